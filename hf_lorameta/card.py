@@ -1,0 +1,639 @@
+"""What is written beside an adapter for people: its model card and a picture of its coefficients.
+
+Pure functions of `Facts`: no network, no clock, so the same facts give the same bytes. Names that
+others chose (ids, columns, licences) are escaped wherever they land, and no text of the dataset and
+no local path ever gets here. A private dataset stays unnamed.
+"""
+
+import json
+import math
+import re
+import shlex
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.recipe import Combiner, Metric, Recipe, Rule
+
+CARD_FILE = "README.md"
+PICTURE_FILE = "neighbours.svg"
+EMBEDDED_BANK = "embedded bank"
+"""``Facts.bank_id`` of the bank that comes with the package."""
+
+TABLE_ROWS = 20
+BARS = 12
+
+METRICS: dict[Metric, str] = {
+    "wd": "1-Wasserstein distance on token ids",
+    "kl": "Kullback–Leibler divergence",
+    "js": "Jensen–Shannon divergence",
+    "mmd": "maximum mean discrepancy on token ids",
+}
+RULES: dict[Rule, str] = {
+    "attentional": "softmin of the distances",
+    "normalized": "softmin of the standardised distances",
+    "neural": "softmin of a small network over the standardised distances, trained on the bank",
+}
+COMBINERS: dict[Combiner, str] = {
+    "factors": "lora_A and lora_B averaged separately",
+    "exact": "the weighted sum of the updates B·A, cut to the rank by a singular value decomposition",
+}
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One adapter that takes part in the combination.
+
+    Attributes:
+        adapter: Hub id of the adapter.
+        adapter_revision: commit read.
+        dataset: Hub id of its training dataset.
+        dataset_revision: commit read.
+        license: of the adapter, as its authors state it; None if they do not.
+        distance: from the user's dataset to this one, in the recipe's metric.
+        coefficient: weight in the combination; all of them sum to one.
+    """
+
+    adapter: str
+    adapter_revision: str
+    dataset: str
+    dataset_revision: str
+    license: str | None
+    distance: float
+    coefficient: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything a card says about one run.
+
+    Attributes:
+        base_model: Hub id of the base model.
+        base_revision: commit of the base model, if known.
+        base_license: as the base model's authors state it; None if they do not.
+        dataset_id: Hub id of the dataset; None for a local file.
+        dataset_revision: commit read.
+        dataset_config: configuration read.
+        dataset_split: split read.
+        columns: what was read from the rows, e.g. ``input=question, output=answer``.
+        rows: number of rows read.
+        tokens: number of tokens in them.
+        dataset_license: as the dataset's authors state it; None if they do not.
+        dataset_private: then neither id nor revision nor configuration is shown.
+        bank_id: repo id, or `EMBEDDED_BANK`.
+        bank_revision: commit of the bank.
+        bank_size: number of usable adapters in the bank.
+        bank_published: the bank's entries can be found on the Hub: link to them.
+        neighbours: every adapter used, by falling coefficient; at least one.
+        effective_number: 1 / Σc², between 1 and the number of adapters used.
+        nearest_in_bank: median over the bank of the distance to the nearest other dataset.
+        rank: r of the result.
+        dtype: of the tensors written.
+        warnings: shown to the user during the run.
+        recipe: every setting.
+        library_version: of hf-lorameta.
+        metrics: measured values by name; empty if nothing was measured.
+    """
+
+    base_model: str
+    base_revision: str | None
+    base_license: str | None
+    dataset_id: str | None
+    dataset_revision: str | None
+    dataset_config: str | None
+    dataset_split: str | None
+    columns: str
+    rows: int
+    tokens: int
+    dataset_license: str | None
+    dataset_private: bool
+    bank_id: str
+    bank_revision: str | None
+    bank_size: int
+    bank_published: bool
+    neighbours: tuple[Neighbour, ...]
+    effective_number: float
+    nearest_in_bank: float
+    rank: int
+    dtype: str
+    warnings: tuple[str, ...]
+    recipe: Recipe
+    library_version: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.neighbours:
+            raise LoraMetaError("a card needs at least one adapter used, got none")
+
+    @property
+    def nearest(self) -> Neighbour:
+        """The adapter whose dataset is nearest; of equals, the one with the larger coefficient."""
+        return min(self.neighbours, key=lambda n: n.distance)
+
+    @property
+    def public_dataset(self) -> str | None:
+        """The dataset's id if the world may know it."""
+        named = self.dataset_id is not None and not self.dataset_private
+        return self.dataset_id if named and _is_hub_id(self.dataset_id or "") else None
+
+
+# --- licences -----------------------------------------------------------------------------------
+
+HUB_LICENSES = frozenset(
+    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0"
+    " bigcode-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause"
+    " bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0"
+    " cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0"
+    " cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0"
+    " cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1"
+    " eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc h-research"
+    " intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl openmdw-1.0"
+    " openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr"
+    " deepfloyd-if-license fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2"
+    " llama3.3 llama4 grok2-community gemma".split()
+)
+"""What the Hub accepts as ``license`` at a commit, besides ``other`` and ``unknown``
+(huggingface_hub issue 4218)."""
+
+
+def license_of(facts: Facts) -> tuple[str, str | None, str | None]:
+    """The licence of a combination: one if all agree, otherwise ``other`` with every name.
+
+    Args:
+        facts: base model and adapters used count; the dataset does not, as none of it is passed on.
+
+    Returns:
+        The Hub's licence id, and for ``other`` a name that lists each licence (``unknown`` where
+        the authors state none) and a link to the base model, whose terms come first.
+    """
+    stated = [facts.base_license, *(n.license for n in facts.neighbours)]
+    names = sorted({_license_name(value) for value in stated})
+    if len(names) == 1 and names[0] in HUB_LICENSES:
+        return names[0], None, None
+    link = _hub_url(facts.base_model) if _is_hub_id(facts.base_model) else None
+    return "other", "-and-".join(names), link
+
+
+def _license_name(stated: str | None) -> str:
+    """A licence as the Hub spells them: lower case, digits, dots, pluses and dashes."""
+    words = re.findall(r"[a-z0-9.+]+", (stated or "").lower())
+    return "-".join(words)[:60] or "unknown"
+
+
+# --- escaping -----------------------------------------------------------------------------------
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@+=()-]([A-Za-z0-9_./:@+=(), -]*[A-Za-z0-9_./:@+=()-])?")
+
+
+def _is_hub_id(value: str) -> bool:
+    tricks = ".." in value or "--" in value
+    return not tricks and len(value) <= 96 and _HUB_ID.fullmatch(value) is not None
+
+
+def _clean(value: str) -> str:
+    """One line: controls, line ends, surrogates and direction marks become single spaces."""
+    spaced = (" " if unicodedata.category(c)[0] in "CZ" else c for c in value)
+    return " ".join("".join(spaced).split())
+
+
+def _entities(value: str) -> str:
+    """Every ASCII sign that is neither letter nor digit as an entity: nothing left to parse."""
+    return re.sub(r"[!-/:-@\[-`{-~]", lambda m: f"&#{ord(m[0])};", _clean(value))
+
+
+def _code(value: str) -> str:
+    """Inline code, also inside a table cell."""
+    return f"`{value}`" if _PLAIN.fullmatch(value) else f"<code>{_entities(value)}</code>"
+
+
+def _prose(value: str) -> str:
+    """Text that reads as it is and starts no markup, block or HTML."""
+    text = re.sub(r"([\\`*\[\]{}|~#$!])", r"\\\1", _clean(value))
+    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"^([-+=]|\d+(?=[.)]))", lambda m: f"&#{ord(m[0][0])};{m[0][1:]}", text)
+
+
+def _hub_url(repo: str, revision: str | None = None, kind: str = "") -> str:
+    pinned = f"/tree/{revision}" if revision and _is_hub_id(revision) else ""
+    return f"https://huggingface.co/{kind}{repo}{pinned}"
+
+
+def _link(repo: str, revision: str | None = None, kind: str = "", *, published: bool = True) -> str:
+    """A repo as inline code, linked to the commit read if it can be found there."""
+    if not published or not _is_hub_id(repo):
+        return _code(repo)
+    return f"[{_code(repo)}]({_hub_url(repo, revision, kind)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+    rule = ["---:" if i in numbers else "---" for i in range(len(head))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+# --- the card -----------------------------------------------------------------------------------
+
+
+def render_card(facts: Facts, repo_id: str | None) -> str:
+    """The whole README.md of an adapter repo.
+
+    Args:
+        facts: of the run.
+        repo_id: where the adapter is going; None for a local folder.
+
+    Returns:
+        Metadata block and Markdown, ending in a newline.
+    """
+    sections = (
+        f"# {_prose(repo_id.rpartition('/')[2]) if repo_id else 'LoRA adapter'}",
+        _what(facts),
+        _no_training(facts),
+        _loading(facts, repo_id),
+        _nearness(facts),
+        _neighbours(facts),
+        _recipe(facts),
+        _licences(facts),
+        _measured(facts),
+        _not_measured(facts, repo_id),
+        _warnings(facts),
+        _reproducing(facts),
+        _CITATION,
+    )
+    body = "\n\n".join(section for section in sections if section)
+    return str(ModelCard(f"---\n{_metadata(facts, repo_id).to_yaml()}\n---\n\n{body}\n"))
+
+
+def _metadata(facts: Facts, repo_id: str | None) -> ModelCardData:
+    base = facts.base_model if _is_hub_id(facts.base_model) else None
+    license_id, license_name, license_link = license_of(facts)
+    dataset = facts.public_dataset
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_config=facts.dataset_config,
+            dataset_split=facts.dataset_split,
+            dataset_revision=facts.dataset_revision,
+            metric_type=name,
+            metric_value=value,
+        )
+        for name, value in sorted(facts.metrics.items())
+        if dataset and math.isfinite(value)
+    ]
+    return ModelCardData(
+        base_model=base,
+        base_model_relation="adapter" if base else None,
+        datasets=[dataset] if dataset else None,
+        eval_results=results or None,
+        library_name="peft",
+        license=license_id,
+        license_name=license_name,
+        license_link=license_link,
+        model_name=(repo_id or "LoRA adapter") if results else None,
+        pipeline_tag="text-generation",
+        tags=[
+            "lora",
+            "hf-lorameta",
+            *([f"base_model:adapter:{base}"] if base else []),
+            "arxiv:2507.01806",
+        ],
+    )
+
+
+def _dataset(facts: Facts) -> str:
+    if facts.dataset_private:
+        return "a private dataset"
+    if facts.dataset_id is None:
+        return "a local dataset"
+    return _link(facts.dataset_id, facts.dataset_revision, "datasets/")
+
+
+def _adapters(count: int) -> str:
+    return "1 adapter" if count == 1 else f"{count:,} adapters"
+
+
+def _what(facts: Facts) -> str:
+    base = _link(facts.base_model, facts.base_revision)
+    return (
+        f"A LoRA adapter of rank {facts.rank} for {base}, put together on a CPU by hf-lorameta"
+        f" {_prose(facts.library_version)} for {_dataset(facts)}."
+    )
+
+
+def _no_training(facts: Facts) -> str:
+    return (
+        f"**No training took place.** These weights are a weighted combination of"
+        f" {_adapters(len(facts.neighbours))} that other people trained on other datasets. The"
+        f" weights depend on how near each of those datasets is to {_dataset(facts)}: the adapter"
+        f" is conditioned on it, not trained on it."
+    )
+
+
+def _loading(facts: Facts, repo_id: str | None) -> str:
+    def quoted(value: str) -> str:
+        return json.dumps(_clean(value))
+
+    pin = f", revision={quoted(facts.base_revision)}" if facts.base_revision else ""
+    base = f"{quoted(facts.base_model)}{pin}"
+    return f"""## How to use it
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({base})
+model = AutoModelForCausalLM.from_pretrained({base})
+model = PeftModel.from_pretrained(model, {quoted(repo_id or "path/to/this/folder")})
+question = tokenizer("the input of a row", return_tensors="pt")
+print(tokenizer.decode(model.generate(**question, max_new_tokens=64)[0]))
+```
+
+Text format: the input, one space, the output, then the end-of-sequence token. To ask, give the
+input alone, without a chat template; the answer follows it."""
+
+
+def _nearness(facts: Facts) -> str:
+    nearest, usual = facts.nearest, facts.nearest_in_bank
+    name = _link(
+        nearest.dataset, nearest.dataset_revision, "datasets/", published=facts.bank_published
+    )
+    return f"""## How near the bank comes
+
+Of the datasets behind this adapter, {name} is the nearest, at a {METRICS[facts.recipe.metric]} of
+{_number(nearest.distance)}. {_verdict(nearest.distance, usual)}
+
+The coefficients are spread as if {facts.effective_number:.1f} adapters had equal weight.
+
+![coefficients]({PICTURE_FILE})"""
+
+
+def _verdict(distance: float, usual: float) -> str:
+    if not (math.isfinite(usual) and usual > 0):
+        return "The bank is too small to say whether that is near or far."
+    if distance == 0:
+        return "Its tokens are distributed exactly as here: it may well be the same dataset."
+    typical = f"(median distance to the nearest neighbour: {_number(usual)})"
+    times = distance / usual
+    if times <= 1:
+        return f"That is as near as datasets of the bank usually are to each other {typical}."
+    if times <= 2:
+        return (
+            f"That is {times:.1f} times as far as datasets of the bank usually are from each other"
+            f" {typical}: related, but loosely."
+        )
+    return (
+        f"That is {times:.1f} times as far as datasets of the bank usually are from each other"
+        f" {typical}: nothing in the bank is close to this dataset. Expect little."
+    )
+
+
+def _neighbours(facts: Facts) -> str:
+    shown, rest = facts.neighbours[:TABLE_ROWS], facts.neighbours[TABLE_ROWS:]
+    published = facts.bank_published
+    rows = [
+        (
+            _link(n.dataset, n.dataset_revision, "datasets/", published=published),
+            _link(n.adapter, n.adapter_revision, published=published),
+            _number(n.distance),
+            f"{n.coefficient:.4f}",
+            _code(n.license) if n.license else "unknown",
+        )
+        for n in shown
+    ]
+    head = ("Dataset", "Adapter", "Distance", "Coefficient", "Licence of the adapter")
+    share = sum(n.coefficient for n in rest)
+    more = f"\n\nand {len(rest)} more, together {100 * share:.1f} %." if rest else ""
+    return f"## The adapters it is made of\n\n{_table(head, rows, numbers=(2, 3))}{more}"
+
+
+def _recipe(facts: Facts) -> str:
+    recipe, pinned = facts.recipe, facts.public_dataset
+    keep = "all" if recipe.top_k is None else f"the {recipe.top_k} largest coefficients"
+    bank = _link(facts.bank_id, facts.bank_revision, "datasets/", published=False)
+    at = f" at {_code(facts.bank_revision)}" if facts.bank_revision else ""
+    rows = [
+        ("Metric", METRICS[recipe.metric]),
+        ("Coefficients", f"{recipe.coefficients}: {RULES[recipe.coefficients]}"),
+        ("Combined by", f"{recipe.combine}: {COMBINERS[recipe.combine]}"),
+        ("Adapters kept", keep),
+        ("Temperature", _number(recipe.temperature)),
+        ("Rank", str(facts.rank)),
+        ("Numbers stored as", _code(facts.dtype)),
+        ("Seed", str(recipe.seed)),
+        ("Read", f"{facts.rows:,} rows, {facts.tokens:,} tokens"),
+        ("Columns", _code(facts.columns)),
+        ("Configuration", _code(facts.dataset_config or "") if pinned else ""),
+        ("Split", _code(facts.dataset_split) if facts.dataset_split else ""),
+        ("Dataset revision", _code(facts.dataset_revision or "") if pinned else ""),
+        ("Bank", f"{bank}{at}, {_adapters(facts.bank_size)}"),
+        ("hf-lorameta", _code(facts.library_version)),
+    ]
+    rows = [row for row in rows if row[1] not in ("", "<code></code>")]
+    return f"## Recipe\n\n{_table(('Setting', 'Value'), rows)}"
+
+
+def _licences(facts: Facts) -> str:
+    def named(stated: str | None) -> str:
+        return _code(stated) if stated else "unknown"
+
+    counted = sorted(
+        Counter(named(n.license) for n in facts.neighbours).items(),
+        key=lambda item: (-item[1], item[0]),
+    )
+    adapters = ", ".join(f"{name} ({count:,})" for name, count in counted)
+    unknown = not all((facts.base_license, *(n.license for n in facts.neighbours)))
+    warning = "\n\nUnknown means that its authors state no licence: ask them before you pass it on."
+    return f"""## Licences
+
+- Base model: {named(facts.base_license)}
+- Adapters used: {adapters}
+- Dataset it is conditioned on: {named(facts.dataset_license)}; none of its text is in this repo\
+{warning if unknown else ""}"""
+
+
+def _measured(facts: Facts) -> str:
+    if not facts.metrics:
+        return ""
+    rows = [(_code(name), _number(value)) for name, value in sorted(facts.metrics.items())]
+    return f"## What was measured\n\n{_table(('Metric', 'Value'), rows, numbers=(1,))}"
+
+
+def _not_measured(facts: Facts, repo_id: str | None) -> str:
+    if facts.metrics:
+        said = "Nothing but the values above: no other dataset, and no harmful or biased output."
+    else:
+        said = (
+            "This adapter was not evaluated, on this dataset or any other. Whether it does better"
+            " than the base model,\nits nearest neighbour or a few-shot prompt is not known. To"
+            " find out:"
+        )
+    command = shlex.join(
+        ["hf-lorameta", "evaluate", _clean(repo_id or "FOLDER"), "--dataset", _asked(facts)]
+    )
+    return f"## What was not measured\n\n{said}\n\n```bash\n{command}\n```"
+
+
+def _asked(facts: Facts) -> str:
+    return facts.public_dataset or "DATASET"
+
+
+def _warnings(facts: Facts) -> str:
+    if not facts.warnings:
+        return ""
+    return "## Warnings of the run\n\n" + "\n".join(f"- {_prose(w)}" for w in facts.warnings)
+
+
+def reproduce_command(facts: Facts) -> list[str]:
+    """The command line that makes these weights again, as a list of arguments.
+
+    Settings that equal the recipe's defaults are left out. ``DATASET`` and ``BANK`` stand for what
+    has no public name.
+    """
+    named = facts.public_dataset is not None
+    bank = "embedded" if facts.bank_id == EMBEDDED_BANK else "BANK"
+    options: dict[str, object] = {
+        "dataset-revision": facts.dataset_revision if named else None,
+        "config": facts.dataset_config if named else None,
+        "split": facts.dataset_split,
+        "columns": facts.columns.replace(", ", ","),
+        "bank": facts.bank_id if _is_hub_id(facts.bank_id) else bank,
+        "bank-revision": facts.bank_revision,
+    }
+    settings = facts.recipe.model_dump(exclude_defaults=True)
+    options |= {name.replace("_", "-"): value for name, value in settings.items()}
+    given = [
+        (f"--{name}", _clean(str(value)))
+        for name, value in options.items()
+        if value not in (None, "")
+    ]
+    return ["hf-lorameta", "generate", _asked(facts), *(part for pair in given for part in pair)]
+
+
+def _reproducing(facts: Facts) -> str:
+    command = reproduce_command(facts)
+    lines = [shlex.join(command[:3])]
+    lines += [shlex.join(command[i : i + 2]) for i in range(3, len(command), 2)]
+    return "## How to make it again\n\n```bash\n" + " \\\n    ".join(lines) + "\n```"
+
+
+_CITATION = """## Citation
+
+```bibtex
+@misc{arabpour2025lora,
+  title = {LoRA Fine-Tuning Without GPUs: A CPU-Efficient Meta-Generation Framework for LLMs},
+  author = {Arabpour, Reza and S{\\'a}ez de Oc{\\'a}riz Borde, Haitz and Kratsios, Anastasis},
+  year = {2025},
+  eprint = {2507.01806},
+  archivePrefix = {arXiv}
+}
+```"""
+
+
+# --- the picture --------------------------------------------------------------------------------
+
+_WIDTH, _ROW, _TOP = 760, 28, 92
+_LABEL_END, _BAR_START, _BAR_WIDTH, _DISTANCE_END = 316, 330, 270, 736
+_LABEL_CELLS = 38
+
+
+def render_picture(facts: Facts) -> str:
+    """The largest coefficients as a bar chart.
+
+    Returns:
+        A self-contained SVG with a title and a description, on a panel of its own, so that it reads
+        the same on light and dark pages.
+    """
+    bars, rest = facts.neighbours[:BARS], facts.neighbours[BARS:]
+    height = _TOP + _ROW * len(bars) + (48 if rest else 22)
+    largest = max(n.coefficient for n in bars) or 1.0
+    rows = "\n".join(_bar(i, n, largest) for i, n in enumerate(bars))
+    share = 100 * sum(n.coefficient for n in rest)
+    more = f"and {len(rest)} more, together {share:.1f} %" if rest else ""
+    footer = (
+        f'\n<text x="{_BAR_START}" y="{height - 20}" class="soft">{more}</text>' if rest else ""
+    )
+    count = (
+        "The coefficient"
+        if len(facts.neighbours) == 1
+        else f"{len(bars)} of {len(facts.neighbours)} coefficients"
+    )
+    subtitle = f"{count} · distance: {METRICS[facts.recipe.metric]}"
+    listed = "; ".join(
+        f"{_short(n.dataset)}: coefficient {n.coefficient:.4f}, distance {_number(n.distance)}"
+        for n in bars
+    )
+    return f"""\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" \
+height="{height}" role="img" aria-labelledby="title desc">
+<title id="title">The adapters behind this one, by coefficient</title>
+<desc id="desc">{_xml(listed)}{". " + more if more else ""}.</desc>
+<style>
+text {{ font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; \
+fill: #1f2937 }}
+.head {{ font-size: 17px; font-weight: 600 }}
+.soft {{ font-size: 12px; fill: #5b6472 }}
+.end {{ text-anchor: end }}
+</style>
+<rect x="0.5" y="0.5" width="{_WIDTH - 1}" height="{height - 1}" rx="10" fill="#ffffff" \
+stroke="#d5d9e0"/>
+<text x="24" y="34" class="head">The adapters behind this one</text>
+<text x="24" y="55" class="soft">{_xml(subtitle)}</text>
+<text x="{_LABEL_END}" y="{_TOP - 10}" class="soft end">dataset</text>
+<text x="{_BAR_START}" y="{_TOP - 10}" class="soft">coefficient</text>
+<text x="{_DISTANCE_END}" y="{_TOP - 10}" class="soft end">distance</text>
+{rows}{footer}
+</svg>
+"""
+
+
+def _bar(index: int, neighbour: Neighbour, largest: float) -> str:
+    top = _TOP + _ROW * index
+    width = max(1.0, _BAR_WIDTH * neighbour.coefficient / largest)
+    base = top + 17
+    label = _xml(_shortened(_short(neighbour.dataset), _LABEL_CELLS))
+    return (
+        f'<text x="{_LABEL_END}" y="{base}" class="end">{label}</text>\n'
+        f'<rect x="{_BAR_START}" y="{top + 3}" width="{width:.1f}" height="{_ROW - 8}" rx="3" '
+        f'fill="{"#c2410c" if index == 0 else "#f0a05a"}"/>\n'
+        f'<text x="{_BAR_START + width + 8:.1f}" y="{base}">{neighbour.coefficient:.4f}</text>\n'
+        f'<text x="{_DISTANCE_END}" y="{base}" class="soft end">{_number(neighbour.distance)}</text>'
+    )
+
+
+def _short(repo: str) -> str:
+    return _clean(repo.rpartition("/")[2])
+
+
+def _shortened(name: str, cells: int) -> str:
+    """A name that fits, cut in the middle, where names of one family differ least at the ends.
+
+    Example:
+        >>> _shortened("task003_mctaco_question_generation", 16)
+        'task003…neration'
+    """
+    if _cells(name) <= cells:
+        return name
+    head, tail = name[: len(name) // 2], name[len(name) // 2 :]
+    while _cells(head) + _cells(tail) + 1 > cells:
+        head, tail = (head[:-1], tail) if _cells(head) >= _cells(tail) else (head, tail[1:])
+    return f"{head}…{tail}"
+
+
+def _cells(name: str) -> float:
+    """Width in average letters: ideographs take two, capitals and m, w a little more than one."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in name)
+    return len(name) + wide + 0.4 * sum(c.isupper() or c in "mw" for c in name)
+
+
+def _xml(value: str) -> str:
+    return _clean(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,360 @@
+"""From distances to coefficients: how much of every adapter goes into the new one.
+
+All rules return weights on the simplex, ``c ≥ 0`` and ``Σ c = 1``, through
+``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. A temperature T divides what is exponentiated: below 1
+is sharper, above 1 flatter. `COEFFICIENTS` lists the rules; the command line and the model card
+read that table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_lorameta.errors import BankError, RecipeError
+
+Array = NDArray[np.float64]
+
+_FIT = "hf-lorameta bank fit DIR"
+_LAYER_NORM_EPS = 1e-5
+
+
+def softmin(x: Array) -> Array:
+    """``exp(−x_i) / Σ_j exp(−x_j)``, without overflow.
+
+    Args:
+        x: (N,) finite.
+
+    Returns:
+        (N,) float64 on the simplex; the smallest x gets the largest weight.
+
+    Example:
+        >>> softmin(np.array([0.0, np.log(3)])).round(4)
+        array([0.75, 0.25])
+    """
+    return _softmin(np.asarray(x, np.float64), 1.0)
+
+
+def _softmin(x: Array, temperature: float) -> Array:
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise RecipeError(f"temperature is {temperature}, expected a positive number")
+    with np.errstate(over="ignore", under="ignore"):  # too far apart is weight 0
+        weights = np.exp((x.min() - x) / temperature)
+    return np.asarray(weights / weights.sum())
+
+
+def standardise(distances: Array) -> Array:
+    """Shift and scale to zero mean and unit (population) variance over the bank.
+
+    Distances that are all equal, up to rounding, become zeros.
+
+    Args:
+        distances: (N,) finite.
+
+    Returns:
+        (N,) float64, dimensionless.
+
+    Raises:
+        BankError: there is no distance, or one is not finite.
+
+    Example:
+        >>> standardise(np.array([1.0, 3.0, 5.0])).round(4)
+        array([-1.2247,  0.    ,  1.2247])
+        >>> standardise(np.array([2.0, 2.0]))
+        array([0., 0.])
+    """
+    d = _checked(distances)
+    largest = np.abs(d).max()
+    if not largest:
+        return np.zeros_like(d)
+    centred = d / largest
+    centred -= centred.mean()
+    spread = centred.std()
+    return np.zeros_like(d) if spread <= 8 * np.finfo(np.float64).eps else centred / spread
+
+
+def attentional(distances: Array, temperature: float) -> Array:
+    """The paper's base version: ``c = softmin(d / T)`` [1].
+
+    Sensitive to the distance's unit: near one-hot where distances are large (WD), near uniform where
+    they are small (JS).
+
+    Args:
+        distances: (N,) finite, to every dataset of the bank.
+        temperature: T, positive, in the unit of the distance; the paper has 1.
+
+    Returns:
+        (N,) float64 on the simplex.
+
+    Raises:
+        BankError: there is no distance, or one is not finite.
+        RecipeError: the temperature is not positive.
+
+    Example:
+        >>> attentional(np.array([0.0, np.log(3)]), 1.0).round(4)
+        array([0.75, 0.25])
+
+    References:
+        [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
+    """
+    return _softmin(_checked(distances), temperature)
+
+
+def normalized(distances: Array, temperature: float) -> Array:
+    """The paper's normalized version: ``c = softmin(standardise(d) / T)`` [1].
+
+    The published experiment standardises a row of the bank's own N × N matrix with the self-distance
+    0 in it and masks that entry afterwards. A new dataset has no such entry: mean and variance are
+    those of the N distances given. Equal distances give uniform weights.
+
+    Args:
+        distances: (N,) finite, to every dataset of the bank.
+        temperature: T, positive, dimensionless; the paper has 1.
+
+    Returns:
+        (N,) float64 on the simplex.
+
+    Raises:
+        BankError: there is no distance, or one is not finite.
+        RecipeError: the temperature is not positive.
+
+    Example:
+        >>> normalized(np.array([0.0, 2.0]), 1.0).round(4)  # e / (e + 1/e)
+        array([0.8808, 0.1192])
+
+    References:
+        [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
+    """
+    return _softmin(standardise(distances), temperature)
+
+
+def neural(distances: Array, temperature: float, model: "NeuralModel") -> Array:
+    """The paper's MLP version: ``c = softmin(g(standardise(d)) / T)``, one g for all i [1].
+
+    Args:
+        distances: (N,) finite, to every dataset of the bank.
+        temperature: T, positive, dimensionless; the paper has 1.
+        model: g, trained on the bank by `hf_lorameta.fit.fit_neural`.
+
+    Returns:
+        (N,) float64 on the simplex.
+
+    Raises:
+        BankError: there is no distance, or one is not finite.
+        RecipeError: the temperature is not positive.
+
+    Example:
+        >>> zeros = {name: np.zeros(shape) for name, shape in NeuralModel.shapes(2).items()}
+        >>> neural(np.array([0.0, 2.0]), 1.0, NeuralModel.from_arrays(zeros))
+        array([0.5, 0.5])
+
+    References:
+        [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
+    """
+    return _softmin(model(standardise(distances)), temperature)
+
+
+@dataclass(frozen=True, eq=False)
+class NeuralModel:
+    """The small network g: ℝ → ℝ of the `neural` rule, without torch.
+
+    Linear(1, h), LayerNorm, ReLU, Linear(h, h), LayerNorm, ReLU, Linear(h, 1); the names are those of
+    the same ``torch.nn.Sequential``.
+
+    Attributes:
+        arrays: name to float32 array, with the shapes of `shapes`.
+
+    Example:
+        >>> zeros = {name: np.zeros(shape) for name, shape in NeuralModel.shapes(4).items()}
+        >>> model = NeuralModel.from_arrays(zeros | {"6.bias": np.array([2.5])})
+        >>> model(np.array([-1.0, 1.0])), model.hidden
+        (array([2.5, 2.5]), 4)
+    """
+
+    arrays: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def hidden(self) -> int:
+        """h, the width."""
+        return int(self.arrays["0.bias"].size)
+
+    @staticmethod
+    def shapes(hidden: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every array of a network of width ``hidden``."""
+        layers = {"0": (hidden, 1), "1": (hidden,), "3": (hidden, hidden), "4": (hidden,), "6": (1, hidden)}
+        return {
+            f"{layer}.{kind}": shape if kind == "weight" else shape[:1]
+            for layer, shape in layers.items()
+            for kind in ("weight", "bias")
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "NeuralModel":
+        """Check and take over stored arrays.
+
+        Args:
+            arrays: as `to_arrays` gives them.
+
+        Raises:
+            BankError: a name is missing or unknown, a shape does not fit, or a value is not finite.
+        """
+        hidden = np.size(arrays.get("0.bias", ()))
+        expected = cls.shapes(hidden)
+        got = {name: np.shape(array) for name, array in arrays.items()}
+        for name in sorted(expected.keys() | got.keys()):
+            if not hidden or got.get(name) != expected.get(name):
+                raise BankError(
+                    f"the bank's neural model: {name} has shape {got.get(name)}, "
+                    f"expected {expected.get(name)} at width {hidden}",
+                    hint=_FIT,
+                )
+            if not np.isfinite(arrays[name]).all():
+                raise BankError(f"the bank's neural model: {name} is not finite", hint=_FIT)
+        return cls({name: np.array(arrays[name], np.float32) for name in expected})
+
+    def to_arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of the arrays, to be stored under their names."""
+        return {name: array.copy() for name, array in self.arrays.items()}
+
+    def __call__(self, x: Array) -> Array:
+        """g of every entry: (N,) in, (N,) float64 out."""
+        h = self._linear("0", np.asarray(x, np.float64)[:, None])
+        h = self._linear("3", self._normalised_relu("1", h))
+        return self._linear("6", self._normalised_relu("4", h))[:, 0]
+
+    def _linear(self, layer: str, x: Array) -> Array:
+        weight = self.arrays[f"{layer}.weight"].astype(np.float64)
+        return np.asarray(x @ weight.T + self.arrays[f"{layer}.bias"])
+
+    def _normalised_relu(self, layer: str, x: Array) -> Array:
+        x = x - x.mean(axis=1, keepdims=True)
+        x /= np.sqrt((x**2).mean(axis=1, keepdims=True) + _LAYER_NORM_EPS)
+        x = x * self.arrays[f"{layer}.weight"] + self.arrays[f"{layer}.bias"]
+        return np.maximum(x, 0.0, out=x)
+
+
+class CoefficientRule(NamedTuple):
+    """A row of `COEFFICIENTS`: short name, title, and where the rule comes from."""
+
+    name: str
+    title: str
+    reference: str
+
+
+_PAPER = "arXiv 2507.01806"
+COEFFICIENTS: dict[str, CoefficientRule] = {
+    row.name: row
+    for row in (
+        CoefficientRule("attentional", "Softmin of the distances", _PAPER),
+        CoefficientRule("normalized", "Softmin of the standardised distances", _PAPER),
+        CoefficientRule("neural", "Softmin of a small network, fitted on the bank", _PAPER),
+    )
+}
+"""Every rule, by the name a recipe uses."""
+
+
+def coefficients(
+    distances: Array,
+    rule: str,
+    temperature: float = 1.0,
+    k: int | None = None,
+    model: NeuralModel | None = None,
+) -> Array:
+    """Apply one rule, then keep the k largest.
+
+    Args:
+        distances: (N,) finite, to every dataset of the bank.
+        rule: a key of `COEFFICIENTS`.
+        temperature: T, positive.
+        k: how many adapters to keep; None keeps all.
+        model: for the rule ``neural``, the bank's fitted network.
+
+    Returns:
+        (N,) float64 on the simplex.
+
+    Raises:
+        RecipeError: the rule is unknown, the temperature is not positive, or k is below 1.
+        BankError: there is no distance, or one is not finite.
+        BankError: the rule is ``neural`` and the bank has no fitted network.
+
+    Example:
+        >>> coefficients(np.array([0.0, 1.0, 9.0]), "attentional", k=1)
+        array([1., 0., 0.])
+    """
+    if rule not in COEFFICIENTS:
+        names = ", ".join(COEFFICIENTS)
+        raise RecipeError(
+            f"no coefficient rule is called {rule!r}", hint=f"--coefficients takes one of {names}"
+        )
+    if rule == "neural":
+        if model is None:
+            raise BankError("the bank has no fitted network for the rule neural", hint=_FIT)
+        weights = neural(distances, temperature, model)
+    else:
+        weights = (attentional if rule == "attentional" else normalized)(distances, temperature)
+    return weights if k is None else top_k(weights, k)
+
+
+def top_k(weights: Array, k: int) -> Array:
+    """Keep the k largest weights and scale them to sum to one; of equal ones, the first.
+
+    Args:
+        weights: (N,) on the simplex.
+        k: at least 1; N or more keeps all.
+
+    Returns:
+        (N,) float64 on the simplex, at most k of them above 0.
+
+    Raises:
+        RecipeError: k is below 1.
+
+    Example:
+        >>> top_k(np.array([0.2, 0.4, 0.2, 0.2]), 2).round(4)
+        array([0.3333, 0.6667, 0.    , 0.    ])
+    """
+    if k < 1:
+        raise RecipeError(f"top_k is {k}, expected at least 1")
+    weights = np.asarray(weights, np.float64)
+    kept = np.argsort(-weights, kind="stable")[:k]
+    result = np.zeros_like(weights)
+    result[kept] = weights[kept]
+    return np.asarray(result / result.sum())
+
+
+def effective_number(weights: Array) -> float:
+    """How many adapters really take part: ``(Σ |c|)² / Σ c²``, Kish's effective sample size [1].
+
+    N for uniform weights, 1 for one-hot; absolute values, should weights be negative.
+
+    Args:
+        weights: (N,) finite.
+
+    Returns:
+        Between 1 and N; 0 if every weight is 0.
+
+    Example:
+        >>> effective_number(np.array([0.5, 0.5, 0.0])), effective_number(np.zeros(2))
+        (2.0, 0.0)
+
+    References:
+        [1] Kish, Survey Sampling, Wiley, 1965.
+    """
+    size = np.abs(np.asarray(weights, np.float64))
+    largest = size.max(initial=0.0)
+    if not largest:
+        return 0.0
+    with np.errstate(under="ignore"):
+        size = size / largest
+        return float(size.sum() ** 2 / (size**2).sum())
+
+
+def _checked(distances: Array) -> Array:
+    d = np.asarray(distances, np.float64)
+    if d.ndim != 1 or not d.size:
+        raise BankError(f"distances have shape {d.shape}, expected one for each adapter of the bank")
+    wrong = np.flatnonzero(~np.isfinite(d))
+    if wrong.size:
+        raise BankError(f"distance {wrong[0]} of {d.size} is {d[wrong[0]]}, expected a finite number")
+    return d

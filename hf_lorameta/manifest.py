@@ -1,0 +1,260 @@
+"""What goes into a bank: a YAML list of adapters, each with the dataset it was trained on.
+
+    version: 1
+    base_model: org/model
+    tokenizer: org/model          # optional, the base model's otherwise
+    published: true               # the entries can be found on the public Hub: cards link to them
+    defaults: {config: null, split: train, columns: {input: input, output: output}, license: mit}
+    entries:
+      - adapter: org/adapter
+        dataset: org/dataset
+        revision: main            # of the adapter; and below, all optional, what differs
+        dataset_revision: main
+        config: default
+        split: train
+        columns: {input: question, output: answer}
+        license: mit
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from hf_lorameta.errors import ManifestError
+
+SCHEMA_VERSION = 1
+
+REPO_ID = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?/[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?$"
+"""``namespace/name`` as the Hub allows it; ``..`` and ``--`` are refused besides."""
+_REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+
+Path_ = tuple[str | int, ...]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Columns(_Strict):
+    """Which columns of a dataset are read as input and as output.
+
+    Attributes:
+        input: name of the column with the prompts; None if there is none (plain text).
+        output: name of the column with the answers.
+        instruction: name of a column put before the input, if any.
+        messages: name of a column of chat turns; then the other three are None.
+    """
+
+    input: str | None = None
+    output: str | None = None
+    instruction: str | None = None
+    messages: str | None = None
+
+    def names(self) -> list[str]:
+        """The columns read, in the order instruction, input, output, messages.
+
+        Example:
+            >>> Columns(input="question", output="answer").names()
+            ['question', 'answer']
+        """
+        return [n for n in (self.instruction, self.input, self.output, self.messages) if n]
+
+
+class Defaults(_Strict):
+    """What every entry inherits unless it says otherwise."""
+
+    config: str | None = None
+    split: str | None = None
+    columns: Columns | None = None
+    license: str | None = None
+
+
+class BankEntry(_Strict):
+    """One adapter of the bank and the dataset it was trained on.
+
+    Attributes:
+        adapter: Hub id of the adapter.
+        dataset: Hub id of its training dataset.
+        revision: branch, tag or commit of the adapter; None is the default branch.
+        dataset_revision: the same for the dataset.
+        config: configuration of the dataset; None lets the dataset decide.
+        split: None is the training split.
+        columns: None finds them.
+        license: of the adapter; None takes the repo's own word.
+    """
+
+    adapter: str = Field(pattern=REPO_ID, max_length=96)
+    dataset: str = Field(pattern=REPO_ID, max_length=96)
+    revision: str | None = Field(default=None, pattern=_REVISION)
+    dataset_revision: str | None = Field(default=None, pattern=_REVISION)
+    config: str | None = None
+    split: str | None = None
+    columns: Columns | None = None
+    license: str | None = None
+
+    @field_validator("adapter", "dataset", "revision", "dataset_revision")
+    @classmethod
+    def _no_tricks(cls, value: str | None) -> str | None:
+        if value is not None and (".." in value or "--" in value):
+            raise ValueError("'..' and '--' are not allowed in an id or a revision")
+        return value
+
+    @property
+    def name(self) -> str:
+        """The entry's file name: the adapter's id with ``--`` for the slash, as in the Hub's cache.
+
+        Example:
+            >>> BankEntry(adapter="org/a", dataset="org/d").name
+            'org--a'
+        """
+        return self.adapter.replace("/", "--")
+
+
+class Manifest(_Strict):
+    """A whole manifest, defaults already folded into every entry by `load`."""
+
+    version: Literal[1]
+    base_model: str = Field(pattern=REPO_ID, max_length=96)
+    tokenizer: str | None = Field(default=None, pattern=REPO_ID, max_length=96)
+    published: bool = True
+    defaults: Defaults = Defaults()
+    entries: tuple[BankEntry, ...] = Field(min_length=1)
+
+    @property
+    def tokenizer_repo(self) -> str:
+        """Where ``tokenizer.json`` is read from."""
+        return self.tokenizer or self.base_model
+
+
+def load(path: Path) -> Manifest:
+    """Read and validate a manifest.
+
+    Args:
+        path: a YAML file as in the module's docstring.
+
+    Raises:
+        ManifestError: the file is missing, is not YAML, or a field is wrong, unknown or given twice;
+            the message names file, line and field.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read: {error}", hint=_HINT) from None
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str = "manifest") -> Manifest:
+    """Validate a manifest given as text.
+
+    Args:
+        text: YAML.
+        source: name for error messages.
+
+    Raises:
+        ManifestError: as in `load`.
+
+    Example:
+        >>> one = "version: 1\\nbase_model: o/m\\nentries: [{adapter: o/a, dataset: o/d}]"
+        >>> parse(one).entries[0].dataset
+        'o/d'
+        >>> parse(one + "\\nrank: 3", "m.yaml")
+        Traceback (most recent call last):
+        hf_lorameta.errors.ManifestError: m.yaml:4: rank: unknown key, expected one of base_model, defaults, entries, published, tokenizer, version
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.CSafeLoader)
+        lines = dict(_walk(root, (), source))
+        data = yaml.load(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, source) from None
+    except RecursionError:
+        raise ManifestError(f"{source}: nested too deeply", hint=_HINT) from None
+    if not isinstance(data, dict):
+        raise ManifestError(f"{source}:1: expected a mapping with entries", hint=_HINT)
+    try:
+        manifest = Manifest.model_validate(_with_defaults(data))
+    except ValidationError as error:
+        raise _field_error(error, lines, source) from None
+    _refuse_duplicates(manifest, lines, source)
+    return manifest
+
+
+_HINT = "see bank_manifest.yaml for a valid manifest"
+
+
+def _walk(node: yaml.Node | None, path: Path_, source: str) -> Iterator[tuple[Path_, int]]:
+    """Yield (path, line) of every node; a key given twice is an error, where YAML keeps the last."""
+    if node is None:
+        return
+    yield path, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise ManifestError(f"{source}:{line}: {key.value}: given twice", hint=_HINT)
+            seen.add(key.value)
+            yield from _walk(value, (*path, key.value), source)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _walk(item, (*path, index), source)
+
+
+def _with_defaults(data: dict[Any, Any]) -> dict[Any, Any]:
+    defaults, entries = data.get("defaults") or {}, data.get("entries")
+    if not isinstance(defaults, dict) or not isinstance(entries, list):
+        return data
+    inherited = {key: value for key, value in defaults.items() if key in Defaults.model_fields}
+    merged = [inherited | e if isinstance(e, dict) else e for e in entries]
+    return data | {"entries": merged, "defaults": defaults}
+
+
+def _syntax_error(error: yaml.YAMLError, source: str) -> ManifestError:
+    mark = getattr(error, "problem_mark", None)
+    where = f"{source}:{mark.line + 1}" if mark else source
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return ManifestError(f"{where}: not valid YAML: {problem}", hint=_HINT)
+
+
+def _field_error(error: ValidationError, lines: dict[Path_, int], source: str) -> ManifestError:
+    first = error.errors(include_url=False)[0]
+    path: Path_ = first["loc"]
+    known = path
+    while known not in lines and known:
+        known = known[:-1]
+    field = ".".join(str(part) for part in path) or "manifest"
+    if first["type"] == "extra_forbidden":
+        expected = ", ".join(sorted(_fields_at(path)))
+        problem = f"unknown key, expected one of {expected}"
+    elif first["type"] == "missing":
+        problem = "is missing"
+    else:
+        problem = f"{first['msg']}, got {str(first['input'])[:80]!r}"
+    return ManifestError(f"{source}:{lines.get(known, 1)}: {field}: {problem}", hint=_HINT)
+
+
+def _fields_at(path: Path_) -> set[str]:
+    model: type[BaseModel] = Manifest
+    if "columns" in path[:-1]:
+        model = Columns
+    elif path[0] == "entries":
+        model = BankEntry
+    elif path[0] == "defaults" and len(path) > 1:
+        model = Defaults
+    return set(model.model_fields)
+
+
+def _refuse_duplicates(manifest: Manifest, lines: dict[Path_, int], source: str) -> None:
+    first: dict[str, int] = {}
+    for index, entry in enumerate(manifest.entries):
+        line, key = lines["entries", index], entry.adapter.lower()
+        if key in first:
+            raise ManifestError(
+                f"{source}:{line}: entries.{index}.adapter: {entry.adapter} is already on "
+                f"line {first[key]}",
+                hint="an adapter may stand in a bank once: delete one of the two entries",
+            )
+        first[key] = line

@@ -1,0 +1,203 @@
+"""A dataset as a probability distribution over tokens.
+
+A `Profile` keeps two sparse histograms of token ids, one of all inputs and one of all outputs; the
+paper's distribution (arXiv 2507.01806, section 3) is their sum, normalised. It is counted from a
+stream of rows in constant memory and holds no text.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_lorameta.errors import BankError, EmptyDatasetError, UnlabelledDatasetError
+
+Row = tuple[str, str]
+"""(input, output) of one example."""
+
+Encode = Callable[[Sequence[str]], Iterable[Sequence[int]]]
+"""Texts to their token ids, without special tokens."""
+
+Part = Literal["input", "output", "both"]
+
+_BATCH_ROWS = 512
+_BATCH_CHARACTERS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Token counts, sparse.
+
+    Attributes:
+        ids: (n,) int32, the tokens seen, ascending.
+        counts: (n,) int64, how often each was seen, all positive.
+    """
+
+    ids: NDArray[np.int32]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def from_dense(cls, counts: NDArray[np.int64]) -> "Histogram":
+        """The non-zero entries of a (V,) count vector."""
+        ids = np.flatnonzero(counts)
+        return cls(ids.astype(np.int32), counts[ids].astype(np.int64))
+
+    @property
+    def total(self) -> int:
+        """Number of tokens counted."""
+        return int(self.counts.sum())
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One dataset, read as token histograms.
+
+    Attributes:
+        input: histogram of all inputs.
+        output: histogram of all outputs.
+        rows: number of rows counted.
+
+    Example:
+        >>> rows = [("a b", "c"), ("a", "c")]
+        >>> letters = lambda texts: [["abc".index(t) for t in x.split()] for x in texts]
+        >>> profile = profile_rows(rows, letters, vocab_size=4)
+        >>> profile.distribution(4).tolist()
+        [0.4, 0.2, 0.4, 0.0]
+        >>> profile.distribution(4, "output").tolist()
+        [0.0, 0.0, 1.0, 0.0]
+    """
+
+    input: Histogram
+    output: Histogram
+    rows: int
+
+    def counts(self, vocab_size: int, part: Part = "both") -> NDArray[np.int64]:
+        """The counts as a dense vector.
+
+        Args:
+            vocab_size: V, at least the largest id + 1.
+            part: which of the texts; ``both`` is the paper's reading.
+
+        Returns:
+            (V,) int64.
+        """
+        dense = np.zeros(vocab_size, np.int64)
+        for name, histogram in (("input", self.input), ("output", self.output)):
+            if part in (name, "both"):
+                dense[histogram.ids] += histogram.counts
+        return dense
+
+    def distribution(self, vocab_size: int, part: Part = "both") -> NDArray[np.float64]:
+        """The empirical distribution p over {0..V-1}: (V,) float64 that sums to one.
+
+        Raises:
+            EmptyDatasetError: the part holds no token.
+        """
+        counts = self.counts(vocab_size, part)
+        total = counts.sum()
+        if not total:
+            raise EmptyDatasetError(f"the {part} texts of the dataset hold no token")
+        return counts / total
+
+
+def profile_rows(rows: Iterable[Row], encode: Encode, vocab_size: int) -> Profile:
+    """Count the tokens of a stream of rows; memory does not grow with the number of rows.
+
+    Args:
+        rows: (input, output) pairs. Rows whose output is empty are passed over.
+        encode: the base model's tokenizer, without special tokens.
+        vocab_size: V; every id must be below it.
+
+    Raises:
+        EmptyDatasetError: no row at all, or none with a token.
+        UnlabelledDatasetError: rows, but every output is empty.
+        BankError: the tokenizer gives an id of V or more.
+    """
+    dense = {side: np.zeros(vocab_size, np.int64) for side in ("input", "output")}
+    seen = labelled = 0
+    for batch in _batches(rows):
+        seen += len(batch)
+        kept = [row for row in batch if row[1]]
+        labelled += len(kept)
+        for side, texts in zip(dense, zip(*kept, strict=True), strict=False):
+            _count(texts, encode, dense[side])
+    if not seen:
+        raise EmptyDatasetError("the dataset has no rows", hint="name another one with --split")
+    if not labelled:
+        raise UnlabelledDatasetError(
+            f"none of {seen} rows has an output: the coefficients are read from inputs and outputs",
+            hint="name the labelled split with --split, or the answers with --columns output=COLUMN",
+        )
+    profile = Profile(*(Histogram.from_dense(counts) for counts in dense.values()), rows=labelled)
+    if not profile.input.total + profile.output.total:
+        raise EmptyDatasetError(f"{labelled} rows, and not one token in them")
+    return profile
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    characters = 0
+    for row in rows:
+        batch.append(row)
+        characters += len(row[0]) + len(row[1])
+        if len(batch) >= _BATCH_ROWS or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _count(texts: Sequence[str], encode: Encode, counts: NDArray[np.int64]) -> None:
+    ids = np.concatenate([np.asarray(part, np.int64) for part in encode(texts)] or [[]])
+    if ids.size and int(ids.max()) >= counts.size:
+        raise BankError(f"the tokenizer gave id {int(ids.max())}, expected below {counts.size}")
+    counts += np.bincount(ids.astype(np.int64), minlength=counts.size)
+
+
+@dataclass(frozen=True)
+class ProfileTable:
+    """Many profiles as one set of arrays, the form in which a bank keeps them.
+
+    Row i of a part is ``ids[indptr[i]:indptr[i+1]]`` with the same slice of ``counts``.
+
+    Attributes:
+        arrays: ``{part}.ids`` (nnz,) int32, ``{part}.counts`` (nnz,) int64, ``{part}.indptr``
+            (N+1,) int64 for the parts input and output, and ``rows`` (N,) int64.
+    """
+
+    arrays: dict[str, NDArray[np.integer]]
+
+    @classmethod
+    def from_profiles(cls, profiles: Sequence[Profile]) -> "ProfileTable":
+        """Stack N profiles, in their order."""
+        arrays: dict[str, NDArray[np.integer]] = {
+            "rows": np.array([profile.rows for profile in profiles], np.int64)
+        }
+        for part in ("input", "output"):
+            parts: list[Histogram] = [getattr(profile, part) for profile in profiles]
+            sizes = [0, *(histogram.ids.size for histogram in parts)]
+            arrays[f"{part}.indptr"] = np.cumsum(sizes, dtype=np.int64)
+            arrays[f"{part}.ids"] = np.concatenate(
+                [np.empty(0, np.int32), *(h.ids for h in parts)]
+            )
+            arrays[f"{part}.counts"] = np.concatenate(
+                [np.empty(0, np.int64), *(h.counts for h in parts)]
+            )
+        return cls(arrays)
+
+    def __len__(self) -> int:
+        return int(self.arrays["rows"].size)
+
+    def __getitem__(self, index: int) -> Profile:
+        histograms = []
+        for part in ("input", "output"):
+            start, stop = self.arrays[f"{part}.indptr"][index : index + 2]
+            ids, counts = (self.arrays[f"{part}.{k}"][start:stop] for k in ("ids", "counts"))
+            histograms.append(Histogram(ids.astype(np.int32), counts.astype(np.int64)))
+        return Profile(*histograms, rows=int(self.arrays["rows"][index]))
+
+    def distributions(self, vocab_size: int, part: Part = "both") -> NDArray[np.float64]:
+        """All profiles as distributions: (N, V) float64, each row summing to one."""
+        return np.stack([self[i].distribution(vocab_size, part) for i in range(len(self))])

@@ -1,0 +1,100 @@
+"""Everything that decides the bytes of an adapter, besides the bank and the dataset.
+
+A `Recipe` is frozen and travels with its result as ``recipe.json``.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hf_lorameta.errors import RecipeError
+
+Metric = Literal["wd", "kl", "js", "mmd"]
+Rule = Literal["attentional", "normalized", "neural"]
+Combiner = Literal["factors", "exact"]
+Dtype = Literal["bfloat16", "float16", "float32"]
+
+MAX_RANK = 512
+"""vLLM's largest ``max_lora_rank``; its default, and ours, is 16."""
+
+
+class Recipe(BaseModel):
+    """How distances, coefficients and weights are computed.
+
+    Attributes:
+        metric: distance between token distributions, a key of `hf_lorameta.distance.DISTANCES`.
+        coefficients: rule from distances to coefficients, a key of
+            `hf_lorameta.coefficients.COEFFICIENTS`.
+        combine: how adapters are added up, a key of `hf_lorameta.combine.COMBINERS`.
+        top_k: keep only the k largest coefficients and renormalise; None keeps all.
+        temperature: divides the logits of the softmin; below 1 is sharper. Dimensionless.
+        rank: rank of the result; None is 16 for ``exact``, the bank's own rank for ``factors``.
+        dtype: of the tensors written.
+        seed: of everything random. The four metrics and three rules are deterministic; it is kept
+            so that a recipe that samples can be repeated.
+        max_rows: read at most this many rows of the dataset; None reads all.
+
+    Example:
+        >>> Recipe(metric="kl").coefficients
+        'normalized'
+        >>> Recipe.paper(metric="mmd", coefficients="attentional").combine
+        'factors'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: Metric = "js"
+    coefficients: Rule = "normalized"
+    combine: Combiner = "exact"
+    top_k: int | None = Field(default=None, ge=1)
+    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    rank: int | None = Field(default=None, ge=1, le=MAX_RANK)
+    dtype: Dtype = "bfloat16"
+    seed: int = Field(default=0, ge=0)
+    max_rows: int | None = Field(default=None, ge=1)
+
+    @classmethod
+    def paper(cls, **settings: object) -> "Recipe":
+        """The method of arXiv 2507.01806 to the letter: factors averaged apart, every adapter, T = 1.
+
+        Args:
+            settings: fields to set besides; the paper's table has every metric with every rule.
+
+        Raises:
+            RecipeError: a field is unknown or out of range, or departs from the paper.
+
+        Example:
+            >>> Recipe.paper(combine="exact")
+            Traceback (most recent call last):
+            hf_lorameta.errors.RecipeError: the paper's recipe has combine=factors, got combine=exact
+        """
+        fixed = {"combine": "factors", "top_k": None, "temperature": 1.0, "rank": None}
+        for field, value in fixed.items():
+            if settings.get(field, value) != value:
+                raise RecipeError(
+                    f"the paper's recipe has {field}={value}, got {field}={settings[field]}",
+                    hint="leave out --recipe paper to choose every setting yourself",
+                )
+        return cls.of(**settings | fixed)
+
+    @classmethod
+    def of(cls, **settings: object) -> "Recipe":
+        """Build a recipe from loose settings, with errors a person can act on.
+
+        Raises:
+            RecipeError: a field is unknown or out of range.
+
+        Example:
+            >>> Recipe.of(metric="cosine")
+            Traceback (most recent call last):
+            hf_lorameta.errors.RecipeError: metric: Input should be 'wd', 'kl', 'js' or 'mmd', got 'cosine'
+        """
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise RecipeError(
+                f"{field}: {first['msg']}, got {first['input']!r}",
+                hint="hf-lorameta generate --help lists every setting",
+            ) from None
