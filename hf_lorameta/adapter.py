@@ -22,6 +22,7 @@ from hf_lorameta.errors import AdapterError
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+_PICKLES = ("adapter_model.bin", "adapter_model.pt")
 MAX_HEADER_BYTES = 16 << 20
 """Largest header accepted; PEFT writes about 100 bytes a tensor."""
 
@@ -36,11 +37,12 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 _CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_LAYER = re.compile(r"[0-9]{1,9}")
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor lies: safetensors dtype code, shape, and [start, stop) in the file, in bytes."""
+    """Where a tensor lies: safetensors dtype code, shape, and bytes [start, stop) of the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -88,7 +90,7 @@ def canonical_order(name: str) -> tuple[tuple[int, str], ...]:
         >>> sorted(["h.10.q", "h.2.v", "h.2.q"], key=canonical_order)
         ['h.2.q', 'h.2.v', 'h.10.q']
     """
-    return tuple((int(p), "") if p.isdecimal() else (-1, p) for p in name.split("."))
+    return tuple((int(p) if _LAYER.fullmatch(p) else -1, p) for p in name.split("."))
 
 
 # --- the header ---------------------------------------------------------------------------------
@@ -129,26 +131,34 @@ def read_header(read: Read, size: int) -> dict[str, TensorInfo]:
     position = 8 + length
     for name, info in infos.items():
         if info.start != position:
-            raise AdapterError(f"tensor {name} starts at byte {info.start}, expected {position}")
+            raise AdapterError(
+                f"tensor {_shown(name)} starts at byte {info.start}, expected {position}"
+            )
         position = info.stop
     if position != size:
         raise AdapterError(f"the header describes {position} bytes, the file has {size}")
     return infos
 
 
-def _tensor_info(name: str, item: object, offset: int) -> TensorInfo:
+def _shown(name: str) -> str:
+    """A name out of a stranger's file, short and without control characters or lone surrogates."""
+    return name[:200].encode("unicode_escape").decode("ascii")
+
+
+def _tensor_info(name: str, item: Any, offset: int) -> TensorInfo:
+    shown = _shown(name)
     try:
-        entry = dict(item)  # type: ignore[call-overload]
-        dtype, shape, (start, stop) = (entry[k] for k in ("dtype", "shape", "data_offsets"))
+        dtype, shape, (start, stop) = (item[k] for k in ("dtype", "shape", "data_offsets"))
         numbers = (*shape, start, stop)
     except (TypeError, ValueError, KeyError):
-        raise AdapterError(f"the header's entry for {name[:200]} is malformed") from None
+        raise AdapterError(f"the header's entry for {shown} is malformed") from None
     if not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers) or len(shape) > 8:
-        raise AdapterError(f"the header's shape or offsets for {name[:200]} are not sizes")
-    if dtype not in DTYPES:
-        raise AdapterError(f"{name[:200]} has dtype {dtype!s:.20}, expected one of {', '.join(DTYPES)}")
+        raise AdapterError(f"the header's shape or offsets for {shown} are not sizes")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        got = _shown(str(dtype)[:20])
+        raise AdapterError(f"{shown} has dtype {got}, expected one of {', '.join(DTYPES)}")
     if math.prod(shape) * DTYPES[dtype].itemsize != stop - start:
-        raise AdapterError(f"{name[:200]}: shape {shape} in {dtype} does not fill {stop - start} bytes")
+        raise AdapterError(f"{shown}: shape {shape} in {dtype} does not fill {stop - start} bytes")
     return TensorInfo(dtype, tuple(shape), offset + start, offset + stop)
 
 
@@ -168,16 +178,20 @@ def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
     for name, info in infos.items():
         match = _KEY.fullmatch(name)
         if match is None or len(info.shape) != 2:
-            raise AdapterError(f"tensor {name[:200]} {info.shape} is not a 2-d lora_A or lora_B weight")
+            raise AdapterError(
+                f"tensor {_shown(name)} {info.shape} is not a 2-d lora_A or lora_B weight"
+            )
         shapes.setdefault(match["module"], {})[match["factor"]] = info.shape
     modules, ranks = [], set()
     for name in sorted(shapes, key=canonical_order):
         pair = shapes[name]
         if len(pair) != 2:
-            raise AdapterError(f"{name} has only lora_{next(iter(pair))}")
+            raise AdapterError(f"{_shown(name)} has only lora_{next(iter(pair))}")
         (rank, in_features), (out_features, other) = pair["A"], pair["B"]
         if rank != other or not rank * in_features * out_features:
-            raise AdapterError(f"{name}: lora_A {pair['A']} and lora_B {pair['B']} do not multiply")
+            raise AdapterError(
+                f"{_shown(name)}: lora_A {pair['A']} and lora_B {pair['B']} do not multiply"
+            )
         ranks.add(rank)
         modules.append(Module(name, in_features, out_features))
     if len(ranks) != 1:
@@ -214,14 +228,16 @@ def read_config(config: Mapping[str, Any]) -> LoraConfig:
     """Check a PEFT config and read rank and scaling from it.
 
     Raises:
-        AdapterError: it is not a plain LoRA: another PEFT type, DoRA, biases, extra modules, rank or
-            alpha patterns, or an initialisation that changes the base model's own weights.
+        AdapterError: it is not a plain LoRA: another PEFT type, DoRA, biases, extra modules, rank
+            or alpha patterns, or an initialisation that changes the base model's own weights.
 
     Example:
         >>> read_config({"peft_type": "LORA", "base_model_name_or_path": "o/m", "r": 4,
         ...              "lora_alpha": 8, "use_rslora": True}).scaling
         4.0
     """
+    if not isinstance(config, Mapping):
+        raise AdapterError(f"{CONFIG_FILE} is not a JSON object")
     if config.get("peft_type") != "LORA":
         raise AdapterError(f"peft_type is {config.get('peft_type')!r}, expected 'LORA'")
     for key in _REFUSED:
@@ -366,7 +382,11 @@ def canonicalise(
 
 
 def write_tensors(
-    path: Path, layout: Layout, rank: int, dtype: str, pairs: Iterable[tuple[FloatArray, FloatArray]]
+    path: Path,
+    layout: Layout,
+    rank: int,
+    dtype: str,
+    pairs: Iterable[tuple[FloatArray, FloatArray]],
 ) -> None:
     """Write an adapter's weights, streaming, in canonical order.
 
@@ -385,10 +405,10 @@ def write_tensors(
         file.write(header)
         for module, pair in zip(layout, pairs, strict=True):
             for factor, values in zip(_FACTORS, pair, strict=True):
-                if values.shape != module.shape(factor, rank):
-                    expected = module.shape(factor, rank)
-                    raise AdapterError(f"{module.name}.{factor}: {values.shape}, expected {expected}")
-                file.write(_narrow_finite(values, dtype, tensor_name(module.name, factor)))
+                name, expected = tensor_name(module.name, factor), module.shape(factor, rank)
+                if values.shape != expected:
+                    raise AdapterError(f"{name} has shape {values.shape}, expected {expected}")
+                file.write(_narrow_finite(values, dtype, name))
 
 
 _FACTORS: tuple[Factor, Factor] = ("A", "B")
@@ -398,7 +418,7 @@ def _narrow_finite(values: FloatArray, dtype: str, name: str) -> bytes:
     raw = narrow(values, dtype)
     finite = np.isfinite(np.frombuffer(raw, DTYPES[_CODES[dtype]]).astype(np.float32)).all()
     if not finite:
-        raise AdapterError(f"{name} holds NaN or infinite values in {dtype}")
+        raise AdapterError(f"{_shown(name)} holds NaN or infinite values in {dtype}")
     return raw
 
 
@@ -434,14 +454,14 @@ class _Replacing:
 
     def __exit__(self, failed: object, *_: object) -> None:
         try:
+            with self._file:
+                if failed is None:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
             if failed is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
+                self._partial.replace(self._path)
         finally:
-            self._file.close()
-            if failed is not None:
-                self._partial.unlink(missing_ok=True)
-        self._partial.replace(self._path) if failed is None else None
+            self._partial.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -463,27 +483,25 @@ def check_folder(folder: Path) -> tuple[LoraConfig, AdapterFile]:
         AdapterError: a file is missing or malformed, config and weights disagree on the rank, the
             weights are a pickle, or a value is not finite.
     """
-    pickles = [name for name in ("adapter_model.bin", "adapter_model.pt") if (folder / name).exists()]
+    pickles = [name for name in _PICKLES if (folder / name).exists()]
     if pickles and not (folder / WEIGHTS_FILE).exists():
-        raise AdapterError(f"{pickles[0]} is a pickle, which can run code: only safetensors are read")
+        raise AdapterError(f"{pickles[0]} is a pickle, which can run code: expected {WEIGHTS_FILE}")
     try:
         config = read_config(json.loads((folder / CONFIG_FILE).read_bytes()))
     except OSError:
         raise AdapterError(f"{folder} holds no {CONFIG_FILE}") from None
-    except (ValueError, AttributeError):
-        raise AdapterError(f"{folder / CONFIG_FILE} is not a JSON object") from None
+    except (ValueError, RecursionError):
+        raise AdapterError(f"{folder / CONFIG_FILE} is not JSON") from None
     weights = AdapterFile(folder / WEIGHTS_FILE)
     if weights.rank != config.rank:
-        raise AdapterError(f"{CONFIG_FILE} says rank {config.rank}, the weights have {weights.rank}")
+        raise AdapterError(f"{CONFIG_FILE} has rank {config.rank}, the weights have {weights.rank}")
     for module in weights.layout:
         for factor in _FACTORS:
             if not np.isfinite(weights.tensor(module.name, factor)).all():
-                raise AdapterError(f"{module.name}.lora_{factor} holds NaN or infinite values")
+                raise AdapterError(f"{_shown(module.name)}.lora_{factor} holds NaN or infinity")
     return config, weights
 
 
-def stack(
-    files: Sequence[AdapterFile], module: str
-) -> tuple[list[FloatArray], list[FloatArray]]:
+def stack(files: Sequence[AdapterFile], module: str) -> tuple[list[FloatArray], list[FloatArray]]:
     """Every file's lora_A and lora_B of one module."""
     return [f.tensor(module, "A") for f in files], [f.tensor(module, "B") for f in files]

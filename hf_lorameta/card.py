@@ -40,7 +40,7 @@ RULES: dict[Rule, str] = {
 }
 COMBINERS: dict[Combiner, str] = {
     "factors": "lora_A and lora_B averaged separately",
-    "exact": "the weighted sum of the updates B·A, cut to the rank by a singular value decomposition",
+    "exact": "the weighted sum of the updates B·A, cut to the rank by an SVD",
 }
 
 
@@ -143,19 +143,21 @@ class Facts:
 
 # --- licences -----------------------------------------------------------------------------------
 
-HUB_LICENSES = frozenset(
-    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0"
-    " bigcode-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause"
-    " bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0"
-    " cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0"
-    " cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0"
-    " cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1"
-    " eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc h-research"
-    " intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl openmdw-1.0"
-    " openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr"
-    " deepfloyd-if-license fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2"
-    " llama3.3 llama4 grok2-community gemma".split()
-)
+HUB_LICENSES = frozenset({
+    "apache-2.0", "mit", "openrail", "bigscience-openrail-m", "creativeml-openrail-m",
+    "bigscience-bloom-rail-1.0", "bigcode-openrail-m", "afl-3.0", "artistic-2.0", "bsl-1.0",
+    "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "c-uda", "cc", "cc0-1.0",
+    "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0",
+    "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0",
+    "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0",
+    "cdla-sharing-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "wtfpl", "ecl-2.0",
+    "epl-1.0", "epl-2.0", "etalab-2.0", "eupl-1.1", "eupl-1.2", "agpl-3.0", "gfdl", "gpl",
+    "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "isc", "h-research", "intel-research",
+    "lppl-1.3c", "ms-pl", "apple-ascl", "apple-amlr", "mpl-2.0", "odc-by", "odbl", "openmdw-1.0",
+    "openrail++", "osl-3.0", "postgresql", "ofl-1.1", "ncsa", "unlicense", "zlib", "pddl",
+    "lgpl-lr", "deepfloyd-if-license", "fair-noncommercial-research-license", "llama2", "llama3",
+    "llama3.1", "llama3.2", "llama3.3", "llama4", "grok2-community", "gemma",
+})  # fmt: skip
 """What the Hub accepts as ``license`` at a commit, besides ``other`` and ``unknown``
 (huggingface_hub issue 4218)."""
 
@@ -311,10 +313,10 @@ def _metadata(facts: Facts, repo_id: str | None) -> ModelCardData:
 
 
 def _dataset(facts: Facts) -> str:
-    if facts.dataset_private:
-        return "a private dataset"
     if facts.dataset_id is None:
         return "a local dataset"
+    if facts.dataset_private:
+        return "a private dataset"
     return _link(facts.dataset_id, facts.dataset_revision, "datasets/")
 
 
@@ -326,16 +328,16 @@ def _what(facts: Facts) -> str:
     base = _link(facts.base_model, facts.base_revision)
     return (
         f"A LoRA adapter of rank {facts.rank} for {base}, put together on a CPU by hf-lorameta"
-        f" {_prose(facts.library_version)} for {_dataset(facts)}."
+        f" {_code(facts.library_version)} for {_dataset(facts)}."
     )
 
 
 def _no_training(facts: Facts) -> str:
     return (
-        f"**No training took place.** These weights are a weighted combination of"
-        f" {_adapters(len(facts.neighbours))} that other people trained on other datasets. The"
-        f" weights depend on how near each of those datasets is to {_dataset(facts)}: the adapter"
-        f" is conditioned on it, not trained on it."
+        f"**No training took place.** This is a weighted combination of"
+        f" {_adapters(len(facts.neighbours))} that existed before, each trained on a dataset of its"
+        " own. The coefficients depend on how near each of those datasets is to this one: the"
+        " adapter is conditioned on this dataset, not trained on it."
     )
 
 
@@ -358,8 +360,8 @@ question = tokenizer("the input of a row", return_tensors="pt")
 print(tokenizer.decode(model.generate(**question, max_new_tokens=64)[0]))
 ```
 
-Text format: the input, one space, the output, then the end-of-sequence token. To ask, give the
-input alone, without a chat template; the answer follows it."""
+Text format: the input, one space, the output, then the end-of-sequence token. To ask, \
+give the input alone, without a chat template; the answer follows it."""
 
 
 def _nearness(facts: Facts) -> str:
@@ -367,12 +369,17 @@ def _nearness(facts: Facts) -> str:
     name = _link(
         nearest.dataset, nearest.dataset_revision, "datasets/", published=facts.bank_published
     )
+    said = [
+        f"Of the datasets behind this adapter, {name} is the nearest, at a"
+        f" {METRICS[facts.recipe.metric]} of {_number(nearest.distance)}.",
+        _verdict(nearest.distance, usual),
+    ]
+    if len(facts.neighbours) > 1:
+        spread = f"{facts.effective_number:.1f} adapters"
+        said.append(f"The coefficients are spread as if {spread} had equal weight.")
     return f"""## How near the bank comes
 
-Of the datasets behind this adapter, {name} is the nearest, at a {METRICS[facts.recipe.metric]} of
-{_number(nearest.distance)}. {_verdict(nearest.distance, usual)}
-
-The coefficients are spread as if {facts.effective_number:.1f} adapters had equal weight.
+{" ".join(said)}
 
 ![coefficients]({PICTURE_FILE})"""
 
@@ -419,7 +426,6 @@ def _neighbours(facts: Facts) -> str:
 def _recipe(facts: Facts) -> str:
     recipe, pinned = facts.recipe, facts.public_dataset
     keep = "all" if recipe.top_k is None else f"the {recipe.top_k} largest coefficients"
-    bank = _link(facts.bank_id, facts.bank_revision, "datasets/", published=False)
     at = f" at {_code(facts.bank_revision)}" if facts.bank_revision else ""
     rows = [
         ("Metric", METRICS[recipe.metric]),
@@ -435,7 +441,7 @@ def _recipe(facts: Facts) -> str:
         ("Configuration", _code(facts.dataset_config or "") if pinned else ""),
         ("Split", _code(facts.dataset_split) if facts.dataset_split else ""),
         ("Dataset revision", _code(facts.dataset_revision or "") if pinned else ""),
-        ("Bank", f"{bank}{at}, {_adapters(facts.bank_size)}"),
+        ("Bank", f"{_code(facts.bank_id)}{at}, {_adapters(facts.bank_size)}"),
         ("hf-lorameta", _code(facts.library_version)),
     ]
     rows = [row for row in rows if row[1] not in ("", "<code></code>")]
@@ -474,8 +480,8 @@ def _not_measured(facts: Facts, repo_id: str | None) -> str:
     else:
         said = (
             "This adapter was not evaluated, on this dataset or any other. Whether it does better"
-            " than the base model,\nits nearest neighbour or a few-shot prompt is not known. To"
-            " find out:"
+            " than the base model, its nearest neighbour or a few-shot prompt is not known. To find"
+            " out:"
         )
     command = shlex.join(
         ["hf-lorameta", "evaluate", _clean(repo_id or "FOLDER"), "--dataset", _asked(facts)]
@@ -490,7 +496,10 @@ def _asked(facts: Facts) -> str:
 def _warnings(facts: Facts) -> str:
     if not facts.warnings:
         return ""
-    return "## Warnings of the run\n\n" + "\n".join(f"- {_prose(w)}" for w in facts.warnings)
+    texts = list(facts.warnings)
+    if facts.dataset_id and facts.dataset_private:
+        texts = [text.replace(facts.dataset_id, "the dataset") for text in texts]
+    return "## Warnings of the run\n\n" + "\n".join(f"- {_prose(text)}" for text in texts)
 
 
 def reproduce_command(facts: Facts) -> list[str]:
@@ -543,7 +552,7 @@ _CITATION = """## Citation
 
 _WIDTH, _ROW, _TOP = 760, 28, 92
 _LABEL_END, _BAR_START, _BAR_WIDTH, _DISTANCE_END = 316, 330, 270, 736
-_LABEL_CELLS = 38
+_LABEL_CELLS = 40
 
 
 def render_picture(facts: Facts) -> str:
@@ -601,12 +610,13 @@ def _bar(index: int, neighbour: Neighbour, largest: float) -> str:
     width = max(1.0, _BAR_WIDTH * neighbour.coefficient / largest)
     base = top + 17
     label = _xml(_shortened(_short(neighbour.dataset), _LABEL_CELLS))
+    distance = _number(neighbour.distance)
     return (
         f'<text x="{_LABEL_END}" y="{base}" class="end">{label}</text>\n'
         f'<rect x="{_BAR_START}" y="{top + 3}" width="{width:.1f}" height="{_ROW - 8}" rx="3" '
-        f'fill="{"#c2410c" if index == 0 else "#f0a05a"}"/>\n'
+        'fill="#dd6b20"/>\n'
         f'<text x="{_BAR_START + width + 8:.1f}" y="{base}">{neighbour.coefficient:.4f}</text>\n'
-        f'<text x="{_DISTANCE_END}" y="{base}" class="soft end">{_number(neighbour.distance)}</text>'
+        f'<text x="{_DISTANCE_END}" y="{base}" class="soft end">{distance}</text>'
     )
 
 

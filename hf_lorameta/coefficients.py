@@ -78,8 +78,8 @@ def standardise(distances: Array) -> Array:
 def attentional(distances: Array, temperature: float) -> Array:
     """The paper's base version: ``c = softmin(d / T)`` [1].
 
-    Sensitive to the distance's unit: near one-hot where distances are large (WD), near uniform where
-    they are small (JS).
+    Sensitive to the distance's unit: near one-hot where distances are large (WD), near uniform
+    where they are small (JS).
 
     Args:
         distances: (N,) finite, to every dataset of the bank.
@@ -105,9 +105,9 @@ def attentional(distances: Array, temperature: float) -> Array:
 def normalized(distances: Array, temperature: float) -> Array:
     """The paper's normalized version: ``c = softmin(standardise(d) / T)`` [1].
 
-    The published experiment standardises a row of the bank's own N × N matrix with the self-distance
-    0 in it and masks that entry afterwards. A new dataset has no such entry: mean and variance are
-    those of the N distances given. Equal distances give uniform weights.
+    The published experiment standardises a row of the bank's own N × N matrix with the
+    self-distance 0 in it and masks that entry afterwards. A new dataset has no such entry: mean and
+    variance are those of the N distances given. Equal distances give uniform weights.
 
     Args:
         distances: (N,) finite, to every dataset of the bank.
@@ -160,8 +160,8 @@ def neural(distances: Array, temperature: float, model: "NeuralModel") -> Array:
 class NeuralModel:
     """The small network g: ℝ → ℝ of the `neural` rule, without torch.
 
-    Linear(1, h), LayerNorm, ReLU, Linear(h, h), LayerNorm, ReLU, Linear(h, 1); the names are those of
-    the same ``torch.nn.Sequential``.
+    Linear(1, h), LayerNorm, ReLU, Linear(h, h), LayerNorm, ReLU, Linear(h, 1); the names are those
+    of the same ``torch.nn.Sequential``.
 
     Attributes:
         arrays: name to float32 array, with the shapes of `shapes`.
@@ -183,7 +183,13 @@ class NeuralModel:
     @staticmethod
     def shapes(hidden: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of every array of a network of width ``hidden``."""
-        layers = {"0": (hidden, 1), "1": (hidden,), "3": (hidden, hidden), "4": (hidden,), "6": (1, hidden)}
+        layers = {
+            "0": (hidden, 1),
+            "1": (hidden,),
+            "3": (hidden, hidden),
+            "4": (hidden,),
+            "6": (1, hidden),
+        }
         return {
             f"{layer}.{kind}": shape if kind == "weight" else shape[:1]
             for layer, shape in layers.items()
@@ -353,8 +359,12 @@ def effective_number(weights: Array) -> float:
 def _checked(distances: Array) -> Array:
     d = np.asarray(distances, np.float64)
     if d.ndim != 1 or not d.size:
-        raise BankError(f"distances have shape {d.shape}, expected one for each adapter of the bank")
+        raise BankError(
+            f"distances have shape {d.shape}, expected one for each adapter of the bank"
+        )
     wrong = np.flatnonzero(~np.isfinite(d))
     if wrong.size:
-        raise BankError(f"distance {wrong[0]} of {d.size} is {d[wrong[0]]}, expected a finite number")
+        raise BankError(
+            f"distance {wrong[0]} of {d.size} is {d[wrong[0]]}, expected a finite number"
+        )
     return d

@@ -127,7 +127,7 @@ def mmd(p: Array, Q: Array) -> Array:
 
     Example:
         >>> mmd(np.array([1.0, 0.0]), np.array([[0.0, 1.0], [1.0, 0.0]])).round(4)
-        array([4.3651, 0.    ])
+        array([5.3715, 0.    ])
 
     References:
         [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
@@ -178,7 +178,8 @@ def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str
     Example:
         >>> from hf_lorameta.profile import Histogram
         >>> nothing = Histogram.from_dense(np.zeros(3, int))
-        >>> a, b = (Profile(nothing, Histogram.from_dense(np.eye(3, dtype=int)[i]), 1) for i in (0, 2))
+        >>> one = [Histogram.from_dense(row) for row in np.eye(3, dtype=int)]
+        >>> a, b = Profile(nothing, one[0], 1), Profile(nothing, one[2], 1)
         >>> distances(a, ProfileTable.from_profiles([a, b]), 3, "wd")
         array([0., 2.])
     """
@@ -198,7 +199,12 @@ def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str
 
 
 def _check_ids(profile: Profile, bank: ProfileTable, vocab_size: int) -> None:
-    parts = (profile.input.ids, profile.output.ids, bank.arrays["input.ids"], bank.arrays["output.ids"])
+    parts = (
+        profile.input.ids,
+        profile.output.ids,
+        bank.arrays["input.ids"],
+        bank.arrays["output.ids"],
+    )
     largest = max((int(ids.max()) for ids in parts if ids.size), default=0)
     if largest >= vocab_size:
         raise BankError(
@@ -228,13 +234,13 @@ def _by_rows(block: Callable[[Array, Array], Array], p: Array, Q: Array) -> Arra
 
 def _wasserstein(p: Array, Q: Array) -> Array:
     gap = np.cumsum(p - Q, axis=1)[:, :-1]
-    return np.abs(gap, out=gap).sum(axis=1)
+    return np.asarray(np.abs(gap, out=gap).sum(axis=1))
 
 
 def _smooth(x: Array) -> Array:
-    x = x + SMOOTHING
-    x /= x.sum(axis=-1, keepdims=True)
-    return x
+    smoothed = x + SMOOTHING
+    smoothed /= smoothed.sum(axis=-1, keepdims=True)
+    return smoothed
 
 
 def _kl(p: Array, Q: Array) -> Array:

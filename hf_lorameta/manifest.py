@@ -1,19 +1,19 @@
 """What goes into a bank: a YAML list of adapters, each with the dataset it was trained on.
 
-    version: 1
-    base_model: org/model
-    tokenizer: org/model          # optional, the base model's otherwise
-    published: true               # the entries can be found on the public Hub: cards link to them
-    defaults: {config: null, split: train, columns: {input: input, output: output}, license: mit}
-    entries:
-      - adapter: org/adapter
-        dataset: org/dataset
-        revision: main            # of the adapter; and below, all optional, what differs
-        dataset_revision: main
-        config: default
-        split: train
-        columns: {input: question, output: answer}
-        license: mit
+version: 1
+base_model: org/model
+tokenizer: org/model          # optional, the base model's otherwise
+published: true               # the entries are on the public Hub: cards link to them
+defaults: {config: null, split: train, columns: {input: input, output: output}, license: mit}
+entries:
+  - adapter: org/adapter
+    dataset: org/dataset
+    revision: main            # of the adapter; and below, all optional, what differs
+    dataset_revision: main
+    config: default
+    split: train
+    columns: {input: question, output: answer}
+    license: mit
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,8 @@ from hf_lorameta.errors import ManifestError
 
 SCHEMA_VERSION = 1
 
-REPO_ID = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?/[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?$"
+_NAMESPACE = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+REPO_ID = rf"^{_NAMESPACE}/[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?$"
 """``namespace/name`` as the Hub allows it; ``..`` and ``--`` are refused besides."""
 _REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 
@@ -102,6 +103,16 @@ class BankEntry(_Strict):
             raise ValueError("'..' and '--' are not allowed in an id or a revision")
         return value
 
+    @field_validator("columns")
+    @classmethod
+    def _one_reading(cls, columns: Columns | None) -> Columns | None:
+        if columns is None:
+            return None
+        rows = columns.input or columns.output or columns.instruction
+        if bool(columns.messages) == bool(columns.output) or (columns.messages and rows):
+            raise ValueError("expected output (with input), or messages alone")
+        return columns
+
     @property
     def name(self) -> str:
         """The entry's file name: the adapter's id with ``--`` for the slash, as in the Hub's cache.
@@ -136,8 +147,8 @@ def load(path: Path) -> Manifest:
         path: a YAML file as in the module's docstring.
 
     Raises:
-        ManifestError: the file is missing, is not YAML, or a field is wrong, unknown or given twice;
-            the message names file, line and field.
+        ManifestError: the file is missing, is not YAML, has YAML aliases, or a field is wrong,
+            unknown or given twice; the message names file, line and field.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -160,18 +171,20 @@ def parse(text: str, source: str = "manifest") -> Manifest:
         >>> one = "version: 1\\nbase_model: o/m\\nentries: [{adapter: o/a, dataset: o/d}]"
         >>> parse(one).entries[0].dataset
         'o/d'
-        >>> parse(one + "\\nrank: 3", "m.yaml")
+        >>> parse(one + "\\nrank: 3", "m.yaml")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        hf_lorameta.errors.ManifestError: m.yaml:4: rank: unknown key, expected one of base_model, defaults, entries, published, tokenizer, version
+        hf_lorameta.errors.ManifestError: m.yaml:4: rank: unknown key, expected one of base_model...
     """
     try:
         root = yaml.compose(text, Loader=yaml.CSafeLoader)
-        lines = dict(_walk(root, (), source))
+        lines = dict(_walk(root, (), source, set()))
         data = yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         raise _syntax_error(error, source) from None
+    except UnicodeError:
+        raise ManifestError(f"{source}: not UTF-8 text", hint=_HINT) from None
     except RecursionError:
-        raise ManifestError(f"{source}: nested too deeply", hint=_HINT) from None
+        raise ManifestError(f"{source}:1: nested too deeply", hint=_HINT) from None
     if not isinstance(data, dict):
         raise ManifestError(f"{source}:1: expected a mapping with entries", hint=_HINT)
     try:
@@ -185,26 +198,60 @@ def parse(text: str, source: str = "manifest") -> Manifest:
 _HINT = "see bank_manifest.yaml for a valid manifest"
 
 
-def _walk(node: yaml.Node | None, path: Path_, source: str) -> Iterator[tuple[Path_, int]]:
-    """Yield (path, line) of every node; a key given twice is an error, where YAML keeps the last."""
+def _walk(
+    node: yaml.Node | None, path: Path_, source: str, seen: set[int]
+) -> Iterator[tuple[Path_, int]]:
+    """Yield (path, line) of every node, and refuse what YAML would let pass.
+
+    A key given twice is an error, where YAML keeps the last; so is an alias, as a few lines of
+    aliases can stand for billions of nodes.
+    """
     if node is None:
         return
-    yield path, node.start_mark.line + 1
+    line = node.start_mark.line + 1
+    field = ".".join(str(part) for part in path) or "manifest"
+    if id(node) in seen:
+        problem = f"{source}:{line}: {field}: YAML aliases (&, *) are not read"
+        raise ManifestError(problem, hint="write shared settings under defaults")
+    seen.add(id(node))
+    yield path, line
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise ManifestError(f"{source}:{line}: {key.value}: given twice", hint=_HINT)
-            seen.add(key.value)
-            yield from _walk(value, (*path, key.value), source)
+            name = _key(key, field, source)
+            if name in keys:
+                line = key.start_mark.line + 1
+                raise ManifestError(f"{source}:{line}: {name}: given twice", hint=_HINT)
+            keys.add(name)
+            yield from _walk(value, (*path, name), source, seen)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield from _walk(item, (*path, index), source)
+            yield from _walk(item, (*path, index), source, seen)
+    else:
+        _check_scalar(node, field, source)
+
+
+def _key(key: yaml.Node, field: str, source: str) -> str:
+    if isinstance(key, yaml.ScalarNode):
+        return str(key.value)
+    line = key.start_mark.line + 1
+    raise ManifestError(f"{source}:{line}: {field}: a key is not text", hint=_HINT)
+
+
+def _check_scalar(node: yaml.Node, field: str, source: str) -> None:
+    """Refuse ``2024-99-99`` and the like, which PyYAML's own constructors fall over."""
+    try:
+        yaml.constructor.SafeConstructor().construct_object(node)
+    except (ValueError, KeyError, AttributeError):
+        kind, line = node.tag.rpartition(":")[2], node.start_mark.line + 1
+        raise ManifestError(
+            f"{source}:{line}: {field}: {node.value[:80]!r} is not a valid {kind}", hint=_HINT
+        ) from None
 
 
 def _with_defaults(data: dict[Any, Any]) -> dict[Any, Any]:
-    defaults, entries = data.get("defaults") or {}, data.get("entries")
+    defaults, entries = data.get("defaults"), data.get("entries")
+    defaults = {} if defaults is None else defaults
     if not isinstance(defaults, dict) or not isinstance(entries, list):
         return data
     inherited = {key: value for key, value in defaults.items() if key in Defaults.model_fields}

@@ -99,7 +99,7 @@ class Profile:
         total = counts.sum()
         if not total:
             raise EmptyDatasetError(f"the {part} texts of the dataset hold no token")
-        return counts / total
+        return np.asarray(counts / total)
 
 
 def profile_rows(rows: Iterable[Row], encode: Encode, vocab_size: int) -> Profile:
@@ -128,10 +128,11 @@ def profile_rows(rows: Iterable[Row], encode: Encode, vocab_size: int) -> Profil
     if not labelled:
         raise UnlabelledDatasetError(
             f"none of {seen} rows has an output: the coefficients are read from inputs and outputs",
-            hint="name the labelled split with --split, or the answers with --columns output=COLUMN",
+            hint="name the labelled split with --split, or the answers: --columns output=COLUMN",
         )
-    profile = Profile(*(Histogram.from_dense(counts) for counts in dense.values()), rows=labelled)
-    if not profile.input.total + profile.output.total:
+    inputs, outputs = (Histogram.from_dense(counts) for counts in dense.values())
+    profile = Profile(inputs, outputs, labelled)
+    if not inputs.total + outputs.total:
         raise EmptyDatasetError(f"{labelled} rows, and not one token in them")
     return profile
 
@@ -150,10 +151,12 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _count(texts: Sequence[str], encode: Encode, counts: NDArray[np.int64]) -> None:
-    ids = np.concatenate([np.asarray(part, np.int64) for part in encode(texts)] or [[]])
-    if ids.size and int(ids.max()) >= counts.size:
-        raise BankError(f"the tokenizer gave id {int(ids.max())}, expected below {counts.size}")
-    counts += np.bincount(ids.astype(np.int64), minlength=counts.size)
+    parts = [np.asarray(part, np.int64) for part in encode(texts)]
+    ids = np.concatenate([np.empty(0, np.int64), *parts])
+    wrong = ids[(ids < 0) | (ids >= counts.size)]
+    if wrong.size:
+        raise BankError(f"the tokenizer gave id {wrong[0]}, expected 0 to {counts.size - 1}")
+    counts += np.bincount(ids, minlength=counts.size)
 
 
 @dataclass(frozen=True)
@@ -179,9 +182,7 @@ class ProfileTable:
             parts: list[Histogram] = [getattr(profile, part) for profile in profiles]
             sizes = [0, *(histogram.ids.size for histogram in parts)]
             arrays[f"{part}.indptr"] = np.cumsum(sizes, dtype=np.int64)
-            arrays[f"{part}.ids"] = np.concatenate(
-                [np.empty(0, np.int32), *(h.ids for h in parts)]
-            )
+            arrays[f"{part}.ids"] = np.concatenate([np.empty(0, np.int32), *(h.ids for h in parts)])
             arrays[f"{part}.counts"] = np.concatenate(
                 [np.empty(0, np.int64), *(h.counts for h in parts)]
             )
@@ -191,12 +192,14 @@ class ProfileTable:
         return int(self.arrays["rows"].size)
 
     def __getitem__(self, index: int) -> Profile:
+        if not 0 <= index < len(self):
+            raise IndexError(f"profile {index} of {len(self)}")
         histograms = []
         for part in ("input", "output"):
             start, stop = self.arrays[f"{part}.indptr"][index : index + 2]
             ids, counts = (self.arrays[f"{part}.{k}"][start:stop] for k in ("ids", "counts"))
             histograms.append(Histogram(ids.astype(np.int32), counts.astype(np.int64)))
-        return Profile(*histograms, rows=int(self.arrays["rows"][index]))
+        return Profile(histograms[0], histograms[1], int(self.arrays["rows"][index]))
 
     def distributions(self, vocab_size: int, part: Part = "both") -> NDArray[np.float64]:
         """All profiles as distributions: (N, V) float64, each row summing to one."""

@@ -55,7 +55,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def paper(cls, **settings: object) -> "Recipe":
-        """The method of arXiv 2507.01806 to the letter: factors averaged apart, every adapter, T = 1.
+        """The method of arXiv 2507.01806 to the letter: factors averaged apart, every adapter, T=1.
 
         Args:
             settings: fields to set besides; the paper's table has every metric with every rule.
@@ -64,9 +64,9 @@ class Recipe(BaseModel):
             RecipeError: a field is unknown or out of range, or departs from the paper.
 
         Example:
-            >>> Recipe.paper(combine="exact")
+            >>> Recipe.paper(rank=8)
             Traceback (most recent call last):
-            hf_lorameta.errors.RecipeError: the paper's recipe has combine=factors, got combine=exact
+            hf_lorameta.errors.RecipeError: the paper's recipe has rank=None, got rank=8
         """
         fixed = {"combine": "factors", "top_k": None, "temperature": 1.0, "rank": None}
         for field, value in fixed.items():
@@ -85,9 +85,9 @@ class Recipe(BaseModel):
             RecipeError: a field is unknown or out of range.
 
         Example:
-            >>> Recipe.of(metric="cosine")
+            >>> Recipe.of(rank=0)
             Traceback (most recent call last):
-            hf_lorameta.errors.RecipeError: metric: Input should be 'wd', 'kl', 'js' or 'mmd', got 'cosine'
+            hf_lorameta.errors.RecipeError: rank: Input should be greater than or equal to 1, got 0
         """
         try:
             return cls.model_validate(settings)

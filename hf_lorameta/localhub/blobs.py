@@ -215,8 +215,7 @@ def git_oid(store: BlobStore, blob: Blob) -> str:
 def pointer_text(blob: Blob) -> bytes:
     """Returns the git-LFS pointer file that stands in git for a large blob."""
     return (
-        "version https://git-lfs.github.com/spec/v1\n"
-        f"oid sha256:{blob.sha256}\nsize {blob.size}\n"
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{blob.sha256}\nsize {blob.size}\n"
     ).encode()
 
 

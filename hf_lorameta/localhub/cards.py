@@ -11,7 +11,7 @@ LONGEST = 5 << 20  # bytes of a README that are looked at
 _BLOCK = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _REPO_ID = re.compile(r"[\w.-]{1,96}(?:/[\w.-]{1,96})?")
 _LANGUAGE = re.compile(r"[a-z]{2,8}(?:[-_][A-Za-z0-9]+)*")
-_SDKS = ("gradio", "docker", "static", "streamlit")
+SDKS = ("gradio", "docker", "static", "streamlit")
 _RELATIONS = ("adapter", "finetune", "merge", "quantized")
 
 _LICENSE_NAMES = """
@@ -120,8 +120,8 @@ def _link_errors(data: dict[str, Any]) -> list[str]:
 
 def _space_errors(data: dict[str, Any]) -> list[str]:
     errors = []
-    if "sdk" in data and data["sdk"] not in _SDKS:
-        errors.append(f'"sdk" must be one of [{", ".join(_SDKS)}]')
+    if "sdk" in data and data["sdk"] not in SDKS:
+        errors.append(f'"sdk" must be one of [{", ".join(SDKS)}]')
     if len(str(data.get("short_description", ""))) > 60:
         errors.append('"short_description" length must be less than or equal to 60 characters long')
     return errors

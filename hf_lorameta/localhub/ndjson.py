@@ -1,7 +1,7 @@
 """The body of a commit request, one JSON object a line, read without holding a file in memory.
 
 A file's bytes arrive as base64 inside its line. :class:`CommitBody` is fed the body chunk by
-chunk; it passes each file's ``content`` straight on into a blob and keeps only the rest of the line.
+chunk; it passes each file's ``content`` straight on into a blob and keeps the rest of the line.
 """
 
 import base64
@@ -117,3 +117,11 @@ class CommitBody:
                 raise Refusal(400, "File content must be sent with encoding base64")
             value = {**value, "blob": blob}
         self.items.append((key, value))
+
+
+def decoded(text: str) -> bytes:
+    """Returns the bytes of base64 text; empty if it is not base64."""
+    try:
+        return base64.b64decode(text)
+    except binascii.Error:
+        return b""

@@ -29,6 +29,7 @@ class Links:
 
     def __init__(self, secret: bytes) -> None:
         self.base = ""  # 'http://127.0.0.1:PORT', once the port is known
+        self.parts: dict[str, str] = {}  # of uploads under way: "oid/number" -> sha256 of the part
         self._secret = secret
 
     def _signature(self, method: str, path: str, query: str) -> str:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -164,6 +164,7 @@ class HubState:
                 raise refusals.moved_on()
             self._check_card(repo, changes)
             made = repo.add_commit(revision, head, changes, title, message, author)
+            repo.objects.update(e.sha256 for e in changes.values() if e is not None and e.lfs)
             self.save(repo)
         return made
 
@@ -196,10 +197,6 @@ class HubState:
         if entry is None or entry.size > cards.LONGEST:
             return None
         return blobs.read(self.blobs, entry.sha256).decode("utf-8", "replace")
-
-    def entry_chunks(self, entry: Entry) -> Iterator[bytes]:
-        """Yields a file's bytes."""
-        return self.blobs.chunks(entry.sha256)
 
 
 def comment_event(talk: Discussion, author: str, text: str) -> dict[str, object]:

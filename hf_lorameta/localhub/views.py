@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 from hf_lorameta.localhub import cards
-from hf_lorameta.localhub.accounts import Caller
 from hf_lorameta.localhub.history import Commit, Discussion, Entry, Repo
 from hf_lorameta.localhub.state import HubState
 
@@ -45,9 +44,7 @@ def repo_info(
     return {**info, **_own_fields(hub, repo, commit, data)}
 
 
-def _own_fields(
-    hub: HubState, repo: Repo, commit: Commit, card: dict[str, Any]
-) -> dict[str, Any]:
+def _own_fields(hub: HubState, repo: Repo, commit: Commit, card: dict[str, Any]) -> dict[str, Any]:
     if repo.type == "dataset":
         return {"description": "", "citation": None, "paperswithcode_id": None}
     if repo.type == "space":
@@ -74,7 +71,7 @@ def _own_fields(
 
 def _model_config(hub: HubState, commit: Commit) -> dict[str, Any] | None:
     config = _json_object(hub.text(commit, "config.json"))
-    kept = {k: config[k] for k in ("architectures", "model_type") if k in config}
+    kept: dict[str, Any] = {k: config[k] for k in ("architectures", "model_type") if k in config}
     adapter = _json_object(hub.text(commit, "adapter_config.json"))
     names = ("base_model_name_or_path", "task_type", "peft_type")
     if adapter:
@@ -101,6 +98,8 @@ def _safetensors(hub: HubState, commit: Commit) -> dict[str, Any] | None:
     header = b"".join(hub.blobs.chunks(entry.sha256, 8, 8 + length)).decode("utf-8", "replace")
     counts: dict[str, int] = {}
     for tensor in _json_object(header).values():
+        if not isinstance(tensor, dict):
+            return None
         dtype, offsets = tensor.get("dtype"), tensor.get("data_offsets")
         if dtype in _WIDTHS and offsets:
             count = (offsets[1] - offsets[0]) // _WIDTHS[dtype]
@@ -179,8 +178,3 @@ def discussion_item(repo: Repo, talk: Discussion) -> dict[str, Any]:
         "numComments": len(talk.events),
         "repo": {"name": repo.id, "type": repo.type},
     }
-
-
-def may_write(repo: Repo, caller: Caller | None) -> bool:
-    """Says whether the caller owns the repo and has a token to write."""
-    return caller is not None and caller.role == "write" and caller.owns(repo.namespace)

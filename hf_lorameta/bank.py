@@ -1,0 +1,376 @@
+"""A bank on disk: adapters for one base model, each with the profile of its dataset.
+
+    BANK/
+      bank.json               the index (`Index`): what is in it, pinned and with checksums
+      tokenizer.json          the base model's
+      profiles.safetensors    every profile, in the order of the index (`ProfileTable`)
+      adapters/<name>.safetensors   canonical bf16 weights, one file an adapter
+      neural.safetensors      the fitted neural rule, if there is one
+      origin.json             of a pulled bank: where files not here yet come from
+      .build/                 finished entries of a build, so that it can resume
+
+A bank is never loaded whole: the index and the profiles first, adapters one tensor at a time.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hf_lorameta.adapter import AdapterFile, FloatArray, Layout, Module, write_atomically
+from hf_lorameta.errors import BankError, IntegrityError
+from hf_lorameta.manifest import Columns
+from hf_lorameta.profile import Encode, ProfileTable
+
+SCHEMA_VERSION = 1
+INDEX_FILE = "bank.json"
+PROFILES_FILE = "profiles.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+NEURAL_FILE = "neural.safetensors"
+ORIGIN_FILE = "origin.json"
+WORK_FOLDER = ".build"
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IndexEntry(_Stored):
+    """One adapter in a bank.
+
+    Attributes:
+        name: file name without ending, see `BankEntry.name`.
+        adapter: Hub id of the adapter.
+        adapter_revision: commit it was read at.
+        dataset: Hub id of its dataset.
+        dataset_revision: commit it was read at.
+        config: configuration that was read.
+        split: split that was read.
+        columns: columns that were read.
+        license: of the adapter, None if its repo does not say.
+        rank: r of the adapter.
+        scaling: what B·A is multiplied with.
+        rows: rows counted in the profile.
+        size: of the weights file here, in bytes.
+        sha256: of the weights file here.
+    """
+
+    name: str
+    adapter: str
+    adapter_revision: str
+    dataset: str
+    dataset_revision: str
+    config: str | None
+    split: str
+    columns: Columns
+    license: str | None
+    rank: int
+    scaling: float
+    rows: int
+    size: int
+    sha256: str
+
+
+class Skipped(_Stored):
+    """An entry of the manifest that could not be used, and why."""
+
+    adapter: str
+    dataset: str
+    reason: str
+
+
+class Index(_Stored):
+    """What ``bank.json`` holds.
+
+    Attributes:
+        schema_version: of this format.
+        base_model: Hub id.
+        base_revision: commit of the base model at build time, None if it could not be asked.
+        base_license: what the base model's card says.
+        vocab_size: V, number of token ids.
+        published: whether the entries can be found on the public Hub.
+        layout: (name, in_features, out_features) of every adapted module.
+        entries: usable adapters, in the manifest's order.
+        skipped: the others.
+        files: SHA-256 of the other files, by name.
+        neighbourhood: per metric, the median distance from a bank dataset to its nearest other.
+    """
+
+    schema_version: Literal[1] = 1
+    base_model: str
+    base_revision: str | None
+    base_license: str | None
+    vocab_size: int
+    published: bool
+    layout: tuple[tuple[str, int, int], ...]
+    entries: tuple[IndexEntry, ...]
+    skipped: tuple[Skipped, ...]
+    files: dict[str, str]
+    neighbourhood: dict[str, float] = {}
+
+    def to_bytes(self) -> bytes:
+        """The canonical file content."""
+        return (json.dumps(self.model_dump(), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+class Bank:
+    """An opened bank.
+
+    Args:
+        folder: of the bank.
+        fetch: gets a file that is not here yet, by its name in the bank; None if all are here.
+        id: name for cards and recipes: a Hub id, or ``embedded bank`` or ``local bank``.
+        revision: commit of a bank repo.
+
+    Attributes:
+        index: what is in it.
+
+    Raises:
+        BankError: the folder holds no bank, or one of another schema.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        fetch: Callable[[str], Path] | None = None,
+        id: str = "local bank",
+        revision: str | None = None,
+    ) -> None:
+        self.folder = folder
+        self.id = id
+        self.revision = revision
+        self._fetch = fetch
+        self._raw_index = self._path(INDEX_FILE).read_bytes()
+        self.index = _parse_index(self._raw_index, folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> "Bank":
+        """Open a bank folder, a bank repo on the Hub, or the default bank.
+
+        Args:
+            name: folder, Hub id of a dataset repo made by ``bank push``, or None for the default:
+                ``HF_LORAMETA_BANK`` if set, else the bank embedded in this package.
+            revision: of a repo.
+            token: None uses the saved one.
+
+        Raises:
+            BankError: not a bank.
+            HubError: the repo is missing or out of reach.
+
+        Example:
+            >>> Bank.from_pretrained().index.base_model
+            'HuggingFaceTB/SmolLM2-135M-Instruct'
+        """
+        from hf_lorameta.library import open_bank
+
+        return open_bank(name, revision=revision, token=token)
+
+    def __len__(self) -> int:
+        return len(self.index.entries)
+
+    def __repr__(self) -> str:
+        return f"Bank({self.id}, {len(self)} adapters for {self.index.base_model})"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the index, which pins everything else."""
+        return hashlib.sha256(self._raw_index).hexdigest()
+
+    @property
+    def layout(self) -> Layout:
+        """Every adapted module, in canonical order."""
+        return tuple(Module(*module) for module in self.index.layout)
+
+    @cached_property
+    def profiles(self) -> ProfileTable:
+        """The profiles, in the order of ``index.entries``."""
+        table = ProfileTable(load_arrays(self._checked(PROFILES_FILE)))
+        if len(table) != len(self):
+            raise IntegrityError(f"{len(table)} profiles for {len(self)} entries in {self.folder}")
+        return table
+
+    @cached_property
+    def encode(self) -> Encode:
+        """The base model's tokenizer, without special tokens."""
+        return load_encode(self._checked(TOKENIZER_FILE))
+
+    def neural(self) -> dict[str, NDArray[Any]]:
+        """Arrays of the fitted neural rule.
+
+        Raises:
+            BankError: the bank was never fitted.
+        """
+        if NEURAL_FILE not in self.index.files:
+            raise BankError(
+                f"{self.id} holds no neural rule", hint=f"hf-lorameta bank fit {self.folder}"
+            )
+        return load_arrays(self._checked(NEURAL_FILE))
+
+    def adapter(self, entry: IndexEntry) -> AdapterFile:
+        """Open one adapter's weights, fetching them first if they are not here.
+
+        Raises:
+            IntegrityError: the file is not the one that was indexed.
+        """
+        path = self._path(adapter_path(entry.name))
+        if path.stat().st_size != entry.size:
+            raise IntegrityError(
+                f"{path} has {path.stat().st_size} bytes, expected {entry.size}", hint=self._mend
+            )
+        file = AdapterFile(path)
+        if file.layout != self.layout or file.rank != entry.rank:
+            raise IntegrityError(
+                f"{path} has other modules or ranks than the index", hint=self._mend
+            )
+        return file
+
+    def blocks(self, columns: int = 1 << 18) -> Iterator[FloatArray]:
+        """All adapters flattened, as blocks of columns (N, m) with m ≤ `columns`, for Gram matrices."""
+        files = [self.adapter(entry) for entry in self.index.entries]
+        for module in self.layout:
+            for factor in ("A", "B"):
+                flat = np.stack([f.tensor(module.name, factor).ravel() for f in files])
+                for start in range(0, flat.shape[1], columns):
+                    yield flat[:, start : start + columns]
+
+    def verify(self) -> list[str]:
+        """Recompute every checksum of what is here.
+
+        Returns:
+            One line for each file that is wrong or missing; empty if the bank is whole.
+        """
+        expected = dict(self.index.files)
+        expected |= {adapter_path(e.name): e.sha256 for e in self.index.entries}
+        problems = []
+        for name, digest in sorted(expected.items()):
+            path = self.folder / name
+            if not path.exists():
+                if self._fetch is None:
+                    problems.append(f"{name}: missing")
+            elif sha256(path) != digest:
+                problems.append(f"{name}: checksum differs from the index")
+        return problems
+
+    def store_neural(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Put a fitted neural rule into the bank."""
+        path = self.folder / NEURAL_FILE
+        write_atomically(path, safetensors.numpy.save(dict(arrays)))
+        self._rewrite(files=self.index.files | {NEURAL_FILE: sha256(path)})
+
+    def _rewrite(self, **changes: object) -> None:
+        self.index = self.index.model_copy(update=changes)
+        self._raw_index = self.index.to_bytes()
+        write_atomically(self.folder / INDEX_FILE, self._raw_index)
+
+    @property
+    def _mend(self) -> str:
+        return f"delete the file, then run: hf-lorameta bank verify {self.folder}"
+
+    def _path(self, name: str) -> Path:
+        path = self.folder / name
+        if path.exists():
+            return path
+        if self._fetch is None:
+            what = "no bank" if name == INDEX_FILE else f"no {name}"
+            raise BankError(
+                f"{self.folder} holds {what}",
+                hint="hf-lorameta bank build bank_manifest.yaml -o DIR makes one",
+            )
+        return self._fetch(name)
+
+    def _checked(self, name: str) -> Path:
+        path = self._path(name)
+        if sha256(path) != self.index.files.get(name):
+            raise IntegrityError(f"{path}: checksum differs from the index", hint=self._mend)
+        return path
+
+
+def adapter_path(name: str) -> str:
+    """Where an entry's weights lie in a bank.
+
+    Example:
+        >>> adapter_path("org--a")
+        'adapters/org--a.safetensors'
+    """
+    return f"adapters/{name}.safetensors"
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_encode(path: Path) -> Encode:
+    """A ``tokenizer.json`` as a function from texts to ids: no special tokens, never cut off.
+
+    Raises:
+        BankError: the file is not a tokenizer.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+        raise BankError(f"{path} is not a tokenizer.json ({type(error).__name__})") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda texts: [
+        e.ids for e in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    ]
+
+
+def vocab_size(path: Path) -> int:
+    """One more than the largest id of a ``tokenizer.json``."""
+    from tokenizers import Tokenizer
+
+    vocabulary = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    return 1 + max(vocabulary.values(), default=0)
+
+
+def _parse_index(raw: bytes, folder: Path) -> Index:
+    try:
+        version = json.loads(raw).get("schema_version")
+    except (ValueError, AttributeError):
+        raise BankError(f"{folder / INDEX_FILE} is not a JSON object") from None
+    if version != SCHEMA_VERSION:
+        raise BankError(
+            f"{folder} has schema version {version}, this release reads {SCHEMA_VERSION}",
+            hint="pip install -U hf-lorameta, or build the bank again",
+        )
+    try:
+        index = Index.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BankError(f"{folder / INDEX_FILE}: {where}: {first['msg']}") from None
+    for entry in index.entries:
+        if Path(entry.name).name != entry.name or entry.name.startswith("."):
+            raise BankError(f"{folder / INDEX_FILE}: {entry.name[:80]!r} is not a file name")
+    return index
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array of a safetensors file.
+
+    Raises:
+        BankError: the file is missing or malformed.
+    """
+    try:
+        return dict(safetensors.numpy.load_file(path))
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BankError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,347 @@
+"""Building a bank: one independent task an entry, each finished or not begun.
+
+Entries run through any `concurrent.futures.Executor` and read from a `Source` that is passed in.
+A finished entry leaves a record in the bank's work folder, so that a build that was killed goes on
+where it stopped; the index is written last, in the manifest's order.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors.numpy
+from filelock import FileLock, Timeout
+
+from hf_lorameta import adapter
+from hf_lorameta.adapter import AdapterFile, Layout, write_atomically
+from hf_lorameta.bank import (
+    INDEX_FILE,
+    PROFILES_FILE,
+    TOKENIZER_FILE,
+    WORK_FOLDER,
+    Bank,
+    Index,
+    IndexEntry,
+    Skipped,
+    adapter_path,
+    load_arrays,
+    load_encode,
+    sha256,
+    vocab_size,
+)
+from hf_lorameta.errors import AdapterError, BankError, ConnectionLostError, LoraMetaError
+from hf_lorameta.manifest import BankEntry, Columns, Manifest
+from hf_lorameta.profile import Encode, Profile, ProfileTable, Row, profile_rows
+
+
+class Repo(Protocol):
+    """A repo pinned to a commit, as a `Source` resolves it."""
+
+    @property
+    def repo_id(self) -> str: ...  # noqa: D102
+    @property
+    def sha(self) -> str: ...  # noqa: D102
+    @property
+    def license(self) -> str | None: ...  # noqa: D102
+    @property
+    def files(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
+class Rows(Protocol):
+    """A dataset opened for reading."""
+
+    @property
+    def revision(self) -> str: ...  # noqa: D102
+    @property
+    def config(self) -> str | None: ...  # noqa: D102
+    @property
+    def split(self) -> str: ...  # noqa: D102
+    @property
+    def columns(self) -> Columns: ...  # noqa: D102
+    @property
+    def rows(self) -> Callable[[], Iterator[Row]]: ...  # noqa: D102
+
+
+class Source(Protocol):
+    """Where a build reads from; passed in, so that this room never touches the network."""
+
+    def resolve(self, repo_id: str, revision: str | None) -> Repo:
+        """Pin an adapter or base model repo."""
+        ...
+
+    def size(self, repo: Repo, path: str) -> int:
+        """Size of a file."""
+        ...
+
+    def reader(self, repo: Repo, path: str, size: int) -> Callable[[int, int], bytes]:
+        """Ranged reader of a file."""
+        ...
+
+    def dataset(self, entry: BankEntry) -> Rows:
+        """Open an entry's dataset."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs besides the entry: small, and picklable if the source is."""
+
+    folder: Path
+    source: Source
+    base_model: str
+    vocab_size: int
+
+
+def build(
+    manifest: Manifest,
+    folder: Path,
+    source: Source,
+    executor: Executor,
+    *,
+    tokenizer: bytes,
+    base: Repo | None,
+    neighbourhood: Callable[[ProfileTable, int], dict[str, float]],
+    strict: bool = False,
+    progress: Callable[[str, LoraMetaError | None], None] = lambda name, error: None,
+) -> Bank:
+    """Build a bank, or go on with one: finished entries are not fetched again.
+
+    Args:
+        manifest: what goes in. A longer one extends a bank.
+        folder: target; made if missing.
+        source: where repos are read from.
+        executor: runs one task an entry.
+        tokenizer: content of the base model's ``tokenizer.json``.
+        base: the base model's repo, None if it cannot be seen.
+        neighbourhood: typical distances inside a bank, for the index.
+        strict: a bad entry is an error instead of being skipped with its reason.
+        progress: called after each entry.
+
+    Returns:
+        The finished bank. The same sources give the same bytes, whatever the order of work.
+
+    Raises:
+        BankError: nothing usable, or another build is at work in the folder.
+        LoraMetaError: with `strict`, the first bad entry's error.
+    """
+    for sub in ("adapters", WORK_FOLDER):
+        _make_folder(folder / sub)
+    lock = FileLock(folder / WORK_FOLDER / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BankError(
+            f"another build is at work in {folder}", hint="wait for it, or name another folder"
+        ) from None
+    try:
+        write_atomically(folder / TOKENIZER_FILE, tokenizer)
+        job = Job(folder, source, manifest.base_model, vocab_size(folder / TOKENIZER_FILE))
+        outcomes = _run(manifest, job, executor, strict, progress)
+        return _finish(manifest, job, outcomes, base, neighbourhood, strict)
+    finally:
+        lock.release()
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BankError(f"{path} cannot be made: {error.strerror}") from None
+
+
+Outcome = IndexEntry | Skipped
+
+
+def _run(
+    manifest: Manifest,
+    job: Job,
+    executor: Executor,
+    strict: bool,
+    progress: Callable[[str, LoraMetaError | None], None],
+) -> dict[str, Outcome]:
+    futures = {executor.submit(build_entry, entry, job): entry for entry in manifest.entries}
+    outcomes: dict[str, Outcome] = {}
+    try:
+        for future in as_completed(futures):
+            entry = futures[future]
+            error: LoraMetaError | None = None
+            try:
+                outcomes[entry.name] = future.result()
+            except LoraMetaError as problem:
+                if strict:
+                    raise
+                error = problem
+                outcomes[entry.name] = Skipped(
+                    adapter=entry.adapter, dataset=entry.dataset, reason=_reason(problem)
+                )
+            progress(entry.adapter, error)
+    finally:
+        for future in futures:
+            future.cancel()
+    return outcomes
+
+
+def _reason(error: LoraMetaError) -> str:
+    again = " (run the build again to retry)" if isinstance(error, ConnectionLostError) else ""
+    return f"{error}{again}"
+
+
+def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
+    """Fetch, check and store one entry, unless it is finished already.
+
+    Raises:
+        LoraMetaError: the entry cannot be used.
+    """
+    record = job.folder / WORK_FOLDER / f"{entry.name}.json"
+    key = {"entry": entry.model_dump(), "base_model": job.base_model}
+    done = _finished(record, key, job.folder / adapter_path(entry.name))
+    if done:
+        return done
+    weights = _store_adapter(entry, job)
+    dataset = job.source.dataset(entry)
+    profile = profile_rows(dataset.rows(), _job_encode(job.folder), job.vocab_size)
+    arrays = ProfileTable.from_profiles([profile]).arrays
+    write_atomically(record.with_suffix(".safetensors"), safetensors.numpy.save(arrays))
+    result = IndexEntry(
+        name=entry.name,
+        adapter=entry.adapter,
+        dataset=entry.dataset,
+        dataset_revision=dataset.revision,
+        config=dataset.config,
+        split=dataset.split,
+        columns=dataset.columns,
+        rows=profile.rows,
+        **weights,
+    )
+    write_atomically(record, json.dumps(key | {"result": result.model_dump()}).encode())
+    return result
+
+
+def _job_encode(folder: Path) -> Encode:
+    return load_encode(folder / TOKENIZER_FILE)
+
+
+def _finished(record: Path, key: Mapping[str, object], weights: Path) -> IndexEntry | None:
+    """The result of an earlier run, if it was of the same entry and its files are still there."""
+    try:
+        stored = json.loads(record.read_bytes())
+        result = IndexEntry.model_validate(stored.pop("result"))
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None  # never finished
+    whole = weights.exists() and weights.stat().st_size == result.size
+    same = stored == json.loads(json.dumps(dict(key)))
+    return result if same and whole and record.with_suffix(".safetensors").exists() else None
+
+
+def _store_adapter(entry: BankEntry, job: Job) -> dict[str, Any]:
+    source = job.source
+    repo = source.resolve(entry.adapter, entry.revision)
+    if adapter.WEIGHTS_FILE not in repo.files:
+        pickled = [f for f in repo.files if f.endswith((".bin", ".pt", ".pth"))]
+        reason = f"only a pickle ({pickled[0]}), which can run code" if pickled else "no weights"
+        raise AdapterError(f"{entry.adapter}: {reason}, expected {adapter.WEIGHTS_FILE}")
+    config = adapter.read_config(_read_config_file(source, repo))
+    if config.base_model.lower() != job.base_model.lower():
+        raise AdapterError(
+            f"made for {config.base_model or 'no'} base model, expected {job.base_model}"
+        )
+    size = source.size(repo, adapter.WEIGHTS_FILE)
+    read = source.reader(repo, adapter.WEIGHTS_FILE, size)
+    infos = adapter.read_header(read, size)
+    _, rank = adapter.read_layout(infos)
+    if rank != config.rank:
+        raise AdapterError(f"the config says rank {config.rank}, the weights have {rank}")
+    path = job.folder / adapter_path(entry.name)
+    adapter.canonicalise(read, infos, path)
+    return {
+        "adapter_revision": repo.sha,
+        "license": entry.license or repo.license,
+        "rank": rank,
+        "scaling": config.scaling,
+        "size": path.stat().st_size,
+        "sha256": sha256(path),
+    }
+
+
+_MAX_CONFIG_BYTES = 1 << 20
+
+
+def _read_config_file(source: Source, repo: Repo) -> dict[str, Any]:
+    size = source.size(repo, adapter.CONFIG_FILE)
+    if size > _MAX_CONFIG_BYTES:
+        raise AdapterError(
+            f"{adapter.CONFIG_FILE} has {size} bytes, expected {_MAX_CONFIG_BYTES} at most"
+        )
+    try:
+        config = json.loads(source.reader(repo, adapter.CONFIG_FILE, size)(0, size))
+    except (ValueError, RecursionError):
+        raise AdapterError(f"{adapter.CONFIG_FILE} is not JSON") from None
+    if not isinstance(config, dict):
+        raise AdapterError(f"{adapter.CONFIG_FILE} is not a JSON object")
+    return config
+
+
+def _finish(
+    manifest: Manifest,
+    job: Job,
+    outcomes: dict[str, Outcome],
+    base: Repo | None,
+    neighbourhood: Callable[[ProfileTable, int], dict[str, float]],
+    strict: bool,
+) -> Bank:
+    ordered = [outcomes[entry.name] for entry in manifest.entries]
+    entries = [o for o in ordered if isinstance(o, IndexEntry)]
+    layout, strangers = _common_layout(job.folder, entries)
+    if strict and strangers:
+        raise AdapterError(f"{next(iter(strangers))} adapts other modules or shapes than the rest")
+    kept = [entry for entry in entries if entry.name not in strangers]
+    if not kept:
+        reasons = "; ".join(o.reason for o in ordered if isinstance(o, Skipped))[:500]
+        raise BankError(f"not one of {len(ordered)} entries can be used: {reasons}")
+    table = ProfileTable.from_profiles([_stored_profile(job.folder, entry) for entry in kept])
+    write_atomically(job.folder / PROFILES_FILE, safetensors.numpy.save(table.arrays))
+    index = Index(
+        base_model=manifest.base_model,
+        base_revision=base.sha if base else None,
+        base_license=base.license if base else None,
+        vocab_size=job.vocab_size,
+        published=manifest.published,
+        layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
+        entries=tuple(kept),
+        skipped=tuple(_as_skipped(o, strangers) for o in ordered if o not in kept),
+        files={name: sha256(job.folder / name) for name in (PROFILES_FILE, TOKENIZER_FILE)},
+        neighbourhood=neighbourhood(table, job.vocab_size),
+    )
+    write_atomically(job.folder / INDEX_FILE, index.to_bytes())
+    return Bank(job.folder)
+
+
+def _as_skipped(outcome: Outcome, strangers: set[str]) -> Skipped:
+    if isinstance(outcome, Skipped):
+        return outcome
+    return Skipped(
+        adapter=outcome.adapter,
+        dataset=outcome.dataset,
+        reason="adapts other modules or shapes than most of the bank",
+    )
+
+
+def _common_layout(folder: Path, entries: list[IndexEntry]) -> tuple[Layout, set[str]]:
+    """The layout most entries have (of equals, the first), and the names of those with another."""
+    by_layout: dict[Layout, set[str]] = {}
+    for entry in entries:
+        layout = AdapterFile(folder / adapter_path(entry.name)).layout
+        by_layout.setdefault(layout, set()).add(entry.name)
+    if not by_layout:
+        return (), set()
+    common = max(by_layout, key=lambda layout: len(by_layout[layout]))
+    return common, {
+        name for layout, names in by_layout.items() if layout != common for name in names
+    }
+
+
+def _stored_profile(folder: Path, entry: IndexEntry) -> Profile:
+    return ProfileTable(load_arrays(folder / WORK_FOLDER / f"{entry.name}.safetensors"))[0]

@@ -1,0 +1,354 @@
+"""Adding LoRA adapters up, one module of the base model at a time.
+
+An adapter changes a weight matrix by ``s B A``, with A (r, in_features), B (out_features, r) and
+its scaling s. Every function here takes the lists of all A and all B of one module, their
+coefficients and their scalings, changes none of them and opens no file. `COMBINERS` lists the ways
+to add up; the command line and the model card read that table.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from hf_lorameta.errors import AdapterError, BankError, RecipeError
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Factors = Sequence[Float32]
+Weights = Sequence[float] | NDArray[Any]
+
+DEFAULT_RANK = 16
+"""Of `exact`: what vLLM serves without being configured."""
+
+_DIRECT = 512  # largest side of a core for QR and SVD: 0.4 s on 4096 × 4096, cubic from there
+_CHUNK = 256  # ranks stacked at a time where a dense matrix is built
+_ROWS = 512  # rows of the dense matrix held at a time where only its norm is asked for
+_OVERSAMPLING = 8
+_ENERGY_TOLERANCE = 1e-6
+
+
+def factors(
+    As: Factors, Bs: Factors, weights: Weights, scalings: Weights, rank: int | None = None
+) -> tuple[Float32, Float32]:
+    """The paper's combination [1]: ``A = Σ c_i A_i`` and ``B = Σ c_i s_i B_i``, averaged apart.
+
+    The update is then ``(Σ c_i s_i B_i)(Σ c_i A_i)``: not the weighted sum of updates, but one with
+    cross terms ``c_i c_j s_i B_i A_j``. Good where adapters share their initial A, bad where not.
+
+    Args:
+        As: N arrays (r, in_features).
+        Bs: N arrays (out_features, r).
+        weights: (N,) coefficients c.
+        scalings: (N,) scalings s, alpha / r.
+        rank: None, or the r that all adapters share.
+
+    Returns:
+        A (r, in_features) and B (out_features, r), float32, to be used with scaling 1.
+
+    Raises:
+        RecipeError: ranks differ, or another rank is asked for.
+        BankError: there is no adapter.
+        AdapterError: shapes or lengths do not match.
+
+    Example:
+        >>> I = np.eye(2, dtype=np.float32)
+        >>> A, B = factors([I, -I], [I, I], [0.75, 0.25], [2.0, 2.0])
+        >>> A[0, 0], B[0, 0]
+        (np.float32(0.5), np.float32(2.0))
+
+    References:
+        [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
+    """
+    terms = _terms(As, Bs, weights, scalings)
+    ranks = sorted({len(A) for A in As})
+    if len(ranks) > 1 or rank not in (None, ranks[0]):
+        wanted = f"and rank {rank} is asked for" if len(ranks) == 1 else "which cannot be averaged"
+        raise RecipeError(
+            f"the adapters have rank {', '.join(map(str, ranks))}, {wanted}", hint="--combine exact"
+        )
+    A, B = np.zeros(As[0].shape), np.zeros(Bs[0].shape)
+    for term, c in zip(terms, weights, strict=True):
+        if term.weight:
+            A += np.float64(c) * term.A
+            B += np.float64(term.weight) * term.B
+    return A.astype(np.float32), B.astype(np.float32)
+
+
+def exact(
+    As: Factors, Bs: Factors, weights: Weights, scalings: Weights, rank: int | None = None
+) -> tuple[Float32, Float32]:
+    """The best approximation of ``Σ c_i s_i B_i A_i`` by one adapter of the given rank.
+
+    Best in the Frobenius norm (Eckart and Young [1]): with stacked factors
+    ``Q_b R_b = [c_i s_i B_i]`` and ``Q_a R_a = [A_iᵀ]``, the update is ``Q_b (R_b R_aᵀ) Q_aᵀ``, and
+    the SVD of the small core gives its own. Both factors get the square roots of the singular
+    values, and in every row of A the entry largest in size is positive. Ranks may differ; where the
+    update's own rank is lower, the last rows of A and columns of B are 0.
+
+    Where the core has more than 512 rows or columns (over 32 adapters of rank 16, on large
+    matrices) a block Krylov iteration from a fixed start [2] takes the place of QR and SVD. It
+    stacks nothing, and stops once a step adds less than 1e-6 of the squared norm kept.
+
+    Args:
+        As: N arrays (r_i, in_features).
+        Bs: N arrays (out_features, r_i).
+        weights: (N,) coefficients c; adapters of weight 0 cost nothing.
+        scalings: (N,) scalings s, alpha / r.
+        rank: of the result; None is 16.
+
+    Returns:
+        A (rank, in_features) and B (out_features, rank), float32, to be used with scaling 1.
+
+    Raises:
+        RecipeError: the rank is below 1.
+        BankError: there is no adapter.
+        AdapterError: shapes or lengths do not match, or a value is not finite.
+
+    Example:
+        >>> A = np.array([[1, 0], [0, 1]], np.float32)
+        >>> B = np.array([[4, 0], [0, 1]], np.float32)
+        >>> a, b = exact([A], [B], [1.0], [1.0], rank=1)
+        >>> (b @ a).round(4).tolist()
+        [[4.0, 0.0], [0.0, 0.0]]
+
+    References:
+        [1] Eckart, Young, Psychometrika 1, 1936.
+        [2] Musco, Musco, arXiv 1504.05477, 2015.
+    """
+    rank = DEFAULT_RANK if rank is None else rank
+    if rank < 1:
+        raise RecipeError(f"rank is {rank}, expected at least 1")
+    terms = [term for term in _terms(As, Bs, weights, scalings) if term.weight]
+    A = np.zeros((rank, As[0].shape[1]), np.float32)
+    B = np.zeros((Bs[0].shape[0], rank), np.float32)
+    if terms:
+        U, s, V = _truncated_svd(terms, rank)
+        flip = np.sign(V[np.abs(V).argmax(axis=0), np.arange(s.size)])
+        A[: s.size] = (V * (flip * np.sqrt(s))).T
+        B[:, : s.size] = U * (flip * np.sqrt(s))
+    return A, B
+
+
+def dense(As: Factors, Bs: Factors, weights: Weights, scalings: Weights) -> Float64:
+    """The update itself, ``Σ c_i s_i B_i A_i``: what `exact` approximates.
+
+    Args:
+        As: N arrays (r_i, in_features).
+        Bs: N arrays (out_features, r_i).
+        weights: (N,) coefficients c.
+        scalings: (N,) scalings s, alpha / r.
+
+    Returns:
+        (out_features, in_features) float64.
+
+    Raises:
+        BankError: there is no adapter.
+        AdapterError: shapes or lengths do not match.
+
+    Example:
+        >>> dense([np.ones((1, 2), np.float32)], [np.ones((1, 1), np.float32)], [0.5], [4.0])
+        array([[2., 2.]])
+    """
+    return _dense(_terms(As, Bs, weights, scalings), slice(None), np.float64)
+
+
+def retained(
+    As: Factors, Bs: Factors, weights: Weights, scalings: Weights, A: Float32, B: Float32
+) -> float:
+    """How much of the weighted update M one adapter keeps: ``1 − ‖M − B A‖² / ‖M‖²``, Frobenius.
+
+    For the result of `exact` this is the share of M's squared norm that the rank leaves room for.
+    For `factors` it falls below 0 where cross terms outweigh the update.
+
+    Args:
+        As: N arrays (r_i, in_features).
+        Bs: N arrays (out_features, r_i).
+        weights: (N,) coefficients c.
+        scalings: (N,) scalings s, alpha / r.
+        A: (rank, in_features) of the result.
+        B: (out_features, rank) of the result.
+
+    Returns:
+        At most 1; 1 if the update is 0 and so is the result, −inf if only the update is.
+
+    Raises:
+        BankError: there is no adapter.
+        AdapterError: shapes or lengths do not match.
+
+    Example:
+        >>> I = np.eye(2, dtype=np.float32)
+        >>> retained([I], [I], [1.0], [1.0], I[:1], I[:, :1])
+        0.5
+    """
+    terms = [term for term in _terms(As, Bs, weights, scalings) if term.weight]
+    residual = _terms([*As, A], [*Bs, B], [*weights, -1.0], [*scalings, 1.0])
+    total = _squared_norm(terms)
+    lost = _squared_norm([term for term in residual if term.weight])
+    if not total:
+        return -np.inf if lost else 1.0
+    return 1.0 - lost / total
+
+
+class Combiner(NamedTuple):
+    """A row of `COMBINERS`: the function, its short name, its title and where it comes from."""
+
+    function: Callable[[Factors, Factors, Weights, Weights, int | None], tuple[Float32, Float32]]
+    name: str
+    title: str
+    reference: str
+
+
+COMBINERS: dict[str, Combiner] = {
+    row.name: row
+    for row in (
+        Combiner(factors, "factors", "A and B averaged apart", "arXiv 2507.01806"),
+        Combiner(exact, "exact", "Best low-rank fit of the summed updates", "Eckart & Young 1936"),
+    )
+}
+"""Every way to add adapters up, by the name a recipe uses."""
+
+
+# --- terms of the sum ----------------------------------------------------------------------------
+
+
+class _Term(NamedTuple):
+    weight: float  # c · s
+    A: Float32
+    B: Float32
+
+
+def _terms(As: Factors, Bs: Factors, weights: Weights, scalings: Weights) -> list[_Term]:
+    lengths = [len(sequence) for sequence in (As, Bs, weights, scalings)]
+    if len(set(lengths)) > 1:
+        raise AdapterError(
+            f"{lengths} lora_A, lora_B, weights and scalings, expected as many of each"
+        )
+    if not lengths[0]:
+        raise BankError("there is no adapter to combine")
+    for A, B in zip(As, Bs, strict=True):
+        expected = (Bs[0].shape[0], len(A)), (len(A), As[0].shape[-1])
+        if (B.shape, A.shape) != expected:
+            raise AdapterError(
+                f"lora_B {B.shape} and lora_A {A.shape}, expected {expected[0]} and {expected[1]}"
+            )
+    return [
+        _Term(float(c) * float(s), A, B)
+        for c, s, A, B in zip(weights, scalings, As, Bs, strict=True)
+    ]
+
+
+def _rank(terms: Sequence[_Term]) -> int:
+    return sum(len(term.A) for term in terms)
+
+
+def _stacked(
+    terms: Sequence[_Term], rows: slice = slice(None), dtype: type[Any] = np.float64
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """B (out, R) with the weights in it, and A (R, in)."""
+    A = np.concatenate([term.A for term in terms], axis=0, dtype=dtype)
+    B = np.concatenate([term.B[rows] for term in terms], axis=1, dtype=dtype)
+    B *= np.repeat([term.weight for term in terms], [len(term.A) for term in terms]).astype(dtype)
+    return B, A
+
+
+def _chunks(terms: Sequence[_Term]) -> Iterator[list[_Term]]:
+    chunk: list[_Term] = []
+    for term in terms:
+        chunk.append(term)
+        if _rank(chunk) >= _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _dense(terms: Sequence[_Term], rows: slice, dtype: type[Any]) -> NDArray[Any]:
+    total = np.zeros((len(terms[0].B[rows]), terms[0].A.shape[1]), dtype)
+    for chunk in _chunks(terms):
+        B, A = _stacked(chunk, rows, dtype)
+        total += B @ A
+    return total
+
+
+def _squared_norm(terms: Sequence[_Term]) -> float:
+    """‖Σ w B A‖²: from two Gram matrices, or where those are larger, by rows and in float32."""
+    if not terms:
+        return 0.0
+    rows, columns = len(terms[0].B), terms[0].A.shape[1]
+    if _rank(terms) < min(rows, columns):
+        B, A = _stacked(terms)
+        return max(0.0, float(np.vdot(B.T @ B, A @ A.T)))
+    starts = range(0, rows, _ROWS)
+    blocks = (_dense(terms, slice(start, start + _ROWS), np.float32) for start in starts)
+    return sum(float(np.vdot(block, block)) for block in blocks)
+
+
+# --- the truncated SVD ---------------------------------------------------------------------------
+
+
+def _truncated_svd(terms: Sequence[_Term], rank: int) -> tuple[Float64, Float64, Float64]:
+    """U (out, k), s (k,), V (in, k) of the sum, k ≤ rank, without directions that are rounding."""
+    rows, columns = len(terms[0].B), terms[0].A.shape[1]
+    core = min(_rank(terms), max(rows, columns))
+    iterate = core > _DIRECT and 8 * rank < min(rows, columns)
+    U, s, V = (_krylov if iterate else _direct)(terms, rank)
+    noise = s[0] * np.finfo(np.float64).eps * max(rows, columns)
+    k = min(rank, int((s > noise).sum()))
+    return U[:, :k], s[:k], V[:, :k]
+
+
+def _direct(terms: Sequence[_Term], rank: int) -> tuple[Float64, Float64, Float64]:
+    B, A = _stacked(terms)
+    Q_b, R_b = linalg.qr(B, mode="economic", overwrite_a=True, check_finite=False)
+    Q_a, R_a = linalg.qr(A.T, mode="economic", overwrite_a=True, check_finite=False)
+    U, s, Vt = _svd(R_b @ R_a.T)
+    return Q_b @ U[:, :rank], s[:rank], Q_a @ Vt[:rank].T
+
+
+def _krylov(terms: Sequence[_Term], rank: int) -> tuple[Float64, Float64, Float64]:
+    """Project the sum M on span{X, MᵀMX, (MᵀM)²X, ...}, X random with a fixed seed."""
+    rows, columns = len(terms[0].B), terms[0].A.shape[1]
+    width = rank + _OVERSAMPLING
+    block = np.random.default_rng(0).standard_normal((columns, width))
+    basis, image = np.empty((columns, 0)), np.empty((rows, 0))
+    energy = 0.0
+    while basis.shape[1] + width <= min(rows, columns):
+        for _ in range(2):  # once leaves rounding behind
+            block = block - basis @ (basis.T @ block)
+        block = linalg.qr(block, mode="economic", check_finite=False)[0]
+        basis = np.hstack([basis, block])
+        moved = _apply(terms, block)
+        image = np.hstack([image, moved])
+        _, s, Vt = _svd(linalg.qr(image, mode="r", check_finite=False)[0][: image.shape[1]])
+        before, energy = energy, float((s[:rank] ** 2).sum())
+        if energy - before <= _ENERGY_TOLERANCE * energy:
+            break
+        block = _apply_transposed(terms, moved)
+    U, s, Vt = _svd(image)
+    return U[:, :rank], s[:rank], basis @ Vt[:rank].T
+
+
+def _apply(terms: Sequence[_Term], X: Float64) -> Float64:
+    """M X, in float32 but for the sum."""
+    total, X32 = np.zeros((len(terms[0].B), X.shape[1])), X.astype(np.float32)
+    for weight, A, B in terms:
+        total += B @ (np.float32(weight) * (A @ X32))
+    return total
+
+
+def _apply_transposed(terms: Sequence[_Term], X: Float64) -> Float64:
+    """Mᵀ X, in float32 but for the sum."""
+    total, X32 = np.zeros((terms[0].A.shape[1], X.shape[1])), X.astype(np.float32)
+    for weight, A, B in terms:
+        total += A.T @ (np.float32(weight) * (B.T @ X32))
+    return total
+
+
+def _svd(matrix: Float64) -> tuple[Float64, Float64, Float64]:
+    if not np.isfinite(matrix).all():
+        raise AdapterError("an adapter or a coefficient holds NaN or infinite values")
+    U, s, Vt = linalg.svd(matrix, full_matrices=False, check_finite=False)
+    return U, s, Vt

@@ -1,0 +1,506 @@
+"""The only room that touches the network.
+
+Every repo is resolved to a commit first and read at that commit; the client's exceptions become
+`hf_lorameta.errors`; rate limits and server errors are waited out. ``HF_ENDPOINT``, ``HF_TOKEN``,
+``HF_HOME`` and ``HF_HUB_OFFLINE`` mean what they mean to `huggingface_hub`.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import huggingface_hub as hfh
+from huggingface_hub import constants
+from huggingface_hub import errors as hf
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # re-exported lazily
+    build_hf_headers,
+    hf_raise_for_status,
+    http_backoff,
+)
+
+from hf_lorameta.errors import (
+    AuthError,
+    ConflictError,
+    ConnectionLostError,
+    DatasetError,
+    EmptyDatasetError,
+    GatedError,
+    HubError,
+    NotFoundError,
+    ScriptDatasetError,
+    UsageError,
+)
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_TRIES = 6
+_TRANSIENT = (429, 500, 502, 503, 504)
+_BLOCK = 4 << 20
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A repo at one commit.
+
+    Attributes:
+        repo_id: ``namespace/name``.
+        repo_type: model, dataset or space.
+        sha: full commit hash everything else is read at.
+        private: whether strangers can see it.
+        license: what the repo's card says, None if it says nothing.
+        files: paths in the repo at that commit.
+    """
+
+    repo_id: str
+    repo_type: str
+    sha: str
+    private: bool = False
+    license: str | None = None
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """Rows of a dataset as its repo has them.
+
+    Attributes:
+        columns: column names.
+        labels: for class-label columns, the names of the classes.
+        config: the configuration read.
+        split: the split read.
+        rows: makes a fresh stream of rows.
+    """
+
+    columns: list[str]
+    labels: dict[str, list[str]]
+    config: str | None
+    split: str
+    rows: Callable[[], Iterator[dict[str, Any]]]
+
+
+class Hub:
+    """A connection with one token; also the source that `hf_lorameta.bank.build` reads from.
+
+    Args:
+        token: None uses the saved or environment token, if any.
+    """
+
+    def __init__(self, token: str | None = None) -> None:
+        from hf_lorameta import __version__
+
+        self._token = token
+        self._api = hfh.HfApi(token=token, library_name="hf_lorameta", library_version=__version__)
+
+    def __repr__(self) -> str:
+        return f"Hub({self._api.endpoint})"
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def resolve(self, repo_id: str, repo_type: str, revision: str | None = None) -> Resolved:
+        """Pin a repo to a commit.
+
+        Raises:
+            NotFoundError: no such repo or revision, or it is private.
+            GatedError: access was not granted.
+            AuthError: the token is not valid.
+            ConnectionLostError: the Hub did not answer.
+        """
+        info: Any = self._call(
+            repo_id, lambda: self._api.repo_info(repo_id, repo_type=repo_type, revision=revision)
+        )
+        card = info.card_data.to_dict() if info.card_data else {}
+        license_ = card.get("license")
+        return Resolved(
+            info.id,
+            repo_type,
+            info.sha,
+            private=bool(info.private),
+            license=license_ if isinstance(license_, str) else None,
+            files=tuple(sibling.rfilename for sibling in info.siblings or ()),
+        )
+
+    def size(self, repo: Resolved, path: str) -> int:
+        """Size in bytes of one file.
+
+        Raises:
+            NotFoundError: no such file.
+        """
+        found: list[Any] = self._call(
+            repo.repo_id,
+            lambda: self._api.get_paths_info(
+                repo.repo_id, [path], repo_type=repo.repo_type, revision=repo.sha
+            ),
+        )
+        if not found or not hasattr(found[0], "size"):
+            raise NotFoundError(f"{repo.repo_id} holds no {path}")
+        return int(found[0].size)
+
+    def read(self, repo: Resolved, path: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of one file, by HTTP Range.
+
+        Raises:
+            ConnectionLostError: fewer bytes came, after retries.
+            NotFoundError: no such file.
+        """
+        if stop <= start:
+            return b""
+        url = hfh.hf_hub_url(
+            repo.repo_id,
+            path,
+            repo_type=repo.repo_type,
+            revision=repo.sha,
+            endpoint=self._api.endpoint,
+        )
+
+        def fetch() -> bytes:
+            headers = build_hf_headers(token=self._token, library_name="hf_lorameta")
+            headers["Range"] = f"bytes={start}-{stop - 1}"
+            response = http_backoff("GET", url, headers=headers, timeout=30)
+            hf_raise_for_status(response)
+            content: bytes = response.content
+            if response.status_code == 200:  # a server that ignores Range
+                content = content[start:stop]
+            if len(content) != stop - start:
+                raise httpx2.RemoteProtocolError(
+                    f"{len(content)} bytes of {path}, expected {stop - start}"
+                )
+            return content
+
+        return self._call(repo.repo_id, fetch)
+
+    def reader(self, repo: Resolved, path: str, size: int) -> Callable[[int, int], bytes]:
+        """A reader of byte ranges that fetches in blocks, for reading a file front to back."""
+        block, origin = b"", 0
+
+        def read(start: int, stop: int) -> bytes:
+            nonlocal block, origin
+            if not origin <= start <= stop <= origin + len(block):
+                origin = start
+                block = self.read(repo, path, start, min(size, max(stop, start + _BLOCK)))
+            return block[start - origin : stop - origin]
+
+        return read
+
+    def download(self, repo: Resolved, path: str, local_dir: Path | None = None) -> Path:
+        """One file through the client's cache, or into a folder of its own.
+
+        Raises:
+            NotFoundError: no such file.
+            ConnectionLostError: the Hub did not answer and the file is not cached.
+        """
+        return Path(
+            self._call(
+                repo.repo_id,
+                lambda: self._api.hf_hub_download(
+                    repo.repo_id,
+                    path,
+                    repo_type=repo.repo_type,
+                    revision=repo.sha,
+                    local_dir=local_dir,
+                ),
+            )
+        )
+
+    def rows(
+        self, repo: Resolved, config: str | None = None, split: str | None = None
+    ) -> RawDataset:
+        """Open a dataset repo as a stream; nothing is downloaded whole.
+
+        Args:
+            repo: as `resolve` gives it.
+            config: None takes the only one, or the one called default.
+            split: None takes train, or the only one.
+
+        Raises:
+            ScriptDatasetError: it needs a loading script.
+            EmptyDatasetError: it holds no data files.
+            DatasetError: no such config or split, or several and none named.
+            GatedError: access was not granted.
+        """
+        import datasets
+
+        datasets.disable_progress_bars()
+        try:
+            streams = self._call(
+                repo.repo_id,
+                lambda: datasets.load_dataset(
+                    repo.repo_id, config, streaming=True, revision=repo.sha, token=self._token
+                ),
+            )
+        except ValueError as error:
+            raise _config_error(repo.repo_id, error) from None
+        except datasets.exceptions.DatasetNotFoundError as error:
+            with translated(repo.repo_id):
+                raise (
+                    error.__cause__ or error
+                ) from None  # the client's own exception, where there is one
+            raise NotFoundError(f"{repo.repo_id} cannot be opened as a dataset") from None
+        except datasets.exceptions.DataFilesNotFoundError:
+            raise EmptyDatasetError(f"{repo.repo_id} holds no data files") from None
+        except RuntimeError as error:
+            if "scripts are no longer supported" not in str(error):
+                raise
+            raise ScriptDatasetError(
+                f"{repo.repo_id} is a loading script, and scripts are no longer run",
+                hint="name a revision with Parquet files: --revision refs/convert/parquet",
+            ) from None
+        split = pick_split(repo.repo_id, list(streams), split)
+        return raw_dataset(streams[split], split, lambda run: self._call(repo.repo_id, run))
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def user(self) -> str:
+        """Name of the account the token belongs to.
+
+        Raises:
+            AuthError: there is no token, or it is not valid.
+        """
+        if not (self._token or hfh.get_token()):
+            raise AuthError("no Hub token was found", hint="hf auth login")
+        return str(self._call("whoami", self._api.whoami)["name"])
+
+    def existing(self, repo_id: str, repo_type: str = "model") -> Resolved | None:
+        """The repo as it stands, or None when there is none to be seen."""
+        try:
+            return self.resolve(repo_id, repo_type)
+        except NotFoundError:
+            return None
+
+    def publish(
+        self,
+        folder: Path,
+        repo_id: str,
+        *,
+        message: str,
+        private: bool | None,
+        parent: Resolved | None,
+        create_pr: bool = False,
+        repo_type: str = "model",
+        ignore: Sequence[str] = (),
+    ) -> str:
+        """Publish a finished folder in one commit.
+
+        Args:
+            folder: every file below it is committed under its own name.
+            repo_id: target.
+            message: of the commit.
+            private: visibility of a repo that has to be created.
+            parent: the repo as it was looked at, None if it did not exist; the commit is refused
+                when it has changed since.
+            create_pr: open a pull request instead of committing.
+            repo_type: model or dataset.
+            ignore: top-level names left out.
+
+        Returns:
+            URL of the repo, or of the pull request.
+
+        Raises:
+            ConflictError: the repo was created or changed meanwhile.
+            AuthError: no right to write there.
+            ConnectionLostError: the connection was lost; the folder is untouched.
+        """
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        paths = [path for path in paths if path.relative_to(folder).parts[0] not in ignore]
+        operations = [
+            hfh.CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in paths
+        ]
+        if parent is None:
+            self._create(repo_id, repo_type, private)
+            parent = self.resolve(repo_id, repo_type)
+        head = parent.sha
+        info = self._call(
+            repo_id,
+            lambda: self._api.create_commit(
+                repo_id,
+                operations,
+                commit_message=message,
+                repo_type=repo_type,
+                parent_commit=head,
+                create_pr=create_pr,
+            ),
+            retry=False,
+        )
+        prefix = "" if repo_type == "model" else f"{repo_type}s/"
+        return str(info.pr_url) if create_pr else f"{self._api.endpoint}/{prefix}{repo_id}"
+
+    def _create(self, repo_id: str, repo_type: str, private: bool | None) -> None:
+        self._call(
+            repo_id,
+            lambda: self._api.create_repo(repo_id, repo_type=repo_type, private=private),
+            retry=False,
+        )
+
+    # --- errors ---------------------------------------------------------------------------------
+
+    def _call(self, what: str, run: Callable[[], T], *, retry: bool = True) -> T:
+        """Run a client call; wait out rate limits and server errors; translate the rest."""
+        for attempt in range(1, _TRIES + 1):
+            wait = float(min(2**attempt, 30))
+            with translated(what):
+                try:
+                    return run()
+                except hf.HfHubHTTPError as error:
+                    status = error.response.status_code
+                    if not retry or status not in _TRANSIENT or attempt == _TRIES:
+                        raise
+                    wait = _retry_after(error.response) or wait
+                    logger.warning("%s answered %s, trying again in %.0f s", what, status, wait)
+                except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError):
+                    if not retry or attempt == _TRIES or constants.HF_HUB_OFFLINE:
+                        raise
+                    logger.warning("connection to %s lost, trying again in %.0f s", what, wait)
+            time.sleep(wait)
+        raise AssertionError("unreachable")
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    value = response.headers.get("Retry-After", "")
+    return min(float(value), 310.0) + 0.5 if value.isdecimal() else None
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn the client's exceptions into ours; tokens and headers stay behind.
+
+    Args:
+        what: repo id or action, for the message.
+
+    Raises:
+        HubError: or one of its kinds, see `hf_lorameta.errors`.
+    """
+    try:
+        yield
+    except hf.GatedRepoError:
+        raise GatedError(
+            f"{what} is gated and this account has no access",
+            hint=f"ask for access on {constants.ENDPOINT}/{what}, then run the command again",
+        ) from None
+    except hf.RevisionNotFoundError:
+        raise NotFoundError(
+            f"{what} has no such revision", hint="see its branches and tags on the Hub"
+        ) from None
+    except (hf.RemoteEntryNotFoundError, hf.LocalEntryNotFoundError) as error:
+        raise _entry_error(what, error) from None
+    except hf.RepositoryNotFoundError as error:
+        if error.response.status_code == 401 and _invalid_token(error):
+            raise _auth_error(what) from None
+        raise NotFoundError(
+            f"{what} was not found: it does not exist, or it is private to somebody else",
+            hint="check the name, or log in with `hf auth login`",
+        ) from None
+    except hf.LocalTokenNotFoundError:
+        raise AuthError(
+            f"{what} needs a Hub token and none was found", hint="hf auth login"
+        ) from None
+    except hf.OfflineModeIsEnabled:
+        raise _lost(what, "HF_HUB_OFFLINE is set") from None
+    except hf.HFValidationError as error:
+        raise UsageError(f"{what} is not a valid repo id: {str(error)[:200]}") from None
+    except hf.HfHubHTTPError as error:
+        raise _http_error(what, error) from None
+    except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
+        raise _lost(what, type(error).__name__) from None
+
+
+def _entry_error(what: str, error: Exception) -> HubError:
+    if isinstance(error, hf.LocalEntryNotFoundError):
+        return _lost(what, "the Hub cannot be reached and the file is not in the cache")
+    return NotFoundError(f"{what} lacks a file that was expected: {_server_words(error)}")
+
+
+def _invalid_token(error: hf.HfHubHTTPError) -> bool:
+    return "credential" in _server_words(error).lower() or "token" in _server_words(error).lower()
+
+
+def _auth_error(what: str) -> AuthError:
+    return AuthError(f"{what}: the Hub does not accept this token", hint="hf auth login")
+
+
+def _lost(what: str, why: str) -> ConnectionLostError:
+    return ConnectionLostError(
+        f"{what}: no answer from {constants.ENDPOINT} ({why})",
+        hint="check the connection and run the same command again; finished work is kept",
+    )
+
+
+def _server_words(error: Exception) -> str:
+    return str(getattr(error, "server_message", None) or "")[:300]
+
+
+def _http_error(what: str, error: hf.HfHubHTTPError) -> HubError:
+    status, words = error.response.status_code, _server_words(error)
+    if status == 401:
+        return _auth_error(what)
+    if status == 403:
+        return AuthError(
+            f"{what}: this account or token may not do that ({words or 'forbidden'})",
+            hint="use a token with write access, or propose the files with --create-pr",
+        )
+    if status in (409, 412):
+        return ConflictError(
+            f"{what} changed while this was running ({words or status})",
+            hint="run the same command again to start from its present state",
+        )
+    if status in _TRANSIENT:
+        return _lost(what, f"HTTP {status} after {_TRIES} tries")
+    return HubError(f"{what}: HTTP {status}: {words or 'no reason given'}")
+
+
+# --- datasets -----------------------------------------------------------------------------------
+
+
+def pick_split(name: str, splits: Sequence[str], wanted: str | None) -> str:
+    """The split asked for, else train, else the only one.
+
+    Raises:
+        DatasetError: it does not exist, or none was named and the choice is open.
+
+    Example:
+        >>> pick_split("o/d", ["test", "train"], None)
+        'train'
+    """
+    if wanted is None and ("train" in splits or len(splits) == 1):
+        return "train" if "train" in splits else splits[0]
+    if wanted in splits:
+        return str(wanted)
+    problem = f"has no split {wanted!r}" if wanted else "has no split called train"
+    raise DatasetError(f"{name} {problem}, only {', '.join(splits)}", hint=f"--split {splits[0]}")
+
+
+def raw_dataset(
+    stream: Any, split: str, guard: Callable[[Callable[[], Any]], Any] = lambda run: run()
+) -> RawDataset:
+    """Look at one row of a streamed split to learn its columns.
+
+    Args:
+        stream: a `datasets.IterableDataset`.
+        split: its name.
+        guard: runs the look at the first row, translating errors.
+
+    Raises:
+        EmptyDatasetError: there is no row.
+    """
+    first = guard(lambda: next(iter(stream), None))
+    if first is None:
+        raise EmptyDatasetError(f"the split {split} has no rows", hint="name another with --split")
+    labels = {
+        name: list(feature.names)
+        for name, feature in (stream.features or {}).items()
+        if hasattr(feature, "names") and hasattr(feature, "int2str")
+    }
+    config = getattr(getattr(stream, "info", None), "config_name", None)
+    return RawDataset(list(first), labels, config, split, lambda: iter(stream))
+
+
+def _config_error(name: str, error: ValueError) -> DatasetError:
+    words = str(error)
+    if "Config name is missing" in words or "BuilderConfig" in words:
+        line = " ".join(words.split("Example of usage")[0].split())
+        return DatasetError(f"{name}: {line[:500]}", hint="name one with --config")
+    return DatasetError(f"{name} cannot be read: {type(error).__name__}: {words[:200]}")

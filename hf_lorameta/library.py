@@ -1,0 +1,325 @@
+"""Where banks come from and go to: the embedded one, folders, Hub repos, and builds.
+
+The default bank is ``HF_LORAMETA_BANK`` (a folder or a Hub dataset repo) if that is set, else the
+bank embedded in this package.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from hf_lorameta import bank as banks
+from hf_lorameta import building, card, distance, hub
+from hf_lorameta.adapter import write_atomically
+from hf_lorameta.bank import Bank
+from hf_lorameta.dataset import Dataset, checked_columns, open_dataset
+from hf_lorameta.errors import BankError, HubError, IntegrityError, LoraMetaError, NotFoundError
+from hf_lorameta.manifest import BankEntry, Manifest
+from hf_lorameta.profile import ProfileTable
+
+BANK_VARIABLE = "HF_LORAMETA_BANK"
+EMBEDDED_FOLDER = Path(__file__).parent / "demo" / "bank"
+_UNPUBLISHED = (banks.WORK_FOLDER, banks.ORIGIN_FILE, ".cache")
+_SAMPLED = 32
+
+
+def open_bank(
+    name: str | Path | None = None, *, revision: str | None = None, token: str | None = None
+) -> Bank:
+    """Open a bank; see `Bank.from_pretrained`, which calls this."""
+    name = name or os.environ.get(BANK_VARIABLE) or None
+    if name is None:
+        return Bank(EMBEDDED_FOLDER, id=card.EMBEDDED_BANK)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _open_folder(folder, token)
+    if len(folder.parts) != 2 or folder.is_absolute():
+        raise BankError(
+            f"{name} is neither a folder here nor a Hub id of the form user/bank",
+            hint="hf-lorameta bank build bank_manifest.yaml -o DIR makes a bank",
+        )
+    connection = hub.Hub(token)
+    repo = connection.resolve(str(name), "dataset", revision)
+    index = connection.download(repo, banks.INDEX_FILE)
+    return Bank(
+        index.parent,
+        fetch=lambda file: connection.download(repo, file),
+        id=repo.repo_id,
+        revision=repo.sha,
+    )
+
+
+def _open_folder(folder: Path, token: str | None) -> Bank:
+    origin = folder / banks.ORIGIN_FILE
+    if not origin.exists():
+        return Bank(folder)
+    try:
+        stored = json.loads(origin.read_bytes())
+        repo = hub.Resolved(stored["repo_id"], "dataset", stored["sha"])
+    except (ValueError, KeyError, TypeError):
+        raise BankError(
+            f"{origin} is damaged", hint=f"hf-lorameta bank pull REPO -o {folder}"
+        ) from None
+    return Bank(
+        folder,
+        fetch=lambda file: hub.Hub(token).download(repo, file, local_dir=folder),
+        id=repo.repo_id,
+        revision=repo.sha,
+    )
+
+
+# --- building -----------------------------------------------------------------------------------
+
+
+class HubSource:
+    """Reads a manifest's repos from the Hub; the `hf_lorameta.building.Source` of real builds."""
+
+    def __init__(self, connection: hub.Hub) -> None:
+        self._hub = connection
+
+    def resolve(self, repo_id: str, revision: str | None) -> hub.Resolved:
+        """Pin a model repo."""
+        return self._hub.resolve(repo_id, "model", revision)
+
+    def size(self, repo: building.Repo, path: str) -> int:
+        """Size of a file of a pinned model repo."""
+        return self._hub.size(_resolved(repo), path)
+
+    def reader(self, repo: building.Repo, path: str, size: int) -> Callable[[int, int], bytes]:
+        """Ranged reader of a file."""
+        return self._hub.reader(_resolved(repo), path, size)
+
+    def dataset(self, entry: BankEntry) -> Dataset:
+        """Open an entry's dataset as a stream."""
+        return open_dataset(
+            entry.dataset,
+            self._hub,
+            config=entry.config,
+            split=entry.split,
+            revision=entry.dataset_revision,
+            columns=checked_columns(entry.columns) if entry.columns else None,
+        )
+
+
+def _resolved(repo: building.Repo) -> hub.Resolved:
+    return hub.Resolved(repo.repo_id, "model", repo.sha, license=repo.license, files=repo.files)
+
+
+def build_bank(
+    manifest: Manifest,
+    folder: Path,
+    *,
+    token: str | None = None,
+    tokenizer: Path | None = None,
+    workers: int = 8,
+    executor: Executor | None = None,
+    strict: bool = False,
+    progress: Callable[[str, LoraMetaError | None], None] = lambda name, error: None,
+) -> Bank:
+    """Build a bank from the Hub, or go on with one that was interrupted.
+
+    Args:
+        manifest: what goes in.
+        folder: target.
+        token: None uses the saved one.
+        tokenizer: a ``tokenizer.json`` to use instead of the base model's on the Hub.
+        workers: threads, if no executor is given.
+        executor: runs one task an entry.
+        strict: a bad entry is an error.
+        progress: called after each entry, with its error if it was skipped.
+
+    Raises:
+        BankError: nothing usable, no tokenizer, or another build is at work there.
+        LoraMetaError: with `strict`, the first bad entry's error.
+    """
+    connection = hub.Hub(token)
+    base = _base_repo(connection, manifest)
+    content = tokenizer.read_bytes() if tokenizer else _tokenizer(connection, manifest)
+    with _executor(executor, workers) as pool:
+        return building.build(
+            manifest,
+            folder,
+            HubSource(connection),
+            pool,
+            tokenizer=content,
+            base=base,
+            neighbourhood=neighbourhood,
+            strict=strict,
+            progress=progress,
+        )
+
+
+@contextmanager
+def _executor(given: Executor | None, workers: int) -> Iterator[Executor]:
+    if given is not None:
+        yield given
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield pool
+
+
+def _base_repo(connection: hub.Hub, manifest: Manifest) -> hub.Resolved | None:
+    try:
+        return connection.resolve(manifest.base_model, "model")
+    except NotFoundError:
+        return None
+
+
+def _tokenizer(connection: hub.Hub, manifest: Manifest) -> bytes:
+    """The tokenizer of the Hub, else the embedded bank's if it is for the same base model."""
+    try:
+        repo = connection.resolve(manifest.tokenizer_repo, "model")
+        return connection.download(repo, banks.TOKENIZER_FILE).read_bytes()
+    except HubError as error:
+        if EMBEDDED_FOLDER.exists():
+            embedded = Bank(EMBEDDED_FOLDER)
+            if embedded.index.base_model == manifest.tokenizer_repo:
+                return (EMBEDDED_FOLDER / banks.TOKENIZER_FILE).read_bytes()
+        raise BankError(
+            f"no tokenizer.json in {manifest.tokenizer_repo}: {error}",
+            hint="name a local one with --tokenizer FILE, or a repo in the manifest's `tokenizer`",
+        ) from None
+
+
+def neighbourhood(profiles: ProfileTable, vocab_size: int) -> dict[str, float]:
+    """How near bank datasets are to each other: the scale on which a new dataset is near or far.
+
+    Args:
+        profiles: of the bank.
+        vocab_size: V.
+
+    Returns:
+        Per metric, the median over up to 32 evenly chosen bank datasets of the distance to their
+        nearest other dataset. Empty for a bank of one.
+    """
+    if len(profiles) < 2:
+        return {}
+    chosen = np.unique(np.linspace(0, len(profiles) - 1, _SAMPLED).round().astype(int))
+    result = {}
+    for metric in distance.DISTANCES:
+        nearest = []
+        for i in chosen:
+            d = distance.distances(profiles[int(i)], profiles, vocab_size, metric)
+            nearest.append(np.delete(d, i).min())
+        result[metric] = float(np.median(nearest))
+    return result
+
+
+# --- the Hub ------------------------------------------------------------------------------------
+
+
+def push_bank(
+    folder: Path, repo_id: str, *, private: bool = False, token: str | None = None
+) -> str:
+    """Publish a built bank as a dataset repo, in one commit.
+
+    Returns:
+        The repo's URL.
+
+    Raises:
+        IntegrityError: the bank is not whole.
+        HubError: the Hub refused.
+    """
+    opened = Bank(folder)
+    problems = opened.verify()
+    if problems:
+        raise IntegrityError(
+            f"{folder} is not whole: {problems[0]}", hint=f"hf-lorameta bank verify {folder}"
+        )
+    connection = hub.Hub(token)
+    connection.user()
+    existing = connection.existing(repo_id, "dataset")
+    write_atomically(folder / "README.md", bank_card(opened, repo_id).encode())
+    return connection.publish(
+        folder,
+        repo_id,
+        message=f"Bank of {len(opened)} adapters for {opened.index.base_model}",
+        private=private,
+        parent=existing,
+        repo_type="dataset",
+        ignore=_UNPUBLISHED,
+    )
+
+
+def pull_bank(
+    repo_id: str,
+    folder: Path,
+    *,
+    revision: str | None = None,
+    everything: bool = False,
+    token: str | None = None,
+) -> Bank:
+    """Bring a bank repo here: index, tokenizer and profiles now, adapters when they are needed.
+
+    Args:
+        repo_id: dataset repo made by `push_bank`.
+        folder: target; may hold an earlier pull, which is then brought to this revision.
+        revision: branch, tag or commit.
+        everything: fetch the adapters too.
+        token: None uses the saved one.
+
+    Raises:
+        BankError: the folder holds a bank that was built here.
+        IntegrityError: a file differs from its checksum in the index.
+        HubError: the repo is missing or out of reach.
+    """
+    origin = folder / banks.ORIGIN_FILE
+    if (folder / banks.INDEX_FILE).exists() and not origin.exists():
+        raise BankError(f"{folder} holds a bank built here", hint="name another folder with -o")
+    connection = hub.Hub(token)
+    repo = connection.resolve(repo_id, "dataset", revision)
+    if banks.INDEX_FILE not in repo.files:
+        raise BankError(f"{repo_id} is not a bank: it holds no {banks.INDEX_FILE}")
+    folder.mkdir(parents=True, exist_ok=True)
+    small = [f for f in repo.files if f in _SMALL]
+    for name in small:
+        connection.download(repo, name, local_dir=folder)
+    write_atomically(origin, json.dumps({"repo_id": repo_id, "sha": repo.sha}).encode())
+    opened = _open_folder(folder, token)
+    _drop_stale(opened)
+    if everything:
+        for entry in opened.index.entries:
+            opened.adapter(entry)
+    problems = opened.verify()
+    if problems:
+        raise IntegrityError(f"{folder}: {problems[0]}", hint="run the same command again")
+    return opened
+
+
+_SMALL = (banks.PROFILES_FILE, banks.TOKENIZER_FILE, banks.NEURAL_FILE, banks.INDEX_FILE)
+
+
+def _drop_stale(opened: Bank) -> None:
+    """Remove adapters of an earlier revision, so that they are fetched anew."""
+    for entry in opened.index.entries:
+        path = opened.folder / banks.adapter_path(entry.name)
+        if path.exists() and banks.sha256(path) != entry.sha256:
+            path.unlink()
+
+
+def bank_card(opened: Bank, repo_id: str) -> str:
+    """README of a bank's repo."""
+    index = opened.index
+    licences = sorted({entry.license or "unknown" for entry in index.entries})
+    return f"""---
+tags:
+- hf-lorameta
+- lora
+---
+
+# A bank of {len(opened)} LoRA adapters for `{index.base_model}`
+
+Made by `hf-lorameta bank build`; each adapter stands beside the token histogram of the dataset it
+was trained on (no text). `bank.json` lists every source with its commit, checksum and licence
+({", ".join(licences)}); {len(index.skipped)} entries of the manifest were skipped, with reasons
+there.
+
+```
+hf-lorameta push --dataset user/dataset --bank {repo_id}
+```
+"""

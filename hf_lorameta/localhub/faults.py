@@ -1,0 +1,204 @@
+"""Faults on demand, and the log of requests: a layer around the hub that tests drive."""
+
+import asyncio
+import re
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlencode
+
+from hf_lorameta.localhub.refusals import LocalHubError, Refusal
+
+FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay"]
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+_KINDS = ("status", "cut", "truncate", "corrupt", "delay")
+_SECRET_PARAMS = {"token", "access_token", "signature"}
+_WORDS = {
+    429: "Too Many Requests: you have reached your 'api' rate limit.",
+    500: "Internal Error - We're working hard to fix this as soon as possible!",
+    503: "Service Unavailable",
+}
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong with the requests it matches.
+
+    Attributes:
+        kind: what goes wrong: ``status``, answer `status` and do nothing; ``cut``, send
+            `after_bytes` of the body and close the connection; ``truncate``, send only
+            `after_bytes` and pretend that is all; ``corrupt``, flip the byte at `after_bytes`;
+            ``delay``, wait `seconds` and go on as usual.
+        path: regular expression searched in the decoded path with its query.
+        method: regular expression for the whole method.
+        times: how many requests it strikes; None for all.
+        status: for ``status``.
+        retry_after: seconds, for the ``Retry-After`` header of ``status``.
+        after_bytes: for ``cut``, ``truncate`` and ``corrupt``.
+        seconds: for ``delay``.
+        skip: how many matching requests pass unharmed first.
+    """
+
+    kind: FaultKind
+    path: str = ""
+    method: str = ".*"
+    times: int | None = None
+    status: int = 503
+    retry_after: int | None = None
+    after_bytes: int = 0
+    seconds: float = 0.0
+    skip: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise LocalHubError(f"a fault's kind is one of {_KINDS}, got {self.kind!r}")
+
+    def matches(self, method: str, path: str) -> bool:
+        """Says whether a request is one this fault is for."""
+        return bool(re.fullmatch(self.method, method) and re.search(self.path, path))
+
+
+@dataclass
+class RequestRecord:
+    """A request the hub answered. Never holds a token.
+
+    Attributes:
+        method: ``GET``, ``HEAD``, ...
+        path: decoded path with query; values of tokens and signatures are left out.
+        status: what was answered; 0 if the answer never began.
+        range: the Range header, or None.
+        bytes_sent: bytes of the answer's body.
+        authenticated: whether an Authorization header came with it.
+        user_agent: the User-Agent header.
+        fault: the kind of the fault that struck, or None.
+    """
+
+    method: str
+    path: str
+    status: int = 0
+    range: str | None = None
+    bytes_sent: int = 0
+    authenticated: bool = False
+    user_agent: str = ""
+    fault: str | None = None
+
+
+@dataclass
+class Tap:
+    """The layer itself: an ASGI application around another.
+
+    Attributes:
+        app: the hub.
+        faults: those still to strike.
+        records: requests so far, in the order they arrived.
+    """
+
+    app: App
+    faults: list[Fault] = field(default_factory=list)
+    records: list[RequestRecord] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
+        """Logs one request, lets a fault strike it, and passes it on."""
+        record = _record(scope)
+        with self.lock:
+            self.records.append(record)
+            fault = self._striking(record)
+        if fault is not None:
+            record.fault = fault.kind
+            if fault.kind == "delay":
+                await asyncio.sleep(fault.seconds)
+        outlet = _Outlet(record, send, fault, scope["method"] == "HEAD")
+        if fault is not None and fault.kind == "status":
+            await _refusal(fault).response()(scope, receive, outlet.send)
+            return
+        try:
+            await self.app(scope, receive, outlet.send)
+        except _CutError:
+            return  # uvicorn closes a connection whose answer is not complete
+
+    def _striking(self, record: RequestRecord) -> Fault | None:
+        for fault in self.faults:
+            if fault.times == 0 or not fault.matches(record.method, record.path):
+                continue
+            if fault.skip > 0:
+                fault.skip -= 1
+                continue
+            if fault.times is not None:
+                fault.times -= 1
+            return fault
+        return None
+
+
+class _CutError(Exception):
+    """Ends an answer in the middle."""
+
+
+@dataclass
+class _Outlet:
+    """Passes an answer on, harmed as the fault says, and counts it."""
+
+    record: RequestRecord
+    forward: Send
+    fault: Fault | None
+    is_head: bool
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.record.status = message["status"]
+            if self.fault and self.fault.kind == "truncate":
+                _shorten(message, self.fault.after_bytes)
+        elif message["type"] == "http.response.body" and not self.is_head:
+            message = await self._harmed(message)
+            self.record.bytes_sent += len(message.get("body", b""))
+        await self.forward(message)
+
+    async def _harmed(self, message: Message) -> Message:
+        body, kind = message.get("body", b""), self.fault.kind if self.fault else ""
+        if kind not in ("cut", "truncate", "corrupt") or self.fault is None:
+            return message
+        at = self.fault.after_bytes - self.record.bytes_sent
+        if kind == "corrupt":
+            if 0 <= at < len(body):
+                body = body[:at] + bytes([body[at] ^ 0xFF]) + body[at + 1 :]
+            return {**message, "body": body}
+        short = body[: max(at, 0)]
+        if kind == "cut" and (len(body) > at or not message.get("more_body")):
+            self.record.bytes_sent += len(short)
+            await self.forward({**message, "body": short, "more_body": True})
+            raise _CutError
+        return {**message, "body": short}
+
+
+def _shorten(message: Message, limit: int) -> None:
+    headers = []
+    for name, value in message["headers"]:
+        if name.lower() == b"content-length":
+            value = b"%d" % min(int(value), limit)
+        headers.append((name, value))
+    message["headers"] = headers
+
+
+def _refusal(fault: Fault) -> Refusal:
+    headers = {}
+    if fault.retry_after is not None:
+        headers["Retry-After"] = str(fault.retry_after)
+    return Refusal(fault.status, _WORDS.get(fault.status, "Error on demand"), headers=headers)
+
+
+def _record(scope: Any) -> RequestRecord:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    shown = urlencode([(k, v) for k, v in pairs if k.lower() not in _SECRET_PARAMS])
+    path = scope["path"] + (f"?{shown}" if shown else "")
+    return RequestRecord(
+        method=scope["method"],
+        path=path,
+        range=headers.get("range"),
+        authenticated="authorization" in headers,
+        user_agent=headers.get("user-agent", ""),
+    )

@@ -1,0 +1,123 @@
+"""Publishing with care: look at the target first, then commit to what was looked at.
+
+A repo is created only when the adapter is finished; an existing one keeps its visibility, and its
+files are not replaced without consent.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_lorameta.errors import ConflictError, UsageError
+from hf_lorameta.generation import FILES, read_provenance
+from hf_lorameta.hub import Hub, Resolved
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an adapter is going.
+
+    Attributes:
+        repo_id: ``user/name``.
+        existing: the repo as it was looked at, None if it has to be created.
+        private: visibility after publishing.
+        create_pr: propose instead of commit.
+        replaces: files already there that would be replaced.
+    """
+
+    repo_id: str
+    existing: Resolved | None
+    private: bool
+    create_pr: bool
+    replaces: tuple[str, ...]
+
+
+def default_repo_id(user: str, dataset: str, base_model: str) -> str:
+    """A name for a dataset's adapter.
+
+    Example:
+        >>> default_repo_id("ann", "bob/Good Book", "HuggingFaceTB/SmolLM2-135M-Instruct")
+        'ann/Good-Book-SmolLM2-135M-Instruct-lorameta'
+    """
+    parts = [Path(dataset).name.removesuffix(Path(dataset).suffix), base_model.split("/")[-1]]
+    name = "-".join([*parts, "lorameta"])
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", name).replace("..", ".").strip("-.")
+    return f"{user}/{name[: 96 - len(user) - 1].strip('-.')}"
+
+
+def look(
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    dataset_private: bool = False,
+    create_pr: bool = False,
+    overwrite: bool = False,
+    token: str | None = None,
+) -> Target:
+    """Look at the target before any work is done.
+
+    Args:
+        repo_id: target.
+        private: what was asked for; None decides by the dataset.
+        dataset_private: strangers cannot see the dataset.
+        create_pr: propose instead of commit.
+        overwrite: consent to replace files.
+        token: None uses the saved one.
+
+    Raises:
+        AuthError: no valid token.
+        ConflictError: the existing repo has another visibility than was asked for, is public while
+            the dataset is private, or holds files that would be replaced.
+        UsageError: a pull request to a repo that does not exist.
+    """
+    hub = Hub(token)
+    hub.user()
+    existing = hub.existing(repo_id)
+    if existing is None:
+        if create_pr:
+            raise UsageError(f"{repo_id} does not exist: nothing to open a pull request on")
+        return Target(repo_id, None, dataset_private if private is None else private, False, ())
+    _check_visibility(existing, private, dataset_private)
+    replaces = tuple(sorted(set(FILES) & set(existing.files)))
+    if replaces and not overwrite and not create_pr:
+        raise ConflictError(
+            f"{repo_id} already holds {', '.join(replaces)}",
+            hint="add --yes to replace them, --create-pr to propose, or --repo-id for another repo",
+        )
+    return Target(repo_id, existing, existing.private, create_pr, replaces)
+
+
+def _check_visibility(existing: Resolved, private: bool | None, dataset_private: bool) -> None:
+    word = "private" if existing.private else "public"
+    if private is not None and private != existing.private:
+        raise ConflictError(
+            f"{existing.repo_id} exists and is {word}, which is not what was asked for",
+            hint="change it in the repo's settings on the Hub, or name another with --repo-id",
+        )
+    if private is None and dataset_private and not existing.private:
+        raise ConflictError(
+            f"{existing.repo_id} is public and the dataset is private",
+            hint="add --public if the adapter may be seen by all, or name another with --repo-id",
+        )
+
+
+def publish(folder: Path, target: Target, *, token: str | None = None) -> str:
+    """Read a finished folder back and publish it in one commit.
+
+    Returns:
+        URL of the repo or of the pull request.
+
+    Raises:
+        AdapterError: the folder is not a whole generated adapter.
+        ConflictError: the repo changed since `look`.
+        ConnectionLostError: the connection was lost; the folder is untouched.
+    """
+    made = read_provenance(folder)
+    return Hub(token).publish(
+        folder,
+        target.repo_id,
+        message=f"LoRA adapter for {made['base_model_name_or_path']}, generated without training",
+        private=target.private,
+        parent=target.existing,
+        create_pr=target.create_pr,
+    )

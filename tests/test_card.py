@@ -1,0 +1,529 @@
+"""The card and the picture: pinned whole, valid for the Hub, and closed to what names try."""
+
+import math
+import re
+import shlex
+import xml.etree.ElementTree as ET
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_lorameta import card
+from hf_lorameta.card import Facts, Neighbour, license_of, render_card, render_picture
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.localhub import cards as hub_rules
+from hf_lorameta.recipe import Combiner, Metric, Recipe, Rule
+
+PINNED = Path(__file__).parent / "data" / "card.md"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def neighbour(index: int, coefficient: float, **changes: object) -> Neighbour:
+    plain = Neighbour(
+        adapter=f"bank/lora-{index}",
+        adapter_revision=f"{index:040x}",
+        dataset=f"bank/task-{index}",
+        dataset_revision=f"{index + 256:040x}",
+        license="apache-2.0",
+        distance=0.1 * (index + 1),
+        coefficient=coefficient,
+    )
+    return replace(plain, **changes)
+
+
+PLAIN = Facts(
+    base_model="org/base-7b",
+    base_revision="b" * 40,
+    base_license="apache-2.0",
+    dataset_id="me/questions",
+    dataset_revision="d" * 40,
+    dataset_config="main",
+    dataset_split="train",
+    columns="input=question, output=answer",
+    rows=1234,
+    tokens=56789,
+    dataset_license="cc-by-4.0",
+    dataset_private=False,
+    bank_id="org/bank",
+    bank_revision="e" * 40,
+    bank_size=3,
+    bank_published=True,
+    neighbours=(neighbour(0, 0.6), neighbour(1, 0.3), neighbour(2, 0.1)),
+    effective_number=2.17,
+    nearest_in_bank=0.08,
+    rank=16,
+    dtype="bfloat16",
+    warnings=("the dataset has 12 rows_only [see] <docs>",),
+    recipe=Recipe(metric="kl", temperature=0.5),
+    library_version="0.1.0",
+)
+
+
+def many(count: int) -> Facts:
+    """Facts with `count` neighbours whose coefficients fall and sum to one."""
+    weights = [1 / (i + 1) for i in range(count)]
+    used = tuple(neighbour(i, w / sum(weights)) for i, w in enumerate(weights))
+    return replace(PLAIN, neighbours=used, bank_size=count)
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+# --- the whole card -----------------------------------------------------------------------------
+
+
+def test_the_whole_card_is_pinned() -> None:
+    assert render_card(PLAIN, "me/questions-lora") == PINNED.read_text(encoding="utf-8")
+
+
+def test_the_card_loads_back_and_the_hub_takes_it() -> None:
+    text = render_card(PLAIN, "me/questions-lora")
+    data = ModelCard(text).data
+    assert str(ModelCard(text)) == text
+    assert hub_rules.check(text, "model") == ([], [])
+    assert data.to_dict() == {
+        "base_model": "org/base-7b",
+        "base_model_relation": "adapter",
+        "datasets": ["me/questions"],
+        "library_name": "peft",
+        "license": "apache-2.0",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "hf-lorameta", "base_model:adapter:org/base-7b", "arxiv:2507.01806"],
+    }
+
+
+def test_sections_come_in_their_order() -> None:
+    titles = re.findall(r"^## (.+)$", render_card(PLAIN, None), re.MULTILINE)
+    assert titles == [
+        "How to use it",
+        "How near the bank comes",
+        "The adapters it is made of",
+        "Recipe",
+        "Licences",
+        "What was not measured",
+        "Warnings of the run",
+        "How to make it again",
+        "Citation",
+    ]
+
+
+def test_facts_are_frozen_and_need_a_neighbour() -> None:
+    with pytest.raises(FrozenInstanceError):
+        PLAIN.rank = 8  # type: ignore[misc]
+    with pytest.raises(LoraMetaError, match="at least one adapter used, got none"):
+        replace(PLAIN, neighbours=())
+
+
+def test_every_method_has_a_name() -> None:
+    assert set(card.METRICS) == set(get_args(Metric))
+    assert set(card.RULES) == set(get_args(Rule))
+    assert set(card.COMBINERS) == set(get_args(Combiner))
+
+
+def test_a_local_folder_gets_placeholders() -> None:
+    text = render_card(PLAIN, None)
+    assert 'PeftModel.from_pretrained(model, "path/to/this/folder")' in text
+    assert "hf-lorameta evaluate FOLDER --dataset me/questions" in text
+    assert "\n# LoRA adapter\n" in text
+
+
+def test_the_loading_code_is_python() -> None:
+    quote = replace(PLAIN, base_model='a"); import os  #')
+    for facts in (PLAIN, replace(PLAIN, base_revision=None), quote):
+        (block,) = re.findall(r"```python\n(.*?)```", render_card(facts, "me/x"), re.DOTALL)
+        compile(block, "card", "exec")
+        assert 3 <= len(block.split("\n\n")[1].splitlines()) <= 5
+    assert "import os" in block
+    assert not re.search(r"^\s*import os", block, re.MULTILINE)
+
+
+# --- what must not be said ----------------------------------------------------------------------
+
+
+def test_a_local_dataset_is_never_named() -> None:
+    facts = replace(PLAIN, dataset_id=None, dataset_revision="sha256:77", dataset_private=True)
+    text = render_card(facts, None)
+    assert "datasets" not in ModelCard(text).data.to_dict()
+    assert "a local dataset" in text
+    assert "sha256" not in text
+    assert "hf-lorameta generate DATASET" in text
+
+
+def test_a_private_dataset_is_never_named() -> None:
+    warned = ("me/questions has few rows",)
+    facts = replace(PLAIN, dataset_private=True, warnings=warned, metrics={"loss": 1.0})
+    text = render_card(facts, "me/lora") + render_picture(facts)
+    assert "me/questions" not in text
+    assert "d" * 40 not in text
+    assert "`main`" not in text
+    assert "a private dataset" in text
+    assert "- the dataset has few rows" in text
+    assert ModelCard(text).data.eval_results is None
+
+
+def test_an_id_the_hub_would_refuse_stays_out_of_the_metadata() -> None:
+    for bad in (
+        "../data/train.jsonl",
+        "/home/me/x",
+        "a/b/c",
+        "a/../b",
+        "a\nb/c",
+        "x" * 97,
+        "a/b\n",
+    ):
+        text = render_card(replace(PLAIN, dataset_id=bad, base_model=bad), None)
+        data = ModelCard(text).data.to_dict()
+        assert data["tags"] == ["lora", "hf-lorameta", "arxiv:2507.01806"], bad
+        assert not {"datasets", "base_model", "base_model_relation"} & set(data), bad
+
+
+def test_no_clock_and_no_duration() -> None:
+    assert render_card(PLAIN, "a/b") == render_card(replace(PLAIN), "a/b")
+    assert render_picture(PLAIN) == render_picture(replace(PLAIN))
+    assert "seconds" not in {f.name for f in fields(Facts)}
+
+
+def test_an_unpublished_bank_is_not_linked() -> None:
+    text = render_card(replace(PLAIN, bank_published=False), None)
+    assert "`bank/task-0`" in text
+    assert "huggingface.co/bank" not in text
+    assert "huggingface.co/datasets/bank" not in text
+    assert "huggingface.co/datasets/bank/task-0/tree/" in render_card(PLAIN, None)
+
+
+# --- licences -----------------------------------------------------------------------------------
+
+
+def licensed(base: str | None, *adapters: str | None) -> Facts:
+    used = tuple(neighbour(i, 0.5, license=name) for i, name in enumerate(adapters))
+    return replace(PLAIN, base_license=base, neighbours=used)
+
+
+@pytest.mark.parametrize(
+    ("base", "adapters", "expected"),
+    [
+        ("mit", ["mit", "mit"], ("mit", None)),
+        ("MIT", [" mit "], ("mit", None)),
+        ("llama3.1", ["llama3.1"], ("llama3.1", None)),
+        ("openrail++", ["openrail++"], ("openrail++", None)),
+        ("mit", ["apache-2.0"], ("other", "apache-2.0-and-mit")),
+        ("mit", ["mit", None], ("other", "mit-and-unknown")),
+        (None, ["mit"], ("other", "mit-and-unknown")),
+        (None, [None], ("other", "unknown")),
+        ("", [""], ("other", "unknown")),
+        ("other", ["other"], ("other", "other")),
+        ("unknown", ["unknown"], ("other", "unknown")),
+        ("my own terms", ["my own terms"], ("other", "my-own-terms")),
+        ("mit\nbase_model: x", ["mit"], ("other", "mit-and-mit-base-model-x")),
+    ],
+)
+def test_licence(base: str | None, adapters: list[str | None], expected: tuple[str, str]) -> None:
+    facts = licensed(base, *adapters)
+    link = None if expected[1] is None else "https://huggingface.co/org/base-7b"
+    assert license_of(facts) == (*expected, link)
+    text = render_card(facts, None)
+    data = ModelCard(text).data
+    assert (data.license, data.license_name, data.license_link) == (*expected, link)
+    assert hub_rules.check(text, "model") == ([], [])
+
+
+def test_the_datasets_licence_does_not_count() -> None:
+    assert license_of(replace(PLAIN, dataset_license="gpl-3.0"))[0] == "apache-2.0"
+
+
+def test_known_licences_are_the_hubs() -> None:
+    assert card.HUB_LICENSES | {"other", "unknown"} == hub_rules.LICENSES
+
+
+def test_licences_are_counted_and_the_unknown_flagged() -> None:
+    text = section(render_card(licensed("mit", "mit", None, "mit", "x|y"), None), "Licences")
+    assert "- Base model: `mit`\n" in text
+    assert "- Adapters used: `mit` (2), <code>x&#124;y</code> (1), unknown (1)\n" in text
+    assert "Unknown means" in text
+    assert "Unknown means" not in render_card(PLAIN, None)
+
+
+# --- nearness -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("distance", "usual", "expected"),
+    [
+        (0.1, 0.2, "That is as near as datasets of the bank usually are to each other"),
+        (0.2, 0.2, "That is as near as"),
+        (0.3, 0.2, "1.5 times as far as datasets of the bank usually are from each other"),
+        (0.4, 0.2, "related, but loosely"),
+        (0.6, 0.2, "3.0 times as far"),
+        (0.6, 0.2, "Expect little"),
+        (0.0, 0.2, "it may well be the same dataset"),
+        (0.6, 0.0, "too small to say"),
+        (0.6, math.nan, "too small to say"),
+        (0.6, math.inf, "too small to say"),
+    ],
+)
+def test_nearness_in_words(distance: float, usual: float, expected: str) -> None:
+    used = (neighbour(0, 0.9, distance=5.0), neighbour(1, 0.1, distance=distance))
+    facts = replace(PLAIN, neighbours=used, nearest_in_bank=usual)
+    said = section(render_card(facts, None), "How near the bank comes")
+    assert facts.nearest is used[1]
+    assert "`bank/task-1`" in said
+    assert expected in said
+    assert "![coefficients](neighbours.svg)" in said
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def rows_of(table: str) -> list[list[str]]:
+    """Cells of a GFM table, split as GFM does: at pipes that no backslash precedes."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def test_twenty_neighbours_and_the_rest_in_one_line() -> None:
+    facts = many(25)
+    text = section(render_card(facts, None), "The adapters it is made of")
+    assert len(rows_of(text)) == 2 + 20
+    rest = 100 * sum(n.coefficient for n in facts.neighbours[20:])
+    assert f"and 5 more, together {rest:.1f} %." in text
+    assert " more, together" not in render_card(many(20), None)
+
+
+def test_recipe_table() -> None:
+    facts = replace(PLAIN, recipe=Recipe(metric="wd", top_k=2, coefficients="neural", seed=7))
+    told = dict(rows_of(section(render_card(facts, None), "Recipe")))
+    assert told["Metric"] == "1-Wasserstein distance on token ids"
+    assert told["Coefficients"].startswith("neural: ")
+    assert told["Adapters kept"] == "the 2 largest coefficients"
+    assert told["Seed"] == "7"
+    assert told["Read"] == "1,234 rows, 56,789 tokens"
+    assert told["Dataset revision"] == f"`{'d' * 40}`"
+    assert told["Bank"] == f"`org/bank` at `{'e' * 40}`, 3 adapters"
+    bare = replace(PLAIN, dataset_config=None, dataset_revision=None, dataset_split=None)
+    told = dict(rows_of(section(render_card(bare, None), "Recipe")))
+    assert not {"Configuration", "Dataset revision", "Split"} & set(told)
+
+
+def test_measured_values_are_shown_and_indexed() -> None:
+    facts = replace(PLAIN, metrics={"rougeL": 0.5123456, "exact_match": 0.25, "loss": math.nan})
+    text = render_card(facts, "me/lora")
+    assert "| `rougeL` | 0.5123 |" in section(text, "What was measured")
+    assert "not evaluated" not in text
+    results = ModelCard(text).data.eval_results
+    assert [(r.metric_type, r.metric_value) for r in results] == [
+        ("exact_match", 0.25),
+        ("rougeL", 0.5123456),
+    ]
+    assert {(r.dataset_type, r.dataset_split, r.dataset_revision) for r in results} == {
+        ("me/questions", "train", "d" * 40)
+    }
+    assert hub_rules.check(text, "model") == ([], [])
+
+
+def test_unmeasured_is_said_with_the_command() -> None:
+    text = render_card(PLAIN, "me/lora")
+    assert ModelCard(text).data.eval_results is None
+    assert "was not evaluated" in section(text, "What was not measured")
+    assert "\nhf-lorameta evaluate me/lora --dataset me/questions\n" in text
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_the_command_on_the_card_is_the_one_that_is_meant() -> None:
+    facts = replace(PLAIN, columns="input=my question, output=a'b", bank_id=card.EMBEDDED_BANK)
+    (block,) = re.findall(
+        r"```bash\n(hf-lorameta generate.*?)\n```", render_card(facts, None), re.DOTALL
+    )
+    command = shlex.split(block.replace("\\\n", " "))
+    assert command == card.reproduce_command(facts)
+    options = dict(zip(command[3::2], command[4::2], strict=True))
+    assert command[:3] == ["hf-lorameta", "generate", "me/questions"]
+    assert options == {
+        "--dataset-revision": "d" * 40,
+        "--config": "main",
+        "--split": "train",
+        "--columns": "input=my question,output=a'b",
+        "--bank": "embedded",
+        "--bank-revision": "e" * 40,
+        "--metric": "kl",
+        "--temperature": "0.5",
+    }
+
+
+def test_a_bank_folder_is_not_named() -> None:
+    command = card.reproduce_command(replace(PLAIN, bank_id="/home/me/bank"))
+    assert command[command.index("--bank") + 1] == "BANK"
+
+
+# --- hostile names ------------------------------------------------------------------------------
+
+HOSTILE = (
+    "a|b",
+    "a\nb",
+    "a\r\n\n# Title\n\nb",
+    "`code` ``x``",
+    "</svg><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "]]>&lt;",
+    "[x](javascript:alert(1))",
+    "![x](https://evil.example/p.png)",
+    "a\\|b\\",
+    "---\nlicense: mit\n---",
+    "```\nrm -rf /\n```",
+    "\u202eevil\u2066",
+    "\ud800",
+    "\x00\x1b[31m",
+    "\ufffe",
+    "<!--",
+    "$(rm -rf /)",
+    "**b** _i_ ~~s~~ $x$",
+    "| - | - |",
+    "- item",
+    "1. item",
+    "",
+)
+
+
+def attacked(text: str) -> Facts:
+    bad = neighbour(
+        0, 1.0, adapter=text, dataset=text, license=text, adapter_revision=text,
+        dataset_revision=text,
+    )  # fmt: skip
+    return replace(
+        PLAIN, base_model=text, base_revision=text, base_license=text, dataset_id=text,
+        dataset_revision=text, dataset_config=text, dataset_split=text, columns=text,
+        dataset_license=text, bank_id=text, bank_revision=text, neighbours=(bad,), dtype=text,
+        warnings=(text,), library_version=text, metrics={text: 1.0},
+    )  # fmt: skip
+
+
+def outline(text: str) -> list[str]:
+    """What gives a card its shape: headings, fences, table rows by their number of cells."""
+    shape = []
+    for line in text.splitlines():
+        if re.match(r"\s{0,3}(#|```|---|- )", line):
+            shape.append(line.split()[0])
+        elif line.lstrip().startswith("|"):
+            cells = re.split(r"(?<!\\)\|", line)
+            shape.append(f"{len(cells)} cells")
+    return shape
+
+
+def check_attack(text: str) -> None:
+    facts = attacked(text)
+    written = render_card(facts, text)
+    body = ModelCard(written).text
+    prose = re.sub(r"```.*?```", "", body, flags=re.DOTALL)
+    prose = re.sub(r"`[^`\n]+`", "", prose)
+    tags = set(re.findall(r"<[^>]*>?", prose))
+    assert tags <= {"<code>", "</code>"}
+    assert not re.search(r"(?<!\\)!\[(?!coefficients\])", prose)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", written)
+    assert "](javascript" not in prose
+    assert len(re.findall("^```", body, re.MULTILINE)) == 8
+    assert hub_rules.check(written, "model") == ([], [])
+    calm = outline(ModelCard(render_card(attacked("calm words"), "calm words")).text)
+    optional = 3 if not card._clean(text) else 0  # empty values drop their rows
+    assert len(outline(body)) >= len(calm) - optional
+    if not optional:
+        assert outline(body) == calm
+    written.encode("utf-8")
+
+    drawn = render_picture(facts)
+    root = ET.fromstring(drawn)
+    assert {e.tag.removeprefix(SVG) for e in root.iter()} == {
+        "svg", "title", "desc", "style", "rect", "text",
+    }  # fmt: skip
+    drawn.encode("utf-8")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_names_stay_text(text: str) -> None:
+    check_attack(text)
+
+
+@given(
+    st.text(alphabet=st.sampled_from("a1 .-_|`<>&\\\n\r[]()!#*~$'\"{}:/\u2028\ud800é"), max_size=12)
+)
+def test_no_text_breaks_out(text: str) -> None:
+    check_attack(text)
+
+
+def test_ordinary_names_stay_readable() -> None:
+    assert card._code("org/some_model-v0.2") == "`org/some_model-v0.2`"
+    assert card._code("a|b") == "<code>a&#124;b</code>"
+    assert card._prose("0.5 of my_rows are new") == "0.5 of my_rows are new"
+    assert card._prose("1. x") == "&#49;. x"
+
+
+# --- the picture --------------------------------------------------------------------------------
+
+
+def test_the_picture_is_self_contained_and_described() -> None:
+    drawn = render_picture(many(30))
+    root = ET.fromstring(drawn)
+    assert root.get("role") == "img"
+    ids = {e.get("id") for e in root.iter()}
+    assert set((root.get("aria-labelledby") or "").split()) <= ids
+    description = root.findtext(f"{SVG}desc") or ""
+    assert "task-0: coefficient 0.2503, distance 0.1" in description
+    assert not re.search(r"href|url\(|@import|<image|<script|<foreignObject", drawn)
+    assert set(re.findall(r"https?://[^\"]+", drawn)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_bars_follow_the_coefficients() -> None:
+    facts = many(30)
+    root = ET.fromstring(render_picture(facts))
+    widths = [float(r.get("width", "0")) for r in root.findall(f"{SVG}rect")][1:]
+    expected = [n.coefficient / facts.neighbours[0].coefficient for n in facts.neighbours[:12]]
+    assert [w / widths[0] for w in widths] == pytest.approx(expected, abs=0.002)
+    said = [e.text for e in root.findall(f"{SVG}text")]
+    assert "task-11" in said
+    assert "task-12" not in said
+    rest = 100 * sum(n.coefficient for n in facts.neighbours[12:])
+    assert f"and 18 more, together {rest:.1f} %" in said
+    assert "12 of 30 coefficients · distance: Kullback–Leibler divergence" in said
+
+
+def test_everything_drawn_lies_on_the_panel() -> None:
+    for facts in (many(1), many(12), many(13), many(500)):
+        root = ET.fromstring(render_picture(facts))
+        width, height = float(root.get("width", "0")), float(root.get("height", "0"))
+        for element in (*root.findall(f"{SVG}text"), *root.findall(f"{SVG}rect")):
+            right = float(element.get("x", "0")) + float(element.get("width", "0"))
+            bottom = float(element.get("y", "0")) + float(element.get("height", "0"))
+            assert 0 <= right <= width
+            assert bottom <= height
+
+
+def test_long_names_are_cut_in_the_middle() -> None:
+    long = "task123_" + "very_" * 20 + "long_question_generation"
+    used = (neighbour(0, 1.0, dataset=f"org/{long}"),)
+    drawn = render_picture(replace(PLAIN, neighbours=used))
+    (label,) = [t for t in re.findall(r">([^<]*)</text>", drawn) if "…" in t]
+    assert label.startswith("task123_")
+    assert label.endswith("_generation")
+    assert card._cells(label) <= 40
+    assert long in drawn  # whole in the description
+
+
+@given(st.text(max_size=80), st.integers(3, 60))
+def test_shortening_fits_and_keeps_the_ends(name: str, cells: int) -> None:
+    cut = card._shortened(name, cells)
+    assert card._cells(cut) <= cells
+    if cut != name:
+        head, tail = cut.split("…", 1) if "…" not in name else ("", "")
+        assert name.startswith(head)
+        assert name.endswith(tail)
+
+
+def test_coefficients_of_zero_are_drawn() -> None:
+    facts = replace(PLAIN, neighbours=(neighbour(0, 0.0), neighbour(1, 0.0)))
+    ET.fromstring(render_picture(facts))

@@ -1,0 +1,173 @@
+"""Users, tokens, private and gated repos, driven with the real client."""
+
+from collections.abc import Iterator
+
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.utils import get_session
+
+from hf_lorameta.localhub import LocalHub, LocalHubError
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    with LocalHub() as running:
+        yield running
+
+
+def api(hub: LocalHub, token: str | bool) -> HfApi:
+    return HfApi(endpoint=hub.url, token=token)
+
+
+@pytest.fixture
+def alice(hub: LocalHub) -> HfApi:
+    return api(hub, hub.add_user("alice", orgs=["acme"], email="a@b.c"))
+
+
+@pytest.fixture
+def bob(hub: LocalHub) -> HfApi:
+    return api(hub, hub.add_user("bob"))
+
+
+def test_whoami_names_user_orgs_and_token_role(hub: LocalHub, alice: HfApi) -> None:
+    me = alice.whoami()
+    assert (me["name"], me["email"]) == ("alice", "a@b.c")
+    assert [org["name"] for org in me["orgs"]] == ["acme"]
+    assert me["auth"]["accessToken"]["role"] == "write"
+
+
+def test_a_chosen_token_is_kept_and_may_not_be_given_twice(hub: LocalHub) -> None:
+    assert hub.add_user("carol", token="hf_mine", role="read") == "hf_mine"
+    assert api(hub, "hf_mine").whoami()["auth"]["accessToken"]["role"] == "read"
+    with pytest.raises(LocalHubError, match="already in use"):
+        hub.add_user("dave", token="hf_mine")
+
+
+def test_unknown_role_is_refused(hub: LocalHub) -> None:
+    with pytest.raises(LocalHubError, match="role"):
+        hub.add_user("carol", role="admin")
+
+
+def test_revoked_token_gets_401_with_the_hubs_words(hub: LocalHub) -> None:
+    token = hub.add_user("carol")
+    hub.create_repo("carol/open")
+    hub.revoke(token)
+    with pytest.raises(HfHubHTTPError, match="Invalid credentials in Authorization") as caught:
+        api(hub, token).model_info("carol/open")
+    assert caught.value.response.status_code == 401
+    with pytest.raises(HfHubHTTPError, match="Invalid user token"):
+        api(hub, token).whoami()
+
+
+def test_revoking_an_unknown_token_is_an_error(hub: LocalHub) -> None:
+    with pytest.raises(LocalHubError, match="nobody has this token"):
+        hub.revoke("hf_never")
+
+
+def test_private_repo_does_not_exist_for_strangers(
+    hub: LocalHub, alice: HfApi, bob: HfApi
+) -> None:
+    hub.create_repo("alice/secret", repo_type="dataset", private=True)
+    assert alice.dataset_info("alice/secret").private is True
+    for stranger, status in ((bob, 404), (api(hub, False), 401)):
+        with pytest.raises(RepositoryNotFoundError) as caught:
+            stranger.dataset_info("alice/secret")
+        assert caught.value.response.status_code == status
+        assert not list(stranger.list_datasets(author="alice"))
+    assert [d.id for d in alice.list_datasets(author="alice")] == ["alice/secret"]
+
+
+def test_private_file_does_not_exist_for_strangers(hub: LocalHub, bob: HfApi) -> None:
+    hub.create_repo("alice/secret", private=True)
+    hub.commit("alice/secret", {"a.txt": b"x"})
+    with pytest.raises(RepositoryNotFoundError):
+        bob.hf_hub_download("alice/secret", "a.txt")
+
+
+def test_org_members_write_to_the_orgs_repos(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
+    alice.create_repo("acme/tool", private=True)
+    assert alice.model_info("acme/tool").id == "acme/tool"
+    with pytest.raises(RepositoryNotFoundError):
+        bob.model_info("acme/tool")
+
+
+def test_gated_repo_shows_its_info_but_not_its_files(
+    hub: LocalHub, alice: HfApi, bob: HfApi
+) -> None:
+    hub.create_repo("alice/gate", gated=True)
+    hub.commit("alice/gate", {"a.txt": b"x"})
+    assert bob.model_info("alice/gate").gated == "auto"
+    for stranger, status in ((bob, 403), (api(hub, False), 401)):
+        with pytest.raises(GatedRepoError) as caught:
+            stranger.get_hf_file_metadata(hf_url(hub, "alice/gate/resolve/main/a.txt"))
+        assert caught.value.response.status_code == status
+    assert alice.get_hf_file_metadata(hf_url(hub, "alice/gate/resolve/main/a.txt")).size == 1
+
+
+def hf_url(hub: LocalHub, path: str) -> str:
+    return f"{hub.url}/{path}"
+
+
+def test_access_to_a_gated_repo_can_be_granted(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
+    hub.create_repo("alice/gate", gated="manual")
+    with pytest.raises(GatedRepoError):
+        bob.auth_check("alice/gate")
+    alice.grant_access("alice/gate", "bob")
+    bob.auth_check("alice/gate")
+    hub.add_user("eve", token="hf_eve")
+    hub.grant_access("alice/gate", "eve")
+    api(hub, "hf_eve").auth_check("alice/gate")
+
+
+def test_auth_check_tells_reading_from_writing(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
+    hub.create_repo("alice/open")
+    alice.auth_check("alice/open", write=True)
+    bob.auth_check("alice/open")
+    with pytest.raises(HfHubHTTPError, match="403"):
+        bob.auth_check("alice/open", write=True)
+    with pytest.raises(RepositoryNotFoundError):
+        bob.auth_check("alice/none")
+
+
+def test_read_token_cannot_write(hub: LocalHub) -> None:
+    reader = api(hub, hub.add_user("alice", role="read"))
+    hub.create_repo("alice/open")
+    with pytest.raises(HfHubHTTPError, match="you must use a write token"):
+        reader.upload_file(path_or_fileobj=b"x", path_in_repo="a", repo_id="alice/open")
+    with pytest.raises(HfHubHTTPError, match="write token"):
+        reader.create_repo("alice/new")
+
+
+def test_nobody_creates_in_anothers_namespace(hub: LocalHub, bob: HfApi) -> None:
+    with pytest.raises(HfHubHTTPError, match='rights to create a model under the namespace "x"'):
+        bob.create_repo("x/model")
+    assert hub.repo("x/model") is None
+
+
+def test_anonymous_create_is_401(hub: LocalHub) -> None:
+    with pytest.raises(HfHubHTTPError) as caught:
+        api(hub, False).create_repo("x/model")
+    assert caught.value.response.status_code == 401
+
+
+def test_commit_to_anothers_repo_is_403(hub: LocalHub, bob: HfApi) -> None:
+    hub.create_repo("alice/open")
+    with pytest.raises(HfHubHTTPError, match="pass `create_pr=1`"):
+        bob.upload_file(path_or_fileobj=b"x", path_in_repo="a", repo_id="alice/open")
+    assert hub.files("alice/open") == {".gitattributes": hub.files("alice/open")[".gitattributes"]}
+
+
+def test_only_loopback_is_served(hub: LocalHub) -> None:
+    with pytest.raises(LocalHubError, match=r"127\.0\.0\.1 only"):
+        LocalHub(host="0.0.0.0")
+    assert hub.url.startswith("http://127.0.0.1:")
+
+
+def test_the_log_never_holds_a_token(hub: LocalHub, alice: HfApi) -> None:
+    alice.whoami()
+    assert isinstance(alice.token, str)
+    get_session().get(f"{hub.url}/api/models?token={alice.token}&search=x")
+    assert hub.requests[0].authenticated
+    assert hub.requests[-1].path == "/api/models?search=x"
+    assert alice.token not in repr(hub.requests)

@@ -1,0 +1,284 @@
+"""Repos: made, changed, listed and looked at, driven with the real client."""
+
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from hf_lorameta.localhub import LocalHub, LocalHubError
+
+CARD = b"""---
+license: mit
+library_name: peft
+base_model: org/base
+tags: [lora]
+date: 2024-01-01
+---
+# Card
+"""
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    with LocalHub(page_size=3) as running:
+        yield running
+
+
+@pytest.fixture
+def api(hub: LocalHub) -> HfApi:
+    return HfApi(endpoint=hub.url, token=hub.add_user("alice"))
+
+
+def test_create_makes_the_repo_with_gitattributes(hub: LocalHub, api: HfApi) -> None:
+    url = api.create_repo("alice/data", repo_type="dataset", private=True)
+    assert (url.repo_id, url.repo_type) == ("alice/data", "dataset")
+    seen = hub.repo("alice/data", repo_type="dataset")
+    assert seen is not None
+    assert (seen.private, seen.gated) == (True, False)
+    assert list(hub.files("alice/data", repo_type="dataset")) == [".gitattributes"]
+
+
+def test_create_without_namespace_uses_the_users(hub: LocalHub, api: HfApi) -> None:
+    assert api.create_repo("mine").repo_id == "alice/mine"
+
+
+def test_create_twice_is_409_unless_exist_ok(api: HfApi) -> None:
+    api.create_repo("alice/m")
+    with pytest.raises(HfHubHTTPError, match="You already created this model repo") as caught:
+        api.create_repo("alice/m")
+    assert caught.value.response.status_code == 409
+    assert api.create_repo("alice/m", exist_ok=True).repo_id == "alice/m"
+
+
+def test_exist_ok_leaves_private_as_it_was(hub: LocalHub, api: HfApi) -> None:
+    api.create_repo("alice/m")
+    api.create_repo("alice/m", private=True, exist_ok=True)
+    seen = hub.repo("alice/m")
+    assert seen is not None
+    assert seen.private is False
+
+
+def test_create_space_keeps_its_sdk(api: HfApi) -> None:
+    api.create_repo("alice/app", repo_type="space", space_sdk="gradio")
+    assert api.space_info("alice/app").sdk == "gradio"
+
+
+def test_delete_removes_the_repo(hub: LocalHub, api: HfApi) -> None:
+    api.create_repo("alice/m")
+    api.delete_repo("alice/m")
+    assert hub.repo("alice/m") is None
+    with pytest.raises(RepositoryNotFoundError):
+        api.delete_repo("alice/m")
+
+
+def test_settings_change_private_and_gated(hub: LocalHub, api: HfApi) -> None:
+    api.create_repo("alice/m")
+    api.update_repo_settings("alice/m", private=True)
+    api.update_repo_settings("alice/m", gated="manual")
+    seen = hub.repo("alice/m")
+    assert seen is not None
+    assert (seen.private, seen.gated) == (True, "manual")
+
+
+def test_bad_names_are_refused(hub: LocalHub) -> None:
+    with pytest.raises(LocalHubError, match="Invalid repo name"):
+        hub.create_repo("a/b/c")
+    with pytest.raises(LocalHubError, match="repo type"):
+        hub.create_repo("a/b", repo_type="kernel")
+
+
+def test_listing_filters_by_tag_author_and_search(hub: LocalHub, api: HfApi) -> None:
+    for name in ("alice/one", "bob/two"):
+        hub.create_repo(name)
+        hub.commit(name, {"README.md": CARD})
+    hub.create_repo("bob/three")
+
+    def ids(**query: object) -> set[str]:
+        return {m.id for m in api.list_models(**query)}
+
+    assert ids(filter="base_model:adapter:org/base") == {"alice/one", "bob/two"}
+    assert ids(filter=["lora", "peft"], author="bob") == {"bob/two"}
+    assert ids(search="THREE") == {"bob/three"}
+    assert ids(filter="license:apache-2.0") == set()
+
+
+def test_listing_expands_what_is_asked_for(hub: LocalHub, api: HfApi) -> None:
+    hub.create_repo("alice/one")
+    sha = hub.commit("alice/one", {"README.md": CARD})
+    wanted = ["sha", "baseModels", "cardData", "gated"]
+    (model,) = api.list_models(filter="lora", expand=wanted)
+    assert (model.sha, model.gated, model.tags) == (sha, False, None)
+    assert model.card_data is not None
+    assert model.card_data.license == "mit"
+    assert model.base_models is not None
+    assert model.base_models["models"][0]["id"] == "org/base"
+
+
+def test_listing_goes_on_over_pages_and_stops_at_limit(hub: LocalHub, api: HfApi) -> None:
+    for number in range(8):
+        hub.create_repo(f"alice/d{number}", repo_type="dataset")
+    assert len({d.id for d in api.list_datasets()}) == 8
+    pages = [r for r in hub.requests if r.path.startswith("/api/datasets")]
+    assert len(pages) == 3
+    assert len(list(api.list_datasets(limit=2))) == 2
+
+
+def test_listing_sorts_newest_first(hub: LocalHub, api: HfApi) -> None:
+    for name in ("a", "b", "c"):
+        hub.create_repo(f"alice/{name}")
+    hub.commit("alice/b", {"x": b"1"})
+    found = [m.id for m in api.list_models(sort="last_modified")]
+    assert found == ["alice/b", "alice/c", "alice/a"]
+
+
+def test_info_tells_sha_card_and_tags(hub: LocalHub, api: HfApi) -> None:
+    hub.create_repo("alice/m")
+    sha = hub.commit("alice/m", {"README.md": CARD, "w.safetensors": b"w"})
+    info = api.model_info("alice/m")
+    assert (info.sha, info.library_name) == (sha, "peft")
+    assert info.card_data is not None
+    assert info.card_data.to_dict()["date"] == "2024-01-01"
+    assert {"lora", "safetensors", "base_model:adapter:org/base"} <= set(info.tags or [])
+    assert info.siblings is not None
+    assert info.siblings[-1].size is None
+
+
+def test_info_with_blobs_tells_sizes_and_lfs(hub: LocalHub, api: HfApi) -> None:
+    hub.create_repo("alice/m")
+    hub.commit("alice/m", {"w.safetensors": b"weights", "a.txt": b"abc"})
+    files = {s.rfilename: s for s in api.model_info("alice/m", files_metadata=True).siblings or []}
+    assert files["a.txt"].size == 3
+    assert files["a.txt"].lfs is None
+    lfs = files["w.safetensors"].lfs
+    assert lfs is not None
+    assert (lfs.sha256, lfs.size) == (hashlib.sha256(b"weights").hexdigest(), 7)
+
+
+def test_info_counts_safetensors_parameters(hub: LocalHub, api: HfApi) -> None:
+    header = b'{"a":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]}}'
+    weights = len(header).to_bytes(8, "little") + header + bytes(12)
+    hub.create_repo("alice/m")
+    hub.commit("alice/m", {"adapter_model.safetensors": weights})
+    counted = api.model_info("alice/m").safetensors
+    assert counted is not None
+    assert (counted.parameters, counted.total) == ({"BF16": 6}, 6)
+    read = api.parse_safetensors_file_metadata("alice/m", "adapter_model.safetensors")
+    assert read.parameter_count == {"BF16": 6}
+
+
+def test_info_at_branch_tag_sha_and_pull_request(hub: LocalHub, api: HfApi) -> None:
+    hub.create_repo("alice/m")
+    first = hub.commit("alice/m", {"a": b"1"})
+    api.create_tag("alice/m", tag="v1/rc")
+    api.create_branch("alice/m", branch="dev/x")
+    second = hub.commit("alice/m", {"a": b"2"})
+    pull = api.create_pull_request("alice/m", title="later")
+    for revision, sha in (("v1/rc", first), ("dev/x", first), (first, first), ("main", second)):
+        assert api.model_info("alice/m", revision=revision).sha == sha
+    assert pull.git_reference == "refs/pr/1"
+    assert api.model_info("alice/m", revision="refs/pr/1").sha == second
+
+
+@pytest.mark.parametrize("revision", ["nope", "refs/convert/parquet", "0" * 40])
+def test_missing_revision_is_revision_not_found(
+    hub: LocalHub, api: HfApi, revision: str
+) -> None:
+    hub.create_repo("alice/m")
+    with pytest.raises(RevisionNotFoundError):
+        api.model_info("alice/m", revision=revision)
+
+
+def test_tree_lists_files_and_folders_over_pages(hub: LocalHub, api: HfApi) -> None:
+    hub.create_repo("alice/m")
+    hub.commit("alice/m", {f"d/e/{n}.txt": b"x" * n for n in range(1, 6)})
+    flat = [item.path for item in api.list_repo_tree("alice/m")]
+    assert flat == [".gitattributes", "d"]
+    deep = [item.path for item in api.list_repo_tree("alice/m", recursive=True)]
+    assert deep == [".gitattributes", "d", "d/e", *(f"d/e/{n}.txt" for n in range(1, 6))]
+    under = [item.path for item in api.list_repo_tree("alice/m", "d/e")]
+    assert under == [f"d/e/{n}.txt" for n in range(1, 6)]
+
+
+def test_tree_of_a_missing_folder_is_entry_not_found(hub: LocalHub, api: HfApi) -> None:
+    hub.create_repo("alice/m")
+    with pytest.raises(RemoteEntryNotFoundError):
+        list(api.list_repo_tree("alice/m", "nowhere"))
+
+
+def test_expanded_tree_tells_the_last_commit_of_each_path(hub: LocalHub, api: HfApi) -> None:
+    hub.create_repo("alice/m")
+    one = hub.commit("alice/m", {"d/a": b"1", "b": b"1"}, message="one")
+    two = hub.commit("alice/m", {"d/c": b"2"}, message="two")
+    found = {
+        item.path: item.last_commit.oid
+        for item in api.list_repo_tree("alice/m", recursive=True, expand=True)
+        if item.last_commit
+    }
+    assert (found["b"], found["d/a"], found["d/c"], found["d"]) == (one, one, two, two)
+
+
+def test_paths_info_leaves_out_what_is_missing(hub: LocalHub, api: HfApi) -> None:
+    hub.create_repo("alice/m")
+    hub.commit("alice/m", {"d/a.txt": b"1", "w.bin": b"22"})
+    found = api.get_paths_info("alice/m", ["w.bin", "d", "none"])
+    assert [item.path for item in found] == ["w.bin", "d"]
+    assert found[0].lfs is not None
+    assert found[0].size == 2
+
+
+def test_refs_and_branch_life(hub: LocalHub, api: HfApi) -> None:
+    hub.create_repo("alice/m")
+    sha = hub.commit("alice/m", {"a": b"1"})
+    api.create_branch("alice/m", branch="dev")
+    with pytest.raises(HfHubHTTPError, match="Reference already exists"):
+        api.create_branch("alice/m", branch="dev")
+    api.create_branch("alice/m", branch="dev", exist_ok=True)
+    api.create_pull_request("alice/m", title="draft one")
+    refs = api.list_repo_refs("alice/m", include_pull_requests=True)
+    assert {b.name: b.target_commit for b in refs.branches} == {"main": sha, "dev": sha}
+    assert [p.ref for p in refs.pull_requests or []] == ["refs/pr/1"]
+    api.delete_branch("alice/m", branch="dev")
+    assert [b.name for b in api.list_repo_refs("alice/m").branches] == ["main"]
+    with pytest.raises(HfHubHTTPError, match="cannot be deleted"):
+        api.delete_branch("alice/m", branch="main")
+
+
+def test_tag_life(hub: LocalHub, api: HfApi) -> None:
+    hub.create_repo("alice/m")
+    api.create_tag("alice/m", tag="v1", tag_message="first")
+    with pytest.raises(HfHubHTTPError, match="exists already"):
+        api.create_tag("alice/m", tag="v1")
+    assert [t.name for t in api.list_repo_refs("alice/m").tags] == ["v1"]
+    api.delete_tag("alice/m", tag="v1")
+    with pytest.raises(RevisionNotFoundError):
+        api.delete_tag("alice/m", tag="v1")
+
+
+def test_commits_list_newest_first_over_pages(hub: LocalHub, api: HfApi) -> None:
+    hub.create_repo("alice/m")
+    for number in range(60):
+        hub.commit("alice/m", {"n": str(number).encode()}, message=f"c{number}")
+    titles = [c.title for c in api.list_repo_commits("alice/m")]
+    assert titles == [*(f"c{n}" for n in reversed(range(60))), "initial commit"]
+
+
+def test_unknown_page_is_404(hub: LocalHub, api: HfApi) -> None:
+    with pytest.raises(HfHubHTTPError, match="can't find the page"):
+        api.list_liked_repos("alice")
+
+
+def test_python_side_says_what_is_missing(hub: LocalHub) -> None:
+    hub.create_repo("alice/m")
+    with pytest.raises(LocalHubError, match="there is no dataset alice/m"):
+        hub.files("alice/m", repo_type="dataset")
+    with pytest.raises(LocalHubError, match="Invalid rev id"):
+        hub.files("alice/m", revision="dev")
+    with pytest.raises(LocalHubError, match=r"holds no a\.txt"):
+        hub.read("alice/m", "a.txt")
