@@ -312,7 +312,7 @@ def widen(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
 
 def narrow(array: NDArray[Any], dtype: str) -> bytes:
     """Float values to raw bytes of a torch dtype name, rounding to nearest even."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return np.ascontiguousarray(array).astype(DTYPES[_CODES[dtype]]).tobytes()
 
 

@@ -239,7 +239,7 @@ class Bank:
         return file
 
     def blocks(self, columns: int = 1 << 18) -> Iterator[FloatArray]:
-        """All adapters flattened, as blocks of columns (N, m) with m ≤ `columns`, for Gram matrices."""
+        """All adapters flattened, as blocks (N, m) with m ≤ `columns`, for Gram matrices."""
         files = [self.adapter(entry) for entry in self.index.entries]
         for module in self.layout:
             for factor in ("A", "B"):

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -221,7 +222,14 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
 
 
 def _job_encode(folder: Path) -> Encode:
-    return load_encode(folder / TOKENIZER_FILE)
+    path = folder / TOKENIZER_FILE
+    return _encode_once(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _encode_once(path: Path, changed: int) -> Encode:
+    """One tokenizer a process, as long as the file stays the same."""
+    return load_encode(path)
 
 
 def _finished(record: Path, key: Mapping[str, object], weights: Path) -> IndexEntry | None:

@@ -218,7 +218,7 @@ def _prose(value: str) -> str:
     text = re.sub(r"([\\`*\[\]{}|~#$!])", r"\\\1", _clean(value))
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"^([-+=]|\d+(?=[.)]))", lambda m: f"&#{ord(m[0][0])};{m[0][1:]}", text)
+    return re.sub(r"^([-+=]|\d+(?=[.)](\s|$)))", lambda m: f"&#{ord(m[0][0])};{m[0][1:]}", text)
 
 
 def _hub_url(repo: str, revision: str | None = None, kind: str = "") -> str:
@@ -255,8 +255,9 @@ def render_card(facts: Facts, repo_id: str | None) -> str:
     Returns:
         Metadata block and Markdown, ending in a newline.
     """
+    title = _prose((repo_id or "").rpartition("/")[2]) or "LoRA adapter"
     sections = (
-        f"# {_prose(repo_id.rpartition('/')[2]) if repo_id else 'LoRA adapter'}",
+        f"# {title}",
         _what(facts),
         _no_training(facts),
         _loading(facts, repo_id),
@@ -505,17 +506,18 @@ def _warnings(facts: Facts) -> str:
 def reproduce_command(facts: Facts) -> list[str]:
     """The command line that makes these weights again, as a list of arguments.
 
-    Settings that equal the recipe's defaults are left out. ``DATASET`` and ``BANK`` stand for what
-    has no public name.
+    Settings that equal the recipe's defaults are left out, and so is the default bank, which is
+    embedded. ``DATASET`` and ``BANK`` stand for what has no public name.
     """
     named = facts.public_dataset is not None
-    bank = "embedded" if facts.bank_id == EMBEDDED_BANK else "BANK"
+    bank = facts.bank_id if _is_hub_id(facts.bank_id) else "BANK"
     options: dict[str, object] = {
-        "dataset-revision": facts.dataset_revision if named else None,
+        "dataset": _asked(facts),
+        "revision": facts.dataset_revision if named else None,
         "config": facts.dataset_config if named else None,
         "split": facts.dataset_split,
         "columns": facts.columns.replace(", ", ","),
-        "bank": facts.bank_id if _is_hub_id(facts.bank_id) else bank,
+        "bank": None if facts.bank_id == EMBEDDED_BANK else bank,
         "bank-revision": facts.bank_revision,
     }
     settings = facts.recipe.model_dump(exclude_defaults=True)
@@ -525,13 +527,13 @@ def reproduce_command(facts: Facts) -> list[str]:
         for name, value in options.items()
         if value not in (None, "")
     ]
-    return ["hf-lorameta", "generate", _asked(facts), *(part for pair in given for part in pair)]
+    given.append(("--output", "my-adapter"))
+    return ["hf-lorameta", "generate", *(part for pair in given for part in pair)]
 
 
 def _reproducing(facts: Facts) -> str:
     command = reproduce_command(facts)
-    lines = [shlex.join(command[:3])]
-    lines += [shlex.join(command[i : i + 2]) for i in range(3, len(command), 2)]
+    lines = [shlex.join(command[i : i + 2]) for i in range(0, len(command), 2)]
     return "## How to make it again\n\n```bash\n" + " \\\n    ".join(lines) + "\n```"
 
 

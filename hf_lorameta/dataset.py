@@ -241,7 +241,7 @@ def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Col
         )
     raise ColumnsError(
         f"the columns fit no known layout; all columns: {listed}",
-        hint=f"name them: --columns input={names[0] if names else 'COLUMN'},output={names[-1] if names else 'COLUMN'}",
+        hint=f"name them: --columns input={names[0]},output={names[-1]}",
     )
 
 

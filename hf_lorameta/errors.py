@@ -5,7 +5,7 @@
     │   ├── ManifestError                  bank_manifest.yaml: file, line and field
     │   └── RecipeError                    unknown metric, rank out of range, ...
     ├── DatasetError              exit 3   the user's (or a bank's) dataset
-    │   ├── ColumnsError                   no labelled columns found, or more than one reading of them
+    │   ├── ColumnsError                   no layout fits the columns, or more than one
     │   ├── EmptyDatasetError              no usable row
     │   └── UnlabelledDatasetError         inputs without outputs
     ├── BankError                 exit 4   a bank folder or repo that cannot be used
@@ -15,7 +15,7 @@
     │   ├── AuthError                      no token, a revoked one, or one without the right
     │   ├── NotFoundError                  no such repo, revision or file (or it is private)
     │   ├── GatedError                     access has to be asked for first
-    │   ├── ConflictError                  the repo changed meanwhile, or holds files of the same name
+    │   ├── ConflictError                  the repo changed, or holds such files already
     │   ├── ConnectionLostError            the Hub did not answer, after retries
     │   └── ScriptDatasetError             a dataset that needs a loading script
     └── MissingExtraError         exit 7   an optional dependency is not installed

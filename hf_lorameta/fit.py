@@ -134,7 +134,7 @@ def fit_neural(
     G = G / G.diagonal().mean()
     X = _standardised(distances)
     train, held_out = _split(len(G), validation, seed)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(torch, hidden)
     problem = _Problem(torch, X, G)
@@ -259,7 +259,8 @@ class _Problem:
         """Add up the gradient of the mean error of the given datasets."""
         for start in range(0, rows.size, self._rows_at_once):
             part = rows[start : start + self._rows_at_once]
-            (self.errors(network, part).sum() / rows.size).backward()
+            with self._torch.enable_grad():  # wherever the caller may have turned it off
+                (self.errors(network, part).sum() / rows.size).backward()
 
     def losses(self, network: Any) -> Array:
         """(N,) errors of all datasets."""

@@ -5,9 +5,11 @@ generate  the plan carried out
 """
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from hf_lorameta import adapter, card, combine, distance
 from hf_lorameta import coefficients as rules
@@ -35,6 +38,7 @@ FILES = (
 FAR = 1.5
 """A nearest distance above this many times the bank's own is called far."""
 FEW_ROWS = 20
+_WORKERS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -205,8 +209,9 @@ def _warnings(made: Plan) -> Iterator[str]:
     nearest, usual = float(made.distances.min()), made.nearest_in_bank
     if nearest > FAR * usual:
         yield (
-            f"Nothing in the bank is near this dataset: the nearest bank dataset is at {nearest:.3g}, "
-            f"while bank datasets usually have one at {usual:.3g}. Expect little from this adapter."
+            "Nothing in the bank is near this dataset: the nearest bank dataset is at "
+            f"{nearest:.3g}, while bank datasets usually have one at {usual:.3g}. "
+            "Expect little from this adapter."
         )
     if made.profile.rows < FEW_ROWS:
         yield f"Only {made.profile.rows} rows were read: distances from so few are unsure."
@@ -255,12 +260,17 @@ def carry_out(
     scalings = np.array([entry.scaling for entry in entries])
     merge = combine.COMBINERS[made.recipe.combine].function
     rank = _rank(made.recipe, entries)
+
+    def combined(module: adapter.Module) -> tuple[FloatArray, FloatArray]:
+        As, Bs = adapter.stack(files, module.name)
+        return merge(As, Bs, weights, scalings, rank)
+
     pairs = []
-    for done, module in enumerate(made.bank.layout, start=1):
-        As = [file.tensor(module.name, "A") for file in files]
-        Bs = [file.tensor(module.name, "B") for file in files]
-        pairs.append(merge(As, Bs, weights, scalings, rank))
-        progress(done, len(made.bank.layout))
+    # one BLAS thread a module: no fighting over cores, and the same bits on any number of them
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(_WORKERS) as pool:
+        for pair in pool.map(combined, made.bank.layout):
+            pairs.append(pair)
+            progress(len(pairs), len(made.bank.layout))
     actual = pairs[0][0].shape[0]
     return Generation(made, actual, tuple(pairs), time.perf_counter() - started)
 
@@ -371,16 +381,17 @@ class Generation:
             ConflictError: the repo holds such files, has another visibility, or changed meanwhile.
             ConnectionLostError: the connection was lost.
         """
-        from hf_lorameta.publish import look, publish
+        from hf_lorameta.publish import look, publish, refuse_replacing
 
         target = look(
             repo_id,
             private=private,
             dataset_private=self.plan.dataset.private,
             create_pr=create_pr,
-            overwrite=overwrite,
             token=token,
         )
+        if not overwrite:
+            refuse_replacing(target)
         with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
             folder = self.save_pretrained(Path(scratch) / "adapter", repo_id=repo_id)
             return publish(folder, target, token=token)

@@ -1,4 +1,4 @@
-"""Where banks come from and go to: the embedded one, folders, Hub repos, and builds.
+"""Where banks and adapters come from and go to: the embedded bank, folders, Hub repos, builds.
 
 The default bank is ``HF_LORAMETA_BANK`` (a folder or a Hub dataset repo) if that is set, else the
 bank embedded in this package.
@@ -14,11 +14,19 @@ from pathlib import Path
 import numpy as np
 
 from hf_lorameta import bank as banks
-from hf_lorameta import building, card, distance, hub
-from hf_lorameta.adapter import write_atomically
+from hf_lorameta import building, card, distance, fit, hub
+from hf_lorameta.adapter import CONFIG_FILE, WEIGHTS_FILE, write_atomically
 from hf_lorameta.bank import Bank
 from hf_lorameta.dataset import Dataset, checked_columns, open_dataset
-from hf_lorameta.errors import BankError, HubError, IntegrityError, LoraMetaError, NotFoundError
+from hf_lorameta.errors import (
+    AdapterError,
+    BankError,
+    HubError,
+    IntegrityError,
+    LoraMetaError,
+    NotFoundError,
+)
+from hf_lorameta.generation import FILES
 from hf_lorameta.manifest import BankEntry, Manifest
 from hf_lorameta.profile import ProfileTable
 
@@ -71,6 +79,34 @@ def _open_folder(folder: Path, token: str | None) -> Bank:
         id=repo.repo_id,
         revision=repo.sha,
     )
+
+
+def adapter_folder(
+    name: str | Path, *, revision: str | None = None, token: str | None = None
+) -> Path:
+    """A folder with an adapter's files: itself, or a repo's in the client's cache.
+
+    Args:
+        name: folder, or Hub id.
+        revision: of a repo.
+        token: None uses the saved one.
+
+    Raises:
+        AdapterError: the repo holds no safetensors adapter.
+        HubError: the repo is missing or out of reach.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if len(folder.parts) != 2 or folder.is_absolute():
+        raise AdapterError(f"{name} is neither a folder here nor a Hub id of the form user/adapter")
+    connection = hub.Hub(token)
+    repo = connection.resolve(str(name), "model", revision)
+    wanted = [file for file in FILES if file in repo.files]
+    if not {CONFIG_FILE, WEIGHTS_FILE} <= set(wanted):
+        raise AdapterError(f"{name} lacks {CONFIG_FILE} or {WEIGHTS_FILE}: not a PEFT adapter")
+    paths = [connection.download(repo, file) for file in wanted]
+    return paths[0].parent
 
 
 # --- building -----------------------------------------------------------------------------------
@@ -199,15 +235,49 @@ def neighbourhood(profiles: ProfileTable, vocab_size: int) -> dict[str, float]:
     """
     if len(profiles) < 2:
         return {}
-    chosen = np.unique(np.linspace(0, len(profiles) - 1, _SAMPLED).round().astype(int))
-    result = {}
-    for metric in distance.DISTANCES:
-        nearest = []
-        for i in chosen:
-            d = distance.distances(profiles[int(i)], profiles, vocab_size, metric)
-            nearest.append(np.delete(d, i).min())
-        result[metric] = float(np.median(nearest))
-    return result
+    Q = profiles.distributions(vocab_size)
+    chosen = np.unique(np.linspace(0, len(Q) - 1, _SAMPLED).round().astype(int))
+    return {
+        metric: float(np.median([np.delete(row.function(Q[i], Q), i).min() for i in chosen]))
+        for metric, row in distance.DISTANCES.items()
+    }
+
+
+def fit_bank(
+    opened: Bank,
+    *,
+    hidden: int = 256,
+    steps: int = 40,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda what: None,
+) -> dict[str, fit.FitReport]:
+    """Train the neural rule for every metric and store it in the bank.
+
+    Args:
+        opened: a bank folder; all its adapters are read once, one module at a time.
+        hidden: width of the network; the paper's experiment has 4,000.
+        steps: of the optimizer.
+        seed: of the split and the network's start.
+        progress: called with what is done next.
+
+    Returns:
+        Per metric, how the fit went.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        BankError: fewer than 3 adapters.
+    """
+    progress("Gram matrix")
+    G = fit.gram(opened.blocks())
+    Q = opened.profiles.distributions(opened.index.vocab_size)
+    arrays, reports = {}, {}
+    for metric, row in distance.DISTANCES.items():
+        progress(row.title)
+        D = np.stack([row.function(q, Q) for q in Q])
+        model, reports[metric] = fit.fit_neural(D, G, hidden=hidden, steps=steps, seed=seed)
+        arrays |= {f"{metric}.{name}": array for name, array in model.to_arrays().items()}
+    opened.store_neural(arrays)
+    return reports
 
 
 # --- the Hub ------------------------------------------------------------------------------------

@@ -166,8 +166,8 @@ class ProfileTable:
     Row i of a part is ``ids[indptr[i]:indptr[i+1]]`` with the same slice of ``counts``.
 
     Attributes:
-        arrays: ``{part}.ids`` (nnz,) int32, ``{part}.counts`` (nnz,) int64, ``{part}.indptr``
-            (N+1,) int64 for the parts input and output, and ``rows`` (N,) int64.
+        arrays: ``{part}.ids`` (nnz,) int32, ``{part}.counts`` (nnz,) uint32 or int64,
+            ``{part}.indptr`` (N+1,) int64 for the parts input and output, and ``rows`` (N,) int64.
     """
 
     arrays: dict[str, NDArray[np.integer]]
@@ -183,9 +183,9 @@ class ProfileTable:
             sizes = [0, *(histogram.ids.size for histogram in parts)]
             arrays[f"{part}.indptr"] = np.cumsum(sizes, dtype=np.int64)
             arrays[f"{part}.ids"] = np.concatenate([np.empty(0, np.int32), *(h.ids for h in parts)])
-            arrays[f"{part}.counts"] = np.concatenate(
-                [np.empty(0, np.int64), *(h.counts for h in parts)]
-            )
+            counts = np.concatenate([np.empty(0, np.int64), *(h.counts for h in parts)])
+            small = int(counts.max(initial=0)) < 1 << 32
+            arrays[f"{part}.counts"] = counts.astype(np.uint32) if small else counts
         return cls(arrays)
 
     def __len__(self) -> int:

@@ -5,10 +5,13 @@ files are not replaced without consent.
 """
 
 import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_lorameta.errors import ConflictError, UsageError
+from hf_lorameta.errors import ConflictError, LoraMetaError, UsageError
 from hf_lorameta.generation import FILES, read_provenance
 from hf_lorameta.hub import Hub, Resolved
 
@@ -51,7 +54,6 @@ def look(
     private: bool | None = None,
     dataset_private: bool = False,
     create_pr: bool = False,
-    overwrite: bool = False,
     token: str | None = None,
 ) -> Target:
     """Look at the target before any work is done.
@@ -61,13 +63,12 @@ def look(
         private: what was asked for; None decides by the dataset.
         dataset_private: strangers cannot see the dataset.
         create_pr: propose instead of commit.
-        overwrite: consent to replace files.
         token: None uses the saved one.
 
     Raises:
         AuthError: no valid token.
-        ConflictError: the existing repo has another visibility than was asked for, is public while
-            the dataset is private, or holds files that would be replaced.
+        ConflictError: the existing repo has another visibility than was asked for, or is public
+            while the dataset is private.
         UsageError: a pull request to a repo that does not exist.
     """
     hub = Hub(token)
@@ -79,12 +80,20 @@ def look(
         return Target(repo_id, None, dataset_private if private is None else private, False, ())
     _check_visibility(existing, private, dataset_private)
     replaces = tuple(sorted(set(FILES) & set(existing.files)))
-    if replaces and not overwrite and not create_pr:
+    return Target(repo_id, existing, existing.private, create_pr, replaces)
+
+
+def refuse_replacing(target: Target) -> None:
+    """Insist on consent before files of an existing repo are replaced.
+
+    Raises:
+        ConflictError: a commit would replace files; a pull request only proposes to.
+    """
+    if target.replaces and not target.create_pr:
         raise ConflictError(
-            f"{repo_id} already holds {', '.join(replaces)}",
+            f"{target.repo_id} already holds {', '.join(target.replaces)}",
             hint="add --yes to replace them, --create-pr to propose, or --repo-id for another repo",
         )
-    return Target(repo_id, existing, existing.private, create_pr, replaces)
 
 
 def _check_visibility(existing: Resolved, private: bool | None, dataset_private: bool) -> None:
@@ -121,3 +130,20 @@ def publish(folder: Path, target: Target, *, token: str | None = None) -> str:
         parent=target.existing,
         create_pr=target.create_pr,
     )
+
+
+@contextmanager
+def kept_on_failure(folder: Path, target: Target) -> Iterator[None]:
+    """Add to an error of publishing where the finished folder lies and how to go on.
+
+    Raises:
+        LoraMetaError: the same error, its hint extended.
+    """
+    try:
+        yield
+    except LoraMetaError as error:
+        visibility = " --private" if target.private else " --public"
+        flags = " --create-pr" if target.create_pr else visibility if not target.existing else ""
+        command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}"
+        error.hint = f"{error.hint}; the adapter is kept, go on with: {command}{flags}".lstrip("; ")
+        raise

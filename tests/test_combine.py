@@ -56,14 +56,14 @@ def test_factors_averages_apart() -> None:
 
 
 def test_factors_has_cross_terms() -> None:
-    I, O = np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32)
+    one, zero = np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32)
     # one adapter has only A, the other only B: neither does anything, the average does
-    A, B = factors([I, O], [O, I], [0.5, 0.5], [1.0, 1.0], 2)
+    A, B = factors([one, zero], [zero, one], [0.5, 0.5], [1.0, 1.0], 2)
     assert (B @ A).tolist() == [[0.25, 0.0], [0.0, 0.25]]
-    assert not dense([I, O], [O, I], [0.5, 0.5], [1.0, 1.0]).any()
+    assert not dense([one, zero], [zero, one], [0.5, 0.5], [1.0, 1.0]).any()
 
 
-def test_factors_with_one_shared_A_is_the_exact_update() -> None:
+def test_factors_with_one_shared_a_is_the_exact_update() -> None:
     As, Bs, weights, scalings = bank()
     shared = [As[0]] * 3
     np.testing.assert_allclose(

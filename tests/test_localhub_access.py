@@ -65,9 +65,7 @@ def test_revoking_an_unknown_token_is_an_error(hub: LocalHub) -> None:
         hub.revoke("hf_never")
 
 
-def test_private_repo_does_not_exist_for_strangers(
-    hub: LocalHub, alice: HfApi, bob: HfApi
-) -> None:
+def test_private_repo_does_not_exist_for_strangers(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
     hub.create_repo("alice/secret", repo_type="dataset", private=True)
     assert alice.dataset_info("alice/secret").private is True
     for stranger, status in ((bob, 404), (api(hub, False), 401)):
@@ -100,9 +98,9 @@ def test_gated_repo_shows_its_info_but_not_its_files(
     assert bob.model_info("alice/gate").gated == "auto"
     for stranger, status in ((bob, 403), (api(hub, False), 401)):
         with pytest.raises(GatedRepoError) as caught:
-            stranger.get_hf_file_metadata(hf_url(hub, "alice/gate/resolve/main/a.txt"))
+            stranger.get_hf_file_metadata(url=hf_url(hub, "alice/gate/resolve/main/a.txt"))
         assert caught.value.response.status_code == status
-    assert alice.get_hf_file_metadata(hf_url(hub, "alice/gate/resolve/main/a.txt")).size == 1
+    assert alice.get_hf_file_metadata(url=hf_url(hub, "alice/gate/resolve/main/a.txt")).size == 1
 
 
 def hf_url(hub: LocalHub, path: str) -> str:

@@ -187,9 +187,7 @@ def test_info_at_branch_tag_sha_and_pull_request(hub: LocalHub, api: HfApi) -> N
 
 
 @pytest.mark.parametrize("revision", ["nope", "refs/convert/parquet", "0" * 40])
-def test_missing_revision_is_revision_not_found(
-    hub: LocalHub, api: HfApi, revision: str
-) -> None:
+def test_missing_revision_is_revision_not_found(hub: LocalHub, api: HfApi, revision: str) -> None:
     hub.create_repo("alice/m")
     with pytest.raises(RevisionNotFoundError):
         api.model_info("alice/m", revision=revision)

@@ -1,6 +1,5 @@
 """The hub as an ASGI application: finds the route, runs it, turns refusals into answers."""
 
-import inspect
 import logging
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from hf_lorameta.localhub import (
     routes_talk,
     routes_write,
 )
+from hf_lorameta.localhub.intake import Intake
 from hf_lorameta.localhub.routing import (
     LARGEST_BODY,
     Call,
@@ -55,10 +55,12 @@ class HubApp:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers one request."""
-        request = Request(scope, receive)
+        intake = Intake(receive)
+        request = Request(scope, intake.receive)
         try:
             response = await self._answer(request)
         except refusals.Refusal as refusal:
+            await intake.drain()
             response = refusal.response()
         except ClientDisconnect:
             return
@@ -85,9 +87,12 @@ class HubApp:
         if route.streams:
             return await cast(StreamHandler, route.handler)(call)
         call.body = await _body(request)
-        answer = await run_in_threadpool(cast(Handler, route.handler), call)
-        assert not inspect.isawaitable(answer)
-        return answer
+        return await run_in_threadpool(_locked, cast(Handler, route.handler), call)
+
+
+def _locked(handler: Handler, call: Call) -> Response:
+    with call.hub.lock:
+        return handler(call)
 
 
 async def _body(request: Request) -> bytes:

@@ -136,6 +136,8 @@ class DiskBlobs:
         self._incoming = root / "incoming"
         for folder in (self._blobs, self._incoming):
             folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self._incoming.iterdir():  # of a hub that was killed
+            leftover.unlink()
 
     def _path(self, sha256: str) -> Path:
         return self._blobs / sha256[:2] / sha256

@@ -3,15 +3,15 @@
 import asyncio
 import re
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode
 
+from hf_lorameta.localhub.intake import Intake, Message
 from hf_lorameta.localhub.refusals import LocalHubError, Refusal
 
 FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay"]
-Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -114,6 +114,7 @@ class Tap:
                 await asyncio.sleep(fault.seconds)
         outlet = _Outlet(record, send, fault, scope["method"] == "HEAD")
         if fault is not None and fault.kind == "status":
+            await Intake(receive).drain()
             await _refusal(fault).response()(scope, receive, outlet.send)
             return
         try:

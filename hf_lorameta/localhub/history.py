@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -17,9 +19,27 @@ _SHORT_SHA = re.compile(r"[0-9a-f]{7,39}")
 Gated = Literal["auto", "manual", False]
 
 
+class _Clock:
+    """Tells the time in whole milliseconds, never the same one twice: dates give an order."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def milliseconds(self) -> int:
+        with self._lock:
+            self._last = max(self._last + 1, time.time_ns() // 1_000_000)
+            return self._last
+
+
+_CLOCK = _Clock()
+
+
 def now() -> str:
-    """Returns the time as the Hub writes it, ``2026-11-24T16:37:00.123Z``."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Returns the time as the Hub writes it, ``2026-11-24T16:37:00.123Z``; later each time."""
+    milliseconds = _CLOCK.milliseconds()
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from math import ceil
 from typing import Any
 
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.localhub import blobs, refusals
@@ -94,7 +93,7 @@ async def _received(call: Call) -> blobs.BlobWriter:
     try:
         async for chunk in call.request.stream():
             writer.write(chunk)
-    except (ClientDisconnect, OSError):
+    except BaseException:
         writer.discard()
         raise
     return writer

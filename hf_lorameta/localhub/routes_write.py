@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.localhub import blobs, cards, ndjson, refusals, state, uploads
@@ -140,7 +141,7 @@ async def commit(call: Call) -> Response:
         items = body.finish()
     finally:
         body.abandon()
-    return _commit(call, repo, items, by_pr)
+    return await run_in_threadpool(_commit, call, repo, items, by_pr)
 
 
 def _commit(

@@ -14,7 +14,6 @@ from hf_lorameta.localhub.history import (
     Changes,
     Commit,
     Discussion,
-    Entry,
     Repo,
     now,
 )

@@ -136,8 +136,6 @@ def tree_item(path: str, entry: Entry | None, last: Commit | None) -> dict[str, 
         item.update(_lfs(entry, "oid"))
     if last is not None:
         item["lastCommit"] = {"id": last.sha, "title": last.title, "date": last.date}
-        if entry is not None:
-            item["securityFileStatus"] = {"status": "unscanned"}
     return item
 
 

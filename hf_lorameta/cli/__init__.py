@@ -1,0 +1,5 @@
+"""The command line: thin commands over the package; results on stdout, progress on stderr."""
+
+from hf_lorameta.cli.app import main
+
+__all__ = ["main"]

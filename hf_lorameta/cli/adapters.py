@@ -1,0 +1,299 @@
+"""The commands about one adapter: plan, generate, push, evaluate, inspect; and the demo."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hf_lorameta.cli.options import (
+    ColumnsOption,
+    ConfigOption,
+    JsonFlag,
+    QuietFlag,
+    Request,
+    RevisionOption,
+    example,
+    open_named,
+    progress_bar,
+    show,
+    table,
+    tell,
+    with_request,
+)
+
+if TYPE_CHECKING:
+    from hf_lorameta.dataset import Dataset
+    from hf_lorameta.generation import Generation, Plan
+    from hf_lorameta.publish import Target
+
+AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an adapter.")]
+
+
+@with_request
+@example(
+    "hf-lorameta plan --dataset user/name",
+    "hf-lorameta plan --dataset rows.jsonl --metric kl --json",
+)
+def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
+    """Which bank adapters would be used, how far they are and how much each counts."""
+    made = _plan(request, quiet)
+    show(json, made.to_dict(), lambda: _describe(made))
+
+
+def _plan(request: Request, quiet: bool, dataset: "Dataset | None" = None) -> "Plan":
+    from hf_lorameta.dataset import describe
+    from hf_lorameta.generation import plan as make_plan
+
+    recipe = request.make_recipe()
+    bank = request.open_bank()
+    dataset = dataset or request.open_dataset()
+    tell(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}")
+    tell(quiet, f"Bank: {bank.id}, {len(bank)} adapters for {bank.index.base_model}")
+    made = make_plan(dataset, bank, recipe)
+    for warning in made.warnings:
+        tell(quiet, f"Warning: {warning}")
+    return made
+
+
+def _describe(made: "Plan") -> str:
+    shown = made.neighbours()
+    rows = [
+        [n.dataset, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
+        for n in shown[:20]
+    ]
+    rest = sum(n.coefficient for n in shown[20:])
+    lines = [table(["bank dataset", "distance", "coefficient", "licence"], rows)]
+    if len(shown) > 20:
+        lines.append(f"… and {len(shown) - 20} more, together {100 * rest:.1f}%")
+    lines += [
+        "",
+        f"{made.profile.rows} rows; {len(shown)} adapters, "
+        f"effectively {made.effective_number:.1f}; nearest at {made.distances.min():.4g}, "
+        f"usual inside the bank {made.nearest_in_bank:.4g}",
+    ]
+    return "\n".join(lines)
+
+
+def _carry_out(made: "Plan", quiet: bool) -> "Generation":
+    from hf_lorameta.generation import carry_out
+
+    with progress_bar(len(made.bank.layout), "combining", quiet) as bar:
+        return carry_out(made, lambda done, total: bar.update())
+
+
+@with_request
+@example(
+    "hf-lorameta generate --dataset user/name -o my-adapter",
+    "hf-lorameta generate --dataset rows.csv --columns input=q,output=a -o my-adapter",
+)
+def generate(
+    request: Request,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the adapter.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace an adapter that is there.")] = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Make an adapter folder in PEFT's format; prints the folder."""
+    made = _carry_out(_plan(request, quiet), quiet)
+    folder = made.save_pretrained(output, overwrite=overwrite)
+    tell(quiet, f"Combined {len(made.plan.used)} adapters in {made.seconds:.1f} s")
+    data = {"folder": str(folder), "seconds": made.seconds, "rank": made.rank}
+    show(json, data | {"plan": made.plan.to_dict()}, lambda: str(folder))
+
+
+@with_request
+@example(
+    "hf-lorameta push --dataset user/name",
+    "hf-lorameta push --dataset rows.jsonl --repo-id user/adapter --public",
+    "hf-lorameta push --from FOLDER --repo-id user/adapter",
+)
+def push(
+    request: Request,
+    repo_id: Annotated[str | None, typer.Option(help="Target; named after the dataset.")] = None,
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Private for private datasets and local files."),
+    ] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all but publish.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace files without asking.")] = False,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Publish this finished folder (resume).")
+    ] = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Make an adapter and publish it in one commit; prints its URL alone."""
+    from hf_lorameta.errors import UsageError
+    from hf_lorameta.generation import read_provenance
+    from hf_lorameta.publish import kept_on_failure, look, publish
+
+    if (source is None) == (request.dataset is None):
+        raise UsageError("expected either --dataset or --from", hint="add --dataset user/name")
+    if source is None:
+        dataset = request.open_dataset()
+        hidden = dataset.private
+    else:
+        hidden = read_provenance(source)["provenance"]["dataset"]["private"]
+    name = repo_id or _default_name(request)
+    target = look(name, private=private, dataset_private=hidden, create_pr=create_pr)
+    _ask_consent(target, yes)
+    folder, seconds = source, None
+    if folder is None:
+        made = _carry_out(_plan(request, quiet, dataset), quiet)
+        folder = made.save_pretrained(_outbox(name), repo_id=name, overwrite=True)
+        seconds = made.seconds
+        tell(quiet, f"Combined {len(made.plan.used)} adapters in {seconds:.1f} s")
+    result: dict[str, Any] = {"repo_id": name, "private": target.private, "seconds": seconds}
+    if dry_run:
+        word = "private" if target.private else "public"
+        tell(quiet, f"Dry run: would publish to {name} ({word}) what lies in {folder}")
+        show(json, result | {"url": None, "folder": str(folder)}, lambda: str(folder))
+        return
+    with kept_on_failure(folder, target):
+        url = publish(folder, target)
+    show(json, result | {"url": url}, lambda: url)
+
+
+def _default_name(request: Request) -> str:
+    from hf_lorameta.errors import UsageError
+    from hf_lorameta.hub import Hub
+    from hf_lorameta.publish import default_repo_id
+
+    if request.dataset is None:
+        raise UsageError("--from needs --repo-id", hint="add --repo-id user/name")
+    base_model = request.open_bank().index.base_model
+    return default_repo_id(Hub().user(), request.dataset, base_model)
+
+
+def _ask_consent(target: "Target", yes: bool) -> None:
+    from hf_lorameta.publish import refuse_replacing
+
+    if yes or not target.replaces or target.create_pr:
+        return
+    if not sys.stdin.isatty():
+        refuse_replacing(target)
+    names = ", ".join(target.replaces)
+    typer.confirm(f"{target.repo_id} already holds {names}. Replace?", abort=True, err=True)
+
+
+def _outbox(repo_id: str) -> Path:
+    from hf_lorameta.base_model import cache_dir
+
+    return cache_dir() / "outbox" / repo_id.replace("/", "--")
+
+
+@example(
+    "hf-lorameta evaluate user/adapter --dataset user/name",
+    "hf-lorameta evaluate my-adapter --dataset rows.jsonl --shots 0 --max-rows 50",
+)
+def evaluate(
+    adapter: AdapterArgument,
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Hub id or file.")],
+    split: Annotated[str | None, typer.Option(help="Rows to score; test if left out.")] = None,
+    config: ConfigOption = None,
+    revision: RevisionOption = None,
+    columns: ColumnsOption = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Another adapter to compare, e.g. a trained one.")
+    ] = None,
+    base: Annotated[Path | None, typer.Option(help="Folder of the base model.")] = None,
+    shots: Annotated[int, typer.Option(min=0, help="Examples in the few-shot prompt.")] = 3,
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows to score at most.")] = 100,
+    answers: Annotated[
+        bool, typer.Option("--generate/--no-generate", help="Answer too, or the loss only.")
+    ] = True,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Score base, generated, few-shot and reference on held-out rows (extra: eval)."""
+    from hf_lorameta.adapter import check_folder
+    from hf_lorameta.base_model import locate
+    from hf_lorameta.evaluate import Evaluator, compare
+    from hf_lorameta.library import adapter_folder
+
+    methods: dict[str, Path | None] = {"base": None, "generated": adapter_folder(adapter)}
+    if reference:
+        methods["reference"] = adapter_folder(reference)
+    base_model = check_folder(adapter_folder(adapter))[0].base_model
+    local = Path(dataset).exists()
+    scored = open_named(dataset, config, split or (None if local else "test"), revision, columns)
+    rows = scored.head(max_rows + (shots if local else 0))
+    examples, rows = _shots(scored, rows, shots, local, config, revision, columns)
+    tell(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {base_model}")
+    evaluator = Evaluator(base or locate(base_model), base_model=base_model)
+    report = compare(evaluator, rows, methods, shots=examples, generate=answers)
+    show(json, report.to_dict(), report.table)
+
+
+def _shots(
+    scored: "Dataset",
+    rows: list[tuple[str, str]],
+    count: int,
+    local: bool,
+    config: str | None,
+    revision: str | None,
+    columns: str | None,
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Examples for the few-shot prompt, never rows that are scored."""
+    from hf_lorameta.errors import DatasetError
+
+    if count == 0:
+        return [], rows
+    if local or scored.id is None:
+        return rows[:count], rows[count:]
+    try:
+        train = open_named(scored.id, config, "train", revision, columns)
+    except DatasetError:
+        return rows[:count], rows[count:]
+    if train.split == scored.split:
+        return rows[:count], rows[count:]
+    return train.head(count), rows
+
+
+@example("hf-lorameta inspect user/adapter", "hf-lorameta inspect my-adapter --json")
+def inspect(
+    adapter: AdapterArgument,
+    revision: Annotated[str | None, typer.Option(help="Revision of a repo.")] = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Recipe, coefficients and provenance of a generated adapter."""
+    from hf_lorameta.generation import read_provenance
+    from hf_lorameta.library import adapter_folder
+
+    facts = read_provenance(adapter_folder(adapter, revision=revision))
+    show(json, facts, lambda: _inspection(facts))
+
+
+def _inspection(facts: dict[str, Any]) -> str:
+    made = facts["provenance"]
+    head = [
+        ["base model", facts["base_model_name_or_path"]],
+        ["rank", facts["rank"]],
+        ["modules", facts["modules"]],
+        ["dtype", ", ".join(facts["dtypes"])],
+        ["made by", made["library"]],
+        ["bank", f"{made['bank']['id']} {made['bank']['revision'] or ''}"],
+        ["dataset", f"{made['dataset']['id'] or 'private or local'} {made['dataset']['revision']}"],
+        *([f"recipe {key}", value] for key, value in made["recipe"].items()),
+    ]
+    rows = [
+        [c["dataset"], c["adapter"], f"{c['distance']:.4g}", f"{c['coefficient']:.4f}"]
+        for c in facts["coefficients"]
+    ]
+    listed = table(["dataset", "adapter", "distance", "coefficient"], rows)
+    return "\n".join([table(["field", "value"], head), "", listed])
+
+
+@example("hf-lorameta demo")
+def demo(json: JsonFlag = False, quiet: QuietFlag = False) -> None:
+    """The whole way, on this machine: a Hub on loopback, the embedded bank, push, evaluate."""
+    from hf_lorameta.demo.play import play
+
+    report = play(lambda message: tell(quiet, message))
+    show(json, report, lambda: str(report["summary"]))
+
+
+COMMANDS: tuple[Any, ...] = (plan, generate, push, evaluate, inspect, demo)

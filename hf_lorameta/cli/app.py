@@ -1,0 +1,62 @@
+"""The commands put together, and errors turned into two lines and an exit code."""
+
+import logging
+import sys
+import traceback
+
+import typer
+
+from hf_lorameta.cli import adapters, banks
+from hf_lorameta.errors import LoraMetaError
+
+app = typer.Typer(
+    name="hf-lorameta",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 unforeseen, 2 usage, 3 dataset, 4 bank, 5 adapter, 6 Hub, "
+    "7 something has to be installed. --debug anywhere shows the traceback of an error.",
+)
+app.add_typer(banks.app, name="bank")
+for command in adapters.COMMANDS:
+    app.command(epilog=command.__example__)(command)
+
+
+@app.callback()
+def _describe() -> None:
+    """A LoRA adapter for your dataset in seconds, on a CPU, without training."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Args:
+        arguments: None takes the process's own.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s"
+    )
+    logging.getLogger("hf_lorameta").setLevel(logging.DEBUG if debug else logging.WARNING)
+    for noisy in ("httpx2", "httpcore2", "urllib3", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers
+    try:
+        app([a for a in arguments if a != "--debug"])
+    except LoraMetaError as error:
+        _fail(error, debug, str(error), error.hint, error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the last resort of a program
+        what = f"unforeseen {type(error).__name__}: this is a bug"
+        _fail(error, debug, what, "run the command again with --debug and report it", 1)
+
+
+def _fail(error: BaseException, debug: bool, what: str, hint: str, code: int) -> None:
+    if debug:
+        traceback.print_exception(error)
+    typer.echo(f"Error: {what}", err=True)
+    if hint:
+        typer.echo(f"Next:  {hint}", err=True)
+    sys.exit(code)

@@ -1,0 +1,184 @@
+"""``hf-lorameta bank …``: build, look into, check, publish and fetch banks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hf_lorameta.cli.options import (
+    FolderArgument,
+    JsonFlag,
+    QuietFlag,
+    megabytes,
+    progress_bar,
+    show,
+    table,
+    tell,
+)
+
+if TYPE_CHECKING:
+    from hf_lorameta.bank import Bank
+
+app = typer.Typer(
+    help="Build, look into, check, publish and fetch banks of adapters.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+BankArgument = Annotated[
+    str | None, typer.Argument(help="Folder or Hub repo; the default bank if left out.")
+]
+
+
+@app.command(epilog="Example: hf-lorameta bank build bank_manifest.yaml -o mistral-bank")
+def build(
+    manifest: Annotated[Path, typer.Argument(help="YAML list of adapters and datasets.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bank.")],
+    workers: Annotated[int, typer.Option(min=1, help="Entries fetched at once.")] = 8,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json, instead of the base model's.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Stop at the first bad entry.")] = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Build a bank from a manifest; run it again to resume or to extend."""
+    from hf_lorameta import manifest as manifests
+    from hf_lorameta.errors import LoraMetaError
+    from hf_lorameta.library import build_bank
+
+    listed = manifests.load(manifest)
+    with progress_bar(len(listed.entries), "bank", quiet) as bar:
+
+        def progress(name: str, error: LoraMetaError | None) -> None:
+            bar.update()
+            if error:
+                tell(quiet, f"skipped {name}: {error}")
+
+        bank = build_bank(
+            listed, output, tokenizer=tokenizer, workers=workers, strict=strict, progress=progress
+        )
+    _show_list(bank, json)
+
+
+@app.command("list", epilog="Example: hf-lorameta bank list my-bank --json")
+def list_(bank: BankArgument = None, json: JsonFlag = False) -> None:
+    """Entries with ranks, sizes, commits and licences; and those skipped, with the reason."""
+    from hf_lorameta.bank import Bank
+
+    _show_list(Bank.from_pretrained(bank), json)
+
+
+def _show_list(bank: "Bank", json: bool) -> None:
+    show(json, bank.index.model_dump(mode="json"), lambda: _listing(bank))
+
+
+def _listing(bank: "Bank") -> str:
+    index = bank.index
+    head = ["adapter", "rank", "size", "commit", "licence", "dataset", "rows"]
+    rows = [
+        [e.adapter, e.rank, megabytes(e.size), e.adapter_revision[:8], e.license or "unknown",
+         e.dataset, e.rows]
+        for e in index.entries
+    ]  # fmt: skip
+    lines = [f"{len(bank)} adapters for {index.base_model}", "", table(head, rows)]
+    if index.skipped:
+        lines += ["", f"{len(index.skipped)} skipped:"]
+        lines += [f"  {skipped.adapter}: {skipped.reason}" for skipped in index.skipped]
+    return "\n".join(lines)
+
+
+@app.command("show", epilog="Example: hf-lorameta bank show my-bank org/adapter")
+def show_(
+    bank: Annotated[str, typer.Argument(help="Folder or Hub repo.")],
+    adapter: Annotated[str, typer.Argument(help="Hub id of one of its adapters.")],
+    json: JsonFlag = False,
+) -> None:
+    """Everything known of one entry."""
+    from hf_lorameta.bank import Bank
+    from hf_lorameta.errors import BankError
+
+    opened = Bank.from_pretrained(bank)
+    index = opened.index.model_dump(mode="json")
+    listed = [*index["entries"], *index["skipped"]]
+    facts = next((entry for entry in listed if entry["adapter"] == adapter), None)
+    if facts is None:
+        raise BankError(f"{bank} holds no {adapter}", hint=f"hf-lorameta bank list {bank}")
+    show(json, facts, lambda: table(["field", "value"], facts.items()))
+
+
+@app.command(epilog="Example: hf-lorameta bank verify my-bank")
+def verify(folder: FolderArgument, json: JsonFlag = False) -> None:
+    """Recompute every checksum; exit code 4 if one is wrong."""
+    from hf_lorameta.errors import IntegrityError
+    from hf_lorameta.library import open_bank
+
+    bank = open_bank(folder)
+    problems = bank.verify()
+    show(
+        json, {"problems": problems}, lambda: "\n".join(problems) or f"{len(bank)} adapters, whole"
+    )
+    if problems:
+        raise IntegrityError(
+            f"{len(problems)} files of {folder} are wrong",
+            hint="delete them and run the build or pull again",
+        )
+
+
+@app.command(epilog="Example: hf-lorameta bank push my-bank user/my-bank")
+def push(
+    folder: FolderArgument,
+    repo: Annotated[str, typer.Argument(help="Dataset repo, user/name.")],
+    private: Annotated[bool, typer.Option("--private/--public", help="Of a new repo.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Publish a bank as a dataset repo, in one commit; prints its URL."""
+    from hf_lorameta.library import push_bank
+
+    url = push_bank(folder, repo, private=private)
+    show(json, {"url": url}, lambda: url)
+
+
+@app.command(epilog="Example: hf-lorameta bank pull user/my-bank -o my-bank")
+def pull(
+    repo: Annotated[str, typer.Argument(help="Dataset repo of a bank.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; the repo's name if left out.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Fetch the adapters now.")] = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Fetch a bank: index and profiles now, adapters when they are needed."""
+    from hf_lorameta.library import pull_bank
+
+    folder = output or Path(repo.split("/")[-1])
+    bank = pull_bank(repo, folder, revision=revision, everything=everything)
+    tell(quiet, f"{len(bank)} adapters at {bank.revision}; use it with --bank {folder}")
+    show(json, {"folder": str(folder), "revision": bank.revision}, lambda: str(folder))
+
+
+@app.command(epilog="Example: hf-lorameta bank fit my-bank")
+def fit(
+    folder: FolderArgument,
+    hidden: Annotated[int, typer.Option(help="Width of the network; the paper has 4000.")] = 256,
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 40,
+    seed: Annotated[int, typer.Option(help="Of the split and the network's start.")] = 0,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Train the neural rule on the bank itself and store it there (extra: eval)."""
+    from dataclasses import asdict
+
+    from hf_lorameta.library import fit_bank, open_bank
+
+    reports = fit_bank(
+        open_bank(folder), hidden=hidden, steps=steps, seed=seed, progress=lambda w: tell(quiet, w)
+    )
+    head = ["metric", "validation before", "after", "normalized", "uniform"]
+    rows = [
+        [name, *(f"{x:.4f}" for x in (r.validation_start, r.validation_end,
+                                      r.normalized_validation, r.uniform_validation))]
+        for name, r in reports.items()
+    ]  # fmt: skip
+    show(json, {name: asdict(r) for name, r in reports.items()}, lambda: table(head, rows))

@@ -1,0 +1,51 @@
+"""The real adapters and tasks of ``../shared``, where they are at hand."""
+
+import json
+from pathlib import Path
+
+from hf_lorameta.localhub import LocalHub
+from hf_lorameta.manifest import BankEntry, Columns, Manifest
+
+BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SHARED = Path(__file__).parents[2] / "shared"
+BANK, SUITE = SHARED / "bank", SHARED / "suite"
+MISSING = f"{SHARED} is not here: it holds the real adapters and tasks"
+
+
+def tasks() -> list[str]:
+    """Names of the tasks that have an adapter."""
+    return sorted(path.name for path in BANK.iterdir())
+
+
+def rows(task: str, split: str) -> list[tuple[str, str]]:
+    """(input, output) rows of one task; split is train or test."""
+    lines = (SUITE / f"{task}.{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [(row["input"], row["output"]) for row in map(json.loads, lines)]
+
+
+def seed(hub: LocalHub, names: list[str]) -> Manifest:
+    """Serve tasks and adapters as repos of the user ``suite``, and list them in a manifest."""
+    hub.add_user("suite")
+    for name in names:
+        hub.create_repo(f"suite/{name}")
+        hub.upload_folder(f"suite/{name}", BANK / name)
+        hub.create_repo(f"suite/{name}", repo_type="dataset")
+        files = {f"{s}.jsonl": SUITE / f"{name}.{s}.jsonl" for s in ("train", "test")}
+        hub.commit(f"suite/{name}", files, repo_type="dataset")
+    return manifest(names)
+
+
+def manifest(names: list[str]) -> Manifest:
+    """The manifest of `seed`."""
+    columns = Columns(input="input", output="output")
+    entries = tuple(
+        BankEntry(adapter=f"suite/{n}", dataset=f"suite/{n}", split="train", columns=columns,
+                  license="apache-2.0")
+        for n in names
+    )  # fmt: skip
+    return Manifest(version=1, base_model=BASE_MODEL, published=False, entries=entries)
+
+
+def as_yaml(of: Manifest) -> str:
+    """The manifest as a file's content (JSON is YAML)."""
+    return json.dumps(of.model_dump(exclude_none=True), indent=1)

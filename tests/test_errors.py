@@ -1,0 +1,53 @@
+"""The error tree: one exit code a branch, as its docstring draws it, and errors that travel."""
+
+import pickle
+import re
+
+import pytest
+
+from hf_lorameta import errors
+from hf_lorameta.errors import LoraMetaError
+
+
+def tree(root: type[LoraMetaError] = LoraMetaError) -> list[type[LoraMetaError]]:
+    """The errors of the module; a test may define others elsewhere."""
+    below = [c for c in root.__subclasses__() if c.__module__ == errors.__name__]
+    return [root, *(found for child in below for found in tree(child))]
+
+
+def drawn() -> dict[str, tuple[int, int | None]]:
+    """Name -> (depth, exit code) as the module's docstring draws them."""
+    lines = re.findall(
+        r"^ {4}([│├└─ ]*)([A-Z]\w+Error)(?: +exit (\d))?", errors.__doc__ or "", re.MULTILINE
+    )
+    return {name: (len(rule) // 4, int(code) if code else None) for rule, name, code in lines}
+
+
+def test_the_docstring_draws_the_whole_tree() -> None:
+    picture = drawn()
+    assert set(picture) == {error.__name__ for error in tree()}
+    for error in tree():
+        depth, code = picture[error.__name__]
+        assert depth == len(error.__mro__) - LoraMetaError.__mro__.__len__()
+        assert code in (None, error.exit_code)
+
+
+def test_each_branch_has_its_own_exit_code() -> None:
+    branches = [LoraMetaError, *LoraMetaError.__subclasses__()]
+    branches = [b for b in branches if b.__module__ == errors.__name__]
+    codes = [b.exit_code for b in branches]
+    assert sorted(codes) == [1, 2, 3, 4, 5, 6, 7]
+    for branch in branches[1:]:
+        assert {error.exit_code for error in tree(branch)} == {branch.exit_code}
+
+
+@pytest.mark.parametrize("kind", tree())
+def test_errors_keep_their_hint_across_processes(kind: type[LoraMetaError]) -> None:
+    copy = pickle.loads(pickle.dumps(kind("what happened", hint="what to type")))
+    assert type(copy) is kind
+    assert (str(copy), copy.hint, copy.exit_code) == (
+        "what happened",
+        "what to type",
+        kind.exit_code,
+    )
+    assert kind("x").hint == ""

@@ -1,0 +1,479 @@
+"""Commits, pull requests, card checks and git-LFS uploads, driven with the real client."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationCopy,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+)
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from huggingface_hub.utils import get_session
+
+from hf_lorameta.localhub import Fault, LocalHub, LocalHubError
+
+REPO = "alice/m"
+HEADER = {"key": "header", "value": {"summary": "x"}}
+
+# huggingface_hub 2.4 passes `data=` to httpx2 when it sends a large file, which httpx2 deprecates
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    with LocalHub() as running:
+        running.create_repo(REPO)
+        yield running
+
+
+@pytest.fixture
+def api(hub: LocalHub) -> HfApi:
+    return HfApi(endpoint=hub.url, token=hub.add_user("alice"))
+
+
+@pytest.fixture
+def bob(hub: LocalHub) -> HfApi:
+    return HfApi(endpoint=hub.url, token=hub.add_user("bob"))
+
+
+@pytest.fixture
+def classic_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """A hub that asks for git-LFS, and this process's client without Xet."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with LocalHub(uploads="lfs", lfs_part_size=1000) as running:
+        running.create_repo(REPO)
+        yield running
+
+
+@pytest.fixture
+def classic(classic_hub: LocalHub) -> HfApi:
+    return HfApi(endpoint=classic_hub.url, token=classic_hub.add_user("alice"))
+
+
+def add(path: str, data: bytes) -> CommitOperationAdd:
+    return CommitOperationAdd(path, data)
+
+
+def test_one_commit_adds_copies_and_deletes(hub: LocalHub, api: HfApi) -> None:
+    hub.commit(REPO, {"old": b"1", "dir/a": b"1", "dir/b": b"1", "w.safetensors": b"w"})
+    made = api.create_commit(
+        REPO,
+        operations=[
+            add("new.txt", b"new"),
+            CommitOperationCopy("w.safetensors", "copy.safetensors"),
+            CommitOperationDelete("old"),
+            CommitOperationDelete("dir/"),
+        ],
+        commit_message="all at once",
+        commit_description="why",
+    )
+    files = set(hub.files(REPO))
+    assert files == {".gitattributes", "new.txt", "w.safetensors", "copy.safetensors"}
+    newest = hub.commits(REPO)[0]
+    assert (newest.sha, newest.title, newest.message) == (made.oid, "all at once", "why")
+    assert newest.author == "alice"
+    assert hub.read(REPO, "copy.safetensors") == b"w"
+
+
+def test_deleting_what_is_not_there_is_entry_not_found(api: HfApi) -> None:
+    with pytest.raises(EntryNotFoundError, match="A file with this name doesn't exist"):
+        api.delete_file("none", REPO)
+
+
+def test_unknown_branch_is_404(api: HfApi) -> None:
+    with pytest.raises(HfHubHTTPError, match="404"):
+        api.create_commit(REPO, operations=[add("a", b"1")], commit_message="x", revision="nowhere")
+
+
+def test_paths_that_climb_out_are_refused(hub: LocalHub, api: HfApi) -> None:
+    body = [
+        {"key": "header", "value": {"summary": "x"}},
+        {"key": "file", "value": {"content": "YQ==", "path": "../a", "encoding": "base64"}},
+    ]
+    assert post_commit(hub, api, body) == (400, "Invalid path in repo: '../a'")
+
+
+def post_commit(hub: LocalHub, api: HfApi, lines: list[object]) -> tuple[int, str]:
+    content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    url = f"{hub.url}/api/models/{REPO}/commit/main"
+    headers = {"Authorization": f"Bearer {api.token}", "Content-Type": "application/x-ndjson"}
+    answer = get_session().post(url, content=content, headers=headers)
+    return answer.status_code, answer.json().get("error", "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([{"key": "deletedFile", "value": {"path": "a"}}], "no header"),
+        ([{"key": "header", "value": {"summary": " "}}], "no summary"),
+        ([["not", "an", "object"]], "JSON"),
+        ([HEADER, {"key": "odd", "value": {"path": "a"}}], "odd"),
+        (
+            [
+                HEADER,
+                {"key": "file", "value": {"content": "!!", "path": "a", "encoding": "base64"}},
+            ],
+            "base64",
+        ),
+        (
+            [
+                HEADER,
+                {"key": "lfsFile", "value": {"path": "a", "algo": "sha256", "oid": "0" * 64}},
+            ],
+            "LFS pointer pointed to a file that does not exist",
+        ),
+    ],
+)  # fmt: skip
+def test_malformed_commits_are_400(
+    hub: LocalHub, api: HfApi, lines: list[object], words: str
+) -> None:
+    before = hub.repo(REPO)
+    status, error = post_commit(hub, api, lines)
+    assert status == 400
+    assert words in error
+    assert hub.repo(REPO) == before
+
+
+def test_wrong_parent_commit_is_412(hub: LocalHub, api: HfApi) -> None:
+    first = hub.commit(REPO, {"a": b"1"})
+    hub.commit(REPO, {"a": b"2"})
+    with pytest.raises(HfHubHTTPError, match="A commit has happened since") as caught:
+        api.create_commit(
+            REPO, operations=[add("a", b"3")], commit_message="x", parent_commit=first
+        )
+    assert caught.value.response.status_code == 412
+    assert hub.read(REPO, "a") == b"2"
+
+
+def test_right_parent_commit_is_taken(hub: LocalHub, api: HfApi) -> None:
+    head = hub.commit(REPO, {"a": b"1"})
+    api.create_commit(REPO, operations=[add("a", b"3")], commit_message="x", parent_commit=head)
+    assert hub.read(REPO, "a") == b"3"
+
+
+def test_unchanged_files_make_no_commit(hub: LocalHub, api: HfApi) -> None:
+    sha = hub.commit(REPO, {"a": b"1", "w.safetensors": b"w"})
+    made = api.create_commit(
+        REPO, operations=[add("a", b"1"), add("w.safetensors", b"w")], commit_message="again"
+    )
+    assert made.oid == sha
+    assert hub.commit(REPO, {"a": b"1"}) == sha
+
+
+def test_upload_folder_is_one_commit(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.txt").write_text("a")
+    (tmp_path / "w.safetensors").write_bytes(bytes(3000))
+    api.upload_folder(repo_id=REPO, folder_path=tmp_path, commit_message="folder")
+    assert [c.title for c in hub.commits(REPO)] == ["folder", "initial commit"]
+    assert hub.read(REPO, "sub/a.txt") == b"a"
+    assert hub.read(REPO, "w.safetensors") == bytes(3000)
+
+
+def test_files_sent_inline_are_still_large_files(hub: LocalHub, api: HfApi) -> None:
+    api.upload_file(path_or_fileobj=b"w" * 50, path_in_repo="w.safetensors", repo_id=REPO)
+    (info,) = api.get_paths_info(REPO, "w.safetensors")
+    assert info.lfs is not None
+    assert info.lfs.sha256 == hashlib.sha256(b"w" * 50).hexdigest()
+
+
+def test_large_inline_file_keeps_its_bytes(hub: LocalHub, api: HfApi) -> None:
+    data = hashlib.shake_256(b"seed").digest(3_000_001)
+    api.upload_file(path_or_fileobj=data, path_in_repo="big.bin", repo_id=REPO)
+    assert hub.read(REPO, "big.bin") == data
+
+
+def test_text_that_looks_like_the_protocol_is_kept(hub: LocalHub, api: HfApi) -> None:
+    tricky = '"file" "content": "x" \\" \n'
+    api.create_commit(
+        REPO,
+        operations=[add("a", tricky.encode())],
+        commit_message=tricky,
+        commit_description=tricky,
+    )
+    assert hub.read(REPO, "a") == tricky.encode()
+    assert hub.commits(REPO)[0].message == tricky
+
+
+def test_gitignore_leaves_files_out(hub: LocalHub, api: HfApi) -> None:
+    hub.commit(REPO, {".gitignore": b"*.tmp\n"})
+    api.create_commit(REPO, operations=[add("a.tmp", b"1"), add("b.txt", b"1")], commit_message="x")
+    assert "a.tmp" not in hub.files(REPO)
+    assert "b.txt" in hub.files(REPO)
+
+
+def test_upload_folder_from_python_seeds_a_repo(hub: LocalHub, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "x.txt").write_text("x")
+    sha = hub.upload_folder(REPO, tmp_path)
+    seen = hub.repo(REPO)
+    assert seen is not None
+    assert seen.sha == sha
+    assert hub.files(REPO)["d/x.txt"] == 1
+    hub.commit(REPO, {"d/x.txt": None})
+    assert "d/x.txt" not in hub.files(REPO)
+
+
+# ---- the card
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ("---\nlicense: mine\n---\n", '"license" must be one of'),
+        ("---\nbase_model: ./local/dir\n---\n", "Use a model id from https://hf.co/models"),
+        ("---\ndatasets:\n- /tmp/x\n---\n", r"datasets\[0\].*Use a dataset id"),
+        ("---\ntags: lora\n---\n", '"tags" must be an array'),
+        ("---\na: [1\n---\n", "Invalid YAML"),
+    ],
+)
+def test_invalid_metadata_is_refused_before_and_at_commit(
+    hub: LocalHub, api: HfApi, card: str, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=REPO)
+    with pytest.raises(LocalHubError, match="Invalid metadata in README"):
+        hub.commit(REPO, {"README.md": card.encode()})
+    assert "README.md" not in hub.files(REPO)
+
+
+def test_invalid_metadata_at_commit_is_a_400(hub: LocalHub, api: HfApi) -> None:
+    lines: list[object] = [
+        {"key": "header", "value": {"summary": "x"}},
+        {
+            "key": "file",
+            "value": {
+                "content": "LS0tCmxpY2Vuc2U6IG5vCi0tLQo=",
+                "path": "README.md",
+                "encoding": "base64",
+            },
+        },
+    ]
+    status, error = post_commit(hub, api, lines)
+    assert status == 400
+    assert error.startswith('Invalid metadata in README.md. "license" must be one of')
+
+
+def test_missing_metadata_is_a_warning(hub: LocalHub, api: HfApi) -> None:
+    with pytest.warns(UserWarning, match="empty or missing yaml metadata"):
+        api.upload_file(path_or_fileobj=b"# hi", path_in_repo="README.md", repo_id=REPO)
+    assert hub.read(REPO, "README.md") == b"# hi"
+
+
+def test_valid_metadata_passes_without_warning(api: HfApi) -> None:
+    card = b"---\nlicense: apache-2.0\nbase_model: a/b\ndatasets: [c/d]\nlanguage: en\n---\n"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=REPO)
+
+
+# ---- pull requests
+
+
+def test_create_pr_leaves_main_alone(hub: LocalHub, bob: HfApi) -> None:
+    made = bob.create_commit(
+        REPO, operations=[add("a", b"1")], commit_message="please", create_pr=True
+    )
+    assert made.pr_revision == "refs/pr/1"
+    assert "a" not in hub.files(REPO)
+    assert hub.read(REPO, "a", revision="refs/pr/1") == b"1"
+    assert bob.file_exists(REPO, "a", revision="refs/pr/1")
+
+
+def test_upload_folder_by_a_stranger_becomes_a_pr(
+    hub: LocalHub, bob: HfApi, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    made = bob.upload_folder(repo_id=REPO, folder_path=tmp_path, create_pr=True)
+    assert made.pr_num == 1
+    assert hub.read(REPO, "a.txt", revision="refs/pr/1") == b"a"
+
+
+def test_discussions_are_listed_and_told(api: HfApi, bob: HfApi) -> None:
+    bob.create_commit(REPO, operations=[add("a", b"1")], commit_message="one", create_pr=True)
+    for number in range(12):
+        api.create_discussion(REPO, title=f"talk {number}")
+    assert len(list(api.get_repo_discussions(REPO))) == 13
+    pulls = list(api.get_repo_discussions(REPO, discussion_type="pull_request"))
+    assert [(p.num, p.title, p.author, p.status) for p in pulls] == [(1, "one", "bob", "open")]
+    told = api.get_discussion_details(REPO, 1)
+    assert [event.type for event in told.events] == ["comment", "commit"]
+    assert told.diff is not None
+    assert "+1" in told.diff
+
+
+def test_discussion_changes(api: HfApi) -> None:
+    api.create_discussion(REPO, title="first title")
+    assert api.comment_discussion(REPO, 1, "hello").content == "hello"
+    assert api.rename_discussion(REPO, 1, "second").new_title == "second"
+    api.change_discussion_status(REPO, 1, "closed")
+    told = api.get_discussion_details(REPO, 1)
+    assert (told.title, told.status) == ("second", "closed")
+
+
+def test_merge_brings_a_pr_to_main(hub: LocalHub, api: HfApi, bob: HfApi) -> None:
+    bob.create_commit(REPO, operations=[add("a", b"1")], commit_message="one", create_pr=True)
+    hub.commit(REPO, {"b": b"2"})
+    api.merge_pull_request(REPO, 1)
+    assert {"a", "b"} <= set(hub.files(REPO))
+    told = api.get_discussion_details(REPO, 1)
+    seen = hub.repo(REPO)
+    assert seen is not None
+    assert (told.status, told.merge_commit_oid) == ("merged", seen.sha)
+
+
+def test_strangers_cannot_merge(hub: LocalHub, bob: HfApi) -> None:
+    bob.create_commit(REPO, operations=[add("a", b"1")], commit_message="one", create_pr=True)
+    with pytest.raises(HfHubHTTPError, match="403"):
+        bob.merge_pull_request(REPO, 1)
+    assert "a" not in hub.files(REPO)
+
+
+def test_conflicting_pr_is_not_merged(hub: LocalHub, api: HfApi) -> None:
+    hub.commit(REPO, {"a": b"0"})
+    api.create_commit(REPO, operations=[add("a", b"1")], commit_message="pr", create_pr=True)
+    hub.commit(REPO, {"a": b"2"})
+    assert api.get_discussion_details(REPO, 1).conflicting_files == ["a"]
+    with pytest.raises(HfHubHTTPError, match="conflicts with main: a"):
+        api.merge_pull_request(REPO, 1)
+
+
+# ---- git-LFS
+
+
+def test_lfs_upload_sends_the_object_and_commits_a_pointer(
+    classic_hub: LocalHub, classic: HfApi
+) -> None:
+    classic.upload_file(path_or_fileobj=b"w" * 99, path_in_repo="w.safetensors", repo_id=REPO)
+    oid = hashlib.sha256(b"w" * 99).hexdigest()
+    assert classic_hub.read(REPO, "w.safetensors") == b"w" * 99
+    asked = [(r.method, r.path.partition("?")[0]) for r in classic_hub.requests]
+    assert ("POST", f"/{REPO}.git/info/lfs/objects/batch") in asked
+    assert ("PUT", f"/_lfs/{oid}") in asked
+    assert ("POST", f"/_lfs/{oid}/verify") in asked
+
+
+def test_lfs_object_that_is_there_is_not_sent_again(classic_hub: LocalHub, classic: HfApi) -> None:
+    classic_hub.commit(REPO, {"w.safetensors": b"w"})
+    classic.upload_file(path_or_fileobj=b"w", path_in_repo="v.safetensors", repo_id=REPO)
+    assert classic_hub.read(REPO, "v.safetensors") == b"w"
+    assert not [r for r in classic_hub.requests if r.method == "PUT"]
+
+
+def test_lfs_upload_in_parts(classic_hub: LocalHub, classic: HfApi) -> None:
+    data = hashlib.shake_256(b"parts").digest(2500)
+    classic.upload_file(path_or_fileobj=data, path_in_repo="w.safetensors", repo_id=REPO)
+    assert classic_hub.read(REPO, "w.safetensors") == data
+    assert len([r for r in classic_hub.requests if r.method == "PUT"]) == 3
+
+
+def test_lfs_upload_to_a_dataset_pr(classic_hub: LocalHub, classic: HfApi) -> None:
+    classic_hub.create_repo("alice/d", repo_type="dataset")
+    classic.upload_file(
+        path_or_fileobj=b"PAR1", path_in_repo="x.parquet", repo_id="alice/d",
+        repo_type="dataset", create_pr=True,
+    )  # fmt: skip
+    read = classic_hub.read("alice/d", "x.parquet", repo_type="dataset", revision="refs/pr/1")
+    assert read == b"PAR1"
+
+
+def upload_link(hub: LocalHub, api: HfApi, oid: str, size: int) -> str:
+    batch = get_session().post(
+        f"{hub.url}/{REPO}.git/info/lfs/objects/batch",
+        json={"operation": "upload", "objects": [{"oid": oid, "size": size}]},
+        headers={"Authorization": f"Bearer {api.token}"},
+    )
+    return str(batch.json()["objects"][0]["actions"]["upload"]["href"])
+
+
+@pytest.mark.parametrize("sent", [b"wrong", b"right and more"])
+def test_lfs_object_with_other_bytes_is_refused(
+    classic_hub: LocalHub, classic: HfApi, sent: bytes
+) -> None:
+    oid = hashlib.sha256(b"right").hexdigest()
+    link = upload_link(classic_hub, classic, oid, 5)
+    answer = get_session().put(link, content=sent)
+    assert answer.status_code == 400
+    assert "not the one announced" in answer.json()["error"]
+    assert get_session().put(link, content=b"right").status_code == 200
+
+
+def test_lfs_link_needs_its_signature(classic_hub: LocalHub, classic: HfApi) -> None:
+    oid = hashlib.sha256(b"right").hexdigest()
+    link = upload_link(classic_hub, classic, oid, 5)
+    forged = link[:-1] + ("0" if link[-1] != "0" else "1")
+    assert get_session().put(forged, content=b"right").status_code == 403
+
+
+def test_put_is_retried_after_a_503(classic_hub: LocalHub, classic: HfApi) -> None:
+    classic_hub.add_fault(
+        Fault(kind="status", status=503, retry_after=0, path="/_lfs/", method="PUT", times=1)
+    )
+    classic.upload_file(path_or_fileobj=b"w", path_in_repo="w.safetensors", repo_id=REPO)
+    assert [r.status for r in classic_hub.requests if r.method == "PUT"] == [503, 200]
+
+
+def test_a_large_body_is_refused_with_the_words_not_a_broken_pipe(
+    classic_hub: LocalHub, classic: HfApi
+) -> None:
+    link = upload_link(classic_hub, classic, hashlib.sha256(b"right").hexdigest(), 5)
+    answer = get_session().put(link + "0", content=bytes(20 << 20))
+    assert (answer.status_code, "signature" in answer.json()["error"]) == (403, True)
+
+
+# ---- many at once
+
+
+def test_concurrent_uploads_all_arrive(hub: LocalHub, api: HfApi) -> None:
+    def upload(number: int) -> None:
+        api.upload_file(path_or_fileobj=b"%d" % number, path_in_repo=f"f{number}.bin", repo_id=REPO)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(upload, range(24)))
+    assert {hub.read(REPO, f"f{n}.bin") for n in range(24)} == {b"%d" % n for n in range(24)}
+    assert len(hub.commits(REPO)) == 25
+
+
+def test_listing_while_repos_are_made_never_fails(hub: LocalHub, api: HfApi) -> None:
+    def make(number: int) -> None:
+        hub.create_repo(f"alice/n{number}")
+        api.create_pull_request(REPO, title=f"pull {number}")
+
+    with ThreadPoolExecutor(6) as pool:
+        made = pool.map(make, range(20))
+        for _ in range(15):
+            list(api.list_models())
+            api.list_repo_refs(REPO, include_pull_requests=True)
+        list(made)
+    assert len(list(api.list_models())) == 21
+
+
+def test_of_concurrent_commits_on_one_parent_one_wins(hub: LocalHub, api: HfApi) -> None:
+    seen = hub.repo(REPO)
+    assert seen is not None
+
+    def push(number: int) -> int:
+        lines = [
+            {"key": "header", "value": {"summary": "x", "parentCommit": seen.sha}},
+            {"key": "file", "value": {"content": "YQ==", "path": "a", "encoding": "base64"}},
+        ]
+        return post_commit(hub, api, lines)[0]
+
+    with ThreadPoolExecutor(6) as pool:
+        statuses = list(pool.map(push, range(6)))
+    assert sorted(statuses) == [200, 412, 412, 412, 412, 412]
+
+
+def test_a_body_that_is_not_json_is_400(hub: LocalHub, api: HfApi) -> None:
+    headers = {"Authorization": f"Bearer {api.token}"}
+    answer = get_session().post(f"{hub.url}/api/repos/create", content=b"{", headers=headers)
+    assert answer.status_code == 400
+    assert "not JSON" in answer.json()["error"]

@@ -1,0 +1,363 @@
+"""Files handed out, by range too; faults; and what survives on disk."""
+
+import base64
+import hashlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import httpx2
+import pytest
+from huggingface_hub import HfApi, HfFileSystem
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    RemoteEntryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import get_session
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_lorameta.localhub import Fault, LocalHub, LocalHubError
+from hf_lorameta.localhub.blobs import MemoryBlobs, read
+from hf_lorameta.localhub.ndjson import CommitBody
+from hf_lorameta.localhub.refusals import Refusal
+from hf_lorameta.localhub.routes_files import byte_range
+
+REPO = "alice/m"
+TEXT = b"0123456789"
+WEIGHTS = hashlib.shake_256(b"weights").digest(5000)
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    with LocalHub() as running:
+        running.create_repo(REPO)
+        running.commit(REPO, {"a.txt": TEXT, "dir/ü b.txt": b"u", "w.safetensors": WEIGHTS})
+        yield running
+
+
+@pytest.fixture
+def api(hub: LocalHub) -> HfApi:
+    return HfApi(endpoint=hub.url, token=hub.add_user("alice"))
+
+
+def get(hub: LocalHub, path: str, method: str = "GET", **headers: str) -> httpx2.Response:
+    return get_session().request(
+        method, f"{hub.url}/{path}", headers=headers, follow_redirects=False
+    )
+
+
+def head_sha(hub: LocalHub) -> str:
+    seen = hub.repo(REPO)
+    assert seen is not None
+    return seen.sha
+
+
+def test_regular_file_has_etag_commit_and_length(hub: LocalHub) -> None:
+    git_id = hashlib.sha1(b"blob 10\0" + TEXT).hexdigest()
+    for method, body in (("GET", TEXT), ("HEAD", b"")):
+        answer = get(hub, f"{REPO}/resolve/main/a.txt", method)
+        assert (answer.status_code, answer.content) == (200, body)
+        assert answer.headers["etag"] == f'"{git_id}"'
+        assert answer.headers["x-repo-commit"] == head_sha(hub)
+        assert answer.headers["content-length"] == "10"
+        assert answer.headers["accept-ranges"] == "bytes"
+        assert 'filename="a.txt"' in answer.headers["content-disposition"]
+
+
+def test_large_file_is_a_redirect_that_needs_no_token(hub: LocalHub) -> None:
+    answer = get(hub, f"{REPO}/resolve/main/w.safetensors", "HEAD")
+    assert answer.status_code == 302
+    assert answer.headers["x-linked-size"] == "5000"
+    assert answer.headers["x-linked-etag"] == f'"{hashlib.sha256(WEIGHTS).hexdigest()}"'
+    assert get_session().get(answer.headers["location"]).content == WEIGHTS
+    assert get_session().get(answer.headers["location"] + "0").status_code == 403
+
+
+def test_download_of_both_kinds(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+    folder = Path(api.snapshot_download(REPO, cache_dir=tmp_path))
+    assert (folder / "a.txt").read_bytes() == TEXT
+    assert (folder / "dir" / "ü b.txt").read_bytes() == b"u"
+    assert (folder / "w.safetensors").read_bytes() == WEIGHTS
+    assert folder.name == head_sha(hub)
+
+
+def test_second_download_sends_no_bytes(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+    api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
+    hub.clear_requests()
+    api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
+    assert sum(r.bytes_sent for r in hub.requests) == 0
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset", "space"])
+def test_every_repo_type_has_its_own_path(hub: LocalHub, api: HfApi, kind: str) -> None:
+    hub.create_repo("alice/same", repo_type=kind)
+    hub.commit("alice/same", {"a": kind.encode()}, repo_type=kind)
+    prefix = "" if kind == "model" else f"{kind}s/"
+    assert get(hub, f"{prefix}alice/same/resolve/main/a").content == kind.encode()
+
+
+def test_a_repo_without_namespace_can_be_read(hub: LocalHub) -> None:
+    hub.create_repo("gpt2")
+    hub.commit("gpt2", {"a": b"1"})
+    assert get(hub, "gpt2/resolve/main/a").content == b"1"
+
+
+@pytest.mark.parametrize(
+    "revision", ["main", "refs%2Fpr%2F1", "refs/pr/1", "dev%2Fx", "v1", "refs%2Fheads%2Fmain"]
+)
+def test_revisions_also_percent_encoded(hub: LocalHub, api: HfApi, revision: str) -> None:
+    api.create_pull_request(REPO, title="some")
+    api.create_branch(REPO, branch="dev/x")
+    api.create_tag(REPO, tag="v1")
+    for at in (revision, head_sha(hub)):
+        assert get(hub, f"{REPO}/resolve/{at}/a.txt").content == TEXT
+
+
+def test_missing_file_and_revision_have_their_codes(hub: LocalHub, api: HfApi) -> None:
+    with pytest.raises(RemoteEntryNotFoundError) as caught:
+        api.hf_hub_download(REPO, "none.txt")
+    assert caught.value.response.headers["x-repo-commit"] == head_sha(hub)
+    with pytest.raises(RevisionNotFoundError):
+        api.hf_hub_download(REPO, "a.txt", revision="refs/convert/parquet")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "body", "told"),
+    [
+        ("bytes=0-3", 206, b"0123", "bytes 0-3/10"),
+        ("bytes=8-", 206, b"89", "bytes 8-9/10"),
+        ("bytes=-3", 206, b"789", "bytes 7-9/10"),
+        ("bytes=-30", 206, TEXT, "bytes 0-9/10"),
+        ("bytes=5-99", 206, b"56789", "bytes 5-9/10"),
+        ("bytes=3-2", 200, TEXT, None),
+        ("lines=1-2", 200, TEXT, None),
+        ("bytes=0-1,4-5", 200, TEXT, None),
+    ],
+)
+def test_ranges(hub: LocalHub, asked: str, status: int, body: bytes, told: str | None) -> None:
+    answer = get(hub, f"{REPO}/resolve/main/a.txt", Range=asked)
+    assert (answer.status_code, answer.content) == (status, body)
+    assert answer.headers.get("content-range") == told
+
+
+@pytest.mark.parametrize("asked", ["bytes=10-", "bytes=99-100", "bytes=-0"])
+def test_unsatisfiable_ranges_are_416(hub: LocalHub, asked: str) -> None:
+    answer = get(hub, f"{REPO}/resolve/main/a.txt", Range=asked)
+    assert answer.status_code == 416
+    assert answer.headers["content-range"] == "bytes */10"
+
+
+@given(data=st.binary(min_size=1, max_size=40), first=st.integers(0, 50), last=st.integers(0, 50))
+def test_range_cuts_as_slices_do(data: bytes, first: int, last: int) -> None:
+    header = f"bytes={first}-{last}"
+    if last < first:
+        assert byte_range(header, len(data)) is None
+    elif first >= len(data):
+        with pytest.raises(Refusal, match="not satisfiable"):
+            byte_range(header, len(data))
+    else:
+        found = byte_range(header, len(data))
+        assert found is not None
+        assert data[found[0] : found[1]] == data[first : last + 1]
+
+
+def test_range_passes_through_the_redirect(hub: LocalHub, api: HfApi) -> None:
+    system = HfFileSystem(endpoint=hub.url, token=api.token, skip_instance_cache=True)
+    assert system.cat_file(f"{REPO}/w.safetensors", start=100, end=120) == WEIGHTS[100:120]
+    stored = [r for r in hub.requests if r.path.startswith("/_lfs/")]
+    assert stored[-1].status == 206
+    assert str(stored[-1].range).startswith("bytes=100-")
+
+
+def test_etag_gives_304_and_if_range_is_minded(hub: LocalHub) -> None:
+    path = f"{REPO}/resolve/main/a.txt"
+    etag = get(hub, path).headers["etag"]
+    assert get(hub, path, **{"If-None-Match": etag}).status_code == 304
+    assert get(hub, path, **{"If-Range": etag, "Range": "bytes=0-1"}).status_code == 206
+    assert get(hub, path, **{"If-Range": '"old"', "Range": "bytes=0-1"}).status_code == 200
+
+
+def test_raw_gives_the_pointer(hub: LocalHub) -> None:
+    assert get(hub, f"{REPO}/raw/main/a.txt").content == TEXT
+    pointer = get(hub, f"{REPO}/raw/main/w.safetensors").text
+    assert pointer.startswith("version https://git-lfs.github.com/spec/v1\noid sha256:")
+
+
+def test_telemetry_and_viewer_are_answered_at_once(hub: LocalHub) -> None:
+    assert get(hub, "api/telemetry/x/y", "HEAD").status_code == 204
+    assert get(hub, "parquet?dataset=a").status_code == 404
+
+
+# ---- faults
+
+
+def test_status_fault_strikes_as_often_as_told(hub: LocalHub) -> None:
+    hub.add_fault(Fault(kind="status", status=429, retry_after=7, path=r"/a\.txt", times=2))
+    path = f"{REPO}/resolve/main/a.txt"
+    answers = [get(hub, path) for _ in range(3)]
+    assert [a.status_code for a in answers] == [429, 429, 200]
+    assert answers[0].headers["retry-after"] == "7"
+    assert [r.fault for r in hub.requests] == ["status", "status", None]
+
+
+def test_fault_minds_method_skip_and_clear(hub: LocalHub) -> None:
+    path = f"{REPO}/resolve/main/a.txt"
+    hub.add_fault(Fault(kind="status", status=500, method="GET", skip=1))
+    assert get(hub, path, "HEAD").status_code == 200
+    assert [get(hub, path).status_code for _ in range(3)] == [200, 500, 500]
+    hub.clear_faults()
+    assert get(hub, path).status_code == 200
+
+
+def test_client_waits_out_a_429(hub: LocalHub, api: HfApi) -> None:
+    hub.add_fault(Fault(kind="status", status=429, retry_after=0, path="/tree/", times=1))
+    assert "a.txt" in [item.path for item in api.list_repo_tree(REPO)]
+    assert [r.status for r in hub.requests if "/tree/" in r.path] == [429, 200]
+
+
+def test_cut_fault_drops_the_connection_in_the_body(hub: LocalHub) -> None:
+    hub.add_fault(Fault(kind="cut", after_bytes=4, path="/resolve/", times=1))
+    with pytest.raises(httpx2.RemoteProtocolError, match="without sending complete message"):
+        get(hub, f"{REPO}/resolve/main/a.txt")
+    assert (hub.requests[-1].status, hub.requests[-1].bytes_sent) == (200, 4)
+
+
+def test_client_tries_again_after_a_cut(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+    hub.add_fault(Fault(kind="cut", after_bytes=1000, path="/_lfs/", method="GET", times=1))
+    got = api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
+    assert Path(got).read_bytes() == WEIGHTS
+    # the client writes in chunks of 10 MB, so here it has nothing to resume from
+    assert [r.bytes_sent for r in hub.requests if r.method == "GET"] == [1000, 5000]
+
+
+def test_truncate_fault_ends_early_without_a_sign(hub: LocalHub) -> None:
+    hub.add_fault(Fault(kind="truncate", after_bytes=4, path="/resolve/"))
+    answer = get(hub, f"{REPO}/resolve/main/a.txt")
+    assert (answer.content, answer.headers["content-length"]) == (b"0123", "4")
+
+
+def test_client_notices_a_truncated_file(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+    hub.add_fault(Fault(kind="truncate", after_bytes=4, path="/_lfs/", method="GET"))
+    with pytest.raises(OSError, match="Consistency check failed"):
+        api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
+
+
+def test_corrupt_fault_flips_one_byte(hub: LocalHub) -> None:
+    hub.add_fault(Fault(kind="corrupt", after_bytes=2, path="/resolve/"))
+    got = get(hub, f"{REPO}/resolve/main/a.txt").content
+    assert got == TEXT[:2] + bytes([TEXT[2] ^ 0xFF]) + TEXT[3:]
+
+
+def test_delay_fault_waits(hub: LocalHub) -> None:
+    hub.add_fault(Fault(kind="delay", seconds=0.3, path="/resolve/"))
+    began = time.monotonic()
+    assert get(hub, f"{REPO}/resolve/main/a.txt").content == TEXT
+    assert time.monotonic() - began >= 0.3
+
+
+def test_unknown_fault_kind_is_refused() -> None:
+    with pytest.raises(LocalHubError, match="kind"):
+        Fault(kind="explode")  # type: ignore[arg-type]
+
+
+def test_log_tells_range_and_bytes(hub: LocalHub) -> None:
+    hub.clear_requests()
+    get(hub, f"{REPO}/resolve/main/a.txt?download=true", Range="bytes=2-4")
+    (record,) = hub.requests
+    assert (record.method, record.path) == ("GET", f"/{REPO}/resolve/main/a.txt?download=true")
+    assert (record.status, record.range, record.bytes_sent) == (206, "bytes=2-4", 3)
+
+
+# ---- running and restarting
+
+
+def test_everything_survives_a_restart(tmp_path: Path) -> None:
+    with LocalHub(tmp_path) as hub:
+        token = hub.add_user("alice", orgs=["acme"])
+        dead = hub.add_user("alice")
+        hub.revoke(dead)
+        api = HfApi(endpoint=hub.url, token=token)
+        api.create_repo("alice/d", repo_type="dataset", private=True)
+        api.upload_file(
+            path_or_fileobj=WEIGHTS, path_in_repo="x.parquet", repo_id="alice/d",
+            repo_type="dataset",
+        )  # fmt: skip
+        api.create_tag("alice/d", tag="v1", repo_type="dataset")
+        api.create_discussion("alice/d", title="talk", repo_type="dataset")
+        before = hub.repo("alice/d", repo_type="dataset")
+    with LocalHub(tmp_path) as hub:
+        api = HfApi(endpoint=hub.url, token=token)
+        assert api.whoami()["orgs"][0]["name"] == "acme"
+        assert hub.repo("alice/d", repo_type="dataset") == before
+        assert hub.read("alice/d", "x.parquet", repo_type="dataset", revision="v1") == WEIGHTS
+        talks = api.get_repo_discussions("alice/d", repo_type="dataset")
+        assert [talk.title for talk in talks] == ["talk"]
+        with pytest.raises(HfHubHTTPError, match="Invalid user token"):
+            HfApi(endpoint=hub.url, token=dead).whoami()
+        api.delete_repo("alice/d", repo_type="dataset")
+    with LocalHub(tmp_path) as hub:
+        assert hub.repo("alice/d", repo_type="dataset") is None
+
+
+def test_disk_holds_no_token_and_no_leftovers(tmp_path: Path) -> None:
+    with LocalHub(tmp_path) as hub:
+        token = hub.add_user("alice")
+        hub.create_repo("alice/m")
+        hub.commit("alice/m", {"a": b"1"})
+    (tmp_path / "incoming" / "half").write_bytes(b"left by a hub that was killed")
+    LocalHub(tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in files if token.encode() in path.read_bytes()]
+    assert not list((tmp_path / "incoming").iterdir())
+
+
+def test_stop_frees_the_port_and_may_be_repeated() -> None:
+    hub = LocalHub().start()
+    port = int(hub.url.rpartition(":")[2])
+    with pytest.raises(LocalHubError, match="already serves"):
+        hub.start()
+    hub.stop()
+    hub.stop()
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    with LocalHub(port=port) as again:
+        assert again.url == hub.url
+
+
+def test_a_taken_port_is_a_clear_error() -> None:
+    with LocalHub() as hub:
+        taken = int(hub.url.rpartition(":")[2])
+        with pytest.raises(LocalHubError, match=f"cannot listen on 127.0.0.1:{taken}"):
+            LocalHub(port=taken).start()
+
+
+def test_url_before_start_is_a_clear_error() -> None:
+    with pytest.raises(LocalHubError, match="no address yet"):
+        _ = LocalHub().url
+
+
+# ---- the commit body, cut anywhere
+
+
+@given(data=st.binary(max_size=60), at=st.lists(st.integers(0, 400), max_size=8))
+def test_commit_body_reads_the_same_however_it_is_cut(data: bytes, at: list[int]) -> None:
+    text = base64.b64encode(data).decode()
+    lines = [
+        {"key": "header", "value": {"summary": 'a "content": "b"', "description": ""}},
+        {"key": "file", "value": {"content": text, "path": "p", "encoding": "base64"}},
+        {"key": "deletedFile", "value": {"path": "q"}},
+    ]
+    body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    store = MemoryBlobs()
+    parser = CommitBody(store.writer)
+    cuts = sorted({0, len(body), *(c for c in at if c < len(body))})
+    for start, stop in pairwise(cuts):
+        parser.feed(body[start:stop])
+    keys = [key for key, _ in parser.finish()]
+    assert keys == ["header", "file", "deletedFile"]
+    assert read(store, parser.items[1][1]["blob"].sha256) == data

@@ -1,0 +1,106 @@
+"""Recipes: what they refuse, that they are frozen, and that they survive JSON."""
+
+import json
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from hf_lorameta.errors import RecipeError
+from hf_lorameta.recipe import MAX_RANK, Combiner, Dtype, Metric, Recipe, Rule
+
+RECIPES = st.builds(
+    Recipe,
+    metric=st.sampled_from(get_args(Metric)),
+    coefficients=st.sampled_from(get_args(Rule)),
+    combine=st.sampled_from(get_args(Combiner)),
+    top_k=st.none() | st.integers(1, 10**6),
+    temperature=st.floats(1e-300, 1e300),
+    rank=st.none() | st.integers(1, MAX_RANK),
+    dtype=st.sampled_from(get_args(Dtype)),
+    seed=st.integers(0, 2**63),
+    max_rows=st.none() | st.integers(1, 10**9),
+)
+
+
+@given(RECIPES)
+def test_json_round_trip(recipe: Recipe) -> None:
+    again = Recipe.model_validate_json(recipe.model_dump_json())
+    assert again == recipe
+    assert hash(again) == hash(recipe)
+    assert Recipe.of(**json.loads(recipe.model_dump_json())) == recipe
+
+
+def test_frozen() -> None:
+    recipe = Recipe()
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.rank = 4  # type: ignore[misc]
+    assert recipe == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"metric": "cosine"}, "metric: Input should be 'wd', 'kl', 'js' or 'mmd', got 'cosine'"),
+        ({"coefficients": ""}, "coefficients: Input should be"),
+        ({"combine": "ties"}, "combine: Input should be 'factors' or 'exact', got 'ties'"),
+        ({"dtype": "int8"}, "dtype: Input should be"),
+        ({"top_k": 0}, "top_k: Input should be greater than or equal to 1, got 0"),
+        ({"temperature": 0}, "temperature: Input should be greater than 0, got 0"),
+        ({"temperature": -1.0}, "temperature: Input should be greater than 0"),
+        ({"temperature": float("nan")}, "temperature: Input should be"),
+        ({"temperature": float("inf")}, "temperature: Input should be a finite number, got inf"),
+        ({"rank": 0}, "rank: Input should be greater than or equal to 1"),
+        ({"rank": MAX_RANK + 1}, f"rank: Input should be less than or equal to {MAX_RANK}"),
+        ({"rank": 1.5}, "rank: Input should be a valid integer"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
+        ({"max_rows": 0}, "max_rows: Input should be greater than or equal to 1"),
+        ({"learning_rate": 1e-3}, "learning_rate: Extra inputs are not permitted, got 0.001"),
+    ],
+)
+def test_refusals_name_the_field(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        Recipe.of(**settings)
+    assert str(raised.value).startswith(message)
+    assert raised.value.hint
+    assert raised.value.exit_code == 2
+    assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize("metric", get_args(Metric))
+@pytest.mark.parametrize("rule", get_args(Rule))
+def test_the_papers_recipes(metric: str, rule: str) -> None:
+    recipe = Recipe.paper(metric=metric, coefficients=rule)
+    assert recipe.model_dump(exclude={"dtype", "seed", "max_rows"}) == {
+        "metric": metric,
+        "coefficients": rule,
+        "combine": "factors",
+        "top_k": None,
+        "temperature": 1.0,
+        "rank": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"combine": "exact"}, "the paper's recipe has combine=factors, got combine=exact"),
+        ({"top_k": 5}, "the paper's recipe has top_k=None, got top_k=5"),
+        ({"temperature": 0.5}, "the paper's recipe has temperature=1.0, got temperature=0.5"),
+        ({"rank": 16}, "the paper's recipe has rank=None, got rank=16"),
+        ({"metric": "cosine"}, "metric: Input should be"),
+        ({"sharpness": 2}, "sharpness: Extra inputs are not permitted"),
+    ],
+)
+def test_a_departure_from_the_paper_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        Recipe.paper(**settings)
+    assert str(raised.value).startswith(message)
+    assert raised.value.hint
+
+
+def test_the_papers_own_values_may_be_said() -> None:
+    said = Recipe.paper(combine="factors", top_k=None, temperature=1, rank=None, seed=3)
+    assert said == Recipe.paper(seed=3)
