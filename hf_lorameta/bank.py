@@ -269,9 +269,10 @@ class Bank:
         """Put a fitted neural rule into the bank."""
         path = self.folder / NEURAL_FILE
         write_atomically(path, safetensors.numpy.save(dict(arrays)))
-        self._rewrite(files=self.index.files | {NEURAL_FILE: sha256(path)})
+        self.amend(files=self.index.files | {NEURAL_FILE: sha256(path)})
 
-    def _rewrite(self, **changes: object) -> None:
+    def amend(self, **changes: object) -> None:
+        """Replace fields of the index, here and in ``bank.json``."""
         self.index = self.index.model_copy(update=changes)
         self._raw_index = self.index.to_bytes()
         write_atomically(self.folder / INDEX_FILE, self._raw_index)

@@ -1,4 +1,4 @@
-"""What an adapter is worth: loss and answers on test rows, beside the base model and a few-shot prompt.
+"""What an adapter is worth: loss and answers on test rows, beside base model and few-shot prompt.
 
 Needs the extra ``eval``; torch, transformers and peft are imported when an `Evaluator` is made.
 
@@ -8,7 +8,6 @@ decoded greedily.
 """
 
 import json
-import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -200,6 +199,17 @@ def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
+def _shared(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the common beginning.
+
+    Example:
+        >>> _shared([1, 2, 3], [1, 2, 4, 5])
+        2
+    """
+    differ = (index for index, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(differ, min(len(a), len(b)))
+
+
 # --- the model ----------------------------------------------------------------------------------
 
 
@@ -249,16 +259,13 @@ class Evaluator:
         self.base_model = base_model
         with quiet_transformers():
             self._model, self._tokenizer = _load(Path(base_path), dtype)
-        end = self._tokenizer.eos_token_id
+        end, start = self._tokenizer.eos_token_id, self._tokenizer.bos_token_id
         if end is None:
             raise UsageError(f"the tokenizer in {base_path} has no end-of-sequence token")
-        start = self._tokenizer.bos_token_id
-        self._start = [start] if start in self._tokenizer("").input_ids else []
-        self._first = self._start or [end if start is None else start]
-        configured = self._model.generation_config.eos_token_id
-        also = configured if isinstance(configured, list) else [configured]
-        self._ends = frozenset({end, *also} - {None})
         self._end: int = end
+        self._start = [start] if start in self._tokenizer("").input_ids else []
+        self._first = [end if start is None else start]
+        self._model.generation_config = self._greedily()
 
     def shots(self, train: Sequence[Row], k: int = 3) -> list[Row]:
         """k rows of the train split for a few-shot prompt, drawn with this evaluator's seed."""
@@ -294,8 +301,10 @@ class Evaluator:
         with torch.inference_mode(), quiet_transformers(), self._attached(adapter):
             loss = self._loss(examples)
             outputs = self._answers(examples, self._one_line(rows)) if generate else []
-        texts = score_texts(outputs, [output for _, output in rows]) if outputs else (None,) * 3
-        return Scores(loss, *texts, len(rows)), outputs
+        if not outputs:
+            return Scores(loss, None, None, None, len(rows)), outputs
+        texts = score_texts(outputs, [output for _, output in rows])
+        return Scores(loss, *texts, rows=len(rows)), outputs
 
     def _one_line(self, rows: Sequence[Row]) -> bool:
         if self.stop_at_newline is None:
@@ -308,8 +317,9 @@ class Evaluator:
         ids, whole = self._tokenizer(
             [prompt, row_text(prompt, row[1])], add_special_tokens=False
         ).input_ids
-        ids = os.path.commonprefix([ids, whole])
-        return _Tokens(self._start + ids or self._first, [*whole[len(ids) :], self._end])
+        shared = _shared(ids, whole)
+        prompt_ids = self._start + ids[:shared]
+        return _Tokens(prompt_ids or self._first, [*whole[shared:], self._end])
 
     def _cut(self, prompt: list[int], room: int) -> list[int]:
         """The end of a prompt, behind its start token."""
@@ -317,6 +327,22 @@ class Evaluator:
             return prompt
         keep = max(room - len(self._start), 1)
         return self._start + prompt[-keep:]
+
+    def _greedily(self) -> Any:
+        """Plain greedy decoding: the model's own sampling and penalties are left behind."""
+        from transformers import GenerationConfig
+
+        return GenerationConfig(
+            do_sample=False,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=self._ends(),
+            pad_token_id=self._end,
+        )
+
+    def _ends(self) -> list[int]:
+        """The tokenizer's end token and those the model's own settings add."""
+        own = self._model.generation_config.eos_token_id
+        return sorted({self._end, *(own if isinstance(own, list) else [own])} - {None})
 
     # --- loss ---
 
@@ -343,9 +369,13 @@ class Evaluator:
         targets = torch.tensor([token for _, output in batch for token in output])
         with self._logits_only_at(before):
             logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
-        parts = zip(logits.split(_LOGIT_ROWS), targets.split(_LOGIT_ROWS), strict=True)
+        chunks = range(0, len(targets), _LOGIT_ROWS)
+        parts = [slice(start, start + _LOGIT_ROWS) for start in chunks]
         cross_entropy = torch.nn.functional.cross_entropy
-        return sum(float(cross_entropy(a.float(), b, reduction="sum")) for a, b in parts)
+        return sum(
+            float(cross_entropy(logits[part].float(), targets[part], reduction="sum"))
+            for part in parts
+        )
 
     @contextmanager
     def _logits_only_at(self, positions: "torch.Tensor") -> Iterator[None]:
@@ -393,52 +423,34 @@ class Evaluator:
         return text.strip()
 
     def _greedy(self, prompts: Sequence[list[int]], one_line: bool) -> list[list[int]]:
-        """The likeliest token again and again; rows that have ended leave the batch."""
-        import torch
+        """The likeliest token again and again; end tokens may follow an answer."""
+        from transformers import StoppingCriteriaList
 
         ids, mask = self._padded(prompts, left=True)
-        places = (mask.cumsum(-1) - 1).clamp(min=0)
-        found: list[list[int]] = [[] for _ in prompts]
-        running = torch.arange(len(prompts))
-        cache = None
-        for _ in range(self.max_new_tokens):
-            step = self._model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=places,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache, tokens = step.past_key_values, step.logits[:, -1].argmax(-1)
-            going = [
-                place
-                for place, (row, token) in enumerate(
-                    zip(running.tolist(), tokens.tolist(), strict=True)
-                )
-                if self._goes_on(found[row], token, one_line)
-            ]
-            if not going:
-                break
-            if len(going) < len(running):
-                cache.batch_select_indices(torch.tensor(going))
-            running, ids = running[going], tokens[going, None]
-            places = places[going, -1:] + 1
-            mask = torch.cat([mask[going], torch.ones_like(ids)], -1)
+        width = ids.shape[1]
+        tokens = self._model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            stopping_criteria=StoppingCriteriaList([self._line_ended(width)] if one_line else []),
+        )
+        found: list[list[int]] = tokens[:, width:].tolist()
         return found
 
-    def _goes_on(self, found: list[int], token: int, one_line: bool) -> bool:
-        """Append a token unless it ends the answer; say whether the answer goes on."""
-        if token in self._ends:
-            return False
-        found.append(token)
-        return not (one_line and "\n" in self._tokenizer.decode(found).lstrip())
+    def _line_ended(self, width: int) -> Any:
+        """A stopping criterion: a line break after some text, behind the prompt's T tokens."""
+        import torch
+
+        def ended(ids: "torch.Tensor", scores: object, **_: object) -> "torch.Tensor":
+            texts = self._tokenizer.batch_decode(ids[:, width:])
+            return torch.tensor(["\n" in text.lstrip() for text in texts])
+
+        return ended
 
     # --- adapters ---
 
     @contextmanager
     def _attached(self, adapter: Path | None) -> Iterator[None]:
-        """The model with an adapter; afterwards, whatever happened, the very modules from before."""
+        """The model with an adapter; afterwards, come what may, the very modules from before."""
         if adapter is None:
             yield
             return
@@ -514,12 +526,12 @@ def _attach(model: Any, folder: Path, names: set[str]) -> None:
             wrapped = PeftModel.from_pretrained(model, folder)
     except Exception as error:
         raise AdapterError(f"{folder} does not fit the base model: {_first_line(error)}") from error
-    expected = set(get_peft_model_state_dict(wrapped))
+    expected = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
     if names != expected:
         first = min(names ^ expected)
         raise AdapterError(
-            f"{folder} does not fit the base model: {len(names - expected)} tensors have no place in it "
-            f"and {len(expected - names)} are missing, e.g. {first}"
+            f"{folder} does not fit the base model: {len(names - expected)} tensors have no place "
+            f"in it and {len(expected - names)} are missing, e.g. {first}"
         )
     model.eval()
 

@@ -337,9 +337,7 @@ class Generation:
 
     def _write(self, folder: Path, repo_id: str | None) -> None:
         made, index = self.plan, self.plan.bank.index
-        config = adapter.write_config(
-            index.base_model, made.bank.layout, self.rank, index.base_revision
-        )
+        config = adapter.write_config(index.base_model, made.bank.layout, self.rank)
         facts = made.facts(self.rank)
         coefficients = [vars(neighbour) for neighbour in facts.neighbours]
         adapter.write_tensors(

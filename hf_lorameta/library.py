@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hf_lorameta import bank as banks
 from hf_lorameta import building, card, distance, fit, hub
@@ -270,7 +271,8 @@ def fit_bank(
     progress("Gram matrix")
     G = fit.gram(opened.blocks())
     Q = opened.profiles.distributions(opened.index.vocab_size)
-    arrays, reports = {}, {}
+    arrays: dict[str, NDArray[np.float32]] = {}
+    reports: dict[str, fit.FitReport] = {}
     for metric, row in distance.DISTANCES.items():
         progress(row.title)
         D = np.stack([row.function(q, Q) for q in Q])

@@ -28,8 +28,9 @@ from hf_lorameta.errors import ManifestError
 SCHEMA_VERSION = 1
 
 _NAMESPACE = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
-REPO_ID = rf"^{_NAMESPACE}/[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?$"
-"""``namespace/name`` as the Hub allows it; ``..`` and ``--`` are refused besides."""
+REPO_ID = rf"^{_NAMESPACE}/[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,94}}[A-Za-z0-9_])?$"
+"""``namespace/name`` as the Hub allows it, the name up to 96 characters; ``..`` and ``--`` are
+refused besides."""
 _REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 
 Path_ = tuple[str | int, ...]
@@ -87,8 +88,8 @@ class BankEntry(_Strict):
         license: of the adapter; None takes the repo's own word.
     """
 
-    adapter: str = Field(pattern=REPO_ID, max_length=96)
-    dataset: str = Field(pattern=REPO_ID, max_length=96)
+    adapter: str = Field(pattern=REPO_ID)
+    dataset: str = Field(pattern=REPO_ID)
     revision: str | None = Field(default=None, pattern=_REVISION)
     dataset_revision: str | None = Field(default=None, pattern=_REVISION)
     config: str | None = None
@@ -128,8 +129,8 @@ class Manifest(_Strict):
     """A whole manifest, defaults already folded into every entry by `load`."""
 
     version: Literal[1]
-    base_model: str = Field(pattern=REPO_ID, max_length=96)
-    tokenizer: str | None = Field(default=None, pattern=REPO_ID, max_length=96)
+    base_model: str = Field(pattern=REPO_ID)
+    tokenizer: str | None = Field(default=None, pattern=REPO_ID)
     published: bool = True
     defaults: Defaults = Defaults()
     entries: tuple[BankEntry, ...] = Field(min_length=1)

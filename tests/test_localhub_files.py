@@ -1,13 +1,14 @@
 """Files handed out, by range too; faults; and what survives on disk."""
 
+import asyncio
 import base64
 import hashlib
 import json
 import socket
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 
 from hf_lorameta.localhub import Fault, LocalHub, LocalHubError
 from hf_lorameta.localhub.blobs import MemoryBlobs, read
+from hf_lorameta.localhub.intake import Intake
 from hf_lorameta.localhub.ndjson import CommitBody
 from hf_lorameta.localhub.refusals import Refusal
 from hf_lorameta.localhub.routes_files import byte_range
@@ -344,8 +346,8 @@ def test_url_before_start_is_a_clear_error() -> None:
 # ---- the commit body, cut anywhere
 
 
-@given(data=st.binary(max_size=60), at=st.lists(st.integers(0, 400), max_size=8))
-def test_commit_body_reads_the_same_however_it_is_cut(data: bytes, at: list[int]) -> None:
+@given(data=st.binary(max_size=60), step=st.integers(1, 300))
+def test_commit_body_reads_the_same_however_it_is_cut(data: bytes, step: int) -> None:
     text = base64.b64encode(data).decode()
     lines = [
         {"key": "header", "value": {"summary": 'a "content": "b"', "description": ""}},
@@ -355,9 +357,27 @@ def test_commit_body_reads_the_same_however_it_is_cut(data: bytes, at: list[int]
     body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     store = MemoryBlobs()
     parser = CommitBody(store.writer)
-    cuts = sorted({0, len(body), *(c for c in at if c < len(body))})
-    for start, stop in pairwise(cuts):
-        parser.feed(body[start:stop])
+    for start in range(0, len(body), step):
+        parser.feed(body[start : start + step])
     keys = [key for key, _ in parser.finish()]
     assert keys == ["header", "file", "deletedFile"]
     assert read(store, parser.items[1][1]["blob"].sha256) == data
+
+
+def test_commit_body_that_ends_in_a_file_is_refused() -> None:
+    parser = CommitBody(MemoryBlobs().writer)
+    parser.feed(b'{"key": "file", "value": {"content": "YWJj')
+    with pytest.raises(Refusal, match="middle of a file"):
+        parser.finish()
+
+
+def test_a_refused_body_is_read_to_its_end() -> None:
+    messages = [{"type": "http.request", "more_body": more} for more in (True, True, False)]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    intake = Intake(receive)
+    asyncio.run(intake.drain())
+    asyncio.run(intake.drain())  # the body has ended: nothing more is waited for
+    assert messages == []

@@ -1,0 +1,111 @@
+"""One direction of flow: what each room may import. Change this table and `design` together."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "hf_lorameta"
+
+# room: (rooms, packages it may import, and what it may import inside functions only)
+ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "errors": (set(), set(), set()),
+    "manifest": ({"errors"}, {"pydantic", "yaml"}, set()),
+    "recipe": ({"errors"}, {"pydantic"}, set()),
+    "profile": ({"errors"}, {"numpy"}, set()),
+    "adapter": ({"errors"}, {"numpy", "ml_dtypes"}, set()),
+    "bank": (
+        {"adapter", "errors", "manifest", "profile"},
+        {"numpy", "pydantic", "safetensors"},
+        {"tokenizers", "library"},
+    ),
+    "building": (
+        {"adapter", "bank", "errors", "manifest", "profile"},
+        {"filelock", "safetensors"},
+        set(),
+    ),
+    "distance": ({"errors", "profile"}, {"numpy", "scipy"}, set()),
+    "coefficients": ({"errors"}, {"numpy"}, set()),
+    "combine": ({"errors"}, {"numpy"}, set()),
+    "fit": ({"coefficients", "errors"}, {"numpy"}, {"torch"}),
+    "card": ({"errors", "recipe"}, {"huggingface_hub"}, set()),
+    "hub": ({"errors"}, {"huggingface_hub", "httpx2"}, {"datasets", ""}),
+    "dataset": ({"errors", "hub", "manifest", "profile"}, set(), {"datasets"}),
+    "generation": (
+        {"adapter", "bank", "card", "coefficients", "combine", "dataset", "distance", "errors",
+         "profile", "recipe"},
+        {"numpy", "threadpoolctl"},
+        {"publish", ""},
+    ),
+    "publish": ({"errors", "generation", "hub"}, set(), set()),
+    "library": (
+        {"adapter", "bank", "building", "card", "dataset", "distance", "errors", "fit",
+         "generation", "hub", "manifest", "profile"},
+        {"numpy"},
+        set(),
+    ),
+    "base_model": (
+        {"errors"},
+        {"filelock", "httpx2", "huggingface_hub"},
+        {"tokenizers", "torch", "transformers"},
+    ),
+    "evaluate": (
+        {"adapter", "base_model", "errors", "profile"},
+        set(),
+        {"peft", "rouge_score", "safetensors", "torch", "transformers"},
+    ),
+}  # fmt: skip
+
+
+def imports(path: Path) -> tuple[set[str], set[str]]:
+    """(at import time, inside functions): own rooms by their names, other packages by theirs."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if typing_only or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            inside |= set(ast.walk(node)) - {node}
+    found: tuple[set[str], set[str]] = (set(), set())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "hf_lorameta":
+            names = {f"hf_lorameta.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            names = {str(node.module)}
+        else:
+            continue
+        found[node in inside].update(map(_room, names))
+    return found
+
+
+def _room(name: str) -> str:
+    parts = name.removeprefix("hf_lorameta.").split(".")
+    return "" if parts[0] == "__version__" else parts[0]
+
+
+def _is_standard(name: str) -> bool:
+    import sys
+
+    return name in sys.stdlib_module_names
+
+
+def test_every_room_is_in_the_table() -> None:
+    rooms = {path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")}
+    assert rooms == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_it_may(room: str) -> None:
+    own, packages, lazy = ROOMS[room]
+    early, late = imports(PACKAGE / f"{room}.py")
+    assert {n for n in early if not _is_standard(n)} <= own | packages
+    assert {n for n in late if not _is_standard(n)} <= own | packages | lazy
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("localhub/*.py")), ids=lambda p: p.stem)
+def test_the_loopback_hub_shares_nothing_with_its_clients(path: Path) -> None:
+    early, late = imports(path)
+    allowed = {"errors", "localhub", "starlette", "uvicorn", "yaml", "h11"}
+    assert {n for n in early | late if not _is_standard(n)} <= allowed
