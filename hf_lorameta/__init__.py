@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from hf_lorameta.recipe import Recipe
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> object:
     """Import a public name on first use, so that ``--help`` does not wait for numpy."""
     if name not in _HOMES:

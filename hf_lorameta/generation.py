@@ -5,6 +5,7 @@ generate  the plan carried out
 """
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -164,11 +165,11 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Everything, for ``--json``."""
         listed = [vars(neighbour) for neighbour in self.neighbours()]
-        name = {"id": self.dataset.id}
+        name, usual = {"id": self.dataset.id}, self.nearest_in_bank
         shown = self.provenance()
         return shown | {
             "dataset": shown["dataset"] | name,
-            "nearest_in_bank": self.nearest_in_bank,
+            "nearest_in_bank": None if math.isnan(usual) else usual,  # JSON has no NaN
             "neighbours": listed,
         }
 
@@ -415,6 +416,22 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise UsageError(f"{target} already holds an adapter", hint="add --overwrite to replace it")
 
 
+_PROVENANCE = {"bank": ("id", "revision"), "dataset": ("id", "private", "revision"), "recipe": ()}
+_NEIGHBOUR = {"dataset": str, "adapter": str, "distance": float, "coefficient": float}
+
+
+def _insist(recipe: Any, coefficients: Any) -> None:
+    """Raise unless both hold what readers of them rely on."""
+    recipe["library"]
+    for part, names in _PROVENANCE.items():
+        for name in names:
+            recipe[part][name]
+        dict(recipe[part])
+    for line in coefficients:
+        if not all(isinstance(line[name], kind) for name, kind in _NEIGHBOUR.items()):
+            raise TypeError
+
+
 def read_provenance(folder: Path) -> dict[str, Any]:
     """Recipe, coefficients and shape of a generated adapter.
 
@@ -425,7 +442,8 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     try:
         recipe = json.loads((folder / RECIPE_FILE).read_bytes())
         coefficients = json.loads((folder / COEFFICIENTS_FILE).read_bytes())
-    except (OSError, ValueError):
+        _insist(recipe, coefficients)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise AdapterError(
             f"{folder} holds an adapter, but no readable {RECIPE_FILE} and {COEFFICIENTS_FILE}: "
             "it was not made by hf-lorameta"

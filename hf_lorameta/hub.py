@@ -8,8 +8,9 @@ Every repo is resolved to a commit first and read at that commit; the client's e
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ from hf_lorameta.errors import (
     EmptyDatasetError,
     GatedError,
     HubError,
+    LoraMetaError,
     NotFoundError,
     ScriptDatasetError,
     UsageError,
@@ -236,12 +238,11 @@ class Hub:
         except ValueError as error:
             raise _config_error(repo.repo_id, error) from None
         except datasets.exceptions.DatasetNotFoundError as error:
-            with translated(repo.repo_id):
-                raise (
-                    error.__cause__ or error
-                ) from None  # the client's own exception, where there is one
-            raise NotFoundError(f"{repo.repo_id} cannot be opened as a dataset") from None
-        except datasets.exceptions.DataFilesNotFoundError:
+            raise _closed_dataset(repo.repo_id, error) from None
+        except (
+            datasets.exceptions.DataFilesNotFoundError,
+            datasets.data_files.EmptyDatasetError,
+        ):
             raise EmptyDatasetError(f"{repo.repo_id} holds no data files") from None
         except RuntimeError as error:
             if "scripts are no longer supported" not in str(error):
@@ -250,8 +251,10 @@ class Hub:
                 f"{repo.repo_id} is a loading script, and scripts are no longer run",
                 hint="name a revision with Parquet files: --revision refs/convert/parquet",
             ) from None
+        except (OSError, TypeError, StopIteration, datasets.exceptions.DatasetsError) as error:
+            raise _unreadable(repo.repo_id, error) from None
         split = pick_split(repo.repo_id, list(streams), split)
-        return raw_dataset(streams[split], split, lambda run: self._call(repo.repo_id, run))
+        return raw_dataset(streams[split], split, partial(reading, repo.repo_id))
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -266,7 +269,13 @@ class Hub:
         return str(self._call("whoami", self._api.whoami)["name"])
 
     def existing(self, repo_id: str, repo_type: str = "model") -> Resolved | None:
-        """The repo as it stands, or None when there is none to be seen."""
+        """The repo as it stands, or None when there is none to be seen.
+
+        Raises:
+            UsageError: not of the form ``user/name``; the Hub would add a name of its own.
+        """
+        if repo_id.count("/") != 1:
+            raise UsageError(f"{repo_id} is not a repo id of the form user/name")
         try:
             return self.resolve(repo_id, repo_type)
         except NotFoundError:
@@ -282,12 +291,12 @@ class Hub:
         parent: Resolved | None,
         create_pr: bool = False,
         repo_type: str = "model",
-        ignore: Sequence[str] = (),
+        only: Sequence[str] | None = None,
     ) -> str:
         """Publish a finished folder in one commit.
 
         Args:
-            folder: every file below it is committed under its own name.
+            folder: every file below it, or those in `only`, is committed under its own name.
             repo_id: target.
             message: of the commit.
             private: visibility of a repo that has to be created.
@@ -295,7 +304,7 @@ class Hub:
                 when it has changed since.
             create_pr: open a pull request instead of committing.
             repo_type: model or dataset.
-            ignore: top-level names left out.
+            only: paths below the folder; None is all.
 
         Returns:
             URL of the repo, or of the pull request.
@@ -306,7 +315,8 @@ class Hub:
             ConnectionLostError: the connection was lost; the folder is untouched.
         """
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        paths = [path for path in paths if path.relative_to(folder).parts[0] not in ignore]
+        if only is not None:
+            paths = [path for path in paths if path.relative_to(folder).as_posix() in only]
         operations = [
             hfh.CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in paths
         ]
@@ -327,7 +337,8 @@ class Hub:
             retry=False,
         )
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
-        return str(info.pr_url) if create_pr else f"{self._api.endpoint}/{prefix}{repo_id}"
+        url = f"{self._api.endpoint}/{prefix}{repo_id}"
+        return str(info.pr_url or url) if create_pr else url  # no pull request of no change
 
     def _create(self, repo_id: str, repo_type: str, private: bool | None) -> None:
         self._call(
@@ -341,7 +352,7 @@ class Hub:
     def _call(self, what: str, run: Callable[[], T], *, retry: bool = True) -> T:
         """Run a client call; wait out rate limits and server errors; translate the rest."""
         for attempt in range(1, _TRIES + 1):
-            wait = float(min(2**attempt, 30))
+            wait = min(0.5 * 2**attempt, 30.0)
             with translated(what):
                 try:
                     return run()
@@ -377,10 +388,7 @@ def translated(what: str) -> Iterator[None]:
     try:
         yield
     except hf.GatedRepoError:
-        raise GatedError(
-            f"{what} is gated and this account has no access",
-            hint=f"ask for access on {constants.ENDPOINT}/{what}, then run the command again",
-        ) from None
+        raise _gated_error(what) from None
     except hf.RevisionNotFoundError:
         raise NotFoundError(
             f"{what} has no such revision", hint="see its branches and tags on the Hub"
@@ -406,6 +414,13 @@ def translated(what: str) -> Iterator[None]:
         raise _http_error(what, error) from None
     except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
         raise _lost(what, type(error).__name__) from None
+
+
+def _gated_error(what: str) -> GatedError:
+    return GatedError(
+        f"{what} is gated and this account has no access",
+        hint=f"ask for access on {constants.ENDPOINT}/{what}, then run the command again",
+    )
 
 
 def _entry_error(what: str, error: Exception) -> HubError:
@@ -448,7 +463,7 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> HubError:
             hint="run the same command again to start from its present state",
         )
     if status in _TRANSIENT:
-        return _lost(what, f"HTTP {status} after {_TRIES} tries")
+        return _lost(what, f"HTTP {status}")
     return HubError(f"{what}: HTTP {status}: {words or 'no reason given'}")
 
 
@@ -473,20 +488,42 @@ def pick_split(name: str, splits: Sequence[str], wanted: str | None) -> str:
     raise DatasetError(f"{name} {problem}, only {', '.join(splits)}", hint=f"--split {splits[0]}")
 
 
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Around reading rows of a stream.
+
+    Raises:
+        HubError: the Hub failed.
+        EmptyDatasetError: a data file is empty.
+        DatasetError: a data file is malformed.
+    """
+    try:
+        with translated(name):
+            yield
+    except LoraMetaError:
+        raise
+    except Exception as error:  # noqa: BLE001 - readers of foreign files raise whatever they like
+        raise _unreadable(name, error) from None
+
+
 def raw_dataset(
-    stream: Any, split: str, guard: Callable[[Callable[[], Any]], Any] = lambda run: run()
+    stream: Any,
+    split: str,
+    guard: Callable[[], AbstractContextManager[None]],
 ) -> RawDataset:
     """Look at one row of a streamed split to learn its columns.
 
     Args:
         stream: a `datasets.IterableDataset`.
         split: its name.
-        guard: runs the look at the first row, translating errors.
+        guard: stands around all reading of rows, translating errors.
 
     Raises:
         EmptyDatasetError: there is no row.
+        DatasetError: what `guard` makes of malformed data.
     """
-    first = guard(lambda: next(iter(stream), None))
+    with guard():
+        first = next(iter(stream), None)
     if first is None:
         raise EmptyDatasetError(f"the split {split} has no rows", hint="name another with --split")
     labels = {
@@ -495,12 +532,34 @@ def raw_dataset(
         if hasattr(feature, "names") and hasattr(feature, "int2str")
     }
     config = getattr(getattr(stream, "info", None), "config_name", None)
-    return RawDataset(list(first), labels, config, split, lambda: iter(stream))
+
+    def rows() -> Iterator[dict[str, Any]]:
+        with guard():
+            yield from stream
+
+    return RawDataset(list(first), labels, config, split, rows)
 
 
-def _config_error(name: str, error: ValueError) -> DatasetError:
+def _closed_dataset(name: str, error: Exception) -> HubError:
+    """What `datasets` calls not found, told apart by its words: it drops the client's exception."""
+    if "gated" in str(error).replace(name, ""):
+        return _gated_error(f"datasets/{name}")
+    return NotFoundError(f"{name} cannot be opened as a dataset: {str(error)[:200]}")
+
+
+def _unreadable(name: str, error: Exception) -> LoraMetaError:
+    if isinstance(error, StopIteration):  # what an empty file makes of the json reader
+        return EmptyDatasetError(f"{name} holds no rows")
+    cause = error.__cause__ or error
+    if isinstance(cause, (ConnectionError, TimeoutError)):
+        return _lost(name, type(cause).__name__)
+    words = " ".join(str(cause).split())[:200]
+    return DatasetError(f"{name} cannot be read: {type(cause).__name__}: {words}")
+
+
+def _config_error(name: str, error: ValueError) -> LoraMetaError:
     words = str(error)
     if "Config name is missing" in words or "BuilderConfig" in words:
         line = " ".join(words.split("Example of usage")[0].split())
         return DatasetError(f"{name}: {line[:500]}", hint="name one with --config")
-    return DatasetError(f"{name} cannot be read: {type(error).__name__}: {words[:200]}")
+    return _unreadable(name, error)

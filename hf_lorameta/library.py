@@ -22,6 +22,7 @@ from hf_lorameta.dataset import Dataset, checked_columns, open_dataset
 from hf_lorameta.errors import (
     AdapterError,
     BankError,
+    ConflictError,
     HubError,
     IntegrityError,
     LoraMetaError,
@@ -33,7 +34,6 @@ from hf_lorameta.profile import ProfileTable
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
 EMBEDDED_FOLDER = Path(__file__).parent / "demo" / "bank"
-_UNPUBLISHED = (banks.WORK_FOLDER, banks.ORIGIN_FILE, ".cache")
 _SAMPLED = 32
 
 
@@ -176,7 +176,7 @@ def build_bank(
     """
     connection = hub.Hub(token)
     base = _base_repo(connection, manifest)
-    content = tokenizer.read_bytes() if tokenizer else _tokenizer(connection, manifest)
+    content = _read(tokenizer) if tokenizer else _tokenizer(connection, manifest)
     with _executor(executor, workers) as pool:
         return building.build(
             manifest,
@@ -205,6 +205,13 @@ def _base_repo(connection: hub.Hub, manifest: Manifest) -> hub.Resolved | None:
         return connection.resolve(manifest.base_model, "model")
     except NotFoundError:
         return None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BankError(f"{path}: {error.strerror}", hint="name a file with --tokenizer") from None
 
 
 def _tokenizer(connection: hub.Hub, manifest: Manifest) -> bytes:
@@ -286,15 +293,22 @@ def fit_bank(
 
 
 def push_bank(
-    folder: Path, repo_id: str, *, private: bool = False, token: str | None = None
+    folder: Path, repo_id: str, *, private: bool | None = None, token: str | None = None
 ) -> str:
     """Publish a built bank as a dataset repo, in one commit.
+
+    Args:
+        folder: the bank; what its index does not list stays here.
+        repo_id: dataset repo, ``user/name``.
+        private: None makes a public repo and respects one that exists.
+        token: None uses the saved one.
 
     Returns:
         The repo's URL.
 
     Raises:
         IntegrityError: the bank is not whole.
+        ConflictError: the repo exists and has another visibility.
         HubError: the Hub refused.
     """
     opened = Bank(folder)
@@ -306,15 +320,22 @@ def push_bank(
     connection = hub.Hub(token)
     connection.user()
     existing = connection.existing(repo_id, "dataset")
+    if existing is not None and private not in (None, existing.private):
+        raise ConflictError(
+            f"{repo_id} exists and is {'private' if existing.private else 'public'}, "
+            "which is not what was asked for",
+            hint="change it in the repo's settings on the Hub, or name another repo",
+        )
+    listed = [banks.INDEX_FILE, "README.md", *opened.index.files]
     write_atomically(folder / "README.md", bank_card(opened, repo_id).encode())
     return connection.publish(
         folder,
         repo_id,
         message=f"Bank of {len(opened)} adapters for {opened.index.base_model}",
-        private=private,
+        private=bool(private),
         parent=existing,
         repo_type="dataset",
-        ignore=_UNPUBLISHED,
+        only=[*listed, *(banks.adapter_path(entry.name) for entry in opened.index.entries)],
     )
 
 
@@ -347,12 +368,13 @@ def pull_bank(
     repo = connection.resolve(repo_id, "dataset", revision)
     if banks.INDEX_FILE not in repo.files:
         raise BankError(f"{repo_id} is not a bank: it holds no {banks.INDEX_FILE}")
-    folder.mkdir(parents=True, exist_ok=True)
-    small = [f for f in repo.files if f in _SMALL]
-    for name in small:
-        connection.download(repo, name, local_dir=folder)
-    write_atomically(origin, json.dumps({"repo_id": repo_id, "sha": repo.sha}).encode())
-    opened = _open_folder(folder, token)
+    try:
+        opened = _fetch(connection, repo, folder, token)
+    except OSError as error:
+        raise BankError(
+            f"{folder} could not be written: {error.strerror or error}",
+            hint="free some space or name another folder with -o",
+        ) from None
     _drop_stale(opened)
     if everything:
         for entry in opened.index.entries:
@@ -361,6 +383,16 @@ def pull_bank(
     if problems:
         raise IntegrityError(f"{folder}: {problems[0]}", hint="run the same command again")
     return opened
+
+
+def _fetch(connection: hub.Hub, repo: hub.Resolved, folder: Path, token: str | None) -> Bank:
+    folder.mkdir(parents=True, exist_ok=True)
+    origin = folder / banks.ORIGIN_FILE
+    # the origin first and the index last: whenever this is cut off, the same command mends it
+    write_atomically(origin, json.dumps({"repo_id": repo.repo_id, "sha": repo.sha}).encode())
+    for name in (name for name in _SMALL if name in repo.files):
+        connection.download(repo, name, local_dir=folder)
+    return _open_folder(folder, token)
 
 
 _SMALL = (banks.PROFILES_FILE, banks.TOKENIZER_FILE, banks.NEURAL_FILE, banks.INDEX_FILE)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_lorameta.errors import ConflictError, LoraMetaError, UsageError
+from hf_lorameta.errors import ConflictError, ConnectionLostError, LoraMetaError, UsageError
 from hf_lorameta.generation import FILES, read_provenance
 from hf_lorameta.hub import Hub, Resolved
 
@@ -42,8 +42,8 @@ def default_repo_id(user: str, dataset: str, base_model: str) -> str:
         >>> default_repo_id("ann", "bob/Good Book", "HuggingFaceTB/SmolLM2-135M-Instruct")
         'ann/Good-Book-SmolLM2-135M-Instruct-lorameta'
     """
-    parts = [Path(dataset).name.removesuffix(Path(dataset).suffix), base_model.split("/")[-1]]
-    name = "-".join([*parts, "lorameta"])
+    stem = re.sub(r"\.(jsonl|ndjson|json|csv|tsv|parquet)$", "", Path(dataset).name, flags=re.I)
+    name = "-".join([stem, base_model.split("/")[-1], "lorameta"])
     name = re.sub(r"[^A-Za-z0-9._]+", "-", name).replace("..", ".").strip("-.")
     return f"{user}/{name[: 96 - len(user) - 1].strip('-.')}"
 
@@ -142,8 +142,11 @@ def kept_on_failure(folder: Path, target: Target) -> Iterator[None]:
     try:
         yield
     except LoraMetaError as error:
-        visibility = " --private" if target.private else " --public"
-        flags = " --create-pr" if target.create_pr else visibility if not target.existing else ""
+        flags = " --private" if target.private else " --public"
+        if target.create_pr:
+            flags += " --create-pr"
+        elif target.replaces or isinstance(error, ConnectionLostError):  # it may have arrived
+            flags += " --yes"
         command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}"
         error.hint = f"{error.hint}; the adapter is kept, go on with: {command}{flags}".lstrip("; ")
         raise

@@ -100,10 +100,13 @@ def save_adapter(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_progress() -> Iterator[None]:
+def quiet_and_alone() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a tiny model is fastest so, above all beside other work
     transformers.utils.logging.disable_progress_bar()
     yield
     transformers.utils.logging.enable_progress_bar()
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +192,9 @@ def test_a_token_across_the_border_belongs_to_the_output(
     assert decode(tokens.output) == " so none is put in</s>"
 
 
-@pytest.mark.parametrize(("max_length", "kept"), [(20, None), (4, 1)])
+@pytest.mark.parametrize("max_length", [20, 4])
 def test_long_prompts_lose_their_beginning_and_outputs_nothing(
-    base: Path, naive: Naive, max_length: int, kept: int | None
+    base: Path, naive: Naive, max_length: int
 ) -> None:
     rows = [
         ("the beginning is cut away here, and the end stays", "a rather long answer"),
@@ -238,17 +241,17 @@ def test_answers_are_greedy_and_in_the_callers_order(evaluator: Evaluator, naive
 
 
 def test_an_answer_ends_at_an_end_token(base: Path, naive: Naive, tmp_path: Path) -> None:
-    first, second, *_ = tokens = naive.tokens("what is red?", 6)
-    assert first != second
+    tokens = naive.tokens(ROWS[2][0], 12)
+    place = next(n for n, token in enumerate(tokens) if token != tokens[0])
     for file in base.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     settings = json.loads((base / "generation_config.json").read_text())
-    settings |= {"eos_token_id": [second], "repetition_penalty": 9.0, "max_length": 1}
+    settings |= {"eos_token_id": [tokens[place]], "repetition_penalty": 9.0, "max_length": 1}
     (tmp_path / "generation_config.json").write_text(json.dumps(settings))
-    stopping = Evaluator(tmp_path, "float32", max_new_tokens=6)
-    ids = stopping._greedy([naive.tokenizer("what is red?").input_ids], one_line=False)[0]
-    assert ids == tokens[:2]
-    assert stopping._ends() == [1, second]
+    stopping = Evaluator(tmp_path, "float32", max_new_tokens=12)
+    ids = stopping._greedy([naive.tokenizer(ROWS[2][0]).input_ids], one_line=False)[0]
+    assert ids == tokens[: place + 1]
+    assert stopping._ends() == [1, tokens[place]]
 
 
 def test_an_answer_ends_with_its_first_line(evaluator: Evaluator, naive: Naive) -> None:
@@ -378,7 +381,7 @@ def test_attaching_needs_no_network(
 @pytest.mark.parametrize(
     ("layers", "hidden", "reason"),
     [
-        (LAYERS, 16, "does not fit the base model: .*size mismatch|does not fit"),
+        (LAYERS, 16, "does not fit the base model: .*"),
         (LAYERS + 1, HIDDEN, "4 tensors have no place in it and 0 are missing.*layers.3"),
     ],
 )

@@ -36,18 +36,25 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s"
-    )
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+    else:
+        logging.getLogger().setLevel(logging.ERROR)
     logging.getLogger("hf_lorameta").setLevel(logging.DEBUG if debug else logging.WARNING)
     for noisy in ("httpx2", "httpcore2", "urllib3", "filelock"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers
+    for said in ("datasets.packaged_modules.json.json", "huggingface_hub.repocard",
+                 "huggingface_hub.hf_api"):  # fmt: skip
+        logging.getLogger(said).setLevel(logging.CRITICAL)  # what we say ourselves, in one line
     try:
         app([a for a in arguments if a != "--debug"])
     except LoraMetaError as error:
         _fail(error, debug, str(error), error.hint, error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        what = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"
+        _fail(error, debug, what, "check the place and its free space, then run it again", 1)
     except Exception as error:  # noqa: BLE001 - the last resort of a program
         what = f"unforeseen {type(error).__name__}: this is a bug"
         _fail(error, debug, what, "run the command again with --debug and report it", 1)

@@ -128,7 +128,9 @@ def verify(folder: FolderArgument, json: JsonFlag = False) -> None:
 def push(
     folder: FolderArgument,
     repo: Annotated[str, typer.Argument(help="Dataset repo, user/name.")],
-    private: Annotated[bool, typer.Option("--private/--public", help="Of a new repo.")] = False,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Public, if left out for a new repo.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Publish a bank as a dataset repo, in one commit; prints its URL."""

@@ -1,4 +1,4 @@
-"""Every metric with every rule on tasks left out of the bank: ``python -m tests.benchmarks.settings``.
+"""Every metric with every rule, on tasks left out: ``python -m tests.benchmarks.settings DIR``.
 
 Loss of the reference outputs on test rows (24 a task), leave-one-out over ``../shared``: the task's
 own adapter never takes part, and the neural rule is fitted without it. Prints Markdown.

@@ -1,0 +1,314 @@
+"""One loopback Hub for all tests of the commands, small synthetic banks, and the commands.
+
+A command runs in a child process of its own, forked from one that has already imported the heavy
+libraries: a real process with its own environment, streams, exit code and death, in 0.2 s.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_lorameta import adapter
+from hf_lorameta.localhub import LocalHub
+
+BASE = "base/tiny"
+LAYOUT = tuple(
+    adapter.Module(f"model.layers.{i}.self_attn.{name}", 8, out)
+    for i in (0, 1)
+    for name, out in (("q_proj", 8), ("v_proj", 4))
+)
+TOPICS = ("sun rain wind snow", "bread milk egg salt", "red blue green grey", "one two three four")
+PARENT = """
+import json, os, sys
+import hf_lorameta.cli.app, hf_lorameta.library, hf_lorameta.publish, hf_lorameta.generation
+import datasets, tokenizers, pyarrow.parquet, pyarrow.dataset
+import datasets.packaged_modules.json.json, datasets.packaged_modules.csv.csv
+for heavy in ("torch", "pandas"):  # datasets imports them where they are installed
+    try:
+        __import__(heavy)
+    except ImportError:
+        pass
+for line in sys.stdin:
+    asked = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.chdir(asked["cwd"])
+            os.environ.update(asked["env"])
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            for number, name in ((1, asked["out"]), (2, asked["err"])):
+                os.dup2(os.open(name, flags), number)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            exec(asked["before"])
+            hf_lorameta.cli.app.main(asked["args"])
+        except SystemExit as end:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code or 0)
+        os._exit(99)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass
+class Done:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        def refuse(name: str) -> None:
+            raise AssertionError(f"{name} is not JSON")
+
+        return json.loads(self.out, parse_constant=refuse)
+
+
+class Shell:
+    """Runs ``hf-lorameta`` against the loopback Hub."""
+
+    def __init__(self, hub: LocalHub, home: Path) -> None:
+        self.hub, self.home = hub, home
+        self.cwd = home
+        self._parent = subprocess.Popen(
+            [sys.executable, "-c", PARENT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.env(),
+        )
+
+    def env(self, token: str | None = None) -> dict[str, str]:
+        env = self.hub.env(token, home=self.home)
+        env |= {"PYTHONPATH": str(Path(__file__).parents[1])}
+        env |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        env.pop("HF_LORAMETA_BANK", None)
+        return env
+
+    def __call__(
+        self, *args: object, token: str | None = None, code: int = 0, before: str = "", **env: str
+    ) -> Done:
+        """Run a command to its end and insist on its exit code and on how it speaks of errors.
+
+        Args:
+            args: of the command line.
+            token: the account's.
+            code: expected exit code.
+            before: Python run in the child first.
+            env: added to its environment.
+        """
+        assert self._parent.stdin
+        assert self._parent.stdout
+        with tempfile.TemporaryDirectory() as scratch:
+            out, err = Path(scratch, "out"), Path(scratch, "err")
+            env |= {"HF_TOKEN": token} if token else {}
+            words = [str(a) for a in args]
+            asked = {"args": words, "env": env, "before": before, "cwd": str(self.cwd)}
+            print(json.dumps(asked | {"out": str(out), "err": str(err)}), file=self._parent.stdin)
+            self._parent.stdin.flush()
+            self._parent.stdout.readline()
+            ended = int(self._parent.stdout.readline())
+            done = Done(ended, out.read_text("utf-8"), err.read_text("utf-8"))
+        assert done.code == code, f"{' '.join(words)}\n{done.out}{done.err}"
+        return self._well_spoken(done, token)
+
+    @staticmethod
+    def _well_spoken(done: Done, token: str | None) -> Done:
+        assert not token or token not in done.out + done.err
+        if done.code not in (0, -signal.SIGKILL) and "Usage:" not in done.err:
+            lines = done.err.splitlines()
+            errors = [i for i, line in enumerate(lines) if line.startswith("Error: ")]
+            assert len(errors) == 1, done.err
+            rest = lines[errors[0] + 1 :]
+            assert not rest or (len(rest) == 1 and rest[0].startswith("Next:  ")), done.err
+        return done
+
+    def start(self, *args: object, token: str | None = None) -> "subprocess.Popen[str]":
+        """Start a command the ordinary way, to run beside others or to be killed."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "hf_lorameta", *map(str, args)],
+            env=self.env(token),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.cwd,
+        )
+
+    def close(self) -> None:
+        self._parent.communicate()
+
+
+@dataclass
+class Account:
+    """A user of the loopback Hub with repos for a synthetic bank."""
+
+    hub: LocalHub
+    name: str
+    token: str
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def adapter(self, name: str, files: dict[str, bytes] | None = None, **shape: Any) -> str:
+        """Make an adapter repo."""
+        repo = f"{self.name}/{name}"
+        self.hub.create_repo(repo)
+        self.hub.commit(repo, dict(files if files is not None else adapter_files(**shape)))
+        return repo
+
+    def dataset(self, name: str, files: dict[str, bytes], **kind: Any) -> str:
+        """Make a dataset repo."""
+        repo = f"{self.name}/{name}"
+        self.hub.create_repo(repo, repo_type="dataset", **kind)
+        self.hub.commit(repo, dict(files), repo_type="dataset")
+        return repo
+
+    def entry(self, name: str, topic: int = 0, **shape: Any) -> dict[str, Any]:
+        """Make an adapter with its dataset and list them."""
+        made = {
+            "adapter": self.adapter(name, seed=len(self.entries), **shape),
+            "dataset": self.dataset(name, {"train.jsonl": rows(topic)}),
+            "license": "mit",
+        }
+        self.entries.append(made)
+        return made
+
+    def manifest(self, path: Path, entries: list[dict[str, Any]] | None = None) -> Path:
+        """Write a manifest of all entries, or of those given."""
+        listed = self.entries if entries is None else entries
+        path.write_text(json.dumps({"version": 1, "base_model": BASE, "entries": listed}))
+        return path
+
+
+def rows(topic: int, number: int = 24) -> bytes:
+    """A jsonl file of one topic's words."""
+    words = TOPICS[topic].split()
+    lines = [
+        {"input": f"say {words[i % 4]}", "output": f"{words[(i + 1) % 4]} {words[i % 3]}"}
+        for i in range(number)
+    ]
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+def adapter_files(
+    seed: int = 0,
+    rank: int = 2,
+    base: str = BASE,
+    layout: adapter.Layout = LAYOUT,
+    **config: object,
+) -> dict[str, bytes]:
+    """PEFT's two files with small random weights; `config` is set in the config besides."""
+    rng = np.random.default_rng(seed)
+    pairs = [
+        tuple(rng.normal(0, 0.1, m.shape(f, rank)).astype(np.float32) for f in ("A", "B"))
+        for m in layout
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "weights")
+        adapter.write_tensors(path, layout, rank, "float32", pairs)  # type: ignore[arg-type]
+        weights = path.read_bytes()
+    settings = json.loads(adapter.write_config(base, layout, rank)) | config
+    return {adapter.CONFIG_FILE: json.dumps(settings).encode(), adapter.WEIGHTS_FILE: weights}
+
+
+def tokenizer_json() -> bytes:
+    """A word-level tokenizer that knows the topics' words."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    words = ["[UNK]", "say", *" ".join(TOPICS).split()]
+    tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    return str(tokenizer.to_str()).encode()
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file of a bank but what is kept for resuming."""
+    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    return {k: p.read_bytes() for k, p in sorted(found.items()) if not k.startswith(".build")}
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """The Hub, a base model on it, and the commands."""
+    with LocalHub() as hub:
+        hub.add_user("base")
+        hub.create_repo(BASE)
+        card = b"---\nlicense: apache-2.0\n---\n"
+        hub.commit(BASE, {"tokenizer.json": tokenizer_json(), "README.md": card})
+        shell = Shell(hub, tmp_path_factory.mktemp("home"))
+        try:
+            yield shell
+        finally:
+            shell.close()
+
+
+@pytest.fixture
+def cli(world: Shell, tmp_path: Path) -> Iterator[Shell]:
+    """The commands, run in this test's own folder; faults and the log of requests are fresh."""
+    world.cwd = tmp_path
+    world.hub.clear_faults()
+    world.hub.clear_requests()
+    yield world
+    world.hub.clear_faults()
+
+
+_NUMBERS = count(1)
+
+
+@pytest.fixture(scope="session")
+def enrol(world: Shell) -> Callable[[], Account]:
+    """Makes a new account."""
+
+    def make() -> Account:
+        name = f"user{next(_NUMBERS)}"
+        return Account(world.hub, name, world.hub.add_user(name))
+
+    return make
+
+
+@pytest.fixture
+def user(enrol: Callable[[], Account]) -> Account:
+    """An account of this test alone."""
+    return enrol()
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bank of four adapters, in a folder and as a repo; and who owns the repos it was made of."""
+
+    folder: Path
+    repo: str
+    owner: Account
+
+
+@pytest.fixture(scope="session")
+def bank(
+    world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
+) -> Built:
+    """A built and published bank; not to be changed."""
+    owner, folder = enrol(), tmp_path_factory.mktemp("bank")
+    for topic in range(4):
+        owner.entry(f"e{topic}", topic)
+    world.cwd = folder
+    world("bank", "build", owner.manifest(folder / "m.yaml"), "-o", folder / "bank")
+    repo = f"{owner.name}/bank"
+    world("bank", "push", folder / "bank", repo, token=owner.token)
+    return Built(folder / "bank", repo, owner)
+
+
+def touched(hub: LocalHub, *parts: str) -> list[str]:
+    """Paths of requests that contain every part."""
+    return [r.path for r in hub.requests if all(part in r.path for part in parts)]
