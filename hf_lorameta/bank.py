@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hf_lorameta.adapter import AdapterFile, FloatArray, Layout, Module, write_atomically
 from hf_lorameta.errors import BankError, IntegrityError
@@ -39,7 +39,7 @@ WORK_FOLDER = ".build"
 
 
 class _Stored(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class IndexEntry(_Stored):
@@ -58,6 +58,7 @@ class IndexEntry(_Stored):
         rank: r of the adapter.
         scaling: what B·A is multiplied with.
         rows: rows counted in the profile.
+        private: the adapter or its dataset could not be seen by strangers at build time.
         size: of the weights file here, in bytes.
         sha256: of the weights file here.
     """
@@ -74,6 +75,7 @@ class IndexEntry(_Stored):
     rank: int
     scaling: float
     rows: int
+    private: bool = False
     size: int
     sha256: str
 
@@ -107,7 +109,7 @@ class Index(_Stored):
     base_model: str
     base_revision: str | None
     base_license: str | None
-    vocab_size: int
+    vocab_size: int = Field(ge=1, le=1 << 22)
     published: bool
     layout: tuple[tuple[str, int, int], ...]
     entries: tuple[IndexEntry, ...]
@@ -148,6 +150,7 @@ class Bank:
         self.id = id
         self.revision = revision
         self._fetch = fetch
+        self._verified: set[str] = set()
         self._raw_index = self._path(INDEX_FILE).read_bytes()
         self.index = _parse_index(self._raw_index, folder)
 
@@ -199,6 +202,7 @@ class Bank:
     def profiles(self) -> ProfileTable:
         """The profiles, in the order of ``index.entries``."""
         table = ProfileTable(load_arrays(self._checked(PROFILES_FILE)))
+        table.check(self.index.vocab_size)
         if len(table) != len(self):
             raise IntegrityError(f"{len(table)} profiles for {len(self)} entries in {self.folder}")
         return table
@@ -228,16 +232,15 @@ class Bank:
         """
         here = (self.folder / adapter_path(entry.name)).exists()
         path = self._path(adapter_path(entry.name))
-        if not here and sha256(path) != entry.sha256:
-            path.unlink()  # fetched just now, and it would not be checked again
+        if entry.name not in self._verified and sha256(path) != entry.sha256:
+            if here:
+                raise IntegrityError(f"{path}: checksum differs from the index", hint=self._mend)
+            path.unlink()  # what was fetched just now must not be taken for good later
             raise IntegrityError(
                 f"{adapter_path(entry.name)} of {self.id}: checksum differs from the index",
                 hint=f"pull the bank again, and if it stays so, tell the owner of {self.id}",
             )
-        if path.stat().st_size != entry.size:
-            raise IntegrityError(
-                f"{path} has {path.stat().st_size} bytes, expected {entry.size}", hint=self._mend
-            )
+        self._verified.add(entry.name)
         file = AdapterFile(path)
         if file.layout != self.layout or file.rank != entry.rank:
             raise IntegrityError(
@@ -273,10 +276,27 @@ class Bank:
         return problems
 
     def store_neural(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Put a fitted neural rule into the bank."""
+        """Put a fitted neural rule into the bank.
+
+        Raises:
+            BankError: the bank is a copy of a repo, whose commit would no longer tell what it holds.
+        """
+        self.insist_on_own()
         path = self.folder / NEURAL_FILE
         write_atomically(path, safetensors.numpy.save(dict(arrays)))
         self.amend(files=self.index.files | {NEURAL_FILE: sha256(path)})
+
+    def insist_on_own(self) -> None:
+        """Refuse to change a copy of a repo: its commit would no longer tell what it holds.
+
+        Raises:
+            BankError: the bank was fetched from the Hub.
+        """
+        if self._fetch is not None:
+            raise BankError(
+                f"{self.id} was fetched from the Hub and stays as its commit says",
+                hint="fit the bank where it was built, then push it: hf-lorameta bank fit DIR",
+            )
 
     def amend(self, **changes: object) -> None:
         """Replace fields of the index, here and in ``bank.json``."""
@@ -359,7 +379,7 @@ def vocab_size(path: Path) -> int:
 def _parse_index(raw: bytes, folder: Path) -> Index:
     try:
         version = json.loads(raw).get("schema_version")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise BankError(f"{folder / INDEX_FILE} is not a JSON object") from None
     if version != SCHEMA_VERSION:
         raise BankError(
@@ -372,6 +392,9 @@ def _parse_index(raw: bytes, folder: Path) -> Index:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BankError(f"{folder / INDEX_FILE}: {where}: {first['msg']}") from None
+    strange = set(index.files) - {PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE}
+    if strange:
+        raise BankError(f"{folder / INDEX_FILE} lists {min(strange)[:80]!r}, which no bank has")
     for entry in index.entries:
         if Path(entry.name).name != entry.name or entry.name.startswith("."):
             raise BankError(f"{folder / INDEX_FILE}: {entry.name[:80]!r} is not a file name")

@@ -6,6 +6,7 @@ where it stopped; the index is written last, in the manifest's order.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ from hf_lorameta.errors import AdapterError, BankError, ConnectionLostError, Lor
 from hf_lorameta.manifest import BankEntry, Columns, Manifest
 from hf_lorameta.profile import Encode, Profile, ProfileTable, Row, profile_rows
 
+logger = logging.getLogger(__name__)
+
 
 class Repo(Protocol):
     """A repo pinned to a commit, as a `Source` resolves it."""
@@ -47,6 +50,8 @@ class Repo(Protocol):
     def sha(self) -> str: ...  # noqa: D102
     @property
     def license(self) -> str | None: ...  # noqa: D102
+    @property
+    def private(self) -> bool: ...  # noqa: D102
     @property
     def files(self) -> tuple[str, ...]: ...  # noqa: D102
 
@@ -62,6 +67,8 @@ class Rows(Protocol):
     def split(self) -> str: ...  # noqa: D102
     @property
     def columns(self) -> Columns: ...  # noqa: D102
+    @property
+    def private(self) -> bool: ...  # noqa: D102
     @property
     def rows(self) -> Callable[[], Iterator[Row]]: ...  # noqa: D102
 
@@ -178,18 +185,28 @@ def _run(
             error: LoraMetaError | None = None
             try:
                 outcomes[entry.name] = future.result()
-            except LoraMetaError as problem:
+            except (OSError, MemoryError):
+                raise  # of this machine, not of the entry
+            except Exception as problem:
                 if strict:
                     raise
-                error = problem
+                error = _foreseen(problem)
                 outcomes[entry.name] = Skipped(
-                    adapter=entry.adapter, dataset=entry.dataset, reason=_reason(problem)
+                    adapter=entry.adapter, dataset=entry.dataset, reason=_reason(error)
                 )
             progress(entry.adapter, error)
     finally:
         for future in futures:
             future.cancel()
     return outcomes
+
+
+def _foreseen(error: Exception) -> LoraMetaError:
+    """One bad entry must not end the build, whatever a reader of foreign files makes of it."""
+    if isinstance(error, LoraMetaError):
+        return error
+    logger.warning("an entry failed in an unforeseen way", exc_info=error)
+    return LoraMetaError(f"unforeseen {type(error).__name__}")
 
 
 def _reason(error: LoraMetaError) -> str:
@@ -226,6 +243,7 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
         split=dataset.split,
         columns=dataset.columns,
         rows=profile.rows,
+        private=weights.pop("private") or dataset.private,
         **weights,
     )
     write_atomically(record, json.dumps(key | {"result": result.model_dump()}).encode())
@@ -248,9 +266,9 @@ def _finished(record: Path, key: Mapping[str, object], weights: Path) -> IndexEn
     try:
         stored = json.loads(record.read_bytes())
         result = IndexEntry.model_validate(stored.pop("result"))
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
         return None  # never finished
-    whole = weights.exists() and weights.stat().st_size == result.size
+    whole = weights.exists() and sha256(weights) == result.sha256
     same = stored == json.loads(json.dumps(dict(key)))
     return result if same and whole and record.with_suffix(".safetensors").exists() else None
 
@@ -278,6 +296,7 @@ def _store_adapter(entry: BankEntry, job: Job) -> dict[str, Any]:
     return {
         "adapter_revision": repo.sha,
         "license": entry.license or repo.license,
+        "private": repo.private,
         "rank": rank,
         "scaling": config.scaling,
         "size": path.stat().st_size,
@@ -335,16 +354,14 @@ def _finish(
         neighbourhood=neighbourhood(table, job.vocab_size),
     )
     write_atomically(job.folder / INDEX_FILE, index.to_bytes())
-    _tidy(job.folder, {entry.name for entry in entries})
+    _tidy(job.folder)
     return Bank(job.folder)
 
 
-def _tidy(folder: Path, finished: set[str]) -> None:
-    """Remove what killed builds and unfinished entries left between the adapters."""
-    names = {Path(adapter_path(name)).name for name in finished}
-    for path in (folder / "adapters").iterdir():
-        if path.name not in names:
-            path.unlink()
+def _tidy(folder: Path) -> None:
+    """Remove what killed builds left half-written."""
+    for path in (folder / "adapters").glob(".*.partial"):
+        path.unlink()
 
 
 def _as_skipped(outcome: Outcome, strangers: set[str]) -> Skipped:

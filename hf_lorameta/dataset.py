@@ -19,6 +19,7 @@ from hf_lorameta.profile import Row
 
 LAYOUTS: tuple[Columns, ...] = (
     Columns(instruction="instruction", input="input", output="output"),
+    Columns(instruction="instruction", input="input", output="response"),
     Columns(input="input", output="output"),
     Columns(input="prompt", output="completion"),
     Columns(input="prompt", output="response"),
@@ -31,7 +32,11 @@ LAYOUTS: tuple[Columns, ...] = (
 """Known layouts; one whose columns all belong to another found layout gives way to it."""
 
 _INPUTS = {"input", "prompt", "question", "instruction"}
-_OUTPUTS = {"output", "completion", "response", "answer", "text", "label", "target", "answers"}
+_ANSWERS = {
+    "label", "labels", "label_text", "sentiment", "summary", "target", "class", "category",
+    "answer", "answers", "output", "response", "completion", "highlights", "translation",
+}  # fmt: skip
+_PROMPTS = {"instruction", "input", "context", "prompt", "question"}
 _FORMATS = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
     ".parquet": "parquet",
@@ -94,7 +99,9 @@ def open_dataset(
         HubError: the repo is missing, private, gated, scripted, or out of reach.
     """
     path = Path(name)
-    if path.suffix.lower() in _FORMATS and (path.exists() or len(path.parts) != 2):
+    if is_local(path):
+        if config or revision:
+            raise UsageError(f"{path} is a file: it has neither configuration nor revision")
         raw = _local(path, split)
         repo_id, sha, private, license_ = None, _digest(path), True, None
     elif path.exists() and not _looks_like_id(str(name)):
@@ -112,6 +119,12 @@ def open_dataset(
         repo_id, sha, raw.config, raw.split, found, private, license_,
         lambda: read_rows(raw, found),
     )  # fmt: skip
+
+
+def is_local(path: Path) -> bool:
+    """A file, or what must be meant as one: a repo can be called user/rows.csv, but seldom is."""
+    file = path.suffix.lower() in _FORMATS
+    return file and (path.exists() or len(path.parts) != 2 or path.parent.is_dir())
 
 
 def _looks_like_id(name: str) -> bool:
@@ -161,9 +174,9 @@ def parse_columns(text: str) -> Columns:
         >>> parse_columns("input=q,output=a").output
         'a'
     """
-    pairs = dict(part.strip().partition("=")[::2] for part in text.split(","))
-    roles = set(Columns.model_fields)
-    if not set(pairs) <= roles or not all(pairs.values()):
+    parts = [part.strip().partition("=")[::2] for part in text.split(",")]
+    pairs, roles = dict(parts), set(Columns.model_fields)
+    if not set(pairs) <= roles or not all(pairs.values()) or len(pairs) < len(parts):
         raise UsageError(
             f"--columns {text}: expected role=column, roles are {', '.join(sorted(roles))}",
             hint="--columns input=question,output=answer",
@@ -220,19 +233,26 @@ def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Col
         layout for layout in fitting
         if not any(set(layout.names()) < set(other.names()) for other in fitting)
     ]  # fmt: skip
-    if len(best) == 1:
-        return best[0]
     listed = ", ".join(names)
+    if len(best) == 1:
+        read = _PROMPTS if best[0].messages else set(best[0].names())
+        unread = sorted(have & _PROMPTS - read)
+        if unread:
+            raise ColumnsError(
+                f"{describe(best[0])} would leave {', '.join(unread)} unread; all: {listed}",
+                hint=f"say so with --columns {describe(best[0])}, or put one in as instruction=",
+            )
+        return best[0]
     if best:
         readings = " or ".join(describe(layout) for layout in best)
         raise ColumnsError(
             f"the columns can be read as {readings}; all columns: {listed}",
             hint=f"choose one: --columns {describe(best[0])}",
         )
-    if "text" in have and not labels and "label" not in have:
+    if "text" in have and not labels and not have & _ANSWERS:
         return Columns(output="text")
     inputs = sorted(have & _INPUTS)
-    if inputs and not have & _OUTPUTS:
+    if inputs and not have & (_ANSWERS | {"text"}):
         raise UnlabelledDatasetError(
             f"the dataset has inputs ({', '.join(inputs)}) and no outputs; all columns: {listed}",
             hint="name the answers with --columns input=COLUMN,output=COLUMN, or another --split",

@@ -151,8 +151,8 @@ class Plan:
             "dataset": {
                 "id": None if data.private else data.id,
                 "private": data.private,
-                "revision": data.revision,
-                "config": data.config,
+                "revision": None if data.private else data.revision,
+                "config": None if data.private else data.config,
                 "split": data.split,
                 "columns": data.columns.model_dump(exclude_none=True),
                 "rows": self.profile.rows,
@@ -165,7 +165,8 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Everything, for ``--json``."""
         listed = [vars(neighbour) for neighbour in self.neighbours()]
-        name, usual = {"id": self.dataset.id}, self.nearest_in_bank
+        data, usual = self.dataset, self.nearest_in_bank
+        name = {"id": data.id, "revision": data.revision, "config": data.config}
         shown = self.provenance()
         return shown | {
             "dataset": shown["dataset"] | name,
@@ -317,7 +318,7 @@ class Generation:
             UsageError: the folder holds something else, or an adapter and `overwrite` is false.
             AdapterError: what was written cannot be read back, or the disk is full.
         """
-        target = Path(folder)
+        target = Path(folder).resolve()
         _check_target(target, overwrite)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -380,7 +381,7 @@ class Generation:
             ConflictError: the repo holds such files, has another visibility, or changed meanwhile.
             ConnectionLostError: the connection was lost.
         """
-        from hf_lorameta.publish import look, publish, refuse_replacing
+        from hf_lorameta.publish import kept_on_failure, look, outbox, publish, refuse_replacing
 
         target = look(
             repo_id,
@@ -391,8 +392,8 @@ class Generation:
         )
         if not overwrite:
             refuse_replacing(target)
-        with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
-            folder = self.save_pretrained(Path(scratch) / "adapter", repo_id=repo_id)
+        folder = self.save_pretrained(outbox(repo_id), repo_id=repo_id, overwrite=True)
+        with kept_on_failure(folder, target):
             return publish(folder, target, token=token)
 
 

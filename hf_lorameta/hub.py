@@ -163,6 +163,7 @@ class Hub:
         def fetch() -> bytes:
             headers = build_hf_headers(token=self._token, library_name="hf_lorameta")
             headers["Range"] = f"bytes={start}-{stop - 1}"
+            headers["Accept-Encoding"] = "identity"  # ranges count the file's own bytes
             response = http_backoff("GET", url, headers=headers, timeout=30)
             hf_raise_for_status(response)
             content: bytes = response.content
@@ -227,6 +228,11 @@ class Hub:
         """
         import datasets
 
+        if Path(repo.repo_id).exists():  # the library would read it, and call it the repo
+            raise UsageError(
+                f"a folder called {repo.repo_id} is here, and would be read instead of the Hub's",
+                hint="run the command in another folder",
+            )
         datasets.disable_progress_bars()
         try:
             streams = self._call(
@@ -246,12 +252,14 @@ class Hub:
             raise EmptyDatasetError(f"{repo.repo_id} holds no data files") from None
         except RuntimeError as error:
             if "scripts are no longer supported" not in str(error):
-                raise
+                raise _unreadable(repo.repo_id, error) from None
             raise ScriptDatasetError(
                 f"{repo.repo_id} is a loading script, and scripts are no longer run",
                 hint="name a revision with Parquet files: --revision refs/convert/parquet",
             ) from None
-        except (OSError, TypeError, StopIteration, datasets.exceptions.DatasetsError) as error:
+        except LoraMetaError:
+            raise
+        except Exception as error:  # noqa: BLE001 - readers raise whatever they like
             raise _unreadable(repo.repo_id, error) from None
         split = pick_split(repo.repo_id, list(streams), split)
         return raw_dataset(streams[split], split, partial(reading, repo.repo_id))
@@ -553,8 +561,11 @@ def _unreadable(name: str, error: Exception) -> LoraMetaError:
     cause = error.__cause__ or error
     if isinstance(cause, (ConnectionError, TimeoutError)):
         return _lost(name, type(cause).__name__)
-    words = " ".join(str(cause).split())[:200]
-    return DatasetError(f"{name} cannot be read: {type(cause).__name__}: {words}")
+    # the type alone: what a reader says of a malformed row quotes the row
+    return DatasetError(
+        f"{name} cannot be read ({type(cause).__name__})",
+        hint="check that its files are well-formed, or name others with --config and --split",
+    )
 
 
 def _config_error(name: str, error: ValueError) -> LoraMetaError:

@@ -144,7 +144,7 @@ class HubSource:
 
 
 def _resolved(repo: building.Repo) -> hub.Resolved:
-    return hub.Resolved(repo.repo_id, "model", repo.sha, license=repo.license, files=repo.files)
+    return hub.Resolved(repo.repo_id, "model", repo.sha, repo.private, repo.license, repo.files)
 
 
 def build_bank(
@@ -275,6 +275,7 @@ def fit_bank(
         MissingExtraError: torch is not installed.
         BankError: fewer than 3 adapters.
     """
+    opened.insist_on_own()
     progress("Gram matrix")
     G = fit.gram(opened.blocks())
     Q = opened.profiles.distributions(opened.index.vocab_size)
@@ -300,7 +301,8 @@ def push_bank(
     Args:
         folder: the bank; what its index does not list stays here.
         repo_id: dataset repo, ``user/name``.
-        private: None makes a public repo and respects one that exists.
+        private: None makes a public repo, or a private one if an adapter or dataset of the bank
+            is private (their names and token counts are in it), and respects one that exists.
         token: None uses the saved one.
 
     Returns:
@@ -326,13 +328,19 @@ def push_bank(
             "which is not what was asked for",
             hint="change it in the repo's settings on the Hub, or name another repo",
         )
+    secret = [entry.name for entry in opened.index.entries if entry.private]
+    if secret and private is None and existing is not None and not existing.private:
+        raise ConflictError(
+            f"{repo_id} is public, and {len(secret)} entries of the bank are private",
+            hint="add --public if all may see their names and token counts, or name another repo",
+        )
     listed = [banks.INDEX_FILE, "README.md", *opened.index.files]
     write_atomically(folder / "README.md", bank_card(opened, repo_id).encode())
     return connection.publish(
         folder,
         repo_id,
         message=f"Bank of {len(opened)} adapters for {opened.index.base_model}",
-        private=bool(private),
+        private=bool(secret) if private is None else private,
         parent=existing,
         repo_type="dataset",
         only=[*listed, *(banks.adapter_path(entry.name) for entry in opened.index.entries)],

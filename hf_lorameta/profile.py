@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.errors import BankError, EmptyDatasetError, UnlabelledDatasetError
+from hf_lorameta.errors import BankError, EmptyDatasetError, IntegrityError, UnlabelledDatasetError
 
 Row = tuple[str, str]
 """(input, output) of one example."""
@@ -24,6 +24,7 @@ Part = Literal["input", "output", "both"]
 
 _BATCH_ROWS = 512
 _BATCH_CHARACTERS = 1 << 20
+_KINDS = ("ids", "counts", "indptr")
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,28 @@ class ProfileTable:
 
     def __len__(self) -> int:
         return int(self.arrays["rows"].size)
+
+    def check(self, vocab_size: int) -> None:
+        """Insist that stored arrays are what they should be, before anything is computed from them.
+
+        Args:
+            vocab_size: V; every id must be below it.
+
+        Raises:
+            IntegrityError: an array is missing, of another type, or inconsistent.
+        """
+        names = {"rows", *(f"{p}.{k}" for p in ("input", "output") for k in _KINDS)}
+        if set(self.arrays) != names:
+            raise IntegrityError(f"profiles hold {sorted(self.arrays)}, expected {sorted(names)}")
+        if any(a.ndim != 1 or a.dtype.kind not in "iu" for a in self.arrays.values()):
+            raise IntegrityError("profiles hold something else than lists of whole numbers")
+        for part in ("input", "output"):
+            ids, counts, indptr = (self.arrays[f"{part}.{kind}"] for kind in _KINDS)
+            fits = indptr.size == len(self) + 1 and ids.size == counts.size
+            if not fits or indptr[0] != 0 or indptr[-1] != ids.size or (np.diff(indptr) < 0).any():
+                raise IntegrityError(f"the {part} profiles do not fit together")
+            if ids.size and not (ids.min() >= 0 and ids.max() < vocab_size and counts.min() > 0):
+                raise IntegrityError(f"the {part} profiles hold ids or counts out of range")
 
     def __getitem__(self, index: int) -> Profile:
         if not 0 <= index < len(self):

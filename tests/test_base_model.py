@@ -177,7 +177,7 @@ def test_an_unreachable_hub(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> N
 def test_repos_and_revisions_that_are_not_there(hub: LocalHub) -> None:
     with pytest.raises(NotFoundError, match=r"alice/absent is no folder, and no repo") as caught:
         locate("alice/absent")
-    assert "--base-model" in caught.value.hint
+    assert "--base" in caught.value.hint
     with pytest.raises(NotFoundError, match="has no revision v9"):
         locate(REPO, "v9")
     with pytest.raises(NotFoundError, match="no repo id of the Hub"):

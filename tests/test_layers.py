@@ -37,7 +37,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"numpy", "threadpoolctl"},
         {"publish", ""},
     ),
-    "publish": ({"errors", "generation", "hub"}, set(), set()),
+    "publish": ({"errors", "generation", "hub"}, set(), {"base_model"}),
     "library": (
         {"adapter", "bank", "building", "card", "dataset", "distance", "errors", "fit",
          "generation", "hub", "manifest", "profile"},

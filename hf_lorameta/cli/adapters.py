@@ -127,7 +127,7 @@ def push(
     """Make an adapter and publish it in one commit; prints its URL alone."""
     from hf_lorameta.errors import UsageError
     from hf_lorameta.generation import read_provenance
-    from hf_lorameta.publish import kept_on_failure, look, publish
+    from hf_lorameta.publish import kept_on_failure, look, outbox, publish
 
     if (source is None) == (request.dataset is None):
         raise UsageError("expected either --dataset or --from", hint="add --dataset user/name")
@@ -136,13 +136,18 @@ def push(
         hidden = dataset.private
     else:
         hidden = read_provenance(source)["provenance"]["dataset"]["private"]
+    if hidden and private is False and repo_id is None:
+        raise UsageError(
+            "the dataset is private, and a public repo named after it would give its name away",
+            hint="add --repo-id user/name",
+        )
     name = repo_id or _default_name(request)
     target = look(name, private=private, dataset_private=hidden, create_pr=create_pr)
     _ask_consent(target, yes)
     folder, seconds = source, None
     if folder is None:
         made = _carry_out(_plan(request, quiet, dataset), quiet)
-        folder = made.save_pretrained(_outbox(name), repo_id=name, overwrite=True)
+        folder = made.save_pretrained(outbox(name), repo_id=name, overwrite=True)
         seconds = made.seconds
         tell(quiet, f"Combined {len(made.plan.used)} adapters in {seconds:.1f} s")
     result: dict[str, Any] = {"repo_id": name, "private": target.private, "seconds": seconds}
@@ -178,12 +183,6 @@ def _ask_consent(target: "Target", yes: bool) -> None:
     typer.confirm(f"{target.repo_id} already holds {names}. Replace?", abort=True, err=True)
 
 
-def _outbox(repo_id: str) -> Path:
-    from hf_lorameta.base_model import cache_dir
-
-    return cache_dir() / "outbox" / repo_id.replace("/", "--")
-
-
 @example(
     "hf-lorameta evaluate user/adapter --dataset user/name",
     "hf-lorameta evaluate my-adapter --dataset rows.jsonl --shots 0 --max-rows 50",
@@ -210,6 +209,7 @@ def evaluate(
     """Score base, generated, few-shot and reference on held-out rows (extra: eval)."""
     from hf_lorameta.adapter import check_folder
     from hf_lorameta.base_model import locate
+    from hf_lorameta.dataset import is_local
     from hf_lorameta.evaluate import Evaluator, compare
     from hf_lorameta.library import adapter_folder
 
@@ -217,7 +217,7 @@ def evaluate(
     if reference:
         methods["reference"] = adapter_folder(reference)
     base_model = check_folder(adapter_folder(adapter))[0].base_model
-    local = Path(dataset).exists()
+    local = is_local(Path(dataset))
     scored = open_named(dataset, config, split or (None if local else "test"), revision, columns)
     rows = scored.head(max_rows + (shots if local else 0))
     examples, rows = _shots(scored, rows, shots, local, config, revision, columns)

@@ -7,6 +7,7 @@ import traceback
 import typer
 
 from hf_lorameta.cli import adapters, banks
+from hf_lorameta.cli.options import printable
 from hf_lorameta.errors import LoraMetaError
 
 app = typer.Typer(
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _fail(error: BaseException, debug: bool, what: str, hint: str, code: int) -> None:
     if debug:
         traceback.print_exception(error)
-    typer.echo(f"Error: {what}", err=True)
+    typer.echo(f"Error: {printable(what)}", err=True)
     if hint:
         typer.echo(f"Next:  {hint}", err=True)
     sys.exit(code)

@@ -149,13 +149,26 @@ def example(*lines: str) -> Callable[[Callable[..., None]], Any]:
 
 def show(as_json: bool, data: object, text: Callable[[], str]) -> None:
     """Print a result on stdout, as JSON or for people."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False) if as_json else text())
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, allow_nan=False))
+    else:
+        typer.echo(printable(text()))
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which others' names could hold to trick a terminal.
+
+    Example:
+        >>> printable("a\\x1b[2Jb\\n")
+        'a?[2Jb\\n'
+    """
+    return "".join(c if c in "\n\t" or c.isprintable() else "?" for c in text)
 
 
 def tell(quiet: bool, message: str) -> None:
     """Say something on stderr."""
     if not quiet:
-        typer.echo(message, err=True)
+        typer.echo(printable(message), err=True)
 
 
 @contextmanager

@@ -31,8 +31,8 @@ def play(say: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
         say: told what happens, line by line.
 
     Returns:
-        ``url`` of the adapter, ``seconds`` of generating it, ``files`` a stranger got, ``scores`` by
-        method (None where the extra ``eval`` or the base model is missing), ``missing`` (what and
+        ``url`` of the adapter, ``seconds`` of generating it, ``files`` a stranger got, ``scores``
+        by method (None where the extra ``eval`` or the base model is missing), ``missing`` (what and
         how to get it), and ``summary`` for people.
 
     Raises:
