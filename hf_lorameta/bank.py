@@ -287,7 +287,7 @@ class Bank:
         self.amend(files=self.index.files | {NEURAL_FILE: sha256(path)})
 
     def insist_on_own(self) -> None:
-        """Refuse to change a copy of a repo: its commit would no longer tell what it holds.
+        """Refuse to change a copy of a repo: its commit must tell what it holds.
 
         Raises:
             BankError: the bank was fetched from the Hub.

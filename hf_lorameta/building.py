@@ -230,8 +230,12 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
     if done:
         return done
     weights = _store_adapter(entry, job)
-    dataset = job.source.dataset(entry)
-    profile = profile_rows(dataset.rows(), _job_encode(job.folder), job.vocab_size)
+    try:
+        dataset = job.source.dataset(entry)
+        profile = profile_rows(dataset.rows(), _job_encode(job.folder), job.vocab_size)
+    except Exception:
+        (job.folder / adapter_path(entry.name)).unlink()  # of no use without its dataset
+        raise
     arrays = ProfileTable.from_profiles([profile]).arrays
     write_atomically(record.with_suffix(".safetensors"), safetensors.numpy.save(arrays))
     result = IndexEntry(

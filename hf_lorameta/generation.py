@@ -335,7 +335,7 @@ class Generation:
                 f"{target} could not be written: {error.strerror}",
                 hint="free some space or name another folder with -o",
             ) from None
-        return target
+        return Path(folder)
 
     def _write(self, folder: Path, repo_id: str | None) -> None:
         made, index = self.plan, self.plan.bank.index
@@ -392,7 +392,7 @@ class Generation:
         )
         if not overwrite:
             refuse_replacing(target)
-        folder = self.save_pretrained(outbox(repo_id), repo_id=repo_id, overwrite=True)
+        folder = self.save_pretrained(outbox(repo_id), repo_id=repo_id)
         with kept_on_failure(folder, target):
             return publish(folder, target, token=token)
 

@@ -7,14 +7,23 @@ files are not replaced without consent.
 import re
 import shlex
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_lorameta.errors import ConflictError, ConnectionLostError, LoraMetaError, UsageError
+from hf_lorameta.errors import (
+    AdapterError,
+    ConflictError,
+    ConnectionLostError,
+    LoraMetaError,
+    UsageError,
+)
 from hf_lorameta.generation import FILES, read_provenance
 from hf_lorameta.hub import Hub, Resolved
+
+OUTBOX = "outbox"
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ def kept_on_failure(folder: Path, target: Target) -> Iterator[None]:
     """
     try:
         yield
-        if folder == outbox(target.repo_id):
+        if folder.resolve().parent.name == OUTBOX:
             shutil.rmtree(folder)
     except LoraMetaError as error:
         flags = " --private" if target.private else " --public"
@@ -157,7 +166,19 @@ def kept_on_failure(folder: Path, target: Target) -> Iterator[None]:
 
 
 def outbox(repo_id: str) -> Path:
-    """Where a finished adapter waits until it is published."""
+    """A new folder where a finished adapter waits until it is published.
+
+    Raises:
+        AdapterError: it cannot be made.
+    """
     from hf_lorameta.base_model import cache_dir
 
-    return cache_dir().resolve() / "outbox" / repo_id.replace("/", "--")
+    parent = cache_dir().resolve() / OUTBOX
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{repo_id.replace('/', '--')}-", dir=parent))
+    except OSError as error:
+        raise AdapterError(
+            f"{parent} cannot be used: {error.strerror}",
+            hint="set HF_LORAMETA_CACHE or HF_HOME to a folder with space that can be written",
+        ) from None

@@ -346,7 +346,7 @@ def big_bank(folder: Path, count: int, megabytes: int) -> Path:
             name=f"o--{i}", adapter=f"o/{i}", adapter_revision="0" * 40, dataset=f"o/{i}",
             dataset_revision="0" * 40, config=None, split="train", columns={"output": "text"},
             license="mit", rank=rank, scaling=1.0, rows=9, size=path.stat().st_size,
-            sha256="0" * 64,
+            sha256=banks.sha256(path),
         ))  # fmt: skip
     dense = [np.bincount([1 + i % 16], minlength=18) for i in range(count)]
     histograms = [Histogram.from_dense(d.astype(np.int64)) for d in dense]

@@ -147,7 +147,7 @@ def push(
     folder, seconds = source, None
     if folder is None:
         made = _carry_out(_plan(request, quiet, dataset), quiet)
-        folder = made.save_pretrained(outbox(name), repo_id=name, overwrite=True)
+        folder = made.save_pretrained(outbox(name), repo_id=name)
         seconds = made.seconds
         tell(quiet, f"Combined {len(made.plan.used)} adapters in {seconds:.1f} s")
     result: dict[str, Any] = {"repo_id": name, "private": target.private, "seconds": seconds}

@@ -32,8 +32,8 @@ def play(say: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
 
     Returns:
         ``url`` of the adapter, ``seconds`` of generating it, ``files`` a stranger got, ``scores``
-        by method (None where the extra ``eval`` or the base model is missing), ``missing`` (what and
-        how to get it), and ``summary`` for people.
+        by method (None where the extra ``eval`` or the base model is missing), ``missing`` (what
+        and how to get it), and ``summary`` for people.
 
     Raises:
         LoraMetaError: a step failed.
