@@ -279,7 +279,7 @@ class Bank:
         """Put a fitted neural rule into the bank.
 
         Raises:
-            BankError: the bank is a copy of a repo, whose commit would no longer tell what it holds.
+            BankError: the bank was fetched from the Hub.
         """
         self.insist_on_own()
         path = self.folder / NEURAL_FILE
