@@ -40,6 +40,8 @@ FAR = 1.5
 """A nearest distance above this many times the bank's own is called far."""
 FEW_ROWS = 20
 _WORKERS = min(4, os.cpu_count() or 1)
+_STACKED = 16 << 20
+"""Bytes of stacked factors up to which modules are combined side by side."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,9 @@ def carry_out(
     scalings = np.array([entry.scaling for entry in entries])
     merge = combine.COMBINERS[made.recipe.combine].function
     rank = _rank(made.recipe, entries)
+    widest = max(module.in_features + module.out_features for module in made.bank.layout)
+    stacked = 4 * widest * sum(entry.rank for entry in entries)
+    workers = max(1, min(_WORKERS, _STACKED // stacked))
 
     def combined(module: adapter.Module) -> tuple[FloatArray, FloatArray]:
         As, Bs = adapter.stack(files, module.name)
@@ -269,7 +274,7 @@ def carry_out(
 
     pairs = []
     # one BLAS thread a module: no fighting over cores, and the same bits on any number of them
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(_WORKERS) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
         for pair in pool.map(combined, made.bank.layout):
             pairs.append(pair)
             progress(len(pairs), len(made.bank.layout))

@@ -152,7 +152,7 @@ def kept_on_failure(folder: Path, target: Target) -> Iterator[None]:
     """
     try:
         yield
-        if folder.resolve().parent.name == OUTBOX:
+        if folder.resolve().parent == _outboxes():  # never a folder of the user's own
             shutil.rmtree(folder)
     except LoraMetaError as error:
         flags = " --private" if target.private else " --public"
@@ -165,15 +165,19 @@ def kept_on_failure(folder: Path, target: Target) -> Iterator[None]:
         raise
 
 
+def _outboxes() -> Path:
+    from hf_lorameta.base_model import cache_dir
+
+    return cache_dir().resolve() / OUTBOX
+
+
 def outbox(repo_id: str) -> Path:
     """A new folder where a finished adapter waits until it is published.
 
     Raises:
         AdapterError: it cannot be made.
     """
-    from hf_lorameta.base_model import cache_dir
-
-    parent = cache_dir().resolve() / OUTBOX
+    parent = _outboxes()
     try:
         parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f"{repo_id.replace('/', '--')}-", dir=parent))
