@@ -389,18 +389,8 @@ def test_memory_does_not_grow_with_the_bank(
     folder = big_bank(tmp_path / "bank", 40, 10)
     size = sum(p.stat().st_size for p in (folder / "adapters").iterdir())
     assert size > 390e6
-    words = [
-        "generate",
-        "-d",
-        str(data),
-        "-q",
-        "--bank",
-        str(folder),
-        "--combine",
-        combiner,
-        "--rank",
-        "2",
-    ]
+    words = ["generate", "-d", str(data), "-q", "--bank", str(folder)]
+    words += ["--combine", combiner, "--rank", "2"]  # the bank's own: a result of the same size
     command = [sys.executable, "-c", MEASURED, *words, "-o", str(tmp_path / "a")]
     # the core goes without torch, which `datasets` imports where it is installed
     env = cli.env() | {"USE_TORCH": "0"}
@@ -409,7 +399,5 @@ def test_memory_does_not_grow_with_the_bank(
     )
     assert done.returncode == 0, done.stderr
     peak = 1024 * int(done.stderr.split()[-2])
-    # exact writes rank 16 where these adapters have 2, so the result is the larger adapter
-    written = (tmp_path / "a" / "adapter_model.safetensors").stat().st_size
-    assert peak < 400e6 + 2 * max(written, 10.5e6)
+    assert peak < 400e6 + 2 * 10.5e6
     shutil.rmtree(folder)
