@@ -36,7 +36,7 @@ _ANSWERS = {
     "label", "labels", "label_text", "sentiment", "summary", "target", "class", "category",
     "answer", "answers", "output", "response", "completion", "highlights", "translation",
 }  # fmt: skip
-_PROMPTS = {"instruction", "input", "context", "prompt", "question"}
+_PROMPTS = _INPUTS | {"context"}
 _FORMATS = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
     ".parquet": "parquet",
