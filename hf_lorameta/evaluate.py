@@ -8,178 +8,38 @@ decoded greedily.
 """
 
 import json
-import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.adapter import CONFIG_FILE, WEIGHTS_FILE
 from hf_lorameta.base_model import quiet_transformers, require_extra
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, NotFoundError, UsageError
 from hf_lorameta.profile import Row
+from hf_lorameta.scores import (
+    Report,
+    Sample,
+    Scores,
+    Tokens,
+    choose_shots,
+    compare,
+    one_line,
+    prompt_text,
+    row_text,
+    score_texts,
+)
 
 if TYPE_CHECKING:
     import torch
 
+__all__ = [
+    "Evaluator", "Report", "Sample", "Scores", "choose_shots", "compare", "prompt_text", "row_text",
+    "score_texts",
+]  # fmt: skip
+
 _LOGIT_ROWS = 256
 """Positions whose logits are widened to float32 at once: 50 MB with a vocabulary of 49,152."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One method on one set of rows.
-
-    Attributes:
-        loss: cross entropy in nats, the mean over all output and end tokens.
-        rouge_l: mean Rouge-L f-measure with stemming, 0 to 1; None when nothing was generated.
-        exact_match: share of answers equal to the reference, both stripped; or None.
-        contains: share of answers in which the stripped reference occurs; or None.
-        rows: number of rows.
-    """
-
-    loss: float
-    rouge_l: float | None
-    exact_match: float | None
-    contains: float | None
-    rows: int
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One test row with every method's answer.
-
-    Attributes:
-        input: the row's input.
-        reference: the row's output.
-        outputs: method to answer.
-    """
-
-    input: str
-    reference: str
-    outputs: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Report:
-    """Several methods on the same rows.
-
-    Attributes:
-        scores: method to its scores, in the order to be shown.
-        samples: a few rows with all answers; empty when nothing was generated.
-
-    Example:
-        >>> report = Report({"base": Scores(3.25, 0.1, 0.0, 0.25, 4)})
-        >>> print(report.table())
-        | method | loss  | Rouge-L | exact match | contains |
-        |:-------|------:|--------:|------------:|---------:|
-        | base   | 3.250 |   0.100 |       0.000 |    0.250 |
-        >>> report.to_dict()["scores"]["base"]["rows"]
-        4
-    """
-
-    scores: Mapping[str, Scores]
-    samples: tuple[Sample, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers, for JSON."""
-        return {
-            "scores": {method: asdict(scores) for method, scores in self.scores.items()},
-            "samples": [asdict(sample) for sample in self.samples],
-        }
-
-    def table(self) -> str:
-        """A Markdown table, aligned to be read as plain text too; "–" is not computed."""
-        head = ("method", "loss", "Rouge-L", "exact match", "contains")
-        body = [
-            (method, *map(_cell, (s.loss, s.rouge_l, s.exact_match, s.contains)))
-            for method, s in self.scores.items()
-        ]
-        widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-        rule = [":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]
-        lines = [_line(head, widths, str.ljust), "|" + "|".join(rule) + "|"]
-        return "\n".join(lines + [_line(row, widths, str.rjust) for row in body])
-
-
-def _cell(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], justify: Any) -> str:
-    first, *rest = zip(cells, widths, strict=True)
-    padded = [first[0].ljust(first[1]), *(justify(cell, width) for cell, width in rest)]
-    return f"| {' | '.join(padded)} |"
-
-
-# --- texts --------------------------------------------------------------------------------------
-
-
-def prompt_text(text: str, shots: Sequence[Row] = ()) -> str:
-    """The prompt of a row: worked examples, each followed by a blank line, then its input.
-
-    Args:
-        text: the row's input.
-        shots: examples of the train split.
-
-    Example:
-        >>> prompt_text("2+2=", shots=[("1+1=", "2")])
-        '1+1= 2\\n\\n2+2='
-    """
-    return "".join(f"{row_text(*shot)}\n\n" for shot in shots) + text
-
-
-def row_text(prompt: str, output: str) -> str:
-    """Prompt and output, with a space between unless the prompt is empty or ends in whitespace.
-
-    Example:
-        >>> row_text("Q:", "a"), row_text("Q:\\n", "a"), row_text("", "a")
-        ('Q: a', 'Q:\\na', 'a')
-    """
-    return f"{prompt} {output}" if prompt and not prompt[-1].isspace() else prompt + output
-
-
-def choose_shots(train: Sequence[Row], k: int = 3, seed: int = 0) -> list[Row]:
-    """k different rows of the train split, drawn with a seed; all of them when there are fewer.
-
-    Example:
-        >>> sorted(choose_shots([("a", "1"), ("b", "2")], k=3))
-        [('a', '1'), ('b', '2')]
-    """
-    return random.Random(seed).sample(list(train), min(k, len(train)))
-
-
-class TextScores(NamedTuple):
-    """Means over answers, each 0 to 1; see `Scores`."""
-
-    rouge_l: float
-    exact_match: float
-    contains: float
-
-
-def score_texts(outputs: Sequence[str], references: Sequence[str]) -> TextScores:
-    """Compare answers with their references, pair by pair.
-
-    Args:
-        outputs: n answers, n ≥ 1.
-        references: n references.
-
-    Raises:
-        MissingExtraError: rouge-score is not installed.
-        EmptyDatasetError: n is 0.
-    """
-    require_extra("rouge_score")
-    from rouge_score.rouge_scorer import RougeScorer
-
-    if not outputs:
-        raise EmptyDatasetError("no answers to score")
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    pairs = [(o.strip(), r.strip()) for o, r in zip(outputs, references, strict=True)]
-    return TextScores(
-        sum(scorer.score(r, o)["rougeL"].fmeasure for o, r in pairs) / len(pairs),
-        sum(o == r for o, r in pairs) / len(pairs),
-        sum(r in o for o, r in pairs) / len(pairs),
-    )
 
 
 def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -199,25 +59,7 @@ def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _shared(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the common beginning.
-
-    Example:
-        >>> _shared([1, 2, 3], [1, 2, 4, 5])
-        2
-    """
-    differ = (index for index, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-    return next(differ, min(len(a), len(b)))
-
-
 # --- the model ----------------------------------------------------------------------------------
-
-
-class _Tokens(NamedTuple):
-    """A row as token ids: the prompt with its start token, the output with its end token."""
-
-    prompt: list[int]
-    output: list[int]
 
 
 class Evaluator:
@@ -300,33 +142,20 @@ class Evaluator:
         examples = [self._encode(row, shots) for row in rows]
         with torch.inference_mode(), quiet_transformers(), self._attached(adapter):
             loss = self._loss(examples)
-            outputs = self._answers(examples, self._one_line(rows)) if generate else []
+            first_line = one_line(rows, self.stop_at_newline)
+            outputs = self._answers(examples, first_line) if generate else []
         if not outputs:
             return Scores(loss, None, None, None, len(rows)), outputs
         texts = score_texts(outputs, [output for _, output in rows])
         return Scores(loss, *texts, rows=len(rows)), outputs
 
-    def _one_line(self, rows: Sequence[Row]) -> bool:
-        if self.stop_at_newline is None:
-            return not any("\n" in output.strip() for _, output in rows)
-        return self.stop_at_newline
-
-    def _encode(self, row: Row, shots: Sequence[Row]) -> _Tokens:
+    def _encode(self, row: Row, shots: Sequence[Row]) -> Tokens:
         """Tokenise the whole text at once: the output is what follows the prompt's own tokens."""
         prompt = prompt_text(row[0], shots)
         ids, whole = self._tokenizer(
             [prompt, row_text(prompt, row[1])], add_special_tokens=False
         ).input_ids
-        shared = _shared(ids, whole)
-        prompt_ids = self._start + ids[:shared]
-        return _Tokens(prompt_ids or self._first, [*whole[shared:], self._end])
-
-    def _cut(self, prompt: list[int], room: int) -> list[int]:
-        """The end of a prompt, behind its start token."""
-        if len(prompt) <= room:
-            return prompt
-        keep = max(room - len(self._start), 1)
-        return self._start + prompt[-keep:]
+        return Tokens.split(ids, whole, self._start, self._first, self._end)
 
     def _greedily(self) -> Any:
         """Plain greedy decoding: the model's own sampling and penalties are left behind."""
@@ -346,10 +175,10 @@ class Evaluator:
 
     # --- loss ---
 
-    def _loss(self, examples: Sequence[_Tokens]) -> float:
+    def _loss(self, examples: Sequence[Tokens]) -> float:
         cut = [
-            _Tokens(self._cut(prompt, self.max_length - len(output)), output)
-            for prompt, output in examples
+            Tokens(row.cut(self.max_length - len(row.output), self._start), row.output)
+            for row in examples
         ]
         lengths = [len(prompt) + len(output) for prompt, output in cut]
         total = sum(
@@ -358,7 +187,7 @@ class Evaluator:
         )
         return total / sum(len(output) for _, output in cut)
 
-    def _nll(self, batch: Sequence[_Tokens]) -> float:
+    def _nll(self, batch: Sequence[Tokens]) -> float:
         """Summed cross entropy of a batch's output tokens, in nats."""
         import torch
 
@@ -404,16 +233,16 @@ class Evaluator:
 
     # --- answers ---
 
-    def _answers(self, examples: Sequence[_Tokens], one_line: bool) -> list[str]:
+    def _answers(self, examples: Sequence[Tokens], first_line: bool) -> list[str]:
         room = self.max_length - self.max_new_tokens
-        prompts = [self._cut(prompt, room) for prompt, _ in examples]
+        prompts = [row.cut(room, self._start) for row in examples]
         answers = [""] * len(prompts)
         lengths = [len(prompt) + self.max_new_tokens for prompt in prompts]
         for batch in _batches(lengths, self.batch_tokens):
-            found = self._greedy([prompts[index] for index in batch], one_line)
+            found = self._greedy([prompts[index] for index in batch], first_line)
             for index, tokens in zip(batch, found, strict=True):
                 text = self._text(tokens)
-                answers[index] = text.split("\n")[0].strip() if one_line else text
+                answers[index] = text.split("\n")[0].strip() if first_line else text
         return answers
 
     def _text(self, tokens: list[int]) -> str:
@@ -422,7 +251,7 @@ class Evaluator:
         )
         return text.strip()
 
-    def _greedy(self, prompts: Sequence[list[int]], one_line: bool) -> list[list[int]]:
+    def _greedy(self, prompts: Sequence[list[int]], first_line: bool) -> list[list[int]]:
         """The likeliest token again and again; end tokens may follow an answer."""
         from transformers import StoppingCriteriaList
 
@@ -431,7 +260,7 @@ class Evaluator:
         tokens = self._model.generate(
             input_ids=ids,
             attention_mask=mask,
-            stopping_criteria=StoppingCriteriaList([self._line_ended(width)] if one_line else []),
+            stopping_criteria=StoppingCriteriaList([self._line_ended(width)] if first_line else []),
         )
         found: list[list[int]] = tokens[:, width:].tolist()
         return found
@@ -538,48 +367,3 @@ def _attach(model: Any, folder: Path, names: set[str]) -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-# --- several methods ----------------------------------------------------------------------------
-
-
-def compare(
-    evaluator: Evaluator,
-    rows: Sequence[Row],
-    adapters: Mapping[str, Path | None],
-    shots: Sequence[Row] = (),
-    generate: bool = True,
-    samples: int = 5,
-) -> Report:
-    """Evaluate several methods on the same rows.
-
-    Args:
-        evaluator: holds the base model.
-        rows: (input, output) pairs of the test split.
-        adapters: method to adapter folder; None is the base model itself. The usual names are
-            base, generated and reference.
-        shots: rows of the train split; k of them add the method "k-shot", without an adapter.
-        generate: also answer.
-        samples: how many rows to show with their answers.
-
-    Raises:
-        EmptyDatasetError: no rows.
-        AdapterError: an adapter cannot be loaded.
-    """
-    plans: dict[str, tuple[Path | None, Sequence[Row]]] = {
-        method: (adapter, ()) for method, adapter in adapters.items()
-    }
-    if shots:
-        plans[f"{len(shots)}-shot"] = (None, shots)
-    results = {
-        method: evaluator.evaluate(rows, adapter, before, generate)
-        for method, (adapter, before) in plans.items()
-    }
-    shown = rows[:samples] if generate else ()
-    return Report(
-        {method: scores for method, (scores, _) in results.items()},
-        tuple(
-            Sample(*row, {method: outputs[index] for method, (_, outputs) in results.items()})
-            for index, row in enumerate(shown)
-        ),
-    )

@@ -283,7 +283,7 @@ def write_gguf(path: Path, pre: str = "smollm") -> None:
 
 
 def test_metadata_as_the_formats_own_library_wrote_it(package: Path) -> None:
-    metadata = base_model._read_metadata(package / "tiny.gguf")
+    metadata = base_model.read_metadata(package / "tiny.gguf")
     assert metadata["a.float"] == 0.5
     assert metadata["a.negative"] == -3
     assert metadata["a.flag"] is True

@@ -218,7 +218,7 @@ def test_a_start_token_survives_the_cut(base: Path, tmp_path: Path) -> None:
     row = ("abcdefghijklmn", "y")
     assert starting._encode(row, ()).prompt == [0, *plain._encode(row, ()).prompt]
     assert starting._encode(("", "y"), ()) == plain._encode(("", "y"), ())
-    prompt = starting._cut(starting._encode(row, ()).prompt, 6)
+    prompt = starting._encode(row, ()).cut(6, starting._start)
     assert prompt == [0, *plain._encode(row, ()).prompt[-5:]]
 
 
@@ -249,7 +249,7 @@ def test_an_answer_ends_at_an_end_token(base: Path, naive: Naive, tmp_path: Path
     settings |= {"eos_token_id": [tokens[place]], "repetition_penalty": 9.0, "max_length": 1}
     (tmp_path / "generation_config.json").write_text(json.dumps(settings))
     stopping = Evaluator(tmp_path, "float32", max_new_tokens=12)
-    ids = stopping._greedy([naive.tokenizer(ROWS[2][0]).input_ids], one_line=False)[0]
+    ids = stopping._greedy([naive.tokenizer(ROWS[2][0]).input_ids], first_line=False)[0]
     assert ids == tokens[: place + 1]
     assert stopping._ends() == [1, tokens[place]]
 

@@ -44,15 +44,17 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"numpy"},
         set(),
     ),
+    "gguf_file": ({"errors"}, set(), set()),
     "base_model": (
-        {"errors"},
+        {"errors", "gguf_file"},
         {"filelock", "httpx2", "huggingface_hub"},
         {"tokenizers", "torch", "transformers"},
     ),
+    "scores": ({"base_model", "errors", "profile"}, set(), {"rouge_score"}),
     "evaluate": (
-        {"adapter", "base_model", "errors", "profile"},
+        {"adapter", "base_model", "errors", "profile", "scores"},
         set(),
-        {"peft", "rouge_score", "safetensors", "torch", "transformers"},
+        {"peft", "safetensors", "torch", "transformers"},
     ),
 }  # fmt: skip
 

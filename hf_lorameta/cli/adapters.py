@@ -210,8 +210,9 @@ def evaluate(
     from hf_lorameta.adapter import check_folder
     from hf_lorameta.base_model import locate
     from hf_lorameta.dataset import is_local
-    from hf_lorameta.evaluate import Evaluator, compare
+    from hf_lorameta.evaluate import Evaluator
     from hf_lorameta.library import adapter_folder
+    from hf_lorameta.scores import compare
 
     methods: dict[str, Path | None] = {"base": None, "generated": adapter_folder(adapter)}
     if reference:

@@ -112,7 +112,7 @@ def _evaluation(
 
 
 def _summary(report: dict[str, Any]) -> str:
-    from hf_lorameta.evaluate import Report, Scores
+    from hf_lorameta.scores import Report, Scores
 
     scores = {method: Scores(**values) for method, values in report["scores"].items()}
     rows = next(iter(scores.values())).rows

@@ -1,0 +1,61 @@
+"""The key-value header of a GGUF file; needs no package beyond the standard library."""
+
+import os
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hf_lorameta.errors import NotFoundError
+
+_STRING, _ARRAY = 8, 9
+_SCALARS = {
+    **{0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?"},
+    **{10: "<Q", 11: "<q", 12: "<d"},
+}
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The key-value header of a GGUF file (versions 2 and 3), without its tensors.
+
+    transformers 5.24 needs torch even for a GGUF's tokenizer; this does not. The format is
+    https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+
+    Raises:
+        NotFoundError: no such file, it is no GGUF, or it ends within the header.
+    """
+    try:
+        with path.open("rb") as file:
+            magic, version, _, count = struct.unpack("<4sIQQ", file.read(24))
+            if magic != b"GGUF" or version not in (2, 3):
+                raise NotFoundError(f"{path}: expected GGUF 2 or 3, got {magic!r} {version}")
+            return {_value(file, _STRING): _value(file) for _ in range(count)}
+    except OSError as error:
+        raise NotFoundError(f"{path}: {error.strerror}", hint="name a GGUF file") from None
+    except (struct.error, UnicodeDecodeError, KeyError, TypeError, RecursionError):
+        raise NotFoundError(
+            f"{path} ends within its header, or it is damaged", hint="fetch the file again"
+        ) from None
+
+
+def _value(file: BinaryIO, kind: int | None = None) -> Any:
+    """One value; its kind stands before it unless it is known."""
+    if kind is None:
+        kind = _scalar(file, "<I")
+    if kind == _STRING:
+        return file.read(_length(file)).decode("utf-8")
+    if kind == _ARRAY:
+        of, length = _scalar(file, "<I"), _length(file)
+        return [_value(file, of) for _ in range(length)]
+    return _scalar(file, _SCALARS[kind])
+
+
+def _scalar(file: BinaryIO, code: str) -> Any:
+    return struct.unpack(code, file.read(struct.calcsize(code)))[0]
+
+
+def _length(file: BinaryIO) -> int:
+    """Of a string or an array; never more than what is left of the file could hold."""
+    length: int = _scalar(file, "<Q")
+    if length > os.fstat(file.fileno()).st_size - file.tell():
+        raise struct.error("longer than the file")
+    return length
