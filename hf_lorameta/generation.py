@@ -11,16 +11,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from hf_lorameta import adapter, card, combine, distance
+from hf_lorameta import adapter, card, combine, distance, gguf_export, serving
 from hf_lorameta import coefficients as rules
 from hf_lorameta.adapter import FloatArray
 from hf_lorameta.bank import Bank, IndexEntry
@@ -35,6 +35,10 @@ FILES = (
     adapter.CONFIG_FILE, adapter.WEIGHTS_FILE, RECIPE_FILE, COEFFICIENTS_FILE,
     card.CARD_FILE, card.PICTURE_FILE,
 )  # fmt: skip
+EXPORTS = (serving.GGUF_FILE, serving.MODELFILE)
+"""What ``export="gguf"`` adds to the folder."""
+
+Export = Literal["gguf"]
 
 FAR = 1.5
 """A nearest distance above this many times the bank's own is called far."""
@@ -306,7 +310,12 @@ class Generation:
     seconds: float
 
     def save_pretrained(
-        self, folder: str | Path, *, repo_id: str | None = None, overwrite: bool = False
+        self,
+        folder: str | Path,
+        *,
+        repo_id: str | None = None,
+        overwrite: bool = False,
+        export: Export | None = None,
     ) -> Path:
         """Write the adapter folder, whole or not at all, and read it back.
 
@@ -314,24 +323,32 @@ class Generation:
             folder: target.
             repo_id: where it is going, for the card.
             overwrite: replace an adapter that is already there.
+            export: ``gguf`` adds the adapter for llama.cpp and Ollama; it needs the base model's
+                config.json, from the Hub or its cache, and the extra ``gguf``.
 
         Returns:
             The folder: PEFT's two files, ``recipe.json``, ``coefficients.json``, the card and its
             picture. The same inputs give the same bytes.
 
         Raises:
-            UsageError: the folder holds something else, or an adapter and `overwrite` is false.
+            UsageError: the folder holds something else, or an adapter and `overwrite` is false; or
+                the base's architecture cannot be exported.
             AdapterError: what was written cannot be read back, or the disk is full.
+            HubError: with `export`, the base's config.json is out of reach.
+            MissingExtraError: with `export`, the package `gguf` is not installed.
         """
         target = Path(folder).resolve()
         _check_target(target, overwrite)
+        base_config = base_config_for(self.plan.bank, export)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".lorameta-", dir=target.parent) as scratch:
                 fresh = Path(scratch) / "fresh"
                 fresh.mkdir()
-                self._write(fresh, repo_id)
+                self._write(fresh, repo_id, exported=base_config is not None)
                 adapter.check_folder(fresh)
+                if base_config is not None:
+                    gguf_export.export(fresh, fresh / serving.GGUF_FILE, base_config)
                 if target.exists():
                     target.rename(Path(scratch) / "replaced")
                 fresh.rename(target)
@@ -342,10 +359,10 @@ class Generation:
             ) from None
         return Path(folder)
 
-    def _write(self, folder: Path, repo_id: str | None) -> None:
+    def _write(self, folder: Path, repo_id: str | None, exported: bool) -> None:
         made, index = self.plan, self.plan.bank.index
         config = adapter.write_config(index.base_model, made.bank.layout, self.rank)
-        facts = made.facts(self.rank)
+        facts = replace(made.facts(self.rank), gguf=exported)
         coefficients = [vars(neighbour) for neighbour in facts.neighbours]
         adapter.write_tensors(
             folder / adapter.WEIGHTS_FILE,
@@ -359,6 +376,9 @@ class Generation:
         (folder / COEFFICIENTS_FILE).write_bytes(_json(coefficients))
         (folder / card.CARD_FILE).write_text(card.render_card(facts, repo_id), encoding="utf-8")
         (folder / card.PICTURE_FILE).write_text(card.render_picture(facts), encoding="utf-8")
+        if exported:
+            modelfile = serving.render_modelfile(index.base_model)
+            (folder / serving.MODELFILE).write_text(modelfile, encoding="utf-8")
 
     def push_to_hub(
         self,
@@ -367,6 +387,7 @@ class Generation:
         private: bool | None = None,
         create_pr: bool = False,
         overwrite: bool = False,
+        export: Export | None = None,
         token: str | None = None,
     ) -> str:
         """Save, check and publish in one commit.
@@ -376,6 +397,7 @@ class Generation:
             private: None makes a private repo for a private dataset and respects one that exists.
             create_pr: propose the files instead.
             overwrite: replace files of the same names in an existing repo.
+            export: as in `save_pretrained`.
             token: None uses the saved one.
 
         Returns:
@@ -397,9 +419,27 @@ class Generation:
         )
         if not overwrite:
             refuse_replacing(target)
-        folder = self.save_pretrained(outbox(repo_id), repo_id=repo_id)
+        folder = self.save_pretrained(outbox(repo_id), repo_id=repo_id, export=export)
         with kept_on_failure(folder, target):
             return publish(folder, target, token=token)
+
+
+def base_config_for(bank: Bank, export: Export | None) -> dict[str, Any] | None:
+    """The base model's ``config.json`` where an export needs it, checked; before any work is done.
+
+    Raises:
+        UsageError: the base's architecture cannot be exported.
+        HubError: it is out of reach.
+        MissingExtraError: the package `gguf` is not installed.
+    """
+    from hf_lorameta.base_model import config_json, require_extra
+
+    if export is None:
+        return None
+    require_extra("gguf", extra="gguf")
+    config = config_json(bank.index.base_model, bank.index.base_revision)
+    gguf_export.Base.of(config)
+    return config
 
 
 def _json(value: object) -> bytes:
@@ -412,7 +452,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if not target.is_dir():
         raise UsageError(f"{target} is a file, expected a folder", hint="name another with -o")
     names = {path.name for path in target.iterdir()}
-    strangers = sorted(names - set(FILES))
+    strangers = sorted(names - {*FILES, *EXPORTS})
     if strangers:
         raise UsageError(
             f"{target} holds other files ({', '.join(strangers[:3])})",

@@ -22,7 +22,6 @@ from hf_lorameta import adapter
 from hf_lorameta.adapter import AdapterFile, Factor, FloatArray, Module
 from hf_lorameta.errors import AdapterError, MissingExtraError, UsageError
 
-GGUF_FILE = "adapter.gguf"
 Dtype = Literal["f16", "f32"]
 
 _NUMPY: dict[Dtype, np.dtype[Any]] = {"f16": np.dtype(np.float16), "f32": np.dtype(np.float32)}
@@ -255,9 +254,7 @@ def _narrowed(values: FloatArray, dtype: Dtype, module: str) -> NDArray[Any]:
     with np.errstate(over="ignore"):
         narrow = np.ascontiguousarray(values.astype(_NUMPY[dtype]))
     if not np.isfinite(narrow).all():
-        raise AdapterError(
-            f"{module} holds values beyond float16's 65504", hint="add --dtype f32"
-        )
+        raise AdapterError(f"{module} holds values beyond float16's 65504", hint="add --dtype f32")
     return narrow
 
 

@@ -2,6 +2,7 @@
 
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,6 +36,26 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise NotFoundError(
             f"{path} ends within its header, or it is damaged", hint="fetch the file again"
         ) from None
+
+
+def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a ``config.json`` an export needs, from the header of a GGUF of the base model.
+
+    Args:
+        metadata: as `read_metadata` gives it.
+
+    Example:
+        >>> base_config({"general.architecture": "llama", "llama.block_count": 2,
+        ...            "llama.attention.head_count": 9})["num_attention_heads"]
+        9
+    """
+    kind = metadata.get("general.architecture")
+    return {
+        "model_type": kind,
+        "num_hidden_layers": metadata.get(f"{kind}.block_count"),
+        "num_attention_heads": metadata.get(f"{kind}.attention.head_count"),
+        "num_key_value_heads": metadata.get(f"{kind}.attention.head_count_kv"),
+    }
 
 
 def _value(file: BinaryIO, kind: int | None = None) -> Any:

@@ -300,6 +300,7 @@ class Hub:
         create_pr: bool = False,
         repo_type: str = "model",
         only: Sequence[str] | None = None,
+        delete: Sequence[str] = (),
     ) -> str:
         """Publish a finished folder in one commit.
 
@@ -313,6 +314,7 @@ class Hub:
             create_pr: open a pull request instead of committing.
             repo_type: model or dataset.
             only: paths below the folder; None is all.
+            delete: paths in the repo that go in the same commit.
 
         Returns:
             URL of the repo, or of the pull request.
@@ -325,9 +327,10 @@ class Hub:
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         if only is not None:
             paths = [path for path in paths if path.relative_to(folder).as_posix() in only]
-        operations = [
+        operations: list[hfh.CommitOperationAdd | hfh.CommitOperationDelete] = [
             hfh.CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in paths
         ]
+        operations += [hfh.CommitOperationDelete(path) for path in delete]
         if parent is None:
             self._create(repo_id, repo_type, private)
             parent = self.resolve(repo_id, repo_type)

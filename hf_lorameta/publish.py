@@ -20,7 +20,7 @@ from hf_lorameta.errors import (
     LoraMetaError,
     UsageError,
 )
-from hf_lorameta.generation import FILES, read_provenance
+from hf_lorameta.generation import EXPORTS, FILES, read_provenance
 from hf_lorameta.hub import Hub, Resolved
 
 OUTBOX = "outbox"
@@ -89,7 +89,7 @@ def look(
             raise UsageError(f"{repo_id} does not exist: nothing to open a pull request on")
         return Target(repo_id, None, dataset_private if private is None else private, False, ())
     _check_visibility(existing, private, dataset_private)
-    replaces = tuple(sorted(set(FILES) & set(existing.files)))
+    replaces = tuple(sorted({*FILES, *EXPORTS} & set(existing.files)))
     return Target(repo_id, existing, existing.private, create_pr, replaces)
 
 
@@ -139,8 +139,22 @@ def publish(folder: Path, target: Target, *, token: str | None = None) -> str:
         private=target.private,
         parent=target.existing,
         create_pr=target.create_pr,
-        only=FILES,
+        only=(*FILES, *EXPORTS),
+        delete=stale(folder, target),
     )
+
+
+def stale(folder: Path, target: Target) -> tuple[str, ...]:
+    """Exports of the adapter that is replaced, where the new one has none: they would mislead.
+
+    Args:
+        folder: what will be published.
+        target: where to. A ``Modelfile`` without a GGUF beside it is not ours and stays.
+    """
+    there = set(target.existing.files if target.existing else ())
+    if EXPORTS[0] not in there:
+        return ()
+    return tuple(name for name in EXPORTS if name in there and not (folder / name).exists())
 
 
 @contextmanager

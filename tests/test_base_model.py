@@ -438,7 +438,7 @@ def test_the_real_tokenizer_is_the_one_transformers_reads(real_tokenizer: bytes)
 
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torch")
-    gguf = base_model._packaged_gguf(SMOLLM2, HubError("unused"))
+    gguf = base_model.packaged_gguf(SMOLLM2, HubError("unused"))
     theirs: Any = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     ours = Tokenizer.from_buffer(real_tokenizer)
     lines = (shared_data.SUITE / f"{shared_data.tasks()[0]}.train.jsonl").read_text().splitlines()

@@ -28,14 +28,16 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "coefficients": ({"errors"}, {"numpy"}, set()),
     "combine": ({"errors"}, {"numpy"}, set()),
     "fit": ({"coefficients", "errors"}, {"numpy"}, {"torch"}),
-    "card": ({"errors", "recipe"}, {"huggingface_hub"}, set()),
+    "gguf_export": ({"adapter", "errors"}, {"numpy"}, {"gguf"}),
+    "serving": (set(), set(), set()),
+    "card": ({"errors", "recipe", "serving"}, {"huggingface_hub"}, set()),
     "hub": ({"errors"}, {"huggingface_hub", "httpx2"}, {"datasets", ""}),
     "dataset": ({"errors", "hub", "manifest", "profile"}, set(), {"datasets"}),
     "generation": (
         {"adapter", "bank", "card", "coefficients", "combine", "dataset", "distance", "errors",
-         "profile", "recipe"},
+         "gguf_export", "profile", "recipe", "serving"},
         {"numpy", "threadpoolctl"},
-        {"publish", ""},
+        {"base_model", "publish", ""},
     ),
     "publish": ({"errors", "generation", "hub"}, set(), {"base_model"}),
     "library": (
@@ -55,6 +57,13 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"adapter", "base_model", "errors", "profile", "scores"},
         set(),
         {"peft", "safetensors", "torch", "transformers"},
+    ),
+    "llama_cpp": ({"errors", "gguf_file"}, {"httpx2"}, {"xllamacpp"}),
+    "llama_cpp_eval": (
+        {"adapter", "base_model", "errors", "gguf_export", "gguf_file", "llama_cpp", "profile",
+         "scores"},
+        set(),
+        set(),
     ),
 }  # fmt: skip
 

@@ -1,14 +1,18 @@
 """The commands about one adapter: plan, generate, push, evaluate, inspect; and the demo."""
 
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hf_lorameta.cli.options import (
+    BaseGgufOption,
     ColumnsOption,
     ConfigOption,
+    ExportOption,
     JsonFlag,
     QuietFlag,
     Request,
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from hf_lorameta.dataset import Dataset
     from hf_lorameta.generation import Generation, Plan
     from hf_lorameta.publish import Target
+    from hf_lorameta.scores import Scorer
 
 AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an adapter.")]
 
@@ -86,25 +91,37 @@ def _carry_out(made: "Plan", quiet: bool) -> "Generation":
 @example(
     "hf-lorameta generate --dataset user/name -o my-adapter",
     "hf-lorameta generate --dataset rows.csv --columns input=q,output=a -o my-adapter",
+    "hf-lorameta generate --dataset user/name -o my-adapter --export gguf",
 )
 def generate(
     request: Request,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the adapter.")],
     overwrite: Annotated[bool, typer.Option(help="Replace an adapter that is there.")] = False,
+    export: ExportOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Make an adapter folder in PEFT's format; prints the folder."""
+    _check_export(request, export)
     made = _carry_out(_plan(request, quiet), quiet)
-    folder = made.save_pretrained(output, overwrite=overwrite)
+    folder = made.save_pretrained(output, overwrite=overwrite, export=export)
     tell(quiet, f"Combined {len(made.plan.used)} adapters in {made.seconds:.1f} s")
     data = {"folder": str(folder), "seconds": made.seconds, "rank": made.rank}
     show(json, data | {"plan": made.plan.to_dict()}, lambda: str(folder))
 
 
+def _check_export(request: Request, export: Literal["gguf"] | None) -> None:
+    """Before any work: whether the base model's adapters can be exported at all."""
+    from hf_lorameta.generation import base_config_for
+
+    if export:
+        base_config_for(request.open_bank(), export)
+
+
 @with_request
 @example(
     "hf-lorameta push --dataset user/name",
+    "hf-lorameta push --dataset user/name --export gguf",
     "hf-lorameta push --dataset rows.jsonl --repo-id user/adapter --public",
     "hf-lorameta push --from FOLDER --repo-id user/adapter",
 )
@@ -121,17 +138,24 @@ def push(
     source: Annotated[
         Path | None, typer.Option("--from", help="Publish this finished folder (resume).")
     ] = None,
+    export: ExportOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Make an adapter and publish it in one commit; prints its URL alone."""
     from hf_lorameta.errors import UsageError
     from hf_lorameta.generation import read_provenance
-    from hf_lorameta.publish import kept_on_failure, look, outbox, publish
+    from hf_lorameta.publish import kept_on_failure, look, outbox, publish, stale
 
     if (source is None) == (request.dataset is None):
         raise UsageError("expected either --dataset or --from", hint="add --dataset user/name")
+    if source is not None and export:
+        raise UsageError(
+            "--export goes with --dataset: a finished folder is published as it is",
+            hint="hf-lorameta generate … --export gguf makes a folder that holds the GGUF",
+        )
     if source is None:
+        _check_export(request, export)
         dataset = request.open_dataset()
         hidden = dataset.private
     else:
@@ -147,10 +171,13 @@ def push(
     folder, seconds = source, None
     if folder is None:
         made = _carry_out(_plan(request, quiet, dataset), quiet)
-        folder = made.save_pretrained(outbox(name), repo_id=name)
+        folder = made.save_pretrained(outbox(name), repo_id=name, export=export)
         seconds = made.seconds
         tell(quiet, f"Combined {len(made.plan.used)} adapters in {seconds:.1f} s")
     result: dict[str, Any] = {"repo_id": name, "private": target.private, "seconds": seconds}
+    result["deleted"] = gone = list(stale(folder, target))
+    if gone:
+        tell(quiet, f"{', '.join(gone)} of the earlier adapter will go: add --export gguf for new")
     if dry_run:
         word = "private" if target.private else "public"
         tell(quiet, f"Dry run: would publish to {name} ({word}) what lies in {folder}")
@@ -186,6 +213,7 @@ def _ask_consent(target: "Target", yes: bool) -> None:
 @example(
     "hf-lorameta evaluate user/adapter --dataset user/name",
     "hf-lorameta evaluate my-adapter --dataset rows.jsonl --shots 0 --max-rows 50",
+    "hf-lorameta evaluate my-adapter -d user/name --engine llama.cpp --base-gguf base.gguf",
 )
 def evaluate(
     adapter: AdapterArgument,
@@ -198,6 +226,11 @@ def evaluate(
         str | None, typer.Option(help="Another adapter to compare, e.g. a trained one.")
     ] = None,
     base: Annotated[Path | None, typer.Option(help="Folder of the base model.")] = None,
+    engine: Annotated[
+        Literal["transformers", "llama.cpp"],
+        typer.Option(help="llama.cpp: no torch, a base in 4 bits (extra: gguf)."),
+    ] = "transformers",
+    base_gguf: BaseGgufOption = None,
     shots: Annotated[int, typer.Option(min=0, help="Examples in the few-shot prompt.")] = 3,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows to score at most.")] = 100,
     answers: Annotated[
@@ -206,11 +239,9 @@ def evaluate(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Score base, generated, few-shot and reference on held-out rows (extra: eval)."""
+    """Score base, generated, few-shot and reference on held-out rows (extra: eval or gguf)."""
     from hf_lorameta.adapter import check_folder
-    from hf_lorameta.base_model import locate
     from hf_lorameta.dataset import is_local
-    from hf_lorameta.evaluate import Evaluator
     from hf_lorameta.library import adapter_folder
     from hf_lorameta.scores import compare
 
@@ -223,9 +254,39 @@ def evaluate(
     rows = scored.head(max_rows + (shots if local else 0))
     examples, rows = _shots(scored, rows, shots, local, config, revision, columns)
     tell(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {base_model}")
-    evaluator = Evaluator(base or locate(base_model), base_model=base_model)
-    report = compare(evaluator, rows, methods, shots=examples, generate=answers)
+    with _scorer(engine, base_model, base, base_gguf, methods.values()) as scorer:
+        report = compare(scorer, rows, methods, shots=examples, generate=answers)
     show(json, report.to_dict(), report.table)
+
+
+@contextmanager
+def _scorer(
+    engine: str,
+    base_model: str,
+    base: Path | None,
+    base_gguf: Path | None,
+    adapters: Iterable[Path | None],
+) -> "Iterator[Scorer]":
+    """What holds the base model, with the engine that was asked for."""
+    from hf_lorameta.errors import UsageError
+
+    llama = engine == "llama.cpp"
+    if (base if llama else base_gguf) is not None:
+        given, other = ("--base", "transformers") if llama else ("--base-gguf", "llama.cpp")
+        raise UsageError(f"{given} is for the engine {other}", hint=f"add --engine {other}")
+    if llama:
+        from hf_lorameta.llama_cpp_eval import LlamaCppEvaluator
+        from hf_lorameta.llama_cpp_eval import base_gguf as find
+
+        folders = [folder for folder in adapters if folder is not None]
+        held = LlamaCppEvaluator(find(base_model, base_gguf), folders, base_model=base_model)
+        with held:
+            yield held
+    else:
+        from hf_lorameta.base_model import locate
+        from hf_lorameta.evaluate import Evaluator
+
+        yield Evaluator(base or locate(base_model), base_model=base_model)
 
 
 def _shots(

@@ -30,6 +30,15 @@ ColumnsOption = Annotated[
     str | None, typer.Option(help="Which columns to read: input=COLUMN,output=COLUMN.")
 ]
 
+ExportOption = Annotated[
+    Literal["gguf"] | None,
+    typer.Option(help="gguf: add the adapter for llama.cpp and Ollama (extra: gguf)."),
+]
+BaseGgufOption = Annotated[
+    Path | None,
+    typer.Option(help="GGUF of the base model; found by itself for the demo's."),
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
