@@ -203,7 +203,7 @@ class Tokens(NamedTuple):
         return start + self.prompt[-keep:]
 
 
-def shared_length(a: Sequence[int], b: Sequence[int]) -> int:
+def shared_length(a: Sequence[object], b: Sequence[object]) -> int:
     """Length of the common beginning.
 
     Example:

@@ -2,10 +2,12 @@
 
 A Hub on loopback is seeded with the embedded bank and the guest book dataset; ``push`` and
 ``evaluate`` then run as their own processes against it, the second as a stranger without a token.
+The adapter stays in this package's cache, for a conversation through llama.cpp.
 """
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -13,9 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hf_lorameta import llama_cpp
+from hf_lorameta.adapter import write_atomically
+from hf_lorameta.base_model import cache_dir, locate, require_extra
 from hf_lorameta.errors import LoraMetaError, MissingExtraError
+from hf_lorameta.generation import FILES
 from hf_lorameta.library import BANK_VARIABLE, EMBEDDED_FOLDER
 from hf_lorameta.localhub import LocalHub
+from hf_lorameta.scores import shared_length
 
 DATA_FOLDER = Path(__file__).parent / "data"
 BANK_REPO = "lorameta/smollm2-demo-bank"
@@ -32,8 +39,8 @@ def play(say: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
 
     Returns:
         ``url`` of the adapter, ``seconds`` of generating it, ``files`` a stranger got, ``scores``
-        by method (None where the extra ``eval`` or the base model is missing), ``missing`` (what
-        and how to get it), and ``summary`` for people.
+        by method (None where no engine or the base model is there), ``missing`` (what and how to
+        get it), ``try`` (a command that asks the adapter), and ``summary`` for people.
 
     Raises:
         LoraMetaError: a step failed.
@@ -55,7 +62,10 @@ def play(say: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
             "files": hub.files(ADAPTER_REPO),
             "coefficients": len(inspected["coefficients"]),
         }
-        return result | _evaluation(inspected["base_model_name_or_path"], stranger, say)
+        result |= _evaluation(inspected["base_model_name_or_path"], stranger, say)
+        asking = _conversation(keep(hub))
+        summary = "\n".join([result["summary"], "", *_invitation(asking)])
+        return result | {"try": asking, "summary": summary}
 
 
 def seed(hub: LocalHub) -> str:
@@ -71,6 +81,33 @@ def seed(hub: LocalHub) -> str:
     hub.create_repo(DATASET_REPO, repo_type="dataset")
     hub.upload_folder(DATASET_REPO, DATA_FOLDER, repo_type="dataset")
     return token
+
+
+def keep(hub: LocalHub) -> Path:
+    """Copy the adapter from the loopback Hub, which goes, into this package's cache."""
+    folder = cache_dir() / "demo" / ADAPTER_REPO.rpartition("/")[2]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in set(FILES) & set(hub.files(ADAPTER_REPO)):
+        write_atomically(folder / name, hub.read(ADAPTER_REPO, name))
+    return folder
+
+
+def _conversation(folder: Path) -> str:
+    """The command that asks the adapter; the template is what all inputs of the dataset share."""
+    lines = (DATA_FOLDER / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    inputs = [json.loads(line)["input"] for line in lines]
+    first = inputs[0]
+    head = min(shared_length(first, text) for text in inputs[1:])
+    tail = min(shared_length(first[::-1], text[::-1]) for text in inputs[1:])
+    template = f"{first[:head]}{{}}{first[-tail:]}".replace("\n", "\\n")
+    return shlex.join(["hf-lorameta", "try", str(folder), "--template", template])
+
+
+def _invitation(command: str) -> list[str]:
+    lines = ["Write in the guest book yourself; llama.cpp answers on this CPU:", "", command]
+    if not llama_cpp.available():
+        lines[1:1] = ["(first: pip install 'hf-lorameta[gguf]')"]
+    return lines
 
 
 def _environment(hub: LocalHub, home: Path, token: str | None) -> dict[str, str]:
@@ -95,20 +132,34 @@ def _run(
 def _evaluation(
     base_model: str, environment: dict[str, str], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    from hf_lorameta.base_model import locate, require_extra
-
     try:
-        require_extra("torch", "transformers", "peft", "rouge_score")
-        base = locate(base_model)
+        engine = _engine(base_model)
     except LoraMetaError as error:
         missing = f"Not evaluated: {error}."
         lines = [missing, f"To see scores: {error.hint}, then run hf-lorameta demo again."]
         if not isinstance(error, MissingExtraError):
             lines[1] = f"To see scores: {error.hint}"
         return {"scores": None, "missing": lines, "summary": "\n".join(lines)}
-    arguments = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, "--base", str(base)]
-    report = _run(arguments, environment, say)
+    report = _run(["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, *engine], environment, say)
     return {"scores": report["scores"], "missing": [], "summary": _summary(report)}
+
+
+def _engine(base_model: str) -> list[str]:
+    """Options of ``evaluate``: transformers where it is installed, else llama.cpp.
+
+    Raises:
+        LoraMetaError: neither can be used; says what transformers lacks.
+    """
+    try:
+        require_extra("torch", "transformers", "peft", "rouge_score")
+        return ["--base", str(locate(base_model))]
+    except MissingExtraError:
+        if not llama_cpp.available():
+            raise
+    from hf_lorameta.llama_cpp_eval import base_gguf
+
+    require_extra("rouge_score", "gguf", extra="gguf")
+    return ["--engine", "llama.cpp", "--base-gguf", str(base_gguf(base_model))]
 
 
 def _summary(report: dict[str, Any]) -> str:
