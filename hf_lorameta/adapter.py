@@ -96,12 +96,15 @@ def canonical_order(name: str) -> tuple[tuple[int, str], ...]:
 # --- the header ---------------------------------------------------------------------------------
 
 
-def read_header(read: Read, size: int) -> dict[str, TensorInfo]:
+def read_header(
+    read: Read, size: int, dtypes: Mapping[str, np.dtype[Any]] = DTYPES
+) -> dict[str, TensorInfo]:
     """Parse and check a safetensors header; reads nothing beyond it.
 
     Args:
         read: ranged reader of the file.
         size: the file's size in bytes.
+        dtypes: what tensors may hold, by safetensors code.
 
     Returns:
         Tensor name to place, in the order of the data.
@@ -126,7 +129,10 @@ def read_header(read: Read, size: int) -> dict[str, TensorInfo]:
     if not isinstance(header, dict):
         raise AdapterError("the safetensors header is not a JSON object")
     header.pop("__metadata__", None)
-    infos = {str(name): _tensor_info(str(name), item, 8 + length) for name, item in header.items()}
+    infos = {
+        str(name): _tensor_info(str(name), item, 8 + length, dtypes)
+        for name, item in header.items()
+    }
     infos = dict(sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)))
     position = 8 + length
     for name, info in infos.items():
@@ -145,7 +151,9 @@ def _shown(name: str) -> str:
     return name[:200].encode("unicode_escape").decode("ascii")
 
 
-def _tensor_info(name: str, item: Any, offset: int) -> TensorInfo:
+def _tensor_info(
+    name: str, item: Any, offset: int, dtypes: Mapping[str, np.dtype[Any]]
+) -> TensorInfo:
     shown = _shown(name)
     try:
         dtype, shape, (start, stop) = (item[k] for k in ("dtype", "shape", "data_offsets"))
@@ -154,10 +162,10 @@ def _tensor_info(name: str, item: Any, offset: int) -> TensorInfo:
         raise AdapterError(f"the header's entry for {shown} is malformed") from None
     if not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers) or len(shape) > 8:
         raise AdapterError(f"the header's shape or offsets for {shown} are not sizes")
-    if not isinstance(dtype, str) or dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in dtypes:
         got = _shown(str(dtype)[:20])
-        raise AdapterError(f"{shown} has dtype {got}, expected one of {', '.join(DTYPES)}")
-    if math.prod(shape) * DTYPES[dtype].itemsize != stop - start:
+        raise AdapterError(f"{shown} has dtype {got}, expected one of {', '.join(dtypes)}")
+    if math.prod(shape) * dtypes[dtype].itemsize != stop - start:
         raise AdapterError(f"{shown}: shape {shape} in {dtype} does not fill {stop - start} bytes")
     return TensorInfo(dtype, tuple(shape), offset + start, offset + stop)
 
@@ -350,6 +358,17 @@ class AdapterFile:
         """One factor as float32: lora_A is (r, in_features), lora_B is (out_features, r)."""
         info = self._infos[tensor_name(module, factor)]
         return widen(self._read(info.start, info.stop), info)
+
+    def size(self, module: str, factor: Factor) -> int:
+        """Number of values of one factor."""
+        return math.prod(self._infos[tensor_name(module, factor)].shape)
+
+    def flat(self, module: str, factor: Factor, start: int, stop: int) -> FloatArray:
+        """Values [start, stop) of one factor, row after row: (stop − start,) float32."""
+        info = self._infos[tensor_name(module, factor)]
+        width = DTYPES[info.dtype].itemsize
+        first, last = info.start + start * width, info.start + stop * width
+        return widen(self._read(first, last), TensorInfo(info.dtype, (stop - start,), first, last))
 
     @property
     def dtypes(self) -> set[str]:

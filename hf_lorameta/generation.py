@@ -39,6 +39,8 @@ FILES = (
 FAR = 1.5
 """A nearest distance above this many times the bank's own is called far."""
 FEW_ROWS = 20
+POOR_PACK = 0.9
+"""A pack that keeps less than this share of the updates' energy is warned of."""
 _WORKERS = min(4, os.cpu_count() or 1)
 _STACKED = 16 << 20
 """Bytes of stacked factors up to which modules are combined side by side."""
@@ -217,6 +219,12 @@ def _warnings(made: Plan) -> Iterator[str]:
             f"{nearest:.3g}, while bank datasets usually have one at {usual:.3g}. "
             "Expect little from this adapter."
         )
+    packing = made.bank.index.packing
+    if packing and packing.retained_whole < POOR_PACK:
+        yield (
+            f"The bank is a pack that keeps {packing.retained_whole:.0%} of its adapters' updates: "
+            "the whole bank would make a better adapter."
+        )
     if made.profile.rows < FEW_ROWS:
         yield f"Only {made.profile.rows} rows were read: distances from so few are unsure."
     number, total = made.effective_number, len(made.used)
@@ -259,18 +267,19 @@ def carry_out(
     """Combine the adapters a plan names, module by module; raises as `generate`."""
     started = time.perf_counter()
     entries = [made.bank.index.entries[i] for i in made.used]
-    files = [made.bank.adapter(entry) for entry in entries]
+    files = made.bank.adapters(entries)
     weights = made.coefficients[made.used]
     scalings = np.array([entry.scaling for entry in entries])
     merge = combine.COMBINERS[made.recipe.combine].function
     rank = _rank(made.recipe, entries)
-    widest = max(module.in_features + module.out_features for module in made.bank.layout)
+    sizes = made.bank.stored_layout
+    widest = max(module.in_features + module.out_features for module in sizes)
     stacked = 4 * widest * sum(entry.rank for entry in entries)
     workers = max(1, min(_WORKERS, _STACKED // stacked))
 
     def combined(module: adapter.Module) -> tuple[FloatArray, FloatArray]:
         As, Bs = adapter.stack(files, module.name)
-        return merge(As, Bs, weights, scalings, rank)
+        return made.bank.expand(module.name, *merge(As, Bs, weights, scalings, rank))
 
     pairs = []
     # one BLAS thread a module: no fighting over cores, and the same bits on any number of them

@@ -15,9 +15,16 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "profile": ({"errors"}, {"numpy"}, set()),
     "adapter": ({"errors"}, {"numpy", "ml_dtypes"}, set()),
     "bank": (
-        {"adapter", "errors", "manifest", "profile"},
+        {"adapter", "errors", "manifest", "pack", "profile", "stamps"},
         {"numpy", "pydantic", "safetensors"},
         {"tokenizers", "library"},
+    ),
+    "stamps": ({"adapter"}, set(), set()),
+    "pack": ({"adapter", "errors"}, {"numpy", "pydantic"}, set()),
+    "packing": (
+        {"adapter", "bank", "errors", "pack"},
+        {"filelock", "numpy", "threadpoolctl"},
+        set(),
     ),
     "building": (
         {"adapter", "bank", "errors", "manifest", "profile"},
