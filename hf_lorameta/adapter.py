@@ -11,7 +11,9 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import ml_dtypes
@@ -324,6 +326,13 @@ def narrow(array: NDArray[Any], dtype: str) -> bytes:
         return np.ascontiguousarray(array).astype(DTYPES[_CODES[dtype]]).tobytes()
 
 
+@lru_cache(maxsize=4)
+def _parsed(head: bytes, size: int) -> tuple[Mapping[str, TensorInfo], Layout, int]:
+    """Header, layout and rank; the files of a bank mostly begin with the very same bytes."""
+    infos = read_header(lambda start, stop: head[start:stop], size)
+    return MappingProxyType(infos), *read_layout(infos)
+
+
 class AdapterFile:
     """A local safetensors LoRA file, read one tensor at a time.
 
@@ -341,10 +350,12 @@ class AdapterFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._infos = read_header(self._read, path.stat().st_size)
+            size = path.stat().st_size
+            (length,) = struct.unpack("<Q", self._read(0, 8)) if size >= 8 else (0,)
+            head = self._read(0, 8 + min(length, size - 8, MAX_HEADER_BYTES)) if size >= 8 else b""
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from None
-        self.layout, self.rank = read_layout(self._infos)
+        self._infos, self.layout, self.rank = _parsed(head, size)
 
     def _read(self, start: int, stop: int) -> bytes:
         with self.path.open("rb") as file:
@@ -358,6 +369,26 @@ class AdapterFile:
         """One factor as float32: lora_A is (r, in_features), lora_B is (out_features, r)."""
         info = self._infos[tensor_name(module, factor)]
         return widen(self._read(info.start, info.stop), info)
+
+    @property
+    def places(self) -> Mapping[str, TensorInfo]:
+        """Where every tensor lies, in the order of the data."""
+        return self._infos
+
+    def read_into(self, buffer: memoryview, start: int) -> None:
+        """Fill a buffer with the file's bytes from `start` on, without buffering in between.
+
+        Raises:
+            AdapterError: the file ended early.
+        """
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(start)
+            filled = 0
+            while filled < len(buffer):
+                got = file.readinto(buffer[filled:])
+                if not got:
+                    raise AdapterError(f"{self.path} ended at byte {start + filled}")
+                filled += got
 
     def size(self, module: str, factor: Factor) -> int:
         """Number of values of one factor."""

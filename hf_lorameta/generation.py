@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from hf_lorameta import adapter, card, combine, distance
 from hf_lorameta import coefficients as rules
 from hf_lorameta.adapter import FloatArray
+from hf_lorameta.averaging import average, can_average
 from hf_lorameta.bank import Bank, IndexEntry
 from hf_lorameta.dataset import Dataset, describe, open_dataset
 from hf_lorameta.errors import AdapterError, UsageError
@@ -266,12 +267,23 @@ def carry_out(
 ) -> "Generation":
     """Combine the adapters a plan names, module by module; raises as `generate`."""
     started = time.perf_counter()
+    pairs = _combined(made, progress)
+    rank = pairs[0][0].shape[0]
+    return Generation(made, rank, tuple(pairs), time.perf_counter() - started)
+
+
+def _combined(
+    made: Plan, progress: Callable[[int, int], None]
+) -> list[tuple[FloatArray, FloatArray]]:
     entries = [made.bank.index.entries[i] for i in made.used]
     files = made.bank.adapters(entries)
     weights = made.coefficients[made.used]
     scalings = np.array([entry.scaling for entry in entries])
     merge = combine.COMBINERS[made.recipe.combine].function
     rank = _rank(made.recipe, entries)
+    if merge is combine.factors and rank in (None, files[0].rank) and can_average(files):
+        with threadpool_limits(1, "blas"):
+            return average(files, weights, scalings, progress)
     sizes = made.bank.stored_layout
     widest = max(module.in_features + module.out_features for module in sizes)
     stacked = 4 * widest * sum(entry.rank for entry in entries)
@@ -281,14 +293,13 @@ def carry_out(
         As, Bs = adapter.stack(files, module.name)
         return made.bank.expand(module.name, *merge(As, Bs, weights, scalings, rank))
 
-    pairs = []
+    pairs: list[tuple[FloatArray, FloatArray]] = []
     # one BLAS thread a module: no fighting over cores, and the same bits on any number of them
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
         for pair in pool.map(combined, made.bank.layout):
             pairs.append(pair)
             progress(len(pairs), len(made.bank.layout))
-    actual = pairs[0][0].shape[0]
-    return Generation(made, actual, tuple(pairs), time.perf_counter() - started)
+    return pairs
 
 
 def _rank(recipe: Recipe, entries: list[IndexEntry]) -> int | None:

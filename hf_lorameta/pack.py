@@ -235,7 +235,7 @@ class PackedFile(AdapterFile):
             infos = read_header(self._read, size if self._raw is None else len(self._raw), _SIZES)
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from None
-        self._infos = infos
+        self._infos: Mapping[str, TensorInfo] = infos
         self.layout, self.rank = read_layout(
             {name: info for name, info in infos.items() if not name.endswith(".scales")}
         )

@@ -43,20 +43,23 @@ class Stamps:
             path: where it lies.
             digest: what is expected.
         """
-        status = path.stat()
-        stamp: Stamp = [status.st_size, status.st_mtime_ns, digest or ""]
         with self._lock:
             if self._kept is None:
                 self._kept = _read(self._path)
-                self._seen |= self._kept
+                self._seen = self._kept | self._seen
             known = self._seen.get(name)
-        if known == stamp:
+        if known == _stamp(path, digest):
             return True
         if sha256(path) != digest:
             return False
+        self.know(name, path, digest)
+        return True
+
+    def know(self, name: str, path: Path, digest: str) -> None:
+        """Take note of a file whose digest was computed just now."""
+        stamp = _stamp(path, digest)
         with self._lock:
             self._seen[name] = stamp
-        return True
 
     def keep(self) -> None:
         """Write them down, if there is something new and the place can be written."""
@@ -70,6 +73,11 @@ class Stamps:
             write_atomically(self._path, content)
         except OSError as error:
             logger.debug("checksums will be computed again next time: %s", error.strerror)
+
+
+def _stamp(path: Path, digest: str | None) -> Stamp:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, digest or ""]
 
 
 def _read(path: Path) -> dict[str, Stamp]:

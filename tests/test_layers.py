@@ -19,6 +19,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"numpy", "pydantic", "safetensors"},
         {"tokenizers", "library"},
     ),
+    "averaging": ({"adapter"}, {"numpy"}, set()),
     "stamps": ({"adapter"}, set(), set()),
     "pack": ({"adapter", "errors"}, {"numpy", "pydantic"}, set()),
     "packing": (
@@ -39,8 +40,8 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "hub": ({"errors"}, {"huggingface_hub", "httpx2"}, {"datasets", ""}),
     "dataset": ({"errors", "hub", "manifest", "profile"}, set(), {"datasets"}),
     "generation": (
-        {"adapter", "bank", "card", "coefficients", "combine", "dataset", "distance", "errors",
-         "profile", "recipe"},
+        {"adapter", "averaging", "bank", "card", "coefficients", "combine", "dataset",
+         "distance", "errors", "profile", "recipe"},
         {"numpy", "threadpoolctl"},
         {"publish", ""},
     ),

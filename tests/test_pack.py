@@ -98,7 +98,7 @@ def data(tmp_path: Path) -> Path:
 # --- what is kept -------------------------------------------------------------------------------
 
 
-@settings(max_examples=24)
+@settings(max_examples=24, deadline=None)
 @given(
     number=st.integers(1, 5), rank=st.integers(1, 4), seed=st.integers(0, 99),
     dtype=st.sampled_from(["f32", "bf16", "int8"]),
