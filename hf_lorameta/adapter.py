@@ -11,7 +11,9 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import ml_dtypes
@@ -96,12 +98,15 @@ def canonical_order(name: str) -> tuple[tuple[int, str], ...]:
 # --- the header ---------------------------------------------------------------------------------
 
 
-def read_header(read: Read, size: int) -> dict[str, TensorInfo]:
+def read_header(
+    read: Read, size: int, dtypes: Mapping[str, np.dtype[Any]] = DTYPES
+) -> dict[str, TensorInfo]:
     """Parse and check a safetensors header; reads nothing beyond it.
 
     Args:
         read: ranged reader of the file.
         size: the file's size in bytes.
+        dtypes: what tensors may hold, by safetensors code.
 
     Returns:
         Tensor name to place, in the order of the data.
@@ -126,7 +131,10 @@ def read_header(read: Read, size: int) -> dict[str, TensorInfo]:
     if not isinstance(header, dict):
         raise AdapterError("the safetensors header is not a JSON object")
     header.pop("__metadata__", None)
-    infos = {str(name): _tensor_info(str(name), item, 8 + length) for name, item in header.items()}
+    infos = {
+        str(name): _tensor_info(str(name), item, 8 + length, dtypes)
+        for name, item in header.items()
+    }
     infos = dict(sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)))
     position = 8 + length
     for name, info in infos.items():
@@ -145,7 +153,9 @@ def _shown(name: str) -> str:
     return name[:200].encode("unicode_escape").decode("ascii")
 
 
-def _tensor_info(name: str, item: Any, offset: int) -> TensorInfo:
+def _tensor_info(
+    name: str, item: Any, offset: int, dtypes: Mapping[str, np.dtype[Any]]
+) -> TensorInfo:
     shown = _shown(name)
     try:
         dtype, shape, (start, stop) = (item[k] for k in ("dtype", "shape", "data_offsets"))
@@ -154,10 +164,10 @@ def _tensor_info(name: str, item: Any, offset: int) -> TensorInfo:
         raise AdapterError(f"the header's entry for {shown} is malformed") from None
     if not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers) or len(shape) > 8:
         raise AdapterError(f"the header's shape or offsets for {shown} are not sizes")
-    if not isinstance(dtype, str) or dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in dtypes:
         got = _shown(str(dtype)[:20])
-        raise AdapterError(f"{shown} has dtype {got}, expected one of {', '.join(DTYPES)}")
-    if math.prod(shape) * DTYPES[dtype].itemsize != stop - start:
+        raise AdapterError(f"{shown} has dtype {got}, expected one of {', '.join(dtypes)}")
+    if math.prod(shape) * dtypes[dtype].itemsize != stop - start:
         raise AdapterError(f"{shown}: shape {shape} in {dtype} does not fill {stop - start} bytes")
     return TensorInfo(dtype, tuple(shape), offset + start, offset + stop)
 
@@ -316,6 +326,13 @@ def narrow(array: NDArray[Any], dtype: str) -> bytes:
         return np.ascontiguousarray(array).astype(DTYPES[_CODES[dtype]]).tobytes()
 
 
+@lru_cache(maxsize=4)
+def _parsed(head: bytes, size: int) -> tuple[Mapping[str, TensorInfo], Layout, int]:
+    """Header, layout and rank; the files of a bank mostly begin with the very same bytes."""
+    infos = read_header(lambda start, stop: head[start:stop], size)
+    return MappingProxyType(infos), *read_layout(infos)
+
+
 class AdapterFile:
     """A local safetensors LoRA file, read one tensor at a time.
 
@@ -333,10 +350,12 @@ class AdapterFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._infos = read_header(self._read, path.stat().st_size)
+            size = path.stat().st_size
+            (length,) = struct.unpack("<Q", self._read(0, 8)) if size >= 8 else (0,)
+            head = self._read(0, 8 + min(length, size - 8, MAX_HEADER_BYTES)) if size >= 8 else b""
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from None
-        self.layout, self.rank = read_layout(self._infos)
+        self._infos, self.layout, self.rank = _parsed(head, size)
 
     def _read(self, start: int, stop: int) -> bytes:
         with self.path.open("rb") as file:
@@ -350,6 +369,37 @@ class AdapterFile:
         """One factor as float32: lora_A is (r, in_features), lora_B is (out_features, r)."""
         info = self._infos[tensor_name(module, factor)]
         return widen(self._read(info.start, info.stop), info)
+
+    @property
+    def places(self) -> Mapping[str, TensorInfo]:
+        """Where every tensor lies, in the order of the data."""
+        return self._infos
+
+    def read_into(self, buffer: memoryview, start: int) -> None:
+        """Fill a buffer with the file's bytes from `start` on, without buffering in between.
+
+        Raises:
+            AdapterError: the file ended early.
+        """
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(start)
+            filled = 0
+            while filled < len(buffer):
+                got = file.readinto(buffer[filled:])
+                if not got:
+                    raise AdapterError(f"{self.path} ended at byte {start + filled}")
+                filled += got
+
+    def size(self, module: str, factor: Factor) -> int:
+        """Number of values of one factor."""
+        return math.prod(self._infos[tensor_name(module, factor)].shape)
+
+    def flat(self, module: str, factor: Factor, start: int, stop: int) -> FloatArray:
+        """Values [start, stop) of one factor, row after row: (stop − start,) float32."""
+        info = self._infos[tensor_name(module, factor)]
+        width = DTYPES[info.dtype].itemsize
+        first, last = info.start + start * width, info.start + stop * width
+        return widen(self._read(first, last), TensorInfo(info.dtype, (stop - start,), first, last))
 
     @property
     def dtypes(self) -> set[str]:

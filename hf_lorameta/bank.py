@@ -5,16 +5,19 @@
       tokenizer.json          the base model's
       profiles.safetensors    every profile, in the order of the index (`ProfileTable`)
       adapters/<name>.safetensors   canonical bf16 weights, one file an adapter
+      basis.safetensors       of a pack: the space its adapters share, see `hf_lorameta.pack`
       neural.safetensors      the fitted neural rule, if there is one
       origin.json             of a pulled bank: where files not here yet come from
-      .build/                 finished entries of a build, so that it can resume
+      .build/                 finished entries of a build, so that it can resume; and which files
+                              were found right, so that they are not hashed each time
 
 A bank is never loaded whole: the index and the profiles first, adapters one tensor at a time.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,18 +27,37 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hf_lorameta.adapter import AdapterFile, FloatArray, Layout, Module, write_atomically
-from hf_lorameta.errors import BankError, IntegrityError
+from hf_lorameta.adapter import (
+    AdapterFile,
+    Factor,
+    FloatArray,
+    Layout,
+    Module,
+    write_atomically,
+)
+from hf_lorameta.errors import AdapterError, BankError, IntegrityError
 from hf_lorameta.manifest import Columns
+from hf_lorameta.pack import Basis, PackedFile, Packing, packing_problem
 from hf_lorameta.profile import Encode, ProfileTable
+from hf_lorameta.stamps import Stamps, sha256
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSIONS = (1, 2)
+"""1: a bank; 2: a pack, which readers of 1 must refuse."""
 INDEX_FILE = "bank.json"
 PROFILES_FILE = "profiles.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
+__all__ = [
+    "Bank", "Index", "IndexEntry", "Packing", "Skipped", "adapter_path", "load_arrays",
+    "load_encode", "sha256", "vocab_size",
+]  # fmt: skip
+
 NEURAL_FILE = "neural.safetensors"
+BASIS_FILE = "basis.safetensors"
 ORIGIN_FILE = "origin.json"
 WORK_FOLDER = ".build"
+_SEEN_FILE = f"{WORK_FOLDER}/seen.json"
+_OPENERS = 4
+_BLOCK_BYTES = 64 << 20
 
 
 class _Stored(BaseModel):
@@ -103,9 +125,10 @@ class Index(_Stored):
         skipped: the others.
         files: SHA-256 of the other files, by name.
         neighbourhood: per metric, the median distance from a bank dataset to its nearest other.
+        packing: of a pack, how; None for a bank of whole adapters.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 1
     base_model: str
     base_revision: str | None
     base_license: str | None
@@ -116,10 +139,12 @@ class Index(_Stored):
     skipped: tuple[Skipped, ...]
     files: dict[str, str]
     neighbourhood: dict[str, float] = {}
+    packing: Packing | None = None
 
     def to_bytes(self) -> bytes:
         """The canonical file content."""
-        return (json.dumps(self.model_dump(), indent=1, ensure_ascii=False) + "\n").encode()
+        content = self.model_dump(exclude=None if self.packing else {"packing"})
+        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 class Bank:
@@ -150,7 +175,7 @@ class Bank:
         self.id = id
         self.revision = revision
         self._fetch = fetch
-        self._verified: set[str] = set()
+        self._stamps = Stamps(folder / _SEEN_FILE)
         self._raw_index = self._path(INDEX_FILE).read_bytes()
         self.index = _parse_index(self._raw_index, folder)
 
@@ -194,9 +219,51 @@ class Bank:
         return hashlib.sha256(self._raw_index).hexdigest()
 
     @property
+    def size(self) -> int:
+        """Bytes of all weights, those not fetched yet included; of a pack with its basis."""
+        weights = sum(entry.size for entry in self.index.entries)
+        packing = self.index.packing
+        if packing is None:
+            return weights
+        width = 4 if packing.dtype == "f32" else 2
+        sides = zip(self.layout, packing.spaces, strict=True)
+        return weights + width * sum(
+            a * module.in_features + b * module.out_features for module, (a, b) in sides
+        )
+
+    @property
     def layout(self) -> Layout:
         """Every adapted module, in canonical order."""
         return tuple(Module(*module) for module in self.index.layout)
+
+    @cached_property
+    def stored_layout(self) -> Layout:
+        """The modules as the files here have them: in a pack, with the sizes of its spaces."""
+        packing = self.index.packing
+        if packing is None:
+            return self.layout
+        sizes = zip(self.layout, packing.spaces, strict=True)
+        return tuple(Module(module.name, *space) for module, space in sizes)
+
+    @cached_property
+    def basis(self) -> Basis | None:
+        """The space that the adapters of a pack share; None for a bank of whole adapters."""
+        if self.index.packing is None:
+            return None
+        return Basis(self._checked(BASIS_FILE), self.layout, self.stored_layout)
+
+    def expand(self, module: str, A: FloatArray, B: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Factors made of this bank's, as the base model needs them.
+
+        Args:
+            module: its name.
+            A: (r, R_a) of a pack, (r, in_features) of a bank of whole adapters.
+            B: (R_b, r) or (out_features, r).
+
+        Returns:
+            (r, in_features) and (out_features, r); of a bank of whole adapters, what was given.
+        """
+        return (A, B) if self.basis is None else self.basis.space(module).expand(A, B)
 
     @cached_property
     def profiles(self) -> ProfileTable:
@@ -211,6 +278,10 @@ class Bank:
     def encode(self) -> Encode:
         """The base model's tokenizer, without special tokens."""
         return load_encode(self._checked(TOKENIZER_FILE))
+
+    def small_file(self, name: str) -> Path:
+        """One of ``index.files``, here and right, fetched if need be."""
+        return self._checked(name)
 
     def neural(self) -> dict[str, NDArray[Any]]:
         """Arrays of the fitted neural rule.
@@ -227,35 +298,54 @@ class Bank:
     def adapter(self, entry: IndexEntry) -> AdapterFile:
         """Open one adapter's weights, fetching them first if they are not here.
 
+        Of a pack these are the small factors, see `expand`.
+
         Raises:
             IntegrityError: the file is not the one that was indexed.
         """
-        here = (self.folder / adapter_path(entry.name)).exists()
-        path = self._path(adapter_path(entry.name))
-        if entry.name not in self._verified and sha256(path) != entry.sha256:
+        name = adapter_path(entry.name)
+        here = (self.folder / name).exists()
+        path = self._path(name)
+        if not self._stamps.is_right(name, path, entry.sha256):
             if here:
                 raise IntegrityError(f"{path}: checksum differs from the index", hint=self._mend)
             path.unlink()  # what was fetched just now must not be taken for good later
             raise IntegrityError(
-                f"{adapter_path(entry.name)} of {self.id}: checksum differs from the index",
+                f"{name} of {self.id}: checksum differs from the index",
                 hint=f"pull the bank again, and if it stays so, tell the owner of {self.id}",
             )
-        self._verified.add(entry.name)
-        file = AdapterFile(path)
-        if file.layout != self.layout or file.rank != entry.rank:
+        file = AdapterFile(path) if self.index.packing is None else PackedFile(path)
+        if file.layout != self.stored_layout or file.rank != entry.rank:
             raise IntegrityError(
                 f"{path} has other modules or ranks than the index", hint=self._mend
             )
         return file
 
+    def adapters(self, entries: Sequence[IndexEntry] | None = None) -> list[AdapterFile]:
+        """Open many adapters, a few at a time; None opens all. Raises as `adapter`."""
+        chosen = self.index.entries if entries is None else entries
+        with ThreadPoolExecutor(_OPENERS) as pool:
+            files = list(pool.map(self.adapter, chosen))
+        self.remember()
+        return files
+
     def blocks(self, columns: int = 1 << 18) -> Iterator[FloatArray]:
-        """All adapters flattened, as blocks (N, m) with m ≤ `columns`, for Gram matrices."""
-        files = [self.adapter(entry) for entry in self.index.entries]
-        for module in self.layout:
-            for factor in ("A", "B"):
-                flat = np.stack([f.tensor(module.name, factor).ravel() for f in files])
-                for start in range(0, flat.shape[1], columns):
-                    yield flat[:, start : start + columns]
+        """All adapters flattened, as blocks (N, m) with m ≤ `columns`, for Gram matrices.
+
+        A block holds 64 MB at most. Of a pack these are the small factors, whose products are those
+        of the adapters as far as the shared space keeps them.
+        """
+        files = self.adapters()
+        columns = max(1, min(columns, _BLOCK_BYTES // (4 * len(files))))
+        for module in self.stored_layout:
+            factors: tuple[Factor, ...] = ("A", "B")
+            for factor in factors:
+                size = min(f.size(module.name, factor) for f in files)
+                if any(f.size(module.name, factor) != size for f in files):
+                    raise AdapterError("the adapters differ in rank, expected one rank in the bank")
+                for start in range(0, size, columns):
+                    stop = min(size, start + columns)
+                    yield np.stack([f.flat(module.name, factor, start, stop) for f in files])
 
     def verify(self) -> list[str]:
         """Recompute every checksum of what is here.
@@ -285,6 +375,14 @@ class Bank:
         path = self.folder / NEURAL_FILE
         write_atomically(path, safetensors.numpy.save(dict(arrays)))
         self.amend(files=self.index.files | {NEURAL_FILE: sha256(path)})
+
+    def remember(self) -> None:
+        """Keep which files were right, in a bank that was built, packed or pulled here.
+
+        The Hub client's cache and the embedded bank are left as they are.
+        """
+        if any((self.folder / name).exists() for name in (WORK_FOLDER, ORIGIN_FILE)):
+            self._stamps.keep()
 
     def insist_on_own(self) -> None:
         """Refuse to change a copy of a repo: its commit must tell what it holds.
@@ -322,7 +420,7 @@ class Bank:
 
     def _checked(self, name: str) -> Path:
         path = self._path(name)
-        if sha256(path) != self.index.files.get(name):
+        if not self._stamps.is_right(name, path, self.index.files.get(name)):
             raise IntegrityError(f"{path}: checksum differs from the index", hint=self._mend)
         return path
 
@@ -335,12 +433,6 @@ def adapter_path(name: str) -> str:
         'adapters/org--a.safetensors'
     """
     return f"adapters/{name}.safetensors"
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_encode(path: Path) -> Encode:
@@ -381,9 +473,10 @@ def _parse_index(raw: bytes, folder: Path) -> Index:
         version = json.loads(raw).get("schema_version")
     except (ValueError, AttributeError, RecursionError):
         raise BankError(f"{folder / INDEX_FILE} is not a JSON object") from None
-    if version != SCHEMA_VERSION:
+    if version not in SCHEMA_VERSIONS:
         raise BankError(
-            f"{folder} has schema version {version}, this release reads {SCHEMA_VERSION}",
+            f"{folder} has schema version {version!r}, this release reads "
+            f"{' and '.join(map(str, SCHEMA_VERSIONS))}",
             hint="pip install -U hf-lorameta, or build the bank again",
         )
     try:
@@ -392,12 +485,16 @@ def _parse_index(raw: bytes, folder: Path) -> Index:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BankError(f"{folder / INDEX_FILE}: {where}: {first['msg']}") from None
-    strange = set(index.files) - {PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE}
+    packed = {BASIS_FILE} if index.packing else set()
+    strange = set(index.files) - {PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE} - packed
     if strange:
         raise BankError(f"{folder / INDEX_FILE} lists {min(strange)[:80]!r}, which no bank has")
     for entry in index.entries:
         if Path(entry.name).name != entry.name or entry.name.startswith("."):
             raise BankError(f"{folder / INDEX_FILE}: {entry.name[:80]!r} is not a file name")
+    problem = packing_problem(index.packing, index.schema_version, index.layout)
+    if problem:
+        raise BankError(f"{folder / INDEX_FILE}: {problem}")
     return index
 
 

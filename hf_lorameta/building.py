@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from hf_lorameta import adapter
 from hf_lorameta.adapter import AdapterFile, Layout, write_atomically
 from hf_lorameta.bank import (
+    BASIS_FILE,
     INDEX_FILE,
     PROFILES_FILE,
     TOKENIZER_FILE,
@@ -136,6 +137,11 @@ def build(
         BankError: nothing usable, or another build is at work in the folder.
         LoraMetaError: with `strict`, the first bad entry's error.
     """
+    if (folder / BASIS_FILE).exists():
+        raise BankError(
+            f"{folder} holds a pack, which cannot be extended",
+            hint="build the bank it was made from, then pack that: hf-lorameta bank pack",
+        )
     for sub in ("adapters", WORK_FOLDER):
         _make_folder(folder / sub)
     lock = FileLock(folder / WORK_FOLDER / "lock", timeout=0)

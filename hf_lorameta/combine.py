@@ -303,6 +303,9 @@ def _truncated_svd(terms: Sequence[_Term], rank: int) -> tuple[Float64, Float64,
 
 
 def _direct(terms: Sequence[_Term], rank: int) -> tuple[Float64, Float64, Float64]:
+    if _rank(terms) >= min(len(terms[0].B), terms[0].A.shape[1]):
+        U, s, Vt = _svd(_dense(terms, slice(None), np.float64))
+        return U[:, :rank], s[:rank], Vt[:rank].T
     B, A = _stacked(terms)
     Q_b, R_b = np.linalg.qr(B)
     Q_a, R_a = np.linalg.qr(A.T)

@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from hf_lorameta import adapter, card, combine, distance, gguf_export, serving
 from hf_lorameta import coefficients as rules
 from hf_lorameta.adapter import FloatArray
+from hf_lorameta.averaging import average, can_average
 from hf_lorameta.bank import Bank, IndexEntry
 from hf_lorameta.dataset import Dataset, describe, open_dataset
 from hf_lorameta.errors import AdapterError, UsageError
@@ -43,6 +44,8 @@ Export = Literal["gguf"]
 FAR = 1.5
 """A nearest distance above this many times the bank's own is called far."""
 FEW_ROWS = 20
+POOR_PACK = 0.9
+"""A pack that keeps less than this share of the updates' energy is warned of."""
 _WORKERS = min(4, os.cpu_count() or 1)
 _STACKED = 16 << 20
 """Bytes of stacked factors up to which modules are combined side by side."""
@@ -221,6 +224,12 @@ def _warnings(made: Plan) -> Iterator[str]:
             f"{nearest:.3g}, while bank datasets usually have one at {usual:.3g}. "
             "Expect little from this adapter."
         )
+    packing = made.bank.index.packing
+    if packing and packing.retained_whole < POOR_PACK:
+        yield (
+            f"The bank is a pack that keeps {packing.retained_whole:.0%} of its adapters' updates: "
+            "the whole bank would make a better adapter."
+        )
     if made.profile.rows < FEW_ROWS:
         yield f"Only {made.profile.rows} rows were read: distances from so few are unsure."
     number, total = made.effective_number, len(made.used)
@@ -262,28 +271,39 @@ def carry_out(
 ) -> "Generation":
     """Combine the adapters a plan names, module by module; raises as `generate`."""
     started = time.perf_counter()
+    pairs = _combined(made, progress)
+    rank = pairs[0][0].shape[0]
+    return Generation(made, rank, tuple(pairs), time.perf_counter() - started)
+
+
+def _combined(
+    made: Plan, progress: Callable[[int, int], None]
+) -> list[tuple[FloatArray, FloatArray]]:
     entries = [made.bank.index.entries[i] for i in made.used]
-    files = [made.bank.adapter(entry) for entry in entries]
+    files = made.bank.adapters(entries)
     weights = made.coefficients[made.used]
     scalings = np.array([entry.scaling for entry in entries])
     merge = combine.COMBINERS[made.recipe.combine].function
     rank = _rank(made.recipe, entries)
-    widest = max(module.in_features + module.out_features for module in made.bank.layout)
+    if merge is combine.factors and rank in (None, files[0].rank) and can_average(files):
+        with threadpool_limits(1, "blas"):
+            return average(files, weights, scalings, progress)
+    sizes = made.bank.stored_layout
+    widest = max(module.in_features + module.out_features for module in sizes)
     stacked = 4 * widest * sum(entry.rank for entry in entries)
     workers = max(1, min(_WORKERS, _STACKED // stacked))
 
     def combined(module: adapter.Module) -> tuple[FloatArray, FloatArray]:
         As, Bs = adapter.stack(files, module.name)
-        return merge(As, Bs, weights, scalings, rank)
+        return made.bank.expand(module.name, *merge(As, Bs, weights, scalings, rank))
 
-    pairs = []
+    pairs: list[tuple[FloatArray, FloatArray]] = []
     # one BLAS thread a module: no fighting over cores, and the same bits on any number of them
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
         for pair in pool.map(combined, made.bank.layout):
             pairs.append(pair)
             progress(len(pairs), len(made.bank.layout))
-    actual = pairs[0][0].shape[0]
-    return Generation(made, actual, tuple(pairs), time.perf_counter() - started)
+    return pairs
 
 
 def _rank(recipe: Recipe, entries: list[IndexEntry]) -> int | None:

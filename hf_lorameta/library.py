@@ -385,8 +385,8 @@ def pull_bank(
         ) from None
     _drop_stale(opened)
     if everything:
-        for entry in opened.index.entries:
-            opened.adapter(entry)
+        opened.adapters()
+        _ = opened.basis
     problems = opened.verify()
     if problems:
         raise IntegrityError(f"{folder}: {problems[0]}", hint="run the same command again")
@@ -407,10 +407,12 @@ _SMALL = (banks.PROFILES_FILE, banks.TOKENIZER_FILE, banks.NEURAL_FILE, banks.IN
 
 
 def _drop_stale(opened: Bank) -> None:
-    """Remove adapters of an earlier revision, so that they are fetched anew."""
-    for entry in opened.index.entries:
-        path = opened.folder / banks.adapter_path(entry.name)
-        if path.exists() and banks.sha256(path) != entry.sha256:
+    """Remove adapters and the basis of an earlier revision, so that they are fetched anew."""
+    wanted = {banks.adapter_path(entry.name): entry.sha256 for entry in opened.index.entries}
+    wanted |= {banks.BASIS_FILE: opened.index.files.get(banks.BASIS_FILE, "")}
+    for name, digest in wanted.items():
+        path = opened.folder / name
+        if path.exists() and banks.sha256(path) != digest:
             path.unlink()
 
 
@@ -418,6 +420,13 @@ def bank_card(opened: Bank, repo_id: str) -> str:
     """README of a bank's repo."""
     index = opened.index
     licences = sorted({entry.license or "unknown" for entry in index.entries})
+    packed = ""
+    if index.packing:
+        packed = (
+            "It is a pack: the adapters lie in a basis that all share "
+            f"(`{banks.BASIS_FILE}`), which keeps {index.packing.retained_whole:.1%} of the energy "
+            f"of their updates, {index.packing.retained_least:.1%} of the adapter that lost most.\n"
+        )
     return f"""---
 tags:
 - hf-lorameta
@@ -430,7 +439,7 @@ Made by `hf-lorameta bank build`; each adapter stands beside the token histogram
 was trained on (no text). `bank.json` lists every source with its commit, checksum and licence
 ({", ".join(licences)}); {len(index.skipped)} entries of the manifest were skipped, with reasons
 there.
-
+{packed}
 ```
 hf-lorameta push --dataset user/dataset --bank {repo_id}
 ```

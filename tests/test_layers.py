@@ -15,9 +15,17 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "profile": ({"errors"}, {"numpy"}, set()),
     "adapter": ({"errors"}, {"numpy", "ml_dtypes"}, set()),
     "bank": (
-        {"adapter", "errors", "manifest", "profile"},
+        {"adapter", "errors", "manifest", "pack", "profile", "stamps"},
         {"numpy", "pydantic", "safetensors"},
         {"tokenizers", "library"},
+    ),
+    "averaging": ({"adapter"}, {"numpy"}, set()),
+    "stamps": ({"adapter"}, set(), set()),
+    "pack": ({"adapter", "errors"}, {"numpy", "pydantic"}, set()),
+    "packing": (
+        {"adapter", "bank", "errors", "pack"},
+        {"filelock", "numpy", "threadpoolctl"},
+        set(),
     ),
     "building": (
         {"adapter", "bank", "errors", "manifest", "profile"},
@@ -34,8 +42,8 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "hub": ({"errors"}, {"huggingface_hub", "httpx2"}, {"datasets", ""}),
     "dataset": ({"errors", "hub", "manifest", "profile"}, set(), {"datasets"}),
     "generation": (
-        {"adapter", "bank", "card", "coefficients", "combine", "dataset", "distance", "errors",
-         "gguf_export", "profile", "recipe", "serving"},
+        {"adapter", "averaging", "bank", "card", "coefficients", "combine", "dataset",
+          "distance", "errors", "gguf_export", "profile", "recipe", "serving"},
         {"numpy", "threadpoolctl"},
         {"base_model", "publish", ""},
     ),

@@ -1,7 +1,7 @@
 """``hf-lorameta bank …``: build, look into, check, publish and fetch banks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from hf_lorameta.cli.options import (
 
 if TYPE_CHECKING:
     from hf_lorameta.bank import Bank
+    from hf_lorameta.pack import Packing
 
 app = typer.Typer(
     help="Build, look into, check, publish and fetch banks of adapters.",
@@ -81,10 +82,66 @@ def _listing(bank: "Bank") -> str:
         for e in index.entries
     ]  # fmt: skip
     lines = [f"{len(bank)} adapters for {index.base_model}", "", table(head, rows)]
+    if index.packing:
+        lines[1:1] = _packing(index.packing)
     if index.skipped:
         lines += ["", f"{len(index.skipped)} skipped:"]
         lines += [f"  {skipped.adapter}: {skipped.reason}" for skipped in index.skipped]
     return "\n".join(lines)
+
+
+def _packing(packing: "Packing") -> list[str]:
+    sides = [size for space in packing.spaces for size in space]
+    return [
+        f"a pack: {packing.dtype}, {min(sides)} to {max(sides)} dimensions a module side, keeps "
+        f"{packing.retained_whole:.2%} of the updates' energy "
+        f"({packing.retained_least:.2%} of the adapter that lost most)"
+    ]
+
+
+@app.command(epilog="Example: hf-lorameta bank pack my-bank -o my-pack --basis 128")
+def pack(
+    folder: FolderArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the pack.")],
+    basis: Annotated[
+        int | None, typer.Option(help="Dimensions of the shared space, at most, on each side.")
+    ] = None,
+    retention: Annotated[
+        float | None,
+        typer.Option(help="Share of each module's energy to keep; 0.98 if nothing is said."),
+    ] = None,
+    dtype: Annotated[
+        Literal["bf16", "int8", "f32"], typer.Option(help="Of the small factors.")
+    ] = "bf16",
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Shrink a bank: adapters in one shared basis a module, used wherever a bank is."""
+    from hf_lorameta.library import open_bank
+    from hf_lorameta.packing import pack
+
+    bank = open_bank(folder)
+    with progress_bar(len(bank.layout), "packing", quiet) as bar:
+        made = pack(
+            bank, output, basis=basis, retention=retention, dtype=dtype,
+            progress=lambda done, total: bar.update(),
+        )  # fmt: skip
+    packing = made.index.packing
+    assert packing is not None
+    sizes = {"before": bank.size, "after": made.size}
+    show(json, packing.model_dump(mode="json") | sizes, lambda: _packed(made, sizes))
+
+
+def _packed(made: "Bank", sizes: dict[str, int]) -> str:
+    packing = made.index.packing
+    assert packing is not None
+    rows = [
+        [module.name, *space, f"{share:.4f}"]
+        for module, space, share in zip(made.layout, packing.spaces, packing.retained, strict=True)
+    ]
+    listing = table(["module", "in", "out", "retained"], rows)
+    shrunk = f"{megabytes(sizes['before'])} to {megabytes(sizes['after'])}"
+    return "\n".join([listing, "", *_packing(packing), f"{shrunk} in {made.folder}"])
 
 
 @app.command("show", epilog="Example: hf-lorameta bank show my-bank org/adapter")

@@ -1,0 +1,326 @@
+"""A pack: adapters kept as small adapters inside one space that all of them share.
+
+Per module there is one orthonormal basis V (R_a, in_features) for the rows of every lora_A and one
+U (out_features, R_b) for the columns of every lora_B, see [1] and [2]. An adapter is then two small
+factors a (r, R_a) and b (R_b, r) with ``A ≈ a V`` and ``B ≈ U b``, so that
+
+    Σ c_i s_i B_i A_i  ≈  U (Σ c_i s_i b_i a_i) V,
+
+and since U and V are orthonormal, the sum, its norm and its singular values are those of the small
+matrix in the middle: everything that adds adapters up works on (a, b) as it does on (A, B).
+
+The small factors are stored as a LoRA file whose layers have R_a inputs and R_b outputs, in
+bfloat16 or float32, or as int8 with one float32 scale a rank.
+
+References:
+    [1] Brüel-Gabrielsson et al., Compress then Serve, arXiv 2407.00066, 2024.
+    [2] Panariello et al., Accurate and Efficient Low-Rank Model Merging in Core Space,
+        arXiv 2509.17786, 2025.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from hf_lorameta.adapter import (
+    DTYPES,
+    AdapterFile,
+    Factor,
+    FloatArray,
+    Layout,
+    TensorInfo,
+    narrow,
+    read_header,
+    read_layout,
+    tensor_name,
+    widen,
+)
+from hf_lorameta.errors import AdapterError, IntegrityError
+
+PackDtype = Literal["bf16", "int8", "f32"]
+"""How small factors are stored."""
+
+_FACTORS: tuple[Factor, Factor] = ("A", "B")
+_CODES = {"bf16": "BF16", "int8": "I8", "f32": "F32"}
+_NAMES = {"bf16": "bfloat16", "f32": "float32", "int8": "bfloat16"}
+_SIZES: Mapping[str, np.dtype[Any]] = DTYPES | {"I8": np.dtype(np.int8)}
+_HELD = 2 << 20
+"""Bytes up to which a file is read at once, and kept: small factors are many and tiny."""
+
+
+class Packing(BaseModel):
+    """How the adapters of a pack are kept.
+
+    Attributes:
+        dtype: of the small factors.
+        spaces: (R_a, R_b) of every module, in the order of the layout.
+        retained: per module, ``1 − Σ‖B A − packed‖² / Σ‖B A‖²`` over all adapters, each times its
+            scaling; rounding included.
+        retained_whole: the same over all modules.
+        retained_least: the same over all modules of the adapter that lost most.
+        source: SHA-256 of the index of the bank it was made from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dtype: PackDtype
+    spaces: tuple[tuple[int, int], ...]
+    retained: tuple[float, ...]
+    retained_whole: float
+    retained_least: float
+    source: str
+
+
+def packing_problem(
+    packing: Packing | None, version: int, layout: tuple[tuple[str, int, int], ...]
+) -> str | None:
+    """What is wrong with the packing an index states, None if it fits.
+
+    Args:
+        packing: as stated.
+        version: schema version of the index; 2 is a pack.
+        layout: (name, in_features, out_features) of every module.
+    """
+    if (packing is not None) != (version == 2):
+        return "expected `packing` in schema version 2 and in no other"
+    if packing is None:
+        return None
+    if not len(packing.spaces) == len(packing.retained) == len(layout):
+        return f"expected a space and a share for each of {len(layout)} modules"
+    for (a, b), (_, inside, out) in zip(packing.spaces, layout, strict=True):
+        if not (1 <= a <= inside and 1 <= b <= out):
+            return f"a space of {a} and {b} dimensions, expected at most {inside} and {out}"
+    return None
+
+
+def scales_name(module: str, factor: Factor) -> str:
+    """Name of the scales beside an int8 tensor.
+
+    Example:
+        >>> scales_name("h.0.q", "A")
+        'base_model.model.h.0.q.lora_A.scales'
+    """
+    return f"base_model.model.{module}.lora_{factor}.scales"
+
+
+def quantise(values: FloatArray, axis: int) -> tuple[NDArray[np.int8], FloatArray]:
+    """Symmetric int8: ``values ≈ integers · scales``, one scale for each rank.
+
+    Args:
+        values: lora_A (r, R) or lora_B (R, r).
+        axis: of the rank: 0 for A, 1 for B.
+
+    Returns:
+        The integers in [-127, 127], shaped as `values`, and the (r,) scales.
+
+    Example:
+        >>> quantise(np.array([[1.0, -2.0], [0.0, 0.0]], np.float32), 0)[0].tolist()
+        [[64, -127], [0, 0]]
+    """
+    largest = np.abs(values).max(axis=1 - axis, initial=0.0)
+    scales = (largest / 127).astype(np.float32)
+    steps = np.where(scales > 0, scales, 1).astype(np.float32)
+    integers = np.rint(values / np.expand_dims(steps, 1 - axis)).clip(-127, 127)
+    return integers.astype(np.int8), scales
+
+
+def dequantise(integers: NDArray[np.int8], scales: FloatArray, axis: int) -> FloatArray:
+    """What `quantise` stored, as float32 in the shape of `integers`."""
+    return np.asarray(integers * np.expand_dims(scales, 1 - axis), np.float32)
+
+
+def encode(values: FloatArray, factor: Factor, dtype: PackDtype) -> bytes:
+    """One small factor as it stands in a file, its scales behind it.
+
+    Args:
+        values: a (r, R_a) or b (R_b, r).
+        factor: which of the two.
+        dtype: how it is stored.
+    """
+    if dtype != "int8":
+        return narrow(values, _NAMES[dtype])
+    integers, scales = quantise(values, _FACTORS.index(factor))
+    return integers.tobytes() + scales.astype("<f4").tobytes()
+
+
+def decode(raw: bytes, shape: tuple[int, int], factor: Factor, dtype: PackDtype) -> FloatArray:
+    """What `encode` wrote: the values a reader of the pack will see."""
+    if dtype != "int8":
+        return widen(raw, TensorInfo(_CODES[dtype], shape, 0, len(raw)))
+    size = math.prod(shape)
+    integers = np.frombuffer(raw[:size], np.int8).reshape(shape)
+    scales = np.frombuffer(raw[size:], "<f4").astype(np.float32)
+    return dequantise(integers, scales, _FACTORS.index(factor))
+
+
+def small_header(layout: Layout, rank: int, dtype: PackDtype) -> bytes:
+    """The header of a file of small factors; their `encode` d bytes follow, A before B.
+
+    Args:
+        layout: modules with R_a as in_features and R_b as out_features.
+        rank: r of the adapter.
+        dtype: how factors are stored.
+    """
+    tensors: list[tuple[str, str, tuple[int, ...]]] = []
+    for module in layout:
+        for factor in _FACTORS:
+            name = tensor_name(module.name, factor)
+            tensors.append((name, _CODES[dtype], module.shape(factor, rank)))
+            if dtype == "int8":
+                tensors.append((scales_name(module.name, factor), "F32", (rank,)))
+    return _header(tensors)
+
+
+def basis_header(layout: Layout, small: Layout, dtype: PackDtype) -> bytes:
+    """The header of a basis file; per module the bytes of V and then of U follow.
+
+    Args:
+        layout: modules of the base model.
+        small: the same with R_a and R_b as sizes.
+        dtype: of the pack; a basis is float32 in an ``f32`` pack, else bfloat16.
+    """
+    code = "F32" if dtype == "f32" else "BF16"
+    tensors: list[tuple[str, str, tuple[int, ...]]] = []
+    for module, space in zip(layout, small, strict=True):
+        tensors.append((f"{module.name}.A", code, (space.in_features, module.in_features)))
+        tensors.append((f"{module.name}.B", code, (module.out_features, space.out_features)))
+    return _header(tensors)
+
+
+def encode_basis(values: NDArray[Any], dtype: PackDtype) -> bytes:
+    """A basis matrix as it stands in its file."""
+    return narrow(values, _NAMES[dtype])
+
+
+def decode_basis(raw: bytes, shape: tuple[int, int], dtype: PackDtype) -> FloatArray:
+    """What `encode_basis` wrote."""
+    return widen(raw, TensorInfo("F32" if dtype == "f32" else "BF16", shape, 0, len(raw)))
+
+
+def _header(tensors: list[tuple[str, str, tuple[int, ...]]]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, code, shape in tensors:
+        stop = position + math.prod(shape) * _SIZES[code].itemsize
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [position, stop]}
+        position = stop
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+class PackedFile(AdapterFile):
+    """The small factors of one adapter: an `AdapterFile` of the shared space.
+
+    Args:
+        path: the file. One of up to 2 MB is read at once and kept.
+
+    Raises:
+        AdapterError: the file is missing or is not a file of small factors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._raw: bytes | None = None
+        try:
+            size = path.stat().st_size
+            self._raw = path.read_bytes() if size <= _HELD else None
+            infos = read_header(self._read, size if self._raw is None else len(self._raw), _SIZES)
+        except OSError as error:
+            raise AdapterError(f"{path}: {error.strerror}") from None
+        self._infos: Mapping[str, TensorInfo] = infos
+        self.layout, self.rank = read_layout(
+            {name: info for name, info in infos.items() if not name.endswith(".scales")}
+        )
+        for module in self.layout:
+            for factor in _FACTORS:
+                self._check(module.name, factor)
+
+    def _check(self, module: str, factor: Factor) -> None:
+        scales = self._infos.get(scales_name(module, factor))
+        stored = self._infos[tensor_name(module, factor)].dtype
+        expected = ("F32", (self.rank,)) if stored == "I8" else None
+        if (None if scales is None else scales[:2]) != expected:
+            raise AdapterError(f"{self.path} lacks scales for an int8 tensor, or has idle ones")
+
+    def _read(self, start: int, stop: int) -> bytes:
+        if self._raw is None:
+            return super()._read(start, stop)
+        if stop > len(self._raw):
+            raise AdapterError(f"{self.path} ended at byte {len(self._raw)}, expected {stop}")
+        return self._raw[start:stop]
+
+    def tensor(self, module: str, factor: Factor) -> FloatArray:
+        """One small factor as float32: a is (r, R_a), b is (R_b, r)."""
+        info = self._infos[tensor_name(module, factor)]
+        raw = self._read(info.start, info.stop)
+        if info.dtype != "I8":
+            return widen(raw, info)
+        place = self._infos[scales_name(module, factor)]
+        scales = widen(self._read(place.start, place.stop), place)
+        integers = np.frombuffer(raw, np.int8).reshape(info.shape)
+        return dequantise(integers, scales, _FACTORS.index(factor))
+
+    def flat(self, module: str, factor: Factor, start: int, stop: int) -> FloatArray:
+        """Values [start, stop) of one small factor, row after row."""
+        return self.tensor(module, factor).reshape(-1)[start:stop]
+
+
+class Space(NamedTuple):
+    """The shared space of one module: V (R_a, in_features) and U (out_features, R_b), float32."""
+
+    V: FloatArray
+    U: FloatArray
+
+    def expand(self, A: FloatArray, B: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Small factors (r, R_a) and (R_b, r) back in the base model's space."""
+        return A @ self.V, self.U @ B
+
+
+class Basis:
+    """The bases of a pack, read one module at a time.
+
+    Args:
+        path: the file.
+        layout: modules of the base model.
+        small: the same with R_a and R_b as sizes.
+
+    Raises:
+        IntegrityError: the file holds something else.
+    """
+
+    def __init__(self, path: Path, layout: Layout, small: Layout) -> None:
+        self.path = path
+        try:
+            self._infos = read_header(self._read, path.stat().st_size)
+        except AdapterError as error:
+            raise IntegrityError(f"{path}: {error}") from None
+        expected = dict(_shapes(layout, small))
+        if {name: info.shape for name, info in self._infos.items()} != expected:
+            raise IntegrityError(f"{path} holds other bases than the index says")
+
+    def _read(self, start: int, stop: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(start)
+            raw = file.read(stop - start)
+        if len(raw) != stop - start:
+            raise IntegrityError(f"{self.path} ended at byte {start + len(raw)}, expected {stop}")
+        return raw
+
+    def space(self, module: str) -> Space:
+        """V and U of one module."""
+        infos = [self._infos[f"{module}.{factor}"] for factor in _FACTORS]
+        return Space(*(widen(self._read(info.start, info.stop), info) for info in infos))
+
+
+def _shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[int, int]]]:
+    for module, space in zip(layout, small, strict=True):
+        yield f"{module.name}.A", (space.in_features, module.in_features)
+        yield f"{module.name}.B", (module.out_features, space.out_features)

@@ -1,0 +1,153 @@
+"""Banks of real shape from a seed: ``python -m tests.benchmarks.synthetic DIR [--size small]``.
+
+Mistral-7B's: 32 layers, q 4096→4096, k and v 4096→1024, rank 16, 502 adapters of 9.4 M parameters,
+9.5 GB in bfloat16. In every module most of an adapter lies in a space that all share, with falling
+energy, as in banks of adapters trained on related tasks; the rest is its own.
+"""
+
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from hf_lorameta import adapter
+from hf_lorameta.adapter import FloatArray, Layout, Module
+from hf_lorameta.bank import WORK_FOLDER, Bank, Index, IndexEntry, adapter_path, sha256
+from hf_lorameta.library import EMBEDDED_FOLDER
+from hf_lorameta.manifest import Columns
+from hf_lorameta.profile import Histogram, Profile, ProfileTable
+from hf_lorameta.stamps import Stamps
+
+OWN = 0.05
+"""Size of what is an adapter's own, against the whole."""
+_POOL = 1 << 22
+VOCAB = 49152
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a bank looks like; `shared` is the dimension of the common spaces."""
+
+    layers: int = 32
+    hidden: int = 4096
+    narrow: int = 1024
+    rank: int = 16
+    adapters: int = 502
+    shared: int = 96
+
+    @property
+    def layout(self) -> Layout:
+        sides = (("k_proj", self.narrow), ("q_proj", self.hidden), ("v_proj", self.narrow))
+        return tuple(
+            Module(f"model.layers.{i}.self_attn.{name}", self.hidden, out)
+            for i in range(self.layers)
+            for name, out in sides
+        )
+
+
+SIZES = {
+    "full": Shape(),
+    "middle": Shape(layers=8, adapters=64),
+    "small": Shape(layers=2, hidden=64, narrow=32, rank=4, adapters=12, shared=8),
+}
+
+
+def make(folder: Path, shape: Shape, seed: int = 0) -> Bank:
+    """Write the bank; the same seed gives the same bytes."""
+    for name in ("adapters", WORK_FOLDER):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    pool = rng.standard_normal(_POOL, np.float32)
+    spaces = [(_space(rng, shape.shared, m.in_features), _space(rng, shape.shared, m.out_features))
+              for m in shape.layout]  # fmt: skip
+
+    def one(i: int) -> IndexEntry:
+        return _adapter(folder, shape, spaces, pool, seed, i)
+
+    with ThreadPoolExecutor(2) as workers:
+        entries = tuple(workers.map(one, range(shape.adapters)))
+    profiles = [_profile(np.random.default_rng((seed, 7, i))) for i in range(shape.adapters)]
+    table = ProfileTable.from_profiles(profiles)
+    (folder / "profiles.safetensors").write_bytes(safetensors.numpy.save(table.arrays))
+    (folder / "tokenizer.json").write_bytes((EMBEDDED_FOLDER / "tokenizer.json").read_bytes())
+    index = Index(
+        base_model="mistralai/Mistral-7B-Instruct-v0.2", base_revision=None, base_license=None,
+        vocab_size=VOCAB, published=False, entries=entries, skipped=(),
+        layout=tuple((m.name, m.in_features, m.out_features) for m in shape.layout),
+        files={n: sha256(folder / n) for n in ("profiles.safetensors", "tokenizer.json")},
+    )  # fmt: skip
+    (folder / "bank.json").write_bytes(index.to_bytes())
+    _remember(folder, entries)
+    return Bank(folder)
+
+
+def _remember(folder: Path, entries: tuple[IndexEntry, ...]) -> None:
+    """As `bank build` leaves it: what was hashed just now is not hashed again."""
+    stamps = Stamps(folder / WORK_FOLDER / "seen.json")
+    for entry in entries:
+        stamps.know(adapter_path(entry.name), folder / adapter_path(entry.name), entry.sha256)
+    stamps.keep()
+
+
+def _space(rng: np.random.Generator, shared: int, dim: int) -> FloatArray:
+    """(shared, dim), rows falling in size."""
+    size = 0.97 ** np.arange(shared, dtype=np.float32)[:, None]
+    return (rng.standard_normal((shared, dim), np.float32) * size).astype(np.float32)
+
+
+def _adapter(
+    folder: Path,
+    shape: Shape,
+    spaces: list[tuple[FloatArray, FloatArray]],
+    pool: FloatArray,
+    seed: int,
+    number: int,
+) -> IndexEntry:
+    rng = np.random.default_rng((seed, number))
+
+    def factor(space: FloatArray) -> FloatArray:
+        inside = (rng.standard_normal((shape.rank, len(space)), np.float32) / 8) @ space
+        size = shape.rank * space.shape[1]
+        start = int(rng.integers(0, _POOL - size))
+        own = pool[start : start + size].reshape(inside.shape)
+        return np.asarray(0.02 * (inside + OWN * own), np.float32)
+
+    path = folder / adapter_path(f"synthetic-{number:03d}")
+    pairs = ((factor(V), factor(U).T) for V, U in spaces)
+    adapter.write_tensors(path, shape.layout, shape.rank, "bfloat16", pairs)
+    sha = "0" * 40
+    return IndexEntry(
+        name=path.stem, adapter=f"synthetic/{number:03d}", adapter_revision=sha,
+        dataset=f"synthetic/{number:03d}", dataset_revision=sha, config=None, split="train",
+        columns=Columns(input="input", output="output"), license="mit", rank=shape.rank,
+        scaling=2.0, rows=1000, size=path.stat().st_size, sha256=sha256(path),
+    )  # fmt: skip
+
+
+def _profile(rng: np.random.Generator) -> Profile:
+    """Some 3,000 tokens of a Zipf distribution over a shuffled part of the vocabulary."""
+    order = np.random.default_rng(0).permutation(VOCAB)
+    order = np.roll(order, int(rng.integers(0, 400)))
+    parts = []
+    for tokens in (60_000, 9_000):
+        drawn = rng.zipf(1.15, tokens)
+        counts = np.bincount(order[drawn[drawn < VOCAB] - 1], minlength=VOCAB)
+        parts.append(Histogram.from_dense(counts))
+    return Profile(parts[0], parts[1], 1000)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", choices=SIZES, default="full")
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    bank = make(chosen.folder, SIZES[chosen.size], chosen.seed)
+    print(f"{bank}: {bank.size / 1e9:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
