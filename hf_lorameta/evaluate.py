@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hf_lorameta.adapter import CONFIG_FILE, WEIGHTS_FILE
 from hf_lorameta.base_model import quiet_transformers, require_extra
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, NotFoundError, UsageError
+from hf_lorameta.forward import padded, summed_nll
 from hf_lorameta.profile import Row
 from hf_lorameta.scores import (
     Report,
@@ -37,9 +38,6 @@ __all__ = [
     "Evaluator", "Report", "Sample", "Scores", "choose_shots", "compare", "prompt_text", "row_text",
     "score_texts",
 ]  # fmt: skip
-
-_LOGIT_ROWS = 256
-"""Positions whose logits are widened to float32 at once: 50 MB with a vocabulary of 49,152."""
 
 
 def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -77,6 +75,9 @@ class Evaluator:
             alike, unless a reference has several lines.
         base_model: id that adapters must name as their base; "" does not compare names.
 
+    Attributes:
+        model: the base model, of transformers.
+
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
         NotFoundError: the folder holds no loadable model.
@@ -100,14 +101,14 @@ class Evaluator:
         self.max_new_tokens, self.stop_at_newline = max_new_tokens, stop_at_newline
         self.base_model = base_model
         with quiet_transformers():
-            self._model, self._tokenizer = _load(Path(base_path), dtype)
+            self.model, self._tokenizer = _load(Path(base_path), dtype)
         end, start = self._tokenizer.eos_token_id, self._tokenizer.bos_token_id
         if end is None:
             raise UsageError(f"the tokenizer in {base_path} has no end-of-sequence token")
         self._end: int = end
         self._start = [start] if start in self._tokenizer("").input_ids else []
         self._first = [end if start is None else start]
-        self._model.generation_config = self._greedily()
+        self.model.generation_config = self._greedily()
 
     def shots(self, train: Sequence[Row], k: int = 3) -> list[Row]:
         """k rows of the train split for a few-shot prompt, drawn with this evaluator's seed."""
@@ -139,11 +140,10 @@ class Evaluator:
 
         if not rows:
             raise EmptyDatasetError("no test rows to evaluate on", hint="name a split with --split")
-        examples = [self._encode(row, shots) for row in rows]
         with torch.inference_mode(), quiet_transformers(), self._attached(adapter):
-            loss = self._loss(examples)
+            loss = self._loss(self.encode(rows, shots))
             first_line = one_line(rows, self.stop_at_newline)
-            outputs = self._answers(examples, first_line) if generate else []
+            outputs = self._answers(rows, shots, first_line) if generate else []
         if not outputs:
             return Scores(loss, None, None, None, len(rows)), outputs
         texts = score_texts(outputs, [output for _, output in rows])
@@ -170,72 +170,34 @@ class Evaluator:
 
     def _ends(self) -> list[int]:
         """The tokenizer's end token and those the model's own settings add."""
-        own = self._model.generation_config.eos_token_id
+        own = self.model.generation_config.eos_token_id
         return sorted({self._end, *(own if isinstance(own, list) else [own])} - {None})
 
     # --- loss ---
 
-    def _loss(self, examples: Sequence[Tokens]) -> float:
-        cut = [
+    def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
+        """Rows as token ids, the beginnings of long prompts cut off."""
+        whole = [self._encode(row, shots) for row in rows]
+        return [
             Tokens(row.cut(self.max_length - len(row.output), self._start), row.output)
-            for row in examples
+            for row in whole
         ]
-        lengths = [len(prompt) + len(output) for prompt, output in cut]
-        total = sum(
-            self._nll([cut[index] for index in batch])
-            for batch in _batches(lengths, self.batch_tokens)
-        )
-        return total / sum(len(output) for _, output in cut)
 
-    def _nll(self, batch: Sequence[Tokens]) -> float:
-        """Summed cross entropy of a batch's output tokens, in nats."""
-        import torch
+    def losses(self, examples: Sequence[Tokens]) -> Iterator["torch.Tensor"]:
+        """Summed cross entropy of the output tokens, in nats, one scalar a batch."""
+        lengths = [len(prompt) + len(output) for prompt, output in examples]
+        for batch in _batches(lengths, self.batch_tokens):
+            yield summed_nll(self.model, [examples[index] for index in batch], self._end)
 
-        ids, mask = self._padded([[*prompt, *output] for prompt, output in batch], left=False)
-        before = torch.zeros_like(mask, dtype=torch.bool)  # positions that predict an output token
-        for row, (prompt, output) in enumerate(batch):
-            before[row, len(prompt) - 1 : len(prompt) - 1 + len(output)] = True
-        targets = torch.tensor([token for _, output in batch for token in output])
-        with self._logits_only_at(before):
-            logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
-        chunks = range(0, len(targets), _LOGIT_ROWS)
-        parts = [slice(start, start + _LOGIT_ROWS) for start in chunks]
-        cross_entropy = torch.nn.functional.cross_entropy
-        return sum(
-            float(cross_entropy(logits[part].float(), targets[part], reduction="sum"))
-            for part in parts
-        )
-
-    @contextmanager
-    def _logits_only_at(self, positions: "torch.Tensor") -> Iterator[None]:
-        """Hand only the chosen hidden states (n of B·T) to the output layer: logits (1, n, V)."""
-        head = self._model.get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][positions][None],))
-        try:
-            yield
-        finally:
-            hook.remove()
-
-    def _padded(
-        self, sequences: Sequence[list[int]], left: bool
-    ) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """Token ids and mask, both (B, T) int64."""
-        import torch
-
-        width = max(map(len, sequences))
-        ids = torch.full((len(sequences), width), self._end)
-        mask = torch.zeros_like(ids)
-        for row, tokens in enumerate(sequences):
-            place = slice(width - len(tokens), None) if left else slice(len(tokens))
-            ids[row, place] = torch.tensor(tokens)
-            mask[row, place] = 1
-        return ids, mask
+    def _loss(self, examples: Sequence[Tokens]) -> float:
+        total = sum(float(loss) for loss in self.losses(examples))
+        return total / sum(len(output) for _, output in examples)
 
     # --- answers ---
 
-    def _answers(self, examples: Sequence[Tokens], first_line: bool) -> list[str]:
+    def _answers(self, rows: Sequence[Row], shots: Sequence[Row], first_line: bool) -> list[str]:
         room = self.max_length - self.max_new_tokens
-        prompts = [row.cut(room, self._start) for row in examples]
+        prompts = [self._encode(row, shots).cut(room, self._start) for row in rows]
         answers = [""] * len(prompts)
         lengths = [len(prompt) + self.max_new_tokens for prompt in prompts]
         for batch in _batches(lengths, self.batch_tokens):
@@ -255,9 +217,9 @@ class Evaluator:
         """The likeliest token again and again; end tokens may follow an answer."""
         from transformers import StoppingCriteriaList
 
-        ids, mask = self._padded(prompts, left=True)
+        ids, mask = padded(prompts, self._end, left=True)
         width = ids.shape[1]
-        tokens = self._model.generate(
+        tokens = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
             stopping_criteria=StoppingCriteriaList([self._line_ended(width)] if first_line else []),
@@ -284,17 +246,17 @@ class Evaluator:
             yield
             return
         names = _check_adapter(adapter, self.base_model)
-        modules = dict(self._model.named_modules())
-        attributes = set(vars(self._model))
+        modules = dict(self.model.named_modules())
+        attributes = set(vars(self.model))
         try:
-            _attach(self._model, adapter, names)
+            _attach(self.model, adapter, names)
             yield
         finally:
             for name, module in modules.items():
-                if name and self._model.get_submodule(name) is not module:
-                    self._model.set_submodule(name, module)
-            for added in set(vars(self._model)) - attributes:
-                delattr(self._model, added)
+                if name and self.model.get_submodule(name) is not module:
+                    self.model.set_submodule(name, module)
+            for added in set(vars(self.model)) - attributes:
+                delattr(self.model, added)
 
 
 def _load(folder: Path, dtype: str) -> tuple[Any, Any]:

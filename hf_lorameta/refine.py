@@ -1,0 +1,289 @@
+"""Coefficients fitted on a few of the user's rows: no weight of the model or of any adapter moves.
+
+A plan's coefficients c are where the fit starts. The loss of rows under ``ΔW = Σ c_i s_i B_i A_i``
+has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩``, summed over the modules, so one backward pass
+and one reading of the bank, module by module, give all N of them: the bank is never held in memory.
+Some of the rows are kept out of the fit; what is returned is the step that was best on those, which
+may be the start itself.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_lorameta import adapter
+from hf_lorameta.adapter import FloatArray
+from hf_lorameta.bank import Bank
+from hf_lorameta.errors import EmptyDatasetError
+from hf_lorameta.profile import Row
+from hf_lorameta.scores import Tokens
+
+Array = NDArray[np.float64]
+
+ROWS = 16
+STEPS = 24
+LEARNING_RATE = 0.03
+HELD_OUT = 4
+"""One row of so many is kept out of the fit."""
+_LOOK = 4
+"""Steps between two looks at the held-out rows."""
+
+
+class Scored(Protocol):
+    """A base model with an update; `hf_lorameta.probe.Probe`, or another engine."""
+
+    def encode(self, rows: Sequence[Row]) -> list[Tokens]:
+        """Rows as token ids."""
+        ...
+
+    def set(self, pairs: Iterator[tuple[FloatArray, FloatArray]]) -> None:
+        """Make the given factors of every module the update."""
+        ...
+
+    def clear(self) -> None:
+        """Be the base model itself."""
+        ...
+
+    def loss(self, tokens: Sequence[Tokens]) -> float:
+        """Mean loss of the output tokens, in nats."""
+        ...
+
+    def gradient(self, tokens: Sequence[Tokens]) -> tuple[float, list[FloatArray]]:
+        """The same, and its gradient by every module's ΔW."""
+        ...
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a fit did. Losses are means over output tokens, in nats.
+
+    Attributes:
+        method: ``gradient`` or ``search``.
+        rows: number of rows it was fitted on.
+        held_out: number of rows that chose the step.
+        base: loss of the base model on the held-out rows.
+        start: of the coefficients it started from.
+        end: of those it returned.
+        steps: at which of the steps they were found.
+        history: loss on the held-out rows, at the start and after every look.
+    """
+
+    method: str
+    rows: int
+    held_out: int
+    base: float
+    start: float
+    end: float
+    steps: int
+    history: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+class Mixture:
+    """The sum of a bank's adapters as a function of its coefficients.
+
+    Args:
+        bank: of N adapters.
+        used: the K of them that take part.
+    """
+
+    def __init__(self, bank: Bank, used: Sequence[int]) -> None:
+        entries = [bank.index.entries[i] for i in used]
+        self._bank = bank
+        self._files = bank.adapters(entries)
+        self._scalings = [entry.scaling for entry in entries]
+        self._starts = np.cumsum([0, *(entry.rank for entry in entries)])[:-1]
+        self._ranks = [entry.rank for entry in entries]
+
+    def _stacked(self, module: str) -> tuple[FloatArray, FloatArray]:
+        """A (Σr, in) and B·s (out, Σr) of one module."""
+        As, Bs = adapter.stack(self._files, module)
+        scaled = [s * B for s, B in zip(self._scalings, Bs, strict=True)]
+        return self._bank.expand(module, np.concatenate(As), np.concatenate(scaled, axis=1))
+
+    def pairs(self, c: Array) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Factors of the whole sum, (Σr, in) and (out, Σr), of every module in turn."""
+        spread = np.repeat(c, self._ranks).astype(np.float32)
+        for module in self._bank.layout:
+            A, B = self._stacked(module.name)
+            yield A, B * spread
+
+    def gradient(self, by_update: Sequence[FloatArray]) -> Array:
+        """``∂L/∂c`` (K,) from ``∂L/∂ΔW`` (out, in) of every module."""
+        total = np.zeros(len(self._files))
+        for module, G in zip(self._bank.layout, by_update, strict=True):
+            A, B = self._stacked(module.name)
+            inner = np.einsum("or,or->r", G @ A.T, B)
+            total += np.add.reduceat(inner.astype(np.float64), self._starts)
+        return total
+
+    def gram(self) -> Array:
+        """⟨B_i A_i, B_j A_j⟩ with their scalings, summed over the modules: (K, K)."""
+        total = np.zeros((len(self._files), len(self._files)))
+        for module in self._bank.layout:
+            A, B = self._stacked(module.name)
+            inner = ((A @ A.T) * (B.T @ B)).astype(np.float64)
+            total += np.add.reduceat(np.add.reduceat(inner, self._starts, 0), self._starts, 1)
+        return total
+
+
+def split_rows(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows to fit on, and every fourth, which is kept out.
+
+    Raises:
+        EmptyDatasetError: fewer than four rows.
+
+    Example:
+        >>> fit, held_out = split_rows([("a", str(i)) for i in range(5)])
+        >>> [o for _, o in fit], [o for _, o in held_out]
+        (['1', '2', '3'], ['0', '4'])
+    """
+    if len(rows) < HELD_OUT:
+        raise EmptyDatasetError(
+            f"{len(rows)} rows to refine on, expected at least {HELD_OUT}",
+            hint="leave out --refine, or name a dataset with more rows",
+        )
+    fit = [row for i, row in enumerate(rows) if i % HELD_OUT]
+    return fit, [row for i, row in enumerate(rows) if not i % HELD_OUT]
+
+
+Report = Callable[[int, int, float], None]
+
+
+def refine(
+    start: Array,
+    mixture: Mixture,
+    rows: Sequence[Row],
+    scored: Scored,
+    *,
+    steps: int = STEPS,
+    learning_rate: float = LEARNING_RATE,
+    progress: Report = lambda step, steps, loss: None,
+) -> tuple[Array, Refinement]:
+    """Fit coefficients by gradient descent through the base model.
+
+    Adam moves the coefficients in coordinates in which the adapters are alike in length and
+    independent, ``c = c_0 + (G + λI)^(-1/2) u`` with their Gram matrix G, full batch, without any
+    randomness. Coefficients may become negative and need not sum to one. Where the best of these
+    is worse than the base model on the held-out rows, it is drawn back towards zero.
+
+    Args:
+        start: (K,) coefficients to start from.
+        mixture: the K adapters they belong to.
+        rows: at least 4 labelled rows of the user's; every fourth is held out.
+        scored: holds the base model.
+        steps: of the optimizer.
+        learning_rate: of Adam.
+        progress: called at every look with (step, steps, loss on the held-out rows).
+
+    Returns:
+        (K,) coefficients, and how the fit went.
+
+    Raises:
+        EmptyDatasetError: fewer than 4 rows.
+    """
+    fit, held_out = (scored.encode(part) for part in split_rows(rows))
+    directions = _whitening(mixture.gram())
+    watch = _Watch(mixture, scored, held_out, steps, progress)
+    u, mean, square = np.zeros_like(start), np.zeros_like(start), np.zeros_like(start)
+    watch.look(0, start)
+    for step in range(1, steps + 1):
+        scored.set(mixture.pairs(start + directions @ u))
+        slope = directions @ mixture.gradient(scored.gradient(fit)[1])
+        mean = 0.9 * mean + 0.1 * slope
+        square = 0.95 * square + 0.05 * slope**2
+        rate = learning_rate * min(1.0, step / 3) * (1 - 0.8 * (step - 1) / steps)
+        unbiased = np.sqrt(square / (1 - 0.95**step)) + 1e-8
+        u = u - rate * (mean / (1 - 0.9**step)) / unbiased
+        if step % _LOOK == 0 or step == steps:
+            watch.look(step, start + directions @ u)
+    return watch.result("gradient", len(fit))
+
+
+def _whitening(gram: Array) -> Array:
+    """``(G / mean G_ii + 0.1 I)^(-1/2)``, symmetric."""
+    scaled = gram / max(float(np.mean(np.diag(gram))), np.finfo(np.float64).tiny)
+    values, vectors = np.linalg.eigh(scaled)
+    return np.asarray((vectors / np.sqrt(np.maximum(values, 0) + 0.1)) @ vectors.T)
+
+
+class _Watch:
+    """Keeps the coefficients that were best on the held-out rows."""
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        scored: Scored,
+        held_out: Sequence[Tokens],
+        steps: int,
+        progress: Report,
+    ) -> None:
+        self._mixture, self._scored, self._held_out = mixture, scored, held_out
+        self._steps, self._progress = steps, progress
+        self._history: list[float] = []
+        self._best: tuple[float, int, Array] = (np.inf, 0, np.zeros(0))
+
+    def look(self, step: int, c: Array) -> float:
+        """Score c on the held-out rows."""
+        self._scored.set(self._mixture.pairs(c))
+        loss = self._scored.loss(self._held_out)
+        self._history.append(loss)
+        self._progress(step, self._steps, loss)
+        if loss < self._best[0]:
+            self._best = (loss, step, c)
+        return loss
+
+    def result(self, method: str, fitted: int) -> tuple[Array, Refinement]:
+        """The best coefficients, drawn back where the base model alone is better."""
+        self._scored.clear()
+        base = self._scored.loss(self._held_out)
+        loss, step, c = self._best
+        scale, loss = drawn_back(c, loss, base, self._mixture, self._scored, self._held_out)
+        report = Refinement(
+            method,
+            fitted,
+            len(self._held_out),
+            base,
+            self._history[0],
+            loss,
+            step,
+            tuple(self._history),
+        )
+        return scale * c, report
+
+
+def drawn_back(
+    c: Array,
+    loss: float,
+    base: float,
+    mixture: Mixture,
+    scored: Scored,
+    held_out: Sequence[Tokens],
+) -> tuple[float, float]:
+    """Halve coefficients until the held-out rows are not worse than under the base model.
+
+    Args:
+        c: (K,) coefficients.
+        loss: of the held-out rows under c.
+        base: of the held-out rows under the base model.
+        mixture: the K adapters.
+        scored: holds the base model.
+        held_out: rows as token ids.
+
+    Returns:
+        What c is to be multiplied with, 1 to 1/8, or 0 where even that is worse; and its loss.
+    """
+    scale = 1.0
+    while loss > base:
+        scale /= 2
+        if scale < 1 / 8:
+            return 0.0, base
+        scored.set(mixture.pairs(scale * c))
+        loss = scored.loss(held_out)
+    return scale, loss
