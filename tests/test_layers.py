@@ -50,7 +50,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"adapter", "bank", "building", "card", "dataset", "distance", "errors", "fit",
          "generation", "hub", "manifest", "profile"},
         {"numpy"},
-        set(),
+        {"distributed"},
     ),
     "base_model": (
         {"errors"},
