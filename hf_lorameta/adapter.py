@@ -320,6 +320,10 @@ def widen(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
     return array.astype(np.float32)
 
 
+def _widen_into(bits: NDArray[np.uint16], target: FloatArray) -> None:
+    np.left_shift(bits, 16, out=target.view(np.uint32), dtype=np.uint32, casting="unsafe")
+
+
 def narrow(array: NDArray[Any], dtype: str) -> bytes:
     """Float values to raw bytes of a torch dtype name, rounding to nearest even."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -550,6 +554,32 @@ def check_folder(folder: Path) -> tuple[LoraConfig, AdapterFile]:
             if not np.isfinite(weights.tensor(module.name, factor)).all():
                 raise AdapterError(f"{_shown(module.name)}.lora_{factor} holds NaN or infinity")
     return config, weights
+
+
+def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: FloatArray) -> None:
+    """Every file's factors of one module, side by side in two arrays.
+
+    Args:
+        files: N files.
+        module: its name.
+        A: (Σr, in_features), filled.
+        B: (out_features, Σr), filled.
+    """
+    start = 0
+    buffer = np.empty(0, np.uint16)
+    for file in files:
+        part = slice(start, start + file.rank)
+        a, b = (file.places[tensor_name(module, factor)] for factor in _FACTORS)
+        if type(file) is AdapterFile and (a.dtype, b.dtype, a.stop) == ("BF16", "BF16", b.start):
+            if buffer.nbytes != b.stop - a.start:
+                buffer = np.empty((b.stop - a.start) // 2, np.uint16)
+            file.read_into(buffer.view(np.uint8).data, a.start)
+            split = (a.stop - a.start) // 2
+            _widen_into(buffer[:split].reshape(a.shape), A[part])
+            _widen_into(buffer[split:].reshape(b.shape), B[:, part])
+        else:
+            A[part], B[:, part] = file.tensor(module, "A"), file.tensor(module, "B")
+        start = part.stop
 
 
 def stack(files: Sequence[AdapterFile], module: str) -> tuple[list[FloatArray], list[FloatArray]]:

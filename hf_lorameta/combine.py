@@ -7,7 +7,7 @@ to add up; the command line and the model card read that table.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,7 @@ def exact(
     rank = DEFAULT_RANK if rank is None else rank
     if rank < 1:
         raise RecipeError(f"rank is {rank}, expected at least 1")
-    terms = [term for term in _terms(As, Bs, weights, scalings) if term.weight]
+    terms = _used(As, Bs, _terms(As, Bs, weights, scalings))
     A = np.zeros((rank, As[0].shape[1]), np.float32)
     B = np.zeros((Bs[0].shape[0], rank), np.float32)
     if terms:
@@ -193,6 +193,35 @@ def retained(
     return 1.0 - lost / total
 
 
+class Stacked(Sequence[Float32]):
+    """Factors that lie in one array, as a sequence of views of it: nothing is copied to stack them.
+
+    Args:
+        whole: all lora_A (Σr, in_features) for axis 0, all lora_B (out_features, Σr) for axis 1.
+        ranks: r of each.
+        axis: along which they are stacked.
+
+    Example:
+        >>> stacked = Stacked(np.arange(6, dtype=np.float32).reshape(3, 2), [1, 2], 0)
+        >>> len(stacked), stacked[1].tolist()
+        (2, [[2.0, 3.0], [4.0, 5.0]])
+    """
+
+    def __init__(self, whole: Float32, ranks: Sequence[int], axis: int) -> None:
+        self.whole = whole
+        self._parts = np.split(whole, np.cumsum(ranks)[:-1], axis)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> Float32: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Float32]: ...
+    def __getitem__(self, index: int | slice) -> Float32 | list[Float32]:
+        return self._parts[index]
+
+
 class Combiner(NamedTuple):
     """A row of `COMBINERS`: the function, its short name, its title and where it comes from."""
 
@@ -239,6 +268,23 @@ def _terms(As: Factors, Bs: Factors, weights: Weights, scalings: Weights) -> lis
         _Term(float(c) * float(s), A, B)
         for c, s, A, B in zip(weights, scalings, As, Bs, strict=True)
     ]
+
+
+class _Terms(list[_Term]):
+    """Terms whose factors lie in two arrays: A (R, in) and B (out, R), weights not in them."""
+
+    A: Float32
+    B: Float32
+
+
+def _used(As: Factors, Bs: Factors, terms: list[_Term]) -> list[_Term]:
+    """Terms that count; all where they are stacked already and most count."""
+    used = [term for term in terms if term.weight]
+    if not (isinstance(As, Stacked) and isinstance(Bs, Stacked)) or 2 * len(used) < len(terms):
+        return used
+    whole = _Terms(terms)
+    whole.A, whole.B = As.whole, Bs.whole
+    return whole if used else []
 
 
 def _rank(terms: Sequence[_Term]) -> int:
@@ -348,19 +394,34 @@ def _largest(squares: Float64, rank: int) -> float:
 def _apply(terms: Sequence[_Term], X: Float64) -> Float64:
     """M X, in float32 but for the sum over chunks."""
     total, X32 = np.zeros((len(terms[0].B), X.shape[1])), X.astype(np.float32)
-    for chunk in _chunks(terms):
-        B, A = _stacked(chunk, dtype=np.float32)
-        total += B @ (A @ X32)
+    for B, weights, A in _pieces(terms):
+        total += B @ (weights * (A @ X32))
     return total
 
 
 def _apply_transposed(terms: Sequence[_Term], X: Float64) -> Float64:
     """Mᵀ X, in float32 but for the sum over chunks."""
     total, X32 = np.zeros((terms[0].A.shape[1], X.shape[1])), X.astype(np.float32)
-    for chunk in _chunks(terms):
-        B, A = _stacked(chunk, dtype=np.float32)
-        total += A.T @ (B.T @ X32)
+    for B, weights, A in _pieces(terms):
+        total += A.T @ (weights * (B.T @ X32))
     return total
+
+
+def _pieces(terms: Sequence[_Term]) -> Iterator[tuple[Float32, Float32, Float32]]:
+    """(B, weights (k, 1), A) of about 1,024 ranks at a time, which float32 can add up."""
+    repeated = np.repeat([t.weight for t in terms], [len(t.A) for t in terms])
+    weights = repeated.astype(np.float32)[:, None]
+    if isinstance(terms, _Terms):
+        for start in range(0, len(weights), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            yield terms.B[:, part], weights[part], terms.A[part]
+        return
+    done = 0
+    for chunk in _chunks(terms):
+        A = np.concatenate([term.A for term in chunk], axis=0)
+        B = np.concatenate([term.B for term in chunk], axis=1)
+        yield B, weights[done : done + len(A)], A
+        done += len(A)
 
 
 def _svd(matrix: Float64) -> tuple[Float64, Float64, Float64]:

@@ -47,8 +47,8 @@ FEW_ROWS = 20
 POOR_PACK = 0.9
 """A pack that keeps less than this share of the updates' energy is warned of."""
 _WORKERS = min(4, os.cpu_count() or 1)
-_STACKED = 16 << 20
-"""Bytes of stacked factors up to which modules are combined side by side."""
+_STACKED = 560 << 20
+"""Bytes of stacked factors that may be held: as many modules as fit are combined side by side."""
 
 
 @dataclass(frozen=True)
@@ -288,14 +288,18 @@ def _combined(
     if merge is combine.factors and rank in (None, files[0].rank) and can_average(files):
         with threadpool_limits(1, "blas"):
             return average(files, weights, scalings, progress)
-    sizes = made.bank.stored_layout
-    widest = max(module.in_features + module.out_features for module in sizes)
+    sizes = {module.name: module for module in made.bank.stored_layout}
+    widest = max(module.in_features + module.out_features for module in sizes.values())
     stacked = 4 * widest * sum(entry.rank for entry in entries)
     workers = max(1, min(_WORKERS, _STACKED // stacked))
+    spare = [np.empty(stacked // 4, np.float32) for _ in range(workers)]
 
     def combined(module: adapter.Module) -> tuple[FloatArray, FloatArray]:
-        As, Bs = adapter.stack(files, module.name)
-        return made.bank.expand(module.name, *merge(As, Bs, weights, scalings, rank))
+        buffer = spare.pop()  # used again: fresh memory costs as much as reading into it
+        As, Bs = _stacked(files, sizes[module.name], buffer)
+        merged = merge(As, Bs, weights, scalings, rank)
+        spare.append(buffer)
+        return made.bank.expand(module.name, *merged)
 
     pairs: list[tuple[FloatArray, FloatArray]] = []
     # one BLAS thread a module: no fighting over cores, and the same bits on any number of them
@@ -304,6 +308,18 @@ def _combined(
             pairs.append(pair)
             progress(len(pairs), len(made.bank.layout))
     return pairs
+
+
+def _stacked(
+    files: list[adapter.AdapterFile], module: adapter.Module, buffer: FloatArray
+) -> tuple[combine.Stacked, combine.Stacked]:
+    """One module of all files, each factor in one array, both in the buffer."""
+    ranks = [file.rank for file in files]
+    shapes = (sum(ranks), module.in_features), (module.out_features, sum(ranks))
+    split, end = math.prod(shapes[0]), math.prod(shapes[0]) + math.prod(shapes[1])
+    A, B = buffer[:split].reshape(shapes[0]), buffer[split:end].reshape(shapes[1])
+    adapter.stack_into(files, module.name, A, B)
+    return combine.Stacked(A, ranks, 0), combine.Stacked(B, ranks, 1)
 
 
 def _rank(recipe: Recipe, entries: list[IndexEntry]) -> int | None:

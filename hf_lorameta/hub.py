@@ -102,6 +102,10 @@ class Hub:
     def __repr__(self) -> str:
         return f"Hub({self._api.endpoint})"
 
+    def __reduce__(self) -> tuple[type["Hub"], tuple[()]]:
+        # what goes to another process or machine takes that one's own token along, never ours
+        return Hub, ()
+
     # --- reading --------------------------------------------------------------------------------
 
     def resolve(self, repo_id: str, repo_type: str, revision: str | None = None) -> Resolved:

@@ -5,6 +5,7 @@ bank embedded in this package.
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -26,7 +27,9 @@ from hf_lorameta.errors import (
     HubError,
     IntegrityError,
     LoraMetaError,
+    MissingExtraError,
     NotFoundError,
+    UsageError,
 )
 from hf_lorameta.generation import FILES
 from hf_lorameta.manifest import BankEntry, Manifest
@@ -166,7 +169,9 @@ def build_bank(
         token: None uses the saved one.
         tokenizer: a ``tokenizer.json`` to use instead of the base model's on the Hub.
         workers: threads, if no executor is given.
-        executor: runs one task an entry.
+        executor: runs one task an entry: threads, processes, or other machines that see the folder
+            under the same path. The bytes are the same. A token given here does not travel: each
+            process uses its own.
         strict: a bad entry is an error.
         progress: called after each entry, with its error if it was skipped.
 
@@ -189,6 +194,37 @@ def build_bank(
             strict=strict,
             progress=progress,
         )
+
+
+@contextmanager
+def dask_executor(address: str) -> Iterator[Executor]:
+    """The workers of a Dask scheduler, as an executor for `build_bank` (extra: dask).
+
+    Workers read and write the same folder as this process, by the same path, and use their own
+    Hub token. What a worker was at when it died is done by another.
+
+    Args:
+        address: of the scheduler, such as ``tcp://10.0.0.1:8786``.
+
+    Raises:
+        MissingExtraError: distributed is not installed.
+        UsageError: no scheduler answers there.
+    """
+    try:
+        import distributed
+    except ImportError:
+        raise MissingExtraError(
+            "distributed is not installed", hint="pip install 'hf-lorameta[dask]'"
+        ) from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    try:
+        client = distributed.Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError, TypeError):  # no answer, no scheme, no host
+        raise UsageError(
+            f"no Dask scheduler answers at {address}", hint="--dask tcp://HOST:8786"
+        ) from None
+    with client, client.get_executor(pure=False) as executor:
+        yield executor
 
 
 @contextmanager

@@ -52,7 +52,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"adapter", "bank", "building", "card", "dataset", "distance", "errors", "fit",
          "generation", "hub", "manifest", "profile"},
         {"numpy"},
-        set(),
+        {"distributed"},
     ),
     "gguf_file": ({"errors"}, set(), set()),
     "base_model": (

@@ -39,13 +39,18 @@ def build(
         Path | None, typer.Option(help="A tokenizer.json, instead of the base model's.")
     ] = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first bad entry.")] = False,
+    dask: Annotated[
+        str | None, typer.Option(help="tcp://HOST:PORT of a Dask scheduler, to use its workers.")
+    ] = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Build a bank from a manifest; run it again to resume or to extend."""
+    from contextlib import nullcontext
+
     from hf_lorameta import manifest as manifests
     from hf_lorameta.errors import LoraMetaError
-    from hf_lorameta.library import build_bank
+    from hf_lorameta.library import build_bank, dask_executor
 
     listed = manifests.load(manifest)
     with progress_bar(len(listed.entries), "bank", quiet) as bar:
@@ -55,9 +60,11 @@ def build(
             if error:
                 tell(quiet, f"skipped {name}: {error}")
 
-        bank = build_bank(
-            listed, output, tokenizer=tokenizer, workers=workers, strict=strict, progress=progress
-        )
+        with dask_executor(dask) if dask else nullcontext() as executor:
+            bank = build_bank(
+                listed, output.resolve(), tokenizer=tokenizer, workers=workers, executor=executor,
+                strict=strict, progress=progress,
+            )  # fmt: skip
     _show_list(bank, json)
 
 

@@ -69,8 +69,7 @@ def make(folder: Path, shape: Shape, seed: int = 0) -> Bank:
 
     with ThreadPoolExecutor(2) as workers:
         entries = tuple(workers.map(one, range(shape.adapters)))
-    profiles = [_profile(np.random.default_rng((seed, 7, i))) for i in range(shape.adapters)]
-    table = ProfileTable.from_profiles(profiles)
+    table = profiles(shape.adapters, VOCAB, seed)
     (folder / "profiles.safetensors").write_bytes(safetensors.numpy.save(table.arrays))
     (folder / "tokenizer.json").write_bytes((EMBEDDED_FOLDER / "tokenizer.json").read_bytes())
     index = Index(
@@ -127,14 +126,20 @@ def _adapter(
     )  # fmt: skip
 
 
-def _profile(rng: np.random.Generator) -> Profile:
+def profiles(number: int, vocab: int, seed: int = 0) -> ProfileTable:
+    """As many made-up datasets over a vocabulary."""
+    made = [_profile(np.random.default_rng((seed, 7, i)), vocab) for i in range(number)]
+    return ProfileTable.from_profiles(made)
+
+
+def _profile(rng: np.random.Generator, vocab: int) -> Profile:
     """Some 3,000 tokens of a Zipf distribution over a shuffled part of the vocabulary."""
-    order = np.random.default_rng(0).permutation(VOCAB)
+    order = np.random.default_rng(0).permutation(vocab)
     order = np.roll(order, int(rng.integers(0, 400)))
     parts = []
     for tokens in (60_000, 9_000):
         drawn = rng.zipf(1.15, tokens)
-        counts = np.bincount(order[drawn[drawn < VOCAB] - 1], minlength=VOCAB)
+        counts = np.bincount(order[drawn[drawn < vocab] - 1], minlength=vocab)
         parts.append(Histogram.from_dense(counts))
     return Profile(parts[0], parts[1], 1000)
 

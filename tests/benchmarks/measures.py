@@ -1,0 +1,381 @@
+"""Single measurements of `tests.benchmarks.speed`, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Figures = dict[str, Any]
+
+
+MISTRAL = 32_000
+"""Tokens of Mistral-7B's vocabulary."""
+
+
+def peak() -> float:
+    """Most memory this process ever held, in MB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+class Clock:
+    """Wall time, CPU time and peak memory of a stretch of code."""
+
+    def __enter__(self) -> "Clock":
+        self._start, self._cpu, self._before = time.perf_counter(), time.process_time(), peak()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._start
+        self.cpu = time.process_time() - self._cpu
+        self.figures: Figures = {
+            "seconds": self.seconds, "cpu": self.cpu, "peak": peak(),
+            "above": peak() - self._before,
+        }  # fmt: skip
+
+
+def prepare(folder: Path, names: list[str], state: str) -> int:
+    """Bring files into the system's cache, or out of it; their size in bytes."""
+    total = 0
+    for name in names:
+        path = folder / "adapters" / f"{name}.safetensors"
+        with path.open("rb", buffering=0) as file:
+            total += path.stat().st_size
+            if state == "cold":
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            else:
+                while file.read(1 << 22):
+                    pass
+    return total
+
+
+def read(folder: str, state: str) -> Figures:
+    """Read all weights into one buffer, file after file, as `dd bs=1M` would."""
+    names = [path.stem for path in sorted(Path(folder, "adapters").iterdir())]
+    size = prepare(Path(folder), names, state)
+    buffer = np.empty(1 << 20, np.uint8)
+    with Clock() as clock:
+        for name in names:
+            with Path(folder, "adapters", f"{name}.safetensors").open("rb", buffering=0) as file:
+                while file.readinto(buffer.data):
+                    pass
+    return clock.figures | {"rate": size / clock.seconds / 1e9}
+
+
+def combine(folder: str, combiner: str, number: str, state: str) -> Figures:
+    """Combine the first adapters of a bank or pack, all for 0, as `generate` does."""
+    from hf_lorameta import generation
+    from hf_lorameta.bank import Bank
+    from hf_lorameta.recipe import Recipe
+
+    bank = Bank(Path(folder))
+    many = int(number) or len(bank)
+    weights = np.zeros(len(bank))
+    weights[:many] = np.random.default_rng(0).random(many)
+    weights /= weights.sum()
+    size = prepare(Path(folder), [e.name for e in bank.index.entries[:many]], state)
+    plan = generation.Plan(
+        bank, None, Recipe.of(combine=combiner), None, np.zeros(len(bank)), weights  # type: ignore[arg-type]
+    )  # fmt: skip
+    with Clock() as clock:
+        generation.carry_out(plan)
+    return clock.figures | {"rate": size / clock.seconds / 1e9}
+
+
+def published(folder: str, number: str) -> Figures:
+    """The published way: every adapter in float32 in memory, stacked, then one matmul a tensor."""
+    import torch
+    from safetensors.torch import load_file
+
+    paths = sorted(Path(folder, "adapters").iterdir())[: int(number)]
+    weights = torch.rand(len(paths))
+    with Clock() as clock:
+        started = time.perf_counter()
+        loaded = [{k: v.float() for k, v in load_file(path).items()} for path in paths]
+        loading = time.perf_counter() - started
+        for name in loaded[0]:
+            stacked = torch.stack([tensors[name].flatten() for tensors in loaded])
+            torch.matmul(weights, stacked)
+    return clock.figures | {"loading": loading}
+
+
+def peft_linear(folder: str, number: str) -> Figures:
+    """PEFT's `add_weighted_adapter(combination_type="linear")` on layers of the bank's shape."""
+    figures, _ = _peft(Path(folder), int(number), "linear", None)
+    return figures
+
+
+def peft_svd(folder: str, number: str) -> Figures:
+    """PEFT's `svd` on one q_proj."""
+    figures, _ = _peft(Path(folder), int(number), "svd", "model.layers.0.self_attn.q_proj")
+    return figures
+
+
+def _peft(folder: Path, number: int, kind: str, only: str | None) -> tuple[Figures, Any]:
+    import warnings
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file
+
+    from hf_lorameta.bank import Bank
+
+    warnings.simplefilter("ignore")
+    bank = Bank(folder)
+    layout = [m for m in bank.layout if only in (None, m.name)]
+    model = _tree(layout)
+    entries = bank.index.entries[:number]
+    config = LoraConfig(
+        r=entries[0].rank, lora_alpha=2 * entries[0].rank, target_modules=[m.name for m in layout]
+    )
+    with Clock() as clock:
+        started = time.perf_counter()
+        wrapped = get_peft_model(model, config, adapter_name=entries[0].name)
+        for i, entry in enumerate(entries):
+            if i:
+                wrapped.add_adapter(entry.name, config)
+            tensors = load_file(folder / f"adapters/{entry.name}.safetensors")
+            for m in layout:
+                layer = wrapped.base_model.model.get_submodule(m.name)
+                for factor in ("A", "B"):
+                    target = getattr(layer, f"lora_{factor}")[entry.name].weight
+                    target.data.copy_(tensors[f"base_model.model.{m.name}.lora_{factor}.weight"])
+        loading = time.perf_counter() - started
+        started = time.perf_counter()
+        with torch.no_grad():
+            wrapped.add_weighted_adapter(
+                [e.name for e in entries], [1 / number] * number, "sum", combination_type=kind
+            )
+        combining = time.perf_counter() - started
+    seconds = clock.seconds if kind == "linear" else combining
+    return clock.figures | {"seconds": seconds, "loading": loading, "sum": combining}, wrapped
+
+
+def _tree(layout: list[Any]) -> Any:
+    """Nested modules with linear layers at the layout's names, holding as little as can be."""
+    import torch
+
+    root = torch.nn.Module()
+    for module in layout:
+        *path, leaf = module.name.split(".")
+        place = root
+        for part in path:
+            if not hasattr(place, part):
+                place.add_module(part, torch.nn.Module())
+            place = getattr(place, part)
+        linear = torch.nn.Linear(
+            module.in_features, module.out_features, False, dtype=torch.bfloat16
+        )
+        place.add_module(leaf, linear)
+    return root
+
+
+def exact_module(folder: str, number: str) -> Figures:
+    """`exact` on one q_proj, and its error against the optimum from all singular values."""
+    from hf_lorameta import adapter
+    from hf_lorameta import combine as combiners
+    from hf_lorameta.bank import Bank
+
+    bank = Bank(Path(folder))
+    entries = bank.index.entries[: int(number)]
+    files, name = bank.adapters(entries), "model.layers.0.self_attn.q_proj"
+    weights, scalings = [1 / len(files)] * len(files), [e.scaling for e in entries]
+    rank = min(16, bank.layout[0].in_features // 2)
+    times = []
+    for _ in range(3):
+        with Clock() as clock:
+            As, Bs = adapter.stack(files, name)
+            A, B = combiners.exact(As, Bs, weights, scalings, rank)
+        times.append(clock.seconds)
+    dense = combiners.dense(As, Bs, weights, scalings)
+    values = np.linalg.svd(dense, compute_uv=False)
+    best = float(np.sqrt(np.square(values[rank:]).sum()))
+    error = float(np.linalg.norm(dense - B.astype(np.float64) @ A))
+    return clock.figures | {"seconds": min(times), "over": error / best - 1}
+
+
+def distances(number: str) -> Figures:
+    """One profile to so many by the four metrics, from the stored form of profiles on."""
+    from hf_lorameta import distance
+    from tests.benchmarks.synthetic import profiles
+
+    table, size = profiles(int(number), MISTRAL), MISTRAL
+    profile = table[0]
+    times = []
+    for _ in range(3):
+        with Clock() as clock:
+            for metric in distance.DISTANCES:
+                distance.distances(profile, table, size, metric)
+        times.append(clock.seconds)
+    return clock.figures | {"seconds": min(times)}
+
+
+def scipy_distances(number: str) -> Figures:
+    """The same, pair by pair on token samples; 10 pairs, times as many as there are."""
+    from scipy.spatial.distance import jensenshannon
+    from scipy.stats import entropy, wasserstein_distance
+
+    from hf_lorameta.distance import BANDWIDTHS
+    from tests.benchmarks.synthetic import profiles
+
+    size = MISTRAL
+    table = profiles(11, size)
+    tables = [table[i].counts(size) for i in range(11)]
+    samples = [np.repeat(np.arange(size), counts) for counts in tables]
+    rng = np.random.default_rng(0)
+    with Clock() as clock:
+        for other in samples[1:]:
+            wasserstein_distance(samples[0], other)
+            p, q = (np.bincount(s, minlength=size) / s.size + 1e-10 for s in (samples[0], other))
+            entropy(p, q)
+            jensenshannon(p, q)
+            x, y = (rng.choice(s, min(1000, s.size), replace=False) for s in (samples[0], other))
+            for a, b in ((x, x), (y, y), (x, y)):
+                gap = np.subtract.outer(a, b).astype(float) ** 2
+                sum((w**2 / (w**2 + gap)).mean() for w in BANDWIDTHS)
+    pairs = len(samples) - 1
+    return clock.figures | {"seconds": clock.seconds * int(number) / pairs, "pairs": pairs}
+
+
+WORDS = """the of and a to in is was he for it with as his on be at by had not are but from or have
+an they which one you were her all she there would their we him been has when who will more question
+answer weather number context passage sentence tokenizer unbelievable"""
+
+
+def texts(number: int) -> Iterator[tuple[str, str]]:
+    """Rows of English-like words, seeded."""
+    rng = np.random.default_rng(0)
+    words = np.array(WORDS.split())
+    for _ in range(number):
+        drawn = words[rng.integers(0, words.size, 60)]
+        yield " ".join(drawn[:50]) + "?", " ".join(drawn[50:]) + f" {rng.integers(0, 9999)}."
+
+
+def profile(number: str) -> Figures:
+    """Profile many rows; and the tokenizer alone on the same texts, 1,000 at a time."""
+    from tokenizers import Tokenizer
+
+    from hf_lorameta.bank import Bank
+    from hf_lorameta.profile import profile_rows
+
+    bank, many = Bank.from_pretrained(), int(number)
+    rows = list(texts(many))
+    list(bank.encode(["warm up"] * 100))
+    profile_rows(rows[: many // 10], bank.encode, bank.index.vocab_size)
+    before = peak()
+    times = []
+    for _ in range(2):
+        with Clock() as clock:
+            profile_rows(rows, bank.encode, bank.index.vocab_size)
+        times.append(clock.seconds)
+    grown = peak() - before
+    tokenizer = Tokenizer.from_file(str(bank.folder / "tokenizer.json"))
+    both = [text for row in rows for text in row]
+    peers = []
+    for _ in range(2):
+        started = time.perf_counter()
+        for start in range(0, len(both), 1000):
+            tokenizer.encode_batch(both[start : start + 1000], add_special_tokens=False)
+        peers.append(time.perf_counter() - started)
+    return clock.figures | {"seconds": min(times), "peer": min(peers), "grown": grown}
+
+
+def _command(*words: str) -> float:
+    env = {k: v for k, v in os.environ.items() if k != "USE_TORCH"}
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "hf_lorameta", *words],
+            env=env, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def plan(folder: str) -> Figures:
+    """`plan` of 1,000 local rows, a whole process; the best of three."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "rows.jsonl")
+        lines = (json.dumps({"input": a, "output": b}) for a, b in texts(1000))
+        path.write_text("\n".join(lines))
+        return {"seconds": _command("plan", "-d", str(path), "--bank", folder)}
+
+
+def usage() -> Figures:
+    """`--help`, a whole process; the best of three."""
+    return {"seconds": _command("--help")}
+
+
+def make_pack(folder: str, target: str, basis: str, dtype: str) -> Figures:
+    """Pack a bank."""
+    from hf_lorameta.bank import Bank
+    from hf_lorameta.packing import pack
+
+    with Clock() as clock:
+        pack(Bank(Path(folder)), Path(target), basis=int(basis), dtype=dtype)  # type: ignore[arg-type]
+    return clock.figures
+
+
+def look(folder: str) -> Figures:
+    """Size and retention of a pack."""
+    from hf_lorameta.bank import Bank
+
+    bank = Bank(Path(folder))
+    assert bank.index.packing
+    size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    return {"size": size, "retained": bank.index.packing.retained_whole}
+
+
+def by_rank(rank: str) -> Figures:
+    """`exact` to rank 16 of 40 adapters of one Mistral q_proj and their own rank, in memory."""
+    from hf_lorameta import combine as combiners
+
+    rng = np.random.default_rng(0)
+    own, many = int(rank), 40
+    V = rng.standard_normal((64, 4096), np.float32) * np.float32(0.9) ** np.arange(64)[:, None]
+    V = V.astype(np.float32)
+    As = [rng.standard_normal((own, 64), np.float32) @ V for _ in range(many)]
+    Bs = [(rng.standard_normal((own, 64), np.float32) @ V).T for _ in range(many)]
+    with Clock() as clock:
+        combiners.exact(As, Bs, [1 / many] * many, [1.0] * many, 16)
+    return clock.figures
+
+
+def plot(lines: dict[str, list[tuple[float, float]]]) -> str:
+    """An SVG of CPU time over size, each line on axes of its own, from 0."""
+    width, height, parts = 240, 160, []
+    for i, (name, points) in enumerate(lines.items()):
+        left, most_x, most_y = 40 + i * (width + 60), points[-1][0], max(y for _, y in points)
+        place = [(left + width * x / most_x, 30 + height * (1 - y / most_y)) for x, y in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in [(left, 30 + height), *place])
+        parts.append(f'<polyline points="{path}" fill="none" stroke="#3b6"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in place]
+        parts += [
+            f'<text x="{x:.1f}" y="{y - 6:.1f}" text-anchor="end">{a:g}: {b:.1f} s</text>'
+            for (x, y), (a, b) in zip(place, points, strict=True)
+        ]
+        parts.append(f'<text x="{left}" y="16">{name}</text>')
+        corner = f"{left},30 {left},{30 + height} {left + width},{30 + height}"
+        parts.append(f'<polyline points="{corner}" fill="none" stroke="#888"/>')
+    total = 40 + len(lines) * (width + 60)
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="{height + 50}" '
+            f'font-family="sans-serif" font-size="11">{"".join(parts)}</svg>\n')  # fmt: skip
+
+
+MEASURES: dict[str, Callable[..., Figures]] = {
+    f.__name__: f
+    for f in (read, combine, published, peft_linear, peft_svd, exact_module, distances,
+              scipy_distances, profile, plan, usage, make_pack, look, by_rank)
+}  # fmt: skip
+
+if __name__ == "__main__":
+    print(json.dumps(MEASURES[sys.argv[1]](*sys.argv[2:])))
