@@ -6,6 +6,7 @@
       profiles.safetensors    every profile, in the order of the index (`ProfileTable`)
       adapters/<name>.safetensors   canonical bf16 weights, one file an adapter
       basis.safetensors       of a pack: the space its adapters share, see `hf_lorameta.pack`
+      distances.safetensors   how far its datasets are from each other, for the rule kernel
       neural.safetensors      the fitted neural rule, if there is one
       origin.json             of a pulled bank: where files not here yet come from
       .build/                 finished entries of a build, so that it can resume; and which files
@@ -52,6 +53,7 @@ __all__ = [
 ]  # fmt: skip
 
 NEURAL_FILE = "neural.safetensors"
+DISTANCES_FILE = "distances.safetensors"
 BASIS_FILE = "basis.safetensors"
 ORIGIN_FILE = "origin.json"
 WORK_FOLDER = ".build"
@@ -283,6 +285,16 @@ class Bank:
         """One of ``index.files``, here and right, fetched if need be."""
         return self._checked(name)
 
+    @cached_property
+    def distances(self) -> dict[str, NDArray[Any]]:
+        """Per metric, the stored (N, N) distances among the bank's datasets, if there are any."""
+        if DISTANCES_FILE not in self.index.files:
+            return {}
+        found = load_arrays(self._checked(DISTANCES_FILE))
+        if any(array.shape != (len(self), len(self)) for array in found.values()):
+            raise IntegrityError(f"{DISTANCES_FILE} does not fit the {len(self)} entries")
+        return found
+
     def neural(self) -> dict[str, NDArray[Any]]:
         """Arrays of the fitted neural rule.
 
@@ -486,7 +498,9 @@ def _parse_index(raw: bytes, folder: Path) -> Index:
         where = ".".join(str(part) for part in first["loc"])
         raise BankError(f"{folder / INDEX_FILE}: {where}: {first['msg']}") from None
     packed = {BASIS_FILE} if index.packing else set()
-    strange = set(index.files) - {PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE} - packed
+    strange = (
+        set(index.files) - {PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE} - packed
+    )
     if strange:
         raise BankError(f"{folder / INDEX_FILE} lists {min(strange)[:80]!r}, which no bank has")
     for entry in index.entries:

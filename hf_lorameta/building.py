@@ -14,13 +14,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import safetensors.numpy
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from hf_lorameta import adapter
 from hf_lorameta.adapter import AdapterFile, Layout, write_atomically
 from hf_lorameta.bank import (
     BASIS_FILE,
+    DISTANCES_FILE,
     INDEX_FILE,
     PROFILES_FILE,
     TOKENIZER_FILE,
@@ -40,6 +43,10 @@ from hf_lorameta.manifest import BankEntry, Columns, Manifest
 from hf_lorameta.profile import Encode, Profile, ProfileTable, Row, profile_rows
 
 logger = logging.getLogger(__name__)
+
+Geometry = Callable[[ProfileTable, int], tuple[dict[str, float], dict[str, NDArray[np.float32]]]]
+"""Profiles and vocabulary size → typical distances in a bank, and (N, N) ones; both by metric."""
+_FILES = (PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE)
 
 
 class Repo(Protocol):
@@ -113,7 +120,7 @@ def build(
     *,
     tokenizer: bytes,
     base: Repo | None,
-    neighbourhood: Callable[[ProfileTable, int], dict[str, float]],
+    geometry: Geometry,
     strict: bool = False,
     progress: Callable[[str, LoraMetaError | None], None] = lambda name, error: None,
 ) -> Bank:
@@ -126,7 +133,7 @@ def build(
         executor: runs one task an entry.
         tokenizer: content of the base model's ``tokenizer.json``.
         base: the base model's repo, None if it cannot be seen.
-        neighbourhood: typical distances inside a bank, for the index.
+        geometry: typical distances inside a bank, for the index, and all of them, to be stored.
         strict: a bad entry is an error instead of being skipped with its reason.
         progress: called after each entry.
 
@@ -156,7 +163,7 @@ def build(
         write_atomically(path, tokenizer)
         job = Job(folder, source, manifest.base_model, vocab_size(path), sha256(path))
         outcomes = _run(manifest, job, executor, strict, progress)
-        return _finish(manifest, job, outcomes, base, neighbourhood, strict)
+        return _finish(manifest, job, outcomes, base, geometry, strict)
     except OSError as error:
         raise BankError(
             f"{folder} could not be written: {error.strerror or error}",
@@ -337,7 +344,7 @@ def _finish(
     job: Job,
     outcomes: dict[str, Outcome],
     base: Repo | None,
-    neighbourhood: Callable[[ProfileTable, int], dict[str, float]],
+    geometry: Geometry,
     strict: bool,
 ) -> Bank:
     ordered = [outcomes[entry.name] for entry in manifest.entries]
@@ -351,6 +358,8 @@ def _finish(
         raise BankError(f"not one of {len(ordered)} entries can be used: {reasons}")
     table = ProfileTable.from_profiles([_stored_profile(job.folder, entry) for entry in kept])
     write_atomically(job.folder / PROFILES_FILE, safetensors.numpy.save(table.arrays))
+    usual, apart = geometry(table, job.vocab_size)
+    write_atomically(job.folder / DISTANCES_FILE, safetensors.numpy.save(apart))
     index = Index(
         base_model=manifest.base_model,
         base_revision=base.sha if base else None,
@@ -360,8 +369,8 @@ def _finish(
         layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
         entries=tuple(kept),
         skipped=tuple(_as_skipped(o, strangers) for o in ordered if o not in kept),
-        files={name: sha256(job.folder / name) for name in (PROFILES_FILE, TOKENIZER_FILE)},
-        neighbourhood=neighbourhood(table, job.vocab_size),
+        files={name: sha256(job.folder / name) for name in _FILES},
+        neighbourhood=usual,
     )
     write_atomically(job.folder / INDEX_FILE, index.to_bytes())
     _tidy(job.folder)

@@ -33,11 +33,13 @@ METRICS: dict[Metric, str] = {
     "kl": "Kullback–Leibler divergence",
     "js": "Jensen–Shannon divergence",
     "mmd": "maximum mean discrepancy on token ids",
+    "js-io": "Jensen–Shannon divergence of inputs plus that of outputs",
 }
 RULES: dict[Rule, str] = {
     "attentional": "softmin of the distances",
     "normalized": "softmin of the standardised distances",
     "neural": "softmin of a small network over the standardised distances, trained on the bank",
+    "kernel": "kernel ridge regression on the distances, with the mean of the bank as its prior",
 }
 COMBINERS: dict[Combiner, str] = {
     "factors": "lora_A and lora_B averaged separately",
@@ -56,7 +58,7 @@ class Neighbour:
         dataset_revision: commit read.
         license: of the adapter, as its authors state it; None if they do not.
         distance: from the user's dataset to this one, in the recipe's metric.
-        coefficient: weight in the combination; all of them sum to one.
+        coefficient: weight in the combination; may be negative.
     """
 
     adapter: str
@@ -575,7 +577,7 @@ def render_picture(facts: Facts) -> str:
     """
     bars, rest = facts.neighbours[:BARS], facts.neighbours[BARS:]
     height = _TOP + _ROW * len(bars) + (48 if rest else 22)
-    largest = max(n.coefficient for n in bars) or 1.0
+    largest = max(abs(n.coefficient) for n in bars) or 1.0
     rows = "\n".join(_bar(i, n, largest) for i, n in enumerate(bars))
     share = 100 * sum(n.coefficient for n in rest)
     more = f"and {len(rest)} more, together {share:.1f} %" if rest else ""
@@ -618,14 +620,15 @@ stroke="#d5d9e0"/>
 
 def _bar(index: int, neighbour: Neighbour, largest: float) -> str:
     top = _TOP + _ROW * index
-    width = max(1.0, _BAR_WIDTH * neighbour.coefficient / largest)
+    width = max(1.0, _BAR_WIDTH * abs(neighbour.coefficient) / largest)
+    color = "#dd6b20" if neighbour.coefficient >= 0 else "#718096"
     base = top + 17
     label = _xml(_shortened(_short(neighbour.dataset), _LABEL_CELLS))
     distance = _number(neighbour.distance)
     return (
         f'<text x="{_LABEL_END}" y="{base}" class="end">{label}</text>\n'
         f'<rect x="{_BAR_START}" y="{top + 3}" width="{width:.1f}" height="{_ROW - 8}" rx="3" '
-        'fill="#dd6b20"/>\n'
+        f'fill="{color}"/>\n'
         f'<text x="{_BAR_START + width + 8:.1f}" y="{base}">{neighbour.coefficient:.4f}</text>\n'
         f'<text x="{_DISTANCE_END}" y="{base}" class="soft end">{distance}</text>'
     )

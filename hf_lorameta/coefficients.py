@@ -1,9 +1,9 @@
 """From distances to coefficients: how much of every adapter goes into the new one.
 
-All rules return weights on the simplex, ``c ≥ 0`` and ``Σ c = 1``, through
-``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. A temperature T divides what is exponentiated: below 1
-is sharper, above 1 flatter. `COEFFICIENTS` lists the rules; the command line and the model card
-read that table.
+The rules of the paper return weights on the simplex, ``c ≥ 0`` and ``Σ c = 1``, through
+``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. Those of `kernel` sum to one and may be negative. A
+temperature T divides what is exponentiated: below 1 is sharper, above 1 flatter. `COEFFICIENTS`
+lists the rules; the command line and the model card read that table.
 """
 
 from collections.abc import Mapping
@@ -156,6 +156,56 @@ def neural(distances: Array, temperature: float, model: "NeuralModel") -> Array:
     return _softmin(model(standardise(distances)), temperature)
 
 
+KERNEL_WIDTH = 0.4
+"""Of the kernel in `kernel`, in median distances between datasets of the bank."""
+RIDGE = 0.1
+"""Variance that `kernel` gives what a distance cannot explain, where all variance is 1."""
+
+
+def kernel(distances: Array, between: Array, temperature: float) -> Array:
+    """Kernel ridge regression of adapters on datasets, with the bank's mean as the prior.
+
+    Adapters are seen as values of a Gaussian process over datasets with covariance
+    ``k = exp(−d / (T w))``, w = 0.4 times the bank's median distance, and a common mean: the
+    bank's. The expected adapter of the new dataset is then ``Σ c_i θ_i`` with
+    ``a = (K + 0.1 I)^(-1) k`` and ``c = a + (1 − Σ a) / N`` [1, eq. 2.25 and 2.38]. Where nothing
+    is near, a vanishes and the mean remains; of datasets that resemble each other, each counts
+    for less.
+
+    Args:
+        distances: (N,) finite, to every dataset of the bank.
+        between: (N, N) finite, among the bank's datasets.
+        temperature: T, positive; below 1 only near datasets count.
+
+    Returns:
+        (N,) float64 that sum to one; some may be slightly negative.
+
+    Raises:
+        BankError: there is no distance, one is not finite, or the shapes differ.
+        RecipeError: the temperature is not positive.
+
+    Example:
+        >>> apart = np.array([[0, 0.1, 1], [0.1, 0, 1], [1, 1, 0]])
+        >>> kernel(np.array([0.5, 0.5, 0.2]), apart, 1.0).round(3)
+        array([0.242, 0.242, 0.516])
+
+    References:
+        [1] Rasmussen, Williams, Gaussian Processes for Machine Learning, MIT Press, 2006.
+    """
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise RecipeError(f"temperature is {temperature}, expected a positive number")
+    d, D = _checked(distances), np.asarray(between, np.float64)
+    if D.shape != (d.size, d.size) or not np.isfinite(D).all():
+        raise BankError(f"distances in the bank have shape {D.shape}, expected {(d.size, d.size)}")
+    others = D[~np.eye(d.size, dtype=bool)]
+    width = temperature * KERNEL_WIDTH * float(np.median(others)) if others.size else 1.0
+    if not width > 0:
+        return np.full(d.size, 1 / d.size)
+    K = np.exp(-(D + D.T) / (2 * width))
+    a = np.linalg.solve(K + RIDGE * np.eye(d.size), np.exp(-d / width))
+    return np.asarray(a + (1 - a.sum()) / d.size)
+
+
 @dataclass(frozen=True, eq=False)
 class NeuralModel:
     """The small network g: ℝ → ℝ of the `neural` rule, without torch.
@@ -256,6 +306,11 @@ COEFFICIENTS: dict[str, CoefficientRule] = {
         CoefficientRule("attentional", "Softmin of the distances", _PAPER),
         CoefficientRule("normalized", "Softmin of the standardised distances", _PAPER),
         CoefficientRule("neural", "Softmin of a small network, fitted on the bank", _PAPER),
+        CoefficientRule(
+            "kernel",
+            "Kernel ridge regression, the bank's mean as prior",
+            "Rasmussen, Williams 2006",
+        ),
     )
 }
 """Every rule, by the name a recipe uses."""
@@ -267,6 +322,7 @@ def coefficients(
     temperature: float = 1.0,
     k: int | None = None,
     model: NeuralModel | None = None,
+    between: Array | None = None,
 ) -> Array:
     """Apply one rule, then keep the k largest.
 
@@ -276,9 +332,10 @@ def coefficients(
         temperature: T, positive.
         k: how many adapters to keep; None keeps all.
         model: for the rule ``neural``, the bank's fitted network.
+        between: for the rule ``kernel``, the (N, N) distances inside the bank.
 
     Returns:
-        (N,) float64 on the simplex.
+        (N,) float64 that sum to one.
 
     Raises:
         RecipeError: the rule is unknown, the temperature is not positive, or k is below 1.
@@ -298,23 +355,27 @@ def coefficients(
         if model is None:
             raise BankError("the bank has no fitted network for the rule neural", hint=_FIT)
         weights = neural(distances, temperature, model)
+    elif rule == "kernel":
+        if between is None:
+            raise BankError("the rule kernel needs the distances inside the bank")
+        weights = kernel(distances, between, temperature)
     else:
         weights = (attentional if rule == "attentional" else normalized)(distances, temperature)
     return weights if k is None else top_k(weights, k)
 
 
 def top_k(weights: Array, k: int) -> Array:
-    """Keep the k largest weights and scale them to sum to one; of equal ones, the first.
+    """Keep the k weights largest in size, scaled to sum to one; of equal ones, the first.
 
     Args:
-        weights: (N,) on the simplex.
+        weights: (N,) that sum to one.
         k: at least 1; N or more keeps all.
 
     Returns:
-        (N,) float64 on the simplex, at most k of them above 0.
+        (N,) float64 that sum to one, at most k of them other than 0.
 
     Raises:
-        RecipeError: k is below 1.
+        RecipeError: k is below 1, or what is kept sums to zero or less.
 
     Example:
         >>> top_k(np.array([0.2, 0.4, 0.2, 0.2]), 2).round(4)
@@ -323,7 +384,9 @@ def top_k(weights: Array, k: int) -> Array:
     if k < 1:
         raise RecipeError(f"top_k is {k}, expected at least 1")
     weights = np.asarray(weights, np.float64)
-    kept = np.argsort(-weights, kind="stable")[:k]
+    kept = np.argsort(-np.abs(weights), kind="stable")[:k]
+    if weights[kept].sum() <= 0:
+        raise RecipeError(f"the {k} largest coefficients do not sum to more than 0")
     result = np.zeros_like(weights)
     result[kept] = weights[kept]
     return np.asarray(result / result.sum())

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len, rfft
 
-from hf_lorameta.errors import BankError, RecipeError
-from hf_lorameta.profile import Profile, ProfileTable
+from hf_lorameta.errors import BankError, EmptyDatasetError, RecipeError
+from hf_lorameta.profile import Part, Profile, ProfileTable
 
 Array = NDArray[np.float64]
 
@@ -138,12 +138,21 @@ def mmd(p: Array, Q: Array) -> Array:
 
 
 class Distance(NamedTuple):
-    """A row of `DISTANCES`: the function, its short name, its title and where it comes from."""
+    """A row of `DISTANCES`.
+
+    Attributes:
+        function: of p (V,) and Q (N, V).
+        name: short, for recipes.
+        title: for people.
+        reference: where it comes from.
+        parts: the texts it is measured over; the distances of several parts are added up.
+    """
 
     function: Callable[[Array, Array], Array]
     name: str
     title: str
     reference: str
+    parts: tuple[Part, ...] = ("both",)
 
 
 _PAPER = "arXiv 2507.01806"
@@ -154,13 +163,23 @@ DISTANCES: dict[str, Distance] = {
         Distance(kl, "kl", "Kullback–Leibler divergence", _PAPER),
         Distance(js, "js", "Jensen–Shannon divergence", _PAPER),
         Distance(mmd, "mmd", "Maximum mean discrepancy on token ids", _PAPER),
+        Distance(
+            js,
+            "js-io",
+            "Jensen–Shannon divergence of the inputs plus that of the outputs",
+            "this project: a task is what goes in and what comes out, read apart",
+            ("input", "output"),
+        ),
     )
 }
 """Every distance, by the name a recipe uses."""
 
 
 def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str) -> Array:
-    """From one dataset to every dataset of a bank, over the tokens of inputs and outputs together.
+    """From one dataset to every dataset of a bank.
+
+    A part of the texts that the new dataset lacks (inputs of plain texts, outputs of prompts) is
+    left out of the sum; a bank dataset that lacks a part is as far in it as can be.
 
     Args:
         profile: the new dataset.
@@ -191,16 +210,54 @@ def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str
     if not len(bank):
         raise BankError("the bank holds no dataset", hint="hf-lorameta bank list DIR says why")
     _check_ids(profile, bank, vocab_size)
-    p = profile.distribution(vocab_size)
-    result = np.empty(len(bank))
+    row = DISTANCES[metric]
+    counts = {part: profile.counts(vocab_size, part) for part in row.parts}
+    present = {part: p / p.sum() for part, p in counts.items() if p.any()}
+    if not present:
+        raise EmptyDatasetError("the texts of the dataset hold no token")
+    result = np.zeros(len(bank))
 
     def measure(rows: slice) -> None:
-        Q = np.stack([bank[i].distribution(vocab_size) for i in range(rows.start, rows.stop)])
-        result[rows] = DISTANCES[metric].function(p, Q)
+        chosen = [bank[i] for i in range(rows.start, rows.stop)]
+        for part, p in present.items():
+            Q = np.stack([_distribution(profile, vocab_size, part) for profile in chosen])
+            result[rows] += row.function(p, Q)
 
     with ThreadPoolExecutor(_WORKERS) as pool:
         list(pool.map(measure, _blocks(len(bank), vocab_size * _WORKERS)))
     return result
+
+
+def _distribution(profile: Profile, vocab_size: int, part: Part) -> Array:
+    """Zeros where there is nothing of the part."""
+    counts = profile.counts(vocab_size, part)
+    return np.asarray(counts / max(counts.sum(), 1), np.float64)
+
+
+def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
+    """Of every dataset of a bank to every other.
+
+    Args:
+        bank: N profiles.
+        vocab_size: V.
+        metric: a key of `DISTANCES`.
+
+    Returns:
+        (N, N) float64; row i holds the distances of dataset i, as the new one, to all.
+
+    Raises:
+        RecipeError: the metric is unknown.
+        EmptyDatasetError: a profile holds no token.
+
+    Example:
+        >>> from hf_lorameta.profile import Histogram
+        >>> one = [Histogram.from_dense(row) for row in np.eye(3, dtype=int)]
+        >>> table = ProfileTable.from_profiles([Profile(one[0], one[i], 1) for i in (1, 2)])
+        >>> between(table, 3, "js-io").round(4)
+        array([[0.    , 0.6931],
+               [0.6931, 0.    ]])
+    """
+    return np.stack([distances(bank[i], bank, vocab_size, metric) for i in range(len(bank))])
 
 
 def _check_ids(profile: Profile, bank: ProfileTable, vocab_size: int) -> None:

@@ -29,6 +29,7 @@ from hf_lorameta.dataset import Dataset, describe, open_dataset
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.profile import Profile, profile_rows
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.refine import Refinement
 
 RECIPE_FILE = "recipe.json"
 COEFFICIENTS_FILE = "coefficients.json"
@@ -61,7 +62,8 @@ class Plan:
         recipe: the settings.
         profile: of the dataset.
         distances: (N,) to every bank dataset.
-        coefficients: (N,) weights, summing to one; zero for adapters left out.
+        coefficients: (N,) weights; zero for adapters left out. Unless refined they sum to one.
+        refinement: how they were fitted on the user's rows, if they were.
     """
 
     bank: Bank
@@ -70,6 +72,7 @@ class Plan:
     profile: Profile
     distances: NDArray[np.float64]
     coefficients: NDArray[np.float64]
+    refinement: Refinement | None = None
 
     @property
     def used(self) -> list[int]:
@@ -139,6 +142,7 @@ class Plan:
             dtype=self.recipe.dtype,
             warnings=self.warnings,
             recipe=self.recipe,
+            refinement=self.refinement,
             library_version=__version__,
         )
 
@@ -169,6 +173,7 @@ class Plan:
             },
             "effective_number": self.effective_number,
             "warnings": list(self.warnings),
+            "refinement": self.refinement.to_dict() if self.refinement else None,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -206,8 +211,17 @@ def plan(
     profile = profile_rows(islice(opened.rows(), recipe.max_rows), bank.encode, size)
     d = distance.distances(profile, bank.profiles, size, recipe.metric)
     model = _neural(bank, recipe) if recipe.coefficients == "neural" else None
-    c = rules.coefficients(d, recipe.coefficients, recipe.temperature, recipe.top_k, model)
+    between = _between(bank, recipe.metric) if recipe.coefficients == "kernel" else None
+    c = rules.coefficients(d, recipe.coefficients, recipe.temperature, recipe.top_k, model, between)
     return Plan(bank, opened, recipe, profile, d, c)
+
+
+def _between(bank: Bank, metric: str) -> NDArray[np.float64]:
+    """Distances inside the bank: as stored, else measured now."""
+    stored = bank.distances.get(metric)
+    if stored is not None:
+        return stored.astype(np.float64)
+    return distance.between(bank.profiles, bank.index.vocab_size, metric)
 
 
 def _neural(bank: Bank, recipe: Recipe) -> rules.NeuralModel:
@@ -232,6 +246,11 @@ def _warnings(made: Plan) -> Iterator[str]:
         )
     if made.profile.rows < FEW_ROWS:
         yield f"Only {made.profile.rows} rows were read: distances from so few are unsure."
+    if made.refinement and made.refinement.end >= made.refinement.base:
+        yield (
+            "On the held-out rows this adapter is no better than the base model: the bank cannot "
+            "help with this dataset."
+        )
     number, total = made.effective_number, len(made.used)
     if total > 1 and number < 1.2:
         yield "Nearly all weight is on one adapter: the result is close to a copy of it."
@@ -269,7 +288,14 @@ def generate(
 def carry_out(
     made: Plan, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> "Generation":
-    """Combine the adapters a plan names, module by module; raises as `generate`."""
+    """Combine the adapters a plan names, module by module; raises as `generate`.
+
+    A plan whose recipe asks for it is refined first, see `hf_lorameta.tuning.refined`.
+    """
+    from hf_lorameta.tuning import refined
+
+    if made.recipe.refine is not None and made.refinement is None:
+        made = refined(made)
     started = time.perf_counter()
     pairs = _combined(made, progress)
     rank = pairs[0][0].shape[0]

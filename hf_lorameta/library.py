@@ -34,6 +34,7 @@ from hf_lorameta.errors import (
 from hf_lorameta.generation import FILES
 from hf_lorameta.manifest import BankEntry, Manifest
 from hf_lorameta.profile import ProfileTable
+from hf_lorameta.recipe import Recipe
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
 EMBEDDED_FOLDER = Path(__file__).parent / "demo" / "bank"
@@ -190,7 +191,7 @@ def build_bank(
             pool,
             tokenizer=content,
             base=base,
-            neighbourhood=neighbourhood,
+            geometry=geometry,
             strict=strict,
             progress=progress,
         )
@@ -266,25 +267,33 @@ def _tokenizer(connection: hub.Hub, manifest: Manifest) -> bytes:
         ) from None
 
 
-def neighbourhood(profiles: ProfileTable, vocab_size: int) -> dict[str, float]:
+def geometry(
+    profiles: ProfileTable, vocab_size: int
+) -> tuple[dict[str, float], dict[str, NDArray[np.float32]]]:
     """How near bank datasets are to each other: the scale on which a new dataset is near or far.
 
     Args:
-        profiles: of the bank.
+        profiles: of the bank, N of them.
         vocab_size: V.
 
     Returns:
         Per metric, the median over up to 32 evenly chosen bank datasets of the distance to their
-        nearest other dataset. Empty for a bank of one.
+        nearest other dataset (empty for a bank of one); and for the metric that the rule kernel
+        has by default, all (N, N) distances.
     """
+    default = Recipe().metric
+    apart = {default: distance.between(profiles, vocab_size, default).astype(np.float32)}
     if len(profiles) < 2:
-        return {}
-    Q = profiles.distributions(vocab_size)
-    chosen = np.unique(np.linspace(0, len(Q) - 1, _SAMPLED).round().astype(int))
-    return {
-        metric: float(np.median([np.delete(row.function(Q[i], Q), i).min() for i in chosen]))
-        for metric, row in distance.DISTANCES.items()
+        return {}, apart
+    chosen = np.unique(np.linspace(0, len(profiles) - 1, _SAMPLED).round().astype(int))
+    nearest = {
+        metric: [
+            np.delete(distance.distances(profiles[i], profiles, vocab_size, metric), i).min()
+            for i in map(int, chosen)
+        ]
+        for metric in distance.DISTANCES
     }
+    return {metric: float(np.median(found)) for metric, found in nearest.items()}, apart
 
 
 def fit_bank(
@@ -314,12 +323,11 @@ def fit_bank(
     opened.insist_on_own()
     progress("Gram matrix")
     G = fit.gram(opened.blocks())
-    Q = opened.profiles.distributions(opened.index.vocab_size)
     arrays: dict[str, NDArray[np.float32]] = {}
     reports: dict[str, fit.FitReport] = {}
     for metric, row in distance.DISTANCES.items():
         progress(row.title)
-        D = np.stack([row.function(q, Q) for q in Q])
+        D = distance.between(opened.profiles, opened.index.vocab_size, metric)
         model, reports[metric] = fit.fit_neural(D, G, hidden=hidden, steps=steps, seed=seed)
         arrays |= {f"{metric}.{name}": array for name, array in model.to_arrays().items()}
     opened.store_neural(arrays)
@@ -439,7 +447,10 @@ def _fetch(connection: hub.Hub, repo: hub.Resolved, folder: Path, token: str | N
     return _open_folder(folder, token)
 
 
-_SMALL = (banks.PROFILES_FILE, banks.TOKENIZER_FILE, banks.NEURAL_FILE, banks.INDEX_FILE)
+_SMALL = (
+    banks.PROFILES_FILE, banks.TOKENIZER_FILE, banks.NEURAL_FILE, banks.DISTANCES_FILE,
+    banks.INDEX_FILE,
+)  # fmt: skip
 
 
 def _drop_stale(opened: Bank) -> None:

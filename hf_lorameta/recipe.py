@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hf_lorameta.errors import RecipeError
 
-Metric = Literal["wd", "kl", "js", "mmd"]
-Rule = Literal["attentional", "normalized", "neural"]
+Metric = Literal["wd", "kl", "js", "mmd", "js-io"]
+Rule = Literal["attentional", "normalized", "neural", "kernel"]
 Combiner = Literal["factors", "exact"]
 Dtype = Literal["bfloat16", "float16", "float32"]
+Refiner = Literal["gradient", "search"]
 
 MAX_RANK = 512
 """vLLM's largest ``max_lora_rank``; its default, and ours, is 16."""
@@ -27,24 +28,28 @@ class Recipe(BaseModel):
             `hf_lorameta.coefficients.COEFFICIENTS`.
         combine: how adapters are added up, a key of `hf_lorameta.combine.COMBINERS`.
         top_k: keep only the k largest coefficients and renormalise; None keeps all.
-        temperature: divides the logits of the softmin; below 1 is sharper. Dimensionless.
+        temperature: divides the logits of the softmin, and widens the kernel; below 1 is sharper.
+            Dimensionless.
         rank: rank of the result; None is 16 for ``exact``, the bank's own rank for ``factors``.
         dtype: of the tensors written.
-        seed: of everything random. The four metrics and three rules are deterministic; it is kept
+        seed: of everything random. Metrics, rules and combiners are deterministic; it is kept
             so that a recipe that samples can be repeated.
         max_rows: read at most this many rows of the dataset; None reads all.
+        refine: fit the coefficients on this many of its rows, which needs the base model; None
+            leaves them as the rule gives them.
+        refiner: how; a key of `hf_lorameta.refine.REFINERS`.
 
     Example:
-        >>> Recipe(metric="kl").coefficients
-        'normalized'
+        >>> Recipe().metric, Recipe().coefficients
+        ('js-io', 'kernel')
         >>> Recipe.paper(metric="mmd", coefficients="attentional").combine
         'factors'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: Metric = "js"
-    coefficients: Rule = "normalized"
+    metric: Metric = "js-io"
+    coefficients: Rule = "kernel"
     combine: Combiner = "exact"
     top_k: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
@@ -52,6 +57,8 @@ class Recipe(BaseModel):
     dtype: Dtype = "bfloat16"
     seed: int = Field(default=0, ge=0)
     max_rows: int | None = Field(default=None, ge=1)
+    refine: int | None = Field(default=None, ge=4, le=4096)
+    refiner: Refiner = "gradient"
 
     @classmethod
     def paper(cls, **settings: object) -> "Recipe":
@@ -68,14 +75,27 @@ class Recipe(BaseModel):
             Traceback (most recent call last):
             hf_lorameta.errors.RecipeError: the paper's recipe has rank=None, got rank=8
         """
-        fixed = {"combine": "factors", "top_k": None, "temperature": 1.0, "rank": None}
+        fixed = {
+            "combine": "factors",
+            "top_k": None,
+            "temperature": 1.0,
+            "rank": None,
+            "refine": None,
+        }
         for field, value in fixed.items():
             if settings.get(field, value) != value:
                 raise RecipeError(
                     f"the paper's recipe has {field}={value}, got {field}={settings[field]}",
                     hint="leave out --recipe paper to choose every setting yourself",
                 )
-        return cls.of(**settings | fixed)
+        table = {"metric": "js", "coefficients": "normalized"} | settings | fixed
+        for field, ours in {"metric": "js-io", "coefficients": "kernel"}.items():
+            if table[field] == ours:
+                raise RecipeError(
+                    f"the paper has no {field} {ours}",
+                    hint="leave out --recipe paper to choose every setting yourself",
+                )
+        return cls.of(**table)
 
     @classmethod
     def of(cls, **settings: object) -> "Recipe":

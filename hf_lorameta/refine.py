@@ -287,3 +287,8 @@ def drawn_back(
         scored.set(mixture.pairs(scale * c))
         loss = scored.loss(held_out)
     return scale, loss
+
+
+Refiner = Callable[..., tuple[Array, Refinement]]
+REFINERS: dict[str, Refiner] = {"gradient": refine}
+"""Ways to fit, by the name a recipe uses."""

@@ -83,8 +83,28 @@ def _describe(made: "Plan") -> str:
 def _carry_out(made: "Plan", quiet: bool) -> "Generation":
     from hf_lorameta.generation import carry_out
 
+    if made.recipe.refine is not None:
+        made = _refined(made, quiet)
     with progress_bar(len(made.bank.layout), "combining", quiet) as bar:
         return carry_out(made, lambda done, total: bar.update())
+
+
+def _refined(made: "Plan", quiet: bool) -> "Plan":
+    from hf_lorameta.tuning import refined
+
+    tell(quiet, f"Fitting {len(made.used)} coefficients on {made.recipe.refine} rows")
+    fitted = refined(
+        made,
+        progress=lambda step, steps, loss: tell(
+            quiet, f"  step {step:2} of {steps}: loss {loss:.3f} on held-out rows"
+        ),
+    )
+    found = fitted.refinement
+    if found is not None:
+        tell(quiet, f"Held-out rows: base model {found.base:.3f}, this adapter {found.end:.3f}")
+        if found.end >= found.base:
+            tell(quiet, f"Warning: {fitted.warnings[0]}")
+    return fitted
 
 
 @with_request

@@ -80,6 +80,14 @@ class Request:
     revision: RevisionOption = None
     columns: ColumnsOption = None
     max_rows: Annotated[int | None, typer.Option(help="Read at most so many rows.")] = None
+    refine: Annotated[
+        int | None,
+        typer.Option(help="Fit the coefficients on so many rows, e.g. 16 (extra: eval)."),
+    ] = None
+    refiner: Annotated[
+        recipes.Refiner | None,
+        typer.Option(help="search: forward passes alone; gradient: fewer steps, more memory."),
+    ] = None
 
     def open_dataset(self) -> "Dataset":
         """The dataset that was named.
