@@ -303,6 +303,8 @@ class _Embedded:
         except RuntimeError:
             raise _RefusedError from None  # it says no more than that it failed
         self.address = str(self._server.listening_address)
+        # closed before its loop runs, it would wait forever: ask something the loop answers
+        _await_loop(self.address, key)
 
     def close(self) -> None:
         self._server = None
@@ -363,6 +365,16 @@ class _Binary:
             self._process.kill()
             self._process.wait()
         self._log.close()
+
+
+def _await_loop(address: str, key: str) -> None:
+    with _translated():
+        httpx2.get(
+            f"{address}/lora-adapters",
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=_ANSWER_SECONDS,
+            trust_env=False,
+        )
 
 
 def _free_port() -> int:

@@ -118,11 +118,10 @@ def test_probabilities_of_all_next_tokens_sum_to_less_than_one(engine: LlamaCpp)
 def test_tokens_that_end_within_a_character(engine: LlamaCpp) -> None:
     """The server leaves them out of its answers; they count all the same."""
     prompt, output = engine.tokenize("A smile:"), engine.tokenize(" 🙂 and ☃")
-    assert len(output) > 6
+    assert len(output) == 5  # the snowman is three
     found = engine.logprobs(prompt, output)
     assert len(found) == len(output)
     assert all(-60 < score <= 0 for score in found)
-    assert found[2:4] != found[:2]
 
 
 def test_a_text_scores_the_same_in_one_piece_or_in_two(engine: LlamaCpp) -> None:
@@ -333,17 +332,17 @@ def test_llama_cpp_says_what_peft_says(base: Path, folders: list[Path], tmp_path
     from hf_lorameta.evaluate import Evaluator
     from tests.engines import Pair, Peft, dequantised, unpermuted
 
-    rows = [*ROWS[:2], ("Input: The room was cold.\nOutput:", "negative")]
+    rows = [("Snow:", "☃"), ("Input: The room was cold.\nOutput:", "negative")]
     peft = Peft(Evaluator(locate(SMOLLM2), "float32"))
     wide = dequantised(base, tmp_path / "base.gguf")
     with Pair(peft, wide, folders, tmp_path) as pair:
-        alone = pair.compare(None, rows, 8)
-        exported = [pair.compare(folder, rows, 8) for folder in folders]
+        alone = pair.compare(None, rows[:1], 4)
+        exported = [pair.compare(folder, rows, 4) for folder in folders]
     with unpermuted(), Pair(peft, wide, folders, tmp_path) as pair:
-        mistaken = [pair.compare(folder, rows, 8) for folder in folders]
+        mistaken = pair.compare(folders[0], rows, 4)
     wide.unlink()
     assert alone.mean < 1e-3
-    for good, bad in zip(exported, mistaken, strict=True):
-        assert good.mean < 2e-3
-        assert all(good.equal)
-        assert bad.mean > 10 * good.mean
+    for one in exported:
+        assert one.mean < 2e-3
+        assert all(one.equal)
+    assert mistaken.mean > 50 * exported[0].mean
