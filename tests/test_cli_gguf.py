@@ -187,10 +187,10 @@ def test_try_says_what_it_needs(cli: Shell, demo_adapter: Path, tmp_path: Path) 
 @pytest.mark.slow
 def test_evaluate_through_llama_cpp(cli: Shell, demo_adapter: Path) -> None:
     asked = ("evaluate", demo_adapter, "-d", DEMO / "test.jsonl", "--engine", "llama.cpp")
-    report = cli(*asked, "--shots", 0, "--max-rows", 6, "--json").json
+    report = cli(*asked, "--shots", 0, "--max-rows", 3, "--json").json
     assert list(report["scores"]) == ["base", "generated"]
     assert report["scores"]["generated"]["loss"] < report["scores"]["base"]["loss"] / 2
-    assert report["scores"]["generated"]["rows"] == 6
+    assert report["scores"]["generated"]["rows"] == 3
     wrong = cli(*asked, "--base", demo_adapter, code=2).err
     assert "--base is for the engine transformers" in wrong
 
@@ -222,7 +222,7 @@ def test_the_demo_without_torch_scores_through_llama_cpp_and_ends_in_a_conversat
         "u.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "HF_LORAMETA_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "hf_lorameta", "demo", "--max-rows", "4", "--quiet"]
+    command = [sys.executable, "-m", "hf_lorameta", "demo", "--max-rows", "2", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert "| generated |" in done.stdout
     pasted = done.stdout.strip().splitlines()[-1]
