@@ -64,7 +64,8 @@ def test_the_demo_without_torch_and_llama_cpp_says_what_is_missing(tmp_path: Pat
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as u\n"
         "find = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name in ('torch', 'xllamacpp') else find(name, *a)\n"
+        "gone = ('torch', 'xllamacpp')\n"
+        "u.find_spec = lambda name, *a: None if name in gone else find(name, *a)\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "hf_lorameta", "demo"],
