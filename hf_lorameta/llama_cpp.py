@@ -30,6 +30,8 @@ THREADS_VARIABLE = "LLAMA_ARG_THREADS"
 
 _FORCED = 1e9
 """A logit bias after which a token is certain to be drawn."""
+_LISTED = 500
+"""Likeliest tokens that are listed at first, where a token cannot be forced."""
 _START_SECONDS = 600.0
 _ANSWER_SECONDS = 600.0
 
@@ -84,6 +86,7 @@ class LlamaCpp:
         """What the tokenizer puts in front of a text, or nothing."""
         self.first: list[int] = [metadata.get("tokenizer.ggml.bos_token_id", self.end)]
         """What stands in for an empty prompt."""
+        self._vocabulary = len(metadata.get("tokenizer.ggml.tokens", ()))
 
     def __enter__(self) -> "LlamaCpp":
         return self
@@ -123,11 +126,31 @@ class LlamaCpp:
         """
         found, before = [], list(prompt)
         for token in output:
-            forced = {"n_predict": 1, "n_probs": 1, "logit_bias": [[token, _FORCED]]}
-            answer = self._post("/completion", self._asked(before, adapter) | forced)
-            found.append(_logprob(answer, token))
+            score = self._logprob(before, token, token, 1, adapter)
+            for listed in (_LISTED, self._vocabulary):
+                # the server reports no token that ends within a character: read it off a list
+                if score is None:
+                    score = self._logprob(before, token, self.end, listed, adapter)
+            if score is None:
+                raise LoraMetaError(
+                    f"this {BINARY} reports no log-probability of token {token}",
+                    hint="install llama.cpp b4600 or newer",
+                )
+            found.append(min(score, 0.0))
             before.append(token)
         return found
+
+    def _logprob(
+        self, before: list[int], token: int, forced: int, listed: int, adapter: int | None
+    ) -> float | None:
+        """Log-probability of a token, if it is the one forced or among the likeliest listed."""
+        settings = {"n_predict": 1, "n_probs": listed, "logit_bias": [[forced, _FORCED]]}
+        answer = self._post("/completion", self._asked(before, adapter) | settings)
+        for drawn in answer.get("completion_probabilities", ())[:1]:
+            for seen in (drawn, *drawn.get("top_logprobs", ())):
+                if seen.get("id") == token and "logprob" in seen:
+                    return float(seen["logprob"])
+        return None
 
     def answer(
         self,
@@ -168,18 +191,6 @@ class LlamaCpp:
         if response.status_code != 200:
             raise _failed(response)
         return response.json()
-
-
-def _logprob(answer: dict[str, Any], token: int) -> float:
-    try:
-        drawn = answer["completion_probabilities"][0]
-        if drawn["id"] != token:
-            raise LoraMetaError(f"llama.cpp drew token {drawn['id']}, expected {token}")
-        return min(float(drawn["logprob"]), 0.0)
-    except (KeyError, IndexError, TypeError):
-        raise LoraMetaError(
-            f"this {BINARY} reports no log-probabilities", hint="install llama.cpp b4600 or newer"
-        ) from None
 
 
 def _failed(response: httpx2.Response) -> LoraMetaError:
@@ -292,6 +303,8 @@ class _Embedded:
         except RuntimeError:
             raise _RefusedError from None  # it says no more than that it failed
         self.address = str(self._server.listening_address)
+        # closed before its loop runs, it would wait forever: ask something the loop answers
+        _await_loop(self.address, key)
 
     def close(self) -> None:
         self._server = None
@@ -352,6 +365,16 @@ class _Binary:
             self._process.kill()
             self._process.wait()
         self._log.close()
+
+
+def _await_loop(address: str, key: str) -> None:
+    with _translated():
+        httpx2.get(
+            f"{address}/lora-adapters",
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=_ANSWER_SECONDS,
+            trust_env=False,
+        )
 
 
 def _free_port() -> int:

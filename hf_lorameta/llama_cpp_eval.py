@@ -75,6 +75,7 @@ class LlamaCppEvaluator:
         max_new_tokens: an answer ends there at the latest.
         stop_at_newline: as in `hf_lorameta.evaluate.Evaluator`.
         base_model: id that adapters must name as their base; "" does not compare names.
+        exact: as in `LlamaCpp`.
 
     Raises:
         MissingExtraError: the extra ``gguf`` is not installed.
@@ -91,6 +92,7 @@ class LlamaCppEvaluator:
         max_new_tokens: int = 64,
         stop_at_newline: bool | None = None,
         base_model: str = "",
+        exact: bool = False,
     ) -> None:
         require_extra("rouge_score", extra="gguf")
         for folder in adapters:
@@ -101,7 +103,7 @@ class LlamaCppEvaluator:
         self.stop_at_newline = stop_at_newline
         self._places = {folder: place for place, folder in enumerate(adapters)}
         files = [adapter_gguf(folder, base) for folder in adapters]
-        self._engine = LlamaCpp(base, files, context=max_length)
+        self._engine = LlamaCpp(base, files, context=max_length, exact=exact)
 
     def __enter__(self) -> "LlamaCppEvaluator":
         return self
@@ -137,14 +139,17 @@ class LlamaCppEvaluator:
         if adapter is not None and adapter not in self._places:
             raise UsageError(f"{adapter} is not one of the adapters that were loaded")
         place = None if adapter is None else self._places[adapter]
-        examples = [self._encode(row, shots) for row in rows]
-        loss = self._loss(examples, place)
-        if not generate:
-            return Scores(loss, None, None, None, len(rows)), []
         first_line = scores.one_line(rows, self.stop_at_newline)
-        outputs = [self._answer(example, place, first_line) for example in examples]
+        total, count, outputs = 0.0, 0, []
+        for example in (self._encode(row, shots) for row in rows):
+            total += self._nll(example, place)
+            count += len(example.output)
+            if generate:  # right after the loss: the engine still holds the prompt
+                outputs.append(self._answer(example, place, first_line))
+        if not generate:
+            return Scores(total / count, None, None, None, len(rows)), []
         texts = scores.score_texts(outputs, [output for _, output in rows])
-        return Scores(loss, *texts, rows=len(rows)), outputs
+        return Scores(total / count, *texts, rows=len(rows)), outputs
 
     def _encode(self, row: Row, shots: Sequence[Row]) -> Tokens:
         engine, prompt = self._engine, scores.prompt_text(row[0], shots)
@@ -156,13 +161,10 @@ class LlamaCppEvaluator:
             engine.end,
         )
 
-    def _loss(self, examples: Sequence[Tokens], place: int | None) -> float:
-        total, count = 0.0, 0
-        for row in examples:
-            prompt = row.cut(self.max_length - len(row.output), self._engine.start)
-            total -= sum(self._engine.logprobs(prompt, row.output, place))
-            count += len(row.output)
-        return total / count
+    def _nll(self, row: Tokens, place: int | None) -> float:
+        """Summed cross entropy of a row's output tokens, in nats."""
+        prompt = row.cut(self.max_length - len(row.output), self._engine.start)
+        return -sum(self._engine.logprobs(prompt, row.output, place))
 
     def _answer(self, row: Tokens, place: int | None, first_line: bool) -> str:
         prompt = row.cut(self.max_length - self.max_new_tokens, self._engine.start)

@@ -27,6 +27,12 @@ LAYOUT = tuple(
     for i in (0, 1)
     for name, out in (("q_proj", 8), ("v_proj", 4))
 )
+BASE_CONFIG = {
+    "model_type": "llama",
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 TOPICS = ("sun rain wind snow", "bread milk egg salt", "red blue green grey", "one two three four")
 PARENT = """
 import json, os, sys
@@ -247,7 +253,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         hub.add_user("base")
         hub.create_repo(BASE)
         card = b"---\nlicense: apache-2.0\n---\n"
-        hub.commit(BASE, {"tokenizer.json": tokenizer_json(), "README.md": card})
+        config = json.dumps(BASE_CONFIG).encode()
+        files = {"tokenizer.json": tokenizer_json(), "README.md": card, "config.json": config}
+        hub.commit(BASE, files)
         shell = Shell(hub, tmp_path_factory.mktemp("home"))
         try:
             yield shell

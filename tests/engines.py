@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import ml_dtypes
 import numpy as np
@@ -63,6 +64,13 @@ def embedded_adapter(place: int, folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def unpermuted() -> Iterator[None]:
+    """Within it, adapters are exported with the rows of q and k as transformers has them."""
+    with mock.patch.object(gguf_export.Base, "order", return_value=None):
+        yield
+
+
 @dataclass(frozen=True)
 class Agreement:
     """How far two engines are apart on the same prompts.
@@ -84,77 +92,93 @@ class Agreement:
         return float(np.mean(self.equal)) if self.equal else float("nan")
 
 
-class Pair:
-    """Both engines, each holding the base; adapters are given as PEFT folders.
+class Peft:
+    """transformers and PEFT holding the base; what they once said is remembered.
 
     Args:
-        base_folder: the base for transformers.
-        base_gguf: the base for llama.cpp.
-        adapters: PEFT folders.
-        scratch: for the GGUF adapters.
-        dtype: of the exported adapters.
+        evaluator: holds the base in float32.
     """
 
-    def __init__(
-        self,
-        peft: Evaluator,
-        base_gguf: Path,
-        adapters: Sequence[Path],
-        scratch: Path,
-        dtype: gguf_export.Dtype = "f16",
-        exact: bool = True,
-    ) -> None:
-        self.peft, self.adapters = peft, list(adapters)
-        config = base_config(read_metadata(base_gguf))
-        files = [
-            gguf_export.export(folder, scratch / f"{i}.gguf", config, dtype)
-            for i, folder in enumerate(adapters)
-        ]
-        self.llama = LlamaCpp(base_gguf, files, context=1024, exact=exact)
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self._said: dict[object, tuple[list[Tokens], list[np.ndarray], list[str]]] = {}
 
-    def close(self) -> None:
-        self.llama.close()
-
-    def compare(
-        self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int = 0
-    ) -> Agreement:
-        """Score the rows with both engines; `tokens` greedy tokens are made too if it is not 0."""
-        place = None if folder is None else self.adapters.index(folder)
-        examples = [self.peft._encode(row, ()) for row in rows]
-        for (text, _), example in zip(rows, examples, strict=True):
-            shared = len(example.prompt)
-            assert self.llama.tokenize(text)[:shared] == example.prompt
-        with self._attached(folder):
-            theirs = [self._logprobs(example) for example in examples]
-            answers = self._greedy(examples, tokens) if tokens else []
-        ours = [self.llama.logprobs(e.prompt, e.output, place) for e in examples]
-        said = ["".join(self.llama.answer(e.prompt, place, max_tokens=tokens)) for e in examples][
-            : len(answers)
-        ]
-        gaps = np.abs(np.concatenate(theirs) - np.concatenate(ours))
-        return Agreement(gaps, [a == b for a, b in zip(answers, said, strict=True)])
+    def run(
+        self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int
+    ) -> tuple[list[Tokens], list[np.ndarray], list[str]]:
+        """The rows as tokens, their outputs' log-probabilities, and greedy continuations."""
+        key = folder, tuple(rows), tokens
+        if key not in self._said:
+            examples = [self.evaluator._encode(row, ()) for row in rows]
+            with self._attached(folder):
+                scored = [self._logprobs(example) for example in examples]
+                self._said[key] = examples, scored, self._greedy(examples, tokens)
+        return self._said[key]
 
     @contextmanager
     def _attached(self, folder: Path | None) -> Iterator[None]:
         import torch
 
-        with torch.inference_mode(), self.peft._attached(folder):
+        with torch.inference_mode(), self.evaluator._attached(folder):
             yield
 
     def _logprobs(self, example: Tokens) -> np.ndarray:
         import torch
 
         ids = torch.tensor([[*example.prompt, *example.output]])
-        logits = self.peft._model(input_ids=ids, use_cache=False).logits[0].double()
+        logits = self.evaluator._model(input_ids=ids, use_cache=False).logits[0].double()
         start = len(example.prompt) - 1
         wanted = logits[start : start + len(example.output)].log_softmax(-1)
         picked: Any = wanted.gather(1, torch.tensor(example.output)[:, None])[:, 0]
         return np.asarray(picked.numpy())
 
     def _greedy(self, examples: Sequence[Tokens], tokens: int) -> list[str]:
-        self.peft._model.generation_config.max_new_tokens = tokens
-        found = self.peft._greedy([e.prompt for e in examples], first_line=False)
-        decode = self.peft._tokenizer.decode
+        self.evaluator._model.generation_config.max_new_tokens = tokens
+        found = self.evaluator._greedy([e.prompt for e in examples], first_line=False)
+        decode = self.evaluator._tokenizer.decode
         return [
             decode(t, skip_special_tokens=True, clean_up_tokenization_spaces=False) for t in found
         ]
+
+
+class Pair:
+    """Both engines, each holding the base.
+
+    Args:
+        peft: the one.
+        base: GGUF of the base for the other, llama.cpp.
+        adapters: PEFT folders; exported for llama.cpp.
+        scratch: folder for what is exported.
+        exact: llama.cpp keeps keys and values in float32.
+    """
+
+    def __init__(
+        self, peft: Peft, base: Path, adapters: Sequence[Path], scratch: Path, exact: bool = True
+    ) -> None:
+        self.peft, self.adapters = peft, list(adapters)
+        config = base_config(read_metadata(base))
+        files = [
+            gguf_export.export(folder, scratch / f"{i}.gguf", config)
+            for i, folder in enumerate(adapters)
+        ]
+        self.llama = LlamaCpp(base, files, context=1024, exact=exact)
+
+    def __enter__(self) -> "Pair":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.llama.close()
+
+    def compare(
+        self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int
+    ) -> Agreement:
+        """Score the rows with both engines, and let both continue for some tokens."""
+        examples, theirs, answers = self.peft.run(folder, rows, tokens)
+        place = None if folder is None else self.adapters.index(folder)
+        ours, said = [], []
+        for (text, _), row in zip(rows, examples, strict=True):
+            assert self.llama.tokenize(text)[: len(row.prompt)] == row.prompt
+            ours.append(self.llama.logprobs(row.prompt, row.output, place))
+            said.append("".join(self.llama.answer(row.prompt, place, max_tokens=tokens)))
+        gaps = np.abs(np.concatenate(theirs) - np.concatenate(ours))
+        return Agreement(gaps, [a == b for a, b in zip(answers, said, strict=True)])

@@ -60,11 +60,12 @@ def test_the_demo_runs_and_its_adapter_beats_the_base_model() -> None:
     assert report["scores"]["generated"]["exact_match"] > report["scores"]["base"]["exact_match"]
 
 
-def test_the_demo_without_torch_says_what_is_missing(tmp_path: Path) -> None:
+def test_the_demo_without_torch_and_llama_cpp_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as u\n"
         "find = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
+        "gone = ('torch', 'xllamacpp')\n"
+        "u.find_spec = lambda name, *a: None if name in gone else find(name, *a)\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "hf_lorameta", "demo"],
@@ -74,7 +75,8 @@ def test_the_demo_without_torch_says_what_is_missing(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
-    assert "torch" in done.stdout
+    assert "torch is not installed" in done.stdout
+    assert "pip install 'hf-lorameta[gguf]'" in done.stdout
     assert "pip install" in done.stdout
 
 

@@ -370,11 +370,15 @@ def _inspection(facts: dict[str, Any]) -> str:
 
 
 @example("hf-lorameta demo")
-def demo(json: JsonFlag = False, quiet: QuietFlag = False) -> None:
+def demo(
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows to score at most.")] = 100,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
     """The whole way, on this machine: a Hub on loopback, the embedded bank, push, evaluate."""
     from hf_lorameta.demo.play import play
 
-    report = play(lambda message: tell(quiet, message))
+    report = play(lambda message: tell(quiet, message), max_rows=max_rows)
     show(json, report, lambda: str(report["summary"]))
 
 

@@ -31,11 +31,14 @@ ADAPTER_REPO = "newcomer/guestbook-adapter"
 _SHOWN = 3
 
 
-def play(say: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
+def play(
+    say: Callable[[str], None] = lambda message: None, *, max_rows: int = 100
+) -> dict[str, Any]:
     """Run the demo.
 
     Args:
         say: told what happens, line by line.
+        max_rows: held-out rows to score at most.
 
     Returns:
         ``url`` of the adapter, ``seconds`` of generating it, ``files`` a stranger got, ``scores``
@@ -62,7 +65,7 @@ def play(say: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
             "files": hub.files(ADAPTER_REPO),
             "coefficients": len(inspected["coefficients"]),
         }
-        result |= _evaluation(inspected["base_model_name_or_path"], stranger, say)
+        result |= _evaluation(inspected["base_model_name_or_path"], max_rows, stranger, say)
         asking = _conversation(keep(hub))
         summary = "\n".join([result["summary"], "", *_invitation(asking)])
         return result | {"try": asking, "summary": summary}
@@ -130,7 +133,7 @@ def _run(
 
 
 def _evaluation(
-    base_model: str, environment: dict[str, str], say: Callable[[str], None]
+    base_model: str, max_rows: int, environment: dict[str, str], say: Callable[[str], None]
 ) -> dict[str, Any]:
     try:
         engine = _engine(base_model)
@@ -140,7 +143,8 @@ def _evaluation(
         if not isinstance(error, MissingExtraError):
             lines[1] = f"To see scores: {error.hint}"
         return {"scores": None, "missing": lines, "summary": "\n".join(lines)}
-    report = _run(["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, *engine], environment, say)
+    command = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, *engine]
+    report = _run([*command, "--max-rows", str(max_rows)], environment, say)
     return {"scores": report["scores"], "missing": [], "summary": _summary(report)}
 
 

@@ -9,15 +9,13 @@ and k. Once on the float32 weights both engines share, once with the 4-bit base 
 import argparse
 import tempfile
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 
-from hf_lorameta import gguf_export
 from hf_lorameta.base_model import SMOLLM2, locate
 from hf_lorameta.evaluate import Evaluator
 from tests import shared_data
-from tests.engines import Agreement, Pair, dequantised, packaged
+from tests.engines import Agreement, Pair, Peft, dequantised, packaged, unpermuted
 
 
 def main() -> None:
@@ -30,21 +28,19 @@ def main() -> None:
     names = names[: asked.adapters]
     folders = [shared_data.BANK / name for name in names]
     rows = {f: short(n, asked.prompts) for f, n in zip(folders, names, strict=True)}
-    peft = Evaluator(locate(SMOLLM2), "float32")
+    peft = Peft(Evaluator(locate(SMOLLM2), "float32"))
     with tempfile.TemporaryDirectory() as scratch:
         wide = dequantised(packaged(), Path(scratch) / "base.gguf")
         print("| base in llama.cpp | adapter | mean abs Δ logprob | largest | greedy equal |")
         print("|---|---|--:|--:|--:|")
         for title, base, exact in (("float32", wide, True), ("4 bits", packaged(), False)):
-            pair = Pair(peft, base, folders, Path(scratch), exact=exact)
-            show(title, "none", [pair.compare(None, rows[f], asked.tokens) for f in folders])
-            show(title, "exported", [pair.compare(f, rows[f], asked.tokens) for f in folders])
-            pair.close()
-            with mock.patch.object(gguf_export.Base, "order", return_value=None):
-                pair = Pair(peft, base, folders, Path(scratch), exact=exact)
-            found = [pair.compare(f, rows[f], asked.tokens) for f in folders]
-            show(title, "exported without the permutation", found)
-            pair.close()
+            with Pair(peft, base, folders, Path(scratch), exact) as pair:
+                show(title, "none", [pair.compare(None, rows[f], asked.tokens) for f in folders])
+                found = [pair.compare(f, rows[f], asked.tokens) for f in folders]
+                show(title, "exported", found)
+            with unpermuted(), Pair(peft, base, folders, Path(scratch), exact) as pair:
+                found = [pair.compare(f, rows[f], asked.tokens) for f in folders]
+                show(title, "exported without the permutation", found)
 
 
 def short(task: str, count: int) -> list[tuple[str, str]]:
