@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Combiner, Metric, Recipe, Rule
+from hf_lorameta.refine import Refinement
 from hf_lorameta.serving import render_lines
 
 CARD_FILE = "README.md"
@@ -99,6 +100,7 @@ class Facts:
         warnings: shown to the user during the run.
         recipe: every setting.
         library_version: of hf-lorameta.
+        refinement: how the coefficients were fitted on rows of the dataset; None if they were not.
         metrics: measured values by name; empty if nothing was measured.
         gguf: the adapter lies beside the PEFT files for llama.cpp and Ollama too.
     """
@@ -127,6 +129,7 @@ class Facts:
     warnings: tuple[str, ...]
     recipe: Recipe
     library_version: str
+    refinement: Refinement | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     gguf: bool = False
 
@@ -269,6 +272,7 @@ def render_card(facts: Facts, repo_id: str | None) -> str:
         _laptop(facts, repo_id),
         _nearness(facts),
         _neighbours(facts),
+        _refined(facts),
         _recipe(facts),
         _licences(facts),
         _measured(facts),
@@ -343,8 +347,9 @@ def _no_training(facts: Facts) -> str:
     return (
         f"**No training took place.** This is a weighted combination of"
         f" {_adapters(len(facts.neighbours))} that existed before, each trained on a dataset of its"
-        " own. The coefficients depend on how near each of those datasets is to this one: the"
-        " adapter is conditioned on this dataset, not trained on it."
+        " own. The coefficients depend on how near each of those datasets is to this one"
+        f"{' and on a few of its rows' if facts.refinement else ''}: the adapter is conditioned on"
+        " this dataset, not trained on it."
     )
 
 
@@ -433,6 +438,28 @@ def _neighbours(facts: Facts) -> str:
     share = sum(n.coefficient for n in rest)
     more = f"\n\nand {len(rest)} more, together {100 * share:.1f} %." if rest else ""
     return f"## The adapters it is made of\n\n{_table(head, rows, numbers=(2, 3))}{more}"
+
+
+def _refined(facts: Facts) -> str:
+    fit = facts.refinement
+    if fit is None:
+        return ""
+    negative = sum(n.coefficient < 0 for n in facts.neighbours)
+    total = sum(n.coefficient for n in facts.neighbours)
+    rows = [
+        ("base model", _number(fit.base)),
+        ("coefficients from the distances alone", _number(fit.start)),
+        ("this adapter", _number(fit.end)),
+    ]
+    said = (
+        f"The coefficients started where the distances put them and were then fitted on {fit.rows}"
+        " rows of the dataset; no weight of the base model or of any adapter moved. They sum to"
+        f" {total:.2f}, and {negative} of {len(facts.neighbours)} are negative. Loss on"
+        f" {fit.held_out} more rows, in nats a token; they chose the step, and are too few to be a"
+        " score:"
+    )
+    losses = _table(("Method", "Loss"), rows, numbers=(1,))
+    return f"## Fitted on {fit.rows} rows\n\n{said}\n\n{losses}"
 
 
 def _recipe(facts: Facts) -> str:

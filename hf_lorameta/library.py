@@ -281,7 +281,7 @@ def geometry(
         nearest other dataset (empty for a bank of one); and for the metric that the rule kernel
         has by default, all (N, N) distances.
     """
-    default = Recipe().metric
+    default: str = Recipe().metric
     apart = {default: distance.between(profiles, vocab_size, default).astype(np.float32)}
     if len(profiles) < 2:
         return {}, apart

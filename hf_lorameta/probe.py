@@ -76,6 +76,8 @@ class Probe:
 
     def gradient(self, tokens: Sequence[Tokens]) -> tuple[float, list[FloatArray]]:
         """The same loss, and its gradient by ΔW: (out, in) float32 of every module."""
+        import torch
+
         for update in self._updates:
             update.requires_grad_(True)
             update.grad = None
@@ -83,14 +85,14 @@ class Probe:
         try:
             with self._attached():
                 for loss in self._evaluator.losses(tokens):
-                    (loss / count).backward()
+                    torch.autograd.backward(loss / count)
                     total += float(loss.detach())
-            grads = [u.grad.float().numpy() if u.grad is not None else 0 for u in self._updates]
+            grads = [update.grad.float().numpy() for update in self._updates]
         finally:
             for update in self._updates:
                 update.requires_grad_(False)
                 update.grad = None
-        return total / count, [np.asarray(g) for g in grads]
+        return total / count, grads
 
     @contextmanager
     def _attached(self) -> Iterator[None]:

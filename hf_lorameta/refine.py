@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 from hf_lorameta import adapter
 from hf_lorameta.adapter import FloatArray
 from hf_lorameta.bank import Bank
-from hf_lorameta.errors import EmptyDatasetError
+from hf_lorameta.errors import EmptyDatasetError, MissingExtraError
 from hf_lorameta.profile import Row
 from hf_lorameta.scores import Tokens
 
 Array = NDArray[np.float64]
 
 ROWS = 16
-STEPS = 24
-LEARNING_RATE = 0.03
+STEPS = 20
+LEARNING_RATE = 0.1
 HELD_OUT = 4
 """One row of so many is kept out of the fit."""
+EVALUATIONS = 120
+DIMENSIONS = 12
 _LOOK = 4
 """Steps between two looks at the held-out rows."""
 
@@ -289,6 +291,72 @@ def drawn_back(
     return scale, loss
 
 
+def search(
+    start: Array,
+    mixture: Mixture,
+    rows: Sequence[Row],
+    scored: Scored,
+    *,
+    evaluations: int = EVALUATIONS,
+    dimensions: int = DIMENSIONS,
+    progress: Report = lambda step, steps, loss: None,
+) -> tuple[Array, Refinement]:
+    """Fit coefficients where only a forward pass is to be had, by CMA-ES [1].
+
+    The search space is that of `refine`, kept to the adapters with the largest coefficients at the
+    start: with few evaluations, more dimensions find less. Deterministic.
+
+    Args:
+        start: (K,) coefficients to start from.
+        mixture: the K adapters they belong to.
+        rows: at least 4 labelled rows of the user's; every fourth is held out.
+        scored: holds the base model.
+        evaluations: forward passes over the rows at most.
+        dimensions: number of adapters whose coefficients move.
+        progress: called after every generation, as in `refine`.
+
+    Returns:
+        (K,) coefficients, and how the fit went; its steps are evaluations.
+
+    Raises:
+        MissingExtraError: the package cma is not installed.
+        EmptyDatasetError: fewer than 4 rows.
+
+    References:
+        [1] Hansen, The CMA Evolution Strategy: A Tutorial, arXiv 1604.00772, 2016.
+    """
+    cma = _cma()
+    fit, held_out = (scored.encode(part) for part in split_rows(rows))
+    moved = np.argsort(-np.abs(start), kind="stable")[:dimensions]
+    directions = _whitening(mixture.gram())[:, moved]
+    watch = _Watch(mixture, scored, held_out, evaluations, progress)
+    watch.look(0, start)
+
+    def loss(u: Array) -> float:
+        scored.set(mixture.pairs(start + directions @ u))
+        return scored.loss(fit)
+
+    options = {"seed": 1, "verbose": -9, "maxfevals": evaluations}
+    strategy = cma.CMAEvolutionStrategy(np.zeros(len(moved)), 0.3, options)
+    while not strategy.stop():
+        asked = strategy.ask()
+        strategy.tell(asked, [loss(np.asarray(u)) for u in asked])
+        centre = start + directions @ np.asarray(strategy.mean)
+        watch.look(int(strategy.countevals), centre)
+    return watch.result("search", len(fit))
+
+
+def _cma() -> Any:
+    try:
+        import cma
+    except ImportError:
+        raise MissingExtraError(
+            "the refiner search needs cma, which is not installed",
+            hint="pip install 'hf-lorameta[eval]'",
+        ) from None
+    return cma
+
+
 Refiner = Callable[..., tuple[Array, Refinement]]
-REFINERS: dict[str, Refiner] = {"gradient": refine}
+REFINERS: dict[str, Refiner] = {"gradient": refine, "search": search}
 """Ways to fit, by the name a recipe uses."""

@@ -179,7 +179,7 @@ def test_many_positions_are_widened_in_parts(
     evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluator.evaluate(ROWS, generate=False)[0].loss
-    monkeypatch.setattr("hf_lorameta.evaluate._LOGIT_ROWS", 3)
+    monkeypatch.setattr("hf_lorameta.forward._LOGIT_ROWS", 3)
     assert evaluator.evaluate(ROWS, generate=False)[0].loss == pytest.approx(whole, rel=1e-6)
 
 

@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     ),
     "building": (
         {"adapter", "bank", "errors", "manifest", "profile"},
-        {"filelock", "safetensors"},
+        {"filelock", "numpy", "safetensors"},
         set(),
     ),
     "distance": ({"errors", "profile"}, {"numpy", "scipy"}, set()),
@@ -68,9 +68,9 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         set(),
     ),
     "probe": ({"adapter", "errors", "evaluate", "profile", "scores"}, {"numpy"}, {"torch"}),
-    "refine": ({"adapter", "bank", "errors", "profile", "scores"}, {"numpy"}, set()),
+    "refine": ({"adapter", "bank", "errors", "profile", "scores"}, {"numpy"}, {"cma"}),
     "evaluate": (
-        {"adapter", "base_model", "errors", "profile", "scores"},
+        {"adapter", "base_model", "errors", "forward", "profile", "scores"},
         set(),
         {"peft", "safetensors", "torch", "transformers"},
     ),

@@ -1,0 +1,150 @@
+"""Coefficients fitted on rows: known optima without a model, sums and products of a real bank."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hf_lorameta.bank import Bank
+from hf_lorameta.combine import dense
+from hf_lorameta.errors import EmptyDatasetError
+from hf_lorameta.refine import REFINERS, Mixture, drawn_back, refine, search, split_rows
+from hf_lorameta.scores import Tokens
+
+ROWS = [(f"input {i}", f"output {i}") for i in range(16)]
+Array = NDArray[np.float64]
+
+
+class Quadratic:
+    """Mixture and model in one: the loss of c is ½ ‖M (c − best)‖² + floor, held out or not."""
+
+    def __init__(self, best: list[float], base: float | None = None, worse_out: bool = False):
+        self.best = np.array(best)
+        size = len(best)
+        self.M = np.eye(size) + 0.3 * np.random.default_rng(0).standard_normal((size, size))
+        self.c = np.zeros(size)
+        self.worse_out = worse_out
+        self.base = base
+        self.cleared = False
+
+    def gram(self) -> Array:
+        return self.M.T @ self.M
+
+    def pairs(self, c: Array) -> Iterator[Any]:
+        yield c
+
+    def set(self, pairs: Iterator[Any]) -> None:
+        (self.c,) = pairs
+        self.cleared = False
+
+    def clear(self) -> None:
+        self.cleared = True
+
+    def encode(self, rows: Sequence[Any]) -> list[Tokens]:
+        return [Tokens([i], [0]) for i, _ in enumerate(rows)]
+
+    def loss(self, tokens: Sequence[Tokens]) -> float:
+        if self.cleared:
+            return self.base if self.base is not None else 10.0
+        held_out = len(tokens) == 4
+        if held_out and self.worse_out:
+            return float(1 + np.abs(self.c).sum())
+        residual = self.M @ (self.c - self.best)
+        return float(residual @ residual / 2)
+
+    def gradient(self, tokens: Any) -> Any:
+        return (0.0, self.M.T @ self.M @ (self.c - self.best)) if tokens else tokens
+
+
+class Stated(Quadratic):
+    """Its `gradient` is a mixture's, too: by the update, which here is c itself."""
+
+    def gradient(self, given: Any) -> Any:
+        return given if isinstance(given, np.ndarray) else super().gradient(given)
+
+
+@pytest.mark.parametrize("method", REFINERS)
+def test_a_fit_comes_near_the_best_coefficients_negative_ones_too(method: str) -> None:
+    model = Stated([0.6, -0.4, 0.3, 0.0])
+    start = np.full(4, 0.25)
+    c, report = REFINERS[method](start, model, ROWS, model)
+    assert report.end < 0.1 * report.start
+    assert c[1] < 0
+    assert (report.rows, report.held_out) == (12, 4)
+    assert report.history[0] == report.start
+    assert report.end == min(report.history)
+    assert report.base == 10.0
+
+
+@pytest.mark.parametrize("method", REFINERS)
+def test_a_fit_gives_the_same_twice(method: str) -> None:
+    results = [REFINERS[method](np.full(4, 0.25), m, ROWS, m) for m in [Stated([1, -1, 0, 2])] * 2]
+    assert results[0][0].tolist() == results[1][0].tolist()
+    assert results[0][1] == results[1][1]
+
+
+def test_where_held_out_rows_only_get_worse_the_start_is_returned() -> None:
+    model = Stated([5.0, 5.0], worse_out=True)
+    c, report = refine(np.array([0.5, 0.5]), model, ROWS, model)
+    assert c.tolist() == [0.5, 0.5]
+    assert (report.steps, report.start, report.end) == (0, 2.0, 2.0)
+
+
+def test_coefficients_worse_than_the_base_model_are_drawn_back() -> None:
+    model = Stated([5.0, 5.0], base=1.3, worse_out=True)
+    c, report = refine(np.array([0.5, 0.5]), model, ROWS, model)
+    assert c.tolist() == [0.125, 0.125]
+    assert report.end == 1.25
+
+
+def test_where_nothing_helps_nothing_is_left() -> None:
+    model = Stated([5.0, 5.0], base=0.5, worse_out=True)
+    held_out = model.encode(range(4))
+    assert drawn_back(np.ones(2), 3.0, 0.5, model, model, held_out) == (0.0, 0.5)
+
+
+def test_a_search_moves_the_largest_coefficients_only() -> None:
+    model = Stated([0.5, 0.5, 0.5, 0.5])
+    model.M = np.eye(4)
+    start = np.array([0.4, 0.1, 0.3, 0.2])
+    c, report = search(start, model, ROWS, model, dimensions=2, evaluations=60)
+    assert c[[1, 3]].tolist() == [0.1, 0.2]
+    assert report.end < report.start
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(EmptyDatasetError, match="3 rows to refine on"):
+        split_rows(ROWS[:3])
+
+
+# --- a real bank ---------------------------------------------------------------------------------
+
+
+def test_pairs_and_products_are_those_of_the_dense_updates() -> None:
+    bank = Bank.from_pretrained()
+    used = [2, 5, 11]
+    mixture = Mixture(bank, used)
+    entries = [bank.index.entries[i] for i in used]
+    files = bank.adapters(entries)
+    c = np.array([0.5, -0.25, 2.0])
+    rng = np.random.default_rng(1)
+    slopes, updates = [], []
+    for module, (A, B) in zip(bank.layout, mixture.pairs(c), strict=True):
+        each = [
+            dense([f.tensor(module.name, "A")], [f.tensor(module.name, "B")], [1.0], [e.scaling])
+            for f, e in zip(files, entries, strict=True)
+        ]
+        np.testing.assert_allclose(B @ A, np.tensordot(c, each, 1), atol=1e-5)
+        slopes.append(rng.standard_normal(each[0].shape).astype(np.float32))
+        updates.append(each)
+    expected = [
+        sum(float((G * each[i]).sum()) for G, each in zip(slopes, updates, strict=True))
+        for i in range(3)
+    ]
+    np.testing.assert_allclose(mixture.gradient(slopes), expected, rtol=1e-3)
+    products = [
+        [sum(float((u[i] * u[j]).sum()) for u in updates) for j in range(3)] for i in range(3)
+    ]
+    np.testing.assert_allclose(mixture.gram(), products, rtol=1e-4)
