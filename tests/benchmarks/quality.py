@@ -1,0 +1,211 @@
+"""What generated adapters are worth: ``python -m tests.benchmarks.quality DIR [--quick]``.
+
+Leave-one-out over ``../shared``: the task's own adapter never takes part, and what is fitted on the
+bank is fitted without it; then once more without its siblings, tasks of the same source. Loss of
+the reference outputs on test rows; with ``--answers``, greedy answers of a few methods too. Every
+(task, method) is kept in DIR as soon as it is known, so that the command goes on where it stopped.
+Prints Markdown and writes ``quality.md`` and ``quality.json`` into DIR.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hf_lorameta import Bank, Plan, Recipe, open_dataset, plan
+from hf_lorameta.base_model import locate
+from hf_lorameta.coefficients import COEFFICIENTS
+from hf_lorameta.evaluate import Evaluator
+from hf_lorameta.generation import carry_out
+from hf_lorameta.library import fit_bank
+from hf_lorameta.probe import Probe
+from hf_lorameta.tuning import refined
+from tests import shared_data
+from tests.benchmarks.leave_one_out import siblings, without
+
+ROWS, SHOTS = 24, 3
+ANSWERED = ("base", "trained", "3-shot", "default", "default + 3-shot", "refine 16")
+PAPER_METRICS = ("kl", "js", "mmd", "wd")
+
+
+class Setting(NamedTuple):
+    """A task and the bank it is scored with."""
+
+    task: str
+    bank: Bank
+    evaluator: Evaluator
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe()
+
+    def plan(self, recipe: Recipe | None = None) -> Plan:
+        return plan(open_dataset(shared_data.SUITE / f"{self.task}.train.jsonl"), self.bank, recipe)
+
+    def weighted(self, weights: np.ndarray) -> Plan:
+        return replace(self.plan(), coefficients=weights)
+
+
+Method = Callable[[Setting], Plan]
+
+
+def _uniform(at: Setting) -> Plan:
+    return at.weighted(np.full(len(at.bank), 1 / len(at.bank)))
+
+
+def _nearest(at: Setting) -> Plan:
+    return at.weighted(np.eye(len(at.bank))[at.plan(Recipe(metric="js")).distances.argmin()])
+
+
+def _random(at: Setting) -> Plan:
+    chosen = np.random.default_rng(len(at.task)).integers(len(at.bank))
+    return at.weighted(np.eye(len(at.bank))[chosen])
+
+
+def _with(**settings: Any) -> Method:
+    return lambda at: at.plan(Recipe.of(**settings))
+
+
+def _paper(metric: str, rule: str) -> Method:
+    def make(at: Setting) -> Plan:
+        if rule == "neural" and "neural.safetensors" not in at.bank.index.files:
+            fit_bank(at.bank)
+        return at.plan(Recipe.paper(metric=metric, coefficients=rule))
+
+    return make
+
+
+def _refined(**settings: Any) -> Method:
+    def make(at: Setting) -> Plan:
+        probe = Probe(at.evaluator, at.bank.layout)
+        return refined(at.plan(Recipe.of(refine=16, **settings)), probe)
+
+    return make
+
+
+METHODS: dict[str, Method] = {
+    "default": _with(),
+    "refine 16": _refined(),
+    "js-io normalized, exact": _with(coefficients="normalized"),
+    **{
+        f"paper {metric} {rule}": _paper(metric, rule)
+        for metric in PAPER_METRICS
+        for rule in COEFFICIENTS
+        if rule != "kernel"
+    },
+    "uniform": _uniform,
+    "nearest by js": _nearest,
+    "random neighbour": _random,
+    "kernel, factors": _with(combine="factors"),
+    "refine 16, search": _refined(refiner="search"),
+}
+
+
+class Bench:
+    """Scores of (task, method), from the folder or computed now."""
+
+    def __init__(self, folder: Path, answers: bool) -> None:
+        self.folder, self.answers = folder, answers
+        (folder / "scores").mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        return Evaluator(locate(shared_data.BASE_MODEL))
+
+    @cached_property
+    def whole(self) -> Bank:
+        return without((), self.folder / "whole")
+
+    def score(self, task: str, method: str, far: bool) -> dict[str, Any]:
+        answers = self.answers and method in ANSWERED
+        name = f"{task} {'far' if far else 'near'} {method}{' answers' if answers else ''}.json"
+        path = self.folder / "scores" / name
+        if not path.exists():
+            found = self._computed(task, method, far, answers)
+            path.write_text(json.dumps(found), encoding="utf-8")
+        return json.loads(path.read_bytes())
+
+    def _computed(self, task: str, method: str, far: bool, answers: bool) -> dict[str, Any]:
+        rows = shared_data.rows(task, "test")[:ROWS]
+        shots = shared_data.rows(task, "train")[:SHOTS] if method.endswith("3-shot") else ()
+        name = method.removesuffix(" + 3-shot")
+        evaluate = self.evaluator.evaluate
+        if name in ("base", "trained", "3-shot"):
+            own = shared_data.BANK / task if name == "trained" else None
+            return asdict(evaluate(rows, own, shots, answers)[0])
+        left_out = siblings(task) if far else (task,)
+        bank = without(left_out, self.folder / f"{'far' if far else 'near'}-{task}")
+        made = carry_out(METHODS[name](Setting(task, bank, self.evaluator)))
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = made.save_pretrained(Path(scratch) / "adapter")
+            scores = asdict(evaluate(rows, folder, shots, answers)[0])
+        weights = made.plan.coefficients
+        return scores | {"sum": weights.sum(), "negative": int((weights < 0).sum())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--quick", action="store_true", help="8 tasks of different kinds")
+    parser.add_argument("--answers", action="store_true", help="Rouge-L and matches too, slower")
+    parser.add_argument("--methods", nargs="*", help="some of them; all if left out")
+    parser.add_argument("--near-only", action="store_true", help="siblings stay in")
+    chosen = parser.parse_args()
+    bench = Bench(chosen.folder, chosen.answers)
+    tasks = shared_data.tasks()[::6] if chosen.quick else shared_data.tasks()
+    methods = chosen.methods or ["base", "trained", "3-shot", "default + 3-shot", *METHODS]
+    methods = list(dict.fromkeys(["base", "trained", *methods]))
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for far in (False,) if chosen.near_only else (False, True):
+        mode = "siblings left out" if far else "leave-one-out"
+        for method in methods:
+            shared = far and method in ("base", "trained", "3-shot")
+            listed = [bench.score(task, method, far and not shared) for task in tasks]
+            found.setdefault(mode, {})[method] = listed
+            print(mode, method, _cells(found[mode], method), flush=True)
+    text = "\n\n".join(_table(mode, scores) for mode, scores in found.items())
+    (chosen.folder / "quality.md").write_text(text + "\n", encoding="utf-8")
+    (chosen.folder / "quality.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print("\n" + text)
+
+
+def _column(scores: dict[str, list[dict[str, Any]]], method: str, key: str = "loss") -> np.ndarray:
+    values = [task.get(key) for task in scores[method]]
+    return np.array([np.nan if v is None else v for v in values], float)
+
+
+def _cells(scores: dict[str, list[dict[str, Any]]], method: str) -> list[str]:
+    base, trained, loss = (_column(scores, m) for m in ("base", "trained", method))
+    gain, gap = base - loss, base - trained
+    draws = np.random.default_rng(0).integers(len(loss), size=(2000, len(loss)))
+    low, high = np.quantile(gain[draws].sum(1) / gap[draws].sum(1), (0.025, 0.975))
+    cells = [f"{loss.mean():.3f}", f"{gain.sum() / gap.sum():.3f}", f"{low:.2f} to {high:.2f}",
+             f"{np.median(gain / gap):.3f}", f"{(gain > 0).mean():.0%}"]  # fmt: skip
+    for key in ("rouge_l", "exact_match", "contains"):
+        value = _column(scores, method, key).mean()
+        cells.append("–" if np.isnan(value) else f"{value:.3f}")
+    return cells
+
+
+def _table(mode: str, scores: dict[str, list[dict[str, Any]]]) -> str:
+    def lines() -> Iterator[str]:
+        yield f"{mode.capitalize()}, {len(scores['base'])} tasks:\n"
+        yield (
+            "| method | loss | gap recovered | 95 % interval | median task | better than base"
+            " | Rouge-L | exact match | contains |"
+        )
+        yield "|:--|--:|--:|--:|--:|--:|--:|--:|--:|"
+        for method in scores:
+            yield f"| {method} | {' | '.join(_cells(scores, method))} |"
+
+    return "\n".join(lines())
+
+
+if __name__ == "__main__":
+    main()
