@@ -112,6 +112,20 @@ class Skipped(_Stored):
     reason: str
 
 
+class Gain(_Stored):
+    """What one dataset of the bank gained from the adapters of the others, its own left out.
+
+    Attributes:
+        distance: to the nearest of the others, in the default recipe's metric.
+        base: loss of the base model on some of its rows, in nats a token.
+        generated: loss under the combination of the others.
+    """
+
+    distance: float = Field(ge=0)
+    base: float = Field(gt=0)
+    generated: float = Field(ge=0)
+
+
 class Index(_Stored):
     """What ``bank.json`` holds.
 
@@ -128,6 +142,7 @@ class Index(_Stored):
         files: SHA-256 of the other files, by name.
         neighbourhood: per metric, the median distance from a bank dataset to its nearest other.
         packing: of a pack, how; None for a bank of whole adapters.
+        gains: of every entry, in their order, once ``bank fit --transfer`` measured them.
     """
 
     schema_version: Literal[1, 2] = 1
@@ -142,10 +157,12 @@ class Index(_Stored):
     files: dict[str, str]
     neighbourhood: dict[str, float] = {}
     packing: Packing | None = None
+    gains: tuple[Gain, ...] = ()
 
     def to_bytes(self) -> bytes:
         """The canonical file content."""
-        content = self.model_dump(exclude=None if self.packing else {"packing"})
+        unset = {name for name in ("packing", "gains") if not getattr(self, name)}
+        content = self.model_dump(exclude=unset)
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from hf_lorameta import adapter, card, combine, distance, gguf_export, serving
+from hf_lorameta import adapter, calibration, card, combine, distance, gguf_export, serving
 from hf_lorameta import coefficients as rules
 from hf_lorameta.adapter import FloatArray
 from hf_lorameta.averaging import average, can_average
@@ -89,6 +89,18 @@ class Plan:
     def nearest_in_bank(self) -> float:
         """Median distance from a bank dataset to its nearest other, NaN if the bank has one."""
         return self.bank.index.neighbourhood.get(self.recipe.metric, float("nan"))
+
+    @property
+    def expected(self) -> calibration.Estimate | None:
+        """What datasets of the bank at this distance gained; None where nobody measured it.
+
+        It was measured with the default recipe, and is not known of others.
+        """
+        usual = Recipe()
+        settings = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
+        if any(getattr(self.recipe, name) != getattr(usual, name) for name in settings):
+            return None
+        return calibration.estimate(self.bank.index.gains, float(self.distances.min()))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -173,6 +185,7 @@ class Plan:
             },
             "effective_number": self.effective_number,
             "warnings": list(self.warnings),
+            "expected": self.expected._asdict() if self.expected else None,
             "refinement": self.refinement.to_dict() if self.refinement else None,
         }
 
@@ -237,6 +250,13 @@ def _warnings(made: Plan) -> Iterator[str]:
             "Nothing in the bank is near this dataset: the nearest bank dataset is at "
             f"{nearest:.3g}, while bank datasets usually have one at {usual:.3g}. "
             "Expect little from this adapter."
+        )
+    expected = made.expected
+    if expected and not made.refinement and expected.mean - expected.spread <= 0:
+        yield (
+            f"Datasets at this distance gained {expected.mean:.0%} ± {expected.spread:.0%} of the "
+            "base model's loss in this bank: it may be no gain at all. --refine 16 helps, and "
+            "checks."
         )
     packing = made.bank.index.packing
     if packing and packing.retained_whole < POOR_PACK:

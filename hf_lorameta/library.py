@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta import bank as banks
-from hf_lorameta import building, card, distance, fit, hub
+from hf_lorameta import building, calibration, card, distance, fit, hub
 from hf_lorameta.adapter import CONFIG_FILE, WEIGHTS_FILE, write_atomically
-from hf_lorameta.bank import Bank
+from hf_lorameta.bank import Bank, Gain
 from hf_lorameta.dataset import Dataset, checked_columns, open_dataset
 from hf_lorameta.errors import (
     AdapterError,
@@ -33,7 +33,7 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.generation import FILES
 from hf_lorameta.manifest import BankEntry, Manifest
-from hf_lorameta.profile import ProfileTable
+from hf_lorameta.profile import ProfileTable, Row
 from hf_lorameta.recipe import Recipe
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
@@ -332,6 +332,50 @@ def fit_bank(
         arrays |= {f"{metric}.{name}": array for name, array in model.to_arrays().items()}
     opened.store_neural(arrays)
     return reports
+
+
+def calibrate_bank(
+    opened: Bank,
+    *,
+    token: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Gain, ...]:
+    """Measure what each dataset of a bank gains from the others, and store it in the index.
+
+    Args:
+        opened: a bank folder; its datasets are read from the Hub, some rows each.
+        token: None uses the saved one.
+        progress: called after each dataset with (done, total).
+
+    Raises:
+        MissingExtraError: the extra ``eval`` is not installed.
+        BankError: fewer than 3 adapters, or a bank that was fetched from the Hub.
+        HubError: a dataset or the base model is out of reach.
+    """
+    from hf_lorameta.base_model import locate
+    from hf_lorameta.evaluate import Evaluator
+    from hf_lorameta.probe import Probe
+
+    opened.insist_on_own()
+    connection, index = hub.Hub(token), opened.index
+
+    def rows(i: int) -> list[Row]:
+        entry = index.entries[i]
+        return open_dataset(
+            entry.dataset,
+            connection,
+            config=entry.config,
+            split=entry.split,
+            revision=entry.dataset_revision,
+            columns=entry.columns,
+        ).head(calibration.ROWS)
+
+    evaluator = Evaluator(locate(index.base_model), base_model=index.base_model)
+    between = distance.between(opened.profiles, index.vocab_size, Recipe().metric)
+    probe = Probe(evaluator, opened.layout)
+    gains = calibration.measure(opened, between, rows, probe, progress)
+    opened.amend(gains=gains)
+    return gains
 
 
 # --- the Hub ------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class Probe:
                 for loss in self._evaluator.losses(tokens):
                     torch.autograd.backward(loss / count)
                     total += float(loss.detach())
-            grads = [update.grad.float().numpy() for update in self._updates]
+            grads = [u.grad.float().numpy() for u in self._updates if u.grad is not None]
         finally:
             for update in self._updates:
                 update.requires_grad_(False)

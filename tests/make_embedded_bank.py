@@ -33,7 +33,7 @@ def main() -> None:
 
 def _make(hub: object, scratch: Path) -> None:
     from hf_lorameta.bank import WORK_FOLDER, Bank
-    from hf_lorameta.library import EMBEDDED_FOLDER, build_bank, fit_bank
+    from hf_lorameta.library import EMBEDDED_FOLDER, build_bank, calibrate_bank, fit_bank
     from tests import shared_data
 
     names = [n for n in shared_data.tasks() if not any(left in n for left in LEFT_OUT)]
@@ -46,6 +46,7 @@ def _make(hub: object, scratch: Path) -> None:
     built = build_bank(manifest, scratch / "bank", tokenizer=tokenizer)
     built.amend(base_license=_license())
     fit_bank(built, hidden=64)
+    calibrate_bank(built)
     _replace(scratch / "bank", EMBEDDED_FOLDER, WORK_FOLDER)
     size = sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*") if path.is_file())
     if size > LIMIT or Bank(EMBEDDED_FOLDER).verify():

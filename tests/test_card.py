@@ -18,6 +18,7 @@ from hf_lorameta.card import Facts, Neighbour, license_of, render_card, render_p
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.localhub import cards as hub_rules
 from hf_lorameta.recipe import Combiner, Metric, Recipe, Rule
+from hf_lorameta.refine import Refinement
 
 PINNED = Path(__file__).parent / "data" / "card.txt"  # not .md: ruff formats the code in those
 SVG = "{http://www.w3.org/2000/svg}"
@@ -59,7 +60,7 @@ PLAIN = Facts(
     rank=16,
     dtype="bfloat16",
     warnings=("the dataset has 12 rows_only [see] <docs>",),
-    recipe=Recipe(metric="kl", temperature=0.5),
+    recipe=Recipe(metric="kl", coefficients="normalized", temperature=0.5),
     library_version="0.1.0",
 )
 
@@ -352,6 +353,7 @@ def test_the_command_on_the_card_is_the_one_that_is_meant() -> None:
         "--columns": "input=my question,output=a'b",
         "--bank-revision": "e" * 40,
         "--metric": "kl",
+        "--coefficients": "normalized",
         "--temperature": "0.5",
         "--output": "my-adapter",
     }
@@ -362,7 +364,7 @@ def test_the_command_line_takes_the_commands_on_the_card() -> None:
     app = typer.main.get_command(pytest.importorskip("hf_lorameta.cli.app").app)
     recipe = Recipe(
         metric="wd", coefficients="attentional", combine="factors", top_k=3, temperature=2,
-        rank=8, dtype="float32", seed=1, max_rows=9,
+        rank=8, dtype="float32", seed=1, max_rows=9, refine=8, refiner="search",
     )  # fmt: skip
     text = render_card(replace(PLAIN, recipe=recipe), "me/lora")
     for block in re.findall(r"```bash\n(.*?)\n```", text, re.DOTALL):
@@ -371,6 +373,21 @@ def test_the_command_line_takes_the_commands_on_the_card() -> None:
         assert asked["dataset"] == "me/questions"
         if name == "generate":
             assert {field: asked[field] for field in Recipe.model_fields} == recipe.model_dump()
+
+
+def test_a_fit_on_rows_is_told_with_its_losses() -> None:
+    fit = Refinement("gradient", 12, 4, 2.5, 1.75, 0.625, 16, (1.75, 0.625))
+    neighbours = (neighbour(0, 1.5), neighbour(1, -0.25))
+    text = render_card(replace(PLAIN, refinement=fit, neighbours=neighbours), None)
+    told = section(text, "Fitted on 12 rows")
+    losses = dict(rows_of(told))
+    assert losses["base model"] == "2.5"
+    assert losses["coefficients from the distances alone"] == "1.75"
+    assert losses["this adapter"] == "0.625"
+    assert "They sum to 1.25, and 1 of 2 are negative" in " ".join(told.split())
+    assert "Fitted" not in render_card(PLAIN, None)
+    picture = render_picture(replace(PLAIN, neighbours=neighbours))
+    assert picture.count('fill="#718096"') == 1
 
 
 def test_a_bank_folder_is_not_named() -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.special import softmax
 from scipy.stats import zscore
 
@@ -14,6 +15,7 @@ from hf_lorameta.coefficients import (
     attentional,
     coefficients,
     effective_number,
+    kernel,
     neural,
     normalized,
     softmin,
@@ -23,7 +25,7 @@ from hf_lorameta.coefficients import (
 from hf_lorameta.errors import BankError, RecipeError
 
 Array = NDArray[np.float64]
-RULES = sorted(COEFFICIENTS)
+RULES = sorted(set(COEFFICIENTS) - {"kernel"})  # those of the paper: on the simplex
 FINITE = st.floats(-1e300, 1e300, allow_nan=False)
 DISTANCE_LISTS = st.lists(st.floats(0, 1e6), min_size=1, max_size=12).map(np.array)
 
@@ -241,6 +243,62 @@ def test_stored_network_that_lacks_an_array(missing: str) -> None:
         NeuralModel.from_arrays(arrays)
 
 
+# --- kernel --------------------------------------------------------------------------------------
+
+
+def line(points: list[float]) -> Array:
+    """Distances between points on a line."""
+    x = np.array(points)
+    return np.abs(x[:, None] - x[None])
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=8), st.floats(0, 10), st.floats(0.1, 5))
+def test_kernel_weights_sum_to_one(points: list[float], new: float, temperature: float) -> None:
+    c = kernel(np.abs(np.array(points) - new), line(points), temperature)
+    assert np.isfinite(c).all()
+    assert c.sum() == pytest.approx(1.0, abs=1e-9)
+
+
+def test_kernel_predicts_what_ridge_regression_in_its_space_does() -> None:
+    points, values, new = [0.0, 0.4, 1.5, 2.0], np.array([3.0, -1.0, 0.5, 2.0]), 0.7
+    D = line(points)
+    width = 0.4 * np.median(D[~np.eye(4, dtype=bool)])
+    K, centred = np.exp(-D / width), values - values.mean()
+
+    def objective(a: Array) -> float:
+        residual = K @ a - centred
+        return float(residual @ residual + 0.1 * a @ K @ a)
+
+    a = minimize(objective, np.zeros(4), tol=1e-12).x
+    expected = values.mean() + np.exp(-np.abs(np.array(points) - new) / width) @ a
+    got = kernel(np.abs(np.array(points) - new), D, 1.0) @ values
+    assert got == pytest.approx(expected, rel=1e-4)
+
+
+def test_far_from_everything_the_kernel_gives_the_mean() -> None:
+    np.testing.assert_allclose(kernel(np.full(4, 1e3), line([0, 1, 2, 3]), 1.0), 0.25)
+
+
+def test_copies_share_the_weight_of_one() -> None:
+    one = kernel(np.array([0.5, 0.5]), line([0, 1]), 1.0)
+    copied = kernel(np.array([0.5, 0.5, 0.5]), line([0, 0, 1]), 1.0)
+    assert copied[2] > 0.8 * one[1] > copied[0]
+
+
+def test_kernel_of_a_bank_of_one_or_of_equals() -> None:
+    assert kernel(np.array([0.3]), np.zeros((1, 1)), 1.0).tolist() == [1.0]
+    assert kernel(np.array([0.3, 0.3]), np.zeros((2, 2)), 1.0).tolist() == [0.5, 0.5]
+
+
+def test_kernel_refusals() -> None:
+    with pytest.raises(RecipeError, match="positive"):
+        kernel(np.zeros(2), np.zeros((2, 2)), 0.0)
+    with pytest.raises(BankError, match=r"expected \(2, 2\)"):
+        kernel(np.zeros(2), np.zeros((3, 3)), 1.0)
+    with pytest.raises(BankError, match="distances inside the bank"):
+        coefficients(np.zeros(2), "kernel")
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 
@@ -268,7 +326,9 @@ def test_temperature_out_of_range(rule: str, temperature: float) -> None:
 def test_unknown_rule_lists_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="'linear'") as caught:
         coefficients(np.zeros(2), "linear")
-    assert caught.value.hint == "--coefficients takes one of attentional, normalized, neural"
+    assert (
+        caught.value.hint == "--coefficients takes one of attentional, normalized, neural, kernel"
+    )
 
 
 def test_neural_without_a_network_says_how_to_get_one() -> None:
@@ -278,5 +338,5 @@ def test_neural_without_a_network_says_how_to_get_one() -> None:
 
 
 def test_table_rows_are_named_as_their_keys() -> None:
-    assert list(COEFFICIENTS) == ["attentional", "normalized", "neural"]
+    assert list(COEFFICIENTS) == ["attentional", "normalized", "neural", "kernel"]
     assert all(row.name == key and row.title and row.reference for key, row in COEFFICIENTS.items())

@@ -16,6 +16,7 @@ from hf_lorameta.distance import (
     BANDWIDTHS,
     DISTANCES,
     SMOOTHING,
+    between,
     distances,
     js,
     kl,
@@ -163,7 +164,8 @@ def test_every_distance_is_a_divergence(metric: str, Q: Array, order: list[int])
     assert d[0] == 0.0
     assert (d >= 0).all()
     np.testing.assert_allclose(function(p, Q[order]), d[order], rtol=1e-12, atol=1e-15)
-    bound = {"wd": 4.0, "kl": -np.log(SMOOTHING / 2), "js": np.log(2), "mmd": 8.0}[metric]
+    bounds = {"wd": 4.0, "kl": -np.log(SMOOTHING / 2), "mmd": 8.0}
+    bound = bounds.get(metric, np.log(2))
     assert (d <= bound * (1 + 1e-9)).all()
 
 
@@ -228,7 +230,7 @@ def profile(*counts: int, output: tuple[int, ...] = ()) -> Profile:
     return Profile(*parts, rows=1)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", [m for m in METRICS if m != "js-io"])
 def test_profiles_are_read_as_inputs_and_outputs_together(metric: str) -> None:
     new = profile(1, 0, 0, output=(0, 1, 2))
     bank = [profile(3, 1, 0, output=(0, 0, 4)), profile(1, 1, 2), new]
@@ -249,7 +251,7 @@ def test_many_blocks_of_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_metric_lists_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="'cosine'") as caught:
         distances(profile(1), ProfileTable.from_profiles([profile(1)]), 1, "cosine")
-    assert caught.value.hint == "--metric takes one of wd, kl, js, mmd"
+    assert caught.value.hint == "--metric takes one of wd, kl, js, mmd, js-io"
 
 
 def test_empty_bank() -> None:
@@ -268,5 +270,34 @@ def test_profile_without_a_token() -> None:
 
 
 def test_table_rows_are_named_as_their_keys() -> None:
-    assert list(DISTANCES) == ["wd", "kl", "js", "mmd"]
+    assert list(DISTANCES) == ["wd", "kl", "js", "mmd", "js-io"]
     assert all(row.name == key and row.title and row.reference for key, row in DISTANCES.items())
+
+
+def split(inputs: list[int], outputs: list[int]) -> Profile:
+    both = (np.array(inputs, np.int64), np.array(outputs, np.int64))
+    return Profile(*map(Histogram.from_dense, both), rows=1)
+
+
+def test_js_io_adds_what_goes_in_and_what_comes_out() -> None:
+    bank = [split([1, 2, 3], [4, 0, 1]), split([0, 1, 0], [1, 1, 1])]
+    new = split([2, 0, 1], [0, 1, 1])
+    ins = js(new.distribution(3, "input"), np.stack([p.distribution(3, "input") for p in bank]))
+    outs = js(new.distribution(3, "output"), np.stack([p.distribution(3, "output") for p in bank]))
+    got = distances(new, ProfileTable.from_profiles(bank), 3, "js-io")
+    np.testing.assert_allclose(got, ins + outs, rtol=1e-12)
+
+
+def test_a_part_that_the_dataset_lacks_does_not_count() -> None:
+    bank = [split([1, 2, 3], [4, 0, 1]), split([0, 0, 0], [1, 1, 1])]
+    prompts = distances(split([1, 2, 3], [0, 0, 0]), ProfileTable.from_profiles(bank), 3, "js-io")
+    np.testing.assert_allclose(prompts[0], 0.0, atol=1e-9)
+    assert prompts[1] > 0.02  # a bank dataset without inputs is not near for lack of them
+
+
+def test_between_is_every_dataset_against_all() -> None:
+    bank = [split([1, 2, 3], [4, 0, 1]), split([0, 1, 0], [1, 1, 1]), split([5, 1, 0], [1, 0, 1])]
+    table = ProfileTable.from_profiles(bank)
+    D = between(table, 3, "js-io")
+    np.testing.assert_allclose(D, D.T, atol=1e-12)
+    np.testing.assert_array_equal(D[1], distances(bank[1], table, 3, "js-io"))

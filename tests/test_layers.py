@@ -42,17 +42,17 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "hub": ({"errors"}, {"huggingface_hub", "httpx2"}, {"datasets", ""}),
     "dataset": ({"errors", "hub", "manifest", "profile"}, set(), {"datasets"}),
     "generation": (
-        {"adapter", "averaging", "bank", "card", "coefficients", "combine", "dataset",
-          "distance", "errors", "gguf_export", "profile", "recipe", "refine", "serving"},
+        {"adapter", "averaging", "bank", "calibration", "card", "coefficients", "combine",
+         "dataset", "distance", "errors", "gguf_export", "profile", "recipe", "refine", "serving"},
         {"numpy", "threadpoolctl"},
         {"base_model", "publish", "tuning", ""},
     ),
     "publish": ({"errors", "generation", "hub"}, set(), {"base_model"}),
     "library": (
-        {"adapter", "bank", "building", "card", "dataset", "distance", "errors", "fit",
-         "generation", "hub", "manifest", "profile", "recipe"},
+        {"adapter", "bank", "building", "calibration", "card", "dataset", "distance", "errors",
+         "fit", "generation", "hub", "manifest", "profile", "recipe"},
         {"numpy"},
-        {"distributed"},
+        {"base_model", "distributed", "evaluate", "probe"},
     ),
     "gguf_file": ({"errors"}, set(), set()),
     "base_model": (
@@ -62,6 +62,9 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     ),
     "scores": ({"base_model", "errors", "profile"}, set(), {"rouge_score"}),
     "forward": ({"scores"}, set(), {"torch"}),
+    "calibration": (
+        {"bank", "coefficients", "errors", "profile", "recipe", "refine"}, {"numpy"}, set(),
+    ),
     "tuning": (
         {"base_model", "errors", "evaluate", "generation", "probe", "profile", "refine"},
         {"numpy"},

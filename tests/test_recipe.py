@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hf_lorameta.errors import RecipeError
-from hf_lorameta.recipe import MAX_RANK, Combiner, Dtype, Metric, Recipe, Rule
+from hf_lorameta.recipe import MAX_RANK, Combiner, Dtype, Metric, Recipe, Refiner, Rule
 
 RECIPES = st.builds(
     Recipe,
@@ -22,7 +22,10 @@ RECIPES = st.builds(
     dtype=st.sampled_from(get_args(Dtype)),
     seed=st.integers(0, 2**63),
     max_rows=st.none() | st.integers(1, 10**9),
+    refine=st.none() | st.integers(4, 4096),
+    refiner=st.sampled_from(get_args(Refiner)),
 )
+OURS = {"js-io", "kernel"}
 
 
 @given(RECIPES)
@@ -43,7 +46,7 @@ def test_frozen() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"metric": "cosine"}, "metric: Input should be 'wd', 'kl', 'js' or 'mmd', got 'cosine'"),
+        ({"metric": "cosine"}, "metric: Input should be 'wd', 'kl', 'js', 'mmd' or 'js-io', got"),
         ({"coefficients": ""}, "coefficients: Input should be"),
         ({"combine": "ties"}, "combine: Input should be 'factors' or 'exact', got 'ties'"),
         ({"dtype": "int8"}, "dtype: Input should be"),
@@ -69,18 +72,23 @@ def test_refusals_name_the_field(settings: dict[str, object], message: str) -> N
     assert raised.value.__cause__ is None
 
 
-@pytest.mark.parametrize("metric", get_args(Metric))
-@pytest.mark.parametrize("rule", get_args(Rule))
+@pytest.mark.parametrize("metric", [m for m in get_args(Metric) if m not in OURS])
+@pytest.mark.parametrize("rule", [r for r in get_args(Rule) if r not in OURS])
 def test_the_papers_recipes(metric: str, rule: str) -> None:
     recipe = Recipe.paper(metric=metric, coefficients=rule)
-    assert recipe.model_dump(exclude={"dtype", "seed", "max_rows"}) == {
+    assert recipe.model_dump(exclude={"dtype", "seed", "max_rows", "refiner"}) == {
         "metric": metric,
         "coefficients": rule,
         "combine": "factors",
         "top_k": None,
         "temperature": 1.0,
         "rank": None,
+        "refine": None,
     }
+
+
+def test_the_papers_recipe_alone_is_js_normalized() -> None:
+    assert (Recipe.paper().metric, Recipe.paper().coefficients) == ("js", "normalized")
 
 
 @pytest.mark.parametrize(
@@ -90,6 +98,9 @@ def test_the_papers_recipes(metric: str, rule: str) -> None:
         ({"top_k": 5}, "the paper's recipe has top_k=None, got top_k=5"),
         ({"temperature": 0.5}, "the paper's recipe has temperature=1.0, got temperature=0.5"),
         ({"rank": 16}, "the paper's recipe has rank=None, got rank=16"),
+        ({"refine": 16}, "the paper's recipe has refine=None, got refine=16"),
+        ({"metric": "js-io"}, "the paper has no metric js-io"),
+        ({"coefficients": "kernel"}, "the paper has no coefficients kernel"),
         ({"metric": "cosine"}, "metric: Input should be"),
         ({"sharpness": 2}, "sharpness: Extra inputs are not permitted"),
     ],

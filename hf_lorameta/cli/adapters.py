@@ -77,6 +77,12 @@ def _describe(made: "Plan") -> str:
         f"effectively {made.effective_number:.1f}; nearest at {made.distances.min():.4g}, "
         f"usual inside the bank {made.nearest_in_bank:.4g}",
     ]
+    if made.expected:
+        mean, spread, count = made.expected
+        lines.append(
+            f"expected: {mean:.0%} ± {spread:.0%} less loss than the base model, as {count} "
+            "datasets of the bank at about this distance, each left out, gained from the others"
+        )
     return "\n".join(lines)
 
 

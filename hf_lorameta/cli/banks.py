@@ -230,6 +230,10 @@ def fit(
     hidden: Annotated[int, typer.Option(help="Width of the network; the paper has 4000.")] = 256,
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 40,
     seed: Annotated[int, typer.Option(help="Of the split and the network's start.")] = 0,
+    transfer: Annotated[
+        bool,
+        typer.Option("--transfer", help="Measure instead what each dataset gains from the others."),
+    ] = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -237,6 +241,10 @@ def fit(
     from dataclasses import asdict
 
     from hf_lorameta.library import fit_bank, open_bank
+
+    if transfer:
+        _calibrate(open_bank(folder), json, quiet)
+        return
 
     reports = fit_bank(
         open_bank(folder), hidden=hidden, steps=steps, seed=seed, progress=lambda w: tell(quiet, w)
@@ -248,3 +256,16 @@ def fit(
         for name, r in reports.items()
     ]  # fmt: skip
     show(json, {name: asdict(r) for name, r in reports.items()}, lambda: table(head, rows))
+
+
+def _calibrate(bank: "Bank", json: bool, quiet: bool) -> None:
+    from hf_lorameta.library import calibrate_bank
+
+    with progress_bar(len(bank), "leaving out", quiet) as bar:
+        gains = calibrate_bank(bank, progress=lambda done, total: bar.update())
+    rows = [
+        [entry.dataset, f"{g.distance:.3f}", f"{g.base:.3f}", f"{g.generated:.3f}"]
+        for entry, g in zip(bank.index.entries, gains, strict=True)
+    ]
+    head = ["dataset left out", "nearest", "base loss", "generated"]
+    show(json, [g.model_dump() for g in gains], lambda: table(head, rows))

@@ -168,7 +168,8 @@ def main() -> None:
             shared = far and method in ("base", "trained", "3-shot")
             listed = [bench.score(task, method, far and not shared) for task in tasks]
             found.setdefault(mode, {})[method] = listed
-            print(mode, method, _cells(found[mode], method), flush=True)
+            if "trained" in found[mode]:
+                print(mode, method, _cells(found[mode], method), flush=True)
     text = "\n\n".join(_table(mode, scores) for mode, scores in found.items())
     (chosen.folder / "quality.md").write_text(text + "\n", encoding="utf-8")
     (chosen.folder / "quality.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
