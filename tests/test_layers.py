@@ -28,6 +28,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "coefficients": ({"errors"}, {"numpy"}, set()),
     "combine": ({"errors"}, {"numpy"}, set()),
     "fit": ({"coefficients", "errors"}, {"numpy"}, {"torch"}),
+    "map": ({"bank", "distance", "errors"}, {"numpy"}, set()),
     "card": ({"errors", "recipe"}, {"huggingface_hub"}, set()),
     "hub": ({"errors"}, {"huggingface_hub", "httpx2"}, {"datasets", ""}),
     "dataset": ({"errors", "hub", "manifest", "profile"}, set(), {"datasets"}),
