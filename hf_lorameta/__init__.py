@@ -57,7 +57,6 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from hf_lorameta.bank import Bank
-    from hf_lorameta.map import BankMap, bank_map
     from hf_lorameta.coefficients import COEFFICIENTS
     from hf_lorameta.combine import COMBINERS
     from hf_lorameta.dataset import Dataset, column_names, open_dataset, parse_columns
@@ -65,6 +64,7 @@ if TYPE_CHECKING:
     from hf_lorameta.errors import LoraMetaError
     from hf_lorameta.generation import Generation, Plan, carry_out, generate, plan
     from hf_lorameta.hub import Hub
+    from hf_lorameta.map import BankMap, bank_map
     from hf_lorameta.publish import default_repo_id, look, publish_folder, refuse_replacing
     from hf_lorameta.recipe import Recipe
 

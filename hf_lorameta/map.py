@@ -90,9 +90,10 @@ def from_distances(D: Array, landmarks: NDArray[np.intp]) -> BankMap:
     """The map for distances (L, N) from L landmarks to all N datasets.
 
     Example:
-        >>> line = np.array([[0.0, 1.0, 4.0], [1.0, 0.0, 1.0], [4.0, 1.0, 0.0]])  # squared
-        >>> from_distances(line, np.arange(3)).points[:, 0].round(6).tolist()
-        [1.0, 0.0, -1.0]
+        >>> x = np.array([0.0, 1.0, 3.0])
+        >>> drawn = from_distances((x[:, None] - x) ** 2, np.arange(3))
+        >>> drawn.points[:, 0].round(3).tolist()
+        [-1.333, -0.333, 1.667]
     """
     among = D[:, landmarks]
     among = (among + among.T) / 2
