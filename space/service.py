@@ -162,7 +162,9 @@ def open_asked(asked: Asked, credential: Credential) -> Dataset:
     if asked.file:
         return open_dataset(_checked_file(asked.file), columns=columns)
     if not asked.dataset.strip():
-        raise RequestError("No dataset was named: type an id of the form user/name, or upload a file")
+        raise RequestError(
+            "No dataset was named: type an id of the form user/name, or upload a file"
+        )
     return open_dataset(
         checked_id(asked.dataset),
         Hub(credential),
@@ -253,9 +255,7 @@ def make_adapter(planned: Planned, job: Job) -> Made:
         return _packed(folder, planned, seconds, job)
 
 
-def make_and_publish(
-    planned: Planned, to: Destination, credential: Credential, job: Job
-) -> Made:
+def make_and_publish(planned: Planned, to: Destination, credential: Credential, job: Job) -> Made:
     """Look at the target, carry the plan out, publish in one commit.
 
     Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hf_lorameta import Hub, LoraMetaError
 
-MOCK_TOKEN = "mock-oauth-token-for-local-dev"  # noqa: S105 - the constant that Gradio uses
+MOCK_TOKEN = "mock-oauth-token-for-local-dev"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
