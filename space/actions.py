@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 from functools import lru_cache
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -120,6 +121,7 @@ class Actions:
         temperature: float,
         rank: float,
         token: gr.OAuthToken | None,
+        profile: gr.OAuthProfile | None,
     ) -> Iterator[Updates]:
         """A dataset of the Hub was named."""
         if not (dataset or "").strip():
@@ -128,7 +130,7 @@ class Actions:
         options = (metric, coefficients, combine, top_k, temperature, rank)
         page = self.page
         yield self._cleared() | {page.file: None}
-        yield from self._ask(Asked(dataset=dataset or ""), options, token, fresh=True)
+        yield from self._ask(Asked(dataset=dataset or ""), options, token, profile, fresh=True)
 
     def file_chosen(
         self,
@@ -140,6 +142,7 @@ class Actions:
         temperature: float,
         rank: float,
         token: gr.OAuthToken | None,
+        profile: gr.OAuthProfile | None,
     ) -> Iterator[Updates]:
         """A file was uploaded."""
         if not file:
@@ -147,7 +150,7 @@ class Actions:
             return
         options = (metric, coefficients, combine, top_k, temperature, rank)
         yield self._cleared() | {self.page.dataset: None}
-        yield from self._ask(Asked(file=file), options, token, fresh=True)
+        yield from self._ask(Asked(file=file), options, token, profile, fresh=True)
 
     def asked_again(
         self,
@@ -164,6 +167,7 @@ class Actions:
         temperature: float,
         rank: float,
         token: gr.OAuthToken | None,
+        profile: gr.OAuthProfile | None,
     ) -> Iterator[Updates]:
         """Another configuration or split, or columns chosen by hand."""
         options = (metric, coefficients, combine, top_k, temperature, rank)
@@ -176,13 +180,15 @@ class Actions:
             None if file else split or None,
             columns if output_column else None,
         )
-        yield from self._ask(asked, options, token, fresh=False)
+        yield from self._ask(asked, options, token, profile, fresh=False)
 
     def _cleared(self) -> Updates:
         page = self.page
         return {
             page.planned: None,
             page.status: "",
+            page.work: "",
+            page.target: "",
             page.samples: "",
             page.choices: gr.Row(visible=False),
             page.columns: gr.Group(visible=False),
@@ -196,7 +202,13 @@ class Actions:
         }
 
     def _ask(
-        self, asked: Asked, options: tuple[Any, ...], token: gr.OAuthToken | None, *, fresh: bool
+        self,
+        asked: Asked,
+        options: tuple[Any, ...],
+        token: gr.OAuthToken | None,
+        profile: gr.OAuthProfile | None,
+        *,
+        fresh: bool,
     ) -> Iterator[Updates]:
         page, credential = self.page, credential_of(token, self.settings)
         yield {page.status: progress_html("Finding the dataset"), page.plan: page.waiting_plan()}
@@ -219,7 +231,7 @@ class Actions:
         except Exception as error:  # noqa: BLE001 - the visitor gets a sentence
             yield self._refused(_unforeseen(error))
             return
-        yield self._planned(planned, drawn, token is not None)
+        yield self._planned(planned, drawn, profile)
 
     def _fill_in(self, asked: Asked, credential: Credential) -> Any:
         """Configuration and split by themselves: the obvious ones, else the first."""
@@ -266,11 +278,12 @@ class Actions:
             page.plan: page.empty_plan(),
             page.map: "",
             page.samples: "",
+            page.target: "",
             page.generate: gr.Button(interactive=False),
             page.push: gr.Button(interactive=False),
         }
 
-    def _planned(self, planned: Planned, drawn: str, signed_in: bool) -> Updates:
+    def _planned(self, planned: Planned, drawn: str, profile: gr.OAuthProfile | None) -> Updates:
         page, data = self.page, planned.plan.dataset
         columns = data.columns.model_dump(exclude_none=True).values()
         return {
@@ -284,8 +297,13 @@ class Actions:
             page.map: drawn,
             page.result: gr.Column(visible=False),
             page.private: "private" if data.private else "public",
+            page.target: self.target_text(
+                planned, "", "private" if data.private else "public", profile
+            ),
+            page.repo_id: "",
+            page.work: "",
             page.generate: gr.Button(interactive=True),
-        } | self._push_state(signed_in, planned)
+        } | self._push_state(profile is not None, planned)
 
     def planned_again(
         self,
@@ -314,6 +332,26 @@ class Actions:
             page.plan: plan_html(made.plan),
             page.map: drawn,
         }
+
+    def target_text(
+        self,
+        planned: Planned | None,
+        repo_id: str,
+        private: str,
+        profile: gr.OAuthProfile | None,
+    ) -> str:
+        """Where a push would go."""
+        if planned is None or profile is None:
+            return ""
+        to = Destination(repo_id or None, private == "private")
+        try:
+            name = service.target_name(planned, to, profile.username)
+        except LoraMetaError as error:
+            return note("warning", str(error))
+        return (
+            f'<p class="lm-soft">Pushing makes the {escape(private)} repo <b>{escape(name)}</b>. '
+            "Name and visibility can be changed in the options.</p>"
+        )
 
     # --- making -----------------------------------------------------------------------------------
 
@@ -347,7 +385,7 @@ class Actions:
             page.cancel: gr.Button(visible=False),
         } | ({} if signed_in is None else self._push_state(signed_in, planned))
         yield {
-            page.status: progress_html("Starting"),
+            page.work: progress_html("Starting"),
             page.result: gr.Column(visible=False),
             page.generate: gr.Button(interactive=False),
             page.push: gr.Button(interactive=False) if signed_in is not None else gr.skip(),
@@ -356,15 +394,15 @@ class Actions:
         try:
             for item in run(work, self.settings.time_limit):
                 if isinstance(item, Step):
-                    yield {page.status: _shown(item)} | self._uncancellable(item)
+                    yield {page.work: _shown(item)} | self._uncancellable(item)
                 else:
                     made = item.value
             yield idle | self._made(_insist(made))
         except LoraMetaError as error:
-            yield idle | {page.status: note("error", str(error), advice(error))}
+            yield idle | {page.work: note("error", str(error), advice(error))}
         except Exception as error:  # noqa: BLE001 - the visitor gets a sentence
             told = _unforeseen(error)
-            yield idle | {page.status: note("error", str(told), advice(told))}
+            yield idle | {page.work: note("error", str(told), advice(told))}
         finally:
             if made is not None:  # Gradio has its own copy by now
                 service.discard(made)
@@ -376,7 +414,7 @@ class Actions:
     def _made(self, made: Made) -> Updates:
         page, base = self.page, self.keeper.bank.index.base_model
         return {
-            page.status: "",
+            page.work: "",
             page.result: gr.Column(visible=True),
             page.result_head: result_html(made, base),
             page.code: code_lines(made),
@@ -389,7 +427,7 @@ class Actions:
         """After a cancel: as before, and nothing is left behind."""
         page = self.page
         return {
-            page.status: note("info", "Cancelled", ["Nothing was published and nothing is kept."]),
+            page.work: note("info", "Cancelled", ["Nothing was published and nothing is kept."]),
             page.cancel: gr.Button(visible=False),
             page.generate: gr.Button(interactive=planned is not None),
         } | self._push_state(profile is not None, planned)

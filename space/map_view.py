@@ -1,4 +1,4 @@
-"""The bank drawn as a map, with the visitor's dataset on it: one SVG that follows the page's theme."""
+"""The bank drawn as a map with the visitor's dataset on it: one SVG in the page's colours."""
 
 from html import escape
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta import BankMap, Plan
 
-WIDTH, HEIGHT, MARGIN = 520, 340, 30
+WIDTH, HEIGHT, MARGIN = 520, 400, 30
 NAMED = 3
 _LETTER, _LINE = 6.6, 17
 _LONGEST = 30
@@ -39,9 +39,9 @@ def map_html(plan: Plan, drawn: BankMap) -> str:
 <title id="lm-map-t">Map of the bank's {len(names)} datasets with yours among them</title>
 <desc id="lm-map-d">Nearest to yours, in this order: {escape(said)}.</desc>
 {lines}{dots}{_you(here)}{labels}</svg>
-<p class="lm-soft">Near on the map means tokens used alike. The larger a dot, the larger its share. A
-plane shows {100 * drawn.share:.0f} % of the spread: trust the distances above, look at the map for the
-lie of the land.</p></figure>"""
+<p class="lm-soft">Near on the map means tokens used alike; the larger a dot, the larger its share.
+A plane shows {100 * drawn.share:.0f} % of the spread: trust the distances in the list above, and
+take the map for the lie of the land.</p></figure>"""
 
 
 def _order(plan: Plan) -> list[int]:
@@ -107,7 +107,9 @@ def _free_place(
     left = right if right + width < WIDTH - 4 else max(4.0, at[0] - 14 - width)
     for step in (0, 1, -1, 2, -2, 3, -3):
         top = float(np.clip(at[1] + 4 + step * _LINE, 14, HEIGHT - 6))
-        clear = all(left > r or left + width < l or abs(top - t) >= _LINE for l, r, t in taken)
+        clear = all(
+            left > r or left + width < start or abs(top - y) >= _LINE for start, r, y in taken
+        )
         if clear:
             return left, top
     return left, top

@@ -5,5 +5,6 @@
     if (box) { box.setAttribute("role", "status"); box.setAttribute("aria-live", kind); }
   };
   live("lm-status", "polite");
+  live("lm-work", "polite");
   live("lm-bank", "polite");
 }

@@ -43,11 +43,11 @@ class Page:
                     self._dataset()
                     self._options()
                     self._make()
+                    self._result()
                 with gr.Column(scale=6, min_width=320):
                     gr.HTML('<h2 class="lm-h2">2 · The plan</h2>', padding=False)
                     self.plan = gr.HTML(self.empty_plan(), elem_id="lm-plan", padding=False)
                     self.map = gr.HTML("", elem_id="lm-map", padding=False)
-            self._result()
             self._foot()
             self._wire()
             add_endpoints(keeper, settings)
@@ -56,7 +56,7 @@ class Page:
 
     def _head(self) -> None:
         with gr.Row(elem_classes="lm-head-row"):
-            with gr.Column(scale=4, min_width=300):
+            with gr.Column(scale=7, min_width=300):
                 gr.HTML(
                     f'<header><h1 class="lm-h1">{TITLE}</h1><p class="lm-lead">Name a dataset. In '
                     "half a minute you own a LoRA adapter for it, combined on a CPU from adapters "
@@ -64,14 +64,14 @@ class Page:
                     "works</a></p></header>",
                     padding=False,
                 )
-            with gr.Column(scale=1, min_width=220):
+            with gr.Column(scale=2, min_width=250):
                 self._sign_in()
         self.bank = gr.HTML(self.bank_text(), elem_id="lm-bank", padding=False)
         self.clock = gr.Timer(1.5, active=False)
 
     def _sign_in(self) -> None:
         if self.settings.sign_in != "none":
-            gr.LoginButton("Sign in with Hugging Face", logout_value="Sign out {}", size="md")
+            gr.LoginButton("Sign in with Hugging Face", logout_value="Sign out {}", size="sm")
         self.account = gr.HTML(self.account_text(None), elem_id="lm-account", padding=False)
 
     def _dataset(self) -> None:
@@ -172,17 +172,14 @@ class Page:
             )
             self.generate = gr.Button("Generate only", interactive=False, elem_id="lm-generate")
             self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="lm-cancel")
+        self.target = gr.HTML("", elem_id="lm-target", padding=False)
+        self.work = gr.HTML("", elem_id="lm-work", padding=False)
 
     def _result(self) -> None:
         with gr.Column(visible=False, elem_id="lm-result") as self.result:
             self.result_head = gr.HTML("", padding=False)
-            with gr.Row():
-                self.code = gr.Code(
-                    "", language="python", label="Load it", interactive=False, scale=4
-                )
-                self.download = gr.DownloadButton(
-                    "Download the files (zip)", scale=1, elem_id="lm-download"
-                )
+            self.download = gr.DownloadButton("Download the files (zip)", elem_id="lm-download")
+            self.code = gr.Code("", language="python", label="Load it", interactive=False)
             with gr.Accordion("The card", open=False):
                 self.card = gr.Markdown("", latex_delimiters=[], elem_id="lm-card")
             with gr.Accordion("The recipe", open=False):
@@ -242,6 +239,11 @@ class Page:
         pushed = self.push.click(
             act.publish, [self.planned, self.repo_id, self.private, self.overwrite], **making
         )
+        gr.on(
+            [self.repo_id.change, self.private.change], act.target_text,
+            [self.planned, self.repo_id, self.private], self.target, api_visibility="private",
+            show_progress="hidden",
+        )  # fmt: skip
         self.cancel.click(
             act.cancelled, self.planned, **quiet, cancels=[made, pushed], queue=False,
             show_progress="hidden",
@@ -275,8 +277,8 @@ class Page:
             "checking": f"checking files: {keeper.fetched} of {len(bank)}",
         }.get(keeper.state, "drawing the map")
         return (
-            f'<p class="lm-bank lm-{escape(keeper.state)}"><b>Bank</b> {escape(name)} · {len(bank)} '
-            f"adapters for <b>{escape(bank.index.base_model)}</b> · {escape(told)}</p>"
+            f'<p class="lm-bank lm-{escape(keeper.state)}"><b>Bank</b> {escape(name)} · '
+            f"{len(bank)} adapters for <b>{escape(bank.index.base_model)}</b> · {escape(told)}</p>"
         )
 
     def empty_plan(self) -> str:
@@ -299,16 +301,18 @@ def _choice(label: str, table: dict[str, Any], value: str, info: str) -> gr.Drop
 
 _EMPTY = """<div class="lm-empty"><ol>
 <li><b>Read.</b> Your dataset becomes a distribution over tokens. None of its text is kept.</li>
-<li><b>Compare.</b> Its distance to every dataset of the bank is measured: you see which are near.</li>
-<li><b>Combine.</b> The bank's adapters are added up, near ones with more weight. No gradient step.</li>
-</ol><p class="lm-soft">The plan appears here as soon as you name a dataset. If nothing in the bank is
-near, it says so.</p></div>"""
+<li><b>Compare.</b> Its distance to every dataset of the bank is measured: you see which are
+near.</li>
+<li><b>Combine.</b> The bank's adapters are added up, near ones with more weight. No gradient
+step.</li>
+</ol><p class="lm-soft">The plan appears here as soon as you name a dataset. If nothing in the bank
+is near, it says so.</p></div>"""
 
 _DUPLICATING = """<div class="lm-prose">
-<p><b>Duplicate.</b> With a PRO or Team account this page runs on free CPU hardware. A free account can
-duplicate it to one of its two ZeroGPU Spaces. Either way the copy acts with its visitors' own sign-in,
-holds no secret, and uses the small bank inside the package until you name another one in its
-variables.</p>
+<p><b>Duplicate.</b> With a PRO or Team account this page runs on CPU Basic hardware, at no further
+cost. A free account can duplicate it to one of its two ZeroGPU Spaces. Either way the copy acts
+with its visitors' own sign-in, holds no secret, and uses the small bank inside the package until
+you name another one in its variables.</p>
 <p><b>Or from a terminal.</b> <code>hf-lorameta space deploy --repo user/space</code></p>
 <p><b>From programs.</b> Three named endpoints, <code>/plan</code>, <code>/generate</code> and
 <code>/push</code>; the first is an MCP tool, too.</p></div>"""

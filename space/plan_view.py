@@ -116,7 +116,7 @@ def _bar(neighbour: object, largest: float, linked: bool) -> str:
 
 def _name(repo: str, linked: bool) -> str:
     """A repo's name that can break at its underscores, linked if it can be found on the Hub."""
-    owner, _, name = repo.rpartition("/")
+    name = repo.rpartition("/")[2]
     text = escape(name).replace("_", "_<wbr>").replace("-", "-<wbr>")
     if not linked:
         return text
@@ -144,7 +144,7 @@ def _number(value: float) -> str:
 def samples_html(name: str, split: str, columns: str, rows: Sequence[tuple[str, str]]) -> str:
     """The first rows as they are read, for the visitor's own eyes."""
     items = "".join(
-        f"<li><p>{_clip(given)}</p><p><span>→</span> {_clip(wanted)}</p></li>"
+        f"<li><div>{_clip(given)}</div><div><span>→</span> {_clip(wanted)}</div></li>"
         for given, wanted in rows
     )
     return (
@@ -183,5 +183,6 @@ def progress_html(text: str, done: int = 0, total: int = 0) -> str:
     return (
         f'<div class="lm-progress"><p>{escape(text)}<span>{count}</span></p>'
         f'<div role="progressbar" aria-label="{escape(text)}" {attributes}aria-valuemin="0" '
-        f'aria-valuemax="100" class="lm-track{moving}"><i style="width:{share:.0f}%"></i></div></div>'
+        f'aria-valuemax="100" class="lm-track{moving}"><i style="width:{share:.0f}%"></i></div>'
+        "</div>"
     )

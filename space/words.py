@@ -51,7 +51,10 @@ def result_html(made: Made, base_model: str) -> str:
         title, where = "Your adapter is ready", "Download it below. Nothing was published."
     else:
         kind = "private" if made.private else "public"
-        link = f'<a href="{escape(made.url)}" target="_blank" rel="noopener">{escape(made.repo_id or "")}</a>'
+        link = (
+            f'<a href="{escape(made.url)}" target="_blank" rel="noopener">'
+            f"{escape(made.repo_id or '')}</a>"
+        )
         title, where = "Your adapter is on the Hub", f"{link} ({kind})"
     return (
         f'<div class="lm-note lm-good"><h2>{title}</h2><p>{where}</p><p class="lm-soft">A LoRA for '
