@@ -21,7 +21,7 @@ from map_view import map_html
 from plan_view import note, plan_html, progress_html, samples_html
 from service import Asked, Credential, Destination, Made, Planned
 from settings import MOCK_TOKEN, Settings
-from words import advice, card_body, code_lines, result_html
+from words import card_body, code_lines, error_html, result_html
 
 if TYPE_CHECKING:
     from page import Page
@@ -197,6 +197,7 @@ class Actions:
             page.plan: page.empty_plan(),
             page.map: "",
             page.result: gr.Column(visible=False),
+            page.papers: gr.Column(visible=False),
             page.generate: gr.Button(interactive=False),
             page.push: gr.Button(interactive=False),
         }
@@ -274,7 +275,7 @@ class Actions:
         page = self.page
         return {
             page.planned: None,
-            page.status: note("error", str(error), advice(error)),
+            page.status: error_html(error),
             page.plan: page.empty_plan(),
             page.map: "",
             page.samples: "",
@@ -296,6 +297,7 @@ class Actions:
             page.plan: plan_html(planned.plan),
             page.map: drawn,
             page.result: gr.Column(visible=False),
+            page.papers: gr.Column(visible=False),
             page.private: "private" if data.private else "public",
             page.target: self.target_text(
                 planned, "", "private" if data.private else "public", profile
@@ -325,7 +327,7 @@ class Actions:
             made = Planned(planned.plan.with_recipe(recipe), planned.samples, planned.name)
             drawn = map_html(made.plan, self.keeper.map(recipe.metric))
         except LoraMetaError as error:
-            return {page.status: note("error", str(error), advice(error))}
+            return {page.status: error_html(error)}
         return {
             page.planned: made,
             page.status: "",
@@ -387,6 +389,7 @@ class Actions:
         yield {
             page.work: progress_html("Starting"),
             page.result: gr.Column(visible=False),
+            page.papers: gr.Column(visible=False),
             page.generate: gr.Button(interactive=False),
             page.push: gr.Button(interactive=False) if signed_in is not None else gr.skip(),
             page.cancel: gr.Button(visible=True),
@@ -399,10 +402,10 @@ class Actions:
                     made = item.value
             yield idle | self._made(_insist(made))
         except LoraMetaError as error:
-            yield idle | {page.work: note("error", str(error), advice(error))}
+            yield idle | {page.work: error_html(error)}
         except Exception as error:  # noqa: BLE001 - the visitor gets a sentence
             told = _unforeseen(error)
-            yield idle | {page.work: note("error", str(told), advice(told))}
+            yield idle | {page.work: error_html(told)}
         finally:
             if made is not None:  # Gradio has its own copy by now
                 service.discard(made)
@@ -416,6 +419,7 @@ class Actions:
         return {
             page.work: "",
             page.result: gr.Column(visible=True),
+            page.papers: gr.Column(visible=True),
             page.result_head: result_html(made, base),
             page.code: code_lines(made),
             page.download: gr.DownloadButton(value=str(made.archive)),

@@ -9,8 +9,8 @@ from hf_lorameta import BankMap, Plan
 
 WIDTH, HEIGHT, MARGIN = 520, 400, 30
 NAMED = 3
-_LETTER, _LINE = 6.6, 17
-_LONGEST = 30
+_LETTER, _LINE = 7.8, 19
+_LONGEST = 26
 
 
 def map_html(plan: Plan, drawn: BankMap) -> str:

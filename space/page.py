@@ -39,15 +39,17 @@ class Page:
             self.planned = gr.State(None, time_to_live=3600)
             self._head()
             with gr.Row(elem_classes="lm-columns"):
-                with gr.Column(scale=5, min_width=320):
+                with gr.Column(elem_classes="lm-first"):
                     self._dataset()
                     self._options()
-                    self._make()
-                    self._result()
-                with gr.Column(scale=6, min_width=320):
+                with gr.Column(elem_classes="lm-second"):
                     gr.HTML('<h2 class="lm-h2">2 · The plan</h2>', padding=False)
                     self.plan = gr.HTML(self.empty_plan(), elem_id="lm-plan", padding=False)
                     self.map = gr.HTML("", elem_id="lm-map", padding=False)
+                with gr.Column(elem_classes="lm-third"):
+                    self._make()
+                    self._result()
+            self._papers()
             self._foot()
             self._wire()
             add_endpoints(keeper, settings)
@@ -94,6 +96,7 @@ class Page:
                     elem_id="lm-file",
                 )
         self.example = gr.Button("No dataset at hand? Try the guest book", size="sm")
+        self.status = gr.HTML("", elem_id="lm-status", padding=False)
         with gr.Row(visible=False) as self.choices:
             self.config = gr.Dropdown(choices=[], label="Configuration", min_width=120)
             self.split = gr.Dropdown(choices=[], label="Split", min_width=120)
@@ -109,17 +112,15 @@ class Page:
                     choices=[], value=None, label="Output column", info="What should come out"
                 )
             self.use_columns = gr.Button("Read these columns", size="sm", variant="primary")
-        self.status = gr.HTML("", elem_id="lm-status", padding=False)
         self.samples = gr.HTML("", elem_id="lm-samples", padding=False)
 
     def _options(self) -> None:
         usual = Recipe()
         with gr.Accordion("Options", open=False, elem_id="lm-options"):
-            with gr.Row():
-                self.metric = _choice("Metric", DISTANCES, usual.metric, "How far datasets are")
-                self.coefficients = _choice(
-                    "Coefficients", self._rules(), usual.coefficients, "From distances to shares"
-                )
+            self.metric = _choice("Metric", DISTANCES, usual.metric, "How far datasets are")
+            self.coefficients = _choice(
+                "Coefficients", self._rules(), usual.coefficients, "From distances to shares"
+            )
             self.combine = _choice("Combine", COMBINERS, usual.combine, "How adapters are added up")
             with gr.Row():
                 self.top_k = gr.Number(
@@ -179,7 +180,12 @@ class Page:
         with gr.Column(visible=False, elem_id="lm-result") as self.result:
             self.result_head = gr.HTML("", padding=False)
             self.download = gr.DownloadButton("Download the files (zip)", elem_id="lm-download")
-            self.code = gr.Code("", language="python", label="Load it", interactive=False)
+            self.code = gr.Code(
+                "", language="python", label="Load it", interactive=False, wrap_lines=True
+            )
+
+    def _papers(self) -> None:
+        with gr.Column(visible=False, elem_id="lm-papers") as self.papers:
             with gr.Accordion("The card", open=False):
                 self.card = gr.Markdown("", latex_delimiters=[], elem_id="lm-card")
             with gr.Accordion("The recipe", open=False):

@@ -5,6 +5,7 @@ import re
 from html import escape
 
 from hf_lorameta import LoraMetaError
+from plan_view import note
 from service import Made
 
 HUB = "https://huggingface.co"
@@ -43,6 +44,14 @@ def advice(error: LoraMetaError) -> list[str]:
         if kind.__name__ in _ADVICE and (kind is not LoraMetaError or type(error) is kind):
             return [_ADVICE[kind.__name__]]
     return []
+
+
+def error_html(error: LoraMetaError) -> str:
+    """An error as a box: what happened, and what to do."""
+    told = str(error)
+    first = told.split(" ", 1)[0]
+    title = told if "/" in first else told[:1].upper() + told[1:]
+    return note("error", title, advice(error))
 
 
 def result_html(made: Made, base_model: str) -> str:
