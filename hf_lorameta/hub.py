@@ -368,7 +368,7 @@ class Hub:
             parent: the repo as it was looked at, None if it did not exist; the commit is refused
                 when it has changed since.
             create_pr: open a pull request instead of committing.
-            repo_type: model or dataset.
+            repo_type: model, dataset or space.
             only: paths below the folder; None is all.
 
         Returns:
@@ -408,7 +408,12 @@ class Hub:
     def _create(self, repo_id: str, repo_type: str, private: bool | None) -> None:
         self._call(
             repo_id,
-            lambda: self._api.create_repo(repo_id, repo_type=repo_type, private=private),
+            lambda: self._api.create_repo(
+                repo_id,
+                repo_type=repo_type,
+                private=private,
+                space_sdk="gradio" if repo_type == "space" else None,
+            ),
             retry=False,
         )
 

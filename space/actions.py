@@ -113,64 +113,46 @@ class Actions:
 
     def dataset_chosen(
         self,
-        dataset: str | None,
-        metric: str,
-        coefficients: str,
-        combine: str,
-        top_k: float,
-        temperature: float,
-        rank: float,
         token: gr.OAuthToken | None,
         profile: gr.OAuthProfile | None,
+        dataset: str | None,
+        *options: Any,
     ) -> Iterator[Updates]:
         """A dataset of the Hub was named."""
         if not (dataset or "").strip():
             yield self._cleared()
             return
-        options = (metric, coefficients, combine, top_k, temperature, rank)
         page = self.page
         yield self._cleared() | {page.file: None}
         yield from self._ask(Asked(dataset=dataset or ""), options, token, profile, fresh=True)
 
     def file_chosen(
         self,
-        file: str | None,
-        metric: str,
-        coefficients: str,
-        combine: str,
-        top_k: float,
-        temperature: float,
-        rank: float,
         token: gr.OAuthToken | None,
         profile: gr.OAuthProfile | None,
+        file: str | None,
+        *options: Any,
     ) -> Iterator[Updates]:
         """A file was uploaded."""
         if not file:
             yield self._cleared()
             return
-        options = (metric, coefficients, combine, top_k, temperature, rank)
         yield self._cleared() | {self.page.dataset: None}
         yield from self._ask(Asked(file=file), options, token, profile, fresh=True)
 
     def asked_again(
         self,
+        token: gr.OAuthToken | None,
+        profile: gr.OAuthProfile | None,
         dataset: str | None,
         file: str | None,
         config: str | None,
         split: str | None,
         input_column: str | None,
         output_column: str | None,
-        metric: str,
-        coefficients: str,
-        combine: str,
-        top_k: float,
-        temperature: float,
-        rank: float,
-        token: gr.OAuthToken | None,
-        profile: gr.OAuthProfile | None,
+        *options: Any,
     ) -> Iterator[Updates]:
         """Another configuration or split, or columns chosen by hand."""
-        options = (metric, coefficients, combine, top_k, temperature, rank)
         pairs = {"input": input_column, "output": output_column}
         columns = ",".join(f"{role}={name}" for role, name in pairs.items() if name)
         asked = Asked(
@@ -307,22 +289,13 @@ class Actions:
             page.generate: gr.Button(interactive=True),
         } | self._push_state(profile is not None, planned)
 
-    def planned_again(
-        self,
-        planned: Planned | None,
-        metric: str,
-        coefficients: str,
-        combine: str,
-        top_k: float,
-        temperature: float,
-        rank: float,
-    ) -> Updates:
+    def planned_again(self, planned: Planned | None, *options: Any) -> Updates:
         """Other options: the same reading of the dataset under another recipe."""
         page = self.page
         if planned is None:
             return {page.status: gr.skip()}
         try:
-            recipe = recipe_of(metric, coefficients, combine, top_k, temperature, rank)
+            recipe = recipe_of(*options)
             recipe = recipe.model_copy(update={"max_rows": planned.plan.recipe.max_rows})
             made = Planned(planned.plan.with_recipe(recipe), planned.samples, planned.name)
             drawn = map_html(made.plan, self.keeper.map(recipe.metric))

@@ -10,6 +10,8 @@ from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
 
+import bootstrap  # noqa: E402, F401 - before the package is imported
+
 import gradio as gr
 from starlette.middleware import Middleware
 

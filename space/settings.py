@@ -1,8 +1,10 @@
 """What the owner of a Space can set, as variables; `README.md` explains each."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from hf_lorameta import Hub, LoraMetaError
 
@@ -45,6 +47,7 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         SystemExit: a limit is not a whole number above zero; says which.
     """
+    variables = _defaults() | dict(variables)
     limits = {
         name: _limit(variables, name)
         for name in ("max_rows", "max_upload_mb", "concurrency", "queue", "time_limit")
@@ -58,6 +61,13 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
         sign_in=_sign_in(variables),
         **limits,
     )
+
+
+def _defaults() -> dict[str, str]:
+    """What ``hf-lorameta space build --bank`` wrote beside this file; variables come before it."""
+    path = Path(__file__).parent / "defaults.json"
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {f"HF_LORAMETA_{name.upper()}": str(value) for name, value in stored.items()}
 
 
 def _variable(variables: Mapping[str, str], name: str) -> str | None:

@@ -45,6 +45,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"numpy"},
         set(),
     ),
+    "space_build": ({"errors", "hub"}, {"huggingface_hub"}, {"bank", ""}),
     "base_model": (
         {"errors"},
         {"filelock", "httpx2", "huggingface_hub"},

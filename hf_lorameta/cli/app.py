@@ -6,7 +6,7 @@ import traceback
 
 import typer
 
-from hf_lorameta.cli import adapters, banks
+from hf_lorameta.cli import adapters, banks, space
 from hf_lorameta.cli.options import printable
 from hf_lorameta.errors import LoraMetaError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
     "7 something has to be installed. --debug anywhere shows the traceback of an error.",
 )
 app.add_typer(banks.app, name="bank")
+app.add_typer(space.app, name="space")
 for command in adapters.COMMANDS:
     app.command(epilog=command.__example__)(command)
 
