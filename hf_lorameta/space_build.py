@@ -210,7 +210,7 @@ def package_wheel() -> tuple[str, bytes]:
     listed = [f"{name},{_digest(content)},{len(content)}" for name, content in files.items()]
     files[record] = "".join(f"{line}\n" for line in [*listed, f"{record},,"]).encode()
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", compresslevel=1) as archive:
         for name, content in files.items():
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED

@@ -10,7 +10,9 @@ from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
 
-import bootstrap  # noqa: E402, F401 - before the package is imported
+import bootstrap  # noqa: F401 - before the package is imported
+
+# isort: split
 
 import gradio as gr
 from starlette.middleware import Middleware
