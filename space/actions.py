@@ -15,7 +15,7 @@ import gradio as gr
 
 import service
 from hf_lorameta import Hub, LoraMetaError, Recipe
-from jobs import Finished, Job, Step, run
+from jobs import Finished, Job, Step, finish, run
 from keeper import Keeper
 from map_view import map_html
 from plan_view import note, plan_html, progress_html, samples_html
@@ -219,7 +219,9 @@ class Actions:
     def _fill_in(self, asked: Asked, credential: Credential) -> Any:
         """Configuration and split by themselves: the obvious ones, else the first."""
         page = self.page
-        configs, splits = yield from self._follow(lambda job: service.choices(asked, credential))
+        configs, splits = yield from self._follow(
+            lambda job: service.choices(asked, credential, job)
+        )
         config = "default" if "default" in configs else configs[0]
         split = "train" if "train" in splits else splits[0]
         shown = {
@@ -243,7 +245,9 @@ class Actions:
         if type(error).__name__ not in ("ColumnsError", "UnlabelledDatasetError"):
             return {}
         try:
-            names = service.columns_of(asked, credential)
+            names = finish(
+                lambda job: service.columns_of(asked, credential, job), self.settings.time_limit
+            )
         except LoraMetaError:
             return {}
         page = self.page

@@ -1,4 +1,4 @@
-"""Makes the wheel beside this file importable; `app.py` imports it before anything else."""
+"""Makes the wheel beside this file importable, before anything else is imported."""
 
 import sys
 import tempfile
@@ -24,5 +24,3 @@ def unpack() -> None:
 
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 """Alive as long as the process; removed with it."""
-
-unpack()

@@ -1,5 +1,6 @@
 """The page's steps for programs: /plan, /generate and /push; /plan is an MCP tool, too."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -7,7 +8,7 @@ import gradio as gr
 import service
 from actions import credential_of, recipe_of
 from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, LoraMetaError, Recipe
-from jobs import Finished, Job, run
+from jobs import Job, finish
 from keeper import Keeper
 from service import Asked, Destination, Made, Planned
 from settings import Settings
@@ -113,7 +114,7 @@ class Calls:
         temperature: float = 1.0,
         rank: float = 0,
         oauth_token: gr.OAuthToken | None = None,
-    ) -> tuple[str, dict[str, Any]]:
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Make a LoRA adapter for a dataset, without training.
 
         Returns a zip of the files that ``hf-lorameta generate`` writes, and the plan. Nothing is
@@ -129,7 +130,10 @@ class Calls:
 
         planned, made = self._done(work)
         told = {"seconds": made.seconds, "plan": planned.plan.to_dict()}
-        return str(made.archive), told
+        try:
+            yield str(made.archive), told
+        finally:
+            service.discard(made)  # Gradio has its own copy by now
 
     def push(
         self,
@@ -188,13 +192,10 @@ class Calls:
     def _done(self, work: Any) -> Any:
         """Wait for a job; an error becomes one that Gradio passes on."""
         try:
-            for item in run(work, self._settings.time_limit):
-                if isinstance(item, Finished):
-                    return item.value
+            return finish(work, self._settings.time_limit)
         except LoraMetaError as error:
             told = " ".join([f"{error}.", *advice(error)])
             raise gr.Error(told, print_exception=False) from None
-        raise AssertionError("unreachable")
 
 
 def _asked(dataset: str, file: str | None, config: str, split: str, columns: str) -> Asked:

@@ -114,3 +114,15 @@ def run(work: Callable[[Job], T], seconds: float) -> Iterator[Step | Finished[T]
         yield Finished(outcome.result())
     finally:
         job.stop()  # not joined: Gradio closes generators in its event loop, which must not wait
+
+
+def finish(work: Callable[[Job], T], seconds: float) -> T:
+    """Do the work to its end and return what it made.
+
+    Raises:
+        LoraMetaError: as `run`.
+    """
+    for item in run(work, seconds):
+        if isinstance(item, Finished):
+            return item.value
+    raise AssertionError("unreachable")

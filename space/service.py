@@ -10,8 +10,9 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hf_lorameta import (
     Dataset,
@@ -29,6 +30,7 @@ from hf_lorameta import (
     publish_folder,
     refuse_replacing,
 )
+from isolate import Child, first
 from jobs import Job
 from keeper import Keeper
 
@@ -37,6 +39,7 @@ Credential = str | Literal[False] | None
 
 FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 SAMPLES = 3
+_BATCH_ROWS = 512
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -129,7 +132,7 @@ def checked_id(text: str) -> str:
     Raises:
         RequestError: it is not of the form user/name.
     """
-    name = text.strip().removeprefix("https://huggingface.co/datasets/").strip("/")
+    name = text.strip().removeprefix("https://huggingface.co/datasets/").removesuffix("/")
     if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name or len(name) > 96:
         raise RequestError(f"{name[:80]!r} is not a dataset id of the form user/name")
     if Path(name).suffix.lower() in FILE_TYPES or Path(name).exists():
@@ -137,18 +140,31 @@ def checked_id(text: str) -> str:
     return name
 
 
-def choices(asked: Asked, credential: Credential) -> tuple[list[str], list[str]]:
-    """Configurations of a Hub dataset, and the splits of the chosen one."""
+def choices(asked: Asked, credential: Credential, job: Job) -> tuple[list[str], list[str]]:
+    """Configurations of a Hub dataset, and the splits of the chosen or the first one."""
+    name = checked_id(asked.dataset)
+    found: tuple[list[str], list[str]] = first(job, _list_choices, name, asked.config, credential)
+    return found
+
+
+def _list_choices(
+    name: str, config: str | None, credential: Credential
+) -> Iterator[tuple[list[str], list[str]]]:
     hub = Hub(credential)
-    repo = hub.resolve(checked_id(asked.dataset), "dataset")
-    configs, splits = hub.choices(repo, asked.config)
-    return configs, splits or hub.choices(repo, configs[0])[1]
+    repo = hub.resolve(name, "dataset")
+    configs, splits = hub.choices(repo, config)
+    yield configs, splits or hub.choices(repo, configs[0])[1]
 
 
-def columns_of(asked: Asked, credential: Credential) -> list[str]:
+def columns_of(asked: Asked, credential: Credential, job: Job) -> list[str]:
     """Names of the columns, to choose from."""
+    names: list[str] = first(job, _list_columns, asked, credential)
+    return names
+
+
+def _list_columns(asked: Asked, credential: Credential) -> Iterator[list[str]]:
     with _plain_names(asked):
-        return column_names(
+        yield column_names(
             asked.file or checked_id(asked.dataset),
             Hub(credential),
             config=None if asked.file else asked.config,
@@ -161,10 +177,6 @@ def open_asked(asked: Asked, credential: Credential) -> Dataset:
     columns = parse_columns(asked.columns) if asked.columns else None
     if asked.file:
         return open_dataset(_checked_file(asked.file), columns=columns)
-    if not asked.dataset.strip():
-        raise RequestError(
-            "No dataset was named: type an id of the form user/name, or upload a file"
-        )
     return open_dataset(
         checked_id(asked.dataset),
         Hub(credential),
@@ -172,6 +184,25 @@ def open_asked(asked: Asked, credential: Credential) -> Dataset:
         split=asked.split,
         columns=columns,
     )
+
+
+def check(asked: Asked) -> None:
+    """Look at what was typed before anything is asked of anybody.
+
+    Raises:
+        RequestError: nothing was named, or no Hub id, or no file that can be read.
+        UsageError: the columns are not of the form role=column.
+    """
+    if asked.columns:
+        parse_columns(asked.columns)
+    if asked.file:
+        _checked_file(asked.file)
+    elif asked.dataset.strip():
+        checked_id(asked.dataset)
+    else:
+        raise RequestError(
+            "No dataset was named: type an id of the form user/name, or upload a file"
+        )
 
 
 def _checked_file(path: str) -> Path:
@@ -212,29 +243,42 @@ def make_plan(
         job: asked at every row.
     """
     job.say("Finding the dataset")
+    check(asked)
     bank = keeper.wait(job)
-    with _plain_names(asked):
-        opened = open_asked(asked, credential)
-        reader = _Reader(opened, job)
+    with Child(job, _read, asked, credential) as child:
+        items = iter(child)
+        opened = next(items)
+        reader = _Reader(items, job)
         watched = replace(opened, rows=reader.rows)
         made = plan(watched, bank, recipe.model_copy(update={"max_rows": limit}))
-    job.say("Measuring distances")
     if reader.ended:  # the limit changed nothing: the same recipe as without one
         made = replace(made, recipe=recipe)
     made = replace(made, dataset=replace(opened, rows=_spent))
     return Planned(made, reader.samples, Path(asked.file).name if asked.file else str(opened.id))
 
 
-class _Reader:
-    """A dataset's rows, watched; keeps the first few and whether the end was reached."""
+def _read(asked: Asked, credential: Credential) -> Iterator[Any]:
+    """In a process of its own: the dataset as it was found, then its rows, some at a time."""
+    with _plain_names(asked):
+        opened = open_asked(asked, credential)
+        yield replace(opened, rows=_spent)
+        rows, size = opened.rows(), 1
+        while batch := list(islice(rows, size)):
+            yield batch
+            size = min(2 * size + SAMPLES, _BATCH_ROWS)
 
-    def __init__(self, opened: Dataset, job: Job) -> None:
-        self._opened, self._job = opened, job
+
+class _Reader:
+    """A dataset's rows, counted; keeps the first few and whether the end was reached."""
+
+    def __init__(self, batches: Iterator[list[tuple[str, str]]], job: Job) -> None:
+        self._batches, self._job = batches, job
         self.samples: list[tuple[str, str]] = []
         self.ended = False
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        for row in self._job.watch(self._opened.rows(), "Reading rows"):
+        flat = (row for batch in self._batches for row in batch)
+        for row in self._job.watch(flat, "Reading rows"):
             if len(self.samples) < SAMPLES:
                 self.samples.append(row)
             yield row

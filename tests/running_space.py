@@ -53,7 +53,15 @@ class RunningSpace:
 
     def leftovers(self) -> list[str]:
         """Folders of requests that were not removed."""
-        return sorted(path.name for path in self.scratch.glob("*lorameta-*"))
+        found = (path.name for path in self.scratch.glob("*lorameta-*"))
+        return sorted(name for name in found if not name.startswith("hf-lorameta-wheel-"))
+
+    def settled(self, seconds: float = 10.0) -> list[str]:
+        """`leftovers`, once ended requests have had time to clear up."""
+        deadline = time.monotonic() + seconds
+        while self.leftovers() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self.leftovers()
 
     def memory(self) -> int:
         """Bytes of memory the server holds now."""
