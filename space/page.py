@@ -53,6 +53,9 @@ class Page:
             self._foot()
             self._wire()
             add_endpoints(keeper, settings)
+        for event in self.blocks.fns.values():
+            if event.api_name == "_check_login_status":  # of the button, of no use to programs
+                event.api_visibility = "private"
 
     # --- components -------------------------------------------------------------------------------
 
