@@ -111,3 +111,24 @@ def test_the_loopback_hub_shares_nothing_with_its_clients(path: Path) -> None:
     early, late = imports(path)
     allowed = {"errors", "localhub", "starlette", "uvicorn", "yaml", "h11"}
     assert {n for n in early | late if not _is_standard(n)} <= allowed
+
+
+SPACE = PACKAGE.parent / "space"
+
+
+@pytest.mark.parametrize("path", sorted(SPACE.glob("*.py")), ids=lambda p: p.stem)
+def test_the_space_uses_public_names_only(path: Path) -> None:
+    import hf_lorameta
+
+    pages = {page.stem for page in SPACE.glob("*.py")}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            package = str(node.module).split(".")[0]
+            if package == "hf_lorameta":
+                assert node.module == "hf_lorameta"
+                assert {alias.name for alias in node.names} <= set(hf_lorameta.__all__)
+            allowed = {"gradio", "hf_lorameta", "numpy", "starlette"} | pages
+            assert package in allowed or _is_standard(package), package
+        elif isinstance(node, ast.Import):
+            names = {alias.name.split(".")[0] for alias in node.names} - {"gradio", "numpy"}
+            assert all(_is_standard(n) or n in pages | {"spaces"} for n in names), names

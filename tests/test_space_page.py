@@ -140,8 +140,8 @@ def test_errors_and_warnings_are_sentences_and_columns_can_be_chosen(
     page.get_by_role("button", name="Read these columns").wait_for()
     assert "The columns fit no known layout" in visitor.error()
     for label, column in (("Input column", "<b>left</b>"), ("Output column", "right")):
-        page.get_by_label(label).click()
-        page.get_by_role("option", name=column).locator("visible=true").click()
+        page.get_by_label(label).fill(column)
+        page.get_by_label(label).press("Enter")
     page.get_by_role("button", name="Read these columns").click()
     page.locator("#lm-plan .lm-bars").wait_for()
     assert "how was it" in page.locator("#lm-samples").inner_text()
@@ -190,7 +190,11 @@ def assert_peft_loads(folder: Path) -> None:
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape, **heads))
     model = peft.PeftModel.from_pretrained(model.to_empty(device="cpu"), folder)
     stored = peft.utils.load_peft_weights(str(folder), device="cpu")
-    loaded = peft.get_peft_model_state_dict(model)
+    loaded = {
+        name.replace(".default", ""): value
+        for name, value in model.named_parameters()
+        if ".lora_" in name
+    }
     assert set(stored) == set(loaded)
     assert all(torch.equal(loaded[name], stored[name].to(loaded[name].dtype)) for name in stored)
 
