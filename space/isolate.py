@@ -8,6 +8,8 @@ malformed file is ended without harm, at once when the visitor cancels.
 
 import multiprocessing
 import multiprocessing.forkserver
+import os
+import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -35,9 +37,19 @@ class ReaderError(LoraMetaError):
 
 
 def prepare() -> None:
-    """Start the process that readers are forked from, with the heavy libraries loaded."""
+    """Start the process that readers are forked from, with the heavy libraries loaded.
+
+    It preloads before it is told this process's ``sys.path``, so that is handed over beforehand.
+    """
     _CONTEXT.set_forkserver_preload(list(_LOADED))
-    multiprocessing.forkserver.ensure_running()
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 class Child:
