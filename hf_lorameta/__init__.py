@@ -6,34 +6,66 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
+    "COEFFICIENTS",
+    "COMBINERS",
+    "DISTANCES",
     "Bank",
+    "BankMap",
     "Dataset",
     "Generation",
+    "Hub",
     "LoraMetaError",
     "Plan",
     "Recipe",
+    "bank_map",
+    "carry_out",
+    "column_names",
+    "default_repo_id",
     "generate",
+    "look",
     "open_dataset",
+    "parse_columns",
     "plan",
+    "publish_folder",
+    "refuse_replacing",
 ]
 
 _HOMES = {
+    "COEFFICIENTS": "coefficients",
+    "COMBINERS": "combine",
+    "DISTANCES": "distance",
     "Bank": "bank",
+    "BankMap": "map",
     "Dataset": "dataset",
     "Generation": "generation",
+    "Hub": "hub",
     "LoraMetaError": "errors",
     "Plan": "generation",
     "Recipe": "recipe",
+    "bank_map": "map",
+    "carry_out": "generation",
+    "column_names": "dataset",
+    "default_repo_id": "publish",
     "generate": "generation",
+    "look": "publish",
     "open_dataset": "dataset",
+    "parse_columns": "dataset",
     "plan": "generation",
+    "publish_folder": "publish",
+    "refuse_replacing": "publish",
 }
 
 if TYPE_CHECKING:
     from hf_lorameta.bank import Bank
-    from hf_lorameta.dataset import Dataset, open_dataset
+    from hf_lorameta.coefficients import COEFFICIENTS
+    from hf_lorameta.combine import COMBINERS
+    from hf_lorameta.dataset import Dataset, column_names, open_dataset, parse_columns
+    from hf_lorameta.distance import DISTANCES
     from hf_lorameta.errors import LoraMetaError
-    from hf_lorameta.generation import Generation, Plan, generate, plan
+    from hf_lorameta.generation import Generation, Plan, carry_out, generate, plan
+    from hf_lorameta.hub import Hub
+    from hf_lorameta.map import BankMap, bank_map
+    from hf_lorameta.publish import default_repo_id, look, publish_folder, refuse_replacing
     from hf_lorameta.recipe import Recipe
 
 

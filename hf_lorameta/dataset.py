@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_lorameta.errors import ColumnsError, DatasetError, UnlabelledDatasetError, UsageError
-from hf_lorameta.hub import Hub, RawDataset, pick_split, raw_dataset, reading
+from hf_lorameta.hub import Hub, RawDataset, Resolved, pick_split, raw_dataset, reading
 from hf_lorameta.manifest import Columns
 from hf_lorameta.profile import Row
 
@@ -98,27 +98,65 @@ def open_dataset(
         EmptyDatasetError: no rows.
         HubError: the repo is missing, private, gated, scripted, or out of reach.
     """
-    path = Path(name)
-    if is_local(path):
-        if config or revision:
-            raise UsageError(f"{path} is a file: it has neither configuration nor revision")
-        raw = _local(path, split)
-        repo_id, sha, private, license_ = None, _digest(path), True, None
-    elif path.exists() and not _looks_like_id(str(name)):
-        raise DatasetError(
-            f"{path} is not one of {', '.join(sorted(_FORMATS))}", hint="name a file, or a Hub id"
-        )
-    else:
-        hub = hub or Hub()
-        repo = hub.resolve(_checked_id(str(name)), "dataset", revision)
-        raw = hub.rows(repo, config, split)
-        repo_id, sha, private, license_ = repo.repo_id, repo.sha, repo.private, repo.license
+    repo, raw = _open(name, hub, config, split, revision)
     found = columns or find_columns(raw.columns, raw.labels)
     _require(found, raw.columns)
+    path = Path(name)
+    if repo is None:
+        identity: tuple[str | None, str, bool, str | None] = (None, _digest(path), True, None)
+    else:
+        identity = (repo.repo_id, repo.sha, repo.private, repo.license)
+    repo_id, sha, private, license_ = identity
     return Dataset(
         repo_id, sha, raw.config, raw.split, found, private, license_,
         lambda: read_rows(raw, found),
     )  # fmt: skip
+
+
+def column_names(
+    name: str | Path,
+    hub: Hub | None = None,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+) -> list[str]:
+    """Names of a dataset's columns, to choose from where `open_dataset` found no layout.
+
+    Args:
+        name: as for `open_dataset`, and so are the others.
+        hub: connection.
+        config: configuration.
+        split: split.
+        revision: revision.
+
+    Raises:
+        DatasetError: no such file, config or split, or an unreadable one.
+        HubError: the repo is missing, private, gated, scripted, or out of reach.
+    """
+    return _open(name, hub, config, split, revision)[1].columns
+
+
+def _open(
+    name: str | Path,
+    hub: Hub | None,
+    config: str | None,
+    split: str | None,
+    revision: str | None,
+) -> tuple[Resolved | None, RawDataset]:
+    """The pinned repo, None for a local file; and its rows."""
+    path = Path(name)
+    if is_local(path):
+        if config or revision:
+            raise UsageError(f"{path} is a file: it has neither configuration nor revision")
+        return None, _local(path, split)
+    if path.exists() and not _looks_like_id(str(name)):
+        raise DatasetError(
+            f"{path} is not one of {', '.join(sorted(_FORMATS))}", hint="name a file, or a Hub id"
+        )
+    hub = hub or Hub()
+    repo = hub.resolve(_checked_id(str(name)), "dataset", revision)
+    return repo, hub.rows(repo, config, split)
 
 
 def is_local(path: Path) -> bool:

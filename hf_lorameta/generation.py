@@ -107,6 +107,17 @@ class Plan:
         """What a user should know before relying on the result, in plain words."""
         return tuple(_warnings(self))
 
+    def with_recipe(self, recipe: Recipe) -> "Plan":
+        """The same dataset under other settings, without reading it again.
+
+        Args:
+            recipe: its ``max_rows`` is taken to be the number that was read.
+
+        Raises:
+            BankError: the bank lacks the neural rule that was asked for.
+        """
+        return _measured(self.bank, self.dataset, recipe, self.profile)
+
     def neighbours(self) -> tuple[card.Neighbour, ...]:
         """The adapters that take part, as a card shows them."""
         found = []
@@ -222,11 +233,15 @@ def plan(
     opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
     size = bank.index.vocab_size
     profile = profile_rows(islice(opened.rows(), recipe.max_rows), bank.encode, size)
-    d = distance.distances(profile, bank.profiles, size, recipe.metric)
+    return _measured(bank, opened, recipe, profile)
+
+
+def _measured(bank: Bank, dataset: Dataset, recipe: Recipe, profile: Profile) -> Plan:
+    d = distance.distances(profile, bank.profiles, bank.index.vocab_size, recipe.metric)
     model = _neural(bank, recipe) if recipe.coefficients == "neural" else None
     between = _between(bank, recipe.metric) if recipe.coefficients == "kernel" else None
     c = rules.coefficients(d, recipe.coefficients, recipe.temperature, recipe.top_k, model, between)
-    return Plan(bank, opened, recipe, profile, d, c)
+    return Plan(bank, dataset, recipe, profile, d, c)
 
 
 def _between(bank: Bank, metric: str) -> NDArray[np.float64]:
@@ -490,7 +505,13 @@ class Generation:
             ConflictError: the repo holds such files, has another visibility, or changed meanwhile.
             ConnectionLostError: the connection was lost.
         """
-        from hf_lorameta.publish import kept_on_failure, look, outbox, publish, refuse_replacing
+        from hf_lorameta.publish import (
+            kept_on_failure,
+            look,
+            outbox,
+            publish_folder,
+            refuse_replacing,
+        )
 
         target = look(
             repo_id,
@@ -503,7 +524,7 @@ class Generation:
             refuse_replacing(target)
         folder = self.save_pretrained(outbox(repo_id), repo_id=repo_id, export=export)
         with kept_on_failure(folder, target):
-            return publish(folder, target, token=token)
+            return publish_folder(folder, target, token=token)
 
 
 def base_config_for(bank: Bank, export: Export | None) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import httpx2
 import huggingface_hub as hfh
@@ -90,10 +90,11 @@ class Hub:
     """A connection with one token; also the source that `hf_lorameta.bank.build` reads from.
 
     Args:
-        token: None uses the saved or environment token, if any.
+        token: None uses the saved or environment token, if any; False sends none at all, which is
+            what a server does for a visitor who is not signed in.
     """
 
-    def __init__(self, token: str | None = None) -> None:
+    def __init__(self, token: str | Literal[False] | None = None) -> None:
         from hf_lorameta import __version__
 
         self._token = token
@@ -130,6 +131,58 @@ class Hub:
             license=license_ if isinstance(license_, str) else None,
             files=tuple(sibling.rfilename for sibling in info.siblings or ()),
         )
+
+    def search_datasets(self, words: str, limit: int = 8) -> list[str]:
+        """Ids of datasets whose names match, the most downloaded first.
+
+        Args:
+            words: as one types; nothing is asked for fewer than two characters.
+            limit: at most so many.
+
+        Raises:
+            HubError: the Hub refused or did not answer.
+        """
+        if len(words.strip()) < 2:
+            return []
+        found = self._call(
+            "the search",
+            lambda: list(
+                self._api.list_datasets(search=words.strip(), sort="downloads", limit=limit)
+            ),
+        )
+        return [info.id for info in found]
+
+    def choices(self, repo: Resolved, config: str | None = None) -> tuple[list[str], list[str]]:
+        """What can be chosen in a dataset repo.
+
+        Args:
+            repo: as `resolve` gives it.
+            config: None takes the one that `rows` would take; without such a one there are no
+                splits to list.
+
+        Returns:
+            Names of the configurations, and of the chosen one's splits.
+
+        Raises:
+            DatasetError: the repo cannot be read as a dataset.
+            HubError: it is gated, scripted or out of reach.
+        """
+        import datasets
+
+        refuse_shadowed(repo.repo_id)
+        options = {"revision": repo.sha, "token": self._token}
+        with self._opening(repo.repo_id):
+            configs = self._call(
+                repo.repo_id, lambda: datasets.get_dataset_config_names(repo.repo_id, **options)
+            )
+            chosen = config or ("default" if "default" in configs else configs[0])
+            if config is None and chosen != "default" and len(configs) > 1:
+                return list(configs), []
+            splits = self._call(
+                repo.repo_id,
+                lambda: datasets.get_dataset_split_names(repo.repo_id, chosen, **options),
+            )
+        return list(configs), list(splits)
 
     def size(self, repo: Resolved, path: str) -> int:
         """Size in bytes of one file.
@@ -232,41 +285,45 @@ class Hub:
         """
         import datasets
 
-        if Path(repo.repo_id).exists():  # the library would read it, and call it the repo
-            raise UsageError(
-                f"a folder called {repo.repo_id} is here, and would be read instead of the Hub's",
-                hint="run the command in another folder",
-            )
+        refuse_shadowed(repo.repo_id)
         datasets.disable_progress_bars()
-        try:
+        with self._opening(repo.repo_id):
             streams = self._call(
                 repo.repo_id,
                 lambda: datasets.load_dataset(
                     repo.repo_id, config, streaming=True, revision=repo.sha, token=self._token
                 ),
             )
+        split = pick_split(repo.repo_id, list(streams), split)
+        return raw_dataset(streams[split], split, partial(reading, repo.repo_id))
+
+    @contextmanager
+    def _opening(self, name: str) -> Iterator[None]:
+        """Around opening a dataset; turns what `datasets` raises into our errors."""
+        import datasets
+
+        try:
+            yield
         except ValueError as error:
-            raise _config_error(repo.repo_id, error) from None
+            raise _config_error(name, error) from None
         except datasets.exceptions.DatasetNotFoundError as error:
-            raise _closed_dataset(repo.repo_id, error) from None
+            raise _closed_dataset(name, error) from None
         except (
             datasets.exceptions.DataFilesNotFoundError,
             datasets.data_files.EmptyDatasetError,
         ):
-            raise EmptyDatasetError(f"{repo.repo_id} holds no data files") from None
+            raise EmptyDatasetError(f"{name} holds no data files") from None
         except RuntimeError as error:
             if "scripts are no longer supported" not in str(error):
-                raise _unreadable(repo.repo_id, error) from None
+                raise _unreadable(name, error) from None
             raise ScriptDatasetError(
-                f"{repo.repo_id} is a loading script, and scripts are no longer run",
+                f"{name} is a loading script, and scripts are no longer run",
                 hint="name a revision with Parquet files: --revision refs/convert/parquet",
             ) from None
         except LoraMetaError:
             raise
         except Exception as error:  # noqa: BLE001 - readers raise whatever they like
-            raise _unreadable(repo.repo_id, error) from None
-        split = pick_split(repo.repo_id, list(streams), split)
-        return raw_dataset(streams[split], split, partial(reading, repo.repo_id))
+            raise _unreadable(name, error) from None
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -276,7 +333,7 @@ class Hub:
         Raises:
             AuthError: there is no token, or it is not valid.
         """
-        if not (self._token or hfh.get_token()):
+        if self._token is False or not (self._token or hfh.get_token()):
             raise AuthError("no Hub token was found", hint="hf auth login")
         return str(self._call("whoami", self._api.whoami)["name"])
 
@@ -316,7 +373,7 @@ class Hub:
             parent: the repo as it was looked at, None if it did not exist; the commit is refused
                 when it has changed since.
             create_pr: open a pull request instead of committing.
-            repo_type: model or dataset.
+            repo_type: model, dataset or space.
             only: paths below the folder; None is all.
             delete: paths in the repo that go in the same commit.
 
@@ -358,7 +415,12 @@ class Hub:
     def _create(self, repo_id: str, repo_type: str, private: bool | None) -> None:
         self._call(
             repo_id,
-            lambda: self._api.create_repo(repo_id, repo_type=repo_type, private=private),
+            lambda: self._api.create_repo(
+                repo_id,
+                repo_type=repo_type,
+                private=private,
+                space_sdk="gradio" if repo_type == "space" else None,
+            ),
             retry=False,
         )
 
@@ -483,6 +545,19 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> HubError:
 
 
 # --- datasets -----------------------------------------------------------------------------------
+
+
+def refuse_shadowed(repo_id: str) -> None:
+    """Insist that no local folder would be read in a dataset repo's place.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if Path(repo_id).exists():  # the library would read it, and call it the repo
+        raise UsageError(
+            f"a folder called {repo_id} is here, and would be read instead of the Hub's",
+            hint="run the command in another folder",
+        )
 
 
 def pick_split(name: str, splits: Sequence[str], wanted: str | None) -> str:

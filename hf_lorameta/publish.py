@@ -120,7 +120,7 @@ def _check_visibility(existing: Resolved, private: bool | None, dataset_private:
         )
 
 
-def publish(folder: Path, target: Target, *, token: str | None = None) -> str:
+def publish_folder(folder: Path, target: Target, *, token: str | None = None) -> str:
     """Read a finished folder back and publish it in one commit.
 
     Returns:

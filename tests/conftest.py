@@ -20,6 +20,7 @@ import pytest
 
 from hf_lorameta import adapter
 from hf_lorameta.localhub import LocalHub
+from tests.running_space import RunningSpace, missing, running_space
 
 BASE = "base/tiny"
 LAYOUT = tuple(
@@ -315,6 +316,26 @@ def bank(
     repo = f"{owner.name}/bank"
     world("bank", "push", folder / "bank", repo, token=owner.token)
     return Built(folder / "bank", repo, owner)
+
+
+@dataclass(frozen=True)
+class Web:
+    """The running Space, whose machine's saved token is the owner's."""
+
+    space: RunningSpace
+    owner: Account
+
+
+@pytest.fixture(scope="session")
+def web(
+    world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Web]:
+    """The Space with the embedded bank, against the loopback Hub."""
+    if why := missing("gradio", "gradio_client"):
+        pytest.skip(why)
+    owner, home = enrol(), tmp_path_factory.mktemp("web")
+    with running_space(world.hub, home, token=owner.token) as space:
+        yield Web(space, owner)
 
 
 def touched(hub: LocalHub, *parts: str) -> list[str]:

@@ -39,6 +39,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "gguf_export": ({"adapter", "errors"}, {"numpy"}, {"gguf"}),
     "serving": (set(), set(), set()),
     "card": ({"errors", "recipe", "refine", "serving"}, {"huggingface_hub"}, set()),
+    "map": ({"bank", "distance", "errors"}, {"numpy"}, set()),
     "hub": ({"errors"}, {"huggingface_hub", "httpx2"}, {"datasets", ""}),
     "dataset": ({"errors", "hub", "manifest", "profile"}, set(), {"datasets"}),
     "generation": (
@@ -55,6 +56,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"base_model", "distributed", "evaluate", "probe"},
     ),
     "gguf_file": ({"errors"}, set(), set()),
+    "space_build": ({"errors", "hub"}, {"huggingface_hub"}, {"bank", ""}),
     "base_model": (
         {"errors", "gguf_file"},
         {"filelock", "httpx2", "huggingface_hub"},
@@ -139,3 +141,24 @@ def test_the_loopback_hub_shares_nothing_with_its_clients(path: Path) -> None:
     early, late = imports(path)
     allowed = {"errors", "localhub", "starlette", "uvicorn", "yaml", "h11"}
     assert {n for n in early | late if not _is_standard(n)} <= allowed
+
+
+SPACE = PACKAGE.parent / "space"
+
+
+@pytest.mark.parametrize("path", sorted(SPACE.glob("*.py")), ids=lambda p: p.stem)
+def test_the_space_uses_public_names_only(path: Path) -> None:
+    import hf_lorameta
+
+    pages = {page.stem for page in SPACE.glob("*.py")}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            package = str(node.module).split(".")[0]
+            if package == "hf_lorameta":
+                assert node.module == "hf_lorameta"
+                assert {alias.name for alias in node.names} <= set(hf_lorameta.__all__)
+            allowed = {"gradio", "hf_lorameta", "numpy", "starlette"} | pages
+            assert package in allowed or _is_standard(package), package
+        elif isinstance(node, ast.Import):
+            names = {alias.name.split(".")[0] for alias in node.names} - {"gradio", "numpy"}
+            assert all(_is_standard(n) or n in pages | {"spaces"} for n in names), names

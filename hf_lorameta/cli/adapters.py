@@ -171,7 +171,7 @@ def push(
     """Make an adapter and publish it in one commit; prints its URL alone."""
     from hf_lorameta.errors import UsageError
     from hf_lorameta.generation import read_provenance
-    from hf_lorameta.publish import kept_on_failure, look, outbox, publish, stale
+    from hf_lorameta.publish import kept_on_failure, look, outbox, publish_folder, stale
 
     if (source is None) == (request.dataset is None):
         raise UsageError("expected either --dataset or --from", hint="add --dataset user/name")
@@ -210,7 +210,7 @@ def push(
         show(json, result | {"url": None, "folder": str(folder)}, lambda: str(folder))
         return
     with kept_on_failure(folder, target):
-        url = publish(folder, target)
+        url = publish_folder(folder, target)
     show(json, result | {"url": url}, lambda: url)
 
 

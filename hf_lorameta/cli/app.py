@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from hf_lorameta.cli import adapters, banks, gguf
+from hf_lorameta.cli import adapters, banks, gguf, space
 from hf_lorameta.cli.options import printable
 from hf_lorameta.errors import LoraMetaError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     "7 something has to be installed. --debug anywhere shows the traceback of an error.",
 )
 app.add_typer(banks.app, name="bank")
+app.add_typer(space.app, name="space")
 for command in (*adapters.COMMANDS, *gguf.COMMANDS):
     app.command(command.__name__.strip("_"), epilog=command.__example__)(command)
 

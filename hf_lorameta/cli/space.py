@@ -1,0 +1,51 @@
+"""``hf-lorameta space …``: the web page, as a folder or on the Hub."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hf_lorameta.cli.options import JsonFlag, QuietFlag, show, tell
+
+app = typer.Typer(
+    help="Make or publish the web page (a Gradio Space).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+BankOption = Annotated[
+    str | None, typer.Option(help="Hub repo of a bank; the one in this package if left out.")
+]
+RevisionOption = Annotated[str | None, typer.Option(help="Revision of the bank repo.")]
+
+
+@app.command(epilog="Example: hf-lorameta space build -o my-space")
+def build(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the Space.")],
+    bank: BankOption = None,
+    bank_revision: RevisionOption = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Make the folder of a Space: pages, this package as a wheel, pinned requirements."""
+    from hf_lorameta.space_build import build_space
+
+    files = build_space(output, bank=bank, revision=bank_revision)
+    tell(quiet, f"Try it: cd {output} && pip install -r requirements.txt && python app.py")
+    show(json, {"folder": str(output), "files": list(files)}, lambda: str(output))
+
+
+@app.command(epilog="Example: hf-lorameta space deploy --repo user/space")
+def deploy(
+    repo: Annotated[str, typer.Option(help="The Space, user/name.")],
+    bank: BankOption = None,
+    bank_revision: RevisionOption = None,
+    private: Annotated[bool, typer.Option("--private", help="For a Space that is new.")] = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Publish the Space in one commit; prints its URL alone."""
+    from hf_lorameta.space_build import deploy_space
+
+    url = deploy_space(repo, bank=bank, revision=bank_revision, private=private)
+    tell(quiet, "The Hub builds it now, which takes a few minutes; its page shows the log.")
+    show(json, {"repo_id": repo, "url": url}, lambda: url)

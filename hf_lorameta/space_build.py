@@ -1,0 +1,240 @@
+"""The folder of a Space: its pages, this package as a wheel beside them, pinned requirements.
+
+The wheel is made anew from the package as it is installed, an editable install included, so that a
+Space runs exactly the code that deployed it. `app.py` unpacks it: the Hub installs requirements
+before the repo's other files are there, so a wheel cannot be named among them.
+"""
+
+import base64
+import hashlib
+import importlib.metadata
+import io
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub.repocard import metadata_load, metadata_save
+
+from hf_lorameta.errors import UsageError
+from hf_lorameta.hub import Hub
+
+DISTRIBUTION = "hf-lorameta"
+DEFAULTS_FILE = "defaults.json"
+PAGE = "app.py"
+_PACKAGE = Path(__file__).parent
+_SHIPPED = "_space"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_WHEEL = "Wheel-Version: 1.0\nGenerator: hf-lorameta\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+_HELD = {"pydantic": "pydantic>=2.9,<=2.12.5"}
+"""Requirements that Gradio's extra ``mcp`` holds back, whatever is installed here."""
+
+
+def build_space(
+    folder: Path, *, bank: str | None = None, revision: str | None = None
+) -> tuple[str, ...]:
+    """Make the folder of a Space.
+
+    Args:
+        folder: new or empty, or one made here before.
+        bank: dataset repo the Space takes its adapters from; None is the bank in this package.
+        revision: of that repo; it is pinned to a commit either way.
+
+    Returns:
+        Names of the files.
+
+    Raises:
+        UsageError: the folder holds something else, or this package is not installed as one.
+        BankError: the repo is not a bank.
+        HubError: the repo is missing or out of reach.
+    """
+    files = dict(_pages())
+    name, wheel = package_wheel()
+    files[name] = wheel
+    files["requirements.txt"] = _requirements(files["requirements.txt"].decode()).encode()
+    if bank is not None:
+        files |= _for_bank(files["README.md"], bank, revision)
+    _check_folder(folder, set(files))
+    for old in folder.glob("hf_lorameta-*.whl"):
+        old.unlink()
+    (folder / DEFAULTS_FILE).unlink(missing_ok=True)
+    for path, content in files.items():
+        target = folder / path
+        scratch = target.with_name(f".{target.name}.new")
+        scratch.write_bytes(content)
+        scratch.replace(target)
+    return tuple(sorted(files))
+
+
+def deploy_space(
+    repo_id: str,
+    *,
+    bank: str | None = None,
+    revision: str | None = None,
+    private: bool | None = None,
+    token: str | None = None,
+) -> str:
+    """Publish a Space in one commit.
+
+    Args:
+        repo_id: ``user/space``; one that exists gets the new files and keeps its variables.
+        bank: as for `build_space`.
+        revision: as for `build_space`.
+        private: visibility of a Space that has to be created; None is public.
+        token: None uses the saved one.
+
+    Returns:
+        URL of the Space.
+
+    Raises:
+        AuthError: no token, or no right to write there.
+        ConflictError: the Space changed meanwhile.
+        HubError: the Hub refused, for example because the account may not have such a Space.
+    """
+    hub = Hub(token)
+    hub.user()
+    existing = hub.existing(repo_id, "space")
+    with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
+        build_space(Path(scratch), bank=bank, revision=revision)
+        return hub.publish(
+            Path(scratch),
+            repo_id,
+            message="The Space of hf-lorameta",
+            private=bool(private) if existing is None else existing.private,
+            parent=existing,
+            repo_type="space",
+        )
+
+
+# --- the pages ----------------------------------------------------------------------------------
+
+
+def _pages() -> Iterator[tuple[str, bytes]]:
+    """Files of ``space/``: beside the package in a checkout, inside it when installed."""
+    places = (_PACKAGE / _SHIPPED, _PACKAGE.parent / "space")
+    folder = next((place for place in places if (place / PAGE).is_file()), None)
+    if folder is None:
+        raise UsageError(
+            "the pages of the Space are not part of this installation",
+            hint=f"pip install --force-reinstall {DISTRIBUTION}",
+        )
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith(".") and path.suffix != ".whl":
+            yield path.name, path.read_bytes()
+
+
+def _requirements(text: str) -> str:
+    """The pages' own requirements and, pinned as installed here, those of this package."""
+    own = [line for line in text.splitlines() if line and not line.startswith(("#", DISTRIBUTION))]
+    needed = [_pinned(line) for line in _distribution().requires or () if "extra ==" not in line]
+    return "\n".join([*own, *sorted(needed)]) + "\n"
+
+
+def _pinned(requirement: str) -> str:
+    name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+    return _HELD.get(name) or f"{name}=={importlib.metadata.version(name)}"
+
+
+def _for_bank(readme: bytes, bank: str, revision: str | None) -> dict[str, bytes]:
+    """The bank as the Space's default, pinned; and named in its metadata."""
+    from hf_lorameta.bank import Bank
+
+    hub = Hub()
+    pinned = hub.resolve(bank, "dataset", revision)
+    base_model = Bank.from_pretrained(bank, revision=pinned.sha).index.base_model
+    defaults = {"bank": bank, "bank_revision": pinned.sha, "base_model": base_model}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "README.md"
+        path.write_bytes(readme)
+        data = metadata_load(path) or {}
+        metadata_save(path, data | {"models": [base_model], "datasets": [bank]})
+        content = path.read_bytes()
+    return {"README.md": content, DEFAULTS_FILE: (json.dumps(defaults, indent=1) + "\n").encode()}
+
+
+def _check_folder(folder: Path, names: set[str]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be used: {error.strerror}") from None
+    ours = re.compile(r"hf_lorameta-.*\.whl|__pycache__|\.gradio|" + re.escape(DEFAULTS_FILE))
+    strangers = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in names and not ours.fullmatch(path.name)
+    )
+    if strangers:
+        raise UsageError(
+            f"{folder} holds other files ({', '.join(strangers[:3])})",
+            hint="name an empty or a new folder with -o",
+        )
+
+
+# --- the wheel ----------------------------------------------------------------------------------
+
+
+def _distribution() -> importlib.metadata.Distribution:
+    from hf_lorameta import __version__
+
+    try:
+        found = importlib.metadata.distribution(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        found = None
+    if found is None or found.version != __version__:
+        raise UsageError(
+            f"{DISTRIBUTION} {__version__} is not installed as a package, so no wheel can be made",
+            hint="install it first: pip install -e .",
+        )
+    return found
+
+
+def package_wheel() -> tuple[str, bytes]:
+    """This package as a wheel; the same package gives the same bytes.
+
+    Returns:
+        (file name, content), a wheel that any installer takes.
+
+    Raises:
+        UsageError: it is not installed, or its metadata is of another version.
+
+    References:
+        https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+    """
+    found = _distribution()
+    stem = f"hf_lorameta-{found.version}"
+    files = dict(_package_files())
+    files |= {f"{stem}.dist-info/{name}": content for name, content in _information(found)}
+    record = f"{stem}.dist-info/RECORD"
+    listed = [f"{name},{_digest(content)},{len(content)}" for name, content in files.items()]
+    files[record] = "".join(f"{line}\n" for line in [*listed, f"{record},,"]).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compresslevel=1) as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content)
+    return f"{stem}-py3-none-any.whl", buffer.getvalue()
+
+
+def _package_files() -> Iterator[tuple[str, bytes]]:
+    shipped = {f"{_PACKAGE.name}/{_SHIPPED}/{name}": content for name, content in _pages()}
+    for path in sorted(_PACKAGE.rglob("*")):
+        inside = path.relative_to(_PACKAGE.parent).as_posix()
+        hidden = "__pycache__" in path.parts or f"/{_SHIPPED}/" in inside
+        if path.is_file() and not hidden:
+            yield inside, path.read_bytes()
+    yield from sorted(shipped.items())
+
+
+def _information(found: importlib.metadata.Distribution) -> Iterator[tuple[str, bytes]]:
+    for name in ("METADATA", "entry_points.txt"):
+        yield name, (found.read_text(name) or "").encode()
+    yield "WHEEL", _WHEEL.encode()
+
+
+def _digest(content: bytes) -> str:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest())
+    return f"sha256={digest.rstrip(b'=').decode()}"

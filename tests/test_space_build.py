@@ -1,0 +1,196 @@
+"""The folder of a Space: a true wheel, pinned requirements, published in one commit."""
+
+import csv
+import hashlib
+import importlib.metadata
+import io
+import json
+import subprocess
+import sys
+import venv
+import zipfile
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_lorameta.cli.app import app
+from hf_lorameta.errors import UsageError
+from hf_lorameta.localhub import LocalHub
+from hf_lorameta.space_build import build_space, package_wheel
+from tests.conftest import Account, Built, Shell
+from tests.running_space import ROOT, SPACE, missing, running_space
+
+GRADIO = missing("gradio", "gradio_client")
+
+
+def metadata(readme: str) -> dict[str, object]:
+    return dict(yaml.safe_load(readme.split("---\n")[1]))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    build_space(folder)
+    return folder
+
+
+# --- the wheel ----------------------------------------------------------------------------------
+
+
+def test_the_wheel_is_whole_and_its_record_true() -> None:
+    name, content = package_wheel()
+    assert name == f"hf_lorameta-{importlib.metadata.version('hf-lorameta')}-py3-none-any.whl"
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        record = next(n for n in names if n.endswith("/RECORD"))
+        listed = list(csv.reader(archive.read(record).decode().splitlines()))
+        assert [row[0] for row in listed] == names
+        for path, digest, size in listed:
+            if path == record:
+                continue
+            data = archive.read(path)
+            expected = urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+            assert (digest, size) == (f"sha256={expected}", str(len(data)))
+    assert not [n for n in names if "__pycache__" in n or "/.build/" in n]
+    for wanted in ("hf_lorameta/demo/bank/bank.json", "hf_lorameta/_space/app.py"):
+        assert wanted in names
+
+
+def test_the_wheel_is_the_same_when_made_again_and_from_itself(tmp_path: Path) -> None:
+    name, content = package_wheel()
+    assert package_wheel() == (name, content)
+    (tmp_path / name).write_bytes(content)
+    with zipfile.ZipFile(tmp_path / name) as archive:
+        archive.extractall(tmp_path / "site")
+    code = "import sys, hashlib\nfrom hf_lorameta.space_build import package_wheel\n"
+    code += "print(hashlib.sha256(package_wheel()[1]).hexdigest())"
+    again = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "site",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert again.stdout.strip() == hashlib.sha256(content).hexdigest()
+
+
+def test_pip_takes_the_wheel(built: Path, tmp_path: Path) -> None:
+    wheel = next(built.glob("*.whl"))
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", str(tmp_path / "t"), str(wheel)], check=True)
+    assert (tmp_path / "t/hf_lorameta/space_build.py").is_file()
+
+
+# --- the folder ---------------------------------------------------------------------------------
+
+
+def test_the_folder_holds_the_pages_and_pinned_requirements(built: Path) -> None:
+    pages = {p.name for p in SPACE.iterdir() if p.is_file()}
+    assert pages <= {p.name for p in built.iterdir()}
+    lines = (built / "requirements.txt").read_text().splitlines()
+    assert all("==" in line or line.startswith("pydantic>=") for line in lines), lines
+    names = {line.split("=")[0].split(">")[0].split("[")[0] for line in lines}
+    needed = importlib.metadata.requires("hf-lorameta") or []
+    assert len(names) == 1 + sum("extra ==" not in line for line in needed)
+    assert not any("hf-lorameta" in line or "hf_lorameta" in line for line in lines)
+
+
+def test_the_metadata_says_what_a_space_needs() -> None:
+    told = metadata((SPACE / "README.md").read_text())
+    pinned = (SPACE / "requirements.txt").read_text()
+    assert f"gradio[oauth,mcp]=={told['sdk_version']}" in pinned
+    assert told["sdk"] == "gradio"
+    assert (SPACE / str(told["app_file"])).is_file()
+    assert told["hf_oauth"] is True
+    assert told["hf_oauth_scopes"] == ["contribute-repos"]
+    assert told["suggested_hardware"] == "cpu-basic"
+    assert len(str(told["short_description"])) <= 60
+    assert told["python_version"] == "3.12"
+
+
+def test_every_variable_is_documented() -> None:
+    from dataclasses import fields
+
+    sys.path.insert(0, str(SPACE))
+    try:
+        from settings import Settings
+    finally:
+        sys.path.remove(str(SPACE))
+    text = (SPACE / "README.md").read_text()
+    for field in fields(Settings):
+        if field.name not in ("space_id", "sign_in"):
+            assert f"`HF_LORAMETA_{field.name.upper()}`" in text
+            if isinstance(field.default, int):
+                assert f"| {field.default} |" in text
+
+
+def test_built_twice_is_the_same_and_strangers_are_left_alone(built: Path, tmp_path: Path) -> None:
+    before = {p.name: p.read_bytes() for p in built.iterdir()}
+    build_space(built)
+    assert {p.name: p.read_bytes() for p in built.iterdir()} == before
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"thesis\.txt"):
+        build_space(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+# --- the commands -------------------------------------------------------------------------------
+
+
+def test_deploy_publishes_one_commit_and_again_replaces(cli: Shell, user: Account) -> None:
+    repo = f"{user.name}/page"
+    done = cli("space", "deploy", "--repo", repo, "--json", token=user.token)
+    assert done.json["url"].endswith(f"/spaces/{repo}")
+    files = cli.hub.files(repo, repo_type="space")
+    assert {"app.py", "README.md", "requirements.txt"} <= set(files)
+    assert any(name.endswith(".whl") for name in files)
+    view = cli.hub.repo(repo, repo_type="space")
+    assert not view.private
+    cli("space", "deploy", "--repo", repo, token=user.token)
+    cli("space", "deploy", "--repo", repo, code=6)  # nobody's token
+
+
+def test_a_bank_becomes_the_default_pinned(cli: Shell, bank: Built) -> None:
+    out = cli.cwd / "page"
+    told = cli("space", "build", "-o", out, "--bank", bank.repo, "--json").json
+    assert "defaults.json" in told["files"]
+    defaults = json.loads((out / "defaults.json").read_text())
+    sha = cli.hub.repo(bank.repo, repo_type="dataset").sha
+    assert defaults == {"bank": bank.repo, "bank_revision": sha, "base_model": "base/tiny"}
+    readme = metadata((out / "README.md").read_text())
+    assert (readme["datasets"], readme["models"]) == ([bank.repo], ["base/tiny"])
+    cli("space", "build", "-o", out)
+    assert not (out / "defaults.json").exists()
+    cli("space", "build", "-o", out, "--bank", f"{bank.owner.name}/e0", code=6)
+
+
+def test_the_commands_are_part_of_the_program() -> None:
+    assert "space" in {group.name for group in app.registered_groups}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(GRADIO), reason=GRADIO)
+def test_the_folder_starts_without_the_checkout(built: Path, tmp_path: Path) -> None:
+    """In an environment that has the requirements and nothing else of ours."""
+    venv.create(tmp_path / "venv")
+    python = tmp_path / "venv/bin/python"
+    place = subprocess.run(
+        [python, "-c", "import site; print(site.getsitepackages()[0])"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    theirs = importlib.metadata.distribution("gradio").locate_file("")
+    Path(place, "requirements.pth").write_text(f"{theirs}\n")  # its own .pth files are not read
+    gone = subprocess.run(
+        [python, "-c", "import hf_lorameta.errors"], cwd=tmp_path, capture_output=True
+    )
+    assert gone.returncode, "the package of the checkout can be imported: this proves nothing"
+    with LocalHub() as hub, running_space(hub, tmp_path, folder=built, python=str(python)) as space:
+        from gradio_client import Client, handle_file
+
+        client = Client(space.url, verbose=False)
+        rows = ROOT / "hf_lorameta/demo/data/train.jsonl"
+        told = client.predict(dataset="", file=handle_file(rows), api_name="/plan")
+        assert told["dataset"]["rows"] == 180
