@@ -339,6 +339,8 @@ def look(folder: str) -> Figures:
 
 def by_rank(rank: str) -> Figures:
     """`exact` to rank 16 of 40 adapters of one Mistral q_proj and their own rank, in memory."""
+    from threadpoolctl import threadpool_limits
+
     from hf_lorameta import combine as combiners
 
     rng = np.random.default_rng(0)
@@ -347,7 +349,7 @@ def by_rank(rank: str) -> Figures:
     V = V.astype(np.float32)
     As = [rng.standard_normal((own, 64), np.float32) @ V for _ in range(many)]
     Bs = [(rng.standard_normal((own, 64), np.float32) @ V).T for _ in range(many)]
-    with Clock() as clock:
+    with threadpool_limits(1, "blas"), Clock() as clock:
         combiners.exact(As, Bs, [1 / many] * many, [1.0] * many, 16)
     return clock.figures
 
