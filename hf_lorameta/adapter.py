@@ -330,6 +330,14 @@ def narrow(array: NDArray[Any], dtype: str) -> bytes:
         return np.ascontiguousarray(array).astype(DTYPES[_CODES[dtype]]).tobytes()
 
 
+def read_head(read: Read, size: int) -> bytes:
+    """A file's first bytes as far as a header can reach, for `read_header` to judge."""
+    if size < 8:
+        return b""
+    (length,) = struct.unpack("<Q", read(0, 8))
+    return read(0, 8 + min(length, size - 8, MAX_HEADER_BYTES))
+
+
 @lru_cache(maxsize=4)
 def _parsed(head: bytes, size: int) -> tuple[Mapping[str, TensorInfo], Layout, int]:
     """Header, layout and rank; the files of a bank mostly begin with the very same bytes."""
@@ -355,8 +363,7 @@ class AdapterFile:
         self.path = path
         try:
             size = path.stat().st_size
-            (length,) = struct.unpack("<Q", self._read(0, 8)) if size >= 8 else (0,)
-            head = self._read(0, 8 + min(length, size - 8, MAX_HEADER_BYTES)) if size >= 8 else b""
+            head = read_head(self._read, size)
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from None
         self._infos, self.layout, self.rank = _parsed(head, size)

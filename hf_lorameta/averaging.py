@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hf_lorameta.adapter import AdapterFile, FloatArray, TensorInfo, tensor_name
 
 _FILES = 16  # read side by side
-_STRETCH = 1 << 20  # bytes of each read at once, about
+_STRETCH = 1 << 19  # bytes of each read at once, about
 _WORDS = 1 << 14  # of each file widened at once: the whole fits in a core's cache
 _UPPER = np.uint32(0xFFFF0000)
 _WORKERS = 4  # more than cores: some wait for the disk

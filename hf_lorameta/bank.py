@@ -338,7 +338,7 @@ class Bank:
         if not self._stamps.is_right(name, path, entry.sha256):
             if here:
                 raise IntegrityError(f"{path}: checksum differs from the index", hint=self._mend)
-            path.unlink()  # what was fetched just now must not be taken for good later
+            discard(path)  # what was fetched just now must not be taken for good later
             raise IntegrityError(
                 f"{name} of {self.id}: checksum differs from the index",
                 hint=f"pull the bank again, and if it stays so, tell the owner of {self.id}",
@@ -448,10 +448,20 @@ class Bank:
         return self._fetch(name)
 
     def _checked(self, name: str) -> Path:
+        here = (self.folder / name).exists()
         path = self._path(name)
         if not self._stamps.is_right(name, path, self.index.files.get(name)):
+            if not here:
+                discard(path)
             raise IntegrityError(f"{path}: checksum differs from the index", hint=self._mend)
         return path
+
+
+def discard(path: Path) -> None:
+    """Delete a fetched file, in the client's cache together with what its link points to."""
+    target = path.resolve()
+    path.unlink()
+    target.unlink(missing_ok=True)
 
 
 def adapter_path(name: str) -> str:
@@ -521,7 +531,8 @@ def _parse_index(raw: bytes, folder: Path) -> Index:
     if strange:
         raise BankError(f"{folder / INDEX_FILE} lists {min(strange)[:80]!r}, which no bank has")
     for entry in index.entries:
-        if Path(entry.name).name != entry.name or entry.name.startswith("."):
+        plain = Path(entry.name).name == entry.name and not entry.name.startswith(".")
+        if not plain or len(entry.name.encode("utf-8", "replace")) > 220 or "\0" in entry.name:
             raise BankError(f"{folder / INDEX_FILE}: {entry.name[:80]!r} is not a file name")
     problem = packing_problem(index.packing, index.schema_version, index.layout)
     if problem:

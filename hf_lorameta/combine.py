@@ -31,6 +31,35 @@ _STEPS = 24  # reached only where the update has no structure and hardly any ran
 _NOT_FINITE = "an adapter or a coefficient holds NaN or infinite values"
 
 
+class Stacked(Sequence[Float32]):
+    """Factors that lie in one array, as a sequence of views of it: nothing is copied to stack them.
+
+    Args:
+        whole: all lora_A (Σr, in_features) for axis 0, all lora_B (out_features, Σr) for axis 1.
+        ranks: r of each.
+        axis: along which they are stacked.
+
+    Example:
+        >>> stacked = Stacked(np.arange(6, dtype=np.float32).reshape(3, 2), [1, 2], 0)
+        >>> len(stacked), stacked[1].tolist()
+        (2, [[2.0, 3.0], [4.0, 5.0]])
+    """
+
+    def __init__(self, whole: Float32, ranks: Sequence[int], axis: int) -> None:
+        self.whole = whole
+        self._parts = np.split(whole, np.cumsum(ranks)[:-1], axis)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> Float32: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Float32]: ...
+    def __getitem__(self, index: int | slice) -> Float32 | list[Float32]:
+        return self._parts[index]
+
+
 def factors(
     As: Factors, Bs: Factors, weights: Weights, scalings: Weights, rank: int | None = None
 ) -> tuple[Float32, Float32]:
@@ -70,12 +99,22 @@ def factors(
         raise RecipeError(
             f"the adapters have rank {', '.join(map(str, ranks))}, {wanted}", hint="--combine exact"
         )
+    if isinstance(As, Stacked) and isinstance(Bs, Stacked):
+        return _averaged(As, Bs, weights, [term.weight for term in terms])
     A, B = np.zeros(As[0].shape), np.zeros(Bs[0].shape)
     for term, c in zip(terms, weights, strict=True):
         if term.weight:
             A += np.float64(c) * term.A
             B += np.float64(term.weight) * term.B
     return A.astype(np.float32), B.astype(np.float32)
+
+
+def _averaged(As: Stacked, Bs: Stacked, for_A: Weights, for_B: Weights) -> tuple[Float32, Float32]:
+    """The sums of `factors`, with the adapters' axis first or last: one product a factor."""
+    number, rank = len(As), len(As[0])
+    A = np.asarray(for_A, np.float64) @ As.whole.reshape(number, -1)
+    B = Bs.whole.reshape(-1, number, rank).transpose(0, 2, 1) @ np.asarray(for_B, np.float64)
+    return A.reshape(As[0].shape).astype(np.float32), B.astype(np.float32)
 
 
 def exact(
@@ -191,35 +230,6 @@ def retained(
     if not total:
         return -np.inf if lost else 1.0
     return 1.0 - lost / total
-
-
-class Stacked(Sequence[Float32]):
-    """Factors that lie in one array, as a sequence of views of it: nothing is copied to stack them.
-
-    Args:
-        whole: all lora_A (Σr, in_features) for axis 0, all lora_B (out_features, Σr) for axis 1.
-        ranks: r of each.
-        axis: along which they are stacked.
-
-    Example:
-        >>> stacked = Stacked(np.arange(6, dtype=np.float32).reshape(3, 2), [1, 2], 0)
-        >>> len(stacked), stacked[1].tolist()
-        (2, [[2.0, 3.0], [4.0, 5.0]])
-    """
-
-    def __init__(self, whole: Float32, ranks: Sequence[int], axis: int) -> None:
-        self.whole = whole
-        self._parts = np.split(whole, np.cumsum(ranks)[:-1], axis)
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    @overload
-    def __getitem__(self, index: int) -> Float32: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Float32]: ...
-    def __getitem__(self, index: int | slice) -> Float32 | list[Float32]:
-        return self._parts[index]
 
 
 class Combiner(NamedTuple):

@@ -254,18 +254,23 @@ class Hub:
             NotFoundError: no such file.
             ConnectionLostError: the Hub did not answer and the file is not cached.
         """
-        return Path(
-            self._call(
-                repo.repo_id,
-                lambda: self._api.hf_hub_download(
+
+        def fetch() -> str:
+            try:
+                return self._api.hf_hub_download(
                     repo.repo_id,
                     path,
                     repo_type=repo.repo_type,
                     revision=repo.sha,
                     local_dir=local_dir,
-                ),
-            )
-        )
+                )
+            except OSError as error:
+                if "Consistency check failed" not in str(error):
+                    raise
+                # how the client says that fewer bytes came than were promised
+                raise httpx2.RemoteProtocolError(f"{path} came short") from None
+
+        return Path(self._call(repo.repo_id, fetch))
 
     def rows(
         self, repo: Resolved, config: str | None = None, split: str | None = None

@@ -472,10 +472,16 @@ def pull_bank(
             hint="free some space or name another folder with -o",
         ) from None
     _drop_stale(opened)
-    if everything:
-        opened.adapters()
-        _ = opened.basis
-    problems = opened.verify()
+    try:
+        for name in set(opened.index.files) - {banks.BASIS_FILE}:
+            opened.small_file(name)
+        if everything:
+            opened.adapters()
+            _ = opened.basis
+        problems = opened.verify()
+    except IntegrityError:
+        _drop_stale(opened)
+        raise
     if problems:
         raise IntegrityError(f"{folder}: {problems[0]}", hint="run the same command again")
     return opened
@@ -488,7 +494,11 @@ def _fetch(connection: hub.Hub, repo: hub.Resolved, folder: Path, token: str | N
     write_atomically(origin, json.dumps({"repo_id": repo.repo_id, "sha": repo.sha}).encode())
     for name in (name for name in _SMALL if name in repo.files):
         connection.download(repo, name, local_dir=folder)
-    return _open_folder(folder, token)
+    try:
+        return _open_folder(folder, token)
+    except BankError:
+        (folder / banks.INDEX_FILE).unlink()  # or the client would take it for what it fetched
+        raise
 
 
 _SMALL = (
@@ -498,9 +508,9 @@ _SMALL = (
 
 
 def _drop_stale(opened: Bank) -> None:
-    """Remove adapters and the basis of an earlier revision, so that they are fetched anew."""
+    """Remove files of an earlier revision, or come damaged, so that they are fetched anew."""
     wanted = {banks.adapter_path(entry.name): entry.sha256 for entry in opened.index.entries}
-    wanted |= {banks.BASIS_FILE: opened.index.files.get(banks.BASIS_FILE, "")}
+    wanted |= {banks.BASIS_FILE: ""} | opened.index.files
     for name, digest in wanted.items():
         path = opened.folder / name
         if path.exists() and banks.sha256(path) != digest:

@@ -22,7 +22,9 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -37,6 +39,7 @@ from hf_lorameta.adapter import (
     Layout,
     TensorInfo,
     narrow,
+    read_head,
     read_header,
     read_layout,
     tensor_name,
@@ -216,6 +219,23 @@ def _header(tensors: list[tuple[str, str, tuple[int, ...]]]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
+@lru_cache(maxsize=4)
+def _parsed(head: bytes, size: int) -> tuple[Mapping[str, TensorInfo], Layout, int]:
+    """Header, layout and rank; the files of a pack mostly begin with the very same bytes."""
+    infos = read_header(lambda start, stop: head[start:stop], size, _SIZES)
+    scales = {name: info for name, info in infos.items() if name.endswith(".scales")}
+    layout, rank = read_layout({n: info for n, info in infos.items() if n not in scales})
+    wanted = {
+        scales_name(module.name, factor): ("F32", (rank,))
+        for module in layout
+        for factor in _FACTORS
+        if infos[tensor_name(module.name, factor)].dtype == "I8"
+    }
+    if {name: info[:2] for name, info in scales.items()} != wanted:
+        raise AdapterError("scales are missing for an int8 tensor, or idle")
+    return MappingProxyType(infos), layout, rank
+
+
 class PackedFile(AdapterFile):
     """The small factors of one adapter: an `AdapterFile` of the shared space.
 
@@ -232,23 +252,11 @@ class PackedFile(AdapterFile):
         try:
             size = path.stat().st_size
             self._raw = path.read_bytes() if size <= _HELD else None
-            infos = read_header(self._read, size if self._raw is None else len(self._raw), _SIZES)
+            size = size if self._raw is None else len(self._raw)
+            head = read_head(self._read, size)
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from None
-        self._infos: Mapping[str, TensorInfo] = infos
-        self.layout, self.rank = read_layout(
-            {name: info for name, info in infos.items() if not name.endswith(".scales")}
-        )
-        for module in self.layout:
-            for factor in _FACTORS:
-                self._check(module.name, factor)
-
-    def _check(self, module: str, factor: Factor) -> None:
-        scales = self._infos.get(scales_name(module, factor))
-        stored = self._infos[tensor_name(module, factor)].dtype
-        expected = ("F32", (self.rank,)) if stored == "I8" else None
-        if (None if scales is None else scales[:2]) != expected:
-            raise AdapterError(f"{self.path} lacks scales for an int8 tensor, or has idle ones")
+        self._infos, self.layout, self.rank = _parsed(head, size)
 
     def _read(self, start: int, stop: int) -> bytes:
         if self._raw is None:

@@ -106,14 +106,19 @@ class Shell:
         return env
 
     def __call__(
-        self, *args: object, token: str | None = None, code: int = 0, before: str = "", **env: str
+        self,
+        *args: object,
+        token: str | None = None,
+        code: int | None = 0,
+        before: str = "",
+        **env: str,
     ) -> Done:
         """Run a command to its end and insist on its exit code and on how it speaks of errors.
 
         Args:
             args: of the command line.
             token: the account's.
-            code: expected exit code.
+            code: expected exit code; None is any.
             before: Python run in the child first.
             env: added to its environment.
         """
@@ -129,7 +134,7 @@ class Shell:
             self._parent.stdout.readline()
             ended = int(self._parent.stdout.readline())
             done = Done(ended, out.read_text("utf-8"), err.read_text("utf-8"))
-        assert done.code == code, f"{' '.join(words)}\n{done.out}{done.err}"
+        assert code in (done.code, None), f"{' '.join(words)}\n{done.out}{done.err}"
         return self._well_spoken(done, token)
 
     @staticmethod

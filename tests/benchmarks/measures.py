@@ -178,6 +178,8 @@ def _tree(layout: list[Any]) -> Any:
 
 def exact_module(folder: str, number: str) -> Figures:
     """`exact` on one q_proj, and its error against the optimum from all singular values."""
+    from threadpoolctl import threadpool_limits
+
     from hf_lorameta import adapter
     from hf_lorameta import combine as combiners
     from hf_lorameta.bank import Bank
@@ -188,8 +190,8 @@ def exact_module(folder: str, number: str) -> Figures:
     weights, scalings = [1 / len(files)] * len(files), [e.scaling for e in entries]
     rank = min(16, bank.layout[0].in_features // 2)
     times = []
-    for _ in range(3):
-        with Clock() as clock:
+    for _ in range(5):
+        with threadpool_limits(1, "blas"), Clock() as clock:  # as `generate` does
             As, Bs = adapter.stack(files, name)
             A, B = combiners.exact(As, Bs, weights, scalings, rank)
         times.append(clock.seconds)
@@ -337,6 +339,8 @@ def look(folder: str) -> Figures:
 
 def by_rank(rank: str) -> Figures:
     """`exact` to rank 16 of 40 adapters of one Mistral q_proj and their own rank, in memory."""
+    from threadpoolctl import threadpool_limits
+
     from hf_lorameta import combine as combiners
 
     rng = np.random.default_rng(0)
@@ -345,7 +349,7 @@ def by_rank(rank: str) -> Figures:
     V = V.astype(np.float32)
     As = [rng.standard_normal((own, 64), np.float32) @ V for _ in range(many)]
     Bs = [(rng.standard_normal((own, 64), np.float32) @ V).T for _ in range(many)]
-    with Clock() as clock:
+    with threadpool_limits(1, "blas"), Clock() as clock:
         combiners.exact(As, Bs, [1 / many] * many, [1.0] * many, 16)
     return clock.figures
 

@@ -76,17 +76,17 @@ def factors_all(b: Bench) -> list[list[object]]:
 
 def factors_some(b: Bench) -> list[list[object]]:
     number = min(64, b.shape.adapters)
-    ours = b.run("combine", b.middle, "factors", number, "warm")
+    ours = b.run("combine", b.bank, "factors", number, "warm")
     rows: list[list[object]] = []
     for name, title, goal in (
         ("published", "stack, `torch.matmul`", "≥ 2×, ≤ 1/10 of the memory"),
         ("peft_linear", "PEFT `linear`", "≥ 5×, ≤ 1/10 of the memory"),
     ):
-        peer = b.run(name, b.middle, number)
+        peer = b.run(name, b.bank, number)
         memory = peer["above"] / max(ours["above"], 1e-9)
         loading = f" (of it loading {peer['loading']:.1f} s)"
         rows.append([
-            f"`factors`, {number} adapters, 8 layers", f"{title}: {peer['seconds']:.2f} s{loading}",
+            f"`factors`, {number} adapters", f"{title}: {peer['seconds']:.2f} s{loading}",
             f"{ours['seconds']:.2f} s",
             f"{peer['seconds'] / ours['seconds']:.1f}×, 1/{memory:.1f} of the memory above imports",
             goal,
