@@ -187,7 +187,7 @@ def kernel(distances: Array, between: Array, temperature: float) -> Array:
     Example:
         >>> apart = np.array([[0, 0.1, 1], [0.1, 0, 1], [1, 1, 0]])
         >>> kernel(np.array([0.5, 0.5, 0.2]), apart, 1.0).round(3)
-        array([0.242, 0.242, 0.516])
+        array([0.199, 0.199, 0.602])
 
     References:
         [1] Rasmussen, Williams, Gaussian Processes for Machine Learning, MIT Press, 2006.

@@ -126,14 +126,14 @@ class Peft:
         import torch
 
         ids = torch.tensor([[*example.prompt, *example.output]])
-        logits = self.evaluator._model(input_ids=ids, use_cache=False).logits[0].double()
+        logits = self.evaluator.model(input_ids=ids, use_cache=False).logits[0].double()
         start = len(example.prompt) - 1
         wanted = logits[start : start + len(example.output)].log_softmax(-1)
         picked: Any = wanted.gather(1, torch.tensor(example.output)[:, None])[:, 0]
         return np.asarray(picked.numpy())
 
     def _greedy(self, examples: Sequence[Tokens], tokens: int) -> list[str]:
-        self.evaluator._model.generation_config.max_new_tokens = tokens
+        self.evaluator.model.generation_config.max_new_tokens = tokens
         found = self.evaluator._greedy([e.prompt for e in examples], first_line=False)
         decode = self.evaluator._tokenizer.decode
         return [

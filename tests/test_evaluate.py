@@ -332,23 +332,23 @@ def test_shots_are_drawn_with_a_seed(evaluator: Evaluator) -> None:
 
 
 def state(evaluator: Evaluator) -> dict[str, Any]:
-    return {name: tensor.clone() for name, tensor in evaluator._model.state_dict().items()}
+    return {name: tensor.clone() for name, tensor in evaluator.model.state_dict().items()}
 
 
 def assert_as_before(evaluator: Evaluator, before: dict[str, Any], modules: list[Any]) -> None:
-    after = evaluator._model.state_dict()
+    after = evaluator.model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
-    now = list(evaluator._model.modules())
+    now = list(evaluator.model.modules())
     assert len(now) == len(modules)
     assert all(a is b for a, b in zip(now, modules, strict=True))
-    assert not hasattr(evaluator._model, "peft_config")
+    assert not hasattr(evaluator.model, "peft_config")
 
 
 def test_an_adapter_adds_its_update_and_leaves_no_trace(
     base: Path, adapter: Path, evaluator: Evaluator
 ) -> None:
-    before, modules = state(evaluator), list(evaluator._model.modules())
+    before, modules = state(evaluator), list(evaluator.model.modules())
     plain = evaluator.evaluate(ROWS)
     with_adapter = evaluator.evaluate(ROWS, adapter)
     assert_as_before(evaluator, before, modules)
@@ -388,7 +388,7 @@ def test_attaching_needs_no_network(
 def test_adapters_of_another_base(
     evaluator: Evaluator, tmp_path: Path, layers: int, hidden: int, reason: str
 ) -> None:
-    before, modules = state(evaluator), list(evaluator._model.modules())
+    before, modules = state(evaluator), list(evaluator.model.modules())
     with pytest.raises(AdapterError, match=reason):
         evaluator.evaluate(ROWS, save_adapter(tmp_path / "a", layers, hidden))
     assert_as_before(evaluator, before, modules)
