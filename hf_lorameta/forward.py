@@ -66,9 +66,8 @@ def _cached(model: Any, prefix: list[int], copies: int) -> Any:
     import torch
 
     # the logits of one position are computed, and not used
-    cache = model(
-        input_ids=torch.tensor([prefix]), use_cache=True, logits_to_keep=1
-    ).past_key_values
+    ids = torch.tensor([prefix])
+    cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).cache
     cache.batch_repeat_interleave(copies)
     return cache
 

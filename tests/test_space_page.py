@@ -139,13 +139,11 @@ def test_errors_and_warnings_are_sentences_and_columns_can_be_chosen(
     visitor.name(repo)
     page.get_by_role("button", name="Read these columns").wait_for()
     assert "The columns fit no known layout" in visitor.error()
+    page.wait_for_timeout(2000)  # until the last answer about the id has come
     for label, column in (("Input column", "<b>left</b>"), ("Output column", "right")):
         page.get_by_label(label).fill(column)
+        page.wait_for_timeout(500)  # the list filters itself after what was typed
         page.get_by_label(label).press("Enter")
-        page.get_by_label(label).press("Tab")
-        page.wait_for_function(
-            "([e, v]) => e.value === v", arg=[page.get_by_label(label).element_handle(), column]
-        )
     page.get_by_role("button", name="Read these columns").click()
     page.locator("#lm-plan .lm-bars").wait_for()
     assert "how was it" in page.locator("#lm-samples").inner_text()
