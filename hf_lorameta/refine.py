@@ -347,8 +347,12 @@ def search(
 
 
 def _cma() -> Any:
+    import warnings
+
     try:
-        import cma
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it could not draw anything
+            import cma
     except ImportError:
         raise MissingExtraError(
             "the refiner search needs cma, which is not installed",

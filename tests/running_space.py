@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -84,7 +85,7 @@ def running_space(
 
     Args:
         hub: what the Space takes for the Hub.
-        home: for its caches and temporary files.
+        home: for its caches.
         token: saved on this machine, for the sign-in that Gradio plays outside of Spaces.
         folder: the Space's root.
         python: interpreter.
@@ -93,8 +94,7 @@ def running_space(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    scratch = home / "tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="lm"))  # short: sockets are made below it
     strip = ("HF_", "HUGGING_FACE_", "GRADIO_", "SPACE_", "OAUTH_")
     env = {k: v for k, v in os.environ.items() if not k.startswith(strip)}
     env |= hub.env(token, home=home)

@@ -143,6 +143,7 @@ def test_errors_and_warnings_are_sentences_and_columns_can_be_chosen(
     for label, column in (("Input column", "<b>left</b>"), ("Output column", "right")):
         page.get_by_label(label).fill(column)
         page.wait_for_timeout(500)  # the list filters itself after what was typed
+        page.get_by_label(label).press("ArrowDown")
         page.get_by_label(label).press("Enter")
     page.get_by_role("button", name="Read these columns").click()
     page.locator("#lm-plan .lm-bars").wait_for()
