@@ -282,15 +282,19 @@ def geometry(
         has by default, all (N, N) distances.
     """
     default: str = Recipe().metric
-    apart = {default: distance.between(profiles, vocab_size, default).astype(np.float32)}
+    inside = distance.between(profiles, vocab_size, default)
+    apart = {default: inside.astype(np.float32)}
     if len(profiles) < 2:
         return {}, apart
     chosen = np.unique(np.linspace(0, len(profiles) - 1, _SAMPLED).round().astype(int))
+
+    def row(i: int, metric: str) -> NDArray[np.float64]:
+        if metric == default:
+            return np.asarray(inside[i])
+        return distance.distances(profiles[i], profiles, vocab_size, metric)
+
     nearest = {
-        metric: [
-            np.delete(distance.distances(profiles[i], profiles, vocab_size, metric), i).min()
-            for i in map(int, chosen)
-        ]
+        metric: [np.delete(row(i, metric), i).min() for i in map(int, chosen)]
         for metric in distance.DISTANCES
     }
     return {metric: float(np.median(found)) for metric, found in nearest.items()}, apart

@@ -23,7 +23,6 @@ from hf_lorameta.scores import Tokens
 
 Array = NDArray[np.float64]
 
-ROWS = 16
 STEPS = 20
 LEARNING_RATE = 0.1
 HELD_OUT = 4
@@ -190,11 +189,8 @@ def refine(
     Raises:
         EmptyDatasetError: fewer than 4 rows.
     """
-    fit, held_out = (scored.encode(part) for part in split_rows(rows))
-    directions = _whitening(mixture.gram())
-    watch = _Watch(mixture, scored, held_out, steps, progress)
+    fit, directions, watch = _started(start, mixture, rows, scored, steps, progress)
     u, mean, square = np.zeros_like(start), np.zeros_like(start), np.zeros_like(start)
-    watch.look(0, start)
     for step in range(1, steps + 1):
         scored.set(mixture.pairs(start + directions @ u))
         slope = directions @ mixture.gradient(scored.gradient(fit)[1])
@@ -206,6 +202,21 @@ def refine(
         if step % _LOOK == 0 or step == steps:
             watch.look(step, start + directions @ u)
     return watch.result("gradient", len(fit))
+
+
+def _started(
+    start: Array,
+    mixture: Mixture,
+    rows: Sequence[Row],
+    scored: Scored,
+    steps: int,
+    progress: Report,
+) -> tuple[list[Tokens], Array, "_Watch"]:
+    """The rows to fit on, the directions to move in, and the watch, which has seen the start."""
+    fit, held_out = (scored.encode(part) for part in split_rows(rows))
+    watch = _Watch(mixture, scored, held_out, steps, progress)
+    watch.look(0, start)
+    return fit, _whitening(mixture.gram()), watch
 
 
 def _whitening(gram: Array) -> Array:
@@ -326,11 +337,9 @@ def search(
         [1] Hansen, The CMA Evolution Strategy: A Tutorial, arXiv 1604.00772, 2016.
     """
     cma = _cma()
-    fit, held_out = (scored.encode(part) for part in split_rows(rows))
+    fit, directions, watch = _started(start, mixture, rows, scored, evaluations, progress)
     moved = np.argsort(-np.abs(start), kind="stable")[:dimensions]
-    directions = _whitening(mixture.gram())[:, moved]
-    watch = _Watch(mixture, scored, held_out, evaluations, progress)
-    watch.look(0, start)
+    directions = directions[:, moved]
 
     def loss(u: Array) -> float:
         scored.set(mixture.pairs(start + directions @ u))

@@ -41,10 +41,6 @@ class Setting(NamedTuple):
     bank: Bank
     evaluator: Evaluator
 
-    @property
-    def recipe(self) -> Recipe:
-        return Recipe()
-
     def plan(self, recipe: Recipe | None = None) -> Plan:
         return plan(open_dataset(shared_data.SUITE / f"{self.task}.train.jsonl"), self.bank, recipe)
 
