@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta import adapter as lora
+from hf_lorameta import evaluate as evaluating
 from hf_lorameta.base_model import SMOLLM2, locate
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, NotFoundError, UsageError
 from hf_lorameta.evaluate import (
@@ -26,6 +27,7 @@ from hf_lorameta.evaluate import (
     prompt_text,
     row_text,
     score_texts,
+    suited_dtype,
 )
 from hf_lorameta.profile import Row
 from tests import shared_data
@@ -441,6 +443,51 @@ def test_base_models_that_do_not_load(base: Path, tmp_path: Path) -> None:
         Evaluator(tmp_path / "absent")
     with pytest.raises(NotFoundError, match="no model that transformers loads"):
         Evaluator(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "free", "expected"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, 2.1, "float32"),
+        ({"avx2": True}, 1.9, "bfloat16"),
+        ({"avx512_bf16": True}, 100, "bfloat16"),
+        ({"architecture": "aarch64", "bf16": True}, 100, "bfloat16"),
+        ({}, 100, "float32"),
+    ],
+)
+def test_the_dtype_suits_processor_and_memory(
+    base: Path, monkeypatch: pytest.MonkeyPatch, instructions: dict[str, Any], free: float,
+    expected: str,
+) -> None:  # fmt: skip
+    size = 4 * sum(p.numel() for p in Naive(base).model.parameters())
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(evaluating, "_available_memory", lambda: int(free * size))
+    assert suited_dtype(base) == expected
+    assert str(Evaluator(base).model.dtype) == f"torch.{expected}"
+
+
+def test_where_torch_cannot_say_float32_is_taken(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert suited_dtype(base) == "float32"
+    assert suited_dtype(tmp_path) == "bfloat16"  # no weights whose size could be known
+    (tmp_path / "model.safetensors").write_bytes(b"broken")
+    assert suited_dtype(tmp_path) == "bfloat16"
+
+
+def test_a_container_has_no_more_memory_than_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(evaluating, "_CONTAINER_LIMIT", limit)
+    free = evaluating._available_memory()
+    assert free > 1 << 20
+    limit.write_text("max\n")
+    assert evaluating._available_memory() > 1 << 20
+    limit.write_text("4096\n")
+    assert evaluating._available_memory() == 4096
 
 
 def test_a_tokenizer_without_end_token(base: Path, tmp_path: Path) -> None:

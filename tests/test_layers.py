@@ -77,7 +77,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "evaluate": (
         {"adapter", "base_model", "errors", "forward", "profile", "scores"},
         set(),
-        {"peft", "safetensors", "torch", "transformers"},
+        {"peft", "psutil", "safetensors", "torch", "transformers"},
     ),
     "llama_cpp": ({"errors", "gguf_file"}, {"httpx2"}, {"xllamacpp"}),
     "llama_cpp_eval": (
