@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hf_lorameta.adapter import CONFIG_FILE, WEIGHTS_FILE
 from hf_lorameta.base_model import quiet_transformers, require_extra
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, NotFoundError, UsageError
-from hf_lorameta.forward import padded, summed_nll
+from hf_lorameta.forward import line_length, log_odds, summed_nll
 from hf_lorameta.profile import Row
 from hf_lorameta.scores import (
     Report,
@@ -60,6 +60,20 @@ def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
+def _runs(lengths: Sequence[int], budget: int) -> Iterator[slice]:
+    """Runs of rows whose lengths add up to the budget at most; a longer row alone.
+
+    Example:
+        >>> list(_runs([5, 2, 9, 2], budget=8))
+        [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
+    """
+    start = 0
+    for stop in range(1, len(lengths) + 1):
+        if stop == len(lengths) or sum(lengths[start : stop + 1]) > budget:
+            yield slice(start, stop)
+            start = stop
+
+
 # --- the model ----------------------------------------------------------------------------------
 
 
@@ -69,7 +83,7 @@ class Evaluator:
     Args:
         base_path: a local folder with model and tokenizer, see `hf_lorameta.base_model.locate`.
         dtype: torch name of the dtype of the weights; ``auto`` is `suited_dtype`.
-        batch_tokens: padding included, at most this many tokens are in flight.
+        batch_tokens: at most this many tokens are in flight, padding included.
         max_length: tokens of prompt and answer together; longer prompts lose their beginning,
             outputs are never cut.
         seed: of `shots`; everything else is deterministic.
@@ -110,6 +124,7 @@ class Evaluator:
         if end is None:
             raise UsageError(f"the tokenizer in {base_path} has no end-of-sequence token")
         self._end: int = end
+        self._line = line_length(self.model)
         self._start = [start] if start in self._tokenizer("").input_ids else []
         self._first = [end if start is None else start]
         self.model.generation_config = self._greedily()
@@ -188,10 +203,20 @@ class Evaluator:
         ]
 
     def losses(self, examples: Sequence[Tokens]) -> Iterator["torch.Tensor"]:
-        """Summed cross entropy of the output tokens, in nats, one scalar a batch."""
+        """Summed cross entropy of the output tokens, in nats, one scalar a line."""
+        for part in self._lines(examples):
+            yield summed_nll(self.model, part)
+
+    def log_odds(self, examples: Sequence[Tokens]) -> "torch.Tensor":
+        """``log p / (1 − p)`` of the output tokens, float64, row after row."""
+        import torch
+
+        return torch.cat([log_odds(self.model, part) for part in self._lines(examples)])
+
+    def _lines(self, examples: Sequence[Tokens]) -> Iterator[Sequence[Tokens]]:
         lengths = [len(prompt) + len(output) for prompt, output in examples]
-        for batch in _batches(lengths, self.batch_tokens):
-            yield summed_nll(self.model, [examples[index] for index in batch], self._end)
+        for part in _runs(lengths, min(self.batch_tokens, self._line)):
+            yield examples[part]
 
     def _loss(self, examples: Sequence[Tokens]) -> float:
         total = sum(float(loss) for loss in self.losses(examples))
@@ -221,7 +246,7 @@ class Evaluator:
         """The likeliest token again and again; end tokens may follow an answer."""
         from transformers import StoppingCriteriaList
 
-        ids, mask = padded(prompts, self._end, left=True)
+        ids, mask = _left_padded(prompts, self._end)
         width = ids.shape[1]
         tokens = self.model.generate(
             input_ids=ids,
@@ -261,6 +286,19 @@ class Evaluator:
                     self.model.set_submodule(name, module)
             for added in set(vars(self.model)) - attributes:
                 delattr(self.model, added)
+
+
+def _left_padded(prompts: Sequence[list[int]], pad: int) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Token ids and mask, both (B, T) int64."""
+    import torch
+
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros_like(ids)
+    for row, tokens in enumerate(prompts):
+        ids[row, width - len(tokens) :] = torch.tensor(tokens)
+        mask[row, width - len(tokens) :] = 1
+    return ids, mask
 
 
 def suited_dtype(folder: Path) -> str:

@@ -1,10 +1,13 @@
-"""One forward pass of a causal LM over rows whose prompts begin alike: what their outputs cost.
+"""One forward pass of a causal LM over several rows: what their outputs cost.
 
-Rows of one dataset usually share an instruction. Its tokens go through the model once, and their
-keys and values are handed to every row: the same numbers for a fraction of the work. Works with or
-without gradients. Needs the extra ``eval``.
+The rows stand in one line of tokens, what their prompts have in common at its beginning and only
+once: rows of one dataset usually share an instruction. A mask lets each row see that beginning and
+itself, and its positions go on from there, so that the numbers are those of each row alone, without
+padding and without computing anything twice. Works with or without gradients. Needs the extra
+``eval``.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,43 +18,94 @@ if TYPE_CHECKING:
     import torch
 
 _LOGIT_ROWS = 256
-"""Positions whose logits are widened to float32 at once: 50 MB with a vocabulary of 49,152."""
-_WORTH_SHARING = 16
-"""Tokens of a common beginning below which a pass of their own would cost more than it saves."""
+"""Positions whose logits are widened at once: to float32, 50 MB with a vocabulary of 49,152."""
+_LINE = 512
+"""Tokens in a line at most: attention and its mask grow with their square."""
 
 
-def summed_nll(model: Any, batch: Sequence[Tokens], pad: int) -> "torch.Tensor":
-    """Cross entropy of a batch's output tokens, summed.
+def line_length(model: Any) -> int:
+    """Tokens that may stand in one line; 0 where rows cannot be kept apart and go alone.
+
+    That is so of models that carry a state from token to token, and of those that do not take
+    positions. Where attention slides, a line is no longer than its window.
+    """
+    stateful = getattr(model, "_is_stateful", False)
+    if stateful or "position_ids" not in inspect.signature(model.forward).parameters:
+        return 0
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    return min(_LINE, window or _LINE)
+
+
+def summed_nll(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
+    """Cross entropy of the output tokens of some rows, summed.
 
     Args:
         model: a causal LM of transformers.
-        batch: B rows, none with an empty prompt or an empty output.
-        pad: any token id.
+        batch: rows for one line, none with an empty prompt or an empty output.
 
     Returns:
         A scalar, in nats; differentiable where gradients are on.
     """
     import torch
 
-    shared = _common(batch) if len(batch) > 1 else 0
-    prefix = batch[0].prompt[:shared] if shared >= _WORTH_SHARING else []
-    rest = [Tokens(prompt[len(prefix) :], output) for prompt, output in batch]
-    ids, mask = padded([[*prompt, *output[:-1]] for prompt, output in rest], pad)
-    before = torch.zeros_like(mask, dtype=torch.bool)  # positions that predict an output token
-    for row, (prompt, output) in enumerate(rest):
-        before[row, len(prompt) - 1 : len(prompt) - 1 + len(output)] = True
-    targets = torch.tensor([token for _, output in batch for token in output])
-    given: dict[str, Any] = {"use_cache": False}
-    if prefix:
-        mask = torch.cat([torch.ones(len(batch), len(prefix), dtype=mask.dtype), mask], dim=1)
-        given = {"cache": _cached(model, prefix, len(batch))}
-    with _logits_only_at(model, before):
-        logits = model(input_ids=ids, attention_mask=mask, **given).logits[0]
-    parts = range(0, len(targets), _LOGIT_ROWS)
-    chunks = [slice(start, start + _LOGIT_ROWS) for start in parts]
     cross_entropy = torch.nn.functional.cross_entropy
-    losses = [cross_entropy(logits[c].float(), targets[c], reduction="sum") for c in chunks]
+    parts = _output_logits(model, batch)
+    losses = [cross_entropy(logits.float(), targets, reduction="sum") for logits, targets in parts]
     return torch.stack(losses).sum()
+
+
+def log_odds(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
+    """``log p / (1 − p)`` of every output token, p being the model's probability for it.
+
+    Both sides are taken from the logits, so that p may be as near to 1 as a logit can tell.
+
+    Args:
+        model: a causal LM of transformers.
+        batch: rows for one line, none with an empty prompt or an empty output.
+
+    Returns:
+        (n,) float64, row after row.
+    """
+    import torch
+
+    odds = []
+    for logits, targets in _output_logits(model, batch):
+        wide, places = logits.double(), targets[:, None]
+        others = wide.scatter(1, places, -torch.inf).logsumexp(1)
+        odds.append(wide.gather(1, places)[:, 0] - others)
+    return torch.cat(odds)
+
+
+def _output_logits(
+    model: Any, batch: Sequence[Tokens]
+) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
+    """Logits (n, V) and the n tokens they should predict, some positions at a time, in order."""
+    import torch
+
+    shared = _common(batch) if len(batch) > 1 else 0
+    line, rows, predicting = batch[0].prompt[:shared], [0] * shared, [False] * shared
+    for row, (prompt, output) in enumerate(batch, 1):
+        line += [*prompt[shared:], *output[:-1]]
+        predicting += [False] * (len(prompt) - shared - 1) + [True] * len(output)
+        rows += [row] * (len(line) - len(rows))
+    given = {} if len(batch) == 1 else _kept_apart(model, torch.tensor(rows))
+    with _logits_only_at(model, torch.tensor([predicting])):
+        ids = torch.tensor([line])
+        logits = model(input_ids=ids, use_cache=False, **given).logits[0]
+    targets = torch.tensor([token for _, output in batch for token in output])
+    for start in range(0, len(targets), _LOGIT_ROWS):
+        part = slice(start, start + _LOGIT_ROWS)
+        yield logits[part], targets[part]
+
+
+def _kept_apart(model: Any, rows: "torch.Tensor") -> dict[str, "torch.Tensor"]:
+    """Mask and positions of a line; (T,) numbers say whose each token is, 0 is everyone's."""
+    import torch
+
+    visible = ((rows[:, None] == rows) | (rows == 0)).tril()
+    mask = torch.zeros(visible.shape, dtype=model.dtype)
+    mask.masked_fill_(~visible, torch.finfo(model.dtype).min)
+    return {"attention_mask": mask[None, None], "position_ids": visible.sum(1)[None] - 1}
 
 
 def _common(batch: Sequence[Tokens]) -> int:
@@ -59,33 +113,6 @@ def _common(batch: Sequence[Tokens]) -> int:
     first = batch[0].prompt
     shared = min(shared_length(first, row.prompt) for row in batch)
     return min(shared, min(len(row.prompt) for row in batch) - 1)
-
-
-def _cached(model: Any, prefix: list[int], copies: int) -> Any:
-    """Keys and values of a beginning, once for every row."""
-    import torch
-
-    # the logits of one position are computed, and not used
-    ids = torch.tensor([prefix])
-    cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).cache
-    cache.batch_repeat_interleave(copies)
-    return cache
-
-
-def padded(
-    sequences: Sequence[list[int]], pad: int, left: bool = False
-) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Token ids and mask, both (B, T) int64."""
-    import torch
-
-    width = max(map(len, sequences))
-    ids = torch.full((len(sequences), width), pad)
-    mask = torch.zeros_like(ids)
-    for row, tokens in enumerate(sequences):
-        place = slice(width - len(tokens), None) if left else slice(len(tokens))
-        ids[row, place] = torch.tensor(tokens)
-        mask[row, place] = 1
-    return ids, mask
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """The base model with an update that can be set, scored and differentiated, for `refine`.
 
-An update is a dense ΔW of every adapted module, as large as the adapted weights themselves,
-whatever the number of adapters it is a sum of. Needs the extra ``eval``.
+The update is added to the weights of the adapted modules, so that a pass costs what one of the base
+model costs. The gradient by the coefficients never goes through a dense one: a module's inputs x
+and the gradients g of its outputs, both (tokens, ·), are enough, and one backward pass through the
+activations gives them. Needs the extra ``eval``.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hf_lorameta.adapter import FloatArray, Layout
 from hf_lorameta.errors import AdapterError
@@ -19,12 +22,19 @@ from hf_lorameta.scores import Tokens
 if TYPE_CHECKING:
     import torch
 
+    from hf_lorameta.refine import Factors, Mixture
+
 
 class Probe:
     """Scores updates of a base model on a few rows.
 
-    Memory beside the model: ΔW in the model's dtype, and its gradient once one was asked for;
-    for SmolLM2-135M's q, k and v 33 MB each, for Mistral-7B's 1.6 GB each.
+    The model's own weights are never written to: while a score is computed, the adapted modules
+    point to sums W + ΔW that lie elsewhere, and afterwards, come what may, to their own again.
+
+    Memory beside the model and its activations: those sums, in the model's dtype, once an update
+    was set; for SmolLM2-135M's q, k and v 53 MB in float32, for Mistral-7B's 1.6 GB in bfloat16. A
+    gradient adds the inputs x of the adapted modules, 4 bytes × tokens × features, where modules
+    with the same input share it; and one module's factors, if the mixture does not hold them all.
 
     Args:
         evaluator: holds the base model.
@@ -35,89 +45,156 @@ class Probe:
     """
 
     def __init__(self, evaluator: Evaluator, layout: Layout) -> None:
-        import torch
-
         self._evaluator = evaluator
         self._layout = layout
-        self._modules = [_linear(evaluator.model, m.name) for m in layout]
-        self._updates: list[torch.Tensor] = []
-        for module, linear in zip(layout, self._modules, strict=True):
+        self._linears = [_linear(evaluator.model, module.name) for module in layout]
+        self._sums: list[torch.Tensor] = []
+        self._updated = False
+        for module, linear in zip(layout, self._linears, strict=True):
             if tuple(linear.weight.shape) != (module.out_features, module.in_features):
                 raise AdapterError(
                     f"{module.name} of the base model has shape {tuple(linear.weight.shape)}, "
                     f"expected {(module.out_features, module.in_features)}"
                 )
-            self._updates.append(torch.zeros_like(linear.weight))
 
     def encode(self, rows: Sequence[Row]) -> list[Tokens]:
         """Rows as token ids, cut to the evaluator's length."""
         return self._evaluator.encode(rows)
 
     def set(self, pairs: Iterable[tuple[FloatArray, FloatArray]]) -> None:
-        """Make ``ΔW = B A`` the update: (A (k, in), B (out, k)) of every module, in order."""
+        """Make ``ΔW = B A`` the update: (A (k, in), B (out, k)) of every module, in order.
+
+        Sums are rounded to the model's dtype: in bfloat16 to 3 digits of W + ΔW.
+        """
         import torch
 
-        for update, (A, B) in zip(self._updates, pairs, strict=True):
-            dense = torch.from_numpy(np.ascontiguousarray(B)) @ torch.from_numpy(A)
-            update.copy_(dense)
+        self._updated = False
+        self._sums = self._sums or [torch.empty_like(m.weight.data) for m in self._linears]
+        for linear, total, (A, B) in zip(self._linears, self._sums, pairs, strict=True):
+            total.copy_(linear.weight.data)
+            wide = total if total.dtype == torch.float32 else total.float()
+            total.copy_(wide.addmm_(torch.from_numpy(B), torch.from_numpy(A)))
+        self._updated = True
 
     def clear(self) -> None:
         """Be the base model itself."""
-        for update in self._updates:
-            update.zero_()
+        self._updated = False
 
     def loss(self, tokens: Sequence[Tokens]) -> float:
         """Mean cross entropy of the output tokens, in nats, under the update."""
         import torch
 
-        with torch.no_grad(), self._attached():
+        with torch.no_grad(), self._pointed():
             total = sum(float(loss) for loss in self._evaluator.losses(tokens))
         return total / _outputs(tokens)
 
-    def gradient(self, tokens: Sequence[Tokens]) -> tuple[float, list[FloatArray]]:
-        """The same loss, and its gradient by ΔW: (out, in) float32 of every module."""
+    def gradient(
+        self, tokens: Sequence[Tokens], mixture: "Mixture"
+    ) -> tuple[float, NDArray[np.float64]]:
+        """The same loss, and its gradient by the coefficients of a mixture, at the update.
+
+        With x the input of a module at a token and g the gradient of its output there,
+
+            ∂L/∂c_j = s_j Σ_modules Σ_tokens (B_jᵀ g) · (A_j x).
+
+        Args:
+            tokens: rows, n of them.
+            mixture: of K adapters for the same modules; the update need not be one of its sums.
+
+        Returns:
+            The loss, and the (K,) derivatives.
+        """
         import torch
 
-        for update in self._updates:
-            update.requires_grad_(True)
-            update.grad = None
         count, total = _outputs(tokens), 0.0
-        try:
-            with self._attached():
-                for loss in self._evaluator.losses(tokens):
-                    torch.autograd.backward(loss / count)
-                    total += float(loss.detach())
-            grads = [u.grad.float().numpy() for u in self._updates if u.grad is not None]
-        finally:
-            for update in self._updates:
-                update.requires_grad_(False)
-                update.grad = None
-        return total / count, grads
+        with torch.enable_grad(), self._pointed(), self._watched(mixture) as slopes:
+            for loss in self._evaluator.losses(tokens):
+                torch.autograd.backward(loss / count)
+                total += float(loss.detach())
+        return total / count, mixture.by_adapter(slopes)
+
+    def log_odds(self, tokens: Sequence[Tokens]) -> NDArray[np.float64]:
+        """``log p / (1 − p)`` of each output token under the update, row after row."""
+        import torch
+
+        with torch.no_grad(), self._pointed():
+            found: NDArray[np.float64] = self._evaluator.log_odds(tokens).numpy()
+        return found
 
     @contextmanager
-    def _attached(self) -> Iterator[None]:
+    def _pointed(self) -> Iterator[None]:
+        """The modules with the sums in place of their weights, if there is an update."""
+        own = [linear.weight.data for linear in self._linears]
+        try:
+            if self._updated:
+                for linear, total in zip(self._linears, self._sums, strict=True):
+                    linear.weight.data = total
+            yield
+        finally:
+            for linear, weight in zip(self._linears, own, strict=True):
+                linear.weight.data = weight
+
+    @contextmanager
+    def _watched(self, mixture: "Mixture") -> Iterator[NDArray[np.float64]]:
+        """Within it, backward passes add the (Σr,) derivatives of a mixture's ranks up."""
+        slopes = np.zeros(mixture.rank)
         hooks = [
-            linear.register_forward_hook(_adder(update))
-            for linear, update in zip(self._modules, self._updates, strict=True)
+            linear.register_forward_hook(_watcher(mixture, module.name, slopes))
+            for module, linear in zip(self._layout, self._linears, strict=True)
         ]
         try:
-            yield
+            yield slopes
         finally:
             for hook in hooks:
                 hook.remove()
 
 
+def _watcher(mixture: "Mixture", module: str, slopes: NDArray[np.float64]) -> Any:
+    """A forward hook that adds to the slopes as soon as its output's gradient is known."""
+
+    def watch(_: object, inputs: tuple["torch.Tensor"], output: Any) -> None:
+        x = inputs[0].detach()
+
+        def add(g: "torch.Tensor") -> None:
+            found = slope(x.flatten(0, -2), g.flatten(0, -2), mixture.factors(module))
+            slopes.__iadd__(found.double().numpy())
+
+        if not output.requires_grad:  # of the first layer's modules: the chain begins here
+            output.requires_grad_(True)
+        output.register_hook(add)
+
+    return watch
+
+
+def slope(x: "torch.Tensor", g: "torch.Tensor", factors: "Factors") -> "torch.Tensor":
+    """``Σ_t (B_kᵀ g_t)(A_k x_t)`` for every rank k.
+
+    Either token by token, or through ``G = Σ_t g_t x_tᵀ``, whichever takes fewer products; of a
+    pack, inside its small space.
+
+    Args:
+        x: (T, in) inputs of a module.
+        g: (T, out) gradients of its outputs.
+        factors: A (Σr, in) and B (out, Σr), or smaller ones with their space.
+
+    Returns:
+        (Σr,) float32.
+    """
+    import torch
+
+    A, B = torch.from_numpy(factors.A), torch.from_numpy(factors.B)
+    x, g = x.float(), g.float()
+    if factors.space is not None:
+        x, g = x @ torch.from_numpy(factors.space.V).T, g @ torch.from_numpy(factors.space.U)
+    tokens, ranks = len(x), len(A)
+    inside, out = x.shape[1], g.shape[1]
+    if tokens * ranks * (inside + out) <= inside * out * (tokens + ranks):
+        return ((x @ A.T) * (g @ B)).sum(0)
+    return ((g.T @ x @ A.T) * B).sum(0)
+
+
 def _outputs(tokens: Sequence[Tokens]) -> int:
     return sum(len(row.output) for row in tokens)
-
-
-def _adder(update: "torch.Tensor") -> Any:
-    def add(_: object, inputs: tuple["torch.Tensor"], output: "torch.Tensor") -> "torch.Tensor":
-        import torch
-
-        return output + torch.nn.functional.linear(inputs[0], update)
-
-    return add
 
 
 def _linear(model: Any, name: str) -> Any:

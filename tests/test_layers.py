@@ -72,8 +72,12 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"numpy"},
         set(),
     ),
-    "probe": ({"adapter", "errors", "evaluate", "profile", "scores"}, {"numpy"}, {"torch"}),
-    "refine": ({"adapter", "bank", "errors", "profile", "scores"}, {"numpy"}, {"cma"}),
+    "probe": (
+        {"adapter", "errors", "evaluate", "profile", "scores"},
+        {"numpy"},
+        {"refine", "torch"},
+    ),
+    "refine": ({"adapter", "bank", "errors", "pack", "profile", "scores"}, {"numpy"}, {"cma"}),
     "evaluate": (
         {"adapter", "base_model", "errors", "forward", "profile", "scores"},
         set(),
