@@ -41,7 +41,8 @@ def work() -> None:
     """Cases come in as lines of JSON, tallies go out."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    with tempfile.TemporaryDirectory() as scratch, World(Path(scratch)) as world:
+    gone = contextlib.suppress(BrokenPipeError)  # the parent
+    with gone, tempfile.TemporaryDirectory() as scratch, World(Path(scratch)) as world:
         for line in sys.stdin:
             tally = world.case(Case(**json.loads(line)))
             print(json.dumps(asdict(tally)), flush=True)
@@ -110,7 +111,9 @@ class Suite:
         for case in self.cases:
             if key_of(case) not in self.tallies:
                 left.put(case)
-        threads = [threading.Thread(target=self._serve, args=(left,)) for _ in range(workers)]
+        threads = [
+            threading.Thread(target=self._serve, args=(left,), daemon=True) for _ in range(workers)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -177,6 +180,7 @@ def main() -> None:
         return
     if chosen.folder is None:
         parser.error("name a FOLDER for the outcomes")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     chosen.folder.mkdir(parents=True, exist_ok=True)
     share = chosen.share or (0.05 if chosen.small else 1.0)
     with tempfile.TemporaryDirectory() as scratch, World(Path(scratch)) as world:
