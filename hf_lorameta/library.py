@@ -529,10 +529,15 @@ def bank_card(opened: Bank, repo_id: str) -> str:
     licences = sorted({entry.license or "unknown" for entry in index.entries})
     packed = ""
     if index.packing:
+        packing = index.packing
+        source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"
+        if packing.source_id:
+            source = f"`{packing.source_id}` at commit `{packing.source_revision}`"
         packed = (
-            "It is a pack: the adapters lie in a basis that all share "
-            f"(`{banks.BASIS_FILE}`), which keeps {index.packing.retained_whole:.1%} of the energy "
-            f"of their updates, {index.packing.retained_least:.1%} of the adapter that lost most.\n"
+            f"It is a pack, made by `hf-lorameta bank pack` from {source}: the adapters lie in a "
+            f"basis that all share (`{banks.BASIS_FILE}`), which keeps "
+            f"{packing.retained_whole:.1%} of the energy of their updates, "
+            f"{packing.retained_least:.1%} of the adapter that lost most.\n"
         )
     return f"""---
 tags:
