@@ -5,11 +5,12 @@ Every repo is resolved to a commit first and read at that commit; the client's e
 ``HF_HOME`` and ``HF_HUB_OFFLINE`` mean what they mean to `huggingface_hub`.
 """
 
+import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -42,8 +43,38 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TRIES = 6
+_CHUNK = 1 << 20
 _TRANSIENT = (429, 500, 502, 503, 504)
 _BLOCK = 4 << 20
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file's content as the Hub knows it.
+
+    Attributes:
+        size: in bytes.
+        digest: hex; SHA-256 of a large file, else git's id, SHA-1 with the size before the bytes.
+        large: which of the two.
+    """
+
+    size: int
+    digest: str
+    large: bool
+
+    def hasher(self) -> Any:
+        """A `hashlib` object that gives the digest once it was fed the content."""
+        if self.large:
+            return hashlib.sha256()
+        return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+
+    def is_in(self, path: Path) -> bool:
+        """Whether a local file has this content."""
+        found = self.hasher()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                found.update(chunk)
+        return bool(found.hexdigest() == self.digest)
 
 
 @dataclass(frozen=True)
@@ -57,6 +88,7 @@ class Resolved:
         private: whether strangers can see it.
         license: what the repo's card says, None if it says nothing.
         files: paths in the repo at that commit.
+        blobs: what is known of their content; all that is fetched is compared with it.
     """
 
     repo_id: str
@@ -65,6 +97,7 @@ class Resolved:
     private: bool = False
     license: str | None = None
     files: tuple[str, ...] = ()
+    blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -109,8 +142,16 @@ class Hub:
 
     # --- reading --------------------------------------------------------------------------------
 
-    def resolve(self, repo_id: str, repo_type: str, revision: str | None = None) -> Resolved:
+    def resolve(
+        self, repo_id: str, repo_type: str, revision: str | None = None, *, blobs: bool = False
+    ) -> Resolved:
         """Pin a repo to a commit.
+
+        Args:
+            repo_id: ``namespace/name``.
+            repo_type: model, dataset or space.
+            revision: branch, tag or commit; None is the newest.
+            blobs: ask for sizes and digests of the files, too.
 
         Raises:
             NotFoundError: no such repo or revision, or it is private.
@@ -119,7 +160,10 @@ class Hub:
             ConnectionLostError: the Hub did not answer.
         """
         info: Any = self._call(
-            repo_id, lambda: self._api.repo_info(repo_id, repo_type=repo_type, revision=revision)
+            repo_id,
+            lambda: self._api.repo_info(
+                repo_id, repo_type=repo_type, revision=revision, files_metadata=blobs
+            ),
         )
         card = info.card_data.to_dict() if info.card_data else {}
         license_ = card.get("license")
@@ -130,6 +174,7 @@ class Hub:
             private=bool(info.private),
             license=license_ if isinstance(license_, str) else None,
             files=tuple(sibling.rfilename for sibling in info.siblings or ()),
+            blobs={s.rfilename: b for s in info.siblings or () if (b := _blob(s))},
         )
 
     def search_datasets(self, words: str, limit: int = 8) -> list[str]:
@@ -190,6 +235,8 @@ class Hub:
         Raises:
             NotFoundError: no such file.
         """
+        if path in repo.blobs:
+            return repo.blobs[path].size
         found: list[Any] = self._call(
             repo.repo_id,
             lambda: self._api.get_paths_info(
@@ -235,15 +282,27 @@ class Hub:
         return self._call(repo.repo_id, fetch)
 
     def reader(self, repo: Resolved, path: str, size: int) -> Callable[[int, int], bytes]:
-        """A reader of byte ranges that fetches in blocks, for reading a file front to back."""
-        block, origin = b"", 0
+        """A reader of byte ranges that fetches in blocks, for reading a file front to back.
+
+        Whoever reads it to its end that way gets the Hub's own bytes, or a `ConnectionLostError`
+        with the last of them, if the repo was resolved with ``blobs``.
+        """
+        block, origin, checked = b"", 0, 0
+        blob = repo.blobs.get(path)
+        digest = blob.hasher() if blob else None
 
         def read(start: int, stop: int) -> bytes:
-            nonlocal block, origin
+            nonlocal block, origin, checked
             if not origin <= start <= stop <= origin + len(block):
                 origin = start
                 block = self.read(repo, path, start, min(size, max(stop, start + _BLOCK)))
-            return block[start - origin : stop - origin]
+            content = block[start - origin : stop - origin]
+            if blob and digest and start <= checked < stop:
+                digest.update(content[checked - start :])
+                checked = stop
+                if stop == size and digest.hexdigest() != blob.digest:
+                    raise _damaged(repo.repo_id, path)
+            return content
 
         return read
 
@@ -252,12 +311,13 @@ class Hub:
 
         Raises:
             NotFoundError: no such file.
-            ConnectionLostError: the Hub did not answer and the file is not cached.
+            ConnectionLostError: the Hub did not answer and the file is not cached, or it came
+                damaged again and again (if the repo was resolved with ``blobs``).
         """
 
-        def fetch() -> str:
+        def fetch() -> Path:
             try:
-                return self._api.hf_hub_download(
+                found = self._api.hf_hub_download(
                     repo.repo_id,
                     path,
                     repo_type=repo.repo_type,
@@ -269,8 +329,15 @@ class Hub:
                     raise
                 # how the client says that fewer bytes came than were promised
                 raise httpx2.RemoteProtocolError(f"{path} came short") from None
+            here, blob = Path(found), repo.blobs.get(path)
+            if blob and not blob.is_in(here):
+                target = here.resolve()  # of the link in the client's cache
+                here.unlink()
+                target.unlink(missing_ok=True)
+                raise _DamagedError(path)
+            return here
 
-        return Path(self._call(repo.repo_id, fetch))
+        return self._call(repo.repo_id, fetch)
 
     def rows(
         self, repo: Resolved, config: str | None = None, split: str | None = None
@@ -401,18 +468,23 @@ class Hub:
             self._create(repo_id, repo_type, private)
             parent = self.resolve(repo_id, repo_type)
         head = parent.sha
-        info = self._call(
-            repo_id,
-            lambda: self._api.create_commit(
-                repo_id,
-                operations,
-                commit_message=message,
-                repo_type=repo_type,
-                parent_commit=head,
-                create_pr=create_pr,
-            ),
-            retry=False,
-        )
+
+        def commit() -> Any:
+            try:
+                return self._api.create_commit(
+                    repo_id,
+                    operations,
+                    commit_message=message,
+                    repo_type=repo_type,
+                    parent_commit=head,
+                    create_pr=create_pr,
+                )
+            except RuntimeError as error:  # around what went wrong with the upload of one file
+                if isinstance(error.__cause__, Exception):
+                    raise error.__cause__ from None
+                raise
+
+        info = self._call(repo_id, commit, retry=False)
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
         url = f"{self._api.endpoint}/{prefix}{repo_id}"
         return str(info.pr_url or url) if create_pr else url  # no pull request of no change
@@ -450,6 +522,25 @@ class Hub:
                     logger.warning("connection to %s lost, trying again in %.0f s", what, wait)
             time.sleep(wait)
         raise AssertionError("unreachable")
+
+
+class _DamagedError(httpx2.RemoteProtocolError):
+    """A file whose content is not what the Hub says it is."""
+
+
+def _damaged(what: str, path: str) -> ConnectionLostError:
+    return ConnectionLostError(
+        f"{what}: {path} came damaged, its checksum is not the Hub's",
+        hint="run the same command again; finished work is kept",
+    )
+
+
+def _blob(sibling: Any) -> Blob | None:
+    if sibling.size is None or not sibling.blob_id:
+        return None
+    if sibling.lfs:
+        return Blob(int(sibling.lfs.size), str(sibling.lfs.sha256), large=True)
+    return Blob(int(sibling.size), str(sibling.blob_id), large=False)
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
@@ -494,6 +585,8 @@ def translated(what: str) -> Iterator[None]:
         raise UsageError(f"{what} is not a valid repo id: {str(error)[:200]}") from None
     except hf.HfHubHTTPError as error:
         raise _http_error(what, error) from None
+    except _DamagedError as error:
+        raise _damaged(what, str(error)) from None
     except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
         raise _lost(what, type(error).__name__) from None
 

@@ -57,7 +57,7 @@ def open_bank(
             hint="hf-lorameta bank build bank_manifest.yaml -o DIR makes a bank",
         )
     connection = hub.Hub(token)
-    repo = connection.resolve(str(name), "dataset", revision)
+    repo = connection.resolve(str(name), "dataset", revision, blobs=True)
     index = connection.download(repo, banks.INDEX_FILE)
     return Bank(
         index.parent,
@@ -106,7 +106,7 @@ def adapter_folder(
     if len(folder.parts) != 2 or folder.is_absolute():
         raise AdapterError(f"{name} is neither a folder here nor a Hub id of the form user/adapter")
     connection = hub.Hub(token)
-    repo = connection.resolve(str(name), "model", revision)
+    repo = connection.resolve(str(name), "model", revision, blobs=True)
     wanted = [file for file in FILES if file in repo.files]
     if not {CONFIG_FILE, WEIGHTS_FILE} <= set(wanted):
         raise AdapterError(f"{name} lacks {CONFIG_FILE} or {WEIGHTS_FILE}: not a PEFT adapter")
@@ -125,7 +125,7 @@ class HubSource:
 
     def resolve(self, repo_id: str, revision: str | None) -> hub.Resolved:
         """Pin a model repo."""
-        return self._hub.resolve(repo_id, "model", revision)
+        return self._hub.resolve(repo_id, "model", revision, blobs=True)
 
     def size(self, repo: building.Repo, path: str) -> int:
         """Size of a file of a pinned model repo."""
@@ -148,6 +148,8 @@ class HubSource:
 
 
 def _resolved(repo: building.Repo) -> hub.Resolved:
+    if isinstance(repo, hub.Resolved):
+        return repo
     return hub.Resolved(repo.repo_id, "model", repo.sha, repo.private, repo.license, repo.files)
 
 
@@ -254,7 +256,7 @@ def _read(path: Path) -> bytes:
 def _tokenizer(connection: hub.Hub, manifest: Manifest) -> bytes:
     """The tokenizer of the Hub, else the embedded bank's if it is for the same base model."""
     try:
-        repo = connection.resolve(manifest.tokenizer_repo, "model")
+        repo = connection.resolve(manifest.tokenizer_repo, "model", blobs=True)
         return connection.download(repo, banks.TOKENIZER_FILE).read_bytes()
     except HubError as error:
         if EMBEDDED_FOLDER.exists():
@@ -465,7 +467,7 @@ def pull_bank(
     if (folder / banks.INDEX_FILE).exists() and not origin.exists():
         raise BankError(f"{folder} holds a bank built here", hint="name another folder with -o")
     connection = hub.Hub(token)
-    repo = connection.resolve(repo_id, "dataset", revision)
+    repo = connection.resolve(repo_id, "dataset", revision, blobs=True)
     if banks.INDEX_FILE not in repo.files:
         raise BankError(f"{repo_id} is not a bank: it holds no {banks.INDEX_FILE}")
     try:
@@ -527,10 +529,15 @@ def bank_card(opened: Bank, repo_id: str) -> str:
     licences = sorted({entry.license or "unknown" for entry in index.entries})
     packed = ""
     if index.packing:
+        packing = index.packing
+        source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"
+        if packing.source_id:
+            source = f"`{packing.source_id}` at commit `{packing.source_revision}`"
         packed = (
-            "It is a pack: the adapters lie in a basis that all share "
-            f"(`{banks.BASIS_FILE}`), which keeps {index.packing.retained_whole:.1%} of the energy "
-            f"of their updates, {index.packing.retained_least:.1%} of the adapter that lost most.\n"
+            f"It is a pack, made by `hf-lorameta bank pack` from {source}: the adapters lie in a "
+            f"basis that all share (`{banks.BASIS_FILE}`), which keeps "
+            f"{packing.retained_whole:.1%} of the energy of their updates, "
+            f"{packing.retained_least:.1%} of the adapter that lost most.\n"
         )
     return f"""---
 tags:

@@ -69,6 +69,8 @@ class Packing(BaseModel):
         retained_whole: the same over all modules.
         retained_least: the same over all modules of the adapter that lost most.
         source: SHA-256 of the index of the bank it was made from.
+        source_id: Hub id of that bank, None if it was a folder that came from nowhere else.
+        source_revision: its commit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -79,6 +81,8 @@ class Packing(BaseModel):
     retained_whole: float
     retained_least: float
     source: str
+    source_id: str | None = None
+    source_revision: str | None = None
 
 
 def packing_problem(

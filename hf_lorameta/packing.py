@@ -216,6 +216,8 @@ def _write_index(
         retained_whole=_share(lost.sum(), total.sum()),
         retained_least=min(_share(*pair) for pair in zip(lost, total, strict=True)),
         source=source.digest,
+        source_id=source.id if source.revision else None,
+        source_revision=source.revision,
     )
     files = index.files | {BASIS_FILE: sha256(fresh / BASIS_FILE)}
     changes = {"entries": tuple(entries), "files": files, "packing": packing, "schema_version": 2}

@@ -24,6 +24,8 @@ from hf_lorameta.hub import Hub
 DISTRIBUTION = "hf-lorameta"
 DEFAULTS_FILE = "defaults.json"
 PAGE = "app.py"
+LARGEST_WHOLE = 2_000_000_000
+"""Bytes of whole adapters that a Space takes unasked: it fetches them at every start."""
 _PACKAGE = Path(__file__).parent
 _SHIPPED = "_space"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -33,20 +35,27 @@ _HELD = {"pydantic": "pydantic>=2.9,<=2.12.5"}
 
 
 def build_space(
-    folder: Path, *, bank: str | None = None, revision: str | None = None
+    folder: Path,
+    *,
+    bank: str | None = None,
+    revision: str | None = None,
+    whole_bank: bool = False,
 ) -> tuple[str, ...]:
     """Make the folder of a Space.
 
     Args:
         folder: new or empty, or one made here before.
-        bank: dataset repo the Space takes its adapters from; None is the bank in this package.
+        bank: dataset repo of a bank or a pack, which the Space takes its adapters from; None is
+            the bank in this package.
         revision: of that repo; it is pinned to a commit either way.
+        whole_bank: take a large bank that is not a pack, too.
 
     Returns:
         Names of the files.
 
     Raises:
-        UsageError: the folder holds something else, or this package is not installed as one.
+        UsageError: the folder holds something else, this package is not installed as one, or the
+            bank is larger than `LARGEST_WHOLE` and not a pack.
         BankError: the repo is not a bank.
         HubError: the repo is missing or out of reach.
     """
@@ -55,7 +64,7 @@ def build_space(
     files[name] = wheel
     files["requirements.txt"] = _requirements(files["requirements.txt"].decode()).encode()
     if bank is not None:
-        files |= _for_bank(files["README.md"], bank, revision)
+        files |= _for_bank(files["README.md"], bank, revision, whole_bank)
     _check_folder(folder, set(files))
     for old in folder.glob("hf_lorameta-*.whl"):
         old.unlink()
@@ -73,6 +82,7 @@ def deploy_space(
     *,
     bank: str | None = None,
     revision: str | None = None,
+    whole_bank: bool = False,
     private: bool | None = None,
     token: str | None = None,
 ) -> str:
@@ -82,6 +92,7 @@ def deploy_space(
         repo_id: ``user/space``; one that exists gets the new files and keeps its variables.
         bank: as for `build_space`.
         revision: as for `build_space`.
+        whole_bank: as for `build_space`.
         private: visibility of a Space that has to be created; None is public.
         token: None uses the saved one.
 
@@ -89,6 +100,7 @@ def deploy_space(
         URL of the Space.
 
     Raises:
+        UsageError: as `build_space` raises.
         AuthError: no token, or no right to write there.
         ConflictError: the Space changed meanwhile.
         HubError: the Hub refused, for example because the account may not have such a Space.
@@ -97,7 +109,7 @@ def deploy_space(
     hub.user()
     existing = hub.existing(repo_id, "space")
     with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
-        build_space(Path(scratch), bank=bank, revision=revision)
+        build_space(Path(scratch), bank=bank, revision=revision, whole_bank=whole_bank)
         return hub.publish(
             Path(scratch),
             repo_id,
@@ -137,13 +149,22 @@ def _pinned(requirement: str) -> str:
     return _HELD.get(name) or f"{name}=={importlib.metadata.version(name)}"
 
 
-def _for_bank(readme: bytes, bank: str, revision: str | None) -> dict[str, bytes]:
+def _for_bank(readme: bytes, bank: str, revision: str | None, whole_bank: bool) -> dict[str, bytes]:
     """The bank as the Space's default, pinned; and named in its metadata."""
     from hf_lorameta.bank import Bank
 
     hub = Hub()
     pinned = hub.resolve(bank, "dataset", revision)
-    base_model = Bank.from_pretrained(bank, revision=pinned.sha).index.base_model
+    opened = Bank.from_pretrained(bank, revision=pinned.sha)
+    if opened.index.packing is None and opened.size > LARGEST_WHOLE and not whole_bank:
+        pack = f"{bank.rpartition('/')[2]}-pack"
+        raise UsageError(
+            f"{bank} holds {opened.size / 1e9:.1f} GB of whole adapters, which a Space would fetch "
+            "at every start and read for every adapter it makes: expected a pack",
+            hint=f"hf-lorameta bank pack {bank} -o {pack} --basis 128, then hf-lorameta bank push "
+            f"{pack} {bank}-pack, and name that one; or add --whole-bank",
+        )
+    base_model = opened.index.base_model
     defaults = {"bank": bank, "bank_revision": pinned.sha, "base_model": base_model}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "README.md"

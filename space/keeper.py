@@ -100,11 +100,10 @@ class Keeper:
             raise UnusableBankError(
                 f"The bank is for {bank.index.base_model}, and this Space is for {asked.base_model}"
             )
-        needed = sum(entry.size for entry in bank.index.entries)
         free = shutil.disk_usage(bank.folder).free
-        if asked.bank and needed + _SPARE_BYTES > free + _here(bank):
+        if asked.bank and bank.size + _SPARE_BYTES > free + _here(bank):
             raise UnusableBankError(
-                f"The bank needs {needed / 1e9:.0f} GB and the disk has {free / 1e9:.0f} GB free"
+                f"The bank needs {bank.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
             )
         bank.encode(["ready"])  # the tokenizer and the profiles, now rather than in a request
         if not len(bank.profiles):
@@ -112,11 +111,15 @@ class Keeper:
         return bank
 
     def _fetch(self, bank: Bank) -> None:
-        """Every adapter is brought here and its checksum compared, while plans are made already."""
+        """Every adapter is brought here and its checksum compared, while plans are made already.
+
+        So is the space that the adapters of a pack share.
+        """
         try:
             self.state = "drawing"
             self.map(Recipe().metric)
             self.state = "checking"
+            _ = bank.basis
             for number, entry in enumerate(bank.index.entries, 1):
                 bank.adapter(entry)
                 self.fetched = number

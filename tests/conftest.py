@@ -5,11 +5,14 @@ libraries: a real process with its own environment, streams, exit code and death
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -40,11 +43,13 @@ import json, os, sys
 import hf_lorameta.cli.app, hf_lorameta.library, hf_lorameta.publish, hf_lorameta.generation
 import datasets, tokenizers, pyarrow.parquet, pyarrow.dataset
 import datasets.packaged_modules.json.json, datasets.packaged_modules.csv.csv
+import gc, scipy.io, scipy.sparse, ssl, typer._adapters, multiprocessing.synchronize
 for heavy in ("torch", "pandas"):  # datasets imports them where they are installed
     try:
         __import__(heavy)
     except ImportError:
         pass
+gc.freeze()
 for line in sys.stdin:
     asked = json.loads(line)
     child = os.fork()
@@ -111,6 +116,7 @@ class Shell:
         token: str | None = None,
         code: int | None = 0,
         before: str = "",
+        kill_after: float | None = None,
         **env: str,
     ) -> Done:
         """Run a command to its end and insist on its exit code and on how it speaks of errors.
@@ -120,6 +126,7 @@ class Shell:
             token: the account's.
             code: expected exit code; None is any.
             before: Python run in the child first.
+            kill_after: kill -9 after so many seconds.
             env: added to its environment.
         """
         assert self._parent.stdin
@@ -131,7 +138,11 @@ class Shell:
             asked = {"args": words, "env": env, "before": before, "cwd": str(self.cwd)}
             print(json.dumps(asked | {"out": str(out), "err": str(err)}), file=self._parent.stdin)
             self._parent.stdin.flush()
-            self._parent.stdout.readline()
+            child = int(self._parent.stdout.readline())
+            if kill_after is not None:
+                time.sleep(kill_after)
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
             ended = int(self._parent.stdout.readline())
             done = Done(ended, out.read_text("utf-8"), err.read_text("utf-8"))
         assert code in (done.code, None), f"{' '.join(words)}\n{done.out}{done.err}"

@@ -1,12 +1,14 @@
 """What happens when the Hub, the network, the disk or the user pulls the plug."""
 
 import shlex
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,6 +190,44 @@ def test_a_stream_that_breaks_off_is_no_bug(cli: Shell, bank: Built, user: Accou
     cli.hub.add_fault(Fault("status", status=403, path="resolve/.*train.jsonl"))
     done = cli("plan", "-d", repo, "--bank", bank.folder, code=6, before=quick)
     assert "unforeseen" not in done.err
+
+
+# --- what comes is not what was sent --------------------------------------------------------------
+
+
+def flipped(path: str, **fault: Any) -> Fault:
+    """One bit of a file is another."""
+    return Fault("corrupt", path=path, bits=1, **fault)
+
+
+def test_a_damaged_adapter_gets_into_no_bank(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    manifest = bank.owner.manifest(tmp_path / "m.yaml")
+    cli.hub.add_fault(flipped("^/_lfs/.*adapter_model", after_bytes=1000, method="GET", times=1))
+    done = cli("bank", "build", manifest, "-o", "b", "--json")
+    (skipped,) = done.json["skipped"]
+    assert "came damaged" in skipped["reason"]
+    assert "run the build again" in skipped["reason"]
+    assert cli("bank", "build", manifest, "-o", "b", "--json").json["skipped"] == []
+    assert tree(tmp_path / "b") == {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
+
+
+def test_a_damaged_file_does_not_stay_in_the_cache(cli: Shell, bank: Built) -> None:
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)
+    plan = ("plan", "-d", f"{bank.owner.name}/e0", "--bank", bank.repo, "--json")
+    quick = "import hf_lorameta.hub as h; h.time = type('T', (), {'sleep': lambda s: None})"
+    cli.hub.add_fault(flipped("/bank.json", method="GET", times=7))
+    said = cli(*plan, code=6, before=quick).err
+    assert "bank.json came damaged" in said
+    assert cli(*plan, before=quick).json["bank"]["id"] == bank.repo  # the seventh came, too
+    assert len([r for r in cli.hub.requests if r.fault]) == 7
+
+
+def test_a_damaged_upload_is_no_bug(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
+    cli.hub.add_fault(flipped("^/_lfs/", method="PUT", upward=True))
+    said = cli(*asked, token=user.token, code=6).err
+    assert "not the one announced" in said
+    cli.hub.clear_faults()
+    resume(cli, said, user.token)
 
 
 # --- others at the same repo --------------------------------------------------------------------

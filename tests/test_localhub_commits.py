@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 from huggingface_hub import (
     CommitOperationAdd,
@@ -419,6 +420,18 @@ def test_put_is_retried_after_a_503(classic_hub: LocalHub, classic: HfApi) -> No
     )
     classic.upload_file(path_or_fileobj=b"w", path_in_repo="w.safetensors", repo_id=REPO)
     assert [r.status for r in classic_hub.requests if r.method == "PUT"] == [503, 200]
+
+
+def test_upward_faults_strike_what_is_sent(classic_hub: LocalHub, classic: HfApi) -> None:
+    oid = hashlib.sha256(b"right").hexdigest()
+    link = upload_link(classic_hub, classic, oid, 5)
+    classic_hub.add_fault(Fault("cut", path="/_lfs/", upward=True, after_bytes=2, times=1))
+    classic_hub.add_fault(Fault("corrupt", path="/_lfs/", upward=True, bits=1, times=1))
+    with pytest.raises((httpx2.RemoteProtocolError, httpx2.NetworkError)):
+        get_session().put(link, content=b"right")
+    assert get_session().put(link, content=b"right").status_code == 400
+    assert get_session().put(link, content=b"right").status_code == 200
+    assert [r.bytes_received for r in classic_hub.requests if r.method == "PUT"] == [5, 5, 5]
 
 
 def test_a_large_body_is_refused_with_the_words_not_a_broken_pipe(

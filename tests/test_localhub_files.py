@@ -229,6 +229,13 @@ def test_cut_fault_drops_the_connection_in_the_body(hub: LocalHub) -> None:
     assert (hub.requests[-1].status, hub.requests[-1].bytes_sent) == (200, 4)
 
 
+def test_cut_fault_gives_a_head_no_answer(hub: LocalHub) -> None:
+    hub.add_fault(Fault(kind="cut", path="/resolve/", times=1))
+    with pytest.raises(httpx2.RemoteProtocolError, match="without sending a response"):
+        get(hub, f"{REPO}/resolve/main/a.txt", "HEAD")
+    assert get(hub, f"{REPO}/resolve/main/a.txt", "HEAD").status_code == 200
+
+
 def test_client_tries_again_after_a_cut(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
     hub.add_fault(Fault(kind="cut", after_bytes=1000, path="/_lfs/", method="GET", times=1))
     got = api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
@@ -253,6 +260,14 @@ def test_corrupt_fault_flips_one_byte(hub: LocalHub) -> None:
     hub.add_fault(Fault(kind="corrupt", after_bytes=2, path="/resolve/"))
     got = get(hub, f"{REPO}/resolve/main/a.txt").content
     assert got == TEXT[:2] + bytes([TEXT[2] ^ 0xFF]) + TEXT[3:]
+
+
+def test_meanwhile_fault_acts_before_the_answer(hub: LocalHub) -> None:
+    def act() -> None:
+        hub.commit(REPO, {"new.txt": b"new"})
+
+    hub.add_fault(Fault(kind="meanwhile", act=act, path="/resolve/", times=1))
+    assert get(hub, f"{REPO}/resolve/main/new.txt").content == b"new"
 
 
 def test_delay_fault_waits(hub: LocalHub) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import urllib.request
 import venv
 import zipfile
 from base64 import urlsafe_b64encode
@@ -165,6 +166,63 @@ def test_a_bank_becomes_the_default_pinned(cli: Shell, bank: Built) -> None:
     cli("space", "build", "-o", out)
     assert not (out / "defaults.json").exists()
     cli("space", "build", "-o", out, "--bank", f"{bank.owner.name}/e0", code=6)
+
+
+def test_a_large_bank_has_to_be_a_pack(cli: Shell, bank: Built, user: Account) -> None:
+    """The commands of the refusal are typed as they stand."""
+    small = "import hf_lorameta.space_build as s; s.LARGEST_WHOLE = 1000"
+    deploy = ("space", "deploy", "--repo", f"{user.name}/page", "--json", "--bank")
+    said = cli(*deploy, bank.repo, token=user.token, code=2, before=small).err
+    assert "of whole adapters" in said
+    assert cli.hub.repo(f"{user.name}/page", repo_type="space") is None
+    first, second = (
+        words.split("hf-lorameta ")[1] for words in said.split("Next: ")[1].split(",")[:2]
+    )
+    assert "--whole-bank" in said
+    cli(*first.split(), "-q")
+    url = cli(*second.split(), token=bank.owner.token).out
+    pack = url.strip().split("/datasets/")[1]
+    assert pack == f"{bank.repo}-pack"
+    cli(*deploy, pack, token=user.token, before=small)
+    defaults = json.loads(cli.hub.read(f"{user.name}/page", "defaults.json", repo_type="space"))
+    assert defaults["bank"] == pack
+    cli(*deploy, bank.repo, "--whole-bank", token=user.token, before=small)
+    card = cli.hub.read(pack, "README.md", repo_type="dataset").decode()
+    sha = cli.hub.repo(bank.repo, repo_type="dataset").sha
+    assert f"from `{bank.repo}` at commit `{sha}`" in card
+    packing = json.loads(cli.hub.read(pack, "bank.json", repo_type="dataset"))["packing"]
+    assert (packing["source_id"], packing["source_revision"]) == (bank.repo, sha)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(GRADIO), reason=GRADIO)
+def test_a_space_on_a_pack_gives_the_command_lines_bytes(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
+    cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 5, "-q")
+    repo = f"{user.name}/pack"
+    cli("bank", "push", "pack", repo, token=user.token)
+    cli("space", "build", "-o", "page", "--bank", repo)
+    data = f"{bank.owner.name}/e1"
+    with running_space(cli.hub, tmp_path, folder=tmp_path / "page") as space:
+        from gradio_client import Client
+
+        client = Client(space.url, verbose=False, download_files=str(tmp_path / "got"))
+        assert (
+            client.predict(dataset=data, api_name="/plan")
+            == cli("plan", "-d", data, "--bank", repo, "--json").json
+        )
+        archive, _ = client.predict(dataset=data, api_name="/generate")
+        with urllib.request.urlopen(space.url, timeout=30) as answer:
+            assert "packed, with" in answer.read().decode()
+    cli("generate", "-d", data, "--bank", repo, "-o", "made")
+    with zipfile.ZipFile(archive) as packed:
+        made = {name: packed.read(name) for name in packed.namelist()}
+    assert made == {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    whole = cli("generate", "-d", data, "--bank", bank.repo, "-o", "whole")
+    assert whole.code == 0
+    weights = "adapter_model.safetensors"
+    assert made[weights] != (tmp_path / "whole" / weights).read_bytes()  # it was the pack
 
 
 def test_the_commands_are_part_of_the_program() -> None:

@@ -13,7 +13,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 BankOption = Annotated[
-    str | None, typer.Option(help="Hub repo of a bank; the one in this package if left out.")
+    str | None,
+    typer.Option(help="Hub repo of a bank or a pack; the bank in this package if left out."),
+]
+WholeFlag = Annotated[
+    bool, typer.Option("--whole-bank", help="Take a bank above 2 GB that is not a pack, too.")
 ]
 RevisionOption = Annotated[str | None, typer.Option(help="Revision of the bank repo.")]
 
@@ -23,13 +27,14 @@ def build(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the Space.")],
     bank: BankOption = None,
     bank_revision: RevisionOption = None,
+    whole_bank: WholeFlag = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Make the folder of a Space: pages, this package as a wheel, pinned requirements."""
     from hf_lorameta.space_build import build_space
 
-    files = build_space(output, bank=bank, revision=bank_revision)
+    files = build_space(output, bank=bank, revision=bank_revision, whole_bank=whole_bank)
     tell(quiet, f"Try it: cd {output} && pip install -r requirements.txt && python app.py")
     show(json, {"folder": str(output), "files": list(files)}, lambda: str(output))
 
@@ -39,6 +44,7 @@ def deploy(
     repo: Annotated[str, typer.Option(help="The Space, user/name.")],
     bank: BankOption = None,
     bank_revision: RevisionOption = None,
+    whole_bank: WholeFlag = False,
     private: Annotated[bool, typer.Option("--private", help="For a Space that is new.")] = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -46,6 +52,8 @@ def deploy(
     """Publish the Space in one commit; prints its URL alone."""
     from hf_lorameta.space_build import deploy_space
 
-    url = deploy_space(repo, bank=bank, revision=bank_revision, private=private)
+    url = deploy_space(
+        repo, bank=bank, revision=bank_revision, whole_bank=whole_bank, private=private
+    )
     tell(quiet, "The Hub builds it now, which takes a few minutes; its page shows the log.")
     show(json, {"repo_id": repo, "url": url}, lambda: url)

@@ -11,11 +11,11 @@ from urllib.parse import parse_qsl, urlencode
 from hf_lorameta.localhub.intake import Intake, Message
 from hf_lorameta.localhub.refusals import LocalHubError, Refusal
 
-FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay"]
+FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "meanwhile"]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
-_KINDS = ("status", "cut", "truncate", "corrupt", "delay")
+_KINDS = ("status", "cut", "truncate", "corrupt", "delay", "meanwhile")
 _SECRET_PARAMS = {"token", "access_token", "signature"}
 _WORDS = {
     429: "Too Many Requests: you have reached your 'api' rate limit.",
@@ -30,16 +30,20 @@ class Fault:
 
     Attributes:
         kind: what goes wrong: ``status``, answer `status` and do nothing; ``cut``, send
-            `after_bytes` of the body and close the connection; ``truncate``, send only
-            `after_bytes` and pretend that is all; ``corrupt``, flip the byte at `after_bytes`;
-            ``delay``, wait `seconds` and go on as usual.
+            `after_bytes` of the body and close the connection (of HEAD: without an answer);
+            ``truncate``, send only `after_bytes` and pretend that is all; ``corrupt``, change the
+            byte at `after_bytes`; ``delay``, wait `seconds` and go on as usual; ``meanwhile``,
+            call `act` and go on as usual.
         path: regular expression searched in the decoded path with its query.
         method: regular expression for the whole method.
         times: how many requests it strikes; None for all.
         status: for ``status``.
         retry_after: seconds, for the ``Retry-After`` header of ``status``.
         after_bytes: for ``cut``, ``truncate`` and ``corrupt``.
+        bits: that ``corrupt`` flips in its byte.
+        upward: ``cut`` and ``corrupt`` strike what the client sends, not what it gets.
         seconds: for ``delay``.
+        act: for ``meanwhile``; may ask this hub for something.
         skip: how many matching requests pass unharmed first.
     """
 
@@ -50,7 +54,10 @@ class Fault:
     status: int = 503
     retry_after: int | None = None
     after_bytes: int = 0
+    bits: int = 0xFF
+    upward: bool = False
     seconds: float = 0.0
+    act: Callable[[], object] | None = None
     skip: int = 0
 
     def __post_init__(self) -> None:
@@ -72,6 +79,7 @@ class RequestRecord:
         status: what was answered; 0 if the answer never began.
         range: the Range header, or None.
         bytes_sent: bytes of the answer's body.
+        bytes_received: bytes of the request's body, as far as they were read.
         authenticated: whether an Authorization header came with it.
         user_agent: the User-Agent header.
         fault: the kind of the fault that struck, or None.
@@ -82,6 +90,7 @@ class RequestRecord:
     status: int = 0
     range: str | None = None
     bytes_sent: int = 0
+    bytes_received: int = 0
     authenticated: bool = False
     user_agent: str = ""
     fault: str | None = None
@@ -112,15 +121,20 @@ class Tap:
             record.fault = fault.kind
             if fault.kind == "delay":
                 await asyncio.sleep(fault.seconds)
-        outlet = _Outlet(record, send, fault, scope["method"] == "HEAD")
+            if fault.act is not None:
+                await asyncio.to_thread(fault.act)
+        inlet = _Inlet(record, receive, fault if fault and fault.upward else None)
+        outlet = _Outlet(
+            record, send, None if fault and fault.upward else fault, scope["method"] == "HEAD"
+        )
         if fault is not None and fault.kind == "status":
-            await Intake(receive).drain()
-            await _refusal(fault).response()(scope, receive, outlet.send)
+            await Intake(inlet.receive).drain()
+            await _refusal(fault).response()(scope, inlet.receive, outlet.send)
             return
         try:
-            await self.app(scope, receive, outlet.send)
+            await self.app(scope, inlet.receive, outlet.send)
         except _CutError:
-            return  # uvicorn closes a connection whose answer is not complete
+            await _hang_up(send)
 
     def _striking(self, record: RequestRecord) -> Fault | None:
         for fault in self.faults:
@@ -135,8 +149,49 @@ class Tap:
         return None
 
 
-class _CutError(Exception):
-    """Ends an answer in the middle."""
+class _CutError(BaseException):
+    """Ends a request or an answer in the middle; nothing on the way may take it for an error."""
+
+
+async def _hang_up(send: Send) -> None:
+    """Close the connection; uvicorn would answer 500 to a request without an answer."""
+    cycle = getattr(send, "__self__", None)
+    transport = getattr(cycle, "transport", None)
+    if transport is None:  # another server: it closes what is not complete
+        return
+    transport.close()  # what was written still goes out
+    while not getattr(cycle, "disconnected", True):
+        await asyncio.sleep(0.001)
+
+
+@dataclass
+class _Inlet:
+    """Passes a request's body on, harmed as the fault says, and counts it."""
+
+    record: RequestRecord
+    forward: Callable[[], Awaitable[Message]]
+    fault: Fault | None
+
+    async def receive(self) -> Message:
+        message = await self.forward()
+        if message["type"] != "http.request":
+            return message
+        body, before = message.get("body", b""), self.record.bytes_received
+        self.record.bytes_received += len(body)
+        if self.fault is None:
+            return message
+        at = self.fault.after_bytes - before
+        if self.fault.kind == "corrupt":
+            return {**message, "body": _flipped(body, at, self.fault.bits)}
+        if self.fault.kind == "cut" and len(body) > at:
+            raise _CutError
+        return message
+
+
+def _flipped(body: bytes, at: int, bits: int) -> bytes:
+    if not 0 <= at < len(body):
+        return body
+    return body[:at] + bytes([body[at] ^ bits]) + body[at + 1 :]
 
 
 @dataclass
@@ -150,6 +205,8 @@ class _Outlet:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            if self.is_head and self.fault and self.fault.kind == "cut":
+                raise _CutError
             self.record.status = message["status"]
             if self.fault and self.fault.kind == "truncate":
                 _shorten(message, self.fault.after_bytes)
@@ -164,9 +221,7 @@ class _Outlet:
             return message
         at = self.fault.after_bytes - self.record.bytes_sent
         if kind == "corrupt":
-            if 0 <= at < len(body):
-                body = body[:at] + bytes([body[at] ^ 0xFF]) + body[at + 1 :]
-            return {**message, "body": body}
+            return {**message, "body": _flipped(body, at, self.fault.bits)}
         short = body[: max(at, 0)]
         if kind == "cut" and (len(body) > at or not message.get("more_body")):
             self.record.bytes_sent += len(short)

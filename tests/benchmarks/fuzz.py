@@ -1,7 +1,14 @@
-"""Seeded bad inputs for every reader of foreign data; only `LoraMetaError` may come out."""
+"""Seeded bad inputs for every reader of foreign data; only `LoraMetaError` may come out.
+
+``python -m tests.benchmarks.fuzz KIND INPUTS`` reads them in a process that cannot allocate more
+than `CAP_MB` beyond what a few of the inputs took, and prints JSON.
+"""
 
 import json
+import logging
 import random
+import resource
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +27,8 @@ from hf_lorameta.manifest import Columns
 from hf_lorameta.pack import PackedFile, small_header
 
 CAP_MB = 64
-"""No kind of input may make the process hold so much more."""
+"""No kind of input may make the process ask the system for so much more: 10 GB are refused."""
+_WARM = 50
 LAYOUT = (Module("h.0.q", 8, 6), Module("h.1.v", 8, 4))
 Result = tuple[int, int, list[str]]
 
@@ -184,6 +192,32 @@ def adapters(number: int) -> Result:
         return _run(number, partial(one, path=path))
 
 
+def dataset_files(number: int) -> Result:
+    """jsonl, json and csv files of rows, opened as a user's dataset."""
+    import datasets
+
+    from hf_lorameta.dataset import open_dataset
+
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a request each time
+    lines = [json.dumps({"input": f"say {i}", "output": f"{i} words"}) for i in range(4)]
+    good = {
+        "jsonl": "\n".join(lines),
+        "json": f"[{','.join(lines)}]",
+        "csv": "input,output\na,b\nc,d\n",
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def one(rng: random.Random) -> None:
+            ending = rng.choice(list(good))
+            path = Path(scratch, f"rows.{ending}")
+            path.write_bytes(flipped(rng, good[ending].encode()))
+            for prompt, answer in open_dataset(path).head(8):
+                assert isinstance(prompt, str)
+                assert isinstance(answer, str)
+
+        return _run(number, one)
+
+
 KINDS: dict[str, Callable[[int], Result]] = {
     "safetensors headers": headers,
     "adapter configs": configs,
@@ -191,4 +225,34 @@ KINDS: dict[str, Callable[[int], Result]] = {
     "dataset rows": dataset_rows,
     "packs": packs,
     "adapter files": adapters,
+    "dataset files": dataset_files,
 }
+
+
+def shares(inputs: int) -> dict[str, int]:
+    """How many inputs each kind gets: `inputs` at least in all; files are slow to open."""
+    files = min(inputs // 100, 1000)
+    rest = -(-(inputs - files) // (len(KINDS) - 1))
+    return {name: files if name == "dataset files" else rest for name in KINDS}
+
+
+def _status(field: str) -> float:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if field in x)
+    return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+    name, inputs = sys.argv[1], int(sys.argv[2])
+    logging.disable(logging.CRITICAL)
+    KINDS[name](_WARM)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before, held = _status("VmRSS"), _status("VmData")
+    cap = int((held + CAP_MB) * (1 << 20))
+    resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
+    runs, refused, wrong = KINDS[name](inputs)
+    grown = _status("VmHWM") - before
+    print(json.dumps({"runs": runs, "refused": refused, "wrong": wrong, "grown": grown}))
+
+
+if __name__ == "__main__":
+    main()
