@@ -4,26 +4,32 @@ Each distance is one pure function of two things: p (V,), the new dataset's toke
 Q (N, V), the bank's, one a row. All are exact on histograms, need no sampling and no seed, and work
 on a few rows at a time, so that what they allocate stays below 64 MB up to some 50,000 tokens
 whatever N is. `DISTANCES` lists them; the command line and the model card read that table.
+
+These functions say what is computed. `distances` and `between` get the same values from
+`hf_lorameta.sparse`, which does not spread a bank's histograms out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import next_fast_len, rfft
 
+from hf_lorameta import sparse
 from hf_lorameta.errors import BankError, EmptyDatasetError, RecipeError
-from hf_lorameta.profile import Part, Profile, ProfileTable
+from hf_lorameta.profile import Half, Histogram, Part, Profile, ProfileTable
+from hf_lorameta.sparse import BANDWIDTHS as BANDWIDTHS
+from hf_lorameta.sparse import SMOOTHING as SMOOTHING
 
 Array = NDArray[np.float64]
 
-SMOOTHING = 1e-10
-"""Added to every token's probability before a logarithm is taken; see `kl`."""
-BANDWIDTHS = (0.2, 0.5, 0.9, 1.3)
-"""Of the kernel in `mmd`, in token ids."""
-
+_HALVES: Mapping[Part, Sequence[Half]] = {
+    "input": ("input",),
+    "output": ("output",),
+    "both": ("input", "output"),
+}
 _WORKERS = 2
 _BLOCK_BYTES = 48 << 20
 _DOUBLES_PER_TOKEN = 8  # the most that any distance below keeps at once, per row and token
@@ -142,6 +148,7 @@ class Distance(NamedTuple):
 
     Attributes:
         function: of p (V,) and Q (N, V).
+        counted: the same of token counts: of one dataset's and those of R, none empty; (R,).
         name: short, for recipes.
         title: for people.
         reference: where it comes from.
@@ -149,6 +156,7 @@ class Distance(NamedTuple):
     """
 
     function: Callable[[Array, Array], Array]
+    counted: Callable[[sparse.New, sparse.Counts], Array]
     name: str
     title: str
     reference: str
@@ -159,12 +167,15 @@ _PAPER = "arXiv 2507.01806"
 DISTANCES: dict[str, Distance] = {
     row.name: row
     for row in (
-        Distance(wasserstein, "wd", "1-Wasserstein distance on token ids", _PAPER),
-        Distance(kl, "kl", "Kullback–Leibler divergence", _PAPER),
-        Distance(js, "js", "Jensen–Shannon divergence", _PAPER),
-        Distance(mmd, "mmd", "Maximum mean discrepancy on token ids", _PAPER),
+        Distance(
+            wasserstein, sparse.wasserstein, "wd", "1-Wasserstein distance on token ids", _PAPER
+        ),
+        Distance(kl, sparse.kl, "kl", "Kullback–Leibler divergence", _PAPER),
+        Distance(js, sparse.js, "js", "Jensen–Shannon divergence", _PAPER),
+        Distance(mmd, sparse.mmd, "mmd", "Maximum mean discrepancy on token ids", _PAPER),
         Distance(
             js,
+            sparse.js,
             "js-io",
             "Jensen–Shannon divergence of the inputs plus that of the outputs",
             "this project: a task is what goes in and what comes out, read apart",
@@ -203,35 +214,9 @@ def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str
         >>> distances(a, ProfileTable.from_profiles([a, b]), 3, "wd")
         array([0., 2.])
     """
-    if metric not in DISTANCES:
-        raise RecipeError(
-            f"no metric is called {metric!r}", hint=f"--metric takes one of {', '.join(DISTANCES)}"
-        )
-    if not len(bank):
-        raise BankError("the bank holds no dataset", hint="hf-lorameta bank list DIR says why")
-    _check_ids(profile, bank, vocab_size)
-    row = DISTANCES[metric]
-    counts = {part: profile.counts(vocab_size, part) for part in row.parts}
-    present = {part: p / p.sum() for part, p in counts.items() if p.any()}
-    if not present:
-        raise EmptyDatasetError("the texts of the dataset hold no token")
-    result = np.zeros(len(bank))
-
-    def measure(rows: slice) -> None:
-        chosen = [bank[i] for i in range(rows.start, rows.stop)]
-        for part, p in present.items():
-            Q = np.stack([_distribution(profile, vocab_size, part) for profile in chosen])
-            result[rows] += row.function(p, Q)
-
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        list(pool.map(measure, _blocks(len(bank), vocab_size * _WORKERS)))
-    return result
-
-
-def _distribution(profile: Profile, vocab_size: int, part: Part) -> Array:
-    """Zeros where there is nothing of the part."""
-    counts = profile.counts(vocab_size, part)
-    return np.asarray(counts / max(counts.sum(), 1), np.float64)
+    news = ProfileTable.from_profiles([profile])
+    _check([news, bank], vocab_size, metric)
+    return np.asarray(_measured(news, slice(0, 1), bank, vocab_size, metric)[0])
 
 
 def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
@@ -247,6 +232,7 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
 
     Raises:
         RecipeError: the metric is unknown.
+        BankError: the bank is empty, or an id lies outside the vocabulary.
         EmptyDatasetError: a profile holds no token.
 
     Example:
@@ -257,17 +243,81 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
         array([[0.    , 0.6931],
                [0.6931, 0.    ]])
     """
-    return np.stack([distances(bank[i], bank, vocab_size, metric) for i in range(len(bank))])
+    _check([bank], vocab_size, metric)
+    blocks = _blocks(len(bank), vocab_size)
+    return np.concatenate([_measured(bank, rows, bank, vocab_size, metric) for rows in blocks])
 
 
-def _check_ids(profile: Profile, bank: ProfileTable, vocab_size: int) -> None:
-    parts = (
-        profile.input.ids,
-        profile.output.ids,
-        bank.arrays["input.ids"],
-        bank.arrays["output.ids"],
-    )
-    largest = max((int(ids.max()) for ids in parts if ids.size), default=0)
+# --- many against many ---------------------------------------------------------------------------
+
+
+class _Side:
+    """One part of the texts of a new dataset."""
+
+    def __init__(self, row: Distance, counts: sparse.New) -> None:
+        self._row, self._counts = row, counts
+
+    @cached_property
+    def _without(self) -> float:
+        """To a dataset that lacks the part: as to a distribution of zeros."""
+        p = self._counts.dense[0] / self._counts.totals[0]
+        return float(self._row.function(p, np.zeros((1, p.size)))[0])
+
+    def to(self, bank: sparse.Counts | None, filled: NDArray[np.bool_]) -> Array:
+        """(R,) to R datasets of which `bank` counts those that are `filled`."""
+        found = np.zeros(filled.size)
+        if bank is not None:
+            found[filled] = self._row.counted(self._counts, bank)
+        if not filled.all():
+            found[~filled] = self._without
+        return np.maximum(found, 0.0)  # rounding alone puts equal distributions below zero
+
+
+def _measured(
+    news: ProfileTable, chosen: slice, bank: ProfileTable, vocab_size: int, metric: str
+) -> Array:
+    """From each of the chosen datasets to every dataset of a bank: (n, N)."""
+    row = DISTANCES[metric]
+    sides = {
+        part: [
+            _Side(row, sparse.New([of], vocab_size)) if of else None
+            for of in _histograms(news, part, chosen)
+        ]
+        for part in row.parts
+    }
+    if not all(any(parts) for parts in zip(*sides.values(), strict=True)):
+        raise EmptyDatasetError("the texts of the dataset hold no token")
+    result = np.zeros((chosen.stop - chosen.start, len(bank)))
+
+    def measure(rows: slice) -> None:
+        for part, of_part in sides.items():
+            found = _histograms(bank, part, rows)
+            known, filled = [of for of in found if of], np.array([bool(of) for of in found])
+            counts = sparse.Counts(known, vocab_size) if known else None
+            for side, line in zip(of_part, result, strict=True):
+                if side:
+                    line[rows] += side.to(counts, filled)
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        list(pool.map(measure, _blocks(len(bank), vocab_size * _WORKERS)))
+    return result
+
+
+def _histograms(table: ProfileTable, part: Part, rows: slice) -> list[list[Histogram]]:
+    """Of each dataset the histograms whose sum is meant; none where it lacks the part."""
+    halves = [table.histograms(half, rows) for half in _HALVES[part]]
+    return [[half for half in of if half.ids.size] for of in zip(*halves, strict=True)]
+
+
+def _check(tables: Sequence[ProfileTable], vocab_size: int, metric: str) -> None:
+    if metric not in DISTANCES:
+        raise RecipeError(
+            f"no metric is called {metric!r}", hint=f"--metric takes one of {', '.join(DISTANCES)}"
+        )
+    if not all(map(len, tables)):
+        raise BankError("the bank holds no dataset", hint="hf-lorameta bank list DIR says why")
+    ids = [a for t in tables for name, a in t.arrays.items() if name.endswith(".ids") and a.size]
+    largest = max((int(array.max()) for array in ids), default=0)
     if largest >= vocab_size:
         raise BankError(
             f"a profile holds token id {largest}, expected below {vocab_size}: "
@@ -323,15 +373,13 @@ def _negentropy(P: Array) -> Array:
 
 
 def _mmd(p: Array, Q: Array) -> Array:
-    length = next_fast_len(max(2 * p.size - 1, 1), real=True)
-    lag = np.minimum(np.arange(length), length - np.arange(length)).astype(np.float64)
-    kernel = sum(a**2 / (a**2 + lag**2) for a in BANDWIDTHS)
+    length = sparse.fast_length(2 * p.size)
     # d is real, so every frequency but the first (and, in even lengths, the last) counts twice
-    weight = rfft(kernel).real * (2 / length)
+    weight = np.fft.rfft(sparse.kernel(length)).real * (2 / length)
     weight[0] /= 2
     if length % 2 == 0:
         weight[-1] /= 2
-    spectrum = rfft(p - Q, n=length, axis=1)
+    spectrum = np.fft.rfft(p - Q, n=length, axis=1)
     power = spectrum.real**2
     power += spectrum.imag**2
     return np.asarray(power @ weight)

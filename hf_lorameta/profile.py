@@ -7,6 +7,7 @@ stream of rows in constant memory and holds no text.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ Row = tuple[str, str]
 Encode = Callable[[Sequence[str]], Iterable[Sequence[int]]]
 """Texts to their token ids, without special tokens."""
 
+Half = Literal["input", "output"]
 Part = Literal["input", "output", "both"]
 
 _BATCH_ROWS = 512
@@ -33,11 +35,11 @@ class Histogram:
 
     Attributes:
         ids: (n,) int32, the tokens seen, ascending.
-        counts: (n,) int64, how often each was seen, all positive.
+        counts: (n,) int64 or, as stored, uint32: how often each was seen, all positive.
     """
 
-    ids: NDArray[np.int32]
-    counts: NDArray[np.int64]
+    ids: NDArray[np.integer]
+    counts: NDArray[np.integer]
 
     @classmethod
     def from_dense(cls, counts: NDArray[np.int64]) -> "Histogram":
@@ -213,6 +215,12 @@ class ProfileTable:
                 raise IntegrityError(f"the {part} profiles do not fit together")
             if ids.size and not (ids.min() >= 0 and ids.max() < vocab_size and counts.min() > 0):
                 raise IntegrityError(f"the {part} profiles hold ids or counts out of range")
+
+    def histograms(self, half: Half, rows: slice) -> list[Histogram]:
+        """One half of some profiles as it is stored, without a copy."""
+        ids, counts, indptr = (self.arrays[f"{half}.{kind}"] for kind in _KINDS)
+        ends = indptr[rows.start : rows.stop + 1].tolist()
+        return [Histogram(ids[a:b], counts[a:b]) for a, b in pairwise(ends)]
 
     def __getitem__(self, index: int) -> Profile:
         if not 0 <= index < len(self):
