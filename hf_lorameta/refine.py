@@ -25,14 +25,19 @@ from hf_lorameta.scores import Tokens
 
 Array = NDArray[np.float64]
 
-STEPS = 20
-LEARNING_RATE = 0.1
+STEPS = 4
+STIFFNESS = (0.5, 0.1)
+"""At the first and at the last step: what is known of few points is not to be trusted far away."""
 HELD_OUT = 4
 """One row of so many is kept out of the fit."""
 EVALUATIONS = 120
 DIMENSIONS = 12
-_LOOK = 4
-"""Steps between two looks at the held-out rows."""
+_LEAST_LOSS = 1e-4
+_FAR_ODDS = 500.0
+_FALL = 1.5
+"""Exponent with which a point's weight falls with the square of its distance."""
+_TOUCHING = 1e-3
+"""Square of the distance at which a point is taken to be met."""
 HELD = 1 << 30
 """Bytes of factors up to which a mixture keeps them in memory."""
 
@@ -216,24 +221,29 @@ def refine(
     scored: Scored,
     *,
     steps: int = STEPS,
-    learning_rate: float = LEARNING_RATE,
+    stiffness: tuple[float, float] = STIFFNESS,
     progress: Report = lambda step, steps, loss: None,
 ) -> tuple[Array, Refinement]:
-    """Fit coefficients by gradient descent through the base model.
+    """Fit coefficients by gradients through the base model, with few of them: a Gauss-Newton fit.
 
-    Adam moves the coefficients in coordinates in which the adapters are alike in length and
-    independent, ``c = c_0 + (G + λI)^(-1/2) u`` with their Gram matrix G, full batch, without any
-    randomness. Coefficients may become negative and need not sum to one. Where the best of these
-    is worse than the base model on the held-out rows, it is drawn back towards zero.
+    The loss ℓ_r of each row and its gradient are asked for apart. Between the points that were
+    asked for, a row's log odds ``m_r = −log(exp(ℓ_r) − 1)`` are taken to be linear in c, each point
+    counting by its nearness; this model of the loss, ``Σ_r n_r log(1 + exp(−m_r))``, costs nothing
+    to minimise, and its minimum is the next point. Coordinates are those in which the adapters are
+    alike in length and independent, ``c = c_0 + (G + λI)^(-1/2) u`` with their Gram matrix G, and
+    ``|u|²`` is added, so that few rows do not move what they do not tell. No randomness.
+    Coefficients may become negative and need not sum to one. Where the best of these is worse than
+    the base model on the held-out rows, it is drawn back towards zero.
 
     Args:
         start: (K,) coefficients to start from.
         mixture: the K adapters they belong to.
         rows: at least 4 labelled rows of the user's; every fourth is held out.
         scored: holds the base model.
-        steps: of the optimizer.
-        learning_rate: of Adam.
-        progress: called at every look with (step, steps, loss on the held-out rows).
+        steps: points that are asked for.
+        stiffness: of ``|u|²``, in nats a token, at the first and at the last step; it falls by the
+            same factor at each.
+        progress: called at every point with (step, steps, loss on the held-out rows).
 
     Returns:
         (K,) coefficients, and how the fit went.
@@ -242,18 +252,71 @@ def refine(
         EmptyDatasetError: fewer than 4 rows.
     """
     fit, directions, watch = _started(start, mixture, rows, scored, steps, progress)
-    u, mean, square = np.zeros_like(start), np.zeros_like(start), np.zeros_like(start)
-    for step in range(1, steps + 1):
-        scored.set(mixture.pairs(start + directions @ u))
-        slope = directions @ scored.gradient(fit, mixture)[1]
-        mean = 0.9 * mean + 0.1 * slope
-        square = 0.95 * square + 0.05 * slope**2
-        rate = learning_rate * min(1.0, step / 3) * (1 - 0.8 * (step - 1) / steps)
-        unbiased = np.sqrt(square / (1 - 0.95**step)) + 1e-8
-        u = u - rate * (mean / (1 - 0.9**step)) / unbiased
-        if step % _LOOK == 0 or step == steps:
-            watch.look(step, start + directions @ u)
+    model, u = LossModel([len(row.output) for row in fit]), np.zeros(len(start))
+    for step, stiff in enumerate(np.geomspace(*stiffness, steps), 1):
+        found = [scored.gradient([row], mixture) for row in fit]  # at what the watch set
+        slopes = np.stack([slope for _, slope in found]) @ directions
+        model.add(u, np.array([loss for loss, _ in found]), slopes)
+        u = model.minimum(float(stiff))
+        watch.look(step, start + directions @ u)
     return watch.result("gradient", len(fit))
+
+
+class LossModel:
+    """The mean loss of some rows as a function of u, from losses and gradients at a few points.
+
+    Args:
+        sizes: number of output tokens of each of the R rows.
+
+    Example:
+        >>> model = LossModel([1, 1])
+        >>> model.add(np.zeros(1), np.log([2, 2]), np.array([[-0.5], [0.25]]))
+        >>> model.minimum(stiffness=0.0).round(2)
+        array([0.84])
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self._share = np.array(sizes) / sum(sizes)
+        self._points: list[tuple[Array, Array, Array]] = []
+
+    def add(self, u: Array, losses: Array, slopes: Array) -> None:
+        """What was found at a point.
+
+        Args:
+            u: (K,) the point.
+            losses: (R,) mean loss of each row's output tokens, in nats.
+            slopes: (R, K) their gradients.
+        """
+        losses = np.maximum(losses, _LEAST_LOSS)
+        odds = -np.log(np.expm1(losses))
+        self._points.append((u, odds, -slopes / -np.expm1(-losses)[:, None]))
+
+    def at(self, u: Array) -> tuple[float, Array]:
+        """The modelled loss at u, in nats a token, and its (K,) gradient."""
+        U, odds, slopes = (np.stack(of) for of in zip(*self._points, strict=True))
+        away = u - U
+        near = (away**2).sum(1) + _TOUCHING
+        weights = near**-_FALL
+        weights /= weights.sum()
+        by_weight = -2 * _FALL * away / near[:, None]
+        by_weight = weights[:, None] * (by_weight - weights @ by_weight)
+        lines = odds + np.einsum("prk,pk->pr", slopes, away)  # each point's own guess
+        m = weights @ lines
+        by_u = np.einsum("p,prk->rk", weights, slopes) + lines.T @ by_weight
+        wrong = self._share / (1 + np.exp(np.clip(m, -_FAR_ODDS, _FAR_ODDS)))
+        return float(self._share @ np.logaddexp(0, -m)), -(wrong @ by_u)
+
+    def minimum(self, stiffness: float) -> Array:
+        """(K,) the u at which loss + stiffness |u|² is least, found from the last point on."""
+        from scipy.optimize import minimize
+
+        def stiff(u: Array) -> tuple[float, Array]:
+            loss, slope = self.at(u)
+            return loss + stiffness * float(u @ u), slope + 2 * stiffness * u
+
+        options = {"maxiter": 300}
+        found = minimize(stiff, self._points[-1][0], jac=True, method="L-BFGS-B", options=options)
+        return np.asarray(found.x, np.float64)
 
 
 def _started(

@@ -11,7 +11,7 @@ from hf_lorameta.bank import Bank
 from hf_lorameta.combine import dense
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.packing import pack
-from hf_lorameta.refine import REFINERS, Mixture, drawn_back, refine, search, split_rows
+from hf_lorameta.refine import REFINERS, LossModel, Mixture, drawn_back, refine, search, split_rows
 from hf_lorameta.scores import Tokens
 
 ROWS = [(f"input {i}", f"output {i}") for i in range(16)]
@@ -57,7 +57,8 @@ class Quadratic:
 
     def gradient(self, tokens: Any, mixture: Any) -> Any:
         assert mixture is self
-        return 0.0, self.M.T @ self.M @ (self.c - self.best)
+        residual = self.M @ (self.c - self.best)
+        return float(residual @ residual / 2), self.M.T @ residual
 
     def log_odds(self, tokens: Any) -> Any:
         raise NotImplementedError
@@ -117,6 +118,37 @@ def test_a_search_moves_the_largest_coefficients_only() -> None:
 def test_too_few_rows_are_refused() -> None:
     with pytest.raises(EmptyDatasetError, match="3 rows to refine on"):
         split_rows(ROWS[:3])
+
+
+def test_the_model_of_the_loss_meets_its_points_and_its_gradient_is_its_own() -> None:
+    rng = np.random.default_rng(1)
+    model = LossModel([3, 1, 2])
+    points = [rng.standard_normal(4) for _ in range(3)]
+    losses = [rng.uniform(0.1, 3, 3) for _ in points]
+    for u, found in zip(points, losses, strict=True):
+        model.add(u, found, rng.standard_normal((3, 4)))
+    for u, found in zip(points, losses, strict=True):
+        expected = found @ np.array([3, 1, 2]) / 6
+        assert model.at(u)[0] == pytest.approx(expected, rel=1e-3)
+    u, step = rng.standard_normal(4), 1e-6
+    for i, slope in enumerate(model.at(u)[1]):
+        ends = [model.at(u + sign * step * np.eye(4)[i])[0] for sign in (1, -1)]
+        assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-8)
+
+
+def test_a_logistic_loss_is_fitted_in_one_step() -> None:
+    """Where log odds are linear, the model of the loss is exact and its minimum the answer."""
+    J = np.array([[1.0, 0.2], [-0.5, 1.0], [0.3, -1.0]])
+
+    def losses(u: Array) -> tuple[Array, Array]:
+        m = J @ u
+        return np.logaddexp(0, -m), -J / (1 + np.exp(m))[:, None]
+
+    model = LossModel([1, 1, 1])
+    model.add(np.zeros(2), *losses(np.zeros(2)))
+    value, slope = losses(model.minimum(0.0))
+    assert np.abs(slope.mean(0)).max() < 1e-4
+    assert value.mean() < losses(np.zeros(2))[0].mean()
 
 
 # --- a real bank ---------------------------------------------------------------------------------
