@@ -40,7 +40,14 @@ from hf_lorameta.bank import (
 )
 from hf_lorameta.errors import AdapterError, BankError, ConnectionLostError, LoraMetaError
 from hf_lorameta.manifest import BankEntry, Columns, Manifest
-from hf_lorameta.profile import Encode, Profile, ProfileTable, Row, profile_rows
+from hf_lorameta.profile import (
+    PROFILE_FORMAT,
+    Encode,
+    Profile,
+    ProfileTable,
+    Row,
+    profile_rows,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -238,6 +245,7 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
         "entry": entry.model_dump(),
         "base_model": job.base_model,
         "tokenizer": job.tokenizer,
+        "profile": PROFILE_FORMAT,
     }
     done = _finished(record, key, job.folder / adapter_path(entry.name))
     if done:

@@ -35,6 +35,8 @@ METRICS: dict[Metric, str] = {
     "js": "Jensen–Shannon divergence",
     "mmd": "maximum mean discrepancy on token ids",
     "js-io": "Jensen–Shannon divergence of inputs plus that of outputs",
+    "js-task": "Jensen–Shannon divergence of inputs plus that of outputs plus the distance of the "
+    "outputs' lengths",
 }
 RULES: dict[Rule, str] = {
     "attentional": "softmin of the distances",

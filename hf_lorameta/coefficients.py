@@ -156,9 +156,9 @@ def neural(distances: Array, temperature: float, model: "NeuralModel") -> Array:
     return _softmin(model(standardise(distances)), temperature)
 
 
-KERNEL_WIDTH = 0.4
+KERNEL_WIDTH = 2.0
 """Of the kernel in `kernel`, in median distances between datasets of the bank."""
-RIDGE = 0.1
+RIDGE = 0.06
 """Variance that `kernel` gives what a distance cannot explain, where all variance is 1."""
 
 
@@ -166,9 +166,9 @@ def kernel(distances: Array, between: Array, temperature: float) -> Array:
     """Kernel ridge regression of adapters on datasets, with the bank's mean as the prior.
 
     Adapters are seen as values of a Gaussian process over datasets with covariance
-    ``k = exp(−d / (T w))``, w = 0.4 times the bank's median distance, and a common mean: the
+    ``k = exp(−d / (T w))``, w = 2 times the bank's median distance, and a common mean: the
     bank's. The expected adapter of the new dataset is then ``Σ c_i θ_i`` with
-    ``a = (K + 0.1 I)^(-1) k`` and ``c = a + (1 − Σ a) / N`` [1, eq. 2.25 and 2.38]. Where nothing
+    ``a = (K + 0.06 I)^(-1) k`` and ``c = a + (1 − Σ a) / N`` [1, eq. 2.25 and 2.38]. Where nothing
     is near, a vanishes and the mean remains; of datasets that resemble each other, each counts
     for less.
 
@@ -187,7 +187,7 @@ def kernel(distances: Array, between: Array, temperature: float) -> Array:
     Example:
         >>> apart = np.array([[0, 0.1, 1], [0.1, 0, 1], [1, 1, 0]])
         >>> kernel(np.array([0.5, 0.5, 0.2]), apart, 1.0).round(3)
-        array([0.199, 0.199, 0.602])
+        array([0.19 , 0.19 , 0.619])
 
     References:
         [1] Rasmussen, Williams, Gaussian Processes for Machine Learning, MIT Press, 2006.

@@ -9,7 +9,7 @@ These functions say what is computed. `distances` and `between` get the same val
 `hf_lorameta.sparse`, which does not spread a bank's histograms out.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import NamedTuple
@@ -19,17 +19,12 @@ from numpy.typing import NDArray
 
 from hf_lorameta import sparse
 from hf_lorameta.errors import BankError, EmptyDatasetError, RecipeError
-from hf_lorameta.profile import Half, Histogram, Part, Profile, ProfileTable
+from hf_lorameta.profile import LENGTHS, PARTS, Histogram, Part, Profile, ProfileTable
 from hf_lorameta.sparse import BANDWIDTHS as BANDWIDTHS
 from hf_lorameta.sparse import SMOOTHING as SMOOTHING
 
 Array = NDArray[np.float64]
 
-_HALVES: Mapping[Part, Sequence[Half]] = {
-    "input": ("input",),
-    "output": ("output",),
-    "both": ("input", "output"),
-}
 _WORKERS = 2
 _BLOCK_BYTES = 48 << 20
 _DOUBLES_PER_TOKEN = 8  # the most that any distance below keeps at once, per row and token
@@ -143,6 +138,26 @@ def mmd(p: Array, Q: Array) -> Array:
     return _by_rows(_mmd, p, Q)
 
 
+def length_distance(p: Array, Q: Array) -> Array:
+    """1-Wasserstein distance between the binary logarithms of the outputs' lengths.
+
+    Args:
+        p: (B,) distribution over the classes of `hf_lorameta.profile.length_class`.
+        Q: (N, B) those of the bank.
+
+    Returns:
+        (N,) float64, in octaves: 1 where all outputs are twice as long.
+
+    Raises:
+        BankError: p and Q are not over the same classes.
+
+    Example:
+        >>> length_distance(np.array([1.0, 0.0, 0.0]), np.array([[0.0, 0.0, 1.0]]))
+        array([1.])
+    """
+    return wasserstein(p, Q) / 2
+
+
 class Distance(NamedTuple):
     """A row of `DISTANCES`.
 
@@ -153,6 +168,7 @@ class Distance(NamedTuple):
         title: for people.
         reference: where it comes from.
         parts: the texts it is measured over; the distances of several parts are added up.
+        lengths: whether `length_distance` is added, too.
     """
 
     function: Callable[[Array, Array], Array]
@@ -161,6 +177,25 @@ class Distance(NamedTuple):
     title: str
     reference: str
     parts: tuple[Part, ...] = ("both",)
+    lengths: bool = False
+
+    @property
+    def terms(self) -> "list[_Term]":
+        """What is added up."""
+        terms = [_Term(part, self.function, self.counted) for part in self.parts]
+        if self.lengths:
+            terms.append(_Term("lengths", length_distance, sparse.length_distance))
+        return terms
+
+
+class _Term(NamedTuple):
+    part: Part
+    function: Callable[[Array, Array], Array]
+    counted: Callable[[sparse.New, sparse.Counts], Array]
+
+    def size(self, vocab_size: int) -> int:
+        """Number of ids that the part is counted over."""
+        return LENGTHS if self.part == "lengths" else vocab_size
 
 
 _PAPER = "arXiv 2507.01806"
@@ -180,6 +215,16 @@ DISTANCES: dict[str, Distance] = {
             "Jensen–Shannon divergence of the inputs plus that of the outputs",
             "this project: a task is what goes in and what comes out, read apart",
             ("input", "output"),
+        ),
+        Distance(
+            js,
+            sparse.js,
+            "js-task",
+            "Jensen–Shannon divergence of the inputs plus that of the outputs plus the distance "
+            "of the outputs' lengths",
+            "this project: how long an answer is tells the kind of task",
+            ("input", "output"),
+            lengths=True,
         ),
     )
 }
@@ -252,22 +297,22 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
 
 
 class _Side:
-    """One part of the texts of a new dataset."""
+    """One part of a new dataset."""
 
-    def __init__(self, row: Distance, counts: sparse.New) -> None:
-        self._row, self._counts = row, counts
+    def __init__(self, term: _Term, counts: sparse.New) -> None:
+        self._term, self._counts = term, counts
 
     @cached_property
     def _without(self) -> float:
         """To a dataset that lacks the part: as to a distribution of zeros."""
         p = self._counts.dense[0] / self._counts.totals[0]
-        return float(self._row.function(p, np.zeros((1, p.size)))[0])
+        return float(self._term.function(p, np.zeros((1, p.size)))[0])
 
     def to(self, bank: sparse.Counts | None, filled: NDArray[np.bool_]) -> Array:
         """(R,) to R datasets of which `bank` counts those that are `filled`."""
         found = np.zeros(filled.size)
         if bank is not None:
-            found[filled] = self._row.counted(self._counts, bank)
+            found[filled] = self._term.counted(self._counts, bank)
         if not filled.all():
             found[~filled] = self._without
         return np.maximum(found, 0.0)  # rounding alone puts equal distributions below zero
@@ -277,23 +322,25 @@ def _measured(
     news: ProfileTable, chosen: slice, bank: ProfileTable, vocab_size: int, metric: str
 ) -> Array:
     """From each of the chosen datasets to every dataset of a bank: (n, N)."""
-    row = DISTANCES[metric]
-    sides = {
-        part: [
-            _Side(row, sparse.New([of], vocab_size)) if of else None
-            for of in _histograms(news, part, chosen)
-        ]
-        for part in row.parts
-    }
-    if not all(any(parts) for parts in zip(*sides.values(), strict=True)):
+    sides = [
+        (
+            term,
+            [
+                _Side(term, sparse.New([of], term.size(vocab_size))) if of else None
+                for of in _histograms(news, term.part, chosen)
+            ],
+        )
+        for term in DISTANCES[metric].terms
+    ]
+    if not all(any(parts) for parts in zip(*(of for _, of in sides), strict=True)):
         raise EmptyDatasetError("the texts of the dataset hold no token")
     result = np.zeros((chosen.stop - chosen.start, len(bank)))
 
     def measure(rows: slice) -> None:
-        for part, of_part in sides.items():
-            found = _histograms(bank, part, rows)
+        for term, of_part in sides:
+            found = _histograms(bank, term.part, rows)
             known, filled = [of for of in found if of], np.array([bool(of) for of in found])
-            counts = sparse.Counts(known, vocab_size) if known else None
+            counts = sparse.Counts(known, term.size(vocab_size)) if known else None
             for side, line in zip(of_part, result, strict=True):
                 if side:
                     line[rows] += side.to(counts, filled)
@@ -305,7 +352,7 @@ def _measured(
 
 def _histograms(table: ProfileTable, part: Part, rows: slice) -> list[list[Histogram]]:
     """Of each dataset the histograms whose sum is meant; none where it lacks the part."""
-    halves = [table.histograms(half, rows) for half in _HALVES[part]]
+    halves = [table.histograms(half, rows) for half in PARTS[part]]
     return [[half for half in of if half.ids.size] for of in zip(*halves, strict=True)]
 
 
@@ -316,7 +363,8 @@ def _check(tables: Sequence[ProfileTable], vocab_size: int, metric: str) -> None
         )
     if not all(map(len, tables)):
         raise BankError("the bank holds no dataset", hint="hf-lorameta bank list DIR says why")
-    ids = [a for t in tables for name, a in t.arrays.items() if name.endswith(".ids") and a.size]
+    named = [(name, a) for t in tables for name, a in t.arrays.items()]
+    ids = [a for name, a in named if name in ("input.ids", "output.ids") and a.size]
     largest = max((int(array.max()) for array in ids), default=0)
     if largest >= vocab_size:
         raise BankError(

@@ -1,12 +1,12 @@
 """A dataset as a probability distribution over tokens.
 
 A `Profile` keeps two sparse histograms of token ids, one of all inputs and one of all outputs; the
-paper's distribution (arXiv 2507.01806, section 3) is their sum, normalised. It is counted from a
-stream of rows in constant memory and holds no text.
+paper's distribution (arXiv 2507.01806, section 3) is their sum, normalised. A third one says how
+long the outputs are. They are counted from a stream of rows in constant memory and hold no text.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
@@ -21,12 +21,27 @@ Row = tuple[str, str]
 Encode = Callable[[Sequence[str]], Iterable[Sequence[int]]]
 """Texts to their token ids, without special tokens."""
 
-Half = Literal["input", "output"]
-Part = Literal["input", "output", "both"]
+Half = Literal["input", "output", "lengths"]
+"""What is counted of a dataset: tokens of its inputs, of its outputs, and the outputs' lengths."""
+Part = Literal["input", "output", "both", "lengths"]
+
+PROFILE_FORMAT = 2
+"""Of what is counted; records of another one are counted again. 2: with lengths."""
+LENGTHS = 64
+"""Number of classes of length, half an octave each: up to 2^31 tokens."""
+
+PARTS: Mapping[Part, tuple[Half, ...]] = {
+    "input": ("input",),
+    "output": ("output",),
+    "both": ("input", "output"),
+    "lengths": ("lengths",),
+}
+"""Which histograms are added up for a part."""
 
 _BATCH_ROWS = 512
 _BATCH_CHARACTERS = 1 << 20
 _KINDS = ("ids", "counts", "indptr")
+_HALVES: tuple[Half, ...] = ("input", "output", "lengths")
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,9 @@ class Histogram:
         return int(self.counts.sum())
 
 
+_NOTHING = Histogram(np.empty(0, np.int32), np.empty(0, np.int64))
+
+
 @dataclass(frozen=True)
 class Profile:
     """One dataset, read as token histograms.
@@ -61,6 +79,7 @@ class Profile:
         input: histogram of all inputs.
         output: histogram of all outputs.
         rows: number of rows counted.
+        lengths: histogram of the outputs' lengths, in the classes of `length_class`.
 
     Example:
         >>> rows = [("a b", "c"), ("a", "c")]
@@ -75,6 +94,7 @@ class Profile:
     input: Histogram
     output: Histogram
     rows: int
+    lengths: Histogram = field(default=_NOTHING)
 
     def counts(self, vocab_size: int, part: Part = "both") -> NDArray[np.int64]:
         """The counts as a dense vector.
@@ -84,12 +104,12 @@ class Profile:
             part: which of the texts; ``both`` is the paper's reading.
 
         Returns:
-            (V,) int64.
+            (V,) int64; of ``lengths`` (`LENGTHS`,).
         """
-        dense = np.zeros(vocab_size, np.int64)
-        for name, histogram in (("input", self.input), ("output", self.output)):
-            if part in (name, "both"):
-                dense[histogram.ids] += histogram.counts
+        dense = np.zeros(LENGTHS if part == "lengths" else vocab_size, np.int64)
+        for half in PARTS[part]:
+            histogram: Histogram = getattr(self, half)
+            dense[histogram.ids] += histogram.counts
         return dense
 
     def distribution(self, vocab_size: int, part: Part = "both") -> NDArray[np.float64]:
@@ -118,14 +138,15 @@ def profile_rows(rows: Iterable[Row], encode: Encode, vocab_size: int) -> Profil
         UnlabelledDatasetError: rows, but every output is empty.
         BankError: the tokenizer gives an id of V or more.
     """
-    dense = {side: np.zeros(vocab_size, np.int64) for side in ("input", "output")}
+    inputs, outputs = (np.zeros(vocab_size, np.int64) for _ in range(2))
+    lengths = np.zeros(LENGTHS, np.int64)
     seen = labelled = 0
     for batch in _batches(rows):
         seen += len(batch)
         kept = [row for row in batch if row[1]]
         labelled += len(kept)
-        for side, texts in zip(dense, zip(*kept, strict=True), strict=False):
-            _count(texts, encode, dense[side])
+        _count([row[0] for row in kept], encode, inputs)
+        _count([row[1] for row in kept], encode, outputs, lengths)
     if not seen:
         raise EmptyDatasetError("the dataset has no rows", hint="name another one with --split")
     if not labelled:
@@ -133,9 +154,9 @@ def profile_rows(rows: Iterable[Row], encode: Encode, vocab_size: int) -> Profil
             f"none of {seen} rows has an output: the coefficients are read from inputs and outputs",
             hint="name the labelled split with --split, or the answers: --columns output=COLUMN",
         )
-    inputs, outputs = (Histogram.from_dense(counts) for counts in dense.values())
-    profile = Profile(inputs, outputs, labelled)
-    if not inputs.total + outputs.total:
+    found = [Histogram.from_dense(counts) for counts in (inputs, outputs, lengths)]
+    profile = Profile(found[0], found[1], labelled, found[2])
+    if not profile.input.total + profile.output.total:
         raise EmptyDatasetError(f"{labelled} rows, and not one token in them")
     return profile
 
@@ -153,13 +174,38 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
-def _count(texts: Sequence[str], encode: Encode, counts: NDArray[np.int64]) -> None:
+def length_class(tokens: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The class of a text of so many tokens: its base-2 logarithm in halves, rounded.
+
+    Args:
+        tokens: (n,) at least 1.
+
+    Returns:
+        (n,) in 0 to `LENGTHS` − 1.
+
+    Example:
+        >>> length_class(np.array([1, 2, 3, 4, 64])).tolist()
+        [0, 2, 3, 4, 12]
+    """
+    return np.asarray(np.minimum(np.rint(2 * np.log2(tokens)), LENGTHS - 1), np.int64)
+
+
+def _count(
+    texts: Sequence[str],
+    encode: Encode,
+    counts: NDArray[np.int64],
+    lengths: NDArray[np.int64] | None = None,
+) -> None:
+    """Add the texts' tokens to the counts, and what they have of length to the lengths."""
     parts = [np.asarray(part, np.int64) for part in encode(texts)]
     ids = np.concatenate([np.empty(0, np.int64), *parts])
     wrong = ids[(ids < 0) | (ids >= counts.size)]
     if wrong.size:
         raise BankError(f"the tokenizer gave id {wrong[0]}, expected 0 to {counts.size - 1}")
     counts += np.bincount(ids, minlength=counts.size)
+    if lengths is not None:
+        sizes = np.array([part.size for part in parts if part.size], np.int64)
+        lengths += np.bincount(length_class(sizes), minlength=LENGTHS)
 
 
 @dataclass(frozen=True)
@@ -170,7 +216,8 @@ class ProfileTable:
 
     Attributes:
         arrays: ``{part}.ids`` (nnz,) int32, ``{part}.counts`` (nnz,) uint32 or int64,
-            ``{part}.indptr`` (N+1,) int64 for the parts input and output, and ``rows`` (N,) int64.
+            ``{part}.indptr`` (N+1,) int64 for the parts input, output and lengths, and
+            ``rows`` (N,) int64.
     """
 
     arrays: dict[str, NDArray[np.integer]]
@@ -181,7 +228,7 @@ class ProfileTable:
         arrays: dict[str, NDArray[np.integer]] = {
             "rows": np.array([profile.rows for profile in profiles], np.int64)
         }
-        for part in ("input", "output"):
+        for part in _HALVES:
             parts: list[Histogram] = [getattr(profile, part) for profile in profiles]
             sizes = [0, *(histogram.ids.size for histogram in parts)]
             arrays[f"{part}.indptr"] = np.cumsum(sizes, dtype=np.int64)
@@ -203,17 +250,21 @@ class ProfileTable:
         Raises:
             IntegrityError: an array is missing, of another type, or inconsistent.
         """
-        names = {"rows", *(f"{p}.{k}" for p in ("input", "output") for k in _KINDS)}
+        names = {"rows", *(f"{p}.{k}" for p in _HALVES for k in _KINDS)}
         if set(self.arrays) != names:
-            raise IntegrityError(f"profiles hold {sorted(self.arrays)}, expected {sorted(names)}")
+            raise IntegrityError(
+                f"profiles hold {sorted(self.arrays)}, expected {sorted(names)}",
+                hint="a bank of an earlier version has to be built again: hf-lorameta bank build",
+            )
         if any(a.ndim != 1 or a.dtype.kind not in "iu" for a in self.arrays.values()):
             raise IntegrityError("profiles hold something else than lists of whole numbers")
-        for part in ("input", "output"):
+        for part in _HALVES:
+            size = LENGTHS if part == "lengths" else vocab_size
             ids, counts, indptr = (self.arrays[f"{part}.{kind}"] for kind in _KINDS)
             fits = indptr.size == len(self) + 1 and ids.size == counts.size
             if not fits or indptr[0] != 0 or indptr[-1] != ids.size or (np.diff(indptr) < 0).any():
                 raise IntegrityError(f"the {part} profiles do not fit together")
-            if ids.size and not (ids.min() >= 0 and ids.max() < vocab_size and counts.min() > 0):
+            if ids.size and not (ids.min() >= 0 and ids.max() < size and counts.min() > 0):
                 raise IntegrityError(f"the {part} profiles hold ids or counts out of range")
 
     def histograms(self, half: Half, rows: slice) -> list[Histogram]:
@@ -226,11 +277,12 @@ class ProfileTable:
         if not 0 <= index < len(self):
             raise IndexError(f"profile {index} of {len(self)}")
         histograms = []
-        for part in ("input", "output"):
+        for part in _HALVES:
             start, stop = self.arrays[f"{part}.indptr"][index : index + 2]
             ids, counts = (self.arrays[f"{part}.{k}"][start:stop] for k in ("ids", "counts"))
             histograms.append(Histogram(ids.astype(np.int32), counts.astype(np.int64)))
-        return Profile(histograms[0], histograms[1], int(self.arrays["rows"][index]))
+        inputs, outputs, lengths = histograms
+        return Profile(inputs, outputs, int(self.arrays["rows"][index]), lengths)
 
     def distributions(self, vocab_size: int, part: Part = "both") -> NDArray[np.float64]:
         """All profiles as distributions: (N, V) float64, each row summing to one."""

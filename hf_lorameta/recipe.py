@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hf_lorameta.errors import RecipeError
 
-Metric = Literal["wd", "kl", "js", "mmd", "js-io"]
+Metric = Literal["wd", "kl", "js", "mmd", "js-io", "js-task"]
 Rule = Literal["attentional", "normalized", "neural", "kernel"]
 Combiner = Literal["factors", "exact"]
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -41,14 +41,14 @@ class Recipe(BaseModel):
 
     Example:
         >>> Recipe().metric, Recipe().coefficients
-        ('js-io', 'kernel')
+        ('js-task', 'kernel')
         >>> Recipe.paper(metric="mmd", coefficients="attentional").combine
         'factors'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: Metric = "js-io"
+    metric: Metric = "js-task"
     coefficients: Rule = "kernel"
     combine: Combiner = "exact"
     top_k: int | None = Field(default=None, ge=1)
@@ -89,10 +89,10 @@ class Recipe(BaseModel):
                     hint="leave out --recipe paper to choose every setting yourself",
                 )
         table = {"metric": "js", "coefficients": "normalized"} | settings | fixed
-        for field, ours in {"metric": "js-io", "coefficients": "kernel"}.items():
-            if table[field] == ours:
+        for field, ours in {"metric": ("js-io", "js-task"), "coefficients": ("kernel",)}.items():
+            if table[field] in ours:
                 raise RecipeError(
-                    f"the paper has no {field} {ours}",
+                    f"the paper has no {field} {table[field]}",
                     hint="leave out --recipe paper to choose every setting yourself",
                 )
         return cls.of(**table)

@@ -155,6 +155,11 @@ def wasserstein(new: New, bank: Counts) -> Array:
     return np.asarray(np.abs(gap, out=gap).sum(axis=1))
 
 
+def length_distance(new: New, bank: Counts) -> Array:
+    """`hf_lorameta.distance.length_distance` of one dataset to R: (R,)."""
+    return wasserstein(new, bank) / 2
+
+
 def kl(new: New, bank: Counts) -> Array:
     """`hf_lorameta.distance.kl` of one dataset to R: (R,)."""
     weighed = new.ratio.take(bank.ids)
