@@ -18,7 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Combiner, Metric, Recipe, Rule
-from hf_lorameta.refine import Refinement
+from hf_lorameta.refine import Check, Refinement
 from hf_lorameta.serving import render_lines
 
 CARD_FILE = "README.md"
@@ -103,6 +103,7 @@ class Facts:
         recipe: every setting.
         library_version: of hf-lorameta.
         refinement: how the coefficients were fitted on rows of the dataset; None if they were not.
+        check: how it did on other rows of the dataset; None if it was not scored.
         metrics: measured values by name; empty if nothing was measured.
         gguf: the adapter lies beside the PEFT files for llama.cpp and Ollama too.
     """
@@ -132,6 +133,7 @@ class Facts:
     recipe: Recipe
     library_version: str
     refinement: Refinement | None = None
+    check: Check | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     gguf: bool = False
 
@@ -275,6 +277,7 @@ def render_card(facts: Facts, repo_id: str | None) -> str:
         _nearness(facts),
         _neighbours(facts),
         _refined(facts),
+        _checked(facts),
         _recipe(facts),
         _licences(facts),
         _measured(facts),
@@ -464,6 +467,24 @@ def _refined(facts: Facts) -> str:
     return f"## Fitted on {fit.rows} rows\n\n{said}\n\n{losses}"
 
 
+def _checked(facts: Facts) -> str:
+    found = facts.check
+    if found is None:
+        return ""
+    before = [("the adapter as it was made", _number(found.start))] if found.scale < 1 else []
+    rows = [("base model", _number(found.base)), *before, ("this adapter", _number(found.end))]
+    drawn_back = (
+        f" It was worse than the base model at first, so its coefficients were multiplied with"
+        f" {found.scale:g}, the first share that was not."
+    )
+    said = (
+        f"Loss on {found.rows} rows of the dataset that no coefficient was fitted on, in nats a"
+        f" token; too few to be a score.{drawn_back if before else ''}"
+    )
+    losses = _table(("Method", "Loss"), rows, numbers=(1,))
+    return f"## Checked on {found.rows} rows\n\n{said}\n\n{losses}"
+
+
 def _recipe(facts: Facts) -> str:
     recipe, pinned = facts.recipe, facts.public_dataset
     keep = "all" if recipe.top_k is None else f"the {recipe.top_k} largest coefficients"
@@ -519,8 +540,10 @@ def _not_measured(facts: Facts, repo_id: str | None) -> str:
     if facts.metrics:
         said = "Nothing but the values above: no other dataset, and no harmful or biased output."
     else:
+        scored = facts.refinement or facts.check
+        beyond = "Beyond the few rows above, this adapter" if scored else "This adapter"
         said = (
-            "This adapter was not evaluated, on this dataset or any other. Whether it does better"
+            f"{beyond} was not evaluated, on this dataset or any other. Whether it does better"
             " than the base model, its nearest neighbour or a few-shot prompt is not known. To find"
             " out:"
         )

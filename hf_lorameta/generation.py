@@ -29,7 +29,7 @@ from hf_lorameta.dataset import Dataset, describe, open_dataset
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.profile import Profile, profile_rows
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine import Refinement
+from hf_lorameta.refine import Check, Refinement, Scored
 
 RECIPE_FILE = "recipe.json"
 COEFFICIENTS_FILE = "coefficients.json"
@@ -62,8 +62,10 @@ class Plan:
         recipe: the settings.
         profile: of the dataset.
         distances: (N,) to every bank dataset.
-        coefficients: (N,) weights; zero for adapters left out. Unless refined they sum to one.
+        coefficients: (N,) weights; zero for adapters left out. They sum to one, unless they were
+            refined or drawn back.
         refinement: how they were fitted on the user's rows, if they were.
+        check: how the adapter did on other rows of the user's, if it was scored.
     """
 
     bank: Bank
@@ -73,6 +75,7 @@ class Plan:
     distances: NDArray[np.float64]
     coefficients: NDArray[np.float64]
     refinement: Refinement | None = None
+    check: Check | None = None
 
     @property
     def used(self) -> list[int]:
@@ -166,6 +169,7 @@ class Plan:
             warnings=self.warnings,
             recipe=self.recipe,
             refinement=self.refinement,
+            check=self.check,
             library_version=__version__,
         )
 
@@ -198,6 +202,7 @@ class Plan:
             "warnings": list(self.warnings),
             "expected": self.expected._asdict() if self.expected else None,
             "refinement": self.refinement.to_dict() if self.refinement else None,
+            "check": self.check.to_dict() if self.check else None,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -271,7 +276,7 @@ def _warnings(made: Plan) -> Iterator[str]:
         yield (
             f"Datasets at this distance gained {expected.mean:.0%} ± {expected.spread:.0%} of the "
             "base model's loss in this bank: it may be no gain at all. --refine 16 helps, and "
-            "checks."
+            "--check 16 tells."
         )
     packing = made.bank.index.packing
     if packing and packing.retained_whole < POOR_PACK:
@@ -285,6 +290,11 @@ def _warnings(made: Plan) -> Iterator[str]:
         yield (
             "On the held-out rows this adapter is no better than the base model: the bank cannot "
             "help with this dataset."
+        )
+    if made.check and made.check.scale < 1:
+        yield (
+            f"On {made.check.rows} rows this adapter was worse than the base model: its "
+            f"coefficients were multiplied with {made.check.scale:g} until it was not."
         )
     number, total = made.effective_number, len(made.used)
     if total > 1 and number < 1.2:
@@ -315,26 +325,55 @@ def generate(
         DatasetError: as `plan`.
         BankError: as `plan`.
         RecipeError: ``factors`` with differing ranks or another rank than the bank's.
+        AdapterError: as `carry_out`.
         HubError: as `plan`; adapters of a Hub bank are fetched here.
     """
     return carry_out(plan(dataset, bank, recipe), progress)
 
 
 def carry_out(
-    made: Plan, progress: Callable[[int, int], None] = lambda done, total: None
+    made: Plan,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    scored: Scored | None = None,
 ) -> "Generation":
-    """Combine the adapters a plan names, module by module; raises as `generate`.
+    """Combine the adapters a plan names, module by module.
 
-    A plan whose recipe asks for it is refined first, see `hf_lorameta.tuning.refined`.
+    Where its recipe asks for it, a plan is refined first, and its adapter checked at the end, see
+    `hf_lorameta.tuning`.
+
+    Args:
+        made: the plan.
+        progress: called after each module with (done, total).
+        scored: holds the base model, where it is needed; None loads it.
+
+    Raises:
+        AdapterError: it was refined or checked, and no share of it is as good as the base model.
+        LoraMetaError: as `generate`.
     """
-    from hf_lorameta.tuning import refined
+    from hf_lorameta.tuning import checked, refined
 
     if made.recipe.refine is not None and made.refinement is None:
-        made = refined(made)
+        made = refined(made, scored)
+    _insist_on_gain(made, "--refine")
     started = time.perf_counter()
     pairs = _combined(made, progress)
     rank = pairs[0][0].shape[0]
-    return Generation(made, rank, tuple(pairs), time.perf_counter() - started)
+    combined = Generation(made, rank, tuple(pairs), time.perf_counter() - started)
+    if made.recipe.check is None:
+        return combined
+    combined = checked(combined, scored)
+    _insist_on_gain(combined.plan, "--check")
+    return combined
+
+
+def _insist_on_gain(made: Plan, option: str) -> None:
+    """Refuse what was drawn back to nothing: an adapter of zeros is the base model."""
+    if not made.used:
+        raise AdapterError(
+            "no share of this adapter is as good as the base model alone on the rows it was scored "
+            "on: the bank cannot help with this dataset",
+            hint=f"name another --bank, or leave out {option} to have it all the same",
+        )
 
 
 def _combined(

@@ -38,6 +38,8 @@ class Recipe(BaseModel):
         refine: fit the coefficients on this many of its rows, which needs the base model; None
             leaves them as the rule gives them.
         refiner: how; a key of `hf_lorameta.refine.REFINERS`.
+        check: score the adapter on this many of its rows, none of them fitted on, and draw its
+            coefficients back towards zero where the base model alone is better; None does not.
 
     Example:
         >>> Recipe().metric, Recipe().coefficients
@@ -59,6 +61,7 @@ class Recipe(BaseModel):
     max_rows: int | None = Field(default=None, ge=1)
     refine: int | None = Field(default=None, ge=4, le=4096)
     refiner: Refiner = "gradient"
+    check: int | None = Field(default=None, ge=4, le=4096)
 
     @classmethod
     def paper(cls, **settings: object) -> "Recipe":
@@ -81,6 +84,7 @@ class Recipe(BaseModel):
             "temperature": 1.0,
             "rank": None,
             "refine": None,
+            "check": None,
         }
         for field, value in fixed.items():
             if settings.get(field, value) != value:

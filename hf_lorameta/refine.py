@@ -99,6 +99,38 @@ class Refinement:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Check:
+    """How an adapter did on rows it was not fitted on. Losses are as in `Refinement`.
+
+    Attributes:
+        rows: number of rows.
+        base: loss of the base model.
+        start: of the adapter as it was made.
+        end: of the one that was kept.
+        scale: what its coefficients were multiplied with; 1 if it was not drawn back, 0 if there is
+            nothing left of it.
+    """
+
+    rows: int
+    base: float
+    start: float
+    end: float
+    scale: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+class Summed(Protocol):
+    """Something that is an update for any coefficients; `Mixture`, or a finished adapter."""
+
+    def pairs(self, c: Array) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Factors of every module in turn."""
+        ...
+
+
 class Factors(NamedTuple):
     """One module of K adapters side by side, their scalings folded into B.
 
@@ -390,7 +422,7 @@ def drawn_back(
     c: Array,
     loss: float,
     base: float,
-    mixture: Mixture,
+    mixture: Summed,
     scored: Scored,
     held_out: Sequence[Tokens],
 ) -> tuple[float, float]:
@@ -415,6 +447,23 @@ def drawn_back(
         scored.set(mixture.pairs(scale * c))
         loss = scored.loss(held_out)
     return scale, loss
+
+
+def check(summed: Summed, scored: Scored, rows: Sequence[Tokens]) -> Check:
+    """Compare an adapter with its base model, and draw it back where it is worse.
+
+    Args:
+        summed: the adapter for a single coefficient, which is 1 as it was made.
+        scored: holds the base model.
+        rows: as token ids, at least one.
+    """
+    whole = np.ones(1)
+    scored.clear()
+    base = scored.loss(rows)
+    scored.set(summed.pairs(whole))
+    start = scored.loss(rows)
+    scale, end = drawn_back(whole, start, base, summed, scored, rows)
+    return Check(len(rows), base, start, end, scale)
 
 
 def search(

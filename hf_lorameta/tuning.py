@@ -1,25 +1,30 @@
-"""A plan refined: its coefficients fitted on a few rows of the user's dataset, with the base model.
+"""What takes the base model: fitting a plan's coefficients on a few rows of the user's dataset, and
+checking a finished adapter on others.
 
 Needs the extra ``eval`` and the base model, on this machine or on the Hub.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
+from hf_lorameta.adapter import FloatArray
+from hf_lorameta.bank import Bank
 from hf_lorameta.base_model import locate
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import EmptyDatasetError, UsageError
 from hf_lorameta.evaluate import Evaluator
-from hf_lorameta.generation import Plan
+from hf_lorameta.generation import Generation, Plan
 from hf_lorameta.probe import Probe
 from hf_lorameta.profile import Row
-from hf_lorameta.refine import REFINERS, Mixture, Scored
+from hf_lorameta.refine import REFINERS, Array, Mixture, Scored, check
 
 _AMONG = 1000
 """The rows to fit on are drawn among so many at the dataset's beginning."""
+_LEAST = 4
 
 
 def refined(
@@ -47,9 +52,7 @@ def refined(
     if made.recipe.refine is None:
         raise UsageError("the recipe asks for no refinement", hint="--refine 16")
     rows = chosen_rows(made, made.recipe.refine)
-    if scored is None:
-        base_model = made.bank.index.base_model
-        scored = Probe(Evaluator(locate(base_model), base_model=base_model), made.bank.layout)
+    scored = scored or base_model_of(made.bank)
     used = made.used
     c, refinement = REFINERS[made.recipe.refiner](
         made.coefficients[used], Mixture(made.bank, used), rows, scored, progress=progress
@@ -59,7 +62,83 @@ def refined(
     return replace(made, coefficients=coefficients, refinement=refinement)
 
 
+def checked(made: Generation, scored: Scored | None = None) -> Generation:
+    """Score a finished adapter as its recipe says, and draw it back where the base model is better.
+
+    What is scored is the adapter itself, as it would be written, on rows that it was not fitted on.
+
+    Args:
+        made: an adapter whose recipe has `check`, the number of rows.
+        scored: holds the base model; None loads it.
+
+    Returns:
+        The adapter with its plan's `check`, all its coefficients zero if nothing helped.
+
+    Raises:
+        UsageError: the recipe does not ask for it.
+        EmptyDatasetError: the dataset has fewer than 4 labelled rows that were not fitted on.
+        MissingExtraError: the extra ``eval`` is not installed.
+        NotFoundError: the base model is out of reach.
+    """
+    if made.plan.recipe.check is None:
+        raise UsageError("the recipe asks for no check", hint="--check 16")
+    rows = rows_to_check(made.plan)
+    scored = scored or base_model_of(made.plan.bank)
+    scaled = _Scaled(made)
+    found = check(scaled, scored, scored.encode(rows))
+    kept = replace(made.plan, coefficients=found.scale * made.plan.coefficients, check=found)
+    return replace(made, plan=kept, pairs=tuple(scaled.pairs(np.array([found.scale]))))
+
+
+class _Scaled(NamedTuple):
+    """An adapter as a function of one coefficient, as if all of its own were multiplied with it."""
+
+    made: Generation
+
+    def pairs(self, c: Array) -> Iterator[tuple[FloatArray, FloatArray]]:
+        scale = np.float32(c[0])
+        apart = self.made.plan.recipe.combine == "factors"  # of A and of B, each a sum
+        return ((A * scale if apart else A, B * scale) for A, B in self.made.pairs)
+
+
+def base_model_of(bank: Bank) -> Probe:
+    """The base model that a bank is for, loaded.
+
+    Raises:
+        MissingExtraError: the extra ``eval`` is not installed.
+        NotFoundError: the base model is out of reach.
+    """
+    base_model = bank.index.base_model
+    return Probe(Evaluator(locate(base_model), base_model=base_model), bank.layout)
+
+
 def chosen_rows(made: Plan, count: int) -> list[Row]:
-    """Labelled rows drawn with the recipe's seed among the first thousand."""
-    rows = [row for row in islice(made.dataset.rows(), _AMONG) if row[1].strip()]
-    return random.Random(made.recipe.seed).sample(rows, min(count, len(rows)))
+    """Labelled rows to fit on, drawn with the recipe's seed among the first thousand."""
+    rows = _labelled(made)
+    return [rows[i] for i in _drawn(made, range(len(rows)), count)]
+
+
+def rows_to_check(made: Plan) -> list[Row]:
+    """Labelled rows to check on, drawn in the same way among those that were not to be fitted on.
+
+    Raises:
+        EmptyDatasetError: fewer than 4.
+    """
+    rows = _labelled(made)
+    fitted = set(_drawn(made, range(len(rows)), made.recipe.refine or 0))
+    others = [i for i in range(len(rows)) if i not in fitted]
+    chosen = _drawn(made, others, made.recipe.check or 0)
+    if len(chosen) < _LEAST:
+        raise EmptyDatasetError(
+            f"{len(chosen)} labelled rows to check on, expected at least {_LEAST}",
+            hint="leave out --check, or name a dataset with more rows",
+        )
+    return [rows[i] for i in chosen]
+
+
+def _labelled(made: Plan) -> list[Row]:
+    return [row for row in islice(made.dataset.rows(), _AMONG) if row[1].strip()]
+
+
+def _drawn(made: Plan, places: Sequence[int], count: int) -> list[int]:
+    return random.Random(made.recipe.seed).sample(places, min(count, len(places)))

@@ -187,6 +187,43 @@ def test_generate_overwrites_adapters_only_and_only_when_told(
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+STAND_IN = """
+import hf_lorameta.tuning
+from tests.test_tuning import Bowl
+hf_lorameta.tuning.base_model_of = lambda bank: Bowl({best})
+"""
+
+
+def test_a_check_is_told_and_weakens_the_adapter(
+    cli: Shell, bank: Built, data: Path, tmp_path: Path
+) -> None:
+    asked = ("generate", "-d", data, "--bank", bank.folder, "--check", 8)
+    done = cli(*asked, "-o", "good", before=STAND_IN.format(best=0.5))
+    assert re.search(r"^8 rows: base model 1.000, this adapter 0\.\d+$", done.err, re.MULTILINE)
+    assert "was worse" not in done.err
+    done = cli(*asked, "-o", "weak", "--json", before=STAND_IN.format(best=0.02))
+    assert "Warning: On 8 rows this adapter was worse than the base model" in done.err
+    check = done.json["plan"]["check"]
+    assert check["scale"] < 1
+    assert check["end"] <= check["base"] < check["start"]
+    weak, good = (
+        sum(c["coefficient"] for c in json.loads((tmp_path / n / "coefficients.json").read_bytes()))
+        for n in ("weak", "good")
+    )
+    assert weak == pytest.approx(check["scale"] * good)
+
+
+def test_what_only_does_harm_is_not_published(
+    cli: Shell, bank: Built, data: Path, user: Account
+) -> None:
+    asked = ("push", "-d", data, "--bank", bank.folder, "--repo-id", f"{user.name}/harm", "--yes")
+    done = cli(*asked, "--check", 8, token=user.token, code=5, before=STAND_IN.format(best=1e-6))
+    assert "no share of this adapter is as good as the base model" in done.err
+    assert "leave out --check" in done.err
+    assert touched(cli.hub, "create") == touched(cli.hub, "commit") == []
+    cli(*asked, token=user.token)
+
+
 # --- push ---------------------------------------------------------------------------------------
 
 

@@ -69,7 +69,8 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"bank", "coefficients", "errors", "profile", "recipe", "refine"}, {"numpy"}, set(),
     ),
     "tuning": (
-        {"base_model", "errors", "evaluate", "generation", "probe", "profile", "refine"},
+        {"adapter", "bank", "base_model", "errors", "evaluate", "generation", "probe", "profile",
+         "refine"},
         {"numpy"},
         set(),
     ),

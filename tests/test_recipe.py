@@ -24,6 +24,7 @@ RECIPES = st.builds(
     max_rows=st.none() | st.integers(1, 10**9),
     refine=st.none() | st.integers(4, 4096),
     refiner=st.sampled_from(get_args(Refiner)),
+    check=st.none() | st.integers(4, 4096),
 )
 OURS = {"js-io", "kernel"}
 
@@ -58,6 +59,7 @@ def test_frozen() -> None:
         ({"rank": 0}, "rank: Input should be greater than or equal to 1"),
         ({"rank": MAX_RANK + 1}, f"rank: Input should be less than or equal to {MAX_RANK}"),
         ({"rank": 1.5}, "rank: Input should be a valid integer"),
+        ({"check": 3}, "check: Input should be greater than or equal to 4, got 3"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"max_rows": 0}, "max_rows: Input should be greater than or equal to 1"),
         ({"learning_rate": 1e-3}, "learning_rate: Extra inputs are not permitted, got 0.001"),
@@ -84,6 +86,7 @@ def test_the_papers_recipes(metric: str, rule: str) -> None:
         "temperature": 1.0,
         "rank": None,
         "refine": None,
+        "check": None,
     }
 
 
@@ -99,6 +102,7 @@ def test_the_papers_recipe_alone_is_js_normalized() -> None:
         ({"temperature": 0.5}, "the paper's recipe has temperature=1.0, got temperature=0.5"),
         ({"rank": 16}, "the paper's recipe has rank=None, got rank=16"),
         ({"refine": 16}, "the paper's recipe has refine=None, got refine=16"),
+        ({"check": 16}, "the paper's recipe has check=None, got check=16"),
         ({"metric": "js-io"}, "the paper has no metric js-io"),
         ({"coefficients": "kernel"}, "the paper has no coefficients kernel"),
         ({"metric": "cosine"}, "metric: Input should be"),

@@ -11,7 +11,17 @@ from hf_lorameta.bank import Bank
 from hf_lorameta.combine import dense
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.packing import pack
-from hf_lorameta.refine import REFINERS, LossModel, Mixture, drawn_back, refine, search, split_rows
+from hf_lorameta.refine import (
+    REFINERS,
+    Check,
+    LossModel,
+    Mixture,
+    check,
+    drawn_back,
+    refine,
+    search,
+    split_rows,
+)
 from hf_lorameta.scores import Tokens
 
 ROWS = [(f"input {i}", f"output {i}") for i in range(16)]
@@ -104,6 +114,17 @@ def test_where_nothing_helps_nothing_is_left() -> None:
     model = Quadratic([5.0, 5.0], base=0.5, worse_out=True)
     held_out = model.encode(range(4))
     assert drawn_back(np.ones(2), 3.0, 0.5, model, model, held_out) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [(9.0, Check(16, 9.0, 8.0, 8.0, 1.0)), (5.0, Check(16, 5.0, 8.0, 2.0, 0.5)),
+     (1.5, Check(16, 1.5, 8.0, 0.5, 0.25)), (0.1, Check(16, 0.1, 8.0, 0.1, 0.0))],
+)  # fmt: skip
+def test_an_adapter_is_weakened_until_it_is_not_worse(base: float, expected: Check) -> None:
+    model = Quadratic([0.0], base=base)
+    model.M = np.eye(1) * 4  # a loss of 8 c²
+    assert check(model, model, model.encode(ROWS)) == expected
 
 
 def test_a_search_moves_the_largest_coefficients_only() -> None:

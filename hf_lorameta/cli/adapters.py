@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hf_lorameta.dataset import Dataset
     from hf_lorameta.generation import Generation, Plan
     from hf_lorameta.publish import Target
+    from hf_lorameta.refine import Scored
     from hf_lorameta.scores import Scorer
 
 AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an adapter.")]
@@ -89,18 +90,36 @@ def _describe(made: "Plan") -> str:
 def _carry_out(made: "Plan", quiet: bool) -> "Generation":
     from hf_lorameta.generation import carry_out
 
+    scored = None
+    if made.recipe.refine is not None or made.recipe.check is not None:
+        from hf_lorameta.tuning import base_model_of
+
+        scored = base_model_of(made.bank)
     if made.recipe.refine is not None:
-        made = _refined(made, quiet)
+        made = _refined(made, scored, quiet)
     with progress_bar(len(made.bank.layout), "combining", quiet) as bar:
-        return carry_out(made, lambda done, total: bar.update())
+        done = carry_out(made, lambda done, total: bar.update(), scored)
+    found = done.plan.check
+    if found is not None:
+        tell(quiet, f"{found.rows} rows: base model {found.base:.3f}, this adapter {found.end:.3f}")
+        _warn(made, done.plan, quiet)
+    return done
 
 
-def _refined(made: "Plan", quiet: bool) -> "Plan":
+def _warn(before: "Plan", after: "Plan", quiet: bool) -> None:
+    """Warnings that have come up since."""
+    for warning in after.warnings:
+        if warning not in before.warnings:
+            tell(quiet, f"Warning: {warning}")
+
+
+def _refined(made: "Plan", scored: "Scored | None", quiet: bool) -> "Plan":
     from hf_lorameta.tuning import refined
 
     tell(quiet, f"Fitting {len(made.used)} coefficients on {made.recipe.refine} rows")
     fitted = refined(
         made,
+        scored,
         progress=lambda step, steps, loss: tell(
             quiet, f"  step {step:2} of {steps}: loss {loss:.3f} on held-out rows"
         ),
@@ -108,8 +127,7 @@ def _refined(made: "Plan", quiet: bool) -> "Plan":
     found = fitted.refinement
     if found is not None:
         tell(quiet, f"Held-out rows: base model {found.base:.3f}, this adapter {found.end:.3f}")
-        if found.end >= found.base:
-            tell(quiet, f"Warning: {fitted.warnings[0]}")
+        _warn(made, fitted, quiet)
     return fitted
 
 

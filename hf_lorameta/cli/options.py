@@ -88,6 +88,13 @@ class Request:
         recipes.Refiner | None,
         typer.Option(help="search: forward passes alone; gradient: fewer steps, more memory."),
     ] = None
+    check: Annotated[
+        int | None,
+        typer.Option(
+            help="Score the adapter on so many other rows, e.g. 16, and weaken it until it is not "
+            "worse than the base model (extra: eval)."
+        ),
+    ] = None
 
     def open_dataset(self) -> "Dataset":
         """The dataset that was named.

@@ -1,0 +1,163 @@
+"""Rows to fit and to check on, and adapters that are weakened or refused, without a base model."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_lorameta import Bank, Generation, Plan, Recipe, carry_out, plan
+from hf_lorameta.card import CARD_FILE
+from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError
+from hf_lorameta.scores import Tokens
+from hf_lorameta.tuning import checked, chosen_rows, refined, rows_to_check
+
+
+class Bowl:
+    """Stands in for a base model: the loss is (1 - size / best)² of an update's size."""
+
+    def __init__(self, best: float) -> None:
+        self.best, self.size = best, 0.0
+
+    def encode(self, rows: Sequence[Any]) -> list[Tokens]:
+        return [Tokens([1], [2]) for _ in rows]
+
+    def set(self, pairs: Iterator[Any]) -> None:
+        self.size = size(pairs)
+
+    def clear(self) -> None:
+        self.size = 0.0
+
+    def loss(self, tokens: Sequence[Tokens]) -> float:
+        return (1 - self.size / self.best) ** 2
+
+    def gradient(self, tokens: Any, mixture: Any) -> Any:
+        return self.loss(tokens), np.ones(len(mixture._ranks))
+
+    def log_odds(self, tokens: Any) -> Any:
+        raise NotImplementedError
+
+
+def size(pairs: Any) -> float:
+    """Frobenius norm of all updates."""
+    return float(np.sqrt(sum(float(((A @ A.T) * (B.T @ B)).sum()) for A, B in pairs)))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"input": f"question {i}", "output": "" if i % 5 == 4 else f"{i}"} for i in range(50)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def planned(data: Path, **settings: Any) -> Plan:
+    return plan(data, Bank.from_pretrained(), Recipe.of(top_k=3, **settings))
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refine", [None, 8, 16])
+def test_rows_to_check_are_labelled_and_were_not_fitted_on(data: Path, refine: int | None) -> None:
+    made = planned(data, refine=refine, check=12)
+    fitted, others = chosen_rows(made, refine or 0), rows_to_check(made)
+    assert (len(fitted), len(others)) == (refine or 0, 12)
+    assert len({*fitted, *others}) == len(fitted) + len(others)
+    assert all(output.strip() for _, output in others)
+    assert others == rows_to_check(made)
+    assert others != rows_to_check(planned(data, refine=refine, check=12, seed=1))
+
+
+def test_too_few_rows_to_check(data: Path) -> None:
+    with pytest.raises(EmptyDatasetError, match="2 labelled rows to check on, expected at least 4"):
+        rows_to_check(planned(data, refine=38, check=12))
+
+
+def test_what_the_recipe_does_not_ask_for(data: Path) -> None:
+    made = carry_out(planned(data))
+    with pytest.raises(UsageError, match="no check"):
+        checked(made, Bowl(1))
+    with pytest.raises(UsageError, match="no refinement"):
+        refined(made.plan, Bowl(1))
+
+
+# --- the check -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("combine", ["exact", "factors"])
+@pytest.mark.parametrize("share", [1, 0.6, 0.4, 0.15])
+def test_a_checked_adapter_is_not_worse_than_the_base(
+    data: Path, combine: str, share: float
+) -> None:
+    plain = carry_out(planned(data, combine=combine))
+    whole = size(plain.pairs)
+    best = share * whole
+    power = 2 if combine == "factors" else 1  # A and B are both sums
+    scale = max(s for s in (1, 1 / 2, 1 / 4, 1 / 8) if s**power <= 2 * share)
+    made = carry_out(planned(data, combine=combine, check=16), scored=Bowl(best))
+    found = made.plan.check
+    assert found is not None
+    assert (found.rows, found.scale) == (16, scale)
+    assert size(made.pairs) == pytest.approx(scale**power * whole, rel=1e-4)
+    assert found.end == pytest.approx((1 - size(made.pairs) / best) ** 2, rel=1e-3, abs=1e-6)
+    assert found.end <= found.base == 1
+    np.testing.assert_allclose(made.plan.coefficients, scale * plain.plan.coefficients)
+    # the weakened adapter is what its coefficients say
+    again = carry_out(replace(made.plan, recipe=plain.plan.recipe))
+    for (A, B), (C, D) in zip(made.pairs, again.pairs, strict=True):
+        np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
+
+
+def test_card_and_recipe_tell_of_the_check(data: Path, tmp_path: Path) -> None:
+    whole = size(carry_out(planned(data)).pairs)
+    text = saved(carry_out(planned(data, check=16), scored=Bowl(0.4 * whole)), tmp_path / "a")
+    part = text.split("## Checked on 16 rows")[1].split("##")[0]
+    assert "multiplied with 0.5" in part
+    rows = [line.split("|")[1:3] for line in part.splitlines() if line.startswith("|")][2:]
+    assert [name.strip() for name, _ in rows] == [
+        "base model", "the adapter as it was made", "this adapter",
+    ]  # fmt: skip
+    assert [float(loss) for _, loss in rows] == pytest.approx([1, 2.25, 0.0625], rel=0.01)
+    assert "was worse than the base model: its coefficients were multiplied with 0.5" in text
+    assert "Beyond the few rows above, this adapter was not evaluated" in text
+    assert "--check 16" in text.split("How to make it again")[1]
+    recipe = json.loads((tmp_path / "a" / "recipe.json").read_bytes())
+    assert recipe["check"]["scale"] == 0.5
+    assert recipe["recipe"]["check"] == 16
+
+    good = saved(carry_out(planned(data, check=16), scored=Bowl(whole)), tmp_path / "b")
+    assert "## Checked on 16 rows" in good
+    assert "as it was made" not in good
+    assert "was worse" not in good
+
+
+def saved(made: Generation, folder: Path) -> str:
+    return (made.save_pretrained(folder) / CARD_FILE).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"), [({"check": 8}, "leave out --check"), ({"refine": 8}, "out --refine")]
+)
+def test_an_adapter_of_zeros_is_refused(data: Path, settings: dict[str, int], hint: str) -> None:
+    with pytest.raises(AdapterError, match="no share of this adapter is as good") as raised:
+        carry_out(planned(data, **settings), scored=Bowl(1e-9))
+    assert hint in raised.value.hint
+
+
+def test_refining_and_checking_ask_one_model(data: Path) -> None:
+    losses = []
+
+    class Counting(Bowl):
+        def loss(self, tokens: Sequence[Tokens]) -> float:
+            losses.append(len(tokens))
+            return super().loss(tokens)
+
+    made = carry_out(planned(data, refine=8, check=12), scored=Counting(0.5))
+    assert made.plan.refinement
+    assert made.plan.check
+    assert set(losses) == {2, 6, 12}  # held out and fitted on of eight, and the check
+    assert losses.index(12) == len(losses) - 2  # base model and adapter, at the end
