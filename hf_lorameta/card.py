@@ -454,14 +454,14 @@ def _refined(facts: Facts) -> str:
     rows = [
         ("base model", _number(fit.base)),
         ("coefficients from the distances alone", _number(fit.start)),
-        ("this adapter", _number(fit.end)),
+        ("this adapter, fitted on them", _number(fit.end)),
+        ("fitted on the others, rows held out in turns (an estimate)", _number(fit.held_out)),
     ]
     said = (
         f"The coefficients started where the distances put them and were then fitted on {fit.rows}"
         " rows of the dataset; no weight of the base model or of any adapter moved. They sum to"
-        f" {total:.2f}, and {negative} of {len(facts.neighbours)} are negative. Loss on"
-        f" {fit.held_out} more rows, in nats a token; they chose the step, and are too few to be a"
-        " score:"
+        f" {total:.2f}, and {negative} of {len(facts.neighbours)} are negative. Loss of"
+        " these rows, in nats a token; they are too few to be a score:"
     )
     losses = _table(("Method", "Loss"), rows, numbers=(1,))
     return f"## Fitted on {fit.rows} rows\n\n{said}\n\n{losses}"

@@ -286,10 +286,10 @@ def _warnings(made: Plan) -> Iterator[str]:
         )
     if made.profile.rows < FEW_ROWS:
         yield f"Only {made.profile.rows} rows were read: distances from so few are unsure."
-    if made.refinement and made.refinement.end >= made.refinement.base:
+    if made.refinement and made.refinement.held_out >= made.refinement.base:
         yield (
-            "On the held-out rows this adapter is no better than the base model: the bank cannot "
-            "help with this dataset."
+            "On rows that were held out this adapter is no better than the base model: the bank "
+            "cannot help with this dataset."
         )
     if made.check and made.check.scale < 1:
         yield (

@@ -4,8 +4,8 @@ A plan's coefficients c are where the fit starts. The loss of rows under ``ΔW =
 has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩``, summed over the modules, so one backward pass
 and one reading of the bank, module by module, give all N of them; a large bank is never held in
 memory.
-Some of the rows are kept out of the fit; what is returned is the step that was best on those, which
-may be the start itself.
+How far to go is decided by cross-validation: each row is held out once, and where the held-out rows
+lose least at the start, the start is what is returned.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,26 +18,28 @@ from numpy.typing import NDArray
 from hf_lorameta import adapter
 from hf_lorameta.adapter import FloatArray
 from hf_lorameta.bank import Bank
-from hf_lorameta.errors import EmptyDatasetError, MissingExtraError
+from hf_lorameta.errors import EmptyDatasetError
+from hf_lorameta.loss_model import LossModel, log_odds
 from hf_lorameta.pack import Space
 from hf_lorameta.profile import Row
 from hf_lorameta.scores import Tokens
 
 Array = NDArray[np.float64]
 
-STEPS = 4
-STIFFNESS = (0.5, 0.1)
-"""At the first and at the last step: what is known of few points is not to be trusted far away."""
-HELD_OUT = 4
-"""One row of so many is kept out of the fit."""
-EVALUATIONS = 120
-DIMENSIONS = 12
-_LEAST_LOSS = 1e-4
-_FAR_ODDS = 500.0
-_FALL = 1.5
-"""Exponent with which a point's weight falls with the square of its distance."""
-_TOUCHING = 1e-3
-"""Square of the distance at which a point is taken to be met."""
+STEPS = 3
+FOLDS = 4
+"""Every fourth row is held out together."""
+DIMENSIONS = 32
+STEPS_OF_SEARCH = 6
+_STIFFNESS = 0.8
+"""The least that is tried at first."""
+_TRUST = 4.0
+"""The least is divided by it where the last point was the best so far, else multiplied with it."""
+_STIFFER = (1, 2, 4, 8)
+"""What is tried, in multiples of the least."""
+_REACH = 0.3
+"""How far `search` goes along an axis for a slope: beyond rounding, not yet bent."""
+_LEAST_WAY = 1e-12
 HELD = 1 << 30
 """Bytes of factors up to which a mixture keeps them in memory."""
 
@@ -72,25 +74,26 @@ class Scored(Protocol):
 
 @dataclass(frozen=True)
 class Refinement:
-    """What a fit did. Losses are means over output tokens, in nats.
+    """What a fit did. Losses are means over the rows' output tokens, in nats.
 
     Attributes:
         method: ``gradient`` or ``search``.
         rows: number of rows it was fitted on.
-        held_out: number of rows that chose the step.
-        base: loss of the base model on the held-out rows.
-        start: of the coefficients it started from.
-        end: of those it returned.
-        steps: at which of the steps they were found.
-        history: loss on the held-out rows, at the start and after every look.
+        base: their loss under the base model.
+        start: with the coefficients it started from.
+        end: with those it returned.
+        held_out: what rows lose with coefficients fitted on the others, by the fit's own model of
+            the loss, each row held out once; the loss at the start if that is where it stayed.
+        steps: how many points were asked for, those for slopes alone included.
+        history: loss of the rows at the start, at every point on the way, and at the last.
     """
 
     method: str
     rows: int
-    held_out: int
     base: float
     start: float
     end: float
+    held_out: float
     steps: int
     history: tuple[float, ...]
 
@@ -223,26 +226,6 @@ class Mixture:
         return total
 
 
-def split_rows(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows to fit on, and every fourth, which is kept out.
-
-    Raises:
-        EmptyDatasetError: fewer than four rows.
-
-    Example:
-        >>> fit, held_out = split_rows([("a", str(i)) for i in range(5)])
-        >>> [o for _, o in fit], [o for _, o in held_out]
-        (['1', '2', '3'], ['0', '4'])
-    """
-    if len(rows) < HELD_OUT:
-        raise EmptyDatasetError(
-            f"{len(rows)} rows to refine on, expected at least {HELD_OUT}",
-            hint="leave out --refine, or name a dataset with more rows",
-        )
-    fit = [row for i, row in enumerate(rows) if i % HELD_OUT]
-    return fit, [row for i, row in enumerate(rows) if not i % HELD_OUT]
-
-
 Report = Callable[[int, int, float], None]
 
 
@@ -253,29 +236,25 @@ def refine(
     scored: Scored,
     *,
     steps: int = STEPS,
-    stiffness: tuple[float, float] = STIFFNESS,
     progress: Report = lambda step, steps, loss: None,
 ) -> tuple[Array, Refinement]:
     """Fit coefficients by gradients through the base model, with few of them: a Gauss-Newton fit.
 
-    The loss ℓ_r of each row and its gradient are asked for apart. Between the points that were
-    asked for, a row's log odds ``m_r = −log(exp(ℓ_r) − 1)`` are taken to be linear in c, each point
-    counting by its nearness; this model of the loss, ``Σ_r n_r log(1 + exp(−m_r))``, costs nothing
-    to minimise, and its minimum is the next point. Coordinates are those in which the adapters are
-    alike in length and independent, ``c = c_0 + (G + λI)^(-1/2) u`` with their Gram matrix G, and
-    ``|u|²`` is added, so that few rows do not move what they do not tell. No randomness.
-    Coefficients may become negative and need not sum to one. Where the best of these is worse than
-    the base model on the held-out rows, it is drawn back towards zero.
+    The loss of each row and its gradient are asked for apart, which makes a model of the loss
+    (`hf_lorameta.loss_model`); its minimum is the next point to ask for. Coordinates are those in
+    which the adapters are alike in length and independent, ``c = c_0 + (G + λI)^(-1/2) u`` with
+    their Gram matrix G, and ``|u|²`` is added, so that few rows do not move what they do not tell;
+    how much of it is chosen on held-out rows. No randomness. Coefficients may become negative and
+    need not sum to one. Where the result is worse than the start, the start is returned; where
+    that is worse than the base model, it is drawn back towards zero.
 
     Args:
         start: (K,) coefficients to start from.
         mixture: the K adapters they belong to.
-        rows: at least 4 labelled rows of the user's; every fourth is held out.
+        rows: at least 4 labelled rows of the user's.
         scored: holds the base model.
         steps: points that are asked for.
-        stiffness: of ``|u|²``, in nats a token, at the first and at the last step; it falls by the
-            same factor at each.
-        progress: called at every point with (step, steps, loss on the held-out rows).
+        progress: called at every point with (step, steps, loss of the rows).
 
     Returns:
         (K,) coefficients, and how the fit went.
@@ -283,87 +262,92 @@ def refine(
     Raises:
         EmptyDatasetError: fewer than 4 rows.
     """
-    fit, directions, watch = _started(start, mixture, rows, scored, steps, progress)
-    model, u = LossModel([len(row.output) for row in fit]), np.zeros(len(start))
-    for step, stiff in enumerate(np.geomspace(*stiffness, steps), 1):
-        found = [scored.gradient([row], mixture) for row in fit]  # at what the watch set
-        slopes = np.stack([slope for _, slope in found]) @ directions
-        model.add(u, np.array([loss for loss, _ in found]), slopes)
-        u = model.minimum(float(stiff))
-        watch.look(step, start + directions @ u)
-    return watch.result("gradient", len(fit))
+    fit = _Fit(start, mixture, rows, scored, steps, progress)
+    model = LossModel(fit.sizes, fit.folds)
+    u = np.zeros(len(start))
+    for _ in range(steps):
+        fit.go(u)
+        found = [scored.gradient([row], mixture) for row in fit.tokens]
+        losses, slopes = (np.stack(of) for of in zip(*found, strict=True))
+        fit.saw(u, float(losses @ fit.sizes / sum(fit.sizes)))
+        model.add(u, *log_odds(losses, slopes @ fit.directions))
+        u = fit.next(model)
+    return fit.result("gradient", u)
 
 
-class LossModel:
-    """The mean loss of some rows as a function of u, from losses and gradients at a few points.
+class _Fit:
+    """What both ways to fit share: the rows, the coordinates, and what was seen on the way."""
 
-    Args:
-        sizes: number of output tokens of each of the R rows.
+    def __init__(
+        self,
+        start: Array,
+        mixture: Mixture,
+        rows: Sequence[Row],
+        scored: Scored,
+        steps: int,
+        progress: Report,
+    ) -> None:
+        if len(rows) < FOLDS:
+            raise EmptyDatasetError(
+                f"{len(rows)} rows to refine on, expected at least {FOLDS}",
+                hint="leave out --refine, or name a dataset with more rows",
+            )
+        self.tokens = scored.encode(rows)
+        self.sizes = [len(row.output) for row in self.tokens]
+        self.folds = [i % FOLDS for i in range(len(rows))]
+        self.directions = _whitening(mixture.gram())
+        self._start, self._mixture, self._scored = start, mixture, scored
+        self._steps, self._progress = steps, progress
+        self._held_out, self._least, self._done = np.inf, _STIFFNESS, 0
+        self._seen: list[tuple[float, Array]] = []
 
-    Example:
-        >>> model = LossModel([1, 1])
-        >>> model.add(np.zeros(1), np.log([2, 2]), np.array([[-0.5], [0.25]]))
-        >>> model.minimum(stiffness=0.0).round(2)
-        array([0.84])
-    """
+    def along(self, axes: NDArray[np.intp]) -> None:
+        """Keep to some of the coordinates."""
+        self.directions = self.directions[:, axes]
 
-    def __init__(self, sizes: Sequence[int]) -> None:
-        self._share = np.array(sizes) / sum(sizes)
-        self._points: list[tuple[Array, Array, Array]] = []
+    def at(self, u: Array) -> Array:
+        """(K,) the coefficients that belong to u."""
+        return self._start + self.directions @ u
 
-    def add(self, u: Array, losses: Array, slopes: Array) -> None:
-        """What was found at a point.
+    def go(self, u: Array) -> None:
+        """Let the base model have the update that belongs to u."""
+        self._scored.set(self._mixture.pairs(self.at(u)))
 
-        Args:
-            u: (K,) the point.
-            losses: (R,) mean loss of each row's output tokens, in nats.
-            slopes: (R, K) their gradients.
+    def saw(self, u: Array, loss: float, probing: bool = False) -> None:
+        """Note a loss of all rows, as a point of the way unless it was for a slope alone."""
+        if not probing:
+            self._seen.append((loss, u))
+        self._done = min(self._done + 1, self._steps)
+        self._progress(self._done, self._steps, loss)
+
+    def next(self, model: LossModel) -> Array:
+        """Where the model of the loss is least, as stiff as held-out rows want it.
+
+        And as what was seen allows: where the last point was worse than an earlier one, the model
+        of the loss was trusted too far away, and the next step is shorter.
         """
-        losses = np.maximum(losses, _LEAST_LOSS)
-        odds = -np.log(np.expm1(losses))
-        self._points.append((u, odds, -slopes / -np.expm1(-losses)[:, None]))
+        losses = [loss for loss, _ in self._seen]
+        if len(losses) > 1:
+            good = losses[-1] <= min(losses)
+            self._least *= 1 / _TRUST if good else _TRUST
+        stiffness, self._held_out = model.choose([self._least * times for times in _STIFFER])
+        return model.minimum(stiffness) if np.isfinite(stiffness) else 0 * self._seen[0][1]
 
-    def at(self, u: Array) -> tuple[float, Array]:
-        """The modelled loss at u, in nats a token, and its (K,) gradient."""
-        U, odds, slopes = (np.stack(of) for of in zip(*self._points, strict=True))
-        away = u - U
-        near = (away**2).sum(1) + _TOUCHING
-        weights = near**-_FALL
-        weights /= weights.sum()
-        by_weight = -2 * _FALL * away / near[:, None]
-        by_weight = weights[:, None] * (by_weight - weights @ by_weight)
-        lines = odds + np.einsum("prk,pk->pr", slopes, away)  # each point's own guess
-        m = weights @ lines
-        by_u = np.einsum("p,prk->rk", weights, slopes) + lines.T @ by_weight
-        wrong = self._share / (1 + np.exp(np.clip(m, -_FAR_ODDS, _FAR_ODDS)))
-        return float(self._share @ np.logaddexp(0, -m)), -(wrong @ by_u)
-
-    def minimum(self, stiffness: float) -> Array:
-        """(K,) the u at which loss + stiffness |u|² is least, found from the last point on."""
-        from scipy.optimize import minimize
-
-        def stiff(u: Array) -> tuple[float, Array]:
-            loss, slope = self.at(u)
-            return loss + stiffness * float(u @ u), slope + 2 * stiffness * u
-
-        options = {"maxiter": 300}
-        found = minimize(stiff, self._points[-1][0], jac=True, method="L-BFGS-B", options=options)
-        return np.asarray(found.x, np.float64)
-
-
-def _started(
-    start: Array,
-    mixture: Mixture,
-    rows: Sequence[Row],
-    scored: Scored,
-    steps: int,
-    progress: Report,
-) -> tuple[list[Tokens], Array, "_Watch"]:
-    """The rows to fit on, the directions to move in, and the watch, which has seen the start."""
-    fit, held_out = (scored.encode(part) for part in split_rows(rows))
-    watch = _Watch(mixture, scored, held_out, steps, progress)
-    watch.look(0, start)
-    return fit, _whitening(mixture.gram()), watch
+    def result(self, method: str, u: Array) -> tuple[Array, Refinement]:
+        """The best of all points, which may be the start; drawn back where the base is better."""
+        self.go(u)
+        self.saw(u, self._scored.loss(self.tokens))
+        start, (loss, u) = self._seen[0][0], min(self._seen, key=lambda seen: seen[0])
+        self._scored.clear()
+        base = self._scored.loss(self.tokens)
+        c = self.at(u)
+        scale, end = drawn_back(c, loss, base, self._mixture, self._scored, self.tokens)
+        history = tuple(loss for loss, _ in self._seen)
+        held_out = float(self._held_out)
+        report = Refinement(
+            method, len(self.tokens), base, start, end, held_out, self._steps, history
+        )
+        return scale * c, report
 
 
 def _whitening(gram: Array) -> Array:
@@ -373,68 +357,23 @@ def _whitening(gram: Array) -> Array:
     return np.asarray((vectors / np.sqrt(np.maximum(values, 0) + 0.1)) @ vectors.T)
 
 
-class _Watch:
-    """Keeps the coefficients that were best on the held-out rows."""
-
-    def __init__(
-        self,
-        mixture: Mixture,
-        scored: Scored,
-        held_out: Sequence[Tokens],
-        steps: int,
-        progress: Report,
-    ) -> None:
-        self._mixture, self._scored, self._held_out = mixture, scored, held_out
-        self._steps, self._progress = steps, progress
-        self._history: list[float] = []
-        self._best: tuple[float, int, Array] = (np.inf, 0, np.zeros(0))
-
-    def look(self, step: int, c: Array) -> float:
-        """Score c on the held-out rows."""
-        self._scored.set(self._mixture.pairs(c))
-        loss = self._scored.loss(self._held_out)
-        self._history.append(loss)
-        self._progress(step, self._steps, loss)
-        if loss < self._best[0]:
-            self._best = (loss, step, c)
-        return loss
-
-    def result(self, method: str, fitted: int) -> tuple[Array, Refinement]:
-        """The best coefficients, drawn back where the base model alone is better."""
-        self._scored.clear()
-        base = self._scored.loss(self._held_out)
-        loss, step, c = self._best
-        scale, loss = drawn_back(c, loss, base, self._mixture, self._scored, self._held_out)
-        report = Refinement(
-            method,
-            fitted,
-            len(self._held_out),
-            base,
-            self._history[0],
-            loss,
-            step,
-            tuple(self._history),
-        )
-        return scale * c, report
-
-
 def drawn_back(
     c: Array,
     loss: float,
     base: float,
     mixture: Summed,
     scored: Scored,
-    held_out: Sequence[Tokens],
+    rows: Sequence[Tokens],
 ) -> tuple[float, float]:
-    """Halve coefficients until the held-out rows are not worse than under the base model.
+    """Halve coefficients until rows are not worse than under the base model.
 
     Args:
         c: (K,) coefficients.
-        loss: of the held-out rows under c.
-        base: of the held-out rows under the base model.
+        loss: of the rows under c.
+        base: of the rows under the base model.
         mixture: the K adapters.
         scored: holds the base model.
-        held_out: rows as token ids.
+        rows: as token ids.
 
     Returns:
         What c is to be multiplied with, 1 to 1/8, or 0 where even that is worse; and its loss.
@@ -445,7 +384,7 @@ def drawn_back(
         if scale < 1 / 8:
             return 0.0, base
         scored.set(mixture.pairs(scale * c))
-        loss = scored.loss(held_out)
+        loss = scored.loss(rows)
     return scale, loss
 
 
@@ -472,66 +411,60 @@ def search(
     rows: Sequence[Row],
     scored: Scored,
     *,
-    evaluations: int = EVALUATIONS,
     dimensions: int = DIMENSIONS,
+    steps: int = STEPS_OF_SEARCH,
     progress: Report = lambda step, steps, loss: None,
 ) -> tuple[Array, Refinement]:
-    """Fit coefficients where only a forward pass is to be had, by CMA-ES [1].
+    """Fit coefficients where only a forward pass is to be had: a Gauss-Newton fit by differences.
 
-    The search space is that of `refine`, kept to the adapters with the largest coefficients at the
-    start: with few evaluations, more dimensions find less. Deterministic.
+    The same fit as `refine`, with the log odds of every single output token. Their slopes come from
+    one forward pass an adapter, for the adapters with the largest coefficients at the start; the
+    points that follow cost one each, and correct the slopes along the way they were reached [1].
 
     Args:
         start: (K,) coefficients to start from.
         mixture: the K adapters they belong to.
-        rows: at least 4 labelled rows of the user's; every fourth is held out.
+        rows: at least 4 labelled rows of the user's.
         scored: holds the base model.
-        evaluations: forward passes over the rows at most.
-        dimensions: number of adapters whose coefficients move.
-        progress: called after every generation, as in `refine`.
+        dimensions: number of adapters whose coefficients move, at most.
+        steps: points after those.
+        progress: called as in `refine`; its steps are forward passes over the rows, 1 + dimensions
+            + steps of them.
 
     Returns:
-        (K,) coefficients, and how the fit went; its steps are evaluations.
+        (K,) coefficients, and how the fit went.
 
     Raises:
-        MissingExtraError: the package cma is not installed.
         EmptyDatasetError: fewer than 4 rows.
 
     References:
-        [1] Hansen, The CMA Evolution Strategy: A Tutorial, arXiv 1604.00772, 2016.
+        [1] Broyden, A Class of Methods for Solving Nonlinear Simultaneous Equations, Math. Comp.
+            19, 1965.
     """
-    cma = _cma()
-    fit, directions, watch = _started(start, mixture, rows, scored, evaluations, progress)
     moved = np.argsort(-np.abs(start), kind="stable")[:dimensions]
-    directions = directions[:, moved]
+    fit = _Fit(start, mixture, rows, scored, 1 + len(moved) + steps, progress)
+    fit.along(moved)
 
-    def loss(u: Array) -> float:
-        scored.set(mixture.pairs(start + directions @ u))
-        return scored.loss(fit)
+    def odds_at(u: Array, probing: bool = False) -> Array:
+        fit.go(u)
+        odds = scored.log_odds(fit.tokens)
+        fit.saw(u, float(np.logaddexp(0, -odds).mean()), probing)
+        return odds
 
-    options = {"seed": 1, "verbose": -9, "maxfevals": evaluations}
-    strategy = cma.CMAEvolutionStrategy(np.zeros(len(moved)), 0.3, options)
-    while not strategy.stop():
-        asked = strategy.ask()
-        strategy.tell(asked, [loss(np.asarray(u)) for u in asked])
-        centre = start + directions @ np.asarray(strategy.mean)
-        watch.look(int(strategy.countevals), centre)
-    return watch.result("search", len(fit))
-
-
-def _cma() -> Any:
-    import warnings
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that it could not draw anything
-            import cma
-    except ImportError:
-        raise MissingExtraError(
-            "the refiner search needs cma, which is not installed",
-            hint="pip install 'hf-lorameta[eval]'",
-        ) from None
-    return cma
+    model = LossModel([1] * sum(fit.sizes), np.repeat(fit.folds, fit.sizes).tolist())
+    u = np.zeros(len(moved))
+    odds = odds_at(u)
+    apart = [odds_at(_REACH * axis, probing=True) - odds for axis in np.eye(len(moved))]
+    slopes = np.stack(apart, axis=1) / _REACH
+    model.add(u, odds, slopes)
+    for _ in range(steps):
+        way = fit.next(model) - u
+        there = odds_at(u + way)
+        missed = there - odds - slopes @ way
+        slopes = slopes + np.outer(missed, way) / max(float(way @ way), _LEAST_WAY)
+        u, odds = u + way, there
+        model.add(u, odds, slopes)
+    return fit.result("search", fit.next(model))
 
 
 Refiner = Callable[..., tuple[Array, Refinement]]

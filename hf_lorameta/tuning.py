@@ -38,7 +38,7 @@ def refined(
     Args:
         made: a plan whose recipe has `refine`, the number of rows.
         scored: holds the base model; None loads it.
-        progress: called with (step, steps, loss on the held-out rows).
+        progress: called with (step, steps, loss of the rows).
 
     Returns:
         The plan with the fitted coefficients and its `refinement`.

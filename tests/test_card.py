@@ -376,14 +376,15 @@ def test_the_command_line_takes_the_commands_on_the_card() -> None:
 
 
 def test_a_fit_on_rows_is_told_with_its_losses() -> None:
-    fit = Refinement("gradient", 12, 4, 2.5, 1.75, 0.625, 16, (1.75, 0.625))
+    fit = Refinement("gradient", 16, 2.5, 1.75, 0.5, 0.625, 3, (1.75, 0.625, 0.5))
     neighbours = (neighbour(0, 1.5), neighbour(1, -0.25))
     text = render_card(replace(PLAIN, refinement=fit, neighbours=neighbours), None)
-    told = section(text, "Fitted on 12 rows")
+    told = section(text, "Fitted on 16 rows")
     losses = dict(rows_of(told))
     assert losses["base model"] == "2.5"
     assert losses["coefficients from the distances alone"] == "1.75"
-    assert losses["this adapter"] == "0.625"
+    assert losses["this adapter, fitted on them"] == "0.5"
+    assert "0.625" in losses.values()
     assert "They sum to 1.25, and 1 of 2 are negative" in " ".join(told.split())
     assert "Fitted" not in render_card(PLAIN, None)
     picture = render_picture(replace(PLAIN, neighbours=neighbours))

@@ -79,7 +79,12 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"numpy"},
         {"refine", "torch"},
     ),
-    "refine": ({"adapter", "bank", "errors", "pack", "profile", "scores"}, {"numpy"}, {"cma"}),
+    "loss_model": (set(), {"numpy"}, {"scipy"}),
+    "refine": (
+        {"adapter", "bank", "errors", "loss_model", "pack", "profile", "scores"},
+        {"numpy"},
+        set(),
+    ),
     "evaluate": (
         {"adapter", "base_model", "errors", "forward", "profile", "scores"},
         set(),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from hf_lorameta.bank import Bank
 from hf_lorameta.combine import dense
@@ -14,13 +15,11 @@ from hf_lorameta.packing import pack
 from hf_lorameta.refine import (
     REFINERS,
     Check,
-    LossModel,
     Mixture,
     check,
     drawn_back,
     refine,
     search,
-    split_rows,
 )
 from hf_lorameta.scores import Tokens
 
@@ -28,20 +27,12 @@ ROWS = [(f"input {i}", f"output {i}") for i in range(16)]
 Array = NDArray[np.float64]
 
 
-class Quadratic:
-    """Mixture and model in one: the loss of c is ½ ‖M (c − best)‖² + floor, held out or not."""
+class Model:
+    """Mixture and base model in one: what c stands for is c itself."""
 
-    def __init__(self, best: list[float], base: float | None = None, worse_out: bool = False):
-        self.best = np.array(best)
-        size = len(best)
-        self.M = np.eye(size) + 0.3 * np.random.default_rng(0).standard_normal((size, size))
-        self.c = np.zeros(size)
-        self.worse_out = worse_out
-        self.base = base
-        self.cleared = False
-
-    def gram(self) -> Array:
-        return self.M.T @ self.M
+    c: Array
+    base = 10.0
+    cleared = False
 
     def pairs(self, c: Array) -> Iterator[Any]:
         yield c
@@ -56,64 +47,99 @@ class Quadratic:
     def encode(self, rows: Sequence[Any]) -> list[Tokens]:
         return [Tokens([i], [0]) for i, _ in enumerate(rows)]
 
+
+class Slope(Model):
+    """The loss of every row is 8 c²."""
+
+    def __init__(self, base: float) -> None:
+        self.base = base
+
     def loss(self, tokens: Sequence[Tokens]) -> float:
-        if self.cleared:
-            return self.base if self.base is not None else 10.0
-        held_out = len(tokens) == 4
-        if held_out and self.worse_out:
-            return float(1 + np.abs(self.c).sum())
-        residual = self.M @ (self.c - self.best)
-        return float(residual @ residual / 2)
+        return self.base if self.cleared else float(8 * self.c @ self.c)
+
+
+class Logistic(Model):
+    """16 rows of one token, whose log odds are a bent function of c; truth explains the labels."""
+
+    def __init__(self, truth: list[float], base: float = 10.0) -> None:
+        rng, size = np.random.default_rng(3), len(truth)
+        x = rng.standard_normal((len(ROWS), size))
+        label = np.sign(x @ np.array(truth) + rng.logistic(size=len(ROWS)))
+        self.x, self.base, self.c = x * label[:, None], base, np.zeros(size)
+
+    def gram(self) -> Array:
+        return self.x.T @ self.x
+
+    def _odds(self, tokens: Sequence[Tokens]) -> tuple[Array, Array]:
+        x = self.x[[row.prompt[0] for row in tokens]]
+        m = x @ self.c
+        return m + 0.05 * m**2, (1 + 0.1 * m)[:, None] * x
+
+    def loss(self, tokens: Sequence[Tokens]) -> float:
+        return self.base if self.cleared else float(np.logaddexp(0, -self._odds(tokens)[0]).mean())
 
     def gradient(self, tokens: Any, mixture: Any) -> Any:
         assert mixture is self
-        residual = self.M @ (self.c - self.best)
-        return float(residual @ residual / 2), self.M.T @ residual
+        m, slopes = self._odds(tokens)
+        return self.loss(tokens), -(slopes / (1 + np.exp(m))[:, None]).mean(0)
 
     def log_odds(self, tokens: Any) -> Any:
-        raise NotImplementedError
+        return self._odds(tokens)[0]
+
+    def at(self, c: Array) -> float:
+        """The loss of all rows."""
+        self.set(self.pairs(c))
+        return self.loss(self.encode(ROWS))
+
+
+TELLING = [2.0, -1.5, 1.0, 0.5]
 
 
 @pytest.mark.parametrize("method", REFINERS)
 def test_a_fit_comes_near_the_best_coefficients_negative_ones_too(method: str) -> None:
-    model = Quadratic([0.6, -0.4, 0.3, 0.0])
+    model = Logistic(TELLING)
+    best = minimize(model.at, np.zeros(4), method="Nelder-Mead", options={"maxiter": 4000})
     start = np.full(4, 0.25)
     c, report = REFINERS[method](start, model, ROWS, model)
-    assert report.end < 0.1 * report.start
+    assert report.start == pytest.approx(model.at(start))
+    assert report.end == pytest.approx(model.at(c))
+    assert report.end - best.fun < 0.4 * (report.start - best.fun)  # stiffness keeps it back
     assert c[1] < 0
-    assert (report.rows, report.held_out) == (12, 4)
+    assert best.fun < report.held_out < report.start
+    assert (report.method, report.rows, report.base) == (method, 16, 10.0)
     assert report.history[0] == report.start
-    assert report.end == min(report.history)
-    assert report.base == 10.0
 
 
 @pytest.mark.parametrize("method", REFINERS)
 def test_a_fit_gives_the_same_twice(method: str) -> None:
     results = [
-        REFINERS[method](np.full(4, 0.25), m, ROWS, m) for m in [Quadratic([1, -1, 0, 2])] * 2
+        REFINERS[method](np.full(4, 0.25), m, ROWS, m) for m in [Logistic(TELLING) for _ in "ab"]
     ]
     assert results[0][0].tolist() == results[1][0].tolist()
     assert results[0][1] == results[1][1]
 
 
-def test_where_held_out_rows_only_get_worse_the_start_is_returned() -> None:
-    model = Quadratic([5.0, 5.0], worse_out=True)
-    c, report = refine(np.array([0.5, 0.5]), model, ROWS, model)
-    assert c.tolist() == [0.5, 0.5]
-    assert (report.steps, report.start, report.end) == (0, 2.0, 2.0)
+@pytest.mark.parametrize("method", REFINERS)
+def test_where_rows_tell_nothing_of_each_other_the_start_is_returned(method: str) -> None:
+    model = Logistic([0.0])
+    model.x = np.array([[1.0], [1.0], [-1.0], [-1.0]] * 4)  # half of the folds against the others
+    c, report = REFINERS[method](np.zeros(1), model, ROWS, model)
+    assert c.tolist() == [0.0]
+    assert report.end == report.start == report.held_out == pytest.approx(np.log(2))
 
 
 def test_coefficients_worse_than_the_base_model_are_drawn_back() -> None:
-    model = Quadratic([5.0, 5.0], base=1.3, worse_out=True)
-    c, report = refine(np.array([0.5, 0.5]), model, ROWS, model)
-    assert c.tolist() == [0.125, 0.125]
-    assert report.end == 1.25
+    start = Logistic(TELLING).at(np.full(4, -0.5))
+    model = Logistic(TELLING, base=0.8)
+    c, report = refine(np.full(4, -0.5), model, ROWS, model, steps=0)
+    assert start > 0.8 >= report.end
+    assert c.tolist() in [[-0.25] * 4, [-0.125] * 4, [-0.0625] * 4]
 
 
 def test_where_nothing_helps_nothing_is_left() -> None:
-    model = Quadratic([5.0, 5.0], base=0.5, worse_out=True)
-    held_out = model.encode(range(4))
-    assert drawn_back(np.ones(2), 3.0, 0.5, model, model, held_out) == (0.0, 0.5)
+    model = Slope(base=0.01)
+    rows = model.encode(ROWS)
+    assert drawn_back(np.ones(1), 8.0, 0.01, model, model, rows) == (0.0, 0.01)
 
 
 @pytest.mark.parametrize(
@@ -122,54 +148,23 @@ def test_where_nothing_helps_nothing_is_left() -> None:
      (1.5, Check(16, 1.5, 8.0, 0.5, 0.25)), (0.1, Check(16, 0.1, 8.0, 0.1, 0.0))],
 )  # fmt: skip
 def test_an_adapter_is_weakened_until_it_is_not_worse(base: float, expected: Check) -> None:
-    model = Quadratic([0.0], base=base)
-    model.M = np.eye(1) * 4  # a loss of 8 c²
+    model = Slope(base)
     assert check(model, model, model.encode(ROWS)) == expected
 
 
-def test_a_search_moves_the_largest_coefficients_only() -> None:
-    model = Quadratic([0.5, 0.5, 0.5, 0.5])
-    model.M = np.eye(4)
+def test_a_search_asks_for_a_slope_of_the_largest_coefficients_only() -> None:
+    model = Logistic(TELLING)
     start = np.array([0.4, 0.1, 0.3, 0.2])
-    c, report = search(start, model, ROWS, model, dimensions=2, evaluations=60)
+    model.gram = lambda: np.eye(4)  # type: ignore[method-assign]
+    c, report = search(start, model, ROWS, model, dimensions=2)
     assert c[[1, 3]].tolist() == [0.1, 0.2]
     assert report.end < report.start
 
 
 def test_too_few_rows_are_refused() -> None:
+    model = Logistic(TELLING)
     with pytest.raises(EmptyDatasetError, match="3 rows to refine on"):
-        split_rows(ROWS[:3])
-
-
-def test_the_model_of_the_loss_meets_its_points_and_its_gradient_is_its_own() -> None:
-    rng = np.random.default_rng(1)
-    model = LossModel([3, 1, 2])
-    points = [rng.standard_normal(4) for _ in range(3)]
-    losses = [rng.uniform(0.1, 3, 3) for _ in points]
-    for u, found in zip(points, losses, strict=True):
-        model.add(u, found, rng.standard_normal((3, 4)))
-    for u, found in zip(points, losses, strict=True):
-        expected = found @ np.array([3, 1, 2]) / 6
-        assert model.at(u)[0] == pytest.approx(expected, rel=1e-3)
-    u, step = rng.standard_normal(4), 1e-6
-    for i, slope in enumerate(model.at(u)[1]):
-        ends = [model.at(u + sign * step * np.eye(4)[i])[0] for sign in (1, -1)]
-        assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-8)
-
-
-def test_a_logistic_loss_is_fitted_in_one_step() -> None:
-    """Where log odds are linear, the model of the loss is exact and its minimum the answer."""
-    J = np.array([[1.0, 0.2], [-0.5, 1.0], [0.3, -1.0]])
-
-    def losses(u: Array) -> tuple[Array, Array]:
-        m = J @ u
-        return np.logaddexp(0, -m), -J / (1 + np.exp(m))[:, None]
-
-    model = LossModel([1, 1, 1])
-    model.add(np.zeros(2), *losses(np.zeros(2)))
-    value, slope = losses(model.minimum(0.0))
-    assert np.abs(slope.mean(0)).max() < 1e-4
-    assert value.mean() < losses(np.zeros(2))[0].mean()
+        refine(np.zeros(4), model, ROWS[:3], model)
 
 
 # --- a real bank ---------------------------------------------------------------------------------

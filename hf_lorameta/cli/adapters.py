@@ -121,12 +121,16 @@ def _refined(made: "Plan", scored: "Scored | None", quiet: bool) -> "Plan":
         made,
         scored,
         progress=lambda step, steps, loss: tell(
-            quiet, f"  step {step:2} of {steps}: loss {loss:.3f} on held-out rows"
+            quiet, f"  step {step:2} of {steps}: loss {loss:.3f}"
         ),
     )
     found = fitted.refinement
     if found is not None:
-        tell(quiet, f"Held-out rows: base model {found.base:.3f}, this adapter {found.end:.3f}")
+        tell(
+            quiet,
+            f"Loss of the rows: base model {found.base:.3f}, this adapter {found.end:.3f}; "
+            f"about {found.held_out:.3f} on rows held out",
+        )
         _warn(made, fitted, quiet)
     return fitted
 
