@@ -103,13 +103,16 @@ class Profile:
         return np.asarray(counts / total)
 
 
-def profile_rows(rows: Iterable[Row], encode: Encode, vocab_size: int) -> Profile:
+def profile_rows(
+    rows: Iterable[Row], encode: Encode, vocab_size: int, *, labelled_only: bool = True
+) -> Profile:
     """Count the tokens of a stream of rows; memory does not grow with the number of rows.
 
     Args:
-        rows: (input, output) pairs. Rows whose output is empty are passed over.
+        rows: (input, output) pairs.
         encode: the base model's tokenizer, without special tokens.
         vocab_size: V; every id must be below it.
+        labelled_only: pass over rows whose output is empty.
 
     Raises:
         EmptyDatasetError: no row at all, or none with a token.
@@ -120,7 +123,7 @@ def profile_rows(rows: Iterable[Row], encode: Encode, vocab_size: int) -> Profil
     seen = labelled = 0
     for batch in _batches(rows):
         seen += len(batch)
-        kept = [row for row in batch if row[1]]
+        kept = [row for row in batch if row[1] or not labelled_only]
         labelled += len(kept)
         for side, texts in zip(dense, zip(*kept, strict=True), strict=False):
             _count(texts, encode, dense[side])
@@ -129,7 +132,8 @@ def profile_rows(rows: Iterable[Row], encode: Encode, vocab_size: int) -> Profil
     if not labelled:
         raise UnlabelledDatasetError(
             f"none of {seen} rows has an output: the coefficients are read from inputs and outputs",
-            hint="name the labelled split with --split, or the answers: --columns output=COLUMN",
+            hint="name the labelled split with --split, or the answers: --columns output=COLUMN; "
+            "or if there are none, the inputs alone: --columns input=COLUMN",
         )
     inputs, outputs = (Histogram.from_dense(counts) for counts in dense.values())
     profile = Profile(inputs, outputs, labelled)
@@ -223,6 +227,13 @@ class ProfileTable:
             ids, counts = (self.arrays[f"{part}.{k}"][start:stop] for k in ("ids", "counts"))
             histograms.append(Histogram(ids.astype(np.int32), counts.astype(np.int64)))
         return Profile(histograms[0], histograms[1], int(self.arrays["rows"][index]))
+
+    def only(self, part: Literal["input", "output"]) -> "ProfileTable":
+        """The same profiles with nothing in the other part."""
+        other = "output" if part == "input" else "input"
+        emptied = {f"{other}.{kind}": self.arrays[f"{other}.{kind}"][:0] for kind in _KINDS}
+        emptied[f"{other}.indptr"] = np.zeros(len(self) + 1, np.int64)
+        return ProfileTable(self.arrays | emptied)
 
     def distributions(self, vocab_size: int, part: Part = "both") -> NDArray[np.float64]:
         """All profiles as distributions: (N, V) float64, each row summing to one."""
