@@ -1,7 +1,8 @@
 """A dataset as a stream of (input, output) rows: where it lies, which columns are read, and how.
 
 A dataset is a Hub id or a local jsonl, json, csv or parquet file. Its columns are found by
-themselves for the layouts in `LAYOUTS`; more than one reading is an error, never a guess.
+themselves for the layouts in `LAYOUTS`, and `PROMPTS` for datasets that hold nothing but inputs;
+more than one reading is an error, never a guess.
 """
 
 import hashlib
@@ -31,6 +32,13 @@ LAYOUTS: tuple[Columns, ...] = (
 )
 """Known layouts; one whose columns all belong to another found layout gives way to it."""
 
+PROMPTS: tuple[Columns, ...] = (
+    Columns(instruction="instruction", input="input"),
+    *(Columns(input=name) for name in ("input", "prompt", "question", "instruction")),
+)
+"""Layouts without outputs; found only where there is no other column that could hold them."""
+
+_NUMBERS = {"id", "idx", "index", "uid", "uuid"}
 _INPUTS = {"input", "prompt", "question", "instruction"}
 _ANSWERS = {
     "label", "labels", "label_text", "sentiment", "summary", "target", "class", "category",
@@ -67,6 +75,11 @@ class Dataset:
     license: str | None
     rows: Callable[[], Iterator[Row]]
 
+    @property
+    def prompts_only(self) -> bool:
+        """Whether it has inputs and no outputs, by its columns."""
+        return not (self.columns.output or self.columns.messages)
+
     def head(self, count: int) -> list[Row]:
         """The first rows."""
         return list(islice(self.rows(), count))
@@ -94,7 +107,7 @@ def open_dataset(
     Raises:
         DatasetError: no such file, config or split, or an unreadable one.
         ColumnsError: the columns fit no layout, or more than one.
-        UnlabelledDatasetError: inputs without outputs.
+        UnlabelledDatasetError: inputs, and other columns that may or may not hold outputs.
         EmptyDatasetError: no rows.
         HubError: the repo is missing, private, gated, scripted, or out of reach.
     """
@@ -223,14 +236,15 @@ def parse_columns(text: str) -> Columns:
 
 
 def checked_columns(columns: Columns) -> Columns:
-    """Refuse roles that do not fit together: messages alone, or an output with what goes before.
+    """Refuse roles that do not fit together: messages are alone, all else needs input or output.
 
     Raises:
-        UsageError: neither messages nor output, or both.
+        UsageError: messages with others, or neither messages nor input nor output.
     """
-    if bool(columns.messages) == bool(columns.output) or (columns.messages and columns.input):
+    texts = columns.input or columns.output
+    if bool(columns.messages) == bool(texts) or (columns.messages and columns.instruction):
         raise UsageError(
-            f"columns {describe(columns)}: expected output (with input), or messages alone",
+            f"columns {describe(columns)}: expected input and output, one of them, or messages",
             hint="--columns input=question,output=answer",
         )
     return columns
@@ -257,13 +271,15 @@ def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Col
 
     Raises:
         ColumnsError: none fits, or more than one; lists the columns.
-        UnlabelledDatasetError: there is an input and nothing that could be its output.
+        UnlabelledDatasetError: there is an input, no known output, and columns that may hold one.
 
     Example:
         >>> find_columns(["id", "question", "answer"]).output
         'answer'
         >>> find_columns(["text"]).output
         'text'
+        >>> describe(find_columns(["id", "prompt"]))
+        'input=prompt'
     """
     have = set(names)
     fitting = [layout for layout in LAYOUTS if set(layout.names()) <= have]
@@ -291,9 +307,13 @@ def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Col
         return Columns(output="text")
     inputs = sorted(have & _INPUTS)
     if inputs and not have & (_ANSWERS | {"text"}):
+        for layout in PROMPTS:
+            if set(layout.names()) == have - _NUMBERS and not labels:
+                return layout
         raise UnlabelledDatasetError(
             f"the dataset has inputs ({', '.join(inputs)}) and no outputs; all columns: {listed}",
-            hint="name the answers with --columns input=COLUMN,output=COLUMN, or another --split",
+            hint=f"name them: --columns input={inputs[0]},output=COLUMN; or if there are none: "
+            f"--columns input={inputs[0]}",
         )
     raise ColumnsError(
         f"the columns fit no known layout; all columns: {listed}",

@@ -7,7 +7,7 @@
     ├── DatasetError              exit 3   the user's (or a bank's) dataset
     │   ├── ColumnsError                   no layout fits the columns, or more than one
     │   ├── EmptyDatasetError              no usable row
-    │   └── UnlabelledDatasetError         inputs without outputs
+    │   └── UnlabelledDatasetError         no outputs where they are needed, or none that is known
     ├── BankError                 exit 4   a bank folder or repo that cannot be used
     │   └── IntegrityError                 a checksum that does not match
     ├── AdapterError              exit 5   an adapter that cannot be used, with the reason
@@ -78,7 +78,7 @@ class EmptyDatasetError(DatasetError):
 
 
 class UnlabelledDatasetError(DatasetError):
-    """The dataset holds inputs but no outputs."""
+    """The dataset has no outputs where they are needed, or in no column that is known."""
 
 
 class BankError(LoraMetaError):

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,8 @@ from hf_lorameta.adapter import FloatArray
 from hf_lorameta.averaging import average, can_average
 from hf_lorameta.bank import Bank, IndexEntry
 from hf_lorameta.dataset import Dataset, describe, open_dataset
-from hf_lorameta.errors import AdapterError, UsageError
-from hf_lorameta.profile import Profile, profile_rows
+from hf_lorameta.errors import AdapterError, UnlabelledDatasetError, UsageError
+from hf_lorameta.profile import Profile, ProfileTable, profile_rows
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine import Check, Refinement, Scored
 
@@ -45,6 +45,9 @@ Export = Literal["gguf"]
 FAR = 1.5
 """A nearest distance above this many times the bank's own is called far."""
 FEW_ROWS = 20
+LOST_WITHOUT_OUTPUTS: float | None = None
+"""How much less of the gap between base model and trained adapter is covered when the outputs of a
+dataset cannot be compared, from `tests.benchmarks.quality`; None as long as it was not measured."""
 POOR_PACK = 0.9
 """A pack that keeps less than this share of the updates' energy is warned of."""
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -90,18 +93,28 @@ class Plan:
 
     @property
     def nearest_in_bank(self) -> float:
-        """Median distance from a bank dataset to its nearest other, NaN if the bank has one."""
-        return self.bank.index.neighbourhood.get(self.recipe.metric, float("nan"))
+        """Median distance from a bank dataset to its nearest other, NaN if the bank has one.
+
+        Over what this dataset has: of one without outputs, over inputs alone.
+        """
+        compared = _compared(self.bank, self.profile, self.recipe.metric)
+        if compared.whole:
+            return self.bank.index.neighbourhood.get(self.recipe.metric, float("nan"))
+        inside = compared.between()
+        others = np.where(np.eye(len(inside), dtype=bool), np.inf, inside).min(axis=1)
+        return float(np.median(others)) if len(inside) > 1 else float("nan")
 
     @property
     def expected(self) -> calibration.Estimate | None:
         """What datasets of the bank at this distance gained; None where nobody measured it.
 
-        It was measured with the default recipe, and is not known of others.
+        It was measured with the default recipe on labelled datasets, and is not known of others.
         """
         usual = Recipe()
         settings = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
         if any(getattr(self.recipe, name) != getattr(usual, name) for name in settings):
+            return None
+        if not _compared(self.bank, self.profile, self.recipe.metric).whole:
             return None
         return calibration.estimate(self.bank.index.gains, float(self.distances.min()))
 
@@ -118,7 +131,9 @@ class Plan:
 
         Raises:
             BankError: the bank lacks the neural rule that was asked for.
+            UnlabelledDatasetError: the recipe needs outputs, and the dataset has none.
         """
+        _insist_on_outputs(self.dataset, recipe)
         return _measured(self.bank, self.dataset, recipe, self.profile)
 
     def neighbours(self) -> tuple[card.Neighbour, ...]:
@@ -236,25 +251,71 @@ def plan(
     bank = bank if bank is not None else Bank.from_pretrained()
     recipe = recipe or Recipe()
     opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
-    size = bank.index.vocab_size
-    profile = profile_rows(islice(opened.rows(), recipe.max_rows), bank.encode, size)
+    _insist_on_outputs(opened, recipe)
+    read = islice(opened.rows(), recipe.max_rows)
+    profile = profile_rows(
+        read, bank.encode, bank.index.vocab_size, labelled_only=not opened.prompts_only
+    )
     return _measured(bank, opened, recipe, profile)
 
 
+def _insist_on_outputs(dataset: Dataset, recipe: Recipe) -> None:
+    for option in ("refine", "check"):
+        if dataset.prompts_only and getattr(recipe, option) is not None:
+            raise UnlabelledDatasetError(
+                f"--{option} compares answers with outputs, and the dataset has none",
+                hint=f"leave out --{option}, or name the outputs: "
+                "--columns input=COLUMN,output=COLUMN",
+            )
+
+
 def _measured(bank: Bank, dataset: Dataset, recipe: Recipe, profile: Profile) -> Plan:
-    d = distance.distances(profile, bank.profiles, bank.index.vocab_size, recipe.metric)
+    compared = _compared(bank, profile, recipe.metric)
+    d = distance.distances(profile, compared.profiles, bank.index.vocab_size, recipe.metric)
     model = _neural(bank, recipe) if recipe.coefficients == "neural" else None
-    between = _between(bank, recipe.metric) if recipe.coefficients == "kernel" else None
+    between = compared.between() if recipe.coefficients == "kernel" else None
     c = rules.coefficients(d, recipe.coefficients, recipe.temperature, recipe.top_k, model, between)
     return Plan(bank, dataset, recipe, profile, d, c)
 
 
-def _between(bank: Bank, metric: str) -> NDArray[np.float64]:
-    """Distances inside the bank: as stored, else measured now."""
-    stored = bank.distances.get(metric)
-    if stored is not None:
-        return stored.astype(np.float64)
-    return distance.between(bank.profiles, bank.index.vocab_size, metric)
+class _Compared(NamedTuple):
+    """What of a bank's datasets a new one is compared with.
+
+    Attributes:
+        bank: the bank.
+        metric: a key of `hf_lorameta.distance.DISTANCES`.
+        profiles: of the bank, without a part that the new dataset lacks.
+        whole: nothing is left out.
+        name: under which the distances among these profiles are kept.
+    """
+
+    bank: Bank
+    metric: str
+    profiles: ProfileTable
+    whole: bool
+    name: str
+
+    def between(self) -> NDArray[np.float64]:
+        """(N, N) distances inside the bank: as stored, else measured now, and once."""
+        known = self.bank.distances
+        if self.name not in known:
+            size = self.bank.index.vocab_size
+            known[self.name] = distance.between(self.profiles, size, self.metric)
+        return known[self.name].astype(np.float64)
+
+
+def _compared(bank: Bank, profile: Profile, metric: str) -> _Compared:
+    """Leave out of the bank's datasets what a new one lacks: distances must be of one kind.
+
+    Texts without inputs are compared with the whole of others where inputs and outputs are not
+    measured apart, as such texts may hold both.
+    """
+    apart = len(distance.DISTANCES[metric].parts) > 1
+    if not profile.output.total:
+        return _Compared(bank, metric, bank.profiles.only("input"), False, f"{metric} of inputs")
+    if apart and not profile.input.total:
+        return _Compared(bank, metric, bank.profiles.only("output"), False, f"{metric} of outputs")
+    return _Compared(bank, metric, bank.profiles, True, metric)
 
 
 def _neural(bank: Bank, recipe: Recipe) -> rules.NeuralModel:
@@ -299,11 +360,27 @@ def _warnings(made: Plan) -> Iterator[str]:
     number, total = made.effective_number, len(made.used)
     if total > 1 and number < 1.2:
         yield "Nearly all weight is on one adapter: the result is close to a copy of it."
-    if made.dataset.columns.input is None and made.dataset.columns.messages is None:
+    if made.dataset.prompts_only:
+        yield _without_outputs()
+    elif made.dataset.columns.input is None and made.dataset.columns.messages is None:
         yield "The dataset has no inputs, only text: its outputs alone were compared."
     unknown = [n.adapter for n in made.neighbours() if n.license is None]
     if unknown:
         yield f"{len(unknown)} of the adapters used state no licence."
+
+
+def _without_outputs() -> str:
+    """What it costs to have no outputs, as far as that was measured."""
+    said = (
+        "The dataset has no outputs: inputs alone were compared, which makes the coefficients less "
+        "reliable."
+    )
+    if LOST_WITHOUT_OUTPUTS is None:
+        return said
+    return (
+        f"{said} Where it was measured, {LOST_WITHOUT_OUTPUTS:.0%} less of the way from the base "
+        "model to a trained adapter was covered."
+    )
 
 
 def generate(

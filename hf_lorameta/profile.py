@@ -125,13 +125,16 @@ class Profile:
         return np.asarray(counts / total)
 
 
-def profile_rows(rows: Iterable[Row], encode: Encode, vocab_size: int) -> Profile:
+def profile_rows(
+    rows: Iterable[Row], encode: Encode, vocab_size: int, *, labelled_only: bool = True
+) -> Profile:
     """Count the tokens of a stream of rows; memory does not grow with the number of rows.
 
     Args:
-        rows: (input, output) pairs. Rows whose output is empty are passed over.
+        rows: (input, output) pairs.
         encode: the base model's tokenizer, without special tokens.
         vocab_size: V; every id must be below it.
+        labelled_only: pass over rows whose output is empty.
 
     Raises:
         EmptyDatasetError: no row at all, or none with a token.
@@ -143,7 +146,7 @@ def profile_rows(rows: Iterable[Row], encode: Encode, vocab_size: int) -> Profil
     seen = labelled = 0
     for batch in _batches(rows):
         seen += len(batch)
-        kept = [row for row in batch if row[1]]
+        kept = [row for row in batch if row[1] or not labelled_only]
         labelled += len(kept)
         _count([row[0] for row in kept], encode, inputs)
         _count([row[1] for row in kept], encode, outputs, lengths)
@@ -152,7 +155,8 @@ def profile_rows(rows: Iterable[Row], encode: Encode, vocab_size: int) -> Profil
     if not labelled:
         raise UnlabelledDatasetError(
             f"none of {seen} rows has an output: the coefficients are read from inputs and outputs",
-            hint="name the labelled split with --split, or the answers: --columns output=COLUMN",
+            hint="name the labelled split with --split, or the answers: --columns output=COLUMN; "
+            "or if there are none, the inputs alone: --columns input=COLUMN",
         )
     found = [Histogram.from_dense(counts) for counts in (inputs, outputs, lengths)]
     profile = Profile(found[0], found[1], labelled, found[2])
@@ -283,6 +287,13 @@ class ProfileTable:
             histograms.append(Histogram(ids.astype(np.int32), counts.astype(np.int64)))
         inputs, outputs, lengths = histograms
         return Profile(inputs, outputs, int(self.arrays["rows"][index]), lengths)
+
+    def only(self, part: Literal["input", "output"]) -> "ProfileTable":
+        """The same profiles with nothing in the other part."""
+        other = "output" if part == "input" else "input"
+        emptied = {f"{other}.{kind}": self.arrays[f"{other}.{kind}"][:0] for kind in _KINDS}
+        emptied[f"{other}.indptr"] = np.zeros(len(self) + 1, np.int64)
+        return ProfileTable(self.arrays | emptied)
 
     def distributions(self, vocab_size: int, part: Part = "both") -> NDArray[np.float64]:
         """All profiles as distributions: (N, V) float64, each row summing to one."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from hf_lorameta.base_model import require_extra
-from hf_lorameta.errors import EmptyDatasetError
+from hf_lorameta.errors import EmptyDatasetError, UnlabelledDatasetError
 from hf_lorameta.profile import Row
 
 
@@ -241,6 +241,19 @@ def one_line(rows: Sequence[Row], asked: bool | None) -> bool:
     return asked if asked is not None else not any("\n" in output.strip() for _, output in rows)
 
 
+def insist_on_outputs(rows: Sequence[Row]) -> None:
+    """Refuse rows of which none can be scored.
+
+    Raises:
+        UnlabelledDatasetError: there are rows, and no row has an output.
+    """
+    if rows and not any(output.strip() for _, output in rows):
+        raise UnlabelledDatasetError(
+            f"none of {len(rows)} rows has an output that answers could be compared with",
+            hint="name the labelled split with --split, or the outputs: --columns output=COLUMN",
+        )
+
+
 def compare(
     evaluator: Scorer,
     rows: Sequence[Row],
@@ -262,8 +275,10 @@ def compare(
 
     Raises:
         EmptyDatasetError: no rows.
+        UnlabelledDatasetError: no row has an output.
         AdapterError: an adapter cannot be loaded.
     """
+    insist_on_outputs(rows)
     plans: dict[str, tuple[Path | None, Sequence[Row]]] = {
         method: (adapter, ()) for method, adapter in adapters.items()
     }

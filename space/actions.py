@@ -160,7 +160,7 @@ class Actions:
             file,
             None if file else config or None,
             None if file else split or None,
-            columns if output_column else None,
+            columns or None,
         )
         yield from self._ask(asked, options, token, profile, fresh=False)
 

@@ -112,7 +112,10 @@ class Page:
                     info="What goes in; may stay empty",
                 )
                 self.output_column = gr.Dropdown(
-                    choices=[], value=None, label="Output column", info="What should come out"
+                    choices=[],
+                    value=None,
+                    label="Output column",
+                    info="What should come out; may stay empty",
                 )
             self.use_columns = gr.Button("Read these columns", size="sm", variant="primary")
         self.samples = gr.HTML("", elem_id="lm-samples", padding=False)

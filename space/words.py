@@ -21,8 +21,8 @@ _ADVICE = {
     "GatedError": "Ask for access on its page. Reading gated datasets needs the scope gated-repos, "
     "which this Space does not ask for by itself; you can download the file and upload it here.",
     "ColumnsError": "Choose the columns below: what goes in, and what should come out.",
-    "UnlabelledDatasetError": "Outputs are needed to compare datasets: choose another split, or "
-    "say below which column holds the answers.",
+    "UnlabelledDatasetError": "Say below which column holds the answers. If there are none, choose "
+    "the input column alone: inputs can be compared without outputs, less reliably.",
     "EmptyDatasetError": "Choose another configuration or split, or another dataset.",
     "ScriptDatasetError": "Name a dataset with data files, or upload one.",
     "ConflictError": "Type another repo name in the options, or tick “Replace the files”.",

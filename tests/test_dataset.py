@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.dataset import find_columns, parse_columns, read_rows
+from hf_lorameta.dataset import describe, find_columns, parse_columns, read_rows
 from hf_lorameta.errors import ColumnsError, UnlabelledDatasetError, UsageError
 from hf_lorameta.hub import RawDataset
 from hf_lorameta.manifest import Columns
@@ -41,6 +41,9 @@ def read(
         (["messages", "id"], {"messages": "messages"}),
         (["conversations"], {"messages": "conversations"}),
         (["text"], {"output": "text"}),
+        (["prompt", "id"], {"input": "prompt"}),
+        (["question"], {"input": "question"}),
+        (["idx", "instruction", "input"], {"instruction": "instruction", "input": "input"}),
     ],
 )
 def test_layouts_are_found(names: list[str], expected: dict[str, str]) -> None:
@@ -71,16 +74,38 @@ def test_labels_and_inputs_alone_are_not_guessed() -> None:
     ):
         with pytest.raises(ColumnsError, match="no known layout"):
             find_columns(names, labels)
-    with pytest.raises(UnlabelledDatasetError, match="prompt"):
-        find_columns(["prompt", "id"])
+    for names, labels in (
+        (["prompt", "gold"], {}),
+        (["prompt", "question"], {}),
+        (["question", "context"], {}),
+        (["id", "prompt"], {"id": ["yes", "no"]}),
+    ):
+        with pytest.raises(UnlabelledDatasetError, match=r"inputs .* and no outputs") as caught:
+            find_columns(names, labels)
+        assert parse_columns(caught.value.hint.rpartition("--columns ")[2]).output is None
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "input=q", "messages=m,output=a", "input=,output=a", "in=q,output=a", "", "="]
+    "text",
+    [
+        "a",
+        "instruction=i",
+        "messages=m,instruction=i",
+        "messages=m,output=a",
+        "input=,output=a",
+        "in=q,output=a",
+        "",
+        "=",
+    ],
 )
 def test_columns_that_make_no_sense(text: str) -> None:
     with pytest.raises(UsageError):
         parse_columns(text)
+
+
+@pytest.mark.parametrize("text", ["input=q", "output=a", "instruction=i,input=q", "messages=m"])
+def test_columns_that_can_be_told(text: str) -> None:
+    assert describe(parse_columns(text)) in (text, "input=q,instruction=i")
 
 
 # --- cells --------------------------------------------------------------------------------------

@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from hf_lorameta import adapter as lora
 from hf_lorameta import evaluate as evaluating
 from hf_lorameta.base_model import SMOLLM2, locate
-from hf_lorameta.errors import AdapterError, EmptyDatasetError, NotFoundError, UsageError
+from hf_lorameta.errors import (
+    AdapterError,
+    EmptyDatasetError,
+    NotFoundError,
+    UnlabelledDatasetError,
+    UsageError,
+)
 from hf_lorameta.evaluate import (
     Evaluator,
     Report,
@@ -535,6 +541,11 @@ def test_compare(evaluator: Evaluator, adapter: Path) -> None:
     assert list(losses.scores) == ["base", "generated"]
     assert losses.samples == ()
     assert losses.scores["base"].rouge_l is None
+
+
+def test_rows_without_any_output_are_not_scored(evaluator: Evaluator) -> None:
+    with pytest.raises(UnlabelledDatasetError, match="none of 2 rows has an output"):
+        compare(evaluator, [("a", ""), ("b", " ")], {"base": None})
 
 
 def test_a_table_shows_what_was_not_computed() -> None:

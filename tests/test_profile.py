@@ -113,6 +113,24 @@ def test_rows_without_outputs() -> None:
     assert "--columns output=COLUMN" in raised.value.hint
 
 
+def test_rows_without_outputs_where_that_is_known() -> None:
+    profile = profile_rows([("aab", ""), ("c", "")], letters, V, labelled_only=False)
+    assert (profile.rows, as_dict(profile.output)) == (2, {})
+    assert as_dict(profile.input) == as_dict(profile_rows([("aabc", "a")], letters, V).input)
+
+
+def test_a_table_without_one_of_the_parts() -> None:
+    whole = [profile_rows([("ab", "c"), ("b", "dd")], letters, V) for _ in range(3)]
+    table = ProfileTable.from_profiles(whole)
+    for part, other in (("input", "output"), ("output", "input")):
+        only = table.only(part)
+        only.check(V)
+        assert len(only) == 3
+        assert as_dict(getattr(only[2], part)) == as_dict(getattr(whole[2], part))
+        assert getattr(only[2], other).total == 0
+    assert table[0].output.total == 3
+
+
 def test_rows_without_a_token() -> None:
     with pytest.raises(EmptyDatasetError, match="2 rows, and not one token"):
         profile_rows([("a", "b")] * 2, lambda texts: [[] for _ in texts], V)

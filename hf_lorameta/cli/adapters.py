@@ -291,7 +291,7 @@ def evaluate(
     from hf_lorameta.adapter import check_folder
     from hf_lorameta.dataset import is_local
     from hf_lorameta.library import adapter_folder
-    from hf_lorameta.scores import compare
+    from hf_lorameta.scores import compare, insist_on_outputs
 
     methods: dict[str, Path | None] = {"base": None, "generated": adapter_folder(adapter)}
     if reference:
@@ -301,6 +301,7 @@ def evaluate(
     scored = open_named(dataset, config, split or (None if local else "test"), revision, columns)
     rows = scored.head(max_rows + (shots if local else 0))
     examples, rows = _shots(scored, rows, shots, local, config, revision, columns)
+    insist_on_outputs(rows)
     tell(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {base_model}")
     with _scorer(engine, base_model, base, base_gguf, methods.values()) as scorer:
         report = compare(scorer, rows, methods, shots=examples, generate=answers)
