@@ -362,7 +362,7 @@ def test_fit_stores_the_neural_rule(cli: Shell, bank: Built, tmp_path: Path) -> 
     copy = shutil.copytree(bank.folder, tmp_path / "b")
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
     reports = cli("bank", "fit", copy, "--hidden", 8, "--steps", 2, "--json", "-q").json
-    assert set(reports) == {"wd", "kl", "js", "mmd", "js-io"}
+    assert set(reports) == {"wd", "kl", "js", "mmd", "js-io", "js-task"}
     cli("bank", "verify", copy)
     for metric in reports:
         asked = ("--dataset", "rows.jsonl", "--bank", "b", "--metric", metric)

@@ -11,6 +11,8 @@ from scipy.stats import zscore
 
 from hf_lorameta.coefficients import (
     COEFFICIENTS,
+    KERNEL_WIDTH,
+    RIDGE,
     NeuralModel,
     attentional,
     coefficients,
@@ -262,12 +264,12 @@ def test_kernel_weights_sum_to_one(points: list[float], new: float, temperature:
 def test_kernel_predicts_what_ridge_regression_in_its_space_does() -> None:
     points, values, new = [0.0, 0.4, 1.5, 2.0], np.array([3.0, -1.0, 0.5, 2.0]), 0.7
     D = line(points)
-    width = 0.4 * np.median(D[~np.eye(4, dtype=bool)])
+    width = KERNEL_WIDTH * np.median(D[~np.eye(4, dtype=bool)])
     K, centred = np.exp(-D / width), values - values.mean()
 
     def objective(a: Array) -> float:
         residual = K @ a - centred
-        return float(residual @ residual + 0.1 * a @ K @ a)
+        return float(residual @ residual + RIDGE * a @ K @ a)
 
     a = minimize(objective, np.zeros(4), tol=1e-12).x
     expected = values.mean() + np.exp(-np.abs(np.array(points) - new) / width) @ a

@@ -24,7 +24,7 @@ from hf_lorameta.distance import (
     wasserstein,
 )
 from hf_lorameta.errors import BankError, EmptyDatasetError, RecipeError
-from hf_lorameta.profile import Histogram, Profile, ProfileTable
+from hf_lorameta.profile import Histogram, Profile, ProfileTable, profile_rows
 
 Array = NDArray[np.float64]
 METRICS = sorted(DISTANCES)
@@ -230,7 +230,7 @@ def profile(*counts: int, output: tuple[int, ...] = ()) -> Profile:
     return Profile(*parts, rows=1)
 
 
-@pytest.mark.parametrize("metric", [m for m in METRICS if m != "js-io"])
+@pytest.mark.parametrize("metric", [m for m in METRICS if DISTANCES[m].parts == ("both",)])
 def test_profiles_are_read_as_inputs_and_outputs_together(metric: str) -> None:
     new = profile(1, 0, 0, output=(0, 1, 2))
     bank = [profile(3, 1, 0, output=(0, 0, 4)), profile(1, 1, 2), new]
@@ -238,6 +238,14 @@ def test_profiles_are_read_as_inputs_and_outputs_together(metric: str) -> None:
     got = distances(new, ProfileTable.from_profiles(bank), 3, metric)
     np.testing.assert_allclose(got, DISTANCES[metric].function(p, Q), rtol=1e-12, atol=1e-15)
     assert got[1:].tolist() == [0.0, 0.0]
+
+
+def test_the_task_metric_adds_the_lengths_of_outputs() -> None:
+    texts = [("a b", "c"), ("a b", "c c c c"), ("a b", "c c")]
+    encode = lambda rows: [[ord(t) - 97 for t in row.split()] for row in rows]  # noqa: E731
+    bank = ProfileTable.from_profiles([profile_rows([row], encode, 3) for row in texts])
+    assert distances(bank[0], bank, 3, "js-io").tolist() == [0.0, 0.0, 0.0]
+    assert distances(bank[0], bank, 3, "js-task").tolist() == [0.0, 2.0, 1.0]  # octaves
 
 
 def test_many_blocks_of_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +259,7 @@ def test_many_blocks_of_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_metric_lists_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="'cosine'") as caught:
         distances(profile(1), ProfileTable.from_profiles([profile(1)]), 1, "cosine")
-    assert caught.value.hint == "--metric takes one of wd, kl, js, mmd, js-io"
+    assert caught.value.hint == "--metric takes one of wd, kl, js, mmd, js-io, js-task"
 
 
 def test_empty_bank() -> None:
@@ -270,7 +278,7 @@ def test_profile_without_a_token() -> None:
 
 
 def test_table_rows_are_named_as_their_keys() -> None:
-    assert list(DISTANCES) == ["wd", "kl", "js", "mmd", "js-io"]
+    assert list(DISTANCES) == ["wd", "kl", "js", "mmd", "js-io", "js-task"]
     assert all(row.name == key and row.title and row.reference for key, row in DISTANCES.items())
 
 

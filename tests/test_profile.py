@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hf_lorameta import profile as profiles
 from hf_lorameta.errors import BankError, EmptyDatasetError, UnlabelledDatasetError
-from hf_lorameta.profile import Histogram, Profile, ProfileTable, Row, profile_rows
+from hf_lorameta.profile import LENGTHS, Histogram, Profile, ProfileTable, Row, profile_rows
 
 V = 12
 TEXT = st.text(alphabet="abcdefghijkl", max_size=8)
@@ -154,6 +154,14 @@ def test_the_largest_id_is_counted() -> None:
     assert profile.counts(V).tolist() == [0] * (V - 1) + [2]
 
 
+def test_lengths_of_outputs_are_counted_in_halves_of_octaves() -> None:
+    rows = [("", "a" * n) for n in (1, 1, 2, 3, 4, 1000)]
+    profile = profile_rows(rows, letters, V)
+    assert profile.lengths.ids.tolist() == [0, 2, 3, 4, 20]
+    assert profile.lengths.counts.tolist() == [2, 1, 1, 1, 1]
+    assert profile.counts(V, "lengths").shape == (LENGTHS,)
+
+
 # --- tables -------------------------------------------------------------------------------------
 
 PROFILES = ROWS.filter(lambda rows: any(row[1] for row in rows)).map(
@@ -187,6 +195,9 @@ def test_table_types_and_bounds() -> None:
         "output.indptr": "int64",
         "output.ids": "int32",
         "output.counts": "uint32",
+        "lengths.indptr": "int64",
+        "lengths.ids": "int32",
+        "lengths.counts": "uint32",
     }
     for index in (1, -1):
         with pytest.raises(IndexError, match=f"profile {index} of 1"):

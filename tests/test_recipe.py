@@ -26,7 +26,7 @@ RECIPES = st.builds(
     refiner=st.sampled_from(get_args(Refiner)),
     check=st.none() | st.integers(4, 4096),
 )
-OURS = {"js-io", "kernel"}
+OURS = {"js-io", "js-task", "kernel"}
 
 
 @given(RECIPES)
@@ -47,7 +47,10 @@ def test_frozen() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"metric": "cosine"}, "metric: Input should be 'wd', 'kl', 'js', 'mmd' or 'js-io', got"),
+        (
+            {"metric": "cosine"},
+            "metric: Input should be 'wd', 'kl', 'js', 'mmd', 'js-io' or",
+        ),
         ({"coefficients": ""}, "coefficients: Input should be"),
         ({"combine": "ties"}, "combine: Input should be 'factors' or 'exact', got 'ties'"),
         ({"dtype": "int8"}, "dtype: Input should be"),

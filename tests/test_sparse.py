@@ -43,9 +43,9 @@ def size_of(drawn: list[Profile]) -> int:
 def plainly(new: Profile, bank: list[Profile], size: int, metric: str) -> Array:
     """By the functions on whole distributions, part by part."""
     row, total = DISTANCES[metric], np.zeros(len(bank))
-    for part in row.parts:
-        p, *Q = ((c := of.counts(size, part)) / max(c.sum(), 1) for of in (new, *bank))
-        total += row.function(p, np.stack(Q)) if p.any() else 0
+    for term in row.terms:
+        p, *Q = ((c := of.counts(size, term.part)) / max(c.sum(), 1) for of in (new, *bank))
+        total += term.function(p, np.stack(Q)) if p.any() else 0
     return total
 
 

@@ -131,6 +131,8 @@ class Bench:
         far = far and siblings(task) != (task,)  # a task without siblings is scored once
         name = f"{task} {'far' if far else 'near'} {method}{' answers' if answers else ''}.json"
         path = self.folder / "scores" / name
+        with_answers = path.with_stem(f"{path.stem} answers")  # holds the loss, too
+        path = with_answers if with_answers.exists() else path
         if not path.exists():
             found = self._computed(task, method, far, answers)
             found = {k: float(v) if isinstance(v, np.floating) else v for k, v in found.items()}
