@@ -9,9 +9,11 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -386,13 +388,15 @@ class AdapterFile:
         """Where every tensor lies, in the order of the data."""
         return self._infos
 
-    def read_into(self, buffer: memoryview, start: int) -> None:
-        """Fill a buffer with the file's bytes from `start` on, without buffering in between.
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[memoryview, int], None]]:
+        """Open the file: a function fills a buffer from a place on, without buffering in between.
 
         Raises:
             AdapterError: the file ended early.
         """
-        with self.path.open("rb", buffering=0) as file:
+
+        def fill(buffer: memoryview, start: int) -> None:
             file.seek(start)
             filled = 0
             while filled < len(buffer):
@@ -400,6 +404,9 @@ class AdapterFile:
                 if not got:
                     raise AdapterError(f"{self.path} ended at byte {start + filled}")
                 filled += got
+
+        with FileIO(self.path) as file:
+            yield fill
 
     def size(self, module: str, factor: Factor) -> int:
         """Number of values of one factor."""
@@ -580,7 +587,8 @@ def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: Floa
         if type(file) is AdapterFile and (a.dtype, b.dtype, a.stop) == ("BF16", "BF16", b.start):
             if buffer.nbytes != b.stop - a.start:
                 buffer = np.empty((b.stop - a.start) // 2, np.uint16)
-            file.read_into(buffer.view(np.uint8).data, a.start)
+            with file.reading() as fill:
+                fill(buffer.view(np.uint8).data, a.start)
             split = (a.stop - a.start) // 2
             _widen_into(buffer[:split].reshape(a.shape), A[part])
             _widen_into(buffer[split:].reshape(b.shape), B[:, part])
