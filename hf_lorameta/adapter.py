@@ -9,9 +9,11 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -320,7 +322,8 @@ def widen(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
     return array.astype(np.float32)
 
 
-def _widen_into(bits: NDArray[np.uint16], target: FloatArray) -> None:
+def widen_into(bits: NDArray[np.uint16], target: FloatArray) -> None:
+    """The bits of bfloat16 values to float32, into an array of the same shape."""
     np.left_shift(bits, 16, out=target.view(np.uint32), dtype=np.uint32, casting="unsafe")
 
 
@@ -386,13 +389,15 @@ class AdapterFile:
         """Where every tensor lies, in the order of the data."""
         return self._infos
 
-    def read_into(self, buffer: memoryview, start: int) -> None:
-        """Fill a buffer with the file's bytes from `start` on, without buffering in between.
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[memoryview, int], None]]:
+        """Open the file: a function fills a buffer from a place on, without buffering in between.
 
         Raises:
             AdapterError: the file ended early.
         """
-        with self.path.open("rb", buffering=0) as file:
+
+        def fill(buffer: memoryview, start: int) -> None:
             file.seek(start)
             filled = 0
             while filled < len(buffer):
@@ -400,6 +405,9 @@ class AdapterFile:
                 if not got:
                     raise AdapterError(f"{self.path} ended at byte {start + filled}")
                 filled += got
+
+        with FileIO(self.path) as file:
+            yield fill
 
     def size(self, module: str, factor: Factor) -> int:
         """Number of values of one factor."""
@@ -411,6 +419,12 @@ class AdapterFile:
         width = DTYPES[info.dtype].itemsize
         first, last = info.start + start * width, info.start + stop * width
         return widen(self._read(first, last), TensorInfo(info.dtype, (stop - start,), first, last))
+
+    def stack_alike(
+        self, files: Sequence["AdapterFile"], module: str, A: FloatArray, B: FloatArray
+    ) -> bool:
+        """Do as `stack_into` if there is a faster way for these files; says whether there is."""
+        return False
 
     @property
     def dtypes(self) -> set[str]:
@@ -572,6 +586,8 @@ def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: Floa
         A: (Σr, in_features), filled.
         B: (out_features, Σr), filled.
     """
+    if files[0].stack_alike(files, module, A, B):
+        return
     start = 0
     buffer = np.empty(0, np.uint16)
     for file in files:
@@ -580,10 +596,11 @@ def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: Floa
         if type(file) is AdapterFile and (a.dtype, b.dtype, a.stop) == ("BF16", "BF16", b.start):
             if buffer.nbytes != b.stop - a.start:
                 buffer = np.empty((b.stop - a.start) // 2, np.uint16)
-            file.read_into(buffer.view(np.uint8).data, a.start)
+            with file.reading() as fill:
+                fill(buffer.view(np.uint8).data, a.start)
             split = (a.stop - a.start) // 2
-            _widen_into(buffer[:split].reshape(a.shape), A[part])
-            _widen_into(buffer[split:].reshape(b.shape), B[:, part])
+            widen_into(buffer[:split].reshape(a.shape), A[part])
+            widen_into(buffer[split:].reshape(b.shape), B[:, part])
         else:
             A[part], B[:, part] = file.tensor(module, "A"), file.tensor(module, "B")
         start = part.stop

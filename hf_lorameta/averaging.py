@@ -1,14 +1,17 @@
 """`factors` at the speed of the disk: many files averaged without ever stacking one tensor.
 
 The files of a bank are laid out alike, so a stretch of bytes means the same in all of them. One
-stretch after the other is read from all files, some files at a time, and added up, bfloat16 values
-two by two: as a 32-bit word, one of the pair is the upper half and the other the lower half shifted
-up, so that widening costs one operation for two values. Memory holds the result, and of each worker
-one stretch of a few files.
+stretch after the other is read from all files, some files at a time and piece by piece, and added
+up, bfloat16 values two by two: as a 32-bit word, one of the pair is the upper half and the other
+the lower half shifted up, so that widening costs one operation for two values. Memory holds the
+result, and of each worker the sums of one stretch and one piece of a few files.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +19,8 @@ from numpy.typing import NDArray
 from hf_lorameta.adapter import AdapterFile, FloatArray, TensorInfo, tensor_name
 
 _FILES = 16  # read side by side
-_STRETCH = 1 << 19  # bytes of each read at once, about
-_WORDS = 1 << 14  # of each file widened at once: the whole fits in a core's cache
+_STRETCH = 1 << 19  # bytes for which each is opened, about
+_WORDS = 1 << 15  # of each file read and widened at once: the whole stays in a processor's cache
 _UPPER = np.uint32(0xFFFF0000)
 _WORKERS = 4  # more than cores: some wait for the disk
 
@@ -91,37 +94,43 @@ def _averaged(
     places: Mapping[str, TensorInfo],
 ) -> dict[str, FloatArray]:
     """One stretch of all files, in the order of the files whatever others do meanwhile."""
-    start = min(info.start for info in places.values())
-    stop = max(info.stop for info in places.values())
     sums = {name: np.zeros((2, (i.stop - i.start) // 4)) for name, i in places.items()}
-    buffer = np.empty((_FILES, stop - start), np.uint8)
-    wide = np.empty((_FILES, _WORDS), np.uint32)
+    room = _Room(*(np.empty(_FILES * _WORDS, np.uint32) for _ in range(2)))
     for first in range(0, len(files), _FILES):
-        group = files[first : first + _FILES]
-        raw = buffer[: len(group)]
-        for file, row in zip(group, raw, strict=True):
-            file.read_into(row.data, start)
-        for name, info in places.items():
-            words = raw[:, info.start - start : info.stop - start].view(np.uint32)
-            c = weights[name.endswith("lora_B.weight")][first : first + _FILES]
-            _add(words, c.astype(np.float32), sums[name], wide[: len(group)])
+        with ExitStack() as opened:
+            group = [opened.enter_context(f.reading()) for f in files[first : first + _FILES]]
+            for name, info in places.items():
+                c = weights[name.endswith("lora_B.weight")][first : first + _FILES]
+                _add(group, info.start, c.astype(np.float32), sums[name], room)
     return {
         name: halves.T.astype(np.float32).reshape(places[name].shape)
         for name, halves in sums.items()
     }
 
 
+class _Room(NamedTuple):
+    """Two pieces of every file that is read side by side."""
+
+    read: NDArray[np.uint32]
+    widened: NDArray[np.uint32]
+
+
 def _add(
-    words: NDArray[np.uint32],
+    files: Sequence[Callable[[memoryview, int], None]],
+    start: int,
     c: NDArray[np.float32],
     sums: NDArray[np.float64],
-    wide: NDArray[np.uint32],
+    room: _Room,
 ) -> None:
-    """Add c·(lower halves) and c·(upper halves) to the two rows of sums; `wide` is scratch."""
-    for first in range(0, words.shape[1], _WORDS):
-        part, target = words[:, first : first + _WORDS], sums[:, first : first + _WORDS]
-        scratch = wide[:, : part.shape[1]]
-        np.left_shift(part, 16, out=scratch)
-        target[0] += c @ scratch.view(np.float32)
-        np.bitwise_and(part, _UPPER, out=scratch)
-        target[1] += c @ scratch.view(np.float32)
+    """Add c·(lower halves) and c·(upper halves) of one tensor to the two rows of sums."""
+    for first in range(0, sums.shape[1], _WORDS):
+        target = sums[:, first : first + _WORDS]
+        shape = (len(files), target.shape[1])
+        # without gaps between rows: a product of anything else would copy it
+        words, wide = (whole[: math.prod(shape)].reshape(shape) for whole in room)
+        for fill, row in zip(files, words.view(np.uint8), strict=True):
+            fill(row.data, start + 4 * first)
+        np.left_shift(words, 16, out=wide)
+        target[0] += np.dot(c, wide.view(np.float32))
+        np.bitwise_and(words, _UPPER, out=words)
+        target[1] += np.dot(c, words.view(np.float32))

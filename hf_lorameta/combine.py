@@ -7,6 +7,7 @@ to add up; the command line and the model card read that table.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -47,7 +48,8 @@ class Stacked(Sequence[Float32]):
 
     def __init__(self, whole: Float32, ranks: Sequence[int], axis: int) -> None:
         self.whole = whole
-        self._parts = np.split(whole, np.cumsum(ranks)[:-1], axis)
+        ends = accumulate(ranks, initial=0)
+        self._parts = [whole[a:b] if axis == 0 else whole[:, a:b] for a, b in pairwise(ends)]
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -313,20 +315,21 @@ def _stacked(
 
 def _chunks(terms: Sequence[_Term]) -> Iterator[list[_Term]]:
     chunk: list[_Term] = []
+    rank = 0
     for term in terms:
         chunk.append(term)
-        if _rank(chunk) >= _CHUNK:
+        rank += len(term.A)
+        if rank >= _CHUNK:
             yield chunk
-            chunk = []
+            chunk, rank = [], 0
     if chunk:
         yield chunk
 
 
 def _dense(terms: Sequence[_Term], rows: slice, dtype: type[Any]) -> NDArray[Any]:
     total = np.zeros((len(terms[0].B[rows]), terms[0].A.shape[1]), dtype)
-    for chunk in _chunks(terms):
-        B, A = _stacked(chunk, rows, dtype)
-        total += B @ A
+    for B, weights, A in _pieces(terms, dtype):
+        total += (B[rows] * weights.T) @ A.astype(dtype, copy=False)
     return total
 
 
@@ -404,7 +407,7 @@ def _largest(squares: Float64, rank: int) -> float:
 def _apply(terms: Sequence[_Term], X: Float64) -> Float64:
     """M X, in float32 but for the sum over chunks."""
     total, X32 = np.zeros((len(terms[0].B), X.shape[1])), X.astype(np.float32)
-    for B, weights, A in _pieces(terms):
+    for B, weights, A in _pieces(terms, np.float32):
         total += B @ (weights * (A @ X32))
     return total
 
@@ -412,15 +415,17 @@ def _apply(terms: Sequence[_Term], X: Float64) -> Float64:
 def _apply_transposed(terms: Sequence[_Term], X: Float64) -> Float64:
     """Mᵀ X, in float32 but for the sum over chunks."""
     total, X32 = np.zeros((terms[0].A.shape[1], X.shape[1])), X.astype(np.float32)
-    for B, weights, A in _pieces(terms):
+    for B, weights, A in _pieces(terms, np.float32):
         total += A.T @ (weights * (B.T @ X32))
     return total
 
 
-def _pieces(terms: Sequence[_Term]) -> Iterator[tuple[Float32, Float32, Float32]]:
-    """(B, weights (k, 1), A) of about 1,024 ranks at a time, which float32 can add up."""
+def _pieces(
+    terms: Sequence[_Term], dtype: type[Any]
+) -> Iterator[tuple[Float32, NDArray[Any], Float32]]:
+    """(B, weights (k, 1) as `dtype`, A) of about 1,024 ranks at a time, as float32 can add up."""
     repeated = np.repeat([t.weight for t in terms], [len(t.A) for t in terms])
-    weights = repeated.astype(np.float32)[:, None]
+    weights = repeated.astype(dtype)[:, None]
     if isinstance(terms, _Terms):
         for start in range(0, len(weights), _CHUNK):
             part = slice(start, start + _CHUNK)

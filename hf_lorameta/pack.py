@@ -21,7 +21,7 @@ References:
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -44,6 +44,7 @@ from hf_lorameta.adapter import (
     read_layout,
     tensor_name,
     widen,
+    widen_into,
 )
 from hf_lorameta.errors import AdapterError, IntegrityError
 
@@ -283,6 +284,39 @@ class PackedFile(AdapterFile):
     def flat(self, module: str, factor: Factor, start: int, stop: int) -> FloatArray:
         """Values [start, stop) of one small factor, row after row."""
         return self.tensor(module, factor).reshape(-1)[start:stop]
+
+    def stack_alike(
+        self, files: Sequence[AdapterFile], module: str, A: FloatArray, B: FloatArray
+    ) -> bool:
+        """All files at once, if each was read at once and all are laid out alike."""
+        held = [file._raw for file in files if isinstance(file, PackedFile)]
+        if None in held or not all(file.places is self.places for file in files):
+            return False
+        names = [tensor_name(module, factor) for factor in _FACTORS]
+        names += [scales_name(module, factor) for factor in _FACTORS]
+        places = [self._infos[name] for name in names if name in self._infos]
+        start, stop = min(p.start for p in places), max(p.stop for p in places)
+        joined = b"".join([memoryview(raw)[start:stop] for raw in held if raw is not None])
+        rows = np.frombuffer(joined, np.uint8).reshape(len(files), stop - start)
+        parts = [rows[:, place.start - start : place.stop - start] for place in places]
+        (rank, R_a), (R_b, _) = places[0].shape, places[1].shape
+        a, b = A.reshape(-1, rank, R_a), B.reshape(R_b, -1, rank).transpose(1, 0, 2)
+        for axis, (target, raw) in enumerate(zip((a, b), parts, strict=False)):
+            _spread(raw, parts[2 + axis] if len(parts) > 2 else None, axis, target)
+        return True
+
+
+def _spread(
+    raw: NDArray[np.uint8], scales: NDArray[np.uint8] | None, axis: int, target: FloatArray
+) -> None:
+    """Bytes of one factor of N files, one a row, to float32: (N, size) → (N, …)."""
+    if scales is not None:
+        steps = np.expand_dims(scales.view("<f4"), 2 - axis)
+        np.multiply(raw.view(np.int8).reshape(target.shape), steps, out=target)
+    elif raw[0].size == 4 * target[0].size:
+        target[:] = raw.view("<f4").reshape(target.shape)
+    else:
+        widen_into(raw.view("<u2").reshape(target.shape), target)
 
 
 class Space(NamedTuple):
