@@ -8,7 +8,7 @@ where it stopped; the index is written last, in the manifest's order.
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -148,7 +148,8 @@ def build(
         The finished bank. The same sources give the same bytes, whatever the order of work.
 
     Raises:
-        BankError: nothing usable, or another build is at work in the folder.
+        BankError: nothing usable, another build is at work in the folder, or the executor's
+            workers are gone.
         LoraMetaError: with `strict`, the first bad entry's error.
     """
     if (folder / BASIS_FILE).exists():
@@ -207,6 +208,11 @@ def _run(
                 outcomes[entry.name] = future.result()
             except (OSError, MemoryError):
                 raise  # of this machine, not of the entry
+            except BrokenExecutor as problem:
+                raise BankError(
+                    f"the workers of the executor are gone ({type(problem).__name__})",
+                    hint="run the build again; finished entries are kept",
+                ) from None
             except Exception as problem:
                 if strict:
                     raise
@@ -387,8 +393,9 @@ def _finish(
 
 def _tidy(folder: Path) -> None:
     """Remove what killed builds left half-written."""
-    for path in (folder / "adapters").glob(".*.partial"):
-        path.unlink()
+    for part in (folder, folder / "adapters", folder / WORK_FOLDER):
+        for path in part.glob(".*.partial"):
+            path.unlink()
 
 
 def _as_skipped(outcome: Outcome, strangers: set[str]) -> Skipped:

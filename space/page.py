@@ -10,7 +10,7 @@ from actions import Actions
 from endpoints import add_endpoints
 from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, Recipe
 from keeper import Keeper
-from plan_view import note
+from plan_view import holdings, note
 from service import FILE_TYPES
 from settings import Settings
 
@@ -283,8 +283,6 @@ class Page:
             return '<p class="lm-bank">Opening the bank …</p>'
         bank = keeper.bank
         name = "the small bank inside the package" if self.settings.bank is None else bank.id
-        packing = bank.index.packing
-        kept = f", packed, with {packing.retained_whole:.1%} of what they do" if packing else ""
         told = {
             "ready": "every file checked",
             "damaged": f"damaged: {keeper.problem}",
@@ -292,8 +290,7 @@ class Page:
         }.get(keeper.state, "drawing the map")
         return (
             f'<p class="lm-bank lm-{escape(keeper.state)}"><b>Bank</b> {escape(name)} · '
-            f"{len(bank)} adapters for <b>{escape(bank.index.base_model)}</b>{kept} · "
-            f"{escape(told)}</p>"
+            f"{holdings(bank)} · {escape(told)}</p>"
         )
 
     def empty_plan(self) -> str:

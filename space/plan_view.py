@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, Plan
+from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, Bank, Plan
 
 BARS = 10
 SAMPLE_CHARACTERS = 280
@@ -163,6 +163,13 @@ def _clip(text: str) -> str:
 
 
 # --- messages -----------------------------------------------------------------------------------
+
+
+def holdings(bank: Bank) -> str:
+    """What a bank holds, and if it is a pack, how much of it."""
+    packing = bank.index.packing
+    kept = f", packed: {packing.retained_whole:.1%} of their updates kept" if packing else ""
+    return f"{len(bank)} adapters for <b>{escape(bank.index.base_model)}</b>{kept}"
 
 
 def note(kind: str, title: str, lines: Iterable[str] = ()) -> str:

@@ -224,7 +224,8 @@ def test_killed_builds_go_on(cli: Shell, bank: Built, tmp_path: Path) -> None:
     build.send_signal(signal.SIGKILL)
     build.communicate()
     assert not (target / "bank.json").exists()
-    (target / "adapters" / f".{WEIGHTS}.1.partial").write_bytes(b"x")  # what a kill may leave
+    for part in (".", "adapters", ".build"):
+        (target / part / f".{WEIGHTS}.1.partial").write_bytes(b"x")  # what a kill may leave
 
     cli.hub.clear_faults()
     cli.hub.clear_requests()
@@ -232,6 +233,7 @@ def test_killed_builds_go_on(cli: Shell, bank: Built, tmp_path: Path) -> None:
     assert {p for p in touched(cli.hub, bank.owner.name) if "/e3" not in p} == set()
     expected = {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
     assert tree(target) == expected
+    assert list(target.rglob("*.partial")) == []
 
 
 def test_verify_names_the_file_with_a_flipped_bit(cli: Shell, bank: Built, tmp_path: Path) -> None:

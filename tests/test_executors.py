@@ -18,7 +18,7 @@ from hf_lorameta.hub import Hub
 from hf_lorameta.localhub import Fault
 from tests.conftest import Account, Built, Shell, touched, tree
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, ROWS = "adapter_model.safetensors", "train.jsonl"
 PROCESSES = """
 import multiprocessing, sys
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +31,24 @@ if __name__ == "__main__":
         listed = manifest.load(Path(sys.argv[1]))
         library.build_bank(listed, Path(sys.argv[2]), executor=pool)
 """
+PLAIN = """
+import sys
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from hf_lorameta import library, manifest
+
+class OneAfterAnother(Executor):
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+listed = manifest.load(Path(sys.argv[1]))
+library.build_bank(listed, Path(sys.argv[2]), executor=OneAfterAnother())
+"""
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="distributed is not installed"
 )
@@ -40,12 +58,58 @@ def expected(bank: Built) -> dict[str, bytes]:
     return {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
 
 
-def test_processes_make_the_same_bytes(cli: Shell, bank: Built, tmp_path: Path) -> None:
-    manifest, script = bank.owner.manifest(tmp_path / "m.yaml"), tmp_path / "build.py"
-    script.write_text(PROCESSES)
-    command = [sys.executable, str(script), str(manifest), str(tmp_path / "b")]
-    subprocess.run(command, env=cli.env() | {"USE_TORCH": "0"}, check=True, cwd=tmp_path)
+def scripted(script: str, cli: Shell, bank: Built, folder: Path) -> "subprocess.Popen[str]":
+    """Start a program that builds the bank."""
+    manifest, path = bank.owner.manifest(folder / "m.yaml"), folder / "build.py"
+    path.write_text(script)
+    command = [sys.executable, str(path), str(manifest), str(folder / "b")]
+    env = cli.env() | {"USE_TORCH": "0"}
+    return subprocess.Popen(command, env=env, cwd=folder, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("script", [PROCESSES, PLAIN], ids=["processes", "the least one"])
+def test_any_executor_makes_the_same_bytes(
+    script: str, cli: Shell, bank: Built, tmp_path: Path
+) -> None:
+    build = scripted(script, cli, bank, tmp_path)
+    said = build.communicate()[1]
+    assert build.returncode == 0, said
     assert tree(tmp_path / "b") == expected(bank)
+
+
+def test_an_executor_whose_workers_died_is_no_entrys_fault(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
+    slow = bank.owner.entries[1]["adapter"]
+    cli.hub.add_fault(Fault("delay", path=f"^/{slow}/resolve/.*{WEIGHTS}", seconds=30, times=1))
+    build = scripted(PROCESSES, cli, bank, tmp_path)
+    await_request(cli, build, slow, WEIGHTS)
+    for pid in workers_of(build.pid):
+        os.kill(pid, signal.SIGKILL)
+    said = build.communicate(timeout=60)[1]
+    assert build.returncode != 0
+    assert "the workers of the executor are gone" in said
+    assert not (tmp_path / "b/bank.json").exists()  # nothing was left out as if it were bad
+    again = scripted(PROCESSES, cli, bank, tmp_path)
+    said = again.communicate()[1]
+    assert again.returncode == 0, said
+    assert tree(tmp_path / "b") == expected(bank)
+
+
+def await_request(cli: Shell, build: "subprocess.Popen[str]", *parts: str) -> None:
+    """Wait until something is asked of the Hub."""
+    deadline = time.monotonic() + 60
+    while not touched(cli.hub, *parts):
+        assert build.poll() is None, build.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes of a `ProcessPoolExecutor` that were spawned by a process."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    named = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    return [child for child, command in named.items() if b"spawn_main" in command]
 
 
 def test_no_token_is_sent_to_workers() -> None:
@@ -94,22 +158,19 @@ def cluster(cli: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 
 @needs_dask
 @pytest.mark.slow
+@pytest.mark.parametrize("file", [WEIGHTS, ROWS], ids=["fetching weights", "profiling rows"])
 def test_dask_makes_the_same_bytes_though_a_worker_is_killed(
-    cli: Shell, bank: Built, cluster: Cluster, user: Account, tmp_path: Path
+    file: str, cli: Shell, bank: Built, cluster: Cluster, user: Account, tmp_path: Path
 ) -> None:
     import distributed
 
     manifest = bank.owner.manifest(tmp_path / "m.yaml")
     slow = bank.owner.entries[1]["adapter"]
-    cli.hub.add_fault(Fault("delay", path=f"^/{slow}/resolve/.*{WEIGHTS}", seconds=30, times=1))
+    cli.hub.add_fault(Fault("delay", path=f"/{slow}/resolve/.*{file}", seconds=30, times=1))
     build = cli.start(
         "bank", "build", manifest, "-o", "b", "--dask", cluster.address, token=user.token
     )
-    deadline = time.monotonic() + 60
-    while not touched(cli.hub, slow, "/resolve/", WEIGHTS):
-        assert build.poll() is None, build.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    await_request(cli, build, slow, "/resolve/", file)
     with distributed.Client(cluster.address, set_as_default=False) as client:
         deadline = time.monotonic() + 20
         while True:  # all else is done, and one worker is at the slow entry
@@ -127,6 +188,9 @@ def test_dask_makes_the_same_bytes_though_a_worker_is_killed(
     assert user.token not in out + err
     assert tree(tmp_path / "b") == expected(bank)
     assert len(touched(cli.hub, slow, "/resolve/", WEIGHTS)) >= 2  # begun anew by the other
+    for entry in bank.owner.entries:
+        if entry["adapter"] != slow:  # and of the others nothing was fetched twice
+            assert len(touched(cli.hub, f"/{entry['adapter']}/resolve/", WEIGHTS)) == 1
 
 
 @needs_dask

@@ -199,6 +199,18 @@ def test_the_map_shows_every_dataset_inside_the_picture(made: Plan) -> None:
     assert "your dataset" in page
 
 
+def test_a_pack_is_called_one(tmp_path: Path) -> None:
+    from hf_lorameta.packing import pack
+
+    bank = Bank.from_pretrained()
+    whole = plan_view.holdings(bank)
+    assert whole == "26 adapters for <b>HuggingFaceTB/SmolLM2-135M-Instruct</b>"
+    made = pack(bank, tmp_path / "pack", basis=4)
+    assert made.index.packing
+    kept = f"{made.index.packing.retained_whole:.1%}"
+    assert plan_view.holdings(made) == f"{whole}, packed: {kept} of their updates kept"
+
+
 def test_an_empty_text_is_said_to_be_empty() -> None:
     rows: Any = [("", "x" * 1000)]
     page = plan_view.samples_html("n", "train", "c", rows)

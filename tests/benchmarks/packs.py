@@ -1,73 +1,107 @@
-"""What packing costs: ``python -m tests.benchmarks.packs FOLDER [TASK …]``, on ``../shared``.
+"""What packing costs: ``python -m tests.benchmarks.packs DIR [TASK …]``, on ``../shared``.
 
 For tasks left out of the bank: the loss of the adapter generated from the whole bank and from packs
-of it at several R, on the task's own test rows (24 each). FOLDER is scratch. Prints Markdown.
+of it at several R, on the task's own test rows (24 each). Every (task, bank) is kept in DIR as soon
+as it is known, so that the command goes on where it stopped. Prints Markdown and writes
+``packs.md`` and ``packs.json`` into DIR.
 """
 
 import argparse
+import json
 import shutil
+import tempfile
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
-from hf_lorameta import Recipe
-from hf_lorameta.bank import Bank
+import numpy as np
+
+from hf_lorameta import Bank, Recipe, generate
 from hf_lorameta.base_model import locate
 from hf_lorameta.dataset import open_dataset
 from hf_lorameta.evaluate import Evaluator
-from hf_lorameta.generation import generate
-from hf_lorameta.localhub import LocalHub
 from hf_lorameta.packing import pack
 from tests import shared_data
-from tests.benchmarks.leave_one_out import build
+from tests.benchmarks.leave_one_out import without
 
 ROWS = 24
 SIZES = (8, 16, 32, 64, 128)
+DTYPES: tuple[Literal["bf16", "int8"], ...] = ("bf16", "int8")
+PACKS = {f"R = {size}, {dtype}": (size, dtype) for size in SIZES for dtype in DTYPES}
+BANKS = ("base model", "whole", *PACKS)
+Score = dict[str, Any]
+
+
+class Bench:
+    """Scores of (task, bank), from the folder or computed now."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "scores").mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        return Evaluator(locate(shared_data.BASE_MODEL), dtype="float32")
+
+    def score(self, task: str, bank: str) -> Score:
+        path = self.folder / "scores" / f"{task} {bank}.json"
+        if not path.exists():
+            found = self._computed(task, bank)
+            path.write_text(json.dumps(found), encoding="utf-8")
+            print(task, bank, found, flush=True)
+        return dict(json.loads(path.read_bytes()))
+
+    def _computed(self, task: str, bank: str) -> Score:
+        if bank == "base model":
+            return {"loss": self._loss(task, None)}
+        whole = without((task,), self.folder / f"near-{task}")
+        if bank == "whole":
+            return {"loss": self._loss(task, whole), "size": whole.size}
+        size, dtype = PACKS[bank]
+        target = self.folder / "pack"
+        shutil.rmtree(target, ignore_errors=True)
+        made = pack(whole, target, basis=size, dtype=dtype)
+        assert made.index.packing
+        kept = made.index.packing.retained_whole
+        return {"loss": self._loss(task, made), "size": made.size, "kept": kept}
+
+    def _loss(self, task: str, bank: Bank | None) -> float:
+        rows = shared_data.rows(task, "test")[:ROWS]
+        dataset = open_dataset(shared_data.SUITE / f"{task}.train.jsonl")
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "adapter"
+            made = generate(dataset, bank, Recipe()).save_pretrained(folder) if bank else None
+            return float(self.evaluator.evaluate(rows, made, generate=False)[0].loss)
+
+
+def table(scores: dict[str, list[Score]]) -> str:
+    """As Markdown; means over the tasks."""
+    lines = ["| bank | size | energy kept | mean loss | against whole |", "|---|--:|--:|--:|--:|"]
+    loss = {bank: np.array([score["loss"] for score in found]) for bank, found in scores.items()}
+    for bank, found in scores.items():
+        size = f"{np.mean([s['size'] for s in found]) / 1e6:.1f} MB" if "size" in found[0] else "–"
+        kept = f"{np.mean([s['kept'] for s in found]):.2%}" if "kept" in found[0] else "–"
+        apart = f"{(loss[bank] - loss['whole']).mean():+.4f}" if bank in PACKS else "–"
+        lines.append(f"| {bank} | {size} | {kept} | {loss[bank].mean():.4f} | {apart} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("tasks", nargs="*", help="a spread of 3 if left out")
+    parser.add_argument("tasks", nargs="*", help="8 of different kinds if left out")
     chosen = parser.parse_args()
-    chosen.folder.mkdir(parents=True, exist_ok=True)
-    evaluator = Evaluator(locate(shared_data.BASE_MODEL))
-    names = chosen.tasks or shared_data.tasks()[4::16]
-    found: dict[str, list[tuple[float, str, float]]] = {}
-    with LocalHub() as hub:
-        shared_data.seed(hub, shared_data.tasks())
-        for name in names:
-            bank = Bank(build(hub, chosen.folder, name))
-            for label, (size, kept, loss) in _losses(bank, name, evaluator, chosen.folder).items():
-                found.setdefault(label, []).append((size, kept, loss))
-    print("| bank | size | energy kept | mean loss |\n|---|--:|--:|--:|")
-    for label, values in found.items():
-        size, kept, loss = values[0][0], values[0][1], sum(v[2] for v in values) / len(values)
-        print(f"| {label} | {size / 1e6:.1f} MB | {kept} | {loss:.4f} |")
-
-
-def _losses(
-    bank: Bank, name: str, evaluator: Evaluator, folder: Path
-) -> dict[str, tuple[float, str, float]]:
-    rows = shared_data.rows(name, "test")[:ROWS]
-    dataset = open_dataset(shared_data.SUITE / f"{name}.train.jsonl")
-
-    def loss(of: Bank | None) -> float:
-        target = folder / "adapter"
-        shutil.rmtree(target, ignore_errors=True)
-        made = generate(dataset, of, Recipe()).save_pretrained(target) if of else None
-        return float(evaluator.evaluate(rows, made, generate=False)[0].loss)
-
-    found = {"base model": (0.0, "–", loss(None)), "whole": (bank.size, "–", loss(bank))}
-    for size in SIZES:
-        for dtype in ("bf16", "int8"):
-            target = folder / f"{name}-{size}-{dtype}"
-            shutil.rmtree(target, ignore_errors=True)
-            made = pack(bank, target, basis=size, dtype=dtype)  # type: ignore[arg-type]
-            assert made.index.packing
-            kept = f"{made.index.packing.retained_whole:.2%}"
-            found[f"R = {size}, {dtype}"] = (made.size, kept, loss(made))
-            shutil.rmtree(target)
-    print(name, {k: round(v[2], 4) for k, v in found.items()}, flush=True)
-    return found
+    bench = Bench(chosen.folder)
+    tasks = chosen.tasks or shared_data.tasks()[::6]
+    scores: dict[str, list[Score]] = {bank: [] for bank in BANKS}
+    for task in tasks:
+        for bank in BANKS:
+            scores[bank].append(bench.score(task, bank))
+    text = f"{len(tasks)} tasks, {ROWS} test rows each:\n\n{table(scores)}"
+    (chosen.folder / "packs.md").write_text(text + "\n", encoding="utf-8")
+    told = {"tasks": tasks, "scores": scores}
+    (chosen.folder / "packs.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    print("\n" + text)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--small", action="store_true", help="a twentieth of the runs")
     parser.add_argument("--share", type=float, help="of the runs; 1 is all")
-    parser.add_argument("--workers", type=int, default=2, help="processes side by side")
+    parser.add_argument("--workers", type=int, default=4, help="processes side by side")
     parser.add_argument("--only", default="", help="rows that hold these words")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
