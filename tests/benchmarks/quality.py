@@ -28,6 +28,7 @@ from hf_lorameta.coefficients import COEFFICIENTS
 from hf_lorameta.evaluate import Evaluator
 from hf_lorameta.generation import carry_out
 from hf_lorameta.library import fit_bank
+from hf_lorameta.manifest import Columns
 from hf_lorameta.probe import Probe
 from hf_lorameta.tuning import refined
 from tests import shared_data
@@ -47,8 +48,12 @@ class Setting(NamedTuple):
     bank: Bank
     evaluator: Evaluator
 
+    @property
+    def path(self) -> Path:
+        return shared_data.SUITE / f"{self.task}.train.jsonl"
+
     def plan(self, recipe: Recipe | None = None) -> Plan:
-        return plan(open_dataset(shared_data.SUITE / f"{self.task}.train.jsonl"), self.bank, recipe)
+        return plan(open_dataset(self.path), self.bank, recipe)
 
     def weighted(self, weights: np.ndarray) -> Plan:
         return replace(self.plan(), coefficients=weights)
@@ -106,6 +111,9 @@ METHODS: dict[str, Method] = {
     "nearest by js": _nearest,
     "random neighbour": _random,
     "default, factors": _with(combine="factors"),
+    "default, inputs alone": lambda at: plan(
+        open_dataset(at.path, columns=Columns(input="input")), at.bank
+    ),
     "refine 16, search": _refined(refiner="search"),
 }
 
