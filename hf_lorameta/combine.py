@@ -54,6 +54,9 @@ class Stacked(Sequence[Float32]):
     def __len__(self) -> int:
         return len(self._parts)
 
+    def __iter__(self) -> Iterator[Float32]:
+        return iter(self._parts)
+
     @overload
     def __getitem__(self, index: int) -> Float32: ...
     @overload

@@ -287,8 +287,8 @@ def profile(number: str) -> Figures:
     return clock.figures | {"seconds": min(times), "peer": min(peers), "grown": grown}
 
 
-def _command(*words: str) -> float:
-    env = {k: v for k, v in os.environ.items() if k != "USE_TORCH"}
+def _command(*words: str, **more: str) -> float:
+    env = {k: v for k, v in os.environ.items() if k != "USE_TORCH"} | more
     times = []
     for _ in range(3):
         started = time.perf_counter()
@@ -300,7 +300,7 @@ def _command(*words: str) -> float:
     return min(times)
 
 
-def plan(folder: str) -> Figures:
+def plan(folder: str, **env: str) -> Figures:
     """`plan` of 1,000 local rows, a whole process; the best of three."""
     import tempfile
 
@@ -308,7 +308,26 @@ def plan(folder: str) -> Figures:
         path = Path(scratch, "rows.jsonl")
         lines = (json.dumps({"input": a, "output": b}) for a, b in texts(1000))
         path.write_text("\n".join(lines))
-        return {"seconds": _command("plan", "-d", str(path), "--bank", folder)}
+        return {"seconds": _command("plan", "-d", str(path), "--bank", folder, **env)}
+
+
+def plan_pulled(folder: str) -> Figures:
+    """The same with a bank that was pushed to a Hub on loopback and pulled from it."""
+    import tempfile
+
+    from hf_lorameta.localhub import LocalHub
+
+    with tempfile.TemporaryDirectory() as scratch, LocalHub() as hub:
+        env = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.add_user("owner"), "HF_HOME": scratch}
+        words = [sys.executable, "-m", "hf_lorameta", "bank"]
+        pulled = str(Path(scratch, "bank"))
+        subprocess.run([*words, "push", folder, "owner/bank"], env=os.environ | env, check=True,
+                       capture_output=True)  # fmt: skip
+        started = time.perf_counter()
+        subprocess.run([*words, "pull", "owner/bank", "-o", pulled], env=os.environ | env,
+                       check=True, capture_output=True)  # fmt: skip
+        taken = time.perf_counter() - started
+        return plan(pulled, **env) | {"pull": taken}
 
 
 def usage() -> Figures:
@@ -377,7 +396,7 @@ def plot(lines: dict[str, list[tuple[float, float]]]) -> str:
 MEASURES: dict[str, Callable[..., Figures]] = {
     f.__name__: f
     for f in (read, combine, published, peft_linear, peft_svd, exact_module, distances,
-              scipy_distances, profile, plan, usage, make_pack, look, by_rank)
+              scipy_distances, profile, plan, plan_pulled, usage, make_pack, look, by_rank)
 }  # fmt: skip
 
 if __name__ == "__main__":
