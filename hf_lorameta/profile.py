@@ -289,10 +289,11 @@ class ProfileTable:
         return Profile(inputs, outputs, int(self.arrays["rows"][index]), lengths)
 
     def only(self, part: Literal["input", "output"]) -> "ProfileTable":
-        """The same profiles with nothing in the other part."""
-        other = "output" if part == "input" else "input"
-        emptied = {f"{other}.{kind}": self.arrays[f"{other}.{kind}"][:0] for kind in _KINDS}
-        emptied[f"{other}.indptr"] = np.zeros(len(self) + 1, np.int64)
+        """The same profiles with nothing of the other texts; lengths are the outputs'."""
+        emptied: dict[str, NDArray[np.integer]] = {}
+        for other in ("output", "lengths") if part == "input" else ("input",):
+            emptied |= {f"{other}.{kind}": self.arrays[f"{other}.{kind}"][:0] for kind in _KINDS}
+            emptied[f"{other}.indptr"] = np.zeros(len(self) + 1, np.int64)
         return ProfileTable(self.arrays | emptied)
 
     def distributions(self, vocab_size: int, part: Part = "both") -> NDArray[np.float64]:

@@ -66,7 +66,7 @@ def _line(a: NDArray[np.float64], b: NDArray[np.float64]) -> str:
 
 
 def _dot(at: NDArray[np.float64], name: str, share: float, near: bool) -> str:
-    radius = 4 + 16 * float(np.sqrt(max(share, 0)))
+    radius = 4 + 16 * float(np.sqrt(min(abs(share), 1)))
     kind = "lm-dot lm-near" if near else "lm-dot"
     return (
         f'<circle class="{kind}" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{radius:.1f}">'

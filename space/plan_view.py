@@ -79,7 +79,7 @@ def _warnings(plan: Plan) -> str:
 
 def _bars(plan: Plan) -> str:
     shown = plan.neighbours()
-    largest = shown[0].coefficient or 1.0
+    largest = max(abs(n.coefficient) for n in shown) or 1.0
     linked = plan.bank.index.published
     rows = [_bar(n, largest, linked) for n in shown]
     head = (
@@ -104,11 +104,12 @@ def _bars(plan: Plan) -> str:
 
 def _bar(neighbour: object, largest: float, linked: bool) -> str:
     n = neighbour
-    width = 100 * n.coefficient / largest
+    width = 100 * abs(n.coefficient) / largest
+    kind = ' class="lm-against"' if n.coefficient < 0 else ""
     return (
         f'<div role="row" class="lm-bar"><span role="cell" class="lm-name" '
         f'title="{escape(n.dataset)}">{_name(n.dataset, linked)}</span>'
-        f'<span role="cell" class="lm-share"><i style="width:{width:.1f}%"></i>'
+        f'<span role="cell" class="lm-share"><i{kind} style="width:{width:.1f}%"></i>'
         f"<b>{100 * n.coefficient:.1f} %</b></span>"
         f'<span role="cell" class="lm-distance">{_number(n.distance)}</span></div>'
     )

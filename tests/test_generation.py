@@ -11,7 +11,7 @@ import pytest
 from hf_lorameta import Bank, Plan, Recipe, carry_out, generation, plan
 from hf_lorameta.card import CARD_FILE
 from hf_lorameta.coefficients import coefficients
-from hf_lorameta.distance import js
+from hf_lorameta.distance import js, length_distance
 from hf_lorameta.errors import UnlabelledDatasetError
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
@@ -42,6 +42,12 @@ def part(bank: Bank, name: Any) -> np.ndarray:
     return np.stack([js(p, each) for p in each])
 
 
+def lengths(bank: Bank) -> np.ndarray:
+    """(N, N) distances of the outputs' lengths, by the plain function."""
+    each = bank.profiles.distributions(bank.index.vocab_size, "lengths")
+    return np.stack([length_distance(p, each) for p in each])
+
+
 # --- what is compared ----------------------------------------------------------------------------
 
 
@@ -70,7 +76,7 @@ def test_texts_without_inputs_are_compared_in_one_kind_of_distance(
     tmp_path: Path, embedded: Bank
 ) -> None:
     made = plan(file(tmp_path, "text"), embedded)
-    inside = part(embedded, "output")
+    inside = part(embedded, "output") + lengths(embedded)
     rule = Recipe().coefficients
     expected = coefficients(made.distances, rule, between=inside)
     np.testing.assert_allclose(made.coefficients, expected, atol=1e-9)

@@ -184,9 +184,10 @@ def test_names_of_others_are_escaped_everywhere(made: Plan) -> None:
 
 def test_bars_are_as_long_as_the_coefficients(made: Plan) -> None:
     page = plan_view.plan_html(made)
-    widths = [float(w) for w in re.findall(r'<i style="width:([\d.]+)%"', page)]
+    widths = [float(w) for w in re.findall(r'<i[^>]* style="width:([\d.]+)%"', page)]
     c = [n.coefficient for n in made.neighbours()]
-    assert widths == [pytest.approx(100 * x / c[0], abs=0.06) for x in c]
+    assert widths == [pytest.approx(100 * abs(x) / max(map(abs, c)), abs=0.06) for x in c]
+    assert page.count("lm-against") == sum(x < 0 for x in c)
 
 
 def test_the_map_shows_every_dataset_inside_the_picture(made: Plan) -> None:
