@@ -12,11 +12,13 @@ import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.recipe import Combiner, Metric, Recipe, Rule
 from hf_lorameta.refine import Check, Refinement
 from hf_lorameta.serving import render_lines
@@ -104,7 +106,6 @@ class Facts:
         library_version: of hf-lorameta.
         refinement: how the coefficients were fitted on rows of the dataset; None if they were not.
         check: how it did on other rows of the dataset; None if it was not scored.
-        metrics: measured values by name; empty if nothing was measured.
         gguf: the adapter lies beside the PEFT files for llama.cpp and Ollama too.
     """
 
@@ -134,7 +135,6 @@ class Facts:
     library_version: str
     refinement: Refinement | None = None
     check: Check | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
     gguf: bool = False
 
     def __post_init__(self) -> None:
@@ -149,8 +149,7 @@ class Facts:
     @property
     def public_dataset(self) -> str | None:
         """The dataset's id if the world may know it."""
-        named = self.dataset_id is not None and not self.dataset_private
-        return self.dataset_id if named and _is_hub_id(self.dataset_id or "") else None
+        return _public(self.dataset_id, self.dataset_private)
 
 
 # --- licences -----------------------------------------------------------------------------------
@@ -207,6 +206,11 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:@+=()-]([A-Za-z0-9_./:@+=(), -]*[A-Za-z0-9_.
 def _is_hub_id(value: str) -> bool:
     tricks = ".." in value or "--" in value
     return not tricks and len(value) <= 96 and _HUB_ID.fullmatch(value) is not None
+
+
+def _public(dataset_id: str | None, private: bool) -> str | None:
+    """A dataset's id if the world may know it."""
+    return dataset_id if dataset_id and not private and _is_hub_id(dataset_id) else None
 
 
 def _clean(value: str) -> str:
@@ -280,44 +284,27 @@ def render_card(facts: Facts, repo_id: str | None) -> str:
         _checked(facts),
         _recipe(facts),
         _licences(facts),
-        _measured(facts),
         _not_measured(facts, repo_id),
         _warnings(facts),
         _reproducing(facts),
         _CITATION,
     )
     body = "\n\n".join(section for section in sections if section)
-    return str(ModelCard(f"---\n{_metadata(facts, repo_id).to_yaml()}\n---\n\n{body}\n"))
+    return str(ModelCard(f"---\n{_metadata(facts).to_yaml()}\n---\n\n{body}\n"))
 
 
-def _metadata(facts: Facts, repo_id: str | None) -> ModelCardData:
+def _metadata(facts: Facts) -> ModelCardData:
     base = facts.base_model if _is_hub_id(facts.base_model) else None
     license_id, license_name, license_link = license_of(facts)
     dataset = facts.public_dataset
-    results = [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=dataset,
-            dataset_name=dataset,
-            dataset_config=facts.dataset_config,
-            dataset_split=facts.dataset_split,
-            dataset_revision=facts.dataset_revision,
-            metric_type=name,
-            metric_value=value,
-        )
-        for name, value in sorted(facts.metrics.items())
-        if dataset and math.isfinite(value)
-    ]
     return ModelCardData(
         base_model=base,
         base_model_relation="adapter" if base else None,
         datasets=[dataset] if dataset else None,
-        eval_results=results or None,
         library_name="peft",
         license=license_id,
         license_name=license_name,
         license_link=license_link,
-        model_name=(repo_id or "LoRA adapter") if results else None,
         pipeline_tag="text-generation",
         tags=[
             "lora",
@@ -529,24 +516,13 @@ def _licences(facts: Facts) -> str:
 {warning if unknown else ""}"""
 
 
-def _measured(facts: Facts) -> str:
-    if not facts.metrics:
-        return ""
-    rows = [(_code(name), _number(value)) for name, value in sorted(facts.metrics.items())]
-    return f"## What was measured\n\n{_table(('Metric', 'Value'), rows, numbers=(1,))}"
-
-
 def _not_measured(facts: Facts, repo_id: str | None) -> str:
-    if facts.metrics:
-        said = "Nothing but the values above: no other dataset, and no harmful or biased output."
-    else:
-        scored = facts.refinement or facts.check
-        beyond = "Beyond the few rows above, this adapter" if scored else "This adapter"
-        said = (
-            f"{beyond} was not evaluated, on this dataset or any other. Whether it does better"
-            " than the base model, its nearest neighbour or a few-shot prompt is not known. To find"
-            " out:"
-        )
+    scored = facts.refinement or facts.check
+    beyond = "Beyond the few rows above, this adapter" if scored else "This adapter"
+    said = (
+        f"{beyond} was not evaluated, on this dataset or any other. Whether it does better than the"
+        " base model, its nearest neighbour or a few-shot prompt is not known. To find out:"
+    )
     command = shlex.join(
         ["hf-lorameta", "evaluate", _clean(repo_id or "FOLDER"), "--dataset", _asked(facts)]
     )
@@ -611,6 +587,151 @@ _CITATION = """## Citation
   archivePrefix = {arXiv}
 }
 ```"""
+
+
+# --- scores, added to a finished card -----------------------------------------------------------
+
+_METRICS = {
+    "loss": ("loss", "Loss, in nats a token"),
+    "rouge_l": ("rouge", "Rouge-L"),
+    "exact_match": ("exact_match", "Exact match"),
+}
+"""Scores that the metadata lists, with the Hub's name of each and one for people."""
+_COLUMNS = {
+    "loss": "Loss", "rouge_l": "Rouge-L", "exact_match": "Exact match", "contains": "Contains",
+}  # fmt: skip
+_MEASURED, _NOT_MEASURED = "## What was measured", "## What was not measured"
+_OWN = "generated"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a finished adapter scored on one split of one dataset.
+
+    Attributes:
+        dataset_id: Hub id; None for a local file.
+        dataset_revision: commit read.
+        dataset_config: configuration read.
+        dataset_split: split read.
+        dataset_private: then neither id nor revision nor configuration is shown.
+        rows: number of rows.
+        engine: what held the base model, ``transformers`` or ``llama.cpp``.
+        scores: method to values by the names of `hf_lorameta.scores.Scores`, None where nothing was
+            computed. The method ``generated`` is the adapter that the card is about.
+    """
+
+    dataset_id: str | None
+    dataset_revision: str | None
+    dataset_config: str | None
+    dataset_split: str
+    dataset_private: bool
+    rows: int
+    engine: str
+    scores: Mapping[str, Mapping[str, float | None]]
+
+    @property
+    def public_dataset(self) -> str | None:
+        """The dataset's id if the world may know it."""
+        return _public(self.dataset_id, self.dataset_private)
+
+
+def with_scores(text: str, measured: Measured, repo_id: str | None) -> str:
+    """A card with measured scores: a table for people and, of a public dataset, ``model-index``.
+
+    Scores of the same dataset, configuration and split are replaced, others stay. The metadata
+    lists this adapter's scores; those of the other methods stand in the table alone, as they are
+    not of this model.
+
+    Args:
+        text: README.md as `render_card` made it, whatever its owner added since.
+        measured: the scores.
+        repo_id: where the adapter lies; None for a local folder.
+
+    Raises:
+        AdapterError: the card's metadata cannot be read.
+    """
+    try:
+        made = ModelCard(text)
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise AdapterError(f"the card's metadata cannot be read: {_clean(str(error))}") from None
+    data: Any = made.data
+    new = _results(measured)
+    places = {_place(result) for result in new}
+    kept = [result for result in data.eval_results or [] if _place(result) not in places]
+    if kept or new:
+        data.eval_results = [*kept, *new]
+        data.model_name = data.model_name or repo_id or "LoRA adapter"
+    made.text = _with_table(made.text, measured)
+    return str(made)
+
+
+def _results(measured: Measured) -> list[EvalResult]:
+    dataset = measured.public_dataset
+    own = measured.scores[_OWN]
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_config=measured.dataset_config,
+            dataset_split=measured.dataset_split,
+            dataset_revision=measured.dataset_revision,
+            metric_type=kind,
+            metric_name=title,
+            metric_value=own[name],
+        )
+        for name, (kind, title) in _METRICS.items()
+        if dataset and own.get(name) is not None and math.isfinite(own[name] or 0)
+    ]
+
+
+def _place(result: EvalResult) -> tuple[object, ...]:
+    return result.dataset_type, result.dataset_config, result.dataset_split
+
+
+def _with_table(body: str, measured: Measured) -> str:
+    """The card's text with a part on this dataset in its section on what was measured."""
+    sections = re.split(r"\n(?=## )", body)
+    titles = [section.split("\n", 1)[0] for section in sections]
+    if _NOT_MEASURED in titles:
+        place = titles.index(_NOT_MEASURED)
+        _, fence, command = sections[place].partition("\n```")
+        said = "Nothing but the values above: no other dataset, and no harmful or biased output."
+        sections[place] = f"{_NOT_MEASURED}\n\n{said}\n{fence}{command}"
+    else:
+        place = len(sections)
+    if _MEASURED not in titles:
+        sections.insert(place, f"{_MEASURED}\n")
+        titles.insert(place, _MEASURED)
+    place = titles.index(_MEASURED)
+    head, *parts = re.split(r"\n(?=### )", sections[place])
+    fresh = _score_part(measured)
+    others = [part for part in parts if part.split("\n", 1)[0] != fresh.split("\n", 1)[0]]
+    sections[place] = "\n".join([head, *others, fresh])
+    return "\n".join(sections)
+
+
+def _score_part(measured: Measured) -> str:
+    name, config = measured.public_dataset, measured.dataset_config
+    shown = _code(name) if name else "a local or private dataset"
+    within = f" {_code(config)}" if name and config not in (None, "", "default") else ""
+    at = f" ({_link(name, measured.dataset_revision, 'datasets/')})" if name else ""
+    rows = [
+        (_code(method), *(_score(values.get(key)) for key in _COLUMNS))
+        for method, values in measured.scores.items()
+    ]
+    table = _table(("Method", *_COLUMNS.values()), rows, numbers=(1, 2, 3, 4))
+    return f"""### {shown}{within}, split {_code(measured.dataset_split)}
+
+{measured.rows:,} rows{at}, scored through {_code(measured.engine)}; loss in nats a token, the \
+others from 0 to 1. {_code(_OWN)} is this adapter.
+
+{table}
+"""
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None else _number(value)
 
 
 # --- the picture --------------------------------------------------------------------------------

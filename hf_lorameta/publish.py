@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_lorameta.adapter import write_atomically
+from hf_lorameta.card import CARD_FILE, Measured, with_scores
 from hf_lorameta.errors import (
     AdapterError,
+    AuthError,
     ConflictError,
     ConnectionLostError,
     LoraMetaError,
@@ -142,6 +145,83 @@ def publish_folder(folder: Path, target: Target, *, token: str | None = None) ->
         only=(*FILES, *EXPORTS),
         delete=stale(folder, target),
     )
+
+
+def look_at_card(
+    name: str, *, create_pr: bool = False, token: str | None = None
+) -> Resolved | None:
+    """Before the work of scoring an adapter: whether its card can be written.
+
+    Args:
+        name: folder, or Hub id.
+        create_pr: the card of a repo is to be proposed.
+        token: None uses the saved one.
+
+    Returns:
+        The repo as it stands; None for a folder.
+
+    Raises:
+        AuthError: no valid token.
+        NotFoundError: no such repo.
+        UsageError: a pull request to a folder.
+    """
+    if Path(name).expanduser().is_dir():
+        if create_pr:
+            raise UsageError(f"{name} is a folder: nothing to open a pull request on")
+        return None
+    hub = Hub(token)
+    hub.user()
+    return hub.resolve(name, "model")
+
+
+def save_scores(
+    folder: Path,
+    measured: Measured,
+    repo: Resolved | None,
+    *,
+    create_pr: bool = False,
+    token: str | None = None,
+) -> str:
+    """Write scores into the card of an adapter, in its folder or in one commit to its repo.
+
+    Args:
+        folder: the adapter, of a repo at the commit that was scored.
+        measured: the scores.
+        repo: the repo at that commit; None if the folder is all there is.
+        create_pr: propose the card instead of committing it.
+        token: None uses the saved one.
+
+    Returns:
+        Path of the card, or URL of the repo or the pull request.
+
+    Raises:
+        AdapterError: the card is missing or cannot be read, or not be written.
+        ConflictError: the repo changed since it was scored.
+        AuthError: no right to write there.
+    """
+    try:
+        text = (folder / CARD_FILE).read_text(encoding="utf-8")
+        fresh = with_scores(text, measured, repo.repo_id if repo else None).encode()
+        if repo is None:
+            write_atomically(folder / CARD_FILE, fresh)
+            return str(folder / CARD_FILE)
+    except (OSError, UnicodeDecodeError) as error:
+        raise AdapterError(f"{folder / CARD_FILE} cannot be read and written: {error}") from None
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / CARD_FILE).write_bytes(fresh)
+        try:
+            return Hub(token).publish(
+                Path(scratch),
+                repo.repo_id,
+                message=f"Scores on {measured.rows} rows",
+                private=repo.private,
+                parent=repo,
+                create_pr=create_pr,
+            )
+        except AuthError as error:
+            if not create_pr:
+                error.hint = f"{error.hint}, or add --create-pr to propose the card"
+            raise
 
 
 def stale(folder: Path, target: Target) -> tuple[str, ...]:

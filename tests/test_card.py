@@ -14,8 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta import card
-from hf_lorameta.card import Facts, Neighbour, license_of, render_card, render_picture
-from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.card import (
+    Facts,
+    Measured,
+    Neighbour,
+    license_of,
+    render_card,
+    render_picture,
+    with_scores,
+)
+from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.localhub import cards as hub_rules
 from hf_lorameta.recipe import Combiner, Metric, Recipe, Rule
 from hf_lorameta.refine import Refinement
@@ -158,7 +166,7 @@ def test_a_local_dataset_is_never_named() -> None:
 
 def test_a_private_dataset_is_never_named() -> None:
     warned = ("me/questions has few rows",)
-    facts = replace(PLAIN, dataset_private=True, warnings=warned, metrics={"loss": 1.0})
+    facts = replace(PLAIN, dataset_private=True, warnings=warned)
     text = render_card(facts, "me/lora") + render_picture(facts)
     assert "me/questions" not in text
     assert "d" * 40 not in text
@@ -311,20 +319,124 @@ def test_recipe_table() -> None:
     assert not {"Configuration", "Dataset revision", "Split"} & set(told)
 
 
-def test_measured_values_are_shown_and_indexed() -> None:
-    facts = replace(PLAIN, metrics={"rougeL": 0.5123456, "exact_match": 0.25, "loss": math.nan})
-    text = render_card(facts, "me/lora")
-    assert "| `rougeL` | 0.5123 |" in section(text, "What was measured")
-    assert "not evaluated" not in text
-    results = ModelCard(text).data.eval_results
-    assert [(r.metric_type, r.metric_value) for r in results] == [
-        ("exact_match", 0.25),
-        ("rougeL", 0.5123456),
+MEASURED = Measured(
+    dataset_id="me/questions",
+    dataset_revision="d" * 40,
+    dataset_config="main",
+    dataset_split="test",
+    dataset_private=False,
+    rows=1200,
+    engine="transformers",
+    scores={
+        "base": {"loss": 2.25, "rouge_l": 0.125, "exact_match": 0.0, "contains": 0.25},
+        "generated": {"loss": 0.3456789, "rouge_l": 0.5, "exact_match": 0.25, "contains": 0.375},
+        "3-shot": {"loss": 0.5, "rouge_l": None, "exact_match": None, "contains": None},
+    },
+)
+CARD = render_card(PLAIN, "me/lora")
+
+
+def results(text: str) -> list[tuple[object, ...]]:
+    found = ModelCard(text).data.eval_results or []
+    return [
+        (r.dataset_type, r.dataset_config, r.dataset_split, r.metric_type, r.metric_value)
+        for r in found
     ]
-    assert {(r.dataset_type, r.dataset_split, r.dataset_revision) for r in results} == {
-        ("me/questions", "train", "d" * 40)
-    }
+
+
+def test_scores_are_shown_and_this_adapters_are_indexed() -> None:
+    text = with_scores(CARD, MEASURED, "me/lora")
+    part = section(text, "What was measured")
+    assert "### `me/questions` `main`, split `test`" in part
+    assert f"datasets/me/questions/tree/{'d' * 40}" in part
+    assert "1,200 rows" in part
+    assert [line for line in part.splitlines() if line.startswith("| `")] == [
+        "| `base` | 2.25 | 0.125 | 0 | 0.25 |",
+        "| `generated` | 0.3457 | 0.5 | 0.25 | 0.375 |",
+        "| `3-shot` | 0.5 | – | – | – |",
+    ]
+    place = ("me/questions", "main", "test")
+    assert results(text) == [
+        (*place, "loss", 0.3456789), (*place, "rouge", 0.5), (*place, "exact_match", 0.25),
+    ]  # fmt: skip
+    assert {r.dataset_revision for r in ModelCard(text).data.eval_results} == {"d" * 40}
+    assert ModelCard(text).data.model_name == "me/lora"
+    assert "not evaluated" not in text
+    assert "Nothing but the values above" in section(text, "What was not measured")
+    assert "hf-lorameta evaluate me/lora" in section(text, "What was not measured")
     assert hub_rules.check(text, "model") == ([], [])
+
+
+def test_the_rest_of_the_card_stays_as_it_was() -> None:
+    text = with_scores(CARD, MEASURED, "me/lora")
+    titles = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    before = re.findall(r"^## (.+)$", CARD, re.MULTILINE)
+    assert titles == [
+        *before[: before.index("What was not measured")],
+        "What was measured",
+        *before[before.index("What was not measured") :],
+    ]
+    for title in set(before) - {"What was not measured"}:
+        assert section(text, title) == section(CARD, title)
+    old, new = ModelCard(CARD).data.to_dict(), ModelCard(text).data.to_dict()
+    assert {name: new[name] for name in old} == old
+    assert set(new) - set(old) == {"model-index"}
+
+
+def test_scoring_again_replaces_and_other_datasets_stay() -> None:
+    again = replace(
+        MEASURED, dataset_revision="e" * 40, rows=7, scores={"generated": {"loss": 0.25}}
+    )
+    other = replace(MEASURED, dataset_id="you/others", dataset_config=None)
+    text = with_scores(CARD, MEASURED, "me/lora")
+    assert with_scores(text, MEASURED, "me/lora") == text
+    text = with_scores(with_scores(text, other, "me/lora"), again, "me/lora")
+    part = section(text, "What was measured")
+    assert (part.count("### `me/questions`"), part.count("### `you/others`")) == (1, 1)
+    assert "1,200 rows" in part  # of the other
+    assert "| `generated` | 0.25 | – | – | – |" in part
+    assert sorted({found[:1] + found[3:] for found in results(text)}) == [
+        ("me/questions", "loss", 0.25),
+        ("you/others", "exact_match", 0.25),
+        ("you/others", "loss", 0.3456789),
+        ("you/others", "rouge", 0.5),
+    ]
+    assert text.count("Nothing but the values above") == 1
+
+
+@pytest.mark.parametrize("hidden", [{"dataset_private": True}, {"dataset_id": None}])
+def test_scores_on_a_private_dataset_do_not_name_it(hidden: dict[str, object]) -> None:
+    before = render_card(replace(PLAIN, **hidden), "me/lora")
+    text = with_scores(before, replace(MEASURED, **hidden), "me/lora")
+    assert "### a local or private dataset, split `test`" in text
+    assert "| `generated` | 0.3457 |" in text
+    assert not re.search(r"me/questions|d{40}|`main`", text)
+    assert "model-index" not in text
+
+
+def test_a_card_its_owner_rewrote_gets_the_scores_at_its_end() -> None:
+    text = with_scores("---\nlicense: mit\n---\nMine alone.", MEASURED, None)
+    assert text.index("Mine alone.") < text.index("## What was measured")
+    assert len(results(text)) == 3
+    with pytest.raises(AdapterError, match="metadata cannot be read"):
+        with_scores("---\nlicense: [\n---\n", MEASURED, None)
+
+
+def test_what_is_not_a_number_is_not_indexed() -> None:
+    odd = replace(MEASURED, scores={"generated": {"loss": math.nan, "exact_match": math.inf}})
+    assert results(with_scores(CARD, odd, None)) == []
+
+
+@given(st.text(max_size=20))
+def test_names_of_a_scored_dataset_break_nothing(text: str) -> None:
+    odd = replace(
+        MEASURED, dataset_id=text, dataset_config=text, dataset_split=text, engine=text,
+        scores={text: {"loss": 1.0}, "generated": {"loss": 1.0}},
+    )  # fmt: skip
+    written = with_scores(CARD, odd, "me/lora")
+    assert re.findall(r"^## (.+)$", written, re.MULTILINE)[-1] == "Citation"
+    assert written.count("\n### ") == 1
+    assert hub_rules.check(written, "model")[0] == []
 
 
 def test_unmeasured_is_said_with_the_command() -> None:
@@ -434,7 +546,7 @@ def attacked(text: str) -> Facts:
         PLAIN, base_model=text, base_revision=text, base_license=text, dataset_id=text,
         dataset_revision=text, dataset_config=text, dataset_split=text, columns=text,
         dataset_license=text, bank_id=text, bank_revision=text, neighbours=(bad,), dtype=text,
-        warnings=(text,), library_version=text, metrics={text: 1.0},
+        warnings=(text,), library_version=text,
     )  # fmt: skip
 
 

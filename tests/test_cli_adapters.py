@@ -6,17 +6,30 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 import hf_lorameta
 from hf_lorameta import adapter
 from hf_lorameta import bank as banks
 from hf_lorameta.generation import FILES
 from hf_lorameta.profile import Histogram, Profile, ProfileTable
-from tests.conftest import BASE, LAYOUT, Account, Built, Shell, rows, tokenizer_json, touched, tree
+from tests.conftest import (
+    BASE,
+    LAYOUT,
+    Account,
+    Built,
+    Shell,
+    adapter_files,
+    rows,
+    tokenizer_json,
+    touched,
+    tree,
+)
 
 METRICS = ("wd", "kl", "js", "mmd")
 RULES = ("attentional", "normalized", "neural")
@@ -360,6 +373,125 @@ def test_push_from_wants_a_generated_adapter(
     pickle = user.adapter("pickle", {"adapter_model.bin": b"x", "adapter_config.json": b"{}"})
     cli("inspect", pickle, code=5)
     assert cli.hub.repo(f"{user.name}/a") is None
+
+
+# --- evaluate -------------------------------------------------------------------------------------
+
+SCORER = """
+import contextlib
+from hf_lorameta.cli import adapters
+from hf_lorameta.scores import Scores
+
+class Scorer:
+    def evaluate(self, rows, adapter=None, shots=(), generate=True):
+        {meanwhile}
+        loss = 0.5 if adapter else 1.0 if shots else 2.0
+        return Scores(loss, 0.25, 0.125, 0.5, len(rows)), [output for _, output in rows]
+
+adapters._scorer = contextlib.contextmanager(lambda *asked: iter([Scorer()]))
+"""
+
+
+def scorer(meanwhile: str = "pass") -> str:
+    return SCORER.format(meanwhile=meanwhile)
+
+
+@pytest.fixture
+def published(cli: Shell, bank: Built, user: Account) -> tuple[str, str]:
+    """An adapter repo and a dataset repo with a test split."""
+    files = {"train.jsonl": rows(1), "test.jsonl": rows(1, 9)}
+    data, repo = user.dataset("words", files), f"{user.name}/made"
+    asked = ("push", "-d", data, "--bank", bank.folder, "--repo-id", repo, "--rank", 2)
+    cli(*asked, token=user.token)
+    return repo, data
+
+
+def card_of(cli: Shell, repo: str) -> str:
+    return cli.hub.read(repo, "README.md").decode()
+
+
+def results(text: str) -> dict[str, float]:
+    return {r.metric_type: r.metric_value for r in ModelCard(text).data.eval_results or []}
+
+
+def test_scores_go_onto_the_card_of_a_repo_in_one_commit(
+    cli: Shell, published: tuple[str, str], user: Account
+) -> None:
+    repo, data = published
+    before, first = len(cli.hub.commits(repo)), card_of(cli, repo)
+    asked = ("evaluate", repo, "-d", data)
+    plain = cli(*asked, token=user.token, before=scorer())
+    assert card_of(cli, repo) == first
+    done = cli(*asked, "--save-card", token=user.token, before=scorer())
+    assert done.out == plain.out
+    assert f"The scores are on the card: {cli.hub.url}/{repo}" in done.err
+    text = card_of(cli, repo)
+    assert results(text) == {"loss": 0.5, "rouge": 0.25, "exact_match": 0.125}
+    assert f"### `{data}`, split `test`" in text
+    assert "| `3-shot` | 1 | 0.25 | 0.125 | 0.5 |" in text
+    assert "say rain" not in text
+    assert len(cli.hub.commits(repo)) == before + 1
+    cli(*asked, "--save-card", token=user.token, before=scorer())
+    assert card_of(cli, repo) == text
+
+
+def test_scores_are_proposed_to_a_repo_of_somebody_else(
+    cli: Shell, published: tuple[str, str], enrol: Callable[[], Account]
+) -> None:
+    (repo, data), other = published, enrol()
+    first = card_of(cli, repo)
+    asked = ("evaluate", repo, "-d", data, "--save-card")
+    refused = cli(*asked, token=other.token, code=6, before=scorer())
+    assert "--create-pr" in refused.err
+    assert "| generated | 0.500 |" in refused.out
+    assert card_of(cli, repo) == first
+    done = cli(*asked, "--create-pr", "--json", token=other.token, before=scorer()).json
+    assert done["card"] == f"{cli.hub.url}/{repo}/discussions/1"
+    assert card_of(cli, repo) == first
+    assert results(cli.hub.read(repo, "README.md", revision="refs/pr/1").decode())["loss"] == 0.5
+
+
+def test_a_repo_that_changed_meanwhile_keeps_its_card(
+    cli: Shell, published: tuple[str, str], user: Account
+) -> None:
+    repo, data = published
+    change = (
+        "import huggingface_hub as h; "
+        f"h.HfApi().upload_file(path_or_fileobj=b'new', path_in_repo='note', repo_id='{repo}')"
+    )
+    done = cli("evaluate", repo, "-d", data, "--save-card", "--shots", 0, token=user.token, code=6,
+               before=scorer(change))  # fmt: skip
+    assert "changed" in done.err
+    assert results(card_of(cli, repo)) == {}
+
+
+def test_scores_go_onto_the_card_of_a_folder(
+    cli: Shell, bank: Built, data: Path, tmp_path: Path
+) -> None:
+    cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
+    weights = (tmp_path / "a" / adapter.WEIGHTS_FILE).read_bytes()
+    done = cli("evaluate", "a", "-d", data, "--save-card", "--json", before=scorer()).json
+    assert done["card"] == "a/README.md"
+    text = (tmp_path / "a" / "README.md").read_text()
+    assert "### a local or private dataset, split `train`" in text
+    assert "| `generated` | 0.5 |" in text
+    assert results(text) == {}
+    assert "rows.jsonl" not in text
+    assert (tmp_path / "a" / adapter.WEIGHTS_FILE).read_bytes() == weights
+    assert set(tree(tmp_path / "a")) == set(FILES)
+
+
+def test_scores_need_a_card_of_ours(cli: Shell, data: Path, tmp_path: Path, user: Account) -> None:
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    for name, content in adapter_files().items():
+        (folder / name).write_bytes(content)
+    asked = ("evaluate", folder, "-d", data)
+    assert "not made by hf-lorameta" in cli(*asked, "--save-card", code=5).err
+    assert "nothing to open a pull request on" in cli(*asked, "--save-card", "--create-pr",
+                                                      code=2).err  # fmt: skip
+    assert "--create-pr goes with --save-card" in cli(*asked, "--create-pr", code=2).err
+    cli("evaluate", f"{user.name}/made", "-d", data, "--save-card", code=6)  # no token
 
 
 # --- memory -------------------------------------------------------------------------------------

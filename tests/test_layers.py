@@ -39,7 +39,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "fit": ({"coefficients", "errors"}, {"numpy"}, {"torch"}),
     "gguf_export": ({"adapter", "errors"}, {"numpy"}, {"gguf"}),
     "serving": (set(), set(), set()),
-    "card": ({"errors", "recipe", "refine", "serving"}, {"huggingface_hub"}, set()),
+    "card": ({"errors", "recipe", "refine", "serving"}, {"huggingface_hub", "yaml"}, set()),
     "map": ({"bank", "distance", "errors"}, {"numpy"}, set()),
     "hub": ({"errors"}, {"huggingface_hub", "httpx2"}, {"datasets", ""}),
     "dataset": ({"errors", "hub", "manifest", "profile"}, set(), {"datasets"}),
@@ -49,7 +49,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"numpy", "threadpoolctl"},
         {"base_model", "publish", "tuning", ""},
     ),
-    "publish": ({"errors", "generation", "hub"}, set(), {"base_model"}),
+    "publish": ({"adapter", "card", "errors", "generation", "hub"}, set(), {"base_model"}),
     "library": (
         {"adapter", "bank", "building", "calibration", "card", "dataset", "distance", "errors",
          "fit", "generation", "hub", "manifest", "profile", "recipe"},

@@ -27,6 +27,7 @@ from hf_lorameta.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from hf_lorameta.card import Measured
     from hf_lorameta.dataset import Dataset
     from hf_lorameta.generation import Generation, Plan
     from hf_lorameta.publish import Target
@@ -262,6 +263,7 @@ def _ask_consent(target: "Target", yes: bool) -> None:
     "hf-lorameta evaluate user/adapter --dataset user/name",
     "hf-lorameta evaluate my-adapter --dataset rows.jsonl --shots 0 --max-rows 50",
     "hf-lorameta evaluate my-adapter -d user/name --engine llama.cpp --base-gguf base.gguf",
+    "hf-lorameta evaluate user/adapter --dataset user/name --save-card",
 )
 def evaluate(
     adapter: AdapterArgument,
@@ -284,19 +286,35 @@ def evaluate(
     answers: Annotated[
         bool, typer.Option("--generate/--no-generate", help="Answer too, or the loss only.")
     ] = True,
+    save_card: Annotated[
+        bool,
+        typer.Option("--save-card", help="Write the scores into the adapter's card (one commit)."),
+    ] = False,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="With --save-card: open a pull request.")
+    ] = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Score base, generated, few-shot and reference on held-out rows (extra: eval or gguf)."""
     from hf_lorameta.adapter import check_folder
     from hf_lorameta.dataset import is_local
+    from hf_lorameta.errors import UsageError
+    from hf_lorameta.generation import read_provenance
     from hf_lorameta.library import adapter_folder
+    from hf_lorameta.publish import look_at_card, save_scores
     from hf_lorameta.scores import compare, insist_on_outputs
 
-    methods: dict[str, Path | None] = {"base": None, "generated": adapter_folder(adapter)}
+    if create_pr and not save_card:
+        raise UsageError("--create-pr goes with --save-card", hint="add --save-card")
+    repo = look_at_card(adapter, create_pr=create_pr) if save_card else None
+    folder = adapter_folder(adapter, revision=repo.sha if repo else None)
+    if save_card:
+        read_provenance(folder)
+    methods: dict[str, Path | None] = {"base": None, "generated": folder}
     if reference:
         methods["reference"] = adapter_folder(reference)
-    base_model = check_folder(adapter_folder(adapter))[0].base_model
+    base_model = check_folder(folder)[0].base_model
     local = is_local(Path(dataset))
     scored = open_named(dataset, config, split or (None if local else "test"), revision, columns)
     rows = scored.head(max_rows + (shots if local else 0))
@@ -305,7 +323,31 @@ def evaluate(
     tell(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {base_model}")
     with _scorer(engine, base_model, base, base_gguf, methods.values()) as scorer:
         report = compare(scorer, rows, methods, shots=examples, generate=answers)
-    show(json, report.to_dict(), report.table)
+    result = report.to_dict()
+    try:
+        if save_card:
+            measured = _measured(scored, len(rows), engine, result["scores"])
+            result["card"] = save_scores(folder, measured, repo, create_pr=create_pr)
+            tell(quiet, f"The scores are on the card: {result['card']}")
+    finally:  # scores took long, and are shown whatever became of the card
+        show(json, result, report.table)
+
+
+def _measured(
+    scored: "Dataset", rows: int, engine: str, scores: dict[str, dict[str, float | None]]
+) -> "Measured":
+    from hf_lorameta.card import Measured
+
+    return Measured(
+        dataset_id=scored.id,
+        dataset_revision=scored.revision,
+        dataset_config=scored.config,
+        dataset_split=scored.split,
+        dataset_private=scored.private,
+        rows=rows,
+        engine=engine,
+        scores=scores,
+    )
 
 
 @contextmanager
