@@ -9,8 +9,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import FileIO
@@ -348,6 +347,24 @@ def _parsed(head: bytes, size: int) -> tuple[Mapping[str, TensorInfo], Layout, i
     return MappingProxyType(infos), *read_layout(infos)
 
 
+class Filling(FileIO):
+    """A file whose bytes go where they are wanted, without buffering in between."""
+
+    def fill(self, buffer: memoryview, start: int) -> None:
+        """Fill a buffer with the bytes from `start` on.
+
+        Raises:
+            AdapterError: the file ended early.
+        """
+        self.seek(start)
+        filled = self.readinto(buffer)
+        while filled < len(buffer):
+            got = self.readinto(buffer[filled:])
+            if not got:
+                raise AdapterError(f"{self.name} ended at byte {start + filled}")
+            filled += got
+
+
 class AdapterFile:
     """A local safetensors LoRA file, read one tensor at a time.
 
@@ -389,25 +406,9 @@ class AdapterFile:
         """Where every tensor lies, in the order of the data."""
         return self._infos
 
-    @contextmanager
-    def reading(self) -> Iterator[Callable[[memoryview, int], None]]:
-        """Open the file: a function fills a buffer from a place on, without buffering in between.
-
-        Raises:
-            AdapterError: the file ended early.
-        """
-
-        def fill(buffer: memoryview, start: int) -> None:
-            file.seek(start)
-            filled = 0
-            while filled < len(buffer):
-                got = file.readinto(buffer[filled:])
-                if not got:
-                    raise AdapterError(f"{self.path} ended at byte {start + filled}")
-                filled += got
-
-        with FileIO(self.path) as file:
-            yield fill
+    def reading(self) -> "Filling":
+        """Open the file, to be closed by the caller."""
+        return Filling(self.path)
 
     def size(self, module: str, factor: Factor) -> int:
         """Number of values of one factor."""
@@ -596,8 +597,8 @@ def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: Floa
         if type(file) is AdapterFile and (a.dtype, b.dtype, a.stop) == ("BF16", "BF16", b.start):
             if buffer.nbytes != b.stop - a.start:
                 buffer = np.empty((b.stop - a.start) // 2, np.uint16)
-            with file.reading() as fill:
-                fill(buffer.view(np.uint8).data, a.start)
+            with file.reading() as opened:
+                opened.fill(buffer.view(np.uint8).data, a.start)
             split = (a.stop - a.start) // 2
             widen_into(buffer[:split].reshape(a.shape), A[part])
             widen_into(buffer[split:].reshape(b.shape), B[:, part])

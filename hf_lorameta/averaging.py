@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.adapter import AdapterFile, FloatArray, TensorInfo, tensor_name
+from hf_lorameta.adapter import AdapterFile, Filling, FloatArray, TensorInfo, tensor_name
 
 _FILES = 16  # read side by side
 _STRETCH = 1 << 19  # bytes for which each is opened, about
@@ -95,7 +95,7 @@ def _averaged(
 ) -> dict[str, FloatArray]:
     """One stretch of all files, in the order of the files whatever others do meanwhile."""
     sums = {name: np.zeros((2, (i.stop - i.start) // 4)) for name, i in places.items()}
-    room = _Room(*(np.empty(_FILES * _WORDS, np.uint32) for _ in range(2)))
+    room = _Room.of(min(_WORDS, max(half.shape[1] for half in sums.values())))
     for first in range(0, len(files), _FILES):
         with ExitStack() as opened:
             group = [opened.enter_context(f.reading()) for f in files[first : first + _FILES]]
@@ -109,28 +109,37 @@ def _averaged(
 
 
 class _Room(NamedTuple):
-    """Two pieces of every file that is read side by side."""
+    """Where one piece of every file that is read side by side goes, again and again."""
 
     read: NDArray[np.uint32]
     widened: NDArray[np.uint32]
+    product: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, words: int) -> "_Room":
+        """For pieces of so many words."""
+        read, widened = (np.empty(_FILES * words, np.uint32) for _ in range(2))
+        return cls(read, widened, np.empty(words, np.float32))
 
 
 def _add(
-    files: Sequence[Callable[[memoryview, int], None]],
+    files: Sequence[Filling],
     start: int,
     c: NDArray[np.float32],
     sums: NDArray[np.float64],
     room: _Room,
 ) -> None:
     """Add c·(lower halves) and c·(upper halves) of one tensor to the two rows of sums."""
+    raw = room.read.view(np.uint8).data
     for first in range(0, sums.shape[1], _WORDS):
-        target = sums[:, first : first + _WORDS]
-        shape = (len(files), target.shape[1])
-        # without gaps between rows: a product of anything else would copy it
-        words, wide = (whole[: math.prod(shape)].reshape(shape) for whole in room)
-        for fill, row in zip(files, words.view(np.uint8), strict=True):
-            fill(row.data, start + 4 * first)
+        lower, upper = sums[:, first : first + _WORDS]
+        shape = len(files), lower.size
+        # rows without gaps between them: `dot` would copy any others
+        words, wide = (w[: math.prod(shape)].reshape(shape) for w in (room.read, room.widened))
+        product, size = room.product[: lower.size], 4 * lower.size
+        for i, file in enumerate(files):
+            file.fill(raw[i * size : (i + 1) * size], start + 4 * first)
         np.left_shift(words, 16, out=wide)
-        target[0] += np.dot(c, wide.view(np.float32))
+        np.add(lower, np.dot(c, wide.view(np.float32), out=product), out=lower)
         np.bitwise_and(words, _UPPER, out=words)
-        target[1] += np.dot(c, words.view(np.float32))
+        np.add(upper, np.dot(c, words.view(np.float32), out=product), out=upper)
