@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -155,15 +155,27 @@ class World:
     # --- setting up -----------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self.hub.start()
+        with ExitStack() as undo:  # a world half made is undone, too
+            self._make(undo)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def _make(self, undo: ExitStack) -> None:
+        undo.enter_context(self.hub)
         self.disk.mkdir()
         self.mounted = not _mount("-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", self.disk)
+        if self.mounted:
+            undo.callback(subprocess.run, ["umount", str(self.disk)], check=True)
         for name in ("home", "work", "tmp"):
             (self.disk / name).mkdir()
         self.hub.add_user("base")
         self.hub.create_repo(BASE)
         self.hub.commit(BASE, {"tokenizer.json": tokenizer_json()})
         self.shell = Warm(self.hub, self.disk / "home")
+        undo.callback(self.shell.close)
         self.shell.cwd = self.disk / "work"
         self.owner = Account(self.hub, "owner", self.hub.add_user("owner"))
         for topic in range(4):
@@ -173,13 +185,6 @@ class World:
         self.folder = self.disk / "work/bank"
         self.run(("bank", "build", self.all, "-o", self.folder, "-q"))
         self.run(("bank", "push", self.folder, "owner/bank"))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shell.close()
-        self.hub.stop()
-        if self.mounted:
-            subprocess.run(["umount", str(self.disk)], check=True)
 
     def words(self, command: str, name: str) -> tuple[object, ...]:
         """A command line; `name` is what is new in each run."""
