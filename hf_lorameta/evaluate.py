@@ -204,16 +204,17 @@ class Evaluator:
 
     def losses(self, examples: Sequence[Tokens]) -> Iterator["torch.Tensor"]:
         """Summed cross entropy of the output tokens, in nats, one scalar a line."""
-        for part in self._lines(examples):
+        for part in self.lines(examples):
             yield summed_nll(self.model, part)
 
     def log_odds(self, examples: Sequence[Tokens]) -> "torch.Tensor":
         """``log p / (1 − p)`` of the output tokens, float64, row after row."""
         import torch
 
-        return torch.cat([log_odds(self.model, part) for part in self._lines(examples)])
+        return torch.cat([log_odds(self.model, part) for part in self.lines(examples)])
 
-    def _lines(self, examples: Sequence[Tokens]) -> Iterator[Sequence[Tokens]]:
+    def lines(self, examples: Sequence[Tokens]) -> Iterator[Sequence[Tokens]]:
+        """Rows that may go through the model together, see `hf_lorameta.forward`."""
         lengths = [len(prompt) + len(output) for prompt, output in examples]
         for part in _runs(lengths, min(self.batch_tokens, self._line)):
             yield examples[part]

@@ -44,7 +44,7 @@ def summed_nll(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
         batch: rows for one line, none with an empty prompt or an empty output.
 
     Returns:
-        A scalar, in nats; differentiable where gradients are on.
+        A scalar, in nats.
     """
     import torch
 
@@ -52,6 +52,33 @@ def summed_nll(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
     parts = _output_logits(model, batch)
     losses = [cross_entropy(logits.float(), targets, reduction="sum") for logits, targets in parts]
     return torch.stack(losses).sum()
+
+
+def row_nll(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
+    """Cross entropy of each row's output tokens, the mean over them, differentiable.
+
+    Nothing is shared: row r stands in the line with its own `row_lengths` tokens, so that what any
+    of these contributes to a gradient belongs to r alone.
+
+    Args:
+        model: a causal LM of transformers.
+        batch: R rows for one line, none with an empty prompt or an empty output.
+
+    Returns:
+        (R,), in nats.
+    """
+    import torch
+
+    cross_entropy = torch.nn.functional.cross_entropy
+    parts = _output_logits(model, batch, share=False)
+    losses = [cross_entropy(logits.float(), targets, reduction="none") for logits, targets in parts]
+    by_row = torch.split(torch.cat(losses), [len(row.output) for row in batch])
+    return torch.stack([row.mean() for row in by_row])
+
+
+def row_lengths(batch: Sequence[Tokens]) -> list[int]:
+    """Tokens that each row takes in a line of `row_nll`: all but its last, which predicts none."""
+    return [len(prompt) + len(output) - 1 for prompt, output in batch]
 
 
 def log_odds(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
@@ -77,12 +104,12 @@ def log_odds(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
 
 
 def _output_logits(
-    model: Any, batch: Sequence[Tokens]
+    model: Any, batch: Sequence[Tokens], share: bool = True
 ) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
     """Logits (n, V) and the n tokens they should predict, some positions at a time, in order."""
     import torch
 
-    shared = _common(batch) if len(batch) > 1 else 0
+    shared = _common(batch) if share and len(batch) > 1 else 0
     line, rows, predicting = batch[0].prompt[:shared], [0] * shared, [False] * shared
     for row, (prompt, output) in enumerate(batch, 1):
         line += [*prompt[shared:], *output[:-1]]

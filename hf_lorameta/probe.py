@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hf_lorameta.adapter import FloatArray, Layout
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.evaluate import Evaluator
+from hf_lorameta.forward import row_lengths, row_nll
 from hf_lorameta.profile import Row
 from hf_lorameta.scores import Tokens
 
@@ -90,28 +91,33 @@ class Probe:
 
     def gradient(
         self, tokens: Sequence[Tokens], mixture: "Mixture"
-    ) -> tuple[float, NDArray[np.float64]]:
-        """The same loss, and its gradient by the coefficients of a mixture, at the update.
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The loss of each row under the update, and its gradient by a mixture's coefficients.
 
         With x the input of a module at a token and g the gradient of its output there,
 
-            ∂L/∂c_j = s_j Σ_modules Σ_tokens (B_jᵀ g) · (A_j x).
+            ∂L/∂c_j = s_j Σ_modules Σ_tokens (B_jᵀ g) · (A_j x),
+
+        so that one backward pass for many rows gives the gradients of all of them apart.
 
         Args:
-            tokens: rows, n of them.
+            tokens: R rows.
             mixture: of K adapters for the same modules; the update need not be one of its sums.
 
         Returns:
-            The loss, and the (K,) derivatives.
+            (R,) mean losses of the rows' output tokens, and their (R, K) derivatives.
         """
         import torch
 
-        count, total = _outputs(tokens), 0.0
-        with torch.enable_grad(), self._pointed(), self._watched(mixture) as slopes:
-            for loss in self._evaluator.losses(tokens):
-                torch.autograd.backward(loss / count)
-                total += float(loss.detach())
-        return total / count, mixture.by_adapter(slopes)
+        losses, slopes = [], []
+        with torch.enable_grad(), self._pointed():
+            for part in self._evaluator.lines(tokens):
+                with self._watched(mixture, row_lengths(part)) as by_rank:
+                    each = row_nll(self._evaluator.model, part)
+                    torch.autograd.backward(each.sum())
+                losses.append(each.detach().double().numpy())
+                slopes.append(mixture.by_adapter(by_rank))
+        return np.concatenate(losses), np.concatenate(slopes)
 
     def log_odds(self, tokens: Sequence[Tokens]) -> NDArray[np.float64]:
         """``log p / (1 − p)`` of each output token under the update, row after row."""
@@ -135,50 +141,50 @@ class Probe:
                 linear.weight.data = weight
 
     @contextmanager
-    def _watched(self, mixture: "Mixture") -> Iterator[NDArray[np.float64]]:
-        """Within it, backward passes add the (Σr,) derivatives of a mixture's ranks up."""
-        slopes = np.zeros(mixture.rank)
+    def _watched(self, mixture: "Mixture", lengths: list[int]) -> Iterator[NDArray[np.float64]]:
+        """Within it, a backward pass fills in the (R, Σr) derivatives by a mixture's ranks."""
+        found = np.zeros((len(lengths), mixture.rank))
+
+        def watcher(module: str) -> Any:
+            def watch(_: object, inputs: tuple["torch.Tensor"], output: Any) -> None:
+                x = inputs[0].detach().flatten(0, -2)
+
+                def add(g: "torch.Tensor") -> None:
+                    by_row = row_slopes(x, g.flatten(0, -2), mixture.factors(module), lengths)
+                    found.__iadd__(by_row.double().numpy())
+
+                if not output.requires_grad:  # of the first layer's modules: the chain begins here
+                    output.requires_grad_(True)
+                output.register_hook(add)
+
+            return watch
+
         hooks = [
-            linear.register_forward_hook(_watcher(mixture, module.name, slopes))
+            linear.register_forward_hook(watcher(module.name))
             for module, linear in zip(self._layout, self._linears, strict=True)
         ]
         try:
-            yield slopes
+            yield found
         finally:
             for hook in hooks:
                 hook.remove()
 
 
-def _watcher(mixture: "Mixture", module: str, slopes: NDArray[np.float64]) -> Any:
-    """A forward hook that adds to the slopes as soon as its output's gradient is known."""
+def row_slopes(
+    x: "torch.Tensor", g: "torch.Tensor", factors: "Factors", lengths: list[int]
+) -> "torch.Tensor":
+    """``Σ_t (B_kᵀ g_t)(A_k x_t)`` over the tokens of each row, for every rank k.
 
-    def watch(_: object, inputs: tuple["torch.Tensor"], output: Any) -> None:
-        x = inputs[0].detach()
-
-        def add(g: "torch.Tensor") -> None:
-            found = slope(x.flatten(0, -2), g.flatten(0, -2), mixture.factors(module))
-            slopes.__iadd__(found.double().numpy())
-
-        if not output.requires_grad:  # of the first layer's modules: the chain begins here
-            output.requires_grad_(True)
-        output.register_hook(add)
-
-    return watch
-
-
-def slope(x: "torch.Tensor", g: "torch.Tensor", factors: "Factors") -> "torch.Tensor":
-    """``Σ_t (B_kᵀ g_t)(A_k x_t)`` for every rank k.
-
-    Either token by token, or through ``G = Σ_t g_t x_tᵀ``, whichever takes fewer products; of a
-    pack, inside its small space.
+    No (out, in) matrix is formed; of a pack, all of it happens inside its small space.
 
     Args:
         x: (T, in) inputs of a module.
         g: (T, out) gradients of its outputs.
         factors: A (Σr, in) and B (out, Σr), or smaller ones with their space.
+        lengths: number of tokens of each of the R rows, T together.
 
     Returns:
-        (Σr,) float32.
+        (R, Σr) float32.
     """
     import torch
 
@@ -186,11 +192,8 @@ def slope(x: "torch.Tensor", g: "torch.Tensor", factors: "Factors") -> "torch.Te
     x, g = x.float(), g.float()
     if factors.space is not None:
         x, g = x @ torch.from_numpy(factors.space.V).T, g @ torch.from_numpy(factors.space.U)
-    tokens, ranks = len(x), len(A)
-    inside, out = x.shape[1], g.shape[1]
-    if tokens * ranks * (inside + out) <= inside * out * (tokens + ranks):
-        return ((x @ A.T) * (g @ B)).sum(0)
-    return ((g.T @ x @ A.T) * B).sum(0)
+    products = (x @ A.T) * (g @ B)
+    return torch.stack([row.sum(0) for row in torch.split(products, lengths)])
 
 
 def _outputs(tokens: Sequence[Tokens]) -> int:

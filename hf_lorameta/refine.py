@@ -63,8 +63,8 @@ class Scored(Protocol):
         """Mean loss of the output tokens, in nats."""
         ...
 
-    def gradient(self, tokens: Sequence[Tokens], mixture: "Mixture") -> tuple[float, Array]:
-        """The same, and its (K,) derivatives by the coefficients of a mixture."""
+    def gradient(self, tokens: Sequence[Tokens], mixture: "Mixture") -> tuple[Array, Array]:
+        """(R,) losses of the rows apart, and their (R, K) derivatives by the coefficients."""
         ...
 
     def log_odds(self, tokens: Sequence[Tokens]) -> Array:
@@ -213,8 +213,8 @@ class Mixture:
             yield (A, weighted) if space is None else (space.V, space.U @ (weighted @ A))
 
     def by_adapter(self, by_rank: Array) -> Array:
-        """(Σr,) sums over each adapter's ranks: (K,)."""
-        return np.add.reduceat(by_rank, self._starts)
+        """(…, Σr) sums over each adapter's ranks: (…, K)."""
+        return np.add.reduceat(by_rank, self._starts, axis=-1)
 
     def gram(self) -> Array:
         """⟨B_i A_i, B_j A_j⟩ with their scalings, summed over the modules: (K, K)."""
@@ -267,8 +267,7 @@ def refine(
     u = np.zeros(len(start))
     for _ in range(steps):
         fit.go(u)
-        found = [scored.gradient([row], mixture) for row in fit.tokens]
-        losses, slopes = (np.stack(of) for of in zip(*found, strict=True))
+        losses, slopes = scored.gradient(fit.tokens, mixture)
         fit.saw(u, float(losses @ fit.sizes / sum(fit.sizes)))
         model.add(u, *log_odds(losses, slopes @ fit.directions))
         u = fit.next(model)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta.evaluate import _runs
-from hf_lorameta.forward import line_length, log_odds, summed_nll
+from hf_lorameta.forward import line_length, log_odds, row_nll, summed_nll
 from hf_lorameta.scores import Tokens
 
 torch = pytest.importorskip("torch")
@@ -67,6 +67,8 @@ def test_a_line_gives_what_each_row_gives_alone(name: str, rows: list[Tokens]) -
     expected = torch.cat(logs)[:, 0].double()
     found = sum(float(summed_nll(model, part)) for part in parts)
     assert found == pytest.approx(-float(expected.sum()), rel=1e-5)
+    each = torch.cat([row_nll(model, part) for part in parts])
+    assert each.tolist() == pytest.approx([-float(log.mean()) for log in logs], rel=1e-5)
     odds = torch.cat([log_odds(model, part) for part in parts])
     assert odds.dtype == torch.float64
     assert torch.allclose(odds, expected - (-expected.exp()).log1p(), atol=1e-4)

@@ -75,7 +75,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         set(),
     ),
     "probe": (
-        {"adapter", "errors", "evaluate", "profile", "scores"},
+        {"adapter", "errors", "evaluate", "forward", "profile", "scores"},
         {"numpy"},
         {"refine", "torch"},
     ),

@@ -81,7 +81,7 @@ class Logistic(Model):
     def gradient(self, tokens: Any, mixture: Any) -> Any:
         assert mixture is self
         m, slopes = self._odds(tokens)
-        return self.loss(tokens), -(slopes / (1 + np.exp(m))[:, None]).mean(0)
+        return np.logaddexp(0, -m), -slopes / (1 + np.exp(m))[:, None]
 
     def log_odds(self, tokens: Any) -> Any:
         return self._odds(tokens)[0]
@@ -223,3 +223,4 @@ def test_sums_by_adapter_follow_their_ranks() -> None:
     ranks = [mixture._bank.index.entries[i].rank for i in (3, 1)]
     assert mixture.rank == sum(ranks)
     assert mixture.by_adapter(np.ones(mixture.rank)).tolist() == ranks
+    assert mixture.by_adapter(np.ones((2, mixture.rank))).tolist() == [ranks, ranks]
