@@ -12,7 +12,7 @@ These functions say what is computed. `distances` and `between` get the same val
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -261,11 +261,14 @@ def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str
     """
     news = ProfileTable.from_profiles([profile])
     _check([news, bank], vocab_size, metric)
+    _comparable(news, metric)
     return np.asarray(_measured(news, slice(0, 1), bank, vocab_size, metric)[0])
 
 
 def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
     """Of every dataset of a bank to every other.
+
+    A dataset that has none of the texts the metric reads is as far from each as that is from it.
 
     Args:
         bank: N profiles.
@@ -278,7 +281,7 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
     Raises:
         RecipeError: the metric is unknown.
         BankError: the bank is empty, or an id lies outside the vocabulary.
-        EmptyDatasetError: a profile holds no token.
+        EmptyDatasetError: no profile holds a token.
 
     Example:
         >>> from hf_lorameta.profile import Histogram
@@ -289,8 +292,12 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
                [0.6931, 0.    ]])
     """
     _check([bank], vocab_size, metric)
+    empty = ~_comparable(bank, metric)
     blocks = _blocks(len(bank), vocab_size)
-    return np.concatenate([_measured(bank, rows, bank, vocab_size, metric) for rows in blocks])
+    found = np.concatenate([_measured(bank, rows, bank, vocab_size, metric) for rows in blocks])
+    found[empty] = found[:, empty].T
+    found[np.ix_(empty, empty)] = 0.0
+    return found
 
 
 # --- many against many ---------------------------------------------------------------------------
@@ -332,8 +339,6 @@ def _measured(
         )
         for term in DISTANCES[metric].terms
     ]
-    if not all(any(parts) for parts in zip(*(of for _, of in sides), strict=True)):
-        raise EmptyDatasetError("the texts of the dataset hold no token")
     result = np.zeros((chosen.stop - chosen.start, len(bank)))
 
     def measure(rows: slice) -> None:
@@ -354,6 +359,29 @@ def _histograms(table: ProfileTable, part: Part, rows: slice) -> list[list[Histo
     """Of each dataset the histograms whose sum is meant; none where it lacks the part."""
     halves = [table.histograms(half, rows) for half in PARTS[part]]
     return [[half for half in of if half.ids.size] for of in zip(*halves, strict=True)]
+
+
+def name_of(metric: str, part: Literal["input", "output"] | None = None) -> str:
+    """Under which a bank keeps the distances among its datasets, of one part of them or whole.
+
+    Args:
+        metric: a key of `DISTANCES`.
+        part: None is all that the metric reads.
+
+    Example:
+        >>> name_of("js-task", "input")
+        'js-task of inputs'
+    """
+    return f"{metric} of {part}s" if part else metric
+
+
+def _comparable(table: ProfileTable, metric: str) -> NDArray[np.bool_]:
+    """(N,) which profiles hold any token that the metric reads; at least one does."""
+    halves = {half for term in DISTANCES[metric].terms for half in PARTS[term.part]}
+    found = np.any([np.diff(table.arrays[f"{half}.indptr"]) > 0 for half in sorted(halves)], axis=0)
+    if not found.any():
+        raise EmptyDatasetError("the texts of the dataset hold no token")
+    return np.asarray(found)
 
 
 def _check(tables: Sequence[ProfileTable], vocab_size: int, metric: str) -> None:

@@ -312,11 +312,15 @@ def _compared(bank: Bank, profile: Profile, metric: str) -> _Compared:
     measured apart, as such texts may hold both.
     """
     apart = len(distance.DISTANCES[metric].parts) > 1
+    part: Literal["input", "output"]
     if not profile.output.total:
-        return _Compared(bank, metric, bank.profiles.only("input"), False, f"{metric} of inputs")
-    if apart and not profile.input.total:
-        return _Compared(bank, metric, bank.profiles.only("output"), False, f"{metric} of outputs")
-    return _Compared(bank, metric, bank.profiles, True, metric)
+        part = "input"
+    elif apart and not profile.input.total:
+        part = "output"
+    else:
+        return _Compared(bank, metric, bank.profiles, True, distance.name_of(metric))
+    name = distance.name_of(metric, part)
+    return _Compared(bank, metric, bank.profiles.only(part), False, name)
 
 
 def _neural(bank: Bank, recipe: Recipe) -> rules.NeuralModel:

@@ -281,11 +281,16 @@ def geometry(
     Returns:
         Per metric, the median over up to 32 evenly chosen bank datasets of the distance to their
         nearest other dataset (empty for a bank of one); and for the metric that the rule kernel
-        has by default, all (N, N) distances.
+        has by default, all (N, N) distances: whole, and of inputs alone, for datasets that have
+        nothing else.
     """
     default: str = Recipe().metric
     inside = distance.between(profiles, vocab_size, default)
     apart = {default: inside.astype(np.float32)}
+    inputs = profiles.only("input")
+    if inputs.arrays["input.ids"].size:
+        of_inputs = distance.between(inputs, vocab_size, default)
+        apart[distance.name_of(default, "input")] = of_inputs.astype(np.float32)
     if len(profiles) < 2:
         return {}, apart
     chosen = np.unique(np.linspace(0, len(profiles) - 1, _SAMPLED).round().astype(int))

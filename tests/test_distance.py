@@ -309,3 +309,17 @@ def test_between_is_every_dataset_against_all() -> None:
     D = between(table, 3, "js-io")
     np.testing.assert_allclose(D, D.T, atol=1e-12)
     np.testing.assert_array_equal(D[1], distances(bank[1], table, 3, "js-io"))
+
+
+def test_between_counts_a_dataset_without_the_part_as_far_as_others_are_from_it() -> None:
+    bank = [split([1, 2, 3], [1, 0, 0]), split([0, 0, 0], [1, 1, 1]), split([0, 1, 0], [1, 0, 1])]
+    inputs = ProfileTable.from_profiles(bank).only("input")
+    D = between(inputs, 3, "js-io")
+    np.testing.assert_allclose(D, D.T, rtol=1e-12)
+    np.testing.assert_array_equal(D[0], distances(inputs[0], inputs, 3, "js-io"))
+    assert D[1, 1] == 0.0 and D[1, 0] > 0.02
+
+
+def test_between_needs_one_dataset_with_the_part() -> None:
+    with pytest.raises(EmptyDatasetError):
+        between(ProfileTable.from_profiles([split([0, 0, 0], [1, 1, 1])]).only("input"), 3, "js-io")

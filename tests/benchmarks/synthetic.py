@@ -15,10 +15,20 @@ import safetensors.numpy
 
 from hf_lorameta import adapter
 from hf_lorameta.adapter import FloatArray, Layout, Module
-from hf_lorameta.bank import WORK_FOLDER, Bank, Index, IndexEntry, adapter_path, sha256
-from hf_lorameta.library import EMBEDDED_FOLDER
+from hf_lorameta.bank import (
+    DISTANCES_FILE,
+    PROFILES_FILE,
+    TOKENIZER_FILE,
+    WORK_FOLDER,
+    Bank,
+    Index,
+    IndexEntry,
+    adapter_path,
+    sha256,
+)
+from hf_lorameta.library import EMBEDDED_FOLDER, geometry
 from hf_lorameta.manifest import Columns
-from hf_lorameta.profile import Histogram, Profile, ProfileTable
+from hf_lorameta.profile import LENGTHS, Histogram, Profile, ProfileTable
 from hf_lorameta.stamps import Stamps
 
 OWN = 0.05
@@ -70,13 +80,16 @@ def make(folder: Path, shape: Shape, seed: int = 0) -> Bank:
     with ThreadPoolExecutor(2) as workers:
         entries = tuple(workers.map(one, range(shape.adapters)))
     table = profiles(shape.adapters, VOCAB, seed)
-    (folder / "profiles.safetensors").write_bytes(safetensors.numpy.save(table.arrays))
-    (folder / "tokenizer.json").write_bytes((EMBEDDED_FOLDER / "tokenizer.json").read_bytes())
+    (folder / PROFILES_FILE).write_bytes(safetensors.numpy.save(table.arrays))
+    (folder / TOKENIZER_FILE).write_bytes((EMBEDDED_FOLDER / TOKENIZER_FILE).read_bytes())
+    usual, apart = geometry(table, VOCAB)
+    (folder / DISTANCES_FILE).write_bytes(safetensors.numpy.save(apart))
+    small = (PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE)
     index = Index(
         base_model="mistralai/Mistral-7B-Instruct-v0.2", base_revision=None, base_license=None,
         vocab_size=VOCAB, published=False, entries=entries, skipped=(),
         layout=tuple((m.name, m.in_features, m.out_features) for m in shape.layout),
-        files={n: sha256(folder / n) for n in ("profiles.safetensors", "tokenizer.json")},
+        files={name: sha256(folder / name) for name in small}, neighbourhood=usual,
     )  # fmt: skip
     (folder / "bank.json").write_bytes(index.to_bytes())
     _remember(folder, entries)
@@ -141,7 +154,8 @@ def _profile(rng: np.random.Generator, vocab: int) -> Profile:
         drawn = rng.zipf(1.15, tokens)
         counts = np.bincount(order[drawn[drawn < vocab] - 1], minlength=vocab)
         parts.append(Histogram.from_dense(counts))
-    return Profile(parts[0], parts[1], 1000)
+    answers = np.bincount(rng.integers(2, 10, 1000), minlength=LENGTHS)
+    return Profile(parts[0], parts[1], 1000, Histogram.from_dense(answers))
 
 
 def main() -> None:
