@@ -33,11 +33,14 @@ from hf_lorameta.probe import Probe
 from hf_lorameta.tuning import refined
 from tests import shared_data
 from tests.benchmarks.leave_one_out import siblings, without
+from tests.benchmarks.peft_linear import PeftLinear
 
 ROWS, SHOTS = 24, 3
 ANSWERED = ("base", "trained", "3-shot", "default")
 SINGLE = ("base", "trained", "3-shot")
 """What does not depend on the bank."""
+PEFT = "default, PEFT linear"
+"""The default's coefficients, combined by PEFT."""
 PAPER_METRICS = ("kl", "js", "mmd", "wd")
 
 
@@ -111,6 +114,7 @@ METHODS: dict[str, Method] = {
     "nearest by js": _nearest,
     "random neighbour": _random,
     "default, factors": _with(combine="factors"),
+    PEFT: _with(),
     "default, inputs alone": lambda at: plan(
         open_dataset(at.path, columns=Columns(input="input")), at.bank
     ),
@@ -131,8 +135,8 @@ class Bench:
         return Evaluator(locate(shared_data.BASE_MODEL))
 
     @cached_property
-    def whole(self) -> Bank:
-        return without((), self.folder / "whole")
+    def peft(self) -> PeftLinear:
+        return PeftLinear(locate(shared_data.BASE_MODEL))
 
     def score(self, task: str, method: str, far: bool) -> dict[str, Any]:
         answers = self.answers and method in ANSWERED
@@ -160,11 +164,18 @@ class Bench:
         left_out = siblings(task) if far else (task,)
         bank = without(left_out, self.folder / f"{'far' if far else 'near'}-{task}")
         started = time.perf_counter()
-        made = carry_out(METHODS[name](Setting(task, bank, self.evaluator)))
+        made = METHODS[name](Setting(task, bank, self.evaluator))
+        weights = made.coefficients
         with tempfile.TemporaryDirectory() as scratch:
-            folder = made.save_pretrained(Path(scratch) / "adapter")
+            folder = Path(scratch) / "adapter"
+            if name == PEFT:
+                entries = zip(bank.index.entries, weights, strict=True)
+                folder = self.peft.save(
+                    {e.dataset.removeprefix("suite/"): float(c) for e, c in entries}, folder
+                )
+            else:
+                carry_out(made).save_pretrained(folder)
             scores = asdict(evaluate(rows, folder, shots, answers)[0])
-        weights = made.plan.coefficients
         spent = {"seconds": time.perf_counter() - started}
         return scores | spent | {"sum": weights.sum(), "negative": int((weights < 0).sum())}
 
