@@ -9,6 +9,7 @@ import math
 import os
 import re
 import struct
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -340,9 +341,17 @@ def read_head(read: Read, size: int) -> bytes:
     return read(0, 8 + min(length, size - 8, MAX_HEADER_BYTES))
 
 
-@lru_cache(maxsize=4)
+_parsing = threading.Lock()
+
+
 def _parsed(head: bytes, size: int) -> tuple[Mapping[str, TensorInfo], Layout, int]:
-    """Header, layout and rank; the files of a bank mostly begin with the very same bytes."""
+    """Header, layout and rank: one object for all files that begin with the very same bytes."""
+    with _parsing:
+        return _newly_parsed(head, size)
+
+
+@lru_cache(maxsize=4)
+def _newly_parsed(head: bytes, size: int) -> tuple[Mapping[str, TensorInfo], Layout, int]:
     infos = read_header(lambda start, stop: head[start:stop], size)
     return MappingProxyType(infos), *read_layout(infos)
 

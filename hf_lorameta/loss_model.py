@@ -1,9 +1,10 @@
 """What is known of a loss from a few points, and where it may be least.
 
 The loss of a text under a mixture of adapters is far from linear in the coefficients, but its log
-odds ``m = log p / (1 − p)``, with p the mean probability of its tokens, nearly are: the model's
-logits are, for small steps. So a few points, each with the log odds of all texts and their slopes,
-make a model of the loss that costs nothing to minimise.
+odds ``m = log p / (1 − p)``, with p the mean probability of its tokens, nearly are for small steps.
+Further away they fall short of the line, whatever the direction, by about the square of the way. So
+a few points, each with the log odds of all texts and their slopes, make a model of the loss that
+costs nothing to minimise, and how far short they fell so far says how far the next step may go.
 """
 
 from collections.abc import Sequence
@@ -44,22 +45,27 @@ def log_odds(losses: Array, slopes: Array) -> tuple[Array, Array]:
 class LossModel:
     """The mean loss of R texts as a function of u, from log odds and their slopes at a few points.
 
-    Between the points, log odds are linear in u, each point counting by its nearness.
+    The guess from one point is ``m + slopes (u − point) − bend |u − point|²``; guesses of several
+    points count by their nearness.
 
     Args:
         sizes: number of tokens of each text.
-        folds: which fold each is in; texts of one fold are held out together in `choose`.
+        bend: how far log odds fall short of the line, at most; estimated anew with every further
+            point, each time no further than by a factor of 4.
+
+    Attributes:
+        bend: the estimate so far.
 
     Example:
-        >>> model = LossModel([1, 1], folds=[0, 1])
+        >>> model = LossModel([1, 1], bend=0.25)
         >>> model.add(np.zeros(1), np.zeros(2), np.array([[1.0], [-0.5]]))
         >>> model.minimum(stiffness=0.0).round(2)
-        array([0.84])
+        array([0.32])
     """
 
-    def __init__(self, sizes: Sequence[int], folds: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], bend: float) -> None:
+        self.bend = self._most = bend
         self._share = np.array(sizes) / sum(sizes)
-        self._folds = np.array(folds)
         self._points: list[tuple[Array, Array, Array]] = []
 
     def add(self, u: Array, odds: Array, slopes: Array) -> None:
@@ -70,7 +76,22 @@ class LossModel:
             odds: (R,) log odds of the texts.
             slopes: (R, K) their gradients.
         """
+        if self._points:
+            away, _, weights, lines, _ = self._guesses(u)
+            square = max(float(weights @ (away**2).sum(1)), _TOUCHING)
+            short = float(self._share @ (weights @ lines - odds)) / square
+            self.bend = min(max(short, self.bend / 4), self.bend * 4, self._most)
         self._points.append((u, odds, slopes))
+
+    def _guesses(self, u: Array) -> tuple[Array, Array, Array, Array, Array]:
+        """Of P points: (P, K) the ways from them, (P,) squares of their lengths and a little,
+        (P,) weights, (P, R) what follows from each by its slopes alone, (P, R, K) slopes."""
+        U, odds, slopes = (np.stack(of) for of in zip(*self._points, strict=True))
+        away = u - U
+        near = (away**2).sum(1) + _TOUCHING
+        weights = near**-_FALL
+        weights /= weights.sum()
+        return away, near, weights, odds + np.einsum("prk,pk->pr", slopes, away), slopes
 
     def at(self, u: Array, texts: NDArray[np.bool_] | None = None) -> tuple[float, Array]:
         """The modelled loss, in nats a token, and its (K,) gradient.
@@ -79,18 +100,15 @@ class LossModel:
             u: (K,) where.
             texts: (R,) those that count, each with its share of the whole; None is all.
         """
-        U, odds, slopes = (np.stack(of) for of in zip(*self._points, strict=True))
-        away = u - U
-        near = (away**2).sum(1) + _TOUCHING
-        weights = near**-_FALL
-        weights /= weights.sum()
+        away, near, weights, lines, slopes = self._guesses(u)
+        lines = lines - self.bend * (away**2).sum(1)[:, None]
         by_weight = -2 * _FALL * away / near[:, None]
         by_weight = weights[:, None] * (by_weight - weights @ by_weight)
-        lines = odds + np.einsum("prk,pk->pr", slopes, away)  # each point's own guess
         m = weights @ lines
         share = self._share if texts is None else self._share * texts
         wrong = share / (1 + np.exp(np.clip(m, -_FAR_ODDS, _FAR_ODDS)))
         slope = np.einsum("p,prk,r->k", weights, slopes, wrong) + (lines @ wrong) @ by_weight
+        slope -= 2 * self.bend * float(wrong.sum()) * (weights @ away)
         return float(share @ np.logaddexp(0, -m)), -slope
 
     def minimum(self, stiffness: float, texts: NDArray[np.bool_] | None = None) -> Array:
@@ -104,19 +122,3 @@ class LossModel:
         options = {"maxiter": 300}
         found = minimize(stiff, self._points[-1][0], jac=True, method="L-BFGS-B", options=options)
         return np.asarray(found.x, np.float64)
-
-    def choose(self, stiffnesses: Sequence[float]) -> tuple[float, float]:
-        """How stiff to be, by cross-validation: each fold is held out once.
-
-        Returns:
-            The stiffness with which texts that were held out lost least, infinite where they lose
-            least at u = 0; and that loss, as modelled.
-        """
-        held_out = [self._folds == fold for fold in np.unique(self._folds)]
-        origin = np.zeros_like(self._points[0][0])
-        best = (np.inf, self.at(origin)[0])
-        for stiffness in stiffnesses:
-            ends = [(fold, self.minimum(stiffness, ~fold)) for fold in held_out]
-            loss = sum(self.at(end, fold)[0] for fold, end in ends)
-            best = min(best, (stiffness, loss), key=lambda found: found[1])
-        return best

@@ -311,8 +311,8 @@ def _spread(
 ) -> None:
     """Bytes of one factor of N files, one a row, to float32: (N, size) → (N, …)."""
     if scales is not None:
-        steps = np.expand_dims(scales.view("<f4"), 2 - axis)
-        np.multiply(raw.view(np.int8).reshape(target.shape), steps, out=target)
+        target[:] = raw.view(np.int8).reshape(target.shape)
+        target *= np.expand_dims(scales.view("<f4"), 2 - axis)
     elif raw[0].size == 4 * target[0].size:
         target[:] = raw.view("<f4").reshape(target.shape)
     else:

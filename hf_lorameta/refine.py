@@ -4,8 +4,8 @@ A plan's coefficients c are where the fit starts. The loss of rows under ``ΔW =
 has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩``, summed over the modules, so one backward pass
 and one reading of the bank, module by module, give all N of them; a large bank is never held in
 memory.
-How far to go is decided by cross-validation: each row is held out once, and where the held-out rows
-lose least at the start, the start is what is returned.
+Whether to go at all is decided by cross-validation: each row is held out once, and where held-out
+rows lose least at the start, the start is what is returned.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,17 +26,15 @@ from hf_lorameta.scores import Tokens
 
 Array = NDArray[np.float64]
 
-STEPS = 3
+STEPS = 4
 FOLDS = 4
 """Every fourth row is held out together."""
 DIMENSIONS = 32
 STEPS_OF_SEARCH = 6
-_STIFFNESS = 0.8
-"""The least that is tried at first."""
-_TRUST = 4.0
-"""The least is divided by it where the last point was the best so far, else multiplied with it."""
-_STIFFER = (1, 2, 4, 8)
-"""What is tried, in multiples of the least."""
+STIFFNESS = 0.1
+"""What is added to the loss is this times |u|²."""
+BEND = 2.0
+"""Of `hf_lorameta.loss_model.LossModel`, until there is a second point."""
 _REACH = 0.3
 """How far `search` goes along an axis for a slope: beyond rounding, not yet bent."""
 _LEAST_WAY = 1e-12
@@ -82,7 +80,7 @@ class Refinement:
         base: their loss under the base model.
         start: with the coefficients it started from.
         end: with those it returned.
-        held_out: what rows lose with coefficients fitted on the others, by the fit's own model of
+        held_out: what rows lose with coefficients fitted on the others by the fit's last model of
             the loss, each row held out once; the loss at the start if that is where it stayed.
         steps: how many points were asked for, those for slopes alone included.
         history: loss of the rows at the start, at every point on the way, and at the last.
@@ -243,9 +241,9 @@ def refine(
     The loss of each row and its gradient are asked for apart, which makes a model of the loss
     (`hf_lorameta.loss_model`); its minimum is the next point to ask for. Coordinates are those in
     which the adapters are alike in length and independent, ``c = c_0 + (G + λI)^(-1/2) u`` with
-    their Gram matrix G, and ``|u|²`` is added, so that few rows do not move what they do not tell;
-    how much of it is chosen on held-out rows. No randomness. Coefficients may become negative and
-    need not sum to one. Where the result is worse than the start, the start is returned; where
+    their Gram matrix G, and ``0.1 |u|²`` is added, so that few rows do not move what they do not
+    tell. No randomness. Coefficients may become negative and need not sum to one. Where the result
+    is worse than the start, on the rows or on rows that are held out, the start is returned; where
     that is worse than the base model, it is drawn back towards zero.
 
     Args:
@@ -263,15 +261,15 @@ def refine(
         EmptyDatasetError: fewer than 4 rows.
     """
     fit = _Fit(start, mixture, rows, scored, steps, progress)
-    model = LossModel(fit.sizes, fit.folds)
+    model = LossModel(fit.sizes, BEND)
     u = np.zeros(len(start))
     for _ in range(steps):
         fit.go(u)
         losses, slopes = scored.gradient(fit.tokens, mixture)
         fit.saw(u, float(losses @ fit.sizes / sum(fit.sizes)))
         model.add(u, *log_odds(losses, slopes @ fit.directions))
-        u = fit.next(model)
-    return fit.result("gradient", u)
+        u = model.minimum(STIFFNESS)
+    return fit.result("gradient", u, model, fit.folds)
 
 
 class _Fit:
@@ -293,11 +291,11 @@ class _Fit:
             )
         self.tokens = scored.encode(rows)
         self.sizes = [len(row.output) for row in self.tokens]
-        self.folds = [i % FOLDS for i in range(len(rows))]
+        self.folds = np.arange(len(rows)) % FOLDS
         self.directions = _whitening(mixture.gram())
         self._start, self._mixture, self._scored = start, mixture, scored
         self._steps, self._progress = steps, progress
-        self._held_out, self._least, self._done = np.inf, _STIFFNESS, 0
+        self._done = 0
         self._seen: list[tuple[float, Array]] = []
 
     def along(self, axes: NDArray[np.intp]) -> None:
@@ -319,34 +317,43 @@ class _Fit:
         self._done = min(self._done + 1, self._steps)
         self._progress(self._done, self._steps, loss)
 
-    def next(self, model: LossModel) -> Array:
-        """Where the model of the loss is least, as stiff as held-out rows want it.
+    def result(
+        self, method: str, u: Array, model: LossModel, folds: NDArray[np.intp]
+    ) -> tuple[Array, Refinement]:
+        """The best of all points, or the start; drawn back where the base is better.
 
-        And as what was seen allows: where the last point was worse than an earlier one, the model
-        of the loss was trusted too far away, and the next step is shorter.
+        Args:
+            method: for the report.
+            u: the last point, not asked for yet.
+            model: of the loss, as it led there.
+            folds: of the texts of the model.
         """
-        losses = [loss for loss, _ in self._seen]
-        if len(losses) > 1:
-            good = losses[-1] <= min(losses)
-            self._least *= 1 / _TRUST if good else _TRUST
-        stiffness, self._held_out = model.choose([self._least * times for times in _STIFFER])
-        return model.minimum(stiffness) if np.isfinite(stiffness) else 0 * self._seen[0][1]
-
-    def result(self, method: str, u: Array) -> tuple[Array, Refinement]:
-        """The best of all points, which may be the start; drawn back where the base is better."""
         self.go(u)
         self.saw(u, self._scored.loss(self.tokens))
-        start, (loss, u) = self._seen[0][0], min(self._seen, key=lambda seen: seen[0])
+        start, (loss, u) = self._seen[0], min(self._seen, key=lambda seen: seen[0])
+        held_out = self._crossed(model, folds) if self._seen[1:] else start[0]
+        if held_out >= start[0]:
+            loss, u = start
+            held_out = loss
         self._scored.clear()
         base = self._scored.loss(self.tokens)
         c = self.at(u)
         scale, end = drawn_back(c, loss, base, self._mixture, self._scored, self.tokens)
         history = tuple(loss for loss, _ in self._seen)
-        held_out = float(self._held_out)
         report = Refinement(
-            method, len(self.tokens), base, start, end, held_out, self._steps, history
+            method, len(self.tokens), base, start[0], end, held_out, self._steps, history
         )
         return scale * c, report
+
+    def _crossed(self, model: LossModel, folds: NDArray[np.intp]) -> float:
+        """Mean loss of the rows, each fold with what the model makes of the others."""
+        total = 0.0
+        for fold in range(FOLDS):
+            self.go(model.minimum(STIFFNESS, folds != fold))
+            held = np.flatnonzero(self.folds == fold)
+            loss = self._scored.loss([self.tokens[i] for i in held])
+            total += loss * sum(self.sizes[i] for i in held)
+        return total / sum(self.sizes)
 
 
 def _whitening(gram: Array) -> Array:
@@ -450,20 +457,21 @@ def search(
         fit.saw(u, float(np.logaddexp(0, -odds).mean()), probing)
         return odds
 
-    model = LossModel([1] * sum(fit.sizes), np.repeat(fit.folds, fit.sizes).tolist())
+    model = LossModel([1] * sum(fit.sizes), BEND)
     u = np.zeros(len(moved))
     odds = odds_at(u)
     apart = [odds_at(_REACH * axis, probing=True) - odds for axis in np.eye(len(moved))]
     slopes = np.stack(apart, axis=1) / _REACH
     model.add(u, odds, slopes)
     for _ in range(steps):
-        way = fit.next(model) - u
+        way = model.minimum(STIFFNESS) - u
         there = odds_at(u + way)
         missed = there - odds - slopes @ way
         slopes = slopes + np.outer(missed, way) / max(float(way @ way), _LEAST_WAY)
         u, odds = u + way, there
         model.add(u, odds, slopes)
-    return fit.result("search", fit.next(model))
+    folds = np.repeat(fit.folds, fit.sizes)
+    return fit.result("search", model.minimum(STIFFNESS), model, folds)
 
 
 Refiner = Callable[..., tuple[Array, Refinement]]

@@ -8,7 +8,7 @@ from hf_lorameta.loss_model import Array, LossModel, log_odds
 
 def test_the_model_of_the_loss_meets_its_points_and_its_gradient_is_its_own() -> None:
     rng = np.random.default_rng(1)
-    model = LossModel([3, 1, 2], [0, 1, 2])
+    model = LossModel([3, 1, 2], bend=0.7)
     points = [rng.standard_normal(4) for _ in range(3)]
     losses = [rng.uniform(0.1, 3, 3) for _ in points]
     for u, found in zip(points, losses, strict=True):
@@ -36,7 +36,7 @@ def logistic(x: Array, stiffness: float) -> Array:
 @pytest.mark.parametrize("stiffness", [0.01, 0.3])
 def test_one_point_and_straight_log_odds_are_logistic_regression(stiffness: float) -> None:
     x = np.random.default_rng(2).standard_normal((30, 5))
-    model = LossModel([1] * 30, [i % 5 for i in range(30)])
+    model = LossModel([1] * 30, bend=0.0)
     model.add(np.zeros(5), np.zeros(30), x)
     np.testing.assert_allclose(model.minimum(stiffness), logistic(x, stiffness), atol=1e-4)
     some = np.arange(30) < 20
@@ -44,27 +44,24 @@ def test_one_point_and_straight_log_odds_are_logistic_regression(stiffness: floa
     np.testing.assert_allclose(model.minimum(stiffness, some), expected, atol=1e-4)
 
 
-def test_stiffness_is_chosen_on_texts_that_were_held_out() -> None:
-    rng = np.random.default_rng(5)
-    x = rng.standard_normal((40, 3)) + np.eye(3)[0]
-    model = LossModel([1] * 40, [i % 4 for i in range(40)])
-    model.add(np.zeros(3), np.zeros(40), x)
-    found = {}
-    for stiffness in (0.02, 5.0):
-        total = 0.0
-        for fold in range(4):
-            out = np.arange(40) % 4 == fold
-            u = logistic(x[~out], stiffness * 40 / 30)
-            total += np.logaddexp(0, -x[out] @ u).sum() / 40
-        found[stiffness] = total
-    best = min(found, key=found.__getitem__)
-    chosen, loss = model.choose([0.02, 5.0])
-    assert chosen == best
-    assert loss == pytest.approx(found[best], abs=1e-4)
+def test_the_bend_is_found_from_how_far_log_odds_fell_short_of_the_line() -> None:
+    model = LossModel([1, 2], bend=2.0)
+    odds, slopes = np.zeros(2), np.array([[1.0, 0.0], [0.0, 1.0]])
+    model.add(np.zeros(2), odds, slopes)
+    u = np.array([0.6, 0.8])
+    model.add(u, slopes @ u - 1.3, slopes)
+    assert model.bend == pytest.approx(1.3, rel=2e-3)
+    model.add(-u, 1e9 - slopes @ u, slopes)
+    assert model.bend == pytest.approx(0.325, rel=2e-3)  # one point is not trusted further
+    for _ in range(3):
+        model.add(2 * u, -1e9 + slopes @ u, slopes)
+    assert model.bend == 2.0  # as at first, at most
 
 
-def test_where_held_out_texts_only_lose_nothing_is_to_be_moved() -> None:
-    x = np.array([[1.0], [-1.0], [1.0], [-1.0]])
-    model = LossModel([1] * 4, [0, 1, 0, 1])  # each fold says the opposite of the other
-    model.add(np.zeros(1), np.zeros(4), x)
-    assert model.choose([0.01, 1.0]) == (np.inf, pytest.approx(np.log(2)))
+def test_a_bent_model_meets_the_function_it_is_of() -> None:
+    x = np.random.default_rng(4).standard_normal((6, 3))
+    model = LossModel([1] * 6, bend=0.8)
+    model.add(np.zeros(3), np.zeros(6), x)
+    u = np.array([0.3, -0.2, 0.5])
+    expected = np.logaddexp(0, -(x @ u - 0.8 * u @ u)).mean()
+    assert model.at(u)[0] == pytest.approx(expected, rel=1e-12)

@@ -103,7 +103,7 @@ def test_a_fit_comes_near_the_best_coefficients_negative_ones_too(method: str) -
     c, report = REFINERS[method](start, model, ROWS, model)
     assert report.start == pytest.approx(model.at(start))
     assert report.end == pytest.approx(model.at(c))
-    assert report.end - best.fun < 0.4 * (report.start - best.fun)  # stiffness keeps it back
+    assert report.end - best.fun < 0.5 * (report.start - best.fun)  # stiffness keeps it back
     assert c[1] < 0
     assert best.fun < report.held_out < report.start
     assert (report.method, report.rows, report.base) == (method, 16, 10.0)

@@ -160,5 +160,5 @@ def test_refining_and_checking_ask_one_model(data: Path) -> None:
     made = carry_out(planned(data, refine=8, check=12), scored=Counting(0.5))
     assert made.plan.refinement
     assert made.plan.check
-    assert set(losses) == {8, 12}  # the rows that were fitted on, and the check
+    assert set(losses) == {8, 2, 12}  # the rows that were fitted on, their folds, and the check
     assert losses.index(12) == len(losses) - 2  # base model and adapter, at the end
