@@ -341,17 +341,26 @@ def read_head(read: Read, size: int) -> bytes:
     return read(0, 8 + min(length, size - 8, MAX_HEADER_BYTES))
 
 
-_parsing = threading.Lock()
+Parsed = tuple[Mapping[str, TensorInfo], Layout, int]
 
 
-def _parsed(head: bytes, size: int) -> tuple[Mapping[str, TensorInfo], Layout, int]:
-    """Header, layout and rank: one object for all files that begin with the very same bytes."""
-    with _parsing:
-        return _newly_parsed(head, size)
+def parsed_once(parse: Callable[[bytes, int], Parsed]) -> Callable[[bytes, int], Parsed]:
+    """Keep what the last few headers gave: one object for all files that begin alike.
+
+    Whatever threads open them: who reads many files at once tells their likeness by it.
+    """
+    cached, lock = lru_cache(maxsize=4)(parse), threading.Lock()
+
+    def found(head: bytes, size: int) -> Parsed:
+        with lock:
+            return cached(head, size)
+
+    return found
 
 
-@lru_cache(maxsize=4)
-def _newly_parsed(head: bytes, size: int) -> tuple[Mapping[str, TensorInfo], Layout, int]:
+@parsed_once
+def _parsed(head: bytes, size: int) -> Parsed:
+    """Header, layout and rank; the files of a bank mostly begin with the very same bytes."""
     infos = read_header(lambda start, stop: head[start:stop], size)
     return MappingProxyType(infos), *read_layout(infos)
 

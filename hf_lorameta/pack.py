@@ -22,7 +22,6 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -37,8 +36,10 @@ from hf_lorameta.adapter import (
     Factor,
     FloatArray,
     Layout,
+    Parsed,
     TensorInfo,
     narrow,
+    parsed_once,
     read_head,
     read_header,
     read_layout,
@@ -224,8 +225,8 @@ def _header(tensors: list[tuple[str, str, tuple[int, ...]]]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-@lru_cache(maxsize=4)
-def _parsed(head: bytes, size: int) -> tuple[Mapping[str, TensorInfo], Layout, int]:
+@parsed_once
+def _parsed(head: bytes, size: int) -> Parsed:
     """Header, layout and rank; the files of a pack mostly begin with the very same bytes."""
     infos = read_header(lambda start, stop: head[start:stop], size, _SIZES)
     scales = {name: info for name, info in infos.items() if name.endswith(".scales")}

@@ -13,6 +13,8 @@ from hf_lorameta.card import CARD_FILE
 from hf_lorameta.coefficients import coefficients
 from hf_lorameta.distance import js, length_distance
 from hf_lorameta.errors import UnlabelledDatasetError
+from hf_lorameta.library import geometry
+from hf_lorameta.profile import ProfileTable, profile_rows
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
 
@@ -65,6 +67,22 @@ def test_prompts_are_compared_with_inputs_alone(prompts: Plan, embedded: Bank) -
     )
     np.fill_diagonal(inside, np.inf)
     assert prompts.nearest_in_bank == pytest.approx(float(np.median(inside.min(1))))
+
+
+def test_a_bank_keeps_the_distances_that_datasets_of_prompts_need(embedded: Bank) -> None:
+    _, kept = geometry(embedded.profiles, embedded.index.vocab_size)
+    assert set(kept) == {"js-task", "js-task of inputs"}
+    np.testing.assert_allclose(kept["js-task of inputs"], part(embedded, "input"), atol=1e-6)
+
+
+def test_a_bank_with_a_dataset_of_plain_texts_has_distances_of_inputs() -> None:
+    texts, prompts = ([("", "a b")], [("a", "b")])
+    encode = lambda rows: [[ord(t) - 97 for t in row.split()] for row in rows]  # noqa: E731
+    profiles = [profile_rows(rows, encode, 3) for rows in (texts, prompts, prompts)]
+    _, kept = geometry(ProfileTable.from_profiles(profiles), 3)
+    inside = kept["js-task of inputs"]
+    assert inside[1, 2] == inside[0, 0] == 0.0
+    assert inside[0, 1] == inside[1, 0] > 0.3
 
 
 def test_the_papers_metrics_too_leave_the_banks_outputs_out(prompts: Plan, embedded: Bank) -> None:

@@ -2,7 +2,11 @@
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_lorameta import Recipe, adapter, combine
+from hf_lorameta import pack as packs
 from hf_lorameta.adapter import AdapterFile, Module
 from hf_lorameta.bank import Bank, Index, IndexEntry, adapter_path, sha256
 from hf_lorameta.errors import (
@@ -285,6 +290,24 @@ def test_small_files_are_adapter_files(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(_raw(pairs))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert AdapterFile(tmp_path / "a").layout == PackedFile(tmp_path / "b").layout
+
+
+@pytest.mark.parametrize(("opened", "room"), [(AdapterFile, adapter), (PackedFile, packs)])
+def test_threads_that_open_files_which_begin_alike_share_one_header(
+    opened: type[AdapterFile], room: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_header = adapter.read_header
+
+    def slow(*of: Any) -> Any:
+        time.sleep(0.05)
+        return read_header(*of)
+
+    monkeypatch.setattr(room, "read_header", slow)
+    # a shape of its own, so that no other test has met this header
+    adapter.write_tensors(tmp_path / "a", WIDE, 7, "float32", random_pairs(1, 7)[0])
+    with ThreadPoolExecutor(4) as pool:
+        files = list(pool.map(opened, [tmp_path / "a"] * 4))
+    assert len({id(file.places) for file in files}) == 1
 
 
 def test_int8_without_its_scales(tmp_path: Path) -> None:

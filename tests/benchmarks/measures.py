@@ -107,17 +107,17 @@ def published(folder: str, number: str) -> Figures:
 
 def peft_linear(folder: str, number: str) -> Figures:
     """PEFT's `add_weighted_adapter(combination_type="linear")` on layers of the bank's shape."""
-    figures, _ = _peft(Path(folder), int(number), "linear", None)
+    figures, _ = _peft(Path(folder), int(number), "linear")
     return figures
 
 
 def peft_svd(folder: str, number: str) -> Figures:
-    """PEFT's `svd` on one q_proj."""
-    figures, _ = _peft(Path(folder), int(number), "svd", "model.layers.0.self_attn.q_proj")
+    """PEFT's `svd` of all modules, without the loading."""
+    figures, _ = _peft(Path(folder), int(number), "svd")
     return figures
 
 
-def _peft(folder: Path, number: int, kind: str, only: str | None) -> tuple[Figures, Any]:
+def _peft(folder: Path, number: int, kind: str) -> tuple[Figures, Any]:
     import warnings
 
     import torch
@@ -128,7 +128,7 @@ def _peft(folder: Path, number: int, kind: str, only: str | None) -> tuple[Figur
 
     warnings.simplefilter("ignore")
     bank = Bank(folder)
-    layout = [m for m in bank.layout if only in (None, m.name)]
+    layout = bank.layout
     model = _tree(layout)
     entries = bank.index.entries[:number]
     config = LoraConfig(
@@ -157,7 +157,7 @@ def _peft(folder: Path, number: int, kind: str, only: str | None) -> tuple[Figur
     return clock.figures | {"seconds": seconds, "loading": loading, "sum": combining}, wrapped
 
 
-def _tree(layout: list[Any]) -> Any:
+def _tree(layout: Any) -> Any:
     """Nested modules with linear layers at the layout's names, holding as little as can be."""
     import torch
 

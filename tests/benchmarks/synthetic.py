@@ -60,7 +60,7 @@ class Shape:
 
 SIZES = {
     "full": Shape(),
-    "middle": Shape(layers=8, adapters=64),
+    "pair": Shape(layers=2, adapters=20),
     "small": Shape(layers=2, hidden=64, narrow=32, rank=4, adapters=12, shared=8),
 }
 
