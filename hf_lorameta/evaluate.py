@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hf_lorameta.adapter import CONFIG_FILE, WEIGHTS_FILE
 from hf_lorameta.base_model import quiet_transformers, require_extra
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, NotFoundError, UsageError
-from hf_lorameta.forward import line_length, log_odds, summed_nll
+from hf_lorameta.forward import in_lines, line_length, log_odds, summed_nll
 from hf_lorameta.profile import Row
 from hf_lorameta.scores import (
     Report,
@@ -58,20 +58,6 @@ def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
-
-
-def _runs(lengths: Sequence[int], budget: int) -> Iterator[slice]:
-    """Runs of rows whose lengths add up to the budget at most; a longer row alone.
-
-    Example:
-        >>> list(_runs([5, 2, 9, 2], budget=8))
-        [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
-    """
-    start = 0
-    for stop in range(1, len(lengths) + 1):
-        if stop == len(lengths) or sum(lengths[start : stop + 1]) > budget:
-            yield slice(start, stop)
-            start = stop
 
 
 # --- the model ----------------------------------------------------------------------------------
@@ -213,11 +199,9 @@ class Evaluator:
 
         return torch.cat([log_odds(self.model, part) for part in self.lines(examples)])
 
-    def lines(self, examples: Sequence[Tokens]) -> Iterator[Sequence[Tokens]]:
+    def lines(self, examples: Sequence[Tokens], share: bool = True) -> Iterator[Sequence[Tokens]]:
         """Rows that may go through the model together, see `hf_lorameta.forward`."""
-        lengths = [len(prompt) + len(output) for prompt, output in examples]
-        for part in _runs(lengths, min(self.batch_tokens, self._line)):
-            yield examples[part]
+        return in_lines(examples, min(self.batch_tokens, self._line), share)
 
     def _loss(self, examples: Sequence[Tokens]) -> float:
         total = sum(float(loss) for loss in self.losses(examples))

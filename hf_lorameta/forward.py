@@ -36,6 +36,34 @@ def line_length(model: Any) -> int:
     return min(_LINE, window or _LINE)
 
 
+def in_lines(rows: Sequence[Tokens], budget: int, share: bool = True) -> Iterator[list[Tokens]]:
+    """Rows, in their order, by lines of so many tokens at most; a longer row stands alone.
+
+    Args:
+        rows: any number of them.
+        budget: tokens in a line.
+        share: a common beginning stands in a line once.
+
+    Example:
+        >>> rows = [Tokens([1, 2, 3], [4]), Tokens([1, 2, 5], [6]), Tokens([7], [8])]
+        >>> [len(line) for line in in_lines(rows, budget=6)]
+        [2, 1]
+    """
+    line: list[Tokens] = []
+    for row in rows:
+        if line and _tokens([*line, row], share) > budget:
+            yield line
+            line = []
+        line.append(row)
+    if line:
+        yield line
+
+
+def _tokens(batch: Sequence[Tokens], share: bool) -> int:
+    once = _common(batch) if share and len(batch) > 1 else 0
+    return once + sum(len(prompt) + len(output) - once for prompt, output in batch)
+
+
 def summed_nll(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
     """Cross entropy of the output tokens of some rows, summed.
 

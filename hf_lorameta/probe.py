@@ -111,7 +111,7 @@ class Probe:
 
         losses, slopes = [], []
         with torch.enable_grad(), self._pointed():
-            for part in self._evaluator.lines(tokens):
+            for part in self._evaluator.lines(tokens, share=False):
                 with self._watched(mixture, row_lengths(part)) as by_rank:
                     each = row_nll(self._evaluator.model, part)
                     torch.autograd.backward(each.sum())

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.evaluate import _runs
-from hf_lorameta.forward import line_length, log_odds, row_nll, summed_nll
+from hf_lorameta.forward import in_lines, line_length, log_odds, row_nll, summed_nll
 from hf_lorameta.scores import Tokens
 
 torch = pytest.importorskip("torch")
@@ -61,17 +60,28 @@ def alone(model: Any, row: Tokens) -> Any:
 @pytest.mark.filterwarnings("ignore:The fast path is not available")
 def test_a_line_gives_what_each_row_gives_alone(name: str, rows: list[Tokens]) -> None:
     model = model_of(name)
-    lengths = [len(row.prompt) + len(row.output) for row in rows]
-    parts = [rows[part] for part in _runs(lengths, line_length(model))]
+    parts = list(in_lines(rows, line_length(model)))
     logs = [alone(model, row).gather(1, torch.tensor(row.output)[:, None]) for row in rows]
     expected = torch.cat(logs)[:, 0].double()
     found = sum(float(summed_nll(model, part)) for part in parts)
     assert found == pytest.approx(-float(expected.sum()), rel=1e-5)
-    each = torch.cat([row_nll(model, part) for part in parts])
+    apart = in_lines(rows, line_length(model), share=False)
+    each = torch.cat([row_nll(model, part) for part in apart])
     assert each.tolist() == pytest.approx([-float(log.mean()) for log in logs], rel=1e-5)
     odds = torch.cat([log_odds(model, part) for part in parts])
     assert odds.dtype == torch.float64
     assert torch.allclose(odds, expected - (-expected.exp()).log1p(), atol=1e-4)
+
+
+def test_a_common_beginning_takes_its_place_in_a_line_once() -> None:
+    rows = [Tokens([*range(30), i], [i]) for i in range(40, 50)]
+    assert [len(line) for line in in_lines(rows, budget=40)] == [5, 5]
+    assert [len(line) for line in in_lines(rows, budget=64, share=False)] == [2] * 5
+    mixed = [*rows[:2], Tokens([1], [2]), *rows[2:4]]
+    lines = list(in_lines(mixed, budget=40))
+    assert [len(line) for line in lines] == [2, 2, 1]
+    assert [row for line in lines for row in line] == mixed
+    assert list(in_lines(rows, budget=0)) == [[row] for row in rows]
 
 
 def test_how_long_a_line_may_be() -> None:
