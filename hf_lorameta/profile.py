@@ -270,6 +270,10 @@ class ProfileTable:
                 raise IntegrityError(f"the {part} profiles do not fit together")
             if ids.size and not (ids.min() >= 0 and ids.max() < size and counts.min() > 0):
                 raise IntegrityError(f"the {part} profiles hold ids or counts out of range")
+            rising = np.append(ids[1:] > ids[:-1], True)
+            rising[indptr[1:] - 1] = True  # the last one of each profile
+            if not rising.all():
+                raise IntegrityError(f"the {part} profiles hold ids that do not ascend")
 
     def histograms(self, half: Half, rows: slice) -> list[Histogram]:
         """One half of some profiles as it is stored, without a copy."""

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta import profile as profiles
-from hf_lorameta.errors import BankError, EmptyDatasetError, UnlabelledDatasetError
+from hf_lorameta.errors import (
+    BankError,
+    EmptyDatasetError,
+    IntegrityError,
+    UnlabelledDatasetError,
+)
 from hf_lorameta.profile import LENGTHS, Histogram, Profile, ProfileTable, Row, profile_rows
 
 V = 12
@@ -117,6 +122,28 @@ def test_rows_without_outputs_where_that_is_known() -> None:
     profile = profile_rows([("aab", ""), ("c", "")], letters, V, labelled_only=False)
     assert (profile.rows, as_dict(profile.output)) == (2, {})
     assert as_dict(profile.input) == as_dict(profile_rows([("aabc", "a")], letters, V).input)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("input.ids", [1, 0, 1, 3], "the input profiles hold ids that do not ascend"),
+        ("input.ids", [0, 0, 1, 3], "the input profiles hold ids that do not ascend"),
+        ("input.ids", [0, 1, 1, 99], "the input profiles hold ids or counts out of range"),
+        ("input.counts", [1, 1, 0, 1], "the input profiles hold ids or counts out of range"),
+        ("input.indptr", [0, 2, 5], "the input profiles do not fit together"),
+        ("rows", [1.0, 1.0], "something else than lists of whole numbers"),
+    ],
+)
+def test_a_damaged_table(name: str, values: list[float], message: str) -> None:
+    table = ProfileTable.from_profiles(
+        [profile_rows([(text, "c")], letters, V) for text in ("ab", "bd")]
+    )
+    table.check(V)
+    assert table.arrays["input.ids"].tolist() == [0, 1, 1, 3]  # falling where one ends is right
+    damaged = ProfileTable(table.arrays | {name: np.array(values)})
+    with pytest.raises(IntegrityError, match=message):
+        damaged.check(V)
 
 
 def test_a_table_without_one_of_the_parts() -> None:
