@@ -261,7 +261,8 @@ def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str
     """
     news = ProfileTable.from_profiles([profile])
     _check([news, bank], vocab_size, metric)
-    _comparable(news, metric)
+    if not _comparable(news, metric).any():
+        raise EmptyDatasetError("the texts of the dataset hold no token")
     return np.asarray(_measured(news, slice(0, 1), bank, vocab_size, metric)[0])
 
 
@@ -280,8 +281,8 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
 
     Raises:
         RecipeError: the metric is unknown.
-        BankError: the bank is empty, or an id lies outside the vocabulary.
-        EmptyDatasetError: no profile holds a token.
+        BankError: the bank is empty, none of its datasets has a token of the texts that are
+            compared, or an id lies outside the vocabulary.
 
     Example:
         >>> from hf_lorameta.profile import Histogram
@@ -293,6 +294,12 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
     """
     _check([bank], vocab_size, metric)
     empty = ~_comparable(bank, metric)
+    if empty.all():
+        raise BankError(
+            "no dataset of the bank has the texts that this dataset has: one has inputs alone, the "
+            "others outputs alone",
+            hint="--columns names other columns, --bank another bank",
+        )
     blocks = _blocks(len(bank), vocab_size)
     found = np.concatenate([_measured(bank, rows, bank, vocab_size, metric) for rows in blocks])
     found[empty] = found[:, empty].T
@@ -376,12 +383,10 @@ def name_of(metric: str, part: Literal["input", "output"] | None = None) -> str:
 
 
 def _comparable(table: ProfileTable, metric: str) -> NDArray[np.bool_]:
-    """(N,) which profiles hold any token that the metric reads; at least one does."""
+    """(N,) which profiles hold any token that the metric reads."""
     halves = {half for term in DISTANCES[metric].terms for half in PARTS[term.part]}
-    found = np.any([np.diff(table.arrays[f"{half}.indptr"]) > 0 for half in sorted(halves)], axis=0)
-    if not found.any():
-        raise EmptyDatasetError("the texts of the dataset hold no token")
-    return np.asarray(found)
+    found = [np.diff(table.arrays[f"{half}.indptr"]) > 0 for half in sorted(halves)]
+    return np.asarray(np.any(found, axis=0))
 
 
 def _check(tables: Sequence[ProfileTable], vocab_size: int, metric: str) -> None:

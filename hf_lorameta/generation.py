@@ -352,7 +352,8 @@ def _warnings(made: Plan) -> Iterator[str]:
         )
     if made.profile.rows < FEW_ROWS:
         yield f"Only {made.profile.rows} rows were read: distances from so few are unsure."
-    if made.refinement and made.refinement.held_out >= made.refinement.base:
+    fit = made.refinement
+    if fit and fit.held_out >= fit.base and fit.end >= fit.base:
         yield (
             "On rows that were held out this adapter is no better than the base model: the bank "
             "cannot help with this dataset."

@@ -66,7 +66,7 @@ class LossModel:
     def __init__(self, sizes: Sequence[int], bend: float) -> None:
         self.bend = self._most = bend
         self._share = np.array(sizes) / sum(sizes)
-        self._points: list[tuple[Array, Array, Array]] = []
+        self._points: tuple[Array, Array, Array] | None = None
 
     def add(self, u: Array, odds: Array, slopes: Array) -> None:
         """What was found at a point.
@@ -76,22 +76,32 @@ class LossModel:
             odds: (R,) log odds of the texts.
             slopes: (R, K) their gradients.
         """
-        if self._points:
-            away, _, weights, lines, _ = self._guesses(u)
-            square = max(float(weights @ (away**2).sum(1)), _TOUCHING)
-            short = float(self._share @ (weights @ lines - odds)) / square
-            self.bend = min(max(short, self.bend / 4), self.bend * 4, self._most)
-        self._points.append((u, odds, slopes))
+        if self._points is None:
+            self._points = u[None], odds[None], slopes[None]
+            return
+        away, _, weights, lines = self._guesses(u)
+        square = float(weights @ (away**2).sum(1))
+        short = float(self._share @ (weights @ lines - odds))
+        # of a step of no length nothing is learned
+        found = (short + _TOUCHING * self.bend) / (square + _TOUCHING)
+        self.bend = min(max(found, self.bend / 4), self.bend * 4, self._most)
+        U, all_odds, all_slopes = self._points
+        self._points = (
+            np.concatenate([U, u[None]]),
+            np.concatenate([all_odds, odds[None]]),
+            np.concatenate([all_slopes, slopes[None]]),
+        )
 
-    def _guesses(self, u: Array) -> tuple[Array, Array, Array, Array, Array]:
+    def _guesses(self, u: Array) -> tuple[Array, Array, Array, Array]:
         """Of P points: (P, K) the ways from them, (P,) squares of their lengths and a little,
-        (P,) weights, (P, R) what follows from each by its slopes alone, (P, R, K) slopes."""
-        U, odds, slopes = (np.stack(of) for of in zip(*self._points, strict=True))
+        (P,) weights, and (P, R) log odds that follow from each by its slopes alone."""
+        assert self._points
+        U, odds, slopes = self._points
         away = u - U
         near = (away**2).sum(1) + _TOUCHING
         weights = near**-_FALL
         weights /= weights.sum()
-        return away, near, weights, odds + np.einsum("prk,pk->pr", slopes, away), slopes
+        return away, near, weights, odds + np.einsum("prk,pk->pr", slopes, away)
 
     def at(self, u: Array, texts: NDArray[np.bool_] | None = None) -> tuple[float, Array]:
         """The modelled loss, in nats a token, and its (K,) gradient.
@@ -100,7 +110,9 @@ class LossModel:
             u: (K,) where.
             texts: (R,) those that count, each with its share of the whole; None is all.
         """
-        away, near, weights, lines, slopes = self._guesses(u)
+        assert self._points
+        slopes = self._points[2]
+        away, near, weights, lines = self._guesses(u)
         lines = lines - self.bend * (away**2).sum(1)[:, None]
         by_weight = -2 * _FALL * away / near[:, None]
         by_weight = weights[:, None] * (by_weight - weights @ by_weight)
@@ -112,13 +124,14 @@ class LossModel:
         return float(share @ np.logaddexp(0, -m)), -slope
 
     def minimum(self, stiffness: float, texts: NDArray[np.bool_] | None = None) -> Array:
-        """(K,) the u at which loss + stiffness |u|² is least, found from the last point on."""
+        """(K,) the u at which loss + stiffness |u|² is least, found from the best point on."""
         from scipy.optimize import minimize
 
         def stiff(u: Array) -> tuple[float, Array]:
             loss, slope = self.at(u, texts)
             return loss + stiffness * float(u @ u), slope + 2 * stiffness * u
 
-        options = {"maxiter": 300}
-        found = minimize(stiff, self._points[-1][0], jac=True, method="L-BFGS-B", options=options)
+        assert self._points
+        best = min(self._points[0], key=lambda u: stiff(u)[0])
+        found = minimize(stiff, best, jac=True, method="L-BFGS-B", options={"maxiter": 300})
         return np.asarray(found.x, np.float64)

@@ -265,6 +265,7 @@ class ProfileTable:
         for part in _HALVES:
             size = LENGTHS if part == "lengths" else vocab_size
             ids, counts, indptr = (self.arrays[f"{part}.{kind}"] for kind in _KINDS)
+            indptr = indptr.astype(np.int64)  # differences of unsigned numbers are never negative
             fits = indptr.size == len(self) + 1 and ids.size == counts.size
             if not fits or indptr[0] != 0 or indptr[-1] != ids.size or (np.diff(indptr) < 0).any():
                 raise IntegrityError(f"the {part} profiles do not fit together")

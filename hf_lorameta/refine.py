@@ -35,8 +35,8 @@ STIFFNESS = 0.1
 """What is added to the loss is this times |u|²."""
 BEND = 2.0
 """Of `hf_lorameta.loss_model.LossModel`, until there is a second point."""
-_REACH = 0.3
-"""How far `search` goes along an axis for a slope: beyond rounding, not yet bent."""
+_REACH = 0.05
+"""How far `search` goes along an axis for a slope: beyond rounding in float32, hardly bent."""
 _LEAST_WAY = 1e-12
 HELD = 1 << 30
 """Bytes of factors up to which a mixture keeps them in memory."""
@@ -81,7 +81,8 @@ class Refinement:
         start: with the coefficients it started from.
         end: with those it returned.
         held_out: what rows lose with coefficients fitted on the others by the fit's last model of
-            the loss, each row held out once; the loss at the start if that is where it stayed.
+            the loss, each row held out once; the loss at the start if that is where it stayed. A
+            little hopeful: all rows had a say in where the model's points lie.
         steps: how many points were asked for, those for slopes alone included.
         history: loss of the rows at the start, at every point on the way, and at the last.
     """
@@ -292,15 +293,17 @@ class _Fit:
         self.tokens = scored.encode(rows)
         self.sizes = [len(row.output) for row in self.tokens]
         self.folds = np.arange(len(rows)) % FOLDS
-        self.directions = _whitening(mixture.gram())
+        self._gram = mixture.gram()
+        self.directions = _whitening(self._gram)
         self._start, self._mixture, self._scored = start, mixture, scored
         self._steps, self._progress = steps, progress
         self._done = 0
         self._seen: list[tuple[float, Array]] = []
 
-    def along(self, axes: NDArray[np.intp]) -> None:
-        """Keep to some of the coordinates."""
-        self.directions = self.directions[:, axes]
+    def keep_to(self, moved: NDArray[np.intp]) -> None:
+        """Let only some of the coefficients move."""
+        self.directions = np.zeros((len(self._start), len(moved)))
+        self.directions[moved] = _whitening(self._gram[np.ix_(moved, moved)])
 
     def at(self, u: Array) -> Array:
         """(K,) the coefficients that belong to u."""
@@ -332,7 +335,7 @@ class _Fit:
         self.saw(u, self._scored.loss(self.tokens))
         start, (loss, u) = self._seen[0], min(self._seen, key=lambda seen: seen[0])
         held_out = self._crossed(model, folds) if self._seen[1:] else start[0]
-        if held_out >= start[0]:
+        if u is start[1] or not held_out < start[0]:
             loss, u = start
             held_out = loss
         self._scored.clear()
@@ -449,7 +452,7 @@ def search(
     """
     moved = np.argsort(-np.abs(start), kind="stable")[:dimensions]
     fit = _Fit(start, mixture, rows, scored, 1 + len(moved) + steps, progress)
-    fit.along(moved)
+    fit.keep_to(moved)
 
     def odds_at(u: Array, probing: bool = False) -> Array:
         fit.go(u)

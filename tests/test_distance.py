@@ -322,5 +322,5 @@ def test_between_counts_a_dataset_without_the_part_as_far_as_others_are_from_it(
 
 
 def test_between_needs_one_dataset_with_the_part() -> None:
-    with pytest.raises(EmptyDatasetError):
+    with pytest.raises(BankError, match="no dataset of the bank has the texts"):
         between(ProfileTable.from_profiles([split([0, 0, 0], [1, 1, 1])]).only("input"), 3, "js-io")

@@ -3,6 +3,7 @@
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,10 +133,12 @@ def test_rows_without_outputs_where_that_is_known() -> None:
         ("input.ids", [0, 1, 1, 99], "the input profiles hold ids or counts out of range"),
         ("input.counts", [1, 1, 0, 1], "the input profiles hold ids or counts out of range"),
         ("input.indptr", [0, 2, 5], "the input profiles do not fit together"),
+        ("input.indptr", np.array([0, 5, 4], np.uint8), "the input profiles do not fit together"),
+        ("input.indptr", np.array([0, 0, 4], np.uint8), "the input profiles hold ids that do not"),
         ("rows", [1.0, 1.0], "something else than lists of whole numbers"),
     ],
 )
-def test_a_damaged_table(name: str, values: list[float], message: str) -> None:
+def test_a_damaged_table(name: str, values: Any, message: str) -> None:
     table = ProfileTable.from_profiles(
         [profile_rows([(text, "c")], letters, V) for text in ("ab", "bd")]
     )
