@@ -1,9 +1,8 @@
 """Coefficients fitted on a few of the user's rows: no weight of the model or of any adapter moves.
 
 A plan's coefficients c are where the fit starts. The loss of rows under ``ΔW = Σ c_i s_i B_i A_i``
-has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩``, summed over the modules, so one backward pass
-and one reading of the bank, module by module, give all N of them; a large bank is never held in
-memory.
+has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩``, summed over the modules, so a backward pass
+gives all N of them, while the bank is read module by module; a large one is never held in memory.
 Whether to go at all is decided by cross-validation: each row is held out once, and where held-out
 rows lose least at the start, the start is what is returned.
 """
@@ -83,7 +82,8 @@ class Refinement:
         held_out: what rows lose with coefficients fitted on the others by the fit's last model of
             the loss, each row held out once; the loss at the start if that is where it stayed. A
             little hopeful: all rows had a say in where the model's points lie.
-        steps: how many points were asked for, those for slopes alone included.
+        steps: how many points were asked for, those for slopes alone included; the last point and
+            held-out rows come on top.
         history: loss of the rows at the start, at every point on the way, and at the last.
     """
 
@@ -152,8 +152,8 @@ class Mixture:
 
     Memory: the factors in float32, if all of them take 1 GB (`HELD`) at most: those of SmolLM2's 43
     adapters take 55 MB. Of a larger bank one module's at a time, which is read anew for each sum
-    and each gradient: of 502 adapters of Mistral-7B 230 MB of 19 GB. Of a pack these are the small
-    factors and its spaces, and the K adapters are added up inside the space.
+    and for each line of rows of a gradient: of 502 adapters of Mistral-7B 230 MB of 19 GB. Of a
+    pack these are the small factors and its spaces, and adapters are added up inside the space.
 
     Args:
         bank: of N adapters.
@@ -438,7 +438,7 @@ def search(
         dimensions: number of adapters whose coefficients move, at most.
         steps: points after those.
         progress: called as in `refine`; its steps are forward passes over the rows, 1 + dimensions
-            + steps of them.
+            + steps of them, and the last point.
 
     Returns:
         (K,) coefficients, and how the fit went.

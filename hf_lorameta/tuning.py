@@ -10,14 +10,16 @@ and v adds up for 12.9 TFLOP an update and 15.2 a gradient, a pack of it with 12
 and 0.9. Two AVX2 cores were measured to multiply 155 GFLOPS in float32, 18 in bfloat16, and 26 each
 in llama.cpp with 4-bit weights.
 
-- ``gradient`` asks for 3 points, forwards and backwards, and for 2 losses: (3 · 2 + 2) F T and the
-  updates, 182 TFLOP with the pack and 276 with the bank. That is 20 or 30 minutes in float32, 2.8
-  or 4.3 hours in bfloat16 without instructions for it. Memory in bfloat16: 14.5 GB of weights, 1.6
-  of W + ΔW, and 2.5 of activations for a line of 512 tokens (150 kB a token and layer, scaled by
-  the widths from the 19 kB of SmolLM2): 19 GB, which does not fit on 16; in float32 37 GB.
-- ``search`` asks for 1 + 32 + 6 points and 2 losses: 41 F T = 916 TFLOP. With a base in 4 bits it
+- ``gradient`` asks for 4 points, forwards and backwards, and for 3 losses: of the last point, of
+  rows held out and of the base model. (4 · 2 + 3) F T and the updates are 251 TFLOP with the pack
+  and 423 with the bank: 27 or 45 minutes in float32, 3.9 or 6.5 hours in bfloat16 without
+  instructions for it. A bank is read once for each line of 512 tokens, here 16 times 9.5 GB; the
+  pack's 0.6 GB stay in the cache. Memory in bfloat16: 14.5 GB of weights, 1.6 of W + ΔW, and 2.5 of
+  activations for a line (150 kB a token and layer, scaled by the widths from the 19 kB of SmolLM2):
+  19 GB, which does not fit on 16; in float32 37 GB.
+- ``search`` asks for 1 + 32 + 6 points and 3 losses: 42 F T = 938 TFLOP. With a base in 4 bits it
   would fit: 4.4 GB, 0.13 of keys and values for 1,024 tokens, 0.15 for an update of rank 128. At 52
-  GFLOPS that is 4.9 hours, on eight such cores 1.2. `refined` takes any `Scored`, but one that runs
+  GFLOPS that is 5 hours, on eight such cores 1.3. `refined` takes any `Scored`, but one that runs
   llama.cpp is not here yet; with `Probe` it needs the 16 GB of weights and W + ΔW in bfloat16.
 """
 

@@ -58,6 +58,13 @@ def test_the_bend_is_found_from_how_far_log_odds_fell_short_of_the_line() -> Non
     assert model.bend == 2.0  # as at first, at most
 
 
+def test_a_point_upon_another_says_nothing_of_the_bend() -> None:
+    model = LossModel([1, 1], bend=2.0)
+    model.add(np.zeros(2), np.zeros(2), np.eye(2))
+    model.add(np.full(2, 1e-5), np.full(2, 1e-5), np.eye(2))
+    assert model.bend == pytest.approx(2.0, rel=1e-3)
+
+
 def test_a_bent_model_meets_the_function_it_is_of() -> None:
     x = np.random.default_rng(4).standard_normal((6, 3))
     model = LossModel([1] * 6, bend=0.8)
