@@ -18,12 +18,18 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
 from hf_lorameta import adapter
 from hf_lorameta.localhub import LocalHub
 from tests.running_space import RunningSpace, missing, running_space
+
+# how long an example takes to draw says how busy the machine is, not whether the code is right
+_TOO_SLOW = hypothesis.HealthCheck.too_slow
+hypothesis.settings.register_profile("plain", deadline=None, suppress_health_check=[_TOO_SLOW])
+hypothesis.settings.load_profile("plain")
 
 BASE = "base/tiny"
 LAYOUT = tuple(

@@ -29,7 +29,7 @@ def write(folder: Path, number: int, rank: int = 2, dtype: str = "bfloat16") -> 
     return files
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(number=st.integers(1, 40), stretch=st.sampled_from([1, 200, 1 << 20]),
        words=st.sampled_from([3, 1 << 14]))  # fmt: skip
 def test_it_is_what_factors_gives(

@@ -103,7 +103,7 @@ def test_temperature_goes_from_one_hot_to_uniform() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(d=DISTANCE_LISTS, temperature=st.floats(1e-6, 1e6), data=st.data())
 def test_weights_lie_on_the_simplex(
     rule: str, d: Array, temperature: float, data: st.DataObject
@@ -115,7 +115,7 @@ def test_weights_lie_on_the_simplex(
     assert 1 - 1e-9 <= effective_number(weights) <= d.size + 1e-9
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(d=st.lists(FINITE, min_size=1, max_size=8).map(np.array), temperature=st.floats(1e-9, 1e9))
 def test_no_finite_distance_overflows(d: Array, temperature: float) -> None:
     assert_simplex(attentional(d, temperature), d.size)
@@ -123,7 +123,7 @@ def test_no_finite_distance_overflows(d: Array, temperature: float) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(d=DISTANCE_LISTS, data=st.data())
 def test_order_of_the_bank_does_not_matter(rule: str, d: Array, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(d.size)))
@@ -133,13 +133,13 @@ def test_order_of_the_bank_does_not_matter(rule: str, d: Array, data: st.DataObj
 
 
 @pytest.mark.parametrize("rule", ["attentional", "normalized"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(d=DISTANCE_LISTS)
 def test_closer_never_weighs_less(rule: str, d: Array) -> None:
     assert (np.diff(apply(rule, d)[np.argsort(d)]) <= 0).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     d=st.lists(st.integers(0, 1000), min_size=2, max_size=9).map(lambda x: np.array(x, float)),
     scale=st.floats(1e-3, 1e3),

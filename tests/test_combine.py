@@ -217,7 +217,7 @@ def test_iteration_refuses_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("name", sorted(COMBINERS))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), scaling=st.floats(0.125, 16))
 def test_one_adapter_in_is_the_same_update_out(name: str, seed: int, scaling: float) -> None:
     As, Bs, _, _ = bank(seed, ranks=(4,))
@@ -227,7 +227,7 @@ def test_one_adapter_in_is_the_same_update_out(name: str, seed: int, scaling: fl
 
 
 @pytest.mark.parametrize("name", sorted(COMBINERS))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), order=st.permutations(range(4)))
 def test_order_of_the_bank_does_not_matter(name: str, seed: int, order: list[int]) -> None:
     As, Bs, weights, scalings = bank(seed, ranks=(4,) * 4)

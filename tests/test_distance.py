@@ -153,7 +153,7 @@ def table(rows: int) -> st.SearchStrategy[Array]:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(Q=table(4), order=st.permutations(range(4)))
 def test_every_distance_is_a_divergence(metric: str, Q: Array, order: list[int]) -> None:
     function, p = DISTANCES[metric].function, Q[0]
@@ -170,7 +170,7 @@ def test_every_distance_is_a_divergence(metric: str, Q: Array, order: list[int])
 
 
 @pytest.mark.parametrize("metric", ["wd", "js", "mmd"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(Q=table(2))
 def test_all_but_kl_are_symmetric(metric: str, Q: Array) -> None:
     function = DISTANCES[metric].function

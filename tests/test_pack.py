@@ -103,7 +103,7 @@ def data(tmp_path: Path) -> Path:
 # --- what is kept -------------------------------------------------------------------------------
 
 
-@settings(max_examples=24, deadline=None)
+@settings(max_examples=24)
 @given(
     number=st.integers(1, 5), rank=st.integers(1, 4), seed=st.integers(0, 99),
     dtype=st.sampled_from(["f32", "bf16", "int8"]),

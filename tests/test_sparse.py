@@ -50,7 +50,7 @@ def plainly(new: Profile, bank: list[Profile], size: int, metric: str) -> Array:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=profiles(st.integers(1, 40), 5), blocks=st.sampled_from([1, 64 << 10, 48 << 20]))
 def test_it_is_what_the_whole_distributions_give(
     metric: str, drawn: list[Profile], blocks: int
