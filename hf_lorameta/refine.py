@@ -25,7 +25,9 @@ from hf_lorameta.scores import Tokens
 
 Array = NDArray[np.float64]
 
-STEPS = 4
+STEPS = 8
+ENOUGH = 0.02
+"""Nats a token: where no more is expected of another point, `refine` asks for none."""
 FOLDS = 4
 """Every fourth row is held out together."""
 DIMENSIONS = 32
@@ -240,19 +242,20 @@ def refine(
     """Fit coefficients by gradients through the base model, with few of them: a Gauss-Newton fit.
 
     The loss of each row and its gradient are asked for apart, which makes a model of the loss
-    (`hf_lorameta.loss_model`); its minimum is the next point to ask for. Coordinates are those in
-    which the adapters are alike in length and independent, ``c = c_0 + (G + λI)^(-1/2) u`` with
-    their Gram matrix G, and ``0.1 |u|²`` is added, so that few rows do not move what they do not
-    tell. No randomness. Coefficients may become negative and need not sum to one. Where the result
-    is worse than the start, on the rows or on rows that are held out, the start is returned; where
-    that is worse than the base model, it is drawn back towards zero.
+    (`hf_lorameta.loss_model`); its minimum is the next point to ask for, until less than 0.02 nats
+    a token are expected of it. Coordinates are those in which the adapters are alike in length and
+    independent, ``c = c_0 + (G + λI)^(-1/2) u`` with their Gram matrix G, and ``0.1 |u|²`` is
+    added, so that few rows do not move what they do not tell. No randomness. Coefficients may
+    become negative and need not sum to one. Where the result is worse than the start, on the rows
+    or on rows that are held out, the start is returned; where that is worse than the base model, it
+    is drawn back towards zero.
 
     Args:
         start: (K,) coefficients to start from.
         mixture: the K adapters they belong to.
         rows: at least 4 labelled rows of the user's.
         scored: holds the base model.
-        steps: points that are asked for.
+        steps: points that are asked for at most.
         progress: called at every point with (step, steps, loss of the rows).
 
     Returns:
@@ -270,6 +273,8 @@ def refine(
         fit.saw(u, float(losses @ fit.sizes / sum(fit.sizes)))
         model.add(u, *log_odds(losses, slopes @ fit.directions))
         u = model.minimum(STIFFNESS)
+        if fit.least - model.at(u)[0] < ENOUGH:
+            break
     return fit.result("gradient", u, model, fit.folds)
 
 
@@ -305,6 +310,11 @@ class _Fit:
         self.directions = np.zeros((len(self._start), len(moved)))
         self.directions[moved] = _whitening(self._gram[np.ix_(moved, moved)])
 
+    @property
+    def least(self) -> float:
+        """Loss of all rows at the best point so far."""
+        return min(loss for loss, _ in self._seen)
+
     def at(self, u: Array) -> Array:
         """(K,) the coefficients that belong to u."""
         return self._start + self.directions @ u
@@ -331,6 +341,7 @@ class _Fit:
             model: of the loss, as it led there.
             folds: of the texts of the model.
         """
+        asked = self._done
         self.go(u)
         self.saw(u, self._scored.loss(self.tokens))
         start, (loss, u) = self._seen[0], min(self._seen, key=lambda seen: seen[0])
@@ -343,9 +354,7 @@ class _Fit:
         c = self.at(u)
         scale, end = drawn_back(c, loss, base, self._mixture, self._scored, self.tokens)
         history = tuple(loss for loss, _ in self._seen)
-        report = Refinement(
-            method, len(self.tokens), base, start[0], end, held_out, self._steps, history
-        )
+        report = Refinement(method, len(self.tokens), base, start[0], end, held_out, asked, history)
         return scale * c, report
 
     def _crossed(self, model: LossModel, folds: NDArray[np.intp]) -> float:
