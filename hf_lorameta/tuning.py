@@ -10,10 +10,10 @@ and v adds up for 12.9 TFLOP an update and 15.2 a gradient, a pack of it with 12
 and 0.9. Two AVX2 cores were measured to multiply 155 GFLOPS in float32, 18 in bfloat16, and 26 each
 in llama.cpp with 4-bit weights.
 
-- ``gradient`` asks for 4 points, forwards and backwards, and for 3 losses: of the last point, of
-  rows held out and of the base model. (4 · 2 + 3) F T and the updates are 251 TFLOP with the pack
-  and 423 with the bank: 27 or 45 minutes in float32, 3.9 or 6.5 hours in bfloat16 without
-  instructions for it. A bank is read once for each line of 512 tokens, here 16 times 9.5 GB; the
+- ``gradient`` asks for 8 points at most, forwards and backwards, and for 3 losses: of the last
+  point, of rows held out and of the base model. (8 · 2 + 3) F T and the updates are 434 TFLOP with
+  the pack and 714 with the bank: 47 or 77 minutes in float32, 6.7 or 11 hours in bfloat16 without
+  instructions for it. A bank is read once for each line of 512 tokens, here 32 times 9.5 GB; the
   pack's 0.6 GB stay in the cache. Memory in bfloat16: 14.5 GB of weights, 1.6 of W + ΔW, and 2.5 of
   activations for a line (150 kB a token and layer, scaled by the widths from the 19 kB of SmolLM2):
   19 GB, which does not fit on 16; in float32 37 GB.

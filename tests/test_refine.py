@@ -142,7 +142,10 @@ def test_what_pays_on_the_rows_alone_is_not_kept(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", REFINERS)
-def test_held_out_rows_are_scored_with_what_the_others_say(method: str) -> None:
+def test_held_out_rows_are_scored_with_what_the_others_say(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_lorameta.refine.ENOUGH", -1.0)
     model = Logistic(TELLING, bend=0.0)
     c, report = REFINERS[method](np.zeros(4), model, ROWS, model, steps=12)
     tokens = model.encode(ROWS)
@@ -167,6 +170,22 @@ def test_held_out_rows_are_scored_with_what_the_others_say(method: str) -> None:
     expected = np.logaddexp(0, -whitened @ fitted(every)) @ sizes / sizes.sum()
     assert report.end == pytest.approx(expected, abs=2e-3)
     assert model.at(c) == pytest.approx(report.end)
+
+
+def test_points_are_asked_for_while_they_promise_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[float] = []
+    model = Logistic(TELLING)
+    _, report = refine(
+        np.zeros(4), model, ROWS, model, progress=lambda step, steps, loss: seen.append(loss)
+    )
+    assert 1 < report.steps < 8
+    assert len(report.history) == report.steps + 1
+    assert tuple(seen) == report.history
+    monkeypatch.setattr("hf_lorameta.refine.ENOUGH", 10.0)
+    _, hasty = refine(np.zeros(4), model, ROWS, model)
+    assert (hasty.steps, hasty.history) == (1, report.history[:2])
 
 
 def test_coefficients_worse_than_the_base_model_are_drawn_back() -> None:
