@@ -4,11 +4,12 @@ Leave-one-out over ``../shared``: the task's own adapter never takes part, and w
 bank is fitted without it; then once more without its siblings, tasks of the same source. Loss of
 the reference outputs on test rows; with ``--answers``, greedy answers of a few methods too. Every
 (task, method) is kept in DIR as soon as it is known, so that the command goes on where it stopped,
-and several may run side by side (``--part 1/2``, ``--part 2/2``), of which the last prints it all.
-Prints Markdown and writes ``quality.md`` and ``quality.json`` into DIR.
+and several may score side by side (``--part 1/2``, ``--part 2/2``). Without ``--part`` it prints
+Markdown in the end and writes ``quality.md`` and ``quality.json`` into DIR.
 """
 
 import argparse
+import itertools
 import json
 import logging
 import os
@@ -187,22 +188,21 @@ def main() -> None:
     parser.add_argument("--answers", action="store_true", help="Rouge-L and matches too, slower")
     parser.add_argument("--methods", nargs="*", help="some of them; all if left out")
     parser.add_argument("--near-only", action="store_true", help="siblings stay in")
-    parser.add_argument("--part", default="1/1", help="which share of the tasks, of how many")
+    parser.add_argument("--part", help="score a share of the tasks, such as 1/2, and no more")
     chosen = parser.parse_args()
     bench = Bench(chosen.folder, chosen.answers)
     tasks = shared_data.tasks()[::6] if chosen.quick else shared_data.tasks()
-    part, parts = map(int, chosen.part.split("/"))
-    for far in (False,) if chosen.near_only else (False, True):
-        for task in tasks[part - 1 :: parts] if parts > 1 else ():
-            for method in chosen.methods or [*SINGLE, *METHODS]:
-                bench.score(task, method, far and method not in SINGLE)
-                print(task, method, flush=True)
-    if part < parts:
-        return
+    modes = (False,) if chosen.near_only else (False, True)
     methods = chosen.methods or [*SINGLE, "default + 3-shot", *METHODS]
     methods = list(dict.fromkeys(["base", "trained", *methods]))
+    if chosen.part:
+        part, parts = map(int, chosen.part.split("/"))
+        for far, task, method in itertools.product(modes, tasks[part - 1 :: parts], methods):
+            bench.score(task, method, far and method not in SINGLE)
+            print(task, method, flush=True)
+        return
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for far in (False,) if chosen.near_only else (False, True):
+    for far in modes:
         mode = "siblings left out" if far else "leave-one-out"
         for method in methods:
             listed = [bench.score(task, method, far and method not in SINGLE) for task in tasks]
