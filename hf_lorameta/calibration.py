@@ -92,7 +92,7 @@ def measure(
         tokens = scored.encode(rows(i))
         scored.clear()
         base = scored.loss(tokens)
-        scored.set(Mixture(bank, others).pairs(c))
+        scored.set(Mixture(bank, others), c)
         nearest = float(between[i][others].min())
         found.append(Gain(distance=nearest, base=base, generated=scored.loss(tokens)))
         progress(i + 1, len(bank))

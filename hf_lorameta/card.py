@@ -27,6 +27,7 @@ CARD_FILE = "README.md"
 PICTURE_FILE = "neighbours.svg"
 EMBEDDED_BANK = "embedded bank"
 """``Facts.bank_id`` of the bank that comes with the package."""
+_ENGINE = "transformers"
 
 TABLE_ROWS = 20
 BARS = 12
@@ -448,10 +449,15 @@ def _refined(facts: Facts) -> str:
         f"The coefficients started where the distances put them and were then fitted on {fit.rows}"
         " rows of the dataset; no weight of the base model or of any adapter moved. They sum to"
         f" {total:.2f}, and {negative} of {len(facts.neighbours)} are negative. Loss of"
-        " these rows, in nats a token; they are too few to be a score:"
+        f" these rows{_under(fit.engine)}, in nats a token; they are too few to be a score:"
     )
     losses = _table(("Method", "Loss"), rows, numbers=(1,))
     return f"## Fitted on {fit.rows} rows\n\n{said}\n\n{losses}"
+
+
+def _under(engine: str) -> str:
+    """What ran the base model, where that was another engine, and perhaps a base of fewer bits."""
+    return "" if engine == _ENGINE else f" as {_clean(engine)} computes it"
 
 
 def _checked(facts: Facts) -> str:
@@ -465,8 +471,9 @@ def _checked(facts: Facts) -> str:
         f" {found.scale:g}, the first share that was not."
     )
     said = (
-        f"Loss on {found.rows} rows of the dataset that no coefficient was fitted on, in nats a"
-        f" token; too few to be a score.{drawn_back if before else ''}"
+        f"Loss on {found.rows} rows of the dataset that no coefficient was fitted"
+        f" on{_under(found.engine)}, in nats a token; too few to be a score."
+        f"{drawn_back if before else ''}"
     )
     losses = _table(("Method", "Loss"), rows, numbers=(1,))
     return f"## Checked on {found.rows} rows\n\n{said}\n\n{losses}"
@@ -559,6 +566,9 @@ def reproduce_command(facts: Facts) -> list[str]:
         "bank": None if facts.bank_id == EMBEDDED_BANK else bank,
         "bank-revision": facts.bank_revision,
     }
+    scored = facts.refinement or facts.check
+    engine = scored.engine if scored else _ENGINE
+    options["engine"] = None if engine == _ENGINE else engine
     settings = facts.recipe.model_dump(exclude_defaults=True)
     options |= {name.replace("_", "-"): value for name, value in settings.items()}
     given = [

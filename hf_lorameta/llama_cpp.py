@@ -41,6 +41,10 @@ def available() -> bool:
     return shutil.which(BINARY) is not None or importlib.util.find_spec("xllamacpp") is not None
 
 
+Adapters = int | Sequence[float] | None
+"""The place of the one adapter that is switched on, or the scale of each; None is the base."""
+
+
 class LlamaCpp:
     """A base model held by llama.cpp, with adapters that are switched on call by call.
 
@@ -106,7 +110,7 @@ class LlamaCpp:
         return tokens
 
     def logprobs(
-        self, prompt: Sequence[int], output: Sequence[int], adapter: int | None = None
+        self, prompt: Sequence[int], output: Sequence[int], adapters: Adapters = None
     ) -> list[float]:
         """Log-probability in nats of each output token, given all before it.
 
@@ -116,7 +120,7 @@ class LlamaCpp:
         Args:
             prompt: at least one token.
             output: n tokens.
-            adapter: place of the adapter that is switched on; None is the base alone.
+            adapters: which are switched on.
 
         Returns:
             n values, none above zero.
@@ -126,11 +130,11 @@ class LlamaCpp:
         """
         found, before = [], list(prompt)
         for token in output:
-            score = self._logprob(before, token, token, 1, adapter)
+            score = self._logprob(before, token, token, 1, adapters)
             for listed in (_LISTED, self._vocabulary):
                 # the server reports no token that ends within a character: read it off a list
                 if score is None:
-                    score = self._logprob(before, token, self.end, listed, adapter)
+                    score = self._logprob(before, token, self.end, listed, adapters)
             if score is None:
                 raise LoraMetaError(
                     f"this {BINARY} reports no log-probability of token {token}",
@@ -141,11 +145,11 @@ class LlamaCpp:
         return found
 
     def _logprob(
-        self, before: list[int], token: int, forced: int, listed: int, adapter: int | None
+        self, before: list[int], token: int, forced: int, listed: int, adapters: Adapters
     ) -> float | None:
         """Log-probability of a token, if it is the one forced or among the likeliest listed."""
         settings = {"n_predict": 1, "n_probs": listed, "logit_bias": [[forced, _FORCED]]}
-        answer = self._post("/completion", self._asked(before, adapter) | settings)
+        answer = self._post("/completion", self._asked(before, adapters) | settings)
         for drawn in answer.get("completion_probabilities", ())[:1]:
             for seen in (drawn, *drawn.get("top_logprobs", ())):
                 if seen.get("id") == token and "logprob" in seen:
@@ -155,7 +159,7 @@ class LlamaCpp:
     def answer(
         self,
         prompt: Sequence[int],
-        adapter: int | None = None,
+        adapters: Adapters = None,
         *,
         max_tokens: int = 64,
         stop: Sequence[str] = (),
@@ -164,7 +168,7 @@ class LlamaCpp:
 
         Args:
             prompt: at least one token.
-            adapter: as in `logprobs`.
+            adapters: as in `logprobs`.
             max_tokens: of the answer.
             stop: texts before which it ends; it ends at the end token in any case.
 
@@ -172,7 +176,7 @@ class LlamaCpp:
             LoraMetaError: the engine failed.
         """
         settings = {"n_predict": max_tokens, "stop": list(stop), "stream": True}
-        asked = self._asked(prompt, adapter) | settings
+        asked = self._asked(prompt, adapters) | settings
         with _translated(), self._client.stream("POST", "/completion", json=asked) as response:
             if response.status_code != 200:
                 response.read()
@@ -181,8 +185,10 @@ class LlamaCpp:
                 if line.startswith("data: "):
                     yield json.loads(line.removeprefix("data: ")).get("content", "")
 
-    def _asked(self, prompt: Sequence[int], adapter: int | None) -> dict[str, Any]:
-        scales = [{"id": i, "scale": float(i == adapter)} for i in range(self._count)]
+    def _asked(self, prompt: Sequence[int], adapters: Adapters) -> dict[str, Any]:
+        if adapters is None or isinstance(adapters, int):
+            adapters = [float(place == adapters) for place in range(self._count)]
+        scales = [{"id": place, "scale": scale} for place, scale in enumerate(adapters)]
         return {"prompt": list(prompt), "temperature": 0, "cache_prompt": True, "lora": scales}
 
     def _post(self, path: str, asked: dict[str, Any]) -> Any:

@@ -65,6 +65,24 @@ def adapter_gguf(folder: Path, base: Path) -> Path:
     return gguf_export.export(folder, target, config)
 
 
+def encoded(engine: LlamaCpp, row: Row, shots: Sequence[Row] = ()) -> Tokens:
+    """A row as token ids, not cut.
+
+    Args:
+        engine: its tokenizer is that of the base.
+        row: (input, output).
+        shots: rows put before the prompt.
+    """
+    prompt = scores.prompt_text(row[0], shots)
+    return Tokens.split(
+        engine.tokenize(prompt),
+        engine.tokenize(scores.row_text(prompt, row[1])),
+        engine.start,
+        engine.first,
+        engine.end,
+    )
+
+
 class LlamaCppEvaluator:
     """A base model held by llama.cpp, scored as `hf_lorameta.evaluate.Evaluator` does.
 
@@ -141,7 +159,7 @@ class LlamaCppEvaluator:
         place = None if adapter is None else self._places[adapter]
         first_line = scores.one_line(rows, self.stop_at_newline)
         total, count, outputs = 0.0, 0, []
-        for example in (self._encode(row, shots) for row in rows):
+        for example in (encoded(self._engine, row, shots) for row in rows):
             total += self._nll(example, place)
             count += len(example.output)
             if generate:  # right after the loss: the engine still holds the prompt
@@ -150,16 +168,6 @@ class LlamaCppEvaluator:
             return Scores(total / count, None, None, None, len(rows)), []
         texts = scores.score_texts(outputs, [output for _, output in rows])
         return Scores(total / count, *texts, rows=len(rows)), outputs
-
-    def _encode(self, row: Row, shots: Sequence[Row]) -> Tokens:
-        engine, prompt = self._engine, scores.prompt_text(row[0], shots)
-        return Tokens.split(
-            engine.tokenize(prompt),
-            engine.tokenize(scores.row_text(prompt, row[1])),
-            engine.start,
-            engine.first,
-            engine.end,
-        )
 
     def _nll(self, row: Tokens, place: int | None) -> float:
         """Summed cross entropy of a row's output tokens, in nats."""

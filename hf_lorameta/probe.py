@@ -23,7 +23,7 @@ from hf_lorameta.scores import Tokens
 if TYPE_CHECKING:
     import torch
 
-    from hf_lorameta.refine import Factors, Mixture
+    from hf_lorameta.refine import Factors, Mixture, Summed
 
 
 class Probe:
@@ -45,6 +45,9 @@ class Probe:
         AdapterError: the base model has no such module, or one of another shape.
     """
 
+    engine = "transformers"
+    reach = 0.05
+
     def __init__(self, evaluator: Evaluator, layout: Layout) -> None:
         self._evaluator = evaluator
         self._layout = layout
@@ -62,7 +65,11 @@ class Probe:
         """Rows as token ids, cut to the evaluator's length."""
         return self._evaluator.encode(rows)
 
-    def set(self, pairs: Iterable[tuple[FloatArray, FloatArray]]) -> None:
+    def set(self, summed: "Summed", c: NDArray[np.float64]) -> None:
+        """Make a sum with these coefficients the update."""
+        self.update(summed.pairs(c))
+
+    def update(self, pairs: Iterable[tuple[FloatArray, FloatArray]]) -> None:
         """Make ``ΔW = B A`` the update: (A (k, in), B (out, k)) of every module, in order.
 
         Sums are rounded to the model's dtype: in bfloat16 to 3 digits of W + ΔW.

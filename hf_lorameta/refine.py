@@ -25,7 +25,7 @@ from hf_lorameta.scores import Tokens
 
 Array = NDArray[np.float64]
 
-STEPS = 8
+STEPS = 12
 ENOUGH = 0.02
 """Nats a token: where no more is expected of another point, `refine` asks for none."""
 FOLDS = 4
@@ -36,22 +36,43 @@ STIFFNESS = 0.1
 """What is added to the loss is this times |u|²."""
 BEND = 2.0
 """Of `hf_lorameta.loss_model.LossModel`, until there is a second point."""
-_REACH = 0.05
-"""How far `search` goes along an axis for a slope: beyond rounding in float32, hardly bent."""
 _LEAST_WAY = 1e-12
 HELD = 1 << 30
 """Bytes of factors up to which a mixture keeps them in memory."""
 
 
+class Summed(Protocol):
+    """Something that is an update for any coefficients; `Mixture`, or a finished adapter."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether the update is the sum of those of its coefficients one by one."""
+        ...
+
+    def pairs(self, c: Array) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Factors of every module in turn, (k, in) and (out, k)."""
+        ...
+
+
 class Scored(Protocol):
-    """A base model with an update; `hf_lorameta.probe.Probe`, or another engine."""
+    """A base model with an update: `hf_lorameta.probe.Probe`, or llama.cpp's."""
+
+    @property
+    def engine(self) -> str:
+        """What runs it, as a card says it."""
+        ...
+
+    @property
+    def reach(self) -> float:
+        """How far `search` goes along an axis for a slope: beyond rounding, hardly bent."""
+        ...
 
     def encode(self, rows: Sequence[Row]) -> list[Tokens]:
         """Rows as token ids."""
         ...
 
-    def set(self, pairs: Iterator[tuple[FloatArray, FloatArray]]) -> None:
-        """Make the given factors of every module the update."""
+    def set(self, summed: Summed, c: Array) -> None:
+        """Make a sum with these coefficients the update."""
         ...
 
     def clear(self) -> None:
@@ -62,12 +83,16 @@ class Scored(Protocol):
         """Mean loss of the output tokens, in nats."""
         ...
 
-    def gradient(self, tokens: Sequence[Tokens], mixture: "Mixture") -> tuple[Array, Array]:
-        """(R,) losses of the rows apart, and their (R, K) derivatives by the coefficients."""
-        ...
-
     def log_odds(self, tokens: Sequence[Tokens]) -> Array:
         """``log p / (1 − p)`` of each output token, row after row."""
+        ...
+
+
+class Differentiated(Scored, Protocol):
+    """One that can tell slopes, too."""
+
+    def gradient(self, tokens: Sequence[Tokens], mixture: "Mixture") -> tuple[Array, Array]:
+        """(R,) losses of the rows apart, and their (R, K) derivatives by the coefficients."""
         ...
 
 
@@ -87,6 +112,7 @@ class Refinement:
         steps: how many points were asked for, those for slopes alone included; the last point and
             held-out rows come on top.
         history: loss of the rows at the start, at every point on the way, and at the last.
+        engine: what ran the base model.
     """
 
     method: str
@@ -97,6 +123,7 @@ class Refinement:
     held_out: float
     steps: int
     history: tuple[float, ...]
+    engine: str = "transformers"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -114,6 +141,7 @@ class Check:
         end: of the one that was kept.
         scale: what its coefficients were multiplied with; 1 if it was not drawn back, 0 if there is
             nothing left of it.
+        engine: what ran the base model.
     """
 
     rows: int
@@ -121,18 +149,11 @@ class Check:
     start: float
     end: float
     scale: float
+    engine: str = "transformers"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
-
-
-class Summed(Protocol):
-    """Something that is an update for any coefficients; `Mixture`, or a finished adapter."""
-
-    def pairs(self, c: Array) -> Iterator[tuple[FloatArray, FloatArray]]:
-        """Factors of every module in turn."""
-        ...
 
 
 class Factors(NamedTuple):
@@ -164,6 +185,8 @@ class Mixture:
     Attributes:
         rank: Σr of the K adapters.
     """
+
+    linear = True
 
     def __init__(self, bank: Bank, used: Sequence[int]) -> None:
         entries = [bank.index.entries[i] for i in used]
@@ -206,12 +229,23 @@ class Mixture:
         return Factors(A, B, None if basis is None else basis.space(module))
 
     def pairs(self, c: Array) -> Iterator[tuple[FloatArray, FloatArray]]:
-        """Factors of the whole sum, (k, in) and (out, k), of every module in turn."""
+        """Factors of the sum, (k, in) and (out, k), of every module in turn.
+
+        Adapters whose coefficient is zero are left out.
+        """
         spread = np.repeat(c, self._ranks).astype(np.float32)
+        used = np.flatnonzero(spread)
         for module in self._bank.layout:
             A, B, space = self.factors(module.name)
-            weighted: FloatArray = B * spread
-            yield (A, weighted) if space is None else (space.V, space.U @ (weighted @ A))
+            if used.size < spread.size:
+                A, B = A[used], B[:, used]
+            weighted: FloatArray = B * spread[used]
+            if space is None:
+                yield A, weighted
+            elif used.size < len(space.V):
+                yield A @ space.V, space.U @ weighted
+            else:
+                yield space.V, space.U @ (weighted @ A)
 
     def by_adapter(self, by_rank: Array) -> Array:
         """(…, Σr) sums over each adapter's ranks: (…, K)."""
@@ -234,7 +268,7 @@ def refine(
     start: Array,
     mixture: Mixture,
     rows: Sequence[Row],
-    scored: Scored,
+    scored: Differentiated,
     *,
     steps: int = STEPS,
     progress: Report = lambda step, steps, loss: None,
@@ -321,7 +355,7 @@ class _Fit:
 
     def go(self, u: Array) -> None:
         """Let the base model have the update that belongs to u."""
-        self._scored.set(self._mixture.pairs(self.at(u)))
+        self._scored.set(self._mixture, self.at(u))
 
     def saw(self, u: Array, loss: float, probing: bool = False) -> None:
         """Note a loss of all rows, as a point of the way unless it was for a slope alone."""
@@ -353,8 +387,17 @@ class _Fit:
         base = self._scored.loss(self.tokens)
         c = self.at(u)
         scale, end = drawn_back(c, loss, base, self._mixture, self._scored, self.tokens)
-        history = tuple(loss for loss, _ in self._seen)
-        report = Refinement(method, len(self.tokens), base, start[0], end, held_out, asked, history)
+        report = Refinement(
+            method=method,
+            rows=len(self.tokens),
+            base=base,
+            start=start[0],
+            end=end,
+            held_out=held_out,
+            steps=asked,
+            history=tuple(loss for loss, _ in self._seen),
+            engine=self._scored.engine,
+        )
         return scale * c, report
 
     def _crossed(self, model: LossModel, folds: NDArray[np.intp]) -> float:
@@ -401,7 +444,7 @@ def drawn_back(
         scale /= 2
         if scale < 1 / 8:
             return 0.0, base
-        scored.set(mixture.pairs(scale * c))
+        scored.set(mixture, scale * c)
         loss = scored.loss(rows)
     return scale, loss
 
@@ -417,10 +460,10 @@ def check(summed: Summed, scored: Scored, rows: Sequence[Tokens]) -> Check:
     whole = np.ones(1)
     scored.clear()
     base = scored.loss(rows)
-    scored.set(summed.pairs(whole))
+    scored.set(summed, whole)
     start = scored.loss(rows)
     scale, end = drawn_back(whole, start, base, summed, scored, rows)
-    return Check(len(rows), base, start, end, scale)
+    return Check(len(rows), base, start, end, scale, scored.engine)
 
 
 def search(
@@ -472,8 +515,9 @@ def search(
     model = LossModel([1] * sum(fit.sizes), BEND)
     u = np.zeros(len(moved))
     odds = odds_at(u)
-    apart = [odds_at(_REACH * axis, probing=True) - odds for axis in np.eye(len(moved))]
-    slopes = np.stack(apart, axis=1) / _REACH
+    reach = scored.reach
+    apart = [odds_at(reach * axis, probing=True) - odds for axis in np.eye(len(moved))]
+    slopes = np.stack(apart, axis=1) / reach
     model.add(u, odds, slopes)
     for _ in range(steps):
         way = model.minimum(STIFFNESS) - u

@@ -10,17 +10,18 @@ and v adds up for 12.9 TFLOP an update and 15.2 a gradient, a pack of it with 12
 and 0.9. Two AVX2 cores were measured to multiply 155 GFLOPS in float32, 18 in bfloat16, and 26 each
 in llama.cpp with 4-bit weights.
 
-- ``gradient`` asks for 8 points at most, forwards and backwards, and for 3 losses: of the last
-  point, of rows held out and of the base model. (8 · 2 + 3) F T and the updates are 434 TFLOP with
-  the pack and 714 with the bank: 47 or 77 minutes in float32, 6.7 or 11 hours in bfloat16 without
-  instructions for it. A bank is read once for each line of 512 tokens, here 32 times 9.5 GB; the
+- ``gradient`` asks for 12 points at most, forwards and backwards, and for 3 losses: of the last
+  point, of rows held out and of the base model. (12 · 2 + 3) F T and the updates are 617 TFLOP with
+  the pack and 1,005 with the bank: 1.1 or 1.8 hours in float32, 9.5 or 16 in bfloat16 without
+  instructions for it. A bank is read once for each line of 512 tokens, here 48 times 9.5 GB; the
   pack's 0.6 GB stay in the cache. Memory in bfloat16: 14.5 GB of weights, 1.6 of W + ΔW, and 2.5 of
   activations for a line (150 kB a token and layer, scaled by the widths from the 19 kB of SmolLM2):
   19 GB, which does not fit on 16; in float32 37 GB.
-- ``search`` asks for 1 + 32 + 6 points and 3 losses: 42 F T = 938 TFLOP. With a base in 4 bits it
-  would fit: 4.4 GB, 0.13 of keys and values for 1,024 tokens, 0.15 for an update of rank 128. At 52
-  GFLOPS that is 5 hours, on eight such cores 1.3. `refined` takes any `Scored`, but one that runs
-  llama.cpp is not here yet; with `Probe` it needs the 16 GB of weights and W + ΔW in bfloat16.
+- ``search`` asks for 1 + 32 + 6 points and 3 losses: 42 F T = 938 TFLOP. Through llama.cpp
+  (`hf_lorameta.llama_cpp_probe`) with a base in 4 bits it fits: 4.4 GB, 0.13 of keys and values for
+  1,024 tokens, 0.6 for 32 adapters. At 52 GFLOPS that is 5 hours, on eight such cores 1.3; every
+  output token is a step of its own, which reads the weights once: with 20 a row 13,440 steps,
+  another hour at 16 GB/s. With `Probe` it needs the 16 GB of weights and W + ΔW in bfloat16.
 """
 
 import random
@@ -114,9 +115,13 @@ class _Scaled(NamedTuple):
 
     made: Generation
 
+    @property
+    def linear(self) -> bool:
+        return self.made.plan.recipe.combine != "factors"
+
     def pairs(self, c: Array) -> Iterator[tuple[FloatArray, FloatArray]]:
         scale = np.float32(c[0])
-        apart = self.made.plan.recipe.combine == "factors"  # of A and of B, each a sum
+        apart = not self.linear  # A and B are both sums
         return ((A * scale if apart else A, B * scale) for A, B in self.made.pairs)
 
 

@@ -197,6 +197,31 @@ def test_evaluate_through_llama_cpp(cli: Shell, demo_adapter: Path) -> None:
 
 @needs_engine
 @pytest.mark.slow
+def test_coefficients_are_fitted_and_checked_through_llama_cpp(cli: Shell, tmp_path: Path) -> None:
+    asked = ("generate", "-d", DEMO / "train.jsonl", "--top-k", 2, "--refine", 4, "--check", 4)
+    done = cli(*asked, "--engine", "llama.cpp", "-o", "a", "--json")
+    fit, check = done.json["plan"]["refinement"], done.json["plan"]["check"]
+    assert (fit["method"], fit["engine"], check["engine"]) == ("search", "llama.cpp", "llama.cpp")
+    assert fit["end"] <= fit["start"] < fit["base"]
+    assert check["end"] < check["base"]
+    assert done.json["plan"]["recipe"]["refiner"] == "search"
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert card.count("as llama.cpp computes it") == 2
+    assert "--engine llama.cpp" in card.split("How to make it again")[1]
+
+
+def test_what_llama_cpp_cannot_fit(cli: Shell, data: Path) -> None:
+    asked = ("generate", "-d", data, "-o", "a")
+    llama = (*asked, "--engine", "llama.cpp")
+    assert "add --refine 16" in cli(*llama, code=2).err
+    assert "--refiner search" in cli(*llama, "--refine", 4, "--refiner", "gradient", code=2).err
+    assert "add --engine llama.cpp" in cli(*asked, "--base-gguf", "b.gguf", code=2).err
+    named = cli(*llama, "--refine", 4, "--base-gguf", "none.gguf", code=6)
+    assert "none.gguf is no file" in named.err
+
+
+@needs_engine
+@pytest.mark.slow
 def test_the_python_lines_of_the_card_run(demo_adapter: Path, tmp_path: Path) -> None:
     from tests.engines import packaged
 

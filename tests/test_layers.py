@@ -91,6 +91,12 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"peft", "psutil", "safetensors", "torch", "transformers"},
     ),
     "llama_cpp": ({"errors", "gguf_file"}, {"httpx2"}, {"xllamacpp"}),
+    "llama_cpp_probe": (
+        {"adapter", "combine", "gguf_export", "gguf_file", "llama_cpp", "llama_cpp_eval", "profile",
+         "refine", "scores"},
+        {"numpy"},
+        set(),
+    ),
     "llama_cpp_eval": (
         {"adapter", "base_model", "errors", "gguf_export", "gguf_file", "llama_cpp", "profile",
          "scores"},

@@ -90,7 +90,7 @@ def test_an_update_scores_as_the_adapter_does_in_peft(evaluator: Evaluator, tmp_
     base = evaluator.evaluate(ALIKE, generate=False)[0].loss
     with untouched(evaluator):
         assert probe.loss(tokens) == pytest.approx(base, abs=1e-6)
-        probe.set(pairs)
+        probe.update(pairs)
         adapted = evaluator.evaluate(ALIKE, folder, generate=False)[0].loss
         assert abs(adapted - base) > 1e-3
         assert probe.loss(tokens) == pytest.approx(adapted, abs=1e-5)
@@ -101,7 +101,7 @@ def test_an_update_scores_as_the_adapter_does_in_peft(evaluator: Evaluator, tmp_
 def test_an_update_in_bfloat16_is_the_rounded_sum(tmp_path: Path) -> None:
     rough = Evaluator(save_base(tmp_path / "base"), dtype="bfloat16")
     probe = Probe(rough, LAYOUT)
-    probe.set(Sum().pairs())
+    probe.update(Sum().pairs())
     for module, linear, (A, B) in zip(LAYOUT, probe._linears, Sum().pairs(), strict=True):
         with probe._pointed():
             found = linear.weight.float().numpy()
@@ -115,7 +115,7 @@ def test_an_update_in_bfloat16_is_the_rounded_sum(tmp_path: Path) -> None:
 
 def test_log_odds_are_those_of_the_softmax(evaluator: Evaluator) -> None:
     probe = Probe(evaluator, LAYOUT)
-    probe.set(Sum().pairs())
+    probe.update(Sum().pairs())
     tokens = probe.encode(ALIKE)
     odds = probe.log_odds(tokens)
     assert odds.dtype == np.float64
@@ -162,7 +162,7 @@ def test_gradients_are_those_of_dense_updates(
     monkeypatch.setattr(evaluator, "_line", line)
     probe, mixture = Probe(evaluator, LAYOUT), Sum()
     tokens = probe.encode(ALIKE)
-    probe.set(mixture.pairs())
+    probe.update(mixture.pairs())
     with untouched(evaluator):
         losses, slopes = probe.gradient(tokens, mixture)
     assert losses.shape == (len(ALIKE),)
@@ -177,12 +177,12 @@ def test_gradients_are_those_of_dense_updates(
 def test_gradients_are_the_slopes_of_the_losses(evaluator: Evaluator) -> None:
     probe, mixture = Probe(evaluator, LAYOUT), Sum()
     tokens = probe.encode(ALIKE)
-    probe.set(mixture.pairs())
+    probe.update(mixture.pairs())
     slopes = probe.gradient(tokens, mixture)[1]
     for i, expected in enumerate(slopes.T):
         ends = []
         for sign in (1, -1):
-            probe.set(mixture.pairs(C + sign * 2e-3 * np.eye(3)[i]))
+            probe.update(mixture.pairs(C + sign * 2e-3 * np.eye(3)[i]))
             ends.append(probe.gradient(tokens, mixture)[0])
         np.testing.assert_allclose((ends[0] - ends[1]) / 4e-3, expected, rtol=0.02, atol=2e-3)
 
@@ -191,7 +191,7 @@ def test_at_the_base_model_there_is_a_gradient_too(evaluator: Evaluator) -> None
     probe, mixture = Probe(evaluator, LAYOUT), Sum()
     tokens = probe.encode(ALIKE)
     _, of_base = probe.gradient(tokens, mixture)
-    probe.set(mixture.pairs(np.zeros(3)))
+    probe.update(mixture.pairs(np.zeros(3)))
     np.testing.assert_allclose(of_base, probe.gradient(tokens, mixture)[1], atol=1e-6)
 
 
@@ -231,9 +231,9 @@ def fail(*_: object) -> Any:
         lambda probe, tokens: probe.loss([*tokens, tokens[0]._replace(output=[10**6])]),
         lambda probe, tokens: probe.log_odds([*tokens, tokens[0]._replace(output=[10**6])]),
         lambda probe, tokens: probe.gradient(tokens, Broken()),
-        lambda probe, tokens: probe.set(broken_pairs()),
+        lambda probe, tokens: probe.update(broken_pairs()),
     ],
-    ids=["loss", "forward", "log odds", "backward", "set"],
+    ids=["loss", "forward", "log odds", "backward", "update"],
 )
 def test_after_an_error_the_model_is_the_base_again(
     evaluator: Evaluator, act: Callable[[Probe, Any], Any]
@@ -241,7 +241,7 @@ def test_after_an_error_the_model_is_the_base_again(
     probe = Probe(evaluator, LAYOUT)
     tokens = probe.encode(ALIKE)
     base = probe.loss(tokens)
-    probe.set(Sum().pairs())
+    probe.update(Sum().pairs())
     with untouched(evaluator), pytest.raises((BrokenError, IndexError, RuntimeError)):
         act(probe, tokens)
     probe.clear()
@@ -262,9 +262,9 @@ def test_half_an_update_is_none(evaluator: Evaluator) -> None:
     probe = Probe(evaluator, LAYOUT)
     tokens = probe.encode(ALIKE)
     base = probe.loss(tokens)
-    probe.set(Sum().pairs())
+    probe.update(Sum().pairs())
     with pytest.raises(BrokenError):
-        probe.set(broken_pairs())
+        probe.update(broken_pairs())
     assert probe.loss(tokens) == base
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from hf_lorameta.cli.options import (
     BaseGgufOption,
     ColumnsOption,
     ConfigOption,
+    EngineOption,
     ExportOption,
     JsonFlag,
     QuietFlag,
@@ -88,23 +90,55 @@ def _describe(made: "Plan") -> str:
     return "\n".join(lines)
 
 
-def _carry_out(made: "Plan", quiet: bool) -> "Generation":
+def _carry_out(made: "Plan", engine: str, base_gguf: Path | None, quiet: bool) -> "Generation":
     from hf_lorameta.generation import carry_out
 
-    scored = None
-    if made.recipe.refine is not None or made.recipe.check is not None:
-        from hf_lorameta.tuning import base_model_of
-
-        scored = base_model_of(made.bank)
-    if made.recipe.refine is not None:
-        made = _refined(made, scored, quiet)
-    with progress_bar(len(made.bank.layout), "combining", quiet) as bar:
-        done = carry_out(made, lambda done, total: bar.update(), scored)
+    with _scored(made, engine, base_gguf) as scored:
+        if made.recipe.refine is not None:
+            made = _refined(made, scored, quiet)
+        with progress_bar(len(made.bank.layout), "combining", quiet) as bar:
+            done = carry_out(made, lambda done, total: bar.update(), scored)
     found = done.plan.check
     if found is not None:
         tell(quiet, f"{found.rows} rows: base model {found.base:.3f}, this adapter {found.end:.3f}")
         _warn(made, done.plan, quiet)
     return done
+
+
+@contextmanager
+def _scored(made: "Plan", engine: str, base_gguf: Path | None) -> "Iterator[Scored | None]":
+    """What holds the base model, if the recipe needs it."""
+    if made.recipe.refine is None and made.recipe.check is None:
+        yield None
+    elif engine == "llama.cpp":
+        from hf_lorameta.llama_cpp_eval import base_gguf as find
+        from hf_lorameta.llama_cpp_probe import LlamaCppProbe
+
+        base = find(made.bank.index.base_model, base_gguf)
+        with LlamaCppProbe(base, made.bank.layout) as held:
+            yield held
+    else:
+        from hf_lorameta.tuning import base_model_of
+
+        yield base_model_of(made.bank)
+
+
+def _with_engine(request: Request, engine: str, base_gguf: Path | None) -> Request:
+    """The request as an engine can serve it: llama.cpp computes no gradients."""
+    from hf_lorameta.errors import UsageError
+
+    if engine == "transformers":
+        if base_gguf is not None:
+            raise UsageError("--base-gguf is for llama.cpp", hint="add --engine llama.cpp")
+        return request
+    if request.refine is None and request.check is None:
+        raise UsageError(
+            "--engine is for --refine and --check: combining needs no base model",
+            hint="leave it out, or add --refine 16",
+        )
+    if request.refiner == "gradient":
+        raise UsageError("llama.cpp computes no gradients", hint="--refiner search")
+    return replace(request, refiner="search" if request.refine is not None else None)
 
 
 def _warn(before: "Plan", after: "Plan", quiet: bool) -> None:
@@ -141,18 +175,23 @@ def _refined(made: "Plan", scored: "Scored | None", quiet: bool) -> "Plan":
     "hf-lorameta generate --dataset user/name -o my-adapter",
     "hf-lorameta generate --dataset rows.csv --columns input=q,output=a -o my-adapter",
     "hf-lorameta generate --dataset user/name -o my-adapter --export gguf",
+    "hf-lorameta generate --dataset user/name -o my-adapter --refine 16 --engine llama.cpp "
+    "--base-gguf base-q4.gguf",
 )
 def generate(
     request: Request,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the adapter.")],
     overwrite: Annotated[bool, typer.Option(help="Replace an adapter that is there.")] = False,
+    engine: EngineOption = "transformers",
+    base_gguf: BaseGgufOption = None,
     export: ExportOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Make an adapter folder in PEFT's format; prints the folder."""
+    request = _with_engine(request, engine, base_gguf)
     _check_export(request, export)
-    made = _carry_out(_plan(request, quiet), quiet)
+    made = _carry_out(_plan(request, quiet), engine, base_gguf, quiet)
     folder = made.save_pretrained(output, overwrite=overwrite, export=export)
     tell(quiet, f"Combined {len(made.plan.used)} adapters in {made.seconds:.1f} s")
     data = {"folder": str(folder), "seconds": made.seconds, "rank": made.rank}
@@ -187,6 +226,8 @@ def push(
     source: Annotated[
         Path | None, typer.Option("--from", help="Publish this finished folder (resume).")
     ] = None,
+    engine: EngineOption = "transformers",
+    base_gguf: BaseGgufOption = None,
     export: ExportOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -204,6 +245,7 @@ def push(
             hint="hf-lorameta generate … --export gguf makes a folder that holds the GGUF",
         )
     if source is None:
+        request = _with_engine(request, engine, base_gguf)
         _check_export(request, export)
         dataset = request.open_dataset()
         hidden = dataset.private
@@ -219,7 +261,7 @@ def push(
     _ask_consent(target, yes)
     folder, seconds = source, None
     if folder is None:
-        made = _carry_out(_plan(request, quiet, dataset), quiet)
+        made = _carry_out(_plan(request, quiet, dataset), engine, base_gguf, quiet)
         folder = made.save_pretrained(outbox(name), repo_id=name, export=export)
         seconds = made.seconds
         tell(quiet, f"Combined {len(made.plan.used)} adapters in {seconds:.1f} s")
@@ -276,10 +318,7 @@ def evaluate(
         str | None, typer.Option(help="Another adapter to compare, e.g. a trained one.")
     ] = None,
     base: Annotated[Path | None, typer.Option(help="Folder of the base model.")] = None,
-    engine: Annotated[
-        Literal["transformers", "llama.cpp"],
-        typer.Option(help="llama.cpp: no torch, a base in 4 bits (extra: gguf)."),
-    ] = "transformers",
+    engine: EngineOption = "transformers",
     base_gguf: BaseGgufOption = None,
     shots: Annotated[int, typer.Option(min=0, help="Examples in the few-shot prompt.")] = 3,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows to score at most.")] = 100,

@@ -34,6 +34,10 @@ ExportOption = Annotated[
     Literal["gguf"] | None,
     typer.Option(help="gguf: add the adapter for llama.cpp and Ollama (extra: gguf)."),
 ]
+EngineOption = Annotated[
+    Literal["transformers", "llama.cpp"],
+    typer.Option(help="llama.cpp: no torch, a base in 4 bits (extra: gguf)."),
+]
 BaseGgufOption = Annotated[
     Path | None,
     typer.Option(help="GGUF of the base model; found by itself for the demo's."),
