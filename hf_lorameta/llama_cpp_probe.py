@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta import adapter, combine, gguf_export
 from hf_lorameta.adapter import FloatArray, Layout
+from hf_lorameta.base_model import require_extra
 from hf_lorameta.gguf_file import base_config, read_metadata
 from hf_lorameta.llama_cpp import LlamaCpp
 from hf_lorameta.llama_cpp_eval import encoded
@@ -58,6 +59,7 @@ class LlamaCppProbe:
     def __init__(
         self, base: Path, layout: Layout, *, max_length: int = 1024, exact: bool = False
     ) -> None:
+        require_extra("gguf", "scipy", extra="gguf")
         self._base, self._layout = base, layout
         self._config = base_config(read_metadata(base))
         self._max_length, self._exact = max_length, exact

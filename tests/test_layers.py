@@ -92,8 +92,8 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     ),
     "llama_cpp": ({"errors", "gguf_file"}, {"httpx2"}, {"xllamacpp"}),
     "llama_cpp_probe": (
-        {"adapter", "combine", "gguf_export", "gguf_file", "llama_cpp", "llama_cpp_eval", "profile",
-         "refine", "scores"},
+        {"adapter", "base_model", "combine", "gguf_export", "gguf_file", "llama_cpp",
+         "llama_cpp_eval", "profile", "refine", "scores"},
         {"numpy"},
         set(),
     ),
