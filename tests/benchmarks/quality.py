@@ -29,12 +29,14 @@ from hf_lorameta.coefficients import COEFFICIENTS
 from hf_lorameta.evaluate import Evaluator
 from hf_lorameta.generation import carry_out
 from hf_lorameta.library import fit_bank
+from hf_lorameta.llama_cpp_probe import LlamaCppProbe
 from hf_lorameta.manifest import Columns
 from hf_lorameta.probe import Probe
 from hf_lorameta.tuning import refined
 from tests import shared_data
 from tests.benchmarks.leave_one_out import siblings, without
 from tests.benchmarks.peft_linear import PeftLinear
+from tests.engines import packaged
 
 ROWS, SHOTS = 24, 3
 ANSWERED = ("base", "trained", "3-shot", "default")
@@ -100,6 +102,11 @@ def _refined(**settings: Any) -> Method:
     return make
 
 
+def _through_llama_cpp(at: Setting) -> Plan:
+    with LlamaCppProbe(packaged(), at.bank.layout) as probe:
+        return refined(at.plan(Recipe.of(refine=16, refiner="search")), probe)
+
+
 METHODS: dict[str, Method] = {
     "default": _with(),
     "refine 16": _refined(),
@@ -120,6 +127,7 @@ METHODS: dict[str, Method] = {
         open_dataset(at.path, columns=Columns(input="input")), at.bank
     ),
     "refine 16, search": _refined(refiner="search"),
+    "refine 16, llama.cpp": _through_llama_cpp,
 }
 
 
