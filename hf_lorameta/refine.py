@@ -190,7 +190,7 @@ class Mixture:
 
     def __init__(self, bank: Bank, used: Sequence[int]) -> None:
         entries = [bank.index.entries[i] for i in used]
-        self._bank = bank
+        self._bank, self._used = bank, used
         self._files = bank.adapters(entries)
         self._sizes = {module.name: module for module in bank.stored_layout}
         self._ranks = [entry.rank for entry in entries]
@@ -231,8 +231,12 @@ class Mixture:
     def pairs(self, c: Array) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Factors of the sum, (k, in) and (out, k), of every module in turn.
 
-        Adapters whose coefficient is zero are left out.
+        Adapters whose coefficient is zero are left out, and not read of a bank too large to hold.
         """
+        some = np.flatnonzero(c)
+        if self._held is None and 0 < some.size < c.size:
+            yield from Mixture(self._bank, [self._used[int(i)] for i in some]).pairs(c[some])
+            return
         spread = np.repeat(c, self._ranks).astype(np.float32)
         used = np.flatnonzero(spread)
         for module in self._bank.layout:

@@ -266,6 +266,24 @@ def test_pairs_and_products_are_those_of_the_dense_updates(
     np.testing.assert_allclose(mixture.gram(), products, rtol=rough, atol=rough * scale)
 
 
+@pytest.mark.parametrize("held", [0, 1 << 30], ids=["read anew", "in memory"])
+@pytest.mark.parametrize("kind", ["bank", "pack"])
+def test_adapters_without_weight_are_left_out(
+    kind: str, held: int, packed: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = Bank.from_pretrained() if kind == "bank" else packed
+    monkeypatch.setattr("hf_lorameta.refine.HELD", held)
+    mixture = Mixture(bank, [2, 5, 11])
+    monkeypatch.setattr("hf_lorameta.refine.HELD", 1 << 30)
+    few = list(mixture.pairs(np.array([0.0, -0.5, 0.0])))
+    assert {len(A) for A, _ in few} == {bank.index.entries[5].rank}
+    alone = Mixture(bank, [5]).pairs(np.array([-0.5]))
+    for (A, B), (C, D) in zip(few, alone, strict=True):
+        np.testing.assert_allclose(B @ A, D @ C, atol=1e-6)
+    whole = list(mixture.pairs(np.array([0.0, 1e-9, 0.0])))  # nothing but rounding is left of it
+    assert max(float(np.abs(B @ A).max()) for A, B in whole) < 1e-6
+
+
 def test_what_is_held_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = Bank.from_pretrained()
     name = bank.layout[0].name
