@@ -182,11 +182,7 @@ class Evaluator:
 
     def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
         """Rows as token ids, the beginnings of long prompts cut off."""
-        whole = [self._encode(row, shots) for row in rows]
-        return [
-            Tokens(row.cut(self.max_length - len(row.output), self._start), row.output)
-            for row in whole
-        ]
+        return [self._encode(row, shots).within(self.max_length, self._start) for row in rows]
 
     def losses(self, examples: Sequence[Tokens]) -> Iterator["torch.Tensor"]:
         """Summed cross entropy of the output tokens, in nats, one scalar a line."""

@@ -171,8 +171,7 @@ class LlamaCppEvaluator:
 
     def _nll(self, row: Tokens, place: int | None) -> float:
         """Summed cross entropy of a row's output tokens, in nats."""
-        prompt = row.cut(self.max_length - len(row.output), self._engine.start)
-        return -sum(self._engine.logprobs(prompt, row.output, place))
+        return -sum(self._engine.logprobs(*row.within(self.max_length, self._engine.start), place))
 
     def _answer(self, row: Tokens, place: int | None, first_line: bool) -> str:
         prompt = row.cut(self.max_length - self.max_new_tokens, self._engine.start)

@@ -19,7 +19,7 @@ from hf_lorameta.gguf_file import base_config, read_metadata
 from hf_lorameta.llama_cpp import LlamaCpp
 from hf_lorameta.llama_cpp_eval import encoded
 from hf_lorameta.profile import Row
-from hf_lorameta.refine import DIMENSIONS, Summed
+from hf_lorameta.refine import DIMENSIONS, Summed, largest
 from hf_lorameta.scores import Tokens
 
 Array = NDArray[np.float64]
@@ -45,7 +45,6 @@ class LlamaCppProbe:
         base: GGUF of the base model, in any quantisation.
         layout: the modules that are adapted.
         max_length: tokens of prompt and output together; longer prompts lose their beginning.
-        exact: as in `hf_lorameta.llama_cpp.LlamaCpp`.
 
     Raises:
         MissingExtraError: the extra ``gguf`` is not installed.
@@ -56,14 +55,12 @@ class LlamaCppProbe:
     engine = "llama.cpp"
     reach = 0.25  # with 4 bits, log odds of a token were seen to scatter by 0.1
 
-    def __init__(
-        self, base: Path, layout: Layout, *, max_length: int = 1024, exact: bool = False
-    ) -> None:
+    def __init__(self, base: Path, layout: Layout, *, max_length: int = 1024) -> None:
         require_extra("gguf", "scipy", extra="gguf")
         self._base, self._layout = base, layout
         self._config = base_config(read_metadata(base))
-        self._max_length, self._exact = max_length, exact
-        self._engine = LlamaCpp(base, context=max_length, exact=exact)
+        self._max_length = max_length
+        self._engine = LlamaCpp(base, context=max_length)
         self._summed: Summed | None = None
         self._alone: NDArray[np.intp] = np.array([], int)
         self._together = np.array([])
@@ -81,11 +78,8 @@ class LlamaCppProbe:
 
     def encode(self, rows: Sequence[Row]) -> list[Tokens]:
         """Rows as token ids, cut to the length that was asked for."""
-        found = [encoded(self._engine, row) for row in rows]
-        return [
-            Tokens(row.cut(self._max_length - len(row.output), self._engine.start), row.output)
-            for row in found
-        ]
+        start = self._engine.start
+        return [encoded(self._engine, row).within(self._max_length, start) for row in rows]
 
     def set(self, summed: Summed, c: Array) -> None:
         """Make a sum with these coefficients the update.
@@ -128,8 +122,7 @@ class LlamaCppProbe:
         return np.concatenate([np.array(row) for row in rows])
 
     def _load_apart(self, summed: Summed, c: Array) -> None:
-        order = np.argsort(-np.abs(c), kind="stable")
-        self._alone = order[:DIMENSIONS]
+        self._alone = largest(c, DIMENSIONS)
         self._together = np.where(np.isin(np.arange(c.size), self._alone), 0.0, c)
         sums = [summed.pairs(np.eye(c.size)[i]) for i in self._alone]
         if self._together.any():
@@ -144,7 +137,7 @@ class LlamaCppProbe:
                 self._written(pairs, Path(scratch) / str(place)) for place, pairs in enumerate(sums)
             ]
             self._engine.close()
-            self._engine = LlamaCpp(self._base, files, context=self._max_length, exact=self._exact)
+            self._engine = LlamaCpp(self._base, files, context=self._max_length)
 
     def _written(self, pairs: Iterable[tuple[FloatArray, FloatArray]], folder: Path) -> Path:
         """An adapter as GGUF."""

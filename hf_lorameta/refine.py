@@ -311,7 +311,7 @@ def refine(
         fit.saw(u, float(losses @ fit.sizes / sum(fit.sizes)))
         model.add(u, *log_odds(losses, slopes @ fit.directions))
         u = model.minimum(STIFFNESS)
-        if fit.least - model.at(u)[0] < ENOUGH:
+        if fit.best[0] - model.at(u)[0] < ENOUGH:
             break
     return fit.result("gradient", u, model, fit.folds)
 
@@ -349,9 +349,9 @@ class _Fit:
         self.directions[moved] = _whitening(self._gram[np.ix_(moved, moved)])
 
     @property
-    def least(self) -> float:
-        """Loss of all rows at the best point so far."""
-        return min(loss for loss, _ in self._seen)
+    def best(self) -> tuple[float, Array]:
+        """Loss of all rows at the best point so far, and that point."""
+        return min(self._seen, key=lambda seen: seen[0])
 
     def at(self, u: Array) -> Array:
         """(K,) the coefficients that belong to u."""
@@ -382,7 +382,7 @@ class _Fit:
         asked = self._done
         self.go(u)
         self.saw(u, self._scored.loss(self.tokens))
-        start, (loss, u) = self._seen[0], min(self._seen, key=lambda seen: seen[0])
+        start, (loss, u) = self._seen[0], self.best
         held_out = self._crossed(model, folds) if self._seen[1:] else start[0]
         if u is start[1] or not held_out < start[0]:
             loss, u = start
@@ -506,7 +506,7 @@ def search(
         [1] Broyden, A Class of Methods for Solving Nonlinear Simultaneous Equations, Math. Comp.
             19, 1965.
     """
-    moved = np.argsort(-np.abs(start), kind="stable")[:dimensions]
+    moved = largest(start, dimensions)
     fit = _Fit(start, mixture, rows, scored, 1 + len(moved) + steps, progress)
     fit.keep_to(moved)
 
@@ -532,6 +532,16 @@ def search(
         model.add(u, odds, slopes)
     folds = np.repeat(fit.folds, fit.sizes)
     return fit.result("search", model.minimum(STIFFNESS), model, folds)
+
+
+def largest(c: Array, count: int) -> NDArray[np.intp]:
+    """Places of the coefficients largest in size, `count` at most; of equal ones, the first.
+
+    Example:
+        >>> largest(np.array([0.1, -0.5, 0.3]), 2)
+        array([1, 2])
+    """
+    return np.argsort(-np.abs(c), kind="stable")[:count]
 
 
 Refiner = Callable[..., tuple[Array, Refinement]]

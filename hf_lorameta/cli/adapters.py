@@ -127,9 +127,8 @@ def _with_engine(request: Request, engine: str, base_gguf: Path | None) -> Reque
     """The request as an engine can serve it: llama.cpp computes no gradients."""
     from hf_lorameta.errors import UsageError
 
+    _check_engine(engine, None, base_gguf)
     if engine == "transformers":
-        if base_gguf is not None:
-            raise UsageError("--base-gguf is for llama.cpp", hint="add --engine llama.cpp")
         return request
     if request.refine is None and request.check is None:
         raise UsageError(
@@ -389,6 +388,16 @@ def _measured(
     )
 
 
+def _check_engine(engine: str, base: Path | None, base_gguf: Path | None) -> None:
+    """Refuse a base model that the engine does not read."""
+    from hf_lorameta.errors import UsageError
+
+    llama = engine == "llama.cpp"
+    if (base if llama else base_gguf) is not None:
+        given, other = ("--base", "transformers") if llama else ("--base-gguf", "llama.cpp")
+        raise UsageError(f"{given} is for the engine {other}", hint=f"add --engine {other}")
+
+
 @contextmanager
 def _scorer(
     engine: str,
@@ -398,13 +407,8 @@ def _scorer(
     adapters: Iterable[Path | None],
 ) -> "Iterator[Scorer]":
     """What holds the base model, with the engine that was asked for."""
-    from hf_lorameta.errors import UsageError
-
-    llama = engine == "llama.cpp"
-    if (base if llama else base_gguf) is not None:
-        given, other = ("--base", "transformers") if llama else ("--base-gguf", "llama.cpp")
-        raise UsageError(f"{given} is for the engine {other}", hint=f"add --engine {other}")
-    if llama:
+    _check_engine(engine, base, base_gguf)
+    if engine == "llama.cpp":
         from hf_lorameta.llama_cpp_eval import LlamaCppEvaluator
         from hf_lorameta.llama_cpp_eval import base_gguf as find
 
