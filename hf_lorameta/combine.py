@@ -23,13 +23,12 @@ Weights = Sequence[float] | NDArray[Any]
 DEFAULT_RANK = 16
 """Of `exact`: what vLLM serves without being configured."""
 
-_DIRECT = 512  # largest side of a core for QR and SVD, whose cost is cubic from there
+_DIRECT = 512  # most ranks of which eigenvectors are computed, at cubic cost
 _CHUNK = 1024  # ranks stacked at a time where a dense matrix is built
 _ROWS = 1024  # rows of the dense matrix held at a time where only its norm is asked for
 _OVERSAMPLING = 8
 _ENERGY_TOLERANCE = 1e-6
 _STEPS = 24  # reached only where the update has no structure and hardly any rank is better
-_NOT_FINITE = "an adapter or a coefficient holds NaN or infinite values"
 
 
 class Stacked(Sequence[Float32]):
@@ -127,15 +126,17 @@ def exact(
 ) -> tuple[Float32, Float32]:
     """The best approximation of ``Σ c_i s_i B_i A_i`` by one adapter of the given rank.
 
-    Best in the Frobenius norm (Eckart and Young [1]): with stacked factors
-    ``Q_b R_b = [c_i s_i B_i]`` and ``Q_a R_a = [A_iᵀ]``, the update is ``Q_b (R_b R_aᵀ) Q_aᵀ``, and
-    the SVD of the small core gives its own. Both factors get the square roots of the singular
-    values, and in every row of A the entry largest in size is positive. Ranks may differ; where the
-    update's own rank is lower, the last rows of A and columns of B are 0.
+    Best in the Frobenius norm (Eckart and Young [1]). With stacked factors ``A (R, in)`` of all A_i
+    and ``B (out, R)`` of all c_i s_i B_i, the update is ``M = B A``; the eigenvectors of
+    ``M Mᵀ = B (A Aᵀ) Bᵀ``, found among R numbers, give the subspace Q of its largest singular
+    values, and the SVD of Qᵀ M gives those to full precision; any below 1e-8 of the largest may be
+    lost. Both factors get the square roots of the singular values, and in every row of A the entry
+    largest in size is positive. Ranks may differ; where the update's own rank is lower, the last
+    rows of A and columns of B are 0.
 
-    Where the core has more than 512 rows or columns (over 32 adapters of rank 16, on large
-    matrices) a block Krylov iteration from a fixed start [2] takes the place of QR and SVD. It
-    stops once a step adds less than 1e-6 of the update's squared norm, after 24 steps at most.
+    Where R is above 512 (over 32 adapters of rank 16) and the matrix large, a block Krylov
+    iteration from a fixed start [2] finds the subspace instead. It stops once a step adds less than
+    1e-6 of the update's squared norm, after 24 steps at most.
 
     Args:
         As: N arrays (r_i, in_features).
@@ -369,10 +370,15 @@ def _direct(terms: Sequence[_Term], rank: int) -> tuple[Float64, Float64, Float6
         U, s, Vt = _svd(_dense(terms, slice(None), np.float64))
         return U[:, :rank], s[:rank], Vt[:rank].T
     B, A = _stacked(terms)
-    Q_b, R_b = np.linalg.qr(B)
-    Q_a, R_a = np.linalg.qr(A.T)
-    U, s, Vt = _svd(R_b @ R_a.T)
-    return Q_b @ U[:, :rank], s[:rank], Q_a @ Vt[:rank].T
+    inner, outer = _finite(A @ A.T), _finite(B.T @ B)
+    values, W = np.linalg.eigh(inner)
+    root = W * np.sqrt(np.maximum(values, 0))  # M Mᵀ = (B root)(B root)ᵀ
+    _, Y = np.linalg.eigh(root.T @ outer @ root)
+    # squaring cost half of the digits: the subspace is right to the other half, which is enough to
+    # find in it singular values and vectors to all of them
+    Q, _ = np.linalg.qr(B @ (root @ Y[:, -rank - _OVERSAMPLING :]))
+    V, s, Wt = _svd(A.T @ (B.T @ Q))
+    return Q @ Wt[:rank].T, s[:rank], V[:, :rank]
 
 
 def _krylov(terms: Sequence[_Term], rank: int) -> tuple[Float64, Float64, Float64]:
@@ -402,9 +408,7 @@ def _krylov(terms: Sequence[_Term], rank: int) -> tuple[Float64, Float64, Float6
 
 def _largest(squares: Float64, rank: int) -> float:
     """Sum of the largest eigenvalues."""
-    if not np.isfinite(squares).all():
-        raise AdapterError(_NOT_FINITE)
-    return float(np.linalg.eigvalsh(squares)[-rank:].sum())
+    return float(np.linalg.eigvalsh(_finite(squares))[-rank:].sum())
 
 
 def _apply(terms: Sequence[_Term], X: Float64) -> Float64:
@@ -443,7 +447,11 @@ def _pieces(
 
 
 def _svd(matrix: Float64) -> tuple[Float64, Float64, Float64]:
-    if not np.isfinite(matrix).all():
-        raise AdapterError(_NOT_FINITE)
-    U, s, Vt = np.linalg.svd(matrix, full_matrices=False)
+    U, s, Vt = np.linalg.svd(_finite(matrix), full_matrices=False)
     return U, s, Vt
+
+
+def _finite(matrix: Float64) -> Float64:
+    if not np.isfinite(matrix).all():
+        raise AdapterError("an adapter or a coefficient holds NaN or infinite values")
+    return matrix

@@ -109,6 +109,18 @@ def test_exact_reaches_the_error_of_the_dense_svd(
     assert error(M, exact(*args, rank)) == pytest.approx(optimum, rel=1e-5, abs=1e-5)
 
 
+def test_exact_finds_small_singular_values_to_all_digits() -> None:
+    rng = np.random.default_rng(0)
+    As = [rng.standard_normal((4, 40)).astype(np.float32) for _ in range(4)]
+    Bs = [rng.standard_normal((50, 4)).astype(np.float32) for _ in range(4)]
+    args = As, Bs, [1.0, 1e-2, 1e-4, 1e-6], [1.0] * 4
+    A, B = exact(*args)
+    kept = np.linalg.norm(A, axis=1).astype(float) * np.linalg.norm(B, axis=0)
+    s = np.linalg.svd(dense(*args), compute_uv=False)[:16]
+    assert s[-1] < 1e-6 * s[0]
+    np.testing.assert_allclose(kept, s, rtol=1e-5)
+
+
 def test_exact_is_balanced_with_fixed_signs() -> None:
     A, B = exact(*bank(), 3)
     s = np.linalg.svd(naive(*bank()), compute_uv=False)[:3]
