@@ -6,7 +6,7 @@ their scales are the coefficients. Any quantisation of the base will do. Needs t
 """
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from hf_lorameta.scores import Tokens
 Array = NDArray[np.float64]
 
 LARGEST_RANK = 64
-"""Of what is loaded; `combine.exact` cuts what has more."""
+"""Of the adapters that are loaded together: the best that `combine.exact` makes of their sum."""
 _SUREST = -1e-6
 """Log-probabilities are read in single precision: nearer to zero they tell nothing."""
 
@@ -39,7 +39,7 @@ class LlamaCppProbe:
     more than these 32. A sum that is not linear in its coefficients is written anew at every `set`.
 
     Memory beside the base model: what is loaded, 19 MB an adapter of rank 16 on q, k and v of
-    Mistral-7B in float16.
+    Mistral-7B in float16; and while it is written, one adapter or one module of the others' sum.
 
     Args:
         base: GGUF of the base model, in any quantisation.
@@ -126,7 +126,7 @@ class LlamaCppProbe:
         self._together = np.where(np.isin(np.arange(c.size), self._alone), 0.0, c)
         sums = [summed.pairs(np.eye(c.size)[i]) for i in self._alone]
         if self._together.any():
-            sums.append(summed.pairs(self._together))
+            sums.append(_cut(summed.pairs(self._together)))
         self._load(sums)
         self._summed = summed
 
@@ -143,10 +143,17 @@ class LlamaCppProbe:
         """An adapter as GGUF."""
         listed = list(pairs)
         ranks = {len(A) for A, _ in listed}
-        rank = min(max(ranks), LARGEST_RANK)
-        if ranks != {rank}:
-            listed = [combine.exact([A], [B], [1.0], [1.0], rank) for A, B in listed]
+        rank = max(ranks)
+        if ranks != {rank}:  # spaces of a pack may differ in size: GGUF knows one rank alone
+            listed = list(_cut(listed, rank))
         folder.mkdir()
         adapter.write_tensors(folder / adapter.WEIGHTS_FILE, self._layout, rank, "float32", listed)
         (folder / adapter.CONFIG_FILE).write_bytes(adapter.write_config("", self._layout, rank))
         return gguf_export.export(folder, folder / "adapter.gguf", self._config)
+
+
+def _cut(
+    pairs: Iterable[tuple[FloatArray, FloatArray]], rank: int = LARGEST_RANK
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """The same update in one rank, module by module: a sum of a whole bank never lies in memory."""
+    return (combine.exact([A], [B], [1.0], [1.0], rank) for A, B in pairs)

@@ -1,0 +1,124 @@
+"""What `LlamaCppProbe` hands to llama.cpp, with a stand-in for the engine."""
+
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_lorameta import llama_cpp_probe
+from hf_lorameta.llama_cpp_probe import LlamaCppProbe
+from tests.test_gguf_export import HEADS, KV_HEADS, LAYERS, LAYOUT
+
+gguf = pytest.importorskip("gguf")
+VALUE = "blk.1.attn_v.weight"
+"""A module whose rows llama.cpp keeps in order."""
+PLACE = [module.name for module in LAYOUT].index("model.layers.1.self_attn.v_proj")
+
+
+class Engine:
+    """Stands in for llama.cpp: keeps what it was started with."""
+
+    start: Sequence[int] = ()
+
+    def __init__(self, base: Path, adapters: Sequence[Path] = (), *, context: int) -> None:
+        self.loaded = [
+            {tensor.name: tensor.data.copy() for tensor in gguf.GGUFReader(path).tensors}
+            for path in adapters
+        ]
+        self.asked: list[list[float]] = []
+
+    def close(self) -> None:
+        pass
+
+    def logprobs(self, prompt: object, output: list[int], scales: list[float]) -> list[float]:
+        self.asked.append(list(scales))
+        return [-1.0] * len(output)
+
+
+class Sum:
+    """Random adapters of one rank."""
+
+    linear = True
+
+    def __init__(self, count: int, rank: int) -> None:
+        rng = np.random.default_rng(0)
+        self.count, self.rank = count, rank
+        self.factors = [
+            [rng.standard_normal(m.shape(f, count * rank)).astype(np.float32) for f in ("A", "B")]
+            for m in LAYOUT
+        ]
+        self.alive = 0
+        """Modules of several adapters that were held at the same time, at most."""
+
+    def pairs(self, c: Any) -> Iterator[tuple[Any, Any]]:
+        spread = np.repeat(c, self.rank).astype(np.float32)
+        used, given = np.flatnonzero(spread), []
+        for A, B in self.factors:
+            pair = A[used], B[:, used] * spread[used]
+            given.append(weakref.ref(pair[0]))
+            if used.size > self.rank:
+                self.alive = max(self.alive, sum(one() is not None for one in given))
+            yield pair
+            del pair
+
+    def dense(self, c: Any) -> Any:
+        A, B = list(self.pairs(c))[PLACE]
+        return B @ A
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """The header of a model for `LAYOUT`, without its weights."""
+    writer = gguf.GGUFWriter(tmp_path / "base.gguf", "llama")
+    writer.add_block_count(LAYERS)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return tmp_path / "base.gguf"
+
+
+@pytest.fixture
+def probe(base: Path, monkeypatch: pytest.MonkeyPatch) -> LlamaCppProbe:
+    monkeypatch.setattr(llama_cpp_probe, "LlamaCpp", Engine)
+    monkeypatch.setattr(llama_cpp_probe, "DIMENSIONS", 2)
+    return LlamaCppProbe(base, LAYOUT)
+
+
+def rank_of(loaded: dict[str, Any]) -> int:
+    (rank,) = {len(values) for name, values in loaded.items() if name.endswith("lora_a")}
+    return rank
+
+
+def dense(loaded: dict[str, Any]) -> Any:
+    A, B = (loaded[f"{VALUE}.lora_{factor}"].astype(np.float32) for factor in "ab")
+    return B @ A
+
+
+def test_what_is_loaded_together_is_cut_module_by_module(probe: LlamaCppProbe) -> None:
+    summed, c = Sum(30, 16), np.linspace(1, 0.01, 30)
+    probe.set(summed, c)
+    assert 0 < summed.alive <= 2 < len(LAYOUT)
+    *alone, together = probe._engine.loaded  # type: ignore[attr-defined]
+    assert [rank_of(one) for one in alone] == [16, 16]
+    assert rank_of(together) == llama_cpp_probe.LARGEST_RANK
+    rest = np.where(np.arange(30) < 2, 0, c)
+    np.testing.assert_allclose(dense(together), summed.dense(rest), atol=0.1)  # in float16
+    assert np.abs(dense(together)).max() > 10
+
+
+def test_what_is_loaded_alone_keeps_its_rank(probe: LlamaCppProbe) -> None:
+    rank = llama_cpp_probe.LARGEST_RANK + 36
+    summed = Sum(2, rank)
+    probe.set(summed, np.ones(2))
+    assert [rank_of(one) for one in probe._engine.loaded] == [rank, rank]  # type: ignore[attr-defined]
+    finished = Sum(1, rank)
+    finished.linear = False
+    probe.set(finished, np.ones(1))
+    (whole,) = probe._engine.loaded  # type: ignore[attr-defined]
+    assert rank_of(whole) == rank
+    np.testing.assert_allclose(dense(whole), finished.dense(np.ones(1)), atol=0.1)
