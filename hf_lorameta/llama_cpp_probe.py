@@ -90,19 +90,15 @@ class LlamaCppProbe:
         """
         if not summed.linear:
             self._load([summed.pairs(c)])
-            self._summed, self._scales = None, [1.0]
+            self._scales = [1.0]
             return
         if summed is not self._summed:
             self._load_apart(summed, c)
-        square = float(self._together @ self._together)
-        if not square:
-            self._scales = [*c[self._alone]]
-            return
-        share = float(c @ self._together) / square
-        others = self._together != 0
-        if not np.allclose(c[others], share * self._together[others]):
+        others, square = np.delete(c, self._alone), float(self._together @ self._together)
+        share = float(others @ self._together) / square if square else 0.0
+        if not np.allclose(others, share * self._together):
             raise ValueError(f"only the {len(self._alone)} largest coefficients can move apart")
-        self._scales = [*c[self._alone], share]
+        self._scales = [*c[self._alone], *([share] if square else [])]
 
     def clear(self) -> None:
         """Be the base model itself."""
@@ -122,16 +118,18 @@ class LlamaCppProbe:
         return np.concatenate([np.array(row) for row in rows])
 
     def _load_apart(self, summed: Summed, c: Array) -> None:
-        self._alone = largest(c, DIMENSIONS)
-        self._together = np.where(np.isin(np.arange(c.size), self._alone), 0.0, c)
-        sums = [summed.pairs(np.eye(c.size)[i]) for i in self._alone]
-        if self._together.any():
-            sums.append(_cut(summed.pairs(self._together)))
+        alone = largest(c, DIMENSIONS)
+        together = c.copy()
+        together[alone] = 0
+        sums = [summed.pairs(np.eye(c.size)[i]) for i in alone]
+        if together.any():
+            sums.append(_cut(summed.pairs(together)))
         self._load(sums)
-        self._summed = summed
+        self._summed, self._alone, self._together = summed, alone, np.delete(together, alone)
 
     def _load(self, sums: Iterable[Iterable[tuple[FloatArray, FloatArray]]]) -> None:
         """Start the engine again with these adapters."""
+        self._summed, self._scales = None, []
         with tempfile.TemporaryDirectory(prefix="lorameta-gguf-") as scratch:
             files = [
                 self._written(pairs, Path(scratch) / str(place)) for place, pairs in enumerate(sums)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from hf_lorameta import llama_cpp_probe
+from hf_lorameta.errors import AdapterError
 from hf_lorameta.llama_cpp_probe import LlamaCppProbe
+from hf_lorameta.scores import Tokens
 from tests.test_gguf_export import HEADS, KV_HEADS, LAYERS, LAYOUT
 
 gguf = pytest.importorskip("gguf")
@@ -122,3 +124,31 @@ def test_what_is_loaded_alone_keeps_its_rank(probe: LlamaCppProbe) -> None:
     (whole,) = probe._engine.loaded  # type: ignore[attr-defined]
     assert rank_of(whole) == rank
     np.testing.assert_allclose(dense(whole), finished.dense(np.ones(1)), atol=0.1)
+
+
+def test_a_sum_that_could_not_be_loaded_is_loaded_the_next_time(
+    probe: LlamaCppProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summed, c, row = Sum(3, 4), np.array([3.0, 2.0, 1.0]), [Tokens([1], [2])]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AdapterError("no")
+
+    probe.set(Sum(2, 4), np.ones(2))
+    monkeypatch.setattr(llama_cpp_probe, "LlamaCpp", refuse)
+    with pytest.raises(AdapterError):
+        probe.set(summed, c)
+    monkeypatch.setattr(llama_cpp_probe, "LlamaCpp", Engine)
+    assert probe.loss(row) == 1
+    assert probe._engine.asked[-1] == []  # type: ignore[attr-defined]
+    probe.set(summed, c)
+    assert probe.loss(row) == 1
+    assert probe._engine.asked == [[3, 2, 1]]  # type: ignore[attr-defined]
+
+
+def test_what_is_not_loaded_stays_zero(probe: LlamaCppProbe) -> None:
+    summed = Sum(3, 4)
+    probe.set(summed, np.array([3.0, 2.0, 0.0]))
+    probe.set(summed, np.array([0.0, 1.0, 0.0]))
+    with pytest.raises(ValueError, match="only the 2 largest"):
+        probe.set(summed, np.array([3.0, 2.0, 0.5]))
