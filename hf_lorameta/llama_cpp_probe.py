@@ -132,22 +132,23 @@ class LlamaCppProbe:
         self._summed, self._scales = None, []
         with tempfile.TemporaryDirectory(prefix="lorameta-gguf-") as scratch:
             files = [
-                self._written(pairs, Path(scratch) / str(place)) for place, pairs in enumerate(sums)
+                self._written(pairs, Path(scratch) / f"{place}.gguf")
+                for place, pairs in enumerate(sums)
             ]
             self._engine.close()
             self._engine = LlamaCpp(self._base, files, context=self._max_length)
 
-    def _written(self, pairs: Iterable[tuple[FloatArray, FloatArray]], folder: Path) -> Path:
-        """An adapter as GGUF."""
+    def _written(self, pairs: Iterable[tuple[FloatArray, FloatArray]], target: Path) -> Path:
+        """An adapter as GGUF; its PEFT files lie beside it until the next ones replace them."""
         listed = list(pairs)
         ranks = {len(A) for A, _ in listed}
         rank = max(ranks)
         if ranks != {rank}:  # spaces of a pack may differ in size: GGUF knows one rank alone
             listed = list(_cut(listed, rank))
-        folder.mkdir()
+        folder = target.parent
         adapter.write_tensors(folder / adapter.WEIGHTS_FILE, self._layout, rank, "float32", listed)
         (folder / adapter.CONFIG_FILE).write_bytes(adapter.write_config("", self._layout, rank))
-        return gguf_export.export(folder, folder / "adapter.gguf", self._config)
+        return gguf_export.export(folder, target, self._config)
 
 
 def _cut(

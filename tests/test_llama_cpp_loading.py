@@ -31,6 +31,7 @@ class Engine:
             for path in adapters
         ]
         self.asked: list[list[float]] = []
+        self.peft_files = [path for at in adapters for path in at.parent.rglob("*.safetensors")]
 
     def close(self) -> None:
         pass
@@ -107,6 +108,7 @@ def test_what_is_loaded_together_is_cut_module_by_module(probe: LlamaCppProbe) -
     assert 0 < summed.alive <= 2 < len(LAYOUT)
     *alone, together = probe._engine.loaded  # type: ignore[attr-defined]
     assert [rank_of(one) for one in alone] == [16, 16]
+    assert len({*probe._engine.peft_files}) == 1  # type: ignore[attr-defined]
     assert rank_of(together) == llama_cpp_probe.LARGEST_RANK
     rest = np.where(np.arange(30) < 2, 0, c)
     np.testing.assert_allclose(dense(together), summed.dense(rest), atol=0.1)  # in float16
