@@ -86,7 +86,7 @@ class Base(NamedTuple):
             raise UsageError(
                 f"base models of the type {kind!r} cannot be exported to GGUF, "
                 f"expected one of {', '.join(ARCHITECTURES)}",
-                hint="leave --export out: the PEFT files need no export",
+                hint="leave --export out, or use --engine transformers: neither needs a GGUF",
             )
         heads = config.get("num_attention_heads")
         kv_heads = config.get("num_key_value_heads") or heads
@@ -149,7 +149,7 @@ def export(
     """
     base = Base.of(base_config)
     config, weights = adapter.check_folder(folder)
-    names = _names(weights.layout, base)
+    names = names_of(weights.layout, base)
     try:
         with _partial(target) as scratch:
             _write(scratch, weights, config, base, names, dtype)
@@ -173,8 +173,13 @@ def _partial(target: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
-def _names(layout: adapter.Layout, base: Base) -> dict[str, str]:
-    """Module to llama.cpp's name of its weight."""
+def names_of(layout: adapter.Layout, base: Base) -> dict[str, str]:
+    """Module to llama.cpp's name of its weight.
+
+    Raises:
+        AdapterError: the base has no such module, or its heads do not divide the module's rows.
+        MissingExtraError: the package `gguf` is not installed.
+    """
     gguf = _package()
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     known = gguf.get_tensor_name_map(kinds[base.architecture.name], base.layers)

@@ -1,14 +1,16 @@
-"""The key-value header of a GGUF file; needs no package beyond the standard library."""
+"""The header of a GGUF file; needs no package beyond the standard library."""
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from hf_lorameta.errors import NotFoundError
 
 _STRING, _ARRAY = 8, 9
+_MOST_DIMENSIONS = 4
 _SCALARS = {
     **{0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?"},
     **{10: "<Q", 11: "<q", 12: "<d"},
@@ -24,18 +26,51 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises:
         NotFoundError: no such file, it is no GGUF, or it ends within the header.
     """
+    with _header(path) as (file, _, count):
+        return _metadata(file, count)
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor that a GGUF file holds, outermost dimension first, as numpy has it.
+
+    Of a model in several files, those of this one.
+
+    Raises:
+        NotFoundError: as `read_metadata`.
+    """
+    with _header(path) as (file, tensors, count):
+        _metadata(file, count)
+        return dict(_shape(file) for _ in range(tensors))
+
+
+@contextmanager
+def _header(path: Path) -> Iterator[tuple[BinaryIO, int, int]]:
+    """The open file behind its first numbers, and how many tensors and values it has."""
     try:
         with path.open("rb") as file:
-            magic, version, _, count = struct.unpack("<4sIQQ", file.read(24))
+            magic, version, tensors, count = struct.unpack("<4sIQQ", file.read(24))
             if magic != b"GGUF" or version not in (2, 3):
                 raise NotFoundError(f"{path}: expected GGUF 2 or 3, got {magic!r} {version}")
-            return {_value(file, _STRING): _value(file) for _ in range(count)}
+            yield file, tensors, count
     except OSError as error:
         raise NotFoundError(f"{path}: {error.strerror}", hint="name a GGUF file") from None
     except (struct.error, UnicodeDecodeError, KeyError, TypeError, RecursionError):
         raise NotFoundError(
             f"{path} ends within its header, or it is damaged", hint="fetch the file again"
         ) from None
+
+
+def _metadata(file: BinaryIO, count: int) -> dict[str, Any]:
+    return {_value(file, _STRING): _value(file) for _ in range(count)}
+
+
+def _shape(file: BinaryIO) -> tuple[str, tuple[int, ...]]:
+    """Of one tensor; what its numbers are and where they lie is passed over."""
+    name, dimensions = _value(file, _STRING), _scalar(file, "<I")
+    if dimensions > _MOST_DIMENSIONS:
+        raise struct.error("no tensor has so many dimensions")
+    *sizes, _, _ = struct.unpack(f"<{dimensions}QIQ", file.read(8 * dimensions + 12))
+    return name, tuple(reversed(sizes))
 
 
 def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:

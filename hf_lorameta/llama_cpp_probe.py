@@ -8,6 +8,7 @@ their scales are the coefficients. Any quantisation of the base will do. Needs t
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from hf_lorameta import adapter, combine, gguf_export
 from hf_lorameta.adapter import FloatArray, Layout
 from hf_lorameta.base_model import require_extra
-from hf_lorameta.gguf_file import base_config, read_metadata
+from hf_lorameta.errors import AdapterError, UsageError
+from hf_lorameta.gguf_file import base_config, read_metadata, read_shapes
 from hf_lorameta.llama_cpp import LlamaCpp
 from hf_lorameta.llama_cpp_eval import encoded
 from hf_lorameta.profile import Row
@@ -49,16 +51,15 @@ class LlamaCppProbe:
     Raises:
         MissingExtraError: the extra ``gguf`` is not installed.
         NotFoundError: the base is missing.
-        UsageError: the base cannot be loaded, or its architecture is not known here.
+        UsageError: the base cannot be loaded, or the layout does not fit it.
     """
 
     engine = "llama.cpp"
     reach = 0.25  # with 4 bits, log odds of a token were seen to scatter by 0.1
 
     def __init__(self, base: Path, layout: Layout, *, max_length: int = 1024) -> None:
-        require_extra("gguf", "scipy", extra="gguf")
         self._base, self._layout = base, layout
-        self._config = base_config(read_metadata(base))
+        self._config = insist_on_base(base, layout)
         self._max_length = max_length
         self._engine = LlamaCpp(base, context=max_length)
         self._summed: Summed | None = None
@@ -149,6 +150,41 @@ class LlamaCppProbe:
         adapter.write_tensors(folder / adapter.WEIGHTS_FILE, self._layout, rank, "float32", listed)
         (folder / adapter.CONFIG_FILE).write_bytes(adapter.write_config("", self._layout, rank))
         return gguf_export.export(folder, target, self._config)
+
+
+def insist_on_base(base: Path, layout: Layout) -> dict[str, Any]:
+    """Refuse a base that a bank's adapters do not fit, by its header, before anything is loaded.
+
+    Args:
+        base: GGUF of a base model.
+        layout: the modules that are adapted.
+
+    Returns:
+        What an export has to know of it, as `hf_lorameta.gguf_file.base_config` tells.
+
+    Raises:
+        MissingExtraError: the extra ``gguf`` is not installed.
+        NotFoundError: the base is missing, or no GGUF.
+        UsageError: its architecture is not known here, or its modules are not those of the layout.
+    """
+    require_extra("gguf", "scipy", extra="gguf")
+    config = base_config(read_metadata(base))
+    hint = "name another with --base-gguf: any quantisation of the bank's base model will do"
+    try:
+        names = gguf_export.names_of(layout, gguf_export.Base.of(config))
+    except (AdapterError, UsageError) as error:
+        raise UsageError(f"{base} does not fit the bank: {error}", hint=hint) from None
+    shapes = read_shapes(base)
+    for module in layout:
+        expected = module.out_features, module.in_features
+        found = shapes.get(names[module.name], expected)  # another file may hold it
+        if found != expected:
+            raise UsageError(
+                f"{base} does not fit the bank: {module.name} has shape {found}, expected "
+                f"{expected}",
+                hint=hint,
+            )
+    return config
 
 
 def _cut(

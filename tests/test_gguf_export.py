@@ -17,7 +17,7 @@ from hf_lorameta import adapter, serving
 from hf_lorameta.adapter import Module
 from hf_lorameta.errors import AdapterError, MissingExtraError, NotFoundError, UsageError
 from hf_lorameta.gguf_export import ARCHITECTURES, Base, export, permute
-from hf_lorameta.gguf_file import base_config, read_metadata
+from hf_lorameta.gguf_file import base_config, read_metadata, read_shapes
 from tests import shared_data
 
 gguf = pytest.importorskip("gguf")
@@ -305,9 +305,11 @@ def write(path: Path) -> bytes:
     writer.add_string("s", "naïve")
     writer.add_array("l", ["a", "b"])
     writer.add_array("n", [1, 2])
+    writer.add_tensor_info("t", (3, 2), np.dtype(np.float32), 24)
+    writer.add_tensor_info("u", (5,), np.dtype(np.float32), 20)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    writer.write_ti_data_to_file()
     writer.close()
     return path.read_bytes()
 
@@ -315,6 +317,7 @@ def write(path: Path) -> bytes:
 def test_the_header_is_what_was_written(tmp_path: Path) -> None:
     write(tmp_path / "h.gguf")
     assert read_metadata(tmp_path / "h.gguf") == {"general.architecture": "llama"} | SCALARS
+    assert read_shapes(tmp_path / "h.gguf") == {"t": (3, 2), "u": (5,)}
 
 
 @given(data=st.data())
@@ -329,6 +332,7 @@ def test_damaged_headers(tmp_path_factory: pytest.TempPathFactory, data: st.Data
     path.write_bytes(bytes(raw))
     try:
         read_metadata(path)
+        read_shapes(path)
     except NotFoundError as error:
         assert error.hint or "expected GGUF" in str(error)  # noqa: PT017
 

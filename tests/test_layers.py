@@ -92,7 +92,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     ),
     "llama_cpp": ({"errors", "gguf_file"}, {"httpx2"}, {"xllamacpp"}),
     "llama_cpp_probe": (
-        {"adapter", "base_model", "combine", "gguf_export", "gguf_file", "llama_cpp",
+        {"adapter", "base_model", "combine", "errors", "gguf_export", "gguf_file", "llama_cpp",
          "llama_cpp_eval", "profile", "refine", "scores"},
         {"numpy"},
         set(),

@@ -1,5 +1,6 @@
 """What `LlamaCppProbe` hands to llama.cpp, with a stand-in for the engine."""
 
+import math
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 
 from hf_lorameta import llama_cpp_probe
-from hf_lorameta.errors import AdapterError
+from hf_lorameta.adapter import Layout, Module
+from hf_lorameta.errors import AdapterError, NotFoundError, UsageError
 from hf_lorameta.llama_cpp_probe import LlamaCppProbe
 from hf_lorameta.scores import Tokens
-from tests.test_gguf_export import HEADS, KV_HEADS, LAYERS, LAYOUT
+from tests.test_gguf_export import HEADS, KV_HEADS, LAYERS, LAYOUT, NAMES
 
 gguf = pytest.importorskip("gguf")
 VALUE = "blk.1.attn_v.weight"
@@ -72,17 +74,28 @@ class Sum:
         return B @ A
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    """The header of a model for `LAYOUT`, without its weights."""
-    writer = gguf.GGUFWriter(tmp_path / "base.gguf", "llama")
-    writer.add_block_count(LAYERS)
+def header(path: Path, layout: Layout = LAYOUT, layers: int = LAYERS, kind: str = "llama") -> Path:
+    """A base model without its weights."""
+    writer = gguf.GGUFWriter(path, kind)
+    writer.add_block_count(layers)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(KV_HEADS)
+    for module in layout:
+        layer, short = module.name.split(".", 3)[2:]
+        shape = module.out_features, module.in_features
+        writer.add_tensor_info(
+            f"blk.{layer}.{NAMES[short]}.weight", shape, np.dtype(np.float32), 4 * math.prod(shape)
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
     writer.close()
-    return tmp_path / "base.gguf"
+    return path
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return header(tmp_path / "base.gguf")
 
 
 @pytest.fixture
@@ -154,3 +167,32 @@ def test_what_is_not_loaded_stays_zero(probe: LlamaCppProbe) -> None:
     probe.set(summed, np.array([0.0, 1.0, 0.0]))
     with pytest.raises(ValueError, match="only the 2 largest"):
         probe.set(summed, np.array([3.0, 2.0, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"kind": "bloom"}, "'bloom' cannot be exported to GGUF, expected one of llama"),
+        ({"layers": 1, "layout": LAYOUT[:7]}, "layers.1.* has no counterpart in a llama model"),
+        (
+            {"layout": [Module(m.name, 2 * m.in_features, m.out_features) for m in LAYOUT]},
+            r"down_proj has shape \(24, 20\), expected \(24, 10\)",
+        ),
+    ],
+    ids=["architecture", "modules", "shapes"],
+)
+def test_a_base_that_does_not_fit_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], told: str
+) -> None:
+    monkeypatch.setattr(llama_cpp_probe, "LlamaCpp", None)
+    path = header(tmp_path / "other.gguf", **changes)
+    with pytest.raises(UsageError, match=rf"other\.gguf does not fit the bank: .*{told}") as caught:
+        LlamaCppProbe(path, LAYOUT)
+    assert caught.value.hint.startswith("name another with --base-gguf")
+    with pytest.raises(NotFoundError, match="No such file"):
+        LlamaCppProbe(tmp_path / "none.gguf", LAYOUT)
+
+
+def test_a_base_in_several_files_lists_its_part(tmp_path: Path) -> None:
+    path = header(tmp_path / "base-00001-of-00002.gguf", LAYOUT[:3])
+    assert llama_cpp_probe.insist_on_base(path, LAYOUT)["num_hidden_layers"] == LAYERS
