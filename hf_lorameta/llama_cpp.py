@@ -9,6 +9,7 @@ this process knows.
 import importlib.util
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -32,6 +33,8 @@ _FORCED = 1e9
 """A logit bias after which a token is certain to be drawn."""
 _LISTED = 500
 """Likeliest tokens that are listed at first, where a token cannot be forced."""
+_UPDATE = f"update {BINARY} on the PATH: before 2026 it crashed with several adapters"
+"""https://github.com/ggml-org/llama.cpp/issues/18466"""
 _START_SECONDS = 600.0
 _ANSWER_SECONDS = 600.0
 
@@ -75,7 +78,7 @@ class LlamaCpp:
         try:
             self._server = _start(base, adapters, context, exact, key)
         except _RefusedError as error:
-            raise _blame(base, adapters, context, str(error)) from None
+            raise _blame(base, adapters, context, error) from None
         self._count = len(adapters)
         self._client = httpx2.Client(
             base_url=self._server.address,
@@ -86,11 +89,15 @@ class LlamaCpp:
         )
         self.end: int = metadata.get("tokenizer.ggml.eos_token_id", 0)
         """Token that ends an answer."""
-        self.start: list[int] = self.tokenize("", special=True)
-        """What the tokenizer puts in front of a text, or nothing."""
         self.first: list[int] = [metadata.get("tokenizer.ggml.bos_token_id", self.end)]
         """What stands in for an empty prompt."""
         self._vocabulary = len(metadata.get("tokenizer.ggml.tokens", ()))
+        try:
+            self.start: list[int] = self.tokenize("", special=True)
+            """What the tokenizer puts in front of a text, or nothing."""
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> "LlamaCpp":
         return self
@@ -217,7 +224,7 @@ class _translated:  # noqa: N801 - reads as a statement, as contextlib's own do
         if isinstance(error, httpx2.HTTPError):
             raise LoraMetaError(
                 f"llama.cpp stopped answering ({type(error).__name__})",
-                hint="run the command again; a smaller base needs less memory",
+                hint=f"run it again with a smaller base, if memory is short; or {_UPDATE}",
             ) from None
 
 
@@ -241,19 +248,23 @@ def _check(base: Path, adapters: Sequence[Path]) -> dict[str, Any]:
     return metadata
 
 
-def _blame(base: Path, adapters: Sequence[Path], context: int, words: str) -> LoraMetaError:
-    """Which file the engine refused: the base if it does not load alone."""
-    said = f": {words}" if words else ""
+def _blame(
+    base: Path, adapters: Sequence[Path], context: int, error: "_RefusedError"
+) -> LoraMetaError:
+    """Whether the engine refused the adapters, or the base, which then does not load alone."""
+    said = f": {error}" if str(error) else ""
     if adapters:
         try:
             _start(base, (), context, False, secrets.token_hex(16)).close()
         except _RefusedError:
             adapters = ()
     if adapters:
-        names = ", ".join(map(str, adapters))
+        which = "the adapter" if len(adapters) == 1 else f"these {len(adapters)} adapters"
         return AdapterError(
-            f"llama.cpp loads {base}, but not with {names}{said}",
-            hint="is it the base model that the adapter was made for?",
+            f"llama.cpp loads {base}, but not with {which}{said}",
+            hint=f"{_UPDATE}; or free some memory"
+            if error.crashed
+            else "are they for this base model?",
         )
     return UsageError(f"llama.cpp cannot load {base}{said}", hint="name another with --base-gguf")
 
@@ -262,7 +273,15 @@ def _blame(base: Path, adapters: Sequence[Path], context: int, words: str) -> Lo
 
 
 class _RefusedError(Exception):
-    """The engine did not start."""
+    """The engine did not start.
+
+    Attributes:
+        crashed: it came to no orderly end.
+    """
+
+    def __init__(self, words: str = "", crashed: bool = False) -> None:
+        super().__init__(words)
+        self.crashed = crashed
 
 
 class _Server(Protocol):
@@ -355,12 +374,13 @@ class _Binary:
                 except httpx2.HTTPError:
                     pass  # not listening yet
                 time.sleep(0.1)
-        raise _RefusedError(self._last_words())
+        crashed = self._process.poll() not in (None, 0, 1)
+        raise _RefusedError(self._last_words(), crashed)
 
     def _last_words(self) -> str:
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").splitlines()
-        told = [line.strip() for line in lines if "error" in line.lower()]
+        told = [line.strip() for line in lines if re.search("error|assert", line, re.IGNORECASE)]
         return told[-1][:300] if told else ""
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """What `LlamaCppProbe` hands to llama.cpp, with a stand-in for the engine."""
 
 import math
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta import llama_cpp_probe
+from hf_lorameta import llama_cpp, llama_cpp_probe
 from hf_lorameta.adapter import Layout, Module
-from hf_lorameta.errors import AdapterError, NotFoundError, UsageError
+from hf_lorameta.errors import AdapterError, LoraMetaError, NotFoundError, UsageError
+from hf_lorameta.gguf_export import export
+from hf_lorameta.llama_cpp import LlamaCpp
 from hf_lorameta.llama_cpp_probe import LlamaCppProbe
 from hf_lorameta.scores import Tokens
-from tests.test_gguf_export import HEADS, KV_HEADS, LAYERS, LAYOUT, NAMES
+from tests.test_gguf_export import HEADS, KV_HEADS, LAYERS, LAYOUT, NAMES, config, save
 
 gguf = pytest.importorskip("gguf")
 VALUE = "blk.1.attn_v.weight"
@@ -196,3 +199,55 @@ def test_a_base_that_does_not_fit_is_refused_at_once(
 def test_a_base_in_several_files_lists_its_part(tmp_path: Path) -> None:
     path = header(tmp_path / "base-00001-of-00002.gguf", LAYOUT[:3])
     assert llama_cpp_probe.insist_on_base(path, LAYOUT)["num_hidden_layers"] == LAYERS
+
+
+# --- the binary ----------------------------------------------------------------------------------
+
+BINARY = """#!{python}
+import http.server, os, signal, sys
+if sys.argv.count("--lora") > 1:
+    print("GGML_ASSERT(too many) failed", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        self.send_response(500)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Whatever was started of a ``llama-server`` that fails in two ways."""
+    path = tmp_path / "bin" / "llama-server"
+    path.parent.mkdir()
+    path.write_text(BINARY.format(python=sys.executable))
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(path.parent))
+    started, start = [], llama_cpp._start
+    monkeypatch.setattr(llama_cpp, "_start", lambda *a: started.append(start(*a)) or started[-1])
+    return started
+
+
+def test_an_engine_that_cannot_be_used_does_not_go_on_running(
+    base: Path, servers: list[Any]
+) -> None:
+    with pytest.raises(LoraMetaError, match="answered 500"):
+        LlamaCpp(base)
+    (server,) = servers
+    assert server._process.poll() is not None
+
+
+def test_an_engine_that_crashes_with_many_adapters(base: Path, servers: list[Any]) -> None:
+    folder = save(base.parent / "peft")
+    files = [export(folder, base.parent / f"{i}.gguf", config()) for i in range(3)]
+    with pytest.raises(AdapterError, match=r"these 3 adapters: GGML_ASSERT\(too many\)") as caught:
+        LlamaCpp(base, files)
+    assert str(files[0]) not in str(caught.value)
+    assert "update llama-server" in caught.value.hint
