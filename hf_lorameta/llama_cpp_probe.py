@@ -87,7 +87,7 @@ class LlamaCppProbe:
 
         Raises:
             ValueError: coefficients that are loaded together do not change by a common factor.
-            AdapterError: the sum's modules are not those of the base.
+            AdapterError: the adapters cannot be written, or not be loaded.
         """
         if not summed.linear:
             self._load([summed.pairs(c)])
@@ -146,10 +146,18 @@ class LlamaCppProbe:
         rank = max(ranks)
         if ranks != {rank}:  # spaces of a pack may differ in size: GGUF knows one rank alone
             listed = list(_cut(listed, rank))
-        folder = target.parent
-        adapter.write_tensors(folder / adapter.WEIGHTS_FILE, self._layout, rank, "float32", listed)
-        (folder / adapter.CONFIG_FILE).write_bytes(adapter.write_config("", self._layout, rank))
-        return gguf_export.export(folder, target, self._config)
+        folder, config = target.parent, adapter.write_config("", self._layout, rank)
+        try:
+            path = folder / adapter.WEIGHTS_FILE
+            adapter.write_tensors(path, self._layout, rank, "float32", listed)
+            (folder / adapter.CONFIG_FILE).write_bytes(config)
+            return gguf_export.export(folder, target, self._config)
+        except (AdapterError, OSError) as error:
+            told = str(error).replace(f"{folder}/", "")  # the scratch folder is gone by then
+            raise AdapterError(
+                f"an adapter cannot be written for llama.cpp: {told}",
+                hint=f"free some space in {folder.parent}, or use --engine transformers",
+            ) from None
 
 
 def insist_on_base(base: Path, layout: Layout) -> dict[str, Any]:

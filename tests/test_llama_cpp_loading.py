@@ -1,5 +1,6 @@
 """What `LlamaCppProbe` hands to llama.cpp, with a stand-in for the engine."""
 
+import errno
 import math
 import sys
 import weakref
@@ -162,6 +163,21 @@ def test_a_sum_that_could_not_be_loaded_is_loaded_the_next_time(
     probe.set(summed, c)
     assert probe.loss(row) == 1
     assert probe._engine.asked == [[3, 2, 1]]  # type: ignore[attr-defined]
+
+
+def test_adapters_that_cannot_be_written(
+    probe: LlamaCppProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hf_lorameta.gguf_export._write", fill)
+    with pytest.raises(AdapterError, match=r"^an adapter cannot .*: 0\.gguf could not .*No space"):
+        probe.set(Sum(2, 4), np.ones(2))
+    monkeypatch.setattr("hf_lorameta.adapter.write_tensors", fill)
+    with pytest.raises(AdapterError, match="No space") as caught:
+        probe.set(Sum(2, 4), np.ones(2))
+    assert "free some space in" in caught.value.hint
 
 
 def test_what_is_not_loaded_stays_zero(probe: LlamaCppProbe) -> None:
