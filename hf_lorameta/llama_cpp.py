@@ -80,6 +80,7 @@ class LlamaCpp:
         except _RefusedError as error:
             raise _blame(base, adapters, context, error) from None
         self._count = len(adapters)
+        self.context = context
         self._client = httpx2.Client(
             base_url=self._server.address,
             headers={"Authorization": f"Bearer {key}"},

@@ -83,13 +83,30 @@ def encoded(engine: LlamaCpp, row: Row, shots: Sequence[Row] = ()) -> Tokens:
     )
 
 
+def within(engine: LlamaCpp, row: Tokens) -> Tokens:
+    """A row in the engine's context: a long prompt loses its beginning, an output nothing.
+
+    Raises:
+        UsageError: the output takes the whole context. `hf_lorameta.evaluate` has no such limit.
+    """
+    room = engine.context - len(engine.start)
+    if len(row.output) >= room:
+        raise UsageError(
+            f"a row's output has {len(row.output)} tokens, expected fewer than {room}: llama.cpp "
+            "holds no more beside a prompt",
+            hint="leave out rows with such long outputs, or use --engine transformers",
+        )
+    return row.within(engine.context, engine.start)
+
+
 class LlamaCppEvaluator:
     """A base model held by llama.cpp, scored as `hf_lorameta.evaluate.Evaluator` does.
 
     Args:
         base: GGUF of the base model.
         adapters: folders of the PEFT adapters that will be scored.
-        max_length: tokens of prompt and answer together; longer prompts lose their beginning.
+        max_length: tokens of prompt and answer together; longer prompts lose their beginning,
+            longer outputs are refused.
         max_new_tokens: an answer ends there at the latest.
         stop_at_newline: as in `hf_lorameta.evaluate.Evaluator`.
         base_model: id that adapters must name as their base; "" does not compare names.
@@ -149,7 +166,7 @@ class LlamaCppEvaluator:
 
         Raises:
             EmptyDatasetError: no rows.
-            UsageError: another adapter.
+            UsageError: another adapter, or an output that is too long, see `within`.
             LoraMetaError: the engine failed.
         """
         if not rows:
@@ -171,7 +188,7 @@ class LlamaCppEvaluator:
 
     def _nll(self, row: Tokens, place: int | None) -> float:
         """Summed cross entropy of a row's output tokens, in nats."""
-        return -sum(self._engine.logprobs(*row.within(self.max_length, self._engine.start), place))
+        return -sum(self._engine.logprobs(*within(self._engine, row), place))
 
     def _answer(self, row: Tokens, place: int | None, first_line: bool) -> str:
         prompt = row.cut(self.max_length - self.max_new_tokens, self._engine.start)

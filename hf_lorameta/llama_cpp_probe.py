@@ -19,7 +19,7 @@ from hf_lorameta.base_model import require_extra
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.gguf_file import base_config, read_metadata, read_shapes
 from hf_lorameta.llama_cpp import LlamaCpp
-from hf_lorameta.llama_cpp_eval import encoded
+from hf_lorameta.llama_cpp_eval import encoded, within
 from hf_lorameta.profile import Row
 from hf_lorameta.refine import DIMENSIONS, Summed, largest
 from hf_lorameta.scores import Tokens
@@ -46,7 +46,8 @@ class LlamaCppProbe:
     Args:
         base: GGUF of the base model, in any quantisation.
         layout: the modules that are adapted.
-        max_length: tokens of prompt and output together; longer prompts lose their beginning.
+        max_length: tokens of prompt and output together; longer prompts lose their beginning,
+            longer outputs are refused.
 
     Raises:
         MissingExtraError: the extra ``gguf`` is not installed.
@@ -78,9 +79,12 @@ class LlamaCppProbe:
         self._engine.close()
 
     def encode(self, rows: Sequence[Row]) -> list[Tokens]:
-        """Rows as token ids, cut to the length that was asked for."""
-        start = self._engine.start
-        return [encoded(self._engine, row).within(self._max_length, start) for row in rows]
+        """Rows as token ids, cut to the length that was asked for.
+
+        Raises:
+            UsageError: an output is longer.
+        """
+        return [within(self._engine, encoded(self._engine, row)) for row in rows]
 
     def set(self, summed: Summed, c: Array) -> None:
         """Make a sum with these coefficients the update.

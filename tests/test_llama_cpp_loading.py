@@ -6,7 +6,7 @@ import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -29,7 +29,9 @@ PLACE = [module.name for module in LAYOUT].index("model.layers.1.self_attn.v_pro
 class Engine:
     """Stands in for llama.cpp: keeps what it was started with."""
 
-    start: Sequence[int] = ()
+    start: ClassVar[list[int]] = [7]
+    first: ClassVar[list[int]] = [8]
+    end = 9
 
     def __init__(self, base: Path, adapters: Sequence[Path] = (), *, context: int) -> None:
         self.loaded = [
@@ -37,10 +39,14 @@ class Engine:
             for path in adapters
         ]
         self.asked: list[list[float]] = []
+        self.context = context
         self.peft_files = [path for at in adapters for path in at.parent.rglob("*.safetensors")]
 
     def close(self) -> None:
         pass
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(map(ord, text))
 
     def logprobs(self, prompt: object, output: list[int], scales: list[float]) -> list[float]:
         self.asked.append(list(scales))
@@ -215,6 +221,16 @@ def test_a_base_that_does_not_fit_is_refused_at_once(
 def test_a_base_in_several_files_lists_its_part(tmp_path: Path) -> None:
     path = header(tmp_path / "base-00001-of-00002.gguf", LAYOUT[:3])
     assert llama_cpp_probe.insist_on_base(path, LAYOUT)["num_hidden_layers"] == LAYERS
+
+
+def test_prompts_are_cut_and_outputs_are_not(base: Path, probe: LlamaCppProbe) -> None:
+    probe._engine = Engine(base, context=10)  # type: ignore[assignment]
+    prompt, output = probe.encode([("a" * 20, "b" * 6)])[0]
+    assert len(prompt) + len(output) == 10
+    assert bytes(output) == b" bbbbbb\t"
+    assert probe.encode([("a", "b" * 6)])[0].prompt == [7, ord("a")]
+    with pytest.raises(UsageError, match="output has 9 tokens, expected fewer than 9"):
+        probe.encode([("a", "b" * 7)])
 
 
 # --- the binary ----------------------------------------------------------------------------------
