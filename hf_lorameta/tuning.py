@@ -1,7 +1,8 @@
 """What takes the base model: fitting a plan's coefficients on a few rows of the user's dataset, and
 checking a finished adapter on others.
 
-Needs the extra ``eval`` and the base model, on this machine or on the Hub.
+Needs the base model, on this machine or on the Hub, and the extra ``eval``; or, with
+`hf_lorameta.llama_cpp_probe.LlamaCppProbe`, a GGUF of it and the extra ``gguf``.
 
 Time and memory for a base of 7B, derived and not measured. Mistral-7B has 32 layers of 218 million
 weights, so a token costs F = 2 · 6.98e9 = 14 GFLOP forwards and as much backwards through the
@@ -64,7 +65,7 @@ def refined(
         The plan with the fitted coefficients and its `refinement`.
 
     Raises:
-        UsageError: the recipe does not ask for it.
+        UsageError: the recipe does not ask for it, or for gradients where there are none.
         EmptyDatasetError: the dataset has fewer than 4 labelled rows.
         MissingExtraError: the extra ``eval`` is not installed.
         NotFoundError: the base model is out of reach.
@@ -73,6 +74,8 @@ def refined(
         raise UsageError("the recipe asks for no refinement", hint="--refine 16")
     rows = chosen_rows(made, made.recipe.refine)
     scored = scored or base_model_of(made.bank)
+    if made.recipe.refiner == "gradient" and not hasattr(scored, "gradient"):
+        raise UsageError(f"{scored.engine} computes no gradients", hint="--refiner search")
     used = made.used
     c, refinement = REFINERS[made.recipe.refiner](
         made.coefficients[used], Mixture(made.bank, used), rows, scored, progress=progress

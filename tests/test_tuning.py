@@ -89,6 +89,18 @@ def test_what_the_recipe_does_not_ask_for(data: Path) -> None:
         refined(made.plan, Bowl(1))
 
 
+def test_gradients_are_not_asked_of_a_model_without(data: Path) -> None:
+    class Forward(Bowl):
+        gradient = property()
+
+    made = planned(data, refine=8)
+    with pytest.raises(UsageError, match="bowl computes no gradients") as caught:
+        refined(made, Forward(1))
+    assert caught.value.hint == "--refiner search"
+    fitted = refined(replace(made, recipe=Recipe.of(refine=8, refiner="search")), Forward(1))
+    assert fitted.refinement
+
+
 # --- the check -----------------------------------------------------------------------------------
 
 
