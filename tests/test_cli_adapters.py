@@ -379,7 +379,7 @@ def test_push_from_wants_a_generated_adapter(
 
 SCORER = """
 import contextlib
-from hf_lorameta.cli import adapters
+from hf_lorameta.cli import engines
 from hf_lorameta.scores import Scores
 
 class Scorer:
@@ -388,7 +388,7 @@ class Scorer:
         loss = 0.5 if adapter else 1.0 if shots else 2.0
         return Scores(loss, 0.25, 0.125, 0.5, len(rows)), [output for _, output in rows]
 
-adapters._scorer = contextlib.contextmanager(lambda *asked: iter([Scorer()]))
+engines.scorer = contextlib.contextmanager(lambda *asked: iter([Scorer()]))
 """
 
 

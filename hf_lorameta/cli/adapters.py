@@ -1,14 +1,12 @@
 """The commands about one adapter: plan, generate, push, evaluate, inspect; and the demo."""
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hf_lorameta.cli import engines
 from hf_lorameta.cli.options import (
     BaseGgufOption,
     ColumnsOption,
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from hf_lorameta.generation import Generation, Plan
     from hf_lorameta.publish import Target
     from hf_lorameta.refine import Scored
-    from hf_lorameta.scores import Scorer
 
 AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an adapter.")]
 
@@ -93,7 +90,7 @@ def _describe(made: "Plan") -> str:
 def _carry_out(made: "Plan", engine: str, base_gguf: Path | None, quiet: bool) -> "Generation":
     from hf_lorameta.generation import carry_out
 
-    with _scored(made, engine, base_gguf) as scored:
+    with engines.scored(made, engine, base_gguf) as scored:
         if made.recipe.refine is not None:
             made = _refined(made, scored, quiet)
         with progress_bar(len(made.bank.layout), "combining", quiet) as bar:
@@ -103,41 +100,6 @@ def _carry_out(made: "Plan", engine: str, base_gguf: Path | None, quiet: bool) -
         tell(quiet, f"{found.rows} rows: base model {found.base:.3f}, this adapter {found.end:.3f}")
         _warn(made, done.plan, quiet)
     return done
-
-
-@contextmanager
-def _scored(made: "Plan", engine: str, base_gguf: Path | None) -> "Iterator[Scored | None]":
-    """What holds the base model, if the recipe needs it."""
-    if made.recipe.refine is None and made.recipe.check is None:
-        yield None
-    elif engine == "llama.cpp":
-        from hf_lorameta.llama_cpp_eval import base_gguf as find
-        from hf_lorameta.llama_cpp_probe import LlamaCppProbe
-
-        base = find(made.bank.index.base_model, base_gguf)
-        with LlamaCppProbe(base, made.bank.layout) as held:
-            yield held
-    else:
-        from hf_lorameta.tuning import base_model_of
-
-        yield base_model_of(made.bank)
-
-
-def _with_engine(request: Request, engine: str, base_gguf: Path | None) -> Request:
-    """The request as an engine can serve it: llama.cpp computes no gradients."""
-    from hf_lorameta.errors import UsageError
-
-    _check_engine(engine, None, base_gguf)
-    if engine == "transformers":
-        return request
-    if request.refine is None and request.check is None:
-        raise UsageError(
-            "--engine is for --refine and --check: combining needs no base model",
-            hint="leave it out, or add --refine 16",
-        )
-    if request.refiner == "gradient":
-        raise UsageError("llama.cpp computes no gradients", hint="--refiner search")
-    return replace(request, refiner="search" if request.refine is not None else None)
 
 
 def _warn(before: "Plan", after: "Plan", quiet: bool) -> None:
@@ -188,7 +150,7 @@ def generate(
     quiet: QuietFlag = False,
 ) -> None:
     """Make an adapter folder in PEFT's format; prints the folder."""
-    request = _with_engine(request, engine, base_gguf)
+    request = engines.ready(request, engine, base_gguf)
     _check_export(request, export)
     made = _carry_out(_plan(request, quiet), engine, base_gguf, quiet)
     folder = made.save_pretrained(output, overwrite=overwrite, export=export)
@@ -244,7 +206,7 @@ def push(
             hint="hf-lorameta generate … --export gguf makes a folder that holds the GGUF",
         )
     if source is None:
-        request = _with_engine(request, engine, base_gguf)
+        request = engines.ready(request, engine, base_gguf)
         _check_export(request, export)
         dataset = request.open_dataset()
         hidden = dataset.private
@@ -359,7 +321,7 @@ def evaluate(
     examples, rows = _shots(scored, rows, shots, local, config, revision, columns)
     insist_on_outputs(rows)
     tell(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {base_model}")
-    with _scorer(engine, base_model, base, base_gguf, methods.values()) as scorer:
+    with engines.scorer(engine, base_model, base, base_gguf, methods.values()) as scorer:
         report = compare(scorer, rows, methods, shots=examples, generate=answers)
     result = report.to_dict()
     try:
@@ -386,41 +348,6 @@ def _measured(
         engine=engine,
         scores=scores,
     )
-
-
-def _check_engine(engine: str, base: Path | None, base_gguf: Path | None) -> None:
-    """Refuse a base model that the engine does not read."""
-    from hf_lorameta.errors import UsageError
-
-    llama = engine == "llama.cpp"
-    if (base if llama else base_gguf) is not None:
-        given, other = ("--base", "transformers") if llama else ("--base-gguf", "llama.cpp")
-        raise UsageError(f"{given} is for the engine {other}", hint=f"add --engine {other}")
-
-
-@contextmanager
-def _scorer(
-    engine: str,
-    base_model: str,
-    base: Path | None,
-    base_gguf: Path | None,
-    adapters: Iterable[Path | None],
-) -> "Iterator[Scorer]":
-    """What holds the base model, with the engine that was asked for."""
-    _check_engine(engine, base, base_gguf)
-    if engine == "llama.cpp":
-        from hf_lorameta.llama_cpp_eval import LlamaCppEvaluator
-        from hf_lorameta.llama_cpp_eval import base_gguf as find
-
-        folders = [folder for folder in adapters if folder is not None]
-        held = LlamaCppEvaluator(find(base_model, base_gguf), folders, base_model=base_model)
-        with held:
-            yield held
-    else:
-        from hf_lorameta.base_model import locate
-        from hf_lorameta.evaluate import Evaluator
-
-        yield Evaluator(base or locate(base_model), base_model=base_model)
 
 
 def _shots(

@@ -1,0 +1,84 @@
+"""What runs the base model for a command: transformers, or llama.cpp."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_lorameta.cli.options import Request
+
+if TYPE_CHECKING:
+    from hf_lorameta.generation import Plan
+    from hf_lorameta.refine import Scored
+    from hf_lorameta.scores import Scorer
+
+
+def check_options(engine: str, base: Path | None, base_gguf: Path | None) -> None:
+    """Refuse a base model that the engine does not read."""
+    from hf_lorameta.errors import UsageError
+
+    llama = engine == "llama.cpp"
+    if (base if llama else base_gguf) is not None:
+        given, other = ("--base", "transformers") if llama else ("--base-gguf", "llama.cpp")
+        raise UsageError(f"{given} is for the engine {other}", hint=f"add --engine {other}")
+
+
+def ready(request: Request, engine: str, base_gguf: Path | None) -> Request:
+    """The request as an engine can serve it: llama.cpp computes no gradients."""
+    from hf_lorameta.errors import UsageError
+
+    check_options(engine, None, base_gguf)
+    if engine == "transformers":
+        return request
+    if request.refine is None and request.check is None:
+        raise UsageError(
+            "--engine is for --refine and --check: combining needs no base model",
+            hint="leave it out, or add --refine 16",
+        )
+    if request.refiner == "gradient":
+        raise UsageError("llama.cpp computes no gradients", hint="--refiner search")
+    return replace(request, refiner="search" if request.refine is not None else None)
+
+
+@contextmanager
+def scored(made: "Plan", engine: str, base_gguf: Path | None) -> "Iterator[Scored | None]":
+    """What holds the base model, if the recipe needs it."""
+    if made.recipe.refine is None and made.recipe.check is None:
+        yield None
+    elif engine == "llama.cpp":
+        from hf_lorameta.llama_cpp_eval import base_gguf as find
+        from hf_lorameta.llama_cpp_probe import LlamaCppProbe
+
+        base = find(made.bank.index.base_model, base_gguf)
+        with LlamaCppProbe(base, made.bank.layout) as held:
+            yield held
+    else:
+        from hf_lorameta.tuning import base_model_of
+
+        yield base_model_of(made.bank)
+
+
+@contextmanager
+def scorer(
+    engine: str,
+    base_model: str,
+    base: Path | None,
+    base_gguf: Path | None,
+    adapters: Iterable[Path | None],
+) -> "Iterator[Scorer]":
+    """What holds the base model, with the engine that was asked for."""
+    check_options(engine, base, base_gguf)
+    if engine == "llama.cpp":
+        from hf_lorameta.llama_cpp_eval import LlamaCppEvaluator
+        from hf_lorameta.llama_cpp_eval import base_gguf as find
+
+        folders = [folder for folder in adapters if folder is not None]
+        held = LlamaCppEvaluator(find(base_model, base_gguf), folders, base_model=base_model)
+        with held:
+            yield held
+    else:
+        from hf_lorameta.base_model import locate
+        from hf_lorameta.evaluate import Evaluator
+
+        yield Evaluator(base or locate(base_model), base_model=base_model)
