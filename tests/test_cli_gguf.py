@@ -134,8 +134,10 @@ def test_exports_that_cannot_be_are_refused_before_any_work(
     assert "pip install 'hf-lorameta[gguf]'" in refused
     assert not (tmp_path / "a").exists()
     cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
-    again = ("push", "--from", "a", "--repo-id", f"{user.name}/x", "--export", "gguf")
-    assert "goes with --dataset" in cli(*again, token=user.token, code=2).err
+    again = ("push", "--from", "a", "--repo-id", f"{user.name}/x")
+    for option in (("--export", "gguf"), ("--engine", "llama.cpp"), ("--base-gguf", "b.gguf")):
+        refused = cli(*again, *option, token=user.token, code=2).err
+        assert f"{option[0]} goes with --dataset" in refused
 
 
 # --- try and evaluate ---------------------------------------------------------------------------

@@ -200,10 +200,12 @@ def push(
 
     if (source is None) == (request.dataset is None):
         raise UsageError("expected either --dataset or --from", hint="add --dataset user/name")
-    if source is not None and export:
+    making = {"--export": export, "--engine": engine != "transformers", "--base-gguf": base_gguf}
+    given = [option for option, value in making.items() if value]
+    if source is not None and given:
         raise UsageError(
-            "--export goes with --dataset: a finished folder is published as it is",
-            hint="hf-lorameta generate … --export gguf makes a folder that holds the GGUF",
+            f"{given[0]} goes with --dataset: a finished folder is published as it is",
+            hint=f"leave it out, or make another folder with hf-lorameta generate … {given[0]} …",
         )
     if source is None:
         request = engines.ready(request, engine, base_gguf)
