@@ -63,6 +63,15 @@ def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 # --- the model ----------------------------------------------------------------------------------
 
 
+def insist_on_extra() -> None:
+    """Check, without importing it, that what an `Evaluator` needs is installed.
+
+    Raises:
+        MissingExtraError: the extra ``eval`` is not.
+    """
+    require_extra("torch", "transformers", "peft", "rouge_score", "psutil")
+
+
 class Evaluator:
     """A base model held in memory, to which adapters are attached in turn.
 
@@ -99,7 +108,7 @@ class Evaluator:
         stop_at_newline: bool | None = None,
         base_model: str = "",
     ) -> None:
-        require_extra("torch", "transformers", "peft", "rouge_score", "psutil")
+        insist_on_extra()
         self.batch_tokens, self.max_length, self.seed = batch_tokens, max_length, seed
         self.max_new_tokens, self.stop_at_newline = max_new_tokens, stop_at_newline
         self.base_model = base_model

@@ -44,6 +44,19 @@ def available() -> bool:
     return shutil.which(BINARY) is not None or importlib.util.find_spec("xllamacpp") is not None
 
 
+def insist_on_engine() -> None:
+    """Raise unless an engine is installed.
+
+    Raises:
+        MissingExtraError: none is.
+    """
+    if not available():
+        raise MissingExtraError(
+            f"neither {BINARY} nor the package xllamacpp is installed",
+            hint="pip install 'hf-lorameta[gguf]'",
+        )
+
+
 Adapters = int | Sequence[float] | None
 """The place of the one adapter that is switched on, or the scale of each; None is the base."""
 
@@ -292,13 +305,9 @@ class _Server(Protocol):
 
 
 def _start(base: Path, adapters: Sequence[Path], context: int, exact: bool, key: str) -> _Server:
+    insist_on_engine()
     if path := shutil.which(BINARY):
         return _Binary(path, base, adapters, context, exact, key)
-    if importlib.util.find_spec("xllamacpp") is None:
-        raise MissingExtraError(
-            f"neither {BINARY} nor the package xllamacpp is installed",
-            hint="pip install 'hf-lorameta[gguf]'",
-        )
     return _Embedded(base, adapters, context, exact, key)
 
 

@@ -201,8 +201,10 @@ def test_generate_overwrites_adapters_only_and_only_when_told(
 
 
 STAND_IN = """
+import hf_lorameta.evaluate
 import hf_lorameta.tuning
 from tests.test_tuning import Bowl
+hf_lorameta.evaluate.insist_on_extra = lambda: None
 hf_lorameta.tuning.base_model_of = lambda bank: Bowl({best})
 """
 
@@ -224,6 +226,14 @@ def test_a_check_is_told_and_weakens_the_adapter(
         for n in ("weak", "good")
     )
     assert weak == pytest.approx(check["scale"] * good)
+
+
+def test_a_missing_extra_is_told_before_the_dataset_is_read(cli: Shell, data: Path) -> None:
+    data.write_text("no rows at all")
+    hidden = "import importlib.util as u; u.find_spec = lambda *_: None"
+    for asked in (("--refine", 8), ("--check", 8)):
+        done = cli("generate", "-d", data, "-o", "a", *asked, code=7, before=hidden)
+        assert "hf-lorameta[eval]" in done.err
 
 
 def test_what_only_does_harm_is_not_published(

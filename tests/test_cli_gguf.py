@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta import adapter
+from hf_lorameta.cli import engines
+from hf_lorameta.cli.options import Request
 from hf_lorameta.generation import EXPORTS, FILES
 from hf_lorameta.gguf_file import read_metadata
 from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
 from tests.engines import needs_engine
+from tests.test_llama_cpp_loading import header
 
 gguf = pytest.importorskip("gguf")
 DEMO = Path(__file__).parents[1] / "hf_lorameta" / "demo" / "data"
@@ -214,8 +217,27 @@ def test_what_llama_cpp_cannot_fit(cli: Shell, data: Path) -> None:
     assert "add --refine 16" in cli(*llama, code=2).err
     assert "--refiner search" in cli(*llama, "--refine", 4, "--refiner", "gradient", code=2).err
     assert "add --engine llama.cpp" in cli(*asked, "--base-gguf", "b.gguf", code=2).err
+    data.write_text("no rows at all")  # all of it is told before the dataset is read
     named = cli(*llama, "--refine", 4, "--base-gguf", "none.gguf", code=6)
     assert "none.gguf is no file" in named.err
+    header(data.with_name("b.gguf"))
+    given = (*llama, "--check", 4, "--base-gguf", "b.gguf")
+    hidden = "import importlib.util as u; u.find_spec = lambda *_: None; import os; os.environ['PATH'] = ''"  # noqa: E501
+    assert "neither llama-server nor" in cli(*given, code=7, before=hidden).err
+    installed = "import hf_lorameta.llama_cpp as l; l.insist_on_engine = lambda: None"
+    other = cli(*given, code=2, before=installed).err
+    assert "b.gguf does not fit the bank" in other
+
+
+def test_a_check_alone_leaves_the_refiner_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = []
+    monkeypatch.setattr(engines, "_insist_on_llama_cpp", lambda *asked: checked.append(asked))
+    for refiner in ("gradient", "search", None):
+        asked = Request(check=4, refiner=refiner)
+        assert engines.ready(asked, "llama.cpp", None) == asked
+    fitted = engines.ready(Request(refine=4), "llama.cpp", None)
+    assert fitted == Request(refine=4, refiner="search")
+    assert len(checked) == 4
 
 
 @needs_engine

@@ -309,6 +309,7 @@ def evaluate(
 
     if create_pr and not save_card:
         raise UsageError("--create-pr goes with --save-card", hint="add --save-card")
+    engines.check_options(engine, base, base_gguf)
     repo = look_at_card(adapter, create_pr=create_pr) if save_card else None
     folder = adapter_folder(adapter, revision=repo.sha if repo else None)
     if save_card:

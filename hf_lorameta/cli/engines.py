@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hf_lorameta.cli.options import Request
 
 if TYPE_CHECKING:
+    from hf_lorameta.bank import Bank
     from hf_lorameta.generation import Plan
     from hf_lorameta.refine import Scored
     from hf_lorameta.scores import Scorer
@@ -25,20 +26,37 @@ def check_options(engine: str, base: Path | None, base_gguf: Path | None) -> Non
 
 
 def ready(request: Request, engine: str, base_gguf: Path | None) -> Request:
-    """The request as an engine can serve it: llama.cpp computes no gradients."""
+    """Before any work: the request as the engine can serve it, once all that it needs is there."""
     from hf_lorameta.errors import UsageError
 
     check_options(engine, None, base_gguf)
-    if engine == "transformers":
-        return request
-    if request.refine is None and request.check is None:
-        raise UsageError(
-            "--engine is for --refine and --check: combining needs no base model",
-            hint="leave it out, or add --refine 16",
-        )
-    if request.refiner == "gradient":
-        raise UsageError("llama.cpp computes no gradients", hint="--refiner search")
-    return replace(request, refiner="search" if request.refine is not None else None)
+    needed = request.refine is not None or request.check is not None
+    if engine == "llama.cpp":
+        if not needed:
+            raise UsageError(
+                "--engine is for --refine and --check: combining needs no base model",
+                hint="leave it out, or add --refine 16",
+            )
+        if request.refine is not None:
+            if request.refiner == "gradient":
+                raise UsageError("llama.cpp computes no gradients", hint="--refiner search")
+            request = replace(request, refiner="search")
+        _insist_on_llama_cpp(request.open_bank(), base_gguf)
+    elif needed:
+        from hf_lorameta.evaluate import insist_on_extra
+
+        insist_on_extra()
+    return request
+
+
+def _insist_on_llama_cpp(bank: "Bank", base_gguf: Path | None) -> None:
+    from hf_lorameta.llama_cpp import insist_on_engine
+    from hf_lorameta.llama_cpp_eval import base_gguf as find
+    from hf_lorameta.llama_cpp_probe import insist_on_base
+
+    base = find(bank.index.base_model, base_gguf)
+    insist_on_engine()
+    insist_on_base(base, bank.layout)
 
 
 @contextmanager
@@ -68,7 +86,6 @@ def scorer(
     adapters: Iterable[Path | None],
 ) -> "Iterator[Scorer]":
     """What holds the base model, with the engine that was asked for."""
-    check_options(engine, base, base_gguf)
     if engine == "llama.cpp":
         from hf_lorameta.llama_cpp_eval import LlamaCppEvaluator
         from hf_lorameta.llama_cpp_eval import base_gguf as find
