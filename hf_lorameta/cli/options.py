@@ -36,7 +36,10 @@ ExportOption = Annotated[
 ]
 EngineOption = Annotated[
     Literal["transformers", "llama.cpp"],
-    typer.Option(help="llama.cpp: no torch, a base in 4 bits (extra: gguf)."),
+    typer.Option(
+        help="What runs the base model, where one is needed. llama.cpp: no torch, a base in 4 "
+        "bits will do (extra: gguf instead of eval)."
+    ),
 ]
 BaseGgufOption = Annotated[
     Path | None,
@@ -86,7 +89,7 @@ class Request:
     max_rows: Annotated[int | None, typer.Option(help="Read at most so many rows.")] = None
     refine: Annotated[
         int | None,
-        typer.Option(help="Fit the coefficients on so many rows, e.g. 16 (extra: eval)."),
+        typer.Option(help="Fit the coefficients on so many rows, e.g. 16 (extra: eval or gguf)."),
     ] = None
     refiner: Annotated[
         recipes.Refiner | None,
@@ -96,7 +99,7 @@ class Request:
         int | None,
         typer.Option(
             help="Score the adapter on so many other rows, e.g. 16, and weaken it until it is not "
-            "worse than the base model (extra: eval)."
+            "worse than the base model (extra: eval or gguf)."
         ),
     ] = None
 
