@@ -448,16 +448,16 @@ def _refined(facts: Facts) -> str:
     said = (
         f"The coefficients started where the distances put them and were then fitted on {fit.rows}"
         " rows of the dataset; no weight of the base model or of any adapter moved. They sum to"
-        f" {total:.2f}, and {negative} of {len(facts.neighbours)} are negative. Loss of"
-        f" these rows{_under(fit.engine)}, in nats a token; they are too few to be a score:"
+        f" {total:.2f}, and {negative} of {len(facts.neighbours)} are negative."
+        f" {_loss(fit.engine)} of these rows, in nats a token; they are too few to be a score:"
     )
     losses = _table(("Method", "Loss"), rows, numbers=(1,))
     return f"## Fitted on {fit.rows} rows\n\n{said}\n\n{losses}"
 
 
-def _under(engine: str) -> str:
-    """What ran the base model, where that was another engine, and perhaps a base of fewer bits."""
-    return "" if engine == _ENGINE else f" as {_clean(engine)} computes it"
+def _loss(engine: str) -> str:
+    """Of what, where another engine ran the base model, and perhaps one of fewer bits."""
+    return "Loss" if engine == _ENGINE else f"Loss, as {_clean(engine)} computes it,"
 
 
 def _checked(facts: Facts) -> str:
@@ -471,8 +471,8 @@ def _checked(facts: Facts) -> str:
         f" {found.scale:g}, the first share that was not."
     )
     said = (
-        f"Loss on {found.rows} rows of the dataset that no coefficient was fitted"
-        f" on{_under(found.engine)}, in nats a token; too few to be a score."
+        f"{_loss(found.engine)} on {found.rows} rows of the dataset that no coefficient was fitted"
+        " on, in nats a token; too few to be a score."
         f"{drawn_back if before else ''}"
     )
     losses = _table(("Method", "Loss"), rows, numbers=(1,))
@@ -550,10 +550,12 @@ def _warnings(facts: Facts) -> str:
 
 
 def reproduce_command(facts: Facts) -> list[str]:
-    """The command line that makes these weights again, as a list of arguments.
+    """The command line that makes this adapter again, as a list of arguments.
 
-    Settings that equal the recipe's defaults are left out, and so is the default bank, which is
-    embedded. ``DATASET`` and ``BANK`` stand for what has no public name.
+    The weights are the same; of an adapter that was fitted or checked, with the same base alone: in
+    ``BASE.gguf``, the same quantisation. Settings that equal the recipe's defaults are left out,
+    and so are the default bank, which is embedded, and its base's GGUF, which is found by itself.
+    ``DATASET`` and ``BANK`` stand for what has no public name.
     """
     named = facts.public_dataset is not None
     bank = facts.bank_id if _is_hub_id(facts.bank_id) else "BANK"
@@ -568,7 +570,9 @@ def reproduce_command(facts: Facts) -> list[str]:
     }
     scored = facts.refinement or facts.check
     engine = scored.engine if scored else _ENGINE
-    options["engine"] = None if engine == _ENGINE else engine
+    if engine != _ENGINE:
+        found = facts.bank_id == EMBEDDED_BANK
+        options |= {"engine": engine, "base-gguf": None if found else "BASE.gguf"}
     settings = facts.recipe.model_dump(exclude_defaults=True)
     options |= {name.replace("_", "-"): value for name, value in settings.items()}
     given = [

@@ -26,7 +26,7 @@ from hf_lorameta.card import (
 from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.localhub import cards as hub_rules
 from hf_lorameta.recipe import Combiner, Metric, Recipe, Rule
-from hf_lorameta.refine import Refinement
+from hf_lorameta.refine import Check, Refinement
 
 PINNED = Path(__file__).parent / "data" / "card.txt"  # not .md: ruff formats the code in those
 SVG = "{http://www.w3.org/2000/svg}"
@@ -501,6 +501,31 @@ def test_a_fit_on_rows_is_told_with_its_losses() -> None:
     assert "Fitted" not in render_card(PLAIN, None)
     picture = render_picture(replace(PLAIN, neighbours=neighbours))
     assert picture.count('fill="#718096"') == 1
+
+
+def test_another_engine_is_told_and_named_in_the_command() -> None:
+    fit = Refinement("search", 16, 2.5, 1.75, 0.5, 0.625, 3, (1.75, 0.5), engine="llama.cpp")
+    check = Check(8, 2.5, 0.5, 0.5, 1.0, engine="llama.cpp")
+    recipe = Recipe(refine=16, refiner="search", check=8)
+    for change in ({"refinement": fit}, {"check": check}, {"refinement": fit, "check": check}):
+        facts = replace(PLAIN, recipe=recipe, **change)
+        text = render_card(facts, None)
+        if "refinement" in change:
+            told = section(text, "Fitted on 16 rows")
+            assert "Loss, as llama.cpp computes it, of these rows, in nats a token" in told
+        if "check" in change:
+            told = section(text, "Checked on 8 rows")
+            assert "Loss, as llama.cpp computes it, on 8 rows of the dataset" in told
+        again = section(text, "How to make it again")
+        assert "--engine llama.cpp" in again
+        assert "--base-gguf BASE.gguf" in again
+        found = card.reproduce_command(replace(facts, bank_id=card.EMBEDDED_BANK))
+        assert "--engine" in found
+        assert "--base-gguf" not in found
+    here = replace(PLAIN, recipe=recipe, refinement=replace(fit, engine="transformers"))
+    text = render_card(here, None)
+    assert "Loss of these rows, in nats a token" in section(text, "Fitted on 16 rows")
+    assert "--engine" not in text
 
 
 def test_a_bank_folder_is_not_named() -> None:
