@@ -8,7 +8,7 @@ import pytest
 
 from hf_lorameta import adapter
 from hf_lorameta.bank import Bank
-from tests.benchmarks import measures
+from tests.benchmarks import measures, quality
 from tests.benchmarks.speed import ROWS
 from tests.benchmarks.synthetic import SIZES, Shape, make
 from tests.conftest import tree
@@ -64,3 +64,14 @@ def test_the_plot_is_a_picture() -> None:
     svg = measures.plot({"a": [(1, 1.0), (2, 2.0)], "b": [(1, 3.0), (4, 5.0)]})
     assert len(list(ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}circle"))) == 4
     assert len(ROWS) == 9
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b", "1/2/3"])
+def test_a_share_of_the_tasks_is_one_that_exists(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["quality", str(tmp_path), "--part", part])
+    with pytest.raises(SystemExit):
+        quality.main()
+    assert "argument --part: " in capsys.readouterr().err
+    assert quality.share("2/2") == (2, 2)

@@ -189,6 +189,14 @@ class Bench:
         return scores | spent | {"sum": weights.sum(), "negative": int((weights < 0).sum())}
 
 
+def share(text: str) -> tuple[int, int]:
+    """Which share of how many, counted from 1."""
+    part, parts = map(int, text.split("/"))
+    if not 1 <= part <= parts:
+        raise argparse.ArgumentTypeError(f"{text}, expected one of 1/{parts} to {parts}/{parts}")
+    return part, parts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -196,7 +204,9 @@ def main() -> None:
     parser.add_argument("--answers", action="store_true", help="Rouge-L and matches too, slower")
     parser.add_argument("--methods", nargs="*", help="some of them; all if left out")
     parser.add_argument("--near-only", action="store_true", help="siblings stay in")
-    parser.add_argument("--part", help="score a share of the tasks, such as 1/2, and no more")
+    parser.add_argument(
+        "--part", type=share, help="score a share of the tasks, such as 1/2, and no more"
+    )
     chosen = parser.parse_args()
     bench = Bench(chosen.folder, chosen.answers)
     tasks = shared_data.tasks()[::6] if chosen.quick else shared_data.tasks()
@@ -204,7 +214,7 @@ def main() -> None:
     methods = chosen.methods or [*SINGLE, "default + 3-shot", *METHODS]
     methods = list(dict.fromkeys(["base", "trained", *methods]))
     if chosen.part:
-        part, parts = map(int, chosen.part.split("/"))
+        part, parts = chosen.part
         for far, task, method in itertools.product(modes, tasks[part - 1 :: parts], methods):
             bench.score(task, method, far and method not in SINGLE)
             print(task, method, flush=True)
