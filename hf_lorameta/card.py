@@ -456,7 +456,7 @@ def _refined(facts: Facts) -> str:
 
 
 def _loss(engine: str) -> str:
-    """Of what, where another engine ran the base model, and perhaps one of fewer bits."""
+    """Says so where another engine ran the base model, perhaps one of fewer bits."""
     return "Loss" if engine == _ENGINE else f"Loss, as {_clean(engine)} computes it,"
 
 

@@ -61,7 +61,6 @@ class LlamaCppProbe:
     def __init__(self, base: Path, layout: Layout, *, max_length: int = 1024) -> None:
         self._base, self._layout = base, layout
         self._config = insist_on_base(base, layout)
-        self._max_length = max_length
         self._engine = LlamaCpp(base, context=max_length)
         self._summed: Summed | None = None
         self._alone: NDArray[np.intp] = np.array([], int)
@@ -141,7 +140,7 @@ class LlamaCppProbe:
                 for place, pairs in enumerate(sums)
             ]
             self._engine.close()
-            self._engine = LlamaCpp(self._base, files, context=self._max_length)
+            self._engine = LlamaCpp(self._base, files, context=self._engine.context)
 
     def _written(self, pairs: Iterable[tuple[FloatArray, FloatArray]], target: Path) -> Path:
         """An adapter as GGUF; its PEFT files lie beside it until the next ones replace them."""
@@ -181,21 +180,19 @@ def insist_on_base(base: Path, layout: Layout) -> dict[str, Any]:
     """
     require_extra("gguf", "scipy", extra="gguf")
     config = base_config(read_metadata(base))
-    hint = "name another with --base-gguf: any quantisation of the bank's base model will do"
+    shapes = read_shapes(base)
     try:
         names = gguf_export.names_of(layout, gguf_export.Base.of(config))
+        for module in layout:
+            expected = module.out_features, module.in_features
+            found = shapes.get(names[module.name], expected)  # another file may hold it
+            if found != expected:
+                raise UsageError(f"{module.name} has shape {found}, expected {expected}")
     except (AdapterError, UsageError) as error:
-        raise UsageError(f"{base} does not fit the bank: {error}", hint=hint) from None
-    shapes = read_shapes(base)
-    for module in layout:
-        expected = module.out_features, module.in_features
-        found = shapes.get(names[module.name], expected)  # another file may hold it
-        if found != expected:
-            raise UsageError(
-                f"{base} does not fit the bank: {module.name} has shape {found}, expected "
-                f"{expected}",
-                hint=hint,
-            )
+        raise UsageError(
+            f"{base} does not fit the bank: {error}",
+            hint="name another with --base-gguf: any quantisation of the bank's base model will do",
+        ) from None
     return config
 
 
