@@ -25,15 +25,16 @@ from hf_lorameta.scores import Tokens
 
 Array = NDArray[np.float64]
 
-STEPS = 12
+STEPS = 16
 ENOUGH = 0.02
 """Nats a token: where no more is expected of another point, `refine` asks for none."""
 FOLDS = 4
 """Every fourth row is held out together."""
 DIMENSIONS = 32
 STEPS_OF_SEARCH = 6
-STIFFNESS = 0.1
-"""What is added to the loss is this times |u|²."""
+STIFFNESS = 0.01
+"""What `refine` adds to the loss is this times |u|²."""
+STIFFNESS_OF_SEARCH = 0.1
 BEND = 2.0
 """Of `hf_lorameta.loss_model.LossModel`, until there is a second point."""
 _LEAST_WAY = 1e-12
@@ -282,7 +283,7 @@ def refine(
     The loss of each row and its gradient are asked for apart, which makes a model of the loss
     (`hf_lorameta.loss_model`); its minimum is the next point to ask for, until less than 0.02 nats
     a token are expected of it. Coordinates are those in which the adapters are alike in length and
-    independent, ``c = c_0 + (G + λI)^(-1/2) u`` with their Gram matrix G, and ``0.1 |u|²`` is
+    independent, ``c = c_0 + (G + λI)^(-1/2) u`` with their Gram matrix G, and ``0.01 |u|²`` is
     added, so that few rows do not move what they do not tell. No randomness. Coefficients may
     become negative and need not sum to one. Where the result is worse than the start, on the rows
     or on rows that are held out, the start is returned; where that is worse than the base model, it
@@ -302,7 +303,7 @@ def refine(
     Raises:
         EmptyDatasetError: fewer than 4 rows.
     """
-    fit = _Fit(start, mixture, rows, scored, steps, progress)
+    fit = _Fit(start, mixture, rows, scored, steps, STIFFNESS, progress)
     model = LossModel(fit.sizes, BEND)
     u = np.zeros(len(start))
     for _ in range(steps):
@@ -310,7 +311,7 @@ def refine(
         losses, slopes = scored.gradient(fit.tokens, mixture)
         fit.saw(u, float(losses @ fit.sizes / sum(fit.sizes)))
         model.add(u, *log_odds(losses, slopes @ fit.directions))
-        u = model.minimum(STIFFNESS)
+        u = fit.minimum(model)
         if fit.best[0] - model.at(u)[0] < ENOUGH:
             break
     return fit.result("gradient", u, model, fit.folds)
@@ -326,6 +327,7 @@ class _Fit:
         rows: Sequence[Row],
         scored: Scored,
         steps: int,
+        stiffness: float,
         progress: Report,
     ) -> None:
         if len(rows) < FOLDS:
@@ -339,7 +341,7 @@ class _Fit:
         self._gram = mixture.gram()
         self.directions = _whitening(self._gram)
         self._start, self._mixture, self._scored = start, mixture, scored
-        self._steps, self._progress = steps, progress
+        self._steps, self._stiffness, self._progress = steps, stiffness, progress
         self._done = 0
         self._seen: list[tuple[float, Array]] = []
 
@@ -356,6 +358,10 @@ class _Fit:
     def at(self, u: Array) -> Array:
         """(K,) the coefficients that belong to u."""
         return self._start + self.directions @ u
+
+    def minimum(self, model: LossModel, texts: NDArray[np.bool_] | None = None) -> Array:
+        """Where to go next, as a model has it."""
+        return model.minimum(self._stiffness, texts)
 
     def go(self, u: Array) -> None:
         """Let the base model have the update that belongs to u."""
@@ -408,7 +414,7 @@ class _Fit:
         """Mean loss of the rows, each fold with what the model makes of the others."""
         total = 0.0
         for fold in range(FOLDS):
-            self.go(model.minimum(STIFFNESS, folds != fold))
+            self.go(self.minimum(model, folds != fold))
             held = np.flatnonzero(self.folds == fold)
             loss = self._scored.loss([self.tokens[i] for i in held])
             total += loss * sum(self.sizes[i] for i in held)
@@ -507,7 +513,8 @@ def search(
             19, 1965.
     """
     moved = largest(start, dimensions)
-    fit = _Fit(start, mixture, rows, scored, 1 + len(moved) + steps, progress)
+    steps_in_all = 1 + len(moved) + steps
+    fit = _Fit(start, mixture, rows, scored, steps_in_all, STIFFNESS_OF_SEARCH, progress)
     fit.keep_to(moved)
 
     def odds_at(u: Array, probing: bool = False) -> Array:
@@ -524,14 +531,14 @@ def search(
     slopes = np.stack(apart, axis=1) / reach
     model.add(u, odds, slopes)
     for _ in range(steps):
-        way = model.minimum(STIFFNESS) - u
+        way = fit.minimum(model) - u
         there = odds_at(u + way)
         missed = there - odds - slopes @ way
         slopes = slopes + np.outer(missed, way) / max(float(way @ way), _LEAST_WAY)
         u, odds = u + way, there
         model.add(u, odds, slopes)
     folds = np.repeat(fit.folds, fit.sizes)
-    return fit.result("search", model.minimum(STIFFNESS), model, folds)
+    return fit.result("search", fit.minimum(model), model, folds)
 
 
 def largest(c: Array, count: int) -> NDArray[np.intp]:

@@ -11,10 +11,10 @@ and v adds up for 12.9 TFLOP an update and 15.2 a gradient, a pack of it with 12
 and 0.9. Two AVX2 cores were measured to multiply 155 GFLOPS in float32, 18 in bfloat16, and 26 each
 in llama.cpp with 4-bit weights.
 
-- ``gradient`` asks for 12 points at most, forwards and backwards, and for 3 losses: of the last
-  point, of rows held out and of the base model. (12 · 2 + 3) F T and the updates are 617 TFLOP with
-  the pack and 1,005 with the bank: 1.1 or 1.8 hours in float32, 9.5 or 16 in bfloat16 without
-  instructions for it. A bank is read once for each line of 512 tokens, here 48 times 9.5 GB; the
+- ``gradient`` asks for 16 points at most, forwards and backwards, and for 3 losses: of the last
+  point, of rows held out and of the base model. (16 · 2 + 3) F T and the updates are 801 TFLOP with
+  the pack and 1,296 with the bank: 1.4 or 2.3 hours in float32, 12 or 20 in bfloat16 without
+  instructions for it. A bank is read once for each line of 512 tokens, here 64 times 9.5 GB; the
   pack's 0.6 GB stay in the cache. Memory in bfloat16: 14.5 GB of weights, 1.6 of W + ΔW, and 2.5 of
   activations for a line (150 kB a token and layer, scaled by the widths from the 19 kB of SmolLM2):
   19 GB, which does not fit on 16; in float32 37 GB.
