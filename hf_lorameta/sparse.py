@@ -59,7 +59,9 @@ class Counts:
     @cached_property
     def cumulative(self) -> Array:
         """(R, V) share of the tokens up to each id."""
-        return np.asarray(np.cumsum(self.dense.astype(np.int64), axis=1) / self.totals[:, None])
+        sums = np.cumsum(self.dense, axis=1)  # of whole numbers: exact
+        sums /= self.totals[:, None]
+        return sums
 
     @cached_property
     def _sparse(self) -> tuple[NDArray[np.intp], Array, NDArray[np.intp]]:
@@ -134,16 +136,15 @@ def _dense(dataset: Sequence[Histogram], vocab_size: int) -> Array:
 
 
 def _merged(dataset: Sequence[Histogram], vocab_size: int) -> tuple[NDArray[np.intp], Array]:
-    """Tokens, ascending, and their counts over all histograms."""
+    """Tokens, each once, and their counts over all histograms."""
     first, *others = dataset
     if not others:
         return first.ids.astype(np.intp), first.counts.astype(np.float64)
     dense = _dense(dataset, vocab_size)
     (second,) = others
     fresh = dense.take(second.ids) == second.counts  # the first one has no such token
-    ids = np.concatenate([first.ids, second.ids[fresh]])
-    ids.sort(kind="stable")  # made for two ascending runs
-    return ids.astype(np.intp), dense.take(ids)
+    ids = np.concatenate([first.ids, second.ids[fresh]]).astype(np.intp)
+    return ids, dense.take(ids)
 
 
 # --- the distances -------------------------------------------------------------------------------
@@ -241,9 +242,8 @@ class _Spectrum(NamedTuple):
 
 
 def _weighed(values: Array, weights: Array) -> Array:
-    """Σ w x² of every row; the values are lost."""
-    values *= values
-    return np.asarray(np.einsum("ij,j->i", values, weights))  # no BLAS: it would start threads
+    """Σ w x² of every row."""
+    return np.asarray(np.einsum("ij,ij,j->i", values, values, weights))
 
 
 @lru_cache(maxsize=2)
