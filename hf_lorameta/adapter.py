@@ -583,7 +583,9 @@ def check_folder(folder: Path) -> tuple[LoraConfig, AdapterFile]:
     try:
         config = read_config(json.loads((folder / CONFIG_FILE).read_bytes()))
     except OSError:
-        raise AdapterError(f"{folder} holds no {CONFIG_FILE}") from None
+        raise AdapterError(
+            f"{folder} holds no {CONFIG_FILE}", hint="name a folder that holds a PEFT adapter"
+        ) from None
     except (ValueError, RecursionError):
         raise AdapterError(f"{folder / CONFIG_FILE} is not JSON") from None
     weights = AdapterFile(folder / WEIGHTS_FILE)

@@ -1,6 +1,6 @@
 """A dataset as a stream of (input, output) rows: where it lies, which columns are read, and how.
 
-A dataset is a Hub id or a local jsonl, json, csv or parquet file. Its columns are found by
+A dataset is a Hub id or a local jsonl, json, csv, tsv or parquet file. Its columns are found by
 themselves for the layouts in `LAYOUTS`, and `PROMPTS` for datasets that hold nothing but inputs;
 more than one reading is an error, never a guess.
 """
@@ -317,7 +317,7 @@ def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Col
         )
     raise ColumnsError(
         f"the columns fit no known layout; all columns: {listed}",
-        hint=f"name them: --columns input={names[0]},output={names[-1]}",
+        hint="name those to read: --columns input=COLUMN,output=COLUMN",
     )
 
 

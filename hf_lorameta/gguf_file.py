@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hf_lorameta.errors import NotFoundError
+from hf_lorameta.errors import NotFoundError, UsageError
 
 _STRING, _ARRAY = 8, 9
 _MOST_DIMENSIONS = 4
@@ -48,9 +48,12 @@ def _header(path: Path) -> Iterator[tuple[BinaryIO, int, int]]:
     """The open file behind its first numbers, and how many tensors and values it has."""
     try:
         with path.open("rb") as file:
-            magic, version, tensors, count = struct.unpack("<4sIQQ", file.read(24))
-            if magic != b"GGUF" or version not in (2, 3):
-                raise NotFoundError(f"{path}: expected GGUF 2 or 3, got {magic!r} {version}")
+            start = file.read(24)
+            if not start.startswith(b"GGUF"):
+                raise NotFoundError(f"{path} is no GGUF file", hint="name a GGUF file")
+            _, version, tensors, count = struct.unpack("<4sIQQ", start)
+            if version not in (2, 3):
+                raise NotFoundError(f"{path}: expected GGUF 2 or 3, got {version}")
             yield file, tensors, count
     except OSError as error:
         raise NotFoundError(f"{path}: {error.strerror}", hint="name a GGUF file") from None
@@ -79,11 +82,19 @@ def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         metadata: as `read_metadata` gives it.
 
+    Raises:
+        UsageError: it is that of something else, such as an adapter.
+
     Example:
         >>> base_config({"general.architecture": "llama", "llama.block_count": 2,
         ...            "llama.attention.head_count": 9})["num_attention_heads"]
         9
     """
+    if metadata.get("general.type", "model") != "model":
+        raise UsageError(
+            f"the GGUF holds no base model but an {metadata['general.type']}",
+            hint="name the base model's with --base-gguf",
+        )
     kind = metadata.get("general.architecture")
     return {
         "model_type": kind,

@@ -737,7 +737,7 @@ def _closed_dataset(name: str, error: Exception) -> HubError:
 
 def _unreadable(name: str, error: Exception) -> LoraMetaError:
     if isinstance(error, StopIteration):  # what an empty file makes of the json reader
-        return EmptyDatasetError(f"{name} holds no rows")
+        return EmptyDatasetError(f"{name} holds no rows", hint="name one that does")
     cause = error.__cause__ or error
     if isinstance(cause, (ConnectionError, TimeoutError)):
         return _lost(name, type(cause).__name__)

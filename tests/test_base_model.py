@@ -316,7 +316,11 @@ def test_files_that_are_not_the_gguf_expected(package: Path) -> None:
     with pytest.raises(NotFoundError, match=r"\('gpt2', 'llama-bpe'\), expected"):
         tokenizer_json(SMOLLM2)
     whole = path.read_bytes()
-    for content, reason in ((whole[:90], "ends within"), (b"GGML" + whole[4:], "expected GGUF 2")):
+    for content, reason in (
+        (whole[:90], "ends within"),
+        (b"GGML" + whole[4:], "is no GGUF"),
+        (b"no", "is no GGUF"),
+    ):
         path.write_bytes(content)
         with pytest.raises(NotFoundError, match=reason):
             tokenizer_json(SMOLLM2)

@@ -364,7 +364,7 @@ def test_push_from_wants_a_generated_adapter(
 ) -> None:
     cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
     asked = ("push", "--repo-id", f"{user.name}/a", "--from")
-    cli(*asked, "a", "-d", data, token=user.token, code=2)
+    assert "got both" in cli(*asked, "a", "-d", data, token=user.token, code=2).err
     shutil.copytree(tmp_path / "a", tmp_path / "outbox/a")
     cli("push", "--repo-id", f"{user.name}/b", "--from", "outbox/a", token=user.token)
     assert tree(tmp_path / "outbox/a") == tree(tmp_path / "a")  # mine, whatever it is called

@@ -343,6 +343,8 @@ def test_a_config_from_a_header() -> None:
     assert Base.of(base_config(header)) == Base(ARCHITECTURES["qwen2"], 3, 8, 2, tied=False)
     with pytest.raises(UsageError, match="'bloom'"):
         Base.of(base_config({"general.architecture": "bloom"}))
+    with pytest.raises(UsageError, match="no base model but an adapter"):
+        base_config(header | {"general.type": "adapter"})
 
 
 # --- texts --------------------------------------------------------------------------------------

@@ -182,7 +182,10 @@ def push(
         typer.Option("--private/--public", help="Private for private datasets and local files."),
     ] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all but publish.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Do all but publish; needs the Hub."),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace files without asking.")] = False,
     source: Annotated[
         Path | None, typer.Option("--from", help="Publish this finished folder (resume).")
@@ -199,7 +202,10 @@ def push(
     from hf_lorameta.publish import kept_on_failure, look, outbox, publish_folder, stale
 
     if (source is None) == (request.dataset is None):
-        raise UsageError("expected either --dataset or --from", hint="add --dataset user/name")
+        raise UsageError(
+            f"expected either --dataset or --from, got {'both' if source else 'neither'}",
+            hint="leave one out" if source else "add --dataset user/name",
+        )
     making = {"--export": export, "--engine": engine != "transformers", "--base-gguf": base_gguf}
     given = [option for option, value in making.items() if value]
     if source is not None and given:

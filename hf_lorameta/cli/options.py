@@ -53,7 +53,7 @@ class Request:
 
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", "-d", help="Hub id, or a .jsonl, .json, .csv or .parquet file."),
+        typer.Option("--dataset", "-d", help="Hub id, or a jsonl, json, csv, tsv or parquet file."),
     ] = None
     bank: Annotated[
         str | None,
