@@ -47,7 +47,7 @@ def base_loss(evaluator: object) -> float:
 
 def test_the_demo_runs_and_its_adapter_beats_the_base_model() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "hf_lorameta", "demo", "--json", "--quiet", "--max-rows", "16"],
+        [sys.executable, "-m", "hf_lorameta", "demo", "--json", "--quiet", "--max-rows", "8"],
         capture_output=True,
         text=True,
         check=False,
