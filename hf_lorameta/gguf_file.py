@@ -30,17 +30,17 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return _metadata(file, count)
 
 
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor that a GGUF file holds, outermost dimension first, as numpy has it.
+def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """The metadata of a GGUF file, and the shape of every tensor that it holds.
 
-    Of a model in several files, those of this one.
+    Shapes have the outermost dimension first, as numpy has it. Of a model in several files, there
+    are those of this one.
 
     Raises:
         NotFoundError: as `read_metadata`.
     """
     with _header(path) as (file, tensors, count):
-        _metadata(file, count)
-        return dict(_shape(file) for _ in range(tensors))
+        return _metadata(file, count), dict(_shape(file) for _ in range(tensors))
 
 
 @contextmanager

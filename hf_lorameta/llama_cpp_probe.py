@@ -17,7 +17,7 @@ from hf_lorameta import adapter, combine, gguf_export
 from hf_lorameta.adapter import FloatArray, Layout
 from hf_lorameta.base_model import require_extra
 from hf_lorameta.errors import AdapterError, UsageError
-from hf_lorameta.gguf_file import base_config, read_metadata, read_shapes
+from hf_lorameta.gguf_file import base_config, read_header
 from hf_lorameta.llama_cpp import LlamaCpp
 from hf_lorameta.llama_cpp_eval import encoded, within
 from hf_lorameta.profile import Row
@@ -179,8 +179,8 @@ def insist_on_base(base: Path, layout: Layout) -> dict[str, Any]:
         UsageError: its architecture is not known here, or its modules are not those of the layout.
     """
     require_extra("gguf", "scipy", extra="gguf")
-    config = base_config(read_metadata(base))
-    shapes = read_shapes(base)
+    metadata, shapes = read_header(base)
+    config = base_config(metadata)
     try:
         names = gguf_export.names_of(layout, gguf_export.Base.of(config))
         for module in layout:

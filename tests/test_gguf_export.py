@@ -17,7 +17,7 @@ from hf_lorameta import adapter, serving
 from hf_lorameta.adapter import Module
 from hf_lorameta.errors import AdapterError, MissingExtraError, NotFoundError, UsageError
 from hf_lorameta.gguf_export import ARCHITECTURES, Base, export, permute
-from hf_lorameta.gguf_file import base_config, read_metadata, read_shapes
+from hf_lorameta.gguf_file import base_config, read_header, read_metadata
 from tests import shared_data
 
 gguf = pytest.importorskip("gguf")
@@ -316,8 +316,9 @@ def write(path: Path) -> bytes:
 
 def test_the_header_is_what_was_written(tmp_path: Path) -> None:
     write(tmp_path / "h.gguf")
-    assert read_metadata(tmp_path / "h.gguf") == {"general.architecture": "llama"} | SCALARS
-    assert read_shapes(tmp_path / "h.gguf") == {"t": (3, 2), "u": (5,)}
+    metadata = read_metadata(tmp_path / "h.gguf")
+    assert metadata == {"general.architecture": "llama"} | SCALARS
+    assert read_header(tmp_path / "h.gguf") == (metadata, {"t": (3, 2), "u": (5,)})
 
 
 @given(data=st.data())
@@ -332,7 +333,7 @@ def test_damaged_headers(tmp_path_factory: pytest.TempPathFactory, data: st.Data
     path.write_bytes(bytes(raw))
     try:
         read_metadata(path)
-        read_shapes(path)
+        read_header(path)
     except NotFoundError as error:
         assert error.hint or "expected GGUF" in str(error)  # noqa: PT017
 
