@@ -65,6 +65,8 @@ class Neighbour:
         license: of the adapter, as its authors state it; None if they do not.
         distance: from the user's dataset to this one, in the recipe's metric.
         coefficient: weight in the combination; may be negative.
+        by_module: weight in each adapted module, where they differ; `coefficient` is their mean
+            then.
     """
 
     adapter: str
@@ -74,6 +76,7 @@ class Neighbour:
     license: str | None
     distance: float
     coefficient: float
+    by_module: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -439,6 +442,10 @@ def _refined(facts: Facts) -> str:
         return ""
     negative = sum(n.coefficient < 0 for n in facts.neighbours)
     total = sum(n.coefficient for n in facts.neighbours)
+    apart = (
+        " Each adapted module has coefficients of its own; the table and the picture show their"
+        " means."
+    )
     rows = [
         ("base model", _number(fit.base)),
         ("coefficients from the distances alone", _number(fit.start)),
@@ -447,7 +454,8 @@ def _refined(facts: Facts) -> str:
     ]
     said = (
         f"The coefficients started where the distances put them and were then fitted on {fit.rows}"
-        " rows of the dataset; no weight of the base model or of any adapter moved. They sum to"
+        " rows of the dataset; no weight of the base model or of any adapter moved."
+        f"{apart if fit.by_module else ''} They sum to"
         f" {total:.2f}, and {negative} of {len(facts.neighbours)} are negative."
         f" {_loss(fit.engine)} of these rows, in nats a token; they are too few to be a score:"
     )

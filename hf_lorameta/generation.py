@@ -68,6 +68,8 @@ class Plan:
         distances: (N,) to every bank dataset.
         coefficients: (N,) weights; zero for adapters left out. They sum to one, unless they were
             refined or drawn back.
+        by_module: (M, N) weights in each module of the bank's layout, if a refinement let modules
+            go apart; `coefficients` are their means then.
         refinement: how they were fitted on the user's rows, if they were.
         check: how the adapter did on other rows of the user's, if it was scored.
     """
@@ -78,6 +80,7 @@ class Plan:
     profile: Profile
     distances: NDArray[np.float64]
     coefficients: NDArray[np.float64]
+    by_module: NDArray[np.float64] | None = None
     refinement: Refinement | None = None
     check: Check | None = None
 
@@ -85,7 +88,12 @@ class Plan:
     def used(self) -> list[int]:
         """Indices of the adapters that take part, by falling coefficient."""
         order = np.argsort(-self.coefficients, kind="stable")
-        return [int(i) for i in order if self.coefficients[i] != 0]
+        counts = set(np.nonzero(self._weights)[-1].tolist())
+        return [i for i in order.tolist() if i in counts]
+
+    @property
+    def _weights(self) -> NDArray[np.float64]:
+        return self.coefficients if self.by_module is None else self.by_module
 
     @property
     def effective_number(self) -> float:
@@ -137,6 +145,16 @@ class Plan:
         _insist_on_outputs(self.dataset, recipe)
         return _measured(self.bank, self.dataset, recipe, self.profile)
 
+    def with_coefficients(self, c: NDArray[np.float64]) -> "Plan":
+        """The same plan with other weights: (N,), or (M, N) for modules apart."""
+        if c.ndim == 1:
+            return replace(self, coefficients=c, by_module=None)
+        return replace(self, coefficients=c.mean(axis=0), by_module=c)
+
+    def scaled(self, by: float) -> "Plan":
+        """The same plan with all its weights multiplied."""
+        return self.with_coefficients(by * self._weights)
+
     def neighbours(self) -> tuple[card.Neighbour, ...]:
         """The adapters that take part, as a card shows them."""
         found = []
@@ -151,6 +169,7 @@ class Plan:
                     entry.license,
                     float(self.distances[i]),
                     float(self.coefficients[i]),
+                    None if self.by_module is None else tuple(self.by_module[:, i].tolist()),
                 )
             )
         return tuple(found)
@@ -464,13 +483,14 @@ def _combined(
 ) -> list[tuple[FloatArray, FloatArray]]:
     entries = [made.bank.index.entries[i] for i in made.used]
     files = made.bank.adapters(entries)
-    weights = made.coefficients[made.used]
     scalings = np.array([entry.scaling for entry in entries])
     merge = combine.COMBINERS[made.recipe.combine].function
     rank = _rank(made.recipe, entries)
-    if merge is combine.factors and rank in (None, files[0].rank) and can_average(files):
+    alike = merge is combine.factors and rank in (None, files[0].rank) and can_average(files)
+    if alike and made.by_module is None:
         with threadpool_limits(1, "blas"):
-            return average(files, weights, scalings, progress)
+            return average(files, made.coefficients[made.used], scalings, progress)
+    weights = _weights(made)
     sizes = {module.name: module for module in made.bank.stored_layout}
     widest = max(module.in_features + module.out_features for module in sizes.values())
     stacked = 4 * widest * sum(entry.rank for entry in entries)
@@ -480,7 +500,7 @@ def _combined(
     def combined(module: adapter.Module) -> tuple[FloatArray, FloatArray]:
         buffer = spare.pop()  # used again: fresh memory costs as much as reading into it
         As, Bs = _stacked(files, sizes[module.name], buffer)
-        merged = merge(As, Bs, weights, scalings, rank)
+        merged = merge(As, Bs, weights[module], scalings, rank)
         spare.append(buffer)
         return made.bank.expand(module.name, *merged)
 
@@ -491,6 +511,14 @@ def _combined(
             pairs.append(pair)
             progress(len(pairs), len(made.bank.layout))
     return pairs
+
+
+def _weights(made: Plan) -> dict[adapter.Module, NDArray[np.float64]]:
+    """Of each module: the weights of the adapters used."""
+    layout, used = made.bank.layout, made.used
+    if made.by_module is None:
+        return dict.fromkeys(layout, made.coefficients[used])
+    return dict(zip(layout, made.by_module[:, used], strict=True))
 
 
 def _stacked(

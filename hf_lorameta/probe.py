@@ -105,14 +105,16 @@ class Probe:
 
             ∂L/∂c_j = s_j Σ_modules Σ_tokens (B_jᵀ g) · (A_j x),
 
-        so that one backward pass for many rows gives the gradients of all of them apart.
+        so that one backward pass for many rows gives the gradients of all of them apart, and those
+        of the M modules too: the terms of the sum.
 
         Args:
             tokens: R rows.
             mixture: of K adapters for the same modules; the update need not be one of its sums.
 
         Returns:
-            (R,) mean losses of the rows' output tokens, and their (R, K) derivatives.
+            (R,) mean losses of the rows' output tokens, and their (R, M, K) derivatives by
+            the coefficients in each module.
         """
         import torch
 
@@ -149,16 +151,16 @@ class Probe:
 
     @contextmanager
     def _watched(self, mixture: "Mixture", lengths: list[int]) -> Iterator[NDArray[np.float64]]:
-        """Within it, a backward pass fills in the (R, Σr) derivatives by a mixture's ranks."""
-        found = np.zeros((len(lengths), mixture.rank))
+        """Within it, a backward pass fills in the (R, M, Σr) derivatives by a mixture's ranks."""
+        found = np.zeros((len(lengths), len(self._layout), mixture.rank))
 
-        def watcher(module: str) -> Any:
+        def watcher(place: int, module: str) -> Any:
             def watch(_: object, inputs: tuple["torch.Tensor"], output: Any) -> None:
                 x = inputs[0].detach().flatten(0, -2)
 
                 def add(g: "torch.Tensor") -> None:
                     by_row = row_slopes(x, g.flatten(0, -2), mixture.factors(module), lengths)
-                    found.__iadd__(by_row.double().numpy())
+                    found[:, place] += by_row.double().numpy()
 
                 if not output.requires_grad:  # of the first layer's modules: the chain begins here
                     output.requires_grad_(True)
@@ -167,8 +169,8 @@ class Probe:
             return watch
 
         hooks = [
-            linear.register_forward_hook(watcher(module.name))
-            for module, linear in zip(self._layout, self._linears, strict=True)
+            linear.register_forward_hook(watcher(place, module.name))
+            for place, (module, linear) in enumerate(zip(self._layout, self._linears, strict=True))
         ]
         try:
             yield found

@@ -1,10 +1,15 @@
 """Coefficients fitted on a few of the user's rows: no weight of the model or of any adapter moves.
 
 A plan's coefficients c are where the fit starts. The loss of rows under ``ΔW = Σ c_i s_i B_i A_i``
-has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩``, summed over the modules, so a backward pass
-gives all N of them, while the bank is read module by module; a large one is never held in memory.
-Whether to go at all is decided by cross-validation: each row is held out once, and where held-out
-rows lose least at the start, the start is what is returned.
+has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩`` in each module, so a backward pass gives those
+of all adapters, while the bank is read module by module; a large one is never held in memory. As
+the gradients of the modules come apart, each module may have coefficients of its own, as every
+layer has in AdaMerging [1]. How far modules may go apart, and whether to go at all, is decided by
+cross-validation: each row is held out once, and where held-out rows lose least at the start, the
+start is what is returned.
+
+References:
+    [1] Yang et al., AdaMerging: Adaptive Model Merging for Multi-Task Learning, arXiv 2310.02575.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +30,7 @@ from hf_lorameta.scores import Tokens
 
 Array = NDArray[np.float64]
 
-STEPS = 16
+STEPS = 10
 ENOUGH = 0.02
 """Nats a token: where no more is expected of another point, `refine` asks for none."""
 FOLDS = 4
@@ -35,6 +40,10 @@ STEPS_OF_SEARCH = 6
 STIFFNESS = 0.01
 """What `refine` adds to the loss is this times |u|²."""
 STIFFNESS_OF_SEARCH = 0.1
+SPREADS = (0.0, 2.0, 4.0)
+"""How far modules may go apart, one of these; see `Directions`."""
+_AS_WELL = 0.02
+"""Nats a token by which held-out rows may lose more."""
 BEND = 2.0
 """Of `hf_lorameta.loss_model.LossModel`, until there is a second point."""
 _LEAST_WAY = 1e-12
@@ -51,7 +60,11 @@ class Summed(Protocol):
         ...
 
     def pairs(self, c: Array) -> Iterator[tuple[FloatArray, FloatArray]]:
-        """Factors of every module in turn, (k, in) and (out, k)."""
+        """Factors of every module in turn, (k, in) and (out, k).
+
+        Args:
+            c: (K,) coefficients.
+        """
         ...
 
 
@@ -93,7 +106,7 @@ class Differentiated(Scored, Protocol):
     """One that can tell slopes, too."""
 
     def gradient(self, tokens: Sequence[Tokens], mixture: "Mixture") -> tuple[Array, Array]:
-        """(R,) losses of the rows apart, and their (R, K) derivatives by the coefficients."""
+        """(R,) losses of the rows apart, and their (R, M, K) derivatives by the coefficients."""
         ...
 
 
@@ -114,6 +127,7 @@ class Refinement:
             held-out rows come on top.
         history: loss of the rows at the start, at every point on the way, and at the last.
         engine: what ran the base model.
+        by_module: whether each adapted module has coefficients of its own.
     """
 
     method: str
@@ -125,6 +139,7 @@ class Refinement:
     steps: int
     history: tuple[float, ...]
     engine: str = "transformers"
+    by_module: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -233,18 +248,23 @@ class Mixture:
         """Factors of the sum, (k, in) and (out, k), of every module in turn.
 
         Adapters whose coefficient is zero are left out, and not read of a bank too large to hold.
+
+        Args:
+            c: (K,) coefficients, or (M, K), those of each module.
         """
-        some = np.flatnonzero(c)
-        if self._held is None and 0 < some.size < c.size:
-            yield from Mixture(self._bank, [self._used[int(i)] for i in some]).pairs(c[some])
+        some = np.flatnonzero(c.any(axis=0) if c.ndim > 1 else c)
+        if self._held is None and 0 < some.size < c.shape[-1]:
+            yield from Mixture(self._bank, [self._used[int(i)] for i in some]).pairs(c[..., some])
             return
-        spread = np.repeat(c, self._ranks).astype(np.float32)
-        used = np.flatnonzero(spread)
-        for module in self._bank.layout:
+        layout = self._bank.layout
+        spread = np.repeat(c, self._ranks, axis=-1).astype(np.float32)
+        by_module = np.broadcast_to(spread, (len(layout), self.rank))
+        used = np.flatnonzero(by_module.any(axis=0))
+        for module, weights in zip(layout, by_module, strict=True):
             A, B, space = self.factors(module.name)
-            if used.size < spread.size:
+            if used.size < self.rank:
                 A, B = A[used], B[:, used]
-            weighted: FloatArray = B * spread[used]
+            weighted: FloatArray = B * weights[used]
             if space is None:
                 yield A, weighted
             elif used.size < len(space.V):
@@ -256,14 +276,14 @@ class Mixture:
         """(…, Σr) sums over each adapter's ranks: (…, K)."""
         return np.add.reduceat(by_rank, self._starts, axis=-1)
 
-    def gram(self) -> Array:
-        """⟨B_i A_i, B_j A_j⟩ with their scalings, summed over the modules: (K, K)."""
-        total = np.zeros((len(self._files), len(self._files)))
-        for module in self._bank.layout:
-            A, B, _ = self.factors(module.name)
-            inner = ((A @ A.T) * (B.T @ B)).astype(np.float64)
-            total += np.add.reduceat(np.add.reduceat(inner, self._starts, 0), self._starts, 1)
-        return total
+    def grams(self) -> Array:
+        """⟨B_i A_i, B_j A_j⟩ of each module, with their scalings: (M, K, K)."""
+        return np.stack([self._gram(module.name) for module in self._bank.layout])
+
+    def _gram(self, module: str) -> Array:
+        A, B, _ = self.factors(module)
+        inner = ((A @ A.T) * (B.T @ B)).astype(np.float64)
+        return np.add.reduceat(np.add.reduceat(inner, self._starts, 0), self._starts, 1)
 
 
 Report = Callable[[int, int, float], None]
@@ -282,39 +302,104 @@ def refine(
 
     The loss of each row and its gradient are asked for apart, which makes a model of the loss
     (`hf_lorameta.loss_model`); its minimum is the next point to ask for, until less than 0.02 nats
-    a token are expected of it. Coordinates are those in which the adapters are alike in length and
-    independent, ``c = c_0 + (G + λI)^(-1/2) u`` with their Gram matrix G, and ``0.01 |u|²`` is
-    added, so that few rows do not move what they do not tell. No randomness. Coefficients may
-    become negative and need not sum to one. Where the result is worse than the start, on the rows
-    or on rows that are held out, the start is returned; where that is worse than the base model, it
-    is drawn back towards zero.
+    a token are expected of it. Coordinates u are those in which the adapters are alike in length
+    and independent, see `Directions`, and ``0.01 |u|²`` is added, so that few rows do not move what
+    they do not tell. How far modules may go apart is what serves held-out rows best by the slopes
+    at the start, in which no row had a say. No randomness. Coefficients may become negative and
+    need not sum to one. Where the result is worse than the start, on the rows or on rows that are
+    held out, the start is returned; where that is worse than the base model, it is drawn back
+    towards zero.
 
     Args:
         start: (K,) coefficients to start from.
-        mixture: the K adapters they belong to.
+        mixture: the K adapters they belong to, of M modules.
         rows: at least 4 labelled rows of the user's.
         scored: holds the base model.
         steps: points that are asked for at most.
         progress: called at every point with (step, steps, loss of the rows).
 
     Returns:
-        (K,) coefficients, and how the fit went.
+        (K,) coefficients, or (M, K) if modules went apart; and how the fit went.
 
     Raises:
         EmptyDatasetError: fewer than 4 rows.
     """
     fit = _Fit(start, mixture, rows, scored, steps, STIFFNESS, progress)
-    model = LossModel(fit.sizes, BEND)
-    u = np.zeros(len(start))
-    for _ in range(steps):
+    model, u = LossModel(fit.sizes, BEND), np.zeros(0)
+    for step in range(steps):
         fit.go(u)
         losses, slopes = scored.gradient(fit.tokens, mixture)
         fit.saw(u, float(losses @ fit.sizes / sum(fit.sizes)))
-        model.add(u, *log_odds(losses, slopes @ fit.directions))
+        if step == 0:
+            fit.go_as_wide_as_serves(losses, slopes)
+            u = np.zeros(fit.directions.dimensions)
+        model.add(u, *log_odds(losses, fit.directions.slopes(slopes)))
         u = fit.minimum(model)
         if fit.best[0] - model.at(u)[0] < ENOUGH:
             break
     return fit.result("gradient", u, model, fit.folds)
+
+
+class Directions(NamedTuple):
+    """Coordinates u in which adapters are alike in length and independent.
+
+    Coefficients of module m change by
+
+        (G/g + 0.1 I)^(-1/2) u_0 + spread · (M G_m/g + 0.1 I)^(-1/2) u_m,
+
+    with G_m the Gram matrix of the adapters in this module, G the sum of all M, and g the mean of
+    G's diagonal: the square of an adapter's length.
+
+    Attributes:
+        together: (K, D) for all modules, D ≤ K.
+        apart: (M, K, K) for each beyond that; of no module if they do not go apart.
+
+    Example:
+        >>> directions = Directions.of(np.array([[[0.45]], [[0.45]]]))
+        >>> directions.spread(3.0).change(np.array([1.0, 0.0, 1.0])).round(2)
+        array([[0.95],
+               [3.81]])
+    """
+
+    together: Array
+    apart: Array
+
+    @classmethod
+    def of(cls, grams: Array) -> "Directions":
+        """For adapters with these Gram matrices, (M, K, K), and a spread of 1."""
+        whole = grams.sum(0)
+        length = max(float(np.mean(np.diag(whole))), np.finfo(np.float64).tiny)
+        each = [_whitening(gram, length / len(grams)) for gram in grams]
+        return cls(_whitening(whole, length), np.stack(each))
+
+    def spread(self, by: float) -> "Directions":
+        """With modules as far apart as this; 0 keeps them together."""
+        return self._replace(apart=by * self.apart if by and len(self.apart) > 1 else _NONE_APART)
+
+    @property
+    def dimensions(self) -> int:
+        """Of u."""
+        return int(self.together.shape[1] + self.apart.shape[0] * self.apart.shape[2])
+
+    def change(self, u: Array) -> Array:
+        """What belongs to u: (K,), or (M, K) where modules go apart."""
+        common = self.together.shape[1]
+        change: Array = self.together @ u[:common]
+        if len(self.apart):
+            by_module = u[common:].reshape(len(self.apart), -1)
+            change = change + np.einsum("mij,mj->mi", self.apart, by_module)
+        return change
+
+    def slopes(self, by_coefficient: Array) -> Array:
+        """Slopes (R, M, K) by coefficients as (R, …) by u."""
+        slopes: Array = by_coefficient.sum(1) @ self.together
+        if len(self.apart):
+            apart = np.einsum("rmi,mij->rmj", by_coefficient, self.apart)
+            slopes = np.concatenate([slopes, apart.reshape(len(apart), -1)], axis=1)
+        return slopes
+
+
+_NONE_APART = np.zeros((0, 0, 0))
 
 
 class _Fit:
@@ -338,17 +423,38 @@ class _Fit:
         self.tokens = scored.encode(rows)
         self.sizes = [len(row.output) for row in self.tokens]
         self.folds = np.arange(len(rows)) % FOLDS
-        self._gram = mixture.gram()
-        self.directions = _whitening(self._gram)
+        self.directions: Directions
+        self._grams = mixture.grams()
         self._start, self._mixture, self._scored = start, mixture, scored
         self._steps, self._stiffness, self._progress = steps, stiffness, progress
         self._done = 0
         self._seen: list[tuple[float, Array]] = []
 
     def keep_to(self, moved: NDArray[np.intp]) -> None:
-        """Let only some of the coefficients move."""
-        self.directions = np.zeros((len(self._start), len(moved)))
-        self.directions[moved] = _whitening(self._gram[np.ix_(moved, moved)])
+        """Let only some of the coefficients move, the same way in all modules."""
+        inside = Directions.of(self._grams[:, moved][:, :, moved]).together
+        together = np.zeros((len(self._start), len(moved)))
+        together[moved] = inside
+        self.directions = Directions(together, _NONE_APART)
+
+    def go_as_wide_as_serves(self, losses: Array, slopes: Array) -> None:
+        """Let modules go as far apart as serves held-out rows, by what is known at the start.
+
+        Args:
+            losses: (R,) of the rows at the start.
+            slopes: (R, M, K) theirs.
+        """
+        directions = Directions.of(self._grams)
+        held = [self._held_out(directions.spread(by), losses, slopes) for by in SPREADS]
+        good = [by for by, loss in zip(SPREADS, held, strict=True) if loss <= min(held) + _AS_WELL]
+        self.directions = directions.spread(max(good))
+
+    def _held_out(self, directions: Directions, losses: Array, slopes: Array) -> float:
+        """Mean loss of the rows, each fold with what a model from one point makes of the others."""
+        model = LossModel(self.sizes, BEND)
+        model.add(np.zeros(directions.dimensions), *log_odds(losses, directions.slopes(slopes)))
+        each = ((self.folds != fold, self.folds == fold) for fold in range(FOLDS))
+        return sum(model.at(self.minimum(model, others), held)[0] for others, held in each)
 
     @property
     def best(self) -> tuple[float, Array]:
@@ -356,8 +462,8 @@ class _Fit:
         return min(self._seen, key=lambda seen: seen[0])
 
     def at(self, u: Array) -> Array:
-        """(K,) the coefficients that belong to u."""
-        return self._start + self.directions @ u
+        """The coefficients that belong to u: (K,), or (M, K) where modules go apart."""
+        return self._start + self.directions.change(u) if u.any() else self._start
 
     def minimum(self, model: LossModel, texts: NDArray[np.bool_] | None = None) -> Array:
         """Where to go next, as a model has it."""
@@ -407,6 +513,7 @@ class _Fit:
             steps=asked,
             history=tuple(loss for loss, _ in self._seen),
             engine=self._scored.engine,
+            by_module=c.ndim > 1,
         )
         return scale * c, report
 
@@ -421,10 +528,9 @@ class _Fit:
         return total / sum(self.sizes)
 
 
-def _whitening(gram: Array) -> Array:
-    """``(G / mean G_ii + 0.1 I)^(-1/2)``, symmetric."""
-    scaled = gram / max(float(np.mean(np.diag(gram))), np.finfo(np.float64).tiny)
-    values, vectors = np.linalg.eigh(scaled)
+def _whitening(gram: Array, length: float) -> Array:
+    """``(G / length + 0.1 I)^(-1/2)``, symmetric."""
+    values, vectors = np.linalg.eigh(gram / length)
     return np.asarray((vectors / np.sqrt(np.maximum(values, 0) + 0.1)) @ vectors.T)
 
 
@@ -439,7 +545,7 @@ def drawn_back(
     """Halve coefficients until rows are not worse than under the base model.
 
     Args:
-        c: (K,) coefficients.
+        c: coefficients, of any shape that the mixture takes.
         loss: of the rows under c.
         base: of the rows under the base model.
         mixture: the K adapters.

@@ -80,9 +80,9 @@ def refined(
     c, refinement = REFINERS[made.recipe.refiner](
         made.coefficients[used], Mixture(made.bank, used), rows, scored, progress=progress
     )
-    coefficients = np.zeros_like(made.coefficients)
-    coefficients[used] = c
-    return replace(made, coefficients=coefficients, refinement=refinement)
+    whole = np.zeros((*c.shape[:-1], len(made.bank)))
+    whole[..., used] = c
+    return replace(made.with_coefficients(whole), refinement=refinement)
 
 
 def checked(made: Generation, scored: Scored | None = None) -> Generation:
@@ -109,7 +109,7 @@ def checked(made: Generation, scored: Scored | None = None) -> Generation:
     scored = scored or base_model_of(made.plan.bank)
     scaled = _Scaled(made)
     found = check(scaled, scored, scored.encode(rows))
-    kept = replace(made.plan, coefficients=found.scale * made.plan.coefficients, check=found)
+    kept = replace(made.plan.scaled(found.scale), check=found)
     return replace(made, plan=kept, pairs=tuple(scaled.pairs(np.array([found.scale]))))
 
 

@@ -498,6 +498,10 @@ def test_a_fit_on_rows_is_told_with_its_losses() -> None:
     assert losses["this adapter, fitted on them"] == "0.5"
     assert "0.625" in losses.values()
     assert "They sum to 1.25, and 1 of 2 are negative" in " ".join(told.split())
+    assert "of its own" not in told
+    apart = render_card(replace(PLAIN, refinement=replace(fit, by_module=True)), None)
+    told = " ".join(section(apart, "Fitted on 16 rows").split())
+    assert "Each adapted module has coefficients of its own" in told
     assert "Fitted" not in render_card(PLAIN, None)
     picture = render_picture(replace(PLAIN, neighbours=neighbours))
     assert picture.count('fill="#718096"') == 1

@@ -49,11 +49,11 @@ class Sum:
         return self.by_name[module]
 
     def by_adapter(self, by_rank: np.ndarray) -> np.ndarray:
-        return by_rank.reshape(len(by_rank), 3, RANK).sum(-1)
+        return by_rank.reshape(*by_rank.shape[:-1], 3, RANK).sum(-1)
 
     def pairs(self, c: np.ndarray = C) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        spread = np.repeat(c, RANK).astype(np.float32)
-        return ((f.A, f.B * spread) for f in self.by_name.values())
+        by_module = np.broadcast_to(np.repeat(c, RANK, -1).astype(np.float32), (3, self.rank))
+        return ((f.A, f.B * by_module[i]) for i, f in enumerate(self.by_name.values()))
 
 
 @pytest.fixture(scope="module")
@@ -136,15 +136,16 @@ def test_log_odds_are_those_of_the_softmax(evaluator: Evaluator) -> None:
 
 
 def dense_gradient(evaluator: Evaluator, row: Any, mixture: Sum) -> np.ndarray:
-    """∂L/∂c of one row by autograd through dense ΔW = Σ c_i B_i A_i beside the model's weights."""
-    c = torch.tensor(C, requires_grad=True)
+    """∂L/∂c of one row in each module, by autograd through dense ΔW = Σ c_i B_i A_i beside the
+    model's weights."""
+    c = torch.tensor(np.tile(C, (3, 1)), requires_grad=True)
     hooks = []
-    for module in LAYOUT:
+    for place, module in enumerate(LAYOUT):
         A, B, _ = mixture.factors(module.name)
         each = torch.stack([torch.tensor(B[:, i : i + 2] @ A[i : i + 2]) for i in (0, 2, 4)])
 
-        def add(_: Any, x: Any, y: Any, each: Any = each) -> Any:
-            return y + x[0] @ torch.tensordot(c.float(), each, 1).T
+        def add(_: Any, x: Any, y: Any, each: Any = each, place: int = place) -> Any:
+            return y + x[0] @ torch.tensordot(c[place].float(), each, 1).T
 
         hooks.append(evaluator.model.get_submodule(module.name).register_forward_hook(add))
     try:
@@ -166,7 +167,7 @@ def test_gradients_are_those_of_dense_updates(
     with untouched(evaluator):
         losses, slopes = probe.gradient(tokens, mixture)
     assert losses.shape == (len(ALIKE),)
-    assert slopes.shape == (len(ALIKE), 3)
+    assert slopes.shape == (len(ALIKE), 3, 3)
     for row, loss, found in zip(tokens, losses, slopes, strict=True):
         assert loss == pytest.approx(probe.loss([row]), abs=1e-6)
         expected = dense_gradient(evaluator, row, mixture)
@@ -179,10 +180,11 @@ def test_gradients_are_the_slopes_of_the_losses(evaluator: Evaluator) -> None:
     tokens = probe.encode(ALIKE)
     probe.update(mixture.pairs())
     slopes = probe.gradient(tokens, mixture)[1]
-    for i, expected in enumerate(slopes.T):
+    steps = 2e-3 * np.eye(9).reshape(9, 3, 3)
+    for step, expected in zip(steps, slopes.reshape(-1, 9).T, strict=True):
         ends = []
         for sign in (1, -1):
-            probe.update(mixture.pairs(C + sign * 2e-3 * np.eye(3)[i]))
+            probe.update(mixture.pairs(C + sign * step))
             ends.append(probe.gradient(tokens, mixture)[0])
         np.testing.assert_allclose((ends[0] - ends[1]) / 4e-3, expected, rtol=0.02, atol=2e-3)
 

@@ -15,6 +15,7 @@ from hf_lorameta.packing import pack
 from hf_lorameta.refine import (
     REFINERS,
     Check,
+    Directions,
     Mixture,
     check,
     drawn_back,
@@ -68,8 +69,8 @@ class Logistic(Model):
         label = np.sign(x @ np.array(truth) + rng.logistic(size=len(ROWS)))
         self.x, self.base, self.c = x * label[:, None], base, np.zeros(size)
 
-    def gram(self) -> Array:
-        return self.x.T @ self.x
+    def grams(self) -> Array:
+        return (self.x.T @ self.x)[None]
 
     def _odds(self, tokens: Sequence[Tokens]) -> tuple[Array, Array]:
         x = self.x[[row.prompt[0] for row in tokens]]
@@ -82,7 +83,7 @@ class Logistic(Model):
     def gradient(self, tokens: Any, mixture: Any) -> Any:
         assert mixture is self
         m, slopes = self._odds(tokens)
-        return np.logaddexp(0, -m), -slopes / (1 + np.exp(m))[:, None]
+        return np.logaddexp(0, -m), -(slopes / (1 + np.exp(m))[:, None])[:, None]
 
     def log_odds(self, tokens: Any) -> Any:
         return np.repeat(self._odds(tokens)[0], [len(row.output) for row in tokens])
@@ -91,6 +92,21 @@ class Logistic(Model):
         """The loss of all rows."""
         self.set(self, c)
         return self.loss(self.encode(ROWS))
+
+
+class Modular(Logistic):
+    """The same of two modules, each of which sees features of its own."""
+
+    def grams(self) -> Array:
+        return np.stack([part.T @ part for part in np.split(self.x, 2, axis=1)])
+
+    def set(self, summed: Any, c: Array) -> None:
+        size = self.x.shape[1] // 2
+        super().set(summed, np.broadcast_to(c, (2, size)).ravel())
+
+    def gradient(self, tokens: Any, mixture: Any) -> Any:
+        losses, slopes = super().gradient(tokens, mixture)
+        return losses, slopes.reshape(len(losses), 2, -1)
 
 
 TELLING = [2.0, -1.5, 1.0, 0.5]
@@ -151,7 +167,7 @@ def test_held_out_rows_are_scored_with_what_the_others_say(
     c, report = REFINERS[method](np.zeros(4), model, ROWS, model, steps=12)
     tokens = model.encode(ROWS)
     sizes = np.array([len(row.output) for row in tokens])
-    gram = model.gram() / np.diag(model.gram()).mean()
+    gram = model.grams()[0] / np.diag(model.grams()[0]).mean()
     values, vectors = np.linalg.eigh(gram)
     whitened = model.x @ (vectors / np.sqrt(values + 0.1)) @ vectors.T
 
@@ -171,6 +187,58 @@ def test_held_out_rows_are_scored_with_what_the_others_say(
     expected = np.logaddexp(0, -whitened @ fitted(every)) @ sizes / sizes.sum()
     assert report.end == pytest.approx(expected, abs=2e-3)
     assert model.at(c) == pytest.approx(report.end)
+
+
+def test_modules_go_apart_where_rows_agree_on_it() -> None:
+    model = Modular([3.0, -3.0, 0.5, -3.0, 3.0, 0.5])  # what one module needs hurts in the other
+    start = np.zeros(3)
+    c, report = refine(start, model, ROWS, model)
+    assert c.shape == (2, 3)
+    assert report.by_module
+    assert (np.sign(c[:, :2]) == [[1, -1], [-1, 1]]).all()
+    assert model.at(c) == pytest.approx(report.end)
+    together = minimize(model.at, start, method="Nelder-Mead")
+    assert report.held_out < together.fun
+
+
+def test_modules_stay_together_where_that_serves_held_out_rows_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Modular([1.0] * 16)
+    noise = np.random.default_rng(0).standard_normal((16, 8))  # learned apart, gone together
+    model.x = np.hstack([noise, -noise])
+    model.x[:, [0, 8]] += 0.3
+    c, report = refine(np.zeros(8), model, ROWS, model)
+    assert c.shape == (8,)
+    assert not report.by_module
+    monkeypatch.setattr("hf_lorameta.refine.SPREADS", (4.0,))
+    c, _ = refine(np.zeros(8), model, ROWS, model)
+    assert c.shape == (2, 8)
+
+
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+def test_slopes_by_a_direction_are_those_of_the_coefficients(spread: float) -> None:
+    rng = np.random.default_rng(2)
+    factors = rng.standard_normal((3, 4, 9))  # of three modules with four adapters
+    directions = Directions.of(factors @ factors.transpose(0, 2, 1)).spread(spread)
+    assert directions.dimensions == (16 if spread else 4)
+    u, slopes = rng.standard_normal(directions.dimensions), rng.standard_normal((5, 3, 4))
+    change = np.broadcast_to(directions.change(u), (3, 4))
+    along = directions.slopes(slopes) @ u
+    np.testing.assert_allclose(along, np.einsum("rlk,lk->r", slopes, change))
+
+
+def test_in_any_direction_an_update_grows_alike() -> None:
+    rng = np.random.default_rng(2)
+    factors = rng.standard_normal((3, 4, 400)) * rng.uniform(1, 5, (4, 1))
+    grams = factors @ factors.transpose(0, 2, 1)
+    directions = Directions.of(grams)
+    length = np.trace(grams.sum(0)) / 4  # of one adapter, squared
+    for place in range(16):
+        change = np.broadcast_to(directions.change(np.eye(16)[place]), (3, 4))
+        square = np.einsum("li,lij,lj->", change, grams, change) / length
+        expected = 1 if place < 4 else 1 / 3  # in one module of three
+        assert 0.5 * expected < square <= expected  # short ones are not blown up
 
 
 def test_points_are_asked_for_while_they_promise_something(
@@ -260,12 +328,13 @@ def test_pairs_and_products_are_those_of_the_dense_updates(
     mixture, updates = Mixture(bank, used), whole(bank, used)
     for each, (A, B) in zip(updates, mixture.pairs(c), strict=True):
         np.testing.assert_allclose(B @ A, np.tensordot(c, each, 1), atol=1e-5)
-    products = [
-        [sum(float((u[i] * u[j]).sum()) for u in updates) for j in range(3)] for i in range(3)
-    ]
+    apart = np.random.default_rng(1).standard_normal((len(updates), 3))
+    for line, each, (A, B) in zip(apart, updates, mixture.pairs(apart), strict=True):
+        np.testing.assert_allclose(B @ A, np.tensordot(line, each, 1), atol=1e-5)
+    products = [[[float((a * b).sum()) for a in each] for b in each] for each in updates]
     rough = 1e-4 if kind == "bank" else 1e-2  # the spaces are orthonormal to bfloat16's precision
     scale = np.abs(products).max()
-    np.testing.assert_allclose(mixture.gram(), products, rtol=rough, atol=rough * scale)
+    np.testing.assert_allclose(mixture.grams(), products, rtol=rough, atol=rough * scale)
 
 
 @pytest.mark.parametrize("held", [0, 1 << 30], ids=["read anew", "in memory"])
@@ -277,7 +346,11 @@ def test_adapters_without_weight_are_left_out(
     monkeypatch.setattr("hf_lorameta.refine.HELD", held)
     mixture = Mixture(bank, [2, 5, 11])
     monkeypatch.setattr("hf_lorameta.refine.HELD", 1 << 30)
+    apart = list(mixture.pairs(np.outer(np.ones(len(bank.layout)), [0.0, -0.5, 0.0])))
     few = list(mixture.pairs(np.array([0.0, -0.5, 0.0])))
+    for (A, B), (C, D) in zip(few, apart, strict=True):
+        np.testing.assert_array_equal(A, C)
+        np.testing.assert_array_equal(B, D)
     assert {len(A) for A, _ in few} == {bank.index.entries[5].rank}
     alone = Mixture(bank, [5]).pairs(np.array([-0.5]))
     for (A, B), (C, D) in zip(few, alone, strict=True):

@@ -12,6 +12,7 @@ import pytest
 from hf_lorameta import Bank, Generation, Plan, Recipe, carry_out, plan
 from hf_lorameta.card import CARD_FILE
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError
+from hf_lorameta.generation import read_provenance
 from hf_lorameta.scores import Tokens
 from hf_lorameta.tuning import checked, chosen_rows, refined, rows_to_check
 
@@ -39,7 +40,8 @@ class Bowl:
 
     def gradient(self, tokens: Any, mixture: Any) -> Any:
         count = len(tokens)
-        return np.full(count, self.loss(tokens)), np.ones((count, len(mixture._ranks)))
+        slopes = np.ones((count, len(mixture._bank.layout), len(mixture._ranks)))
+        return np.full(count, self.loss(tokens)), slopes
 
     def log_odds(self, tokens: Any) -> Any:
         return np.full(len(tokens), -np.log(np.expm1(self.loss(tokens))))
@@ -99,6 +101,44 @@ def test_gradients_are_not_asked_of_a_model_without(data: Path) -> None:
     assert caught.value.hint == "--refiner search"
     fitted = refined(replace(made, recipe=Recipe.of(refine=8, refiner="search")), Forward(1))
     assert fitted.refinement
+
+
+# --- modules apart -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("combine", ["exact", "factors"])
+def test_modules_apart_are_combined_by_their_own_coefficients(data: Path, combine: str) -> None:
+    made = planned(data, combine=combine, rank=None if combine == "factors" else 24)
+    c = np.zeros((len(made.bank.layout), len(made.bank)))
+    c[:, made.used] = np.random.default_rng(0).standard_normal((len(c), 3))
+    apart = made.with_coefficients(c)
+    np.testing.assert_allclose(apart.coefficients, c.mean(0))
+    assert set(apart.used) == set(made.used)
+    whole = carry_out(apart)
+    for place, line in enumerate(c):
+        alike = carry_out(made.with_coefficients(line))
+        (A, B), (C, D) = whole.pairs[place], alike.pairs[place]
+        np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
+    assert size(whole.pairs) > 0.1
+    recipe = made.recipe.model_copy(update={"check": 8})
+    bowl = Bowl(0.4 * size(whole.pairs))
+    weakened = checked(replace(whole, plan=replace(apart, recipe=recipe)), bowl)
+    assert weakened.plan.check
+    scale = weakened.plan.check.scale
+    assert 0 < scale < 1
+    np.testing.assert_allclose(weakened.plan.by_module, scale * c)
+
+
+def test_an_adapter_that_few_modules_use_takes_part(data: Path, tmp_path: Path) -> None:
+    made = planned(data)
+    c = np.zeros((len(made.bank.layout), len(made.bank)))
+    c[0, 3], c[1, 3] = 0.5, -0.5  # nothing on average
+    apart = made.with_coefficients(c)
+    assert apart.used == [3]
+    folder = carry_out(apart).save_pretrained(tmp_path / "a")
+    (line,) = read_provenance(folder)["coefficients"]
+    assert line["coefficient"] == 0
+    assert line["by_module"] == c[:, 3].tolist()
 
 
 # --- the check -----------------------------------------------------------------------------------

@@ -186,6 +186,7 @@ class Bench:
                 carry_out(made).save_pretrained(folder)
             scores = asdict(evaluate(rows, folder, shots, answers)[0])
         spent = {"seconds": time.perf_counter() - started}
+        spent |= {"fit": made.refinement.to_dict()} if made.refinement else {}
         return scores | spent | {"sum": weights.sum(), "negative": int((weights < 0).sum())}
 
 
