@@ -40,7 +40,7 @@ _HOMES = {
     "Generation": "generation",
     "Hub": "hub",
     "LoraMetaError": "errors",
-    "Plan": "generation",
+    "Plan": "planning",
     "Recipe": "recipe",
     "bank_map": "map",
     "carry_out": "generation",
@@ -50,7 +50,7 @@ _HOMES = {
     "look": "publish",
     "open_dataset": "dataset",
     "parse_columns": "dataset",
-    "plan": "generation",
+    "plan": "planning",
     "publish_folder": "publish",
     "refuse_replacing": "publish",
 }
@@ -62,9 +62,10 @@ if TYPE_CHECKING:
     from hf_lorameta.dataset import Dataset, column_names, open_dataset, parse_columns
     from hf_lorameta.distance import DISTANCES
     from hf_lorameta.errors import LoraMetaError
-    from hf_lorameta.generation import Generation, Plan, carry_out, generate, plan
+    from hf_lorameta.generation import Generation, carry_out, generate
     from hf_lorameta.hub import Hub
     from hf_lorameta.map import BankMap, bank_map
+    from hf_lorameta.planning import Plan, plan
     from hf_lorameta.publish import default_repo_id, look, publish_folder, refuse_replacing
     from hf_lorameta.recipe import Recipe
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta import bank as banks
-from hf_lorameta import building, calibration, card, distance, fit, hub
+from hf_lorameta import building, calibration, distance, fit, hub
 from hf_lorameta.adapter import CONFIG_FILE, WEIGHTS_FILE, write_atomically
 from hf_lorameta.bank import Bank, Gain
 from hf_lorameta.dataset import Dataset, checked_columns, open_dataset
@@ -31,6 +31,7 @@ from hf_lorameta.errors import (
     NotFoundError,
     UsageError,
 )
+from hf_lorameta.facts import EMBEDDED_BANK
 from hf_lorameta.generation import FILES
 from hf_lorameta.manifest import BankEntry, Manifest
 from hf_lorameta.profile import ProfileTable, Row
@@ -47,7 +48,7 @@ def open_bank(
     """Open a bank; see `Bank.from_pretrained`, which calls this."""
     name = name or os.environ.get(BANK_VARIABLE) or None
     if name is None:
-        return Bank(EMBEDDED_FOLDER, id=card.EMBEDDED_BANK)
+        return Bank(EMBEDDED_FOLDER, id=EMBEDDED_BANK)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _open_folder(folder, token)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_lorameta.adapter import write_atomically
-from hf_lorameta.card import CARD_FILE, Measured, with_scores
+from hf_lorameta.card import CARD_FILE
+from hf_lorameta.card_scores import Measured, with_scores
 from hf_lorameta.errors import (
     AdapterError,
     AuthError,

@@ -11,13 +11,13 @@ and v adds up for 12.9 TFLOP an update and 15.2 a gradient, a pack of it with 12
 and 0.9. Two AVX2 cores were measured to multiply 155 GFLOPS in float32, 18 in bfloat16, and 26 each
 in llama.cpp with 4-bit weights.
 
-- ``gradient`` asks for 16 points at most, forwards and backwards, and for 3 losses: of the last
-  point, of rows held out and of the base model. (16 · 2 + 3) F T and the updates are 801 TFLOP with
-  the pack and 1,296 with the bank: 1.4 or 2.3 hours in float32, 12 or 20 in bfloat16 without
-  instructions for it. A bank is read once for each line of 512 tokens, here 64 times 9.5 GB; the
-  pack's 0.6 GB stay in the cache. Memory in bfloat16: 14.5 GB of weights, 1.6 of W + ΔW, and 2.5 of
-  activations for a line (150 kB a token and layer, scaled by the widths from the 19 kB of SmolLM2):
-  19 GB, which does not fit on 16; in float32 37 GB.
+- ``gradient`` asks for 10 points at most, forwards and backwards, and for 3 losses: of the last
+  point, of rows held out and of the base model. (10 · 2 + 3) F T and the updates are 527 TFLOP with
+  the pack and 861 with the bank: 0.9 or 1.5 hours in float32, 8 or 13 in bfloat16 without
+  instructions for it. A bank is read once for each line of 512 tokens, here 40 times 9.5 GB; the
+  pack's 0.6 GB stay in the cache. Memory in bfloat16: 14.5 GB of weights, 1.6 of W + ΔW, 2.5 of
+  activations for a line (150 kB a token and layer, scaled by the widths from the 19 kB of SmolLM2)
+  and 0.8 of Gram matrices and slopes of 96 modules: 19 GB, which does not fit on 16; in float32 38.
 - ``search`` asks for 1 + 32 + 6 points and 3 losses: 42 F T = 938 TFLOP. Through llama.cpp
   (`hf_lorameta.llama_cpp_probe`) with a base in 4 bits it fits: 4.4 GB, 0.13 of keys and values for
   1,024 tokens, 0.6 for 32 adapters. At 52 GFLOPS that is 5 hours, on eight such cores 1.3; every
@@ -38,7 +38,8 @@ from hf_lorameta.bank import Bank
 from hf_lorameta.base_model import locate
 from hf_lorameta.errors import EmptyDatasetError, UsageError
 from hf_lorameta.evaluate import Evaluator
-from hf_lorameta.generation import Generation, Plan
+from hf_lorameta.generation import Generation
+from hf_lorameta.planning import Plan
 from hf_lorameta.probe import Probe
 from hf_lorameta.profile import Row
 from hf_lorameta.refine import REFINERS, Array, Mixture, Scored, check

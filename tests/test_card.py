@@ -13,18 +13,14 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta import card
-from hf_lorameta.card import (
-    Facts,
-    Measured,
-    Neighbour,
-    license_of,
-    render_card,
-    render_picture,
-    with_scores,
-)
+from hf_lorameta import card, markdown, picture
+from hf_lorameta.card import render_card
+from hf_lorameta.card_scores import Measured, with_scores
 from hf_lorameta.errors import AdapterError, LoraMetaError
+from hf_lorameta.facts import COMBINERS, EMBEDDED_BANK, METRICS, RULES, Facts, Neighbour
+from hf_lorameta.licences import HUB_LICENSES, license_of
 from hf_lorameta.localhub import cards as hub_rules
+from hf_lorameta.picture import render_picture
 from hf_lorameta.recipe import Combiner, Metric, Recipe, Rule
 from hf_lorameta.refine import Check, Refinement
 
@@ -130,9 +126,9 @@ def test_facts_are_frozen_and_need_a_neighbour() -> None:
 
 
 def test_every_method_has_a_name() -> None:
-    assert set(card.METRICS) == set(get_args(Metric))
-    assert set(card.RULES) == set(get_args(Rule))
-    assert set(card.COMBINERS) == set(get_args(Combiner))
+    assert set(METRICS) == set(get_args(Metric))
+    assert set(RULES) == set(get_args(Rule))
+    assert set(COMBINERS) == set(get_args(Combiner))
 
 
 def test_a_local_folder_gets_placeholders() -> None:
@@ -247,7 +243,7 @@ def test_the_datasets_licence_does_not_count() -> None:
 
 
 def test_known_licences_are_the_hubs() -> None:
-    assert card.HUB_LICENSES | {"other", "unknown"} == hub_rules.LICENSES
+    assert HUB_LICENSES | {"other", "unknown"} == hub_rules.LICENSES
 
 
 def test_licences_are_counted_and_the_unknown_flagged() -> None:
@@ -450,7 +446,7 @@ def test_unmeasured_is_said_with_the_command() -> None:
 
 
 def test_the_command_on_the_card_is_the_one_that_is_meant() -> None:
-    facts = replace(PLAIN, columns="input=my question, output=a'b", bank_id=card.EMBEDDED_BANK)
+    facts = replace(PLAIN, columns="input=my question, output=a'b", bank_id=EMBEDDED_BANK)
     (block,) = re.findall(
         r"```bash\n(hf-lorameta generate.*?)\n```", render_card(facts, None), re.DOTALL
     )
@@ -523,7 +519,7 @@ def test_another_engine_is_told_and_named_in_the_command() -> None:
         again = section(text, "How to make it again")
         assert "--engine llama.cpp" in again
         assert "--base-gguf BASE.gguf" in again
-        found = card.reproduce_command(replace(facts, bank_id=card.EMBEDDED_BANK))
+        found = card.reproduce_command(replace(facts, bank_id=EMBEDDED_BANK))
         assert "--engine" in found
         assert "--base-gguf" not in found
     here = replace(PLAIN, recipe=recipe, refinement=replace(fit, engine="transformers"))
@@ -604,9 +600,9 @@ def check_attack(text: str) -> None:
     assert not re.search(r"(?<!\\)\]\((?!https://huggingface\.co/|neighbours\.svg)", prose)
     assert len(re.findall("^```", body, re.MULTILINE)) == 8
     assert hub_rules.check(written, "model") == ([], [])
-    plain = "calm" if card._is_hub_id(text) else "calm words"
+    plain = "calm" if markdown.is_hub_id(text) else "calm words"
     calm = outline(ModelCard(render_card(attacked(plain), plain)).text)
-    if card._clean(text):
+    if markdown.clean(text):
         assert outline(body) == calm
     else:  # empty values drop their rows
         assert set(outline(body)) <= set(calm)
@@ -633,10 +629,10 @@ def test_no_text_breaks_out(text: str) -> None:
 
 
 def test_ordinary_names_stay_readable() -> None:
-    assert card._code("org/some_model-v0.2") == "`org/some_model-v0.2`"
-    assert card._code("a|b") == "<code>a&#124;b</code>"
-    assert card._prose("0.5 of my_rows are new") == "0.5 of my_rows are new"
-    assert card._prose("1. x") == "&#49;. x"
+    assert markdown.code("org/some_model-v0.2") == "`org/some_model-v0.2`"
+    assert markdown.code("a|b") == "<code>a&#124;b</code>"
+    assert markdown.prose("0.5 of my_rows are new") == "0.5 of my_rows are new"
+    assert markdown.prose("1. x") == "&#49;. x"
 
 
 # --- the picture --------------------------------------------------------------------------------
@@ -686,14 +682,14 @@ def test_long_names_are_cut_in_the_middle() -> None:
     (label,) = [t for t in re.findall(r">([^<]*)</text>", drawn) if "…" in t]
     assert label.startswith("task123_")
     assert label.endswith("_generation")
-    assert card._cells(label) <= 40
+    assert picture._cells(label) <= 40
     assert long in drawn  # whole in the description
 
 
 @given(st.text(max_size=80), st.integers(3, 60))
 def test_shortening_fits_and_keeps_the_ends(name: str, cells: int) -> None:
-    cut = card._shortened(name, cells)
-    assert card._cells(cut) <= cells
+    cut = picture._shortened(name, cells)
+    assert picture._cells(cut) <= cells
     if cut != name:
         head, tail = cut.split("…", 1) if "…" not in name else ("", "")
         assert name.startswith(head)

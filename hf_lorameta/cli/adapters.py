@@ -27,9 +27,10 @@ from hf_lorameta.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from hf_lorameta.card import Measured
+    from hf_lorameta.card_scores import Measured
     from hf_lorameta.dataset import Dataset
-    from hf_lorameta.generation import Generation, Plan
+    from hf_lorameta.generation import Generation
+    from hf_lorameta.planning import Plan
     from hf_lorameta.publish import Target
     from hf_lorameta.refine import Scored
 
@@ -49,7 +50,7 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
 
 def _plan(request: Request, quiet: bool, dataset: "Dataset | None" = None) -> "Plan":
     from hf_lorameta.dataset import describe
-    from hf_lorameta.generation import plan as make_plan
+    from hf_lorameta.planning import plan as make_plan
 
     recipe = request.make_recipe()
     bank = request.open_bank()
@@ -345,7 +346,7 @@ def evaluate(
 def _measured(
     scored: "Dataset", rows: int, engine: str, scores: dict[str, dict[str, float | None]]
 ) -> "Measured":
-    from hf_lorameta.card import Measured
+    from hf_lorameta.card_scores import Measured
 
     return Measured(
         dataset_id=scored.id,

@@ -10,7 +10,7 @@ from hf_lorameta.cli.options import Request
 
 if TYPE_CHECKING:
     from hf_lorameta.bank import Bank
-    from hf_lorameta.generation import Plan
+    from hf_lorameta.planning import Plan
     from hf_lorameta.refine import Scored
     from hf_lorameta.scores import Scorer
 

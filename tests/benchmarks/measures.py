@@ -70,7 +70,7 @@ def read(folder: str, state: str) -> Figures:
 
 def combine(folder: str, combiner: str, number: str, state: str) -> Figures:
     """Combine the first adapters of a bank or pack, all for 0, as `generate` does."""
-    from hf_lorameta import generation
+    from hf_lorameta import generation, planning
     from hf_lorameta.bank import Bank
     from hf_lorameta.recipe import Recipe
 
@@ -80,7 +80,7 @@ def combine(folder: str, combiner: str, number: str, state: str) -> Figures:
     weights[:many] = np.random.default_rng(0).random(many)
     weights /= weights.sum()
     size = prepare(Path(folder), [e.name for e in bank.index.entries[:many]], state)
-    plan = generation.Plan(
+    plan = planning.Plan(
         bank, None, Recipe.of(combine=combiner), None, np.zeros(len(bank)), weights  # type: ignore[arg-type]
     )  # fmt: skip
     with Clock() as clock:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta import Bank, Plan, Recipe, carry_out, generation, plan
+from hf_lorameta import Bank, Plan, Recipe, carry_out, plan, planning
 from hf_lorameta.card import CARD_FILE
 from hf_lorameta.coefficients import coefficients
 from hf_lorameta.distance import js, length_distance
@@ -124,7 +124,7 @@ def test_plan_and_card_say_what_it_costs(
     assert said in card.split("## Warnings of the run")[1]
     assert "--columns input=prompt" in card
     assert "When did it happen" not in card
-    monkeypatch.setattr(generation, "LOST_WITHOUT_OUTPUTS", 0.25)
+    monkeypatch.setattr(planning, "LOST_WITHOUT_OUTPUTS", 0.25)
     assert any("25% less of the way" in warning for warning in prompts.warnings)
 
 
@@ -142,7 +142,7 @@ def test_what_needs_outputs_is_refused_before_any_work(
     said = f"--{option} compares answers with outputs, and the dataset has none"
     with pytest.raises(UnlabelledDatasetError, match=said):
         prompts.with_recipe(recipe)
-    monkeypatch.setattr(generation, "profile_rows", read)
+    monkeypatch.setattr(planning, "profile_rows", read)
     with pytest.raises(UnlabelledDatasetError, match=said):
         plan(file(tmp_path, "question"), embedded, recipe)
 
