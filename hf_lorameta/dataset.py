@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_lorameta.errors import ColumnsError, DatasetError, UnlabelledDatasetError, UsageError
-from hf_lorameta.hub import Hub, RawDataset, Resolved, pick_split, raw_dataset, reading
+from hf_lorameta.hub import Hub, RawDataset, Resolved, pick_split, raw_dataset
+from hf_lorameta.hub_errors import reading
 from hf_lorameta.manifest import Columns
 from hf_lorameta.profile import Row
 

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,26 +25,14 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # re-exported
     http_backoff,
 )
 
-from hf_lorameta.errors import (
-    AuthError,
-    ConflictError,
-    ConnectionLostError,
-    DatasetError,
-    EmptyDatasetError,
-    GatedError,
-    HubError,
-    LoraMetaError,
-    NotFoundError,
-    ScriptDatasetError,
-    UsageError,
-)
+from hf_lorameta.errors import AuthError, DatasetError, EmptyDatasetError, NotFoundError, UsageError
+from hf_lorameta.hub_errors import TRANSIENT, DamagedError, damaged, opening, reading, translated
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TRIES = 6
 _CHUNK = 1 << 20
-_TRANSIENT = (429, 500, 502, 503, 504)
 _BLOCK = 4 << 20
 
 
@@ -216,7 +204,7 @@ class Hub:
 
         refuse_shadowed(repo.repo_id)
         options = {"revision": repo.sha, "token": self._token}
-        with self._opening(repo.repo_id):
+        with opening(repo.repo_id):
             configs = self._call(
                 repo.repo_id, lambda: datasets.get_dataset_config_names(repo.repo_id, **options)
             )
@@ -301,7 +289,7 @@ class Hub:
                 digest.update(content[checked - start :])
                 checked = stop
                 if stop == size and digest.hexdigest() != blob.digest:
-                    raise _damaged(repo.repo_id, path)
+                    raise damaged(repo.repo_id, path)
             return content
 
         return read
@@ -334,7 +322,7 @@ class Hub:
                 target = here.resolve()  # of the link in the client's cache
                 here.unlink()
                 target.unlink(missing_ok=True)
-                raise _DamagedError(path)
+                raise DamagedError(path)
             return here
 
         return self._call(repo.repo_id, fetch)
@@ -359,7 +347,7 @@ class Hub:
 
         refuse_shadowed(repo.repo_id)
         datasets.disable_progress_bars()
-        with self._opening(repo.repo_id):
+        with opening(repo.repo_id):
             streams = self._call(
                 repo.repo_id,
                 lambda: datasets.load_dataset(
@@ -368,34 +356,6 @@ class Hub:
             )
         split = pick_split(repo.repo_id, list(streams), split)
         return raw_dataset(streams[split], split, partial(reading, repo.repo_id))
-
-    @contextmanager
-    def _opening(self, name: str) -> Iterator[None]:
-        """Around opening a dataset; turns what `datasets` raises into our errors."""
-        import datasets
-
-        try:
-            yield
-        except ValueError as error:
-            raise _config_error(name, error) from None
-        except datasets.exceptions.DatasetNotFoundError as error:
-            raise _closed_dataset(name, error) from None
-        except (
-            datasets.exceptions.DataFilesNotFoundError,
-            datasets.data_files.EmptyDatasetError,
-        ):
-            raise EmptyDatasetError(f"{name} holds no data files") from None
-        except RuntimeError as error:
-            if "scripts are no longer supported" not in str(error):
-                raise _unreadable(name, error) from None
-            raise ScriptDatasetError(
-                f"{name} is a loading script, and scripts are no longer run",
-                hint="name a revision with Parquet files: --revision refs/convert/parquet",
-            ) from None
-        except LoraMetaError:
-            raise
-        except Exception as error:  # noqa: BLE001 - readers raise whatever they like
-            raise _unreadable(name, error) from None
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -512,7 +472,7 @@ class Hub:
                     return run()
                 except hf.HfHubHTTPError as error:
                     status = error.response.status_code
-                    if not retry or status not in _TRANSIENT or attempt == _TRIES:
+                    if not retry or status not in TRANSIENT or attempt == _TRIES:
                         raise
                     wait = _retry_after(error.response) or wait
                     logger.warning("%s answered %s, trying again in %.0f s", what, status, wait)
@@ -522,17 +482,6 @@ class Hub:
                     logger.warning("connection to %s lost, trying again in %.0f s", what, wait)
             time.sleep(wait)
         raise AssertionError("unreachable")
-
-
-class _DamagedError(httpx2.RemoteProtocolError):
-    """A file whose content is not what the Hub says it is."""
-
-
-def _damaged(what: str, path: str) -> ConnectionLostError:
-    return ConnectionLostError(
-        f"{what}: {path} came damaged, its checksum is not the Hub's",
-        hint="run the same command again; finished work is kept",
-    )
 
 
 def _blob(sibling: Any) -> Blob | None:
@@ -546,100 +495,6 @@ def _blob(sibling: Any) -> Blob | None:
 def _retry_after(response: httpx2.Response) -> float | None:
     value = response.headers.get("Retry-After", "")
     return min(float(value), 310.0) + 0.5 if value.isdecimal() else None
-
-
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn the client's exceptions into ours; tokens and headers stay behind.
-
-    Args:
-        what: repo id or action, for the message.
-
-    Raises:
-        HubError: or one of its kinds, see `hf_lorameta.errors`.
-    """
-    try:
-        yield
-    except hf.GatedRepoError:
-        raise _gated_error(what) from None
-    except hf.RevisionNotFoundError:
-        raise NotFoundError(
-            f"{what} has no such revision", hint="see its branches and tags on the Hub"
-        ) from None
-    except (hf.RemoteEntryNotFoundError, hf.LocalEntryNotFoundError) as error:
-        raise _entry_error(what, error) from None
-    except hf.RepositoryNotFoundError as error:
-        if error.response.status_code == 401 and _invalid_token(error):
-            raise _auth_error(what) from None
-        raise NotFoundError(
-            f"{what} was not found: it does not exist, or it is private to somebody else",
-            hint="check the name, or log in with `hf auth login`",
-        ) from None
-    except hf.LocalTokenNotFoundError:
-        raise AuthError(
-            f"{what} needs a Hub token and none was found", hint="hf auth login"
-        ) from None
-    except hf.OfflineModeIsEnabled:
-        raise _lost(what, "HF_HUB_OFFLINE is set") from None
-    except hf.HFValidationError as error:
-        raise UsageError(f"{what} is not a valid repo id: {str(error)[:200]}") from None
-    except hf.HfHubHTTPError as error:
-        raise _http_error(what, error) from None
-    except _DamagedError as error:
-        raise _damaged(what, str(error)) from None
-    except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
-        raise _lost(what, type(error).__name__) from None
-
-
-def _gated_error(what: str) -> GatedError:
-    return GatedError(
-        f"{what} is gated and this account has no access",
-        hint=f"ask for access on {constants.ENDPOINT}/{what}, then run the command again",
-    )
-
-
-def _entry_error(what: str, error: Exception) -> HubError:
-    if isinstance(error, hf.LocalEntryNotFoundError):
-        return _lost(what, "the Hub cannot be reached and the file is not in the cache")
-    return NotFoundError(f"{what} lacks a file that was expected: {_server_words(error)}")
-
-
-def _invalid_token(error: hf.HfHubHTTPError) -> bool:
-    return "credential" in _server_words(error).lower() or "token" in _server_words(error).lower()
-
-
-def _auth_error(what: str) -> AuthError:
-    return AuthError(f"{what}: the Hub does not accept this token", hint="hf auth login")
-
-
-def _lost(what: str, why: str) -> ConnectionLostError:
-    return ConnectionLostError(
-        f"{what}: no answer from {constants.ENDPOINT} ({why})",
-        hint="check the connection and run the same command again; finished work is kept",
-    )
-
-
-def _server_words(error: Exception) -> str:
-    return str(getattr(error, "server_message", None) or "")[:300]
-
-
-def _http_error(what: str, error: hf.HfHubHTTPError) -> HubError:
-    status, words = error.response.status_code, _server_words(error)
-    if status == 401:
-        return _auth_error(what)
-    if status == 403:
-        return AuthError(
-            f"{what}: this account or token may not do that ({words or 'forbidden'})",
-            hint="use a token with write access, or propose the files with --create-pr",
-        )
-    if status in (409, 412):
-        return ConflictError(
-            f"{what} changed while this was running ({words or status})",
-            hint="run the same command again to start from its present state",
-        )
-    if status in _TRANSIENT:
-        return _lost(what, f"HTTP {status}")
-    return HubError(f"{what}: HTTP {status}: {words or 'no reason given'}")
 
 
 # --- datasets -----------------------------------------------------------------------------------
@@ -676,24 +531,6 @@ def pick_split(name: str, splits: Sequence[str], wanted: str | None) -> str:
     raise DatasetError(f"{name} {problem}, only {', '.join(splits)}", hint=f"--split {splits[0]}")
 
 
-@contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Around reading rows of a stream.
-
-    Raises:
-        HubError: the Hub failed.
-        EmptyDatasetError: a data file is empty.
-        DatasetError: a data file is malformed.
-    """
-    try:
-        with translated(name):
-            yield
-    except LoraMetaError:
-        raise
-    except Exception as error:  # noqa: BLE001 - readers of foreign files raise whatever they like
-        raise _unreadable(name, error) from None
-
-
 def raw_dataset(
     stream: Any,
     split: str,
@@ -726,31 +563,3 @@ def raw_dataset(
             yield from stream
 
     return RawDataset(list(first), labels, config, split, rows)
-
-
-def _closed_dataset(name: str, error: Exception) -> HubError:
-    """What `datasets` calls not found, told apart by its words: it drops the client's exception."""
-    if "gated" in str(error).replace(name, ""):
-        return _gated_error(f"datasets/{name}")
-    return NotFoundError(f"{name} cannot be opened as a dataset: {str(error)[:200]}")
-
-
-def _unreadable(name: str, error: Exception) -> LoraMetaError:
-    if isinstance(error, StopIteration):  # what an empty file makes of the json reader
-        return EmptyDatasetError(f"{name} holds no rows", hint="name one that does")
-    cause = error.__cause__ or error
-    if isinstance(cause, (ConnectionError, TimeoutError)):
-        return _lost(name, type(cause).__name__)
-    # the type alone: what a reader says of a malformed row quotes the row
-    return DatasetError(
-        f"{name} cannot be read ({type(cause).__name__})",
-        hint="check that its files are well-formed, or name others with --config and --split",
-    )
-
-
-def _config_error(name: str, error: ValueError) -> LoraMetaError:
-    words = str(error)
-    if "Config name is missing" in words or "BuilderConfig" in words:
-        line = " ".join(words.split("Example of usage")[0].split())
-        return DatasetError(f"{name}: {line[:500]}", hint="name one with --config")
-    return _unreadable(name, error)

@@ -48,8 +48,9 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     ),
     "card_scores": ({"errors", "markdown"}, {"huggingface_hub", "yaml"}, set()),
     "map": ({"bank", "distance", "errors"}, {"numpy"}, set()),
-    "hub": ({"errors"}, {"huggingface_hub", "httpx2"}, {"datasets", ""}),
-    "dataset": ({"errors", "hub", "manifest", "profile"}, set(), {"datasets"}),
+    "hub_errors": ({"errors"}, {"huggingface_hub", "httpx2"}, {"datasets"}),
+    "hub": ({"errors", "hub_errors"}, {"huggingface_hub", "httpx2"}, {"datasets", ""}),
+    "dataset": ({"errors", "hub", "hub_errors", "manifest", "profile"}, set(), {"datasets"}),
     "planning": (
         {"bank", "calibration", "coefficients", "dataset", "distance", "errors", "facts",
          "profile", "recipe", "refine"},
