@@ -4,7 +4,7 @@ No model and no torch in here; torch (`evaluate`) and llama.cpp (`llama_cpp_eval
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -265,6 +265,7 @@ def compare(
     shots: Sequence[Row] = (),
     generate: bool = True,
     samples: int = 5,
+    progress: Callable[[str, Scores], None] = lambda method, scores: None,
 ) -> Report:
     """Evaluate several methods on the same rows.
 
@@ -276,6 +277,7 @@ def compare(
         shots: rows of the train split; k of them add the method "k-shot", without an adapter.
         generate: also answer.
         samples: how many rows to show with their answers.
+        progress: called with each method and its scores as soon as they are known.
 
     Raises:
         EmptyDatasetError: no rows.
@@ -288,10 +290,10 @@ def compare(
     }
     if shots:
         plans[f"{len(shots)}-shot"] = (None, shots)
-    results = {
-        method: evaluator.evaluate(rows, adapter, before, generate)
-        for method, (adapter, before) in plans.items()
-    }
+    results = {}
+    for method, (adapter, before) in plans.items():
+        results[method] = evaluator.evaluate(rows, adapter, before, generate)
+        progress(method, results[method][0])
     shown = rows[:samples] if generate else ()
     return Report(
         {method: scores for method, (scores, _) in results.items()},

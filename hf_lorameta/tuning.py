@@ -67,16 +67,19 @@ def refined(
 
     Raises:
         UsageError: the recipe does not ask for it, or for gradients where there are none.
-        EmptyDatasetError: the dataset has fewer than 4 labelled rows.
+        EmptyDatasetError: the dataset has fewer than 4 labelled rows, or, where the recipe asks for
+            a check, fewer than 4 others.
         MissingExtraError: the extra ``eval`` is not installed.
         NotFoundError: the base model is out of reach.
     """
     if made.recipe.refine is None:
         raise UsageError("the recipe asks for no refinement", hint="--refine 16")
-    rows = chosen_rows(made, made.recipe.refine)
-    scored = scored or base_model_of(made.bank)
-    if made.recipe.refiner == "gradient" and not hasattr(scored, "gradient"):
+    if made.recipe.refiner == "gradient" and scored and not hasattr(scored, "gradient"):
         raise UsageError(f"{scored.engine} computes no gradients", hint="--refiner search")
+    rows = chosen_rows(made, made.recipe.refine)
+    if made.recipe.check is not None:
+        rows_to_check(made)  # too few of them are told before the work, not after
+    scored = scored or base_model_of(made.bank)
     used = made.used
     c, refinement = REFINERS[made.recipe.refiner](
         made.coefficients[used], Mixture(made.bank, used), rows, scored, progress=progress

@@ -434,6 +434,7 @@ def test_scores_go_onto_the_card_of_a_repo_in_one_commit(
     assert card_of(cli, repo) == first
     done = cli(*asked, "--save-card", token=user.token, before=scorer())
     assert done.out == plain.out
+    assert "  generated: loss 0.500\n" in done.err
     assert f"The scores are on the card: {cli.hub.url}/{repo}" in done.err
     text = card_of(cli, repo)
     assert results(text) == {"loss": 0.5, "rouge": 0.25, "exact_match": 0.125}

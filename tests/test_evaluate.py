@@ -529,7 +529,9 @@ def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budge
 
 def test_compare(evaluator: Evaluator, adapter: Path) -> None:
     methods = {"base": None, "generated": adapter}
-    report = compare(evaluator, ROWS, methods, shots=SHOTS, samples=2)
+    told: dict[str, Scores] = {}
+    report = compare(evaluator, ROWS, methods, shots=SHOTS, samples=2, progress=told.__setitem__)
+    assert told == report.scores
     assert list(report.scores) == ["base", "generated", "2-shot"]
     assert report.scores["2-shot"] == evaluator.evaluate(ROWS, shots=SHOTS)[0]
     outputs = evaluator.evaluate(ROWS, adapter)[1]

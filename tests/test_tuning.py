@@ -83,6 +83,16 @@ def test_too_few_rows_to_check(data: Path) -> None:
         rows_to_check(planned(data, refine=38, check=12))
 
 
+def test_too_few_rows_to_check_are_told_before_the_fit(data: Path) -> None:
+    class Unasked(Bowl):
+        def loss(self, tokens: Sequence[Tokens]) -> float:
+            raise AssertionError
+
+    made = planned(data, refine=38, check=16, refiner="search")
+    with pytest.raises(EmptyDatasetError, match="2 labelled rows to check on"):
+        refined(made, Unasked(1))
+
+
 def test_what_the_recipe_does_not_ask_for(data: Path) -> None:
     made = carry_out(planned(data))
     with pytest.raises(UsageError, match="no check"):

@@ -331,8 +331,11 @@ def evaluate(
     examples, rows = _shots(scored, rows, shots, local, config, revision, columns)
     insist_on_outputs(rows)
     tell(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {base_model}")
-    with engines.scorer(engine, base_model, base, base_gguf, methods.values()) as scorer:
-        report = compare(scorer, rows, methods, shots=examples, generate=answers)
+    with engines.scorer(engine, base_model, base, base_gguf, methods.values(), quiet) as scorer:
+        report = compare(
+            scorer, rows, methods, shots=examples, generate=answers,
+            progress=lambda method, found: tell(quiet, f"  {method}: loss {found.loss:.3f}"),
+        )  # fmt: skip
     result = report.to_dict()
     try:
         if save_card:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_lorameta.cli.options import Request
+from hf_lorameta.cli.options import Request, tell
 
 if TYPE_CHECKING:
     from hf_lorameta.bank import Bank
@@ -84,6 +84,7 @@ def scorer(
     base: Path | None,
     base_gguf: Path | None,
     adapters: Iterable[Path | None],
+    quiet: bool,
 ) -> "Iterator[Scorer]":
     """What holds the base model, with the engine that was asked for."""
     if engine == "llama.cpp":
@@ -91,8 +92,9 @@ def scorer(
         from hf_lorameta.llama_cpp_eval import base_gguf as find
 
         folders = [folder for folder in adapters if folder is not None]
-        held = LlamaCppEvaluator(find(base_model, base_gguf), folders, base_model=base_model)
-        with held:
+        gguf = find(base_model, base_gguf)
+        tell(quiet, f"The base model is {gguf}")
+        with LlamaCppEvaluator(gguf, folders, base_model=base_model) as held:
             yield held
     else:
         from hf_lorameta.base_model import locate
