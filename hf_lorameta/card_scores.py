@@ -10,7 +10,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard
 
 from hf_lorameta.errors import AdapterError
-from hf_lorameta.markdown import clean, code, link, number, public_name, table
+from hf_lorameta.facts import public_name
+from hf_lorameta.markdown import clean, code, link, number, table
 
 _METRICS = {
     "loss": ("loss", "Loss, in nats a token"),

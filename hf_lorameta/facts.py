@@ -1,9 +1,10 @@
 """Everything that is said of one run: what the card and the picture beside an adapter show."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from hf_lorameta.errors import LoraMetaError
-from hf_lorameta.markdown import public_name
+from hf_lorameta.markdown import is_hub_id
 from hf_lorameta.recipe import Combiner, Metric, Recipe, Rule
 from hf_lorameta.refine import Check, Refinement
 
@@ -43,8 +44,8 @@ class Neighbour:
         license: of the adapter, as its authors state it; None if they do not.
         distance: from the user's dataset to this one, in the recipe's metric.
         coefficient: weight in the combination; may be negative.
-        by_module: weight in each adapted module, where they differ; `coefficient` is their mean
-            then.
+        by_module: weight in each adapted module, in the order of the bank's layout, where they
+            differ; `coefficient` is their mean then.
     """
 
     adapter: str
@@ -55,6 +56,15 @@ class Neighbour:
     distance: float
     coefficient: float
     by_module: tuple[float, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {name: value for name, value in vars(self).items() if name != "by_module" or value}
+
+
+def public_name(dataset_id: str | None, private: bool) -> str | None:
+    """A dataset's id if the world may know it."""
+    return dataset_id if dataset_id and not private and is_hub_id(dataset_id) else None
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ class Facts:
         bank_size: number of usable adapters in the bank.
         bank_published: the bank's entries can be found on the Hub: link to them.
         neighbours: every adapter used, by falling coefficient; at least one.
-        effective_number: 1 / Σc², between 1 and the number of adapters used.
+        effective_number: of adapters, see `hf_lorameta.coefficients.effective_number`.
         nearest_in_bank: median over the bank of the distance to the nearest other dataset.
         rank: r of the result.
         dtype: of the tensors written.

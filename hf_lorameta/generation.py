@@ -120,39 +120,33 @@ def _combined(
     scalings = np.array([entry.scaling for entry in entries])
     merge = combine.COMBINERS[made.recipe.combine].function
     rank = _rank(made.recipe, entries)
-    alike = merge is combine.factors and rank in (None, files[0].rank) and can_average(files)
-    if alike and made.by_module is None:
+    weights = made.coefficients if made.by_module is None else made.by_module
+    weights = weights[..., made.used]
+    averaged = merge is combine.factors and made.by_module is None
+    if averaged and rank in (None, files[0].rank) and can_average(files):
         with threadpool_limits(1, "blas"):
-            return average(files, made.coefficients[made.used], scalings, progress)
-    weights = _weights(made)
+            return average(files, weights, scalings, progress)
     sizes = {module.name: module for module in made.bank.stored_layout}
     widest = max(module.in_features + module.out_features for module in sizes.values())
     stacked = 4 * widest * sum(entry.rank for entry in entries)
     workers = max(1, min(_WORKERS, _STACKED // stacked))
     spare = [np.empty(stacked // 4, np.float32) for _ in range(workers)]
 
-    def combined(module: adapter.Module) -> tuple[FloatArray, FloatArray]:
+    def combined(module: adapter.Module, c: NDArray[np.float64]) -> tuple[FloatArray, FloatArray]:
         buffer = spare.pop()  # used again: fresh memory costs as much as reading into it
         As, Bs = _stacked(files, sizes[module.name], buffer)
-        merged = merge(As, Bs, weights[module], scalings, rank)
+        merged = merge(As, Bs, c, scalings, rank)
         spare.append(buffer)
         return made.bank.expand(module.name, *merged)
 
     pairs: list[tuple[FloatArray, FloatArray]] = []
     # one BLAS thread a module: no fighting over cores, and the same bits on any number of them
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
-        for pair in pool.map(combined, made.bank.layout):
+        lines = np.broadcast_to(weights, (len(made.bank.layout), len(files)))
+        for pair in pool.map(combined, made.bank.layout, lines):
             pairs.append(pair)
             progress(len(pairs), len(made.bank.layout))
     return pairs
-
-
-def _weights(made: Plan) -> dict[adapter.Module, NDArray[np.float64]]:
-    """Of each module: the weights of the adapters used."""
-    layout, used = made.bank.layout, made.used
-    if made.by_module is None:
-        return dict.fromkeys(layout, made.coefficients[used])
-    return dict(zip(layout, made.by_module[:, used], strict=True))
 
 
 def _stacked(
@@ -244,7 +238,7 @@ class Generation:
         made, index = self.plan, self.plan.bank.index
         config = adapter.write_config(index.base_model, made.bank.layout, self.rank)
         told = replace(made.facts(self.rank), gguf=exported)
-        coefficients = [vars(neighbour) for neighbour in told.neighbours]
+        coefficients = [json.dumps(neighbour.to_dict()) for neighbour in told.neighbours]
         adapter.write_tensors(
             folder / adapter.WEIGHTS_FILE,
             made.bank.layout,
@@ -254,7 +248,8 @@ class Generation:
         )
         (folder / adapter.CONFIG_FILE).write_bytes(config)
         (folder / RECIPE_FILE).write_bytes(_json(made.provenance() | {"rank": self.rank}))
-        (folder / COEFFICIENTS_FILE).write_bytes(_json(coefficients))
+        listed = "[\n" + ",\n".join(coefficients) + "\n]\n"  # one adapter a line
+        (folder / COEFFICIENTS_FILE).write_text(listed, encoding="utf-8")
         (folder / card.CARD_FILE).write_text(card.render_card(told, repo_id), encoding="utf-8")
         (folder / PICTURE_FILE).write_text(render_picture(told), encoding="utf-8")
         if exported:

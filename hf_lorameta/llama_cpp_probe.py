@@ -86,7 +86,7 @@ class LlamaCppProbe:
         return [within(self._engine, encoded(self._engine, row)) for row in rows]
 
     def set(self, summed: Summed, c: Array) -> None:
-        """Make a sum with these coefficients the update.
+        """Make a sum with these coefficients, one for all modules, the update.
 
         Raises:
             ValueError: coefficients that are loaded together do not change by a common factor.

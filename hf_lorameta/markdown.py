@@ -17,11 +17,6 @@ def is_hub_id(value: str) -> bool:
     return not tricks and len(value) <= 96 and _HUB_ID.fullmatch(value) is not None
 
 
-def public_name(dataset_id: str | None, private: bool) -> str | None:
-    """A dataset's id if the world may know it."""
-    return dataset_id if dataset_id and not private and is_hub_id(dataset_id) else None
-
-
 def clean(value: str) -> str:
     """One line: controls, line ends, surrogates and direction marks become single spaces."""
     spaced = (" " if unicodedata.category(c)[0] in "CZ" else c for c in value)

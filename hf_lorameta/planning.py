@@ -46,10 +46,10 @@ class Plan:
         distances: (N,) to every bank dataset.
         coefficients: (N,) weights; zero for adapters left out. They sum to one, unless they were
             refined or drawn back.
-        by_module: (M, N) weights in each module of the bank's layout, if a refinement let modules
-            go apart; `coefficients` are their means then.
         refinement: how they were fitted on the user's rows, if they were.
         check: how the adapter did on other rows of the user's, if it was scored.
+        by_module: (M, N) weights in each module of the bank's layout, if a refinement let modules
+            go apart; `coefficients` are their means then.
     """
 
     bank: Bank
@@ -58,9 +58,9 @@ class Plan:
     profile: Profile
     distances: NDArray[np.float64]
     coefficients: NDArray[np.float64]
-    by_module: NDArray[np.float64] | None = None
     refinement: Refinement | None = None
     check: Check | None = None
+    by_module: NDArray[np.float64] | None = None
 
     @property
     def used(self) -> list[int]:
@@ -75,8 +75,9 @@ class Plan:
 
     @property
     def effective_number(self) -> float:
-        """Effective number of adapters, 1 / Σc²."""
-        return float(rules.effective_number(self.coefficients))
+        """How many adapters really take part; where modules differ, by root mean squares."""
+        size = np.sqrt((self._weights.reshape(-1, len(self.bank)) ** 2).mean(axis=0))
+        return rules.effective_number(size)
 
     @property
     def nearest_in_bank(self) -> float:
@@ -216,11 +217,11 @@ class Plan:
             "expected": self.expected._asdict() if self.expected else None,
             "refinement": self.refinement.to_dict() if self.refinement else None,
             "check": self.check.to_dict() if self.check else None,
-        }
+        } | ({} if self.by_module is None else {"modules": [m.name for m in self.bank.layout]})
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for ``--json``."""
-        listed = [vars(neighbour) for neighbour in self.neighbours()]
+        listed = [neighbour.to_dict() for neighbour in self.neighbours()]
         data, usual = self.dataset, self.nearest_in_bank
         name = {"id": data.id, "revision": data.revision, "config": data.config}
         shown = self.provenance()

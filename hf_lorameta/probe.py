@@ -121,11 +121,11 @@ class Probe:
         losses, slopes = [], []
         with torch.enable_grad(), self._pointed():
             for part in self._evaluator.lines(tokens, share=False):
-                with self._watched(mixture, row_lengths(part)) as by_rank:
+                with self._watched(mixture, row_lengths(part)) as found:
                     each = row_nll(self._evaluator.model, part)
                     torch.autograd.backward(each.sum())
                 losses.append(each.detach().double().numpy())
-                slopes.append(mixture.by_adapter(by_rank))
+                slopes.append(found)
         return np.concatenate(losses), np.concatenate(slopes)
 
     def log_odds(self, tokens: Sequence[Tokens]) -> NDArray[np.float64]:
@@ -151,8 +151,8 @@ class Probe:
 
     @contextmanager
     def _watched(self, mixture: "Mixture", lengths: list[int]) -> Iterator[NDArray[np.float64]]:
-        """Within it, a backward pass fills in the (R, M, Σr) derivatives by a mixture's ranks."""
-        found = np.zeros((len(lengths), len(self._layout), mixture.rank))
+        """Within it, a backward pass fills in the (R, M, K) derivatives by a mixture."""
+        found = np.zeros((len(lengths), len(self._layout), mixture.size))
 
         def watcher(place: int, module: str) -> Any:
             def watch(_: object, inputs: tuple["torch.Tensor"], output: Any) -> None:
@@ -160,7 +160,7 @@ class Probe:
 
                 def add(g: "torch.Tensor") -> None:
                     by_row = row_slopes(x, g.flatten(0, -2), mixture.factors(module), lengths)
-                    found[:, place] += by_row.double().numpy()
+                    found[:, place] += mixture.by_adapter(by_row.double().numpy())
 
                 if not output.requires_grad:  # of the first layer's modules: the chain begins here
                     output.requires_grad_(True)

@@ -4,9 +4,9 @@ A plan's coefficients c are where the fit starts. The loss of rows under ``ΔW =
 has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩`` in each module, so a backward pass gives those
 of all adapters, while the bank is read module by module; a large one is never held in memory. As
 the gradients of the modules come apart, each module may have coefficients of its own, as every
-layer has in AdaMerging [1]. How far modules may go apart, and whether to go at all, is decided by
-cross-validation: each row is held out once, and where held-out rows lose least at the start, the
-start is what is returned.
+layer has in AdaMerging [1]. How far modules may go apart, and in the end whether to go at all, is
+decided by cross-validation, each row held out once: where held-out rows lose least at the start,
+the start is what is returned.
 
 References:
     [1] Yang et al., AdaMerging: Adaptive Model Merging for Multi-Task Learning, arXiv 2310.02575.
@@ -30,7 +30,7 @@ from hf_lorameta.scores import Tokens
 
 Array = NDArray[np.float64]
 
-STEPS = 10
+STEPS = 8
 ENOUGH = 0.02
 """Nats a token: where no more is expected of another point, `refine` asks for none."""
 FOLDS = 4
@@ -40,13 +40,14 @@ STEPS_OF_SEARCH = 6
 STIFFNESS = 0.01
 """What `refine` adds to the loss is this times |u|²."""
 STIFFNESS_OF_SEARCH = 0.1
-SPREADS = (0.0, 2.0, 4.0)
-"""How far modules may go apart, one of these; see `Directions`."""
-_AS_WELL = 0.02
-"""Nats a token by which held-out rows may lose more."""
+SPREADS = {0.0: 0.0, 1.0: -0.02, 4.0: 0.4}
+"""How far modules may go apart, one of these (see `Directions`), and the nats a token by which it
+has to serve held-out rows better than none: little is free, much is for where it shows."""
 BEND = 2.0
 """Of `hf_lorameta.loss_model.LossModel`, until there is a second point."""
 _LEAST_WAY = 1e-12
+_AT_ONCE = 64
+"""Adapters whose products with all others are formed together: of rank 16, 66 MB with 502."""
 HELD = 1 << 30
 """Bytes of factors up to which a mixture keeps them in memory."""
 
@@ -63,7 +64,7 @@ class Summed(Protocol):
         """Factors of every module in turn, (k, in) and (out, k).
 
         Args:
-            c: (K,) coefficients.
+            c: (K,) coefficients; where it is a `Mixture`, (M, K) too.
         """
         ...
 
@@ -86,7 +87,7 @@ class Scored(Protocol):
         ...
 
     def set(self, summed: Summed, c: Array) -> None:
-        """Make a sum with these coefficients the update."""
+        """Make a sum with these coefficients, as its `pairs` takes them, the update."""
         ...
 
     def clear(self) -> None:
@@ -122,7 +123,8 @@ class Refinement:
         end: with those it returned.
         held_out: what rows lose with coefficients fitted on the others by the fit's last model of
             the loss, each row held out once; the loss at the start if that is where it stayed. A
-            little hopeful: all rows had a say in where the model's points lie.
+            little hopeful where modules stay together, and very where they go apart: all rows had a
+            say in where the model's points lie.
         steps: how many points were asked for, those for slopes alone included; the last point and
             held-out rows come on top.
         history: loss of the rows at the start, at every point on the way, and at the last.
@@ -199,6 +201,7 @@ class Mixture:
         used: the K of them that take part.
 
     Attributes:
+        size: K.
         rank: Σr of the K adapters.
     """
 
@@ -213,7 +216,7 @@ class Mixture:
         scalings = [entry.scaling for entry in entries]
         self._scalings = np.repeat(scalings, self._ranks).astype(np.float32)
         self._starts = np.cumsum([0, *self._ranks])[:-1]
-        self.rank = sum(self._ranks)
+        self.size, self.rank = len(entries), sum(self._ranks)
         self._held: dict[str, Factors] | None = {} if self._size() <= HELD else None
 
     def _size(self) -> int:
@@ -276,14 +279,25 @@ class Mixture:
         """(…, Σr) sums over each adapter's ranks: (…, K)."""
         return np.add.reduceat(by_rank, self._starts, axis=-1)
 
-    def grams(self) -> Array:
-        """⟨B_i A_i, B_j A_j⟩ of each module, with their scalings: (M, K, K)."""
-        return np.stack([self._gram(module.name) for module in self._bank.layout])
+    def grams(self, among: Sequence[int] | None = None) -> Array:
+        """⟨B_i A_i, B_j A_j⟩ of each module, with their scalings: (M, K, K).
 
-    def _gram(self, module: str) -> Array:
-        A, B, _ = self.factors(module)
-        inner = ((A @ A.T) * (B.T @ B)).astype(np.float64)
-        return np.add.reduceat(np.add.reduceat(inner, self._starts, 0), self._starts, 1)
+        Args:
+            among: places of the adapters that are asked for; None is all.
+        """
+        if among is not None:
+            return Mixture(self._bank, [self._used[i] for i in among]).grams()
+        layout = self._bank.layout
+        found = np.empty((len(layout), self.size, self.size))
+        for gram, module in zip(found, layout, strict=True):
+            A, B, _ = self.factors(module.name)
+            for first in range(0, self.size, _AT_ONCE):
+                starts = self._starts[first : first + _AT_ONCE]
+                some = slice(starts[0], (*self._starts, self.rank)[first + len(starts)])
+                inner = ((A[some] @ A.T) * (B[:, some].T @ B)).astype(np.float64)
+                by_adapter = np.add.reduceat(inner, starts - starts[0], 0)
+                gram[first : first + len(starts)] = self.by_adapter(by_adapter)
+        return found
 
 
 Report = Callable[[int, int, float], None]
@@ -304,11 +318,11 @@ def refine(
     (`hf_lorameta.loss_model`); its minimum is the next point to ask for, until less than 0.02 nats
     a token are expected of it. Coordinates u are those in which the adapters are alike in length
     and independent, see `Directions`, and ``0.01 |u|²`` is added, so that few rows do not move what
-    they do not tell. How far modules may go apart is what serves held-out rows best by the slopes
-    at the start, in which no row had a say. No randomness. Coefficients may become negative and
-    need not sum to one. Where the result is worse than the start, on the rows or on rows that are
-    held out, the start is returned; where that is worse than the base model, it is drawn back
-    towards zero.
+    they do not tell. How far modules may go apart is decided by what held-out rows lose, as far as
+    the slopes at the start can tell, before any row was fitted; see `SPREADS`. No randomness.
+    Coefficients may become negative and need not sum to one. Where the result is worse than the
+    start, on the rows or on rows that are held out, the start is returned; where that is worse than
+    the base model, it is drawn back towards zero.
 
     Args:
         start: (K,) coefficients to start from.
@@ -331,7 +345,7 @@ def refine(
         losses, slopes = scored.gradient(fit.tokens, mixture)
         fit.saw(u, float(losses @ fit.sizes / sum(fit.sizes)))
         if step == 0:
-            fit.go_as_wide_as_serves(losses, slopes)
+            fit.widen(losses, slopes)
             u = np.zeros(fit.directions.dimensions)
         model.add(u, *log_odds(losses, fit.directions.slopes(slopes)))
         u = fit.minimum(model)
@@ -356,7 +370,7 @@ class Directions(NamedTuple):
 
     Example:
         >>> directions = Directions.of(np.array([[[0.45]], [[0.45]]]))
-        >>> directions.spread(3.0).change(np.array([1.0, 0.0, 1.0])).round(2)
+        >>> directions.widened(3.0).change(np.array([1.0, 0.0, 1.0])).round(2)
         array([[0.95],
                [3.81]])
     """
@@ -372,8 +386,8 @@ class Directions(NamedTuple):
         each = [_whitening(gram, length / len(grams)) for gram in grams]
         return cls(_whitening(whole, length), np.stack(each))
 
-    def spread(self, by: float) -> "Directions":
-        """With modules as far apart as this; 0 keeps them together."""
+    def widened(self, by: float) -> "Directions":
+        """With modules that many times as far apart; 0 keeps them together."""
         return self._replace(apart=by * self.apart if by and len(self.apart) > 1 else _NONE_APART)
 
     @property
@@ -423,8 +437,7 @@ class _Fit:
         self.tokens = scored.encode(rows)
         self.sizes = [len(row.output) for row in self.tokens]
         self.folds = np.arange(len(rows)) % FOLDS
-        self.directions: Directions
-        self._grams = mixture.grams()
+        self.directions = Directions(np.zeros((len(start), 0)), _NONE_APART)  # none but the start
         self._start, self._mixture, self._scored = start, mixture, scored
         self._steps, self._stiffness, self._progress = steps, stiffness, progress
         self._done = 0
@@ -432,22 +445,24 @@ class _Fit:
 
     def keep_to(self, moved: NDArray[np.intp]) -> None:
         """Let only some of the coefficients move, the same way in all modules."""
-        inside = Directions.of(self._grams[:, moved][:, :, moved]).together
+        grams = self._mixture.grams(moved.tolist())
         together = np.zeros((len(self._start), len(moved)))
-        together[moved] = inside
+        together[moved] = Directions.of(grams.sum(0, keepdims=True)).together
         self.directions = Directions(together, _NONE_APART)
 
-    def go_as_wide_as_serves(self, losses: Array, slopes: Array) -> None:
+    def widen(self, losses: Array, slopes: Array) -> None:
         """Let modules go as far apart as serves held-out rows, by what is known at the start.
 
         Args:
             losses: (R,) of the rows at the start.
             slopes: (R, M, K) theirs.
         """
-        directions = Directions.of(self._grams)
-        held = [self._held_out(directions.spread(by), losses, slopes) for by in SPREADS]
-        good = [by for by, loss in zip(SPREADS, held, strict=True) if loss <= min(held) + _AS_WELL]
-        self.directions = directions.spread(max(good))
+        directions = Directions.of(self._mixture.grams())
+
+        def price(spread: float) -> float:
+            return SPREADS[spread] + self._held_out(directions.widened(spread), losses, slopes)
+
+        self.directions = directions.widened(min(SPREADS, key=price))
 
     def _held_out(self, directions: Directions, losses: Array, slopes: Array) -> float:
         """Mean loss of the rows, each fold with what a model from one point makes of the others."""
@@ -463,7 +478,7 @@ class _Fit:
 
     def at(self, u: Array) -> Array:
         """The coefficients that belong to u: (K,), or (M, K) where modules go apart."""
-        return self._start + self.directions.change(u) if u.any() else self._start
+        return self._start + self.directions.change(u)
 
     def minimum(self, model: LossModel, texts: NDArray[np.bool_] | None = None) -> Array:
         """Where to go next, as a model has it."""
@@ -497,11 +512,12 @@ class _Fit:
         start, (loss, u) = self._seen[0], self.best
         held_out = self._crossed(model, folds) if self._seen[1:] else start[0]
         if u is start[1] or not held_out < start[0]:
-            loss, u = start
+            loss, c = start[0], self._start
             held_out = loss
+        else:
+            c = self.at(u)
         self._scored.clear()
         base = self._scored.loss(self.tokens)
-        c = self.at(u)
         scale, end = drawn_back(c, loss, base, self._mixture, self._scored, self.tokens)
         report = Refinement(
             method=method,

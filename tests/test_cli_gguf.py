@@ -188,7 +188,9 @@ def test_try_says_what_it_needs(cli: Shell, demo_adapter: Path, tmp_path: Path) 
 @pytest.mark.slow
 def test_evaluate_through_llama_cpp(cli: Shell, demo_adapter: Path) -> None:
     asked = ("evaluate", demo_adapter, "-d", DEMO / "test.jsonl", "--engine", "llama.cpp")
-    report = cli(*asked, "--shots", 0, "--max-rows", 3, "--json").json
+    done = cli(*asked, "--shots", 0, "--max-rows", 3, "--json")
+    report = done.json
+    assert ".gguf\n" in done.err.split("The base model is ")[1]
     assert list(report["scores"]) == ["base", "generated"]
     assert report["scores"]["generated"]["loss"] < report["scores"]["base"]["loss"] / 2
     assert report["scores"]["generated"]["rows"] == 3

@@ -46,7 +46,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "card": (
         {"facts", "licences", "markdown", "picture", "serving"}, {"huggingface_hub"}, set(),
     ),
-    "card_scores": ({"errors", "markdown"}, {"huggingface_hub", "yaml"}, set()),
+    "card_scores": ({"errors", "facts", "markdown"}, {"huggingface_hub", "yaml"}, set()),
     "map": ({"bank", "distance", "errors"}, {"numpy"}, set()),
     "hub_errors": ({"errors"}, {"huggingface_hub", "httpx2"}, {"datasets"}),
     "hub": ({"errors", "hub_errors"}, {"huggingface_hub", "httpx2"}, {"datasets", ""}),

@@ -32,7 +32,7 @@ C = np.array([0.5, -0.3, 0.8])
 class Sum:
     """A mixture of three random adapters, in memory."""
 
-    rank = 3 * RANK
+    size, rank = 3, 3 * RANK
 
     def __init__(self, scale: float = 0.3) -> None:
         rng = np.random.default_rng(0)

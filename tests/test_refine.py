@@ -14,6 +14,7 @@ from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.packing import pack
 from hf_lorameta.refine import (
     REFINERS,
+    STEPS,
     Check,
     Directions,
     Mixture,
@@ -69,8 +70,9 @@ class Logistic(Model):
         label = np.sign(x @ np.array(truth) + rng.logistic(size=len(ROWS)))
         self.x, self.base, self.c = x * label[:, None], base, np.zeros(size)
 
-    def grams(self) -> Array:
-        return (self.x.T @ self.x)[None]
+    def grams(self, among: Any = slice(None)) -> Array:
+        x = self.x[:, among]
+        return (x.T @ x)[None]
 
     def _odds(self, tokens: Sequence[Tokens]) -> tuple[Array, Array]:
         x = self.x[[row.prompt[0] for row in tokens]]
@@ -211,7 +213,7 @@ def test_modules_stay_together_where_that_serves_held_out_rows_better(
     c, report = refine(np.zeros(8), model, ROWS, model)
     assert c.shape == (8,)
     assert not report.by_module
-    monkeypatch.setattr("hf_lorameta.refine.SPREADS", (4.0,))
+    monkeypatch.setattr("hf_lorameta.refine.SPREADS", {4.0: 0.0})
     c, _ = refine(np.zeros(8), model, ROWS, model)
     assert c.shape == (2, 8)
 
@@ -220,7 +222,7 @@ def test_modules_stay_together_where_that_serves_held_out_rows_better(
 def test_slopes_by_a_direction_are_those_of_the_coefficients(spread: float) -> None:
     rng = np.random.default_rng(2)
     factors = rng.standard_normal((3, 4, 9))  # of three modules with four adapters
-    directions = Directions.of(factors @ factors.transpose(0, 2, 1)).spread(spread)
+    directions = Directions.of(factors @ factors.transpose(0, 2, 1)).widened(spread)
     assert directions.dimensions == (16 if spread else 4)
     u, slopes = rng.standard_normal(directions.dimensions), rng.standard_normal((5, 3, 4))
     change = np.broadcast_to(directions.change(u), (3, 4))
@@ -241,6 +243,19 @@ def test_in_any_direction_an_update_grows_alike() -> None:
         assert 0.5 * expected < square <= expected  # short ones are not blown up
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_where_slopes_are_no_numbers_the_start_is_returned() -> None:
+    class Broken(Modular):
+        def gradient(self, tokens: Any, mixture: Any) -> Any:
+            losses, slopes = super().gradient(tokens, mixture)
+            return losses, np.nan * slopes
+
+    model = Broken(TELLING)
+    c, report = refine(np.zeros(2), model, ROWS, model)
+    assert c.tolist() == [0.0, 0.0]
+    assert not report.by_module
+
+
 def test_points_are_asked_for_while_they_promise_something(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -249,7 +264,7 @@ def test_points_are_asked_for_while_they_promise_something(
     _, report = refine(
         np.zeros(4), model, ROWS, model, progress=lambda step, steps, loss: seen.append(loss)
     )
-    assert 1 < report.steps < 12
+    assert 1 < report.steps < STEPS
     assert len(report.history) == report.steps + 1
     assert tuple(seen) == report.history
     monkeypatch.setattr("hf_lorameta.refine.ENOUGH", 10.0)
@@ -335,6 +350,10 @@ def test_pairs_and_products_are_those_of_the_dense_updates(
     rough = 1e-4 if kind == "bank" else 1e-2  # the spaces are orthonormal to bfloat16's precision
     scale = np.abs(products).max()
     np.testing.assert_allclose(mixture.grams(), products, rtol=rough, atol=rough * scale)
+    monkeypatch.setattr("hf_lorameta.refine._AT_ONCE", 2)
+    np.testing.assert_allclose(mixture.grams(), products, rtol=rough, atol=rough * scale)
+    few = np.array(products)[:, [2, 0]][:, :, [2, 0]]
+    np.testing.assert_allclose(mixture.grams([2, 0]), few, rtol=rough, atol=rough * scale)
 
 
 @pytest.mark.parametrize("held", [0, 1 << 30], ids=["read anew", "in memory"])

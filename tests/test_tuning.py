@@ -13,6 +13,7 @@ from hf_lorameta import Bank, Generation, Plan, Recipe, carry_out, plan
 from hf_lorameta.card import CARD_FILE
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError
 from hf_lorameta.generation import read_provenance
+from hf_lorameta.packing import pack
 from hf_lorameta.scores import Tokens
 from hf_lorameta.tuning import checked, chosen_rows, refined, rows_to_check
 
@@ -116,9 +117,15 @@ def test_gradients_are_not_asked_of_a_model_without(data: Path) -> None:
 # --- modules apart -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["bank", "pack"])
 @pytest.mark.parametrize("combine", ["exact", "factors"])
-def test_modules_apart_are_combined_by_their_own_coefficients(data: Path, combine: str) -> None:
-    made = planned(data, combine=combine, rank=None if combine == "factors" else 24)
+def test_modules_apart_are_combined_by_their_own_coefficients(
+    data: Path, tmp_path: Path, combine: str, kind: str
+) -> None:
+    bank = Bank.from_pretrained()
+    bank = pack(bank, tmp_path / "pack", basis=24) if kind == "pack" else bank
+    rank = None if combine == "factors" else 24
+    made = plan(data, bank, Recipe.of(top_k=3, combine=combine, rank=rank))
     c = np.zeros((len(made.bank.layout), len(made.bank)))
     c[:, made.used] = np.random.default_rng(0).standard_normal((len(c), 3))
     apart = made.with_coefficients(c)
@@ -146,7 +153,9 @@ def test_an_adapter_that_few_modules_use_takes_part(data: Path, tmp_path: Path) 
     apart = made.with_coefficients(c)
     assert apart.used == [3]
     folder = carry_out(apart).save_pretrained(tmp_path / "a")
-    (line,) = read_provenance(folder)["coefficients"]
+    saved = read_provenance(folder)
+    (line,) = saved["coefficients"]
+    assert saved["provenance"]["modules"] == [module.name for module in made.bank.layout]
     assert line["coefficient"] == 0
     assert line["by_module"] == c[:, 3].tolist()
 
@@ -224,6 +233,10 @@ def test_refining_and_checking_ask_one_model(data: Path) -> None:
 
     made = carry_out(planned(data, refine=8, check=12), scored=Counting(0.5))
     assert made.plan.refinement
+    assert made.plan.refinement.by_module  # all rows ask for the same
+    assert made.plan.by_module is not None
+    assert made.plan.by_module.shape == (len(made.plan.bank.layout), len(made.plan.bank))
+    assert made.plan.with_recipe(Recipe()).by_module is None
     assert made.plan.check
     assert set(losses) == {8, 2, 12}  # the rows that were fitted on, their folds, and the check
     assert losses.index(12) == len(losses) - 2  # base model and adapter, at the end

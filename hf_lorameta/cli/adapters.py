@@ -113,7 +113,7 @@ def _warn(before: "Plan", after: "Plan", quiet: bool) -> None:
 def _refined(made: "Plan", scored: "Scored | None", quiet: bool) -> "Plan":
     from hf_lorameta.tuning import refined
 
-    tell(quiet, f"Fitting {len(made.used)} coefficients on {made.recipe.refine} rows")
+    tell(quiet, f"Fitting {len(made.used)} adapters on {made.recipe.refine} rows")
     fitted = refined(
         made,
         scored,
@@ -419,7 +419,9 @@ def _inspection(facts: dict[str, Any]) -> str:
         [c["dataset"], c["adapter"], f"{c['distance']:.4g}", f"{c['coefficient']:.4f}"]
         for c in facts["coefficients"]
     ]
-    listed = table(["dataset", "adapter", "distance", "coefficient"], rows)
+    apart = any("by_module" in c for c in facts["coefficients"])
+    name = "mean coefficient" if apart else "coefficient"
+    listed = table(["dataset", "adapter", "distance", name], rows)
     return "\n".join([table(["field", "value"], head), "", listed])
 
 
