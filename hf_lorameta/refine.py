@@ -123,8 +123,7 @@ class Refinement:
         end: with those it returned.
         held_out: what rows lose with coefficients fitted on the others by the fit's last model of
             the loss, each row held out once; the loss at the start if that is where it stayed. A
-            little hopeful where modules stay together, and very where they go apart: all rows had a
-            say in where the model's points lie.
+            little hopeful: all rows had a say in where the model's points lie.
         steps: how many points were asked for, those for slopes alone included; the last point and
             held-out rows come on top.
         history: loss of the rows at the start, at every point on the way, and at the last.
