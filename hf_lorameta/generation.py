@@ -120,8 +120,7 @@ def _combined(
     scalings = np.array([entry.scaling for entry in entries])
     merge = combine.COMBINERS[made.recipe.combine].function
     rank = _rank(made.recipe, entries)
-    weights = made.coefficients if made.by_module is None else made.by_module
-    weights = weights[..., made.used]
+    weights = made.weights[..., made.used]
     averaged = merge is combine.factors and made.by_module is None
     if averaged and rank in (None, files[0].rank) and can_average(files):
         with threadpool_limits(1, "blas"):
@@ -238,7 +237,7 @@ class Generation:
         made, index = self.plan, self.plan.bank.index
         config = adapter.write_config(index.base_model, made.bank.layout, self.rank)
         told = replace(made.facts(self.rank), gguf=exported)
-        coefficients = [json.dumps(neighbour.to_dict()) for neighbour in told.neighbours]
+        coefficients = [_json(neighbour.to_dict(), indent=None) for neighbour in told.neighbours]
         adapter.write_tensors(
             folder / adapter.WEIGHTS_FILE,
             made.bank.layout,
@@ -247,9 +246,10 @@ class Generation:
             self.pairs,
         )
         (folder / adapter.CONFIG_FILE).write_bytes(config)
-        (folder / RECIPE_FILE).write_bytes(_json(made.provenance() | {"rank": self.rank}))
+        provenance = _json(made.provenance() | {"rank": self.rank})
+        (folder / RECIPE_FILE).write_bytes(f"{provenance}\n".encode())
         listed = "[\n" + ",\n".join(coefficients) + "\n]\n"  # one adapter a line
-        (folder / COEFFICIENTS_FILE).write_text(listed, encoding="utf-8")
+        (folder / COEFFICIENTS_FILE).write_bytes(listed.encode())
         (folder / card.CARD_FILE).write_text(card.render_card(told, repo_id), encoding="utf-8")
         (folder / PICTURE_FILE).write_text(render_picture(told), encoding="utf-8")
         if exported:
@@ -324,8 +324,8 @@ def base_config_for(bank: Bank, export: Export | None) -> dict[str, Any] | None:
     return config
 
 
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+def _json(value: object, indent: int | None = 2) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def _check_target(target: Path, overwrite: bool) -> None:

@@ -66,17 +66,18 @@ class Plan:
     def used(self) -> list[int]:
         """Indices of the adapters that take part, by falling coefficient."""
         order = np.argsort(-self.coefficients, kind="stable")
-        counts = set(np.nonzero(self._weights)[-1].tolist())
+        counts = set(np.nonzero(self.weights)[-1].tolist())
         return [i for i in order.tolist() if i in counts]
 
     @property
-    def _weights(self) -> NDArray[np.float64]:
+    def weights(self) -> NDArray[np.float64]:
+        """All that adapters are multiplied with: (N,), or (M, N) where modules differ."""
         return self.coefficients if self.by_module is None else self.by_module
 
     @property
     def effective_number(self) -> float:
         """How many adapters really take part; where modules differ, by root mean squares."""
-        size = np.sqrt((self._weights.reshape(-1, len(self.bank)) ** 2).mean(axis=0))
+        size = np.sqrt((self.weights.reshape(-1, len(self.bank)) ** 2).mean(axis=0))
         return rules.effective_number(size)
 
     @property
@@ -132,7 +133,7 @@ class Plan:
 
     def scaled(self, by: float) -> "Plan":
         """The same plan with all its weights multiplied."""
-        return self.with_coefficients(by * self._weights)
+        return self.with_coefficients(by * self.weights)
 
     def neighbours(self) -> tuple[Neighbour, ...]:
         """The adapters that take part, as a card shows them."""

@@ -77,9 +77,10 @@ def refined(
         raise UsageError("the recipe asks for no refinement", hint="--refine 16")
     if made.recipe.refiner == "gradient" and scored and not hasattr(scored, "gradient"):
         raise UsageError(f"{scored.engine} computes no gradients", hint="--refiner search")
-    rows = chosen_rows(made, made.recipe.refine)
+    labelled = _labelled(made)
+    rows = chosen_rows(made, made.recipe.refine, labelled)
     if made.recipe.check is not None:
-        rows_to_check(made)  # too few of them are told before the work, not after
+        rows_to_check(made, labelled)  # too few of them are told before the work, not after
     scored = scored or base_model_of(made.bank)
     used = made.used
     c, refinement = REFINERS[made.recipe.refiner](
@@ -144,19 +145,29 @@ def base_model_of(bank: Bank) -> Probe:
     return Probe(Evaluator(locate(base_model), base_model=base_model), bank.layout)
 
 
-def chosen_rows(made: Plan, count: int) -> list[Row]:
-    """Labelled rows to fit on, drawn with the recipe's seed among the first thousand."""
-    rows = _labelled(made)
+def chosen_rows(made: Plan, count: int, labelled: list[Row] | None = None) -> list[Row]:
+    """Labelled rows to fit on, drawn with the recipe's seed among the first thousand.
+
+    Args:
+        made: says which dataset, and the seed.
+        count: of rows, at most.
+        labelled: those first rows; None reads them.
+    """
+    rows = _labelled(made) if labelled is None else labelled
     return [rows[i] for i in _drawn(made, range(len(rows)), count)]
 
 
-def rows_to_check(made: Plan) -> list[Row]:
+def rows_to_check(made: Plan, labelled: list[Row] | None = None) -> list[Row]:
     """Labelled rows to check on, drawn in the same way among those that were not to be fitted on.
+
+    Args:
+        made: says which dataset, how many rows, and the seed.
+        labelled: as in `chosen_rows`.
 
     Raises:
         EmptyDatasetError: fewer than 4.
     """
-    rows = _labelled(made)
+    rows = _labelled(made) if labelled is None else labelled
     fitted = set(_drawn(made, range(len(rows)), made.recipe.refine or 0))
     others = [i for i in range(len(rows)) if i not in fitted]
     chosen = _drawn(made, others, made.recipe.check or 0)
