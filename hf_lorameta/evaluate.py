@@ -292,28 +292,29 @@ def _left_padded(prompts: Sequence[list[int]], pad: int) -> tuple["torch.Tensor"
 
 
 def suited_dtype(folder: Path) -> str:
-    """The dtype that suits this machine: bfloat16 where the CPU has instructions for it.
+    """The dtype that suits this machine: bfloat16 where the CPU multiplies matrices of it.
 
     Elsewhere bfloat16 only saves memory, at a price: two AVX2 cores were measured to multiply 18
-    GFLOPS in bfloat16 and 155 in float32. So without them it is float32, unless the weights would
-    then take more than half of the memory that is available now.
+    GFLOPS in bfloat16 and 155 in float32, two with AVX512's bfloat16 but no AMX 165 and 300. So
+    there it is float32, unless the weights would then take more than half of the memory that is
+    available now.
 
     Args:
         folder: of the model; only the headers of its safetensors files are read.
     """
-    if _computes_bfloat16():
+    if _multiplies_bfloat16():
         return "bfloat16"
     needed = 4 * sum(map(_parameters, folder.glob("model*.safetensors")))
     return "float32" if 0 < needed <= _available_memory() / 2 else "bfloat16"
 
 
-def _computes_bfloat16() -> bool:
-    """Whether the CPU has bfloat16 instructions and torch uses them; no, where torch cannot say."""
+def _multiplies_bfloat16() -> bool:
+    """Whether torch uses matrix instructions of the CPU for bfloat16; no, where it cannot say."""
     import torch
 
     ask: Any = getattr(torch.cpu, "get_capabilities", dict)
     onednn: Any = torch.backends.mkldnn
-    names = ("amx_bf16", "avx512_bf16", "bf16")  # the last is ARM's
+    names = ("amx_bf16", "bf16")  # Intel's and ARM's
     return bool(onednn.is_available() and any(ask().get(name) for name in names))
 
 

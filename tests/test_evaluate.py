@@ -456,7 +456,8 @@ def test_base_models_that_do_not_load(base: Path, tmp_path: Path) -> None:
     [
         ({"avx2": True, "avx512_bf16": False}, 2.1, "float32"),
         ({"avx2": True}, 1.9, "bfloat16"),
-        ({"avx512_bf16": True}, 100, "bfloat16"),
+        ({"amx_bf16": True}, 100, "bfloat16"),
+        ({"avx512_bf16": True}, 100, "float32"),
         ({"architecture": "aarch64", "bf16": True}, 100, "bfloat16"),
         ({}, 100, "float32"),
     ],
