@@ -8,6 +8,7 @@ costs nothing to minimise, and how far short they fell so far says how far the n
 """
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,14 +125,33 @@ class LossModel:
         return float(share @ np.logaddexp(0, -m)), -slope
 
     def minimum(self, stiffness: float, texts: NDArray[np.bool_] | None = None) -> Array:
-        """(K,) the u at which loss + stiffness |u|² is least, found from the best point on."""
+        """(K,) the u at which loss + stiffness |u|² is least, found from the best point on.
+
+        It is sought in the span of points and slopes: a way out of it only adds to |u|². So few
+        points and texts make a small problem of any K.
+        """
         from scipy.optimize import minimize
 
+        small, span = self._within_its_span()
+
         def stiff(u: Array) -> tuple[float, Array]:
-            loss, slope = self.at(u, texts)
+            loss, slope = small.at(u, texts)
             return loss + stiffness * float(u @ u), slope + 2 * stiffness * u
 
-        assert self._points
-        best = min(self._points[0], key=lambda u: stiff(u)[0])
+        assert small._points
+        best = min(small._points[0], key=lambda u: stiff(u)[0])
         found = minimize(stiff, best, jac=True, method="L-BFGS-B", options={"maxiter": 300})
-        return np.asarray(found.x, np.float64)
+        return np.asarray(span @ found.x, np.float64)
+
+    def _within_its_span(self) -> tuple["LossModel", Array]:
+        """The same in D orthonormal coordinates that hold all points and slopes, and these (K, D).
+
+        K of them where that is no more than there are points and slopes.
+        """
+        assert self._points
+        U, odds, slopes = self._points
+        known = np.concatenate([U, slopes.reshape(-1, U.shape[1])])
+        span = np.linalg.qr(known.T)[0] if len(known) < U.shape[1] else np.eye(U.shape[1])
+        small = copy(self)
+        small._points = U @ span, odds, slopes @ span
+        return small, span

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 from hf_lorameta.loss_model import Array, LossModel, log_odds
 
@@ -72,3 +73,22 @@ def test_a_bent_model_meets_the_function_it_is_of() -> None:
     u = np.array([0.3, -0.2, 0.5])
     expected = np.logaddexp(0, -(x @ u - 0.8 * u @ u)).mean()
     assert model.at(u)[0] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("texts", [None, np.array([True, True, False, True])])
+def test_the_minimum_in_the_span_of_what_is_known_is_that_of_the_whole_space(
+    texts: np.ndarray | None,
+) -> None:
+    rng = np.random.default_rng(5)
+    model = LossModel([1, 2, 3, 4], bend=0.5)
+    for u in (np.zeros(300), 0.1 * rng.standard_normal(300)):
+        model.add(u, rng.standard_normal(4), 0.1 * rng.standard_normal((4, 300)))
+
+    def stiff(u: Array) -> tuple[float, Array]:
+        loss, slope = model.at(u, texts)
+        return loss + 0.01 * float(u @ u), slope + 0.02 * u
+
+    found = model.minimum(0.01, texts)
+    whole = minimize(stiff, np.zeros(300), jac=True, options={"gtol": 1e-9})
+    assert stiff(found)[0] == pytest.approx(whole.fun, rel=1e-6)
+    np.testing.assert_allclose(found, whole.x, atol=1e-3)
