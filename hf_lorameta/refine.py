@@ -40,9 +40,10 @@ STEPS_OF_SEARCH = 6
 STIFFNESS = 0.01
 """What `refine` adds to the loss is this times |u|²."""
 STIFFNESS_OF_SEARCH = 0.1
-SPREADS = {0.0: 0.0, 1.0: -0.02, 4.0: 0.4}
-"""How far modules may go apart, one of these (see `Directions`), and the nats a token by which it
-has to serve held-out rows better than none: little is free, much is for where it shows."""
+LITTLE, MUCH = 1.0, 4.0
+"""How far modules may go apart, see `Directions`."""
+PLENTY, UNTOUCHED = 0.4, 0.7
+"""Nats a token, and a share of the base model's loss; see `spread`."""
 BEND = 2.0
 """Of `hf_lorameta.loss_model.LossModel`, until there is a second point."""
 _LEAST_WAY = 1e-12
@@ -318,7 +319,7 @@ def refine(
     a token are expected of it. Coordinates u are those in which the adapters are alike in length
     and independent, see `Directions`, and ``0.01 |u|²`` is added, so that few rows do not move what
     they do not tell. How far modules may go apart is decided by what held-out rows lose, as far as
-    the slopes at the start can tell, before any row was fitted; see `SPREADS`. No randomness.
+    the slopes at the start can tell, before any row was fitted; see `spread`. No randomness.
     Coefficients may become negative and need not sum to one. Where the result is worse than the
     start, on the rows or on rows that are held out, the start is returned; where that is worse than
     the base model, it is drawn back towards zero.
@@ -438,6 +439,8 @@ class _Fit:
         self.folds = np.arange(len(rows)) % FOLDS
         self.directions = Directions(np.zeros((len(start), 0)), _NONE_APART)  # none but the start
         self._start, self._mixture, self._scored = start, mixture, scored
+        scored.clear()
+        self._base = scored.loss(self.tokens)
         self._steps, self._stiffness, self._progress = steps, stiffness, progress
         self._done = 0
         self._seen: list[tuple[float, Array]] = []
@@ -457,11 +460,11 @@ class _Fit:
             slopes: (R, M, K) theirs.
         """
         directions = Directions.of(self._mixture.grams())
-
-        def price(spread: float) -> float:
-            return SPREADS[spread] + self._held_out(directions.widened(spread), losses, slopes)
-
-        self.directions = directions.widened(min(SPREADS, key=price))
+        start = float(losses @ self.sizes) / sum(self.sizes)
+        held_out = [
+            self._held_out(directions.widened(by), losses, slopes) for by in (0.0, LITTLE, MUCH)
+        ]
+        self.directions = directions.widened(spread(self._base, start, *held_out))
 
     def _held_out(self, directions: Directions, losses: Array, slopes: Array) -> float:
         """Mean loss of the rows, each fold with what a model from one point makes of the others."""
@@ -515,13 +518,11 @@ class _Fit:
             held_out = loss
         else:
             c = self.at(u)
-        self._scored.clear()
-        base = self._scored.loss(self.tokens)
-        scale, end = drawn_back(c, loss, base, self._mixture, self._scored, self.tokens)
+        scale, end = drawn_back(c, loss, self._base, self._mixture, self._scored, self.tokens)
         report = Refinement(
             method=method,
             rows=len(self.tokens),
-            base=base,
+            base=self._base,
             start=start[0],
             end=end,
             held_out=held_out,
@@ -541,6 +542,31 @@ class _Fit:
             loss = self._scored.loss([self.tokens[i] for i in held])
             total += loss * sum(self.sizes[i] for i in held)
         return total / sum(self.sizes)
+
+
+def spread(base: float, start: float, together: float, little: float, much: float) -> float:
+    """How far modules may go apart, by what held-out rows lose. Losses are in nats a token.
+
+    A little costs nothing, so it need not gain. Far apart, 16 rows can be met that say nothing of
+    others; it has to gain `PLENTY`, or, where the bank has not brought much yet that could be lost,
+    as much again as all before it.
+
+    Args:
+        base: of the base model.
+        start: before any step.
+        together: after one with modules together.
+        little: with modules as far apart as `LITTLE`.
+        much: as `MUCH`.
+
+    Example:
+        >>> spread(4.0, 3.0, 2.8, 2.8, 2.5), spread(9.0, 3.0, 2.8, 2.8, 2.5)
+        (4.0, 1.0)
+    """
+    before = min(together, little)
+    again = max(start - before, ENOUGH) if start > UNTOUCHED * base else PLENTY
+    if before - much >= min(again, PLENTY):
+        return MUCH
+    return LITTLE if little - together <= ENOUGH else 0.0
 
 
 def _whitening(gram: Array, length: float) -> Array:

@@ -14,7 +14,7 @@ in llama.cpp with 4-bit weights.
 - ``gradient`` asks for 8 points at most, forwards and backwards, and for 3 losses: of the last
   point, of rows held out and of the base model. (8 · 2 + 3) F T, the updates and the adapters' Gram
   matrices are 439 TFLOP with the pack and 791 with the bank: 0.8 or 1.4 hours in float32, 7 or 11
-  in bfloat16 without instructions for it; and minutes among 502 coefficients for each of 96
+  in bfloat16 without instructions for it; and a minute among 502 coefficients for each of 96
   modules. A bank is read once for each update and each line of 512 tokens, here 46 times 9.5 GB;
   the pack's 0.6 GB stay in the cache. Memory in bfloat16: 14.5 GB of weights, 1.6 of W + ΔW, 2.5 of
   activations for a line (150 kB a token and layer, scaled by the widths from the 19 kB of SmolLM2)

@@ -13,6 +13,8 @@ from hf_lorameta.combine import dense
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.packing import pack
 from hf_lorameta.refine import (
+    LITTLE,
+    MUCH,
     REFINERS,
     STEPS,
     Check,
@@ -22,6 +24,7 @@ from hf_lorameta.refine import (
     drawn_back,
     refine,
     search,
+    spread,
 )
 from hf_lorameta.scores import Tokens
 
@@ -213,17 +216,36 @@ def test_modules_stay_together_where_that_serves_held_out_rows_better(
     c, report = refine(np.zeros(8), model, ROWS, model)
     assert c.shape == (8,)
     assert not report.by_module
-    monkeypatch.setattr("hf_lorameta.refine.SPREADS", {4.0: 0.0})
+    monkeypatch.setattr("hf_lorameta.refine.spread", lambda *losses: 4.0)
     c, _ = refine(np.zeros(8), model, ROWS, model)
     assert c.shape == (2, 8)
 
 
-@pytest.mark.parametrize("spread", [0.0, 3.0])
-def test_slopes_by_a_direction_are_those_of_the_coefficients(spread: float) -> None:
+@pytest.mark.parametrize(
+    ("held_out", "expected"),
+    [
+        ((4.0, 3.0, 2.9, 2.9, 2.81), LITTLE),  # not as much again
+        ((4.0, 3.0, 2.9, 2.9, 2.79), MUCH),
+        ((9.0, 3.0, 2.9, 2.9, 2.51), LITTLE),  # not plenty, and the bank has brought much
+        ((9.0, 3.0, 2.9, 2.9, 2.49), MUCH),
+        ((4.0, 3.0, 2.0, 2.0, 1.61), LITTLE),
+        ((4.0, 3.0, 2.0, 2.0, 1.59), MUCH),  # plenty
+        ((4.0, 3.0, 3.1, 3.1, 3.09), LITTLE),  # too little to tell
+        ((4.0, 3.0, 2.0, 2.5, 2.0), 0.0),  # it gains over a little, not over none
+        ((4.0, 3.0, 2.0, 2.01, 2.5), LITTLE),
+        ((4.0, *(np.nan,) * 4), 0.0),
+    ],
+)
+def test_how_far_modules_go_apart(held_out: tuple[float, ...], expected: float) -> None:
+    assert spread(*held_out) == expected
+
+
+@pytest.mark.parametrize("by", [0.0, 3.0])
+def test_slopes_by_a_direction_are_those_of_the_coefficients(by: float) -> None:
     rng = np.random.default_rng(2)
     factors = rng.standard_normal((3, 4, 9))  # of three modules with four adapters
-    directions = Directions.of(factors @ factors.transpose(0, 2, 1)).widened(spread)
-    assert directions.dimensions == (16 if spread else 4)
+    directions = Directions.of(factors @ factors.transpose(0, 2, 1)).widened(by)
+    assert directions.dimensions == (16 if by else 4)
     u, slopes = rng.standard_normal(directions.dimensions), rng.standard_normal((5, 3, 4))
     change = np.broadcast_to(directions.change(u), (3, 4))
     along = directions.slopes(slopes) @ u
