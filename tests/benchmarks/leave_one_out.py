@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+from filelock import FileLock
 
 from hf_lorameta import bank as banks
 from hf_lorameta.adapter import write_atomically
@@ -30,14 +31,22 @@ def siblings(task: str) -> tuple[str, ...]:
     return tuple(name for name in shared_data.tasks() if source in name)
 
 
+def _whole(folder: Path) -> Path:
+    """The shared bank with all of its tasks; others who ask meanwhile wait for it."""
+    whole = folder / "whole"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "whole.lock"):
+        if not (whole / banks.INDEX_FILE).exists():
+            with LocalHub() as hub:
+                shared_data.seed(hub, shared_data.tasks())
+                build(hub, folder, "")
+                (folder / "_").rename(whole)
+    return whole
+
+
 def without(left_out: Collection[str], folder: Path) -> banks.Bank:
     """The shared bank without some tasks: DIR/whole, built once, with entries taken out."""
-    if not (folder.parent / "whole" / banks.INDEX_FILE).exists():
-        with LocalHub() as hub:
-            shared_data.seed(hub, shared_data.tasks())
-            build(hub, folder.parent, "")
-            (folder.parent / "_").rename(folder.parent / "whole")
-    whole = banks.Bank(folder.parent / "whole")
+    whole = banks.Bank(_whole(folder.parent))
     if not left_out or (folder / banks.INDEX_FILE).exists():
         return banks.Bank(folder)
     names = {f"suite/{task}" for task in left_out}
