@@ -6,7 +6,9 @@ more than one reading is an error, never a guess.
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -201,11 +203,39 @@ def _local(path: Path, split: str | None) -> RawDataset:
     options = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
     kind = _FORMATS[path.suffix.lower()]
     name = pick_split(path.name, ["train"], None if split in (None, "train") else split)
-    with reading(str(path)):
+    with _reading(path):
         stream = datasets.load_dataset(
             kind, data_files={name: str(path)}, split=name, streaming=True, **options
         )
-    return raw_dataset(stream, name, partial(reading, str(path)))
+    return raw_dataset(stream, name, partial(_reading, path))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Around reading rows of a local file: what is wrong with it, and in which line."""
+    try:
+        with reading(str(path)):
+            yield
+    except DatasetError as error:
+        line = _broken_line(path)
+        if line is None:
+            raise
+        raise DatasetError(
+            f"{path} cannot be read: line {line} is not JSON", hint="mend that line, or remove it"
+        ) from error
+
+
+def _broken_line(path: Path) -> int | None:
+    """Of a file with one JSON value a line, counted from 1; None where all are well."""
+    if path.suffix.lower() not in (".jsonl", ".ndjson"):
+        return None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                json.loads(line.strip() or b"null")
+            except ValueError:  # of UTF-8 as well as of JSON
+                return number
+    return None
 
 
 def _digest(path: Path) -> str:
