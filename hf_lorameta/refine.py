@@ -330,7 +330,7 @@ def refine(
         rows: at least 4 labelled rows of the user's.
         scored: holds the base model.
         steps: points that are asked for at most.
-        progress: called at every point with (step, steps, loss of the rows).
+        progress: called at every point with (step, steps + 1 for the last, loss of the rows).
 
     Returns:
         (K,) coefficients, or (M, K) if modules went apart; and how the fit went.
@@ -494,8 +494,8 @@ class _Fit:
         """Note a loss of all rows, as a point of the way unless it was for a slope alone."""
         if not probing:
             self._seen.append((loss, u))
-        self._done = min(self._done + 1, self._steps)
-        self._progress(self._done, self._steps, loss)
+        self._done += 1
+        self._progress(self._done, self._steps + 1, loss)  # a last point follows those asked for
 
     def result(
         self, method: str, u: Array, model: LossModel, folds: NDArray[np.intp]
@@ -647,7 +647,7 @@ def search(
         dimensions: number of adapters whose coefficients move, at most.
         steps: points after those.
         progress: called as in `refine`; its steps are forward passes over the rows, 1 + dimensions
-            + steps of them, and the last point.
+            + steps of them and the last point.
 
     Returns:
         (K,) coefficients, and how the fit went.

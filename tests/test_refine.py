@@ -281,14 +281,12 @@ def test_where_slopes_are_no_numbers_the_start_is_returned() -> None:
 def test_points_are_asked_for_while_they_promise_something(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[float] = []
+    seen: list[tuple[int, int, float]] = []
     model = Logistic(TELLING)
-    _, report = refine(
-        np.zeros(4), model, ROWS, model, progress=lambda step, steps, loss: seen.append(loss)
-    )
+    _, report = refine(np.zeros(4), model, ROWS, model, progress=lambda *told: seen.append(told))
     assert 1 < report.steps < STEPS
     assert len(report.history) == report.steps + 1
-    assert tuple(seen) == report.history
+    assert seen == [(i, STEPS + 1, loss) for i, loss in enumerate(report.history, 1)]
     monkeypatch.setattr("hf_lorameta.refine.ENOUGH", 10.0)
     _, hasty = refine(np.zeros(4), model, ROWS, model)
     assert hasty.steps == 1
