@@ -4,9 +4,8 @@ A plan's coefficients c are where the fit starts. The loss of rows under ``ΔW =
 has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩`` in each module, so a backward pass gives those
 of all adapters, while the bank is read module by module; a large one is never held in memory. As
 the gradients of the modules come apart, each module may have coefficients of its own, as every
-layer has in AdaMerging [1]. How far modules may go apart, and in the end whether to go at all, is
-decided by cross-validation, each row held out once: where held-out rows lose least at the start,
-the start is what is returned.
+layer has in AdaMerging [1]. How far modules may go apart, and how much of the way is gone in the
+end, is decided by cross-validation, each row held out once.
 
 References:
     [1] Yang et al., AdaMerging: Adaptive Model Merging for Multi-Task Learning, arXiv 2310.02575.
@@ -321,8 +320,8 @@ def refine(
     they do not tell. How far modules may go apart is decided by what held-out rows lose, as far as
     the slopes at the start can tell, before any row was fitted; see `spread`. No randomness.
     Coefficients may become negative and need not sum to one. Where the result is worse than the
-    start, on the rows or on rows that are held out, the start is returned; where that is worse than
-    the base model, it is drawn back towards zero.
+    start, on the rows or on rows that are held out, half of the way is gone, or a quarter, or none;
+    where that is worse than the base model, it is drawn back towards zero.
 
     Args:
         start: (K,) coefficients to start from.
@@ -500,7 +499,7 @@ class _Fit:
     def result(
         self, method: str, u: Array, model: LossModel, folds: NDArray[np.intp]
     ) -> tuple[Array, Refinement]:
-        """The best of all points, or the start; drawn back where the base is better.
+        """The best of all points, or of the way there; drawn back where the base is better.
 
         Args:
             method: for the report.
@@ -511,19 +510,13 @@ class _Fit:
         asked = self._done
         self.go(u)
         self.saw(u, self._scored.loss(self.tokens))
-        start, (loss, u) = self._seen[0], self.best
-        held_out = self._crossed(model, folds) if self._seen[1:] else start[0]
-        if u is start[1] or not held_out < start[0]:
-            loss, c = start[0], self._start
-            held_out = loss
-        else:
-            c = self.at(u)
+        loss, c, held_out = self._kept(model, folds)
         scale, end = drawn_back(c, loss, self._base, self._mixture, self._scored, self.tokens)
         report = Refinement(
             method=method,
             rows=len(self.tokens),
             base=self._base,
-            start=start[0],
+            start=self._seen[0][0],
             end=end,
             held_out=held_out,
             steps=asked,
@@ -533,11 +526,29 @@ class _Fit:
         )
         return scale * c, report
 
-    def _crossed(self, model: LossModel, folds: NDArray[np.intp]) -> float:
-        """Mean loss of the rows, each fold with what the model makes of the others."""
+    def _kept(self, model: LossModel, folds: NDArray[np.intp]) -> tuple[float, Array, float]:
+        """The most of the way to the best point that serves held-out rows, or the start.
+
+        What the model says of a fold's minimum was never asked for, and can be too far away.
+
+        Returns:
+            Loss of the rows, coefficients, and loss of held-out rows.
+        """
+        start, (loss, u) = self._seen[0][0], self.best
+        for share in (1.0, 0.5, 0.25) if loss < start else ():
+            held_out = self._crossed(model, folds, share)
+            if share < 1:
+                self.go(share * u)
+                loss = self._scored.loss(self.tokens)
+            if held_out < start and loss < start:
+                return loss, self.at(share * u), held_out
+        return start, self._start, start
+
+    def _crossed(self, model: LossModel, folds: NDArray[np.intp], share: float) -> float:
+        """Mean loss of the rows, each fold on the way to what the model makes of the others."""
         total = 0.0
         for fold in range(FOLDS):
-            self.go(self.minimum(model, folds != fold))
+            self.go(share * self.minimum(model, folds != fold))
             held = np.flatnonzero(self.folds == fold)
             loss = self._scored.loss([self.tokens[i] for i in held])
             total += loss * sum(self.sizes[i] for i in held)

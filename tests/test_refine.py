@@ -20,6 +20,7 @@ from hf_lorameta.refine import (
     Check,
     Directions,
     Mixture,
+    _Fit,
     check,
     drawn_back,
     refine,
@@ -160,6 +161,25 @@ def test_what_pays_on_the_rows_alone_is_not_kept(method: str) -> None:
     assert min(report.history) < report.start - 0.01
     assert c.tolist() == start.tolist()
     assert report.end == report.held_out == report.start
+
+
+@pytest.mark.parametrize("method", REFINERS)
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.25, 0.0])
+def test_the_way_is_shortened_until_it_serves_held_out_rows(
+    method: str, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, start = Logistic(TELLING), np.full(4, 0.01)
+    whole, _ = REFINERS[method](start, model, ROWS, model)
+    crossed = _Fit._crossed
+
+    def too_far(fit: _Fit, told: Any, folds: Any, of_the_way: float) -> float:
+        return 9.0 if of_the_way > share else crossed(fit, told, folds, of_the_way)
+
+    monkeypatch.setattr(_Fit, "_crossed", too_far)
+    c, report = REFINERS[method](start, model, ROWS, model)
+    np.testing.assert_allclose(c, start + share * (whole - start))
+    assert report.end == pytest.approx(model.at(c))
+    assert report.held_out <= report.start
 
 
 @pytest.mark.parametrize("method", REFINERS)
