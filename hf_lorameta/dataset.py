@@ -212,28 +212,32 @@ def _local(path: Path, split: str | None) -> RawDataset:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Around reading rows of a local file: what is wrong with it, and in which line."""
+    """Around reading rows of a local file: what is wrong with it, and where that can be told."""
     try:
         with reading(str(path)):
             yield
     except DatasetError as error:
-        line = _broken_line(path)
+        try:
+            line = _odd_line(path)
+        except OSError:  # it is the file that cannot be read
+            raise error from None
         if line is None:
             raise
         raise DatasetError(
-            f"{path} cannot be read: line {line} is not JSON", hint="mend that line, or remove it"
-        ) from error
+            f"{path} cannot be read: line {line} is no JSON value of its own, in UTF-8",
+            hint="mend that line: expected is one JSON object a line",
+        ) from None
 
 
-def _broken_line(path: Path) -> int | None:
-    """Of a file with one JSON value a line, counted from 1; None where all are well."""
+def _odd_line(path: Path) -> int | None:
+    """The first that is no JSON value of its own, from 1; None in other files than JSON lines."""
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return None
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                json.loads(line.strip() or b"null")
-            except ValueError:  # of UTF-8 as well as of JSON
+                json.loads(line.decode("utf-8-sig").strip() or "null")
+            except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested without end
                 return number
     return None
 

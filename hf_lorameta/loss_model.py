@@ -127,8 +127,8 @@ class LossModel:
     def minimum(self, stiffness: float, texts: NDArray[np.bool_] | None = None) -> Array:
         """(K,) the u at which loss + stiffness |u|² is least, found from the best point on.
 
-        It is sought in the span of points and slopes: a way out of it only adds to |u|². So few
-        points and texts make a small problem of any K.
+        It is sought in the span of points and slopes, as all gradients lie in it: a descent that
+        begins at a point never leaves it. So few points and texts make a small problem of any K.
         """
         from scipy.optimize import minimize
 
@@ -146,12 +146,13 @@ class LossModel:
     def _within_its_span(self) -> tuple["LossModel", Array]:
         """The same in D orthonormal coordinates that hold all points and slopes, and these (K, D).
 
-        K of them where that is no more than there are points and slopes.
+        They are u's own where there are no more of these, or where a slope is no number.
         """
         assert self._points
         U, odds, slopes = self._points
         known = np.concatenate([U, slopes.reshape(-1, U.shape[1])])
-        span = np.linalg.qr(known.T)[0] if len(known) < U.shape[1] else np.eye(U.shape[1])
+        smaller = len(known) < U.shape[1] and np.isfinite(known).all()
+        span = np.linalg.qr(known.T)[0] if smaller else np.eye(U.shape[1])
         small = copy(self)
         small._points = U @ span, odds, slopes @ span
         return small, span

@@ -13,6 +13,7 @@ References:
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -122,8 +123,9 @@ class Refinement:
         start: with the coefficients it started from.
         end: with those it returned.
         held_out: what rows lose with coefficients fitted on the others by the fit's last model of
-            the loss, each row held out once; the loss at the start if that is where it stayed. A
-            little hopeful: all rows had a say in where the model's points lie.
+            the loss, each row held out once, after as much of the way as was gone; the loss at the
+            start if that is where it stayed. Hopeful: all rows had a say in where the model's
+            points lie and in how much of the way is gone.
         steps: how many points were asked for, those for slopes alone included; the last point and
             held-out rows come on top.
         history: loss of the rows at the start, at every point on the way, and at the last.
@@ -438,8 +440,6 @@ class _Fit:
         self.folds = np.arange(len(rows)) % FOLDS
         self.directions = Directions(np.zeros((len(start), 0)), _NONE_APART)  # none but the start
         self._start, self._mixture, self._scored = start, mixture, scored
-        scored.clear()
-        self._base = scored.loss(self.tokens)
         self._steps, self._stiffness, self._progress = steps, stiffness, progress
         self._done = 0
         self._seen: list[tuple[float, Array]] = []
@@ -463,7 +463,7 @@ class _Fit:
         held_out = [
             self._held_out(directions.widened(by), losses, slopes) for by in (0.0, LITTLE, MUCH)
         ]
-        self.directions = directions.widened(spread(self._base, start, *held_out))
+        self.directions = directions.widened(spread(self.base, start, *held_out))
 
     def _held_out(self, directions: Directions, losses: Array, slopes: Array) -> float:
         """Mean loss of the rows, each fold with what a model from one point makes of the others."""
@@ -471,6 +471,12 @@ class _Fit:
         model.add(np.zeros(directions.dimensions), *log_odds(losses, directions.slopes(slopes)))
         each = ((self.folds != fold, self.folds == fold) for fold in range(FOLDS))
         return sum(model.at(self.minimum(model, others), held)[0] for others, held in each)
+
+    @cached_property
+    def base(self) -> float:
+        """Loss of all rows under the base model."""
+        self._scored.clear()
+        return self._scored.loss(self.tokens)
 
     @property
     def best(self) -> tuple[float, Array]:
@@ -511,11 +517,11 @@ class _Fit:
         self.go(u)
         self.saw(u, self._scored.loss(self.tokens))
         loss, c, held_out = self._kept(model, folds)
-        scale, end = drawn_back(c, loss, self._base, self._mixture, self._scored, self.tokens)
+        scale, end = drawn_back(c, loss, self.base, self._mixture, self._scored, self.tokens)
         report = Refinement(
             method=method,
             rows=len(self.tokens),
-            base=self._base,
+            base=self.base,
             start=self._seen[0][0],
             end=end,
             held_out=held_out,
@@ -524,6 +530,7 @@ class _Fit:
             engine=self._scored.engine,
             by_module=c.ndim > 1,
         )
+        self._scored.clear()
         return scale * c, report
 
     def _kept(self, model: LossModel, folds: NDArray[np.intp]) -> tuple[float, Array, float]:
@@ -535,20 +542,22 @@ class _Fit:
             Loss of the rows, coefficients, and loss of held-out rows.
         """
         start, (loss, u) = self._seen[0][0], self.best
-        for share in (1.0, 0.5, 0.25) if loss < start else ():
-            held_out = self._crossed(model, folds, share)
-            if share < 1:
-                self.go(share * u)
-                loss = self._scored.loss(self.tokens)
-            if held_out < start and loss < start:
-                return loss, self.at(share * u), held_out
+        if loss < start:
+            ways = [self.minimum(model, folds != fold) for fold in range(FOLDS)]
+            for share in (1.0, 0.5, 0.25):
+                held_out = self._crossed([share * way for way in ways])
+                if held_out < start and share < 1:
+                    self.go(share * u)
+                    loss = self._scored.loss(self.tokens)
+                if held_out < start and loss < start:
+                    return loss, self.at(share * u), held_out
         return start, self._start, start
 
-    def _crossed(self, model: LossModel, folds: NDArray[np.intp], share: float) -> float:
-        """Mean loss of the rows, each fold on the way to what the model makes of the others."""
+    def _crossed(self, ways: Sequence[Array]) -> float:
+        """Mean loss of the rows, each fold at a point of its own."""
         total = 0.0
-        for fold in range(FOLDS):
-            self.go(share * self.minimum(model, folds != fold))
+        for fold, u in enumerate(ways):
+            self.go(u)
             held = np.flatnonzero(self.folds == fold)
             loss = self._scored.loss([self.tokens[i] for i in held])
             total += loss * sum(self.sizes[i] for i in held)
@@ -573,7 +582,7 @@ def spread(base: float, start: float, together: float, little: float, much: floa
         >>> spread(4.0, 3.0, 2.8, 2.8, 2.5), spread(9.0, 3.0, 2.8, 2.8, 2.5)
         (4.0, 1.0)
     """
-    before = min(together, little)
+    before = min(start, together, little)
     again = max(start - before, ENOUGH) if start > UNTOUCHED * base else PLENTY
     if before - much >= min(again, PLENTY):
         return MUCH

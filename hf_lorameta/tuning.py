@@ -12,13 +12,14 @@ and 0.9. Two AVX2 cores were measured to multiply 155 GFLOPS in float32, 18 in b
 in llama.cpp with 4-bit weights.
 
 - ``gradient`` asks for 8 points at most, forwards and backwards, and for 3 losses: of the last
-  point, of rows held out and of the base model. (8 · 2 + 3) F T, the updates and the adapters' Gram
-  matrices are 439 TFLOP with the pack and 791 with the bank: 0.8 or 1.4 hours in float32, 7 or 11
-  in bfloat16 without instructions for it; and a minute among 502 coefficients for each of 96
-  modules. A bank is read once for each update and each line of 512 tokens, here 46 times 9.5 GB;
-  the pack's 0.6 GB stay in the cache. Memory in bfloat16: 14.5 GB of weights, 1.6 of W + ΔW, 2.5 of
-  activations for a line (150 kB a token and layer, scaled by the widths from the 19 kB of SmolLM2)
-  and 0.8 of Gram matrices and slopes: 19 GB, which does not fit on 16; in float32 38.
+  point, of rows held out and of the base model; where only a part of the way serves held-out rows,
+  for up to 3 more. (8 · 2 + 3) F T, the updates and the adapters' Gram matrices are 439 TFLOP with
+  the pack and 791 with the bank: 0.8 or 1.4 hours in float32, 7 or 11 in bfloat16 without
+  instructions for it; and a minute among 502 coefficients for each of 96 modules. A bank is read
+  once for each update and each line of 512 tokens, here 46 times 9.5 GB; the pack's 0.6 GB stay in
+  the cache. Memory in bfloat16: 14.5 GB of weights, 1.6 of W + ΔW, 2.5 of activations for a line
+  (150 kB a token and layer, scaled by the widths from the 19 kB of SmolLM2) and 0.8 of Gram
+  matrices and slopes: 19 GB, which does not fit on 16; in float32 38.
 - ``search`` asks for 1 + 32 + 6 points and 3 losses: 42 F T = 938 TFLOP. Through llama.cpp
   (`hf_lorameta.llama_cpp_probe`) with a base in 4 bits it fits: 4.4 GB, 0.13 of keys and values for
   1,024 tokens, 0.6 for 32 adapters. At 52 GFLOPS that is 5 hours, on eight such cores 1.3; every

@@ -197,6 +197,7 @@ def test_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[str, Pa
         ("bad.parquet", "PAR1", "cannot be read"),
         ("late.jsonl", '{"input": "a", "output": "b"}\n' * 9 + "{oops", "cannot be read: line 10 "),
         ("binary.jsonl", "\x00\x01\x02", "cannot be read: line 1 "),
+        ("deep.jsonl", '{"input": "a", "output": "b"}\n' + "[" * 200_000, "line 2 "),
         ("odd.jsonl", '{"input": "a", "extra": "b"}\n', "no outputs"),
         ("blank.jsonl", '{"input": "a", "output": ""}\n', "none of 1 rows has an output"),
         ("null.jsonl", '{"input": "a", "output": null}\n', "none of 1 rows has an output"),

@@ -170,10 +170,11 @@ def test_the_way_is_shortened_until_it_serves_held_out_rows(
 ) -> None:
     model, start = Logistic(TELLING), np.full(4, 0.01)
     whole, _ = REFINERS[method](start, model, ROWS, model)
+    shares = iter([1.0, 0.5, 0.25])
     crossed = _Fit._crossed
 
-    def too_far(fit: _Fit, told: Any, folds: Any, of_the_way: float) -> float:
-        return 9.0 if of_the_way > share else crossed(fit, told, folds, of_the_way)
+    def too_far(fit: _Fit, ways: Any) -> float:
+        return 9.0 if next(shares) > share else crossed(fit, ways)
 
     monkeypatch.setattr(_Fit, "_crossed", too_far)
     c, report = REFINERS[method](start, model, ROWS, model)
@@ -250,7 +251,8 @@ def test_modules_stay_together_where_that_serves_held_out_rows_better(
         ((9.0, 3.0, 2.9, 2.9, 2.49), MUCH),
         ((4.0, 3.0, 2.0, 2.0, 1.61), LITTLE),
         ((4.0, 3.0, 2.0, 2.0, 1.59), MUCH),  # plenty
-        ((4.0, 3.0, 3.1, 3.1, 3.09), LITTLE),  # too little to tell
+        ((4.0, 3.0, 2.9, 2.9, 2.89), LITTLE),  # too little to tell
+        ((9.0, 3.0, 3.5, 3.5, 3.05), LITTLE),  # no gain at all
         ((4.0, 3.0, 2.0, 2.5, 2.0), 0.0),  # it gains over a little, not over none
         ((4.0, 3.0, 2.0, 2.01, 2.5), LITTLE),
         ((4.0, *(np.nan,) * 4), 0.0),
@@ -285,16 +287,18 @@ def test_in_any_direction_an_update_grows_alike() -> None:
         assert 0.5 * expected < square <= expected  # short ones are not blown up
 
 
+@pytest.mark.parametrize("size", [2, 40])  # fewer coordinates than rows, and more
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_where_slopes_are_no_numbers_the_start_is_returned() -> None:
+def test_where_slopes_are_no_numbers_the_start_is_returned(size: int) -> None:
     class Broken(Modular):
         def gradient(self, tokens: Any, mixture: Any) -> Any:
             losses, slopes = super().gradient(tokens, mixture)
             return losses, np.nan * slopes
 
-    model = Broken(TELLING)
-    c, report = refine(np.zeros(2), model, ROWS, model)
-    assert c.tolist() == [0.0, 0.0]
+    model = Broken([1.0] * 2 * size)
+    c, report = refine(np.zeros(size), model, ROWS, model)
+    assert c.tolist() == [0.0] * size
+    assert np.isfinite(report.history).all()
     assert not report.by_module
 
 

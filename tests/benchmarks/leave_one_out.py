@@ -31,22 +31,23 @@ def siblings(task: str) -> tuple[str, ...]:
     return tuple(name for name in shared_data.tasks() if source in name)
 
 
-def _whole(folder: Path) -> Path:
-    """The shared bank with all of its tasks; others who ask meanwhile wait for it."""
-    whole = folder / "whole"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "whole.lock"):
-        if not (whole / banks.INDEX_FILE).exists():
-            with LocalHub() as hub:
-                shared_data.seed(hub, shared_data.tasks())
-                build(hub, folder, "")
-                (folder / "_").rename(whole)
-    return whole
-
-
 def without(left_out: Collection[str], folder: Path) -> banks.Bank:
-    """The shared bank without some tasks: DIR/whole, built once, with entries taken out."""
-    whole = banks.Bank(_whole(folder.parent))
+    """The shared bank without some tasks: DIR/whole, built once, with entries taken out.
+
+    Where several processes ask, one builds and the others wait.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / "building.lock"):
+        return _without(left_out, folder)
+
+
+def _without(left_out: Collection[str], folder: Path) -> banks.Bank:
+    if not (folder.parent / "whole" / banks.INDEX_FILE).exists():
+        with LocalHub() as hub:
+            shared_data.seed(hub, shared_data.tasks())
+            build(hub, folder.parent, "")
+            (folder.parent / "_").rename(folder.parent / "whole")
+    whole = banks.Bank(folder.parent / "whole")
     if not left_out or (folder / banks.INDEX_FILE).exists():
         return banks.Bank(folder)
     names = {f"suite/{task}" for task in left_out}

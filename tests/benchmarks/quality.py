@@ -4,8 +4,9 @@ Leave-one-out over ``../shared``: the task's own adapter never takes part, and w
 bank is fitted without it; then once more without its siblings, tasks of the same source. Loss of
 the reference outputs on test rows, in float32; with ``--answers``, greedy answers of a few methods
 too. Every (task, method) is kept in DIR as soon as it is known, so that the command goes on where
-it stopped, and several may score side by side (``--part 1/2``, ``--part 2/2``). Without ``--part``
-it prints Markdown in the end and writes ``quality.md`` and ``quality.json`` into DIR.
+it stopped (as long as the code is the same), and several may score side by side (``--part 1/2``,
+``--part 2/2``). Without ``--part`` it prints Markdown in the end and writes ``quality.md`` and
+``quality.json`` into DIR.
 """
 
 import argparse
