@@ -212,7 +212,7 @@ class Generation:
             MissingExtraError: with `export`, the package `gguf` is not installed.
         """
         target = Path(folder).resolve()
-        _check_target(target, overwrite)
+        check_target(target, overwrite)
         base_config = base_config_for(self.plan.bank, export)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -328,7 +328,12 @@ def _json(value: object, indent: int | None = 2) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Path, overwrite: bool) -> None:
+    """Before any work: whether an adapter can be saved there.
+
+    Raises:
+        UsageError: it is a file, holds other files, or an adapter that is not to be replaced.
+    """
     if not target.exists():
         return
     if not target.is_dir():

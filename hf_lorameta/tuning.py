@@ -28,22 +28,24 @@ in llama.cpp with 4-bit weights.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hf_lorameta.adapter import FloatArray
 from hf_lorameta.bank import Bank
 from hf_lorameta.base_model import locate
+from hf_lorameta.dataset import Dataset
 from hf_lorameta.errors import EmptyDatasetError, UsageError
 from hf_lorameta.evaluate import Evaluator
 from hf_lorameta.generation import Generation
 from hf_lorameta.planning import Plan
 from hf_lorameta.probe import Probe
 from hf_lorameta.profile import Row
+from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine import REFINERS, Array, Mixture, Scored, check
 
 _AMONG = 1000
@@ -78,7 +80,7 @@ def refined(
         raise UsageError("the recipe asks for no refinement", hint="--refine 16")
     if made.recipe.refiner == "gradient" and scored and not hasattr(scored, "gradient"):
         raise UsageError(f"{scored.engine} computes no gradients", hint="--refiner search")
-    labelled = _labelled(made)
+    labelled = _labelled(made.dataset)
     rows = chosen_rows(made, made.recipe.refine, labelled)
     if made.recipe.check is not None:
         rows_to_check(made, labelled)  # too few of them are told before the work, not after
@@ -154,8 +156,8 @@ def chosen_rows(made: Plan, count: int, labelled: list[Row] | None = None) -> li
         count: of rows, at most.
         labelled: those first rows; None reads them.
     """
-    rows = _labelled(made) if labelled is None else labelled
-    return [rows[i] for i in _drawn(made, range(len(rows)), count)]
+    rows = _labelled(made.dataset) if labelled is None else labelled
+    return [rows[i] for i in _drawn(made.recipe, range(len(rows)), count)]
 
 
 def rows_to_check(made: Plan, labelled: list[Row] | None = None) -> list[Row]:
@@ -168,21 +170,57 @@ def rows_to_check(made: Plan, labelled: list[Row] | None = None) -> list[Row]:
     Raises:
         EmptyDatasetError: fewer than 4.
     """
-    rows = _labelled(made) if labelled is None else labelled
-    fitted = set(_drawn(made, range(len(rows)), made.recipe.refine or 0))
+    rows = _labelled(made.dataset) if labelled is None else labelled
+    fitted = set(_drawn(made.recipe, range(len(rows)), made.recipe.refine or 0))
     others = [i for i in range(len(rows)) if i not in fitted]
-    chosen = _drawn(made, others, made.recipe.check or 0)
+    chosen = _drawn(made.recipe, others, made.recipe.check or 0)
     if len(chosen) < _LEAST:
+        left = f" that are left by --refine {made.recipe.refine}" if fitted else ""
         raise EmptyDatasetError(
-            f"{len(chosen)} labelled rows to check on, expected at least {_LEAST}",
-            hint="leave out --check, or name a dataset with more rows",
+            f"{len(chosen)} of {len(rows)} labelled rows{left} to check on, expected at least "
+            f"{_LEAST}",
+            hint="leave out --check, lower --refine, or name a dataset with more rows",
         )
     return [rows[i] for i in chosen]
 
 
-def _labelled(made: Plan) -> list[Row]:
-    return [row for row in islice(made.dataset.rows(), _AMONG) if row[1].strip()]
+def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row]:
+    """Rows of a dataset that a finished adapter was fitted or checked on: no test of it.
+
+    A private dataset's name is in no adapter. One is taken to be the same if it has the same split,
+    columns and number of rows.
+
+    Args:
+        provenance: of the adapter, as `hf_lorameta.generation.read_provenance` has it.
+        dataset: to be scored.
+
+    Raises:
+        RecipeError: the adapter's recipe is none of this version.
+    """
+    told = provenance["dataset"]
+    settings = ("refine", "check", "seed", "max_rows")
+    recipe = Recipe.of(**{k: v for k, v in provenance["recipe"].items() if k in settings})
+    if not (recipe.refine or recipe.check):
+        return []
+    seen = told["id"], told.get("split"), told.get("columns")
+    name = None if told["private"] else dataset.id
+    if seen != (name, dataset.split, dataset.columns.model_dump(exclude_none=True)):
+        return []
+    if told["private"] and told.get("rows") != _labelled_rows(dataset, recipe.max_rows):
+        return []
+    rows = _labelled(dataset)
+    fitted = _drawn(recipe, range(len(rows)), recipe.refine or 0)
+    others = [i for i in range(len(rows)) if i not in set(fitted)]
+    return [rows[i] for i in (*fitted, *_drawn(recipe, others, recipe.check or 0))]
 
 
-def _drawn(made: Plan, places: Sequence[int], count: int) -> list[int]:
-    return random.Random(made.recipe.seed).sample(places, min(count, len(places)))
+def _labelled_rows(dataset: Dataset, limit: int | None) -> int:
+    return sum(1 for _, output in islice(dataset.rows(), limit) if output)
+
+
+def _labelled(dataset: Dataset) -> list[Row]:
+    return [row for row in islice(dataset.rows(), _AMONG) if row[1].strip()]
+
+
+def _drawn(recipe: Recipe, places: Sequence[int], count: int) -> list[int]:
+    return random.Random(recipe.seed).sample(places, min(count, len(places)))

@@ -190,6 +190,7 @@ def test_generate_overwrites_adapters_only_and_only_when_told(
     before = tree(tmp_path / "a")
     assert "--overwrite" in cli(*asked, "a", "--rank", 1, code=2).err
     assert tree(tmp_path / "a") == before
+    cli("generate", "-d", "missing.jsonl", "-o", "a", code=2)  # before anything is read
     cli(*asked, "a", "--rank", 1, "--overwrite")
     assert adapter.check_folder(tmp_path / "a")[0].rank == 1
     (tmp_path / "a/thesis.txt").write_text("mine")
@@ -214,7 +215,8 @@ def test_a_check_is_told_and_weakens_the_adapter(
 ) -> None:
     asked = ("generate", "-d", data, "--bank", bank.folder, "--check", 8)
     done = cli(*asked, "-o", "good", before=STAND_IN.format(best=0.5))
-    assert re.search(r"^8 rows: base model 1.000, this adapter 0\.\d+$", done.err, re.MULTILINE)
+    told = r"^Checked on 8 other rows: loss of the base model 1.000, of this adapter 0\.\d+$"
+    assert re.search(told, done.err, re.MULTILINE)
     assert "was worse" not in done.err
     done = cli(*asked, "-o", "weak", "--json", before=STAND_IN.format(best=0.02))
     assert "Warning: On 8 rows this adapter was worse than the base model" in done.err
@@ -490,6 +492,31 @@ def test_scores_go_onto_the_card_of_a_folder(
     assert "rows.jsonl" not in text
     assert (tmp_path / "a" / adapter.WEIGHTS_FILE).read_bytes() == weights
     assert set(tree(tmp_path / "a")) == set(FILES)
+
+
+def test_rows_that_the_adapter_has_seen_are_no_test_of_it(
+    cli: Shell, bank: Built, data: Path, tmp_path: Path
+) -> None:
+    lines = dict.fromkeys(data.read_text().splitlines())
+    count = len(lines)
+    data.write_text("\n".join(lines))
+    cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
+    asked = ("evaluate", "a", "-d", data, "--shots", 0)
+    assert f"Scoring {count} rows" in cli(*asked, before=scorer()).err
+    told = json.loads((tmp_path / "a/recipe.json").read_bytes())
+
+    def fitted_on(rows: int) -> None:
+        told["recipe"]["refine"] = rows
+        (tmp_path / "a/recipe.json").write_text(json.dumps(told))
+
+    fitted_on(4)
+    done = cli(*asked, before=scorer())
+    assert "4 rows that the adapter was fitted or checked on" in done.err
+    assert f"Scoring {count - 4} rows" in done.err
+    fitted_on(count)
+    assert "on every row" in cli(*asked, before=scorer(), code=3).err
+    fitted_on(-1)  # no recipe of ours
+    assert f"Scoring {count} rows" in cli(*asked, before=scorer()).err
 
 
 def test_scores_need_a_card_of_ours(cli: Shell, data: Path, tmp_path: Path, user: Account) -> None:

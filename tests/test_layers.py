@@ -85,8 +85,8 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"bank", "coefficients", "errors", "profile", "recipe", "refine"}, {"numpy"}, set(),
     ),
     "tuning": (
-        {"adapter", "bank", "base_model", "errors", "evaluate", "generation", "planning",
-         "probe", "profile", "refine"},
+        {"adapter", "bank", "base_model", "dataset", "errors", "evaluate", "generation",
+         "planning", "probe", "profile", "recipe", "refine"},
         {"numpy"},
         set(),
     ),

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta import Bank, Generation, Plan, Recipe, carry_out, plan
+from hf_lorameta import Bank, Generation, Plan, Recipe, carry_out, open_dataset, plan
 from hf_lorameta.card import CARD_FILE
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError
 from hf_lorameta.generation import read_provenance
 from hf_lorameta.packing import pack
 from hf_lorameta.scores import Tokens
-from hf_lorameta.tuning import checked, chosen_rows, refined, rows_to_check
+from hf_lorameta.tuning import checked, chosen_rows, refined, rows_to_check, rows_used
 
 
 class Bowl:
@@ -80,8 +80,29 @@ def test_rows_to_check_are_labelled_and_were_not_fitted_on(data: Path, refine: i
 
 
 def test_too_few_rows_to_check(data: Path) -> None:
-    with pytest.raises(EmptyDatasetError, match="2 labelled rows to check on, expected at least 4"):
+    with pytest.raises(EmptyDatasetError, match="2 of 40 labelled rows that are left"):
         rows_to_check(planned(data, refine=38, check=12))
+
+
+def test_rows_that_an_adapter_has_seen_are_known_again(data: Path) -> None:
+    made = planned(data, refine=8, check=12)
+    told, same = made.provenance(), open_dataset(data)
+    expected = sorted([*chosen_rows(made, 8), *rows_to_check(made)])
+    assert len(expected) == 20
+    assert sorted(rows_used(told, same)) == expected
+    assert rows_used(planned(data).provenance(), same) == []
+    assert rows_used(told, replace(same, split="test")) == []
+    published = {"private": False, "id": "user/name"}
+    told["dataset"] |= published
+    assert rows_used(told, replace(same, id="user/other")) == []
+    assert sorted(rows_used(told, replace(same, **published))) == expected
+
+
+def test_a_file_of_another_length_is_another_dataset(data: Path) -> None:
+    told = planned(data, refine=8).provenance()
+    with data.open("a") as file:
+        file.write('{"input": "one", "output": "more"}\n')
+    assert rows_used(told, open_dataset(data)) == []
 
 
 def test_too_few_rows_to_check_are_told_before_the_fit(data: Path) -> None:
@@ -90,7 +111,7 @@ def test_too_few_rows_to_check_are_told_before_the_fit(data: Path) -> None:
             raise AssertionError
 
     made = planned(data, refine=38, check=16, refiner="search")
-    with pytest.raises(EmptyDatasetError, match="2 labelled rows to check on"):
+    with pytest.raises(EmptyDatasetError, match="2 of 40 labelled rows"):
         refined(made, Unasked(1))
 
 

@@ -1,6 +1,7 @@
 """The commands about one adapter: plan, generate, push, evaluate, inspect; and the demo."""
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -98,7 +99,11 @@ def _carry_out(made: "Plan", engine: str, base_gguf: Path | None, quiet: bool) -
             done = carry_out(made, lambda done, total: bar.update(), scored)
     found = done.plan.check
     if found is not None:
-        tell(quiet, f"{found.rows} rows: base model {found.base:.3f}, this adapter {found.end:.3f}")
+        tell(
+            quiet,
+            f"Checked on {found.rows} other rows: loss of the base model {found.base:.3f}, of this "
+            f"adapter {found.end:.3f}",
+        )
         _warn(made, done.plan, quiet)
     return done
 
@@ -151,6 +156,9 @@ def generate(
     quiet: QuietFlag = False,
 ) -> None:
     """Make an adapter folder in PEFT's format; prints the folder."""
+    from hf_lorameta.generation import check_target
+
+    check_target(output, overwrite)
     request = engines.ready(request, engine, base_gguf)
     _check_export(request, export)
     made = _carry_out(_plan(request, quiet), engine, base_gguf, quiet)
@@ -308,7 +316,7 @@ def evaluate(
     """Score base, generated, few-shot and reference on held-out rows (extra: eval or gguf)."""
     from hf_lorameta.adapter import check_folder
     from hf_lorameta.dataset import is_local
-    from hf_lorameta.errors import UsageError
+    from hf_lorameta.errors import EmptyDatasetError, UsageError
     from hf_lorameta.generation import read_provenance
     from hf_lorameta.library import adapter_folder
     from hf_lorameta.publish import look_at_card, save_scores
@@ -327,7 +335,17 @@ def evaluate(
     base_model = check_folder(folder)[0].base_model
     local = is_local(Path(dataset))
     scored = open_named(dataset, config, split or (None if local else "test"), revision, columns)
-    rows = scored.head(max_rows + (shots if local else 0))
+    used = _used(folder, scored)
+    if used:
+        seen = f"{len(used)} rows that the adapter was fitted or checked on"
+        tell(quiet, f"{seen}, and any like them, are left out")
+    unused = (row for row in scored.rows() if row not in used)
+    rows = list(islice(unused, max_rows + (shots if local else 0)))
+    if used and not rows:
+        raise EmptyDatasetError(
+            "the adapter was fitted or checked on every row of this dataset",
+            hint="name rows that it has not seen: another file, or --split",
+        )
     examples, rows = _shots(scored, rows, shots, local, config, revision, columns)
     insist_on_outputs(rows)
     tell(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {base_model}")
@@ -344,6 +362,18 @@ def evaluate(
             tell(quiet, f"The scores are on the card: {result['card']}")
     finally:  # scores took long, and are shown whatever became of the card
         show(json, result, report.table)
+
+
+def _used(folder: Path, scored: "Dataset") -> list[tuple[str, str]]:
+    """What of these rows the adapter has seen; nothing is known of one that others made."""
+    from hf_lorameta.errors import AdapterError, RecipeError
+    from hf_lorameta.generation import read_provenance
+    from hf_lorameta.tuning import rows_used
+
+    try:
+        return rows_used(read_provenance(folder)["provenance"], scored)
+    except (AdapterError, RecipeError):
+        return []
 
 
 def _measured(
