@@ -105,12 +105,18 @@ def adapter_folder(
     if folder.is_dir():
         return folder
     if len(folder.parts) != 2 or folder.is_absolute():
-        raise AdapterError(f"{name} is neither a folder here nor a Hub id of the form user/adapter")
+        raise AdapterError(
+            f"{name} is neither a folder here nor a Hub id of the form user/adapter",
+            hint="hf-lorameta generate --dataset user/name -o my-adapter makes one",
+        )
     connection = hub.Hub(token)
     repo = connection.resolve(str(name), "model", revision, blobs=True)
     wanted = [file for file in FILES if file in repo.files]
     if not {CONFIG_FILE, WEIGHTS_FILE} <= set(wanted):
-        raise AdapterError(f"{name} lacks {CONFIG_FILE} or {WEIGHTS_FILE}: not a PEFT adapter")
+        raise AdapterError(
+            f"{name} lacks {CONFIG_FILE} or {WEIGHTS_FILE}: not a PEFT adapter",
+            hint="name a repo that holds one",
+        )
     paths = [connection.download(repo, file) for file in wanted]
     return paths[0].parent
 
