@@ -331,11 +331,11 @@ def _neural(bank: Bank, recipe: Recipe) -> rules.NeuralModel:
 def _warnings(made: Plan) -> Iterator[str]:
     nearest, usual = float(made.distances.min()), made.nearest_in_bank
     if nearest > FAR * usual:
-        help = " It may be worse than the base model: --refine 16 helps, and --check 16 tells."
+        remedy = " It may be worse than the base model: --refine 16 helps, and --check 16 tells."
         yield (
             "Nothing in the bank is near this dataset: the nearest bank dataset is at "
             f"{nearest:.3g}, while bank datasets usually have one at {usual:.3g}. "
-            f"Expect little from this adapter.{'' if made.refinement else help}"
+            f"Expect little from this adapter.{'' if made.refinement else remedy}"
         )
     expected = made.expected
     if expected and not made.refinement and expected.mean - expected.spread <= 0:
