@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from hf_lorameta.bank import Bank, Gain
 from hf_lorameta.coefficients import coefficients
 from hf_lorameta.errors import BankError
+from hf_lorameta.mixture import Mixture
 from hf_lorameta.profile import Row
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine import Mixture, Scored
+from hf_lorameta.refine import Scored
 
 ROWS = 16
 """Rows of each dataset that are scored."""

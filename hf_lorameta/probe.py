@@ -23,7 +23,8 @@ from hf_lorameta.scores import Tokens
 if TYPE_CHECKING:
     import torch
 
-    from hf_lorameta.refine import Factors, Mixture, Summed
+    from hf_lorameta.mixture import Factors, Mixture
+    from hf_lorameta.refine import Summed
 
 
 class Probe:

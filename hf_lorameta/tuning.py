@@ -42,11 +42,12 @@ from hf_lorameta.dataset import Dataset
 from hf_lorameta.errors import EmptyDatasetError, UsageError
 from hf_lorameta.evaluate import Evaluator
 from hf_lorameta.generation import Generation
+from hf_lorameta.mixture import Mixture
 from hf_lorameta.planning import Plan
 from hf_lorameta.probe import Probe
 from hf_lorameta.profile import Row
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine import REFINERS, Array, Mixture, Scored, check
+from hf_lorameta.refine import REFINERS, Array, Scored, check
 
 _AMONG = 1000
 """The rows to fit on are drawn among so many at the dataset's beginning."""

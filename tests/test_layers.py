@@ -82,25 +82,29 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "scores": ({"base_model", "errors", "profile"}, set(), {"rouge_score"}),
     "forward": ({"scores"}, set(), {"torch"}),
     "calibration": (
-        {"bank", "coefficients", "errors", "profile", "recipe", "refine"}, {"numpy"}, set(),
+        {"bank", "coefficients", "errors", "mixture", "profile", "recipe", "refine"},
+        {"numpy"},
+        set(),
     ),
     "tuning": (
         {"adapter", "bank", "base_model", "dataset", "errors", "evaluate", "generation",
-         "planning", "probe", "profile", "recipe", "refine"},
+         "mixture", "planning", "probe", "profile", "recipe", "refine"},
         {"numpy"},
         set(),
     ),
     "probe": (
         {"adapter", "errors", "evaluate", "forward", "profile", "scores"},
         {"numpy"},
-        {"refine", "torch"},
+        {"mixture", "refine", "torch"},
     ),
     "loss_model": (set(), {"numpy"}, {"scipy"}),
     "refine": (
-        {"adapter", "bank", "errors", "loss_model", "pack", "profile", "scores"},
+        {"adapter", "directions", "errors", "loss_model", "mixture", "profile", "scores"},
         {"numpy"},
         set(),
     ),
+    "mixture": ({"adapter", "bank", "pack"}, {"numpy"}, set()),
+    "directions": (set(), {"numpy"}, set()),
     "evaluate": (
         {"adapter", "base_model", "errors", "forward", "profile", "scores"},
         set(),

@@ -10,8 +10,9 @@ import pytest
 from hf_lorameta import Bank, adapter, gguf_export, llama_cpp_probe
 from hf_lorameta.gguf_file import base_config, read_metadata
 from hf_lorameta.llama_cpp import LlamaCpp
+from hf_lorameta.mixture import Mixture
 from hf_lorameta.packing import pack
-from hf_lorameta.refine import Mixture, check, search
+from hf_lorameta.refine import check, search
 from tests.engines import dequantised, needs_engine, packaged
 
 pytestmark = [pytest.mark.slow, needs_engine]

@@ -12,9 +12,9 @@ from hf_lorameta import adapter as lora
 from hf_lorameta.adapter import Module
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.evaluate import Evaluator
+from hf_lorameta.mixture import Factors
 from hf_lorameta.pack import Space
 from hf_lorameta.probe import Probe, row_slopes
-from hf_lorameta.refine import Factors
 from tests.test_evaluate import HIDDEN, ROWS, save_base
 
 torch = pytest.importorskip("torch")

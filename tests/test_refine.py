@@ -10,7 +10,9 @@ from scipy.optimize import minimize
 
 from hf_lorameta.bank import Bank
 from hf_lorameta.combine import dense
+from hf_lorameta.directions import Directions
 from hf_lorameta.errors import EmptyDatasetError
+from hf_lorameta.mixture import Mixture
 from hf_lorameta.packing import pack
 from hf_lorameta.refine import (
     LITTLE,
@@ -18,8 +20,6 @@ from hf_lorameta.refine import (
     REFINERS,
     STEPS,
     Check,
-    Directions,
-    Mixture,
     _Fit,
     check,
     drawn_back,
@@ -381,7 +381,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 def test_pairs_and_products_are_those_of_the_dense_updates(
     kind: str, held: int, packed: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hf_lorameta.refine.HELD", held)
+    monkeypatch.setattr("hf_lorameta.mixture.HELD", held)
     bank = Bank.from_pretrained() if kind == "bank" else packed
     used, c = [2, 5, 11], np.array([0.5, -0.25, 2.0])
     mixture, updates = Mixture(bank, used), whole(bank, used)
@@ -394,7 +394,7 @@ def test_pairs_and_products_are_those_of_the_dense_updates(
     rough = 1e-4 if kind == "bank" else 1e-2  # the spaces are orthonormal to bfloat16's precision
     scale = np.abs(products).max()
     np.testing.assert_allclose(mixture.grams(), products, rtol=rough, atol=rough * scale)
-    monkeypatch.setattr("hf_lorameta.refine._AT_ONCE", 2)
+    monkeypatch.setattr("hf_lorameta.mixture._AT_ONCE", 2)
     np.testing.assert_allclose(mixture.grams(), products, rtol=rough, atol=rough * scale)
     few = np.array(products)[:, [2, 0]][:, :, [2, 0]]
     np.testing.assert_allclose(mixture.grams([2, 0]), few, rtol=rough, atol=rough * scale)
@@ -406,9 +406,9 @@ def test_adapters_without_weight_are_left_out(
     kind: str, held: int, packed: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank = Bank.from_pretrained() if kind == "bank" else packed
-    monkeypatch.setattr("hf_lorameta.refine.HELD", held)
+    monkeypatch.setattr("hf_lorameta.mixture.HELD", held)
     mixture = Mixture(bank, [2, 5, 11])
-    monkeypatch.setattr("hf_lorameta.refine.HELD", 1 << 30)
+    monkeypatch.setattr("hf_lorameta.mixture.HELD", 1 << 30)
     apart = list(mixture.pairs(np.outer(np.ones(len(bank.layout)), [0.0, -0.5, 0.0])))
     few = list(mixture.pairs(np.array([0.0, -0.5, 0.0])))
     for (A, B), (C, D) in zip(few, apart, strict=True):
@@ -425,7 +425,7 @@ def test_what_is_held_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     name = bank.layout[0].name
     held = Mixture(bank, [0, 1])
     assert held.factors(name) is held.factors(name)
-    monkeypatch.setattr("hf_lorameta.refine.HELD", 0)
+    monkeypatch.setattr("hf_lorameta.mixture.HELD", 0)
     read = Mixture(bank, [0, 1])
     assert read.factors(name) is not read.factors(name)
     np.testing.assert_array_equal(read.factors(name).B, held.factors(name).B)
