@@ -216,11 +216,8 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         with reading(str(path)):
             yield
-    except DatasetError as error:
-        try:
-            line = _odd_line(path)
-        except OSError:  # it is the file that cannot be read
-            raise error from None
+    except DatasetError:
+        line = _odd_line(path)
         if line is None:
             raise
         raise DatasetError(
@@ -230,15 +227,18 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _odd_line(path: Path) -> int | None:
-    """The first that is no JSON value of its own, from 1; None in other files than JSON lines."""
+    """The first that is no JSON value of its own, from 1; None where that cannot be told."""
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return None
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
                 json.loads(line.decode("utf-8-sig").strip() or "null")
-            except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested without end
-                return number
+    except OSError:
+        return None
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested without end
+        return number
     return None
 
 

@@ -82,7 +82,7 @@ def refined(
     if made.recipe.refiner == "gradient" and scored and not hasattr(scored, "gradient"):
         raise UsageError(f"{scored.engine} computes no gradients", hint="--refiner search")
     labelled = _labelled(made.dataset)
-    rows = chosen_rows(made, made.recipe.refine, labelled)
+    rows = chosen_rows(made, labelled)
     if made.recipe.check is not None:
         rows_to_check(made, labelled)  # too few of them are told before the work, not after
     scored = scored or base_model_of(made.bank)
@@ -149,16 +149,15 @@ def base_model_of(bank: Bank) -> Probe:
     return Probe(Evaluator(locate(base_model), base_model=base_model), bank.layout)
 
 
-def chosen_rows(made: Plan, count: int, labelled: list[Row] | None = None) -> list[Row]:
+def chosen_rows(made: Plan, labelled: list[Row] | None = None) -> list[Row]:
     """Labelled rows to fit on, drawn with the recipe's seed among the first thousand.
 
     Args:
-        made: says which dataset, and the seed.
-        count: of rows, at most.
+        made: says which dataset, how many rows, and the seed.
         labelled: those first rows; None reads them.
     """
     rows = _labelled(made.dataset) if labelled is None else labelled
-    return [rows[i] for i in _drawn(made.recipe, range(len(rows)), count)]
+    return [rows[i] for i in _places(made.recipe, len(rows))[0]]
 
 
 def rows_to_check(made: Plan, labelled: list[Row] | None = None) -> list[Row]:
@@ -172,9 +171,7 @@ def rows_to_check(made: Plan, labelled: list[Row] | None = None) -> list[Row]:
         EmptyDatasetError: fewer than 4.
     """
     rows = _labelled(made.dataset) if labelled is None else labelled
-    fitted = set(_drawn(made.recipe, range(len(rows)), made.recipe.refine or 0))
-    others = [i for i in range(len(rows)) if i not in fitted]
-    chosen = _drawn(made.recipe, others, made.recipe.check or 0)
+    fitted, chosen = _places(made.recipe, len(rows))
     if len(chosen) < _LEAST:
         left = f" that are left by --refine {made.recipe.refine}" if fitted else ""
         raise EmptyDatasetError(
@@ -210,9 +207,8 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row]:
     if told["private"] and told.get("rows") != _labelled_rows(dataset, recipe.max_rows):
         return []
     rows = _labelled(dataset)
-    fitted = _drawn(recipe, range(len(rows)), recipe.refine or 0)
-    others = [i for i in range(len(rows)) if i not in set(fitted)]
-    return [rows[i] for i in (*fitted, *_drawn(recipe, others, recipe.check or 0))]
+    fitted, checked = _places(recipe, len(rows))
+    return [rows[i] for i in (*fitted, *checked)]
 
 
 def _labelled_rows(dataset: Dataset, limit: int | None) -> int:
@@ -223,5 +219,12 @@ def _labelled(dataset: Dataset) -> list[Row]:
     return [row for row in islice(dataset.rows(), _AMONG) if row[1].strip()]
 
 
-def _drawn(recipe: Recipe, places: Sequence[int], count: int) -> list[int]:
-    return random.Random(recipe.seed).sample(places, min(count, len(places)))
+def _places(recipe: Recipe, size: int) -> tuple[list[int], list[int]]:
+    """Among so many rows, those to fit on and those to check on."""
+
+    def drawn(places: Sequence[int], count: int | None) -> list[int]:
+        return random.Random(recipe.seed).sample(places, min(count or 0, len(places)))
+
+    fitted = drawn(range(size), recipe.refine)
+    taken = set(fitted)
+    return fitted, drawn([i for i in range(size) if i not in taken], recipe.check)

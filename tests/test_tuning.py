@@ -71,7 +71,7 @@ def planned(data: Path, **settings: Any) -> Plan:
 @pytest.mark.parametrize("refine", [None, 8, 16])
 def test_rows_to_check_are_labelled_and_were_not_fitted_on(data: Path, refine: int | None) -> None:
     made = planned(data, refine=refine, check=12)
-    fitted, others = chosen_rows(made, refine or 0), rows_to_check(made)
+    fitted, others = chosen_rows(made), rows_to_check(made)
     assert (len(fitted), len(others)) == (refine or 0, 12)
     assert len({*fitted, *others}) == len(fitted) + len(others)
     assert all(output.strip() for _, output in others)
@@ -87,7 +87,7 @@ def test_too_few_rows_to_check(data: Path) -> None:
 def test_rows_that_an_adapter_has_seen_are_known_again(data: Path) -> None:
     made = planned(data, refine=8, check=12)
     told, same = made.provenance(), open_dataset(data)
-    expected = sorted([*chosen_rows(made, 8), *rows_to_check(made)])
+    expected = sorted([*chosen_rows(made), *rows_to_check(made)])
     assert len(expected) == 20
     assert sorted(rows_used(told, same)) == expected
     assert rows_used(planned(data).provenance(), same) == []
