@@ -230,16 +230,19 @@ def _odd_line(path: Path) -> int | None:
     """The first that is no JSON value of its own, from 1; None where that cannot be told."""
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return None
-    number = 0
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                json.loads(line.decode("utf-8-sig").strip() or "null")
+            return next((n for n, line in enumerate(file, 1) if not _is_json(line)), None)
     except OSError:
         return None
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line.decode("utf-8-sig").strip() or "null")
     except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested without end
-        return number
-    return None
+        return False
+    return True
 
 
 def _digest(path: Path) -> str:
