@@ -1,9 +1,40 @@
 """A LoRA adapter for your dataset in seconds, on a CPU, without training (arXiv 2507.01806)."""
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from hf_lorameta._version import __version__ as __version__
+
+_MODULES = {
+    "COEFFICIENTS": "method.coefficients",
+    "COMBINERS": "method.merging",
+    "DISTANCES": "method.distances",
+    "Bank": "bank.bank",
+    "BankMap": "bank.map",
+    "Dataset": "data.dataset",
+    "Generation": "pipeline.generation",
+    "Hub": "hub.client",
+    "LoraMetaError": "errors",
+    "Plan": "pipeline.plan",
+    "Recipe": "recipe",
+    "bank_map": "bank.map",
+    "check_no_overwrite": "pipeline.publish",
+    "column_names": "data.dataset",
+    "default_repo_id": "pipeline.publish",
+    "generate": "pipeline.generate",
+    "generate_from_plan": "pipeline.generate",
+    "open_dataset": "data.dataset",
+    "parse_columns": "data.columns",
+    "plan": "pipeline.plan",
+    "publish_folder": "pipeline.publish",
+    "resolve_target": "pipeline.publish",
+}
+_DEPRECATED = {
+    "carry_out": "generate_from_plan",
+    "look": "resolve_target",
+    "refuse_replacing": "check_no_overwrite",
+}
 
 __all__ = [
     "COEFFICIENTS",
@@ -18,55 +49,37 @@ __all__ = [
     "Plan",
     "Recipe",
     "bank_map",
-    "carry_out",
+    "check_no_overwrite",
     "column_names",
     "default_repo_id",
     "generate",
-    "look",
+    "generate_from_plan",
     "open_dataset",
     "parse_columns",
     "plan",
     "publish_folder",
-    "refuse_replacing",
+    "resolve_target",
 ]
 
-_HOMES = {
-    "COEFFICIENTS": "coefficients",
-    "COMBINERS": "combine",
-    "DISTANCES": "distance",
-    "Bank": "bank",
-    "BankMap": "map",
-    "Dataset": "dataset",
-    "Generation": "generation",
-    "Hub": "hub",
-    "LoraMetaError": "errors",
-    "Plan": "planning",
-    "Recipe": "recipe",
-    "bank_map": "map",
-    "carry_out": "generation",
-    "column_names": "dataset",
-    "default_repo_id": "publish",
-    "generate": "generation",
-    "look": "publish",
-    "open_dataset": "dataset",
-    "parse_columns": "dataset",
-    "plan": "planning",
-    "publish_folder": "publish",
-    "refuse_replacing": "publish",
-}
-
 if TYPE_CHECKING:
-    from hf_lorameta.bank import Bank
-    from hf_lorameta.coefficients import COEFFICIENTS
-    from hf_lorameta.combine import COMBINERS
-    from hf_lorameta.dataset import Dataset, column_names, open_dataset, parse_columns
-    from hf_lorameta.distance import DISTANCES
+    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.map import BankMap, bank_map
+    from hf_lorameta.data.columns import parse_columns
+    from hf_lorameta.data.dataset import Dataset, column_names, open_dataset
     from hf_lorameta.errors import LoraMetaError
-    from hf_lorameta.generation import Generation, carry_out, generate
-    from hf_lorameta.hub import Hub
-    from hf_lorameta.map import BankMap, bank_map
-    from hf_lorameta.planning import Plan, plan
-    from hf_lorameta.publish import default_repo_id, look, publish_folder, refuse_replacing
+    from hf_lorameta.hub.client import Hub
+    from hf_lorameta.method.coefficients import COEFFICIENTS
+    from hf_lorameta.method.distances import DISTANCES
+    from hf_lorameta.method.merging import COMBINERS
+    from hf_lorameta.pipeline.generate import generate, generate_from_plan
+    from hf_lorameta.pipeline.generation import Generation
+    from hf_lorameta.pipeline.plan import Plan, plan
+    from hf_lorameta.pipeline.publish import (
+        check_no_overwrite,
+        default_repo_id,
+        publish_folder,
+        resolve_target,
+    )
     from hf_lorameta.recipe import Recipe
 
 
@@ -75,7 +88,11 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name on first use, so that ``--help`` does not wait for numpy."""
-    if name not in _HOMES:
+    """Import a public name on first use, so that ``import hf_lorameta`` stays fast."""
+    if name in _DEPRECATED:
+        new = _DEPRECATED[name]
+        warnings.warn(f"hf_lorameta.{name} is now {new}", DeprecationWarning, stacklevel=2)
+        name = new
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hf_lorameta.errors import RecipeError
 
-Metric = Literal["wd", "kl", "js", "mmd", "js-io", "js-task"]
-Rule = Literal["attentional", "normalized", "neural", "kernel"]
-Combiner = Literal["factors", "exact"]
+MetricName = Literal["wd", "kl", "js", "mmd", "js-io", "js-task"]
+RuleName = Literal["attentional", "normalized", "neural", "kernel"]
+CombinerName = Literal["factors", "exact"]
 Dtype = Literal["bfloat16", "float16", "float32"]
-Refiner = Literal["gradient", "search"]
+RefinerName = Literal["gradient", "search"]
 
 MAX_RANK = 512
 """vLLM's largest ``max_lora_rank``; its default, and ours, is 16."""
@@ -23,10 +23,10 @@ class Recipe(BaseModel):
     """How distances, coefficients and weights are computed.
 
     Attributes:
-        metric: distance between token distributions, a key of `hf_lorameta.distance.DISTANCES`.
+        metric: distance between token distributions, a key of `hf_lorameta.method.distances.DISTANCES`.
         coefficients: rule from distances to coefficients, a key of
-            `hf_lorameta.coefficients.COEFFICIENTS`.
-        combine: how adapters are added up, a key of `hf_lorameta.combine.COMBINERS`.
+            `hf_lorameta.method.coefficients.COEFFICIENTS`.
+        combine: how adapters are added up, a key of `hf_lorameta.method.merging.COMBINERS`.
         top_k: keep only the k largest coefficients and renormalise; None keeps all.
         temperature: divides the logits of the softmin, and widens the kernel; below 1 is sharper.
             Dimensionless.
@@ -37,7 +37,7 @@ class Recipe(BaseModel):
         max_rows: read at most this many rows of the dataset; None reads all.
         refine: fit the coefficients on this many of its rows, which needs the base model; None
             leaves them as the rule gives them.
-        refiner: how; a key of `hf_lorameta.refine.REFINERS`.
+        refiner: how; a key of `hf_lorameta.refine.registry.REFINERS`.
         check: score the adapter on this many of its rows, none of them fitted on, and draw its
             coefficients back towards zero where the base model alone is better; None does not.
 
@@ -50,9 +50,9 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: Metric = "js-task"
-    coefficients: Rule = "kernel"
-    combine: Combiner = "exact"
+    metric: MetricName = "js-task"
+    coefficients: RuleName = "kernel"
+    combine: CombinerName = "exact"
     top_k: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     rank: int | None = Field(default=None, ge=1, le=MAX_RANK)
@@ -60,7 +60,7 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0)
     max_rows: int | None = Field(default=None, ge=1)
     refine: int | None = Field(default=None, ge=4, le=4096)
-    refiner: Refiner = "gradient"
+    refiner: RefinerName = "gradient"
     check: int | None = Field(default=None, ge=4, le=4096)
 
     @classmethod

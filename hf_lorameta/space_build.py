@@ -18,8 +18,10 @@ from pathlib import Path
 
 from huggingface_hub.repocard import metadata_load, metadata_save
 
+from hf_lorameta._version import __version__
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import UsageError
-from hf_lorameta.hub import Hub
+from hf_lorameta.hub.client import Hub
 
 DISTRIBUTION = "hf-lorameta"
 DEFAULTS_FILE = "defaults.json"
@@ -151,8 +153,6 @@ def _pinned(requirement: str) -> str:
 
 def _for_bank(readme: bytes, bank: str, revision: str | None, whole_bank: bool) -> dict[str, bytes]:
     """The bank as the Space's default, pinned; and named in its metadata."""
-    from hf_lorameta.bank import Bank
-
     hub = Hub()
     pinned = hub.resolve(bank, "dataset", revision)
     opened = Bank.from_pretrained(bank, revision=pinned.sha)
@@ -197,8 +197,6 @@ def _check_folder(folder: Path, names: set[str]) -> None:
 
 
 def _distribution() -> importlib.metadata.Distribution:
-    from hf_lorameta import __version__
-
     try:
         found = importlib.metadata.distribution(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:

@@ -22,7 +22,9 @@ import hypothesis
 import numpy as np
 import pytest
 
-from hf_lorameta import adapter
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
+from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.localhub import LocalHub
 from tests.running_space import RunningSpace, missing, running_space
 
@@ -33,7 +35,7 @@ hypothesis.settings.load_profile("plain")
 
 BASE = "base/tiny"
 LAYOUT = tuple(
-    adapter.Module(f"model.layers.{i}.self_attn.{name}", 8, out)
+    Module(f"model.layers.{i}.self_attn.{name}", 8, out)
     for i in (0, 1)
     for name, out in (("q_proj", 8), ("v_proj", 4))
 )
@@ -46,7 +48,7 @@ BASE_CONFIG = {
 TOPICS = ("sun rain wind snow", "bread milk egg salt", "red blue green grey", "one two three four")
 PARENT = """
 import json, os, sys
-import hf_lorameta.cli.app, hf_lorameta.library, hf_lorameta.publish, hf_lorameta.generation
+import hf_lorameta.cli.app, hf_lorameta.bank.share, hf_lorameta.pipeline.publish, hf_lorameta.pipeline.generation
 import datasets, tokenizers, pyarrow.parquet, pyarrow.dataset
 import datasets.packaged_modules.json.json, datasets.packaged_modules.csv.csv
 import gc, scipy.io, scipy.sparse, ssl, typer._adapters, multiprocessing.synchronize
@@ -234,7 +236,7 @@ def adapter_files(
     seed: int = 0,
     rank: int = 2,
     base: str = BASE,
-    layout: adapter.Layout = LAYOUT,
+    layout: Layout = LAYOUT,
     **config: object,
 ) -> dict[str, bytes]:
     """PEFT's two files with small random weights; `config` is set in the config besides."""
@@ -245,10 +247,10 @@ def adapter_files(
     ]
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "weights")
-        adapter.write_tensors(path, layout, rank, "float32", pairs)  # type: ignore[arg-type]
+        write_tensors(path, layout, rank, "float32", pairs)  # type: ignore[arg-type]
         weights = path.read_bytes()
-    settings = json.loads(adapter.write_config(base, layout, rank)) | config
-    return {adapter.CONFIG_FILE: json.dumps(settings).encode(), adapter.WEIGHTS_FILE: weights}
+    settings = json.loads(write_config(base, layout, rank)) | config
+    return {CONFIG_FILE: json.dumps(settings).encode(), WEIGHTS_FILE: weights}
 
 
 def tokenizer_json() -> bytes:

@@ -11,6 +11,10 @@ import os
 import tempfile
 from pathlib import Path
 
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter, stack, write_tensors
+from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
+from hf_lorameta.method import merging
+
 RANK = 4
 LIMIT = 20_000_000
 LEFT_OUT = (
@@ -32,8 +36,11 @@ def main() -> None:
 
 
 def _make(hub: object, scratch: Path) -> None:
-    from hf_lorameta.bank import WORK_FOLDER, Bank
-    from hf_lorameta.library import EMBEDDED_FOLDER, build_bank, calibrate_bank, fit_bank
+    from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+    from hf_lorameta.bank.build import build_bank
+    from hf_lorameta.bank.fit import fit_bank
+    from hf_lorameta.bank.index import WORK_FOLDER
+    from hf_lorameta.pipeline.transfer import measure_gains
     from tests import shared_data
 
     names = [n for n in shared_data.tasks() if not any(left in n for left in LEFT_OUT)]
@@ -46,7 +53,7 @@ def _make(hub: object, scratch: Path) -> None:
     built = build_bank(manifest, scratch / "bank", tokenizer=tokenizer)
     built.amend(base_license=_license())
     fit_bank(built, hidden=64)
-    calibrate_bank(built)
+    measure_gains(built)
     _replace(scratch / "bank", EMBEDDED_FOLDER, WORK_FOLDER)
     size = sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*") if path.is_file())
     if size > LIMIT or Bank(EMBEDDED_FOLDER).verify():
@@ -56,21 +63,20 @@ def _make(hub: object, scratch: Path) -> None:
 
 def _cut(source: Path, target: Path) -> None:
     """One adapter at a lower rank, its scaling kept."""
-    from hf_lorameta import adapter, combine
 
-    config, weights = adapter.check_folder(source)
+    config, weights = check_adapter(source)
     target.mkdir(parents=True)
     pairs = [
-        combine.exact(*adapter.stack([weights], m.name), [1.0], [config.scaling], RANK)
+        merging.exact(*stack([weights], m.name), [1.0], [config.scaling], RANK)
         for m in weights.layout
     ]
-    adapter.write_tensors(target / adapter.WEIGHTS_FILE, weights.layout, RANK, "bfloat16", pairs)
-    content = adapter.write_config(config.base_model, weights.layout, RANK)
-    (target / adapter.CONFIG_FILE).write_bytes(content)
+    write_tensors(target / WEIGHTS_FILE, weights.layout, RANK, "bfloat16", pairs)
+    content = write_config(config.base_model, weights.layout, RANK)
+    (target / CONFIG_FILE).write_bytes(content)
 
 
 def _tokenizer() -> bytes:
-    from hf_lorameta.base_model import tokenizer_json
+    from hf_lorameta.hub.base_model import tokenizer_json
 
     text = json.loads(tokenizer_json("HuggingFaceTB/SmolLM2-135M-Instruct"))
     return json.dumps(text, ensure_ascii=False, separators=(",", ":")).encode()

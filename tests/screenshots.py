@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.demo.play import DATA_FOLDER
+from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.localhub import LocalHub
 from tests.running_space import RunningSpace, Visitor, browser, running_space
 

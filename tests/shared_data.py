@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
+from hf_lorameta.bank.manifest import BankEntry, Manifest
+from hf_lorameta.data.columns import Columns
 from hf_lorameta.localhub import LocalHub
-from hf_lorameta.manifest import BankEntry, Columns, Manifest
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SHARED = Path(__file__).parents[2] / "shared"

@@ -9,13 +9,21 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hf_lorameta.errors import RecipeError
-from hf_lorameta.recipe import MAX_RANK, Combiner, Dtype, Metric, Recipe, Refiner, Rule
+from hf_lorameta.recipe import (
+    MAX_RANK,
+    CombinerName,
+    Dtype,
+    MetricName,
+    Recipe,
+    RefinerName,
+    RuleName,
+)
 
 RECIPES = st.builds(
     Recipe,
-    metric=st.sampled_from(get_args(Metric)),
-    coefficients=st.sampled_from(get_args(Rule)),
-    combine=st.sampled_from(get_args(Combiner)),
+    metric=st.sampled_from(get_args(MetricName)),
+    coefficients=st.sampled_from(get_args(RuleName)),
+    combine=st.sampled_from(get_args(CombinerName)),
     top_k=st.none() | st.integers(1, 10**6),
     temperature=st.floats(1e-300, 1e300),
     rank=st.none() | st.integers(1, MAX_RANK),
@@ -23,7 +31,7 @@ RECIPES = st.builds(
     seed=st.integers(0, 2**63),
     max_rows=st.none() | st.integers(1, 10**9),
     refine=st.none() | st.integers(4, 4096),
-    refiner=st.sampled_from(get_args(Refiner)),
+    refiner=st.sampled_from(get_args(RefinerName)),
     check=st.none() | st.integers(4, 4096),
 )
 OURS = {"js-io", "js-task", "kernel"}
@@ -77,8 +85,8 @@ def test_refusals_name_the_field(settings: dict[str, object], message: str) -> N
     assert raised.value.__cause__ is None
 
 
-@pytest.mark.parametrize("metric", [m for m in get_args(Metric) if m not in OURS])
-@pytest.mark.parametrize("rule", [r for r in get_args(Rule) if r not in OURS])
+@pytest.mark.parametrize("metric", [m for m in get_args(MetricName) if m not in OURS])
+@pytest.mark.parametrize("rule", [r for r in get_args(RuleName) if r not in OURS])
 def test_the_papers_recipes(metric: str, rule: str) -> None:
     recipe = Recipe.paper(metric=metric, coefficients=rule)
     assert recipe.model_dump(exclude={"dtype", "seed", "max_rows", "refiner"}) == {

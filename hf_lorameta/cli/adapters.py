@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hf_lorameta.cli import engines
 from hf_lorameta.cli.options import (
     BaseGgufOption,
     ColumnsOption,
@@ -18,22 +17,24 @@ from hf_lorameta.cli.options import (
     QuietFlag,
     Request,
     RevisionOption,
+    emit,
     example,
+    log,
     open_named,
     progress_bar,
-    show,
     table,
-    tell,
     with_request,
 )
 
 if TYPE_CHECKING:
-    from hf_lorameta.card_scores import Measured
-    from hf_lorameta.dataset import Dataset
-    from hf_lorameta.generation import Generation
-    from hf_lorameta.planning import Plan
-    from hf_lorameta.publish import Target
-    from hf_lorameta.refine import Scored
+    from hf_lorameta.cards.scores_section import MeasuredScores
+    from hf_lorameta.data.dataset import Dataset
+    from hf_lorameta.engines.interfaces import BaseModelRunner
+    from hf_lorameta.pipeline.generation import Generation
+    from hf_lorameta.pipeline.plan import Plan
+    from hf_lorameta.pipeline.publish import Target
+
+from hf_lorameta.cli.engines import check_options, open_evaluator, open_runner, validate_engine
 
 AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an adapter.")]
 
@@ -46,21 +47,21 @@ AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an a
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Which bank adapters would be used, how far they are and how much each counts."""
     made = _plan(request, quiet)
-    show(json, made.to_dict(), lambda: _describe(made))
+    emit(json, made.to_dict(), lambda: _describe(made))
 
 
 def _plan(request: Request, quiet: bool, dataset: "Dataset | None" = None) -> "Plan":
-    from hf_lorameta.dataset import describe
-    from hf_lorameta.planning import plan as make_plan
+    from hf_lorameta.data.columns import describe
+    from hf_lorameta.pipeline.plan import plan as make_plan
 
     recipe = request.make_recipe()
     bank = request.open_bank()
     dataset = dataset or request.open_dataset()
-    tell(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}")
-    tell(quiet, f"Bank: {bank.id}, {len(bank)} adapters for {bank.index.base_model}")
+    log(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}")
+    log(quiet, f"Bank: {bank.id}, {len(bank)} adapters for {bank.index.base_model}")
     made = make_plan(dataset, bank, recipe)
     for warning in made.warnings:
-        tell(quiet, f"Warning: {warning}")
+        log(quiet, f"Warning: {warning}")
     return made
 
 
@@ -90,16 +91,16 @@ def _describe(made: "Plan") -> str:
 
 
 def _carry_out(made: "Plan", engine: str, base_gguf: Path | None, quiet: bool) -> "Generation":
-    from hf_lorameta.generation import carry_out
+    from hf_lorameta.pipeline.generate import generate_from_plan
 
-    with engines.scored(made, engine, base_gguf) as scored:
+    with open_runner(made, engine, base_gguf) as scored:
         if made.recipe.refine is not None:
             made = _refined(made, scored, quiet)
         with progress_bar(len(made.bank.layout), "combining", quiet) as bar:
-            done = carry_out(made, lambda done, total: bar.update(), scored)
+            done = generate_from_plan(made, lambda done, total: bar.update(), scored)
     found = done.plan.check
     if found is not None:
-        tell(
+        log(
             quiet,
             f"Checked on {found.rows} other rows: loss of the base model {found.base:.3f}, of this "
             f"adapter {found.end:.3f}",
@@ -112,23 +113,23 @@ def _warn(before: "Plan", after: "Plan", quiet: bool) -> None:
     """Warnings that have come up since."""
     for warning in after.warnings:
         if warning not in before.warnings:
-            tell(quiet, f"Warning: {warning}")
+            log(quiet, f"Warning: {warning}")
 
 
-def _refined(made: "Plan", scored: "Scored | None", quiet: bool) -> "Plan":
-    from hf_lorameta.tuning import refined
+def _refined(made: "Plan", scored: "BaseModelRunner | None", quiet: bool) -> "Plan":
+    from hf_lorameta.pipeline.tune import refine_plan
 
-    tell(quiet, f"Fitting {len(made.used)} adapters on {made.recipe.refine} rows")
-    fitted = refined(
+    log(quiet, f"Fitting {len(made.used)} adapters on {made.recipe.refine} rows")
+    fitted = refine_plan(
         made,
         scored,
-        progress=lambda step, steps, loss: tell(
+        progress=lambda step, steps, loss: log(
             quiet, f"  step {step:2} of {steps}: loss {loss:.3f}"
         ),
     )
     found = fitted.refinement
     if found is not None:
-        tell(
+        log(
             quiet,
             f"Loss of the rows: base model {found.base:.3f}, this adapter {found.end:.3f}; "
             f"about {found.held_out:.3f} on rows held out",
@@ -156,21 +157,21 @@ def generate(
     quiet: QuietFlag = False,
 ) -> None:
     """Make an adapter folder in PEFT's format; prints the folder."""
-    from hf_lorameta.generation import check_target
+    from hf_lorameta.pipeline.adapter_folder import check_target
 
     check_target(output, overwrite)
-    request = engines.ready(request, engine, base_gguf)
+    request = validate_engine(request, engine, base_gguf)
     _check_export(request, export)
     made = _carry_out(_plan(request, quiet), engine, base_gguf, quiet)
     folder = made.save_pretrained(output, overwrite=overwrite, export=export)
-    tell(quiet, f"Combined {len(made.plan.used)} adapters in {made.seconds:.1f} s")
+    log(quiet, f"Combined {len(made.plan.used)} adapters in {made.seconds:.1f} s")
     data = {"folder": str(folder), "seconds": made.seconds, "rank": made.rank}
-    show(json, data | {"plan": made.plan.to_dict()}, lambda: str(folder))
+    emit(json, data | {"plan": made.plan.to_dict()}, lambda: str(folder))
 
 
 def _check_export(request: Request, export: Literal["gguf"] | None) -> None:
     """Before any work: whether the base model's adapters can be exported at all."""
-    from hf_lorameta.generation import base_config_for
+    from hf_lorameta.pipeline.generation import base_config_for
 
     if export:
         base_config_for(request.open_bank(), export)
@@ -207,8 +208,14 @@ def push(
 ) -> None:
     """Make an adapter and publish it in one commit; prints its URL alone."""
     from hf_lorameta.errors import UsageError
-    from hf_lorameta.generation import read_provenance
-    from hf_lorameta.publish import kept_on_failure, look, outbox, publish_folder, stale
+    from hf_lorameta.pipeline.adapter_folder import read_provenance
+    from hf_lorameta.pipeline.publish import (
+        preserve_on_failure,
+        publish_folder,
+        resolve_target,
+        staging_dir,
+        stale_exports,
+    )
 
     if (source is None) == (request.dataset is None):
         raise UsageError(
@@ -223,7 +230,7 @@ def push(
             hint=f"leave it out, or make another folder with hf-lorameta generate … {given[0]} …",
         )
     if source is None:
-        request = engines.ready(request, engine, base_gguf)
+        request = validate_engine(request, engine, base_gguf)
         _check_export(request, export)
         dataset = request.open_dataset()
         hidden = dataset.private
@@ -235,32 +242,32 @@ def push(
             hint="add --repo-id user/name",
         )
     name = repo_id or _default_name(request)
-    target = look(name, private=private, dataset_private=hidden, create_pr=create_pr)
+    target = resolve_target(name, private=private, dataset_private=hidden, create_pr=create_pr)
     _ask_consent(target, yes)
     folder, seconds = source, None
     if folder is None:
         made = _carry_out(_plan(request, quiet, dataset), engine, base_gguf, quiet)
-        folder = made.save_pretrained(outbox(name), repo_id=name, export=export)
+        folder = made.save_pretrained(staging_dir(name), repo_id=name, export=export)
         seconds = made.seconds
-        tell(quiet, f"Combined {len(made.plan.used)} adapters in {seconds:.1f} s")
+        log(quiet, f"Combined {len(made.plan.used)} adapters in {seconds:.1f} s")
     result: dict[str, Any] = {"repo_id": name, "private": target.private, "seconds": seconds}
-    result["deleted"] = gone = list(stale(folder, target))
+    result["deleted"] = gone = list(stale_exports(folder, target))
     if gone:
-        tell(quiet, f"{', '.join(gone)} of the earlier adapter will go: add --export gguf for new")
+        log(quiet, f"{', '.join(gone)} of the earlier adapter will go: add --export gguf for new")
     if dry_run:
         word = "private" if target.private else "public"
-        tell(quiet, f"Dry run: would publish to {name} ({word}) what lies in {folder}")
-        show(json, result | {"url": None, "folder": str(folder)}, lambda: str(folder))
+        log(quiet, f"Dry run: would publish to {name} ({word}) what lies in {folder}")
+        emit(json, result | {"url": None, "folder": str(folder)}, lambda: str(folder))
         return
-    with kept_on_failure(folder, target):
+    with preserve_on_failure(folder, target):
         url = publish_folder(folder, target)
-    show(json, result | {"url": url}, lambda: url)
+    emit(json, result | {"url": url}, lambda: url)
 
 
 def _default_name(request: Request) -> str:
     from hf_lorameta.errors import UsageError
-    from hf_lorameta.hub import Hub
-    from hf_lorameta.publish import default_repo_id
+    from hf_lorameta.hub.client import Hub
+    from hf_lorameta.pipeline.publish import default_repo_id
 
     if request.dataset is None:
         raise UsageError("--from needs --repo-id", hint="add --repo-id user/name")
@@ -269,12 +276,12 @@ def _default_name(request: Request) -> str:
 
 
 def _ask_consent(target: "Target", yes: bool) -> None:
-    from hf_lorameta.publish import refuse_replacing
+    from hf_lorameta.pipeline.publish import check_no_overwrite
 
     if yes or not target.replaces or target.create_pr:
         return
     if not sys.stdin.isatty():
-        refuse_replacing(target)
+        check_no_overwrite(target)
     names = ", ".join(target.replaces)
     typer.confirm(f"{target.repo_id} already holds {names}. Replace?", abort=True, err=True)
 
@@ -314,31 +321,30 @@ def evaluate(
     quiet: QuietFlag = False,
 ) -> None:
     """Score base, generated, few-shot and reference on held-out rows (extra: eval or gguf)."""
-    from hf_lorameta.adapter import check_folder
-    from hf_lorameta.dataset import is_local
+    from hf_lorameta.data.dataset import is_local
+    from hf_lorameta.engines.scoring import check_outputs, compare
     from hf_lorameta.errors import EmptyDatasetError, UsageError
-    from hf_lorameta.generation import read_provenance
-    from hf_lorameta.library import adapter_folder
-    from hf_lorameta.publish import look_at_card, save_scores
-    from hf_lorameta.scores import compare, insist_on_outputs
+    from hf_lorameta.formats.lora_file import check_adapter
+    from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_provenance
+    from hf_lorameta.pipeline.publish import resolve_card_repo, save_scores
 
     if create_pr and not save_card:
         raise UsageError("--create-pr goes with --save-card", hint="add --save-card")
-    engines.check_options(engine, base, base_gguf)
-    repo = look_at_card(adapter, create_pr=create_pr) if save_card else None
-    folder = adapter_folder(adapter, revision=repo.sha if repo else None)
+    check_options(engine, base, base_gguf)
+    repo = resolve_card_repo(adapter, create_pr=create_pr) if save_card else None
+    folder = locate_adapter(adapter, revision=repo.sha if repo else None)
     if save_card:
         read_provenance(folder)
     methods: dict[str, Path | None] = {"base": None, "generated": folder}
     if reference:
-        methods["reference"] = adapter_folder(reference)
-    base_model = check_folder(folder)[0].base_model
+        methods["reference"] = locate_adapter(reference)
+    base_model = check_adapter(folder)[0].base_model
     local = is_local(Path(dataset))
     scored = open_named(dataset, config, split or (None if local else "test"), revision, columns)
     used = _used(folder, scored)
     if used:
         seen = f"{len(used)} rows that the adapter was fitted or checked on"
-        tell(quiet, f"{seen}, and any like them, are left out")
+        log(quiet, f"{seen}, and any like them, are left out")
     unused = (row for row in scored.rows() if row not in used)
     rows = list(islice(unused, max_rows + (shots if local else 0)))
     if used and not rows:
@@ -347,28 +353,28 @@ def evaluate(
             hint="name rows that it has not seen: another file, or --split",
         )
     examples, rows = _shots(scored, rows, shots, local, config, revision, columns)
-    insist_on_outputs(rows)
-    tell(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {base_model}")
-    with engines.scorer(engine, base_model, base, base_gguf, methods.values(), quiet) as scorer:
+    check_outputs(rows)
+    log(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {base_model}")
+    with open_evaluator(engine, base_model, base, base_gguf, methods.values(), quiet) as scorer:
         report = compare(
             scorer, rows, methods, shots=examples, generate=answers,
-            progress=lambda method, found: tell(quiet, f"  {method}: loss {found.loss:.3f}"),
+            progress=lambda method, found: log(quiet, f"  {method}: loss {found.loss:.3f}"),
         )  # fmt: skip
     result = report.to_dict()
     try:
         if save_card:
             measured = _measured(scored, len(rows), engine, result["scores"])
             result["card"] = save_scores(folder, measured, repo, create_pr=create_pr)
-            tell(quiet, f"The scores are on the card: {result['card']}")
+            log(quiet, f"The scores are on the card: {result['card']}")
     finally:  # scores took long, and are shown whatever became of the card
-        show(json, result, report.table)
+        emit(json, result, report.table)
 
 
 def _used(folder: Path, scored: "Dataset") -> list[tuple[str, str]]:
     """What of these rows the adapter has seen; nothing is known of one that others made."""
     from hf_lorameta.errors import AdapterError, RecipeError
-    from hf_lorameta.generation import read_provenance
-    from hf_lorameta.tuning import rows_used
+    from hf_lorameta.pipeline.adapter_folder import read_provenance
+    from hf_lorameta.pipeline.held_out_rows import rows_used
 
     try:
         return rows_used(read_provenance(folder)["provenance"], scored)
@@ -378,10 +384,10 @@ def _used(folder: Path, scored: "Dataset") -> list[tuple[str, str]]:
 
 def _measured(
     scored: "Dataset", rows: int, engine: str, scores: dict[str, dict[str, float | None]]
-) -> "Measured":
-    from hf_lorameta.card_scores import Measured
+) -> "MeasuredScores":
+    from hf_lorameta.cards.scores_section import MeasuredScores
 
-    return Measured(
+    return MeasuredScores(
         dataset_id=scored.id,
         dataset_revision=scored.revision,
         dataset_config=scored.config,
@@ -426,11 +432,10 @@ def inspect(
     quiet: QuietFlag = False,
 ) -> None:
     """Recipe, coefficients and provenance of a generated adapter."""
-    from hf_lorameta.generation import read_provenance
-    from hf_lorameta.library import adapter_folder
+    from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_provenance
 
-    facts = read_provenance(adapter_folder(adapter, revision=revision))
-    show(json, facts, lambda: _inspection(facts))
+    facts = read_provenance(locate_adapter(adapter, revision=revision))
+    emit(json, facts, lambda: _inspection(facts))
 
 
 def _inspection(facts: dict[str, Any]) -> str:
@@ -462,10 +467,10 @@ def demo(
     quiet: QuietFlag = False,
 ) -> None:
     """The whole way, on this machine: a Hub on loopback, the embedded bank, push, evaluate."""
-    from hf_lorameta.demo.play import play
+    from hf_lorameta.demo.run import run_demo
 
-    report = play(lambda message: tell(quiet, message), max_rows=max_rows)
-    show(json, report, lambda: str(report["summary"]))
+    report = run_demo(lambda message: log(quiet, message), max_rows=max_rows)
+    emit(json, report, lambda: str(report["summary"]))
 
 
 COMMANDS: tuple[Any, ...] = (plan, generate, push, evaluate, inspect, demo)

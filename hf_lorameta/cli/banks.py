@@ -9,16 +9,18 @@ from hf_lorameta.cli.options import (
     FolderArgument,
     JsonFlag,
     QuietFlag,
+    emit,
+    log,
     megabytes,
     progress_bar,
-    show,
     table,
-    tell,
 )
 
 if TYPE_CHECKING:
-    from hf_lorameta.bank import Bank
-    from hf_lorameta.pack import Packing
+    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.index import Packing
+
+from hf_lorameta.bank.manifest import load
 
 app = typer.Typer(
     help="Build, look into, check, publish and fetch banks of adapters.",
@@ -48,17 +50,16 @@ def build(
     """Build a bank from a manifest; run it again to resume or to extend."""
     from contextlib import nullcontext
 
-    from hf_lorameta import manifest as manifests
+    from hf_lorameta.bank.build import build_bank, dask_executor
     from hf_lorameta.errors import LoraMetaError
-    from hf_lorameta.library import build_bank, dask_executor
 
-    listed = manifests.load(manifest)
+    listed = load(manifest)
     with progress_bar(len(listed.entries), "bank", quiet) as bar:
 
         def progress(name: str, error: LoraMetaError | None) -> None:
             bar.update()
             if error:
-                tell(quiet, f"skipped {name}: {error}")
+                log(quiet, f"skipped {name}: {error}")
 
         with dask_executor(dask) if dask else nullcontext() as executor:
             bank = build_bank(
@@ -71,13 +72,13 @@ def build(
 @app.command("list", epilog="Example: hf-lorameta bank list my-bank --json")
 def list_(bank: BankArgument = None, json: JsonFlag = False) -> None:
     """Entries with ranks, sizes, commits and licences; and those skipped, with the reason."""
-    from hf_lorameta.bank import Bank
+    from hf_lorameta.bank.bank import Bank
 
     _show_list(Bank.from_pretrained(bank), json)
 
 
 def _show_list(bank: "Bank", json: bool) -> None:
-    show(json, bank.index.model_dump(mode="json"), lambda: _listing(bank))
+    emit(json, bank.index.model_dump(mode="json"), lambda: _listing(bank))
 
 
 def _listing(bank: "Bank") -> str:
@@ -124,8 +125,8 @@ def pack(
     quiet: QuietFlag = False,
 ) -> None:
     """Shrink a bank: adapters in one shared basis a module, used wherever a bank is."""
-    from hf_lorameta.library import open_bank
-    from hf_lorameta.packing import pack
+    from hf_lorameta.bank.bank import open_bank
+    from hf_lorameta.bank.pack import pack
 
     bank = open_bank(folder)
     with progress_bar(len(bank.layout), "packing", quiet) as bar:
@@ -136,7 +137,7 @@ def pack(
     packing = made.index.packing
     assert packing is not None
     sizes = {"before": bank.size, "after": made.size}
-    show(json, packing.model_dump(mode="json") | sizes, lambda: _packed(made, sizes))
+    emit(json, packing.model_dump(mode="json") | sizes, lambda: _packed(made, sizes))
 
 
 def _packed(made: "Bank", sizes: dict[str, int]) -> str:
@@ -158,7 +159,7 @@ def show_(
     json: JsonFlag = False,
 ) -> None:
     """Everything known of one entry."""
-    from hf_lorameta.bank import Bank
+    from hf_lorameta.bank.bank import Bank
     from hf_lorameta.errors import BankError
 
     opened = Bank.from_pretrained(bank)
@@ -167,18 +168,18 @@ def show_(
     facts = next((entry for entry in listed if entry["adapter"] == adapter), None)
     if facts is None:
         raise BankError(f"{bank} holds no {adapter}", hint=f"hf-lorameta bank list {bank}")
-    show(json, facts, lambda: table(["field", "value"], facts.items()))
+    emit(json, facts, lambda: table(["field", "value"], facts.items()))
 
 
 @app.command(epilog="Example: hf-lorameta bank verify my-bank")
 def verify(folder: FolderArgument, json: JsonFlag = False) -> None:
     """Recompute every checksum; exit code 4 if one is wrong."""
+    from hf_lorameta.bank.bank import open_bank
     from hf_lorameta.errors import IntegrityError
-    from hf_lorameta.library import open_bank
 
     bank = open_bank(folder)
     problems = bank.verify()
-    show(
+    emit(
         json, {"problems": problems}, lambda: "\n".join(problems) or f"{len(bank)} adapters, whole"
     )
     if problems:
@@ -198,10 +199,10 @@ def push(
     json: JsonFlag = False,
 ) -> None:
     """Publish a bank as a dataset repo, in one commit; prints its URL."""
-    from hf_lorameta.library import push_bank
+    from hf_lorameta.bank.share import push_bank
 
     url = push_bank(folder, repo, private=private)
-    show(json, {"url": url}, lambda: url)
+    emit(json, {"url": url}, lambda: url)
 
 
 @app.command(epilog="Example: hf-lorameta bank pull user/my-bank -o my-bank")
@@ -216,12 +217,12 @@ def pull(
     quiet: QuietFlag = False,
 ) -> None:
     """Fetch a bank: index and profiles now, adapters when they are needed."""
-    from hf_lorameta.library import pull_bank
+    from hf_lorameta.bank.share import pull_bank
 
     folder = output or Path(repo.split("/")[-1])
     bank = pull_bank(repo, folder, revision=revision, everything=everything)
-    tell(quiet, f"{len(bank)} adapters at {bank.revision}; use it with --bank {folder}")
-    show(json, {"folder": str(folder), "revision": bank.revision}, lambda: str(folder))
+    log(quiet, f"{len(bank)} adapters at {bank.revision}; use it with --bank {folder}")
+    emit(json, {"folder": str(folder), "revision": bank.revision}, lambda: str(folder))
 
 
 @app.command(epilog="Example: hf-lorameta bank fit my-bank")
@@ -240,14 +241,15 @@ def fit(
     """Train the neural rule on the bank itself and store it there (extra: eval)."""
     from dataclasses import asdict
 
-    from hf_lorameta.library import fit_bank, open_bank
+    from hf_lorameta.bank.bank import open_bank
+    from hf_lorameta.bank.fit import fit_bank
 
     if transfer:
         _calibrate(open_bank(folder), json, quiet)
         return
 
     reports = fit_bank(
-        open_bank(folder), hidden=hidden, steps=steps, seed=seed, progress=lambda w: tell(quiet, w)
+        open_bank(folder), hidden=hidden, steps=steps, seed=seed, progress=lambda w: log(quiet, w)
     )
     head = ["metric", "validation before", "after", "normalized", "uniform"]
     rows = [
@@ -255,17 +257,17 @@ def fit(
                                       r.normalized_validation, r.uniform_validation))]
         for name, r in reports.items()
     ]  # fmt: skip
-    show(json, {name: asdict(r) for name, r in reports.items()}, lambda: table(head, rows))
+    emit(json, {name: asdict(r) for name, r in reports.items()}, lambda: table(head, rows))
 
 
 def _calibrate(bank: "Bank", json: bool, quiet: bool) -> None:
-    from hf_lorameta.library import calibrate_bank
+    from hf_lorameta.pipeline.transfer import measure_gains
 
     with progress_bar(len(bank), "leaving out", quiet) as bar:
-        gains = calibrate_bank(bank, progress=lambda done, total: bar.update())
+        gains = measure_gains(bank, progress=lambda done, total: bar.update())
     rows = [
         [entry.dataset, f"{g.distance:.3f}", f"{g.base:.3f}", f"{g.generated:.3f}"]
         for entry, g in zip(bank.index.entries, gains, strict=True)
     ]
     head = ["dataset left out", "nearest", "base loss", "generated"]
-    show(json, [g.model_dump() for g in gains], lambda: table(head, rows))
+    emit(json, [g.model_dump() for g in gains], lambda: table(head, rows))

@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_lorameta.cli.options import Request, tell
+from hf_lorameta.cli.options import Request, log
 
 if TYPE_CHECKING:
-    from hf_lorameta.bank import Bank
-    from hf_lorameta.planning import Plan
-    from hf_lorameta.refine import Scored
-    from hf_lorameta.scores import Scorer
+    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.engines.interfaces import BaseModelRunner, Scorer
+    from hf_lorameta.pipeline.plan import Plan
 
 
 def check_options(engine: str, base: Path | None, base_gguf: Path | None) -> None:
@@ -25,7 +24,7 @@ def check_options(engine: str, base: Path | None, base_gguf: Path | None) -> Non
         raise UsageError(f"{given} is for the engine {other}", hint=f"add --engine {other}")
 
 
-def ready(request: Request, engine: str, base_gguf: Path | None) -> Request:
+def validate_engine(request: Request, engine: str, base_gguf: Path | None) -> Request:
     """Before any work: the request as the engine can serve it, once all that it needs is there."""
     from hf_lorameta.errors import UsageError
 
@@ -41,44 +40,46 @@ def ready(request: Request, engine: str, base_gguf: Path | None) -> Request:
             if request.refiner == "gradient":
                 raise UsageError("llama.cpp computes no gradients", hint="--refiner search")
             request = replace(request, refiner="search")
-        _insist_on_llama_cpp(request.open_bank(), base_gguf)
+        _check_llama_cpp(request.open_bank(), base_gguf)
     elif needed:
-        from hf_lorameta.evaluate import insist_on_extra
+        from hf_lorameta.engines.torch_evaluate import require_eval
 
-        insist_on_extra()
+        require_eval()
     return request
 
 
-def _insist_on_llama_cpp(bank: "Bank", base_gguf: Path | None) -> None:
-    from hf_lorameta.llama_cpp import insist_on_engine
-    from hf_lorameta.llama_cpp_eval import base_gguf as find
-    from hf_lorameta.llama_cpp_probe import insist_on_base
+def _check_llama_cpp(bank: "Bank", base_gguf: Path | None) -> None:
+    from hf_lorameta.engines.llama_evaluate import base_gguf as find
+    from hf_lorameta.engines.llama_probe import check_base_gguf
+    from hf_lorameta.engines.llama_server import require_llama_cpp
 
     base = find(bank.index.base_model, base_gguf)
-    insist_on_engine()
-    insist_on_base(base, bank.layout)
+    require_llama_cpp()
+    check_base_gguf(base, bank.layout)
 
 
 @contextmanager
-def scored(made: "Plan", engine: str, base_gguf: Path | None) -> "Iterator[Scored | None]":
+def open_runner(
+    made: "Plan", engine: str, base_gguf: Path | None
+) -> "Iterator[BaseModelRunner | None]":
     """What holds the base model, if the recipe needs it."""
     if made.recipe.refine is None and made.recipe.check is None:
         yield None
     elif engine == "llama.cpp":
-        from hf_lorameta.llama_cpp_eval import base_gguf as find
-        from hf_lorameta.llama_cpp_probe import LlamaCppProbe
+        from hf_lorameta.engines.llama_evaluate import base_gguf as find
+        from hf_lorameta.engines.llama_probe import LlamaCppProbe
 
         base = find(made.bank.index.base_model, base_gguf)
         with LlamaCppProbe(base, made.bank.layout) as held:
             yield held
     else:
-        from hf_lorameta.tuning import base_model_of
+        from hf_lorameta.pipeline.tune import load_base_model
 
-        yield base_model_of(made.bank)
+        yield load_base_model(made.bank)
 
 
 @contextmanager
-def scorer(
+def open_evaluator(
     engine: str,
     base_model: str,
     base: Path | None,
@@ -88,16 +89,16 @@ def scorer(
 ) -> "Iterator[Scorer]":
     """What holds the base model, with the engine that was asked for."""
     if engine == "llama.cpp":
-        from hf_lorameta.llama_cpp_eval import LlamaCppEvaluator
-        from hf_lorameta.llama_cpp_eval import base_gguf as find
+        from hf_lorameta.engines.llama_evaluate import LlamaCppEvaluator
+        from hf_lorameta.engines.llama_evaluate import base_gguf as find
 
         folders = [folder for folder in adapters if folder is not None]
         gguf = find(base_model, base_gguf)
-        tell(quiet, f"The base model is {gguf}")
+        log(quiet, f"The base model is {gguf}")
         with LlamaCppEvaluator(gguf, folders, base_model=base_model) as held:
             yield held
     else:
-        from hf_lorameta.base_model import locate
-        from hf_lorameta.evaluate import Evaluator
+        from hf_lorameta.engines.torch_evaluate import Evaluator
+        from hf_lorameta.hub.base_model import locate
 
         yield Evaluator(base or locate(base_model), base_model=base_model)

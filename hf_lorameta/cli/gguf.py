@@ -12,14 +12,14 @@ from hf_lorameta.cli.options import (
     BaseGgufOption,
     JsonFlag,
     QuietFlag,
+    emit,
     example,
+    log,
     printable,
-    show,
-    tell,
 )
 
 if TYPE_CHECKING:
-    from hf_lorameta.llama_cpp import LlamaCpp
+    from hf_lorameta.engines.llama_server import LlamaCpp
 
 
 @example(
@@ -38,25 +38,26 @@ def export(
     quiet: QuietFlag = False,
 ) -> None:
     """Write any PEFT LoRA adapter as GGUF, for llama.cpp and Ollama (extra: gguf)."""
-    from hf_lorameta.adapter import check_folder
-    from hf_lorameta.base_model import config_json, require_extra
+    from hf_lorameta.environment import require_extra
     from hf_lorameta.errors import UsageError
-    from hf_lorameta.gguf_export import export as write
-    from hf_lorameta.library import adapter_folder
+    from hf_lorameta.formats.gguf_adapter import export as write
+    from hf_lorameta.formats.lora_file import check_adapter
+    from hf_lorameta.hub.base_model import config_json
+    from hf_lorameta.pipeline.adapter_folder import locate_adapter
 
     if output.exists() and (output.is_dir() or not overwrite):
         what = "a folder" if output.is_dir() else "there already"
         raise UsageError(f"{output} is {what}", hint="name another with -o, or add --overwrite")
     require_extra("gguf", extra="gguf")
-    folder = adapter_folder(adapter)
-    base_model = base or check_folder(folder)[0].base_model
+    folder = locate_adapter(adapter)
+    base_model = base or check_adapter(folder)[0].base_model
     if not base_model:
         raise UsageError(f"{adapter} does not name its base model", hint="add --base REPO")
     write(folder, output, config_json(base_model), dtype)
     size = output.stat().st_size
-    tell(quiet, f"llama.cpp: llama-server -m base.gguf --lora {output}")
+    log(quiet, f"llama.cpp: llama-server -m base.gguf --lora {output}")
     data = {"file": str(output), "bytes": size, "dtype": dtype, "base_model": base_model}
-    show(json, data, lambda: str(output))
+    emit(json, data, lambda: str(output))
 
 
 @example(
@@ -79,17 +80,17 @@ def try_(
     quiet: QuietFlag = False,
 ) -> None:
     """Ask an adapter through llama.cpp, on a CPU, without torch (extra: gguf)."""
-    from hf_lorameta.adapter import check_folder
+    from hf_lorameta.engines.llama_evaluate import adapter_gguf
+    from hf_lorameta.engines.llama_evaluate import base_gguf as find
+    from hf_lorameta.engines.llama_server import LlamaCpp
     from hf_lorameta.errors import UsageError
-    from hf_lorameta.library import adapter_folder
-    from hf_lorameta.llama_cpp import LlamaCpp
-    from hf_lorameta.llama_cpp_eval import adapter_gguf
-    from hf_lorameta.llama_cpp_eval import base_gguf as find
+    from hf_lorameta.formats.lora_file import check_adapter
+    from hf_lorameta.pipeline.adapter_folder import locate_adapter
 
     if "{}" not in template:
         raise UsageError("the template has no {}", hint="add --template 'Input: {}\\nOutput:'")
-    folder = adapter_folder(adapter)
-    base = find(check_folder(folder)[0].base_model, base_gguf)
+    folder = locate_adapter(adapter)
+    base = find(check_adapter(folder)[0].base_model, base_gguf)
     around = template.replace("\\n", "\n")
     with LlamaCpp(base, [adapter_gguf(folder, base)]) as engine:
         if prompt is None and not json:
@@ -101,7 +102,7 @@ def try_(
         data = {"prompt": text, "answer": answer, "base_model_gguf": str(base)}
         if compare:
             data["base"] = "".join(_answer(engine, text, None, max_tokens)).strip()
-        show(json, data, lambda: _both(answer, data.get("base")))
+        emit(json, data, lambda: _both(answer, data.get("base")))
 
 
 def _both(answer: str, base: str | None) -> str:
@@ -117,7 +118,7 @@ def _converse(engine: "LlamaCpp", around: str, limit: int, compare: bool, quiet:
     """Answer line by line until the input ends; each line stands alone."""
     spoken = sys.stdin.isatty() and not quiet
     if spoken:
-        tell(quiet, "Type and press Enter; each line is asked on its own. Ctrl-D ends.")
+        log(quiet, "Type and press Enter; each line is asked on its own. Ctrl-D ends.")
     while True:
         if spoken:
             typer.echo("> ", nl=False, err=True)

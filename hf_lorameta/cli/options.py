@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hf_lorameta import recipe as recipes
-
 if TYPE_CHECKING:
-    from hf_lorameta.bank import Bank
-    from hf_lorameta.dataset import Dataset
+    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.recipe import Recipe
+
+from hf_lorameta import recipe as recipes
+from hf_lorameta.recipe import CombinerName, Dtype, MetricName, RefinerName, RuleName
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
@@ -67,12 +68,12 @@ class Request:
         Literal["default", "paper"],
         typer.Option(help="paper: arXiv 2507.01806 to the letter."),
     ] = "default"
-    metric: Annotated[recipes.Metric | None, typer.Option(help="Distance between datasets.")] = None
+    metric: Annotated[MetricName | None, typer.Option(help="Distance between datasets.")] = None
     coefficients: Annotated[
-        recipes.Rule | None, typer.Option(help="Rule from distances to coefficients.")
+        RuleName | None, typer.Option(help="RuleName from distances to coefficients.")
     ] = None
     combine: Annotated[
-        recipes.Combiner | None,
+        CombinerName | None,
         typer.Option(help="factors: average A and B apart; exact: best rank-r of the true sum."),
     ] = None
     top_k: Annotated[int | None, typer.Option(help="Use the k largest coefficients only.")] = None
@@ -80,7 +81,7 @@ class Request:
         float | None, typer.Option(help="Of the softmin; below 1 is sharper.")
     ] = None
     rank: Annotated[int | None, typer.Option(help="Rank of the adapter.")] = None
-    dtype: Annotated[recipes.Dtype | None, typer.Option(help="Of the weights written.")] = None
+    dtype: Annotated[Dtype | None, typer.Option(help="Of the weights written.")] = None
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None
     config: ConfigOption = None
     split: SplitOption = None
@@ -92,7 +93,7 @@ class Request:
         typer.Option(help="Fit the coefficients on so many rows, e.g. 16 (extra: eval or gguf)."),
     ] = None
     refiner: Annotated[
-        recipes.Refiner | None,
+        RefinerName | None,
         typer.Option(help="search: forward passes alone; gradient: fewer steps, more memory."),
     ] = None
     check: Annotated[
@@ -117,7 +118,7 @@ class Request:
 
     def open_bank(self) -> "Bank":
         """The bank that was named, or the default."""
-        from hf_lorameta.bank import Bank
+        from hf_lorameta.bank.bank import Bank
 
         return Bank.from_pretrained(self.bank, revision=self.bank_revision)
 
@@ -134,7 +135,8 @@ def open_named(
     dataset: str, config: str | None, split: str | None, revision: str | None, columns: str | None
 ) -> "Dataset":
     """Open a dataset as the command line names it."""
-    from hf_lorameta.dataset import open_dataset, parse_columns
+    from hf_lorameta.data.columns import parse_columns
+    from hf_lorameta.data.dataset import open_dataset
 
     chosen = parse_columns(columns) if columns else None
     return open_dataset(dataset, config=config, split=split, revision=revision, columns=chosen)
@@ -178,7 +180,7 @@ def example(*lines: str) -> Callable[[Callable[..., None]], Any]:
     return attach
 
 
-def show(as_json: bool, data: object, text: Callable[[], str]) -> None:
+def emit(as_json: bool, data: object, text: Callable[[], str]) -> None:
     """Print a result on stdout, as JSON or for people."""
     if as_json:
         typer.echo(json.dumps(data, indent=2, allow_nan=False))
@@ -196,7 +198,7 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else "?" for c in text)
 
 
-def tell(quiet: bool, message: str) -> None:
+def log(quiet: bool, message: str) -> None:
     """Say something on stderr."""
     if not quiet:
         typer.echo(printable(message), err=True)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hf_lorameta.cli.options import JsonFlag, QuietFlag, show, tell
+from hf_lorameta.cli.options import JsonFlag, QuietFlag, emit, log
 
 app = typer.Typer(
     help="Make or publish the web page (a Gradio Space).",
@@ -35,8 +35,8 @@ def build(
     from hf_lorameta.space_build import build_space
 
     files = build_space(output, bank=bank, revision=bank_revision, whole_bank=whole_bank)
-    tell(quiet, f"Try it: cd {output} && pip install -r requirements.txt && python app.py")
-    show(json, {"folder": str(output), "files": list(files)}, lambda: str(output))
+    log(quiet, f"Try it: cd {output} && pip install -r requirements.txt && python app.py")
+    emit(json, {"folder": str(output), "files": list(files)}, lambda: str(output))
 
 
 @app.command(epilog="Example: hf-lorameta space deploy --repo user/space")
@@ -55,5 +55,5 @@ def deploy(
     url = deploy_space(
         repo, bank=bank, revision=bank_revision, whole_bank=whole_bank, private=private
     )
-    tell(quiet, "The Hub builds it now, which takes a few minutes; its page shows the log.")
-    show(json, {"repo_id": repo, "url": url}, lambda: url)
+    log(quiet, "The Hub builds it now, which takes a few minutes; its page shows the log.")
+    emit(json, {"repo_id": repo, "url": url}, lambda: url)

@@ -33,7 +33,7 @@ class Caller:
 
     Attributes:
         user: the account.
-        role: ``read`` or ``write``.
+        role: ``read`` or ``export``.
     """
 
     user: User

@@ -185,7 +185,7 @@ class LocalHub:
         Args:
             name: the user, and the namespace of the user's repos.
             token: None for a fresh random one.
-            role: ``write`` or ``read``.
+            role: ``export`` or ``read``.
             orgs: organisations the user belongs to.
             email: shown by whoami.
 

@@ -9,14 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hf_lorameta.localhub import accounts, blobs, cards, refusals, uploads
-from hf_lorameta.localhub.history import (
-    REPO_TYPES,
-    Changes,
-    Commit,
-    Discussion,
-    Repo,
-    now,
-)
+from hf_lorameta.localhub.history import REPO_TYPES, Changes, Commit, Discussion, Repo, now
 
 _NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _SHA = re.compile(r"[0-9a-f]{40}")

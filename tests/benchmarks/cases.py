@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tests.benchmarks import fuzz
-from tests.benchmarks.harms import COMMANDS, RETRY_AFTER, Case, Seen, World
+from tests.benchmarks.fault_scenarios import COMMANDS, RETRY_AFTER, Case, Seen, World
 
 
 def some(items: list[Case], share: float) -> list[Case]:

@@ -17,14 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from hf_lorameta import adapter, manifest
-from hf_lorameta.adapter import AdapterFile, Module, read_config, read_header, read_layout
-from hf_lorameta.bank import Bank
-from hf_lorameta.dataset import find_columns, read_rows
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.manifest import parse
+from hf_lorameta.bank.packed import PackedFile, small_header
+from hf_lorameta.data.columns import Columns, find_columns
+from hf_lorameta.data.rows import read_rows
 from hf_lorameta.errors import LoraMetaError
-from hf_lorameta.hub import RawDataset
-from hf_lorameta.manifest import Columns
-from hf_lorameta.pack import PackedFile, small_header
+from hf_lorameta.formats.lora_file import AdapterFile
+from hf_lorameta.formats.lora_layout import Module, read_layout
+from hf_lorameta.formats.peft_config import read_config, write_config
+from hf_lorameta.formats.safetensors import read_header
+from hf_lorameta.hub.dataset_streams import RawDataset
 
 CAP_MB = 64
 """No kind of input may make the process ask the system for so much more: 10 GB are refused."""
@@ -109,7 +112,7 @@ def headers(number: int) -> Result:
 
 def configs(number: int) -> Result:
     """``adapter_config.json``."""
-    good = json.loads(adapter.write_config("o/m", LAYOUT, 2))
+    good = json.loads(write_config("o/m", LAYOUT, 2))
     good |= {"use_dora": False, "rank_pattern": {}, "bias": "none", "init_lora_weights": True}
     return _run(number, lambda rng: read_config(twisted(rng, good)))
 
@@ -124,7 +127,7 @@ def manifests(number: int) -> Result:
         text = json.dumps(twisted(rng, good))
         if rng.random() < 0.5:
             text = flipped(rng, text.encode()).decode("utf-8", "replace")
-        manifest.parse(text)
+        parse(text)
 
     return _run(number, one)
 
@@ -150,8 +153,8 @@ def dataset_rows(number: int) -> Result:
 
 def packs(number: int) -> Result:
     """The index and the files of a pack."""
-    from hf_lorameta.packing import pack
-    from tests.test_pack import make_bank, random_pairs
+    from hf_lorameta.bank.pack import pack
+    from tests.bank.test_pack import make_bank, random_pairs
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "pack")
@@ -196,7 +199,7 @@ def dataset_files(number: int) -> Result:
     """jsonl, json and csv files of rows, opened as a user's dataset."""
     import datasets
 
-    from hf_lorameta.dataset import open_dataset
+    from hf_lorameta.data.dataset import open_dataset
 
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a request each time
     lines = [json.dumps({"input": f"say {i}", "output": f"{i} words"}) for i in range(4)]

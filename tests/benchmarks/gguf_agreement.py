@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_lorameta.base_model import SMOLLM2, locate
-from hf_lorameta.evaluate import Evaluator
+from hf_lorameta.engines.torch_evaluate import Evaluator
+from hf_lorameta.hub.base_model import locate
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from tests import shared_data
-from tests.engines import Agreement, Pair, Peft, dequantised, packaged, unpermuted
+from tests.engine_fixtures import Agreement, Pair, Peft, dequantised, packaged, unpermuted
 
 
 def main() -> None:

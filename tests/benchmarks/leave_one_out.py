@@ -15,11 +15,17 @@ import numpy as np
 import safetensors.numpy
 from filelock import FileLock
 
-from hf_lorameta import bank as banks
-from hf_lorameta.adapter import write_atomically
-from hf_lorameta.library import EMBEDDED_FOLDER
+from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.bank.index import (
+    DISTANCES_FILE,
+    INDEX_FILE,
+    PROFILES_FILE,
+    TOKENIZER_FILE,
+    adapter_path,
+)
+from hf_lorameta.data.profile import ProfileTable
+from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.localhub import LocalHub
-from hf_lorameta.profile import ProfileTable
 from tests import shared_data
 
 SOURCES = ("mctaco", "qasc", "winogrande", "cosmosqa", "multirc", "ropes", "essential_terms")
@@ -31,7 +37,7 @@ def siblings(task: str) -> tuple[str, ...]:
     return tuple(name for name in shared_data.tasks() if source in name)
 
 
-def without(left_out: Collection[str], folder: Path) -> banks.Bank:
+def without(left_out: Collection[str], folder: Path) -> Bank:
     """The shared bank without some tasks: DIR/whole, built once, with entries taken out.
 
     Where several processes ask, one builds and the others wait.
@@ -41,36 +47,36 @@ def without(left_out: Collection[str], folder: Path) -> banks.Bank:
         return _without(left_out, folder)
 
 
-def _without(left_out: Collection[str], folder: Path) -> banks.Bank:
-    if not (folder.parent / "whole" / banks.INDEX_FILE).exists():
+def _without(left_out: Collection[str], folder: Path) -> Bank:
+    if not (folder.parent / "whole" / INDEX_FILE).exists():
         with LocalHub() as hub:
             shared_data.seed(hub, shared_data.tasks())
             build(hub, folder.parent, "")
             (folder.parent / "_").rename(folder.parent / "whole")
-    whole = banks.Bank(folder.parent / "whole")
-    if not left_out or (folder / banks.INDEX_FILE).exists():
-        return banks.Bank(folder)
+    whole = Bank(folder.parent / "whole")
+    if not left_out or (folder / INDEX_FILE).exists():
+        return Bank(folder)
     names = {f"suite/{task}" for task in left_out}
     kept = [i for i, entry in enumerate(whole.index.entries) if entry.dataset not in names]
     table = ProfileTable.from_profiles([whole.profiles[i] for i in kept])
     (folder / "adapters").mkdir(parents=True, exist_ok=True)
     for i in kept:
-        name = banks.adapter_path(whole.index.entries[i].name)
+        name = adapter_path(whole.index.entries[i].name)
         if not (folder / name).exists():
             (folder / name).hardlink_to(whole.folder / name)
-    shutil.copy(whole.folder / banks.TOKENIZER_FILE, folder)
+    shutil.copy(whole.folder / TOKENIZER_FILE, folder)
     apart = {metric: d[np.ix_(kept, kept)] for metric, d in whole.distances.items()}
-    write_atomically(folder / banks.PROFILES_FILE, safetensors.numpy.save(table.arrays))
-    write_atomically(folder / banks.DISTANCES_FILE, safetensors.numpy.save(apart))
-    files = (banks.PROFILES_FILE, banks.TOKENIZER_FILE, banks.DISTANCES_FILE)
+    write_atomically(folder / PROFILES_FILE, safetensors.numpy.save(table.arrays))
+    write_atomically(folder / DISTANCES_FILE, safetensors.numpy.save(apart))
+    files = (PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE)
     index = whole.index.model_copy(
         update={
             "entries": tuple(whole.index.entries[i] for i in kept),
-            "files": {name: banks.sha256(folder / name) for name in files},
+            "files": {name: sha256(folder / name) for name in files},
         }
     )
-    write_atomically(folder / banks.INDEX_FILE, index.to_bytes())
-    return banks.Bank(folder)
+    write_atomically(folder / INDEX_FILE, index.to_bytes())
+    return Bank(folder)
 
 
 def main() -> None:

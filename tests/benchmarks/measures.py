@@ -11,6 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from hf_lorameta.formats.lora_file import stack
+from hf_lorameta.method import distances as metrics
+from hf_lorameta.method import merging
+from hf_lorameta.pipeline.generate import generate_from_plan
+from hf_lorameta.pipeline.plan import Plan
+
 Figures = dict[str, Any]
 
 
@@ -70,8 +76,7 @@ def read(folder: str, state: str) -> Figures:
 
 def combine(folder: str, combiner: str, number: str, state: str) -> Figures:
     """Combine the first adapters of a bank or pack, all for 0, as `generate` does."""
-    from hf_lorameta import generation, planning
-    from hf_lorameta.bank import Bank
+    from hf_lorameta.bank.bank import Bank
     from hf_lorameta.recipe import Recipe
 
     bank = Bank(Path(folder))
@@ -80,11 +85,11 @@ def combine(folder: str, combiner: str, number: str, state: str) -> Figures:
     weights[:many] = np.random.default_rng(0).random(many)
     weights /= weights.sum()
     size = prepare(Path(folder), [e.name for e in bank.index.entries[:many]], state)
-    plan = planning.Plan(
+    plan = Plan(
         bank, None, Recipe.of(combine=combiner), None, np.zeros(len(bank)), weights  # type: ignore[arg-type]
     )  # fmt: skip
     with Clock() as clock:
-        generation.carry_out(plan)
+        generate_from_plan(plan)
     return clock.figures | {"rate": size / clock.seconds / 1e9}
 
 
@@ -124,7 +129,7 @@ def _peft(folder: Path, number: int, kind: str) -> tuple[Figures, Any]:
     from peft import LoraConfig, get_peft_model
     from safetensors.torch import load_file
 
-    from hf_lorameta.bank import Bank
+    from hf_lorameta.bank.bank import Bank
 
     warnings.simplefilter("ignore")
     bank = Bank(folder)
@@ -180,9 +185,7 @@ def exact_module(folder: str, number: str) -> Figures:
     """`exact` on one q_proj, and its error against the optimum from all singular values."""
     from threadpoolctl import threadpool_limits
 
-    from hf_lorameta import adapter
-    from hf_lorameta import combine as combiners
-    from hf_lorameta.bank import Bank
+    from hf_lorameta.bank.bank import Bank
 
     bank = Bank(Path(folder))
     entries = bank.index.entries[: int(number)]
@@ -192,10 +195,10 @@ def exact_module(folder: str, number: str) -> Figures:
     times = []
     for _ in range(5):
         with threadpool_limits(1, "blas"), Clock() as clock:  # as `generate` does
-            As, Bs = adapter.stack(files, name)
-            A, B = combiners.exact(As, Bs, weights, scalings, rank)
+            As, Bs = stack(files, name)
+            A, B = merging.exact(As, Bs, weights, scalings, rank)
         times.append(clock.seconds)
-    dense = combiners.dense(As, Bs, weights, scalings)
+    dense = merging.dense(As, Bs, weights, scalings)
     values = np.linalg.svd(dense, compute_uv=False)
     best = float(np.sqrt(np.square(values[rank:]).sum()))
     error = float(np.linalg.norm(dense - B.astype(np.float64) @ A))
@@ -204,14 +207,13 @@ def exact_module(folder: str, number: str) -> Figures:
 
 def distances(number: str) -> Figures:
     """One profile to so many by the paper's four, from their stored form on; the best of five."""
-    from hf_lorameta import distance
     from tests.benchmarks.synthetic import profiles
 
     table, clocks = profiles(int(number), MISTRAL), []
     for _ in range(5):
         with Clock() as clock:
             for metric in ("wd", "kl", "js", "mmd"):
-                distance.distances(table[0], table, MISTRAL, metric)
+                metrics.distances(table[0], table, MISTRAL, metric)
         clocks.append(clock)
     least = {"seconds": min(c.seconds for c in clocks), "cpu": min(c.cpu for c in clocks)}
     return clock.figures | least
@@ -222,7 +224,7 @@ def scipy_distances(number: str) -> Figures:
     from scipy.spatial.distance import jensenshannon
     from scipy.stats import entropy, wasserstein_distance
 
-    from hf_lorameta.distance import BANDWIDTHS
+    from hf_lorameta.method.sparse_distances import BANDWIDTHS
     from tests.benchmarks.synthetic import profiles
 
     size = MISTRAL
@@ -262,8 +264,8 @@ def profile(number: str) -> Figures:
     """Profile many rows; and the tokenizer alone on the same texts, 1,000 at a time."""
     from tokenizers import Tokenizer
 
-    from hf_lorameta.bank import Bank
-    from hf_lorameta.profile import profile_rows
+    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.data.profile import profile_rows
 
     bank, many = Bank.from_pretrained(), int(number)
     rows = list(texts(many))
@@ -337,8 +339,8 @@ def usage() -> Figures:
 
 def make_pack(folder: str, target: str, basis: str, dtype: str) -> Figures:
     """Pack a bank."""
-    from hf_lorameta.bank import Bank
-    from hf_lorameta.packing import pack
+    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.pack import pack
 
     with Clock() as clock:
         pack(Bank(Path(folder)), Path(target), basis=int(basis), dtype=dtype)  # type: ignore[arg-type]
@@ -347,7 +349,7 @@ def make_pack(folder: str, target: str, basis: str, dtype: str) -> Figures:
 
 def look(folder: str) -> Figures:
     """Size and retention of a pack."""
-    from hf_lorameta.bank import Bank
+    from hf_lorameta.bank.bank import Bank
 
     bank = Bank(Path(folder))
     assert bank.index.packing
@@ -359,8 +361,6 @@ def by_rank(rank: str) -> Figures:
     """`exact` to rank 16 of 40 adapters of one Mistral q_proj and their own rank, in memory."""
     from threadpoolctl import threadpool_limits
 
-    from hf_lorameta import combine as combiners
-
     rng = np.random.default_rng(0)
     own, many = int(rank), 40
     V = rng.standard_normal((64, 4096), np.float32) * np.float32(0.9) ** np.arange(64)[:, None]
@@ -368,7 +368,7 @@ def by_rank(rank: str) -> Figures:
     As = [rng.standard_normal((own, 64), np.float32) @ V for _ in range(many)]
     Bs = [(rng.standard_normal((own, 64), np.float32) @ V).T for _ in range(many)]
     with threadpool_limits(1, "blas"), Clock() as clock:
-        combiners.exact(As, Bs, [1 / many] * many, [1.0] * many, 16)
+        merging.exact(As, Bs, [1 / many] * many, [1.0] * many, 16)
     return clock.figures
 
 

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 
 from hf_lorameta import Bank, Recipe, generate
-from hf_lorameta.base_model import locate
-from hf_lorameta.dataset import open_dataset
-from hf_lorameta.evaluate import Evaluator
-from hf_lorameta.packing import pack
+from hf_lorameta.bank.pack import pack
+from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.engines.torch_evaluate import Evaluator
+from hf_lorameta.hub.base_model import locate
 from tests import shared_data
 from tests.benchmarks.leave_one_out import without
 

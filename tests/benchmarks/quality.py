@@ -25,19 +25,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hf_lorameta import Bank, Plan, Recipe, open_dataset, plan
-from hf_lorameta.base_model import locate
-from hf_lorameta.coefficients import COEFFICIENTS
-from hf_lorameta.evaluate import Evaluator
-from hf_lorameta.generation import carry_out
-from hf_lorameta.library import fit_bank
-from hf_lorameta.llama_cpp_probe import LlamaCppProbe
-from hf_lorameta.manifest import Columns
-from hf_lorameta.probe import Probe
-from hf_lorameta.tuning import refined
+from hf_lorameta.bank.fit import fit_bank
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.engines.llama_probe import LlamaCppProbe
+from hf_lorameta.engines.torch_evaluate import Evaluator
+from hf_lorameta.engines.torch_probe import Probe
+from hf_lorameta.hub.base_model import locate
+from hf_lorameta.method.coefficients import COEFFICIENTS
+from hf_lorameta.pipeline.generate import generate_from_plan
+from hf_lorameta.pipeline.tune import refine_plan
 from tests import shared_data
 from tests.benchmarks.leave_one_out import siblings, without
 from tests.benchmarks.peft_linear import PeftLinear
-from tests.engines import packaged
+from tests.engine_fixtures import packaged
 
 ROWS, SHOTS = 24, 3
 ANSWERED = ("base", "trained", "3-shot", "default")
@@ -98,14 +98,14 @@ def _paper(metric: str, rule: str) -> Method:
 def _refined(**settings: Any) -> Method:
     def make(at: Setting) -> Plan:
         probe = Probe(at.evaluator, at.bank.layout)
-        return refined(at.plan(Recipe.of(refine=16, **settings)), probe)
+        return refine_plan(at.plan(Recipe.of(refine=16, **settings)), probe)
 
     return make
 
 
 def _through_llama_cpp(at: Setting) -> Plan:
     with LlamaCppProbe(packaged(), at.bank.layout) as probe:
-        return refined(at.plan(Recipe.of(refine=16, refiner="search")), probe)
+        return refine_plan(at.plan(Recipe.of(refine=16, refiner="search")), probe)
 
 
 METHODS: dict[str, Method] = {
@@ -184,7 +184,7 @@ class Bench:
                     {e.dataset.removeprefix("suite/"): float(c) for e, c in entries}, folder
                 )
             else:
-                carry_out(made).save_pretrained(folder)
+                generate_from_plan(made).save_pretrained(folder)
             scores = asdict(evaluate(rows, folder, shots, answers)[0])
         spent = {"seconds": time.perf_counter() - started}
         spent |= {"fit": made.refinement.to_dict()} if made.refinement else {}

@@ -23,7 +23,7 @@ from typing import Any
 
 from tests.benchmarks.cases import Cases
 from tests.benchmarks.fuzz import CAP_MB
-from tests.benchmarks.harms import ROOT, Case, Tally, World
+from tests.benchmarks.fault_scenarios import ROOT, Case, Tally, World
 
 INPUTS = 100_000
 HEAD = "| what | runs | well at once | said so, then well | wrong |\n|---|--:|--:|--:|--:|"

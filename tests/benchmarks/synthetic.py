@@ -13,23 +13,24 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from hf_lorameta import adapter
-from hf_lorameta.adapter import FloatArray, Layout, Module
-from hf_lorameta.bank import (
+from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.bank.geometry import geometry
+from hf_lorameta.bank.index import (
     DISTANCES_FILE,
     PROFILES_FILE,
     TOKENIZER_FILE,
     WORK_FOLDER,
-    Bank,
     Index,
     IndexEntry,
     adapter_path,
-    sha256,
 )
-from hf_lorameta.library import EMBEDDED_FOLDER, geometry
-from hf_lorameta.manifest import Columns
-from hf_lorameta.profile import LENGTHS, Histogram, Profile, ProfileTable
-from hf_lorameta.stamps import Stamps
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.profile import LENGTHS, Histogram, Profile, ProfileTable
+from hf_lorameta.files import sha256
+from hf_lorameta.formats.checksums import ChecksumCache
+from hf_lorameta.formats.lora_file import write_tensors
+from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.types import FloatArray
 
 OWN = 0.05
 """Size of what is an adapter's own, against the whole."""
@@ -98,7 +99,7 @@ def make(folder: Path, shape: Shape, seed: int = 0) -> Bank:
 
 def _remember(folder: Path, entries: tuple[IndexEntry, ...]) -> None:
     """As `bank build` leaves it: what was hashed just now is not hashed again."""
-    stamps = Stamps(folder / WORK_FOLDER / "seen.json")
+    stamps = ChecksumCache(folder / WORK_FOLDER / "seen.json")
     for entry in entries:
         stamps.know(adapter_path(entry.name), folder / adapter_path(entry.name), entry.sha256)
     stamps.keep()
@@ -129,7 +130,7 @@ def _adapter(
 
     path = folder / adapter_path(f"synthetic-{number:03d}")
     pairs = ((factor(V), factor(U).T) for V, U in spaces)
-    adapter.write_tensors(path, shape.layout, shape.rank, "bfloat16", pairs)
+    write_tensors(path, shape.layout, shape.rank, "bfloat16", pairs)
     sha = "0" * 40
     return IndexEntry(
         name=path.stem, adapter=f"synthetic/{number:03d}", adapter_revision=sha,

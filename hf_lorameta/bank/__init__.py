@@ -1,0 +1,1 @@
+"""Banks of adapters: the index, building, sharing, packing and measuring them."""

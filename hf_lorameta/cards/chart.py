@@ -1,0 +1,110 @@
+"""The picture beside an adapter: its largest coefficients as bars.
+
+A pure function of `hf_lorameta.cards.card_data.CardData`, like the card: the same facts give the same bytes.
+"""
+
+import unicodedata
+
+from hf_lorameta.cards.card_data import METRICS, CardData, WeightedAdapter
+from hf_lorameta.cards.markdown import clean, number
+
+CHART_FILE = "neighbours.svg"
+BARS = 12
+_WIDTH, _ROW, _TOP = 760, 28, 92
+_LABEL_END, _BAR_START, _BAR_WIDTH, _DISTANCE_END = 316, 330, 270, 736
+_LABEL_CELLS = 40
+
+
+def render_chart(facts: CardData) -> str:
+    """The largest coefficients as a bar chart.
+
+    Returns:
+        A self-contained SVG with a title and a description, on a panel of its own, so that it reads
+        the same on light and dark pages.
+    """
+    bars, rest = facts.neighbours[:BARS], facts.neighbours[BARS:]
+    height = _TOP + _ROW * len(bars) + (48 if rest else 22)
+    largest = max(abs(n.coefficient) for n in bars) or 1.0
+    rows = "\n".join(_bar(i, n, largest) for i, n in enumerate(bars))
+    share = 100 * sum(n.coefficient for n in rest)
+    more = f"and {len(rest)} more, together {share:.1f} %" if rest else ""
+    footer = (
+        f'\n<text x="{_BAR_START}" y="{height - 20}" class="soft">{more}</text>' if rest else ""
+    )
+    count = (
+        "The coefficient"
+        if len(facts.neighbours) == 1
+        else f"{len(bars)} of {len(facts.neighbours)} coefficients"
+    )
+    subtitle = f"{count} · distance: {METRICS[facts.recipe.metric]}"
+    listed = "; ".join(
+        f"{_short(n.dataset)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}"
+        for n in bars
+    )
+    return f"""\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" \
+height="{height}" role="img" aria-labelledby="title desc">
+<title id="title">The adapters behind this one, by coefficient</title>
+<desc id="desc">{_xml(listed)}{". " + more if more else ""}.</desc>
+<style>
+text {{ font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; \
+fill: #1f2937 }}
+.head {{ font-size: 17px; font-weight: 600 }}
+.soft {{ font-size: 12px; fill: #5b6472 }}
+.end {{ text-anchor: end }}
+</style>
+<rect x="0.5" y="0.5" width="{_WIDTH - 1}" height="{height - 1}" rx="10" fill="#ffffff" \
+stroke="#d5d9e0"/>
+<text x="24" y="34" class="head">The adapters behind this one</text>
+<text x="24" y="55" class="soft">{_xml(subtitle)}</text>
+<text x="{_LABEL_END}" y="{_TOP - 10}" class="soft end">dataset</text>
+<text x="{_BAR_START}" y="{_TOP - 10}" class="soft">coefficient</text>
+<text x="{_DISTANCE_END}" y="{_TOP - 10}" class="soft end">distance</text>
+{rows}{footer}
+</svg>
+"""
+
+
+def _bar(index: int, neighbour: WeightedAdapter, largest: float) -> str:
+    top = _TOP + _ROW * index
+    width = max(1.0, _BAR_WIDTH * abs(neighbour.coefficient) / largest)
+    color = "#dd6b20" if neighbour.coefficient >= 0 else "#718096"
+    base = top + 17
+    label = _xml(_shortened(_short(neighbour.dataset), _LABEL_CELLS))
+    distance = number(neighbour.distance)
+    return (
+        f'<text x="{_LABEL_END}" y="{base}" class="end">{label}</text>\n'
+        f'<rect x="{_BAR_START}" y="{top + 3}" width="{width:.1f}" height="{_ROW - 8}" rx="3" '
+        f'fill="{color}"/>\n'
+        f'<text x="{_BAR_START + width + 8:.1f}" y="{base}">{neighbour.coefficient:.4f}</text>\n'
+        f'<text x="{_DISTANCE_END}" y="{base}" class="soft end">{distance}</text>'
+    )
+
+
+def _short(repo: str) -> str:
+    return clean(repo.rpartition("/")[2])
+
+
+def _shortened(name: str, cells: int) -> str:
+    """A name that fits, cut in the middle, where names of one family differ least at the ends.
+
+    Example:
+        >>> _shortened("task003_mctaco_question_generation", 16)
+        'task003…neration'
+    """
+    if _cells(name) <= cells:
+        return name
+    head, tail = name[: len(name) // 2], name[len(name) // 2 :]
+    while _cells(head) + _cells(tail) + 1 > cells:
+        head, tail = (head[:-1], tail) if _cells(head) >= _cells(tail) else (head, tail[1:])
+    return f"{head}…{tail}"
+
+
+def _cells(name: str) -> float:
+    """Width in average letters: ideographs take two, capitals and m, w a little more than one."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in name)
+    return len(name) + wide + 0.4 * sum(c.isupper() or c in "mw" for c in name)
+
+
+def _xml(value: str) -> str:
+    return clean(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,48 @@
+"""Under which licence a combination of adapters may be passed on."""
+
+import re
+
+from hf_lorameta.cards.card_data import CardData
+from hf_lorameta.cards.markdown import hub_url, is_hub_id
+
+HUB_LICENSES = frozenset({
+    "apache-2.0", "mit", "openrail", "bigscience-openrail-m", "creativeml-openrail-m",
+    "bigscience-bloom-rail-1.0", "bigcode-openrail-m", "afl-3.0", "artistic-2.0", "bsl-1.0",
+    "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "c-uda", "cc", "cc0-1.0",
+    "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0",
+    "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0",
+    "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0",
+    "cdla-sharing-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "wtfpl", "ecl-2.0",
+    "epl-1.0", "epl-2.0", "etalab-2.0", "eupl-1.1", "eupl-1.2", "agpl-3.0", "gfdl", "gpl",
+    "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "isc", "h-research", "intel-research",
+    "lppl-1.3c", "ms-pl", "apple-ascl", "apple-amlr", "mpl-2.0", "odc-by", "odbl", "openmdw-1.0",
+    "openrail++", "osl-3.0", "postgresql", "ofl-1.1", "ncsa", "unlicense", "zlib", "pddl",
+    "lgpl-lr", "deepfloyd-if-license", "fair-noncommercial-research-license", "llama2", "llama3",
+    "llama3.1", "llama3.2", "llama3.3", "llama4", "grok2-community", "gemma",
+})  # fmt: skip
+"""What the Hub accepts as ``license`` at a commit, besides ``other`` and ``unknown``
+(huggingface_hub issue 4218)."""
+
+
+def license_of(facts: CardData) -> tuple[str, str | None, str | None]:
+    """The licence of a combination: one if all agree, otherwise ``other`` with every name.
+
+    Args:
+        facts: base model and adapters used count; the dataset does not, as none of it is passed on.
+
+    Returns:
+        The Hub's licence id, and for ``other`` a name that lists each licence (``unknown`` where
+        the authors state none) and a link to the base model, whose terms come first.
+    """
+    stated = [facts.base_license, *(n.license for n in facts.neighbours)]
+    names = sorted({_license_name(value) for value in stated})
+    if len(names) == 1 and names[0] in HUB_LICENSES:
+        return names[0], None, None
+    link = hub_url(facts.base_model) if is_hub_id(facts.base_model) else None
+    return "other", "-and-".join(names), link
+
+
+def _license_name(stated: str | None) -> str:
+    """A licence as the Hub spells them: lower case, digits, dots, pluses and dashes."""
+    words = re.findall(r"[a-z0-9.+]+", (stated or "").lower())
+    return "-".join(words)[:60] or "unknown"

@@ -1,0 +1,1 @@
+"""Datasets: columns, rows, token profiles and tokenizers."""

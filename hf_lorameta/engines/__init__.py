@@ -1,0 +1,1 @@
+"""Running a base model with an adapter: transformers and llama.cpp."""

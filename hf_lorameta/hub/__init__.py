@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: the client, its errors, and base models."""

@@ -1,0 +1,1 @@
+"""The mathematics: distances, coefficients and merging."""

@@ -1,0 +1,273 @@
+"""Fitting the `neural` rule on a bank, once: the only training there is, of a very small network.
+
+Every dataset of the bank plays the new one in turn: its adapter θ_i is predicted from all others,
+``Σ_{j≠i} c_j θ_j``, and the network that turns distances into coefficients is trained on the
+squared error in weight space (arXiv 2507.01806). With G = ΘΘᵀ that error is
+``cᵀGc − 2 cᵀG_i + G_ii``, so a step never reads an adapter. Needs the extra ``eval`` for torch.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_lorameta.errors import BankError, MissingExtraError, RecipeError
+from hf_lorameta.method.coefficients import softmin, standardize
+from hf_lorameta.method.neural_model import NeuralModel
+from hf_lorameta.types import Array
+
+_COLUMNS = 1 << 14  # columns multiplied at a time, so that float32 sums stay short
+_PAIRS = 1 << 15  # (dataset, adapter) pairs in a forward pass: 32 MB an activation at width 256
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a fit went.
+
+    Losses are mean squared errors in weight space divided by the mean ``‖θ_i‖²`` of the bank:
+    a zero adapter costs about 1, 0 is perfect. Validation is on datasets whose own error was never
+    trained on.
+
+    Attributes:
+        train_start: loss on the training datasets before the first step.
+        train_end: after the last.
+        validation_start: loss on the validation datasets before the first step.
+        validation_end: after the last.
+        normalized_train: loss of the rule ``normalized`` at temperature 1, for comparison.
+        normalized_validation: the same on the validation datasets.
+        uniform_validation: loss of equal weights on the validation datasets.
+        train_rows: number of training datasets.
+        validation_rows: number of validation datasets.
+        steps: optimizer steps taken.
+    """
+
+    train_start: float
+    train_end: float
+    validation_start: float
+    validation_end: float
+    normalized_train: float
+    normalized_validation: float
+    uniform_validation: float
+    train_rows: int
+    validation_rows: int
+    steps: int
+
+
+def gram(read_block: Iterable[NDArray[np.float32]]) -> Array:
+    """The Gram matrix ``G = X Xᵀ`` of N adapters, from blocks of columns of X.
+
+    Args:
+        read_block: blocks (N, m_b): some m_b values of every adapter, each value in one block.
+
+    Returns:
+        (N, N) float64, symmetric; products in float32 over 16,384 columns, their sums in float64.
+
+    Raises:
+        BankError: there is no block, or blocks differ in N.
+
+    Example:
+        >>> gram([np.eye(2, dtype=np.float32), np.ones((2, 3), np.float32)])
+        array([[4., 3.],
+               [3., 4.]])
+    """
+    total: Array | None = None
+    for block in read_block:
+        if total is None:
+            total = np.zeros((len(block), len(block)))
+        if block.ndim != 2 or len(block) != len(total):
+            raise BankError(f"a block has shape {block.shape}, expected ({len(total)}, m)")
+        for start in range(0, block.shape[1], _COLUMNS):
+            part = block[:, start : start + _COLUMNS]
+            total += part @ part.T
+    if total is None:
+        raise BankError("the bank holds no adapter")
+    return total
+
+
+def fit_neural(
+    distances: Array,
+    gram: Array,
+    hidden: int = 256,
+    steps: int = 40,
+    learning_rate: float = 1e-3,
+    validation: float = 0.2,
+    seed: int = 0,
+) -> tuple[NeuralModel, FitReport]:
+    """Train the network of the `neural` rule on a bank.
+
+    Row i is treated as a new dataset will be: its N − 1 distances to the others are standardised,
+    its own adapter takes no part. Adam, full batch, temperature 1; the loss is divided by the mean
+    of G_ii, which keeps it near 1 whatever the adapters' size. The same arguments give the same
+    network on the same machine, and torch's global random state is left alone.
+
+    Args:
+        distances: (N, N); row i holds the distances of dataset i, as the new one, to all.
+        gram: (N, N) as `gram` gives it.
+        hidden: width h of the network; the paper's experiment has 4,000.
+        steps: of the optimizer.
+        learning_rate: of Adam.
+        validation: share of the datasets held out of training, above 0 and below 1.
+        seed: of the split and of the network's start.
+
+    Returns:
+        The network and what it achieved.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        BankError: there are fewer than 3 datasets, or the two shapes differ.
+        BankError: a value is not finite, or every adapter is zero.
+        RecipeError: a setting is out of range.
+
+    Example:
+        >>> X = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]], np.float32)
+        >>> d = np.abs(X[:, :1] - X[:, :1].T).astype(float)
+        >>> model, report = fit_neural(d, gram([X]), hidden=8, steps=5)
+        >>> model.hidden, report.train_rows, report.train_end < report.train_start
+        (8, 3, True)
+    """
+    torch = _torch()
+    distances, G = np.asarray(distances, np.float64), np.asarray(gram, np.float64)
+    _check(distances, G)
+    _check_settings(hidden, steps, learning_rate, validation)
+    G = G / G.diagonal().mean()
+    X = _standardised(distances)
+    train, held_out = _split(len(G), validation, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _network(torch, hidden)
+    problem = _Problem(torch, X, G)
+    start = problem.losses(network)
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        problem.backward(network, train)
+        optimizer.step()
+    end, normal = problem.losses(network), _errors(X, G)
+    uniform = _errors(np.zeros_like(X), G)
+    model = NeuralModel.from_arrays({k: v.numpy() for k, v in network.state_dict().items()})
+    return model, FitReport(
+        train_start=float(start[train].mean()),
+        train_end=float(end[train].mean()),
+        validation_start=float(start[held_out].mean()),
+        validation_end=float(end[held_out].mean()),
+        normalized_train=float(normal[train].mean()),
+        normalized_validation=float(normal[held_out].mean()),
+        uniform_validation=float(uniform[held_out].mean()),
+        train_rows=train.size,
+        validation_rows=held_out.size,
+        steps=steps,
+    )
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtraError(
+            "fitting the rule neural needs torch, which is not installed",
+            hint="pip install 'hf-lorameta[eval]'",
+        ) from None
+    return torch
+
+
+def _check(distances: Array, G: Array) -> None:
+    n = len(G)
+    if n < 3:
+        raise BankError(f"the bank holds {n} adapters, expected at least 3 to fit the rule neural")
+    if distances.shape != (n, n) or G.shape != (n, n):
+        raise BankError(
+            f"distances {distances.shape} and Gram matrix {G.shape}, expected both {n, n}"
+        )
+    for name, array in (("distance", distances), ("Gram matrix's entry", G)):
+        wrong = np.argwhere(~np.isfinite(array))
+        if len(wrong):
+            i, j = wrong[0]
+            raise BankError(f"the {name} of {i} and {j} is {array[i, j]}, expected a finite number")
+    if not G.diagonal().mean() > 0:
+        raise BankError("every adapter of the bank is zero: there is nothing to predict")
+
+
+def _check_settings(hidden: int, steps: int, learning_rate: float, validation: float) -> None:
+    for name, value, good in (
+        ("hidden", hidden, hidden >= 1),
+        ("steps", steps, steps >= 0),
+        ("learning_rate", learning_rate, 0 < learning_rate < np.inf),
+        ("validation", validation, 0 < validation < 1),
+    ):
+        if not good:
+            raise RecipeError(f"{name} is {value}, which is out of range")
+
+
+def _standardised(distances: Array) -> Array:
+    """Every row over its N − 1 distances to others; the diagonal is 0 and means nothing."""
+    X = np.zeros_like(distances)
+    for i, row in enumerate(distances):
+        others = np.arange(row.size) != i
+        X[i, others] = standardize(row[others])
+    return X
+
+
+def _split(n: int, validation: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows to train on and rows to validate on, at least one of each, ascending."""
+    order = np.random.default_rng(seed).permutation(n)
+    held_out = min(max(1, round(n * validation)), n - 1)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def _errors(logits: Array, G: Array) -> Array:
+    """(N,) errors of softmin weights over the others, without a network."""
+    errors = np.empty(len(G))
+    for i, row in enumerate(logits):
+        others = np.arange(row.size) != i
+        c = np.zeros_like(row)
+        c[others] = softmin(row[others])
+        errors[i] = c @ G @ c - 2 * c @ G[i] + G[i, i]
+    return errors
+
+
+def _network(torch: Any, hidden: int) -> Any:
+    nn = torch.nn
+    return nn.Sequential(
+        *(nn.Linear(1, hidden), nn.LayerNorm(hidden), nn.ReLU()),
+        *(nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ReLU()),
+        nn.Linear(hidden, 1),
+    )
+
+
+class _Problem:
+    """The loss of a network, a few datasets at a time, so that memory does not grow with N²."""
+
+    def __init__(self, torch: Any, X: Array, G: Array) -> None:
+        self._torch = torch
+        self._X = torch.tensor(X, dtype=torch.float32)
+        self._G = torch.tensor(G, dtype=torch.float64)
+        self._rows_at_once = max(1, _PAIRS // len(X))
+
+    def errors(self, network: Any, rows: NDArray[np.intp]) -> Any:
+        """Errors of the given datasets, differentiable."""
+        chosen = self._torch.from_numpy(rows)
+        scores = -network(self._X[chosen].unsqueeze(-1)).squeeze(-1).double()
+        own = self._torch.zeros_like(scores, dtype=self._torch.bool)
+        own[self._torch.arange(rows.size), chosen] = True
+        c = scores.masked_fill(own, -self._torch.inf).softmax(dim=1)
+        G = self._G
+        return ((c @ G) * c).sum(1) - 2 * (c * G[chosen]).sum(1) + G.diagonal()[chosen]
+
+    def backward(self, network: Any, rows: NDArray[np.intp]) -> None:
+        """Add up the gradient of the mean error of the given datasets."""
+        for start in range(0, rows.size, self._rows_at_once):
+            part = rows[start : start + self._rows_at_once]
+            with self._torch.enable_grad():  # wherever the caller may have turned it off
+                (self.errors(network, part).sum() / rows.size).backward()
+
+    def losses(self, network: Any) -> Array:
+        """(N,) errors of all datasets."""
+        n, size = len(self._X), self._rows_at_once
+        with self._torch.no_grad():
+            parts = [
+                self.errors(network, np.arange(start, min(start + size, n))).numpy()
+                for start in range(0, n, size)
+            ]
+        return np.concatenate(parts)

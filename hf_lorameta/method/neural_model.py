@@ -1,0 +1,105 @@
+"""From distances to coefficients: how much of every adapter goes into the new one.
+
+The rules of the paper return weights on the simplex, ``c ≥ 0`` and ``Σ c = 1``, through
+``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. Those of `kernel` sum to one and may be negative. A
+temperature T divides what is exponentiated: below 1 is sharper, above 1 flatter. `COEFFICIENTS`
+lists the rules; the command line and the model card read that table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_lorameta.errors import BankError
+from hf_lorameta.types import Array
+
+FIT_HINT = "hf-lorameta bank fit DIR"
+_LAYER_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class NeuralModel:
+    """The small network g: ℝ → ℝ of the `neural` rule, without torch.
+
+    Linear(1, h), LayerNorm, ReLU, Linear(h, h), LayerNorm, ReLU, Linear(h, 1); the names are those
+    of the same ``torch.nn.Sequential``.
+
+    Attributes:
+        arrays: name to float32 array, with the shapes of `shapes`.
+
+    Example:
+        >>> zeros = {name: np.zeros(shape) for name, shape in NeuralModel.shapes(4).items()}
+        >>> model = NeuralModel.from_arrays(zeros | {"6.bias": np.array([2.5])})
+        >>> model(np.array([-1.0, 1.0])), model.hidden
+        (array([2.5, 2.5]), 4)
+    """
+
+    arrays: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def hidden(self) -> int:
+        """h, the width."""
+        return int(self.arrays["0.bias"].size)
+
+    @staticmethod
+    def shapes(hidden: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every array of a network of width ``hidden``."""
+        layers = {
+            "0": (hidden, 1),
+            "1": (hidden,),
+            "3": (hidden, hidden),
+            "4": (hidden,),
+            "6": (1, hidden),
+        }
+        return {
+            f"{layer}.{kind}": shape if kind == "weight" else shape[:1]
+            for layer, shape in layers.items()
+            for kind in ("weight", "bias")
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "NeuralModel":
+        """Check and take over stored arrays.
+
+        Args:
+            arrays: as `to_arrays` gives them.
+
+        Raises:
+            BankError: a name is missing or unknown, a shape does not fit, or a value is not finite.
+        """
+        hidden = np.size(arrays.get("0.bias", ()))
+        expected = cls.shapes(hidden)
+        got = {name: np.shape(array) for name, array in arrays.items()}
+        for name in sorted(expected.keys() | got.keys()):
+            if not hidden or got.get(name) != expected.get(name):
+                raise BankError(
+                    f"the bank's neural model: {name} has shape {got.get(name)}, "
+                    f"expected {expected.get(name)} at width {hidden}",
+                    hint=FIT_HINT,
+                )
+            if not np.isfinite(arrays[name]).all():
+                raise BankError(f"the bank's neural model: {name} is not finite", hint=FIT_HINT)
+        return cls({name: np.array(arrays[name], np.float32) for name in expected})
+
+    def to_arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of the arrays, to be stored under their names."""
+        return {name: array.copy() for name, array in self.arrays.items()}
+
+    def __call__(self, x: Array) -> Array:
+        """g of every entry: (N,) in, (N,) float64 out."""
+        h = self._linear("0", np.asarray(x, np.float64)[:, None])
+        h = self._linear("3", self._normalised_relu("1", h))
+        return self._linear("6", self._normalised_relu("4", h))[:, 0]
+
+    def _linear(self, layer: str, x: Array) -> Array:
+        weight = self.arrays[f"{layer}.weight"].astype(np.float64)
+        return np.asarray(x @ weight.T + self.arrays[f"{layer}.bias"])
+
+    def _normalised_relu(self, layer: str, x: Array) -> Array:
+        x = x - x.mean(axis=1, keepdims=True)
+        x /= np.sqrt((x**2).mean(axis=1, keepdims=True) + _LAYER_NORM_EPS)
+        x = x * self.arrays[f"{layer}.weight"] + self.arrays[f"{layer}.bias"]
+        return np.maximum(x, 0.0, out=x)

@@ -1,0 +1,1 @@
+"""The steps from a dataset to a published adapter."""

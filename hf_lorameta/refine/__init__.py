@@ -1,0 +1,1 @@
+"""Fitting coefficients on a few labeled rows."""

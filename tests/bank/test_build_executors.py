@@ -1,0 +1,211 @@
+"""A bank is built by other processes and by Dask's workers, one of them killed: the same bytes."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta.bank.build import HubSource, dask_executor
+from hf_lorameta.errors import MissingExtraError, UsageError
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.localhub import Fault
+from tests.conftest import Account, Built, Shell, touched, tree
+
+WEIGHTS, ROWS = "adapter_model.safetensors", "train.jsonl"
+PROCESSES = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from hf_lorameta import library, manifest
+
+if __name__ == "__main__":
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn) as pool:
+        listed = manifest.load(Path(sys.argv[1]))
+        library.build_bank(listed, Path(sys.argv[2]), executor=pool)
+"""
+PLAIN = """
+import sys
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from hf_lorameta import library, manifest
+
+class OneAfterAnother(Executor):
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+listed = manifest.load(Path(sys.argv[1]))
+library.build_bank(listed, Path(sys.argv[2]), executor=OneAfterAnother())
+"""
+needs_dask = pytest.mark.skipif(
+    importlib.util.find_spec("distributed") is None, reason="distributed is not installed"
+)
+
+
+def expected(bank: Built) -> dict[str, bytes]:
+    return {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
+
+
+def scripted(script: str, cli: Shell, bank: Built, folder: Path) -> "subprocess.Popen[str]":
+    """Start a program that builds the bank."""
+    manifest, path = bank.owner.manifest(folder / "m.yaml"), folder / "build.py"
+    path.write_text(script)
+    command = [sys.executable, str(path), str(manifest), str(folder / "b")]
+    env = cli.env() | {"USE_TORCH": "0"}
+    return subprocess.Popen(command, env=env, cwd=folder, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("script", [PROCESSES, PLAIN], ids=["processes", "the least one"])
+def test_any_executor_makes_the_same_bytes(
+    script: str, cli: Shell, bank: Built, tmp_path: Path
+) -> None:
+    build = scripted(script, cli, bank, tmp_path)
+    said = build.communicate()[1]
+    assert build.returncode == 0, said
+    assert tree(tmp_path / "b") == expected(bank)
+
+
+def test_an_executor_whose_workers_died_is_no_entrys_fault(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
+    slow = bank.owner.entries[1]["adapter"]
+    cli.hub.add_fault(Fault("delay", path=f"^/{slow}/resolve/.*{WEIGHTS}", seconds=30, times=1))
+    build = scripted(PROCESSES, cli, bank, tmp_path)
+    await_request(cli, build, slow, WEIGHTS)
+    for pid in workers_of(build.pid):
+        os.kill(pid, signal.SIGKILL)
+    said = build.communicate(timeout=60)[1]
+    assert build.returncode != 0
+    assert "the workers of the executor are gone" in said
+    assert not (tmp_path / "b/bank.json").exists()  # nothing was left out as if it were bad
+    again = scripted(PROCESSES, cli, bank, tmp_path)
+    said = again.communicate()[1]
+    assert again.returncode == 0, said
+    assert tree(tmp_path / "b") == expected(bank)
+
+
+def await_request(cli: Shell, build: "subprocess.Popen[str]", *parts: str) -> None:
+    """Wait until something is asked of the Hub."""
+    deadline = time.monotonic() + 60
+    while not touched(cli.hub, *parts):
+        assert build.poll() is None, build.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes of a `ProcessPoolExecutor` that were spawned by a process."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    named = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    return [child for child, command in named.items() if b"spawn_main" in command]
+
+
+def test_no_token_is_sent_to_workers() -> None:
+    import pickle
+
+    sent = pickle.dumps(HubSource(Hub("hf_" + "s" * 34)))
+    assert b"hf_sss" not in sent
+    assert "Hub(" in repr(pickle.loads(sent)._hub)
+
+
+class Cluster:
+    """A scheduler and two workers, each a process."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.file, self._env, self._folder = folder / "scheduler.json", env, folder
+        self.processes = {"scheduler": self._start("scheduler", "--port", "0")}
+        deadline = time.monotonic() + 30
+        while not self.file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.address = json.loads(self.file.read_text())["address"]
+        for name in ("w0", "w1"):
+            words = ("--name", name, "--nthreads", "1", "--no-nanny")
+            self.processes[name] = self._start("worker", *words)
+
+    def _start(self, *words: str) -> "subprocess.Popen[bytes]":
+        common = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(self.file)]
+        command = [sys.executable, "-m", "dask", *words, *common]
+        return subprocess.Popen(
+            command, env=self._env, cwd=self._folder,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster(cli: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    quick = {"USE_TORCH": "0", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "5s"}
+    made = Cluster(tmp_path_factory.mktemp("dask"), cli.env() | quick)
+    yield made
+    made.close()
+
+
+@needs_dask
+@pytest.mark.slow
+@pytest.mark.parametrize("file", [WEIGHTS, ROWS], ids=["fetching weights", "profiling rows"])
+def test_dask_makes_the_same_bytes_though_a_worker_is_killed(
+    file: str, cli: Shell, bank: Built, cluster: Cluster, user: Account, tmp_path: Path
+) -> None:
+    import distributed
+
+    manifest = bank.owner.manifest(tmp_path / "m.yaml")
+    slow = bank.owner.entries[1]["adapter"]
+    cli.hub.add_fault(Fault("delay", path=f"/{slow}/resolve/.*{file}", seconds=30, times=1))
+    build = cli.start(
+        "bank", "build", manifest, "-o", "b", "--dask", cluster.address, token=user.token
+    )
+    await_request(cli, build, slow, "/resolve/", file)
+    with distributed.Client(cluster.address, set_as_default=False) as client:
+        deadline = time.monotonic() + 20
+        while True:  # all else is done, and one worker is at the slow entry
+            busy = [w for w, keys in client.processing().items() if keys]
+            done = len(list((tmp_path / "b/.build").glob(f"{bank.owner.name}--*.json")))
+            if (len(busy) == 1 and done == 3) or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        names = {w: i["name"] for w, i in client.scheduler_info(-1)["workers"].items()}
+    assert len(busy) == 1
+    assert done == 3
+    os.kill(cluster.processes[names[busy[0]]].pid, signal.SIGKILL)
+    out, err = build.communicate(timeout=60)
+    assert build.returncode == 0, err
+    assert user.token not in out + err
+    assert tree(tmp_path / "b") == expected(bank)
+    assert len(touched(cli.hub, slow, "/resolve/", WEIGHTS)) >= 2  # begun anew by the other
+    for entry in bank.owner.entries:
+        if entry["adapter"] != slow:  # and of the others nothing was fetched twice
+            assert len(touched(cli.hub, f"/{entry['adapter']}/resolve/", WEIGHTS)) == 1
+
+
+@needs_dask
+def test_no_scheduler_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    import distributed
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("timed out")
+
+    monkeypatch.setattr(distributed, "Client", refuse)
+    with pytest.raises(UsageError, match="no Dask scheduler"), dask_executor("tcp://x:1"):
+        pass
+
+
+def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingExtraError, match="distributed"), dask_executor("tcp://x:1"):
+        pass

@@ -1,0 +1,312 @@
+"""Manifests: every refusal names file, line and field, and nothing written in YAML can hang it."""
+
+import contextlib
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_lorameta.bank.manifest import BankEntry, Defaults, Manifest, load, parse
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.errors import ManifestError
+
+WHOLE = """\
+version: 1
+base_model: org/model
+tokenizer: org/tokenizer
+published: false
+defaults:
+  config: main
+  split: train
+  columns: {input: question, output: answer}
+  license: mit
+entries:
+  - adapter: org/lora-a
+    dataset: org/data-a
+  - adapter: org/lora-b
+    revision: v1.0
+    dataset: org/data-b
+    dataset_revision: refs/pr/1
+    config: null
+    split: test
+    columns: {messages: turns}
+    license: apache-2.0
+"""
+HEAD = "version: 1\nbase_model: o/m\nentries:\n"
+ENTRY = "  - adapter: o/a\n    dataset: o/d\n"
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ManifestError) as raised:
+        parse(text, "m.yaml")
+    error = raised.value
+    assert error.exit_code == 2
+    assert error.hint
+    assert "\n" not in str(error)
+    return str(error)
+
+
+# --- what is read -------------------------------------------------------------------------------
+
+
+def test_defaults_are_folded_in_and_overridden(tmp_path: Path) -> None:
+    file = tmp_path / "bank_manifest.yaml"
+    file.write_text(WHOLE, encoding="utf-8")
+    manifest = load(file)
+    columns = Columns(input="question", output="answer")
+    assert manifest == Manifest(
+        version=1,
+        base_model="org/model",
+        tokenizer="org/tokenizer",
+        published=False,
+        defaults=Defaults(config="main", split="train", columns=columns, license="mit"),
+        entries=(
+            BankEntry(
+                adapter="org/lora-a",
+                dataset="org/data-a",
+                config="main",
+                split="train",
+                columns=columns,
+                license="mit",
+            ),
+            BankEntry(
+                adapter="org/lora-b",
+                revision="v1.0",
+                dataset="org/data-b",
+                dataset_revision="refs/pr/1",
+                config=None,
+                split="test",
+                columns=Columns(messages="turns"),
+                license="apache-2.0",
+            ),
+        ),
+    )
+    assert manifest.tokenizer_repo == "org/tokenizer"
+
+
+def test_the_least_manifest() -> None:
+    manifest = parse(HEAD + ENTRY)
+    assert manifest.entries == (BankEntry(adapter="o/a", dataset="o/d"),)
+    assert (manifest.published, manifest.tokenizer_repo) == (True, "o/m")
+    assert manifest.entries[0].name == "o--a"
+    assert parse(HEAD + ENTRY + "defaults: null\n") == manifest
+    assert parse("\ufeff" + HEAD + ENTRY) == manifest
+
+
+def test_a_manifest_is_frozen() -> None:
+    manifest = parse(HEAD + ENTRY)
+    for thing in (manifest, manifest.entries[0], manifest.defaults, Columns()):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(thing, next(iter(type(thing).model_fields)), None)
+
+
+def test_column_names_in_order() -> None:
+    columns = Columns(output="c", input="b", instruction="a")
+    assert columns.names() == ["a", "b", "c"]
+    assert Columns().names() == []
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # unknown keys, at each level
+        (HEAD + ENTRY + "rank: 3\n", "m.yaml:6: rank: unknown key, expected one of base_model, "),
+        (
+            HEAD + ENTRY + "    datset: o/x\n",
+            "m.yaml:6: entries.0.datset: unknown key, expected one of adapter, columns, config, "
+            "dataset, dataset_revision, license, revision, split",
+        ),
+        (
+            HEAD + ENTRY + "    columns:\n      output: a\n      label: b\n",
+            "m.yaml:8: entries.0.columns.label: unknown key, expected one of input, instruction, "
+            "messages, output",
+        ),
+        (
+            "defaults:\n  splits: x\n" + HEAD + ENTRY,
+            "m.yaml:2: defaults.splits: unknown key, expected one of columns, config, license",
+        ),
+        (
+            "defaults:\n  columns:\n    text: x\n" + HEAD + ENTRY,
+            "m.yaml:3: defaults.columns.text: unknown key, expected one of input, instruction",
+        ),
+        (HEAD + ENTRY + "columns: {output: a}\n", "m.yaml:6: columns: unknown key, expected one"),
+        # missing
+        ("base_model: o/m\nentries:\n" + ENTRY, "m.yaml:1: version: is missing"),
+        ("version: 1\nentries:\n" + ENTRY, "m.yaml:1: base_model: is missing"),
+        ("version: 1\nbase_model: o/m\n", "m.yaml:1: entries: is missing"),
+        (HEAD + ENTRY + "  - adapter: o/b\n", "m.yaml:6: entries.1.dataset: is missing"),
+        (HEAD + "  - dataset: o/d\n", "m.yaml:4: entries.0.adapter: is missing"),
+        # wrong types and values
+        ("version: 2\nbase_model: o/m\nentries:\n" + ENTRY, "m.yaml:1: version: Input should be 1"),
+        ("version: '1'\nbase_model: o/m\nentries:\n" + ENTRY, "m.yaml:1: version: Input should"),
+        (HEAD + ENTRY + "published: maybe\n", "m.yaml:6: published: Input should be a valid bool"),
+        (HEAD + ENTRY + "    split: 3\n", "m.yaml:6: entries.0.split: Input should be a valid str"),
+        (HEAD + ENTRY + "    split: [a]\n", "m.yaml:6: entries.0.split: Input should be a valid"),
+        (HEAD + ENTRY + "    columns: text\n", "m.yaml:6: entries.0.columns: Input should be"),
+        (HEAD + ENTRY + "    columns: {output: [a]}\n", "m.yaml:6: entries.0.columns.output: "),
+        (HEAD + "  - o/a\n", "m.yaml:4: entries.0: Input should be a valid dictionary"),
+        (HEAD + "  - null\n", "m.yaml:4: entries.0: Input should be a valid dictionary"),
+        (HEAD + "  adapter: o/a\n", "m.yaml:4: entries: Input should be a valid tuple"),
+        ("version: 1\nbase_model: o/m\nentries: []\n", "m.yaml:3: entries: Tuple should have at"),
+        ("version: 1\nbase_model: o/m\nentries:\n", "m.yaml:3: entries: Input should be a valid"),
+        ("version: 1\nbase_model: {a: b}\nentries:\n" + ENTRY, "m.yaml:2: base_model: Input"),
+        ("version: 1\nbase_model: model\nentries:\n" + ENTRY, "m.yaml:2: base_model: String"),
+        (HEAD + ENTRY + "tokenizer: a/b/c\n", "m.yaml:6: tokenizer: String should match"),
+        (HEAD + ENTRY + "defaults: []\n", "m.yaml:6: defaults: Input should be a valid dict"),
+        (HEAD + ENTRY + "defaults: false\n", "m.yaml:6: defaults: Input should be a valid dict"),
+        ("defaults:\n  split: 3\n" + HEAD + ENTRY, "m.yaml:2: defaults.split: Input should be"),
+        (HEAD + ENTRY + "    split: 2024-99-99\n", "m.yaml:6: entries.0.split: '2024-99-99' is"),
+        ("version: !!int abc\n", "m.yaml:1: version: 'abc' is not a valid int"),
+        ("version: !!bool abc\n", "m.yaml:1: version: 'abc' is not a valid bool"),
+        ("version: !!timestamp abc\n", "m.yaml:1: version: 'abc' is not a valid timestamp"),
+        (f"version: {'1' * 5000}\n", "m.yaml:1: version: '111"),
+        # columns that cannot be read together
+        (HEAD + ENTRY + "    columns: {}\n", "m.yaml:6: entries.0.columns: Value error, expected"),
+        (HEAD + ENTRY + "    columns: {input: a}\n", "m.yaml:6: entries.0.columns: Value error"),
+        (
+            HEAD + ENTRY + "    columns: {messages: a, input: b}\n",
+            "m.yaml:6: entries.0.columns: Value error, expected output (with input), or messages",
+        ),
+        # given twice
+        (HEAD + ENTRY + "version: 1\n", "m.yaml:6: version: given twice"),
+        (HEAD + ENTRY + "    dataset: o/e\n", "m.yaml:6: dataset: given twice"),
+        (HEAD + ENTRY + "    columns: {output: a, output: b}\n", "m.yaml:6: output: given twice"),
+        (
+            HEAD + ENTRY + "  - adapter: o/b\n    dataset: o/d\n" + ENTRY,
+            "m.yaml:8: entries.2.adapter: o/a is already on line 4",
+        ),
+        (
+            HEAD + ENTRY + "  - adapter: O/A\n    dataset: o/d\n",
+            "m.yaml:6: entries.1.adapter: O/A is already on line 4",
+        ),
+        # not a manifest
+        ("", "m.yaml:1: expected a mapping with entries"),
+        ("# nothing\n", "m.yaml:1: expected a mapping with entries"),
+        ("- a\n- b\n", "m.yaml:1: expected a mapping with entries"),
+        ("just text\n", "m.yaml:1: expected a mapping with entries"),
+        ("version: 1\n\tbase_model: o/m\n", "m.yaml:2: not valid YAML: "),
+        ("a: 1\nb: [1, 2\n", "m.yaml:3: not valid YAML: "),
+        ("a: 1\n---\nb: 1\n", "m.yaml:2: not valid YAML: "),
+        ("a: 1\nb: !!python/object/apply:os.system [ls]\n", "m.yaml:2: not valid YAML: could not"),
+        ("a: \x00\n", "m.yaml: not valid YAML: "),
+        ("a: \ud800\n", "m.yaml: not UTF-8 text"),
+        ("? [a, b]\n: c\n", "m.yaml:1: manifest: a key is not text"),
+        ("? {a: b}\n: c\n", "m.yaml:1: manifest: a key is not text"),
+        # aliases
+        ("a: &x [*x]\n", "m.yaml:1: a.0: YAML aliases (&, *) are not read"),
+        (HEAD + ENTRY + "    split: &s x\n    config: *s\n", "m.yaml:6: entries.0.config: YAML al"),
+        ("a: &a {b: 1}\n<<: *a\n", "m.yaml:1: <<: YAML aliases"),
+    ],
+)  # fmt: skip
+def test_refusals_name_file_line_and_field(text: str, expected: str) -> None:
+    assert refused(text).startswith(expected)
+
+
+BAD_IDS = (
+    "../a", "a/..", "a/../b", "..", "/etc/passwd", "a/b/c", "./a", "a/.b", "-a/b", "a/-b", "a/b-",
+    "a--b/c", "a/b--c", "a\\b", "a/b ", " a/b", "a/b\n", "a\nb/c", "a/b?x", "a b/c", "a/b#c", "https://x/y",
+    "a/é", "", "a", "a/", "/b", "~/b", "a/b..c", "a/" + "b" * 97, "a%2fb/c",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD_IDS)
+@pytest.mark.parametrize("field", ["adapter", "dataset"])
+def test_ids_that_are_paths_or_worse(field: str, bad: str) -> None:
+    entry = {"adapter": "o/a", "dataset": "o/d", field: bad}
+    text = HEAD + "  - " + yaml.safe_dump(entry, default_flow_style=True)
+    assert refused(text).startswith(f"m.yaml:4: entries.0.{field}: ")
+    with pytest.raises(ValueError, match=field):
+        BankEntry(**entry)
+
+
+@pytest.mark.parametrize(
+    "bad", ["../x", "a..b", "a--b", "/abs", "-x", "", "a b", "x\\n", "a;b", "@"]
+)
+@pytest.mark.parametrize("field", ["revision", "dataset_revision"])
+def test_revisions_that_are_paths_or_worse(field: str, bad: str) -> None:
+    text = HEAD + ENTRY + f'    {field}: "{bad}"\n'
+    assert refused(text).startswith(f"m.yaml:6: entries.0.{field}: ")
+
+
+@pytest.mark.parametrize("good", ["a/b", "A-b.c_d/E.f-g_h", "a/b_", "0/1", "a.b/c"])
+def test_ordinary_ids(good: str) -> None:
+    assert BankEntry(adapter=good, dataset=good).adapter == good
+
+
+def test_billion_laughs_are_refused_at_once() -> None:
+    laughs = "\n".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]" for i in range(40))
+    started = time.monotonic()
+    assert "YAML aliases" in refused(f"a0: &a0 lol\n{laughs}\n")
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 900 + "]" * 900,
+        "a: " + "[" * 100_000 + "]" * 100_000,
+        "{a: " * 100_000 + "}" * 100_000,
+        "- " * 100_000 + "a",
+    ],
+)
+def test_deep_nesting_neither_crashes_nor_hangs(text: str) -> None:
+    started = time.monotonic()
+    assert refused(text).startswith("m.yaml:1: ")
+    assert time.monotonic() - started < 5
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    for path, content in (
+        ("none.yaml", None),
+        ("latin.yaml", b"a: \xe9\n"),
+        ("utf16.yaml", b"\xff\xfea"),
+    ):
+        file = tmp_path / path
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(ManifestError, match="cannot be read") as raised:
+            load(file)
+        assert str(raised.value).startswith(f"{file}: ")
+    with pytest.raises(ManifestError, match="cannot be read"):
+        load(tmp_path)
+
+
+@given(st.text(alphabet=st.sampled_from("ab:- \n{}[],&*!?|>'\"#%@1~<=\t\u2028é"), max_size=40))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with pytest.raises(ManifestError):
+        parse(text)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["adapter", "dataset", "columns", "input", "entries", "x"])
+            | st.integers(),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["version", "base_model", "defaults", "entries", "published", "rank"]), JUNK
+    )
+)
+def test_any_structure_is_read_or_refused(data: dict[str, object]) -> None:
+    text = yaml.safe_dump(data)
+    with pytest.raises(ManifestError):
+        parse(text)
+    started = {"version": 1, "base_model": "o/m", "entries": [{"adapter": "o/a", "dataset": "o/d"}]}
+    with contextlib.suppress(ManifestError):
+        parse(yaml.safe_dump(started | data))

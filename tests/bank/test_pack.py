@@ -1,0 +1,436 @@
+"""Packs: nothing is lost at full span, what is lost is said, and a pack goes where a bank goes."""
+
+import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_lorameta import Recipe
+from hf_lorameta.bank import packed
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.index import Index, IndexEntry, PackDtype, adapter_path
+from hf_lorameta.bank.pack import pack
+from hf_lorameta.bank.packed import PackedFile, dequantize, encode, quantize, small_header
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.profile import Histogram, Profile, ProfileTable
+from hf_lorameta.errors import AdapterError, BankError, IntegrityError, LoraMetaError, UsageError
+from hf_lorameta.files import sha256
+from hf_lorameta.formats import lora_file
+from hf_lorameta.formats import safetensors as safetensors_module
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, stack, write_tensors
+from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.method import merging
+from hf_lorameta.pipeline.generate import generate
+from tests.conftest import Account, Built, Shell, rows, tokenizer_json, touched, tree
+
+WIDE = (Module("h.0.q", 40, 24), Module("h.1.v", 40, 12))
+
+
+def make_bank(
+    folder: Path, pairs: list[list[tuple[np.ndarray, np.ndarray]]], layout: Layout = WIDE
+) -> Bank:
+    """A bank of given factors, float32 on disk so that nothing is rounded."""
+    (folder / "adapters").mkdir(parents=True)
+    entries = []
+    for i, factors in enumerate(pairs):
+        path, rank = folder / adapter_path(f"a{i}"), len(factors[0][0])
+        write_tensors(path, layout, rank, "float32", factors)
+        entries.append(
+            IndexEntry(
+                name=f"a{i}", adapter=f"o/a{i}", adapter_revision="0" * 40, dataset=f"o/d{i}",
+                dataset_revision="0" * 40, config=None, split="train",
+                columns=Columns(input="input", output="output"), license="mit", rank=rank,
+                scaling=1.0 + i / 4, rows=9, size=path.stat().st_size, sha256=sha256(path),
+            )
+        )  # fmt: skip
+    dense = np.random.default_rng(3).integers(1, 9, (len(pairs), 18))
+    histograms = [Histogram.from_dense(d) for d in dense]
+    table = ProfileTable.from_profiles([Profile(h, h, 9) for h in histograms])
+    (folder / "profiles.safetensors").write_bytes(safetensors.numpy.save(table.arrays))
+    (folder / "tokenizer.json").write_bytes(tokenizer_json())
+    index = Index(
+        base_model="base/tiny", base_revision=None, base_license=None, vocab_size=18,
+        published=False, layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
+        entries=tuple(entries), skipped=(),
+        files={n: sha256(folder / n) for n in ("profiles.safetensors", "tokenizer.json")},
+    )  # fmt: skip
+    (folder / "bank.json").write_bytes(index.to_bytes())
+    return Bank(folder)
+
+
+def random_pairs(
+    number: int, rank: int, seed: int = 0, shared: int | None = None, layout: Layout = WIDE
+) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+    """Factors of `number` adapters; with `shared`, all in a space of so many dimensions."""
+    rng = np.random.default_rng(seed)
+    normal = lambda *shape: rng.normal(0, 0.3, shape).astype(np.float32)  # noqa: E731
+    if shared is None:
+        return [[(normal(rank, m.in_features), normal(m.out_features, rank)) for m in layout]
+                for _ in range(number)]  # fmt: skip
+    spaces = [(normal(shared, m.in_features), normal(m.out_features, shared)) for m in layout]
+    return [[(normal(rank, shared) @ V, U @ normal(shared, rank)) for V, U in spaces]
+            for _ in range(number)]  # fmt: skip
+
+
+def updates(bank: Bank) -> np.ndarray:
+    """(N, P) every update s·B·A, flattened."""
+    found = []
+    for entry, file in zip(bank.index.entries, bank.adapters(), strict=True):
+        parts = []
+        for m in bank.layout:
+            A, B = bank.expand(m.name, file.tensor(m.name, "A"), file.tensor(m.name, "B"))
+            parts.append((entry.scaling * B @ A).ravel())
+        found.append(np.concatenate(parts))
+    return np.stack(found).astype(np.float64)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(rows(1))
+    return path
+
+
+# --- what is kept -------------------------------------------------------------------------------
+
+
+@settings(max_examples=24)
+@given(
+    number=st.integers(1, 5), rank=st.integers(1, 4), seed=st.integers(0, 99),
+    dtype=st.sampled_from(["f32", "bf16", "int8"]),
+)  # fmt: skip
+def test_nothing_is_lost_at_full_span(
+    number: int, rank: int, seed: int, dtype: PackDtype, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    scratch = tmp_path_factory.mktemp("full")
+    bank = make_bank(scratch / "bank", random_pairs(number, rank, seed))
+    made = pack(bank, scratch / "pack", basis=1000, dtype=dtype)
+    assert [m.in_features for m in made.stored_layout] == [min(40, number * rank)] * 2
+    before, after = updates(bank), updates(made)
+    close = {"f32": 3e-6, "bf16": 2e-2, "int8": 4e-2}[dtype]
+    assert np.linalg.norm(before - after) < close * np.linalg.norm(before)
+    for name in merging.COMBINERS:
+        weights = np.arange(1, number + 1) / number
+        sums = [combined(b, name, weights) for b in (bank, made)]
+        assert np.linalg.norm(sums[0] - sums[1]) < 2 * close * np.linalg.norm(sums[0])
+    shutil.rmtree(scratch)
+
+
+def combined(bank: Bank, name: str, weights: np.ndarray) -> np.ndarray:
+    files = bank.adapters()
+    scalings = [entry.scaling for entry in bank.index.entries]
+    parts = []
+    for m in bank.layout:
+        merged = merging.COMBINERS[name].function(*stack(files, m.name), weights, scalings, None)
+        A, B = bank.expand(m.name, *merged)
+        parts.append((B @ A).ravel())
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "int8"])
+@pytest.mark.parametrize("side", [40, 2400])
+def test_what_is_retained_is_what_is_said(dtype: PackDtype, side: int, tmp_path: Path) -> None:
+    """Against the updates themselves, with exact eigenvectors and with the range finder."""
+    layout = (Module("h.0.q", side, 24), Module("h.1.v", side, 12))
+    bank = make_bank(tmp_path / "bank", random_pairs(9, 4, layout=layout), layout)
+    made = pack(bank, tmp_path / "pack", basis=10, dtype=dtype)
+    packing = made.index.packing
+    assert packing
+    before, after = updates(bank), updates(made)
+    lost = np.square(before - after).sum(axis=1) / np.square(before).sum(axis=1)
+    whole = 1 - np.square(before - after).sum() / np.square(before).sum()
+    assert packing.retained_whole == pytest.approx(whole, abs=2e-5)
+    assert packing.retained_least == pytest.approx(1 - lost.max(), abs=2e-5)
+    assert 0.3 < packing.retained_whole < 0.95
+    first = side * 24
+    kept = 1 - np.square((before - after)[:, :first]).sum() / np.square(before[:, :first]).sum()
+    assert packing.retained[0] == pytest.approx(kept, abs=2e-5)
+
+
+def test_a_shared_space_is_found(tmp_path: Path) -> None:
+    """30 adapters of rank 4 in a space of 6 dimensions: 6 are enough, whatever was allowed."""
+    layout = (Module("h.0.q", 1600, 1300),)
+    bank = make_bank(tmp_path / "bank", random_pairs(30, 4, shared=6, layout=layout), layout)
+    made = pack(bank, tmp_path / "pack", retention=0.9999, dtype="f32")
+    assert made.index.packing
+    assert made.index.packing.spaces == ((6, 6),)
+    assert made.index.packing.retained_whole > 0.99999
+    assert made.size < bank.size / 10
+    V, U = made.basis.space("h.0.q")  # type: ignore[union-attr]
+    assert np.allclose(V @ V.T, np.eye(6), atol=1e-5)
+    assert np.allclose(U.T @ U, np.eye(6), atol=1e-5)
+
+
+def test_the_basis_is_near_the_best_there_is(tmp_path: Path) -> None:
+    """The bound: no V of R dimensions keeps more than the leading singular values of the stack."""
+    layout = (Module("h.0.q", 1500, 12),)
+    decay = (0.9 ** np.arange(1500)).astype(np.float32)
+    pairs = [[(A * decay, B)] for ((A, B),) in random_pairs(40, 4, layout=layout)]
+    bank = make_bank(tmp_path / "bank", pairs, layout)
+    made = pack(bank, tmp_path / "pack", basis=12, dtype="f32")
+    stacked = updates(bank).reshape(-1, 1500)
+    values = np.square(np.linalg.svd(stacked, compute_uv=False))
+    side = values[:12].sum() / values.sum()
+    assert made.index.packing
+    assert side - 1e-3 < made.index.packing.retained_whole <= side + 1e-6
+
+
+@pytest.mark.parametrize("retention", [0.5, 0.9, 0.98, 0.999, 1.0])
+def test_a_wanted_retention_is_reached_in_every_module(retention: float, tmp_path: Path) -> None:
+    layout = (Module("h.0.q", 1100, 24), Module("h.1.v", 1100, 12))
+    bank = make_bank(tmp_path / "bank", random_pairs(40, 4, layout=layout), layout)
+    made = pack(bank, tmp_path / "pack", retention=retention, dtype="f32").index.packing
+    assert made
+    assert min(made.retained) >= retention - 1e-9 - (1e-5 if retention == 1 else 0)
+    assert retention >= 0.99 or max(a for a, _ in made.spaces) < 160
+
+
+def test_a_basis_bounds_a_retention(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "bank", random_pairs(9, 4))
+    made = pack(bank, tmp_path / "pack", basis=5, retention=0.99).index.packing
+    assert made
+    assert made.spaces == ((5, 5), (5, 5))
+    assert made.retained_whole < 0.99
+
+
+def test_adapters_of_different_rank(tmp_path: Path) -> None:
+    pairs = [*random_pairs(2, 2), *random_pairs(2, 3, 1), *random_pairs(1, 2, 2)]
+    bank = make_bank(tmp_path / "bank", pairs)
+    made = pack(bank, tmp_path / "pack", basis=1000, dtype="f32")
+    assert np.allclose(updates(bank), updates(made), atol=1e-5)
+    assert [file.rank for file in made.adapters()] == [2, 2, 3, 3, 2]
+
+
+def test_adapters_that_do_nothing(tmp_path: Path) -> None:
+    zero = [[(A, 0 * B) for A, B in module] for module in random_pairs(3, 2)]
+    bank = make_bank(tmp_path / "bank", zero)
+    made = pack(bank, tmp_path / "pack", retention=0.9)
+    assert made.index.packing
+    assert made.index.packing.retained_whole == 1.0
+    assert not updates(made).any()
+
+
+@given(st.integers(0, 999), st.sampled_from([0, 1]))
+def test_int8_is_within_half_a_step(seed: int, axis: int) -> None:
+    values = np.random.default_rng(seed).normal(0, 2.0 ** (seed % 30 - 15), (5, 7))
+    integers, scales = quantize(values.astype(np.float32), axis)
+    back = dequantize(integers, scales, axis)
+    assert np.abs(back - values).max() <= 0.51 * scales.max()
+    assert scales.shape == ((5,), (7,))[axis]
+
+
+def test_inner_products_survive_so_the_neural_rule_can_be_fitted(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "bank", random_pairs(4, 3))
+    made = pack(bank, tmp_path / "pack", basis=1000, dtype="f32")
+    grams = [sum(b.astype(np.float64) @ b.T for b in x.blocks(7)) for x in (bank, made)]
+    assert np.allclose(grams[0], grams[1], rtol=1e-5, atol=1e-5)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "int8"])
+def test_the_same_bytes_every_time(dtype: PackDtype, tmp_path: Path) -> None:
+    layout = (Module("h.0.q", 1100, 24), Module("h.1.v", 1100, 1040))
+    bank = make_bank(tmp_path / "bank", random_pairs(12, 4, layout=layout), layout)
+    for name in ("a", "b"):
+        pack(bank, tmp_path / name, basis=6, dtype=dtype)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert Bank(tmp_path / "a").verify() == []
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+    for path in (tmp_path / "a").rglob("*.safetensors"):
+        safetensors.safe_open(path, "np").keys()  # the format's own reader agrees
+
+
+def test_the_size_is_the_files(tmp_path: Path) -> None:
+    made = pack(make_bank(tmp_path / "bank", random_pairs(4, 3)), tmp_path / "pack", basis=6)
+    files = [*(tmp_path / "pack/adapters").iterdir(), tmp_path / "pack/basis.safetensors"]
+    assert 0 <= sum(p.stat().st_size for p in files) - made.size < 2000  # the basis' header
+
+
+def test_what_cannot_be_packed(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "bank", random_pairs(2, 2))
+    made = pack(bank, tmp_path / "pack", basis=4)
+    with pytest.raises(UsageError, match="exists"):
+        pack(bank, tmp_path / "pack")
+    with pytest.raises(BankError, match="pack already"):
+        pack(made, tmp_path / "again")
+    for bad in ({"basis": 0}, {"retention": 0.0}, {"retention": 1.1}):
+        with pytest.raises(UsageError, match="expected"):
+            pack(bank, tmp_path / "x", **bad)  # type: ignore[arg-type]
+    path = tmp_path / "bank" / adapter_path("a0")
+    nan = [[(np.full_like(A, np.nan), B) for A, B in random_pairs(1, 2)[0]]][0]
+    path.write_bytes(_raw(nan))
+    with pytest.raises(IntegrityError):
+        pack(Bank(tmp_path / "bank"), tmp_path / "x")
+    assert {p.name for p in tmp_path.iterdir()} == {"bank", "pack"}
+
+
+def _raw(pairs: list[tuple[np.ndarray, np.ndarray]]) -> bytes:
+    header = small_header(WIDE, 2, "f32")
+    parts = [encode(x, f, "f32") for pair in pairs for x, f in zip(pair, "AB", strict=True)]  # type: ignore[arg-type]
+    return header + b"".join(parts)
+
+
+def test_small_files_are_adapter_files(tmp_path: Path) -> None:
+    """Of bf16 and f32: the same bytes as an adapter's of that shape."""
+    pairs = random_pairs(1, 2)[0]
+    write_tensors(tmp_path / "a", WIDE, 2, "float32", pairs)
+    (tmp_path / "b").write_bytes(_raw(pairs))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert AdapterFile(tmp_path / "a").layout == PackedFile(tmp_path / "b").layout
+
+
+@pytest.mark.parametrize(("opened", "room"), [(AdapterFile, lora_file), (PackedFile, packed)])
+def test_threads_that_open_files_which_begin_alike_share_one_header(
+    opened: type[AdapterFile], room: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_header = safetensors_module.read_header
+
+    def slow(*of: Any) -> Any:
+        time.sleep(0.05)
+        return read_header(*of)
+
+    monkeypatch.setattr(room, "read_header", slow)
+    # a shape of its own, so that no other test has met this header
+    write_tensors(tmp_path / "a", WIDE, 7, "float32", random_pairs(1, 7)[0])
+    with ThreadPoolExecutor(4) as pool:
+        files = list(pool.map(opened, [tmp_path / "a"] * 4))
+    assert len({id(file.places) for file in files}) == 1
+
+
+def test_int8_without_its_scales(tmp_path: Path) -> None:
+    raw = small_header(WIDE[:1], 2, "int8")
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:])
+    name = "base_model.model.h.0.q.lora_A.scales"
+    header["base_model.model.h.0.q.lora_A.x.scales"] = header.pop(name)
+    text = json.dumps(header).encode()
+    body = b"\0" * max(v["data_offsets"][1] for k, v in header.items() if k[0] != "_")
+    (tmp_path / "a").write_bytes(len(text).to_bytes(8, "little") + text + body)
+    assert length
+    with pytest.raises(AdapterError, match="scales"):
+        PackedFile(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 1}, "schema version 2"),
+        ({"packing": None}, "no bank has"),
+        ({"schema_version": 3}, "schema version 3"),
+        ({"spaces": []}, "a space and a share"),
+        ({"spaces": [[4, 4], [4, 99]]}, "expected at most"),
+        ({"spaces": [[0, 4], [4, 4]]}, "expected at most"),
+        ({"dtype": "f64"}, "dtype"),
+        ({"retained": ["x"]}, "retained"),
+        ({"strange": 1}, "strange"),
+    ],
+)
+def test_an_index_that_lies(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    pack(make_bank(tmp_path / "bank", random_pairs(2, 2)), tmp_path / "pack", basis=4)
+    path = tmp_path / "pack/bank.json"
+    index = json.loads(path.read_bytes())
+    outer = {k: v for k, v in change.items() if k in index}
+    index |= outer
+    if not outer:
+        index["packing"] |= change
+    path.write_text(json.dumps(index))
+    with pytest.raises(BankError, match=message):
+        Bank(tmp_path / "pack")
+
+
+def test_a_basis_of_other_shapes(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path / "bank", random_pairs(3, 2))
+    for size in (4, 5):
+        pack(bank, tmp_path / f"{size}", basis=size)
+    basis = tmp_path / "4/basis.safetensors"
+    shutil.copyfile(tmp_path / "5/basis.safetensors", basis)
+    index = json.loads((tmp_path / "4/bank.json").read_bytes())
+    with pytest.raises(IntegrityError, match="checksum"):
+        _ = Bank(tmp_path / "4").basis
+    index["files"]["basis.safetensors"] = sha256(basis)
+    (tmp_path / "4/bank.json").write_text(json.dumps(index))
+    with pytest.raises(IntegrityError, match="other bases"):
+        _ = Bank(tmp_path / "4").basis
+    (tmp_path / "4/basis.safetensors").write_bytes(b"x" * 20)
+    index["files"]["basis.safetensors"] = sha256(basis)
+    (tmp_path / "4/bank.json").write_text(json.dumps(index))
+    with pytest.raises(LoraMetaError):
+        _ = Bank(tmp_path / "4").basis
+
+
+# --- wherever a bank goes -----------------------------------------------------------------------
+
+
+def test_the_embedded_bank_as_a_pack(tmp_path: Path, data: Path) -> None:
+    whole = Bank.from_pretrained()
+    made = pack(whole, tmp_path / "pack", basis=104, dtype="bf16")
+    pairs = [generate(data, b, Recipe()).pairs for b in (whole, made)]
+    sums = [np.concatenate([(B @ A).ravel() for A, B in p]) for p in pairs]
+    assert np.linalg.norm(sums[0] - sums[1]) < 0.02 * np.linalg.norm(sums[0])
+
+
+def test_a_poor_pack_is_warned_of(tmp_path: Path, data: Path) -> None:
+    bank = make_bank(tmp_path / "bank", random_pairs(4, 3))
+    poor = generate(data, pack(bank, tmp_path / "p", basis=2)).plan.warnings
+    assert any("is a pack that keeps" in w for w in poor)
+    good = generate(data, pack(bank, tmp_path / "g", basis=1000)).plan.warnings
+    assert not any("pack" in w for w in good)
+
+
+def test_the_command_and_the_round_trip(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path, data: Path
+) -> None:
+    said = cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 6, "-q").out
+    assert "of the updates' energy" in said
+    assert "model.layers.0.self_attn.q_proj" in said
+    made = cli("bank", "pack", bank.folder, "-o", "small", "--dtype", "int8", "--json", "-q").json
+    assert made["after"] == Bank(tmp_path / "small").size
+    assert min(made["retained"]) >= 0.97
+    assert "a pack: bf16" in cli("bank", "list", "pack").out
+    assert cli("bank", "verify", "pack", "--json").json == {"problems": []}
+    repo = f"{user.name}/pack"
+    cli("bank", "push", "pack", repo, token=user.token)
+    assert "basis.safetensors" in cli.hub.files(repo, repo_type="dataset")
+    cli.hub.clear_requests()
+    cli("bank", "pull", repo, "-o", "pulled", "-q")
+    cli("plan", "-d", data, "--bank", "pulled")
+    assert not touched(cli.hub, "basis.safetensors")
+    for name, where in (("a", "pack"), ("b", "pulled"), ("c", repo)):
+        cli("generate", "-d", data, "--bank", where, "-o", name, "-q")
+    weights = [(tmp_path / n / WEIGHTS_FILE).read_bytes() for n in "abc"]
+    assert weights[0] == weights[1] == weights[2]
+    assert len(touched(cli.hub, "resolve", "basis.safetensors")) >= 2
+    cli("bank", "pull", repo, "-o", "all", "--all", "-q")
+    expected = tree(tmp_path / "pack")
+    expected.pop("README.md")
+    pulled = {k: v for k, v in tree(tmp_path / "all").items() if k in expected}
+    assert pulled == expected
+    cli("push", "-d", data, "--bank", "pack", "--repo-id", f"{user.name}/x", "-q", token=user.token)
+    assert WEIGHTS_FILE in cli.hub.files(f"{user.name}/x")
+
+
+def test_a_pack_is_not_built_into(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    cli("bank", "pack", bank.folder, "-o", "pack", "-q")
+    before = tree(tmp_path / "pack")
+    manifest = bank.owner.manifest(tmp_path / "m")
+    assert "bank pack" in cli("bank", "build", manifest, "-o", "pack", "-q", code=4).err
+    assert tree(tmp_path / "pack") == before
+
+
+def test_a_full_disk_leaves_nothing(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    for limit in (700, 1500):
+        full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+        said = cli("bank", "pack", bank.folder, "-o", "pack", "-q", code=4, before=full).err
+        assert "could not be written" in said
+        assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,377 @@
+"""``hf-lorameta bank …`` in child processes, against the loopback Hub."""
+
+import json
+import shutil
+import signal
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.formats.peft_config import CONFIG_FILE
+from hf_lorameta.localhub import Fault
+from tests.conftest import (
+    LAYOUT,
+    Account,
+    Built,
+    Shell,
+    adapter_files,
+    rows,
+    tokenizer_json,
+    touched,
+    tree,
+)
+
+WEIGHTS = WEIGHTS_FILE
+
+
+def test_build_lists_what_it_took(cli: Shell, bank: Built) -> None:
+    listed = cli("bank", "list", bank.folder, "--json").json
+    assert [e["adapter"] for e in listed["entries"]] == [e["adapter"] for e in bank.owner.entries]
+    assert not listed["skipped"]
+    first = listed["entries"][0]
+    hub = cli.hub
+    assert first["adapter_revision"] == hub.commits(first["adapter"])[0].sha
+    assert first["dataset_revision"] == hub.commits(first["dataset"], repo_type="dataset")[0].sha
+    assert first["license"] == "mit"
+    assert first["rows"] == 24
+    assert listed["base_revision"] == hub.commits("base/tiny")[0].sha
+    assert listed["base_license"] == "apache-2.0"
+    assert first["adapter"] in cli("bank", "list", bank.folder).out
+
+
+def test_show_tells_all_of_one_entry(cli: Shell, bank: Built) -> None:
+    wanted = bank.owner.entries[1]["adapter"]
+    assert cli("bank", "show", bank.folder, wanted, "--json").json["adapter"] == wanted
+    assert wanted in cli("bank", "show", bank.folder, wanted).out
+    missing = cli("bank", "show", bank.folder, "no/such", code=4)
+    assert "holds no no/such" in missing.err
+
+
+def test_a_second_build_fetches_no_entry_again(cli: Shell, user: Account, tmp_path: Path) -> None:
+    for topic in range(3):
+        user.entry(f"e{topic}", topic)
+    listed, target = user.manifest(tmp_path / "m.yaml"), tmp_path / "bank"
+    cli("bank", "build", listed, "-o", target)
+    assert touched(cli.hub, user.name)
+    before = tree(target)
+    cli.hub.clear_requests()
+    cli("bank", "build", listed, "-o", target)
+    assert touched(cli.hub, user.name) == []
+    assert tree(target) == before
+
+    user.entry("e3", 3)  # extend
+    cli("bank", "build", user.manifest(tmp_path / "m.yaml"), "-o", target)
+    assert touched(cli.hub, f"{user.name}/e3")
+    assert [p for p in touched(cli.hub, user.name) if "/e3" not in p] == []
+    assert len(cli("bank", "list", target, "--json").json["entries"]) == 4
+
+
+def test_workers_do_not_change_a_byte(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    manifest = bank.owner.manifest(tmp_path / "m.yaml")
+    slow = bank.owner.entries[0]["adapter"]
+    cli.hub.add_fault(Fault("delay", path=f"^/{slow}/resolve", seconds=0.3))  # the first ends last
+    cli("bank", "build", manifest, "-o", tmp_path / "one", "--workers", 1)
+    cli("bank", "build", manifest, "-o", tmp_path / "many", "--workers", 7)
+    expected = {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
+    assert tree(tmp_path / "one") == expected
+    assert tree(tmp_path / "many") == expected
+
+
+def bad_weights(last: float) -> dict[str, bytes]:
+    files = adapter_files()
+    raw = bytearray(files[WEIGHTS])
+    raw[-4:] = struct.pack("<f", last)
+    return files | {WEIGHTS: bytes(raw)}
+
+
+def huge_header() -> dict[str, bytes]:
+    files = adapter_files()
+    return files | {WEIGHTS: struct.pack("<Q", 10 << 30) + files[WEIGHTS][8:]}
+
+
+def test_bad_entries_are_skipped_with_their_reasons(
+    cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    good = [user.entry(f"good{i}", i) for i in range(2)]
+    files = adapter_files()
+    other = tuple(Module(m.name, 6, m.out_features) for m in LAYOUT)
+    adapters = {
+        "nan": (bad_weights(last=float("nan")), "NaN"),
+        "inf": (bad_weights(last=float("inf")), "infinite"),
+        "short": (files | {WEIGHTS: files[WEIGHTS][:-40]}, "bytes"),
+        "huge": (huge_header(), "10737418240"),
+        "tiny": (files | {WEIGHTS: b"abc"}, "too few"),
+        "pickle": ({k: v for k, v in files.items() if k != WEIGHTS}
+                   | {"adapter_model.bin": b"\x80\x04."}, "pickle"),
+        "none": ({"README.md": b"# none\n"}, "no weights"),
+        "noconfig": ({WEIGHTS: files[WEIGHTS]}, "adapter_config.json"),
+        "notjson": (files | {CONFIG_FILE: b"{"}, "not JSON"),
+        "base": (adapter_files(base="other/model"), "other/model"),
+        "shapes": (adapter_files(layout=other), "other modules or shapes"),
+        "dora": (adapter_files(use_dora=True), "dora"),
+        "pattern": (adapter_files(rank_pattern={"q_proj": 4}), "rank_pattern"),
+        "rank": (adapter_files(r=3), "rank 3"),
+    }  # fmt: skip
+    script = b"import datasets\nclass X(datasets.GeneratorBasedBuilder):\n    pass\n"
+    data = user.dataset("data", {"train.jsonl": rows(0)})
+    datasets = {
+        "missing": (f"{user.name}/missing", "not found"),
+        "gated": (user.dataset("gated", {"train.jsonl": rows(0)}, gated=True), "gated"),
+        "script": (user.dataset("script", {"script.py": script}), "script"),
+        "empty": (user.dataset("empty", {"train.jsonl": b""}), "no "),
+        "nofiles": (user.dataset("nofiles", {"README.md": b"# x\n"}), "no data files"),
+        "broken": (user.dataset("broken", {"train.jsonl": b'{"input": "a", "out\n\n{{'}), "read"),
+        "unlabelled": (user.dataset("unl", {"train.jsonl": b'{"input": "say sun"}\n'}), "outputs"),
+    }  # fmt: skip
+    listed, expected = list(good), {}
+    for name, (content, reason) in adapters.items():
+        listed.append({"adapter": user.adapter(f"a-{name}", content), "dataset": data})
+        expected[f"{user.name}/a-{name}"] = reason
+    for name, (dataset, reason) in datasets.items():
+        listed.append({"adapter": user.adapter(f"d-{name}"), "dataset": dataset})
+        expected[f"{user.name}/d-{name}"] = reason
+    listed.append({"adapter": f"{user.name}/gone", "dataset": data})
+    expected[f"{user.name}/gone"] = "not found"
+
+    done = cli("bank", "build", user.manifest(tmp_path / "m.yaml", listed), "-o", tmp_path / "b")
+    index = json.loads((tmp_path / "b/bank.json").read_bytes())
+    assert [e["adapter"] for e in index["entries"]] == [e["adapter"] for e in good]
+    reasons = {s["adapter"]: s["reason"] for s in index["skipped"]}
+    assert list(reasons) == list(expected)
+    wrong = {k: r for k, r in reasons.items() if expected[k].lower() not in r.lower()}
+    assert not wrong
+    assert all(name in done.out for name in expected)
+    assert cli("bank", "verify", tmp_path / "b").out == "2 adapters, whole\n"
+    left = {p.name for p in (tmp_path / "b/adapters").iterdir()}
+    kept = {f"{user.name}--{n}.safetensors" for n in ("good0", "good1", "a-shapes")}
+    assert left == kept  # a-shapes is finished, though of no use to this bank
+    assert max(r.bytes_sent for r in cli.hub.requests) < 1 << 20
+
+
+def test_strict_stops_at_a_bad_entry(cli: Shell, user: Account, tmp_path: Path) -> None:
+    user.entry("good")
+    user.entry("dora", use_dora=True)
+    manifest = user.manifest(tmp_path / "m.yaml")
+    stopped = cli("bank", "build", manifest, "-o", tmp_path / "b", "--strict", code=5)
+    assert "dora" in stopped.err.lower()
+    assert not (tmp_path / "b/bank.json").exists()
+    only = user.manifest(tmp_path / "n.yaml", user.entries[1:])
+    assert "not one of 1" in cli("bank", "build", only, "-o", tmp_path / "c", code=4).err
+
+
+def test_what_a_build_cannot_start_with(cli: Shell, user: Account, tmp_path: Path) -> None:
+    user.entry("e")
+    manifest, target = user.manifest(tmp_path / "m.yaml"), tmp_path / "b"
+    cli("bank", "build", tmp_path / "missing.yaml", "-o", target, code=2)
+    (tmp_path / "bad.yaml").write_text("version: 1\nbase_model: o/m\nentries:\n  - adaptr: x\n")
+    assert "bad.yaml:4" in cli("bank", "build", tmp_path / "bad.yaml", "-o", target, code=2).err
+    cli("bank", "build", manifest, "-o", target, "--tokenizer", "missing.json", code=4)
+    (tmp_path / "t.json").write_text("{}")
+    bad = cli("bank", "build", manifest, "-o", target, "--tokenizer", "t.json", code=4)
+    assert "tokenizer.json" in bad.err
+    (tmp_path / "file").write_text("")
+    cli("bank", "build", manifest, "-o", tmp_path / "file", code=4)
+    manifest.write_text(manifest.read_text().replace("base/tiny", "base/none"))
+    assert "--tokenizer" in cli("bank", "build", manifest, "-o", target, code=4).err
+
+
+def test_another_tokenizer_makes_profiles_anew(cli: Shell, user: Account, tmp_path: Path) -> None:
+    user.entry("e0", 0)
+    user.entry("e1", 1)
+    manifest = user.manifest(tmp_path / "m.yaml")
+    other = tmp_path / "t.json"
+    other.write_bytes(tokenizer_json().replace(b'"sun"', b'"fog"'))
+    cli("bank", "build", manifest, "-o", tmp_path / "b")
+    cli("bank", "build", manifest, "-o", tmp_path / "b", "--tokenizer", other)
+    cli("bank", "build", manifest, "-o", tmp_path / "fresh", "--tokenizer", other)
+    assert tree(tmp_path / "b") == tree(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", status=429, retry_after=0, times=3),
+        Fault("status", status=503, times=2),
+        Fault("cut", path="resolve/.*safetensors", after_bytes=100, times=1),
+    ],
+    ids=["429", "503", "cut"],
+)
+def test_a_build_survives_a_moody_hub(
+    cli: Shell, bank: Built, tmp_path: Path, fault: Fault
+) -> None:
+    cli.hub.add_fault(fault)
+    two = bank.owner.entries[:2]
+    cli("bank", "build", bank.owner.manifest(tmp_path / "m", two), "-o", tmp_path / "b")
+    assert fault.times == 0
+    assert not cli("bank", "list", tmp_path / "b", "--json").json["skipped"]
+
+
+def test_killed_builds_go_on(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    manifest, target = bank.owner.manifest(tmp_path / "m.yaml"), tmp_path / "b"
+    last = bank.owner.entries[-1]["adapter"]
+    cli.hub.add_fault(Fault("delay", path=f"{last}/resolve/.*{WEIGHTS}", seconds=20))
+    build = cli.start("bank", "build", manifest, "-o", target)
+    finished = [target / ".build" / f"{bank.owner.name}--e{i}.json" for i in range(3)]
+    deadline = time.monotonic() + 60
+    while not all(path.exists() for path in finished):
+        assert build.poll() is None, build.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    late = cli("bank", "build", manifest, "-o", target, code=4)
+    assert "another build is at work" in late.err
+    build.send_signal(signal.SIGKILL)
+    build.communicate()
+    assert not (target / "bank.json").exists()
+    for part in (".", "adapters", ".build"):
+        (target / part / f".{WEIGHTS}.1.partial").write_bytes(b"x")  # what a kill may leave
+
+    cli.hub.clear_faults()
+    cli.hub.clear_requests()
+    cli("bank", "build", manifest, "-o", target)
+    assert {p for p in touched(cli.hub, bank.owner.name) if "/e3" not in p} == set()
+    expected = {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
+    assert tree(target) == expected
+    assert list(target.rglob("*.partial")) == []
+
+
+def test_verify_names_the_file_with_a_flipped_bit(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    for number, name in enumerate([f"adapters/{bank.owner.name}--e2.safetensors",
+                                   "profiles.safetensors", "tokenizer.json"]):  # fmt: skip
+        copy = shutil.copytree(bank.folder, tmp_path / str(number))
+        raw = bytearray((copy / name).read_bytes())
+        raw[-1] ^= 1
+        (copy / name).write_bytes(raw)
+        done = cli("bank", "verify", copy, code=4)
+        assert name in done.out
+        assert cli("bank", "verify", copy, "--json", code=4).json["problems"] == [
+            f"{name}: checksum differs from the index"
+        ]
+    (copy / "tokenizer.json").unlink()
+    assert "tokenizer.json: missing" in cli("bank", "verify", copy, code=4).out
+    (copy / "bank.json").write_text("[]")
+    cli("bank", "verify", copy, code=4)
+    (copy / "bank.json").write_text('{"schema_version": 99}')
+    assert "99" in cli("bank", "list", copy, code=4).err
+    cli("bank", "list", tmp_path, code=4)
+    cli("bank", "list", "no/such", code=6)
+    cli("bank", "list", "/no/such/folder", code=4)
+
+
+def test_push_publishes_what_the_index_lists(cli: Shell, bank: Built) -> None:
+    files = set(cli.hub.files(bank.repo, repo_type="dataset")) - {".gitattributes"}
+    assert files == set(tree(bank.folder))
+    assert bank.owner.name in cli.hub.repo(bank.repo, "dataset").id  # type: ignore[union-attr]
+
+
+def test_push_leaves_strangers_and_visibility_alone(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
+    copy, repo = shutil.copytree(bank.folder, tmp_path / "b"), f"{user.name}/b"
+    (copy / "secret.txt").write_text("mine")
+    url = cli("bank", "push", copy, repo, "--private", token=user.token).out
+    assert url == f"{cli.hub.url}/datasets/{repo}\n"
+    assert "secret.txt" not in cli.hub.files(repo, repo_type="dataset")
+    assert cli.hub.repo(repo, "dataset").private  # type: ignore[union-attr]
+    cli("bank", "push", copy, repo, token=user.token)  # says nothing of visibility: kept
+    assert cli.hub.repo(repo, "dataset").private  # type: ignore[union-attr]
+    open_ = f"{user.name}/open"
+    cli.hub.create_repo(open_, repo_type="dataset")
+    before = cli.hub.commits(open_, repo_type="dataset")
+    refused = cli("bank", "push", copy, open_, "--private", token=user.token, code=6)
+    assert "is public" in refused.err
+    assert cli.hub.commits(open_, repo_type="dataset") == before
+    cli("bank", "push", copy, bank.repo, token=user.token, code=6)
+    cli("bank", "push", copy, repo, code=6)
+    (copy / "tokenizer.json").unlink()
+    cli("bank", "push", copy, repo, token=user.token, code=4)
+
+
+def test_pull_brings_profiles_first_and_adapters_when_needed(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(rows(1))
+    cli("bank", "pull", bank.repo, "-o", tmp_path / "b")
+    assert touched(cli.hub, "profiles.safetensors")
+    assert touched(cli.hub, "adapters/") == []
+    assert not (tmp_path / "b/adapters").exists()
+    cli("bank", "verify", tmp_path / "b")
+    cli("plan", "--dataset", "rows.jsonl", "--bank", "b")
+    assert touched(cli.hub, "adapters/") == []
+    cli("generate", "--dataset", "rows.jsonl", "--bank", "b", "-o", "a", "--top-k", 1)
+    fetched = {p.split("?")[0].rsplit("/", 1)[-1] for p in touched(cli.hub, "adapters/")}
+    assert fetched == {f"{bank.owner.name}--e1.safetensors"}
+    made = json.loads((tmp_path / "a/recipe.json").read_bytes())
+    assert made["bank"]["id"] == bank.repo
+    assert made["bank"]["revision"] == cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
+    cli("bank", "pull", bank.repo, "-o", tmp_path / "all", "--all")
+    assert len(list((tmp_path / "all/adapters").iterdir())) == 4
+
+
+def test_pull_is_pinned_and_careful(cli: Shell, bank: Built, user: Account, tmp_path: Path) -> None:
+    refused = cli("bank", "pull", bank.repo, "-o", bank.folder, code=4)
+    assert "built here" in refused.err
+    assert not (bank.folder / "origin.json").exists()
+    user.dataset("data", {"train.jsonl": rows(0)})
+    assert "not a bank" in cli("bank", "pull", f"{user.name}/data", "-o", "x", code=4).err
+    cli("bank", "pull", bank.repo, "--revision", "nothing", "-o", "x", code=6)
+
+    repo = f"{user.name}/b"
+    cli("bank", "push", bank.folder, repo, token=user.token)
+    first = cli.hub.commits(repo, repo_type="dataset")[0].sha
+    copy = tmp_path / "newer"
+    cli("bank", "build", bank.owner.manifest(tmp_path / "m", bank.owner.entries[:2]), "-o", copy)
+    cli("bank", "push", copy, repo, token=user.token)
+    pulled = cli("bank", "pull", repo, "-o", "old", "--revision", first, "--json").json
+    assert pulled["revision"] == first
+    assert len(cli("bank", "list", "old", "--json").json["entries"]) == 4
+    cli("bank", "pull", repo, "-o", "old", "--quiet")  # now the newest
+    assert len(cli("bank", "list", "old", "--json").json["entries"]) == 2
+
+
+def test_a_pull_cut_off_is_mended_by_the_same_command(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
+    cli.hub.add_fault(Fault("status", status=404, path="resolve/.*tokenizer.json", times=2))
+    cli("bank", "pull", bank.repo, "-o", "b", code=6)
+    cli.hub.clear_faults()
+    cli("bank", "pull", bank.repo, "-o", "b")
+    cli("bank", "verify", "b")
+
+
+def test_a_tampered_adapter_is_refused(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
+    repo, name = f"{user.name}/b", f"adapters/{bank.owner.name}--e1.safetensors"
+    cli("bank", "push", bank.folder, repo, token=user.token)
+    raw = bytearray(cli.hub.read(repo, name, repo_type="dataset"))
+    raw[-3] ^= 1
+    cli.hub.commit(repo, {name: bytes(raw)}, repo_type="dataset")
+    (tmp_path / "rows.jsonl").write_bytes(rows(1))
+    for _ in range(2):  # the second time it lies in the cache
+        done = cli("generate", "--dataset", "rows.jsonl", "--bank", repo, "-o", "a", code=4)
+        assert name in done.err
+        assert not (tmp_path / "a").exists()
+    cli("bank", "pull", repo, "-o", "p")
+    for _ in range(2):
+        cli("generate", "--dataset", "rows.jsonl", "--bank", "p", "-o", "a", code=4)
+    cli("bank", "pull", repo, "-o", "q", "--all", code=4)
+
+
+def test_fit_stores_the_neural_rule(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    copy = shutil.copytree(bank.folder, tmp_path / "b")
+    (tmp_path / "rows.jsonl").write_bytes(rows(1))
+    reports = cli("bank", "fit", copy, "--hidden", 8, "--steps", 2, "--json", "-q").json
+    assert set(reports) == {"wd", "kl", "js", "mmd", "js-io", "js-task"}
+    cli("bank", "verify", copy)
+    for metric in reports:
+        asked = ("--dataset", "rows.jsonl", "--bank", "b", "--metric", metric)
+        made = cli("plan", *asked, "--coefficients", "neural", "--json").json
+        assert sum(n["coefficient"] for n in made["neighbours"]) == pytest.approx(1)
+    two = bank.owner.manifest(tmp_path / "m", bank.owner.entries[:2])
+    cli("bank", "build", two, "-o", tmp_path / "two")
+    cli("bank", "fit", tmp_path / "two", code=4)

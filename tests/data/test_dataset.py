@@ -1,0 +1,326 @@
+"""Where rows come from and how they are read: local files and Hub repos, through ``plan``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_lorameta.data.columns import Columns, describe, find_columns, parse_columns
+from hf_lorameta.data.rows import read_rows
+from hf_lorameta.errors import ColumnsError, UnlabelledDatasetError, UsageError
+from hf_lorameta.hub.dataset_streams import RawDataset
+from tests.conftest import Account, Built, Shell, rows, touched
+
+RECORDS = [json.loads(line) for line in rows(0).splitlines()]
+
+
+def read(
+    records: list[dict[str, Any]], columns: Columns, labels: dict[str, list[str]] | None = None
+) -> list[tuple[str, str]]:
+    raw = RawDataset(list(records[0]), labels or {}, None, "train", lambda: iter(records))
+    return list(read_rows(raw, columns))
+
+
+# --- columns ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["input", "output"], {"input": "input", "output": "output"}),
+        (["prompt", "completion", "id"], {"input": "prompt", "output": "completion"}),
+        (["prompt", "response"], {"input": "prompt", "output": "response"}),
+        (["question", "answer"], {"input": "question", "output": "answer"}),
+        (["instruction", "output"], {"input": "instruction", "output": "output"}),
+        (["instruction", "response"], {"input": "instruction", "output": "response"}),
+        (
+            ["instruction", "input", "output"],
+            {"instruction": "instruction", "input": "input", "output": "output"},
+        ),
+        (["messages", "id"], {"messages": "messages"}),
+        (["conversations"], {"messages": "conversations"}),
+        (["text"], {"output": "text"}),
+        (["prompt", "id"], {"input": "prompt"}),
+        (["question"], {"input": "question"}),
+        (["idx", "instruction", "input"], {"instruction": "instruction", "input": "input"}),
+    ],
+)
+def test_layouts_are_found(names: list[str], expected: dict[str, str]) -> None:
+    assert find_columns(names).model_dump(exclude_none=True) == expected
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["question", "answer", "prompt", "completion"],
+        ["prompt", "completion", "response"],
+        ["messages", "conversations"],
+        ["messages", "prompt", "response"],
+    ],
+)
+def test_two_readings_are_an_error_that_lists_both(names: list[str]) -> None:
+    with pytest.raises(ColumnsError, match=" or ") as caught:
+        find_columns(names)
+    assert all(name in str(caught.value) for name in names)
+    assert parse_columns(caught.value.hint.split("--columns ")[1])
+
+
+def test_labels_and_inputs_alone_are_not_guessed() -> None:
+    for names, labels in (
+        (["text", "label"], {}),
+        (["text", "kind"], {"kind": ["a"]}),
+        (["a", "b"], {}),
+    ):
+        with pytest.raises(ColumnsError, match="no known layout"):
+            find_columns(names, labels)
+    for names, labels in (
+        (["prompt", "gold"], {}),
+        (["prompt", "question"], {}),
+        (["question", "context"], {}),
+        (["id", "prompt"], {"id": ["yes", "no"]}),
+    ):
+        with pytest.raises(UnlabelledDatasetError, match=r"inputs .* and no outputs") as caught:
+            find_columns(names, labels)
+        assert parse_columns(caught.value.hint.rpartition("--columns ")[2]).output is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "instruction=i",
+        "messages=m,instruction=i",
+        "messages=m,output=a",
+        "input=,output=a",
+        "in=q,output=a",
+        "",
+        "=",
+    ],
+)
+def test_columns_that_make_no_sense(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_columns(text)
+
+
+@pytest.mark.parametrize("text", ["input=q", "output=a", "instruction=i,input=q", "messages=m"])
+def test_columns_that_can_be_told(text: str) -> None:
+    assert describe(parse_columns(text)) in (text, "input=q,instruction=i")
+
+
+# --- cells --------------------------------------------------------------------------------------
+
+
+def test_cells_become_text() -> None:
+    records = [
+        {"q": "a", "a": ["first", "second"]},
+        {"q": 3, "a": 1.5},
+        {"q": None, "a": True},
+        {"q": "b", "a": {"text": ["SQuAD", "more"], "answer_start": [1, 2]}},
+        {"q": ["x", "y"], "a": []},
+    ]
+    assert read(records, Columns(input="q", output="a")) == [
+        ("a", "first"),
+        ("3", "1.5"),
+        ("", "true"),
+        ("b", "SQuAD"),
+        ("x", ""),
+    ]
+    labels = {"a": ["neg", "pos"]}
+    records = [{"q": "a", "a": 1}, {"q": "b", "a": -1}, {"q": "c", "a": 2}]
+    found = read(records, Columns(input="q", output="a"), labels)
+    assert found == [("a", "pos"), ("b", ""), ("c", "")]
+    with pytest.raises(ColumnsError, match="dict"):
+        read([{"q": {"x": 1}, "a": "b"}], Columns(input="q", output="a"))
+
+
+def test_chats_give_the_last_answer_and_all_before_it() -> None:
+    chat = [
+        {"role": "system", "content": "be kind"},
+        {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image"}]},
+        {"role": "assistant", "content": "hello"},
+        {"role": "user", "content": "more"},
+        {"role": "assistant", "content": "bye"},
+        {"role": "user", "content": "still there?"},
+    ]
+    share = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    silent = [{"role": "user", "content": "q"}]
+    found = read([{"m": m} for m in (chat, share, silent, None)], Columns(messages="m"))
+    assert found == [("be kind\n\nhi\n\nhello\n\nmore", "bye"), ("q", "a"), ("q", "")]
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """The same rows in every format."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    names = ("jsonl", "ndjson", "json", "csv", "tsv", "parquet")
+    paths = {ending: tmp_path / f"rows.{ending}" for ending in names}
+    for ending in ("jsonl", "ndjson"):
+        paths[ending].write_bytes(rows(0))
+    paths["json"].write_text(json.dumps(RECORDS))
+    for ending, mark in (("csv", ","), ("tsv", "\t")):
+        lines = [mark.join(("input", "output")), *(mark.join(r.values()) for r in RECORDS)]
+        paths[ending].write_text("\n".join(lines) + "\n")
+    pyarrow.parquet.write_table(pa.Table.from_pylist(RECORDS), paths["parquet"])
+    return paths
+
+
+def test_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[str, Path]) -> None:
+    plans = {
+        ending: cli("plan", "-d", path, "--bank", bank.folder, "--json", "-q").json
+        for ending, path in files.items()
+    }
+    first = plans["jsonl"]
+    assert first["dataset"]["rows"] == 24
+    assert first["dataset"]["id"] is None  # a path is nobody's business
+    assert first["dataset"]["private"] is True
+    assert first["neighbours"][0]["dataset"] == f"{bank.owner.name}/e0"
+    for ending, made in plans.items():
+        assert made["neighbours"] == first["neighbours"], ending
+        assert made["dataset"]["revision"].startswith("sha256:")
+        assert str(files[ending].parent) not in json.dumps(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("rows.txt", "hello", "is not one of"),
+        ("empty.jsonl", "", "no rows"),
+        ("empty.csv", "", "empty.csv"),
+        ("head.csv", "input,output\n", "no rows"),
+        ("bad.json", "{{{", "cannot be read"),
+        ("bad.parquet", "PAR1", "cannot be read"),
+        ("late.jsonl", '{"input": "a", "output": "b"}\n' * 9 + "{oops", "cannot be read: line 10 "),
+        ("binary.jsonl", "\x00\x01\x02", "cannot be read: line 1 "),
+        ("deep.jsonl", '{"input": "a", "output": "b"}\n' + "[" * 200_000, "line 2 "),
+        ("odd.jsonl", '{"input": "a", "extra": "b"}\n', "no outputs"),
+        ("blank.jsonl", '{"input": "a", "output": ""}\n', "none of 1 rows has an output"),
+        ("null.jsonl", '{"input": "a", "output": null}\n', "none of 1 rows has an output"),
+        ("two.jsonl", '{"prompt": "a", "completion": "b", "response": "c"}\n', " or "),
+        ("other.jsonl", '{"a": "b", "c": "d"}\n', "no known layout"),
+        ("nested.jsonl", '{"input": {"a": 1}, "output": "x"}\n', "dict"),
+    ],
+)
+def test_files_that_cannot_be_used(
+    cli: Shell, bank: Built, tmp_path: Path, name: str, content: str, said: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    done = cli("plan", "-d", tmp_path / name, "--bank", bank.folder, code=3)
+    assert said in done.err
+
+
+def test_names_that_lead_nowhere(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    for name in ("missing.jsonl", str(tmp_path), "word", "a/b/c", "../x", "a/../b.csv"):
+        cli("plan", "-d", name, "--bank", bank.folder, code=3)
+    assert "not found" in cli("plan", "-d", "nobody/nothing", "--bank", bank.folder, code=6).err
+    assert "--dataset" in cli("plan", "--bank", bank.folder, code=2).err
+
+
+def test_columns_split_and_max_rows_of_a_file(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    lines = [json.dumps({"q": r["input"], "a": r["output"], "n": 1}) for r in RECORDS]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    plan = ("plan", "-d", "rows.jsonl", "--bank", bank.folder, "--json")
+    assert "q, a, n" in cli(*plan, code=3).err
+    made = cli(*plan, "--columns", "input=q,output=a", "--max-rows", 5).json
+    assert made["dataset"]["columns"] == {"input": "q", "output": "a"}
+    assert made["dataset"]["rows"] == 5
+    assert "no column x" in cli(*plan, "--columns", "input=q,output=x", code=3).err
+    assert "role=column" in cli(*plan, "--columns", "q,a", code=2).err
+    named = ("--columns", "input=q,output=a")
+    assert "no split 'test'" in cli(*plan, *named, "--split", "test", code=3).err
+    cli(*plan, *named, "--max-rows", 0, code=2)
+
+
+# --- the Hub ------------------------------------------------------------------------------------
+
+CARD = b"""---
+license: mit
+configs:
+- config_name: easy
+  data_files: [{split: train, path: easy.jsonl}, {split: test, path: test.jsonl}]
+- config_name: hard
+  data_files: [{split: validation, path: hard.jsonl}, {split: test, path: test.jsonl}]
+---
+"""
+
+
+def test_configs_splits_and_revisions(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
+    files = {"easy.jsonl": rows(0), "hard.jsonl": rows(1, 9), "test.jsonl": rows(2, 7)}
+    repo = user.dataset("d", files | {"README.md": CARD})
+    old = cli.hub.commits(repo, repo_type="dataset")[0].sha
+    cli.hub.commit(repo, {"easy.jsonl": rows(3, 5)}, repo_type="dataset")
+    plan = ("plan", "-d", repo, "--bank", bank.folder, "--json")
+    unclear = cli(*plan, code=3).err
+    assert "easy" in unclear
+    assert "hard" in unclear
+    cli(*plan, "--config", "none", code=3)
+    made = cli(*plan, "--config", "easy").json["dataset"]
+    assert (made["id"], made["config"], made["split"], made["rows"]) == (repo, "easy", "train", 5)
+    assert made["revision"] == cli.hub.commits(repo, repo_type="dataset")[0].sha
+    made = cli(*plan, "--config", "easy", "--revision", old).json["dataset"]
+    assert (made["revision"], made["rows"]) == (old, 24)
+    open_ = cli(*plan, "--config", "hard", code=3).err
+    assert "validation, test" in open_
+    assert "--split validation" in open_
+    made = cli(*plan, "--config", "hard", "--split", "test").json["dataset"]
+    assert (made["split"], made["rows"]) == ("test", 7)
+    assert "no split 'dev'" in cli(*plan, "--config", "hard", "--split", "dev", code=3).err
+    assert "revision" in cli(*plan, "--revision", "v9", code=6).err
+
+
+LABELLED = b"""---
+dataset_info:
+  features:
+  - {name: text, dtype: string}
+  - name: label
+    dtype: {class_label: {names: {'0': sun, '1': milk}}}
+---
+"""
+
+
+def test_class_labels_are_read_by_name(cli: Shell, bank: Built, user: Account) -> None:
+    lines = b"".join(b'{"text": "say", "label": 1}\n' for _ in range(20))
+    repo = user.dataset("d", {"train.jsonl": lines, "README.md": LABELLED})
+    plan = ("plan", "-d", repo, "--bank", bank.folder, "--json", "--metric", "kl")
+    cli(*plan, code=3)
+    made = cli(*plan, "--columns", "input=text,output=label").json
+    assert made["neighbours"][0]["dataset"] == f"{bank.owner.name}/e1"  # milk's topic
+
+
+def test_repos_that_cannot_be_read(cli: Shell, bank: Built, user: Account) -> None:
+    def plan(repo: str, code: int, token: str | None = None) -> str:
+        return cli("plan", "-d", repo, "--bank", bank.folder, code=code, token=token).err
+
+    script = user.dataset("script", {"script.py": b"import datasets\n"})
+    assert "refs/convert/parquet" in plan(script, 6)
+    hidden = user.dataset("hidden", {"train.jsonl": rows(0)}, private=True)
+    assert "private to somebody else" in plan(hidden, 6)
+    plan(hidden, 0, user.token)
+    gated = user.dataset("gated", {"train.jsonl": rows(0)}, gated=True)
+    reader = cli.hub.add_user(f"{user.name}-reader")
+    for token in (None, reader):
+        said = plan(gated, 6, token)
+        assert "is gated" in said
+        assert f"{cli.hub.url}/datasets/{gated}" in said
+    cli.hub.grant_access(gated, f"{user.name}-reader", "dataset")
+    plan(gated, 0, reader)
+    assert "no rows" in plan(user.dataset("empty", {"train.jsonl": b""}), 3)
+    assert "no data files" in plan(user.dataset("none", {"README.md": b"# x\n"}), 3)
+    late = rows(0) + b"{oops"
+    assert "cannot be read" in plan(user.dataset("late", {"train.jsonl": late}), 3)
+    assert "token" in plan(hidden, 6, "hf_" + "x" * 34)
+
+
+def test_only_the_first_rows_are_fetched(cli: Shell, bank: Built, user: Account) -> None:
+    repo = user.dataset("big", {f"train-{i}.jsonl": rows(0) for i in range(5)})
+    made = cli("plan", "-d", repo, "--bank", bank.folder, "--json", "--max-rows", 10).json
+    assert made["dataset"]["rows"] == 10
+    assert touched(cli.hub, "train-0.jsonl")
+    assert not touched(cli.hub, "resolve", "train-4.jsonl")

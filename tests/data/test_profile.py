@@ -1,0 +1,242 @@
+"""Profiles: counts equal Counter's, memory stays put, and a table gives back what it took."""
+
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_lorameta.data import profile as profile_module
+from hf_lorameta.data.profile import LENGTHS, Histogram, Profile, ProfileTable, profile_rows
+from hf_lorameta.errors import BankError, EmptyDatasetError, IntegrityError, UnlabelledDatasetError
+from hf_lorameta.types import Row
+
+V = 12
+TEXT = st.text(alphabet="abcdefghijkl", max_size=8)
+ROWS = st.lists(st.tuples(TEXT, TEXT), max_size=40)
+
+
+def letters(texts: Sequence[str]) -> list[list[int]]:
+    return [[ord(c) - ord("a") for c in text] for text in texts]
+
+
+def as_dict(histogram: Histogram) -> dict[int, int]:
+    return dict(zip(histogram.ids.tolist(), histogram.counts.tolist(), strict=True))
+
+
+def assert_same(a: Profile, b: Profile) -> None:
+    assert a.rows == b.rows
+    for one, other in ((a.input, b.input), (a.output, b.output)):
+        np.testing.assert_array_equal(one.ids, other.ids)
+        np.testing.assert_array_equal(one.counts, other.counts)
+        assert (one.ids.dtype, one.counts.dtype) == (other.ids.dtype, other.counts.dtype)
+
+
+@given(ROWS)
+def test_counts_are_counters(rows: list[Row]) -> None:
+    kept = [row for row in rows if row[1]]
+    if not kept:
+        with pytest.raises((EmptyDatasetError, UnlabelledDatasetError)):
+            profile_rows(rows, letters, V)
+        return
+    profile = profile_rows(rows, letters, V)
+    inputs, outputs = (
+        Counter(id_ for t in side for id_ in letters([t])[0]) for side in zip(*kept, strict=True)
+    )
+    assert profile.rows == len(kept)
+    assert as_dict(profile.input) == inputs
+    assert as_dict(profile.output) == outputs
+    assert (np.diff(profile.input.ids) > 0).all()
+    both = inputs + outputs
+    assert profile.counts(V).tolist() == [both[i] for i in range(V)]
+    assert profile.counts(V, "output").tolist() == [outputs[i] for i in range(V)]
+    p = profile.distribution(V)
+    assert p.dtype == np.float64
+    np.testing.assert_allclose(p, np.array([both[i] for i in range(V)]) / both.total())
+
+
+@given(ROWS.filter(lambda rows: any(row[1] for row in rows)), st.integers(1, 9))
+def test_batches_do_not_matter(rows: list[Row], size: int) -> None:
+    whole = profile_rows(rows, letters, V)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profile_module, "_BATCH_ROWS", size)
+        assert_same(profile_rows(iter(rows), letters, V), whole)
+        patch.setattr(profile_module, "_BATCH_ROWS", 10**9)
+        patch.setattr(profile_module, "_BATCH_CHARACTERS", size)
+        assert_same(profile_rows(iter(rows), letters, V), whole)
+
+
+def test_memory_does_not_follow_the_rows() -> None:
+    peaks, most = [], [0]
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        most[0] = max(most[0], len(texts))
+        return [[1, 2]] * len(texts)
+
+    def rows(count: int) -> Iterator[Row]:
+        for i in range(count):
+            yield (f"row {i}", f"answer {i}")
+
+    for count in (2_000, 200_000):
+        tracemalloc.start()
+        assert profile_rows(rows(count), encode, 50).rows == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+    assert peaks[1] < 2 << 20
+    assert most[0] <= 512
+
+
+def test_long_rows_are_batched_by_their_length() -> None:
+    most = 0
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        nonlocal most
+        most = max(most, sum(map(len, texts)))
+        return [[0] for _ in texts]
+
+    profile_rows((("a" * 300_000, "b") for _ in range(40)), encode, 1)
+    assert most <= (1 << 20) + 300_001
+
+
+def test_no_rows() -> None:
+    with pytest.raises(EmptyDatasetError, match="no rows") as raised:
+        profile_rows([], letters, V)
+    assert "--split" in raised.value.hint
+
+
+def test_rows_without_outputs() -> None:
+    with pytest.raises(UnlabelledDatasetError, match="none of 600 rows has an output") as raised:
+        profile_rows([("a", "")] * 600, letters, V)
+    assert "--columns output=COLUMN" in raised.value.hint
+
+
+def test_rows_without_outputs_where_that_is_known() -> None:
+    profile = profile_rows([("aab", ""), ("c", "")], letters, V, labelled_only=False)
+    assert (profile.rows, as_dict(profile.output)) == (2, {})
+    assert as_dict(profile.input) == as_dict(profile_rows([("aabc", "a")], letters, V).input)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("input.ids", [1, 0, 1, 3], "the input profiles hold ids that do not ascend"),
+        ("input.ids", [0, 0, 1, 3], "the input profiles hold ids that do not ascend"),
+        ("input.ids", [0, 1, 1, 99], "the input profiles hold ids or counts out of range"),
+        ("input.counts", [1, 1, 0, 1], "the input profiles hold ids or counts out of range"),
+        ("input.indptr", [0, 2, 5], "the input profiles do not fit together"),
+        ("input.indptr", np.array([0, 5, 4], np.uint8), "the input profiles do not fit together"),
+        ("input.indptr", np.array([0, 0, 4], np.uint8), "the input profiles hold ids that do not"),
+        ("rows", [1.0, 1.0], "something else than lists of whole numbers"),
+    ],
+)
+def test_a_damaged_table(name: str, values: Any, message: str) -> None:
+    table = ProfileTable.from_profiles(
+        [profile_rows([(text, "c")], letters, V) for text in ("ab", "bd")]
+    )
+    table.check(V)
+    assert table.arrays["input.ids"].tolist() == [0, 1, 1, 3]  # falling where one ends is right
+    damaged = ProfileTable(table.arrays | {name: np.array(values)})
+    with pytest.raises(IntegrityError, match=message):
+        damaged.check(V)
+
+
+def test_a_table_without_one_of_the_parts() -> None:
+    whole = [profile_rows([("ab", "c"), ("b", "dd")], letters, V) for _ in range(3)]
+    table = ProfileTable.from_profiles(whole)
+    for part, other in (("input", "output"), ("output", "input")):
+        only = table.only(part)
+        only.check(V)
+        assert len(only) == 3
+        assert as_dict(getattr(only[2], part)) == as_dict(getattr(whole[2], part))
+        assert getattr(only[2], other).total == 0
+    assert table[0].output.total == 3
+
+
+def test_rows_without_a_token() -> None:
+    with pytest.raises(EmptyDatasetError, match="2 rows, and not one token"):
+        profile_rows([("a", "b")] * 2, lambda texts: [[] for _ in texts], V)
+
+
+def test_an_unlabelled_row_is_passed_over_not_counted() -> None:
+    profile = profile_rows([("aaa", ""), ("", "b")], letters, V)
+    assert (profile.rows, as_dict(profile.input), as_dict(profile.output)) == (1, {}, {1: 1})
+    with pytest.raises(EmptyDatasetError, match="the input texts of the dataset hold no token"):
+        profile.distribution(V, "input")
+
+
+@pytest.mark.parametrize("wrong", [V, V + 5, 2**40, -1])
+def test_ids_out_of_range(wrong: int) -> None:
+    with pytest.raises(BankError, match=f"gave id {wrong}, expected 0 to {V - 1}"):
+        profile_rows([("x", "y")], lambda texts: [[0, wrong] for _ in texts], V)
+
+
+def test_the_largest_id_is_counted() -> None:
+    profile = profile_rows([("x", "y")], lambda texts: [[V - 1] for _ in texts], V)
+    assert profile.counts(V).tolist() == [0] * (V - 1) + [2]
+
+
+def test_lengths_of_outputs_are_counted_in_halves_of_octaves() -> None:
+    rows = [("", "a" * n) for n in (1, 1, 2, 3, 4, 1000)]
+    profile = profile_rows(rows, letters, V)
+    assert profile.lengths.ids.tolist() == [0, 2, 3, 4, 20]
+    assert profile.lengths.counts.tolist() == [2, 1, 1, 1, 1]
+    assert profile.counts(V, "lengths").shape == (LENGTHS,)
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+PROFILES = ROWS.filter(lambda rows: any(row[1] for row in rows)).map(
+    lambda rows: profile_rows(rows, letters, V)
+)
+
+
+@given(st.lists(PROFILES, min_size=1, max_size=5))
+def test_table_round_trip(many: list[Profile]) -> None:
+    table = ProfileTable.from_profiles(many)
+    assert len(table) == len(many)
+    for got, expected in zip(table, many, strict=True):
+        assert_same(got, expected)
+    again = ProfileTable.from_profiles([table[i] for i in range(len(table))])
+    assert again.arrays.keys() == table.arrays.keys()
+    for name, array in table.arrays.items():
+        np.testing.assert_array_equal(again.arrays[name], array)
+        assert again.arrays[name].dtype == array.dtype
+    np.testing.assert_array_equal(
+        table.distributions(V), np.stack([p.distribution(V) for p in many])
+    )
+
+
+def test_table_types_and_bounds() -> None:
+    table = ProfileTable.from_profiles([profile_rows([("ab", "b")], letters, V)])
+    assert {name: a.dtype.name for name, a in table.arrays.items()} == {
+        "rows": "int64",
+        "input.indptr": "int64",
+        "input.ids": "int32",
+        "input.counts": "uint32",
+        "output.indptr": "int64",
+        "output.ids": "int32",
+        "output.counts": "uint32",
+        "lengths.indptr": "int64",
+        "lengths.ids": "int32",
+        "lengths.counts": "uint32",
+    }
+    for index in (1, -1):
+        with pytest.raises(IndexError, match=f"profile {index} of 1"):
+            table[index]
+    assert len(ProfileTable.from_profiles([])) == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "dtype"), [(2**32 - 1, "uint32"), (2**32, "int64"), (2**40, "int64")]
+)
+def test_large_counts_survive_the_table(count: int, dtype: str) -> None:
+    large = Histogram(np.array([3], np.int32), np.array([count], np.int64))
+    table = ProfileTable.from_profiles([Profile(large, large, 1)])
+    assert table.arrays["input.counts"].dtype.name == dtype
+    assert as_dict(table[0].input) == {3: count}
+    assert table[0].counts(4).tolist() == [0, 0, 0, 2 * count]

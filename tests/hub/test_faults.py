@@ -1,0 +1,313 @@
+"""What happens when the Hub, the network, the disk or the user pulls the plug."""
+
+import shlex
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_lorameta.localhub import Fault
+from hf_lorameta.pipeline.adapter_folder import FILES
+from tests.conftest import Account, Built, Shell, rows, touched, tree
+
+COMMIT = r"/api/models/.*/commit/"
+
+
+@pytest.fixture
+def asked(bank: Built, user: Account, tmp_path: Path) -> tuple[object, ...]:
+    """A push of a local file to a repo that does not exist."""
+    (tmp_path / "rows.jsonl").write_bytes(rows(1))
+    target = f"{user.name}/a"
+    return ("push", "-d", "rows.jsonl", "--bank", bank.folder, "--repo-id", target, "-q")
+
+
+def resume(cli: Shell, said: str, token: str) -> str:
+    """Type the command an error printed."""
+    command = shlex.split(said.rsplit("go on with: ", 1)[1])
+    assert command[0] == "hf-lorameta"
+    folder = Path(command[command.index("--from") + 1])
+    assert set(tree(folder)) == set(FILES)
+    return cli(*command[1:], token=token).out
+
+
+@contextmanager
+def meanwhile(cli: Shell, part: str, act: Callable[[], object]) -> Iterator[None]:
+    """Do something as soon as a request for a path arrives."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if touched(cli.hub, part):
+                act()
+                return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    yield
+    thread.join()
+
+
+# --- accounts -----------------------------------------------------------------------------------
+
+
+def test_tokens_that_will_not_do(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
+    target = f"{user.name}/a"
+    assert "hf auth login" in cli(*asked, code=6).err
+    said = cli(*asked, token="hf_" + "y" * 34, code=6).err
+    assert "does not accept this token" in said
+    revoked = cli.hub.add_user(user.name)
+    cli.hub.revoke(revoked)
+    assert "does not accept this token" in cli(*asked, token=revoked, code=6).err
+    reader = cli.hub.add_user(user.name, role="read")
+    assert "write access" in cli(*asked, token=reader, code=6).err
+    assert cli.hub.repo(target) is None
+    stranger = cli.hub.add_user(f"{user.name}-x")
+    cli(*asked, token=stranger, code=6)
+    assert cli.hub.repo(target) is None
+    cli.hub.create_repo(target)
+    cli(*asked, "--public", token=stranger, code=6)
+    assert len(cli.hub.commits(target)) == 1
+    hidden = f"{user.name}/hidden"
+    cli.hub.create_repo(hidden, private=True)
+    cli(*asked[:-2], hidden, token=stranger, code=6)
+    for bad in ("a", "a/b/c", "a/..", "a b/c", "a/" + "x" * 120):
+        cli(*asked[:-2], bad, token=user.token, code=2)
+
+
+def test_a_token_revoked_on_the_way(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
+    cli.hub.add_fault(Fault("status", status=401, path=COMMIT))
+    said = cli(*asked, token=user.token, code=6).err
+    assert "does not accept this token" in said
+    cli.hub.clear_faults()
+    assert resume(cli, said, user.token) == f"{cli.hub.url}/{user.name}/a\n"
+
+
+def test_no_token_is_written_anywhere(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
+    cli(*asked, "--debug", token=user.token)
+    cli.hub.add_fault(Fault("status", status=500, path="/commit/"))
+    said = cli(*asked, "--yes", "--rank", 1, "--debug", token=user.token, code=6).err
+    assert "Traceback" in said
+    cli.hub.clear_faults()
+    cli("plan", "-d", f"{user.name}/none", "--debug", token=user.token, code=6)
+    for folder in (cli.home, cli.cwd):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                assert user.token.encode() not in path.read_bytes(), path
+    assert all(user.token not in r.path for r in cli.hub.requests)
+
+
+def test_errors_are_two_lines_and_debug_shows_the_rest(cli: Shell, bank: Built) -> None:
+    asked = ("plan", "-d", "no.jsonl", "--bank", bank.folder)
+    plain = cli(*asked, code=3).err.splitlines()
+    assert [line[:7] for line in plain[-2:]] == ["Error: ", "Next:  "]
+    assert "Traceback" not in "".join(plain)
+    assert "Traceback" in cli(*asked, "--debug", code=3).err
+    bug = "import hf_lorameta.cli.options as o\ndef f(*a): raise RuntimeError('secret')\n"
+    said = cli(*asked, code=1, before=bug + "o.Request.open_bank = f").err
+    assert "unforeseen RuntimeError" in said
+    assert "secret" not in said
+    assert "--debug" in said
+
+
+# --- the connection -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", status=503, path=COMMIT),
+        Fault("status", status=500, path=COMMIT),
+        Fault("cut", path=COMMIT),
+    ],
+    ids=["503", "500", "answer lost"],
+)
+def test_a_lost_upload_keeps_the_folder_and_its_command_works(
+    cli: Shell, user: Account, asked: tuple[object, ...], fault: Fault
+) -> None:
+    cli.hub.add_fault(fault)
+    said = cli(*asked, token=user.token, code=6).err
+    cli.hub.clear_faults()
+    assert resume(cli, said, user.token) == f"{cli.hub.url}/{user.name}/a\n"
+    view = cli.hub.repo(f"{user.name}/a")
+    assert view
+    assert view.private
+    assert set(FILES) <= set(cli.hub.files(view.id))
+
+
+def test_the_command_of_a_public_push_from_private_data(
+    cli: Shell, user: Account, asked: tuple[object, ...]
+) -> None:
+    cli(*asked, "--public", token=user.token)
+    cli.hub.add_fault(Fault("status", status=503, path=COMMIT))
+    flags = ("--public", "--yes", "--rank", 1)
+    said = cli(*asked, *flags, token=user.token, code=6).err
+    pr = cli(*asked, "--public", "--create-pr", "--rank", 2, token=user.token, code=6).err
+    cli.hub.clear_faults()
+    assert "discussions/1" in resume(cli, pr, user.token)
+    resume(cli, said, user.token)
+
+
+def test_uploads_are_retried(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
+    cut = Fault("status", status=503, path="/_lfs/|/lfs/", method="PUT", times=1)
+    busy = Fault("status", status=429, retry_after=0, path="/api/models/|whoami", method="GET",
+                 times=2)  # fmt: skip
+    cli.hub.add_fault(cut)
+    cli.hub.add_fault(busy)
+    cli(*asked, token=user.token)
+    assert (cut.times, busy.times) == (0, 0)
+    assert set(FILES) <= set(cli.hub.files(f"{user.name}/a"))
+
+
+def test_a_hub_that_never_answers(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(rows(1))
+    quick = "import hf_lorameta.hub.client as h; h.time = type('T', (), {'sleep': lambda s: None})"
+    cli.hub.add_fault(Fault("status", status=503))
+    said = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=quick).err
+    assert "HTTP 503" in said
+    assert len(cli.hub.requests) == 6
+    cli.hub.clear_faults()
+    cli.hub.add_fault(Fault("cut", path="/api/"))
+    said = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=quick).err
+    assert "no answer from" in said
+    offline = "from huggingface_hub import constants as c; c.HF_HUB_OFFLINE = True"
+    cli.hub.clear_requests()
+    said = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=offline).err
+    assert "HF_HUB_OFFLINE" in said
+    assert cli.hub.requests == []
+    cli("plan", "-d", "rows.jsonl", "--bank", bank.folder, before=offline)
+
+
+def test_a_stream_that_breaks_off_is_no_bug(cli: Shell, bank: Built, user: Account) -> None:
+    repo = user.dataset("d", {"train.jsonl": rows(1)})
+    quick = "import datasets; datasets.config.STREAMING_READ_MAX_RETRIES = 0"
+    cli.hub.add_fault(Fault("status", status=403, path="resolve/.*train.jsonl"))
+    done = cli("plan", "-d", repo, "--bank", bank.folder, code=6, before=quick)
+    assert "unforeseen" not in done.err
+
+
+# --- what comes is not what was sent --------------------------------------------------------------
+
+
+def flipped(path: str, **fault: Any) -> Fault:
+    """One bit of a file is another."""
+    return Fault("corrupt", path=path, bits=1, **fault)
+
+
+def test_a_damaged_adapter_gets_into_no_bank(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    manifest = bank.owner.manifest(tmp_path / "m.yaml")
+    cli.hub.add_fault(flipped("^/_lfs/.*adapter_model", after_bytes=1000, method="GET", times=1))
+    done = cli("bank", "build", manifest, "-o", "b", "--json")
+    (skipped,) = done.json["skipped"]
+    assert "came damaged" in skipped["reason"]
+    assert "run the build again" in skipped["reason"]
+    assert cli("bank", "build", manifest, "-o", "b", "--json").json["skipped"] == []
+    assert tree(tmp_path / "b") == {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
+
+
+def test_a_damaged_file_does_not_stay_in_the_cache(cli: Shell, bank: Built) -> None:
+    shutil.rmtree(cli.home / "hub", ignore_errors=True)
+    plan = ("plan", "-d", f"{bank.owner.name}/e0", "--bank", bank.repo, "--json")
+    quick = "import hf_lorameta.hub.client as h; h.time = type('T', (), {'sleep': lambda s: None})"
+    cli.hub.add_fault(flipped("/bank.json", method="GET", times=7))
+    said = cli(*plan, code=6, before=quick).err
+    assert "bank.json came damaged" in said
+    assert cli(*plan, before=quick).json["bank"]["id"] == bank.repo  # the seventh came, too
+    assert len([r for r in cli.hub.requests if r.fault]) == 7
+
+
+def test_a_damaged_upload_is_no_bug(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
+    cli.hub.add_fault(flipped("^/_lfs/", method="PUT", upward=True))
+    said = cli(*asked, token=user.token, code=6).err
+    assert "not the one announced" in said
+    cli.hub.clear_faults()
+    resume(cli, said, user.token)
+
+
+# --- others at the same repo --------------------------------------------------------------------
+
+
+def test_a_repo_that_changed_after_the_look(
+    cli: Shell, user: Account, asked: tuple[object, ...]
+) -> None:
+    target = f"{user.name}/a"
+    cli.hub.create_repo(target, private=True)
+    cli.hub.add_fault(Fault("delay", path=COMMIT, seconds=0.5))
+    with meanwhile(cli, "/commit/", lambda: cli.hub.commit(target, {"x": b"theirs"})):
+        said = cli(*asked, token=user.token, code=6).err
+    assert "changed while this was running" in said
+    cli.hub.clear_faults()
+    assert set(cli.hub.files(target)) == {".gitattributes", "x"}
+    resume(cli, said, user.token)
+    assert {"x", *FILES} <= set(cli.hub.files(target))
+
+
+def test_a_repo_that_appeared_after_the_look(
+    cli: Shell, user: Account, asked: tuple[object, ...]
+) -> None:
+    target = f"{user.name}/a"
+    cli.hub.add_fault(Fault("delay", path="/api/repos/create", seconds=0.5))
+    with meanwhile(cli, "/api/repos/create", lambda: cli.hub.create_repo(target)):
+        cli(*asked, token=user.token, code=6)
+    assert set(cli.hub.files(target)) == {".gitattributes"}  # it is public: nothing went there
+    assert not cli.hub.repo(target).private  # type: ignore[union-attr]
+
+
+def test_a_killed_push_is_simply_run_again(
+    cli: Shell, user: Account, asked: tuple[object, ...]
+) -> None:
+    cli.hub.add_fault(Fault("delay", path="/preupload/", seconds=10))
+    push = cli.start(*asked, token=user.token)
+    deadline = time.monotonic() + 60
+    while not touched(cli.hub, "/preupload/"):
+        assert push.poll() is None, push.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    push.send_signal(signal.SIGKILL)
+    push.communicate()
+    cli.hub.clear_faults()
+    assert set(cli.hub.files(f"{user.name}/a")) == {".gitattributes"}
+    cli(*asked, token=user.token)
+    assert len(cli.hub.commits(f"{user.name}/a")) == 2
+
+
+# --- the disk -----------------------------------------------------------------------------------
+
+FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))"
+
+
+def test_a_full_disk_leaves_nothing_half_done(
+    cli: Shell, bank: Built, user: Account, asked: tuple[object, ...], tmp_path: Path
+) -> None:
+    made = ("generate", *asked[1:5], "-q", "-o")
+    said = cli(*made, "a", code=5, before=FULL).err
+    assert "could not be written" in said
+    assert {p.name for p in tmp_path.iterdir()} == {"rows.jsonl"}
+    cli(*made, "a")
+    before = tree(tmp_path / "a")
+    cli(*made, "a", "--overwrite", "--rank", 1, "--dtype", "float32", code=5, before=FULL)
+    assert tree(tmp_path / "a") == before
+    cli(*asked, token=user.token, code=5, before=FULL)
+    assert cli.hub.repo(f"{user.name}/a") is None
+    manifest = bank.owner.manifest(tmp_path / "m")
+    said = cli("bank", "build", manifest, "-o", "b", "-q", code=4, before=FULL).err
+    assert "could not be written" in said
+    assert not (tmp_path / "b/bank.json").exists()
+
+
+def test_places_that_cannot_be_written(
+    cli: Shell, bank: Built, user: Account, asked: tuple[object, ...], tmp_path: Path
+) -> None:
+    made = ("generate", *asked[1:5], "-o")
+    for place in ("rows.jsonl/a", "/proc/lorameta/a"):
+        assert "could not be written" in cli(*made, place, code=5).err
+    cli(*asked, token=user.token, code=5, HF_LORAMETA_CACHE="/proc/lorameta")
+    assert cli.hub.repo(f"{user.name}/a") is None
+    cli("bank", "pull", bank.repo, "-o", "rows.jsonl/b", code=4)
+    (tmp_path / "rows.jsonl").unlink()

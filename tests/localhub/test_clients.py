@@ -1,0 +1,226 @@
+"""Other real clients, each in a process of its own: datasets, transformers, peft, `hf`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta.localhub import Fault, LocalHub
+
+LINES = [json.dumps({"input": f"q{n}", "output": f"a{n}"}) for n in range(5)]
+ROWS = "\n".join(LINES).encode()
+CARD = b"""---
+license: mit
+configs:
+- config_name: easy
+  data_files:
+  - split: train
+    path: easy/train.jsonl
+  - split: test
+    path: easy/test.jsonl
+- config_name: hard
+  data_files: hard/*.jsonl
+---
+# Data
+"""
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    with LocalHub() as running:
+        yield running
+
+
+@pytest.fixture
+def token(hub: LocalHub) -> str:
+    return hub.add_user("alice")
+
+
+def run(
+    hub: LocalHub, home: Path, *command: str, token: str | None = None, ok: bool = True
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command,
+        env=hub.env(token, home=home),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=home,
+    )
+    assert (done.returncode == 0) == ok, done.stderr
+    return done
+
+
+def python(hub: LocalHub, home: Path, code: str, token: str | None = None) -> object:
+    """Runs code in a child and returns the JSON it prints last."""
+    done = run(hub, home, sys.executable, "-c", code, token=token)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+STREAM = """
+import json
+from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset
+names = get_dataset_config_names("alice/data")
+splits = get_dataset_split_names("alice/data", "easy")
+rows = load_dataset("alice/data", "easy", split="train", streaming=True, revision=SHA)
+plain = load_dataset("alice/data", "hard", split="train")
+print(json.dumps([sorted(names), sorted(splits), list(rows), len(plain)]))
+"""
+
+
+def test_datasets_streams_configs_and_splits(hub: LocalHub, token: str, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    hub.create_repo("alice/data", repo_type="dataset", private=True)
+    files = {"easy/train.jsonl": ROWS, "easy/test.jsonl": ROWS, "hard/x.jsonl": ROWS}
+    sha = hub.commit("alice/data", {"README.md": CARD, **files}, repo_type="dataset")
+    code = STREAM.replace("SHA", repr(sha))
+    names, splits, rows, count = python(hub, tmp_path, code, token)  # type: ignore[misc]
+    assert (names, splits, count) == (["easy", "hard"], ["test", "train"], 5)
+    assert rows == [{"input": f"q{n}", "output": f"a{n}"} for n in range(5)]
+
+
+def test_datasets_streams_parquet_through_the_redirect(hub: LocalHub, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = pytest.importorskip("pyarrow")
+    parquet.write_table(arrow.table({"n": list(range(100))}), tmp_path / "x.parquet")
+    hub.create_repo("alice/data", repo_type="dataset")
+    hub.commit("alice/data", {"train.parquet": tmp_path / "x.parquet"}, repo_type="dataset")
+    code = """
+import json
+from datasets import load_dataset
+rows = load_dataset("alice/data", split="train", streaming=True)
+print(json.dumps(sum(row["n"] for row in rows)))
+"""
+    assert python(hub, tmp_path, code) == sum(range(100))
+    assert [r for r in hub.requests if r.path.startswith("/_lfs/")]
+
+
+PUSH = """
+import json
+from datasets import Dataset, load_dataset
+Dataset.from_dict({"input": ["a", "b"], "output": ["c", "d"]}).push_to_hub("alice/pushed")
+rows = load_dataset("alice/pushed", split="train", streaming=True)
+print(json.dumps([row["output"] for row in rows]))
+"""
+
+
+def test_datasets_pushes_and_reads_back(hub: LocalHub, token: str, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    assert python(hub, tmp_path, PUSH, token) == ["c", "d"]
+    assert "data/train-00000-of-00001.parquet" in hub.files("alice/pushed", repo_type="dataset")
+
+
+def test_private_dataset_stays_hidden_from_datasets(hub: LocalHub, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    hub.create_repo("alice/data", repo_type="dataset", private=True)
+    code = 'from datasets import load_dataset; load_dataset("alice/data", streaming=True)'
+    done = run(hub, tmp_path, sys.executable, "-c", code, ok=False)
+    assert "DatasetNotFoundError" in done.stderr
+
+
+TINY = """
+import json, sys
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+config = LlamaConfig(vocab_size=32, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                     num_attention_heads=2, num_key_value_heads=2)
+model = LlamaForCausalLM(config)
+model.push_to_hub("alice/base")
+lora = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+lora.peft_config["default"].base_model_name_or_path = "alice/base"
+lora.push_to_hub("alice/lora")
+from peft import AutoPeftModelForCausalLM
+back = AutoPeftModelForCausalLM.from_pretrained("alice/lora")
+print(json.dumps([type(back).__name__, back.peft_config["default"].r]))
+"""
+
+
+def test_transformers_and_peft_push_and_load(hub: LocalHub, token: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("peft")
+    assert python(hub, tmp_path, TINY, token) == ["PeftModelForCausalLM", 2]
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= set(hub.files("alice/lora"))
+    assert "model.safetensors" in hub.files("alice/base")
+    sent = {r.path.partition("?")[0] for r in hub.requests if r.method == "POST"}
+    assert "/alice/lora.git/info/lfs/objects/batch" in sent
+
+
+def test_hf_command_creates_uploads_and_downloads(
+    hub: LocalHub, token: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.txt").write_text("hello")
+    (folder / "w.safetensors").write_bytes(bytes(2000))
+    hf = str(Path(sys.executable).with_name("hf"))
+    assert "alice" in run(hub, tmp_path, hf, "auth", "whoami", token=token).stdout
+    run(hub, tmp_path, hf, "repos", "create", "alice/new", "--private", token=token)
+    run(hub, tmp_path, hf, "upload", "alice/new", str(folder), ".", token=token)
+    seen = hub.repo("alice/new")
+    assert seen is not None
+    assert seen.private
+    assert hub.read("alice/new", "w.safetensors") == bytes(2000)
+    out = tmp_path / "out"
+    run(hub, tmp_path, hf, "download", "alice/new", "--local-dir", str(out), token=token)
+    assert (out / "a.txt").read_text() == "hello"
+    assert (out / "w.safetensors").read_bytes() == bytes(2000)
+
+
+def test_hf_command_tells_a_stranger_there_is_no_such_repo(hub: LocalHub, tmp_path: Path) -> None:
+    hub.create_repo("alice/secret", private=True)
+    hf = str(Path(sys.executable).with_name("hf"))
+    done = run(hub, tmp_path, hf, "download", "alice/secret", "a.txt", ok=False)
+    assert "not found" in done.stderr.lower() + done.stdout.lower()
+
+
+def test_env_replaces_this_process_own_settings(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_real")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    env = hub.env(home=tmp_path)
+    assert (env["HF_ENDPOINT"], env["HF_HOME"]) == (hub.url, str(tmp_path))
+    assert "HF_TOKEN" not in env
+    assert "HF_HUB_OFFLINE" not in env
+    assert hub.env("hf_x", home=tmp_path)["HF_TOKEN"] == "hf_x"
+
+
+def test_a_child_sees_faults_too(hub: LocalHub, tmp_path: Path) -> None:
+    hub.create_repo("alice/m")
+    hub.add_fault(Fault(kind="status", status=500, path="/api/models/alice/m"))
+    code = "from huggingface_hub import model_info; model_info('alice/m')"
+    done = run(hub, tmp_path, sys.executable, "-c", code, ok=False)
+    assert "Internal Error" in done.stderr
+
+
+def test_command_line_serves_until_interrupted(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hf_lorameta.localhub", "--root", str(tmp_path)]
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
+        assert server.stdout is not None
+        lines = [server.stdout.readline() for _ in range(4)]
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 0
+    assert lines[2].startswith("  export HF_ENDPOINT=http://127.0.0.1:")
+    assert (tmp_path / "accounts.json").is_file()
+
+
+def test_command_line_refuses_a_taken_port(
+    hub: LocalHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hf_lorameta.localhub.__main__ import main
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["--port", hub.url.rpartition(":")[2]]) != 0
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])
+    assert "cannot listen" in capsys.readouterr().err

@@ -1,0 +1,344 @@
+"""Rules from distances to weights: known values, the simplex, equivariance, refusals."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import softmax
+from scipy.stats import zscore
+
+from hf_lorameta.errors import BankError, RecipeError
+from hf_lorameta.method.coefficients import (
+    COEFFICIENTS,
+    KERNEL_WIDTH,
+    RIDGE,
+    attentional,
+    coefficients,
+    effective_number,
+    kernel,
+    neural,
+    normalized,
+    softmin,
+    standardize,
+    top_k,
+)
+from hf_lorameta.method.neural_model import NeuralModel
+
+Array = NDArray[np.float64]
+RULES = sorted(set(COEFFICIENTS) - {"kernel"})  # those of the paper: on the simplex
+FINITE = st.floats(-1e300, 1e300, allow_nan=False)
+DISTANCE_LISTS = st.lists(st.floats(0, 1e6), min_size=1, max_size=12).map(np.array)
+
+
+def random_model(hidden: int = 8, seed: int = 0) -> NeuralModel:
+    rng = np.random.default_rng(seed)
+    shapes = NeuralModel.shapes(hidden)
+    return NeuralModel.from_arrays({k: rng.standard_normal(shape) for k, shape in shapes.items()})
+
+
+MODEL = random_model()
+
+
+def apply(rule: str, d: Array, temperature: float = 1.0, k: int | None = None) -> Array:
+    return coefficients(d, rule, temperature, k, MODEL)
+
+
+def assert_simplex(weights: Array, size: int) -> None:
+    assert weights.shape == (size,)
+    assert weights.dtype == np.float64
+    assert (weights >= 0).all()
+    assert weights.sum() == pytest.approx(1.0, abs=1e-12)
+
+
+# --- known answers -------------------------------------------------------------------------------
+
+
+def test_attentional_is_softmax_of_minus_d() -> None:
+    d = np.array([0.0, np.log(2), np.log(5)])
+    np.testing.assert_allclose(attentional(d, 1.0), np.array([10, 5, 2]) / 17, rtol=1e-14)
+    np.testing.assert_allclose(attentional(d, 0.5), softmax(-2 * d), rtol=1e-14)
+
+
+def test_attentional_is_one_hot_where_distances_are_large() -> None:
+    assert attentional(np.array([900.0, 5000.0, 40000.0]), 1.0).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_normalized_by_hand() -> None:
+    # 1, 2, 3 standardise to -sqrt(3/2), 0, sqrt(3/2)
+    e = np.exp(np.sqrt(1.5))
+    expected = np.array([e, 1, 1 / e]) / (e + 1 + 1 / e)
+    np.testing.assert_allclose(normalized(np.array([1.0, 2.0, 3.0]), 1.0), expected, rtol=1e-14)
+
+
+def test_normalized_agrees_with_scipy() -> None:
+    d = np.random.default_rng(0).random(30)
+    np.testing.assert_allclose(normalized(d, 0.3), softmax(-zscore(d) / 0.3), rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1e-310, 1e300])
+@pytest.mark.parametrize("size", [1, 3, 7, 502])
+def test_equal_distances_give_equal_weights(value: float, size: int) -> None:
+    d = np.full(size, value)
+    assert standardize(d).tolist() == [0.0] * size
+    for rule in RULES:
+        np.testing.assert_allclose(apply(rule, d), 1 / size, rtol=1e-12)
+
+
+def test_rounding_is_not_taken_for_variance() -> None:
+    d = np.full(5, 0.3)
+    d[2] = np.nextafter(0.3, 1)
+    assert not standardize(d).any()
+
+
+def test_temperature_goes_from_one_hot_to_uniform() -> None:
+    d = np.array([1.0, 2.0, 4.0])
+    for rule in ("attentional", "normalized"):
+        assert apply(rule, d, 1e-300).tolist() == [1.0, 0.0, 0.0]
+        np.testing.assert_allclose(apply(rule, d, 1e9), 1 / 3, rtol=1e-6)
+
+
+# --- properties ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=60)
+@given(d=DISTANCE_LISTS, temperature=st.floats(1e-6, 1e6), data=st.data())
+def test_weights_lie_on_the_simplex(
+    rule: str, d: Array, temperature: float, data: st.DataObject
+) -> None:
+    k = data.draw(st.none() | st.integers(1, d.size + 2))
+    weights = apply(rule, d, temperature, k)
+    assert_simplex(weights, d.size)
+    assert np.count_nonzero(weights) <= (k or d.size)
+    assert 1 - 1e-9 <= effective_number(weights) <= d.size + 1e-9
+
+
+@settings(max_examples=100)
+@given(d=st.lists(FINITE, min_size=1, max_size=8).map(np.array), temperature=st.floats(1e-9, 1e9))
+def test_no_finite_distance_overflows(d: Array, temperature: float) -> None:
+    assert_simplex(attentional(d, temperature), d.size)
+    assert_simplex(normalized(d, temperature), d.size)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=40)
+@given(d=DISTANCE_LISTS, data=st.data())
+def test_order_of_the_bank_does_not_matter(rule: str, d: Array, data: st.DataObject) -> None:
+    order = data.draw(st.permutations(range(d.size)))
+    if np.ptp(d) < 1e-6 * np.abs(d).max():
+        d = np.arange(float(d.size))  # standardising would magnify the rounding of the mean
+    np.testing.assert_allclose(apply(rule, d[order]), apply(rule, d)[order], rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["attentional", "normalized"])
+@settings(max_examples=40)
+@given(d=DISTANCE_LISTS)
+def test_closer_never_weighs_less(rule: str, d: Array) -> None:
+    assert (np.diff(apply(rule, d)[np.argsort(d)]) <= 0).all()
+
+
+@settings(max_examples=40)
+@given(
+    d=st.lists(st.integers(0, 1000), min_size=2, max_size=9).map(lambda x: np.array(x, float)),
+    scale=st.floats(1e-3, 1e3),
+)
+def test_normalized_forgets_the_unit(d: Array, scale: float) -> None:
+    np.testing.assert_allclose(normalized(d * scale, 1.0), normalized(d, 1.0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_one_adapter_gets_everything(rule: str) -> None:
+    assert apply(rule, np.array([3.0])).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_inputs_are_left_alone(rule: str) -> None:
+    d = np.array([3.0, 1.0, 2.0])
+    d.setflags(write=False)
+    apply(rule, d, 2.0, 2)
+    softmin(d)
+
+
+# --- top k and effective number ------------------------------------------------------------------
+
+
+def test_top_k_keeps_the_first_of_equals() -> None:
+    weights = np.full(4, 0.25)
+    weights.setflags(write=False)
+    assert top_k(weights, 2).tolist() == [0.5, 0.5, 0.0, 0.0]
+    assert top_k(weights, 9).tolist() == weights.tolist()
+    assert top_k(np.array([0.1, 0.6, 0.3]), 1).tolist() == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_top_k_below_one(k: int) -> None:
+    with pytest.raises(RecipeError, match=f"top_k is {k}"):
+        top_k(np.ones(1), k)
+
+
+def test_effective_number() -> None:
+    assert effective_number(np.full(5, 0.2)) == pytest.approx(5)
+    assert effective_number(np.array([0.0, 1.0])) == 1
+    assert effective_number(np.array([0.75, 0.25])) == pytest.approx(1.6)
+    assert effective_number(np.array([1.0, -1.0])) == pytest.approx(2)
+    assert effective_number(np.array([1e-200, 1e-200])) == pytest.approx(2)
+
+
+# --- the network ---------------------------------------------------------------------------------
+
+
+def test_network_agrees_with_torch() -> None:
+    torch = pytest.importorskip("torch")
+    nn, h = torch.nn, 8
+    network = nn.Sequential(
+        *(nn.Linear(1, h), nn.LayerNorm(h), nn.ReLU()),
+        *(nn.Linear(h, h), nn.LayerNorm(h), nn.ReLU()),
+        nn.Linear(h, 1),
+    )
+    state = {name: torch.from_numpy(array) for name, array in MODEL.to_arrays().items()}
+    network.load_state_dict(state)  # names and shapes are torch's
+    x = np.linspace(-3, 3, 20)
+    expected = network.double()(torch.from_numpy(x)[:, None])[:, 0].detach().numpy()
+    np.testing.assert_allclose(MODEL(x), expected, rtol=1e-10)
+
+
+def test_neural_divides_by_the_temperature_after_the_network() -> None:
+    d = np.array([0.5, 0.1, 0.9])
+    np.testing.assert_allclose(
+        neural(d, 0.5, MODEL), softmax(-2 * MODEL(standardize(d))), rtol=1e-12
+    )
+
+
+def test_network_survives_storage() -> None:
+    arrays = MODEL.to_arrays()
+    again = NeuralModel.from_arrays(arrays)
+    arrays["6.bias"] += 1  # a copy: neither model notices
+    x = np.array([-1.0, 0.0, 2.0])
+    np.testing.assert_array_equal(again(x), MODEL(x))
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
+    assert again.hidden == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"3.weight": np.zeros((8, 7))}, r"3.weight has shape \(8, 7\), expected \(8, 8\)"),
+        ({"0.bias": np.zeros(3)}, r"expected \(3"),
+        ({"7.weight": np.zeros(1)}, r"7.weight has shape \(1,\), expected None"),
+        ({"6.bias": np.array([np.nan])}, "6.bias is not finite"),
+        ({"0.bias": np.zeros(0)}, "width 0"),
+    ],
+)
+def test_stored_network_that_does_not_fit(change: dict[str, Array], match: str) -> None:
+    with pytest.raises(BankError, match=match) as caught:
+        NeuralModel.from_arrays({**MODEL.to_arrays(), **change})
+    assert caught.value.hint == "hf-lorameta bank fit DIR"
+
+
+@pytest.mark.parametrize("missing", sorted(NeuralModel.shapes(2)))
+def test_stored_network_that_lacks_an_array(missing: str) -> None:
+    arrays = MODEL.to_arrays()
+    del arrays[missing]
+    with pytest.raises(BankError, match="has shape"):
+        NeuralModel.from_arrays(arrays)
+
+
+# --- kernel --------------------------------------------------------------------------------------
+
+
+def line(points: list[float]) -> Array:
+    """Distances between points on a line."""
+    x = np.array(points)
+    return np.abs(x[:, None] - x[None])
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=8), st.floats(0, 10), st.floats(0.1, 5))
+def test_kernel_weights_sum_to_one(points: list[float], new: float, temperature: float) -> None:
+    c = kernel(np.abs(np.array(points) - new), line(points), temperature)
+    assert np.isfinite(c).all()
+    assert c.sum() == pytest.approx(1.0, abs=1e-9)
+
+
+def test_kernel_predicts_what_ridge_regression_in_its_space_does() -> None:
+    points, values, new = [0.0, 0.4, 1.5, 2.0], np.array([3.0, -1.0, 0.5, 2.0]), 0.7
+    D = line(points)
+    width = KERNEL_WIDTH * np.median(D[~np.eye(4, dtype=bool)])
+    K, centred = np.exp(-D / width), values - values.mean()
+
+    def objective(a: Array) -> float:
+        residual = K @ a - centred
+        return float(residual @ residual + RIDGE * a @ K @ a)
+
+    a = minimize(objective, np.zeros(4), tol=1e-12).x
+    expected = values.mean() + np.exp(-np.abs(np.array(points) - new) / width) @ a
+    got = kernel(np.abs(np.array(points) - new), D, 1.0) @ values
+    assert got == pytest.approx(expected, rel=1e-4)
+
+
+def test_far_from_everything_the_kernel_gives_the_mean() -> None:
+    np.testing.assert_allclose(kernel(np.full(4, 1e3), line([0, 1, 2, 3]), 1.0), 0.25)
+
+
+def test_copies_share_the_weight_of_one() -> None:
+    one = kernel(np.array([0.5, 0.5]), line([0, 1]), 1.0)
+    copied = kernel(np.array([0.5, 0.5, 0.5]), line([0, 0, 1]), 1.0)
+    assert copied[2] > 0.8 * one[1] > copied[0]
+
+
+def test_kernel_of_a_bank_of_one_or_of_equals() -> None:
+    assert kernel(np.array([0.3]), np.zeros((1, 1)), 1.0).tolist() == [1.0]
+    assert kernel(np.array([0.3, 0.3]), np.zeros((2, 2)), 1.0).tolist() == [0.5, 0.5]
+
+
+def test_kernel_refusals() -> None:
+    with pytest.raises(RecipeError, match="positive"):
+        kernel(np.zeros(2), np.zeros((2, 2)), 0.0)
+    with pytest.raises(BankError, match=r"expected \(2, 2\)"):
+        kernel(np.zeros(2), np.zeros((3, 3)), 1.0)
+    with pytest.raises(BankError, match="distances inside the bank"):
+        coefficients(np.zeros(2), "kernel")
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_distances_that_are_not_finite(rule: str, value: float) -> None:
+    with pytest.raises(BankError, match=f"distance 1 of 3 is {value}"):
+        apply(rule, np.array([0.0, value, 1.0]))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("shape", [(0,), (2, 2), ()])
+def test_distances_of_another_shape(rule: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BankError, match="distances have shape"):
+        apply(rule, np.zeros(shape))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])
+def test_temperature_out_of_range(rule: str, temperature: float) -> None:
+    with pytest.raises(RecipeError, match="expected a positive number"):
+        apply(rule, np.zeros(2), temperature)
+
+
+def test_unknown_rule_lists_the_known_ones() -> None:
+    with pytest.raises(RecipeError, match="'linear'") as caught:
+        coefficients(np.zeros(2), "linear")
+    assert (
+        caught.value.hint == "--coefficients takes one of attentional, normalized, neural, kernel"
+    )
+
+
+def test_neural_without_a_network_says_how_to_get_one() -> None:
+    with pytest.raises(BankError, match="no fitted network") as caught:
+        coefficients(np.zeros(2), "neural")
+    assert caught.value.hint == "hf-lorameta bank fit DIR"
+
+
+def test_table_rows_are_named_as_their_keys() -> None:
+    assert list(COEFFICIENTS) == ["attentional", "normalized", "neural", "kernel"]
+    assert all(row.name == key and row.title and row.reference for key, row in COEFFICIENTS.items())

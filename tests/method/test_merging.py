@@ -1,0 +1,363 @@
+"""Adding adapters up: against the dense sum, its SVD, and PEFT."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hf_lorameta.errors import AdapterError, BankError, RecipeError
+from hf_lorameta.method import merging
+from hf_lorameta.method.merging import COMBINERS, dense, exact, factors, retained
+
+Float32 = NDArray[np.float32]
+Bank = tuple[list[Float32], list[Float32], NDArray[np.float64], list[float]]
+
+
+def bank(
+    seed: int = 0, ranks: tuple[int, ...] = (4, 4, 4), shape: tuple[int, int] = (11, 9)
+) -> Bank:
+    """As, Bs, weights, scalings of one module whose matrix is (out, in)."""
+    rng = np.random.default_rng(seed)
+    As = [rng.standard_normal((r, shape[1])).astype(np.float32) for r in ranks]
+    Bs = [rng.standard_normal((shape[0], r)).astype(np.float32) for r in ranks]
+    weights = rng.dirichlet(np.ones(len(ranks)))
+    return As, Bs, weights, list(rng.uniform(0.5, 4, len(ranks)))
+
+
+def naive(
+    As: list[Float32], Bs: list[Float32], weights: object, scalings: object
+) -> NDArray[np.float64]:
+    terms = zip(weights, scalings, As, Bs, strict=True)
+    return sum(c * s * (B.astype(float) @ A.astype(float)) for c, s, A, B in terms)
+
+
+def product(pair: tuple[Float32, Float32]) -> NDArray[np.float64]:
+    A, B = pair
+    return B.astype(float) @ A.astype(float)
+
+
+def error(M: NDArray[np.float64], pair: tuple[Float32, Float32]) -> float:
+    return float(np.linalg.norm(M - product(pair)))
+
+
+# --- factors -------------------------------------------------------------------------------------
+
+
+def test_factors_averages_apart() -> None:
+    As, Bs, weights, scalings = bank()
+    A, B = factors(As, Bs, weights, scalings, None)
+    c, s = weights.astype(float), np.array(scalings)
+    np.testing.assert_allclose(A, np.tensordot(c, np.stack(As), 1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(B, np.tensordot(c * s, np.stack(Bs), 1), rtol=1e-5, atol=1e-6)
+    assert A.dtype == B.dtype == np.float32
+
+
+def test_factors_has_cross_terms() -> None:
+    one, zero = np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32)
+    # one adapter has only A, the other only B: neither does anything, the average does
+    A, B = factors([one, zero], [zero, one], [0.5, 0.5], [1.0, 1.0], 2)
+    assert (B @ A).tolist() == [[0.25, 0.0], [0.0, 0.25]]
+    assert not dense([one, zero], [zero, one], [0.5, 0.5], [1.0, 1.0]).any()
+
+
+def test_factors_with_one_shared_a_is_the_exact_update() -> None:
+    As, Bs, weights, scalings = bank()
+    shared = [As[0]] * 3
+    np.testing.assert_allclose(
+        product(factors(shared, Bs, weights, scalings)),
+        naive(shared, Bs, weights, scalings),
+        atol=1e-5,
+    )
+
+
+def test_factors_refuses_ranks_that_differ() -> None:
+    with pytest.raises(RecipeError, match="rank 2, 4, which cannot be averaged") as caught:
+        factors(*bank(ranks=(4, 2, 4)))
+    assert caught.value.hint == "--combine exact"
+
+
+def test_factors_refuses_another_rank() -> None:
+    with pytest.raises(RecipeError, match="rank 4, and rank 8 is asked for"):
+        factors(*bank(), 8)
+    assert factors(*bank(), 4)[0].shape == (4, 9)
+
+
+# --- exact ---------------------------------------------------------------------------------------
+
+
+def test_exact_at_full_rank_is_the_weighted_sum() -> None:
+    args = bank(ranks=(2, 3, 1))
+    A, B = exact(*args, 6)
+    assert (A.shape, B.shape) == ((6, 9), (11, 6))
+    assert A.dtype == B.dtype == np.float32
+    np.testing.assert_allclose(product((A, B)), naive(*args), atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5, 8])
+@pytest.mark.parametrize(
+    ("ranks", "shape"), [((4, 4, 4), (11, 9)), ((3, 1), (7, 30)), ((16,) * 4, (30, 7))]
+)
+def test_exact_reaches_the_error_of_the_dense_svd(
+    rank: int, ranks: tuple[int, ...], shape: tuple[int, int]
+) -> None:
+    args = bank(ranks=ranks, shape=shape)
+    M = naive(*args)
+    optimum = np.sqrt((np.linalg.svd(M, compute_uv=False)[rank:] ** 2).sum())
+    assert error(M, exact(*args, rank)) == pytest.approx(optimum, rel=1e-5, abs=1e-5)
+
+
+def test_exact_finds_small_singular_values_to_all_digits() -> None:
+    rng = np.random.default_rng(0)
+    As = [rng.standard_normal((4, 40)).astype(np.float32) for _ in range(4)]
+    Bs = [rng.standard_normal((50, 4)).astype(np.float32) for _ in range(4)]
+    args = As, Bs, [1.0, 1e-2, 1e-4, 1e-6], [1.0] * 4
+    A, B = exact(*args)
+    kept = np.linalg.norm(A, axis=1).astype(float) * np.linalg.norm(B, axis=0)
+    s = np.linalg.svd(dense(*args), compute_uv=False)[:16]
+    assert s[-1] < 1e-6 * s[0]
+    np.testing.assert_allclose(kept, s, rtol=1e-5)
+
+
+def test_exact_is_balanced_with_fixed_signs() -> None:
+    A, B = exact(*bank(), 3)
+    s = np.linalg.svd(naive(*bank()), compute_uv=False)[:3]
+    np.testing.assert_allclose(A @ A.T, np.diag(s), atol=1e-4)
+    np.testing.assert_allclose(B.T @ B, np.diag(s), atol=1e-4)
+    assert (A[np.arange(3), np.abs(A).argmax(axis=1)] > 0).all()
+
+
+def test_exact_pads_with_zeros() -> None:
+    args = bank(ranks=(1, 1))
+    A, B = exact(*args, 30)
+    assert (A.shape, B.shape) == ((30, 9), (11, 30))
+    assert not A[2:].any()
+    assert not B[:, 2:].any()
+    np.testing.assert_allclose(product((A, B)), naive(*args), atol=1e-5)
+
+
+def test_exact_defaults_to_rank_16() -> None:
+    assert exact(*bank())[0].shape == (16, 9)
+
+
+def test_exact_twice_gives_the_same_bytes() -> None:
+    first, second = exact(*bank(), 3), exact(*bank(), 3)
+    assert [x.tobytes() for x in first] == [x.tobytes() for x in second]
+
+
+@pytest.mark.parametrize("combiner", [factors, exact])
+def test_zero_weights_give_zeros(combiner: Callable[..., tuple[Float32, Float32]]) -> None:
+    As, Bs, _, scalings = bank()
+    A, B = combiner(As, Bs, np.zeros(3), scalings, 4)
+    assert (A.shape, B.shape) == ((4, 9), (11, 4))
+    assert not A.any()
+    assert not B.any()
+
+
+def test_adapters_that_are_zero_or_cancel() -> None:
+    As, Bs, _, _ = bank(ranks=(2,))
+    zero = exact(As, [np.zeros_like(Bs[0])], [1.0], [1.0], 2)
+    assert not product(zero).any()
+    assert np.abs(product(exact(As * 2, Bs * 2, [1.0, -1.0], [2.0, 2.0], 2))).max() < 1e-12
+
+
+def test_negative_weights_subtract() -> None:
+    As, Bs, _, _ = bank(ranks=(2, 2))
+    args = (As, Bs, [1.5, -0.5], [1.0, 2.0])
+    np.testing.assert_allclose(product(exact(*args, 4)), naive(*args), atol=1e-5)
+
+
+def test_exact_keeps_what_float32_sums_would_lose() -> None:
+    big, small = np.array([[1e4, 0]], np.float32), np.array([[0, 1e-3]], np.float32)
+    args = ([big, big, small], [big.T, big.T, small.T], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0])
+    assert product(exact(*args, 1))[1, 1] == pytest.approx(1e-6, rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_exact_refuses_what_is_not_finite(value: float) -> None:
+    As, Bs, weights, scalings = bank()
+    As[1][0, 0] = value
+    with pytest.raises(AdapterError, match="NaN or infinite"):
+        exact(As, Bs, weights, scalings, 4)
+
+
+@pytest.mark.parametrize("rank", [0, -3])
+def test_exact_refuses_a_rank_below_one(rank: int) -> None:
+    with pytest.raises(RecipeError, match=f"rank is {rank}"):
+        exact(*bank(), rank)
+
+
+# --- exact, by iteration -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shared", [0.0, 1.0, 10.0])
+@pytest.mark.parametrize("shape", [(160, 120), (100, 200)])
+def test_iteration_reaches_the_optimum(
+    shared: float, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "_DIRECT", 0)
+    As, Bs, weights, scalings = bank(ranks=(8,) * 20, shape=shape)
+    As = [A + shared * As[0] for A in As]
+    Bs = [B + shared * Bs[0] for B in Bs]
+    M = naive(As, Bs, weights, scalings)
+    pair = exact(As, Bs, weights, scalings, 6)
+    s = np.linalg.svd(M, compute_uv=False) ** 2
+    kept = 1 - error(M, pair) ** 2 / s.sum()
+    assert kept == pytest.approx(s[:6].sum() / s.sum(), abs=1e-4)
+    assert [x.tobytes() for x in exact(As, Bs, weights, scalings, 6)] == [x.tobytes() for x in pair]
+
+
+def test_iteration_finds_an_update_of_low_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = bank(ranks=(2, 1), shape=(80, 90))
+    direct = exact(*args, 5)
+    monkeypatch.setattr(merging, "_DIRECT", 0)
+    A, B = exact(*args, 5)
+    np.testing.assert_allclose(product((A, B)), product(direct), atol=1e-4)
+
+
+def test_iteration_refuses_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "_DIRECT", 0)
+    As, Bs, weights, scalings = bank(shape=(80, 90))
+    Bs[0][0, 0] = np.nan
+    with pytest.raises(AdapterError, match="NaN or infinite"):
+        exact(As, Bs, weights, scalings, 2)
+
+
+# --- both ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(COMBINERS))
+@settings(max_examples=25)
+@given(seed=st.integers(0, 1000), scaling=st.floats(0.125, 16))
+def test_one_adapter_in_is_the_same_update_out(name: str, seed: int, scaling: float) -> None:
+    As, Bs, _, _ = bank(seed, ranks=(4,))
+    pair = COMBINERS[name].function(As, Bs, [1.0], [scaling], 4)
+    expected = scaling * product((As[0], Bs[0]))
+    np.testing.assert_allclose(product(pair), expected, atol=1e-5 * scaling)
+
+
+@pytest.mark.parametrize("name", sorted(COMBINERS))
+@settings(max_examples=25)
+@given(seed=st.integers(0, 1000), order=st.permutations(range(4)))
+def test_order_of_the_bank_does_not_matter(name: str, seed: int, order: list[int]) -> None:
+    As, Bs, weights, scalings = bank(seed, ranks=(4,) * 4)
+    shuffled = ([x[i] for i in order] for x in (As, Bs, list(weights), scalings))
+    combiner = COMBINERS[name].function
+    np.testing.assert_allclose(
+        product(combiner(*shuffled, 4)),
+        product(combiner(As, Bs, weights, scalings, 4)),
+        atol=1e-3 if name == "exact" else 1e-5,  # close singular values let the cut turn a little
+    )
+
+
+@pytest.mark.parametrize("name", sorted(COMBINERS))
+def test_an_adapter_of_weight_zero_changes_nothing(name: str) -> None:
+    As, Bs, weights, scalings = bank()
+    extra = bank(7, ranks=(4,))
+    before = COMBINERS[name].function(As, Bs, weights, scalings, 4)
+    after = COMBINERS[name].function(
+        [*As, *extra[0]], [*Bs, *extra[1]], [*weights, 0.0], [*scalings, 1.0], 4
+    )
+    assert [x.tobytes() for x in before] == [x.tobytes() for x in after]
+
+
+@pytest.mark.parametrize("name", sorted(COMBINERS))
+@pytest.mark.parametrize("direct", [0, 512])
+def test_inputs_are_left_alone(name: str, direct: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "_DIRECT", direct)
+    As, Bs, weights, scalings = bank(ranks=(2, 2), shape=(40, 40))
+    for array in (*As, *Bs, weights):
+        array.setflags(write=False)
+    A, B = COMBINERS[name].function(As, Bs, weights, scalings, 2)
+    retained(As, Bs, weights, scalings, A, B)
+    dense(As, Bs, weights, scalings)
+
+
+def test_no_adapter() -> None:
+    for function in (factors, exact):
+        with pytest.raises(BankError, match="no adapter"):
+            function([], [], [], [], 4)
+
+
+def test_shapes_that_do_not_multiply() -> None:
+    As, Bs, weights, scalings = bank()
+    with pytest.raises(AdapterError, match=r"expected \(11, 4\) and \(4, 9\)"):
+        exact([*As[:2], As[2][:, :5]], Bs, weights, scalings, 4)
+    with pytest.raises(AdapterError, match=r"lora_B \(11, 3\)"):
+        exact(As, [*Bs[:2], Bs[2][:, :3]], weights, scalings, 4)
+    with pytest.raises(AdapterError, match=r"\[3, 3, 2, 3\]"):
+        factors(As, Bs, weights[:2], scalings, 4)
+
+
+def test_table_rows_are_named_as_their_keys() -> None:
+    assert list(COMBINERS) == ["factors", "exact"]
+    assert all(row.name == key and row.title and row.reference for key, row in COMBINERS.items())
+
+
+# --- dense and retained --------------------------------------------------------------------------
+
+
+def test_dense_is_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = bank(ranks=(4, 2, 1, 5))
+    np.testing.assert_allclose(dense(*args), naive(*args), atol=1e-12)
+    monkeypatch.setattr(merging, "_CHUNK", 3)
+    np.testing.assert_allclose(dense(*args), naive(*args), atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [4, 512])
+@pytest.mark.parametrize("ranks", [(2, 2), (4, 4, 4)])
+def test_retained_is_one_less_the_relative_error(
+    ranks: tuple[int, ...], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "_ROWS", rows)
+    args = bank(ranks=ranks)
+    M = naive(*args)
+    for pair in (exact(*args, 3), factors(*args)):
+        expected = 1 - error(M, pair) ** 2 / np.linalg.norm(M) ** 2
+        assert retained(*args, *pair) == pytest.approx(expected, abs=1e-5)
+
+
+def test_retained_of_exact_is_the_share_of_singular_values() -> None:
+    args = bank()
+    s = np.linalg.svd(naive(*args), compute_uv=False) ** 2
+    shares = [retained(*args, *exact(*args, rank)) for rank in range(1, 10)]
+    np.testing.assert_allclose(shares, np.cumsum(s) / s.sum(), atol=1e-5)
+
+
+def test_retained_of_nothing() -> None:
+    As, Bs, _, scalings = bank()
+    nothing = (As, Bs, np.zeros(3), scalings)
+    assert retained(*nothing, *exact(*nothing, 4)) == 1.0
+    assert retained(*nothing, As[0], Bs[0]) == -np.inf
+
+
+# --- PEFT ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_exact_agrees_with_pefts_concatenation() -> None:
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    torch.manual_seed(0)
+    base = torch.nn.Sequential(torch.nn.Linear(9, 11, bias=False))
+    weights, alphas, ranks = [0.7, 0.3], [8, 2], [4, 3]
+    names = ["first", "second"]
+    for i, name in enumerate(names):
+        config = peft.LoraConfig(r=ranks[i], lora_alpha=alphas[i], target_modules=["0"])
+        if i == 0:
+            model = peft.get_peft_model(base, config, adapter_name=name)
+        else:
+            model.add_adapter(name, config)
+    layer = model.base_model.model[0]
+    for name in names:
+        torch.nn.init.normal_(layer.lora_B[name].weight)
+    model.add_weighted_adapter(names, weights, "merged", combination_type="cat")
+    expected = layer.get_delta_weight("merged").detach().numpy()
+    As = [layer.lora_A[name].weight.detach().numpy() for name in names]
+    Bs = [layer.lora_B[name].weight.detach().numpy() for name in names]
+    scalings = [layer.scaling[name] for name in names]
+    assert scalings == [2.0, 2 / 3]
+    np.testing.assert_allclose(dense(As, Bs, weights, scalings), expected, atol=1e-5)
+    np.testing.assert_allclose(product(exact(As, Bs, weights, scalings, 7)), expected, atol=1e-5)

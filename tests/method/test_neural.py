@@ -1,0 +1,241 @@
+"""Fitting the neural rule: the loss is the one promised, falls, and leaves the own adapter out."""
+
+import sys
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hf_lorameta.errors import BankError, MissingExtraError, RecipeError
+from hf_lorameta.method import neural as neural_module
+from hf_lorameta.method.coefficients import neural, normalized
+from hf_lorameta.method.neural import FitReport, _split, fit_neural, gram
+from hf_lorameta.method.neural_model import NeuralModel
+
+torch = pytest.importorskip("torch")
+
+Array = NDArray[np.float64]
+
+
+def planted(n: int = 24, seed: int = 0) -> tuple[Array, NDArray[np.float32]]:
+    """Distances and adapters where closeness predicts: both follow from places in the plane."""
+    rng = np.random.default_rng(seed)
+    places = rng.standard_normal((n, 2))
+    adapters = np.hstack([places, 0.1 * rng.standard_normal((n, 6))]).astype(np.float32)
+    return np.linalg.norm(places[:, None] - places[None], axis=-1), adapters
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[NeuralModel, FitReport]:
+    distances, X = planted()
+    return fit_neural(distances, gram([X]), hidden=32, learning_rate=1e-2)
+
+
+# --- gram ----------------------------------------------------------------------------------------
+
+
+def test_gram_of_blocks_is_gram_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    X = np.random.default_rng(0).standard_normal((5, 101)).astype(np.float32)
+    expected = X.astype(float) @ X.astype(float).T
+    monkeypatch.setattr(neural_module, "_COLUMNS", 16)
+    got = gram(X[:, start : start + 40] for start in range(0, 101, 40))
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    assert got.dtype == np.float64
+    np.testing.assert_array_equal(got, got.T)
+
+
+def test_gram_of_blocks_that_do_not_fit() -> None:
+    with pytest.raises(BankError, match="no adapter"):
+        gram([])
+    with pytest.raises(BankError, match=r"shape \(3, 2\), expected \(2, m\)"):
+        gram([np.ones((2, 2), np.float32), np.ones((3, 2), np.float32)])
+
+
+# --- the loss ------------------------------------------------------------------------------------
+
+
+def explicit_errors(distances: Array, X: Array, rule: object) -> Array:
+    """‖Σ_{j≠i} c_j θ_j − θ_i‖² / mean ‖θ‖², with the adapters themselves."""
+    errors = []
+    for i, row in enumerate(distances):
+        others = np.arange(len(row)) != i
+        c = rule(row[others])  # type: ignore[operator]
+        errors.append(((c @ X[others] - X[i]) ** 2).sum())
+    return np.array(errors) / (X**2).sum(axis=1).mean()
+
+
+def test_reported_losses_are_errors_in_weight_space(
+    fitted: tuple[NeuralModel, FitReport],
+) -> None:
+    model, report = fitted
+    distances, X32 = planted()
+    X = X32.astype(float)
+    train, held_out = _split(len(X), 0.2, 0)
+    ours = explicit_errors(distances, X, lambda d: neural(d, 1.0, model))
+    theirs = explicit_errors(distances, X, lambda d: normalized(d, 1.0))
+    equal = explicit_errors(distances, X, lambda d: np.full(d.size, 1 / d.size))
+    close = {"rel": 1e-4, "abs": 1e-6}
+    assert report.train_end == pytest.approx(ours[train].mean(), **close)
+    assert report.validation_end == pytest.approx(ours[held_out].mean(), **close)
+    assert report.normalized_train == pytest.approx(theirs[train].mean(), **close)
+    assert report.normalized_validation == pytest.approx(theirs[held_out].mean(), **close)
+    assert report.uniform_validation == pytest.approx(equal[held_out].mean(), **close)
+
+
+def test_loss_falls_and_beats_equal_weights(fitted: tuple[NeuralModel, FitReport]) -> None:
+    _, report = fitted
+    assert report.train_end < 0.7 * report.train_start
+    assert report.validation_end < report.validation_start
+    assert report.validation_end < 0.8 * report.uniform_validation
+    assert report.train_end < report.normalized_train
+
+
+def test_fitted_network_prefers_the_close(fitted: tuple[NeuralModel, FitReport]) -> None:
+    weights = neural(np.array([0.1, 1.0, 2.0, 3.0]), 1.0, fitted[0])
+    assert weights[0] > weights[1] > weights[2:].max()
+
+
+def test_own_adapter_takes_no_part() -> None:
+    # the diagonal of the distances would give it away: it must not be read at all
+    distances, X = planted(8)
+    shown = distances.copy()
+    np.fill_diagonal(shown, -1e6)
+    first, second = (fit_neural(d, gram([X]), hidden=4, steps=3) for d in (distances, shown))
+    assert first[1] == second[1]
+    # adapters at right angles cannot predict one another: the loss stays above 1
+    _, report = fit_neural(distances, np.eye(8), hidden=4, steps=3)
+    assert min(report.train_end, report.validation_end, report.normalized_train) > 1
+
+
+def test_scale_of_the_adapters_does_not_matter() -> None:
+    distances, X = planted(8)
+    _, small = fit_neural(distances, gram([X]), hidden=4, steps=3)
+    _, large = fit_neural(distances, gram([1024 * X]), hidden=4, steps=3)
+    assert small == large
+
+
+def test_passes_in_parts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    distances, X = planted(10)
+    _, whole = fit_neural(distances, gram([X]), hidden=8, steps=5)
+    monkeypatch.setattr(neural_module, "_PAIRS", 30)
+    _, parts = fit_neural(distances, gram([X]), hidden=8, steps=5)
+    assert parts.train_end == pytest.approx(whole.train_end, rel=1e-5)
+
+
+# --- determinism ---------------------------------------------------------------------------------
+
+
+def test_same_seed_gives_the_same_bytes_and_leaves_torch_alone() -> None:
+    distances, X = planted(8)
+    arguments = (distances, gram([X]), 8, 5)
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first, report = fit_neural(*arguments)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    second, again = fit_neural(*arguments)
+    other, _ = fit_neural(*arguments, seed=1)
+    assert report == again
+    for name, array in first.to_arrays().items():
+        assert array.tobytes() == second.to_arrays()[name].tobytes()
+    assert not np.array_equal(first.to_arrays()["3.weight"], other.to_arrays()["3.weight"])
+
+
+def test_number_of_threads_hardly_matters() -> None:
+    distances, X = planted(12)
+    threads = torch.get_num_threads()
+    try:
+        reports = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            reports.append(fit_neural(distances, gram([X]), hidden=16, steps=5)[1])
+    finally:
+        torch.set_num_threads(threads)
+    assert reports[0].train_end == pytest.approx(reports[1].train_end, rel=1e-5)
+
+
+def test_fit_works_where_gradients_are_off() -> None:
+    distances, X = planted(5)
+    with torch.no_grad():
+        _, report = fit_neural(distances, gram([X]), hidden=4, steps=2)
+    assert report.steps == 2
+
+
+def test_inputs_are_left_alone() -> None:
+    distances, X = planted(5)
+    G = gram([X])
+    for array in (distances, X, G):
+        array.setflags(write=False)
+    fit_neural(distances, G, hidden=4, steps=1)
+
+
+# --- the split -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "held_out"), [(10, 0.2, 2), (3, 0.2, 1), (3, 0.99, 2), (502, 0.2, 100)]
+)
+def test_split(n: int, share: float, held_out: int) -> None:
+    train, validation = _split(n, share, 0)
+    assert validation.size == held_out
+    assert sorted([*train, *validation]) == list(range(n))
+
+
+def test_no_step_changes_nothing() -> None:
+    distances, X = planted(3)
+    _, report = fit_neural(distances, gram([X]), hidden=4, steps=0)
+    assert (report.train_start, report.validation_start) == (
+        report.train_end,
+        report.validation_end,
+    )
+    assert (report.train_rows, report.validation_rows) == (2, 1)
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def test_small_bank() -> None:
+    with pytest.raises(BankError, match="holds 2 adapters, expected at least 3"):
+        fit_neural(np.zeros((2, 2)), np.eye(2))
+
+
+def test_shapes_that_differ() -> None:
+    with pytest.raises(BankError, match=r"distances \(3, 3\) and Gram matrix \(4, 4\)"):
+        fit_neural(np.zeros((3, 3)), np.eye(4))
+
+
+def test_values_that_are_not_finite() -> None:
+    wrong = np.eye(3)
+    wrong[1, 2] = np.nan
+    with pytest.raises(BankError, match="the distance of 1 and 2 is nan"):
+        fit_neural(wrong, np.eye(3))
+    with pytest.raises(BankError, match="the Gram matrix's entry of 1 and 2 is nan"):
+        fit_neural(np.eye(3), wrong)
+
+
+def test_adapters_that_are_all_zero() -> None:
+    with pytest.raises(BankError, match="every adapter of the bank is zero"):
+        fit_neural(np.zeros((3, 3)), np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"hidden": 0},
+        {"steps": -1},
+        {"learning_rate": 0.0},
+        {"validation": 0.0},
+        {"validation": 1.0},
+    ],
+)
+def test_settings_out_of_range(setting: dict[str, float]) -> None:
+    (name,) = setting
+    with pytest.raises(RecipeError, match=name):
+        fit_neural(np.zeros((3, 3)), np.eye(3), **setting)  # type: ignore[arg-type]
+
+
+def test_torch_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match="needs torch") as caught:
+        fit_neural(np.zeros((3, 3)), np.eye(3))
+    assert caught.value.hint == "pip install 'hf-lorameta[eval]'"

@@ -1,0 +1,261 @@
+"""The page in a real browser: Debian's chromium against the Space and the loopback Hub."""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_lorameta.demo.run import DATA_FOLDER
+from hf_lorameta.localhub.faults import Fault
+from tests.conftest import Account, Shell, Web
+from tests.running_space import Visitor, browser, missing
+
+if why := missing("gradio", "playwright", browser=True):
+    pytest.skip(why, allow_module_level=True)
+
+TRAIN = (DATA_FOLDER / "train.jsonl").read_bytes()
+NASTY = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture
+def visitor(web: Web, chromium: Any, cli: Shell) -> Iterator[Visitor]:
+    """A visitor; at the end, the page must have asked no other host and made no complaint."""
+    somebody = Visitor(chromium, web.space.url)
+    try:
+        yield somebody
+        assert somebody.foreign() == []
+        assert somebody.complaints == []
+        assert web.owner.token not in somebody.page.content()
+    finally:
+        somebody.close()
+    assert web.space.settled() == []
+
+
+def book(web: Web, name: str, **kind: Any) -> str:
+    """A dataset of the account whose sign-in Gradio plays."""
+    return web.owner.dataset(name, {"train.jsonl": TRAIN}, **kind)
+
+
+# --- signed out ---------------------------------------------------------------------------------
+
+
+def test_signed_out_plan_generate_and_download(
+    visitor: Visitor, cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
+    assert page.locator("#lm-push").is_disabled()
+    visitor.plan(repo)
+    planned = cli("plan", "-d", repo, "--json").json
+    best = planned["neighbours"][0]
+    top = page.locator(".lm-bars .lm-bar").nth(1)
+    assert best["dataset"].rpartition("/")[2] == top.locator(".lm-name").inner_text()
+    assert top.locator("b").inner_text() == f"{100 * best['coefficient']:.1f} %"
+    tiles = page.locator(".lm-tiles").inner_text()
+    assert "180 rows" in tiles
+    assert f"{planned['effective_number']:.1f}" in tiles
+    assert page.locator("#lm-map circle").count() == 26
+    assert page.locator("#lm-map .lm-you").count() == 1
+    assert page.locator("#lm-samples li").count() == 3
+    assert page.locator("#lm-push").is_disabled()
+    page.locator("#lm-generate").click()
+    page.get_by_text("Your adapter is ready").wait_for()
+    with page.expect_download() as waiting:
+        page.locator("#lm-download").click()
+    waiting.value.save_as(tmp_path / "got.zip")
+    cli("generate", "-d", repo, "-o", tmp_path / "cli")
+    with zipfile.ZipFile(tmp_path / "got.zip") as packed:
+        got = {name: packed.read(name) for name in packed.namelist()}
+    assert got == {path.name: path.read_bytes() for path in (tmp_path / "cli").iterdir()}
+    page.get_by_text("The card", exact=True).click()
+    card = page.locator("#lm-card")
+    card.get_by_text("No training took place").wait_for()
+    assert "base_model:" not in card.inner_text()
+
+
+def test_typing_searches_and_the_found_can_be_chosen_by_keyboard(
+    visitor: Visitor, user: Account
+) -> None:
+    repo, page = user.dataset("quaint-diary", {"train.jsonl": TRAIN}), visitor.page
+    page.get_by_label("Dataset id").focus()
+    page.keyboard.type("quaint-d", delay=30)
+    page.get_by_role("option", name=repo).wait_for()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.locator("#lm-plan .lm-bars").wait_for()
+    assert repo in page.locator("#lm-samples").inner_text()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "lm-generate":
+            break
+    page.keyboard.press("Enter")
+    page.get_by_text("Your adapter is ready").wait_for()
+
+
+def test_other_options_plan_again_without_reading_again(
+    visitor: Visitor, cli: Shell, user: Account
+) -> None:
+    repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
+    visitor.plan(repo)
+    cli.hub.clear_requests()
+    page.get_by_text("Options", exact=True).click()
+    page.get_by_label("Top k").fill("2")
+    page.get_by_label("Top k").press("Tab")
+    page.get_by_text("of 2 with any weight").wait_for()
+    assert page.locator(".lm-bars .lm-bar").count() == 3
+    assert [r for r in cli.hub.requests if repo in r.path] == []
+
+
+def test_an_uploaded_file_is_data(visitor: Visitor, tmp_path: Path) -> None:
+    path, page = tmp_path / "rows.jsonl", visitor.page
+    rows = [{"input": f"{NASTY} {i}", "output": NASTY} for i in range(30)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page.get_by_role("tab", name="Upload a file").click()
+    page.locator("#lm-file input[type=file]").set_input_files(path)
+    page.locator("#lm-plan .lm-bars").wait_for()
+    assert NASTY in page.locator("#lm-samples li").first.inner_text()
+    assert page.evaluate("window.pwned") is None
+    assert page.locator("#lm-samples img, #lm-samples script").count() == 0
+
+
+def test_errors_and_warnings_are_sentences(visitor: Visitor, user: Account) -> None:
+    odd = [{"<b>left</b>": "how was it", "right": "very kind"}] * 30
+    lines = "".join(json.dumps(row) + "\n" for row in odd).encode()
+    repo, page = user.dataset("odd", {"train.jsonl": lines}), visitor.page
+    visitor.name("nobody/nothing-here")
+    assert "was not found" in visitor.error()
+    visitor.name("../../etc/passwd")
+    page.get_by_text("is not a dataset id").wait_for()
+    visitor.name(repo)
+    page.get_by_role("button", name="Read these columns").wait_for()
+    assert "The columns fit no known layout" in visitor.error()
+    for label in ("Input column", "Output column"):
+        assert page.get_by_label(label).is_visible()
+    rows = [{"input": f"{i * 7919 % 997:04d}", "output": f"{i:04d}"} for i in range(60)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    visitor.plan(user.dataset("numbers", {"train.jsonl": lines}))
+    told = page.locator(".lm-warning").inner_text()
+    assert "Nothing in the bank is near" in told
+
+
+# --- signed in ----------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+def test_signed_in_push_makes_a_repo_that_peft_loads(
+    visitor: Visitor, web: Web, cli: Shell, tmp_path: Path
+) -> None:
+    repo, page = book(web, "guests"), visitor.page
+    visitor.sign_in()
+    visitor.plan(repo)
+    target = f"{web.owner.name}/guests-SmolLM2-135M-Instruct-lorameta"
+    page.locator("#lm-target", has_text=target).wait_for()
+    page.locator("#lm-push").click()
+    page.get_by_text("Your adapter is on the Hub").wait_for()
+    link = page.locator("#lm-result").get_by_role("link", name=target)
+    assert link.get_attribute("href") == f"{cli.hub.url}/{target}"
+    view = cli.hub.repo(target)
+    assert view is not None
+    assert not view.private
+    for name in cli.hub.files(target):
+        (tmp_path / name).write_bytes(cli.hub.read(target, name))
+    assert_peft_loads(tmp_path)
+    page.locator("#lm-push").click()
+    assert "already holds" in visitor.error()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Sign in").wait_for()
+
+
+def assert_peft_loads(folder: Path) -> None:
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    shape = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+    heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 32}
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape, **heads))
+    model = peft.PeftModel.from_pretrained(model.to_empty(device="cpu"), folder)
+    stored = peft.utils.load_peft_weights(str(folder), device="cpu")
+    loaded = {
+        name.replace(".default", ""): value
+        for name, value in model.named_parameters()
+        if ".lora_" in name
+    }
+    assert set(stored) == set(loaded)
+    assert all(torch.equal(loaded[name], stored[name].to(loaded[name].dtype)) for name in stored)
+
+
+def test_a_private_dataset_defaults_to_a_private_repo(
+    visitor: Visitor, web: Web, cli: Shell
+) -> None:
+    repo, page = book(web, "hidden", private=True), visitor.page
+    visitor.name(repo)
+    assert "was not found" in visitor.error()
+    visitor.sign_in()
+    visitor.plan(repo)
+    page.locator("#lm-target", has_text="makes the private repo").wait_for()
+    page.locator("#lm-push").click()
+    page.get_by_text("(private)").wait_for()
+    view = cli.hub.repo(f"{web.owner.name}/hidden-SmolLM2-135M-Instruct-lorameta")
+    assert view is not None
+    assert view.private
+
+
+def test_cancel_leaves_nothing_behind(visitor: Visitor, web: Web, cli: Shell) -> None:
+    repo, page = book(web, "cancelled"), visitor.page
+    visitor.sign_in()
+    visitor.plan(repo)
+    target = f"{web.owner.name}/cancelled-SmolLM2-135M-Instruct-lorameta"
+    cli.hub.add_fault(Fault("delay", path=f"api/models/{target}", seconds=2.0))
+    page.locator("#lm-push").click()
+    page.locator("#lm-work [role=progressbar]").wait_for()
+    page.locator("#lm-cancel").click()
+    page.get_by_text("Nothing was published").wait_for()
+    page.wait_for_timeout(3000)
+    assert cli.hub.repo(target) is None
+    assert page.locator("#lm-result").count() == 0 or not page.locator("#lm-result").is_visible()
+    cli.hub.clear_faults()
+    page.locator("#lm-push").click()
+    page.get_by_text("Your adapter is on the Hub").wait_for()
+    assert cli.hub.repo(target) is not None
+
+
+# --- other windows ------------------------------------------------------------------------------
+
+
+def test_a_narrow_dark_screen_scrolls_one_way_only(web: Web, chromium: Any, user: Account) -> None:
+    phone = Visitor(chromium, web.space.url, dark=True, width=360, height=780)
+    assert phone.page.locator(".dark").count()
+    phone.plan(user.dataset("book", {"train.jsonl": TRAIN}))
+    wide = phone.page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= 360
+    boxes = [phone.page.locator(s).bounding_box() for s in ("#lm-plan", "#lm-map", "#lm-generate")]
+    tops = [box["y"] for box in boxes if box]
+    assert tops == sorted(tops)
+    assert len(tops) == 3
+    phone.close()
+
+
+def test_everything_has_a_name_for_a_screen_reader(visitor: Visitor, user: Account) -> None:
+    visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
+    page = visitor.page
+    nameless = page.evaluate("""() => [...document.querySelectorAll(
+        'button, a[href], input, textarea, select, svg[role=img], [role=progressbar]')]
+        .filter(e => e.offsetParent !== null || e.tagName === 'svg')
+        .filter(e => e.checkVisibility && e.checkVisibility())
+        .filter(e => !(e.innerText || e.textContent || '').trim()
+            && !e.getAttribute('aria-label') && !e.getAttribute('aria-labelledby')
+            && !e.title && !(e.labels && e.labels.length))
+        .map(e => e.outerHTML.slice(0, 160))""")
+    assert nameless == []
+    assert page.locator("h1").count() == 1
+    assert page.get_by_role("status").count() >= 3
+    rows = page.get_by_role("table", name="Coefficients of the bank datasets").get_by_role("row")
+    assert rows.count() == 11
