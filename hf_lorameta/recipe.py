@@ -27,7 +27,7 @@ class Recipe(BaseModel):
         coefficients: rule from distances to coefficients, a key of
             `hf_lorameta.method.coefficients.COEFFICIENTS`.
         combine: how adapters are added up, a key of `hf_lorameta.method.merging.COMBINERS`.
-        top_k: keep only the k largest coefficients and renormalise; None keeps all.
+        top_k: keep only the k largest coefficients and renormalize; None keeps all.
         temperature: divides the logits of the softmin, and widens the kernel; below 1 is sharper.
             Dimensionless.
         rank: rank of the result; None is 16 for ``exact``, the bank's own rank for ``factors``.
@@ -39,7 +39,7 @@ class Recipe(BaseModel):
             leaves them as the rule gives them.
         refiner: how; a key of `hf_lorameta.refine.registry.REFINERS`.
         check: score the adapter on this many of its rows, none of them fitted on, and draw its
-            coefficients back towards zero where the base model alone is better; None does not.
+            coefficients back toward zero where the base model alone is better; None does not.
 
     Example:
         >>> Recipe().metric, Recipe().coefficients

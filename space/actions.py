@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 import service
+from bank_loader import BankLoader
 from hf_lorameta import Hub, LoraMetaError, Recipe
 from jobs import Finished, Job, Step, finish, run
-from keeper import Keeper
 from map_view import map_html
+from messages import card_body, code_lines, error_html, result_html
 from plan_view import note, plan_html, progress_html, samples_html
-from service import Asked, Credential, Destination, Made, Planned
+from service import AdapterResult, Credential, DatasetRequest, Destination, PlanResult
 from settings import MOCK_TOKEN, Settings
-from words import card_body, code_lines, error_html, result_html
 
 if TYPE_CHECKING:
     from page import Page
@@ -73,19 +73,19 @@ class Actions:
         settings: limits.
     """
 
-    def __init__(self, page: "Page", keeper: Keeper, settings: Settings) -> None:
+    def __init__(self, page: "Page", keeper: BankLoader, settings: Settings) -> None:
         self.page, self.keeper, self.settings = page, keeper, settings
 
     # --- signing in and the bank ------------------------------------------------------------------
 
-    def greet(self, profile: gr.OAuthProfile | None, planned: Planned | None = None) -> Updates:
+    def greet(self, profile: gr.OAuthProfile | None, planned: PlanResult | None = None) -> Updates:
         """Say what being signed in or out means, and how the bank is."""
         return self._account(profile) | self._push_state(profile is not None, planned)
 
     def _account(self, profile: gr.OAuthProfile | None) -> Updates:
         return {self.page.account: self.page.account_text(profile.username if profile else None)}
 
-    def _push_state(self, signed_in: bool, planned: Planned | None) -> Updates:
+    def _push_state(self, signed_in: bool, planned: PlanResult | None) -> Updates:
         return {self.page.push: gr.Button(interactive=signed_in and planned is not None)}
 
     def bank_state(self) -> Updates:
@@ -124,7 +124,9 @@ class Actions:
             return
         page = self.page
         yield self._cleared() | {page.file: None}
-        yield from self._ask(Asked(dataset=dataset or ""), options, token, profile, fresh=True)
+        yield from self._ask(
+            DatasetRequest(dataset=dataset or ""), options, token, profile, fresh=True
+        )
 
     def file_chosen(
         self,
@@ -138,7 +140,7 @@ class Actions:
             yield self._cleared()
             return
         yield self._cleared() | {self.page.dataset: None}
-        yield from self._ask(Asked(file=file), options, token, profile, fresh=True)
+        yield from self._ask(DatasetRequest(file=file), options, token, profile, fresh=True)
 
     def asked_again(
         self,
@@ -155,7 +157,7 @@ class Actions:
         """Another configuration or split, or columns chosen by hand."""
         pairs = {"input": input_column, "output": output_column}
         columns = ",".join(f"{role}={name}" for role, name in pairs.items() if name)
-        asked = Asked(
+        asked = DatasetRequest(
             "" if file else dataset or "",
             file,
             None if file else config or None,
@@ -186,7 +188,7 @@ class Actions:
 
     def _ask(
         self,
-        asked: Asked,
+        asked: DatasetRequest,
         options: tuple[Any, ...],
         token: gr.OAuthToken | None,
         profile: gr.OAuthProfile | None,
@@ -202,7 +204,7 @@ class Actions:
                 yield shown
             limit = self.settings.max_rows
 
-            def work(job: Job) -> tuple[Planned, str]:
+            def work(job: Job) -> tuple[PlanResult, str]:
                 made = service.make_plan(self.keeper, asked, recipe, limit, credential, job)
                 job.say("Drawing the map")
                 return made, map_html(made.plan, self.keeper.map(recipe.metric))
@@ -216,7 +218,7 @@ class Actions:
             return
         yield self._planned(planned, drawn, profile)
 
-    def _fill_in(self, asked: Asked, credential: Credential) -> Any:
+    def _fill_in(self, asked: DatasetRequest, credential: Credential) -> Any:
         """Configuration and split by themselves: the obvious ones, else the first."""
         page = self.page
         configs, splits = yield from self._follow(
@@ -230,7 +232,7 @@ class Actions:
             page.split: gr.Dropdown(choices=splits, value=split, interactive=len(splits) > 1),
         }
         named = config if len(configs) > 1 else None
-        return Asked(asked.dataset, None, named, split), shown
+        return DatasetRequest(asked.dataset, None, named, split), shown
 
     def _follow(self, work: Any) -> Any:
         """Show the steps of a job; returns what it made."""
@@ -240,9 +242,11 @@ class Actions:
             yield {self.page.status: _shown(item)}
         raise AssertionError("unreachable")
 
-    def _choosing(self, error: LoraMetaError, asked: Asked, credential: Credential) -> Updates:
+    def _choosing(
+        self, error: LoraMetaError, asked: DatasetRequest, credential: Credential
+    ) -> Updates:
         """Where no layout fits, the columns to choose from."""
-        if type(error).__name__ not in ("ColumnsError", "UnlabelledDatasetError"):
+        if type(error).__name__ not in ("ColumnsError", "UnlabeledDatasetError"):
             return {}
         try:
             names = finish(
@@ -270,7 +274,7 @@ class Actions:
             page.push: gr.Button(interactive=False),
         }
 
-    def _planned(self, planned: Planned, drawn: str, profile: gr.OAuthProfile | None) -> Updates:
+    def _planned(self, planned: PlanResult, drawn: str, profile: gr.OAuthProfile | None) -> Updates:
         page, data = self.page, planned.plan.dataset
         columns = data.columns.model_dump(exclude_none=True).values()
         return {
@@ -293,7 +297,7 @@ class Actions:
             page.generate: gr.Button(interactive=True),
         } | self._push_state(profile is not None, planned)
 
-    def planned_again(self, planned: Planned | None, *options: Any) -> Updates:
+    def planned_again(self, planned: PlanResult | None, *options: Any) -> Updates:
         """Other options: the same reading of the dataset under another recipe."""
         page = self.page
         if planned is None:
@@ -301,7 +305,7 @@ class Actions:
         try:
             recipe = recipe_of(*options)
             recipe = recipe.model_copy(update={"max_rows": planned.plan.recipe.max_rows})
-            made = Planned(planned.plan.with_recipe(recipe), planned.samples, planned.name)
+            made = PlanResult(planned.plan.with_recipe(recipe), planned.samples, planned.name)
             drawn = map_html(made.plan, self.keeper.map(recipe.metric))
         except LoraMetaError as error:
             return {page.status: error_html(error)}
@@ -314,7 +318,7 @@ class Actions:
 
     def target_text(
         self,
-        planned: Planned | None,
+        planned: PlanResult | None,
         repo_id: str,
         private: str,
         profile: gr.OAuthProfile | None,
@@ -334,13 +338,13 @@ class Actions:
 
     # --- making -----------------------------------------------------------------------------------
 
-    def make(self, planned: Planned | None) -> Iterator[Updates]:
+    def make(self, planned: PlanResult | None) -> Iterator[Updates]:
         """Generate, for download."""
         yield from self._make(lambda job: service.make_adapter(_insist(planned), job), planned)
 
     def publish(
         self,
-        planned: Planned | None,
+        planned: PlanResult | None,
         repo_id: str,
         private: str,
         overwrite: bool,
@@ -356,7 +360,7 @@ class Actions:
         )
 
     def _make(
-        self, work: Any, planned: Planned | None, signed_in: bool | None = None
+        self, work: Any, planned: PlanResult | None, signed_in: bool | None = None
     ) -> Iterator[Updates]:
         page, made = self.page, None
         idle = {
@@ -391,7 +395,7 @@ class Actions:
         publishing = step.text.startswith("Publishing")
         return {self.page.cancel: gr.Button(visible=False)} if publishing else {}
 
-    def _made(self, made: Made) -> Updates:
+    def _made(self, made: AdapterResult) -> Updates:
         page, base = self.page, self.keeper.bank.index.base_model
         return {
             page.work: "",
@@ -404,7 +408,7 @@ class Actions:
             page.recipe: made.recipe,
         }
 
-    def cancelled(self, planned: Planned | None, profile: gr.OAuthProfile | None) -> Updates:
+    def cancelled(self, planned: PlanResult | None, profile: gr.OAuthProfile | None) -> Updates:
         """After a cancel: as before, and nothing is left behind."""
         page = self.page
         return {

@@ -7,17 +7,17 @@ import gradio as gr
 
 import service
 from actions import credential_of, recipe_of
+from bank_loader import BankLoader
 from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, LoraMetaError, Recipe
 from jobs import Job, finish
-from keeper import Keeper
-from service import Asked, Destination, Made, Planned
+from messages import advice
+from service import AdapterResult, DatasetRequest, Destination, PlanResult
 from settings import Settings
-from words import advice
 
 MCP_TOOL = "plan"
 
 
-def add_endpoints(keeper: Keeper, settings: Settings) -> None:
+def add_endpoints(keeper: BankLoader, settings: Settings) -> None:
     """Add the endpoints to the Blocks being built; nothing of them is seen on the page."""
     calls = Calls(keeper, settings)
     with gr.Row(visible=False):
@@ -59,7 +59,7 @@ class Calls:
         settings: limits.
     """
 
-    def __init__(self, keeper: Keeper, settings: Settings) -> None:
+    def __init__(self, keeper: BankLoader, settings: Settings) -> None:
         self._keeper, self._settings = keeper, settings
 
     def plan(
@@ -97,7 +97,7 @@ class Calls:
         options = (metric, coefficients, combine, top_k, temperature, rank)
         asked = _asked(dataset, file, config, split, columns)
         credential = credential_of(oauth_token, self._settings)
-        planned: Planned = self._done(lambda job: self._plan(asked, options, credential, job))
+        planned: PlanResult = self._done(lambda job: self._plan(asked, options, credential, job))
         return planned.plan.to_dict()
 
     def generate(
@@ -124,7 +124,7 @@ class Calls:
         asked = _asked(dataset, file, config, split, columns)
         credential = credential_of(oauth_token, self._settings)
 
-        def work(job: Job) -> tuple[Planned, Made]:
+        def work(job: Job) -> tuple[PlanResult, AdapterResult]:
             planned = self._plan(asked, options, credential, job)
             return planned, service.make_adapter(planned, job)
 
@@ -168,7 +168,7 @@ class Calls:
         private = {"public": False, "private": True}.get(visibility or "")
         to = Destination(repo_id or None, private, overwrite)
 
-        def work(job: Job) -> Made:
+        def work(job: Job) -> AdapterResult:
             if credential is False:
                 raise service.SignInError("Publishing needs an account: pass oauth_token")
             planned = self._plan(asked, options, credential, job)
@@ -184,8 +184,12 @@ class Calls:
         }
 
     def _plan(
-        self, asked: Asked, options: tuple[Any, ...], credential: service.Credential, job: Job
-    ) -> Planned:
+        self,
+        asked: DatasetRequest,
+        options: tuple[Any, ...],
+        credential: service.Credential,
+        job: Job,
+    ) -> PlanResult:
         recipe, limit = recipe_of(*options), self._settings.max_rows
         return service.make_plan(self._keeper, asked, recipe, limit, credential, job)
 
@@ -198,5 +202,5 @@ class Calls:
             raise gr.Error(told, print_exception=False) from None
 
 
-def _asked(dataset: str, file: str | None, config: str, split: str, columns: str) -> Asked:
-    return Asked(dataset or "", file, config or None, split or None, columns or None)
+def _asked(dataset: str, file: str | None, config: str, split: str, columns: str) -> DatasetRequest:
+    return DatasetRequest(dataset or "", file, config or None, split or None, columns or None)

@@ -1,4 +1,4 @@
-"""The bank drawn as a map with the visitor's dataset on it: one SVG in the page's colours."""
+"""The bank drawn as a map with the visitor's dataset on it: one SVG in the page's colors."""
 
 from html import escape
 
@@ -55,8 +55,8 @@ def _to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
     room = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
     spread = np.maximum(high - low, 1e-12)
     scale = float((room / spread).min())
-    centred = (points - (low + high) / 2) * scale
-    return np.asarray(centred * [1, -1] + np.array([WIDTH, HEIGHT]) / 2)
+    centered = (points - (low + high) / 2) * scale
+    return np.asarray(centered * [1, -1] + np.array([WIDTH, HEIGHT]) / 2)
 
 
 def _line(a: NDArray[np.float64], b: NDArray[np.float64]) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 import gradio as gr
 
 from actions import Actions
+from bank_loader import BankLoader
 from endpoints import add_endpoints
 from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, Recipe
-from keeper import Keeper
 from plan_view import holdings, note
 from service import FILE_TYPES
 from settings import Settings
@@ -28,7 +28,7 @@ class Page:
         keeper: of the bank.
     """
 
-    def __init__(self, settings: Settings, keeper: Keeper) -> None:
+    def __init__(self, settings: Settings, keeper: BankLoader) -> None:
         self.settings, self.keeper = settings, keeper
         self.actions = Actions(self, keeper, settings)
         with gr.Blocks(

@@ -23,7 +23,7 @@ def plan_html(plan: Plan) -> str:
 
 def _figures(plan: Plan) -> str:
     nearest, usual = float(plan.distances.min()), plan.nearest_in_bank
-    used = len(plan.used)
+    used = len(plan.active_indices)
     tiles = [
         ("Nearness", *_nearness(nearest, usual)),
         (
@@ -31,7 +31,7 @@ def _figures(plan: Plan) -> str:
             f"{plan.effective_number:.1f}",
             f"effective number, of {used} with any weight",
         ),
-        ("Licences", *_licences(plan)),
+        ("Licenses", *_licenses(plan)),
         (
             "Read from your data",
             f"{plan.profile.rows:,} rows",
@@ -53,9 +53,9 @@ def _nearness(nearest: float, usual: float) -> tuple[str, str]:
     return word, f"{times:.1f}× the usual gap inside the bank"
 
 
-def _licences(plan: Plan) -> tuple[str, str]:
+def _licenses(plan: Plan) -> tuple[str, str]:
     """Of the base model and of every adapter with weight; none stated is said, never guessed."""
-    counted = Counter(n.license or "not stated" for n in plan.neighbours())
+    counted = Counter(n.license or "not stated" for n in plan.neighbors())
     base = plan.bank.index.base_license or "not stated"
     names = [name for name, _ in counted.most_common()]
     shown = escape(names[0]) if len(names) == 1 else f"{len(names)} kinds"
@@ -78,7 +78,7 @@ def _warnings(plan: Plan) -> str:
 
 
 def _bars(plan: Plan) -> str:
-    shown = plan.neighbours()
+    shown = plan.neighbors()
     largest = max(abs(n.coefficient) for n in shown) or 1.0
     linked = plan.bank.index.published
     rows = [_bar(n, largest, linked) for n in shown]
@@ -102,8 +102,8 @@ def _bars(plan: Plan) -> str:
     )
 
 
-def _bar(neighbour: object, largest: float, linked: bool) -> str:
-    n = neighbour
+def _bar(neighbor: object, largest: float, linked: bool) -> str:
+    n = neighbor
     width = 100 * abs(n.coefficient) / largest
     kind = ' class="lm-against"' if n.coefficient < 0 else ""
     return (

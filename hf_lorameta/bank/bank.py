@@ -90,7 +90,7 @@ class Bank:
         self.id = id
         self.revision = revision
         self._fetch = fetch
-        self._stamps = ChecksumCache(folder / _SEEN_FILE)
+        self._checksums = ChecksumCache(folder / _SEEN_FILE)
         self._raw_index = self._path(INDEX_FILE).read_bytes()
         self.index = parse_index(self._raw_index, folder)
 
@@ -193,7 +193,7 @@ class Bank:
         """The base model's tokenizer, without special tokens."""
         return load_encode(self._checked(TOKENIZER_FILE))
 
-    def small_file(self, name: str) -> Path:
+    def verified_file(self, name: str) -> Path:
         """One of ``index.files``, here and right, fetched if need be."""
         return self._checked(name)
 
@@ -230,7 +230,7 @@ class Bank:
         name = adapter_path(entry.name)
         here = (self.folder / name).exists()
         path = self._path(name)
-        if not self._stamps.is_right(name, path, entry.sha256):
+        if not self._checksums.verify(name, path, entry.sha256):
             if here:
                 raise IntegrityError(f"{path}: checksum differs from the index", hint=self._mend)
             discard(path)  # what was fetched just now must not be taken for good later
@@ -250,7 +250,7 @@ class Bank:
         chosen = self.index.entries if entries is None else entries
         with ThreadPoolExecutor(_OPENERS) as pool:
             files = list(pool.map(self.adapter, chosen))
-        self.remember()
+        self.save_checksums()
         return files
 
     def blocks(self, columns: int = 1 << 18) -> Iterator[FloatArray]:
@@ -295,20 +295,20 @@ class Bank:
         Raises:
             BankError: the bank was fetched from the Hub.
         """
-        self.insist_on_own()
+        self.require_local()
         path = self.folder / NEURAL_FILE
         write_atomically(path, safetensors.numpy.save(dict(arrays)))
-        self.amend(files=self.index.files | {NEURAL_FILE: sha256(path)})
+        self.update_index(files=self.index.files | {NEURAL_FILE: sha256(path)})
 
-    def remember(self) -> None:
+    def save_checksums(self) -> None:
         """Keep which files were right, in a bank that was built, packed or pulled here.
 
         The Hub client's cache and the embedded bank are left as they are.
         """
         if any((self.folder / name).exists() for name in (WORK_FOLDER, ORIGIN_FILE)):
-            self._stamps.keep()
+            self._checksums.save()
 
-    def insist_on_own(self) -> None:
+    def require_local(self) -> None:
         """Refuse to change a copy of a repo: its commit must tell what it holds.
 
         Raises:
@@ -320,7 +320,7 @@ class Bank:
                 hint="fit the bank where it was built, then push it: hf-lorameta bank fit DIR",
             )
 
-    def amend(self, **changes: object) -> None:
+    def update_index(self, **changes: object) -> None:
         """Replace fields of the index, here and in ``bank.json``."""
         self.index = self.index.model_copy(update=changes)
         self._raw_index = self.index.to_bytes()
@@ -345,7 +345,7 @@ class Bank:
     def _checked(self, name: str) -> Path:
         here = (self.folder / name).exists()
         path = self._path(name)
-        if not self._stamps.is_right(name, path, self.index.files.get(name)):
+        if not self._checksums.verify(name, path, self.index.files.get(name)):
             if not here:
                 discard(path)
             raise IntegrityError(f"{path}: checksum differs from the index", hint=self._mend)

@@ -38,7 +38,7 @@ def fit_bank(
         MissingExtraError: torch is not installed.
         BankError: fewer than 3 adapters.
     """
-    opened.insist_on_own()
+    opened.require_local()
     progress("Gram matrix")
     G = gram(opened.blocks())
     arrays: dict[str, NDArray[np.float32]] = {}

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.data.profile import ProfileTable
-from hf_lorameta.method.distances import DISTANCES, between, distances, name_of
-from hf_lorameta.recipe import Recipe
+from hf_lorameta.method.distances import DEFAULT_METRIC, DISTANCES, between, distances, name_of
 
 _SAMPLED = 32
 
@@ -29,7 +28,7 @@ def geometry(
         has by default, all (N, N) distances: whole, and of inputs alone, for datasets that have
         nothing else.
     """
-    default: str = Recipe().metric
+    default = DEFAULT_METRIC
     inside = between(profiles, vocab_size, default)
     apart = {default: inside.astype(np.float32)}
     inputs = profiles.only("input")

@@ -28,10 +28,10 @@ class BankMap:
     """Where a bank's datasets lie on the plane.
 
     Attributes:
-        points: (N, 2) float64, in the order of the bank; arbitrary units, centred on the landmarks.
+        points: (N, 2) float64, in the order of the bank; arbitrary units, centered on the landmarks.
         landmarks: (L,) indices of the datasets that were compared with all others.
         squares: (L,) mean over the landmarks of the squared length of each one's differences.
-        axes: (2, L) the linear map from centred squared lengths to the plane.
+        axes: (2, L) the linear map from centered squared lengths to the plane.
         share: of the landmarks' spread, how much the plane shows, in [0, 1].
     """
 
@@ -97,8 +97,8 @@ def from_distances(D: Array, landmarks: NDArray[np.intp]) -> BankMap:
     among = D[:, landmarks]
     among = (among + among.T) / 2
     squares = among.mean(axis=0)
-    centred = -0.5 * (among - squares[:, None] - squares[None, :] + among.mean())
-    values, vectors = np.linalg.eigh(centred)
+    centered = -0.5 * (among - squares[:, None] - squares[None, :] + among.mean())
+    values, vectors = np.linalg.eigh(centered)
     largest = np.clip(values[::-1], 0, None)
     two = np.zeros((2, len(landmarks)))
     for k in range(min(2, len(landmarks))):

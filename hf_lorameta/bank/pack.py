@@ -202,7 +202,7 @@ def _write_index(
 ) -> None:
     index = source.index
     for name in index.files:
-        shutil.copyfile(source.small_file(name), fresh / name)
+        shutil.copyfile(source.verified_file(name), fresh / name)
     entries: list[IndexEntry] = [
         entry.model_copy(update={"size": size, "sha256": digest})
         for entry, (size, digest) in zip(index.entries, packed, strict=True)

@@ -72,7 +72,7 @@ def quantize(values: FloatArray, axis: int) -> tuple[NDArray[np.int8], FloatArra
         The integers in [-127, 127], shaped as `values`, and the (r,) scales.
 
     Example:
-        >>> quantise(np.array([[1.0, -2.0], [0.0, 0.0]], np.float32), 0)[0].tolist()
+        >>> quantize(np.array([[1.0, -2.0], [0.0, 0.0]], np.float32), 0)[0].tolist()
         [[64, -127], [0, 0]]
     """
     largest = np.abs(values).max(axis=1 - axis, initial=0.0)
@@ -233,7 +233,7 @@ class PackedFile(AdapterFile):
     ) -> bool:
         """All files at once, if each was read at once and all are laid out alike."""
         held = [file._raw for file in files if isinstance(file, PackedFile)]
-        if None in held or not all(file.places is self.places for file in files):
+        if None in held or not all(file.tensor_infos is self.tensor_infos for file in files):
             return False
         names = [tensor_name(module, factor) for factor in FACTORS]
         names += [scales_name(module, factor) for factor in FACTORS]

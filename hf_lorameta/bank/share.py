@@ -122,7 +122,7 @@ def pull_bank(
     _drop_stale(opened)
     try:
         for name in set(opened.index.files) - {BASIS_FILE}:
-            opened.small_file(name)
+            opened.verified_file(name)
         if everything:
             opened.adapters()
             _ = opened.basis
@@ -168,7 +168,7 @@ def _drop_stale(opened: Bank) -> None:
 def bank_card(opened: Bank, repo_id: str) -> str:
     """README of a bank's repo."""
     index = opened.index
-    licences = sorted({entry.license or "unknown" for entry in index.entries})
+    licenses = sorted({entry.license or "unknown" for entry in index.entries})
     packed = ""
     if index.packing:
         packing = index.packing
@@ -190,8 +190,8 @@ tags:
 # A bank of {len(opened)} LoRA adapters for `{index.base_model}`
 
 Made by `hf-lorameta bank build`; each adapter stands beside the token histogram of the dataset it
-was trained on (no text). `bank.json` lists every source with its commit, checksum and licence
-({", ".join(licences)}); {len(index.skipped)} entries of the manifest were skipped, with reasons
+was trained on (no text). `bank.json` lists every source with its commit, checksum and license
+({", ".join(licenses)}); {len(index.skipped)} entries of the manifest were skipped, with reasons
 there.
 {packed}
 ```

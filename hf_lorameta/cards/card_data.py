@@ -19,8 +19,8 @@ METRICS: dict[MetricName, str] = {
 }
 RULES: dict[RuleName, str] = {
     "attentional": "softmin of the distances",
-    "normalized": "softmin of the standardised distances",
-    "neural": "softmin of a small network over the standardised distances, trained on the bank",
+    "normalized": "softmin of the standardized distances",
+    "neural": "softmin of a small network over the standardized distances, trained on the bank",
     "kernel": "kernel ridge regression on the distances, with the mean of the bank as its prior",
 }
 COMBINERS: dict[CombinerName, str] = {
@@ -85,7 +85,7 @@ class CardData:
         bank_revision: commit of the bank.
         bank_size: number of usable adapters in the bank.
         bank_published: the bank's entries can be found on the Hub: link to them.
-        neighbours: every adapter used, by falling coefficient; at least one.
+        neighbors: every adapter used, by falling coefficient; at least one.
         effective_number: of adapters, see `hf_lorameta.method.coefficients.effective_number`.
         nearest_in_bank: median over the bank of the distance to the nearest other dataset.
         rank: r of the result.
@@ -114,7 +114,7 @@ class CardData:
     bank_revision: str | None
     bank_size: int
     bank_published: bool
-    neighbours: tuple[WeightedAdapter, ...]
+    neighbors: tuple[WeightedAdapter, ...]
     effective_number: float
     nearest_in_bank: float
     rank: int
@@ -127,13 +127,13 @@ class CardData:
     gguf: bool = False
 
     def __post_init__(self) -> None:
-        if not self.neighbours:
+        if not self.neighbors:
             raise LoraMetaError("a card needs at least one adapter used, got none")
 
     @property
     def nearest(self) -> WeightedAdapter:
         """The adapter whose dataset is nearest; of equals, the one with the larger coefficient."""
-        return min(self.neighbours, key=lambda n: n.distance)
+        return min(self.neighbors, key=lambda n: n.distance)
 
     @property
     def public_dataset(self) -> str | None:

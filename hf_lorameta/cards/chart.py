@@ -8,7 +8,7 @@ import unicodedata
 from hf_lorameta.cards.card_data import METRICS, CardData, WeightedAdapter
 from hf_lorameta.cards.markdown import clean, number
 
-CHART_FILE = "neighbours.svg"
+CHART_FILE = "neighbors.svg"
 BARS = 12
 _WIDTH, _ROW, _TOP = 760, 28, 92
 _LABEL_END, _BAR_START, _BAR_WIDTH, _DISTANCE_END = 316, 330, 270, 736
@@ -22,7 +22,7 @@ def render_chart(facts: CardData) -> str:
         A self-contained SVG with a title and a description, on a panel of its own, so that it reads
         the same on light and dark pages.
     """
-    bars, rest = facts.neighbours[:BARS], facts.neighbours[BARS:]
+    bars, rest = facts.neighbors[:BARS], facts.neighbors[BARS:]
     height = _TOP + _ROW * len(bars) + (48 if rest else 22)
     largest = max(abs(n.coefficient) for n in bars) or 1.0
     rows = "\n".join(_bar(i, n, largest) for i, n in enumerate(bars))
@@ -33,8 +33,8 @@ def render_chart(facts: CardData) -> str:
     )
     count = (
         "The coefficient"
-        if len(facts.neighbours) == 1
-        else f"{len(bars)} of {len(facts.neighbours)} coefficients"
+        if len(facts.neighbors) == 1
+        else f"{len(bars)} of {len(facts.neighbors)} coefficients"
     )
     subtitle = f"{count} · distance: {METRICS[facts.recipe.metric]}"
     listed = "; ".join(
@@ -65,18 +65,18 @@ stroke="#d5d9e0"/>
 """
 
 
-def _bar(index: int, neighbour: WeightedAdapter, largest: float) -> str:
+def _bar(index: int, neighbor: WeightedAdapter, largest: float) -> str:
     top = _TOP + _ROW * index
-    width = max(1.0, _BAR_WIDTH * abs(neighbour.coefficient) / largest)
-    color = "#dd6b20" if neighbour.coefficient >= 0 else "#718096"
+    width = max(1.0, _BAR_WIDTH * abs(neighbor.coefficient) / largest)
+    color = "#dd6b20" if neighbor.coefficient >= 0 else "#718096"
     base = top + 17
-    label = _xml(_shortened(_short(neighbour.dataset), _LABEL_CELLS))
-    distance = number(neighbour.distance)
+    label = _xml(_shortened(_short(neighbor.dataset), _LABEL_CELLS))
+    distance = number(neighbor.distance)
     return (
         f'<text x="{_LABEL_END}" y="{base}" class="end">{label}</text>\n'
         f'<rect x="{_BAR_START}" y="{top + 3}" width="{width:.1f}" height="{_ROW - 8}" rx="3" '
         f'fill="{color}"/>\n'
-        f'<text x="{_BAR_START + width + 8:.1f}" y="{base}">{neighbour.coefficient:.4f}</text>\n'
+        f'<text x="{_BAR_START + width + 8:.1f}" y="{base}">{neighbor.coefficient:.4f}</text>\n'
         f'<text x="{_DISTANCE_END}" y="{base}" class="soft end">{distance}</text>'
     )
 

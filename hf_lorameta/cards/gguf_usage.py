@@ -22,14 +22,14 @@ def render_modelfile(base_model: str) -> str:
 
     Example:
         >>> print(render_modelfile("org/base"))  # doctest: +ELLIPSIS
-        # base.gguf is a GGUF of org/base; any quantisation will do.
+        # base.gguf is a GGUF of org/base; any quantization will do.
         FROM ./base.gguf
         ADAPTER ./adapter.gguf
         TEMPLATE \"""{{ .Prompt }}\"""
         ...
     """
     name = " ".join(base_model.split())
-    return f'''# {BASE_FILE} is a GGUF of {name}; any quantisation will do.
+    return f'''# {BASE_FILE} is a GGUF of {name}; any quantization will do.
 FROM ./{BASE_FILE}
 ADAPTER ./{GGUF_FILE}
 TEMPLATE """{{{{ .Prompt }}}}"""
@@ -54,7 +54,7 @@ def render_usage(base_model: str, repo_id: str | None) -> str:
     return f"""## On a laptop, without a GPU
 
 `{GGUF_FILE}` is this adapter for llama.cpp and Ollama. They also need a GGUF of the base model \
-{base_model}, in any quantisation: below it is `{BASE_FILE}`.
+{base_model}, in any quantization: below it is `{BASE_FILE}`.
 
 ```bash
 {fetch}cd {folder}

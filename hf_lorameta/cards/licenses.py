@@ -1,4 +1,4 @@
-"""Under which licence a combination of adapters may be passed on."""
+"""Under which license a combination of adapters may be passed on."""
 
 import re
 
@@ -25,16 +25,16 @@ HUB_LICENSES = frozenset({
 
 
 def license_of(facts: CardData) -> tuple[str, str | None, str | None]:
-    """The licence of a combination: one if all agree, otherwise ``other`` with every name.
+    """The license of a combination: one if all agree, otherwise ``other`` with every name.
 
     Args:
         facts: base model and adapters used count; the dataset does not, as none of it is passed on.
 
     Returns:
-        The Hub's licence id, and for ``other`` a name that lists each licence (``unknown`` where
+        The Hub's license id, and for ``other`` a name that lists each license (``unknown`` where
         the authors state none) and a link to the base model, whose terms come first.
     """
-    stated = [facts.base_license, *(n.license for n in facts.neighbours)]
+    stated = [facts.base_license, *(n.license for n in facts.neighbors)]
     names = sorted({_license_name(value) for value in stated})
     if len(names) == 1 and names[0] in HUB_LICENSES:
         return names[0], None, None
@@ -43,6 +43,6 @@ def license_of(facts: CardData) -> tuple[str, str | None, str | None]:
 
 
 def _license_name(stated: str | None) -> str:
-    """A licence as the Hub spells them: lower case, digits, dots, pluses and dashes."""
+    """A license as the Hub spells them: lower case, digits, dots, pluses and dashes."""
     words = re.findall(r"[a-z0-9.+]+", (stated or "").lower())
     return "-".join(words)[:60] or "unknown"

@@ -1,4 +1,4 @@
-"""Markdown of what others have named: ids, columns and licences come out as the text they are.
+"""Markdown of what others have named: ids, columns and licenses come out as the text they are.
 
 Whatever a name holds, it ends no cell, opens no markup and stays on its line.
 """

@@ -1,7 +1,7 @@
 """What is written beside an adapter for people: its model card.
 
 A pure function of `hf_lorameta.cards.card_data.CardData`: no network, no clock, so the same facts give the same
-bytes. Names that others chose (ids, columns, licences) are escaped wherever they land, and no text
+bytes. Names that others chose (ids, columns, licenses) are escaped wherever they land, and no text
 of the dataset and no local path ever gets here. A private dataset stays unnamed.
 """
 
@@ -42,11 +42,11 @@ def render_card(facts: CardData, repo_id: str | None) -> str:
         _loading(facts, repo_id),
         _laptop(facts, repo_id),
         _nearness(facts),
-        _neighbours(facts),
+        _neighbors(facts),
         _refined(facts),
         _checked(facts),
         _recipe(facts),
-        _licences(facts),
+        _licenses(facts),
         _not_measured(facts, repo_id),
         _warnings(facts),
         _reproducing(facts),
@@ -101,7 +101,7 @@ def _what(facts: CardData) -> str:
 def _no_training(facts: CardData) -> str:
     return (
         f"**No training took place.** This is a weighted combination of"
-        f" {_adapters(len(facts.neighbours))} that existed before, each trained on a dataset of its"
+        f" {_adapters(len(facts.neighbors))} that existed before, each trained on a dataset of its"
         " own. The coefficients depend on how near each of those datasets is to this one"
         f"{' and on a few of its rows' if facts.refinement else ''}: the adapter is conditioned on"
         " this dataset, not trained on it."
@@ -146,7 +146,7 @@ def _nearness(facts: CardData) -> str:
         f" {METRICS[facts.recipe.metric]} of {number(nearest.distance)}.",
         _verdict(nearest.distance, usual),
     ]
-    if len(facts.neighbours) > 1:
+    if len(facts.neighbors) > 1:
         spread = f"{facts.effective_number:.1f} adapters"
         said.append(f"The coefficients are spread as if {spread} had equal weight.")
     return f"""## How near the bank comes
@@ -161,7 +161,7 @@ def _verdict(distance: float, usual: float) -> str:
         return "The bank is too small to say whether that is near or far."
     if distance == 0:
         return "Its tokens are distributed exactly as here: it may well be the same dataset."
-    typical = f"(median distance to the nearest neighbour: {number(usual)})"
+    typical = f"(median distance to the nearest neighbor: {number(usual)})"
     times = distance / usual
     if times <= 1:
         return f"That is as near as datasets of the bank usually are to each other {typical}."
@@ -176,8 +176,8 @@ def _verdict(distance: float, usual: float) -> str:
     )
 
 
-def _neighbours(facts: CardData) -> str:
-    shown, rest = facts.neighbours[:TABLE_ROWS], facts.neighbours[TABLE_ROWS:]
+def _neighbors(facts: CardData) -> str:
+    shown, rest = facts.neighbors[:TABLE_ROWS], facts.neighbors[TABLE_ROWS:]
     published = facts.bank_published
     rows = [
         (
@@ -189,7 +189,7 @@ def _neighbours(facts: CardData) -> str:
         )
         for n in shown
     ]
-    head = ("Dataset", "Adapter", "Distance", "Coefficient", "Licence of the adapter")
+    head = ("Dataset", "Adapter", "Distance", "Coefficient", "License of the adapter")
     share = sum(n.coefficient for n in rest)
     more = f"\n\nand {len(rest)} more, together {100 * share:.1f} %." if rest else ""
     return f"## The adapters it is made of\n\n{table(head, rows, numbers=(2, 3))}{more}"
@@ -199,8 +199,8 @@ def _refined(facts: CardData) -> str:
     fit = facts.refinement
     if fit is None:
         return ""
-    negative = sum(n.coefficient < 0 for n in facts.neighbours)
-    total = sum(n.coefficient for n in facts.neighbours)
+    negative = sum(n.coefficient < 0 for n in facts.neighbors)
+    total = sum(n.coefficient for n in facts.neighbors)
     apart = (
         " Each adapted module has coefficients of its own; the table and the picture show their"
         " means."
@@ -215,7 +215,7 @@ def _refined(facts: CardData) -> str:
         f"The coefficients started where the distances put them and were then fitted on {fit.rows}"
         " rows of the dataset; no weight of the base model or of any adapter moved."
         f"{apart if fit.by_module else ''} They sum to"
-        f" {total:.2f}, and {negative} of {len(facts.neighbours)} are negative."
+        f" {total:.2f}, and {negative} of {len(facts.neighbors)} are negative."
         f" {_loss(fit.engine)} of these rows, in nats a token; they are too few to be a score:"
     )
     losses = table(("Method", "Loss"), rows, numbers=(1,))
@@ -251,7 +251,7 @@ def _recipe(facts: CardData) -> str:
     keep = "all" if recipe.top_k is None else f"the {recipe.top_k} largest coefficients"
     at = f" at {code(facts.bank_revision)}" if facts.bank_revision else ""
     rows = [
-        ("MetricName", METRICS[recipe.metric]),
+        ("Metric", METRICS[recipe.metric]),
         ("Coefficients", f"{recipe.coefficients}: {RULES[recipe.coefficients]}"),
         ("Combined by", f"{recipe.combine}: {COMBINERS[recipe.combine]}"),
         ("Adapters kept", keep),
@@ -271,18 +271,18 @@ def _recipe(facts: CardData) -> str:
     return f"## Recipe\n\n{table(('Setting', 'Value'), rows)}"
 
 
-def _licences(facts: CardData) -> str:
+def _licenses(facts: CardData) -> str:
     def named(stated: str | None) -> str:
         return code(stated) if stated else "unknown"
 
     counted = sorted(
-        Counter(named(n.license) for n in facts.neighbours).items(),
+        Counter(named(n.license) for n in facts.neighbors).items(),
         key=lambda item: (-item[1], item[0]),
     )
     adapters = ", ".join(f"{name} ({count:,})" for name, count in counted)
-    unknown = not all((facts.base_license, *(n.license for n in facts.neighbours)))
-    warning = "\n\nUnknown means that its authors state no licence: ask them before you pass it on."
-    return f"""## Licences
+    unknown = not all((facts.base_license, *(n.license for n in facts.neighbors)))
+    warning = "\n\nUnknown means that its authors state no license: ask them before you pass it on."
+    return f"""## Licenses
 
 - Base model: {named(facts.base_license)}
 - Adapters used: {adapters}
@@ -295,7 +295,7 @@ def _not_measured(facts: CardData, repo_id: str | None) -> str:
     beyond = "Beyond the few rows above, this adapter" if scored else "This adapter"
     said = (
         f"{beyond} was not evaluated, on this dataset or any other. Whether it does better than the"
-        " base model, its nearest neighbour or a few-shot prompt is not known. To find out:"
+        " base model, its nearest neighbor or a few-shot prompt is not known. To find out:"
     )
     command = shlex.join(
         ["hf-lorameta", "evaluate", clean(repo_id or "FOLDER"), "--dataset", _asked(facts)]
@@ -320,7 +320,7 @@ def reproduce_command(facts: CardData) -> list[str]:
     """The command line that makes this adapter again, as a list of arguments.
 
     The weights are the same; of an adapter that was fitted or checked, with the same base alone: in
-    ``BASE.gguf``, the same quantisation. Settings that equal the recipe's defaults are left out,
+    ``BASE.gguf``, the same quantization. Settings that equal the recipe's defaults are left out,
     and so are the default bank, which is embedded, and its base's GGUF, which is found by itself.
     ``DATASET`` and ``BANK`` stand for what has no public name.
     """

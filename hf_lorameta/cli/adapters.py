@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.plan import Plan
     from hf_lorameta.pipeline.publish import Target
 
-from hf_lorameta.cli.engines import check_options, open_evaluator, open_runner, validate_engine
+from hf_lorameta.cli import engines
 
 AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an adapter.")]
 
@@ -66,13 +66,13 @@ def _plan(request: Request, quiet: bool, dataset: "Dataset | None" = None) -> "P
 
 
 def _describe(made: "Plan") -> str:
-    shown = made.neighbours()
+    shown = made.neighbors()
     rows = [
         [n.dataset, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
         for n in shown[:20]
     ]
     rest = sum(n.coefficient for n in shown[20:])
-    lines = [table(["bank dataset", "distance", "coefficient", "licence"], rows)]
+    lines = [table(["bank dataset", "distance", "coefficient", "license"], rows)]
     if len(shown) > 20:
         lines.append(f"… and {len(shown) - 20} more, together {100 * rest:.1f}%")
     lines += [
@@ -93,7 +93,7 @@ def _describe(made: "Plan") -> str:
 def _carry_out(made: "Plan", engine: str, base_gguf: Path | None, quiet: bool) -> "Generation":
     from hf_lorameta.pipeline.generate import generate_from_plan
 
-    with open_runner(made, engine, base_gguf) as scored:
+    with engines.open_runner(made, engine, base_gguf) as scored:
         if made.recipe.refine is not None:
             made = _refined(made, scored, quiet)
         with progress_bar(len(made.bank.layout), "combining", quiet) as bar:
@@ -119,7 +119,7 @@ def _warn(before: "Plan", after: "Plan", quiet: bool) -> None:
 def _refined(made: "Plan", scored: "BaseModelRunner | None", quiet: bool) -> "Plan":
     from hf_lorameta.pipeline.tune import refine_plan
 
-    log(quiet, f"Fitting {len(made.used)} adapters on {made.recipe.refine} rows")
+    log(quiet, f"Fitting {len(made.active_indices)} adapters on {made.recipe.refine} rows")
     fitted = refine_plan(
         made,
         scored,
@@ -160,11 +160,11 @@ def generate(
     from hf_lorameta.pipeline.adapter_folder import check_target
 
     check_target(output, overwrite)
-    request = validate_engine(request, engine, base_gguf)
+    request = engines.validate_engine(request, engine, base_gguf)
     _check_export(request, export)
     made = _carry_out(_plan(request, quiet), engine, base_gguf, quiet)
     folder = made.save_pretrained(output, overwrite=overwrite, export=export)
-    log(quiet, f"Combined {len(made.plan.used)} adapters in {made.seconds:.1f} s")
+    log(quiet, f"Combined {len(made.plan.active_indices)} adapters in {made.seconds:.1f} s")
     data = {"folder": str(folder), "seconds": made.seconds, "rank": made.rank}
     emit(json, data | {"plan": made.plan.to_dict()}, lambda: str(folder))
 
@@ -230,7 +230,7 @@ def push(
             hint=f"leave it out, or make another folder with hf-lorameta generate … {given[0]} …",
         )
     if source is None:
-        request = validate_engine(request, engine, base_gguf)
+        request = engines.validate_engine(request, engine, base_gguf)
         _check_export(request, export)
         dataset = request.open_dataset()
         hidden = dataset.private
@@ -249,7 +249,7 @@ def push(
         made = _carry_out(_plan(request, quiet, dataset), engine, base_gguf, quiet)
         folder = made.save_pretrained(staging_dir(name), repo_id=name, export=export)
         seconds = made.seconds
-        log(quiet, f"Combined {len(made.plan.used)} adapters in {seconds:.1f} s")
+        log(quiet, f"Combined {len(made.plan.active_indices)} adapters in {seconds:.1f} s")
     result: dict[str, Any] = {"repo_id": name, "private": target.private, "seconds": seconds}
     result["deleted"] = gone = list(stale_exports(folder, target))
     if gone:
@@ -330,7 +330,7 @@ def evaluate(
 
     if create_pr and not save_card:
         raise UsageError("--create-pr goes with --save-card", hint="add --save-card")
-    check_options(engine, base, base_gguf)
+    engines.check_options(engine, base, base_gguf)
     repo = resolve_card_repo(adapter, create_pr=create_pr) if save_card else None
     folder = locate_adapter(adapter, revision=repo.sha if repo else None)
     if save_card:
@@ -355,7 +355,9 @@ def evaluate(
     examples, rows = _shots(scored, rows, shots, local, config, revision, columns)
     check_outputs(rows)
     log(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {base_model}")
-    with open_evaluator(engine, base_model, base, base_gguf, methods.values(), quiet) as scorer:
+    with engines.open_evaluator(
+        engine, base_model, base, base_gguf, methods.values(), quiet
+    ) as scorer:
         report = compare(
             scorer, rows, methods, shots=examples, generate=answers,
             progress=lambda method, found: log(quiet, f"  {method}: loss {found.loss:.3f}"),

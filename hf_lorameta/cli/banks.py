@@ -71,7 +71,7 @@ def build(
 
 @app.command("list", epilog="Example: hf-lorameta bank list my-bank --json")
 def list_(bank: BankArgument = None, json: JsonFlag = False) -> None:
-    """Entries with ranks, sizes, commits and licences; and those skipped, with the reason."""
+    """Entries with ranks, sizes, commits and licenses; and those skipped, with the reason."""
     from hf_lorameta.bank.bank import Bank
 
     _show_list(Bank.from_pretrained(bank), json)
@@ -83,7 +83,7 @@ def _show_list(bank: "Bank", json: bool) -> None:
 
 def _listing(bank: "Bank") -> str:
     index = bank.index
-    head = ["adapter", "rank", "size", "commit", "licence", "dataset", "rows"]
+    head = ["adapter", "rank", "size", "commit", "license", "dataset", "rows"]
     rows = [
         [e.adapter, e.rank, megabytes(e.size), e.adapter_revision[:8], e.license or "unknown",
          e.dataset, e.rows]

@@ -10,7 +10,8 @@ from hf_lorameta.cli.options import Request, log
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.engines.interfaces import BaseModelRunner, Scorer
+    from hf_lorameta.engines.interfaces import BaseModelRunner
+    from hf_lorameta.engines.scoring import Scorer
     from hf_lorameta.pipeline.plan import Plan
 
 

@@ -70,7 +70,7 @@ class Request:
     ] = "default"
     metric: Annotated[MetricName | None, typer.Option(help="Distance between datasets.")] = None
     coefficients: Annotated[
-        RuleName | None, typer.Option(help="RuleName from distances to coefficients.")
+        RuleName | None, typer.Option(help="Rule from distances to coefficients.")
     ] = None
     combine: Annotated[
         CombinerName | None,

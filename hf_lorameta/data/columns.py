@@ -18,11 +18,12 @@ entries:
 
 from collections.abc import Mapping, Sequence
 
-from hf_lorameta.bank.manifest import _Strict
-from hf_lorameta.errors import ColumnsError, UnlabelledDatasetError, UsageError
+from pydantic import BaseModel, ConfigDict
+
+from hf_lorameta.errors import ColumnsError, UnlabeledDatasetError, UsageError
 
 
-class Columns(_Strict):
+class Columns(BaseModel):
     """Which columns of a dataset are read as input and as output.
 
     Attributes:
@@ -31,6 +32,8 @@ class Columns(_Strict):
         instruction: name of a column put before the input, if any.
         messages: name of a column of chat turns; then the other three are None.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str | None = None
     output: str | None = None
@@ -135,7 +138,7 @@ def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Col
 
     Raises:
         ColumnsError: none fits, or more than one; lists the columns.
-        UnlabelledDatasetError: there is an input, no known output, and columns that may hold one.
+        UnlabeledDatasetError: there is an input, no known output, and columns that may hold one.
 
     Example:
         >>> find_columns(["id", "question", "answer"]).output
@@ -174,7 +177,7 @@ def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Col
         for layout in PROMPTS:
             if set(layout.names()) == have - _NUMBERS and not labels:
                 return layout
-        raise UnlabelledDatasetError(
+        raise UnlabeledDatasetError(
             f"the dataset has inputs ({', '.join(inputs)}) and no outputs; all columns: {listed}",
             hint=f"name them: --columns input={inputs[0]},output=COLUMN; or if there are none: "
             f"--columns input={inputs[0]}",

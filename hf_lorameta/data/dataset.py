@@ -88,7 +88,7 @@ def open_dataset(
     Raises:
         DatasetError: no such file, config or split, or an unreadable one.
         ColumnsError: the columns fit no layout, or more than one.
-        UnlabelledDatasetError: inputs, and other columns that may or may not hold outputs.
+        UnlabeledDatasetError: inputs, and other columns that may or may not hold outputs.
         EmptyDatasetError: no rows.
         HubError: the repo is missing, private, gated, scripted, or out of reach.
     """

@@ -1,7 +1,7 @@
 """A dataset as a probability distribution over tokens.
 
 A `Profile` keeps two sparse histograms of token ids, one of all inputs and one of all outputs; the
-paper's distribution (arXiv 2507.01806, section 3) is their sum, normalised. A third one says how
+paper's distribution (arXiv 2507.01806, section 3) is their sum, normalized. A third one says how
 long the outputs are. They are counted from a stream of rows in constant memory and hold no text.
 """
 
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.errors import BankError, EmptyDatasetError, IntegrityError, UnlabelledDatasetError
+from hf_lorameta.errors import BankError, EmptyDatasetError, IntegrityError, UnlabeledDatasetError
 from hf_lorameta.types import Encode, Row
 
 Half = Literal["input", "output", "lengths"]
@@ -121,7 +121,7 @@ class Profile:
 
 
 def profile_rows(
-    rows: Iterable[Row], encode: Encode, vocab_size: int, *, labelled_only: bool = True
+    rows: Iterable[Row], encode: Encode, vocab_size: int, *, labeled_only: bool = True
 ) -> Profile:
     """Count the tokens of a stream of rows; memory does not grow with the number of rows.
 
@@ -129,34 +129,34 @@ def profile_rows(
         rows: (input, output) pairs.
         encode: the base model's tokenizer, without special tokens.
         vocab_size: V; every id must be below it.
-        labelled_only: pass over rows whose output is empty.
+        labeled_only: pass over rows whose output is empty.
 
     Raises:
         EmptyDatasetError: no row at all, or none with a token.
-        UnlabelledDatasetError: rows, but every output is empty.
+        UnlabeledDatasetError: rows, but every output is empty.
         BankError: the tokenizer gives an id of V or more.
     """
     inputs, outputs = (np.zeros(vocab_size, np.int64) for _ in range(2))
     lengths = np.zeros(LENGTHS, np.int64)
-    seen = labelled = 0
+    seen = labeled = 0
     for batch in _batches(rows):
         seen += len(batch)
-        kept = [row for row in batch if row[1] or not labelled_only]
-        labelled += len(kept)
+        kept = [row for row in batch if row[1] or not labeled_only]
+        labeled += len(kept)
         _count([row[0] for row in kept], encode, inputs)
         _count([row[1] for row in kept], encode, outputs, lengths)
     if not seen:
         raise EmptyDatasetError("the dataset has no rows", hint="name another one with --split")
-    if not labelled:
-        raise UnlabelledDatasetError(
+    if not labeled:
+        raise UnlabeledDatasetError(
             f"none of {seen} rows has an output: the coefficients are read from inputs and outputs",
-            hint="name the labelled split with --split, or the answers: --columns output=COLUMN; "
+            hint="name the labeled split with --split, or the answers: --columns output=COLUMN; "
             "or if there are none, the inputs alone: --columns input=COLUMN",
         )
     found = [Histogram.from_dense(counts) for counts in (inputs, outputs, lengths)]
-    profile = Profile(found[0], found[1], labelled, found[2])
+    profile = Profile(found[0], found[1], labeled, found[2])
     if not profile.input.total + profile.output.total:
-        raise EmptyDatasetError(f"{labelled} rows, and not one token in them")
+        raise EmptyDatasetError(f"{labeled} rows, and not one token in them")
     return profile
 
 

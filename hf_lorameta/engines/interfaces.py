@@ -4,28 +4,13 @@ No model and no torch in here; torch (`evaluate`) and llama.cpp (`llama_cpp_eval
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from hf_lorameta.bank.weighted_sum import WeightedSum
-from hf_lorameta.engines.scoring import Scores, Tokens
+from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.types import Array, FloatArray, Row
 
 # --- several methods ----------------------------------------------------------------------------
-
-
-class Scorer(Protocol):
-    """Whatever holds a base model and scores it with an adapter or without."""
-
-    def evaluate(
-        self,
-        rows: Sequence[Row],
-        adapter: Path | None = None,
-        shots: Sequence[Row] = (),
-        generate: bool = True,
-    ) -> tuple[Scores, list[str]]:
-        """Loss and answers; see `hf_lorameta.engines.torch_evaluate.Evaluator.evaluate`."""
-        ...
 
 
 SEARCH_DIMENSIONS = 32
@@ -57,7 +42,7 @@ class BaseModelRunner(Protocol):
         ...
 
     @property
-    def reach(self) -> float:
+    def finite_difference_step(self) -> float:
         """How far `search` goes along an axis for a slope: beyond rounding, hardly bent."""
         ...
 

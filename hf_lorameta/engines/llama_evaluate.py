@@ -34,7 +34,7 @@ def base_gguf(base_model: str, named: Path | None = None) -> Path:
     if named is None:
         missing = NotFoundError(
             f"llama.cpp needs a GGUF of {base_model}, and none was named",
-            hint="add --base-gguf FILE; any quantisation of that model will do",
+            hint="add --base-gguf FILE; any quantization of that model will do",
         )
         return packaged_gguf(base_model, missing)
     if not named.is_file():

@@ -2,7 +2,7 @@
 
 llama.cpp cannot be given another update while it runs, but the scales of the adapters that it has
 loaded are set with every request. So the adapters of a sum are loaded once, each on its own, and
-their scales are the coefficients. Any quantisation of the base will do. Needs the extra ``gguf``.
+their scales are the coefficients. Any quantization of the base will do. Needs the extra ``gguf``.
 """
 
 import tempfile
@@ -46,7 +46,7 @@ class LlamaCppProbe:
     Mistral-7B in float16; and while it is written, one adapter or one module of the others' sum.
 
     Args:
-        base: GGUF of the base model, in any quantisation.
+        base: GGUF of the base model, in any quantization.
         layout: the modules that are adapted.
         max_length: tokens of prompt and output together; longer prompts lose their beginning,
             longer outputs are refused.
@@ -58,7 +58,7 @@ class LlamaCppProbe:
     """
 
     engine = "llama.cpp"
-    reach = 0.25  # with 4 bits, log odds of a token were seen to scatter by 0.1
+    finite_difference_step = 0.25  # with 4 bits, log odds of a token were seen to scatter by 0.1
 
     def __init__(self, base: Path, layout: Layout, *, max_length: int = 1024) -> None:
         self._base, self._layout = base, layout
@@ -193,7 +193,7 @@ def check_base_gguf(base: Path, layout: Layout) -> dict[str, Any]:
     except (AdapterError, UsageError) as error:
         raise UsageError(
             f"{base} does not fit the bank: {error}",
-            hint="name another with --base-gguf: any quantisation of the bank's base model will do",
+            hint="name another with --base-gguf: any quantization of the bank's base model will do",
         ) from None
     return config
 

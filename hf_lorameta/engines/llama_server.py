@@ -65,7 +65,7 @@ class LlamaCpp:
     """A base model held by llama.cpp, with adapters that are switched on call by call.
 
     Args:
-        base: GGUF of the base model, in any quantisation.
+        base: GGUF of the base model, in any quantization.
         adapters: GGUF LoRA adapters for it; calls name them by their place in this sequence.
         context: tokens of prompt and answer together, at most.
         exact: keep keys and values in float32 and leave flash attention out, to compare numbers

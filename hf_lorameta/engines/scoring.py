@@ -7,11 +7,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from hf_lorameta.engines.interfaces import Scorer
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import EmptyDatasetError, UnlabelledDatasetError
+from hf_lorameta.errors import EmptyDatasetError, UnlabeledDatasetError
 from hf_lorameta.types import Row
 
 
@@ -219,6 +218,20 @@ def shared_length(a: Sequence[object], b: Sequence[object]) -> int:
     return next(differ, min(len(a), len(b)))
 
 
+class Scorer(Protocol):
+    """Whatever holds a base model and scores it with an adapter or without."""
+
+    def evaluate(
+        self,
+        rows: Sequence[Row],
+        adapter: Path | None = None,
+        shots: Sequence[Row] = (),
+        generate: bool = True,
+    ) -> tuple[Scores, list[str]]:
+        """Loss and answers; see `hf_lorameta.engines.torch_evaluate.Evaluator.evaluate`."""
+        ...
+
+
 def one_line(rows: Sequence[Row], asked: bool | None) -> bool:
     """Whether answers end with their first line: as asked, else unless a reference has several.
 
@@ -233,12 +246,12 @@ def check_outputs(rows: Sequence[Row]) -> None:
     """Refuse rows of which none can be scored.
 
     Raises:
-        UnlabelledDatasetError: there are rows, and no row has an output.
+        UnlabeledDatasetError: there are rows, and no row has an output.
     """
     if rows and not any(output.strip() for _, output in rows):
-        raise UnlabelledDatasetError(
+        raise UnlabeledDatasetError(
             f"none of {len(rows)} rows has an output that answers could be compared with",
-            hint="name the labelled split with --split, or the outputs: --columns output=COLUMN",
+            hint="name the labeled split with --split, or the outputs: --columns output=COLUMN",
         )
 
 
@@ -265,7 +278,7 @@ def compare(
 
     Raises:
         EmptyDatasetError: no rows.
-        UnlabelledDatasetError: no row has an output.
+        UnlabeledDatasetError: no row has an output.
         AdapterError: an adapter cannot be loaded.
     """
     check_outputs(rows)

@@ -172,7 +172,7 @@ class Evaluator:
         return Scores(loss, *texts, rows=len(rows)), outputs
 
     def _encode(self, row: Row, shots: Sequence[Row]) -> Tokens:
-        """Tokenise the whole text at once: the output is what follows the prompt's own tokens."""
+        """Tokenize the whole text at once: the output is what follows the prompt's own tokens."""
         prompt = prompt_text(row[0], shots)
         ids, whole = self._tokenizer(
             [prompt, row_text(prompt, row[1])], add_special_tokens=False

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 _LOGIT_ROWS = 256
-"""Positions whose logits are widened at once: to float32, 50 MB with a vocabulary of 49,152."""
+"""Positions whose logits are with_module_scale at once: to float32, 50 MB with a vocabulary of 49,152."""
 _LINE = 512
 """Tokens in a line at most: attention and its mask grow with their square."""
 
@@ -49,7 +49,7 @@ def packed_sequences(
 
     Example:
         >>> rows = [Tokens([1, 2, 3], [4]), Tokens([1, 2, 5], [6]), Tokens([7], [8])]
-        >>> [len(line) for line in in_lines(rows, budget=6)]
+        >>> [len(line) for line in packed_sequences(rows, budget=6)]
         [2, 1]
     """
     line: list[Tokens] = []

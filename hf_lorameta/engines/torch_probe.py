@@ -47,7 +47,7 @@ class Probe:
     """
 
     engine = "transformers"
-    reach = 0.05
+    finite_difference_step = 0.05
 
     def __init__(self, evaluator: Evaluator, layout: Layout) -> None:
         self._evaluator = evaluator

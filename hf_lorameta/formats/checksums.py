@@ -28,7 +28,7 @@ class ChecksumCache:
         self._kept: dict[str, Stamp] | None = None
         self._seen: dict[str, Stamp] = {}
 
-    def is_right(self, name: str, path: Path, digest: str | None) -> bool:
+    def verify(self, name: str, path: Path, digest: str | None) -> bool:
         """Says whether a file has this SHA-256, hashing it unless it is known.
 
         Args:
@@ -45,16 +45,16 @@ class ChecksumCache:
             return True
         if sha256(path) != digest:
             return False
-        self.know(name, path, digest)
+        self.record(name, path, digest)
         return True
 
-    def know(self, name: str, path: Path, digest: str) -> None:
+    def record(self, name: str, path: Path, digest: str) -> None:
         """Take note of a file whose digest was computed just now."""
         stamp = _stamp(path, digest)
         with self._lock:
             self._seen[name] = stamp
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write them down, if there is something new and the place can be written."""
         with self._lock:
             if self._seen == (self._kept or {}):

@@ -78,7 +78,7 @@ class BaseArchitecture(NamedTuple):
             AdapterError: the config lacks a number that is needed, or it makes no sense.
 
         Example:
-            >>> Base.of({"model_type": "mistral", "num_hidden_layers": 32,
+            >>> BaseArchitecture.of({"model_type": "mistral", "num_hidden_layers": 32,
             ...          "num_attention_heads": 32, "num_key_value_heads": 8}).kv_heads
             8
         """
@@ -113,7 +113,7 @@ def permute(rows: NDArray[Any], heads: int) -> NDArray[Any]:
     """Rows of a q or k matrix from transformers' order to llama.cpp's.
 
     Within a head of d rows, transformers rotates row i with row i + d/2; llama.cpp rotates
-    neighbours. So row i of a head goes to 2i, and row i + d/2 to 2i + 1 (`LlamaModel.permute` of
+    neighbors. So row i of a head goes to 2i, and row i + d/2 to 2i + 1 (`LlamaModel.permute` of
     llama.cpp's convert_hf_to_gguf.py).
 
     Args:

@@ -76,7 +76,7 @@ def _parsed(head: bytes, size: int) -> Parsed:
 class UnbufferedFile(FileIO):
     """A file whose bytes go where they are wanted, without buffering in between."""
 
-    def fill(self, buffer: memoryview, start: int) -> None:
+    def read_into(self, buffer: memoryview, start: int) -> None:
         """Fill a buffer with the bytes from `start` on.
 
         Raises:
@@ -128,7 +128,7 @@ class AdapterFile:
         return widen(self._read(info.start, info.stop), info)
 
     @property
-    def places(self) -> Mapping[str, TensorInfo]:
+    def tensor_infos(self) -> Mapping[str, TensorInfo]:
         """Where every tensor lies, in the order of the data."""
         return self._infos
 
@@ -289,12 +289,12 @@ def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: Floa
     buffer = np.empty(0, np.uint16)
     for file in files:
         part = slice(start, start + file.rank)
-        a, b = (file.places[tensor_name(module, factor)] for factor in FACTORS)
+        a, b = (file.tensor_infos[tensor_name(module, factor)] for factor in FACTORS)
         if type(file) is AdapterFile and (a.dtype, b.dtype, a.stop) == ("BF16", "BF16", b.start):
             if buffer.nbytes != b.stop - a.start:
                 buffer = np.empty((b.stop - a.start) // 2, np.uint16)
             with file.reading() as opened:
-                opened.fill(buffer.view(np.uint8).data, a.start)
+                opened.read_into(buffer.view(np.uint8).data, a.start)
             split = (a.stop - a.start) // 2
             widen_into(buffer[:split].reshape(a.shape), A[part])
             widen_into(buffer[split:].reshape(b.shape), B[:, part])

@@ -47,7 +47,7 @@ def read_config(config: Mapping[str, Any]) -> LoraConfig:
 
     Raises:
         AdapterError: it is not a plain LoRA: another PEFT type, DoRA, biases, extra modules, rank
-            or alpha patterns, or an initialisation that changes the base model's own weights.
+            or alpha patterns, or an initialization that changes the base model's own weights.
 
     Example:
         >>> read_config({"peft_type": "LORA", "base_model_name_or_path": "o/m", "r": 4,

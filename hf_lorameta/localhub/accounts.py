@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_lorameta.localhub import refusals
+from hf_lorameta.localhub import http_errors
 
 ROLES = ("read", "write")
 
@@ -17,7 +17,7 @@ class User:
     Attributes:
         name: the namespace of the user's own repos.
         email: shown by whoami.
-        orgs: names of organisations whose repos the user may write.
+        orgs: names of organizations whose repos the user may write.
         created: ISO date.
     """
 
@@ -40,7 +40,7 @@ class Caller:
     role: str
 
     def owns(self, namespace: str) -> bool:
-        """Says whether `namespace` is the user's or one of the user's organisations'."""
+        """Says whether `namespace` is the user's or one of the user's organizations'."""
         return namespace == self.user.name or namespace in self.user.orgs
 
 
@@ -58,10 +58,10 @@ class Accounts:
             LocalHubError: the role is unknown or the token is in use.
         """
         if role not in ROLES:
-            raise refusals.LocalHubError(f"a token's role is one of {ROLES}, got {role!r}")
+            raise http_errors.LocalHubError(f"a token's role is one of {ROLES}, got {role!r}")
         token = token or f"hf_{secrets.token_urlsafe(24)}"
         if _digest(token) in self.tokens:
-            raise refusals.LocalHubError(f"the token given for {user.name} is already in use")
+            raise http_errors.LocalHubError(f"the token given for {user.name} is already in use")
         known = self.users.get(user.name)
         if known is not None:
             user.orgs = tuple(dict.fromkeys((*known.orgs, *user.orgs)))
@@ -76,7 +76,9 @@ class Accounts:
             LocalHubError: nobody has such a token.
         """
         if self.tokens.pop(_digest(token), None) is None:
-            raise refusals.LocalHubError("nobody has this token: it was never given or is revoked")
+            raise http_errors.LocalHubError(
+                "nobody has this token: it was never given or is revoked"
+            )
 
     def caller(self, authorization: str | None) -> Caller | None:
         """Returns who stands behind an ``Authorization`` header; None for no header.
@@ -89,7 +91,7 @@ class Accounts:
         scheme, _, token = authorization.partition(" ")
         found = self.tokens.get(_digest(token.strip())) if scheme.lower() == "bearer" else None
         if found is None:
-            raise refusals.bad_credentials()
+            raise http_errors.bad_credentials()
         return Caller(self.users[found[0]], found[1])
 
     def dump(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The hub as an ASGI application: finds the route, runs it, turns refusals into answers."""
+"""The hub as an ASGI application: finds the route, runs it, turns http_errors into answers."""
 
 import logging
 from typing import Any, cast
@@ -8,11 +8,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from hf_lorameta.localhub import (
-    refusals,
+    http_errors,
+    routes_discussions,
     routes_files,
     routes_lfs,
     routes_read,
-    routes_talk,
     routes_write,
 )
 from hf_lorameta.localhub.intake import Intake
@@ -31,7 +31,7 @@ from hf_lorameta.localhub.state import HubState
 ROUTES: list[Route] = [
     *routes_read.ROUTES,
     *routes_write.ROUTES,
-    *routes_talk.ROUTES,
+    *routes_discussions.ROUTES,
     *routes_lfs.ROUTES,
     *routes_files.ROUTES,
 ]
@@ -59,7 +59,7 @@ class HubApp:
         request = Request(scope, intake.receive)
         try:
             response = await self._answer(request)
-        except refusals.Refusal as refusal:
+        except http_errors.Refusal as refusal:
             await intake.drain()
             response = refusal.response()
         except ClientDisconnect:
@@ -67,7 +67,7 @@ class HubApp:
         except (KeyError, TypeError, ValueError) as error:
             # a body that is JSON but not what the route expects
             _log.warning("refused a malformed request", exc_info=True)
-            response = refusals.Refusal(400, f"Malformed request: {error!r}").response()
+            response = http_errors.Refusal(400, f"Malformed request: {error!r}").response()
         except Exception:
             _log.exception("the hub failed on %s %s", request.method, request.url.path)
             raise
@@ -80,7 +80,7 @@ class HubApp:
             if params is not None:
                 return await self._run(route, request, params)
         words = "Sorry, we can't find the page you are looking for."
-        raise refusals.Refusal(404, words)
+        raise http_errors.Refusal(404, words)
 
     async def _run(self, route: Route, request: Request, params: dict[str, str]) -> Response:
         call = Call(self._hub, self._links, self._settings, request, params)
@@ -100,6 +100,6 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         size += len(chunk)
         if size > LARGEST_BODY:
-            raise refusals.Refusal(413, "Payload too large")
+            raise http_errors.Refusal(413, "Payload too large")
         parts.append(chunk)
     return b"".join(parts)

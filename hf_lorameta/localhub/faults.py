@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode
 
+from hf_lorameta.localhub.http_errors import LocalHubError, Refusal
 from hf_lorameta.localhub.intake import Intake, Message
-from hf_lorameta.localhub.refusals import LocalHubError, Refusal
 
 FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "meanwhile"]
 Send = Callable[[Message], Awaitable[None]]
@@ -97,7 +97,7 @@ class RequestRecord:
 
 
 @dataclass
-class Tap:
+class FaultMiddleware:
     """The layer itself: an ASGI application around another.
 
     Attributes:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from hf_lorameta.localhub import refusals
+from hf_lorameta.localhub import http_errors
 
 REPO_TYPES = ("model", "dataset", "space")
 _FULL_SHA = re.compile(r"[0-9a-f]{40}")
@@ -136,7 +136,7 @@ class Repo:
 
     @property
     def namespace(self) -> str:
-        """The user or organisation the repo belongs to; empty for a name alone, like ``gpt2``."""
+        """The user or organization the repo belongs to; empty for a name alone, like ``gpt2``."""
         return self.id.rpartition("/")[0]
 
     @property
@@ -166,7 +166,7 @@ class Repo:
             found = [sha for sha in self.commits if sha.startswith(name)]
             if len(found) == 1:
                 return self.commits[found[0]]
-        raise refusals.revision_missing(revision)
+        raise http_errors.revision_missing(revision)
 
     def add_commit(
         self, ref: str, parent: str | None, changes: Changes, title: str, message: str, author: str
@@ -211,7 +211,7 @@ class Repo:
     def discussion(self, num: int) -> Discussion:
         """Returns a discussion or pull request. Raises Refusal (404) if there is none."""
         if not 1 <= num <= len(self.discussions):
-            raise refusals.Refusal(404, f"Discussion {num} not found")
+            raise http_errors.Refusal(404, f"Discussion {num} not found")
         return self.discussions[num - 1]
 
     def conflicts(self, pr: Discussion) -> list[str]:

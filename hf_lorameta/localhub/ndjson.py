@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hf_lorameta.localhub.blobs import Blob, BlobWriter
-from hf_lorameta.localhub.refusals import Refusal
+from hf_lorameta.localhub.http_errors import Refusal
 
 # the quote before `content` is not itself escaped: this is a key, not text inside a string
 _CONTENT = re.compile(rb'(?<!\\)"content"\s*:\s*"')

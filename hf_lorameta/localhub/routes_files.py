@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from starlette.responses import Response, StreamingResponse
 
-from hf_lorameta.localhub import blobs, refusals
+from hf_lorameta.localhub import blobs, http_errors
 from hf_lorameta.localhub.history import Commit, Entry
 from hf_lorameta.localhub.routing import Call, Route
 
@@ -18,7 +18,7 @@ def resolve(call: Call) -> Response:
     commit, path = _located(call)
     entry = commit.tree.get(path)
     if entry is None:
-        raise refusals.entry_missing(path, commit.sha)
+        raise http_errors.entry_missing(path, commit.sha)
     if entry.lfs:
         return _to_storage(call, commit, path, entry)
     return _bytes(call, entry.sha256, entry.size, _headers(path, entry.etag, commit.sha))
@@ -69,7 +69,7 @@ def raw(call: Call) -> Response:
     commit, path = _located(call)
     entry = commit.tree.get(path)
     if entry is None:
-        raise refusals.entry_missing(path, commit.sha)
+        raise http_errors.entry_missing(path, commit.sha)
     if entry.lfs:
         text = blobs.pointer_text(blobs.Blob(entry.sha256, entry.size))
         return Response(text, headers=_headers(path, entry.oid, commit.sha))
@@ -98,7 +98,7 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
         start, stop = max(size - int(last), 0), size
     if start >= size or stop <= start:
         words = f"Range not satisfiable: {header} of {size} bytes"
-        raise refusals.Refusal(416, words, headers={"Content-Range": f"bytes */{size}"})
+        raise http_errors.Refusal(416, words, headers={"Content-Range": f"bytes */{size}"})
     return start, stop
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import blobs, refusals
+from hf_lorameta.localhub import blobs, http_errors
 from hf_lorameta.localhub.history import Repo
 from hf_lorameta.localhub.routing import Call, Route
 
@@ -67,7 +67,7 @@ def _target(call: Call) -> tuple[Repo, str, int]:
     params = call.links.check(call.request)
     repo = call.hub.repos.get((params["kind"], params["repo"]))
     if repo is None:
-        raise refusals.repo_missing(anonymous=False)
+        raise http_errors.repo_missing(anonymous=False)
     return repo, call.params["sha256"], int(params["size"])
 
 
@@ -112,7 +112,7 @@ def complete(call: Call) -> Response:
     keys = [_part_key(oid, str(part["partNumber"])) for part in asked]
     if any(known.get(k) != str(p["etag"]).strip('"') for k, p in zip(keys, asked, strict=True)):
         writer.discard()
-        raise refusals.Refusal(400, "A part is missing or has another ETag")
+        raise http_errors.Refusal(400, "A part is missing or has another ETag")
     for key in keys:
         for chunk in call.hub.blobs.chunks(known.pop(key)):
             writer.write(chunk)
@@ -125,7 +125,7 @@ def _keep(call: Call, repo: Repo, writer: blobs.BlobWriter, oid: str, size: int)
         got = f"{writer.sha256} of {writer.size} bytes"
         writer.discard()
         words = f"The uploaded object is not the one announced: got {got}, expected {oid} of {size}"
-        raise refusals.Refusal(400, words)
+        raise http_errors.Refusal(400, words)
     writer.finish()
     with call.hub.lock:
         repo.objects.add(oid)
@@ -137,7 +137,7 @@ def verify(call: Call) -> Response:
     repo, oid, _ = _target(call)
     asked = (str(call.json.get("oid", "")), call.json.get("size"))
     if oid not in repo.objects or asked != (oid, call.hub.blobs.size(oid)):
-        raise refusals.Refusal(404, f"Object {asked[0]} of {asked[1]} bytes was not uploaded")
+        raise http_errors.Refusal(404, f"Object {asked[0]} of {asked[1]} bytes was not uploaded")
     return JSONResponse({})
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from hf_lorameta.localhub import accounts, refusals, state, views
+from hf_lorameta.localhub import accounts, http_errors, state, views
 from hf_lorameta.localhub.history import Commit, Repo
 from hf_lorameta.localhub.routing import Call, Route
 
@@ -93,7 +93,7 @@ def tree(call: Call) -> Response:
     repo, commit = _repo_at(call)
     under = call.params.get("path", "").strip("/")
     if under and under not in views.folders(commit):
-        raise refusals.entry_missing(under, commit.sha)
+        raise http_errors.entry_missing(under, commit.sha)
     paths = _paths_under(commit, under, call.flag("recursive"))
     expand = call.flag("expand")
     size = call.settings.page_size
@@ -184,12 +184,14 @@ def harnesses(call: Call) -> Response:
 def no_xet(call: Call) -> Response:
     """Refuses a token for Xet storage, in words that lead on."""
     words = "This hub has no Xet storage; set HF_HUB_DISABLE_XET=1 for this upload"
-    raise refusals.Refusal(404, words)
+    raise http_errors.Refusal(404, words)
 
 
 def no_viewer(call: Call) -> Response:
     """Answers as the dataset viewer does for a dataset it has not looked at."""
-    raise refusals.Refusal(404, "The dataset viewer is not part of this hub.", "ResponseNotFound")
+    raise http_errors.Refusal(
+        404, "The dataset viewer is not part of this hub.", "ResponseNotFound"
+    )
 
 
 def home(call: Call) -> Response:

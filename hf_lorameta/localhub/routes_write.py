@@ -5,7 +5,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import blobs, cards, ndjson, refusals, state, uploads
+from hf_lorameta.localhub import blobs, cards, http_errors, ndjson, state, uploads
 from hf_lorameta.localhub.history import Discussion, Entry, Gated, Repo
 from hf_lorameta.localhub.routing import Call, Route
 
@@ -20,15 +20,15 @@ def create_repo(call: Call) -> Response:
     namespace = str(call.json.get("organization") or caller.user.name)
     repo_id = f"{namespace}/{call.json.get('name', '')}"
     if not caller.owns(namespace):
-        raise refusals.foreign_namespace(namespace, kind)
+        raise http_errors.foreign_namespace(namespace, kind)
     if (kind, repo_id) in call.hub.repos:
         words = f"You already created this {kind} repo: {repo_id}"
         body = {"url": _page(call, call.hub.repos[kind, repo_id])}
-        raise refusals.Refusal(409, words, body=body)
+        raise http_errors.Refusal(409, words, body=body)
     private = call.json.get("visibility") == "private" or bool(call.json.get("private"))
     sdk = call.json.get("sdk")
     if kind == "space" and sdk not in cards.SDKS:
-        raise refusals.Refusal(400, f'"sdk" must be one of {", ".join(cards.SDKS)}')
+        raise http_errors.Refusal(400, f'"sdk" must be one of {", ".join(cards.SDKS)}')
     repo = Repo(repo_id, kind, private=private, sdk=sdk)
     call.hub.create(repo, caller.user.name)
     return JSONResponse({"url": _page(call, repo), "name": repo.id, "id": repo.id})
@@ -57,7 +57,7 @@ def update_settings(call: Call) -> Response:
             repo.private = data.get("visibility", "") == "private" or bool(data.get("private"))
         if "gated" in data:
             if data["gated"] not in _GATES:
-                raise refusals.Refusal(400, '"gated" must be one of [auto, manual, false]')
+                raise http_errors.Refusal(400, '"gated" must be one of [auto, manual, false]')
             repo.gated = _GATES[data["gated"]]
         call.hub.save(repo)
     return JSONResponse({"private": repo.private, "gated": repo.gated})
@@ -68,7 +68,7 @@ def grant_access(call: Call) -> Response:
     repo = call.hub.writable(call.kind, call.params["repo"], call.caller)
     user = str(call.json.get("user") or "")
     if user not in call.hub.accounts.users:
-        raise refusals.Refusal(404, f"User {user} not found")
+        raise http_errors.Refusal(404, f"User {user} not found")
     with call.hub.lock:
         repo.granted.add(user)
         call.hub.save(repo)
@@ -81,7 +81,7 @@ def validate_yaml(call: Call) -> Response:
     errors, warnings = cards.check(str(call.json.get("content", "")), kind)
     body = {"errors": cards.as_items(errors), "warnings": cards.as_items(warnings)}
     if errors:
-        raise refusals.Refusal(400, f"Invalid metadata in README.md. {errors[0]}", body=body)
+        raise http_errors.Refusal(400, f"Invalid metadata in README.md. {errors[0]}", body=body)
     return JSONResponse(body)
 
 
@@ -149,11 +149,11 @@ def _commit(
 ) -> Response:
     header = next((value for key, value in items if key == "header"), None)
     if header is None:
-        raise refusals.Refusal(400, "The commit body has no header")
+        raise http_errors.Refusal(400, "The commit body has no header")
     author = state.require_writer(call.caller).user.name
     title, text = str(header.get("summary", "")), str(header.get("description", ""))
     if not title.strip():
-        raise refusals.Refusal(400, "The commit header has no summary")
+        raise http_errors.Refusal(400, "The commit header has no summary")
     revision, parent = call.params["rev"], header.get("parentCommit")
     with call.hub.lock:
         changes = _changes(call, repo, items)
@@ -199,7 +199,7 @@ def _check_may_push(repo: Repo, revision: str, call: Call) -> None:
     caller = state.require_writer(call.caller)
     pr = _pr_of(repo, revision)
     if not caller.owns(repo.namespace) and (pr is None or pr.author != caller.user.name):
-        raise refusals.foreign_repo()
+        raise http_errors.foreign_repo()
 
 
 def _changes(
@@ -217,7 +217,7 @@ def _changes(
             source = repo.resolve(str(value.get("srcRevision") or head.sha))
             origin = str(value.get("srcPath", ""))
             if origin not in source.tree:
-                raise refusals.entry_missing(origin, source.sha)
+                raise http_errors.entry_missing(origin, source.sha)
             changes[path] = source.tree[origin]
         elif key == "deletedFile":
             if path not in head.tree:
@@ -229,27 +229,27 @@ def _changes(
                 raise _nothing_to_delete(path, head.sha, "folder")
             changes.update(dict.fromkeys(inside))
         elif key != "header":
-            raise refusals.Refusal(400, f"Unknown commit operation {key!r}")
+            raise http_errors.Refusal(400, f"Unknown commit operation {key!r}")
     return changes
 
 
-def _nothing_to_delete(path: str, sha: str, what: str) -> refusals.Refusal:
+def _nothing_to_delete(path: str, sha: str, what: str) -> http_errors.Refusal:
     words = f"A {what} with this name doesn't exist: {path}"
-    return refusals.Refusal(404, words, "EntryNotFound", headers={"X-Repo-Commit": sha})
+    return http_errors.Refusal(404, words, "EntryNotFound", headers={"X-Repo-Commit": sha})
 
 
 def _checked_path(value: dict[str, Any]) -> str:
     path = str(value.get("path", ""))
     parts = path.rstrip("/").split("/")
     if not path or any(part in ("", ".", "..", ".git") for part in parts):
-        raise refusals.Refusal(400, f"Invalid path in repo: {path!r}")
+        raise http_errors.Refusal(400, f"Invalid path in repo: {path!r}")
     return path
 
 
 def _uploaded(call: Call, repo: Repo, path: str, sha256: str) -> Entry:
     if sha256 not in repo.objects or not call.hub.blobs.has(sha256):
         words = f"LFS pointer pointed to a file that does not exist: {path} ({sha256})"
-        raise refusals.Refusal(400, words)
+        raise http_errors.Refusal(400, words)
     return uploads.large_entry(blobs.Blob(sha256, call.hub.blobs.size(sha256)))
 
 
@@ -259,7 +259,7 @@ def create_branch(call: Call) -> Response:
     name = call.params["name"]
     with call.hub.lock:
         if name in repo.refs:
-            raise refusals.Refusal(409, f"Reference already exists: refs/heads/{name}")
+            raise http_errors.Refusal(409, f"Reference already exists: refs/heads/{name}")
         start = repo.resolve(str(call.json.get("startingPoint") or "main"))
         repo.refs[name] = start.sha
         call.hub.save(repo)
@@ -272,9 +272,9 @@ def delete_branch(call: Call) -> Response:
     name = call.params["name"]
     with call.hub.lock:
         if name == "main":
-            raise refusals.Refusal(403, "The main branch cannot be deleted")
+            raise http_errors.Refusal(403, "The main branch cannot be deleted")
         if name not in repo.branches:
-            raise refusals.revision_missing(name)
+            raise http_errors.revision_missing(name)
         del repo.refs[name]
         call.hub.save(repo)
     return JSONResponse({})
@@ -286,7 +286,7 @@ def create_tag(call: Call) -> Response:
     tag = str(call.json.get("tag") or "")
     with call.hub.lock:
         if tag in repo.tags:
-            raise refusals.Refusal(409, f"Tag reference exists already: refs/tags/{tag}")
+            raise http_errors.Refusal(409, f"Tag reference exists already: refs/tags/{tag}")
         repo.tags[tag] = (repo.resolve(call.params["rev"]).sha, call.json.get("message"))
         call.hub.save(repo)
     return JSONResponse({})
@@ -297,7 +297,7 @@ def delete_tag(call: Call) -> Response:
     repo = call.hub.writable(call.kind, call.params["repo"], call.caller)
     with call.hub.lock:
         if repo.tags.pop(call.params["rev"], None) is None:
-            raise refusals.revision_missing(call.params["rev"])
+            raise http_errors.revision_missing(call.params["rev"])
         call.hub.save(repo)
     return JSONResponse({})
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hf_lorameta.localhub import refusals
+from hf_lorameta.localhub import http_errors
 from hf_lorameta.localhub.accounts import Caller
 from hf_lorameta.localhub.state import HubState
 
@@ -49,7 +49,7 @@ class Links:
         method = "GET" if request.method == "HEAD" else request.method
         query = urlencode(sorted(params.items()))
         if not hmac.compare_digest(given, self._signature(method, request.url.path, query)):
-            raise refusals.Refusal(403, "Access denied: the link's signature is not valid")
+            raise http_errors.Refusal(403, "Access denied: the link's signature is not valid")
         return params
 
 
@@ -103,11 +103,11 @@ class Call:
         try:
             data = json.loads(self.body or b"{}")
         except ValueError as error:
-            raise refusals.Refusal(400, f"The body is not JSON: {error}") from error
+            raise http_errors.Refusal(400, f"The body is not JSON: {error}") from error
         if data is None:
             return {}
         if not isinstance(data, dict):
-            raise refusals.Refusal(400, "The body is not a JSON object")
+            raise http_errors.Refusal(400, "The body is not a JSON object")
         return data
 
     @cached_property

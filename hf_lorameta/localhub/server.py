@@ -14,9 +14,9 @@ from typing import Literal, Self
 
 import uvicorn
 
-from hf_lorameta.localhub import accounts, blobs, refusals, uploads
+from hf_lorameta.localhub import accounts, blobs, http_errors, uploads
 from hf_lorameta.localhub.app import HubApp
-from hf_lorameta.localhub.faults import Fault, RequestRecord, Tap
+from hf_lorameta.localhub.faults import Fault, FaultMiddleware, RequestRecord
 from hf_lorameta.localhub.history import Changes, Commit, Entry, Gated, Repo, now
 from hf_lorameta.localhub.routing import Links, Settings
 from hf_lorameta.localhub.state import HubState, check_repo_type
@@ -84,17 +84,17 @@ class LocalHub:
         page_size: int = 1000,
     ) -> None:
         if host != HOST:
-            raise refusals.LocalHubError(
+            raise http_errors.LocalHubError(
                 f"a LocalHub listens on {HOST} only, got host {host!r}",
                 hint="it has no protection against a network: leave host out",
             )
         if uploads not in UPLOADS:
-            raise refusals.LocalHubError(f"uploads is one of {UPLOADS}, got {uploads!r}")
+            raise http_errors.LocalHubError(f"uploads is one of {UPLOADS}, got {uploads!r}")
         self._port = port
         self._hub = HubState(Path(root) if root is not None else None)
         self._links = Links(secrets.token_bytes(32))
         settings = Settings(uploads, lfs_part_size, page_size)
-        self._tap = Tap(HubApp(self._hub, self._links, settings))
+        self._tap = FaultMiddleware(HubApp(self._hub, self._links, settings))
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -107,7 +107,7 @@ class LocalHub:
             LocalHubError: it runs already, or the port is taken.
         """
         if self._thread is not None:
-            raise refusals.LocalHubError(f"this LocalHub already serves {self.url}")
+            raise http_errors.LocalHubError(f"this LocalHub already serves {self.url}")
         listener = _listener(self._port)
         self._port = int(listener.getsockname()[1])
         self._links.base = f"http://{HOST}:{self._port}"
@@ -137,7 +137,7 @@ class LocalHub:
         while self._server is not None and not self._server.started:
             alive = self._thread is not None and self._thread.is_alive()
             if not alive or time.monotonic() > deadline:
-                raise refusals.LocalHubError(f"the server did not start on port {self._port}")
+                raise http_errors.LocalHubError(f"the server did not start on port {self._port}")
             time.sleep(0.005)
 
     def stop(self) -> None:
@@ -167,7 +167,7 @@ class LocalHub:
             LocalHubError: it was never started, so there is no port as yet.
         """
         if not self._links.base:
-            raise refusals.LocalHubError("this LocalHub has no address yet", hint="hub.start()")
+            raise http_errors.LocalHubError("this LocalHub has no address yet", hint="hub.start()")
         return self._links.base
 
     # ---- users
@@ -186,7 +186,7 @@ class LocalHub:
             name: the user, and the namespace of the user's repos.
             token: None for a fresh random one.
             role: ``export`` or ``read``.
-            orgs: organisations the user belongs to.
+            orgs: organizations the user belongs to.
             email: shown by whoami.
 
         Raises:
@@ -312,7 +312,7 @@ class LocalHub:
         with _as_error(), self._hub.lock:
             commit = self._repo(repo_id, repo_type).resolve(revision)
             if path not in commit.tree:
-                raise refusals.LocalHubError(f"{repo_id} at {revision} holds no {path}")
+                raise http_errors.LocalHubError(f"{repo_id} at {revision} holds no {path}")
             return blobs.read(self._hub.blobs, commit.tree[path].sha256)
 
     def commits(
@@ -326,7 +326,7 @@ class LocalHub:
     def _repo(self, repo_id: str, repo_type: str) -> Repo:
         repo = self._hub.repos.get((repo_type, repo_id))
         if repo is None:
-            raise refusals.LocalHubError(
+            raise http_errors.LocalHubError(
                 f"there is no {repo_type} {repo_id}",
                 hint=f"hub.create_repo({repo_id!r}, repo_type={repo_type!r})",
             )
@@ -391,7 +391,7 @@ def _listener(port: int) -> socket.socket:
         listener.bind((HOST, port))
     except OSError as error:
         listener.close()
-        raise refusals.LocalHubError(
+        raise http_errors.LocalHubError(
             f"cannot listen on {HOST}:{port}: {error.strerror}", hint="--port 0 takes a free one"
         ) from error
     return listener
@@ -407,5 +407,5 @@ def _as_error() -> Iterator[None]:
     """Turns what would be an HTTP refusal into an exception for Python callers."""
     try:
         yield
-    except refusals.Refusal as refusal:
-        raise refusals.LocalHubError(refusal.message) from refusal
+    except http_errors.Refusal as refusal:
+        raise http_errors.LocalHubError(refusal.message) from refusal

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from hf_lorameta.localhub import accounts, blobs, cards, refusals, uploads
+from hf_lorameta.localhub import accounts, blobs, cards, http_errors, uploads
 from hf_lorameta.localhub.history import REPO_TYPES, Changes, Commit, Discussion, Repo, now
 
 _NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
@@ -74,14 +74,14 @@ class HubState:
         """Returns a repo. Raises Refusal (RepoNotFound) if it does not exist for the caller."""
         repo = self.repos.get((kind, repo_id))
         if repo is None or not self.may_see(repo, caller):
-            raise refusals.repo_missing(anonymous=caller is None)
+            raise http_errors.repo_missing(anonymous=caller is None)
         return repo
 
     def readable(self, kind: str, repo_id: str, caller: accounts.Caller | None) -> Repo:
         """Returns a repo whose files the caller may read. Raises Refusal otherwise."""
         repo = self.visible(kind, repo_id, caller)
         if not self.may_download(repo, caller):
-            raise refusals.gated(repo.id, repo.type, anonymous=caller is None)
+            raise http_errors.gated(repo.id, repo.type, anonymous=caller is None)
         return repo
 
     def writable(
@@ -95,7 +95,7 @@ class HubState:
         repo = self.visible(kind, repo_id, caller)
         writer = require_writer(caller)
         if not by_pr and not writer.owns(repo.namespace):
-            raise refusals.foreign_repo()
+            raise http_errors.foreign_repo()
         return repo
 
     # ---- changes
@@ -112,7 +112,7 @@ class HubState:
         with self.lock:
             if (repo.type, repo.id) in self.repos:
                 words = f"You already created this {repo.type} repo: {repo.id}"
-                raise refusals.Refusal(409, words, body={"url": f"/{page_path(repo)}"})
+                raise http_errors.Refusal(409, words, body={"url": f"/{page_path(repo)}"})
             first = {".gitattributes": blobs.store_file(self.blobs, uploads.gitattributes())}
             files = {**first, **(extra or {})}
             changes = {p: uploads.entry_for(self.blobs, p, b) for p, b in files.items()}
@@ -148,12 +148,12 @@ class HubState:
         with self.lock:
             if revision not in repo.refs:
                 repo.resolve(revision)  # RevisionNotFound, if that is what it is
-                raise refusals.Refusal(400, f"{revision} is not a branch: cannot commit to it")
+                raise http_errors.Refusal(400, f"{revision} is not a branch: cannot commit to it")
             head = repo.refs[revision]
             if parent is not None and not _SHA.fullmatch(parent):
-                raise refusals.Refusal(400, "The parent commit must be a full commit sha")
+                raise http_errors.Refusal(400, "The parent commit must be a full commit sha")
             if parent is not None and parent != head:
-                raise refusals.moved_on()
+                raise http_errors.moved_on()
             self._check_card(repo, changes)
             made = repo.add_commit(revision, head, changes, title, message, author)
             repo.objects.update(e.sha256 for e in changes.values() if e is not None and e.lfs)
@@ -179,7 +179,7 @@ class HubState:
         errors, warnings = cards.check(text, repo.type)
         if errors:
             body = {"errors": cards.as_items(errors), "warnings": cards.as_items(warnings)}
-            raise refusals.Refusal(400, f"Invalid metadata in README.md. {errors[0]}", body=body)
+            raise http_errors.Refusal(400, f"Invalid metadata in README.md. {errors[0]}", body=body)
 
     # ---- reading
 
@@ -211,7 +211,7 @@ def event(talk: Discussion, author: str, kind: str, data: dict[str, object]) -> 
 def require_user(caller: accounts.Caller | None) -> accounts.Caller:
     """Returns the caller. Raises Refusal (401) for anonymous requests."""
     if caller is None:
-        raise refusals.login_needed()
+        raise http_errors.login_needed()
     return caller
 
 
@@ -219,7 +219,7 @@ def require_writer(caller: accounts.Caller | None) -> accounts.Caller:
     """Returns the caller. Raises Refusal: 401 for nobody, 403 for a read-only token."""
     known = require_user(caller)
     if known.role != "write":
-        raise refusals.read_only_token()
+        raise http_errors.read_only_token()
     return known
 
 
@@ -228,15 +228,15 @@ def check_repo_id(repo_id: str) -> None:
     parts = repo_id.split("/")
     if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts):
         words = f"Invalid repo name: {repo_id} - must be namespace/name of letters, digits, . _ -"
-        raise refusals.Refusal(400, words)
+        raise http_errors.Refusal(400, words)
     if repo_id.endswith((".git", ".ipynb")):
-        raise refusals.Refusal(400, f"Invalid repo name: {repo_id} - cannot end with .git")
+        raise http_errors.Refusal(400, f"Invalid repo name: {repo_id} - cannot end with .git")
 
 
 def check_repo_type(kind: str) -> str:
     """Returns `kind`. Raises Refusal (400) if it is not a repo type."""
     if kind not in REPO_TYPES:
-        raise refusals.Refusal(400, f"Invalid repo type: {kind}, expected one of {REPO_TYPES}")
+        raise http_errors.Refusal(400, f"Invalid repo type: {kind}, expected one of {REPO_TYPES}")
     return kind
 
 

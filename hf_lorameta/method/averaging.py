@@ -23,7 +23,9 @@ from hf_lorameta.types import FloatArray
 
 _FILES = 16  # read side by side
 _STRETCH = 1 << 19  # bytes for which each is opened, about
-_WORDS = 1 << 15  # of each file read and widened at once: the whole stays in a processor's cache
+_WORDS = (
+    1 << 15
+)  # of each file read and with_module_scale at once: the whole stays in a processor's cache
 _UPPER = np.uint32(0xFFFF0000)
 _WORKERS = 4  # more than cores: some wait for the disk
 
@@ -32,7 +34,7 @@ Pair = tuple[FloatArray, FloatArray]
 
 def can_average(files: Sequence[AdapterFile]) -> bool:
     """Says whether all files have the same tensors at the same places, as bfloat16 pairs."""
-    infos = [file.places for file in files]
+    infos = [file.tensor_infos for file in files]
     same = all(other is infos[0] or other == infos[0] for other in infos)
     words = all(i.dtype == "BF16" and (i.stop - i.start) % 4 == 0 for i in infos[0].values())
     plain = all(type(file) is AdapterFile for file in files)
@@ -60,7 +62,7 @@ def average(
     Raises:
         AdapterError: a file ended early.
     """
-    places, layout = files[0].places, files[0].layout
+    places, layout = files[0].tensor_infos, files[0].layout
     by_factor = [weights, weights * scalings]
     found: dict[str, FloatArray] = {}
 
@@ -115,14 +117,14 @@ class _Room(NamedTuple):
     """Where one piece of every file that is read side by side goes, again and again."""
 
     read: NDArray[np.uint32]
-    widened: NDArray[np.uint32]
+    with_module_scale: NDArray[np.uint32]
     product: NDArray[np.float32]
 
     @classmethod
     def of(cls, words: int) -> "_Room":
         """For pieces of so many words."""
-        read, widened = (np.empty(_FILES * words, np.uint32) for _ in range(2))
-        return cls(read, widened, np.empty(words, np.float32))
+        read, with_module_scale = (np.empty(_FILES * words, np.uint32) for _ in range(2))
+        return cls(read, with_module_scale, np.empty(words, np.float32))
 
 
 def _add(
@@ -138,10 +140,12 @@ def _add(
         lower, upper = sums[:, first : first + _WORDS]
         shape = len(files), lower.size
         # rows without gaps between them: `dot` would copy any others
-        words, wide = (w[: math.prod(shape)].reshape(shape) for w in (room.read, room.widened))
+        words, wide = (
+            w[: math.prod(shape)].reshape(shape) for w in (room.read, room.with_module_scale)
+        )
         product, size = room.product[: lower.size], 4 * lower.size
         for i, file in enumerate(files):
-            file.fill(raw[i * size : (i + 1) * size], start + 4 * first)
+            file.read_into(raw[i * size : (i + 1) * size], start + 4 * first)
         np.left_shift(words, 16, out=wide)
         np.add(lower, np.dot(c, wide.view(np.float32), out=product), out=lower)
         np.bitwise_and(words, _UPPER, out=words)

@@ -55,19 +55,19 @@ def standardize(distances: Array) -> Array:
         BankError: there is no distance, or one is not finite.
 
     Example:
-        >>> standardise(np.array([1.0, 3.0, 5.0])).round(4)
+        >>> standardize(np.array([1.0, 3.0, 5.0])).round(4)
         array([-1.2247,  0.    ,  1.2247])
-        >>> standardise(np.array([2.0, 2.0]))
+        >>> standardize(np.array([2.0, 2.0]))
         array([0., 0.])
     """
     d = _checked(distances)
     largest = np.abs(d).max()
     if not largest:
         return np.zeros_like(d)
-    centred = d / largest
-    centred -= centred.mean()
-    spread = centred.std()
-    return np.zeros_like(d) if spread <= 8 * np.finfo(np.float64).eps else centred / spread
+    centered = d / largest
+    centered -= centered.mean()
+    spread = centered.std()
+    return np.zeros_like(d) if spread <= 8 * np.finfo(np.float64).eps else centered / spread
 
 
 def attentional(distances: Array, temperature: float) -> Array:
@@ -98,9 +98,9 @@ def attentional(distances: Array, temperature: float) -> Array:
 
 
 def normalized(distances: Array, temperature: float) -> Array:
-    """The paper's normalized version: ``c = softmin(standardise(d) / T)`` [1].
+    """The paper's normalized version: ``c = softmin(standardize(d) / T)`` [1].
 
-    The published experiment standardises a row of the bank's own N × N matrix with the
+    The published experiment standardizes a row of the bank's own N × N matrix with the
     self-distance 0 in it and masks that entry afterwards. A new dataset has no such entry: mean and
     variance are those of the N distances given. Equal distances give uniform weights.
 
@@ -126,7 +126,7 @@ def normalized(distances: Array, temperature: float) -> Array:
 
 
 def neural(distances: Array, temperature: float, model: "NeuralModel") -> Array:
-    """The paper's MLP version: ``c = softmin(g(standardise(d)) / T)``, one g for all i [1].
+    """The paper's MLP version: ``c = softmin(g(standardize(d)) / T)``, one g for all i [1].
 
     Args:
         distances: (N,) finite, to every dataset of the bank.
@@ -214,7 +214,7 @@ COEFFICIENTS: dict[str, CoefficientRule] = {
     row.name: row
     for row in (
         CoefficientRule("attentional", "Softmin of the distances", _PAPER),
-        CoefficientRule("normalized", "Softmin of the standardised distances", _PAPER),
+        CoefficientRule("normalized", "Softmin of the standardized distances", _PAPER),
         CoefficientRule("neural", "Softmin of a small network, fitted on the bank", _PAPER),
         CoefficientRule(
             "kernel",
@@ -347,7 +347,7 @@ def largest_indices(c: Array, count: int) -> NDArray[np.intp]:
     """Places of the coefficients largest in size, `count` at most; of equal ones, the first.
 
     Example:
-        >>> largest(np.array([0.1, -0.5, 0.3]), 2)
+        >>> largest_indices(np.array([0.1, -0.5, 0.3]), 2)
         array([1, 2])
     """
     return np.argsort(-np.abs(c), kind="stable")[:count]

@@ -163,7 +163,7 @@ class Distance(NamedTuple):
 
     Attributes:
         function: of p (V,) and Q (N, V).
-        counted: the same of token counts: of one dataset's and those of R, none empty; (R,).
+        sparse_fn: the same of token counts: of one dataset's and those of R, none empty; (R,).
         name: short, for recipes.
         title: for people.
         reference: where it comes from.
@@ -172,7 +172,7 @@ class Distance(NamedTuple):
     """
 
     function: Callable[[Array, Array], Array]
-    counted: Callable[[QueryCounts, Counts], Array]
+    sparse_fn: Callable[[QueryCounts, Counts], Array]
     name: str
     title: str
     reference: str
@@ -182,7 +182,7 @@ class Distance(NamedTuple):
     @property
     def terms(self) -> "list[_Term]":
         """What is added up."""
-        terms = [_Term(part, self.function, self.counted) for part in self.parts]
+        terms = [_Term(part, self.function, self.sparse_fn) for part in self.parts]
         if self.lengths:
             terms.append(_Term("lengths", length_distance, sparse_distances.length_distance))
         return terms
@@ -191,7 +191,7 @@ class Distance(NamedTuple):
 class _Term(NamedTuple):
     part: Part
     function: Callable[[Array, Array], Array]
-    counted: Callable[[QueryCounts, Counts], Array]
+    sparse_fn: Callable[[QueryCounts, Counts], Array]
 
     def size(self, vocab_size: int) -> int:
         """Number of ids that the part is counted over."""
@@ -233,6 +233,8 @@ DISTANCES: dict[str, Distance] = {
     )
 }
 """Every distance, by the name a recipe uses."""
+
+DEFAULT_METRIC = "js-task"
 
 
 def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str) -> Array:
@@ -330,7 +332,7 @@ class _QueryPart:
         """(R,) to R datasets of which `bank` counts those that are `filled`."""
         found = np.zeros(filled.size)
         if bank is not None:
-            found[filled] = self._term.counted(self._counts, bank)
+            found[filled] = self._term.sparse_fn(self._counts, bank)
         if not filled.all():
             found[~filled] = self._without
         return np.maximum(found, 0.0)  # rounding alone puts equal distributions below zero

@@ -97,7 +97,7 @@ def fit_neural(
 ) -> tuple[NeuralModel, FitReport]:
     """Train the network of the `neural` rule on a bank.
 
-    Row i is treated as a new dataset will be: its N − 1 distances to the others are standardised,
+    Row i is treated as a new dataset will be: its N − 1 distances to the others are standardized,
     its own adapter takes no part. Adam, full batch, temperature 1; the loss is divided by the mean
     of G_ii, which keeps it near 1 whatever the adapters' size. The same arguments give the same
     network on the same machine, and torch's global random state is left alone.
@@ -132,7 +132,7 @@ def fit_neural(
     _check(distances, G)
     _check_settings(hidden, steps, learning_rate, validation)
     G = G / G.diagonal().mean()
-    X = _standardised(distances)
+    X = _standardized(distances)
     train, held_out = _split(len(G), validation, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -200,7 +200,7 @@ def _check_settings(hidden: int, steps: int, learning_rate: float, validation: f
             raise RecipeError(f"{name} is {value}, which is out of range")
 
 
-def _standardised(distances: Array) -> Array:
+def _standardized(distances: Array) -> Array:
     """Every row over its N − 1 distances to others; the diagonal is 0 and means nothing."""
     X = np.zeros_like(distances)
     for i, row in enumerate(distances):

@@ -91,14 +91,14 @@ class NeuralModel:
     def __call__(self, x: Array) -> Array:
         """g of every entry: (N,) in, (N,) float64 out."""
         h = self._linear("0", np.asarray(x, np.float64)[:, None])
-        h = self._linear("3", self._normalised_relu("1", h))
-        return self._linear("6", self._normalised_relu("4", h))[:, 0]
+        h = self._linear("3", self._normalized_relu("1", h))
+        return self._linear("6", self._normalized_relu("4", h))[:, 0]
 
     def _linear(self, layer: str, x: Array) -> Array:
         weight = self.arrays[f"{layer}.weight"].astype(np.float64)
         return np.asarray(x @ weight.T + self.arrays[f"{layer}.bias"])
 
-    def _normalised_relu(self, layer: str, x: Array) -> Array:
+    def _normalized_relu(self, layer: str, x: Array) -> Array:
         x = x - x.mean(axis=1, keepdims=True)
         x /= np.sqrt((x**2).mean(axis=1, keepdims=True) + _LAYER_NORM_EPS)
         x = x * self.arrays[f"{layer}.weight"] + self.arrays[f"{layer}.bias"]

@@ -112,15 +112,15 @@ class QueryCounts(Counts):
         return np.asarray(self.dense[0] / (self.totals[0] * SMOOTHING) + 1)
 
     @cached_property
-    def halfway(self) -> Array:
+    def midpoint_xlogx(self) -> Array:
         """(V,) x log x of the middle between `ratio` and 1."""
         middle = (self.ratio + 1) / 2
         return np.asarray(middle * np.log(middle))
 
     @cached_property
-    def to_nothing(self) -> Array:
+    def js_to_empty(self) -> Array:
         """(1,) what `js` sums up where the other dataset has no token, in units of `floor`."""
-        return self.summed(self.information / 2 - self.halfway.take(self.ids))
+        return self.summed(self.information / 2 - self.midpoint_xlogx.take(self.ids))
 
     @cached_property
     def potential(self) -> Array:
@@ -170,7 +170,7 @@ def kl(new: QueryCounts, bank: Counts) -> Array:
 def js(new: QueryCounts, bank: Counts) -> Array:
     """`hf_lorameta.method.distances.js` of one dataset to R: (R,).
 
-    `New.to_nothing` is the sum if the bank's dataset had no token at all: its own are put right.
+    `New.js_to_empty` is the sum if the bank's dataset had no token at all: its own are put right.
     """
     middle = new.ratio.take(bank.ids)
     middle += bank.ratios
@@ -178,8 +178,8 @@ def js(new: QueryCounts, bank: Counts) -> Array:
     middle *= np.log(middle)
     more = bank.information / 2
     more -= middle
-    more += new.halfway.take(bank.ids)
-    return np.asarray(bank.floor * (new.to_nothing + bank.summed(more)))
+    more += new.midpoint_xlogx.take(bank.ids)
+    return np.asarray(bank.floor * (new.js_to_empty + bank.summed(more)))
 
 
 def mmd(new: QueryCounts, bank: Counts) -> Array:

@@ -74,7 +74,7 @@ def generate_from_plan(
 
 def _check_gain(made: Plan, option: str) -> None:
     """Refuse what was drawn back to nothing: an adapter of zeros is the base model."""
-    if not made.used:
+    if not made.active_indices:
         raise AdapterError(
             "no share of this adapter is as good as the base model alone on the rows it was scored "
             "on: the bank cannot help with this dataset",

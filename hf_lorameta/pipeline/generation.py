@@ -58,12 +58,12 @@ _STACKED = 560 << 20
 def combine_adapters(
     made: Plan, progress: Callable[[int, int], None]
 ) -> list[tuple[FloatArray, FloatArray]]:
-    entries = [made.bank.index.entries[i] for i in made.used]
+    entries = [made.bank.index.entries[i] for i in made.active_indices]
     files = made.bank.adapters(entries)
     scalings = np.array([entry.scaling for entry in entries])
     merge = merging.COMBINERS[made.recipe.combine].function
     rank = _rank(made.recipe, entries)
-    weights = made.weights[..., made.used]
+    weights = made.weights[..., made.active_indices]
     averaged = merge is merging.factors and made.by_module is None
     if averaged and rank in (None, files[0].rank) and can_average(files):
         with threadpool_limits(1, "blas"):
@@ -180,7 +180,7 @@ class Generation:
         made, index = self.plan, self.plan.bank.index
         config = write_config(index.base_model, made.bank.layout, self.rank)
         told = replace(made.facts(self.rank), gguf=exported)
-        coefficients = [_json(neighbour.to_dict(), indent=None) for neighbour in told.neighbours]
+        coefficients = [_json(neighbor.to_dict(), indent=None) for neighbor in told.neighbors]
         write_tensors(
             folder / WEIGHTS_FILE,
             made.bank.layout,

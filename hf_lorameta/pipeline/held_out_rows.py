@@ -43,33 +43,33 @@ _POOL = 1000
 _MIN_ROWS = 4
 
 
-def rows_to_fit(made: Plan, labelled: list[Row] | None = None) -> list[Row]:
-    """Labelled rows to fit on, drawn with the recipe's seed among the first thousand.
+def rows_to_fit(made: Plan, labeled: list[Row] | None = None) -> list[Row]:
+    """Labeled rows to fit on, drawn with the recipe's seed among the first thousand.
 
     Args:
         made: says which dataset, how many rows, and the seed.
-        labelled: those first rows; None reads them.
+        labeled: those first rows; None reads them.
     """
-    rows = first_labeled_rows(made.dataset) if labelled is None else labelled
+    rows = first_labeled_rows(made.dataset) if labeled is None else labeled
     return [rows[i] for i in _draw(made.recipe, len(rows))[0]]
 
 
-def rows_to_check(made: Plan, labelled: list[Row] | None = None) -> list[Row]:
-    """Labelled rows to check on, drawn in the same way among those that were not to be fitted on.
+def rows_to_check(made: Plan, labeled: list[Row] | None = None) -> list[Row]:
+    """Labeled rows to check on, drawn in the same way among those that were not to be fitted on.
 
     Args:
         made: says which dataset, how many rows, and the seed.
-        labelled: as in `rows_to_fit`.
+        labeled: as in `rows_to_fit`.
 
     Raises:
         EmptyDatasetError: fewer than 4.
     """
-    rows = first_labeled_rows(made.dataset) if labelled is None else labelled
+    rows = first_labeled_rows(made.dataset) if labeled is None else labeled
     fitted, chosen = _draw(made.recipe, len(rows))
     if len(chosen) < _MIN_ROWS:
         left = f" that are left by --refine {made.recipe.refine}" if fitted else ""
         raise EmptyDatasetError(
-            f"{len(chosen)} of {len(rows)} labelled rows{left} to check on, expected at least "
+            f"{len(chosen)} of {len(rows)} labeled rows{left} to check on, expected at least "
             f"{_MIN_ROWS}",
             hint="leave out --check, lower --refine, or name a dataset with more rows",
         )

@@ -20,7 +20,7 @@ from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.data.columns import describe
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.profile import Profile, ProfileTable, profile_rows
-from hf_lorameta.errors import UnlabelledDatasetError
+from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.method import coefficients as rules
 from hf_lorameta.method import distances as metrics
 from hf_lorameta.method.distances import DISTANCES, name_of
@@ -68,7 +68,7 @@ class Plan:
     by_module: NDArray[np.float64] | None = None
 
     @property
-    def used(self) -> list[int]:
+    def active_indices(self) -> list[int]:
         """Indices of the adapters that take part, by falling coefficient."""
         order = np.argsort(-self.coefficients, kind="stable")
         counts = set(np.nonzero(self.weights)[-1].tolist())
@@ -102,7 +102,7 @@ class Plan:
     def expected(self) -> Estimate | None:
         """What datasets of the bank at this distance gained; None where nobody measured it.
 
-        It was measured with the default recipe on labelled datasets, and is not known of others.
+        It was measured with the default recipe on labeled datasets, and is not known of others.
         """
         usual = Recipe()
         settings = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
@@ -125,7 +125,7 @@ class Plan:
 
         Raises:
             BankError: the bank lacks the neural rule that was asked for.
-            UnlabelledDatasetError: the recipe needs outputs, and the dataset has none.
+            UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
         """
         _require_outputs(self.dataset, recipe)
         return _make_plan(self.bank, self.dataset, recipe, self.profile)
@@ -140,10 +140,10 @@ class Plan:
         """The same plan with all its weights multiplied."""
         return self.with_coefficients(by * self.weights)
 
-    def neighbours(self) -> tuple[WeightedAdapter, ...]:
+    def neighbors(self) -> tuple[WeightedAdapter, ...]:
         """The adapters that take part, as a card shows them."""
         found = []
-        for i in self.used:
+        for i in self.active_indices:
             entry = self.bank.index.entries[i]
             found.append(
                 WeightedAdapter(
@@ -179,7 +179,7 @@ class Plan:
             bank_revision=self.bank.revision,
             bank_size=len(self.bank),
             bank_published=index.published,
-            neighbours=self.neighbours(),
+            neighbors=self.neighbors(),
             effective_number=self.effective_number,
             nearest_in_bank=self.nearest_in_bank,
             rank=rank,
@@ -223,14 +223,14 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for ``--json``."""
-        listed = [neighbour.to_dict() for neighbour in self.neighbours()]
+        listed = [neighbor.to_dict() for neighbor in self.neighbors()]
         data, usual = self.dataset, self.nearest_in_bank
         name = {"id": data.id, "revision": data.revision, "config": data.config}
         shown = self.provenance()
         return shown | {
             "dataset": shown["dataset"] | name,
             "nearest_in_bank": None if math.isnan(usual) else usual,  # JSON has no NaN
-            "neighbours": listed,
+            "neighbors": listed,
         }
 
 
@@ -245,7 +245,7 @@ def plan(
         recipe: None is ``Recipe()``.
 
     Raises:
-        DatasetError: the dataset cannot be read as labelled rows.
+        DatasetError: the dataset cannot be read as labeled rows.
         BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
         HubError: something is missing, private, gated or out of reach.
     """
@@ -255,7 +255,7 @@ def plan(
     _require_outputs(opened, recipe)
     read = islice(opened.rows(), recipe.max_rows)
     profile = profile_rows(
-        read, bank.encode, bank.index.vocab_size, labelled_only=not opened.prompts_only
+        read, bank.encode, bank.index.vocab_size, labeled_only=not opened.prompts_only
     )
     return _make_plan(bank, opened, recipe, profile)
 
@@ -263,7 +263,7 @@ def plan(
 def _require_outputs(dataset: Dataset, recipe: Recipe) -> None:
     for option in ("refine", "check"):
         if dataset.prompts_only and getattr(recipe, option) is not None:
-            raise UnlabelledDatasetError(
+            raise UnlabeledDatasetError(
                 f"--{option} compares answers with outputs, and the dataset has none",
                 hint=f"leave out --{option}, or name the outputs: "
                 "--columns input=COLUMN,output=COLUMN",
@@ -364,16 +364,16 @@ def _warnings(made: Plan) -> Iterator[str]:
             f"On {made.check.rows} rows this adapter was worse than the base model: its "
             f"coefficients were multiplied with {made.check.scale:g} until it was not."
         )
-    number, total = made.effective_number, len(made.used)
+    number, total = made.effective_number, len(made.active_indices)
     if total > 1 and number < 1.2:
         yield "Nearly all weight is on one adapter: the result is close to a copy of it."
     if made.dataset.prompts_only:
         yield _without_outputs()
     elif made.dataset.columns.input is None and made.dataset.columns.messages is None:
         yield "The dataset has no inputs, only text: its outputs alone were compared."
-    unknown = [n.adapter for n in made.neighbours() if n.license is None]
+    unknown = [n.adapter for n in made.neighbors() if n.license is None]
     if unknown:
-        yield f"{len(unknown)} of the adapters used state no licence."
+        yield f"{len(unknown)} of the adapters used state no license."
 
 
 def _without_outputs() -> str:

@@ -43,7 +43,7 @@ def measure_gains(
         BankError: fewer than 3 adapters, or a bank that was fetched from the Hub.
         HubError: a dataset or the base model is out of reach.
     """
-    opened.insist_on_own()
+    opened.require_local()
     connection, index = Hub(token), opened.index
 
     def rows(i: int) -> list[Row]:
@@ -61,7 +61,7 @@ def measure_gains(
     between = distances.between(opened.profiles, index.vocab_size, Recipe().metric)
     probe = Probe(evaluator, opened.layout)
     gains = leave_one_out(opened, between, rows, probe, progress)
-    opened.amend(gains=gains)
+    opened.update_index(gains=gains)
     return gains
 
 

@@ -66,7 +66,7 @@ def refine_plan(
 
     Raises:
         UsageError: the recipe does not ask for it, or for gradients where there are none.
-        EmptyDatasetError: the dataset has fewer than 4 labelled rows, or, where the recipe asks for
+        EmptyDatasetError: the dataset has fewer than 4 labeled rows, or, where the recipe asks for
             a check, fewer than 4 others.
         MissingExtraError: the extra ``eval`` is not installed.
         NotFoundError: the base model is out of reach.
@@ -75,12 +75,12 @@ def refine_plan(
         raise UsageError("the recipe asks for no refinement", hint="--refine 16")
     if made.recipe.refiner == "gradient" and scored and not hasattr(scored, "gradient"):
         raise UsageError(f"{scored.engine} computes no gradients", hint="--refiner search")
-    labelled = first_labeled_rows(made.dataset)
-    rows = rows_to_fit(made, labelled)
+    labeled = first_labeled_rows(made.dataset)
+    rows = rows_to_fit(made, labeled)
     if made.recipe.check is not None:
-        rows_to_check(made, labelled)  # too few of them are told before the work, not after
+        rows_to_check(made, labeled)  # too few of them are told before the work, not after
     scored = scored or load_base_model(made.bank)
-    used = made.used
+    used = made.active_indices
     c, refinement = REFINERS[made.recipe.refiner](
         made.coefficients[used], WeightedSum(made.bank, used), rows, scored, progress=progress
     )
@@ -103,7 +103,7 @@ def validate_adapter(made: Generation, scored: BaseModelRunner | None = None) ->
 
     Raises:
         UsageError: the recipe does not ask for it.
-        EmptyDatasetError: the dataset has fewer than 4 labelled rows that were not fitted on.
+        EmptyDatasetError: the dataset has fewer than 4 labeled rows that were not fitted on.
         MissingExtraError: the extra ``eval`` is not installed.
         NotFoundError: the base model is out of reach.
     """

@@ -26,7 +26,7 @@ class Directions(NamedTuple):
 
     Example:
         >>> directions = Directions.of(np.array([[[0.45]], [[0.45]]]))
-        >>> directions.widened(3.0).change(np.array([1.0, 0.0, 1.0])).round(2)
+        >>> directions.with_module_scale(3.0).change(np.array([1.0, 0.0, 1.0])).round(2)
         array([[0.95],
                [3.81]])
     """
@@ -42,7 +42,7 @@ class Directions(NamedTuple):
         each = [_whitening(gram, length / len(grams)) for gram in grams]
         return cls(_whitening(whole, length), np.stack(each))
 
-    def widened(self, by: float) -> "Directions":
+    def with_module_scale(self, by: float) -> "Directions":
         """With modules that many times as far apart; 0 keeps them together."""
         return self._replace(
             apart=by * self.apart if by and len(self.apart) > 1 else NO_MODULE_DIRECTIONS

@@ -67,14 +67,14 @@ class Fit:
         self._done = 0
         self._seen: list[tuple[float, Array]] = []
 
-    def keep_to(self, moved: NDArray[np.intp]) -> None:
+    def restrict_to(self, moved: NDArray[np.intp]) -> None:
         """Let only some of the coefficients move, the same way in all modules."""
         grams = self._mixture.grams(moved.tolist())
         together = np.zeros((len(self._start), len(moved)))
         together[moved] = Directions.of(grams.sum(0, keepdims=True)).together
         self.directions = Directions(together, NO_MODULE_DIRECTIONS)
 
-    def widen(self, losses: Array, slopes: Array) -> None:
+    def choose_module_scale(self, losses: Array, slopes: Array) -> None:
         """Let modules go as far apart as serves held-out rows, by what is known at the start.
 
         Args:
@@ -84,10 +84,12 @@ class Fit:
         directions = Directions.of(self._mixture.grams())
         start = float(losses @ self.sizes) / sum(self.sizes)
         held_out = [
-            self._held_out(directions.widened(by), losses, slopes)
+            self._held_out(directions.with_module_scale(by), losses, slopes)
             for by in (0.0, MODULE_SCALE_SMALL, MODULE_SCALE_LARGE)
         ]
-        self.directions = directions.widened(select_module_scale(self.base, start, *held_out))
+        self.directions = directions.with_module_scale(
+            select_module_scale(self.base, start, *held_out)
+        )
 
     def _held_out(self, directions: Directions, losses: Array, slopes: Array) -> float:
         """Mean loss of the rows, each fold with what a model from one point makes of the others."""
@@ -115,11 +117,11 @@ class Fit:
         """Where to go next, as a model has it."""
         return model.minimum(self._stiffness, texts)
 
-    def go(self, u: Array) -> None:
+    def apply(self, u: Array) -> None:
         """Let the base model have the update that belongs to u."""
         self._scored.set(self._mixture, self.at(u))
 
-    def saw(self, u: Array, loss: float, probing: bool = False) -> None:
+    def record(self, u: Array, loss: float, probing: bool = False) -> None:
         """Note a loss of all rows, as a point of the way unless it was for a slope alone."""
         if not probing:
             self._seen.append((loss, u))
@@ -138,9 +140,9 @@ class Fit:
             folds: of the texts of the model.
         """
         asked = self._done
-        self.go(u)
-        self.saw(u, self._scored.loss(self.tokens))
-        loss, c, held_out = self._kept(model, folds)
+        self.apply(u)
+        self.record(u, self._scored.loss(self.tokens))
+        loss, c, held_out = self._select_step(model, folds)
         scale, end = backtrack_scale(c, loss, self.base, self._mixture, self._scored, self.tokens)
         report = Refinement(
             method=method,
@@ -157,7 +159,9 @@ class Fit:
         self._scored.clear()
         return scale * c, report
 
-    def _kept(self, model: SurrogateLoss, folds: NDArray[np.intp]) -> tuple[float, Array, float]:
+    def _select_step(
+        self, model: SurrogateLoss, folds: NDArray[np.intp]
+    ) -> tuple[float, Array, float]:
         """The most of the way to the best point that serves held-out rows, or the start.
 
         What the model says of a fold's minimum was never asked for, and can be too far away.
@@ -169,19 +173,19 @@ class Fit:
         if loss < start:
             ways = [self.minimum(model, folds != fold) for fold in range(FOLDS)]
             for share in (1.0, 0.5, 0.25):
-                held_out = self._crossed([share * way for way in ways])
+                held_out = self._cross_validated_loss([share * way for way in ways])
                 if held_out < start and share < 1:
-                    self.go(share * u)
+                    self.apply(share * u)
                     loss = self._scored.loss(self.tokens)
                 if held_out < start and loss < start:
                     return loss, self.at(share * u), held_out
         return start, self._start, start
 
-    def _crossed(self, ways: Sequence[Array]) -> float:
+    def _cross_validated_loss(self, ways: Sequence[Array]) -> float:
         """Mean loss of the rows, each fold at a point of its own."""
         total = 0.0
         for fold, u in enumerate(ways):
-            self.go(u)
+            self.apply(u)
             held = np.flatnonzero(self.folds == fold)
             loss = self._scored.loss([self.tokens[i] for i in held])
             total += loss * sum(self.sizes[i] for i in held)
@@ -205,7 +209,7 @@ def select_module_scale(
         much: as `MODULE_SCALE_LARGE`.
 
     Example:
-        >>> spread(4.0, 3.0, 2.8, 2.8, 2.5), spread(9.0, 3.0, 2.8, 2.8, 2.5)
+        >>> select_module_scale(4.0, 3.0, 2.8, 2.8, 2.5), select_module_scale(9.0, 3.0, 2.8, 2.8, 2.5)
         (4.0, 1.0)
     """
     before = min(start, together, little)

@@ -50,12 +50,12 @@ def refine(
     the slopes at the start can tell, before any row was fitted; see `select_module_scale`. No randomness.
     Coefficients may become negative and need not sum to one. Where the result is worse than the
     start, on the rows or on rows that are held out, half of the way is gone, or a quarter, or none;
-    where that is worse than the base model, it is drawn back towards zero.
+    where that is worse than the base model, it is drawn back toward zero.
 
     Args:
         start: (K,) coefficients to start from.
         mixture: the K adapters they belong to, of M modules.
-        rows: at least 4 labelled rows of the user's.
+        rows: at least 4 labeled rows of the user's.
         scored: holds the base model.
         steps: points that are asked for at most.
         progress: called at every point with (step, steps + 1 for the last, loss of the rows).
@@ -69,11 +69,11 @@ def refine(
     fit = Fit(start, mixture, rows, scored, steps, PENALTY, progress)
     model, u = SurrogateLoss(fit.sizes, INITIAL_CURVATURE), np.zeros(0)
     for step in range(steps):
-        fit.go(u)
+        fit.apply(u)
         losses, slopes = scored.gradient(fit.tokens, mixture)
-        fit.saw(u, float(losses @ fit.sizes / sum(fit.sizes)))
+        fit.record(u, float(losses @ fit.sizes / sum(fit.sizes)))
         if step == 0:
-            fit.widen(losses, slopes)
+            fit.choose_module_scale(losses, slopes)
             u = np.zeros(fit.directions.dimensions)
         model.add(u, *log_odds(losses, fit.directions.slopes(slopes)))
         u = fit.minimum(model)

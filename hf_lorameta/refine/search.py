@@ -50,7 +50,7 @@ def search(
     Args:
         start: (K,) coefficients to start from.
         mixture: the K adapters they belong to.
-        rows: at least 4 labelled rows of the user's.
+        rows: at least 4 labeled rows of the user's.
         scored: holds the base model.
         dimensions: number of adapters whose coefficients move, at most.
         steps: points after those.
@@ -70,20 +70,20 @@ def search(
     moved = largest_indices(start, dimensions)
     steps_in_all = 1 + len(moved) + steps
     fit = Fit(start, mixture, rows, scored, steps_in_all, SEARCH_PENALTY, progress)
-    fit.keep_to(moved)
+    fit.restrict_to(moved)
 
     def odds_at(u: Array, probing: bool = False) -> Array:
-        fit.go(u)
+        fit.apply(u)
         odds = scored.log_odds(fit.tokens)
-        fit.saw(u, float(np.logaddexp(0, -odds).mean()), probing)
+        fit.record(u, float(np.logaddexp(0, -odds).mean()), probing)
         return odds
 
     model = SurrogateLoss([1] * sum(fit.sizes), INITIAL_CURVATURE)
     u = np.zeros(len(moved))
     odds = odds_at(u)
-    reach = scored.reach
-    apart = [odds_at(reach * axis, probing=True) - odds for axis in np.eye(len(moved))]
-    slopes = np.stack(apart, axis=1) / reach
+    step = scored.finite_difference_step
+    apart = [odds_at(step * axis, probing=True) - odds for axis in np.eye(len(moved))]
+    slopes = np.stack(apart, axis=1) / step
     model.add(u, odds, slopes)
     for _ in range(steps):
         way = fit.minimum(model) - u

@@ -4,7 +4,7 @@ The loss of a text under a mixture of adapters is far from linear in the coeffic
 odds ``m = log p / (1 − p)``, with p the mean probability of its tokens, nearly are for small steps.
 Further away they fall short of the line, whatever the direction, by about the square of the way. So
 a few points, each with the log odds of all texts and their slopes, make a model of the loss that
-costs nothing to minimise, and how far short they fell so far says how far the next step may go.
+costs nothing to minimize, and how far short they fell so far says how far the next step may go.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ class SurrogateLoss:
         bend: the estimate so far.
 
     Example:
-        >>> model = LossModel([1, 1], bend=0.25)
+        >>> model = SurrogateLoss([1, 1], bend=0.25)
         >>> model.add(np.zeros(1), np.zeros(2), np.array([[1.0], [-0.5]]))
         >>> model.minimum(stiffness=0.0).round(2)
         array([0.32])
@@ -105,7 +105,7 @@ class SurrogateLoss:
         return away, near, weights, odds + np.einsum("prk,pk->pr", slopes, away)
 
     def at(self, u: Array, texts: NDArray[np.bool_] | None = None) -> tuple[float, Array]:
-        """The modelled loss, in nats a token, and its (K,) gradient.
+        """The modeled loss, in nats a token, and its (K,) gradient.
 
         Args:
             u: (K,) where.

@@ -23,19 +23,19 @@ PROCESSES = """
 import multiprocessing, sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from hf_lorameta import library, manifest
+from hf_lorameta.bank import build, manifest
 
 if __name__ == "__main__":
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=spawn) as pool:
         listed = manifest.load(Path(sys.argv[1]))
-        library.build_bank(listed, Path(sys.argv[2]), executor=pool)
+        build.build_bank(listed, Path(sys.argv[2]), executor=pool)
 """
 PLAIN = """
 import sys
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from hf_lorameta import library, manifest
+from hf_lorameta.bank import build, manifest
 
 class OneAfterAnother(Executor):
     def submit(self, fn, /, *args, **kwargs):
@@ -47,7 +47,7 @@ class OneAfterAnother(Executor):
         return future
 
 listed = manifest.load(Path(sys.argv[1]))
-library.build_bank(listed, Path(sys.argv[2]), executor=OneAfterAnother())
+build.build_bank(listed, Path(sys.argv[2]), executor=OneAfterAnother())
 """
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="distributed is not installed"

@@ -305,7 +305,7 @@ def test_threads_that_open_files_which_begin_alike_share_one_header(
     write_tensors(tmp_path / "a", WIDE, 7, "float32", random_pairs(1, 7)[0])
     with ThreadPoolExecutor(4) as pool:
         files = list(pool.map(opened, [tmp_path / "a"] * 4))
-    assert len({id(file.places) for file in files}) == 1
+    assert len({id(file.tensor_infos) for file in files}) == 1
 
 
 def test_int8_without_its_scales(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hf_lorameta.engines.torch_evaluate import Evaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from tests import shared_data
-from tests.engine_fixtures import Agreement, Pair, Peft, dequantised, packaged, unpermuted
+from tests.engine_fixtures import Agreement, Pair, Peft, dequantized, packaged, unpermuted
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     rows = {f: short(n, asked.prompts) for f, n in zip(folders, names, strict=True)}
     peft = Peft(Evaluator(locate(SMOLLM2), "float32"))
     with tempfile.TemporaryDirectory() as scratch:
-        wide = dequantised(packaged(), Path(scratch) / "base.gguf")
+        wide = dequantized(packaged(), Path(scratch) / "base.gguf")
         print("| base in llama.cpp | adapter | mean abs Δ logprob | largest | greedy equal |")
         print("|---|---|--:|--:|--:|")
         for title, base, exact in (("float32", wide, True), ("4 bits", packaged(), False)):

@@ -121,7 +121,7 @@ METHODS: dict[str, Method] = {
     },
     "uniform": _uniform,
     "nearest by js": _nearest,
-    "random neighbour": _random,
+    "random neighbor": _random,
     "default, factors": _with(combine="factors"),
     PEFT: _with(),
     "default, inputs alone": lambda at: plan(

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.cases import Cases
-from tests.benchmarks.fuzz import CAP_MB
 from tests.benchmarks.fault_scenarios import ROOT, Case, Tally, World
+from tests.benchmarks.fuzz import CAP_MB
 
 INPUTS = 100_000
 HEAD = "| what | runs | well at once | said so, then well | wrong |\n|---|--:|--:|--:|--:|"

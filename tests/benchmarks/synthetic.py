@@ -99,10 +99,10 @@ def make(folder: Path, shape: Shape, seed: int = 0) -> Bank:
 
 def _remember(folder: Path, entries: tuple[IndexEntry, ...]) -> None:
     """As `bank build` leaves it: what was hashed just now is not hashed again."""
-    stamps = ChecksumCache(folder / WORK_FOLDER / "seen.json")
+    checksums = ChecksumCache(folder / WORK_FOLDER / "seen.json")
     for entry in entries:
-        stamps.know(adapter_path(entry.name), folder / adapter_path(entry.name), entry.sha256)
-    stamps.keep()
+        checksums.record(adapter_path(entry.name), folder / adapter_path(entry.name), entry.sha256)
+    checksums.save()
 
 
 def _space(rng: np.random.Generator, shared: int, dim: int) -> FloatArray:

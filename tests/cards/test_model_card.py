@@ -29,7 +29,7 @@ PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def neighbour(index: int, coefficient: float, **changes: object) -> WeightedAdapter:
+def neighbor(index: int, coefficient: float, **changes: object) -> WeightedAdapter:
     plain = WeightedAdapter(
         adapter=f"bank/lora-{index}",
         adapter_revision=f"{index:040x}",
@@ -59,7 +59,7 @@ PLAIN = CardData(
     bank_revision="e" * 40,
     bank_size=3,
     bank_published=True,
-    neighbours=(neighbour(0, 0.6), neighbour(1, 0.3), neighbour(2, 0.1)),
+    neighbors=(neighbor(0, 0.6), neighbor(1, 0.3), neighbor(2, 0.1)),
     effective_number=2.17,
     nearest_in_bank=0.08,
     rank=16,
@@ -71,10 +71,10 @@ PLAIN = CardData(
 
 
 def many(count: int) -> CardData:
-    """Facts with `count` neighbours whose coefficients fall and sum to one."""
+    """Facts with `count` neighbors whose coefficients fall and sum to one."""
     weights = [1 / (i + 1) for i in range(count)]
-    used = tuple(neighbour(i, w / sum(weights)) for i, w in enumerate(weights))
-    return replace(PLAIN, neighbours=used, bank_size=count)
+    used = tuple(neighbor(i, w / sum(weights)) for i, w in enumerate(weights))
+    return replace(PLAIN, neighbors=used, bank_size=count)
 
 
 def section(text: str, title: str) -> str:
@@ -111,7 +111,7 @@ def test_sections_come_in_their_order() -> None:
         "How near the bank comes",
         "The adapters it is made of",
         "Recipe",
-        "Licences",
+        "Licenses",
         "What was not measured",
         "Warnings of the run",
         "How to make it again",
@@ -119,11 +119,11 @@ def test_sections_come_in_their_order() -> None:
     ]
 
 
-def test_facts_are_frozen_and_need_a_neighbour() -> None:
+def test_facts_are_frozen_and_need_a_neighbor() -> None:
     with pytest.raises(FrozenInstanceError):
         PLAIN.rank = 8  # type: ignore[misc]
     with pytest.raises(LoraMetaError, match="at least one adapter used, got none"):
-        replace(PLAIN, neighbours=())
+        replace(PLAIN, neighbors=())
 
 
 def test_every_method_has_a_name() -> None:
@@ -203,12 +203,12 @@ def test_an_unpublished_bank_is_not_linked() -> None:
     assert "huggingface.co/datasets/bank/task-0/tree/" in render_card(PLAIN, None)
 
 
-# --- licences -----------------------------------------------------------------------------------
+# --- licenses -----------------------------------------------------------------------------------
 
 
 def licensed(base: str | None, *adapters: str | None) -> CardData:
-    used = tuple(neighbour(i, 0.5, license=name) for i, name in enumerate(adapters))
-    return replace(PLAIN, base_license=base, neighbours=used)
+    used = tuple(neighbor(i, 0.5, license=name) for i, name in enumerate(adapters))
+    return replace(PLAIN, base_license=base, neighbors=used)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def licensed(base: str | None, *adapters: str | None) -> CardData:
         ("mit\nbase_model: x", ["mit"], ("other", "mit-and-mit-base-model-x")),
     ],
 )
-def test_licence(base: str | None, adapters: list[str | None], expected: tuple[str, str]) -> None:
+def test_license(base: str | None, adapters: list[str | None], expected: tuple[str, str]) -> None:
     facts = licensed(base, *adapters)
     link = None if expected[1] is None else "https://huggingface.co/org/base-7b"
     assert license_of(facts) == (*expected, link)
@@ -239,16 +239,16 @@ def test_licence(base: str | None, adapters: list[str | None], expected: tuple[s
     assert hub_rules.check(text, "model") == ([], [])
 
 
-def test_the_datasets_licence_does_not_count() -> None:
+def test_the_datasets_license_does_not_count() -> None:
     assert license_of(replace(PLAIN, dataset_license="gpl-3.0"))[0] == "apache-2.0"
 
 
-def test_known_licences_are_the_hubs() -> None:
+def test_known_licenses_are_the_hubs() -> None:
     assert HUB_LICENSES | {"other", "unknown"} == hub_rules.LICENSES
 
 
-def test_licences_are_counted_and_the_unknown_flagged() -> None:
-    text = section(render_card(licensed("mit", "mit", None, "mit", "x|y"), None), "Licences")
+def test_licenses_are_counted_and_the_unknown_flagged() -> None:
+    text = section(render_card(licensed("mit", "mit", None, "mit", "x|y"), None), "Licenses")
     assert "- Base model: `mit`\n" in text
     assert "- Adapters used: `mit` (2), <code>x&#124;y</code> (1), unknown (1)\n" in text
     assert "Unknown means" in text
@@ -274,13 +274,13 @@ def test_licences_are_counted_and_the_unknown_flagged() -> None:
     ],
 )
 def test_nearness_in_words(distance: float, usual: float, expected: str) -> None:
-    used = (neighbour(0, 0.9, distance=5.0), neighbour(1, 0.1, distance=distance))
-    facts = replace(PLAIN, neighbours=used, nearest_in_bank=usual)
+    used = (neighbor(0, 0.9, distance=5.0), neighbor(1, 0.1, distance=distance))
+    facts = replace(PLAIN, neighbors=used, nearest_in_bank=usual)
     said = section(render_card(facts, None), "How near the bank comes")
     assert facts.nearest is used[1]
     assert "`bank/task-1`" in said
     assert expected in said
-    assert "![coefficients](neighbours.svg)" in said
+    assert "![coefficients](neighbors.svg)" in said
 
 
 # --- tables -------------------------------------------------------------------------------------
@@ -292,11 +292,11 @@ def rows_of(table: str) -> list[list[str]]:
     return [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
-def test_twenty_neighbours_and_the_rest_in_one_line() -> None:
+def test_twenty_neighbors_and_the_rest_in_one_line() -> None:
     facts = many(25)
     text = section(render_card(facts, None), "The adapters it is made of")
     assert len(rows_of(text)) == 2 + 20
-    rest = 100 * sum(n.coefficient for n in facts.neighbours[20:])
+    rest = 100 * sum(n.coefficient for n in facts.neighbors[20:])
     assert f"and 5 more, together {rest:.1f} %." in text
     assert " more, together" not in render_card(many(20), None)
 
@@ -304,7 +304,7 @@ def test_twenty_neighbours_and_the_rest_in_one_line() -> None:
 def test_recipe_table() -> None:
     facts = replace(PLAIN, recipe=Recipe(metric="wd", top_k=2, coefficients="neural", seed=7))
     told = dict(rows_of(section(render_card(facts, None), "Recipe")))
-    assert told["MetricName"] == "1-Wasserstein distance on token ids"
+    assert told["Metric"] == "1-Wasserstein distance on token ids"
     assert told["Coefficients"].startswith("neural: ")
     assert told["Adapters kept"] == "the 2 largest coefficients"
     assert told["Seed"] == "7"
@@ -486,8 +486,8 @@ def test_the_command_line_takes_the_commands_on_the_card() -> None:
 
 def test_a_fit_on_rows_is_told_with_its_losses() -> None:
     fit = Refinement("gradient", 16, 2.5, 1.75, 0.5, 0.625, 3, (1.75, 0.625, 0.5))
-    neighbours = (neighbour(0, 1.5), neighbour(1, -0.25))
-    text = render_card(replace(PLAIN, refinement=fit, neighbours=neighbours), None)
+    neighbors = (neighbor(0, 1.5), neighbor(1, -0.25))
+    text = render_card(replace(PLAIN, refinement=fit, neighbors=neighbors), None)
     told = section(text, "Fitted on 16 rows")
     losses = dict(rows_of(told))
     assert losses["base model"] == "2.5"
@@ -500,7 +500,7 @@ def test_a_fit_on_rows_is_told_with_its_losses() -> None:
     told = " ".join(section(apart, "Fitted on 16 rows").split())
     assert "Each adapted module has coefficients of its own" in told
     assert "Fitted" not in render_card(PLAIN, None)
-    picture = render_chart(replace(PLAIN, neighbours=neighbours))
+    picture = render_chart(replace(PLAIN, neighbors=neighbors))
     assert picture.count('fill="#718096"') == 1
 
 
@@ -564,14 +564,14 @@ HOSTILE = (
 
 
 def attacked(text: str) -> CardData:
-    bad = neighbour(
+    bad = neighbor(
         0, 1.0, adapter=text, dataset=text, license=text, adapter_revision=text,
         dataset_revision=text,
     )  # fmt: skip
     return replace(
         PLAIN, base_model=text, base_revision=text, base_license=text, dataset_id=text,
         dataset_revision=text, dataset_config=text, dataset_split=text, columns=text,
-        dataset_license=text, bank_id=text, bank_revision=text, neighbours=(bad,), dtype=text,
+        dataset_license=text, bank_id=text, bank_revision=text, neighbors=(bad,), dtype=text,
         warnings=(text,), library_version=text,
     )  # fmt: skip
 
@@ -598,7 +598,7 @@ def check_attack(text: str) -> None:
     assert tags <= {"<code>", "</code>"}
     assert not re.search(r"(?<!\\)!\[(?!coefficients\])", prose)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", written)
-    assert not re.search(r"(?<!\\)\]\((?!https://huggingface\.co/|neighbours\.svg)", prose)
+    assert not re.search(r"(?<!\\)\]\((?!https://huggingface\.co/|neighbors\.svg)", prose)
     assert len(re.findall("^```", body, re.MULTILINE)) == 8
     assert hub_rules.check(written, "model") == ([], [])
     plain = "calm" if markdown.is_hub_id(text) else "calm words"
@@ -655,12 +655,12 @@ def test_bars_follow_the_coefficients() -> None:
     facts = many(30)
     root = ET.fromstring(render_chart(facts))
     widths = [float(r.get("width", "0")) for r in root.findall(f"{SVG}rect")][1:]
-    expected = [n.coefficient / facts.neighbours[0].coefficient for n in facts.neighbours[:12]]
+    expected = [n.coefficient / facts.neighbors[0].coefficient for n in facts.neighbors[:12]]
     assert [w / widths[0] for w in widths] == pytest.approx(expected, abs=0.002)
     said = [e.text for e in root.findall(f"{SVG}text")]
     assert "task-11" in said
     assert "task-12" not in said
-    rest = 100 * sum(n.coefficient for n in facts.neighbours[12:])
+    rest = 100 * sum(n.coefficient for n in facts.neighbors[12:])
     assert f"and 18 more, together {rest:.1f} %" in said
     assert "12 of 30 coefficients · distance: Kullback–Leibler divergence" in said
 
@@ -678,8 +678,8 @@ def test_everything_drawn_lies_on_the_panel() -> None:
 
 def test_long_names_are_cut_in_the_middle() -> None:
     long = "task123_" + "very_" * 20 + "long_question_generation"
-    used = (neighbour(0, 1.0, dataset=f"org/{long}"),)
-    drawn = render_chart(replace(PLAIN, neighbours=used))
+    used = (neighbor(0, 1.0, dataset=f"org/{long}"),)
+    drawn = render_chart(replace(PLAIN, neighbors=used))
     (label,) = [t for t in re.findall(r">([^<]*)</text>", drawn) if "…" in t]
     assert label.startswith("task123_")
     assert label.endswith("_generation")
@@ -698,5 +698,5 @@ def test_shortening_fits_and_keeps_the_ends(name: str, cells: int) -> None:
 
 
 def test_coefficients_of_zero_are_drawn() -> None:
-    facts = replace(PLAIN, neighbours=(neighbour(0, 0.0), neighbour(1, 0.0)))
+    facts = replace(PLAIN, neighbors=(neighbor(0, 0.0), neighbor(1, 0.0)))
     ET.fromstring(render_chart(facts))

@@ -69,9 +69,9 @@ def test_every_metric_with_every_rule(
         return
     made = cli(*asked, "--json").json
     assert made["recipe"]["metric"] == metric
-    assert made["neighbours"][0]["dataset"] == f"{bank.owner.name}/e1"
-    assert sum(n["coefficient"] for n in made["neighbours"]) == pytest.approx(1)
-    distances = [n["distance"] for n in made["neighbours"]]
+    assert made["neighbors"][0]["dataset"] == f"{bank.owner.name}/e1"
+    assert sum(n["coefficient"] for n in made["neighbors"]) == pytest.approx(1)
+    distances = [n["distance"] for n in made["neighbors"]]
     assert distances == sorted(distances)
 
 
@@ -93,7 +93,7 @@ def test_a_bank_of_one_still_speaks_json(cli: Shell, user: Account, data: Path) 
     cli("bank", "build", user.manifest(data.with_name("m")), "-o", "one")
     made = cli("plan", "-d", data, "--bank", "one", "--json").json
     assert made["nearest_in_bank"] is None
-    assert made["neighbours"][0]["coefficient"] == 1
+    assert made["neighbors"][0]["coefficient"] == 1
     cli("plan", "-d", data, "--bank", "one")
     cli("generate", "-d", data, "--bank", "one", "-o", "a", "--json")
 
@@ -404,7 +404,7 @@ class Scorer:
         loss = 0.5 if adapter else 1.0 if shots else 2.0
         return Scores(loss, 0.25, 0.125, 0.5, len(rows)), [output for _, output in rows]
 
-engines.scorer = contextlib.contextmanager(lambda *asked: iter([Scorer()]))
+engines.open_evaluator = contextlib.contextmanager(lambda *asked: iter([Scorer()]))
 """
 
 

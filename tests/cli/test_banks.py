@@ -125,7 +125,7 @@ def test_bad_entries_are_skipped_with_their_reasons(
         "empty": (user.dataset("empty", {"train.jsonl": b""}), "no "),
         "nofiles": (user.dataset("nofiles", {"README.md": b"# x\n"}), "no data files"),
         "broken": (user.dataset("broken", {"train.jsonl": b'{"input": "a", "out\n\n{{'}), "read"),
-        "unlabelled": (user.dataset("unl", {"train.jsonl": b'{"input": "say sun"}\n'}), "outputs"),
+        "unlabeled": (user.dataset("unl", {"train.jsonl": b'{"input": "say sun"}\n'}), "outputs"),
     }  # fmt: skip
     listed, expected = list(good), {}
     for name, (content, reason) in adapters.items():
@@ -371,7 +371,7 @@ def test_fit_stores_the_neural_rule(cli: Shell, bank: Built, tmp_path: Path) -> 
     for metric in reports:
         asked = ("--dataset", "rows.jsonl", "--bank", "b", "--metric", metric)
         made = cli("plan", *asked, "--coefficients", "neural", "--json").json
-        assert sum(n["coefficient"] for n in made["neighbours"]) == pytest.approx(1)
+        assert sum(n["coefficient"] for n in made["neighbors"]) == pytest.approx(1)
     two = bank.owner.manifest(tmp_path / "m", bank.owner.entries[:2])
     cli("bank", "build", two, "-o", tmp_path / "two")
     cli("bank", "fit", tmp_path / "two", code=4)

@@ -8,7 +8,7 @@ import pytest
 
 from hf_lorameta.data.columns import Columns, describe, find_columns, parse_columns
 from hf_lorameta.data.rows import read_rows
-from hf_lorameta.errors import ColumnsError, UnlabelledDatasetError, UsageError
+from hf_lorameta.errors import ColumnsError, UnlabeledDatasetError, UsageError
 from hf_lorameta.hub.dataset_streams import RawDataset
 from tests.conftest import Account, Built, Shell, rows, touched
 
@@ -80,7 +80,7 @@ def test_labels_and_inputs_alone_are_not_guessed() -> None:
         (["question", "context"], {}),
         (["id", "prompt"], {"id": ["yes", "no"]}),
     ):
-        with pytest.raises(UnlabelledDatasetError, match=r"inputs .* and no outputs") as caught:
+        with pytest.raises(UnlabeledDatasetError, match=r"inputs .* and no outputs") as caught:
             find_columns(names, labels)
         assert parse_columns(caught.value.hint.rpartition("--columns ")[2]).output is None
 
@@ -179,9 +179,9 @@ def test_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[str, Pa
     assert first["dataset"]["rows"] == 24
     assert first["dataset"]["id"] is None  # a path is nobody's business
     assert first["dataset"]["private"] is True
-    assert first["neighbours"][0]["dataset"] == f"{bank.owner.name}/e0"
+    assert first["neighbors"][0]["dataset"] == f"{bank.owner.name}/e0"
     for ending, made in plans.items():
-        assert made["neighbours"] == first["neighbours"], ending
+        assert made["neighbors"] == first["neighbors"], ending
         assert made["dataset"]["revision"].startswith("sha256:")
         assert str(files[ending].parent) not in json.dumps(made)
 
@@ -275,7 +275,7 @@ def test_configs_splits_and_revisions(
     assert "revision" in cli(*plan, "--revision", "v9", code=6).err
 
 
-LABELLED = b"""---
+LABELED = b"""---
 dataset_info:
   features:
   - {name: text, dtype: string}
@@ -287,11 +287,11 @@ dataset_info:
 
 def test_class_labels_are_read_by_name(cli: Shell, bank: Built, user: Account) -> None:
     lines = b"".join(b'{"text": "say", "label": 1}\n' for _ in range(20))
-    repo = user.dataset("d", {"train.jsonl": lines, "README.md": LABELLED})
+    repo = user.dataset("d", {"train.jsonl": lines, "README.md": LABELED})
     plan = ("plan", "-d", repo, "--bank", bank.folder, "--json", "--metric", "kl")
     cli(*plan, code=3)
     made = cli(*plan, "--columns", "input=text,output=label").json
-    assert made["neighbours"][0]["dataset"] == f"{bank.owner.name}/e1"  # milk's topic
+    assert made["neighbors"][0]["dataset"] == f"{bank.owner.name}/e1"  # milk's topic
 
 
 def test_repos_that_cannot_be_read(cli: Shell, bank: Built, user: Account) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hf_lorameta.data import profile as profile_module
 from hf_lorameta.data.profile import LENGTHS, Histogram, Profile, ProfileTable, profile_rows
-from hf_lorameta.errors import BankError, EmptyDatasetError, IntegrityError, UnlabelledDatasetError
+from hf_lorameta.errors import BankError, EmptyDatasetError, IntegrityError, UnlabeledDatasetError
 from hf_lorameta.types import Row
 
 V = 12
@@ -40,7 +40,7 @@ def assert_same(a: Profile, b: Profile) -> None:
 def test_counts_are_counters(rows: list[Row]) -> None:
     kept = [row for row in rows if row[1]]
     if not kept:
-        with pytest.raises((EmptyDatasetError, UnlabelledDatasetError)):
+        with pytest.raises((EmptyDatasetError, UnlabeledDatasetError)):
             profile_rows(rows, letters, V)
         return
     profile = profile_rows(rows, letters, V)
@@ -110,13 +110,13 @@ def test_no_rows() -> None:
 
 
 def test_rows_without_outputs() -> None:
-    with pytest.raises(UnlabelledDatasetError, match="none of 600 rows has an output") as raised:
+    with pytest.raises(UnlabeledDatasetError, match="none of 600 rows has an output") as raised:
         profile_rows([("a", "")] * 600, letters, V)
     assert "--columns output=COLUMN" in raised.value.hint
 
 
 def test_rows_without_outputs_where_that_is_known() -> None:
-    profile = profile_rows([("aab", ""), ("c", "")], letters, V, labelled_only=False)
+    profile = profile_rows([("aab", ""), ("c", "")], letters, V, labeled_only=False)
     assert (profile.rows, as_dict(profile.output)) == (2, {})
     assert as_dict(profile.input) == as_dict(profile_rows([("aabc", "a")], letters, V).input)
 
@@ -162,7 +162,7 @@ def test_rows_without_a_token() -> None:
         profile_rows([("a", "b")] * 2, lambda texts: [[] for _ in texts], V)
 
 
-def test_an_unlabelled_row_is_passed_over_not_counted() -> None:
+def test_an_unlabeled_row_is_passed_over_not_counted() -> None:
     profile = profile_rows([("aaa", ""), ("", "b")], letters, V)
     assert (profile.rows, as_dict(profile.input), as_dict(profile.output)) == (1, {}, {1: 1})
     with pytest.raises(EmptyDatasetError, match="the input texts of the dataset hold no token"):

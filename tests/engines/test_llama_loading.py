@@ -110,7 +110,7 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def probe(base: Path, monkeypatch: pytest.MonkeyPatch) -> LlamaCppProbe:
-    monkeypatch.setattr(llama_server, "LlamaCpp", Engine)
+    monkeypatch.setattr(llama_probe, "LlamaCpp", Engine)
     monkeypatch.setattr(llama_probe, "SEARCH_DIMENSIONS", 2)
     return LlamaCppProbe(base, LAYOUT)
 
@@ -160,10 +160,10 @@ def test_a_sum_that_could_not_be_loaded_is_loaded_the_next_time(
         raise AdapterError("no")
 
     probe.set(Sum(2, 4), np.ones(2))
-    monkeypatch.setattr(llama_server, "LlamaCpp", refuse)
+    monkeypatch.setattr(llama_probe, "LlamaCpp", refuse)
     with pytest.raises(AdapterError):
         probe.set(summed, c)
-    monkeypatch.setattr(llama_server, "LlamaCpp", Engine)
+    monkeypatch.setattr(llama_probe, "LlamaCpp", Engine)
     assert probe.loss(row) == 1
     assert probe._engine.asked[-1] == []  # type: ignore[attr-defined]
     probe.set(summed, c)
@@ -209,7 +209,7 @@ def test_what_is_not_loaded_stays_zero(probe: LlamaCppProbe) -> None:
 def test_a_base_that_does_not_fit_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], told: str
 ) -> None:
-    monkeypatch.setattr(llama_server, "LlamaCpp", None)
+    monkeypatch.setattr(llama_probe, "LlamaCpp", None)
     path = header(tmp_path / "other.gguf", **changes)
     with pytest.raises(UsageError, match=rf"other\.gguf does not fit the bank: .*{told}") as caught:
         LlamaCppProbe(path, LAYOUT)

@@ -19,7 +19,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.refine.search import search
 from hf_lorameta.refine.shrink import validate
-from tests.engine_fixtures import dequantised, needs_engine, packaged
+from tests.engine_fixtures import dequantized, needs_engine, packaged
 
 pytestmark = [pytest.mark.slow, needs_engine]
 ROWS = [
@@ -45,7 +45,7 @@ def base() -> Path:
 @pytest.fixture(scope="module")
 def wide(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The base in float32."""
-    path = dequantised(base, tmp_path_factory.mktemp("wide") / "base.gguf")
+    path = dequantized(base, tmp_path_factory.mktemp("wide") / "base.gguf")
     yield path
     path.unlink()
 

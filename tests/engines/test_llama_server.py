@@ -86,7 +86,7 @@ def engine(base: Path, files: list[Path]) -> Iterator[LlamaCpp]:
 # --- numbers ------------------------------------------------------------------------------------
 
 
-def test_it_tokenises_as_the_bank_does(engine: LlamaCpp) -> None:
+def test_it_tokenizes_as_the_bank_does(engine: LlamaCpp) -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(EMBEDDED_FOLDER / "tokenizer.json"))
@@ -328,11 +328,11 @@ def test_llama_cpp_says_what_peft_says(base: Path, folders: list[Path], tmp_path
     from hf_lorameta.engines.torch_evaluate import Evaluator
     from hf_lorameta.hub.base_model import locate
     from hf_lorameta.hub.packaged_model import SMOLLM2
-    from tests.engine_fixtures import Pair, Peft, dequantised, unpermuted
+    from tests.engine_fixtures import Pair, Peft, dequantized, unpermuted
 
     rows = [("Snow:", "☃"), ("Input: The room was cold.\nOutput:", "negative")]
     peft = Peft(Evaluator(locate(SMOLLM2), "float32"))
-    wide = dequantised(base, tmp_path / "base.gguf")
+    wide = dequantized(base, tmp_path / "base.gguf")
     with Pair(peft, wide, folders, tmp_path) as pair:
         alone = pair.compare(None, rows[:1], 4)
         exported = [pair.compare(folder, rows, 4) for folder in folders]

@@ -28,7 +28,7 @@ from hf_lorameta.errors import (
     AdapterError,
     EmptyDatasetError,
     NotFoundError,
-    UnlabelledDatasetError,
+    UnlabeledDatasetError,
     UsageError,
 )
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
@@ -548,7 +548,7 @@ def test_compare(evaluator: Evaluator, adapter: Path) -> None:
 
 
 def test_rows_without_any_output_are_not_scored(evaluator: Evaluator) -> None:
-    with pytest.raises(UnlabelledDatasetError, match="none of 2 rows has an output"):
+    with pytest.raises(UnlabeledDatasetError, match="none of 2 rows has an output"):
         compare(evaluator, [("a", ""), ("b", " ")], {"base": None})
 
 

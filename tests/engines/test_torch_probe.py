@@ -170,7 +170,7 @@ def test_gradients_are_those_of_dense_updates(
     assert losses.shape == (len(ALIKE),)
     assert slopes.shape == (len(ALIKE), 3, 3)
     for row, loss, found in zip(tokens, losses, slopes, strict=True):
-        assert loss == pytest.approx(probe.loss([row]), abs=1e-6)
+        assert loss == pytest.approx(probe.loss([row]), rel=1e-6)
         expected = dense_gradient(evaluator, row, mixture)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert np.abs(slopes).max(0).min() > 1e-3

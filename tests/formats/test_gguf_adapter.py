@@ -108,7 +108,7 @@ def rotated_by_halves(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
 
 
 def rotated_by_pairs(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """llama.cpp's (``GGML_ROPE_TYPE_NORMAL``): neighbours turn together."""
+    """llama.cpp's (``GGML_ROPE_TYPE_NORMAL``): neighbors turn together."""
     a, b = x[0::2], x[1::2]
     found = np.empty_like(x)
     found[0::2] = a * np.cos(angles) - b * np.sin(angles)

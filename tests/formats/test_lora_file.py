@@ -211,7 +211,7 @@ def test_stack_reads_one_module_of_many(file: Path) -> None:
 
 @pytest.mark.parametrize("source", FILES)
 @pytest.mark.parametrize("target", FILES)
-def test_canonicalise_keeps_every_tensor(source: str, target: str, tmp_path: Path) -> None:
+def test_canonicalize_keeps_every_tensor(source: str, target: str, tmp_path: Path) -> None:
     tensors = {
         name: values.astype(FILES[source])
         for name, values in named(LAYOUT, pairs_of(LAYOUT, RANK)).items()

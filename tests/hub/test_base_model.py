@@ -334,7 +334,7 @@ def test_files_that_are_not_the_gguf_expected(package: Path) -> None:
             tokenizer_json(SMOLLM2)
 
 
-def test_many_at_once_dequantise_once(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_at_once_dequantize_once(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def convert(gguf: Path, folder: Path) -> None:
@@ -389,7 +389,8 @@ def test_converting_needs_the_extra(
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = sys.modules["transformers"] = sys.modules["gguf"] = None
-from hf_lorameta.hub.base_model import SMOLLM2, tokenizer_json
+from hf_lorameta.hub.base_model import tokenizer_json
+from hf_lorameta.hub.packaged_model import SMOLLM2
 sys.stdout.buffer.write(tokenizer_json(SMOLLM2))
 """
 needs_package = pytest.mark.skipif(
@@ -423,7 +424,7 @@ def test_the_real_model(real_tokenizer: bytes, caplog: pytest.LogCaptureFixture)
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     folder = locate(SMOLLM2)
-    assert "Q4_1.gguf, dequantised" in caplog.text
+    assert "Q4_1.gguf, dequantized" in caplog.text
     assert (folder / "tokenizer.json").read_bytes() == real_tokenizer == tokenizer_json(SMOLLM2)
     with quiet_transformers():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 from hf_lorameta.localhub import Fault, LocalHub, LocalHubError
 from hf_lorameta.localhub.blobs import MemoryBlobs, read
+from hf_lorameta.localhub.http_errors import Refusal
 from hf_lorameta.localhub.intake import Intake
 from hf_lorameta.localhub.ndjson import CommitBody
-from hf_lorameta.localhub.refusals import Refusal
 from hf_lorameta.localhub.routes_files import byte_range
 
 REPO = "alice/m"

@@ -1,4 +1,4 @@
-"""Rules from distances to weights: known values, the simplex, equivariance, refusals."""
+"""Rules from distances to weights: known values, the simplex, equivariance, http_errors."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_attentional_is_one_hot_where_distances_are_large() -> None:
 
 
 def test_normalized_by_hand() -> None:
-    # 1, 2, 3 standardise to -sqrt(3/2), 0, sqrt(3/2)
+    # 1, 2, 3 standardize to -sqrt(3/2), 0, sqrt(3/2)
     e = np.exp(np.sqrt(1.5))
     expected = np.array([e, 1, 1 / e]) / (e + 1 + 1 / e)
     np.testing.assert_allclose(normalized(np.array([1.0, 2.0, 3.0]), 1.0), expected, rtol=1e-14)
@@ -128,7 +128,7 @@ def test_no_finite_distance_overflows(d: Array, temperature: float) -> None:
 def test_order_of_the_bank_does_not_matter(rule: str, d: Array, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(d.size)))
     if np.ptp(d) < 1e-6 * np.abs(d).max():
-        d = np.arange(float(d.size))  # standardising would magnify the rounding of the mean
+        d = np.arange(float(d.size))  # standardizing would magnify the rounding of the mean
     np.testing.assert_allclose(apply(rule, d[order]), apply(rule, d)[order], rtol=1e-6, atol=1e-12)
 
 
@@ -265,10 +265,10 @@ def test_kernel_predicts_what_ridge_regression_in_its_space_does() -> None:
     points, values, new = [0.0, 0.4, 1.5, 2.0], np.array([3.0, -1.0, 0.5, 2.0]), 0.7
     D = line(points)
     width = KERNEL_WIDTH * np.median(D[~np.eye(4, dtype=bool)])
-    K, centred = np.exp(-D / width), values - values.mean()
+    K, centered = np.exp(-D / width), values - values.mean()
 
     def objective(a: Array) -> float:
-        residual = K @ a - centred
+        residual = K @ a - centered
         return float(residual @ residual + RIDGE * a @ K @ a)
 
     a = minimize(objective, np.zeros(4), tol=1e-12).x
@@ -301,7 +301,7 @@ def test_kernel_refusals() -> None:
         coefficients(np.zeros(2), "kernel")
 
 
-# --- refusals ------------------------------------------------------------------------------------
+# --- http_errors ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", RULES)

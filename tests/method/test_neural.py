@@ -191,7 +191,7 @@ def test_no_step_changes_nothing() -> None:
     assert (report.train_rows, report.validation_rows) == (2, 1)
 
 
-# --- refusals ------------------------------------------------------------------------------------
+# --- http_errors ------------------------------------------------------------------------------------
 
 
 def test_small_bank() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta import Bank, Plan, Recipe, carry_out, plan
+from hf_lorameta import Bank, Plan, Recipe, generate_from_plan, plan
 from hf_lorameta.bank.geometry import geometry
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.data import profile
 from hf_lorameta.data.profile import ProfileTable, profile_rows
-from hf_lorameta.errors import UnlabelledDatasetError
+from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.method.coefficients import coefficients
 from hf_lorameta.method.distances import js, length_distance
 from hf_lorameta.pipeline import plan as plan_module
@@ -106,7 +106,7 @@ def test_texts_without_inputs_are_compared_in_one_kind_of_distance(
     assert whole.nearest_in_bank == embedded.index.neighbourhood["js"]
 
 
-def test_of_a_labelled_dataset_nothing_is_left_out(tmp_path: Path, embedded: Bank) -> None:
+def test_of_a_labeled_dataset_nothing_is_left_out(tmp_path: Path, embedded: Bank) -> None:
     made = plan(file(tmp_path, "prompt", "completion"), embedded)
     assert made.nearest_in_bank == embedded.index.neighbourhood[Recipe().metric]
 
@@ -121,7 +121,9 @@ def test_plan_and_card_say_what_it_costs(
     assert any(warning.startswith(said) for warning in prompts.warnings)
     assert not any("only text" in warning for warning in prompts.warnings)
     assert prompts.expected is None
-    folder = carry_out(prompts.with_recipe(Recipe(top_k=2))).save_pretrained(tmp_path / "a")
+    folder = generate_from_plan(prompts.with_recipe(Recipe(top_k=2))).save_pretrained(
+        tmp_path / "a"
+    )
     card = (folder / CARD_FILE).read_text(encoding="utf-8")
     assert said in card.split("## Warnings of the run")[1]
     assert "--columns input=prompt" in card
@@ -142,10 +144,10 @@ def test_what_needs_outputs_is_refused_before_any_work(
 
     recipe = Recipe.of(**{option: 16})
     said = f"--{option} compares answers with outputs, and the dataset has none"
-    with pytest.raises(UnlabelledDatasetError, match=said):
+    with pytest.raises(UnlabeledDatasetError, match=said):
         prompts.with_recipe(recipe)
     monkeypatch.setattr(profile, "profile_rows", read)
-    with pytest.raises(UnlabelledDatasetError, match=said):
+    with pytest.raises(UnlabeledDatasetError, match=said):
         plan(file(tmp_path, "question"), embedded, recipe)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta import Bank, Generation, Plan, Recipe, carry_out, open_dataset, plan
+from hf_lorameta import Bank, Generation, Plan, Recipe, generate_from_plan, open_dataset, plan
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.engines.scoring import Tokens
@@ -23,7 +23,7 @@ class Bowl:
     """Stands in for a base model: the loss is (1 - size / best)² of an update's size."""
 
     engine = "bowl"
-    reach = 0.05
+    finite_difference_step = 0.05
 
     def __init__(self, best: float) -> None:
         self.best, self.size = best, 0.0
@@ -70,7 +70,7 @@ def planned(data: Path, **settings: Any) -> Plan:
 
 
 @pytest.mark.parametrize("refine", [None, 8, 16])
-def test_rows_to_check_are_labelled_and_were_not_fitted_on(data: Path, refine: int | None) -> None:
+def test_rows_to_check_are_labeled_and_were_not_fitted_on(data: Path, refine: int | None) -> None:
     made = planned(data, refine=refine, check=12)
     fitted, others = rows_to_fit(made), rows_to_check(made)
     assert (len(fitted), len(others)) == (refine or 0, 12)
@@ -81,7 +81,7 @@ def test_rows_to_check_are_labelled_and_were_not_fitted_on(data: Path, refine: i
 
 
 def test_too_few_rows_to_check(data: Path) -> None:
-    with pytest.raises(EmptyDatasetError, match="2 of 40 labelled rows that are left"):
+    with pytest.raises(EmptyDatasetError, match="2 of 40 labeled rows that are left"):
         rows_to_check(planned(data, refine=38, check=12))
 
 
@@ -112,12 +112,12 @@ def test_too_few_rows_to_check_are_told_before_the_fit(data: Path) -> None:
             raise AssertionError
 
     made = planned(data, refine=38, check=16, refiner="search")
-    with pytest.raises(EmptyDatasetError, match="2 of 40 labelled rows"):
+    with pytest.raises(EmptyDatasetError, match="2 of 40 labeled rows"):
         refine_plan(made, Unasked(1))
 
 
 def test_what_the_recipe_does_not_ask_for(data: Path) -> None:
-    made = carry_out(planned(data))
+    made = generate_from_plan(planned(data))
     with pytest.raises(UsageError, match="no check"):
         validate_adapter(made, Bowl(1))
     with pytest.raises(UsageError, match="no refinement"):
@@ -149,13 +149,13 @@ def test_modules_apart_are_combined_by_their_own_coefficients(
     rank = None if combine == "factors" else 24
     made = plan(data, bank, Recipe.of(top_k=3, combine=combine, rank=rank))
     c = np.zeros((len(made.bank.layout), len(made.bank)))
-    c[:, made.used] = np.random.default_rng(0).standard_normal((len(c), 3))
+    c[:, made.active_indices] = np.random.default_rng(0).standard_normal((len(c), 3))
     apart = made.with_coefficients(c)
     np.testing.assert_allclose(apart.coefficients, c.mean(0))
-    assert set(apart.used) == set(made.used)
-    whole = carry_out(apart)
+    assert set(apart.active_indices) == set(made.active_indices)
+    whole = generate_from_plan(apart)
     for place, line in enumerate(c):
-        alike = carry_out(made.with_coefficients(line))
+        alike = generate_from_plan(made.with_coefficients(line))
         (A, B), (C, D) = whole.pairs[place], alike.pairs[place]
         np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
     assert size(whole.pairs) > 0.1
@@ -173,8 +173,8 @@ def test_an_adapter_that_few_modules_use_takes_part(data: Path, tmp_path: Path) 
     c = np.zeros((len(made.bank.layout), len(made.bank)))
     c[0, 3], c[1, 3] = 0.5, -0.5  # nothing on average
     apart = made.with_coefficients(c)
-    assert apart.used == [3]
-    folder = carry_out(apart).save_pretrained(tmp_path / "a")
+    assert apart.active_indices == [3]
+    folder = generate_from_plan(apart).save_pretrained(tmp_path / "a")
     saved = read_provenance(folder)
     (line,) = saved["coefficients"]
     assert saved["provenance"]["modules"] == [module.name for module in made.bank.layout]
@@ -190,12 +190,12 @@ def test_an_adapter_that_few_modules_use_takes_part(data: Path, tmp_path: Path) 
 def test_a_checked_adapter_is_not_worse_than_the_base(
     data: Path, combine: str, share: float
 ) -> None:
-    plain = carry_out(planned(data, combine=combine))
+    plain = generate_from_plan(planned(data, combine=combine))
     whole = size(plain.pairs)
     best = share * whole
     power = 2 if combine == "factors" else 1  # A and B are both sums
     scale = max(s for s in (1, 1 / 2, 1 / 4, 1 / 8) if s**power <= 2 * share)
-    made = carry_out(planned(data, combine=combine, check=16), scored=Bowl(best))
+    made = generate_from_plan(planned(data, combine=combine, check=16), scored=Bowl(best))
     found = made.plan.check
     assert found is not None
     assert (found.rows, found.scale) == (16, scale)
@@ -204,14 +204,16 @@ def test_a_checked_adapter_is_not_worse_than_the_base(
     assert found.end <= found.base == 1
     np.testing.assert_allclose(made.plan.coefficients, scale * plain.plan.coefficients)
     # the weakened adapter is what its coefficients say
-    again = carry_out(replace(made.plan, recipe=plain.plan.recipe))
+    again = generate_from_plan(replace(made.plan, recipe=plain.plan.recipe))
     for (A, B), (C, D) in zip(made.pairs, again.pairs, strict=True):
         np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
 
 
 def test_card_and_recipe_tell_of_the_check(data: Path, tmp_path: Path) -> None:
-    whole = size(carry_out(planned(data)).pairs)
-    text = saved(carry_out(planned(data, check=16), scored=Bowl(0.4 * whole)), tmp_path / "a")
+    whole = size(generate_from_plan(planned(data)).pairs)
+    text = saved(
+        generate_from_plan(planned(data, check=16), scored=Bowl(0.4 * whole)), tmp_path / "a"
+    )
     part = text.split("## Checked on 16 rows")[1].split("##")[0]
     assert "multiplied with 0.5" in part
     rows = [line.split("|")[1:3] for line in part.splitlines() if line.startswith("|")][2:]
@@ -226,7 +228,7 @@ def test_card_and_recipe_tell_of_the_check(data: Path, tmp_path: Path) -> None:
     assert recipe["check"]["scale"] == 0.5
     assert recipe["recipe"]["check"] == 16
 
-    good = saved(carry_out(planned(data, check=16), scored=Bowl(whole)), tmp_path / "b")
+    good = saved(generate_from_plan(planned(data, check=16), scored=Bowl(whole)), tmp_path / "b")
     assert "## Checked on 16 rows" in good
     assert "as it was made" not in good
     assert "was worse" not in good
@@ -241,7 +243,7 @@ def saved(made: Generation, folder: Path) -> str:
 )
 def test_an_adapter_of_zeros_is_refused(data: Path, settings: dict[str, int], hint: str) -> None:
     with pytest.raises(AdapterError, match="no share of this adapter is as good") as raised:
-        carry_out(planned(data, **settings), scored=Bowl(1e-9))
+        generate_from_plan(planned(data, **settings), scored=Bowl(1e-9))
     assert hint in raised.value.hint
 
 
@@ -253,7 +255,7 @@ def test_refining_and_checking_ask_one_model(data: Path) -> None:
             losses.append(len(tokens))
             return super().loss(tokens)
 
-    made = carry_out(planned(data, refine=8, check=12), scored=Counting(0.5))
+    made = generate_from_plan(planned(data, refine=8, check=12), scored=Counting(0.5))
     assert made.plan.refinement
     assert made.plan.refinement.by_module  # all rows ask for the same
     assert made.plan.by_module is not None

@@ -31,7 +31,7 @@ class Model:
 
     c: Array
     engine = "none"
-    reach = 0.05
+    finite_difference_step = 0.05
     base = 10.0
     cleared = False
 
@@ -164,12 +164,12 @@ def test_the_way_is_shortened_until_it_serves_held_out_rows(
     model, start = Logistic(TELLING), np.full(4, 0.01)
     whole, _ = REFINERS[method](start, model, ROWS, model)
     shares = iter([1.0, 0.5, 0.25])
-    crossed = Fit._crossed
+    crossed = Fit._cross_validated_loss
 
     def too_far(fit: Fit, ways: Any) -> float:
         return 9.0 if next(shares) > share else crossed(fit, ways)
 
-    monkeypatch.setattr(Fit, "_crossed", too_far)
+    monkeypatch.setattr(Fit, "_cross_validated_loss", too_far)
     c, report = REFINERS[method](start, model, ROWS, model)
     np.testing.assert_allclose(c, start + share * (whole - start))
     assert report.end == pytest.approx(model.at(c))
@@ -180,7 +180,7 @@ def test_the_way_is_shortened_until_it_serves_held_out_rows(
 def test_held_out_rows_are_scored_with_what_the_others_say(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hf_lorameta.refine.fit.CONVERGENCE_TOL", -1.0)
+    monkeypatch.setattr("hf_lorameta.refine.gauss_newton.CONVERGENCE_TOL", -1.0)
     monkeypatch.setattr("hf_lorameta.refine.gauss_newton.PENALTY", 0.1)
     model = Logistic(TELLING, bend=0.0)
     c, report = REFINERS[method](np.zeros(4), model, ROWS, model, steps=12)
@@ -262,7 +262,7 @@ def test_how_far_modules_go_apart(held_out: tuple[float, ...], expected: float) 
 def test_slopes_by_a_direction_are_those_of_the_coefficients(by: float) -> None:
     rng = np.random.default_rng(2)
     factors = rng.standard_normal((3, 4, 9))  # of three modules with four adapters
-    directions = Directions.of(factors @ factors.transpose(0, 2, 1)).widened(by)
+    directions = Directions.of(factors @ factors.transpose(0, 2, 1)).with_module_scale(by)
     assert directions.dimensions == (16 if by else 4)
     u, slopes = rng.standard_normal(directions.dimensions), rng.standard_normal((5, 3, 4))
     change = np.broadcast_to(directions.change(u), (3, 4))
@@ -307,7 +307,7 @@ def test_points_are_asked_for_while_they_promise_something(
     assert 1 < report.steps < STEPS
     assert len(report.history) == report.steps + 1
     assert seen == [(i, STEPS + 1, loss) for i, loss in enumerate(report.history, 1)]
-    monkeypatch.setattr("hf_lorameta.refine.fit.CONVERGENCE_TOL", 10.0)
+    monkeypatch.setattr("hf_lorameta.refine.gauss_newton.CONVERGENCE_TOL", 10.0)
     _, hasty = refine(np.zeros(4), model, ROWS, model)
     assert hasty.steps == 1
     assert hasty.history == pytest.approx(report.history[:2])

@@ -143,7 +143,7 @@ def test_a_private_dataset_makes_a_private_repo_named_after_it(
     assert "would give its name away" in told
 
 
-# --- refusals -----------------------------------------------------------------------------------
+# --- http_errors -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -224,8 +224,8 @@ def test_two_users_at_once_never_meet(
         assert planned["dataset"]["id"] == sets[i]
         assert made["repo_id"].startswith(f"{people[i].name}/")
         coefficients = json.loads(cli.hub.read(made["repo_id"], "coefficients.json"))
-        assert coefficients == planned["neighbours"]
-    assert results[0][0]["neighbours"] != results[1][0]["neighbours"]
+        assert coefficients == planned["neighbors"]
+    assert results[0][0]["neighbors"] != results[1][0]["neighbors"]
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def test_signed_out_plan_generate_and_download(
     assert page.locator("#lm-push").is_disabled()
     visitor.plan(repo)
     planned = cli("plan", "-d", repo, "--json").json
-    best = planned["neighbours"][0]
+    best = planned["neighbors"][0]
     top = page.locator(".lm-bars .lm-bar").nth(1)
     assert best["dataset"].rpartition("/")[2] == top.locator(".lm-name").inner_text()
     assert top.locator("b").inner_text() == f"{100 * best['coefficient']:.1f} %"

@@ -21,7 +21,7 @@ try:
     import plan_view
     import service
     import settings
-    from keeper import Keeper
+    from bank_loader import BankLoader
 finally:
     sys.path.remove(str(SPACE))
 
@@ -36,8 +36,8 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def keeper() -> Keeper:
-    return Keeper(settings.Settings()).start()
+def keeper() -> BankLoader:
+    return BankLoader(settings.Settings()).start()
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +56,12 @@ def forever(job: jobs.Job) -> None:
 
 def test_a_job_reports_its_steps_and_what_it_made() -> None:
     def work(job: jobs.Job) -> int:
-        job.say("halfway", 1, 2)
+        job.say("midpoint_xlogx", 1, 2)
         time.sleep(0.5)
         return 7
 
     seen = list(jobs.run(work, 10))
-    assert jobs.Step("halfway", 1, 2) in seen
+    assert jobs.Step("midpoint_xlogx", 1, 2) in seen
     assert seen[-1] == jobs.Finished(7)
     assert jobs.finish(work, 10) == 7
 
@@ -93,8 +93,8 @@ def test_closing_the_reports_ends_the_work() -> None:
 # --- readers ------------------------------------------------------------------------------------
 
 
-def test_the_row_limit_stands_in_the_recipe_only_where_it_cut(keeper: Keeper) -> None:
-    asked = service.Asked(file=str(TRAIN))
+def test_the_row_limit_stands_in_the_recipe_only_where_it_cut(keeper: BankLoader) -> None:
+    asked = service.DatasetRequest(file=str(TRAIN))
     job = jobs.Job(120)
     whole = service.make_plan(keeper, asked, Recipe(), 1000, False, job)
     assert whole.plan.to_dict() == plan(TRAIN).to_dict()
@@ -106,11 +106,11 @@ def test_the_row_limit_stands_in_the_recipe_only_where_it_cut(keeper: Keeper) ->
 
 
 def test_a_file_that_cannot_be_read_is_a_sentence_without_its_place(
-    keeper: Keeper, tmp_path: Path
+    keeper: BankLoader, tmp_path: Path
 ) -> None:
     path = tmp_path / "broken.parquet"
     path.write_bytes(b"PAR1 no")
-    asked = service.Asked(file=str(path))
+    asked = service.DatasetRequest(file=str(path))
     with pytest.raises(LoraMetaError, match=r"broken\.parquet cannot be read") as caught:
         service.make_plan(keeper, asked, Recipe(), 10, False, jobs.Job(60))
     assert str(tmp_path) not in str(caught.value)
@@ -150,7 +150,7 @@ def test_settings_are_read_from_variables() -> None:
 
 
 def test_a_bank_for_another_base_model_is_refused() -> None:
-    keeper = Keeper(settings.Settings(base_model="other/model")).start()
+    keeper = BankLoader(settings.Settings(base_model="other/model")).start()
     with pytest.raises(LoraMetaError, match="this Space is for other/model"):
         keeper.wait(jobs.Job(60))
     assert keeper.state == "failed"
@@ -185,7 +185,7 @@ def test_names_of_others_are_escaped_everywhere(made: Plan) -> None:
 def test_bars_are_as_long_as_the_coefficients(made: Plan) -> None:
     page = plan_view.plan_html(made)
     widths = [float(w) for w in re.findall(r'<i[^>]* style="width:([\d.]+)%"', page)]
-    c = [n.coefficient for n in made.neighbours()]
+    c = [n.coefficient for n in made.neighbors()]
     assert widths == [pytest.approx(100 * abs(x) / max(map(abs, c)), abs=0.06) for x in c]
     assert page.count("lm-against") == sum(x < 0 for x in c)
 

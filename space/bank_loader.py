@@ -19,7 +19,7 @@ class UnusableBankError(LoraMetaError):
     """The bank that the owner of the Space named cannot be used; says why."""
 
 
-class Keeper:
+class BankLoader:
     """Opens the bank in the background, so that the page is there at once.
 
     Args:
@@ -35,7 +35,7 @@ class Keeper:
         self._ready = threading.Event()
         self.map = lru_cache(maxsize=None)(self._map)
 
-    def start(self) -> "Keeper":
+    def start(self) -> "BankLoader":
         """Begin to open the bank and return at once."""
         threading.Thread(target=self._open, name="lorameta-bank", daemon=True).start()
         return self

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import blobs, refusals, state, views
+from hf_lorameta.localhub import blobs, http_errors, state, views
 from hf_lorameta.localhub.history import Commit, Discussion, Repo, differences, now
 from hf_lorameta.localhub.routing import Call, Route
 
@@ -78,7 +78,7 @@ def create(call: Call) -> Response:
     author = state.require_writer(call.caller).user.name
     title, text = str(call.json.get("title", "")), str(call.json.get("description", ""))
     if len(title.strip()) < 3:
-        raise refusals.Refusal(400, '"title" length must be at least 3 characters long')
+        raise http_errors.Refusal(400, '"title" length must be at least 3 characters long')
     if call.json.get("pullRequest"):
         talk = call.hub.open_pr(repo, title, text, author, "draft")
     else:
@@ -119,9 +119,9 @@ def set_status(call: Call) -> Response:
     repo, talk, caller = _own_talk(call)
     status = str(call.json.get("status", ""))
     if status not in _STATUSES:
-        raise refusals.Refusal(400, f'"status" must be one of [{", ".join(_STATUSES)}]')
+        raise http_errors.Refusal(400, f'"status" must be one of [{", ".join(_STATUSES)}]')
     if talk.status == "merged":
-        raise refusals.Refusal(400, "The pull request is merged already")
+        raise http_errors.Refusal(400, "The pull request is merged already")
     with call.hub.lock:
         made = _change_status(talk, caller, status)
         call.hub.save(repo)
@@ -139,7 +139,7 @@ def _own_talk(call: Call) -> tuple[Repo, Discussion, str]:
     repo, talk = _talk(call)
     caller = state.require_writer(call.caller)
     if not caller.owns(repo.namespace) and talk.author != caller.user.name:
-        raise refusals.Refusal(403, "You are not allowed to change this discussion")
+        raise http_errors.Refusal(403, "You are not allowed to change this discussion")
     return repo, talk, caller.user.name
 
 
@@ -149,12 +149,12 @@ def merge(call: Call) -> Response:
     call.hub.writable(call.kind, call.params["repo"], call.caller)
     author = state.require_writer(call.caller).user.name
     if not talk.is_pr or talk.status in ("merged", "closed"):
-        raise refusals.Refusal(400, "Only an open pull request can be merged")
+        raise http_errors.Refusal(400, "Only an open pull request can be merged")
     with call.hub.lock:
         conflicts = repo.conflicts(talk)
         if conflicts:
             words = f"The pull request conflicts with main: {', '.join(conflicts)}"
-            raise refusals.Refusal(409, words)
+            raise http_errors.Refusal(409, words)
         base = repo.commits[talk.base].tree if talk.base else {}
         changes = differences(base, repo.resolve(talk.ref).tree)
         title = f"{talk.title} (#{talk.num})"

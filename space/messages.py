@@ -6,7 +6,7 @@ from html import escape
 
 from hf_lorameta import LoraMetaError
 from plan_view import note
-from service import Made
+from service import AdapterResult
 
 HUB = "https://huggingface.co"
 
@@ -21,7 +21,7 @@ _ADVICE = {
     "GatedError": "Ask for access on its page. Reading gated datasets needs the scope gated-repos, "
     "which this Space does not ask for by itself; you can download the file and upload it here.",
     "ColumnsError": "Choose the columns below: what goes in, and what should come out.",
-    "UnlabelledDatasetError": "Say below which column holds the answers. If there are none, choose "
+    "UnlabeledDatasetError": "Say below which column holds the answers. If there are none, choose "
     "the input column alone: inputs can be compared without outputs, less reliably.",
     "EmptyDatasetError": "Choose another configuration or split, or another dataset.",
     "ScriptDatasetError": "Name a dataset with data files, or upload one.",
@@ -54,7 +54,7 @@ def error_html(error: LoraMetaError) -> str:
     return note("error", title, advice(error))
 
 
-def result_html(made: Made, base_model: str) -> str:
+def result_html(made: AdapterResult, base_model: str) -> str:
     """The head of a result."""
     if made.url is None:
         title, where = "Your adapter is ready", "Download it below. Nothing was published."
@@ -72,7 +72,7 @@ def result_html(made: Made, base_model: str) -> str:
     )
 
 
-def code_lines(made: Made) -> str:
+def code_lines(made: AdapterResult) -> str:
     """The two lines that load it."""
     name = json.dumps(made.repo_id or f"./{made.archive.stem}")
     return (
@@ -84,6 +84,6 @@ def code_lines(made: Made) -> str:
 def card_body(card: str) -> str:
     """The card without its metadata and its picture, one level of heading down."""
     body = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.S)
-    body = re.sub(r"^!\[.*?\]\(neighbours\.svg\)$", "", body, flags=re.M)
+    body = re.sub(r"^!\[.*?\]\(neighbors\.svg\)$", "", body, flags=re.M)
     parts = re.split(r"(^```.*?^```$)", body, flags=re.S | re.M)
     return "".join(p if p.startswith("```") else re.sub(r"^#", "##", p, flags=re.M) for p in parts)
