@@ -1,8 +1,8 @@
-"""The folder of a Space: its pages, this package as a wheel beside them, pinned requirements.
+"""Build the folder of a Space: its pages, this package as a wheel, and pinned requirements.
 
-The wheel is made anew from the package as it is installed, an editable install included, so that a
-Space runs exactly the code that deployed it. `app.py` unpacks it: the Hub installs requirements
-before the repo's other files are there, so a wheel cannot be named among them.
+The wheel is built from the installed package, editable installs included, so that a Space runs
+exactly the code that deployed it. `app.py` unpacks the wheel: the Hub installs requirements before
+it copies the repo's other files, so a wheel cannot be a requirement.
 """
 
 import base64
@@ -11,6 +11,7 @@ import importlib.metadata
 import io
 import json
 import re
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -26,14 +27,14 @@ from hf_lorameta.hub.client import Hub
 DISTRIBUTION = "hf-lorameta"
 DEFAULTS_FILE = "defaults.json"
 PAGE = "app.py"
-LARGEST_WHOLE = 2_000_000_000
-"""Bytes of whole adapters that a Space takes unasked: it fetches them at every start."""
+MAX_BANK_BYTES = 2_000_000_000
+"""Largest bank of unpacked adapters that a Space accepts: it fetches them at every start."""
 _PACKAGE = Path(__file__).parent
 _SHIPPED = "_space"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _WHEEL = "Wheel-Version: 1.0\nGenerator: hf-lorameta\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-_HELD = {"pydantic": "pydantic>=2.9,<=2.12.5"}
-"""Requirements that Gradio's extra ``mcp`` holds back, whatever is installed here."""
+_CAPPED = {"pydantic": "pydantic>=2.9,<=2.12.5"}
+"""Requirements that Gradio's extra ``mcp`` caps, whatever version is installed here."""
 
 
 def build_space(
@@ -42,31 +43,33 @@ def build_space(
     bank: str | None = None,
     revision: str | None = None,
     whole_bank: bool = False,
+    hub: Hub | None = None,
 ) -> tuple[str, ...]:
-    """Make the folder of a Space.
+    """Write the folder of a Space.
 
     Args:
-        folder: new or empty, or one made here before.
-        bank: dataset repo of a bank or a pack, which the Space takes its adapters from; None is
-            the bank in this package.
-        revision: of that repo; it is pinned to a commit either way.
-        whole_bank: take a large bank that is not a pack, too.
+        folder: new, empty, or written by an earlier call.
+        bank: dataset repo of the bank or pack that the Space uses; None is the bank in this
+            package.
+        revision: branch, tag or commit of that repo; it is pinned to a commit.
+        whole_bank: accept a large bank that is not a pack.
+        hub: None makes a client with the saved token.
 
     Returns:
         Names of the files.
 
     Raises:
-        UsageError: the folder holds something else, this package is not installed as one, or the
-            bank is larger than `LARGEST_WHOLE` and not a pack.
+        UsageError: the folder holds other files, this package is not installed, or the bank is
+            larger than `MAX_BANK_BYTES` and not a pack.
         BankError: the repo is not a bank.
-        HubError: the repo is missing or out of reach.
+        HubError: the repo is missing or cannot be reached.
     """
     files = dict(_pages())
     name, wheel = package_wheel()
     files[name] = wheel
     files["requirements.txt"] = _requirements(files["requirements.txt"].decode()).encode()
     if bank is not None:
-        files |= _for_bank(files["README.md"], bank, revision, whole_bank)
+        files |= _for_bank(files["README.md"], bank, revision, whole_bank, hub or Hub())
     _check_folder(folder, set(files))
     for old in folder.glob("hf_lorameta-*.whl"):
         old.unlink()
@@ -86,32 +89,32 @@ def deploy_space(
     revision: str | None = None,
     whole_bank: bool = False,
     private: bool | None = None,
-    token: str | None = None,
+    hub: Hub | None = None,
 ) -> str:
     """Publish a Space in one commit.
 
     Args:
-        repo_id: ``user/space``; one that exists gets the new files and keeps its variables.
+        repo_id: ``user/space``; an existing Space gets the new files and keeps its variables.
         bank: as for `build_space`.
         revision: as for `build_space`.
         whole_bank: as for `build_space`.
-        private: visibility of a Space that has to be created; None is public.
-        token: None uses the saved one.
+        private: visibility of a new Space; None is public.
+        hub: None makes a client with the saved token.
 
     Returns:
         URL of the Space.
 
     Raises:
         UsageError: as `build_space` raises.
-        AuthError: no token, or no right to write there.
+        AuthError: no token, or no right to write to the Space.
         ConflictError: the Space changed meanwhile.
         HubError: the Hub refused, for example because the account may not have such a Space.
     """
-    hub = Hub(token)
+    hub = hub or Hub()
     hub.user()
     existing = hub.existing(repo_id, "space")
     with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
-        build_space(Path(scratch), bank=bank, revision=revision, whole_bank=whole_bank)
+        build_space(Path(scratch), bank=bank, revision=revision, whole_bank=whole_bank, hub=hub)
         return hub.publish(
             Path(scratch),
             repo_id,
@@ -126,13 +129,13 @@ def deploy_space(
 
 
 def _pages() -> Iterator[tuple[str, bytes]]:
-    """Files of ``space/``: beside the package in a checkout, inside it when installed."""
-    places = (_PACKAGE / _SHIPPED, _PACKAGE.parent / "space")
-    folder = next((place for place in places if (place / PAGE).is_file()), None)
+    """Yield the files of ``space/``: next to the package in a checkout, inside it if installed."""
+    folders = (_PACKAGE / _SHIPPED, _PACKAGE.parent / "space")
+    folder = next((folder for folder in folders if (folder / PAGE).is_file()), None)
     if folder is None:
         raise UsageError(
             "the pages of the Space are not part of this installation",
-            hint=f"pip install --force-reinstall {DISTRIBUTION}",
+            hint=f"{sys.executable} -m pip install --force-reinstall {DISTRIBUTION}",
         )
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith(".") and path.suffix != ".whl":
@@ -140,7 +143,7 @@ def _pages() -> Iterator[tuple[str, bytes]]:
 
 
 def _requirements(text: str) -> str:
-    """The pages' own requirements and, pinned as installed here, those of this package."""
+    """Return the pages' requirements and this package's, pinned to the installed versions."""
     own = [line for line in text.splitlines() if line and not line.startswith(("#", DISTRIBUTION))]
     needed = [_pinned(line) for line in _distribution().requires or () if "extra ==" not in line]
     return "\n".join([*own, *sorted(needed)]) + "\n"
@@ -148,21 +151,22 @@ def _requirements(text: str) -> str:
 
 def _pinned(requirement: str) -> str:
     name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
-    return _HELD.get(name) or f"{name}=={importlib.metadata.version(name)}"
+    return _CAPPED.get(name) or f"{name}=={importlib.metadata.version(name)}"
 
 
-def _for_bank(readme: bytes, bank: str, revision: str | None, whole_bank: bool) -> dict[str, bytes]:
-    """The bank as the Space's default, pinned; and named in its metadata."""
-    hub = Hub()
+def _for_bank(
+    readme: bytes, bank: str, revision: str | None, whole_bank: bool, hub: Hub
+) -> dict[str, bytes]:
+    """Return the files that make a pinned bank the default, and name it in the metadata."""
     pinned = hub.resolve(bank, "dataset", revision)
-    opened = Bank.from_pretrained(bank, revision=pinned.sha)
-    if opened.index.packing is None and opened.size > LARGEST_WHOLE and not whole_bank:
+    opened = Bank.from_pretrained(bank, revision=pinned.sha, hub=hub)
+    if opened.index.packing is None and opened.size > MAX_BANK_BYTES and not whole_bank:
         pack = f"{bank.rpartition('/')[2]}-pack"
         raise UsageError(
-            f"{bank} holds {opened.size / 1e9:.1f} GB of whole adapters, which a Space would fetch "
-            "at every start and read for every adapter it makes: expected a pack",
+            f"{bank} holds {opened.size / 1e9:.1f} GB of adapters, which a Space would download "
+            "at every start and read for every adapter: expected a pack",
             hint=f"hf-lorameta bank pack {bank} -o {pack} --basis 128, then hf-lorameta bank push "
-            f"{pack} {bank}-pack, and name that one; or add --whole-bank",
+            f"{pack} {bank}-pack, then use --bank {bank}-pack; or add --whole-bank",
         )
     base_model = opened.index.base_model
     defaults = {"bank": bank, "bank_revision": pinned.sha, "base_model": base_model}
@@ -181,14 +185,14 @@ def _check_folder(folder: Path, names: set[str]) -> None:
     except OSError as error:
         raise UsageError(f"{folder} cannot be used: {error.strerror}") from None
     ours = re.compile(r"hf_lorameta-.*\.whl|__pycache__|\.gradio|" + re.escape(DEFAULTS_FILE))
-    strangers = sorted(
+    unexpected = sorted(
         path.name
         for path in folder.iterdir()
         if path.name not in names and not ours.fullmatch(path.name)
     )
-    if strangers:
+    if unexpected:
         raise UsageError(
-            f"{folder} holds other files ({', '.join(strangers[:3])})",
+            f"{folder} holds other files ({', '.join(unexpected[:3])})",
             hint="name an empty or a new folder with -o",
         )
 
@@ -203,20 +207,20 @@ def _distribution() -> importlib.metadata.Distribution:
         found = None
     if found is None or found.version != __version__:
         raise UsageError(
-            f"{DISTRIBUTION} {__version__} is not installed as a package, so no wheel can be made",
-            hint="install it first: pip install -e .",
+            f"{DISTRIBUTION} {__version__} is not installed as a package, so no wheel can be built",
+            hint=f"install it first: {sys.executable} -m pip install -e .",
         )
     return found
 
 
 def package_wheel() -> tuple[str, bytes]:
-    """This package as a wheel; the same package gives the same bytes.
+    """Build this package as a wheel; the same package gives the same bytes.
 
     Returns:
-        (file name, content), a wheel that any installer takes.
+        (file name, content).
 
     Raises:
-        UsageError: it is not installed, or its metadata is of another version.
+        UsageError: the package is not installed, or another version is.
 
     References:
         https://packaging.python.org/en/latest/specifications/binary-distribution-format/

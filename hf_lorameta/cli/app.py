@@ -1,4 +1,4 @@
-"""The commands put together, and errors turned into two lines and an exit code."""
+"""The command line: all commands, and errors as two lines and an exit code."""
 
 import logging
 import os
@@ -7,8 +7,8 @@ import traceback
 
 import typer
 
-from hf_lorameta.cli import adapters, banks, gguf, space
-from hf_lorameta.cli.options import printable
+from hf_lorameta.cli import banks, evaluate, generate, gguf, inspect, space
+from hf_lorameta.cli.output import printable
 from hf_lorameta.errors import LoraMetaError
 
 app = typer.Typer(
@@ -17,17 +17,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 unforeseen, 2 usage, 3 dataset, 4 bank, 5 adapter, 6 Hub, "
-    "7 something has to be installed. --debug anywhere shows the traceback of an error.",
+    epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 dataset, 4 bank, 5 adapter, 6 Hub, "
+    "7 missing dependency. --debug shows the traceback of an error.",
 )
 app.add_typer(banks.app, name="bank")
 app.add_typer(space.app, name="space")
-for command in (*adapters.COMMANDS, *gguf.COMMANDS):
+for command in (*generate.COMMANDS, *evaluate.COMMANDS, *inspect.COMMANDS, *gguf.COMMANDS):
     app.command(command.__name__.strip("_"), epilog=command.__example__)(command)
 
 
 @app.callback()
-def _describe() -> None:
+def _callback() -> None:
     """A LoRA adapter for your dataset in seconds, on a CPU, without training."""
 
 
@@ -35,10 +35,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
     Args:
-        arguments: None takes the process's own.
+        arguments: None uses ``sys.argv``.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    # `datasets`, the only reader of this, would import torch at every start: 2 s for nothing
+    # keeps `datasets` from importing torch, which takes 2 s
     os.environ.setdefault("USE_TORCH", "0")
     debug = "--debug" in arguments
     if debug:
@@ -48,9 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("hf_lorameta").setLevel(logging.DEBUG if debug else logging.WARNING)
     for noisy in ("httpx2", "httpcore2", "urllib3", "filelock"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers
-    for said in ("datasets.packaged_modules.json.json", "huggingface_hub.repocard",
+    for covered in ("datasets.packaged_modules.json.json", "huggingface_hub.repocard",
                  "huggingface_hub.hf_api"):  # fmt: skip
-        logging.getLogger(said).setLevel(logging.CRITICAL)  # what we say ourselves, in one line
+        logging.getLogger(covered).setLevel(logging.CRITICAL)  # our errors say the same in one line
     try:
         app([a for a in arguments if a != "--debug"])
     except LoraMetaError as error:
@@ -58,17 +58,17 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        what = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"
-        _fail(error, debug, what, "check the place and its free space, then run it again", 1)
+        message = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"
+        _fail(error, debug, message, "check the path and the free space, then run it again", 1)
     except Exception as error:  # noqa: BLE001 - the last resort of a program
-        what = f"unforeseen {type(error).__name__}: this is a bug"
-        _fail(error, debug, what, "run the command again with --debug and report it", 1)
+        message = f"unexpected {type(error).__name__}: this is a bug"
+        _fail(error, debug, message, "run the command again with --debug and report it", 1)
 
 
-def _fail(error: BaseException, debug: bool, what: str, hint: str, code: int) -> None:
+def _fail(error: BaseException, debug: bool, message: str, hint: str, code: int) -> None:
     if debug:
         traceback.print_exception(error)
-    typer.echo(f"Error: {printable(what)}", err=True)
+    typer.echo(f"Error: {printable(message)}", err=True)
     if hint:
         typer.echo(f"Next:  {hint}", err=True)
     sys.exit(code)

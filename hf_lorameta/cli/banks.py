@@ -1,20 +1,12 @@
-"""``hf-lorameta bank …``: build, look into, check, publish and fetch banks."""
+"""The commands of ``hf-lorameta bank``: build, inspect, verify, publish and fetch banks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hf_lorameta.cli.options import (
-    FolderArgument,
-    JsonFlag,
-    QuietFlag,
-    emit,
-    log,
-    megabytes,
-    progress_bar,
-    table,
-)
+from hf_lorameta.cli.options import FolderArgument, JsonFlag, QuietFlag, TokenOption
+from hf_lorameta.cli.output import emit, log, megabytes, progress_bar, table
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -23,12 +15,12 @@ if TYPE_CHECKING:
 from hf_lorameta.bank.manifest import load
 
 app = typer.Typer(
-    help="Build, look into, check, publish and fetch banks of adapters.",
+    help="Build, inspect, verify, publish and fetch banks of adapters.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 BankArgument = Annotated[
-    str | None, typer.Argument(help="Folder or Hub repo; the default bank if left out.")
+    str | None, typer.Argument(help="Folder or Hub repo. Default: the default bank.", show_default=False)
 ]
 
 
@@ -36,13 +28,13 @@ BankArgument = Annotated[
 def build(
     manifest: Annotated[Path, typer.Argument(help="YAML list of adapters and datasets.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bank.")],
-    workers: Annotated[int, typer.Option(min=1, help="Entries fetched at once.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Entries fetched in parallel.")] = 8,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, instead of the base model's.")
+        Path | None, typer.Option(help="A tokenizer.json to use instead of the base model's.")
     ] = None,
-    strict: Annotated[bool, typer.Option(help="Stop at the first bad entry.")] = False,
+    strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
     dask: Annotated[
-        str | None, typer.Option(help="tcp://HOST:PORT of a Dask scheduler, to use its workers.")
+        str | None, typer.Option(help="Use the workers of the Dask scheduler at tcp://HOST:PORT (extra: dask).")
     ] = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -71,7 +63,7 @@ def build(
 
 @app.command("list", epilog="Example: hf-lorameta bank list my-bank --json")
 def list_(bank: BankArgument = None, json: JsonFlag = False) -> None:
-    """Entries with ranks, sizes, commits and licenses; and those skipped, with the reason."""
+    """List entries with ranks, sizes, commits and licenses, and why others were skipped."""
     from hf_lorameta.bank.bank import Bank
 
     _show_list(Bank.from_pretrained(bank), json)
@@ -112,19 +104,19 @@ def pack(
     folder: FolderArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the pack.")],
     basis: Annotated[
-        int | None, typer.Option(help="Dimensions of the shared space, at most, on each side.")
+        int | None, typer.Option(help="At most this many basis vectors on each side of a module.")
     ] = None,
     retention: Annotated[
         float | None,
-        typer.Option(help="Share of each module's energy to keep; 0.98 if nothing is said."),
+        typer.Option(help="Share of each module's energy to keep. Default: 0.98.", show_default=False),
     ] = None,
     dtype: Annotated[
-        Literal["bf16", "int8", "f32"], typer.Option(help="Of the small factors.")
+        Literal["bf16", "int8", "f32"], typer.Option(help="Dtype of the packed factors.")
     ] = "bf16",
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Shrink a bank: adapters in one shared basis a module, used wherever a bank is."""
+    """Compress a bank: one shared basis per module. A pack is used like a bank."""
     from hf_lorameta.bank.bank import open_bank
     from hf_lorameta.bank.pack import pack
 
@@ -158,7 +150,7 @@ def show_(
     adapter: Annotated[str, typer.Argument(help="Hub id of one of its adapters.")],
     json: JsonFlag = False,
 ) -> None:
-    """Everything known of one entry."""
+    """Show one entry."""
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.errors import BankError
 
@@ -173,7 +165,7 @@ def show_(
 
 @app.command(epilog="Example: hf-lorameta bank verify my-bank")
 def verify(folder: FolderArgument, json: JsonFlag = False) -> None:
-    """Recompute every checksum; exit code 4 if one is wrong."""
+    """Recompute every checksum; exits with 4 if one is wrong."""
     from hf_lorameta.bank.bank import open_bank
     from hf_lorameta.errors import IntegrityError
 
@@ -194,7 +186,7 @@ def push(
     folder: FolderArgument,
     repo: Annotated[str, typer.Argument(help="Dataset repo, user/name.")],
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Public, if left out for a new repo.")
+        bool | None, typer.Option("--private/--public", help="Visibility of a new repo. Default: public, or private if an entry is.", show_default=False)
     ] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -209,10 +201,10 @@ def push(
 def pull(
     repo: Annotated[str, typer.Argument(help="Dataset repo of a bank.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder; the repo's name if left out.")
+        Path | None, typer.Option("--output", "-o", help="Folder. Default: the repo's name.", show_default=False)
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Fetch the adapters now.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Fetch the adapters now, not when they are needed.")] = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -228,17 +220,17 @@ def pull(
 @app.command(epilog="Example: hf-lorameta bank fit my-bank")
 def fit(
     folder: FolderArgument,
-    hidden: Annotated[int, typer.Option(help="Width of the network; the paper has 4000.")] = 256,
+    hidden: Annotated[int, typer.Option(help="Width of the network; the paper uses 4000.")] = 256,
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 40,
-    seed: Annotated[int, typer.Option(help="Of the split and the network's start.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the initial weights.")] = 0,
     transfer: Annotated[
         bool,
-        typer.Option("--transfer", help="Measure instead what each dataset gains from the others."),
+        typer.Option("--transfer", help="Measure instead what each dataset gains from the others' adapters."),
     ] = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Train the neural rule on the bank itself and store it there (extra: eval)."""
+    """Train the neural rule on the bank and store it there (extra: eval)."""
     from dataclasses import asdict
 
     from hf_lorameta.bank.bank import open_bank

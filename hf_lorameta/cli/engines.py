@@ -1,4 +1,4 @@
-"""What runs the base model for a command: transformers, or llama.cpp."""
+"""Choose what runs the base model: transformers or llama.cpp."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,33 +6,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_lorameta.cli.options import Request, log
+from hf_lorameta.cli.options import Request
+from hf_lorameta.cli.output import log
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.engines.interfaces import BaseModelRunner
     from hf_lorameta.engines.scoring import Scorer
-    from hf_lorameta.pipeline.plan import Plan
+    from hf_lorameta.pipeline.session import Session
 
 
 def check_options(engine: str, base: Path | None, base_gguf: Path | None) -> None:
-    """Refuse a base model that the engine does not read."""
+    """Refuse a base model that the engine cannot read."""
     from hf_lorameta.errors import UsageError
 
     llama = engine == "llama.cpp"
     if (base if llama else base_gguf) is not None:
-        given, other = ("--base", "transformers") if llama else ("--base-gguf", "llama.cpp")
-        raise UsageError(f"{given} is for the engine {other}", hint=f"add --engine {other}")
+        option, other = ("--base", "transformers") if llama else ("--base-gguf", "llama.cpp")
+        raise UsageError(f"{option} is for the engine {other}", hint=f"add --engine {other}")
 
 
-def validate_engine(request: Request, engine: str, base_gguf: Path | None) -> Request:
-    """Before any work: the request as the engine can serve it, once all that it needs is there."""
+def validate_engine(request: Request, session: "Session", base_gguf: Path | None) -> Request:
+    """Check before any work that the engine can do what is asked, and return the request for it.
+
+    Raises:
+        UsageError: the options contradict each other, or the engine cannot do it.
+        MissingExtraError: the engine is not installed.
+    """
     from hf_lorameta.errors import UsageError
 
-    check_options(engine, None, base_gguf)
-    needed = request.refine is not None or request.check is not None
-    if engine == "llama.cpp":
-        if not needed:
+    check_options(session.engine, None, base_gguf)
+    needs_model = request.refine is not None or request.check is not None
+    if session.engine == "llama.cpp":
+        if not needs_model:
             raise UsageError(
                 "--engine is for --refine and --check: combining needs no base model",
                 hint="leave it out, or add --refine 16",
@@ -41,8 +46,8 @@ def validate_engine(request: Request, engine: str, base_gguf: Path | None) -> Re
             if request.refiner == "gradient":
                 raise UsageError("llama.cpp computes no gradients", hint="--refiner search")
             request = replace(request, refiner="search")
-        _check_llama_cpp(request.open_bank(), base_gguf)
-    elif needed:
+        _check_llama_cpp(session.bank, base_gguf)
+    elif needs_model:
         from hf_lorameta.engines.torch_evaluate import require_eval
 
         require_eval()
@@ -50,56 +55,38 @@ def validate_engine(request: Request, engine: str, base_gguf: Path | None) -> Re
 
 
 def _check_llama_cpp(bank: "Bank", base_gguf: Path | None) -> None:
-    from hf_lorameta.engines.llama_evaluate import base_gguf as find
+    from hf_lorameta.engines.llama_evaluate import base_gguf as find_base_gguf
     from hf_lorameta.engines.llama_probe import check_base_gguf
     from hf_lorameta.engines.llama_server import require_llama_cpp
 
-    base = find(bank.index.base_model, base_gguf)
+    base = find_base_gguf(bank.index.base_model, base_gguf)
     require_llama_cpp()
     check_base_gguf(base, bank.layout)
-
-
-@contextmanager
-def open_runner(
-    made: "Plan", engine: str, base_gguf: Path | None
-) -> "Iterator[BaseModelRunner | None]":
-    """What holds the base model, if the recipe needs it."""
-    if made.recipe.refine is None and made.recipe.check is None:
-        yield None
-    elif engine == "llama.cpp":
-        from hf_lorameta.engines.llama_evaluate import base_gguf as find
-        from hf_lorameta.engines.llama_probe import LlamaCppProbe
-
-        base = find(made.bank.index.base_model, base_gguf)
-        with LlamaCppProbe(base, made.bank.layout) as held:
-            yield held
-    else:
-        from hf_lorameta.pipeline.tune import load_base_model
-
-        yield load_base_model(made.bank)
 
 
 @contextmanager
 def open_evaluator(
     engine: str,
     base_model: str,
+    revision: str | None,
     base: Path | None,
     base_gguf: Path | None,
     adapters: Iterable[Path | None],
+    token: str | None,
     quiet: bool,
 ) -> "Iterator[Scorer]":
-    """What holds the base model, with the engine that was asked for."""
+    """Load a base model that adapters can be scored with."""
     if engine == "llama.cpp":
         from hf_lorameta.engines.llama_evaluate import LlamaCppEvaluator
-        from hf_lorameta.engines.llama_evaluate import base_gguf as find
+        from hf_lorameta.engines.llama_evaluate import base_gguf as find_base_gguf
 
         folders = [folder for folder in adapters if folder is not None]
-        gguf = find(base_model, base_gguf)
-        log(quiet, f"The base model is {gguf}")
-        with LlamaCppEvaluator(gguf, folders, base_model=base_model) as held:
-            yield held
+        gguf = find_base_gguf(base_model, base_gguf)
+        log(quiet, f"Base model: {gguf}")
+        with LlamaCppEvaluator(gguf, folders, base_model=base_model) as evaluator:
+            yield evaluator
     else:
         from hf_lorameta.engines.torch_evaluate import Evaluator
         from hf_lorameta.hub.base_model import locate
 
-        yield Evaluator(base or locate(base_model), base_model=base_model)
+        yield Evaluator(base or locate(base_model, revision, token), base_model=base_model)

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hf_lorameta.cli.adapters import AdapterArgument
 from hf_lorameta.cli.options import (
+    AdapterArgument,
     BaseGgufOption,
     JsonFlag,
     QuietFlag,
-    emit,
+    TokenOption,
     example,
-    log,
-    printable,
 )
+from hf_lorameta.cli.output import emit, log, printable
 
 if TYPE_CHECKING:
     from hf_lorameta.engines.llama_server import LlamaCpp
@@ -29,11 +28,12 @@ if TYPE_CHECKING:
 def export(
     adapter: AdapterArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The GGUF file.")],
-    dtype: Annotated[Literal["f16", "f32"], typer.Option(help="Of the weights written.")] = "f16",
-    overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    dtype: Annotated[Literal["f16", "f32"], typer.Option(help="Dtype of the weights.")] = "f16",
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     base: Annotated[
         str | None, typer.Option(help="Folder or repo whose config.json to use.")
     ] = None,
+    token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -43,17 +43,19 @@ def export(
     from hf_lorameta.formats.gguf_adapter import export as write
     from hf_lorameta.formats.lora_file import check_adapter
     from hf_lorameta.hub.base_model import config_json
+    from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter
 
     if output.exists() and (output.is_dir() or not overwrite):
-        what = "a folder" if output.is_dir() else "there already"
-        raise UsageError(f"{output} is {what}", hint="name another with -o, or add --overwrite")
+        problem = "is a folder" if output.is_dir() else "exists already"
+        raise UsageError(f"{output} {problem}", hint="name another with -o, or add --overwrite")
     require_extra("gguf", extra="gguf")
-    folder = locate_adapter(adapter)
-    base_model = base or check_adapter(folder)[0].base_model
+    folder = locate_adapter(adapter, hub=Hub(token))
+    config = check_adapter(folder)[0]
+    base_model, revision = (base, None) if base else (config.base_model, config.revision)
     if not base_model:
         raise UsageError(f"{adapter} does not name its base model", hint="add --base REPO")
-    write(folder, output, config_json(base_model), dtype)
+    write(folder, output, config_json(base_model, revision, token), dtype)
     size = output.stat().st_size
     log(quiet, f"llama.cpp: llama-server -m base.gguf --lora {output}")
     data = {"file": str(output), "bytes": size, "dtype": dtype, "base_model": base_model}
@@ -68,36 +70,38 @@ def export(
 def try_(
     adapter: AdapterArgument,
     prompt: Annotated[
-        str | None, typer.Option(help="What to continue; left out: a conversation.")
+        str | None, typer.Option(help="Text to continue. Default: read prompts from the terminal.", show_default=False)
     ] = None,
     template: Annotated[
-        str, typer.Option(help=r"What you type goes where {} stands; \n is a line break.")
+        str, typer.Option(help=r"Text around the prompt, which replaces {}; \n is a line break.")
     ] = "{}",
     base_gguf: BaseGgufOption = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer.")] = 64,
     compare: Annotated[bool, typer.Option(help="Show the base model's answer too.")] = False,
+    token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Ask an adapter through llama.cpp, on a CPU, without torch (extra: gguf)."""
+    """Try an adapter through llama.cpp, on a CPU, without torch (extra: gguf)."""
     from hf_lorameta.engines.llama_evaluate import adapter_gguf
-    from hf_lorameta.engines.llama_evaluate import base_gguf as find
+    from hf_lorameta.engines.llama_evaluate import base_gguf as find_base_gguf
     from hf_lorameta.engines.llama_server import LlamaCpp
     from hf_lorameta.errors import UsageError
     from hf_lorameta.formats.lora_file import check_adapter
+    from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter
 
     if "{}" not in template:
         raise UsageError("the template has no {}", hint="add --template 'Input: {}\\nOutput:'")
-    folder = locate_adapter(adapter)
-    base = find(check_adapter(folder)[0].base_model, base_gguf)
-    around = template.replace("\\n", "\n")
+    folder = locate_adapter(adapter, hub=Hub(token))
+    base = find_base_gguf(check_adapter(folder)[0].base_model, base_gguf)
+    template = template.replace("\\n", "\n")
     with LlamaCpp(base, [adapter_gguf(folder, base)]) as engine:
         if prompt is None and not json:
-            _converse(engine, around, max_tokens, compare, quiet)
+            _converse(engine, template, max_tokens, compare, quiet)
             return
-        asked = sys.stdin.read().rstrip("\n") if prompt is None else prompt
-        text = around.replace("{}", asked)
+        text = sys.stdin.read().rstrip("\n") if prompt is None else prompt
+        text = template.replace("{}", text)
         answer = "".join(_answer(engine, text, 0, max_tokens)).strip()
         data = {"prompt": text, "answer": answer, "base_model_gguf": str(base)}
         if compare:
@@ -109,36 +113,36 @@ def _both(answer: str, base: str | None) -> str:
     return answer if base is None else f"adapter: {answer}\nbase:    {base}"
 
 
-def _answer(engine: "LlamaCpp", text: str, place: int | None, limit: int) -> Iterator[str]:
+def _answer(engine: "LlamaCpp", text: str, adapter: int | None, limit: int) -> Iterator[str]:
+    """Yield the pieces of an answer; `adapter` None asks the base model."""
     prompt = engine.start + engine.tokenize(text) or engine.first
-    yield from engine.answer(prompt, place, max_tokens=limit)
+    yield from engine.answer(prompt, adapter, max_tokens=limit)
 
 
-def _converse(engine: "LlamaCpp", around: str, limit: int, compare: bool, quiet: bool) -> None:
-    """Answer line by line until the input ends; each line stands alone."""
-    spoken = sys.stdin.isatty() and not quiet
-    if spoken:
-        log(quiet, "Type and press Enter; each line is asked on its own. Ctrl-D ends.")
+def _converse(engine: "LlamaCpp", template: str, limit: int, compare: bool, quiet: bool) -> None:
+    """Answer each line of stdin on its own until it ends."""
+    interactive = sys.stdin.isatty() and not quiet
+    if interactive:
+        log(quiet, "Type a prompt and press Enter. Lines are independent. Ctrl-D ends.")
     while True:
-        if spoken:
+        if interactive:
             typer.echo("> ", nl=False, err=True)
         line = sys.stdin.readline()
         if not line:
             return
-        text = around.replace("{}", line.rstrip("\n").replace("\\n", "\n"))
-        speakers = [(0, "adapter: "), (None, "base:    ")] if compare else [(0, "")]
-        for place, name in speakers:
-            typer.echo(name, nl=False)
-            _speak(_answer(engine, text, place, limit))
+        text = template.replace("{}", line.rstrip("\n").replace("\\n", "\n"))
+        for adapter, label in [(0, "adapter: "), (None, "base:    ")] if compare else [(0, "")]:
+            typer.echo(label, nl=False)
+            _print_stream(_answer(engine, text, adapter, limit))
 
 
-def _speak(pieces: Iterator[str]) -> None:
-    """Print an answer as it comes, without the space or line break in front."""
+def _print_stream(pieces: Iterator[str]) -> None:
+    """Print an answer as it arrives, without leading white space."""
     started = False
     for piece in pieces:
-        shown = piece if started else piece.lstrip()
-        started = started or bool(shown)
-        typer.echo(printable(shown), nl=False)
+        text = piece if started else piece.lstrip()
+        started = started or bool(text)
+        typer.echo(printable(text), nl=False)
         sys.stdout.flush()
     typer.echo()
 

@@ -1,23 +1,24 @@
-"""``hf-lorameta space …``: the web page, as a folder or on the Hub."""
+"""The commands of ``hf-lorameta space``: build or deploy the Gradio Space."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hf_lorameta.cli.options import JsonFlag, QuietFlag, emit, log
+from hf_lorameta.cli.options import JsonFlag, QuietFlag, TokenOption
+from hf_lorameta.cli.output import emit, log
 
 app = typer.Typer(
-    help="Make or publish the web page (a Gradio Space).",
+    help="Build or deploy the web page, a Gradio Space.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 BankOption = Annotated[
     str | None,
-    typer.Option(help="Hub repo of a bank or a pack; the bank in this package if left out."),
+    typer.Option(help="Hub repo of a bank or a pack. Default: the bank in this package.", show_default=False),
 ]
 WholeFlag = Annotated[
-    bool, typer.Option("--whole-bank", help="Take a bank above 2 GB that is not a pack, too.")
+    bool, typer.Option("--whole-bank", help="Accept a bank above 2 GB that is not a pack.")
 ]
 RevisionOption = Annotated[str | None, typer.Option(help="Revision of the bank repo.")]
 
@@ -28,13 +29,17 @@ def build(
     bank: BankOption = None,
     bank_revision: RevisionOption = None,
     whole_bank: WholeFlag = False,
+    token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Make the folder of a Space: pages, this package as a wheel, pinned requirements."""
+    """Write the folder of a Space: its pages, this package as a wheel, pinned requirements."""
+    from hf_lorameta.hub.client import Hub
     from hf_lorameta.space_build import build_space
 
-    files = build_space(output, bank=bank, revision=bank_revision, whole_bank=whole_bank)
+    files = build_space(
+        output, bank=bank, revision=bank_revision, whole_bank=whole_bank, hub=Hub(token)
+    )
     log(quiet, f"Try it: cd {output} && pip install -r requirements.txt && python app.py")
     emit(json, {"folder": str(output), "files": list(files)}, lambda: str(output))
 
@@ -45,15 +50,18 @@ def deploy(
     bank: BankOption = None,
     bank_revision: RevisionOption = None,
     whole_bank: WholeFlag = False,
-    private: Annotated[bool, typer.Option("--private", help="For a Space that is new.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new Space private.")] = False,
+    token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Publish the Space in one commit; prints its URL alone."""
+    """Publish the Space in one commit; prints its URL."""
+    from hf_lorameta.hub.client import Hub
     from hf_lorameta.space_build import deploy_space
 
     url = deploy_space(
-        repo, bank=bank, revision=bank_revision, whole_bank=whole_bank, private=private
+        repo, bank=bank, revision=bank_revision, whole_bank=whole_bank, private=private,
+        hub=Hub(token),
     )
-    log(quiet, "The Hub builds it now, which takes a few minutes; its page shows the log.")
+    log(quiet, "The Hub is building the Space, which takes a few minutes; its page shows the log.")
     emit(json, {"repo_id": repo, "url": url}, lambda: url)

@@ -1,8 +1,4 @@
-"""Where banks and adapters come from and go to: the embedded bank, folders, Hub repos, builds.
-
-The default bank is ``HF_LORAMETA_BANK`` (a folder or a Hub dataset repo) if that is set, else the
-bank embedded in this package.
-"""
+"""The folder of a generated adapter: its file names, where to find it, and how to read it back."""
 
 import json
 from pathlib import Path
@@ -10,80 +6,79 @@ from typing import Any, Literal
 
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE
-from hf_lorameta.errors import (
-    AdapterError,
-    UsageError,
-)
+from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.client import Hub
 
+RECIPE_FILE = "recipe.json"
+COEFFICIENTS_FILE = "coefficients.json"
+FILES = (
+    CONFIG_FILE, WEIGHTS_FILE, RECIPE_FILE, COEFFICIENTS_FILE, model_card.CARD_FILE, CHART_FILE,
+)  # fmt: skip
+"""Every adapter folder holds these."""
+EXPORTS = (gguf_usage.GGUF_FILE, gguf_usage.MODELFILE)
+"""Added by ``export="gguf"``."""
+OLD_FILES = ("neighbours.svg",)
+"""Written by earlier versions, and deleted when an adapter is replaced."""
+
+Export = Literal["gguf"]
+
 
 def locate_adapter(
-    name: str | Path, *, revision: str | None = None, token: str | None = None
+    name: str | Path, *, revision: str | None = None, hub: Hub | None = None
 ) -> Path:
-    """A folder with an adapter's files: itself, or a repo's in the client's cache.
+    """Return a folder that holds an adapter's files.
 
     Args:
-        name: folder, or Hub id.
-        revision: of a repo.
-        token: None uses the saved one.
+        name: a folder, which is returned as it is, or a Hub id, whose files are fetched into the
+            client's cache.
+        revision: branch, tag or commit of a repo.
+        hub: None makes a client with the saved token.
 
     Raises:
         AdapterError: the repo holds no safetensors adapter.
-        HubError: the repo is missing or out of reach.
+        HubError: the repo is missing or cannot be reached.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     if len(folder.parts) != 2 or folder.is_absolute():
         raise AdapterError(
-            f"{name} is neither a folder here nor a Hub id of the form user/adapter",
+            f"{name} is neither a folder nor a Hub id of the form user/adapter",
             hint="hf-lorameta generate --dataset user/name -o my-adapter makes one",
         )
-    connection = Hub(token)
-    repo = connection.resolve(str(name), "model", revision, blobs=True)
-    wanted = [file for file in FILES if file in repo.files]
-    if not {CONFIG_FILE, WEIGHTS_FILE} <= set(wanted):
+    hub = hub or Hub()
+    repo = hub.resolve(str(name), "model", revision, blobs=True)
+    names = [file for file in FILES if file in repo.files]
+    if not {CONFIG_FILE, WEIGHTS_FILE} <= set(names):
         raise AdapterError(
-            f"{name} lacks {CONFIG_FILE} or {WEIGHTS_FILE}: not a PEFT adapter",
+            f"{name} lacks {CONFIG_FILE} or {WEIGHTS_FILE}, so it is not a PEFT adapter",
             hint="name a repo that holds one",
         )
-    paths = [connection.download(repo, file) for file in wanted]
-    return paths[0].parent
+    return [hub.download(repo, file) for file in names][0].parent
 
 
-RECIPE_FILE = "recipe.json"
-COEFFICIENTS_FILE = "coefficients.json"
-FILES = (
-    CONFIG_FILE, WEIGHTS_FILE, RECIPE_FILE, COEFFICIENTS_FILE,
-    model_card.CARD_FILE, CHART_FILE,
-)  # fmt: skip
-EXPORTS = (gguf_usage.GGUF_FILE, gguf_usage.MODELFILE)
-"""What ``export="gguf"`` adds to the folder."""
-
-Export = Literal["gguf"]
-
-
-def check_target(target: Path, overwrite: bool) -> None:
-    """Before any work: whether an adapter can be saved there.
+def check_target(folder: Path, overwrite: bool) -> None:
+    """Check that an adapter can be saved to a folder, before any work is done.
 
     Raises:
-        UsageError: it is a file, holds other files, or an adapter that is not to be replaced.
+        UsageError: it is a file, it holds other files, or it holds an adapter and `overwrite` is
+            false.
     """
-    if not target.exists():
+    if not folder.exists():
         return
-    if not target.is_dir():
-        raise UsageError(f"{target} is a file, expected a folder", hint="name another with -o")
-    names = {path.name for path in target.iterdir()}
-    strangers = sorted(names - {*FILES, *EXPORTS})
-    if strangers:
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file, expected a folder", hint="name another with -o")
+    names = {path.name for path in folder.iterdir()}
+    unexpected = sorted(names - {*FILES, *EXPORTS, *OLD_FILES})
+    if unexpected:
         raise UsageError(
-            f"{target} holds other files ({', '.join(strangers[:3])})",
+            f"{folder} holds other files ({', '.join(unexpected[:3])})",
             hint="name an empty or a new folder with -o",
         )
     if names and not overwrite:
-        raise UsageError(f"{target} already holds an adapter", hint="add --overwrite to replace it")
+        raise UsageError(f"{folder} already holds an adapter", hint="add --overwrite to replace it")
 
 
 _PROVENANCE = {"bank": ("id", "revision"), "dataset": ("id", "private", "revision"), "recipe": ()}
@@ -91,22 +86,22 @@ _COEFFICIENT_FIELDS = {"dataset": str, "adapter": str, "distance": float, "coeff
 
 
 def _check_provenance(recipe: Any, coefficients: Any) -> None:
-    """Raise unless both hold what readers of them rely on."""
+    """Raise KeyError or TypeError unless both hold the fields that are read from them."""
     recipe["library"]
     for part, names in _PROVENANCE.items():
         for name in names:
             recipe[part][name]
         dict(recipe[part])
-    for line in coefficients:
-        if not all(isinstance(line[name], kind) for name, kind in _COEFFICIENT_FIELDS.items()):
+    for row in coefficients:
+        if not all(isinstance(row[name], kind) for name, kind in _COEFFICIENT_FIELDS.items()):
             raise TypeError
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """Recipe, coefficients and shape of a generated adapter.
+    """Read recipe, coefficients and shape of a generated adapter.
 
     Raises:
-        AdapterError: the folder holds no adapter, or one that was not made by this package.
+        AdapterError: the folder holds no adapter, or one that hf-lorameta did not generate.
     """
     config, weights = check_adapter(folder)
     try:
@@ -116,7 +111,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise AdapterError(
             f"{folder} holds an adapter, but no readable {RECIPE_FILE} and {COEFFICIENTS_FILE}: "
-            "it was not made by hf-lorameta"
+            "it was not generated by hf-lorameta"
         ) from None
     return {
         "base_model_name_or_path": config.base_model,

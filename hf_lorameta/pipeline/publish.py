@@ -1,17 +1,21 @@
-"""Publishing with care: look at the target first, then commit to what was looked at.
+"""Publish an adapter folder to the Hub in one commit.
 
-A repo is created only when the adapter is finished; an existing one keeps its visibility, and its
-files are not replaced without consent.
+The target repo is resolved before any work is done, and the commit is refused if the repo has
+changed since. A repo is created only when the adapter is finished. An existing repo keeps its
+visibility, and its files are replaced only with consent.
+
+The command line, the Python API and the Space all publish through `publish_adapter`.
 """
 
 import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
@@ -26,21 +30,38 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.client import Hub, Resolved
-from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES, read_provenance
+from hf_lorameta.pipeline.adapter_folder import (
+    EXPORTS,
+    FILES,
+    OLD_FILES,
+    RECIPE_FILE,
+    Export,
+    read_provenance,
+)
 
 STAGING_FOLDER = "outbox"
 
 
+class Savable(Protocol):
+    """A finished adapter; `hf_lorameta.Generation` is one."""
+
+    def save_pretrained(
+        self, folder: str | Path, *, repo_id: str | None, export: Export | None
+    ) -> Path:
+        """Write the adapter folder."""
+        ...
+
+
 @dataclass(frozen=True)
 class Target:
-    """Where an adapter is going.
+    """The repo that an adapter will be published to.
 
     Attributes:
         repo_id: ``user/name``.
-        existing: the repo as it was looked at, None if it has to be created.
+        existing: the repo at its present commit, None if it has to be created.
         private: visibility after publishing.
-        create_pr: propose instead of commit.
-        replaces: files already there that would be replaced.
+        create_pr: open a pull request instead of committing.
+        replaces: names of the files in the repo that a commit would replace.
     """
 
     repo_id: str
@@ -50,8 +71,82 @@ class Target:
     replaces: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Publication:
+    """The result of `publish_adapter`.
+
+    Attributes:
+        target: the repo.
+        folder: the adapter folder; deleted after publishing if it was a staging folder.
+        deleted: exports of the replaced adapter that are deleted from the repo.
+        url: of the repo or of the pull request; None after a dry run.
+    """
+
+    target: Target
+    folder: Path
+    deleted: tuple[str, ...]
+    url: str | None
+
+
+def publish_adapter(
+    source: Path | Callable[[], Savable],
+    repo_id: str,
+    *,
+    hub: Hub,
+    dataset_private: bool,
+    private: bool | None = None,
+    create_pr: bool = False,
+    overwrite: bool = False,
+    export: Export | None = None,
+    dry_run: bool = False,
+    confirm: Callable[[Target], bool] = lambda target: False,
+    on_saved: Callable[[Path], None] = lambda folder: None,
+) -> Publication:
+    """Resolve the target, make and save the adapter, and publish it in one commit.
+
+    Args:
+        source: a finished adapter folder, or a function that makes the adapter; it is called only
+            once the target is known to accept it.
+        repo_id: target, ``user/name``.
+        hub: client with the account's token.
+        dataset_private: whether the adapter's dataset is private.
+        private: visibility of the repo. None makes a private repo for a private dataset and keeps
+            the visibility of an existing repo.
+        create_pr: open a pull request instead of committing.
+        overwrite: replace files of the same names in an existing repo.
+        export: as in `Generation.save_pretrained`.
+        dry_run: stop before publishing and keep the folder.
+        confirm: asked whether to replace files when `overwrite` is false; False refuses.
+        on_saved: called with the finished folder before it is published.
+
+    Raises:
+        AuthError: no valid token, or no right to write to the repo.
+        ConflictError: the repo holds such files, has another visibility, or changed meanwhile.
+        ConnectionLostError: the connection was lost; the folder is kept.
+        UsageError: a pull request to a repo that does not exist.
+        LoraMetaError: as `source` raises.
+    """
+    target = resolve_target(
+        repo_id, private=private, dataset_private=dataset_private, create_pr=create_pr, hub=hub
+    )
+    if target.replaces and not create_pr and not overwrite and not confirm(target):
+        check_no_overwrite(target)
+    if isinstance(source, Path):
+        folder = source
+    else:
+        adapter = source()
+        folder = adapter.save_pretrained(staging_dir(repo_id), repo_id=repo_id, export=export)
+    deleted = stale_exports(folder, target)
+    on_saved(folder)
+    if dry_run:
+        return Publication(target, folder, deleted, None)
+    with preserve_on_failure(folder, target):
+        url = publish_folder(folder, target, hub=hub)
+    return Publication(target, folder, deleted, url)
+
+
 def default_repo_id(user: str, dataset: str, base_model: str) -> str:
-    """A name for a dataset's adapter.
+    """Return a repo name for a dataset's adapter.
 
     Example:
         >>> default_repo_id("ann", "bob/Good Book", "HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -63,21 +158,41 @@ def default_repo_id(user: str, dataset: str, base_model: str) -> str:
     return f"{user}/{name[: 96 - len(user) - 1].strip('-.')}"
 
 
+def check_name_is_safe(repo_id: str | None, dataset_private: bool, private: bool | None) -> None:
+    """Refuse to name a public repo after a private dataset.
+
+    Args:
+        repo_id: what the user asked for; None names the repo after the dataset.
+        dataset_private: whether the dataset is private.
+        private: the visibility that the user asked for.
+
+    Raises:
+        UsageError: the repo's name would reveal the dataset's.
+    """
+    if repo_id is None and dataset_private and private is False:
+        raise UsageError(
+            "the dataset is private, and a public repo named after it would reveal its name",
+            hint="add --repo-id user/name",
+        )
+
+
 def resolve_target(
     repo_id: str,
     *,
     private: bool | None = None,
     dataset_private: bool = False,
     create_pr: bool = False,
+    hub: Hub | None = None,
     token: str | None = None,
 ) -> Target:
-    """Look at the target before any work is done.
+    """Check that an adapter can be published to a repo, before any work is done.
 
     Args:
-        repo_id: target.
-        private: what was asked for; None decides by the dataset.
-        dataset_private: strangers cannot see the dataset.
-        create_pr: propose instead of commit.
+        repo_id: target, ``user/name``.
+        private: the visibility asked for; None decides by the dataset.
+        dataset_private: whether the adapter's dataset is private.
+        create_pr: open a pull request instead of committing.
+        hub: client; None makes one with `token`.
         token: None uses the saved one.
 
     Raises:
@@ -86,12 +201,15 @@ def resolve_target(
             while the dataset is private.
         UsageError: a pull request to a repo that does not exist.
     """
-    hub = Hub(token)
+    hub = hub or Hub(token)
     hub.user()
     existing = hub.existing(repo_id)
     if existing is None:
         if create_pr:
-            raise UsageError(f"{repo_id} does not exist: nothing to open a pull request on")
+            raise UsageError(
+                f"{repo_id} does not exist, so there is nothing to open a pull request on",
+                hint="leave out --create-pr to create the repo",
+            )
         return Target(repo_id, None, dataset_private if private is None else private, False, ())
     _check_visibility(existing, private, dataset_private)
     replaces = tuple(sorted({*FILES, *EXPORTS} & set(existing.files)))
@@ -99,7 +217,7 @@ def resolve_target(
 
 
 def check_no_overwrite(target: Target) -> None:
-    """Insist on consent before files of an existing repo are replaced.
+    """Refuse to replace files of an existing repo without consent.
 
     Raises:
         ConflictError: a commit would replace files; a pull request only proposes to.
@@ -121,26 +239,28 @@ def _check_visibility(existing: Resolved, private: bool | None, dataset_private:
     if private is None and dataset_private and not existing.private:
         raise ConflictError(
             f"{existing.repo_id} is public and the dataset is private",
-            hint="add --public if the adapter may be seen by all, or name another with --repo-id",
+            hint="add --public to publish it anyway, or name another repo with --repo-id",
         )
 
 
-def publish_folder(folder: Path, target: Target, *, token: str | None = None) -> str:
+def publish_folder(
+    folder: Path, target: Target, *, hub: Hub | None = None, token: str | None = None
+) -> str:
     """Read a finished folder back and publish it in one commit.
 
     Returns:
         URL of the repo or of the pull request.
 
     Raises:
-        AdapterError: the folder is not a whole generated adapter.
+        AdapterError: the folder is not a complete generated adapter.
         ConflictError: the repo changed since `resolve_target`.
-        ConnectionLostError: the connection was lost; the folder is untouched.
+        ConnectionLostError: the connection was lost; the folder is unchanged.
     """
-    made = read_provenance(folder)
-    return Hub(token).publish(
+    base_model = read_provenance(folder)["base_model_name_or_path"]
+    return (hub or Hub(token)).publish(
         folder,
         target.repo_id,
-        message=f"LoRA adapter for {made['base_model_name_or_path']}, generated without training",
+        message=f"LoRA adapter for {base_model}, generated without training",
         private=target.private,
         parent=target.existing,
         create_pr=target.create_pr,
@@ -149,102 +269,27 @@ def publish_folder(folder: Path, target: Target, *, token: str | None = None) ->
     )
 
 
-def resolve_card_repo(
-    name: str, *, create_pr: bool = False, token: str | None = None
-) -> Resolved | None:
-    """Before the work of scoring an adapter: whether its card can be written.
-
-    Args:
-        name: folder, or Hub id.
-        create_pr: the card of a repo is to be proposed.
-        token: None uses the saved one.
-
-    Returns:
-        The repo as it stands; None for a folder.
-
-    Raises:
-        AuthError: no valid token.
-        NotFoundError: no such repo.
-        UsageError: a pull request to a folder.
-    """
-    if Path(name).expanduser().is_dir():
-        if create_pr:
-            raise UsageError(f"{name} is a folder: nothing to open a pull request on")
-        return None
-    hub = Hub(token)
-    hub.user()
-    return hub.resolve(name, "model")
-
-
-def save_scores(
-    folder: Path,
-    measured: MeasuredScores,
-    repo: Resolved | None,
-    *,
-    create_pr: bool = False,
-    token: str | None = None,
-) -> str:
-    """Write scores into the card of an adapter, in its folder or in one commit to its repo.
-
-    Args:
-        folder: the adapter, of a repo at the commit that was scored.
-        measured: the scores.
-        repo: the repo at that commit; None if the folder is all there is.
-        create_pr: propose the card instead of committing it.
-        token: None uses the saved one.
-
-    Returns:
-        Path of the card, or URL of the repo or the pull request.
-
-    Raises:
-        AdapterError: the card is missing or cannot be read, or not be written.
-        ConflictError: the repo changed since it was scored.
-        AuthError: no right to write there.
-    """
-    try:
-        text = (folder / CARD_FILE).read_text(encoding="utf-8")
-        fresh = with_scores(text, measured, repo.repo_id if repo else None).encode()
-        if repo is None:
-            write_atomically(folder / CARD_FILE, fresh)
-            return str(folder / CARD_FILE)
-    except (OSError, UnicodeDecodeError) as error:
-        raise AdapterError(f"{folder / CARD_FILE} cannot be read and written: {error}") from None
-    with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / CARD_FILE).write_bytes(fresh)
-        try:
-            return Hub(token).publish(
-                Path(scratch),
-                repo.repo_id,
-                message=f"Scores on {measured.rows} rows",
-                private=repo.private,
-                parent=repo,
-                create_pr=create_pr,
-            )
-        except AuthError as error:
-            if not create_pr:
-                error.hint = f"{error.hint}, or add --create-pr to propose the card"
-            raise
-
-
 def stale_exports(folder: Path, target: Target) -> tuple[str, ...]:
-    """Exports of the adapter that is replaced, where the new one has none: they would mislead.
+    """List files of the replaced adapter that the new one lacks and that would be misleading.
 
     Args:
-        folder: what will be published.
-        target: where to. A ``Modelfile`` without a GGUF beside it is not ours and stays.
+        folder: the adapter that will be published.
+        target: its repo. A ``Modelfile`` without a GGUF beside it was not written by this package
+            and is not listed.
     """
-    there = set(target.existing.files if target.existing else ())
-    if EXPORTS[0] not in there:
-        return ()
-    return tuple(name for name in EXPORTS if name in there and not (folder / name).exists())
+    existing = set(target.existing.files if target.existing else ())
+    stale = EXPORTS if EXPORTS[0] in existing else ()
+    if RECIPE_FILE in existing:
+        stale += OLD_FILES
+    return tuple(name for name in stale if name in existing and not (folder / name).exists())
 
 
 @contextmanager
 def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
-    """Empty the outbox after publishing; after an error, say where the folder is and how to go on.
+    """Delete a staging folder after publishing; after an error, name the command that resumes.
 
     Raises:
-        LoraMetaError: the same error, its hint extended.
+        LoraMetaError: the same error with an extended hint.
     """
     try:
         yield
@@ -257,7 +302,7 @@ def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
         elif target.replaces or isinstance(error, ConnectionLostError):  # it may have arrived
             flags += " --yes"
         command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}"
-        error.hint = f"{error.hint}; the adapter is kept, go on with: {command}{flags}".lstrip("; ")
+        error.hint = f"{error.hint}; the adapter is kept, resume with: {command}{flags}".lstrip("; ")
         raise
 
 
@@ -266,10 +311,10 @@ def _staging_root() -> Path:
 
 
 def staging_dir(repo_id: str) -> Path:
-    """A new folder where a finished adapter waits until it is published.
+    """Create a folder for a finished adapter that is not published yet.
 
     Raises:
-        AdapterError: it cannot be made.
+        AdapterError: it cannot be created.
     """
     parent = _staging_root()
     try:
@@ -278,5 +323,85 @@ def staging_dir(repo_id: str) -> Path:
     except OSError as error:
         raise AdapterError(
             f"{parent} cannot be used: {error.strerror}",
-            hint="set HF_LORAMETA_CACHE or HF_HOME to a folder with space that can be written",
+            hint="set HF_LORAMETA_CACHE or HF_HOME to a writable folder with free space",
         ) from None
+
+
+# --- scores on a card ---------------------------------------------------------------------------
+
+
+def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> Resolved | None:
+    """Check that an adapter's card can be written, before the adapter is scored.
+
+    Args:
+        name: folder, or Hub id.
+        hub: client with the account's token.
+        create_pr: open a pull request instead of committing.
+
+    Returns:
+        The repo at its present commit; None for a folder.
+
+    Raises:
+        AuthError: no valid token.
+        NotFoundError: no such repo.
+        UsageError: a pull request to a folder.
+    """
+    if Path(name).expanduser().is_dir():
+        if create_pr:
+            raise UsageError(
+                f"{name} is a folder, so there is nothing to open a pull request on",
+                hint="leave out --create-pr, or name a repo",
+            )
+        return None
+    hub.user()
+    return hub.resolve(name, "model")
+
+
+def save_scores(
+    folder: Path,
+    scores: MeasuredScores,
+    repo: Resolved | None,
+    *,
+    hub: Hub,
+    create_pr: bool = False,
+) -> str:
+    """Write scores into an adapter's card, in its folder or in one commit to its repo.
+
+    Args:
+        folder: the adapter; of a repo, at the commit that was scored.
+        scores: what was measured.
+        repo: the repo at that commit; None for a folder.
+        hub: client with the account's token.
+        create_pr: open a pull request instead of committing.
+
+    Returns:
+        Path of the card, or URL of the repo or the pull request.
+
+    Raises:
+        AdapterError: the card is missing or cannot be read or written.
+        ConflictError: the repo changed since it was scored.
+        AuthError: no right to write to the repo.
+    """
+    try:
+        text = (folder / CARD_FILE).read_text(encoding="utf-8")
+        card = with_scores(text, scores, repo.repo_id if repo else None).encode()
+        if repo is None:
+            write_atomically(folder / CARD_FILE, card)
+            return str(folder / CARD_FILE)
+    except (OSError, UnicodeDecodeError) as error:
+        raise AdapterError(f"{folder / CARD_FILE} cannot be read and written: {error}") from None
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / CARD_FILE).write_bytes(card)
+        try:
+            return hub.publish(
+                Path(scratch),
+                repo.repo_id,
+                message=f"Scores on {scores.rows} rows",
+                private=repo.private,
+                parent=repo,
+                create_pr=create_pr,
+            )
+        except AuthError as error:
+            if not create_pr:
+                error.hint = f"{error.hint}, or add --create-pr to propose the card"
+            raise

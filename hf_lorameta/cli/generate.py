@@ -1,0 +1,278 @@
+"""The commands that make an adapter: plan, generate and push."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hf_lorameta.cli.engines import validate_engine
+from hf_lorameta.cli.options import (
+    BaseGgufOption,
+    EngineOption,
+    ExportOption,
+    JsonFlag,
+    QuietFlag,
+    Request,
+    example,
+    with_request,
+)
+from hf_lorameta.cli.output import emit, log, stage_bars, table
+
+if TYPE_CHECKING:
+    from hf_lorameta.data.dataset import Dataset
+    from hf_lorameta.pipeline.generation import Generation
+    from hf_lorameta.pipeline.plan import Plan
+    from hf_lorameta.pipeline.publish import Target
+    from hf_lorameta.pipeline.session import Session
+    from hf_lorameta.types import Row
+
+_SHOWN = 20
+
+
+@with_request
+@example(
+    "hf-lorameta plan --dataset user/name",
+    "hf-lorameta plan --dataset rows.jsonl --metric kl --json",
+)
+def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
+    """Show which bank adapters would be combined, their distances and coefficients."""
+    with request.session() as session:
+        made = _plan(request, session, request.open_dataset(session), quiet)[0]
+    emit(json, made.to_dict(), lambda: describe_plan(made))
+
+
+def _plan(
+    request: Request, session: "Session", dataset: "Dataset", quiet: bool
+) -> "tuple[Plan, list[Row]]":
+    """Plan, and collect the labeled rows that the recipe may fit and check on."""
+    from hf_lorameta.data.columns import describe
+    from hf_lorameta.pipeline.plan import plan_with_rows
+
+    recipe, bank = request.make_recipe(), session.bank
+    log(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}")
+    log(quiet, f"Bank: {bank.id}, {len(bank)} adapters for {bank.index.base_model}")
+    result, rows = plan_with_rows(dataset, bank, recipe)
+    for warning in result.warnings:
+        log(quiet, f"Warning: {warning}")
+    return result, rows
+
+
+def describe_plan(plan: "Plan") -> str:
+    """Format a plan for people."""
+    neighbors = plan.neighbors()
+    rows = [
+        [n.dataset, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
+        for n in neighbors[:_SHOWN]
+    ]
+    rest = sum(n.coefficient for n in neighbors[_SHOWN:])
+    lines = [table(["bank dataset", "distance", "coefficient", "license"], rows)]
+    if len(neighbors) > _SHOWN:
+        lines.append(f"… and {len(neighbors) - _SHOWN} more, together {100 * rest:.1f}%")
+    lines += [
+        "",
+        f"{plan.profile.rows} rows; {len(neighbors)} adapters, effective number "
+        f"{plan.effective_number:.1f}; nearest distance {plan.distances.min():.4g}, typical "
+        f"nearest distance in the bank {plan.nearest_in_bank:.4g}",
+    ]
+    if plan.expected:
+        mean, spread, count = plan.expected
+        lines.append(
+            f"expected: {mean:.0%} ± {spread:.0%} less loss than the base model (mean and standard "
+            f"deviation over {count} bank datasets at similar distances, each left out in turn)"
+        )
+    return "\n".join(lines)
+
+
+def _generate(
+    plan: "Plan", rows: "list[Row]", session: "Session", export: Any, quiet: bool
+) -> "Generation":
+    """Generate with progress on stderr, and report losses and new warnings."""
+    from hf_lorameta.pipeline.generate import generate_from_plan
+
+    if plan.recipe.refine is not None or plan.recipe.check is not None:
+        log(quiet, f"Loading the base model {plan.bank.index.base_model}")
+    with stage_bars(quiet) as progress:
+        generation = generate_from_plan(plan, progress, session=session, rows=rows)
+    final = generation.plan
+    if final.refinement is not None:
+        losses = final.refinement
+        log(
+            quiet,
+            f"Fitted {len(plan.active_indices)} adapters on {losses.rows} rows: loss of the base "
+            f"model {losses.base:.3f}, of this adapter {losses.end:.3f}; about "
+            f"{losses.held_out:.3f} on held-out rows",
+        )
+    if final.check is not None:
+        log(
+            quiet,
+            f"Checked on {final.check.rows} other rows: loss of the base model "
+            f"{final.check.base:.3f}, of this adapter {final.check.end:.3f}",
+        )
+    for warning in final.warnings:
+        if warning not in plan.warnings:
+            log(quiet, f"Warning: {warning}")
+    log(quiet, f"Combined {len(final.active_indices)} adapters in {generation.seconds:.1f} s")
+    return generation
+
+
+@with_request
+@example(
+    "hf-lorameta generate --dataset user/name -o my-adapter",
+    "hf-lorameta generate --dataset rows.csv --columns input=q,output=a -o my-adapter",
+    "hf-lorameta generate --dataset user/name -o my-adapter --export gguf",
+    "hf-lorameta generate --dataset user/name -o my-adapter --refine 16 --engine llama.cpp "
+    "--base-gguf base-q4.gguf",
+)
+def generate(
+    request: Request,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the adapter.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing adapter.")] = False,
+    engine: EngineOption = "transformers",
+    base_gguf: BaseGgufOption = None,
+    export: ExportOption = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Generate an adapter folder in PEFT format; prints the folder."""
+    from hf_lorameta.pipeline.adapter_folder import check_target
+    from hf_lorameta.pipeline.generation import base_config_for
+
+    check_target(output, overwrite)
+    with request.session(engine, base_gguf) as session:
+        request = validate_engine(request, session, base_gguf)
+        base_config_for(session.bank, export)  # refuses what cannot be exported before any work
+        result, rows = _plan(request, session, request.open_dataset(session), quiet)
+        generation = _generate(result, rows, session, export, quiet)
+    folder = generation.save_pretrained(output, overwrite=overwrite, export=export)
+    data = {"folder": str(folder), "seconds": generation.seconds, "rank": generation.rank}
+    emit(json, data | {"plan": generation.plan.to_dict()}, lambda: str(folder))
+
+
+@with_request
+@example(
+    "hf-lorameta push --dataset user/name",
+    "hf-lorameta push --dataset user/name --export gguf",
+    "hf-lorameta push --dataset rows.jsonl --repo-id user/adapter --public",
+    "hf-lorameta push --from FOLDER --repo-id user/adapter",
+)
+def push(
+    request: Request,
+    repo_id: Annotated[
+        str | None,
+        typer.Option(help="Target repo. Default: named after the dataset.", show_default=False),
+    ] = None,
+    private: Annotated[
+        bool | None,
+        typer.Option(
+            "--private/--public",
+            help="Visibility. Default: private for private datasets and local files.",
+            show_default=False,
+        ),
+    ] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything except publish; needs the Hub.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace files without asking.")] = False,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Publish this finished folder (resume).")
+    ] = None,
+    engine: EngineOption = "transformers",
+    base_gguf: BaseGgufOption = None,
+    export: ExportOption = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Generate an adapter and publish it in one commit; prints its URL."""
+    from hf_lorameta.pipeline.adapter_folder import read_provenance
+    from hf_lorameta.pipeline.generation import base_config_for
+    from hf_lorameta.pipeline.publish import check_name_is_safe, publish_adapter
+
+    _check_source(request, source, engine, base_gguf, export)
+    with request.session(engine, base_gguf) as session:
+        seconds: list[float] = []
+        if source is not None:
+            dataset_private = read_provenance(source)["provenance"]["dataset"]["private"]
+        else:
+            request = validate_engine(request, session, base_gguf)
+            base_config_for(session.bank, export)
+            dataset = request.open_dataset(session)
+            dataset_private = dataset.private
+
+        def make() -> "Generation":
+            result, rows = _plan(request, session, dataset, quiet)
+            generation = _generate(result, rows, session, export, quiet)
+            seconds.append(generation.seconds)
+            return generation
+
+        check_name_is_safe(repo_id, dataset_private, private)
+        published = publish_adapter(
+            source or make,
+            repo_id or _default_name(request, session),
+            hub=session.hub,
+            dataset_private=dataset_private,
+            private=private,
+            create_pr=create_pr,
+            overwrite=yes,
+            export=export,
+            dry_run=dry_run,
+            confirm=_confirm,
+        )
+    target, folder = published.target, published.folder
+    if published.deleted:
+        log(quiet, f"Files of the replaced adapter that are deleted: {', '.join(published.deleted)}")
+    result: dict[str, Any] = {
+        "repo_id": target.repo_id,
+        "private": target.private,
+        "seconds": seconds[0] if seconds else None,
+        "deleted": list(published.deleted),
+        "url": published.url,
+    }
+    if published.url is None:
+        visibility = "private" if target.private else "public"
+        log(quiet, f"Dry run: would publish {folder} to {target.repo_id} ({visibility})")
+        emit(json, result | {"folder": str(folder)}, lambda: str(folder))
+    else:
+        emit(json, result, lambda: str(published.url))
+
+
+def _check_source(
+    request: Request, source: Path | None, engine: str, base_gguf: Path | None, export: str | None
+) -> None:
+    """Refuse options of push that contradict each other."""
+    from hf_lorameta.errors import UsageError
+
+    if (source is None) == (request.dataset is None):
+        raise UsageError(
+            f"expected either --dataset or --from, got {'both' if source else 'neither'}",
+            hint="leave one out" if source else "add --dataset user/name",
+        )
+    options = {"--export": export, "--engine": engine != "transformers", "--base-gguf": base_gguf}
+    given = [option for option, value in options.items() if value]
+    if source is not None and given:
+        raise UsageError(
+            f"{given[0]} goes with --dataset: a finished folder is published unchanged",
+            hint=f"leave it out, or make another folder with hf-lorameta generate … {given[0]} …",
+        )
+
+
+def _default_name(request: Request, session: "Session") -> str:
+    from hf_lorameta.errors import UsageError
+    from hf_lorameta.pipeline.publish import default_repo_id
+
+    if request.dataset is None:
+        raise UsageError("--from needs --repo-id", hint="add --repo-id user/name")
+    base_model = session.bank.index.base_model
+    return default_repo_id(session.hub.user(), request.dataset, base_model)
+
+
+def _confirm(target: "Target") -> bool:
+    """Ask on a terminal whether to replace the repo's files; elsewhere the answer is no."""
+    if not sys.stdin.isatty():
+        return False
+    names = ", ".join(target.replaces)
+    return typer.confirm(f"{target.repo_id} already holds {names}. Replace?", abort=True, err=True)
+
+
+COMMANDS: tuple[Any, ...] = (plan, generate, push)

@@ -1,0 +1,105 @@
+"""What commands print: results on stdout, messages and progress on stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+
+def emit(as_json: bool, data: object, text: Callable[[], str]) -> None:
+    """Print a result on stdout, as JSON or as text."""
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, allow_nan=False))
+    else:
+        typer.echo(printable(text()))
+
+
+def log(quiet: bool, message: str) -> None:
+    """Print a message on stderr unless `quiet`."""
+    if not quiet:
+        typer.echo(printable(message), err=True)
+
+
+def printable(text: str) -> str:
+    """Replace control characters, which could manipulate a terminal, by question marks.
+
+    Example:
+        >>> printable("a\\x1b[2Jb\\n")
+        'a?[2Jb\\n'
+    """
+    return "".join(c if c in "\n\t" or c.isprintable() else "?" for c in text)
+
+
+@contextmanager
+def progress_bar(total: int, title: str, quiet: bool) -> Iterator[Any]:
+    """Show a progress bar on stderr if it is a terminal."""
+    from tqdm import tqdm
+
+    hidden = quiet or not sys.stderr.isatty()
+    with tqdm(total=total, desc=title, disable=hidden, file=sys.stderr) as bar:
+        yield bar
+
+
+@contextmanager
+def stage_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar for each stage of the work.
+
+    Yields:
+        A function to call with (title of the stage, steps done, total); a new title starts a new
+        bar.
+    """
+    from tqdm import tqdm
+
+    hidden = quiet or not sys.stderr.isatty()
+    bars: dict[str, Any] = {}
+
+    def progress(title: str, done: int, total: int) -> None:
+        if title not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[title] = tqdm(total=total, desc=title, disable=hidden, file=sys.stderr)
+        bars[title].update(done - bars[title].n)
+
+    try:
+        yield progress
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Format aligned columns, numbers to the right.
+
+    Example:
+        >>> print(table(["name", "n"], [["a", 10], ["long", 2]]))
+        name   n
+        a     10
+        long   2
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    numeric = [all(_is_number(row[i]) for row in cells) for i, _ in enumerate(head)]
+    lines = [list(head), *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            c.rjust(w) if n else c.ljust(w) for c, w, n in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "").replace("-", "").replace("e", "").replace("%", "").isdecimal()
+
+
+def megabytes(size: int) -> str:
+    """Format a size in bytes.
+
+    Example:
+        >>> megabytes(1_500_000)
+        '1.5 MB'
+    """
+    return f"{size / 1e6:.1f} MB"

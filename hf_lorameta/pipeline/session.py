@@ -1,0 +1,111 @@
+"""What one command or one call needs: a Hub client, a bank and a base model, each opened once."""
+
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.dataset import Dataset, open_dataset
+from hf_lorameta.engines.interfaces import BaseModelRunner
+from hf_lorameta.engines.llama_evaluate import base_gguf as find_base_gguf
+from hf_lorameta.engines.llama_probe import LlamaCppProbe
+from hf_lorameta.engines.torch_evaluate import Evaluator
+from hf_lorameta.engines.torch_probe import Probe
+from hf_lorameta.hub.base_model import locate
+from hf_lorameta.hub.client import Hub
+
+Engine = Literal["transformers", "llama.cpp"]
+
+
+class Session:
+    """A Hub client, a bank and a base model, opened when first used and then shared.
+
+    All reads of one session see one commit of the bank. Use it as a context manager, or call
+    `close`, to stop the base model's engine.
+
+    Args:
+        bank: an opened bank, a folder, or a Hub id; None is the default bank.
+        bank_revision: branch, tag or commit of a bank repo.
+        token: of the Hub; None uses the saved one, False sends none.
+        engine: runs the base model, where one is needed.
+        base_gguf: GGUF of the base model, for llama.cpp.
+
+    Example:
+        >>> with Session() as session:
+        ...     session.bank.index.base_model
+        'HuggingFaceTB/SmolLM2-135M-Instruct'
+    """
+
+    def __init__(
+        self,
+        bank: Bank | str | Path | None = None,
+        *,
+        bank_revision: str | None = None,
+        token: str | Literal[False] | None = None,
+        engine: Engine = "transformers",
+        base_gguf: Path | None = None,
+    ) -> None:
+        self.engine = engine
+        self._bank, self._bank_revision = bank, bank_revision
+        self._token, self._base_gguf = token, base_gguf
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the base model's engine."""
+        self._closing.close()
+
+    @cached_property
+    def hub(self) -> Hub:
+        """The Hub client."""
+        return Hub(self._token)
+
+    @cached_property
+    def bank(self) -> Bank:
+        """The bank.
+
+        Raises:
+            BankError: not a bank.
+            HubError: the repo is missing or cannot be reached.
+        """
+        if isinstance(self._bank, Bank):
+            return self._bank
+        return Bank.from_pretrained(self._bank, revision=self._bank_revision, hub=self.hub)
+
+    @cached_property
+    def runner(self) -> BaseModelRunner:
+        """The bank's base model, loaded at the revision that the bank states.
+
+        Raises:
+            MissingExtraError: the extra ``eval``, or ``gguf`` for llama.cpp, is not installed.
+            NotFoundError: the base model is missing.
+        """
+        index = self.bank.index
+        if self.engine == "llama.cpp":
+            path = find_base_gguf(index.base_model, self._base_gguf)
+            return self._closing.enter_context(LlamaCppProbe(path, self.bank.layout))
+        folder = locate(index.base_model, index.base_revision, self.hub.token)
+        return Probe(Evaluator(folder, base_model=index.base_model), self.bank.layout)
+
+    def open_dataset(
+        self,
+        dataset: str | Path | Dataset,
+        *,
+        config: str | None = None,
+        split: str | None = None,
+        revision: str | None = None,
+        columns: Columns | None = None,
+    ) -> Dataset:
+        """Open a dataset with this session's Hub client; see `hf_lorameta.open_dataset`."""
+        if isinstance(dataset, Dataset):
+            return dataset
+        return open_dataset(
+            dataset, self.hub, config=config, split=split, revision=revision, columns=columns
+        )
