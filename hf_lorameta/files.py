@@ -1,29 +1,32 @@
-"""Which files were found right, so that gigabytes are not hashed at every start.
-
-A file that has the size and the time of change it had when its checksum was last right is taken
-for unchanged, as git and make do. Who wants certainty hashes again (``bank verify``).
-"""
+"""Atomic writes and SHA-256 digests of files."""
 
 import hashlib
 import os
+from io import BufferedWriter
 from pathlib import Path
-from typing import Any
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return a file's hex digest."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class AtomicFile:
-    """A file that takes its name only when it is whole and on disk."""
+    """Context manager that writes a file under a temporary name and renames it at the end.
+
+    The temporary file is in the same folder. If the block raises, it is removed and an existing
+    file at `path` is untouched.
+
+    Args:
+        path: the file to write or replace.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> BufferedWriter:
         self._file = self._partial.open("wb")
         return self._file
 
@@ -40,6 +43,6 @@ class AtomicFile:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a small file under a temporary name, then rename it."""
+    """Write a small file as `AtomicFile` does."""
     with AtomicFile(path) as file:
         file.write(content)

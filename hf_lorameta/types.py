@@ -1,4 +1,4 @@
-"""Types that many modules share."""
+"""Type aliases shared by many modules."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-"""float64, of any shape."""
+"""float64 of any shape."""
 
 FloatArray = NDArray[np.float32]
-"""float32, of any shape."""
+"""float32 of any shape."""
 
 Row = tuple[str, str]
 """(input, output) of one example."""

@@ -39,13 +39,13 @@ from hf_lorameta.data.columns import Columns, check_columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.profile import PROFILE_FORMAT, Profile, ProfileTable, profile_rows
 from hf_lorameta.data.tokenizer import load_encode, vocab_size
+from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import (
     AdapterError,
     BankError,
     ConnectionLostError,
     HubError,
     LoraMetaError,
-    MissingExtraError,
     NotFoundError,
     UsageError,
 )
@@ -531,12 +531,9 @@ def dask_executor(address: str) -> Iterator[Executor]:
         MissingExtraError: distributed is not installed.
         UsageError: no scheduler answers there.
     """
-    try:
-        import distributed
-    except ImportError:
-        raise MissingExtraError(
-            "distributed is not installed", hint="pip install 'hf-lorameta[dask]'"
-        ) from None
+    require_extra("distributed", extra="dask")
+    import distributed
+
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
         client = distributed.Client(address, timeout=10, set_as_default=False)

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,18 +33,17 @@ _FORMATS = {
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A dataset that can be read.
+class DatasetInfo:
+    """A dataset's identity and columns, without its rows; can be pickled.
 
     Attributes:
-        id: Hub id, or None for a local file, whose path is nobody's business.
+        id: Hub id; None for a local file, whose path stays private.
         revision: commit hash, or ``sha256:…`` of a local file.
-        config: configuration read, None if the dataset has none.
-        split: split read.
-        columns: what was found, or told.
-        private: whether strangers can see it; a local file counts as private.
-        license: what the repo's card says.
-        rows: makes a fresh stream of (input, output).
+        config: configuration, None if the dataset has none.
+        split: name of the split.
+        columns: the columns read as input and output.
+        private: whether the dataset is not public; True for local files.
+        license: license from the dataset card, None if it states none.
     """
 
     id: str | None
@@ -54,15 +53,30 @@ class Dataset:
     columns: Columns
     private: bool
     license: str | None
-    rows: Callable[[], Iterator[Row]]
 
     @property
     def prompts_only(self) -> bool:
-        """Whether it has inputs and no outputs, by its columns."""
+        """Whether the columns hold inputs and no outputs."""
         return not (self.columns.output or self.columns.messages)
 
+
+@dataclass(frozen=True)
+class Dataset(DatasetInfo):
+    """A `DatasetInfo` with a stream of rows.
+
+    Attributes:
+        rows: returns a fresh iterator over (input, output) pairs.
+    """
+
+    rows: Callable[[], Iterator[Row]]
+
+    @property
+    def info(self) -> DatasetInfo:
+        """The dataset without its rows."""
+        return DatasetInfo(**{f.name: getattr(self, f.name) for f in fields(DatasetInfo)})
+
     def head(self, count: int) -> list[Row]:
-        """The first rows."""
+        """Return the first rows."""
         return list(islice(self.rows(), count))
 
 

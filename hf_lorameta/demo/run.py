@@ -19,7 +19,7 @@ from hf_lorameta.bank.bank import BANK_VARIABLE, EMBEDDED_FOLDER
 from hf_lorameta.engines import llama_server
 from hf_lorameta.engines.llama_evaluate import base_gguf
 from hf_lorameta.engines.scoring import Report, Scores, shared_length
-from hf_lorameta.environment import cache_dir, require_extra
+from hf_lorameta.environment import cache_dir, install_hint, require_extra
 from hf_lorameta.errors import LoraMetaError, MissingExtraError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
@@ -111,7 +111,7 @@ def _conversation(folder: Path) -> str:
 def _invitation(command: str) -> list[str]:
     lines = ["Write in the guest book yourself; llama.cpp answers on this CPU:", "", command]
     if not llama_server.available():
-        lines[1:1] = ["(first: pip install 'hf-lorameta[gguf]')"]
+        lines[1:1] = [f"(first: {install_hint('gguf')})"]
     return lines
 
 

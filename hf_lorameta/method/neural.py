@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.errors import BankError, MissingExtraError, RecipeError
+from hf_lorameta.environment import require_extra
+from hf_lorameta.errors import BankError, RecipeError
 from hf_lorameta.method.coefficients import softmin, standardize
 from hf_lorameta.method.neural_model import NeuralModel
 from hf_lorameta.types import Array
@@ -162,13 +163,9 @@ def fit_neural(
 
 
 def _torch() -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise MissingExtraError(
-            "fitting the rule neural needs torch, which is not installed",
-            hint="pip install 'hf-lorameta[eval]'",
-        ) from None
+    require_extra("torch")
+    import torch
+
     return torch
 
 

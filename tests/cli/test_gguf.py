@@ -12,6 +12,7 @@ import pytest
 from hf_lorameta.cli import engines as engines_module
 from hf_lorameta.cli.engines import validate_engine
 from hf_lorameta.cli.options import Request
+from hf_lorameta.environment import install_hint
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES
@@ -135,7 +136,7 @@ def test_exports_that_cannot_be_are_refused_before_any_work(
     asked = ("-d", data, "--bank", bank.folder, "--export", "gguf")
     hidden = "import importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n == 'gguf' else f(n, *a)"  # noqa: E501
     refused = cli("generate", *asked, "-o", "a", code=7, before=hidden).err
-    assert "pip install 'hf-lorameta[gguf]'" in refused
+    assert install_hint("gguf") in refused
     assert not (tmp_path / "a").exists()
     cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
     again = ("push", "--from", "a", "--repo-id", f"{user.name}/x")

@@ -1,12 +1,14 @@
 """Where rows come from and how they are read: local files and Hub repos, through ``plan``."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hf_lorameta.data.columns import Columns, describe, find_columns, parse_columns
+from hf_lorameta.data.dataset import DatasetInfo, open_dataset
 from hf_lorameta.data.rows import read_rows
 from hf_lorameta.errors import ColumnsError, UnlabeledDatasetError, UsageError
 from hf_lorameta.hub.dataset_streams import RawDataset
@@ -234,6 +236,15 @@ def test_columns_split_and_max_rows_of_a_file(cli: Shell, bank: Built, tmp_path:
     named = ("--columns", "input=q,output=a")
     assert "no split 'test'" in cli(*plan, *named, "--split", "test", code=3).err
     cli(*plan, *named, "--max-rows", 0, code=2)
+
+
+def test_dataset_info_can_be_pickled(files: dict[str, Path]) -> None:
+    dataset = open_dataset(files["jsonl"])
+    info = pickle.loads(pickle.dumps(dataset.info))
+    assert info == dataset.info
+    assert type(info) is DatasetInfo
+    assert (info.columns, info.split, info.prompts_only) == (dataset.columns, "train", False)
+    assert dataset.head(2) == [tuple(record.values()) for record in RECORDS[:2]]
 
 
 # --- the Hub ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta import Bank, Recipe, generate
+from hf_lorameta.environment import install_hint
 from hf_lorameta.localhub import LocalHub
 from hf_lorameta.method.coefficients import COEFFICIENTS
 from hf_lorameta.method.distances import DISTANCES
@@ -76,7 +77,7 @@ def test_the_demo_without_torch_and_llama_cpp_says_what_is_missing(tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     assert "torch is not installed" in done.stdout
-    assert "pip install 'hf-lorameta[gguf]'" in done.stdout
+    assert install_hint("gguf") in done.stdout
     assert "pip install" in done.stdout
 
 

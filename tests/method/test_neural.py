@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import BankError, MissingExtraError, RecipeError
 from hf_lorameta.method import neural as neural_module
 from hf_lorameta.method.coefficients import neural, normalized
@@ -236,6 +237,6 @@ def test_settings_out_of_range(setting: dict[str, float]) -> None:
 
 def test_torch_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match="needs torch") as caught:
+    with pytest.raises(MissingExtraError, match="torch is not installed") as caught:
         fit_neural(np.zeros((3, 3)), np.eye(3))
-    assert caught.value.hint == "pip install 'hf-lorameta[eval]'"
+    assert caught.value.hint == install_hint("eval")

@@ -1,0 +1,102 @@
+"""The commands that install optional dependencies, for each way the package can be installed."""
+
+import importlib.util
+import json
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_lorameta.environment import install_hint, pip_install
+
+PIP = [sys.executable, "-m", "pip", "install"]
+REPOSITORY = "Project-URL: Homepage, https://x.org\nProject-URL: Repository, https://x.org/y\n"
+COMMIT = {"vcs": "git", "commit_id": "c0ffee", "requested_revision": "main"}
+
+
+def install(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, origin: Any = None, headers: str = ""
+) -> None:
+    """Make `folder` the installed distribution's metadata."""
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: hf-lorameta\n{headers}\n")
+    if origin is not None:
+        (folder / "direct_url.json").write_text(json.dumps(origin))
+    distribution = metadata.PathDistribution(folder)
+    monkeypatch.setattr(metadata, "distribution", lambda name: distribution)
+
+
+@pytest.mark.parametrize(
+    ("origin", "arguments"),
+    [
+        (
+            {"url": "https://x.org/y.git", "vcs_info": COMMIT},
+            ["hf-lorameta[eval] @ git+https://x.org/y.git@c0ffee"],
+        ),
+        (
+            {"url": "ssh://git@x.org/y", "vcs_info": COMMIT, "subdirectory": "sub"},
+            ["hf-lorameta[eval] @ git+ssh://git@x.org/y@c0ffee#subdirectory=sub"],
+        ),
+        (
+            {"url": "https://x.org/y/archive/main.zip", "archive_info": {}},
+            ["hf-lorameta[eval] @ https://x.org/y/archive/main.zip"],
+        ),
+        (
+            {"url": "file:///a%20b/y", "dir_info": {}},
+            ["hf-lorameta[eval] @ file:///a%20b/y"],
+        ),
+        ({"url": "file:///a%20b/y", "dir_info": {"editable": True}}, ["-e", "/a b/y[eval]"]),
+    ],
+)
+def test_hint_names_the_source_of_the_installation(
+    origin: Any, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, tmp_path, origin, REPOSITORY)
+    assert shlex.split(install_hint("eval")) == [*PIP, *arguments]
+
+
+@pytest.mark.parametrize(
+    ("headers", "requirement"),
+    [
+        (REPOSITORY, "hf-lorameta[gguf] @ git+https://x.org/y"),
+        ("Project-URL: Homepage, https://x.org\n", "hf-lorameta[gguf]"),
+        ("", "hf-lorameta[gguf]"),
+    ],
+)
+def test_hint_without_a_recorded_source_uses_the_metadata(
+    headers: str, requirement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, tmp_path, headers=headers)
+    assert shlex.split(install_hint("gguf")) == [*PIP, requirement]
+
+
+def test_hint_for_a_source_tree_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> metadata.Distribution:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", missing)
+    assert shlex.split(install_hint("dask")) == [*PIP, "hf-lorameta[dask]"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:secret@x.org/y.zip",
+        "https://secret@x.org/y.zip",
+        "https://git:secret@x.org/y.zip",
+        "https://x.org/y.zip?token=secret",
+    ],
+)
+def test_hint_contains_no_credentials(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, tmp_path, {"url": url, "archive_info": {}})
+    assert shlex.split(install_hint("eval"))[-1] == "hf-lorameta[eval] @ https://x.org/y.zip"
+
+
+def test_hint_uses_uv_where_pip_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "executable", "/a b/python")
+    assert pip_install("--no-deps", "x") == "uv pip install --python '/a b/python' --no-deps x"
