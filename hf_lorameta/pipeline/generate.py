@@ -1,17 +1,22 @@
-"""The one composer: bank + dataset + recipe → plan → adapter, combined, saved and read back."""
+"""Generate an adapter: plan, refine, combine, check."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset
-from hf_lorameta.engines.interfaces import BaseModelRunner
-from hf_lorameta.errors import AdapterError
+from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.pipeline.generation import Generation, combine_adapters
-from hf_lorameta.pipeline.plan import Plan, plan
+from hf_lorameta.pipeline.held_out_rows import labeled_pool
+from hf_lorameta.pipeline.plan import Plan, plan_with_rows
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.types import Row
+
+Progress = Callable[[str, int, int], None]
+"""Called with (title of the stage, steps done, total steps)."""
 
 
 def generate(
@@ -19,64 +24,103 @@ def generate(
     bank: Bank | None = None,
     recipe: Recipe | None = None,
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> "Generation":
-    """Make an adapter for a dataset, without training.
+    token: str | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Generation:
+    """Generate an adapter for a dataset, without training.
 
     Args:
         dataset: Hub id, local file, or an opened `Dataset`.
         bank: None opens the default bank.
         recipe: None is ``Recipe()``.
-        progress: called after each module with (done, total).
+        token: of the Hub; None uses the saved one.
+        progress: called after each step with (stage, done, total).
 
     Raises:
-        DatasetError: as `plan`.
-        BankError: as `plan`.
-        RecipeError: ``factors`` with differing ranks or another rank than the bank's.
-        AdapterError: as `generate_from_plan`.
-        HubError: as `plan`; adapters of a Hub bank are fetched here.
+        DatasetError: as `plan` raises.
+        BankError: as `plan` raises.
+        RecipeError: the combiner ``factors`` with differing ranks or another rank than the bank's.
+        AdapterError: as `generate_from_plan` raises.
+        HubError: as `plan` raises; adapters of a Hub bank are fetched here.
+        MissingExtraError: the recipe needs the base model and the extra ``eval`` is missing.
     """
-    return generate_from_plan(plan(dataset, bank, recipe), progress)
+    with Session(bank, token=token) as session:
+        opened = session.open_dataset(dataset)
+        plan, rows = plan_with_rows(opened, session.bank, recipe or Recipe())
+        return generate_from_plan(plan, progress, session=session, rows=rows)
 
 
 def generate_from_plan(
-    made: Plan,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    scored: BaseModelRunner | None = None,
-) -> "Generation":
-    """Combine the adapters a plan names, module by module.
+    plan: Plan,
+    progress: Progress = lambda stage, done, total: None,
+    *,
+    session: Session | None = None,
+    rows: Sequence[Row] | None = None,
+) -> Generation:
+    """Combine a plan's adapters, module by module.
 
-    Where its recipe asks for it, a plan is refined first, and its adapter checked at the end, see
-    `hf_lorameta.pipeline.tune`.
+    If the recipe says so, the coefficients are refined first and the adapter is checked at the end.
 
     Args:
-        made: the plan.
-        progress: called after each module with (done, total).
-        scored: holds the base model, where it is needed; None loads it.
+        plan: the plan.
+        progress: called after each step with (stage, done, total).
+        session: runs the base model if it is needed; None makes one.
+        rows: labeled rows to draw from for fitting and checking. None reads the dataset again,
+            which has to be on the Hub.
 
     Raises:
-        AdapterError: it was refined or checked, and no share of it is as good as the base model.
-        LoraMetaError: as `generate`.
+        AdapterError: the adapter was refined or checked, and at no scale it is as good as the base
+            model.
+        UsageError: rows are needed, and the dataset was a local file.
+        LoraMetaError: as `generate` raises.
     """
-    if made.recipe.refine is not None and made.refinement is None:
-        made = refine_plan(made, scored)
-    _check_gain(made, "--refine")
+    session = session or Session(plan.bank)
+    recipe = plan.recipe
+    pool = rows if rows is not None or not recipe.uses_rows else _read_pool(plan, session)
+    if recipe.refine is not None and plan.refinement is None:
+        plan = refine_plan(
+            plan,
+            pool or (),
+            session.runner,
+            progress=lambda step, steps, loss: progress(f"Fitting {recipe.refine} rows", step, steps),
+        )
+    _check_gain(plan, "--refine")
     started = time.perf_counter()
-    pairs = combine_adapters(made, progress)
-    rank = pairs[0][0].shape[0]
-    combined = Generation(made, rank, tuple(pairs), time.perf_counter() - started)
-    if made.recipe.check is None:
-        return combined
-    combined = validate_adapter(combined, scored)
-    _check_gain(combined.plan, "--check")
-    return combined
+    pairs = combine_adapters(plan, lambda done, total: progress("Combining", done, total))
+    seconds = time.perf_counter() - started
+    generation = Generation(plan, pairs[0][0].shape[0], tuple(pairs), seconds)
+    if recipe.check is None:
+        return generation
+    progress(f"Checking {recipe.check} rows", 0, 1)
+    generation = validate_adapter(generation, pool or (), session.runner)
+    progress(f"Checking {recipe.check} rows", 1, 1)
+    _check_gain(generation.plan, "--check")
+    return generation
 
 
-def _check_gain(made: Plan, option: str) -> None:
-    """Refuse what was drawn back to nothing: an adapter of zeros is the base model."""
-    if not made.active_indices:
+def _read_pool(plan: Plan, session: Session) -> list[Row]:
+    """Read the labeled rows of the plan's dataset again."""
+    info = plan.dataset
+    if info.id is None:
+        raise UsageError(
+            "the plan's dataset is a local file, and its rows are needed to fit or check",
+            hint="call generate(dataset, bank, recipe), or pass rows= to generate_from_plan",
+        )
+    dataset = session.open_dataset(
+        info.id,
+        config=info.config,
+        split=info.split,
+        revision=info.revision,
+        columns=info.columns,
+    )
+    return labeled_pool(dataset.rows())
+
+
+def _check_gain(plan: Plan, option: str) -> None:
+    """Refuse an adapter that was scaled down to zero, which is the base model."""
+    if not plan.active_indices:
         raise AdapterError(
-            "no share of this adapter is as good as the base model alone on the rows it was scored "
-            "on: the bank cannot help with this dataset",
-            hint=f"name another --bank, or leave out {option} to have it all the same",
+            "even at 1/8 strength the adapter is worse than the base model on the scored rows: the "
+            "bank cannot help with this dataset",
+            hint=f"name another --bank, or leave out {option} to generate it anyway",
         )

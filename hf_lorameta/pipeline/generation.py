@@ -1,21 +1,19 @@
-"""The one composer: bank + dataset + recipe → plan → adapter, combined, saved and read back."""
+"""Combine the adapters of a plan, and save or publish the result."""
 
 import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.index import IndexEntry
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.environment import require_extra
@@ -31,8 +29,8 @@ from hf_lorameta.formats.lora_file import (
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.base_model import config_json
-from hf_lorameta.method import merging
-from hf_lorameta.method.averaging import average, can_average
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.method.merging import COMBINERS, Stacked
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     RECIPE_FILE,
@@ -40,74 +38,65 @@ from hf_lorameta.pipeline.adapter_folder import (
     check_target,
 )
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.publish import (
-    check_no_overwrite,
-    preserve_on_failure,
-    publish_folder,
-    resolve_target,
-    staging_dir,
-)
-from hf_lorameta.recipe import Recipe
+from hf_lorameta.pipeline.publish import publish_adapter
 from hf_lorameta.types import FloatArray
 
 _WORKERS = min(4, os.cpu_count() or 1)
-_STACKED = 560 << 20
-"""Bytes of stacked factors that may be held: as many modules as fit are combined side by side."""
+_MAX_STACKED_BYTES = 560 << 20
+"""Bytes of stacked factors held at a time: as many modules as fit are combined in parallel."""
 
 
 def combine_adapters(
-    made: Plan, progress: Callable[[int, int], None]
+    plan: Plan, progress: Callable[[int, int], None]
 ) -> list[tuple[FloatArray, FloatArray]]:
-    entries = [made.bank.index.entries[i] for i in made.active_indices]
-    files = made.bank.adapters(entries)
-    scalings = np.array([entry.scaling for entry in entries])
-    merge = merging.COMBINERS[made.recipe.combine].function
-    rank = _rank(made.recipe, entries)
-    weights = made.weights[..., made.active_indices]
-    averaged = merge is merging.factors and made.by_module is None
-    if averaged and rank in (None, files[0].rank) and can_average(files):
-        with threadpool_limits(1, "blas"):
-            return average(files, weights, scalings, progress)
-    sizes = {module.name: module for module in made.bank.stored_layout}
-    widest = max(module.in_features + module.out_features for module in sizes.values())
-    stacked = 4 * widest * sum(entry.rank for entry in entries)
-    workers = max(1, min(_WORKERS, _STACKED // stacked))
-    spare = [np.empty(stacked // 4, np.float32) for _ in range(workers)]
+    """Combine a plan's adapters into (lora_A, lora_B) of every module, in the bank's layout.
 
-    def combined(module: Module, c: NDArray[np.float64]) -> tuple[FloatArray, FloatArray]:
-        buffer = spare.pop()  # used again: fresh memory costs as much as reading into it
-        As, Bs = _stacked(files, sizes[module.name], buffer)
-        merged = merge(As, Bs, c, scalings, rank)
-        spare.append(buffer)
-        return made.bank.expand(module.name, *merged)
+    Args:
+        plan: the plan.
+        progress: called after each module with (done, total).
+
+    Raises:
+        RecipeError: the combiner cannot combine these ranks.
+        IntegrityError: an adapter's file is damaged.
+        HubError: an adapter cannot be fetched.
+    """
+    bank, layout = plan.bank, plan.bank.layout
+    entries = [bank.index.entries[i] for i in plan.active_indices]
+    files = bank.adapters(entries)
+    scalings = np.array([entry.scaling for entry in entries])
+    coefficients = plan.coefficients.take(plan.active_indices)
+    combine, rank = COMBINERS[plan.recipe.combine].function, plan.recipe.rank
+    widest = max(module.in_features + module.out_features for module in bank.stored_layout)
+    values = widest * sum(entry.rank for entry in entries)
+    workers = max(1, min(_WORKERS, _MAX_STACKED_BYTES // (4 * values)))
+    buffers = [np.empty(values, np.float32) for _ in range(workers)]
+
+    def combine_module(number: int) -> tuple[FloatArray, FloatArray]:
+        buffer = buffers.pop()  # reused: allocating memory costs as much as reading into it
+        As, Bs = _stack(files, bank.stored_layout[number], buffer)
+        A, B = combine(As, Bs, coefficients.for_module(number), scalings, rank)
+        buffers.append(buffer)
+        return bank.expand(layout[number].name, A, B)
 
     pairs: list[tuple[FloatArray, FloatArray]] = []
-    # one BLAS thread a module: no fighting over cores, and the same bits on any number of them
+    # one BLAS thread per module: no contention, and the same bits on any number of cores
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
-        lines = np.broadcast_to(weights, (len(made.bank.layout), len(files)))
-        for pair in pool.map(combined, made.bank.layout, lines):
+        for pair in pool.map(combine_module, range(len(layout))):
             pairs.append(pair)
-            progress(len(pairs), len(made.bank.layout))
+            progress(len(pairs), len(layout))
     return pairs
 
 
-def _stacked(
-    files: list[AdapterFile], module: Module, buffer: FloatArray
-) -> tuple[merging.Stacked, merging.Stacked]:
-    """One module of all files, each factor in one array, both in the buffer."""
+def _stack(
+    files: Sequence[AdapterFile], module: Module, buffer: FloatArray
+) -> tuple[Stacked, Stacked]:
+    """Read one module of all files into the buffer: all lora_A in one array, all lora_B in another."""
     ranks = [file.rank for file in files]
-    shapes = (sum(ranks), module.in_features), (module.out_features, sum(ranks))
-    split, end = math.prod(shapes[0]), math.prod(shapes[0]) + math.prod(shapes[1])
-    A, B = buffer[:split].reshape(shapes[0]), buffer[split:end].reshape(shapes[1])
+    shape_A, shape_B = (sum(ranks), module.in_features), (module.out_features, sum(ranks))
+    split, end = math.prod(shape_A), math.prod(shape_A) + math.prod(shape_B)
+    A, B = buffer[:split].reshape(shape_A), buffer[split:end].reshape(shape_B)
     stack_into(files, module.name, A, B)
-    return merging.Stacked(A, ranks, 0), merging.Stacked(B, ranks, 1)
-
-
-def _rank(recipe: Recipe, entries: list[IndexEntry]) -> int | None:
-    """What was asked for; else for ``exact`` 16, or less where the sum has less."""
-    if recipe.rank is not None or recipe.combine == "factors":
-        return recipe.rank
-    return min(merging.DEFAULT_RANK, sum(entry.rank for entry in entries))
+    return Stacked(A, ranks, 0), Stacked(B, ranks, 1)
 
 
 @dataclass(frozen=True)
@@ -115,16 +104,20 @@ class Generation:
     """A generated adapter.
 
     Attributes:
-        plan: what it was made from.
+        plan: the plan it was generated from.
         rank: r of every module.
-        pairs: (lora_A (r, in), lora_B (out, r)) of every module, scaling folded in.
-        seconds: combining took, wall time.
+        pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
+            included.
+        seconds: wall time of combining.
     """
 
     plan: Plan
     rank: int
     pairs: tuple[tuple[FloatArray, FloatArray], ...]
     seconds: float
+
+    def __repr__(self) -> str:
+        return f"Generation(rank {self.rank}, {len(self.pairs)} modules)\n{self.plan!r}"
 
     def save_pretrained(
         self,
@@ -134,24 +127,24 @@ class Generation:
         overwrite: bool = False,
         export: Export | None = None,
     ) -> Path:
-        """Write the adapter folder, whole or not at all, and read it back.
+        """Write the adapter folder completely or not at all, and read it back.
 
         Args:
             folder: target.
-            repo_id: where it is going, for the card.
+            repo_id: the repo it will be published to, for the card.
             overwrite: replace an adapter that is already there.
-            export: ``gguf`` adds the adapter for llama.cpp and Ollama; it needs the base model's
+            export: ``gguf`` adds the adapter for llama.cpp and Ollama. It needs the base model's
                 config.json, from the Hub or its cache, and the extra ``gguf``.
 
         Returns:
             The folder: PEFT's two files, ``recipe.json``, ``coefficients.json``, the card and its
-            picture. The same inputs give the same bytes.
+            chart. The same inputs give the same bytes.
 
         Raises:
-            UsageError: the folder holds something else, or an adapter and `overwrite` is false; or
-                the base's architecture cannot be exported.
-            AdapterError: what was written cannot be read back, or the disk is full.
-            HubError: with `export`, the base's config.json is out of reach.
+            UsageError: the folder holds other files, or an adapter and `overwrite` is false; or the
+                base model's architecture cannot be exported.
+            AdapterError: the files cannot be read back, or the disk is full.
+            HubError: with `export`, the base model's config.json cannot be fetched.
             MissingExtraError: with `export`, the package `gguf` is not installed.
         """
         target = Path(folder).resolve()
@@ -160,15 +153,15 @@ class Generation:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".lorameta-", dir=target.parent) as scratch:
-                fresh = Path(scratch) / "fresh"
-                fresh.mkdir()
-                self._write(fresh, repo_id, exported=base_config is not None)
-                check_adapter(fresh)
+                new = Path(scratch) / "new"
+                new.mkdir()
+                self._write(new, repo_id, exported=base_config is not None)
+                check_adapter(new)
                 if base_config is not None:
-                    gguf_adapter.export(fresh, fresh / gguf_usage.GGUF_FILE, base_config)
+                    gguf_adapter.export(new, new / gguf_usage.GGUF_FILE, base_config)
                 if target.exists():
                     target.rename(Path(scratch) / "replaced")
-                fresh.rename(target)
+                new.rename(target)
         except OSError as error:
             raise AdapterError(
                 f"{target} could not be written: {error.strerror}",
@@ -177,29 +170,22 @@ class Generation:
         return Path(folder)
 
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> None:
-        made, index = self.plan, self.plan.bank.index
-        config = write_config(index.base_model, made.bank.layout, self.rank)
-        told = replace(made.facts(self.rank), gguf=exported)
-        coefficients = [_json(neighbor.to_dict(), indent=None) for neighbor in told.neighbors]
-        write_tensors(
-            folder / WEIGHTS_FILE,
-            made.bank.layout,
-            self.rank,
-            made.recipe.dtype,
-            self.pairs,
-        )
+        plan, layout, index = self.plan, self.plan.bank.layout, self.plan.bank.index
+        card_data = replace(plan.card_data(self.rank), gguf=exported)
+        write_tensors(folder / WEIGHTS_FILE, layout, self.rank, plan.recipe.dtype, self.pairs)
+        config = write_config(index.base_model, layout, self.rank, index.base_revision)
         (folder / CONFIG_FILE).write_bytes(config)
-        provenance = _json(made.provenance() | {"rank": self.rank})
-        (folder / RECIPE_FILE).write_bytes(f"{provenance}\n".encode())
-        listed = "[\n" + ",\n".join(coefficients) + "\n]\n"  # one adapter a line
-        (folder / COEFFICIENTS_FILE).write_bytes(listed.encode())
-        (folder / model_card.CARD_FILE).write_text(
-            model_card.render_card(told, repo_id), encoding="utf-8"
-        )
-        (folder / CHART_FILE).write_text(render_chart(told), encoding="utf-8")
+        rows = [_json(neighbor.to_dict(), indent=None) for neighbor in card_data.neighbors]
+        texts = {
+            RECIPE_FILE: _json(plan.provenance() | {"rank": self.rank}) + "\n",
+            COEFFICIENTS_FILE: "[\n" + ",\n".join(rows) + "\n]\n",
+            model_card.CARD_FILE: model_card.render_card(card_data, repo_id),
+            CHART_FILE: render_chart(card_data),
+        }
         if exported:
-            modelfile = gguf_usage.render_modelfile(index.base_model)
-            (folder / gguf_usage.MODELFILE).write_text(modelfile, encoding="utf-8")
+            texts[gguf_usage.MODELFILE] = gguf_usage.render_modelfile(index.base_model)
+        for name, text in texts.items():
+            (folder / name).write_bytes(text.encode())
 
     def push_to_hub(
         self,
@@ -211,50 +197,52 @@ class Generation:
         export: Export | None = None,
         token: str | None = None,
     ) -> str:
-        """Save, check and publish in one commit.
+        """Save, check and publish the adapter in one commit.
 
         Args:
             repo_id: target, ``user/name``.
-            private: None makes a private repo for a private dataset and respects one that exists.
-            create_pr: propose the files instead.
+            private: None makes a private repo for a private dataset and keeps the visibility of an
+                existing repo.
+            create_pr: open a pull request instead of committing.
             overwrite: replace files of the same names in an existing repo.
             export: as in `save_pretrained`.
-            token: None uses the saved one.
+            token: of the Hub; None uses the saved one.
 
         Returns:
             URL of the repo or of the pull request.
 
         Raises:
-            AuthError: no token, or no right to write there.
+            AuthError: no token, or no right to write to the repo.
             ConflictError: the repo holds such files, has another visibility, or changed meanwhile.
             ConnectionLostError: the connection was lost.
         """
-        target = resolve_target(
+        publication = publish_adapter(
+            lambda: self,
             repo_id,
-            private=private,
+            hub=Hub(token),
             dataset_private=self.plan.dataset.private,
+            private=private,
             create_pr=create_pr,
-            token=token,
+            overwrite=overwrite,
+            export=export,
         )
-        if not overwrite:
-            check_no_overwrite(target)
-        folder = self.save_pretrained(staging_dir(repo_id), repo_id=repo_id, export=export)
-        with preserve_on_failure(folder, target):
-            return publish_folder(folder, target, token=token)
+        return str(publication.url)
 
 
-def base_config_for(bank: Bank, export: Export | None) -> dict[str, Any] | None:
-    """The base model's ``config.json`` where an export needs it, checked; before any work is done.
+def base_config_for(
+    bank: Bank, export: Export | None, token: str | None = None
+) -> dict[str, Any] | None:
+    """Return the base model's ``config.json`` if an export needs it, checked before any work.
 
     Raises:
-        UsageError: the base's architecture cannot be exported.
-        HubError: it is out of reach.
+        UsageError: the base model's architecture cannot be exported.
+        HubError: the file cannot be fetched.
         MissingExtraError: the package `gguf` is not installed.
     """
     if export is None:
         return None
     require_extra("gguf", extra="gguf")
-    config = config_json(bank.index.base_model, bank.index.base_revision)
+    config = config_json(bank.index.base_model, bank.index.base_revision, token)
     gguf_adapter.BaseArchitecture.of(config)
     return config
 

@@ -1,127 +1,152 @@
-"""The choice: bank + dataset + recipe → plan. Which bank adapters, how far, how much.
+"""Plan an adapter: read a dataset, measure its distances to the bank, choose coefficients.
 
-No weight of any adapter is read.
+No adapter weights are read.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from html import escape
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate, estimate
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.data.columns import describe
-from hf_lorameta.data.dataset import Dataset, open_dataset
-from hf_lorameta.data.profile import Profile, ProfileTable, profile_rows
+from hf_lorameta.data.dataset import Dataset, DatasetInfo
+from hf_lorameta.data.profile import Profile, profile_rows
+from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import UnlabeledDatasetError
-from hf_lorameta.method import coefficients as rules
-from hf_lorameta.method import distances as metrics
-from hf_lorameta.method.distances import DISTANCES, name_of
+from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.method.neural_model import NeuralModel
+from hf_lorameta.pipeline.comparison import Comparison, compare
+from hf_lorameta.pipeline.held_out_rows import POOL_ROWS, labeled_pool
+from hf_lorameta.pipeline.plan_warnings import plan_warnings
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Validation
+from hf_lorameta.types import Array, Row
 
-FAR = 1.5
-"""A nearest distance above this many times the bank's own is called far."""
-FEW_ROWS = 20
-LOST_WITHOUT_OUTPUTS: float | None = 0.29
-"""How much less of the gap between base model and trained adapter is covered when the outputs of a
-dataset cannot be compared: 0.547 instead of 0.766 of it on 8 tasks of `tests.benchmarks.quality`
-(``--quick --near-only``, "default, inputs alone"); None would be not measured."""
-POOR_PACK = 0.9
-"""A pack that keeps less than this share of the updates' energy is warned of."""
+_REPR_ROWS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
-    """What would be combined, and how.
+    """Which adapters of a bank are combined for a dataset, and with which coefficients.
+
+    A plan is a value: it can be printed, pickled and shown in a notebook. It holds no rows.
 
     Attributes:
-        bank: the bank.
-        dataset: the dataset.
+        bank: the bank, of N adapters.
+        dataset: the dataset that was read.
         recipe: the settings.
         profile: of the dataset.
         distances: (N,) to every bank dataset.
-        coefficients: (N,) weights; zero for adapters left out. They sum to one, unless they were
-            refined or drawn back.
-        refinement: how they were fitted on the user's rows, if they were.
-        check: how the adapter did on other rows of the user's, if it was scored.
-        by_module: (M, N) weights in each module of the bank's layout, if a refinement let modules
-            go apart; `coefficients` are their means then.
+        coefficients: of the N adapters; zero for those left out. They sum to one, unless they
+            were refined or scaled down.
+        refinement: how they were fitted on rows of the dataset, if they were.
+        check: how the adapter scored on other rows of the dataset, if it was checked.
+
+    Example:
+        >>> import hf_lorameta
+        >>> from hf_lorameta.demo import TRAIN_FILE
+        >>> plan = hf_lorameta.plan(TRAIN_FILE)
+        >>> plan.neighbors()[0].adapter
+        'suite/sni__task1687_sentiment140_classification'
+        >>> len(plan.to_pandas().columns)
+        5
     """
 
     bank: Bank
-    dataset: Dataset
+    dataset: DatasetInfo
     recipe: Recipe
     profile: Profile
-    distances: NDArray[np.float64]
-    coefficients: NDArray[np.float64]
+    distances: Array
+    coefficients: Coefficients
     refinement: Refinement | None = None
     check: Validation | None = None
-    by_module: NDArray[np.float64] | None = None
+
+    # --- derived values -------------------------------------------------------------------------
 
     @property
     def active_indices(self) -> list[int]:
         """Indices of the adapters that take part, by falling coefficient."""
-        order = np.argsort(-self.coefficients, kind="stable")
-        counts = set(np.nonzero(self.weights)[-1].tolist())
-        return [i for i in order.tolist() if i in counts]
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """All that adapters are multiplied with: (N,), or (M, N) where modules differ."""
-        return self.coefficients if self.by_module is None else self.by_module
+        active = self.coefficients.active
+        order = np.argsort(-self.coefficients.shared[active], kind="stable")
+        return [int(i) for i in active[order]]
 
     @property
     def effective_number(self) -> float:
-        """How many adapters really take part; where modules differ, by root mean squares."""
-        size = np.sqrt((self.weights.reshape(-1, len(self.bank)) ** 2).mean(axis=0))
-        return rules.effective_number(size)
+        """Effective number of adapters; see `hf_lorameta.method.coefficients.effective_number`."""
+        return self.coefficients.effective_number
+
+    @property
+    def _comparison(self) -> Comparison:
+        return compare(self.bank, self.profile, self.recipe.metric)
 
     @property
     def nearest_in_bank(self) -> float:
-        """Median distance from a bank dataset to its nearest other, NaN if the bank has one.
+        """Median distance from a bank dataset to its nearest other; NaN for a bank of one.
 
-        Over what this dataset has: of one without outputs, over inputs alone.
+        For a dataset without outputs, the distance between inputs.
         """
-        compared = _comparison(self.bank, self.profile, self.recipe.metric)
-        if compared.whole:
-            return self.bank.index.neighbourhood.get(self.recipe.metric, float("nan"))
-        inside = compared.between()
-        others = np.where(np.eye(len(inside), dtype=bool), np.inf, inside).min(axis=1)
-        return float(np.median(others)) if len(inside) > 1 else float("nan")
+        return self._comparison.typical_nearest()
 
     @property
     def expected(self) -> Estimate | None:
-        """What datasets of the bank at this distance gained; None where nobody measured it.
+        """Gain of bank datasets at this distance, each left out in turn; None if not measured.
 
-        It was measured with the default recipe on labeled datasets, and is not known of others.
+        It was measured with the default recipe on labeled datasets and holds for these only.
         """
-        usual = Recipe()
+        default = Recipe()
         settings = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
-        if any(getattr(self.recipe, name) != getattr(usual, name) for name in settings):
+        if any(getattr(self.recipe, name) != getattr(default, name) for name in settings):
             return None
-        if not _comparison(self.bank, self.profile, self.recipe.metric).whole:
+        if not self._comparison.complete:
             return None
         return estimate(self.bank.index.gains, float(self.distances.min()))
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before relying on the result, in plain words."""
-        return tuple(_warnings(self))
+        return tuple(plan_warnings(self))
+
+    def neighbors(self) -> tuple[WeightedAdapter, ...]:
+        """Return the adapters that take part, by falling coefficient."""
+        per_module = self.coefficients.per_module
+        result = []
+        for i in self.active_indices:
+            entry = self.bank.index.entries[i]
+            result.append(
+                WeightedAdapter(
+                    adapter=entry.adapter,
+                    adapter_revision=entry.adapter_revision,
+                    dataset=entry.dataset,
+                    dataset_revision=entry.dataset_revision,
+                    license=entry.license,
+                    distance=float(self.distances[i]),
+                    coefficient=float(self.coefficients.shared[i]),
+                    by_module=None if per_module is None else tuple(per_module[:, i].tolist()),
+                )
+            )
+        return tuple(result)
+
+    def neighbours(self) -> tuple[WeightedAdapter, ...]:
+        """Deprecated name of `neighbors`."""
+        warnings.warn("Plan.neighbours is now neighbors", DeprecationWarning, stacklevel=2)
+        return self.neighbors()
 
     def with_recipe(self, recipe: Recipe) -> "Plan":
-        """The same dataset under other settings, without reading it again.
+        """Plan again with other settings, without reading the dataset again.
 
         Args:
-            recipe: its ``max_rows`` is taken to be the number that was read.
+            recipe: its ``max_rows`` is taken to be the number of rows that was read.
 
         Raises:
             BankError: the bank lacks the neural rule that was asked for.
@@ -130,37 +155,72 @@ class Plan:
         _require_outputs(self.dataset, recipe)
         return _make_plan(self.bank, self.dataset, recipe, self.profile)
 
-    def with_coefficients(self, c: NDArray[np.float64]) -> "Plan":
-        """The same plan with other weights: (N,), or (M, N) for modules apart."""
-        if c.ndim == 1:
-            return replace(self, coefficients=c, by_module=None)
-        return replace(self, coefficients=c.mean(axis=0), by_module=c)
+    # --- display --------------------------------------------------------------------------------
 
-    def scaled(self, by: float) -> "Plan":
-        """The same plan with all its weights multiplied."""
-        return self.with_coefficients(by * self.weights)
+    def __repr__(self) -> str:
+        neighbors = self.neighbors()
+        lines = [
+            f"Plan for {self.dataset.id or 'a local dataset'} ({self.profile.rows} rows): "
+            f"{len(neighbors)} adapters of {self.bank.id}, effective number "
+            f"{self.effective_number:.1f}"
+        ]
+        lines += [
+            f"  {n.coefficient:7.1%}  {n.dataset}  (distance {n.distance:.4g})"
+            for n in neighbors[:_REPR_ROWS]
+        ]
+        if len(neighbors) > _REPR_ROWS:
+            lines.append(f"  … and {len(neighbors) - _REPR_ROWS} more")
+        return "\n".join(lines)
 
-    def neighbors(self) -> tuple[WeightedAdapter, ...]:
-        """The adapters that take part, as a card shows them."""
-        found = []
-        for i in self.active_indices:
-            entry = self.bank.index.entries[i]
-            found.append(
-                WeightedAdapter(
-                    entry.adapter,
-                    entry.adapter_revision,
-                    entry.dataset,
-                    entry.dataset_revision,
-                    entry.license,
-                    float(self.distances[i]),
-                    float(self.coefficients[i]),
-                    None if self.by_module is None else tuple(self.by_module[:, i].tolist()),
-                )
-            )
-        return tuple(found)
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(n.dataset)}</td><td>{n.distance:.4g}</td>"
+            f"<td>{n.coefficient:.1%}</td><td>{escape(n.license or 'unknown')}</td></tr>"
+            for n in self.neighbors()
+        )
+        notes = "".join(f"<li>{escape(text)}</li>" for text in self.warnings)
+        head = "<tr><th>dataset</th><th>distance</th><th>coefficient</th><th>license</th></tr>"
+        title = repr(self).splitlines()[0]
+        return f"<p>{escape(title)}</p><table>{head}{rows}</table><ul>{notes}</ul>"
 
-    def facts(self, rank: int) -> CardData:
-        """What the card is rendered from."""
+    def to_pandas(self) -> Any:
+        """Return the adapters that take part as a `pandas.DataFrame`, one row each.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        require_extra("pandas", extra="eval")
+        import pandas as pd
+
+        names = ("dataset", "adapter", "distance", "coefficient", "license")
+        rows = [{name: getattr(n, name) for name in names} for n in self.neighbors()]
+        return pd.DataFrame(rows, columns=list(names))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the coefficients as horizontal bars with matplotlib.
+
+        Args:
+            ax: axes to draw into; None makes a figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        require_extra("matplotlib", extra="plot")
+        import matplotlib.pyplot as plt
+
+        ax = ax or plt.subplots(layout="constrained")[1]
+        neighbors = self.neighbors()[:20][::-1]
+        ax.barh([n.dataset for n in neighbors], [n.coefficient for n in neighbors])
+        ax.set_xlabel("coefficient")
+        return ax
+
+    # --- output ---------------------------------------------------------------------------------
+
+    def card_data(self, rank: int) -> CardData:
+        """Return the data of the model card."""
         index, data = self.bank.index, self.dataset
         return CardData(
             base_model=index.base_model,
@@ -192,9 +252,9 @@ class Plan:
         )
 
     def provenance(self) -> dict[str, Any]:
-        """What ``recipe.json`` holds; a private dataset's name stays out of it."""
+        """Return the content of ``recipe.json``, without a private dataset's name."""
         index, data = self.bank.index, self.dataset
-        return {
+        content: dict[str, Any] = {
             "schema_version": 1,
             "library": f"hf-lorameta {__version__}",
             "recipe": self.recipe.model_dump(),
@@ -219,48 +279,99 @@ class Plan:
             "expected": self.expected._asdict() if self.expected else None,
             "refinement": self.refinement.to_dict() if self.refinement else None,
             "check": self.check.to_dict() if self.check else None,
-        } | ({} if self.by_module is None else {"modules": [m.name for m in self.bank.layout]})
+        }
+        if self.coefficients.per_module is not None:
+            content["modules"] = [module.name for module in self.bank.layout]
+        return content
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for ``--json``."""
-        listed = [neighbor.to_dict() for neighbor in self.neighbors()]
-        data, usual = self.dataset, self.nearest_in_bank
+        """Return everything as JSON values, as ``plan --json`` prints it."""
+        data, typical, content = self.dataset, self.nearest_in_bank, self.provenance()
         name = {"id": data.id, "revision": data.revision, "config": data.config}
-        shown = self.provenance()
-        return shown | {
-            "dataset": shown["dataset"] | name,
-            "nearest_in_bank": None if math.isnan(usual) else usual,  # JSON has no NaN
-            "neighbors": listed,
+        return content | {
+            "dataset": content["dataset"] | name,
+            "nearest_in_bank": None if math.isnan(typical) else typical,  # JSON has no NaN
+            "neighbors": [neighbor.to_dict() for neighbor in self.neighbors()],
         }
 
 
 def plan(
-    dataset: str | Path | Dataset, bank: Bank | None = None, recipe: Recipe | None = None
+    dataset: str | Path | Dataset,
+    bank: Bank | None = None,
+    recipe: Recipe | None = None,
+    *,
+    token: str | None = None,
 ) -> Plan:
-    """Read a dataset, measure its distance to the bank, and choose coefficients.
+    """Read a dataset, measure its distances to the bank, and choose coefficients.
 
     Args:
         dataset: Hub id, local file, or an opened `Dataset`.
         bank: None opens the default bank.
         recipe: None is ``Recipe()``.
+        token: of the Hub; None uses the saved one.
 
     Raises:
         DatasetError: the dataset cannot be read as labeled rows.
         BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
-        HubError: something is missing, private, gated or out of reach.
+        HubError: a repo is missing, private or gated, or the Hub cannot be reached.
     """
-    bank = bank if bank is not None else Bank.from_pretrained()
-    recipe = recipe or Recipe()
-    opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
-    _require_outputs(opened, recipe)
-    read = islice(opened.rows(), recipe.max_rows)
+    with Session(bank, token=token) as session:
+        opened = session.open_dataset(dataset)
+        return plan_with_rows(opened, session.bank, recipe or Recipe())[0]
+
+
+def plan_with_rows(dataset: Dataset, bank: Bank, recipe: Recipe) -> tuple[Plan, list[Row]]:
+    """Plan, and collect the labeled rows that the recipe may fit and check on in the same pass.
+
+    Args:
+        dataset: an opened dataset.
+        bank: the bank.
+        recipe: the settings.
+
+    Returns:
+        The plan, and the pool of labeled rows, see `labeled_pool`; an empty one if the recipe
+        neither fits nor checks.
+
+    Raises:
+        LoraMetaError: as `plan` raises.
+    """
+    _require_outputs(dataset, recipe)
+    reader = _Reader(dataset.rows(), keep=recipe.uses_rows)
     profile = profile_rows(
-        read, bank.encode, bank.index.vocab_size, labeled_only=not opened.prompts_only
+        islice(reader, recipe.max_rows),
+        bank.encode,
+        bank.index.vocab_size,
+        labeled_only=not dataset.prompts_only,
     )
-    return _make_plan(bank, opened, recipe, profile)
+    return _make_plan(bank, dataset.info, recipe, profile), reader.pool()
 
 
-def _require_outputs(dataset: Dataset, recipe: Recipe) -> None:
+class _Reader:
+    """Iterate over rows once and remember the first ones.
+
+    Args:
+        rows: of a dataset.
+        keep: whether any are remembered.
+    """
+
+    def __init__(self, rows: Iterable[Row], keep: bool) -> None:
+        self._rows, self._keep = iter(rows), keep
+        self._first: list[Row] = []
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self._rows:
+            if self._keep and len(self._first) < POOL_ROWS:
+                self._first.append(row)
+            yield row
+
+    def pool(self) -> list[Row]:
+        """Return the labeled ones of the first rows, reading on if too few were read."""
+        if self._keep:
+            self._first += islice(self._rows, POOL_ROWS - len(self._first))
+        return labeled_pool(self._first)
+
+
+def _require_outputs(dataset: DatasetInfo, recipe: Recipe) -> None:
     for option in ("refine", "check"):
         if dataset.prompts_only and getattr(recipe, option) is not None:
             raise UnlabeledDatasetError(
@@ -270,121 +381,17 @@ def _require_outputs(dataset: Dataset, recipe: Recipe) -> None:
             )
 
 
-def _make_plan(bank: Bank, dataset: Dataset, recipe: Recipe, profile: Profile) -> Plan:
-    compared = _comparison(bank, profile, recipe.metric)
-    d = metrics.distances(profile, compared.profiles, bank.index.vocab_size, recipe.metric)
-    model = _neural(bank, recipe) if recipe.coefficients == "neural" else None
-    between = compared.between() if recipe.coefficients == "kernel" else None
-    c = rules.coefficients(d, recipe.coefficients, recipe.temperature, recipe.top_k, model, between)
-    return Plan(bank, dataset, recipe, profile, d, c)
-
-
-class _Comparison(NamedTuple):
-    """What of a bank's datasets a new one is compared with.
-
-    Attributes:
-        bank: the bank.
-        metric: a key of `hf_lorameta.method.distances.DISTANCES`.
-        profiles: of the bank, without a part that the new dataset lacks.
-        whole: nothing is left out.
-        name: under which the distances among these profiles are kept.
-    """
-
-    bank: Bank
-    metric: str
-    profiles: ProfileTable
-    whole: bool
-    name: str
-
-    def between(self) -> NDArray[np.float64]:
-        """(N, N) distances inside the bank: as stored, else measured now, and once."""
-        known = self.bank.distances
-        if self.name not in known:
-            size = self.bank.index.vocab_size
-            known[self.name] = metrics.between(self.profiles, size, self.metric)
-        return known[self.name].astype(np.float64)
-
-
-def _comparison(bank: Bank, profile: Profile, metric: str) -> _Comparison:
-    """Leave out of the bank's datasets what a new one lacks: distances must be of one kind.
-
-    Texts without inputs are compared with the whole of others where inputs and outputs are not
-    measured apart, as such texts may hold both.
-    """
-    apart = len(DISTANCES[metric].parts) > 1
-    part: Literal["input", "output"]
-    if not profile.output.total:
-        part = "input"
-    elif apart and not profile.input.total:
-        part = "output"
-    else:
-        return _Comparison(bank, metric, bank.profiles, True, name_of(metric))
-    name = name_of(metric, part)
-    return _Comparison(bank, metric, bank.profiles.only(part), False, name)
+def _make_plan(bank: Bank, dataset: DatasetInfo, recipe: Recipe, profile: Profile) -> Plan:
+    comparison = compare(bank, profile, recipe.metric)
+    distances = comparison.distances(profile)
+    inputs = RuleInputs(
+        distances, recipe.temperature, comparison.bank_distances, lambda: _neural(bank, recipe)
+    )
+    coefficients = apply_rule(recipe.coefficients, inputs, recipe.top_k)
+    return Plan(bank, dataset, recipe, profile, distances, coefficients)
 
 
 def _neural(bank: Bank, recipe: Recipe) -> NeuralModel:
     prefix = f"{recipe.metric}."
     arrays = {k.removeprefix(prefix): v for k, v in bank.neural().items() if k.startswith(prefix)}
     return NeuralModel.from_arrays(arrays)
-
-
-def _warnings(made: Plan) -> Iterator[str]:
-    nearest, usual = float(made.distances.min()), made.nearest_in_bank
-    if nearest > FAR * usual:
-        remedy = " It may be worse than the base model: --refine 16 helps, and --check 16 tells."
-        yield (
-            "Nothing in the bank is near this dataset: the nearest bank dataset is at "
-            f"{nearest:.3g}, while bank datasets usually have one at {usual:.3g}. "
-            f"Expect little from this adapter.{'' if made.refinement else remedy}"
-        )
-    expected = made.expected
-    if expected and not made.refinement and expected.mean - expected.spread <= 0:
-        yield (
-            f"Datasets at this distance gained {expected.mean:.0%} ± {expected.spread:.0%} of the "
-            "base model's loss in this bank: it may be no gain at all. --refine 16 helps, and "
-            "--check 16 tells."
-        )
-    packing = made.bank.index.packing
-    if packing and packing.retained_whole < POOR_PACK:
-        yield (
-            f"The bank is a pack that keeps {packing.retained_whole:.0%} of its adapters' updates: "
-            "the whole bank would make a better adapter."
-        )
-    if made.profile.rows < FEW_ROWS:
-        yield f"Only {made.profile.rows} rows were read: distances from so few are unsure."
-    fit = made.refinement
-    if fit and fit.held_out >= fit.base and fit.end >= fit.base:
-        yield (
-            "On rows that were held out this adapter is no better than the base model: the bank "
-            "cannot help with this dataset."
-        )
-    if made.check and made.check.scale < 1:
-        yield (
-            f"On {made.check.rows} rows this adapter was worse than the base model: its "
-            f"coefficients were multiplied with {made.check.scale:g} until it was not."
-        )
-    number, total = made.effective_number, len(made.active_indices)
-    if total > 1 and number < 1.2:
-        yield "Nearly all weight is on one adapter: the result is close to a copy of it."
-    if made.dataset.prompts_only:
-        yield _without_outputs()
-    elif made.dataset.columns.input is None and made.dataset.columns.messages is None:
-        yield "The dataset has no inputs, only text: its outputs alone were compared."
-    unknown = [n.adapter for n in made.neighbors() if n.license is None]
-    if unknown:
-        yield f"{len(unknown)} of the adapters used state no license."
-
-
-def _without_outputs() -> str:
-    """What it costs to have no outputs, as far as that was measured."""
-    said = (
-        "The dataset has no outputs: inputs alone were compared, which makes the coefficients less "
-        "reliable."
-    )
-    if LOST_WITHOUT_OUTPUTS is None:
-        return said
-    return (
-        f"{said} Where it was measured, {LOST_WITHOUT_OUTPUTS:.0%} less of the way from the base "
-        "model to a trained adapter was covered."
-    )

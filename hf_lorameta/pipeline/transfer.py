@@ -1,107 +1,94 @@
-"""Where banks and adapters come from and go to: the embedded bank, folders, Hub repos, builds.
-
-The default bank is ``HF_LORAMETA_BANK`` (a folder or a Hub dataset repo) if that is set, else the
-bank embedded in this package.
-"""
+"""Measure what each dataset of a bank gains from the adapters of the others."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.index import Gain
+from hf_lorameta.bank.index import Gain, IndexEntry
 from hf_lorameta.bank.weighted_sum import WeightedSum
-from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.engines.interfaces import BaseModelRunner
-from hf_lorameta.engines.torch_evaluate import Evaluator
-from hf_lorameta.engines.torch_probe import Probe
 from hf_lorameta.errors import BankError
-from hf_lorameta.hub.base_model import locate
-from hf_lorameta.hub.client import Hub
-from hf_lorameta.method import distances
-from hf_lorameta.method.coefficients import coefficients
+from hf_lorameta.method.coefficients import RuleInputs, apply_rule
+from hf_lorameta.method.distances import between
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import Row
+from hf_lorameta.types import Array, Row
+
+ROWS = 16
+"""Rows of each dataset that are scored."""
+_MIN_ADAPTERS = 3
 
 
 def measure_gains(
-    opened: Bank,
-    *,
-    token: str | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    session: Session, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[Gain, ...]:
-    """Measure what each dataset of a bank gains from the others, and store it in the index.
+    """Measure the gain of each dataset of the session's bank, and store it in the index.
 
     Args:
-        opened: a bank folder; its datasets are read from the Hub, some rows each.
-        token: None uses the saved one.
+        session: its bank is a folder; some rows of each dataset are read from the Hub.
         progress: called after each dataset with (done, total).
 
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
         BankError: fewer than 3 adapters, or a bank that was fetched from the Hub.
-        HubError: a dataset or the base model is out of reach.
+        HubError: a dataset or the base model cannot be fetched.
     """
-    opened.require_local()
-    connection, index = Hub(token), opened.index
+    bank = session.bank
+    bank.require_local()
 
-    def rows(i: int) -> list[Row]:
-        entry = index.entries[i]
-        return open_dataset(
+    def rows(entry: IndexEntry) -> list[Row]:
+        dataset = session.open_dataset(
             entry.dataset,
-            connection,
             config=entry.config,
             split=entry.split,
             revision=entry.dataset_revision,
             columns=entry.columns,
-        ).head(ROWS)
+        )
+        return dataset.head(ROWS)
 
-    evaluator = Evaluator(locate(index.base_model), base_model=index.base_model)
-    between = distances.between(opened.profiles, index.vocab_size, Recipe().metric)
-    probe = Probe(evaluator, opened.layout)
-    gains = leave_one_out(opened, between, rows, probe, progress)
-    opened.update_index(gains=gains)
+    gains = leave_one_out(bank, rows, session.runner, progress)
+    bank.update_index(gains=gains)
     return gains
-
-
-ROWS = 16
-"""Rows of each dataset that are scored."""
 
 
 def leave_one_out(
     bank: Bank,
-    between: NDArray[np.float64],
-    rows: Callable[[int], Sequence[Row]],
-    scored: BaseModelRunner,
+    rows: Callable[[IndexEntry], Sequence[Row]],
+    runner: BaseModelRunner,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Gain, ...]:
-    """Leave every dataset out once, and score what the default recipe makes of the others.
+    """Leave out each dataset in turn, and score what the default recipe makes of the others.
 
-    The sum of the adapters is scored whole, not cut to a rank.
+    The sum of the adapters is scored without truncating it to a rank.
 
     Args:
         bank: N adapters, at least 3.
-        between: (N, N) distances inside the bank in the default recipe's metric.
-        rows: the first rows of dataset i.
-        scored: holds the base model.
-        progress: called after each with (done, N).
+        rows: returns the rows of an entry's dataset to score on.
+        runner: runs the base model.
+        progress: called after each dataset with (done, N).
 
     Raises:
         BankError: fewer than 3 adapters.
     """
-    if len(bank) < 3:
-        raise BankError(f"the bank holds {len(bank)} adapters, expected at least 3")
-    rule, found = Recipe().coefficients, []
-    for i in range(len(bank)):
+    if len(bank) < _MIN_ADAPTERS:
+        raise BankError(f"the bank holds {len(bank)} adapters, expected at least {_MIN_ADAPTERS}")
+    recipe = Recipe()
+    distances = between(bank.profiles, bank.index.vocab_size, recipe.metric)
+    gains = []
+    for i, entry in enumerate(bank.index.entries):
         others = [j for j in range(len(bank)) if j != i]
-        apart = between[np.ix_(others, others)]
-        c = coefficients(between[i][others], rule, between=apart)
-        tokens = scored.encode(rows(i))
-        scored.clear()
-        base = scored.loss(tokens)
-        scored.set(WeightedSum(bank, others), c)
-        nearest = float(between[i][others].min())
-        found.append(Gain(distance=nearest, base=base, generated=scored.loss(tokens)))
+        coefficients = apply_rule(recipe.coefficients, _rule_inputs(distances, i, others))
+        tokens = runner.encode(rows(entry))
+        runner.clear()
+        base = runner.loss(tokens)
+        runner.set(WeightedSum(bank, others), coefficients)
+        nearest = float(distances[i][others].min())
+        gains.append(Gain(distance=nearest, base=base, generated=runner.loss(tokens)))
         progress(i + 1, len(bank))
-    return tuple(found)
+    return tuple(gains)
+
+
+def _rule_inputs(distances: Array, index: int, others: list[int]) -> RuleInputs:
+    inside = distances[np.ix_(others, others)]
+    return RuleInputs(distances[index][others], bank_distances=lambda: inside)

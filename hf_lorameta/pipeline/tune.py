@@ -9,9 +9,101 @@ import numpy as np
 from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.errors import UsageError
+from hf_lorameta.method.coefficients import Coefficients
+from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.generation import Generation
 from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_fit
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.refine.registry import REFINERS
 from hf_lorameta.refine.shrink import validate
-from hf_lorameta.types import Array, FloatArray, Row
+from hf_lorameta.types import FloatArray, Row
+
+
+def refine_plan(
+    plan: Plan,
+    pool: Sequence[Row],
+    runner: BaseModelRunner,
+    *,
+    progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+) -> Plan:
+    """Fit a plan's coefficients as its recipe says.
+
+    Args:
+        plan: its recipe has `refine`, the number of rows.
+        pool: labeled rows of the dataset, from which the rows are drawn.
+        runner: runs the base model.
+        progress: called with (step, steps, loss of the rows).
+
+    Returns:
+        The plan with the fitted coefficients and its `refinement`.
+
+    Raises:
+        UsageError: the recipe asks for no refinement, or for gradients that the runner cannot
+            compute.
+        EmptyDatasetError: fewer than 4 labeled rows, or, where the recipe asks for a check, fewer
+            than 4 others.
+    """
+    recipe = plan.recipe
+    if recipe.refine is None:
+        raise UsageError("the recipe asks for no refinement", hint="--refine 16")
+    refiner = REFINERS[recipe.refiner]
+    if refiner.needs_gradients and not hasattr(runner, "gradient"):
+        raise UsageError(f"{runner.engine} computes no gradients", hint="--refiner search")
+    if recipe.check is not None:
+        rows_to_check(recipe, pool)  # refuses too few rows before the work, not after
+    active = plan.active_indices
+    coefficients, refinement = refiner.function(
+        plan.coefficients.shared[active],
+        WeightedSum(plan.bank, active),
+        rows_to_fit(recipe, pool),
+        runner,
+        progress=progress,
+    )
+    coefficients = coefficients.expand(active, len(plan.bank))
+    return replace(plan, coefficients=coefficients, refinement=refinement)
+
+
+def validate_adapter(
+    generation: Generation, pool: Sequence[Row], runner: BaseModelRunner
+) -> Generation:
+    """Score a finished adapter as its recipe says, and scale it down if the base model is better.
+
+    The adapter is scored as it would be written, on rows that it was not fitted on.
+
+    Args:
+        generation: its recipe has `check`, the number of rows.
+        pool: labeled rows of the dataset, from which the rows are drawn.
+        runner: runs the base model.
+
+    Returns:
+        The adapter with its plan's `check`; all coefficients are zero if no scale helps.
+
+    Raises:
+        UsageError: the recipe asks for no check.
+        EmptyDatasetError: fewer than 4 labeled rows that were not fitted on.
+    """
+    plan = generation.plan
+    if plan.recipe.check is None:
+        raise UsageError("the recipe asks for no check", hint="--check 16")
+    scaled = ScaledAdapter(generation)
+    check = validate(scaled, runner, runner.encode(rows_to_check(plan.recipe, pool)))
+    pairs = tuple(scaled.pairs(Coefficients(np.array([check.scale]))))
+    plan = replace(plan, coefficients=plan.coefficients.scaled(check.scale), check=check)
+    return replace(generation, plan=plan, pairs=pairs)
+
+
+class ScaledAdapter(NamedTuple):
+    """A finished adapter as a function of one coefficient that scales all of its own."""
+
+    generation: Generation
+
+    @property
+    def linear(self) -> bool:
+        """Whether the update is proportional to the coefficient."""
+        return COMBINERS[self.generation.plan.recipe.combine].linear
+
+    def pairs(self, coefficients: Coefficients) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Yield (lora_A, lora_B) of every module; without linearity both are scaled."""
+        scale = np.float32(coefficients.shared[0])
+        scale_A = np.float32(1) if self.linear else scale
+        return ((A * scale_A, B * scale) for A, B in self.generation.pairs)

@@ -1,0 +1,119 @@
+"""What a user should know before relying on an adapter."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.expected_gain import Estimate
+from hf_lorameta.cards.card_data import WeightedAdapter
+from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.data.profile import Profile
+from hf_lorameta.refine.results import Refinement, Validation
+from hf_lorameta.types import Array
+
+FAR_RATIO = 1.5
+"""A nearest distance above this many times the bank's typical one is called far."""
+FEW_ROWS = 20
+LOST_WITHOUT_OUTPUTS: float | None = 0.29
+"""How much less of the gap between base model and trained adapter is recovered if a dataset's
+outputs cannot be compared: 0.547 instead of 0.766 on 8 tasks of `tests.benchmarks.quality`
+(``--quick --near-only``, "default, inputs alone"). None means not measured."""
+LOW_RETENTION = 0.9
+"""Warn about a pack that retains less than this share of the updates' energy."""
+
+
+class PlanLike(Protocol):
+    """The attributes of `hf_lorameta.Plan` that warnings depend on."""
+
+    @property
+    def bank(self) -> Bank: ...  # noqa: D102
+    @property
+    def dataset(self) -> DatasetInfo: ...  # noqa: D102
+    @property
+    def profile(self) -> Profile: ...  # noqa: D102
+    @property
+    def distances(self) -> Array: ...  # noqa: D102
+    @property
+    def refinement(self) -> Refinement | None: ...  # noqa: D102
+    @property
+    def check(self) -> Validation | None: ...  # noqa: D102
+    @property
+    def expected(self) -> Estimate | None: ...  # noqa: D102
+    @property
+    def nearest_in_bank(self) -> float: ...  # noqa: D102
+    @property
+    def effective_number(self) -> float: ...  # noqa: D102
+    def neighbors(self) -> tuple[WeightedAdapter, ...]: ...  # noqa: D102
+
+
+def plan_warnings(plan: PlanLike) -> Iterator[str]:
+    """Yield the warnings of a plan, in plain words."""
+    yield from _distance_warnings(plan)
+    packing = plan.bank.index.packing
+    if packing and packing.retained_whole < LOW_RETENTION:
+        yield (
+            f"The bank is a pack that retains {packing.retained_whole:.0%} of its adapters' "
+            "updates: the unpacked bank would make a better adapter."
+        )
+    if plan.profile.rows < FEW_ROWS:
+        yield f"Only {plan.profile.rows} rows were read: distances from so few are uncertain."
+    yield from _loss_warnings(plan)
+    neighbors = plan.neighbors()
+    if len(neighbors) > 1 and plan.effective_number < 1.2:
+        yield "Nearly all weight is on one adapter: the result is close to a copy of it."
+    if plan.dataset.prompts_only:
+        yield _no_outputs_warning()
+    elif plan.dataset.columns.input is None and plan.dataset.columns.messages is None:
+        yield "The dataset has no inputs, only text: only outputs were compared."
+    unlicensed = sum(n.license is None for n in neighbors)
+    if unlicensed:
+        yield f"{unlicensed} of the adapters used state no license."
+
+
+def _distance_warnings(plan: PlanLike) -> Iterator[str]:
+    nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
+    if nearest > FAR_RATIO * typical:
+        advice = (
+            " It may be worse than the base model: improve it with --refine 16, or test it with "
+            "--check 16."
+        )
+        yield (
+            "No dataset in the bank is near this one: the nearest is at distance "
+            f"{nearest:.3g}, while bank datasets typically have one at {typical:.3g}. "
+            f"Expect little from this adapter.{'' if plan.refinement else advice}"
+        )
+    expected = plan.expected
+    if expected and not plan.refinement and expected.mean - expected.spread <= 0:
+        yield (
+            f"Bank datasets at this distance gained {expected.mean:.0%} ± {expected.spread:.0%} of "
+            "the base model's loss: this adapter may gain nothing. Improve it with --refine 16, or "
+            "test it with --check 16."
+        )
+
+
+def _loss_warnings(plan: PlanLike) -> Iterator[str]:
+    refinement, check = plan.refinement, plan.check
+    if refinement and refinement.held_out >= refinement.base and refinement.end >= refinement.base:
+        yield (
+            "On held-out rows this adapter is no better than the base model: the bank cannot help "
+            "with this dataset."
+        )
+    if check and check.scale < 1:
+        yield (
+            f"On {check.rows} rows this adapter was worse than the base model: its coefficients "
+            f"were scaled by {check.scale:g} until it was not."
+        )
+
+
+def _no_outputs_warning() -> str:
+    """Say what a dataset without outputs costs, as far as it was measured."""
+    text = (
+        "The dataset has no outputs: only inputs were compared, which makes the coefficients less "
+        "reliable."
+    )
+    if LOST_WITHOUT_OUTPUTS is None:
+        return text
+    return (
+        f"{text} In our measurements, {LOST_WITHOUT_OUTPUTS:.0%} less of the gap from the base "
+        "model to a trained adapter was recovered."
+    )
