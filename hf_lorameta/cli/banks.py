@@ -50,7 +50,8 @@ def build(
     """Build a bank from a manifest; run it again to resume or to extend."""
     from contextlib import nullcontext
 
-    from hf_lorameta.bank.build import build_bank, dask_executor
+    from hf_lorameta.bank.build import build_bank
+    from hf_lorameta.bank.executors import dask_executor
     from hf_lorameta.errors import LoraMetaError
 
     listed = load(manifest)
@@ -78,7 +79,7 @@ def list_(bank: BankArgument = None, json: JsonFlag = False) -> None:
 
 
 def _show_list(bank: "Bank", json: bool) -> None:
-    emit(json, bank.index.model_dump(mode="json"), lambda: _listing(bank))
+    emit(json, bank.index.model_dump(mode="json", by_alias=True), lambda: _listing(bank))
 
 
 def _listing(bank: "Bank") -> str:
@@ -125,10 +126,10 @@ def pack(
     quiet: QuietFlag = False,
 ) -> None:
     """Shrink a bank: adapters in one shared basis a module, used wherever a bank is."""
-    from hf_lorameta.bank.bank import open_bank
+    from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.pack import pack
 
-    bank = open_bank(folder)
+    bank = Bank.from_pretrained(folder)
     with progress_bar(len(bank.layout), "packing", quiet) as bar:
         made = pack(
             bank, output, basis=basis, retention=retention, dtype=dtype,
@@ -174,10 +175,10 @@ def show_(
 @app.command(epilog="Example: hf-lorameta bank verify my-bank")
 def verify(folder: FolderArgument, json: JsonFlag = False) -> None:
     """Recompute every checksum; exit code 4 if one is wrong."""
-    from hf_lorameta.bank.bank import open_bank
+    from hf_lorameta.bank.bank import Bank
     from hf_lorameta.errors import IntegrityError
 
-    bank = open_bank(folder)
+    bank = Bank.from_pretrained(folder)
     problems = bank.verify()
     emit(
         json, {"problems": problems}, lambda: "\n".join(problems) or f"{len(bank)} adapters, whole"
@@ -241,15 +242,19 @@ def fit(
     """Train the neural rule on the bank itself and store it there (extra: eval)."""
     from dataclasses import asdict
 
-    from hf_lorameta.bank.bank import open_bank
+    from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.fit import fit_bank
 
     if transfer:
-        _calibrate(open_bank(folder), json, quiet)
+        _calibrate(Bank.from_pretrained(folder), json, quiet)
         return
 
     reports = fit_bank(
-        open_bank(folder), hidden=hidden, steps=steps, seed=seed, progress=lambda w: log(quiet, w)
+        Bank.from_pretrained(folder),
+        hidden=hidden,
+        steps=steps,
+        seed=seed,
+        progress=lambda w: log(quiet, w),
     )
     head = ["metric", "validation before", "after", "normalized", "uniform"]
     rows = [

@@ -93,7 +93,7 @@ class Plan:
         """
         compared = _comparison(self.bank, self.profile, self.recipe.metric)
         if compared.whole:
-            return self.bank.index.neighbourhood.get(self.recipe.metric, float("nan"))
+            return self.bank.index.typical_distances.get(self.recipe.metric, float("nan"))
         inside = compared.between()
         others = np.where(np.eye(len(inside), dtype=bool), np.inf, inside).min(axis=1)
         return float(np.median(others)) if len(inside) > 1 else float("nan")
