@@ -1,1 +1,1 @@
-"""Banks of adapters: the index, building, sharing, packing and measuring them."""
+"""Banks of LoRA adapters: build, open, share, pack, fit and draw them."""

@@ -1,18 +1,18 @@
-"""A bank on disk: adapters for one base model, each with the profile of its dataset.
+"""An opened bank: LoRA adapters for one base model, each with the profile of its dataset.
 
     BANK/
-      bank.json               the index (`Index`): what is in it, pinned and with checksums
-      tokenizer.json          the base model's
-      profiles.safetensors    every profile, in the order of the index (`ProfileTable`)
-      adapters/<name>.safetensors   canonical bf16 weights, one file an adapter
-      basis.safetensors       of a pack: the space its adapters share, see `hf_lorameta.bank.packed`
-      distances.safetensors   how far its datasets are from each other, for the rule kernel
-      neural.safetensors      the fitted neural rule, if there is one
-      origin.json             of a pulled bank: where files not here yet come from
-      .build/                 finished entries of a build, so that it can resume; and which files
-                              were found right, so that they are not hashed each time
+      bank.json                     the index (`Index`): entries with commits and checksums
+      tokenizer.json                tokenizer of the base model
+      profiles.safetensors          profiles of all datasets (`ProfileTable`)
+      distances.safetensors         distances among the datasets, for the kernel rule
+      adapters/<name>.safetensors   bfloat16 weights in canonical order, one file per adapter
+      basis.safetensors             of a pack: the shared bases, see `hf_lorameta.bank.packed`
+      neural.safetensors            the fitted neural rule, if there is one
+      origin.json                   of a pulled bank: repo and commit of files not fetched yet
+      .build/                       finished entries of a build; cache of verified checksums
 
-A bank is never loaded whole: the index and the profiles first, adapters one tensor at a time.
+Index and profiles are read when a bank is opened or planned with; adapters when they are combined,
+one tensor at a time.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
+from hf_lorameta.bank.arrays import load_arrays, save_arrays
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     DISTANCES_FILE,
@@ -45,54 +45,59 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.bank.packed import Basis, PackedFile
 from hf_lorameta.data.profile import ProfileTable
 from hf_lorameta.data.tokenizer import load_encode
-from hf_lorameta.errors import (
-    AdapterError,
-    BankError,
-    IntegrityError,
-)
+from hf_lorameta.errors import AdapterError, BankError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.checksums import ChecksumCache
 from hf_lorameta.formats.lora_file import AdapterFile
-from hf_lorameta.formats.lora_layout import Factor, Layout, Module
+from hf_lorameta.formats.lora_layout import FACTORS, Layout, Module
 from hf_lorameta.hub.client import Hub, Resolved
 from hf_lorameta.types import Encode, FloatArray
 
-_SEEN_FILE = f"{WORK_FOLDER}/seen.json"
-_OPENERS = 4
+BANK_VARIABLE = "HF_LORAMETA_BANK"
+"""Environment variable that names the default bank."""
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "demo" / "bank"
+
+_CHECKSUMS_FILE = f"{WORK_FOLDER}/seen.json"
+_OPENING_THREADS = 4
 _BLOCK_BYTES = 64 << 20
 
 
 class Bank:
     """An opened bank.
 
+    A pickled bank names its folder, or its repo and commit, and is opened anew where it is
+    unpickled; no token and no weights are in the pickle.
+
     Args:
-        folder: of the bank.
-        fetch: gets a file that is not here yet, by its name in the bank; None if all are here.
-        id: name for cards and recipes: a Hub id, or ``embedded bank`` or ``local bank``.
+        folder: folder of the bank.
+        id: name for cards and recipes: a Hub id, ``embedded bank`` or ``local bank``.
         revision: commit of a bank repo.
+        fetch: downloads a file of the bank, given its name; None if all files are in the folder.
 
     Attributes:
-        index: what is in it.
+        index: content of ``bank.json``.
 
     Raises:
-        BankError: the folder holds no bank, or one of another schema.
+        BankError: the folder holds no bank, or one of an unknown schema version.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        fetch: Callable[[str], Path] | None = None,
         id: str = "local bank",
         revision: str | None = None,
+        fetch: Callable[[str], Path] | None = None,
     ) -> None:
         self.folder = folder
         self.id = id
         self.revision = revision
         self._fetch = fetch
-        self._checksums = ChecksumCache(folder / _SEEN_FILE)
+        self._checksums = ChecksumCache(folder / _CHECKSUMS_FILE)
         self._raw_index = self._path(INDEX_FILE).read_bytes()
         self.index = parse_index(self._raw_index, folder)
+
+    # --- opening --------------------------------------------------------------------------------
 
     @classmethod
     def from_pretrained(
@@ -101,25 +106,89 @@ class Bank:
         *,
         revision: str | None = None,
         token: str | None = None,
+        hub: Hub | None = None,
     ) -> "Bank":
         """Open a bank folder, a bank repo on the Hub, or the default bank.
 
         Args:
-            name: folder, Hub id of a dataset repo made by ``bank push``, or None for the default:
-                ``HF_LORAMETA_BANK`` if set, else the bank embedded in this package.
-            revision: of a repo.
-            token: None uses the saved one.
+            name: a folder, the Hub id of a dataset repo published by ``bank push``, or None for the
+                default: ``HF_LORAMETA_BANK`` if set, else the bank embedded in this package.
+            revision: branch, tag or commit of a repo.
+            token: Hub token; None uses the saved one.
+            hub: client to use instead of one with `token`.
 
         Raises:
-            BankError: not a bank.
-            HubError: the repo is missing or out of reach.
+            BankError: there is no bank of that name.
+            HubError: the repo does not exist or the Hub cannot be reached.
 
         Example:
             >>> Bank.from_pretrained().index.base_model
             'HuggingFaceTB/SmolLM2-135M-Instruct'
         """
+        name = name or os.environ.get(BANK_VARIABLE) or None
+        if name is None:
+            return cls.embedded()
+        hub = hub or Hub(token)
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return cls.from_folder(folder, hub=hub)
+        if len(folder.parts) != 2 or folder.is_absolute():
+            raise BankError(
+                f"{name} is neither a folder nor a Hub id of the form user/bank",
+                hint="build a bank: hf-lorameta bank build bank_manifest.yaml -o DIR",
+            )
+        return cls.from_hub(str(name), revision=revision, hub=hub)
 
-        return open_bank(name, revision=revision, token=token)
+    @classmethod
+    def embedded(cls) -> "Bank":
+        """Open the bank that comes with this package."""
+        return cls(EMBEDDED_FOLDER, id=EMBEDDED_BANK)
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, hub: Hub | None = None) -> "Bank":
+        """Open a bank that was built, packed or pulled into a folder.
+
+        Args:
+            folder: folder of the bank.
+            hub: downloads the missing files of a pulled bank; None is `Hub()`.
+
+        Raises:
+            BankError: the folder holds no usable bank.
+        """
+        origin = folder / ORIGIN_FILE
+        if not origin.exists():
+            return cls(folder)
+        try:
+            stored = json.loads(origin.read_bytes())
+            repo = Resolved(stored["repo_id"], "dataset", stored["sha"])
+        except (ValueError, KeyError, TypeError):
+            raise BankError(
+                f"{origin} is damaged", hint=f"hf-lorameta bank pull REPO -o {folder}"
+            ) from None
+        fetch = partial((hub or Hub()).download, repo, local_dir=folder)
+        return cls(folder, id=repo.repo_id, revision=repo.sha, fetch=fetch)
+
+    @classmethod
+    def from_hub(
+        cls, repo_id: str, *, revision: str | None = None, hub: Hub | None = None
+    ) -> "Bank":
+        """Open a bank repo at one commit; its files are fetched into the Hub cache when needed.
+
+        Raises:
+            HubError: the repo does not exist or the Hub cannot be reached.
+            BankError: the repo is not a usable bank.
+        """
+        hub = hub or Hub()
+        repo = hub.resolve(repo_id, "dataset", revision, blobs=True)
+        folder = hub.download(repo, INDEX_FILE).parent
+        return cls(folder, id=repo.repo_id, revision=repo.sha, fetch=partial(hub.download, repo))
+
+    def __reduce__(self) -> tuple[Callable[..., "Bank"], tuple[Callable[[], "Bank"], str]]:
+        if self.id == EMBEDDED_BANK:
+            return _reopen, (Bank.embedded, self.digest)
+        if self._fetch is None or (self.folder / ORIGIN_FILE).exists():
+            return _reopen, (partial(Bank.from_folder, self.folder.absolute()), self.digest)
+        return _reopen, (partial(Bank.from_hub, self.id, revision=self.revision), self.digest)
 
     def __len__(self) -> int:
         return len(self.index.entries)
@@ -127,62 +196,64 @@ class Bank:
     def __repr__(self) -> str:
         return f"Bank({self.id}, {len(self)} adapters for {self.index.base_model})"
 
+    # --- properties -----------------------------------------------------------------------------
+
     @property
     def digest(self) -> str:
-        """SHA-256 of the index, which pins everything else."""
+        """SHA-256 of the index, which pins all other files."""
         return hashlib.sha256(self._raw_index).hexdigest()
 
     @property
     def size(self) -> int:
-        """Bytes of all weights, those not fetched yet included; of a pack with its basis."""
+        """Bytes of all weights, fetched or not; those of a pack include its bases."""
         weights = sum(entry.size for entry in self.index.entries)
         packing = self.index.packing
         if packing is None:
             return weights
         width = 4 if packing.dtype == "f32" else 2
-        sides = zip(self.layout, packing.spaces, strict=True)
+        spaces = zip(self.layout, packing.spaces, strict=True)
         return weights + width * sum(
-            a * module.in_features + b * module.out_features for module, (a, b) in sides
+            a * module.in_features + b * module.out_features for module, (a, b) in spaces
         )
 
     @property
     def layout(self) -> Layout:
-        """Every adapted module, in canonical order."""
+        """Every adapted module of the base model, in canonical order."""
         return tuple(Module(*module) for module in self.index.layout)
 
     @cached_property
     def stored_layout(self) -> Layout:
-        """The modules as the files here have them: in a pack, with the sizes of its spaces."""
+        """The modules with the sizes of the stored factors: in a pack, those of its spaces."""
         packing = self.index.packing
         if packing is None:
             return self.layout
-        sizes = zip(self.layout, packing.spaces, strict=True)
-        return tuple(Module(module.name, *space) for module, space in sizes)
+        spaces = zip(self.layout, packing.spaces, strict=True)
+        return tuple(Module(module.name, *space) for module, space in spaces)
 
     @cached_property
     def basis(self) -> Basis | None:
-        """The space that the adapters of a pack share; None for a bank of whole adapters."""
+        """The shared bases of a pack; None for a bank."""
         if self.index.packing is None:
             return None
-        return Basis(self._checked(BASIS_FILE), self.layout, self.stored_layout)
+        return Basis(self.verified_file(BASIS_FILE), self.layout, self.stored_layout)
 
     def expand(self, module: str, A: FloatArray, B: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Factors made of this bank's, as the base model needs them.
+        """Map stored factors to the base model's dimensions.
 
         Args:
-            module: its name.
-            A: (r, R_a) of a pack, (r, in_features) of a bank of whole adapters.
-            B: (R_b, r) or (out_features, r).
+            module: name of the module.
+            A: (r, R_a) of a pack, (r, in_features) of a bank.
+            B: (R_b, r) of a pack, (out_features, r) of a bank.
 
         Returns:
-            (r, in_features) and (out_features, r); of a bank of whole adapters, what was given.
+            (r, in_features) and (out_features, r); for a bank, the arguments.
         """
         return (A, B) if self.basis is None else self.basis.space(module).expand(A, B)
 
     @cached_property
     def profiles(self) -> ProfileTable:
         """The profiles, in the order of ``index.entries``."""
-        table = ProfileTable(load_arrays(self._checked(PROFILES_FILE)))
+        table = ProfileTable(load_arrays(self.verified_file(PROFILES_FILE)))
         table.check(self.index.vocab_size)
         if len(table) != len(self):
             raise IntegrityError(f"{len(table)} profiles for {len(self)} entries in {self.folder}")
@@ -191,79 +262,72 @@ class Bank:
     @cached_property
     def encode(self) -> Encode:
         """The base model's tokenizer, without special tokens."""
-        return load_encode(self._checked(TOKENIZER_FILE))
-
-    def verified_file(self, name: str) -> Path:
-        """One of ``index.files``, here and right, fetched if need be."""
-        return self._checked(name)
+        return load_encode(self.verified_file(TOKENIZER_FILE))
 
     @cached_property
     def distances(self) -> dict[str, NDArray[Any]]:
-        """Per metric, the stored (N, N) distances among the bank's datasets, if there are any."""
+        """The stored (N, N) distances among the bank's datasets by metric; empty if none are."""
         if DISTANCES_FILE not in self.index.files:
             return {}
-        found = load_arrays(self._checked(DISTANCES_FILE))
-        if any(array.shape != (len(self), len(self)) for array in found.values()):
+        arrays = load_arrays(self.verified_file(DISTANCES_FILE))
+        if any(array.shape != (len(self), len(self)) for array in arrays.values()):
             raise IntegrityError(f"{DISTANCES_FILE} does not fit the {len(self)} entries")
-        return found
+        return arrays
 
     def neural(self) -> dict[str, NDArray[Any]]:
-        """Arrays of the fitted neural rule.
+        """Return the arrays of the fitted neural rule.
 
         Raises:
-            BankError: the bank was never fitted.
+            BankError: the rule was not fitted on this bank.
         """
         if NEURAL_FILE not in self.index.files:
             raise BankError(
                 f"{self.id} holds no neural rule", hint=f"hf-lorameta bank fit {self.folder}"
             )
-        return load_arrays(self._checked(NEURAL_FILE))
+        return load_arrays(self.verified_file(NEURAL_FILE))
+
+    # --- weights --------------------------------------------------------------------------------
 
     def adapter(self, entry: IndexEntry) -> AdapterFile:
-        """Open one adapter's weights, fetching them first if they are not here.
-
-        Of a pack these are the small factors, see `expand`.
+        """Open one adapter's weights, fetched first if needed; of a pack, its small factors.
 
         Raises:
-            IntegrityError: the file is not the one that was indexed.
+            IntegrityError: the file differs from the index.
         """
-        name = adapter_path(entry.name)
-        here = (self.folder / name).exists()
-        path = self._path(name)
-        if not self._checksums.verify(name, path, entry.sha256):
-            if here:
-                raise IntegrityError(f"{path}: checksum differs from the index", hint=self._mend)
-            discard(path)  # what was fetched just now must not be taken for good later
-            raise IntegrityError(
-                f"{name} of {self.id}: checksum differs from the index",
-                hint=f"pull the bank again, and if it stays so, tell the owner of {self.id}",
-            )
+        path = self._verified(adapter_path(entry.name), entry.sha256)
         file = AdapterFile(path) if self.index.packing is None else PackedFile(path)
         if file.layout != self.stored_layout or file.rank != entry.rank:
             raise IntegrityError(
-                f"{path} has other modules or ranks than the index", hint=self._mend
+                f"{path} has other modules or ranks than the index", hint=self._repair_hint
             )
         return file
 
     def adapters(self, entries: Sequence[IndexEntry] | None = None) -> list[AdapterFile]:
-        """Open many adapters, a few at a time; None opens all. Raises as `adapter`."""
-        chosen = self.index.entries if entries is None else entries
-        with ThreadPoolExecutor(_OPENERS) as pool:
-            files = list(pool.map(self.adapter, chosen))
+        """Open adapters in parallel: those of `entries`, or all. Raises as `adapter` does."""
+        with ThreadPoolExecutor(_OPENING_THREADS) as pool:
+            files = list(pool.map(self.adapter, self.index.entries if entries is None else entries))
         self.save_checksums()
         return files
 
     def blocks(self, columns: int = 1 << 18) -> Iterator[FloatArray]:
-        """All adapters flattened, as blocks (N, m) with m ≤ `columns`, for Gram matrices.
+        """Yield all flattened adapters in blocks of columns, for Gram matrices.
 
-        A block holds 64 MB at most. Of a pack these are the small factors, whose products are those
-        of the adapters as far as the shared space keeps them.
+        Of a pack these are the small factors; products of their updates equal those of the adapters
+        as far as the shared bases retain them.
+
+        Args:
+            columns: largest number of columns of a block.
+
+        Yields:
+            (N, m) with m ≤ `columns`, 64 MB at most.
+
+        Raises:
+            AdapterError: the adapters differ in rank.
         """
         files = self.adapters()
         columns = max(1, min(columns, _BLOCK_BYTES // (4 * len(files))))
         for module in self.stored_layout:
-            factors: tuple[Factor, ...] = ("A", "B")
-            for factor in factors:
+            for factor in FACTORS:
                 size = min(f.size(module.name, factor) for f in files)
                 if any(f.size(module.name, factor) != size for f in files):
                     raise AdapterError("the adapters differ in rank, expected one rank in the bank")
@@ -271,11 +335,13 @@ class Bank:
                     stop = min(size, start + columns)
                     yield np.stack([f.flat(module.name, factor, start, stop) for f in files])
 
+    # --- integrity ------------------------------------------------------------------------------
+
     def verify(self) -> list[str]:
-        """Recompute every checksum of what is here.
+        """Recompute the checksum of every file in the folder.
 
         Returns:
-            One line for each file that is wrong or missing; empty if the bank is whole.
+            One line per file that is missing or differs from the index.
         """
         expected = dict(self.index.files)
         expected |= {adapter_path(e.name): e.sha256 for e in self.index.entries}
@@ -289,45 +355,57 @@ class Bank:
                 problems.append(f"{name}: checksum differs from the index")
         return problems
 
+    def verified_file(self, name: str) -> Path:
+        """Return the path of one of ``index.files``, fetched if needed and checked.
+
+        Raises:
+            IntegrityError: the file differs from the index.
+        """
+        return self._verified(name, self.index.files.get(name))
+
+    def save_checksums(self) -> None:
+        """Store which files were verified, in a bank that was built, packed or pulled here.
+
+        Nothing is written to the Hub cache and to the embedded bank.
+        """
+        if any((self.folder / name).exists() for name in (WORK_FOLDER, ORIGIN_FILE)):
+            self._checksums.save()
+
+    # --- changes --------------------------------------------------------------------------------
+
     def store_neural(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Put a fitted neural rule into the bank.
+        """Store a fitted neural rule in the bank.
 
         Raises:
             BankError: the bank was fetched from the Hub.
         """
         self.require_local()
         path = self.folder / NEURAL_FILE
-        write_atomically(path, safetensors.numpy.save(dict(arrays)))
+        save_arrays(path, arrays)
         self.update_index(files=self.index.files | {NEURAL_FILE: sha256(path)})
 
-    def save_checksums(self) -> None:
-        """Keep which files were right, in a bank that was built, packed or pulled here.
-
-        The Hub client's cache and the embedded bank are left as they are.
-        """
-        if any((self.folder / name).exists() for name in (WORK_FOLDER, ORIGIN_FILE)):
-            self._checksums.save()
-
     def require_local(self) -> None:
-        """Refuse to change a copy of a repo: its commit must tell what it holds.
+        """Refuse to change a copy of a repo, whose content its commit states.
 
         Raises:
             BankError: the bank was fetched from the Hub.
         """
         if self._fetch is not None:
             raise BankError(
-                f"{self.id} was fetched from the Hub and stays as its commit says",
+                f"{self.id} was fetched from the Hub and cannot be changed here",
                 hint="fit the bank where it was built, then push it: hf-lorameta bank fit DIR",
             )
 
     def update_index(self, **changes: object) -> None:
-        """Replace fields of the index, here and in ``bank.json``."""
+        """Replace fields of the index, in memory and in ``bank.json``."""
         self.index = self.index.model_copy(update=changes)
         self._raw_index = self.index.to_bytes()
         write_atomically(self.folder / INDEX_FILE, self._raw_index)
 
+    # --- files ----------------------------------------------------------------------------------
+
     @property
-    def _mend(self) -> str:
+    def _repair_hint(self) -> str:
         return f"delete the file, then run: hf-lorameta bank verify {self.folder}"
 
     def _path(self, name: str) -> Path:
@@ -338,83 +416,37 @@ class Bank:
             what = "no bank" if name == INDEX_FILE else f"no {name}"
             raise BankError(
                 f"{self.folder} holds {what}",
-                hint="hf-lorameta bank build bank_manifest.yaml -o DIR makes one",
+                hint="build a bank: hf-lorameta bank build bank_manifest.yaml -o DIR",
             )
         return self._fetch(name)
 
-    def _checked(self, name: str) -> Path:
-        here = (self.folder / name).exists()
+    def _verified(self, name: str, digest: str | None) -> Path:
+        """Return the path of a file with this digest; a fetched file with another is deleted."""
+        local = (self.folder / name).exists()
         path = self._path(name)
-        if not self._checksums.verify(name, path, self.index.files.get(name)):
-            if not here:
-                discard(path)
-            raise IntegrityError(f"{path}: checksum differs from the index", hint=self._mend)
-        return path
+        if self._checksums.verify(name, path, digest):
+            return path
+        if local:
+            raise IntegrityError(f"{path}: checksum differs from the index", hint=self._repair_hint)
+        target = path.resolve()  # in the Hub cache, `path` is a link
+        path.unlink()
+        target.unlink(missing_ok=True)
+        raise IntegrityError(
+            f"{name} of {self.id}: checksum differs from the index",
+            hint=f"pull the bank again; if that does not help, report it to the owner of {self.id}",
+        )
 
 
-def discard(path: Path) -> None:
-    """Delete a fetched file, in the client's cache together with what its link points to."""
-    target = path.resolve()
-    path.unlink()
-    target.unlink(missing_ok=True)
-
-
-def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Every array of a safetensors file.
+def _reopen(opener: Callable[[], Bank], digest: str) -> Bank:
+    """Open a pickled bank.
 
     Raises:
-        BankError: the file is missing or malformed.
+        IntegrityError: its index has changed since.
     """
-    try:
-        return dict(safetensors.numpy.load_file(path))
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BankError(f"{path} cannot be read: {error}") from None
-
-
-BANK_VARIABLE = "HF_LORAMETA_BANK"
-EMBEDDED_FOLDER = Path(__file__).parents[1] / "demo" / "bank"
-
-
-def open_bank(
-    name: str | Path | None = None, *, revision: str | None = None, token: str | None = None
-) -> Bank:
-    """Open a bank; see `Bank.from_pretrained`, which calls this."""
-    name = name or os.environ.get(BANK_VARIABLE) or None
-    if name is None:
-        return Bank(EMBEDDED_FOLDER, id=EMBEDDED_BANK)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _open_folder(folder, token)
-    if len(folder.parts) != 2 or folder.is_absolute():
-        raise BankError(
-            f"{name} is neither a folder here nor a Hub id of the form user/bank",
-            hint="hf-lorameta bank build bank_manifest.yaml -o DIR makes a bank",
+    bank = opener()
+    if bank.digest != digest:
+        raise IntegrityError(
+            f"the index of {bank.folder} has changed since the bank was pickled",
+            hint="open the bank again with Bank.from_pretrained, and plan again",
         )
-    connection = Hub(token)
-    repo = connection.resolve(str(name), "dataset", revision, blobs=True)
-    index = connection.download(repo, INDEX_FILE)
-    return Bank(
-        index.parent,
-        fetch=lambda file: connection.download(repo, file),
-        id=repo.repo_id,
-        revision=repo.sha,
-    )
-
-
-def _open_folder(folder: Path, token: str | None) -> Bank:
-    origin = folder / ORIGIN_FILE
-    if not origin.exists():
-        return Bank(folder)
-    try:
-        stored = json.loads(origin.read_bytes())
-        repo = Resolved(stored["repo_id"], "dataset", stored["sha"])
-    except (ValueError, KeyError, TypeError):
-        raise BankError(
-            f"{origin} is damaged", hint=f"hf-lorameta bank pull REPO -o {folder}"
-        ) from None
-    return Bank(
-        folder,
-        fetch=lambda file: Hub(token).download(repo, file, local_dir=folder),
-        id=repo.repo_id,
-        revision=repo.sha,
-    )
+    return bank

@@ -1,7 +1,8 @@
-"""What a bank is worth at a distance: its own datasets, each left out in turn and scored.
+"""Expected gain of a generated adapter, estimated from the bank's own leave-one-out gains.
 
-Measured once by whoever makes the bank (``bank fit --transfer``, extra ``eval``), kept in its index
-as pairs of distance and losses, and read back before any work is done for a new dataset.
+``bank fit --transfer`` (extra ``eval``) leaves out each dataset of the bank once and stores its
+`Gain` in the index. `estimate` averages the gains of datasets that are about as far from their
+nearest other dataset as the new dataset is.
 """
 
 from collections.abc import Sequence
@@ -11,17 +12,18 @@ import numpy as np
 
 from hf_lorameta.bank.index import Gain
 
-_LEAST = 5
-_SHARE = 3  # an estimate is over the nearest third of the gains
+_MIN_GAINS = 5
+_FRACTION = 3
+"""The estimate is over the 1/3 of the gains with the closest distances."""
 
 
 class Estimate(NamedTuple):
-    """What to expect of a generated adapter, as a share of the base model's loss.
+    """Expected gain of a generated adapter, relative to the base model's loss.
 
     Attributes:
-        mean: (base − generated) / base, over datasets of the bank at about this distance.
+        mean: mean of (base − generated) / base over datasets of the bank at about this distance.
         spread: their standard deviation.
-        datasets: how many they are.
+        datasets: their number.
     """
 
     mean: float
@@ -30,24 +32,24 @@ class Estimate(NamedTuple):
 
 
 def estimate(gains: Sequence[Gain], nearest: float) -> Estimate | None:
-    """Expect what the bank's datasets gained whose nearest other is about as far.
+    """Estimate the gain of a dataset from its distance to the nearest bank dataset.
 
     Args:
-        gains: of the bank, one a dataset.
-        nearest: the new dataset's distance to the nearest of the bank.
+        gains: one per dataset of the bank.
+        nearest: distance from the new dataset to the nearest one of the bank.
 
     Returns:
-        Mean and spread over the third of the gains that is closest in distance, five at least;
-        None if there are fewer than five.
+        Mean and spread over the third of the gains, but at least five, whose distances are closest
+        to `nearest`; None if there are fewer than five gains.
 
     Example:
         >>> known = [Gain(distance=d, base=2.0, generated=1.0 + d) for d in (0, 0.1, 0.2, 0.9, 1)]
         >>> estimate(known, 0.1).mean.__round__(2)
         0.28
     """
-    if len(gains) < _LEAST:
+    if len(gains) < _MIN_GAINS:
         return None
     closest = sorted(gains, key=lambda gain: abs(gain.distance - nearest))
-    kept = closest[: max(_LEAST, len(gains) // _SHARE)]
-    shares = [(gain.base - gain.generated) / gain.base for gain in kept]
-    return Estimate(float(np.mean(shares)), float(np.std(shares)), len(kept))
+    closest = closest[: max(_MIN_GAINS, len(gains) // _FRACTION)]
+    relative = [(gain.base - gain.generated) / gain.base for gain in closest]
+    return Estimate(float(np.mean(relative)), float(np.std(relative)), len(closest))

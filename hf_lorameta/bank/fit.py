@@ -1,8 +1,4 @@
-"""Where banks and adapters come from and go to: the embedded bank, folders, Hub repos, builds.
-
-The default bank is ``HF_LORAMETA_BANK`` (a folder or a Hub dataset repo) if that is set, else the
-bank embedded in this package.
-"""
+"""Fit the neural coefficient rule on a bank and store it there."""
 
 from collections.abc import Callable
 
@@ -15,38 +11,38 @@ from hf_lorameta.method.neural import FitReport, fit_neural, gram
 
 
 def fit_bank(
-    opened: Bank,
+    bank: Bank,
     *,
     hidden: int = 256,
     steps: int = 40,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, FitReport]:
     """Train the neural rule for every metric and store it in the bank.
 
     Args:
-        opened: a bank folder; all its adapters are read once, one module at a time.
-        hidden: width of the network; the paper's experiment has 4,000.
-        steps: of the optimizer.
-        seed: of the split and the network's start.
-        progress: called with what is done next.
+        bank: a local bank; all its adapters are read once, one module at a time.
+        hidden: width of the network; the paper's experiment uses 4,000.
+        steps: number of optimizer steps.
+        seed: seed of the validation split and of the network's initialization.
+        progress: called before each step with a description of it.
 
     Returns:
-        Per metric, how the fit went.
+        Losses before and after the fit, by metric.
 
     Raises:
         MissingExtraError: torch is not installed.
-        BankError: fewer than 3 adapters.
+        BankError: the bank has fewer than 3 adapters, or was fetched from the Hub.
     """
-    opened.require_local()
+    bank.require_local()
     progress("Gram matrix")
-    G = gram(opened.blocks())
+    G = gram(bank.blocks())
     arrays: dict[str, NDArray[np.float32]] = {}
     reports: dict[str, FitReport] = {}
     for metric, row in DISTANCES.items():
         progress(row.title)
-        D = between(opened.profiles, opened.index.vocab_size, metric)
+        D = between(bank.profiles, bank.index.vocab_size, metric)
         model, reports[metric] = fit_neural(D, G, hidden=hidden, steps=steps, seed=seed)
         arrays |= {f"{metric}.{name}": array for name, array in model.to_arrays().items()}
-    opened.store_neural(arrays)
+    bank.store_neural(arrays)
     return reports

@@ -1,51 +1,56 @@
-"""Where banks and adapters come from and go to: the embedded bank, folders, Hub repos, builds.
+"""Distances among the datasets of a bank: the scale on which a new dataset is near or far."""
 
-The default bank is ``HF_LORAMETA_BANK`` (a folder or a Hub dataset repo) if that is set, else the
-bank embedded in this package.
-"""
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hf_lorameta.data.profile import ProfileTable
 from hf_lorameta.method.distances import DEFAULT_METRIC, DISTANCES, between, distances, name_of
+from hf_lorameta.types import Array
 
-_SAMPLED = 32
+_MAX_SAMPLED = 32
 
 
-def geometry(
-    profiles: ProfileTable, vocab_size: int
-) -> tuple[dict[str, float], dict[str, NDArray[np.float32]]]:
-    """How near bank datasets are to each other: the scale on which a new dataset is near or far.
+def bank_distances(profiles: ProfileTable, vocab_size: int) -> dict[str, Array]:
+    """Compute the distances that the kernel rule needs, in its default metric.
 
     Args:
-        profiles: of the bank, N of them.
+        profiles: N profiles.
         vocab_size: V.
 
     Returns:
-        Per metric, the median over up to 32 evenly chosen bank datasets of the distance to their
-        nearest other dataset (empty for a bank of one); and for the metric that the rule kernel
-        has by default, all (N, N) distances: whole, and of inputs alone, for datasets that have
-        nothing else.
+        (N, N) distances by name: over inputs and outputs and, if there are inputs, over inputs
+        alone, for datasets without outputs.
     """
-    default = DEFAULT_METRIC
-    inside = between(profiles, vocab_size, default)
-    apart = {default: inside.astype(np.float32)}
+    found = {DEFAULT_METRIC: between(profiles, vocab_size, DEFAULT_METRIC)}
     inputs = profiles.only("input")
     if inputs.arrays["input.ids"].size:
-        of_inputs = between(inputs, vocab_size, default)
-        apart[name_of(default, "input")] = of_inputs.astype(np.float32)
+        name = name_of(DEFAULT_METRIC, "input")
+        found[name] = between(inputs, vocab_size, DEFAULT_METRIC)
+    return found
+
+
+def typical_distances(
+    profiles: ProfileTable, vocab_size: int, computed: Mapping[str, Array]
+) -> dict[str, float]:
+    """Compute how far a bank dataset usually is from its nearest other.
+
+    Args:
+        profiles: N profiles.
+        vocab_size: V.
+        computed: (N, N) distances that are known already, by metric.
+
+    Returns:
+        By metric, the median nearest distance of up to 32 evenly spaced datasets; empty if N < 2.
+    """
     if len(profiles) < 2:
-        return {}, apart
-    chosen = np.unique(np.linspace(0, len(profiles) - 1, _SAMPLED).round().astype(int))
+        return {}
+    last = len(profiles) - 1
+    sampled = np.unique(np.linspace(0, last, _MAX_SAMPLED).round().astype(int)).tolist()
 
-    def row(i: int, metric: str) -> NDArray[np.float64]:
-        if metric == default:
-            return np.asarray(inside[i])
-        return distances(profiles[i], profiles, vocab_size, metric)
+    def nearest(i: int, metric: str) -> float:
+        D = computed.get(metric)
+        row = distances(profiles[i], profiles, vocab_size, metric) if D is None else D[i]
+        return float(np.delete(row, i).min())
 
-    nearest = {
-        metric: [np.delete(row(i, metric), i).min() for i in map(int, chosen)]
-        for metric in DISTANCES
-    }
-    return {metric: float(np.median(found)) for metric, found in nearest.items()}, apart
+    return {m: float(np.median([nearest(i, m) for i in sampled])) for m in DISTANCES}

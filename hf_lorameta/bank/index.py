@@ -1,6 +1,7 @@
-"""Everything that is said of one run: what the card and the picture beside an adapter show."""
+"""The index of a bank, ``bank.json``: its entries with commits and checksums, and its settings."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -10,29 +11,45 @@ from hf_lorameta.data.columns import Columns
 from hf_lorameta.errors import BankError
 
 EMBEDDED_BANK = "embedded bank"
-"""``Facts.bank_id`` of the bank that comes with the package."""
+"""`Bank.id` of the bank that comes with the package."""
+SCHEMA_VERSIONS = (1, 2)
+"""1 is a bank, 2 a pack, which readers of version 1 must refuse."""
 
+INDEX_FILE = "bank.json"
+PROFILES_FILE = "profiles.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+DISTANCES_FILE = "distances.safetensors"
+NEURAL_FILE = "neural.safetensors"
+BASIS_FILE = "basis.safetensors"
+ORIGIN_FILE = "origin.json"
+WORK_FOLDER = ".build"
+
+_MAX_NAME_BYTES = 220
 
 PackDtype = Literal["bf16", "int8", "f32"]
-"""How small factors are stored."""
+"""Storage type of a pack's small factors."""
 
 
-class Packing(BaseModel):
-    """How the adapters of a pack are kept.
+class _Stored(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
+    )
+
+
+class Packing(_Stored):
+    """How a pack was made and what it retains.
 
     Attributes:
-        dtype: of the small factors.
+        dtype: storage type of the small factors.
         spaces: (R_a, R_b) of every module, in the order of the layout.
-        retained: per module, ``1 − Σ‖B A − packed‖² / Σ‖B A‖²`` over all adapters, each times its
-            scaling; rounding included.
+        retained: by module, ``1 − Σ‖s(B A − packed)‖² / Σ‖s B A‖²`` over all adapters with scaling
+            s, rounding included.
         retained_whole: the same over all modules.
         retained_least: the same over all modules of the adapter that lost most.
-        source: SHA-256 of the index of the bank it was made from.
-        source_id: Hub id of that bank, None if it was a folder that came from nowhere else.
+        source: SHA-256 of the index of the source bank.
+        source_id: Hub id of the source bank; None if it was built locally.
         source_revision: its commit.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dtype: PackDtype
     spaces: tuple[tuple[int, int], ...]
@@ -44,64 +61,25 @@ class Packing(BaseModel):
     source_revision: str | None = None
 
 
-def packing_problem(
-    packing: Packing | None, version: int, layout: tuple[tuple[str, int, int], ...]
-) -> str | None:
-    """What is wrong with the packing an index states, None if it fits.
-
-    Args:
-        packing: as stated.
-        version: schema version of the index; 2 is a pack.
-        layout: (name, in_features, out_features) of every module.
-    """
-    if (packing is not None) != (version == 2):
-        return "expected `packing` in schema version 2 and in no other"
-    if packing is None:
-        return None
-    if not len(packing.spaces) == len(packing.retained) == len(layout):
-        return f"expected a space and a share for each of {len(layout)} modules"
-    for (a, b), (_, inside, out) in zip(packing.spaces, layout, strict=True):
-        if not (1 <= a <= inside and 1 <= b <= out):
-            return f"a space of {a} and {b} dimensions, expected at most {inside} and {out}"
-    return None
-
-
-SCHEMA_VERSIONS = (1, 2)
-"""1: a bank; 2: a pack, which readers of 1 must refuse."""
-INDEX_FILE = "bank.json"
-PROFILES_FILE = "profiles.safetensors"
-TOKENIZER_FILE = "tokenizer.json"
-
-NEURAL_FILE = "neural.safetensors"
-DISTANCES_FILE = "distances.safetensors"
-BASIS_FILE = "basis.safetensors"
-ORIGIN_FILE = "origin.json"
-WORK_FOLDER = ".build"
-
-
-class _Stored(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 class IndexEntry(_Stored):
-    """One adapter in a bank.
+    """One adapter of a bank and its dataset.
 
     Attributes:
-        name: file name without ending, see `BankEntry.name`.
+        name: file name without suffix, see `BankEntry.name`.
         adapter: Hub id of the adapter.
         adapter_revision: commit it was read at.
-        dataset: Hub id of its dataset.
+        dataset: Hub id of its training dataset.
         dataset_revision: commit it was read at.
-        config: configuration that was read.
-        split: split that was read.
+        config: configuration of the dataset.
+        split: split of the dataset.
         columns: columns that were read.
-        license: of the adapter, None if its repo does not say.
+        license: license of the adapter; None if its repo states none.
         rank: r of the adapter.
-        scaling: what B·A is multiplied with.
-        rows: rows counted in the profile.
-        private: the adapter or its dataset could not be seen by strangers at build time.
-        size: of the weights file here, in bytes.
-        sha256: of the weights file here.
+        scaling: factor of B·A.
+        rows: number of rows in the profile.
+        private: the adapter or its dataset was private at build time.
+        size: size of the weights file in bytes.
+        sha256: digest of the weights file.
     """
 
     name: str
@@ -122,7 +100,7 @@ class IndexEntry(_Stored):
 
 
 class Skipped(_Stored):
-    """An entry of the manifest that could not be used, and why."""
+    """An entry of the manifest that could not be used, with the reason."""
 
     adapter: str
     dataset: str
@@ -130,12 +108,12 @@ class Skipped(_Stored):
 
 
 class Gain(_Stored):
-    """What one dataset of the bank gained from the adapters of the others, its own left out.
+    """Losses on one dataset of the bank, with its own adapter left out.
 
     Attributes:
-        distance: to the nearest of the others, in the default recipe's metric.
-        base: loss of the base model on some of its rows, in nats a token.
-        generated: loss under the combination of the others.
+        distance: distance to the nearest other dataset, in the default recipe's metric.
+        base: loss of the base model on some of its rows, in nats per token.
+        generated: loss with the combination of the other adapters.
     """
 
     distance: float = Field(ge=0)
@@ -144,22 +122,23 @@ class Gain(_Stored):
 
 
 class Index(_Stored):
-    """What ``bank.json`` holds.
+    """Content of ``bank.json``.
 
     Attributes:
-        schema_version: of this format.
+        schema_version: version of this format, see `SCHEMA_VERSIONS`.
         base_model: Hub id.
-        base_revision: commit of the base model at build time, None if it could not be asked.
-        base_license: what the base model's card says.
-        vocab_size: V, number of token ids.
-        published: whether the entries can be found on the public Hub.
+        base_revision: commit of the base model at build time; None if its repo was not visible.
+        base_license: license that the base model's card states.
+        vocab_size: V, the number of token ids.
+        published: whether the entries are on the public Hub.
         layout: (name, in_features, out_features) of every adapted module.
         entries: usable adapters, in the manifest's order.
-        skipped: the others.
-        files: SHA-256 of the other files, by name.
-        neighbourhood: per metric, the median distance from a bank dataset to its nearest other.
-        packing: of a pack, how; None for a bank of whole adapters.
-        gains: of every entry, in their order, once ``bank fit --transfer`` measured them.
+        skipped: the other entries of the manifest.
+        files: SHA-256 of the bank's other files, by name.
+        typical_distances: by metric, the median distance from a bank dataset to its nearest other;
+            stored as ``neighbourhood``.
+        packing: of a pack, how it was made; None for a bank.
+        gains: one per entry, in their order, if ``bank fit --transfer`` measured them.
     """
 
     schema_version: Literal[1, 2] = 1
@@ -172,19 +151,21 @@ class Index(_Stored):
     entries: tuple[IndexEntry, ...]
     skipped: tuple[Skipped, ...]
     files: dict[str, str]
-    neighbourhood: dict[str, float] = {}
+    typical_distances: dict[str, float] = Field(
+        default={}, validation_alias="neighbourhood", serialization_alias="neighbourhood"
+    )
     packing: Packing | None = None
     gains: tuple[Gain, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """The canonical file content."""
+        """Return the canonical content of ``bank.json``."""
         unset = {name for name in ("packing", "gains") if not getattr(self, name)}
-        content = self.model_dump(exclude=unset)
+        content = self.model_dump(exclude=unset, by_alias=True)
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def adapter_path(name: str) -> str:
-    """Where an entry's weights lie in a bank.
+    """Return the path of an entry's weights in a bank.
 
     Example:
         >>> adapter_path("org--a")
@@ -194,33 +175,54 @@ def adapter_path(name: str) -> str:
 
 
 def parse_index(raw: bytes, folder: Path) -> Index:
+    """Parse and validate an index.
+
+    Args:
+        raw: content of ``bank.json``.
+        folder: the bank's folder, for messages.
+
+    Raises:
+        BankError: it is not valid, or has another schema version.
+    """
+    path = folder / INDEX_FILE
     try:
         version = json.loads(raw).get("schema_version")
     except (ValueError, AttributeError, RecursionError):
-        raise BankError(f"{folder / INDEX_FILE} is not a JSON object") from None
+        raise BankError(f"{path} is not a JSON object") from None
     if version not in SCHEMA_VERSIONS:
         raise BankError(
-            f"{folder} has schema version {version!r}, this release reads "
-            f"{' and '.join(map(str, SCHEMA_VERSIONS))}",
-            hint="pip install -U hf-lorameta, or build the bank again",
+            f"{folder} has schema version {version!r}, expected "
+            f"{' or '.join(map(str, SCHEMA_VERSIONS))}",
+            hint="upgrade hf-lorameta, or build the bank again",
         )
     try:
         index = Index.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BankError(f"{folder / INDEX_FILE}: {where}: {first['msg']}") from None
-    packed = {BASIS_FILE} if index.packing else set()
-    strange = (
-        set(index.files) - {PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE} - packed
-    )
-    if strange:
-        raise BankError(f"{folder / INDEX_FILE} lists {min(strange)[:80]!r}, which no bank has")
-    for entry in index.entries:
-        plain = Path(entry.name).name == entry.name and not entry.name.startswith(".")
-        if not plain or len(entry.name.encode("utf-8", "replace")) > 220 or "\0" in entry.name:
-            raise BankError(f"{folder / INDEX_FILE}: {entry.name[:80]!r} is not a file name")
-    problem = packing_problem(index.packing, index.schema_version, index.layout)
-    if problem:
-        raise BankError(f"{folder / INDEX_FILE}: {problem}")
+        field = ".".join(str(part) for part in first["loc"])
+        raise BankError(f"{path}: {field}: {first['msg']}") from None
+    for problem in _problems(index):
+        raise BankError(f"{path}: {problem}")
     return index
+
+
+def _problems(index: Index) -> Iterator[str]:
+    """Yield what is wrong with an index beyond the types of its fields."""
+    known = {PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE}
+    unexpected = set(index.files) - known - ({BASIS_FILE} if index.packing else set())
+    if unexpected:
+        yield f"unexpected file {min(unexpected)[:80]!r}"
+    for name in (entry.name for entry in index.entries):
+        plain = Path(name).name == name and not name.startswith(".") and "\0" not in name
+        if not plain or len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:
+            yield f"{name[:80]!r} is not a file name"
+    packing, layout = index.packing, index.layout
+    if (packing is not None) != (index.schema_version == 2):
+        yield "`packing` belongs to schema version 2 and to no other"
+    if packing is None:
+        return
+    if not len(packing.spaces) == len(packing.retained) == len(layout):
+        yield f"expected a space and a retained share for each of {len(layout)} modules"
+    for (a, b), (_, inputs, outputs) in zip(packing.spaces, layout, strict=True):
+        if not (1 <= a <= inputs and 1 <= b <= outputs):
+            yield f"a space of {a} and {b} dimensions, expected at most {inputs} and {outputs}"

@@ -1,13 +1,9 @@
-"""Where banks and adapters come from and go to: the embedded bank, folders, Hub repos, builds.
-
-The default bank is ``HF_LORAMETA_BANK`` (a folder or a Hub dataset repo) if that is set, else the
-bank embedded in this package.
-"""
+"""Publish a bank as a dataset repo on the Hub, and pull one into a folder."""
 
 import json
 from pathlib import Path
 
-from hf_lorameta.bank.bank import Bank, _open_folder
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     DISTANCES_FILE,
@@ -18,68 +14,65 @@ from hf_lorameta.bank.index import (
     TOKENIZER_FILE,
     adapter_path,
 )
-from hf_lorameta.errors import (
-    BankError,
-    ConflictError,
-    IntegrityError,
-)
+from hf_lorameta.errors import BankError, ConflictError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.hub.client import Hub, Resolved
 
-# --- the Hub ------------------------------------------------------------------------------------
+# the index is last: a folder without it is not taken for a bank
+_PULLED_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE, INDEX_FILE)
 
 
 def push_bank(
-    folder: Path, repo_id: str, *, private: bool | None = None, token: str | None = None
+    folder: Path, repo_id: str, *, private: bool | None = None, hub: Hub | None = None
 ) -> str:
-    """Publish a built bank as a dataset repo, in one commit.
+    """Publish a bank as a dataset repo, in one commit.
 
     Args:
-        folder: the bank; what its index does not list stays here.
+        folder: a complete bank; files that its index does not list are not published.
         repo_id: dataset repo, ``user/name``.
-        private: None makes a public repo, or a private one if an adapter or dataset of the bank
-            is private (their names and token counts are in it), and respects one that exists.
-        token: None uses the saved one.
+        private: visibility of the repo. None keeps that of an existing repo; a new one becomes
+            private if an adapter or dataset of the bank is, whose names and token counts it holds.
+        hub: Hub client; None is `Hub()`.
 
     Returns:
-        The repo's URL.
+        URL of the repo.
 
     Raises:
-        IntegrityError: the bank is not whole.
-        ConflictError: the repo exists and has another visibility.
+        IntegrityError: a file is missing or differs from the index.
+        ConflictError: the repo exists with another visibility.
         HubError: the Hub refused.
     """
-    opened = Bank(folder)
-    problems = opened.verify()
+    bank = Bank(folder)
+    problems = bank.verify()
     if problems:
         raise IntegrityError(
-            f"{folder} is not whole: {problems[0]}", hint=f"hf-lorameta bank verify {folder}"
+            f"{folder} is not complete: {problems[0]}", hint=f"hf-lorameta bank verify {folder}"
         )
-    connection = Hub(token)
-    connection.user()
-    existing = connection.existing(repo_id, "dataset")
+    hub = hub or Hub()
+    hub.user()
+    existing = hub.existing(repo_id, "dataset")
     if existing is not None and private not in (None, existing.private):
         raise ConflictError(
             f"{repo_id} exists and is {'private' if existing.private else 'public'}, "
-            "which is not what was asked for",
+            f"expected {'private' if private else 'public'}",
             hint="change it in the repo's settings on the Hub, or name another repo",
         )
-    secret = [entry.name for entry in opened.index.entries if entry.private]
-    if secret and private is None and existing is not None and not existing.private:
+    private_entries = sum(entry.private for entry in bank.index.entries)
+    if private_entries and private is None and existing is not None and not existing.private:
         raise ConflictError(
-            f"{repo_id} is public, and {len(secret)} entries of the bank are private",
-            hint="add --public if all may see their names and token counts, or name another repo",
+            f"{repo_id} is public, and {private_entries} entries of the bank are private",
+            hint="add --public to publish their names and token counts, or name another repo",
         )
-    listed = [INDEX_FILE, "README.md", *opened.index.files]
-    write_atomically(folder / "README.md", bank_card(opened, repo_id).encode())
-    return connection.publish(
+    write_atomically(folder / "README.md", bank_card(bank, repo_id).encode())
+    published = [INDEX_FILE, "README.md", *bank.index.files]
+    return hub.publish(
         folder,
         repo_id,
-        message=f"Bank of {len(opened)} adapters for {opened.index.base_model}",
-        private=bool(secret) if private is None else private,
+        message=f"Bank of {len(bank)} adapters for {bank.index.base_model}",
+        private=private_entries > 0 if private is None else private,
         parent=existing,
         repo_type="dataset",
-        only=[*listed, *(adapter_path(entry.name) for entry in opened.index.entries)],
+        only=[*published, *(adapter_path(entry.name) for entry in bank.index.entries)],
     )
 
 
@@ -89,97 +82,90 @@ def pull_bank(
     *,
     revision: str | None = None,
     everything: bool = False,
-    token: str | None = None,
+    hub: Hub | None = None,
 ) -> Bank:
-    """Bring a bank repo here: index, tokenizer and profiles now, adapters when they are needed.
+    """Pull a bank repo into a folder: index, tokenizer and profiles now, weights when needed.
 
     Args:
-        repo_id: dataset repo made by `push_bank`.
-        folder: target; may hold an earlier pull, which is then brought to this revision.
+        repo_id: dataset repo published by `push_bank`.
+        folder: target folder; an earlier pull there is updated to this revision.
         revision: branch, tag or commit.
-        everything: fetch the adapters too.
-        token: None uses the saved one.
+        everything: fetch the weights too.
+        hub: Hub client; None is `Hub()`.
 
     Raises:
-        BankError: the folder holds a bank that was built here.
-        IntegrityError: a file differs from its checksum in the index.
-        HubError: the repo is missing or out of reach.
+        BankError: the repo holds no bank, or the folder one that was built locally.
+        IntegrityError: a file differs from the index.
+        HubError: the repo does not exist or the Hub cannot be reached.
     """
-    origin = folder / ORIGIN_FILE
-    if (folder / INDEX_FILE).exists() and not origin.exists():
-        raise BankError(f"{folder} holds a bank built here", hint="name another folder with -o")
-    connection = Hub(token)
-    repo = connection.resolve(repo_id, "dataset", revision, blobs=True)
+    if (folder / INDEX_FILE).exists() and not (folder / ORIGIN_FILE).exists():
+        raise BankError(
+            f"{folder} holds a bank that was built here", hint="name another folder with -o"
+        )
+    hub = hub or Hub()
+    repo = hub.resolve(repo_id, "dataset", revision, blobs=True)
     if INDEX_FILE not in repo.files:
         raise BankError(f"{repo_id} is not a bank: it holds no {INDEX_FILE}")
     try:
-        opened = _fetch(connection, repo, folder, token)
+        bank = _fetch(hub, repo, folder)
     except OSError as error:
         raise BankError(
             f"{folder} could not be written: {error.strerror or error}",
             hint="free some space or name another folder with -o",
         ) from None
-    _drop_stale(opened)
+    _delete_outdated(bank)
     try:
-        for name in set(opened.index.files) - {BASIS_FILE}:
-            opened.verified_file(name)
+        for name in set(bank.index.files) - {BASIS_FILE}:
+            bank.verified_file(name)
         if everything:
-            opened.adapters()
-            _ = opened.basis
-        problems = opened.verify()
+            bank.adapters()
+            _ = bank.basis
+        problems = bank.verify()
     except IntegrityError:
-        _drop_stale(opened)
+        _delete_outdated(bank)
         raise
     if problems:
         raise IntegrityError(f"{folder}: {problems[0]}", hint="run the same command again")
-    return opened
+    return bank
 
 
-def _fetch(connection: Hub, repo: Resolved, folder: Path, token: str | None) -> Bank:
+def _fetch(hub: Hub, repo: Resolved, folder: Path) -> Bank:
+    """Fetch the small files. After an interruption the same command continues."""
     folder.mkdir(parents=True, exist_ok=True)
-    origin = folder / ORIGIN_FILE
-    # the origin first and the index last: whenever this is cut off, the same command mends it
-    write_atomically(origin, json.dumps({"repo_id": repo.repo_id, "sha": repo.sha}).encode())
-    for name in (name for name in _SMALL if name in repo.files):
-        connection.download(repo, name, local_dir=folder)
+    origin = json.dumps({"repo_id": repo.repo_id, "sha": repo.sha})
+    write_atomically(folder / ORIGIN_FILE, origin.encode())
+    for name in (name for name in _PULLED_FILES if name in repo.files):
+        hub.download(repo, name, local_dir=folder)
     try:
-        return _open_folder(folder, token)
+        return Bank.from_folder(folder, hub=hub)
     except BankError:
-        (folder / INDEX_FILE).unlink()  # or the client would take it for what it fetched
+        (folder / INDEX_FILE).unlink()  # else the client would not download it again
         raise
 
 
-_SMALL = (
-    PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE,
-    INDEX_FILE,
-)  # fmt: skip
-
-
-def _drop_stale(opened: Bank) -> None:
-    """Remove files of an earlier revision, or come damaged, so that they are fetched anew."""
-    wanted = {adapter_path(entry.name): entry.sha256 for entry in opened.index.entries}
-    wanted |= {BASIS_FILE: ""} | opened.index.files
-    for name, digest in wanted.items():
-        path = opened.folder / name
+def _delete_outdated(bank: Bank) -> None:
+    """Delete files of an earlier revision, or damaged ones, so that they are fetched again."""
+    expected = {adapter_path(entry.name): entry.sha256 for entry in bank.index.entries}
+    expected |= {BASIS_FILE: ""} | bank.index.files
+    for name, digest in expected.items():
+        path = bank.folder / name
         if path.exists() and sha256(path) != digest:
             path.unlink()
 
 
-def bank_card(opened: Bank, repo_id: str) -> str:
-    """README of a bank's repo."""
-    index = opened.index
+def bank_card(bank: Bank, repo_id: str) -> str:
+    """Return the README of a bank's repo."""
+    index, packing, packed = bank.index, bank.index.packing, ""
     licenses = sorted({entry.license or "unknown" for entry in index.entries})
-    packed = ""
-    if index.packing:
-        packing = index.packing
+    if packing:
         source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"
         if packing.source_id:
             source = f"`{packing.source_id}` at commit `{packing.source_revision}`"
         packed = (
-            f"It is a pack, made by `hf-lorameta bank pack` from {source}: the adapters lie in a "
-            f"basis that all share (`{BASIS_FILE}`), which keeps "
-            f"{packing.retained_whole:.1%} of the energy of their updates, "
-            f"{packing.retained_least:.1%} of the adapter that lost most.\n"
+            f"It is a pack, written by `hf-lorameta bank pack` from {source}: its adapters share "
+            f"one basis per module (`{BASIS_FILE}`), which retains {packing.retained_whole:.1%} of "
+            f"the energy of their updates, and {packing.retained_least:.1%} for the adapter that "
+            "lost most.\n"
         )
     return f"""---
 tags:
@@ -187,12 +173,11 @@ tags:
 - lora
 ---
 
-# A bank of {len(opened)} LoRA adapters for `{index.base_model}`
+# A bank of {len(bank)} LoRA adapters for `{index.base_model}`
 
-Made by `hf-lorameta bank build`; each adapter stands beside the token histogram of the dataset it
-was trained on (no text). `bank.json` lists every source with its commit, checksum and license
-({", ".join(licenses)}); {len(index.skipped)} entries of the manifest were skipped, with reasons
-there.
+Built by `hf-lorameta bank build`: every adapter with the token histogram of the dataset it was
+trained on (no text). `bank.json` lists every source with its commit, checksum and license
+({", ".join(licenses)}), and the {len(index.skipped)} entries that were skipped, with the reasons.
 {packed}
 ```
 hf-lorameta push --dataset user/dataset --bank {repo_id}

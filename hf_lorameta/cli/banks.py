@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.index import Packing
 
-from hf_lorameta.bank.manifest import load
 
 app = typer.Typer(
     help="Build, inspect, verify, publish and fetch banks of adapters.",
@@ -36,17 +35,21 @@ def build(
     dask: Annotated[
         str | None, typer.Option(help="Use the workers of the Dask scheduler at tcp://HOST:PORT (extra: dask).")
     ] = None,
+    token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Build a bank from a manifest; run it again to resume or to extend."""
     from contextlib import nullcontext
 
-    from hf_lorameta.bank.build import build_bank, dask_executor
+    from hf_lorameta.bank.build import build_bank
+    from hf_lorameta.bank.executors import dask_executor
+    from hf_lorameta.bank.manifest import load
     from hf_lorameta.errors import LoraMetaError
+    from hf_lorameta.hub.client import Hub
 
-    listed = load(manifest)
-    with progress_bar(len(listed.entries), "bank", quiet) as bar:
+    entries = load(manifest)
+    with progress_bar(len(entries.entries), "bank", quiet) as bar:
 
         def progress(name: str, error: LoraMetaError | None) -> None:
             bar.update()
@@ -55,22 +58,24 @@ def build(
 
         with dask_executor(dask) if dask else nullcontext() as executor:
             bank = build_bank(
-                listed, output.resolve(), tokenizer=tokenizer, workers=workers, executor=executor,
-                strict=strict, progress=progress,
+                entries, output.resolve(), hub=Hub(token), tokenizer=tokenizer, workers=workers,
+                executor=executor, strict=strict, progress=progress,
             )  # fmt: skip
     _show_list(bank, json)
 
 
 @app.command("list", epilog="Example: hf-lorameta bank list my-bank --json")
-def list_(bank: BankArgument = None, json: JsonFlag = False) -> None:
+def list_(
+    bank: BankArgument = None, token: TokenOption = None, json: JsonFlag = False
+) -> None:
     """List entries with ranks, sizes, commits and licenses, and why others were skipped."""
     from hf_lorameta.bank.bank import Bank
 
-    _show_list(Bank.from_pretrained(bank), json)
+    _show_list(Bank.from_pretrained(bank, token=token), json)
 
 
 def _show_list(bank: "Bank", json: bool) -> None:
-    emit(json, bank.index.model_dump(mode="json"), lambda: _listing(bank))
+    emit(json, bank.index.model_dump(mode="json", by_alias=True), lambda: _listing(bank))
 
 
 def _listing(bank: "Bank") -> str:
@@ -93,7 +98,7 @@ def _listing(bank: "Bank") -> str:
 def _packing(packing: "Packing") -> list[str]:
     sides = [size for space in packing.spaces for size in space]
     return [
-        f"a pack: {packing.dtype}, {min(sides)} to {max(sides)} dimensions a module side, keeps "
+        f"pack: {packing.dtype}, {min(sides)} to {max(sides)} basis vectors per side, retains "
         f"{packing.retained_whole:.2%} of the updates' energy "
         f"({packing.retained_least:.2%} of the adapter that lost most)"
     ]
@@ -117,10 +122,10 @@ def pack(
     quiet: QuietFlag = False,
 ) -> None:
     """Compress a bank: one shared basis per module. A pack is used like a bank."""
-    from hf_lorameta.bank.bank import open_bank
+    from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.pack import pack
 
-    bank = open_bank(folder)
+    bank = Bank.from_pretrained(folder)
     with progress_bar(len(bank.layout), "packing", quiet) as bar:
         made = pack(
             bank, output, basis=basis, retention=retention, dtype=dtype,
@@ -148,13 +153,14 @@ def _packed(made: "Bank", sizes: dict[str, int]) -> str:
 def show_(
     bank: Annotated[str, typer.Argument(help="Folder or Hub repo.")],
     adapter: Annotated[str, typer.Argument(help="Hub id of one of its adapters.")],
+    token: TokenOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Show one entry."""
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.errors import BankError
 
-    opened = Bank.from_pretrained(bank)
+    opened = Bank.from_pretrained(bank, token=token)
     index = opened.index.model_dump(mode="json")
     listed = [*index["entries"], *index["skipped"]]
     facts = next((entry for entry in listed if entry["adapter"] == adapter), None)
@@ -166,17 +172,17 @@ def show_(
 @app.command(epilog="Example: hf-lorameta bank verify my-bank")
 def verify(folder: FolderArgument, json: JsonFlag = False) -> None:
     """Recompute every checksum; exits with 4 if one is wrong."""
-    from hf_lorameta.bank.bank import open_bank
+    from hf_lorameta.bank.bank import Bank
     from hf_lorameta.errors import IntegrityError
 
-    bank = open_bank(folder)
+    bank = Bank.from_pretrained(folder)
     problems = bank.verify()
     emit(
-        json, {"problems": problems}, lambda: "\n".join(problems) or f"{len(bank)} adapters, whole"
+        json, {"problems": problems}, lambda: "\n".join(problems) or f"{len(bank)} adapters, all checksums match"
     )
     if problems:
         raise IntegrityError(
-            f"{len(problems)} files of {folder} are wrong",
+            f"{len(problems)} files of {folder} do not match their checksums",
             hint="delete them and run the build or pull again",
         )
 
@@ -186,14 +192,21 @@ def push(
     folder: FolderArgument,
     repo: Annotated[str, typer.Argument(help="Dataset repo, user/name.")],
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Visibility of a new repo. Default: public, or private if an entry is.", show_default=False)
+        bool | None,
+        typer.Option(
+            "--private/--public",
+            help="Visibility of a new repo. Default: private if an entry is, else public.",
+            show_default=False,
+        ),
     ] = None,
+    token: TokenOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Publish a bank as a dataset repo, in one commit; prints its URL."""
     from hf_lorameta.bank.share import push_bank
+    from hf_lorameta.hub.client import Hub
 
-    url = push_bank(folder, repo, private=private)
+    url = push_bank(folder, repo, private=private, hub=Hub(token))
     emit(json, {"url": url}, lambda: url)
 
 
@@ -204,15 +217,19 @@ def pull(
         Path | None, typer.Option("--output", "-o", help="Folder. Default: the repo's name.", show_default=False)
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Fetch the adapters now, not when they are needed.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Fetch the adapters now, not when they are needed.")
+    ] = False,
+    token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Fetch a bank: index and profiles now, adapters when they are needed."""
     from hf_lorameta.bank.share import pull_bank
+    from hf_lorameta.hub.client import Hub
 
     folder = output or Path(repo.split("/")[-1])
-    bank = pull_bank(repo, folder, revision=revision, everything=everything)
+    bank = pull_bank(repo, folder, revision=revision, everything=everything, hub=Hub(token))
     log(quiet, f"{len(bank)} adapters at {bank.revision}; use it with --bank {folder}")
     emit(json, {"folder": str(folder), "revision": bank.revision}, lambda: str(folder))
 
@@ -225,23 +242,30 @@ def fit(
     seed: Annotated[int, typer.Option(help="Seed of the split and of the initial weights.")] = 0,
     transfer: Annotated[
         bool,
-        typer.Option("--transfer", help="Measure instead what each dataset gains from the others' adapters."),
+        typer.Option(
+            "--transfer", help="Measure instead what each dataset gains from the others' adapters."
+        ),
     ] = False,
+    token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Train the neural rule on the bank and store it there (extra: eval)."""
     from dataclasses import asdict
 
-    from hf_lorameta.bank.bank import open_bank
+    from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.fit import fit_bank
 
     if transfer:
-        _calibrate(open_bank(folder), json, quiet)
+        _measure_gains(folder, token, json, quiet)
         return
 
     reports = fit_bank(
-        open_bank(folder), hidden=hidden, steps=steps, seed=seed, progress=lambda w: log(quiet, w)
+        Bank.from_pretrained(folder),
+        hidden=hidden,
+        steps=steps,
+        seed=seed,
+        progress=lambda w: log(quiet, w),
     )
     head = ["metric", "validation before", "after", "normalized", "uniform"]
     rows = [
@@ -252,11 +276,14 @@ def fit(
     emit(json, {name: asdict(r) for name, r in reports.items()}, lambda: table(head, rows))
 
 
-def _calibrate(bank: "Bank", json: bool, quiet: bool) -> None:
+def _measure_gains(folder: Path, token: str | None, json: bool, quiet: bool) -> None:
+    from hf_lorameta.pipeline.session import Session
     from hf_lorameta.pipeline.transfer import measure_gains
 
-    with progress_bar(len(bank), "leaving out", quiet) as bar:
-        gains = measure_gains(bank, progress=lambda done, total: bar.update())
+    with Session(folder, token=token) as session:
+        bank = session.bank
+        with progress_bar(len(bank), "leave one out", quiet) as bar:
+            gains = measure_gains(session, progress=lambda done, total: bar.update())
     rows = [
         [entry.dataset, f"{g.distance:.3f}", f"{g.base:.3f}", f"{g.generated:.3f}"]
         for entry, g in zip(bank.index.entries, gains, strict=True)

@@ -1,8 +1,9 @@
-"""A bank is built by other processes and by Dask's workers, one of them killed: the same bytes."""
+"""Builds with process pools, minimal executors and Dask, with workers killed: the same bytes."""
 
 import importlib.util
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta.bank.build import HubSource, dask_executor
+from hf_lorameta.bank.entry import Job
+from hf_lorameta.bank.executors import dask_executor
 from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.localhub import Fault
 from tests.conftest import Account, Built, Shell, touched, tree
 
 WEIGHTS, ROWS = "adapter_model.safetensors", "train.jsonl"
-PROCESSES = """
+PROCESS_POOL = """
 import multiprocessing, sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -28,16 +30,15 @@ from hf_lorameta.bank import build, manifest
 if __name__ == "__main__":
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=spawn) as pool:
-        listed = manifest.load(Path(sys.argv[1]))
-        build.build_bank(listed, Path(sys.argv[2]), executor=pool)
+        build.build_bank(manifest.load(Path(sys.argv[1])), Path(sys.argv[2]), executor=pool)
 """
-PLAIN = """
+SEQUENTIAL = """
 import sys
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from hf_lorameta.bank import build, manifest
 
-class OneAfterAnother(Executor):
+class Sequential(Executor):
     def submit(self, fn, /, *args, **kwargs):
         future = Future()
         try:
@@ -46,20 +47,19 @@ class OneAfterAnother(Executor):
             future.set_exception(error)
         return future
 
-listed = manifest.load(Path(sys.argv[1]))
-build.build_bank(listed, Path(sys.argv[2]), executor=OneAfterAnother())
+build.build_bank(manifest.load(Path(sys.argv[1])), Path(sys.argv[2]), executor=Sequential())
 """
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="distributed is not installed"
 )
 
 
-def expected(bank: Built) -> dict[str, bytes]:
+def expected_tree(bank: Built) -> dict[str, bytes]:
     return {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
 
 
-def scripted(script: str, cli: Shell, bank: Built, folder: Path) -> "subprocess.Popen[str]":
-    """Start a program that builds the bank."""
+def start_script(script: str, cli: Shell, bank: Built, folder: Path) -> "subprocess.Popen[str]":
+    """Start a program that builds the bank into ``folder / "b"``."""
     manifest, path = bank.owner.manifest(folder / "m.yaml"), folder / "build.py"
     path.write_text(script)
     command = [sys.executable, str(path), str(manifest), str(folder / "b")]
@@ -67,37 +67,37 @@ def scripted(script: str, cli: Shell, bank: Built, folder: Path) -> "subprocess.
     return subprocess.Popen(command, env=env, cwd=folder, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("script", [PROCESSES, PLAIN], ids=["processes", "the least one"])
-def test_any_executor_makes_the_same_bytes(
+@pytest.mark.parametrize("script", [PROCESS_POOL, SEQUENTIAL], ids=["process pool", "sequential"])
+def test_every_executor_builds_the_same_bytes(
     script: str, cli: Shell, bank: Built, tmp_path: Path
 ) -> None:
-    build = scripted(script, cli, bank, tmp_path)
-    said = build.communicate()[1]
-    assert build.returncode == 0, said
-    assert tree(tmp_path / "b") == expected(bank)
+    build = start_script(script, cli, bank, tmp_path)
+    stderr = build.communicate()[1]
+    assert build.returncode == 0, stderr
+    assert tree(tmp_path / "b") == expected_tree(bank)
 
 
-def test_an_executor_whose_workers_died_is_no_entrys_fault(
+def test_dead_workers_fail_the_build_and_skip_no_entry(
     cli: Shell, bank: Built, tmp_path: Path
 ) -> None:
     slow = bank.owner.entries[1]["adapter"]
     cli.hub.add_fault(Fault("delay", path=f"^/{slow}/resolve/.*{WEIGHTS}", seconds=30, times=1))
-    build = scripted(PROCESSES, cli, bank, tmp_path)
+    build = start_script(PROCESS_POOL, cli, bank, tmp_path)
     await_request(cli, build, slow, WEIGHTS)
-    for pid in workers_of(build.pid):
+    for pid in worker_pids(build.pid):
         os.kill(pid, signal.SIGKILL)
-    said = build.communicate(timeout=60)[1]
+    stderr = build.communicate(timeout=60)[1]
     assert build.returncode != 0
-    assert "the workers of the executor are gone" in said
-    assert not (tmp_path / "b/bank.json").exists()  # nothing was left out as if it were bad
-    again = scripted(PROCESSES, cli, bank, tmp_path)
-    said = again.communicate()[1]
-    assert again.returncode == 0, said
-    assert tree(tmp_path / "b") == expected(bank)
+    assert "the workers of the executor died" in stderr
+    assert not (tmp_path / "b/bank.json").exists()
+    again = start_script(PROCESS_POOL, cli, bank, tmp_path)
+    stderr = again.communicate()[1]
+    assert again.returncode == 0, stderr
+    assert tree(tmp_path / "b") == expected_tree(bank)
 
 
 def await_request(cli: Shell, build: "subprocess.Popen[str]", *parts: str) -> None:
-    """Wait until something is asked of the Hub."""
+    """Wait until the Hub gets a request whose path contains every part."""
     deadline = time.monotonic() + 60
     while not touched(cli.hub, *parts):
         assert build.poll() is None, build.communicate()
@@ -105,23 +105,22 @@ def await_request(cli: Shell, build: "subprocess.Popen[str]", *parts: str) -> No
         time.sleep(0.02)
 
 
-def workers_of(pid: int) -> list[int]:
-    """The processes of a `ProcessPoolExecutor` that were spawned by a process."""
+def worker_pids(pid: int) -> list[int]:
+    """Workers of the spawning `ProcessPoolExecutor` in a process."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    named = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
-    return [child for child, command in named.items() if b"spawn_main" in command]
+    commands = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    return [child for child, command in commands.items() if b"spawn_main" in command]
 
 
-def test_no_token_is_sent_to_workers() -> None:
-    import pickle
-
-    sent = pickle.dumps(HubSource(Hub("hf_" + "s" * 34)))
-    assert b"hf_sss" not in sent
-    assert "Hub(" in repr(pickle.loads(sent)._hub)
+def test_a_job_is_pickled_without_the_token() -> None:
+    job = Job(Path("b"), Hub("hf_" + "s" * 34), "base/tiny", 18, "0" * 64)
+    pickled = pickle.dumps(job)
+    assert b"hf_sss" not in pickled
+    assert "Hub(" in repr(pickle.loads(pickled).hub)
 
 
 class Cluster:
-    """A scheduler and two workers, each a process."""
+    """A Dask scheduler and two workers, each in its own process."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.file, self._env, self._folder = folder / "scheduler.json", env, folder
@@ -131,12 +130,12 @@ class Cluster:
             time.sleep(0.05)
         self.address = json.loads(self.file.read_text())["address"]
         for name in ("w0", "w1"):
-            words = ("--name", name, "--nthreads", "1", "--no-nanny")
-            self.processes[name] = self._start("worker", *words)
+            options = ("--name", name, "--nthreads", "1", "--no-nanny")
+            self.processes[name] = self._start("worker", *options)
 
-    def _start(self, *words: str) -> "subprocess.Popen[bytes]":
+    def _start(self, *args: str) -> "subprocess.Popen[bytes]":
         common = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(self.file)]
-        command = [sys.executable, "-m", "dask", *words, *common]
+        command = [sys.executable, "-m", "dask", *args, *common]
         return subprocess.Popen(
             command, env=self._env, cwd=self._folder,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -150,16 +149,16 @@ class Cluster:
 
 @pytest.fixture
 def cluster(cli: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    quick = {"USE_TORCH": "0", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "5s"}
-    made = Cluster(tmp_path_factory.mktemp("dask"), cli.env() | quick)
-    yield made
-    made.close()
+    settings = {"USE_TORCH": "0", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "5s"}
+    started = Cluster(tmp_path_factory.mktemp("dask"), cli.env() | settings)
+    yield started
+    started.close()
 
 
 @needs_dask
 @pytest.mark.slow
 @pytest.mark.parametrize("file", [WEIGHTS, ROWS], ids=["fetching weights", "profiling rows"])
-def test_dask_makes_the_same_bytes_though_a_worker_is_killed(
+def test_dask_builds_the_same_bytes_after_a_worker_is_killed(
     file: str, cli: Shell, bank: Built, cluster: Cluster, user: Account, tmp_path: Path
 ) -> None:
     import distributed
@@ -173,7 +172,7 @@ def test_dask_makes_the_same_bytes_though_a_worker_is_killed(
     await_request(cli, build, slow, "/resolve/", file)
     with distributed.Client(cluster.address, set_as_default=False) as client:
         deadline = time.monotonic() + 20
-        while True:  # all else is done, and one worker is at the slow entry
+        while True:  # until one worker is busy with the slow entry and all others are finished
             busy = [w for w, keys in client.processing().items() if keys]
             done = len(list((tmp_path / "b/.build").glob(f"{bank.owner.name}--*.json")))
             if (len(busy) == 1 and done == 3) or time.monotonic() > deadline:
@@ -186,15 +185,15 @@ def test_dask_makes_the_same_bytes_though_a_worker_is_killed(
     out, err = build.communicate(timeout=60)
     assert build.returncode == 0, err
     assert user.token not in out + err
-    assert tree(tmp_path / "b") == expected(bank)
-    assert len(touched(cli.hub, slow, "/resolve/", WEIGHTS)) >= 2  # begun anew by the other
+    assert tree(tmp_path / "b") == expected_tree(bank)
+    assert len(touched(cli.hub, slow, "/resolve/", WEIGHTS)) >= 2  # the other worker started anew
     for entry in bank.owner.entries:
-        if entry["adapter"] != slow:  # and of the others nothing was fetched twice
+        if entry["adapter"] != slow:  # no finished entry was fetched again
             assert len(touched(cli.hub, f"/{entry['adapter']}/resolve/", WEIGHTS)) == 1
 
 
 @needs_dask
-def test_no_scheduler_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dask_address_without_a_scheduler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import distributed
 
     def refuse(*_: object, **__: object) -> None:
@@ -205,7 +204,7 @@ def test_no_scheduler_there(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dask_executor_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtraError, match="distributed"), dask_executor("tcp://x:1"):
         pass

@@ -326,9 +326,9 @@ def test_int8_without_its_scales(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"schema_version": 1}, "schema version 2"),
-        ({"packing": None}, "no bank has"),
+        ({"packing": None}, "unexpected file"),
         ({"schema_version": 3}, "schema version 3"),
-        ({"spaces": []}, "a space and a share"),
+        ({"spaces": []}, "a retained share"),
         ({"spaces": [[4, 4], [4, 99]]}, "expected at most"),
         ({"spaces": [[0, 4], [4, 4]]}, "expected at most"),
         ({"dtype": "f64"}, "dtype"),

@@ -14,7 +14,7 @@ import numpy as np
 import safetensors.numpy
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
-from hf_lorameta.bank.geometry import geometry
+from hf_lorameta.bank.geometry import bank_distances, typical_distances
 from hf_lorameta.bank.index import (
     DISTANCES_FILE,
     PROFILES_FILE,
@@ -83,14 +83,16 @@ def make(folder: Path, shape: Shape, seed: int = 0) -> Bank:
     table = profiles(shape.adapters, VOCAB, seed)
     (folder / PROFILES_FILE).write_bytes(safetensors.numpy.save(table.arrays))
     (folder / TOKENIZER_FILE).write_bytes((EMBEDDED_FOLDER / TOKENIZER_FILE).read_bytes())
-    usual, apart = geometry(table, VOCAB)
-    (folder / DISTANCES_FILE).write_bytes(safetensors.numpy.save(apart))
+    distances = bank_distances(table, VOCAB)
+    stored = {name: D.astype(np.float32) for name, D in distances.items()}
+    (folder / DISTANCES_FILE).write_bytes(safetensors.numpy.save(stored))
     small = (PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE)
     index = Index(
         base_model="mistralai/Mistral-7B-Instruct-v0.2", base_revision=None, base_license=None,
         vocab_size=VOCAB, published=False, entries=entries, skipped=(),
         layout=tuple((m.name, m.in_features, m.out_features) for m in shape.layout),
-        files={name: sha256(folder / name) for name in small}, neighbourhood=usual,
+        files={name: sha256(folder / name) for name in small},
+        typical_distances=typical_distances(table, VOCAB, distances),
     )  # fmt: skip
     (folder / "bank.json").write_bytes(index.to_bytes())
     _remember(folder, entries)

@@ -572,7 +572,7 @@ def big_bank(folder: Path, count: int, megabytes: int) -> Path:
     index = Index(
         base_model=BASE, base_revision=None, base_license=None, vocab_size=18, published=False,
         layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
-        entries=tuple(entries), skipped=(), neighbourhood={},
+        entries=tuple(entries), skipped=(), typical_distances={},
         files={name: sha256(folder / name) for name in names},
     )  # fmt: skip
     (folder / "bank.json").write_bytes(index.to_bytes())

@@ -160,7 +160,7 @@ def test_strict_stops_at_a_bad_entry(cli: Shell, user: Account, tmp_path: Path) 
     assert "dora" in stopped.err.lower()
     assert not (tmp_path / "b/bank.json").exists()
     only = user.manifest(tmp_path / "n.yaml", user.entries[1:])
-    assert "not one of 1" in cli("bank", "build", only, "-o", tmp_path / "c", code=4).err
+    assert "none of 1" in cli("bank", "build", only, "-o", tmp_path / "c", code=4).err
 
 
 def test_what_a_build_cannot_start_with(cli: Shell, user: Account, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_killed_builds_go_on(cli: Shell, bank: Built, tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     late = cli("bank", "build", manifest, "-o", target, code=4)
-    assert "another build is at work" in late.err
+    assert "another build is running" in late.err
     build.send_signal(signal.SIGKILL)
     build.communicate()
     assert not (target / "bank.json").exists()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta import Bank, Plan, Recipe, generate_from_plan, plan
-from hf_lorameta.bank.geometry import geometry
+from hf_lorameta.bank.geometry import bank_distances
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.data import profile
 from hf_lorameta.data.profile import ProfileTable, profile_rows
@@ -72,7 +72,7 @@ def test_prompts_are_compared_with_inputs_alone(prompts: Plan, embedded: Bank) -
 
 
 def test_a_bank_keeps_the_distances_that_datasets_of_prompts_need(embedded: Bank) -> None:
-    _, kept = geometry(embedded.profiles, embedded.index.vocab_size)
+    kept = bank_distances(embedded.profiles, embedded.index.vocab_size)
     assert set(kept) == {"js-task", "js-task of inputs"}
     np.testing.assert_allclose(kept["js-task of inputs"], part(embedded, "input"), atol=1e-6)
 
@@ -81,7 +81,7 @@ def test_a_bank_with_a_dataset_of_plain_texts_has_distances_of_inputs() -> None:
     texts, prompts = ([("", "a b")], [("a", "b")])
     encode = lambda rows: [[ord(t) - 97 for t in row.split()] for row in rows]  # noqa: E731
     profiles = [profile_rows(rows, encode, 3) for rows in (texts, prompts, prompts)]
-    _, kept = geometry(ProfileTable.from_profiles(profiles), 3)
+    kept = bank_distances(ProfileTable.from_profiles(profiles), 3)
     inside = kept["js-task of inputs"]
     assert inside[1, 2] == inside[0, 0] == 0.0
     assert inside[0, 1] == inside[1, 0] > 0.3
@@ -103,12 +103,12 @@ def test_texts_without_inputs_are_compared_in_one_kind_of_distance(
     np.fill_diagonal(inside, np.inf)
     assert made.nearest_in_bank == pytest.approx(float(np.median(inside.min(1))))
     whole = made.with_recipe(Recipe(metric="js", coefficients="normalized"))
-    assert whole.nearest_in_bank == embedded.index.neighbourhood["js"]
+    assert whole.nearest_in_bank == embedded.index.typical_distances["js"]
 
 
 def test_of_a_labeled_dataset_nothing_is_left_out(tmp_path: Path, embedded: Bank) -> None:
     made = plan(file(tmp_path, "prompt", "completion"), embedded)
-    assert made.nearest_in_bank == embedded.index.neighbourhood[Recipe().metric]
+    assert made.nearest_in_bank == embedded.index.typical_distances[Recipe().metric]
 
 
 # --- what is said --------------------------------------------------------------------------------

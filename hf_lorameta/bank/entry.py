@@ -1,0 +1,172 @@
+"""Build one entry of a bank: copy the adapter's weights, count the dataset's tokens.
+
+An entry is an independent task. When it is finished it leaves a record in the bank's work folder,
+so that a later build does not fetch it again.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hf_lorameta.bank.arrays import load_arrays, save_arrays
+from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
+from hf_lorameta.bank.manifest import BankEntry
+from hf_lorameta.data.columns import check_columns
+from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.profile import PROFILE_FORMAT, Profile, ProfileTable, profile_rows
+from hf_lorameta.data.tokenizer import load_encode
+from hf_lorameta.errors import AdapterError
+from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonicalize
+from hf_lorameta.formats.lora_layout import read_layout
+from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, read_config
+from hf_lorameta.formats.safetensors import read_header
+from hf_lorameta.hub.client import Hub, Resolved
+from hf_lorameta.types import Encode
+
+_MAX_CONFIG_BYTES = 1 << 20
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings shared by all entries of a build. Picklable, without the token of `hub`.
+
+    Attributes:
+        folder: folder of the bank, which holds its ``tokenizer.json``.
+        hub: client that repos are read with.
+        base_model: Hub id.
+        vocab_size: V.
+        tokenizer: SHA-256 of ``tokenizer.json``.
+    """
+
+    folder: Path
+    hub: Hub
+    base_model: str
+    vocab_size: int
+    tokenizer: str
+
+
+def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
+    """Fetch, check and store one entry, unless an earlier build finished it.
+
+    Raises:
+        LoraMetaError: the entry cannot be used.
+    """
+    weights = job.folder / adapter_path(entry.name)
+    record = job.folder / WORK_FOLDER / f"{entry.name}.json"
+    key = {
+        "entry": entry.model_dump(),
+        "base_model": job.base_model,
+        "tokenizer": job.tokenizer,
+        "profile": PROFILE_FORMAT,
+    }
+    finished = _read_record(record, key, weights)
+    if finished:
+        return finished
+    repo, config = _store_weights(entry, job, weights)
+    try:
+        dataset = open_dataset(
+            entry.dataset,
+            job.hub,
+            config=entry.config,
+            split=entry.split,
+            revision=entry.dataset_revision,
+            columns=check_columns(entry.columns) if entry.columns else None,
+        )
+        profile = profile_rows(dataset.rows(), _encode(job.folder), job.vocab_size)
+    except Exception:
+        weights.unlink()  # useless without a profile
+        raise
+    save_arrays(_profile_path(record), ProfileTable.from_profiles([profile]).arrays)
+    result = IndexEntry(
+        name=entry.name,
+        adapter=entry.adapter,
+        adapter_revision=repo.sha,
+        dataset=entry.dataset,
+        dataset_revision=dataset.revision,
+        config=dataset.config,
+        split=dataset.split,
+        columns=dataset.columns,
+        license=entry.license or repo.license,
+        rank=config.rank,
+        scaling=config.scaling,
+        rows=profile.rows,
+        private=repo.private or dataset.private,
+        size=weights.stat().st_size,
+        sha256=sha256(weights),
+    )
+    write_atomically(record, json.dumps(key | {"result": result.model_dump()}).encode())
+    return result
+
+
+def stored_profile(folder: Path, name: str) -> Profile:
+    """Return the profile of a finished entry."""
+    record = folder / WORK_FOLDER / f"{name}.json"
+    return ProfileTable(load_arrays(_profile_path(record)))[0]
+
+
+def _profile_path(record: Path) -> Path:
+    return record.with_suffix(".safetensors")
+
+
+def _read_record(record: Path, key: Mapping[str, object], weights: Path) -> IndexEntry | None:
+    """Return the result of an earlier build with the same key, if its files are still intact."""
+    try:
+        stored = json.loads(record.read_bytes())
+        result = IndexEntry.model_validate(stored.pop("result"))
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+        return None  # missing, or of another version
+    if stored != json.loads(json.dumps(key)) or not _profile_path(record).exists():
+        return None
+    return result if weights.exists() and sha256(weights) == result.sha256 else None
+
+
+def _encode(folder: Path) -> Encode:
+    path = folder / TOKENIZER_FILE
+    return _load_encode(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _load_encode(path: Path, modified: int) -> Encode:
+    """Load the tokenizer once per process, and again when the file changes."""
+    return load_encode(path)
+
+
+def _store_weights(entry: BankEntry, job: Job, path: Path) -> tuple[Resolved, LoraConfig]:
+    """Check an adapter repo and write its weights in canonical form."""
+    hub = job.hub
+    repo = hub.resolve(entry.adapter, "model", entry.revision, blobs=True)
+    if WEIGHTS_FILE not in repo.files:
+        pickles = [name for name in repo.files if name.endswith(_PICKLE_SUFFIXES)]
+        reason = f"only a pickle ({pickles[0]}), which can run code" if pickles else "no weights"
+        raise AdapterError(f"{entry.adapter}: {reason}, expected {WEIGHTS_FILE}")
+    config = read_config(_download_config(hub, repo))
+    if config.base_model.lower() != job.base_model.lower():
+        raise AdapterError(
+            f"trained for {config.base_model or 'no'} base model, expected {job.base_model}"
+        )
+    size = hub.size(repo, WEIGHTS_FILE)
+    read = hub.reader(repo, WEIGHTS_FILE, size)
+    infos = read_header(read, size)
+    _, rank = read_layout(infos)
+    if rank != config.rank:
+        raise AdapterError(f"the config states rank {config.rank}, the weights have rank {rank}")
+    canonicalize(read, infos, path)
+    return repo, config
+
+
+def _download_config(hub: Hub, repo: Resolved) -> dict[str, Any]:
+    size = hub.size(repo, CONFIG_FILE)
+    if size > _MAX_CONFIG_BYTES:
+        raise AdapterError(f"{CONFIG_FILE} has {size} bytes, expected {_MAX_CONFIG_BYTES} at most")
+    try:
+        config = json.loads(hub.reader(repo, CONFIG_FILE, size)(0, size))
+    except (ValueError, RecursionError):
+        raise AdapterError(f"{CONFIG_FILE} is not JSON") from None
+    if not isinstance(config, dict):
+        raise AdapterError(f"{CONFIG_FILE} is not a JSON object")
+    return config
