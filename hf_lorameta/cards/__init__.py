@@ -1,1 +1,1 @@
-"""Model cards: metadata, text, tables and the coefficient chart."""
+"""The model card: metadata, text, license, scores and coefficient chart."""

@@ -1,4 +1,4 @@
-"""Everything that is said of one run: what the card and the picture beside an adapter show."""
+"""Data for the model card and the coefficient chart."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,18 +31,18 @@ COMBINERS: dict[CombinerName, str] = {
 
 @dataclass(frozen=True)
 class WeightedAdapter:
-    """One adapter that takes part in the combination.
+    """One adapter with a non-zero coefficient.
 
     Attributes:
         adapter: Hub id of the adapter.
         adapter_revision: commit read.
         dataset: Hub id of its training dataset.
         dataset_revision: commit read.
-        license: of the adapter, as its authors state it; None if they do not.
+        license: license that the adapter's authors state; None if they state none.
         distance: from the user's dataset to this one, in the recipe's metric.
         coefficient: weight in the combination; may be negative.
-        by_module: weight in each adapted module, in the order of the bank's layout, where they
-            differ; `coefficient` is their mean then.
+        by_module: weight in each adapted module, in the order of the bank's layout, if modules
+            differ; `coefficient` is then their mean.
     """
 
     adapter: str
@@ -55,47 +55,47 @@ class WeightedAdapter:
     by_module: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the fields for JSON."""
         return {name: value for name, value in vars(self).items() if name != "by_module" or value}
 
 
 def public_name(dataset_id: str | None, private: bool) -> str | None:
-    """A dataset's id if the world may know it."""
+    """Return a dataset's id if it is a public dataset of the Hub."""
     return dataset_id if dataset_id and not private and is_hub_id(dataset_id) else None
 
 
 @dataclass(frozen=True)
 class CardData:
-    """Everything a card says about one run.
+    """Data of one run for its card.
 
     Attributes:
         base_model: Hub id of the base model.
         base_revision: commit of the base model, if known.
-        base_license: as the base model's authors state it; None if they do not.
-        dataset_id: Hub id of the dataset; None for a local file.
+        base_license: license that the base model's authors state; None if they state none.
+        dataset_id: Hub id of the user's dataset; None for a local file.
         dataset_revision: commit read.
         dataset_config: configuration read.
         dataset_split: split read.
-        columns: what was read from the rows, e.g. ``input=question, output=answer``.
+        columns: columns read, e.g. ``input=question, output=answer``.
         rows: number of rows read.
         tokens: number of tokens in them.
-        dataset_license: as the dataset's authors state it; None if they do not.
-        dataset_private: then neither id nor revision nor configuration is shown.
+        dataset_license: license that the dataset's authors state; None if they state none.
+        dataset_private: the card shows neither id nor revision nor configuration.
         bank_id: repo id, or `EMBEDDED_BANK`.
         bank_revision: commit of the bank.
         bank_size: number of usable adapters in the bank.
-        bank_published: the bank's entries can be found on the Hub: link to them.
-        neighbors: every adapter used, by falling coefficient; at least one.
+        bank_published: the bank's adapters and datasets are on the Hub, so the card links to them.
+        neighbors: adapters used, by falling coefficient; at least one.
         effective_number: of adapters, see `hf_lorameta.method.coefficients.effective_number`.
-        nearest_in_bank: median over the bank of the distance to the nearest other dataset.
-        rank: r of the result.
+        nearest_in_bank: median over the bank's datasets of the distance to the nearest other one.
+        rank: r of the generated adapter.
         dtype: of the tensors written.
-        warnings: shown to the user during the run.
-        recipe: every setting.
+        warnings: warnings of the run.
+        recipe: settings of the run.
         library_version: of hf-lorameta.
-        refinement: how the coefficients were fitted on rows of the dataset; None if they were not.
-        check: how it did on other rows of the dataset; None if it was not scored.
-        gguf: the adapter lies beside the PEFT files for llama.cpp and Ollama too.
+        refinement: fit of the coefficients on rows of the dataset; None if they were not fitted.
+        check: validation on other rows of the dataset; None if there was none.
+        gguf: the adapter is exported as GGUF too.
     """
 
     base_model: str
@@ -137,5 +137,5 @@ class CardData:
 
     @property
     def public_dataset(self) -> str | None:
-        """The dataset's id if the world may know it."""
+        """The dataset's id if it is public."""
         return public_name(self.dataset_id, self.dataset_private)

@@ -1,6 +1,7 @@
-"""The picture beside an adapter: its largest coefficients as bars.
+"""The chart of an adapter folder: its largest coefficients as bars.
 
-A pure function of `hf_lorameta.cards.card_data.CardData`, like the card: the same facts give the same bytes.
+Like the card, it is a pure function of `hf_lorameta.cards.card_data.CardData`: the same data give
+the same bytes.
 """
 
 import unicodedata
@@ -15,37 +16,37 @@ _LABEL_END, _BAR_START, _BAR_WIDTH, _DISTANCE_END = 316, 330, 270, 736
 _LABEL_CELLS = 40
 
 
-def render_chart(facts: CardData) -> str:
-    """The largest coefficients as a bar chart.
+def render_chart(card: CardData) -> str:
+    """Return the largest coefficients as a bar chart.
 
     Returns:
-        A self-contained SVG with a title and a description, on a panel of its own, so that it reads
-        the same on light and dark pages.
+        A self-contained SVG with a title and a description. It has its own background, so that it
+        looks the same on light and dark pages.
     """
-    bars, rest = facts.neighbors[:BARS], facts.neighbors[BARS:]
+    bars, rest = card.neighbors[:BARS], card.neighbors[BARS:]
     height = _TOP + _ROW * len(bars) + (48 if rest else 22)
     largest = max(abs(n.coefficient) for n in bars) or 1.0
     rows = "\n".join(_bar(i, n, largest) for i, n in enumerate(bars))
     share = 100 * sum(n.coefficient for n in rest)
-    more = f"and {len(rest)} more, together {share:.1f} %" if rest else ""
+    more = f"{len(rest)} more, {share:.1f} % in total" if rest else ""
     footer = (
         f'\n<text x="{_BAR_START}" y="{height - 20}" class="soft">{more}</text>' if rest else ""
     )
     count = (
         "The coefficient"
-        if len(facts.neighbors) == 1
-        else f"{len(bars)} of {len(facts.neighbors)} coefficients"
+        if len(card.neighbors) == 1
+        else f"{len(bars)} of {len(card.neighbors)} coefficients"
     )
-    subtitle = f"{count} · distance: {METRICS[facts.recipe.metric]}"
-    listed = "; ".join(
-        f"{_short(n.dataset)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}"
+    subtitle = f"{count} · distance: {METRICS[card.recipe.metric]}"
+    description = "; ".join(
+        f"{_repo_name(n.dataset)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}"
         for n in bars
     )
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" \
 height="{height}" role="img" aria-labelledby="title desc">
-<title id="title">The adapters behind this one, by coefficient</title>
-<desc id="desc">{_xml(listed)}{". " + more if more else ""}.</desc>
+<title id="title">Source adapters by coefficient</title>
+<desc id="desc">{_xml(description)}{". " + more if more else ""}.</desc>
 <style>
 text {{ font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; \
 fill: #1f2937 }}
@@ -55,7 +56,7 @@ fill: #1f2937 }}
 </style>
 <rect x="0.5" y="0.5" width="{_WIDTH - 1}" height="{height - 1}" rx="10" fill="#ffffff" \
 stroke="#d5d9e0"/>
-<text x="24" y="34" class="head">The adapters behind this one</text>
+<text x="24" y="34" class="head">Source adapters</text>
 <text x="24" y="55" class="soft">{_xml(subtitle)}</text>
 <text x="{_LABEL_END}" y="{_TOP - 10}" class="soft end">dataset</text>
 <text x="{_BAR_START}" y="{_TOP - 10}" class="soft">coefficient</text>
@@ -70,7 +71,7 @@ def _bar(index: int, neighbor: WeightedAdapter, largest: float) -> str:
     width = max(1.0, _BAR_WIDTH * abs(neighbor.coefficient) / largest)
     color = "#dd6b20" if neighbor.coefficient >= 0 else "#718096"
     base = top + 17
-    label = _xml(_shortened(_short(neighbor.dataset), _LABEL_CELLS))
+    label = _xml(_shorten(_repo_name(neighbor.dataset), _LABEL_CELLS))
     distance = number(neighbor.distance)
     return (
         f'<text x="{_LABEL_END}" y="{base}" class="end">{label}</text>\n'
@@ -81,15 +82,15 @@ def _bar(index: int, neighbor: WeightedAdapter, largest: float) -> str:
     )
 
 
-def _short(repo: str) -> str:
+def _repo_name(repo: str) -> str:
     return clean(repo.rpartition("/")[2])
 
 
-def _shortened(name: str, cells: int) -> str:
-    """A name that fits, cut in the middle, where names of one family differ least at the ends.
+def _shorten(name: str, cells: int) -> str:
+    """Cut a name in the middle: names of one family differ least at their ends.
 
     Example:
-        >>> _shortened("task003_mctaco_question_generation", 16)
+        >>> _shorten("task003_mctaco_question_generation", 16)
         'task003…neration'
     """
     if _cells(name) <= cells:
@@ -101,7 +102,7 @@ def _shortened(name: str, cells: int) -> str:
 
 
 def _cells(name: str) -> float:
-    """Width in average letters: ideographs take two, capitals and m, w a little more than one."""
+    """Return the width in average letters: 2 for ideographs, 1.4 for capitals, m and w."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in name)
     return len(name) + wide + 0.4 * sum(c.isupper() or c in "mw" for c in name)
 

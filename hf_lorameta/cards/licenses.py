@@ -1,4 +1,4 @@
-"""Under which license a combination of adapters may be passed on."""
+"""The license of a combination of adapters."""
 
 import re
 
@@ -20,29 +20,31 @@ HUB_LICENSES = frozenset({
     "lgpl-lr", "deepfloyd-if-license", "fair-noncommercial-research-license", "llama2", "llama3",
     "llama3.1", "llama3.2", "llama3.3", "llama4", "grok2-community", "gemma",
 })  # fmt: skip
-"""What the Hub accepts as ``license`` at a commit, besides ``other`` and ``unknown``
-(huggingface_hub issue 4218)."""
+"""Values that the Hub accepts for ``license``, besides ``other`` and ``unknown``
+(huggingface_hub issue 4218; the client library ships no such list). `hf_lorameta.localhub` has its
+own list because it plays the server: the tests compare the two."""
 
 
-def license_of(facts: CardData) -> tuple[str, str | None, str | None]:
-    """The license of a combination: one if all agree, otherwise ``other`` with every name.
+def license_of(card: CardData) -> tuple[str, str | None, str | None]:
+    """Return the license of a combination: the common one, or ``other`` with every name.
 
     Args:
-        facts: base model and adapters used count; the dataset does not, as none of it is passed on.
+        card: its base model and the adapters used count. The dataset does not, since none of it is
+            redistributed.
 
     Returns:
-        The Hub's license id, and for ``other`` a name that lists each license (``unknown`` where
-        the authors state none) and a link to the base model, whose terms come first.
+        The Hub's license id. For ``other`` also a name that lists each license (``unknown`` if the
+        authors state none) and a link to the base model.
     """
-    stated = [facts.base_license, *(n.license for n in facts.neighbors)]
+    stated = [card.base_license, *(n.license for n in card.neighbors)]
     names = sorted({_license_name(value) for value in stated})
     if len(names) == 1 and names[0] in HUB_LICENSES:
         return names[0], None, None
-    link = hub_url(facts.base_model) if is_hub_id(facts.base_model) else None
+    link = hub_url(card.base_model) if is_hub_id(card.base_model) else None
     return "other", "-and-".join(names), link
 
 
 def _license_name(stated: str | None) -> str:
-    """A license as the Hub spells them: lower case, digits, dots, pluses and dashes."""
+    """Normalize a license name to the Hub's spelling: lower case, digits, dots, pluses, dashes."""
     words = re.findall(r"[a-z0-9.+]+", (stated or "").lower())
     return "-".join(words)[:60] or "unknown"

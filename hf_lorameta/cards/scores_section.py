@@ -1,4 +1,4 @@
-"""Measured scores, added to a finished card: no number that was not measured on that dataset."""
+"""Measured scores on a model card: only numbers that were measured on the dataset they name."""
 
 import math
 import re
@@ -10,36 +10,35 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard
 
 from hf_lorameta.cards.card_data import public_name
-from hf_lorameta.cards.markdown import clean, code, link, number, table
+from hf_lorameta.cards.markdown import clean
+from hf_lorameta.cards.templates import render
 from hf_lorameta.errors import AdapterError
 
 _METRICS = {
-    "loss": ("loss", "Loss, in nats a token"),
+    "loss": ("loss", "Loss (nats per token)"),
     "rouge_l": ("rouge", "Rouge-L"),
     "exact_match": ("exact_match", "Exact match"),
 }
-"""Scores that the metadata lists, with the Hub's name of each and one for people."""
-_COLUMNS = {
-    "loss": "Loss", "rouge_l": "Rouge-L", "exact_match": "Exact match", "contains": "Contains",
-}  # fmt: skip
+"""Scores in the metadata: the Hub's name of the metric and a title."""
 _MEASURED, _NOT_MEASURED = "## What was measured", "## What was not measured"
-_OWN = "generated"
+_THIS_ADAPTER = "generated"
 
 
 @dataclass(frozen=True)
 class MeasuredScores:
-    """What a finished adapter scored on one split of one dataset.
+    """Scores of a generated adapter on one split of one dataset.
 
     Attributes:
         dataset_id: Hub id; None for a local file.
         dataset_revision: commit read.
         dataset_config: configuration read.
         dataset_split: split read.
-        dataset_private: then neither id nor revision nor configuration is shown.
+        dataset_private: the card shows neither id nor revision nor configuration.
         rows: number of rows.
-        engine: what held the base model, ``transformers`` or ``llama.cpp``.
-        scores: method to values by the names of `hf_lorameta.engines.scoring.Scores`, None where nothing was
-            computed. The method ``generated`` is the adapter that the card is about.
+        engine: engine that ran the base model, ``transformers`` or ``llama.cpp``.
+        scores: for each method, values by the field names of
+            `hf_lorameta.engines.scoring.Scores`; None if not computed. The method ``generated`` is
+            the adapter that the card describes.
     """
 
     dataset_id: str | None
@@ -53,43 +52,42 @@ class MeasuredScores:
 
     @property
     def public_dataset(self) -> str | None:
-        """The dataset's id if the world may know it."""
+        """The dataset's id if it is public."""
         return public_name(self.dataset_id, self.dataset_private)
 
 
 def with_scores(text: str, measured: MeasuredScores, repo_id: str | None) -> str:
-    """A card with measured scores: a table for people and, of a public dataset, ``model-index``.
+    """Return a card with measured scores: a table and, for a public dataset, ``model-index``.
 
-    Scores of the same dataset, configuration and split are replaced, others stay. The metadata
-    lists this adapter's scores; those of the other methods stand in the table alone, as they are
-    not of this model.
+    The scores replace earlier ones of the same dataset, configuration and split. The metadata list
+    this adapter's scores only; the table has those of the other methods too.
 
     Args:
-        text: README.md as `render_card` made it, whatever its owner added since.
+        text: README.md from `render_card`, possibly edited since.
         measured: the scores.
-        repo_id: where the adapter lies; None for a local folder.
+        repo_id: repo of the adapter; None for a local folder.
 
     Raises:
         AdapterError: the card's metadata cannot be read.
     """
     try:
-        made = ModelCard(text)
+        card = ModelCard(text)
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise AdapterError(f"the card's metadata cannot be read: {clean(str(error))}") from None
-    data: Any = made.data
+    data: Any = card.data
     new = _results(measured)
-    places = {_place(result) for result in new}
-    kept = [result for result in data.eval_results or [] if _place(result) not in places]
-    if kept or new:
-        data.eval_results = [*kept, *new]
+    replaced = {_scored_split(result) for result in new}
+    others = [r for r in data.eval_results or [] if _scored_split(r) not in replaced]
+    if others or new:
+        data.eval_results = [*others, *new]
         data.model_name = data.model_name or repo_id or "LoRA adapter"
-    made.text = _with_table(made.text, measured)
-    return str(made)
+    card.text = _with_table(card.text, measured)
+    return str(card)
 
 
 def _results(measured: MeasuredScores) -> list[EvalResult]:
     dataset = measured.public_dataset
-    own = measured.scores[_OWN]
+    scores = measured.scores[_THIS_ADAPTER]
     return [
         EvalResult(
             task_type="text-generation",
@@ -100,57 +98,42 @@ def _results(measured: MeasuredScores) -> list[EvalResult]:
             dataset_revision=measured.dataset_revision,
             metric_type=kind,
             metric_name=title,
-            metric_value=own[name],
+            metric_value=scores[name],
         )
         for name, (kind, title) in _METRICS.items()
-        if dataset and own.get(name) is not None and math.isfinite(own[name] or 0)
+        if dataset and scores.get(name) is not None and math.isfinite(scores[name] or 0)
     ]
 
 
-def _place(result: EvalResult) -> tuple[object, ...]:
+def _scored_split(result: EvalResult) -> tuple[object, ...]:
     return result.dataset_type, result.dataset_config, result.dataset_split
 
 
 def _with_table(body: str, measured: MeasuredScores) -> str:
-    """The card's text with a part on this dataset in its section on what was measured."""
+    """Return the card's text with this dataset's table in the section on measured scores."""
     sections = re.split(r"\n(?=## )", body)
     titles = [section.split("\n", 1)[0] for section in sections]
+    position = len(sections)
     if _NOT_MEASURED in titles:
-        place = titles.index(_NOT_MEASURED)
-        _, fence, command = sections[place].partition("\n```")
-        said = "Nothing but the values above: no other dataset, and no harmful or biased output."
-        sections[place] = f"{_NOT_MEASURED}\n\n{said}\n{fence}{command}"
-    else:
-        place = len(sections)
+        position = titles.index(_NOT_MEASURED)
+        _, fence, command = sections[position].partition("\n```")
+        remark = (
+            "Only the scores above were measured: no other dataset, no harmful or biased output."
+        )
+        sections[position] = f"{_NOT_MEASURED}\n\n{remark}\n{fence}{command}"
     if _MEASURED not in titles:
-        sections.insert(place, f"{_MEASURED}\n")
-        titles.insert(place, _MEASURED)
-    place = titles.index(_MEASURED)
-    head, *parts = re.split(r"\n(?=### )", sections[place])
-    fresh = _score_part(measured)
-    others = [part for part in parts if part.split("\n", 1)[0] != fresh.split("\n", 1)[0]]
-    sections[place] = "\n".join([head, *others, fresh])
+        sections.insert(position, f"{_MEASURED}\n")
+        titles.insert(position, _MEASURED)
+    position = titles.index(_MEASURED)
+    head, *tables = re.split(r"\n(?=### )", sections[position])
+    new = _score_table(measured)
+    others = [table for table in tables if table.split("\n", 1)[0] != new.split("\n", 1)[0]]
+    sections[position] = "\n".join([head, *others, new])
     return "\n".join(sections)
 
 
-def _score_part(measured: MeasuredScores) -> str:
-    name, config = measured.public_dataset, measured.dataset_config
-    shown = code(name) if name else "a local or private dataset"
-    within = f" {code(config)}" if name and config not in (None, "", "default") else ""
-    at = f" ({link(name, measured.dataset_revision, 'datasets/')})" if name else ""
-    rows = [
-        (code(method), *(_score(values.get(key)) for key in _COLUMNS))
-        for method, values in measured.scores.items()
-    ]
-    listed = table(("Method", *_COLUMNS.values()), rows, numbers=(1, 2, 3, 4))
-    return f"""### {shown}{within}, split {code(measured.dataset_split)}
-
-{measured.rows:,} rows{at}, scored through {code(measured.engine)}; loss in nats a token, the \
-others from 0 to 1. {code(_OWN)} is this adapter.
-
-{listed}
-"""
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else number(value)
+def _score_table(measured: MeasuredScores) -> str:
+    config = None if measured.dataset_config == "default" else measured.dataset_config
+    return render(
+        "scores.md.j2", measured=measured, name=measured.public_dataset, config=config or ""
+    )

@@ -212,7 +212,7 @@ def test_coefficients_are_fitted_and_checked_through_llama_cpp(cli: Shell, tmp_p
     assert done.json["plan"]["recipe"]["refiner"] == "search"
     card = (tmp_path / "a" / "README.md").read_text()
     assert card.count("as llama.cpp computes it") == 2
-    assert "--engine llama.cpp" in card.split("How to make it again")[1]
+    assert "--engine llama.cpp" in card.split("How to reproduce it")[1]
 
 
 def test_what_llama_cpp_cannot_fit(cli: Shell, data: Path) -> None:

@@ -125,7 +125,7 @@ def test_plan_and_card_say_what_it_costs(
         tmp_path / "a"
     )
     card = (folder / CARD_FILE).read_text(encoding="utf-8")
-    assert said in card.split("## Warnings of the run")[1]
+    assert said in card.split("## Warnings")[1]
     assert "--columns input=prompt" in card
     assert "When did it happen" not in card
     monkeypatch.setattr(plan_module, "LOST_WITHOUT_OUTPUTS", 0.25)

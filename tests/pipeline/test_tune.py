@@ -215,22 +215,22 @@ def test_card_and_recipe_tell_of_the_check(data: Path, tmp_path: Path) -> None:
         generate_from_plan(planned(data, check=16), scored=Bowl(0.4 * whole)), tmp_path / "a"
     )
     part = text.split("## Checked on 16 rows")[1].split("##")[0]
-    assert "multiplied with 0.5" in part
+    assert "multiplied by 0.5" in part
     rows = [line.split("|")[1:3] for line in part.splitlines() if line.startswith("|")][2:]
     assert [name.strip() for name, _ in rows] == [
-        "base model", "the adapter as it was made", "this adapter",
+        "base model", "this adapter at full strength", "this adapter",
     ]  # fmt: skip
     assert [float(loss) for _, loss in rows] == pytest.approx([1, 2.25, 0.0625], rel=0.01)
-    assert "was worse than the base model: its coefficients were multiplied with 0.5" in text
+    assert "was worse than the base model: its coefficients were multiplied by 0.5" in text
     assert "Beyond the few rows above, this adapter was not evaluated" in text
-    assert "--check 16" in text.split("How to make it again")[1]
+    assert "--check 16" in text.split("How to reproduce it")[1]
     recipe = json.loads((tmp_path / "a" / "recipe.json").read_bytes())
     assert recipe["check"]["scale"] == 0.5
     assert recipe["recipe"]["check"] == 16
 
     good = saved(generate_from_plan(planned(data, check=16), scored=Bowl(whole)), tmp_path / "b")
     assert "## Checked on 16 rows" in good
-    assert "as it was made" not in good
+    assert "at full strength" not in good
     assert "was worse" not in good
 
 

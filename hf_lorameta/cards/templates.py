@@ -1,0 +1,87 @@
+"""Render the Jinja templates of the model card.
+
+`huggingface_hub.ModelCard.from_template` takes no filters and escapes nothing. Here every value is
+escaped with `prose` unless a filter made it `Markdown`: a name cannot break the card because a
+template forgot to escape it.
+"""
+
+import json
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_lorameta.cards.markdown import Markdown, clean, code, link, number, prose
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+def render(template: str, **values: object) -> str:
+    """Render a template of this folder.
+
+    Args:
+        template: file name.
+        values: variables of the template.
+
+    Raises:
+        jinja2.UndefinedError: a variable of the template is missing.
+    """
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> "jinja2.Environment":
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        finalize=_escape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "code": code,
+        "license": _license,
+        "link": link,
+        "number": number,
+        "plural": _plural,
+        "python": _python,
+        "score": _score,
+        "shell": shell,
+    }
+    return environment
+
+
+def _escape(value: object) -> object:
+    return value if isinstance(value, Markdown) else prose(str(value))
+
+
+def _license(stated: str | None) -> Markdown:
+    return code(stated) if stated else Markdown("unknown")
+
+
+def _plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    Example:
+        >>> _plural(1, "row"), _plural(1234, "row")
+        ('1 row', '1,234 rows')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _python(value: str) -> Markdown:
+    """Format text as a Python string literal."""
+    return Markdown(json.dumps(clean(value)))
+
+
+def _score(value: float | None) -> Markdown:
+    return Markdown("–") if value is None else number(value)
+
+
+def shell(*arguments: str) -> Markdown:
+    """Quote arguments for a POSIX shell, on one line."""
+    return Markdown(shlex.join(map(clean, arguments)))

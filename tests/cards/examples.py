@@ -1,0 +1,68 @@
+"""A run's data for tests of the card, and readers of rendered cards."""
+
+import re
+from dataclasses import replace
+
+from hf_lorameta.cards.card_data import CardData, WeightedAdapter
+from hf_lorameta.recipe import Recipe
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def neighbor(index: int, coefficient: float, **changes: object) -> WeightedAdapter:
+    plain = WeightedAdapter(
+        adapter=f"bank/lora-{index}",
+        adapter_revision=f"{index:040x}",
+        dataset=f"bank/task-{index}",
+        dataset_revision=f"{index + 256:040x}",
+        license="apache-2.0",
+        distance=0.1 * (index + 1),
+        coefficient=coefficient,
+    )
+    return replace(plain, **changes)
+
+
+PLAIN = CardData(
+    base_model="org/base-7b",
+    base_revision="b" * 40,
+    base_license="apache-2.0",
+    dataset_id="me/questions",
+    dataset_revision="d" * 40,
+    dataset_config="main",
+    dataset_split="train",
+    columns="input=question, output=answer",
+    rows=1234,
+    tokens=56789,
+    dataset_license="cc-by-4.0",
+    dataset_private=False,
+    bank_id="org/bank",
+    bank_revision="e" * 40,
+    bank_size=3,
+    bank_published=True,
+    neighbors=(neighbor(0, 0.6), neighbor(1, 0.3), neighbor(2, 0.1)),
+    effective_number=2.17,
+    nearest_in_bank=0.08,
+    rank=16,
+    dtype="bfloat16",
+    warnings=("the dataset has 12 rows_only [see] <docs>",),
+    recipe=Recipe(metric="kl", coefficients="normalized", temperature=0.5),
+    library_version="0.1.0",
+)
+
+
+def many(count: int) -> CardData:
+    """Return card data with `count` neighbors whose coefficients fall and sum to one."""
+    weights = [1 / (i + 1) for i in range(count)]
+    used = tuple(neighbor(i, w / sum(weights)) for i, w in enumerate(weights))
+    return replace(PLAIN, neighbors=used, bank_size=count)
+
+
+def section(text: str, title: str) -> str:
+    """Return the text under a heading of a card."""
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def rows_of(table: str) -> list[list[str]]:
+    """Return the cells of a GFM table, split at pipes without a backslash, as GFM does."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]

@@ -1,0 +1,76 @@
+"""The chart of the coefficients."""
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_lorameta.cards import chart
+from hf_lorameta.cards.chart import render_chart
+from tests.cards.examples import PLAIN, SVG, many, neighbor
+
+
+def test_chart_is_self_contained_and_has_a_description() -> None:
+    drawn = render_chart(many(30))
+    root = ET.fromstring(drawn)
+    assert root.get("role") == "img"
+    ids = {e.get("id") for e in root.iter()}
+    assert set((root.get("aria-labelledby") or "").split()) <= ids
+    description = root.findtext(f"{SVG}desc") or ""
+    assert "task-0: coefficient 0.2503, distance 0.1" in description
+    assert not re.search(r"href|url\(|@import|<image|<script|<foreignObject", drawn)
+    assert set(re.findall(r"https?://[^\"]+", drawn)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_bar_widths_are_proportional_to_the_coefficients() -> None:
+    facts = many(30)
+    root = ET.fromstring(render_chart(facts))
+    widths = [float(r.get("width", "0")) for r in root.findall(f"{SVG}rect")][1:]
+    expected = [n.coefficient / facts.neighbors[0].coefficient for n in facts.neighbors[:12]]
+    assert [w / widths[0] for w in widths] == pytest.approx(expected, abs=0.002)
+    texts = [e.text for e in root.findall(f"{SVG}text")]
+    assert "task-11" in texts
+    assert "task-12" not in texts
+    rest = 100 * sum(n.coefficient for n in facts.neighbors[12:])
+    assert f"18 more, {rest:.1f} % in total" in texts
+    assert "12 of 30 coefficients · distance: Kullback–Leibler divergence" in texts
+
+
+def test_all_elements_are_inside_the_panel() -> None:
+    for facts in (many(1), many(12), many(13), many(500)):
+        root = ET.fromstring(render_chart(facts))
+        width, height = float(root.get("width", "0")), float(root.get("height", "0"))
+        for element in (*root.findall(f"{SVG}text"), *root.findall(f"{SVG}rect")):
+            right = float(element.get("x", "0")) + float(element.get("width", "0"))
+            bottom = float(element.get("y", "0")) + float(element.get("height", "0"))
+            assert 0 <= right <= width
+            assert bottom <= height
+
+
+def test_long_names_are_cut_in_the_middle() -> None:
+    long = "task123_" + "very_" * 20 + "long_question_generation"
+    used = (neighbor(0, 1.0, dataset=f"org/{long}"),)
+    drawn = render_chart(replace(PLAIN, neighbors=used))
+    (label,) = [t for t in re.findall(r">([^<]*)</text>", drawn) if "…" in t]
+    assert label.startswith("task123_")
+    assert label.endswith("_generation")
+    assert chart._cells(label) <= 40
+    assert long in drawn  # in the description
+
+
+@given(st.text(max_size=80), st.integers(3, 60))
+def test_shortened_name_fits_and_keeps_its_ends(name: str, cells: int) -> None:
+    cut = chart._shorten(name, cells)
+    assert chart._cells(cut) <= cells
+    if cut != name:
+        head, tail = cut.split("…", 1) if "…" not in name else ("", "")
+        assert name.startswith(head)
+        assert name.endswith(tail)
+
+
+def test_coefficients_of_zero_are_drawn() -> None:
+    facts = replace(PLAIN, neighbors=(neighbor(0, 0.0), neighbor(1, 0.0)))
+    ET.fromstring(render_chart(facts))

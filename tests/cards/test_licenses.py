@@ -1,0 +1,63 @@
+"""The license of a combination, and how the card states it."""
+
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_lorameta.cards.card_data import CardData
+from hf_lorameta.cards.licenses import HUB_LICENSES, license_of
+from hf_lorameta.cards.model_card import render_card
+from hf_lorameta.localhub import cards as hub_rules
+from tests.cards.examples import PLAIN, neighbor, section
+
+
+def licensed(base: str | None, *adapters: str | None) -> CardData:
+    used = tuple(neighbor(i, 0.5, license=name) for i, name in enumerate(adapters))
+    return replace(PLAIN, base_license=base, neighbors=used)
+
+
+@pytest.mark.parametrize(
+    ("base", "adapters", "expected"),
+    [
+        ("mit", ["mit", "mit"], ("mit", None)),
+        ("MIT", [" mit "], ("mit", None)),
+        ("llama3.1", ["llama3.1"], ("llama3.1", None)),
+        ("openrail++", ["openrail++"], ("openrail++", None)),
+        ("mit", ["apache-2.0"], ("other", "apache-2.0-and-mit")),
+        ("mit", ["mit", None], ("other", "mit-and-unknown")),
+        (None, ["mit"], ("other", "mit-and-unknown")),
+        (None, [None], ("other", "unknown")),
+        ("", [""], ("other", "unknown")),
+        ("other", ["other"], ("other", "other")),
+        ("unknown", ["unknown"], ("other", "unknown")),
+        ("my own terms", ["my own terms"], ("other", "my-own-terms")),
+        ("mit\nbase_model: x", ["mit"], ("other", "mit-and-mit-base-model-x")),
+    ],
+)
+def test_license_of_a_combination(
+    base: str | None, adapters: list[str | None], expected: tuple[str, str]
+) -> None:
+    facts = licensed(base, *adapters)
+    link = None if expected[1] is None else "https://huggingface.co/org/base-7b"
+    assert license_of(facts) == (*expected, link)
+    text = render_card(facts, None)
+    data = ModelCard(text).data
+    assert (data.license, data.license_name, data.license_link) == (*expected, link)
+    assert hub_rules.check(text, "model") == ([], [])
+
+
+def test_dataset_license_does_not_count() -> None:
+    assert license_of(replace(PLAIN, dataset_license="gpl-3.0"))[0] == "apache-2.0"
+
+
+def test_known_licenses_equal_those_the_loopback_hub_accepts() -> None:
+    assert HUB_LICENSES | {"other", "unknown"} == hub_rules.LICENSES
+
+
+def test_card_counts_licenses_and_explains_unknown_ones() -> None:
+    text = section(render_card(licensed("mit", "mit", None, "mit", "x|y"), None), "Licenses")
+    assert "- Base model: `mit`\n" in text
+    assert "- Source adapters: `mit` (2), <code>x&#124;y</code> (1), unknown (1)\n" in text
+    assert "Unknown means" in text
+    assert "Unknown means" not in render_card(PLAIN, None)

@@ -1,0 +1,135 @@
+"""Measured scores on a card: the tables and ``model-index``."""
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_lorameta.cards.model_card import render_card
+from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
+from hf_lorameta.errors import AdapterError
+from hf_lorameta.localhub import cards as hub_rules
+from tests.cards.examples import PLAIN, section
+
+MEASURED = MeasuredScores(
+    dataset_id="me/questions",
+    dataset_revision="d" * 40,
+    dataset_config="main",
+    dataset_split="test",
+    dataset_private=False,
+    rows=1200,
+    engine="transformers",
+    scores={
+        "base": {"loss": 2.25, "rouge_l": 0.125, "exact_match": 0.0, "contains": 0.25},
+        "generated": {"loss": 0.3456789, "rouge_l": 0.5, "exact_match": 0.25, "contains": 0.375},
+        "3-shot": {"loss": 0.5, "rouge_l": None, "exact_match": None, "contains": None},
+    },
+)
+CARD = render_card(PLAIN, "me/lora")
+
+
+def results(text: str) -> list[tuple[object, ...]]:
+    found = ModelCard(text).data.eval_results or []
+    return [
+        (r.dataset_type, r.dataset_config, r.dataset_split, r.metric_type, r.metric_value)
+        for r in found
+    ]
+
+
+def test_card_shows_all_scores_and_indexes_those_of_this_adapter() -> None:
+    text = with_scores(CARD, MEASURED, "me/lora")
+    part = section(text, "What was measured")
+    assert "### `me/questions` `main`, split `test`" in part
+    assert f"datasets/me/questions/tree/{'d' * 40}" in part
+    assert "1,200 rows" in part
+    assert [line for line in part.splitlines() if line.startswith("| `")] == [
+        "| `base` | 2.25 | 0.125 | 0 | 0.25 |",
+        "| `generated` | 0.3457 | 0.5 | 0.25 | 0.375 |",
+        "| `3-shot` | 0.5 | – | – | – |",
+    ]
+    place = ("me/questions", "main", "test")
+    assert results(text) == [
+        (*place, "loss", 0.3456789), (*place, "rouge", 0.5), (*place, "exact_match", 0.25),
+    ]  # fmt: skip
+    assert {r.dataset_revision for r in ModelCard(text).data.eval_results} == {"d" * 40}
+    assert ModelCard(text).data.model_name == "me/lora"
+    assert "not evaluated" not in text
+    assert "Only the scores above were measured" in section(text, "What was not measured")
+    assert "hf-lorameta evaluate me/lora" in section(text, "What was not measured")
+    assert hub_rules.check(text, "model") == ([], [])
+
+
+def test_other_sections_and_metadata_stay_unchanged() -> None:
+    text = with_scores(CARD, MEASURED, "me/lora")
+    titles = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    before = re.findall(r"^## (.+)$", CARD, re.MULTILINE)
+    assert titles == [
+        *before[: before.index("What was not measured")],
+        "What was measured",
+        *before[before.index("What was not measured") :],
+    ]
+    for title in set(before) - {"What was not measured"}:
+        assert section(text, title) == section(CARD, title)
+    old, new = ModelCard(CARD).data.to_dict(), ModelCard(text).data.to_dict()
+    assert {name: new[name] for name in old} == old
+    assert set(new) - set(old) == {"model-index"}
+
+
+def test_new_scores_replace_those_of_the_same_split_only() -> None:
+    again = replace(
+        MEASURED, dataset_revision="e" * 40, rows=7, scores={"generated": {"loss": 0.25}}
+    )
+    other = replace(MEASURED, dataset_id="you/others", dataset_config=None)
+    text = with_scores(CARD, MEASURED, "me/lora")
+    assert with_scores(text, MEASURED, "me/lora") == text
+    text = with_scores(with_scores(text, other, "me/lora"), again, "me/lora")
+    part = section(text, "What was measured")
+    assert (part.count("### `me/questions`"), part.count("### `you/others`")) == (1, 1)
+    assert "1,200 rows" in part  # of the other
+    assert "| `generated` | 0.25 | – | – | – |" in part
+    assert sorted({found[:1] + found[3:] for found in results(text)}) == [
+        ("me/questions", "loss", 0.25),
+        ("you/others", "exact_match", 0.25),
+        ("you/others", "loss", 0.3456789),
+        ("you/others", "rouge", 0.5),
+    ]
+    assert text.count("Only the scores above were measured") == 1
+
+
+@pytest.mark.parametrize("hidden", [{"dataset_private": True}, {"dataset_id": None}])
+def test_scores_do_not_name_a_private_dataset(hidden: dict[str, object]) -> None:
+    before = render_card(replace(PLAIN, **hidden), "me/lora")
+    text = with_scores(before, replace(MEASURED, **hidden), "me/lora")
+    assert "### a local or private dataset, split `test`" in text
+    assert "| `generated` | 0.3457 |" in text
+    assert not re.search(r"me/questions|d{40}|`main`", text)
+    assert "model-index" not in text
+
+
+def test_scores_are_appended_to_a_rewritten_card() -> None:
+    text = with_scores("---\nlicense: mit\n---\nMine alone.", MEASURED, None)
+    assert text.index("Mine alone.") < text.index("## What was measured")
+    assert len(results(text)) == 3
+    with pytest.raises(AdapterError, match="metadata cannot be read"):
+        with_scores("---\nlicense: [\n---\n", MEASURED, None)
+
+
+def test_nan_and_infinity_are_not_indexed() -> None:
+    odd = replace(MEASURED, scores={"generated": {"loss": math.nan, "exact_match": math.inf}})
+    assert results(with_scores(CARD, odd, None)) == []
+
+
+@given(st.text(max_size=20))
+def test_names_of_a_scored_dataset_are_escaped(text: str) -> None:
+    odd = replace(
+        MEASURED, dataset_id=text, dataset_config=text, dataset_split=text, engine=text,
+        scores={text: {"loss": 1.0}, "generated": {"loss": 1.0}},
+    )  # fmt: skip
+    written = with_scores(CARD, odd, "me/lora")
+    assert re.findall(r"^## (.+)$", written, re.MULTILINE)[-1] == "Citation"
+    assert written.count("\n### ") == 1
+    assert hub_rules.check(written, "model")[0] == []
