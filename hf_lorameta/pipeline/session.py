@@ -87,11 +87,14 @@ class Session:
             MissingExtraError: the extra ``eval``, or ``gguf`` for llama.cpp, is not installed.
             NotFoundError: the base model is missing.
         """
+        return self._load_runner()
+
+    def _load_runner(self) -> BaseModelRunner:
         index = self.bank.index
         if self.engine == "llama.cpp":
             path = find_base_gguf(index.base_model, self._base_gguf)
             return self._closing.enter_context(LlamaCppProbe(path, self.bank.layout))
-        folder = locate(index.base_model, index.base_revision, self.hub.token)
+        folder = locate(index.base_model, index.base_revision, self._token or None)
         return Probe(Evaluator(folder, base_model=index.base_model), self.bank.layout)
 
     def open_dataset(

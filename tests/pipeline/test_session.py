@@ -1,0 +1,74 @@
+"""A session opens the Hub client, the bank and the base model once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_lorameta import Bank, Recipe, generate
+from hf_lorameta.pipeline import session as session_module
+from hf_lorameta.pipeline.session import Session
+from tests.conftest import Account, Shell
+from tests.pipeline.test_tune import Bowl
+
+
+def test_everything_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+    monkeypatch.setattr(Session, "_load_runner", lambda self: loaded.append(1) or Bowl(1))
+    with Session() as session:
+        assert session.hub is session.hub
+        assert session.bank is session.bank
+        assert session.runner is session.runner
+    assert loaded == [1]
+
+
+def test_an_opened_bank_is_used_as_it_is() -> None:
+    bank = Bank.from_pretrained()
+    assert Session(bank).bank is bank
+
+
+def test_the_base_model_is_loaded_at_the_banks_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = Bank.from_pretrained()
+    bank.index = bank.index.model_copy(update={"base_revision": "abc"})
+    asked: list[Any] = []
+
+    def locate(*args: Any) -> Path:
+        asked.append(args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session_module, "locate", locate)
+    with pytest.raises(KeyboardInterrupt):
+        _ = Session(bank, token="hf_x").runner
+    assert asked == [(bank.index.base_model, "abc", "hf_x")]
+
+
+def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from hf_lorameta import open_dataset
+
+    loaded, read = [], []
+    monkeypatch.setattr(Session, "_load_runner", lambda self: loaded.append(1) or Bowl(0.5))
+    opened = open_dataset(data)
+    counted = replace(opened, rows=lambda: read.append(1) or opened.rows())
+    recipe = Recipe.of(top_k=3, refine=8, refiner="search", check=8)
+    generation = generate(counted, Bank.from_pretrained(), recipe)
+    assert generation.plan.refinement is not None
+    assert generation.plan.check is not None
+    assert (loaded, read) == ([1], [1])
+
+
+def test_a_push_sees_one_commit_of_a_bank_repo(cli: Shell, user: Account, tmp_path: Path) -> None:
+    from tests.conftest import rows
+
+    repo = f"{user.name}/bank-once"
+    bank = Bank.from_pretrained()
+    cli("bank", "push", bank.folder, repo, token=user.token)
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(rows(1))
+    before = len(cli.hub.requests)
+    cli("plan", "-d", path, "--bank", repo, token=user.token)
+    asked = [r for r in cli.hub.requests[before:] if r.path == f"/api/datasets/{repo}"]
+    assert len(asked) == 1
