@@ -68,17 +68,12 @@ class BaseArchitecture(NamedTuple):
                 f"expected one of {', '.join(ARCHITECTURES)}",
                 hint="omit --export, or use --engine transformers: neither needs a GGUF",
             )
-        heads = config.get("num_attention_heads")
-        counts: dict[str, Any] = {
-            "num_hidden_layers": config.get("num_hidden_layers"),
-            "num_attention_heads": heads,
-            "num_key_value_heads": config.get("num_key_value_heads") or heads,
-        }
-        for key, count in counts.items():
-            if type(count) is not int or not 0 < count < 1 << 16:
-                raise AdapterError(f"the base's config.json has {key} {count!r}, expected ≥ 1")
+        layers = _count(config, "num_hidden_layers")
+        heads = _count(config, "num_attention_heads")
+        grouped = bool(config.get("num_key_value_heads"))
+        kv_heads = _count(config, "num_key_value_heads") if grouped else heads
         tied = bool(config.get("tie_word_embeddings", model_type == "gemma2"))
-        return cls(ARCHITECTURES[model_type], *counts.values(), tied=tied)
+        return cls(ARCHITECTURES[model_type], layers, heads, kv_heads, tied)
 
     def permuted_heads(self, module: str) -> int | None:
         """Return the number of heads by which `permute` reorders a module's lora_b, if any.
@@ -87,6 +82,13 @@ class BaseArchitecture(NamedTuple):
         """
         heads = {"q_proj": self.heads, "k_proj": self.kv_heads}
         return heads.get(module.rpartition(".")[2]) if self.name == "llama" else None
+
+
+def _count(config: Mapping[str, Any], key: str) -> int:
+    count = config.get(key)
+    if type(count) is not int or not 0 < count < 1 << 16:
+        raise AdapterError(f"the base's config.json has {key} {count!r}, expected ≥ 1")
+    return count
 
 
 def permute(rows: NDArray[Any], heads: int) -> NDArray[Any]:

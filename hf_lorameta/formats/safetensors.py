@@ -162,19 +162,18 @@ def read_header_bytes(read: Read, size: int) -> bytes:
 
 
 def widen(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
-    """Convert raw tensor bytes to a float32 array of ``info.shape``."""
+    """Convert raw tensor bytes to a float32 array of ``info.shape``.
+
+    bfloat16 is converted by a shift of 16 bits, at the speed of memory.
+    """
     if info.dtype == "BF16":
-        array = np.empty(info.shape, np.float32)
-        widen_into(np.frombuffer(raw, np.uint16).reshape(info.shape), array)
-        return array
+        bits = np.frombuffer(raw, np.uint16).astype(np.uint32)
+        return np.left_shift(bits, 16, out=bits).view(np.float32).reshape(info.shape)
     return np.frombuffer(raw, DTYPES[info.dtype]).reshape(info.shape).astype(np.float32)
 
 
 def widen_into(bits: NDArray[np.uint16], target: FloatArray) -> None:
-    """Convert the bits of bfloat16 values to float32, into an array of the same shape.
-
-    A shift by 16 bits does it at the speed of memory.
-    """
+    """Convert the bits of bfloat16 values to float32, into an array of the same shape."""
     np.left_shift(bits, 16, out=target.view(np.uint32), dtype=np.uint32, casting="unsafe")
 
 
