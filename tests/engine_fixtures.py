@@ -75,7 +75,7 @@ def embedded_adapter(place: int, folder: Path) -> Path:
 @contextmanager
 def unpermuted() -> Iterator[None]:
     """Within it, adapters are exported with the rows of q and k as transformers has them."""
-    with mock.patch.object(gguf_adapter.BaseArchitecture, "order", return_value=None):
+    with mock.patch.object(gguf_adapter.BaseArchitecture, "permuted_heads", return_value=None):
         yield
 
 

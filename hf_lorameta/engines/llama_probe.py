@@ -184,7 +184,7 @@ def check_base_gguf(base: Path, layout: Layout) -> dict[str, Any]:
     metadata, shapes = read_header(base)
     config = base_config(metadata)
     try:
-        names = gguf_adapter.names_of(layout, gguf_adapter.BaseArchitecture.of(config))
+        names = gguf_adapter.tensor_names(layout, gguf_adapter.BaseArchitecture.from_config(config))
         for module in layout:
             expected = module.out_features, module.in_features
             found = shapes.get(names[module.name], expected)  # another file may hold it

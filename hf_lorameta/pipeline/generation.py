@@ -255,7 +255,7 @@ def base_config_for(bank: Bank, export: Export | None) -> dict[str, Any] | None:
         return None
     require_extra("gguf", extra="gguf")
     config = config_json(bank.index.base_model, bank.index.base_revision)
-    gguf_adapter.BaseArchitecture.of(config)
+    gguf_adapter.BaseArchitecture.from_config(config)
     return config
 
 

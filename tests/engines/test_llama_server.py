@@ -239,7 +239,7 @@ def test_files_that_cannot_be_loaded(base: Path, files: list[Path], tmp_path: Pa
     with pytest.raises(NotFoundError, match="No such file"):
         LlamaCpp(tmp_path / "none.gguf")
     half.write_bytes(b"no model at all")
-    with pytest.raises(NotFoundError, match="is no GGUF"):
+    with pytest.raises(NotFoundError, match="is not a GGUF"):
         LlamaCpp(half)
 
 
