@@ -11,7 +11,7 @@ from hf_lorameta.cli.options import Request, log
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.engines.interfaces import BaseModelRunner
-    from hf_lorameta.engines.scoring import Scorer
+    from hf_lorameta.engines.scoring import Evaluator
     from hf_lorameta.pipeline.plan import Plan
 
 
@@ -43,15 +43,15 @@ def validate_engine(request: Request, engine: str, base_gguf: Path | None) -> Re
             request = replace(request, refiner="search")
         _check_llama_cpp(request.open_bank(), base_gguf)
     elif needed:
-        from hf_lorameta.engines.torch_evaluate import require_eval
+        from hf_lorameta.engines.torch_evaluator import require_eval
 
         require_eval()
     return request
 
 
 def _check_llama_cpp(bank: "Bank", base_gguf: Path | None) -> None:
-    from hf_lorameta.engines.llama_evaluate import base_gguf as find
-    from hf_lorameta.engines.llama_probe import check_base_gguf
+    from hf_lorameta.engines.gguf_files import base_gguf as find
+    from hf_lorameta.engines.gguf_files import check_base_gguf
     from hf_lorameta.engines.llama_server import require_llama_cpp
 
     base = find(bank.index.base_model, base_gguf)
@@ -67,11 +67,11 @@ def open_runner(
     if made.recipe.refine is None and made.recipe.check is None:
         yield None
     elif engine == "llama.cpp":
-        from hf_lorameta.engines.llama_evaluate import base_gguf as find
-        from hf_lorameta.engines.llama_probe import LlamaCppProbe
+        from hf_lorameta.engines.gguf_files import base_gguf as find
+        from hf_lorameta.engines.llama_runner import LlamaCppRunner
 
         base = find(made.bank.index.base_model, base_gguf)
-        with LlamaCppProbe(base, made.bank.layout) as held:
+        with LlamaCppRunner(base, made.bank.layout) as held:
             yield held
     else:
         from hf_lorameta.pipeline.tune import load_base_model
@@ -87,11 +87,11 @@ def open_evaluator(
     base_gguf: Path | None,
     adapters: Iterable[Path | None],
     quiet: bool,
-) -> "Iterator[Scorer]":
+) -> "Iterator[Evaluator]":
     """What holds the base model, with the engine that was asked for."""
     if engine == "llama.cpp":
-        from hf_lorameta.engines.llama_evaluate import LlamaCppEvaluator
-        from hf_lorameta.engines.llama_evaluate import base_gguf as find
+        from hf_lorameta.engines.gguf_files import base_gguf as find
+        from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
 
         folders = [folder for folder in adapters if folder is not None]
         gguf = find(base_model, base_gguf)
@@ -99,7 +99,7 @@ def open_evaluator(
         with LlamaCppEvaluator(gguf, folders, base_model=base_model) as held:
             yield held
     else:
-        from hf_lorameta.engines.torch_evaluate import Evaluator
+        from hf_lorameta.engines.torch_evaluator import TorchEvaluator
         from hf_lorameta.hub.base_model import locate
 
-        yield Evaluator(base or locate(base_model), base_model=base_model)
+        yield TorchEvaluator(base or locate(base_model), base_model=base_model)

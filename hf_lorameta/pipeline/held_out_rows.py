@@ -2,7 +2,7 @@
 checking a finished adapter on others.
 
 Needs the base model, on this machine or on the Hub, and the extra ``eval``; or, with
-`hf_lorameta.engines.llama_probe.LlamaCppProbe`, a GGUF of it and the extra ``gguf``.
+`hf_lorameta.engines.llama_runner.LlamaCppRunner`, a GGUF of it and the extra ``gguf``.
 
 Time and memory for a base of 7B, derived and not measured. Mistral-7B has 32 layers of 218 million
 weights, so a token costs F = 2 · 6.98e9 = 14 GFLOP forwards and as much backwards through the
@@ -21,10 +21,10 @@ in llama.cpp with 4-bit weights.
   (150 kB a token and layer, scaled by the widths from the 19 kB of SmolLM2) and 0.8 of Gram
   matrices and slopes: 19 GB, which does not fit on 16; in float32 38.
 - ``search`` asks for 1 + 32 + 6 points and 3 losses: 42 F T = 938 TFLOP. Through llama.cpp
-  (`hf_lorameta.engines.llama_probe`) with a base in 4 bits it fits: 4.4 GB, 0.13 of keys and values for
+  (`hf_lorameta.engines.llama_runner`) with a base in 4 bits it fits: 4.4 GB, 0.13 of keys and values for
   1,024 tokens, 0.6 for 32 adapters. At 52 GFLOPS that is 5 hours, on eight such cores 1.3; every
   output token is a step of its own, which reads the weights once: with 20 a row 13,440 steps,
-  another hour at 16 GB/s. With `Probe` it needs the 16 GB of weights and W + ΔW in bfloat16.
+  another hour at 16 GB/s. With `TorchRunner` it needs the 16 GB of weights and W + ΔW in bfloat16.
 """
 
 import random

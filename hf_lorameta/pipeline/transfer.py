@@ -14,8 +14,8 @@ from hf_lorameta.bank.index import Gain
 from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.engines.interfaces import BaseModelRunner
-from hf_lorameta.engines.torch_evaluate import Evaluator
-from hf_lorameta.engines.torch_probe import Probe
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.errors import BankError
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
@@ -57,9 +57,9 @@ def measure_gains(
             columns=entry.columns,
         ).head(ROWS)
 
-    evaluator = Evaluator(locate(index.base_model), base_model=index.base_model)
+    evaluator = TorchEvaluator(locate(index.base_model), base_model=index.base_model)
     between = distances.between(opened.profiles, index.vocab_size, Recipe().metric)
-    probe = Probe(evaluator, opened.layout)
+    probe = TorchRunner(evaluator, opened.layout)
     gains = leave_one_out(opened, between, rows, probe, progress)
     opened.update_index(gains=gains)
     return gains

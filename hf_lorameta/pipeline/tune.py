@@ -2,7 +2,7 @@
 checking a finished adapter on others.
 
 Needs the base model, on this machine or on the Hub, and the extra ``eval``; or, with
-`hf_lorameta.engines.llama_probe.LlamaCppProbe`, a GGUF of it and the extra ``gguf``.
+`hf_lorameta.engines.llama_runner.LlamaCppRunner`, a GGUF of it and the extra ``gguf``.
 
 Time and memory for a base of 7B, derived and not measured. Mistral-7B has 32 layers of 218 million
 weights, so a token costs F = 2 · 6.98e9 = 14 GFLOP forwards and as much backwards through the
@@ -21,10 +21,10 @@ in llama.cpp with 4-bit weights.
   (150 kB a token and layer, scaled by the widths from the 19 kB of SmolLM2) and 0.8 of Gram
   matrices and slopes: 19 GB, which does not fit on 16; in float32 38.
 - ``search`` asks for 1 + 32 + 6 points and 3 losses: 42 F T = 938 TFLOP. Through llama.cpp
-  (`hf_lorameta.engines.llama_probe`) with a base in 4 bits it fits: 4.4 GB, 0.13 of keys and values for
+  (`hf_lorameta.engines.llama_runner`) with a base in 4 bits it fits: 4.4 GB, 0.13 of keys and values for
   1,024 tokens, 0.6 for 32 adapters. At 52 GFLOPS that is 5 hours, on eight such cores 1.3; every
   output token is a step of its own, which reads the weights once: with 20 a row 13,440 steps,
-  another hour at 16 GB/s. With `Probe` it needs the 16 GB of weights and W + ΔW in bfloat16.
+  another hour at 16 GB/s. With `TorchRunner` it needs the 16 GB of weights and W + ΔW in bfloat16.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,8 +36,8 @@ import numpy as np
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.engines.interfaces import BaseModelRunner
-from hf_lorameta.engines.torch_evaluate import Evaluator
-from hf_lorameta.engines.torch_probe import Probe
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.errors import UsageError
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.generation import Generation
@@ -132,7 +132,7 @@ class ScaledAdapter(NamedTuple):
         return ((A * scale if apart else A, B * scale) for A, B in self.made.pairs)
 
 
-def load_base_model(bank: Bank) -> Probe:
+def load_base_model(bank: Bank) -> TorchRunner:
     """The base model that a bank is for, loaded.
 
     Raises:
@@ -140,4 +140,4 @@ def load_base_model(bank: Bank) -> Probe:
         NotFoundError: the base model is out of reach.
     """
     base_model = bank.index.base_model
-    return Probe(Evaluator(locate(base_model), base_model=base_model), bank.layout)
+    return TorchRunner(TorchEvaluator(locate(base_model), base_model=base_model), bank.layout)
