@@ -1,27 +1,27 @@
-"""Everything that can go wrong, as one tree.
+"""All errors that this package raises on purpose, as one tree.
 
     LoraMetaError                 exit 1
-    ├── UsageError                exit 2   an option, a setting or a recipe that cannot be followed
+    ├── UsageError                exit 2   an invalid option, setting or recipe
     │   ├── ManifestError                  bank_manifest.yaml: file, line and field
     │   └── RecipeError                    unknown metric, rank out of range, ...
     ├── DatasetError              exit 3   the user's (or a bank's) dataset
-    │   ├── ColumnsError                   no layout fits the columns, or more than one
+    │   ├── ColumnsError                   the columns match no known layout, or several
     │   ├── EmptyDatasetError              no usable row
-    │   └── UnlabeledDatasetError         no outputs where they are needed, or none that is known
-    ├── BankError                 exit 4   a bank folder or repo that cannot be used
+    │   └── UnlabeledDatasetError          no outputs where they are required
+    ├── BankError                 exit 4   an unusable bank folder or repo
     │   └── IntegrityError                 a checksum that does not match
-    ├── AdapterError              exit 5   an adapter that cannot be used, with the reason
-    ├── HubError                  exit 6   the Hub said no, or nothing
-    │   ├── AuthError                      no token, a revoked one, or one without the right
+    ├── AdapterError              exit 5   an unusable adapter, with the reason
+    ├── HubError                  exit 6   the Hub refused a request or did not answer
+    │   ├── AuthError                      no token, a revoked one, or one without the permission
     │   ├── NotFoundError                  no such repo, revision or file (or it is private)
-    │   ├── GatedError                     access has to be asked for first
-    │   ├── ConflictError                  the repo changed, or holds such files already
-    │   ├── ConnectionLostError            the Hub did not answer, after retries
+    │   ├── GatedError                     a gated repo without access
+    │   ├── ConflictError                  the repo has changed, or files would be overwritten
+    │   ├── ConnectionLostError            no answer from the Hub, after retries
     │   └── ScriptDatasetError             a dataset that needs a loading script
     └── MissingExtraError         exit 7   an optional dependency is not installed
 
-Every error carries what happened (with what was expected and what was got) and, as ``hint``, the
-next thing to type. No error ever carries a token.
+The message of an error says what happened, what was expected and what was got. Its ``hint`` is the
+next command or action. No error contains a token.
 
 Example:
     >>> error = ColumnsError("columns a, b fit no known layout", hint="--columns input=a,output=b")
@@ -30,8 +30,13 @@ Example:
 """
 
 
+def sanitize(name: str) -> str:
+    """Return an untrusted name for a message: at most 200 characters, others than ASCII escaped."""
+    return name[:200].encode("unicode_escape").decode("ascii")
+
+
 class LoraMetaError(Exception):
-    """Base of all errors this package raises on purpose.
+    """Base class of this package's errors.
 
     Args:
         message: one line: what happened, what was expected, what was got.
@@ -50,17 +55,17 @@ class LoraMetaError(Exception):
 
 
 class UsageError(LoraMetaError):
-    """An option or setting cannot be followed."""
+    """An option or setting is invalid."""
 
     exit_code = 2
 
 
 class ManifestError(UsageError):
-    """A manifest is not valid; the message names file, line and field."""
+    """A manifest is invalid; the message names file, line and field."""
 
 
 class RecipeError(UsageError):
-    """A recipe asks for something that does not exist or cannot be combined."""
+    """A recipe names something unknown or combines settings that exclude each other."""
 
 
 class DatasetError(LoraMetaError):
@@ -70,15 +75,15 @@ class DatasetError(LoraMetaError):
 
 
 class ColumnsError(DatasetError):
-    """The columns fit no known layout, or more than one."""
+    """The columns match no known layout, or several."""
 
 
 class EmptyDatasetError(DatasetError):
-    """The dataset, or the split, holds no usable row."""
+    """The dataset or split has no usable row."""
 
 
 class UnlabeledDatasetError(DatasetError):
-    """The dataset has no outputs where they are needed, or in no column that is known."""
+    """The dataset has no outputs where they are required, or no known column has them."""
 
 
 class BankError(LoraMetaError):
@@ -88,35 +93,35 @@ class BankError(LoraMetaError):
 
 
 class IntegrityError(BankError):
-    """A file's checksum differs from the one recorded."""
+    """A file's checksum differs from the recorded one."""
 
 
 class AdapterError(LoraMetaError):
-    """An adapter file or config cannot be used; the message is the reason kept in the bank."""
+    """An adapter is unusable; the bank's index records the message as the reason."""
 
     exit_code = 5
 
 
 class HubError(LoraMetaError):
-    """The Hub refused or failed."""
+    """The Hub refused a request or failed."""
 
     exit_code = 6
 
 
 class AuthError(HubError):
-    """No token, a revoked token, or one without the needed right."""
+    """The token is missing, revoked, or lacks a permission."""
 
 
 class NotFoundError(HubError):
-    """No such repo, revision or file, or it is private to somebody else."""
+    """The repo, revision or file does not exist, or is private to another account."""
 
 
 class GatedError(HubError):
-    """The repo is gated and access was not granted to this account."""
+    """The repo is gated and this account has no access."""
 
 
 class ConflictError(HubError):
-    """The repo changed meanwhile, or already holds what would be overwritten."""
+    """The repo has changed meanwhile, or files in it would be overwritten."""
 
 
 class ConnectionLostError(HubError):
@@ -124,7 +129,7 @@ class ConnectionLostError(HubError):
 
 
 class ScriptDatasetError(HubError):
-    """The dataset needs a loading script, which `datasets` no longer runs."""
+    """The dataset needs a loading script, which `datasets` no longer supports."""
 
 
 class MissingExtraError(LoraMetaError):

@@ -22,6 +22,7 @@ from huggingface_hub.repocard import metadata_load, metadata_save
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import UsageError
+from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.client import Hub
 
 DISTRIBUTION = "hf-lorameta"
@@ -75,10 +76,7 @@ def build_space(
         old.unlink()
     (folder / DEFAULTS_FILE).unlink(missing_ok=True)
     for path, content in files.items():
-        target = folder / path
-        scratch = target.with_name(f".{target.name}.new")
-        scratch.write_bytes(content)
-        scratch.replace(target)
+        write_atomically(folder / path, content)
     return tuple(sorted(files))
 
 

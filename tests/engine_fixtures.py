@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
-from hf_lorameta.engines.llama_server import LlamaCpp
+from hf_lorameta.engines.llama_client import LlamaCpp
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.torch_evaluate import Evaluator
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.errors import NotFoundError
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
@@ -75,7 +75,7 @@ def embedded_adapter(place: int, folder: Path) -> Path:
 @contextmanager
 def unpermuted() -> Iterator[None]:
     """Within it, adapters are exported with the rows of q and k as transformers has them."""
-    with mock.patch.object(gguf_adapter.BaseArchitecture, "order", return_value=None):
+    with mock.patch.object(gguf_adapter.BaseArchitecture, "permuted_heads", return_value=None):
         yield
 
 
@@ -107,7 +107,7 @@ class Peft:
         evaluator: holds the base in float32.
     """
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: TorchEvaluator) -> None:
         self.evaluator = evaluator
         self._said: dict[object, tuple[list[Tokens], list[np.ndarray], list[str]]] = {}
 
@@ -117,7 +117,7 @@ class Peft:
         """The rows as tokens, their outputs' log-probabilities, and greedy continuations."""
         key = folder, tuple(rows), tokens
         if key not in self._said:
-            examples = [self.evaluator._encode(row, ()) for row in rows]
+            examples = [self.evaluator._encode(row) for row in rows]
             with self._attached(folder):
                 scored = [self._logprobs(example) for example in examples]
                 self._said[key] = examples, scored, self._greedy(examples, tokens)
@@ -142,7 +142,7 @@ class Peft:
 
     def _greedy(self, examples: Sequence[Tokens], tokens: int) -> list[str]:
         self.evaluator.model.generation_config.max_new_tokens = tokens
-        found = self.evaluator._greedy([e.prompt for e in examples], first_line=False)
+        found = self.evaluator._generate([e.prompt for e in examples], first_line=False)
         decode = self.evaluator._tokenizer.decode
         return [
             decode(t, skip_special_tokens=True, clean_up_tokenization_spaces=False) for t in found

@@ -18,9 +18,7 @@ References:
         arXiv 2509.17786, 2025.
 """
 
-import json
 import math
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -31,14 +29,15 @@ from numpy.typing import NDArray
 
 from hf_lorameta.bank.index import PackDtype
 from hf_lorameta.errors import AdapterError, IntegrityError
-from hf_lorameta.formats.lora_file import AdapterFile, Parsed, parsed_once
+from hf_lorameta.formats.lora_file import AdapterFile, ParsedHeader, cache_headers
 from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout, tensor_name
 from hf_lorameta.formats.safetensors import (
     DTYPES,
     TensorInfo,
+    build_header,
     narrow,
-    read_head,
     read_header,
+    read_header_bytes,
     widen,
     widen_into,
 )
@@ -126,7 +125,7 @@ def small_header(layout: Layout, rank: int, dtype: PackDtype) -> bytes:
             tensors.append((name, _CODES[dtype], module.shape(factor, rank)))
             if dtype == "int8":
                 tensors.append((scales_name(module.name, factor), "F32", (rank,)))
-    return _header(tensors)
+    return build_header(tensors, _SIZES)[0]
 
 
 def basis_header(layout: Layout, small: Layout, dtype: PackDtype) -> bytes:
@@ -142,7 +141,7 @@ def basis_header(layout: Layout, small: Layout, dtype: PackDtype) -> bytes:
     for module, space in zip(layout, small, strict=True):
         tensors.append((f"{module.name}.A", code, (space.in_features, module.in_features)))
         tensors.append((f"{module.name}.B", code, (module.out_features, space.out_features)))
-    return _header(tensors)
+    return build_header(tensors, _SIZES)[0]
 
 
 def encode_basis(values: NDArray[Any], dtype: PackDtype) -> bytes:
@@ -155,20 +154,8 @@ def decode_basis(raw: bytes, shape: tuple[int, int], dtype: PackDtype) -> FloatA
     return widen(raw, TensorInfo("F32" if dtype == "f32" else "BF16", shape, 0, len(raw)))
 
 
-def _header(tensors: list[tuple[str, str, tuple[int, ...]]]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for name, code, shape in tensors:
-        stop = position + math.prod(shape) * _SIZES[code].itemsize
-        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [position, stop]}
-        position = stop
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
-
-
-@parsed_once
-def _parsed(head: bytes, size: int) -> Parsed:
+@cache_headers
+def _parsed(head: bytes, size: int) -> ParsedHeader:
     """Header, layout and rank; the files of a pack mostly begin with the very same bytes."""
     infos = read_header(lambda start, stop: head[start:stop], size, _SIZES)
     scales = {name: info for name, info in infos.items() if name.endswith(".scales")}
@@ -201,7 +188,7 @@ class PackedFile(AdapterFile):
             size = path.stat().st_size
             self._raw = path.read_bytes() if size <= _HELD else None
             size = size if self._raw is None else len(self._raw)
-            head = read_head(self._read, size)
+            head = read_header_bytes(self._read, size)
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from None
         self._infos, self.layout, self.rank = _parsed(head, size)

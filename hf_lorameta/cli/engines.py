@@ -11,7 +11,7 @@ from hf_lorameta.cli.output import log
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.engines.scoring import Scorer
+    from hf_lorameta.engines.scoring import Evaluator
     from hf_lorameta.pipeline.session import Session
 
 
@@ -48,15 +48,15 @@ def validate_engine(request: Request, session: "Session", base_gguf: Path | None
             request = replace(request, refiner="search")
         _check_llama_cpp(session.bank, base_gguf)
     elif needs_model:
-        from hf_lorameta.engines.torch_evaluate import require_eval
+        from hf_lorameta.engines.torch_evaluator import require_eval
 
         require_eval()
     return request
 
 
 def _check_llama_cpp(bank: "Bank", base_gguf: Path | None) -> None:
-    from hf_lorameta.engines.llama_evaluate import base_gguf as find_base_gguf
-    from hf_lorameta.engines.llama_probe import check_base_gguf
+    from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
+    from hf_lorameta.engines.gguf_files import check_base_gguf
     from hf_lorameta.engines.llama_server import require_llama_cpp
 
     base = find_base_gguf(bank.index.base_model, base_gguf)
@@ -74,11 +74,11 @@ def open_evaluator(
     adapters: Iterable[Path | None],
     token: str | None,
     quiet: bool,
-) -> "Iterator[Scorer]":
+) -> "Iterator[Evaluator]":
     """Load a base model that adapters can be scored with."""
     if engine == "llama.cpp":
-        from hf_lorameta.engines.llama_evaluate import LlamaCppEvaluator
-        from hf_lorameta.engines.llama_evaluate import base_gguf as find_base_gguf
+        from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
+        from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
 
         folders = [folder for folder in adapters if folder is not None]
         gguf = find_base_gguf(base_model, base_gguf)
@@ -86,7 +86,7 @@ def open_evaluator(
         with LlamaCppEvaluator(gguf, folders, base_model=base_model) as evaluator:
             yield evaluator
     else:
-        from hf_lorameta.engines.torch_evaluate import Evaluator
+        from hf_lorameta.engines.torch_evaluator import TorchEvaluator
         from hf_lorameta.hub.base_model import locate
 
-        yield Evaluator(base or locate(base_model, revision, token), base_model=base_model)
+        yield TorchEvaluator(base or locate(base_model, revision, token), base_model=base_model)

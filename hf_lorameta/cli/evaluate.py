@@ -19,7 +19,7 @@ from hf_lorameta.cli.options import (
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit, log
+from hf_lorameta.cli.output import emit, log, stage_bars
 
 if TYPE_CHECKING:
     from hf_lorameta.cards.scores_section import MeasuredScores
@@ -87,7 +87,7 @@ def evaluate(
     methods: dict[str, Path | None] = {"base": None, "generated": folder}
     if reference:
         methods["reference"] = locate_adapter(reference, hub=hub)
-    base_model = check_adapter(folder)[0]
+    adapter_config = check_adapter(folder)[0]
     local = is_local(Path(dataset))
     scored = open_dataset(
         dataset,
@@ -100,13 +100,13 @@ def evaluate(
     rows = _unseen_rows(folder, scored, max_rows + (shots if local else 0), quiet)
     examples, rows = _split_shots(scored, rows, shots, local, hub)
     check_outputs(rows)
-    log(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {base_model.base_model}")
+    log(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {adapter_config.base_model}")
     with engines.open_evaluator(
-        engine, base_model.base_model, base_model.revision, base, base_gguf, methods.values(),
-        token, quiet,
-    ) as evaluator:  # fmt: skip
+        engine, adapter_config.base_model, adapter_config.revision, base, base_gguf, methods.values(), token,
+        quiet,
+    ) as evaluator, stage_bars(quiet) as row_progress:  # fmt: skip
         report = compare(
-            evaluator, rows, methods, shots=examples, generate=answers,
+            evaluator, rows, methods, shots=examples, generate=answers, row_progress=row_progress,
             progress=lambda method, scores: log(quiet, f"  {method}: loss {scores.loss:.3f}"),
         )  # fmt: skip
     result = report.to_dict()

@@ -18,7 +18,7 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, log, printable
 
 if TYPE_CHECKING:
-    from hf_lorameta.engines.llama_server import LlamaCpp
+    from hf_lorameta.engines.llama_client import LlamaCpp
 
 
 @example(
@@ -83,9 +83,9 @@ def try_(
     quiet: QuietFlag = False,
 ) -> None:
     """Try an adapter through llama.cpp, on a CPU, without torch (extra: gguf)."""
-    from hf_lorameta.engines.llama_evaluate import adapter_gguf
-    from hf_lorameta.engines.llama_evaluate import base_gguf as find_base_gguf
-    from hf_lorameta.engines.llama_server import LlamaCpp
+    from hf_lorameta.engines.gguf_files import adapter_gguf
+    from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
+    from hf_lorameta.engines.llama_client import LlamaCpp
     from hf_lorameta.errors import UsageError
     from hf_lorameta.formats.lora_file import check_adapter
     from hf_lorameta.hub.client import Hub

@@ -17,7 +17,7 @@ from typing import Any
 
 from hf_lorameta.bank.bank import BANK_VARIABLE, EMBEDDED_FOLDER
 from hf_lorameta.engines import llama_server
-from hf_lorameta.engines.llama_evaluate import base_gguf
+from hf_lorameta.engines.gguf_files import base_gguf
 from hf_lorameta.engines.scoring import Report, Scores, shared_length
 from hf_lorameta.environment import cache_dir, install_hint, require_extra
 from hf_lorameta.errors import LoraMetaError, MissingExtraError

@@ -1,28 +1,33 @@
-"""What is compared, whatever runs the model: prompts, answers, scores and reports.
+"""Prompts, token ids, scores and reports: what both engines share. Runs no model.
 
-No model and no torch in here; torch (`evaluate`) and llama.cpp (`llama_cpp_eval`) score with it.
+`hf_lorameta.engines.torch_evaluator` and `hf_lorameta.engines.llama_evaluator` score with it.
 """
 
-import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import EmptyDatasetError, UnlabeledDatasetError
+from hf_lorameta.tables import padded_markdown_table
 from hf_lorameta.types import Row
+
+PROGRESS_DELAY = 2.0
+"""Seconds before the progress of an evaluation is reported."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One method on one set of rows.
+    """Scores of one method on one set of rows.
 
     Attributes:
-        loss: cross entropy in nats, the mean over all output and end tokens.
-        rouge_l: mean Rouge-L f-measure with stemming, 0 to 1; None when nothing was generated.
+        loss: mean cross entropy of all output and end tokens, in nats.
+        rouge_l: mean Rouge-L F-measure with stemming, 0 to 1; None if no answers were generated.
         exact_match: share of answers equal to the reference, both stripped; or None.
-        contains: share of answers in which the stripped reference occurs; or None.
+        contains: share of answers that contain the stripped reference; or None.
         rows: number of rows.
     """
 
@@ -35,7 +40,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Sample:
-    """One test row with every method's answer.
+    """One test row with the answer of every method.
 
     Attributes:
         input: the row's input.
@@ -50,11 +55,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Report:
-    """Several methods on the same rows.
+    """Scores of several methods on the same rows.
 
     Attributes:
-        scores: method to its scores, in the order to be shown.
-        samples: a few rows with all answers; empty when nothing was generated.
+        scores: method to its scores, in display order.
+        samples: a few rows with all answers; empty if no answers were generated.
 
     Example:
         >>> report = Report({"base": Scores(3.25, 0.1, 0.0, 0.25, 4)})
@@ -70,44 +75,35 @@ class Report:
     samples: tuple[Sample, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers, for JSON."""
+        """Return plain dicts, lists, strings and numbers, for JSON."""
         return {
             "scores": {method: asdict(scores) for method, scores in self.scores.items()},
             "samples": [asdict(sample) for sample in self.samples],
         }
 
     def table(self) -> str:
-        """A Markdown table, aligned to be read as plain text too; "–" is not computed."""
+        """Return a Markdown table, readable as plain text too; "–" marks missing scores."""
         head = ("method", "loss", "Rouge-L", "exact match", "contains")
-        body = [
+        rows = [
             (method, *map(_cell, (s.loss, s.rouge_l, s.exact_match, s.contains)))
             for method, s in self.scores.items()
         ]
-        widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-        rule = [":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]
-        lines = [_line(head, widths, str.ljust), "|" + "|".join(rule) + "|"]
-        return "\n".join(lines + [_line(row, widths, str.rjust) for row in body])
+        return padded_markdown_table(head, rows, right=range(1, len(head)))
 
 
 def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], justify: Any) -> str:
-    first, *rest = zip(cells, widths, strict=True)
-    padded = [first[0].ljust(first[1]), *(justify(cell, width) for cell, width in rest)]
-    return f"| {' | '.join(padded)} |"
-
-
-# --- texts --------------------------------------------------------------------------------------
+# --- texts and tokens ---------------------------------------------------------------------------
 
 
 def prompt_text(text: str, shots: Sequence[Row] = ()) -> str:
-    """The prompt of a row: worked examples, each followed by a blank line, then its input.
+    """Return a row's prompt: few-shot examples, each followed by a blank line, then its input.
 
     Args:
         text: the row's input.
-        shots: examples of the train split.
+        shots: rows of the train split.
 
     Example:
         >>> prompt_text("2+2=", shots=[("1+1=", "2")])
@@ -117,7 +113,7 @@ def prompt_text(text: str, shots: Sequence[Row] = ()) -> str:
 
 
 def row_text(prompt: str, output: str) -> str:
-    """Prompt and output, with a space between unless the prompt is empty or ends in whitespace.
+    """Join prompt and output, with a space unless the prompt is empty or ends in whitespace.
 
     Example:
         >>> row_text("Q:", "a"), row_text("Q:\\n", "a"), row_text("", "a")
@@ -126,89 +122,47 @@ def row_text(prompt: str, output: str) -> str:
     return f"{prompt} {output}" if prompt and not prompt[-1].isspace() else prompt + output
 
 
-def choose_shots(train: Sequence[Row], k: int = 3, seed: int = 0) -> list[Row]:
-    """k different rows of the train split, drawn with a seed; all of them when there are fewer.
-
-    Example:
-        >>> sorted(choose_shots([("a", "1"), ("b", "2")], k=3))
-        [('a', '1'), ('b', '2')]
-    """
-    return random.Random(seed).sample(list(train), min(k, len(train)))
-
-
-class TextScores(NamedTuple):
-    """Means over answers, each 0 to 1; see `Scores`."""
-
-    rouge_l: float
-    exact_match: float
-    contains: float
-
-
-def score_texts(outputs: Sequence[str], references: Sequence[str]) -> TextScores:
-    """Compare answers with their references, pair by pair.
-
-    Args:
-        outputs: n answers, n ≥ 1.
-        references: n references.
-
-    Raises:
-        MissingExtraError: rouge-score is not installed.
-        EmptyDatasetError: n is 0.
-    """
-    require_extra("rouge_score")
-    from rouge_score.rouge_scorer import RougeScorer
-
-    if not outputs:
-        raise EmptyDatasetError("no answers to score")
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    pairs = [(o.strip(), r.strip()) for o, r in zip(outputs, references, strict=True)]
-    return TextScores(
-        sum(scorer.score(r, o)["rougeL"].fmeasure for o, r in pairs) / len(pairs),
-        sum(o == r for o, r in pairs) / len(pairs),
-        sum(r in o for o, r in pairs) / len(pairs),
-    )
-
-
 class Tokens(NamedTuple):
-    """A row as token ids: the prompt with its start token, the output with its end token."""
+    """Token ids of a row: the prompt with its start token, the output with its end token."""
 
     prompt: list[int]
     output: list[int]
 
     @classmethod
     def split(
-        cls, prompt: list[int], whole: list[int], start: list[int], first: list[int], end: int
+        cls, prompt: list[int], text: list[int], start: list[int], first: list[int], end: int
     ) -> "Tokens":
-        """Cut a row's tokens where its output begins: behind what the prompt's own tokens share.
+        """Split a row's tokens into prompt and output.
+
+        A token that spans the border between them belongs to the output.
 
         Args:
             prompt: tokens of the prompt alone.
-            whole: tokens of prompt and output together.
-            start: what the tokenizer puts in front, or nothing.
-            first: what stands in for an empty prompt.
+            text: tokens of prompt and output together.
+            start: tokens that the tokenizer prepends to a text, possibly none.
+            first: tokens that replace an empty prompt.
             end: the end-of-sequence token.
 
         Example:
             >>> Tokens.split([5, 6], [5, 6, 7], [], [0], 1)
             Tokens(prompt=[5, 6], output=[7, 1])
         """
-        common = shared_length(prompt, whole)
-        return cls(start + prompt[:common] or first, [*whole[common:], end])
+        common = shared_length(prompt, text)
+        return cls(start + prompt[:common] or first, [*text[common:], end])
 
-    def cut(self, room: int, start: list[int]) -> list[int]:
-        """The end of the prompt, behind its start token, in `room` tokens."""
-        if len(self.prompt) <= room:
+    def truncated_prompt(self, length: int, start: list[int]) -> list[int]:
+        """Return at most `length` tokens: the start token and the end of the prompt."""
+        if len(self.prompt) <= length:
             return self.prompt
-        keep = max(room - len(start), 1)
-        return start + self.prompt[-keep:]
+        return start + self.prompt[-max(length - len(start), 1) :]
 
-    def within(self, length: int, start: list[int]) -> "Tokens":
-        """The row in `length` tokens: the prompt is cut, see `cut`, the output never."""
-        return Tokens(self.cut(length - len(self.output), start), self.output)
+    def truncated(self, length: int, start: list[int]) -> "Tokens":
+        """Return the row in `length` tokens; the prompt is truncated, the output never."""
+        return Tokens(self.truncated_prompt(length - len(self.output), start), self.output)
 
 
 def shared_length(a: Sequence[object], b: Sequence[object]) -> int:
-    """Length of the common beginning.
+    """Return the length of the common prefix.
 
     Example:
         >>> shared_length([1, 2, 3], [1, 2, 4, 5])
@@ -218,8 +172,73 @@ def shared_length(a: Sequence[object], b: Sequence[object]) -> int:
     return next(differ, min(len(a), len(b)))
 
 
-class Scorer(Protocol):
-    """Whatever holds a base model and scores it with an adapter or without."""
+# --- answers ------------------------------------------------------------------------------------
+
+
+def score(loss: float, rows: Sequence[Row], outputs: Sequence[str]) -> Scores:
+    """Return the scores of rows with this mean loss and their answers, if any were generated.
+
+    Raises:
+        MissingExtraError: rouge-score is not installed.
+
+    Example:
+        >>> score(0.5, [("Is it?", "Yes.")], [" Yes. "])
+        Scores(loss=0.5, rouge_l=1.0, exact_match=1.0, contains=1.0, rows=1)
+    """
+    if not outputs:
+        return Scores(loss, None, None, None, len(rows))
+    require_extra("rouge_score")
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    n = len(rows)
+    pairs = [(o.strip(), r.strip()) for o, (_, r) in zip(outputs, rows, strict=True)]
+    return Scores(
+        loss,
+        rouge_l=sum(scorer.score(r, o)["rougeL"].fmeasure for o, r in pairs) / n,
+        exact_match=sum(o == r for o, r in pairs) / n,
+        contains=sum(r in o for o, r in pairs) / n,
+        rows=n,
+    )
+
+
+def single_line(rows: Sequence[Row]) -> bool:
+    """Whether every output is a single line; answers then end after their first line.
+
+    Example:
+        >>> single_line([("a", "b\\nc")]), single_line([("a", "b\\n")])
+        (False, True)
+    """
+    return not any("\n" in output.strip() for _, output in rows)
+
+
+# --- comparing methods --------------------------------------------------------------------------
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, total steps)."""
+
+
+class StepCounter:
+    """Counts steps, and reports them once `PROGRESS_DELAY` has passed.
+
+    Args:
+        total: number of steps.
+        progress: receives the reports.
+    """
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._total, self._progress = total, progress
+        self._done, self._start = 0, time.monotonic()
+
+    def advance(self, steps: int) -> None:
+        """Add finished steps."""
+        self._done += steps
+        if time.monotonic() - self._start >= PROGRESS_DELAY:
+            self._progress(self._done, self._total)
+
+
+class Evaluator(Protocol):
+    """A base model that scores rows with and without adapters."""
 
     def evaluate(
         self,
@@ -227,54 +246,74 @@ class Scorer(Protocol):
         adapter: Path | None = None,
         shots: Sequence[Row] = (),
         generate: bool = True,
+        progress: Progress = lambda done, total: None,
     ) -> tuple[Scores, list[str]]:
-        """Loss and answers; see `hf_lorameta.engines.torch_evaluate.Evaluator.evaluate`."""
+        """Return scores and answers of the base model, with or without an adapter.
+
+        Args:
+            rows: (input, output) pairs, n of them.
+            adapter: folder of a PEFT adapter; None is the base model itself.
+            shots: rows that are put before every prompt.
+            generate: generate answers; otherwise only the loss is computed.
+            progress: called from two seconds after the start on. A step is the loss or the answer
+                of one row.
+
+        Returns:
+            The scores, and the n answers in the order of the rows (none without ``generate``).
+
+        Raises:
+            EmptyDatasetError: no rows.
+            AdapterError: the adapter is broken, for another base model, or does not fit it.
+        """
         ...
 
 
-def one_line(rows: Sequence[Row], asked: bool | None) -> bool:
-    """Whether answers end with their first line: as asked, else unless a reference has several.
+def check_rows(rows: Sequence[Row]) -> None:
+    """Check that there is a row.
 
-    Example:
-        >>> one_line([("a", "b\\nc")], None)
-        False
+    Raises:
+        EmptyDatasetError: there is none.
     """
-    return asked if asked is not None else not any("\n" in output.strip() for _, output in rows)
+    if not rows:
+        raise EmptyDatasetError("no test rows to evaluate on", hint="name a split with --split")
 
 
 def check_outputs(rows: Sequence[Row]) -> None:
-    """Refuse rows of which none can be scored.
+    """Check that a row has an output, unless there are no rows.
 
     Raises:
-        UnlabeledDatasetError: there are rows, and no row has an output.
+        UnlabeledDatasetError: no row has an output.
     """
     if rows and not any(output.strip() for _, output in rows):
         raise UnlabeledDatasetError(
-            f"none of {len(rows)} rows has an output that answers could be compared with",
+            f"none of {len(rows)} rows has an output to compare answers with",
             hint="name the labeled split with --split, or the outputs: --columns output=COLUMN",
         )
 
 
 def compare(
-    evaluator: Scorer,
+    evaluator: Evaluator,
     rows: Sequence[Row],
     adapters: Mapping[str, Path | None],
     shots: Sequence[Row] = (),
     generate: bool = True,
     samples: int = 5,
     progress: Callable[[str, Scores], None] = lambda method, scores: None,
+    row_progress: Callable[[str, int, int], None] = lambda method, done, total: None,
 ) -> Report:
     """Evaluate several methods on the same rows.
 
     Args:
-        evaluator: holds the base model.
+        evaluator: of the base model.
         rows: (input, output) pairs of the test split.
         adapters: method to adapter folder; None is the base model itself. The usual names are
             base, generated and reference.
         shots: rows of the train split; k of them add the method "k-shot", without an adapter.
-        generate: also answer.
-        samples: how many rows to show with their answers.
-        progress: called with each method and its scores as soon as they are known.
+        generate: generate answers.
+        samples: number of rows that the report lists with their answers.
+        progress: called with each method and its scores when they are complete.
+        row_progress: called with (method, done, total) while a method is evaluated, see
+            `Evaluator.evaluate`.
 
     Raises:
         EmptyDatasetError: no rows.
@@ -282,20 +321,22 @@ def compare(
         AdapterError: an adapter cannot be loaded.
     """
     check_outputs(rows)
-    plans: dict[str, tuple[Path | None, Sequence[Row]]] = {
+    methods: dict[str, tuple[Path | None, Sequence[Row]]] = {
         method: (adapter, ()) for method, adapter in adapters.items()
     }
     if shots:
-        plans[f"{len(shots)}-shot"] = (None, shots)
-    results = {}
-    for method, (adapter, before) in plans.items():
-        results[method] = evaluator.evaluate(rows, adapter, before, generate)
-        progress(method, results[method][0])
-    shown = rows[:samples] if generate else ()
+        methods[f"{len(shots)}-shot"] = (None, shots)
+    scores, answers = {}, {}
+    for method, (adapter, examples) in methods.items():
+        scores[method], answers[method] = evaluator.evaluate(
+            rows, adapter, examples, generate, partial(row_progress, method)
+        )
+        progress(method, scores[method])
+    listed = rows[:samples] if generate else ()
     return Report(
-        {method: scores for method, (scores, _) in results.items()},
+        scores,
         tuple(
-            Sample(*row, {method: outputs[index] for method, (_, outputs) in results.items()})
-            for index, row in enumerate(shown)
+            Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
+            for index, row in enumerate(listed)
         ),
     )

@@ -1,1 +1,1 @@
-"""File formats: safetensors, PEFT adapters and GGUF. No network, no bank."""
+"""File formats: safetensors, PEFT adapters and GGUF."""

@@ -1,7 +1,7 @@
-"""Which files were found right, so that gigabytes are not hashed at every start.
+"""Cache of verified SHA-256 digests, keyed by file name, size and modification time.
 
-A file that has the size and the time of change it had when its checksum was last right is taken
-for unchanged, as git and make do. Who wants certainty hashes again (``bank verify``).
+A file whose size and modification time have not changed is taken as unchanged, as Git and make do.
+``bank verify`` computes every digest again.
 """
 
 import json
@@ -12,68 +12,78 @@ from pathlib import Path
 from hf_lorameta.files import sha256, write_atomically
 
 logger = logging.getLogger(__name__)
-Stamp = list[int | str]
+
+Entry = list[int | str]
+"""Size, modification time in nanoseconds, and digest."""
 
 
 class ChecksumCache:
-    """Sizes, times of change and digests of files that were right.
+    """Cache of verified digests. Threads may share one.
 
     Args:
-        path: where they are kept; read when first needed.
+        path: JSON file of the cache, read on first use; it need not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._kept: dict[str, Stamp] | None = None
-        self._seen: dict[str, Stamp] = {}
+        self._entries: dict[str, Entry] | None = None
+        self._changed = False
 
     def verify(self, name: str, path: Path, digest: str | None) -> bool:
-        """Says whether a file has this SHA-256, hashing it unless it is known.
+        """Return whether a file has a digest, hashing it unless the cache knows it.
 
         Args:
-            name: of the file, by which it is known.
-            path: where it lies.
-            digest: what is expected.
+            name: key of the file in the cache.
+            path: the file.
+            digest: expected SHA-256 in hex; None never matches.
         """
+        if digest is None:
+            return False
+        entry = _entry(path, digest)
         with self._lock:
-            if self._kept is None:
-                self._kept = _read(self._path)
-                self._seen = self._kept | self._seen
-            known = self._seen.get(name)
-        if known == _stamp(path, digest):
-            return True
+            if self._loaded().get(name) == entry:
+                return True
         if sha256(path) != digest:
             return False
-        self.record(name, path, digest)
+        self._record(name, entry)
         return True
 
     def record(self, name: str, path: Path, digest: str) -> None:
-        """Take note of a file whose digest was computed just now."""
-        stamp = _stamp(path, digest)
-        with self._lock:
-            self._seen[name] = stamp
+        """Add a file whose digest has just been computed."""
+        self._record(name, _entry(path, digest))
 
     def save(self) -> None:
-        """Write them down, if there is something new and the place can be written."""
+        """Write the cache if it has changed; log the failure if its folder is not writable."""
         with self._lock:
-            if self._seen == (self._kept or {}):
+            if not self._changed:
                 return
-            self._kept = dict(self._seen)
-        content = json.dumps(self._kept, indent=0, sort_keys=True).encode()
+            content = json.dumps(self._entries, indent=0, sort_keys=True).encode()
+            self._changed = False
         try:
             self._path.parent.mkdir(exist_ok=True)
             write_atomically(self._path, content)
         except OSError as error:
             logger.debug("checksums will be computed again next time: %s", error.strerror)
 
+    def _record(self, name: str, entry: Entry) -> None:
+        with self._lock:
+            self._loaded()[name] = entry
+            self._changed = True
 
-def _stamp(path: Path, digest: str | None) -> Stamp:
+    def _loaded(self) -> dict[str, Entry]:
+        """Return the entries, read on first use. The caller holds the lock."""
+        if self._entries is None:
+            self._entries = _read(self._path)
+        return self._entries
+
+
+def _entry(path: Path, digest: str) -> Entry:
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns, digest or ""]
+    return [status.st_size, status.st_mtime_ns, digest]
 
 
-def _read(path: Path) -> dict[str, Stamp]:
+def _read(path: Path) -> dict[str, Entry]:
     try:
         stored = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

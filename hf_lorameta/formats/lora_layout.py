@@ -1,18 +1,16 @@
-"""The LoRA file format: PEFT's ``adapter_config.json`` and ``adapter_model.safetensors``.
-
-Headers are read before tensors, tensors one at a time, and files are written in one canonical
-order, so that memory follows the largest tensor and the same weights always give the same bytes.
-"""
+"""The modules that a LoRA file adapts, and PEFT's names of their tensors."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from hf_lorameta.errors import AdapterError
-from hf_lorameta.formats.safetensors import TensorInfo, sanitize
+from hf_lorameta.errors import AdapterError, sanitize
+from hf_lorameta.formats.safetensors import TensorInfo
 
 Factor = Literal["A", "B"]
+FACTORS: tuple[Factor, Factor] = ("A", "B")
+
 _LAYER = re.compile(r"[0-9]{1,9}")
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 
@@ -22,7 +20,7 @@ class Module:
     """One adapted linear layer of the base model.
 
     Attributes:
-        name: path in the base model, e.g. ``model.layers.0.self_attn.q_proj``.
+        name: path in the base model, such as ``model.layers.0.self_attn.q_proj``.
         in_features: columns of lora_A.
         out_features: rows of lora_B.
     """
@@ -32,16 +30,16 @@ class Module:
     out_features: int
 
     def shape(self, factor: Factor, rank: int) -> tuple[int, int]:
-        """Shape of one factor: A is (rank, in_features), B is (out_features, rank)."""
+        """Return a factor's shape: A is (rank, in_features), B is (out_features, rank)."""
         return (rank, self.in_features) if factor == "A" else (self.out_features, rank)
 
 
 Layout = tuple[Module, ...]
-"""Every adapted module, in canonical order."""
+"""All adapted modules, in canonical order."""
 
 
 def tensor_name(module: str, factor: Factor) -> str:
-    """PEFT's name of a tensor.
+    """Return PEFT's name of a factor.
 
     Example:
         >>> tensor_name("model.layers.0.self_attn.q_proj", "A")
@@ -51,7 +49,7 @@ def tensor_name(module: str, factor: Factor) -> str:
 
 
 def canonical_order(name: str) -> tuple[tuple[int, str], ...]:
-    """Sort key that counts layers as numbers: layer 2 comes before layer 10.
+    """Sort key of module names that compares layers as numbers: 2 comes before 10.
 
     Example:
         >>> sorted(["h.10.q", "h.2.v", "h.2.q"], key=canonical_order)
@@ -61,16 +59,18 @@ def canonical_order(name: str) -> tuple[tuple[int, str], ...]:
 
 
 def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
-    """Which modules a LoRA file adapts, and its rank.
+    """Return the modules that a LoRA file adapts, and its rank.
 
     Args:
-        infos: a header as `read_header` gives it.
+        infos: header of the file, from `read_header`.
 
     Returns:
-        The modules in canonical order, and the rank shared by all of them.
+        The modules in canonical order, and the rank of all of them.
 
     Raises:
-        AdapterError: a tensor is not a LoRA factor, a factor lacks its twin, or ranks differ.
+        AdapterError: a tensor is not a LoRA factor.
+        AdapterError: a module has only one factor, or its factors do not multiply.
+        AdapterError: ranks differ.
     """
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, info in infos.items():
@@ -85,8 +85,8 @@ def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
         pair = shapes[name]
         if len(pair) != 2:
             raise AdapterError(f"{sanitize(name)} has only lora_{next(iter(pair))}")
-        (rank, in_features), (out_features, other) = pair["A"], pair["B"]
-        if rank != other or not rank * in_features * out_features:
+        (rank, in_features), (out_features, columns) = pair["A"], pair["B"]
+        if rank != columns or not rank * in_features * out_features:
             raise AdapterError(
                 f"{sanitize(name)}: lora_A {pair['A']} and lora_B {pair['B']} do not multiply"
             )
@@ -95,6 +95,3 @@ def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
     if len(ranks) != 1:
         raise AdapterError(f"expected one rank in every module, got {sorted(ranks) or 'no module'}")
     return tuple(modules), ranks.pop()
-
-
-FACTORS: tuple[Factor, Factor] = ("A", "B")

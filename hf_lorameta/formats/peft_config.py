@@ -1,8 +1,4 @@
-"""The LoRA file format: PEFT's ``adapter_config.json`` and ``adapter_model.safetensors``.
-
-Headers are read before tensors, tensors one at a time, and files are written in one canonical
-order, so that memory follows the largest tensor and the same weights always give the same bytes.
-"""
+"""PEFT's ``adapter_config.json``."""
 
 import json
 import math
@@ -10,16 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hf_lorameta.errors import AdapterError
-from hf_lorameta.formats.lora_layout import (
-    Layout,
-)
+from hf_lorameta.formats.lora_layout import Layout
 
 CONFIG_FILE = "adapter_config.json"
 
-
-# --- the config ---------------------------------------------------------------------------------
-
-_REFUSED = (
+_UNSUPPORTED = (
     "use_dora", "lora_bias", "modules_to_save", "target_parameters", "layer_replication",
     "trainable_token_indices", "rank_pattern", "alpha_pattern", "use_qalora", "use_bdlora",
     "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
@@ -28,26 +19,28 @@ _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 class LoraConfig(NamedTuple):
-    """What of ``adapter_config.json`` matters for adding adapters up.
+    """The settings of a LoRA adapter that matter for a weighted sum.
 
     Attributes:
-        base_model: id of the base model.
+        base_model: id of the base model, empty if the config states none.
         rank: r.
-        scaling: what B·A is multiplied with: alpha / r, or alpha / √r with rsLoRA
-            (arXiv 2312.03732).
+        scaling: factor of B·A: alpha / r, or alpha / √r with rsLoRA (arXiv 2312.03732).
+        revision: revision of the base model; None if the config states none.
     """
 
     base_model: str
     rank: int
     scaling: float
+    revision: str | None = None
 
 
 def read_config(config: Mapping[str, Any]) -> LoraConfig:
-    """Check a PEFT config and read rank and scaling from it.
+    """Check a parsed ``adapter_config.json`` and read it.
 
     Raises:
         AdapterError: it is not a plain LoRA: another PEFT type, DoRA, biases, extra modules, rank
-            or alpha patterns, or an initialization that changes the base model's own weights.
+            or alpha patterns, or an initialization that changes the base model's weights.
+        AdapterError: a value is out of range or of the wrong type.
 
     Example:
         >>> read_config({"peft_type": "LORA", "base_model_name_or_path": "o/m", "r": 4,
@@ -58,9 +51,9 @@ def read_config(config: Mapping[str, Any]) -> LoraConfig:
         raise AdapterError(f"{CONFIG_FILE} is not a JSON object")
     if config.get("peft_type") != "LORA":
         raise AdapterError(f"peft_type is {config.get('peft_type')!r}, expected 'LORA'")
-    for key in _REFUSED:
+    for key in _UNSUPPORTED:
         if config.get(key):
-            raise AdapterError(f"{key} is set: only plain LoRA adapters can be added up")
+            raise AdapterError(f"{key} is set: only plain LoRA adapters can be combined")
     if config.get("bias", "none") != "none":
         raise AdapterError(f"bias is {config['bias']!r}, expected 'none'")
     init = str(config.get("init_lora_weights", True)).lower()
@@ -68,17 +61,27 @@ def read_config(config: Mapping[str, Any]) -> LoraConfig:
         raise AdapterError(f"init_lora_weights {init!r} changes the base model's weights")
     rank, alpha = config.get("r"), config.get("lora_alpha", 8)
     if type(rank) is not int or not 1 <= rank <= 4096:
-        raise AdapterError(f"r is {rank!r}, expected a whole number of at least 1")
+        raise AdapterError(f"r is {rank!r}, expected an integer from 1 to 4096")
     if not isinstance(alpha, (int, float)) or not 0 < alpha < 1e6:
-        raise AdapterError(f"lora_alpha is {alpha!r}, expected a positive number")
+        raise AdapterError(f"lora_alpha is {alpha!r}, expected a positive number below 1e6")
+    revision = config.get("revision")
+    if not isinstance(revision, str | None):
+        raise AdapterError(f"revision is {revision!r}, expected a string or null")
     scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return LoraConfig(str(config.get("base_model_name_or_path") or ""), rank, scaling)
+    base_model = str(config.get("base_model_name_or_path") or "")
+    return LoraConfig(base_model, rank, scaling, revision or None)
 
 
 def write_config(base_model: str, layout: Layout, rank: int, revision: str | None = None) -> bytes:
-    """The smallest ``adapter_config.json`` that every PEFT, vLLM and llama.cpp reads.
+    """Return the smallest ``adapter_config.json`` that PEFT, vLLM and llama.cpp all read.
 
-    ``lora_alpha`` equals the rank: scaling is folded into the weights.
+    ``lora_alpha`` equals the rank, as the scaling is folded into the weights.
+
+    Args:
+        base_model: id of the base model.
+        layout: adapted modules.
+        rank: r.
+        revision: revision of the base model, which PEFT's Auto classes load.
     """
     config = {
         "base_model_name_or_path": base_model,
@@ -99,12 +102,12 @@ def write_config(base_model: str, layout: Layout, rank: int, revision: str | Non
 
 
 def _target_modules(layout: Layout) -> list[str]:
-    """Short names where every layer has all of them, full paths where layers are left out."""
+    """Return short names if all layers 0…L-1 have all modules, full paths otherwise."""
     layers: dict[str, set[str]] = {}
     for module in layout:
         path, _, leaf = module.name.rpartition(".")
         layers.setdefault(leaf, set()).add(path.split(".layers.")[-1].split(".")[0])
-    everywhere = set.union(*layers.values())
-    complete = all(seen == everywhere for seen in layers.values())
-    contiguous = everywhere == {str(i) for i in range(len(everywhere))}
+    all_layers = set.union(*layers.values())
+    complete = all(names == all_layers for names in layers.values())
+    contiguous = all_layers == {str(i) for i in range(len(all_layers))}
     return sorted(layers) if complete and contiguous else [module.name for module in layout]

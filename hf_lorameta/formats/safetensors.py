@@ -1,37 +1,38 @@
-"""The LoRA file format: PEFT's ``adapter_config.json`` and ``adapter_model.safetensors``.
+"""The safetensors file format: headers, and conversion between raw bytes and arrays.
 
-Headers are read before tensors, tensors one at a time, and files are written in one canonical
-order, so that memory follows the largest tensor and the same weights always give the same bytes.
+Format: https://github.com/huggingface/safetensors#format
 """
 
 import json
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.errors import AdapterError
+from hf_lorameta.errors import AdapterError, sanitize
 from hf_lorameta.types import FloatArray
 
 MAX_HEADER_BYTES = 16 << 20
 """Largest header accepted; PEFT writes about 100 bytes a tensor."""
 Read = Callable[[int, int], bytes]
-"""Bytes [start, stop) of a file, exactly stop − start of them."""
+"""Returns bytes [start, stop) of a file, exactly stop − start of them."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+"""Floating-point dtypes by safetensors code."""
 CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+"""Safetensors codes by torch dtype name."""
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor lies: safetensors dtype code, shape, and bytes [start, stop) of the file."""
+    """A tensor's safetensors dtype code, shape, and bytes [start, stop) in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -39,48 +40,85 @@ class TensorInfo(NamedTuple):
     stop: int
 
 
-# --- the header ---------------------------------------------------------------------------------
+# --- headers ------------------------------------------------------------------------------------
+
+
+def build_header(
+    tensors: Iterable[tuple[str, str, tuple[int, ...]]],
+    dtypes: Mapping[str, np.dtype[Any]] = DTYPES,
+) -> tuple[bytes, dict[str, TensorInfo]]:
+    """Build the header of a file that holds tensors one after another.
+
+    Args:
+        tensors: name, safetensors dtype code and shape of each tensor, in the order of the data.
+        dtypes: dtypes by safetensors code.
+
+    Returns:
+        The header's bytes, padded so that the data is aligned to 8 bytes, and the tensors' infos.
+
+    Example:
+        >>> header, infos = build_header([("x", "BF16", (2, 3)), ("y", "F32", (1,))])
+        >>> infos["y"].start - len(header), infos["y"].stop - len(header)
+        (12, 16)
+    """
+    entries: dict[str, TensorInfo] = {}
+    stop = 0
+    for name, code, shape in tensors:
+        start, stop = stop, stop + math.prod(shape) * dtypes[code].itemsize
+        entries[name] = TensorInfo(code, shape, start, stop)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    for name, (code, shape, *offsets) in entries.items():
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    data = 8 + len(text)
+    infos = {
+        name: info._replace(start=data + info.start, stop=data + info.stop)
+        for name, info in entries.items()
+    }
+    return struct.pack("<Q", len(text)) + text, infos
 
 
 def read_header(
     read: Read, size: int, dtypes: Mapping[str, np.dtype[Any]] = DTYPES
 ) -> dict[str, TensorInfo]:
-    """Parse and check a safetensors header; reads nothing beyond it.
+    """Parse and check a safetensors header, without reading beyond it.
+
+    No memory is allocated for sizes that a header merely claims.
 
     Args:
         read: ranged reader of the file.
         size: the file's size in bytes.
-        dtypes: what tensors may hold, by safetensors code.
+        dtypes: accepted dtypes by safetensors code.
 
     Returns:
-        Tensor name to place, in the order of the data.
+        Tensor names and infos, in the order of the data.
 
     Raises:
-        AdapterError: the file is truncated, its header is too large, is not JSON, or describes
-            tensors that overlap, leave gaps or do not fit the file. Never allocates what a header
-            merely claims.
+        AdapterError: the file is truncated.
+        AdapterError: the header is too large or is not JSON.
+        AdapterError: the header describes tensors that overlap, leave gaps or do not fit the file.
     """
     if size < 8:
         raise AdapterError(f"{size} bytes are too few for a safetensors file")
     (length,) = struct.unpack("<Q", read(0, 8))
-    if length > min(size - 8, MAX_HEADER_BYTES):
+    limit = min(size - 8, MAX_HEADER_BYTES)
+    if length > limit:
         raise AdapterError(
-            f"the safetensors header claims {length} bytes, expected at most "
-            f"{min(size - 8, MAX_HEADER_BYTES)} in a file of {size}"
+            f"the safetensors header claims {length} bytes, expected at most {limit} in a file of "
+            f"{size}"
         )
+    data = 8 + length
     try:
-        header = json.loads(read(8, 8 + length))
+        header = json.loads(read(8, data))
     except (ValueError, RecursionError):
         raise AdapterError("the safetensors header is not JSON") from None
     if not isinstance(header, dict):
         raise AdapterError("the safetensors header is not a JSON object")
     header.pop("__metadata__", None)
-    infos = {
-        str(name): _tensor_info(str(name), item, 8 + length, dtypes)
-        for name, item in header.items()
-    }
+    infos = {name: _tensor_info(name, entry, data, dtypes) for name, entry in header.items()}
     infos = dict(sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)))
-    position = 8 + length
+    position = data
     for name, info in infos.items():
         if info.start != position:
             raise AdapterError(
@@ -92,62 +130,54 @@ def read_header(
     return infos
 
 
-def sanitize(name: str) -> str:
-    """A name out of a stranger's file, short and without control characters or lone surrogates."""
-    return name[:200].encode("unicode_escape").decode("ascii")
-
-
 def _tensor_info(
-    name: str, item: Any, offset: int, dtypes: Mapping[str, np.dtype[Any]]
+    name: str, entry: Any, data: int, dtypes: Mapping[str, np.dtype[Any]]
 ) -> TensorInfo:
-    shown = sanitize(name)
+    """Check one entry of a header; `data` is the byte at which the tensors start."""
+    name = sanitize(name)
     try:
-        dtype, shape, (start, stop) = (item[k] for k in ("dtype", "shape", "data_offsets"))
+        dtype, shape, (start, stop) = (entry[k] for k in ("dtype", "shape", "data_offsets"))
         numbers = (*shape, start, stop)
     except (TypeError, ValueError, KeyError):
-        raise AdapterError(f"the header's entry for {shown} is malformed") from None
+        raise AdapterError(f"the header's entry for {name} is malformed") from None
     if not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers) or len(shape) > 8:
-        raise AdapterError(f"the header's shape or offsets for {shown} are not sizes")
+        raise AdapterError(f"the header's shape or offsets for {name} are not sizes")
     if not isinstance(dtype, str) or dtype not in dtypes:
         got = sanitize(str(dtype)[:20])
-        raise AdapterError(f"{shown} has dtype {got}, expected one of {', '.join(dtypes)}")
+        raise AdapterError(f"{name} has dtype {got}, expected one of {', '.join(dtypes)}")
     if math.prod(shape) * dtypes[dtype].itemsize != stop - start:
-        raise AdapterError(f"{shown}: shape {shape} in {dtype} does not fill {stop - start} bytes")
-    return TensorInfo(dtype, tuple(shape), offset + start, offset + stop)
+        raise AdapterError(f"{name}: shape {shape} in {dtype} does not fill {stop - start} bytes")
+    return TensorInfo(dtype, tuple(shape), data + start, data + stop)
+
+
+def read_header_bytes(read: Read, size: int) -> bytes:
+    """Return a file's first bytes up to the end of its header, unchecked."""
+    if size < 8:
+        return b""
+    (length,) = struct.unpack("<Q", read(0, 8))
+    return read(0, 8 + min(length, size - 8, MAX_HEADER_BYTES))
 
 
 # --- tensors ------------------------------------------------------------------------------------
 
 
 def widen(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
-    """Raw little-endian tensor bytes to float32.
+    """Convert raw tensor bytes to a float32 array of ``info.shape``.
 
-    bfloat16 is with_module_scale by a 16-bit shift, which runs at memory speed.
-
-    Returns:
-        Array of ``info.shape``.
+    bfloat16 is converted by a shift of 16 bits, at the speed of memory.
     """
     if info.dtype == "BF16":
         bits = np.frombuffer(raw, np.uint16).astype(np.uint32)
         return np.left_shift(bits, 16, out=bits).view(np.float32).reshape(info.shape)
-    array = np.frombuffer(raw, DTYPES[info.dtype]).reshape(info.shape)
-    return array.astype(np.float32)
+    return np.frombuffer(raw, DTYPES[info.dtype]).reshape(info.shape).astype(np.float32)
 
 
 def widen_into(bits: NDArray[np.uint16], target: FloatArray) -> None:
-    """The bits of bfloat16 values to float32, into an array of the same shape."""
+    """Convert the bits of bfloat16 values to float32, into an array of the same shape."""
     np.left_shift(bits, 16, out=target.view(np.uint32), dtype=np.uint32, casting="unsafe")
 
 
 def narrow(array: NDArray[Any], dtype: str) -> bytes:
-    """Float values to raw bytes of a torch dtype name, rounding to nearest even."""
+    """Round float values to a torch dtype name, to nearest even, and return their bytes."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.ascontiguousarray(array).astype(DTYPES[CODES[dtype]]).tobytes()
-
-
-def read_head(read: Read, size: int) -> bytes:
-    """A file's first bytes as far as a header can reach, for `read_header` to judge."""
-    if size < 8:
-        return b""
-    (length,) = struct.unpack("<Q", read(0, 8))
-    return read(0, 8 + min(length, size - 8, MAX_HEADER_BYTES))

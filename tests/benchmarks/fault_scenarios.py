@@ -1,4 +1,4 @@
-"""What is done to a command, and what must come of it; `tests.benchmarks.cases` lists all of it.
+"""What is done to a command, and what must come of it; `tests.benchmarks.fault_cases` lists all of it.
 
 A command runs in a process of its own against a loopback Hub, on a disk of its own. It is harmed in
 one way; then it must have ended well all the same, or have said in two lines what is wrong and end

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_lorameta.engines.torch_evaluate import Evaluator
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from tests import shared_data
@@ -29,7 +29,7 @@ def main() -> None:
     names = names[: asked.adapters]
     folders = [shared_data.BANK / name for name in names]
     rows = {f: short(n, asked.prompts) for f, n in zip(folders, names, strict=True)}
-    peft = Peft(Evaluator(locate(SMOLLM2), "float32"))
+    peft = Peft(TorchEvaluator(locate(SMOLLM2), "float32"))
     with tempfile.TemporaryDirectory() as scratch:
         wide = dequantized(packaged(), Path(scratch) / "base.gguf")
         print("| base in llama.cpp | adapter | mean abs Δ logprob | largest | greedy equal |")

@@ -27,15 +27,15 @@ import numpy as np
 from hf_lorameta import Bank, Plan, Recipe, open_dataset, plan
 from hf_lorameta.bank.fit import fit_bank
 from hf_lorameta.data.columns import Columns
-from hf_lorameta.engines.llama_probe import LlamaCppProbe
-from hf_lorameta.engines.torch_evaluate import Evaluator
-from hf_lorameta.engines.torch_probe import Probe
+from hf_lorameta.engines.llama_runner import LlamaCppRunner
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENTS
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.pipeline.tune import refine_plan
 from tests import shared_data
-from tests.benchmarks.leave_one_out import siblings, without
+from tests.benchmarks.leave_one_out_banks import siblings, without
 from tests.benchmarks.peft_linear import PeftLinear
 from tests.engine_fixtures import packaged
 
@@ -53,7 +53,7 @@ class Setting(NamedTuple):
 
     task: str
     bank: Bank
-    evaluator: Evaluator
+    evaluator: TorchEvaluator
 
     @property
     def path(self) -> Path:
@@ -97,14 +97,14 @@ def _paper(metric: str, rule: str) -> Method:
 
 def _refined(**settings: Any) -> Method:
     def make(at: Setting) -> Plan:
-        probe = Probe(at.evaluator, at.bank.layout)
+        probe = TorchRunner(at.evaluator, at.bank.layout)
         return refine_plan(at.plan(Recipe.of(refine=16, **settings)), probe)
 
     return make
 
 
 def _through_llama_cpp(at: Setting) -> Plan:
-    with LlamaCppProbe(packaged(), at.bank.layout) as probe:
+    with LlamaCppRunner(packaged(), at.bank.layout) as probe:
         return refine_plan(at.plan(Recipe.of(refine=16, refiner="search")), probe)
 
 
@@ -140,9 +140,9 @@ class Bench:
         (folder / "scores").mkdir(parents=True, exist_ok=True)
 
     @cached_property
-    def evaluator(self) -> Evaluator:
+    def evaluator(self) -> TorchEvaluator:
         logging.disable(logging.WARNING)
-        return Evaluator(locate(shared_data.BASE_MODEL), dtype="float32")
+        return TorchEvaluator(locate(shared_data.BASE_MODEL), dtype="float32")
 
     @cached_property
     def peft(self) -> PeftLinear:

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.benchmarks import measures
-from tests.benchmarks.synthetic import SIZES, make
+from tests.benchmarks import measurements
+from tests.benchmarks.synthetic_bank import SIZES, make
 
 Figures = dict[str, Any]
 PICTURE = "growth.svg"
@@ -54,7 +54,13 @@ class Bench:
 
     def run(self, name: str, *arguments: object) -> Figures:
         """One measurement in a fresh process; its figures with wall time and peak memory."""
-        command = [sys.executable, "-m", "tests.benchmarks.measures", name, *map(str, arguments)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.measurements",
+            name,
+            *map(str, arguments),
+        ]
         env = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "USE_TORCH": "0"}
         done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
@@ -218,7 +224,7 @@ def growth(b: Bench) -> list[list[str]]:
             (n, b.run("combine", b.bank, combiner, n, "warm")["cpu"]) for n in numbers
         ]
     points["exact, by rank"] = [(r, b.run("by_rank", r)["cpu"]) for r in (4, 8, 16, 32)]
-    (b.folder / PICTURE).write_text(measures.plot(points), encoding="utf-8")
+    (b.folder / PICTURE).write_text(measurements.plot(points), encoding="utf-8")
     rows = []
     for name, line in points.items():
         slower, larger = line[-1][1] / line[0][1], line[-1][0] / line[0][0]

@@ -8,9 +8,9 @@ import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.formats.lora_file import stack
-from tests.benchmarks import measures, quality
+from tests.benchmarks import measurements, quality
 from tests.benchmarks.speed import ROWS
-from tests.benchmarks.synthetic import SIZES, Shape, make
+from tests.benchmarks.synthetic_bank import SIZES, Shape, make
 from tests.conftest import tree
 
 
@@ -44,24 +44,24 @@ def test_adapters_share_most_of_a_space(bank: Bank) -> None:
 
 @pytest.mark.parametrize("combiner", ["factors", "exact"])
 def test_combining_is_measured(bank: Bank, combiner: str) -> None:
-    figures = measures.combine(str(bank.folder), combiner, "4", "warm")
+    figures = measurements.combine(str(bank.folder), combiner, "4", "warm")
     assert {"seconds", "cpu", "peak", "above", "rate"} <= set(figures)
 
 
 def test_the_peers_are_measured(bank: Bank) -> None:
-    assert measures.read(str(bank.folder), "warm")["rate"] > 0
-    assert measures.published(str(bank.folder), "4")["loading"] > 0
-    assert measures.peft_svd(str(bank.folder), "3")["sum"] > 0
-    assert measures.exact_module(str(bank.folder), "12")["over"] < 1e-3
+    assert measurements.read(str(bank.folder), "warm")["rate"] > 0
+    assert measurements.published(str(bank.folder), "4")["loading"] > 0
+    assert measurements.peft_svd(str(bank.folder), "3")["sum"] > 0
+    assert measurements.exact_module(str(bank.folder), "12")["over"] < 1e-3
 
 
 def test_a_pack_is_measured(bank: Bank, tmp_path: Path) -> None:
-    measures.make_pack(str(bank.folder), str(tmp_path / "p"), "8", "int8")
-    assert measures.look(str(tmp_path / "p"))["retained"] > 0.9
+    measurements.make_pack(str(bank.folder), str(tmp_path / "p"), "8", "int8")
+    assert measurements.look(str(tmp_path / "p"))["retained"] > 0.9
 
 
 def test_the_plot_is_a_picture() -> None:
-    svg = measures.plot({"a": [(1, 1.0), (2, 2.0)], "b": [(1, 3.0), (4, 5.0)]})
+    svg = measurements.plot({"a": [(1, 1.0), (2, 2.0)], "b": [(1, 3.0), (4, 5.0)]})
     assert len(list(ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}circle"))) == 4
     assert len(ROWS) == 9
 

@@ -206,10 +206,10 @@ def test_generate_overwrites_adapters_only_and_only_when_told(
 
 
 STAND_IN = """
-import hf_lorameta.engines.torch_evaluate
+import hf_lorameta.engines.torch_evaluator
 import hf_lorameta.pipeline.tune
 from tests.pipeline.test_tune import Bowl
-hf_lorameta.engines.torch_evaluate.require_eval = lambda: None
+hf_lorameta.engines.torch_evaluator.require_eval = lambda: None
 hf_lorameta.pipeline.tune.load_base_model = lambda bank: Bowl({best})
 """
 
@@ -399,7 +399,7 @@ from hf_lorameta.cli import engines
 from hf_lorameta.engines.scoring import Scores
 
 class Scorer:
-    def evaluate(self, rows, adapter=None, shots=(), generate=True):
+    def evaluate(self, rows, adapter=None, shots=(), generate=True, progress=None):
         {meanwhile}
         loss = 0.5 if adapter else 1.0 if shots else 2.0
         return Scores(loss, 0.25, 0.125, 0.5, len(rows)), [output for _, output in rows]

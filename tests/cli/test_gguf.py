@@ -18,7 +18,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES
 from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
 from tests.engine_fixtures import needs_engine
-from tests.engines.test_llama_loading import header
+from tests.engines.test_llama_runner import header
 
 gguf = pytest.importorskip("gguf")
 DEMO = Path(__file__).parents[2] / "hf_lorameta" / "demo" / "data"
@@ -183,7 +183,7 @@ def test_try_says_what_it_needs(cli: Shell, demo_adapter: Path, tmp_path: Path) 
     other = save(tmp_path / "other")
     assert "add --base-gguf FILE" in cli("try", other, "--prompt", "x", code=6).err
     named = ("try", demo_adapter, "--prompt", "x", "--base-gguf", "none.gguf")
-    assert "none.gguf is no file" in cli(*named, code=6).err
+    assert "none.gguf is not a file" in cli(*named, code=6).err
 
 
 @needs_engine
@@ -223,12 +223,12 @@ def test_what_llama_cpp_cannot_fit(cli: Shell, data: Path) -> None:
     assert "add --engine llama.cpp" in cli(*asked, "--base-gguf", "b.gguf", code=2).err
     data.write_text("no rows at all")  # all of it is told before the dataset is read
     named = cli(*llama, "--refine", 4, "--base-gguf", "none.gguf", code=6)
-    assert "none.gguf is no file" in named.err
+    assert "none.gguf is not a file" in named.err
     header(data.with_name("b.gguf"))
     given = (*llama, "--check", 4, "--base-gguf", "b.gguf")
     hidden = "import importlib.util as u; u.find_spec = lambda *_: None; import os; os.environ['PATH'] = ''"  # noqa: E501
     assert "neither llama-server nor" in cli(*given, code=7, before=hidden).err
-    installed = "import hf_lorameta.engines.llama_server as l; l.insist_on_engine = lambda: None"
+    installed = "import hf_lorameta.engines.llama_server as l; l.require_llama_cpp = lambda: None"
     other = cli(*given, code=2, before=installed).err
     assert "b.gguf does not fit the bank" in other
 

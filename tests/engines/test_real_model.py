@@ -34,10 +34,10 @@ ROWS = 8
 
 @pytest.fixture(scope="module")
 def evaluator() -> object:
-    from hf_lorameta.engines.torch_evaluate import Evaluator
+    from hf_lorameta.engines.torch_evaluator import TorchEvaluator
     from hf_lorameta.hub.base_model import locate
 
-    return Evaluator(locate(shared_data.BASE_MODEL), base_model=shared_data.BASE_MODEL)
+    return TorchEvaluator(locate(shared_data.BASE_MODEL), base_model=shared_data.BASE_MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_the_demo_without_torch_and_llama_cpp_says_what_is_missing(tmp_path: Pat
 def bank_without_one(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     """All of ``../shared`` but one task, built by the command line from the loopback Hub."""
     from hf_lorameta.bank.fit import fit_bank
-    from tests.benchmarks.leave_one_out import build
+    from tests.benchmarks.leave_one_out_banks import build
 
     with LocalHub() as hub:
         shared_data.seed(hub, shared_data.tasks())

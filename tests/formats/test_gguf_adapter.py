@@ -1,4 +1,4 @@
-"""GGUF adapters against PEFT's tensors, the rotary embedding itself, and names written by hand."""
+"""GGUF adapters, compared with PEFT's tensors, the rotary embedding and llama.cpp's names."""
 
 import json
 import shutil
@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.errors import AdapterError, MissingExtraError, NotFoundError, UsageError
-from hf_lorameta.formats.gguf_adapter import ARCHITECTURES, BaseArchitecture, export, permute
-from hf_lorameta.formats.gguf_metadata import base_config, read_header, read_metadata
+from hf_lorameta.environment import install_hint
+from hf_lorameta.errors import AdapterError, MissingExtraError, UsageError
+from hf_lorameta.formats.gguf_adapter import ARCHITECTURES, export, permute
+from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
@@ -33,7 +34,7 @@ SHAPES = {
     "mlp.up_proj": (HIDDEN, INNER),
     "mlp.down_proj": (INNER, HIDDEN),
 }
-NAMES = {  # of llama.cpp, for all of these architectures
+NAMES = {  # in llama.cpp, the same for all supported architectures
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
@@ -65,7 +66,7 @@ def config(kind: str = "llama", **changes: object) -> dict[str, Any]:
 
 
 def save(folder: Path, layout: Layout = LAYOUT, scale: float = 0.1, **settings: object) -> Path:
-    """A PEFT folder with random weights; `settings` go into its config."""
+    """Write a PEFT folder with random weights; `settings` override its config."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     pairs = [
@@ -73,8 +74,8 @@ def save(folder: Path, layout: Layout = LAYOUT, scale: float = 0.1, **settings: 
         for m in layout
     ]
     write_tensors(folder / WEIGHTS_FILE, layout, RANK, "float32", pairs)  # type: ignore[arg-type]
-    made = json.loads(write_config("org/base", layout, RANK)) | settings
-    (folder / CONFIG_FILE).write_text(json.dumps(made))
+    adapter_config = json.loads(write_config("org/base", layout, RANK)) | settings
+    (folder / CONFIG_FILE).write_text(json.dumps(adapter_config))
     return folder
 
 
@@ -83,21 +84,21 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
-    """What `permute` does, row by row."""
+    """Reorder as `permute` does, row by row."""
     size = len(rows) // heads
-    found = np.empty_like(rows)
+    result = np.empty_like(rows)
     for head in range(heads):
         for i in range(size // 2):
-            found[head * size + 2 * i] = rows[head * size + i]
-            found[head * size + 2 * i + 1] = rows[head * size + size // 2 + i]
-    return found
+            result[head * size + 2 * i] = rows[head * size + i]
+            result[head * size + 2 * i + 1] = rows[head * size + size // 2 + i]
+    return result
 
 
 # --- the permutation ----------------------------------------------------------------------------
 
 
 def rotated_by_halves(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """transformers' rotary embedding of one head: row i turns with row i + d/2."""
+    """Rotate one head as transformers does: row i with row i + d/2."""
     half = len(angles)
     a, b = x[:half], x[half:]
     return np.concatenate(
@@ -106,24 +107,24 @@ def rotated_by_halves(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
 
 
 def rotated_by_pairs(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """llama.cpp's (``GGML_ROPE_TYPE_NORMAL``): neighbors turn together."""
+    """Rotate one head as llama.cpp does (``GGML_ROPE_TYPE_NORMAL``): neighboring rows."""
     a, b = x[0::2], x[1::2]
-    found = np.empty_like(x)
-    found[0::2] = a * np.cos(angles) - b * np.sin(angles)
-    found[1::2] = b * np.cos(angles) + a * np.sin(angles)
-    return found
+    result = np.empty_like(x)
+    result[0::2] = a * np.cos(angles) - b * np.sin(angles)
+    result[1::2] = b * np.cos(angles) + a * np.sin(angles)
+    return result
 
 
 @given(heads=st.integers(1, 5), half=st.integers(1, 8), seed=st.integers(0, 1000))
-def test_permuted_rows_turn_in_llama_cpp_as_in_transformers(
+def test_permuted_rows_rotate_in_llama_cpp_as_in_transformers(
     heads: int, half: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     query, angles = rng.normal(size=(heads, 2 * half)), rng.normal(size=half)
-    theirs = np.stack([rotated_by_halves(head, angles) for head in query]).reshape(-1, 1)
-    moved = permute(query.reshape(-1, 1), heads).reshape(heads, 2 * half)
-    ours = np.stack([rotated_by_pairs(head, angles) for head in moved]).reshape(-1, 1)
-    np.testing.assert_allclose(ours, permute(theirs, heads), atol=1e-12)
+    in_transformers = np.stack([rotated_by_halves(head, angles) for head in query]).reshape(-1, 1)
+    permuted = permute(query.reshape(-1, 1), heads).reshape(heads, 2 * half)
+    in_llama_cpp = np.stack([rotated_by_pairs(head, angles) for head in permuted]).reshape(-1, 1)
+    np.testing.assert_allclose(in_llama_cpp, permute(in_transformers, heads), atol=1e-12)
 
 
 # --- the file -----------------------------------------------------------------------------------
@@ -131,11 +132,11 @@ def test_permuted_rows_turn_in_llama_cpp_as_in_transformers(
 
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_the_file_holds_the_tensors_of_peft(tmp_path: Path, kind: str, dtype: Any) -> None:
+def test_file_holds_the_tensors_of_the_peft_adapter(tmp_path: Path, kind: str, dtype: Any) -> None:
     folder = save(tmp_path / "a")
     path = export(folder, tmp_path / "a.gguf", config(kind), dtype)
-    weights, found = AdapterFile(folder / WEIGHTS_FILE), read(path)
-    assert len(found) == 2 * len(LAYOUT)
+    weights, exported = AdapterFile(folder / WEIGHTS_FILE), read(path)
+    assert len(exported) == 2 * len(LAYOUT)
     for module in LAYOUT:
         layer, short = module.name.split(".", 3)[2:]
         name = f"blk.{layer}.{NAMES[short]}.weight"
@@ -146,8 +147,8 @@ def test_the_file_holds_the_tensors_of_peft(tmp_path: Path, kind: str, dtype: An
         kinds = {"f16": np.float16, "f32": np.float32}
         lora_a = weights.tensor(module.name, "A")
         for got, expected in (
-            (found[f"{name}.lora_a"], lora_a),
-            (found[f"{name}.lora_b"], lora_b),
+            (exported[f"{name}.lora_a"], lora_a),
+            (exported[f"{name}.lora_b"], lora_b),
         ):
             assert got.dtype == kinds[dtype]
             np.testing.assert_array_equal(got, expected.astype(kinds[dtype]))
@@ -158,10 +159,10 @@ def test_the_file_holds_the_tensors_of_peft(tmp_path: Path, kind: str, dtype: An
     assert metadata["general.base_model.0.name"] == "org/base"
 
 
-def test_an_output_layer_of_its_own(tmp_path: Path) -> None:
+def test_untied_output_layer_is_exported(tmp_path: Path) -> None:
     folder = save(tmp_path / "a", (*LAYOUT, Module("lm_head", HIDDEN, 12)))
-    found = read(export(folder, tmp_path / "a.gguf", config()))
-    assert found["output.weight.lora_b"].shape == (12, RANK)
+    exported = read(export(folder, tmp_path / "a.gguf", config()))
+    assert exported["output.weight.lora_b"].shape == (12, RANK)
     with pytest.raises(AdapterError, match="lm_head has no counterpart"):
         export(folder, tmp_path / "b.gguf", config(tie_word_embeddings=True))
 
@@ -173,24 +174,26 @@ def test_an_output_layer_of_its_own(tmp_path: Path) -> None:
         ({"lora_alpha": 6, "use_rslora": True}, 6 * RANK**0.5),  # llama.cpp divides by the rank
     ],
 )
-def test_the_scaling_is_kept(tmp_path: Path, settings: dict[str, object], alpha: float) -> None:
+def test_scaling_is_stored_as_alpha(
+    tmp_path: Path, settings: dict[str, object], alpha: float
+) -> None:
     folder = save(tmp_path / "a", **settings)
     path = export(folder, tmp_path / "a.gguf", config())
     assert read_metadata(path)["adapter.lora.alpha"] == pytest.approx(alpha)
 
 
-def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+def test_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     folder = save(tmp_path / "a")
     one = export(folder, tmp_path / "one.gguf", config()).read_bytes()
     assert export(folder, tmp_path / "two.gguf", config()).read_bytes() == one
     assert not list(tmp_path.glob(".*"))
 
 
-# --- what is refused ----------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["gpt2", None, "phi3"])
-def test_architectures_we_do_not_know(tmp_path: Path, kind: Any) -> None:
+def test_unsupported_architecture_is_refused(tmp_path: Path, kind: Any) -> None:
     with pytest.raises(UsageError, match="llama, mistral, qwen2, gemma2"):
         export(save(tmp_path / "a"), tmp_path / "a.gguf", config(kind))
 
@@ -205,46 +208,49 @@ def test_architectures_we_do_not_know(tmp_path: Path, kind: Any) -> None:
         ({"num_hidden_layers": None}, "num_hidden_layers None"),
     ],
 )
-def test_bases_that_do_not_fit(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
+def test_base_that_does_not_fit_is_refused(
+    tmp_path: Path, changes: dict[str, object], reason: str
+) -> None:
     with pytest.raises(AdapterError, match=reason):
         export(save(tmp_path / "a"), tmp_path / "a.gguf", config(**changes))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_values_beyond_half_precision(tmp_path: Path) -> None:
+def test_values_beyond_float16_need_float32(tmp_path: Path) -> None:
     folder = save(tmp_path / "a", scale=1e6)
     with pytest.raises(AdapterError, match="beyond float16") as caught:
         export(folder, tmp_path / "a.gguf", config())
     assert caught.value.hint == "add --dtype f32"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    found = read(export(folder, tmp_path / "a.gguf", config(), "f32"))
-    assert max(values.max() for values in found.values()) > 1e5
+    exported = read(export(folder, tmp_path / "a.gguf", config(), "f32"))
+    assert max(values.max() for values in exported.values()) > 1e5
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_failed_export_leaves_the_target_as_it_was(tmp_path: Path) -> None:
     folder = save(tmp_path / "a")
     with pytest.raises(AdapterError, match="could not be written: No such file"):
         export(folder, tmp_path / "nowhere" / "a.gguf", config())
-    kept = tmp_path / "kept.gguf"
-    kept.write_bytes(b"earlier")
+    target = tmp_path / "old.gguf"
+    target.write_bytes(b"earlier")
     weights = folder / WEIGHTS_FILE
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(AdapterError, match="header describes"):
-        export(folder, kept, config())
-    assert kept.read_bytes() == b"earlier"
+        export(folder, target, config())
+    assert target.read_bytes() == b"earlier"
 
 
-def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gguf_package_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="gguf is not installed") as caught:
         export(save(tmp_path / "a"), tmp_path / "a.gguf", config())
-    assert "hf-lorameta[gguf]" in caught.value.hint
+    assert caught.value.hint == install_hint("gguf")
 
 
-def test_no_torch_is_imported(tmp_path: Path) -> None:
+def test_export_imports_no_torch(tmp_path: Path) -> None:
     folder = save(tmp_path / "a")
     program = (
-        "import json, sys; from pathlib import Path; from hf_lorameta.formats.gguf_adapter import export; "
+        "import json, sys; from pathlib import Path; "
+        "from hf_lorameta.formats.gguf_adapter import export; "
         "export(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])); "
         "print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
     )
@@ -253,24 +259,26 @@ def test_no_torch_is_imported(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
-# --- real ones ----------------------------------------------------------------------------------
+# --- real adapters ------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not shared_data.SHARED.exists(), reason=shared_data.MISSING)
-def test_real_adapters(tmp_path: Path) -> None:
+def test_real_adapters_are_exported(tmp_path: Path) -> None:
     smollm2 = config(num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3)
     for name in shared_data.tasks()[::15]:
         folder = shared_data.BANK / name
         path = export(folder, tmp_path / "a.gguf", smollm2, "f32")
-        weights, found = AdapterFile(folder / WEIGHTS_FILE), read(path)
+        weights, exported = AdapterFile(folder / WEIGHTS_FILE), read(path)
         for i in (0, 29):
             expected = interleaved(weights.tensor(f"model.layers.{i}.self_attn.q_proj", "B"), 9)
-            np.testing.assert_array_equal(found[f"blk.{i}.attn_q.weight.lora_b"], expected)
+            np.testing.assert_array_equal(exported[f"blk.{i}.attn_q.weight.lora_b"], expected)
 
 
-@pytest.mark.skipif(shutil.which("llama-export-lora") is None, reason="no llama-export-lora here")
-def test_llama_cpp_merges_it(tmp_path: Path) -> None:
-    """llama.cpp's own tool adds B·A to the base without complaint."""
+@pytest.mark.skipif(
+    shutil.which("llama-export-lora") is None, reason="llama-export-lora is not installed"
+)
+def test_llama_cpp_merges_an_exported_adapter(tmp_path: Path) -> None:
+    """llama.cpp's own tool adds B·A to the base."""
     from tests.engine_fixtures import embedded_adapter, packaged
 
     folder = embedded_adapter(0, tmp_path / "a")
@@ -288,61 +296,3 @@ def test_llama_cpp_merges_it(tmp_path: Path) -> None:
         wide = gguf.quants.dequantize(plain.data, plain.tensor_type)
         expected = wide + interleaved(update, heads)
         np.testing.assert_allclose(merged[f"blk.7.{name}.weight"], expected, atol=2e-3)
-
-
-# --- the header ---------------------------------------------------------------------------------
-
-SCALARS = {"b": True, "i": -3, "f": 0.5, "s": "naïve", "l": ["a", "b"], "n": [1, 2]}
-
-
-def write(path: Path) -> bytes:
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_bool("b", True)
-    writer.add_int32("i", -3)
-    writer.add_float32("f", 0.5)
-    writer.add_string("s", "naïve")
-    writer.add_array("l", ["a", "b"])
-    writer.add_array("n", [1, 2])
-    writer.add_tensor_info("t", (3, 2), np.dtype(np.float32), 24)
-    writer.add_tensor_info("u", (5,), np.dtype(np.float32), 20)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.close()
-    return path.read_bytes()
-
-
-def test_the_header_is_what_was_written(tmp_path: Path) -> None:
-    write(tmp_path / "h.gguf")
-    metadata = read_metadata(tmp_path / "h.gguf")
-    assert metadata == {"general.architecture": "llama"} | SCALARS
-    assert read_header(tmp_path / "h.gguf") == (metadata, {"t": (3, 2), "u": (5,)})
-
-
-@given(data=st.data())
-def test_damaged_headers(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    path = tmp_path_factory.mktemp("h") / "h.gguf"
-    raw = bytearray(write(path))
-    if data.draw(st.booleans()):
-        raw = raw[: data.draw(st.integers(0, len(raw) - 33))]
-    for place in data.draw(st.lists(st.integers(0, max(len(raw) - 1, 0)), max_size=4)):
-        if raw:
-            raw[place] = data.draw(st.integers(0, 255))
-    path.write_bytes(bytes(raw))
-    try:
-        read_metadata(path)
-        read_header(path)
-    except NotFoundError as error:
-        assert error.hint or "expected GGUF" in str(error)  # noqa: PT017
-
-
-def test_a_config_from_a_header() -> None:
-    header = {"general.architecture": "qwen2", "qwen2.block_count": 3,
-              "qwen2.attention.head_count": 8, "qwen2.attention.head_count_kv": 2}  # fmt: skip
-    assert BaseArchitecture.of(base_config(header)) == BaseArchitecture(
-        ARCHITECTURES["qwen2"], 3, 8, 2, tied=False
-    )
-    with pytest.raises(UsageError, match="'bloom'"):
-        BaseArchitecture.of(base_config({"general.architecture": "bloom"}))
-    with pytest.raises(UsageError, match="no base model but an adapter"):
-        base_config(header | {"general.type": "adapter"})

@@ -325,9 +325,9 @@ def test_files_that_are_not_the_gguf_expected(package: Path) -> None:
         tokenizer_json(SMOLLM2)
     whole = path.read_bytes()
     for content, reason in (
-        (whole[:90], "ends within"),
-        (b"GGML" + whole[4:], "is no GGUF"),
-        (b"no", "is no GGUF"),
+        (whole[:90], "truncated or damaged"),
+        (b"GGML" + whole[4:], "is not a GGUF"),
+        (b"no", "is not a GGUF"),
     ):
         path.write_bytes(content)
         with pytest.raises(NotFoundError, match=reason):

@@ -13,7 +13,7 @@ import pytest
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
 from hf_lorameta.engines import llama_server
-from hf_lorameta.engines.llama_server import LlamaCpp
+from hf_lorameta.engines.llama_client import LlamaCpp
 from hf_lorameta.engines.scoring import compare
 from hf_lorameta.errors import (
     AdapterError,
@@ -150,7 +150,6 @@ def test_adapters_are_switched_call_by_call(engine: LlamaCpp) -> None:
 
 def test_an_answer_ends_where_it_is_told_to(engine: LlamaCpp) -> None:
     prompt = engine.tokenize("one, two, three,")
-    assert "\n" not in "".join(engine.answer(prompt, max_tokens=20, stop=["\n"]))
     early = next(piece for piece in engine.answer(prompt, max_tokens=200) if piece)
     again = "".join(itertools.islice(engine.answer(prompt, max_tokens=5), 50))
     assert again.startswith(early)  # leaving an answer early does no harm
@@ -159,16 +158,23 @@ def test_an_answer_ends_where_it_is_told_to(engine: LlamaCpp) -> None:
 # --- as an evaluator ----------------------------------------------------------------------------
 
 
-def test_scores_are_those_of_the_engine(base: Path, folders: list[Path], engine: LlamaCpp) -> None:
-    from hf_lorameta.engines.llama_evaluate import LlamaCppEvaluator
+def test_evaluator_scores_equal_the_engines_log_probabilities(
+    base: Path, folders: list[Path], engine: LlamaCpp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
 
     with LlamaCppEvaluator(base, folders[:1], max_new_tokens=4) as evaluator:
         report = compare(evaluator, ROWS, {"base": None, "generated": folders[0]}, shots=ROWS[:1])
         assert list(report.scores) == ["base", "generated", "1-shot"]
-        bare, outputs = evaluator.evaluate(ROWS, folders[0], generate=False)
+        monkeypatch.setattr("hf_lorameta.engines.scoring.PROGRESS_DELAY", 0.0)
+        steps: list[tuple[int, int]] = []
+        bare, outputs = evaluator.evaluate(
+            ROWS, folders[0], generate=False, progress=lambda *step: steps.append(step)
+        )
+        assert steps == [(1, 3), (2, 3), (3, 3)]
         with pytest.raises(EmptyDatasetError):
             evaluator.evaluate([])
-        with pytest.raises(UsageError, match="not one of the adapters"):
+        with pytest.raises(UsageError, match="not one of the loaded adapters"):
             evaluator.evaluate(ROWS, folders[1])
     assert outputs == []
     assert bare.rouge_l is None
@@ -183,14 +189,15 @@ def test_scores_are_those_of_the_engine(base: Path, folders: list[Path], engine:
 
 
 def test_adapters_of_another_base(base: Path, folders: list[Path], tmp_path: Path) -> None:
-    from hf_lorameta.engines.llama_evaluate import LlamaCppEvaluator, adapter_gguf, base_gguf
+    from hf_lorameta.engines.gguf_files import adapter_gguf, base_gguf
+    from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
 
     with pytest.raises(AdapterError, match=r"is for .*SmolLM2.*, expected org/other"):
         LlamaCppEvaluator(base, folders, base_model="org/other")
     with pytest.raises(NotFoundError, match="needs a GGUF of org/other") as caught:
         base_gguf("org/other")
     assert "--base-gguf" in caught.value.hint
-    with pytest.raises(NotFoundError, match="is no file"):
+    with pytest.raises(NotFoundError, match="is not a file"):
         base_gguf("org/other", tmp_path / "none.gguf")
     with pytest.raises(AdapterError, match=r"lacks adapter_config\.json"):
         adapter_gguf(tmp_path, base)
@@ -199,7 +206,7 @@ def test_adapters_of_another_base(base: Path, folders: list[Path], tmp_path: Pat
 def test_a_conversion_is_kept(
     base: Path, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_lorameta.engines.llama_evaluate import adapter_gguf
+    from hf_lorameta.engines.gguf_files import adapter_gguf
 
     monkeypatch.setenv("HF_LORAMETA_CACHE", str(tmp_path))
     one = adapter_gguf(folders[0], base)
@@ -232,14 +239,14 @@ def test_files_that_cannot_be_loaded(base: Path, files: list[Path], tmp_path: Pa
     half.write_bytes(base.read_bytes()[: 20 << 20])
     with pytest.raises(UsageError, match=r"cannot load .*half.gguf"):
         LlamaCpp(half)
-    with pytest.raises(UsageError, match="is no model but 'adapter'"):
+    with pytest.raises(UsageError, match="is not a model but 'adapter'"):
         LlamaCpp(files[0])
     with pytest.raises(AdapterError, match="not a GGUF LoRA adapter"):
         LlamaCpp(base, [base])
     with pytest.raises(NotFoundError, match="No such file"):
         LlamaCpp(tmp_path / "none.gguf")
     half.write_bytes(b"no model at all")
-    with pytest.raises(NotFoundError, match="is no GGUF"):
+    with pytest.raises(NotFoundError, match="is not a GGUF"):
         LlamaCpp(half)
 
 
@@ -276,7 +283,7 @@ def binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text(BINARY.format(python=sys.executable))
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(llama_server, "_Embedded", None)
+    monkeypatch.setattr(llama_server, "_EmbeddedServer", None)
     return path
 
 
@@ -325,13 +332,13 @@ def test_llama_cpp_says_what_peft_says(base: Path, folders: list[Path], tmp_path
 
     ``python -m tests.benchmarks.gguf_agreement`` does it for 8 adapters and 20 prompts each.
     """
-    from hf_lorameta.engines.torch_evaluate import Evaluator
+    from hf_lorameta.engines.torch_evaluator import TorchEvaluator
     from hf_lorameta.hub.base_model import locate
     from hf_lorameta.hub.packaged_model import SMOLLM2
     from tests.engine_fixtures import Pair, Peft, dequantized, unpermuted
 
     rows = [("Snow:", "☃"), ("Input: The room was cold.\nOutput:", "negative")]
-    peft = Peft(Evaluator(locate(SMOLLM2), "float32"))
+    peft = Peft(TorchEvaluator(locate(SMOLLM2), "float32"))
     wide = dequantized(base, tmp_path / "base.gguf")
     with Pair(peft, wide, folders, tmp_path) as pair:
         alone = pair.compare(None, rows[:1], 4)

@@ -1,4 +1,4 @@
-"""What packing costs: ``python -m tests.benchmarks.packs DIR [TASK …]``, on ``../shared``.
+"""What packing costs: ``python -m tests.benchmarks.pack_quality DIR [TASK …]``, on ``../shared``.
 
 For tasks left out of the bank: the loss of the adapter generated from the whole bank and from packs
 of it at several R, on the task's own test rows (24 each). Every (task, bank) is kept in DIR as soon
@@ -19,10 +19,10 @@ import numpy as np
 from hf_lorameta import Bank, Recipe, generate
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.engines.torch_evaluate import Evaluator
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from tests import shared_data
-from tests.benchmarks.leave_one_out import without
+from tests.benchmarks.leave_one_out_banks import without
 
 ROWS = 24
 SIZES = (8, 16, 32, 64, 128)
@@ -40,8 +40,8 @@ class Bench:
         (folder / "scores").mkdir(parents=True, exist_ok=True)
 
     @cached_property
-    def evaluator(self) -> Evaluator:
-        return Evaluator(locate(shared_data.BASE_MODEL), dtype="float32")
+    def evaluator(self) -> TorchEvaluator:
+        return TorchEvaluator(locate(shared_data.BASE_MODEL), dtype="float32")
 
     def score(self, task: str, bank: str) -> Score:
         path = self.folder / "scores" / f"{task} {bank}.json"

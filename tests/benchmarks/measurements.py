@@ -207,7 +207,7 @@ def exact_module(folder: str, number: str) -> Figures:
 
 def distances(number: str) -> Figures:
     """One profile to so many by the paper's four, from their stored form on; the best of five."""
-    from tests.benchmarks.synthetic import profiles
+    from tests.benchmarks.synthetic_bank import profiles
 
     table, clocks = profiles(int(number), MISTRAL), []
     for _ in range(5):
@@ -225,7 +225,7 @@ def scipy_distances(number: str) -> Figures:
     from scipy.stats import entropy, wasserstein_distance
 
     from hf_lorameta.method.sparse_distances import BANDWIDTHS
-    from tests.benchmarks.synthetic import profiles
+    from tests.benchmarks.synthetic_bank import profiles
 
     size = MISTRAL
     table = profiles(11, size)

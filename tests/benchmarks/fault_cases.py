@@ -1,4 +1,4 @@
-"""Everything that `tests.benchmarks.survival` does to a command, found by watching it in peace."""
+"""Everything that `tests.benchmarks.fault_injection` does to a command, found by watching it in peace."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""A small part of `tests.benchmarks.survival`, and the seeded fuzz; see there for all of it."""
+"""A small part of `tests.benchmarks.fault_injection`, and the seeded fuzz; see there for all of it."""
 
 import json
 import subprocess
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import fuzz, survival
-from tests.benchmarks.cases import Cases
+from tests.benchmarks import fault_injection, fuzz
+from tests.benchmarks.fault_cases import Cases
+from tests.benchmarks.fault_injection import TOKENS, Suite, table
 from tests.benchmarks.fault_scenarios import ROOT, Case, Tally, World
-from tests.benchmarks.survival import TOKENS, Suite, table
 
 FAMILIES = ("cuts", "shrinking", "bursts", "outages", "checksums", "swaps", "kills", "disks",
             "at_once")  # fmt: skip
@@ -71,7 +71,7 @@ class FakeWorker:
 
 def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeWorker.done = []
-    monkeypatch.setattr(survival, "Worker", FakeWorker)
+    monkeypatch.setattr(fault_injection, "Worker", FakeWorker)
     cases = [Case(row, key, "kill", {}) for row, key in ("xa", "xb", "yc")]
     Suite(tmp_path, cases[:2]).run(1)
     with (tmp_path / "outcomes.jsonl").open("a") as file:

@@ -10,9 +10,9 @@ import pytest
 from hf_lorameta import Bank
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.weighted_sum import WeightedSum
-from hf_lorameta.engines import llama_probe
-from hf_lorameta.engines.llama_probe import LlamaCppProbe
-from hf_lorameta.engines.llama_server import LlamaCpp
+from hf_lorameta.engines import llama_runner
+from hf_lorameta.engines.llama_client import LlamaCpp
+from hf_lorameta.engines.llama_runner import LlamaCppRunner
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
@@ -51,8 +51,8 @@ def wide(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 
 
 @pytest.fixture
-def probe(base: Path) -> Iterator[LlamaCppProbe]:
-    with LlamaCppProbe(base, Bank.from_pretrained().layout, max_length=128) as held:
+def probe(base: Path) -> Iterator[LlamaCppRunner]:
+    with LlamaCppRunner(base, Bank.from_pretrained().layout, max_length=128) as held:
         yield held
 
 
@@ -77,10 +77,10 @@ def as_one(sum_: Any, c: Any, base: Path, folder: Path) -> LlamaCpp:
 def test_scales_make_the_sum(
     kind: str, alone: int, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llama_probe, "SEARCH_DIMENSIONS", alone)
+    monkeypatch.setattr(llama_runner, "SEARCH_DIMENSIONS", alone)
     bank = Bank.from_pretrained()
     summed = mixture(pack(bank, tmp_path / "pack", basis=64) if kind == "pack" else bank)
-    with LlamaCppProbe(wide, bank.layout, max_length=128) as probe:
+    with LlamaCppRunner(wide, bank.layout, max_length=128) as probe:
         tokens = probe.encode(ROWS[:2])
         plain = probe.loss(tokens)
         probe.set(summed, C)
@@ -98,18 +98,18 @@ def test_scales_make_the_sum(
 
 
 def test_what_is_loaded_together_changes_together(
-    probe: LlamaCppProbe, monkeypatch: pytest.MonkeyPatch
+    probe: LlamaCppRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llama_probe, "SEARCH_DIMENSIONS", 2)
+    monkeypatch.setattr(llama_runner, "SEARCH_DIMENSIONS", 2)
     summed = mixture()
     probe.set(summed, C)
     probe.set(summed, [9, -9, 0.5, 0.5] * C)
-    with pytest.raises(ValueError, match="only the 2 largest coefficients can move"):
+    with pytest.raises(ValueError, match="only the 2 largest coefficients can change"):
         probe.set(summed, [1, 1, 1, 0.5] * C)
 
 
 def test_a_sum_that_is_not_linear_is_written_anew(
-    probe: LlamaCppProbe,
+    probe: LlamaCppRunner,
 ) -> None:
     inner = mixture()
 
@@ -132,7 +132,7 @@ def test_a_sum_that_is_not_linear_is_written_anew(
     assert found.base == pytest.approx(plain, abs=SCATTER)
 
 
-def test_a_search_through_llama_cpp(probe: LlamaCppProbe) -> None:
+def test_a_search_through_llama_cpp(probe: LlamaCppRunner) -> None:
     start = np.array([0.3, 0.1, 0.05, 0.05])
     c, report = search(start, mixture(), ROWS, probe, steps=2)
     assert report.engine == "llama.cpp"
@@ -142,7 +142,7 @@ def test_a_search_through_llama_cpp(probe: LlamaCppProbe) -> None:
 
 
 def test_probabilities_near_one_have_finite_odds(
-    probe: LlamaCppProbe, monkeypatch: pytest.MonkeyPatch
+    probe: LlamaCppRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = iter([[0.0, -1e-9], [-0.6931471805599453]])
     monkeypatch.setattr(probe._engine, "logprobs", lambda *asked: next(said))

@@ -1,6 +1,6 @@
-"""Everything that can go wrong, on purpose: ``python -m tests.benchmarks.survival FOLDER``.
+"""Everything that can go wrong, on purpose: ``python -m tests.benchmarks.fault_injection FOLDER``.
 
-The cases of `tests.benchmarks.cases` run in a few processes side by side, each with a
+The cases of `tests.benchmarks.fault_cases` run in a few processes side by side, each with a
 Hub of its own; every outcome is written to FOLDER at once, so that the command goes on where it was
 stopped (what went wrong is tried again; for a fresh run name a fresh folder). Prints a line a row
 on stderr, and in the end the table, which is kept as ``survival.md`` and ``survival.json``, too.
@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.cases import Cases
+from tests.benchmarks.fault_cases import Cases
 from tests.benchmarks.fault_scenarios import ROOT, Case, Tally, World
 from tests.benchmarks.fuzz import CAP_MB
 
@@ -56,7 +56,7 @@ class Worker:
 
     def case(self, case: Case) -> Tally:
         if self._process is None:
-            words = [sys.executable, "-m", "tests.benchmarks.survival", "--worker"]
+            words = [sys.executable, "-m", "tests.benchmarks.fault_injection", "--worker"]
             self._process = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
             )

@@ -1,4 +1,4 @@
-"""Banks of real shape from a seed: ``python -m tests.benchmarks.synthetic DIR [--size small]``.
+"""Banks of real shape from a seed: ``python -m tests.benchmarks.synthetic_bank DIR [--size small]``.
 
 Mistral-7B's: 32 layers, q 4096→4096, k and v 4096→1024, rank 16, 502 adapters of 9.4 M parameters,
 9.5 GB in bfloat16. In every module most of an adapter lies in a space that all share, with falling

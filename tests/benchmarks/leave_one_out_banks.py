@@ -1,4 +1,4 @@
-"""Banks that leave one task out: ``python -m tests.benchmarks.leave_one_out DIR [TASK …]``.
+"""Banks that leave one task out: ``python -m tests.benchmarks.leave_one_out_banks DIR [TASK …]``.
 
 Each is built by `bank build` from repos served by the loopback Hub.
 """

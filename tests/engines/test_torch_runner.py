@@ -10,13 +10,14 @@ import pytest
 
 from hf_lorameta.bank.packed import Space
 from hf_lorameta.bank.weighted_sum import ModuleFactors
-from hf_lorameta.engines.torch_evaluate import Evaluator
-from hf_lorameta.engines.torch_probe import Probe, row_slopes
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.engines.torch_forward import summed_nll
+from hf_lorameta.engines.torch_runner import TorchRunner, row_gradients
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
-from tests.engines.test_torch_evaluate import HIDDEN, ROWS, save_base
+from tests.engines.test_torch_evaluator import HIDDEN, ROWS, save_base
 
 torch = pytest.importorskip("torch")
 
@@ -58,12 +59,12 @@ class Sum:
 
 
 @pytest.fixture(scope="module")
-def evaluator(tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
-    return Evaluator(save_base(tmp_path_factory.mktemp("probe") / "base"), dtype="float32")
+def evaluator(tmp_path_factory: pytest.TempPathFactory) -> TorchEvaluator:
+    return TorchEvaluator(save_base(tmp_path_factory.mktemp("probe") / "base"), dtype="float32")
 
 
 @contextmanager
-def untouched(evaluator: Evaluator) -> Iterator[None]:
+def untouched(evaluator: TorchEvaluator) -> Iterator[None]:
     """Insists that the model's weights are the very same tensors with the very same bits."""
     before = {n: (w.data_ptr(), w.clone()) for n, w in evaluator.model.named_parameters()}
     yield
@@ -80,13 +81,15 @@ def untouched(evaluator: Evaluator) -> Iterator[None]:
 # --- scores --------------------------------------------------------------------------------------
 
 
-def test_an_update_scores_as_the_adapter_does_in_peft(evaluator: Evaluator, tmp_path: Path) -> None:
+def test_an_update_scores_as_the_adapter_does_in_peft(
+    evaluator: TorchEvaluator, tmp_path: Path
+) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
     pairs = list(Sum().pairs())
     write_tensors(folder / WEIGHTS_FILE, LAYOUT, 3 * RANK, "float32", pairs)
     (folder / CONFIG_FILE).write_bytes(write_config("org/base", LAYOUT, 3 * RANK))
-    probe = Probe(evaluator, LAYOUT)
+    probe = TorchRunner(evaluator, LAYOUT)
     tokens = probe.encode(ALIKE)
     base = evaluator.evaluate(ALIKE, generate=False)[0].loss
     with untouched(evaluator):
@@ -100,11 +103,11 @@ def test_an_update_scores_as_the_adapter_does_in_peft(evaluator: Evaluator, tmp_
 
 
 def test_an_update_in_bfloat16_is_the_rounded_sum(tmp_path: Path) -> None:
-    rough = Evaluator(save_base(tmp_path / "base"), dtype="bfloat16")
-    probe = Probe(rough, LAYOUT)
+    rough = TorchEvaluator(save_base(tmp_path / "base"), dtype="bfloat16")
+    probe = TorchRunner(rough, LAYOUT)
     probe.update(Sum().pairs())
     for module, linear, (A, B) in zip(LAYOUT, probe._linears, Sum().pairs(), strict=True):
-        with probe._pointed():
+        with probe._update_applied():
             found = linear.weight.float().numpy()
         exact = linear.weight.float().numpy() + B @ A
         assert found.shape == (module.out_features, module.in_features)
@@ -114,8 +117,8 @@ def test_an_update_in_bfloat16_is_the_rounded_sum(tmp_path: Path) -> None:
     assert np.isfinite(slopes).all()
 
 
-def test_log_odds_are_those_of_the_softmax(evaluator: Evaluator) -> None:
-    probe = Probe(evaluator, LAYOUT)
+def test_log_odds_are_those_of_the_softmax(evaluator: TorchEvaluator) -> None:
+    probe = TorchRunner(evaluator, LAYOUT)
     probe.update(Sum().pairs())
     tokens = probe.encode(ALIKE)
     odds = probe.log_odds(tokens)
@@ -123,7 +126,7 @@ def test_log_odds_are_those_of_the_softmax(evaluator: Evaluator) -> None:
     assert len(odds) == sum(len(row.output) for row in tokens)
     place = 0
     for prompt, output in tokens:  # one by one, by another way through the model
-        with probe._pointed(), torch.no_grad():
+        with probe._update_applied(), torch.no_grad():
             logits = evaluator.model(torch.tensor([prompt + output])).logits[0].double()
         p = logits[len(prompt) - 1 : -1].softmax(-1).numpy()[np.arange(len(output)), output]
         part = slice(place, place + len(output))
@@ -136,7 +139,7 @@ def test_log_odds_are_those_of_the_softmax(evaluator: Evaluator) -> None:
 # --- the gradient --------------------------------------------------------------------------------
 
 
-def dense_gradient(evaluator: Evaluator, row: Any, mixture: Sum) -> np.ndarray:
+def dense_gradient(evaluator: TorchEvaluator, row: Any, mixture: Sum) -> np.ndarray:
     """∂L/∂c of one row in each module, by autograd through dense ΔW = Σ c_i B_i A_i beside the
     model's weights."""
     c = torch.tensor(np.tile(C, (3, 1)), requires_grad=True)
@@ -150,7 +153,7 @@ def dense_gradient(evaluator: Evaluator, row: Any, mixture: Sum) -> np.ndarray:
 
         hooks.append(evaluator.model.get_submodule(module.name).register_forward_hook(add))
     try:
-        (sum(evaluator.losses([row])) / len(row.output)).backward()
+        (summed_nll(evaluator.model, [row]) / len(row.output)).backward()
     finally:
         for hook in hooks:
             hook.remove()
@@ -159,10 +162,10 @@ def dense_gradient(evaluator: Evaluator, row: Any, mixture: Sum) -> np.ndarray:
 
 @pytest.mark.parametrize("line", [0, 100, 512], ids=["rows alone", "short lines", "one line"])
 def test_gradients_are_those_of_dense_updates(
-    evaluator: Evaluator, line: int, monkeypatch: pytest.MonkeyPatch
+    evaluator: TorchEvaluator, line: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluator, "_line", line)
-    probe, mixture = Probe(evaluator, LAYOUT), Sum()
+    monkeypatch.setattr(evaluator, "_sequence_budget", line)
+    probe, mixture = TorchRunner(evaluator, LAYOUT), Sum()
     tokens = probe.encode(ALIKE)
     probe.update(mixture.pairs())
     with untouched(evaluator):
@@ -176,8 +179,8 @@ def test_gradients_are_those_of_dense_updates(
     assert np.abs(slopes).max(0).min() > 1e-3
 
 
-def test_gradients_are_the_slopes_of_the_losses(evaluator: Evaluator) -> None:
-    probe, mixture = Probe(evaluator, LAYOUT), Sum()
+def test_gradients_are_the_slopes_of_the_losses(evaluator: TorchEvaluator) -> None:
+    probe, mixture = TorchRunner(evaluator, LAYOUT), Sum()
     tokens = probe.encode(ALIKE)
     probe.update(mixture.pairs())
     slopes = probe.gradient(tokens, mixture)[1]
@@ -190,8 +193,8 @@ def test_gradients_are_the_slopes_of_the_losses(evaluator: Evaluator) -> None:
         np.testing.assert_allclose((ends[0] - ends[1]) / 4e-3, expected, rtol=0.02, atol=2e-3)
 
 
-def test_at_the_base_model_there_is_a_gradient_too(evaluator: Evaluator) -> None:
-    probe, mixture = Probe(evaluator, LAYOUT), Sum()
+def test_at_the_base_model_there_is_a_gradient_too(evaluator: TorchEvaluator) -> None:
+    probe, mixture = TorchRunner(evaluator, LAYOUT), Sum()
     tokens = probe.encode(ALIKE)
     _, of_base = probe.gradient(tokens, mixture)
     probe.update(mixture.pairs(np.zeros(3)))
@@ -212,7 +215,7 @@ def test_slopes_of_one_module(packed: bool) -> None:
     space = Space(V.astype(np.float32), U.astype(np.float32)) if packed else None
     factors = ModuleFactors(A.astype(np.float32), B.astype(np.float32), space)
     given = torch.tensor(x, dtype=torch.float32), torch.tensor(g, dtype=torch.float32)
-    found = row_slopes(*given, factors, lengths).numpy()
+    found = row_gradients(*given, factors, lengths).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-2)
 
 
@@ -239,9 +242,9 @@ def fail(*_: object) -> Any:
     ids=["loss", "forward", "log odds", "backward", "update"],
 )
 def test_after_an_error_the_model_is_the_base_again(
-    evaluator: Evaluator, act: Callable[[Probe, Any], Any]
+    evaluator: TorchEvaluator, act: Callable[[TorchRunner, Any], Any]
 ) -> None:
-    probe = Probe(evaluator, LAYOUT)
+    probe = TorchRunner(evaluator, LAYOUT)
     tokens = probe.encode(ALIKE)
     base = probe.loss(tokens)
     probe.update(Sum().pairs())
@@ -261,8 +264,8 @@ def broken_pairs() -> Iterator[Any]:
     raise BrokenError
 
 
-def test_half_an_update_is_none(evaluator: Evaluator) -> None:
-    probe = Probe(evaluator, LAYOUT)
+def test_half_an_update_is_none(evaluator: TorchEvaluator) -> None:
+    probe = TorchRunner(evaluator, LAYOUT)
     tokens = probe.encode(ALIKE)
     base = probe.loss(tokens)
     probe.update(Sum().pairs())
@@ -271,8 +274,8 @@ def test_half_an_update_is_none(evaluator: Evaluator) -> None:
     assert probe.loss(tokens) == base
 
 
-def test_modules_the_model_lacks_are_named(evaluator: Evaluator) -> None:
+def test_modules_the_model_lacks_are_named(evaluator: TorchEvaluator) -> None:
     with pytest.raises(AdapterError, match=r"has no module model\.layers\.9"):
-        Probe(evaluator, (Module("model.layers.9.self_attn.q_proj", HIDDEN, HIDDEN),))
+        TorchRunner(evaluator, (Module("model.layers.9.self_attn.q_proj", HIDDEN, HIDDEN),))
     with pytest.raises(AdapterError, match=r"expected \(7, 32\)"):
-        Probe(evaluator, (Module("model.layers.0.self_attn.q_proj", HIDDEN, 7),))
+        TorchRunner(evaluator, (Module("model.layers.0.self_attn.q_proj", HIDDEN, 7),))

@@ -1,4 +1,4 @@
-"""What `LlamaCppProbe` hands to llama.cpp, with a stand-in for the engine."""
+"""What `LlamaCppRunner` hands to llama.cpp, with a stand-in for the engine."""
 
 import errno
 import math
@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from hf_lorameta.engines import llama_probe, llama_server
-from hf_lorameta.engines.llama_probe import LARGEST_RANK, LlamaCppProbe, check_base_gguf
-from hf_lorameta.engines.llama_server import LlamaCpp
+from hf_lorameta.engines import llama_client, llama_runner
+from hf_lorameta.engines.gguf_files import check_base_gguf
+from hf_lorameta.engines.llama_client import LlamaCpp
+from hf_lorameta.engines.llama_runner import MAX_GROUP_RANK, LlamaCppRunner
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import AdapterError, LoraMetaError, NotFoundError, UsageError
 from hf_lorameta.formats.gguf_adapter import export
@@ -109,10 +110,10 @@ def base(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def probe(base: Path, monkeypatch: pytest.MonkeyPatch) -> LlamaCppProbe:
-    monkeypatch.setattr(llama_probe, "LlamaCpp", Engine)
-    monkeypatch.setattr(llama_probe, "SEARCH_DIMENSIONS", 2)
-    return LlamaCppProbe(base, LAYOUT)
+def probe(base: Path, monkeypatch: pytest.MonkeyPatch) -> LlamaCppRunner:
+    monkeypatch.setattr(llama_runner, "LlamaCpp", Engine)
+    monkeypatch.setattr(llama_runner, "SEARCH_DIMENSIONS", 2)
+    return LlamaCppRunner(base, LAYOUT)
 
 
 def rank_of(loaded: dict[str, Any]) -> int:
@@ -125,21 +126,21 @@ def dense(loaded: dict[str, Any]) -> Any:
     return B @ A
 
 
-def test_what_is_loaded_together_is_cut_module_by_module(probe: LlamaCppProbe) -> None:
+def test_what_is_loaded_together_is_cut_module_by_module(probe: LlamaCppRunner) -> None:
     summed, c = Sum(30, 16), np.linspace(1, 0.01, 30)
     probe.set(summed, c)
     assert 0 < summed.alive <= 2 < len(LAYOUT)
     *alone, together = probe._engine.loaded  # type: ignore[attr-defined]
     assert [rank_of(one) for one in alone] == [16, 16]
     assert len({*probe._engine.peft_files}) == 1  # type: ignore[attr-defined]
-    assert rank_of(together) == LARGEST_RANK
+    assert rank_of(together) == MAX_GROUP_RANK
     rest = np.where(np.arange(30) < 2, 0, c)
     np.testing.assert_allclose(dense(together), summed.dense(rest), atol=0.1)  # in float16
     assert np.abs(dense(together)).max() > 10
 
 
-def test_what_is_loaded_alone_keeps_its_rank(probe: LlamaCppProbe) -> None:
-    rank = LARGEST_RANK + 36
+def test_what_is_loaded_alone_keeps_its_rank(probe: LlamaCppRunner) -> None:
+    rank = MAX_GROUP_RANK + 36
     summed = Sum(2, rank)
     probe.set(summed, np.ones(2))
     assert [rank_of(one) for one in probe._engine.loaded] == [rank, rank]  # type: ignore[attr-defined]
@@ -152,7 +153,7 @@ def test_what_is_loaded_alone_keeps_its_rank(probe: LlamaCppProbe) -> None:
 
 
 def test_a_sum_that_could_not_be_loaded_is_loaded_the_next_time(
-    probe: LlamaCppProbe, monkeypatch: pytest.MonkeyPatch
+    probe: LlamaCppRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summed, c, row = Sum(3, 4), np.array([3.0, 2.0, 1.0]), [Tokens([1], [2])]
 
@@ -160,10 +161,10 @@ def test_a_sum_that_could_not_be_loaded_is_loaded_the_next_time(
         raise AdapterError("no")
 
     probe.set(Sum(2, 4), np.ones(2))
-    monkeypatch.setattr(llama_probe, "LlamaCpp", refuse)
+    monkeypatch.setattr(llama_runner, "LlamaCpp", refuse)
     with pytest.raises(AdapterError):
         probe.set(summed, c)
-    monkeypatch.setattr(llama_probe, "LlamaCpp", Engine)
+    monkeypatch.setattr(llama_runner, "LlamaCpp", Engine)
     assert probe.loss(row) == 1
     assert probe._engine.asked[-1] == []  # type: ignore[attr-defined]
     probe.set(summed, c)
@@ -172,7 +173,7 @@ def test_a_sum_that_could_not_be_loaded_is_loaded_the_next_time(
 
 
 def test_adapters_that_cannot_be_written(
-    probe: LlamaCppProbe, monkeypatch: pytest.MonkeyPatch
+    probe: LlamaCppRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fill(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -186,7 +187,7 @@ def test_adapters_that_cannot_be_written(
     assert "free some space in" in caught.value.hint
 
 
-def test_what_is_not_loaded_stays_zero(probe: LlamaCppProbe) -> None:
+def test_what_is_not_loaded_stays_zero(probe: LlamaCppRunner) -> None:
     summed = Sum(3, 4)
     probe.set(summed, np.array([3.0, 2.0, 0.0]))
     probe.set(summed, np.array([0.0, 1.0, 0.0]))
@@ -209,13 +210,13 @@ def test_what_is_not_loaded_stays_zero(probe: LlamaCppProbe) -> None:
 def test_a_base_that_does_not_fit_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], told: str
 ) -> None:
-    monkeypatch.setattr(llama_probe, "LlamaCpp", None)
+    monkeypatch.setattr(llama_runner, "LlamaCpp", None)
     path = header(tmp_path / "other.gguf", **changes)
     with pytest.raises(UsageError, match=rf"other\.gguf does not fit the bank: .*{told}") as caught:
-        LlamaCppProbe(path, LAYOUT)
+        LlamaCppRunner(path, LAYOUT)
     assert caught.value.hint.startswith("name another with --base-gguf")
     with pytest.raises(NotFoundError, match="No such file"):
-        LlamaCppProbe(tmp_path / "none.gguf", LAYOUT)
+        LlamaCppRunner(tmp_path / "none.gguf", LAYOUT)
 
 
 def test_a_base_in_several_files_lists_its_part(tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_a_base_in_several_files_lists_its_part(tmp_path: Path) -> None:
     assert check_base_gguf(path, LAYOUT)["num_hidden_layers"] == LAYERS
 
 
-def test_prompts_are_cut_and_outputs_are_not(base: Path, probe: LlamaCppProbe) -> None:
+def test_prompts_are_cut_and_outputs_are_not(base: Path, probe: LlamaCppRunner) -> None:
     probe._engine = Engine(base, context=10)  # type: ignore[assignment]
     prompt, output = probe.encode([("a" * 20, "b" * 6)])[0]
     assert len(prompt) + len(output) == 10
@@ -262,8 +263,10 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     path.write_text(BINARY.format(python=sys.executable))
     path.chmod(0o755)
     monkeypatch.setenv("PATH", str(path.parent))
-    started, start = [], llama_server._start
-    monkeypatch.setattr(llama_server, "_start", lambda *a: started.append(start(*a)) or started[-1])
+    started, start = [], llama_client.start_server
+    monkeypatch.setattr(
+        llama_client, "start_server", lambda *a: started.append(start(*a)) or started[-1]
+    )
     return started
 
 

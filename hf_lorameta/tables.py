@@ -1,0 +1,58 @@
+"""Tables of text: Markdown, and columns aligned with spaces."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+
+def markdown_table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[int] = ()
+) -> str:
+    """Return a Markdown table.
+
+    Args:
+        head: titles of the columns.
+        rows: cells, which are Markdown already.
+        right: indices of the columns that are aligned right.
+
+    Example:
+        >>> print(markdown_table(["name", "n"], [["a", "10"]], right=[1]))
+        | name | n |
+        | --- | ---: |
+        | a | 10 |
+    """
+    rule = ["---:" if i in right else "---" for i in range(len(head))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def padded_markdown_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()
+) -> str:
+    """Return a Markdown table whose source is aligned too; arguments as for `markdown_table`.
+
+    Example:
+        >>> print(padded_markdown_table(["name", "n"], [["a", "10"]], right=[1]))
+        | name | n  |
+        |:-----|---:|
+        | a    | 10 |
+    """
+    widths = column_widths([head, *rows])
+    dashes = ["-" * (width + 1) for width in widths]
+    rule = [f"{line}:" if i in right else f":{line}" for i, line in enumerate(dashes)]
+    lines = [pad(head, widths), *(pad(row, widths, right) for row in rows)]
+    first, *rest = (f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join([first, f"|{'|'.join(rule)}|", *rest])
+
+
+def column_widths(rows: Iterable[Sequence[str]]) -> list[int]:
+    """Return the length of the longest cell of each column."""
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def pad(cells: Sequence[str], widths: Sequence[int], right: Collection[int] = ()) -> list[str]:
+    """Return a row's cells padded to the widths; those at the indices `right` on their left.
+
+    Example:
+        >>> pad(["a", "10"], [3, 4], right=[1])
+        ['a  ', '  10']
+    """
+    padded = enumerate(zip(cells, widths, strict=True))
+    return [cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in padded]

@@ -1,0 +1,79 @@
+"""Scores, reports and progress, without a model."""
+
+from dataclasses import astuple
+
+import pytest
+
+from hf_lorameta.engines import scoring
+from hf_lorameta.engines.scoring import Report, Sample, Scores, StepCounter, compare, score
+from hf_lorameta.errors import UnlabeledDatasetError
+
+
+def text_scores(outputs: list[str], references: list[str]) -> tuple[float | None, ...]:
+    """(Rouge-L, exact match, contains)."""
+    pytest.importorskip("rouge_score")
+    return astuple(score(0.0, [("", reference) for reference in references], outputs))[1:4]
+
+
+def test_text_scores_equal_hand_computed_values() -> None:
+    # cats stems to cat: 3 of 3 words, 3 of 4 words: f = 2·1·¾ / 1¾ = 6/7
+    assert text_scores(["the cat sat"], ["the cats sat down"]) == (pytest.approx(6 / 7), 0, 0)
+    assert text_scores([" Yes. "], ["Yes."]) == (1, 1, 1)
+    assert text_scores(["yes"], ["Yes"]) == (1, 0, 0)
+    assert text_scores(["I say no, no"], ["no "])[2] == 1
+    mixed = text_scores(["a b", "", "nothing alike"], ["a b", "x", "y z"])
+    assert mixed == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+
+
+def test_report_table_marks_scores_that_were_not_computed() -> None:
+    report = Report(
+        {"base": Scores(3.25, None, None, None, 4), "generated": Scores(0.5, 1, 0.25, 0.125, 4)},
+        (Sample("q", "a", {"base": "b"}),),
+    )
+    assert report.table() == (
+        "| method    | loss  | Rouge-L | exact match | contains |\n"
+        "|:----------|------:|--------:|------------:|---------:|\n"
+        "| base      | 3.250 |       – |           – |        – |\n"
+        "| generated | 0.500 |   1.000 |       0.250 |    0.125 |"
+    )
+    assert report.to_dict()["samples"] == [
+        {"input": "q", "reference": "a", "outputs": {"base": "b"}}
+    ]
+
+
+class OneStepPerRow:
+    """An evaluator that computes nothing."""
+
+    def evaluate(self, rows, adapter=None, shots=(), generate=True, progress=None):  # type: ignore[no-untyped-def]
+        for index in range(len(rows)):
+            progress(index + 1, len(rows))
+        return Scores(1.0, None, None, None, len(rows)), ["" for _ in rows]
+
+
+def test_compare_reports_progress_within_each_method() -> None:
+    steps: list[tuple[str, int, int]] = []
+    methods = {"base": None, "again": None}
+    compare(
+        OneStepPerRow(), [("a", "b"), ("c", "d")], methods, row_progress=lambda *s: steps.append(s)
+    )
+    assert steps == [("base", 1, 2), ("base", 2, 2), ("again", 1, 2), ("again", 2, 2)]
+
+
+def test_compare_rejects_rows_without_outputs() -> None:
+    with pytest.raises(UnlabeledDatasetError, match="none of 2 rows has an output"):
+        compare(OneStepPerRow(), [("a", ""), ("b", " ")], {"base": None})
+
+
+def test_progress_is_reported_after_a_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 10.0
+    monkeypatch.setattr(scoring.time, "monotonic", lambda: now)
+    reports: list[tuple[int, int]] = []
+    steps = StepCounter(6, lambda done, total: reports.append((done, total)))
+    steps.advance(1)
+    now = 11.9
+    steps.advance(2)
+    assert reports == []
+    now = 12.0
+    steps.advance(2)
+    steps.advance(1)
+    assert reports == [(5, 6), (6, 6)]

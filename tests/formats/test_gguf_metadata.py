@@ -1,0 +1,71 @@
+"""GGUF headers: what gguf writes is read back, and damaged headers raise only our errors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_lorameta.errors import NotFoundError, UsageError
+from hf_lorameta.formats.gguf_adapter import ARCHITECTURES, BaseArchitecture
+from hf_lorameta.formats.gguf_metadata import base_config, read_header, read_metadata
+
+gguf = pytest.importorskip("gguf")
+
+VALUES = {"b": True, "i": -3, "f": 0.5, "s": "naïve", "l": ["a", "b"], "n": [1, 2]}
+
+
+def write_gguf(path: Path) -> bytes:
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_bool("b", True)
+    writer.add_int32("i", -3)
+    writer.add_float32("f", 0.5)
+    writer.add_string("s", "naïve")
+    writer.add_array("l", ["a", "b"])
+    writer.add_array("n", [1, 2])
+    writer.add_tensor_info("t", (3, 2), np.dtype(np.float32), 24)
+    writer.add_tensor_info("u", (5,), np.dtype(np.float32), 20)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    return path.read_bytes()
+
+
+def test_written_header_is_read_back(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "h.gguf")
+    metadata = read_metadata(tmp_path / "h.gguf")
+    assert metadata == {"general.architecture": "llama"} | VALUES
+    assert read_header(tmp_path / "h.gguf") == (metadata, {"t": (3, 2), "u": (5,)})
+
+
+@given(data=st.data())
+def test_damaged_header_raises_only_our_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("h") / "h.gguf"
+    raw = bytearray(write_gguf(path))
+    if data.draw(st.booleans()):
+        raw = raw[: data.draw(st.integers(0, len(raw) - 33))]
+    for position in data.draw(st.lists(st.integers(0, max(len(raw) - 1, 0)), max_size=4)):
+        if raw:
+            raw[position] = data.draw(st.integers(0, 255))
+    path.write_bytes(bytes(raw))
+    try:
+        read_metadata(path)
+        read_header(path)
+    except NotFoundError as error:
+        assert error.hint or "expected GGUF version" in str(error)  # noqa: PT017
+
+
+def test_base_config_is_read_from_metadata() -> None:
+    metadata = {"general.architecture": "qwen2", "qwen2.block_count": 3,
+                "qwen2.attention.head_count": 8, "qwen2.attention.head_count_kv": 2}  # fmt: skip
+    assert BaseArchitecture.from_config(base_config(metadata)) == BaseArchitecture(
+        ARCHITECTURES["qwen2"], 3, 8, 2, tied=False
+    )
+    with pytest.raises(UsageError, match="'bloom'"):
+        BaseArchitecture.from_config(base_config({"general.architecture": "bloom"}))
+    with pytest.raises(UsageError, match="not a base model but an adapter"):
+        base_config(metadata | {"general.type": "adapter"})

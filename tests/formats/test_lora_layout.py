@@ -1,0 +1,84 @@
+"""The modules of a LoRA file, read from its tensor names and shapes."""
+
+import pytest
+
+from hf_lorameta.errors import AdapterError
+from hf_lorameta.formats.lora_layout import (
+    Layout,
+    Module,
+    canonical_order,
+    read_layout,
+    tensor_name,
+)
+from hf_lorameta.formats.safetensors import read_header
+from tests.formats.samples import VALID, A, B, header_entry, is_plain, raw_file, reader
+
+
+def parse(content: bytes) -> tuple[Layout, int]:
+    return read_layout(read_header(reader(content), len(content)))
+
+
+def test_layout_and_rank_are_read_from_the_shapes() -> None:
+    assert parse(raw_file(VALID, bytes(20))) == ((Module("h.0.q", 2, 3),), 1)
+
+
+def test_canonical_order_compares_layers_as_numbers() -> None:
+    names = ["h.10.q", "h.2.q", "h.2.k", "a", "h.02.q", f"h.{'9' * 6000}.q", "h.x.q", "h.²", "h.٣"]
+    ordered = sorted(names, key=canonical_order)
+    assert ordered.index("h.2.k") < ordered.index("h.2.q") < ordered.index("h.10.q")
+    assert len({canonical_order(name) for name in names}) == len(names)
+    names.reverse()
+    assert sorted(names, key=canonical_order) == ordered
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (raw_file({}), "expected one rank in every module, got no module"),
+        (raw_file({"__metadata__": {"format": "pt"}}), "got no module"),
+        (raw_file({A: VALID[A]}, bytes(8)), "h.0.q has only lora_A"),
+        (raw_file({B: header_entry([3, 1], 0, 12)}, bytes(12)), "h.0.q has only lora_B"),
+        (raw_file({A: VALID[A], B: header_entry([1, 3, 1], 8, 20)}, bytes(20)), "is not a 2-d"),
+        (raw_file({A: VALID[A], B: header_entry([3], 8, 20)}, bytes(20)), "is not a 2-d"),
+        (raw_file({A: VALID[A], B: header_entry([1, 3], 8, 20)}, bytes(20)), "do not multiply"),
+        (
+            raw_file({A: header_entry([0, 2], 0, 0), B: header_entry([3, 0], 0, 0)}),
+            "do not multiply",
+        ),
+        (
+            raw_file({A: VALID[A], "lm_head.weight": header_entry([3, 1], 8, 20)}, bytes(20)),
+            "is not a 2-d",
+        ),
+        (
+            raw_file(
+                {A: VALID[A], B.replace("weight", "bias"): header_entry([3, 1], 8, 20)}, bytes(20)
+            ),
+            "is not a 2-d lora_A or lora_B weight",
+        ),
+        (
+            raw_file(
+                VALID
+                | {
+                    tensor_name("h.1.q", "A"): header_entry([2, 2], 20, 36),
+                    tensor_name("h.1.q", "B"): header_entry([1, 2], 36, 44),
+                },
+                bytes(44),
+            ),
+            r"expected one rank in every module, got \[1, 2\]",
+        ),
+    ],
+)
+def test_file_that_is_not_a_plain_lora_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(AdapterError, match=message):
+        parse(content)
+
+
+@pytest.mark.parametrize("name", ["x\x1b[31m\n" + "y" * 9999, "\ud800", "\u202e"])
+def test_names_from_files_are_escaped_in_messages(name: str) -> None:
+    for content in (
+        raw_file({name: header_entry([1, 2], 0, 8)}, bytes(8)),
+        raw_file({tensor_name(f"h.{name}", "A").replace("\n", ""): VALID[A]}, bytes(8)),
+    ):
+        with pytest.raises(AdapterError) as caught:
+            parse(content)
+        assert is_plain(str(caught.value))

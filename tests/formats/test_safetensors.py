@@ -1,0 +1,179 @@
+"""Safetensors headers and conversions, with the safetensors library and ml_dtypes as references."""
+
+import struct
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from hf_lorameta.errors import AdapterError
+from hf_lorameta.formats.safetensors import TensorInfo, build_header, narrow, read_header, widen
+from tests.formats.samples import (
+    TORCH_DTYPES,
+    VALID,
+    A,
+    B,
+    header_entry,
+    is_plain,
+    raw_file,
+    reader,
+)
+
+
+def parse(content: bytes) -> dict[str, TensorInfo]:
+    return read_header(reader(content), len(content))
+
+
+# --- conversions --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_widen_agrees_with_ml_dtypes_on_every_16_bit_pattern(dtype: str) -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    code = {"float16": "F16", "bfloat16": "BF16"}[dtype]
+    expected = bits.view(TORCH_DTYPES[dtype]).astype(np.float32)
+    got = widen(bits.tobytes(), TensorInfo(code, (256, 256), 0, 1 << 17))
+    np.testing.assert_array_equal(got.ravel(), expected)
+    finite = np.isfinite(expected)
+    assert narrow(expected[finite], dtype) == bits[finite].tobytes()
+
+
+@pytest.mark.parametrize("dtype", TORCH_DTYPES)
+def test_narrow_raises_no_warning_for_any_bits(dtype: str) -> None:
+    """Not even for signaling NaNs, which are refused later with the tensor's name."""
+    values = np.arange(0, 1 << 32, 65521, dtype=np.uint32).view(np.float32)
+    got = np.frombuffer(narrow(values, dtype), TORCH_DTYPES[dtype]).astype(np.float32)
+    with np.errstate(all="ignore"):
+        expected = values.astype(TORCH_DTYPES[dtype]).astype(np.float32)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_narrow_rounds_to_nearest_even() -> None:
+    halves = np.array([1 + 2**-8, 1 + 3 * 2**-8], np.float32)
+    got = np.frombuffer(narrow(halves, "bfloat16"), ml_dtypes.bfloat16).astype(np.float32)
+    assert got.tolist() == [1.0, 1 + 4 * 2**-8]
+
+
+# --- written headers ----------------------------------------------------------------------------
+
+TENSORS = [
+    ("x", "BF16", (1, 2)),
+    ("y.é", "F32", (3,)),
+    ("empty", "F16", (0, 4)),
+    ("scalar", "F32", ()),
+]
+
+
+def test_header_bytes_are_pinned() -> None:
+    header, infos = build_header([("x", "BF16", (1, 2)), ("y", "F32", (3,))])
+    text = (
+        b'{"__metadata__":{"format":"pt"},"x":{"dtype":"BF16","shape":[1,2],"data_offsets":[0,4]},'
+        b'"y":{"dtype":"F32","shape":[3],"data_offsets":[4,16]}}'
+    )
+    text += b" " * (-len(text) % 8)
+    assert header == struct.pack("<Q", len(text)) + text
+    start = len(header)
+    assert infos == {
+        "x": TensorInfo("BF16", (1, 2), start, start + 4),
+        "y": TensorInfo("F32", (3,), start + 4, start + 16),
+    }
+
+
+@pytest.mark.parametrize("number", range(len(TENSORS) + 1))
+def test_safetensors_reads_a_built_header(number: int, tmp_path: Path) -> None:
+    header, infos = build_header(TENSORS[:number])
+    assert len(header) % 8 == 0
+    size = max((info.stop for info in infos.values()), default=len(header))
+    content = header + bytes(size - len(header))
+    assert parse(content) == infos
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with safe_open(path, framework="np") as opened:
+        assert opened.metadata() == {"format": "pt"}
+        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in infos}
+        assert set(opened.keys()) == set(infos)
+    assert shapes == {name: shape for name, _, shape in TENSORS[:number]}
+
+
+# --- malformed headers --------------------------------------------------------------------------
+
+
+def test_valid_header_is_parsed() -> None:
+    assert {name: info[:2] for name, info in parse(raw_file(VALID, bytes(20))).items()} == {
+        A: ("F32", (1, 2)),
+        B: ("F32", (3, 1)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "0 bytes are too few"),
+        (b"1234567", "7 bytes are too few"),
+        (raw_file(VALID, bytes(19)), "describes 20 bytes|the file has"),
+        (raw_file(VALID, bytes(21)), "the file has"),
+        (raw_file(VALID, bytes(20))[:60], "the safetensors header claims"),
+        (raw_file(b"{not json", bytes(20)), "is not JSON"),
+        (raw_file(b"\xff\xfe\x00", bytes(20)), "is not JSON"),
+        (raw_file(b"[" * 200_000, bytes(20)), "is not JSON"),
+        (raw_file(b"1" * 5000, bytes(20)), "is not JSON"),
+        (raw_file([1], bytes(20)), "is not a JSON object"),
+        # tensors that overlap, leave gaps, or do not fit
+        (raw_file(VALID | {B: header_entry([3, 1], 4, 16)}, bytes(16)), "starts at byte"),
+        (raw_file(VALID | {B: header_entry([3, 1], 12, 24)}, bytes(24)), "starts at byte"),
+        (raw_file({A: header_entry([1, 2], 4, 12)}, bytes(12)), "starts at byte"),
+        (raw_file(VALID | {B: header_entry([3, 1], 0, 12)}, bytes(12)), "starts at byte"),
+        (raw_file(VALID | {B: header_entry([3, 1], 8, 24)}, bytes(24)), "does not fill 16 bytes"),
+        (raw_file(VALID | {B: header_entry([3, 1], 20, 8)}, bytes(20)), "does not fill -12 bytes"),
+        (raw_file(VALID | {B: header_entry([3, 1], -12, 0)}, bytes(20)), "are not sizes"),
+        (raw_file(VALID | {B: header_entry([1 << 60, 1], 8, 20)}, bytes(20)), "are not sizes"),
+        (raw_file(VALID | {B: header_entry([1 << 30] * 2, 8, 20)}, bytes(20)), "does not fill"),
+        (raw_file(VALID | {B: header_entry([True, 3], 8, 20)}, bytes(20)), "are not sizes"),
+        (raw_file(VALID | {B: header_entry([1.0, 3], 8, 20)}, bytes(20)), "are not sizes"),
+        (raw_file(VALID | {B: header_entry([1] * 9, 8, 12)}, bytes(12)), "are not sizes"),
+        # entries of the wrong form
+        (raw_file(VALID | {B: None}, bytes(20)), "is malformed"),
+        (raw_file(VALID | {B: "x"}, bytes(20)), "is malformed"),
+        (raw_file(VALID | {B: []}, bytes(20)), "is malformed"),
+        (raw_file(VALID | {B: {}}, bytes(20)), "is malformed"),
+        (raw_file(VALID | {B: {**VALID[B], "shape": None}}, bytes(20)), "is malformed"),
+        (raw_file(VALID | {B: {**VALID[B], "data_offsets": [1]}}, bytes(20)), "is malformed"),
+        (raw_file(VALID | {B: {**VALID[B], "shape": "31"}}, bytes(20)), "are not sizes"),
+        (raw_file(VALID | {B: {**VALID[B], "dtype": ["F32"]}}, bytes(20)), "has dtype"),
+        (raw_file(VALID | {B: {**VALID[B], "dtype": None}}, bytes(20)), "has dtype None"),
+        (
+            raw_file(VALID | {B: header_entry([3, 1], 8, 32, "F64")}, bytes(32)),
+            "has dtype F64, expected",
+        ),
+        (raw_file(VALID | {B: header_entry([12, 1], 8, 20, "I8")}, bytes(20)), "has dtype I8"),
+    ],
+)
+def test_malformed_header_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(AdapterError, match=message):
+        parse(content)
+
+
+def test_too_large_header_is_not_read() -> None:
+    ranges = []
+
+    def read(start: int, stop: int) -> bytes:
+        ranges.append((start, stop))
+        return struct.pack("<Q", 17 << 20)
+
+    with pytest.raises(AdapterError, match="expected at most 16777216"):
+        read_header(read, 1 << 40)
+    assert ranges == [(0, 8)]
+
+
+@pytest.mark.parametrize("name", ["x\x1b[31m\n" + "y" * 9999, "\ud800", "\u202e"])
+def test_names_from_headers_are_escaped_in_messages(name: str) -> None:
+    for content in (
+        raw_file({name: header_entry([1, 2], 4, 12)}, bytes(12)),
+        raw_file({name: None}, b""),
+        raw_file({A: {**VALID[A], "dtype": name}}, bytes(8)),
+    ):
+        with pytest.raises(AdapterError) as caught:
+            parse(content)
+        assert is_plain(str(caught.value))
