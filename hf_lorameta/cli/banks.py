@@ -19,7 +19,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 BankArgument = Annotated[
-    str | None, typer.Argument(help="Folder or Hub repo. Default: the default bank.", show_default=False)
+    str | None,
+    typer.Argument(help="Folder or Hub repo. Default: the default bank.", show_default=False),
 ]
 
 
@@ -33,7 +34,10 @@ def build(
     ] = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
     dask: Annotated[
-        str | None, typer.Option(help="Use the workers of the Dask scheduler at tcp://HOST:PORT (extra: dask).")
+        str | None,
+        typer.Option(
+            help="Use the workers of the Dask scheduler at tcp://HOST:PORT (extra: dask)."
+        ),
     ] = None,
     token: TokenOption = None,
     json: JsonFlag = False,
@@ -65,9 +69,7 @@ def build(
 
 
 @app.command("list", epilog="Example: hf-lorameta bank list my-bank --json")
-def list_(
-    bank: BankArgument = None, token: TokenOption = None, json: JsonFlag = False
-) -> None:
+def list_(bank: BankArgument = None, token: TokenOption = None, json: JsonFlag = False) -> None:
     """List entries with ranks, sizes, commits and licenses, and why others were skipped."""
     from hf_lorameta.bank.bank import Bank
 
@@ -113,7 +115,9 @@ def pack(
     ] = None,
     retention: Annotated[
         float | None,
-        typer.Option(help="Share of each module's energy to keep. Default: 0.98.", show_default=False),
+        typer.Option(
+            help="Share of each module's energy to keep. Default: 0.98.", show_default=False
+        ),
     ] = None,
     dtype: Annotated[
         Literal["bf16", "int8", "f32"], typer.Option(help="Dtype of the packed factors.")
@@ -178,7 +182,9 @@ def verify(folder: FolderArgument, json: JsonFlag = False) -> None:
     bank = Bank.from_pretrained(folder)
     problems = bank.verify()
     emit(
-        json, {"problems": problems}, lambda: "\n".join(problems) or f"{len(bank)} adapters, all checksums match"
+        json,
+        {"problems": problems},
+        lambda: "\n".join(problems) or f"{len(bank)} adapters, all checksums match",
     )
     if problems:
         raise IntegrityError(
@@ -214,7 +220,10 @@ def push(
 def pull(
     repo: Annotated[str, typer.Argument(help="Dataset repo of a bank.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder. Default: the repo's name.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder. Default: the repo's name.", show_default=False
+        ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     everything: Annotated[

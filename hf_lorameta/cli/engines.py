@@ -77,8 +77,8 @@ def open_evaluator(
 ) -> "Iterator[Evaluator]":
     """Load a base model that adapters can be scored with."""
     if engine == "llama.cpp":
-        from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
         from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
+        from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
 
         folders = [folder for folder in adapters if folder is not None]
         gguf = find_base_gguf(base_model, base_gguf)

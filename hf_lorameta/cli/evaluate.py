@@ -53,7 +53,9 @@ def evaluate(
     max_rows: Annotated[int, typer.Option(min=1, help="Score at most this many rows.")] = 100,
     answers: Annotated[
         bool,
-        typer.Option("--generate/--no-generate", help="Generate answers, or compute the loss only."),
+        typer.Option(
+            "--generate/--no-generate", help="Generate answers, or compute the loss only."
+        ),
     ] = True,
     save_card: Annotated[
         bool,

@@ -221,7 +221,9 @@ def push(
         )
     target, folder = published.target, published.folder
     if published.deleted:
-        log(quiet, f"Files of the replaced adapter that are deleted: {', '.join(published.deleted)}")
+        log(
+            quiet, f"Files of the replaced adapter that are deleted: {', '.join(published.deleted)}"
+        )
     result: dict[str, Any] = {
         "repo_id": target.repo_id,
         "private": target.private,

@@ -70,7 +70,10 @@ def export(
 def try_(
     adapter: AdapterArgument,
     prompt: Annotated[
-        str | None, typer.Option(help="Text to continue. Default: read prompts from the terminal.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Text to continue. Default: read prompts from the terminal.", show_default=False
+        ),
     ] = None,
     template: Annotated[
         str, typer.Option(help=r"Text around the prompt, which replaces {}; \n is a line break.")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import click
 import typer
 
 from hf_lorameta import recipe as recipes
@@ -17,9 +16,15 @@ from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.refine.registry import REFINERS
 
 if TYPE_CHECKING:
+    MetricName = RuleName = CombinerName = RefinerName = str
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.session import Engine, Session
     from hf_lorameta.recipe import Recipe
+
+if not TYPE_CHECKING:  # the choices of the registries
+    MetricName, RuleName, CombinerName, RefinerName = (
+        Literal[tuple(names)] for names in (METRICS, COEFFICIENT_RULES, COMBINERS, REFINERS)
+    )
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print no messages on stderr.")]
@@ -57,10 +62,6 @@ AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an a
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of a bank.")]
 
 
-def _choice(registry: dict[str, Any], help: str) -> Any:
-    return typer.Option(click_type=click.Choice(list(registry)), help=help)
-
-
 @dataclasses.dataclass(frozen=True)
 class Request:
     """The options that plan, generate and push share."""
@@ -82,15 +83,14 @@ class Request:
         Literal["default", "paper"],
         typer.Option(help="paper: the method of arXiv 2507.01806 without changes."),
     ] = "default"
-    metric: Annotated[str | None, _choice(METRICS, "Distance between datasets.")] = None
+    metric: Annotated[MetricName | None, typer.Option(help="Distance between datasets.")] = None
     coefficients: Annotated[
-        str | None, _choice(COEFFICIENT_RULES, "Rule from distances to coefficients.")
+        RuleName | None, typer.Option(help="Rule from distances to coefficients.")
     ] = None
     combine: Annotated[
-        str | None,
-        _choice(
-            COMBINERS,
-            "factors: average A and B separately; exact: the best rank-r fit of the true sum.",
+        CombinerName | None,
+        typer.Option(
+            help="factors: average A and B separately; exact: the best rank-r fit of the true sum."
         ),
     ] = None
     top_k: Annotated[int | None, typer.Option(help="Use the k largest coefficients only.")] = None
@@ -110,8 +110,8 @@ class Request:
         typer.Option(help="Fit the coefficients on this many rows, e.g. 16 (extra: eval or gguf)."),
     ] = None
     refiner: Annotated[
-        str | None,
-        _choice(REFINERS, "search: forward passes only; gradient: fewer steps, more memory."),
+        RefinerName | None,
+        typer.Option(help="search: forward passes only; gradient: fewer steps, more memory."),
     ] = None
     check: Annotated[
         int | None,
@@ -122,7 +122,9 @@ class Request:
     ] = None
     token: TokenOption = None
 
-    def session(self, engine: "Engine" = "transformers", base_gguf: Path | None = None) -> "Session":
+    def session(
+        self, engine: "Engine" = "transformers", base_gguf: Path | None = None
+    ) -> "Session":
         """The session of this command."""
         from hf_lorameta.pipeline.session import Session
 

@@ -15,7 +15,9 @@ app = typer.Typer(
 )
 BankOption = Annotated[
     str | None,
-    typer.Option(help="Hub repo of a bank or a pack. Default: the bank in this package.", show_default=False),
+    typer.Option(
+        help="Hub repo of a bank or a pack. Default: the bank in this package.", show_default=False
+    ),
 ]
 WholeFlag = Annotated[
     bool, typer.Option("--whole-bank", help="Accept a bank above 2 GB that is not a pack.")
@@ -60,7 +62,11 @@ def deploy(
     from hf_lorameta.space_build import deploy_space
 
     url = deploy_space(
-        repo, bank=bank, revision=bank_revision, whole_bank=whole_bank, private=private,
+        repo,
+        bank=bank,
+        revision=bank_revision,
+        whole_bank=whole_bank,
+        private=private,
         hub=Hub(token),
     )
     log(quiet, "The Hub is building the Space, which takes a few minutes; its page shows the log.")

@@ -82,7 +82,9 @@ def generate_from_plan(
             plan,
             pool or (),
             session.runner,
-            progress=lambda step, steps, loss: progress(f"Fitting {recipe.refine} rows", step, steps),
+            progress=lambda step, steps, loss: progress(
+                f"Fitting {recipe.refine} rows", step, steps
+            ),
         )
     _check_gain(plan, "--refine")
     started = time.perf_counter()

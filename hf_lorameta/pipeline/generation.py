@@ -243,7 +243,7 @@ def base_config_for(
         return None
     require_extra("gguf", extra="gguf")
     config = config_json(bank.index.base_model, bank.index.base_revision, token)
-    gguf_adapter.BaseArchitecture.of(config)
+    gguf_adapter.BaseArchitecture.from_config(config)
     return config
 
 

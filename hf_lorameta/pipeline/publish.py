@@ -302,7 +302,9 @@ def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
         elif target.replaces or isinstance(error, ConnectionLostError):  # it may have arrived
             flags += " --yes"
         command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}"
-        error.hint = f"{error.hint}; the adapter is kept, resume with: {command}{flags}".lstrip("; ")
+        error.hint = f"{error.hint}; the adapter is kept, resume with: {command}{flags}".lstrip(
+            "; "
+        )
         raise
 
 

@@ -8,8 +8,8 @@ from typing import Literal, Self
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
-from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
+from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.engines.llama_runner import LlamaCppRunner
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_runner import TorchRunner

@@ -9,12 +9,12 @@ from hf_lorameta import Bank, Recipe, generate
 from hf_lorameta.pipeline import session as session_module
 from hf_lorameta.pipeline.session import Session
 from tests.conftest import Account, Shell
-from tests.pipeline.test_tune import Bowl
+from tests.pipeline.test_tune import FakeRunner
 
 
 def test_everything_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
-    monkeypatch.setattr(Session, "_load_runner", lambda self: loaded.append(1) or Bowl(1))
+    monkeypatch.setattr(Session, "_load_runner", lambda self: loaded.append(1) or FakeRunner(1))
     with Session() as session:
         assert session.hub is session.hub
         assert session.bank is session.bank
@@ -50,7 +50,7 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
     from hf_lorameta import open_dataset
 
     loaded, read = [], []
-    monkeypatch.setattr(Session, "_load_runner", lambda self: loaded.append(1) or Bowl(0.5))
+    monkeypatch.setattr(Session, "_load_runner", lambda self: loaded.append(1) or FakeRunner(0.5))
     opened = open_dataset(data)
     counted = replace(opened, rows=lambda: read.append(1) or opened.rows())
     recipe = Recipe.of(top_k=3, refine=8, refiner="search", check=8)

@@ -1,4 +1,4 @@
-"""Rows to fit and to check on, and adapters that are weakened or refused, without a base model."""
+"""Rows to fit and to check on, and adapters that are scaled down or refused, without a base model."""
 
 import json
 from collections.abc import Sequence
@@ -9,61 +9,75 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta import Bank, Generation, Plan, Recipe, generate_from_plan, open_dataset, plan
+from hf_lorameta import Bank, Generation, Plan, Recipe, generate_from_plan, open_dataset
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.adapter_folder import read_provenance
-from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_fit, rows_used
+from hf_lorameta.pipeline.held_out_rows import (
+    labeled_pool,
+    rows_to_check,
+    rows_to_fit,
+    rows_used,
+)
+from hf_lorameta.pipeline.plan import plan_with_rows
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
+from hf_lorameta.types import Row
 
 
-class Bowl:
-    """Stands in for a base model: the loss is (1 - size / best)² of an update's size."""
+class FakeRunner:
+    """Stands in for a base model: the loss is (1 - norm / best)² of an update's norm."""
 
-    engine = "bowl"
+    engine = "fake"
     finite_difference_step = 0.05
 
     def __init__(self, best: float) -> None:
-        self.best, self.size = best, 0.0
+        self.best, self.norm = best, 0.0
 
     def encode(self, rows: Sequence[Any]) -> list[Tokens]:
         return [Tokens([1], [2]) for _ in rows]
 
-    def set(self, summed: Any, c: Any) -> None:
-        self.size = size(summed.pairs(c))
+    def set(self, update: Any, coefficients: Any) -> None:
+        self.norm = norm(update.pairs(coefficients))
 
     def clear(self) -> None:
-        self.size = 0.0
+        self.norm = 0.0
 
     def loss(self, tokens: Sequence[Tokens]) -> float:
-        return (1 - self.size / self.best) ** 2
+        return (1 - self.norm / self.best) ** 2
 
-    def gradient(self, tokens: Any, mixture: Any) -> Any:
+    def gradient(self, tokens: Any, adapters: Any) -> Any:
         count = len(tokens)
-        slopes = np.ones((count, len(mixture._bank.layout), len(mixture._ranks)))
+        slopes = np.ones((count, len(adapters._bank.layout), len(adapters._ranks)))
         return np.full(count, self.loss(tokens)), slopes
 
     def log_odds(self, tokens: Any) -> Any:
         return np.full(len(tokens), -np.log(np.expm1(self.loss(tokens))))
 
 
-def size(pairs: Any) -> float:
-    """Frobenius norm of all updates."""
+def norm(pairs: Any) -> float:
+    """Return the Frobenius norm of all updates together."""
     return float(np.sqrt(sum(float(((A @ A.T) * (B.T @ B)).sum()) for A, B in pairs)))
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "rows.jsonl"
-    rows = [{"input": f"question {i}", "output": "" if i % 5 == 4 else f"{i}"} for i in range(50)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+def session_with(runner: FakeRunner) -> Session:
+    """Return a session that uses this runner instead of loading a base model."""
+    session = Session()
+    session.__dict__["runner"] = runner
+    return session
 
 
-def planned(data: Path, **settings: Any) -> Plan:
-    return plan(data, Bank.from_pretrained(), Recipe.of(top_k=3, **settings))
+def make_plan(data: Path, **settings: Any) -> tuple[Plan, list[Row]]:
+    bank = Bank.from_pretrained()
+    return plan_with_rows(open_dataset(data), bank, Recipe.of(top_k=3, **settings))
+
+
+def make_adapter(data: Path, runner: FakeRunner, **settings: Any) -> Generation:
+    plan, rows = make_plan(data, **settings)
+    return generate_from_plan(plan, session=session_with(runner), rows=rows)
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -71,115 +85,133 @@ def planned(data: Path, **settings: Any) -> Plan:
 
 @pytest.mark.parametrize("refine", [None, 8, 16])
 def test_rows_to_check_are_labeled_and_were_not_fitted_on(data: Path, refine: int | None) -> None:
-    made = planned(data, refine=refine, check=12)
-    fitted, others = rows_to_fit(made), rows_to_check(made)
-    assert (len(fitted), len(others)) == (refine or 0, 12)
-    assert len({*fitted, *others}) == len(fitted) + len(others)
-    assert all(output.strip() for _, output in others)
-    assert others == rows_to_check(made)
-    assert others != rows_to_check(planned(data, refine=refine, check=12, seed=1))
+    plan, pool = make_plan(data, refine=refine, check=12)
+    to_fit, to_check = rows_to_fit(plan.recipe, pool), rows_to_check(plan.recipe, pool)
+    assert (len(to_fit), len(to_check)) == (refine or 0, 12)
+    assert len({*to_fit, *to_check}) == len(to_fit) + len(to_check)
+    assert all(output.strip() for _, output in to_check)
+    assert to_check == rows_to_check(plan.recipe, pool)
+    assert to_check != rows_to_check(plan.recipe.model_copy(update={"seed": 1}), pool)
 
 
-def test_too_few_rows_to_check(data: Path) -> None:
-    with pytest.raises(EmptyDatasetError, match="2 of 40 labeled rows that are left"):
-        rows_to_check(planned(data, refine=38, check=12))
+def test_the_pool_does_not_depend_on_the_rows_that_are_profiled(data: Path) -> None:
+    pool = labeled_pool(open_dataset(data).rows())
+    assert len(pool) == 40
+    assert make_plan(data, refine=8)[1] == pool
+    assert make_plan(data, refine=8, max_rows=5)[1] == pool
+    assert make_plan(data)[1] == []
 
 
-def test_rows_that_an_adapter_has_seen_are_known_again(data: Path) -> None:
-    made = planned(data, refine=8, check=12)
-    told, same = made.provenance(), open_dataset(data)
-    expected = sorted([*rows_to_fit(made), *rows_to_check(made)])
+def test_too_few_rows_to_check_are_refused(data: Path) -> None:
+    plan, pool = make_plan(data, refine=38, check=12)
+    with pytest.raises(EmptyDatasetError, match="2 of 40 labeled rows left by --refine 38"):
+        rows_to_check(plan.recipe, pool)
+
+
+def test_rows_that_an_adapter_was_fitted_or_checked_on_are_recognized(data: Path) -> None:
+    plan, pool = make_plan(data, refine=8, check=12)
+    provenance, same = plan.provenance(), open_dataset(data)
+    expected = sorted([*rows_to_fit(plan.recipe, pool), *rows_to_check(plan.recipe, pool)])
     assert len(expected) == 20
-    assert sorted(rows_used(told, same)) == expected
-    assert rows_used(planned(data).provenance(), same) == []
-    assert rows_used(told, replace(same, split="test")) == []
+    assert sorted(rows_used(provenance, same)) == expected
+    assert rows_used(make_plan(data)[0].provenance(), same) == []
+    assert rows_used(provenance, replace(same, split="test")) == []
     published = {"private": False, "id": "user/name"}
-    told["dataset"] |= published
-    assert rows_used(told, replace(same, id="user/other")) == []
-    assert sorted(rows_used(told, replace(same, **published))) == expected
+    provenance["dataset"] |= published
+    assert rows_used(provenance, replace(same, id="user/other")) == []
+    assert sorted(rows_used(provenance, replace(same, **published))) == expected
 
 
-def test_a_file_of_another_length_is_another_dataset(data: Path) -> None:
-    told = planned(data, refine=8).provenance()
+def test_a_private_dataset_with_another_number_of_rows_is_another_dataset(data: Path) -> None:
+    provenance = make_plan(data, refine=8)[0].provenance()
     with data.open("a") as file:
         file.write('{"input": "one", "output": "more"}\n')
-    assert rows_used(told, open_dataset(data)) == []
+    assert rows_used(provenance, open_dataset(data)) == []
 
 
-def test_too_few_rows_to_check_are_told_before_the_fit(data: Path) -> None:
-    class Unasked(Bowl):
+def test_too_few_rows_to_check_are_reported_before_the_fit(data: Path) -> None:
+    class Unused(FakeRunner):
         def loss(self, tokens: Sequence[Tokens]) -> float:
             raise AssertionError
 
-    made = planned(data, refine=38, check=16, refiner="search")
+    plan, pool = make_plan(data, refine=38, check=16, refiner="search")
     with pytest.raises(EmptyDatasetError, match="2 of 40 labeled rows"):
-        refine_plan(made, Unasked(1))
+        refine_plan(plan, pool, Unused(1))
 
 
-def test_what_the_recipe_does_not_ask_for(data: Path) -> None:
-    made = generate_from_plan(planned(data))
+def test_tuning_that_the_recipe_does_not_ask_for_is_refused(data: Path) -> None:
+    plan, pool = make_plan(data)
     with pytest.raises(UsageError, match="no check"):
-        validate_adapter(made, Bowl(1))
+        validate_adapter(generate_from_plan(plan), pool, FakeRunner(1))
     with pytest.raises(UsageError, match="no refinement"):
-        refine_plan(made.plan, Bowl(1))
+        refine_plan(plan, pool, FakeRunner(1))
 
 
-def test_gradients_are_not_asked_of_a_model_without(data: Path) -> None:
-    class Forward(Bowl):
+def test_gradients_are_refused_for_a_runner_that_computes_none(data: Path) -> None:
+    class ForwardOnly(FakeRunner):
         gradient = property()
 
-    made = planned(data, refine=8)
-    with pytest.raises(UsageError, match="bowl computes no gradients") as caught:
-        refine_plan(made, Forward(1))
-    assert caught.value.hint == "--refiner search"
-    fitted = refine_plan(replace(made, recipe=Recipe.of(refine=8, refiner="search")), Forward(1))
-    assert fitted.refinement
+    plan, pool = make_plan(data, refine=8)
+    with pytest.raises(UsageError, match="fake computes no gradients") as error:
+        refine_plan(plan, pool, ForwardOnly(1))
+    assert error.value.hint == "--refiner search"
+    search = replace(plan, recipe=Recipe.of(refine=8, refiner="search"))
+    assert refine_plan(search, pool, ForwardOnly(1)).refinement
 
 
-# --- modules apart -------------------------------------------------------------------------------
+def test_a_plan_of_a_local_file_needs_its_rows_to_refine(data: Path) -> None:
+    plan, _ = make_plan(data, refine=8)
+    with pytest.raises(UsageError, match="local file") as error:
+        generate_from_plan(plan, session=session_with(FakeRunner(1)))
+    assert "generate(dataset, bank, recipe)" in error.value.hint
+
+
+# --- coefficients that differ between modules -----------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["bank", "pack"])
 @pytest.mark.parametrize("combine", ["exact", "factors"])
-def test_modules_apart_are_combined_by_their_own_coefficients(
+def test_each_module_is_combined_with_its_own_coefficients(
     data: Path, tmp_path: Path, combine: str, kind: str
 ) -> None:
     bank = Bank.from_pretrained()
     bank = pack(bank, tmp_path / "pack", basis=24) if kind == "pack" else bank
     rank = None if combine == "factors" else 24
-    made = plan(data, bank, Recipe.of(top_k=3, combine=combine, rank=rank))
-    c = np.zeros((len(made.bank.layout), len(made.bank)))
-    c[:, made.active_indices] = np.random.default_rng(0).standard_normal((len(c), 3))
-    apart = made.with_coefficients(c)
-    np.testing.assert_allclose(apart.coefficients, c.mean(0))
-    assert set(apart.active_indices) == set(made.active_indices)
-    whole = generate_from_plan(apart)
-    for place, line in enumerate(c):
-        alike = generate_from_plan(made.with_coefficients(line))
-        (A, B), (C, D) = whole.pairs[place], alike.pairs[place]
+    recipe = Recipe.of(top_k=3, combine=combine, rank=rank, check=8)
+    plan, pool = plan_with_rows(open_dataset(data), bank, recipe)
+    plan = replace(plan, recipe=recipe.model_copy(update={"check": None}))
+    c = np.zeros((len(bank.layout), len(bank)))
+    c[:, plan.active_indices] = np.random.default_rng(0).standard_normal((len(c), 3))
+    per_module = replace(plan, coefficients=Coefficients.by_module(c))
+    np.testing.assert_allclose(per_module.coefficients.shared, c.mean(0))
+    assert set(per_module.active_indices) == set(plan.active_indices)
+    generation = generate_from_plan(per_module)
+    for number, row in enumerate(c):
+        shared = generate_from_plan(replace(plan, coefficients=Coefficients(row)))
+        (A, B), (C, D) = generation.pairs[number], shared.pairs[number]
         np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
-    assert size(whole.pairs) > 0.1
-    recipe = made.recipe.model_copy(update={"check": 8})
-    bowl = Bowl(0.4 * size(whole.pairs))
-    weakened = validate_adapter(replace(whole, plan=replace(apart, recipe=recipe)), bowl)
-    assert weakened.plan.check
-    scale = weakened.plan.check.scale
+    assert norm(generation.pairs) > 0.1
+    runner = FakeRunner(0.4 * norm(generation.pairs))
+    to_check = replace(generation, plan=replace(per_module, recipe=recipe))
+    scaled = validate_adapter(to_check, pool, runner)
+    assert scaled.plan.check
+    scale = scaled.plan.check.scale
     assert 0 < scale < 1
-    np.testing.assert_allclose(weakened.plan.by_module, scale * c)
+    np.testing.assert_allclose(scaled.plan.coefficients.per_module, scale * c)
 
 
-def test_an_adapter_that_few_modules_use_takes_part(data: Path, tmp_path: Path) -> None:
-    made = planned(data)
-    c = np.zeros((len(made.bank.layout), len(made.bank)))
-    c[0, 3], c[1, 3] = 0.5, -0.5  # nothing on average
-    apart = made.with_coefficients(c)
-    assert apart.active_indices == [3]
-    folder = generate_from_plan(apart).save_pretrained(tmp_path / "a")
+def test_an_adapter_used_in_few_modules_takes_part(data: Path, tmp_path: Path) -> None:
+    plan, _ = make_plan(data)
+    c = np.zeros((len(plan.bank.layout), len(plan.bank)))
+    c[0, 3], c[1, 3] = 0.5, -0.5  # the mean is zero
+    per_module = replace(plan, coefficients=Coefficients.by_module(c))
+    assert per_module.active_indices == [3]
+    folder = generate_from_plan(per_module).save_pretrained(tmp_path / "a")
     saved = read_provenance(folder)
-    (line,) = saved["coefficients"]
-    assert saved["provenance"]["modules"] == [module.name for module in made.bank.layout]
-    assert line["coefficient"] == 0
-    assert line["by_module"] == c[:, 3].tolist()
+    (row,) = saved["coefficients"]
+    assert saved["provenance"]["modules"] == [module.name for module in plan.bank.layout]
+    assert row["coefficient"] == 0
+    assert row["by_module"] == c[:, 3].tolist()
 
 
 # --- the check -----------------------------------------------------------------------------------
@@ -190,77 +222,76 @@ def test_an_adapter_that_few_modules_use_takes_part(data: Path, tmp_path: Path) 
 def test_a_checked_adapter_is_not_worse_than_the_base(
     data: Path, combine: str, share: float
 ) -> None:
-    plain = generate_from_plan(planned(data, combine=combine))
-    whole = size(plain.pairs)
-    best = share * whole
-    power = 2 if combine == "factors" else 1  # A and B are both sums
+    plain = generate_from_plan(make_plan(data, combine=combine)[0])
+    full = norm(plain.pairs)
+    best = share * full
+    power = 2 if combine == "factors" else 1  # both A and B are sums
     scale = max(s for s in (1, 1 / 2, 1 / 4, 1 / 8) if s**power <= 2 * share)
-    made = generate_from_plan(planned(data, combine=combine, check=16), scored=Bowl(best))
-    found = made.plan.check
-    assert found is not None
-    assert (found.rows, found.scale) == (16, scale)
-    assert size(made.pairs) == pytest.approx(scale**power * whole, rel=1e-4)
-    assert found.end == pytest.approx((1 - size(made.pairs) / best) ** 2, rel=1e-3, abs=1e-6)
-    assert found.end <= found.base == 1
-    np.testing.assert_allclose(made.plan.coefficients, scale * plain.plan.coefficients)
-    # the weakened adapter is what its coefficients say
-    again = generate_from_plan(replace(made.plan, recipe=plain.plan.recipe))
-    for (A, B), (C, D) in zip(made.pairs, again.pairs, strict=True):
+    generation = make_adapter(data, FakeRunner(best), combine=combine, check=16)
+    check = generation.plan.check
+    assert check is not None
+    assert (check.rows, check.scale) == (16, scale)
+    assert norm(generation.pairs) == pytest.approx(scale**power * full, rel=1e-4)
+    expected = (1 - norm(generation.pairs) / best) ** 2
+    assert check.end == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    assert check.end <= check.base == 1
+    scaled = generation.plan.coefficients.shared
+    np.testing.assert_allclose(scaled, scale * plain.plan.coefficients.shared)
+    again = generate_from_plan(replace(generation.plan, recipe=plain.plan.recipe))
+    for (A, B), (C, D) in zip(generation.pairs, again.pairs, strict=True):
         np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
 
 
-def test_card_and_recipe_tell_of_the_check(data: Path, tmp_path: Path) -> None:
-    whole = size(generate_from_plan(planned(data)).pairs)
-    text = saved(
-        generate_from_plan(planned(data, check=16), scored=Bowl(0.4 * whole)), tmp_path / "a"
-    )
-    part = text.split("## Checked on 16 rows")[1].split("##")[0]
-    assert "multiplied by 0.5" in part
-    rows = [line.split("|")[1:3] for line in part.splitlines() if line.startswith("|")][2:]
+def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
+    full = norm(generate_from_plan(make_plan(data)[0]).pairs)
+    text = saved_card(make_adapter(data, FakeRunner(0.4 * full), check=16), tmp_path / "a")
+    section = text.split("## Checked on 16 rows")[1].split("##")[0]
+    assert "multiplied by 0.5" in section
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("|")][2:]
     assert [name.strip() for name, _ in rows] == [
         "base model", "this adapter at full strength", "this adapter",
     ]  # fmt: skip
     assert [float(loss) for _, loss in rows] == pytest.approx([1, 2.25, 0.0625], rel=0.01)
-    assert "was worse than the base model: its coefficients were multiplied by 0.5" in text
+    assert "was worse than the base model: its coefficients were scaled by 0.5" in text
     assert "Beyond the few rows above, this adapter was not evaluated" in text
     assert "--check 16" in text.split("How to reproduce it")[1]
     recipe = json.loads((tmp_path / "a" / "recipe.json").read_bytes())
     assert recipe["check"]["scale"] == 0.5
     assert recipe["recipe"]["check"] == 16
 
-    good = saved(generate_from_plan(planned(data, check=16), scored=Bowl(whole)), tmp_path / "b")
+    good = saved_card(make_adapter(data, FakeRunner(full), check=16), tmp_path / "b")
     assert "## Checked on 16 rows" in good
     assert "at full strength" not in good
     assert "was worse" not in good
 
 
-def saved(made: Generation, folder: Path) -> str:
-    return (made.save_pretrained(folder) / CARD_FILE).read_text(encoding="utf-8")
+def saved_card(generation: Generation, folder: Path) -> str:
+    return (generation.save_pretrained(folder) / CARD_FILE).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("settings", "hint"), [({"check": 8}, "leave out --check"), ({"refine": 8}, "out --refine")]
 )
 def test_an_adapter_of_zeros_is_refused(data: Path, settings: dict[str, int], hint: str) -> None:
-    with pytest.raises(AdapterError, match="no share of this adapter is as good") as raised:
-        generate_from_plan(planned(data, **settings), scored=Bowl(1e-9))
-    assert hint in raised.value.hint
+    with pytest.raises(AdapterError, match="even at 1/8 strength") as error:
+        make_adapter(data, FakeRunner(1e-9), **settings)
+    assert hint in error.value.hint
 
 
-def test_refining_and_checking_ask_one_model(data: Path) -> None:
+def test_refining_and_checking_use_one_runner(data: Path) -> None:
     losses = []
 
-    class Counting(Bowl):
+    class Counting(FakeRunner):
         def loss(self, tokens: Sequence[Tokens]) -> float:
             losses.append(len(tokens))
             return super().loss(tokens)
 
-    made = generate_from_plan(planned(data, refine=8, check=12), scored=Counting(0.5))
-    assert made.plan.refinement
-    assert made.plan.refinement.by_module  # all rows ask for the same
-    assert made.plan.by_module is not None
-    assert made.plan.by_module.shape == (len(made.plan.bank.layout), len(made.plan.bank))
-    assert made.plan.with_recipe(Recipe()).by_module is None
-    assert made.plan.check
-    assert set(losses) == {8, 2, 12}  # the rows that were fitted on, their folds, and the check
+    plan = make_adapter(data, Counting(0.5), refine=8, check=12).plan
+    assert plan.refinement
+    assert plan.refinement.by_module  # the gradients of all rows agree
+    assert plan.coefficients.per_module is not None
+    assert plan.coefficients.per_module.shape == (len(plan.bank.layout), len(plan.bank))
+    assert plan.with_recipe(Recipe()).coefficients.per_module is None
+    assert plan.check
+    assert set(losses) == {8, 2, 12}  # the rows to fit on, their folds, and the rows to check on
     assert losses.index(12) == len(losses) - 2  # base model and adapter, at the end

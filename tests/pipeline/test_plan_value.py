@@ -1,0 +1,73 @@
+"""A plan can be printed, pickled, tabulated and plotted, and holds no rows."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hf_lorameta import Bank, Plan, generate_from_plan, plan
+from hf_lorameta.errors import MissingExtraError
+
+
+@pytest.fixture
+def result(data: Path) -> Plan:
+    return plan(data, Bank.from_pretrained())
+
+
+def test_a_pickled_plan_is_the_same_plan(result: Plan) -> None:
+    content = pickle.dumps(result)
+    assert b"question 1" not in content  # no text of the dataset
+    copy = pickle.loads(content)
+    assert copy.to_dict() == result.to_dict()
+    np.testing.assert_array_equal(copy.coefficients.shared, result.coefficients.shared)
+    first, second = (generate_from_plan(p).pairs[0] for p in (result, copy))
+    np.testing.assert_array_equal(first[0], second[0])
+
+
+def test_the_repr_names_the_largest_coefficients(result: Plan) -> None:
+    lines = repr(result).splitlines()
+    assert lines[0].startswith("Plan for a local dataset (40 rows): 26 adapters of embedded bank")
+    assert result.neighbors()[0].dataset in lines[1]
+    assert lines[-1] == "  … and 21 more"
+
+
+def test_html_for_notebooks_is_escaped(result: Plan) -> None:
+    bank = result.bank
+    entries = list(bank.index.entries)
+    first = result.active_indices[0]
+    entries[first] = entries[first].model_copy(update={"dataset": "<script>x</script>"})
+    bank.index = bank.index.model_copy(update={"entries": tuple(entries)})
+    html = result._repr_html_()
+    assert "&lt;script&gt;" in html
+    assert "<script>" not in html
+    assert html.count("<tr>") == len(result.neighbors()) + 1
+
+
+def test_neighbors_as_a_data_frame(result: Plan) -> None:
+    frame = result.to_pandas()
+    assert list(frame.columns) == ["dataset", "adapter", "distance", "coefficient", "license"]
+    assert frame["coefficient"].tolist() == [n.coefficient for n in result.neighbors()]
+
+
+def test_plotting_needs_matplotlib(result: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="matplotlib"):
+        result.plot()
+
+
+def test_a_plot_has_a_bar_for_each_adapter(result: Plan) -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    axes = result.plot()
+    assert len(axes.patches) == 20
+    assert axes.get_xlabel() == "coefficient"
+
+
+def test_the_old_name_of_neighbors_is_deprecated(result: Plan) -> None:
+    with pytest.warns(DeprecationWarning, match="neighbors"):
+        assert result.neighbours() == result.neighbors()
+
+
+def test_a_plan_is_json(result: Plan) -> None:
+    assert json.loads(json.dumps(result.to_dict()))["neighbors"]
