@@ -269,7 +269,7 @@ def test_no_engine(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not llama_server.available()
     with pytest.raises(MissingExtraError, match="neither llama-server nor") as caught:
         LlamaCpp(base)
-    assert "hf-lorameta[gguf]" in caught.value.hint
+    assert caught.value.hint == install_hint("gguf")
 
 
 # --- the binary ---------------------------------------------------------------------------------

@@ -380,7 +380,7 @@ def test_converting_needs_the_extra(
     )
     with pytest.raises(MissingExtraError, match="torch is not installed") as caught:
         locate(SMOLLM2)
-    assert "hf-lorameta[eval]" in caught.value.hint
+    assert caught.value.hint == install_hint("eval")
     assert not cache_dir().exists()
 
 
