@@ -54,7 +54,8 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.checksums import ChecksumCache
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Factor, Layout, Module
-from hf_lorameta.hub.client import Hub, Resolved
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.types import Encode, FloatArray
 
 _SEEN_FILE = f"{WORK_FOLDER}/seen.json"
@@ -407,7 +408,7 @@ def _open_folder(folder: Path, token: str | None) -> Bank:
         return Bank(folder)
     try:
         stored = json.loads(origin.read_bytes())
-        repo = Resolved(stored["repo_id"], "dataset", stored["sha"])
+        repo = PinnedRepo(stored["repo_id"], "dataset", stored["sha"])
     except (ValueError, KeyError, TypeError):
         raise BankError(
             f"{origin} is damaged", hint=f"hf-lorameta bank pull REPO -o {folder}"

@@ -54,7 +54,8 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, canonicaliz
 from hf_lorameta.formats.lora_layout import Layout, read_layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, read_config
 from hf_lorameta.formats.safetensors import read_header
-from hf_lorameta.hub.client import Hub, Resolved
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.types import Encode, Row
 
 logger = logging.getLogger(__name__)
@@ -441,7 +442,7 @@ class HubSource:
     def __init__(self, connection: Hub) -> None:
         self._hub = connection
 
-    def resolve(self, repo_id: str, revision: str | None) -> Resolved:
+    def resolve(self, repo_id: str, revision: str | None) -> PinnedRepo:
         """Pin a model repo."""
         return self._hub.resolve(repo_id, "model", revision, blobs=True)
 
@@ -465,10 +466,10 @@ class HubSource:
         )
 
 
-def _as_resolved(repo: Repo) -> Resolved:
-    if isinstance(repo, Resolved):
+def _as_resolved(repo: Repo) -> PinnedRepo:
+    if isinstance(repo, PinnedRepo):
         return repo
-    return Resolved(repo.repo_id, "model", repo.sha, repo.private, repo.license, repo.files)
+    return PinnedRepo(repo.repo_id, "model", repo.sha, repo.private, repo.license, repo.files)
 
 
 def build_bank(
@@ -554,7 +555,7 @@ def _executor(given: Executor | None, workers: int) -> Iterator[Executor]:
         yield pool
 
 
-def _base_repo(connection: Hub, manifest: Manifest) -> Resolved | None:
+def _base_repo(connection: Hub, manifest: Manifest) -> PinnedRepo | None:
     try:
         return connection.resolve(manifest.base_model, "model")
     except NotFoundError:

@@ -20,11 +20,12 @@ from hf_lorameta.bank.index import (
 )
 from hf_lorameta.errors import (
     BankError,
-    ConflictError,
     IntegrityError,
 )
 from hf_lorameta.files import sha256, write_atomically
-from hf_lorameta.hub.client import Hub, Resolved
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.hub.visibility import check_visibility
 
 # --- the Hub ------------------------------------------------------------------------------------
 
@@ -58,17 +59,13 @@ def push_bank(
     connection = Hub(token)
     connection.user()
     existing = connection.existing(repo_id, "dataset")
-    if existing is not None and private not in (None, existing.private):
-        raise ConflictError(
-            f"{repo_id} exists and is {'private' if existing.private else 'public'}, "
-            "which is not what was asked for",
-            hint="change it in the repo's settings on the Hub, or name another repo",
-        )
     secret = [entry.name for entry in opened.index.entries if entry.private]
-    if secret and private is None and existing is not None and not existing.private:
-        raise ConflictError(
-            f"{repo_id} is public, and {len(secret)} entries of the bank are private",
-            hint="add --public if all may see their names and token counts, or name another repo",
+    if existing is not None:
+        check_visibility(
+            existing,
+            private,
+            source_private=bool(secret),
+            source=f"{len(secret)} entries of the bank are private",
         )
     listed = [INDEX_FILE, "README.md", *opened.index.files]
     write_atomically(folder / "README.md", bank_card(opened, repo_id).encode())
@@ -135,7 +132,7 @@ def pull_bank(
     return opened
 
 
-def _fetch(connection: Hub, repo: Resolved, folder: Path, token: str | None) -> Bank:
+def _fetch(connection: Hub, repo: PinnedRepo, folder: Path, token: str | None) -> Bank:
     folder.mkdir(parents=True, exist_ok=True)
     origin = folder / ORIGIN_FILE
     # the origin first and the index last: whenever this is cut off, the same command mends it
