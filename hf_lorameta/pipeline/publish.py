@@ -25,7 +25,9 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.files import write_atomically
-from hf_lorameta.hub.client import Hub, Resolved
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.hub.visibility import check_visibility
 from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES, read_provenance
 
 STAGING_FOLDER = "outbox"
@@ -44,7 +46,7 @@ class Target:
     """
 
     repo_id: str
-    existing: Resolved | None
+    existing: PinnedRepo | None
     private: bool
     create_pr: bool
     replaces: tuple[str, ...]
@@ -93,7 +95,12 @@ def resolve_target(
         if create_pr:
             raise UsageError(f"{repo_id} does not exist: nothing to open a pull request on")
         return Target(repo_id, None, dataset_private if private is None else private, False, ())
-    _check_visibility(existing, private, dataset_private)
+    check_visibility(
+        existing,
+        private,
+        source_private=dataset_private,
+        hint="name another with --repo-id",
+    )
     replaces = tuple(sorted({*FILES, *EXPORTS} & set(existing.files)))
     return Target(repo_id, existing, existing.private, create_pr, replaces)
 
@@ -108,20 +115,6 @@ def check_no_overwrite(target: Target) -> None:
         raise ConflictError(
             f"{target.repo_id} already holds {', '.join(target.replaces)}",
             hint="add --yes to replace them, --create-pr to propose, or --repo-id for another repo",
-        )
-
-
-def _check_visibility(existing: Resolved, private: bool | None, dataset_private: bool) -> None:
-    word = "private" if existing.private else "public"
-    if private is not None and private != existing.private:
-        raise ConflictError(
-            f"{existing.repo_id} exists and is {word}, which is not what was asked for",
-            hint="change it in the repo's settings on the Hub, or name another with --repo-id",
-        )
-    if private is None and dataset_private and not existing.private:
-        raise ConflictError(
-            f"{existing.repo_id} is public and the dataset is private",
-            hint="add --public if the adapter may be seen by all, or name another with --repo-id",
         )
 
 
@@ -151,7 +144,7 @@ def publish_folder(folder: Path, target: Target, *, token: str | None = None) ->
 
 def resolve_card_repo(
     name: str, *, create_pr: bool = False, token: str | None = None
-) -> Resolved | None:
+) -> PinnedRepo | None:
     """Before the work of scoring an adapter: whether its card can be written.
 
     Args:
@@ -179,7 +172,7 @@ def resolve_card_repo(
 def save_scores(
     folder: Path,
     measured: MeasuredScores,
-    repo: Resolved | None,
+    repo: PinnedRepo | None,
     *,
     create_pr: bool = False,
     token: str | None = None,

@@ -39,7 +39,7 @@ SAID = (3, 4, 5, 6)
 RETRY_AFTER = 7
 QUICK = """
 import os, time
-import datasets.utils.file_utils, hf_lorameta.hub.client, huggingface_hub.utils._http
+import datasets.utils.file_utils, hf_lorameta.hub.retry, huggingface_hub.utils._http
 
 class Quick:
     def __getattr__(self, name):
@@ -49,7 +49,7 @@ class Quick:
         with open(os.environ["SLEPT"], "a") as file:
             file.write(f"{seconds}\\n")
 
-for module in (datasets.utils.file_utils, hf_lorameta.hub.client, huggingface_hub.utils._http):
+for module in (datasets.utils.file_utils, hf_lorameta.hub.retry, huggingface_hub.utils._http):
     module.time = Quick()
 """
 """Waiting for the Hub is noted instead of done."""
