@@ -415,7 +415,7 @@ class World:
         state = f"{kind} {repo_id} {what}"
         before, after = self.states(command, kind, repo_id, what)
         act = partial(self.put, kind, repo_id, after)
-        fault = Fault(**Seen(**seen).fault(kind="meanwhile", act=act))
+        fault = Fault(**Seen(**seen).fault(kind="callback", callback=act))
         heal = partial(self.put, kind, repo_id, before)
         states = ("", state) if what == "changed" else ("",)
         try:
@@ -476,7 +476,7 @@ class World:
                 self.hub.create_repo(repo)
             self.hub.commit(repo, theirs)
 
-        fault = Fault(**Seen(**seen).fault(kind="meanwhile", act=act))
+        fault = Fault(**Seen(**seen).fault(kind="callback", callback=act))
         return self.survive("push", name, fault, also=theirs if what == "changed" else {})
 
     def kill(self, command: str, share: float) -> bool:

@@ -247,7 +247,7 @@ def test_a_damaged_file_does_not_stay_in_the_cache(cli: Shell, bank: Built) -> N
 
 
 def test_a_damaged_upload_is_no_bug(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
-    cli.hub.add_fault(flipped("^/_lfs/", method="PUT", upward=True))
+    cli.hub.add_fault(flipped("^/_lfs/", method="PUT", in_request=True))
     said = cli(*asked, token=user.token, code=6).err
     assert "not the one announced" in said
     cli.hub.clear_faults()
