@@ -13,17 +13,24 @@ import gradio as gr
 
 from actions import Actions, Updates, push_button
 from adapter_view import target_html
-from dataset_request import Credential, DatasetRequest, list_columns, list_splits
+from dataset_request import (
+    Credential,
+    DatasetRequest,
+    read_columns,
+    read_splits,
+    validated,
+)
 from generating import Destination
 from hf_lorameta import ColumnsError, Hub, LoraMetaError, UnlabeledDatasetError
 from html_blocks import progress_html
-from inputs import credential_of, recipe_of, request_of
+from inputs import credential_of, recipe_of
 from jobs import Job, Step, stream_job
 from map_view import map_html
 from messages import error_html, unexpected_error
 from page_text import EMPTY_PLAN, LOADING_PLAN
 from plan_view import plan_html, samples_html
 from planning import PlanResult, make_plan
+from reader_process import read_first
 
 T = TypeVar("T")
 _SEARCH_SECONDS = 600
@@ -59,8 +66,7 @@ class DatasetActions(Actions):
             yield self._cleared()
             return
         yield self._cleared() | {self.components.file: None}
-        request = DatasetRequest(dataset=dataset or "")
-        yield from self._plan(request, options, token, profile, is_new=True)
+        yield from self._plan(DatasetRequest(dataset), options, token, profile, is_new=True)
 
     def choose_file(
         self,
@@ -91,10 +97,7 @@ class DatasetActions(Actions):
         """Plan for another configuration, split or choice of columns."""
         names = {"input": input_column, "output": output_column}
         columns = ",".join(f"{role}={name}" for role, name in names.items() if name)
-        if file:
-            request = request_of(None, file, None, None, columns)
-        else:
-            request = request_of(dataset, None, config, split, columns)
+        request = DatasetRequest(dataset, file, config, split, columns)
         yield from self._plan(request, options, token, profile, is_new=False)
 
     def change_options(self, plan_result: PlanResult | None, *options: Any) -> Updates:
@@ -153,7 +156,9 @@ class DatasetActions(Actions):
     ) -> Generator[Updates, None, DatasetRequest]:
         """Select ``default`` and ``train`` if there are such, else the first; offer the others."""
         c = self.components
-        configs, splits = yield from self._stream(lambda job: list_splits(request, credential, job))
+        configs, splits = yield from self._stream(
+            lambda job: read_first(job, read_splits, validated(request), credential)
+        )
         config = "default" if "default" in configs else configs[0]
         split = "train" if "train" in splits else splits[0]
         yield {
@@ -213,7 +218,8 @@ class DatasetActions(Actions):
         if not isinstance(error, (ColumnsError, UnlabeledDatasetError)):
             return {}
         try:
-            names = list_columns(request, credential, Job(self.settings.time_limit))
+            job = Job(self.settings.time_limit)
+            names = read_first(job, read_columns, validated(request), credential)
         except LoraMetaError:
             return {}
         return {

@@ -16,7 +16,7 @@ from generating import (
     make_and_publish,
 )
 from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, LoraMetaError, Recipe
-from inputs import credential_of, recipe_of, request_of
+from inputs import credential_of, recipe_of
 from jobs import Job
 from messages import advice
 from planning import PlanResult, make_plan
@@ -75,19 +75,12 @@ class Endpoints:
 
     def plan(
         self,
-        dataset: str,
-        file: str | None = None,
-        config: str = "",
-        split: str = "",
-        columns: str = "",
-        metric: str | None = None,
-        coefficients: str | None = None,
-        combine: str | None = None,
-        top_k: float = 0,
-        temperature: float = 1.0,
-        rank: float = 0,
+        dataset: str, file: str | None = None,
+        config: str = "", split: str = "", columns: str = "",
+        metric: str | None = None, coefficients: str | None = None, combine: str | None = None,
+        top_k: float = 0, temperature: float = 1.0, rank: float = 0,
         oauth_token: gr.OAuthToken | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         """Which LoRA adapters of the bank would be combined for a dataset, and how near they are.
 
         Reads the dataset's rows, changes nothing, writes nothing.
@@ -106,32 +99,25 @@ class Endpoints:
             rank: of the adapter; 0 for the default.
         """
         options = (metric, coefficients, combine, top_k, temperature, rank)
-        request = request_of(dataset, file, config, split, columns)
+        request = DatasetRequest(dataset, file, config, split, columns)
         credential = credential_of(oauth_token, self._settings)
         return self._run(lambda job: self._plan(request, options, credential, job)).plan.to_dict()
 
     def generate(
         self,
-        dataset: str,
-        file: str | None = None,
-        config: str = "",
-        split: str = "",
-        columns: str = "",
-        metric: str | None = None,
-        coefficients: str | None = None,
-        combine: str | None = None,
-        top_k: float = 0,
-        temperature: float = 1.0,
-        rank: float = 0,
+        dataset: str, file: str | None = None,
+        config: str = "", split: str = "", columns: str = "",
+        metric: str | None = None, coefficients: str | None = None, combine: str | None = None,
+        top_k: float = 0, temperature: float = 1.0, rank: float = 0,
         oauth_token: gr.OAuthToken | None = None,
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    ) -> Iterator[tuple[str, dict[str, Any]]]:  # fmt: skip
         """Generate a LoRA adapter for a dataset, without training.
 
         Returns a zip of the files that ``hf-lorameta generate`` writes, and the plan. Nothing is
         published. The arguments are those of /plan.
         """
         options = (metric, coefficients, combine, top_k, temperature, rank)
-        request = request_of(dataset, file, config, split, columns)
+        request = DatasetRequest(dataset, file, config, split, columns)
         credential = credential_of(oauth_token, self._settings)
 
         def work(job: Job) -> tuple[PlanResult, AdapterResult]:
@@ -149,22 +135,13 @@ class Endpoints:
 
     def push(
         self,
-        dataset: str,
-        file: str | None = None,
-        config: str = "",
-        split: str = "",
-        columns: str = "",
-        metric: str | None = None,
-        coefficients: str | None = None,
-        combine: str | None = None,
-        top_k: float = 0,
-        temperature: float = 1.0,
-        rank: float = 0,
-        repo_id: str = "",
-        visibility: str = "",
-        overwrite: bool = False,
+        dataset: str, file: str | None = None,
+        config: str = "", split: str = "", columns: str = "",
+        metric: str | None = None, coefficients: str | None = None, combine: str | None = None,
+        top_k: float = 0, temperature: float = 1.0, rank: float = 0,
+        repo_id: str = "", visibility: str = "", overwrite: bool = False,
         oauth_token: gr.OAuthToken | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         """Generate a LoRA adapter for a dataset and publish it in one commit.
 
         Needs ``oauth_token``. The other arguments are those of /plan.
@@ -175,7 +152,7 @@ class Endpoints:
             overwrite: replace an adapter that the repo already holds.
         """
         options = (metric, coefficients, combine, top_k, temperature, rank)
-        request = request_of(dataset, file, config, split, columns)
+        request = DatasetRequest(dataset, file, config, split, columns)
         credential = credential_of(oauth_token, self._settings)
         private = {"public": False, "private": True}.get(visibility or "")
         destination = Destination(repo_id or None, private, overwrite)

@@ -1,8 +1,8 @@
-"""Convert the inputs of the page and of the endpoints to a credential, a request and a recipe."""
+"""Convert the inputs of the page and of the endpoints to a credential and a recipe."""
 
 import gradio as gr
 
-from dataset_request import Credential, DatasetRequest
+from dataset_request import Credential
 from hf_lorameta import Recipe
 from settings import MOCK_TOKEN, Settings
 
@@ -42,14 +42,3 @@ def recipe_of(
         "rank": int(rank) if rank and rank > 0 else None,
     }
     return Recipe.of(**{name: value for name, value in options.items() if value is not None})
-
-
-def request_of(
-    dataset: str | None,
-    file: str | None,
-    config: str | None,
-    split: str | None,
-    columns: str | None,
-) -> DatasetRequest:
-    """Build a request; an empty value is the same as None."""
-    return DatasetRequest(dataset or "", file, config or None, split or None, columns or None)

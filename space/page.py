@@ -20,9 +20,7 @@ _HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden
 def build_page(settings: Settings, bank_loader: BankLoader) -> Any:
     """Return the `gr.Blocks` of the page and the endpoints."""
     with gr.Blocks(
-        title="LoRA adapter for your dataset",
-        analytics_enabled=False,
-        delete_cache=(600, 3600),
+        title="LoRA adapter for your dataset", analytics_enabled=False, delete_cache=(600, 3600)
     ) as blocks:
         components = Components(settings, bank_loader)
         _wire_status(blocks, components, StatusActions(components, bank_loader, settings))

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 from hf_lorameta import LoraMetaError
 from jobs import Job
 
+T = TypeVar("T")
 _CONTEXT = multiprocessing.get_context("forkserver")
 _PRELOADED = (
     "planning",
@@ -53,8 +54,8 @@ def start_forkserver() -> None:
 
 @contextmanager
 def reader_process(
-    job: Job, function: Callable[..., Iterator[Any]], *arguments: object
-) -> Iterator[Iterator[Any]]:
+    job: Job, function: Callable[..., Iterator[T]], *arguments: object
+) -> Iterator[Iterator[T]]:
     """Run a generator function in a process, which is killed at the end of the ``with`` block.
 
     Args:
@@ -79,7 +80,7 @@ def reader_process(
         process.close()
 
 
-def read_first(job: Job, function: Callable[..., Iterator[Any]], *arguments: object) -> Any:
+def read_first(job: Job, function: Callable[..., Iterator[T]], *arguments: object) -> T:
     """Return the first item of a generator function run in a `reader_process`."""
     with reader_process(job, function, *arguments) as items:
         return next(items)

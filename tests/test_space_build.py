@@ -238,7 +238,7 @@ def test_the_folder_runs_without_the_checkout(built: Path, tmp_path: Path) -> No
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     installed = importlib.metadata.distribution("gradio").locate_file("")
-    Path(site_packages, "requirements.pth").write_text(f"{installed}\n")
+    Path(site_packages, "requirements.pth").write_text(f"{installed}\n")  # not its own .pth files
     imported = subprocess.run(
         [python, "-c", "import hf_lorameta.errors"], cwd=tmp_path, capture_output=True
     )
