@@ -1,21 +1,20 @@
-"""The Space: sign in, name a dataset, get an adapter in your namespace.
+"""Entry point of the Space: ``python app.py``; `README.md` lists the variables it reads.
 
-Run it with ``python app.py``; `README.md` lists the variables it reads. Nothing is imported unless
-it is run: the processes that read datasets import this file, too.
+Imports happen in `main` only, because the processes that read datasets import this file too.
 """
 
 import os
 
 
 def main() -> None:
-    """Serve the page until the process is ended."""
+    """Serve the page until the process ends."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
-    from bootstrap import unpack
+    from bootstrap import unpack_wheel
 
-    unpack()  # before the package is imported
-    from isolate import prepare
+    unpack_wheel()  # before hf_lorameta is imported
+    from reader_process import start_forkserver
 
-    prepare()
+    start_forkserver()
     from serve import serve
     from settings import read_settings
 

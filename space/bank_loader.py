@@ -1,78 +1,79 @@
-"""The bank of a running Space: opened once, checked, and drawn; all requests share it."""
+"""The bank of a running Space: opened in the background, checked, and shared by all requests."""
 
 import shutil
 import threading
 from functools import lru_cache
-
-import numpy as np
+from typing import Literal
 
 from hf_lorameta import Bank, BankMap, LoraMetaError, Recipe, bank_map
 from jobs import Job
 from settings import Settings
 
+State = Literal["opening", "drawing", "checking", "ready", "failed", "damaged"]
 _WAIT_SECONDS = 0.2
 _SPARE_BYTES = 4 << 30
-"""Of the disk, left free for downloads and uploads."""
+"""Disk space left free for downloads and uploads."""
 
 
 class UnusableBankError(LoraMetaError):
-    """The bank that the owner of the Space named cannot be used; says why."""
+    """The bank that this Space is configured with cannot be used."""
 
 
 class BankLoader:
-    """Opens the bank in the background, so that the page is there at once.
+    """Opens the bank in a thread, so that the page is served at once.
 
     Args:
         settings: name the bank.
+
+    Attributes:
+        state: what the loader is doing, or how it ended.
+        verified: number of adapters downloaded and verified.
+        problem: why the bank cannot be used; empty if it can.
+        map: returns the bank's map for the name of a metric.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.state = "opening"
-        self.fetched = 0
+        self.state: State = "opening"
+        self.verified = 0
+        self.problem = ""
+        self.map = lru_cache(maxsize=None)(self._map)
         self._settings = settings
         self._bank: Bank | None = None
-        self._problem = ""
-        self._ready = threading.Event()
-        self.map = lru_cache(maxsize=None)(self._map)
+        self._opened = threading.Event()
 
     def start(self) -> "BankLoader":
-        """Begin to open the bank and return at once."""
-        threading.Thread(target=self._open, name="lorameta-bank", daemon=True).start()
+        """Start opening the bank and return at once."""
+        threading.Thread(target=self._load, name="lorameta-bank", daemon=True).start()
         return self
 
     def wait(self, job: Job) -> Bank:
-        """The bank, as soon as it is there.
+        """Return the bank as soon as it is open.
 
         Raises:
-            UnusableBankError: it cannot be used.
+            UnusableBankError: the bank cannot be used.
         """
-        while not self._ready.wait(_WAIT_SECONDS):
-            job.say("Opening the bank")
+        while not self._opened.wait(_WAIT_SECONDS):
+            job.report("Opening the bank")
         return self.bank
 
     @property
-    def ready(self) -> bool:
-        """Whether the bank is open, or known to be unusable."""
-        return self._ready.is_set()
+    def opened(self) -> bool:
+        """Whether opening has ended, with a bank or with a problem."""
+        return self._opened.is_set()
 
     @property
     def bank(self) -> Bank:
         """The opened bank.
 
         Raises:
-            UnusableBankError: it cannot be used.
+            UnusableBankError: the bank cannot be used, or is not open yet.
         """
         if self._bank is None:
-            raise UnusableBankError(self._problem or "The bank is still being opened")
+            raise UnusableBankError(self.problem or "The bank is still being opened")
         return self._bank
 
-    @property
-    def problem(self) -> str:
-        """Why the bank cannot be used; empty if it can."""
-        return self._problem
-
     def has_neural(self) -> bool:
-        """Whether the bank holds a fitted neural rule."""
+        """Return whether the bank holds a fitted neural coefficient rule."""
         try:
             return bool(self.bank.neural())
         except LoraMetaError:
@@ -81,55 +82,51 @@ class BankLoader:
     def _map(self, metric: str) -> BankMap:
         return bank_map(self.bank, metric)
 
-    def _open(self) -> None:
+    def _load(self) -> None:
         try:
-            bank = self._checked()
-            self._bank = bank
+            self._bank = bank = self._open()
         except LoraMetaError as error:
-            self._problem = str(error)
+            self.problem = str(error)
             self.state = "failed"
             return
         finally:
-            self._ready.set()
-        self._fetch(bank)
+            self._opened.set()
+        try:
+            self._verify(bank)
+        except LoraMetaError as error:  # plans still work; generating raises this error again
+            self.problem = str(error)
+            self.state = "damaged"
 
-    def _checked(self) -> Bank:
-        asked = self._settings
-        bank = Bank.from_pretrained(asked.bank, revision=asked.bank_revision)
-        if asked.base_model not in (None, bank.index.base_model):
+    def _open(self) -> Bank:
+        settings = self._settings
+        bank = Bank.from_pretrained(settings.bank, revision=settings.bank_revision)
+        base_model = bank.index.base_model
+        if settings.base_model not in (None, base_model):
             raise UnusableBankError(
-                f"The bank is for {bank.index.base_model}, and this Space is for {asked.base_model}"
+                f"The bank is for {base_model}, and this Space is for {settings.base_model}"
             )
         free = shutil.disk_usage(bank.folder).free
-        if asked.bank and bank.size + _SPARE_BYTES > free + _here(bank):
+        if settings.bank and bank.size + _SPARE_BYTES > free + _downloaded_bytes(bank):
             raise UnusableBankError(
                 f"The bank needs {bank.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
             )
-        bank.encode(["ready"])  # the tokenizer and the profiles, now rather than in a request
+        bank.encode(["ready"])  # loads the tokenizer now rather than in a request
         if not len(bank.profiles):
-            raise UnusableBankError("The bank holds no adapter")
+            raise UnusableBankError("The bank contains no adapters")
         return bank
 
-    def _fetch(self, bank: Bank) -> None:
-        """Every adapter is brought here and its checksum compared, while plans are made already.
-
-        So is the space that the adapters of a pack share.
-        """
-        try:
-            self.state = "drawing"
-            self.map(Recipe().metric)
-            self.state = "checking"
-            _ = bank.basis
-            for number, entry in enumerate(bank.index.entries, 1):
-                bank.adapter(entry)
-                self.fetched = number
-            self.state = "ready"
-        except LoraMetaError as error:  # plans go on; a generation will meet it and say so
-            self._problem = str(error)
-            self.state = "damaged"
+    def _verify(self, bank: Bank) -> None:
+        """Draw the map, then download every adapter and verify its checksum."""
+        self.state = "drawing"
+        self.map(Recipe().metric)
+        self.state = "checking"
+        _ = bank.basis  # shared factors of a pack
+        for number, entry in enumerate(bank.index.entries, 1):
+            bank.adapter(entry)
+            self.verified = number
+        self.state = "ready"
 
 
-def _here(bank: Bank) -> int:
-    """Bytes of the bank that are on the disk already."""
+def _downloaded_bytes(bank: Bank) -> int:
     files = (path for path in bank.folder.rglob("*.safetensors") if path.is_file())
-    return int(np.sum([path.stat().st_size for path in files], dtype=np.int64))
+    return sum(path.stat().st_size for path in files)

@@ -1,82 +1,86 @@
-"""The page's steps for programs: /plan, /generate and /push; /plan is an MCP tool, too."""
+"""The endpoints /plan, /generate and /push; /plan is also an MCP tool."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import gradio as gr
 
-import service
-from actions import credential_of, recipe_of
 from bank_loader import BankLoader
+from dataset_request import FILE_TYPES, Credential, DatasetRequest
+from generating import (
+    AdapterResult,
+    Destination,
+    SignInError,
+    discard,
+    make_adapter,
+    make_and_publish,
+)
 from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, LoraMetaError, Recipe
-from jobs import Job, finish
+from inputs import credential_of, recipe_of
+from jobs import Job
 from messages import advice
-from service import AdapterResult, DatasetRequest, Destination, PlanResult
+from planning import PlanResult, make_plan
 from settings import Settings
 
+T = TypeVar("T")
 MCP_TOOL = "plan"
 
 
-def add_endpoints(keeper: BankLoader, settings: Settings) -> None:
-    """Add the endpoints to the Blocks being built; nothing of them is seen on the page."""
-    calls = Calls(keeper, settings)
+def add_endpoints(bank_loader: BankLoader, settings: Settings) -> None:
+    """Add the endpoints to the `gr.Blocks` that is open; they are invisible on the page."""
+    endpoints = Endpoints(bank_loader, settings)
     with gr.Row(visible=False):
-        asked = _inputs()
+        inputs = _inputs()
         target = [
             gr.Textbox("", label="repo_id"),
             gr.Radio(["", "public", "private"], value="", label="visibility"),
             gr.Checkbox(False, label="overwrite"),
         ]
-        told, files, go = gr.JSON(label="result"), gr.File(label="adapter"), gr.Button()
-    making: dict[str, Any] = {"concurrency_limit": settings.concurrency, "concurrency_id": "work"}
-    go.click(calls.plan, asked, told, api_name="plan", concurrency_limit=4, concurrency_id="plan")
-    go.click(calls.generate, asked, [files, told], api_name="generate", **making)
-    go.click(calls.push, [*asked, *target], told, api_name="push", **making)
+        result, archive = gr.JSON(label="result"), gr.File(label="adapter")
+        trigger = gr.Button()
+    planning: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "plan"}
+    work: dict[str, Any] = {"concurrency_limit": settings.concurrency, "concurrency_id": "work"}
+    trigger.click(endpoints.plan, inputs, result, api_name="plan", **planning)
+    trigger.click(endpoints.generate, inputs, [archive, result], api_name="generate", **work)
+    trigger.click(endpoints.push, [*inputs, *target], result, api_name="push", **work)
 
 
 def _inputs() -> list[Any]:
-    usual = Recipe()
+    default = Recipe()
     return [
         gr.Textbox("", label="dataset"),
-        gr.File(value=None, label="file", file_types=list(service.FILE_TYPES)),
+        gr.File(value=None, label="file", file_types=list(FILE_TYPES)),
         gr.Textbox("", label="config"),
         gr.Textbox("", label="split"),
         gr.Textbox("", label="columns"),
-        gr.Dropdown(list(DISTANCES), value=usual.metric, label="metric"),
-        gr.Dropdown(list(COEFFICIENTS), value=usual.coefficients, label="coefficients"),
-        gr.Dropdown(list(COMBINERS), value=usual.combine, label="combine"),
-        gr.Number(usual.top_k or 0, label="top_k", precision=0),
-        gr.Number(usual.temperature, label="temperature"),
-        gr.Number(usual.rank or 0, label="rank", precision=0),
+        gr.Dropdown(list(DISTANCES), value=default.metric, label="metric"),
+        gr.Dropdown(list(COEFFICIENTS), value=default.coefficients, label="coefficients"),
+        gr.Dropdown(list(COMBINERS), value=default.combine, label="combine"),
+        gr.Number(default.top_k or 0, label="top_k", precision=0),
+        gr.Number(default.temperature, label="temperature"),
+        gr.Number(default.rank or 0, label="rank", precision=0),
     ]
 
 
-class Calls:
-    """The endpoints' functions; their docstrings are what a caller reads.
+class Endpoints:
+    """Functions of the endpoints; Gradio shows their signatures and docstrings to callers.
 
     Args:
-        keeper: of the bank.
+        bank_loader: provides the bank.
         settings: limits.
     """
 
-    def __init__(self, keeper: BankLoader, settings: Settings) -> None:
-        self._keeper, self._settings = keeper, settings
+    def __init__(self, bank_loader: BankLoader, settings: Settings) -> None:
+        self._bank_loader, self._settings = bank_loader, settings
 
     def plan(
         self,
-        dataset: str,
-        file: str | None = None,
-        config: str = "",
-        split: str = "",
-        columns: str = "",
-        metric: str | None = None,
-        coefficients: str | None = None,
-        combine: str | None = None,
-        top_k: float = 0,
-        temperature: float = 1.0,
-        rank: float = 0,
+        dataset: str, file: str | None = None,
+        config: str = "", split: str = "", columns: str = "",
+        metric: str | None = None, coefficients: str | None = None, combine: str | None = None,
+        top_k: float = 0, temperature: float = 1.0, rank: float = 0,
         oauth_token: gr.OAuthToken | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         """Which LoRA adapters of the bank would be combined for a dataset, and how near they are.
 
         Reads the dataset's rows, changes nothing, writes nothing.
@@ -86,121 +90,98 @@ class Calls:
             file: a .jsonl, .json, .csv, .tsv or .parquet file instead.
             config: configuration; empty for the only or default one.
             split: split; empty for train, or the only one.
-            columns: as input=question,output=answer; empty finds them.
+            columns: as input=question,output=answer; empty detects them.
             metric: distance between datasets.
-            coefficients: rule from distances to coefficients.
-            combine: how adapters are added up.
-            top_k: keep the k largest coefficients; 0 keeps all.
+            coefficients: rule that turns distances into coefficients.
+            combine: how the adapters are merged.
+            top_k: use only the k largest coefficients; 0 uses all.
             temperature: of the softmin; below 1 is sharper.
-            rank: of the adapter; 0 for the usual one.
+            rank: of the adapter; 0 for the default.
         """
         options = (metric, coefficients, combine, top_k, temperature, rank)
-        asked = _asked(dataset, file, config, split, columns)
+        request = DatasetRequest(dataset, file, config, split, columns)
         credential = credential_of(oauth_token, self._settings)
-        planned: PlanResult = self._done(lambda job: self._plan(asked, options, credential, job))
-        return planned.plan.to_dict()
+        return self._run(lambda job: self._plan(request, options, credential, job)).plan.to_dict()
 
     def generate(
         self,
-        dataset: str,
-        file: str | None = None,
-        config: str = "",
-        split: str = "",
-        columns: str = "",
-        metric: str | None = None,
-        coefficients: str | None = None,
-        combine: str | None = None,
-        top_k: float = 0,
-        temperature: float = 1.0,
-        rank: float = 0,
+        dataset: str, file: str | None = None,
+        config: str = "", split: str = "", columns: str = "",
+        metric: str | None = None, coefficients: str | None = None, combine: str | None = None,
+        top_k: float = 0, temperature: float = 1.0, rank: float = 0,
         oauth_token: gr.OAuthToken | None = None,
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Make a LoRA adapter for a dataset, without training.
+    ) -> Iterator[tuple[str, dict[str, Any]]]:  # fmt: skip
+        """Generate a LoRA adapter for a dataset, without training.
 
         Returns a zip of the files that ``hf-lorameta generate`` writes, and the plan. Nothing is
         published. The arguments are those of /plan.
         """
         options = (metric, coefficients, combine, top_k, temperature, rank)
-        asked = _asked(dataset, file, config, split, columns)
+        request = DatasetRequest(dataset, file, config, split, columns)
         credential = credential_of(oauth_token, self._settings)
 
         def work(job: Job) -> tuple[PlanResult, AdapterResult]:
-            planned = self._plan(asked, options, credential, job)
-            return planned, service.make_adapter(planned, job)
+            plan_result = self._plan(request, options, credential, job)
+            return plan_result, make_adapter(plan_result, job)
 
-        planned, made = self._done(work)
-        told = {"seconds": made.seconds, "plan": planned.plan.to_dict()}
+        plan_result, adapter = self._run(work)
         try:
-            yield str(made.archive), told
+            yield (
+                str(adapter.archive),
+                {"seconds": adapter.seconds, "plan": plan_result.plan.to_dict()},
+            )
         finally:
-            service.discard(made)  # Gradio has its own copy by now
+            discard(adapter)  # Gradio has copied the archive
 
     def push(
         self,
-        dataset: str,
-        file: str | None = None,
-        config: str = "",
-        split: str = "",
-        columns: str = "",
-        metric: str | None = None,
-        coefficients: str | None = None,
-        combine: str | None = None,
-        top_k: float = 0,
-        temperature: float = 1.0,
-        rank: float = 0,
-        repo_id: str = "",
-        visibility: str = "",
-        overwrite: bool = False,
+        dataset: str, file: str | None = None,
+        config: str = "", split: str = "", columns: str = "",
+        metric: str | None = None, coefficients: str | None = None, combine: str | None = None,
+        top_k: float = 0, temperature: float = 1.0, rank: float = 0,
+        repo_id: str = "", visibility: str = "", overwrite: bool = False,
         oauth_token: gr.OAuthToken | None = None,
-    ) -> dict[str, Any]:
-        """Make a LoRA adapter for a dataset and publish it in one commit; needs ``oauth_token``.
+    ) -> dict[str, Any]:  # fmt: skip
+        """Generate a LoRA adapter for a dataset and publish it in one commit.
 
-        The arguments are those of /plan, and besides:
+        Needs ``oauth_token``. The other arguments are those of /plan.
 
         Args:
             repo_id: target, as user/name; empty names it after the dataset.
             visibility: public or private; empty makes it as private as the dataset.
-            overwrite: replace an adapter that is there.
+            overwrite: replace an adapter that the repo already holds.
         """
         options = (metric, coefficients, combine, top_k, temperature, rank)
-        asked = _asked(dataset, file, config, split, columns)
+        request = DatasetRequest(dataset, file, config, split, columns)
         credential = credential_of(oauth_token, self._settings)
         private = {"public": False, "private": True}.get(visibility or "")
-        to = Destination(repo_id or None, private, overwrite)
+        destination = Destination(repo_id or None, private, overwrite)
 
         def work(job: Job) -> AdapterResult:
             if credential is False:
-                raise service.SignInError("Publishing needs an account: pass oauth_token")
-            planned = self._plan(asked, options, credential, job)
-            return service.make_and_publish(planned, to, credential, job)
+                raise SignInError("Publishing needs an account: pass oauth_token")
+            plan_result = self._plan(request, options, credential, job)
+            return make_and_publish(plan_result, destination, credential, job)
 
-        made = self._done(work)
-        service.discard(made)
+        adapter = self._run(work)
+        discard(adapter)
         return {
-            "url": made.url,
-            "repo_id": made.repo_id,
-            "private": made.private,
-            "seconds": made.seconds,
+            "url": adapter.url,
+            "repo_id": adapter.repo_id,
+            "private": adapter.private,
+            "seconds": adapter.seconds,
         }
 
     def _plan(
-        self,
-        asked: DatasetRequest,
-        options: tuple[Any, ...],
-        credential: service.Credential,
-        job: Job,
+        self, request: DatasetRequest, options: tuple[Any, ...], credential: Credential, job: Job
     ) -> PlanResult:
-        recipe, limit = recipe_of(*options), self._settings.max_rows
-        return service.make_plan(self._keeper, asked, recipe, limit, credential, job)
+        recipe, max_rows = recipe_of(*options), self._settings.max_rows
+        return make_plan(self._bank_loader, request, recipe, max_rows, credential, job)
 
-    def _done(self, work: Any) -> Any:
-        """Wait for a job; an error becomes one that Gradio passes on."""
+    def _run(self, work: Callable[[Job], T]) -> T:
+        """Run a job and convert an error to one that Gradio sends to the caller."""
         try:
-            return finish(work, self._settings.time_limit)
+            return work(Job(self._settings.time_limit))
         except LoraMetaError as error:
-            told = " ".join([f"{error}.", *advice(error)])
-            raise gr.Error(told, print_exception=False) from None
-
-
-def _asked(dataset: str, file: str | None, config: str, split: str, columns: str) -> DatasetRequest:
-    return DatasetRequest(dataset or "", file, config or None, split or None, columns or None)
+            message = " ".join([f"{error}.", *advice(error)])
+            raise gr.Error(message, print_exception=False) from None

@@ -1,20 +1,21 @@
-"""Long work in steps that can be watched, cancelled and timed out.
+"""Background jobs that report progress and can be cancelled or time out.
 
-A Gradio generator can be closed only where it yields, and a thread not at all. So the work runs in
-a thread that asks its `Job` at every row and every module whether to go on, and the generator does
-nothing but report.
+A Gradio generator can only be closed at a ``yield``, and a thread cannot be closed at all. So the
+work runs in a thread that calls `Job.check` at every row and every module, and the generator only
+reports progress.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from hf_lorameta import LoraMetaError
 
 T = TypeVar("T")
+U = TypeVar("U")
 _REPORT_SECONDS = 0.2
 
 
@@ -22,18 +23,18 @@ class TimeLimitError(LoraMetaError):
     """A request took longer than the Space allows."""
 
 
-class Cancelled(Exception):  # noqa: N818 - not an error: the user wanted it
-    """Ends the work of a job that nobody waits for any more."""
+class Cancelled(Exception):  # noqa: N818 - a request of the user, not an error
+    """Ends the work of a cancelled job."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What is being done.
+    """Progress of a job.
 
     Attributes:
-        text: a sentence.
-        done: parts finished.
-        total: of so many; 0 if nobody knows.
+        text: description of the current step.
+        done: number of finished parts.
+        total: number of parts; 0 if unknown.
     """
 
     text: str
@@ -42,66 +43,66 @@ class Step:
 
 
 class Job:
-    """One request at work.
+    """State shared by a job's thread and the request that waits for it.
 
     Args:
-        seconds: after which `check` ends it.
+        time_limit: seconds after which `check` raises.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, time_limit: float) -> None:
         self.step = Step("Starting")
-        self._seconds = seconds
-        self._deadline = time.monotonic() + seconds
-        self._stopped = threading.Event()
+        self._time_limit = time_limit
+        self._deadline = time.monotonic() + time_limit
+        self._cancelled = threading.Event()
 
-    def stop(self) -> None:
-        """Let the work end at its next check."""
-        self._stopped.set()
+    def cancel(self) -> None:
+        """End the work at its next check."""
+        self._cancelled.set()
 
     def check(self) -> None:
-        """Go on, or not.
+        """Raise if the job should end.
 
         Raises:
-            Cancelled: `stop` was called.
-            TimeLimitError: the time is up.
+            Cancelled: `cancel` was called.
+            TimeLimitError: the time limit has passed.
         """
-        if self._stopped.is_set():
+        if self._cancelled.is_set():
             raise Cancelled
         if time.monotonic() > self._deadline:
-            raise TimeLimitError(f"This took longer than {self._seconds:.0f} s, the limit here")
+            raise TimeLimitError(
+                f"The request took longer than {self._time_limit:.0f} s, the limit of this Space"
+            )
 
-    def say(self, text: str, done: int = 0, total: int = 0) -> None:
-        """Check, then report what is done next."""
+    def report(self, text: str, done: int = 0, total: int = 0) -> None:
+        """Check, then set the current step."""
         self.check()
         self.step = Step(text, done, total)
 
-    def watch(self, rows: Iterable[T], text: str) -> Iterator[T]:
-        """The same rows, checked and counted."""
+    def count(self, rows: Iterable[T], text: str) -> Iterator[T]:
+        """Yield the rows and report their number."""
         for number, row in enumerate(rows, 1):
             if number % 64 == 1:
-                self.say(f"{text}: {number:,} rows so far" if number > 1 else text)
+                self.report(f"{text}: {number:,} rows so far" if number > 1 else text)
             yield row
 
 
-@dataclass(frozen=True)
-class Finished(Generic[T]):
-    """The last item of `run`: what the work returned."""
+def stream_job(
+    work: Callable[[Job], T], time_limit: float, show: Callable[[Step], U]
+) -> Generator[U, None, T]:
+    """Run work in a thread, yield its steps as shown by `show`, and return its result.
 
-    value: T
-
-
-def run(work: Callable[[Job], T], seconds: float) -> Iterator[Step | Finished[T]]:
-    """Do the work in a thread and report its steps; closing this generator ends the work.
+    Closing the generator cancels the job.
 
     Raises:
-        LoraMetaError: what the work raised, or its time was up.
+        LoraMetaError: raised by the work.
+        TimeLimitError: the time limit has passed.
     """
-    job, outcome = Job(seconds), Future[T]()
+    job, outcome = Job(time_limit), Future[T]()
 
     def body() -> None:
         try:
             outcome.set_result(work(job))
-        except BaseException as error:  # noqa: BLE001 - handed to the one who waits
+        except BaseException as error:  # noqa: BLE001 - re-raised by `outcome.result`
             outcome.set_exception(error)
 
     thread = threading.Thread(target=body, name="lorameta-job", daemon=True)
@@ -110,19 +111,7 @@ def run(work: Callable[[Job], T], seconds: float) -> Iterator[Step | Finished[T]
         while thread.is_alive():
             thread.join(_REPORT_SECONDS)
             if thread.is_alive():
-                yield job.step
-        yield Finished(outcome.result())
+                yield show(job.step)
+        return outcome.result()
     finally:
-        job.stop()  # not joined: Gradio closes generators in its event loop, which must not wait
-
-
-def finish(work: Callable[[Job], T], seconds: float) -> T:
-    """Do the work to its end and return what it made.
-
-    Raises:
-        LoraMetaError: as `run`.
-    """
-    for item in run(work, seconds):
-        if isinstance(item, Finished):
-            return item.value
-    raise AssertionError("unreachable")
+        job.cancel()  # no join: Gradio closes generators in its event loop, which must not block

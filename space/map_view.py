@@ -1,4 +1,4 @@
-"""The bank drawn as a map with the visitor's dataset on it: one SVG in the page's colors."""
+"""The map of the bank with the visitor's dataset on it, as SVG in the page's colors."""
 
 from html import escape
 
@@ -8,53 +8,52 @@ from numpy.typing import NDArray
 from hf_lorameta import BankMap, Plan
 
 WIDTH, HEIGHT, MARGIN = 520, 400, 30
-NAMED = 3
-_LETTER, _LINE = 7.8, 19
-_LONGEST = 26
+LABELED = 3
+_LETTER_WIDTH, _LINE_HEIGHT = 7.8, 19
+_LONGEST_LABEL = 26
 
 
-def map_html(plan: Plan, drawn: BankMap) -> str:
-    """The map of a plan, in its metric.
+def map_html(plan: Plan, bank_map: BankMap) -> str:
+    """Return the map with the plan's dataset, or nothing for fewer than three bank datasets.
 
     Args:
         plan: its distances place the dataset.
-        drawn: of the plan's bank and metric.
+        bank_map: map of the plan's bank, in the plan's metric.
     """
     if len(plan.distances) < 3:
         return ""
-    you = drawn.place(plan.distances)
-    pixels = _to_pixels(np.vstack([drawn.points, you]))
-    here, points = pixels[-1], pixels[:-1]
-    nearest = [int(i) for i in np.argsort(plan.distances, kind="stable")[:NAMED]]
+    pixels = _to_pixels(np.vstack([bank_map.points, bank_map.place(plan.distances)]))
+    points, yours = pixels[:-1], pixels[-1]
+    nearest = [int(i) for i in np.argsort(plan.distances, kind="stable")[:LABELED]]
     names = [entry.dataset for entry in plan.bank.index.entries]
-    said = ", ".join(names[i].rpartition("/")[2] for i in nearest)
-    lines = "".join(_line(here, points[i]) for i in nearest)
+    nearest_names = ", ".join(names[i].rpartition("/")[2] for i in nearest)
+    lines = "".join(_line(yours, points[i]) for i in nearest)
     dots = "".join(
-        _dot(points[i], names[i], float(plan.coefficients[i]), i in nearest) for i in _order(plan)
+        _dot(points[i], names[i], float(plan.coefficients[i]), i in nearest)
+        for i in _largest_first(plan)
     )
-    labels = _labels(here, points, nearest, names)
+    labels = _labels(yours, points, nearest, names)
     return f"""<figure class="lm-map">
-<figcaption class="lm-h3">Where your dataset lies in the bank</figcaption>
+<figcaption class="lm-h3">Your dataset among those of the bank</figcaption>
 <svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="lm-map-t lm-map-d">
-<title id="lm-map-t">Map of the bank's {len(names)} datasets with yours among them</title>
-<desc id="lm-map-d">Nearest to yours, in this order: {escape(said)}.</desc>
-{lines}{dots}{_you(here)}{labels}</svg>
-<p class="lm-soft">Near on the map means tokens used alike; the larger a dot, the larger its share.
-A plane shows {100 * drawn.share:.0f} % of the spread: trust the distances in the list above, and
-take the map for the lie of the land.</p></figure>"""
+<title id="lm-map-t">Map of the bank's {len(names)} datasets and yours</title>
+<desc id="lm-map-d">Nearest to yours, nearest first: {escape(nearest_names)}.</desc>
+{lines}{dots}{_diamond(yours)}{labels}</svg>
+<p class="lm-soft">Datasets that are close together use tokens alike; larger dots have larger
+shares. Two dimensions show {100 * bank_map.share:.0f} % of the variation, so the map is a rough
+picture: the list above has the exact distances.</p></figure>"""
 
 
-def _order(plan: Plan) -> list[int]:
-    """Large dots first, so that small ones lie on top."""
+def _largest_first(plan: Plan) -> list[int]:
+    """Return the drawing order: small dots last, so that they stay visible."""
     return [int(i) for i in np.argsort(-plan.coefficients, kind="stable")]
 
 
 def _to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Fit into the picture, both axes to the same scale, the wider one across."""
+    """Scale (N, 2) points to fit the picture, both axes by the same factor."""
     low, high = points.min(axis=0), points.max(axis=0)
-    room = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
-    spread = np.maximum(high - low, 1e-12)
-    scale = float((room / spread).min())
+    available = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
+    scale = float((available / np.maximum(high - low, 1e-12)).min())
     centered = (points - (low + high) / 2) * scale
     return np.asarray(centered * [1, -1] + np.array([WIDTH, HEIGHT]) / 2)
 
@@ -74,7 +73,7 @@ def _dot(at: NDArray[np.float64], name: str, share: float, near: bool) -> str:
     )
 
 
-def _you(at: NDArray[np.float64]) -> str:
+def _diamond(at: NDArray[np.float64]) -> str:
     x, y = at
     return (
         f'<path class="lm-you" d="M{x:.1f} {y - 10:.1f}l10 10-10 10-10-10z">'
@@ -83,38 +82,40 @@ def _you(at: NDArray[np.float64]) -> str:
 
 
 def _labels(
-    here: NDArray[np.float64],
+    yours: NDArray[np.float64],
     points: NDArray[np.float64],
     nearest: list[int],
     names: list[str],
 ) -> str:
-    """Names beside their points, moved down until no two overlap."""
-    wanted = [(here, "your dataset", "lm-label lm-label-you")]
-    wanted += [(points[i], _short(names[i]), "lm-label") for i in nearest]
+    """Label your dataset and the nearest ones, without overlaps."""
+    labels = [(yours, "your dataset", "lm-label lm-label-you")]
+    labels += [(points[i], _short(names[i]), "lm-label") for i in nearest]
     taken: list[tuple[float, float, float]] = []
     drawn = []
-    for at, text, kind in wanted:
-        left, top = _free_place(at, len(text) * _LETTER, taken)
-        taken.append((left, left + len(text) * _LETTER, top))
+    for at, text, kind in labels:
+        width = len(text) * _LETTER_WIDTH
+        left, top = _free_position(at, width, taken)
+        taken.append((left, left + width, top))
         drawn.append(f'<text class="{kind}" x="{left:.1f}" y="{top:.1f}">{escape(text)}</text>')
     return "".join(drawn)
 
 
-def _free_place(
+def _free_position(
     at: NDArray[np.float64], width: float, taken: list[tuple[float, float, float]]
 ) -> tuple[float, float]:
+    """Return (left, top) beside a point where no (left, right, top) of `taken` is overlapped."""
     right = at[0] + 14
     left = right if right + width < WIDTH - 4 else max(4.0, at[0] - 14 - width)
     for step in (0, 1, -1, 2, -2, 3, -3):
-        top = float(np.clip(at[1] + 4 + step * _LINE, 14, HEIGHT - 6))
-        clear = all(
-            left > r or left + width < start or abs(top - y) >= _LINE for start, r, y in taken
-        )
-        if clear:
-            return left, top
+        top = float(np.clip(at[1] + 4 + step * _LINE_HEIGHT, 14, HEIGHT - 6))
+        if all(
+            left > end or left + width < start or abs(top - other) >= _LINE_HEIGHT
+            for start, end, other in taken
+        ):
+            break
     return left, top
 
 
 def _short(repo: str) -> str:
     name = repo.rpartition("/")[2].rpartition("__")[2]
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"

@@ -1,89 +1,75 @@
-"""Sentences: what to do about an error, and what is said of a result."""
+"""Error messages for visitors: what happened and what to do about it."""
 
-import json
-import re
-from html import escape
+import logging
 
-from hf_lorameta import LoraMetaError
-from plan_view import note
-from service import AdapterResult
-
-HUB = "https://huggingface.co"
-
-_SCOPES = (
-    "Signing in here asks for the right to create repos and to write to those it created, and for "
-    "nothing else."
+from bank_loader import UnusableBankError
+from generating import SignInError
+from hf_lorameta import (
+    AuthError,
+    BankError,
+    ColumnsError,
+    ConflictError,
+    ConnectionLostError,
+    DatasetError,
+    EmptyDatasetError,
+    GatedError,
+    IntegrityError,
+    LoraMetaError,
+    NotFoundError,
+    RecipeError,
+    ScriptDatasetError,
+    UnlabeledDatasetError,
 )
-_ADVICE = {
-    "AuthError": "Sign in again: the sign-in has run out, or the account may not write there.",
-    "NotFoundError": "Check the spelling. A private dataset can be read only if the owner of this "
-    "Space adds the scope read-repos and you sign in; without it, upload the file instead.",
-    "GatedError": "Ask for access on its page. Reading gated datasets needs the scope gated-repos, "
-    "which this Space does not ask for by itself; you can download the file and upload it here.",
-    "ColumnsError": "Choose the columns below: what goes in, and what should come out.",
-    "UnlabeledDatasetError": "Say below which column holds the answers. If there are none, choose "
-    "the input column alone: inputs can be compared without outputs, less reliably.",
-    "EmptyDatasetError": "Choose another configuration or split, or another dataset.",
-    "ScriptDatasetError": "Name a dataset with data files, or upload one.",
-    "ConflictError": "Type another repo name in the options, or tick “Replace the files”.",
-    "ConnectionLostError": "The Hub did not answer. Try again in a moment.",
-    "BankError": "Choose another rule in the options.",
-    "UnusableBankError": "Only the owner of this Space can mend that: see its variables.",
-    "IntegrityError": "The bank is damaged. Tell the owner of this Space.",
-    "RecipeError": "Change it in the options.",
-    "SignInError": "The button at the top signs you in. " + _SCOPES,
-    "TimeLimitError": "Take a smaller dataset or file, or run hf-lorameta on your own machine.",
-    "DatasetError": "Check the file or the repo on the Hub, or choose another configuration.",
-    "LoraMetaError": "Try again; if it stays so, tell the owner of this Space.",
+from html_blocks import note
+from jobs import TimeLimitError
+
+logger = logging.getLogger("space")
+
+_ADVICE: dict[type[LoraMetaError], str] = {
+    AuthError: "Sign in again: the sign-in has expired, or the account may not write there.",
+    NotFoundError: "Check the spelling. To read private datasets, the owner of this Space has to "
+    "add the scope read-repos and you have to sign in; otherwise upload the file.",
+    GatedError: "Request access on the dataset's page. To read gated datasets, the owner of this "
+    "Space has to add the scope gated-repos; otherwise download the file and upload it here.",
+    ColumnsError: "Select the input and output columns below.",
+    UnlabeledDatasetError: "Select the output column below. If the dataset has no outputs, select "
+    "only the input column: the comparison then uses inputs alone and is less reliable.",
+    EmptyDatasetError: "Choose another configuration or split, or another dataset.",
+    ScriptDatasetError: "Choose a dataset that consists of data files, or upload a file.",
+    ConflictError: "Type another repo name in the options, or tick “Replace the files”.",
+    ConnectionLostError: "The Hub did not respond. Try again in a moment.",
+    BankError: "Choose another coefficient rule in the options.",
+    UnusableBankError: "The owner of this Space can fix this in its variables.",
+    IntegrityError: "The bank is damaged. Please tell the owner of this Space.",
+    RecipeError: "Change it in the options.",
+    SignInError: "Use the button at the top. This Space asks only for permission to create repos "
+    "and to write to the repos it created.",
+    TimeLimitError: "Use a smaller dataset or file, or run hf-lorameta on your own machine.",
+    DatasetError: "Check the file or the repo on the Hub, or choose another configuration.",
 }
+_DEFAULT_ADVICE = "Try again. If the error persists, please tell the owner of this Space."
 
 
 def advice(error: LoraMetaError) -> list[str]:
-    """What a visitor can do: the errors' own hints speak to a command line."""
+    """Return what a visitor can do; the errors' own hints are for the command line."""
     for kind in type(error).__mro__:
-        if kind.__name__ in _ADVICE and (kind is not LoraMetaError or type(error) is kind):
-            return [_ADVICE[kind.__name__]]
-    return []
+        if kind in _ADVICE:
+            return [_ADVICE[kind]]
+    return [_DEFAULT_ADVICE] if type(error) is LoraMetaError else []
 
 
 def error_html(error: LoraMetaError) -> str:
-    """An error as a box: what happened, and what to do."""
-    told = str(error)
-    first = told.split(" ", 1)[0]
-    title = told if "/" in first else told[:1].upper() + told[1:]
+    """Return a box with the error and the advice."""
+    message = str(error)
+    starts_with_name = "/" in message.split(" ", 1)[0]
+    title = message if starts_with_name else message[:1].upper() + message[1:]
     return note("error", title, advice(error))
 
 
-def result_html(made: AdapterResult, base_model: str) -> str:
-    """The head of a result."""
-    if made.url is None:
-        title, where = "Your adapter is ready", "Download it below. Nothing was published."
-    else:
-        kind = "private" if made.private else "public"
-        link = (
-            f'<a href="{escape(made.url)}" target="_blank" rel="noopener">'
-            f"{escape(made.repo_id or '')}</a>"
-        )
-        title, where = "Your adapter is on the Hub", f"{link} ({kind})"
-    return (
-        f'<div class="lm-note lm-good"><h2>{title}</h2><p>{where}</p><p class="lm-soft">A LoRA for '
-        f"{escape(base_model)}, combined in {made.seconds:.1f} s on a CPU. No training took place. "
-        "It was not evaluated: its card says how to.</p></div>"
-    )
+def unexpected_error(error: Exception) -> LoraMetaError:
+    """Log the type of an unexpected exception and return an error to show.
 
-
-def code_lines(made: AdapterResult) -> str:
-    """The two lines that load it."""
-    name = json.dumps(made.repo_id or f"./{made.archive.stem}")
-    return (
-        "from peft import AutoPeftModelForCausalLM\n"
-        f"model = AutoPeftModelForCausalLM.from_pretrained({name})"
-    )
-
-
-def card_body(card: str) -> str:
-    """The card without its metadata and its picture, one level of heading down."""
-    body = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.S)
-    body = re.sub(r"^!\[.*?\]\(neighbors\.svg\)$", "", body, flags=re.M)
-    parts = re.split(r"(^```.*?^```$)", body, flags=re.S | re.M)
-    return "".join(p if p.startswith("```") else re.sub(r"^#", "##", p, flags=re.M) for p in parts)
+    The exception's message is neither logged nor shown, since it may quote a row.
+    """
+    logger.error("unexpected %s", type(error).__name__)
+    return LoraMetaError(f"An unexpected error occurred ({type(error).__name__})")

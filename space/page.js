@@ -1,10 +1,7 @@
 () => {
-  // what changes on its own is read out; Gradio replaces the content, so the box itself is marked
-  const live = (id, kind) => {
+  // Gradio replaces the content of these boxes; screen readers should announce it
+  for (const id of ["lm-status", "lm-work", "lm-bank"]) {
     const box = document.getElementById(id);
-    if (box) { box.setAttribute("role", "status"); box.setAttribute("aria-live", kind); }
-  };
-  live("lm-status", "polite");
-  live("lm-work", "polite");
-  live("lm-bank", "polite");
+    if (box) { box.setAttribute("role", "status"); box.setAttribute("aria-live", "polite"); }
+  }
 }

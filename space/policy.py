@@ -1,11 +1,11 @@
-"""What a browser may do on the page: ask this server, and nobody else."""
+"""Content-Security-Policy of the page: the browser may contact this server only."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 POLICY = "; ".join((
     "default-src 'self'",
-    "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio's own page is made of such scripts
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio's own page needs both
     "style-src 'self' 'unsafe-inline'",
     "img-src 'self' data: blob:",
     "font-src 'self' data:",
@@ -18,19 +18,15 @@ POLICY = "; ".join((
 
 
 class ContentPolicy:
-    """Adds the policy, and headers of its kind, to every answer.
-
-    Args:
-        app: what answers.
-    """
+    """ASGI middleware that adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with the headers added."""
+        """Forward the request and add the headers to its response."""
 
-        async def answer(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["Content-Security-Policy"] = POLICY
@@ -38,4 +34,4 @@ class ContentPolicy:
                 headers["Referrer-Policy"] = "strict-origin-when-cross-origin"
             await send(message)
 
-        await self._app(scope, receive, answer if scope["type"] == "http" else send)
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

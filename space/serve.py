@@ -1,5 +1,6 @@
-"""The server: Gradio's settings, the look, the one tool for models."""
+"""Serve the page: theme, limits, security headers and MCP."""
 
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,11 @@ from starlette.middleware import Middleware
 
 from bank_loader import BankLoader
 from endpoints import MCP_TOOL
-from page import Page
+from page import build_page
 from policy import ContentPolicy
 from settings import Settings
 
-try:
-    import spaces
-except ImportError:
-    pass
-else:
-
-    @spaces.GPU
-    def _zero() -> None:
-        """ZeroGPU refuses a Space without such a function; the work itself needs no GPU."""
-
-
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 _SYSTEM = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 THEME = gr.themes.Base(
@@ -42,14 +32,22 @@ THEME = gr.themes.Base(
 )
 
 
+def _unused_gpu_function() -> None:
+    """ZeroGPU does not start a Space without a GPU function; this Space uses the CPU only."""
+
+
+if importlib.util.find_spec("spaces"):  # installed on the Hub
+    importlib.import_module("spaces").GPU(_unused_gpu_function)
+
+
 def serve(settings: Settings) -> None:
-    """Serve the page until the process is ended."""
-    page = Page(settings, BankLoader(settings).start())
-    page.blocks.queue(max_size=settings.queue, default_concurrency_limit=8)
-    page.blocks.launch(
+    """Serve the page until the process ends."""
+    blocks = build_page(settings, BankLoader(settings).start())
+    blocks.queue(max_size=settings.queue, default_concurrency_limit=8)
+    blocks.launch(
         theme=THEME,
-        css_paths=HERE / "style.css",
-        js=(HERE / "page.js").read_text(encoding="utf-8"),
+        css_paths=FOLDER / "style.css",
+        js=(FOLDER / "page.js").read_text(encoding="utf-8"),
         footer_links=["api", "settings"],
         run_history=False,
         ssr_mode=False,
@@ -58,13 +56,16 @@ def serve(settings: Settings) -> None:
         mcp_server=importlib.util.find_spec("mcp") is not None,
         prevent_thread_lock=True,
     )
-    _only_one_tool(page.blocks)
-    page.blocks.block_thread()
+    _limit_mcp_tools(blocks)
+    blocks.block_thread()
 
 
-def _only_one_tool(blocks: Any) -> None:
-    """Of the endpoints, the one that changes nothing is a tool for models."""
+def _limit_mcp_tools(blocks: Any) -> None:
+    """Offer only the read-only endpoint as an MCP tool."""
     server = blocks.mcp_server_obj
     if server is not None:
-        listed = server.tool_to_endpoint
-        server.tool_to_endpoint = {k: v for k, v in listed.items() if v == f"/{MCP_TOOL}"}
+        server.tool_to_endpoint = {
+            tool: endpoint
+            for tool, endpoint in server.tool_to_endpoint.items()
+            if endpoint == f"/{MCP_TOOL}"
+        }

@@ -1,4 +1,4 @@
-"""What the owner of a Space can set, as variables; `README.md` explains each."""
+"""Settings of a Space, read from environment variables; `README.md` explains each."""
 
 import json
 import os
@@ -9,24 +9,26 @@ from pathlib import Path
 from hf_lorameta import Hub, LoraMetaError
 
 MOCK_TOKEN = "mock-oauth-token-for-local-dev"
+"""Token that Gradio's mocked sign-in returns outside Spaces."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LIMITS = ("max_rows", "max_upload_mb", "concurrency", "queue", "time_limit")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits, the bank, and where the page runs.
+    """Bank, limits and sign-in of a Space.
 
     Attributes:
-        bank: folder or dataset repo of a bank; None is the bank inside the package.
+        bank: folder or dataset repo of a bank; None is the bank in the package.
         bank_revision: commit, tag or branch of a bank repo.
-        base_model: the base model the bank must be for; None takes any.
-        max_rows: rows read of a dataset, at most.
-        max_upload_mb: size of an uploaded file, at most.
-        concurrency: adapters made at once.
-        queue: requests that may wait; more are turned away.
+        base_model: base model that the bank must be for; None accepts any.
+        max_rows: maximum number of rows read from a dataset.
+        max_upload_mb: maximum size of an uploaded file, in MB.
+        concurrency: number of adapters generated at the same time.
+        queue: number of requests that may wait; further ones are rejected.
         time_limit: seconds a request may take.
         space_id: ``user/space`` on the Hub; None elsewhere.
-        sign_in: ``oauth`` on the Hub, ``local`` with the saved token of this machine, or ``none``.
+        sign_in: ``oauth`` on the Hub, ``local`` with this machine's saved token, or ``none``.
     """
 
     bank: str | None = None
@@ -42,16 +44,16 @@ class Settings:
 
 
 def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
-    """Read the variables ``HF_LORAMETA_…`` and what the Hub sets.
+    """Read ``HF_LORAMETA_*`` and the variables that the Hub sets.
 
     Raises:
-        SystemExit: a limit is not a whole number above zero; says which.
+        SystemExit: a limit is not a positive integer.
     """
-    variables = _defaults() | dict(variables)
+    variables = _build_defaults() | dict(variables)
     limits = {
-        name: _limit(variables, name)
-        for name in ("max_rows", "max_upload_mb", "concurrency", "queue", "time_limit")
-        if _variable(variables, name)
+        name: _positive_int(name, value)
+        for name in _LIMITS
+        if (value := _variable(variables, name))
     }
     return Settings(
         bank=_variable(variables, "bank"),
@@ -63,8 +65,8 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
     )
 
 
-def _defaults() -> dict[str, str]:
-    """What ``hf-lorameta space build --bank`` wrote beside this file; variables come before it."""
+def _build_defaults() -> dict[str, str]:
+    """Return what ``hf-lorameta space build --bank`` stored; variables override it."""
     path = Path(__file__).parent / "defaults.json"
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return {f"HF_LORAMETA_{name.upper()}": str(value) for name, value in stored.items()}
@@ -74,21 +76,18 @@ def _variable(variables: Mapping[str, str], name: str) -> str | None:
     return variables.get(f"HF_LORAMETA_{name.upper()}", "").strip() or None
 
 
-def _limit(variables: Mapping[str, str], name: str) -> int:
-    value = _variable(variables, name) or ""
+def _positive_int(name: str, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
-        raise SystemExit(
-            f"HF_LORAMETA_{name.upper()}={value}: expected a whole number of 1 or more"
-        )
+        raise SystemExit(f"HF_LORAMETA_{name.upper()}={value}: expected an integer of 1 or more")
     return int(value)
 
 
 def _sign_in(variables: Mapping[str, str]) -> str:
-    """Gradio refuses to start where its own sign-in cannot work, so look first."""
+    """Return which sign-in works here: Gradio fails to start with a button that cannot work."""
     if variables.get("SPACE_ID"):
         return "oauth" if variables.get("OAUTH_CLIENT_ID") else "none"
     if variables.get("GRADIO_SERVER_NAME", LOOPBACK[0]) not in LOOPBACK:
-        return "none"  # strangers would act with this machine's token
+        return "none"  # other people would act with this machine's token
     try:
         Hub().user()
     except LoraMetaError:

@@ -1,7 +1,7 @@
-"""One loopback Hub for all tests of the commands, small synthetic banks, and the commands.
+"""Fixtures: a loopback Hub, small synthetic banks, and a shell that runs the commands.
 
-A command runs in a child process of its own, forked from one that has already imported the heavy
-libraries: a real process with its own environment, streams, exit code and death, in 0.2 s.
+A command runs in a process forked from one that has already imported the heavy libraries. So it has
+its own environment, streams and exit code, can be killed, and takes 0.2 s.
 """
 
 import json
@@ -28,7 +28,7 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.localhub import LocalHub
 from tests.running_space import RunningSpace, missing, running_space
 
-# how long an example takes to draw says how busy the machine is, not whether the code is right
+# slow generation of examples shows a busy machine, not a wrong test
 _TOO_SLOW = hypothesis.HealthCheck.too_slow
 hypothesis.settings.register_profile("plain", deadline=None, suppress_health_check=[_TOO_SLOW])
 hypothesis.settings.load_profile("plain")
@@ -48,7 +48,8 @@ BASE_CONFIG = {
 TOPICS = ("sun rain wind snow", "bread milk egg salt", "red blue green grey", "one two three four")
 PARENT = """
 import json, os, sys
-import hf_lorameta.cli.app, hf_lorameta.bank.share, hf_lorameta.pipeline.publish, hf_lorameta.pipeline.generation
+import hf_lorameta.cli.app, hf_lorameta.bank.share
+import hf_lorameta.pipeline.publish, hf_lorameta.pipeline.generation
 import datasets, tokenizers, pyarrow.parquet, pyarrow.dataset
 import datasets.packaged_modules.json.json, datasets.packaged_modules.csv.csv
 import gc, scipy.io, scipy.sparse, ssl, typer._adapters, multiprocessing.synchronize
@@ -59,18 +60,18 @@ for heavy in ("torch", "pandas"):  # datasets imports them where they are instal
         pass
 gc.freeze()
 for line in sys.stdin:
-    asked = json.loads(line)
+    request = json.loads(line)
     child = os.fork()
     if child == 0:
         try:
-            os.chdir(asked["cwd"])
-            os.environ.update(asked["env"])
+            os.chdir(request["cwd"])
+            os.environ.update(request["env"])
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            for number, name in ((1, asked["out"]), (2, asked["err"])):
+            for number, name in ((1, request["out"]), (2, request["err"])):
                 os.dup2(os.open(name, flags), number)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            exec(asked["before"])
-            hf_lorameta.cli.app.main(asked["args"])
+            exec(request["before"])
+            hf_lorameta.cli.app.main(request["args"])
         except SystemExit as end:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -83,7 +84,7 @@ for line in sys.stdin:
 
 @dataclass
 class Done:
-    """A command that ended."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -127,15 +128,15 @@ class Shell:
         kill_after: float | None = None,
         **env: str,
     ) -> Done:
-        """Run a command to its end and insist on its exit code and on how it speaks of errors.
+        """Run a command, check its exit code and the form of its error messages.
 
         Args:
-            args: of the command line.
-            token: the account's.
-            code: expected exit code; None is any.
-            before: Python run in the child first.
-            kill_after: kill -9 after so many seconds.
-            env: added to its environment.
+            args: arguments of the command line.
+            token: the account's Hub token.
+            code: expected exit code; None allows any.
+            before: Python code run in the child first.
+            kill_after: seconds after which the child gets SIGKILL.
+            env: added to the child's environment.
         """
         assert self._parent.stdin
         assert self._parent.stdout
@@ -143,21 +144,22 @@ class Shell:
             out, err = Path(scratch, "out"), Path(scratch, "err")
             env |= {"HF_TOKEN": token} if token else {}
             words = [str(a) for a in args]
-            asked = {"args": words, "env": env, "before": before, "cwd": str(self.cwd)}
-            print(json.dumps(asked | {"out": str(out), "err": str(err)}), file=self._parent.stdin)
+            request = {"args": words, "env": env, "before": before, "cwd": str(self.cwd)}
+            request |= {"out": str(out), "err": str(err)}
+            print(json.dumps(request), file=self._parent.stdin)
             self._parent.stdin.flush()
             child = int(self._parent.stdout.readline())
             if kill_after is not None:
                 time.sleep(kill_after)
                 with suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
-            ended = int(self._parent.stdout.readline())
-            done = Done(ended, out.read_text("utf-8"), err.read_text("utf-8"))
+            exit_code = int(self._parent.stdout.readline())
+            done = Done(exit_code, out.read_text("utf-8"), err.read_text("utf-8"))
         assert code in (done.code, None), f"{' '.join(words)}\n{done.out}{done.err}"
-        return self._well_spoken(done, token)
+        return self._check_messages(done, token)
 
     @staticmethod
-    def _well_spoken(done: Done, token: str | None) -> Done:
+    def _check_messages(done: Done, token: str | None) -> Done:
         assert not token or token not in done.out + done.err
         if done.code not in (0, -signal.SIGKILL) and "Usage:" not in done.err:
             lines = done.err.splitlines()
@@ -168,7 +170,7 @@ class Shell:
         return done
 
     def start(self, *args: object, token: str | None = None) -> "subprocess.Popen[str]":
-        """Start a command the ordinary way, to run beside others or to be killed."""
+        """Start a command in a new process and return at once."""
         return subprocess.Popen(
             [sys.executable, "-m", "hf_lorameta", *map(str, args)],
             env=self.env(token),
@@ -184,7 +186,7 @@ class Shell:
 
 @dataclass
 class Account:
-    """A user of the loopback Hub with repos for a synthetic bank."""
+    """A user of the loopback Hub who owns the repos of a synthetic bank."""
 
     hub: LocalHub
     name: str
@@ -192,38 +194,38 @@ class Account:
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def adapter(self, name: str, files: dict[str, bytes] | None = None, **shape: Any) -> str:
-        """Make an adapter repo."""
+        """Create an adapter repo."""
         repo = f"{self.name}/{name}"
         self.hub.create_repo(repo)
         self.hub.commit(repo, dict(files if files is not None else adapter_files(**shape)))
         return repo
 
     def dataset(self, name: str, files: dict[str, bytes], **kind: Any) -> str:
-        """Make a dataset repo."""
+        """Create a dataset repo."""
         repo = f"{self.name}/{name}"
         self.hub.create_repo(repo, repo_type="dataset", **kind)
         self.hub.commit(repo, dict(files), repo_type="dataset")
         return repo
 
     def entry(self, name: str, topic: int = 0, **shape: Any) -> dict[str, Any]:
-        """Make an adapter with its dataset and list them."""
-        made = {
+        """Create an adapter and its dataset, and add them to `entries`."""
+        entry = {
             "adapter": self.adapter(name, seed=len(self.entries), **shape),
             "dataset": self.dataset(name, {"train.jsonl": rows(topic)}),
             "license": "mit",
         }
-        self.entries.append(made)
-        return made
+        self.entries.append(entry)
+        return entry
 
     def manifest(self, path: Path, entries: list[dict[str, Any]] | None = None) -> Path:
-        """Write a manifest of all entries, or of those given."""
+        """Write a manifest of the given entries, by default all."""
         listed = self.entries if entries is None else entries
         path.write_text(json.dumps({"version": 1, "base_model": BASE, "entries": listed}))
         return path
 
 
 def rows(topic: int, number: int = 24) -> bytes:
-    """A jsonl file of one topic's words."""
+    """Return a jsonl file with words of one topic."""
     words = TOPICS[topic].split()
     lines = [
         {"input": f"say {words[i % 4]}", "output": f"{words[(i + 1) % 4]} {words[i % 3]}"}
@@ -239,7 +241,7 @@ def adapter_files(
     layout: Layout = LAYOUT,
     **config: object,
 ) -> dict[str, bytes]:
-    """PEFT's two files with small random weights; `config` is set in the config besides."""
+    """Return PEFT's two files with small random weights; `config` overrides settings."""
     rng = np.random.default_rng(seed)
     pairs = [
         tuple(rng.normal(0, 0.1, m.shape(f, rank)).astype(np.float32) for f in ("A", "B"))
@@ -254,7 +256,7 @@ def adapter_files(
 
 
 def tokenizer_json() -> bytes:
-    """A word-level tokenizer that knows the topics' words."""
+    """Return a word-level tokenizer of the topics' words."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -266,14 +268,14 @@ def tokenizer_json() -> bytes:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file of a bank but what is kept for resuming."""
-    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-    return {k: p.read_bytes() for k, p in sorted(found.items()) if not k.startswith(".build")}
+    """Return the files of a bank, except those for resuming a build."""
+    paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    return {k: p.read_bytes() for k, p in sorted(paths.items()) if not k.startswith(".build")}
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """The Hub, a base model on it, and the commands."""
+    """A shell for a loopback Hub that has a base model."""
     with LocalHub() as hub:
         hub.add_user("base")
         hub.create_repo(BASE)
@@ -290,7 +292,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 @pytest.fixture
 def cli(world: Shell, tmp_path: Path) -> Iterator[Shell]:
-    """The commands, run in this test's own folder; faults and the log of requests are fresh."""
+    """The shell in this test's own folder, without faults or logged requests."""
     world.cwd = tmp_path
     world.hub.clear_faults()
     world.hub.clear_requests()
@@ -303,7 +305,7 @@ _NUMBERS = count(1)
 
 @pytest.fixture(scope="session")
 def enrol(world: Shell) -> Callable[[], Account]:
-    """Makes a new account."""
+    """Function that creates a new account."""
 
     def make() -> Account:
         name = f"user{next(_NUMBERS)}"
@@ -314,13 +316,13 @@ def enrol(world: Shell) -> Callable[[], Account]:
 
 @pytest.fixture
 def user(enrol: Callable[[], Account]) -> Account:
-    """An account of this test alone."""
+    """An account used by this test only."""
     return enrol()
 
 
 @dataclass(frozen=True)
 class Built:
-    """A bank of four adapters, in a folder and as a repo; and who owns the repos it was made of."""
+    """A bank of four adapters as a folder and as a repo, and the owner of its source repos."""
 
     folder: Path
     repo: str
@@ -331,7 +333,7 @@ class Built:
 def bank(
     world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
 ) -> Built:
-    """A built and published bank; not to be changed."""
+    """A built and published bank; tests must not change it."""
     owner, folder = enrol(), tmp_path_factory.mktemp("bank")
     for topic in range(4):
         owner.entry(f"e{topic}", topic)
@@ -344,7 +346,7 @@ def bank(
 
 @dataclass(frozen=True)
 class Web:
-    """The running Space, whose machine's saved token is the owner's."""
+    """The running Space; the saved token on its machine is the owner's."""
 
     space: RunningSpace
     owner: Account
@@ -354,14 +356,14 @@ class Web:
 def web(
     world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Web]:
-    """The Space with the embedded bank, against the loopback Hub."""
-    if why := missing("gradio", "gradio_client"):
-        pytest.skip(why)
+    """The Space with the embedded bank, connected to the loopback Hub."""
+    if reason := missing("gradio", "gradio_client"):
+        pytest.skip(reason)
     owner, home = enrol(), tmp_path_factory.mktemp("web")
     with running_space(world.hub, home, token=owner.token) as space:
         yield Web(space, owner)
 
 
 def touched(hub: LocalHub, *parts: str) -> list[str]:
-    """Paths of requests that contain every part."""
+    """Return the paths of logged requests that contain every part."""
     return [r.path for r in hub.requests if all(part in r.path for part in parts)]

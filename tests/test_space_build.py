@@ -1,4 +1,4 @@
-"""The folder of a Space: a true wheel, pinned requirements, published in one commit."""
+"""Build and deploy the folder of a Space: wheel, pinned requirements, default bank."""
 
 import csv
 import hashlib
@@ -39,7 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- the wheel ----------------------------------------------------------------------------------
 
 
-def test_the_wheel_is_whole_and_its_record_true() -> None:
+def test_the_wheel_is_complete_and_its_record_is_correct() -> None:
     name, content = package_wheel()
     assert name == f"hf_lorameta-{importlib.metadata.version('hf-lorameta')}-py3-none-any.whl"
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -55,11 +55,10 @@ def test_the_wheel_is_whole_and_its_record_true() -> None:
             expected = urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
             assert (digest, size) == (f"sha256={expected}", str(len(data)))
     assert not [n for n in names if "__pycache__" in n or "/.build/" in n]
-    for wanted in ("hf_lorameta/demo/bank/bank.json", "hf_lorameta/_space/app.py"):
-        assert wanted in names
+    assert {"hf_lorameta/demo/bank/bank.json", "hf_lorameta/_space/app.py"} <= set(names)
 
 
-def test_the_wheel_is_the_same_when_made_again_and_from_itself(tmp_path: Path) -> None:
+def test_the_wheel_is_reproducible_also_from_an_unpacked_wheel(tmp_path: Path) -> None:
     name, content = package_wheel()
     assert package_wheel() == (name, content)
     (tmp_path / name).write_bytes(content)
@@ -77,7 +76,7 @@ def test_the_wheel_is_the_same_when_made_again_and_from_itself(tmp_path: Path) -
     assert again.stdout.strip() == hashlib.sha256(content).hexdigest()
 
 
-def test_pip_takes_the_wheel(built: Path, tmp_path: Path) -> None:
+def test_pip_installs_the_wheel(built: Path, tmp_path: Path) -> None:
     wheel = next(built.glob("*.whl"))
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", str(tmp_path / "t"), str(wheel)], check=True)
@@ -87,9 +86,9 @@ def test_pip_takes_the_wheel(built: Path, tmp_path: Path) -> None:
 # --- the folder ---------------------------------------------------------------------------------
 
 
-def test_the_folder_holds_the_pages_and_pinned_requirements(built: Path) -> None:
-    pages = {p.name for p in SPACE.iterdir() if p.is_file()}
-    assert pages <= {p.name for p in built.iterdir()}
+def test_the_folder_holds_the_space_files_and_pinned_requirements(built: Path) -> None:
+    expected = {p.name for p in SPACE.iterdir() if p.is_file()}
+    assert expected <= {p.name for p in built.iterdir()}
     lines = (built / "requirements.txt").read_text().splitlines()
     assert all("==" in line or line.startswith("pydantic>=") for line in lines), lines
     names = {line.split("=")[0].split(">")[0].split("[")[0] for line in lines}
@@ -98,17 +97,17 @@ def test_the_folder_holds_the_pages_and_pinned_requirements(built: Path) -> None
     assert not any("hf-lorameta" in line or "hf_lorameta" in line for line in lines)
 
 
-def test_the_metadata_says_what_a_space_needs() -> None:
-    told = metadata((SPACE / "README.md").read_text())
+def test_the_readme_metadata_configures_the_space() -> None:
+    data = metadata((SPACE / "README.md").read_text())
     pinned = (SPACE / "requirements.txt").read_text()
-    assert f"gradio[oauth,mcp]=={told['sdk_version']}" in pinned
-    assert told["sdk"] == "gradio"
-    assert (SPACE / str(told["app_file"])).is_file()
-    assert told["hf_oauth"] is True
-    assert told["hf_oauth_scopes"] == ["contribute-repos"]
-    assert told["suggested_hardware"] == "cpu-basic"
-    assert len(str(told["short_description"])) <= 60
-    assert told["python_version"] == "3.12"
+    assert f"gradio[oauth,mcp]=={data['sdk_version']}" in pinned
+    assert data["sdk"] == "gradio"
+    assert (SPACE / str(data["app_file"])).is_file()
+    assert data["hf_oauth"] is True
+    assert data["hf_oauth_scopes"] == ["contribute-repos"]
+    assert data["suggested_hardware"] == "cpu-basic"
+    assert len(str(data["short_description"])) <= 60
+    assert data["python_version"] == "3.12"
 
 
 def test_every_variable_is_documented() -> None:
@@ -127,7 +126,9 @@ def test_every_variable_is_documented() -> None:
                 assert f"| {field.default} |" in text
 
 
-def test_built_twice_is_the_same_and_strangers_are_left_alone(built: Path, tmp_path: Path) -> None:
+def test_building_is_reproducible_and_refuses_a_folder_with_other_files(
+    built: Path, tmp_path: Path
+) -> None:
     before = {p.name: p.read_bytes() for p in built.iterdir()}
     build_space(built)
     assert {p.name: p.read_bytes() for p in built.iterdir()} == before
@@ -140,7 +141,7 @@ def test_built_twice_is_the_same_and_strangers_are_left_alone(built: Path, tmp_p
 # --- the commands -------------------------------------------------------------------------------
 
 
-def test_deploy_publishes_one_commit_and_again_replaces(cli: Shell, user: Account) -> None:
+def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Account) -> None:
     repo = f"{user.name}/page"
     done = cli("space", "deploy", "--repo", repo, "--json", token=user.token)
     assert done.json["url"].endswith(f"/spaces/{repo}")
@@ -150,13 +151,13 @@ def test_deploy_publishes_one_commit_and_again_replaces(cli: Shell, user: Accoun
     view = cli.hub.repo(repo, repo_type="space")
     assert not view.private
     cli("space", "deploy", "--repo", repo, token=user.token)
-    cli("space", "deploy", "--repo", repo, code=6)  # nobody's token
+    cli("space", "deploy", "--repo", repo, code=6)  # without a token
 
 
-def test_a_bank_becomes_the_default_pinned(cli: Shell, bank: Built) -> None:
+def test_bank_sets_a_pinned_default_bank(cli: Shell, bank: Built) -> None:
     out = cli.cwd / "page"
-    told = cli("space", "build", "-o", out, "--bank", bank.repo, "--json").json
-    assert "defaults.json" in told["files"]
+    result = cli("space", "build", "-o", out, "--bank", bank.repo, "--json").json
+    assert "defaults.json" in result["files"]
     defaults = json.loads((out / "defaults.json").read_text())
     sha = cli.hub.repo(bank.repo, repo_type="dataset").sha
     assert defaults == {"bank": bank.repo, "bank_revision": sha, "base_model": "base/tiny"}
@@ -167,17 +168,18 @@ def test_a_bank_becomes_the_default_pinned(cli: Shell, bank: Built) -> None:
     cli("space", "build", "-o", out, "--bank", f"{bank.owner.name}/e0", code=6)
 
 
-def test_a_large_bank_has_to_be_a_pack(cli: Shell, bank: Built, user: Account) -> None:
-    """The commands of the refusal are typed as they stand."""
+def test_a_large_bank_is_refused_with_commands_that_pack_it(
+    cli: Shell, bank: Built, user: Account
+) -> None:
     small = "import hf_lorameta.space_build as s; s.LARGEST_WHOLE = 1000"
     deploy = ("space", "deploy", "--repo", f"{user.name}/page", "--json", "--bank")
-    said = cli(*deploy, bank.repo, token=user.token, code=2, before=small).err
-    assert "of whole adapters" in said
+    error = cli(*deploy, bank.repo, token=user.token, code=2, before=small).err
+    assert "of whole adapters" in error
     assert cli.hub.repo(f"{user.name}/page", repo_type="space") is None
     first, second = (
-        words.split("hf-lorameta ")[1] for words in said.split("Next: ")[1].split(",")[:2]
+        words.split("hf-lorameta ")[1] for words in error.split("Next: ")[1].split(",")[:2]
     )
-    assert "--whole-bank" in said
+    assert "--whole-bank" in error
     cli(*first.split(), "-q")
     url = cli(*second.split(), token=bank.owner.token).out
     pack = url.strip().split("/datasets/")[1]
@@ -195,7 +197,7 @@ def test_a_large_bank_has_to_be_a_pack(cli: Shell, bank: Built, user: Account) -
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(GRADIO), reason=GRADIO)
-def test_a_space_on_a_pack_gives_the_command_lines_bytes(
+def test_a_space_with_a_pack_generates_the_bytes_that_the_cli_writes(
     cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
     cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 5, "-q")
@@ -212,40 +214,39 @@ def test_a_space_on_a_pack_gives_the_command_lines_bytes(
             == cli("plan", "-d", data, "--bank", repo, "--json").json
         )
         archive, _ = client.predict(dataset=data, api_name="/generate")
-    cli("generate", "-d", data, "--bank", repo, "-o", "made")
-    with zipfile.ZipFile(archive) as packed:
-        made = {name: packed.read(name) for name in packed.namelist()}
-    assert made == {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
-    whole = cli("generate", "-d", data, "--bank", bank.repo, "-o", "whole")
-    assert whole.code == 0
+    cli("generate", "-d", data, "--bank", repo, "-o", "adapter")
+    with zipfile.ZipFile(archive) as opened:
+        files = {name: opened.read(name) for name in opened.namelist()}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "adapter").iterdir()}
+    cli("generate", "-d", data, "--bank", bank.repo, "-o", "unpacked")
     weights = "adapter_model.safetensors"
-    assert made[weights] != (tmp_path / "whole" / weights).read_bytes()  # it was the pack
+    assert files[weights] != (tmp_path / "unpacked" / weights).read_bytes(), "the pack was not used"
 
 
-def test_the_commands_are_part_of_the_program() -> None:
+def test_the_cli_has_the_space_commands() -> None:
     assert "space" in {group.name for group in app.registered_groups}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(GRADIO), reason=GRADIO)
-def test_the_folder_starts_without_the_checkout(built: Path, tmp_path: Path) -> None:
-    """In an environment that has the requirements and nothing else of ours."""
+def test_the_folder_runs_without_the_checkout(built: Path, tmp_path: Path) -> None:
+    """In an environment that has the requirements but not this package."""
     venv.create(tmp_path / "venv")
     python = tmp_path / "venv/bin/python"
-    place = subprocess.run(
+    site_packages = subprocess.run(
         [python, "-c", "import site; print(site.getsitepackages()[0])"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
-    theirs = importlib.metadata.distribution("gradio").locate_file("")
-    Path(place, "requirements.pth").write_text(f"{theirs}\n")  # its own .pth files are not read
-    gone = subprocess.run(
+    installed = importlib.metadata.distribution("gradio").locate_file("")
+    Path(site_packages, "requirements.pth").write_text(f"{installed}\n")  # not its own .pth files
+    imported = subprocess.run(
         [python, "-c", "import hf_lorameta.errors"], cwd=tmp_path, capture_output=True
     )
-    assert gone.returncode, "the package of the checkout can be imported: this proves nothing"
+    assert imported.returncode, "the checkout is importable, so this test proves nothing"
     with LocalHub() as hub, running_space(hub, tmp_path, folder=built, python=str(python)) as space:
         from gradio_client import Client, handle_file
 
         client = Client(space.url, verbose=False)
         rows = ROOT / "hf_lorameta/demo/data/train.jsonl"
-        told = client.predict(dataset="", file=handle_file(rows), api_name="/plan")
-        assert told["dataset"]["rows"] == 180
+        plan = client.predict(dataset="", file=handle_file(rows), api_name="/plan")
+        assert plan["dataset"]["rows"] == 180

@@ -50,7 +50,8 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.checksums import ChecksumCache
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import FACTORS, Layout, Module
-from hf_lorameta.hub.client import Hub, Resolved
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.types import Encode, FloatArray
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
@@ -160,7 +161,7 @@ class Bank:
             return cls(folder)
         try:
             stored = json.loads(origin.read_bytes())
-            repo = Resolved(stored["repo_id"], "dataset", stored["sha"])
+            repo = PinnedRepo(stored["repo_id"], "dataset", stored["sha"])
         except (ValueError, KeyError, TypeError):
             raise BankError(
                 f"{origin} is damaged", hint=f"hf-lorameta bank pull REPO -o {folder}"

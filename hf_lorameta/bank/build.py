@@ -44,7 +44,8 @@ from hf_lorameta.errors import (
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.hub.client import Hub, Resolved
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +164,11 @@ def _reason(error: LoraMetaError) -> str:
 
 
 def _finish(
-    manifest: Manifest, job: Job, outcomes: dict[str, Outcome], base: Resolved | None, strict: bool
+    manifest: Manifest,
+    job: Job,
+    outcomes: dict[str, Outcome],
+    base: PinnedRepo | None,
+    strict: bool,
 ) -> Bank:
     """Write profiles, distances and the index."""
     folder = job.folder
@@ -225,7 +230,7 @@ def _remove_partial_files(folder: Path) -> None:
             path.unlink()
 
 
-def _base_repo(hub: Hub, base_model: str) -> Resolved | None:
+def _base_repo(hub: Hub, base_model: str) -> PinnedRepo | None:
     try:
         return hub.resolve(base_model, "model")
     except NotFoundError:

@@ -24,7 +24,8 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonicalize
 from hf_lorameta.formats.lora_layout import read_layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, read_config
 from hf_lorameta.formats.safetensors import read_header
-from hf_lorameta.hub.client import Hub, Resolved
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.types import Encode
 
 _MAX_CONFIG_BYTES = 1 << 20
@@ -136,7 +137,7 @@ def _load_encode(path: Path, modified: int) -> Encode:
     return load_encode(path)
 
 
-def _store_weights(entry: BankEntry, job: Job, path: Path) -> tuple[Resolved, LoraConfig]:
+def _store_weights(entry: BankEntry, job: Job, path: Path) -> tuple[PinnedRepo, LoraConfig]:
     """Check an adapter repo and write its weights in canonical form."""
     hub = job.hub
     repo = hub.resolve(entry.adapter, "model", entry.revision, blobs=True)
@@ -159,7 +160,7 @@ def _store_weights(entry: BankEntry, job: Job, path: Path) -> tuple[Resolved, Lo
     return repo, config
 
 
-def _download_config(hub: Hub, repo: Resolved) -> dict[str, Any]:
+def _download_config(hub: Hub, repo: PinnedRepo) -> dict[str, Any]:
     size = hub.size(repo, CONFIG_FILE)
     if size > _MAX_CONFIG_BYTES:
         raise AdapterError(f"{CONFIG_FILE} has {size} bytes, expected {_MAX_CONFIG_BYTES} at most")

@@ -1,14 +1,15 @@
-"""What goes into a bank: a YAML list of adapters, each with the dataset it was trained on.
+"""The manifest of a bank: a YAML list of adapters, each with the dataset it was trained on.
 
 version: 1
 base_model: org/model
-tokenizer: org/model          # optional, the base model's otherwise
-published: true               # the entries are on the public Hub: cards link to them
+tokenizer: org/model    # optional; the base model's if left out
+published: true         # the entries are on the public Hub, and model cards link to them
 defaults: {config: null, split: train, columns: {input: input, output: output}, license: mit}
 entries:
   - adapter: org/adapter
     dataset: org/dataset
-    revision: main            # of the adapter; and below, all optional, what differs
+    # optional:
+    revision: main      # of the adapter
     dataset_revision: main
     config: default
     split: train
@@ -26,15 +27,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.errors import ManifestError
 
-SCHEMA_VERSION = 1
-
 _NAMESPACE = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 REPO_ID = rf"^{_NAMESPACE}/[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,94}}[A-Za-z0-9_])?$"
-"""``namespace/name`` as the Hub allows it, the name up to 96 characters; ``..`` and ``--`` are
-refused besides."""
+"""``namespace/name`` as the Hub allows it; ``..`` and ``--`` are refused separately."""
 _REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+_HINT = "see bank_manifest.yaml for a valid manifest"
 
-Path_ = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
+"""Keys and indices that lead to a field, such as ``("entries", 0, "adapter")``."""
 
 
 class _Strict(BaseModel):
@@ -42,7 +42,7 @@ class _Strict(BaseModel):
 
 
 class Defaults(_Strict):
-    """What every entry inherits unless it says otherwise."""
+    """Values for entries that do not set them."""
 
     config: str | None = None
     split: str | None = None
@@ -58,10 +58,10 @@ class BankEntry(_Strict):
         dataset: Hub id of its training dataset.
         revision: branch, tag or commit of the adapter; None is the default branch.
         dataset_revision: the same for the dataset.
-        config: configuration of the dataset; None lets the dataset decide.
-        split: None is the training split.
-        columns: None finds them.
-        license: of the adapter; None takes the repo's own word.
+        config: configuration of the dataset; None is the only one, or the one called default.
+        split: split of the dataset; None is train, or the only one.
+        columns: columns of the dataset; None detects them.
+        license: license of the adapter; None reads it from the repo's card.
     """
 
     adapter: str = Field(pattern=REPO_ID)
@@ -75,14 +75,14 @@ class BankEntry(_Strict):
 
     @field_validator("adapter", "dataset", "revision", "dataset_revision")
     @classmethod
-    def _no_tricks(cls, value: str | None) -> str | None:
+    def _no_path_traversal(cls, value: str | None) -> str | None:
         if value is not None and (".." in value or "--" in value):
             raise ValueError("'..' and '--' are not allowed in an id or a revision")
         return value
 
     @field_validator("columns")
     @classmethod
-    def _one_reading(cls, columns: Columns | None) -> Columns | None:
+    def _unambiguous(cls, columns: Columns | None) -> Columns | None:
         if columns is None:
             return None
         rows = columns.input or columns.output or columns.instruction
@@ -92,7 +92,7 @@ class BankEntry(_Strict):
 
     @property
     def name(self) -> str:
-        """The entry's file name: the adapter's id with ``--`` for the slash, as in the Hub's cache.
+        """File name of the entry: the adapter's id with ``--`` for the slash, as in the Hub cache.
 
         Example:
             >>> BankEntry(adapter="org/a", dataset="org/d").name
@@ -102,7 +102,16 @@ class BankEntry(_Strict):
 
 
 class Manifest(_Strict):
-    """A whole manifest, defaults already folded into every entry by `load`."""
+    """A manifest whose defaults were applied to every entry by `load`.
+
+    Attributes:
+        version: version of the format.
+        base_model: Hub id of the model that the adapters were trained for.
+        tokenizer: Hub id of another repo whose ``tokenizer.json`` is used.
+        published: whether the entries are on the public Hub.
+        defaults: the defaults as stated.
+        entries: the adapters, each at most once.
+    """
 
     version: Literal[1]
     base_model: str = Field(pattern=REPO_ID)
@@ -113,7 +122,7 @@ class Manifest(_Strict):
 
     @property
     def tokenizer_repo(self) -> str:
-        """Where ``tokenizer.json`` is read from."""
+        """Repo that ``tokenizer.json`` is read from."""
         return self.tokenizer or self.base_model
 
 
@@ -121,11 +130,11 @@ def load(path: Path) -> Manifest:
     """Read and validate a manifest.
 
     Args:
-        path: a YAML file as in the module's docstring.
+        path: a YAML file in the format of this module's docstring.
 
     Raises:
-        ManifestError: the file is missing, is not YAML, has YAML aliases, or a field is wrong,
-            unknown or given twice; the message names file, line and field.
+        ManifestError: the file cannot be read or is not YAML, uses YAML aliases, or has a field
+            that is invalid, unknown or duplicated; the message names file, line and field.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -135,14 +144,14 @@ def load(path: Path) -> Manifest:
 
 
 def parse(text: str, source: str = "manifest") -> Manifest:
-    """Validate a manifest given as text.
+    """Parse and validate a manifest.
 
     Args:
         text: YAML.
-        source: name for error messages.
+        source: file name for error messages.
 
     Raises:
-        ManifestError: as in `load`.
+        ManifestError: see `load`.
 
     Example:
         >>> one = "version: 1\\nbase_model: o/m\\nentries: [{adapter: o/a, dataset: o/d}]"
@@ -172,24 +181,21 @@ def parse(text: str, source: str = "manifest") -> Manifest:
     return manifest
 
 
-_HINT = "see bank_manifest.yaml for a valid manifest"
-
-
 def _walk(
-    node: yaml.Node | None, path: Path_, source: str, seen: set[int]
-) -> Iterator[tuple[Path_, int]]:
-    """Yield (path, line) of every node, and refuse what YAML would let pass.
+    node: yaml.Node | None, path: FieldPath, source: str, seen: set[int]
+) -> Iterator[tuple[FieldPath, int]]:
+    """Yield (path, line) of every node, and refuse duplicate keys and aliases.
 
-    A key given twice is an error, where YAML keeps the last; so is an alias, as a few lines of
-    aliases can stand for billions of nodes.
+    YAML would keep the last of several equal keys, and a few lines of aliases can expand to
+    billions of nodes.
     """
     if node is None:
         return
     line = node.start_mark.line + 1
     field = ".".join(str(part) for part in path) or "manifest"
     if id(node) in seen:
-        problem = f"{source}:{line}: {field}: YAML aliases (&, *) are not read"
-        raise ManifestError(problem, hint="write shared settings under defaults")
+        problem = f"{source}:{line}: {field}: YAML aliases (&, *) are not allowed"
+        raise ManifestError(problem, hint="put shared settings under `defaults`")
     seen.add(id(node))
     yield path, line
     if isinstance(node, yaml.MappingNode):
@@ -212,11 +218,11 @@ def _key(key: yaml.Node, field: str, source: str) -> str:
     if isinstance(key, yaml.ScalarNode):
         return str(key.value)
     line = key.start_mark.line + 1
-    raise ManifestError(f"{source}:{line}: {field}: a key is not text", hint=_HINT)
+    raise ManifestError(f"{source}:{line}: {field}: a key is not a string", hint=_HINT)
 
 
 def _check_scalar(node: yaml.Node, field: str, source: str) -> None:
-    """Refuse ``2024-99-99`` and the like, which PyYAML's own constructors fall over."""
+    """Refuse scalars such as ``2024-99-99``, for which PyYAML raises other than YAML errors."""
     try:
         yaml.constructor.SafeConstructor().construct_object(node)
     except (ValueError, KeyError, AttributeError):
@@ -227,7 +233,7 @@ def _check_scalar(node: yaml.Node, field: str, source: str) -> None:
 
 
 def _with_defaults(data: dict[Any, Any]) -> dict[Any, Any]:
-    defaults, entries = data.get("defaults"), data.get("entries")
+    entries, defaults = data.get("entries"), data.get("defaults")
     defaults = {} if defaults is None else defaults
     if not isinstance(defaults, dict) or not isinstance(entries, list):
         return data
@@ -243,12 +249,12 @@ def _syntax_error(error: yaml.YAMLError, source: str) -> ManifestError:
     return ManifestError(f"{where}: not valid YAML: {problem}", hint=_HINT)
 
 
-def _field_error(error: ValidationError, lines: dict[Path_, int], source: str) -> ManifestError:
+def _field_error(error: ValidationError, lines: dict[FieldPath, int], source: str) -> ManifestError:
     first = error.errors(include_url=False)[0]
-    path: Path_ = first["loc"]
-    known = path
-    while known not in lines and known:
-        known = known[:-1]
+    path: FieldPath = first["loc"]
+    parent = path
+    while parent not in lines and parent:
+        parent = parent[:-1]
     field = ".".join(str(part) for part in path) or "manifest"
     if first["type"] == "extra_forbidden":
         expected = ", ".join(sorted(_fields_at(path)))
@@ -257,10 +263,10 @@ def _field_error(error: ValidationError, lines: dict[Path_, int], source: str) -
         problem = "is missing"
     else:
         problem = f"{first['msg']}, got {str(first['input'])[:80]!r}"
-    return ManifestError(f"{source}:{lines.get(known, 1)}: {field}: {problem}", hint=_HINT)
+    return ManifestError(f"{source}:{lines.get(parent, 1)}: {field}: {problem}", hint=_HINT)
 
 
-def _fields_at(path: Path_) -> set[str]:
+def _fields_at(path: FieldPath) -> set[str]:
     model: type[BaseModel] = Manifest
     if "columns" in path[:-1]:
         model = Columns
@@ -271,7 +277,7 @@ def _fields_at(path: Path_) -> set[str]:
     return set(model.model_fields)
 
 
-def _refuse_duplicates(manifest: Manifest, lines: dict[Path_, int], source: str) -> None:
+def _refuse_duplicates(manifest: Manifest, lines: dict[FieldPath, int], source: str) -> None:
     first: dict[str, int] = {}
     for index, entry in enumerate(manifest.entries):
         line, key = lines["entries", index], entry.adapter.lower()
@@ -279,6 +285,6 @@ def _refuse_duplicates(manifest: Manifest, lines: dict[Path_, int], source: str)
             raise ManifestError(
                 f"{source}:{line}: entries.{index}.adapter: {entry.adapter} is already on "
                 f"line {first[key]}",
-                hint="an adapter may stand in a bank once: delete one of the two entries",
+                hint="a bank holds an adapter at most once: delete one of the two entries",
             )
         first[key] = line

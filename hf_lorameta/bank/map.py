@@ -1,8 +1,7 @@
-"""A bank drawn as a map: every dataset a point, near ones near each other.
+"""A two-dimensional map of a bank: datasets as points, near ones close together.
 
-Classical multidimensional scaling on up to 64 landmark datasets [1]; all other datasets, and a new
-one, are placed by their distances to the landmarks [2], so that a plan's distances are all that it
-takes to put the user's dataset on the map.
+Classical multidimensional scaling [1] of up to 64 landmark datasets. All other datasets, and new
+ones, are placed by their distances to the landmarks [2]; the distances of a plan suffice for this.
 
 References:
     [1] Torgerson, Multidimensional scaling: I. Theory and method, Psychometrika 17, 1952.
@@ -20,19 +19,19 @@ from hf_lorameta.method.distances import distances
 from hf_lorameta.types import Array
 
 LANDMARKS = 64
-"""At most so many bank datasets are compared with all others."""
+"""Maximum number of landmark datasets."""
 
 
 @dataclass(frozen=True)
 class BankMap:
-    """Where a bank's datasets lie on the plane.
+    """Positions of a bank's datasets in the plane.
 
     Attributes:
-        points: (N, 2) float64, in the order of the bank; arbitrary units, centered on the landmarks.
-        landmarks: (L,) indices of the datasets that were compared with all others.
-        squares: (L,) mean over the landmarks of the squared length of each one's differences.
-        axes: (2, L) the linear map from centered squared lengths to the plane.
-        share: of the landmarks' spread, how much the plane shows, in [0, 1].
+        points: (N, 2) float64 in the order of the bank, centered on the landmarks.
+        landmarks: (L,) indices of the landmark datasets.
+        squares: (L,) mean squared distance from each landmark to all landmarks.
+        axes: (2, L) linear map from centered squared distances to the plane.
+        share: fraction of the landmarks' variance that the plane shows, in [0, 1].
     """
 
     points: Array
@@ -42,7 +41,7 @@ class BankMap:
     share: float
 
     def place(self, d: Array) -> Array:
-        """Put a dataset on the map.
+        """Return the position of a dataset.
 
         Args:
             d: (N,) distances to every dataset of the bank, in the metric of the map.
@@ -51,7 +50,7 @@ class BankMap:
             (2,) float64; for a dataset of the bank, its own point.
 
         Raises:
-            BankError: another number of distances than the bank has datasets.
+            BankError: `d` has another shape.
         """
         if d.shape != (len(self.points),):
             raise BankError(f"{d.shape} distances, expected ({len(self.points)},)")
@@ -59,15 +58,13 @@ class BankMap:
 
 
 def bank_map(bank: Bank, metric: str) -> BankMap:
-    """Draw a bank.
+    """Compute the map of a bank from its profiles.
 
-    A distance counts as a *squared* length: token distances of this package, the Wasserstein one on
-    a line as well as JS and MMD, are of negative type, so that their square roots are lengths in a
-    Euclidean space and the scaling is exact but for what two dimensions cannot show. KL is made
-    symmetric first.
+    A distance is taken as a *squared* length: the 1-d Wasserstein distance, JS and MMD are of
+    negative type, so that their square roots are distances in a Euclidean space. KL is symmetrized.
 
     Args:
-        bank: its profiles are read, no weights.
+        bank: the bank.
         metric: a key of `hf_lorameta.method.distances.DISTANCES`.
 
     Raises:
@@ -75,23 +72,22 @@ def bank_map(bank: Bank, metric: str) -> BankMap:
         RecipeError: the metric is unknown.
 
     Example:
-        >>> drawn = bank_map(Bank.from_pretrained(), "js")
-        >>> drawn.points.shape
+        >>> bank_map(Bank.from_pretrained(), "js").points.shape
         (26, 2)
     """
-    chosen = np.unique(np.linspace(0, len(bank) - 1, LANDMARKS).round().astype(np.intp))
+    landmarks = np.unique(np.linspace(0, len(bank) - 1, LANDMARKS).round().astype(np.intp))
     size = bank.index.vocab_size
-    rows = [distances(bank.profiles[int(i)], bank.profiles, size, metric) for i in chosen]
-    return from_distances(np.stack(rows), chosen)
+    rows = [distances(bank.profiles[int(i)], bank.profiles, size, metric) for i in landmarks]
+    return from_distances(np.stack(rows), landmarks)
 
 
 def from_distances(D: Array, landmarks: NDArray[np.intp]) -> BankMap:
-    """The map for distances (L, N) from L landmarks to all N datasets.
+    """Compute the map from distances (L, N) of L landmarks to all N datasets.
 
     Example:
         >>> x = np.array([0.0, 1.0, 3.0])
-        >>> drawn = from_distances((x[:, None] - x) ** 2, np.arange(3))
-        >>> drawn.points[:, 0].round(3).tolist()
+        >>> bank_map = from_distances((x[:, None] - x) ** 2, np.arange(3))
+        >>> bank_map.points[:, 0].round(3).tolist()
         [-1.333, -0.333, 1.667]
     """
     among = D[:, landmarks]
@@ -99,13 +95,13 @@ def from_distances(D: Array, landmarks: NDArray[np.intp]) -> BankMap:
     squares = among.mean(axis=0)
     centered = -0.5 * (among - squares[:, None] - squares[None, :] + among.mean())
     values, vectors = np.linalg.eigh(centered)
-    largest = np.clip(values[::-1], 0, None)
-    two = np.zeros((2, len(landmarks)))
+    values = np.clip(values[::-1], 0, None)
+    axes = np.zeros((2, len(landmarks)))
     for k in range(min(2, len(landmarks))):
-        if largest[k] > 1e-12 * max(largest[0], 1e-300):
+        if values[k] > 1e-12 * max(values[0], 1e-300):
             vector = vectors[:, -1 - k]
             sign = 1.0 if vector[np.argmax(np.abs(vector))] > 0 else -1.0
-            two[k] = sign * vector / (2 * np.sqrt(largest[k]))
-    share = float(largest[:2].sum() / largest.sum()) if largest.sum() else 1.0
-    points = (two @ (squares[:, None] - D)).T
-    return BankMap(points, landmarks, squares, two, share)
+            axes[k] = sign * vector / (2 * np.sqrt(values[k]))
+    share = float(values[:2].sum() / values.sum()) if values.sum() else 1.0
+    points = (axes @ (squares[:, None] - D)).T
+    return BankMap(points, landmarks, squares, axes, share)

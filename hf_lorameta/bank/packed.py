@@ -1,16 +1,16 @@
-"""A pack: adapters kept as small adapters inside one space that all of them share.
+"""The files of a pack: small factors in bases that all adapters share.
 
-Per module there is one orthonormal basis V (R_a, in_features) for the rows of every lora_A and one
-U (out_features, R_b) for the columns of every lora_B, see [1] and [2]. An adapter is then two small
+Each module has an orthonormal basis V (R_a, in_features) for the rows of every lora_A and U
+(out_features, R_b) for the columns of every lora_B, see [1] and [2]. An adapter is stored as small
 factors a (r, R_a) and b (R_b, r) with ``A ≈ a V`` and ``B ≈ U b``, so that
 
-    Σ c_i s_i B_i A_i  ≈  U (Σ c_i s_i b_i a_i) V,
+    Σ c_i s_i B_i A_i  ≈  U (Σ c_i s_i b_i a_i) V.
 
-and since U and V are orthonormal, the sum, its norm and its singular values are those of the small
-matrix in the middle: everything that adds adapters up works on (a, b) as it does on (A, B).
+Since U and V are orthonormal, norm and singular values of the sum are those of the small matrix in
+the middle: adapters can be combined through (a, b) as through (A, B).
 
-The small factors are stored as a LoRA file whose layers have R_a inputs and R_b outputs, in
-bfloat16 or float32, or as int8 with one float32 scale a rank.
+Small factors are a LoRA file of modules with R_a inputs and R_b outputs, in bfloat16, in float32,
+or in int8 with one float32 scale per rank.
 
 References:
     [1] Brüel-Gabrielsson et al., Compress then Serve, arXiv 2407.00066, 2024.
@@ -44,14 +44,14 @@ from hf_lorameta.formats.safetensors import (
 from hf_lorameta.types import FloatArray
 
 _CODES = {"bf16": "BF16", "int8": "I8", "f32": "F32"}
-_NAMES = {"bf16": "bfloat16", "f32": "float32", "int8": "bfloat16"}
+_TORCH_DTYPES = {"bf16": "bfloat16", "f32": "float32", "int8": "bfloat16"}
 _SIZES: Mapping[str, np.dtype[Any]] = DTYPES | {"I8": np.dtype(np.int8)}
-_HELD = 2 << 20
-"""Bytes up to which a file is read at once, and kept: small factors are many and tiny."""
+_MAX_CACHED_BYTES = 2 << 20
+"""Largest file that is read at once and cached; most files of small factors are tiny."""
 
 
 def scales_name(module: str, factor: Factor) -> str:
-    """Name of the scales beside an int8 tensor.
+    """Return the name of the scales of an int8 tensor.
 
     Example:
         >>> scales_name("h.0.q", "A")
@@ -61,14 +61,14 @@ def scales_name(module: str, factor: Factor) -> str:
 
 
 def quantize(values: FloatArray, axis: int) -> tuple[NDArray[np.int8], FloatArray]:
-    """Symmetric int8: ``values ≈ integers · scales``, one scale for each rank.
+    """Quantize to symmetric int8, ``values ≈ integers · scales``, with one scale per rank.
 
     Args:
-        values: lora_A (r, R) or lora_B (R, r).
-        axis: of the rank: 0 for A, 1 for B.
+        values: a (r, R_a) or b (R_b, r).
+        axis: axis of the rank, 0 for a and 1 for b.
 
     Returns:
-        The integers in [-127, 127], shaped as `values`, and the (r,) scales.
+        Integers in [-127, 127] in the shape of `values`, and (r,) scales.
 
     Example:
         >>> quantize(np.array([[1.0, -2.0], [0.0, 0.0]], np.float32), 0)[0].tolist()
@@ -82,26 +82,26 @@ def quantize(values: FloatArray, axis: int) -> tuple[NDArray[np.int8], FloatArra
 
 
 def dequantize(integers: NDArray[np.int8], scales: FloatArray, axis: int) -> FloatArray:
-    """What `quantize` stored, as float32 in the shape of `integers`."""
+    """Invert `quantize`: float32 in the shape of `integers`."""
     return np.asarray(integers * np.expand_dims(scales, 1 - axis), np.float32)
 
 
 def encode(values: FloatArray, factor: Factor, dtype: PackDtype) -> bytes:
-    """One small factor as it stands in a file, its scales behind it.
+    """Return the stored bytes of a small factor, followed by those of its scales.
 
     Args:
         values: a (r, R_a) or b (R_b, r).
-        factor: which of the two.
-        dtype: how it is stored.
+        factor: ``A`` for a, ``B`` for b.
+        dtype: storage type.
     """
     if dtype != "int8":
-        return narrow(values, _NAMES[dtype])
+        return narrow(values, _TORCH_DTYPES[dtype])
     integers, scales = quantize(values, FACTORS.index(factor))
     return integers.tobytes() + scales.astype("<f4").tobytes()
 
 
 def decode(raw: bytes, shape: tuple[int, int], factor: Factor, dtype: PackDtype) -> FloatArray:
-    """What `encode` wrote: the values a reader of the pack will see."""
+    """Return the values that a reader of the pack gets from the bytes of `encode`."""
     if dtype != "int8":
         return widen(raw, TensorInfo(_CODES[dtype], shape, 0, len(raw)))
     size = math.prod(shape)
@@ -111,12 +111,12 @@ def decode(raw: bytes, shape: tuple[int, int], factor: Factor, dtype: PackDtype)
 
 
 def small_header(layout: Layout, rank: int, dtype: PackDtype) -> bytes:
-    """The header of a file of small factors; their `encode` d bytes follow, A before B.
+    """Return the header of a file of small factors, whose encoded bytes follow, A before B.
 
     Args:
         layout: modules with R_a as in_features and R_b as out_features.
         rank: r of the adapter.
-        dtype: how factors are stored.
+        dtype: storage type.
     """
     tensors: list[tuple[str, str, tuple[int, ...]]] = []
     for module in layout:
@@ -129,56 +129,59 @@ def small_header(layout: Layout, rank: int, dtype: PackDtype) -> bytes:
 
 
 def basis_header(layout: Layout, small: Layout, dtype: PackDtype) -> bytes:
-    """The header of a basis file; per module the bytes of V and then of U follow.
+    """Return the header of a basis file; the bytes of V and U of each module follow.
 
     Args:
         layout: modules of the base model.
-        small: the same with R_a and R_b as sizes.
-        dtype: of the pack; a basis is float32 in an ``f32`` pack, else bfloat16.
+        small: the same modules with R_a and R_b as sizes.
+        dtype: storage type of the pack; bases are float32 in an ``f32`` pack, else bfloat16.
     """
     code = "F32" if dtype == "f32" else "BF16"
-    tensors: list[tuple[str, str, tuple[int, ...]]] = []
-    for module, space in zip(layout, small, strict=True):
-        tensors.append((f"{module.name}.A", code, (space.in_features, module.in_features)))
-        tensors.append((f"{module.name}.B", code, (module.out_features, space.out_features)))
+    tensors = ((name, code, shape) for name, shape in _basis_shapes(layout, small))
     return build_header(tensors, _SIZES)[0]
 
 
+def _basis_shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[int, int]]]:
+    for module, space in zip(layout, small, strict=True):
+        yield f"{module.name}.A", (space.in_features, module.in_features)
+        yield f"{module.name}.B", (module.out_features, space.out_features)
+
+
 def encode_basis(values: NDArray[Any], dtype: PackDtype) -> bytes:
-    """A basis matrix as it stands in its file."""
-    return narrow(values, _NAMES[dtype])
+    """Return the stored bytes of a basis matrix."""
+    return narrow(values, _TORCH_DTYPES[dtype])
 
 
 def decode_basis(raw: bytes, shape: tuple[int, int], dtype: PackDtype) -> FloatArray:
-    """What `encode_basis` wrote."""
+    """Return the values that a reader of the pack gets from the bytes of `encode_basis`."""
     return widen(raw, TensorInfo("F32" if dtype == "f32" else "BF16", shape, 0, len(raw)))
 
 
 @cache_headers
 def _parsed(head: bytes, size: int) -> ParsedHeader:
-    """Header, layout and rank; the files of a pack mostly begin with the very same bytes."""
+    """Parse a header of small factors and check that every int8 tensor has its scales."""
     infos = read_header(lambda start, stop: head[start:stop], size, _SIZES)
     scales = {name: info for name, info in infos.items() if name.endswith(".scales")}
     layout, rank = read_layout({n: info for n, info in infos.items() if n not in scales})
-    wanted = {
+    expected = {
         scales_name(module.name, factor): ("F32", (rank,))
         for module in layout
         for factor in FACTORS
         if infos[tensor_name(module.name, factor)].dtype == "I8"
     }
-    if {name: info[:2] for name, info in scales.items()} != wanted:
-        raise AdapterError("scales are missing for an int8 tensor, or idle")
+    if {name: info[:2] for name, info in scales.items()} != expected:
+        raise AdapterError("expected scales for every int8 tensor, and for no other")
     return MappingProxyType(infos), layout, rank
 
 
 class PackedFile(AdapterFile):
-    """The small factors of one adapter: an `AdapterFile` of the shared space.
+    """The small factors of one adapter, as an `AdapterFile` of the modules' shared spaces.
 
     Args:
-        path: the file. One of up to 2 MB is read at once and kept.
+        path: the file. A file of up to 2 MB is read at once and cached.
 
     Raises:
-        AdapterError: the file is missing or is not a file of small factors.
+        AdapterError: the file is missing or holds no small factors.
     """
 
     def __init__(self, path: Path) -> None:
@@ -186,7 +189,7 @@ class PackedFile(AdapterFile):
         self._raw: bytes | None = None
         try:
             size = path.stat().st_size
-            self._raw = path.read_bytes() if size <= _HELD else None
+            self._raw = path.read_bytes() if size <= _MAX_CACHED_BYTES else None
             size = size if self._raw is None else len(self._raw)
             head = read_header_bytes(self._read, size)
         except OSError as error:
@@ -201,45 +204,45 @@ class PackedFile(AdapterFile):
         return self._raw[start:stop]
 
     def tensor(self, module: str, factor: Factor) -> FloatArray:
-        """One small factor as float32: a is (r, R_a), b is (R_b, r)."""
+        """Return a small factor as float32: a is (r, R_a), b is (R_b, r)."""
         info = self._infos[tensor_name(module, factor)]
         raw = self._read(info.start, info.stop)
         if info.dtype != "I8":
             return widen(raw, info)
-        place = self._infos[scales_name(module, factor)]
-        scales = widen(self._read(place.start, place.stop), place)
+        scales = self._infos[scales_name(module, factor)]
         integers = np.frombuffer(raw, np.int8).reshape(info.shape)
-        return dequantize(integers, scales, FACTORS.index(factor))
+        values = widen(self._read(scales.start, scales.stop), scales)
+        return dequantize(integers, values, FACTORS.index(factor))
 
     def flat(self, module: str, factor: Factor, start: int, stop: int) -> FloatArray:
-        """Values [start, stop) of one small factor, row after row."""
+        """Return values [start, stop) of a flattened small factor."""
         return self.tensor(module, factor).reshape(-1)[start:stop]
 
     def stack_alike(
         self, files: Sequence[AdapterFile], module: str, A: FloatArray, B: FloatArray
     ) -> bool:
-        """All files at once, if each was read at once and all are laid out alike."""
-        held = [file._raw for file in files if isinstance(file, PackedFile)]
-        if None in held or not all(file.tensor_infos is self.tensor_infos for file in files):
+        """Stack all files at once, if all are cached and have the same header."""
+        cached = [file._raw for file in files if isinstance(file, PackedFile)]
+        if None in cached or not all(file.tensor_infos is self.tensor_infos for file in files):
             return False
         names = [tensor_name(module, factor) for factor in FACTORS]
         names += [scales_name(module, factor) for factor in FACTORS]
-        places = [self._infos[name] for name in names if name in self._infos]
-        start, stop = min(p.start for p in places), max(p.stop for p in places)
-        joined = b"".join([memoryview(raw)[start:stop] for raw in held if raw is not None])
+        infos = [self._infos[name] for name in names if name in self._infos]
+        start, stop = min(info.start for info in infos), max(info.stop for info in infos)
+        joined = b"".join([memoryview(raw)[start:stop] for raw in cached if raw is not None])
         rows = np.frombuffer(joined, np.uint8).reshape(len(files), stop - start)
-        parts = [rows[:, place.start - start : place.stop - start] for place in places]
-        (rank, R_a), (R_b, _) = places[0].shape, places[1].shape
+        parts = [rows[:, info.start - start : info.stop - start] for info in infos]
+        (rank, R_a), (R_b, _) = infos[0].shape, infos[1].shape
         a, b = A.reshape(-1, rank, R_a), B.reshape(R_b, -1, rank).transpose(1, 0, 2)
         for axis, (target, raw) in enumerate(zip((a, b), parts, strict=False)):
-            _spread(raw, parts[2 + axis] if len(parts) > 2 else None, axis, target)
+            _widen_rows(raw, parts[2 + axis] if len(parts) > 2 else None, axis, target)
         return True
 
 
-def _spread(
+def _widen_rows(
     raw: NDArray[np.uint8], scales: NDArray[np.uint8] | None, axis: int, target: FloatArray
 ) -> None:
-    """Bytes of one factor of N files, one a row, to float32: (N, size) → (N, …)."""
+    """Convert the bytes of one factor of N files, (N, size), to float32, (N, …)."""
     if scales is not None:
         target[:] = raw.view(np.int8).reshape(target.shape)
         target *= np.expand_dims(scales.view("<f4"), 2 - axis)
@@ -250,13 +253,13 @@ def _spread(
 
 
 class Space(NamedTuple):
-    """The shared space of one module: V (R_a, in_features) and U (out_features, R_b), float32."""
+    """The bases of one module: V (R_a, in_features) and U (out_features, R_b), float32."""
 
     V: FloatArray
     U: FloatArray
 
     def expand(self, A: FloatArray, B: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Small factors (r, R_a) and (R_b, r) back in the base model's space."""
+        """Map small factors (r, R_a) and (R_b, r) to the base model's dimensions."""
         return A @ self.V, self.U @ B
 
 
@@ -266,10 +269,10 @@ class Basis:
     Args:
         path: the file.
         layout: modules of the base model.
-        small: the same with R_a and R_b as sizes.
+        small: the same modules with R_a and R_b as sizes.
 
     Raises:
-        IntegrityError: the file holds something else.
+        IntegrityError: the file is malformed, or holds bases of other shapes.
     """
 
     def __init__(self, path: Path, layout: Layout, small: Layout) -> None:
@@ -278,9 +281,9 @@ class Basis:
             self._infos = read_header(self._read, path.stat().st_size)
         except AdapterError as error:
             raise IntegrityError(f"{path}: {error}") from None
-        expected = dict(_shapes(layout, small))
+        expected = dict(_basis_shapes(layout, small))
         if {name: info.shape for name, info in self._infos.items()} != expected:
-            raise IntegrityError(f"{path} holds other bases than the index says")
+            raise IntegrityError(f"{path} holds bases of other shapes than the index states")
 
     def _read(self, start: int, stop: int) -> bytes:
         with self.path.open("rb") as file:
@@ -291,12 +294,6 @@ class Basis:
         return raw
 
     def space(self, module: str) -> Space:
-        """V and U of one module."""
+        """Read V and U of one module."""
         infos = [self._infos[f"{module}.{factor}"] for factor in FACTORS]
         return Space(*(widen(self._read(info.start, info.stop), info) for info in infos))
-
-
-def _shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[int, int]]]:
-    for module, space in zip(layout, small, strict=True):
-        yield f"{module.name}.A", (space.in_features, module.in_features)
-        yield f"{module.name}.B", (module.out_features, space.out_features)

@@ -14,9 +14,11 @@ from hf_lorameta.bank.index import (
     TOKENIZER_FILE,
     adapter_path,
 )
-from hf_lorameta.errors import BankError, ConflictError, IntegrityError
+from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically
-from hf_lorameta.hub.client import Hub, Resolved
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.hub.visibility import check_visibility
 
 # the index is last: a folder without it is not taken for a bank
 _PULLED_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE, INDEX_FILE)
@@ -51,17 +53,13 @@ def push_bank(
     hub = hub or Hub()
     hub.user()
     existing = hub.existing(repo_id, "dataset")
-    if existing is not None and private not in (None, existing.private):
-        raise ConflictError(
-            f"{repo_id} exists and is {'private' if existing.private else 'public'}, "
-            f"expected {'private' if private else 'public'}",
-            hint="change it in the repo's settings on the Hub, or name another repo",
-        )
     private_entries = sum(entry.private for entry in bank.index.entries)
-    if private_entries and private is None and existing is not None and not existing.private:
-        raise ConflictError(
-            f"{repo_id} is public, and {private_entries} entries of the bank are private",
-            hint="add --public to publish their names and token counts, or name another repo",
+    if existing is not None:
+        check_visibility(
+            existing,
+            private,
+            source_private=private_entries > 0,
+            source=f"{private_entries} entries of the bank are private",
         )
     write_atomically(folder / "README.md", bank_card(bank, repo_id).encode())
     published = [INDEX_FILE, "README.md", *bank.index.files]
@@ -129,7 +127,7 @@ def pull_bank(
     return bank
 
 
-def _fetch(hub: Hub, repo: Resolved, folder: Path) -> Bank:
+def _fetch(hub: Hub, repo: PinnedRepo, folder: Path) -> Bank:
     """Fetch the small files. After an interruption the same command continues."""
     folder.mkdir(parents=True, exist_ok=True)
     origin = json.dumps({"repo_id": repo.repo_id, "sha": repo.sha})

@@ -21,9 +21,10 @@ from hf_lorameta.data.columns import (
 )
 from hf_lorameta.data.rows import read_rows
 from hf_lorameta.errors import DatasetError, UsageError
-from hf_lorameta.hub.client import Hub, Resolved
-from hf_lorameta.hub.dataset_streams import RawDataset, pick_split, raw_dataset
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.dataset_repo import RawDataset, pick_split, raw_dataset
 from hf_lorameta.hub.errors import reading
+from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.types import Row
 
 _FORMATS = {
@@ -151,7 +152,7 @@ def _open(
     config: str | None,
     split: str | None,
     revision: str | None,
-) -> tuple[Resolved | None, RawDataset]:
+) -> tuple[PinnedRepo | None, RawDataset]:
     """The pinned repo, None for a local file; and its rows."""
     path = Path(name)
     if is_local(path):

@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.errors import ColumnsError
-from hf_lorameta.hub.dataset_streams import RawDataset
+from hf_lorameta.hub.dataset_repo import RawDataset
 from hf_lorameta.types import Row
 
 # --- rows ---------------------------------------------------------------------------------------

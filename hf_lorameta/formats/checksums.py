@@ -13,21 +13,18 @@ from hf_lorameta.files import sha256, write_atomically
 
 logger = logging.getLogger(__name__)
 
-Entry = list[int | str]
-"""Size, modification time in nanoseconds, and digest."""
-
 
 class ChecksumCache:
     """Cache of verified digests. Threads may share one.
 
     Args:
-        path: JSON file of the cache, read on first use; it need not exist.
+        path: JSON file of the cache; it need not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._entries: dict[str, Entry] | None = None
+        self._entries = _read(path)
         self._changed = False
 
     def verify(self, name: str, path: Path, digest: str | None) -> bool:
@@ -40,18 +37,19 @@ class ChecksumCache:
         """
         if digest is None:
             return False
-        entry = _entry(path, digest)
         with self._lock:
-            if self._loaded().get(name) == entry:
+            if self._entries.get(name) == _entry(path, digest):
                 return True
         if sha256(path) != digest:
             return False
-        self._record(name, entry)
+        self.record(name, path, digest)
         return True
 
     def record(self, name: str, path: Path, digest: str) -> None:
         """Add a file whose digest has just been computed."""
-        self._record(name, _entry(path, digest))
+        with self._lock:
+            self._entries[name] = _entry(path, digest)
+            self._changed = True
 
     def save(self) -> None:
         """Write the cache if it has changed; log the failure if its folder is not writable."""
@@ -66,24 +64,13 @@ class ChecksumCache:
         except OSError as error:
             logger.debug("checksums will be computed again next time: %s", error.strerror)
 
-    def _record(self, name: str, entry: Entry) -> None:
-        with self._lock:
-            self._loaded()[name] = entry
-            self._changed = True
 
-    def _loaded(self) -> dict[str, Entry]:
-        """Return the entries, read on first use. The caller holds the lock."""
-        if self._entries is None:
-            self._entries = _read(self._path)
-        return self._entries
-
-
-def _entry(path: Path, digest: str) -> Entry:
+def _entry(path: Path, digest: str) -> list[int | str]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, digest]
 
 
-def _read(path: Path) -> dict[str, Entry]:
+def _read(path: Path) -> dict[str, list[int | str]]:
     try:
         stored = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

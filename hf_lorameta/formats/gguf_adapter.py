@@ -6,6 +6,7 @@ names come from the `gguf` package.
 Format: https://github.com/ggml-org/llama.cpp/blob/master/convert_lora_to_gguf.py
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,7 +26,6 @@ Dtype = Literal["f16", "f32"]
 
 _DTYPES: dict[Dtype, np.dtype[Any]] = {"f16": np.dtype(np.float16), "f32": np.dtype(np.float32)}
 _FILE_TYPES: dict[Dtype, int] = {"f32": 0, "f16": 1}
-_SUFFIX = {"A": ".lora_a", "B": ".lora_b"}
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "gemma2": "gemma2"}
 """llama.cpp's ``general.architecture`` by the ``model_type`` of the base's config.json."""
@@ -202,9 +202,11 @@ def _write(
     numpy_dtype = _DTYPES[dtype]
     for module in weights.layout:
         for factor in FACTORS:
+            name = f"{names[module.name]}.lora_{factor.lower()}"
             shape = module.shape(factor, weights.rank)
-            size = shape[0] * shape[1] * numpy_dtype.itemsize
-            writer.add_tensor_info(names[module.name] + _SUFFIX[factor], shape, numpy_dtype, size)
+            writer.add_tensor_info(
+                name, shape, numpy_dtype, math.prod(shape) * numpy_dtype.itemsize
+            )
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

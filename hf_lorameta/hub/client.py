@@ -1,233 +1,172 @@
-"""The only room that touches the network.
+"""Client of the Hugging Face Hub.
 
-Every repo is resolved to a commit first and read at that commit; the client's exceptions become
-`hf_lorameta.errors`; rate limits and server errors are waited out. ``HF_ENDPOINT``, ``HF_TOKEN``,
-``HF_HOME`` and ``HF_HUB_OFFLINE`` mean what they mean to `huggingface_hub`.
+Every repo is resolved to a commit and read at that commit. Exceptions of `huggingface_hub` become
+`hf_lorameta.errors`; rate limits and server errors are retried, see `hf_lorameta.hub.retry`.
+``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` have the same effect as for
+`huggingface_hub`.
 """
 
-import hashlib
-import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import httpx2
 import huggingface_hub as hfh
-from huggingface_hub import constants
-from huggingface_hub import errors as hf
-from huggingface_hub.utils import (  # type: ignore[attr-defined]  # re-exported lazily
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazy re-exports
     build_hf_headers,
+    get_session,
     hf_raise_for_status,
-    http_backoff,
 )
 
 from hf_lorameta._version import __version__
 from hf_lorameta.errors import AuthError, NotFoundError, UsageError
-from hf_lorameta.hub.dataset_streams import RawDataset, check_not_shadowed, pick_split, raw_dataset
-from hf_lorameta.hub.errors import (
-    TRANSIENT,
-    DamagedError,
-    damaged_error,
-    opening,
-    reading,
-    translated,
-)
+from hf_lorameta.hub.dataset_repo import RawDataset, Token, list_choices, open_split
+from hf_lorameta.hub.errors import DamagedError, damaged_error, translated
+from hf_lorameta.hub.repo import Blob, PinnedRepo, is_repo_id
+from hf_lorameta.hub.retry import with_retries
 
-logger = logging.getLogger(__name__)
-T = TypeVar("T")
-
-_TRIES = 6
-_CHUNK = 1 << 20
-_BLOCK = 4 << 20
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A file's content as the Hub knows it.
-
-    Attributes:
-        size: in bytes.
-        digest: hex; SHA-256 of a large file, else git's id, SHA-1 with the size before the bytes.
-        large: which of the two.
-    """
-
-    size: int
-    digest: str
-    large: bool
-
-    def hasher(self) -> Any:
-        """A `hashlib` object that gives the digest once it was fed the content."""
-        if self.large:
-            return hashlib.sha256()
-        return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-
-    def is_in(self, path: Path) -> bool:
-        """Whether a local file has this content."""
-        found = self.hasher()
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                found.update(chunk)
-        return bool(found.hexdigest() == self.digest)
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A repo at one commit.
-
-    Attributes:
-        repo_id: ``namespace/name``.
-        repo_type: model, dataset or space.
-        sha: full commit hash everything else is read at.
-        private: whether strangers can see it.
-        license: what the repo's card says, None if it says nothing.
-        files: paths in the repo at that commit.
-        blobs: what is known of their content; all that is fetched is compared with it.
-    """
-
-    repo_id: str
-    repo_type: str
-    sha: str
-    private: bool = False
-    license: str | None = None
-    files: tuple[str, ...] = ()
-    blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)
+_BLOCK_BYTES = 4 << 20
+_TIMEOUT_SECONDS = 30
+_LIBRARY: dict[str, Any] = {"library_name": "hf_lorameta", "library_version": __version__}
 
 
 class Hub:
-    """A connection with one token; also the source that `hf_lorameta.bank.bank.build` reads from.
+    """A connection to the Hub with one token.
 
     Args:
-        token: None uses the saved or environment token, if any; False sends none at all, which is
-            what a server does for a visitor who is not signed in.
+        token: None uses the saved or environment token, if any; False sends none.
     """
 
-    def __init__(self, token: str | Literal[False] | None = None) -> None:
+    def __init__(self, token: Token = None) -> None:
         self._token = token
-        self._api = hfh.HfApi(token=token, library_name="hf_lorameta", library_version=__version__)
+        self._api = hfh.HfApi(token=token, **_LIBRARY)
 
     def __repr__(self) -> str:
         return f"Hub({self._api.endpoint})"
 
     def __reduce__(self) -> tuple[type["Hub"], tuple[()]]:
-        # what goes to another process or machine takes that one's own token along, never ours
+        # a pickled Hub holds no token: where it is unpickled, the token saved there is used
         return Hub, ()
 
-    # --- reading --------------------------------------------------------------------------------
+    # --- repos ----------------------------------------------------------------------------------
 
     def resolve(
         self, repo_id: str, repo_type: str, revision: str | None = None, *, blobs: bool = False
-    ) -> Resolved:
+    ) -> PinnedRepo:
         """Pin a repo to a commit.
 
         Args:
             repo_id: ``namespace/name``.
-            repo_type: model, dataset or space.
-            revision: branch, tag or commit; None is the newest.
-            blobs: ask for sizes and digests of the files, too.
+            repo_type: ``model``, ``dataset`` or ``space``.
+            revision: branch, tag or commit; None is the default branch.
+            blobs: request sizes and digests of the files, too.
 
         Raises:
-            NotFoundError: no such repo or revision, or it is private.
+            UsageError: the repo id is not valid.
+            NotFoundError: no such repo or revision, or the repo is private.
             GatedError: access was not granted.
             AuthError: the token is not valid.
             ConnectionLostError: the Hub did not answer.
         """
-        info: Any = self._call(
+        info: Any = with_retries(
             repo_id,
             lambda: self._api.repo_info(
                 repo_id, repo_type=repo_type, revision=revision, files_metadata=blobs
             ),
+            revision=revision,
         )
-        card = info.card_data.to_dict() if info.card_data else {}
-        license_ = card.get("license")
-        return Resolved(
+        license_ = info.card_data.to_dict().get("license") if info.card_data else None
+        siblings = info.siblings or ()
+        return PinnedRepo(
             info.id,
             repo_type,
             info.sha,
             private=bool(info.private),
             license=license_ if isinstance(license_, str) else None,
-            files=tuple(sibling.rfilename for sibling in info.siblings or ()),
-            blobs={s.rfilename: b for s in info.siblings or () if (b := _blob(s))},
+            files=tuple(sibling.rfilename for sibling in siblings),
+            blobs={s.rfilename: blob for s in siblings if (blob := Blob.from_sibling(s))},
         )
 
-    def search_datasets(self, words: str, limit: int = 8) -> list[str]:
-        """Ids of datasets whose names match, the most downloaded first.
+    def existing(self, repo_id: str, repo_type: str = "model") -> PinnedRepo | None:
+        """Pin the head of a repo; None if the repo does not exist or is not visible.
+
+        Raises:
+            UsageError: not of the form ``user/name``.
+            HubError: the Hub refused or did not answer.
+        """
+        if not is_repo_id(repo_id):
+            raise UsageError(f"{repo_id} is not a valid repo id of the form user/name")
+        try:
+            return self.resolve(repo_id, repo_type)
+        except NotFoundError:
+            return None
+
+    def user(self) -> str:
+        """Return the name of the account that the token belongs to.
+
+        Raises:
+            AuthError: there is no token, or it is not valid.
+        """
+        if self._token is False or not (self._token or hfh.get_token()):
+            raise AuthError("no Hub token is saved", hint="hf auth login")
+        return str(with_retries("whoami", self._api.whoami)["name"])
+
+    # --- datasets -------------------------------------------------------------------------------
+
+    def search_datasets(self, text: str, limit: int = 8) -> list[str]:
+        """Search datasets by name; return their ids, the most downloaded first.
 
         Args:
-            words: as one types; nothing is asked for fewer than two characters.
-            limit: at most so many.
+            text: search text; fewer than two characters give no results.
+            limit: maximum number of ids.
 
         Raises:
             HubError: the Hub refused or did not answer.
         """
-        if len(words.strip()) < 2:
+        if len(text.strip()) < 2:
             return []
-        found = self._call(
-            "the search",
-            lambda: list(
-                self._api.list_datasets(search=words.strip(), sort="downloads", limit=limit)
-            ),
-        )
-        return [info.id for info in found]
+        url = f"{self._api.endpoint}/api/datasets"
+        params = {"search": text.strip(), "sort": "downloads", "limit": limit}
+        answer = with_retries("dataset search", lambda: self._get(url, params=params).json())
+        return [str(item["id"]) for item in answer[:limit]]
 
-    def choices(self, repo: Resolved, config: str | None = None) -> tuple[list[str], list[str]]:
-        """What can be chosen in a dataset repo.
+    def choices(self, repo: PinnedRepo, config: str | None = None) -> tuple[list[str], list[str]]:
+        """List configurations and splits; see `hf_lorameta.hub.dataset_repo.list_choices`."""
+        return list_choices(repo, config, self._token)
 
-        Args:
-            repo: as `resolve` gives it.
-            config: None takes the one that `rows` would take; without such a one there are no
-                splits to list.
+    def rows(
+        self, repo: PinnedRepo, config: str | None = None, split: str | None = None
+    ) -> RawDataset:
+        """Open a stream of rows; see `hf_lorameta.hub.dataset_repo.open_split`."""
+        return open_split(repo, config, split, self._token)
 
-        Returns:
-            Names of the configurations, and of the chosen one's splits.
+    # --- files ----------------------------------------------------------------------------------
 
-        Raises:
-            DatasetError: the repo cannot be read as a dataset.
-            HubError: it is gated, scripted or out of reach.
-        """
-        import datasets
-
-        check_not_shadowed(repo.repo_id)
-        options = {"revision": repo.sha, "token": self._token}
-        with opening(repo.repo_id):
-            configs = self._call(
-                repo.repo_id, lambda: datasets.get_dataset_config_names(repo.repo_id, **options)
-            )
-            chosen = config or ("default" if "default" in configs else configs[0])
-            if config is None and chosen != "default" and len(configs) > 1:
-                return list(configs), []
-            splits = self._call(
-                repo.repo_id,
-                lambda: datasets.get_dataset_split_names(repo.repo_id, chosen, **options),
-            )
-        return list(configs), list(splits)
-
-    def size(self, repo: Resolved, path: str) -> int:
-        """Size in bytes of one file.
+    def size(self, repo: PinnedRepo, path: str) -> int:
+        """Return the size of a file in bytes.
 
         Raises:
             NotFoundError: no such file.
+            HubError: the Hub refused or did not answer.
         """
         if path in repo.blobs:
             return repo.blobs[path].size
-        found: list[Any] = self._call(
+        infos: list[Any] = with_retries(
             repo.repo_id,
             lambda: self._api.get_paths_info(
                 repo.repo_id, [path], repo_type=repo.repo_type, revision=repo.sha
             ),
         )
-        if not found or not hasattr(found[0], "size"):
-            raise NotFoundError(f"{repo.repo_id} holds no {path}")
-        return int(found[0].size)
+        if not infos or not hasattr(infos[0], "size"):
+            raise NotFoundError(f"{repo.repo_id} has no file {path}")
+        return int(infos[0].size)
 
-    def read(self, repo: Resolved, path: str, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of one file, by HTTP Range.
+    def read(self, repo: PinnedRepo, path: str, start: int, stop: int) -> bytes:
+        """Read bytes [start, stop) of a file with an HTTP range request.
 
         Raises:
-            ConnectionLostError: fewer bytes came, after retries.
             NotFoundError: no such file.
+            ConnectionLostError: fewer bytes arrived, after retries.
         """
         if stop <= start:
             return b""
@@ -240,13 +179,12 @@ class Hub:
         )
 
         def fetch() -> bytes:
-            headers = build_hf_headers(token=self._token, library_name="hf_lorameta")
-            headers["Range"] = f"bytes={start}-{stop - 1}"
-            headers["Accept-Encoding"] = "identity"  # ranges count the file's own bytes
-            response = http_backoff("GET", url, headers=headers, timeout=30)
-            hf_raise_for_status(response)
+            # no compression: ranges count the bytes of the file itself
+            response = self._get(
+                url, {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+            )
             content: bytes = response.content
-            if response.status_code == 200:  # a server that ignores Range
+            if response.status_code == 200:  # the server ignores Range
                 content = content[start:stop]
             if len(content) != stop - start:
                 raise httpx2.RemoteProtocolError(
@@ -254,120 +192,112 @@ class Hub:
                 )
             return content
 
-        return self._call(repo.repo_id, fetch)
+        return with_retries(repo.repo_id, fetch)
 
-    def reader(self, repo: Resolved, path: str, size: int) -> Callable[[int, int], bytes]:
-        """A reader of byte ranges that fetches in blocks, for reading a file front to back.
+    def reader(self, repo: PinnedRepo, path: str, size: int) -> Callable[[int, int], bytes]:
+        """Return a function that reads byte ranges, for reading a file front to back.
 
-        Whoever reads it to its end that way gets the Hub's own bytes, or a `ConnectionLostError`
-        with the last of them, if the repo was resolved with ``blobs``.
+        It fetches blocks of 4 MB. If the repo was resolved with ``blobs`` and the file is read in
+        order to its end, the content is verified: the last read raises `ConnectionLostError` if
+        the digest is wrong.
+
+        Args:
+            repo: the repo.
+            path: path of the file.
+            size: size of the file in bytes.
+
+        Returns:
+            A function (start, stop) → bytes.
         """
-        block, origin, checked = b"", 0, 0
+        block, block_start, verified = b"", 0, 0
         blob = repo.blobs.get(path)
-        digest = blob.hasher() if blob else None
+        hasher = blob.hasher() if blob else None
 
         def read(start: int, stop: int) -> bytes:
-            nonlocal block, origin, checked
-            if not origin <= start <= stop <= origin + len(block):
-                origin = start
-                block = self.read(repo, path, start, min(size, max(stop, start + _BLOCK)))
-            content = block[start - origin : stop - origin]
-            if blob and digest and start <= checked < stop:
-                digest.update(content[checked - start :])
-                checked = stop
-                if stop == size and digest.hexdigest() != blob.digest:
+            nonlocal block, block_start, verified
+            if not block_start <= start <= stop <= block_start + len(block):
+                block_start = start
+                block = self.read(repo, path, start, min(size, max(stop, start + _BLOCK_BYTES)))
+            content = block[start - block_start : stop - block_start]
+            if blob and hasher and start <= verified < stop:
+                hasher.update(content[verified - start :])
+                verified = stop
+                if stop == size and hasher.hexdigest() != blob.digest:
                     raise damaged_error(repo.repo_id, path)
             return content
 
         return read
 
-    def download(self, repo: Resolved, path: str, local_dir: Path | None = None) -> Path:
-        """One file through the client's cache, or into a folder of its own.
+    def download(self, repo: PinnedRepo, path: str, local_dir: Path | None = None) -> Path:
+        """Download a file unless it is there already; verify it if the repo has its digest.
+
+        Args:
+            repo: the repo; with digests if resolved with ``blobs``.
+            path: path of the file.
+            local_dir: target folder; None is the cache of `huggingface_hub`.
 
         Raises:
             NotFoundError: no such file.
-            ConnectionLostError: the Hub did not answer and the file is not cached, or it came
-                damaged again and again (if the repo was resolved with ``blobs``).
+            ConnectionLostError: the Hub did not answer, or the file was damaged in each transfer.
         """
+        blob = repo.blobs.get(path)
+        local = self._local_copy(repo, path, local_dir)
+        if local and (blob.matches(local) if blob else local_dir is None):
+            return local
 
         def fetch() -> Path:
-            try:
-                found = self._api.hf_hub_download(
+            downloaded = self._download_once(repo, path, local_dir)
+            if blob and not blob.matches(downloaded):
+                cached = downloaded.resolve()  # the target of the link in the cache
+                downloaded.unlink()
+                cached.unlink(missing_ok=True)
+                raise DamagedError(path)
+            return downloaded
+
+        return with_retries(repo.repo_id, fetch)
+
+    @staticmethod
+    def _local_copy(repo: PinnedRepo, path: str, local_dir: Path | None) -> Path | None:
+        if local_dir is not None:
+            return local_dir / path if (local_dir / path).is_file() else None
+        cached = hfh.try_to_load_from_cache(
+            repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
+        )
+        return Path(cached) if isinstance(cached, str) else None
+
+    def _download_once(self, repo: PinnedRepo, path: str, local_dir: Path | None) -> Path:
+        try:
+            return Path(
+                self._api.hf_hub_download(
                     repo.repo_id,
                     path,
                     repo_type=repo.repo_type,
                     revision=repo.sha,
                     local_dir=local_dir,
+                    force_download=True,  # otherwise it retries by itself
                 )
-            except OSError as error:
-                if "Consistency check failed" not in str(error):
-                    raise
-                # how the client says that fewer bytes came than were promised
-                raise httpx2.RemoteProtocolError(f"{path} came short") from None
-            here, blob = Path(found), repo.blobs.get(path)
-            if blob and not blob.is_in(here):
-                target = here.resolve()  # of the link in the client's cache
-                here.unlink()
-                target.unlink(missing_ok=True)
-                raise DamagedError(path)
-            return here
-
-        return self._call(repo.repo_id, fetch)
-
-    def rows(
-        self, repo: Resolved, config: str | None = None, split: str | None = None
-    ) -> RawDataset:
-        """Open a dataset repo as a stream; nothing is downloaded whole.
-
-        Args:
-            repo: as `resolve` gives it.
-            config: None takes the only one, or the one called default.
-            split: None takes train, or the only one.
-
-        Raises:
-            ScriptDatasetError: it needs a loading script.
-            EmptyDatasetError: it holds no data files.
-            DatasetError: no such config or split, or several and none named.
-            GatedError: access was not granted.
-        """
-        import datasets
-
-        check_not_shadowed(repo.repo_id)
-        datasets.disable_progress_bars()
-        with opening(repo.repo_id):
-            streams = self._call(
-                repo.repo_id,
-                lambda: datasets.load_dataset(
-                    repo.repo_id, config, streaming=True, revision=repo.sha, token=self._token
-                ),
             )
-        split = pick_split(repo.repo_id, list(streams), split)
-        return raw_dataset(streams[split], split, partial(reading, repo.repo_id))
+        except ValueError as error:  # with force_download, raised from the failed request
+            if isinstance(error.__cause__, Exception):
+                raise error.__cause__ from None
+            raise
+        except OSError as error:
+            if "Consistency check failed" not in str(error):
+                raise
+            raise httpx2.RemoteProtocolError(f"{path} is incomplete") from None
 
-    # --- writing --------------------------------------------------------------------------------
+    def _get(self, url: str, headers: dict[str, str] | None = None, **options: Any) -> Any:
+        """Make one GET request, without retries."""
+        response = get_session().get(
+            url,
+            headers=build_hf_headers(token=self._token, headers=headers, **_LIBRARY),
+            timeout=_TIMEOUT_SECONDS,
+            **options,
+        )
+        hf_raise_for_status(response)
+        return response
 
-    def user(self) -> str:
-        """Name of the account the token belongs to.
-
-        Raises:
-            AuthError: there is no token, or it is not valid.
-        """
-        if self._token is False or not (self._token or hfh.get_token()):
-            raise AuthError("no Hub token was found", hint="hf auth login")
-        return str(self._call("whoami", self._api.whoami)["name"])
-
-    def existing(self, repo_id: str, repo_type: str = "model") -> Resolved | None:
-        """The repo as it stands, or None when there is none to be seen.
-
-        Raises:
-            UsageError: not of the form ``user/name``; the Hub would add a name of its own.
-        """
-        if repo_id.count("/") != 1:
-            raise UsageError(f"{repo_id} is not a repo id of the form user/name")
-        try:
-            return self.resolve(repo_id, repo_type)
-        except NotFoundError:
-            return None
+    # --- publishing -----------------------------------------------------------------------------
 
     def publish(
         self,
@@ -376,109 +306,65 @@ class Hub:
         *,
         message: str,
         private: bool | None,
-        parent: Resolved | None,
+        parent: PinnedRepo | None,
         create_pr: bool = False,
         repo_type: str = "model",
         only: Sequence[str] | None = None,
         delete: Sequence[str] = (),
     ) -> str:
-        """Publish a finished folder in one commit.
+        """Publish a folder in one commit.
 
         Args:
-            folder: every file below it, or those in `only`, is committed under its own name.
-            repo_id: target.
-            message: of the commit.
-            private: visibility of a repo that has to be created.
-            parent: the repo as it was looked at, None if it did not exist; the commit is refused
-                when it has changed since.
-            create_pr: open a pull request instead of committing.
-            repo_type: model, dataset or space.
-            only: paths below the folder; None is all.
-            delete: paths in the repo that go in the same commit.
+            folder: the files to commit.
+            repo_id: target; created if `parent` is None.
+            message: commit message.
+            private: visibility of a repo that is created.
+            parent: the repo as last seen, None if it did not exist. The commit is refused if the
+                repo has changed since.
+            create_pr: open a pull request instead of committing to the default branch.
+            repo_type: ``model``, ``dataset`` or ``space``.
+            only: paths in the folder to commit; None commits all.
+            delete: paths in the repo to delete in the same commit.
 
         Returns:
             URL of the repo, or of the pull request.
 
         Raises:
-            ConflictError: the repo was created or changed meanwhile.
-            AuthError: no right to write there.
-            ConnectionLostError: the connection was lost; the folder is untouched.
+            ConflictError: the repo was created or changed in the meantime.
+            AuthError: the token lacks write access.
+            ConnectionLostError: the connection was lost; the folder is unchanged.
         """
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        if only is not None:
-            paths = [path for path in paths if path.relative_to(folder).as_posix() in only]
+        names = {path.relative_to(folder).as_posix(): path for path in paths}
         operations: list[hfh.CommitOperationAdd | hfh.CommitOperationDelete] = [
-            hfh.CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in paths
+            hfh.CommitOperationAdd(name, str(path))
+            for name, path in names.items()
+            if only is None or name in only
         ]
         operations += [hfh.CommitOperationDelete(path) for path in delete]
         if parent is None:
-            self._create(repo_id, repo_type, private)
+            with translated(repo_id):
+                self._api.create_repo(
+                    repo_id,
+                    repo_type=repo_type,
+                    private=private,
+                    space_sdk="gradio" if repo_type == "space" else None,
+                )
             parent = self.resolve(repo_id, repo_type)
-        head = parent.sha
-
-        def commit() -> Any:
+        with translated(repo_id):
             try:
-                return self._api.create_commit(
+                info = self._api.create_commit(
                     repo_id,
                     operations,
                     commit_message=message,
                     repo_type=repo_type,
-                    parent_commit=head,
+                    parent_commit=parent.sha,
                     create_pr=create_pr,
                 )
-            except RuntimeError as error:  # around what went wrong with the upload of one file
+            except RuntimeError as error:  # raised from the failed upload of one file
                 if isinstance(error.__cause__, Exception):
                     raise error.__cause__ from None
                 raise
-
-        info = self._call(repo_id, commit, retry=False)
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
         url = f"{self._api.endpoint}/{prefix}{repo_id}"
-        return str(info.pr_url or url) if create_pr else url  # no pull request of no change
-
-    def _create(self, repo_id: str, repo_type: str, private: bool | None) -> None:
-        self._call(
-            repo_id,
-            lambda: self._api.create_repo(
-                repo_id,
-                repo_type=repo_type,
-                private=private,
-                space_sdk="gradio" if repo_type == "space" else None,
-            ),
-            retry=False,
-        )
-
-    # --- errors ---------------------------------------------------------------------------------
-
-    def _call(self, what: str, run: Callable[[], T], *, retry: bool = True) -> T:
-        """Run a client call; wait out rate limits and server errors; translate the rest."""
-        for attempt in range(1, _TRIES + 1):
-            wait = min(0.5 * 2**attempt, 30.0)
-            with translated(what):
-                try:
-                    return run()
-                except hf.HfHubHTTPError as error:
-                    status = error.response.status_code
-                    if not retry or status not in TRANSIENT or attempt == _TRIES:
-                        raise
-                    wait = _retry_after(error.response) or wait
-                    logger.warning("%s answered %s, trying again in %.0f s", what, status, wait)
-                except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError):
-                    if not retry or attempt == _TRIES or constants.HF_HUB_OFFLINE:
-                        raise
-                    logger.warning("connection to %s lost, trying again in %.0f s", what, wait)
-            time.sleep(wait)
-        raise AssertionError("unreachable")
-
-
-def _blob(sibling: Any) -> Blob | None:
-    if sibling.size is None or not sibling.blob_id:
-        return None
-    if sibling.lfs:
-        return Blob(int(sibling.lfs.size), str(sibling.lfs.sha256), large=True)
-    return Blob(int(sibling.size), str(sibling.blob_id), large=False)
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    value = response.headers.get("Retry-After", "")
-    return min(float(value), 310.0) + 0.5 if value.isdecimal() else None
+        return str(info.pr_url or url) if create_pr else url  # a commit without changes has no PR

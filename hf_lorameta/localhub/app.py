@@ -1,4 +1,4 @@
-"""The hub as an ASGI application: finds the route, runs it, turns http_errors into answers."""
+"""The ASGI application: find the route, run its handler, turn exceptions into responses."""
 
 import logging
 from typing import Any, cast
@@ -8,27 +8,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from hf_lorameta.localhub import (
-    http_errors,
     routes_discussions,
     routes_files,
     routes_lfs,
     routes_read,
     routes_write,
 )
-from hf_lorameta.localhub.intake import Intake
-from hf_lorameta.localhub.routing import (
-    LARGEST_BODY,
-    Call,
-    Handler,
-    Links,
-    Route,
-    Settings,
-    StreamHandler,
-    segments_of,
-)
-from hf_lorameta.localhub.state import HubState
+from hf_lorameta.localhub.http_errors import HTTPError, drain
+from hf_lorameta.localhub.routing import Call, Handler, Server, StreamHandler
 
-ROUTES: list[Route] = [
+ROUTES = [
     *routes_read.ROUTES,
     *routes_write.ROUTES,
     *routes_discussions.ROUTES,
@@ -43,63 +32,43 @@ class HubApp:
     """The application.
 
     Args:
-        hub: the state it serves and changes.
-        links: maker of signed links.
-        settings: how it behaves.
+        server: state, links and settings.
     """
 
-    def __init__(self, hub: HubState, links: Links, settings: Settings) -> None:
-        self._hub = hub
-        self._links = links
-        self._settings = settings
+    def __init__(self, server: Server) -> None:
+        self._server = server
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers one request."""
-        intake = Intake(receive)
-        request = Request(scope, intake.receive)
+        """Handle one request."""
+        request = Request(scope, receive)
         try:
-            response = await self._answer(request)
-        except http_errors.Refusal as refusal:
-            await intake.drain()
-            response = refusal.response()
+            response = await self._respond(request)
         except ClientDisconnect:
             return
-        except (KeyError, TypeError, ValueError) as error:
-            # a body that is JSON but not what the route expects
-            _log.warning("refused a malformed request", exc_info=True)
-            response = http_errors.Refusal(400, f"Malformed request: {error!r}").response()
+        except HTTPError as error:
+            await drain(request)
+            response = error.response()
+        except (KeyError, TypeError, ValueError) as error:  # JSON of an unexpected structure
+            _log.warning("rejected a malformed request", exc_info=True)
+            response = HTTPError(400, f"Malformed request: {error!r}").response()
         except Exception:
-            _log.exception("the hub failed on %s %s", request.method, request.url.path)
+            _log.exception("failed to handle %s %s", request.method, request.url.path)
             raise
         await response(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Response:
-        segments = segments_of(request)
+    async def _respond(self, request: Request) -> Response:
         for route in ROUTES:
-            params = route.match(request.method, segments)
-            if params is not None:
-                return await self._run(route, request, params)
-        words = "Sorry, we can't find the page you are looking for."
-        raise http_errors.Refusal(404, words)
-
-    async def _run(self, route: Route, request: Request, params: dict[str, str]) -> Response:
-        call = Call(self._hub, self._links, self._settings, request, params)
-        if route.streams:
-            return await cast(StreamHandler, route.handler)(call)
-        call.body = await _body(request)
-        return await run_in_threadpool(_locked, cast(Handler, route.handler), call)
+            params = route.match(request)
+            if params is None:
+                continue
+            call = Call(self._server, request, params)
+            if route.streams:
+                return await cast(StreamHandler, route.handler)(call)
+            call.body = await request.body()
+            return await run_in_threadpool(_run_locked, cast(Handler, route.handler), call)
+        raise HTTPError(404, "Sorry, we can't find the page you are looking for.")
 
 
-def _locked(handler: Handler, call: Call) -> Response:
+def _run_locked(handler: Handler, call: Call) -> Response:
     with call.hub.lock:
         return handler(call)
-
-
-async def _body(request: Request) -> bytes:
-    parts, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > LARGEST_BODY:
-            raise http_errors.Refusal(413, "Payload too large")
-        parts.append(chunk)
-    return b"".join(parts)

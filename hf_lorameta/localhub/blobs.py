@@ -1,134 +1,170 @@
-"""Where the bytes of files live: content-addressed blobs, in memory or on disk.
+"""Content-addressed storage of file contents, in memory or on disk.
 
-A blob is known by the sha256 of its bytes. On disk it is written under a temporary name, checked,
-and renamed into place, so a reader never sees half a file and a crash leaves no wrong one. Bytes
-pass in chunks both ways: memory does not grow with the size of a file.
+The key of a blob is the SHA-256 of its bytes. On disk, a blob is written under a temporary name
+and renamed when it is complete, so that no reader sees a partial file. Reads and writes are in
+chunks: on disk, memory use does not depend on the size of a file.
 """
 
 import hashlib
+import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
-CHUNK = 1 << 20
+CHUNK_SIZE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A stored blob.
-
-    Attributes:
-        sha256: hex digest of the bytes, the key of the blob.
-        size: number of bytes.
-    """
+    """A stored blob: its SHA-256 as hex digits, and its size in bytes."""
 
     sha256: str
     size: int
 
+    @property
+    def lfs_pointer(self) -> bytes:
+        """The Git LFS pointer file for this blob."""
+        version = "version https://git-lfs.github.com/spec/v1"
+        return f"{version}\noid sha256:{self.sha256}\nsize {self.size}\n".encode()
+
 
 class BlobWriter:
-    """Takes the bytes of one blob, chunk by chunk, and hashes them on the way.
+    """Write a new blob and compute its digest.
 
     Args:
-        sink: an open binary file the bytes are written to.
-        store: the store that keeps the file on :meth:`finish`.
+        store: the store that the blob is added to by :meth:`finish`.
+        file: temporary file for the bytes, open for writing.
     """
 
-    def __init__(self, sink: IO[bytes], store: "BlobStore") -> None:
-        self._sink = sink
+    def __init__(self, store: "BlobStore", file: IO[bytes]) -> None:
         self._store = store
+        self._file = file
         self._digest = hashlib.sha256()
-        self.size = 0
+        self._size = 0
 
     def write(self, chunk: bytes) -> None:
-        """Appends `chunk`."""
+        """Append `chunk`."""
         self._digest.update(chunk)
-        self._sink.write(chunk)
-        self.size += len(chunk)
+        self._file.write(chunk)
+        self._size += len(chunk)
 
     @property
-    def sha256(self) -> str:
-        """Hex digest of what was written so far."""
-        return self._digest.hexdigest()
+    def blob(self) -> Blob:
+        """Digest and size of the bytes written so far."""
+        return Blob(self._digest.hexdigest(), self._size)
 
     def finish(self) -> Blob:
-        """Stores the blob for good and returns it."""
-        blob = Blob(self.sha256, self.size)
-        self._store.keep(self._sink, blob)
-        return blob
+        """Add the blob to the store and return it."""
+        self._store._add(self._file, self.blob.sha256)
+        return self.blob
 
     def discard(self) -> None:
-        """Throws away what was written."""
-        self._store.drop(self._sink)
+        """Delete the bytes written so far."""
+        self._store._discard(self._file)
 
 
-class BlobStore(Protocol):
-    """What both stores can do."""
+class BlobStore(ABC):
+    """Interface of both stores."""
+
+    @abstractmethod
+    def __contains__(self, sha256: str) -> bool: ...
+
+    @abstractmethod
+    def open(self, sha256: str) -> IO[bytes]:
+        """Open a blob for reading. Raises KeyError if it is not stored."""
+
+    @abstractmethod
+    def _new_file(self) -> IO[bytes]: ...
+
+    @abstractmethod
+    def _add(self, file: IO[bytes], sha256: str) -> None: ...
+
+    @abstractmethod
+    def _discard(self, file: IO[bytes]) -> None: ...
 
     def writer(self) -> BlobWriter:
-        """Returns a writer for one new blob."""
+        """Return a writer for a new blob."""
+        return BlobWriter(self, self._new_file())
 
-    def keep(self, sink: IO[bytes], blob: Blob) -> None:
-        """Moves a finished `sink` to its place."""
-
-    def drop(self, sink: IO[bytes]) -> None:
-        """Closes and removes an unfinished `sink`."""
-
-    def has(self, sha256: str) -> bool:
-        """Says whether the blob is stored."""
+    def add(self, source: bytes | Path) -> Blob:
+        """Store bytes, or the contents of a file, and return the blob."""
+        writer = self.writer()
+        try:
+            with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+                while chunk := file.read(CHUNK_SIZE):
+                    writer.write(chunk)
+        except BaseException:
+            writer.discard()
+            raise
+        return writer.finish()
 
     def size(self, sha256: str) -> int:
-        """Returns the blob's size. Raises KeyError if it is not stored."""
+        """Return the size of a blob. Raises KeyError if it is not stored."""
+        with self.open(sha256) as file:
+            return file.seek(0, os.SEEK_END)
 
     def chunks(self, sha256: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Yields bytes ``start:stop`` of a blob. Raises KeyError if it is not stored."""
+        """Yield bytes ``start:stop`` of a blob. Raises KeyError if it is not stored."""
+        remaining = (self.size(sha256) if stop is None else stop) - start
+        with self.open(sha256) as file:
+            file.seek(start)
+            while remaining > 0 and (chunk := file.read(min(CHUNK_SIZE, remaining))):
+                remaining -= len(chunk)
+                yield chunk
+
+    def read(self, sha256: str) -> bytes:
+        """Return all bytes of a blob. Raises KeyError if it is not stored."""
+        return b"".join(self.chunks(sha256))
+
+    def git_oid(self, blob: Blob) -> str:
+        r"""Return the id that git gives to a file with these bytes.
+
+        Example:
+            >>> store = MemoryBlobs()
+            >>> store.git_oid(store.add(b"hello\n"))
+            'ce013625030ba8dba906f756967f9e9ca394464a'
+        """
+        digest = hashlib.sha1(b"blob %d\0" % blob.size, usedforsecurity=False)
+        for chunk in self.chunks(blob.sha256):
+            digest.update(chunk)
+        return digest.hexdigest()
 
 
-class MemoryBlobs:
-    """Blobs in a dict; for tests and demos of moderate size."""
+class MemoryBlobs(BlobStore):
+    """Blobs in a dict."""
 
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
 
-    def writer(self) -> BlobWriter:
-        """Returns a writer for one new blob."""
-        # memory first, and a file once it is larger than 8 MB
-        sink: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=8 << 20)  # noqa: SIM115
-        return BlobWriter(sink, self)
-
-    def keep(self, sink: IO[bytes], blob: Blob) -> None:
-        """Moves a finished `sink` into the dict."""
-        with sink:
-            if blob.sha256 not in self._blobs:
-                sink.seek(0)
-                self._blobs[blob.sha256] = sink.read()
-
-    def drop(self, sink: IO[bytes]) -> None:
-        """Closes an unfinished `sink`."""
-        sink.close()
-
-    def has(self, sha256: str) -> bool:
-        """Says whether the blob is stored."""
+    def __contains__(self, sha256: str) -> bool:
         return sha256 in self._blobs
 
-    def size(self, sha256: str) -> int:
-        """Returns the blob's size. Raises KeyError if it is not stored."""
-        return len(self._blobs[sha256])
+    def open(self, sha256: str) -> IO[bytes]:
+        """Open a blob for reading. Raises KeyError if it is not stored."""
+        return BytesIO(self._blobs[sha256])
 
-    def chunks(self, sha256: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Yields bytes ``start:stop`` of a blob. Raises KeyError if it is not stored."""
-        view = memoryview(self._blobs[sha256])[start:stop]
-        for at in range(0, len(view), CHUNK):
-            yield bytes(view[at : at + CHUNK])
+    def _new_file(self) -> IO[bytes]:
+        return tempfile.SpooledTemporaryFile(max_size=8 << 20)
+
+    def _add(self, file: IO[bytes], sha256: str) -> None:
+        with file:
+            if sha256 not in self._blobs:
+                file.seek(0)
+                self._blobs[sha256] = file.read()
+
+    def _discard(self, file: IO[bytes]) -> None:
+        file.close()
 
 
-class DiskBlobs:
+class DiskBlobs(BlobStore):
     """Blobs as files ``root/blobs/ab/abcd...``.
 
     Args:
-        root: the hub's folder; made if missing.
+        root: folder of the hub; created if missing.
     """
 
     def __init__(self, root: Path) -> None:
@@ -136,92 +172,31 @@ class DiskBlobs:
         self._incoming = root / "incoming"
         for folder in (self._blobs, self._incoming):
             folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self._incoming.iterdir():  # of a hub that was killed
+        for leftover in self._incoming.iterdir():  # of a process that was killed
             leftover.unlink()
 
     def _path(self, sha256: str) -> Path:
         return self._blobs / sha256[:2] / sha256
 
-    def writer(self) -> BlobWriter:
-        """Returns a writer for one new blob."""
-        sink = tempfile.NamedTemporaryFile(dir=self._incoming, delete=False)  # noqa: SIM115
-        return BlobWriter(sink, self)
-
-    def keep(self, sink: IO[bytes], blob: Blob) -> None:
-        """Renames a finished `sink` to its place."""
-        sink.close()
-        target = self._path(blob.sha256)
-        target.parent.mkdir(exist_ok=True)
-        Path(sink.name).replace(target)
-
-    def drop(self, sink: IO[bytes]) -> None:
-        """Closes and removes an unfinished `sink`."""
-        sink.close()
-        Path(sink.name).unlink(missing_ok=True)
-
-    def has(self, sha256: str) -> bool:
-        """Says whether the blob is stored."""
+    def __contains__(self, sha256: str) -> bool:
         return self._path(sha256).is_file()
 
-    def size(self, sha256: str) -> int:
-        """Returns the blob's size. Raises KeyError if it is not stored."""
-        if not self.has(sha256):
-            raise KeyError(sha256)
-        return self._path(sha256).stat().st_size
+    def open(self, sha256: str) -> IO[bytes]:
+        """Open a blob for reading. Raises KeyError if it is not stored."""
+        try:
+            return self._path(sha256).open("rb")
+        except FileNotFoundError:
+            raise KeyError(sha256) from None
 
-    def chunks(self, sha256: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Yields bytes ``start:stop`` of a blob. Raises KeyError if it is not stored."""
-        left = (self.size(sha256) if stop is None else stop) - start
-        with self._path(sha256).open("rb") as file:
-            file.seek(start)
-            while left > 0 and (chunk := file.read(min(CHUNK, left))):
-                left -= len(chunk)
-                yield chunk
+    def _new_file(self) -> IO[bytes]:
+        return tempfile.NamedTemporaryFile(dir=self._incoming, delete=False)
 
+    def _add(self, file: IO[bytes], sha256: str) -> None:
+        file.close()
+        path = self._path(sha256)
+        path.parent.mkdir(exist_ok=True)
+        Path(file.name).replace(path)
 
-def read(store: BlobStore, sha256: str) -> bytes:
-    """Returns all bytes of a blob. Raises KeyError if it is not stored."""
-    return b"".join(store.chunks(sha256))
-
-
-def store_file(store: BlobStore, source: bytes | Path) -> Blob:
-    """Stores bytes, or the file at a path, and returns the blob."""
-    writer = store.writer()
-    try:
-        if isinstance(source, bytes):
-            writer.write(source)
-        else:
-            with source.open("rb") as file:
-                while chunk := file.read(CHUNK):
-                    writer.write(chunk)
-    except BaseException:
-        writer.discard()
-        raise
-    return writer.finish()
-
-
-def git_oid(store: BlobStore, blob: Blob) -> str:
-    """Returns the id git gives to a file of these bytes: sha1 of a header and the bytes.
-
-    Example:
-        >>> store = MemoryBlobs()
-        >>> git_oid(store, store_file(store, b"hello\\n"))
-        'ce013625030ba8dba906f756967f9e9ca394464a'
-    """
-    digest = hashlib.sha1(b"blob %d\0" % blob.size, usedforsecurity=False)
-    for chunk in store.chunks(blob.sha256):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def pointer_text(blob: Blob) -> bytes:
-    """Returns the git-LFS pointer file that stands in git for a large blob."""
-    return (
-        f"version https://git-lfs.github.com/spec/v1\noid sha256:{blob.sha256}\nsize {blob.size}\n"
-    ).encode()
-
-
-def pointer_oid(blob: Blob) -> str:
-    """Returns the git id of the pointer file of a large blob."""
-    text = pointer_text(blob)
-    return hashlib.sha1(b"blob %d\0" % len(text) + text, usedforsecurity=False).hexdigest()
+    def _discard(self, file: IO[bytes]) -> None:
+        file.close()
+        Path(file.name).unlink(missing_ok=True)

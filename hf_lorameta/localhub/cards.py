@@ -1,12 +1,14 @@
-"""What the Hub reads from a README's YAML block: whether it is valid, and the repo's tags."""
+"""The Hub's rules for README metadata: validation, and the tags of a repo."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import yaml
 
-LONGEST = 5 << 20  # bytes of a README that are looked at
+from hf_lorameta.localhub.http_errors import HTTPError
+
+SIZE_LIMIT = 5 << 20  # larger READMEs are not parsed
 
 _BLOCK = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _REPO_ID = re.compile(r"[\w.-]{1,96}(?:/[\w.-]{1,96})?")
@@ -31,24 +33,21 @@ LICENSES = frozenset(_LICENSE_NAMES.split())
 
 
 def metadata(text: str) -> dict[str, Any]:
-    """Returns a README's YAML block as a dict; empty if there is none or it is not valid.
+    r"""Return the YAML metadata of a README; empty if it is missing or not valid.
 
     Example:
-        >>> metadata("---\\nlicense: mit\\n---\\n# Title")
+        >>> metadata("---\nlicense: mit\n---\n# Title")
         {'license': 'mit'}
     """
-    block = _BLOCK.match(text)
-    if block is None:
-        return {}
     try:
-        data = yaml.load(block[1], Loader=_TextDates)
+        data = _parse(text)
     except yaml.YAMLError:
         return {}
     return data if isinstance(data, dict) else {}
 
 
 class _TextDates(yaml.SafeLoader):
-    """YAML without timestamps: they stay text, so that everything is JSON."""
+    """YAML loader that keeps timestamps as text, so that all values are JSON values."""
 
 
 _TextDates.yaml_implicit_resolvers = {
@@ -57,18 +56,15 @@ _TextDates.yaml_implicit_resolvers = {
 }
 
 
-def as_items(messages: Iterable[str]) -> list[dict[str, str]]:
-    """Returns messages as the API shows them: ``[{"message": ...}]``."""
-    return [{"message": message} for message in messages]
+def _parse(text: str) -> Any:
+    block = _BLOCK.match(text)
+    return yaml.load(block[1], Loader=_TextDates) if block else None
 
 
 def check(text: str, repo_type: str) -> tuple[list[str], list[str]]:
-    """Returns the (errors, warnings) the Hub has about a README."""
-    block = _BLOCK.match(text)
-    if block is None:
-        return [], ["empty or missing yaml metadata in repo card"]
+    """Validate a README as the Hub does. Return (errors, warnings)."""
     try:
-        data = yaml.load(block[1], Loader=_TextDates)
+        data = _parse(text)
     except yaml.YAMLError as error:
         return [f"Invalid YAML: {' '.join(str(error).split())}"], []
     if data is None:
@@ -76,14 +72,28 @@ def check(text: str, repo_type: str) -> tuple[list[str], list[str]]:
     if not isinstance(data, dict):
         return ["Metadata must be a mapping of names to values"], []
     errors = [*_field_errors(data), *_link_errors(data)]
-    if repo_type == "space":
-        errors += _space_errors(data)
-    return errors, []
+    return (errors + _space_errors(data) if repo_type == "space" else errors), []
+
+
+def validate(text: str, repo_type: str) -> dict[str, list[dict[str, str]]]:
+    """Validate a README and return the warnings in the format of the API.
+
+    Raises:
+        HTTPError: 400, the metadata has errors.
+    """
+    errors, warnings = check(text, repo_type)
+    report = {
+        "errors": [{"message": message} for message in errors],
+        "warnings": [{"message": message} for message in warnings],
+    }
+    if errors:
+        raise HTTPError(400, f"Invalid metadata in README.md. {errors[0]}", body=report)
+    return report
 
 
 def _field_errors(data: dict[str, Any]) -> list[str]:
     errors = []
-    for name in _listed(data.get("license")):
+    for name in _as_list(data.get("license")):
         if name not in LICENSES:
             errors.append(f'"license" must be one of [{", ".join(sorted(LICENSES))}]')
     for name in ("pipeline_tag", "library_name", "license_name", "license_link", "pretty_name"):
@@ -92,7 +102,7 @@ def _field_errors(data: dict[str, Any]) -> list[str]:
     tags = data.get("tags")
     if tags is not None and not (isinstance(tags, list) and all(isinstance(t, str) for t in tags)):
         errors.append('"tags" must be an array of strings')
-    for code in _listed(data.get("language")):
+    for code in _as_list(data.get("language")):
         if not (isinstance(code, str) and _LANGUAGE.fullmatch(code)):
             errors.append(f'"language" with value "{code}" is not valid: use ISO 639 codes')
     if data.get("base_model_relation", "adapter") not in _RELATIONS:
@@ -107,7 +117,7 @@ def _link_errors(data: dict[str, Any]) -> list[str]:
     errors = []
     for name, page in (("base_model", "models"), ("datasets", "datasets"), ("models", "models")):
         single = not isinstance(data.get(name), list)
-        for at, value in enumerate(_listed(data.get(name))):
+        for at, value in enumerate(_as_list(data.get(name))):
             if isinstance(value, str) and _REPO_ID.fullmatch(value) and not value.startswith("."):
                 continue
             field = name if single else f"{name}[{at}]"
@@ -127,51 +137,49 @@ def _space_errors(data: dict[str, Any]) -> list[str]:
     return errors
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
 
 
 def base_models(card: dict[str, Any], library: str | None) -> tuple[str | None, list[str]]:
-    """Returns (relation, base model ids) of a model card; (None, []) without a base model."""
-    bases = [str(base) for base in _listed(card.get("base_model"))]
+    """Return (relation, base model ids) of a model card; (None, []) without a base model."""
+    bases = [str(base) for base in _as_list(card.get("base_model"))]
     if not bases:
         return None, []
     default = "adapter" if library == "peft" else "merge" if len(bases) > 1 else "finetune"
     return str(card.get("base_model_relation", default)), bases
 
 
-def tags(card: dict[str, Any], repo_type: str, paths: Iterable[str]) -> list[str]:
-    """Returns a repo's tags, from its card and the kinds of its files.
+def tags(card: dict[str, Any], repo_type: str, paths: Collection[str]) -> list[str]:
+    """Return the tags of a repo, derived from its card and its file names.
 
     Example:
         >>> card = {"license": "mit", "library_name": "peft", "base_model": "a/b"}
         >>> tags(card, "model", ["adapter_model.safetensors"])[:3]
         ['peft', 'safetensors', 'base_model:a/b']
     """
-    paths = list(paths)
     library = library_name(card, paths) if repo_type == "model" else None
-    found: list[str] = [library] if library else []
-    if any(path.endswith(".safetensors") for path in paths):
-        found.append("safetensors")
-    found += [str(tag) for tag in _listed(card.get("tags"))]
-    if card.get("pipeline_tag"):
-        found.append(str(card["pipeline_tag"]))
-    found += [str(code) for code in _listed(card.get("language"))] if repo_type == "model" else []
     relation, bases = base_models(card, library)
-    found += [f"base_model:{base}" for base in bases]
-    found += [f"base_model:{relation}:{base}" for base in bases if relation]
-    found += [f"dataset:{name}" for name in _listed(card.get("datasets"))]
-    for name in ("task_categories", "task_ids", "language", "size_categories"):
-        if repo_type == "dataset":
-            found += [f"{name}:{value}" for value in _listed(card.get(name))]
-    found += [f"license:{name}" for name in _listed(card.get("license"))]
-    return list(dict.fromkeys([*found, "region:us"]))
+    names = [library] if library else []
+    if any(path.endswith(".safetensors") for path in paths):
+        names.append("safetensors")
+    names += [*_as_list(card.get("tags")), *_as_list(card.get("pipeline_tag") or None)]
+    if repo_type == "model":
+        names += _as_list(card.get("language"))
+    names += [f"base_model:{base}" for base in bases]
+    names += [f"base_model:{relation}:{base}" for base in bases]
+    names += [f"dataset:{name}" for name in _as_list(card.get("datasets"))]
+    if repo_type == "dataset":
+        for field in ("task_categories", "task_ids", "language", "size_categories"):
+            names += [f"{field}:{value}" for value in _as_list(card.get(field))]
+    names += [f"license:{name}" for name in _as_list(card.get("license"))]
+    return list(dict.fromkeys(map(str, [*names, "region:us"])))
 
 
-def library_name(card: dict[str, Any], paths: Iterable[str]) -> str | None:
-    """Returns a model's library: from the card, or peft if it holds an adapter's config."""
+def library_name(card: dict[str, Any], paths: Collection[str]) -> str | None:
+    """Return the library of a model: from the card, or peft if it has an adapter config."""
     name = card.get("library_name")
     if isinstance(name, str):
         return name

@@ -1,23 +1,22 @@
-"""Faults on demand, and the log of requests: a layer around the hub that tests drive."""
+"""Fault injection and the request log: an ASGI middleware that tests control."""
 
 import asyncio
 import re
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, get_args
 from urllib.parse import parse_qsl, urlencode
 
-from hf_lorameta.localhub.http_errors import LocalHubError, Refusal
-from hf_lorameta.localhub.intake import Intake, Message
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "meanwhile"]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Any, Any, Any], Awaitable[None]]
+from hf_lorameta.localhub.http_errors import HTTPError, LocalHubError, drain
 
-_KINDS = ("status", "cut", "truncate", "corrupt", "delay", "meanwhile")
+FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "callback"]
+
 _SECRET_PARAMS = {"token", "access_token", "signature"}
-_WORDS = {
+_MESSAGES = {
     429: "Too Many Requests: you have reached your 'api' rate limit.",
     500: "Internal Error - We're working hard to fix this as soon as possible!",
     503: "Service Unavailable",
@@ -26,25 +25,25 @@ _WORDS = {
 
 @dataclass
 class Fault:
-    """Something that goes wrong with the requests it matches.
+    """A fault to inject into matching requests.
 
     Attributes:
-        kind: what goes wrong: ``status``, answer `status` and do nothing; ``cut``, send
-            `after_bytes` of the body and close the connection (of HEAD: without an answer);
-            ``truncate``, send only `after_bytes` and pretend that is all; ``corrupt``, change the
-            byte at `after_bytes`; ``delay``, wait `seconds` and go on as usual; ``meanwhile``,
-            call `act` and go on as usual.
-        path: regular expression searched in the decoded path with its query.
-        method: regular expression for the whole method.
-        times: how many requests it strikes; None for all.
+        kind: ``status``: respond with `status` and do nothing. ``cut``: send `after_bytes` of the
+            body and close the connection (for HEAD: without a response). ``truncate``: send only
+            `after_bytes`, with a matching Content-Length. ``corrupt``: flip `bits` in the byte at
+            `after_bytes`. ``delay``: wait `seconds`, then continue. ``callback``: call `callback`,
+            then continue.
+        path: regular expression, searched in the decoded path with its query.
+        method: regular expression for the complete method.
+        times: number of requests to affect; None for all.
         status: for ``status``.
         retry_after: seconds, for the ``Retry-After`` header of ``status``.
         after_bytes: for ``cut``, ``truncate`` and ``corrupt``.
-        bits: that ``corrupt`` flips in its byte.
-        upward: ``cut`` and ``corrupt`` strike what the client sends, not what it gets.
+        bits: bit mask, for ``corrupt``.
+        in_request: ``cut`` and ``corrupt`` affect the request body instead of the response body.
         seconds: for ``delay``.
-        act: for ``meanwhile``; may ask this hub for something.
-        skip: how many matching requests pass unharmed first.
+        callback: for ``callback``; may use this hub.
+        skip: number of matching requests to leave alone first.
     """
 
     kind: FaultKind
@@ -55,34 +54,42 @@ class Fault:
     retry_after: int | None = None
     after_bytes: int = 0
     bits: int = 0xFF
-    upward: bool = False
+    in_request: bool = False
     seconds: float = 0.0
-    act: Callable[[], object] | None = None
+    callback: Callable[[], object] | None = None
     skip: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise LocalHubError(f"a fault's kind is one of {_KINDS}, got {self.kind!r}")
+        kinds = get_args(FaultKind)
+        if self.kind not in kinds:
+            raise LocalHubError(f"a fault's kind is one of {kinds}, got {self.kind!r}")
 
     def matches(self, method: str, path: str) -> bool:
-        """Says whether a request is one this fault is for."""
+        """Return whether the fault applies to a request."""
         return bool(re.fullmatch(self.method, method) and re.search(self.path, path))
+
+    def corrupt(self, body: bytes, offset: int) -> bytes:
+        """Return a chunk that starts at `offset` of the body, with the fault's byte changed."""
+        index = self.after_bytes - offset
+        if not 0 <= index < len(body):
+            return body
+        return body[:index] + bytes([body[index] ^ self.bits]) + body[index + 1 :]
 
 
 @dataclass
 class RequestRecord:
-    """A request the hub answered. Never holds a token.
+    """A logged request. It never contains a token.
 
     Attributes:
         method: ``GET``, ``HEAD``, ...
-        path: decoded path with query; values of tokens and signatures are left out.
-        status: what was answered; 0 if the answer never began.
+        path: decoded path with query, without the values of tokens and signatures.
+        status: status of the response; 0 if it was not sent.
         range: the Range header, or None.
-        bytes_sent: bytes of the answer's body.
-        bytes_received: bytes of the request's body, as far as they were read.
-        authenticated: whether an Authorization header came with it.
+        bytes_sent: bytes of the response body.
+        bytes_received: bytes of the request body that were read.
+        authenticated: whether the request had an Authorization header.
         user_agent: the User-Agent header.
-        fault: the kind of the fault that struck, or None.
+        fault: the kind of the injected fault, or None.
     """
 
     method: str
@@ -98,45 +105,43 @@ class RequestRecord:
 
 @dataclass
 class FaultMiddleware:
-    """The layer itself: an ASGI application around another.
+    """Log every request and inject faults.
 
     Attributes:
-        app: the hub.
-        faults: those still to strike.
-        records: requests so far, in the order they arrived.
+        app: the wrapped ASGI application.
+        faults: active faults; the first that matches a request is injected.
+        records: requests in order of arrival.
+        lock: required for access to `faults` and `records`.
     """
 
-    app: App
+    app: ASGIApp
     faults: list[Fault] = field(default_factory=list)
     records: list[RequestRecord] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
-        """Logs one request, lets a fault strike it, and passes it on."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
         record = _record(scope)
         with self.lock:
             self.records.append(record)
-            fault = self._striking(record)
+            fault = self._next_fault(record)
+        channel = _Channel(record, receive, send, fault)
         if fault is not None:
             record.fault = fault.kind
             if fault.kind == "delay":
                 await asyncio.sleep(fault.seconds)
-            if fault.act is not None:
-                await asyncio.to_thread(fault.act)
-        inlet = _Inlet(record, receive, fault if fault and fault.upward else None)
-        outlet = _Outlet(
-            record, send, None if fault and fault.upward else fault, scope["method"] == "HEAD"
-        )
+            if fault.callback is not None:
+                await asyncio.to_thread(fault.callback)
         if fault is not None and fault.kind == "status":
-            await Intake(inlet.receive).drain()
-            await _refusal(fault).response()(scope, inlet.receive, outlet.send)
+            await drain(Request(scope, channel.receive))
+            await _error(fault).response()(scope, channel.receive, channel.send)
             return
         try:
-            await self.app(scope, inlet.receive, outlet.send)
+            await self.app(scope, channel.receive, channel.send)
         except _CutError:
-            await _hang_up(send)
+            await _close_connection(send)
 
-    def _striking(self, record: RequestRecord) -> Fault | None:
+    def _next_fault(self, record: RequestRecord) -> Fault | None:
         for fault in self.faults:
             if fault.times == 0 or not fault.matches(record.method, record.path):
                 continue
@@ -150,110 +155,96 @@ class FaultMiddleware:
 
 
 class _CutError(BaseException):
-    """Ends a request or an answer in the middle; nothing on the way may take it for an error."""
+    """Abort a request or response. Not an Exception, so that no handler catches it."""
 
 
-async def _hang_up(send: Send) -> None:
-    """Close the connection; uvicorn would answer 500 to a request without an answer."""
+async def _close_connection(send: Send) -> None:
+    """Close the connection. Otherwise uvicorn would respond with 500."""
     cycle = getattr(send, "__self__", None)
     transport = getattr(cycle, "transport", None)
-    if transport is None:  # another server: it closes what is not complete
+    if transport is None:  # other servers close the connection of an incomplete response
         return
-    transport.close()  # what was written still goes out
+    transport.close()  # after sending what was written
     while not getattr(cycle, "disconnected", True):
         await asyncio.sleep(0.001)
 
 
 @dataclass
-class _Inlet:
-    """Passes a request's body on, harmed as the fault says, and counts it."""
+class _Channel:
+    """Forward the messages of a request and its response, count bytes, apply the fault."""
 
     record: RequestRecord
-    forward: Callable[[], Awaitable[Message]]
+    forward_receive: Receive
+    forward_send: Send
     fault: Fault | None
 
+    def _active(self, in_request: bool, *kinds: FaultKind) -> Fault | None:
+        fault = self.fault
+        applies = fault and fault.in_request == in_request and fault.kind in kinds
+        return fault if applies else None
+
     async def receive(self) -> Message:
-        message = await self.forward()
+        message = await self.forward_receive()
         if message["type"] != "http.request":
             return message
-        body, before = message.get("body", b""), self.record.bytes_received
+        body, offset = message.get("body", b""), self.record.bytes_received
         self.record.bytes_received += len(body)
-        if self.fault is None:
-            return message
-        at = self.fault.after_bytes - before
-        if self.fault.kind == "corrupt":
-            return {**message, "body": _flipped(body, at, self.fault.bits)}
-        if self.fault.kind == "cut" and len(body) > at:
+        if fault := self._active(True, "corrupt"):
+            message["body"] = fault.corrupt(body, offset)
+        fault = self._active(True, "cut")
+        if fault and offset + len(body) > fault.after_bytes:
             raise _CutError
         return message
 
-
-def _flipped(body: bytes, at: int, bits: int) -> bytes:
-    if not 0 <= at < len(body):
-        return body
-    return body[:at] + bytes([body[at] ^ bits]) + body[at + 1 :]
-
-
-@dataclass
-class _Outlet:
-    """Passes an answer on, harmed as the fault says, and counts it."""
-
-    record: RequestRecord
-    forward: Send
-    fault: Fault | None
-    is_head: bool
-
     async def send(self, message: Message) -> None:
+        is_head = self.record.method == "HEAD"
         if message["type"] == "http.response.start":
-            if self.is_head and self.fault and self.fault.kind == "cut":
+            if is_head and self._active(False, "cut"):
                 raise _CutError
             self.record.status = message["status"]
-            if self.fault and self.fault.kind == "truncate":
-                _shorten(message, self.fault.after_bytes)
-        elif message["type"] == "http.response.body" and not self.is_head:
-            message = await self._harmed(message)
-            self.record.bytes_sent += len(message.get("body", b""))
-        await self.forward(message)
+            if fault := self._active(False, "truncate"):
+                _limit_content_length(message, fault.after_bytes)
+        elif message["type"] == "http.response.body" and not is_head:
+            await self._send_body(message)
+            return
+        await self.forward_send(message)
 
-    async def _harmed(self, message: Message) -> Message:
-        body, kind = message.get("body", b""), self.fault.kind if self.fault else ""
-        if kind not in ("cut", "truncate", "corrupt") or self.fault is None:
-            return message
-        at = self.fault.after_bytes - self.record.bytes_sent
-        if kind == "corrupt":
-            return {**message, "body": _flipped(body, at, self.fault.bits)}
-        short = body[: max(at, 0)]
-        if kind == "cut" and (len(body) > at or not message.get("more_body")):
-            self.record.bytes_sent += len(short)
-            await self.forward({**message, "body": short, "more_body": True})
+    async def _send_body(self, message: Message) -> None:
+        body, offset = message.get("body", b""), self.record.bytes_sent
+        cut = False
+        if fault := self._active(False, "corrupt"):
+            body = fault.corrupt(body, offset)
+        elif fault := self._active(False, "cut", "truncate"):
+            limit = max(fault.after_bytes - offset, 0)
+            ends = len(body) > limit or not message.get("more_body")
+            cut = fault.kind == "cut" and ends
+            body = body[:limit]
+        self.record.bytes_sent += len(body)
+        more = {"more_body": True} if cut else {}
+        await self.forward_send({**message, "body": body, **more})
+        if cut:
             raise _CutError
-        return {**message, "body": short}
 
 
-def _shorten(message: Message, limit: int) -> None:
-    headers = []
-    for name, value in message["headers"]:
-        if name.lower() == b"content-length":
-            value = b"%d" % min(int(value), limit)
-        headers.append((name, value))
-    message["headers"] = headers
+def _limit_content_length(message: Message, limit: int) -> None:
+    message["headers"] = [
+        (name, b"%d" % min(int(value), limit) if name.lower() == b"content-length" else value)
+        for name, value in message["headers"]
+    ]
 
 
-def _refusal(fault: Fault) -> Refusal:
-    headers = {}
-    if fault.retry_after is not None:
-        headers["Retry-After"] = str(fault.retry_after)
-    return Refusal(fault.status, _WORDS.get(fault.status, "Error on demand"), headers=headers)
+def _error(fault: Fault) -> HTTPError:
+    headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+    return HTTPError(fault.status, _MESSAGES.get(fault.status, "Injected error"), headers=headers)
 
 
-def _record(scope: Any) -> RequestRecord:
+def _record(scope: Scope) -> RequestRecord:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    shown = urlencode([(k, v) for k, v in pairs if k.lower() not in _SECRET_PARAMS])
-    path = scope["path"] + (f"?{shown}" if shown else "")
+    query = urlencode([(k, v) for k, v in pairs if k.lower() not in _SECRET_PARAMS])
     return RequestRecord(
         method=scope["method"],
-        path=path,
+        path=scope["path"] + (f"?{query}" if query else ""),
         range=headers.get("range"),
         authenticated="authorization" in headers,
         user_agent=headers.get("user-agent", ""),

@@ -1,4 +1,4 @@
-"""A repo's history as git and the Hub know it: files, commits, branches, tags, pull requests."""
+"""Data model of a repo: files, commits, branches, tags, discussions and pull requests."""
 
 import hashlib
 import json
@@ -13,14 +13,13 @@ from typing import Any, Literal
 from hf_lorameta.localhub import http_errors
 
 REPO_TYPES = ("model", "dataset", "space")
-_FULL_SHA = re.compile(r"[0-9a-f]{40}")
 _SHORT_SHA = re.compile(r"[0-9a-f]{7,39}")
 
 Gated = Literal["auto", "manual", False]
 
 
 class _Clock:
-    """Tells the time in whole milliseconds, never the same one twice: dates give an order."""
+    """Clock with a resolution of a millisecond that never returns the same time twice."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -36,10 +35,9 @@ _CLOCK = _Clock()
 
 
 def now() -> str:
-    """Returns the time as the Hub writes it, ``2026-11-24T16:37:00.123Z``; later each time."""
-    milliseconds = _CLOCK.milliseconds()
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    """Return the time as ``2026-11-24T16:37:00.123Z``. Each call returns a later time."""
+    seconds, milliseconds = divmod(_CLOCK.milliseconds(), 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class Entry:
     Attributes:
         sha256: key of the blob.
         size: number of bytes.
-        oid: git id: of the bytes, or of the pointer file if `lfs`.
-        lfs: whether git holds only a pointer to it.
+        oid: git id: of the file, or of its pointer file if `lfs`.
+        lfs: whether the file is stored in Git LFS.
     """
 
     sha256: str
@@ -60,7 +58,7 @@ class Entry:
 
     @property
     def etag(self) -> str:
-        """What a client compares: the sha256 of a large file, else the git id."""
+        """The ETag: the SHA-256 of a file in Git LFS, otherwise the git id."""
         return self.sha256 if self.lfs else self.oid
 
 
@@ -70,7 +68,7 @@ Changes = Mapping[str, Entry | None]  # None: the path is deleted
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit: a tree, and how it came about."""
+    """A commit and its tree."""
 
     sha: str
     parent: str | None
@@ -83,12 +81,12 @@ class Commit:
 
 @dataclass
 class Discussion:
-    """A discussion, or a pull request when `is_pr`.
+    """A discussion, or a pull request if `is_pr`.
 
     Attributes:
-        base: for a pull request, the commit it started from.
-        events: as the API returns them.
-        merge_commit: set when merged.
+        base: the commit that a pull request started from.
+        events: events in the format of the API.
+        merge_commit: set when a pull request is merged.
     """
 
     num: int
@@ -106,19 +104,41 @@ class Discussion:
         """The git reference of a pull request, ``refs/pr/N``."""
         return f"refs/pr/{self.num}"
 
+    def add_event(self, author: str, kind: str, **data: object) -> dict[str, Any]:
+        """Append an event and return it in the format of the API."""
+        event = {
+            "id": f"{self.num:012x}{len(self.events):012x}",
+            "type": kind,
+            "author": {"name": author, "type": "user"},
+            "createdAt": now(),
+            "data": data,
+        }
+        self.events.append(event)
+        return event
+
+    def add_comment(self, author: str, text: str) -> dict[str, Any]:
+        """Append a comment and return its event."""
+        latest = {"raw": text, "updatedAt": now()}
+        return self.add_event(author, "comment", edited=False, hidden=False, latest=latest)
+
+    def set_status(self, author: str, status: str) -> dict[str, Any]:
+        """Change the status and return the event."""
+        self.status = status
+        return self.add_event(author, "status-change", status=status)
+
 
 @dataclass
 class Repo:
-    """A repo of any type.
+    """A model, dataset or Space repo.
 
     Attributes:
         id: ``namespace/name``.
         type: ``model``, ``dataset`` or ``space``.
-        refs: branch names, and ``refs/pr/N``, to commit shas.
-        tags: tag names to (commit sha, message).
-        objects: sha256 of large files that were uploaded, committed or not.
-        granted: users who may read a gated repo.
-        sdk: of a space.
+        refs: branch names and ``refs/pr/N``, to commit SHAs.
+        tags: tag names to (commit SHA, message).
+        objects: SHA-256 of the files uploaded to Git LFS, committed or not.
+        granted: users with access to a gated repo.
+        sdk: SDK of a Space.
     """
 
     id: str
@@ -136,13 +156,23 @@ class Repo:
 
     @property
     def namespace(self) -> str:
-        """The user or organization the repo belongs to; empty for a name alone, like ``gpt2``."""
+        """The user or organization that owns the repo; empty for an id like ``gpt2``."""
         return self.id.rpartition("/")[0]
 
     @property
+    def page_path(self) -> str:
+        """The path of the repo's web page."""
+        return self.id if self.type == "model" else f"{self.type}s/{self.id}"
+
+    @property
     def branches(self) -> dict[str, str]:
-        """Branch names to commit shas, without pull requests."""
+        """Branch names to commit SHAs."""
         return {name: sha for name, sha in self.refs.items() if not name.startswith("refs/")}
+
+    @property
+    def pull_requests(self) -> dict[str, str]:
+        """``refs/pr/N`` to commit SHAs."""
+        return {name: sha for name, sha in self.refs.items() if name.startswith("refs/pr/")}
 
     @property
     def head(self) -> Commit:
@@ -150,32 +180,35 @@ class Repo:
         return self.commits[self.refs["main"]]
 
     def resolve(self, revision: str) -> Commit:
-        """Returns the commit of a branch, tag, ``refs/...`` or sha.
+        """Return the commit of a branch, tag, ``refs/...`` or SHA.
 
         Raises:
-            Refusal: 404 RevisionNotFound.
+            HTTPError: 404 RevisionNotFound.
         """
         name = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
         if name in self.refs:
             return self.commits[self.refs[name]]
         if name in self.tags:
             return self.commits[self.tags[name][0]]
-        if _FULL_SHA.fullmatch(name) and name in self.commits:
+        if name in self.commits:
             return self.commits[name]
-        if _SHORT_SHA.fullmatch(name):
-            found = [sha for sha in self.commits if sha.startswith(name)]
-            if len(found) == 1:
-                return self.commits[found[0]]
-        raise http_errors.revision_missing(revision)
+        matches = [sha for sha in self.commits if sha.startswith(name)]
+        if _SHORT_SHA.fullmatch(name) and len(matches) == 1:
+            return self.commits[matches[0]]
+        raise http_errors.revision_not_found(revision)
+
+    def tree_at(self, sha: str | None) -> Tree:
+        """Return the tree of a commit; empty for None, the parent of the first commit."""
+        return self.commits[sha].tree if sha else {}
 
     def add_commit(
         self, ref: str, parent: str | None, changes: Changes, title: str, message: str, author: str
     ) -> Commit:
-        """Puts a commit on top of `parent`, moves `ref` to it and returns it.
+        """Add a commit on top of `parent`, move `ref` to it and return it.
 
-        Where nothing changes, `parent` itself is returned and no commit is made.
+        If nothing changes, no commit is added and `parent` is returned.
         """
-        before = self.commits[parent].tree if parent else {}
+        before = self.tree_at(parent)
         tree = apply_changes(before, changes)
         if parent and tree == before:
             self.refs.setdefault(ref, parent)
@@ -190,63 +223,75 @@ class Repo:
         return commit
 
     def log(self, commit: Commit) -> Iterator[Commit]:
-        """Yields `commit` and its ancestors, newest first."""
-        at: Commit | None = commit
-        while at is not None:
-            yield at
-            at = self.commits[at.parent] if at.parent else None
+        """Yield `commit` and its ancestors, newest first."""
+        yield commit
+        while commit.parent:
+            commit = self.commits[commit.parent]
+            yield commit
 
-    def last_touched(self, commit: Commit) -> dict[str, Commit]:
-        """Returns, for each path in `commit`, the commit that gave it its present bytes."""
-        touched: dict[str, Commit] = {}
-        for at in self.log(commit):
-            before = self.commits[at.parent].tree if at.parent else {}
-            for path, entry in commit.tree.items():
-                if path in touched:
-                    continue
-                if at.tree.get(path) == entry and before.get(path) != entry:
-                    touched[path] = at
-        return touched
+    def last_commits(self, commit: Commit) -> dict[str, Commit]:
+        """Return the last commit that changed each path of `commit`."""
+        last: dict[str, Commit] = {}
+        for ancestor in self.log(commit):
+            for path in differences(self.tree_at(ancestor.parent), ancestor.tree):
+                if path in commit.tree:
+                    last.setdefault(path, ancestor)
+        return last
 
     def discussion(self, num: int) -> Discussion:
-        """Returns a discussion or pull request. Raises Refusal (404) if there is none."""
+        """Return a discussion or pull request. Raises HTTPError (404) if it does not exist."""
         if not 1 <= num <= len(self.discussions):
-            raise http_errors.Refusal(404, f"Discussion {num} not found")
+            raise http_errors.HTTPError(404, f"Discussion {num} not found")
         return self.discussions[num - 1]
 
+    def open_discussion(
+        self, title: str, text: str, author: str, *, is_pr: bool, status: str
+    ) -> Discussion:
+        """Open a discussion, or a pull request on ``main`` without commits, and return it."""
+        num, base = len(self.discussions) + 1, self.refs["main"] if is_pr else None
+        discussion = Discussion(num, title, author, now(), is_pr, status, base)
+        if base:
+            self.refs[discussion.ref] = base
+        discussion.add_comment(author, text)
+        self.discussions.append(discussion)
+        return discussion
+
     def conflicts(self, pr: Discussion) -> list[str]:
-        """Returns the paths that both a pull request and ``main`` changed, differently."""
-        base = self.commits[pr.base].tree if pr.base else {}
-        theirs = differences(base, self.commits[self.refs[pr.ref]].tree)
+        """Return the paths that a pull request and ``main`` changed differently."""
+        base = self.tree_at(pr.base)
+        theirs = differences(base, self.tree_at(self.refs[pr.ref]))
         ours = differences(base, self.head.tree)
         return sorted(p for p in theirs.keys() & ours.keys() if theirs[p] != ours[p])
 
     def dump(self) -> dict[str, Any]:
-        """Returns the repo as plain JSON values; each commit as the changes to its parent."""
+        """Return the repo as JSON values. Each commit contains the changes to its parent."""
         commits = []
         for commit in self.commits.values():
-            before = self.commits[commit.parent].tree if commit.parent else {}
-            changes = differences(before, commit.tree)
+            changes = differences(self.tree_at(commit.parent), commit.tree)
             plain = {path: asdict(e) if e else None for path, e in changes.items()}
             fields = {k: getattr(commit, k) for k in _COMMIT_FIELDS}
             commits.append({**fields, "changes": plain})
-        own = {k: getattr(self, k) for k in _REPO_FIELDS}
-        sets = {"objects": sorted(self.objects), "granted": sorted(self.granted)}
-        talks = [asdict(d) for d in self.discussions]
-        return {**own, **sets, "tags": self.tags, "commits": commits, "discussions": talks}
+        return {
+            **{k: getattr(self, k) for k in _REPO_FIELDS},
+            "objects": sorted(self.objects),
+            "granted": sorted(self.granted),
+            "tags": self.tags,
+            "commits": commits,
+            "discussions": [asdict(d) for d in self.discussions],
+        }
 
     @classmethod
     def load(cls, data: dict[str, Any]) -> "Repo":
-        """Returns the repo that :meth:`dump` wrote."""
+        """Return the repo that :meth:`dump` returned."""
         repo = cls(**{k: data[k] for k in _REPO_FIELDS})
         repo.tags = {name: (sha, message) for name, (sha, message) in data["tags"].items()}
         repo.objects, repo.granted = set(data["objects"]), set(data["granted"])
-        repo.discussions = [Discussion(**plain) for plain in data["discussions"]]
+        repo.discussions = [Discussion(**fields) for fields in data["discussions"]]
         for plain in data["commits"]:
-            before = repo.commits[plain["parent"]].tree if plain["parent"] else {}
             changes = {p: Entry(**e) if e else None for p, e in plain["changes"].items()}
+            tree = apply_changes(repo.tree_at(plain["parent"]), changes)
             fields = {k: plain[k] for k in _COMMIT_FIELDS}
-            repo.commits[plain["sha"]] = Commit(tree=apply_changes(before, changes), **fields)
+            repo.commits[plain["sha"]] = Commit(tree=tree, **fields)
         return repo
 
 
@@ -255,20 +300,12 @@ _REPO_FIELDS = ("id", "type", "private", "gated", "created", "refs", "sdk")
 
 
 def apply_changes(tree: Tree, changes: Changes) -> dict[str, Entry]:
-    """Returns a new tree: `tree` with `changes` made."""
-    result = dict(tree)
-    for path, entry in changes.items():
-        if entry is None:
-            result.pop(path, None)
-        else:
-            result[path] = entry
-    return result
+    """Return `tree` with `changes` applied."""
+    merged = {**tree, **changes}
+    return {path: entry for path, entry in merged.items() if entry is not None}
 
 
 def differences(before: Tree, after: Tree) -> dict[str, Entry | None]:
-    """Returns the changes that lead from one tree to another."""
-    changes: dict[str, Entry | None] = {
-        path: entry for path, entry in after.items() if before.get(path) != entry
-    }
-    changes.update({path: None for path in before if path not in after})
-    return changes
+    """Return the changes that turn tree `before` into `after`."""
+    changed: dict[str, Entry | None] = {p: e for p, e in after.items() if before.get(p) != e}
+    return changed | {path: None for path in before if path not in after}

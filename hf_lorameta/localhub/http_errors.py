@@ -1,26 +1,38 @@
-"""What the Hub says when it says no: status, error code and words, as the real clients expect."""
+"""Error responses of the loopback Hub, and the exception its Python API raises.
 
+Status codes, ``X-Error-Code`` and wording follow the Hub, because its clients match on them.
+"""
+
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from hf_lorameta.errors import LoraMetaError
+
+class LocalHubError(Exception):
+    """A :class:`~hf_lorameta.localhub.LocalHub` method was called with invalid arguments.
+
+    Args:
+        message: one line: what happened.
+        hint: one line: what to do next; empty if there is nothing to suggest.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
-class LocalHubError(LoraMetaError):
-    """A :class:`~hf_lorameta.localhub.LocalHub` was asked, from Python, for what it cannot do."""
-
-
-class Refusal(Exception):  # noqa: N818  (an answer, not a failure of this program)
-    """An HTTP answer other than success, raised anywhere below a route.
+class HTTPError(Exception):
+    """An HTTP error response. Routes and everything below them raise it.
 
     Args:
         status: HTTP status.
-        message: words for ``X-Error-Message`` and the body's ``error``.
+        message: text of ``X-Error-Message`` and of the body's ``error``.
         code: ``X-Error-Code``: ``RepoNotFound``, ``RevisionNotFound``, ``EntryNotFound``, ...
-        body: further fields of the JSON body.
-        headers: further headers.
+        body: additional fields of the JSON body.
+        headers: additional headers.
     """
 
     def __init__(
@@ -39,80 +51,62 @@ class Refusal(Exception):  # noqa: N818  (an answer, not a failure of this progr
         self.headers = headers or {}
 
     def response(self) -> JSONResponse:
-        """Returns the answer to send."""
-        headers = {**self.headers, "X-Error-Message": _header_text(self.message)}
+        """Return the response to send."""
+        headers = {**self.headers, "X-Error-Message": _header_value(self.message)}
         if self.code:
             headers["X-Error-Code"] = self.code
         return JSONResponse({"error": self.message, **self.body}, self.status, headers)
 
 
-def _header_text(message: str) -> str:
+def _header_value(message: str) -> str:
     one_line = " ".join(message.split())
     return one_line if one_line.isascii() else quote(one_line, safe=" ,.:;/'\"()[]{}=<>")
 
 
-def bad_credentials() -> Refusal:
-    """A token nobody knows, or one that was revoked."""
-    return Refusal(401, "Invalid credentials in Authorization header")
+async def drain(request: Request) -> None:
+    """Read and discard the rest of a request body. Call this before an error response.
+
+    If the response is sent before the body has been read, uvicorn closes the connection, and the
+    client may report a broken pipe instead of the response.
+    """
+    with suppress(RuntimeError, ClientDisconnect):  # RuntimeError: it was read to its end
+        async for _ in request.stream():
+            pass
 
 
-def login_needed() -> Refusal:
-    """An anonymous request for something that needs a user."""
-    return Refusal(401, "Invalid username or password.")
+def repo_not_found(anonymous: bool) -> HTTPError:
+    """Return the response for a missing repo, or for a private repo of another user."""
+    return HTTPError(401 if anonymous else 404, "Repository not found", "RepoNotFound")
 
 
-def repo_missing(anonymous: bool) -> Refusal:
-    """No such repo, or a private one of somebody else: strangers cannot tell which."""
-    return Refusal(401 if anonymous else 404, "Repository not found", "RepoNotFound")
+def revision_not_found(revision: str) -> HTTPError:
+    """Return the response for a revision that is no branch, tag or commit of the repo."""
+    return HTTPError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
 
-def revision_missing(revision: str) -> Refusal:
-    """The repo has no such branch, tag or commit."""
-    return Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+def entry_not_found(path: str, commit: str, message: str = "Entry not found") -> HTTPError:
+    """Return the response for a path that the commit does not contain."""
+    return HTTPError(404, message, "EntryNotFound", {"path": path}, {"X-Repo-Commit": commit})
 
 
-def entry_missing(path: str, commit: str) -> Refusal:
-    """The commit holds no such file or folder."""
-    return Refusal(
-        404, "Entry not found", "EntryNotFound", {"path": path}, {"X-Repo-Commit": commit}
-    )
-
-
-def gated(repo_id: str, kind: str, anonymous: bool) -> Refusal:
-    """The repo asks for a request of access that was not granted."""
+def gated_repo(repo_id: str, repo_type: str, anonymous: bool) -> HTTPError:
+    """Return the response for a gated repo to which the caller has no access."""
+    restricted = f"Access to {repo_type} {repo_id} is restricted"
     if anonymous:
-        words = (
-            f"Access to {kind} {repo_id} is restricted. You must have access to it and be "
-            "authenticated to access it. Please log in."
-        )
-        return Refusal(401, words, "GatedRepo")
-    words = (
-        f"Access to {kind} {repo_id} is restricted and you are not in the authorized list. "
-        f"Visit https://huggingface.co/{repo_id} to ask for access."
-    )
-    return Refusal(403, words, "GatedRepo")
+        advice = "You must have access to it and be authenticated to access it. Please log in."
+        return HTTPError(401, f"{restricted}. {advice}", "GatedRepo")
+    advice = f"Visit https://huggingface.co/{repo_id} to ask for access."
+    message = f"{restricted} and you are not in the authorized list. {advice}"
+    return HTTPError(403, message, "GatedRepo")
 
 
-def read_only_token() -> Refusal:
-    """A read token was used to write."""
-    return Refusal(403, "Forbidden: you must use a write token to upload to a repository.")
+def write_forbidden() -> HTTPError:
+    """Return the response to a write to a repo that the user may only read."""
+    message = "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request"
+    return HTTPError(403, message)
 
 
-def foreign_repo() -> Refusal:
-    """The user may read the repo but not write to it."""
-    return Refusal(
-        403,
-        "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request",
-    )
-
-
-def foreign_namespace(namespace: str, kind: str) -> Refusal:
-    """The user may not create repos under this name."""
-    return Refusal(
-        403, f'You don\'t have the rights to create a {kind} under the namespace "{namespace}"'
-    )
-
-
-def moved_on() -> Refusal:
-    """The branch is no longer at the parent commit the client built on."""
-    return Refusal(412, "A commit has happened since. Please refresh and try again.")
+def repo_exists(repo_id: str, repo_type: str, url: str) -> HTTPError:
+    """Return the response to creating a repo that exists."""
+    message = f"You already created this {repo_type} repo: {repo_id}"
+    return HTTPError(409, message, body={"url": url})

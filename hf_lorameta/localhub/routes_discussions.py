@@ -5,174 +5,153 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import blobs, http_errors, state, views
-from hf_lorameta.localhub.history import Commit, Discussion, Repo, differences, now
+from hf_lorameta.localhub import views
+from hf_lorameta.localhub.blobs import Blob
+from hf_lorameta.localhub.history import Commit, Discussion, Repo, differences
+from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 
-_PAGE = 10
-_LONGEST_DIFF = 1 << 20  # bytes of a file that is compared line by line
+_PAGE_SIZE = 10
+_MAX_DIFF_SIZE = 1 << 20  # larger files are compared by their pointers
 _STATUSES = ("open", "closed")
 
 
 def list_discussions(call: Call) -> Response:
-    """Answers a page of discussions, newest first."""
-    repo = call.hub.visible(call.kind, call.params["repo"], call.caller)
-    found = [talk for talk in reversed(repo.discussions) if _fits(call, talk)]
-    start = int(call.query("p") or 0) * _PAGE
-    shown = [views.discussion_item(repo, talk) for talk in found[start : start + _PAGE]]
-    return JSONResponse({"discussions": shown, "count": len(found), "start": start})
+    """Return a page of discussions, newest first."""
+    repo = call.visible_repo()
+    matching = [item for item in reversed(repo.discussions) if _matches_query(call, item)]
+    start = call.query_int("p", 0) * _PAGE_SIZE
+    page = [views.discussion_item(repo, item) for item in matching[start : start + _PAGE_SIZE]]
+    return JSONResponse({"discussions": page, "count": len(matching), "start": start})
 
 
-def _fits(call: Call, talk: Discussion) -> bool:
+def _matches_query(call: Call, item: Discussion) -> bool:
     kind, status, author = call.query("type"), call.query("status"), call.query("author")
     return (
-        (kind in ("", "all") or (kind == "pull_request") == talk.is_pr)
-        and (status in ("", "all") or (status == "open") == (talk.status in ("open", "draft")))
-        and author in ("", talk.author)
+        (kind in ("", "all") or (kind == "pull_request") == item.is_pr)
+        and (status in ("", "all") or (status == "open") == (item.status in ("open", "draft")))
+        and author in ("", item.author)
     )
 
 
 def details(call: Call) -> Response:
-    """Answers one discussion with its events; of a pull request also the diff."""
-    repo, talk = _talk(call)
-    answer = {**views.discussion_item(repo, talk), "events": talk.events}
-    if talk.is_pr:
+    """Return a discussion with its events; for a pull request also the diff."""
+    repo, discussion = _locate(call)
+    answer = {**views.discussion_item(repo, discussion), "events": discussion.events}
+    if discussion.is_pr:
         changes: dict[str, Any] = {"base": "refs/heads/main"}
-        if talk.merge_commit:
-            changes["mergeCommitId"] = talk.merge_commit
+        if discussion.merge_commit:
+            changes["mergeCommitId"] = discussion.merge_commit
         answer["changes"] = changes
-        merged = talk.status == "merged"
-        answer["filesWithConflicts"] = [] if merged else repo.conflicts(talk)
-        if call.flag("diff") and talk.base:
-            answer["diff"] = _diff(call, repo.commits[talk.base], repo.resolve(talk.ref))
+        merged = discussion.status == "merged"
+        answer["filesWithConflicts"] = [] if merged else repo.conflicts(discussion)
+        if call.flag("diff") and discussion.base:
+            base, head = repo.commits[discussion.base], repo.resolve(discussion.ref)
+            answer["diff"] = _diff(call, base, head)
     return JSONResponse(answer)
 
 
-def _talk(call: Call) -> tuple[Repo, Discussion]:
-    repo = call.hub.visible(call.kind, call.params["repo"], call.caller)
+def _locate(call: Call) -> tuple[Repo, Discussion]:
+    repo = call.visible_repo()
     number = call.params["num"]
     return repo, repo.discussion(int(number) if number.isdigit() else 0)
 
 
 def _diff(call: Call, before: Commit, after: Commit) -> str:
-    parts = []
+    lines = []
     for path in sorted(differences(before.tree, after.tree)):
         old, new = _lines(call, before, path), _lines(call, after, path)
-        lines = difflib.unified_diff(old, new, f"a/{path}", f"b/{path}", lineterm="")
-        parts.append("\n".join([f"diff --git a/{path} b/{path}", *lines]))
-    return "\n".join(parts)
+        lines.append(f"diff --git a/{path} b/{path}")
+        lines += difflib.unified_diff(old, new, f"a/{path}", f"b/{path}", lineterm="")
+    return "\n".join(lines)
 
 
 def _lines(call: Call, commit: Commit, path: str) -> list[str]:
     entry = commit.tree.get(path)
     if entry is None:
         return []
-    if entry.lfs or entry.size > _LONGEST_DIFF:
-        return blobs.pointer_text(blobs.Blob(entry.sha256, entry.size)).decode().splitlines()
-    return blobs.read(call.hub.blobs, entry.sha256).decode("utf-8", "replace").splitlines()
+    if entry.lfs or entry.size > _MAX_DIFF_SIZE:
+        return Blob(entry.sha256, entry.size).lfs_pointer.decode().splitlines()
+    return call.hub.blobs.read(entry.sha256).decode("utf-8", "replace").splitlines()
 
 
 def create(call: Call) -> Response:
-    """Opens a discussion, or a draft pull request without commits."""
-    repo = call.hub.visible(call.kind, call.params["repo"], call.caller)
-    author = state.require_writer(call.caller).user.name
+    """Open a discussion, or a draft pull request without commits."""
+    repo, author = call.visible_repo(), call.writer.user.name
     title, text = str(call.json.get("title", "")), str(call.json.get("description", ""))
     if len(title.strip()) < 3:
-        raise http_errors.Refusal(400, '"title" length must be at least 3 characters long')
-    if call.json.get("pullRequest"):
-        talk = call.hub.open_pr(repo, title, text, author, "draft")
-    else:
-        with call.hub.lock:
-            talk = Discussion(len(repo.discussions) + 1, title, author, now(), False, "open")
-            talk.events.append(state.comment_event(talk, author, text))
-            repo.discussions.append(talk)
-            call.hub.save(repo)
-    page = f"{call.links.base}/{state.page_path(repo)}/discussions/{talk.num}"
-    return JSONResponse({"num": talk.num, "url": page, "pullRequest": talk.is_pr})
+        raise HTTPError(400, '"title" length must be at least 3 characters long')
+    is_pr = bool(call.json.get("pullRequest"))
+    status = "draft" if is_pr else "open"
+    new = call.hub.open_discussion(repo, title, text, author, is_pr=is_pr, status=status)
+    return JSONResponse({"num": new.num, "url": call.page_url(repo, new), "pullRequest": is_pr})
 
 
 def comment(call: Call) -> Response:
-    """Adds a comment."""
-    repo, talk = _talk(call)
-    author = state.require_writer(call.caller).user.name
-    with call.hub.lock:
-        made = state.comment_event(talk, author, str(call.json.get("comment", "")))
-        talk.events.append(made)
-        call.hub.save(repo)
-    return JSONResponse({"newMessage": made})
+    """Add a comment."""
+    repo, discussion = _locate(call)
+    event = discussion.add_comment(call.writer.user.name, str(call.json.get("comment", "")))
+    call.hub.save(repo)
+    return JSONResponse({"newMessage": event})
 
 
 def rename(call: Call) -> Response:
-    """Gives a discussion another title."""
-    repo, talk, caller = _own_talk(call)
-    with call.hub.lock:
-        data: dict[str, object] = {"from": talk.title, "to": str(call.json.get("title", ""))}
-        made = state.event(talk, caller, "title-change", data)
-        talk.title = str(data["to"])
-        talk.events.append(made)
-        call.hub.save(repo)
-    return JSONResponse({"newTitle": made})
+    """Change the title of a discussion."""
+    repo, discussion, author = _locate_editable(call)
+    names = {"from": discussion.title, "to": str(call.json.get("title", ""))}
+    discussion.title = names["to"]
+    event = discussion.add_event(author, "title-change", **names)
+    call.hub.save(repo)
+    return JSONResponse({"newTitle": event})
 
 
 def set_status(call: Call) -> Response:
-    """Opens or closes a discussion."""
-    repo, talk, caller = _own_talk(call)
+    """Open or close a discussion."""
+    repo, discussion, author = _locate_editable(call)
     status = str(call.json.get("status", ""))
     if status not in _STATUSES:
-        raise http_errors.Refusal(400, f'"status" must be one of [{", ".join(_STATUSES)}]')
-    if talk.status == "merged":
-        raise http_errors.Refusal(400, "The pull request is merged already")
-    with call.hub.lock:
-        made = _change_status(talk, caller, status)
-        call.hub.save(repo)
-    return JSONResponse({"newStatus": made})
+        raise HTTPError(400, f'"status" must be one of [{", ".join(_STATUSES)}]')
+    if discussion.status == "merged":
+        raise HTTPError(400, "The pull request is merged already")
+    event = discussion.set_status(author, status)
+    call.hub.save(repo)
+    return JSONResponse({"newStatus": event})
 
 
-def _change_status(talk: Discussion, caller: str, status: str) -> dict[str, object]:
-    talk.status = status
-    made = state.event(talk, caller, "status-change", {"status": status})
-    talk.events.append(made)
-    return made
-
-
-def _own_talk(call: Call) -> tuple[Repo, Discussion, str]:
-    repo, talk = _talk(call)
-    caller = state.require_writer(call.caller)
-    if not caller.owns(repo.namespace) and talk.author != caller.user.name:
-        raise http_errors.Refusal(403, "You are not allowed to change this discussion")
-    return repo, talk, caller.user.name
+def _locate_editable(call: Call) -> tuple[Repo, Discussion, str]:
+    repo, discussion = _locate(call)
+    author = call.writer.user.name
+    if not call.writer.owns(repo.namespace) and discussion.author != author:
+        raise HTTPError(403, "You are not allowed to change this discussion")
+    return repo, discussion, author
 
 
 def merge(call: Call) -> Response:
-    """Merges a pull request into ``main``; 409 if both changed the same file."""
-    repo, talk = _talk(call)
-    call.hub.writable(call.kind, call.params["repo"], call.caller)
-    author = state.require_writer(call.caller).user.name
-    if not talk.is_pr or talk.status in ("merged", "closed"):
-        raise http_errors.Refusal(400, "Only an open pull request can be merged")
-    with call.hub.lock:
-        conflicts = repo.conflicts(talk)
-        if conflicts:
-            words = f"The pull request conflicts with main: {', '.join(conflicts)}"
-            raise http_errors.Refusal(409, words)
-        base = repo.commits[talk.base].tree if talk.base else {}
-        changes = differences(base, repo.resolve(talk.ref).tree)
-        title = f"{talk.title} (#{talk.num})"
-        made = call.hub.commit(repo, "main", changes, title=title, author=author)
-        talk.merge_commit = made.sha
-        _change_status(talk, author, "merged")
-        call.hub.save(repo)
-    return JSONResponse({"mergeCommitId": made.sha})
+    """Merge a pull request into ``main``; 409 if both changed the same file."""
+    repo, pr = _locate(call)
+    call.writable_repo()
+    author = call.writer.user.name
+    if not pr.is_pr or pr.status in ("merged", "closed"):
+        raise HTTPError(400, "Only an open pull request can be merged")
+    conflicts = repo.conflicts(pr)
+    if conflicts:
+        raise HTTPError(409, f"The pull request conflicts with main: {', '.join(conflicts)}")
+    changes = differences(repo.tree_at(pr.base), repo.resolve(pr.ref).tree)
+    title = f"{pr.title} (#{pr.num})"
+    pr.merge_commit = call.hub.commit(repo, "main", changes, title=title, author=author).sha
+    pr.set_status(author, "merged")
+    call.hub.save(repo)
+    return JSONResponse({"mergeCommitId": pr.merge_commit})
 
 
-_TALK = "api/{kind}/{repo}/discussions"
+_DISCUSSIONS = "api/{kind}/{repo}/discussions"
 
 ROUTES = [
-    Route("GET", _TALK, list_discussions),
-    Route("POST", _TALK, create),
-    Route("GET", f"{_TALK}/{{num}}", details),
-    Route("POST", f"{_TALK}/{{num}}/comment", comment),
-    Route("POST", f"{_TALK}/{{num}}/title", rename),
-    Route("POST", f"{_TALK}/{{num}}/status", set_status),
-    Route("POST", f"{_TALK}/{{num}}/merge", merge),
+    Route("GET", _DISCUSSIONS, list_discussions),
+    Route("POST", _DISCUSSIONS, create),
+    Route("GET", f"{_DISCUSSIONS}/{{num}}", details),
+    Route("POST", f"{_DISCUSSIONS}/{{num}}/comment", comment),
+    Route("POST", f"{_DISCUSSIONS}/{{num}}/title", rename),
+    Route("POST", f"{_DISCUSSIONS}/{{num}}/status", set_status),
+    Route("POST", f"{_DISCUSSIONS}/{{num}}/merge", merge),
 ]

@@ -1,4 +1,4 @@
-"""Routes that hand out files: resolve, its redirect for large files, raw; whole or by range."""
+"""Routes that serve files: resolve, its redirect for files in Git LFS, and raw."""
 
 import mimetypes
 import re
@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 from starlette.responses import Response, StreamingResponse
 
-from hf_lorameta.localhub import blobs, http_errors
+from hf_lorameta.localhub import http_errors
+from hf_lorameta.localhub.blobs import Blob
 from hf_lorameta.localhub.history import Commit, Entry
 from hf_lorameta.localhub.routing import Call, Route
 
@@ -14,38 +15,14 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 def resolve(call: Call) -> Response:
-    """Answers a file's bytes; for a large file, a link to them."""
-    commit, path = _located(call)
-    entry = commit.tree.get(path)
-    if entry is None:
-        raise http_errors.entry_missing(path, commit.sha)
-    if entry.lfs:
-        return _to_storage(call, commit, path, entry)
-    return _bytes(call, entry.sha256, entry.size, _headers(path, entry.etag, commit.sha))
-
-
-def _located(call: Call) -> tuple[Commit, str]:
-    repo = call.hub.readable(call.kind, call.params["repo"], call.caller)
-    return repo.resolve(call.params["rev"]), call.params["path"]
-
-
-def _headers(path: str, etag: str, commit: str) -> dict[str, str]:
-    name = path.rpartition("/")[2]
-    plain = name.encode("ascii", "replace").decode().replace('"', "'").replace("\\", "_")
-    return {
-        "ETag": f'"{etag}"',
-        "X-Repo-Commit": commit,
-        "Accept-Ranges": "bytes",
-        "Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}; filename=\"{plain}\";",
-        "Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream",
-        "Access-Control-Expose-Headers": "X-Repo-Commit,X-Linked-Size,X-Linked-ETag,ETag",
-    }
-
-
-def _to_storage(call: Call, commit: Commit, path: str, entry: Entry) -> Response:
-    location = call.links.make("GET", f"/_lfs/{entry.sha256}", commit=commit.sha, name=path)
+    """Return a file, or for a file in Git LFS a redirect to storage."""
+    commit, path, entry = _locate(call)
+    if not entry.lfs:
+        headers = _headers(path, entry.etag, commit.sha)
+        return _serve(call, entry.sha256, entry.size, headers)
+    link = call.server.links.make("GET", f"/_lfs/{entry.sha256}", commit=commit.sha, name=path)
     headers = {
-        "Location": location,
+        "Location": link,
         "X-Repo-Commit": commit.sha,
         "X-Linked-Size": str(entry.size),
         "X-Linked-ETag": f'"{entry.sha256}"',
@@ -54,66 +31,84 @@ def _to_storage(call: Call, commit: Commit, path: str, entry: Entry) -> Response
     return Response("Found. Redirecting to storage", 302, headers)
 
 
-def stored(call: Call) -> Response:
-    """Answers the bytes of a large file to whoever has the signed link; no token is looked at."""
-    params = call.links.check(call.request)
+def _locate(call: Call) -> tuple[Commit, str, Entry]:
+    commit, path = call.commit_of(call.readable_repo()), call.params["path"]
+    if path not in commit.tree:
+        raise http_errors.entry_not_found(path, commit.sha)
+    return commit, path, commit.tree[path]
+
+
+def _headers(path: str, etag: str, commit: str) -> dict[str, str]:
+    name = path.rpartition("/")[2]
+    ascii_name = name.encode("ascii", "replace").decode().replace('"', "'").replace("\\", "_")
+    disposition = f"inline; filename*=UTF-8''{quote(name)}; filename=\"{ascii_name}\";"
+    return {
+        "ETag": f'"{etag}"',
+        "X-Repo-Commit": commit,
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": disposition,
+        "Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream",
+        "Access-Control-Expose-Headers": "X-Repo-Commit,X-Linked-Size,X-Linked-ETag,ETag",
+    }
+
+
+def storage(call: Call) -> Response:
+    """Return a file in Git LFS. Requires the signed link, but no token."""
+    params = call.server.links.check(call.request)
     sha256 = call.params["sha256"]
     size = call.hub.blobs.size(sha256)
     headers = _headers(params["name"], sha256, params["commit"])
-    headers.update({"X-Linked-Size": str(size), "X-Linked-ETag": f'"{sha256}"'})
-    return _bytes(call, sha256, size, headers)
+    headers |= {"X-Linked-Size": str(size), "X-Linked-ETag": f'"{sha256}"'}
+    return _serve(call, sha256, size, headers)
 
 
 def raw(call: Call) -> Response:
-    """Answers a file as git holds it: a large file's pointer."""
-    commit, path = _located(call)
-    entry = commit.tree.get(path)
-    if entry is None:
-        raise http_errors.entry_missing(path, commit.sha)
+    """Return a file as stored in git: for a file in Git LFS, its pointer file."""
+    commit, path, entry = _locate(call)
+    headers = _headers(path, entry.oid, commit.sha)
     if entry.lfs:
-        text = blobs.pointer_text(blobs.Blob(entry.sha256, entry.size))
-        return Response(text, headers=_headers(path, entry.oid, commit.sha))
-    return _bytes(call, entry.sha256, entry.size, _headers(path, entry.oid, commit.sha))
+        return Response(Blob(entry.sha256, entry.size).lfs_pointer, headers=headers)
+    return _serve(call, entry.sha256, entry.size, headers)
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Returns (start, stop) of a Range header; None where the whole file is to be sent.
+    """Return (start, stop) of a Range header; None if the complete file is to be sent.
 
     Raises:
-        Refusal: 416, no byte of the file is in the range.
+        HTTPError: 416, the range contains no byte of the file.
 
     Example:
         >>> byte_range("bytes=0-3", 10), byte_range("bytes=-4", 10), byte_range("bytes=6-", 10)
         ((0, 4), (6, 10), (6, 10))
     """
-    found = _RANGE.fullmatch(header.replace(" ", "")) if header else None
-    if found is None or found.groups() == ("", ""):
-        return None  # absent, of several parts, or not understood: RFC 9110 lets it be ignored
-    first, last = found.groups()
-    if first:
-        start, stop = int(first), min(int(last) + 1, size) if last else size
-        if last and int(last) < int(first):
-            return None
-    else:
+    match = _RANGE.fullmatch(header.replace(" ", "")) if header else None
+    if match is None or match.groups() == ("", ""):
+        return None  # missing, several parts, or not understood: RFC 9110 allows to ignore it
+    first, last = match.groups()
+    if not first:
         start, stop = max(size - int(last), 0), size
+    elif last and int(last) < int(first):
+        return None
+    else:
+        start, stop = int(first), min(int(last) + 1, size) if last else size
     if start >= size or stop <= start:
-        words = f"Range not satisfiable: {header} of {size} bytes"
-        raise http_errors.Refusal(416, words, headers={"Content-Range": f"bytes */{size}"})
+        message = f"Range not satisfiable: {header} of {size} bytes"
+        raise http_errors.HTTPError(416, message, headers={"Content-Range": f"bytes */{size}"})
     return start, stop
 
 
-def _bytes(call: Call, sha256: str, size: int, headers: dict[str, str]) -> Response:
-    asked = call.request.headers
-    if asked.get("if-none-match") == headers["ETag"]:
+def _serve(call: Call, sha256: str, size: int, headers: dict[str, str]) -> Response:
+    request = call.request
+    if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    unchanged = asked.get("if-range", headers["ETag"]) == headers["ETag"]
-    part = byte_range(asked.get("range"), size) if unchanged else None
+    unchanged = request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
+    part = byte_range(request.headers.get("range"), size) if unchanged else None
     start, stop = part or (0, size)
     headers["Content-Length"] = str(stop - start)
     if part:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     status = 206 if part else 200
-    if call.request.method == "HEAD":
+    if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
     return StreamingResponse(call.hub.blobs.chunks(sha256, start, stop), status, headers)
 
@@ -124,5 +119,5 @@ ROUTES = [
     Route("GET", "api/resolve-cache/{kind}/{repo}/{rev}/{path*}", resolve),
     Route("GET", "{kind}/{repo}/raw/{rev}/{path*}", raw),
     Route("GET", "{repo}/raw/{rev}/{path*}", raw),
-    Route("GET", "_lfs/{sha256}", stored),
+    Route("GET", "_lfs/{sha256}", storage),
 ]

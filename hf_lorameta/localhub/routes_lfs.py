@@ -1,94 +1,95 @@
-"""Routes of git-LFS: the batch API, the upload of an object, whole or in parts, and its check."""
+"""Git LFS routes: the batch API, uploads in one request or in parts, and their verification."""
 
 from math import ceil
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hf_lorameta.localhub import blobs, http_errors
+from hf_lorameta.localhub import http_errors
+from hf_lorameta.localhub.blobs import Blob, BlobWriter
 from hf_lorameta.localhub.history import Repo
+from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 
-_MIME = "application/vnd.git-lfs+json"
+_MEDIA_TYPE = "application/vnd.git-lfs+json"
 
 
 def batch(call: Call) -> Response:
-    """Answers, for each object, where to upload or download it."""
-    repo_id = call.params["git"].removesuffix(".git")
-    download = call.json.get("operation") == "download"
-    if download:
-        repo = call.hub.readable(call.kind, repo_id, call.caller)
+    """Return for each object where to upload or download it."""
+    call.params["repo"] = call.params["git"].removesuffix(".git")
+    if call.json.get("operation") == "download":
+        repo = call.readable_repo()
+        objects = [_download(call, repo, item) for item in call.json.get("objects", [])]
     else:
-        # whoever may open a pull request may upload for it
-        repo = call.hub.writable(call.kind, repo_id, call.caller, by_pr="ref" not in call.json)
-    parts = "multipart" in call.json.get("transfers", [])
-    objects = []
-    multipart = False
-    for asked in call.json.get("objects", []):
-        oid, size = str(asked["oid"]), int(asked["size"])
-        answer: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
-        if download:
-            answer.update(_download(call, repo, oid))
-        elif not (oid in repo.objects and call.hub.blobs.has(oid)):
-            several = parts and size > call.settings.lfs_part_size
-            multipart = multipart or several
-            answer["actions"] = _upload(call, repo, oid, size, several)
-        objects.append(answer)
+        # without a ref, the upload may be for a pull request, which any user may open
+        repo = call.writable_repo(by_pr="ref" not in call.json)
+        objects = [_upload(call, repo, item) for item in call.json.get("objects", [])]
+    multipart = any("header" in o.get("actions", {}).get("upload", {}) for o in objects)
     transfer = "multipart" if multipart else "basic"
-    return JSONResponse({"transfer": transfer, "objects": objects}, media_type=_MIME)
+    return JSONResponse({"transfer": transfer, "objects": objects}, media_type=_MEDIA_TYPE)
 
 
-def _download(call: Call, repo: Repo, oid: str) -> dict[str, Any]:
-    if oid not in repo.objects or not call.hub.blobs.has(oid):
-        return {"error": {"code": 404, "message": "Object does not exist"}}
-    href = call.links.make("GET", f"/_lfs/{oid}", commit=repo.head.sha, name=oid)
-    return {"actions": {"download": {"href": href}}}
+def _object(item: dict[str, Any]) -> dict[str, Any]:
+    return {"oid": str(item["oid"]), "size": int(item["size"]), "authenticated": True}
 
 
-def _upload(call: Call, repo: Repo, oid: str, size: int, several: bool) -> dict[str, Any]:
-    where = {"kind": repo.type, "repo": repo.id, "size": str(size)}
-    verify = {"href": call.links.make("POST", f"/_lfs/{oid}/verify", **where)}
-    if not several:
-        return {
-            "upload": {"href": call.links.make("PUT", f"/_lfs/{oid}", **where)},
-            "verify": verify,
-        }
-    step = call.settings.lfs_part_size
-    header = {"chunk_size": str(step)}
-    for number in range(1, ceil(size / step) + 1):
-        path = f"/_lfs/{oid}/parts/{number}"
-        header[f"{number:05d}"] = call.links.make("PUT", path, **where)
-    complete = call.links.make("POST", f"/_lfs/{oid}/complete", **where)
-    return {"upload": {"href": complete, "header": header}, "verify": verify}
+def _is_uploaded(call: Call, repo: Repo, oid: str) -> bool:
+    return oid in repo.objects and oid in call.hub.blobs
 
 
-def _target(call: Call) -> tuple[Repo, str, int]:
-    """The repo, oid and size a signed upload link was made for."""
-    params = call.links.check(call.request)
+def _download(call: Call, repo: Repo, item: dict[str, Any]) -> dict[str, Any]:
+    oid = str(item["oid"])
+    if not _is_uploaded(call, repo, oid):
+        return _object(item) | {"error": {"code": 404, "message": "Object does not exist"}}
+    href = call.server.links.make("GET", f"/_lfs/{oid}", commit=repo.head.sha, name=oid)
+    return _object(item) | {"actions": {"download": {"href": href}}}
+
+
+def _upload(call: Call, repo: Repo, item: dict[str, Any]) -> dict[str, Any]:
+    answer = _object(item)
+    oid, size = answer["oid"], answer["size"]
+    if _is_uploaded(call, repo, oid):
+        return answer
+    part_size = call.server.settings.lfs_part_size
+
+    def link(method: str, path: str) -> str:
+        params = {"kind": repo.type, "repo": repo.id, "size": str(size)}
+        return call.server.links.make(method, f"/_lfs/{oid}{path}", **params)
+
+    upload: dict[str, Any] = {"href": link("PUT", "")}
+    if "multipart" in call.json.get("transfers", []) and size > part_size:
+        numbers = range(1, ceil(size / part_size) + 1)
+        parts = {f"{number:05d}": link("PUT", f"/parts/{number}") for number in numbers}
+        header = {"chunk_size": str(part_size), **parts}
+        upload = {"href": link("POST", "/complete"), "header": header}
+    return answer | {"actions": {"upload": upload, "verify": {"href": link("POST", "/verify")}}}
+
+
+def _target(call: Call) -> tuple[Repo, Blob]:
+    """Return the repo and the object that a signed upload link was created for."""
+    params = call.server.links.check(call.request)
     repo = call.hub.repos.get((params["kind"], params["repo"]))
     if repo is None:
-        raise http_errors.repo_missing(anonymous=False)
-    return repo, call.params["sha256"], int(params["size"])
+        raise http_errors.repo_not_found(anonymous=False)
+    return repo, Blob(call.params["sha256"], int(params["size"]))
 
 
 async def put_object(call: Call) -> Response:
-    """Takes a whole object; 400 unless its size and sha256 are those announced."""
-    repo, oid, size = _target(call)
-    writer = await _received(call)
-    _keep(call, repo, writer, oid, size)
-    return Response(headers={"ETag": f'"{oid}"'})
+    """Receive an object; 400 unless it has the announced size and SHA-256."""
+    repo, blob = _target(call)
+    _store(call, repo, await _receive(call), blob)
+    return Response(headers={"ETag": f'"{blob.sha256}"'})
 
 
 async def put_part(call: Call) -> Response:
-    """Takes one part of an object and answers its ETag."""
-    _target(call)
-    writer = await _received(call)
-    part = writer.finish()
-    call.links.parts[_part_key(call.params["sha256"], call.params["num"])] = part.sha256
+    """Receive one part of an object and return its ETag."""
+    _, blob = _target(call)
+    part = (await _receive(call)).finish()
+    call.server.lfs_parts[f"{blob.sha256}/{int(call.params['num'])}"] = part.sha256
     return Response(headers={"ETag": f'"{part.sha256}"'})
 
 
-async def _received(call: Call) -> blobs.BlobWriter:
+async def _receive(call: Call) -> BlobWriter:
     writer = call.hub.blobs.writer()
     try:
         async for chunk in call.request.stream():
@@ -99,45 +100,45 @@ async def _received(call: Call) -> blobs.BlobWriter:
     return writer
 
 
-def _part_key(oid: str, number: str) -> str:
-    return f"{oid}/{int(number)}"
-
-
 def complete(call: Call) -> Response:
-    """Joins the parts of an object; 400 unless they make up the object announced."""
-    repo, oid, size = _target(call)
+    """Join the parts of an object; 400 unless they make up the announced object."""
+    repo, blob = _target(call)
+    received = call.server.lfs_parts
+    parts = {
+        f"{blob.sha256}/{number}": etag
+        for number, etag in sorted(
+            (int(part["partNumber"]), str(part["etag"]).strip('"'))
+            for part in call.json.get("parts", [])
+        )
+    }
+    if any(received.get(key) != etag for key, etag in parts.items()):
+        raise HTTPError(400, "A part is missing or has another ETag")
     writer = call.hub.blobs.writer()
-    known = call.links.parts
-    asked = sorted(call.json.get("parts", []), key=lambda part: int(part["partNumber"]))
-    keys = [_part_key(oid, str(part["partNumber"])) for part in asked]
-    if any(known.get(k) != str(p["etag"]).strip('"') for k, p in zip(keys, asked, strict=True)):
-        writer.discard()
-        raise http_errors.Refusal(400, "A part is missing or has another ETag")
-    for key in keys:
-        for chunk in call.hub.blobs.chunks(known.pop(key)):
+    for key in parts:
+        for chunk in call.hub.blobs.chunks(received.pop(key)):
             writer.write(chunk)
-    _keep(call, repo, writer, oid, size)
+    _store(call, repo, writer, blob)
     return JSONResponse({"success": True})
 
 
-def _keep(call: Call, repo: Repo, writer: blobs.BlobWriter, oid: str, size: int) -> None:
-    if (writer.sha256, writer.size) != (oid, size):
-        got = f"{writer.sha256} of {writer.size} bytes"
+def _store(call: Call, repo: Repo, writer: BlobWriter, announced: Blob) -> None:
+    if writer.blob != announced:
         writer.discard()
-        words = f"The uploaded object is not the one announced: got {got}, expected {oid} of {size}"
-        raise http_errors.Refusal(400, words)
+        message = "The uploaded object is not the one announced"
+        raise HTTPError(400, f"{message}: got {writer.blob}, expected {announced}")
     writer.finish()
     with call.hub.lock:
-        repo.objects.add(oid)
+        repo.objects.add(announced.sha256)
         call.hub.save(repo)
 
 
 def verify(call: Call) -> Response:
-    """Answers 200 if the object is here with the size the client says."""
-    repo, oid, _ = _target(call)
-    asked = (str(call.json.get("oid", "")), call.json.get("size"))
-    if oid not in repo.objects or asked != (oid, call.hub.blobs.size(oid)):
-        raise http_errors.Refusal(404, f"Object {asked[0]} of {asked[1]} bytes was not uploaded")
+    """Return 200 if the object was uploaded with the size that the client states."""
+    repo, blob = _target(call)
+    oid, size = call.json.get("oid"), call.json.get("size")
+    uploaded = _is_uploaded(call, repo, blob.sha256)
+    if not uploaded or (oid, size) != (blob.sha256, call.hub.blobs.size(blob.sha256)):
+        raise HTTPError(404, f"Object {oid} of {size} bytes was not uploaded")
     return JSONResponse({})
 
 

@@ -1,50 +1,53 @@
-"""Routes that look: who am I, lists of repos, their info, trees, references and history."""
+"""Routes that only read: whoami, lists of repos, repo info, trees, refs and history."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from hf_lorameta.localhub import accounts, http_errors, state, views
+from hf_lorameta.localhub import http_errors, views
 from hf_lorameta.localhub.history import Commit, Repo
+from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 
-_EXPANDED_PAGE = 50  # entries of a tree page when the last commit of each is asked for
+T = TypeVar("T")
+_EXPANDED_PAGE_SIZE = 50  # entries per page of a tree with the last commit of each entry
 
 
 def whoami(call: Call) -> Response:
-    """Answers who the token belongs to."""
-    return JSONResponse(accounts.whoami(state.require_user(call.caller)))
+    """Return the user that the token belongs to."""
+    return JSONResponse(views.whoami(call.user))
 
 
 def list_repos(call: Call) -> Response:
-    """Answers a page of the repos that fit the query."""
-    found = [repo for repo in call.hub.repos.values() if repo.type == call.kind]
-    infos = []
-    for repo in found:
-        if call.hub.may_see(repo, call.caller):
-            infos.append(views.repo_info(call.hub, repo, repo.head))
-    infos = [info for info in infos if _fits(call, info)]
+    """Return a page of the repos that match the query."""
+    visible = [
+        views.repo_info(call.hub, repo, repo.head)
+        for repo in call.hub.repos.values()
+        if repo.type == call.repo_type and call.can_see(repo)
+    ]
+    infos = [info for info in visible if _matches_query(call, info)]
     key = call.query("sort") or "trendingScore"
     infos.sort(key=lambda i: (str(i.get(key) or ""), i["createdAt"]), reverse=True)
     if call.query("direction") == "1":
         infos.reverse()
-    start = _number(call.query("cursor"), 0)
-    size = max(1, min(_number(call.query("limit"), 1000), call.settings.page_size))
-    page = [_listed(call, info) for info in infos[start : start + size]]
-    more = start + size < len(infos)
-    return JSONResponse(page, headers=call.page_link(cursor=str(start + size)) if more else None)
+    size = max(1, min(call.query_int("limit", 1000), call.server.settings.page_size))
+    page, headers = _page(call, infos, size)
+    return JSONResponse([_list_item(call, info) for info in page], headers=headers)
 
 
-def _number(text: str, default: int) -> int:
-    return int(text) if text.isdigit() else default
+def _page(call: Call, items: list[T], size: int) -> tuple[list[T], dict[str, str]]:
+    """Return the items from ``cursor`` on, and the Link header to the next page."""
+    start = call.query_int("cursor", 0)
+    stop = start + size
+    return items[start:stop], call.next_link(cursor=str(stop)) if stop < len(items) else {}
 
 
-def _fits(call: Call, info: dict[str, Any]) -> bool:
+def _matches_query(call: Call, info: dict[str, Any]) -> bool:
     tags = {tag.lower() for tag in info["tags"]}
-    wanted = [*call.queries("filter"), *call.queries("library"), *call.queries("tags")]
+    required = [tag for name in ("filter", "library", "tags") for tag in call.query_list(name)]
     author, search, gated = call.query("author"), call.query("search"), call.query("gated")
     return (
-        all(tag.lower() in tags for tag in wanted)
+        all(tag.lower() in tags for tag in required)
         and (not author or (info["author"] or "").lower() == author.lower())
         and (not search or search.lower() in info["id"].lower())
         and (not gated or call.flag("gated") == bool(info["gated"]))
@@ -52,156 +55,143 @@ def _fits(call: Call, info: dict[str, Any]) -> bool:
     )
 
 
-def _listed(call: Call, info: dict[str, Any]) -> dict[str, Any]:
-    expand = call.queries("expand")
+def _list_item(call: Call, info: dict[str, Any]) -> dict[str, Any]:
+    expand = call.query_list("expand")
     if expand:
-        return views.pick(info, expand)
+        return views.expand(info, expand)
     full = call.flag("full")
-    dropped = {"usedStorage", "baseModels", "safetensors", "config"}
-    if call.flag("config"):
-        dropped.remove("config")
+    omitted = {"usedStorage", "baseModels", "safetensors"}
+    if not call.flag("config"):
+        omitted.add("config")
     if not (full or call.flag("cardData")):
-        dropped.add("cardData")
+        omitted.add("cardData")
     if not full:
-        dropped |= {"siblings", "sha"} if call.kind == "model" else {"siblings"}
-    return {name: value for name, value in info.items() if name not in dropped}
+        omitted |= {"siblings", "sha"} if call.repo_type == "model" else {"siblings"}
+    return {name: value for name, value in info.items() if name not in omitted}
 
 
 def repo_info(call: Call) -> Response:
-    """Answers everything about one repo, at a revision."""
-    repo = call.hub.visible(call.kind, call.params["repo"], call.caller)
-    commit = repo.resolve(call.params.get("rev", "main"))
+    """Return the info of a repo at a revision."""
+    repo, commit = _locate(call)
     info = views.repo_info(call.hub, repo, commit, blobs=call.flag("blobs"))
-    expand = call.queries("expand")
-    return JSONResponse(views.pick(info, expand) if expand else info)
+    expand = call.query_list("expand")
+    return JSONResponse(views.expand(info, expand) if expand else info)
 
 
 def auth_check(call: Call) -> Response:
-    """Answers 200 if the caller may read the repo's files."""
-    call.hub.readable(call.kind, call.params["repo"], call.caller)
+    """Return 200 if the caller may read the files of the repo."""
+    call.readable_repo()
     return JSONResponse({})
 
 
 def auth_check_write(call: Call) -> Response:
-    """Answers 200 if the caller may write to the repo."""
-    call.hub.writable(call.kind, call.params["repo"], call.caller)
+    """Return 200 if the caller may write to the repo."""
+    call.writable_repo()
     return JSONResponse({})
 
 
 def tree(call: Call) -> Response:
-    """Answers a page of the files and folders under a path."""
-    repo, commit = _repo_at(call)
-    under = call.params.get("path", "").strip("/")
-    if under and under not in views.folders(commit):
-        raise http_errors.entry_missing(under, commit.sha)
-    paths = _paths_under(commit, under, call.flag("recursive"))
-    expand = call.flag("expand")
-    size = call.settings.page_size
-    size = min(size, _EXPANDED_PAGE) if expand else size
-    start = _number(call.query("cursor"), 0)
-    items = _items(repo, commit, paths[start : start + size], expand)
-    more = start + size < len(paths)
-    headers = call.page_link(cursor=str(start + size)) if more else {}
+    """Return a page of the files and folders in a folder."""
+    repo, commit = _locate(call)
+    folder = call.params["path"].strip("/")
+    if folder and folder not in views.folders(commit):
+        raise http_errors.entry_not_found(folder, commit.sha)
+    prefix = f"{folder}/" if folder else ""
+    paths = sorted(p for p in (*views.folders(commit), *commit.tree) if p.startswith(prefix))
+    if not call.flag("recursive"):
+        paths = [path for path in paths if "/" not in path.removeprefix(prefix)]
+    size, expand = call.server.settings.page_size, call.flag("expand")
+    page, headers = _page(call, paths, min(size, _EXPANDED_PAGE_SIZE) if expand else size)
+    items = _items(repo, commit, page, expand)
     return JSONResponse(items, headers={**headers, "X-Repo-Commit": commit.sha})
 
 
 def paths_info(call: Call) -> Response:
-    """Answers the files and folders named in the body; those that are missing are left out."""
-    repo, commit = _repo_at(call)
-    asked = [path.strip("/") for path in call.form.get("paths", [])]
+    """Return the files and folders named in the body, except those that do not exist."""
+    repo, commit = _locate(call)
     known = views.folders(commit) | commit.tree.keys()
+    paths = [path.strip("/") for path in call.form.get("paths", [])]
     expand = call.form.get("expand", ["false"])[0].lower() in ("true", "1")
-    return JSONResponse(_items(repo, commit, [p for p in asked if p in known], expand))
+    return JSONResponse(_items(repo, commit, [p for p in paths if p in known], expand))
 
 
-def _repo_at(call: Call) -> tuple[Repo, Commit]:
-    repo = call.hub.visible(call.kind, call.params["repo"], call.caller)
-    return repo, repo.resolve(call.params.get("rev", "main"))
-
-
-def _paths_under(commit: Commit, under: str, recursive: bool) -> list[str]:
-    prefix = f"{under}/" if under else ""
-    everything = [p for p in (*views.folders(commit), *commit.tree) if p.startswith(prefix)]
-    if recursive:
-        return sorted(everything)
-    return sorted(path for path in everything if "/" not in path[len(prefix) :])
+def _locate(call: Call) -> tuple[Repo, Commit]:
+    repo = call.visible_repo()
+    return repo, call.commit_of(repo)
 
 
 def _items(repo: Repo, commit: Commit, paths: list[str], expand: bool) -> list[dict[str, Any]]:
-    touched = repo.last_touched(commit) if expand else {}
+    last_commits = repo.last_commits(commit) if expand else {}
     items = []
     for path in paths:
-        last = touched.get(path)
-        if expand and last is None:  # a folder: the newest commit of the files in it
-            inside = [c for p, c in touched.items() if p.startswith(f"{path}/")]
+        last = last_commits.get(path)
+        if expand and last is None:  # a folder: the newest commit of its files
+            inside = [c for p, c in last_commits.items() if p.startswith(f"{path}/")]
             last = max(inside, key=lambda c: c.date)
         items.append(views.tree_item(path, commit.tree.get(path), last))
     return items
 
 
 def refs(call: Call) -> Response:
-    """Answers branches, tags and pull requests."""
-    repo = call.hub.visible(call.kind, call.params["repo"], call.caller)
+    """Return branches and tags, and pull requests if the query includes them."""
+    repo = call.visible_repo()
 
-    def shown(name: str, ref: str, sha: str) -> dict[str, str]:
+    def item(name: str, ref: str, sha: str) -> dict[str, str]:
         return {"name": name, "ref": ref, "targetCommit": sha}
 
     answer: dict[str, Any] = {
-        "branches": [shown(n, f"refs/heads/{n}", sha) for n, sha in repo.branches.items()],
+        "branches": [item(n, f"refs/heads/{n}", sha) for n, sha in repo.branches.items()],
         "converts": [],
-        "tags": [shown(n, f"refs/tags/{n}", sha) for n, (sha, _) in repo.tags.items()],
+        "tags": [item(n, f"refs/tags/{n}", sha) for n, (sha, _) in repo.tags.items()],
     }
     if call.flag("include_prs"):
-        pulls = [name for name in repo.refs if name.startswith("refs/pr/")]
-        answer["pullRequests"] = [shown(n.rpartition("/")[2], n, repo.refs[n]) for n in pulls]
+        pulls = repo.pull_requests.items()
+        answer["pullRequests"] = [item(ref.rpartition("/")[2], ref, sha) for ref, sha in pulls]
     return JSONResponse(answer)
 
 
 def commits(call: Call) -> Response:
-    """Answers a page of a revision's history, newest first."""
-    repo, commit = _repo_at(call)
+    """Return a page of the history of a revision, newest first."""
+    repo, commit = _locate(call)
     history = list(repo.log(commit))
-    page = _number(call.query("p"), 0)
-    size = min(_number(call.query("limit"), 50), 1000)
-    shown = history[page * size : (page + 1) * size]
-    formatted = "formatted" in call.queries("expand")
+    page, size = call.query_int("p", 0), min(call.query_int("limit", 50), 1000)
+    start, stop = page * size, (page + 1) * size
+    formatted = "formatted" in call.query_list("expand")
     headers = {"X-Total-Count": str(len(history))}
-    if (page + 1) * size < len(history):
-        headers.update(call.page_link(p=str(page + 1)))
-    return JSONResponse([views.commit_item(c, formatted) for c in shown], headers=headers)
+    if stop < len(history):
+        headers |= call.next_link(p=str(page + 1))
+    items = [views.commit_item(c, formatted) for c in history[start:stop]]
+    return JSONResponse(items, headers=headers)
 
 
 def telemetry(call: Call) -> Response:
-    """Takes telemetry and keeps nothing of it."""
+    """Accept telemetry and discard it."""
     return Response(status_code=204)
 
 
-def harnesses(call: Call) -> Response:
-    """Answers an empty registry of agents: the client need not look for any."""
+def agent_harnesses(call: Call) -> Response:
+    """Return an empty registry of agent harnesses."""
     return JSONResponse({"standardEnvVars": [], "harnesses": {}})
 
 
-def no_xet(call: Call) -> Response:
-    """Refuses a token for Xet storage, in words that lead on."""
-    words = "This hub has no Xet storage; set HF_HUB_DISABLE_XET=1 for this upload"
-    raise http_errors.Refusal(404, words)
+def xet_token(call: Call) -> Response:
+    """Refuse a token for Xet storage."""
+    raise HTTPError(404, "This hub has no Xet storage; set HF_HUB_DISABLE_XET=1 for this upload")
 
 
-def no_viewer(call: Call) -> Response:
-    """Answers as the dataset viewer does for a dataset it has not looked at."""
-    raise http_errors.Refusal(
-        404, "The dataset viewer is not part of this hub.", "ResponseNotFound"
-    )
+def dataset_viewer(call: Call) -> Response:
+    """Respond like the dataset viewer for a dataset that it has not processed."""
+    raise HTTPError(404, "The dataset viewer is not part of this hub.", "ResponseNotFound")
 
 
 def home(call: Call) -> Response:
-    """Answers what this is."""
+    """Return a description of this server."""
     return PlainTextResponse("A Hugging Face Hub on loopback (hf_lorameta.localhub)\n")
 
 
 ROUTES = [
     Route("GET", "api/whoami-v2", whoami),
-    Route("GET", "api/agent-harnesses", harnesses),
+    Route("GET", "api/agent-harnesses", agent_harnesses),
     Route("GET", "api/telemetry/{path*}", telemetry),
     Route("POST", "api/telemetry/{path*}", telemetry),
     Route("GET", "api/{kind}", list_repos),
@@ -213,9 +203,9 @@ ROUTES = [
     Route("POST", "api/{kind}/{repo}/paths-info/{rev}", paths_info),
     Route("GET", "api/{kind}/{repo}/refs", refs),
     Route("GET", "api/{kind}/{repo}/commits/{rev}", commits),
-    Route("GET", "api/{kind}/{repo}/xet-read-token/{rev}", no_xet),
-    Route("GET", "api/{kind}/{repo}/xet-write-token/{rev}", no_xet),
-    Route("GET", "parquet", no_viewer),
-    Route("GET", "info", no_viewer),
+    Route("GET", "api/{kind}/{repo}/xet-read-token/{rev}", xet_token),
+    Route("GET", "api/{kind}/{repo}/xet-write-token/{rev}", xet_token),
+    Route("GET", "parquet", dataset_viewer),
+    Route("GET", "info", dataset_viewer),
     Route("GET", "", home),
 ]

@@ -1,11 +1,12 @@
-"""From a request's path to a handler, with the Hub's ways of writing repo ids and revisions."""
+"""Routes, and the request object that handlers receive."""
 
 import hashlib
 import hmac
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode
 
@@ -14,22 +15,22 @@ from starlette.responses import Response
 
 from hf_lorameta.localhub import http_errors
 from hf_lorameta.localhub.accounts import Caller
+from hf_lorameta.localhub.history import Commit, Discussion, Repo
+from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.state import HubState
 
-KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
-LARGEST_BODY = 64 << 20  # of requests that carry JSON, not files
+REPO_TYPES = {"models": "model", "datasets": "dataset", "spaces": "space"}
 
 
 class Links:
-    """Makes and checks links that work without a token, as a CDN's do.
+    """Create and verify signed links, which need no token, like those of a CDN.
 
     Args:
-        secret: random bytes of this server.
+        secret: random bytes, different for each server.
     """
 
     def __init__(self, secret: bytes) -> None:
-        self.base = ""  # 'http://127.0.0.1:PORT', once the port is known
-        self.parts: dict[str, str] = {}  # of uploads under way: "oid/number" -> sha256 of the part
+        self.base = ""  # 'http://127.0.0.1:PORT', set when the port is known
         self._secret = secret
 
     def _signature(self, method: str, path: str, query: str) -> str:
@@ -37,25 +38,25 @@ class Links:
         return hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:32]
 
     def make(self, method: str, path: str, **params: str) -> str:
-        """Returns an absolute link good for `method` (GET also means HEAD) on `path`."""
+        """Return an absolute link that is valid for `method` (GET includes HEAD) on `path`."""
         query = urlencode(sorted(params.items()))
         signature = self._signature(method, path, query)
         return f"{self.base}{path}?{query}&Signature={signature}"
 
     def check(self, request: Request) -> dict[str, str]:
-        """Returns the parameters of a link. Raises Refusal (403) if it was not made here."""
+        """Return the parameters of a link. Raises HTTPError (403) for an invalid signature."""
         params = dict(parse_qsl(request.url.query, keep_blank_values=True))
-        given = params.pop("Signature", "")
+        signature = params.pop("Signature", "")
         method = "GET" if request.method == "HEAD" else request.method
         query = urlencode(sorted(params.items()))
-        if not hmac.compare_digest(given, self._signature(method, request.url.path, query)):
-            raise http_errors.Refusal(403, "Access denied: the link's signature is not valid")
+        if not hmac.compare_digest(signature, self._signature(method, request.url.path, query)):
+            raise HTTPError(403, "Access denied: the link's signature is not valid")
         return params
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a hub behaves; see :class:`~hf_lorameta.localhub.LocalHub`."""
+    """Settings of a hub; see :class:`~hf_lorameta.localhub.LocalHub`."""
 
     uploads: str = "auto"
     lfs_part_size: int = 32 << 20
@@ -63,80 +64,150 @@ class Settings:
 
 
 @dataclass
-class Call:
-    """One request, on its way to a handler.
+class Server:
+    """Everything that handlers share: state, signed links, settings, and uploads in progress."""
 
-    Attributes:
-        hub: the state.
-        links: maker of signed links.
-        settings: how the hub behaves.
-        request: as starlette sees it.
-        params: what the pattern's names matched: kind, repo, rev, path, ...
-        body: the request's body; empty for handlers that read the stream.
-    """
-
-    hub: HubState
+    state: HubState
     links: Links
     settings: Settings
+    lfs_parts: dict[str, str] = field(default_factory=dict)  # "oid/number" -> sha256 of the part
+
+
+@dataclass
+class Call:
+    """A request, as passed to a handler.
+
+    Attributes:
+        server: state, links and settings.
+        request: the request itself.
+        params: values of the route's placeholders: kind, repo, rev, path, ...
+        body: the request body; empty for streaming handlers.
+    """
+
+    server: Server
     request: Request
     params: dict[str, str]
     body: bytes = b""
 
+    @property
+    def hub(self) -> HubState:
+        """The state of the hub."""
+        return self.server.state
+
     @cached_property
     def caller(self) -> Caller | None:
-        """Who is asking. Raises Refusal (401) for a token nobody has."""
+        """The sender; None if anonymous. Raises HTTPError (401) for an unknown token."""
         return self.hub.accounts.caller(self.request.headers.get("authorization"))
 
     @property
-    def kind(self) -> str:
-        """The repo type named by the path; ``model`` where none is."""
-        return KINDS[self.params.get("kind", "models")]
+    def user(self) -> Caller:
+        """The sender. Raises HTTPError (401) if anonymous."""
+        if self.caller is None:
+            raise HTTPError(401, "Invalid username or password.")
+        return self.caller
 
     @property
-    def anonymous(self) -> bool:
-        """Whether there is no token."""
-        return self.caller is None
+    def writer(self) -> Caller:
+        """The sender. Raises HTTPError: 401 if anonymous, 403 for a read-only token."""
+        if self.user.role != "write":
+            message = "Forbidden: you must use a write token to upload to a repository."
+            raise HTTPError(403, message)
+        return self.user
+
+    @property
+    def repo_type(self) -> str:
+        """The repo type in the path; ``model`` if the path has none."""
+        return REPO_TYPES[self.params.get("kind", "models")]
+
+    def owns(self, repo: Repo) -> bool:
+        """Return whether the caller may read and write the repo."""
+        return self.caller is not None and self.caller.owns(repo.namespace)
+
+    def can_see(self, repo: Repo) -> bool:
+        """Return whether the repo is visible to the caller. Checks the token in any case."""
+        return self.owns(repo) or not repo.private
+
+    def visible_repo(self) -> Repo:
+        """Return the repo in the path. Raises HTTPError (RepoNotFound) if it is not visible."""
+        repo = self.hub.repos.get((self.repo_type, self.params["repo"]))
+        if repo is None or not self.can_see(repo):
+            raise http_errors.repo_not_found(anonymous=self.caller is None)
+        return repo
+
+    def readable_repo(self) -> Repo:
+        """Return the repo in the path. Raises HTTPError if the caller may not read its files."""
+        repo = self.visible_repo()
+        granted = self.caller is not None and self.caller.user.name in repo.granted
+        if repo.gated and not granted and not self.owns(repo):
+            raise http_errors.gated_repo(repo.id, repo.type, anonymous=self.caller is None)
+        return repo
+
+    def writable_repo(self, by_pr: bool = False) -> Repo:
+        """Return the repo in the path.
+
+        Args:
+            by_pr: the caller writes to a pull request, which every user may open.
+
+        Raises:
+            HTTPError: the caller may not write to it: 401, 403 or RepoNotFound.
+        """
+        repo = self.visible_repo()
+        if not self.writer.owns(repo.namespace) and not by_pr:
+            raise http_errors.write_forbidden()
+        return repo
+
+    def commit_of(self, repo: Repo) -> Commit:
+        """Return the commit in the path; ``main`` if the path has no revision."""
+        return repo.resolve(self.params.get("rev", "main"))
+
+    def page_url(self, repo: Repo, discussion: Discussion | None = None) -> str:
+        """Return the URL of the web page of a repo, or of one of its discussions."""
+        url = f"{self.server.links.base}/{repo.page_path}"
+        return f"{url}/discussions/{discussion.num}" if discussion else url
 
     @cached_property
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object. Raises Refusal (400) if it is not one."""
+        """The body as a JSON object. Raises HTTPError (400) if it is not one."""
         try:
             data = json.loads(self.body or b"{}")
         except ValueError as error:
-            raise http_errors.Refusal(400, f"The body is not JSON: {error}") from error
-        if data is None:
-            return {}
-        if not isinstance(data, dict):
-            raise http_errors.Refusal(400, "The body is not a JSON object")
-        return data
+            raise HTTPError(400, f"The body is not JSON: {error}") from error
+        if not isinstance(data, dict | None):
+            raise HTTPError(400, "The body is not a JSON object")
+        return data or {}
 
     @cached_property
     def form(self) -> dict[str, list[str]]:
-        """The body's fields, urlencoded or JSON, each as a list of texts."""
+        """The fields of a URL-encoded or JSON body, each as a list of strings."""
         if "json" in self.request.headers.get("content-type", ""):
             pairs = self.json.items()
             return {k: [str(x) for x in v] if isinstance(v, list) else [str(v)] for k, v in pairs}
         return parse_qs(self.body.decode("utf-8", "replace"))
 
     def query(self, name: str, default: str = "") -> str:
-        """Returns a query parameter."""
+        """Return a query parameter."""
         return self.request.query_params.get(name, default)
 
-    def queries(self, name: str) -> list[str]:
-        """Returns all values of a query parameter, also written ``name[]`` or with commas."""
+    def query_int(self, name: str, default: int) -> int:
+        """Return a query parameter as a number; `default` if it is missing or not a number."""
+        text = self.query(name)
+        return int(text) if text.isdigit() else default
+
+    def query_list(self, name: str) -> list[str]:
+        """Return all values of a query parameter: repeated, named ``name[]``, or with commas."""
         params = self.request.query_params
         values = [*params.getlist(name), *params.getlist(f"{name}[]")]
         return [part for value in values for part in value.split(",") if part]
 
     def flag(self, name: str) -> bool:
-        """Says whether a query parameter is set to something that means yes."""
+        """Return whether a query parameter is set to a true value."""
         return self.query(name).lower() in ("1", "true", "yes", "on")
 
-    def page_link(self, **params: str) -> dict[str, str]:
-        """Returns the Link header to this same request with other parameters."""
-        own = [(k, v) for k, v in self.request.query_params.multi_items() if k not in params]
+    def next_link(self, **params: str) -> dict[str, str]:
+        """Return the Link header to this request with other parameters."""
+        others = [(k, v) for k, v in self.request.query_params.multi_items() if k not in params]
         path = self.request.scope["raw_path"].decode("ascii")
-        url = f"{self.links.base}{path}?{urlencode([*own, *params.items()])}"
+        url = f"{self.server.links.base}{path}?{urlencode([*others, *params.items()])}"
         return {"Link": f'<{url}>; rel="next"'}
 
 
@@ -146,14 +217,16 @@ StreamHandler = Callable[[Call], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Route:
-    """A method, a pattern of the path and what answers.
+    """A method, a path pattern and a handler.
 
-    Patterns are segments; in braces: ``{kind}`` models, datasets or spaces; ``{repo}`` one segment
-    or two; ``{git}`` the same ending in ``.git``; ``{rev}`` one segment, or ``refs/x/y``;
-    ``{path*}`` all that is left; any other name one segment.
+    Placeholders of a pattern are in braces: ``{kind}`` models, datasets or spaces; ``{repo}`` one
+    or two segments; ``{git}`` the same, ending in ``.git``; ``{rev}`` one segment, or
+    ``refs/x/y``; ``{path*}`` any number of segments; any other name one segment. An encoded slash
+    does not separate segments.
 
     Attributes:
-        streams: the handler is async and reads the body itself.
+        streams: the handler is async and reads the body itself. All other handlers run in a
+            thread with the lock of the state.
     """
 
     method: str
@@ -161,46 +234,26 @@ class Route:
     handler: Handler | StreamHandler
     streams: bool = False
 
-    def match(self, method: str, segments: list[str]) -> dict[str, str] | None:
-        """Returns the values of the pattern's names, or None if the path is another."""
-        if method != self.method and not (method == "HEAD" and self.method == "GET"):
-            return None
-        return next(_match(self.pattern.strip("/").split("/"), segments), None)
+    def match(self, request: Request) -> dict[str, str] | None:
+        """Return the decoded values of the placeholders; None if method or path do not match."""
+        method = "GET" if request.method == "HEAD" else request.method
+        path = request.scope["raw_path"].decode("ascii").partition("?")[0]
+        match = _compile(self.pattern).fullmatch(path.strip("/")) if method == self.method else None
+        return match and {k: unquote(v or "") for k, v in match.groupdict().items()}
 
 
-def segments_of(request: Request) -> list[str]:
-    """Returns the path's segments, each decoded: an encoded slash does not split."""
-    raw = request.scope["raw_path"].decode("ascii").partition("?")[0]
-    return [unquote(part) for part in raw.strip("/").split("/")]
+_PLACEHOLDERS = {
+    "{kind}": "(?P<kind>models|datasets|spaces)",
+    "{repo}": "(?P<repo>[^/]+(?:/[^/]+)?)",
+    "{git}": "(?P<git>[^/]+(?:/[^/]+)?[.]git)",
+    "{rev}": "(?P<rev>refs/[^/]+/[^/]+|[^/]+)",
+}
 
 
-def _match(pattern: list[str], segments: list[str]) -> Iterator[dict[str, str]]:
-    if not pattern:
-        if not segments:
-            yield {}
-        return
-    part, rest = pattern[0], pattern[1:]
-    for taken in _takes(part, segments):
-        for others in _match(rest, segments[taken:]):
-            if part.startswith("{"):
-                others = {part.strip("{}*"): "/".join(segments[:taken]), **others}
-            yield others
-
-
-def _takes(part: str, segments: list[str]) -> list[int]:
-    """How many segments a part of a pattern may stand for, best first."""
-    if part == "{path*}":
-        return [len(segments)]
-    if not segments or not segments[0]:
-        return []
-    if part == "{kind}":
-        return [1] if segments[0] in KINDS else []
-    if part == "{repo}":
-        return [2, 1]
-    if part == "{git}":
-        return [n for n in (2, 1) if len(segments) >= n and segments[n - 1].endswith(".git")]
-    if part == "{rev}":
-        return [3, 1] if segments[0] == "refs" else [1]
-    if part.startswith("{"):
-        return [1]
-    return [1] if segments[0] == part else []
+@cache
+def _compile(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern to a regular expression for the undecoded path, without outer slashes."""
+    for placeholder, expression in _PLACEHOLDERS.items():
+        pattern = pattern.replace(placeholder, expression)
+    pattern = pattern.replace("/{path*}", "(?:/(?P<path>.*))?")
+    return re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", pattern))

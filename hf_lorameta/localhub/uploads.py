@@ -1,12 +1,14 @@
-"""Which files the Hub wants as large files, which it ignores, and what a new repo holds."""
+"""The Hub's rules for files: which go to Git LFS, which are ignored, what a new repo contains."""
 
 import fnmatch
+import hashlib
 from pathlib import PurePosixPath
 
-from hf_lorameta.localhub import blobs
+from hf_lorameta.localhub.blobs import Blob, BlobStore
 from hf_lorameta.localhub.history import Entry
 
-REGULAR_LIMIT = 10 << 20  # larger files are always large files
+REGULAR_LIMIT = 10 << 20  # larger files always go to Git LFS
+SAMPLE_SIZE = 512
 
 LFS_PATTERNS = (
     *("*.7z", "*.arrow", "*.bin", "*.bz2", "*.ckpt", "*.ftz", "*.gguf", "*.gz", "*.h5"),
@@ -14,19 +16,15 @@ LFS_PATTERNS = (
     *("*.parquet", "*.pb", "*.pickle", "*.pkl", "*.pt", "*.pth", "*.rar", "*.safetensors"),
     *("*.tar", "*.tar.*", "*.tflite", "*.tgz", "*.wasm", "*.xz", "*.zip", "*.zst"),
 )
+_ATTRIBUTES = "filter=lfs diff=lfs merge=lfs -text"
+GITATTRIBUTES = "".join(f"{pattern} {_ATTRIBUTES}\n" for pattern in LFS_PATTERNS).encode()
 
 
-def gitattributes() -> bytes:
-    """Returns the ``.gitattributes`` every new repo starts with."""
-    lines = [f"{pattern} filter=lfs diff=lfs merge=lfs -text" for pattern in LFS_PATTERNS]
-    return ("\n".join(lines) + "\n").encode()
-
-
-def is_large(path: str, size: int, sample: bytes = b"") -> bool:
-    """Says whether a file is kept as a large file: by its name, its size, or binary content.
+def is_lfs(path: str, size: int, sample: bytes = b"") -> bool:
+    """Return whether a file goes to Git LFS: because of its name, its size or binary content.
 
     Example:
-        >>> is_large("model.safetensors", 10), is_large("a.json", 10), is_large("x", 1 << 30)
+        >>> is_lfs("model.safetensors", 10), is_lfs("a.json", 10), is_lfs("x", 1 << 30)
         (True, False, True)
     """
     if size == 0:
@@ -36,44 +34,42 @@ def is_large(path: str, size: int, sample: bytes = b"") -> bool:
     return by_name or size > REGULAR_LIMIT or b"\0" in sample
 
 
-def ignored(path: str, rules: str) -> bool:
-    """Says whether the rules of a ``.gitignore`` leave `path` out.
+def is_ignored(path: str, rules: str) -> bool:
+    r"""Return whether the rules of a ``.gitignore`` exclude `path`.
 
     Example:
-        >>> ignored("logs/run.txt", "logs/\\n"), ignored("a.tmp", "*.tmp\\n!a.tmp")
+        >>> is_ignored("logs/run.txt", "logs/\n"), is_ignored("a.tmp", "*.tmp\n!a.tmp")
         (True, False)
     """
-    verdict = False
+    ignored = False
     for line in rules.splitlines():
         rule = line.strip()
-        if not rule or rule.startswith("#"):
-            continue
-        negated = rule.startswith("!")
-        if _rule_matches(path, rule.removeprefix("!")):
-            verdict = not negated
-    return verdict
+        if rule and not rule.startswith("#") and _rule_matches(path, rule.removeprefix("!")):
+            ignored = not rule.startswith("!")
+    return ignored
 
 
 def _rule_matches(path: str, rule: str) -> bool:
     folder_only, anchored = rule.endswith("/"), "/" in rule.rstrip("/")
     pattern = rule.strip("/")
     parts = path.split("/")
-    ends = range(1, len(parts) if folder_only else len(parts) + 1)
-    for end in ends:
+    for end in range(1, len(parts) if folder_only else len(parts) + 1):
         candidate = "/".join(parts[:end]) if anchored else parts[end - 1]
         if fnmatch.fnmatchcase(candidate, pattern):
             return True
     return False
 
 
-def entry_for(store: blobs.BlobStore, path: str, blob: blobs.Blob) -> Entry:
-    """Returns the entry under which a stored blob is committed at `path`."""
-    sample = next(store.chunks(blob.sha256, 0, min(512, blob.size)), b"")
-    if is_large(path, blob.size, sample):
-        return large_entry(blob)
-    return Entry(blob.sha256, blob.size, blobs.git_oid(store, blob), lfs=False)
+def entry_for(store: BlobStore, path: str, blob: Blob) -> Entry:
+    """Return the entry for committing a stored blob at `path`."""
+    sample = next(store.chunks(blob.sha256, 0, min(SAMPLE_SIZE, blob.size)), b"")
+    if is_lfs(path, blob.size, sample):
+        return lfs_entry(blob)
+    return Entry(blob.sha256, blob.size, store.git_oid(blob), lfs=False)
 
 
-def large_entry(blob: blobs.Blob) -> Entry:
-    """Returns the entry of a large file: git holds its pointer."""
-    return Entry(blob.sha256, blob.size, blobs.pointer_oid(blob), lfs=True)
+def lfs_entry(blob: Blob) -> Entry:
+    """Return the entry of a file in Git LFS; its git id is the id of the pointer file."""
+    pointer = blob.lfs_pointer
+    oid = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer, usedforsecurity=False)
+    return Entry(blob.sha256, blob.size, oid.hexdigest(), lfs=True)

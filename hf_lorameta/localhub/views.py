@@ -1,27 +1,61 @@
-"""Repos, files, commits and discussions as the Hub's API shows them in JSON."""
+"""JSON of users, repos, files, commits and discussions, in the format of the Hub's API."""
 
 import hashlib
 import json
+from pathlib import PurePosixPath
 from typing import Any
 
 from hf_lorameta.localhub import cards
+from hf_lorameta.localhub.accounts import Caller
+from hf_lorameta.localhub.blobs import Blob
 from hf_lorameta.localhub.history import Commit, Discussion, Entry, Repo
 from hf_lorameta.localhub.state import HubState
 
-POINTER_SIZE = 134
-_WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1}
+_DTYPE_SIZES = {
+    **{"F64": 8, "I64": 8, "F32": 4, "I32": 4},
+    **{"F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1},
+}
 
 
 def object_id(text: str) -> str:
-    """Returns 24 hex digits that stand for `text`, as the Hub's database ids look."""
+    """Return 24 hex digits derived from `text`, in the format of the Hub's database ids."""
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def repo_info(
-    hub: HubState, repo: Repo, commit: Commit, *, blobs: bool = False, card: bool = True
-) -> dict[str, Any]:
-    """Returns everything the API tells about a repo at a commit."""
-    data = cards.metadata(hub.text(commit, "README.md") or "")
+def whoami(caller: Caller) -> dict[str, Any]:
+    """Return the body of ``/api/whoami-v2``."""
+    user = caller.user
+    token = {"displayName": "localhub", "role": caller.role, "createdAt": user.created}
+    return {
+        **_account(user.name, "user", user.email),
+        "emailVerified": True,
+        "isPro": False,
+        "orgs": [_account(name, "org", None) | {"roleInOrg": "write"} for name in user.orgs],
+        "auth": {"type": "access_token", "accessToken": token},
+    }
+
+
+def _account(name: str, kind: str, email: str | None) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "id": object_id(name),
+        "name": name,
+        "fullname": name,
+        "email": email,
+        "canPay": False,
+        "periodEnd": None,
+        "avatarUrl": "",
+    }
+
+
+def repo_info(hub: HubState, repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[str, Any]:
+    """Return all fields of a repo's info at a commit.
+
+    Args:
+        blobs: include the size and digest of each file.
+    """
+    card = cards.metadata(hub.text(commit.tree, "README.md") or "")
+    files = sorted(commit.tree.items())
     info: dict[str, Any] = {
         "_id": object_id(f"{repo.type} {repo.id}"),
         "id": repo.id,
@@ -36,47 +70,48 @@ def repo_info(
         "likes": 0,
         "trendingScore": 0,
         "usedStorage": sum(entry.size for entry in commit.tree.values()),
-        "tags": cards.tags(data, repo.type, commit.tree),
-        "siblings": [sibling(path, entry, blobs) for path, entry in sorted(commit.tree.items())],
+        "tags": cards.tags(card, repo.type, commit.tree.keys()),
+        "siblings": [_sibling(path, entry, blobs) for path, entry in files],
+        "cardData": card,
     }
-    if card:
-        info["cardData"] = data
-    return {**info, **_own_fields(hub, repo, commit, data)}
-
-
-def _own_fields(hub: HubState, repo: Repo, commit: Commit, card: dict[str, Any]) -> dict[str, Any]:
     if repo.type == "dataset":
-        return {"description": "", "citation": None, "paperswithcode_id": None}
+        return info | {"description": "", "citation": None, "paperswithcode_id": None}
     if repo.type == "space":
         stage = "RUNNING" if "app.py" in commit.tree else "NO_APP_FILE"
         runtime = {"stage": stage, "hardware": {"current": "cpu-basic", "requested": None}}
-        return {"sdk": card.get("sdk", repo.sdk), "runtime": runtime, "subdomain": ""}
-    library = cards.library_name(card, commit.tree)
+        return info | {"sdk": card.get("sdk", repo.sdk), "runtime": runtime, "subdomain": ""}
+    return info | _model_fields(hub, repo, commit, card)
+
+
+def _model_fields(
+    hub: HubState, repo: Repo, commit: Commit, card: dict[str, Any]
+) -> dict[str, Any]:
+    library = cards.library_name(card, commit.tree.keys())
     relation, bases = cards.base_models(card, library)
+    models = [{"_id": object_id(base), "id": base} for base in bases]
     fields: dict[str, Any] = {
         "modelId": repo.id,
         "spaces": [],
         "config": _model_config(hub, commit),
         "library_name": library,
         "pipeline_tag": card.get("pipeline_tag"),
+        "baseModels": {"relation": relation, "models": models} if bases else None,
+        "safetensors": _safetensors(hub, commit),
     }
-    if bases:
-        models = [{"_id": object_id(base), "id": base} for base in bases]
-        fields["baseModels"] = {"relation": relation, "models": models}
-    counted = _safetensors(hub, commit)
-    if counted:
-        fields["safetensors"] = counted
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _model_config(hub: HubState, commit: Commit) -> dict[str, Any] | None:
-    config = _json_object(hub.text(commit, "config.json"))
-    kept: dict[str, Any] = {k: config[k] for k in ("architectures", "model_type") if k in config}
-    adapter = _json_object(hub.text(commit, "adapter_config.json"))
-    names = ("base_model_name_or_path", "task_type", "peft_type")
+    config = _json_object(hub.text(commit.tree, "config.json"))
+    fields = _select(config, "architectures model_type")
+    adapter = _json_object(hub.text(commit.tree, "adapter_config.json"))
     if adapter:
-        kept["peft"] = {name: adapter[name] for name in names if name in adapter}
-    return kept or None
+        fields["peft"] = _select(adapter, "base_model_name_or_path task_type peft_type")
+    return fields or None
+
+
+def _select(data: dict[str, Any], names: str) -> dict[str, Any]:
+    return {name: data[name] for name in names.split() if name in data}
 
 
 def _json_object(text: str | None) -> dict[str, Any]:
@@ -88,32 +123,33 @@ def _json_object(text: str | None) -> dict[str, Any]:
 
 
 def _safetensors(hub: HubState, commit: Commit) -> dict[str, Any] | None:
+    """Count the parameters in a safetensors header; None if there is no valid header."""
     names = ("model.safetensors", "adapter_model.safetensors")
     entry = next((commit.tree[name] for name in names if name in commit.tree), None)
-    if entry is None or entry.size < 8:
+    if entry is None:
         return None
-    length = int.from_bytes(b"".join(hub.blobs.chunks(entry.sha256, 0, 8)), "little")
-    if length > min(entry.size - 8, cards.LONGEST):
-        return None
-    header = b"".join(hub.blobs.chunks(entry.sha256, 8, 8 + length)).decode("utf-8", "replace")
+    with hub.blobs.open(entry.sha256) as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(entry.size - 8, cards.SIZE_LIMIT):
+            return None
+        header = _json_object(file.read(length).decode("utf-8", "replace"))
     counts: dict[str, int] = {}
-    for tensor in _json_object(header).values():
+    for tensor in header.values():
         if not isinstance(tensor, dict):
             return None
         dtype, offsets = tensor.get("dtype"), tensor.get("data_offsets")
-        if dtype in _WIDTHS and offsets:
-            count = (offsets[1] - offsets[0]) // _WIDTHS[dtype]
+        if dtype in _DTYPE_SIZES and offsets:
+            count = (offsets[1] - offsets[0]) // _DTYPE_SIZES[dtype]
             counts[dtype] = counts.get(dtype, 0) + count
     return {"parameters": counts, "total": sum(counts.values())} if counts else None
 
 
-def pick(info: dict[str, Any], expand: list[str]) -> dict[str, Any]:
-    """Returns only the fields a client asked for with ``expand``, and the ids."""
-    return {k: info[k] for k in ("_id", "id", "modelId", *expand) if k in info}
+def expand(info: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return the ids and the fields requested with ``expand``."""
+    return {k: info[k] for k in ("_id", "id", "modelId", *names) if k in info}
 
 
-def sibling(path: str, entry: Entry, blobs: bool) -> dict[str, Any]:
-    """Returns a file as listed in a repo's info."""
+def _sibling(path: str, entry: Entry, blobs: bool) -> dict[str, Any]:
     if not blobs:
         return {"rfilename": path}
     return {"rfilename": path, "size": entry.size, "blobId": entry.oid, **_lfs(entry, "sha256")}
@@ -122,35 +158,36 @@ def sibling(path: str, entry: Entry, blobs: bool) -> dict[str, Any]:
 def _lfs(entry: Entry, digest_name: str) -> dict[str, Any]:
     if not entry.lfs:
         return {}
-    fields = {digest_name: entry.sha256, "size": entry.size, "pointerSize": POINTER_SIZE}
+    pointer_size = len(Blob(entry.sha256, entry.size).lfs_pointer)
+    fields = {digest_name: entry.sha256, "size": entry.size, "pointerSize": pointer_size}
     return {"lfs": fields}
 
 
 def tree_item(path: str, entry: Entry | None, last: Commit | None) -> dict[str, Any]:
-    """Returns a file, or (no entry) a folder, as listed in a tree."""
+    """Return a file, or a folder if `entry` is None, as listed in a tree.
+
+    Args:
+        last: the last commit that changed the path, if requested.
+    """
     if entry is None:
         oid = hashlib.sha1(path.encode(), usedforsecurity=False).hexdigest()
         item: dict[str, Any] = {"type": "directory", "oid": oid, "size": 0, "path": path}
     else:
         item = {"type": "file", "oid": entry.oid, "size": entry.size, "path": path}
-        item.update(_lfs(entry, "oid"))
+        item |= _lfs(entry, "oid")
     if last is not None:
         item["lastCommit"] = {"id": last.sha, "title": last.title, "date": last.date}
     return item
 
 
 def folders(commit: Commit) -> set[str]:
-    """Returns the paths of all folders of a commit."""
-    found: set[str] = set()
-    for path in commit.tree:
-        while "/" in path:
-            path = path.rpartition("/")[0]
-            found.add(path)
-    return found
+    """Return the paths of all folders of a commit."""
+    parents = (PurePosixPath(path).parents for path in commit.tree)
+    return {str(parent) for chain in parents for parent in chain} - {"."}
 
 
 def commit_item(commit: Commit, formatted: bool) -> dict[str, Any]:
-    """Returns a commit as listed in a history."""
+    """Return a commit as listed in a history."""
     item: dict[str, Any] = {
         "id": commit.sha,
         "title": commit.title,
@@ -163,16 +200,16 @@ def commit_item(commit: Commit, formatted: bool) -> dict[str, Any]:
     return item
 
 
-def discussion_item(repo: Repo, talk: Discussion) -> dict[str, Any]:
-    """Returns a discussion as listed."""
+def discussion_item(repo: Repo, discussion: Discussion) -> dict[str, Any]:
+    """Return a discussion as listed."""
     return {
-        "num": talk.num,
-        "title": talk.title,
-        "author": {"name": talk.author, "type": "user"},
-        "createdAt": talk.created,
-        "status": talk.status,
-        "isPullRequest": talk.is_pr,
+        "num": discussion.num,
+        "title": discussion.title,
+        "author": {"name": discussion.author, "type": "user"},
+        "createdAt": discussion.created,
+        "status": discussion.status,
+        "isPullRequest": discussion.is_pr,
         "pinned": False,
-        "numComments": len(talk.events),
+        "numComments": len(discussion.events),
         "repo": {"name": repo.id, "type": repo.type},
     }

@@ -29,7 +29,9 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.files import write_atomically
-from hf_lorameta.hub.client import Hub, Resolved
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.hub.visibility import check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
     EXPORTS,
     FILES,
@@ -65,7 +67,7 @@ class Target:
     """
 
     repo_id: str
-    existing: Resolved | None
+    existing: PinnedRepo | None
     private: bool
     create_pr: bool
     replaces: tuple[str, ...]
@@ -211,7 +213,12 @@ def resolve_target(
                 hint="leave out --create-pr to create the repo",
             )
         return Target(repo_id, None, dataset_private if private is None else private, False, ())
-    _check_visibility(existing, private, dataset_private)
+    check_visibility(
+        existing,
+        private,
+        source_private=dataset_private,
+        hint="name another repo with --repo-id",
+    )
     replaces = tuple(sorted({*FILES, *EXPORTS} & set(existing.files)))
     return Target(repo_id, existing, existing.private, create_pr, replaces)
 
@@ -226,20 +233,6 @@ def check_no_overwrite(target: Target) -> None:
         raise ConflictError(
             f"{target.repo_id} already holds {', '.join(target.replaces)}",
             hint="add --yes to replace them, --create-pr to propose, or --repo-id for another repo",
-        )
-
-
-def _check_visibility(existing: Resolved, private: bool | None, dataset_private: bool) -> None:
-    word = "private" if existing.private else "public"
-    if private is not None and private != existing.private:
-        raise ConflictError(
-            f"{existing.repo_id} exists and is {word}, which is not what was asked for",
-            hint="change it in the repo's settings on the Hub, or name another with --repo-id",
-        )
-    if private is None and dataset_private and not existing.private:
-        raise ConflictError(
-            f"{existing.repo_id} is public and the dataset is private",
-            hint="add --public to publish it anyway, or name another repo with --repo-id",
         )
 
 
@@ -332,7 +325,7 @@ def staging_dir(repo_id: str) -> Path:
 # --- scores on a card ---------------------------------------------------------------------------
 
 
-def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> Resolved | None:
+def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> PinnedRepo | None:
     """Check that an adapter's card can be written, before the adapter is scored.
 
     Args:
@@ -362,7 +355,7 @@ def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> Resolv
 def save_scores(
     folder: Path,
     scores: MeasuredScores,
-    repo: Resolved | None,
+    repo: PinnedRepo | None,
     *,
     hub: Hub,
     create_pr: bool = False,

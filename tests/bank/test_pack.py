@@ -1,4 +1,4 @@
-"""Packs: nothing is lost at full span, what is lost is said, and a pack goes where a bank goes."""
+"""Packs: retained energy is as stated, nothing is lost at full span, and a pack works as a bank."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ WIDE = (Module("h.0.q", 40, 24), Module("h.1.v", 40, 12))
 def make_bank(
     folder: Path, pairs: list[list[tuple[np.ndarray, np.ndarray]]], layout: Layout = WIDE
 ) -> Bank:
-    """A bank of given factors, float32 on disk so that nothing is rounded."""
+    """Write a bank of given factors, in float32 so that nothing is rounded."""
     (folder / "adapters").mkdir(parents=True)
     entries = []
     for i, factors in enumerate(pairs):
@@ -70,7 +70,7 @@ def make_bank(
 def random_pairs(
     number: int, rank: int, seed: int = 0, shared: int | None = None, layout: Layout = WIDE
 ) -> list[list[tuple[np.ndarray, np.ndarray]]]:
-    """Factors of `number` adapters; with `shared`, all in a space of so many dimensions."""
+    """Factors of `number` adapters, with `shared` all in one space of so many dimensions."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: rng.normal(0, 0.3, shape).astype(np.float32)  # noqa: E731
     if shared is None:
@@ -82,15 +82,15 @@ def random_pairs(
 
 
 def updates(bank: Bank) -> np.ndarray:
-    """(N, P) every update s·B·A, flattened."""
-    found = []
+    """Every update s·B·A, flattened: (N, P)."""
+    flattened = []
     for entry, file in zip(bank.index.entries, bank.adapters(), strict=True):
         parts = []
         for m in bank.layout:
             A, B = bank.expand(m.name, file.tensor(m.name, "A"), file.tensor(m.name, "B"))
             parts.append((entry.scaling * B @ A).ravel())
-        found.append(np.concatenate(parts))
-    return np.stack(found).astype(np.float64)
+        flattened.append(np.concatenate(parts))
+    return np.stack(flattened).astype(np.float64)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-# --- what is kept -------------------------------------------------------------------------------
+# --- retention ------------------------------------------------------------------------------------
 
 
 @settings(max_examples=24)
@@ -113,14 +113,14 @@ def test_nothing_is_lost_at_full_span(
 ) -> None:
     scratch = tmp_path_factory.mktemp("full")
     bank = make_bank(scratch / "bank", random_pairs(number, rank, seed))
-    made = pack(bank, scratch / "pack", basis=1000, dtype=dtype)
-    assert [m.in_features for m in made.stored_layout] == [min(40, number * rank)] * 2
-    before, after = updates(bank), updates(made)
+    packed_bank = pack(bank, scratch / "pack", basis=1000, dtype=dtype)
+    assert [m.in_features for m in packed_bank.stored_layout] == [min(40, number * rank)] * 2
+    before, after = updates(bank), updates(packed_bank)
     close = {"f32": 3e-6, "bf16": 2e-2, "int8": 4e-2}[dtype]
     assert np.linalg.norm(before - after) < close * np.linalg.norm(before)
     for name in merging.COMBINERS:
         weights = np.arange(1, number + 1) / number
-        sums = [combined(b, name, weights) for b in (bank, made)]
+        sums = [combined(b, name, weights) for b in (bank, packed_bank)]
         assert np.linalg.norm(sums[0] - sums[1]) < 2 * close * np.linalg.norm(sums[0])
     shutil.rmtree(scratch)
 
@@ -138,14 +138,16 @@ def combined(bank: Bank, name: str, weights: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "int8"])
 @pytest.mark.parametrize("side", [40, 2400])
-def test_what_is_retained_is_what_is_said(dtype: PackDtype, side: int, tmp_path: Path) -> None:
-    """Against the updates themselves, with exact eigenvectors and with the range finder."""
+def test_stated_retention_equals_the_measured_one(
+    dtype: PackDtype, side: int, tmp_path: Path
+) -> None:
+    """With exact eigenvectors (side 40) and with the range finder (side 2400)."""
     layout = (Module("h.0.q", side, 24), Module("h.1.v", side, 12))
     bank = make_bank(tmp_path / "bank", random_pairs(9, 4, layout=layout), layout)
-    made = pack(bank, tmp_path / "pack", basis=10, dtype=dtype)
-    packing = made.index.packing
+    packed_bank = pack(bank, tmp_path / "pack", basis=10, dtype=dtype)
+    packing = packed_bank.index.packing
     assert packing
-    before, after = updates(bank), updates(made)
+    before, after = updates(bank), updates(packed_bank)
     lost = np.square(before - after).sum(axis=1) / np.square(before).sum(axis=1)
     whole = 1 - np.square(before - after).sum() / np.square(before).sum()
     assert packing.retained_whole == pytest.approx(whole, abs=2e-5)
@@ -156,71 +158,71 @@ def test_what_is_retained_is_what_is_said(dtype: PackDtype, side: int, tmp_path:
     assert packing.retained[0] == pytest.approx(kept, abs=2e-5)
 
 
-def test_a_shared_space_is_found(tmp_path: Path) -> None:
-    """30 adapters of rank 4 in a space of 6 dimensions: 6 are enough, whatever was allowed."""
+def test_a_low_dimensional_shared_space_is_found(tmp_path: Path) -> None:
+    """30 adapters of rank 4 in a space of 6 dimensions need 6 dimensions."""
     layout = (Module("h.0.q", 1600, 1300),)
     bank = make_bank(tmp_path / "bank", random_pairs(30, 4, shared=6, layout=layout), layout)
-    made = pack(bank, tmp_path / "pack", retention=0.9999, dtype="f32")
-    assert made.index.packing
-    assert made.index.packing.spaces == ((6, 6),)
-    assert made.index.packing.retained_whole > 0.99999
-    assert made.size < bank.size / 10
-    V, U = made.basis.space("h.0.q")  # type: ignore[union-attr]
+    packed_bank = pack(bank, tmp_path / "pack", retention=0.9999, dtype="f32")
+    assert packed_bank.index.packing
+    assert packed_bank.index.packing.spaces == ((6, 6),)
+    assert packed_bank.index.packing.retained_whole > 0.99999
+    assert packed_bank.size < bank.size / 10
+    V, U = packed_bank.basis.space("h.0.q")  # type: ignore[union-attr]
     assert np.allclose(V @ V.T, np.eye(6), atol=1e-5)
     assert np.allclose(U.T @ U, np.eye(6), atol=1e-5)
 
 
-def test_the_basis_is_near_the_best_there_is(tmp_path: Path) -> None:
-    """The bound: no V of R dimensions keeps more than the leading singular values of the stack."""
+def test_the_basis_is_close_to_optimal(tmp_path: Path) -> None:
+    """No V of R dimensions retains more than the R leading singular values of the stack."""
     layout = (Module("h.0.q", 1500, 12),)
     decay = (0.9 ** np.arange(1500)).astype(np.float32)
     pairs = [[(A * decay, B)] for ((A, B),) in random_pairs(40, 4, layout=layout)]
     bank = make_bank(tmp_path / "bank", pairs, layout)
-    made = pack(bank, tmp_path / "pack", basis=12, dtype="f32")
+    packed_bank = pack(bank, tmp_path / "pack", basis=12, dtype="f32")
     stacked = updates(bank).reshape(-1, 1500)
     values = np.square(np.linalg.svd(stacked, compute_uv=False))
     side = values[:12].sum() / values.sum()
-    assert made.index.packing
-    assert side - 1e-3 < made.index.packing.retained_whole <= side + 1e-6
+    assert packed_bank.index.packing
+    assert side - 1e-3 < packed_bank.index.packing.retained_whole <= side + 1e-6
 
 
 @pytest.mark.parametrize("retention", [0.5, 0.9, 0.98, 0.999, 1.0])
-def test_a_wanted_retention_is_reached_in_every_module(retention: float, tmp_path: Path) -> None:
+def test_the_given_retention_is_reached_in_every_module(retention: float, tmp_path: Path) -> None:
     layout = (Module("h.0.q", 1100, 24), Module("h.1.v", 1100, 12))
     bank = make_bank(tmp_path / "bank", random_pairs(40, 4, layout=layout), layout)
-    made = pack(bank, tmp_path / "pack", retention=retention, dtype="f32").index.packing
-    assert made
-    assert min(made.retained) >= retention - 1e-9 - (1e-5 if retention == 1 else 0)
-    assert retention >= 0.99 or max(a for a, _ in made.spaces) < 160
+    packed_bank = pack(bank, tmp_path / "pack", retention=retention, dtype="f32").index.packing
+    assert packed_bank
+    assert min(packed_bank.retained) >= retention - 1e-9 - (1e-5 if retention == 1 else 0)
+    assert retention >= 0.99 or max(a for a, _ in packed_bank.spaces) < 160
 
 
-def test_a_basis_bounds_a_retention(tmp_path: Path) -> None:
+def test_basis_limits_retention(tmp_path: Path) -> None:
     bank = make_bank(tmp_path / "bank", random_pairs(9, 4))
-    made = pack(bank, tmp_path / "pack", basis=5, retention=0.99).index.packing
-    assert made
-    assert made.spaces == ((5, 5), (5, 5))
-    assert made.retained_whole < 0.99
+    packed_bank = pack(bank, tmp_path / "pack", basis=5, retention=0.99).index.packing
+    assert packed_bank
+    assert packed_bank.spaces == ((5, 5), (5, 5))
+    assert packed_bank.retained_whole < 0.99
 
 
-def test_adapters_of_different_rank(tmp_path: Path) -> None:
+def test_adapters_of_different_ranks_are_packed(tmp_path: Path) -> None:
     pairs = [*random_pairs(2, 2), *random_pairs(2, 3, 1), *random_pairs(1, 2, 2)]
     bank = make_bank(tmp_path / "bank", pairs)
-    made = pack(bank, tmp_path / "pack", basis=1000, dtype="f32")
-    assert np.allclose(updates(bank), updates(made), atol=1e-5)
-    assert [file.rank for file in made.adapters()] == [2, 2, 3, 3, 2]
+    packed_bank = pack(bank, tmp_path / "pack", basis=1000, dtype="f32")
+    assert np.allclose(updates(bank), updates(packed_bank), atol=1e-5)
+    assert [file.rank for file in packed_bank.adapters()] == [2, 2, 3, 3, 2]
 
 
-def test_adapters_that_do_nothing(tmp_path: Path) -> None:
+def test_zero_updates_are_packed(tmp_path: Path) -> None:
     zero = [[(A, 0 * B) for A, B in module] for module in random_pairs(3, 2)]
     bank = make_bank(tmp_path / "bank", zero)
-    made = pack(bank, tmp_path / "pack", retention=0.9)
-    assert made.index.packing
-    assert made.index.packing.retained_whole == 1.0
-    assert not updates(made).any()
+    packed_bank = pack(bank, tmp_path / "pack", retention=0.9)
+    assert packed_bank.index.packing
+    assert packed_bank.index.packing.retained_whole == 1.0
+    assert not updates(packed_bank).any()
 
 
 @given(st.integers(0, 999), st.sampled_from([0, 1]))
-def test_int8_is_within_half_a_step(seed: int, axis: int) -> None:
+def test_int8_error_is_at_most_half_a_step(seed: int, axis: int) -> None:
     values = np.random.default_rng(seed).normal(0, 2.0 ** (seed % 30 - 15), (5, 7))
     integers, scales = quantize(values.astype(np.float32), axis)
     back = dequantize(integers, scales, axis)
@@ -228,18 +230,18 @@ def test_int8_is_within_half_a_step(seed: int, axis: int) -> None:
     assert scales.shape == ((5,), (7,))[axis]
 
 
-def test_inner_products_survive_so_the_neural_rule_can_be_fitted(tmp_path: Path) -> None:
+def test_packs_keep_inner_products_for_the_neural_rule(tmp_path: Path) -> None:
     bank = make_bank(tmp_path / "bank", random_pairs(4, 3))
-    made = pack(bank, tmp_path / "pack", basis=1000, dtype="f32")
-    grams = [sum(b.astype(np.float64) @ b.T for b in x.blocks(7)) for x in (bank, made)]
+    packed_bank = pack(bank, tmp_path / "pack", basis=1000, dtype="f32")
+    grams = [sum(b.astype(np.float64) @ b.T for b in x.blocks(7)) for x in (bank, packed_bank)]
     assert np.allclose(grams[0], grams[1], rtol=1e-5, atol=1e-5)
 
 
-# --- files --------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "int8"])
-def test_the_same_bytes_every_time(dtype: PackDtype, tmp_path: Path) -> None:
+def test_packing_twice_gives_the_same_bytes(dtype: PackDtype, tmp_path: Path) -> None:
     layout = (Module("h.0.q", 1100, 24), Module("h.1.v", 1100, 1040))
     bank = make_bank(tmp_path / "bank", random_pairs(12, 4, layout=layout), layout)
     for name in ("a", "b"):
@@ -251,19 +253,19 @@ def test_the_same_bytes_every_time(dtype: PackDtype, tmp_path: Path) -> None:
         safetensors.safe_open(path, "np").keys()  # the format's own reader agrees
 
 
-def test_the_size_is_the_files(tmp_path: Path) -> None:
-    made = pack(make_bank(tmp_path / "bank", random_pairs(4, 3)), tmp_path / "pack", basis=6)
+def test_size_is_the_sum_of_the_file_sizes(tmp_path: Path) -> None:
+    packed_bank = pack(make_bank(tmp_path / "bank", random_pairs(4, 3)), tmp_path / "pack", basis=6)
     files = [*(tmp_path / "pack/adapters").iterdir(), tmp_path / "pack/basis.safetensors"]
-    assert 0 <= sum(p.stat().st_size for p in files) - made.size < 2000  # the basis' header
+    assert 0 <= sum(p.stat().st_size for p in files) - packed_bank.size < 2000  # the basis' header
 
 
-def test_what_cannot_be_packed(tmp_path: Path) -> None:
+def test_invalid_sources_targets_and_settings_are_refused(tmp_path: Path) -> None:
     bank = make_bank(tmp_path / "bank", random_pairs(2, 2))
-    made = pack(bank, tmp_path / "pack", basis=4)
+    packed_bank = pack(bank, tmp_path / "pack", basis=4)
     with pytest.raises(UsageError, match="exists"):
         pack(bank, tmp_path / "pack")
     with pytest.raises(BankError, match="pack already"):
-        pack(made, tmp_path / "again")
+        pack(packed_bank, tmp_path / "again")
     for bad in ({"basis": 0}, {"retention": 0.0}, {"retention": 1.1}):
         with pytest.raises(UsageError, match="expected"):
             pack(bank, tmp_path / "x", **bad)  # type: ignore[arg-type]
@@ -281,8 +283,8 @@ def _raw(pairs: list[tuple[np.ndarray, np.ndarray]]) -> bytes:
     return header + b"".join(parts)
 
 
-def test_small_files_are_adapter_files(tmp_path: Path) -> None:
-    """Of bf16 and f32: the same bytes as an adapter's of that shape."""
+def test_small_factors_are_a_lora_file(tmp_path: Path) -> None:
+    """In f32, its bytes are those of an adapter of the same shape."""
     pairs = random_pairs(1, 2)[0]
     write_tensors(tmp_path / "a", WIDE, 2, "float32", pairs)
     (tmp_path / "b").write_bytes(_raw(pairs))
@@ -290,34 +292,35 @@ def test_small_files_are_adapter_files(tmp_path: Path) -> None:
     assert AdapterFile(tmp_path / "a").layout == PackedFile(tmp_path / "b").layout
 
 
-@pytest.mark.parametrize(("opened", "room"), [(AdapterFile, lora_file), (PackedFile, packed)])
-def test_threads_that_open_files_which_begin_alike_share_one_header(
-    opened: type[AdapterFile], room: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("file_type", "module"), [(AdapterFile, lora_file), (PackedFile, packed)])
+def test_threads_share_the_parsed_header_of_equal_files(
+    file_type: type[AdapterFile],
+    module: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read_header = safetensors_module.read_header
 
-    def slow(*of: Any) -> Any:
+    def slow_read_header(*args: Any) -> Any:
         time.sleep(0.05)
-        return read_header(*of)
+        return read_header(*args)
 
-    monkeypatch.setattr(room, "read_header", slow)
-    # a shape of its own, so that no other test has met this header
+    monkeypatch.setattr(module, "read_header", slow_read_header)
+    # a shape that no other test has, so that its header is not cached yet
     write_tensors(tmp_path / "a", WIDE, 7, "float32", random_pairs(1, 7)[0])
     with ThreadPoolExecutor(4) as pool:
-        files = list(pool.map(opened, [tmp_path / "a"] * 4))
+        files = list(pool.map(file_type, [tmp_path / "a"] * 4))
     assert len({id(file.tensor_infos) for file in files}) == 1
 
 
-def test_int8_without_its_scales(tmp_path: Path) -> None:
+def test_int8_tensors_without_scales_are_refused(tmp_path: Path) -> None:
     raw = small_header(WIDE[:1], 2, "int8")
-    length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8:])
     name = "base_model.model.h.0.q.lora_A.scales"
     header["base_model.model.h.0.q.lora_A.x.scales"] = header.pop(name)
     text = json.dumps(header).encode()
     body = b"\0" * max(v["data_offsets"][1] for k, v in header.items() if k[0] != "_")
     (tmp_path / "a").write_bytes(len(text).to_bytes(8, "little") + text + body)
-    assert length
     with pytest.raises(AdapterError, match="scales"):
         PackedFile(tmp_path / "a")
 
@@ -336,7 +339,9 @@ def test_int8_without_its_scales(tmp_path: Path) -> None:
         ({"strange": 1}, "strange"),
     ],
 )
-def test_an_index_that_lies(change: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_an_index_with_inconsistent_packing_is_refused(
+    change: dict[str, object], message: str, tmp_path: Path
+) -> None:
     pack(make_bank(tmp_path / "bank", random_pairs(2, 2)), tmp_path / "pack", basis=4)
     path = tmp_path / "pack/bank.json"
     index = json.loads(path.read_bytes())
@@ -349,7 +354,7 @@ def test_an_index_that_lies(change: dict[str, object], message: str, tmp_path: P
         Bank(tmp_path / "pack")
 
 
-def test_a_basis_of_other_shapes(tmp_path: Path) -> None:
+def test_a_basis_of_other_shapes_is_refused(tmp_path: Path) -> None:
     bank = make_bank(tmp_path / "bank", random_pairs(3, 2))
     for size in (4, 5):
         pack(bank, tmp_path / f"{size}", basis=size)
@@ -360,7 +365,7 @@ def test_a_basis_of_other_shapes(tmp_path: Path) -> None:
         _ = Bank(tmp_path / "4").basis
     index["files"]["basis.safetensors"] = sha256(basis)
     (tmp_path / "4/bank.json").write_text(json.dumps(index))
-    with pytest.raises(IntegrityError, match="other bases"):
+    with pytest.raises(IntegrityError, match="bases of other shapes"):
         _ = Bank(tmp_path / "4").basis
     (tmp_path / "4/basis.safetensors").write_bytes(b"x" * 20)
     index["files"]["basis.safetensors"] = sha256(basis)
@@ -369,18 +374,18 @@ def test_a_basis_of_other_shapes(tmp_path: Path) -> None:
         _ = Bank(tmp_path / "4").basis
 
 
-# --- wherever a bank goes -----------------------------------------------------------------------
+# --- packs used as banks --------------------------------------------------------------------------
 
 
-def test_the_embedded_bank_as_a_pack(tmp_path: Path, data: Path) -> None:
-    whole = Bank.from_pretrained()
-    made = pack(whole, tmp_path / "pack", basis=104, dtype="bf16")
-    pairs = [generate(data, b, Recipe()).pairs for b in (whole, made)]
+def test_an_adapter_from_a_pack_is_close_to_one_from_its_bank(tmp_path: Path, data: Path) -> None:
+    bank = Bank.from_pretrained()
+    packed_bank = pack(bank, tmp_path / "pack", basis=104, dtype="bf16")
+    pairs = [generate(data, b, Recipe()).pairs for b in (bank, packed_bank)]
     sums = [np.concatenate([(B @ A).ravel() for A, B in p]) for p in pairs]
     assert np.linalg.norm(sums[0] - sums[1]) < 0.02 * np.linalg.norm(sums[0])
 
 
-def test_a_poor_pack_is_warned_of(tmp_path: Path, data: Path) -> None:
+def test_plan_warns_of_a_pack_with_low_retention(tmp_path: Path, data: Path) -> None:
     bank = make_bank(tmp_path / "bank", random_pairs(4, 3))
     poor = generate(data, pack(bank, tmp_path / "p", basis=2)).plan.warnings
     assert any("is a pack that keeps" in w for w in poor)
@@ -388,15 +393,15 @@ def test_a_poor_pack_is_warned_of(tmp_path: Path, data: Path) -> None:
     assert not any("pack" in w for w in good)
 
 
-def test_the_command_and_the_round_trip(
+def test_a_pack_is_listed_pushed_pulled_and_used(
     cli: Shell, bank: Built, user: Account, tmp_path: Path, data: Path
 ) -> None:
-    said = cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 6, "-q").out
-    assert "of the updates' energy" in said
-    assert "model.layers.0.self_attn.q_proj" in said
-    made = cli("bank", "pack", bank.folder, "-o", "small", "--dtype", "int8", "--json", "-q").json
-    assert made["after"] == Bank(tmp_path / "small").size
-    assert min(made["retained"]) >= 0.97
+    out = cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 6, "-q").out
+    assert "of the updates' energy" in out
+    assert "model.layers.0.self_attn.q_proj" in out
+    report = cli("bank", "pack", bank.folder, "-o", "small", "--dtype", "int8", "--json", "-q").json
+    assert report["after"] == Bank(tmp_path / "small").size
+    assert min(report["retained"]) >= 0.97
     assert "a pack: bf16" in cli("bank", "list", "pack").out
     assert cli("bank", "verify", "pack", "--json").json == {"problems": []}
     repo = f"{user.name}/pack"
@@ -406,8 +411,8 @@ def test_the_command_and_the_round_trip(
     cli("bank", "pull", repo, "-o", "pulled", "-q")
     cli("plan", "-d", data, "--bank", "pulled")
     assert not touched(cli.hub, "basis.safetensors")
-    for name, where in (("a", "pack"), ("b", "pulled"), ("c", repo)):
-        cli("generate", "-d", data, "--bank", where, "-o", name, "-q")
+    for name, source in (("a", "pack"), ("b", "pulled"), ("c", repo)):
+        cli("generate", "-d", data, "--bank", source, "-o", name, "-q")
     weights = [(tmp_path / n / WEIGHTS_FILE).read_bytes() for n in "abc"]
     assert weights[0] == weights[1] == weights[2]
     assert len(touched(cli.hub, "resolve", "basis.safetensors")) >= 2
@@ -420,7 +425,7 @@ def test_the_command_and_the_round_trip(
     assert WEIGHTS_FILE in cli.hub.files(f"{user.name}/x")
 
 
-def test_a_pack_is_not_built_into(cli: Shell, bank: Built, tmp_path: Path) -> None:
+def test_build_refuses_a_folder_that_holds_a_pack(cli: Shell, bank: Built, tmp_path: Path) -> None:
     cli("bank", "pack", bank.folder, "-o", "pack", "-q")
     before = tree(tmp_path / "pack")
     manifest = bank.owner.manifest(tmp_path / "m")
@@ -428,9 +433,9 @@ def test_a_pack_is_not_built_into(cli: Shell, bank: Built, tmp_path: Path) -> No
     assert tree(tmp_path / "pack") == before
 
 
-def test_a_full_disk_leaves_nothing(cli: Shell, bank: Built, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_files(cli: Shell, bank: Built, tmp_path: Path) -> None:
     for limit in (700, 1500):
         full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
-        said = cli("bank", "pack", bank.folder, "-o", "pack", "-q", code=4, before=full).err
-        assert "could not be written" in said
+        err = cli("bank", "pack", bank.folder, "-o", "pack", "-q", code=4, before=full).err
+        assert "could not be written" in err
         assert list(tmp_path.iterdir()) == []

@@ -62,7 +62,7 @@ class Cases:
             row = f"{command}: connection cut at every tenth of {len(down)} answers"
             yield from self.faults(row, command, cuts)
             heads = [s.fault(kind="cut") for s in trace if s.method == "HEAD" or not s.sent]
-            up = [s.fault(kind="cut", upward=True, after_bytes=s.received // 2)
+            up = [s.fault(kind="cut", in_request=True, after_bytes=s.received // 2)
                   for s in trace if s.received]  # fmt: skip
             row = f"{command}: connection cut before an answer, or while something is sent"
             yield from self.faults(row, command, [*heads, *up])
@@ -116,7 +116,7 @@ class Cases:
                 for part in (1, 3)
             ]
             flips += [
-                s.fault(kind="corrupt", bits=1, upward=True, after_bytes=s.received // 2)
+                s.fault(kind="corrupt", bits=1, in_request=True, after_bytes=s.received // 2)
                 for s in self.traces[command]
                 if s.method == "PUT"
             ]

@@ -39,7 +39,7 @@ SAID = (3, 4, 5, 6)
 RETRY_AFTER = 7
 QUICK = """
 import os, time
-import datasets.utils.file_utils, hf_lorameta.hub.client, huggingface_hub.utils._http
+import datasets.utils.file_utils, hf_lorameta.hub.retry, huggingface_hub.utils._http
 
 class Quick:
     def __getattr__(self, name):
@@ -49,7 +49,7 @@ class Quick:
         with open(os.environ["SLEPT"], "a") as file:
             file.write(f"{seconds}\\n")
 
-for module in (datasets.utils.file_utils, hf_lorameta.hub.client, huggingface_hub.utils._http):
+for module in (datasets.utils.file_utils, hf_lorameta.hub.retry, huggingface_hub.utils._http):
     module.time = Quick()
 """
 """Waiting for the Hub is noted instead of done."""
@@ -415,7 +415,7 @@ class World:
         state = f"{kind} {repo_id} {what}"
         before, after = self.states(command, kind, repo_id, what)
         act = partial(self.put, kind, repo_id, after)
-        fault = Fault(**Seen(**seen).fault(kind="meanwhile", act=act))
+        fault = Fault(**Seen(**seen).fault(kind="callback", callback=act))
         heal = partial(self.put, kind, repo_id, before)
         states = ("", state) if what == "changed" else ("",)
         try:
@@ -476,7 +476,7 @@ class World:
                 self.hub.create_repo(repo)
             self.hub.commit(repo, theirs)
 
-        fault = Fault(**Seen(**seen).fault(kind="meanwhile", act=act))
+        fault = Fault(**Seen(**seen).fault(kind="callback", callback=act))
         return self.survive("push", name, fault, also=theirs if what == "changed" else {})
 
     def kill(self, command: str, share: float) -> bool:

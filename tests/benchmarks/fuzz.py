@@ -27,7 +27,7 @@ from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Module, read_layout
 from hf_lorameta.formats.peft_config import read_config, write_config
 from hf_lorameta.formats.safetensors import read_header
-from hf_lorameta.hub.dataset_streams import RawDataset
+from hf_lorameta.hub.dataset_repo import RawDataset
 
 CAP_MB = 64
 """No kind of input may make the process ask the system for so much more: 10 GB are refused."""

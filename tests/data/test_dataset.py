@@ -11,7 +11,7 @@ from hf_lorameta.data.columns import Columns, describe, find_columns, parse_colu
 from hf_lorameta.data.dataset import DatasetInfo, open_dataset
 from hf_lorameta.data.rows import read_rows
 from hf_lorameta.errors import ColumnsError, UnlabeledDatasetError, UsageError
-from hf_lorameta.hub.dataset_streams import RawDataset
+from hf_lorameta.hub.dataset_repo import RawDataset
 from tests.conftest import Account, Built, Shell, rows, touched
 
 RECORDS = [json.loads(line) for line in rows(0).splitlines()]

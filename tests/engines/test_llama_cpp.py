@@ -15,6 +15,7 @@ from hf_lorameta.bank.bank import EMBEDDED_FOLDER
 from hf_lorameta.engines import llama_server
 from hf_lorameta.engines.llama_client import LlamaCpp
 from hf_lorameta.engines.scoring import compare
+from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import (
     AdapterError,
     EmptyDatasetError,
@@ -269,7 +270,7 @@ def test_no_engine(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not llama_server.available()
     with pytest.raises(MissingExtraError, match="neither llama-server nor") as caught:
         LlamaCpp(base)
-    assert "hf-lorameta[gguf]" in caught.value.hint
+    assert caught.value.hint == install_hint("gguf")
 
 
 # --- the binary ---------------------------------------------------------------------------------

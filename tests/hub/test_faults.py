@@ -17,6 +17,10 @@ from hf_lorameta.pipeline.adapter_folder import FILES
 from tests.conftest import Account, Built, Shell, rows, touched, tree
 
 COMMIT = r"/api/models/.*/commit/"
+NO_WAIT = """
+import time, types, hf_lorameta.hub.retry
+hf_lorameta.hub.retry.time = types.SimpleNamespace(sleep=lambda s: None, monotonic=time.monotonic)
+"""
 
 
 @pytest.fixture
@@ -167,14 +171,13 @@ def test_uploads_are_retried(cli: Shell, user: Account, asked: tuple[object, ...
 
 def test_a_hub_that_never_answers(cli: Shell, bank: Built, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
-    quick = "import hf_lorameta.hub.client as h; h.time = type('T', (), {'sleep': lambda s: None})"
     cli.hub.add_fault(Fault("status", status=503))
-    said = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=quick).err
+    said = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=NO_WAIT).err
     assert "HTTP 503" in said
     assert len(cli.hub.requests) == 6
     cli.hub.clear_faults()
     cli.hub.add_fault(Fault("cut", path="/api/"))
-    said = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=quick).err
+    said = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=NO_WAIT).err
     assert "no answer from" in said
     offline = "from huggingface_hub import constants as c; c.HF_HUB_OFFLINE = True"
     cli.hub.clear_requests()
@@ -186,10 +189,30 @@ def test_a_hub_that_never_answers(cli: Shell, bank: Built, tmp_path: Path) -> No
 
 def test_a_stream_that_breaks_off_is_no_bug(cli: Shell, bank: Built, user: Account) -> None:
     repo = user.dataset("d", {"train.jsonl": rows(1)})
-    quick = "import datasets; datasets.config.STREAMING_READ_MAX_RETRIES = 0"
     cli.hub.add_fault(Fault("status", status=403, path="resolve/.*train.jsonl"))
-    done = cli("plan", "-d", repo, "--bank", bank.folder, code=6, before=quick)
+    done = cli("plan", "-d", repo, "--bank", bank.folder, code=6)
     assert "unforeseen" not in done.err
+
+
+RECORD_WAITS = """
+import time, types, datasets.utils.file_utils, huggingface_hub.utils._http as http
+def sleep(seconds):
+    with open("waits", "a") as file:
+        print(seconds, file=file)
+http.time = datasets.utils.file_utils.time = types.SimpleNamespace(sleep=sleep, time=time.time)
+"""
+
+
+@pytest.mark.parametrize("status", [503, 504, 429])
+def test_reading_a_stream_is_retried_by_one_layer(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path, status: int
+) -> None:
+    repo = user.dataset("d", {"train.jsonl": rows(1)})
+    cli.hub.add_fault(Fault("status", status=status, path="resolve/.*train.jsonl", method="GET"))
+    done = cli("plan", "-d", repo, "--bank", bank.folder, code=6, before=RECORD_WAITS)
+    assert "no answer from" in done.err
+    assert len([r for r in cli.hub.requests if r.fault]) == 6
+    assert sum(map(float, (tmp_path / "waits").read_text().split())) <= 31
 
 
 # --- what comes is not what was sent --------------------------------------------------------------
@@ -205,7 +228,7 @@ def test_a_damaged_adapter_gets_into_no_bank(cli: Shell, bank: Built, tmp_path: 
     cli.hub.add_fault(flipped("^/_lfs/.*adapter_model", after_bytes=1000, method="GET", times=1))
     done = cli("bank", "build", manifest, "-o", "b", "--json")
     (skipped,) = done.json["skipped"]
-    assert "came damaged" in skipped["reason"]
+    assert "was damaged" in skipped["reason"]
     assert "run the build again" in skipped["reason"]
     assert cli("bank", "build", manifest, "-o", "b", "--json").json["skipped"] == []
     assert tree(tmp_path / "b") == {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
@@ -214,16 +237,17 @@ def test_a_damaged_adapter_gets_into_no_bank(cli: Shell, bank: Built, tmp_path: 
 def test_a_damaged_file_does_not_stay_in_the_cache(cli: Shell, bank: Built) -> None:
     shutil.rmtree(cli.home / "hub", ignore_errors=True)
     plan = ("plan", "-d", f"{bank.owner.name}/e0", "--bank", bank.repo, "--json")
-    quick = "import hf_lorameta.hub.client as h; h.time = type('T', (), {'sleep': lambda s: None})"
     cli.hub.add_fault(flipped("/bank.json", method="GET", times=7))
-    said = cli(*plan, code=6, before=quick).err
-    assert "bank.json came damaged" in said
-    assert cli(*plan, before=quick).json["bank"]["id"] == bank.repo  # the seventh came, too
+    said = cli(*plan, code=6, before=NO_WAIT).err
+    assert "bank.json was damaged" in said
+    assert (
+        cli(*plan, before=NO_WAIT).json["bank"]["id"] == bank.repo
+    )  # the seventh fault, then success
     assert len([r for r in cli.hub.requests if r.fault]) == 7
 
 
 def test_a_damaged_upload_is_no_bug(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
-    cli.hub.add_fault(flipped("^/_lfs/", method="PUT", upward=True))
+    cli.hub.add_fault(flipped("^/_lfs/", method="PUT", in_request=True))
     said = cli(*asked, token=user.token, code=6).err
     assert "not the one announced" in said
     cli.hub.clear_faults()
@@ -241,7 +265,7 @@ def test_a_repo_that_changed_after_the_look(
     cli.hub.add_fault(Fault("delay", path=COMMIT, seconds=0.5))
     with meanwhile(cli, "/commit/", lambda: cli.hub.commit(target, {"x": b"theirs"})):
         said = cli(*asked, token=user.token, code=6).err
-    assert "changed while this was running" in said
+    assert "changed in the meantime" in said
     cli.hub.clear_faults()
     assert set(cli.hub.files(target)) == {".gitattributes", "x"}
     resume(cli, said, user.token)

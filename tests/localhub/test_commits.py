@@ -425,8 +425,8 @@ def test_put_is_retried_after_a_503(classic_hub: LocalHub, classic: HfApi) -> No
 def test_upward_faults_strike_what_is_sent(classic_hub: LocalHub, classic: HfApi) -> None:
     oid = hashlib.sha256(b"right").hexdigest()
     link = upload_link(classic_hub, classic, oid, 5)
-    classic_hub.add_fault(Fault("cut", path="/_lfs/", upward=True, after_bytes=2, times=1))
-    classic_hub.add_fault(Fault("corrupt", path="/_lfs/", upward=True, bits=1, times=1))
+    classic_hub.add_fault(Fault("cut", path="/_lfs/", in_request=True, after_bytes=2, times=1))
+    classic_hub.add_fault(Fault("corrupt", path="/_lfs/", in_request=True, bits=1, times=1))
     with pytest.raises((httpx2.RemoteProtocolError, httpx2.NetworkError)):
         get_session().put(link, content=b"right")
     assert get_session().put(link, content=b"right").status_code == 400

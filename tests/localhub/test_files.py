@@ -6,7 +6,7 @@ import hashlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 from hf_lorameta.localhub import Fault, LocalHub, LocalHubError
-from hf_lorameta.localhub.blobs import MemoryBlobs, read
-from hf_lorameta.localhub.http_errors import Refusal
-from hf_lorameta.localhub.intake import Intake
-from hf_lorameta.localhub.ndjson import CommitBody
+from hf_lorameta.localhub.blobs import MemoryBlobs
+from hf_lorameta.localhub.commit_body import Operation, read_operations
+from hf_lorameta.localhub.http_errors import HTTPError, drain
 from hf_lorameta.localhub.routes_files import byte_range
 
 REPO = "alice/m"
@@ -160,7 +160,7 @@ def test_range_cuts_as_slices_do(data: bytes, first: int, last: int) -> None:
     if last < first:
         assert byte_range(header, len(data)) is None
     elif first >= len(data):
-        with pytest.raises(Refusal, match="not satisfiable"):
+        with pytest.raises(HTTPError, match="not satisfiable"):
             byte_range(header, len(data))
     else:
         found = byte_range(header, len(data))
@@ -262,11 +262,11 @@ def test_corrupt_fault_flips_one_byte(hub: LocalHub) -> None:
     assert got == TEXT[:2] + bytes([TEXT[2] ^ 0xFF]) + TEXT[3:]
 
 
-def test_meanwhile_fault_acts_before_the_answer(hub: LocalHub) -> None:
+def test_callback_fault_acts_before_the_answer(hub: LocalHub) -> None:
     def act() -> None:
         hub.commit(REPO, {"new.txt": b"new"})
 
-    hub.add_fault(Fault(kind="meanwhile", act=act, path="/resolve/", times=1))
+    hub.add_fault(Fault(kind="callback", callback=act, path="/resolve/", times=1))
     assert get(hub, f"{REPO}/resolve/main/new.txt").content == b"new"
 
 
@@ -361,8 +361,16 @@ def test_url_before_start_is_a_clear_error() -> None:
 # ---- the commit body, cut anywhere
 
 
+def operations_of(chunks: list[bytes], store: MemoryBlobs) -> list[Operation]:
+    async def body() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    return asyncio.run(read_operations(body(), store))
+
+
 @given(data=st.binary(max_size=60), step=st.integers(1, 300))
-def test_commit_body_reads_the_same_however_it_is_cut(data: bytes, step: int) -> None:
+def test_commit_body_is_parsed_independently_of_chunk_size(data: bytes, step: int) -> None:
     text = base64.b64encode(data).decode()
     lines = [
         {"key": "header", "value": {"summary": 'a "content": "b"', "description": ""}},
@@ -371,19 +379,14 @@ def test_commit_body_reads_the_same_however_it_is_cut(data: bytes, step: int) ->
     ]
     body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     store = MemoryBlobs()
-    parser = CommitBody(store.writer)
-    for start in range(0, len(body), step):
-        parser.feed(body[start : start + step])
-    keys = [key for key, _ in parser.finish()]
-    assert keys == ["header", "file", "deletedFile"]
-    assert read(store, parser.items[1][1]["blob"].sha256) == data
+    operations = operations_of([body[at : at + step] for at in range(0, len(body), step)], store)
+    assert [key for key, _ in operations] == ["header", "file", "deletedFile"]
+    assert store.read(operations[1][1]["blob"].sha256) == data
 
 
-def test_commit_body_that_ends_in_a_file_is_refused() -> None:
-    parser = CommitBody(MemoryBlobs().writer)
-    parser.feed(b'{"key": "file", "value": {"content": "YWJj')
-    with pytest.raises(Refusal, match="middle of a file"):
-        parser.finish()
+def test_commit_body_that_ends_inside_a_file_is_rejected() -> None:
+    with pytest.raises(HTTPError, match="A line of the commit body is not"):
+        operations_of([b'{"key": "file", "value": {"content": "YWJj'], MemoryBlobs())
 
 
 def test_a_refused_body_is_read_to_its_end() -> None:
@@ -392,7 +395,7 @@ def test_a_refused_body_is_read_to_its_end() -> None:
     async def receive() -> dict[str, Any]:
         return messages.pop(0)
 
-    intake = Intake(receive)
-    asyncio.run(intake.drain())
-    asyncio.run(intake.drain())  # the body has ended: nothing more is waited for
+    request = Request({"type": "http"}, receive)
+    asyncio.run(drain(request))
+    asyncio.run(drain(request))  # the body has ended: nothing is received
     assert messages == []

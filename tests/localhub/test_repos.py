@@ -278,5 +278,5 @@ def test_python_side_says_what_is_missing(hub: LocalHub) -> None:
         hub.files("alice/m", repo_type="dataset")
     with pytest.raises(LocalHubError, match="Invalid rev id"):
         hub.files("alice/m", revision="dev")
-    with pytest.raises(LocalHubError, match=r"holds no a\.txt"):
+    with pytest.raises(LocalHubError, match=r"has no file a\.txt"):
         hub.read("alice/m", "a.txt")

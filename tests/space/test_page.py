@@ -1,4 +1,4 @@
-"""The page in a real browser: Debian's chromium against the Space and the loopback Hub."""
+"""The page in a real browser, against the loopback Hub."""
 
 import json
 import zipfile
@@ -28,20 +28,20 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visitor(web: Web, chromium: Any, cli: Shell) -> Iterator[Visitor]:
-    """A visitor; at the end, the page must have asked no other host and made no complaint."""
-    somebody = Visitor(chromium, web.space.url)
+    """A visitor; at the end, the page must have contacted no other host and logged no error."""
+    visitor = Visitor(chromium, web.space.url)
     try:
-        yield somebody
-        assert somebody.foreign() == []
-        assert somebody.complaints == []
-        assert web.owner.token not in somebody.page.content()
+        yield visitor
+        assert visitor.foreign_requests() == []
+        assert visitor.errors == []
+        assert web.owner.token not in visitor.page.content()
     finally:
-        somebody.close()
+        visitor.close()
     assert web.space.settled() == []
 
 
-def book(web: Web, name: str, **kind: Any) -> str:
-    """A dataset of the account whose sign-in Gradio plays."""
+def owned_dataset(web: Web, name: str, **kind: Any) -> str:
+    """Create a dataset of the account that Gradio's mocked sign-in uses."""
     return web.owner.dataset(name, {"train.jsonl": TRAIN}, **kind)
 
 
@@ -54,36 +54,34 @@ def test_signed_out_plan_generate_and_download(
     repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
     assert page.locator("#lm-push").is_disabled()
     visitor.plan(repo)
-    planned = cli("plan", "-d", repo, "--json").json
-    best = planned["neighbors"][0]
+    plan = cli("plan", "-d", repo, "--json").json
+    best = plan["neighbors"][0]
     top = page.locator(".lm-bars .lm-bar").nth(1)
     assert best["dataset"].rpartition("/")[2] == top.locator(".lm-name").inner_text()
     assert top.locator("b").inner_text() == f"{100 * best['coefficient']:.1f} %"
     tiles = page.locator(".lm-tiles").inner_text()
     assert "180 rows" in tiles
-    assert f"{planned['effective_number']:.1f}" in tiles
+    assert f"{plan['effective_number']:.1f}" in tiles
     assert page.locator("#lm-map circle").count() == 26
     assert page.locator("#lm-map .lm-you").count() == 1
     assert page.locator("#lm-samples li").count() == 3
     assert page.locator("#lm-push").is_disabled()
     page.locator("#lm-generate").click()
     page.get_by_text("Your adapter is ready").wait_for()
-    with page.expect_download() as waiting:
+    with page.expect_download() as download:
         page.locator("#lm-download").click()
-    waiting.value.save_as(tmp_path / "got.zip")
+    download.value.save_as(tmp_path / "adapter.zip")
     cli("generate", "-d", repo, "-o", tmp_path / "cli")
-    with zipfile.ZipFile(tmp_path / "got.zip") as packed:
-        got = {name: packed.read(name) for name in packed.namelist()}
-    assert got == {path.name: path.read_bytes() for path in (tmp_path / "cli").iterdir()}
-    page.get_by_text("The card", exact=True).click()
+    with zipfile.ZipFile(tmp_path / "adapter.zip") as opened:
+        downloaded = {name: opened.read(name) for name in opened.namelist()}
+    assert downloaded == {path.name: path.read_bytes() for path in (tmp_path / "cli").iterdir()}
+    page.get_by_text("Model card", exact=True).click()
     card = page.locator("#lm-card")
     card.get_by_text("No training took place").wait_for()
     assert "base_model:" not in card.inner_text()
 
 
-def test_typing_searches_and_the_found_can_be_chosen_by_keyboard(
-    visitor: Visitor, user: Account
-) -> None:
+def test_a_suggested_dataset_can_be_chosen_by_keyboard(visitor: Visitor, user: Account) -> None:
     repo, page = user.dataset("quaint-diary", {"train.jsonl": TRAIN}), visitor.page
     page.get_by_label("Dataset id").focus()
     page.keyboard.type("quaint-d", delay=30)
@@ -100,7 +98,7 @@ def test_typing_searches_and_the_found_can_be_chosen_by_keyboard(
     page.get_by_text("Your adapter is ready").wait_for()
 
 
-def test_other_options_plan_again_without_reading_again(
+def test_changing_options_plans_again_without_reading_the_dataset(
     visitor: Visitor, cli: Shell, user: Account
 ) -> None:
     repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
@@ -109,12 +107,12 @@ def test_other_options_plan_again_without_reading_again(
     page.get_by_text("Options", exact=True).click()
     page.get_by_label("Top k").fill("2")
     page.get_by_label("Top k").press("Tab")
-    page.get_by_text("of 2 with any weight").wait_for()
+    page.get_by_text("2 have a nonzero share").wait_for()
     assert page.locator(".lm-bars .lm-bar").count() == 3
     assert [r for r in cli.hub.requests if repo in r.path] == []
 
 
-def test_an_uploaded_file_is_data(visitor: Visitor, tmp_path: Path) -> None:
+def test_html_in_an_uploaded_file_is_shown_as_text(visitor: Visitor, tmp_path: Path) -> None:
     path, page = tmp_path / "rows.jsonl", visitor.page
     rows = [{"input": f"{NASTY} {i}", "output": NASTY} for i in range(30)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -126,34 +124,34 @@ def test_an_uploaded_file_is_data(visitor: Visitor, tmp_path: Path) -> None:
     assert page.locator("#lm-samples img, #lm-samples script").count() == 0
 
 
-def test_errors_and_warnings_are_sentences(visitor: Visitor, user: Account) -> None:
+def test_errors_and_warnings_are_shown_as_messages(visitor: Visitor, user: Account) -> None:
     odd = [{"<b>left</b>": "how was it", "right": "very kind"}] * 30
     lines = "".join(json.dumps(row) + "\n" for row in odd).encode()
     repo, page = user.dataset("odd", {"train.jsonl": lines}), visitor.page
-    visitor.name("nobody/nothing-here")
-    assert "was not found" in visitor.error()
-    visitor.name("../../etc/passwd")
+    visitor.enter_dataset("nobody/nothing-here")
+    assert "was not found" in visitor.error_text()
+    visitor.enter_dataset("../../etc/passwd")
     page.get_by_text("is not a dataset id").wait_for()
-    visitor.name(repo)
+    visitor.enter_dataset(repo)
     page.get_by_role("button", name="Read these columns").wait_for()
-    assert "The columns fit no known layout" in visitor.error()
+    assert "The columns fit no known layout" in visitor.error_text()
     for label in ("Input column", "Output column"):
         assert page.get_by_label(label).is_visible()
     rows = [{"input": f"{i * 7919 % 997:04d}", "output": f"{i:04d}"} for i in range(60)]
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     visitor.plan(user.dataset("numbers", {"train.jsonl": lines}))
-    told = page.locator(".lm-warning").inner_text()
-    assert "Nothing in the bank is near" in told
+    warning = page.locator(".lm-warning").inner_text()
+    assert "Nothing in the bank is near" in warning
 
 
 # --- signed in ----------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
-def test_signed_in_push_makes_a_repo_that_peft_loads(
+def test_signed_in_push_creates_a_repo_that_peft_loads(
     visitor: Visitor, web: Web, cli: Shell, tmp_path: Path
 ) -> None:
-    repo, page = book(web, "guests"), visitor.page
+    repo, page = owned_dataset(web, "guests"), visitor.page
     visitor.sign_in()
     visitor.plan(repo)
     target = f"{web.owner.name}/guests-SmolLM2-135M-Instruct-lorameta"
@@ -169,7 +167,7 @@ def test_signed_in_push_makes_a_repo_that_peft_loads(
         (tmp_path / name).write_bytes(cli.hub.read(target, name))
     assert_peft_loads(tmp_path)
     page.locator("#lm-push").click()
-    assert "already holds" in visitor.error()
+    assert "already holds" in visitor.error_text()
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("button", name="Sign in").wait_for()
 
@@ -195,12 +193,12 @@ def assert_peft_loads(folder: Path) -> None:
 def test_a_private_dataset_defaults_to_a_private_repo(
     visitor: Visitor, web: Web, cli: Shell
 ) -> None:
-    repo, page = book(web, "hidden", private=True), visitor.page
-    visitor.name(repo)
-    assert "was not found" in visitor.error()
+    repo, page = owned_dataset(web, "hidden", private=True), visitor.page
+    visitor.enter_dataset(repo)
+    assert "was not found" in visitor.error_text()
     visitor.sign_in()
     visitor.plan(repo)
-    page.locator("#lm-target", has_text="makes the private repo").wait_for()
+    page.locator("#lm-target", has_text="creates the private repo").wait_for()
     page.locator("#lm-push").click()
     page.get_by_text("(private)").wait_for()
     view = cli.hub.repo(f"{web.owner.name}/hidden-SmolLM2-135M-Instruct-lorameta")
@@ -208,8 +206,8 @@ def test_a_private_dataset_defaults_to_a_private_repo(
     assert view.private
 
 
-def test_cancel_leaves_nothing_behind(visitor: Visitor, web: Web, cli: Shell) -> None:
-    repo, page = book(web, "cancelled"), visitor.page
+def test_cancel_publishes_nothing(visitor: Visitor, web: Web, cli: Shell) -> None:
+    repo, page = owned_dataset(web, "cancelled"), visitor.page
     visitor.sign_in()
     visitor.plan(repo)
     target = f"{web.owner.name}/cancelled-SmolLM2-135M-Instruct-lorameta"
@@ -227,15 +225,16 @@ def test_cancel_leaves_nothing_behind(visitor: Visitor, web: Web, cli: Shell) ->
     assert cli.hub.repo(target) is not None
 
 
-# --- other windows ------------------------------------------------------------------------------
+# --- small screens and screen readers -----------------------------------------------------------
 
 
-def test_a_narrow_dark_screen_scrolls_one_way_only(web: Web, chromium: Any, user: Account) -> None:
+def test_a_narrow_dark_screen_does_not_scroll_sideways(
+    web: Web, chromium: Any, user: Account
+) -> None:
     phone = Visitor(chromium, web.space.url, dark=True, width=360, height=780)
     assert phone.page.locator(".dark").count()
     phone.plan(user.dataset("book", {"train.jsonl": TRAIN}))
-    wide = phone.page.evaluate("document.documentElement.scrollWidth")
-    assert wide <= 360
+    assert phone.page.evaluate("document.documentElement.scrollWidth") <= 360
     boxes = [phone.page.locator(s).bounding_box() for s in ("#lm-plan", "#lm-map", "#lm-generate")]
     tops = [box["y"] for box in boxes if box]
     assert tops == sorted(tops)
@@ -243,7 +242,7 @@ def test_a_narrow_dark_screen_scrolls_one_way_only(web: Web, chromium: Any, user
     phone.close()
 
 
-def test_everything_has_a_name_for_a_screen_reader(visitor: Visitor, user: Account) -> None:
+def test_every_control_has_a_name_for_screen_readers(visitor: Visitor, user: Account) -> None:
     visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
     page = visitor.page
     nameless = page.evaluate("""() => [...document.querySelectorAll(

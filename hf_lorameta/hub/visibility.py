@@ -1,0 +1,41 @@
+"""Check the visibility of an existing repo before anything is published to it."""
+
+from hf_lorameta.errors import ConflictError
+from hf_lorameta.hub.repo import PinnedRepo
+
+
+def check_visibility(
+    existing: PinnedRepo,
+    private: bool | None,
+    *,
+    source_private: bool = False,
+    source: str = "the dataset is private",
+    hint: str = "name another repo",
+) -> None:
+    """Check that an existing repo has the requested visibility.
+
+    ``create_repo(exist_ok=True)`` ignores `private` when the repo exists, so that private content
+    could be published in a public repo.
+
+    Args:
+        existing: the target.
+        private: requested visibility; None keeps the repo's own.
+        source_private: whether what is published derives from private repos or files.
+        source: clause that says what is private, for the message.
+        hint: how to choose another target.
+
+    Raises:
+        ConflictError: the visibility differs from `private`; or it is not given, the source is
+            private and the repo is public.
+    """
+    if private is not None and private != existing.private:
+        actual, requested = ("private", "public") if existing.private else ("public", "private")
+        raise ConflictError(
+            f"{existing.repo_id} exists and is {actual}, but {requested} was requested",
+            hint=f"change the visibility in the repo's settings on the Hub, or {hint}",
+        )
+    if private is None and source_private and not existing.private:
+        raise ConflictError(
+            f"{existing.repo_id} is public, but {source}",
+            hint=f"add --public to publish it anyway, or {hint}",
+        )

@@ -1,0 +1,172 @@
+"""The retry policy: numbers of requests and waits, by a fake clock."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from hf_lorameta.errors import ConnectionLostError
+from hf_lorameta.hub import retry
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.localhub import Fault, LocalHub
+from tests.hub.conftest import use_endpoint
+
+REPO = "alice/m"
+FILE = "notes.txt"
+
+
+class FakeClock:
+    """Stands in for the module `time`: a sleep advances the clock at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.waits: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    fake = FakeClock()
+    monkeypatch.setattr(retry, "time", fake)
+    return fake
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    with LocalHub() as running:
+        monkeypatch.setenv("HF_TOKEN", running.add_user("alice"))
+        running.create_repo(REPO)
+        running.commit(REPO, {FILE: b"weights"})
+        use_endpoint(monkeypatch, running.url)
+        yield running
+
+
+@pytest.fixture
+def repo(server: LocalHub) -> PinnedRepo:
+    pinned = Hub().resolve(REPO, "model", blobs=True)
+    server.clear_requests()
+    return pinned
+
+
+OPERATIONS: dict[str, Callable[[Hub, PinnedRepo], object]] = {
+    "resolve": lambda hub, repo: hub.resolve(REPO, "model"),
+    "user": lambda hub, repo: hub.user(),
+    "search": lambda hub, repo: hub.search_datasets("squad"),
+    "size": lambda hub, repo: hub.size(PinnedRepo(REPO, "model", repo.sha), FILE),
+    "read": lambda hub, repo: hub.read(repo, FILE, 0, 3),
+    "download": lambda hub, repo: hub.download(repo, FILE),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_operation_makes_six_requests_with_exponential_waits(
+    server: LocalHub, repo: PinnedRepo, clock: FakeClock, name: str, status: int
+) -> None:
+    server.add_fault(Fault("status", status=status))
+    with pytest.raises(ConnectionLostError, match=f"HTTP {status}"):
+        OPERATIONS[name](Hub(), repo)
+    assert clock.waits == [1, 2, 4, 8, 16]
+    assert len(server.requests) == 6
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_succeeds_after_transient_errors(
+    server: LocalHub, repo: PinnedRepo, clock: FakeClock, name: str
+) -> None:
+    server.add_fault(Fault("status", status=503, times=2))
+    OPERATIONS[name](Hub(), repo)
+    assert clock.waits == [1, 2]
+
+
+def test_lost_connections_are_retried(server: LocalHub, repo: PinnedRepo, clock: FakeClock) -> None:
+    server.add_fault(Fault("cut", times=2))
+    assert Hub().read(repo, FILE, 0, 3) == b"wei"
+    assert clock.waits == [1, 2]
+    assert len(server.requests) == 3
+
+
+def test_retry_after_is_honored(server: LocalHub, repo: PinnedRepo, clock: FakeClock) -> None:
+    server.add_fault(Fault("status", status=429, retry_after=40, times=2))
+    Hub().resolve(REPO, "model")
+    assert clock.waits == [40.5, 40.5]
+    assert len(server.requests) == 3
+
+
+def test_retry_after_beyond_the_budget_is_an_error_that_says_when(
+    server: LocalHub, repo: PinnedRepo, clock: FakeClock
+) -> None:
+    server.add_fault(Fault("status", status=429, retry_after=600))
+    with pytest.raises(ConnectionLostError, match="requests a pause of 600 s") as caught:
+        Hub().download(repo, FILE)
+    assert "again in 11 min" in caught.value.hint
+    assert clock.waits == []
+    assert len(server.requests) == 1
+
+
+def test_all_waits_of_an_operation_fit_the_budget(
+    server: LocalHub, repo: PinnedRepo, clock: FakeClock
+) -> None:
+    server.add_fault(Fault("status", status=503, retry_after=70))
+    with pytest.raises(ConnectionLostError, match="requests a pause"):
+        Hub().resolve(REPO, "model")
+    assert clock.waits == [70.5, 70.5]
+    assert sum(clock.waits) <= retry.BUDGET_SECONDS
+
+
+def test_slow_requests_use_up_the_budget(clock: FakeClock) -> None:
+    def time_out() -> None:
+        clock.now += 100
+        raise httpx2.ReadTimeout("no answer")
+
+    with pytest.raises(ConnectionLostError, match="ReadTimeout"):
+        retry.with_retries("x", time_out)
+    assert clock.waits == [1]
+
+
+def test_other_errors_are_not_retried(server: LocalHub, repo: PinnedRepo, clock: FakeClock) -> None:
+    server.add_fault(Fault("status", status=400))
+    with pytest.raises(Exception, match="HTTP 400"):
+        Hub().resolve(REPO, "model")
+    assert clock.waits == []
+
+
+# --- downloads ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("into_folder", [False, True])
+def test_a_download_is_not_repeated(
+    server: LocalHub, repo: PinnedRepo, tmp_path: Path, into_folder: bool
+) -> None:
+    folder = tmp_path / "here" if into_folder else None
+    path = Hub().download(repo, FILE, folder)
+    assert path.read_bytes() == b"weights"
+    server.clear_requests()
+    assert Hub().download(repo, FILE, folder) == path
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("into_folder", [False, True])
+def test_a_damaged_local_file_is_downloaded_again(
+    server: LocalHub, repo: PinnedRepo, tmp_path: Path, into_folder: bool
+) -> None:
+    folder = tmp_path / "here" if into_folder else None
+    Hub().download(repo, FILE, folder).write_bytes(b"WEIGHTS")
+    assert Hub().download(repo, FILE, folder).read_bytes() == b"weights"
+
+
+def test_a_connection_lost_in_a_download_is_retried_by_the_client(
+    server: LocalHub, repo: PinnedRepo, clock: FakeClock
+) -> None:
+    server.add_fault(Fault("cut", method="GET", after_bytes=3, times=1))
+    assert Hub().download(repo, FILE).read_bytes() == b"weights"
+    assert [r.method for r in server.requests] == ["HEAD", "GET", "GET"]
+    assert clock.waits == []
