@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -16,7 +16,10 @@ from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.refine.registry import REFINERS
 
 if TYPE_CHECKING:
-    MetricName = RuleName = CombinerName = RefinerName = str
+    MetricName: TypeAlias = str
+    RuleName: TypeAlias = str
+    CombinerName: TypeAlias = str
+    RefinerName: TypeAlias = str
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.session import Engine, Session
     from hf_lorameta.recipe import Recipe
