@@ -15,6 +15,7 @@ from hf_lorameta.bank.bank import EMBEDDED_FOLDER
 from hf_lorameta.engines import llama_server
 from hf_lorameta.engines.llama_client import LlamaCpp
 from hf_lorameta.engines.scoring import compare
+from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import (
     AdapterError,
     EmptyDatasetError,
