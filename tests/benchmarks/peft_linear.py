@@ -1,7 +1,7 @@
-"""The shared bank in PEFT's own hands: ``add_weighted_adapter(combination_type="linear")``.
+"""The shared bank combined by PEFT: ``add_weighted_adapter(combination_type="linear")``.
 
-PEFT adds up A and B apart, each with the square roots of weight times scaling,
-which is another update than their sum; `quality` scores what comes of it.
+PEFT sums A and B separately, each weighted by the square root of weight times scaling, which is not
+the sum of the updates B·A; `tests.benchmarks.quality` scores the result.
 """
 
 import warnings
@@ -30,15 +30,7 @@ class PeftLinear:
             self._model.load_adapter(shared_data.BANK / task, adapter_name=name)
 
     def save(self, weights: Mapping[str, float], folder: Path) -> Path:
-        """Combine adapters, save the result as PEFT does, and forget it.
-
-        Args:
-            weights: of each task's adapter.
-            folder: where to.
-
-        Returns:
-            The folder of the adapter.
-        """
+        """Combine the tasks' adapters with these weights; return the folder of the result."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._model.add_weighted_adapter(

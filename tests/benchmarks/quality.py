@@ -1,22 +1,22 @@
-"""What generated adapters are worth: ``python -m tests.benchmarks.quality DIR [--quick]``.
+"""Quality of generated adapters: ``python -m tests.benchmarks.quality DIR [--quick]``.
 
-Leave-one-out over ``../shared``: the task's own adapter never takes part, and what is fitted on the
-bank is fitted without it; then once more without its siblings, tasks of the same source. Loss of
-the reference outputs on test rows, in float32; with ``--answers``, greedy answers of a few methods
-too. Every (task, method) is kept in DIR as soon as it is known, so that the command goes on where
-it stopped (as long as the code is the same), and several may score side by side (``--part 1/2``,
-``--part 2/2``). Without ``--part`` it prints Markdown in the end and writes ``quality.md`` and
-``quality.json`` into DIR.
+Leave-one-out over ``../shared``: the task's own adapter is not in the bank, and what is fitted on
+the bank is fitted without it; then again without its siblings, tasks of the same source. Scores are
+the loss of the reference outputs on test rows, in float32; with ``--answers``, greedy answers of a
+few methods too.
+
+Every (task, method) is saved in DIR at once, so the command resumes where it stopped (if the code
+is the same), and several processes can share the work (``--part 1/2``, ``--part 2/2``). Without
+``--part`` it finally prints Markdown and writes ``quality.md`` and ``quality.json`` into DIR.
 """
 
 import argparse
 import itertools
 import json
 import logging
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,26 +30,30 @@ from hf_lorameta.data.columns import Columns
 from hf_lorameta.engines.llama_runner import LlamaCppRunner
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_runner import TorchRunner
+from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENTS
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.pipeline.tune import refine_plan
+from hf_lorameta.tables import markdown_table
 from tests import shared_data
-from tests.benchmarks.leave_one_out_banks import siblings, without
+from tests.benchmarks.leave_one_out_banks import bank_without, siblings
 from tests.benchmarks.peft_linear import PeftLinear
 from tests.engine_fixtures import packaged
 
 ROWS, SHOTS = 24, 3
 ANSWERED = ("base", "trained", "3-shot", "default")
 SINGLE = ("base", "trained", "3-shot")
-"""What does not depend on the bank."""
+"""Methods that do not depend on the bank."""
 PEFT = "default, PEFT linear"
 """The default's coefficients, combined by PEFT."""
+HEAD = ("method", "loss", "gap recovered", "95 % interval", "median task", "better than base",
+        "Rouge-L", "exact match", "contains")  # fmt: skip
 PAPER_METRICS = ("kl", "js", "mmd", "wd")
 
 
 class Setting(NamedTuple):
-    """A task and the bank it is scored with."""
+    """A task and the bank that its adapters are generated from."""
 
     task: str
     bank: Bank
@@ -97,15 +101,15 @@ def _paper(metric: str, rule: str) -> Method:
 
 def _refined(**settings: Any) -> Method:
     def make(at: Setting) -> Plan:
-        probe = TorchRunner(at.evaluator, at.bank.layout)
-        return refine_plan(at.plan(Recipe.of(refine=16, **settings)), probe)
+        runner = TorchRunner(at.evaluator, at.bank.layout)
+        return refine_plan(at.plan(Recipe.of(refine=16, **settings)), runner)
 
     return make
 
 
-def _through_llama_cpp(at: Setting) -> Plan:
-    with LlamaCppRunner(packaged(), at.bank.layout) as probe:
-        return refine_plan(at.plan(Recipe.of(refine=16, refiner="search")), probe)
+def _refined_by_llama_cpp(at: Setting) -> Plan:
+    with LlamaCppRunner(packaged(), at.bank.layout) as runner:
+        return refine_plan(at.plan(Recipe.of(refine=16, refiner="search")), runner)
 
 
 METHODS: dict[str, Method] = {
@@ -128,12 +132,12 @@ METHODS: dict[str, Method] = {
         open_dataset(at.path, columns=Columns(input="input")), at.bank
     ),
     "refine 16, search": _refined(refiner="search"),
-    "refine 16, llama.cpp": _through_llama_cpp,
+    "refine 16, llama.cpp": _refined_by_llama_cpp,
 }
 
 
-class Bench:
-    """Scores of (task, method), from the folder or computed now."""
+class Benchmark:
+    """Scores of (task, method), saved in a folder."""
 
     def __init__(self, folder: Path, answers: bool) -> None:
         self.folder, self.answers = folder, answers
@@ -150,20 +154,18 @@ class Bench:
 
     def score(self, task: str, method: str, far: bool) -> dict[str, Any]:
         answers = self.answers and method in ANSWERED
-        far = far and siblings(task) != (task,)  # a task without siblings is scored once
+        far = far and siblings(task) != (task,)  # without siblings both modes are the same
         name = f"{task} {'far' if far else 'near'} {method}{' answers' if answers else ''}.json"
         path = self.folder / "scores" / name
-        with_answers = path.with_stem(f"{path.stem} answers")  # holds the loss, too
+        with_answers = path.with_stem(f"{path.stem} answers")  # contains the loss too
         path = with_answers if with_answers.exists() else path
         if not path.exists():
-            found = self._computed(task, method, far, answers)
-            found = {k: float(v) if isinstance(v, np.floating) else v for k, v in found.items()}
-            unfinished = path.with_suffix(f".{os.getpid()}")
-            unfinished.write_text(json.dumps(found), encoding="utf-8")
-            unfinished.replace(path)
+            scores = self._compute(task, method, far, answers)
+            scores = {k: float(v) if isinstance(v, np.floating) else v for k, v in scores.items()}
+            write_atomically(path, json.dumps(scores).encode())
         return json.loads(path.read_bytes())
 
-    def _computed(self, task: str, method: str, far: bool, answers: bool) -> dict[str, Any]:
+    def _compute(self, task: str, method: str, far: bool, answers: bool) -> dict[str, Any]:
         rows = shared_data.rows(task, "test")[:ROWS]
         shots = shared_data.rows(task, "train")[:SHOTS] if method.endswith("3-shot") else ()
         name = method.removesuffix(" + 3-shot")
@@ -172,10 +174,10 @@ class Bench:
             own = shared_data.BANK / task if name == "trained" else None
             return asdict(evaluate(rows, own, shots, answers)[0])
         left_out = siblings(task) if far else (task,)
-        bank = without(left_out, self.folder / f"{'far' if far else 'near'}-{task}")
+        bank = bank_without(left_out, self.folder / f"{'far' if far else 'near'}-{task}")
         started = time.perf_counter()
-        made = METHODS[name](Setting(task, bank, self.evaluator))
-        weights = made.coefficients
+        planned = METHODS[name](Setting(task, bank, self.evaluator))
+        weights = planned.coefficients
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "adapter"
             if name == PEFT:
@@ -184,15 +186,15 @@ class Bench:
                     {e.dataset.removeprefix("suite/"): float(c) for e, c in entries}, folder
                 )
             else:
-                generate_from_plan(made).save_pretrained(folder)
+                generate_from_plan(planned).save_pretrained(folder)
             scores = asdict(evaluate(rows, folder, shots, answers)[0])
         spent = {"seconds": time.perf_counter() - started}
-        spent |= {"fit": made.refinement.to_dict()} if made.refinement else {}
+        spent |= {"fit": planned.refinement.to_dict()} if planned.refinement else {}
         return scores | spent | {"sum": weights.sum(), "negative": int((weights < 0).sum())}
 
 
-def share(text: str) -> tuple[int, int]:
-    """Which share of how many, counted from 1."""
+def parse_part(text: str) -> tuple[int, int]:
+    """Parse 1/2 as (1, 2): the first of two parts."""
     part, parts = map(int, text.split("/"))
     if not 1 <= part <= parts:
         raise argparse.ArgumentTypeError(f"{text}, expected one of 1/{parts} to {parts}/{parts}")
@@ -202,36 +204,36 @@ def share(text: str) -> tuple[int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--quick", action="store_true", help="8 tasks of different kinds")
-    parser.add_argument("--answers", action="store_true", help="Rouge-L and matches too, slower")
-    parser.add_argument("--methods", nargs="*", help="some of them; all if left out")
-    parser.add_argument("--near-only", action="store_true", help="siblings stay in")
+    parser.add_argument("--quick", action="store_true", help="only 8 tasks of different kinds")
+    parser.add_argument("--answers", action="store_true", help="also generate answers; slower")
+    parser.add_argument("--methods", nargs="*", help="all if left out")
+    parser.add_argument("--near-only", action="store_true", help="keep siblings in the bank")
     parser.add_argument(
-        "--part", type=share, help="score a share of the tasks, such as 1/2, and no more"
+        "--part", type=parse_part, help="score only one part of the tasks, such as 1/2"
     )
-    chosen = parser.parse_args()
-    bench = Bench(chosen.folder, chosen.answers)
-    tasks = shared_data.tasks()[::6] if chosen.quick else shared_data.tasks()
-    modes = (False,) if chosen.near_only else (False, True)
-    methods = chosen.methods or [*SINGLE, "default + 3-shot", *METHODS]
+    options = parser.parse_args()
+    benchmark = Benchmark(options.folder, options.answers)
+    tasks = shared_data.tasks()[::6] if options.quick else shared_data.tasks()
+    modes = (False,) if options.near_only else (False, True)
+    methods = options.methods or [*SINGLE, "default + 3-shot", *METHODS]
     methods = list(dict.fromkeys(["base", "trained", *methods]))
-    if chosen.part:
-        part, parts = chosen.part
+    if options.part:
+        part, parts = options.part
         for far, task, method in itertools.product(modes, tasks[part - 1 :: parts], methods):
-            bench.score(task, method, far and method not in SINGLE)
+            benchmark.score(task, method, far and method not in SINGLE)
             print(task, method, flush=True)
         return
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for far in modes:
         mode = "siblings left out" if far else "leave-one-out"
         for method in methods:
-            listed = [bench.score(task, method, far and method not in SINGLE) for task in tasks]
-            found.setdefault(mode, {})[method] = listed
-            if "trained" in found[mode]:
-                print(mode, method, _cells(found[mode], method), flush=True)
-    text = "\n\n".join(_table(mode, scores) for mode, scores in found.items())
-    (chosen.folder / "quality.md").write_text(text + "\n", encoding="utf-8")
-    (chosen.folder / "quality.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+            scores = [benchmark.score(task, method, far and method not in SINGLE) for task in tasks]
+            results.setdefault(mode, {})[method] = scores
+            if "trained" in results[mode]:
+                print(mode, method, _cells(results[mode], method), flush=True)
+    text = "\n\n".join(_table(mode, scores) for mode, scores in results.items())
+    (options.folder / "quality.md").write_text(text + "\n", encoding="utf-8")
+    (options.folder / "quality.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     print("\n" + text)
 
 
@@ -254,17 +256,9 @@ def _cells(scores: dict[str, list[dict[str, Any]]], method: str) -> list[str]:
 
 
 def _table(mode: str, scores: dict[str, list[dict[str, Any]]]) -> str:
-    def lines() -> Iterator[str]:
-        yield f"{mode.capitalize()}, {len(scores['base'])} tasks:\n"
-        yield (
-            "| method | loss | gap recovered | 95 % interval | median task | better than base"
-            " | Rouge-L | exact match | contains |"
-        )
-        yield "|:--|--:|--:|--:|--:|--:|--:|--:|--:|"
-        for method in scores:
-            yield f"| {method} | {' | '.join(_cells(scores, method))} |"
-
-    return "\n".join(lines())
+    rows = [(method, *_cells(scores, method)) for method in scores]
+    table = markdown_table(HEAD, rows, right=range(1, len(HEAD)))
+    return f"{mode.capitalize()}, {len(scores['base'])} tasks:\n\n{table}"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Speed and memory at real size: ``python -m tests.benchmarks.speed FOLDER [--size small]``.
+"""Speed and memory at full size: ``python -m tests.benchmarks.speed FOLDER [--size small]``.
 
-FOLDER is scratch: a synthetic bank (9.5 GB at full size) and packs of it are made there, once.
-Every measurement runs in a process of its own; peak memory is that process's (VmHWM); every peer
-runs in the same call, on the same files. Whether a goal is reached is computed from the figures.
-Writes ``speed.md``, ``speed.json`` and ``growth.svg`` into FOLDER as far as it got, and a copy of
-the picture where ``--picture`` says. Single rows: ``--only NAME …``.
+A synthetic bank (9.5 GB at full size) and packs of it are written to FOLDER, once. Every
+measurement runs in its own process; its peak memory is that process's VmHWM. Every peer runs in the
+same call, on the same files. Whether a goal is reached is computed from the figures.
+
+After each row, ``speed.md``, ``speed.json`` and ``cpu_time_growth.svg`` in FOLDER are updated.
+``--only NAME …`` measures some rows, ``--picture PATH`` copies the picture.
 """
 
 import argparse
@@ -17,16 +18,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hf_lorameta.tables import markdown_table
 from tests.benchmarks import measurements
-from tests.benchmarks.synthetic_bank import SIZES, make
+from tests.benchmarks.synthetic_bank import SIZES, write_bank
 
 Figures = dict[str, Any]
-PICTURE = "growth.svg"
+PICTURE = "cpu_time_growth.svg"
 HEAD = ["what", "peer", "ours", "ratio", "to reach"]
 ROOT = Path(__file__).parents[2]
 
 
-class Bench:
+class Benchmark:
     """Runs measurements on one synthetic bank."""
 
     def __init__(self, folder: Path, size: str) -> None:
@@ -36,13 +38,13 @@ class Bench:
         self.figures: dict[str, Figures] = {}
 
     def prepare(self) -> None:
-        """Make what is not there yet."""
-        wanted = {self.size: self.shape, "small": SIZES["small"]}
+        """Write the banks that are missing."""
+        banks = {self.size: self.shape, "small": SIZES["small"]}
         if self.size == "full":
-            wanted["pair"] = SIZES["pair"]
-        for name, shape in wanted.items():
+            banks["pair"] = SIZES["pair"]
+        for name, shape in banks.items():
             if not (self.folder / name / "bank.json").exists():
-                make(self.folder / name, shape)
+                write_bank(self.folder / name, shape)
 
     @property
     def pair(self) -> Path:
@@ -53,7 +55,7 @@ class Bench:
         return self.folder / "small"
 
     def run(self, name: str, *arguments: object) -> Figures:
-        """One measurement in a fresh process; its figures with wall time and peak memory."""
+        """Run a measurement in a new process; return its figures."""
         command = [
             sys.executable,
             "-m",
@@ -73,7 +75,7 @@ class Bench:
 
 
 class Goal(NamedTuple):
-    """A bound, and whether the figure keeps it.
+    """A bound, and whether the figure reaches it.
 
     >>> str(at_most(2.5, 3, " s")), str(at_least(44, 100, "×"))
     ('≤ 3 s: reached', '≥ 100×: **not reached**')
@@ -98,7 +100,7 @@ def row(what: str, peer: str, ours: str, ratio: str, *goals: Goal) -> list[str]:
     return [what, peer, ours, ratio, "; ".join(map(str, goals)) or "–"]
 
 
-def factors_all(b: Bench) -> list[list[str]]:
+def factors_all(b: Benchmark) -> list[list[str]]:
     rows = []
     for state in ("cold", "warm"):
         read = max((b.run("read", b.bank, state) for _ in range(2)), key=lambda f: f["rate"])
@@ -115,7 +117,7 @@ def factors_all(b: Bench) -> list[list[str]]:
     return rows
 
 
-def factors_some(b: Bench) -> list[list[str]]:
+def factors_some(b: Benchmark) -> list[list[str]]:
     number = min(64, b.shape.adapters)
     ours = b.run("combine", b.bank, "factors", number, "warm")
     rows = []
@@ -134,7 +136,7 @@ def factors_some(b: Bench) -> list[list[str]]:
     return rows
 
 
-def exact_some(b: Bench) -> list[list[str]]:
+def exact_some(b: Benchmark) -> list[list[str]]:
     number = min(20, b.shape.adapters)
     one, ours = b.run("exact_module", b.pair, number), b.run("combine", b.pair, "exact", 0, "warm")
     peer = b.run("peft_svd", b.pair, number)
@@ -148,7 +150,7 @@ def exact_some(b: Bench) -> list[list[str]]:
     )]  # fmt: skip
 
 
-def exact_all(b: Bench) -> list[list[str]]:
+def exact_all(b: Benchmark) -> list[list[str]]:
     ours = b.run("combine", b.bank, "exact", 0, "warm")
     return [row(
         f"`exact` to rank 16, {b.shape.adapters} adapters", "–",
@@ -157,7 +159,7 @@ def exact_all(b: Bench) -> list[list[str]]:
     )]  # fmt: skip
 
 
-def distances(b: Bench) -> list[list[str]]:
+def distances(b: Benchmark) -> list[list[str]]:
     ours, peer = b.run("distances", b.shape.adapters), b.run("scipy_distances", b.shape.adapters)
     times = peer["seconds"] / ours["seconds"]
     return [row(
@@ -168,7 +170,7 @@ def distances(b: Bench) -> list[list[str]]:
     )]  # fmt: skip
 
 
-def profiles(b: Bench) -> list[list[str]]:
+def profiles(b: Benchmark) -> list[list[str]]:
     number = 100_000 if b.size == "full" else 2_000
     ours = b.run("profile", number)
     share = ours["peer"] / ours["seconds"]
@@ -180,7 +182,7 @@ def profiles(b: Bench) -> list[list[str]]:
     )]  # fmt: skip
 
 
-def start(b: Bench) -> list[list[str]]:
+def start(b: Benchmark) -> list[list[str]]:
     plan, pulled, usage = b.run("plan", b.bank), b.run("plan_pulled", b.small), b.run("usage")
     return [
         row("`plan`, from process start", "–", f"{plan['seconds']:.2f} s", "–",
@@ -193,7 +195,7 @@ def start(b: Bench) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def packs(b: Bench) -> list[list[str]]:
+def packs(b: Benchmark) -> list[list[str]]:
     rows = []
     for dtype in ("bf16", "int8"):
         target = b.folder / f"{b.size}-pack-{dtype}"
@@ -203,20 +205,20 @@ def packs(b: Bench) -> list[list[str]]:
                 f"making the pack, R = 128, {dtype}", "–",
                 f"{work['seconds']:.0f} s ({work['cpu']:.0f} s of CPU), {work['peak']:.0f} MB", "–",
             ))  # fmt: skip
-        made = b.run("look", target)
+        size = b.run("pack_size", target)
         for combiner in ("exact", "factors"):
             ours = b.run("combine", target, combiner, 0, "warm")
             rows.append(row(
                 f"`{combiner}`, {b.shape.adapters} adapters from a pack, R = 128, {dtype}", "–",
                 f"{ours['seconds']:.2f} s ({ours['cpu']:.1f} s of CPU), {ours['peak']:.0f} MB; "
-                f"pack {made['size'] / 1e6:.0f} MB keeps {made['retained']:.2%}", "–",
+                f"pack {size['size'] / 1e6:.0f} MB keeps {size['retained']:.2%}", "–",
                 at_most(ours["seconds"], 3, " s"), at_most(ours["peak"], 1536, " MB"),
-                at_most(made["size"] / 1e6, 1000, " MB on disk"),
+                at_most(size["size"] / 1e6, 1000, " MB on disk"),
             ))  # fmt: skip
     return rows
 
 
-def growth(b: Bench) -> list[list[str]]:
+def growth(b: Benchmark) -> list[list[str]]:
     numbers = [n for n in (64, 128, 256, 502) if n <= b.shape.adapters] or [4, 8, 12]
     points = {}
     for combiner in ("factors", "exact"):
@@ -236,19 +238,18 @@ def growth(b: Bench) -> list[list[str]]:
     return rows
 
 
-ROWS: dict[str, Callable[[Bench], list[list[str]]]] = {
+ROWS: dict[str, Callable[[Benchmark], list[list[str]]]] = {
     f.__name__: f
     for f in (start, distances, profiles, factors_some, exact_some, factors_all, packs, exact_all,
               growth)
 }  # fmt: skip
 
 
-def write(bench: Bench, rows: list[list[str]]) -> str:
-    """The table so far, and all figures behind it; returns the table."""
-    lines = [HEAD, ["---"] * len(HEAD), *rows]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    (bench.folder / "speed.md").write_text(text, encoding="utf-8")
-    (bench.folder / "speed.json").write_text(json.dumps(bench.figures, indent=1))
+def write(benchmark: Benchmark, rows: list[list[str]]) -> str:
+    """Write the table so far and all figures; return the table."""
+    text = markdown_table(HEAD, rows) + "\n"
+    (benchmark.folder / "speed.md").write_text(text, encoding="utf-8")
+    (benchmark.folder / "speed.json").write_text(json.dumps(benchmark.figures, indent=1))
     return text
 
 
@@ -257,17 +258,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--only", nargs="*", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--picture", type=Path, help="copy growth.svg there, too")
-    chosen = parser.parse_args()
-    bench = Bench(chosen.folder.resolve(), chosen.size)
-    bench.prepare()
+    parser.add_argument("--picture", type=Path, help="copy the SVG there too")
+    options = parser.parse_args()
+    benchmark = Benchmark(options.folder.resolve(), options.size)
+    benchmark.prepare()
     rows: list[list[str]] = []
-    for name in chosen.only:
-        rows += ROWS[name](bench)
-        text = write(bench, rows)
+    for name in options.only:
+        rows += ROWS[name](benchmark)
+        text = write(benchmark, rows)
     print(text)
-    if chosen.picture and "growth" in chosen.only:
-        shutil.copyfile(bench.folder / PICTURE, chosen.picture)
+    if options.picture and "growth" in options.only:
+        shutil.copyfile(benchmark.folder / PICTURE, options.picture)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Banks of real shape from a seed: ``python -m tests.benchmarks.synthetic_bank DIR [--size small]``.
+"""Write synthetic banks: ``python -m tests.benchmarks.synthetic_bank DIR [--size small]``.
 
-Mistral-7B's: 32 layers, q 4096→4096, k and v 4096→1024, rank 16, 502 adapters of 9.4 M parameters,
-9.5 GB in bfloat16. In every module most of an adapter lies in a space that all share, with falling
-energy, as in banks of adapters trained on related tasks; the rest is its own.
+The full size has the shape of Mistral-7B: 32 layers, q 4096→4096, k and v 4096→1024, rank 16, 502
+adapters of 9.4 M parameters, 9.5 GB in bfloat16. In every module most of an adapter is in a
+subspace that all adapters share, with decaying energy, as in adapters trained on related tasks; the
+rest is its own.
 """
 
 import argparse
@@ -32,15 +33,16 @@ from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.types import FloatArray
 
-OWN = 0.05
-"""Size of what is an adapter's own, against the whole."""
+OWN_SCALE = 0.05
+"""Scale of the part of an adapter that is outside the shared subspace."""
 _POOL = 1 << 22
+"""Number of precomputed normal samples."""
 VOCAB = 49152
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a bank looks like; `shared` is the dimension of the common spaces."""
+    """Shape of a bank; `shared` is the dimension of the shared subspaces."""
 
     layers: int = 32
     hidden: int = 4096
@@ -51,11 +53,11 @@ class Shape:
 
     @property
     def layout(self) -> Layout:
-        sides = (("k_proj", self.narrow), ("q_proj", self.hidden), ("v_proj", self.narrow))
+        modules = (("k_proj", self.narrow), ("q_proj", self.hidden), ("v_proj", self.narrow))
         return tuple(
             Module(f"model.layers.{i}.self_attn.{name}", self.hidden, out)
             for i in range(self.layers)
-            for name, out in sides
+            for name, out in modules
         )
 
 
@@ -66,8 +68,8 @@ SIZES = {
 }
 
 
-def make(folder: Path, shape: Shape, seed: int = 0) -> Bank:
-    """Write the bank; the same seed gives the same bytes."""
+def write_bank(folder: Path, shape: Shape, seed: int = 0) -> Bank:
+    """Write a bank; the same seed gives the same bytes."""
     for name in ("adapters", WORK_FOLDER):
         (folder / name).mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -75,32 +77,32 @@ def make(folder: Path, shape: Shape, seed: int = 0) -> Bank:
     spaces = [(_space(rng, shape.shared, m.in_features), _space(rng, shape.shared, m.out_features))
               for m in shape.layout]  # fmt: skip
 
-    def one(i: int) -> IndexEntry:
-        return _adapter(folder, shape, spaces, pool, seed, i)
+    def write(i: int) -> IndexEntry:
+        return _write_adapter(folder, shape, spaces, pool, seed, i)
 
     with ThreadPoolExecutor(2) as workers:
-        entries = tuple(workers.map(one, range(shape.adapters)))
+        entries = tuple(workers.map(write, range(shape.adapters)))
     table = profiles(shape.adapters, VOCAB, seed)
     (folder / PROFILES_FILE).write_bytes(safetensors.numpy.save(table.arrays))
     (folder / TOKENIZER_FILE).write_bytes((EMBEDDED_FOLDER / TOKENIZER_FILE).read_bytes())
     distances = bank_distances(table, VOCAB)
     stored = {name: D.astype(np.float32) for name, D in distances.items()}
     (folder / DISTANCES_FILE).write_bytes(safetensors.numpy.save(stored))
-    small = (PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE)
+    checked = (PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE)
     index = Index(
         base_model="mistralai/Mistral-7B-Instruct-v0.2", base_revision=None, base_license=None,
         vocab_size=VOCAB, published=False, entries=entries, skipped=(),
         layout=tuple((m.name, m.in_features, m.out_features) for m in shape.layout),
-        files={name: sha256(folder / name) for name in small},
+        files={name: sha256(folder / name) for name in checked},
         typical_distances=typical_distances(table, VOCAB, distances),
     )  # fmt: skip
     (folder / "bank.json").write_bytes(index.to_bytes())
-    _remember(folder, entries)
+    _save_checksums(folder, entries)
     return Bank(folder)
 
 
-def _remember(folder: Path, entries: tuple[IndexEntry, ...]) -> None:
-    """As `bank build` leaves it: what was hashed just now is not hashed again."""
+def _save_checksums(folder: Path, entries: tuple[IndexEntry, ...]) -> None:
+    """Save checksums as `bank build` does, so that the files are not hashed again."""
     checksums = ChecksumCache(folder / WORK_FOLDER / "seen.json")
     for entry in entries:
         checksums.record(adapter_path(entry.name), folder / adapter_path(entry.name), entry.sha256)
@@ -108,12 +110,12 @@ def _remember(folder: Path, entries: tuple[IndexEntry, ...]) -> None:
 
 
 def _space(rng: np.random.Generator, shared: int, dim: int) -> FloatArray:
-    """(shared, dim), rows falling in size."""
+    """(shared, dim) with rows of decreasing size."""
     size = 0.97 ** np.arange(shared, dtype=np.float32)[:, None]
     return (rng.standard_normal((shared, dim), np.float32) * size).astype(np.float32)
 
 
-def _adapter(
+def _write_adapter(
     folder: Path,
     shape: Shape,
     spaces: list[tuple[FloatArray, FloatArray]],
@@ -128,7 +130,7 @@ def _adapter(
         size = shape.rank * space.shape[1]
         start = int(rng.integers(0, _POOL - size))
         own = pool[start : start + size].reshape(inside.shape)
-        return np.asarray(0.02 * (inside + OWN * own), np.float32)
+        return np.asarray(0.02 * (inside + OWN_SCALE * own), np.float32)
 
     path = folder / adapter_path(f"synthetic-{number:03d}")
     pairs = ((factor(V), factor(U).T) for V, U in spaces)
@@ -143,19 +145,19 @@ def _adapter(
 
 
 def profiles(number: int, vocab: int, seed: int = 0) -> ProfileTable:
-    """As many made-up datasets over a vocabulary."""
-    made = [_profile(np.random.default_rng((seed, 7, i)), vocab) for i in range(number)]
-    return ProfileTable.from_profiles(made)
+    """Profiles of synthetic datasets over a vocabulary."""
+    rngs = (np.random.default_rng((seed, 7, i)) for i in range(number))
+    return ProfileTable.from_profiles([_profile(rng, vocab) for rng in rngs])
 
 
 def _profile(rng: np.random.Generator, vocab: int) -> Profile:
-    """Some 3,000 tokens of a Zipf distribution over a shuffled part of the vocabulary."""
+    """About 3,000 distinct tokens of a Zipf distribution over a shuffled part of the vocabulary."""
     order = np.random.default_rng(0).permutation(vocab)
     order = np.roll(order, int(rng.integers(0, 400)))
     parts = []
     for tokens in (60_000, 9_000):
-        drawn = rng.zipf(1.15, tokens)
-        counts = np.bincount(order[drawn[drawn < vocab] - 1], minlength=vocab)
+        ranks = rng.zipf(1.15, tokens)
+        counts = np.bincount(order[ranks[ranks < vocab] - 1], minlength=vocab)
         parts.append(Histogram.from_dense(counts))
     answers = np.bincount(rng.integers(2, 10, 1000), minlength=LENGTHS)
     return Profile(parts[0], parts[1], 1000, Histogram.from_dense(answers))
@@ -166,8 +168,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
-    bank = make(chosen.folder, SIZES[chosen.size], chosen.seed)
+    options = parser.parse_args()
+    bank = write_bank(options.folder, SIZES[options.size], options.seed)
     print(f"{bank}: {bank.size / 1e9:.2f} GB")
 
 

@@ -1,4 +1,4 @@
-"""The synthetic bank and the measurements, at a small size; their figures are nobody's business."""
+"""The synthetic bank and the measurements run at a small size; figures are not checked."""
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -10,24 +10,24 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.formats.lora_file import stack
 from tests.benchmarks import measurements, quality
 from tests.benchmarks.speed import ROWS
-from tests.benchmarks.synthetic_bank import SIZES, Shape, make
+from tests.benchmarks.synthetic_bank import SIZES, Shape, write_bank
 from tests.conftest import tree
 
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return make(tmp_path_factory.mktemp("bank") / "small", SIZES["small"])
+    return write_bank(tmp_path_factory.mktemp("bank") / "small", SIZES["small"])
 
 
-def test_the_same_seed_gives_the_same_bytes(bank: Bank, tmp_path: Path) -> None:
-    again = make(tmp_path / "again", SIZES["small"])
+def test_same_seed_gives_the_same_bytes(bank: Bank, tmp_path: Path) -> None:
+    again = write_bank(tmp_path / "again", SIZES["small"])
     assert tree(bank.folder) == tree(again.folder)
     assert bank.verify() == []
-    other = make(tmp_path / "other", SIZES["small"], seed=1)
+    other = write_bank(tmp_path / "other", SIZES["small"], seed=1)
     assert other.digest != bank.digest
 
 
-def test_the_full_shape_is_mistrals() -> None:
+def test_full_shape_is_that_of_mistral_7b() -> None:
     shape = Shape()
     values = sum(shape.rank * (m.in_features + m.out_features) for m in shape.layout)
     assert len(shape.layout) == 96
@@ -35,7 +35,7 @@ def test_the_full_shape_is_mistrals() -> None:
     assert 9.4e9 < 2 * values * shape.adapters < 9.6e9
 
 
-def test_adapters_share_most_of_a_space(bank: Bank) -> None:
+def test_adapters_share_a_subspace(bank: Bank) -> None:
     files = bank.adapters()
     As = np.concatenate(stack(files, bank.layout[0].name)[0])
     energy = np.square(np.linalg.svd(As, compute_uv=False))
@@ -43,35 +43,35 @@ def test_adapters_share_most_of_a_space(bank: Bank) -> None:
 
 
 @pytest.mark.parametrize("combiner", ["factors", "exact"])
-def test_combining_is_measured(bank: Bank, combiner: str) -> None:
+def test_combining_returns_all_figures(bank: Bank, combiner: str) -> None:
     figures = measurements.combine(str(bank.folder), combiner, "4", "warm")
     assert {"seconds", "cpu", "peak", "above", "rate"} <= set(figures)
 
 
-def test_the_peers_are_measured(bank: Bank) -> None:
+def test_peers_return_their_figures(bank: Bank) -> None:
     assert measurements.read(str(bank.folder), "warm")["rate"] > 0
     assert measurements.published(str(bank.folder), "4")["loading"] > 0
     assert measurements.peft_svd(str(bank.folder), "3")["sum"] > 0
     assert measurements.exact_module(str(bank.folder), "12")["over"] < 1e-3
 
 
-def test_a_pack_is_measured(bank: Bank, tmp_path: Path) -> None:
+def test_pack_size_reports_the_retained_energy(bank: Bank, tmp_path: Path) -> None:
     measurements.make_pack(str(bank.folder), str(tmp_path / "p"), "8", "int8")
-    assert measurements.look(str(tmp_path / "p"))["retained"] > 0.9
+    assert measurements.pack_size(str(tmp_path / "p"))["retained"] > 0.9
 
 
-def test_the_plot_is_a_picture() -> None:
+def test_plot_draws_every_point() -> None:
     svg = measurements.plot({"a": [(1, 1.0), (2, 2.0)], "b": [(1, 3.0), (4, 5.0)]})
     assert len(list(ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}circle"))) == 4
     assert len(ROWS) == 9
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b", "1/2/3"])
-def test_a_share_of_the_tasks_is_one_that_exists(
+def test_part_of_the_tasks_must_exist(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["quality", str(tmp_path), "--part", part])
     with pytest.raises(SystemExit):
         quality.main()
     assert "argument --part: " in capsys.readouterr().err
-    assert quality.share("2/2") == (2, 2)
+    assert quality.parse_part("2/2") == (2, 2)

@@ -1,4 +1,4 @@
-"""A small part of `tests.benchmarks.fault_injection`, and the seeded fuzz; see there for all of it."""
+"""A few cases of `tests.benchmarks.fault_injection`, its bookkeeping, and seeded fuzzing."""
 
 import json
 import subprocess
@@ -9,28 +9,28 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import fault_injection, fuzz
-from tests.benchmarks.fault_cases import Cases
+from tests.benchmarks.fault_cases import FaultCases
 from tests.benchmarks.fault_injection import TOKENS, Suite, table
 from tests.benchmarks.fault_scenarios import ROOT, Case, Tally, World
 
-FAMILIES = ("cuts", "shrinking", "bursts", "outages", "checksums", "swaps", "kills", "disks",
-            "at_once")  # fmt: skip
+FAMILIES = ("cuts", "truncations", "error_bursts", "outages", "flipped_bits", "repo_changes",
+            "kills", "disks", "concurrent_runs")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cases]:
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultCases]:
     with World(tmp_path_factory.mktemp("survival")) as world:
-        yield Cases(world, 1000)
+        yield FaultCases(world, 1000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_one_case_of_every_row(family: str, cases: Cases) -> None:
+def test_commands_survive_one_case_of_every_row(family: str, cases: FaultCases) -> None:
     rows: dict[str, list[Case]] = {}
     for case in getattr(cases, family)():
         rows.setdefault(case.row, []).append(case)
     if not rows:
-        pytest.skip("needs the right to mount a disk")
+        pytest.skip("needs permission to mount a disk")
     for row in rows.values():
         tally = cases.world.case(row[len(row) * 2 // 3])
         assert not tally.failed, tally
@@ -40,12 +40,12 @@ def test_one_case_of_every_row(family: str, cases: Cases) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_not_well_is_seen(cases: Cases) -> None:
-    """The suite itself: a fault that strikes nothing, other bytes, a token in a file."""
+def test_failures_and_leaks_are_detected(cases: FaultCases) -> None:
+    """A fault without effect, a different result, a token in a file."""
     world = cases.world
     fault = {"kind": "cut", "path": "^/nowhere", "method": "GET", "skip": 0, "times": 1}
     case = Case("row", "key", "fault", {"command": "plan", "fault": fault})
-    assert "struck nothing" in world.case(case).failed[0]
+    assert "had no effect" in world.case(case).failed[0]
     world._expected["plan", ""] = {"out": b"something else"}
     world._states.clear()
     passing = Case("row", "key", "kill", {"command": "plan", "share": 0.1})
@@ -57,36 +57,38 @@ def test_what_is_not_well_is_seen(cases: Cases) -> None:
 
 
 class FakeWorker:
-    """Instead of a process."""
+    """Replaces the worker process."""
 
     done: list[str]
 
     def case(self, case: Case) -> Tally:
         self.done.append(case.key)
-        return Tally(1, 1, 0, ["sad"] if case.key == "b" and len(self.done) < 3 else [], 2)
+        return Tally(1, 1, 0, ["failure"] if case.key == "b" and len(self.done) < 3 else [], 2)
 
     def close(self) -> None:
         pass
 
 
-def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_run_resumes_and_repeats_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     FakeWorker.done = []
     monkeypatch.setattr(fault_injection, "Worker", FakeWorker)
     cases = [Case(row, key, "kill", {}) for row, key in ("xa", "xb", "yc")]
     Suite(tmp_path, cases[:2]).run(1)
     with (tmp_path / "outcomes.jsonl").open("a") as file:
-        file.write('{"y | c": {"ru')  # killed here
+        file.write('{"y | c": {"ru')  # interrupted here
         file.write("\n")
     suite = Suite(tmp_path, cases)
     suite.run(1)
-    assert FakeWorker.done == ["a", "b", "b", "c"]  # what was wrong is tried again
+    assert FakeWorker.done == ["a", "b", "b", "c"]
     assert list(suite.rows()) == ["x", "y", TOKENS]
     assert "| x | 2 | 2 | 0 | 0 |" in table(suite.rows())
     assert f"| {TOKENS} | 6 | 6 | 0 | 0 |" in table(suite.rows())
 
 
 @pytest.mark.parametrize("kind", fuzz.KINDS)
-def test_bad_inputs_raise_our_errors(kind: str) -> None:
+def test_invalid_inputs_raise_only_package_errors(kind: str) -> None:
     words = [
         sys.executable,
         "-m",
@@ -95,34 +97,33 @@ def test_bad_inputs_raise_our_errors(kind: str) -> None:
         "30" if "files" in kind else "300",
     ]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
-    told = json.loads(done.stdout)
-    assert told["wrong"] == []
-    assert 0 < told["refused"] < told["runs"]
-    assert told["grown"] < fuzz.CAP_MB
+    result = json.loads(done.stdout)
+    assert result["failed"] == []
+    assert 0 < result["rejected"] < result["runs"]
+    assert result["memory"] < fuzz.CAP_MB
 
 
-def test_no_fewer_inputs_than_were_asked_for() -> None:
-    shares = fuzz.shares(100_000)
-    assert set(shares) == set(fuzz.KINDS)
-    assert sum(shares.values()) >= 100_000
+def test_inputs_are_distributed_over_all_kinds() -> None:
+    counts = fuzz.distribute(100_000)
+    assert set(counts) == set(fuzz.KINDS)
+    assert sum(counts.values()) >= 100_000
 
 
-def test_the_memory_cap_holds() -> None:
-    """A reader that believes a header of 10 GB is found out."""
-    believer = (
+def test_memory_cap_fails_a_reader_that_allocates_10_gb() -> None:
+    program = (
         "import numpy, runpy, sys\nfrom tests.benchmarks import fuzz\n"
-        "def believe(number):\n"
+        "def allocate(number):\n"
         "    def one(rng):\n        number > fuzz._WARM and numpy.zeros(10 << 30, numpy.uint8)\n"
         "    return fuzz._run(number, one)\n"
-        "fuzz.KINDS['manifests'] = believe\nsys.argv[1:] = ['manifests', '60']\nfuzz.main()\n"
+        "fuzz.KINDS['manifests'] = allocate\nsys.argv[1:] = ['manifests', '60']\nfuzz.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", believer], capture_output=True, text=True)
-    told = json.loads(done.stdout)
-    assert len(told["wrong"]) == 60, done.stderr
-    assert "MemoryError" in told["wrong"][0]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    failed = json.loads(done.stdout)["failed"]
+    assert len(failed) == 60, done.stderr
+    assert "MemoryError" in failed[0]
 
 
-def test_a_header_that_claims_10_gb_is_not_believed(tmp_path: Path) -> None:
+def test_header_that_claims_10_gb_is_rejected_without_allocating(tmp_path: Path) -> None:
     import tracemalloc
 
     from hf_lorameta.bank.packed import PackedFile

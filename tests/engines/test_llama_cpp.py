@@ -336,15 +336,15 @@ def test_llama_cpp_says_what_peft_says(base: Path, folders: list[Path], tmp_path
     from hf_lorameta.engines.torch_evaluator import TorchEvaluator
     from hf_lorameta.hub.base_model import locate
     from hf_lorameta.hub.packaged_model import SMOLLM2
-    from tests.engine_fixtures import Pair, Peft, dequantized, unpermuted
+    from tests.engine_fixtures import EnginePair, PeftEngine, dequantized, without_permutation
 
     rows = [("Snow:", "☃"), ("Input: The room was cold.\nOutput:", "negative")]
-    peft = Peft(TorchEvaluator(locate(SMOLLM2), "float32"))
+    peft = PeftEngine(TorchEvaluator(locate(SMOLLM2), "float32"))
     wide = dequantized(base, tmp_path / "base.gguf")
-    with Pair(peft, wide, folders, tmp_path) as pair:
+    with EnginePair(peft, wide, folders, tmp_path) as pair:
         alone = pair.compare(None, rows[:1], 4)
         exported = [pair.compare(folder, rows, 4) for folder in folders]
-    with unpermuted(), Pair(peft, wide, folders, tmp_path) as pair:
+    with without_permutation(), EnginePair(peft, wide, folders, tmp_path) as pair:
         mistaken = pair.compare(folders[0], rows, 4)
     wide.unlink()
     assert alone.mean < 1e-3

@@ -1,4 +1,4 @@
-"""The promise itself, on the real base model: a generated adapter lowers the held-out loss."""
+"""On the real base model, a generated adapter lowers the held-out loss."""
 
 import importlib.util
 import json
@@ -11,7 +11,6 @@ import pytest
 
 from hf_lorameta import Bank, Recipe, generate
 from hf_lorameta.environment import install_hint
-from hf_lorameta.localhub import LocalHub
 from hf_lorameta.method.coefficients import COEFFICIENTS
 from hf_lorameta.method.distances import DISTANCES
 from tests import shared_data
@@ -46,7 +45,7 @@ def base_loss(evaluator: object) -> float:
     return evaluator.evaluate(rows, None, generate=False)[0].loss  # type: ignore[attr-defined]
 
 
-def test_the_demo_runs_and_its_adapter_beats_the_base_model() -> None:
+def test_demo_adapter_is_better_than_the_base_model() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hf_lorameta", "demo", "--json", "--quiet", "--max-rows", "8"],
         capture_output=True,
@@ -61,7 +60,7 @@ def test_the_demo_runs_and_its_adapter_beats_the_base_model() -> None:
     assert report["scores"]["generated"]["exact_match"] > report["scores"]["base"]["exact_match"]
 
 
-def test_the_demo_without_torch_and_llama_cpp_says_what_is_missing(tmp_path: Path) -> None:
+def test_demo_without_torch_and_llama_cpp_names_the_missing_extra(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as u\n"
         "find = u.find_spec\n"
@@ -83,19 +82,17 @@ def test_the_demo_without_torch_and_llama_cpp_says_what_is_missing(tmp_path: Pat
 
 @pytest.fixture(scope="module")
 def bank_without_one(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    """All of ``../shared`` but one task, built by the command line from the loopback Hub."""
+    """All of ``../shared`` except one task."""
     from hf_lorameta.bank.fit import fit_bank
-    from tests.benchmarks.leave_one_out_banks import build
+    from tests.benchmarks.leave_one_out_banks import bank_without
 
-    with LocalHub() as hub:
-        shared_data.seed(hub, shared_data.tasks())
-        bank = Bank(build(hub, tmp_path_factory.mktemp("banks"), LEFT_OUT))
+    bank = bank_without((LEFT_OUT,), tmp_path_factory.mktemp("banks") / "near")
     fit_bank(bank, hidden=64)
     return bank
 
 
 @needs_shared
-def test_all_but_one_adapter_are_in_the_bank(bank_without_one: Bank) -> None:
+def test_bank_has_all_adapters_but_one(bank_without_one: Bank) -> None:
     assert len(bank_without_one) == len(shared_data.tasks()) - 1
     assert bank_without_one.index.skipped == ()
     assert bank_without_one.verify() == []
@@ -104,7 +101,7 @@ def test_all_but_one_adapter_are_in_the_bank(bank_without_one: Bank) -> None:
 @needs_shared
 @pytest.mark.parametrize("rule", [rule for rule in COEFFICIENTS if rule != "kernel"])
 @pytest.mark.parametrize("metric", [metric for metric in DISTANCES if not metric.startswith("js-")])
-def test_every_setting_of_the_paper_helps_a_task_the_bank_never_saw(
+def test_every_setting_of_the_paper_lowers_the_loss_of_a_left_out_task(
     bank_without_one: Bank,
     evaluator: object,
     base_loss: float,
@@ -114,7 +111,7 @@ def test_every_setting_of_the_paper_helps_a_task_the_bank_never_saw(
 ) -> None:
     rows = shared_data.rows(LEFT_OUT, "test")[:ROWS]
     recipe = Recipe.paper(metric=metric, coefficients=rule)
-    made = generate(shared_data.SUITE / f"{LEFT_OUT}.train.jsonl", bank_without_one, recipe)
-    folder = made.save_pretrained(tmp_path / "adapter")
+    adapter = generate(shared_data.SUITE / f"{LEFT_OUT}.train.jsonl", bank_without_one, recipe)
+    folder = adapter.save_pretrained(tmp_path / "adapter")
     loss = evaluator.evaluate(rows, folder, generate=False)[0].loss  # type: ignore[attr-defined]
     assert loss < base_loss
