@@ -64,7 +64,7 @@ def test_export_says_what_it_cannot_do(cli: Shell, tmp_path: Path, user: Account
     bloom = f"{user.name}/bloom"
     cli.hub.create_repo(bloom)
     assert (
-        "holds no config.json" in cli("export", folder, "-o", "b.gguf", "--base", bloom, code=6).err
+        "has no config.json" in cli("export", folder, "-o", "b.gguf", "--base", bloom, code=6).err
     )
     cli.hub.commit(bloom, {"config.json": b'{"model_type": "bloom"}'})
     refused = cli("export", folder, "-o", "b.gguf", "--base", bloom, code=2).err
