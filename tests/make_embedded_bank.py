@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter, stack, write_tensors
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
+from hf_lorameta.localhub import LocalHub
 from hf_lorameta.method import merging
 
 RANK = 4
@@ -27,16 +28,13 @@ EXCLUDED = (
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        from hf_lorameta.localhub import LocalHub
-
-        with LocalHub() as hub:
-            # set before huggingface_hub is imported, which reads it then
-            os.environ.update(hub.env(home=Path(scratch) / "home"))
-            _build(hub, Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch, LocalHub() as hub:
+        # set before huggingface_hub is imported, which reads it then
+        os.environ.update(hub.env(home=Path(scratch) / "home"))
+        _build(hub, Path(scratch))
 
 
-def _build(hub: object, scratch: Path) -> None:
+def _build(hub: LocalHub, scratch: Path) -> None:
     from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
     from hf_lorameta.bank.build import build_bank
     from hf_lorameta.bank.fit import fit_bank

@@ -202,6 +202,7 @@ class Visitor:
     def plan(self, dataset: str) -> None:
         """Enter a dataset id and wait for its plan."""
         self.enter_dataset(dataset)
+        self.page.locator("#lm-samples", has_text=dataset).wait_for()
         self.page.locator("#lm-plan .lm-bars").wait_for()
         self.page.locator("#lm-map svg").wait_for()
 

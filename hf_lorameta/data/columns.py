@@ -1,19 +1,7 @@
-"""What goes into a bank: a YAML list of adapters, each with the dataset it was trained on.
+"""Which columns of a dataset are read as input and output.
 
-version: 1
-base_model: org/model
-tokenizer: org/model          # optional, the base model's otherwise
-published: true               # the entries are on the public Hub: cards link to them
-defaults: {config: null, split: train, columns: {input: input, output: output}, license: mit}
-entries:
-  - adapter: org/adapter
-    dataset: org/dataset
-    revision: main            # of the adapter; and below, all optional, what differs
-    dataset_revision: main
-    config: default
-    split: train
-    columns: {input: question, output: answer}
-    license: mit
+`find_columns` recognizes the layouts in `LAYOUTS`, and those in `INPUT_LAYOUTS` for datasets
+without outputs. A dataset that fits several layouts is an error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,10 +15,10 @@ class Columns(BaseModel):
     """Which columns of a dataset are read as input and as output.
 
     Attributes:
-        input: name of the column with the prompts; None if there is none (plain text).
-        output: name of the column with the answers.
-        instruction: name of a column put before the input, if any.
-        messages: name of a column of chat turns; then the other three are None.
+        input: column with the prompts; None for plain text.
+        output: column with the answers; None if the dataset has only inputs.
+        instruction: column to put before the input.
+        messages: column with chat turns; the other three are then None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +29,7 @@ class Columns(BaseModel):
     messages: str | None = None
 
     def names(self) -> list[str]:
-        """The columns read, in the order instruction, input, output, messages.
+        """Return the columns to read, in the order instruction, input, output, messages.
 
         Example:
             >>> Columns(input="question", output="answer").names()
@@ -62,31 +50,28 @@ LAYOUTS: tuple[Columns, ...] = (
     Columns(messages="messages"),
     Columns(messages="conversations"),
 )
-"""Known layouts; one whose columns all belong to another found layout gives way to it."""
+"""Known layouts. Of two that fit, one whose columns are a subset of the other's is dropped."""
 
-PROMPTS: tuple[Columns, ...] = (
+INPUT_LAYOUTS: tuple[Columns, ...] = (
     Columns(instruction="instruction", input="input"),
     *(Columns(input=name) for name in ("input", "prompt", "question", "instruction")),
 )
-"""Layouts without outputs; found only where there is no other column that could hold them."""
+"""Layouts without outputs, used only if no other column may hold outputs."""
 
-_NUMBERS = {"id", "idx", "index", "uid", "uuid"}
-_INPUTS = {"input", "prompt", "question", "instruction"}
-_ANSWERS = {
+_ID_COLUMNS = {"id", "idx", "index", "uid", "uuid"}
+_INPUT_COLUMNS = {"input", "prompt", "question", "instruction"}
+_OUTPUT_COLUMNS = {
     "label", "labels", "label_text", "sentiment", "summary", "target", "class", "category",
     "answer", "answers", "output", "response", "completion", "highlights", "translation",
 }  # fmt: skip
-_PROMPTS = _INPUTS | {"context"}
-
-
-# --- columns ------------------------------------------------------------------------------------
+_PROMPT_COLUMNS = _INPUT_COLUMNS | {"context"}
 
 
 def parse_columns(text: str) -> Columns:
-    """Read the form ``input=question,output=answer`` of the command line.
+    """Parse the command line's form ``input=question,output=answer``.
 
     Raises:
-        UsageError: a part is not of the form role=column, or the roles do not fit together.
+        UsageError: a part is not of the form role=column, or the roles cannot be combined.
 
     Example:
         >>> parse_columns("input=q,output=a").output
@@ -103,10 +88,10 @@ def parse_columns(text: str) -> Columns:
 
 
 def check_columns(columns: Columns) -> Columns:
-    """Refuse roles that do not fit together: messages are alone, all else needs input or output.
+    """Return the columns if their roles can be combined.
 
     Raises:
-        UsageError: messages with others, or neither messages nor input nor output.
+        UsageError: messages with other roles, or neither messages nor input nor output.
     """
     texts = columns.input or columns.output
     if bool(columns.messages) == bool(texts) or (columns.messages and columns.instruction):
@@ -118,7 +103,7 @@ def check_columns(columns: Columns) -> Columns:
 
 
 def describe(columns: Columns) -> str:
-    """The command line's form of a choice of columns.
+    """Return columns in the command line's form.
 
     Example:
         >>> describe(Columns(input="q", output="a"))
@@ -130,14 +115,14 @@ def describe(columns: Columns) -> str:
 
 
 def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Columns:
-    """Find the layout that a dataset's columns have.
+    """Return the layout that a dataset's columns fit.
 
     Args:
         names: column names.
-        labels: names of class-label columns.
+        labels: class-label columns, which count as possible outputs.
 
     Raises:
-        ColumnsError: none fits, or more than one; lists the columns.
+        ColumnsError: no layout fits, or several do.
         UnlabeledDatasetError: there is an input, no known output, and columns that may hold one.
 
     Example:
@@ -156,39 +141,44 @@ def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Col
     ]  # fmt: skip
     listed = ", ".join(names)
     if len(best) == 1:
-        read = _PROMPTS if best[0].messages else set(best[0].names())
-        unread = sorted(have & _PROMPTS - read)
+        read = _PROMPT_COLUMNS if best[0].messages else set(best[0].names())
+        unread = sorted(have & _PROMPT_COLUMNS - read)
         if unread:
             raise ColumnsError(
                 f"{describe(best[0])} would leave {', '.join(unread)} unread; all: {listed}",
-                hint=f"say so with --columns {describe(best[0])}, or put one in as instruction=",
+                hint=f"confirm with --columns {describe(best[0])}, or add one as instruction=",
             )
         return best[0]
     if best:
-        readings = " or ".join(describe(layout) for layout in best)
+        candidates = " or ".join(describe(layout) for layout in best)
         raise ColumnsError(
-            f"the columns can be read as {readings}; all columns: {listed}",
+            f"the columns can be read as {candidates}; all columns: {listed}",
             hint=f"choose one: --columns {describe(best[0])}",
         )
-    if "text" in have and not labels and not have & _ANSWERS:
+    if "text" in have and not labels and not have & _OUTPUT_COLUMNS:
         return Columns(output="text")
-    inputs = sorted(have & _INPUTS)
-    if inputs and not have & (_ANSWERS | {"text"}):
-        for layout in PROMPTS:
-            if set(layout.names()) == have - _NUMBERS and not labels:
+    inputs = sorted(have & _INPUT_COLUMNS)
+    if inputs and not have & (_OUTPUT_COLUMNS | {"text"}):
+        for layout in INPUT_LAYOUTS:
+            if set(layout.names()) == have - _ID_COLUMNS and not labels:
                 return layout
         raise UnlabeledDatasetError(
             f"the dataset has inputs ({', '.join(inputs)}) and no outputs; all columns: {listed}",
-            hint=f"name them: --columns input={inputs[0]},output=COLUMN; or if there are none: "
-            f"--columns input={inputs[0]}",
+            hint=f"name the output column: --columns input={inputs[0]},output=COLUMN; or if there "
+            f"is none: --columns input={inputs[0]}",
         )
     raise ColumnsError(
         f"the columns fit no known layout; all columns: {listed}",
-        hint="name those to read: --columns input=COLUMN,output=COLUMN",
+        hint="name the columns to read: --columns input=COLUMN,output=COLUMN",
     )
 
 
 def require_columns(columns: Columns, names: Sequence[str]) -> None:
+    """Check that a dataset has the columns.
+
+    Raises:
+        ColumnsError: a column is missing.
+    """
     missing = [name for name in columns.names() if name not in names]
     if missing:
         raise ColumnsError(

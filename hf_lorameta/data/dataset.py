@@ -1,11 +1,5 @@
-"""A dataset as a stream of (input, output) rows: where it lies, which columns are read, and how.
+"""Open a dataset, a Hub repo or a local file, as a stream of (input, output) rows."""
 
-A dataset is a Hub id or a local jsonl, json, csv, tsv or parquet file. Its columns are found by
-themselves for the layouts in `LAYOUTS`, and `PROMPTS` for datasets that hold nothing but inputs;
-more than one reading is an error, never a guess.
-"""
-
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,17 +8,14 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from hf_lorameta.data.columns import (
-    Columns,
-    find_columns,
-    require_columns,
-)
+from hf_lorameta.data.columns import Columns, find_columns, require_columns
 from hf_lorameta.data.rows import read_rows
 from hf_lorameta.errors import DatasetError, UsageError
+from hf_lorameta.files import sha256
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.dataset_repo import RawDataset, pick_split, raw_dataset
 from hf_lorameta.hub.errors import reading
-from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 from hf_lorameta.types import Row
 
 _FORMATS = {
@@ -85,142 +76,130 @@ def open_dataset(
     name: str | Path,
     hub: Hub | None = None,
     *,
+    token: str | None = None,
     config: str | None = None,
     split: str | None = None,
     revision: str | None = None,
     columns: Columns | None = None,
 ) -> Dataset:
-    """Find a dataset, pin it, and find its columns.
+    """Open a dataset, pinned to a commit or digest.
 
     Args:
-        name: Hub id, or path of a local file ending in .jsonl, .json, .csv, .tsv or .parquet.
-        hub: connection; None opens one when needed.
+        name: Hub id, or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv or .parquet).
+        hub: connection to the Hub; None creates one with `token`.
+        token: for private and gated repos; None uses the saved one.
         config: configuration of a Hub dataset.
         split: None is train, or the only one.
         revision: branch, tag or commit of a Hub dataset.
-        columns: None finds them.
+        columns: None finds them, see `hf_lorameta.data.columns.find_columns`.
 
     Raises:
-        DatasetError: no such file, config or split, or an unreadable one.
-        ColumnsError: the columns fit no layout, or more than one.
-        UnlabeledDatasetError: inputs, and other columns that may or may not hold outputs.
+        DatasetError: no such file, config or split, or it cannot be read.
+        ColumnsError: the columns fit no layout, or several.
+        UnlabeledDatasetError: inputs, and other columns that may hold outputs.
         EmptyDatasetError: no rows.
-        HubError: the repo is missing, private, gated, scripted, or out of reach.
+        HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
     """
-    repo, raw = _open(name, hub, config, split, revision)
-    found = columns or find_columns(raw.columns, raw.labels)
-    require_columns(found, raw.columns)
-    path = Path(name)
-    if repo is None:
-        identity: tuple[str | None, str, bool, str | None] = (None, _digest(path), True, None)
-    else:
-        identity = (repo.repo_id, repo.sha, repo.private, repo.license)
-    repo_id, sha, private, license_ = identity
+    repo, raw = _open(name, hub or Hub(token), config, split, revision)
+    columns = columns or find_columns(raw.columns, raw.labels)
+    require_columns(columns, raw.columns)
     return Dataset(
-        repo_id, sha, raw.config, raw.split, found, private, license_,
-        lambda: read_rows(raw, found),
-    )  # fmt: skip
+        id=repo.repo_id if repo else None,
+        revision=repo.sha if repo else f"sha256:{sha256(Path(name))}",
+        config=raw.config,
+        split=raw.split,
+        columns=columns,
+        private=repo.private if repo else True,
+        license=repo.license if repo else None,
+        rows=partial(read_rows, raw, columns),
+    )
 
 
 def column_names(
     name: str | Path,
     hub: Hub | None = None,
     *,
+    token: str | None = None,
     config: str | None = None,
     split: str | None = None,
     revision: str | None = None,
 ) -> list[str]:
-    """Names of a dataset's columns, to choose from where `open_dataset` found no layout.
-
-    Args:
-        name: as for `open_dataset`, and so are the others.
-        hub: connection.
-        config: configuration.
-        split: split.
-        revision: revision.
+    """Return the names of a dataset's columns; the arguments are those of `open_dataset`.
 
     Raises:
-        DatasetError: no such file, config or split, or an unreadable one.
-        HubError: the repo is missing, private, gated, scripted, or out of reach.
+        DatasetError: no such file, config or split, or it cannot be read.
+        HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
     """
-    return _open(name, hub, config, split, revision)[1].columns
+    return _open(name, hub or Hub(token), config, split, revision)[1].columns
 
 
 def _open(
-    name: str | Path,
-    hub: Hub | None,
-    config: str | None,
-    split: str | None,
-    revision: str | None,
+    name: str | Path, hub: Hub, config: str | None, split: str | None, revision: str | None
 ) -> tuple[PinnedRepo | None, RawDataset]:
-    """The pinned repo, None for a local file; and its rows."""
+    """Return the pinned repo, None for a local file, and its rows."""
     path = Path(name)
     if is_local(path):
         if config or revision:
             raise UsageError(f"{path} is a file: it has neither configuration nor revision")
-        return None, _local(path, split)
-    if path.exists() and not _looks_like_id(str(name)):
-        raise DatasetError(
-            f"{path} is not one of {', '.join(sorted(_FORMATS))}", hint="name a file, or a Hub id"
-        )
-    hub = hub or Hub()
-    repo = hub.resolve(_checked_id(str(name)), "dataset", revision)
-    return repo, hub.rows(repo, config, split)
+        return None, _open_file(path, split)
+    if is_repo_id(str(name)):
+        repo = hub.resolve(str(name), "dataset", revision)
+        return repo, hub.rows(repo, config, split)
+    if path.exists():
+        endings = ", ".join(sorted(_FORMATS))
+        raise DatasetError(f"{path} does not end in {endings}", hint="name a file, or a Hub id")
+    raise DatasetError(
+        f"{name} is neither a local file nor a Hub id of the form user/name",
+        hint="hf-lorameta plan --dataset user/name",
+    )
 
 
 def is_local(path: Path) -> bool:
-    """A file, or what must be meant as one: a repo can be called user/rows.csv, but seldom is."""
+    """Whether a path is meant as a local file.
+
+    A path of the form user/rows.csv that does not exist is a Hub id, unless the folder exists.
+    """
     file = path.suffix.lower() in _FORMATS
     return file and (path.exists() or len(path.parts) != 2 or path.parent.is_dir())
 
 
-def _looks_like_id(name: str) -> bool:
-    return len(Path(name).parts) == 2 and not name.startswith((".", "/", "~"))
-
-
-def _checked_id(name: str) -> str:
-    if not _looks_like_id(name) or ".." in name:
-        raise DatasetError(
-            f"{name} is neither a file here nor a Hub id of the form user/name",
-            hint="hf-lorameta plan --dataset user/name",
-        )
-    return name
-
-
-def _local(path: Path, split: str | None) -> RawDataset:
+def _open_file(path: Path, split: str | None) -> RawDataset:
     import datasets
 
     if not path.is_file():
         raise DatasetError(f"{path}: no such file", hint="name a file, or a Hub id: user/name")
     datasets.disable_progress_bars()
     options = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
-    kind = _FORMATS[path.suffix.lower()]
-    name = pick_split(path.name, ["train"], None if split in (None, "train") else split)
-    with _reading(path):
+    name = pick_split(path.name, ["train"], split)
+    with _reading_file(path):
         stream = datasets.load_dataset(
-            kind, data_files={name: str(path)}, split=name, streaming=True, **options
+            _FORMATS[path.suffix.lower()],
+            data_files={name: str(path)},
+            split=name,
+            streaming=True,
+            **options,
         )
-    return raw_dataset(stream, name, partial(_reading, path))
+    return raw_dataset(stream, name, partial(_reading_file, path))
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Around reading rows of a local file: what is wrong with it, and where that can be told."""
+def _reading_file(path: Path) -> Iterator[None]:
+    """Translate the errors of reading a local file; of JSON lines, name the malformed line."""
     try:
         with reading(str(path)):
             yield
     except DatasetError:
-        line = _odd_line(path)
+        line = _malformed_line(path)
         if line is None:
             raise
         raise DatasetError(
-            f"{path} cannot be read: line {line} is no JSON value of its own, in UTF-8",
-            hint="mend that line: expected is one JSON object a line",
+            f"{path} cannot be read: line {line} is not a JSON value in UTF-8",
+            hint="correct that line: each line must be one JSON object",
         ) from None
 
 
-def _odd_line(path: Path) -> int | None:
-    """The first that is no JSON value of its own, from 1; None where that cannot be told."""
+def _malformed_line(path: Path) -> int | None:
+    """Number, from 1, of the first line that is not JSON; None if unknown."""
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return None
     try:
@@ -233,11 +212,6 @@ def _odd_line(path: Path) -> int | None:
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line.decode("utf-8-sig").strip() or "null")
-    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested without end
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deeply
         return False
     return True
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

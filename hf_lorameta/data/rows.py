@@ -1,9 +1,4 @@
-"""A dataset as a stream of (input, output) rows: where it lies, which columns are read, and how.
-
-A dataset is a Hub id or a local jsonl, json, csv, tsv or parquet file. Its columns are found by
-themselves for the layouts in `LAYOUTS`, and `PROMPTS` for datasets that hold nothing but inputs;
-more than one reading is an error, never a guess.
-"""
+"""Convert the rows of a dataset to (input, output) pairs of text."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,14 +8,16 @@ from hf_lorameta.errors import ColumnsError
 from hf_lorameta.hub.dataset_repo import RawDataset
 from hf_lorameta.types import Row
 
-# --- rows ---------------------------------------------------------------------------------------
-
 
 def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
-    """Yield (input, output) of every row; of a list of outputs, the first.
+    """Yield the (input, output) pair of each row.
+
+    Numbers and booleans become text, class labels their names, a list its first element, and a
+    missing value the empty string. Of chat turns, the last answer is the output and all turns
+    before it are the input.
 
     Raises:
-        ColumnsError: a cell holds neither text, number, list of texts nor chat turns.
+        ColumnsError: a cell has another type.
     """
     for row in raw.rows():
         if columns.messages:
@@ -34,7 +31,7 @@ def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
 
 
 def join_instruction(instruction: str, text: str) -> str:
-    """Put an instruction before an input the way the default bank's datasets do.
+    """Put an instruction before an input in the format of the default bank's datasets.
 
     Example:
         >>> join_instruction("Name the animal.", "woof")
@@ -52,7 +49,7 @@ def _text(row: Mapping[str, Any], column: str | None, labels: Mapping[str, list[
     if isinstance(value, (list, tuple)):
         value = value[0] if value else None
     if isinstance(value, Mapping) and isinstance(value.get("text"), (list, str)):
-        return _text(value, "text", {})  # SQuAD's answers
+        return _text(value, "text", {})  # answers of SQuAD
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -62,27 +59,24 @@ def _text(row: Mapping[str, Any], column: str | None, labels: Mapping[str, list[
     if isinstance(value, (str, int, float)):
         return str(value)
     raise ColumnsError(
-        f"column {column} holds {type(value).__name__}, expected text",
+        f"column {column} contains {type(value).__name__}, expected text",
         hint="name a text column: --columns input=COLUMN,output=COLUMN",
     )
 
 
 def _from_messages(turns: object) -> Iterator[Row]:
-    """The last answer as output, all that was said before it as input."""
     if not isinstance(turns, (list, tuple)):
         return
-    said = [_turn(turn) for turn in turns if isinstance(turn, Mapping)]
-    answers = [i for i, (role, _) in enumerate(said) if role in ("assistant", "gpt", "model")]
-    if not answers:
-        yield "\n\n".join(text for _, text in said), ""
-        return
-    last = answers[-1]
-    yield "\n\n".join(text for _, text in said[:last]), said[last][1]
+    parsed = [_turn(turn) for turn in turns if isinstance(turn, Mapping)]
+    texts = [text for _, text in parsed]
+    answers = [i for i, (role, _) in enumerate(parsed) if role in ("assistant", "gpt", "model")]
+    last = answers[-1] if answers else len(texts)
+    yield "\n\n".join(texts[:last]), texts[last] if answers else ""
 
 
 def _turn(turn: Mapping[str, Any]) -> tuple[str, str]:
     role = str(turn.get("role") or turn.get("from") or "")
     content = turn.get("content") or turn.get("value") or ""
-    if isinstance(content, (list, tuple)):  # parts, of which text is read
+    if isinstance(content, (list, tuple)):  # text and image parts
         content = "".join(str(p.get("text") or "") for p in content if isinstance(p, Mapping))
     return role, str(content)

@@ -1,19 +1,4 @@
-"""A bank on disk: adapters for one base model, each with the profile of its dataset.
-
-    BANK/
-      bank.json               the index (`Index`): what is in it, pinned and with checksums
-      tokenizer.json          the base model's
-      profiles.safetensors    every profile, in the order of the index (`ProfileTable`)
-      adapters/<name>.safetensors   canonical bf16 weights, one file an adapter
-      basis.safetensors       of a pack: the space its adapters share, see `hf_lorameta.bank.packed`
-      distances.safetensors   how far its datasets are from each other, for the rule kernel
-      neural.safetensors      the fitted neural rule, if there is one
-      origin.json             of a pulled bank: where files not here yet come from
-      .build/                 finished entries of a build, so that it can resume; and which files
-                              were found right, so that they are not hashed each time
-
-A bank is never loaded whole: the index and the profiles first, adapters one tensor at a time.
-"""
+"""Load a ``tokenizer.json``."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +8,7 @@ from hf_lorameta.types import Encode
 
 
 def load_encode(path: Path) -> Encode:
-    """A ``tokenizer.json`` as a function from texts to ids: no special tokens, never cut off.
+    """Return a function from texts to token ids, without special tokens, truncation or padding.
 
     Raises:
         BankError: the file is not a tokenizer.
@@ -46,7 +31,7 @@ def _load_tokenizer(path: Path) -> Any:
 
 
 def vocab_size(path: Path) -> int:
-    """One more than the largest id of a ``tokenizer.json``.
+    """Return the largest token id plus one.
 
     Raises:
         BankError: the file is not a tokenizer.

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.bank.bank import BANK_VARIABLE, EMBEDDED_FOLDER
 from hf_lorameta.engines import llama_server
@@ -23,8 +23,10 @@ from hf_lorameta.environment import cache_dir, install_hint, require_extra
 from hf_lorameta.errors import LoraMetaError, MissingExtraError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
-from hf_lorameta.localhub import LocalHub
 from hf_lorameta.pipeline.adapter_folder import FILES
+
+if TYPE_CHECKING:
+    from hf_lorameta.localhub import LocalHub
 
 DATA_FOLDER = Path(__file__).parent / "data"
 BANK_REPO = "lorameta/smollm2-demo-bank"
@@ -48,8 +50,12 @@ def run_demo(
         get it), ``try`` (a command that asks the adapter), and ``summary`` for people.
 
     Raises:
+        MissingExtraError: starlette or uvicorn is not installed.
         LoraMetaError: a step failed.
     """
+    require_extra("starlette", "uvicorn", extra="demo")
+    from hf_lorameta.localhub import LocalHub
+
     with tempfile.TemporaryDirectory(prefix="lorameta-demo-") as scratch, LocalHub() as hub:
         token = seed(hub)
         say(f"A Hub of your own listens on {hub.url}; it goes when the demo ends.")
@@ -73,7 +79,7 @@ def run_demo(
         return result | {"try": asking, "summary": summary}
 
 
-def seed(hub: LocalHub) -> str:
+def seed(hub: "LocalHub") -> str:
     """Put the embedded bank and the demo's dataset on a loopback Hub.
 
     Returns:
@@ -88,7 +94,7 @@ def seed(hub: LocalHub) -> str:
     return token
 
 
-def keep(hub: LocalHub) -> Path:
+def keep(hub: "LocalHub") -> Path:
     """Copy the adapter from the loopback Hub, which goes, into this package's cache."""
     folder = cache_dir() / "demo" / ADAPTER_REPO.rpartition("/")[2]
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +121,7 @@ def _invitation(command: str) -> list[str]:
     return lines
 
 
-def _environment(hub: LocalHub, home: Path, token: str | None) -> dict[str, str]:
+def _environment(hub: "LocalHub", home: Path, token: str | None) -> dict[str, str]:
     """A child's environment in which the loopback Hub is the Hub."""
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_"))}
     ours.pop(BANK_VARIABLE, None)

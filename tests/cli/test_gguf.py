@@ -18,7 +18,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES
 from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
 from tests.engine_fixtures import needs_engine
-from tests.engines.test_llama_runner import header
+from tests.engines.test_llama_runner import base_header
 
 gguf = pytest.importorskip("gguf")
 DEMO = Path(__file__).parents[2] / "hf_lorameta" / "demo" / "data"
@@ -64,7 +64,7 @@ def test_export_says_what_it_cannot_do(cli: Shell, tmp_path: Path, user: Account
     bloom = f"{user.name}/bloom"
     cli.hub.create_repo(bloom)
     assert (
-        "holds no config.json" in cli("export", folder, "-o", "b.gguf", "--base", bloom, code=6).err
+        "has no config.json" in cli("export", folder, "-o", "b.gguf", "--base", bloom, code=6).err
     )
     cli.hub.commit(bloom, {"config.json": b'{"model_type": "bloom"}'})
     refused = cli("export", folder, "-o", "b.gguf", "--base", bloom, code=2).err
@@ -224,7 +224,7 @@ def test_what_llama_cpp_cannot_fit(cli: Shell, data: Path) -> None:
     data.write_text("no rows at all")  # all of it is told before the dataset is read
     named = cli(*llama, "--refine", 4, "--base-gguf", "none.gguf", code=6)
     assert "none.gguf is not a file" in named.err
-    header(data.with_name("b.gguf"))
+    base_header(data.with_name("b.gguf"))
     given = (*llama, "--check", 4, "--base-gguf", "b.gguf")
     hidden = "import importlib.util as u; u.find_spec = lambda *_: None; import os; os.environ['PATH'] = ''"  # noqa: E501
     assert "neither llama-server nor" in cli(*given, code=7, before=hidden).err

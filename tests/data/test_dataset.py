@@ -1,4 +1,4 @@
-"""Where rows come from and how they are read: local files and Hub repos, through ``plan``."""
+"""Opening datasets: columns, cells, local files and Hub repos, through ``plan``."""
 
 import json
 import pickle
@@ -48,7 +48,7 @@ def read(
         (["idx", "instruction", "input"], {"instruction": "instruction", "input": "input"}),
     ],
 )
-def test_layouts_are_found(names: list[str], expected: dict[str, str]) -> None:
+def test_find_columns_recognizes_layouts(names: list[str], expected: dict[str, str]) -> None:
     assert find_columns(names).model_dump(exclude_none=True) == expected
 
 
@@ -61,14 +61,14 @@ def test_layouts_are_found(names: list[str], expected: dict[str, str]) -> None:
         ["messages", "prompt", "response"],
     ],
 )
-def test_two_readings_are_an_error_that_lists_both(names: list[str]) -> None:
+def test_ambiguous_columns_are_an_error_that_lists_the_candidates(names: list[str]) -> None:
     with pytest.raises(ColumnsError, match=" or ") as caught:
         find_columns(names)
     assert all(name in str(caught.value) for name in names)
     assert parse_columns(caught.value.hint.split("--columns ")[1])
 
 
-def test_labels_and_inputs_alone_are_not_guessed() -> None:
+def test_label_columns_and_missing_outputs_are_not_guessed() -> None:
     for names, labels in (
         (["text", "label"], {}),
         (["text", "kind"], {"kind": ["a"]}),
@@ -100,20 +100,20 @@ def test_labels_and_inputs_alone_are_not_guessed() -> None:
         "=",
     ],
 )
-def test_columns_that_make_no_sense(text: str) -> None:
+def test_parse_columns_rejects(text: str) -> None:
     with pytest.raises(UsageError):
         parse_columns(text)
 
 
 @pytest.mark.parametrize("text", ["input=q", "output=a", "instruction=i,input=q", "messages=m"])
-def test_columns_that_can_be_told(text: str) -> None:
+def test_parse_columns_accepts_and_describe_inverts(text: str) -> None:
     assert describe(parse_columns(text)) in (text, "input=q,instruction=i")
 
 
 # --- cells --------------------------------------------------------------------------------------
 
 
-def test_cells_become_text() -> None:
+def test_cells_are_converted_to_text() -> None:
     records = [
         {"q": "a", "a": ["first", "second"]},
         {"q": 3, "a": 1.5},
@@ -136,7 +136,7 @@ def test_cells_become_text() -> None:
         read([{"q": {"x": 1}, "a": "b"}], Columns(input="q", output="a"))
 
 
-def test_chats_give_the_last_answer_and_all_before_it() -> None:
+def test_chats_are_split_before_the_last_answer() -> None:
     chat = [
         {"role": "system", "content": "be kind"},
         {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image"}]},
@@ -172,26 +172,26 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return paths
 
 
-def test_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[str, Path]) -> None:
+def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[str, Path]) -> None:
     plans = {
         ending: cli("plan", "-d", path, "--bank", bank.folder, "--json", "-q").json
         for ending, path in files.items()
     }
     first = plans["jsonl"]
     assert first["dataset"]["rows"] == 24
-    assert first["dataset"]["id"] is None  # a path is nobody's business
+    assert first["dataset"]["id"] is None  # local paths stay private
     assert first["dataset"]["private"] is True
     assert first["neighbors"][0]["dataset"] == f"{bank.owner.name}/e0"
-    for ending, made in plans.items():
-        assert made["neighbors"] == first["neighbors"], ending
-        assert made["dataset"]["revision"].startswith("sha256:")
-        assert str(files[ending].parent) not in json.dumps(made)
+    for ending, other in plans.items():
+        assert other["neighbors"] == first["neighbors"], ending
+        assert other["dataset"]["revision"].startswith("sha256:")
+        assert str(files[ending].parent) not in json.dumps(other)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
-        ("rows.txt", "hello", "is not one of"),
+        ("rows.txt", "hello", "does not end in"),
         ("empty.jsonl", "", "no rows"),
         ("empty.csv", "", "empty.csv"),
         ("head.csv", "input,output\n", "no rows"),
@@ -208,15 +208,15 @@ def test_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[str, Pa
         ("nested.jsonl", '{"input": {"a": 1}, "output": "x"}\n', "dict"),
     ],
 )
-def test_files_that_cannot_be_used(
-    cli: Shell, bank: Built, tmp_path: Path, name: str, content: str, said: str
+def test_unusable_files_are_dataset_errors(
+    cli: Shell, bank: Built, tmp_path: Path, name: str, content: str, message: str
 ) -> None:
     (tmp_path / name).write_text(content)
     done = cli("plan", "-d", tmp_path / name, "--bank", bank.folder, code=3)
-    assert said in done.err
+    assert message in done.err
 
 
-def test_names_that_lead_nowhere(cli: Shell, bank: Built, tmp_path: Path) -> None:
+def test_names_that_match_no_dataset(cli: Shell, bank: Built, tmp_path: Path) -> None:
     for name in ("missing.jsonl", str(tmp_path), "word", "a/b/c", "../x", "a/../b.csv"):
         cli("plan", "-d", name, "--bank", bank.folder, code=3)
     assert "not found" in cli("plan", "-d", "nobody/nothing", "--bank", bank.folder, code=6).err
@@ -296,7 +296,7 @@ dataset_info:
 """
 
 
-def test_class_labels_are_read_by_name(cli: Shell, bank: Built, user: Account) -> None:
+def test_class_labels_are_converted_to_names(cli: Shell, bank: Built, user: Account) -> None:
     lines = b"".join(b'{"text": "say", "label": 1}\n' for _ in range(20))
     repo = user.dataset("d", {"train.jsonl": lines, "README.md": LABELED})
     plan = ("plan", "-d", repo, "--bank", bank.folder, "--json", "--metric", "kl")
@@ -305,14 +305,14 @@ def test_class_labels_are_read_by_name(cli: Shell, bank: Built, user: Account) -
     assert made["neighbors"][0]["dataset"] == f"{bank.owner.name}/e1"  # milk's topic
 
 
-def test_repos_that_cannot_be_read(cli: Shell, bank: Built, user: Account) -> None:
+def test_unreadable_repos_are_errors(cli: Shell, bank: Built, user: Account) -> None:
     def plan(repo: str, code: int, token: str | None = None) -> str:
         return cli("plan", "-d", repo, "--bank", bank.folder, code=code, token=token).err
 
     script = user.dataset("script", {"script.py": b"import datasets\n"})
     assert "refs/convert/parquet" in plan(script, 6)
     hidden = user.dataset("hidden", {"train.jsonl": rows(0)}, private=True)
-    assert "private to somebody else" in plan(hidden, 6)
+    assert "or it is private" in plan(hidden, 6)
     plan(hidden, 0, user.token)
     gated = user.dataset("gated", {"train.jsonl": rows(0)}, gated=True)
     reader = cli.hub.add_user(f"{user.name}-reader")

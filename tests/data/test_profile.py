@@ -1,4 +1,4 @@
-"""Profiles: counts equal Counter's, memory stays put, and a table gives back what it took."""
+"""Profiles: counts equal those of Counter, memory is constant, tables round-trip."""
 
 import tracemalloc
 from collections import Counter
@@ -37,40 +37,37 @@ def assert_same(a: Profile, b: Profile) -> None:
 
 
 @given(ROWS)
-def test_counts_are_counters(rows: list[Row]) -> None:
-    kept = [row for row in rows if row[1]]
-    if not kept:
+def test_counts_equal_those_of_counter(rows: list[Row]) -> None:
+    used = [row for row in rows if row[1]]
+    if not used:
         with pytest.raises((EmptyDatasetError, UnlabeledDatasetError)):
             profile_rows(rows, letters, V)
         return
     profile = profile_rows(rows, letters, V)
     inputs, outputs = (
-        Counter(id_ for t in side for id_ in letters([t])[0]) for side in zip(*kept, strict=True)
+        Counter(id_ for t in side for id_ in letters([t])[0]) for side in zip(*used, strict=True)
     )
-    assert profile.rows == len(kept)
+    assert profile.rows == len(used)
     assert as_dict(profile.input) == inputs
     assert as_dict(profile.output) == outputs
     assert (np.diff(profile.input.ids) > 0).all()
     both = inputs + outputs
     assert profile.counts(V).tolist() == [both[i] for i in range(V)]
     assert profile.counts(V, "output").tolist() == [outputs[i] for i in range(V)]
-    p = profile.distribution(V)
-    assert p.dtype == np.float64
-    np.testing.assert_allclose(p, np.array([both[i] for i in range(V)]) / both.total())
 
 
 @given(ROWS.filter(lambda rows: any(row[1] for row in rows)), st.integers(1, 9))
-def test_batches_do_not_matter(rows: list[Row], size: int) -> None:
-    whole = profile_rows(rows, letters, V)
+def test_batch_size_does_not_change_the_profile(rows: list[Row], size: int) -> None:
+    profiles = profile_rows(rows, letters, V)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profile_module, "_BATCH_ROWS", size)
-        assert_same(profile_rows(iter(rows), letters, V), whole)
+        assert_same(profile_rows(iter(rows), letters, V), profiles)
         patch.setattr(profile_module, "_BATCH_ROWS", 10**9)
         patch.setattr(profile_module, "_BATCH_CHARACTERS", size)
-        assert_same(profile_rows(iter(rows), letters, V), whole)
+        assert_same(profile_rows(iter(rows), letters, V), profiles)
 
 
-def test_memory_does_not_follow_the_rows() -> None:
+def test_memory_is_independent_of_the_number_of_rows() -> None:
     peaks, most = [], [0]
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
@@ -91,7 +88,7 @@ def test_memory_does_not_follow_the_rows() -> None:
     assert most[0] <= 512
 
 
-def test_long_rows_are_batched_by_their_length() -> None:
+def test_batches_of_long_rows_are_limited_by_characters() -> None:
     most = 0
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
@@ -103,19 +100,19 @@ def test_long_rows_are_batched_by_their_length() -> None:
     assert most <= (1 << 20) + 300_001
 
 
-def test_no_rows() -> None:
+def test_a_dataset_without_rows_is_an_error() -> None:
     with pytest.raises(EmptyDatasetError, match="no rows") as raised:
         profile_rows([], letters, V)
     assert "--split" in raised.value.hint
 
 
-def test_rows_without_outputs() -> None:
+def test_a_dataset_without_outputs_is_an_error() -> None:
     with pytest.raises(UnlabeledDatasetError, match="none of 600 rows has an output") as raised:
         profile_rows([("a", "")] * 600, letters, V)
     assert "--columns output=COLUMN" in raised.value.hint
 
 
-def test_rows_without_outputs_where_that_is_known() -> None:
+def test_unlabeled_rows_are_counted_if_allowed() -> None:
     profile = profile_rows([("aab", ""), ("c", "")], letters, V, labeled_only=False)
     assert (profile.rows, as_dict(profile.output)) == (2, {})
     assert as_dict(profile.input) == as_dict(profile_rows([("aabc", "a")], letters, V).input)
@@ -124,54 +121,60 @@ def test_rows_without_outputs_where_that_is_known() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("input.ids", [1, 0, 1, 3], "the input profiles hold ids that do not ascend"),
-        ("input.ids", [0, 0, 1, 3], "the input profiles hold ids that do not ascend"),
-        ("input.ids", [0, 1, 1, 99], "the input profiles hold ids or counts out of range"),
-        ("input.counts", [1, 1, 0, 1], "the input profiles hold ids or counts out of range"),
-        ("input.indptr", [0, 2, 5], "the input profiles do not fit together"),
-        ("input.indptr", np.array([0, 5, 4], np.uint8), "the input profiles do not fit together"),
-        ("input.indptr", np.array([0, 0, 4], np.uint8), "the input profiles hold ids that do not"),
-        ("rows", [1.0, 1.0], "something else than lists of whole numbers"),
+        ("input.ids", [1, 0, 1, 3], "the input profiles contain ids that do not ascend"),
+        ("input.ids", [0, 0, 1, 3], "the input profiles contain ids that do not ascend"),
+        ("input.ids", [0, 1, 1, 99], "the input profiles contain ids or counts out of range"),
+        ("input.counts", [1, 1, 0, 1], "the input profiles contain ids or counts out of range"),
+        ("input.indptr", [0, 2, 5], "input profiles are inconsistent"),
+        (
+            "input.indptr",
+            np.array([0, 5, 4], np.uint8),
+            "input profiles are inconsistent",
+        ),
+        (
+            "input.indptr",
+            np.array([0, 0, 4], np.uint8),
+            "input profiles contain ids that do not",
+        ),
+        ("rows", [1.0, 1.0], "must be one-dimensional and of integers"),
     ],
 )
-def test_a_damaged_table(name: str, values: Any, message: str) -> None:
+def test_check_rejects_damaged_arrays(name: str, values: Any, message: str) -> None:
     table = ProfileTable.from_profiles(
         [profile_rows([(text, "c")], letters, V) for text in ("ab", "bd")]
     )
     table.check(V)
-    assert table.arrays["input.ids"].tolist() == [0, 1, 1, 3]  # falling where one ends is right
+    assert table.arrays["input.ids"].tolist() == [0, 1, 1, 3]  # may descend between profiles
     damaged = ProfileTable(table.arrays | {name: np.array(values)})
     with pytest.raises(IntegrityError, match=message):
         damaged.check(V)
 
 
-def test_a_table_without_one_of_the_parts() -> None:
-    whole = [profile_rows([("ab", "c"), ("b", "dd")], letters, V) for _ in range(3)]
-    table = ProfileTable.from_profiles(whole)
+def test_only_keeps_one_part() -> None:
+    profiles = [profile_rows([("ab", "c"), ("b", "dd")], letters, V) for _ in range(3)]
+    table = ProfileTable.from_profiles(profiles)
     for part, other in (("input", "output"), ("output", "input")):
         only = table.only(part)
         only.check(V)
         assert len(only) == 3
-        assert as_dict(getattr(only[2], part)) == as_dict(getattr(whole[2], part))
+        assert as_dict(getattr(only[2], part)) == as_dict(getattr(profiles[2], part))
         assert getattr(only[2], other).total == 0
     assert table[0].output.total == 3
 
 
-def test_rows_without_a_token() -> None:
-    with pytest.raises(EmptyDatasetError, match="2 rows, and not one token"):
+def test_a_dataset_without_tokens_is_an_error() -> None:
+    with pytest.raises(EmptyDatasetError, match="the 2 rows contain no tokens"):
         profile_rows([("a", "b")] * 2, lambda texts: [[] for _ in texts], V)
 
 
-def test_an_unlabeled_row_is_passed_over_not_counted() -> None:
+def test_unlabeled_rows_are_skipped() -> None:
     profile = profile_rows([("aaa", ""), ("", "b")], letters, V)
     assert (profile.rows, as_dict(profile.input), as_dict(profile.output)) == (1, {}, {1: 1})
-    with pytest.raises(EmptyDatasetError, match="the input texts of the dataset hold no token"):
-        profile.distribution(V, "input")
 
 
 @pytest.mark.parametrize("wrong", [V, V + 5, 2**40, -1])
-def test_ids_out_of_range(wrong: int) -> None:
-    with pytest.raises(BankError, match=f"gave id {wrong}, expected 0 to {V - 1}"):
+def test_token_ids_out_of_range_are_an_error(wrong: int) -> None:
+    with pytest.raises(BankError, match=f"returned id {wrong}, expected 0 to {V - 1}"):
         profile_rows([("x", "y")], lambda texts: [[0, wrong] for _ in texts], V)
 
 
@@ -180,7 +183,7 @@ def test_the_largest_id_is_counted() -> None:
     assert profile.counts(V).tolist() == [0] * (V - 1) + [2]
 
 
-def test_lengths_of_outputs_are_counted_in_halves_of_octaves() -> None:
+def test_output_lengths_are_counted_in_half_octaves() -> None:
     rows = [("", "a" * n) for n in (1, 1, 2, 3, 4, 1000)]
     profile = profile_rows(rows, letters, V)
     assert profile.lengths.ids.tolist() == [0, 2, 3, 4, 20]
@@ -206,9 +209,6 @@ def test_table_round_trip(many: list[Profile]) -> None:
     for name, array in table.arrays.items():
         np.testing.assert_array_equal(again.arrays[name], array)
         assert again.arrays[name].dtype == array.dtype
-    np.testing.assert_array_equal(
-        table.distributions(V), np.stack([p.distribution(V) for p in many])
-    )
 
 
 def test_table_types_and_bounds() -> None:

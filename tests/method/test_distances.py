@@ -16,6 +16,7 @@ from hf_lorameta.errors import BankError, EmptyDatasetError, RecipeError
 from hf_lorameta.method import distances as metrics
 from hf_lorameta.method.distances import DISTANCES, between, distances, js, kl, mmd, wasserstein
 from hf_lorameta.method.sparse_distances import BANDWIDTHS, SMOOTHING
+from tests.data.oracle import distribution, distributions
 
 Array = NDArray[np.float64]
 METRICS = sorted(DISTANCES)
@@ -281,8 +282,8 @@ def split(inputs: list[int], outputs: list[int]) -> Profile:
 def test_js_io_adds_what_goes_in_and_what_comes_out() -> None:
     bank = [split([1, 2, 3], [4, 0, 1]), split([0, 1, 0], [1, 1, 1])]
     new = split([2, 0, 1], [0, 1, 1])
-    ins = js(new.distribution(3, "input"), np.stack([p.distribution(3, "input") for p in bank]))
-    outs = js(new.distribution(3, "output"), np.stack([p.distribution(3, "output") for p in bank]))
+    ins = js(distribution(new, 3, "input"), distributions(bank, 3, "input"))
+    outs = js(distribution(new, 3, "output"), distributions(bank, 3, "output"))
     got = distances(new, ProfileTable.from_profiles(bank), 3, "js-io")
     np.testing.assert_allclose(got, ins + outs, rtol=1e-12)
 

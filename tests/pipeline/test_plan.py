@@ -19,6 +19,7 @@ from hf_lorameta.method.distances import js, length_distance
 from hf_lorameta.pipeline import plan as plan_module
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
+from tests.data.oracle import distribution, distributions
 
 WORDS = ["When did it happen?", "How long does the storm last?", "Is the bridge still closed?"]
 
@@ -42,13 +43,13 @@ def prompts(tmp_path: Path, embedded: Bank) -> Plan:
 
 def part(bank: Bank, name: Any) -> np.ndarray:
     """(N, N) divergences of one part among the datasets of a bank, by the plain function."""
-    each = bank.profiles.distributions(bank.index.vocab_size, name)
+    each = distributions(bank.profiles, bank.index.vocab_size, name)
     return np.stack([js(p, each) for p in each])
 
 
 def lengths(bank: Bank) -> np.ndarray:
     """(N, N) distances of the outputs' lengths, by the plain function."""
-    each = bank.profiles.distributions(bank.index.vocab_size, "lengths")
+    each = distributions(bank.profiles, bank.index.vocab_size, "lengths")
     return np.stack([length_distance(p, each) for p in each])
 
 
@@ -59,8 +60,8 @@ def test_prompts_are_compared_with_inputs_alone(prompts: Plan, embedded: Bank) -
     size = embedded.index.vocab_size
     assert prompts.profile.rows == 30
     assert prompts.profile.output.total == 0
-    own = prompts.profile.distribution(size, "input")
-    expected = js(own, embedded.profiles.distributions(size, "input"))
+    own = distribution(prompts.profile, size, "input")
+    expected = js(own, distributions(embedded.profiles, size, "input"))
     np.testing.assert_allclose(prompts.distances, expected)
     inside = part(embedded, "input")
     rule = Recipe().coefficients

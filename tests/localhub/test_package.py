@@ -1,0 +1,46 @@
+"""The loopback Hub's package: optional dependencies, imports, README."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta import localhub
+from hf_lorameta.demo.run import run_demo
+from hf_lorameta.errors import MissingExtraError
+
+
+@pytest.mark.parametrize("module", ["starlette", "uvicorn"])
+def test_import_names_the_missing_module_and_its_extra(module: str) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None; import hf_lorameta.localhub"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"ModuleNotFoundError: {module} is not installed: {sys.executable}")
+    assert last.endswith("'hf-lorameta[demo]'")
+
+
+def test_demo_names_the_missing_module_and_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(MissingExtraError, match="uvicorn is not installed") as caught:
+        run_demo()
+    assert "[demo]" in caught.value.hint
+
+
+def test_package_imports_nothing_else_of_hf_lorameta() -> None:
+    code = (
+        "import sys, hf_lorameta.localhub; "
+        "print(*(m for m in sys.modules if m.startswith('hf_lorameta.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    others = [m for m in done.stdout.split() if not m.startswith("hf_lorameta.localhub")]
+    assert others == ["hf_lorameta._version"]
+
+
+def test_examples_of_the_readme_run() -> None:
+    readme = Path(localhub.__file__).with_name("README.md").read_text("utf-8")
+    examples = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len(examples) == 2
+    exec("\n".join(examples), {})
