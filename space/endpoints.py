@@ -8,7 +8,7 @@ import gradio as gr
 import service
 from actions import credential_of, recipe_of
 from bank_loader import BankLoader
-from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, LoraMetaError, Recipe
+from hf_lorameta import COEFFICIENT_RULES, COMBINERS, METRICS, LoraMetaError, Recipe
 from jobs import Job, finish
 from messages import advice
 from service import AdapterResult, DatasetRequest, Destination, PlanResult
@@ -42,8 +42,8 @@ def _inputs() -> list[Any]:
         gr.Textbox("", label="config"),
         gr.Textbox("", label="split"),
         gr.Textbox("", label="columns"),
-        gr.Dropdown(list(DISTANCES), value=usual.metric, label="metric"),
-        gr.Dropdown(list(COEFFICIENTS), value=usual.coefficients, label="coefficients"),
+        gr.Dropdown(list(METRICS), value=usual.metric, label="metric"),
+        gr.Dropdown(list(COEFFICIENT_RULES), value=usual.coefficients, label="coefficients"),
         gr.Dropdown(list(COMBINERS), value=usual.combine, label="combine"),
         gr.Number(usual.top_k or 0, label="top_k", precision=0),
         gr.Number(usual.temperature, label="temperature"),

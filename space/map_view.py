@@ -30,7 +30,8 @@ def map_html(plan: Plan, drawn: BankMap) -> str:
     said = ", ".join(names[i].rpartition("/")[2] for i in nearest)
     lines = "".join(_line(here, points[i]) for i in nearest)
     dots = "".join(
-        _dot(points[i], names[i], float(plan.coefficients[i]), i in nearest) for i in _order(plan)
+        _dot(points[i], names[i], float(plan.coefficients.shared[i]), i in nearest)
+        for i in _order(plan)
     )
     labels = _labels(here, points, nearest, names)
     return f"""<figure class="lm-map">
@@ -46,7 +47,7 @@ take the map for the lie of the land.</p></figure>"""
 
 def _order(plan: Plan) -> list[int]:
     """Large dots first, so that small ones lie on top."""
-    return [int(i) for i in np.argsort(-plan.coefficients, kind="stable")]
+    return [int(i) for i in np.argsort(-plan.coefficients.shared, kind="stable")]
 
 
 def _to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:

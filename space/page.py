@@ -9,7 +9,7 @@ import gradio as gr
 from actions import Actions
 from bank_loader import BankLoader
 from endpoints import add_endpoints
-from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, Recipe
+from hf_lorameta import COEFFICIENT_RULES, COMBINERS, METRICS, Recipe
 from plan_view import holdings, note
 from service import FILE_TYPES
 from settings import Settings
@@ -123,7 +123,7 @@ class Page:
     def _options(self) -> None:
         usual = Recipe()
         with gr.Accordion("Options", open=False, elem_id="lm-options"):
-            self.metric = _choice("Metric", DISTANCES, usual.metric, "How far datasets are")
+            self.metric = _choice("Metric", METRICS, usual.metric, "How far datasets are")
             self.coefficients = _choice(
                 "Coefficients", self._rules(), usual.coefficients, "From distances to shares"
             )
@@ -169,7 +169,7 @@ class Page:
     def _rules(self) -> dict[str, Any]:
         fitted = self.settings.bank is None or self.keeper.ready
         neural = fitted and self.keeper.has_neural()
-        return {k: v for k, v in COEFFICIENTS.items() if k != "neural" or neural or not fitted}
+        return {k: v for k, v in COEFFICIENT_RULES.items() if k != "neural" or neural or not fitted}
 
     def _make(self) -> None:
         gr.HTML('<h2 class="lm-h2">3 · Your adapter</h2>', padding=False)
@@ -307,7 +307,7 @@ class Page:
 
 
 def _choice(label: str, table: dict[str, Any], value: str, info: str) -> gr.Dropdown:
-    choices = [(row.title, name) for name, row in table.items()]
+    choices = [(row.title[:1].upper() + row.title[1:], name) for name, row in table.items()]
     return gr.Dropdown(choices=choices, value=value, label=label, info=info, min_width=160)
 
 

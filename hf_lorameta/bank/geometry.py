@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.data.profile import ProfileTable
-from hf_lorameta.method.distances import DEFAULT_METRIC, DISTANCES, between, distances, name_of
+from hf_lorameta.method.distances import DEFAULT_METRIC, METRICS, between, distances, stored_name
 
 _SAMPLED = 32
 
@@ -34,7 +34,7 @@ def geometry(
     inputs = profiles.only("input")
     if inputs.arrays["input.ids"].size:
         of_inputs = between(inputs, vocab_size, default)
-        apart[name_of(default, "input")] = of_inputs.astype(np.float32)
+        apart[stored_name(default, "input")] = of_inputs.astype(np.float32)
     if len(profiles) < 2:
         return {}, apart
     chosen = np.unique(np.linspace(0, len(profiles) - 1, _SAMPLED).round().astype(int))
@@ -45,7 +45,6 @@ def geometry(
         return distances(profiles[i], profiles, vocab_size, metric)
 
     nearest = {
-        metric: [np.delete(row(i, metric), i).min() for i in map(int, chosen)]
-        for metric in DISTANCES
+        metric: [np.delete(row(i, metric), i).min() for i in map(int, chosen)] for metric in METRICS
     }
     return {metric: float(np.median(found)) for metric, found in nearest.items()}, apart

@@ -68,7 +68,7 @@ def bank_map(bank: Bank, metric: str) -> BankMap:
 
     Args:
         bank: its profiles are read, no weights.
-        metric: a key of `hf_lorameta.method.distances.DISTANCES`.
+        metric: a key of `hf_lorameta.method.distances.METRICS`.
 
     Raises:
         BankError: the bank is empty.

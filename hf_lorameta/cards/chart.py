@@ -5,8 +5,9 @@ A pure function of `hf_lorameta.cards.card_data.CardData`, like the card: the sa
 
 import unicodedata
 
-from hf_lorameta.cards.card_data import METRICS, CardData, WeightedAdapter
+from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.cards.markdown import clean, number
+from hf_lorameta.method.distances import METRICS
 
 CHART_FILE = "neighbors.svg"
 BARS = 12
@@ -36,7 +37,7 @@ def render_chart(facts: CardData) -> str:
         if len(facts.neighbors) == 1
         else f"{len(bars)} of {len(facts.neighbors)} coefficients"
     )
-    subtitle = f"{count} · distance: {METRICS[facts.recipe.metric]}"
+    subtitle = f"{count} · distance: {METRICS[facts.recipe.metric].title}"
     listed = "; ".join(
         f"{_short(n.dataset)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}"
         for n in bars

@@ -13,11 +13,14 @@ from collections import Counter
 from huggingface_hub import ModelCard, ModelCardData
 
 from hf_lorameta.bank.index import EMBEDDED_BANK
-from hf_lorameta.cards.card_data import COMBINERS, METRICS, RULES, CardData
+from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import render_usage
 from hf_lorameta.cards.licenses import license_of
 from hf_lorameta.cards.markdown import clean, code, is_hub_id, link, number, prose, table
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.distances import METRICS
+from hf_lorameta.method.merging import COMBINERS
 
 CARD_FILE = "README.md"
 TABLE_ROWS = 20
@@ -143,7 +146,7 @@ def _nearness(facts: CardData) -> str:
     )
     said = [
         f"Of the datasets behind this adapter, {name} is the nearest, at a"
-        f" {METRICS[facts.recipe.metric]} of {number(nearest.distance)}.",
+        f" {METRICS[facts.recipe.metric].title} of {number(nearest.distance)}.",
         _verdict(nearest.distance, usual),
     ]
     if len(facts.neighbors) > 1:
@@ -251,9 +254,9 @@ def _recipe(facts: CardData) -> str:
     keep = "all" if recipe.top_k is None else f"the {recipe.top_k} largest coefficients"
     at = f" at {code(facts.bank_revision)}" if facts.bank_revision else ""
     rows = [
-        ("Metric", METRICS[recipe.metric]),
-        ("Coefficients", f"{recipe.coefficients}: {RULES[recipe.coefficients]}"),
-        ("Combined by", f"{recipe.combine}: {COMBINERS[recipe.combine]}"),
+        ("Metric", METRICS[recipe.metric].title),
+        ("Coefficients", f"{recipe.coefficients}: {COEFFICIENT_RULES[recipe.coefficients].title}"),
+        ("Combined by", f"{recipe.combine}: {COMBINERS[recipe.combine].title}"),
         ("Adapters kept", keep),
         ("Temperature", number(recipe.temperature)),
         ("Rank", str(facts.rank)),

@@ -25,7 +25,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.method import merging
-from hf_lorameta.method.coefficients import largest_indices
+from hf_lorameta.method.coefficients import Coefficients, largest_indices
 from hf_lorameta.types import Array, FloatArray, Row
 
 LARGEST_RANK = 64
@@ -87,19 +87,23 @@ class LlamaCppProbe:
         """
         return [within(self._engine, encoded(self._engine, row)) for row in rows]
 
-    def set(self, summed: AdapterUpdate, c: Array) -> None:
-        """Make a sum with these coefficients, one for all modules, the update.
+    def set(self, update: AdapterUpdate, coefficients: Coefficients) -> None:
+        """Apply an update with these coefficients, the same in all modules.
 
         Raises:
-            ValueError: coefficients that are loaded together do not change by a common factor.
+            ValueError: coefficients differ between modules, or those that are loaded together do
+                not change by a common factor.
             AdapterError: the adapters cannot be written, or not be loaded.
         """
-        if not summed.linear:
-            self._load([summed.pairs(c)])
+        if coefficients.per_module is not None:
+            raise ValueError("llama.cpp needs the same coefficients in all modules")
+        if not update.linear:
+            self._load([update.pairs(coefficients)])
             self._scales = [1.0]
             return
-        if summed is not self._summed:
-            self._load_apart(summed, c)
+        c = coefficients.shared
+        if update is not self._summed:
+            self._load_apart(update, c)
         others, square = np.delete(c, self._alone), float(self._together @ self._together)
         share = float(others @ self._together) / square if square else 0.0
         if not np.allclose(others, share * self._together):
@@ -127,9 +131,9 @@ class LlamaCppProbe:
         alone = largest_indices(c, SEARCH_DIMENSIONS)
         together = c.copy()
         together[alone] = 0
-        sums = [summed.pairs(np.eye(c.size)[i]) for i in alone]
+        sums = [summed.pairs(Coefficients(row)) for row in np.eye(c.size)[alone]]
         if together.any():
-            sums.append(_cut(summed.pairs(together)))
+            sums.append(_cut(summed.pairs(Coefficients(together))))
         self._load(sums)
         self._summed, self._alone, self._together = summed, alone, np.delete(together, alone)
 

@@ -18,6 +18,7 @@ from hf_lorameta.engines.torch_evaluate import Evaluator
 from hf_lorameta.engines.torch_forward import row_lengths, row_nll
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.types import FloatArray, Row
 
 if TYPE_CHECKING:
@@ -66,9 +67,9 @@ class Probe:
         """Rows as token ids, cut to the evaluator's length."""
         return self._evaluator.encode(rows)
 
-    def set(self, summed: "AdapterUpdate", c: NDArray[np.float64]) -> None:
-        """Make a sum with these coefficients the update."""
-        self.update(summed.pairs(c))
+    def set(self, update: "AdapterUpdate", coefficients: Coefficients) -> None:
+        """Apply an update with these coefficients."""
+        self.update(update.pairs(coefficients))
 
     def update(self, pairs: Iterable[tuple[FloatArray, FloatArray]]) -> None:
         """Make ``ΔW = B A`` the update: (A (k, in), B (out, k)) of every module, in order.

@@ -31,7 +31,7 @@ from hf_lorameta.engines.llama_probe import LlamaCppProbe
 from hf_lorameta.engines.torch_evaluate import Evaluator
 from hf_lorameta.engines.torch_probe import Probe
 from hf_lorameta.hub.base_model import locate
-from hf_lorameta.method.coefficients import COEFFICIENTS
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.pipeline.tune import refine_plan
 from tests import shared_data
@@ -63,7 +63,7 @@ class Setting(NamedTuple):
         return plan(open_dataset(self.path), self.bank, recipe)
 
     def weighted(self, weights: np.ndarray) -> Plan:
-        return replace(self.plan(), coefficients=weights)
+        return replace(self.plan(), coefficients=Coefficients(weights))
 
 
 Method = Callable[[Setting], Plan]
@@ -116,7 +116,7 @@ METHODS: dict[str, Method] = {
     **{
         f"paper {metric} {rule}": _paper(metric, rule)
         for metric in PAPER_METRICS
-        for rule in COEFFICIENTS
+        for rule in COEFFICIENT_RULES
         if rule != "kernel"
     },
     "uniform": _uniform,
@@ -175,7 +175,7 @@ class Bench:
         bank = without(left_out, self.folder / f"{'far' if far else 'near'}-{task}")
         started = time.perf_counter()
         made = METHODS[name](Setting(task, bank, self.evaluator))
-        weights = made.coefficients
+        weights = made.coefficients.shared
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "adapter"
             if name == PEFT:

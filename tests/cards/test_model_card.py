@@ -6,7 +6,6 @@ import shlex
 import xml.etree.ElementTree as ET
 from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from huggingface_hub import ModelCard
@@ -15,14 +14,14 @@ from hypothesis import strategies as st
 
 from hf_lorameta.bank.index import EMBEDDED_BANK
 from hf_lorameta.cards import chart, markdown, model_card
-from hf_lorameta.cards.card_data import COMBINERS, METRICS, RULES, CardData, WeightedAdapter
+from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.licenses import HUB_LICENSES, license_of
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.localhub import cards as hub_rules
-from hf_lorameta.recipe import CombinerName, MetricName, Recipe, RuleName
+from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Validation
 
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
@@ -124,12 +123,6 @@ def test_facts_are_frozen_and_need_a_neighbor() -> None:
         PLAIN.rank = 8  # type: ignore[misc]
     with pytest.raises(LoraMetaError, match="at least one adapter used, got none"):
         replace(PLAIN, neighbors=())
-
-
-def test_every_method_has_a_name() -> None:
-    assert set(METRICS) == set(get_args(MetricName))
-    assert set(RULES) == set(get_args(RuleName))
-    assert set(COMBINERS) == set(get_args(CombinerName))
 
 
 def test_a_local_folder_gets_placeholders() -> None:

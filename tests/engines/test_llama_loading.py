@@ -18,6 +18,7 @@ from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import AdapterError, LoraMetaError, NotFoundError, UsageError
 from hf_lorameta.formats.gguf_adapter import export
 from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.method.coefficients import Coefficients
 from tests.formats.test_gguf_adapter import HEADS, KV_HEADS, LAYERS, LAYOUT, NAMES, config, save
 
 gguf = pytest.importorskip("gguf")
@@ -68,8 +69,8 @@ class Sum:
         self.alive = 0
         """Modules of several adapters that were held at the same time, at most."""
 
-    def pairs(self, c: Any) -> Iterator[tuple[Any, Any]]:
-        spread = np.repeat(c, self.rank).astype(np.float32)
+    def pairs(self, c: Coefficients) -> Iterator[tuple[Any, Any]]:
+        spread = np.repeat(c.shared, self.rank).astype(np.float32)
         used, given = np.flatnonzero(spread), []
         for A, B in self.factors:
             pair = A[used], B[:, used] * spread[used]
@@ -80,7 +81,7 @@ class Sum:
             del pair
 
     def dense(self, c: Any) -> Any:
-        A, B = list(self.pairs(c))[PLACE]
+        A, B = list(self.pairs(Coefficients(c)))[PLACE]
         return B @ A
 
 
@@ -127,7 +128,7 @@ def dense(loaded: dict[str, Any]) -> Any:
 
 def test_what_is_loaded_together_is_cut_module_by_module(probe: LlamaCppProbe) -> None:
     summed, c = Sum(30, 16), np.linspace(1, 0.01, 30)
-    probe.set(summed, c)
+    probe.set(summed, Coefficients(c))
     assert 0 < summed.alive <= 2 < len(LAYOUT)
     *alone, together = probe._engine.loaded  # type: ignore[attr-defined]
     assert [rank_of(one) for one in alone] == [16, 16]
@@ -141,11 +142,11 @@ def test_what_is_loaded_together_is_cut_module_by_module(probe: LlamaCppProbe) -
 def test_what_is_loaded_alone_keeps_its_rank(probe: LlamaCppProbe) -> None:
     rank = LARGEST_RANK + 36
     summed = Sum(2, rank)
-    probe.set(summed, np.ones(2))
+    probe.set(summed, Coefficients(np.ones(2)))
     assert [rank_of(one) for one in probe._engine.loaded] == [rank, rank]  # type: ignore[attr-defined]
     finished = Sum(1, rank)
     finished.linear = False
-    probe.set(finished, np.ones(1))
+    probe.set(finished, Coefficients(np.ones(1)))
     (whole,) = probe._engine.loaded  # type: ignore[attr-defined]
     assert rank_of(whole) == rank
     np.testing.assert_allclose(dense(whole), finished.dense(np.ones(1)), atol=0.1)
@@ -159,14 +160,14 @@ def test_a_sum_that_could_not_be_loaded_is_loaded_the_next_time(
     def refuse(*_: object, **__: object) -> None:
         raise AdapterError("no")
 
-    probe.set(Sum(2, 4), np.ones(2))
+    probe.set(Sum(2, 4), Coefficients(np.ones(2)))
     monkeypatch.setattr(llama_probe, "LlamaCpp", refuse)
     with pytest.raises(AdapterError):
-        probe.set(summed, c)
+        probe.set(summed, Coefficients(c))
     monkeypatch.setattr(llama_probe, "LlamaCpp", Engine)
     assert probe.loss(row) == 1
     assert probe._engine.asked[-1] == []  # type: ignore[attr-defined]
-    probe.set(summed, c)
+    probe.set(summed, Coefficients(c))
     assert probe.loss(row) == 1
     assert probe._engine.asked == [[3, 2, 1]]  # type: ignore[attr-defined]
 
@@ -179,19 +180,19 @@ def test_adapters_that_cannot_be_written(
 
     monkeypatch.setattr("hf_lorameta.formats.gguf_adapter._write", fill)
     with pytest.raises(AdapterError, match=r"^an adapter cannot .*: 0\.gguf could not .*No space"):
-        probe.set(Sum(2, 4), np.ones(2))
+        probe.set(Sum(2, 4), Coefficients(np.ones(2)))
     monkeypatch.setattr("hf_lorameta.formats.lora_file.write_tensors", fill)
     with pytest.raises(AdapterError, match="No space") as caught:
-        probe.set(Sum(2, 4), np.ones(2))
+        probe.set(Sum(2, 4), Coefficients(np.ones(2)))
     assert "free some space in" in caught.value.hint
 
 
 def test_what_is_not_loaded_stays_zero(probe: LlamaCppProbe) -> None:
     summed = Sum(3, 4)
-    probe.set(summed, np.array([3.0, 2.0, 0.0]))
-    probe.set(summed, np.array([0.0, 1.0, 0.0]))
+    probe.set(summed, Coefficients(np.array([3.0, 2.0, 0.0])))
+    probe.set(summed, Coefficients(np.array([0.0, 1.0, 0.0])))
     with pytest.raises(ValueError, match="only the 2 largest"):
-        probe.set(summed, np.array([3.0, 2.0, 0.5]))
+        probe.set(summed, Coefficients(np.array([3.0, 2.0, 0.5])))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.search import search
 from hf_lorameta.refine.shrink import validate
 from tests.engine_fixtures import dequantized, needs_engine, packaged
@@ -62,7 +63,7 @@ def mixture(bank: Bank | None = None) -> WeightedSum:
 
 def as_one(sum_: Any, c: Any, base: Path, folder: Path) -> LlamaCpp:
     """The engine with the whole sum as one adapter."""
-    pairs, layout = list(sum_.pairs(c)), Bank.from_pretrained().layout
+    pairs, layout = list(sum_.pairs(Coefficients(c))), Bank.from_pretrained().layout
     folder.mkdir()
     rank = len(pairs[0][0])
     write_tensors(folder / WEIGHTS_FILE, layout, rank, "float32", pairs)
@@ -83,14 +84,14 @@ def test_scales_make_the_sum(
     with LlamaCppProbe(wide, bank.layout, max_length=128) as probe:
         tokens = probe.encode(ROWS[:2])
         plain = probe.loss(tokens)
-        probe.set(summed, C)
+        probe.set(summed, Coefficients(C))
         adapted = probe.loss(tokens)
         assert abs(adapted - plain) > 100 * EXACT
         odds = probe.log_odds(tokens)
         assert np.logaddexp(0, -odds).mean() == pytest.approx(adapted, abs=1e-6)
         probe.clear()
         assert probe.loss(tokens) == pytest.approx(plain, abs=1e-6)
-        probe.set(summed, 1e-6 * C)
+        probe.set(summed, Coefficients(1e-6 * C))
         assert probe.loss(tokens) == pytest.approx(plain, abs=EXACT)
     with as_one(summed, C, wide, tmp_path / "one") as one:
         found = [one.logprobs(prompt, output, 0) for prompt, output in tokens]
@@ -102,10 +103,10 @@ def test_what_is_loaded_together_changes_together(
 ) -> None:
     monkeypatch.setattr(llama_probe, "SEARCH_DIMENSIONS", 2)
     summed = mixture()
-    probe.set(summed, C)
-    probe.set(summed, [9, -9, 0.5, 0.5] * C)
+    probe.set(summed, Coefficients(C))
+    probe.set(summed, Coefficients([9, -9, 0.5, 0.5] * C))
     with pytest.raises(ValueError, match="only the 2 largest coefficients can move"):
-        probe.set(summed, [1, 1, 1, 0.5] * C)
+        probe.set(summed, Coefficients([1, 1, 1, 0.5] * C))
 
 
 def test_a_sum_that_is_not_linear_is_written_anew(
@@ -117,15 +118,15 @@ def test_a_sum_that_is_not_linear_is_written_anew(
         linear = False
 
         def pairs(self, c: Any) -> Any:
-            return inner.pairs(float(c[0]) ** 2 * C)
+            return inner.pairs(Coefficients(float(c.shared[0]) ** 2 * C))
 
     tokens = probe.encode(ROWS)
     plain = probe.loss(tokens)
-    probe.set(inner, C)
+    probe.set(inner, Coefficients(C))
     whole = probe.loss(tokens)
-    probe.set(Squared(), np.ones(1))
+    probe.set(Squared(), Coefficients(np.ones(1)))
     assert probe.loss(tokens) == pytest.approx(whole, abs=SCATTER)
-    probe.set(Squared(), np.full(1, 1e-3))
+    probe.set(Squared(), Coefficients(np.full(1, 1e-3)))
     assert probe.loss(tokens) == pytest.approx(plain, abs=SCATTER)
     found = validate(Squared(), probe, tokens)
     assert (found.engine, found.rows) == ("llama.cpp", 4)
@@ -137,7 +138,7 @@ def test_a_search_through_llama_cpp(probe: LlamaCppProbe) -> None:
     c, report = search(start, mixture(), ROWS, probe, steps=2)
     assert report.engine == "llama.cpp"
     assert report.end < report.start
-    assert np.isfinite(c).all()
+    assert np.isfinite(c.shared).all()
     assert report.steps == 1 + 4 + 2
 
 

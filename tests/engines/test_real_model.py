@@ -11,8 +11,8 @@ import pytest
 
 from hf_lorameta import Bank, Recipe, generate
 from hf_lorameta.localhub import LocalHub
-from hf_lorameta.method.coefficients import COEFFICIENTS
-from hf_lorameta.method.distances import DISTANCES
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.distances import METRICS
 from tests import shared_data
 
 pytestmark = [
@@ -101,8 +101,8 @@ def test_all_but_one_adapter_are_in_the_bank(bank_without_one: Bank) -> None:
 
 
 @needs_shared
-@pytest.mark.parametrize("rule", [rule for rule in COEFFICIENTS if rule != "kernel"])
-@pytest.mark.parametrize("metric", [metric for metric in DISTANCES if not metric.startswith("js-")])
+@pytest.mark.parametrize("rule", [rule for rule in COEFFICIENT_RULES if rule != "kernel"])
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if not metric.startswith("js-")])
 def test_every_setting_of_the_paper_helps_a_task_the_bank_never_saw(
     bank_without_one: Bank,
     evaluator: object,
