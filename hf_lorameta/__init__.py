@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING
 from hf_lorameta._version import __version__ as __version__
 
 _MODULES = {
-    "COEFFICIENTS": "method.coefficients",
+    "COEFFICIENT_RULES": "method.coefficients",
     "COMBINERS": "method.merging",
-    "DISTANCES": "method.distances",
+    "METRICS": "method.distances",
+    "REFINERS": "refine.registry",
     "Bank": "bank.bank",
+    "Coefficients": "method.coefficients",
     "BankMap": "bank.map",
     "Dataset": "data.dataset",
     "Generation": "pipeline.generation",
     "Hub": "hub.client",
     "Plan": "pipeline.plan",
     "Recipe": "recipe",
+    "Session": "pipeline.session",
     "bank_map": "bank.map",
     "check_no_overwrite": "pipeline.publish",
     "column_names": "data.dataset",
@@ -26,6 +29,7 @@ _MODULES = {
     "open_dataset": "data.dataset",
     "parse_columns": "data.columns",
     "plan": "pipeline.plan",
+    "publish_adapter": "pipeline.publish",
     "publish_folder": "pipeline.publish",
     "resolve_target": "pipeline.publish",
 }
@@ -52,20 +56,24 @@ _ERRORS = (
 )
 _MODULES |= dict.fromkeys(_ERRORS, "errors")
 _DEPRECATED = {
+    "COEFFICIENTS": "COEFFICIENT_RULES",
+    "DISTANCES": "METRICS",
     "carry_out": "generate_from_plan",
     "look": "resolve_target",
     "refuse_replacing": "check_no_overwrite",
 }
 
 __all__ = [
-    "COEFFICIENTS",
+    "COEFFICIENT_RULES",
     "COMBINERS",
-    "DISTANCES",
+    "METRICS",
+    "REFINERS",
     "AdapterError",
     "AuthError",
     "Bank",
     "BankError",
     "BankMap",
+    "Coefficients",
     "ColumnsError",
     "ConflictError",
     "ConnectionLostError",
@@ -85,6 +93,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "ScriptDatasetError",
+    "Session",
     "UnlabeledDatasetError",
     "UsageError",
     "bank_map",
@@ -96,6 +105,7 @@ __all__ = [
     "open_dataset",
     "parse_columns",
     "plan",
+    "publish_adapter",
     "publish_folder",
     "resolve_target",
 ]
@@ -127,8 +137,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.method.coefficients import COEFFICIENTS
-    from hf_lorameta.method.distances import DISTANCES
+    from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
+    from hf_lorameta.method.distances import METRICS
     from hf_lorameta.method.merging import COMBINERS
     from hf_lorameta.pipeline.generate import generate, generate_from_plan
     from hf_lorameta.pipeline.generation import Generation
@@ -136,10 +146,13 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.publish import (
         check_no_overwrite,
         default_repo_id,
+        publish_adapter,
         publish_folder,
         resolve_target,
     )
+    from hf_lorameta.pipeline.session import Session
     from hf_lorameta.recipe import Recipe
+    from hf_lorameta.refine.registry import REFINERS
 
 
 def __dir__() -> list[str]:

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from dataset_request import REPO_ID, Credential, RequestError
 from hf_lorameta import (
+    Generation,
     Hub,
     LoraMetaError,
-    check_no_overwrite,
     default_repo_id,
     generate_from_plan,
-    publish_folder,
-    resolve_target,
+    publish_adapter,
 )
 from jobs import Job
 from planning import PlanResult
@@ -68,8 +67,9 @@ class Destination:
 def make_adapter(plan_result: PlanResult, job: Job) -> AdapterResult:
     """Generate the files that ``hf-lorameta generate`` writes, as a zip file."""
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
-        folder, seconds = _generate(plan_result, Path(scratch), None, job)
-        return _zip_adapter(folder, plan_result.name, seconds, job)
+        generation = _generate(plan_result, job)
+        folder = generation.save_pretrained(Path(scratch) / "adapter")
+        return _zip_adapter(folder, plan_result.name, generation.seconds, job)
 
 
 def make_and_publish(
@@ -79,30 +79,44 @@ def make_and_publish(
 
     Raises:
         SignInError: the visitor is signed out.
-        LoraMetaError: as `resolve_target`, `generate_from_plan` and `publish_folder`.
+        LoraMetaError: as `publish_adapter` and `generate_from_plan` raise.
     """
     if credential is False:
         raise SignInError("Publishing needs an account: sign in first")
-    repo_id = target_name(plan_result, destination, Hub(credential).user())
+    hub = Hub(credential)
+    repo_id = target_name(plan_result, destination, hub.user())
     job.report("Checking the repo")
-    target = resolve_target(
-        repo_id,
-        private=destination.private,
-        dataset_private=plan_result.plan.dataset.private,
-        token=credential,
-    )
-    if not destination.overwrite:
-        check_no_overwrite(target)
+    adapters: list[AdapterResult] = []
+    seconds: list[float] = []
+
+    def generate() -> Generation:
+        generation = _generate(plan_result, job)
+        seconds.append(generation.seconds)
+        return generation
+
+    def on_saved(folder: Path) -> None:
+        adapters.append(_zip_adapter(folder, plan_result.name, seconds[0], job))
+        job.report(PUBLISHING)
+
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
-        folder, seconds = _generate(plan_result, Path(scratch), repo_id, job)
-        adapter = _zip_adapter(folder, plan_result.name, seconds, job)
         try:
-            job.report(PUBLISHING)
-            url = publish_folder(folder, target, token=credential)
+            publication = publish_adapter(
+                generate,
+                repo_id,
+                hub=hub,
+                dataset_private=plan_result.plan.dataset.private,
+                private=destination.private,
+                overwrite=destination.overwrite,
+                folder=Path(scratch) / "adapter",
+                on_saved=on_saved,
+            )
         except BaseException:
-            discard(adapter)
+            for adapter in adapters:
+                discard(adapter)
             raise
-    return replace(adapter, url=url, repo_id=repo_id, private=target.private)
+    return replace(
+        adapters[0], url=publication.url, repo_id=repo_id, private=publication.target.private
+    )
 
 
 def target_name(plan_result: PlanResult, destination: Destination, user: str) -> str:
@@ -130,15 +144,15 @@ def discard(adapter: AdapterResult) -> None:
     shutil.rmtree(adapter.archive.parent, ignore_errors=True)
 
 
-def _generate(
-    plan_result: PlanResult, scratch: Path, repo_id: str | None, job: Job
-) -> tuple[Path, float]:
-    """Return the adapter's folder and the seconds that combining took."""
+def _generate(plan_result: PlanResult, job: Job) -> Generation:
+    """Combine the adapters of the plan, reporting progress."""
     text = f"Combining {len(plan_result.plan.active_indices)} adapters"
     job.report(text)
-    result = generate_from_plan(plan_result.plan, lambda done, total: job.report(text, done, total))
+    generation = generate_from_plan(
+        plan_result.plan, lambda stage, done, total: job.report(text, done, total)
+    )
     job.report("Saving and validating the adapter")
-    return result.save_pretrained(scratch / "adapter", repo_id=repo_id), result.seconds
+    return generation
 
 
 def _zip_adapter(folder: Path, name: str, seconds: float, job: Job) -> AdapterResult:

@@ -39,6 +39,7 @@ def _build(hub: LocalHub, scratch: Path) -> None:
     from hf_lorameta.bank.build import build_bank
     from hf_lorameta.bank.fit import fit_bank
     from hf_lorameta.bank.index import WORK_FOLDER
+    from hf_lorameta.pipeline.session import Session
     from hf_lorameta.pipeline.transfer import measure_gains
     from tests import shared_data
 
@@ -52,7 +53,7 @@ def _build(hub: LocalHub, scratch: Path) -> None:
     bank = build_bank(manifest, scratch / "bank", tokenizer=tokenizer)
     bank.update_index(base_license=_license())
     fit_bank(bank, hidden=64)
-    measure_gains(bank)
+    measure_gains(Session(bank))
     shutil.rmtree(EMBEDDED_FOLDER, ignore_errors=True)
     shutil.copytree(bank.folder, EMBEDDED_FOLDER, ignore=shutil.ignore_patterns(WORK_FOLDER))
     size = sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*") if path.is_file())

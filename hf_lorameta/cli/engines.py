@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hf_lorameta.cli.options import Request
 from hf_lorameta.cli.output import log
@@ -64,16 +64,27 @@ def _check_llama_cpp(bank: "Bank", base_gguf: Path | None) -> None:
     check_base_gguf(base, bank.layout)
 
 
+class BaseModel(NamedTuple):
+    """A base model and where to find it.
+
+    Attributes:
+        name: Hub id.
+        revision: commit, for transformers.
+        folder: local folder, for transformers; None fetches it.
+        gguf: GGUF file, for llama.cpp; None finds it.
+        token: of the Hub.
+    """
+
+    name: str
+    revision: str | None
+    folder: Path | None
+    gguf: Path | None
+    token: str | None
+
+
 @contextmanager
 def open_evaluator(
-    engine: str,
-    base_model: str,
-    revision: str | None,
-    base: Path | None,
-    base_gguf: Path | None,
-    adapters: Iterable[Path | None],
-    token: str | None,
-    quiet: bool,
+    engine: str, model: BaseModel, adapters: Iterable[Path | None], quiet: bool
 ) -> "Iterator[Evaluator]":
     """Load a base model that adapters can be scored with."""
     if engine == "llama.cpp":
@@ -81,12 +92,13 @@ def open_evaluator(
         from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
 
         folders = [folder for folder in adapters if folder is not None]
-        gguf = find_base_gguf(base_model, base_gguf)
+        gguf = find_base_gguf(model.name, model.gguf)
         log(quiet, f"Base model: {gguf}")
-        with LlamaCppEvaluator(gguf, folders, base_model=base_model) as evaluator:
+        with LlamaCppEvaluator(gguf, folders, base_model=model.name) as evaluator:
             yield evaluator
     else:
         from hf_lorameta.engines.torch_evaluator import TorchEvaluator
         from hf_lorameta.hub.base_model import locate
 
-        yield TorchEvaluator(base or locate(base_model, revision, token), base_model=base_model)
+        folder = model.folder or locate(model.name, model.revision, model.token)
+        yield TorchEvaluator(folder, base_model=model.name)

@@ -68,7 +68,7 @@ def evaluate(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Score base model, adapter, few-shot prompt and reference on test rows (extra: eval or gguf)."""
+    """Score base model, adapter and few-shot prompt on test rows (extra: eval or gguf)."""
     from hf_lorameta.data.columns import parse_columns
     from hf_lorameta.data.dataset import is_local, open_dataset
     from hf_lorameta.engines.scoring import check_outputs, compare
@@ -103,10 +103,13 @@ def evaluate(
     examples, rows = _split_shots(scored, rows, shots, local, hub)
     check_outputs(rows)
     log(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {adapter_config.base_model}")
-    with engines.open_evaluator(
-        engine, adapter_config.base_model, adapter_config.revision, base, base_gguf, methods.values(), token,
-        quiet,
-    ) as evaluator, stage_bars(quiet) as row_progress:  # fmt: skip
+    base_model = engines.BaseModel(
+        adapter_config.base_model, adapter_config.revision, base, base_gguf, token
+    )
+    with (
+        engines.open_evaluator(engine, base_model, methods.values(), quiet) as evaluator,
+        stage_bars(quiet) as row_progress,
+    ):
         report = compare(
             evaluator, rows, methods, shots=examples, generate=answers, row_progress=row_progress,
             progress=lambda method, scores: log(quiet, f"  {method}: loss {scores.loss:.3f}"),

@@ -56,7 +56,8 @@ def locate_adapter(
             f"{name} lacks {CONFIG_FILE} or {WEIGHTS_FILE}, so it is not a PEFT adapter",
             hint="name a repo that holds one",
         )
-    return [hub.download(repo, file) for file in names][0].parent
+    paths = [hub.download(repo, file) for file in names]
+    return paths[0].parent
 
 
 def check_target(folder: Path, overwrite: bool) -> None:

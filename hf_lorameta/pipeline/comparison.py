@@ -66,6 +66,6 @@ def compare(bank: Bank, profile: Profile, metric: str) -> Comparison:
     elif len(metrics.METRICS[metric].parts) > 1 and not profile.input.total:
         part = "output"
     else:
-        return Comparison(bank, metric, bank.profiles, True, metrics.name_of(metric))
-    name = metrics.name_of(metric, part)
+        return Comparison(bank, metric, bank.profiles, True, metrics.stored_name(metric))
+    name = metrics.stored_name(metric, part)
     return Comparison(bank, metric, bank.profiles.only(part), False, name)

@@ -90,7 +90,7 @@ def combine_adapters(
 def _stack(
     files: Sequence[AdapterFile], module: Module, buffer: FloatArray
 ) -> tuple[Stacked, Stacked]:
-    """Read one module of all files into the buffer: all lora_A in one array, all lora_B in another."""
+    """Read one module of all files into the buffer: one array of lora_A, one of lora_B."""
     ranks = [file.rank for file in files]
     shape_A, shape_B = (sum(ranks), module.in_features), (module.out_features, sum(ranks))
     split, end = math.prod(shape_A), math.prod(shape_A) + math.prod(shape_B)

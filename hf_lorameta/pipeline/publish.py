@@ -12,7 +12,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -100,6 +100,7 @@ def publish_adapter(
     create_pr: bool = False,
     overwrite: bool = False,
     export: Export | None = None,
+    folder: Path | None = None,
     dry_run: bool = False,
     confirm: Callable[[Target], bool] = lambda target: False,
     on_saved: Callable[[Path], None] = lambda folder: None,
@@ -117,6 +118,8 @@ def publish_adapter(
         create_pr: open a pull request instead of committing.
         overwrite: replace files of the same names in an existing repo.
         export: as in `Generation.save_pretrained`.
+        folder: where to save the adapter. None saves it to a staging folder, which is deleted
+            after publishing, and kept with a command to resume if publishing fails.
         dry_run: stop before publishing and keep the folder.
         confirm: asked whether to replace files when `overwrite` is false; False refuses.
         on_saved: called with the finished folder before it is published.
@@ -133,16 +136,18 @@ def publish_adapter(
     )
     if target.replaces and not create_pr and not overwrite and not confirm(target):
         check_no_overwrite(target)
+    keep = folder is not None
     if isinstance(source, Path):
         folder = source
     else:
         adapter = source()
-        folder = adapter.save_pretrained(staging_dir(repo_id), repo_id=repo_id, export=export)
+        folder = folder or staging_dir(repo_id)
+        adapter.save_pretrained(folder, repo_id=repo_id, export=export)
     deleted = stale_exports(folder, target)
     on_saved(folder)
     if dry_run:
         return Publication(target, folder, deleted, None)
-    with preserve_on_failure(folder, target):
+    with nullcontext() if keep else preserve_on_failure(folder, target):
         url = publish_folder(folder, target, hub=hub)
     return Publication(target, folder, deleted, url)
 
@@ -271,7 +276,7 @@ def stale_exports(folder: Path, target: Target) -> tuple[str, ...]:
             and is not listed.
     """
     existing = set(target.existing.files if target.existing else ())
-    stale = EXPORTS if EXPORTS[0] in existing else ()
+    stale: tuple[str, ...] = EXPORTS if EXPORTS[0] in existing else ()
     if RECIPE_FILE in existing:
         stale += OLD_FILES
     return tuple(name for name in stale if name in existing and not (folder / name).exists())

@@ -1,4 +1,4 @@
-"""Rows to fit and to check on, and adapters that are scaled down or refused, without a base model."""
+"""Rows to fit and to check on, and adapters that are scaled down or refused."""
 
 import json
 from collections.abc import Sequence
