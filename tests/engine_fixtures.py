@@ -181,13 +181,13 @@ class EnginePair:
     def compare(
         self, folder: Path | None, rows: Sequence[tuple[str, str]], tokens: int
     ) -> Agreement:
-        """Compare log-probabilities and greedy continuations of both engines."""
-        examples, theirs, answers = self.peft.run(folder, rows, tokens)
+        """Score the rows and generate `tokens` tokens with both engines."""
+        examples, peft_logprobs, answers = self.peft.run(folder, rows, tokens)
         index = None if folder is None else self.adapters.index(folder)
-        ours, continued = [], []
+        llama_logprobs, texts = [], []
         for (text, _), row in zip(rows, examples, strict=True):
             assert self.llama.tokenize(text)[: len(row.prompt)] == row.prompt
-            ours.append(self.llama.logprobs(row.prompt, row.output, index))
-            continued.append("".join(self.llama.answer(row.prompt, index, max_tokens=tokens)))
-        gaps = np.abs(np.concatenate(theirs) - np.concatenate(ours))
-        return Agreement(gaps, [a == b for a, b in zip(answers, continued, strict=True)])
+            llama_logprobs.append(self.llama.logprobs(row.prompt, row.output, index))
+            texts.append("".join(self.llama.answer(row.prompt, index, max_tokens=tokens)))
+        gaps = np.abs(np.concatenate(peft_logprobs) - np.concatenate(llama_logprobs))
+        return Agreement(gaps, [a == b for a, b in zip(answers, texts, strict=True)])

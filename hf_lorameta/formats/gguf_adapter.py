@@ -142,7 +142,7 @@ def export(
     except OSError as error:
         raise AdapterError(
             f"{target} could not be written: {error.strerror}",
-            hint="free some space or name another place",
+            hint="free some space or name another target",
         ) from None
     return target
 

@@ -110,7 +110,7 @@ class _HeaderReader:
         return self._file.read(self._length()).decode("utf-8")
 
     def _length(self) -> int:
-        """Read the length of a string or array, at most what is left of the file."""
+        """Read the length of a string or array, at most the remaining bytes of the file."""
         (length,) = self.unpack("Q")
         if length > self._file_size - self._file.tell():
             raise struct.error("longer than the file")
