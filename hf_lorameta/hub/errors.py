@@ -4,8 +4,8 @@ They are distinguished by type, status and the server's message. Errors of ours 
 theirs as cause, since those hold tokens, headers or rows.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import httpx2
 from huggingface_hub import constants
@@ -27,9 +27,6 @@ from hf_lorameta.errors import (
 
 TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
 """HTTP statuses after which a request is retried."""
-CONNECTION_ERRORS = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
-"""Exceptions after which a request is retried."""
-
 _RERUN_HINT = "run the same command again; finished work is kept"
 
 
@@ -43,13 +40,6 @@ def damaged_error(what: str, path: str) -> ConnectionLostError:
         f"{what}: {path} was damaged in transfer: its checksum differs from the one on the Hub",
         hint=_RERUN_HINT,
     )
-
-
-def is_transient(error: Exception) -> bool:
-    """Whether a request that failed with this exception may succeed later."""
-    if isinstance(error, hf.HfHubHTTPError):
-        return error.response.status_code in TRANSIENT_STATUSES
-    return isinstance(error, CONNECTION_ERRORS)
 
 
 # --- huggingface_hub ----------------------------------------------------------------------------
@@ -166,8 +156,7 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> HubError:
 # --- datasets -----------------------------------------------------------------------------------
 
 
-@contextmanager
-def opening(name: str) -> Iterator[None]:
+def opening(name: str) -> AbstractContextManager[None]:
     """Translate exceptions while a dataset is opened with `datasets`.
 
     Args:
@@ -179,17 +168,10 @@ def opening(name: str) -> Iterator[None]:
         DatasetError: there is no such configuration, or the files cannot be read.
         HubError: it is gated or not found, or the Hub failed.
     """
-    try:
-        with translated(name):
-            yield
-    except LoraMetaError:
-        raise
-    except Exception as error:  # noqa: BLE001 - readers raise any exception
-        raise _opening_error(name, error) from None
+    return _translated_dataset(name, _opening_error)
 
 
-@contextmanager
-def reading(name: str) -> Iterator[None]:
+def reading(name: str) -> AbstractContextManager[None]:
     """Translate exceptions while rows are read from a stream.
 
     Raises:
@@ -197,13 +179,20 @@ def reading(name: str) -> Iterator[None]:
         EmptyDatasetError: a data file is empty.
         DatasetError: a data file is malformed.
     """
+    return _translated_dataset(name, _unreadable)
+
+
+@contextmanager
+def _translated_dataset(
+    name: str, other: Callable[[str, Exception], LoraMetaError]
+) -> Iterator[None]:
     try:
         with translated(name):
             yield
     except LoraMetaError:
         raise
     except Exception as error:  # noqa: BLE001 - readers raise any exception
-        raise _unreadable(name, error) from None
+        raise other(name, error) from None
 
 
 def _opening_error(name: str, error: Exception) -> LoraMetaError:

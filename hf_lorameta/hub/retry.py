@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import httpx2
 from huggingface_hub import constants
 from huggingface_hub import errors as hf
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazy re-export
@@ -18,11 +19,12 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazy re-exp
 )
 
 from hf_lorameta.errors import ConnectionLostError
-from hf_lorameta.hub.errors import CONNECTION_ERRORS, is_transient, translated
+from hf_lorameta.hub.errors import TRANSIENT_STATUSES, translated
 
 ATTEMPTS = 6
 BUDGET_SECONDS = 180.0
 _MARGIN_SECONDS = 0.5
+_CONNECTION_ERRORS = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -46,8 +48,9 @@ def with_retries(what: str, run: Callable[[], T], *, revision: str | None = None
         with translated(what, revision):
             try:
                 return run()
-            except (hf.HfHubHTTPError, *CONNECTION_ERRORS) as error:
-                if not is_transient(error):
+            except (hf.HfHubHTTPError, *_CONNECTION_ERRORS) as error:
+                status = error.response.status_code if isinstance(error, hf.HfHubHTTPError) else 0
+                if status and status not in TRANSIENT_STATUSES:
                     raise
                 requested = _requested_wait(error)
                 wait = 2.0 ** (attempt - 1) if requested is None else requested
@@ -56,29 +59,20 @@ def with_retries(what: str, run: Callable[[], T], *, revision: str | None = None
                     raise _try_later(what, wait) from None
                 if attempt == ATTEMPTS or too_late:
                     raise
-                logger.warning("%s: %s, retrying in %.0f s", what, _reason(error), wait)
+                reason = f"HTTP {status}" if status else type(error).__name__
+                logger.warning("%s: %s, retrying in %.0f s", what, reason, wait)
         time.sleep(wait)
     raise AssertionError("unreachable")
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, hf.HfHubHTTPError):
-        return f"HTTP {error.response.status_code}"
-    return type(error).__name__
-
-
 def _requested_wait(error: Exception) -> float | None:
-    """Seconds from ``Retry-After`` or the ``RateLimit`` header of a response, if it has one."""
-    if not isinstance(error, hf.HfHubHTTPError):
-        return None
-    headers = error.response.headers
+    """Return the seconds in ``Retry-After`` or ``RateLimit`` of a response, if it has one."""
+    headers = error.response.headers if isinstance(error, hf.HfHubHTTPError) else {}
     retry_after = headers.get("Retry-After", "").strip()
     if retry_after.isdecimal():
         return float(retry_after) + _MARGIN_SECONDS
     limit = parse_ratelimit_headers(headers)
-    if limit is not None and limit.remaining == 0:
-        return float(limit.reset_in_seconds) + _MARGIN_SECONDS
-    return None
+    return limit.reset_in_seconds + _MARGIN_SECONDS if limit and not limit.remaining else None
 
 
 def _try_later(what: str, wait: float) -> ConnectionLostError:

@@ -228,9 +228,9 @@ def test_columns_split_and_max_rows_of_a_file(cli: Shell, bank: Built, tmp_path:
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     plan = ("plan", "-d", "rows.jsonl", "--bank", bank.folder, "--json")
     assert "q, a, n" in cli(*plan, code=3).err
-    made = cli(*plan, "--columns", "input=q,output=a", "--max-rows", 5).json
-    assert made["dataset"]["columns"] == {"input": "q", "output": "a"}
-    assert made["dataset"]["rows"] == 5
+    result = cli(*plan, "--columns", "input=q,output=a", "--max-rows", 5).json
+    assert result["dataset"]["columns"] == {"input": "q", "output": "a"}
+    assert result["dataset"]["rows"] == 5
     assert "no column x" in cli(*plan, "--columns", "input=q,output=x", code=3).err
     assert "role=column" in cli(*plan, "--columns", "q,a", code=2).err
     named = ("--columns", "input=q,output=a")
@@ -272,16 +272,21 @@ def test_configs_splits_and_revisions(
     assert "easy" in unclear
     assert "hard" in unclear
     cli(*plan, "--config", "none", code=3)
-    made = cli(*plan, "--config", "easy").json["dataset"]
-    assert (made["id"], made["config"], made["split"], made["rows"]) == (repo, "easy", "train", 5)
-    assert made["revision"] == cli.hub.commits(repo, repo_type="dataset")[0].sha
-    made = cli(*plan, "--config", "easy", "--revision", old).json["dataset"]
-    assert (made["revision"], made["rows"]) == (old, 24)
+    dataset = cli(*plan, "--config", "easy").json["dataset"]
+    assert (dataset["id"], dataset["config"], dataset["split"], dataset["rows"]) == (
+        repo,
+        "easy",
+        "train",
+        5,
+    )
+    assert dataset["revision"] == cli.hub.commits(repo, repo_type="dataset")[0].sha
+    dataset = cli(*plan, "--config", "easy", "--revision", old).json["dataset"]
+    assert (dataset["revision"], dataset["rows"]) == (old, 24)
     open_ = cli(*plan, "--config", "hard", code=3).err
     assert "validation, test" in open_
     assert "--split validation" in open_
-    made = cli(*plan, "--config", "hard", "--split", "test").json["dataset"]
-    assert (made["split"], made["rows"]) == ("test", 7)
+    dataset = cli(*plan, "--config", "hard", "--split", "test").json["dataset"]
+    assert (dataset["split"], dataset["rows"]) == ("test", 7)
     assert "no split 'dev'" in cli(*plan, "--config", "hard", "--split", "dev", code=3).err
     assert "revision" in cli(*plan, "--revision", "v9", code=6).err
 
@@ -301,8 +306,8 @@ def test_class_labels_are_converted_to_names(cli: Shell, bank: Built, user: Acco
     repo = user.dataset("d", {"train.jsonl": lines, "README.md": LABELED})
     plan = ("plan", "-d", repo, "--bank", bank.folder, "--json", "--metric", "kl")
     cli(*plan, code=3)
-    made = cli(*plan, "--columns", "input=text,output=label").json
-    assert made["neighbors"][0]["dataset"] == f"{bank.owner.name}/e1"  # milk's topic
+    result = cli(*plan, "--columns", "input=text,output=label").json
+    assert result["neighbors"][0]["dataset"] == f"{bank.owner.name}/e1"  # milk's topic
 
 
 def test_unreadable_repos_are_errors(cli: Shell, bank: Built, user: Account) -> None:
@@ -331,7 +336,7 @@ def test_unreadable_repos_are_errors(cli: Shell, bank: Built, user: Account) -> 
 
 def test_only_the_first_rows_are_fetched(cli: Shell, bank: Built, user: Account) -> None:
     repo = user.dataset("big", {f"train-{i}.jsonl": rows(0) for i in range(5)})
-    made = cli("plan", "-d", repo, "--bank", bank.folder, "--json", "--max-rows", 10).json
-    assert made["dataset"]["rows"] == 10
+    result = cli("plan", "-d", repo, "--bank", bank.folder, "--json", "--max-rows", 10).json
+    assert result["dataset"]["rows"] == 10
     assert touched(cli.hub, "train-0.jsonl")
     assert not touched(cli.hub, "resolve", "train-4.jsonl")

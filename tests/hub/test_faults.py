@@ -1,4 +1,4 @@
-"""What happens when the Hub, the network, the disk or the user pulls the plug."""
+"""Commands when the Hub, the network, the disk or the process fails."""
 
 import shlex
 import shutil
@@ -24,16 +24,16 @@ hf_lorameta.hub.retry.time = types.SimpleNamespace(sleep=lambda s: None, monoton
 
 
 @pytest.fixture
-def asked(bank: Built, user: Account, tmp_path: Path) -> tuple[object, ...]:
+def push_args(bank: Built, user: Account, tmp_path: Path) -> tuple[object, ...]:
     """A push of a local file to a repo that does not exist."""
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
     target = f"{user.name}/a"
     return ("push", "-d", "rows.jsonl", "--bank", bank.folder, "--repo-id", target, "-q")
 
 
-def resume(cli: Shell, said: str, token: str) -> str:
-    """Type the command an error printed."""
-    command = shlex.split(said.rsplit("go on with: ", 1)[1])
+def resume(cli: Shell, message: str, token: str) -> str:
+    """Run the command that an error printed."""
+    command = shlex.split(message.rsplit("go on with: ", 1)[1])
     assert command[0] == "hf-lorameta"
     folder = Path(command[command.index("--from") + 1])
     assert set(tree(folder)) == set(FILES)
@@ -41,8 +41,8 @@ def resume(cli: Shell, said: str, token: str) -> str:
 
 
 @contextmanager
-def meanwhile(cli: Shell, part: str, act: Callable[[], object]) -> Iterator[None]:
-    """Do something as soon as a request for a path arrives."""
+def on_request(cli: Shell, part: str, act: Callable[[], object]) -> Iterator[None]:
+    """Call `act` as soon as a request arrives whose path contains `part`."""
 
     def watch() -> None:
         deadline = time.monotonic() + 30
@@ -61,43 +61,49 @@ def meanwhile(cli: Shell, part: str, act: Callable[[], object]) -> Iterator[None
 # --- accounts -----------------------------------------------------------------------------------
 
 
-def test_tokens_that_will_not_do(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
+def test_tokens_without_the_right_are_refused(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
     target = f"{user.name}/a"
-    assert "hf auth login" in cli(*asked, code=6).err
-    said = cli(*asked, token="hf_" + "y" * 34, code=6).err
-    assert "does not accept this token" in said
+    assert "hf auth login" in cli(*push_args, code=6).err
+    message = cli(*push_args, token="hf_" + "y" * 34, code=6).err
+    assert "does not accept this token" in message
     revoked = cli.hub.add_user(user.name)
     cli.hub.revoke(revoked)
-    assert "does not accept this token" in cli(*asked, token=revoked, code=6).err
+    assert "does not accept this token" in cli(*push_args, token=revoked, code=6).err
     reader = cli.hub.add_user(user.name, role="read")
-    assert "write access" in cli(*asked, token=reader, code=6).err
+    assert "write access" in cli(*push_args, token=reader, code=6).err
     assert cli.hub.repo(target) is None
-    stranger = cli.hub.add_user(f"{user.name}-x")
-    cli(*asked, token=stranger, code=6)
+    other = cli.hub.add_user(f"{user.name}-x")
+    cli(*push_args, token=other, code=6)
     assert cli.hub.repo(target) is None
     cli.hub.create_repo(target)
-    cli(*asked, "--public", token=stranger, code=6)
+    cli(*push_args, "--public", token=other, code=6)
     assert len(cli.hub.commits(target)) == 1
     hidden = f"{user.name}/hidden"
     cli.hub.create_repo(hidden, private=True)
-    cli(*asked[:-2], hidden, token=stranger, code=6)
+    cli(*push_args[:-2], hidden, token=other, code=6)
     for bad in ("a", "a/b/c", "a/..", "a b/c", "a/" + "x" * 120):
-        cli(*asked[:-2], bad, token=user.token, code=2)
+        cli(*push_args[:-2], bad, token=user.token, code=2)
 
 
-def test_a_token_revoked_on_the_way(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
+def test_a_push_resumes_after_its_token_was_refused(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
     cli.hub.add_fault(Fault("status", status=401, path=COMMIT))
-    said = cli(*asked, token=user.token, code=6).err
-    assert "does not accept this token" in said
+    message = cli(*push_args, token=user.token, code=6).err
+    assert "does not accept this token" in message
     cli.hub.clear_faults()
-    assert resume(cli, said, user.token) == f"{cli.hub.url}/{user.name}/a\n"
+    assert resume(cli, message, user.token) == f"{cli.hub.url}/{user.name}/a\n"
 
 
-def test_no_token_is_written_anywhere(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
-    cli(*asked, "--debug", token=user.token)
+def test_no_token_is_written_to_files_or_urls(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
+    cli(*push_args, "--debug", token=user.token)
     cli.hub.add_fault(Fault("status", status=500, path="/commit/"))
-    said = cli(*asked, "--yes", "--rank", 1, "--debug", token=user.token, code=6).err
-    assert "Traceback" in said
+    message = cli(*push_args, "--yes", "--rank", 1, "--debug", token=user.token, code=6).err
+    assert "Traceback" in message
     cli.hub.clear_faults()
     cli("plan", "-d", f"{user.name}/none", "--debug", token=user.token, code=6)
     for folder in (cli.home, cli.cwd):
@@ -107,17 +113,17 @@ def test_no_token_is_written_anywhere(cli: Shell, user: Account, asked: tuple[ob
     assert all(user.token not in r.path for r in cli.hub.requests)
 
 
-def test_errors_are_two_lines_and_debug_shows_the_rest(cli: Shell, bank: Built) -> None:
-    asked = ("plan", "-d", "no.jsonl", "--bank", bank.folder)
-    plain = cli(*asked, code=3).err.splitlines()
+def test_errors_are_two_lines_and_debug_adds_the_traceback(cli: Shell, bank: Built) -> None:
+    plan_args = ("plan", "-d", "no.jsonl", "--bank", bank.folder)
+    plain = cli(*plan_args, code=3).err.splitlines()
     assert [line[:7] for line in plain[-2:]] == ["Error: ", "Next:  "]
     assert "Traceback" not in "".join(plain)
-    assert "Traceback" in cli(*asked, "--debug", code=3).err
+    assert "Traceback" in cli(*plan_args, "--debug", code=3).err
     bug = "import hf_lorameta.cli.options as o\ndef f(*a): raise RuntimeError('secret')\n"
-    said = cli(*asked, code=1, before=bug + "o.Request.open_bank = f").err
-    assert "unforeseen RuntimeError" in said
-    assert "secret" not in said
-    assert "--debug" in said
+    message = cli(*plan_args, code=1, before=bug + "o.Request.open_bank = f").err
+    assert "unforeseen RuntimeError" in message
+    assert "secret" not in message
+    assert "--debug" in message
 
 
 # --- the connection -----------------------------------------------------------------------------
@@ -132,39 +138,39 @@ def test_errors_are_two_lines_and_debug_shows_the_rest(cli: Shell, bank: Built) 
     ],
     ids=["503", "500", "answer lost"],
 )
-def test_a_lost_upload_keeps_the_folder_and_its_command_works(
-    cli: Shell, user: Account, asked: tuple[object, ...], fault: Fault
+def test_a_failed_upload_keeps_the_folder_and_prints_the_command_to_resume(
+    cli: Shell, user: Account, push_args: tuple[object, ...], fault: Fault
 ) -> None:
     cli.hub.add_fault(fault)
-    said = cli(*asked, token=user.token, code=6).err
+    message = cli(*push_args, token=user.token, code=6).err
     cli.hub.clear_faults()
-    assert resume(cli, said, user.token) == f"{cli.hub.url}/{user.name}/a\n"
+    assert resume(cli, message, user.token) == f"{cli.hub.url}/{user.name}/a\n"
     view = cli.hub.repo(f"{user.name}/a")
     assert view
     assert view.private
     assert set(FILES) <= set(cli.hub.files(view.id))
 
 
-def test_the_command_of_a_public_push_from_private_data(
-    cli: Shell, user: Account, asked: tuple[object, ...]
+def test_the_resume_command_keeps_public_and_create_pr(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
 ) -> None:
-    cli(*asked, "--public", token=user.token)
+    cli(*push_args, "--public", token=user.token)
     cli.hub.add_fault(Fault("status", status=503, path=COMMIT))
     flags = ("--public", "--yes", "--rank", 1)
-    said = cli(*asked, *flags, token=user.token, code=6).err
-    pr = cli(*asked, "--public", "--create-pr", "--rank", 2, token=user.token, code=6).err
+    message = cli(*push_args, *flags, token=user.token, code=6).err
+    pr = cli(*push_args, "--public", "--create-pr", "--rank", 2, token=user.token, code=6).err
     cli.hub.clear_faults()
     assert "discussions/1" in resume(cli, pr, user.token)
-    resume(cli, said, user.token)
+    resume(cli, message, user.token)
 
 
-def test_uploads_are_retried(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
+def test_uploads_are_retried(cli: Shell, user: Account, push_args: tuple[object, ...]) -> None:
     cut = Fault("status", status=503, path="/_lfs/|/lfs/", method="PUT", times=1)
     busy = Fault("status", status=429, retry_after=0, path="/api/models/|whoami", method="GET",
                  times=2)  # fmt: skip
     cli.hub.add_fault(cut)
     cli.hub.add_fault(busy)
-    cli(*asked, token=user.token)
+    cli(*push_args, token=user.token)
     assert (cut.times, busy.times) == (0, 0)
     assert set(FILES) <= set(cli.hub.files(f"{user.name}/a"))
 
@@ -172,22 +178,22 @@ def test_uploads_are_retried(cli: Shell, user: Account, asked: tuple[object, ...
 def test_a_hub_that_never_answers(cli: Shell, bank: Built, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
     cli.hub.add_fault(Fault("status", status=503))
-    said = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=NO_WAIT).err
-    assert "HTTP 503" in said
+    message = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=NO_WAIT).err
+    assert "HTTP 503" in message
     assert len(cli.hub.requests) == 6
     cli.hub.clear_faults()
     cli.hub.add_fault(Fault("cut", path="/api/"))
-    said = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=NO_WAIT).err
-    assert "no answer from" in said
+    message = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=NO_WAIT).err
+    assert "no answer from" in message
     offline = "from huggingface_hub import constants as c; c.HF_HUB_OFFLINE = True"
     cli.hub.clear_requests()
-    said = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=offline).err
-    assert "HF_HUB_OFFLINE" in said
+    message = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=offline).err
+    assert "HF_HUB_OFFLINE" in message
     assert cli.hub.requests == []
     cli("plan", "-d", "rows.jsonl", "--bank", bank.folder, before=offline)
 
 
-def test_a_stream_that_breaks_off_is_no_bug(cli: Shell, bank: Built, user: Account) -> None:
+def test_a_refused_stream_is_a_hub_error(cli: Shell, bank: Built, user: Account) -> None:
     repo = user.dataset("d", {"train.jsonl": rows(1)})
     cli.hub.add_fault(Fault("status", status=403, path="resolve/.*train.jsonl"))
     done = cli("plan", "-d", repo, "--bank", bank.folder, code=6)
@@ -215,15 +221,17 @@ def test_reading_a_stream_is_retried_by_one_layer(
     assert sum(map(float, (tmp_path / "waits").read_text().split())) <= 31
 
 
-# --- what comes is not what was sent --------------------------------------------------------------
+# --- damaged transfers --------------------------------------------------------------------------
 
 
 def flipped(path: str, **fault: Any) -> Fault:
-    """One bit of a file is another."""
+    """A fault that flips one bit of a file."""
     return Fault("corrupt", path=path, bits=1, **fault)
 
 
-def test_a_damaged_adapter_gets_into_no_bank(cli: Shell, bank: Built, tmp_path: Path) -> None:
+def test_a_damaged_adapter_is_skipped_and_built_on_the_next_run(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
     manifest = bank.owner.manifest(tmp_path / "m.yaml")
     cli.hub.add_fault(flipped("^/_lfs/.*adapter_model", after_bytes=1000, method="GET", times=1))
     done = cli("bank", "build", manifest, "-o", "b", "--json")
@@ -234,60 +242,62 @@ def test_a_damaged_adapter_gets_into_no_bank(cli: Shell, bank: Built, tmp_path: 
     assert tree(tmp_path / "b") == {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
 
 
-def test_a_damaged_file_does_not_stay_in_the_cache(cli: Shell, bank: Built) -> None:
+def test_a_damaged_file_is_removed_from_the_cache(cli: Shell, bank: Built) -> None:
     shutil.rmtree(cli.home / "hub", ignore_errors=True)
     plan = ("plan", "-d", f"{bank.owner.name}/e0", "--bank", bank.repo, "--json")
     cli.hub.add_fault(flipped("/bank.json", method="GET", times=7))
-    said = cli(*plan, code=6, before=NO_WAIT).err
-    assert "bank.json was damaged" in said
+    message = cli(*plan, code=6, before=NO_WAIT).err
+    assert "bank.json was damaged" in message
     assert (
         cli(*plan, before=NO_WAIT).json["bank"]["id"] == bank.repo
     )  # the seventh fault, then success
     assert len([r for r in cli.hub.requests if r.fault]) == 7
 
 
-def test_a_damaged_upload_is_no_bug(cli: Shell, user: Account, asked: tuple[object, ...]) -> None:
+def test_a_damaged_upload_is_refused_and_resumed(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
     cli.hub.add_fault(flipped("^/_lfs/", method="PUT", in_request=True))
-    said = cli(*asked, token=user.token, code=6).err
-    assert "not the one announced" in said
+    message = cli(*push_args, token=user.token, code=6).err
+    assert "not the one announced" in message
     cli.hub.clear_faults()
-    resume(cli, said, user.token)
+    resume(cli, message, user.token)
 
 
-# --- others at the same repo --------------------------------------------------------------------
+# --- concurrent changes -------------------------------------------------------------------------
 
 
-def test_a_repo_that_changed_after_the_look(
-    cli: Shell, user: Account, asked: tuple[object, ...]
+def test_a_repo_changed_during_the_push_is_a_conflict(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
 ) -> None:
     target = f"{user.name}/a"
     cli.hub.create_repo(target, private=True)
     cli.hub.add_fault(Fault("delay", path=COMMIT, seconds=0.5))
-    with meanwhile(cli, "/commit/", lambda: cli.hub.commit(target, {"x": b"theirs"})):
-        said = cli(*asked, token=user.token, code=6).err
-    assert "changed in the meantime" in said
+    with on_request(cli, "/commit/", lambda: cli.hub.commit(target, {"x": b"theirs"})):
+        message = cli(*push_args, token=user.token, code=6).err
+    assert "changed in the meantime" in message
     cli.hub.clear_faults()
     assert set(cli.hub.files(target)) == {".gitattributes", "x"}
-    resume(cli, said, user.token)
+    resume(cli, message, user.token)
     assert {"x", *FILES} <= set(cli.hub.files(target))
 
 
-def test_a_repo_that_appeared_after_the_look(
-    cli: Shell, user: Account, asked: tuple[object, ...]
+def test_a_repo_created_during_the_push_is_a_conflict(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
 ) -> None:
     target = f"{user.name}/a"
     cli.hub.add_fault(Fault("delay", path="/api/repos/create", seconds=0.5))
-    with meanwhile(cli, "/api/repos/create", lambda: cli.hub.create_repo(target)):
-        cli(*asked, token=user.token, code=6)
-    assert set(cli.hub.files(target)) == {".gitattributes"}  # it is public: nothing went there
+    with on_request(cli, "/api/repos/create", lambda: cli.hub.create_repo(target)):
+        cli(*push_args, token=user.token, code=6)
+    assert set(cli.hub.files(target)) == {".gitattributes"}  # it is public: nothing was committed
     assert not cli.hub.repo(target).private  # type: ignore[union-attr]
 
 
-def test_a_killed_push_is_simply_run_again(
-    cli: Shell, user: Account, asked: tuple[object, ...]
+def test_a_killed_push_succeeds_when_run_again(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
 ) -> None:
     cli.hub.add_fault(Fault("delay", path="/preupload/", seconds=10))
-    push = cli.start(*asked, token=user.token)
+    push = cli.start(*push_args, token=user.token)
     deadline = time.monotonic() + 60
     while not touched(cli.hub, "/preupload/"):
         assert push.poll() is None, push.communicate()
@@ -297,7 +307,7 @@ def test_a_killed_push_is_simply_run_again(
     push.communicate()
     cli.hub.clear_faults()
     assert set(cli.hub.files(f"{user.name}/a")) == {".gitattributes"}
-    cli(*asked, token=user.token)
+    cli(*push_args, token=user.token)
     assert len(cli.hub.commits(f"{user.name}/a")) == 2
 
 
@@ -306,32 +316,32 @@ def test_a_killed_push_is_simply_run_again(
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))"
 
 
-def test_a_full_disk_leaves_nothing_half_done(
-    cli: Shell, bank: Built, user: Account, asked: tuple[object, ...], tmp_path: Path
+def test_a_full_disk_leaves_no_partial_output(
+    cli: Shell, bank: Built, user: Account, push_args: tuple[object, ...], tmp_path: Path
 ) -> None:
-    made = ("generate", *asked[1:5], "-q", "-o")
-    said = cli(*made, "a", code=5, before=FULL).err
-    assert "could not be written" in said
+    generate_args = ("generate", *push_args[1:5], "-q", "-o")
+    message = cli(*generate_args, "a", code=5, before=FULL).err
+    assert "could not be written" in message
     assert {p.name for p in tmp_path.iterdir()} == {"rows.jsonl"}
-    cli(*made, "a")
+    cli(*generate_args, "a")
     before = tree(tmp_path / "a")
-    cli(*made, "a", "--overwrite", "--rank", 1, "--dtype", "float32", code=5, before=FULL)
+    cli(*generate_args, "a", "--overwrite", "--rank", 1, "--dtype", "float32", code=5, before=FULL)
     assert tree(tmp_path / "a") == before
-    cli(*asked, token=user.token, code=5, before=FULL)
+    cli(*push_args, token=user.token, code=5, before=FULL)
     assert cli.hub.repo(f"{user.name}/a") is None
     manifest = bank.owner.manifest(tmp_path / "m")
-    said = cli("bank", "build", manifest, "-o", "b", "-q", code=4, before=FULL).err
-    assert "could not be written" in said
+    message = cli("bank", "build", manifest, "-o", "b", "-q", code=4, before=FULL).err
+    assert "could not be written" in message
     assert not (tmp_path / "b/bank.json").exists()
 
 
-def test_places_that_cannot_be_written(
-    cli: Shell, bank: Built, user: Account, asked: tuple[object, ...], tmp_path: Path
+def test_unwritable_targets_are_errors(
+    cli: Shell, bank: Built, user: Account, push_args: tuple[object, ...], tmp_path: Path
 ) -> None:
-    made = ("generate", *asked[1:5], "-o")
+    generate_args = ("generate", *push_args[1:5], "-o")
     for place in ("rows.jsonl/a", "/proc/lorameta/a"):
-        assert "could not be written" in cli(*made, place, code=5).err
-    cli(*asked, token=user.token, code=5, HF_LORAMETA_CACHE="/proc/lorameta")
+        assert "could not be written" in cli(*generate_args, place, code=5).err
+    cli(*push_args, token=user.token, code=5, HF_LORAMETA_CACHE="/proc/lorameta")
     assert cli.hub.repo(f"{user.name}/a") is None
     cli("bank", "pull", bank.repo, "-o", "rows.jsonl/b", code=4)
     (tmp_path / "rows.jsonl").unlink()
