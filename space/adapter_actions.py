@@ -80,7 +80,7 @@ class AdapterActions(Actions):
 
         Args:
             work: makes the adapter.
-            plan_result: what the adapter is made from.
+            plan_result: the plan to carry out.
             may_push: state of the push button afterwards; None leaves the button alone.
         """
         c, adapter = self.components, None

@@ -2,7 +2,7 @@
 
 The library `datasets` stores one token per process, the last one used (its
 ``extend_module_for_streaming``), so two requests in two threads would read with each other's token.
-Separate processes keep tokens apart. A reader that hangs or crashes on a malformed file can also be
+Separate processes isolate the tokens. A reader that hangs or crashes on a malformed file can be
 killed, at once if the visitor cancels.
 """
 

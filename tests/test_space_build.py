@@ -229,8 +229,11 @@ def test_the_cli_has_the_space_commands() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(GRADIO), reason=GRADIO)
-def test_the_folder_runs_without_the_checkout(built: Path, tmp_path: Path) -> None:
+def test_the_folder_runs_without_the_checkout(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In an environment that has the requirements but not this package."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     venv.create(tmp_path / "venv")
     python = tmp_path / "venv/bin/python"
     site_packages = subprocess.run(

@@ -16,14 +16,16 @@ PACKAGES = {"gradio", "numpy", "starlette", *MODULES, *sys.stdlib_module_names}
 
 def imports(path: Path) -> dict[str, set[str]]:
     """Return the imported names by module, of all imports including lazy and type-checking ones."""
-    found: dict[str, set[str]] = {}
+    names_by_module: dict[str, set[str]] = {}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name: set() for alias in node.names}
+            names_by_module |= {alias.name: set() for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
-            found.setdefault(str(node.module), set()).update(alias.name for alias in node.names)
-    return found
+            names_by_module.setdefault(str(node.module), set()).update(
+                alias.name for alias in node.names
+            )
+    return names_by_module
 
 
 def test_a_cycle_is_found() -> None:
