@@ -19,22 +19,30 @@ entries:
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.errors import ManifestError
 
-_NAMESPACE = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
-REPO_ID = rf"^{_NAMESPACE}/[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,94}}[A-Za-z0-9_])?$"
-"""``namespace/name`` as the Hub allows it; ``..`` and ``--`` are refused separately."""
 _REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 _HINT = "see bank_manifest.yaml for a valid manifest"
 
 FieldPath = tuple[str | int, ...]
 """Keys and indices that lead to a field, such as ``("entries", 0, "adapter")``."""
+
+
+def _check_repo_id(value: str) -> str:
+    from hf_lorameta.hub.repo import is_repo_id  # slow: imports huggingface_hub
+
+    if not is_repo_id(value):
+        raise ValueError("expected a Hub id of the form namespace/name")
+    return value
+
+
+RepoId = Annotated[str, AfterValidator(_check_repo_id)]
 
 
 class _Strict(BaseModel):
@@ -67,16 +75,16 @@ class BankEntry(Defaults):
         dataset_revision: the same for the dataset.
     """
 
-    adapter: str = Field(pattern=REPO_ID)
-    dataset: str = Field(pattern=REPO_ID)
+    adapter: RepoId
+    dataset: RepoId
     revision: str | None = Field(default=None, pattern=_REVISION)
     dataset_revision: str | None = Field(default=None, pattern=_REVISION)
 
-    @field_validator("adapter", "dataset", "revision", "dataset_revision")
+    @field_validator("revision", "dataset_revision")
     @classmethod
     def _no_path_traversal(cls, value: str | None) -> str | None:
         if value is not None and (".." in value or "--" in value):
-            raise ValueError("'..' and '--' are not allowed in an id or a revision")
+            raise ValueError("'..' and '--' are not allowed in a revision")
         return value
 
     @field_validator("columns")
@@ -104,8 +112,8 @@ class Manifest(_Strict):
     """A manifest, see this module's docstring, with the defaults applied to every entry."""
 
     version: Literal[1]
-    base_model: str = Field(pattern=REPO_ID)
-    tokenizer: str | None = Field(default=None, pattern=REPO_ID)
+    base_model: RepoId
+    tokenizer: RepoId | None = None
     published: bool = True
     defaults: Defaults = Defaults()
     entries: tuple[BankEntry, ...] = Field(min_length=1)
