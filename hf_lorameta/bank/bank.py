@@ -1,18 +1,7 @@
 """An opened bank: LoRA adapters for one base model, each with the profile of its dataset.
 
-    BANK/
-      bank.json                     the index (`Index`): entries with commits and checksums
-      tokenizer.json                tokenizer of the base model
-      profiles.safetensors          profiles of all datasets (`ProfileTable`)
-      distances.safetensors         distances among the datasets, for the kernel rule
-      adapters/<name>.safetensors   bfloat16 weights in canonical order, one file per adapter
-      basis.safetensors             of a pack: the shared bases, see `hf_lorameta.bank.packed`
-      neural.safetensors            the fitted neural rule, if there is one
-      origin.json                   of a pulled bank: repo and commit of files not fetched yet
-      .build/                       finished entries of a build; cache of verified checksums
-
-Index and profiles are read when a bank is opened or planned with; adapters when they are combined,
-one tensor at a time.
+The README of this folder describes its files. The index is read when a bank is opened, profiles
+when an adapter is planned, and weights when adapters are combined, one tensor at a time.
 """
 
 import hashlib
@@ -98,8 +87,6 @@ class Bank:
         self._raw_index = self._path(INDEX_FILE).read_bytes()
         self.index = parse_index(self._raw_index, folder)
 
-    # --- opening --------------------------------------------------------------------------------
-
     @classmethod
     def from_pretrained(
         cls,
@@ -142,20 +129,12 @@ class Bank:
 
     @classmethod
     def embedded(cls) -> "Bank":
-        """Open the bank that comes with this package."""
+        """Open the bank embedded in this package."""
         return cls(EMBEDDED_FOLDER, id=EMBEDDED_BANK)
 
     @classmethod
     def from_folder(cls, folder: Path, *, hub: Hub | None = None) -> "Bank":
-        """Open a bank that was built, packed or pulled into a folder.
-
-        Args:
-            folder: folder of the bank.
-            hub: downloads the missing files of a pulled bank; None is `Hub()`.
-
-        Raises:
-            BankError: the folder holds no usable bank.
-        """
+        """Open a bank folder; `hub`, or `Hub()`, fetches the missing files of a pulled bank."""
         origin = folder / ORIGIN_FILE
         if not origin.exists():
             return cls(folder)
@@ -173,12 +152,7 @@ class Bank:
     def from_hub(
         cls, repo_id: str, *, revision: str | None = None, hub: Hub | None = None
     ) -> "Bank":
-        """Open a bank repo at one commit; its files are fetched into the Hub cache when needed.
-
-        Raises:
-            HubError: the repo does not exist or the Hub cannot be reached.
-            BankError: the repo is not a usable bank.
-        """
+        """Open a bank repo at one commit; its files are fetched into the Hub cache when needed."""
         hub = hub or Hub()
         repo = hub.resolve(repo_id, "dataset", revision, blobs=True)
         folder = hub.download(repo, INDEX_FILE).parent
@@ -197,8 +171,6 @@ class Bank:
     def __repr__(self) -> str:
         return f"Bank({self.id}, {len(self)} adapters for {self.index.base_model})"
 
-    # --- properties -----------------------------------------------------------------------------
-
     @property
     def digest(self) -> str:
         """SHA-256 of the index, which pins all other files."""
@@ -213,9 +185,7 @@ class Bank:
             return weights
         width = 4 if packing.dtype == "f32" else 2
         spaces = zip(self.layout, packing.spaces, strict=True)
-        return weights + width * sum(
-            a * module.in_features + b * module.out_features for module, (a, b) in spaces
-        )
+        return weights + width * sum(m.in_features * a + m.out_features * b for m, (a, b) in spaces)
 
     @property
     def layout(self) -> Layout:
@@ -239,15 +209,9 @@ class Bank:
         return Basis(self.verified_file(BASIS_FILE), self.layout, self.stored_layout)
 
     def expand(self, module: str, A: FloatArray, B: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Map stored factors to the base model's dimensions.
+        """Map stored factors of a module to (r, in_features) and (out_features, r).
 
-        Args:
-            module: name of the module.
-            A: (r, R_a) of a pack, (r, in_features) of a bank.
-            B: (R_b, r) of a pack, (out_features, r) of a bank.
-
-        Returns:
-            (r, in_features) and (out_features, r); for a bank, the arguments.
+        Those of a pack are (r, R_a) and (R_b, r); those of a bank are returned as they are.
         """
         return (A, B) if self.basis is None else self.basis.space(module).expand(A, B)
 
@@ -276,18 +240,12 @@ class Bank:
         return arrays
 
     def neural(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays of the fitted neural rule.
-
-        Raises:
-            BankError: the rule was not fitted on this bank.
-        """
+        """Return the arrays of the fitted neural rule; raise `BankError` if there is none."""
         if NEURAL_FILE not in self.index.files:
             raise BankError(
                 f"{self.id} holds no neural rule", hint=f"hf-lorameta bank fit {self.folder}"
             )
         return load_arrays(self.verified_file(NEURAL_FILE))
-
-    # --- weights --------------------------------------------------------------------------------
 
     def adapter(self, entry: IndexEntry) -> AdapterFile:
         """Open one adapter's weights, fetched first if needed; of a pack, its small factors.
@@ -298,29 +256,20 @@ class Bank:
         path = self._verified(adapter_path(entry.name), entry.sha256)
         file = AdapterFile(path) if self.index.packing is None else PackedFile(path)
         if file.layout != self.stored_layout or file.rank != entry.rank:
-            raise IntegrityError(
-                f"{path} has other modules or ranks than the index", hint=self._repair_hint
-            )
+            raise self._differs(f"{path} has other modules or ranks than the index")
         return file
 
     def adapters(self, entries: Sequence[IndexEntry] | None = None) -> list[AdapterFile]:
-        """Open adapters in parallel: those of `entries`, or all. Raises as `adapter` does."""
+        """Open the adapters of `entries`, or all, in parallel; raises as `adapter` does."""
         with ThreadPoolExecutor(_OPENING_THREADS) as pool:
             files = list(pool.map(self.adapter, self.index.entries if entries is None else entries))
         self.save_checksums()
         return files
 
     def blocks(self, columns: int = 1 << 18) -> Iterator[FloatArray]:
-        """Yield all flattened adapters in blocks of columns, for Gram matrices.
+        """Yield the flattened factors of all adapters in blocks (N, m), for Gram matrices.
 
-        Of a pack these are the small factors; products of their updates equal those of the adapters
-        as far as the shared bases retain them.
-
-        Args:
-            columns: largest number of columns of a block.
-
-        Yields:
-            (N, m) with m ≤ `columns`, 64 MB at most.
+        A block has m ≤ `columns` and 64 MB at most. The factors of a pack are its small ones.
 
         Raises:
             AdapterError: the adapters differ in rank.
@@ -336,16 +285,9 @@ class Bank:
                     stop = min(size, start + columns)
                     yield np.stack([f.flat(module.name, factor, start, stop) for f in files])
 
-    # --- integrity ------------------------------------------------------------------------------
-
     def verify(self) -> list[str]:
-        """Recompute the checksum of every file in the folder.
-
-        Returns:
-            One line per file that is missing or differs from the index.
-        """
-        expected = dict(self.index.files)
-        expected |= {adapter_path(e.name): e.sha256 for e in self.index.entries}
+        """Recompute all checksums; return one line per file that is missing or differs."""
+        expected = self.index.files | {adapter_path(e.name): e.sha256 for e in self.index.entries}
         problems = []
         for name, digest in sorted(expected.items()):
             path = self.folder / name
@@ -357,40 +299,23 @@ class Bank:
         return problems
 
     def verified_file(self, name: str) -> Path:
-        """Return the path of one of ``index.files``, fetched if needed and checked.
-
-        Raises:
-            IntegrityError: the file differs from the index.
-        """
+        """Return the path of one of ``index.files``, fetched if needed; raises as `adapter`."""
         return self._verified(name, self.index.files.get(name))
 
     def save_checksums(self) -> None:
-        """Store which files were verified, in a bank that was built, packed or pulled here.
-
-        Nothing is written to the Hub cache and to the embedded bank.
-        """
+        """Store which files were verified, except in the Hub cache and the embedded bank."""
         if any((self.folder / name).exists() for name in (WORK_FOLDER, ORIGIN_FILE)):
             self._checksums.save()
 
-    # --- changes --------------------------------------------------------------------------------
-
     def store_neural(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Store a fitted neural rule in the bank.
-
-        Raises:
-            BankError: the bank was fetched from the Hub.
-        """
+        """Store a fitted neural rule in a local bank."""
         self.require_local()
         path = self.folder / NEURAL_FILE
         save_arrays(path, arrays)
         self.update_index(files=self.index.files | {NEURAL_FILE: sha256(path)})
 
     def require_local(self) -> None:
-        """Refuse to change a copy of a repo, whose content its commit states.
-
-        Raises:
-            BankError: the bank was fetched from the Hub.
-        """
+        """Raise `BankError` if the bank was fetched from the Hub: its commit states its content."""
         if self._fetch is not None:
             raise BankError(
                 f"{self.id} was fetched from the Hub and cannot be changed here",
@@ -402,12 +327,6 @@ class Bank:
         self.index = self.index.model_copy(update=changes)
         self._raw_index = self.index.to_bytes()
         write_atomically(self.folder / INDEX_FILE, self._raw_index)
-
-    # --- files ----------------------------------------------------------------------------------
-
-    @property
-    def _repair_hint(self) -> str:
-        return f"delete the file, then run: hf-lorameta bank verify {self.folder}"
 
     def _path(self, name: str) -> Path:
         path = self.folder / name
@@ -422,13 +341,13 @@ class Bank:
         return self._fetch(name)
 
     def _verified(self, name: str, digest: str | None) -> Path:
-        """Return the path of a file with this digest; a fetched file with another is deleted."""
+        """Return the path of a file with this digest; delete a fetched file with another."""
         local = (self.folder / name).exists()
         path = self._path(name)
         if self._checksums.verify(name, path, digest):
             return path
         if local:
-            raise IntegrityError(f"{path}: checksum differs from the index", hint=self._repair_hint)
+            raise self._differs(f"{path}: checksum differs from the index")
         target = path.resolve()  # in the Hub cache, `path` is a link
         path.unlink()
         target.unlink(missing_ok=True)
@@ -437,13 +356,13 @@ class Bank:
             hint=f"pull the bank again; if that does not help, report it to the owner of {self.id}",
         )
 
+    def _differs(self, message: str) -> IntegrityError:
+        hint = f"delete the file, then run: hf-lorameta bank verify {self.folder}"
+        return IntegrityError(message, hint=hint)
+
 
 def _reopen(opener: Callable[[], Bank], digest: str) -> Bank:
-    """Open a pickled bank.
-
-    Raises:
-        IntegrityError: its index has changed since.
-    """
+    """Open a pickled bank, if its index is still the same."""
     bank = opener()
     if bank.digest != digest:
         raise IntegrityError(

@@ -140,9 +140,9 @@ def _run(
                 if strict:
                     raise
                 error = _as_known_error(problem)
-                outcomes[entry.name] = Skipped(
-                    adapter=entry.adapter, dataset=entry.dataset, reason=_reason(error)
-                )
+                retry = " (run the build again to retry)"
+                reason = f"{error}{retry if isinstance(error, ConnectionLostError) else ''}"
+                outcomes[entry.name] = _skip(entry, reason)
             progress(entry.adapter, error)
     finally:
         for future in futures:
@@ -151,16 +151,15 @@ def _run(
 
 
 def _as_known_error(error: Exception) -> LoraMetaError:
-    """Turn any exception into a reason to skip an entry, so that no entry ends the build."""
+    """Return an error that states why an entry is skipped; no exception ends the build."""
     if isinstance(error, LoraMetaError):
         return error
     logger.warning("an entry failed with an unexpected error", exc_info=error)
     return LoraMetaError(f"unexpected {type(error).__name__}")
 
 
-def _reason(error: LoraMetaError) -> str:
-    retry = " (run the build again to retry)" if isinstance(error, ConnectionLostError) else ""
-    return f"{error}{retry}"
+def _skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
+    return Skipped(adapter=entry.adapter, dataset=entry.dataset, reason=reason)
 
 
 def _finish(
@@ -183,16 +182,14 @@ def _finish(
         elif strict:
             raise AdapterError(f"{outcome.name} adapts other modules or shapes than the rest")
         else:
-            reason = "adapts other modules or shapes than most of the bank"
-            skipped.append(Skipped(adapter=outcome.adapter, dataset=outcome.dataset, reason=reason))
+            skipped.append(_skip(outcome, "adapts other modules or shapes than most of the bank"))
     if not entries:
         reasons = "; ".join(skip.reason for skip in skipped)[:500]
         raise BankError(f"none of {len(skipped)} entries can be used: {reasons}")
     profiles = ProfileTable.from_profiles([stored_profile(folder, e.name) for e in entries])
     save_arrays(folder / PROFILES_FILE, profiles.arrays)
     distances = bank_distances(profiles, job.vocab_size)
-    stored = {name: D.astype(np.float32) for name, D in distances.items()}
-    save_arrays(folder / DISTANCES_FILE, stored)
+    save_arrays(folder / DISTANCES_FILE, {k: D.astype(np.float32) for k, D in distances.items()})
     index = Index(
         base_model=manifest.base_model,
         base_revision=base.sha if base else None,
@@ -206,7 +203,9 @@ def _finish(
         typical_distances=typical_distances(profiles, job.vocab_size, distances),
     )
     write_atomically(folder / INDEX_FILE, index.to_bytes())
-    _remove_partial_files(folder)
+    for part in (folder, folder / "adapters", folder / WORK_FOLDER):
+        for path in part.glob(".*.partial"):  # of killed builds
+            path.unlink()
     return Bank(folder)
 
 
@@ -221,13 +220,6 @@ def _common_layout(folder: Path, outcomes: dict[str, Outcome]) -> tuple[Layout, 
         return (), set()
     common = max(by_layout, key=lambda layout: len(by_layout[layout]))
     return common, set().union(*by_layout.values()) - by_layout[common]
-
-
-def _remove_partial_files(folder: Path) -> None:
-    """Delete the partial files of killed builds."""
-    for part in (folder, folder / "adapters", folder / WORK_FOLDER):
-        for path in part.glob(".*.partial"):
-            path.unlink()
 
 
 def _base_repo(hub: Hub, base_model: str) -> PinnedRepo | None:

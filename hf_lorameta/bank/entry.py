@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from hf_lorameta.bank.arrays import load_arrays, save_arrays
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
@@ -34,14 +33,11 @@ _PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 
 @dataclass(frozen=True)
 class Job:
-    """Settings shared by all entries of a build. Picklable, without the token of `hub`.
+    """Settings shared by all entries of a build. Pickled without the token of `hub`.
 
     Attributes:
-        folder: folder of the bank, which holds its ``tokenizer.json``.
-        hub: client that repos are read with.
-        base_model: Hub id.
-        vocab_size: V.
-        tokenizer: SHA-256 of ``tokenizer.json``.
+        folder: folder of the bank.
+        tokenizer: SHA-256 of its ``tokenizer.json``.
     """
 
     folder: Path
@@ -82,7 +78,7 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
     except Exception:
         weights.unlink()  # useless without a profile
         raise
-    save_arrays(_profile_path(record), ProfileTable.from_profiles([profile]).arrays)
+    save_arrays(record.with_suffix(".safetensors"), ProfileTable.from_profiles([profile]).arrays)
     result = IndexEntry(
         name=entry.name,
         adapter=entry.adapter,
@@ -106,12 +102,7 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
 
 def stored_profile(folder: Path, name: str) -> Profile:
     """Return the profile of a finished entry."""
-    record = folder / WORK_FOLDER / f"{name}.json"
-    return ProfileTable(load_arrays(_profile_path(record)))[0]
-
-
-def _profile_path(record: Path) -> Path:
-    return record.with_suffix(".safetensors")
+    return ProfileTable(load_arrays(folder / WORK_FOLDER / f"{name}.safetensors"))[0]
 
 
 def _read_record(record: Path, key: Mapping[str, object], weights: Path) -> IndexEntry | None:
@@ -121,7 +112,7 @@ def _read_record(record: Path, key: Mapping[str, object], weights: Path) -> Inde
         result = IndexEntry.model_validate(stored.pop("result"))
     except (OSError, ValueError, KeyError, AttributeError, RecursionError):
         return None  # missing, or of another version
-    if stored != json.loads(json.dumps(key)) or not _profile_path(record).exists():
+    if stored != json.loads(json.dumps(key)) or not record.with_suffix(".safetensors").exists():
         return None
     return result if weights.exists() and sha256(weights) == result.sha256 else None
 
@@ -145,7 +136,7 @@ def _store_weights(entry: BankEntry, job: Job, path: Path) -> tuple[PinnedRepo, 
         pickles = [name for name in repo.files if name.endswith(_PICKLE_SUFFIXES)]
         reason = f"only a pickle ({pickles[0]}), which can run code" if pickles else "no weights"
         raise AdapterError(f"{entry.adapter}: {reason}, expected {WEIGHTS_FILE}")
-    config = read_config(_download_config(hub, repo))
+    config = _fetch_config(hub, repo)
     if config.base_model.lower() != job.base_model.lower():
         raise AdapterError(
             f"trained for {config.base_model or 'no'} base model, expected {job.base_model}"
@@ -160,14 +151,11 @@ def _store_weights(entry: BankEntry, job: Job, path: Path) -> tuple[PinnedRepo, 
     return repo, config
 
 
-def _download_config(hub: Hub, repo: PinnedRepo) -> dict[str, Any]:
+def _fetch_config(hub: Hub, repo: PinnedRepo) -> LoraConfig:
     size = hub.size(repo, CONFIG_FILE)
     if size > _MAX_CONFIG_BYTES:
         raise AdapterError(f"{CONFIG_FILE} has {size} bytes, expected {_MAX_CONFIG_BYTES} at most")
     try:
-        config = json.loads(hub.reader(repo, CONFIG_FILE, size)(0, size))
+        return read_config(json.loads(hub.reader(repo, CONFIG_FILE, size)(0, size)))
     except (ValueError, RecursionError):
         raise AdapterError(f"{CONFIG_FILE} is not JSON") from None
-    if not isinstance(config, dict):
-        raise AdapterError(f"{CONFIG_FILE} is not a JSON object")
-    return config

@@ -1,8 +1,6 @@
-"""Expected gain of a generated adapter, estimated from the bank's own leave-one-out gains.
+"""Expected gain of a generated adapter, from the leave-one-out gains of the bank's own datasets.
 
-``bank fit --transfer`` (extra ``eval``) leaves out each dataset of the bank once and stores its
-`Gain` in the index. `estimate` averages the gains of datasets that are about as far from their
-nearest other dataset as the new dataset is.
+``bank fit --transfer`` measures these gains and stores them in the index.
 """
 
 from collections.abc import Sequence
@@ -13,8 +11,6 @@ import numpy as np
 from hf_lorameta.bank.index import Gain
 
 _MIN_GAINS = 5
-_FRACTION = 3
-"""The estimate is over the 1/3 of the gains with the closest distances."""
 
 
 class Estimate(NamedTuple):
@@ -50,6 +46,6 @@ def estimate(gains: Sequence[Gain], nearest: float) -> Estimate | None:
     if len(gains) < _MIN_GAINS:
         return None
     closest = sorted(gains, key=lambda gain: abs(gain.distance - nearest))
-    closest = closest[: max(_MIN_GAINS, len(gains) // _FRACTION)]
+    closest = closest[: max(_MIN_GAINS, len(gains) // 3)]
     relative = [(gain.base - gain.generated) / gain.base for gain in closest]
     return Estimate(float(np.mean(relative)), float(np.std(relative)), len(closest))

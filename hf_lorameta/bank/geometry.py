@@ -12,15 +12,10 @@ _MAX_SAMPLED = 32
 
 
 def bank_distances(profiles: ProfileTable, vocab_size: int) -> dict[str, Array]:
-    """Compute the distances that the kernel rule needs, in its default metric.
+    """Compute the (N, N) distances that the kernel rule needs, in its default metric, by name.
 
-    Args:
-        profiles: N profiles.
-        vocab_size: V.
-
-    Returns:
-        (N, N) distances by name: over inputs and outputs and, if there are inputs, over inputs
-        alone, for datasets without outputs.
+    Those over inputs alone serve datasets without outputs; they are left out if no dataset has
+    inputs.
     """
     found = {DEFAULT_METRIC: between(profiles, vocab_size, DEFAULT_METRIC)}
     inputs = profiles.only("input")
@@ -33,15 +28,10 @@ def bank_distances(profiles: ProfileTable, vocab_size: int) -> dict[str, Array]:
 def typical_distances(
     profiles: ProfileTable, vocab_size: int, computed: Mapping[str, Array]
 ) -> dict[str, float]:
-    """Compute how far a bank dataset usually is from its nearest other.
+    """Compute the median distance from a bank dataset to its nearest other, by metric.
 
-    Args:
-        profiles: N profiles.
-        vocab_size: V.
-        computed: (N, N) distances that are known already, by metric.
-
-    Returns:
-        By metric, the median nearest distance of up to 32 evenly spaced datasets; empty if N < 2.
+    The median is over up to 32 evenly spaced datasets; the result is empty if N < 2. `computed`
+    holds (N, N) distances by metric, which are not computed again.
     """
     if len(profiles) < 2:
         return {}

@@ -37,7 +37,7 @@ class _Stored(BaseModel):
 
 
 class Packing(_Stored):
-    """How a pack was made and what it retains.
+    """Format of a pack, what it retains of the updates, and its source.
 
     Attributes:
         dtype: storage type of the small factors.
@@ -62,24 +62,15 @@ class Packing(_Stored):
 
 
 class IndexEntry(_Stored):
-    """One adapter of a bank and its dataset.
+    """One adapter of a bank and its dataset, both at the commit they were read at.
 
     Attributes:
         name: file name without suffix, see `BankEntry.name`.
-        adapter: Hub id of the adapter.
-        adapter_revision: commit it was read at.
-        dataset: Hub id of its training dataset.
-        dataset_revision: commit it was read at.
-        config: configuration of the dataset.
-        split: split of the dataset.
-        columns: columns that were read.
         license: license of the adapter; None if its repo states none.
-        rank: r of the adapter.
         scaling: factor of B·A.
         rows: number of rows in the profile.
         private: the adapter or its dataset was private at build time.
-        size: size of the weights file in bytes.
-        sha256: digest of the weights file.
+        size: bytes of the weights file, whose digest is `sha256`.
     """
 
     name: str
@@ -125,19 +116,15 @@ class Index(_Stored):
     """Content of ``bank.json``.
 
     Attributes:
-        schema_version: version of this format, see `SCHEMA_VERSIONS`.
-        base_model: Hub id.
         base_revision: commit of the base model at build time; None if its repo was not visible.
         base_license: license that the base model's card states.
-        vocab_size: V, the number of token ids.
         published: whether the entries are on the public Hub.
         layout: (name, in_features, out_features) of every adapted module.
         entries: usable adapters, in the manifest's order.
-        skipped: the other entries of the manifest.
-        files: SHA-256 of the bank's other files, by name.
+        files: SHA-256 of the bank's files other than weights, by name.
         typical_distances: by metric, the median distance from a bank dataset to its nearest other;
             stored as ``neighbourhood``.
-        packing: of a pack, how it was made; None for a bank.
+        packing: None for a bank.
         gains: one per entry, in their order, if ``bank fit --transfer`` measured them.
     """
 
@@ -175,11 +162,7 @@ def adapter_path(name: str) -> str:
 
 
 def parse_index(raw: bytes, folder: Path) -> Index:
-    """Parse and validate an index.
-
-    Args:
-        raw: content of ``bank.json``.
-        folder: the bank's folder, for messages.
+    """Parse the content of the ``bank.json`` of a folder.
 
     Raises:
         BankError: it is not valid, or has another schema version.

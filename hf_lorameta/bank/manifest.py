@@ -19,17 +19,14 @@ entries:
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.errors import ManifestError
 
-_NAMESPACE = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
-REPO_ID = rf"^{_NAMESPACE}/[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,94}}[A-Za-z0-9_])?$"
-"""``namespace/name`` as the Hub allows it; ``..`` and ``--`` are refused separately."""
 _REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 _HINT = "see bank_manifest.yaml for a valid manifest"
 
@@ -37,12 +34,30 @@ FieldPath = tuple[str | int, ...]
 """Keys and indices that lead to a field, such as ``("entries", 0, "adapter")``."""
 
 
+def _check_repo_id(value: str) -> str:
+    from hf_lorameta.hub.repo import is_repo_id  # slow: imports huggingface_hub
+
+    if not is_repo_id(value):
+        raise ValueError("expected a Hub id of the form namespace/name")
+    return value
+
+
+RepoId = Annotated[str, AfterValidator(_check_repo_id)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Defaults(_Strict):
-    """Values for entries that do not set them."""
+    """Values for entries that do not set them.
+
+    Attributes:
+        config: configuration of the dataset; None is the only one, or the one called default.
+        split: split of the dataset; None is train, or the only one.
+        columns: columns of the dataset; None detects them.
+        license: license of the adapter; None reads it from the repo's card.
+    """
 
     config: str | None = None
     split: str | None = None
@@ -50,7 +65,7 @@ class Defaults(_Strict):
     license: str | None = None
 
 
-class BankEntry(_Strict):
+class BankEntry(Defaults):
     """One adapter of the bank and the dataset it was trained on.
 
     Attributes:
@@ -58,26 +73,18 @@ class BankEntry(_Strict):
         dataset: Hub id of its training dataset.
         revision: branch, tag or commit of the adapter; None is the default branch.
         dataset_revision: the same for the dataset.
-        config: configuration of the dataset; None is the only one, or the one called default.
-        split: split of the dataset; None is train, or the only one.
-        columns: columns of the dataset; None detects them.
-        license: license of the adapter; None reads it from the repo's card.
     """
 
-    adapter: str = Field(pattern=REPO_ID)
-    dataset: str = Field(pattern=REPO_ID)
+    adapter: RepoId
+    dataset: RepoId
     revision: str | None = Field(default=None, pattern=_REVISION)
     dataset_revision: str | None = Field(default=None, pattern=_REVISION)
-    config: str | None = None
-    split: str | None = None
-    columns: Columns | None = None
-    license: str | None = None
 
-    @field_validator("adapter", "dataset", "revision", "dataset_revision")
+    @field_validator("revision", "dataset_revision")
     @classmethod
     def _no_path_traversal(cls, value: str | None) -> str | None:
         if value is not None and (".." in value or "--" in value):
-            raise ValueError("'..' and '--' are not allowed in an id or a revision")
+            raise ValueError("'..' and '--' are not allowed in a revision")
         return value
 
     @field_validator("columns")
@@ -102,20 +109,11 @@ class BankEntry(_Strict):
 
 
 class Manifest(_Strict):
-    """A manifest whose defaults were applied to every entry by `load`.
-
-    Attributes:
-        version: version of the format.
-        base_model: Hub id of the model that the adapters were trained for.
-        tokenizer: Hub id of another repo whose ``tokenizer.json`` is used.
-        published: whether the entries are on the public Hub.
-        defaults: the defaults as stated.
-        entries: the adapters, each at most once.
-    """
+    """A manifest, see this module's docstring, with the defaults applied to every entry."""
 
     version: Literal[1]
-    base_model: str = Field(pattern=REPO_ID)
-    tokenizer: str | None = Field(default=None, pattern=REPO_ID)
+    base_model: RepoId
+    tokenizer: RepoId | None = None
     published: bool = True
     defaults: Defaults = Defaults()
     entries: tuple[BankEntry, ...] = Field(min_length=1)
@@ -128,9 +126,6 @@ class Manifest(_Strict):
 
 def load(path: Path) -> Manifest:
     """Read and validate a manifest.
-
-    Args:
-        path: a YAML file in the format of this module's docstring.
 
     Raises:
         ManifestError: the file cannot be read or is not YAML, uses YAML aliases, or has a field
@@ -181,6 +176,13 @@ def parse(text: str, source: str = "manifest") -> Manifest:
     return manifest
 
 
+def _error_at(
+    node: yaml.Node, source: str, field: str, problem: str, hint: str = _HINT
+) -> ManifestError:
+    line = node.start_mark.line + 1
+    return ManifestError(f"{source}:{line}: {field}: {problem}", hint=hint)
+
+
 def _walk(
     node: yaml.Node | None, path: FieldPath, source: str, seen: set[int]
 ) -> Iterator[tuple[FieldPath, int]]:
@@ -191,45 +193,31 @@ def _walk(
     """
     if node is None:
         return
-    line = node.start_mark.line + 1
-    field = ".".join(str(part) for part in path) or "manifest"
+    field = ".".join(map(str, path)) or "manifest"
     if id(node) in seen:
-        problem = f"{source}:{line}: {field}: YAML aliases (&, *) are not allowed"
-        raise ManifestError(problem, hint="put shared settings under `defaults`")
+        problem = "YAML aliases (&, *) are not allowed"
+        raise _error_at(node, source, field, problem, "put shared settings under `defaults`")
     seen.add(id(node))
-    yield path, line
+    yield path, node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         keys: set[str] = set()
         for key, value in node.value:
-            name = _key(key, field, source)
+            if not isinstance(key, yaml.ScalarNode):
+                raise _error_at(key, source, field, "a key is not a string")
+            name = str(key.value)
             if name in keys:
-                line = key.start_mark.line + 1
-                raise ManifestError(f"{source}:{line}: {name}: given twice", hint=_HINT)
+                raise _error_at(key, source, name, "given twice")
             keys.add(name)
             yield from _walk(value, (*path, name), source, seen)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield from _walk(item, (*path, index), source, seen)
     else:
-        _check_scalar(node, field, source)
-
-
-def _key(key: yaml.Node, field: str, source: str) -> str:
-    if isinstance(key, yaml.ScalarNode):
-        return str(key.value)
-    line = key.start_mark.line + 1
-    raise ManifestError(f"{source}:{line}: {field}: a key is not a string", hint=_HINT)
-
-
-def _check_scalar(node: yaml.Node, field: str, source: str) -> None:
-    """Refuse scalars such as ``2024-99-99``, for which PyYAML raises other than YAML errors."""
-    try:
-        yaml.constructor.SafeConstructor().construct_object(node)
-    except (ValueError, KeyError, AttributeError):
-        kind, line = node.tag.rpartition(":")[2], node.start_mark.line + 1
-        raise ManifestError(
-            f"{source}:{line}: {field}: {node.value[:80]!r} is not a valid {kind}", hint=_HINT
-        ) from None
+        try:
+            yaml.constructor.SafeConstructor().construct_object(node)
+        except (ValueError, KeyError, AttributeError):  # 2024-99-99, which PyYAML fails to load
+            problem = f"{node.value[:80]!r} is not a valid {node.tag.rpartition(':')[2]}"
+            raise _error_at(node, source, field, problem) from None
 
 
 def _with_defaults(data: dict[Any, Any]) -> dict[Any, Any]:
@@ -255,7 +243,7 @@ def _field_error(error: ValidationError, lines: dict[FieldPath, int], source: st
     parent = path
     while parent not in lines and parent:
         parent = parent[:-1]
-    field = ".".join(str(part) for part in path) or "manifest"
+    field = ".".join(map(str, path)) or "manifest"
     if first["type"] == "extra_forbidden":
         expected = ", ".join(sorted(_fields_at(path)))
         problem = f"unknown key, expected one of {expected}"

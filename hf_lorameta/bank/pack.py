@@ -26,14 +26,7 @@ from hf_lorameta.bank.index import (
     Packing,
     adapter_path,
 )
-from hf_lorameta.bank.packed import (
-    basis_header,
-    decode,
-    decode_basis,
-    encode,
-    encode_basis,
-    small_header,
-)
+from hf_lorameta.bank.packed import basis_dtype, basis_header, decode, encode, small_header
 from hf_lorameta.bank.shared_basis import Chunk, ModuleReader, find_basis
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import sha256, write_atomically
@@ -55,14 +48,13 @@ class _Settings(NamedTuple):
 
 @dataclass(frozen=True)
 class _PackedModule:
-    """A packed module and its temporary file, which holds the bases and then all small factors.
+    """A packed module in a temporary file: the bases, then the small factors of all adapters.
 
     Attributes:
-        path: the temporary file.
         space: (R_a, R_b).
-        starts: (N + 1,) where each adapter's small factors start in the file, and its end.
+        starts: (N + 1,) starts of the adapters in the file, and its end.
         total: (N,) energies of the updates.
-        lost: (N,) energies of what packing loses of them.
+        lost: (N,) energies of the difference to the packed updates.
     """
 
     path: Path
@@ -213,14 +205,14 @@ def _pack_modules(
 def _pack_module(
     reader: ModuleReader, settings: _Settings, number: int, path: Path
 ) -> _PackedModule:
-    dtype = settings.dtype
+    basis, retention, dtype, seed = settings
     right, left = (
-        find_basis(reader, side, settings.basis, settings.retention, (settings.seed, number, side))
-        for side in (0, 1)
+        find_basis(reader, side, basis, retention, (seed, number, side)) for side in (0, 1)
     )
-    raw_V, raw_U = encode_basis(right.T, dtype), encode_basis(left, dtype)
-    V = decode_basis(raw_V, right.T.shape, dtype).astype(np.float64)
-    U = decode_basis(raw_U, left.shape, dtype).astype(np.float64)
+    stored = basis_dtype(dtype)
+    raw_V, raw_U = encode(right.T, "A", stored), encode(left, "B", stored)
+    V = decode(raw_V, right.T.shape, "A", stored).astype(np.float64)
+    U = decode(raw_U, left.shape, "B", stored).astype(np.float64)
     starts, energies = [len(raw_V) + len(raw_U)], []
     with path.open("wb") as file:
         file.write(raw_V + raw_U)
@@ -235,11 +227,7 @@ def _pack_module(
 
 
 def _project(chunk: Chunk, V: Array, U: Array, dtype: PackDtype) -> tuple[list[bytes], Array]:
-    """Project adapters onto the rounded bases by least squares.
-
-    Returns:
-        The encoded small factors of each adapter, and (2, n) energies: total and lost.
-    """
+    """Project onto the rounded bases by least squares; return stored bytes and (2, n) energies."""
     M_v, M_u = V @ V.T, U.T @ U
     AV = chunk.A @ V.T.astype(np.float32)  # (n, r, R_a)
     UB = U.T.astype(np.float32) @ chunk.B  # (n, R_b, r)

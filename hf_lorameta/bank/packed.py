@@ -44,7 +44,7 @@ from hf_lorameta.formats.safetensors import (
 from hf_lorameta.types import FloatArray
 
 _CODES = {"bf16": "BF16", "int8": "I8", "f32": "F32"}
-_TORCH_DTYPES = {"bf16": "bfloat16", "f32": "float32", "int8": "bfloat16"}
+_TORCH_DTYPES = {"bf16": "bfloat16", "f32": "float32"}
 _SIZES: Mapping[str, np.dtype[Any]] = DTYPES | {"I8": np.dtype(np.int8)}
 _MAX_CACHED_BYTES = 2 << 20
 """Largest file that is read at once and cached; most files of small factors are tiny."""
@@ -86,13 +86,10 @@ def dequantize(integers: NDArray[np.int8], scales: FloatArray, axis: int) -> Flo
     return np.asarray(integers * np.expand_dims(scales, 1 - axis), np.float32)
 
 
-def encode(values: FloatArray, factor: Factor, dtype: PackDtype) -> bytes:
-    """Return the stored bytes of a small factor, followed by those of its scales.
+def encode(values: NDArray[Any], factor: Factor, dtype: PackDtype) -> bytes:
+    """Return the stored bytes of a (r, R_a), factor ``A``, or b (R_b, r), factor ``B``.
 
-    Args:
-        values: a (r, R_a) or b (R_b, r).
-        factor: ``A`` for a, ``B`` for b.
-        dtype: storage type.
+    Those of int8 scales follow.
     """
     if dtype != "int8":
         return narrow(values, _TORCH_DTYPES[dtype])
@@ -113,10 +110,7 @@ def decode(raw: bytes, shape: tuple[int, int], factor: Factor, dtype: PackDtype)
 def small_header(layout: Layout, rank: int, dtype: PackDtype) -> bytes:
     """Return the header of a file of small factors, whose encoded bytes follow, A before B.
 
-    Args:
-        layout: modules with R_a as in_features and R_b as out_features.
-        rank: r of the adapter.
-        dtype: storage type.
+    `layout` holds the modules with R_a as in_features and R_b as out_features.
     """
     tensors: list[tuple[str, str, tuple[int, ...]]] = []
     for module in layout:
@@ -134,9 +128,9 @@ def basis_header(layout: Layout, small: Layout, dtype: PackDtype) -> bytes:
     Args:
         layout: modules of the base model.
         small: the same modules with R_a and R_b as sizes.
-        dtype: storage type of the pack; bases are float32 in an ``f32`` pack, else bfloat16.
+        dtype: storage type of the small factors.
     """
-    code = "F32" if dtype == "f32" else "BF16"
+    code = _CODES[basis_dtype(dtype)]
     tensors = ((name, code, shape) for name, shape in _basis_shapes(layout, small))
     return build_header(tensors, _SIZES)[0]
 
@@ -147,14 +141,9 @@ def _basis_shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[in
         yield f"{module.name}.B", (module.out_features, space.out_features)
 
 
-def encode_basis(values: NDArray[Any], dtype: PackDtype) -> bytes:
-    """Return the stored bytes of a basis matrix."""
-    return narrow(values, _TORCH_DTYPES[dtype])
-
-
-def decode_basis(raw: bytes, shape: tuple[int, int], dtype: PackDtype) -> FloatArray:
-    """Return the values that a reader of the pack gets from the bytes of `encode_basis`."""
-    return widen(raw, TensorInfo("F32" if dtype == "f32" else "BF16", shape, 0, len(raw)))
+def basis_dtype(dtype: PackDtype) -> PackDtype:
+    """Return the storage type of a pack's bases: ``f32`` in an ``f32`` pack, else ``bf16``."""
+    return "f32" if dtype == "f32" else "bf16"
 
 
 @cache_headers

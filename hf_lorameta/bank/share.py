@@ -12,6 +12,7 @@ from hf_lorameta.bank.index import (
     ORIGIN_FILE,
     PROFILES_FILE,
     TOKENIZER_FILE,
+    Packing,
     adapter_path,
 )
 from hf_lorameta.errors import BankError, IntegrityError
@@ -153,18 +154,9 @@ def _delete_outdated(bank: Bank) -> None:
 
 def bank_card(bank: Bank, repo_id: str) -> str:
     """Return the README of a bank's repo."""
-    index, packing, packed = bank.index, bank.index.packing, ""
+    index = bank.index
     licenses = sorted({entry.license or "unknown" for entry in index.entries})
-    if packing:
-        source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"
-        if packing.source_id:
-            source = f"`{packing.source_id}` at commit `{packing.source_revision}`"
-        packed = (
-            f"It is a pack, written by `hf-lorameta bank pack` from {source}: its adapters share "
-            f"one basis per module (`{BASIS_FILE}`), which retains {packing.retained_whole:.1%} of "
-            f"the energy of their updates, and {packing.retained_least:.1%} for the adapter that "
-            "lost most.\n"
-        )
+    packed = _pack_note(index.packing) if index.packing else ""
     return f"""---
 tags:
 - hf-lorameta
@@ -181,3 +173,15 @@ trained on (no text). `bank.json` lists every source with its commit, checksum a
 hf-lorameta push --dataset user/dataset --bank {repo_id}
 ```
 """
+
+
+def _pack_note(packing: Packing) -> str:
+    source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"
+    if packing.source_id:
+        source = f"`{packing.source_id}` at commit `{packing.source_revision}`"
+    return (
+        f"It is a pack, written by `hf-lorameta bank pack` from {source}: its adapters share one "
+        f"basis per module (`{BASIS_FILE}`), which retains {packing.retained_whole:.1%} of the "
+        f"energy of their updates, and {packing.retained_least:.1%} for the adapter that lost most."
+        "\n"
+    )

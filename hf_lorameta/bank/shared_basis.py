@@ -46,12 +46,7 @@ class Chunk(NamedTuple):
 
 
 class ModuleReader:
-    """One module of all adapters, read a few adapters at a time, as often as needed.
-
-    Args:
-        files: N adapters.
-        scalings: (N,) factors of B·A.
-        module: the module.
+    """One module of all adapters, with their (N,) scalings, read a few adapters at a time.
 
     Attributes:
         rank: Σr of the adapters.
@@ -107,8 +102,8 @@ def find_basis(
         reader: the module.
         side: 0 for the inputs (rows of lora_A), 1 for the outputs (columns of lora_B).
         max_size: largest number of dimensions; None is no limit.
-        retention: share of the updates' energy to retain in the module, of whose loss this side
-            may cause half; None takes `max_size` dimensions.
+        retention: share of the energy to retain in the module; this side may lose half of the rest.
+            None takes `max_size` dimensions.
         seed: seed of the initial subspace.
 
     Returns:
