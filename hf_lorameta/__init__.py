@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from hf_lorameta._version import __version__ as __version__
 
 _MODULES = {
-    "COEFFICIENTS": "method.coefficients",
+    "COEFFICIENT_RULES": "method.coefficients",
     "COMBINERS": "method.merging",
-    "DISTANCES": "method.distances",
+    "METRICS": "method.distances",
+    "REFINERS": "refine.registry",
     "Bank": "bank.bank",
     "BankMap": "bank.map",
     "Dataset": "data.dataset",
@@ -52,15 +53,18 @@ _ERRORS = (
 )
 _MODULES |= dict.fromkeys(_ERRORS, "errors")
 _DEPRECATED = {
+    "COEFFICIENTS": "COEFFICIENT_RULES",
+    "DISTANCES": "METRICS",
     "carry_out": "generate_from_plan",
     "look": "resolve_target",
     "refuse_replacing": "check_no_overwrite",
 }
 
 __all__ = [
-    "COEFFICIENTS",
+    "COEFFICIENT_RULES",
     "COMBINERS",
-    "DISTANCES",
+    "METRICS",
+    "REFINERS",
     "AdapterError",
     "AuthError",
     "Bank",
@@ -127,8 +131,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.method.coefficients import COEFFICIENTS
-    from hf_lorameta.method.distances import DISTANCES
+    from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+    from hf_lorameta.method.distances import METRICS
     from hf_lorameta.method.merging import COMBINERS
     from hf_lorameta.pipeline.generate import generate, generate_from_plan
     from hf_lorameta.pipeline.generation import Generation
@@ -140,6 +144,7 @@ if TYPE_CHECKING:
         resolve_target,
     )
     from hf_lorameta.recipe import Recipe
+    from hf_lorameta.refine.registry import REFINERS
 
 
 def __dir__() -> list[str]:

@@ -3,17 +3,27 @@
 A `Recipe` is frozen and travels with its result as ``recipe.json``.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from hf_lorameta.errors import RecipeError
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.distances import DEFAULT_METRIC, METRICS
+from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.refine.registry import REFINERS
 
-MetricName = Literal["wd", "kl", "js", "mmd", "js-io", "js-task"]
-RuleName = Literal["attentional", "normalized", "neural", "kernel"]
-CombinerName = Literal["factors", "exact"]
 Dtype = Literal["bfloat16", "float16", "float32"]
-RefinerName = Literal["gradient", "search"]
+
+REGISTRIES: Mapping[str, Mapping[str, object]] = {
+    "metric": METRICS,
+    "coefficients": COEFFICIENT_RULES,
+    "combine": COMBINERS,
+    "refiner": REFINERS,
+}
+"""Fields of a `Recipe` that name a method, and the registry with their choices."""
 
 MAX_RANK = 512
 """vLLM's largest ``max_lora_rank``; its default, and ours, is 16."""
@@ -23,9 +33,10 @@ class Recipe(BaseModel):
     """How distances, coefficients and weights are computed.
 
     Attributes:
-        metric: distance between token distributions, a key of `hf_lorameta.method.distances.DISTANCES`.
+        metric: distance between token distributions, a key of
+            `hf_lorameta.method.distances.METRICS`.
         coefficients: rule from distances to coefficients, a key of
-            `hf_lorameta.method.coefficients.COEFFICIENTS`.
+            `hf_lorameta.method.coefficients.COEFFICIENT_RULES`.
         combine: how adapters are added up, a key of `hf_lorameta.method.merging.COMBINERS`.
         top_k: keep only the k largest coefficients and renormalize; None keeps all.
         temperature: divides the logits of the softmin, and widens the kernel; below 1 is sharper.
@@ -50,9 +61,9 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: MetricName = "js-task"
-    coefficients: RuleName = "kernel"
-    combine: CombinerName = "exact"
+    metric: str = DEFAULT_METRIC
+    coefficients: str = "kernel"
+    combine: str = "exact"
     top_k: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     rank: int | None = Field(default=None, ge=1, le=MAX_RANK)
@@ -60,8 +71,20 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0)
     max_rows: int | None = Field(default=None, ge=1)
     refine: int | None = Field(default=None, ge=4, le=4096)
-    refiner: RefinerName = "gradient"
+    refiner: str = "gradient"
     check: int | None = Field(default=None, ge=4, le=4096)
+
+    @field_validator(*REGISTRIES)
+    @classmethod
+    def _check_name(cls, name: str, info: ValidationInfo) -> str:
+        choices = REGISTRIES[str(info.field_name)]
+        if name not in choices:
+            raise PydanticCustomError(
+                "unknown_method",
+                "Input should be one of {choices}",
+                {"choices": ", ".join(choices)},
+            )
+        return name
 
     @classmethod
     def paper(cls, **settings: object) -> "Recipe":

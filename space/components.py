@@ -7,7 +7,7 @@ import gradio as gr
 import page_text
 from bank_loader import BankLoader
 from dataset_request import FILE_TYPES
-from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, Recipe
+from hf_lorameta import COEFFICIENT_RULES, COMBINERS, METRICS, Recipe
 from settings import Settings
 
 
@@ -100,7 +100,7 @@ class Components:
         default = Recipe()
         with gr.Accordion("Options", open=False, elem_id="lm-options"):
             self.metric = _method_dropdown(
-                "Metric", DISTANCES, default.metric, "Distance between two datasets"
+                "Metric", METRICS, default.metric, "Distance between two datasets"
             )
             rules = self._coefficient_rules()
             self.coefficients = _method_dropdown(
@@ -132,8 +132,8 @@ class Components:
         """Return the rules to offer; the neural one only if the bank has it or is not known yet."""
         unknown = self._settings.bank is not None and not self._bank_loader.opened
         if unknown or self._bank_loader.has_neural():
-            return dict(COEFFICIENTS)
-        return {name: rule for name, rule in COEFFICIENTS.items() if name != "neural"}
+            return dict(COEFFICIENT_RULES)
+        return {name: rule for name, rule in COEFFICIENT_RULES.items() if name != "neural"}
 
     def _build_buttons(self) -> None:
         gr.HTML('<h2 class="lm-h2">3 · Your adapter</h2>', padding=False)
@@ -180,7 +180,7 @@ def _column_dropdown(label: str, info: str) -> gr.Dropdown:
 
 
 def _method_dropdown(label: str, table: dict[str, Any], value: str, info: str) -> gr.Dropdown:
-    choices = [(row.title, name) for name, row in table.items()]
+    choices = [(row.title[:1].upper() + row.title[1:], name) for name, row in table.items()]
     return gr.Dropdown(choices=choices, value=value, label=label, info=info, min_width=160)
 
 

@@ -15,7 +15,7 @@ from generating import (
     make_adapter,
     make_and_publish,
 )
-from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, LoraMetaError, Recipe
+from hf_lorameta import COEFFICIENT_RULES, COMBINERS, METRICS, LoraMetaError, Recipe
 from inputs import credential_of, recipe_of
 from jobs import Job
 from messages import advice
@@ -53,8 +53,8 @@ def _inputs() -> list[Any]:
         gr.Textbox("", label="config"),
         gr.Textbox("", label="split"),
         gr.Textbox("", label="columns"),
-        gr.Dropdown(list(DISTANCES), value=default.metric, label="metric"),
-        gr.Dropdown(list(COEFFICIENTS), value=default.coefficients, label="coefficients"),
+        gr.Dropdown(list(METRICS), value=default.metric, label="metric"),
+        gr.Dropdown(list(COEFFICIENT_RULES), value=default.coefficients, label="coefficients"),
         gr.Dropdown(list(COMBINERS), value=default.combine, label="combine"),
         gr.Number(default.top_k or 0, label="top_k", precision=0),
         gr.Number(default.temperature, label="temperature"),

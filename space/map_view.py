@@ -29,7 +29,7 @@ def map_html(plan: Plan, bank_map: BankMap) -> str:
     nearest_names = ", ".join(names[i].rpartition("/")[2] for i in nearest)
     lines = "".join(_line(yours, points[i]) for i in nearest)
     dots = "".join(
-        _dot(points[i], names[i], float(plan.coefficients[i]), i in nearest)
+        _dot(points[i], names[i], float(plan.coefficients.shared[i]), i in nearest)
         for i in _largest_first(plan)
     )
     labels = _labels(yours, points, nearest, names)
@@ -46,7 +46,7 @@ picture: the list above has the exact distances.</p></figure>"""
 
 def _largest_first(plan: Plan) -> list[int]:
     """Return the drawing order: small dots last, so that they stay visible."""
-    return [int(i) for i in np.argsort(-plan.coefficients, kind="stable")]
+    return [int(i) for i in np.argsort(-plan.coefficients.shared, kind="stable")]
 
 
 def _to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:

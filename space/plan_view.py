@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
-from hf_lorameta import COEFFICIENTS, COMBINERS, DISTANCES, Plan
+from hf_lorameta import COEFFICIENT_RULES, COMBINERS, METRICS, Plan
 
 BARS = 10
 SAMPLE_CHARACTERS = 280
@@ -119,8 +119,8 @@ def _name(repo: str, linked: bool) -> str:
 
 def _method(plan: Plan) -> str:
     recipe = plan.recipe
-    rule, combiner = COEFFICIENTS[recipe.coefficients], COMBINERS[recipe.combine]
-    parts = [DISTANCES[recipe.metric].title, rule.title, combiner.title]
+    rule, combiner = COEFFICIENT_RULES[recipe.coefficients], COMBINERS[recipe.combine]
+    parts = [METRICS[recipe.metric].title, rule.title, combiner.title]
     if recipe.top_k:
         parts.append(f"top {recipe.top_k}")
     if recipe.temperature != 1:

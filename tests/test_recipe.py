@@ -9,21 +9,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hf_lorameta.errors import RecipeError
-from hf_lorameta.recipe import (
-    MAX_RANK,
-    CombinerName,
-    Dtype,
-    MetricName,
-    Recipe,
-    RefinerName,
-    RuleName,
-)
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.distances import METRICS
+from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.recipe import MAX_RANK, REGISTRIES, Dtype, Recipe
+from hf_lorameta.refine.registry import REFINERS
 
 RECIPES = st.builds(
     Recipe,
-    metric=st.sampled_from(get_args(MetricName)),
-    coefficients=st.sampled_from(get_args(RuleName)),
-    combine=st.sampled_from(get_args(CombinerName)),
+    metric=st.sampled_from(list(METRICS)),
+    coefficients=st.sampled_from(list(COEFFICIENT_RULES)),
+    combine=st.sampled_from(list(COMBINERS)),
     top_k=st.none() | st.integers(1, 10**6),
     temperature=st.floats(1e-300, 1e300),
     rank=st.none() | st.integers(1, MAX_RANK),
@@ -31,7 +27,7 @@ RECIPES = st.builds(
     seed=st.integers(0, 2**63),
     max_rows=st.none() | st.integers(1, 10**9),
     refine=st.none() | st.integers(4, 4096),
-    refiner=st.sampled_from(get_args(RefinerName)),
+    refiner=st.sampled_from(list(REFINERS)),
     check=st.none() | st.integers(4, 4096),
 )
 OURS = {"js-io", "js-task", "kernel"}
@@ -43,6 +39,12 @@ def test_json_round_trip(recipe: Recipe) -> None:
     assert again == recipe
     assert hash(again) == hash(recipe)
     assert Recipe.of(**json.loads(recipe.model_dump_json())) == recipe
+
+
+@pytest.mark.parametrize(("field", "registry"), REGISTRIES.items())
+def test_every_method_of_a_registry_can_be_chosen(field: str, registry: dict[str, object]) -> None:
+    for name in registry:
+        assert getattr(Recipe.of(**{field: name}), field) == name
 
 
 def test_frozen() -> None:
@@ -57,10 +59,12 @@ def test_frozen() -> None:
     [
         (
             {"metric": "cosine"},
-            "metric: Input should be 'wd', 'kl', 'js', 'mmd', 'js-io' or",
+            "metric: Input should be one of wd, kl, js, mmd, js-io, js-task, got 'cosine'",
         ),
         ({"coefficients": ""}, "coefficients: Input should be"),
-        ({"combine": "ties"}, "combine: Input should be 'factors' or 'exact', got 'ties'"),
+        ({"combine": "ties"}, "combine: Input should be one of factors, exact, got 'ties'"),
+        ({"refiner": "adam"}, "refiner: Input should be one of gradient, search, got 'adam'"),
+        ({"metric": 3}, "metric: Input should be a valid string, got 3"),
         ({"dtype": "int8"}, "dtype: Input should be"),
         ({"top_k": 0}, "top_k: Input should be greater than or equal to 1, got 0"),
         ({"temperature": 0}, "temperature: Input should be greater than 0, got 0"),
@@ -85,8 +89,8 @@ def test_refusals_name_the_field(settings: dict[str, object], message: str) -> N
     assert raised.value.__cause__ is None
 
 
-@pytest.mark.parametrize("metric", [m for m in get_args(MetricName) if m not in OURS])
-@pytest.mark.parametrize("rule", [r for r in get_args(RuleName) if r not in OURS])
+@pytest.mark.parametrize("metric", [m for m in METRICS if m not in OURS])
+@pytest.mark.parametrize("rule", [r for r in COEFFICIENT_RULES if r not in OURS])
 def test_the_papers_recipes(metric: str, rule: str) -> None:
     recipe = Recipe.paper(metric=metric, coefficients=rule)
     assert recipe.model_dump(exclude={"dtype", "seed", "max_rows", "refiner"}) == {

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.method.distances import DISTANCES, between
+from hf_lorameta.method.distances import METRICS, between
 from hf_lorameta.method.neural import FitReport, fit_neural, gram
 
 
@@ -39,7 +39,7 @@ def fit_bank(
     G = gram(bank.blocks())
     arrays: dict[str, NDArray[np.float32]] = {}
     reports: dict[str, FitReport] = {}
-    for metric, row in DISTANCES.items():
+    for metric, row in METRICS.items():
         progress(row.title)
         D = between(bank.profiles, bank.index.vocab_size, metric)
         model, reports[metric] = fit_neural(D, G, hidden=hidden, steps=steps, seed=seed)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hf_lorameta.data.profile import ProfileTable
-from hf_lorameta.method.distances import DEFAULT_METRIC, DISTANCES, between, distances, name_of
+from hf_lorameta.method.distances import DEFAULT_METRIC, METRICS, between, distances, stored_name
 from hf_lorameta.types import Array
 
 _MAX_SAMPLED = 32
@@ -25,7 +25,7 @@ def bank_distances(profiles: ProfileTable, vocab_size: int) -> dict[str, Array]:
     found = {DEFAULT_METRIC: between(profiles, vocab_size, DEFAULT_METRIC)}
     inputs = profiles.only("input")
     if inputs.arrays["input.ids"].size:
-        name = name_of(DEFAULT_METRIC, "input")
+        name = stored_name(DEFAULT_METRIC, "input")
         found[name] = between(inputs, vocab_size, DEFAULT_METRIC)
     return found
 
@@ -53,4 +53,4 @@ def typical_distances(
         row = distances(profiles[i], profiles, vocab_size, metric) if D is None else D[i]
         return float(np.delete(row, i).min())
 
-    return {m: float(np.median([nearest(i, m) for i in sampled])) for m in DISTANCES}
+    return {m: float(np.median([nearest(i, m) for i in sampled])) for m in METRICS}

@@ -65,7 +65,7 @@ def bank_map(bank: Bank, metric: str) -> BankMap:
 
     Args:
         bank: the bank.
-        metric: a key of `hf_lorameta.method.distances.DISTANCES`.
+        metric: a key of `hf_lorameta.method.distances.METRICS`.
 
     Raises:
         BankError: the bank is empty.

@@ -1,7 +1,6 @@
-"""Many adapters of a bank as one function of their coefficients.
+"""The weighted sum of a bank's adapters for any coefficients, and inner products of their updates.
 
-Their sum, for any coefficients, and the products of their updates with each other; read module by
-module, so that a large bank is never held in memory.
+Both are computed module by module, so that memory does not grow with the number of modules.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,21 +11,22 @@ import numpy as np
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.packed import Space
 from hf_lorameta.formats.lora_file import stack_into
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.types import Array, FloatArray
 
-_AT_ONCE = 64
-"""Adapters whose products with all others are formed together: of rank 16, 66 MB with 502."""
-HELD = 1 << 30
-"""Bytes of factors up to which a mixture keeps them in memory."""
+_GRAM_BATCH = 64
+"""Adapters whose inner products with all others are computed together: 66 MB of 502 at rank 16."""
+MAX_CACHED = 1 << 30
+"""Largest size in bytes of all factors, in float32, at which they are cached in memory."""
 
 
 class ModuleFactors(NamedTuple):
-    """One module of K adapters side by side, their scalings folded into B.
+    """Stacked factors of one module of K adapters, with their scalings multiplied into B.
 
     Attributes:
-        A: (Σr, in), or of a pack (Σr, R_a).
-        B: (out, Σr), or of a pack (R_b, Σr).
-        space: where the small factors of a pack lie.
+        A: (Σr, in), in a pack (Σr, R_a).
+        B: (out, Σr), in a pack (R_b, Σr).
+        space: basis of the small factors of a pack, None in a plain bank.
     """
 
     A: FloatArray
@@ -35,16 +35,16 @@ class ModuleFactors(NamedTuple):
 
 
 class WeightedSum:
-    """The sum of a bank's adapters as a function of its coefficients.
+    """The sum of K adapters of a bank as a function of their coefficients.
 
-    Memory: the factors in float32, if all of them take 1 GB (`HELD`) at most: those of SmolLM2's 43
-    adapters take 55 MB. Of a larger bank one module's at a time, which is read anew for each sum
-    and for each line of rows of a gradient: of 502 adapters of Mistral-7B 230 MB of 19 GB. Of a
-    pack these are the small factors and its spaces, and adapters are added up inside the space.
+    Memory: all factors in float32 if they take at most 1 GB (`MAX_CACHED`), 55 MB for SmolLM2's 43
+    adapters. In a larger bank one module at a time, read again for each sum and each batch of rows
+    of a gradient: 230 MB of 19 GB for 502 adapters of Mistral-7B. In a pack these are the small
+    factors and the bases, and adapters are added up inside their common space.
 
     Args:
-        bank: of N adapters.
-        used: the K of them that take part.
+        bank: N adapters.
+        indices: the K of them that are added up.
 
     Attributes:
         size: K.
@@ -53,96 +53,94 @@ class WeightedSum:
 
     linear = True
 
-    def __init__(self, bank: Bank, used: Sequence[int]) -> None:
-        entries = [bank.index.entries[i] for i in used]
-        self._bank, self._used = bank, used
+    def __init__(self, bank: Bank, indices: Sequence[int]) -> None:
+        entries = [bank.index.entries[i] for i in indices]
+        self._bank, self._indices = bank, indices
         self._files = bank.adapters(entries)
-        self._sizes = {module.name: module for module in bank.stored_layout}
+        self._modules = {module.name: module for module in bank.stored_layout}
         self._ranks = [entry.rank for entry in entries]
         scalings = [entry.scaling for entry in entries]
         self._scalings = np.repeat(scalings, self._ranks).astype(np.float32)
         self._starts = np.cumsum([0, *self._ranks])[:-1]
         self.size, self.rank = len(entries), sum(self._ranks)
-        self._held: dict[str, ModuleFactors] | None = {} if self._size() <= HELD else None
+        cached = self._factor_bytes() <= MAX_CACHED
+        self._cache: dict[str, ModuleFactors] | None = {} if cached else None
 
-    def _size(self) -> int:
-        """Bytes of all factors, and of the spaces of a pack, in float32."""
-        layouts = zip(self._bank.layout, self._bank.stored_layout, strict=True)
-        numbers = 0
-        for whole, stored in layouts:
-            numbers += self.rank * (stored.in_features + stored.out_features)
+    def _factor_bytes(self) -> int:
+        """Bytes of all factors, and of the bases of a pack, in float32."""
+        count = 0
+        for module, stored in zip(self._bank.layout, self._bank.stored_layout, strict=True):
+            count += self.rank * (stored.in_features + stored.out_features)
             if self._bank.basis is not None:
-                numbers += stored.in_features * whole.in_features
-                numbers += stored.out_features * whole.out_features
-        return 4 * numbers
+                count += stored.in_features * module.in_features
+                count += stored.out_features * module.out_features
+        return 4 * count
 
     def factors(self, module: str) -> ModuleFactors:
-        """Everything about one module: from memory, or read now."""
-        if self._held is None:
+        """Factors of one module, from the cache or from disk."""
+        if self._cache is None:
             return self._read(module)
-        if module not in self._held:
-            self._held[module] = self._read(module)
-        return self._held[module]
+        if module not in self._cache:
+            self._cache[module] = self._read(module)
+        return self._cache[module]
 
     def _read(self, module: str) -> ModuleFactors:
-        sizes = self._sizes[module]
-        A = np.empty((self.rank, sizes.in_features), np.float32)
-        B = np.empty((sizes.out_features, self.rank), np.float32)
+        stored = self._modules[module]
+        A = np.empty((self.rank, stored.in_features), np.float32)
+        B = np.empty((stored.out_features, self.rank), np.float32)
         stack_into(self._files, module, A, B)
         B *= self._scalings
         basis = self._bank.basis
         return ModuleFactors(A, B, None if basis is None else basis.space(module))
 
-    def pairs(self, c: Array) -> Iterator[tuple[FloatArray, FloatArray]]:
-        """Factors of the sum, (k, in) and (out, k), of every module in turn.
+    def pairs(self, coefficients: Coefficients) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Yield the factors of the sum, (k, in) and (out, k), module by module.
 
-        Adapters whose coefficient is zero are left out, and not read of a bank too large to hold.
+        Adapters whose coefficients are zero are left out; of a bank larger than `MAX_CACHED` they
+        are not even read.
 
         Args:
-            c: (K,) coefficients, or (M, K), those of each module.
+            coefficients: of the K adapters.
         """
-        some = np.flatnonzero(c.any(axis=0) if c.ndim > 1 else c)
-        if self._held is None and 0 < some.size < c.shape[-1]:
-            yield from WeightedSum(self._bank, [self._used[int(i)] for i in some]).pairs(
-                c[..., some]
-            )
+        active = coefficients.active
+        if self._cache is None and 0 < active.size < self.size:
+            some = WeightedSum(self._bank, [self._indices[i] for i in active])
+            yield from some.pairs(coefficients.take(active))
             return
-        layout = self._bank.layout
-        spread = np.repeat(c, self._ranks, axis=-1).astype(np.float32)
-        by_module = np.broadcast_to(spread, (len(layout), self.rank))
-        used = np.flatnonzero(by_module.any(axis=0))
-        for module, weights in zip(layout, by_module, strict=True):
+        kept = np.flatnonzero(np.repeat(np.isin(np.arange(self.size), active), self._ranks))
+        for index, module in enumerate(self._bank.layout):
             A, B, space = self.factors(module.name)
-            if used.size < self.rank:
-                A, B = A[used], B[:, used]
-            weighted: FloatArray = B * weights[used]
+            if kept.size < self.rank:
+                A, B = A[kept], B[:, kept]
+            weights = np.repeat(coefficients.for_module(index), self._ranks).astype(np.float32)
+            weighted: FloatArray = B * weights[kept]
             if space is None:
                 yield A, weighted
-            elif used.size < len(space.V):
+            elif kept.size < len(space.V):
                 yield A @ space.V, space.U @ weighted
             else:
                 yield space.V, space.U @ (weighted @ A)
 
     def by_adapter(self, by_rank: Array) -> Array:
-        """(…, Σr) sums over each adapter's ranks: (…, K)."""
+        """Sum over the ranks of each adapter: (…, Σr) → (…, K)."""
         return np.add.reduceat(by_rank, self._starts, axis=-1)
 
     def grams(self, among: Sequence[int] | None = None) -> Array:
-        """⟨B_i A_i, B_j A_j⟩ of each module, with their scalings: (M, K, K).
+        """Gram matrices ⟨s_i B_i A_i, s_j B_j A_j⟩ of the updates in each module: (M, K, K).
 
         Args:
-            among: places of the adapters that are asked for; None is all.
+            among: indices into the K adapters; None is all.
         """
         if among is not None:
-            return WeightedSum(self._bank, [self._used[i] for i in among]).grams()
+            return WeightedSum(self._bank, [self._indices[i] for i in among]).grams()
         layout = self._bank.layout
-        found = np.empty((len(layout), self.size, self.size))
-        for gram, module in zip(found, layout, strict=True):
+        grams = np.empty((len(layout), self.size, self.size))
+        for gram, module in zip(grams, layout, strict=True):
             A, B, _ = self.factors(module.name)
-            for first in range(0, self.size, _AT_ONCE):
-                starts = self._starts[first : first + _AT_ONCE]
-                some = slice(starts[0], (*self._starts, self.rank)[first + len(starts)])
-                inner = ((A[some] @ A.T) * (B[:, some].T @ B)).astype(np.float64)
-                by_adapter = np.add.reduceat(inner, starts - starts[0], 0)
+            for first in range(0, self.size, _GRAM_BATCH):
+                starts = self._starts[first : first + _GRAM_BATCH]
+                batch = slice(starts[0], (*self._starts, self.rank)[first + len(starts)])
+                products = ((A[batch] @ A.T) * (B[:, batch].T @ B)).astype(np.float64)
+                by_adapter = np.add.reduceat(products, starts - starts[0], 0)
                 gram[first : first + len(starts)] = self.by_adapter(by_adapter)
-        return found
+        return grams

@@ -5,28 +5,8 @@ from typing import Any
 
 from hf_lorameta.cards.markdown import is_hub_id
 from hf_lorameta.errors import LoraMetaError
-from hf_lorameta.recipe import CombinerName, MetricName, Recipe, RuleName
+from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Validation
-
-METRICS: dict[MetricName, str] = {
-    "wd": "1-Wasserstein distance on token ids",
-    "kl": "Kullback–Leibler divergence",
-    "js": "Jensen–Shannon divergence",
-    "mmd": "maximum mean discrepancy on token ids",
-    "js-io": "Jensen–Shannon divergence of inputs plus that of outputs",
-    "js-task": "Jensen–Shannon divergence of inputs plus that of outputs plus the distance of the "
-    "outputs' lengths",
-}
-RULES: dict[RuleName, str] = {
-    "attentional": "softmin of the distances",
-    "normalized": "softmin of the standardized distances",
-    "neural": "softmin of a small network over the standardized distances, trained on the bank",
-    "kernel": "kernel ridge regression on the distances, with the mean of the bank as its prior",
-}
-COMBINERS: dict[CombinerName, str] = {
-    "factors": "lora_A and lora_B averaged separately",
-    "exact": "the weighted sum of the updates B·A, cut to the rank by an SVD",
-}
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ the same bytes.
 
 import unicodedata
 
-from hf_lorameta.cards.card_data import METRICS, CardData, WeightedAdapter
+from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.cards.markdown import clean, number
+from hf_lorameta.method.distances import METRICS
 
 CHART_FILE = "neighbors.svg"
 BARS = 12
@@ -37,7 +38,7 @@ def render_chart(card: CardData) -> str:
         if len(card.neighbors) == 1
         else f"{len(bars)} of {len(card.neighbors)} coefficients"
     )
-    subtitle = f"{count} · distance: {METRICS[card.recipe.metric]}"
+    subtitle = f"{count} · distance: {METRICS[card.recipe.metric].title}"
     description = "; ".join(
         f"{_repo_name(n.dataset)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}"
         for n in bars

@@ -12,12 +12,15 @@ from collections import Counter
 from huggingface_hub import ModelCard, ModelCardData
 
 from hf_lorameta.bank.index import EMBEDDED_BANK
-from hf_lorameta.cards.card_data import COMBINERS, METRICS, RULES, CardData
+from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, ollama_name
 from hf_lorameta.cards.licenses import license_of
 from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id
 from hf_lorameta.cards.templates import render, shell
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.distances import METRICS
+from hf_lorameta.method.merging import COMBINERS
 
 CARD_FILE = "README.md"
 TABLE_ROWS = 20
@@ -61,9 +64,9 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         unlisted=card.neighbors[TABLE_ROWS:],
         source_datasets=source_datasets,
         negative=sum(n.coefficient < 0 for n in card.neighbors),
-        metric=METRICS[card.recipe.metric],
-        coefficient_rule=RULES[card.recipe.coefficients],
-        combiner=COMBINERS[card.recipe.combine],
+        metric=METRICS[card.recipe.metric].title,
+        coefficient_rule=COEFFICIENT_RULES[card.recipe.coefficients].title,
+        combiner=COMBINERS[card.recipe.combine].title,
         licenses=_count_licenses(card),
         unknown_license=not all((card.base_license, *(n.license for n in card.neighbors))),
         evaluate_command=shell(

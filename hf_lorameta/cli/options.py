@@ -12,13 +12,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hf_lorameta import recipe as recipes
+from hf_lorameta.recipe import REGISTRIES, Dtype
+
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.recipe import Recipe
 
-from hf_lorameta import recipe as recipes
-from hf_lorameta.recipe import CombinerName, Dtype, MetricName, RefinerName, RuleName
+    MetricName = str
+    RuleName = str
+    CombinerName = str
+    RefinerName = str
+else:  # the choices that commands check and list in their help
+    MetricName = Literal[tuple(REGISTRIES["metric"])]
+    RuleName = Literal[tuple(REGISTRIES["coefficients"])]
+    CombinerName = Literal[tuple(REGISTRIES["combine"])]
+    RefinerName = Literal[tuple(REGISTRIES["refiner"])]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]

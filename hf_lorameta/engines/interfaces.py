@@ -1,75 +1,79 @@
-"""What is compared, whatever runs the model: prompts, answers, scores and reports.
+"""Protocols between the fit of coefficients and the engines that run the base model.
 
-No model and no torch in here; torch (`evaluate`) and llama.cpp (`llama_cpp_eval`) score with it.
+No model and no torch in here: `hf_lorameta.engines.torch_runner` and
+`hf_lorameta.engines.llama_runner` implement them.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from hf_lorameta.bank.weighted_sum import WeightedSum
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.types import Array, FloatArray, Row
 
-# --- several methods ----------------------------------------------------------------------------
-
+if TYPE_CHECKING:
+    from hf_lorameta.bank.weighted_sum import WeightedSum
+    from hf_lorameta.engines.scoring import Tokens
 
 SEARCH_DIMENSIONS = 32
+"""Number of coefficients that a search without gradients moves, at most."""
 
 
 class AdapterUpdate(Protocol):
-    """Something that is an update for any coefficients; `WeightedSum`, or a finished adapter."""
+    """An update of the base model for any coefficients: a `WeightedSum` or a finished adapter."""
 
     @property
     def linear(self) -> bool:
-        """Whether the update is the sum of those of its coefficients one by one."""
+        """Whether the update is linear in its coefficients."""
         ...
 
-    def pairs(self, c: Array) -> Iterator[tuple[FloatArray, FloatArray]]:
-        """Factors of every module in turn, (k, in) and (out, k).
+    def pairs(self, coefficients: Coefficients) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Yield factors (k, in) and (out, k) of the update, module by module.
 
         Args:
-            c: (K,) coefficients; where it is a `WeightedSum`, (M, K) too.
+            coefficients: of K adapters; of one for a finished adapter.
         """
         ...
 
 
 class BaseModelRunner(Protocol):
-    """A base model with an update: `hf_lorameta.engines.torch_probe.Probe`, or llama.cpp's."""
+    """A base model with an update that can be set and scored."""
 
     @property
     def engine(self) -> str:
-        """What runs it, as a card says it."""
+        """Name of the engine, as model cards show it."""
         ...
 
     @property
     def finite_difference_step(self) -> float:
-        """How far `search` goes along an axis for a slope: beyond rounding, hardly bent."""
+        """Step of a search along an axis: above the engine's rounding, still nearly linear."""
         ...
 
-    def encode(self, rows: Sequence[Row]) -> list[Tokens]:
-        """Rows as token ids."""
+    def encode(self, rows: Sequence[Row]) -> "list[Tokens]":
+        """Tokenize rows."""
         ...
 
-    def set(self, summed: AdapterUpdate, c: Array) -> None:
-        """Make a sum with these coefficients, as its `pairs` takes them, the update."""
+    def set(self, update: AdapterUpdate, coefficients: Coefficients) -> None:
+        """Apply an update with these coefficients to the base model."""
         ...
 
     def clear(self) -> None:
-        """Be the base model itself."""
+        """Remove the update."""
         ...
 
-    def loss(self, tokens: Sequence[Tokens]) -> float:
+    def loss(self, tokens: "Sequence[Tokens]") -> float:
         """Mean loss of the output tokens, in nats."""
         ...
 
-    def log_odds(self, tokens: Sequence[Tokens]) -> Array:
+    def log_odds(self, tokens: "Sequence[Tokens]") -> Array:
         """``log p / (1 − p)`` of each output token, row after row."""
         ...
 
 
 class GradientRunner(BaseModelRunner, Protocol):
-    """One that can tell slopes, too."""
+    """A runner that also computes gradients."""
 
-    def gradient(self, tokens: Sequence[Tokens], mixture: "WeightedSum") -> tuple[Array, Array]:
-        """(R,) losses of the rows apart, and their (R, M, K) derivatives by the coefficients."""
+    def gradient(
+        self, tokens: "Sequence[Tokens]", weighted_sum: "WeightedSum"
+    ) -> tuple[Array, Array]:
+        """(R,) mean losses of the rows, and their (R, M, K) derivatives by the coefficients."""
         ...

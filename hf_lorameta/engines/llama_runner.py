@@ -22,7 +22,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.method import merging
-from hf_lorameta.method.coefficients import largest_indices
+from hf_lorameta.method.coefficients import Coefficients, largest_indices
 from hf_lorameta.types import Array, FloatArray, Row
 
 Pairs = Iterable[tuple[FloatArray, FloatArray]]
@@ -86,26 +86,30 @@ class LlamaCppRunner:
         """
         return [fit_context(self._engine, encode(self._engine, row)) for row in rows]
 
-    def set(self, update: AdapterUpdate, coefficients: Array) -> None:
+    def set(self, update: AdapterUpdate, coefficients: Coefficients) -> None:
         """Apply an update with these coefficients, the same in all modules.
 
         Raises:
-            ValueError: coefficients that are loaded as one do not change by a common factor.
+            ValueError: coefficients differ between modules, or those that are loaded as one do not
+                change by a common factor.
             AdapterError: the adapters cannot be written or loaded.
         """
         if not update.linear:
             self._load([update.pairs(coefficients)])
             self._scales = [1.0]
             return
+        if coefficients.per_module is not None:
+            raise ValueError("llama.cpp needs the same coefficients in all modules")
+        c = coefficients.shared
         if update is not self._update:
-            self._load_linear(update, coefficients)
-        others, square = np.delete(coefficients, self._single), float(self._group @ self._group)
+            self._load_linear(update, c)
+        others, square = np.delete(c, self._single), float(self._group @ self._group)
         factor = float(others @ self._group) / square if square else 0.0
         if not np.allclose(others, factor * self._group):
             raise ValueError(
                 f"only the {len(self._single)} largest coefficients can change independently"
             )
-        self._scales = [*coefficients[self._single], *([factor] if square else [])]
+        self._scales = [*c[self._single], *([factor] if square else [])]
 
     def clear(self) -> None:
         """Remove the update."""
@@ -124,14 +128,15 @@ class LlamaCppRunner:
         rows = (self._engine.logprobs(prompt, output, self._scales) for prompt, output in tokens)
         return np.concatenate([np.array(row) for row in rows])
 
-    def _load_linear(self, update: AdapterUpdate, coefficients: Array) -> None:
+    def _load_linear(self, update: AdapterUpdate, c: Array) -> None:
         """Load the adapters with the largest coefficients one by one, and the others as one."""
-        single = largest_indices(coefficients, SEARCH_DIMENSIONS)
-        group = coefficients.copy()
+        single = largest_indices(c, SEARCH_DIMENSIONS)
+        group = c.copy()
         group[single] = 0
-        adapters: list[Pairs] = [update.pairs(np.eye(group.size)[i]) for i in single]
+        alone = (Coefficients(row) for row in np.eye(group.size)[single])
+        adapters: list[Pairs] = [update.pairs(row) for row in alone]
         if group.any():
-            adapters.append(_truncate(update.pairs(group)))
+            adapters.append(_truncate(update.pairs(Coefficients(group))))
         self._load(adapters)
         self._update, self._single, self._group = update, single, np.delete(group, single)
 

@@ -17,6 +17,7 @@ from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_forward import log_odds, row_lengths, row_nll, summed_nll
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.types import Array, FloatArray, Row
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class TorchRunner:
         """Return rows as token ids, truncated to the evaluator's length."""
         return self._evaluator.encode(rows)
 
-    def set(self, update: "AdapterUpdate", coefficients: Array) -> None:
+    def set(self, update: "AdapterUpdate", coefficients: Coefficients) -> None:
         """Apply an update with these coefficients."""
         self.update(update.pairs(coefficients))
 

@@ -1,11 +1,13 @@
-"""From distances to coefficients: how much of every adapter goes into the new one.
+"""Coefficients: how much of every adapter goes into the new one, computed from distances.
 
 The rules of the paper return weights on the simplex, ``c ≥ 0`` and ``Σ c = 1``, through
 ``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. Those of `kernel` sum to one and may be negative. A
-temperature T divides what is exponentiated: below 1 is sharper, above 1 flatter. `COEFFICIENTS`
-lists the rules; the command line and the model card read that table.
+temperature T divides what is exponentiated: below 1 is sharper, above 1 flatter. The registry
+`COEFFICIENT_RULES` lists the rules; command line, model card and Space read it.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,79 @@ from numpy.typing import NDArray
 from hf_lorameta.errors import BankError, RecipeError
 from hf_lorameta.method.neural_model import FIT_HINT, NeuralModel
 from hf_lorameta.types import Array
+
+KERNEL_WIDTH = 2.0
+"""Width of the covariance in `kernel`, in median distances between datasets of the bank."""
+RIDGE = 0.06
+"""Noise variance in `kernel`, where an adapter's variance is 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """Coefficients of N adapters, the same in all modules or different in each of M modules.
+
+    Attributes:
+        shared: (N,) float64; the means over modules where these differ.
+        per_module: (M, N) float64, or None where all modules use `shared`.
+
+    Example:
+        >>> c = Coefficients.by_module(np.array([[1.0, 0.0, 0.5], [0.0, 0.0, -0.5]]))
+        >>> c.shared, c.for_module(1), c.active
+        (array([0.5, 0. , 0. ]), array([ 0. ,  0. , -0.5]), array([0, 2]))
+    """
+
+    shared: Array
+    per_module: Array | None = None
+
+    @classmethod
+    def by_module(cls, array: Array) -> "Coefficients":
+        """Coefficients (M, N) that differ between modules."""
+        return cls(array.mean(axis=0), array)
+
+    def __len__(self) -> int:
+        return len(self.shared)
+
+    @property
+    def active(self) -> NDArray[np.intp]:
+        """Ascending indices of the adapters with a nonzero coefficient in any module."""
+        rows = self.shared if self.per_module is None else self.per_module.any(axis=0)
+        return np.flatnonzero(rows)
+
+    @property
+    def effective_number(self) -> float:
+        """`effective_number` of the coefficients; of root mean squares where modules differ."""
+        rows = self.shared[None] if self.per_module is None else self.per_module
+        return effective_number(np.sqrt((rows**2).mean(axis=0)))
+
+    def for_module(self, index: int) -> Array:
+        """(N,) coefficients in one module of the layout."""
+        return self.shared if self.per_module is None else np.asarray(self.per_module[index])
+
+    def scaled(self, factor: float) -> "Coefficients":
+        """All coefficients times a factor."""
+        return self._map(lambda c: factor * c)
+
+    def take(self, indices: Sequence[int] | NDArray[np.intp]) -> "Coefficients":
+        """The coefficients of some adapters, in the given order."""
+        return self._map(lambda c: c[..., indices])
+
+    def expand(self, indices: Sequence[int], size: int) -> "Coefficients":
+        """Coefficients of `size` adapters: these at the indices, 0 elsewhere."""
+
+        def place(c: Array) -> Array:
+            wide = np.zeros((*c.shape[:-1], size))
+            wide[..., indices] = c
+            return wide
+
+        return self._map(place)
+
+    def _map(self, function: Callable[[Array], Array]) -> "Coefficients":
+        if self.per_module is None:
+            return Coefficients(function(self.shared))
+        return Coefficients.by_module(function(self.per_module))
+
+
+# --- helpers of the rules ------------------------------------------------------------------------
 
 
 def softmin(x: Array) -> Array:
@@ -32,16 +107,8 @@ def softmin(x: Array) -> Array:
     return _softmin(np.asarray(x, np.float64), 1.0)
 
 
-def _softmin(x: Array, temperature: float) -> Array:
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise RecipeError(f"temperature is {temperature}, expected a positive number")
-    with np.errstate(over="ignore", under="ignore"):  # too far apart is weight 0
-        weights = np.exp((x.min() - x) / temperature)
-    return np.asarray(weights / weights.sum())
-
-
 def standardize(distances: Array) -> Array:
-    """Shift and scale to zero mean and unit (population) variance over the bank.
+    """Shift and scale to zero mean and unit (population) variance.
 
     Distances that are all equal, up to rounding, become zeros.
 
@@ -60,25 +127,77 @@ def standardize(distances: Array) -> Array:
         >>> standardize(np.array([2.0, 2.0]))
         array([0., 0.])
     """
-    d = _checked(distances)
+    d = _validated(distances)
     largest = np.abs(d).max()
     if not largest:
         return np.zeros_like(d)
     centered = d / largest
     centered -= centered.mean()
-    spread = centered.std()
-    return np.zeros_like(d) if spread <= 8 * np.finfo(np.float64).eps else centered / spread
+    deviation = centered.std()
+    return np.zeros_like(d) if deviation <= 8 * np.finfo(np.float64).eps else centered / deviation
 
 
-def attentional(distances: Array, temperature: float) -> Array:
+def _softmin(x: Array, temperature: float) -> Array:
+    _check_temperature(temperature)
+    with np.errstate(over="ignore", under="ignore"):  # a weight that underflows is 0
+        weights = np.exp((x.min() - x) / temperature)
+    return np.asarray(weights / weights.sum())
+
+
+def _check_temperature(temperature: float) -> None:
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise RecipeError(f"temperature is {temperature}, expected a positive number")
+
+
+def _validated(distances: Array) -> Array:
+    d = np.asarray(distances, np.float64)
+    if d.ndim != 1 or not d.size:
+        raise BankError(
+            f"distances have shape {d.shape}, expected one for each adapter of the bank"
+        )
+    invalid = np.flatnonzero(~np.isfinite(d))
+    if invalid.size:
+        raise BankError(
+            f"distance {invalid[0]} of {d.size} is {d[invalid[0]]}, expected a finite number"
+        )
+    return d
+
+
+# --- the rules -----------------------------------------------------------------------------------
+
+
+def _no_bank_distances() -> Array:
+    raise BankError("the rule kernel needs the distances inside the bank")
+
+
+def _no_model() -> NeuralModel:
+    raise BankError("the bank has no fitted network for the rule neural", hint=FIT_HINT)
+
+
+class RuleInputs(NamedTuple):
+    """What a coefficient rule may use.
+
+    Attributes:
+        distances: (N,) finite, from the new dataset to every dataset of the bank.
+        temperature: T, positive; the paper has 1.
+        bank_distances: returns the (N, N) distances inside the bank; called only if needed.
+        model: returns the bank's fitted network; called only if needed.
+    """
+
+    distances: Array
+    temperature: float = 1.0
+    bank_distances: Callable[[], Array] = _no_bank_distances
+    model: Callable[[], NeuralModel] = _no_model
+
+
+def attentional(inputs: RuleInputs) -> Array:
     """The paper's base version: ``c = softmin(d / T)`` [1].
 
     Sensitive to the distance's unit: near one-hot where distances are large (WD), near uniform
     where they are small (JS).
 
     Args:
-        distances: (N,) finite, to every dataset of the bank.
-        temperature: T, positive, in the unit of the distance; the paper has 1.
+        inputs: distances d, and the temperature T in the unit of the distance.
 
     Returns:
         (N,) float64 on the simplex.
@@ -88,25 +207,24 @@ def attentional(distances: Array, temperature: float) -> Array:
         RecipeError: the temperature is not positive.
 
     Example:
-        >>> attentional(np.array([0.0, np.log(3)]), 1.0).round(4)
+        >>> attentional(RuleInputs(np.array([0.0, np.log(3)]))).round(4)
         array([0.75, 0.25])
 
     References:
         [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
     """
-    return _softmin(_checked(distances), temperature)
+    return _softmin(_validated(inputs.distances), inputs.temperature)
 
 
-def normalized(distances: Array, temperature: float) -> Array:
+def normalized(inputs: RuleInputs) -> Array:
     """The paper's normalized version: ``c = softmin(standardize(d) / T)`` [1].
 
-    The published experiment standardizes a row of the bank's own N × N matrix with the
-    self-distance 0 in it and masks that entry afterwards. A new dataset has no such entry: mean and
+    The published experiment standardizes a row of the bank's own N × N matrix, including the
+    self-distance 0, and masks that entry afterwards. A new dataset has no such entry: mean and
     variance are those of the N distances given. Equal distances give uniform weights.
 
     Args:
-        distances: (N,) finite, to every dataset of the bank.
-        temperature: T, positive, dimensionless; the paper has 1.
+        inputs: distances d, and the dimensionless temperature T.
 
     Returns:
         (N,) float64 on the simplex.
@@ -116,61 +234,53 @@ def normalized(distances: Array, temperature: float) -> Array:
         RecipeError: the temperature is not positive.
 
     Example:
-        >>> normalized(np.array([0.0, 2.0]), 1.0).round(4)  # e / (e + 1/e)
+        >>> normalized(RuleInputs(np.array([0.0, 2.0]))).round(4)  # e / (e + 1/e)
         array([0.8808, 0.1192])
 
     References:
         [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
     """
-    return _softmin(standardize(distances), temperature)
+    return _softmin(standardize(inputs.distances), inputs.temperature)
 
 
-def neural(distances: Array, temperature: float, model: "NeuralModel") -> Array:
+def neural(inputs: RuleInputs) -> Array:
     """The paper's MLP version: ``c = softmin(g(standardize(d)) / T)``, one g for all i [1].
 
     Args:
-        distances: (N,) finite, to every dataset of the bank.
-        temperature: T, positive, dimensionless; the paper has 1.
-        model: g, trained on the bank by `hf_lorameta.method.neural.fit_neural`.
+        inputs: distances d, the dimensionless temperature T, and the network g, trained on the
+            bank by `hf_lorameta.method.neural.fit_neural`.
 
     Returns:
         (N,) float64 on the simplex.
 
     Raises:
-        BankError: there is no distance, or one is not finite.
+        BankError: there is no distance, one is not finite, or the bank has no fitted network.
         RecipeError: the temperature is not positive.
 
     Example:
         >>> zeros = {name: np.zeros(shape) for name, shape in NeuralModel.shapes(2).items()}
-        >>> neural(np.array([0.0, 2.0]), 1.0, NeuralModel.from_arrays(zeros))
+        >>> model = NeuralModel.from_arrays(zeros)
+        >>> neural(RuleInputs(np.array([0.0, 2.0]), model=lambda: model))
         array([0.5, 0.5])
 
     References:
         [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
     """
-    return _softmin(model(standardize(distances)), temperature)
+    return _softmin(inputs.model()(standardize(inputs.distances)), inputs.temperature)
 
 
-KERNEL_WIDTH = 2.0
-"""Of the kernel in `kernel`, in median distances between datasets of the bank."""
-RIDGE = 0.06
-"""Variance that `kernel` gives what a distance cannot explain, where all variance is 1."""
-
-
-def kernel(distances: Array, between: Array, temperature: float) -> Array:
+def kernel(inputs: RuleInputs) -> Array:
     """Kernel ridge regression of adapters on datasets, with the bank's mean as the prior.
 
-    Adapters are seen as values of a Gaussian process over datasets with covariance
-    ``k = exp(−d / (T w))``, w = 2 times the bank's median distance, and a common mean: the
-    bank's. The expected adapter of the new dataset is then ``Σ c_i θ_i`` with
-    ``a = (K + 0.06 I)^(-1) k`` and ``c = a + (1 − Σ a) / N`` [1, eq. 2.25 and 2.38]. Where nothing
-    is near, a vanishes and the mean remains; of datasets that resemble each other, each counts
-    for less.
+    Adapters are modeled as values of a Gaussian process over datasets with covariance
+    ``k = exp(−d / (T w))``, w = 2 times the bank's median distance, and the bank's mean adapter as
+    its mean. The expected adapter of the new dataset is then ``Σ c_i θ_i`` with
+    ``a = (K + 0.06 I)^(-1) k`` and ``c = a + (1 − Σ a) / N`` [1, eq. 2.25 and 2.38]. If no dataset
+    is near, a vanishes and the mean remains; similar datasets share their weight.
 
     Args:
-        distances: (N,) finite, to every dataset of the bank.
-        between: (N, N) finite, among the bank's datasets.
-        temperature: T, positive; below 1 only near datasets count.
+        inputs: distances d, the distances inside the bank, and the temperature T; below 1 only
+            near datasets count.
 
     Returns:
         (N,) float64 that sum to one; some may be slightly negative.
@@ -180,20 +290,19 @@ def kernel(distances: Array, between: Array, temperature: float) -> Array:
         RecipeError: the temperature is not positive.
 
     Example:
-        >>> apart = np.array([[0, 0.1, 1], [0.1, 0, 1], [1, 1, 0]])
-        >>> kernel(np.array([0.5, 0.5, 0.2]), apart, 1.0).round(3)
+        >>> D = np.array([[0, 0.1, 1], [0.1, 0, 1], [1, 1, 0]])
+        >>> kernel(RuleInputs(np.array([0.5, 0.5, 0.2]), bank_distances=lambda: D)).round(3)
         array([0.19 , 0.19 , 0.619])
 
     References:
         [1] Rasmussen, Williams, Gaussian Processes for Machine Learning, MIT Press, 2006.
     """
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise RecipeError(f"temperature is {temperature}, expected a positive number")
-    d, D = _checked(distances), np.asarray(between, np.float64)
+    _check_temperature(inputs.temperature)
+    d, D = _validated(inputs.distances), np.asarray(inputs.bank_distances(), np.float64)
     if D.shape != (d.size, d.size) or not np.isfinite(D).all():
         raise BankError(f"distances in the bank have shape {D.shape}, expected {(d.size, d.size)}")
     others = D[~np.eye(d.size, dtype=bool)]
-    width = temperature * KERNEL_WIDTH * float(np.median(others)) if others.size else 1.0
+    width = inputs.temperature * KERNEL_WIDTH * float(np.median(others)) if others.size else 1.0
     if not width > 0:
         return np.full(d.size, 1 / d.size)
     K = np.exp(-(D + D.T) / (2 * width))
@@ -202,90 +311,88 @@ def kernel(distances: Array, between: Array, temperature: float) -> Array:
 
 
 class CoefficientRule(NamedTuple):
-    """A row of `COEFFICIENTS`: short name, title, and where the rule comes from."""
+    """A row of `COEFFICIENT_RULES`.
+
+    Attributes:
+        name: short, for recipes.
+        title: for people, worded as inside a sentence.
+        reference: publication or project that it is from.
+        function: from `RuleInputs` to (N,) coefficients.
+    """
 
     name: str
     title: str
     reference: str
+    function: Callable[[RuleInputs], Array]
 
 
 _PAPER = "arXiv 2507.01806"
-COEFFICIENTS: dict[str, CoefficientRule] = {
+COEFFICIENT_RULES: dict[str, CoefficientRule] = {
     row.name: row
     for row in (
-        CoefficientRule("attentional", "Softmin of the distances", _PAPER),
-        CoefficientRule("normalized", "Softmin of the standardized distances", _PAPER),
-        CoefficientRule("neural", "Softmin of a small network, fitted on the bank", _PAPER),
+        CoefficientRule("attentional", "softmin of the distances", _PAPER, attentional),
+        CoefficientRule("normalized", "softmin of the standardized distances", _PAPER, normalized),
+        CoefficientRule(
+            "neural",
+            "softmin of a small network over the standardized distances, trained on the bank",
+            _PAPER,
+            neural,
+        ),
         CoefficientRule(
             "kernel",
-            "Kernel ridge regression, the bank's mean as prior",
+            "kernel ridge regression on the distances, with the mean of the bank as its prior",
             "Rasmussen, Williams 2006",
+            kernel,
         ),
     )
 }
-"""Every rule, by the name a recipe uses."""
+"""Every coefficient rule, by the name a recipe uses."""
 
 
-def coefficients(
-    distances: Array,
-    rule: str,
-    temperature: float = 1.0,
-    k: int | None = None,
-    model: NeuralModel | None = None,
-    between: Array | None = None,
-) -> Array:
-    """Apply one rule, then keep the k largest.
+def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficients:
+    """Apply one rule, then keep the k largest coefficients.
 
     Args:
-        distances: (N,) finite, to every dataset of the bank.
-        rule: a key of `COEFFICIENTS`.
-        temperature: T, positive.
-        k: how many adapters to keep; None keeps all.
-        model: for the rule ``neural``, the bank's fitted network.
-        between: for the rule ``kernel``, the (N, N) distances inside the bank.
+        name: a key of `COEFFICIENT_RULES`.
+        inputs: what the rule may use.
+        k: number of adapters to keep; None keeps all.
 
     Returns:
-        (N,) float64 that sum to one.
+        Coefficients of N adapters that sum to one, the same in all modules.
 
     Raises:
         RecipeError: the rule is unknown, the temperature is not positive, or k is below 1.
         BankError: there is no distance, or one is not finite.
-        BankError: the rule is ``neural`` and the bank has no fitted network.
+        BankError: the rule needs something that the bank lacks.
 
     Example:
-        >>> coefficients(np.array([0.0, 1.0, 9.0]), "attentional", k=1)
+        >>> apply_rule("attentional", RuleInputs(np.array([0.0, 1.0, 9.0])), k=1).shared
         array([1., 0., 0.])
     """
-    if rule not in COEFFICIENTS:
-        names = ", ".join(COEFFICIENTS)
+    if name not in COEFFICIENT_RULES:
         raise RecipeError(
-            f"no coefficient rule is called {rule!r}", hint=f"--coefficients takes one of {names}"
+            f"no coefficient rule is called {name!r}",
+            hint=f"--coefficients takes one of {', '.join(COEFFICIENT_RULES)}",
         )
-    if rule == "neural":
-        if model is None:
-            raise BankError("the bank has no fitted network for the rule neural", hint=FIT_HINT)
-        weights = neural(distances, temperature, model)
-    elif rule == "kernel":
-        if between is None:
-            raise BankError("the rule kernel needs the distances inside the bank")
-        weights = kernel(distances, between, temperature)
-    else:
-        weights = (attentional if rule == "attentional" else normalized)(distances, temperature)
-    return weights if k is None else top_k(weights, k)
+    weights = COEFFICIENT_RULES[name].function(inputs)
+    return Coefficients(weights if k is None else top_k(weights, k))
+
+
+# --- selection -----------------------------------------------------------------------------------
 
 
 def top_k(weights: Array, k: int) -> Array:
-    """Keep the k weights largest in size, scaled to sum to one; of equal ones, the first.
+    """Keep the k weights of largest magnitude, scaled to sum to one; of equal ones, the first.
 
     Args:
         weights: (N,) that sum to one.
         k: at least 1; N or more keeps all.
 
     Returns:
-        (N,) float64 that sum to one, at most k of them other than 0.
+        (N,) float64 that sum to one, at most k of them nonzero.
 
     Raises:
-        RecipeError: k is below 1, or what is kept sums to zero or less.
+        RecipeError: k is below 1, or the remaining weights do not sum to a positive number.
 
     Example:
         >>> top_k(np.array([0.2, 0.4, 0.2, 0.2]), 2).round(4)
@@ -294,18 +401,28 @@ def top_k(weights: Array, k: int) -> Array:
     if k < 1:
         raise RecipeError(f"top_k is {k}, expected at least 1")
     weights = np.asarray(weights, np.float64)
-    kept = np.argsort(-np.abs(weights), kind="stable")[:k]
-    if weights[kept].sum() <= 0:
+    largest = largest_indices(weights, k)
+    if weights[largest].sum() <= 0:
         raise RecipeError(f"the {k} largest coefficients do not sum to more than 0")
     result = np.zeros_like(weights)
-    result[kept] = weights[kept]
+    result[largest] = weights[largest]
     return np.asarray(result / result.sum())
 
 
-def effective_number(weights: Array) -> float:
-    """How many adapters really take part: ``(Σ |c|)² / Σ c²``, Kish's effective sample size [1].
+def largest_indices(c: Array, count: int) -> NDArray[np.intp]:
+    """Indices of the coefficients of largest magnitude, at most `count`; of equal ones, the first.
 
-    N for uniform weights, 1 for one-hot; absolute values, should weights be negative.
+    Example:
+        >>> largest_indices(np.array([0.1, -0.5, 0.3]), 2)
+        array([1, 2])
+    """
+    return np.argsort(-np.abs(c), kind="stable")[:count]
+
+
+def effective_number(weights: Array) -> float:
+    """Number of adapters that contribute: ``(Σ |c|)² / Σ c²``, Kish's effective sample size [1].
+
+    N for uniform weights, 1 for one-hot weights.
 
     Args:
         weights: (N,) finite.
@@ -320,34 +437,10 @@ def effective_number(weights: Array) -> float:
     References:
         [1] Kish, Survey Sampling, Wiley, 1965.
     """
-    size = np.abs(np.asarray(weights, np.float64))
-    largest = size.max(initial=0.0)
+    magnitude = np.abs(np.asarray(weights, np.float64))
+    largest = magnitude.max(initial=0.0)
     if not largest:
         return 0.0
     with np.errstate(under="ignore"):
-        size = size / largest
-        return float(size.sum() ** 2 / (size**2).sum())
-
-
-def _checked(distances: Array) -> Array:
-    d = np.asarray(distances, np.float64)
-    if d.ndim != 1 or not d.size:
-        raise BankError(
-            f"distances have shape {d.shape}, expected one for each adapter of the bank"
-        )
-    wrong = np.flatnonzero(~np.isfinite(d))
-    if wrong.size:
-        raise BankError(
-            f"distance {wrong[0]} of {d.size} is {d[wrong[0]]}, expected a finite number"
-        )
-    return d
-
-
-def largest_indices(c: Array, count: int) -> NDArray[np.intp]:
-    """Places of the coefficients largest in size, `count` at most; of equal ones, the first.
-
-    Example:
-        >>> largest_indices(np.array([0.1, -0.5, 0.3]), 2)
-        array([1, 2])
-    """
-    return np.argsort(-np.abs(c), kind="stable")[:count]
+        magnitude = magnitude / largest
+        return float(magnitude.sum() ** 2 / (magnitude**2).sum())

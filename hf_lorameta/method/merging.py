@@ -24,7 +24,6 @@ DEFAULT_RANK = 16
 
 _DIRECT = 512  # most ranks of which eigenvectors are computed, at cubic cost
 _CHUNK = 1024  # ranks stacked at a time where a dense matrix is built
-_ROWS = 1024  # rows of the dense matrix held at a time where only its norm is asked for
 _OVERSAMPLING = 8
 _ENERGY_TOLERANCE = 1e-6
 _STEPS = 24  # reached only where the update has no structure and hardly any rank is better
@@ -144,7 +143,7 @@ def exact(
         Bs: N arrays (out_features, r_i).
         weights: (N,) coefficients c; adapters of weight 0 cost nothing.
         scalings: (N,) scalings s, alpha / r.
-        rank: of the result; None is 16.
+        rank: of the result; None is 16, or Σ r_i if that is less.
 
     Returns:
         A (rank, in_features) and B (out_features, rank), float32, to be used with scaling 1.
@@ -165,10 +164,11 @@ def exact(
         [1] Eckart, Young, Psychometrika 1, 1936.
         [2] Musco, Musco, arXiv 1504.05477, 2015.
     """
-    rank = DEFAULT_RANK if rank is None else rank
+    all_terms = _terms(As, Bs, weights, scalings)
+    rank = min(DEFAULT_RANK, _rank(all_terms)) if rank is None else rank
     if rank < 1:
         raise RecipeError(f"rank is {rank}, expected at least 1")
-    terms = _nonzero_terms(As, Bs, _terms(As, Bs, weights, scalings))
+    terms = _nonzero_terms(As, Bs, all_terms)
     A = np.zeros((rank, As[0].shape[1]), np.float32)
     B = np.zeros((Bs[0].shape[0], rank), np.float32)
     if terms:
@@ -179,85 +179,46 @@ def exact(
     return A, B
 
 
-def dense(As: Factors, Bs: Factors, weights: Weights, scalings: Weights) -> Array:
-    """The update itself, ``Σ c_i s_i B_i A_i``: what `exact` approximates.
-
-    Args:
-        As: N arrays (r_i, in_features).
-        Bs: N arrays (out_features, r_i).
-        weights: (N,) coefficients c.
-        scalings: (N,) scalings s, alpha / r.
-
-    Returns:
-        (out_features, in_features) float64.
-
-    Raises:
-        BankError: there is no adapter.
-        AdapterError: shapes or lengths do not match.
-
-    Example:
-        >>> dense([np.ones((1, 2), np.float32)], [np.ones((1, 1), np.float32)], [0.5], [4.0])
-        array([[2., 2.]])
-    """
-    return _dense(_terms(As, Bs, weights, scalings), slice(None), np.float64)
-
-
-def retained(
-    As: Factors, Bs: Factors, weights: Weights, scalings: Weights, A: FloatArray, B: FloatArray
-) -> float:
-    """How much of the weighted update M one adapter keeps: ``1 − ‖M − B A‖² / ‖M‖²``, Frobenius.
-
-    For the result of `exact` this is the share of M's squared norm that the rank leaves room for.
-    For `factors` it falls below 0 where cross terms outweigh the update.
-
-    Args:
-        As: N arrays (r_i, in_features).
-        Bs: N arrays (out_features, r_i).
-        weights: (N,) coefficients c.
-        scalings: (N,) scalings s, alpha / r.
-        A: (rank, in_features) of the result.
-        B: (out_features, rank) of the result.
-
-    Returns:
-        At most 1; 1 if the update is 0 and so is the result, −inf if only the update is.
-
-    Raises:
-        BankError: there is no adapter.
-        AdapterError: shapes or lengths do not match.
-
-    Example:
-        >>> I = np.eye(2, dtype=np.float32)
-        >>> retained([I], [I], [1.0], [1.0], I[:1], I[:, :1])
-        0.5
-    """
-    terms = [term for term in _terms(As, Bs, weights, scalings) if term.weight]
-    residual = _terms([*As, A], [*Bs, B], [*weights, -1.0], [*scalings, 1.0])
-    total = _squared_norm(terms)
-    lost = _squared_norm([term for term in residual if term.weight])
-    if not total:
-        return -np.inf if lost else 1.0
-    return 1.0 - lost / total
-
-
 class Combiner(NamedTuple):
-    """A row of `COMBINERS`: the function, its short name, its title and where it comes from."""
+    """A row of `COMBINERS`.
 
-    function: Callable[
-        [Factors, Factors, Weights, Weights, int | None], tuple[FloatArray, FloatArray]
-    ]
+    Attributes:
+        name: short, for recipes.
+        title: for people, worded as inside a sentence.
+        reference: publication that it is from.
+        function: from As, Bs, weights, scalings and rank to A and B.
+        linear: whether the update B A is linear in the weights; if not, A and B each are.
+    """
+
     name: str
     title: str
     reference: str
+    function: Callable[
+        [Factors, Factors, Weights, Weights, int | None], tuple[FloatArray, FloatArray]
+    ]
+    linear: bool
 
 
 COMBINERS: dict[str, Combiner] = {
     row.name: row
     for row in (
-        Combiner(factors, "factors", "A and B averaged apart", "arXiv 2507.01806"),
-        Combiner(exact, "exact", "Best low-rank fit of the summed updates", "Eckart & Young 1936"),
+        Combiner(
+            "factors",
+            "lora_A and lora_B averaged separately",
+            "arXiv 2507.01806",
+            factors,
+            linear=False,
+        ),
+        Combiner(
+            "exact",
+            "the weighted sum of the updates B·A, truncated to the rank by an SVD",
+            "Eckart, Young 1936",
+            exact,
+            linear=True,
+        ),
     )
 }
-"""Every way to add adapters up, by the name a recipe uses."""
+"""Every combiner, by the name a recipe uses."""
 
 
 # --- terms of the sum ----------------------------------------------------------------------------
@@ -310,13 +271,11 @@ def _rank(terms: Sequence[_Term]) -> int:
     return sum(len(term.A) for term in terms)
 
 
-def _stack_terms(
-    terms: Sequence[_Term], rows: slice = slice(None), dtype: type[Any] = np.float64
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """B (out, R) with the weights in it, and A (R, in)."""
-    A = np.concatenate([term.A for term in terms], axis=0, dtype=dtype)
-    B = np.concatenate([term.B[rows] for term in terms], axis=1, dtype=dtype)
-    B *= np.repeat([term.weight for term in terms], [len(term.A) for term in terms]).astype(dtype)
+def _stack_terms(terms: Sequence[_Term]) -> tuple[Array, Array]:
+    """B (out, R) with the weights multiplied in, and A (R, in)."""
+    A = np.concatenate([term.A for term in terms], axis=0, dtype=np.float64)
+    B = np.concatenate([term.B for term in terms], axis=1, dtype=np.float64)
+    B *= np.repeat([term.weight for term in terms], [len(term.A) for term in terms])
     return B, A
 
 
@@ -333,25 +292,11 @@ def _chunks(terms: Sequence[_Term]) -> Iterator[list[_Term]]:
         yield chunk
 
 
-def _dense(terms: Sequence[_Term], rows: slice, dtype: type[Any]) -> NDArray[Any]:
-    total = np.zeros((len(terms[0].B[rows]), terms[0].A.shape[1]), dtype)
-    for B, weights, A in _pieces(terms, dtype):
-        total += (B[rows] * weights.T) @ A.astype(dtype, copy=False)
+def _dense(terms: Sequence[_Term]) -> Array:
+    total = np.zeros((len(terms[0].B), terms[0].A.shape[1]))
+    for B, weights, A in _pieces(terms, np.float64):
+        total += (B * weights.T) @ A.astype(np.float64)
     return total
-
-
-def _squared_norm(terms: Sequence[_Term]) -> float:
-    """‖Σ w B A‖²: from two Gram matrices, or where those are larger, by rows and in float32."""
-    if not terms:
-        return 0.0
-    rows, columns = len(terms[0].B), terms[0].A.shape[1]
-    if _rank(terms) < min(rows, columns):
-        B, A = _stack_terms(terms)
-        return max(0.0, float(np.vdot(B.T @ B, A @ A.T)))
-    starts = range(0, rows, _ROWS)
-    blocks = (_dense(terms, slice(start, start + _ROWS), np.float32) for start in starts)
-    # squares are summed in float64: a float32 dot product of millions loses the fourth digit
-    return sum(float(np.square(block, out=block).sum(dtype=np.float64)) for block in blocks)
 
 
 # --- the truncated SVD ---------------------------------------------------------------------------
@@ -370,7 +315,7 @@ def _truncated_svd(terms: Sequence[_Term], rank: int) -> tuple[Array, Array, Arr
 
 def _direct(terms: Sequence[_Term], rank: int) -> tuple[Array, Array, Array]:
     if _rank(terms) >= min(len(terms[0].B), terms[0].A.shape[1]):
-        U, s, Vt = _svd(_dense(terms, slice(None), np.float64))
+        U, s, Vt = _svd(_dense(terms))
         return U[:, :rank], s[:rank], Vt[:rank].T
     B, A = _stack_terms(terms)
     inner, outer = _finite(A @ A.T), _finite(B.T @ B)

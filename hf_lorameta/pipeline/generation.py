@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.index import IndexEntry
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.environment import require_extra
@@ -47,7 +46,6 @@ from hf_lorameta.pipeline.publish import (
     resolve_target,
     staging_dir,
 )
-from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import FloatArray
 
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -61,13 +59,12 @@ def combine_adapters(
     entries = [made.bank.index.entries[i] for i in made.active_indices]
     files = made.bank.adapters(entries)
     scalings = np.array([entry.scaling for entry in entries])
-    merge = merging.COMBINERS[made.recipe.combine].function
-    rank = _rank(made.recipe, entries)
-    weights = made.weights[..., made.active_indices]
-    averaged = merge is merging.factors and made.by_module is None
+    merge, rank = merging.COMBINERS[made.recipe.combine].function, made.recipe.rank
+    coefficients = made.coefficients.take(made.active_indices)
+    averaged = merge is merging.factors and coefficients.per_module is None
     if averaged and rank in (None, files[0].rank) and can_average(files):
         with threadpool_limits(1, "blas"):
-            return average(files, weights, scalings, progress)
+            return average(files, coefficients.shared, scalings, progress)
     sizes = {module.name: module for module in made.bank.stored_layout}
     widest = max(module.in_features + module.out_features for module in sizes.values())
     stacked = 4 * widest * sum(entry.rank for entry in entries)
@@ -84,8 +81,8 @@ def combine_adapters(
     pairs: list[tuple[FloatArray, FloatArray]] = []
     # one BLAS thread a module: no fighting over cores, and the same bits on any number of them
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
-        lines = np.broadcast_to(weights, (len(made.bank.layout), len(files)))
-        for pair in pool.map(combined, made.bank.layout, lines):
+        each = map(coefficients.for_module, range(len(made.bank.layout)))
+        for pair in pool.map(combined, made.bank.layout, each):
             pairs.append(pair)
             progress(len(pairs), len(made.bank.layout))
     return pairs
@@ -101,13 +98,6 @@ def _stacked(
     A, B = buffer[:split].reshape(shapes[0]), buffer[split:end].reshape(shapes[1])
     stack_into(files, module.name, A, B)
     return merging.Stacked(A, ranks, 0), merging.Stacked(B, ranks, 1)
-
-
-def _rank(recipe: Recipe, entries: list[IndexEntry]) -> int | None:
-    """What was asked for; else for ``exact`` 16, or less where the sum has less."""
-    if recipe.rank is not None or recipe.combine == "factors":
-        return recipe.rank
-    return min(merging.DEFAULT_RANK, sum(entry.rank for entry in entries))
 
 
 @dataclass(frozen=True)

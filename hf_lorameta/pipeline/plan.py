@@ -5,7 +5,7 @@ No weight of any adapter is read.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,9 +21,9 @@ from hf_lorameta.data.columns import describe
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.profile import Profile, ProfileTable, profile_rows
 from hf_lorameta.errors import UnlabeledDatasetError
-from hf_lorameta.method import coefficients as rules
 from hf_lorameta.method import distances as metrics
-from hf_lorameta.method.distances import DISTANCES, name_of
+from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
+from hf_lorameta.method.distances import METRICS, stored_name
 from hf_lorameta.method.neural_model import NeuralModel
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Validation
@@ -49,12 +49,10 @@ class Plan:
         recipe: the settings.
         profile: of the dataset.
         distances: (N,) to every bank dataset.
-        coefficients: (N,) weights; zero for adapters left out. They sum to one, unless they were
-            refined or drawn back.
+        coefficients: of the N adapters; zero for adapters left out. They sum to one, unless they
+            were refined or drawn back.
         refinement: how they were fitted on the user's rows, if they were.
         check: how the adapter did on other rows of the user's, if it was scored.
-        by_module: (M, N) weights in each module of the bank's layout, if a refinement let modules
-            go apart; `coefficients` are their means then.
     """
 
     bank: Bank
@@ -62,28 +60,21 @@ class Plan:
     recipe: Recipe
     profile: Profile
     distances: NDArray[np.float64]
-    coefficients: NDArray[np.float64]
+    coefficients: Coefficients
     refinement: Refinement | None = None
     check: Validation | None = None
-    by_module: NDArray[np.float64] | None = None
 
     @property
     def active_indices(self) -> list[int]:
         """Indices of the adapters that take part, by falling coefficient."""
-        order = np.argsort(-self.coefficients, kind="stable")
-        counts = set(np.nonzero(self.weights)[-1].tolist())
-        return [i for i in order.tolist() if i in counts]
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """All that adapters are multiplied with: (N,), or (M, N) where modules differ."""
-        return self.coefficients if self.by_module is None else self.by_module
+        active = self.coefficients.active
+        order = np.argsort(-self.coefficients.shared[active], kind="stable")
+        return [int(i) for i in active[order]]
 
     @property
     def effective_number(self) -> float:
         """How many adapters really take part; where modules differ, by root mean squares."""
-        size = np.sqrt((self.weights.reshape(-1, len(self.bank)) ** 2).mean(axis=0))
-        return rules.effective_number(size)
+        return self.coefficients.effective_number
 
     @property
     def nearest_in_bank(self) -> float:
@@ -130,18 +121,9 @@ class Plan:
         _require_outputs(self.dataset, recipe)
         return _make_plan(self.bank, self.dataset, recipe, self.profile)
 
-    def with_coefficients(self, c: NDArray[np.float64]) -> "Plan":
-        """The same plan with other weights: (N,), or (M, N) for modules apart."""
-        if c.ndim == 1:
-            return replace(self, coefficients=c, by_module=None)
-        return replace(self, coefficients=c.mean(axis=0), by_module=c)
-
-    def scaled(self, by: float) -> "Plan":
-        """The same plan with all its weights multiplied."""
-        return self.with_coefficients(by * self.weights)
-
     def neighbors(self) -> tuple[WeightedAdapter, ...]:
         """The adapters that take part, as a card shows them."""
+        per_module = self.coefficients.per_module
         found = []
         for i in self.active_indices:
             entry = self.bank.index.entries[i]
@@ -153,8 +135,8 @@ class Plan:
                     entry.dataset_revision,
                     entry.license,
                     float(self.distances[i]),
-                    float(self.coefficients[i]),
-                    None if self.by_module is None else tuple(self.by_module[:, i].tolist()),
+                    float(self.coefficients.shared[i]),
+                    None if per_module is None else tuple(per_module[:, i].tolist()),
                 )
             )
         return tuple(found)
@@ -194,6 +176,7 @@ class Plan:
     def provenance(self) -> dict[str, Any]:
         """What ``recipe.json`` holds; a private dataset's name stays out of it."""
         index, data = self.bank.index, self.dataset
+        differ = self.coefficients.per_module is not None
         return {
             "schema_version": 1,
             "library": f"hf-lorameta {__version__}",
@@ -219,7 +202,7 @@ class Plan:
             "expected": self.expected._asdict() if self.expected else None,
             "refinement": self.refinement.to_dict() if self.refinement else None,
             "check": self.check.to_dict() if self.check else None,
-        } | ({} if self.by_module is None else {"modules": [m.name for m in self.bank.layout]})
+        } | ({"modules": [m.name for m in self.bank.layout]} if differ else {})
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for ``--json``."""
@@ -273,9 +256,8 @@ def _require_outputs(dataset: Dataset, recipe: Recipe) -> None:
 def _make_plan(bank: Bank, dataset: Dataset, recipe: Recipe, profile: Profile) -> Plan:
     compared = _comparison(bank, profile, recipe.metric)
     d = metrics.distances(profile, compared.profiles, bank.index.vocab_size, recipe.metric)
-    model = _neural(bank, recipe) if recipe.coefficients == "neural" else None
-    between = compared.between() if recipe.coefficients == "kernel" else None
-    c = rules.coefficients(d, recipe.coefficients, recipe.temperature, recipe.top_k, model, between)
+    inputs = RuleInputs(d, recipe.temperature, compared.between, lambda: _neural(bank, recipe))
+    c = apply_rule(recipe.coefficients, inputs, recipe.top_k)
     return Plan(bank, dataset, recipe, profile, d, c)
 
 
@@ -284,7 +266,7 @@ class _Comparison(NamedTuple):
 
     Attributes:
         bank: the bank.
-        metric: a key of `hf_lorameta.method.distances.DISTANCES`.
+        metric: a key of `hf_lorameta.method.distances.METRICS`.
         profiles: of the bank, without a part that the new dataset lacks.
         whole: nothing is left out.
         name: under which the distances among these profiles are kept.
@@ -311,15 +293,15 @@ def _comparison(bank: Bank, profile: Profile, metric: str) -> _Comparison:
     Texts without inputs are compared with the whole of others where inputs and outputs are not
     measured apart, as such texts may hold both.
     """
-    apart = len(DISTANCES[metric].parts) > 1
+    apart = len(METRICS[metric].parts) > 1
     part: Literal["input", "output"]
     if not profile.output.total:
         part = "input"
     elif apart and not profile.input.total:
         part = "output"
     else:
-        return _Comparison(bank, metric, bank.profiles, True, name_of(metric))
-    name = name_of(metric, part)
+        return _Comparison(bank, metric, bank.profiles, True, stored_name(metric))
+    name = stored_name(metric, part)
     return _Comparison(bank, metric, bank.profiles.only(part), False, name)
 
 

@@ -20,7 +20,7 @@ from hf_lorameta.errors import BankError
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.method import distances
-from hf_lorameta.method.coefficients import coefficients
+from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
@@ -92,11 +92,10 @@ def leave_one_out(
     """
     if len(bank) < 3:
         raise BankError(f"the bank holds {len(bank)} adapters, expected at least 3")
-    rule, found = Recipe().coefficients, []
+    found = []
     for i in range(len(bank)):
         others = [j for j in range(len(bank)) if j != i]
-        apart = between[np.ix_(others, others)]
-        c = coefficients(between[i][others], rule, between=apart)
+        c = _default_coefficients(between[i][others], between[np.ix_(others, others)])
         tokens = scored.encode(rows(i))
         scored.clear()
         base = scored.loss(tokens)
@@ -105,3 +104,11 @@ def leave_one_out(
         found.append(Gain(distance=nearest, base=base, generated=scored.loss(tokens)))
         progress(i + 1, len(bank))
     return tuple(found)
+
+
+def _default_coefficients(
+    distances: NDArray[np.float64], inside: NDArray[np.float64]
+) -> Coefficients:
+    """Coefficients by the default recipe's rule, given the distances inside the bank."""
+    inputs = RuleInputs(distances, bank_distances=lambda: inside)
+    return apply_rule(Recipe().coefficients, inputs)

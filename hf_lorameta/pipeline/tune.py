@@ -40,12 +40,14 @@ from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.errors import UsageError
 from hf_lorameta.hub.base_model import locate
+from hf_lorameta.method.coefficients import Coefficients
+from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.generation import Generation
 from hf_lorameta.pipeline.held_out_rows import first_labeled_rows, rows_to_check, rows_to_fit
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.refine.registry import REFINERS
 from hf_lorameta.refine.shrink import validate
-from hf_lorameta.types import Array, FloatArray
+from hf_lorameta.types import FloatArray
 
 
 def refine_plan(
@@ -73,7 +75,8 @@ def refine_plan(
     """
     if made.recipe.refine is None:
         raise UsageError("the recipe asks for no refinement", hint="--refine 16")
-    if made.recipe.refiner == "gradient" and scored and not hasattr(scored, "gradient"):
+    refiner = REFINERS[made.recipe.refiner]
+    if refiner.needs_gradients and scored and not hasattr(scored, "gradient"):
         raise UsageError(f"{scored.engine} computes no gradients", hint="--refiner search")
     labeled = first_labeled_rows(made.dataset)
     rows = rows_to_fit(made, labeled)
@@ -81,12 +84,14 @@ def refine_plan(
         rows_to_check(made, labeled)  # too few of them are told before the work, not after
     scored = scored or load_base_model(made.bank)
     used = made.active_indices
-    c, refinement = REFINERS[made.recipe.refiner](
-        made.coefficients[used], WeightedSum(made.bank, used), rows, scored, progress=progress
+    c, refinement = refiner.function(
+        made.coefficients.shared[used],
+        WeightedSum(made.bank, used),
+        rows,
+        scored,
+        progress=progress,
     )
-    whole = np.zeros((*c.shape[:-1], len(made.bank)))
-    whole[..., used] = c
-    return replace(made.with_coefficients(whole), refinement=refinement)
+    return replace(made, coefficients=c.expand(used, len(made.bank)), refinement=refinement)
 
 
 def validate_adapter(made: Generation, scored: BaseModelRunner | None = None) -> Generation:
@@ -113,8 +118,9 @@ def validate_adapter(made: Generation, scored: BaseModelRunner | None = None) ->
     scored = scored or load_base_model(made.plan.bank)
     scaled = ScaledAdapter(made)
     found = validate(scaled, scored, scored.encode(rows))
-    kept = replace(made.plan.scaled(found.scale), check=found)
-    return replace(made, plan=kept, pairs=tuple(scaled.pairs(np.array([found.scale]))))
+    c = made.plan.coefficients.scaled(found.scale)
+    pairs = tuple(scaled.pairs(Coefficients(np.array([found.scale]))))
+    return replace(made, plan=replace(made.plan, coefficients=c, check=found), pairs=pairs)
 
 
 class ScaledAdapter(NamedTuple):
@@ -124,10 +130,10 @@ class ScaledAdapter(NamedTuple):
 
     @property
     def linear(self) -> bool:
-        return self.made.plan.recipe.combine != "factors"
+        return COMBINERS[self.made.plan.recipe.combine].linear
 
-    def pairs(self, c: Array) -> Iterator[tuple[FloatArray, FloatArray]]:
-        scale = np.float32(c[0])
+    def pairs(self, coefficients: Coefficients) -> Iterator[tuple[FloatArray, FloatArray]]:
+        scale = np.float32(coefficients.shared[0])
         apart = not self.linear  # A and B are both sums
         return ((A * scale if apart else A, B * scale) for A, B in self.made.pairs)
 

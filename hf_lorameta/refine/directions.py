@@ -1,73 +1,74 @@
-"""Coordinates for a fit of coefficients, in which adapters are alike in length and independent."""
+"""Coordinates for a fit of coefficients, in which adapters have equal length and are orthogonal."""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.types import Array
 
 NO_MODULE_DIRECTIONS = np.zeros((0, 0, 0))
-"""`Directions.apart` of no module."""
+"""`Directions.per_module` if all modules share their coefficients."""
 
 
 class Directions(NamedTuple):
-    """Coordinates u in which adapters are alike in length and independent.
+    """Coordinates u in which adapters have about equal length and are about orthogonal.
 
-    Coefficients of module m change by
+    The coefficients of module m change by
 
-        (G/g + 0.1 I)^(-1/2) u_0 + spread · (M G_m/g + 0.1 I)^(-1/2) u_m,
+        (G/g + 0.1 I)^(-1/2) u_0 + scale · (M G_m/g + 0.1 I)^(-1/2) u_m,
 
     with G_m the Gram matrix of the adapters in this module, G the sum of all M, and g the mean of
-    G's diagonal: the square of an adapter's length.
+    G's diagonal: the mean squared length of an adapter.
 
     Attributes:
-        together: (K, D) for all modules, D ≤ K.
-        apart: (M, K, K) for each beyond that; of no module if they do not go apart.
+        shared: (K, D) directions of all modules together, D ≤ K.
+        per_module: (M, K, K) directions of each module; (0, 0, 0) if modules do not differ.
 
     Example:
-        >>> directions = Directions.of(np.array([[[0.45]], [[0.45]]]))
-        >>> directions.with_module_scale(3.0).change(np.array([1.0, 0.0, 1.0])).round(2)
+        >>> directions = Directions.of(np.array([[[0.45]], [[0.45]]])).with_module_scale(3.0)
+        >>> directions.coefficients(np.zeros(1), np.array([1.0, 0.0, 1.0])).per_module.round(2)
         array([[0.95],
                [3.81]])
     """
 
-    together: Array
-    apart: Array
+    shared: Array
+    per_module: Array
 
     @classmethod
     def of(cls, grams: Array) -> "Directions":
-        """For adapters with these Gram matrices, (M, K, K), and a spread of 1."""
-        whole = grams.sum(0)
-        length = max(float(np.mean(np.diag(whole))), np.finfo(np.float64).tiny)
-        each = [_whitening(gram, length / len(grams)) for gram in grams]
-        return cls(_whitening(whole, length), np.stack(each))
+        """Directions for adapters with Gram matrices (M, K, K), with a module scale of 1."""
+        total = grams.sum(0)
+        length = max(float(np.mean(np.diag(total))), np.finfo(np.float64).tiny)
+        per_module = [_whitening(gram, length / len(grams)) for gram in grams]
+        return cls(_whitening(total, length), np.stack(per_module))
 
-    def with_module_scale(self, by: float) -> "Directions":
-        """With modules that many times as far apart; 0 keeps them together."""
-        return self._replace(
-            apart=by * self.apart if by and len(self.apart) > 1 else NO_MODULE_DIRECTIONS
-        )
+    def with_module_scale(self, scale: float) -> "Directions":
+        """The same with `per_module` multiplied; 0 lets all modules share their coefficients."""
+        differ = scale and len(self.per_module) > 1
+        return self._replace(per_module=scale * self.per_module if differ else NO_MODULE_DIRECTIONS)
 
     @property
     def dimensions(self) -> int:
-        """Of u."""
-        return int(self.together.shape[1] + self.apart.shape[0] * self.apart.shape[2])
+        """Number of coordinates in u."""
+        return int(self.shared.shape[1] + self.per_module.shape[0] * self.per_module.shape[2])
 
-    def change(self, u: Array) -> Array:
-        """What belongs to u: (K,), or (M, K) where modules go apart."""
-        common = self.together.shape[1]
-        change: Array = self.together @ u[:common]
-        if len(self.apart):
-            by_module = u[common:].reshape(len(self.apart), -1)
-            change = change + np.einsum("mij,mj->mi", self.apart, by_module)
-        return change
+    def coefficients(self, start: Array, u: Array) -> Coefficients:
+        """The coefficients at u, for coefficients (K,) at the origin."""
+        split = self.shared.shape[1]
+        change: Array = self.shared @ u[:split]
+        if not len(self.per_module):
+            return Coefficients(start + change)
+        rows = u[split:].reshape(len(self.per_module), -1)
+        change = change + np.einsum("mij,mj->mi", self.per_module, rows)
+        return Coefficients.by_module(start + change)
 
     def slopes(self, by_coefficient: Array) -> Array:
-        """Slopes (R, M, K) by coefficients as (R, …) by u."""
-        slopes: Array = by_coefficient.sum(1) @ self.together
-        if len(self.apart):
-            apart = np.einsum("rmi,mij->rmj", by_coefficient, self.apart)
-            slopes = np.concatenate([slopes, apart.reshape(len(apart), -1)], axis=1)
+        """Convert derivatives by the coefficients, (R, M, K), to derivatives by u, (R, D')."""
+        slopes: Array = by_coefficient.sum(1) @ self.shared
+        if len(self.per_module):
+            rows = np.einsum("rmi,mij->rmj", by_coefficient, self.per_module)
+            slopes = np.concatenate([slopes, rows.reshape(len(rows), -1)], axis=1)
         return slopes
 
 

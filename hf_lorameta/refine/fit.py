@@ -1,221 +1,237 @@
-"""Coefficients fitted on a few of the user's rows: no weight of the model or of any adapter moves.
-
-A plan's coefficients c are where the fit starts. The loss of rows under ``ΔW = Σ c_i s_i B_i A_i``
-has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩`` in each module, so a backward pass gives those
-of all adapters, while the bank is read module by module; a large one is never held in memory. As
-the gradients of the modules come apart, each module may have coefficients of its own, as every
-layer has in AdaMerging [1]. How far modules may go apart, and how much of the way is gone in the
-end, is decided by cross-validation, each row held out once.
-
-References:
-    [1] Yang et al., AdaMerging: Adaptive Model Merging for Multi-Task Learning, arXiv 2310.02575.
-"""
+"""What the refiners share: rows, coordinates, evaluated points, and the choice of the result."""
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.errors import EmptyDatasetError
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.directions import NO_MODULE_DIRECTIONS, Directions
-from hf_lorameta.refine.results import Refinement, Report
+from hf_lorameta.refine.results import ProgressCallback, Refinement
 from hf_lorameta.refine.shrink import backtrack_scale
 from hf_lorameta.refine.surrogate import SurrogateLoss, log_odds
 from hf_lorameta.types import Array, Row
 
+if TYPE_CHECKING:
+    from hf_lorameta.bank.weighted_sum import WeightedSum
+
 CONVERGENCE_TOL = 0.02
-"""Nats a token: where no more is expected of another point, `refine` asks for none."""
+"""Stop when the predicted improvement is below this, in nats per token."""
 FOLDS = 4
-"""Every fourth row is held out together."""
+"""Number of folds of the cross-validation; row i is in fold i modulo this."""
 MODULE_SCALE_SMALL, MODULE_SCALE_LARGE = 1.0, 4.0
-"""How far modules may go apart, see `Directions`."""
+"""Candidate scales of the directions per module, see `Directions`."""
 MIN_GAIN_NATS, UNIMPROVED_RATIO = 0.4, 0.7
-"""Nats a token, and a share of the base model's loss; see `select_module_scale`."""
+"""Nats per token, and a ratio to the base model's loss; see `select_module_scale`."""
 INITIAL_CURVATURE = 2.0
-"""Of `hf_lorameta.refine.surrogate.SurrogateLoss`, until there is a second point."""
+"""Curvature of the surrogate loss before there is a second point."""
 
 
 class Fit:
-    """What both ways to fit share: the rows, the coordinates, and what was seen on the way."""
+    """A fit in progress.
+
+    Args:
+        start: (K,) coefficients to start from.
+        weighted_sum: the K adapters.
+        rows: at least `FOLDS` labeled rows.
+        runner: runs the base model.
+        steps: number of points that will be recorded before the last one, for `progress`.
+        penalty: factor of |u|² in the objective.
+        progress: called at every recorded point with (step, steps + 1, loss).
+
+    Attributes:
+        tokens: the R rows, tokenized.
+        sizes: number of output tokens of each row.
+        folds: (R,) fold of each row.
+        directions: coordinates of the fit; without any dimension at first.
+
+    Raises:
+        EmptyDatasetError: fewer than `FOLDS` rows.
+    """
 
     def __init__(
         self,
         start: Array,
-        mixture: WeightedSum,
+        weighted_sum: "WeightedSum",
         rows: Sequence[Row],
-        scored: BaseModelRunner,
+        runner: BaseModelRunner,
         steps: int,
-        stiffness: float,
-        progress: Report,
+        penalty: float,
+        progress: ProgressCallback,
     ) -> None:
         if len(rows) < FOLDS:
             raise EmptyDatasetError(
                 f"{len(rows)} rows to refine on, expected at least {FOLDS}",
                 hint="leave out --refine, or name a dataset with more rows",
             )
-        self.tokens = scored.encode(rows)
+        self.tokens = runner.encode(rows)
         self.sizes = [len(row.output) for row in self.tokens]
         self.folds = np.arange(len(rows)) % FOLDS
-        self.directions = Directions(
-            np.zeros((len(start), 0)), NO_MODULE_DIRECTIONS
-        )  # none but the start
-        self._start, self._mixture, self._scored = start, mixture, scored
-        self._steps, self._stiffness, self._progress = steps, stiffness, progress
+        self.directions = Directions(np.zeros((len(start), 0)), NO_MODULE_DIRECTIONS)
+        self._start, self._weighted_sum, self._runner = start, weighted_sum, runner
+        self._steps, self._penalty, self._progress = steps, penalty, progress
         self._done = 0
-        self._seen: list[tuple[float, Array]] = []
+        self._points: list[tuple[float, Array]] = []
 
-    def restrict_to(self, moved: NDArray[np.intp]) -> None:
-        """Let only some of the coefficients move, the same way in all modules."""
-        grams = self._mixture.grams(moved.tolist())
-        together = np.zeros((len(self._start), len(moved)))
-        together[moved] = Directions.of(grams.sum(0, keepdims=True)).together
-        self.directions = Directions(together, NO_MODULE_DIRECTIONS)
+    def restrict_to(self, moving: NDArray[np.intp]) -> None:
+        """Let only some of the coefficients change, equally in all modules."""
+        grams = self._weighted_sum.grams(moving.tolist())
+        shared = np.zeros((len(self._start), len(moving)))
+        shared[moving] = Directions.of(grams.sum(0, keepdims=True)).shared
+        self.directions = Directions(shared, NO_MODULE_DIRECTIONS)
 
     def choose_module_scale(self, losses: Array, slopes: Array) -> None:
-        """Let modules go as far apart as serves held-out rows, by what is known at the start.
+        """Choose how much modules may differ, by cross-validation of the first step.
 
         Args:
-            losses: (R,) of the rows at the start.
-            slopes: (R, M, K) theirs.
+            losses: (R,) losses of the rows at the start.
+            slopes: (R, M, K) their derivatives by the coefficients.
         """
-        directions = Directions.of(self._mixture.grams())
+        directions = Directions.of(self._weighted_sum.grams())
         start = float(losses @ self.sizes) / sum(self.sizes)
         held_out = [
-            self._held_out(directions.with_module_scale(by), losses, slopes)
-            for by in (0.0, MODULE_SCALE_SMALL, MODULE_SCALE_LARGE)
+            self._predicted_held_out_loss(directions.with_module_scale(scale), losses, slopes)
+            for scale in (0.0, MODULE_SCALE_SMALL, MODULE_SCALE_LARGE)
         ]
-        self.directions = directions.with_module_scale(
-            select_module_scale(self.base, start, *held_out)
-        )
+        scale = select_module_scale(self.base, start, *held_out)
+        self.directions = directions.with_module_scale(scale)
 
-    def _held_out(self, directions: Directions, losses: Array, slopes: Array) -> float:
-        """Mean loss of the rows, each fold with what a model from one point makes of the others."""
-        model = SurrogateLoss(self.sizes, INITIAL_CURVATURE)
-        model.add(np.zeros(directions.dimensions), *log_odds(losses, directions.slopes(slopes)))
-        each = ((self.folds != fold, self.folds == fold) for fold in range(FOLDS))
-        return sum(model.at(self.minimum(model, others), held)[0] for others, held in each)
+    def _predicted_held_out_loss(
+        self, directions: Directions, losses: Array, slopes: Array
+    ) -> float:
+        """Mean loss over folds, each predicted where the surrogate of the others is minimal."""
+        surrogate = SurrogateLoss(self.sizes, INITIAL_CURVATURE)
+        surrogate.add(np.zeros(directions.dimensions), *log_odds(losses, directions.slopes(slopes)))
+        masks = [self.folds == fold for fold in range(FOLDS)]
+        return sum(surrogate.evaluate(self.minimum(surrogate, ~m), m)[0] for m in masks)
 
     @cached_property
     def base(self) -> float:
         """Loss of all rows under the base model."""
-        self._scored.clear()
-        return self._scored.loss(self.tokens)
+        self._runner.clear()
+        return self._runner.loss(self.tokens)
 
     @property
     def best(self) -> tuple[float, Array]:
-        """Loss of all rows at the best point so far, and that point."""
-        return min(self._seen, key=lambda seen: seen[0])
+        """Lowest loss so far, and its point."""
+        return min(self._points, key=lambda point: point[0])
 
-    def at(self, u: Array) -> Array:
-        """The coefficients that belong to u: (K,), or (M, K) where modules go apart."""
-        return self._start + self.directions.change(u)
+    def coefficients(self, u: Array) -> Coefficients:
+        """The coefficients at u."""
+        return self.directions.coefficients(self._start, u)
 
-    def minimum(self, model: SurrogateLoss, texts: NDArray[np.bool_] | None = None) -> Array:
-        """Where to go next, as a model has it."""
-        return model.minimum(self._stiffness, texts)
+    def minimum(self, surrogate: SurrogateLoss, texts: NDArray[np.bool_] | None = None) -> Array:
+        """Minimum of the objective, on all texts of the surrogate or some of them."""
+        return surrogate.minimum(self._penalty, texts)
 
     def apply(self, u: Array) -> None:
-        """Let the base model have the update that belongs to u."""
-        self._scored.set(self._mixture, self.at(u))
+        """Apply the update with the coefficients at u to the base model."""
+        self._runner.set(self._weighted_sum, self.coefficients(u))
 
     def record(self, u: Array, loss: float, probing: bool = False) -> None:
-        """Note a loss of all rows, as a point of the way unless it was for a slope alone."""
+        """Record the loss of all rows at a point; one for finite differences is only counted."""
         if not probing:
-            self._seen.append((loss, u))
+            self._points.append((loss, u))
         self._done += 1
-        self._progress(self._done, self._steps + 1, loss)  # a last point follows those asked for
+        self._progress(self._done, self._steps + 1, loss)
 
-    def result(
-        self, method: str, u: Array, model: SurrogateLoss, folds: NDArray[np.intp]
-    ) -> tuple[Array, Refinement]:
-        """The best of all points, or of the way there; drawn back where the base is better.
+    def finish(
+        self, method: str, u: Array, surrogate: SurrogateLoss, folds: NDArray[np.intp]
+    ) -> tuple[Coefficients, Refinement]:
+        """Evaluate the last point, select the step, and shrink it if the base model is better.
 
         Args:
-            method: for the report.
-            u: the last point, not asked for yet.
-            model: of the loss, as it led there.
-            folds: of the texts of the model.
+            method: name of the refiner, for the report.
+            u: the last point.
+            surrogate: model of the loss that led to it.
+            folds: fold of each text of the surrogate.
         """
-        asked = self._done
+        steps = self._done
         self.apply(u)
-        self.record(u, self._scored.loss(self.tokens))
-        loss, c, held_out = self._select_step(model, folds)
-        scale, end = backtrack_scale(c, loss, self.base, self._mixture, self._scored, self.tokens)
+        self.record(u, self._runner.loss(self.tokens))
+        loss, c, held_out = self._select_step(surrogate, folds)
+        scale, end = backtrack_scale(
+            c, loss, self.base, self._weighted_sum, self._runner, self.tokens
+        )
         report = Refinement(
             method=method,
             rows=len(self.tokens),
             base=self.base,
-            start=self._seen[0][0],
+            start=self._points[0][0],
             end=end,
             held_out=held_out,
-            steps=asked,
-            history=tuple(loss for loss, _ in self._seen),
-            engine=self._scored.engine,
-            by_module=c.ndim > 1,
+            steps=steps,
+            history=tuple(loss for loss, _ in self._points),
+            engine=self._runner.engine,
+            by_module=c.per_module is not None,
         )
-        self._scored.clear()
-        return scale * c, report
+        self._runner.clear()
+        return c.scaled(scale), report
 
     def _select_step(
-        self, model: SurrogateLoss, folds: NDArray[np.intp]
-    ) -> tuple[float, Array, float]:
-        """The most of the way to the best point that serves held-out rows, or the start.
+        self, surrogate: SurrogateLoss, folds: NDArray[np.intp]
+    ) -> tuple[float, Coefficients, float]:
+        """Select the largest part of the step to the best point that cross-validation supports.
 
-        What the model says of a fold's minimum was never asked for, and can be too far away.
+        The folds' own minima come from the surrogate alone, so their full steps can be too long.
 
         Returns:
-            Loss of the rows, coefficients, and loss of held-out rows.
+            Loss of the rows, coefficients, and cross-validated loss; those of the start if no part
+            of the step improves both.
         """
-        start, (loss, u) = self._seen[0][0], self.best
+        start, (loss, u) = self._points[0][0], self.best
         if loss < start:
-            ways = [self.minimum(model, folds != fold) for fold in range(FOLDS)]
-            for share in (1.0, 0.5, 0.25):
-                held_out = self._cross_validated_loss([share * way for way in ways])
-                if held_out < start and share < 1:
-                    self.apply(share * u)
-                    loss = self._scored.loss(self.tokens)
+            minima = [self.minimum(surrogate, folds != fold) for fold in range(FOLDS)]
+            for fraction in (1.0, 0.5, 0.25):
+                held_out = self._cross_validated_loss([fraction * point for point in minima])
+                if held_out < start and fraction < 1:
+                    self.apply(fraction * u)
+                    loss = self._runner.loss(self.tokens)
                 if held_out < start and loss < start:
-                    return loss, self.at(share * u), held_out
-        return start, self._start, start
+                    return loss, self.coefficients(fraction * u), held_out
+        return start, Coefficients(self._start), start
 
-    def _cross_validated_loss(self, ways: Sequence[Array]) -> float:
-        """Mean loss of the rows, each fold at a point of its own."""
+    def _cross_validated_loss(self, points: Sequence[Array]) -> float:
+        """Mean loss of the rows, each fold at its own point."""
         total = 0.0
-        for fold, u in enumerate(ways):
+        for fold, u in enumerate(points):
             self.apply(u)
-            held = np.flatnonzero(self.folds == fold)
-            loss = self._scored.loss([self.tokens[i] for i in held])
-            total += loss * sum(self.sizes[i] for i in held)
+            held_out = np.flatnonzero(self.folds == fold)
+            loss = self._runner.loss([self.tokens[i] for i in held_out])
+            total += loss * sum(self.sizes[i] for i in held_out)
         return total / sum(self.sizes)
 
 
 def select_module_scale(
-    base: float, start: float, together: float, little: float, much: float
+    base: float, start: float, shared: float, small: float, large: float
 ) -> float:
-    """How far modules may go apart, by what held-out rows lose. Losses are in nats a token.
+    """Select how much the coefficients of modules may differ, by held-out losses.
 
-    A little costs nothing, so it need not gain. Far apart, 16 rows can be met that say nothing of
-    others; it has to gain `MIN_GAIN_NATS`, or, where the bank has not brought much yet that could be lost,
-    as much again as all before it.
+    The small scale has no cost, so it is used unless it is worse than shared coefficients. With the
+    large one, 16 rows can be fitted in ways that do not generalize: it has to gain `MIN_GAIN_NATS`,
+    or, if the bank has improved little on the base model so far, as much as all before it.
 
     Args:
-        base: of the base model.
-        start: before any step.
-        together: after one with modules together.
-        little: with modules as far apart as `MODULE_SCALE_SMALL`.
-        much: as `MODULE_SCALE_LARGE`.
+        base: loss of the base model, in nats per token.
+        start: loss before any step.
+        shared: held-out loss after a step with shared coefficients.
+        small: held-out loss with `MODULE_SCALE_SMALL`.
+        large: held-out loss with `MODULE_SCALE_LARGE`.
 
     Example:
-        >>> select_module_scale(4.0, 3.0, 2.8, 2.8, 2.5), select_module_scale(9.0, 3.0, 2.8, 2.8, 2.5)
-        (4.0, 1.0)
+        >>> select_module_scale(4.0, 3.0, shared=2.8, small=2.8, large=2.5)
+        4.0
+        >>> select_module_scale(9.0, 3.0, shared=2.8, small=2.8, large=2.5)
+        1.0
     """
-    before = min(start, together, little)
-    again = (
-        max(start - before, CONVERGENCE_TOL) if start > UNIMPROVED_RATIO * base else MIN_GAIN_NATS
-    )
-    if before - much >= min(again, MIN_GAIN_NATS):
+    best = min(start, shared, small)
+    required = MIN_GAIN_NATS
+    if start > UNIMPROVED_RATIO * base:
+        required = min(max(start - best, CONVERGENCE_TOL), MIN_GAIN_NATS)
+    if best - large >= required:
         return MODULE_SCALE_LARGE
-    return MODULE_SCALE_SMALL if little - together <= CONVERGENCE_TOL else 0.0
+    return MODULE_SCALE_SMALL if small - shared <= CONVERGENCE_TOL else 0.0

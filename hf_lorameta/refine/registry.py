@@ -1,23 +1,50 @@
-"""Coefficients fitted on a few of the user's rows: no weight of the model or of any adapter moves.
-
-A plan's coefficients c are where the fit starts. The loss of rows under ``ΔW = Σ c_i s_i B_i A_i``
-has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩`` in each module, so a backward pass gives those
-of all adapters, while the bank is read module by module; a large one is never held in memory. As
-the gradients of the modules come apart, each module may have coefficients of its own, as every
-layer has in AdaMerging [1]. How far modules may go apart, and how much of the way is gone in the
-end, is decided by cross-validation, each row held out once.
-
-References:
-    [1] Yang et al., AdaMerging: Adaptive Model Merging for Multi-Task Learning, arXiv 2310.02575.
-"""
+"""The registry of refiners; command line, recipe and Space read it."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.gauss_newton import refine
 from hf_lorameta.refine.results import Refinement
 from hf_lorameta.refine.search import search
-from hf_lorameta.types import Array
 
-Refiner = Callable[..., tuple[Array, Refinement]]
-REFINERS: dict[str, Refiner] = {"gradient": refine, "search": search}
-"""Ways to fit, by the name a recipe uses."""
+
+class Refiner(NamedTuple):
+    """A row of `REFINERS`.
+
+    Attributes:
+        name: short, for recipes.
+        title: for people, worded as inside a sentence.
+        reference: publication that it builds on.
+        function: from (K,) starting coefficients, a `WeightedSum`, rows, a runner and, by name,
+            `progress` to coefficients and a `Refinement`.
+        needs_gradients: whether the runner has to be a `GradientRunner`.
+    """
+
+    name: str
+    title: str
+    reference: str
+    function: Callable[..., tuple[Coefficients, Refinement]]
+    needs_gradients: bool
+
+
+REFINERS: dict[str, Refiner] = {
+    row.name: row
+    for row in (
+        Refiner(
+            "gradient",
+            "Gauss-Newton fit with gradients through the base model",
+            "Yang et al., arXiv 2310.02575",
+            refine,
+            needs_gradients=True,
+        ),
+        Refiner(
+            "search",
+            "Gauss-Newton fit with finite differences, forward passes only",
+            "Broyden 1965",
+            search,
+            needs_gradients=False,
+        ),
+    )
+}
+"""Every refiner, by the name a recipe uses."""

@@ -1,64 +1,54 @@
-"""Coefficients fitted on a few of the user's rows: no weight of the model or of any adapter moves.
-
-A plan's coefficients c are where the fit starts. The loss of rows under ``ΔW = Σ c_i s_i B_i A_i``
-has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩`` in each module, so a backward pass gives those
-of all adapters, while the bank is read module by module; a large one is never held in memory. As
-the gradients of the modules come apart, each module may have coefficients of its own, as every
-layer has in AdaMerging [1]. How far modules may go apart, and how much of the way is gone in the
-end, is decided by cross-validation, each row held out once.
-
-References:
-    [1] Yang et al., AdaMerging: Adaptive Model Merging for Multi-Task Learning, arXiv 2310.02575.
-"""
+"""The refiner ``search``: a Gauss-Newton fit with finite differences, forward passes only."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.engines.interfaces import SEARCH_DIMENSIONS, BaseModelRunner
-from hf_lorameta.method.coefficients import largest_indices
-from hf_lorameta.refine.fit import (
-    INITIAL_CURVATURE,
-    Fit,
-)
-from hf_lorameta.refine.results import Refinement, Report
+from hf_lorameta.method.coefficients import Coefficients, largest_indices
+from hf_lorameta.refine.fit import INITIAL_CURVATURE, Fit
+from hf_lorameta.refine.results import ProgressCallback, Refinement
 from hf_lorameta.refine.surrogate import SurrogateLoss
 from hf_lorameta.types import Array, Row
 
+if TYPE_CHECKING:
+    from hf_lorameta.bank.weighted_sum import WeightedSum
+
 SEARCH_STEPS = 6
 SEARCH_PENALTY = 0.1
+"""Factor of |u|² in the objective."""
 _MIN_SQUARED_STEP = 1e-12
 
 
 def search(
     start: Array,
-    mixture: WeightedSum,
+    weighted_sum: "WeightedSum",
     rows: Sequence[Row],
-    scored: BaseModelRunner,
+    runner: BaseModelRunner,
     *,
     dimensions: int = SEARCH_DIMENSIONS,
     steps: int = SEARCH_STEPS,
-    progress: Report = lambda step, steps, loss: None,
-) -> tuple[Array, Refinement]:
-    """Fit coefficients where only a forward pass is to be had: a Gauss-Newton fit by differences.
+    progress: ProgressCallback = lambda step, steps, loss: None,
+) -> tuple[Coefficients, Refinement]:
+    """Fit coefficients with forward passes only.
 
-    The same fit as `refine`, with the log odds of every single output token. Their slopes come from
-    one forward pass an adapter, for the adapters with the largest coefficients at the start; the
-    points that follow cost one each, and correct the slopes along the way they were reached [1].
+    The same fit as `hf_lorameta.refine.gauss_newton.refine`, with the log odds of every output
+    token. Their slopes come from one forward pass per adapter, for the adapters with the largest
+    coefficients at the start; each further point costs one pass and corrects the slopes along the
+    step to it [1].
 
     Args:
         start: (K,) coefficients to start from.
-        mixture: the K adapters they belong to.
-        rows: at least 4 labeled rows of the user's.
-        scored: holds the base model.
-        dimensions: number of adapters whose coefficients move, at most.
-        steps: points after those.
-        progress: called as in `refine`; its steps are forward passes over the rows, 1 + dimensions
-            + steps of them and the last point.
+        weighted_sum: the K adapters.
+        rows: at least 4 labeled rows of the user's dataset.
+        runner: runs the base model.
+        dimensions: largest number of adapters whose coefficients change.
+        steps: number of points after those for the slopes.
+        progress: called at every point with (step, 2 + dimensions + steps, loss).
 
     Returns:
-        (K,) coefficients, and how the fit went.
+        K coefficients, the same in all modules; and the report of the fit.
 
     Raises:
         EmptyDatasetError: fewer than 4 rows.
@@ -67,30 +57,30 @@ def search(
         [1] Broyden, A Class of Methods for Solving Nonlinear Simultaneous Equations, Math. Comp.
             19, 1965.
     """
-    moved = largest_indices(start, dimensions)
-    steps_in_all = 1 + len(moved) + steps
-    fit = Fit(start, mixture, rows, scored, steps_in_all, SEARCH_PENALTY, progress)
-    fit.restrict_to(moved)
+    moving = largest_indices(start, dimensions)
+    passes = 1 + len(moving) + steps
+    fit = Fit(start, weighted_sum, rows, runner, passes, SEARCH_PENALTY, progress)
+    fit.restrict_to(moving)
 
     def odds_at(u: Array, probing: bool = False) -> Array:
         fit.apply(u)
-        odds = scored.log_odds(fit.tokens)
+        odds = runner.log_odds(fit.tokens)
         fit.record(u, float(np.logaddexp(0, -odds).mean()), probing)
         return odds
 
-    model = SurrogateLoss([1] * sum(fit.sizes), INITIAL_CURVATURE)
-    u = np.zeros(len(moved))
+    surrogate = SurrogateLoss([1] * sum(fit.sizes), INITIAL_CURVATURE)
+    u = np.zeros(len(moving))
     odds = odds_at(u)
-    step = scored.finite_difference_step
-    apart = [odds_at(step * axis, probing=True) - odds for axis in np.eye(len(moved))]
-    slopes = np.stack(apart, axis=1) / step
-    model.add(u, odds, slopes)
+    h = runner.finite_difference_step
+    differences = [odds_at(h * axis, probing=True) - odds for axis in np.eye(len(moving))]
+    slopes = np.stack(differences, axis=1) / h
+    surrogate.add(u, odds, slopes)
     for _ in range(steps):
-        way = fit.minimum(model) - u
-        there = odds_at(u + way)
-        missed = there - odds - slopes @ way
-        slopes = slopes + np.outer(missed, way) / max(float(way @ way), _MIN_SQUARED_STEP)
-        u, odds = u + way, there
-        model.add(u, odds, slopes)
+        step = fit.minimum(surrogate) - u
+        new_odds = odds_at(u + step)
+        residual = new_odds - odds - slopes @ step
+        slopes = slopes + np.outer(residual, step) / max(float(step @ step), _MIN_SQUARED_STEP)
+        u, odds = u + step, new_odds
+        surrogate.add(u, odds, slopes)
     folds = np.repeat(fit.folds, fit.sizes)
-    return fit.result("search", fit.minimum(model), model, folds)
+    return fit.finish("search", fit.minimum(surrogate), surrogate, folds)

@@ -1,15 +1,4 @@
-"""Coefficients fitted on a few of the user's rows: no weight of the model or of any adapter moves.
-
-A plan's coefficients c are where the fit starts. The loss of rows under ``ΔW = Σ c_i s_i B_i A_i``
-has the gradient ``∂L/∂c_i = s_i ⟨∂L/∂ΔW, B_i A_i⟩`` in each module, so a backward pass gives those
-of all adapters, while the bank is read module by module; a large one is never held in memory. As
-the gradients of the modules come apart, each module may have coefficients of its own, as every
-layer has in AdaMerging [1]. How far modules may go apart, and how much of the way is gone in the
-end, is decided by cross-validation, each row held out once.
-
-References:
-    [1] Yang et al., AdaMerging: Adaptive Model Merging for Multi-Task Learning, arXiv 2310.02575.
-"""
+"""Shrink coefficients until an adapter is not worse than its base model."""
 
 from collections.abc import Sequence
 
@@ -17,53 +6,57 @@ import numpy as np
 
 from hf_lorameta.engines.interfaces import AdapterUpdate, BaseModelRunner
 from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.results import Validation
-from hf_lorameta.types import Array
+
+_MIN_SCALE = 1 / 8
 
 
 def backtrack_scale(
-    c: Array,
+    coefficients: Coefficients,
     loss: float,
     base: float,
-    mixture: AdapterUpdate,
-    scored: BaseModelRunner,
-    rows: Sequence[Tokens],
+    update: AdapterUpdate,
+    runner: BaseModelRunner,
+    tokens: Sequence[Tokens],
 ) -> tuple[float, float]:
-    """Halve coefficients until rows are not worse than under the base model.
+    """Halve coefficients until the loss is at most that of the base model.
 
     Args:
-        c: coefficients, of any shape that the mixture takes.
-        loss: of the rows under c.
-        base: of the rows under the base model.
-        mixture: the K adapters.
-        scored: holds the base model.
-        rows: as token ids.
+        coefficients: of the update.
+        loss: of the rows with these coefficients.
+        base: loss of the rows under the base model.
+        update: the K adapters.
+        runner: runs the base model.
+        tokens: the rows.
 
     Returns:
-        What c is to be multiplied with, 1 to 1/8, or 0 where even that is worse; and its loss.
+        The scale, 1 to 1/8, or 0 if even 1/8 is worse than the base model; and the loss with it.
     """
     scale = 1.0
     while loss > base:
         scale /= 2
-        if scale < 1 / 8:
+        if scale < _MIN_SCALE:
             return 0.0, base
-        scored.set(mixture, scale * c)
-        loss = scored.loss(rows)
+        runner.set(update, coefficients.scaled(scale))
+        loss = runner.loss(tokens)
     return scale, loss
 
 
-def validate(summed: AdapterUpdate, scored: BaseModelRunner, rows: Sequence[Tokens]) -> Validation:
-    """Compare an adapter with its base model, and draw it back where it is worse.
+def validate(
+    update: AdapterUpdate, runner: BaseModelRunner, tokens: Sequence[Tokens]
+) -> Validation:
+    """Compare an adapter with its base model, and shrink it if it is worse.
 
     Args:
-        summed: the adapter for a single coefficient, which is 1 as it was made.
-        scored: holds the base model.
-        rows: as token ids, at least one.
+        update: the adapter, with a single coefficient.
+        runner: runs the base model.
+        tokens: the rows, at least one.
     """
-    whole = np.ones(1)
-    scored.clear()
-    base = scored.loss(rows)
-    scored.set(summed, whole)
-    start = scored.loss(rows)
-    scale, end = backtrack_scale(whole, start, base, summed, scored, rows)
-    return Validation(len(rows), base, start, end, scale, scored.engine)
+    unscaled = Coefficients(np.ones(1))
+    runner.clear()
+    base = runner.loss(tokens)
+    runner.set(update, unscaled)
+    start = runner.loss(tokens)
+    scale, end = backtrack_scale(unscaled, start, base, update, runner, tokens)
+    return Validation(len(tokens), base, start, end, scale, runner.engine)

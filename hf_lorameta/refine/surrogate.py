@@ -1,10 +1,10 @@
-"""What is known of a loss from a few points, and where it may be least.
+"""Surrogate loss: first-order models of log odds with a quadratic penalty, blended by distance.
 
-The loss of a text under a mixture of adapters is far from linear in the coefficients, but its log
-odds ``m = log p / (1 − p)``, with p the mean probability of its tokens, nearly are for small steps.
-Further away they fall short of the line, whatever the direction, by about the square of the way. So
-a few points, each with the log odds of all texts and their slopes, make a model of the loss that
-costs nothing to minimize, and how far short they fell so far says how far the next step may go.
+The loss of a text under a weighted sum of adapters is far from linear in the coefficients, but its
+log odds ``m = log p / (1 − p)``, with p the mean probability of its tokens, nearly are for small
+steps. For longer steps they fall short of the line, in any direction, by about the square of the
+step. So a few points, each with the log odds of all texts and their slopes, give a model of the
+loss that is cheap to minimize; the shortfalls observed so far limit the next step.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from hf_lorameta.types import Array
 
-_LEAST_LOSS = 1e-4
-_FAR_ODDS = 500.0
-_FALL = 1.5
-"""Exponent with which a point's weight falls with the square of its distance."""
-_TOUCHING = 1e-3
-"""Square of the distance at which a point is taken to be met."""
+_MIN_LOSS = 1e-4
+_MAX_ODDS = 500.0
+_DECAY = 1.5
+"""Exponent with which a point's weight decays with its squared distance."""
+_EPSILON = 1e-3
+"""Added to squared distances."""
 
 
 def log_odds(losses: Array, slopes: Array) -> tuple[Array, Array]:
-    """Losses ``ℓ = −log p`` and their gradients as ``m = log p / (1 − p)`` and its gradients.
+    """Convert losses ``ℓ = −log p`` and their gradients to ``m = log p / (1 − p)`` and its.
 
     Args:
         losses: (R,) mean loss of each text's tokens, in nats.
@@ -38,121 +38,127 @@ def log_odds(losses: Array, slopes: Array) -> tuple[Array, Array]:
         >>> m.round(4), slopes.round(4)  # odds of 1 to 3
         (array([-1.0986]), array([[-1.]]))
     """
-    losses = np.maximum(losses, _LEAST_LOSS)
-    against = np.expm1(-losses)  # p − 1
-    return -losses - np.log(-against), slopes / against[:, None]
+    losses = np.maximum(losses, _MIN_LOSS)
+    p_minus_1 = np.expm1(-losses)
+    return -losses - np.log(-p_minus_1), slopes / p_minus_1[:, None]
 
 
 class SurrogateLoss:
-    """The mean loss of R texts as a function of u, from log odds and their slopes at a few points.
+    """The mean loss of R texts as a function of u, from log odds and their slopes at P points.
 
-    The guess from one point is ``m + slopes (u − point) − bend |u − point|²``; guesses of several
-    points count by their nearness.
+    One point predicts log odds of ``m + slopes (u − point) − curvature |u − point|²``; predictions
+    of several points are weighted by their nearness.
 
     Args:
         sizes: number of tokens of each text.
-        bend: how far log odds fall short of the line, at most; estimated anew with every further
-            point, each time no further than by a factor of 4.
+        curvature: largest curvature. It is estimated again with every further point, each time
+            changing by a factor of 4 at most.
 
     Attributes:
-        bend: the estimate so far.
+        curvature: the current estimate.
 
     Example:
-        >>> model = SurrogateLoss([1, 1], bend=0.25)
-        >>> model.add(np.zeros(1), np.zeros(2), np.array([[1.0], [-0.5]]))
-        >>> model.minimum(stiffness=0.0).round(2)
+        >>> surrogate = SurrogateLoss([1, 1], curvature=0.25)
+        >>> surrogate.add(np.zeros(1), np.zeros(2), np.array([[1.0], [-0.5]]))
+        >>> surrogate.minimum(penalty=0.0).round(2)
         array([0.32])
     """
 
-    def __init__(self, sizes: Sequence[int], bend: float) -> None:
-        self.bend = self._most = bend
+    def __init__(self, sizes: Sequence[int], curvature: float) -> None:
+        self.curvature = self._max_curvature = curvature
         self._share = np.array(sizes) / sum(sizes)
         self._points: tuple[Array, Array, Array] | None = None
 
     def add(self, u: Array, odds: Array, slopes: Array) -> None:
-        """What was found at a point.
+        """Add an evaluated point.
 
         Args:
             u: (K,) the point.
             odds: (R,) log odds of the texts.
             slopes: (R, K) their gradients.
         """
+        new = u[None], odds[None], slopes[None]
         if self._points is None:
-            self._points = u[None], odds[None], slopes[None]
+            self._points = new
             return
-        away, _, weights, lines = self._guesses(u)
-        square = float(weights @ (away**2).sum(1))
-        short = float(self._share @ (weights @ lines - odds))
-        # of a step of no length nothing is learned
-        found = (short + _TOUCHING * self.bend) / (square + _TOUCHING)
-        self.bend = min(max(found, self.bend / 4), self.bend * 4, self._most)
-        U, all_odds, all_slopes = self._points
-        self._points = (
-            np.concatenate([U, u[None]]),
-            np.concatenate([all_odds, odds[None]]),
-            np.concatenate([all_slopes, slopes[None]]),
+        steps, _, weights, linear = self._predict(u)
+        square = float(weights @ (steps**2).sum(1))
+        shortfall = float(self._share @ (weights @ linear - odds))
+        # a step of length zero leaves the estimate as it is
+        observed = (shortfall + _EPSILON * self.curvature) / (square + _EPSILON)
+        self.curvature = min(
+            max(observed, self.curvature / 4), self.curvature * 4, self._max_curvature
         )
+        U, all_odds, all_slopes = map(np.concatenate, zip(self._points, new, strict=True))
+        self._points = U, all_odds, all_slopes
 
-    def _guesses(self, u: Array) -> tuple[Array, Array, Array, Array]:
-        """Of P points: (P, K) the ways from them, (P,) squares of their lengths and a little,
-        (P,) weights, and (P, R) log odds that follow from each by its slopes alone."""
+    def _predict(self, u: Array) -> tuple[Array, Array, Array, Array]:
+        """Predict log odds at u from each of P points, without curvature.
+
+        Returns:
+            (P, K) steps from the points to u, (P,) their squared lengths + epsilon, (P,) weights of
+            the points, and (P, R) predictions.
+        """
         assert self._points
         U, odds, slopes = self._points
-        away = u - U
-        near = (away**2).sum(1) + _TOUCHING
-        weights = near**-_FALL
+        steps = u - U
+        squares = (steps**2).sum(1) + _EPSILON
+        weights = squares**-_DECAY
         weights /= weights.sum()
-        return away, near, weights, odds + np.einsum("prk,pk->pr", slopes, away)
+        return steps, squares, weights, odds + np.einsum("prk,pk->pr", slopes, steps)
 
-    def at(self, u: Array, texts: NDArray[np.bool_] | None = None) -> tuple[float, Array]:
-        """The modeled loss, in nats a token, and its (K,) gradient.
+    def evaluate(self, u: Array, texts: NDArray[np.bool_] | None = None) -> tuple[float, Array]:
+        """Return the surrogate loss at u, in nats per token, and its (K,) gradient.
 
         Args:
-            u: (K,) where.
-            texts: (R,) those that count, each with its share of the whole; None is all.
+            u: (K,) the point.
+            texts: (R,) mask of the texts that count, each with its share of all; None is all.
         """
         assert self._points
         slopes = self._points[2]
-        away, near, weights, lines = self._guesses(u)
-        lines = lines - self.bend * (away**2).sum(1)[:, None]
-        by_weight = -2 * _FALL * away / near[:, None]
+        steps, squares, weights, predictions = self._predict(u)
+        predictions = predictions - self.curvature * (steps**2).sum(1)[:, None]
+        by_weight = -2 * _DECAY * steps / squares[:, None]
         by_weight = weights[:, None] * (by_weight - weights @ by_weight)
-        m = weights @ lines
+        m = weights @ predictions
         share = self._share if texts is None else self._share * texts
-        wrong = share / (1 + np.exp(np.clip(m, -_FAR_ODDS, _FAR_ODDS)))
-        slope = np.einsum("p,prk,r->k", weights, slopes, wrong) + (lines @ wrong) @ by_weight
-        slope -= 2 * self.bend * float(wrong.sum()) * (weights @ away)
-        return float(share @ np.logaddexp(0, -m)), -slope
+        sigma = share / (1 + np.exp(np.clip(m, -_MAX_ODDS, _MAX_ODDS)))
+        ascent = np.einsum("p,prk,r->k", weights, slopes, sigma)
+        ascent = ascent + (predictions @ sigma) @ by_weight
+        ascent -= 2 * self.curvature * float(sigma.sum()) * (weights @ steps)
+        return float(share @ np.logaddexp(0, -m)), -ascent
 
-    def minimum(self, stiffness: float, texts: NDArray[np.bool_] | None = None) -> Array:
-        """(K,) the u at which loss + stiffness |u|² is least, found from the best point on.
+    def minimum(self, penalty: float, texts: NDArray[np.bool_] | None = None) -> Array:
+        """Minimize loss + penalty |u|² by descent from the best point; returns u (K,).
 
-        It is sought in the span of points and slopes, as all gradients lie in it: a descent that
-        begins at a point never leaves it. So few points and texts make a small problem of any K.
+        All gradients are in the span of points and slopes, so a descent that begins at a point
+        never leaves it. Few points and texts therefore make a small problem for any K.
         """
         from scipy.optimize import minimize
 
-        small, span = self._within_its_span()
+        small, span = self._restrict_to_span()
 
-        def stiff(u: Array) -> tuple[float, Array]:
-            loss, slope = small.at(u, texts)
-            return loss + stiffness * float(u @ u), slope + 2 * stiffness * u
+        def objective(u: Array) -> tuple[float, Array]:
+            loss, gradient = small.evaluate(u, texts)
+            return loss + penalty * float(u @ u), gradient + 2 * penalty * u
 
         assert small._points
-        best = min(small._points[0], key=lambda u: stiff(u)[0])
-        found = minimize(stiff, best, jac=True, method="L-BFGS-B", options={"maxiter": 300})
-        return np.asarray(span @ found.x, np.float64)
+        best = min(small._points[0], key=lambda u: objective(u)[0])
+        result = minimize(objective, best, jac=True, method="L-BFGS-B", options={"maxiter": 300})
+        return np.asarray(span @ result.x, np.float64)
 
-    def _within_its_span(self) -> tuple["SurrogateLoss", Array]:
-        """The same in D orthonormal coordinates that hold all points and slopes, and these (K, D).
+    def _restrict_to_span(self) -> tuple["SurrogateLoss", Array]:
+        """Express the surrogate in D orthonormal coordinates that span all points and slopes.
 
-        They are u's own where there are no more of these, or where a slope is no number.
+        Returns:
+            The surrogate, and the coordinates (K, D): the identity if the span is not smaller, or
+            if a slope is not finite.
         """
         assert self._points
         U, odds, slopes = self._points
-        known = np.concatenate([U, slopes.reshape(-1, U.shape[1])])
-        smaller = len(known) < U.shape[1] and np.isfinite(known).all()
-        span = np.linalg.qr(known.T)[0] if smaller else np.eye(U.shape[1])
+        vectors = np.concatenate([U, slopes.reshape(-1, U.shape[1])])
+        smaller = len(vectors) < U.shape[1] and np.isfinite(vectors).all()
+        span = np.linalg.qr(vectors.T)[0] if smaller else np.eye(U.shape[1])
         small = copy(self)
         small._points = U @ span, odds, slopes @ span
         return small, span

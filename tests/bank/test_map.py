@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta import DISTANCES, Bank, bank_map, plan
+from hf_lorameta import METRICS, Bank, bank_map, plan
 from hf_lorameta.bank.map import LANDMARKS, from_distances
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import BankError
@@ -39,7 +39,7 @@ def test_a_new_dataset_is_placed_by_its_distances() -> None:
     assert np.allclose(((result.points - placed) ** 2).sum(axis=1), d)
 
 
-@pytest.mark.parametrize("metric", DISTANCES)
+@pytest.mark.parametrize("metric", METRICS)
 def test_a_bank_dataset_is_placed_at_its_own_point(metric: str) -> None:
     bank = Bank.from_pretrained()
     result = bank_map(bank, metric)

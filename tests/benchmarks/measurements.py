@@ -14,8 +14,10 @@ import numpy as np
 from hf_lorameta.formats.lora_file import stack
 from hf_lorameta.method import distances as metrics
 from hf_lorameta.method import merging
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.pipeline.plan import Plan
+from tests.method.oracles import update
 
 Figures = dict[str, Any]
 
@@ -88,7 +90,7 @@ def combine(folder: str, combiner: str, number: str, state: str) -> Figures:
     weights /= weights.sum()
     size = prepare(Path(folder), [e.name for e in bank.index.entries[:count]], state)
     plan = Plan(
-        bank, None, Recipe.of(combine=combiner), None, np.zeros(len(bank)), weights  # type: ignore[arg-type]
+        bank, None, Recipe.of(combine=combiner), None, np.zeros(len(bank)), Coefficients(weights),  # type: ignore[arg-type]
     )  # fmt: skip
     with Clock() as clock:
         generate_from_plan(plan)
@@ -200,7 +202,7 @@ def exact_module(folder: str, number: str) -> Figures:
             As, Bs = stack(files, name)
             A, B = merging.exact(As, Bs, weights, scalings, rank)
         times.append(clock.seconds)
-    dense = merging.dense(As, Bs, weights, scalings)
+    dense = update(As, Bs, weights, scalings)
     values = np.linalg.svd(dense, compute_uv=False)
     best = float(np.sqrt(np.square(values[rank:]).sum()))
     error = float(np.linalg.norm(dense - B.astype(np.float64) @ A))
@@ -226,7 +228,7 @@ def scipy_distances(number: str) -> Figures:
     from scipy.spatial.distance import jensenshannon
     from scipy.stats import entropy, wasserstein_distance
 
-    from hf_lorameta.method.sparse_distances import BANDWIDTHS
+    from hf_lorameta.method.token_counts import BANDWIDTHS
     from tests.benchmarks.synthetic_bank import profiles
 
     size = MISTRAL_VOCABULARY

@@ -32,7 +32,7 @@ from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
-from hf_lorameta.method.coefficients import COEFFICIENTS
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.pipeline.tune import refine_plan
 from hf_lorameta.tables import markdown_table
@@ -120,7 +120,7 @@ METHODS: dict[str, Method] = {
     **{
         f"paper {metric} {rule}": _paper(metric, rule)
         for metric in PAPER_METRICS
-        for rule in COEFFICIENTS
+        for rule in COEFFICIENT_RULES
         if rule != "kernel"
     },
     "uniform": _uniform,
@@ -177,7 +177,7 @@ class Benchmark:
         bank = bank_without(left_out, self.folder / f"{'far' if far else 'near'}-{task}")
         started = time.perf_counter()
         planned = METHODS[name](Setting(task, bank, self.evaluator))
-        weights = planned.coefficients
+        weights = planned.coefficients.shared
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "adapter"
             if name == PEFT:

@@ -11,8 +11,8 @@ import pytest
 
 from hf_lorameta import Bank, Recipe, generate
 from hf_lorameta.environment import install_hint
-from hf_lorameta.method.coefficients import COEFFICIENTS
-from hf_lorameta.method.distances import DISTANCES
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.distances import METRICS
 from tests import shared_data
 
 pytestmark = [
@@ -99,8 +99,8 @@ def test_bank_has_all_adapters_but_one(bank_without_one: Bank) -> None:
 
 
 @needs_shared
-@pytest.mark.parametrize("rule", [rule for rule in COEFFICIENTS if rule != "kernel"])
-@pytest.mark.parametrize("metric", [metric for metric in DISTANCES if not metric.startswith("js-")])
+@pytest.mark.parametrize("rule", [rule for rule in COEFFICIENT_RULES if rule != "kernel"])
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if not metric.startswith("js-")])
 def test_every_setting_of_the_paper_lowers_the_loss_of_a_left_out_task(
     bank_without_one: Bank,
     evaluator: object,

@@ -1,4 +1,4 @@
-"""Rules from distances to weights: known values, the simplex, equivariance, http_errors."""
+"""Rules from distances to weights: known values, the simplex, equivariance, errors."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,13 @@ from scipy.stats import zscore
 
 from hf_lorameta.errors import BankError, RecipeError
 from hf_lorameta.method.coefficients import (
-    COEFFICIENTS,
+    COEFFICIENT_RULES,
     KERNEL_WIDTH,
     RIDGE,
+    Coefficients,
+    RuleInputs,
+    apply_rule,
     attentional,
-    coefficients,
     effective_number,
     kernel,
     neural,
@@ -27,7 +29,7 @@ from hf_lorameta.method.coefficients import (
 from hf_lorameta.method.neural_model import NeuralModel
 
 Array = NDArray[np.float64]
-RULES = sorted(set(COEFFICIENTS) - {"kernel"})  # those of the paper: on the simplex
+RULES = sorted(set(COEFFICIENT_RULES) - {"kernel"})  # those of the paper: on the simplex
 FINITE = st.floats(-1e300, 1e300, allow_nan=False)
 DISTANCE_LISTS = st.lists(st.floats(0, 1e6), min_size=1, max_size=12).map(np.array)
 
@@ -42,7 +44,7 @@ MODEL = random_model()
 
 
 def apply(rule: str, d: Array, temperature: float = 1.0, k: int | None = None) -> Array:
-    return coefficients(d, rule, temperature, k, MODEL)
+    return apply_rule(rule, RuleInputs(d, temperature, model=lambda: MODEL), k).shared
 
 
 def assert_simplex(weights: Array, size: int) -> None:
@@ -57,24 +59,28 @@ def assert_simplex(weights: Array, size: int) -> None:
 
 def test_attentional_is_softmax_of_minus_d() -> None:
     d = np.array([0.0, np.log(2), np.log(5)])
-    np.testing.assert_allclose(attentional(d, 1.0), np.array([10, 5, 2]) / 17, rtol=1e-14)
-    np.testing.assert_allclose(attentional(d, 0.5), softmax(-2 * d), rtol=1e-14)
+    np.testing.assert_allclose(attentional(RuleInputs(d)), np.array([10, 5, 2]) / 17, rtol=1e-14)
+    np.testing.assert_allclose(attentional(RuleInputs(d, 0.5)), softmax(-2 * d), rtol=1e-14)
 
 
 def test_attentional_is_one_hot_where_distances_are_large() -> None:
-    assert attentional(np.array([900.0, 5000.0, 40000.0]), 1.0).tolist() == [1.0, 0.0, 0.0]
+    assert attentional(RuleInputs(np.array([900.0, 5000.0, 40000.0]))).tolist() == [1.0, 0.0, 0.0]
 
 
 def test_normalized_by_hand() -> None:
     # 1, 2, 3 standardize to -sqrt(3/2), 0, sqrt(3/2)
     e = np.exp(np.sqrt(1.5))
     expected = np.array([e, 1, 1 / e]) / (e + 1 + 1 / e)
-    np.testing.assert_allclose(normalized(np.array([1.0, 2.0, 3.0]), 1.0), expected, rtol=1e-14)
+    np.testing.assert_allclose(
+        normalized(RuleInputs(np.array([1.0, 2.0, 3.0]))), expected, rtol=1e-14
+    )
 
 
 def test_normalized_agrees_with_scipy() -> None:
     d = np.random.default_rng(0).random(30)
-    np.testing.assert_allclose(normalized(d, 0.3), softmax(-zscore(d) / 0.3), rtol=1e-12)
+    np.testing.assert_allclose(
+        normalized(RuleInputs(d, 0.3)), softmax(-zscore(d) / 0.3), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1e-310, 1e300])
@@ -118,8 +124,8 @@ def test_weights_lie_on_the_simplex(
 @settings(max_examples=100)
 @given(d=st.lists(FINITE, min_size=1, max_size=8).map(np.array), temperature=st.floats(1e-9, 1e9))
 def test_no_finite_distance_overflows(d: Array, temperature: float) -> None:
-    assert_simplex(attentional(d, temperature), d.size)
-    assert_simplex(normalized(d, temperature), d.size)
+    assert_simplex(attentional(RuleInputs(d, temperature)), d.size)
+    assert_simplex(normalized(RuleInputs(d, temperature)), d.size)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -145,7 +151,9 @@ def test_closer_never_weighs_less(rule: str, d: Array) -> None:
     scale=st.floats(1e-3, 1e3),
 )
 def test_normalized_forgets_the_unit(d: Array, scale: float) -> None:
-    np.testing.assert_allclose(normalized(d * scale, 1.0), normalized(d, 1.0), rtol=1e-9)
+    np.testing.assert_allclose(
+        normalized(RuleInputs(d * scale)), normalized(RuleInputs(d)), rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -207,7 +215,9 @@ def test_network_agrees_with_torch() -> None:
 def test_neural_divides_by_the_temperature_after_the_network() -> None:
     d = np.array([0.5, 0.1, 0.9])
     np.testing.assert_allclose(
-        neural(d, 0.5, MODEL), softmax(-2 * MODEL(standardize(d))), rtol=1e-12
+        neural(RuleInputs(d, 0.5, model=lambda: MODEL)),
+        softmax(-2 * MODEL(standardize(d))),
+        rtol=1e-12,
     )
 
 
@@ -248,6 +258,10 @@ def test_stored_network_that_lacks_an_array(missing: str) -> None:
 # --- kernel --------------------------------------------------------------------------------------
 
 
+def by_kernel(d: Array, D: Array, temperature: float = 1.0) -> Array:
+    return kernel(RuleInputs(d, temperature, bank_distances=lambda: D))
+
+
 def line(points: list[float]) -> Array:
     """Distances between points on a line."""
     x = np.array(points)
@@ -256,7 +270,7 @@ def line(points: list[float]) -> Array:
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=8), st.floats(0, 10), st.floats(0.1, 5))
 def test_kernel_weights_sum_to_one(points: list[float], new: float, temperature: float) -> None:
-    c = kernel(np.abs(np.array(points) - new), line(points), temperature)
+    c = by_kernel(np.abs(np.array(points) - new), line(points), temperature)
     assert np.isfinite(c).all()
     assert c.sum() == pytest.approx(1.0, abs=1e-9)
 
@@ -273,35 +287,35 @@ def test_kernel_predicts_what_ridge_regression_in_its_space_does() -> None:
 
     a = minimize(objective, np.zeros(4), tol=1e-12).x
     expected = values.mean() + np.exp(-np.abs(np.array(points) - new) / width) @ a
-    got = kernel(np.abs(np.array(points) - new), D, 1.0) @ values
+    got = by_kernel(np.abs(np.array(points) - new), D) @ values
     assert got == pytest.approx(expected, rel=1e-4)
 
 
 def test_far_from_everything_the_kernel_gives_the_mean() -> None:
-    np.testing.assert_allclose(kernel(np.full(4, 1e3), line([0, 1, 2, 3]), 1.0), 0.25)
+    np.testing.assert_allclose(by_kernel(np.full(4, 1e3), line([0, 1, 2, 3])), 0.25)
 
 
 def test_copies_share_the_weight_of_one() -> None:
-    one = kernel(np.array([0.5, 0.5]), line([0, 1]), 1.0)
-    copied = kernel(np.array([0.5, 0.5, 0.5]), line([0, 0, 1]), 1.0)
+    one = by_kernel(np.array([0.5, 0.5]), line([0, 1]))
+    copied = by_kernel(np.array([0.5, 0.5, 0.5]), line([0, 0, 1]))
     assert copied[2] > 0.8 * one[1] > copied[0]
 
 
 def test_kernel_of_a_bank_of_one_or_of_equals() -> None:
-    assert kernel(np.array([0.3]), np.zeros((1, 1)), 1.0).tolist() == [1.0]
-    assert kernel(np.array([0.3, 0.3]), np.zeros((2, 2)), 1.0).tolist() == [0.5, 0.5]
+    assert by_kernel(np.array([0.3]), np.zeros((1, 1))).tolist() == [1.0]
+    assert by_kernel(np.array([0.3, 0.3]), np.zeros((2, 2))).tolist() == [0.5, 0.5]
 
 
 def test_kernel_refusals() -> None:
     with pytest.raises(RecipeError, match="positive"):
-        kernel(np.zeros(2), np.zeros((2, 2)), 0.0)
+        by_kernel(np.zeros(2), np.zeros((2, 2)), 0.0)
     with pytest.raises(BankError, match=r"expected \(2, 2\)"):
-        kernel(np.zeros(2), np.zeros((3, 3)), 1.0)
+        by_kernel(np.zeros(2), np.zeros((3, 3)))
     with pytest.raises(BankError, match="distances inside the bank"):
-        coefficients(np.zeros(2), "kernel")
+        apply_rule("kernel", RuleInputs(np.zeros(2)))
 
 
-# --- http_errors ------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -327,7 +341,7 @@ def test_temperature_out_of_range(rule: str, temperature: float) -> None:
 
 def test_unknown_rule_lists_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="'linear'") as caught:
-        coefficients(np.zeros(2), "linear")
+        apply_rule("linear", RuleInputs(np.zeros(2)))
     assert (
         caught.value.hint == "--coefficients takes one of attentional, normalized, neural, kernel"
     )
@@ -335,10 +349,44 @@ def test_unknown_rule_lists_the_known_ones() -> None:
 
 def test_neural_without_a_network_says_how_to_get_one() -> None:
     with pytest.raises(BankError, match="no fitted network") as caught:
-        coefficients(np.zeros(2), "neural")
+        apply_rule("neural", RuleInputs(np.zeros(2)))
     assert caught.value.hint == "hf-lorameta bank fit DIR"
 
 
 def test_table_rows_are_named_as_their_keys() -> None:
-    assert list(COEFFICIENTS) == ["attentional", "normalized", "neural", "kernel"]
-    assert all(row.name == key and row.title and row.reference for key, row in COEFFICIENTS.items())
+    assert list(COEFFICIENT_RULES) == ["attentional", "normalized", "neural", "kernel"]
+    rows = COEFFICIENT_RULES.items()
+    assert all(row.name == key and row.title and row.reference for key, row in rows)
+
+
+# --- coefficients as a value ---------------------------------------------------------------------
+
+
+def test_shared_coefficients() -> None:
+    c = Coefficients(np.array([0.5, 0.0, -0.25]))
+    assert len(c) == 3
+    assert c.active.tolist() == [0, 2]
+    assert c.for_module(7) is c.shared
+    assert c.scaled(2).shared.tolist() == [1.0, 0.0, -0.5]
+    assert c.take([2, 0]).shared.tolist() == [-0.25, 0.5]
+    assert c.take([2]).expand([1], 3).shared.tolist() == [0.0, -0.25, 0.0]
+    assert c.scaled(2).per_module is c.take([2]).per_module is c.expand([0, 1, 2], 4).per_module
+    assert c.effective_number == effective_number(c.shared)
+
+
+def test_coefficients_of_each_module() -> None:
+    rows = np.array([[1.0, 0.0, 0.5], [0.0, 0.0, -0.5]])
+    c = Coefficients.by_module(rows)
+    assert c.shared.tolist() == [0.5, 0.0, 0.0]
+    assert c.active.tolist() == [0, 2]  # the third adapter cancels only in the mean
+    assert c.for_module(1).tolist() == [0.0, 0.0, -0.5]
+    for changed, expected in (
+        (c.scaled(-2), -2 * rows),
+        (c.take([2, 0]), rows[:, [2, 0]]),
+        (c.take([2, 0]).expand([2, 0], 3), rows),
+    ):
+        assert changed.per_module is not None
+        np.testing.assert_array_equal(changed.per_module, expected)
+        np.testing.assert_array_equal(changed.shared, expected.mean(axis=0))
+    root_mean_squares = np.array([np.sqrt(0.5), 0.0, 0.5])
+    assert c.effective_number == pytest.approx(effective_number(root_mean_squares))

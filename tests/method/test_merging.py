@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hf_lorameta.errors import AdapterError, BankError, RecipeError
 from hf_lorameta.method import merging
-from hf_lorameta.method.merging import COMBINERS, dense, exact, factors, retained
+from hf_lorameta.method.merging import COMBINERS, exact, factors
+from tests.method.oracles import update
 
 Float32 = NDArray[np.float32]
 Bank = tuple[list[Float32], list[Float32], NDArray[np.float64], list[float]]
@@ -25,13 +26,6 @@ def bank(
     Bs = [rng.standard_normal((shape[0], r)).astype(np.float32) for r in ranks]
     weights = rng.dirichlet(np.ones(len(ranks)))
     return As, Bs, weights, list(rng.uniform(0.5, 4, len(ranks)))
-
-
-def naive(
-    As: list[Float32], Bs: list[Float32], weights: object, scalings: object
-) -> NDArray[np.float64]:
-    terms = zip(weights, scalings, As, Bs, strict=True)
-    return sum(c * s * (B.astype(float) @ A.astype(float)) for c, s, A, B in terms)
 
 
 def product(pair: tuple[Float32, Float32]) -> NDArray[np.float64]:
@@ -60,7 +54,7 @@ def test_factors_has_cross_terms() -> None:
     # one adapter has only A, the other only B: neither does anything, the average does
     A, B = factors([one, zero], [zero, one], [0.5, 0.5], [1.0, 1.0], 2)
     assert (B @ A).tolist() == [[0.25, 0.0], [0.0, 0.25]]
-    assert not dense([one, zero], [zero, one], [0.5, 0.5], [1.0, 1.0]).any()
+    assert not update([one, zero], [zero, one], [0.5, 0.5], [1.0, 1.0]).any()
 
 
 def test_factors_with_one_shared_a_is_the_exact_update() -> None:
@@ -68,7 +62,7 @@ def test_factors_with_one_shared_a_is_the_exact_update() -> None:
     shared = [As[0]] * 3
     np.testing.assert_allclose(
         product(factors(shared, Bs, weights, scalings)),
-        naive(shared, Bs, weights, scalings),
+        update(shared, Bs, weights, scalings),
         atol=1e-5,
     )
 
@@ -93,7 +87,7 @@ def test_exact_at_full_rank_is_the_weighted_sum() -> None:
     A, B = exact(*args, 6)
     assert (A.shape, B.shape) == ((6, 9), (11, 6))
     assert A.dtype == B.dtype == np.float32
-    np.testing.assert_allclose(product((A, B)), naive(*args), atol=1e-5)
+    np.testing.assert_allclose(product((A, B)), update(*args), atol=1e-5)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5, 8])
@@ -104,7 +98,7 @@ def test_exact_reaches_the_error_of_the_dense_svd(
     rank: int, ranks: tuple[int, ...], shape: tuple[int, int]
 ) -> None:
     args = bank(ranks=ranks, shape=shape)
-    M = naive(*args)
+    M = update(*args)
     optimum = np.sqrt((np.linalg.svd(M, compute_uv=False)[rank:] ** 2).sum())
     assert error(M, exact(*args, rank)) == pytest.approx(optimum, rel=1e-5, abs=1e-5)
 
@@ -116,14 +110,14 @@ def test_exact_finds_small_singular_values_to_all_digits() -> None:
     args = As, Bs, [1.0, 1e-2, 1e-4, 1e-6], [1.0] * 4
     A, B = exact(*args)
     kept = np.linalg.norm(A, axis=1).astype(float) * np.linalg.norm(B, axis=0)
-    s = np.linalg.svd(dense(*args), compute_uv=False)[:16]
+    s = np.linalg.svd(update(*args), compute_uv=False)[:16]
     assert s[-1] < 1e-6 * s[0]
     np.testing.assert_allclose(kept, s, rtol=1e-5)
 
 
 def test_exact_is_balanced_with_fixed_signs() -> None:
     A, B = exact(*bank(), 3)
-    s = np.linalg.svd(naive(*bank()), compute_uv=False)[:3]
+    s = np.linalg.svd(update(*bank()), compute_uv=False)[:3]
     np.testing.assert_allclose(A @ A.T, np.diag(s), atol=1e-4)
     np.testing.assert_allclose(B.T @ B, np.diag(s), atol=1e-4)
     assert (A[np.arange(3), np.abs(A).argmax(axis=1)] > 0).all()
@@ -135,11 +129,12 @@ def test_exact_pads_with_zeros() -> None:
     assert (A.shape, B.shape) == ((30, 9), (11, 30))
     assert not A[2:].any()
     assert not B[:, 2:].any()
-    np.testing.assert_allclose(product((A, B)), naive(*args), atol=1e-5)
+    np.testing.assert_allclose(product((A, B)), update(*args), atol=1e-5)
 
 
-def test_exact_defaults_to_rank_16() -> None:
-    assert exact(*bank())[0].shape == (16, 9)
+def test_exact_defaults_to_rank_16_or_that_of_the_sum() -> None:
+    assert exact(*bank(ranks=(4,) * 5))[0].shape == (16, 9)
+    assert exact(*bank(ranks=(4, 3, 1)))[0].shape == (8, 9)
 
 
 def test_exact_twice_gives_the_same_bytes() -> None:
@@ -166,7 +161,7 @@ def test_adapters_that_are_zero_or_cancel() -> None:
 def test_negative_weights_subtract() -> None:
     As, Bs, _, _ = bank(ranks=(2, 2))
     args = (As, Bs, [1.5, -0.5], [1.0, 2.0])
-    np.testing.assert_allclose(product(exact(*args, 4)), naive(*args), atol=1e-5)
+    np.testing.assert_allclose(product(exact(*args, 4)), update(*args), atol=1e-5)
 
 
 def test_exact_keeps_what_float32_sums_would_lose() -> None:
@@ -201,7 +196,7 @@ def test_iteration_reaches_the_optimum(
     As, Bs, weights, scalings = bank(ranks=(8,) * 20, shape=shape)
     As = [A + shared * As[0] for A in As]
     Bs = [B + shared * Bs[0] for B in Bs]
-    M = naive(As, Bs, weights, scalings)
+    M = update(As, Bs, weights, scalings)
     pair = exact(As, Bs, weights, scalings, 6)
     s = np.linalg.svd(M, compute_uv=False) ** 2
     kept = 1 - error(M, pair) ** 2 / s.sum()
@@ -270,9 +265,7 @@ def test_inputs_are_left_alone(name: str, direct: int, monkeypatch: pytest.Monke
     As, Bs, weights, scalings = bank(ranks=(2, 2), shape=(40, 40))
     for array in (*As, *Bs, weights):
         array.setflags(write=False)
-    A, B = COMBINERS[name].function(As, Bs, weights, scalings, 2)
-    retained(As, Bs, weights, scalings, A, B)
-    dense(As, Bs, weights, scalings)
+    COMBINERS[name].function(As, Bs, weights, scalings, 2)
 
 
 def test_no_adapter() -> None:
@@ -291,46 +284,17 @@ def test_shapes_that_do_not_multiply() -> None:
         factors(As, Bs, weights[:2], scalings, 4)
 
 
+@pytest.mark.parametrize("name", sorted(COMBINERS))
+def test_doubled_weights_double_the_update_of_linear_combiners(name: str) -> None:
+    As, Bs, weights, scalings = bank()
+    row = COMBINERS[name]
+    once, twice = (product(row.function(As, Bs, c * weights, scalings, 4)) for c in (1, 2))
+    np.testing.assert_allclose(twice, (2 if row.linear else 4) * once, atol=1e-5)
+
+
 def test_table_rows_are_named_as_their_keys() -> None:
     assert list(COMBINERS) == ["factors", "exact"]
     assert all(row.name == key and row.title and row.reference for key, row in COMBINERS.items())
-
-
-# --- dense and retained --------------------------------------------------------------------------
-
-
-def test_dense_is_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
-    args = bank(ranks=(4, 2, 1, 5))
-    np.testing.assert_allclose(dense(*args), naive(*args), atol=1e-12)
-    monkeypatch.setattr(merging, "_CHUNK", 3)
-    np.testing.assert_allclose(dense(*args), naive(*args), atol=1e-12)
-
-
-@pytest.mark.parametrize("rows", [4, 512])
-@pytest.mark.parametrize("ranks", [(2, 2), (4, 4, 4)])
-def test_retained_is_one_less_the_relative_error(
-    ranks: tuple[int, ...], rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(merging, "_ROWS", rows)
-    args = bank(ranks=ranks)
-    M = naive(*args)
-    for pair in (exact(*args, 3), factors(*args)):
-        expected = 1 - error(M, pair) ** 2 / np.linalg.norm(M) ** 2
-        assert retained(*args, *pair) == pytest.approx(expected, abs=1e-5)
-
-
-def test_retained_of_exact_is_the_share_of_singular_values() -> None:
-    args = bank()
-    s = np.linalg.svd(naive(*args), compute_uv=False) ** 2
-    shares = [retained(*args, *exact(*args, rank)) for rank in range(1, 10)]
-    np.testing.assert_allclose(shares, np.cumsum(s) / s.sum(), atol=1e-5)
-
-
-def test_retained_of_nothing() -> None:
-    As, Bs, _, scalings = bank()
-    nothing = (As, Bs, np.zeros(3), scalings)
-    assert retained(*nothing, *exact(*nothing, 4)) == 1.0
-    assert retained(*nothing, As[0], Bs[0]) == -np.inf
 
 
 # --- PEFT ----------------------------------------------------------------------------------------
@@ -359,5 +323,5 @@ def test_exact_agrees_with_pefts_concatenation() -> None:
     Bs = [layer.lora_B[name].weight.detach().numpy() for name in names]
     scalings = [layer.scaling[name] for name in names]
     assert scalings == [2.0, 2 / 3]
-    np.testing.assert_allclose(dense(As, Bs, weights, scalings), expected, atol=1e-5)
+    np.testing.assert_allclose(update(As, Bs, weights, scalings), expected, atol=1e-5)
     np.testing.assert_allclose(product(exact(As, Bs, weights, scalings, 7)), expected, atol=1e-5)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import BankError, MissingExtraError, RecipeError
 from hf_lorameta.method import neural as neural_module
-from hf_lorameta.method.coefficients import neural, normalized
+from hf_lorameta.method.coefficients import RuleInputs, neural, normalized
 from hf_lorameta.method.neural import FitReport, _split, fit_neural, gram
 from hf_lorameta.method.neural_model import NeuralModel
 
@@ -72,8 +72,8 @@ def test_reported_losses_are_errors_in_weight_space(
     distances, X32 = planted()
     X = X32.astype(float)
     train, held_out = _split(len(X), 0.2, 0)
-    ours = explicit_errors(distances, X, lambda d: neural(d, 1.0, model))
-    theirs = explicit_errors(distances, X, lambda d: normalized(d, 1.0))
+    ours = explicit_errors(distances, X, lambda d: neural(RuleInputs(d, model=lambda: model)))
+    theirs = explicit_errors(distances, X, lambda d: normalized(RuleInputs(d)))
     equal = explicit_errors(distances, X, lambda d: np.full(d.size, 1 / d.size))
     close = {"rel": 1e-4, "abs": 1e-6}
     assert report.train_end == pytest.approx(ours[train].mean(), **close)
@@ -92,7 +92,7 @@ def test_loss_falls_and_beats_equal_weights(fitted: tuple[NeuralModel, FitReport
 
 
 def test_fitted_network_prefers_the_close(fitted: tuple[NeuralModel, FitReport]) -> None:
-    weights = neural(np.array([0.1, 1.0, 2.0, 3.0]), 1.0, fitted[0])
+    weights = neural(RuleInputs(np.array([0.1, 1.0, 2.0, 3.0]), model=lambda: fitted[0]))
     assert weights[0] > weights[1] > weights[2:].max()
 
 
@@ -192,7 +192,7 @@ def test_no_step_changes_nothing() -> None:
     assert (report.train_rows, report.validation_rows) == (2, 1)
 
 
-# --- http_errors ------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def test_small_bank() -> None:

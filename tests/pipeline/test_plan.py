@@ -14,12 +14,13 @@ from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.data import profile
 from hf_lorameta.data.profile import ProfileTable, profile_rows
 from hf_lorameta.errors import UnlabeledDatasetError
-from hf_lorameta.method.coefficients import coefficients
-from hf_lorameta.method.distances import js, length_distance
+from hf_lorameta.method.coefficients import RuleInputs, apply_rule
 from hf_lorameta.pipeline import plan as plan_module
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
 from tests.data.oracle import distribution, distributions
+from tests.method import oracles
+from tests.method.oracles import js
 
 WORDS = ["When did it happen?", "How long does the storm last?", "Is the bridge still closed?"]
 
@@ -44,13 +45,18 @@ def prompts(tmp_path: Path, embedded: Bank) -> Plan:
 def part(bank: Bank, name: Any) -> np.ndarray:
     """(N, N) divergences of one part among the datasets of a bank, by the plain function."""
     each = distributions(bank.profiles, bank.index.vocab_size, name)
-    return np.stack([js(p, each) for p in each])
+    return np.array([[js(p, q) for q in each] for p in each])
 
 
 def lengths(bank: Bank) -> np.ndarray:
     """(N, N) distances of the outputs' lengths, by the plain function."""
     each = distributions(bank.profiles, bank.index.vocab_size, "lengths")
-    return np.stack([length_distance(p, each) for p in each])
+    return np.array([[oracles.lengths(p, q) for q in each] for p in each])
+
+
+def by_default_rule(distances: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    inputs = RuleInputs(distances, bank_distances=lambda: inside)
+    return apply_rule(Recipe().coefficients, inputs).shared
 
 
 # --- what is compared ----------------------------------------------------------------------------
@@ -61,12 +67,12 @@ def test_prompts_are_compared_with_inputs_alone(prompts: Plan, embedded: Bank) -
     assert prompts.profile.rows == 30
     assert prompts.profile.output.total == 0
     own = distribution(prompts.profile, size, "input")
-    expected = js(own, distributions(embedded.profiles, size, "input"))
+    others = distributions(embedded.profiles, size, "input")
+    expected = np.array([js(own, q) for q in others])
     np.testing.assert_allclose(prompts.distances, expected)
     inside = part(embedded, "input")
-    rule = Recipe().coefficients
     np.testing.assert_allclose(
-        prompts.coefficients, coefficients(expected, rule, between=inside), atol=1e-9
+        prompts.coefficients.shared, by_default_rule(expected, inside), atol=1e-9
     )
     np.fill_diagonal(inside, np.inf)
     assert prompts.nearest_in_bank == pytest.approx(float(np.median(inside.min(1))))
@@ -98,9 +104,8 @@ def test_texts_without_inputs_are_compared_in_one_kind_of_distance(
 ) -> None:
     made = plan(file(tmp_path, "text"), embedded)
     inside = part(embedded, "output") + lengths(embedded)
-    rule = Recipe().coefficients
-    expected = coefficients(made.distances, rule, between=inside)
-    np.testing.assert_allclose(made.coefficients, expected, atol=1e-9)
+    expected = by_default_rule(made.distances, inside)
+    np.testing.assert_allclose(made.coefficients.shared, expected, atol=1e-9)
     np.fill_diagonal(inside, np.inf)
     assert made.nearest_in_bank == pytest.approx(float(np.median(inside.min(1))))
     whole = made.with_recipe(Recipe(metric="js", coefficients="normalized"))

@@ -14,6 +14,7 @@ from hf_lorameta.bank.pack import pack
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.adapter_folder import read_provenance
 from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_fit, rows_used
 from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
@@ -150,12 +151,12 @@ def test_modules_apart_are_combined_by_their_own_coefficients(
     made = plan(data, bank, Recipe.of(top_k=3, combine=combine, rank=rank))
     c = np.zeros((len(made.bank.layout), len(made.bank)))
     c[:, made.active_indices] = np.random.default_rng(0).standard_normal((len(c), 3))
-    apart = made.with_coefficients(c)
-    np.testing.assert_allclose(apart.coefficients, c.mean(0))
+    apart = replace(made, coefficients=Coefficients.by_module(c))
+    np.testing.assert_allclose(apart.coefficients.shared, c.mean(0))
     assert set(apart.active_indices) == set(made.active_indices)
     whole = generate_from_plan(apart)
     for place, line in enumerate(c):
-        alike = generate_from_plan(made.with_coefficients(line))
+        alike = generate_from_plan(replace(made, coefficients=Coefficients(line)))
         (A, B), (C, D) = whole.pairs[place], alike.pairs[place]
         np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
     assert size(whole.pairs) > 0.1
@@ -165,14 +166,14 @@ def test_modules_apart_are_combined_by_their_own_coefficients(
     assert weakened.plan.check
     scale = weakened.plan.check.scale
     assert 0 < scale < 1
-    np.testing.assert_allclose(weakened.plan.by_module, scale * c)
+    np.testing.assert_allclose(weakened.plan.coefficients.per_module, scale * c)
 
 
 def test_an_adapter_that_few_modules_use_takes_part(data: Path, tmp_path: Path) -> None:
     made = planned(data)
     c = np.zeros((len(made.bank.layout), len(made.bank)))
     c[0, 3], c[1, 3] = 0.5, -0.5  # nothing on average
-    apart = made.with_coefficients(c)
+    apart = replace(made, coefficients=Coefficients.by_module(c))
     assert apart.active_indices == [3]
     folder = generate_from_plan(apart).save_pretrained(tmp_path / "a")
     saved = read_provenance(folder)
@@ -202,7 +203,9 @@ def test_a_checked_adapter_is_not_worse_than_the_base(
     assert size(made.pairs) == pytest.approx(scale**power * whole, rel=1e-4)
     assert found.end == pytest.approx((1 - size(made.pairs) / best) ** 2, rel=1e-3, abs=1e-6)
     assert found.end <= found.base == 1
-    np.testing.assert_allclose(made.plan.coefficients, scale * plain.plan.coefficients)
+    np.testing.assert_allclose(
+        made.plan.coefficients.shared, scale * plain.plan.coefficients.shared
+    )
     # the weakened adapter is what its coefficients say
     again = generate_from_plan(replace(made.plan, recipe=plain.plan.recipe))
     for (A, B), (C, D) in zip(made.pairs, again.pairs, strict=True):
@@ -258,9 +261,10 @@ def test_refining_and_checking_ask_one_model(data: Path) -> None:
     made = generate_from_plan(planned(data, refine=8, check=12), scored=Counting(0.5))
     assert made.plan.refinement
     assert made.plan.refinement.by_module  # all rows ask for the same
-    assert made.plan.by_module is not None
-    assert made.plan.by_module.shape == (len(made.plan.bank.layout), len(made.plan.bank))
-    assert made.plan.with_recipe(Recipe()).by_module is None
+    rows = made.plan.coefficients.per_module
+    assert rows is not None
+    assert rows.shape == (len(made.plan.bank.layout), len(made.plan.bank))
+    assert made.plan.with_recipe(Recipe()).coefficients.per_module is None
     assert made.plan.check
     assert set(losses) == {8, 2, 12}  # the rows that were fitted on, their folds, and the check
     assert losses.index(12) == len(losses) - 2  # base model and adapter, at the end

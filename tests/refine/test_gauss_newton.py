@@ -13,7 +13,7 @@ from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import EmptyDatasetError
-from hf_lorameta.method.merging import dense
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.directions import Directions
 from hf_lorameta.refine.fit import MODULE_SCALE_LARGE, MODULE_SCALE_SMALL, Fit, select_module_scale
 from hf_lorameta.refine.gauss_newton import STEPS, refine
@@ -21,6 +21,7 @@ from hf_lorameta.refine.registry import REFINERS
 from hf_lorameta.refine.results import Validation
 from hf_lorameta.refine.search import search
 from hf_lorameta.refine.shrink import backtrack_scale, validate
+from tests.method.oracles import update
 
 ROWS = [(f"input {i}", f"output {i}") for i in range(16)]
 Array = NDArray[np.float64]
@@ -35,9 +36,9 @@ class Model:
     base = 10.0
     cleared = False
 
-    def set(self, summed: Any, c: Array) -> None:
-        assert summed is self
-        self.c, self.cleared = c, False
+    def set(self, update: Any, coefficients: Coefficients) -> None:
+        assert update is self
+        self.c, self.cleared = coefficients.shared, False
 
     def clear(self) -> None:
         self.cleared = True
@@ -89,7 +90,7 @@ class Logistic(Model):
 
     def at(self, c: Array) -> float:
         """The loss of all rows."""
-        self.set(self, c)
+        self.set(self, Coefficients(c))
         return self.loss(self.encode(ROWS))
 
 
@@ -99,9 +100,14 @@ class Modular(Logistic):
     def grams(self) -> Array:
         return np.stack([part.T @ part for part in np.split(self.x, 2, axis=1)])
 
-    def set(self, summed: Any, c: Array) -> None:
-        size = self.x.shape[1] // 2
-        super().set(summed, np.broadcast_to(c, (2, size)).ravel())
+    def set(self, update: Any, coefficients: Coefficients) -> None:
+        rows = [coefficients.for_module(0), coefficients.for_module(1)]
+        super().set(update, Coefficients(np.concatenate(rows)))
+
+    def at_modules(self, c: Coefficients) -> float:
+        """The loss of all rows."""
+        self.set(self, c)
+        return self.loss(self.encode(ROWS))
 
     def gradient(self, tokens: Any, mixture: Any) -> Any:
         losses, slopes = super().gradient(tokens, mixture)
@@ -116,11 +122,11 @@ def test_a_fit_comes_near_the_best_coefficients_negative_ones_too(method: str) -
     model = Logistic(TELLING)
     best = minimize(model.at, np.zeros(4), method="Nelder-Mead", options={"maxiter": 4000})
     start = np.full(4, 0.25)
-    c, report = REFINERS[method](start, model, ROWS, model)
+    c, report = REFINERS[method].function(start, model, ROWS, model)
     assert report.start == pytest.approx(model.at(start))
-    assert report.end == pytest.approx(model.at(c))
+    assert report.end == pytest.approx(model.at(c.shared))
     assert report.end - best.fun < 0.5 * (report.start - best.fun)  # stiffness keeps it back
-    assert c[1] < 0
+    assert c.shared[1] < 0
     assert best.fun < report.held_out < report.start
     assert (report.method, report.rows, report.base) == (method, 16, 10.0)
     assert report.engine == "none"
@@ -130,9 +136,10 @@ def test_a_fit_comes_near_the_best_coefficients_negative_ones_too(method: str) -
 @pytest.mark.parametrize("method", REFINERS)
 def test_a_fit_gives_the_same_twice(method: str) -> None:
     results = [
-        REFINERS[method](np.full(4, 0.25), m, ROWS, m) for m in [Logistic(TELLING) for _ in "ab"]
+        REFINERS[method].function(np.full(4, 0.25), m, ROWS, m)
+        for m in [Logistic(TELLING) for _ in "ab"]
     ]
-    assert results[0][0].tolist() == results[1][0].tolist()
+    assert results[0][0].shared.tolist() == results[1][0].shared.tolist()
     assert results[0][1] == results[1][1]
 
 
@@ -140,8 +147,8 @@ def test_a_fit_gives_the_same_twice(method: str) -> None:
 def test_where_rows_tell_nothing_of_each_other_the_start_is_returned(method: str) -> None:
     model = Logistic([0.0])
     model.x = np.array([[1.0], [1.0], [-1.0], [-1.0]] * 4)  # half of the folds against the others
-    c, report = REFINERS[method](np.zeros(1), model, ROWS, model)
-    assert c.tolist() == [0.0]
+    c, report = REFINERS[method].function(np.zeros(1), model, ROWS, model)
+    assert c.shared.tolist() == [0.0]
     assert report.end == report.start == report.held_out == pytest.approx(np.log(2))
 
 
@@ -150,9 +157,9 @@ def test_what_pays_on_the_rows_alone_is_not_kept(method: str) -> None:
     model = Logistic(TELLING)
     model.x = np.random.default_rng(1).standard_normal((16, 6))  # labels are noise
     start = np.full(6, 0.01)
-    c, report = REFINERS[method](start, model, ROWS, model)
+    c, report = REFINERS[method].function(start, model, ROWS, model)
     assert min(report.history) < report.start - 0.01
-    assert c.tolist() == start.tolist()
+    assert c.shared.tolist() == start.tolist()
     assert report.end == report.held_out == report.start
 
 
@@ -162,7 +169,7 @@ def test_the_way_is_shortened_until_it_serves_held_out_rows(
     method: str, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, start = Logistic(TELLING), np.full(4, 0.01)
-    whole, _ = REFINERS[method](start, model, ROWS, model)
+    whole, _ = REFINERS[method].function(start, model, ROWS, model)
     shares = iter([1.0, 0.5, 0.25])
     crossed = Fit._cross_validated_loss
 
@@ -170,9 +177,9 @@ def test_the_way_is_shortened_until_it_serves_held_out_rows(
         return 9.0 if next(shares) > share else crossed(fit, ways)
 
     monkeypatch.setattr(Fit, "_cross_validated_loss", too_far)
-    c, report = REFINERS[method](start, model, ROWS, model)
-    np.testing.assert_allclose(c, start + share * (whole - start))
-    assert report.end == pytest.approx(model.at(c))
+    c, report = REFINERS[method].function(start, model, ROWS, model)
+    np.testing.assert_allclose(c.shared, start + share * (whole.shared - start))
+    assert report.end == pytest.approx(model.at(c.shared))
     assert report.held_out <= report.start
 
 
@@ -183,7 +190,7 @@ def test_held_out_rows_are_scored_with_what_the_others_say(
     monkeypatch.setattr("hf_lorameta.refine.gauss_newton.CONVERGENCE_TOL", -1.0)
     monkeypatch.setattr("hf_lorameta.refine.gauss_newton.PENALTY", 0.1)
     model = Logistic(TELLING, bend=0.0)
-    c, report = REFINERS[method](np.zeros(4), model, ROWS, model, steps=12)
+    c, report = REFINERS[method].function(np.zeros(4), model, ROWS, model, steps=12)
     tokens = model.encode(ROWS)
     sizes = np.array([len(row.output) for row in tokens])
     gram = model.grams()[0] / np.diag(model.grams()[0]).mean()
@@ -205,18 +212,18 @@ def test_held_out_rows_are_scored_with_what_the_others_say(
     assert report.held_out == pytest.approx(total / sizes.sum(), abs=2e-3)
     expected = np.logaddexp(0, -whitened @ fitted(every)) @ sizes / sizes.sum()
     assert report.end == pytest.approx(expected, abs=2e-3)
-    assert model.at(c) == pytest.approx(report.end)
+    assert model.at(c.shared) == pytest.approx(report.end)
 
 
 def test_modules_go_apart_where_rows_agree_on_it() -> None:
     model = Modular([3.0, -3.0, 0.5, -3.0, 3.0, 0.5])  # what one module needs hurts in the other
     start = np.zeros(3)
     c, report = refine(start, model, ROWS, model)
-    assert c.shape == (2, 3)
+    assert c.per_module is not None
     assert report.by_module
-    assert (np.sign(c[:, :2]) == [[1, -1], [-1, 1]]).all()
-    assert model.at(c) == pytest.approx(report.end)
-    together = minimize(model.at, start, method="Nelder-Mead")
+    assert (np.sign(c.per_module[:, :2]) == [[1, -1], [-1, 1]]).all()
+    assert model.at_modules(c) == pytest.approx(report.end)
+    together = minimize(lambda c: model.at_modules(Coefficients(c)), start, method="Nelder-Mead")
     assert report.held_out < together.fun
 
 
@@ -228,11 +235,12 @@ def test_modules_stay_together_where_that_serves_held_out_rows_better(
     model.x = np.hstack([noise, -noise])
     model.x[:, [0, 8]] += 0.3
     c, report = refine(np.zeros(8), model, ROWS, model)
-    assert c.shape == (8,)
+    assert c.per_module is None
     assert not report.by_module
     monkeypatch.setattr("hf_lorameta.refine.fit.select_module_scale", lambda *losses: 4.0)
     c, _ = refine(np.zeros(8), model, ROWS, model)
-    assert c.shape == (2, 8)
+    assert c.per_module is not None
+    assert c.per_module.shape == (2, 8)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +266,12 @@ def test_how_far_modules_go_apart(held_out: tuple[float, ...], expected: float) 
     assert select_module_scale(*held_out) == expected
 
 
+def change_of(directions: Directions, u: Array) -> Array:
+    """(3, 4) change of the coefficients of 4 adapters in 3 modules."""
+    c = directions.coefficients(np.zeros(4), u)
+    return np.stack([c.for_module(i) for i in range(3)])
+
+
 @pytest.mark.parametrize("by", [0.0, 3.0])
 def test_slopes_by_a_direction_are_those_of_the_coefficients(by: float) -> None:
     rng = np.random.default_rng(2)
@@ -265,7 +279,7 @@ def test_slopes_by_a_direction_are_those_of_the_coefficients(by: float) -> None:
     directions = Directions.of(factors @ factors.transpose(0, 2, 1)).with_module_scale(by)
     assert directions.dimensions == (16 if by else 4)
     u, slopes = rng.standard_normal(directions.dimensions), rng.standard_normal((5, 3, 4))
-    change = np.broadcast_to(directions.change(u), (3, 4))
+    change = change_of(directions, u)
     along = directions.slopes(slopes) @ u
     np.testing.assert_allclose(along, np.einsum("rlk,lk->r", slopes, change))
 
@@ -277,7 +291,7 @@ def test_in_any_direction_an_update_grows_alike() -> None:
     directions = Directions.of(grams)
     length = np.trace(grams.sum(0)) / 4  # of one adapter, squared
     for place in range(16):
-        change = np.broadcast_to(directions.change(np.eye(16)[place]), (3, 4))
+        change = change_of(directions, np.eye(16)[place])
         square = np.einsum("li,lij,lj->", change, grams, change) / length
         expected = 1 if place < 4 else 1 / 3  # in one module of three
         assert 0.5 * expected < square <= expected  # short ones are not blown up
@@ -293,7 +307,7 @@ def test_where_slopes_are_no_numbers_the_start_is_returned(size: int) -> None:
 
     model = Broken([1.0] * 2 * size)
     c, report = refine(np.zeros(size), model, ROWS, model)
-    assert c.tolist() == [0.0] * size
+    assert c.shared.tolist() == [0.0] * size
     assert np.isfinite(report.history).all()
     assert not report.by_module
 
@@ -318,20 +332,24 @@ def test_coefficients_worse_than_the_base_model_are_drawn_back() -> None:
     model = Logistic(TELLING, base=0.75)
     c, report = refine(np.full(4, -0.5), model, ROWS, model, steps=0)
     assert start > 0.75 >= report.end
-    assert c.tolist() in [[-0.25] * 4, [-0.125] * 4, [-0.0625] * 4]
+    assert c.shared.tolist() in [[-0.25] * 4, [-0.125] * 4, [-0.0625] * 4]
 
 
 def test_where_nothing_helps_nothing_is_left() -> None:
     model = Slope(base=0.01)
     rows = model.encode(ROWS)
-    assert backtrack_scale(np.ones(1), 8.0, 0.01, model, model, rows) == (0.0, 0.01)
+    assert backtrack_scale(Coefficients(np.ones(1)), 8.0, 0.01, model, model, rows) == (0.0, 0.01)
 
 
 @pytest.mark.parametrize(
     ("base", "expected"),
-    [(9.0, Validation(16, 9.0, 8.0, 8.0, 1.0, "none")), (5.0, Validation(16, 5.0, 8.0, 2.0, 0.5, "none")),
-     (1.5, Validation(16, 1.5, 8.0, 0.5, 0.25, "none")), (0.1, Validation(16, 0.1, 8.0, 0.1, 0.0, "none"))],
-)  # fmt: skip
+    [
+        (9.0, Validation(16, 9.0, 8.0, 8.0, 1.0, "none")),
+        (5.0, Validation(16, 5.0, 8.0, 2.0, 0.5, "none")),
+        (1.5, Validation(16, 1.5, 8.0, 0.5, 0.25, "none")),
+        (0.1, Validation(16, 0.1, 8.0, 0.1, 0.0, "none")),
+    ],
+)
 def test_an_adapter_is_weakened_until_it_is_not_worse(base: float, expected: Validation) -> None:
     model = Slope(base)
     assert validate(model, model, model.encode(ROWS)) == expected
@@ -341,7 +359,7 @@ def test_a_search_moves_the_largest_coefficients_only() -> None:
     model = Logistic(TELLING)
     start = np.array([0.2, 0.1, 0.15, 0.0])
     c, report = search(start, model, ROWS, model, dimensions=2)
-    assert c[[1, 3]].tolist() == [0.1, 0.0]
+    assert c.shared[[1, 3]].tolist() == [0.1, 0.0]
     assert report.end < report.start
 
 
@@ -359,12 +377,12 @@ def whole(bank: Bank, used: list[int]) -> list[list[Any]]:
     entries = [bank.index.entries[i] for i in used]
     files = bank.adapters(entries)
 
-    def update(file: Any, entry: Any, name: str) -> Any:
+    def dense(file: Any, entry: Any, name: str) -> Any:
         A, B = bank.expand(name, file.tensor(name, "A"), file.tensor(name, "B"))
-        return dense([A], [B], [1.0], [entry.scaling])
+        return update([A], [B], [1.0], [entry.scaling])
 
     pairs = list(zip(files, entries, strict=True))
-    return [[update(file, entry, m.name) for file, entry in pairs] for m in bank.layout]
+    return [[dense(file, entry, m.name) for file, entry in pairs] for m in bank.layout]
 
 
 @pytest.fixture(scope="module")
@@ -377,20 +395,22 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 def test_pairs_and_products_are_those_of_the_dense_updates(
     kind: str, held: int, packed: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hf_lorameta.bank.weighted_sum.HELD", held)
+    monkeypatch.setattr("hf_lorameta.bank.weighted_sum.MAX_CACHED", held)
     bank = Bank.from_pretrained() if kind == "bank" else packed
     used, c = [2, 5, 11], np.array([0.5, -0.25, 2.0])
     mixture, updates = WeightedSum(bank, used), whole(bank, used)
-    for each, (A, B) in zip(updates, mixture.pairs(c), strict=True):
+    for each, (A, B) in zip(updates, mixture.pairs(Coefficients(c)), strict=True):
         np.testing.assert_allclose(B @ A, np.tensordot(c, each, 1), atol=1e-5)
     apart = np.random.default_rng(1).standard_normal((len(updates), 3))
-    for line, each, (A, B) in zip(apart, updates, mixture.pairs(apart), strict=True):
+    for line, each, (A, B) in zip(
+        apart, updates, mixture.pairs(Coefficients.by_module(apart)), strict=True
+    ):
         np.testing.assert_allclose(B @ A, np.tensordot(line, each, 1), atol=1e-5)
     products = [[[float((a * b).sum()) for a in each] for b in each] for each in updates]
     rough = 1e-4 if kind == "bank" else 1e-2  # the spaces are orthonormal to bfloat16's precision
     scale = np.abs(products).max()
     np.testing.assert_allclose(mixture.grams(), products, rtol=rough, atol=rough * scale)
-    monkeypatch.setattr("hf_lorameta.bank.weighted_sum._AT_ONCE", 2)
+    monkeypatch.setattr("hf_lorameta.bank.weighted_sum._GRAM_BATCH", 2)
     np.testing.assert_allclose(mixture.grams(), products, rtol=rough, atol=rough * scale)
     few = np.array(products)[:, [2, 0]][:, :, [2, 0]]
     np.testing.assert_allclose(mixture.grams([2, 0]), few, rtol=rough, atol=rough * scale)
@@ -402,16 +422,18 @@ def test_adapters_without_weight_are_left_out(
     kind: str, held: int, packed: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank = Bank.from_pretrained() if kind == "bank" else packed
-    monkeypatch.setattr("hf_lorameta.bank.weighted_sum.HELD", held)
+    monkeypatch.setattr("hf_lorameta.bank.weighted_sum.MAX_CACHED", held)
     mixture = WeightedSum(bank, [2, 5, 11])
-    monkeypatch.setattr("hf_lorameta.bank.weighted_sum.HELD", 1 << 30)
-    apart = list(mixture.pairs(np.outer(np.ones(len(bank.layout)), [0.0, -0.5, 0.0])))
-    few = list(mixture.pairs(np.array([0.0, -0.5, 0.0])))
+    monkeypatch.setattr("hf_lorameta.bank.weighted_sum.MAX_CACHED", 1 << 30)
+    apart = list(
+        mixture.pairs(Coefficients.by_module(np.outer(np.ones(len(bank.layout)), [0.0, -0.5, 0.0])))
+    )
+    few = list(mixture.pairs(Coefficients(np.array([0.0, -0.5, 0.0]))))
     for (A, B), (C, D) in zip(few, apart, strict=True):
         np.testing.assert_array_equal(A, C)
         np.testing.assert_array_equal(B, D)
     assert {len(A) for A, _ in few} == {bank.index.entries[5].rank}
-    alone = WeightedSum(bank, [5]).pairs(np.array([-0.5]))
+    alone = WeightedSum(bank, [5]).pairs(Coefficients(np.array([-0.5])))
     for (A, B), (C, D) in zip(few, alone, strict=True):
         np.testing.assert_allclose(B @ A, D @ C, atol=1e-6)
 
@@ -421,7 +443,7 @@ def test_what_is_held_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     name = bank.layout[0].name
     held = WeightedSum(bank, [0, 1])
     assert held.factors(name) is held.factors(name)
-    monkeypatch.setattr("hf_lorameta.bank.weighted_sum.HELD", 0)
+    monkeypatch.setattr("hf_lorameta.bank.weighted_sum.MAX_CACHED", 0)
     read = WeightedSum(bank, [0, 1])
     assert read.factors(name) is not read.factors(name)
     np.testing.assert_array_equal(read.factors(name).B, held.factors(name).B)
