@@ -1,7 +1,7 @@
 """Protocols between the fit of coefficients and the engines that run the base model.
 
-No model and no torch in here: `hf_lorameta.engines.torch_probe` and
-`hf_lorameta.engines.llama_probe` implement them.
+No model and no torch in here: `hf_lorameta.engines.torch_runner` and
+`hf_lorameta.engines.llama_runner` implement them.
 """
 
 from collections.abc import Iterator, Sequence

@@ -2,7 +2,7 @@
 
 The rules of the paper return weights on the simplex, ``c ≥ 0`` and ``Σ c = 1``, through
 ``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. Those of `kernel` sum to one and may be negative. A
-temperature T divides what is exponentiated: below 1 is sharper, above 1 flatter. `COEFFICIENT_RULES`
+temperature T divides what is exponentiated: below 1 is sharper, above 1 flatter. `COEFFICIENTS`
 lists the rules; the command line and the model card read that table.
 """
 
