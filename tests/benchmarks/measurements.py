@@ -14,6 +14,7 @@ import numpy as np
 from hf_lorameta.formats.lora_file import stack
 from hf_lorameta.method import distances as metrics
 from hf_lorameta.method import merging
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.pipeline.plan import Plan
 
@@ -88,7 +89,7 @@ def combine(folder: str, combiner: str, number: str, state: str) -> Figures:
     weights /= weights.sum()
     size = prepare(Path(folder), [e.name for e in bank.index.entries[:count]], state)
     plan = Plan(
-        bank, None, Recipe.of(combine=combiner), None, np.zeros(len(bank)), weights  # type: ignore[arg-type]
+        bank, None, Recipe.of(combine=combiner), None, np.zeros(len(bank)), Coefficients(weights),  # type: ignore[arg-type]
     )  # fmt: skip
     with Clock() as clock:
         generate_from_plan(plan)
@@ -226,6 +227,7 @@ def scipy_distances(number: str) -> Figures:
     from scipy.spatial.distance import jensenshannon
     from scipy.stats import entropy, wasserstein_distance
 
+    from hf_lorameta.method.token_counts import BANDWIDTHS
     from tests.benchmarks.synthetic_bank import profiles
 
     size = MISTRAL_VOCABULARY

@@ -177,7 +177,7 @@ class Benchmark:
         bank = bank_without(left_out, self.folder / f"{'far' if far else 'near'}-{task}")
         started = time.perf_counter()
         planned = METHODS[name](Setting(task, bank, self.evaluator))
-        weights = planned.coefficients
+        weights = planned.coefficients.shared
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "adapter"
             if name == PEFT:

@@ -7,19 +7,18 @@ import shlex
 import zipfile
 from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from huggingface_hub import ModelCard
 
 from hf_lorameta.bank.index import EMBEDDED_BANK
 from hf_lorameta.cards import gguf_usage, model_card
-from hf_lorameta.cards.card_data import COMBINERS, METRICS, RULES, CardData
+from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.localhub import cards as hub_rules
-from hf_lorameta.recipe import CombinerName, MetricName, Recipe, RuleName
+from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Validation
 from hf_lorameta.space_build import package_wheel
 from tests.cards.examples import PLAIN, many, neighbor, rows_of, section
@@ -68,12 +67,6 @@ def test_card_data_is_frozen_and_needs_a_neighbor() -> None:
         PLAIN.rank = 8  # type: ignore[misc]
     with pytest.raises(LoraMetaError, match="at least one adapter used, got none"):
         replace(PLAIN, neighbors=())
-
-
-def test_every_method_has_a_title() -> None:
-    assert set(METRICS) == set(get_args(MetricName))
-    assert set(RULES) == set(get_args(RuleName))
-    assert set(COMBINERS) == set(get_args(CombinerName))
 
 
 def test_card_of_a_local_folder_has_placeholders() -> None:

@@ -19,6 +19,7 @@ from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import AdapterError, LoraMetaError, NotFoundError, UsageError
 from hf_lorameta.formats.gguf_adapter import export
 from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.method.coefficients import Coefficients
 from tests.formats.test_gguf_adapter import HEADS, KV_HEADS, LAYERS, LAYOUT, NAMES, config, save
 
 gguf = pytest.importorskip("gguf")
@@ -69,8 +70,8 @@ class Sum:
         self.alive = 0
         """Maximum number of modules of several adapters that were in memory at the same time."""
 
-    def pairs(self, c: Any) -> Iterator[tuple[Any, Any]]:
-        spread = np.repeat(c, self.rank).astype(np.float32)
+    def pairs(self, c: Coefficients) -> Iterator[tuple[Any, Any]]:
+        spread = np.repeat(c.shared, self.rank).astype(np.float32)
         used, given = np.flatnonzero(spread), []
         for A, B in self.factors:
             pair = A[used], B[:, used] * spread[used]
@@ -81,7 +82,7 @@ class Sum:
             del pair
 
     def dense(self, c: Any) -> Any:
-        A, B = list(self.pairs(c))[VALUE_INDEX]
+        A, B = list(self.pairs(Coefficients(c)))[VALUE_INDEX]
         return B @ A
 
 
@@ -130,7 +131,7 @@ def dense(loaded: dict[str, Any]) -> Any:
 
 def test_group_is_truncated_module_by_module(runner: LlamaCppRunner) -> None:
     summed, c = Sum(30, 16), np.linspace(1, 0.01, 30)
-    runner.set(summed, c)
+    runner.set(summed, Coefficients(c))
     assert 0 < summed.alive <= 2 < len(LAYOUT)
     *single, group = runner._engine.loaded  # type: ignore[attr-defined]
     assert [rank_of(one) for one in single] == [16, 16]
@@ -144,11 +145,11 @@ def test_group_is_truncated_module_by_module(runner: LlamaCppRunner) -> None:
 def test_single_adapters_keep_their_rank(runner: LlamaCppRunner) -> None:
     rank = MAX_GROUP_RANK + 36
     summed = Sum(2, rank)
-    runner.set(summed, np.ones(2))
+    runner.set(summed, Coefficients(np.ones(2)))
     assert [rank_of(one) for one in runner._engine.loaded] == [rank, rank]  # type: ignore[attr-defined]
     finished = Sum(1, rank)
     finished.linear = False
-    runner.set(finished, np.ones(1))
+    runner.set(finished, Coefficients(np.ones(1)))
     (loaded,) = runner._engine.loaded  # type: ignore[attr-defined]
     assert rank_of(loaded) == rank
     np.testing.assert_allclose(dense(loaded), finished.dense(np.ones(1)), atol=0.1)
@@ -162,14 +163,14 @@ def test_update_that_failed_to_load_is_loaded_again(
     def refuse(*_: object, **__: object) -> None:
         raise AdapterError("no")
 
-    runner.set(Sum(2, 4), np.ones(2))
+    runner.set(Sum(2, 4), Coefficients(np.ones(2)))
     monkeypatch.setattr(llama_runner, "LlamaCpp", refuse)
     with pytest.raises(AdapterError):
-        runner.set(summed, c)
+        runner.set(summed, Coefficients(c))
     monkeypatch.setattr(llama_runner, "LlamaCpp", FakeLlamaCpp)
     assert runner.loss(row) == 1
     assert runner._engine.scales[-1] == []  # type: ignore[attr-defined]
-    runner.set(summed, c)
+    runner.set(summed, Coefficients(c))
     assert runner.loss(row) == 1
     assert runner._engine.scales == [[3, 2, 1]]  # type: ignore[attr-defined]
 
@@ -182,19 +183,19 @@ def test_adapters_that_cannot_be_written_raise(
 
     monkeypatch.setattr("hf_lorameta.formats.gguf_adapter._write", fill)
     with pytest.raises(AdapterError, match=r"^an adapter cannot .*: 0\.gguf could not .*No space"):
-        runner.set(Sum(2, 4), np.ones(2))
+        runner.set(Sum(2, 4), Coefficients(np.ones(2)))
     monkeypatch.setattr("hf_lorameta.formats.lora_file.write_tensors", fill)
     with pytest.raises(AdapterError, match="No space") as caught:
-        runner.set(Sum(2, 4), np.ones(2))
+        runner.set(Sum(2, 4), Coefficients(np.ones(2)))
     assert "free some space in" in caught.value.hint
 
 
 def test_coefficients_that_were_zero_must_stay_zero(runner: LlamaCppRunner) -> None:
     summed = Sum(3, 4)
-    runner.set(summed, np.array([3.0, 2.0, 0.0]))
-    runner.set(summed, np.array([0.0, 1.0, 0.0]))
+    runner.set(summed, Coefficients(np.array([3.0, 2.0, 0.0])))
+    runner.set(summed, Coefficients(np.array([0.0, 1.0, 0.0])))
     with pytest.raises(ValueError, match="only the 2 largest"):
-        runner.set(summed, np.array([3.0, 2.0, 0.5]))
+        runner.set(summed, Coefficients(np.array([3.0, 2.0, 0.5])))
 
 
 @pytest.mark.parametrize(

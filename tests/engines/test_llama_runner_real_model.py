@@ -17,6 +17,7 @@ from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
+from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.search import search
 from hf_lorameta.refine.shrink import validate
 from tests.engine_fixtures import dequantized, needs_engine, packaged
@@ -62,7 +63,7 @@ def mixture(bank: Bank | None = None) -> WeightedSum:
 
 def as_one(sum_: Any, c: Any, base: Path, folder: Path) -> LlamaCpp:
     """llama.cpp with the sum as one adapter."""
-    pairs, layout = list(sum_.pairs(c)), Bank.from_pretrained().layout
+    pairs, layout = list(sum_.pairs(Coefficients(c))), Bank.from_pretrained().layout
     folder.mkdir()
     rank = len(pairs[0][0])
     write_tensors(folder / WEIGHTS_FILE, layout, rank, "float32", pairs)
@@ -85,14 +86,14 @@ def test_scaled_adapters_equal_their_sum(
     with LlamaCppRunner(wide, bank.layout, max_length=128) as runner:
         tokens = runner.encode(ROWS[:2])
         plain = runner.loss(tokens)
-        runner.set(summed, C)
+        runner.set(summed, Coefficients(C))
         adapted = runner.loss(tokens)
         assert abs(adapted - plain) > 100 * ROUNDING_FLOAT32
         odds = runner.log_odds(tokens)
         assert np.logaddexp(0, -odds).mean() == pytest.approx(adapted, abs=1e-6)
         runner.clear()
         assert runner.loss(tokens) == pytest.approx(plain, abs=1e-6)
-        runner.set(summed, 1e-6 * C)
+        runner.set(summed, Coefficients(1e-6 * C))
         assert runner.loss(tokens) == pytest.approx(plain, abs=ROUNDING_FLOAT32)
     with as_one(summed, C, wide, tmp_path / "one") as one:
         found = [one.logprobs(prompt, output, 0) for prompt, output in tokens]
@@ -104,10 +105,10 @@ def test_group_changes_by_a_common_factor(
 ) -> None:
     monkeypatch.setattr(llama_runner, "SEARCH_DIMENSIONS", 2)
     summed = mixture()
-    runner.set(summed, C)
-    runner.set(summed, [9, -9, 0.5, 0.5] * C)
+    runner.set(summed, Coefficients(C))
+    runner.set(summed, Coefficients([9, -9, 0.5, 0.5] * C))
     with pytest.raises(ValueError, match="only the 2 largest coefficients can change"):
-        runner.set(summed, [1, 1, 1, 0.5] * C)
+        runner.set(summed, Coefficients([1, 1, 1, 0.5] * C))
 
 
 def test_nonlinear_update_is_written_again(
@@ -119,15 +120,15 @@ def test_nonlinear_update_is_written_again(
         linear = False
 
         def pairs(self, c: Any) -> Any:
-            return inner.pairs(float(c[0]) ** 2 * C)
+            return inner.pairs(Coefficients(float(c.shared[0]) ** 2 * C))
 
     tokens = runner.encode(ROWS)
     plain = runner.loss(tokens)
-    runner.set(inner, C)
+    runner.set(inner, Coefficients(C))
     whole = runner.loss(tokens)
-    runner.set(Squared(), np.ones(1))
+    runner.set(Squared(), Coefficients(np.ones(1)))
     assert runner.loss(tokens) == pytest.approx(whole, abs=ROUNDING_4_BIT)
-    runner.set(Squared(), np.full(1, 1e-3))
+    runner.set(Squared(), Coefficients(np.full(1, 1e-3)))
     assert runner.loss(tokens) == pytest.approx(plain, abs=ROUNDING_4_BIT)
     found = validate(Squared(), runner, tokens)
     assert (found.engine, found.rows) == ("llama.cpp", 4)
@@ -139,7 +140,7 @@ def test_search_lowers_the_loss(runner: LlamaCppRunner) -> None:
     c, report = search(start, mixture(), ROWS, runner, steps=2)
     assert report.engine == "llama.cpp"
     assert report.end < report.start
-    assert np.isfinite(c).all()
+    assert np.isfinite(c.shared).all()
     assert report.steps == 1 + 4 + 2
 
 
