@@ -223,7 +223,6 @@ def distances(number: str) -> Figures:
 
 def scipy_distances(number: str) -> Figures:
     """The four distances pair by pair on token samples, extrapolated from 10 pairs."""
-    from hf_lorameta.method.sparse_distances import BANDWIDTHS
     from scipy.spatial.distance import jensenshannon
     from scipy.stats import entropy, wasserstein_distance
 
