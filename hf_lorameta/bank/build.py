@@ -8,7 +8,7 @@ index is written last, in the manifest's order: the same sources give the same b
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +84,9 @@ def build_bank(
         LoraMetaError: with `strict`, the error of the first bad entry.
     """
     hub = hub or Hub()
-    base = _base_repo(hub, manifest.base_model)
+    base = None
+    with suppress(NotFoundError):
+        base = hub.resolve(manifest.base_model, "model")
     content = _read_tokenizer(tokenizer) if tokenizer else _fetch_tokenizer(hub, manifest)
     if (folder / BASIS_FILE).exists():
         raise BankError(
@@ -220,13 +222,6 @@ def _common_layout(folder: Path, outcomes: dict[str, Outcome]) -> tuple[Layout, 
         return (), set()
     common = max(by_layout, key=lambda layout: len(by_layout[layout]))
     return common, set().union(*by_layout.values()) - by_layout[common]
-
-
-def _base_repo(hub: Hub, base_model: str) -> PinnedRepo | None:
-    try:
-        return hub.resolve(base_model, "model")
-    except NotFoundError:
-        return None
 
 
 def _read_tokenizer(path: Path) -> bytes:

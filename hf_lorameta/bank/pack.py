@@ -107,7 +107,13 @@ def pack(
         ...     small.stored_layout[0].in_features, 0.5 < small.index.packing.retained_whole < 1.0
         (8, True)
     """
-    settings = _validated(_Settings(basis, retention, dtype, seed))
+    if basis is not None and basis < 1:
+        raise UsageError(f"--basis is {basis}, expected at least 1")
+    if retention is not None and not 0 < retention <= 1:
+        raise UsageError(f"--retention is {retention}, expected above 0 and at most 1")
+    if basis is None and retention is None:
+        retention = DEFAULT_RETENTION
+    settings = _Settings(basis, retention, dtype, seed)
     if source.index.packing:
         raise BankError(f"{source.folder} is a pack already", hint="name the bank it was made from")
     if target.exists():
@@ -135,17 +141,6 @@ def _locked_folder(folder: Path) -> Iterator[None]:
             yield
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _validated(settings: _Settings) -> _Settings:
-    basis, retention = settings.basis, settings.retention
-    if basis is not None and basis < 1:
-        raise UsageError(f"--basis is {basis}, expected at least 1")
-    if retention is not None and not 0 < retention <= 1:
-        raise UsageError(f"--retention is {retention}, expected above 0 and at most 1")
-    if basis is None and retention is None:
-        return settings._replace(retention=DEFAULT_RETENTION)
-    return settings
 
 
 def _write_pack(source: Bank, scratch: Path, settings: _Settings, progress: Progress) -> Path:
