@@ -21,6 +21,7 @@ from hf_lorameta.cli.options import (
     example,
     log,
     open_named,
+    printable,
     progress_bar,
     table,
     with_request,
@@ -469,9 +470,16 @@ def demo(
     quiet: QuietFlag = False,
 ) -> None:
     """The whole way, on this machine: a Hub on loopback, the embedded bank, push, evaluate."""
-    from hf_lorameta.demo.run import run_demo
+    from tqdm import tqdm
 
-    report = run_demo(lambda message: log(quiet, message), max_rows=max_rows)
+    from hf_lorameta.demo.run import Console, run_demo
+
+    with tqdm(bar_format="{desc}", leave=False, disable=quiet) as line:
+        console = Console(
+            say=lambda message: tqdm.write(printable(message), file=sys.stderr),
+            progress=lambda step, seconds: line.set_description_str(f"{step}: {seconds:.0f} s"),
+        )
+        report = run_demo(None if quiet else console, max_rows=max_rows)
     emit(json, report, lambda: str(report["summary"]))
 
 

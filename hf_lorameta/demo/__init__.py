@@ -1,1 +1,1 @@
-"""The embedded bank, the embedded dataset, and a demo that runs on this machine."""
+"""The embedded bank, an example dataset, and a demo that runs on this machine."""

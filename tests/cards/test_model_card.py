@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_lorameta.bank.index import EMBEDDED_BANK
-from hf_lorameta.cards import gguf_usage, model_card
+from hf_lorameta.cards import model_card
 from hf_lorameta.cards.card_data import COMBINERS, METRICS, RULES, CardData
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
@@ -143,26 +143,6 @@ def test_vllm_command_allows_the_rank(rank: int, option: str) -> None:
     assert words[words.index("serve") + 1] == "org/base-7b"
     given = words[words.index("--max-lora-rank") + 1] if "--max-lora-rank" in words else ""
     assert given == option
-
-
-def test_gguf_usage_quotes_names_for_shell_and_python() -> None:
-    name = "a/b'; touch x; '"
-    text = render_card(replace(PLAIN, gguf=True), name)
-    usage = section(text, "Usage without a GPU")
-    for line in usage.splitlines():
-        if line.startswith(("hf download", "ollama", "cd ")):
-            words = shlex.split(line)
-            assert "touch" not in words
-            assert ";" not in words
-    (block,) = re.findall(r"```python\n(.*?)```", usage, re.DOTALL)
-    compile(block, "card", "exec")
-    assert "llama serve -m base.gguf --lora adapter.gguf" in usage
-    assert "llama-server -m base.gguf --lora adapter.gguf" in usage
-    assert "Usage without a GPU" not in render_card(PLAIN, name)
-
-
-def test_modelfile_keeps_the_base_model_name_in_its_comment() -> None:
-    assert "\nFROM evil" not in gguf_usage.render_modelfile("org/x\nFROM evil")
 
 
 # --- privacy ------------------------------------------------------------------------------------
