@@ -86,8 +86,8 @@ def test_card_of_a_local_folder_has_placeholders() -> None:
 
 def test_loading_code_is_valid_python() -> None:
     quote = replace(PLAIN, base_model='a"); import os  #')
-    for facts in (PLAIN, replace(PLAIN, base_revision=None), quote):
-        (block,) = re.findall(r"```python\n(.*?)```", render_card(facts, "me/x"), re.DOTALL)
+    for card in (PLAIN, replace(PLAIN, base_revision=None), quote):
+        (block,) = re.findall(r"```python\n(.*?)```", render_card(card, "me/x"), re.DOTALL)
         compile(block, "card", "exec")
         assert 3 <= len(block.split("\n\n")[1].splitlines()) <= 5
     assert "import os" in block
@@ -95,8 +95,8 @@ def test_loading_code_is_valid_python() -> None:
 
 
 def test_metadata_lists_the_datasets_that_something_was_fitted_on() -> None:
-    def datasets(facts: CardData) -> list[str] | None:
-        return ModelCard(render_card(facts, None)).data.datasets
+    def datasets(card: CardData) -> list[str] | None:
+        return ModelCard(render_card(card, None)).data.datasets
 
     sources = ["bank/task-0", "bank/task-1", "bank/task-2"]
     unpublished = replace(PLAIN, bank_published=False)
@@ -149,8 +149,8 @@ def test_vllm_command_allows_the_rank(rank: int, option: str) -> None:
 
 
 def test_local_dataset_is_not_named() -> None:
-    facts = replace(PLAIN, dataset_id=None, dataset_revision="sha256:77", dataset_private=True)
-    text = render_card(facts, None)
+    card = replace(PLAIN, dataset_id=None, dataset_revision="sha256:77", dataset_private=True)
+    text = render_card(card, None)
     assert not {"me/questions"} & set(ModelCard(text).data.datasets)
     assert "a local dataset" in text
     assert "sha256" not in text
@@ -159,8 +159,8 @@ def test_local_dataset_is_not_named() -> None:
 
 def test_private_dataset_is_not_named() -> None:
     warnings = ("me/questions has few rows",)
-    facts = replace(PLAIN, dataset_private=True, warnings=warnings, refinement=FIT)
-    text = render_card(facts, "me/lora") + render_chart(facts)
+    card = replace(PLAIN, dataset_private=True, warnings=warnings, refinement=FIT)
+    text = render_card(card, "me/lora") + render_chart(card)
     assert "me/questions" not in text
     assert "d" * 40 not in text
     assert "`main`" not in text
@@ -180,8 +180,8 @@ def test_invalid_hub_ids_are_left_out_of_the_metadata() -> None:
         "a/b\n",
     ):
         used = (neighbor(0, 1.0, dataset=bad),)
-        facts = replace(PLAIN, dataset_id=bad, base_model=bad, neighbors=used, refinement=FIT)
-        text = render_card(facts, None)
+        card = replace(PLAIN, dataset_id=bad, base_model=bad, neighbors=used, refinement=FIT)
+        text = render_card(card, None)
         data = ModelCard(text).data.to_dict()
         assert data["tags"] == ["lora", "hf-lorameta", "arxiv:2507.01806"], bad
         assert not {"datasets", "base_model", "base_model_relation"} & set(data), bad
@@ -223,9 +223,9 @@ def test_card_describes_the_distance_to_the_nearest_dataset(
     distance: float, usual: float, expected: str
 ) -> None:
     used = (neighbor(0, 0.9, distance=5.0), neighbor(1, 0.1, distance=distance))
-    facts = replace(PLAIN, neighbors=used, nearest_in_bank=usual)
-    text = section(render_card(facts, None), "Similarity to the bank")
-    assert facts.nearest is used[1]
+    card = replace(PLAIN, neighbors=used, nearest_in_bank=usual)
+    text = section(render_card(card, None), "Similarity to the bank")
+    assert card.nearest is used[1]
     assert "`bank/task-1`" in text
     assert expected in " ".join(text.split())
     assert "![Bar chart of the coefficients](neighbors.svg)" in text
@@ -235,17 +235,17 @@ def test_card_describes_the_distance_to_the_nearest_dataset(
 
 
 def test_table_has_twenty_neighbors_and_sums_up_the_others() -> None:
-    facts = many(25)
-    text = section(render_card(facts, None), "Source adapters")
+    card = many(25)
+    text = section(render_card(card, None), "Source adapters")
     assert len(rows_of(text)) == 2 + 20
-    rest = sum(n.coefficient for n in facts.neighbors[20:])
+    rest = sum(n.coefficient for n in card.neighbors[20:])
     assert f"The other 5 adapters have coefficients that sum to {rest:.4f}." in text
     assert "The other" not in render_card(many(20), None)
 
 
 def test_recipe_table_lists_every_setting() -> None:
-    facts = replace(PLAIN, recipe=Recipe(metric="wd", top_k=2, coefficients="neural", seed=7))
-    settings = dict(rows_of(section(render_card(facts, None), "Recipe")))
+    card = replace(PLAIN, recipe=Recipe(metric="wd", top_k=2, coefficients="neural", seed=7))
+    settings = dict(rows_of(section(render_card(card, None), "Recipe")))
     assert settings["Metric"] == "1-Wasserstein distance on token ids"
     assert settings["Coefficients"].startswith("neural: ")
     assert settings["Adapters kept"] == "the 2 largest coefficients"
@@ -269,12 +269,12 @@ def test_card_without_scores_has_the_command_to_evaluate() -> None:
 
 
 def test_reproduce_command_is_quoted_for_the_shell() -> None:
-    facts = replace(PLAIN, columns="input=my question, output=a'b", bank_id=EMBEDDED_BANK)
+    card = replace(PLAIN, columns="input=my question, output=a'b", bank_id=EMBEDDED_BANK)
     (block,) = re.findall(
-        r"```bash\n(hf-lorameta generate.*?)\n```", render_card(facts, None), re.DOTALL
+        r"```bash\n(hf-lorameta generate.*?)\n```", render_card(card, None), re.DOTALL
     )
     command = shlex.split(block.replace("\\\n", " "))
-    assert command == model_card.reproduce_command(facts)
+    assert command == model_card.reproduce_command(card)
     assert command[:2] == ["hf-lorameta", "generate"]
     assert dict(zip(command[2::2], command[3::2], strict=True)) == {
         "--dataset": "me/questions",
@@ -329,8 +329,8 @@ def test_card_and_command_name_the_engine_that_is_not_the_default() -> None:
     check = Validation(8, 2.5, 0.5, 0.5, 1.0, engine="llama.cpp")
     recipe = Recipe(refine=16, refiner="search", check=8)
     for change in ({"refinement": fit}, {"check": check}, {"refinement": fit, "check": check}):
-        facts = replace(PLAIN, recipe=recipe, **change)
-        text = render_card(facts, None)
+        card = replace(PLAIN, recipe=recipe, **change)
+        text = render_card(card, None)
         if "refinement" in change:
             fitted = section(text, "Fitted on 16 rows")
             assert "Loss, as llama.cpp computes it, on these rows, in nats per token" in fitted
@@ -340,7 +340,7 @@ def test_card_and_command_name_the_engine_that_is_not_the_default() -> None:
         command = section(text, "How to reproduce it")
         assert "--engine llama.cpp" in command
         assert "--base-gguf BASE.gguf" in command
-        embedded = model_card.reproduce_command(replace(facts, bank_id=EMBEDDED_BANK))
+        embedded = model_card.reproduce_command(replace(card, bank_id=EMBEDDED_BANK))
         assert "--engine" in embedded
         assert "--base-gguf" not in embedded
     default = replace(PLAIN, recipe=recipe, refinement=replace(fit, engine="transformers"))
