@@ -1,8 +1,8 @@
-"""``hf-lorameta demo``: the whole way on this machine, every step a command that anyone can type.
+"""``hf-lorameta demo``: push and evaluate an adapter on a loopback Hub, on this machine.
 
-A Hub on loopback is seeded with the embedded bank and the guest book dataset; ``push`` and
-``evaluate`` then run as their own processes against it, the second as a stranger without a token.
-The adapter stays in this package's cache, for a conversation through llama.cpp.
+The Hub holds the embedded bank and the demo's dataset. ``push`` runs as one user; ``inspect`` and
+``evaluate`` run as another user without a token. Each is a process of its own with a command line
+that anyone can type. The adapter stays in this package's cache, for ``hf-lorameta try``.
 """
 
 import json
@@ -11,7 +11,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,22 +36,53 @@ DATA_FOLDER = Path(__file__).parent / "data"
 BANK_REPO = "lorameta/smollm2-demo-bank"
 DATASET_REPO = "newcomer/guestbook-sentiment"
 ADAPTER_REPO = "newcomer/guestbook-adapter"
-_SHOWN = 3
+_FIRST_ROWS = 8
+"""Rows scored before all others, for a first result within a minute."""
+_SAMPLES = 3
 
 
-def run_demo(
-    say: Callable[[str], None] = lambda message: None, *, max_rows: int = 100
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Console:
+    """Functions that show what the demo does.
+
+    Attributes:
+        say: prints a message.
+        progress: called every second with the running step and its seconds so far.
+    """
+
+    say: Callable[[str], None]
+    progress: Callable[[str, float], None]
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Report the progress of the code in the ``with`` block from a thread."""
+        finished, start = threading.Event(), time.monotonic()
+
+        def report() -> None:
+            while not finished.wait(1.0):
+                self.progress(name, time.monotonic() - start)
+
+        self.progress(name, 0.0)
+        thread = threading.Thread(target=report, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            thread.join()
+
+
+def run_demo(console: Console | None = None, *, max_rows: int = 100) -> dict[str, Any]:
     """Run the demo.
 
     Args:
-        say: told what happens, line by line.
+        console: shows messages, progress and a first result on a few rows; None shows nothing.
         max_rows: held-out rows to score at most.
 
     Returns:
-        ``url`` of the adapter, ``seconds`` of generating it, ``files`` a stranger got, ``scores``
-        by method (None where no engine or the base model is there), ``missing`` (what and how to
-        get it), ``try`` (a command that asks the adapter), and ``summary`` for people.
+        ``url`` of the adapter, ``seconds`` of generating it, ``files`` in its repo, ``scores`` by
+        method (None without an engine or the base model), ``missing`` (lines on what to install),
+        ``try`` (a command that prompts the adapter), and ``summary``, a text.
 
     Raises:
         MissingExtraError: starlette or uvicorn is not installed.
@@ -56,27 +91,29 @@ def run_demo(
     require_extra("starlette", "uvicorn", extra="demo")
     from hf_lorameta.localhub import LocalHub
 
+    first_rows = _FIRST_ROWS if console else 0
+    console = console or Console(lambda message: None, lambda step, seconds: None)
     with tempfile.TemporaryDirectory(prefix="lorameta-demo-") as scratch, LocalHub() as hub:
         token = seed(hub)
-        say(f"A Hub of your own listens on {hub.url}; it goes when the demo ends.")
-        home = Path(scratch)
-        newcomer = _environment(hub, home / "newcomer", token)
-        stranger = _environment(hub, home / "stranger", None)
+        console.say(f"A Hub for this demo runs on {hub.url} until the demo ends.")
+        owner = _environment(hub, Path(scratch) / "owner", token)
+        visitor = _environment(hub, Path(scratch) / "visitor", None)
 
         command = ["push", "--dataset", DATASET_REPO, "--bank", BANK_REPO]
-        pushed = _run([*command, "--repo-id", ADAPTER_REPO], newcomer, say)
-        say(f"Generated in {pushed['seconds']:.1f} s, published as {pushed['url']}")
-        inspected = _run(["inspect", ADAPTER_REPO], stranger, say)
+        pushed = _run([*command, "--repo-id", ADAPTER_REPO], owner, console)
+        console.say(f"Generated in {pushed['seconds']:.1f} s, published as {pushed['url']}")
+        inspected = _run(["inspect", ADAPTER_REPO], visitor, console)
         result = {
             "url": pushed["url"],
             "seconds": pushed["seconds"],
             "files": hub.files(ADAPTER_REPO),
             "coefficients": len(inspected["coefficients"]),
+            "try": _try_command(save_adapter(hub)),
         }
-        result |= _evaluation(inspected["base_model_name_or_path"], max_rows, stranger, say)
-        asking = _conversation(keep(hub))
-        summary = "\n".join([result["summary"], "", *_invitation(asking)])
-        return result | {"try": asking, "summary": summary}
+        base_model = inspected["base_model_name_or_path"]
+        result |= _evaluate(base_model, first_rows, max_rows, visitor, console)
+    summary = "\n".join([result["summary"], "", *_invitation(result["try"])])
+    return result | {"summary": summary}
 
 
 def seed(hub: "LocalHub") -> str:
@@ -94,8 +131,12 @@ def seed(hub: "LocalHub") -> str:
     return token
 
 
-def keep(hub: "LocalHub") -> Path:
-    """Copy the adapter from the loopback Hub, which goes, into this package's cache."""
+def save_adapter(hub: "LocalHub") -> Path:
+    """Copy the adapter from the loopback Hub into this package's cache.
+
+    Returns:
+        The adapter's folder.
+    """
     folder = cache_dir() / "demo" / ADAPTER_REPO.rpartition("/")[2]
     folder.mkdir(parents=True, exist_ok=True)
     for name in set(FILES) & set(hub.files(ADAPTER_REPO)):
@@ -103,8 +144,8 @@ def keep(hub: "LocalHub") -> Path:
     return folder
 
 
-def _conversation(folder: Path) -> str:
-    """The command that asks the adapter; the template is what all inputs of the dataset share."""
+def _try_command(folder: Path) -> str:
+    """Return a command that prompts the adapter, with the template that all inputs share."""
     lines = (DATA_FOLDER / "train.jsonl").read_text(encoding="utf-8").splitlines()
     inputs = [json.loads(line)["input"] for line in lines]
     first = inputs[0]
@@ -115,52 +156,72 @@ def _conversation(folder: Path) -> str:
 
 
 def _invitation(command: str) -> list[str]:
-    lines = ["Write in the guest book yourself; llama.cpp answers on this CPU:", "", command]
+    lines = ["Try the adapter on notes of your own (llama.cpp, on this CPU):", "", command]
     if not llama_server.available():
         lines[1:1] = [f"(first: {install_hint('gguf')})"]
     return lines
 
 
 def _environment(hub: "LocalHub", home: Path, token: str | None) -> dict[str, str]:
-    """A child's environment in which the loopback Hub is the Hub."""
+    """Return environment variables that make the loopback Hub the Hub of a child process."""
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_"))}
     ours.pop(BANK_VARIABLE, None)
     return ours | hub.env(token, home=home)
 
 
-def _run(
-    arguments: list[str], environment: dict[str, str], say: Callable[[str], None]
-) -> dict[str, Any]:
-    say(f"\n$ hf-lorameta {' '.join(arguments)}")
-    command = [sys.executable, "-m", "hf_lorameta", *arguments, "--json", "--quiet"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LoraMetaError(f"{arguments[0]} failed: {done.stderr.strip()[-1000:]}")
-    result: dict[str, Any] = json.loads(done.stdout)
+def _run(arguments: list[str], environment: dict[str, str], console: Console) -> dict[str, Any]:
+    """Run a command of this package, show its messages, and return its JSON."""
+    command = [sys.executable, "-m", "hf_lorameta", *arguments, "--json"]
+    messages = []
+    with (
+        console.step(arguments[0]),
+        tempfile.TemporaryFile("w+", encoding="utf-8") as output,
+        subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.PIPE, encoding="utf-8"
+        ) as process,
+    ):
+        console.say(f"\n$ hf-lorameta {shlex.join(arguments)}")
+        for line in process.stderr or ():
+            messages.append(line)
+            console.say(f"  {line.rstrip()}")
+        if process.wait():
+            text = "".join(messages).strip()
+            raise LoraMetaError(f"{arguments[0]} failed: {text[-1000:]}")
+        output.seek(0)
+        result: dict[str, Any] = json.load(output)
     return result
 
 
-def _evaluation(
-    base_model: str, max_rows: int, environment: dict[str, str], say: Callable[[str], None]
+def _evaluate(
+    base_model: str,
+    first_rows: int,
+    max_rows: int,
+    environment: dict[str, str],
+    console: Console,
 ) -> dict[str, Any]:
+    """Score the adapter, and before that, for a first result, on `first_rows` rows."""
     try:
-        engine = _engine(base_model)
+        with console.step("loading the base model"):
+            engine = _engine_options(base_model)
     except LoraMetaError as error:
-        missing = f"Not evaluated: {error}."
-        lines = [missing, f"To see scores: {error.hint}, then run hf-lorameta demo again."]
-        if not isinstance(error, MissingExtraError):
-            lines[1] = f"To see scores: {error.hint}"
+        lines = [f"Not evaluated: {error}.", f"To see scores: {error.hint}"]
+        if isinstance(error, MissingExtraError):
+            lines[1] += ", then run hf-lorameta demo again."
         return {"scores": None, "missing": lines, "summary": "\n".join(lines)}
     command = ["evaluate", ADAPTER_REPO, "--dataset", DATASET_REPO, *engine]
-    report = _run([*command, "--max-rows", str(max_rows)], environment, say)
+    if 0 < first_rows < max_rows:
+        few = ["--max-rows", str(first_rows), "--shots", "0"]
+        console.say(_summary(_run([*command, *few], environment, console)))
+        console.say("\nNext: more rows, and a 3-shot prompt to compare with.")
+    report = _run([*command, "--max-rows", str(max_rows)], environment, console)
     return {"scores": report["scores"], "missing": [], "summary": _summary(report)}
 
 
-def _engine(base_model: str) -> list[str]:
-    """Options of ``evaluate``: transformers where it is installed, else llama.cpp.
+def _engine_options(base_model: str) -> list[str]:
+    """Return options of ``evaluate``: for transformers if it is installed, else for llama.cpp.
 
     Raises:
-        LoraMetaError: neither can be used; says what transformers lacks.
+        LoraMetaError: neither is available; the error is that of transformers.
     """
     try:
         require_extra("torch", "transformers", "peft", "rouge_score")
@@ -175,8 +236,8 @@ def _engine(base_model: str) -> list[str]:
 def _summary(report: dict[str, Any]) -> str:
     scores = {method: Scores(**values) for method, values in report["scores"].items()}
     rows = next(iter(scores.values())).rows
-    lines = [f"\n{rows} held-out rows of the guest book:", "", Report(scores).table(), ""]
-    for sample in report["samples"][:_SHOWN]:
+    lines = [f"\nScores on {rows} held-out rows:", "", Report(scores).table(), ""]
+    for sample in report["samples"][:_SAMPLES]:
         note = sample["input"].rsplit("Input: ", 1)[-1].removesuffix("\nOutput:")
         lines += [f"“{note}”", f"  reference  {sample['reference']}"]
         for method in ("base", "generated"):

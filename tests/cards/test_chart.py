@@ -26,22 +26,22 @@ def test_chart_is_self_contained_and_has_a_description() -> None:
 
 
 def test_bar_widths_are_proportional_to_the_coefficients() -> None:
-    facts = many(30)
-    root = ET.fromstring(render_chart(facts))
+    card = many(30)
+    root = ET.fromstring(render_chart(card))
     widths = [float(r.get("width", "0")) for r in root.findall(f"{SVG}rect")][1:]
-    expected = [n.coefficient / facts.neighbors[0].coefficient for n in facts.neighbors[:12]]
+    expected = [n.coefficient / card.neighbors[0].coefficient for n in card.neighbors[:12]]
     assert [w / widths[0] for w in widths] == pytest.approx(expected, abs=0.002)
     texts = [e.text for e in root.findall(f"{SVG}text")]
     assert "task-11" in texts
     assert "task-12" not in texts
-    rest = 100 * sum(n.coefficient for n in facts.neighbors[12:])
+    rest = 100 * sum(n.coefficient for n in card.neighbors[12:])
     assert f"18 more, {rest:.1f} % in total" in texts
     assert "12 of 30 coefficients · distance: Kullback–Leibler divergence" in texts
 
 
 def test_all_elements_are_inside_the_panel() -> None:
-    for facts in (many(1), many(12), many(13), many(500)):
-        root = ET.fromstring(render_chart(facts))
+    for card in (many(1), many(12), many(13), many(500)):
+        root = ET.fromstring(render_chart(card))
         width, height = float(root.get("width", "0")), float(root.get("height", "0"))
         for element in (*root.findall(f"{SVG}text"), *root.findall(f"{SVG}rect")):
             right = float(element.get("x", "0")) + float(element.get("width", "0"))
@@ -72,5 +72,5 @@ def test_shortened_name_fits_and_keeps_its_ends(name: str, cells: int) -> None:
 
 
 def test_coefficients_of_zero_are_drawn() -> None:
-    facts = replace(PLAIN, neighbors=(neighbor(0, 0.0), neighbor(1, 0.0)))
-    ET.fromstring(render_chart(facts))
+    card = replace(PLAIN, neighbors=(neighbor(0, 0.0), neighbor(1, 0.0)))
+    ET.fromstring(render_chart(card))

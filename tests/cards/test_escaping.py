@@ -69,8 +69,8 @@ def outline(text: str) -> list[str]:
 
 
 def check_attack(text: str) -> None:
-    facts = attacked(text)
-    written = render_card(facts, text)
+    card = attacked(text)
+    written = render_card(card, text)
     body = ModelCard(written).text
     prose = re.sub(r"```.*?```", "", body, flags=re.DOTALL)
     prose = re.sub(r"`[^`\n]+`", "", prose)
@@ -89,7 +89,7 @@ def check_attack(text: str) -> None:
         assert set(outline(body)) <= set(calm)
     written.encode("utf-8")
 
-    drawn = render_chart(facts)
+    drawn = render_chart(card)
     root = ET.fromstring(drawn)
     assert {e.tag.removeprefix(SVG) for e in root.iter()} == {
         "svg", "title", "desc", "style", "rect", "text",

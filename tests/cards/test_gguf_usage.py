@@ -1,15 +1,29 @@
-"""Commands and Ollama files shown for an exported adapter."""
+"""Commands and Ollama files for an exported adapter."""
 
+import re
 import shlex
+from dataclasses import replace
 
 from hf_lorameta.cards import gguf_usage
+from hf_lorameta.cards.model_card import render_card
+from tests.cards.examples import PLAIN, section
 
 
-def test_names_cannot_inject_commands_or_lines() -> None:
-    evil = "a/b'; touch x; '"
-    for line in gguf_usage.render_usage("base", evil).splitlines():
+def test_gguf_usage_quotes_names_for_shell_and_python() -> None:
+    name = "a/b'; touch x; '"
+    text = render_card(replace(PLAIN, gguf=True), name)
+    usage = section(text, "Usage without a GPU")
+    for line in usage.splitlines():
         if line.startswith(("hf download", "ollama", "cd ")):
             words = shlex.split(line)
             assert "touch" not in words
             assert ";" not in words
+    (block,) = re.findall(r"```python\n(.*?)```", usage, re.DOTALL)
+    compile(block, "card", "exec")
+    assert "llama serve -m base.gguf --lora adapter.gguf" in usage
+    assert "llama-server -m base.gguf --lora adapter.gguf" in usage
+    assert "Usage without a GPU" not in render_card(PLAIN, name)
+
+
+def test_modelfile_keeps_the_base_model_name_in_its_comment() -> None:
     assert "\nFROM evil" not in gguf_usage.render_modelfile("org/x\nFROM evil")

@@ -38,10 +38,10 @@ def licensed(base: str | None, *adapters: str | None) -> CardData:
 def test_license_of_a_combination(
     base: str | None, adapters: list[str | None], expected: tuple[str, str]
 ) -> None:
-    facts = licensed(base, *adapters)
+    card = licensed(base, *adapters)
     link = None if expected[1] is None else "https://huggingface.co/org/base-7b"
-    assert license_of(facts) == (*expected, link)
-    text = render_card(facts, None)
+    assert license_of(card) == (*expected, link)
+    text = render_card(card, None)
     data = ModelCard(text).data
     assert (data.license, data.license_name, data.license_link) == (*expected, link)
     assert hub_rules.check(text, "model") == ([], [])

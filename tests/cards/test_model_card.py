@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_lorameta.bank.index import EMBEDDED_BANK
-from hf_lorameta.cards import gguf_usage, model_card
+from hf_lorameta.cards import model_card
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
