@@ -1,4 +1,4 @@
-"""Users, tokens, private and gated repos, driven with the real client."""
+"""Users, tokens, private and gated repos with the real client."""
 
 from collections.abc import Iterator
 
@@ -37,19 +37,19 @@ def test_whoami_names_user_orgs_and_token_role(hub: LocalHub, alice: HfApi) -> N
     assert me["auth"]["accessToken"]["role"] == "write"
 
 
-def test_a_chosen_token_is_kept_and_may_not_be_given_twice(hub: LocalHub) -> None:
+def test_add_user_uses_the_given_token_and_rejects_a_duplicate(hub: LocalHub) -> None:
     assert hub.add_user("carol", token="hf_mine", role="read") == "hf_mine"
     assert api(hub, "hf_mine").whoami()["auth"]["accessToken"]["role"] == "read"
     with pytest.raises(LocalHubError, match="already in use"):
         hub.add_user("dave", token="hf_mine")
 
 
-def test_unknown_role_is_refused(hub: LocalHub) -> None:
+def test_add_user_rejects_an_unknown_role(hub: LocalHub) -> None:
     with pytest.raises(LocalHubError, match="role"):
         hub.add_user("carol", role="admin")
 
 
-def test_revoked_token_gets_401_with_the_hubs_words(hub: LocalHub) -> None:
+def test_revoked_token_gets_401_with_the_hubs_message(hub: LocalHub) -> None:
     token = hub.add_user("carol")
     hub.create_repo("carol/open")
     hub.revoke(token)
@@ -65,40 +65,40 @@ def test_revoking_an_unknown_token_is_an_error(hub: LocalHub) -> None:
         hub.revoke("hf_never")
 
 
-def test_private_repo_does_not_exist_for_strangers(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
+def test_private_repo_is_not_found_for_other_users(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
     hub.create_repo("alice/secret", repo_type="dataset", private=True)
     assert alice.dataset_info("alice/secret").private is True
-    for stranger, status in ((bob, 404), (api(hub, False), 401)):
+    for other, status in ((bob, 404), (api(hub, False), 401)):
         with pytest.raises(RepositoryNotFoundError) as caught:
-            stranger.dataset_info("alice/secret")
+            other.dataset_info("alice/secret")
         assert caught.value.response.status_code == status
-        assert not list(stranger.list_datasets(author="alice"))
+        assert not list(other.list_datasets(author="alice"))
     assert [d.id for d in alice.list_datasets(author="alice")] == ["alice/secret"]
 
 
-def test_private_file_does_not_exist_for_strangers(hub: LocalHub, bob: HfApi) -> None:
+def test_file_of_a_private_repo_is_not_found_for_other_users(hub: LocalHub, bob: HfApi) -> None:
     hub.create_repo("alice/secret", private=True)
     hub.commit("alice/secret", {"a.txt": b"x"})
     with pytest.raises(RepositoryNotFoundError):
         bob.hf_hub_download("alice/secret", "a.txt")
 
 
-def test_org_members_write_to_the_orgs_repos(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
+def test_org_members_can_write_to_repos_of_the_org(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
     alice.create_repo("acme/tool", private=True)
     assert alice.model_info("acme/tool").id == "acme/tool"
     with pytest.raises(RepositoryNotFoundError):
         bob.model_info("acme/tool")
 
 
-def test_gated_repo_shows_its_info_but_not_its_files(
+def test_gated_repo_has_public_info_but_restricted_files(
     hub: LocalHub, alice: HfApi, bob: HfApi
 ) -> None:
     hub.create_repo("alice/gate", gated=True)
     hub.commit("alice/gate", {"a.txt": b"x"})
     assert bob.model_info("alice/gate").gated == "auto"
-    for stranger, status in ((bob, 403), (api(hub, False), 401)):
+    for other, status in ((bob, 403), (api(hub, False), 401)):
         with pytest.raises(GatedRepoError) as caught:
-            stranger.get_hf_file_metadata(url=hf_url(hub, "alice/gate/resolve/main/a.txt"))
+            other.get_hf_file_metadata(url=hf_url(hub, "alice/gate/resolve/main/a.txt"))
         assert caught.value.response.status_code == status
     assert alice.get_hf_file_metadata(url=hf_url(hub, "alice/gate/resolve/main/a.txt")).size == 1
 
@@ -107,7 +107,7 @@ def hf_url(hub: LocalHub, path: str) -> str:
     return f"{hub.url}/{path}"
 
 
-def test_access_to_a_gated_repo_can_be_granted(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
+def test_granted_user_can_access_a_gated_repo(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
     hub.create_repo("alice/gate", gated="manual")
     with pytest.raises(GatedRepoError):
         bob.auth_check("alice/gate")
@@ -118,7 +118,7 @@ def test_access_to_a_gated_repo_can_be_granted(hub: LocalHub, alice: HfApi, bob:
     api(hub, "hf_eve").auth_check("alice/gate")
 
 
-def test_auth_check_tells_reading_from_writing(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
+def test_auth_check_distinguishes_read_and_write(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
     hub.create_repo("alice/open")
     alice.auth_check("alice/open", write=True)
     bob.auth_check("alice/open")
@@ -137,7 +137,7 @@ def test_read_token_cannot_write(hub: LocalHub) -> None:
         reader.create_repo("alice/new")
 
 
-def test_nobody_creates_in_anothers_namespace(hub: LocalHub, bob: HfApi) -> None:
+def test_create_in_the_namespace_of_another_user_is_403(hub: LocalHub, bob: HfApi) -> None:
     with pytest.raises(HfHubHTTPError, match='rights to create a model under the namespace "x"'):
         bob.create_repo("x/model")
     assert hub.repo("x/model") is None
@@ -149,20 +149,20 @@ def test_anonymous_create_is_401(hub: LocalHub) -> None:
     assert caught.value.response.status_code == 401
 
 
-def test_commit_to_anothers_repo_is_403(hub: LocalHub, bob: HfApi) -> None:
+def test_commit_to_a_repo_of_another_user_is_403(hub: LocalHub, bob: HfApi) -> None:
     hub.create_repo("alice/open")
     with pytest.raises(HfHubHTTPError, match="pass `create_pr=1`"):
         bob.upload_file(path_or_fileobj=b"x", path_in_repo="a", repo_id="alice/open")
     assert hub.files("alice/open") == {".gitattributes": hub.files("alice/open")[".gitattributes"]}
 
 
-def test_only_loopback_is_served(hub: LocalHub) -> None:
+def test_host_must_be_loopback(hub: LocalHub) -> None:
     with pytest.raises(LocalHubError, match=r"127\.0\.0\.1 only"):
         LocalHub(host="0.0.0.0")
     assert hub.url.startswith("http://127.0.0.1:")
 
 
-def test_the_log_never_holds_a_token(hub: LocalHub, alice: HfApi) -> None:
+def test_request_log_contains_no_token(hub: LocalHub, alice: HfApi) -> None:
     alice.whoami()
     assert isinstance(alice.token, str)
     get_session().get(f"{hub.url}/api/models?token={alice.token}&search=x")

@@ -1,4 +1,4 @@
-"""Other real clients, each in a process of its own: datasets, transformers, peft, `hf`."""
+"""Other real clients in child processes: datasets, transformers, peft, `hf`."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def run(
 
 
 def python(hub: LocalHub, home: Path, code: str, token: str | None = None) -> object:
-    """Runs code in a child and returns the JSON it prints last."""
+    """Run code in a child process and return the JSON that it prints last."""
     done = run(hub, home, sys.executable, "-c", code, token=token)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -116,7 +116,7 @@ def test_datasets_pushes_and_reads_back(hub: LocalHub, token: str, tmp_path: Pat
     assert "data/train-00000-of-00001.parquet" in hub.files("alice/pushed", repo_type="dataset")
 
 
-def test_private_dataset_stays_hidden_from_datasets(hub: LocalHub, tmp_path: Path) -> None:
+def test_private_dataset_is_not_found_by_datasets(hub: LocalHub, tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     hub.create_repo("alice/data", repo_type="dataset", private=True)
     code = 'from datasets import load_dataset; load_dataset("alice/data", streaming=True)'
@@ -162,9 +162,9 @@ def test_hf_command_creates_uploads_and_downloads(
     assert "alice" in run(hub, tmp_path, hf, "auth", "whoami", token=token).stdout
     run(hub, tmp_path, hf, "repos", "create", "alice/new", "--private", token=token)
     run(hub, tmp_path, hf, "upload", "alice/new", str(folder), ".", token=token)
-    seen = hub.repo("alice/new")
-    assert seen is not None
-    assert seen.private
+    repo = hub.repo("alice/new")
+    assert repo is not None
+    assert repo.private
     assert hub.read("alice/new", "w.safetensors") == bytes(2000)
     out = tmp_path / "out"
     run(hub, tmp_path, hf, "download", "alice/new", "--local-dir", str(out), token=token)
@@ -172,14 +172,14 @@ def test_hf_command_creates_uploads_and_downloads(
     assert (out / "w.safetensors").read_bytes() == bytes(2000)
 
 
-def test_hf_command_tells_a_stranger_there_is_no_such_repo(hub: LocalHub, tmp_path: Path) -> None:
+def test_hf_command_reports_a_private_repo_as_not_found(hub: LocalHub, tmp_path: Path) -> None:
     hub.create_repo("alice/secret", private=True)
     hf = str(Path(sys.executable).with_name("hf"))
     done = run(hub, tmp_path, hf, "download", "alice/secret", "a.txt", ok=False)
     assert "not found" in done.stderr.lower() + done.stdout.lower()
 
 
-def test_env_replaces_this_process_own_settings(
+def test_env_replaces_the_settings_of_this_process(
     hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_real")
@@ -191,7 +191,7 @@ def test_env_replaces_this_process_own_settings(
     assert hub.env("hf_x", home=tmp_path)["HF_TOKEN"] == "hf_x"
 
 
-def test_a_child_sees_faults_too(hub: LocalHub, tmp_path: Path) -> None:
+def test_faults_affect_clients_in_child_processes(hub: LocalHub, tmp_path: Path) -> None:
     hub.create_repo("alice/m")
     hub.add_fault(Fault(kind="status", status=500, path="/api/models/alice/m"))
     code = "from huggingface_hub import model_info; model_info('alice/m')"
@@ -212,7 +212,7 @@ def test_command_line_serves_until_interrupted(tmp_path: Path) -> None:
     assert (tmp_path / "accounts.json").is_file()
 
 
-def test_command_line_refuses_a_taken_port(
+def test_command_line_reports_a_port_in_use(
     hub: LocalHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from hf_lorameta.localhub.__main__ import main

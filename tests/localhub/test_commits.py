@@ -1,4 +1,4 @@
-"""Commits, pull requests, card checks and git-LFS uploads, driven with the real client."""
+"""Commits, pull requests, card validation and Git LFS uploads with the real client."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ def bob(hub: LocalHub) -> HfApi:
 
 @pytest.fixture
 def classic_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    """A hub that asks for git-LFS, and this process's client without Xet."""
+    """A hub that uses Git LFS, with this process's client without Xet."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     with LocalHub(uploads="lfs", lfs_part_size=1000) as running:
         running.create_repo(REPO)
@@ -84,7 +84,7 @@ def test_one_commit_adds_copies_and_deletes(hub: LocalHub, api: HfApi) -> None:
     assert hub.read(REPO, "copy.safetensors") == b"w"
 
 
-def test_deleting_what_is_not_there_is_entry_not_found(api: HfApi) -> None:
+def test_deleting_a_missing_file_is_entry_not_found(api: HfApi) -> None:
     with pytest.raises(EntryNotFoundError, match="A file with this name doesn't exist"):
         api.delete_file("none", REPO)
 
@@ -94,7 +94,7 @@ def test_unknown_branch_is_404(api: HfApi) -> None:
         api.create_commit(REPO, operations=[add("a", b"1")], commit_message="x", revision="nowhere")
 
 
-def test_paths_that_climb_out_are_refused(hub: LocalHub, api: HfApi) -> None:
+def test_paths_with_parent_folders_are_rejected(hub: LocalHub, api: HfApi) -> None:
     body = [
         {"key": "header", "value": {"summary": "x"}},
         {"key": "file", "value": {"content": "YQ==", "path": "../a", "encoding": "base64"}},
@@ -111,7 +111,7 @@ def post_commit(hub: LocalHub, api: HfApi, lines: list[object]) -> tuple[int, st
 
 
 @pytest.mark.parametrize(
-    ("lines", "words"),
+    ("lines", "message"),
     [
         ([{"key": "deletedFile", "value": {"path": "a"}}], "no header"),
         ([{"key": "header", "value": {"summary": " "}}], "no summary"),
@@ -134,12 +134,12 @@ def post_commit(hub: LocalHub, api: HfApi, lines: list[object]) -> tuple[int, st
     ],
 )  # fmt: skip
 def test_malformed_commits_are_400(
-    hub: LocalHub, api: HfApi, lines: list[object], words: str
+    hub: LocalHub, api: HfApi, lines: list[object], message: str
 ) -> None:
     before = hub.repo(REPO)
     status, error = post_commit(hub, api, lines)
     assert status == 400
-    assert words in error
+    assert message in error
     assert hub.repo(REPO) == before
 
 
@@ -154,7 +154,7 @@ def test_wrong_parent_commit_is_412(hub: LocalHub, api: HfApi) -> None:
     assert hub.read(REPO, "a") == b"2"
 
 
-def test_right_parent_commit_is_taken(hub: LocalHub, api: HfApi) -> None:
+def test_matching_parent_commit_is_accepted(hub: LocalHub, api: HfApi) -> None:
     head = hub.commit(REPO, {"a": b"1"})
     api.create_commit(REPO, operations=[add("a", b"3")], commit_message="x", parent_commit=head)
     assert hub.read(REPO, "a") == b"3"
@@ -179,20 +179,22 @@ def test_upload_folder_is_one_commit(hub: LocalHub, api: HfApi, tmp_path: Path) 
     assert hub.read(REPO, "w.safetensors") == bytes(3000)
 
 
-def test_files_sent_inline_are_still_large_files(hub: LocalHub, api: HfApi) -> None:
+def test_files_uploaded_inline_are_stored_in_lfs(hub: LocalHub, api: HfApi) -> None:
     api.upload_file(path_or_fileobj=b"w" * 50, path_in_repo="w.safetensors", repo_id=REPO)
     (info,) = api.get_paths_info(REPO, "w.safetensors")
     assert info.lfs is not None
     assert info.lfs.sha256 == hashlib.sha256(b"w" * 50).hexdigest()
 
 
-def test_large_inline_file_keeps_its_bytes(hub: LocalHub, api: HfApi) -> None:
+def test_large_inline_file_is_stored_unchanged(hub: LocalHub, api: HfApi) -> None:
     data = hashlib.shake_256(b"seed").digest(3_000_001)
     api.upload_file(path_or_fileobj=data, path_in_repo="big.bin", repo_id=REPO)
     assert hub.read(REPO, "big.bin") == data
 
 
-def test_text_that_looks_like_the_protocol_is_kept(hub: LocalHub, api: HfApi) -> None:
+def test_text_that_resembles_the_commit_format_is_stored_unchanged(
+    hub: LocalHub, api: HfApi
+) -> None:
     tricky = '"file" "content": "x" \\" \n'
     api.create_commit(
         REPO,
@@ -204,30 +206,30 @@ def test_text_that_looks_like_the_protocol_is_kept(hub: LocalHub, api: HfApi) ->
     assert hub.commits(REPO)[0].message == tricky
 
 
-def test_gitignore_leaves_files_out(hub: LocalHub, api: HfApi) -> None:
+def test_files_in_gitignore_are_not_committed(hub: LocalHub, api: HfApi) -> None:
     hub.commit(REPO, {".gitignore": b"*.tmp\n"})
     api.create_commit(REPO, operations=[add("a.tmp", b"1"), add("b.txt", b"1")], commit_message="x")
     assert "a.tmp" not in hub.files(REPO)
     assert "b.txt" in hub.files(REPO)
 
 
-def test_upload_folder_from_python_seeds_a_repo(hub: LocalHub, tmp_path: Path) -> None:
+def test_upload_folder_from_python_commits_all_files(hub: LocalHub, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "x.txt").write_text("x")
     sha = hub.upload_folder(REPO, tmp_path)
-    seen = hub.repo(REPO)
-    assert seen is not None
-    assert seen.sha == sha
+    repo = hub.repo(REPO)
+    assert repo is not None
+    assert repo.sha == sha
     assert hub.files(REPO)["d/x.txt"] == 1
     hub.commit(REPO, {"d/x.txt": None})
     assert "d/x.txt" not in hub.files(REPO)
 
 
-# ---- the card
+# ---- card metadata
 
 
 @pytest.mark.parametrize(
-    ("card", "words"),
+    ("card", "message"),
     [
         ("---\nlicense: mine\n---\n", '"license" must be one of'),
         ("---\nbase_model: ./local/dir\n---\n", "Use a model id from https://hf.co/models"),
@@ -236,10 +238,10 @@ def test_upload_folder_from_python_seeds_a_repo(hub: LocalHub, tmp_path: Path) -
         ("---\na: [1\n---\n", "Invalid YAML"),
     ],
 )
-def test_invalid_metadata_is_refused_before_and_at_commit(
-    hub: LocalHub, api: HfApi, card: str, words: str
+def test_invalid_metadata_is_rejected_before_and_at_commit(
+    hub: LocalHub, api: HfApi, card: str, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=REPO)
     with pytest.raises(LocalHubError, match="Invalid metadata in README"):
         hub.commit(REPO, {"README.md": card.encode()})
@@ -269,7 +271,7 @@ def test_missing_metadata_is_a_warning(hub: LocalHub, api: HfApi) -> None:
     assert hub.read(REPO, "README.md") == b"# hi"
 
 
-def test_valid_metadata_passes_without_warning(api: HfApi) -> None:
+def test_valid_metadata_gives_no_warning(api: HfApi) -> None:
     card = b"---\nlicense: apache-2.0\nbase_model: a/b\ndatasets: [c/d]\nlanguage: en\n---\n"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -279,7 +281,7 @@ def test_valid_metadata_passes_without_warning(api: HfApi) -> None:
 # ---- pull requests
 
 
-def test_create_pr_leaves_main_alone(hub: LocalHub, bob: HfApi) -> None:
+def test_create_pr_does_not_change_main(hub: LocalHub, bob: HfApi) -> None:
     made = bob.create_commit(
         REPO, operations=[add("a", b"1")], commit_message="please", create_pr=True
     )
@@ -289,7 +291,7 @@ def test_create_pr_leaves_main_alone(hub: LocalHub, bob: HfApi) -> None:
     assert bob.file_exists(REPO, "a", revision="refs/pr/1")
 
 
-def test_upload_folder_by_a_stranger_becomes_a_pr(
+def test_upload_folder_by_another_user_opens_a_pull_request(
     hub: LocalHub, bob: HfApi, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text("a")
@@ -298,40 +300,40 @@ def test_upload_folder_by_a_stranger_becomes_a_pr(
     assert hub.read(REPO, "a.txt", revision="refs/pr/1") == b"a"
 
 
-def test_discussions_are_listed_and_told(api: HfApi, bob: HfApi) -> None:
+def test_discussions_are_listed_with_filters_and_details(api: HfApi, bob: HfApi) -> None:
     bob.create_commit(REPO, operations=[add("a", b"1")], commit_message="one", create_pr=True)
     for number in range(12):
         api.create_discussion(REPO, title=f"talk {number}")
     assert len(list(api.get_repo_discussions(REPO))) == 13
     pulls = list(api.get_repo_discussions(REPO, discussion_type="pull_request"))
     assert [(p.num, p.title, p.author, p.status) for p in pulls] == [(1, "one", "bob", "open")]
-    told = api.get_discussion_details(REPO, 1)
-    assert [event.type for event in told.events] == ["comment", "commit"]
-    assert told.diff is not None
-    assert "+1" in told.diff
+    details = api.get_discussion_details(REPO, 1)
+    assert [event.type for event in details.events] == ["comment", "commit"]
+    assert details.diff is not None
+    assert "+1" in details.diff
 
 
-def test_discussion_changes(api: HfApi) -> None:
+def test_discussion_can_be_commented_renamed_and_closed(api: HfApi) -> None:
     api.create_discussion(REPO, title="first title")
     assert api.comment_discussion(REPO, 1, "hello").content == "hello"
     assert api.rename_discussion(REPO, 1, "second").new_title == "second"
     api.change_discussion_status(REPO, 1, "closed")
-    told = api.get_discussion_details(REPO, 1)
-    assert (told.title, told.status) == ("second", "closed")
+    details = api.get_discussion_details(REPO, 1)
+    assert (details.title, details.status) == ("second", "closed")
 
 
-def test_merge_brings_a_pr_to_main(hub: LocalHub, api: HfApi, bob: HfApi) -> None:
+def test_merge_applies_a_pull_request_to_main(hub: LocalHub, api: HfApi, bob: HfApi) -> None:
     bob.create_commit(REPO, operations=[add("a", b"1")], commit_message="one", create_pr=True)
     hub.commit(REPO, {"b": b"2"})
     api.merge_pull_request(REPO, 1)
     assert {"a", "b"} <= set(hub.files(REPO))
-    told = api.get_discussion_details(REPO, 1)
-    seen = hub.repo(REPO)
-    assert seen is not None
-    assert (told.status, told.merge_commit_oid) == ("merged", seen.sha)
+    details = api.get_discussion_details(REPO, 1)
+    repo = hub.repo(REPO)
+    assert repo is not None
+    assert (details.status, details.merge_commit_oid) == ("merged", repo.sha)
 
 
-def test_strangers_cannot_merge(hub: LocalHub, bob: HfApi) -> None:
+def test_merge_by_another_user_is_403(hub: LocalHub, bob: HfApi) -> None:
     bob.create_commit(REPO, operations=[add("a", b"1")], commit_message="one", create_pr=True)
     with pytest.raises(HfHubHTTPError, match="403"):
         bob.merge_pull_request(REPO, 1)
@@ -347,7 +349,7 @@ def test_conflicting_pr_is_not_merged(hub: LocalHub, api: HfApi) -> None:
         api.merge_pull_request(REPO, 1)
 
 
-# ---- git-LFS
+# ---- Git LFS
 
 
 def test_lfs_upload_sends_the_object_and_commits_a_pointer(
@@ -362,7 +364,7 @@ def test_lfs_upload_sends_the_object_and_commits_a_pointer(
     assert ("POST", f"/_lfs/{oid}/verify") in asked
 
 
-def test_lfs_object_that_is_there_is_not_sent_again(classic_hub: LocalHub, classic: HfApi) -> None:
+def test_stored_lfs_object_is_not_uploaded_again(classic_hub: LocalHub, classic: HfApi) -> None:
     classic_hub.commit(REPO, {"w.safetensors": b"w"})
     classic.upload_file(path_or_fileobj=b"w", path_in_repo="v.safetensors", repo_id=REPO)
     assert classic_hub.read(REPO, "v.safetensors") == b"w"
@@ -396,7 +398,7 @@ def upload_link(hub: LocalHub, api: HfApi, oid: str, size: int) -> str:
 
 
 @pytest.mark.parametrize("sent", [b"wrong", b"right and more"])
-def test_lfs_object_with_other_bytes_is_refused(
+def test_lfs_object_with_other_bytes_is_rejected(
     classic_hub: LocalHub, classic: HfApi, sent: bytes
 ) -> None:
     oid = hashlib.sha256(b"right").hexdigest()
@@ -407,7 +409,7 @@ def test_lfs_object_with_other_bytes_is_refused(
     assert get_session().put(link, content=b"right").status_code == 200
 
 
-def test_lfs_link_needs_its_signature(classic_hub: LocalHub, classic: HfApi) -> None:
+def test_lfs_link_with_an_invalid_signature_is_403(classic_hub: LocalHub, classic: HfApi) -> None:
     oid = hashlib.sha256(b"right").hexdigest()
     link = upload_link(classic_hub, classic, oid, 5)
     forged = link[:-1] + ("0" if link[-1] != "0" else "1")
@@ -422,7 +424,7 @@ def test_put_is_retried_after_a_503(classic_hub: LocalHub, classic: HfApi) -> No
     assert [r.status for r in classic_hub.requests if r.method == "PUT"] == [503, 200]
 
 
-def test_upward_faults_strike_what_is_sent(classic_hub: LocalHub, classic: HfApi) -> None:
+def test_faults_in_the_request_body(classic_hub: LocalHub, classic: HfApi) -> None:
     oid = hashlib.sha256(b"right").hexdigest()
     link = upload_link(classic_hub, classic, oid, 5)
     classic_hub.add_fault(Fault("cut", path="/_lfs/", in_request=True, after_bytes=2, times=1))
@@ -434,7 +436,7 @@ def test_upward_faults_strike_what_is_sent(classic_hub: LocalHub, classic: HfApi
     assert [r.bytes_received for r in classic_hub.requests if r.method == "PUT"] == [5, 5, 5]
 
 
-def test_a_large_body_is_refused_with_the_words_not_a_broken_pipe(
+def test_rejected_large_upload_gets_the_error_response(
     classic_hub: LocalHub, classic: HfApi
 ) -> None:
     link = upload_link(classic_hub, classic, hashlib.sha256(b"right").hexdigest(), 5)
@@ -442,10 +444,10 @@ def test_a_large_body_is_refused_with_the_words_not_a_broken_pipe(
     assert (answer.status_code, "signature" in answer.json()["error"]) == (403, True)
 
 
-# ---- many at once
+# ---- concurrency
 
 
-def test_concurrent_uploads_all_arrive(hub: LocalHub, api: HfApi) -> None:
+def test_concurrent_uploads_are_all_committed(hub: LocalHub, api: HfApi) -> None:
     def upload(number: int) -> None:
         api.upload_file(path_or_fileobj=b"%d" % number, path_in_repo=f"f{number}.bin", repo_id=REPO)
 
@@ -455,7 +457,7 @@ def test_concurrent_uploads_all_arrive(hub: LocalHub, api: HfApi) -> None:
     assert len(hub.commits(REPO)) == 25
 
 
-def test_listing_while_repos_are_made_never_fails(hub: LocalHub, api: HfApi) -> None:
+def test_listing_succeeds_while_repos_are_created(hub: LocalHub, api: HfApi) -> None:
     def make(number: int) -> None:
         hub.create_repo(f"alice/n{number}")
         api.create_pull_request(REPO, title=f"pull {number}")
@@ -469,13 +471,13 @@ def test_listing_while_repos_are_made_never_fails(hub: LocalHub, api: HfApi) -> 
     assert len(list(api.list_models())) == 21
 
 
-def test_of_concurrent_commits_on_one_parent_one_wins(hub: LocalHub, api: HfApi) -> None:
-    seen = hub.repo(REPO)
-    assert seen is not None
+def test_one_of_several_commits_on_the_same_parent_succeeds(hub: LocalHub, api: HfApi) -> None:
+    repo = hub.repo(REPO)
+    assert repo is not None
 
     def push(number: int) -> int:
         lines = [
-            {"key": "header", "value": {"summary": "x", "parentCommit": seen.sha}},
+            {"key": "header", "value": {"summary": "x", "parentCommit": repo.sha}},
             {"key": "file", "value": {"content": "YQ==", "path": "a", "encoding": "base64"}},
         ]
         return post_commit(hub, api, lines)[0]

@@ -1,4 +1,4 @@
-"""Files handed out, by range too; faults; and what survives on disk."""
+"""Downloads, range requests, faults, and persistence on disk."""
 
 import asyncio
 import base64
@@ -54,9 +54,9 @@ def get(hub: LocalHub, path: str, method: str = "GET", **headers: str) -> httpx2
 
 
 def head_sha(hub: LocalHub) -> str:
-    seen = hub.repo(REPO)
-    assert seen is not None
-    return seen.sha
+    repo = hub.repo(REPO)
+    assert repo is not None
+    return repo.sha
 
 
 def test_regular_file_has_etag_commit_and_length(hub: LocalHub) -> None:
@@ -71,7 +71,7 @@ def test_regular_file_has_etag_commit_and_length(hub: LocalHub) -> None:
         assert 'filename="a.txt"' in answer.headers["content-disposition"]
 
 
-def test_large_file_is_a_redirect_that_needs_no_token(hub: LocalHub) -> None:
+def test_large_file_is_a_redirect_that_requires_no_token(hub: LocalHub) -> None:
     answer = get(hub, f"{REPO}/resolve/main/w.safetensors", "HEAD")
     assert answer.status_code == 302
     assert answer.headers["x-linked-size"] == "5000"
@@ -80,7 +80,9 @@ def test_large_file_is_a_redirect_that_needs_no_token(hub: LocalHub) -> None:
     assert get_session().get(answer.headers["location"] + "0").status_code == 403
 
 
-def test_download_of_both_kinds(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_snapshot_download_of_regular_and_lfs_files(
+    hub: LocalHub, api: HfApi, tmp_path: Path
+) -> None:
     folder = Path(api.snapshot_download(REPO, cache_dir=tmp_path))
     assert (folder / "a.txt").read_bytes() == TEXT
     assert (folder / "dir" / "ü b.txt").read_bytes() == b"u"
@@ -88,7 +90,7 @@ def test_download_of_both_kinds(hub: LocalHub, api: HfApi, tmp_path: Path) -> No
     assert folder.name == head_sha(hub)
 
 
-def test_second_download_sends_no_bytes(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_second_download_transfers_no_bytes(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
     api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
     hub.clear_requests()
     api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
@@ -96,14 +98,14 @@ def test_second_download_sends_no_bytes(hub: LocalHub, api: HfApi, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["model", "dataset", "space"])
-def test_every_repo_type_has_its_own_path(hub: LocalHub, api: HfApi, kind: str) -> None:
+def test_repo_types_have_separate_namespaces(hub: LocalHub, api: HfApi, kind: str) -> None:
     hub.create_repo("alice/same", repo_type=kind)
     hub.commit("alice/same", {"a": kind.encode()}, repo_type=kind)
     prefix = "" if kind == "model" else f"{kind}s/"
     assert get(hub, f"{prefix}alice/same/resolve/main/a").content == kind.encode()
 
 
-def test_a_repo_without_namespace_can_be_read(hub: LocalHub) -> None:
+def test_repo_without_a_namespace_can_be_read(hub: LocalHub) -> None:
     hub.create_repo("gpt2")
     hub.commit("gpt2", {"a": b"1"})
     assert get(hub, "gpt2/resolve/main/a").content == b"1"
@@ -112,7 +114,7 @@ def test_a_repo_without_namespace_can_be_read(hub: LocalHub) -> None:
 @pytest.mark.parametrize(
     "revision", ["main", "refs%2Fpr%2F1", "refs/pr/1", "dev%2Fx", "v1", "refs%2Fheads%2Fmain"]
 )
-def test_revisions_also_percent_encoded(hub: LocalHub, api: HfApi, revision: str) -> None:
+def test_revision_in_path_may_be_percent_encoded(hub: LocalHub, api: HfApi, revision: str) -> None:
     api.create_pull_request(REPO, title="some")
     api.create_branch(REPO, branch="dev/x")
     api.create_tag(REPO, tag="v1")
@@ -120,7 +122,7 @@ def test_revisions_also_percent_encoded(hub: LocalHub, api: HfApi, revision: str
         assert get(hub, f"{REPO}/resolve/{at}/a.txt").content == TEXT
 
 
-def test_missing_file_and_revision_have_their_codes(hub: LocalHub, api: HfApi) -> None:
+def test_missing_file_and_revision_have_error_codes(hub: LocalHub, api: HfApi) -> None:
     with pytest.raises(RemoteEntryNotFoundError) as caught:
         api.hf_hub_download(REPO, "none.txt")
     assert caught.value.response.headers["x-repo-commit"] == head_sha(hub)
@@ -129,7 +131,7 @@ def test_missing_file_and_revision_have_their_codes(hub: LocalHub, api: HfApi) -
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "body", "told"),
+    ("range_header", "status", "body", "content_range"),
     [
         ("bytes=0-3", 206, b"0123", "bytes 0-3/10"),
         ("bytes=8-", 206, b"89", "bytes 8-9/10"),
@@ -141,21 +143,23 @@ def test_missing_file_and_revision_have_their_codes(hub: LocalHub, api: HfApi) -
         ("bytes=0-1,4-5", 200, TEXT, None),
     ],
 )
-def test_ranges(hub: LocalHub, asked: str, status: int, body: bytes, told: str | None) -> None:
-    answer = get(hub, f"{REPO}/resolve/main/a.txt", Range=asked)
+def test_ranges(
+    hub: LocalHub, range_header: str, status: int, body: bytes, content_range: str | None
+) -> None:
+    answer = get(hub, f"{REPO}/resolve/main/a.txt", Range=range_header)
     assert (answer.status_code, answer.content) == (status, body)
-    assert answer.headers.get("content-range") == told
+    assert answer.headers.get("content-range") == content_range
 
 
-@pytest.mark.parametrize("asked", ["bytes=10-", "bytes=99-100", "bytes=-0"])
-def test_unsatisfiable_ranges_are_416(hub: LocalHub, asked: str) -> None:
-    answer = get(hub, f"{REPO}/resolve/main/a.txt", Range=asked)
+@pytest.mark.parametrize("range_header", ["bytes=10-", "bytes=99-100", "bytes=-0"])
+def test_unsatisfiable_ranges_are_416(hub: LocalHub, range_header: str) -> None:
+    answer = get(hub, f"{REPO}/resolve/main/a.txt", Range=range_header)
     assert answer.status_code == 416
     assert answer.headers["content-range"] == "bytes */10"
 
 
 @given(data=st.binary(min_size=1, max_size=40), first=st.integers(0, 50), last=st.integers(0, 50))
-def test_range_cuts_as_slices_do(data: bytes, first: int, last: int) -> None:
+def test_byte_range_equals_slicing(data: bytes, first: int, last: int) -> None:
     header = f"bytes={first}-{last}"
     if last < first:
         assert byte_range(header, len(data)) is None
@@ -168,7 +172,7 @@ def test_range_cuts_as_slices_do(data: bytes, first: int, last: int) -> None:
         assert data[found[0] : found[1]] == data[first : last + 1]
 
 
-def test_range_passes_through_the_redirect(hub: LocalHub, api: HfApi) -> None:
+def test_range_request_follows_the_redirect(hub: LocalHub, api: HfApi) -> None:
     system = HfFileSystem(endpoint=hub.url, token=api.token, skip_instance_cache=True)
     assert system.cat_file(f"{REPO}/w.safetensors", start=100, end=120) == WEIGHTS[100:120]
     stored = [r for r in hub.requests if r.path.startswith("/_lfs/")]
@@ -176,7 +180,7 @@ def test_range_passes_through_the_redirect(hub: LocalHub, api: HfApi) -> None:
     assert str(stored[-1].range).startswith("bytes=100-")
 
 
-def test_etag_gives_304_and_if_range_is_minded(hub: LocalHub) -> None:
+def test_if_none_match_and_if_range_are_respected(hub: LocalHub) -> None:
     path = f"{REPO}/resolve/main/a.txt"
     etag = get(hub, path).headers["etag"]
     assert get(hub, path, **{"If-None-Match": etag}).status_code == 304
@@ -184,13 +188,13 @@ def test_etag_gives_304_and_if_range_is_minded(hub: LocalHub) -> None:
     assert get(hub, path, **{"If-Range": '"old"', "Range": "bytes=0-1"}).status_code == 200
 
 
-def test_raw_gives_the_pointer(hub: LocalHub) -> None:
+def test_raw_returns_the_lfs_pointer(hub: LocalHub) -> None:
     assert get(hub, f"{REPO}/raw/main/a.txt").content == TEXT
     pointer = get(hub, f"{REPO}/raw/main/w.safetensors").text
     assert pointer.startswith("version https://git-lfs.github.com/spec/v1\noid sha256:")
 
 
-def test_telemetry_and_viewer_are_answered_at_once(hub: LocalHub) -> None:
+def test_telemetry_is_accepted_and_the_viewer_is_404(hub: LocalHub) -> None:
     assert get(hub, "api/telemetry/x/y", "HEAD").status_code == 204
     assert get(hub, "parquet?dataset=a").status_code == 404
 
@@ -198,7 +202,7 @@ def test_telemetry_and_viewer_are_answered_at_once(hub: LocalHub) -> None:
 # ---- faults
 
 
-def test_status_fault_strikes_as_often_as_told(hub: LocalHub) -> None:
+def test_status_fault_affects_the_given_number_of_requests(hub: LocalHub) -> None:
     hub.add_fault(Fault(kind="status", status=429, retry_after=7, path=r"/a\.txt", times=2))
     path = f"{REPO}/resolve/main/a.txt"
     answers = [get(hub, path) for _ in range(3)]
@@ -207,7 +211,7 @@ def test_status_fault_strikes_as_often_as_told(hub: LocalHub) -> None:
     assert [r.fault for r in hub.requests] == ["status", "status", None]
 
 
-def test_fault_minds_method_skip_and_clear(hub: LocalHub) -> None:
+def test_fault_respects_method_skip_and_clear(hub: LocalHub) -> None:
     path = f"{REPO}/resolve/main/a.txt"
     hub.add_fault(Fault(kind="status", status=500, method="GET", skip=1))
     assert get(hub, path, "HEAD").status_code == 200
@@ -216,27 +220,27 @@ def test_fault_minds_method_skip_and_clear(hub: LocalHub) -> None:
     assert get(hub, path).status_code == 200
 
 
-def test_client_waits_out_a_429(hub: LocalHub, api: HfApi) -> None:
+def test_client_retries_after_a_429(hub: LocalHub, api: HfApi) -> None:
     hub.add_fault(Fault(kind="status", status=429, retry_after=0, path="/tree/", times=1))
     assert "a.txt" in [item.path for item in api.list_repo_tree(REPO)]
     assert [r.status for r in hub.requests if "/tree/" in r.path] == [429, 200]
 
 
-def test_cut_fault_drops_the_connection_in_the_body(hub: LocalHub) -> None:
+def test_cut_fault_closes_the_connection_in_the_body(hub: LocalHub) -> None:
     hub.add_fault(Fault(kind="cut", after_bytes=4, path="/resolve/", times=1))
     with pytest.raises(httpx2.RemoteProtocolError, match="without sending complete message"):
         get(hub, f"{REPO}/resolve/main/a.txt")
     assert (hub.requests[-1].status, hub.requests[-1].bytes_sent) == (200, 4)
 
 
-def test_cut_fault_gives_a_head_no_answer(hub: LocalHub) -> None:
+def test_cut_fault_sends_no_response_to_head(hub: LocalHub) -> None:
     hub.add_fault(Fault(kind="cut", path="/resolve/", times=1))
     with pytest.raises(httpx2.RemoteProtocolError, match="without sending a response"):
         get(hub, f"{REPO}/resolve/main/a.txt", "HEAD")
     assert get(hub, f"{REPO}/resolve/main/a.txt", "HEAD").status_code == 200
 
 
-def test_client_tries_again_after_a_cut(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_client_retries_after_a_cut(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
     hub.add_fault(Fault(kind="cut", after_bytes=1000, path="/_lfs/", method="GET", times=1))
     got = api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
     assert Path(got).read_bytes() == WEIGHTS
@@ -244,13 +248,13 @@ def test_client_tries_again_after_a_cut(hub: LocalHub, api: HfApi, tmp_path: Pat
     assert [r.bytes_sent for r in hub.requests if r.method == "GET"] == [1000, 5000]
 
 
-def test_truncate_fault_ends_early_without_a_sign(hub: LocalHub) -> None:
+def test_truncate_fault_shortens_body_and_content_length(hub: LocalHub) -> None:
     hub.add_fault(Fault(kind="truncate", after_bytes=4, path="/resolve/"))
     answer = get(hub, f"{REPO}/resolve/main/a.txt")
     assert (answer.content, answer.headers["content-length"]) == (b"0123", "4")
 
 
-def test_client_notices_a_truncated_file(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_client_detects_a_truncated_file(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
     hub.add_fault(Fault(kind="truncate", after_bytes=4, path="/_lfs/", method="GET"))
     with pytest.raises(OSError, match="Consistency check failed"):
         api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
@@ -262,7 +266,7 @@ def test_corrupt_fault_flips_one_byte(hub: LocalHub) -> None:
     assert got == TEXT[:2] + bytes([TEXT[2] ^ 0xFF]) + TEXT[3:]
 
 
-def test_callback_fault_acts_before_the_answer(hub: LocalHub) -> None:
+def test_callback_fault_runs_before_the_response(hub: LocalHub) -> None:
     def act() -> None:
         hub.commit(REPO, {"new.txt": b"new"})
 
@@ -277,12 +281,12 @@ def test_delay_fault_waits(hub: LocalHub) -> None:
     assert time.monotonic() - began >= 0.3
 
 
-def test_unknown_fault_kind_is_refused() -> None:
+def test_unknown_fault_kind_is_rejected() -> None:
     with pytest.raises(LocalHubError, match="kind"):
         Fault(kind="explode")  # type: ignore[arg-type]
 
 
-def test_log_tells_range_and_bytes(hub: LocalHub) -> None:
+def test_request_log_has_range_and_bytes(hub: LocalHub) -> None:
     hub.clear_requests()
     get(hub, f"{REPO}/resolve/main/a.txt?download=true", Range="bytes=2-4")
     (record,) = hub.requests
@@ -293,7 +297,7 @@ def test_log_tells_range_and_bytes(hub: LocalHub) -> None:
 # ---- running and restarting
 
 
-def test_everything_survives_a_restart(tmp_path: Path) -> None:
+def test_state_survives_a_restart(tmp_path: Path) -> None:
     with LocalHub(tmp_path) as hub:
         token = hub.add_user("alice", orgs=["acme"])
         dead = hub.add_user("alice")
@@ -321,7 +325,7 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
         assert hub.repo("alice/d", repo_type="dataset") is None
 
 
-def test_disk_holds_no_token_and_no_leftovers(tmp_path: Path) -> None:
+def test_disk_contains_no_token_and_no_partial_files(tmp_path: Path) -> None:
     with LocalHub(tmp_path) as hub:
         token = hub.add_user("alice")
         hub.create_repo("alice/m")
@@ -333,7 +337,7 @@ def test_disk_holds_no_token_and_no_leftovers(tmp_path: Path) -> None:
     assert not list((tmp_path / "incoming").iterdir())
 
 
-def test_stop_frees_the_port_and_may_be_repeated() -> None:
+def test_stop_frees_the_port_and_can_be_repeated() -> None:
     hub = LocalHub().start()
     port = int(hub.url.rpartition(":")[2])
     with pytest.raises(LocalHubError, match="already serves"):
@@ -346,19 +350,19 @@ def test_stop_frees_the_port_and_may_be_repeated() -> None:
         assert again.url == hub.url
 
 
-def test_a_taken_port_is_a_clear_error() -> None:
+def test_start_on_a_port_in_use_is_an_error() -> None:
     with LocalHub() as hub:
         taken = int(hub.url.rpartition(":")[2])
         with pytest.raises(LocalHubError, match=f"cannot listen on 127.0.0.1:{taken}"):
             LocalHub(port=taken).start()
 
 
-def test_url_before_start_is_a_clear_error() -> None:
+def test_url_before_start_is_an_error() -> None:
     with pytest.raises(LocalHubError, match="no address yet"):
         _ = LocalHub().url
 
 
-# ---- the commit body, cut anywhere
+# ---- parsing of commit bodies
 
 
 def operations_of(chunks: list[bytes], store: MemoryBlobs) -> list[Operation]:
@@ -389,7 +393,7 @@ def test_commit_body_that_ends_inside_a_file_is_rejected() -> None:
         operations_of([b'{"key": "file", "value": {"content": "YWJj'], MemoryBlobs())
 
 
-def test_a_refused_body_is_read_to_its_end() -> None:
+def test_drain_reads_the_body_to_its_end() -> None:
     messages = [{"type": "http.request", "more_body": more} for more in (True, True, False)]
 
     async def receive() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Repos: made, changed, listed and looked at, driven with the real client."""
+"""Creating, changing, listing and reading repos with the real client."""
 
 import hashlib
 from collections.abc import Iterator
@@ -36,16 +36,16 @@ def api(hub: LocalHub) -> HfApi:
     return HfApi(endpoint=hub.url, token=hub.add_user("alice"))
 
 
-def test_create_makes_the_repo_with_gitattributes(hub: LocalHub, api: HfApi) -> None:
+def test_created_repo_contains_gitattributes(hub: LocalHub, api: HfApi) -> None:
     url = api.create_repo("alice/data", repo_type="dataset", private=True)
     assert (url.repo_id, url.repo_type) == ("alice/data", "dataset")
-    seen = hub.repo("alice/data", repo_type="dataset")
-    assert seen is not None
-    assert (seen.private, seen.gated) == (True, False)
+    repo = hub.repo("alice/data", repo_type="dataset")
+    assert repo is not None
+    assert (repo.private, repo.gated) == (True, False)
     assert list(hub.files("alice/data", repo_type="dataset")) == [".gitattributes"]
 
 
-def test_create_without_namespace_uses_the_users(hub: LocalHub, api: HfApi) -> None:
+def test_create_without_a_namespace_uses_the_user(hub: LocalHub, api: HfApi) -> None:
     assert api.create_repo("mine").repo_id == "alice/mine"
 
 
@@ -57,15 +57,15 @@ def test_create_twice_is_409_unless_exist_ok(api: HfApi) -> None:
     assert api.create_repo("alice/m", exist_ok=True).repo_id == "alice/m"
 
 
-def test_exist_ok_leaves_private_as_it_was(hub: LocalHub, api: HfApi) -> None:
+def test_exist_ok_does_not_change_private(hub: LocalHub, api: HfApi) -> None:
     api.create_repo("alice/m")
     api.create_repo("alice/m", private=True, exist_ok=True)
-    seen = hub.repo("alice/m")
-    assert seen is not None
-    assert seen.private is False
+    repo = hub.repo("alice/m")
+    assert repo is not None
+    assert repo.private is False
 
 
-def test_create_space_keeps_its_sdk(api: HfApi) -> None:
+def test_created_space_has_its_sdk(api: HfApi) -> None:
     api.create_repo("alice/app", repo_type="space", space_sdk="gradio")
     assert api.space_info("alice/app").sdk == "gradio"
 
@@ -78,16 +78,16 @@ def test_delete_removes_the_repo(hub: LocalHub, api: HfApi) -> None:
         api.delete_repo("alice/m")
 
 
-def test_settings_change_private_and_gated(hub: LocalHub, api: HfApi) -> None:
+def test_settings_set_private_and_gated(hub: LocalHub, api: HfApi) -> None:
     api.create_repo("alice/m")
     api.update_repo_settings("alice/m", private=True)
     api.update_repo_settings("alice/m", gated="manual")
-    seen = hub.repo("alice/m")
-    assert seen is not None
-    assert (seen.private, seen.gated) == (True, "manual")
+    repo = hub.repo("alice/m")
+    assert repo is not None
+    assert (repo.private, repo.gated) == (True, "manual")
 
 
-def test_bad_names_are_refused(hub: LocalHub) -> None:
+def test_invalid_names_are_rejected(hub: LocalHub) -> None:
     with pytest.raises(LocalHubError, match="Invalid repo name"):
         hub.create_repo("a/b/c")
     with pytest.raises(LocalHubError, match="repo type"):
@@ -109,7 +109,7 @@ def test_listing_filters_by_tag_author_and_search(hub: LocalHub, api: HfApi) -> 
     assert ids(filter="license:apache-2.0") == set()
 
 
-def test_listing_expands_what_is_asked_for(hub: LocalHub, api: HfApi) -> None:
+def test_listing_expands_the_requested_fields(hub: LocalHub, api: HfApi) -> None:
     hub.create_repo("alice/one")
     sha = hub.commit("alice/one", {"README.md": CARD})
     wanted = ["sha", "baseModels", "cardData", "gated"]
@@ -121,7 +121,7 @@ def test_listing_expands_what_is_asked_for(hub: LocalHub, api: HfApi) -> None:
     assert model.base_models["models"][0]["id"] == "org/base"
 
 
-def test_listing_goes_on_over_pages_and_stops_at_limit(hub: LocalHub, api: HfApi) -> None:
+def test_listing_follows_pages_and_stops_at_limit(hub: LocalHub, api: HfApi) -> None:
     for number in range(8):
         hub.create_repo(f"alice/d{number}", repo_type="dataset")
     assert len({d.id for d in api.list_datasets()}) == 8
@@ -138,7 +138,7 @@ def test_listing_sorts_newest_first(hub: LocalHub, api: HfApi) -> None:
     assert found == ["alice/b", "alice/c", "alice/a"]
 
 
-def test_info_tells_sha_card_and_tags(hub: LocalHub, api: HfApi) -> None:
+def test_info_has_sha_card_and_tags(hub: LocalHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     sha = hub.commit("alice/m", {"README.md": CARD, "w.safetensors": b"w"})
     info = api.model_info("alice/m")
@@ -150,7 +150,7 @@ def test_info_tells_sha_card_and_tags(hub: LocalHub, api: HfApi) -> None:
     assert info.siblings[-1].size is None
 
 
-def test_info_with_blobs_tells_sizes_and_lfs(hub: LocalHub, api: HfApi) -> None:
+def test_info_with_blobs_has_sizes_and_lfs(hub: LocalHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     hub.commit("alice/m", {"w.safetensors": b"weights", "a.txt": b"abc"})
     files = {s.rfilename: s for s in api.model_info("alice/m", files_metadata=True).siblings or []}
@@ -210,7 +210,7 @@ def test_tree_of_a_missing_folder_is_entry_not_found(hub: LocalHub, api: HfApi) 
         list(api.list_repo_tree("alice/m", "nowhere"))
 
 
-def test_expanded_tree_tells_the_last_commit_of_each_path(hub: LocalHub, api: HfApi) -> None:
+def test_expanded_tree_has_the_last_commit_of_each_path(hub: LocalHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     one = hub.commit("alice/m", {"d/a": b"1", "b": b"1"}, message="one")
     two = hub.commit("alice/m", {"d/c": b"2"}, message="two")
@@ -222,7 +222,7 @@ def test_expanded_tree_tells_the_last_commit_of_each_path(hub: LocalHub, api: Hf
     assert (found["b"], found["d/a"], found["d/c"], found["d"]) == (one, one, two, two)
 
 
-def test_paths_info_leaves_out_what_is_missing(hub: LocalHub, api: HfApi) -> None:
+def test_paths_info_omits_missing_paths(hub: LocalHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     hub.commit("alice/m", {"d/a.txt": b"1", "w.bin": b"22"})
     found = api.get_paths_info("alice/m", ["w.bin", "d", "none"])
@@ -231,7 +231,7 @@ def test_paths_info_leaves_out_what_is_missing(hub: LocalHub, api: HfApi) -> Non
     assert found[0].size == 2
 
 
-def test_refs_and_branch_life(hub: LocalHub, api: HfApi) -> None:
+def test_branches_are_created_listed_and_deleted(hub: LocalHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     sha = hub.commit("alice/m", {"a": b"1"})
     api.create_branch("alice/m", branch="dev")
@@ -248,7 +248,7 @@ def test_refs_and_branch_life(hub: LocalHub, api: HfApi) -> None:
         api.delete_branch("alice/m", branch="main")
 
 
-def test_tag_life(hub: LocalHub, api: HfApi) -> None:
+def test_tags_are_created_listed_and_deleted(hub: LocalHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     api.create_tag("alice/m", tag="v1", tag_message="first")
     with pytest.raises(HfHubHTTPError, match="exists already"):
@@ -272,7 +272,7 @@ def test_unknown_page_is_404(hub: LocalHub, api: HfApi) -> None:
         api.list_liked_repos("alice")
 
 
-def test_python_side_says_what_is_missing(hub: LocalHub) -> None:
+def test_python_api_names_the_missing_repo_revision_or_file(hub: LocalHub) -> None:
     hub.create_repo("alice/m")
     with pytest.raises(LocalHubError, match="there is no dataset alice/m"):
         hub.files("alice/m", repo_type="dataset")
