@@ -1,6 +1,7 @@
 """The ASGI application: find the route, run its handler, turn exceptions into responses."""
 
 import logging
+from dataclasses import dataclass
 from typing import Any, cast
 
 from starlette.concurrency import run_in_threadpool
@@ -28,15 +29,11 @@ ROUTES = [
 _log = logging.getLogger(__name__)
 
 
+@dataclass
 class HubApp:
-    """The application.
+    """The application."""
 
-    Args:
-        server: state, links and settings.
-    """
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    server: Server
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one request."""
@@ -61,7 +58,7 @@ class HubApp:
             params = route.match(request)
             if params is None:
                 continue
-            call = Call(self._server, request, params)
+            call = Call(self.server, request, params)
             if route.streams:
                 return await cast(StreamHandler, route.handler)(call)
             call.body = await request.body()

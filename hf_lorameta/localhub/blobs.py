@@ -8,7 +8,6 @@ chunks: on disk, memory use does not depend on the size of a file.
 import hashlib
 import os
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -67,28 +66,63 @@ class BlobWriter:
         self._store._discard(self._file)
 
 
-class BlobStore(ABC):
-    """Interface of both stores."""
+class BlobStore:
+    """All blobs, in a dict or as files ``root/blobs/ab/abcd...``.
 
-    @abstractmethod
-    def __contains__(self, sha256: str) -> bool: ...
+    Args:
+        root: folder of the hub, created if missing; None keeps the blobs in memory.
+    """
 
-    @abstractmethod
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root
+        self._memory: dict[str, bytes] = {}
+        if root is None:
+            return
+        self._incoming = root / "incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        for leftover in self._incoming.iterdir():  # of a process that was killed
+            leftover.unlink()
+
+    def _path(self, root: Path, sha256: str) -> Path:
+        return root / "blobs" / sha256[:2] / sha256
+
+    def __contains__(self, sha256: str) -> bool:
+        return (
+            sha256 in self._memory
+            if self._root is None
+            else self._path(self._root, sha256).is_file()
+        )
+
     def open(self, sha256: str) -> IO[bytes]:
         """Open a blob for reading. Raises KeyError if it is not stored."""
-
-    @abstractmethod
-    def _new_file(self) -> IO[bytes]: ...
-
-    @abstractmethod
-    def _add(self, file: IO[bytes], sha256: str) -> None: ...
-
-    @abstractmethod
-    def _discard(self, file: IO[bytes]) -> None: ...
+        if self._root is None:
+            return BytesIO(self._memory[sha256])
+        try:
+            return self._path(self._root, sha256).open("rb")
+        except FileNotFoundError:
+            raise KeyError(sha256) from None
 
     def writer(self) -> BlobWriter:
         """Return a writer for a new blob."""
-        return BlobWriter(self, self._new_file())
+        if self._root is None:
+            return BlobWriter(self, tempfile.SpooledTemporaryFile(max_size=8 << 20))
+        return BlobWriter(self, tempfile.NamedTemporaryFile(dir=self._incoming, delete=False))
+
+    def _add(self, file: IO[bytes], sha256: str) -> None:
+        if self._root is None:
+            with file:
+                file.seek(0)
+                self._memory.setdefault(sha256, file.read())
+            return
+        file.close()
+        path = self._path(self._root, sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(file.name).replace(path)
+
+    def _discard(self, file: IO[bytes]) -> None:
+        file.close()
+        if self._root is not None:
+            Path(file.name).unlink(missing_ok=True)
 
     def add(self, source: bytes | Path) -> Blob:
         """Store bytes, or the contents of a file, and return the blob."""
@@ -124,7 +158,7 @@ class BlobStore(ABC):
         r"""Return the id that git gives to a file with these bytes.
 
         Example:
-            >>> store = MemoryBlobs()
+            >>> store = BlobStore()
             >>> store.git_oid(store.add(b"hello\n"))
             'ce013625030ba8dba906f756967f9e9ca394464a'
         """
@@ -132,71 +166,3 @@ class BlobStore(ABC):
         for chunk in self.chunks(blob.sha256):
             digest.update(chunk)
         return digest.hexdigest()
-
-
-class MemoryBlobs(BlobStore):
-    """Blobs in a dict."""
-
-    def __init__(self) -> None:
-        self._blobs: dict[str, bytes] = {}
-
-    def __contains__(self, sha256: str) -> bool:
-        return sha256 in self._blobs
-
-    def open(self, sha256: str) -> IO[bytes]:
-        """Open a blob for reading. Raises KeyError if it is not stored."""
-        return BytesIO(self._blobs[sha256])
-
-    def _new_file(self) -> IO[bytes]:
-        return tempfile.SpooledTemporaryFile(max_size=8 << 20)
-
-    def _add(self, file: IO[bytes], sha256: str) -> None:
-        with file:
-            if sha256 not in self._blobs:
-                file.seek(0)
-                self._blobs[sha256] = file.read()
-
-    def _discard(self, file: IO[bytes]) -> None:
-        file.close()
-
-
-class DiskBlobs(BlobStore):
-    """Blobs as files ``root/blobs/ab/abcd...``.
-
-    Args:
-        root: folder of the hub; created if missing.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._blobs = root / "blobs"
-        self._incoming = root / "incoming"
-        for folder in (self._blobs, self._incoming):
-            folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self._incoming.iterdir():  # of a process that was killed
-            leftover.unlink()
-
-    def _path(self, sha256: str) -> Path:
-        return self._blobs / sha256[:2] / sha256
-
-    def __contains__(self, sha256: str) -> bool:
-        return self._path(sha256).is_file()
-
-    def open(self, sha256: str) -> IO[bytes]:
-        """Open a blob for reading. Raises KeyError if it is not stored."""
-        try:
-            return self._path(sha256).open("rb")
-        except FileNotFoundError:
-            raise KeyError(sha256) from None
-
-    def _new_file(self) -> IO[bytes]:
-        return tempfile.NamedTemporaryFile(dir=self._incoming, delete=False)
-
-    def _add(self, file: IO[bytes], sha256: str) -> None:
-        file.close()
-        path = self._path(sha256)
-        path.parent.mkdir(exist_ok=True)
-        Path(file.name).replace(path)
-
-    def _discard(self, file: IO[bytes]) -> None:
-        file.close()
-        Path(file.name).unlink(missing_ok=True)

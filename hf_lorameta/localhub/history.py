@@ -245,7 +245,7 @@ class Repo:
         return self.discussions[num - 1]
 
     def open_discussion(
-        self, title: str, text: str, author: str, *, is_pr: bool, status: str
+        self, title: str, text: str, author: str, *, is_pr: bool, status: str = "open"
     ) -> Discussion:
         """Open a discussion, or a pull request on ``main`` without commits, and return it."""
         num, base = len(self.discussions) + 1, self.refs["main"] if is_pr else None

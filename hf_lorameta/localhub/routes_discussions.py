@@ -83,16 +83,15 @@ def create(call: Call) -> Response:
         raise HTTPError(400, '"title" length must be at least 3 characters long')
     is_pr = bool(call.json.get("pullRequest"))
     status = "draft" if is_pr else "open"
-    new = call.hub.open_discussion(repo, title, text, author, is_pr=is_pr, status=status)
-    return JSONResponse({"num": new.num, "url": call.page_url(repo, new), "pullRequest": is_pr})
+    new = repo.open_discussion(title, text, author, is_pr=is_pr, status=status)
+    return call.saved(repo, num=new.num, url=call.page_url(repo, new), pullRequest=is_pr)
 
 
 def comment(call: Call) -> Response:
     """Add a comment."""
     repo, discussion = _locate(call)
     event = discussion.add_comment(call.writer.user.name, str(call.json.get("comment", "")))
-    call.hub.save(repo)
-    return JSONResponse({"newMessage": event})
+    return call.saved(repo, newMessage=event)
 
 
 def rename(call: Call) -> Response:
@@ -101,8 +100,7 @@ def rename(call: Call) -> Response:
     names = {"from": discussion.title, "to": str(call.json.get("title", ""))}
     discussion.title = names["to"]
     event = discussion.add_event(author, "title-change", **names)
-    call.hub.save(repo)
-    return JSONResponse({"newTitle": event})
+    return call.saved(repo, newTitle=event)
 
 
 def set_status(call: Call) -> Response:
@@ -114,8 +112,7 @@ def set_status(call: Call) -> Response:
     if discussion.status == "merged":
         raise HTTPError(400, "The pull request is merged already")
     event = discussion.set_status(author, status)
-    call.hub.save(repo)
-    return JSONResponse({"newStatus": event})
+    return call.saved(repo, newStatus=event)
 
 
 def _locate_editable(call: Call) -> tuple[Repo, Discussion, str]:
@@ -140,8 +137,7 @@ def merge(call: Call) -> Response:
     title = f"{pr.title} (#{pr.num})"
     pr.merge_commit = call.hub.commit(repo, "main", changes, title=title, author=author).sha
     pr.set_status(author, "merged")
-    call.hub.save(repo)
-    return JSONResponse({"mergeCommitId": pr.merge_commit})
+    return call.saved(repo, mergeCommitId=pr.merge_commit)
 
 
 _DISCUSSIONS = "api/{kind}/{repo}/discussions"

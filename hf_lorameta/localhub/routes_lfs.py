@@ -50,7 +50,7 @@ def _upload(call: Call, repo: Repo, item: dict[str, Any]) -> dict[str, Any]:
     oid, size = answer["oid"], answer["size"]
     if _is_uploaded(call, repo, oid):
         return answer
-    part_size = call.server.settings.lfs_part_size
+    part_size = call.server.lfs_part_size
 
     def link(method: str, path: str) -> str:
         params = {"kind": repo.type, "repo": repo.id, "size": str(size)}

@@ -30,7 +30,7 @@ def list_repos(call: Call) -> Response:
     infos.sort(key=lambda i: (str(i.get(key) or ""), i["createdAt"]), reverse=True)
     if call.query("direction") == "1":
         infos.reverse()
-    size = max(1, min(call.query_int("limit", 1000), call.server.settings.page_size))
+    size = max(1, min(call.query_int("limit", 1000), call.server.page_size))
     page, headers = _page(call, infos, size)
     return JSONResponse([_list_item(call, info) for info in page], headers=headers)
 
@@ -100,7 +100,7 @@ def tree(call: Call) -> Response:
     paths = sorted(p for p in (*views.folders(commit), *commit.tree) if p.startswith(prefix))
     if not call.flag("recursive"):
         paths = [path for path in paths if "/" not in path.removeprefix(prefix)]
-    size, expand = call.server.settings.page_size, call.flag("expand")
+    size, expand = call.server.page_size, call.flag("expand")
     page, headers = _page(call, paths, min(size, _EXPANDED_PAGE_SIZE) if expand else size)
     items = _items(repo, commit, page, expand)
     return JSONResponse(items, headers={**headers, "X-Repo-Commit": commit.sha})

@@ -65,8 +65,7 @@ def update_settings(call: Call) -> Response:
         if call.json["gated"] not in _GATED:
             raise HTTPError(400, '"gated" must be one of [auto, manual, false]')
         repo.gated = _GATED[call.json["gated"]]
-    call.hub.save(repo)
-    return JSONResponse({"private": repo.private, "gated": repo.gated})
+    return call.saved(repo, private=repo.private, gated=repo.gated)
 
 
 def grant_access(call: Call) -> Response:
@@ -76,8 +75,7 @@ def grant_access(call: Call) -> Response:
     if user not in call.hub.accounts.users:
         raise HTTPError(404, f"User {user} not found")
     repo.granted.add(user)
-    call.hub.save(repo)
-    return JSONResponse({})
+    return call.saved(repo)
 
 
 def validate_yaml(call: Call) -> Response:
@@ -121,8 +119,8 @@ def _allows_lfs(call: Call) -> bool:
     A client with hf_xet would upload to Xet storage, without a fallback to Git LFS. It can be
     recognized only by its environment (see ``LocalHub.env``).
     """
-    if call.server.settings.uploads != "auto":
-        return call.server.settings.uploads == "lfs"
+    if call.server.uploads != "auto":
+        return call.server.uploads == "lfs"
     return LFS_CLIENT in call.request.headers.get("user-agent", "")
 
 
@@ -158,7 +156,7 @@ def _commit(call: Call, repo: Repo, operations: list[Operation]) -> Response:
     with call.hub.lock:
         changes = _changes(call, repo, operations)
         if call.flag("create_pr"):
-            pr = call.hub.open_discussion(repo, title, text, author, is_pr=True)
+            pr = repo.open_discussion(title, text, author, is_pr=True)
             if parent is not None:
                 pr.base = repo.refs[pr.ref] = repo.resolve(parent).sha
             revision, parent = pr.ref, None
@@ -240,8 +238,7 @@ def create_branch(call: Call) -> Response:
     if name in repo.refs:
         raise HTTPError(409, f"Reference already exists: refs/heads/{name}")
     repo.refs[name] = repo.resolve(str(call.json.get("startingPoint") or "main")).sha
-    call.hub.save(repo)
-    return JSONResponse({})
+    return call.saved(repo)
 
 
 def delete_branch(call: Call) -> Response:
@@ -252,8 +249,7 @@ def delete_branch(call: Call) -> Response:
     if name not in repo.branches:
         raise http_errors.revision_not_found(name)
     del repo.refs[name]
-    call.hub.save(repo)
-    return JSONResponse({})
+    return call.saved(repo)
 
 
 def create_tag(call: Call) -> Response:
@@ -262,8 +258,7 @@ def create_tag(call: Call) -> Response:
     if tag in repo.tags:
         raise HTTPError(409, f"Tag reference exists already: refs/tags/{tag}")
     repo.tags[tag] = (call.commit_of(repo).sha, call.json.get("message"))
-    call.hub.save(repo)
-    return JSONResponse({})
+    return call.saved(repo)
 
 
 def delete_tag(call: Call) -> Response:
@@ -271,8 +266,7 @@ def delete_tag(call: Call) -> Response:
     repo, tag = call.writable_repo(), call.params["rev"]
     if repo.tags.pop(tag, None) is None:
         raise http_errors.revision_not_found(tag)
-    call.hub.save(repo)
-    return JSONResponse({})
+    return call.saved(repo)
 
 
 ROUTES = [

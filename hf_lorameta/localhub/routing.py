@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.localhub import http_errors
 from hf_lorameta.localhub.accounts import Caller
@@ -54,22 +54,15 @@ class Links:
         return params
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a hub; see :class:`~hf_lorameta.localhub.LocalHub`."""
-
-    uploads: str = "auto"
-    lfs_part_size: int = 32 << 20
-    page_size: int = 1000
-
-
 @dataclass
 class Server:
-    """Everything that handlers share: state, signed links, settings, and uploads in progress."""
+    """What all handlers share: the state, and the settings of `hf_lorameta.localhub.LocalHub`."""
 
     state: HubState
     links: Links
-    settings: Settings
+    uploads: str
+    lfs_part_size: int
+    page_size: int
     lfs_parts: dict[str, str] = field(default_factory=dict)  # "oid/number" -> sha256 of the part
 
 
@@ -159,6 +152,11 @@ class Call:
     def commit_of(self, repo: Repo) -> Commit:
         """Return the commit in the path; ``main`` if the path has no revision."""
         return repo.resolve(self.params.get("rev", "main"))
+
+    def saved(self, repo: Repo, **answer: object) -> JSONResponse:
+        """Save a repo after a change and return the response."""
+        self.hub.save(repo)
+        return JSONResponse(answer)
 
     def page_url(self, repo: Repo, discussion: Discussion | None = None) -> str:
         """Return the URL of the web page of a repo, or of one of its discussions."""

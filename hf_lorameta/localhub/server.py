@@ -18,7 +18,7 @@ from hf_lorameta.localhub.app import HubApp
 from hf_lorameta.localhub.faults import Fault, FaultMiddleware, RequestRecord
 from hf_lorameta.localhub.history import Commit, Entry, Gated, Repo, now
 from hf_lorameta.localhub.http_errors import HTTPError, LocalHubError
-from hf_lorameta.localhub.routing import Links, Server, Settings
+from hf_lorameta.localhub.routing import Links, Server
 from hf_lorameta.localhub.state import HubState, check_repo_type
 from hf_lorameta.localhub.uploads import entry_for
 
@@ -93,8 +93,8 @@ class LocalHub:
         self._port = port
         self._hub = HubState(Path(root) if root is not None else None)
         self._links = Links(secrets.token_bytes(32))
-        settings = Settings(uploads, lfs_part_size, page_size)
-        self._app = FaultMiddleware(HubApp(Server(self._hub, self._links, settings)))
+        server = Server(self._hub, self._links, uploads, lfs_part_size, page_size)
+        self._app = FaultMiddleware(HubApp(server))
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from hf_lorameta.localhub import cards, http_errors
 from hf_lorameta.localhub.accounts import Accounts
-from hf_lorameta.localhub.blobs import BlobStore, DiskBlobs, MemoryBlobs
-from hf_lorameta.localhub.history import REPO_TYPES, Changes, Commit, Discussion, Repo
+from hf_lorameta.localhub.blobs import BlobStore
+from hf_lorameta.localhub.history import REPO_TYPES, Changes, Commit, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.uploads import GITATTRIBUTES, entry_for
 
@@ -29,7 +29,7 @@ class HubState:
         self.lock = threading.RLock()
         self.accounts = Accounts()
         self.repos: dict[tuple[str, str], Repo] = {}  # by (type, id)
-        self.blobs: BlobStore = DiskBlobs(root) if root else MemoryBlobs()
+        self.blobs = BlobStore(root)
         self._root = root
         if root:
             self._load(root)
@@ -116,15 +116,6 @@ class HubState:
             repo.objects.update(e.sha256 for e in changes.values() if e is not None and e.lfs)
             self.save(repo)
         return commit
-
-    def open_discussion(
-        self, repo: Repo, title: str, text: str, author: str, *, is_pr: bool, status: str = "open"
-    ) -> Discussion:
-        """Open a discussion or pull request (see :meth:`Repo.open_discussion`) and save it."""
-        with self.lock:
-            discussion = repo.open_discussion(title, text, author, is_pr=is_pr, status=status)
-            self.save(repo)
-        return discussion
 
     def text(self, files: Changes, path: str) -> str | None:
         """Return a small text file; None if it is missing or larger than ``cards.SIZE_LIMIT``."""

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from hf_lorameta.localhub import Fault, LocalHub, LocalHubError
-from hf_lorameta.localhub.blobs import MemoryBlobs
+from hf_lorameta.localhub.blobs import BlobStore
 from hf_lorameta.localhub.commit_body import Operation, read_operations
 from hf_lorameta.localhub.http_errors import HTTPError, drain
 from hf_lorameta.localhub.routes_files import byte_range
@@ -365,7 +365,7 @@ def test_url_before_start_is_an_error() -> None:
 # ---- parsing of commit bodies
 
 
-def operations_of(chunks: list[bytes], store: MemoryBlobs) -> list[Operation]:
+def operations_of(chunks: list[bytes], store: BlobStore) -> list[Operation]:
     async def body() -> AsyncIterator[bytes]:
         for chunk in chunks:
             yield chunk
@@ -382,7 +382,7 @@ def test_commit_body_is_parsed_independently_of_chunk_size(data: bytes, step: in
         {"key": "deletedFile", "value": {"path": "q"}},
     ]
     body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-    store = MemoryBlobs()
+    store = BlobStore()
     operations = operations_of([body[at : at + step] for at in range(0, len(body), step)], store)
     assert [key for key, _ in operations] == ["header", "file", "deletedFile"]
     assert store.read(operations[1][1]["blob"].sha256) == data
@@ -390,7 +390,7 @@ def test_commit_body_is_parsed_independently_of_chunk_size(data: bytes, step: in
 
 def test_commit_body_that_ends_inside_a_file_is_rejected() -> None:
     with pytest.raises(HTTPError, match="A line of the commit body is not"):
-        operations_of([b'{"key": "file", "value": {"content": "YWJj'], MemoryBlobs())
+        operations_of([b'{"key": "file", "value": {"content": "YWJj'], BlobStore())
 
 
 def test_drain_reads_the_body_to_its_end() -> None:
