@@ -52,8 +52,8 @@ import hf_lorameta.cli.app, hf_lorameta.bank.share
 import hf_lorameta.pipeline.publish, hf_lorameta.pipeline.generation
 import datasets, tokenizers, pyarrow.parquet, pyarrow.dataset
 import datasets.packaged_modules.json.json, datasets.packaged_modules.csv.csv
-import gc, scipy.io, scipy.sparse, ssl, typer._adapters, multiprocessing.synchronize
-for heavy in ("torch", "pandas"):  # datasets imports them where they are installed
+import gc, scipy.io, scipy.sparse, ssl, multiprocessing.synchronize
+for heavy in ("torch", "pandas", "typer._adapters"):  # optional, or not in every version
     try:
         __import__(heavy)
     except ImportError:

@@ -1,11 +1,12 @@
 """The commands that show things: inspect and demo."""
 
+import sys
 from typing import Annotated, Any
 
 import typer
 
 from hf_lorameta.cli.options import AdapterArgument, JsonFlag, QuietFlag, TokenOption, example
-from hf_lorameta.cli.output import emit, log, table
+from hf_lorameta.cli.output import emit, printable, table
 
 
 @example("hf-lorameta inspect user/adapter", "hf-lorameta inspect my-adapter --json")
@@ -58,9 +59,16 @@ def demo(
     quiet: QuietFlag = False,
 ) -> None:
     """Run every step on this machine: a loopback Hub, the embedded bank, push, evaluate."""
-    from hf_lorameta.demo.run import run_demo
+    from tqdm import tqdm
 
-    report = run_demo(lambda message: log(quiet, message), max_rows=max_rows)
+    from hf_lorameta.demo.run import Console, run_demo
+
+    with tqdm(bar_format="{desc}", leave=False, disable=quiet) as line:
+        console = Console(
+            say=lambda message: tqdm.write(printable(message), file=sys.stderr),
+            progress=lambda step, seconds: line.set_description_str(f"{step}: {seconds:.0f} s"),
+        )
+        report = run_demo(None if quiet else console, max_rows=max_rows)
     emit(json, report, lambda: str(report["summary"]))
 
 

@@ -88,7 +88,6 @@ class RequestRecord:
         bytes_sent: bytes of the response body.
         bytes_received: bytes of the request body that were read.
         authenticated: whether the request had an Authorization header.
-        user_agent: the User-Agent header.
         fault: the kind of the injected fault, or None.
     """
 
@@ -99,7 +98,6 @@ class RequestRecord:
     bytes_sent: int = 0
     bytes_received: int = 0
     authenticated: bool = False
-    user_agent: str = ""
     fault: str | None = None
 
 
@@ -247,5 +245,4 @@ def _record(scope: Scope) -> RequestRecord:
         path=scope["path"] + (f"?{query}" if query else ""),
         range=headers.get("range"),
         authenticated="authorization" in headers,
-        user_agent=headers.get("user-agent", ""),
     )

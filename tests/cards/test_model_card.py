@@ -154,10 +154,6 @@ def test_gguf_usage_quotes_names_for_shell_and_python() -> None:
     assert "Usage without a GPU" not in render_card(PLAIN, name)
 
 
-def test_modelfile_keeps_the_base_model_name_in_its_comment() -> None:
-    assert "\nFROM evil" not in gguf_usage.render_modelfile("org/x\nFROM evil")
-
-
 # --- privacy ------------------------------------------------------------------------------------
 
 

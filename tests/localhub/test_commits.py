@@ -65,7 +65,7 @@ def add(path: str, data: bytes) -> CommitOperationAdd:
 
 def test_one_commit_adds_copies_and_deletes(hub: LocalHub, api: HfApi) -> None:
     hub.commit(REPO, {"old": b"1", "dir/a": b"1", "dir/b": b"1", "w.safetensors": b"w"})
-    made = api.create_commit(
+    new = api.create_commit(
         REPO,
         operations=[
             add("new.txt", b"new"),
@@ -79,7 +79,7 @@ def test_one_commit_adds_copies_and_deletes(hub: LocalHub, api: HfApi) -> None:
     files = set(hub.files(REPO))
     assert files == {".gitattributes", "new.txt", "w.safetensors", "copy.safetensors"}
     newest = hub.commits(REPO)[0]
-    assert (newest.sha, newest.title, newest.message) == (made.oid, "all at once", "why")
+    assert (newest.sha, newest.title, newest.message) == (new.oid, "all at once", "why")
     assert newest.author == "alice"
     assert hub.read(REPO, "copy.safetensors") == b"w"
 
@@ -162,10 +162,10 @@ def test_matching_parent_commit_is_accepted(hub: LocalHub, api: HfApi) -> None:
 
 def test_unchanged_files_make_no_commit(hub: LocalHub, api: HfApi) -> None:
     sha = hub.commit(REPO, {"a": b"1", "w.safetensors": b"w"})
-    made = api.create_commit(
+    new = api.create_commit(
         REPO, operations=[add("a", b"1"), add("w.safetensors", b"w")], commit_message="again"
     )
-    assert made.oid == sha
+    assert new.oid == sha
     assert hub.commit(REPO, {"a": b"1"}) == sha
 
 
@@ -282,10 +282,10 @@ def test_valid_metadata_gives_no_warning(api: HfApi) -> None:
 
 
 def test_create_pr_does_not_change_main(hub: LocalHub, bob: HfApi) -> None:
-    made = bob.create_commit(
+    new = bob.create_commit(
         REPO, operations=[add("a", b"1")], commit_message="please", create_pr=True
     )
-    assert made.pr_revision == "refs/pr/1"
+    assert new.pr_revision == "refs/pr/1"
     assert "a" not in hub.files(REPO)
     assert hub.read(REPO, "a", revision="refs/pr/1") == b"1"
     assert bob.file_exists(REPO, "a", revision="refs/pr/1")
@@ -295,15 +295,15 @@ def test_upload_folder_by_another_user_opens_a_pull_request(
     hub: LocalHub, bob: HfApi, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text("a")
-    made = bob.upload_folder(repo_id=REPO, folder_path=tmp_path, create_pr=True)
-    assert made.pr_num == 1
+    new = bob.upload_folder(repo_id=REPO, folder_path=tmp_path, create_pr=True)
+    assert new.pr_num == 1
     assert hub.read(REPO, "a.txt", revision="refs/pr/1") == b"a"
 
 
 def test_discussions_are_listed_with_filters_and_details(api: HfApi, bob: HfApi) -> None:
     bob.create_commit(REPO, operations=[add("a", b"1")], commit_message="one", create_pr=True)
     for number in range(12):
-        api.create_discussion(REPO, title=f"talk {number}")
+        api.create_discussion(REPO, title=f"discussion {number}")
     assert len(list(api.get_repo_discussions(REPO))) == 13
     pulls = list(api.get_repo_discussions(REPO, discussion_type="pull_request"))
     assert [(p.num, p.title, p.author, p.status) for p in pulls] == [(1, "one", "bob", "open")]
@@ -358,10 +358,10 @@ def test_lfs_upload_sends_the_object_and_commits_a_pointer(
     classic.upload_file(path_or_fileobj=b"w" * 99, path_in_repo="w.safetensors", repo_id=REPO)
     oid = hashlib.sha256(b"w" * 99).hexdigest()
     assert classic_hub.read(REPO, "w.safetensors") == b"w" * 99
-    asked = [(r.method, r.path.partition("?")[0]) for r in classic_hub.requests]
-    assert ("POST", f"/{REPO}.git/info/lfs/objects/batch") in asked
-    assert ("PUT", f"/_lfs/{oid}") in asked
-    assert ("POST", f"/_lfs/{oid}/verify") in asked
+    requests = [(r.method, r.path.partition("?")[0]) for r in classic_hub.requests]
+    assert ("POST", f"/{REPO}.git/info/lfs/objects/batch") in requests
+    assert ("PUT", f"/_lfs/{oid}") in requests
+    assert ("POST", f"/_lfs/{oid}/verify") in requests
 
 
 def test_stored_lfs_object_is_not_uploaded_again(classic_hub: LocalHub, classic: HfApi) -> None:
@@ -463,11 +463,11 @@ def test_listing_succeeds_while_repos_are_created(hub: LocalHub, api: HfApi) -> 
         api.create_pull_request(REPO, title=f"pull {number}")
 
     with ThreadPoolExecutor(6) as pool:
-        made = pool.map(make, range(20))
+        created = pool.map(make, range(20))
         for _ in range(15):
             list(api.list_models())
             api.list_repo_refs(REPO, include_pull_requests=True)
-        list(made)
+        list(created)
     assert len(list(api.list_models())) == 21
 
 

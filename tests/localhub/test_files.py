@@ -167,9 +167,9 @@ def test_byte_range_equals_slicing(data: bytes, first: int, last: int) -> None:
         with pytest.raises(HTTPError, match="not satisfiable"):
             byte_range(header, len(data))
     else:
-        found = byte_range(header, len(data))
-        assert found is not None
-        assert data[found[0] : found[1]] == data[first : last + 1]
+        bounds = byte_range(header, len(data))
+        assert bounds is not None
+        assert data[bounds[0] : bounds[1]] == data[first : last + 1]
 
 
 def test_range_request_follows_the_redirect(hub: LocalHub, api: HfApi) -> None:
@@ -309,15 +309,15 @@ def test_state_survives_a_restart(tmp_path: Path) -> None:
             repo_type="dataset",
         )  # fmt: skip
         api.create_tag("alice/d", tag="v1", repo_type="dataset")
-        api.create_discussion("alice/d", title="talk", repo_type="dataset")
+        api.create_discussion("alice/d", title="question", repo_type="dataset")
         before = hub.repo("alice/d", repo_type="dataset")
     with LocalHub(tmp_path) as hub:
         api = HfApi(endpoint=hub.url, token=token)
         assert api.whoami()["orgs"][0]["name"] == "acme"
         assert hub.repo("alice/d", repo_type="dataset") == before
         assert hub.read("alice/d", "x.parquet", repo_type="dataset", revision="v1") == WEIGHTS
-        talks = api.get_repo_discussions("alice/d", repo_type="dataset")
-        assert [talk.title for talk in talks] == ["talk"]
+        discussions = api.get_repo_discussions("alice/d", repo_type="dataset")
+        assert [item.title for item in discussions] == ["question"]
         with pytest.raises(HfHubHTTPError, match="Invalid user token"):
             HfApi(endpoint=hub.url, token=dead).whoami()
         api.delete_repo("alice/d", repo_type="dataset")

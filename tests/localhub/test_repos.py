@@ -112,8 +112,8 @@ def test_listing_filters_by_tag_author_and_search(hub: LocalHub, api: HfApi) -> 
 def test_listing_expands_the_requested_fields(hub: LocalHub, api: HfApi) -> None:
     hub.create_repo("alice/one")
     sha = hub.commit("alice/one", {"README.md": CARD})
-    wanted = ["sha", "baseModels", "cardData", "gated"]
-    (model,) = api.list_models(filter="lora", expand=wanted)
+    fields = ["sha", "baseModels", "cardData", "gated"]
+    (model,) = api.list_models(filter="lora", expand=fields)
     assert (model.sha, model.gated, model.tags) == (sha, False, None)
     assert model.card_data is not None
     assert model.card_data.license == "mit"
@@ -134,8 +134,8 @@ def test_listing_sorts_newest_first(hub: LocalHub, api: HfApi) -> None:
     for name in ("a", "b", "c"):
         hub.create_repo(f"alice/{name}")
     hub.commit("alice/b", {"x": b"1"})
-    found = [m.id for m in api.list_models(sort="last_modified")]
-    assert found == ["alice/b", "alice/c", "alice/a"]
+    ids = [m.id for m in api.list_models(sort="last_modified")]
+    assert ids == ["alice/b", "alice/c", "alice/a"]
 
 
 def test_info_has_sha_card_and_tags(hub: LocalHub, api: HfApi) -> None:
@@ -214,21 +214,21 @@ def test_expanded_tree_has_the_last_commit_of_each_path(hub: LocalHub, api: HfAp
     hub.create_repo("alice/m")
     one = hub.commit("alice/m", {"d/a": b"1", "b": b"1"}, message="one")
     two = hub.commit("alice/m", {"d/c": b"2"}, message="two")
-    found = {
+    items = {
         item.path: item.last_commit.oid
         for item in api.list_repo_tree("alice/m", recursive=True, expand=True)
         if item.last_commit
     }
-    assert (found["b"], found["d/a"], found["d/c"], found["d"]) == (one, one, two, two)
+    assert (items["b"], items["d/a"], items["d/c"], items["d"]) == (one, one, two, two)
 
 
 def test_paths_info_omits_missing_paths(hub: LocalHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     hub.commit("alice/m", {"d/a.txt": b"1", "w.bin": b"22"})
-    found = api.get_paths_info("alice/m", ["w.bin", "d", "none"])
-    assert [item.path for item in found] == ["w.bin", "d"]
-    assert found[0].lfs is not None
-    assert found[0].size == 2
+    items = api.get_paths_info("alice/m", ["w.bin", "d", "none"])
+    assert [item.path for item in items] == ["w.bin", "d"]
+    assert items[0].lfs is not None
+    assert items[0].size == 2
 
 
 def test_branches_are_created_listed_and_deleted(hub: LocalHub, api: HfApi) -> None:
