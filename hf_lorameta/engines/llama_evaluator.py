@@ -30,10 +30,10 @@ class LlamaCppEvaluator:
     Args:
         base: GGUF of the base model.
         adapters: folders of the PEFT adapters to evaluate.
-        max_length: maximum tokens of prompt and answer together; longer prompts lose their
-            beginning, longer outputs raise `UsageError`.
-        max_new_tokens: maximum tokens of an answer.
-        base_model: id that adapters must name as their base model; "" accepts any.
+        max_length: as for `hf_lorameta.engines.torch_evaluator.TorchEvaluator`, but longer outputs
+            raise `UsageError`.
+        max_new_tokens: as there.
+        base_model: as there.
 
     Raises:
         MissingExtraError: the extra ``gguf`` is not installed.

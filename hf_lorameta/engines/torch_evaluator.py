@@ -12,6 +12,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,8 +83,8 @@ class TorchEvaluator:
         base_model: str = "",
     ) -> None:
         require_eval()
-        self.batch_tokens, self.max_length = batch_tokens, max_length
-        self.max_new_tokens, self.base_model = max_new_tokens, base_model
+        self.batch_tokens, self.base_model = batch_tokens, base_model
+        self.max_length, self.max_new_tokens = max_length, max_new_tokens
         folder = Path(base_path)
         with quiet_transformers():
             self.model, self._tokenizer = _load(
@@ -245,13 +246,9 @@ def _left_padded(prompts: Sequence[list[int]], pad: int) -> tuple["torch.Tensor"
     """Return token ids and mask, both (B, T) int64."""
     import torch
 
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), pad)
-    mask = torch.zeros_like(ids)
-    for row, tokens in enumerate(prompts):
-        ids[row, width - len(tokens) :] = torch.tensor(tokens)
-        mask[row, width - len(tokens) :] = 1
-    return ids, mask
+    rows = [torch.tensor(prompt) for prompt in prompts]
+    pad_left = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True, padding_side="left")
+    return pad_left(rows, padding_value=pad), pad_left([torch.ones_like(row) for row in rows])
 
 
 def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
