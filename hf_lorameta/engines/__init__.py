@@ -1,1 +1,1 @@
-"""Running a base model with an adapter: transformers and llama.cpp."""
+"""Run a base model with an adapter, in transformers or in llama.cpp."""

@@ -114,17 +114,15 @@ def published(folder: str, number: str) -> Figures:
 
 def peft_linear(folder: str, number: str) -> Figures:
     """PEFT's `add_weighted_adapter(combination_type="linear")` on layers of the bank's shape."""
-    figures, _ = _peft(Path(folder), int(number), "linear")
-    return figures
+    return _peft(Path(folder), int(number), "linear")
 
 
 def peft_svd(folder: str, number: str) -> Figures:
     """PEFT's `svd` of all modules, without loading."""
-    figures, _ = _peft(Path(folder), int(number), "svd")
-    return figures
+    return _peft(Path(folder), int(number), "svd")
 
 
-def _peft(folder: Path, number: int, kind: str) -> tuple[Figures, Any]:
+def _peft(folder: Path, number: int, kind: str) -> Figures:
     import warnings
 
     import torch
@@ -161,7 +159,7 @@ def _peft(folder: Path, number: int, kind: str) -> tuple[Figures, Any]:
             )
         combining = time.perf_counter() - started
     seconds = clock.seconds if kind == "linear" else combining
-    return clock.figures | {"seconds": seconds, "loading": loading, "sum": combining}, wrapped
+    return clock.figures | {"seconds": seconds, "loading": loading, "sum": combining}
 
 
 def _tree(layout: Any) -> Any:
@@ -200,7 +198,8 @@ def exact_module(folder: str, number: str) -> Figures:
             As, Bs = stack(files, name)
             A, B = merging.exact(As, Bs, weights, scalings, rank)
         times.append(clock.seconds)
-    dense = merging.dense(As, Bs, weights, scalings)
+    terms = zip(weights, scalings, As, Bs, strict=True)
+    dense = sum(w * s * (B.astype(np.float64) @ A) for w, s, A, B in terms)
     values = np.linalg.svd(dense, compute_uv=False)
     best = float(np.sqrt(np.square(values[rank:]).sum()))
     error = float(np.linalg.norm(dense - B.astype(np.float64) @ A))
