@@ -97,16 +97,15 @@ class LlamaCppRunner:
             self._load([update.pairs(coefficients)])
             self._scales = [1.0]
             return
-        c = coefficients
         if update is not self._update:
-            self._load_linear(update, c)
-        others, square = np.delete(c, self._single), float(self._group @ self._group)
+            self._load_linear(update, coefficients)
+        others, square = np.delete(coefficients, self._single), float(self._group @ self._group)
         factor = float(others @ self._group) / square if square else 0.0
         if not np.allclose(others, factor * self._group):
             raise ValueError(
                 f"only the {len(self._single)} largest coefficients can change independently"
             )
-        self._scales = [*c[self._single], *([factor] if square else [])]
+        self._scales = [*coefficients[self._single], *([factor] if square else [])]
 
     def clear(self) -> None:
         """Remove the update."""
@@ -125,10 +124,10 @@ class LlamaCppRunner:
         rows = (self._engine.logprobs(prompt, output, self._scales) for prompt, output in tokens)
         return np.concatenate([np.array(row) for row in rows])
 
-    def _load_linear(self, update: AdapterUpdate, c: Array) -> None:
+    def _load_linear(self, update: AdapterUpdate, coefficients: Array) -> None:
         """Load the adapters with the largest coefficients one by one, and the others as one."""
-        single = largest_indices(c, SEARCH_DIMENSIONS)
-        group = c.copy()
+        single = largest_indices(coefficients, SEARCH_DIMENSIONS)
+        group = coefficients.copy()
         group[single] = 0
         adapters: list[Pairs] = [update.pairs(np.eye(group.size)[i]) for i in single]
         if group.any():

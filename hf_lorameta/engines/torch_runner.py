@@ -16,7 +16,7 @@ from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_forward import log_odds, row_lengths, row_nll, summed_nll
 from hf_lorameta.errors import AdapterError
-from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.types import Array, FloatArray, Row
 
 if TYPE_CHECKING:
@@ -52,9 +52,15 @@ class TorchRunner:
     def __init__(self, evaluator: TorchEvaluator, layout: Layout) -> None:
         self._evaluator = evaluator
         self._layout = layout
-        self._linears = [_linear(evaluator.model, module) for module in layout]
+        self._linears = [_linear(evaluator.model, module.name) for module in layout]
         self._updated_weights: list[torch.Tensor] = []
         self._updated = False
+        for module, linear in zip(layout, self._linears, strict=True):
+            if tuple(linear.weight.shape) != (module.out_features, module.in_features):
+                raise AdapterError(
+                    f"{module.name} of the base model has shape {tuple(linear.weight.shape)}, "
+                    f"expected {(module.out_features, module.in_features)}"
+                )
 
     def encode(self, rows: Sequence[Row]) -> list[Tokens]:
         """Return rows as token ids, truncated to the evaluator's length."""
@@ -204,14 +210,8 @@ def row_gradients(
     return torch.stack([row.sum(0) for row in torch.split(products, lengths)])
 
 
-def _linear(model: Any, module: Module) -> Any:
+def _linear(model: Any, name: str) -> Any:
     try:
-        linear = model.get_submodule(module.name)
+        return model.get_submodule(name)
     except AttributeError:
-        raise AdapterError(f"the base model has no module {module.name}") from None
-    shape, expected = tuple(linear.weight.shape), (module.out_features, module.in_features)
-    if shape != expected:
-        raise AdapterError(
-            f"{module.name} of the base model has shape {shape}, expected {expected}"
-        )
-    return linear
+        raise AdapterError(f"the base model has no module {name}") from None
