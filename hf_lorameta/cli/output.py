@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from hf_lorameta.tables import column_widths, pad
+
 
 def emit(as_json: bool, data: object, text: Callable[[], str]) -> None:
     """Print a result on stdout, as JSON or as text."""
@@ -79,16 +81,10 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
         a     10
         long   2
     """
-    cells = [[str(cell) for cell in row] for row in rows]
-    numeric = [all(_is_number(row[i]) for row in cells) for i, _ in enumerate(head)]
-    lines = [list(head), *cells]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            c.rjust(w) if n else c.ljust(w) for c, w, n in zip(line, widths, numeric, strict=True)
-        ).rstrip()
-        for line in lines
-    )
+    titles, cells = list(head), [[str(cell) for cell in row] for row in rows]
+    right = {i for i in range(len(titles)) if all(_is_number(row[i]) for row in cells)}
+    widths = column_widths([titles, *cells])
+    return "\n".join("  ".join(pad(row, widths, right)).rstrip() for row in [titles, *cells])
 
 
 def _is_number(cell: str) -> bool:
