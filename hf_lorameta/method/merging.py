@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.errors import AdapterError, BankError, RecipeError
+from hf_lorameta.method import PAPER
 from hf_lorameta.method.low_rank import LowRankSum, truncated_svd
 from hf_lorameta.types import FloatArray
 
@@ -193,7 +194,7 @@ COMBINERS: dict[str, Combiner] = {
         Combiner(
             "factors",
             "lora_A and lora_B averaged separately",
-            "arXiv 2507.01806",
+            PAPER,
             factors,
             linear=False,
         ),
