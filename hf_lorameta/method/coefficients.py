@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.errors import BankError, RecipeError
+from hf_lorameta.method import PAPER
 from hf_lorameta.method.neural_model import FIT_HINT, NeuralModel
 from hf_lorameta.types import Array
 
@@ -326,16 +327,15 @@ class CoefficientRule(NamedTuple):
     function: Callable[[RuleInputs], Array]
 
 
-_PAPER = "arXiv 2507.01806"
 COEFFICIENT_RULES: dict[str, CoefficientRule] = {
     row.name: row
     for row in (
-        CoefficientRule("attentional", "softmin of the distances", _PAPER, attentional),
-        CoefficientRule("normalized", "softmin of the standardized distances", _PAPER, normalized),
+        CoefficientRule("attentional", "softmin of the distances", PAPER, attentional),
+        CoefficientRule("normalized", "softmin of the standardized distances", PAPER, normalized),
         CoefficientRule(
             "neural",
             "softmin of a small network over the standardized distances, trained on the bank",
-            _PAPER,
+            PAPER,
             neural,
         ),
         CoefficientRule(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.data.profile import LENGTHS, PARTS, Histogram, Part, Profile, ProfileTable
 from hf_lorameta.errors import BankError, EmptyDatasetError, RecipeError
+from hf_lorameta.method import PAPER
 from hf_lorameta.method.token_counts import Counts, QueryCounts
 from hf_lorameta.types import Array
 
@@ -190,14 +191,13 @@ class _Term(NamedTuple):
         return LENGTHS if self.part == "lengths" else vocab_size
 
 
-_PAPER = "arXiv 2507.01806"
 METRICS: dict[str, Metric] = {
     row.name: row
     for row in (
-        Metric("wd", "1-Wasserstein distance on token ids", _PAPER, wasserstein),
-        Metric("kl", "Kullback–Leibler divergence", _PAPER, kl),
-        Metric("js", "Jensen–Shannon divergence", _PAPER, js),
-        Metric("mmd", "maximum mean discrepancy on token ids", _PAPER, mmd),
+        Metric("wd", "1-Wasserstein distance on token ids", PAPER, wasserstein),
+        Metric("kl", "Kullback–Leibler divergence", PAPER, kl),
+        Metric("js", "Jensen–Shannon divergence", PAPER, js),
+        Metric("mmd", "maximum mean discrepancy on token ids", PAPER, mmd),
         Metric(
             "js-io",
             "Jensen–Shannon divergence of inputs plus that of outputs",

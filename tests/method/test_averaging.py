@@ -1,4 +1,4 @@
-"""Averaging files byte by byte gives what `combine.factors` gives tensor by tensor."""
+"""Averaging files by byte ranges agrees with `merging.factors`."""
 
 from pathlib import Path
 
@@ -31,17 +31,17 @@ def write(folder: Path, number: int, rank: int = 2, dtype: str = "bfloat16") -> 
 
 
 @settings(max_examples=20)
-@given(number=st.integers(1, 40), stretch=st.sampled_from([1, 200, 1 << 20]),
+@given(number=st.integers(1, 40), range_bytes=st.sampled_from([1, 200, 1 << 20]),
        words=st.sampled_from([3, 1 << 14]))  # fmt: skip
-def test_it_is_what_factors_gives(
-    number: int, stretch: int, words: int, tmp_path_factory: pytest.TempPathFactory
+def test_averaging_files_agrees_with_factors(
+    number: int, range_bytes: int, words: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     files = write(tmp_path_factory.mktemp("f"), number)
     rng = np.random.default_rng(0)
     weights, scalings = rng.normal(size=number), rng.random(number) + 0.5
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(averaging, "_STRETCH", stretch)
-        patch.setattr(averaging, "_WORDS", words)
+        patch.setattr(averaging, "_RANGE_BYTES", range_bytes)
+        patch.setattr(averaging, "_PIECE_WORDS", words)
         assert can_average(files)
         got = average(files, weights, scalings)
     for module, pair in zip(LAYOUT, got, strict=True):
@@ -59,7 +59,7 @@ def test_the_bits_do_not_depend_on_the_workers(
 ) -> None:
     files = write(tmp_path, 35)
     weights = np.linspace(0, 1, 35)
-    monkeypatch.setattr(averaging, "_STRETCH", 100)
+    monkeypatch.setattr(averaging, "_RANGE_BYTES", 100)
     results = []
     for workers in (1, 2, 5):
         monkeypatch.setattr(averaging, "_WORKERS", workers)
@@ -68,7 +68,7 @@ def test_the_bits_do_not_depend_on_the_workers(
                for x, y in zip(p, q, strict=True))  # fmt: skip
 
 
-def test_what_cannot_be_averaged_so(tmp_path: Path) -> None:
+def test_files_of_other_ranks_or_types_are_not_averaged(tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / name).mkdir()
     plain = write(tmp_path / "a", 2)
@@ -76,7 +76,7 @@ def test_what_cannot_be_averaged_so(tmp_path: Path) -> None:
     assert not can_average(write(tmp_path / "c", 2, dtype="float32"))
 
 
-def test_a_file_that_shrinks_meanwhile(tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported(tmp_path: Path) -> None:
     files = write(tmp_path, 3)
     with files[1].path.open("r+b") as file:
         file.truncate(files[1].path.stat().st_size - 10)
@@ -84,7 +84,7 @@ def test_a_file_that_shrinks_meanwhile(tmp_path: Path) -> None:
         average(files, np.ones(3), np.ones(3))
 
 
-def test_progress_ends_at_the_end(tmp_path: Path) -> None:
+def test_progress_reaches_the_total(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     average(write(tmp_path, 20), np.ones(20), np.ones(20), lambda *x: seen.append(x))
     assert seen[-1] == (2, 2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hf_lorameta.errors import AdapterError, BankError, RecipeError
-from hf_lorameta.method import merging
+from hf_lorameta.method import low_rank
 from hf_lorameta.method.merging import COMBINERS, exact, factors
 from tests.method.oracles import update
 
@@ -74,7 +74,7 @@ def test_factors_refuses_ranks_that_differ() -> None:
 
 
 def test_factors_refuses_another_rank() -> None:
-    with pytest.raises(RecipeError, match="rank 4, and rank 8 is asked for"):
+    with pytest.raises(RecipeError, match="rank 4, which cannot give rank 8"):
         factors(*bank(), 8)
     assert factors(*bank(), 4)[0].shape == (4, 9)
 
@@ -192,7 +192,7 @@ def test_exact_refuses_a_rank_below_one(rank: int) -> None:
 def test_iteration_reaches_the_optimum(
     shared: float, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merging, "_DIRECT", 0)
+    monkeypatch.setattr(low_rank, "_MAX_DIRECT_RANK", 0)
     As, Bs, weights, scalings = bank(ranks=(8,) * 20, shape=shape)
     As = [A + shared * As[0] for A in As]
     Bs = [B + shared * Bs[0] for B in Bs]
@@ -207,13 +207,13 @@ def test_iteration_reaches_the_optimum(
 def test_iteration_finds_an_update_of_low_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     args = bank(ranks=(2, 1), shape=(80, 90))
     direct = exact(*args, 5)
-    monkeypatch.setattr(merging, "_DIRECT", 0)
+    monkeypatch.setattr(low_rank, "_MAX_DIRECT_RANK", 0)
     A, B = exact(*args, 5)
     np.testing.assert_allclose(product((A, B)), product(direct), atol=1e-4)
 
 
 def test_iteration_refuses_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merging, "_DIRECT", 0)
+    monkeypatch.setattr(low_rank, "_MAX_DIRECT_RANK", 0)
     As, Bs, weights, scalings = bank(shape=(80, 90))
     Bs[0][0, 0] = np.nan
     with pytest.raises(AdapterError, match="NaN or infinite"):
@@ -261,7 +261,7 @@ def test_an_adapter_of_weight_zero_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(COMBINERS))
 @pytest.mark.parametrize("direct", [0, 512])
 def test_inputs_are_left_alone(name: str, direct: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merging, "_DIRECT", direct)
+    monkeypatch.setattr(low_rank, "_MAX_DIRECT_RANK", direct)
     As, Bs, weights, scalings = bank(ranks=(2, 2), shape=(40, 40))
     for array in (*As, *Bs, weights):
         array.setflags(write=False)

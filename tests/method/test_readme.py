@@ -1,0 +1,74 @@
+"""The guide for contributors: its examples run, and their methods work from recipe to adapter."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hf_lorameta.method
+from hf_lorameta import Bank, Recipe, plan
+from hf_lorameta.errors import RecipeError
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.distances import METRICS
+from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.pipeline.generate import generate_from_plan
+from hf_lorameta.recipe import REGISTRIES
+from hf_lorameta.refine.registry import REFINERS
+from tests.refine.test_gauss_newton import ROWS, Logistic
+
+README = Path(hf_lorameta.method.__file__).with_name("README.md")
+OURS = {"metric": "tv", "coefficients": "inverse", "combine": "strongest", "refiner": "strength"}
+
+
+@pytest.fixture(autouse=True)
+def examples() -> Iterator[None]:
+    """Run the guide's examples, and remove their rows afterwards."""
+    registries: tuple[dict[str, Any], ...] = (METRICS, COEFFICIENT_RULES, COMBINERS, REFINERS)
+    before = [dict(registry) for registry in registries]
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL))
+    exec(compile(code, str(README), "exec"), {})
+    yield
+    for registry, rows in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(rows)
+
+
+def test_new_methods_make_an_adapter(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = ({"input": f"question {i}", "output": f"answer {i}"} for i in range(30))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bank, recipe = Bank.from_pretrained(), Recipe.of(**OURS)
+    planned = plan(path, bank, recipe)
+    c = planned.coefficients.shared
+    assert c.sum() == pytest.approx(1)
+    assert c.argmax() == planned.distances.argmin()
+    assert (planned.distances > 0).all()
+    assert (planned.distances <= 1).all()
+    generation = generate_from_plan(planned)
+    entry = bank.index.entries[int(c.argmax())]
+    (file,) = bank.adapters([entry])
+    module = bank.layout[0]
+    A, B = file.tensor(module.name, "A"), file.tensor(module.name, "B")
+    new_a, new_b = generation.pairs[0]
+    np.testing.assert_allclose(new_b @ new_a, entry.scaling * B @ A, atol=1e-5)
+    card = (generation.save_pretrained(tmp_path / "adapter") / "README.md").read_text("utf-8")
+    assert "inverse: inverse distance weighting" in card
+
+
+def test_a_new_refiner_is_called_as_those_of_the_package() -> None:
+    model = Logistic([2.0, -1.5, 1.0, 0.5])
+    start = np.array([0.5, -0.5, 0.25, 0.25])
+    c, report = REFINERS["strength"].function(start, model, ROWS, model)
+    assert report.end == pytest.approx(model.at(c.shared))
+    assert report.end < report.start
+
+
+def test_new_methods_are_not_the_papers() -> None:
+    for field in ("metric", "coefficients"):
+        assert OURS[field] in REGISTRIES[field]
+        with pytest.raises(RecipeError, match=f"the paper has no {field} {OURS[field]}"):
+            Recipe.paper(**{field: OURS[field]})
