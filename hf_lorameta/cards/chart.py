@@ -4,6 +4,7 @@ Like the card, it is a pure function of `hf_lorameta.cards.card_data.CardData`: 
 the same bytes.
 """
 
+import textwrap
 import unicodedata
 
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
@@ -14,7 +15,7 @@ CHART_FILE = "neighbors.svg"
 BARS = 12
 _WIDTH, _ROW, _TOP = 760, 28, 92
 _LABEL_END, _BAR_START, _BAR_WIDTH, _DISTANCE_END = 316, 330, 270, 736
-_LABEL_CELLS = 40
+_LABEL_CELLS, _SUBTITLE_CELLS, _SUBTITLE_ROW = 40, 100, 17
 
 
 def render_chart(card: CardData) -> str:
@@ -25,20 +26,29 @@ def render_chart(card: CardData) -> str:
         looks the same on light and dark pages.
     """
     bars, rest = card.neighbors[:BARS], card.neighbors[BARS:]
-    height = _TOP + _ROW * len(bars) + (48 if rest else 22)
-    largest = max(abs(n.coefficient) for n in bars) or 1.0
-    rows = "\n".join(_bar(i, n, largest) for i, n in enumerate(bars))
-    share = 100 * sum(n.coefficient for n in rest)
-    more = f"{len(rest)} more, {share:.1f} % in total" if rest else ""
-    footer = (
-        f'\n<text x="{_BAR_START}" y="{height - 20}" class="soft">{more}</text>' if rest else ""
-    )
     count = (
         "The coefficient"
         if len(card.neighbors) == 1
         else f"{len(bars)} of {len(card.neighbors)} coefficients"
     )
+<<<<<<< HEAD
     subtitle = f"{count} · distance: {METRICS[card.recipe.metric].title}"
+=======
+    subtitle = textwrap.wrap(f"{count} · distance: {METRICS[card.recipe.metric]}", _SUBTITLE_CELLS)
+    subtitles = "\n".join(
+        f'<text x="24" y="{55 + _SUBTITLE_ROW * i}" class="soft">{_xml(line)}</text>'
+        for i, line in enumerate(subtitle)
+    )
+    top = _TOP + _SUBTITLE_ROW * (len(subtitle) - 1)
+    height = top + _ROW * len(bars) + (48 if rest else 22)
+    largest = max(abs(n.coefficient) for n in bars) or 1.0
+    rows = "\n".join(_bar(top + _ROW * i, n, largest) for i, n in enumerate(bars))
+    share = 100 * sum(n.coefficient for n in rest)
+    more = f"{len(rest)} more, {share:.1f} % in total" if rest else ""
+    footer = (
+        f'\n<text x="{_BAR_START}" y="{height - 20}" class="soft">{more}</text>' if rest else ""
+    )
+>>>>>>> cards
     description = "; ".join(
         f"{_repo_name(n.dataset)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}"
         for n in bars
@@ -58,17 +68,16 @@ fill: #1f2937 }}
 <rect x="0.5" y="0.5" width="{_WIDTH - 1}" height="{height - 1}" rx="10" fill="#ffffff" \
 stroke="#d5d9e0"/>
 <text x="24" y="34" class="head">Source adapters</text>
-<text x="24" y="55" class="soft">{_xml(subtitle)}</text>
-<text x="{_LABEL_END}" y="{_TOP - 10}" class="soft end">dataset</text>
-<text x="{_BAR_START}" y="{_TOP - 10}" class="soft">coefficient</text>
-<text x="{_DISTANCE_END}" y="{_TOP - 10}" class="soft end">distance</text>
+{subtitles}
+<text x="{_LABEL_END}" y="{top - 10}" class="soft end">dataset</text>
+<text x="{_BAR_START}" y="{top - 10}" class="soft">coefficient</text>
+<text x="{_DISTANCE_END}" y="{top - 10}" class="soft end">distance</text>
 {rows}{footer}
 </svg>
 """
 
 
-def _bar(index: int, neighbor: WeightedAdapter, largest: float) -> str:
-    top = _TOP + _ROW * index
+def _bar(top: int, neighbor: WeightedAdapter, largest: float) -> str:
     width = max(1.0, _BAR_WIDTH * abs(neighbor.coefficient) / largest)
     color = "#dd6b20" if neighbor.coefficient >= 0 else "#718096"
     base = top + 17

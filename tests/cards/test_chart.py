@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hf_lorameta.cards import chart
 from hf_lorameta.cards.chart import render_chart
+from hf_lorameta.recipe import Recipe
 from tests.cards.examples import PLAIN, SVG, many, neighbor
 
 
@@ -37,6 +38,15 @@ def test_bar_widths_are_proportional_to_the_coefficients() -> None:
     rest = 100 * sum(n.coefficient for n in card.neighbors[12:])
     assert f"18 more, {rest:.1f} % in total" in texts
     assert "12 of 30 coefficients · distance: Kullback–Leibler divergence" in texts
+
+
+def test_long_title_of_a_metric_is_wrapped() -> None:
+    short = ET.fromstring(render_chart(many(3)))
+    long = ET.fromstring(render_chart(replace(many(3), recipe=Recipe(metric="js-task"))))
+    lines = [e.text or "" for e in long.findall(f"{SVG}text") if e.get("x") == "24"]
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 100
+    assert int(long.get("height", "0")) > int(short.get("height", "0"))
 
 
 def test_all_elements_are_inside_the_panel() -> None:
