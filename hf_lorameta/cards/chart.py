@@ -31,10 +31,9 @@ def render_chart(card: CardData) -> str:
         if len(card.neighbors) == 1
         else f"{len(bars)} of {len(card.neighbors)} coefficients"
     )
-<<<<<<< HEAD
-    subtitle = f"{count} · distance: {METRICS[card.recipe.metric].title}"
-=======
-    subtitle = textwrap.wrap(f"{count} · distance: {METRICS[card.recipe.metric]}", _SUBTITLE_CELLS)
+    subtitle = textwrap.wrap(
+        f"{count} · distance: {METRICS[card.recipe.metric].title}", _SUBTITLE_CELLS
+    )
     subtitles = "\n".join(
         f'<text x="24" y="{55 + _SUBTITLE_ROW * i}" class="soft">{_xml(line)}</text>'
         for i, line in enumerate(subtitle)
@@ -48,7 +47,6 @@ def render_chart(card: CardData) -> str:
     footer = (
         f'\n<text x="{_BAR_START}" y="{height - 20}" class="soft">{more}</text>' if rest else ""
     )
->>>>>>> cards
     description = "; ".join(
         f"{_repo_name(n.dataset)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}"
         for n in bars
