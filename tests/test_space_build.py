@@ -171,10 +171,10 @@ def test_bank_sets_a_pinned_default_bank(cli: Shell, bank: Built) -> None:
 def test_a_large_bank_is_refused_with_commands_that_pack_it(
     cli: Shell, bank: Built, user: Account
 ) -> None:
-    small = "import hf_lorameta.space_build as s; s.LARGEST_WHOLE = 1000"
+    small = "import hf_lorameta.space_build as s; s.MAX_BANK_BYTES = 1000"
     deploy = ("space", "deploy", "--repo", f"{user.name}/page", "--json", "--bank")
     error = cli(*deploy, bank.repo, token=user.token, code=2, before=small).err
-    assert "of whole adapters" in error
+    assert "GB of adapters" in error
     assert cli.hub.repo(f"{user.name}/page", repo_type="space") is None
     first, second = (
         words.split("hf-lorameta ")[1] for words in error.split("Next: ")[1].split(",")[:2]

@@ -388,7 +388,7 @@ def test_an_adapter_from_a_pack_is_close_to_one_from_its_bank(tmp_path: Path, da
 def test_plan_warns_of_a_pack_with_low_retention(tmp_path: Path, data: Path) -> None:
     bank = make_bank(tmp_path / "bank", random_pairs(4, 3))
     poor = generate(data, pack(bank, tmp_path / "p", basis=2)).plan.warnings
-    assert any("is a pack that keeps" in w for w in poor)
+    assert any("is a pack that retains" in w for w in poor)
     good = generate(data, pack(bank, tmp_path / "g", basis=1000)).plan.warnings
     assert not any("pack" in w for w in good)
 
@@ -402,7 +402,7 @@ def test_a_pack_is_listed_pushed_pulled_and_used(
     report = cli("bank", "pack", bank.folder, "-o", "small", "--dtype", "int8", "--json", "-q").json
     assert report["after"] == Bank(tmp_path / "small").size
     assert min(report["retained"]) >= 0.97
-    assert "a pack: bf16" in cli("bank", "list", "pack").out
+    assert "pack: bf16" in cli("bank", "list", "pack").out
     assert cli("bank", "verify", "pack", "--json").json == {"problems": []}
     repo = f"{user.name}/pack"
     cli("bank", "push", "pack", repo, token=user.token)

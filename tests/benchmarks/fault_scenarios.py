@@ -605,7 +605,7 @@ class World:
 
 def _is_disk_error(done: Done) -> bool:
     """Whether the command named a file that it cannot use."""
-    return done.code == 1 and "cannot be used" in done.err and "unforeseen" not in done.err
+    return done.code == 1 and "cannot be used" in done.err and "unexpected" not in done.err
 
 
 def _mount(*words: object) -> int:

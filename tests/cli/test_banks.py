@@ -145,7 +145,7 @@ def test_bad_entries_are_skipped_with_their_reasons(
     wrong = {k: r for k, r in reasons.items() if expected[k].lower() not in r.lower()}
     assert not wrong
     assert all(name in done.out for name in expected)
-    assert cli("bank", "verify", tmp_path / "b").out == "2 adapters, whole\n"
+    assert cli("bank", "verify", tmp_path / "b").out == "2 adapters, all checksums match\n"
     left = {p.name for p in (tmp_path / "b/adapters").iterdir()}
     kept = {f"{user.name}--{n}.safetensors" for n in ("good0", "good1", "a-shapes")}
     assert left == kept  # a-shapes is finished, though of no use to this bank

@@ -58,7 +58,7 @@ def test_export_of_any_peft_adapter(cli: Shell, tmp_path: Path, user: Account) -
 def test_export_says_what_it_cannot_do(cli: Shell, tmp_path: Path, user: Account) -> None:
     folder = save(tmp_path / "a")
     (tmp_path / "a.gguf").write_bytes(b"mine")
-    assert "there already" in cli("export", folder, "-o", "a.gguf", code=2).err
+    assert "exists already" in cli("export", folder, "-o", "a.gguf", code=2).err
     assert (tmp_path / "a.gguf").read_bytes() == b"mine"
     cli("export", folder, "-o", "a.gguf", "--overwrite")
     bloom = f"{user.name}/bloom"
@@ -113,7 +113,7 @@ def test_push_puts_them_into_the_same_commit_and_takes_stale_ones_away(
     assert "adapter.gguf" in refused
     done = cli(*asked, "--rank", 1, "--yes", "--json", token=user.token)
     assert done.json["deleted"] == list(EXPORTS)
-    assert "of the earlier adapter will go" in done.err
+    assert "Files of the replaced adapter that are deleted" in done.err
     assert not set(EXPORTS) & set(cli.hub.files(repo))
     assert "mine.txt" in cli.hub.files(repo)
     assert len(cli.hub.commits(repo)) == count + 2
@@ -237,9 +237,9 @@ def test_a_check_alone_leaves_the_refiner_as_it_is(monkeypatch: pytest.MonkeyPat
     checked = []
     monkeypatch.setattr(engines_module, "_check_llama_cpp", lambda *asked: checked.append(asked))
     for refiner in ("gradient", "search", None):
-        asked = Request(check=4, refiner=refiner)
-        assert validate_engine(asked, "llama.cpp", None) == asked
-    fitted = validate_engine(Request(refine=4), "llama.cpp", None)
+        request = Request(check=4, refiner=refiner)
+        assert validate_engine(request, request.session("llama.cpp"), None) == request
+    fitted = validate_engine(Request(refine=4), Request().session("llama.cpp"), None)
     assert fitted == Request(refine=4, refiner="search")
     assert len(checked) == 4
 

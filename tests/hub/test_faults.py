@@ -33,7 +33,7 @@ def push_args(bank: Built, user: Account, tmp_path: Path) -> tuple[object, ...]:
 
 def resume(cli: Shell, message: str, token: str) -> str:
     """Run the command that an error printed."""
-    command = shlex.split(message.rsplit("go on with: ", 1)[1])
+    command = shlex.split(message.rsplit("resume with: ", 1)[1])
     assert command[0] == "hf-lorameta"
     folder = Path(command[command.index("--from") + 1])
     assert set(tree(folder)) == set(FILES)
@@ -120,8 +120,8 @@ def test_errors_are_two_lines_and_debug_adds_the_traceback(cli: Shell, bank: Bui
     assert "Traceback" not in "".join(plain)
     assert "Traceback" in cli(*plan_args, "--debug", code=3).err
     bug = "import hf_lorameta.cli.options as o\ndef f(*a): raise RuntimeError('secret')\n"
-    message = cli(*plan_args, code=1, before=bug + "o.Request.open_bank = f").err
-    assert "unforeseen RuntimeError" in message
+    message = cli(*plan_args, code=1, before=bug + "o.Request.session = f").err
+    assert "unexpected RuntimeError" in message
     assert "secret" not in message
     assert "--debug" in message
 
@@ -197,7 +197,7 @@ def test_a_refused_stream_is_a_hub_error(cli: Shell, bank: Built, user: Account)
     repo = user.dataset("d", {"train.jsonl": rows(1)})
     cli.hub.add_fault(Fault("status", status=403, path="resolve/.*train.jsonl"))
     done = cli("plan", "-d", repo, "--bank", bank.folder, code=6)
-    assert "unforeseen" not in done.err
+    assert "unexpected" not in done.err
 
 
 RECORD_WAITS = """

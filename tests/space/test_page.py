@@ -141,7 +141,7 @@ def test_errors_and_warnings_are_shown_as_messages(visitor: Visitor, user: Accou
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     visitor.plan(user.dataset("numbers", {"train.jsonl": lines}))
     warning = page.locator(".lm-warning").inner_text()
-    assert "Nothing in the bank is near" in warning
+    assert "No dataset in the bank is near" in warning
 
 
 # --- signed in ----------------------------------------------------------------------------------
