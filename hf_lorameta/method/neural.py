@@ -108,7 +108,7 @@ def fit_neural(
         hidden: width h of the network; the paper's experiment has 4,000.
         steps: number of optimizer steps.
         learning_rate: learning rate of Adam.
-        validation: share of the datasets held out for validation, above 0 and below 1.
+        validation: fraction of the datasets for validation, above 0 and below 1.
         seed: seed of the split and of the initial network.
 
     Returns:
