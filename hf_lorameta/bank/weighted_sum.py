@@ -107,16 +107,16 @@ class WeightedSum:
             some = WeightedSum(self._bank, [self._indices[i] for i in active])
             yield from some.pairs(coefficients.take(active))
             return
-        kept = np.flatnonzero(np.repeat(np.isin(np.arange(self.size), active), self._ranks))
+        ranks = np.flatnonzero(np.repeat(np.isin(np.arange(self.size), active), self._ranks))
         for index, module in enumerate(self._bank.layout):
             A, B, space = self.factors(module.name)
-            if kept.size < self.rank:
-                A, B = A[kept], B[:, kept]
+            if ranks.size < self.rank:
+                A, B = A[ranks], B[:, ranks]
             weights = np.repeat(coefficients.for_module(index), self._ranks).astype(np.float32)
-            weighted: FloatArray = B * weights[kept]
+            weighted: FloatArray = B * weights[ranks]
             if space is None:
                 yield A, weighted
-            elif kept.size < len(space.V):
+            elif ranks.size < len(space.V):
                 yield A @ space.V, space.U @ weighted
             else:
                 yield space.V, space.U @ (weighted @ A)

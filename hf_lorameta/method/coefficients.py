@@ -1,9 +1,14 @@
-"""Coefficients: how much of every adapter goes into the new one, computed from distances.
+"""Coefficients: the weight of every adapter in the new one, computed from distances.
 
-The rules of the paper return weights on the simplex, ``c ≥ 0`` and ``Σ c = 1``, through
+The rules of the paper [1] return weights on the simplex, ``c ≥ 0`` and ``Σ c = 1``, through
 ``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. Those of `kernel` sum to one and may be negative. A
-temperature T divides what is exponentiated: below 1 is sharper, above 1 flatter. The registry
+temperature T divides the exponents: below 1 is sharper, above 1 flatter. The registry
 `COEFFICIENT_RULES` lists the rules; command line, model card and Space read it.
+
+References:
+    [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
+    [2] Rasmussen, Williams, Gaussian Processes for Machine Learning, MIT Press, 2006.
+    [3] Kish, Survey Sampling, Wiley, 1965.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +26,7 @@ from hf_lorameta.types import Array
 KERNEL_WIDTH = 2.0
 """Width of the covariance in `kernel`, in median distances between datasets of the bank."""
 RIDGE = 0.06
-"""Noise variance in `kernel`, where an adapter's variance is 1."""
+"""Noise variance in `kernel`, relative to the variance of adapters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +34,8 @@ class Coefficients:
     """Coefficients of N adapters, the same in all modules or different in each of M modules.
 
     Attributes:
-        shared: (N,) float64; the means over modules where these differ.
-        per_module: (M, N) float64, or None where all modules use `shared`.
+        shared: (N,) float64; the means over modules if these differ.
+        per_module: (M, N) float64, or None if all modules use `shared`.
 
     Example:
         >>> c = Coefficients.by_module(np.array([[1.0, 0.0, 0.5], [0.0, 0.0, -0.5]]))
@@ -57,7 +62,7 @@ class Coefficients:
 
     @property
     def effective_number(self) -> float:
-        """`effective_number` of the coefficients; of root mean squares where modules differ."""
+        """`effective_number` of the coefficients; of root mean squares if modules differ."""
         rows = self.shared[None] if self.per_module is None else self.per_module
         return effective_number(np.sqrt((rows**2).mean(axis=0)))
 
@@ -99,7 +104,7 @@ def softmin(x: Array) -> Array:
         x: (N,) finite.
 
     Returns:
-        (N,) float64 on the simplex; the smallest x gets the largest weight.
+        (N,) float64 on the simplex.
 
     Example:
         >>> softmin(np.array([0.0, np.log(3)])).round(4)
@@ -139,15 +144,9 @@ def standardize(distances: Array) -> Array:
 
 
 def _softmin(x: Array, temperature: float) -> Array:
-    _check_temperature(temperature)
     with np.errstate(over="ignore", under="ignore"):  # a weight that underflows is 0
         weights = np.exp((x.min() - x) / temperature)
     return np.asarray(weights / weights.sum())
-
-
-def _check_temperature(temperature: float) -> None:
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise RecipeError(f"temperature is {temperature}, expected a positive number")
 
 
 def _validated(distances: Array) -> Array:
@@ -175,14 +174,19 @@ def _no_model() -> NeuralModel:
     raise BankError("the bank has no fitted network for the rule neural", hint=FIT_HINT)
 
 
-class RuleInputs(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class RuleInputs:
     """What a coefficient rule may use.
 
     Attributes:
-        distances: (N,) finite, from the new dataset to every dataset of the bank.
-        temperature: T, positive; the paper has 1.
+        distances: (N,) d, from the new dataset to every dataset of the bank.
+        temperature: T; the paper has 1.
         bank_distances: returns the (N, N) distances inside the bank; called only if needed.
         model: returns the bank's fitted network; called only if needed.
+
+    Raises:
+        BankError: there is no distance, or one is not finite.
+        RecipeError: the temperature is not positive.
     """
 
     distances: Array
@@ -190,82 +194,61 @@ class RuleInputs(NamedTuple):
     bank_distances: Callable[[], Array] = _no_bank_distances
     model: Callable[[], NeuralModel] = _no_model
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distances", _validated(self.distances))
+        if not (np.isfinite(self.temperature) and self.temperature > 0):
+            raise RecipeError(f"temperature is {self.temperature}, expected a positive number")
+
 
 def attentional(inputs: RuleInputs) -> Array:
-    """The paper's base version: ``c = softmin(d / T)`` [1].
+    """The paper's base version: ``c = softmin(d / T)`` [1], T in the unit of the distance.
 
-    Sensitive to the distance's unit: near one-hot where distances are large (WD), near uniform
-    where they are small (JS).
-
-    Args:
-        inputs: distances d, and the temperature T in the unit of the distance.
+    Sensitive to that unit: near one-hot if distances are large (WD), near uniform if they are small
+    (JS).
 
     Returns:
         (N,) float64 on the simplex.
 
-    Raises:
-        BankError: there is no distance, or one is not finite.
-        RecipeError: the temperature is not positive.
-
     Example:
         >>> attentional(RuleInputs(np.array([0.0, np.log(3)]))).round(4)
         array([0.75, 0.25])
-
-    References:
-        [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
     """
-    return _softmin(_validated(inputs.distances), inputs.temperature)
+    return _softmin(inputs.distances, inputs.temperature)
 
 
 def normalized(inputs: RuleInputs) -> Array:
-    """The paper's normalized version: ``c = softmin(standardize(d) / T)`` [1].
+    """The paper's normalized version: ``c = softmin(standardize(d) / T)`` [1], T dimensionless.
 
     The published experiment standardizes a row of the bank's own N × N matrix, including the
     self-distance 0, and masks that entry afterwards. A new dataset has no such entry: mean and
     variance are those of the N distances given. Equal distances give uniform weights.
 
-    Args:
-        inputs: distances d, and the dimensionless temperature T.
-
     Returns:
         (N,) float64 on the simplex.
-
-    Raises:
-        BankError: there is no distance, or one is not finite.
-        RecipeError: the temperature is not positive.
 
     Example:
         >>> normalized(RuleInputs(np.array([0.0, 2.0]))).round(4)  # e / (e + 1/e)
         array([0.8808, 0.1192])
-
-    References:
-        [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
     """
     return _softmin(standardize(inputs.distances), inputs.temperature)
 
 
 def neural(inputs: RuleInputs) -> Array:
-    """The paper's MLP version: ``c = softmin(g(standardize(d)) / T)``, one g for all i [1].
+    """The paper's MLP version: ``c = softmin(g(standardize(d)) / T)`` [1], T dimensionless.
 
-    Args:
-        inputs: distances d, the dimensionless temperature T, and the network g, trained on the
-            bank by `hf_lorameta.method.neural.fit_neural`.
+    The network g is the same for all d_i, trained by `hf_lorameta.method.neural.fit_neural`.
 
     Returns:
         (N,) float64 on the simplex.
 
     Raises:
-        BankError: there is no distance, one is not finite, or the bank has no fitted network.
-        RecipeError: the temperature is not positive.
+        BankError: the bank has no fitted network.
 
     Example:
         >>> zeros = {name: np.zeros(shape) for name, shape in NeuralModel.shapes(2).items()}
         >>> model = NeuralModel.from_arrays(zeros)
         >>> neural(RuleInputs(np.array([0.0, 2.0]), model=lambda: model))
         array([0.5, 0.5])
-
-    References:
-        [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
     """
     return _softmin(inputs.model()(standardize(inputs.distances)), inputs.temperature)
 
@@ -276,30 +259,22 @@ def kernel(inputs: RuleInputs) -> Array:
     Adapters are modeled as values of a Gaussian process over datasets with covariance
     ``k = exp(−d / (T w))``, w = 2 times the bank's median distance, and the bank's mean adapter as
     its mean. The expected adapter of the new dataset is then ``Σ c_i θ_i`` with
-    ``a = (K + 0.06 I)^(-1) k`` and ``c = a + (1 − Σ a) / N`` [1, eq. 2.25 and 2.38]. If no dataset
-    is near, a vanishes and the mean remains; similar datasets share their weight.
-
-    Args:
-        inputs: distances d, the distances inside the bank, and the temperature T; below 1 only
-            near datasets count.
+    ``a = (K + 0.06 I)^(-1) k`` and ``c = a + (1 − Σ a) / N`` [2, eq. 2.25 and 2.38]. If no dataset
+    is near, a vanishes and the mean remains; similar datasets share their weight. With T below 1
+    only nearer datasets count.
 
     Returns:
         (N,) float64 that sum to one; some may be slightly negative.
 
     Raises:
-        BankError: there is no distance, one is not finite, or the shapes differ.
-        RecipeError: the temperature is not positive.
+        BankError: the distances inside the bank are missing, not (N, N) or not finite.
 
     Example:
         >>> D = np.array([[0, 0.1, 1], [0.1, 0, 1], [1, 1, 0]])
         >>> kernel(RuleInputs(np.array([0.5, 0.5, 0.2]), bank_distances=lambda: D)).round(3)
         array([0.19 , 0.19 , 0.619])
-
-    References:
-        [1] Rasmussen, Williams, Gaussian Processes for Machine Learning, MIT Press, 2006.
     """
-    _check_temperature(inputs.temperature)
-    d, D = _validated(inputs.distances), np.asarray(inputs.bank_distances(), np.float64)
+    d, D = inputs.distances, np.asarray(inputs.bank_distances(), np.float64)
     if D.shape != (d.size, d.size) or not np.isfinite(D).all():
         raise BankError(f"distances in the bank have shape {D.shape}, expected {(d.size, d.size)}")
     others = D[~np.eye(d.size, dtype=bool)]
@@ -361,8 +336,7 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficie
         Coefficients of N adapters that sum to one, the same in all modules.
 
     Raises:
-        RecipeError: the rule is unknown, the temperature is not positive, or k is below 1.
-        BankError: there is no distance, or one is not finite.
+        RecipeError: the rule is unknown, or k is below 1.
         BankError: the rule needs something that the bank lacks.
 
     Example:
@@ -420,7 +394,7 @@ def largest_indices(c: Array, count: int) -> NDArray[np.intp]:
 
 
 def effective_number(weights: Array) -> float:
-    """Number of adapters that contribute: ``(Σ |c|)² / Σ c²``, Kish's effective sample size [1].
+    """Number of adapters that contribute: ``(Σ |c|)² / Σ c²``, Kish's effective sample size [3].
 
     N for uniform weights, 1 for one-hot weights.
 
@@ -433,9 +407,6 @@ def effective_number(weights: Array) -> float:
     Example:
         >>> effective_number(np.array([0.5, 0.5, 0.0])), effective_number(np.zeros(2))
         (2.0, 0.0)
-
-    References:
-        [1] Kish, Survey Sampling, Wiley, 1965.
     """
     magnitude = np.abs(np.asarray(weights, np.float64))
     largest = magnitude.max(initial=0.0)

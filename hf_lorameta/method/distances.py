@@ -1,10 +1,14 @@
 """Distances from a dataset to every dataset of a bank.
 
-A metric is one function of token counts: of the new dataset, `QueryCounts`, and of R datasets of
-the bank, `Counts`. Below, p (V,) and q_i (V,) are their distributions: counts divided by their sum.
-All metrics are exact on histograms and need no sampling and no seed. A bank is compared a few
-datasets at a time, so that memory does not grow with it. The registry `METRICS` lists the metrics;
-command line, model card and Space read it.
+A metric is one function of the token counts of the new dataset, `query`, and of R datasets of the
+bank, `bank`. Below, p (V,) and q_i (V,) are their distributions: counts divided by their sum. All
+metrics are exact on histograms and need no sampling and no seed. A bank is compared a few datasets
+at a time, so that memory does not grow with it. The registry `METRICS` lists the metrics; command
+line, model card and Space read it.
+
+References:
+    [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
+    [2] Gretton et al., A Kernel Two-Sample Test, JMLR 13, 2012.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,10 +36,6 @@ def wasserstein(query: QueryCounts, bank: Counts) -> Array:
     transport between the two samples of ids with cost |x − y|. The order of ids in a vocabulary
     means little; the metric is here because the paper has it.
 
-    Args:
-        query: the new dataset.
-        bank: R datasets.
-
     Returns:
         (R,) float64 in [0, V − 1], in token ids.
 
@@ -43,9 +43,6 @@ def wasserstein(query: QueryCounts, bank: Counts) -> Array:
         >>> new, other = (Histogram.from_dense(np.array(c)) for c in ([1, 0, 0], [0, 0, 1]))
         >>> wasserstein(QueryCounts([[new]], 3), Counts([[other], [new]], 3))
         array([2., 0.])
-
-    References:
-        [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
     """
     gap = bank.cumulative - query.cumulative
     return np.asarray(np.abs(gap, out=gap).sum(axis=1))
@@ -58,10 +55,6 @@ def kl(query: QueryCounts, bank: Counts) -> Array:
     by the new sum. The published experiment adds without dividing; the difference is of order
     V · 1e-10, and dividing keeps d at or above zero. Not symmetric: p is the new dataset.
 
-    Args:
-        query: the new dataset.
-        bank: R datasets.
-
     Returns:
         (R,) float64, in nats.
 
@@ -69,9 +62,6 @@ def kl(query: QueryCounts, bank: Counts) -> Array:
         >>> new, other = (Histogram.from_dense(np.array(c)) for c in ([1, 1], [1, 3]))
         >>> kl(QueryCounts([[new]], 2), Counts([[other]], 2)).round(4)
         array([0.1438])
-
-    References:
-        [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
     """
     cross = query.ratio.take(bank.ids)
     cross *= bank.logs
@@ -85,10 +75,6 @@ def js(query: QueryCounts, bank: Counts) -> Array:
     With m = (p + q_i) / 2, ``d_i = (KL(p ‖ m) + KL(q_i ‖ m)) / 2``, smoothed as in `kl`. The sum is
     first taken as if q_i were `Counts.floor` everywhere, then corrected at the tokens it has.
 
-    Args:
-        query: the new dataset.
-        bank: R datasets.
-
     Returns:
         (R,) float64 in [0, log 2], in nats.
 
@@ -96,9 +82,6 @@ def js(query: QueryCounts, bank: Counts) -> Array:
         >>> new, other = (Histogram.from_dense(np.array(c)) for c in ([1, 0], [0, 1]))
         >>> js(QueryCounts([[new]], 2), Counts([[other]], 2)).round(4)
         array([0.6931])
-
-    References:
-        [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
     """
     middle = query.ratio.take(bank.ids)
     middle += bank.ratios
@@ -113,14 +96,10 @@ def js(query: QueryCounts, bank: Counts) -> Array:
 def mmd(query: QueryCounts, bank: Counts) -> Array:
     """Squared maximum mean discrepancy on token ids, MMD in [1].
 
-    ``d_i = pᵀKp + q_iᵀKq_i − 2 pᵀKq_i`` (the biased V-statistic of [2]) with the multiscale kernel
+    ``d_i = pᵀKp + q_iᵀKq_i − 2 pᵀKq_i`` (the biased V-statistic of [2, eq. 5]) with the multiscale kernel
     ``K(x, y) = Σ_a a² / (a² + (x − y)²)``, a in (0.2, 0.5, 0.9, 1.3). The published experiment
     draws 1,000 ids a dataset; this is the value that such draws estimate. K is Toeplitz, so FFTs
     compute its products.
-
-    Args:
-        query: the new dataset.
-        bank: R datasets.
 
     Returns:
         (R,) float64 in [0, 8], dimensionless.
@@ -129,10 +108,6 @@ def mmd(query: QueryCounts, bank: Counts) -> Array:
         >>> new, other = (Histogram.from_dense(np.array(c)) for c in ([1, 0], [0, 1]))
         >>> mmd(QueryCounts([[new]], 2), Counts([[other]], 2)).round(4)
         array([5.3715])
-
-    References:
-        [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
-        [2] Gretton et al., A Kernel Two-Sample Test, JMLR 13, 2012, equation 5.
     """
     cross = np.einsum("ij,j->i", bank.dense, query.potential) / bank.totals
     return np.asarray(query.energy + bank.energy - 2 * cross)
@@ -141,12 +116,10 @@ def mmd(query: QueryCounts, bank: Counts) -> Array:
 def length_distance(query: QueryCounts, bank: Counts) -> Array:
     """1-Wasserstein distance between the binary logarithms of the outputs' lengths.
 
-    Args:
-        query: the new dataset's counts of the classes of `hf_lorameta.data.profile.length_class`.
-        bank: those of R datasets.
+    Counts are those of the classes of `hf_lorameta.data.profile.length_class`.
 
     Returns:
-        (R,) float64, in octaves: 1 where all outputs are twice as long.
+        (R,) float64, in octaves: 1 if all outputs are twice as long.
 
     Example:
         >>> new, other = (Histogram.from_dense(np.array(c)) for c in ([1, 0, 0], [0, 0, 1]))

@@ -13,7 +13,7 @@ _MAX_DIRECT_RANK = 512  # of a sum whose eigenvectors are computed, at cubic cos
 _CHUNK = 1024  # ranks per product in float32, few enough for its precision
 _OVERSAMPLING = 8
 _ENERGY_TOLERANCE = 1e-6
-_MAX_KRYLOV_STEPS = 24  # needed only where singular values hardly decay
+_MAX_KRYLOV_STEPS = 24  # reached only if singular values hardly decay
 
 
 class LowRankSum(NamedTuple):

@@ -1,9 +1,9 @@
-"""Fitting the `neural` rule on a bank, once: the only training there is, of a very small network.
+"""Training of the network of the rule ``neural`` on a bank.
 
-Every dataset of the bank plays the new one in turn: its adapter θ_i is predicted from all others,
-``Σ_{j≠i} c_j θ_j``, and the network that turns distances into coefficients is trained on the
-squared error in weight space (arXiv 2507.01806). With G = ΘΘᵀ that error is
-``cᵀGc − 2 cᵀG_i + G_ii``, so a step never reads an adapter. Needs the extra ``eval`` for torch.
+Each dataset of the bank takes the role of the new one: its adapter θ_i is predicted from all
+others, ``Σ_{j≠i} c_j θ_j``, and the network that turns distances into coefficients is trained on
+the squared error in weight space (arXiv 2507.01806). With G = ΘΘᵀ that error is
+``cᵀGc − 2 cᵀG_i + G_ii``, so a step reads no adapter. Needs the extra ``eval`` for torch.
 """
 
 from collections.abc import Iterable
@@ -19,25 +19,24 @@ from hf_lorameta.method.coefficients import softmin, standardize
 from hf_lorameta.method.neural_model import NeuralModel
 from hf_lorameta.types import Array
 
-_COLUMNS = 1 << 14  # columns multiplied at a time, so that float32 sums stay short
-_PAIRS = 1 << 15  # (dataset, adapter) pairs in a forward pass: 32 MB an activation at width 256
+_COLUMNS = 1 << 14  # columns per product in float32, few enough for its precision
+_PAIRS = 1 << 15  # (dataset, adapter) pairs per forward pass: 32 MB per activation at width 256
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """How a fit went.
+    """Losses of a fit.
 
-    Losses are mean squared errors in weight space divided by the mean ``‖θ_i‖²`` of the bank:
-    a zero adapter costs about 1, 0 is perfect. Validation is on datasets whose own error was never
-    trained on.
+    Losses are mean squared errors in weight space divided by the bank's mean ``‖θ_i‖²``: 0 is
+    perfect, a zero adapter has about 1. The errors of validation datasets are not trained on.
 
     Attributes:
         train_start: loss on the training datasets before the first step.
-        train_end: after the last.
+        train_end: loss on the training datasets after the last step.
         validation_start: loss on the validation datasets before the first step.
-        validation_end: after the last.
+        validation_end: loss on the validation datasets after the last step.
         normalized_train: loss of the rule ``normalized`` at temperature 1, for comparison.
-        normalized_validation: the same on the validation datasets.
+        normalized_validation: its loss on the validation datasets.
         uniform_validation: loss of equal weights on the validation datasets.
         train_rows: number of training datasets.
         validation_rows: number of validation datasets.
@@ -56,11 +55,11 @@ class FitReport:
     steps: int
 
 
-def gram(read_block: Iterable[NDArray[np.float32]]) -> Array:
-    """The Gram matrix ``G = X Xᵀ`` of N adapters, from blocks of columns of X.
+def gram(blocks: Iterable[NDArray[np.float32]]) -> Array:
+    """Compute the Gram matrix ``G = X Xᵀ`` of N adapters from blocks of columns of X.
 
     Args:
-        read_block: blocks (N, m_b): some m_b values of every adapter, each value in one block.
+        blocks: arrays (N, m_b) with m_b values of every adapter, each value in one block.
 
     Returns:
         (N, N) float64, symmetric; products in float32 over 16,384 columns, their sums in float64.
@@ -74,7 +73,7 @@ def gram(read_block: Iterable[NDArray[np.float32]]) -> Array:
                [3., 4.]])
     """
     total: Array | None = None
-    for block in read_block:
+    for block in blocks:
         if total is None:
             total = np.zeros((len(block), len(block)))
         if block.ndim != 2 or len(block) != len(total):
@@ -96,24 +95,24 @@ def fit_neural(
     validation: float = 0.2,
     seed: int = 0,
 ) -> tuple[NeuralModel, FitReport]:
-    """Train the network of the `neural` rule on a bank.
+    """Train the network of the rule ``neural`` on a bank.
 
-    Row i is treated as a new dataset will be: its N − 1 distances to the others are standardized,
-    its own adapter takes no part. Adam, full batch, temperature 1; the loss is divided by the mean
-    of G_ii, which keeps it near 1 whatever the adapters' size. The same arguments give the same
-    network on the same machine, and torch's global random state is left alone.
+    Row i is treated like a new dataset: its N − 1 distances to the others are standardized, and its
+    own adapter is left out. Adam, full batch, temperature 1; the loss is divided by the mean of
+    G_ii, so that it is near 1 for adapters of any size. The same arguments give the same network on
+    the same machine; torch's global random state does not change.
 
     Args:
         distances: (N, N); row i holds the distances of dataset i, as the new one, to all.
-        gram: (N, N) as `gram` gives it.
+        gram: (N, N) Gram matrix of the adapters, from `gram`.
         hidden: width h of the network; the paper's experiment has 4,000.
-        steps: of the optimizer.
-        learning_rate: of Adam.
-        validation: share of the datasets held out of training, above 0 and below 1.
-        seed: of the split and of the network's start.
+        steps: number of optimizer steps.
+        learning_rate: learning rate of Adam.
+        validation: fraction of the datasets for validation, above 0 and below 1.
+        seed: seed of the split and of the initial network.
 
     Returns:
-        The network and what it achieved.
+        The network and its losses.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -198,7 +197,7 @@ def _check_settings(hidden: int, steps: int, learning_rate: float, validation: f
 
 
 def _standardized(distances: Array) -> Array:
-    """Every row over its N − 1 distances to others; the diagonal is 0 and means nothing."""
+    """Standardize every row over its N − 1 distances to others; the diagonal is 0 and unused."""
     X = np.zeros_like(distances)
     for i, row in enumerate(distances):
         others = np.arange(row.size) != i
@@ -207,14 +206,14 @@ def _standardized(distances: Array) -> Array:
 
 
 def _split(n: int, validation: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows to train on and rows to validate on, at least one of each, ascending."""
+    """Ascending rows for training and for validation, at least one of each."""
     order = np.random.default_rng(seed).permutation(n)
     held_out = min(max(1, round(n * validation)), n - 1)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
 def _errors(logits: Array, G: Array) -> Array:
-    """(N,) errors of softmin weights over the others, without a network."""
+    """(N,) errors with softmin weights over the others, without a network."""
     errors = np.empty(len(G))
     for i, row in enumerate(logits):
         others = np.arange(row.size) != i
@@ -234,7 +233,7 @@ def _network(torch: Any, hidden: int) -> Any:
 
 
 class _Problem:
-    """The loss of a network, a few datasets at a time, so that memory does not grow with N²."""
+    """The loss of a network, for a few datasets at a time, so that memory does not grow with N²."""
 
     def __init__(self, torch: Any, X: Array, G: Array) -> None:
         self._torch = torch
@@ -243,7 +242,7 @@ class _Problem:
         self._rows_at_once = max(1, _PAIRS // len(X))
 
     def errors(self, network: Any, rows: NDArray[np.intp]) -> Any:
-        """Errors of the given datasets, differentiable."""
+        """Return the errors of the given datasets, differentiable."""
         chosen = self._torch.from_numpy(rows)
         scores = -network(self._X[chosen].unsqueeze(-1)).squeeze(-1).double()
         own = self._torch.zeros_like(scores, dtype=self._torch.bool)
@@ -253,14 +252,14 @@ class _Problem:
         return ((c @ G) * c).sum(1) - 2 * (c * G[chosen]).sum(1) + G.diagonal()[chosen]
 
     def backward(self, network: Any, rows: NDArray[np.intp]) -> None:
-        """Add up the gradient of the mean error of the given datasets."""
+        """Accumulate the gradient of the mean error of the given datasets."""
         for start in range(0, rows.size, self._rows_at_once):
             part = rows[start : start + self._rows_at_once]
-            with self._torch.enable_grad():  # wherever the caller may have turned it off
+            with self._torch.enable_grad():  # the caller may have disabled it
                 (self.errors(network, part).sum() / rows.size).backward()
 
     def losses(self, network: Any) -> Array:
-        """(N,) errors of all datasets."""
+        """Return the (N,) errors of all datasets."""
         n, size = len(self._X), self._rows_at_once
         with self._torch.no_grad():
             parts = [

@@ -1,10 +1,4 @@
-"""From distances to coefficients: how much of every adapter goes into the new one.
-
-The rules of the paper return weights on the simplex, ``c ≥ 0`` and ``Σ c = 1``, through
-``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. Those of `kernel` sum to one and may be negative. A
-temperature T divides what is exponentiated: below 1 is sharper, above 1 flatter. `COEFFICIENTS`
-lists the rules; the command line and the model card read that table.
-"""
+"""The network of the rule ``neural``, evaluated without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,13 +16,13 @@ _LAYER_NORM_EPS = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class NeuralModel:
-    """The small network g: ℝ → ℝ of the `neural` rule, without torch.
+    """The network g: ℝ → ℝ of the rule ``neural``.
 
-    Linear(1, h), LayerNorm, ReLU, Linear(h, h), LayerNorm, ReLU, Linear(h, 1); the names are those
-    of the same ``torch.nn.Sequential``.
+    Linear(1, h), LayerNorm, ReLU, Linear(h, h), LayerNorm, ReLU, Linear(h, 1); arrays have the
+    names they have in that ``torch.nn.Sequential``.
 
     Attributes:
-        arrays: name to float32 array, with the shapes of `shapes`.
+        arrays: float32 arrays by name, with the shapes of `shapes`.
 
     Example:
         >>> zeros = {name: np.zeros(shape) for name, shape in NeuralModel.shapes(4).items()}
@@ -46,7 +40,7 @@ class NeuralModel:
 
     @staticmethod
     def shapes(hidden: int) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every array of a network of width ``hidden``."""
+        """Return the shapes of the arrays of a network of width `hidden`, by name."""
         layers = {
             "0": (hidden, 1),
             "1": (hidden,),
@@ -62,13 +56,13 @@ class NeuralModel:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "NeuralModel":
-        """Check and take over stored arrays.
+        """Build a network from stored arrays.
 
         Args:
-            arrays: as `to_arrays` gives them.
+            arrays: as `to_arrays` returns them.
 
         Raises:
-            BankError: a name is missing or unknown, a shape does not fit, or a value is not finite.
+            BankError: a name is missing or unknown, a shape is wrong, or a value is not finite.
         """
         hidden = np.size(arrays.get("0.bias", ()))
         expected = cls.shapes(hidden)
@@ -85,11 +79,11 @@ class NeuralModel:
         return cls({name: np.array(arrays[name], np.float32) for name in expected})
 
     def to_arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of the arrays, to be stored under their names."""
+        """Return copies of the arrays, by name."""
         return {name: array.copy() for name, array in self.arrays.items()}
 
     def __call__(self, x: Array) -> Array:
-        """g of every entry: (N,) in, (N,) float64 out."""
+        """Apply g to every entry: (N,) → (N,) float64."""
         h = self._linear("0", np.asarray(x, np.float64)[:, None])
         h = self._linear("3", self._normalized_relu("1", h))
         return self._linear("6", self._normalized_relu("4", h))[:, 0]

@@ -2,7 +2,7 @@
 
 A smoothed distribution is one and the same constant on all tokens that a dataset lacks, so
 logarithms are taken only of tokens that were counted. What depends on the order of token ids needs
-dense rows: sums of whole numbers, and an FFT.
+dense rows: sums of integers, and an FFT.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Counts:
     """Token counts of R datasets; each derived array is computed once.
 
     A dataset without tokens is uniform once it is smoothed, and has all its mass at the last id
-    where ids are taken as positions on a line.
+    if ids are positions on a line.
 
     Args:
         datasets: per dataset its histograms, at most two, whose sum counts.
@@ -62,14 +62,14 @@ class Counts:
     @cached_property
     def cumulative(self) -> Array:
         """(R, V) share of the tokens up to each id."""
-        sums = np.cumsum(self.dense, axis=1)  # of whole numbers: exact
+        sums = np.cumsum(self.dense, axis=1)  # exact: of integers
         sums /= self.totals[:, None]
         sums[:, -1] = 1
         return sums
 
     @cached_property
     def _sparse(self) -> tuple[NDArray[np.intp], Array, NDArray[np.intp]]:
-        """ids (n,), ratios (n,), and where each dataset starts in them (R,)."""
+        """ids (n,), ratios (n,), and the first index of each dataset in them (R,)."""
         ids, counts = zip(*(_merged(d, self.vocab_size) for d in self._datasets), strict=True)
         totals = [c.sum() for c in counts]
         ratios = [c / (total * SMOOTHING) for c, total in zip(counts, totals, strict=True)]

@@ -103,7 +103,7 @@ class Fit:
     def _predicted_held_out_loss(
         self, directions: Directions, losses: Array, slopes: Array
     ) -> float:
-        """Mean loss over folds, each predicted where the surrogate of the others is minimal."""
+        """Mean loss over folds, each predicted at the minimum of the others' surrogate."""
         surrogate = SurrogateLoss(self.sizes, INITIAL_CURVATURE)
         surrogate.add(np.zeros(directions.dimensions), *log_odds(losses, directions.slopes(slopes)))
         masks = [self.folds == fold for fold in range(FOLDS)]

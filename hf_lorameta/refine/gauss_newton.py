@@ -49,7 +49,7 @@ def refine(
         progress: called at every point with (step, steps + 1, loss).
 
     Returns:
-        K coefficients, different in each module where that pays; and the report of the fit.
+        K coefficients, different in each module if cross-validation favors it; and the report.
 
     Raises:
         EmptyDatasetError: fewer than 4 rows.

@@ -1,4 +1,4 @@
-"""Rules from distances to weights: known values, the simplex, equivariance, errors."""
+"""Coefficient rules: known values, the simplex, equivariance, errors; coefficients as a value."""
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def test_equal_distances_give_equal_weights(value: float, size: int) -> None:
         np.testing.assert_allclose(apply(rule, d), 1 / size, rtol=1e-12)
 
 
-def test_rounding_is_not_taken_for_variance() -> None:
+def test_rounding_does_not_count_as_variance() -> None:
     d = np.full(5, 0.3)
     d[2] = np.nextafter(0.3, 1)
     assert not standardize(d).any()
@@ -141,7 +141,7 @@ def test_order_of_the_bank_does_not_matter(rule: str, d: Array, data: st.DataObj
 @pytest.mark.parametrize("rule", ["attentional", "normalized"])
 @settings(max_examples=40)
 @given(d=DISTANCE_LISTS)
-def test_closer_never_weighs_less(rule: str, d: Array) -> None:
+def test_nearer_datasets_never_weigh_less(rule: str, d: Array) -> None:
     assert (np.diff(apply(rule, d)[np.argsort(d)]) <= 0).all()
 
 
@@ -150,7 +150,7 @@ def test_closer_never_weighs_less(rule: str, d: Array) -> None:
     d=st.lists(st.integers(0, 1000), min_size=2, max_size=9).map(lambda x: np.array(x, float)),
     scale=st.floats(1e-3, 1e3),
 )
-def test_normalized_forgets_the_unit(d: Array, scale: float) -> None:
+def test_normalized_does_not_depend_on_the_unit(d: Array, scale: float) -> None:
     np.testing.assert_allclose(
         normalized(RuleInputs(d * scale)), normalized(RuleInputs(d)), rtol=1e-9
     )
@@ -162,7 +162,7 @@ def test_one_adapter_gets_everything(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_inputs_are_left_alone(rule: str) -> None:
+def test_inputs_are_not_modified(rule: str) -> None:
     d = np.array([3.0, 1.0, 2.0])
     d.setflags(write=False)
     apply(rule, d, 2.0, 2)
@@ -181,12 +181,12 @@ def test_top_k_keeps_the_first_of_equals() -> None:
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_top_k_below_one(k: int) -> None:
+def test_top_k_below_one_is_refused(k: int) -> None:
     with pytest.raises(RecipeError, match=f"top_k is {k}"):
         top_k(np.ones(1), k)
 
 
-def test_effective_number() -> None:
+def test_effective_number_of_known_weights() -> None:
     assert effective_number(np.full(5, 0.2)) == pytest.approx(5)
     assert effective_number(np.array([0.0, 1.0])) == 1
     assert effective_number(np.array([0.75, 0.25])) == pytest.approx(1.6)
@@ -221,10 +221,10 @@ def test_neural_divides_by_the_temperature_after_the_network() -> None:
     )
 
 
-def test_network_survives_storage() -> None:
+def test_a_stored_network_can_be_loaded() -> None:
     arrays = MODEL.to_arrays()
     again = NeuralModel.from_arrays(arrays)
-    arrays["6.bias"] += 1  # a copy: neither model notices
+    arrays["6.bias"] += 1  # a copy: the models do not change
     x = np.array([-1.0, 0.0, 2.0])
     np.testing.assert_array_equal(again(x), MODEL(x))
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
@@ -241,14 +241,14 @@ def test_network_survives_storage() -> None:
         ({"0.bias": np.zeros(0)}, "width 0"),
     ],
 )
-def test_stored_network_that_does_not_fit(change: dict[str, Array], match: str) -> None:
+def test_a_stored_network_of_wrong_shape_is_refused(change: dict[str, Array], match: str) -> None:
     with pytest.raises(BankError, match=match) as caught:
         NeuralModel.from_arrays({**MODEL.to_arrays(), **change})
     assert caught.value.hint == "hf-lorameta bank fit DIR"
 
 
 @pytest.mark.parametrize("missing", sorted(NeuralModel.shapes(2)))
-def test_stored_network_that_lacks_an_array(missing: str) -> None:
+def test_a_stored_network_without_an_array_is_refused(missing: str) -> None:
     arrays = MODEL.to_arrays()
     del arrays[missing]
     with pytest.raises(BankError, match="has shape"):
@@ -275,7 +275,7 @@ def test_kernel_weights_sum_to_one(points: list[float], new: float, temperature:
     assert c.sum() == pytest.approx(1.0, abs=1e-9)
 
 
-def test_kernel_predicts_what_ridge_regression_in_its_space_does() -> None:
+def test_kernel_agrees_with_ridge_regression_in_its_feature_space() -> None:
     points, values, new = [0.0, 0.4, 1.5, 2.0], np.array([3.0, -1.0, 0.5, 2.0]), 0.7
     D = line(points)
     width = KERNEL_WIDTH * np.median(D[~np.eye(4, dtype=bool)])
@@ -301,12 +301,12 @@ def test_copies_share_the_weight_of_one() -> None:
     assert copied[2] > 0.8 * one[1] > copied[0]
 
 
-def test_kernel_of_a_bank_of_one_or_of_equals() -> None:
+def test_kernel_of_one_or_of_equal_datasets_is_uniform() -> None:
     assert by_kernel(np.array([0.3]), np.zeros((1, 1))).tolist() == [1.0]
     assert by_kernel(np.array([0.3, 0.3]), np.zeros((2, 2))).tolist() == [0.5, 0.5]
 
 
-def test_kernel_refusals() -> None:
+def test_kernel_refuses_invalid_inputs() -> None:
     with pytest.raises(RecipeError, match="positive"):
         by_kernel(np.zeros(2), np.zeros((2, 2)), 0.0)
     with pytest.raises(BankError, match=r"expected \(2, 2\)"):
@@ -320,26 +320,26 @@ def test_kernel_refusals() -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_distances_that_are_not_finite(rule: str, value: float) -> None:
+def test_distances_that_are_not_finite_are_refused(rule: str, value: float) -> None:
     with pytest.raises(BankError, match=f"distance 1 of 3 is {value}"):
         apply(rule, np.array([0.0, value, 1.0]))
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("shape", [(0,), (2, 2), ()])
-def test_distances_of_another_shape(rule: str, shape: tuple[int, ...]) -> None:
+def test_distances_of_another_shape_are_refused(rule: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(BankError, match="distances have shape"):
         apply(rule, np.zeros(shape))
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])
-def test_temperature_out_of_range(rule: str, temperature: float) -> None:
+def test_a_temperature_out_of_range_is_refused(rule: str, temperature: float) -> None:
     with pytest.raises(RecipeError, match="expected a positive number"):
         apply(rule, np.zeros(2), temperature)
 
 
-def test_unknown_rule_lists_the_known_ones() -> None:
+def test_an_unknown_rule_lists_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="'linear'") as caught:
         apply_rule("linear", RuleInputs(np.zeros(2)))
     assert (
@@ -347,13 +347,13 @@ def test_unknown_rule_lists_the_known_ones() -> None:
     )
 
 
-def test_neural_without_a_network_says_how_to_get_one() -> None:
+def test_neural_without_a_network_hints_at_bank_fit() -> None:
     with pytest.raises(BankError, match="no fitted network") as caught:
         apply_rule("neural", RuleInputs(np.zeros(2)))
     assert caught.value.hint == "hf-lorameta bank fit DIR"
 
 
-def test_table_rows_are_named_as_their_keys() -> None:
+def test_rows_are_complete_and_named_as_their_keys() -> None:
     assert list(COEFFICIENT_RULES) == ["attentional", "normalized", "neural", "kernel"]
     rows = COEFFICIENT_RULES.items()
     assert all(row.name == key and row.title and row.reference for key, row in rows)

@@ -1,4 +1,4 @@
-"""Adding adapters up: against the dense sum, its SVD, and PEFT."""
+"""Combiners against dense sums, their SVD, and PEFT."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ def error(M: NDArray[np.float64], pair: tuple[Float32, Float32]) -> float:
 # --- factors -------------------------------------------------------------------------------------
 
 
-def test_factors_averages_apart() -> None:
+def test_factors_averages_a_and_b_separately() -> None:
     As, Bs, weights, scalings = bank()
     A, B = factors(As, Bs, weights, scalings, None)
     c, s = weights.astype(float), np.array(scalings)
@@ -164,7 +164,7 @@ def test_negative_weights_subtract() -> None:
     np.testing.assert_allclose(product(exact(*args, 4)), update(*args), atol=1e-5)
 
 
-def test_exact_keeps_what_float32_sums_would_lose() -> None:
+def test_exact_is_more_precise_than_float32_sums() -> None:
     big, small = np.array([[1e4, 0]], np.float32), np.array([[0, 1e-3]], np.float32)
     args = ([big, big, small], [big.T, big.T, small.T], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0])
     assert product(exact(*args, 1))[1, 1] == pytest.approx(1e-6, rel=1e-5)
@@ -204,7 +204,7 @@ def test_iteration_reaches_the_optimum(
     assert [x.tobytes() for x in exact(As, Bs, weights, scalings, 6)] == [x.tobytes() for x in pair]
 
 
-def test_iteration_finds_an_update_of_low_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_iteration_recovers_an_update_of_low_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     args = bank(ranks=(2, 1), shape=(80, 90))
     direct = exact(*args, 5)
     monkeypatch.setattr(low_rank, "_MAX_DIRECT_RANK", 0)
@@ -243,7 +243,7 @@ def test_order_of_the_bank_does_not_matter(name: str, seed: int, order: list[int
     np.testing.assert_allclose(
         product(combiner(*shuffled, 4)),
         product(combiner(As, Bs, weights, scalings, 4)),
-        atol=1e-3 if name == "exact" else 1e-5,  # close singular values let the cut turn a little
+        atol=1e-3 if name == "exact" else 1e-5,  # close singular values: not unique
     )
 
 
@@ -260,7 +260,7 @@ def test_an_adapter_of_weight_zero_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(COMBINERS))
 @pytest.mark.parametrize("direct", [0, 512])
-def test_inputs_are_left_alone(name: str, direct: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_are_not_modified(name: str, direct: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(low_rank, "_MAX_DIRECT_RANK", direct)
     As, Bs, weights, scalings = bank(ranks=(2, 2), shape=(40, 40))
     for array in (*As, *Bs, weights):
@@ -268,13 +268,13 @@ def test_inputs_are_left_alone(name: str, direct: int, monkeypatch: pytest.Monke
     COMBINERS[name].function(As, Bs, weights, scalings, 2)
 
 
-def test_no_adapter() -> None:
+def test_no_adapter_is_refused() -> None:
     for function in (factors, exact):
         with pytest.raises(BankError, match="no adapter"):
             function([], [], [], [], 4)
 
 
-def test_shapes_that_do_not_multiply() -> None:
+def test_shapes_that_do_not_multiply_are_refused() -> None:
     As, Bs, weights, scalings = bank()
     with pytest.raises(AdapterError, match=r"expected \(11, 4\) and \(4, 9\)"):
         exact([*As[:2], As[2][:, :5]], Bs, weights, scalings, 4)
@@ -292,7 +292,7 @@ def test_doubled_weights_double_the_update_of_linear_combiners(name: str) -> Non
     np.testing.assert_allclose(twice, (2 if row.linear else 4) * once, atol=1e-5)
 
 
-def test_table_rows_are_named_as_their_keys() -> None:
+def test_rows_are_complete_and_named_as_their_keys() -> None:
     assert list(COMBINERS) == ["factors", "exact"]
     assert all(row.name == key and row.title and row.reference for key, row in COMBINERS.items())
 

@@ -1,4 +1,4 @@
-"""Fitting the neural rule: the loss is the one promised, falls, and leaves the own adapter out."""
+"""Training of the neural rule: its loss, its determinism, and its errors."""
 
 import sys
 
@@ -19,11 +19,11 @@ Array = NDArray[np.float64]
 
 
 def planted(n: int = 24, seed: int = 0) -> tuple[Array, NDArray[np.float32]]:
-    """Distances and adapters where closeness predicts: both follow from places in the plane."""
+    """Distances and adapters that both follow from positions in the plane."""
     rng = np.random.default_rng(seed)
-    places = rng.standard_normal((n, 2))
-    adapters = np.hstack([places, 0.1 * rng.standard_normal((n, 6))]).astype(np.float32)
-    return np.linalg.norm(places[:, None] - places[None], axis=-1), adapters
+    positions = rng.standard_normal((n, 2))
+    adapters = np.hstack([positions, 0.1 * rng.standard_normal((n, 6))]).astype(np.float32)
+    return np.linalg.norm(positions[:, None] - positions[None], axis=-1), adapters
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def fitted() -> tuple[NeuralModel, FitReport]:
 # --- gram ----------------------------------------------------------------------------------------
 
 
-def test_gram_of_blocks_is_gram_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gram_matrix_of_blocks_is_that_of_all_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     X = np.random.default_rng(0).standard_normal((5, 101)).astype(np.float32)
     expected = X.astype(float) @ X.astype(float).T
     monkeypatch.setattr(neural_module, "_COLUMNS", 16)
@@ -45,7 +45,7 @@ def test_gram_of_blocks_is_gram_of_the_whole(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_array_equal(got, got.T)
 
 
-def test_gram_of_blocks_that_do_not_fit() -> None:
+def test_blocks_of_different_height_are_refused() -> None:
     with pytest.raises(BankError, match="no adapter"):
         gram([])
     with pytest.raises(BankError, match=r"shape \(3, 2\), expected \(2, m\)"):
@@ -83,7 +83,9 @@ def test_reported_losses_are_errors_in_weight_space(
     assert report.uniform_validation == pytest.approx(equal[held_out].mean(), **close)
 
 
-def test_loss_falls_and_beats_equal_weights(fitted: tuple[NeuralModel, FitReport]) -> None:
+def test_training_reduces_the_loss_below_that_of_equal_weights(
+    fitted: tuple[NeuralModel, FitReport],
+) -> None:
     _, report = fitted
     assert report.train_end < 0.7 * report.train_start
     assert report.validation_end < report.validation_start
@@ -91,12 +93,12 @@ def test_loss_falls_and_beats_equal_weights(fitted: tuple[NeuralModel, FitReport
     assert report.train_end < report.normalized_train
 
 
-def test_fitted_network_prefers_the_close(fitted: tuple[NeuralModel, FitReport]) -> None:
+def test_a_fitted_network_prefers_near_datasets(fitted: tuple[NeuralModel, FitReport]) -> None:
     weights = neural(RuleInputs(np.array([0.1, 1.0, 2.0, 3.0]), model=lambda: fitted[0]))
     assert weights[0] > weights[1] > weights[2:].max()
 
 
-def test_own_adapter_takes_no_part() -> None:
+def test_a_datasets_own_adapter_is_left_out() -> None:
     # the diagonal of the distances would give it away: it must not be read at all
     distances, X = planted(8)
     shown = distances.copy()
@@ -108,14 +110,14 @@ def test_own_adapter_takes_no_part() -> None:
     assert min(report.train_end, report.validation_end, report.normalized_train) > 1
 
 
-def test_scale_of_the_adapters_does_not_matter() -> None:
+def test_the_loss_does_not_depend_on_the_adapters_scale() -> None:
     distances, X = planted(8)
     _, small = fit_neural(distances, gram([X]), hidden=4, steps=3)
     _, large = fit_neural(distances, gram([1024 * X]), hidden=4, steps=3)
     assert small == large
 
 
-def test_passes_in_parts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passes_over_parts_of_the_datasets_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     distances, X = planted(10)
     _, whole = fit_neural(distances, gram([X]), hidden=8, steps=5)
     monkeypatch.setattr(neural_module, "_PAIRS", 30)
@@ -126,7 +128,7 @@ def test_passes_in_parts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- determinism ---------------------------------------------------------------------------------
 
 
-def test_same_seed_gives_the_same_bytes_and_leaves_torch_alone() -> None:
+def test_the_same_seed_gives_the_same_bytes_and_keeps_torchs_random_state() -> None:
     distances, X = planted(8)
     arguments = (distances, gram([X]), 8, 5)
     torch.manual_seed(1)
@@ -142,7 +144,7 @@ def test_same_seed_gives_the_same_bytes_and_leaves_torch_alone() -> None:
     assert not np.array_equal(first.to_arrays()["3.weight"], other.to_arrays()["3.weight"])
 
 
-def test_number_of_threads_hardly_matters() -> None:
+def test_the_number_of_threads_changes_rounding_only() -> None:
     distances, X = planted(12)
     threads = torch.get_num_threads()
     try:
@@ -155,14 +157,14 @@ def test_number_of_threads_hardly_matters() -> None:
     assert reports[0].train_end == pytest.approx(reports[1].train_end, rel=1e-5)
 
 
-def test_fit_works_where_gradients_are_off() -> None:
+def test_a_fit_works_inside_no_grad() -> None:
     distances, X = planted(5)
     with torch.no_grad():
         _, report = fit_neural(distances, gram([X]), hidden=4, steps=2)
     assert report.steps == 2
 
 
-def test_inputs_are_left_alone() -> None:
+def test_inputs_are_not_modified() -> None:
     distances, X = planted(5)
     G = gram([X])
     for array in (distances, X, G):
@@ -176,13 +178,13 @@ def test_inputs_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("n", "share", "held_out"), [(10, 0.2, 2), (3, 0.2, 1), (3, 0.99, 2), (502, 0.2, 100)]
 )
-def test_split(n: int, share: float, held_out: int) -> None:
+def test_the_split_has_the_requested_share(n: int, share: float, held_out: int) -> None:
     train, validation = _split(n, share, 0)
     assert validation.size == held_out
     assert sorted([*train, *validation]) == list(range(n))
 
 
-def test_no_step_changes_nothing() -> None:
+def test_zero_steps_change_nothing() -> None:
     distances, X = planted(3)
     _, report = fit_neural(distances, gram([X]), hidden=4, steps=0)
     assert (report.train_start, report.validation_start) == (
@@ -195,17 +197,17 @@ def test_no_step_changes_nothing() -> None:
 # --- errors ---------------------------------------------------------------------------------------
 
 
-def test_small_bank() -> None:
+def test_a_bank_of_two_is_refused() -> None:
     with pytest.raises(BankError, match="holds 2 adapters, expected at least 3"):
         fit_neural(np.zeros((2, 2)), np.eye(2))
 
 
-def test_shapes_that_differ() -> None:
+def test_shapes_that_differ_are_refused() -> None:
     with pytest.raises(BankError, match=r"distances \(3, 3\) and Gram matrix \(4, 4\)"):
         fit_neural(np.zeros((3, 3)), np.eye(4))
 
 
-def test_values_that_are_not_finite() -> None:
+def test_values_that_are_not_finite_are_refused() -> None:
     wrong = np.eye(3)
     wrong[1, 2] = np.nan
     with pytest.raises(BankError, match="the distance of 1 and 2 is nan"):
@@ -214,7 +216,7 @@ def test_values_that_are_not_finite() -> None:
         fit_neural(np.eye(3), wrong)
 
 
-def test_adapters_that_are_all_zero() -> None:
+def test_adapters_that_are_all_zero_are_refused() -> None:
     with pytest.raises(BankError, match="every adapter of the bank is zero"):
         fit_neural(np.zeros((3, 3)), np.zeros((3, 3)))
 
@@ -229,13 +231,13 @@ def test_adapters_that_are_all_zero() -> None:
         {"validation": 1.0},
     ],
 )
-def test_settings_out_of_range(setting: dict[str, float]) -> None:
+def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
     (name,) = setting
     with pytest.raises(RecipeError, match=name):
         fit_neural(np.zeros((3, 3)), np.eye(3), **setting)  # type: ignore[arg-type]
 
 
-def test_torch_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_torch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match="torch is not installed") as caught:
         fit_neural(np.zeros((3, 3)), np.eye(3))

@@ -18,7 +18,7 @@ from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.recipe import REGISTRIES
 from hf_lorameta.refine.registry import REFINERS
-from tests.refine.test_gauss_newton import ROWS, Logistic
+from tests.refine.models import ROWS, TRUTH, Logistic
 
 README = Path(hf_lorameta.method.__file__).with_name("README.md")
 OURS = {"metric": "tv", "coefficients": "inverse", "combine": "strongest", "refiner": "strength"}
@@ -60,7 +60,7 @@ def test_new_methods_make_an_adapter(tmp_path: Path) -> None:
 
 
 def test_a_new_refiner_is_called_as_those_of_the_package() -> None:
-    model = Logistic([2.0, -1.5, 1.0, 0.5])
+    model = Logistic(TRUTH)
     start = np.array([0.5, -0.5, 0.25, 0.25])
     c, report = REFINERS["strength"].function(start, model, ROWS, model)
     assert report.end == pytest.approx(model.at(c.shared))
