@@ -96,7 +96,7 @@ def js(query: QueryCounts, bank: Counts) -> Array:
 def mmd(query: QueryCounts, bank: Counts) -> Array:
     """Squared maximum mean discrepancy on token ids, MMD in [1].
 
-    ``d_i = pᵀKp + q_iᵀKq_i − 2 pᵀKq_i`` (the biased V-statistic of [2, eq. 5]) with the multiscale kernel
+    ``d_i = pᵀKp + q_iᵀKq_i − 2 pᵀKq_i`` (biased V-statistic, [2, eq. 5]) with the multiscale kernel
     ``K(x, y) = Σ_a a² / (a² + (x − y)²)``, a in (0.2, 0.5, 0.9, 1.3). The published experiment
     draws 1,000 ids a dataset; this is the value that such draws estimate. K is Toeplitz, so FFTs
     compute its products.
