@@ -30,7 +30,8 @@ from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.base_model import config_json
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.method.merging import COMBINERS, Stacked
+from hf_lorameta.method.averaging import average, can_average
+from hf_lorameta.method.merging import COMBINERS, Stacked, factors
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     RECIPE_FILE,
@@ -66,6 +67,10 @@ def combine_adapters(
     scalings = np.array([entry.scaling for entry in entries])
     coefficients = plan.coefficients.take(plan.active_indices)
     combine, rank = COMBINERS[plan.recipe.combine].function, plan.recipe.rank
+    shared = coefficients.per_module is None and rank in (None, files[0].rank)
+    if combine is factors and shared and can_average(files):
+        with threadpool_limits(1, "blas"):
+            return average(files, coefficients.shared, scalings, progress)
     widest = max(module.in_features + module.out_features for module in bank.stored_layout)
     values = widest * sum(entry.rank for entry in entries)
     workers = max(1, min(_WORKERS, _MAX_STACKED_BYTES // (4 * values)))
