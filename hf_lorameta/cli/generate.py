@@ -38,8 +38,8 @@ _SHOWN = 20
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
     with request.session() as session:
-        made = _plan(request, session, request.open_dataset(session), quiet)[0]
-    emit(json, made.to_dict(), lambda: describe_plan(made))
+        result = _plan(request, session, request.open_dataset(session), quiet)[0]
+    emit(json, result.to_dict(), lambda: describe_plan(result))
 
 
 def _plan(
@@ -84,9 +84,7 @@ def describe_plan(plan: "Plan") -> str:
     return "\n".join(lines)
 
 
-def _generate(
-    plan: "Plan", rows: "list[Row]", session: "Session", export: Any, quiet: bool
-) -> "Generation":
+def _generate(plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool) -> "Generation":
     """Generate with progress on stderr, and report losses and new warnings."""
     from hf_lorameta.pipeline.generate import generate_from_plan
 
@@ -143,7 +141,7 @@ def generate(
         request = validate_engine(request, session, base_gguf)
         base_config_for(session.bank, export)  # refuses what cannot be exported before any work
         result, rows = _plan(request, session, request.open_dataset(session), quiet)
-        generation = _generate(result, rows, session, export, quiet)
+        generation = _generate(result, rows, session, quiet)
     folder = generation.save_pretrained(output, overwrite=overwrite, export=export)
     data = {"folder": str(folder), "seconds": generation.seconds, "rank": generation.rank}
     emit(json, data | {"plan": generation.plan.to_dict()}, lambda: str(folder))
@@ -202,7 +200,7 @@ def push(
 
         def make() -> "Generation":
             result, rows = _plan(request, session, dataset, quiet)
-            generation = _generate(result, rows, session, export, quiet)
+            generation = _generate(result, rows, session, quiet)
             seconds.append(generation.seconds)
             return generation
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import typer
 
 from hf_lorameta.tables import column_widths, pad
+
+_REPORT_SECONDS = 10.0
 
 
 def emit(as_json: bool, data: object, text: Callable[[], str]) -> None:
@@ -47,7 +50,7 @@ def progress_bar(total: int, title: str, quiet: bool) -> Iterator[Any]:
 
 @contextmanager
 def stage_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar for each stage of the work.
+    """Show the progress of each stage: a bar on a terminal, else a line every 10 seconds.
 
     Yields:
         A function to call with (title of the stage, steps done, total); a new title starts a new
@@ -55,15 +58,22 @@ def stage_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """
     from tqdm import tqdm
 
-    hidden = quiet or not sys.stderr.isatty()
+    terminal = sys.stderr.isatty()
     bars: dict[str, Any] = {}
+    reported = time.monotonic()
 
     def progress(title: str, done: int, total: int) -> None:
+        nonlocal reported
         if title not in bars:
             for bar in bars.values():
                 bar.close()
+            hidden = quiet or not terminal
             bars[title] = tqdm(total=total, desc=title, disable=hidden, file=sys.stderr)
         bars[title].update(done - bars[title].n)
+        bars[title].n = done  # a disabled bar does not count
+        if not terminal and time.monotonic() - reported > _REPORT_SECONDS:
+            reported = time.monotonic()
+            log(quiet, f"  {title}: {done} of {total}")
 
     try:
         yield progress
