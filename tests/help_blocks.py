@@ -1,7 +1,7 @@
-"""Help texts of commands in README files: ``python -m tests.help_blocks`` writes them anew.
+"""Generated parts of README files: ``python -m tests.help_blocks`` writes them anew.
 
-A block starts with ``<!-- help: bank build -->``, holds the output of that command's ``--help`` in
-a text fence, and ends with ``<!-- end -->``.
+``<!-- help: bank build -->`` starts the output of that command's ``--help`` in a text fence, and
+``<!-- methods: METRICS -->`` a table of that registry. Both end with ``<!-- end -->``.
 """
 
 import os
@@ -12,8 +12,13 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+import hf_lorameta
+from hf_lorameta.tables import markdown_table
+
 ROOT = Path(__file__).parents[1]
-_BLOCK = re.compile(r"<!-- help: (?P<command>[^>]*?) -->\n.*?<!-- end -->", re.DOTALL)
+_BLOCK = re.compile(
+    r"<!-- (?P<kind>help|methods): (?P<name>[^>]*?) -->\n.*?<!-- end -->", re.DOTALL
+)
 
 
 def readme_files() -> list[Path]:
@@ -24,9 +29,9 @@ def readme_files() -> list[Path]:
     return [ROOT / name for name in names]
 
 
-def commands(text: str) -> list[str]:
-    """Return the commands whose help a text shows."""
-    return [match["command"] for match in _BLOCK.finditer(text)]
+def blocks(text: str) -> list[str]:
+    """Return the names of the generated parts of a text."""
+    return [match["name"] for match in _BLOCK.finditer(text)]
 
 
 def help_of(command: str) -> str:
@@ -40,12 +45,23 @@ def help_of(command: str) -> str:
     return "\n".join(line.rstrip() for line in result.output.strip().splitlines())
 
 
+def methods_of(registry: str) -> str:
+    """Return a registry of `hf_lorameta` as a Markdown table."""
+    rows = getattr(hf_lorameta, registry).values()
+    cells = [[f"`{row.name}`", row.title, row.reference] for row in rows]
+    return markdown_table(["name", "method", "reference"], cells)
+
+
 def updated(text: str) -> str:
-    """Return a text with its help blocks written anew."""
+    """Return a text with its generated parts written anew."""
 
     def block(match: re.Match[str]) -> str:
-        command = match["command"]
-        return f"<!-- help: {command} -->\n```text\n{help_of(command)}\n```\n<!-- end -->"
+        name = match["name"]
+        if match["kind"] == "methods":
+            content = f"\n{methods_of(name)}\n"
+        else:
+            content = f"```text\n{help_of(name)}\n```"
+        return f"<!-- {match['kind']}: {name} -->\n{content}\n<!-- end -->"
 
     return _BLOCK.sub(block, text)
 

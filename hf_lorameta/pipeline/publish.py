@@ -45,7 +45,7 @@ STAGING_FOLDER = "outbox"
 
 
 class Savable(Protocol):
-    """A finished adapter; `hf_lorameta.Generation` is one."""
+    """A finished adapter, such as `hf_lorameta.Generation`."""
 
     def save_pretrained(
         self, folder: str | Path, *, repo_id: str | None, export: Export | None
@@ -80,7 +80,7 @@ class Publication:
     Attributes:
         target: the repo.
         folder: the adapter folder; deleted after publishing if it was a staging folder.
-        deleted: exports of the replaced adapter that are deleted from the repo.
+        deleted: files of the replaced adapter that are deleted from the repo.
         url: of the repo or of the pull request; None after a dry run.
     """
 
@@ -105,11 +105,11 @@ def publish_adapter(
     confirm: Callable[[Target], bool] = lambda target: False,
     on_saved: Callable[[Path], None] = lambda folder: None,
 ) -> Publication:
-    """Resolve the target, make and save the adapter, and publish it in one commit.
+    """Resolve the target, generate and save the adapter, and publish it in one commit.
 
     Args:
-        source: a finished adapter folder, or a function that makes the adapter; it is called only
-            once the target is known to accept it.
+        source: a finished adapter folder, or a function that generates the adapter; it is called
+            only once the target is known to accept it.
         repo_id: target, ``user/name``.
         hub: client with the account's token.
         dataset_private: whether the adapter's dataset is private.
@@ -136,18 +136,18 @@ def publish_adapter(
     )
     if target.replaces and not create_pr and not overwrite and not confirm(target):
         check_no_overwrite(target)
-    keep = folder is not None
+    staged = folder is None
     if isinstance(source, Path):
         folder = source
     else:
         adapter = source()
         folder = folder or staging_dir(repo_id)
         adapter.save_pretrained(folder, repo_id=repo_id, export=export)
-    deleted = stale_exports(folder, target)
+    deleted = stale_files(folder, target)
     on_saved(folder)
     if dry_run:
         return Publication(target, folder, deleted, None)
-    with nullcontext() if keep else preserve_on_failure(folder, target):
+    with preserve_on_failure(folder, target) if staged else nullcontext():
         url = publish_folder(folder, target, hub=hub)
     return Publication(target, folder, deleted, url)
 
@@ -166,12 +166,7 @@ def default_repo_id(user: str, dataset: str, base_model: str) -> str:
 
 
 def check_name_is_safe(repo_id: str | None, dataset_private: bool, private: bool | None) -> None:
-    """Refuse to name a public repo after a private dataset.
-
-    Args:
-        repo_id: what the user asked for; None names the repo after the dataset.
-        dataset_private: whether the dataset is private.
-        private: the visibility that the user asked for.
+    """Refuse to name a public repo after a private dataset; `repo_id` None would.
 
     Raises:
         UsageError: the repo's name would reveal the dataset's.
@@ -218,12 +213,8 @@ def resolve_target(
                 hint="leave out --create-pr to create the repo",
             )
         return Target(repo_id, None, dataset_private if private is None else private, False, ())
-    check_visibility(
-        existing,
-        private,
-        source_private=dataset_private,
-        hint="name another repo with --repo-id",
-    )
+    hint = "name another repo with --repo-id"
+    check_visibility(existing, private, source_private=dataset_private, hint=hint)
     replaces = tuple(sorted({*FILES, *EXPORTS} & set(existing.files)))
     return Target(repo_id, existing, existing.private, create_pr, replaces)
 
@@ -244,10 +235,7 @@ def check_no_overwrite(target: Target) -> None:
 def publish_folder(
     folder: Path, target: Target, *, hub: Hub | None = None, token: str | None = None
 ) -> str:
-    """Read a finished folder back and publish it in one commit.
-
-    Returns:
-        URL of the repo or of the pull request.
+    """Read a finished folder back, publish it in one commit, and return the URL.
 
     Raises:
         AdapterError: the folder is not a complete generated adapter.
@@ -263,17 +251,14 @@ def publish_folder(
         parent=target.existing,
         create_pr=target.create_pr,
         only=(*FILES, *EXPORTS),
-        delete=stale_exports(folder, target),
+        delete=stale_files(folder, target),
     )
 
 
-def stale_exports(folder: Path, target: Target) -> tuple[str, ...]:
-    """List files of the replaced adapter that the new one lacks and that would be misleading.
+def stale_files(folder: Path, target: Target) -> tuple[str, ...]:
+    """List the replaced adapter's files that the new one lacks and that would be misleading.
 
-    Args:
-        folder: the adapter that will be published.
-        target: its repo. A ``Modelfile`` without a GGUF beside it was not written by this package
-            and is not listed.
+    A ``Modelfile`` without a GGUF beside it was not written by this package and is not listed.
     """
     existing = set(target.existing.files if target.existing else ())
     stale: tuple[str, ...] = EXPORTS if EXPORTS[0] in existing else ()
@@ -284,11 +269,7 @@ def stale_exports(folder: Path, target: Target) -> tuple[str, ...]:
 
 @contextmanager
 def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
-    """Delete a staging folder after publishing; after an error, name the command that resumes.
-
-    Raises:
-        LoraMetaError: the same error with an extended hint.
-    """
+    """Delete a staging folder after publishing; after an error, name the command that resumes."""
     try:
         yield
         if folder.resolve().parent == _staging_root():  # never a folder of the user's own
@@ -300,9 +281,8 @@ def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
         elif target.replaces or isinstance(error, ConnectionLostError):  # it may have arrived
             flags += " --yes"
         command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}"
-        error.hint = f"{error.hint}; the adapter is kept, resume with: {command}{flags}".lstrip(
-            "; "
-        )
+        resume = f"the adapter is kept, resume with: {command}{flags}"
+        error.hint = f"{error.hint}; {resume}".lstrip("; ")
         raise
 
 
@@ -332,11 +312,6 @@ def staging_dir(repo_id: str) -> Path:
 
 def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> PinnedRepo | None:
     """Check that an adapter's card can be written, before the adapter is scored.
-
-    Args:
-        name: folder, or Hub id.
-        hub: client with the account's token.
-        create_pr: open a pull request instead of committing.
 
     Returns:
         The repo at its present commit; None for a folder.
