@@ -28,26 +28,18 @@ _THIS_ADAPTER = "generated"
 class MeasuredScores:
     """Scores of a generated adapter on one split of one dataset.
 
-    Attributes:
-        dataset_id: Hub id; None for a local file.
-        dataset_revision: commit read.
-        dataset_config: configuration read.
-        dataset_split: split read.
-        dataset_private: the card shows neither id nor revision nor configuration.
-        rows: number of rows.
-        engine: engine that ran the base model, ``transformers`` or ``llama.cpp``.
-        scores: for each method, values by the field names of
-            `hf_lorameta.engines.scoring.Scores`; None if not computed. The method ``generated`` is
-            the adapter that the card describes.
+    `scores` has for each method the values by the field names of
+    `hf_lorameta.engines.scoring.Scores`, None if not computed. The method ``generated`` is the
+    adapter that the card describes.
     """
 
-    dataset_id: str | None
+    dataset_id: str | None  # Hub id; None for a local file
     dataset_revision: str | None
     dataset_config: str | None
     dataset_split: str
-    dataset_private: bool
+    dataset_private: bool  # if true, the card shows neither id nor revision nor configuration
     rows: int
-    engine: str
+    engine: str  # transformers or llama.cpp
     scores: Mapping[str, Mapping[str, float | None]]
 
     @property
@@ -117,23 +109,19 @@ def _with_table(body: str, measured: MeasuredScores) -> str:
     if _NOT_MEASURED in titles:
         position = titles.index(_NOT_MEASURED)
         _, fence, command = sections[position].partition("\n```")
-        remark = (
-            "Only the scores above were measured: no other dataset, no harmful or biased output."
+        sections[position] = (
+            f"{_NOT_MEASURED}\n\nOnly the scores above were measured: "
+            f"no other dataset, no harmful or biased output.\n{fence}{command}"
         )
-        sections[position] = f"{_NOT_MEASURED}\n\n{remark}\n{fence}{command}"
     if _MEASURED not in titles:
         sections.insert(position, f"{_MEASURED}\n")
         titles.insert(position, _MEASURED)
     position = titles.index(_MEASURED)
     head, *tables = re.split(r"\n(?=### )", sections[position])
-    new = _score_table(measured)
+    config = None if measured.dataset_config == "default" else measured.dataset_config
+    new = render(
+        "scores.md.j2", measured=measured, name=measured.public_dataset, config=config or ""
+    )
     others = [table for table in tables if table.split("\n", 1)[0] != new.split("\n", 1)[0]]
     sections[position] = "\n".join([head, *others, new])
     return "\n".join(sections)
-
-
-def _score_table(measured: MeasuredScores) -> str:
-    config = None if measured.dataset_config == "default" else measured.dataset_config
-    return render(
-        "scores.md.j2", measured=measured, name=measured.public_dataset, config=config or ""
-    )
