@@ -31,9 +31,6 @@ def cache_dir() -> Path:
 def require_extra(*modules: str, extra: str = "eval") -> None:
     """Check that the modules of an extra are installed, without importing them.
 
-    Raises:
-        MissingExtraError: one is not installed; the hint is `install_hint`.
-
     Example:
         >>> require_extra("json", "no_such_module")
         Traceback (most recent call last):

@@ -6,12 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 def markdown_table(
     head: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[int] = ()
 ) -> str:
-    """Return a Markdown table.
-
-    Args:
-        head: titles of the columns.
-        rows: cells, which are Markdown already.
-        right: indices of the columns that are aligned right.
+    """Return a table of cells that are Markdown already; `right` has columns to align right.
 
     Example:
         >>> print(markdown_table(["name", "n"], [["a", "10"]], right=[1]))
@@ -26,7 +21,7 @@ def markdown_table(
 def padded_markdown_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()
 ) -> str:
-    """Return a Markdown table whose source is aligned too; arguments as for `markdown_table`.
+    """Return a Markdown table whose source is aligned, too.
 
     Example:
         >>> print(padded_markdown_table(["name", "n"], [["a", "10"]], right=[1]))
