@@ -31,27 +31,34 @@ class WeightedAdapter:
         return {name: value for name, value in vars(self).items() if name != "by_module" or value}
 
 
-def public_name(dataset_id: str | None, private: bool) -> str | None:
-    """Return a dataset's id if it is a public dataset of the Hub."""
-    return dataset_id if dataset_id and not private and is_hub_id(dataset_id) else None
+@dataclass(frozen=True)
+class CardDataset:
+    """The user's dataset; the card shows neither id nor revision nor configuration if private."""
+
+    dataset_id: str | None  # Hub id; None for a local file
+    dataset_revision: str | None
+    dataset_config: str | None
+    dataset_split: str | None
+    dataset_private: bool
+
+    @property
+    def public_dataset(self) -> str | None:
+        """The dataset's id if it is a public dataset of the Hub."""
+        name = self.dataset_id
+        return name if name and not self.dataset_private and is_hub_id(name) else None
 
 
 @dataclass(frozen=True)
-class CardData:
+class CardData(CardDataset):
     """Data of one run for its card; a license is None if its authors state none."""
 
     base_model: str
     base_revision: str | None
     base_license: str | None
-    dataset_id: str | None  # Hub id of the user's dataset; None for a local file
-    dataset_revision: str | None
-    dataset_config: str | None
-    dataset_split: str | None
     columns: str  # e.g. "input=question, output=answer"
     rows: int
     tokens: int
     dataset_license: str | None
-    dataset_private: bool  # if true, the card shows neither id nor revision nor configuration
     bank_id: str  # repo id, or EMBEDDED_BANK
     bank_revision: str | None
     bank_size: int  # number of usable adapters
@@ -76,8 +83,3 @@ class CardData:
     def nearest(self) -> WeightedAdapter:
         """The adapter whose dataset is nearest; of equals, the one with the larger coefficient."""
         return min(self.neighbors, key=lambda n: n.distance)
-
-    @property
-    def public_dataset(self) -> str | None:
-        """The dataset's id if it is public."""
-        return public_name(self.dataset_id, self.dataset_private)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard
 
-from hf_lorameta.cards.card_data import public_name
+from hf_lorameta.cards.card_data import CardDataset
 from hf_lorameta.cards.markdown import clean
 from hf_lorameta.cards.templates import render
 from hf_lorameta.errors import AdapterError
@@ -25,7 +25,7 @@ _THIS_ADAPTER = "generated"
 
 
 @dataclass(frozen=True)
-class MeasuredScores:
+class MeasuredScores(CardDataset):
     """Scores of a generated adapter on one split of one dataset.
 
     `scores` has for each method the values by the field names of
@@ -33,19 +33,9 @@ class MeasuredScores:
     adapter that the card describes.
     """
 
-    dataset_id: str | None  # Hub id; None for a local file
-    dataset_revision: str | None
-    dataset_config: str | None
-    dataset_split: str
-    dataset_private: bool  # if true, the card shows neither id nor revision nor configuration
     rows: int
     engine: str  # transformers or llama.cpp
     scores: Mapping[str, Mapping[str, float | None]]
-
-    @property
-    def public_dataset(self) -> str | None:
-        """The dataset's id if it is public."""
-        return public_name(self.dataset_id, self.dataset_private)
 
 
 def with_scores(text: str, measured: MeasuredScores, repo_id: str | None) -> str:
@@ -58,9 +48,6 @@ def with_scores(text: str, measured: MeasuredScores, repo_id: str | None) -> str
         text: README.md from `render_card`, possibly edited since.
         measured: the scores.
         repo_id: repo of the adapter; None for a local folder.
-
-    Raises:
-        AdapterError: the card's metadata cannot be read.
     """
     try:
         card = ModelCard(text)
