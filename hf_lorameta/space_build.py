@@ -11,7 +11,6 @@ import importlib.metadata
 import io
 import json
 import re
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -21,11 +20,11 @@ from huggingface_hub import RepoCard
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.environment import DISTRIBUTION, pip_install
 from hf_lorameta.errors import UsageError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.client import Hub
 
-DISTRIBUTION = "hf-lorameta"
 DEFAULTS_FILE = "defaults.json"
 PAGE = "app.py"
 MAX_BANK_BYTES = 2_000_000_000
@@ -109,7 +108,7 @@ def _pages() -> Iterator[tuple[str, bytes]]:
     if folder is None:
         raise UsageError(
             "the pages of the Space are not part of this installation",
-            hint=f"{sys.executable} -m pip install --force-reinstall {DISTRIBUTION}",
+            hint=pip_install("--force-reinstall", DISTRIBUTION),
         )
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith(".") and path.suffix != ".whl":
@@ -179,7 +178,7 @@ def _distribution() -> importlib.metadata.Distribution:
     if found is None or found.version != __version__:
         raise UsageError(
             f"{DISTRIBUTION} {__version__} is not installed as a package, so no wheel can be built",
-            hint=f"install it first: {sys.executable} -m pip install -e .",
+            hint=f"install it first: {pip_install('-e', '.')}",
         )
     return found
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_lorameta.bank.bank import BANK_VARIABLE, EMBEDDED_FOLDER
+from hf_lorameta.bank.bank import EMBEDDED_FOLDER
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.engines import llama_server
 from hf_lorameta.engines.gguf_files import base_gguf
@@ -140,7 +140,6 @@ def _try_command(folder: Path) -> str:
 def _environment(hub: "LocalHub", home: Path, token: str | None) -> dict[str, str]:
     """Return environment variables that make the loopback Hub the Hub of a child process."""
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_"))}
-    ours.pop(BANK_VARIABLE, None)
     return ours | hub.env(token, home=home)
 
 
