@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 from hf_lorameta.errors import MissingExtraError
 
-_DISTRIBUTION = "hf-lorameta"
+DISTRIBUTION = "hf-lorameta"
 
 
 def cache_dir() -> Path:
@@ -30,9 +30,6 @@ def cache_dir() -> Path:
 
 def require_extra(*modules: str, extra: str = "eval") -> None:
     """Check that the modules of an extra are installed, without importing them.
-
-    Raises:
-        MissingExtraError: one is not installed; the hint is `install_hint`.
 
     Example:
         >>> require_extra("json", "no_such_module")
@@ -52,9 +49,9 @@ def install_hint(extra: str) -> str:
     It names the source of this installation (Git commit, URL or folder), so that the command keeps
     the installed code; otherwise the project's repository, otherwise the package's name.
     """
-    requirement = f"{_DISTRIBUTION}[{extra}]"
+    requirement = f"{DISTRIBUTION}[{extra}]"
     try:
-        distribution = metadata.distribution(_DISTRIBUTION)
+        distribution = metadata.distribution(DISTRIBUTION)
     except metadata.PackageNotFoundError:  # a source tree on PYTHONPATH
         return pip_install(requirement)
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")

@@ -80,11 +80,8 @@ class Recipe(BaseModel):
     def _check_name(cls, name: str, info: ValidationInfo) -> str:
         choices = REGISTRIES[str(info.field_name)]
         if name not in choices:
-            raise PydanticCustomError(
-                "unknown_method",
-                "Input should be one of {choices}",
-                {"choices": ", ".join(choices)},
-            )
+            message = "Input should be one of {choices}"
+            raise PydanticCustomError("unknown_method", message, {"choices": ", ".join(choices)})
         return name
 
     @property
@@ -94,10 +91,10 @@ class Recipe(BaseModel):
 
     @classmethod
     def paper(cls, **settings: object) -> "Recipe":
-        """The method of arXiv 2507.01806 to the letter: factors averaged apart, every adapter, T=1.
+        """Build the method of arXiv 2507.01806: factors averaged separately, every adapter, T=1.
 
         Args:
-            settings: fields to set besides; the paper's table has every metric with every rule.
+            settings: other fields; the paper's table has every metric with every rule.
 
         Raises:
             RecipeError: a field is unknown or out of range, or departs from the paper.
@@ -115,20 +112,16 @@ class Recipe(BaseModel):
             "refine": None,
             "check": None,
         }
+        hint = "leave out --recipe paper to choose every setting yourself"
         for field, value in fixed.items():
             if settings.get(field, value) != value:
-                raise RecipeError(
-                    f"the paper's recipe has {field}={value}, got {field}={settings[field]}",
-                    hint="leave out --recipe paper to choose every setting yourself",
-                )
+                message = f"the paper's recipe has {field}={value}, got {field}={settings[field]}"
+                raise RecipeError(message, hint=hint)
         table = {"metric": "js", "coefficients": "normalized"} | settings | fixed
         for field in ("metric", "coefficients"):
             method = REGISTRIES[field].get(str(table[field]))
             if method and method.reference != PAPER:
-                raise RecipeError(
-                    f"the paper has no {field} {table[field]}",
-                    hint="leave out --recipe paper to choose every setting yourself",
-                )
+                raise RecipeError(f"the paper has no {field} {table[field]}", hint=hint)
         return cls.of(**table)
 
     @classmethod

@@ -11,21 +11,20 @@ import importlib.metadata
 import io
 import json
 import re
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub.repocard import metadata_load, metadata_save
+from huggingface_hub import RepoCard
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.environment import DISTRIBUTION, pip_install
 from hf_lorameta.errors import UsageError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.client import Hub
 
-DISTRIBUTION = "hf-lorameta"
 DEFAULTS_FILE = "defaults.json"
 PAGE = "app.py"
 MAX_BANK_BYTES = 2_000_000_000
@@ -46,28 +45,17 @@ def build_space(
     whole_bank: bool = False,
     hub: Hub | None = None,
 ) -> tuple[str, ...]:
-    """Write the folder of a Space.
+    """Write the folder of a Space; return the names of its files.
 
     Args:
         folder: new, empty, or written by an earlier call.
         bank: dataset repo of the bank or pack that the Space uses; None is the bank in this
             package.
         revision: branch, tag or commit of that repo; it is pinned to a commit.
-        whole_bank: accept a large bank that is not a pack.
+        whole_bank: accept a bank that is larger than `MAX_BANK_BYTES` and not a pack.
         hub: None makes a client with the saved token.
-
-    Returns:
-        Names of the files.
-
-    Raises:
-        UsageError: the folder holds other files, this package is not installed, or the bank is
-            larger than `MAX_BANK_BYTES` and not a pack.
-        BankError: the repo is not a bank.
-        HubError: the repo is missing or cannot be reached.
     """
-    files = dict(_pages())
-    name, wheel = package_wheel()
-    files[name] = wheel
+    files = dict([*_pages(), package_wheel()])
     files["requirements.txt"] = _requirements(files["requirements.txt"].decode()).encode()
     if bank is not None:
         files |= _for_bank(files["README.md"], bank, revision, whole_bank, hub or Hub())
@@ -89,24 +77,11 @@ def deploy_space(
     private: bool | None = None,
     hub: Hub | None = None,
 ) -> str:
-    """Publish a Space in one commit.
+    """Publish a Space in one commit; return its URL. Other arguments are those of `build_space`.
 
     Args:
         repo_id: ``user/space``; an existing Space gets the new files and keeps its variables.
-        bank: as for `build_space`.
-        revision: as for `build_space`.
-        whole_bank: as for `build_space`.
         private: visibility of a new Space; None is public.
-        hub: None makes a client with the saved token.
-
-    Returns:
-        URL of the Space.
-
-    Raises:
-        UsageError: as `build_space` raises.
-        AuthError: no token, or no right to write to the Space.
-        ConflictError: the Space changed meanwhile.
-        HubError: the Hub refused, for example because the account may not have such a Space.
     """
     hub = hub or Hub()
     hub.user()
@@ -133,7 +108,7 @@ def _pages() -> Iterator[tuple[str, bytes]]:
     if folder is None:
         raise UsageError(
             "the pages of the Space are not part of this installation",
-            hint=f"{sys.executable} -m pip install --force-reinstall {DISTRIBUTION}",
+            hint=pip_install("--force-reinstall", DISTRIBUTION),
         )
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith(".") and path.suffix != ".whl":
@@ -168,13 +143,10 @@ def _for_bank(
         )
     base_model = opened.index.base_model
     defaults = {"bank": bank, "bank_revision": pinned.sha, "base_model": base_model}
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "README.md"
-        path.write_bytes(readme)
-        data = metadata_load(path) or {}
-        metadata_save(path, data | {"models": [base_model], "datasets": [bank]})
-        content = path.read_bytes()
-    return {"README.md": content, DEFAULTS_FILE: (json.dumps(defaults, indent=1) + "\n").encode()}
+    card = RepoCard(readme.decode())
+    card.data["models"], card.data["datasets"] = [base_model], [bank]
+    texts = {"README.md": str(card), DEFAULTS_FILE: json.dumps(defaults, indent=1) + "\n"}
+    return {name: text.encode() for name, text in texts.items()}
 
 
 def _check_folder(folder: Path, names: set[str]) -> None:
@@ -206,27 +178,22 @@ def _distribution() -> importlib.metadata.Distribution:
     if found is None or found.version != __version__:
         raise UsageError(
             f"{DISTRIBUTION} {__version__} is not installed as a package, so no wheel can be built",
-            hint=f"install it first: {sys.executable} -m pip install -e .",
+            hint=f"install it first: {pip_install('-e', '.')}",
         )
     return found
 
 
 def package_wheel() -> tuple[str, bytes]:
-    """Build this package as a wheel; the same package gives the same bytes.
+    """Return this package as a wheel (file name, content); the same package gives the same bytes.
 
-    Returns:
-        (file name, content).
-
-    Raises:
-        UsageError: the package is not installed, or another version is.
-
-    References:
-        https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+    Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
     """
     found = _distribution()
     stem = f"hf_lorameta-{found.version}"
     files = dict(_package_files())
-    files |= {f"{stem}.dist-info/{name}": content for name, content in _information(found)}
+    for name in ("METADATA", "entry_points.txt"):
+        files[f"{stem}.dist-info/{name}"] = (found.read_text(name) or "").encode()
+    files[f"{stem}.dist-info/WHEEL"] = _WHEEL.encode()
     record = f"{stem}.dist-info/RECORD"
     listed = [f"{name},{_digest(content)},{len(content)}" for name, content in files.items()]
     files[record] = "".join(f"{line}\n" for line in [*listed, f"{record},,"]).encode()
@@ -241,19 +208,13 @@ def package_wheel() -> tuple[str, bytes]:
 
 
 def _package_files() -> Iterator[tuple[str, bytes]]:
-    shipped = {f"{_PACKAGE.name}/{_SHIPPED}/{name}": content for name, content in _pages()}
     for path in sorted(_PACKAGE.rglob("*")):
         inside = path.relative_to(_PACKAGE.parent).as_posix()
         hidden = "__pycache__" in path.parts or f"/{_SHIPPED}/" in inside
         if path.is_file() and not hidden:
             yield inside, path.read_bytes()
-    yield from sorted(shipped.items())
-
-
-def _information(found: importlib.metadata.Distribution) -> Iterator[tuple[str, bytes]]:
-    for name in ("METADATA", "entry_points.txt"):
-        yield name, (found.read_text(name) or "").encode()
-    yield "WHEEL", _WHEEL.encode()
+    for name, content in _pages():
+        yield f"{_PACKAGE.name}/{_SHIPPED}/{name}", content
 
 
 def _digest(content: bytes) -> str:

@@ -3,30 +3,10 @@
 from collections.abc import Collection, Iterable, Sequence
 
 
-def markdown_table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[int] = ()
-) -> str:
-    """Return a Markdown table.
-
-    Args:
-        head: titles of the columns.
-        rows: cells, which are Markdown already.
-        right: indices of the columns that are aligned right.
-
-    Example:
-        >>> print(markdown_table(["name", "n"], [["a", "10"]], right=[1]))
-        | name | n |
-        | --- | ---: |
-        | a | 10 |
-    """
-    rule = ["---:" if i in right else "---" for i in range(len(head))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
-
-
 def padded_markdown_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()
 ) -> str:
-    """Return a Markdown table whose source is aligned too; arguments as for `markdown_table`.
+    """Return a Markdown table whose source is aligned, too, on the right in the columns `right`.
 
     Example:
         >>> print(padded_markdown_table(["name", "n"], [["a", "10"]], right=[1]))

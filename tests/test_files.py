@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta.files import AtomicFile, sha256, write_atomically
+from hf_lorameta.files import atomic_file, sha256, write_atomically
 
 
 def test_sha256(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_sha256(tmp_path: Path) -> None:
 def test_write_replaces_the_file_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"old")
-    with AtomicFile(path) as file:
+    with atomic_file(path) as file:
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
@@ -27,7 +27,7 @@ def test_write_replaces_the_file_when_the_block_ends(tmp_path: Path) -> None:
 def test_failed_block_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"old")
-    with pytest.raises(TypeError), AtomicFile(path) as file:
+    with pytest.raises(TypeError), atomic_file(path) as file:
         file.writelines([b"new", None])  # type: ignore[list-item]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

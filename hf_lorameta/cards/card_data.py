@@ -11,25 +11,17 @@ from hf_lorameta.refine.results import Refinement, Validation
 
 @dataclass(frozen=True)
 class WeightedAdapter:
-    """One adapter with a non-zero coefficient.
+    """One adapter with a non-zero coefficient, which may be negative.
 
-    Attributes:
-        adapter: Hub id of the adapter.
-        adapter_revision: commit read.
-        dataset: Hub id of its training dataset.
-        dataset_revision: commit read.
-        license: license that the adapter's authors state; None if they state none.
-        distance: from the user's dataset to this one, in the recipe's metric.
-        coefficient: weight in the combination; may be negative.
-        by_module: weight in each adapted module, in the order of the bank's layout, if modules
-            differ; `coefficient` is then their mean.
+    If modules differ, `by_module` has the coefficient in each, in the order of the bank's layout,
+    and `coefficient` is their mean. `distance` is from the user's dataset to the adapter's.
     """
 
-    adapter: str
+    adapter: str  # Hub id
     adapter_revision: str
-    dataset: str
+    dataset: str  # Hub id of its training dataset
     dataset_revision: str
-    license: str | None
+    license: str | None  # stated by the adapter's authors
     distance: float
     coefficient: float
     by_module: tuple[float, ...] | None = None
@@ -39,72 +31,49 @@ class WeightedAdapter:
         return {name: value for name, value in vars(self).items() if name != "by_module" or value}
 
 
-def public_name(dataset_id: str | None, private: bool) -> str | None:
-    """Return a dataset's id if it is a public dataset of the Hub."""
-    return dataset_id if dataset_id and not private and is_hub_id(dataset_id) else None
+@dataclass(frozen=True)
+class CardDataset:
+    """The user's dataset; the card shows neither id nor revision nor configuration if private."""
+
+    dataset_id: str | None  # Hub id; None for a local file
+    dataset_revision: str | None
+    dataset_config: str | None
+    dataset_split: str | None
+    dataset_private: bool
+
+    @property
+    def public_dataset(self) -> str | None:
+        """The dataset's id if it is a public dataset of the Hub."""
+        name = self.dataset_id
+        return name if name and not self.dataset_private and is_hub_id(name) else None
 
 
 @dataclass(frozen=True)
-class CardData:
-    """Data of one run for its card.
-
-    Attributes:
-        base_model: Hub id of the base model.
-        base_revision: commit of the base model, if known.
-        base_license: license that the base model's authors state; None if they state none.
-        dataset_id: Hub id of the user's dataset; None for a local file.
-        dataset_revision: commit read.
-        dataset_config: configuration read.
-        dataset_split: split read.
-        columns: columns read, e.g. ``input=question, output=answer``.
-        rows: number of rows read.
-        tokens: number of tokens in them.
-        dataset_license: license that the dataset's authors state; None if they state none.
-        dataset_private: the card shows neither id nor revision nor configuration.
-        bank_id: repo id, or `EMBEDDED_BANK`.
-        bank_revision: commit of the bank.
-        bank_size: number of usable adapters in the bank.
-        bank_published: the bank's adapters and datasets are on the Hub, so the card links to them.
-        neighbors: adapters used, by falling coefficient; at least one.
-        effective_number: of adapters, see `hf_lorameta.method.coefficients.effective_number`.
-        nearest_in_bank: median over the bank's datasets of the distance to the nearest other one.
-        rank: r of the generated adapter.
-        dtype: of the tensors written.
-        warnings: warnings of the run.
-        recipe: settings of the run.
-        library_version: of hf-lorameta.
-        refinement: fit of the coefficients on rows of the dataset; None if they were not fitted.
-        check: validation on other rows of the dataset; None if there was none.
-        gguf: the adapter is exported as GGUF too.
-    """
+class CardData(CardDataset):
+    """Data of one run for its card; a license is None if its authors state none."""
 
     base_model: str
     base_revision: str | None
     base_license: str | None
-    dataset_id: str | None
-    dataset_revision: str | None
-    dataset_config: str | None
-    dataset_split: str | None
-    columns: str
+    columns: str  # e.g. "input=question, output=answer"
     rows: int
     tokens: int
     dataset_license: str | None
-    dataset_private: bool
-    bank_id: str
+    bank_id: str  # repo id, or EMBEDDED_BANK
     bank_revision: str | None
-    bank_size: int
-    bank_published: bool
-    neighbors: tuple[WeightedAdapter, ...]
-    effective_number: float
-    nearest_in_bank: float
-    rank: int
+    bank_size: int  # number of usable adapters
+    bank_published: bool  # its adapters and datasets are on the Hub, so the card links to them
+    neighbors: tuple[WeightedAdapter, ...]  # by falling coefficient; at least one
+    effective_number: float  # see `hf_lorameta.method.coefficients.effective_number`
+    nearest_in_bank: float  # median over the bank's datasets of the distance to the nearest other
+    rank: int  # of the generated adapter
     dtype: str
     warnings: tuple[str, ...]
     recipe: Recipe
     library_version: str
-    refinement: Refinement | None = None
-    check: Validation | None = None
-    gguf: bool = False
+    refinement: Refinement | None = None  # fit of the coefficients on rows of the dataset
+    check: Validation | None = None  # on other rows of the dataset
+    gguf: bool = False  # the adapter is exported as GGUF too
 
     def __post_init__(self) -> None:
         if not self.neighbors:
@@ -114,8 +83,3 @@ class CardData:
     def nearest(self) -> WeightedAdapter:
         """The adapter whose dataset is nearest; of equals, the one with the larger coefficient."""
         return min(self.neighbors, key=lambda n: n.distance)
-
-    @property
-    def public_dataset(self) -> str | None:
-        """The dataset's id if it is public."""
-        return public_name(self.dataset_id, self.dataset_private)

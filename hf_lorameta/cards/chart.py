@@ -19,21 +19,16 @@ _LABEL_CELLS, _SUBTITLE_CELLS, _SUBTITLE_ROW = 40, 100, 17
 
 
 def render_chart(card: CardData) -> str:
-    """Return the largest coefficients as a bar chart.
+    """Return the largest coefficients as a bar chart, a self-contained SVG with a description.
 
-    Returns:
-        A self-contained SVG with a title and a description. It has its own background, so that it
-        looks the same on light and dark pages.
+    It has its own background, so that it looks the same on light and dark pages.
     """
     bars, rest = card.neighbors[:BARS], card.neighbors[BARS:]
-    count = (
-        "The coefficient"
-        if len(card.neighbors) == 1
-        else f"{len(bars)} of {len(card.neighbors)} coefficients"
-    )
-    subtitle = textwrap.wrap(
-        f"{count} · distance: {METRICS[card.recipe.metric].title}", _SUBTITLE_CELLS
-    )
+    count = "The coefficient"
+    if len(card.neighbors) > 1:
+        count = f"{len(bars)} of {len(card.neighbors)} coefficients"
+    metric = METRICS[card.recipe.metric].title
+    subtitle = textwrap.wrap(f"{count} · distance: {metric}", _SUBTITLE_CELLS)
     subtitles = "\n".join(
         f'<text x="24" y="{55 + _SUBTITLE_ROW * i}" class="soft">{_xml(line)}</text>'
         for i, line in enumerate(subtitle)
@@ -42,20 +37,21 @@ def render_chart(card: CardData) -> str:
     height = top + _ROW * len(bars) + (48 if rest else 22)
     largest = max(abs(n.coefficient) for n in bars) or 1.0
     rows = "\n".join(_bar(top + _ROW * i, n, largest) for i, n in enumerate(bars))
-    share = 100 * sum(n.coefficient for n in rest)
-    more = f"{len(rest)} more, {share:.1f} % in total" if rest else ""
-    footer = (
-        f'\n<text x="{_BAR_START}" y="{height - 20}" class="soft">{more}</text>' if rest else ""
-    )
     description = "; ".join(
         f"{_repo_name(n.dataset)}: coefficient {n.coefficient:.4f}, distance {number(n.distance)}"
         for n in bars
     )
+    footer = ""
+    if rest:
+        share = 100 * sum(n.coefficient for n in rest)
+        more = f"{len(rest)} more, {share:.1f} % in total"
+        footer = f'\n<text x="{_BAR_START}" y="{height - 20}" class="soft">{more}</text>'
+        description += f". {more}"
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" \
 height="{height}" role="img" aria-labelledby="title desc">
 <title id="title">Source adapters by coefficient</title>
-<desc id="desc">{_xml(description)}{". " + more if more else ""}.</desc>
+<desc id="desc">{_xml(description)}.</desc>
 <style>
 text {{ font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; \
 fill: #1f2937 }}

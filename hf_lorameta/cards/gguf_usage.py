@@ -11,9 +11,6 @@ def render_modelfile(base_model: str) -> str:
 
     Generated adapters continue plain text, so the base model's chat template is not used.
 
-    Args:
-        base_model: id of the base model, for a comment.
-
     Example:
         >>> print(render_modelfile("org/base"))  # doctest: +ELLIPSIS
         # base.gguf is a GGUF of org/base; any quantization will do.

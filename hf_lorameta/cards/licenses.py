@@ -26,15 +26,11 @@ own list because it plays the server: the tests compare the two."""
 
 
 def license_of(card: CardData) -> tuple[str, str | None, str | None]:
-    """Return the license of a combination: the common one, or ``other`` with every name.
+    """Return (Hub's license id, name, link) for a combination.
 
-    Args:
-        card: its base model and the adapters used count. The dataset does not, since none of it is
-            redistributed.
-
-    Returns:
-        The Hub's license id. For ``other`` also a name that lists each license (``unknown`` if the
-        authors state none) and a link to the base model.
+    The base model and the adapters used count; the dataset does not, since none of it is
+    redistributed. If they have no common license that the Hub knows, the id is ``other``, the name
+    lists each license (``unknown`` if the authors state none) and the link is to the base model.
     """
     stated = [card.base_license, *(n.license for n in card.neighbors)]
     names = sorted({_license_name(value) for value in stated})

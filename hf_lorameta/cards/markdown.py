@@ -56,13 +56,7 @@ def code(value: str) -> Markdown:
 
 
 def hub_url(repo: str, revision: str | None = None, kind: str = "") -> str:
-    """Return the URL of a repo on the Hub.
-
-    Args:
-        repo: repo id.
-        revision: the page shows this revision.
-        kind: ``datasets/`` for a dataset, nothing for a model.
-    """
+    """Return the URL of a repo on the Hub; `kind` is ``datasets/`` for a dataset."""
     pinned = f"/tree/{revision}" if revision and is_hub_id(revision) else ""
     return f"https://huggingface.co/{kind}{repo}{pinned}"
 

@@ -33,15 +33,7 @@ _VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
 
 
 def render_card(card: CardData, repo_id: str | None) -> str:
-    """Render the README.md of an adapter repo.
-
-    Args:
-        card: data of the run.
-        repo_id: repo that the adapter is published to; None for a local folder.
-
-    Returns:
-        Metadata block and Markdown, ending in a newline.
-    """
+    """Render the README.md of an adapter; `repo_id` is None for a local folder."""
     repo_id = clean(repo_id or "") or None
     name = repo_id.rpartition("/")[2] if repo_id else ""
     source_datasets = _source_datasets(card)
@@ -69,9 +61,7 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         combiner=COMBINERS[card.recipe.combine].title,
         licenses=_count_licenses(card),
         unknown_license=not all((card.base_license, *(n.license for n in card.neighbors))),
-        evaluate_command=shell(
-            "hf-lorameta", "evaluate", repo_id or "FOLDER", "--dataset", _dataset_argument(card)
-        ),
+        dataset=card.public_dataset or "DATASET",
         warnings=_warnings(card),
         reproduce_command=_reproduce_lines(card),
     )
@@ -81,6 +71,7 @@ def render_card(card: CardData, repo_id: str | None) -> str:
 def _metadata(card: CardData, source_datasets: list[str]) -> ModelCardData:
     """Return the metadata; ``datasets`` are those that weights or coefficients were fitted on."""
     base = card.base_model if is_hub_id(card.base_model) else None
+    base_tag = [f"base_model:adapter:{base}"] if base else []
     own = [card.public_dataset] if card.refinement and card.public_dataset else []
     license_id, license_name, license_link = license_of(card)
     return ModelCardData(
@@ -92,12 +83,7 @@ def _metadata(card: CardData, source_datasets: list[str]) -> ModelCardData:
         license_name=license_name,
         license_link=license_link,
         pipeline_tag="text-generation",
-        tags=[
-            "lora",
-            "hf-lorameta",
-            *([f"base_model:adapter:{base}"] if base else []),
-            "arxiv:2507.01806",
-        ],
+        tags=["lora", "hf-lorameta", *base_tag, "arxiv:2507.01806"],
     )
 
 
@@ -142,10 +128,6 @@ def _vllm_command(card: CardData, repo_id: str) -> Markdown:
     return Markdown(" ".join([*variables, repos, shell(*arguments)]))
 
 
-def _dataset_argument(card: CardData) -> str:
-    return card.public_dataset or "DATASET"
-
-
 def reproduce_command(card: CardData) -> list[str]:
     """Return the command line that generates this adapter again, as a list of arguments.
 
@@ -158,7 +140,7 @@ def reproduce_command(card: CardData) -> list[str]:
     embedded = card.bank_id == EMBEDDED_BANK
     bank = card.bank_id if is_hub_id(card.bank_id) else "BANK"
     options: dict[str, object] = {
-        "dataset": _dataset_argument(card),
+        "dataset": card.public_dataset or "DATASET",
         "revision": card.dataset_revision if public else None,
         "config": card.dataset_config if public else None,
         "split": card.dataset_split,

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard
 
-from hf_lorameta.cards.card_data import public_name
+from hf_lorameta.cards.card_data import CardDataset
 from hf_lorameta.cards.markdown import clean
 from hf_lorameta.cards.templates import render
 from hf_lorameta.errors import AdapterError
@@ -25,35 +25,17 @@ _THIS_ADAPTER = "generated"
 
 
 @dataclass(frozen=True)
-class MeasuredScores:
+class MeasuredScores(CardDataset):
     """Scores of a generated adapter on one split of one dataset.
 
-    Attributes:
-        dataset_id: Hub id; None for a local file.
-        dataset_revision: commit read.
-        dataset_config: configuration read.
-        dataset_split: split read.
-        dataset_private: the card shows neither id nor revision nor configuration.
-        rows: number of rows.
-        engine: engine that ran the base model, ``transformers`` or ``llama.cpp``.
-        scores: for each method, values by the field names of
-            `hf_lorameta.engines.scoring.Scores`; None if not computed. The method ``generated`` is
-            the adapter that the card describes.
+    `scores` has for each method the values by the field names of
+    `hf_lorameta.engines.scoring.Scores`, None if not computed. The method ``generated`` is the
+    adapter that the card describes.
     """
 
-    dataset_id: str | None
-    dataset_revision: str | None
-    dataset_config: str | None
-    dataset_split: str
-    dataset_private: bool
     rows: int
-    engine: str
+    engine: str  # transformers or llama.cpp
     scores: Mapping[str, Mapping[str, float | None]]
-
-    @property
-    def public_dataset(self) -> str | None:
-        """The dataset's id if it is public."""
-        return public_name(self.dataset_id, self.dataset_private)
 
 
 def with_scores(text: str, measured: MeasuredScores, repo_id: str | None) -> str:
@@ -66,9 +48,6 @@ def with_scores(text: str, measured: MeasuredScores, repo_id: str | None) -> str
         text: README.md from `render_card`, possibly edited since.
         measured: the scores.
         repo_id: repo of the adapter; None for a local folder.
-
-    Raises:
-        AdapterError: the card's metadata cannot be read.
     """
     try:
         card = ModelCard(text)
@@ -117,23 +96,19 @@ def _with_table(body: str, measured: MeasuredScores) -> str:
     if _NOT_MEASURED in titles:
         position = titles.index(_NOT_MEASURED)
         _, fence, command = sections[position].partition("\n```")
-        remark = (
-            "Only the scores above were measured: no other dataset, no harmful or biased output."
+        sections[position] = (
+            f"{_NOT_MEASURED}\n\nOnly the scores above were measured: "
+            f"no other dataset, no harmful or biased output.\n{fence}{command}"
         )
-        sections[position] = f"{_NOT_MEASURED}\n\n{remark}\n{fence}{command}"
     if _MEASURED not in titles:
         sections.insert(position, f"{_MEASURED}\n")
         titles.insert(position, _MEASURED)
     position = titles.index(_MEASURED)
     head, *tables = re.split(r"\n(?=### )", sections[position])
-    new = _score_table(measured)
+    config = None if measured.dataset_config == "default" else measured.dataset_config
+    new = render(
+        "scores.md.j2", measured=measured, name=measured.public_dataset, config=config or ""
+    )
     others = [table for table in tables if table.split("\n", 1)[0] != new.split("\n", 1)[0]]
     sections[position] = "\n".join([head, *others, new])
     return "\n".join(sections)
-
-
-def _score_table(measured: MeasuredScores) -> str:
-    config = None if measured.dataset_config == "default" else measured.dataset_config
-    return render(
-        "scores.md.j2", measured=measured, name=measured.public_dataset, config=config or ""
-    )

@@ -18,15 +18,7 @@ if TYPE_CHECKING:
 
 
 def render(template: str, **values: object) -> str:
-    """Render a template of this folder.
-
-    Args:
-        template: file name.
-        values: variables of the template.
-
-    Raises:
-        jinja2.UndefinedError: a variable of the template is missing.
-    """
+    """Render a template of this folder; a missing variable raises `jinja2.UndefinedError`."""
     return _environment().get_template(template).render(values)
 
 

@@ -3,4 +3,3 @@
 from pathlib import Path
 
 TRAIN_FILE = Path(__file__).parent / "data" / "train.jsonl"
-TEST_FILE = Path(__file__).parent / "data" / "test.jsonl"

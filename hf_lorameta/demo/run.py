@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_lorameta.bank.bank import BANK_VARIABLE, EMBEDDED_FOLDER
+from hf_lorameta.bank.bank import EMBEDDED_FOLDER
+from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.engines import llama_server
 from hf_lorameta.engines.gguf_files import base_gguf
 from hf_lorameta.engines.scoring import Report, Scores, shared_length
@@ -32,7 +33,7 @@ from hf_lorameta.pipeline.adapter_folder import FILES
 if TYPE_CHECKING:
     from hf_lorameta.localhub import LocalHub
 
-DATA_FOLDER = Path(__file__).parent / "data"
+DATA_FOLDER = TRAIN_FILE.parent
 BANK_REPO = "lorameta/smollm2-demo-bank"
 DATASET_REPO = "newcomer/guestbook-sentiment"
 ADAPTER_REPO = "newcomer/guestbook-adapter"
@@ -43,15 +44,10 @@ _SAMPLES = 3
 
 @dataclass(frozen=True)
 class Console:
-    """Functions that show what the demo does.
-
-    Attributes:
-        say: prints a message.
-        progress: called every second with the running step and its seconds so far.
-    """
+    """Functions that show what the demo does."""
 
     say: Callable[[str], None]
-    progress: Callable[[str, float], None]
+    progress: Callable[[str, float], None]  # called every second with a step and its seconds so far
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -73,20 +69,12 @@ class Console:
 
 
 def run_demo(console: Console | None = None, *, max_rows: int = 100) -> dict[str, Any]:
-    """Run the demo.
-
-    Args:
-        console: shows messages, progress and a first result on a few rows; None shows nothing.
-        max_rows: held-out rows to score at most.
+    """Run the demo; with a console, also score a few rows for a first result.
 
     Returns:
         ``url`` of the adapter, ``seconds`` of generating it, ``files`` in its repo, ``scores`` by
         method (None without an engine or the base model), ``missing`` (lines on what to install),
         ``try`` (a command that prompts the adapter), and ``summary``, a text.
-
-    Raises:
-        MissingExtraError: starlette or uvicorn is not installed.
-        LoraMetaError: a step failed.
     """
     require_extra("starlette", "uvicorn", extra="demo")
     from hf_lorameta.localhub import LocalHub
@@ -112,31 +100,25 @@ def run_demo(console: Console | None = None, *, max_rows: int = 100) -> dict[str
         }
         base_model = inspected["base_model_name_or_path"]
         result |= _evaluate(base_model, first_rows, max_rows, visitor, console)
-    summary = "\n".join([result["summary"], "", *_invitation(result["try"])])
-    return result | {"summary": summary}
+    invitation = "Try the adapter on notes of your own (llama.cpp, on this CPU):"
+    lines = [result["summary"], "", invitation]
+    if not llama_server.available():
+        lines.append(f"(first: {install_hint('gguf')})")
+    return result | {"summary": "\n".join([*lines, "", result["try"]])}
 
 
 def seed(hub: "LocalHub") -> str:
-    """Put the embedded bank and the demo's dataset on a loopback Hub.
-
-    Returns:
-        A token of the user ``newcomer``.
-    """
+    """Put the embedded bank and the demo's dataset on a loopback Hub; return a newcomer's token."""
     hub.add_user("lorameta")
     token = hub.add_user("newcomer")
-    hub.create_repo(BANK_REPO, repo_type="dataset")
-    hub.upload_folder(BANK_REPO, EMBEDDED_FOLDER, repo_type="dataset")
-    hub.create_repo(DATASET_REPO, repo_type="dataset")
-    hub.upload_folder(DATASET_REPO, DATA_FOLDER, repo_type="dataset")
+    for repo_id, folder in ((BANK_REPO, EMBEDDED_FOLDER), (DATASET_REPO, DATA_FOLDER)):
+        hub.create_repo(repo_id, repo_type="dataset")
+        hub.upload_folder(repo_id, folder, repo_type="dataset")
     return token
 
 
 def save_adapter(hub: "LocalHub") -> Path:
-    """Copy the adapter from the loopback Hub into this package's cache.
-
-    Returns:
-        The adapter's folder.
-    """
+    """Copy the adapter from the loopback Hub into this package's cache; return its folder."""
     folder = cache_dir() / "demo" / ADAPTER_REPO.rpartition("/")[2]
     folder.mkdir(parents=True, exist_ok=True)
     for name in set(FILES) & set(hub.files(ADAPTER_REPO)):
@@ -146,7 +128,7 @@ def save_adapter(hub: "LocalHub") -> Path:
 
 def _try_command(folder: Path) -> str:
     """Return a command that prompts the adapter, with the template that all inputs share."""
-    lines = (DATA_FOLDER / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = TRAIN_FILE.read_text(encoding="utf-8").splitlines()
     inputs = [json.loads(line)["input"] for line in lines]
     first = inputs[0]
     head = min(shared_length(first, text) for text in inputs[1:])
@@ -155,17 +137,9 @@ def _try_command(folder: Path) -> str:
     return shlex.join(["hf-lorameta", "try", str(folder), "--template", template])
 
 
-def _invitation(command: str) -> list[str]:
-    lines = ["Try the adapter on notes of your own (llama.cpp, on this CPU):", "", command]
-    if not llama_server.available():
-        lines[1:1] = [f"(first: {install_hint('gguf')})"]
-    return lines
-
-
 def _environment(hub: "LocalHub", home: Path, token: str | None) -> dict[str, str]:
     """Return environment variables that make the loopback Hub the Hub of a child process."""
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_"))}
-    ours.pop(BANK_VARIABLE, None)
     return ours | hub.env(token, home=home)
 
 
@@ -193,11 +167,7 @@ def _run(arguments: list[str], environment: dict[str, str], console: Console) ->
 
 
 def _evaluate(
-    base_model: str,
-    first_rows: int,
-    max_rows: int,
-    environment: dict[str, str],
-    console: Console,
+    base_model: str, first_rows: int, max_rows: int, environment: dict[str, str], console: Console
 ) -> dict[str, Any]:
     """Score the adapter, and before that, for a first result, on `first_rows` rows."""
     try:
@@ -220,8 +190,7 @@ def _evaluate(
 def _engine_options(base_model: str) -> list[str]:
     """Return options of ``evaluate``: for transformers if it is installed, else for llama.cpp.
 
-    Raises:
-        LoraMetaError: neither is available; the error is that of transformers.
+    If neither is available, the error is that of transformers.
     """
     try:
         require_extra("torch", "transformers", "peft", "rouge_score")

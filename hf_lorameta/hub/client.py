@@ -12,11 +12,7 @@ from typing import Any
 
 import httpx2
 import huggingface_hub as hfh
-from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazy re-exports
-    build_hf_headers,
-    get_session,
-    hf_raise_for_status,
-)
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazy re-export
 
 from hf_lorameta._version import __version__
 from hf_lorameta.errors import AuthError, NotFoundError, UsageError
@@ -32,6 +28,8 @@ _LIBRARY: dict[str, Any] = {"library_name": "hf_lorameta", "library_version": __
 
 class Hub:
     """A connection to the Hub with one token.
+
+    Every method raises `HubError` if the Hub refuses the request or does not answer.
 
     Args:
         token: None uses the saved or environment token, if any; False sends none.
@@ -59,7 +57,7 @@ class Hub:
             repo_id: ``namespace/name``.
             repo_type: ``model``, ``dataset`` or ``space``.
             revision: branch, tag or commit; None is the default branch.
-            blobs: request sizes and digests of the files, too.
+            blobs: also request sizes and digests of the files, to verify downloads.
 
         Raises:
             UsageError: the repo id is not valid.
@@ -92,7 +90,6 @@ class Hub:
 
         Raises:
             UsageError: not of the form ``user/name``.
-            HubError: the Hub refused or did not answer.
         """
         if not is_repo_id(repo_id):
             raise UsageError(f"{repo_id} is not a valid repo id of the form user/name")
@@ -116,12 +113,7 @@ class Hub:
     def search_datasets(self, text: str, limit: int = 8) -> list[str]:
         """Search datasets by name; return their ids, the most downloaded first.
 
-        Args:
-            text: search text; fewer than two characters give no results.
-            limit: maximum number of ids.
-
-        Raises:
-            HubError: the Hub refused or did not answer.
+        A text of fewer than two characters has no results.
         """
         if len(text.strip()) < 2:
             return []
@@ -147,7 +139,6 @@ class Hub:
 
         Raises:
             NotFoundError: no such file.
-            HubError: the Hub refused or did not answer.
         """
         if path in repo.blobs:
             return repo.blobs[path].size
@@ -195,19 +186,11 @@ class Hub:
         return with_retries(repo.repo_id, fetch)
 
     def reader(self, repo: PinnedRepo, path: str, size: int) -> Callable[[int, int], bytes]:
-        """Return a function that reads byte ranges, for reading a file front to back.
+        """Return a function (start, stop) → bytes, for reading a file front to back.
 
         It fetches blocks of 4 MB. If the repo was resolved with ``blobs`` and the file is read in
         order to its end, the content is verified: the last read raises `ConnectionLostError` if
         the digest is wrong.
-
-        Args:
-            repo: the repo.
-            path: path of the file.
-            size: size of the file in bytes.
-
-        Returns:
-            A function (start, stop) → bytes.
         """
         block, block_start, verified = b"", 0, 0
         blob = repo.blobs.get(path)
@@ -231,10 +214,7 @@ class Hub:
     def download(self, repo: PinnedRepo, path: str, local_dir: Path | None = None) -> Path:
         """Download a file unless it is there already; verify it if the repo has its digest.
 
-        Args:
-            repo: the repo; with digests if resolved with ``blobs``.
-            path: path of the file.
-            local_dir: target folder; None is the cache of `huggingface_hub`.
+        Without `local_dir`, the file is in the cache of `huggingface_hub`.
 
         Raises:
             NotFoundError: no such file.
@@ -267,16 +247,15 @@ class Hub:
 
     def _download_once(self, repo: PinnedRepo, path: str, local_dir: Path | None) -> Path:
         try:
-            return Path(
-                self._api.hf_hub_download(
-                    repo.repo_id,
-                    path,
-                    repo_type=repo.repo_type,
-                    revision=repo.sha,
-                    local_dir=local_dir,
-                    force_download=True,  # otherwise it retries by itself
-                )
+            downloaded = self._api.hf_hub_download(
+                repo.repo_id,
+                path,
+                repo_type=repo.repo_type,
+                revision=repo.sha,
+                local_dir=local_dir,
+                force_download=True,  # otherwise it retries by itself
             )
+            return Path(downloaded)
         except ValueError as error:  # with force_download, raised from the failed request
             if isinstance(error.__cause__, Exception):
                 raise error.__cause__ from None
@@ -288,13 +267,13 @@ class Hub:
 
     def _get(self, url: str, headers: dict[str, str] | None = None, **options: Any) -> Any:
         """Make one GET request, without retries."""
-        response = get_session().get(
+        response = hfh.get_session().get(
             url,
             headers=build_hf_headers(token=self._token, headers=headers, **_LIBRARY),
             timeout=_TIMEOUT_SECONDS,
             **options,
         )
-        hf_raise_for_status(response)
+        hfh.hf_raise_for_status(response)
         return response
 
     # --- publishing -----------------------------------------------------------------------------
@@ -312,7 +291,7 @@ class Hub:
         only: Sequence[str] | None = None,
         delete: Sequence[str] = (),
     ) -> str:
-        """Publish a folder in one commit.
+        """Publish a folder in one commit; return the URL of the repo or of the pull request.
 
         Args:
             folder: the files to commit.
@@ -325,9 +304,6 @@ class Hub:
             repo_type: ``model``, ``dataset`` or ``space``.
             only: paths in the folder to commit; None commits all.
             delete: paths in the repo to delete in the same commit.
-
-        Returns:
-            URL of the repo, or of the pull request.
 
         Raises:
             ConflictError: the repo was created or changed in the meantime.

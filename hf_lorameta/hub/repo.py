@@ -13,7 +13,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def is_repo_id(text: str) -> bool:
-    """Whether a text is a valid repo id with a namespace.
+    """Return whether a text is a valid repo id with a namespace.
 
     Example:
         >>> is_repo_id("user/name"), is_repo_id("name"), is_repo_id("../name")
@@ -28,16 +28,10 @@ def is_repo_id(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Blob:
-    """Size and digest of a file on the Hub.
-
-    Attributes:
-        size: size in bytes.
-        digest: hexadecimal; the SHA-256 of a large file (git-LFS, Xet), git's blob id of others.
-        large: whether the digest is a SHA-256.
-    """
+    """Size in bytes and digest of a file on the Hub."""
 
     size: int
-    digest: str
+    digest: str  # hexadecimal: SHA-256 of a large file (git-LFS, Xet), git's blob id of others
     large: bool
 
     @classmethod
@@ -56,7 +50,7 @@ class Blob:
         return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
 
     def matches(self, path: Path) -> bool:
-        """Whether a local file has this content."""
+        """Return whether a local file has this content."""
         hasher = self.hasher()
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
@@ -66,22 +60,12 @@ class Blob:
 
 @dataclass(frozen=True)
 class PinnedRepo:
-    """A repo at one commit.
-
-    Attributes:
-        repo_id: ``namespace/name``.
-        repo_type: ``model``, ``dataset`` or ``space``.
-        sha: full commit hash.
-        private: whether the repo is private.
-        license: license from the repo's card, None if it states none.
-        files: paths of the files at that commit.
-        blobs: sizes and digests by path, to verify downloads; empty unless requested.
-    """
+    """A repo at one commit."""
 
     repo_id: str
-    repo_type: str
+    repo_type: str  # model, dataset or space
     sha: str
     private: bool = False
-    license: str | None = None
+    license: str | None = None  # stated on the repo's card
     files: tuple[str, ...] = ()
-    blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)
+    blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)  # by path, if requested

@@ -14,9 +14,7 @@ from typing import TypeVar
 import httpx2
 from huggingface_hub import constants
 from huggingface_hub import errors as hf
-from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazy re-export
-    parse_ratelimit_headers,
-)
+from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]  # lazy
 
 from hf_lorameta.errors import ConnectionLostError
 from hf_lorameta.hub.errors import TRANSIENT_STATUSES, translated
@@ -33,15 +31,9 @@ T = TypeVar("T")
 def with_retries(what: str, run: Callable[[], T], *, revision: str | None = None) -> T:
     """Call a function; retry after lost connections, rate limits and server errors.
 
-    Args:
-        what: repo id or action, for messages.
-        run: makes the request; raises the exceptions of `huggingface_hub` and `httpx2`.
-        revision: requested revision, for messages.
-
-    Raises:
-        ConnectionLostError: the last attempt failed, too; or the server requests a wait that
-            exceeds what is left of `BUDGET_SECONDS`.
-        LoraMetaError: any other failure, see `hf_lorameta.hub.errors.translate`.
+    Exceptions of `run` are translated as in `hf_lorameta.hub.errors.translate`, which describes
+    `what` and `revision`. `ConnectionLostError` is raised if the last attempt fails, too, or the
+    server requests a wait that exceeds what is left of `BUDGET_SECONDS`.
     """
     deadline = time.monotonic() + BUDGET_SECONDS
     for attempt in range(1, ATTEMPTS + 1):
@@ -56,7 +48,12 @@ def with_retries(what: str, run: Callable[[], T], *, revision: str | None = None
                 wait = 2.0 ** (attempt - 1) if requested is None else requested
                 too_late = time.monotonic() + wait > deadline
                 if requested is not None and too_late:
-                    raise _try_later(what, wait) from None
+                    raise ConnectionLostError(
+                        f"{what}: {constants.ENDPOINT} requests a pause of {wait:.0f} s "
+                        "(rate limit or overload)",
+                        hint=f"run the same command again in {math.ceil(wait / 60)} min; "
+                        "finished work is kept",
+                    ) from None
                 if attempt == ATTEMPTS or too_late:
                     raise
                 reason = f"HTTP {status}" if status else type(error).__name__
@@ -73,10 +70,3 @@ def _requested_wait(error: Exception) -> float | None:
         return float(retry_after) + _MARGIN_SECONDS
     limit = parse_ratelimit_headers(headers)
     return limit.reset_in_seconds + _MARGIN_SECONDS if limit and not limit.remaining else None
-
-
-def _try_later(what: str, wait: float) -> ConnectionLostError:
-    return ConnectionLostError(
-        f"{what}: {constants.ENDPOINT} requests a pause of {wait:.0f} s (rate limit or overload)",
-        hint=f"run the same command again in {math.ceil(wait / 60)} min; finished work is kept",
-    )

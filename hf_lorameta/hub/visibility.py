@@ -12,10 +12,9 @@ def check_visibility(
     source: str = "the dataset is private",
     hint: str = "name another repo",
 ) -> None:
-    """Check that an existing repo has the requested visibility.
+    """Raise ConflictError if a repo's visibility is not as requested or exposes private content.
 
-    ``create_repo(exist_ok=True)`` ignores `private` when the repo exists, so that private content
-    could be published in a public repo.
+    ``create_repo(exist_ok=True)`` does not check: it ignores `private` when the repo exists.
 
     Args:
         existing: the target.
@@ -23,10 +22,6 @@ def check_visibility(
         source_private: whether what is published derives from private repos or files.
         source: clause that says what is private, for the message.
         hint: how to choose another target.
-
-    Raises:
-        ConflictError: the visibility differs from `private`; or it is not given, the source is
-            private and the repo is public.
     """
     if private is not None and private != existing.private:
         actual, requested = ("private", "public") if existing.private else ("public", "private")

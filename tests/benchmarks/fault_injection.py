@@ -21,10 +21,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.tables import markdown_table
 from tests.benchmarks.fault_cases import FaultCases
 from tests.benchmarks.fault_scenarios import ROOT, Case, Tally, World
 from tests.benchmarks.fuzz import CAP_MB
+from tests.benchmarks.tables import markdown_table
 
 INPUTS = 100_000
 HEAD = ("what", "runs", "well at once", "said so, then well", "wrong")

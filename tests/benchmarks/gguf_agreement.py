@@ -16,8 +16,8 @@ import numpy as np
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.packaged_model import SMOLLM2
-from hf_lorameta.tables import markdown_table
 from tests import shared_data
+from tests.benchmarks.tables import markdown_table
 from tests.engine_fixtures import (
     Agreement,
     EnginePair,

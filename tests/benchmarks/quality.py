@@ -35,10 +35,10 @@ from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.pipeline.tune import refine_plan
-from hf_lorameta.tables import markdown_table
 from tests import shared_data
 from tests.benchmarks.leave_one_out_banks import bank_without, siblings
 from tests.benchmarks.peft_linear import PeftLinear
+from tests.benchmarks.tables import markdown_table
 from tests.engine_fixtures import packaged
 
 ROWS, SHOTS = 24, 3

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hf_lorameta.tables import markdown_table
 from tests.benchmarks import measurements
 from tests.benchmarks.synthetic_bank import SIZES, write_bank
+from tests.benchmarks.tables import markdown_table
 
 Figures = dict[str, Any]
 PICTURE = "cpu_time_growth.svg"
