@@ -24,13 +24,6 @@ gguf = pytest.importorskip("gguf")
 DEMO = Path(__file__).parents[2] / "hf_lorameta" / "demo" / "data"
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(rows(1))
-    return path
-
-
 def save(folder: Path, **settings: object) -> Path:
     folder.mkdir()
     for name, content in adapter_files(**settings).items():  # type: ignore[arg-type]
