@@ -16,7 +16,7 @@ from hf_lorameta.environment import install_hint
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES
-from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
+from tests.conftest import BASE, Account, Built, Shell, adapter_files, tree
 from tests.engine_fixtures import needs_engine
 from tests.engines.test_llama_runner import base_header
 
