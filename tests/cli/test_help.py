@@ -9,7 +9,7 @@ from tests.help_blocks import ROOT, commands, readme_files, updated
 FILES = [path for path in readme_files() if commands(path.read_text(encoding="utf-8"))]
 
 
-def test_the_guides_show_help_texts() -> None:
+def test_the_readme_files_show_help_texts() -> None:
     shown = {name for path in FILES for name in commands(path.read_text(encoding="utf-8"))}
     assert {"bank build", "bank pack", "space build"} <= shown
 
