@@ -1,4 +1,4 @@
-"""Recipes: what they refuse, that they are frozen, and that they survive JSON."""
+"""Recipes: validation, immutability, JSON, and the paper's settings."""
 
 import json
 from typing import get_args
@@ -30,14 +30,14 @@ RECIPES = st.builds(
     refiner=st.sampled_from(list(REFINERS)),
     check=st.none() | st.integers(4, 4096),
 )
-OURS = {"js-io", "js-task", "kernel"}
+NOT_IN_THE_PAPER = {"js-io", "js-task", "kernel"}
 
 
 @given(RECIPES)
-def test_json_round_trip(recipe: Recipe) -> None:
-    again = Recipe.model_validate_json(recipe.model_dump_json())
-    assert again == recipe
-    assert hash(again) == hash(recipe)
+def test_a_recipe_survives_json(recipe: Recipe) -> None:
+    parsed = Recipe.model_validate_json(recipe.model_dump_json())
+    assert parsed == recipe
+    assert hash(parsed) == hash(recipe)
     assert Recipe.of(**json.loads(recipe.model_dump_json())) == recipe
 
 
@@ -47,7 +47,7 @@ def test_every_method_of_a_registry_can_be_chosen(field: str, registry: dict[str
         assert getattr(Recipe.of(**{field: name}), field) == name
 
 
-def test_frozen() -> None:
+def test_a_recipe_is_frozen() -> None:
     recipe = Recipe()
     with pytest.raises(ValidationError, match="frozen"):
         recipe.rank = 4  # type: ignore[misc]
@@ -80,7 +80,9 @@ def test_frozen() -> None:
         ({"learning_rate": 1e-3}, "learning_rate: Extra inputs are not permitted, got 0.001"),
     ],
 )
-def test_refusals_name_the_field(settings: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_refused_with_the_name_of_the_field(
+    settings: dict[str, object], message: str
+) -> None:
     with pytest.raises(RecipeError) as raised:
         Recipe.of(**settings)
     assert str(raised.value).startswith(message)
@@ -89,9 +91,9 @@ def test_refusals_name_the_field(settings: dict[str, object], message: str) -> N
     assert raised.value.__cause__ is None
 
 
-@pytest.mark.parametrize("metric", [m for m in METRICS if m not in OURS])
-@pytest.mark.parametrize("rule", [r for r in COEFFICIENT_RULES if r not in OURS])
-def test_the_papers_recipes(metric: str, rule: str) -> None:
+@pytest.mark.parametrize("metric", [m for m in METRICS if m not in NOT_IN_THE_PAPER])
+@pytest.mark.parametrize("rule", [r for r in COEFFICIENT_RULES if r not in NOT_IN_THE_PAPER])
+def test_recipes_of_the_paper_have_its_settings(metric: str, rule: str) -> None:
     recipe = Recipe.paper(metric=metric, coefficients=rule)
     assert recipe.model_dump(exclude={"dtype", "seed", "max_rows", "refiner"}) == {
         "metric": metric,
@@ -105,7 +107,7 @@ def test_the_papers_recipes(metric: str, rule: str) -> None:
     }
 
 
-def test_the_papers_recipe_alone_is_js_normalized() -> None:
+def test_the_papers_default_recipe_is_js_normalized() -> None:
     assert (Recipe.paper().metric, Recipe.paper().coefficients) == ("js", "normalized")
 
 
@@ -124,13 +126,15 @@ def test_the_papers_recipe_alone_is_js_normalized() -> None:
         ({"sharpness": 2}, "sharpness: Extra inputs are not permitted"),
     ],
 )
-def test_a_departure_from_the_paper_is_refused(settings: dict[str, object], message: str) -> None:
+def test_settings_that_differ_from_the_paper_are_refused(
+    settings: dict[str, object], message: str
+) -> None:
     with pytest.raises(RecipeError) as raised:
         Recipe.paper(**settings)
     assert str(raised.value).startswith(message)
     assert raised.value.hint
 
 
-def test_the_papers_own_values_may_be_said() -> None:
-    said = Recipe.paper(combine="factors", top_k=None, temperature=1, rank=None, seed=3)
-    assert said == Recipe.paper(seed=3)
+def test_the_papers_own_values_can_be_given_explicitly() -> None:
+    explicit = Recipe.paper(combine="factors", top_k=None, temperature=1, rank=None, seed=3)
+    assert explicit == Recipe.paper(seed=3)

@@ -28,11 +28,11 @@ def test_front_matter_follows_the_specification() -> None:
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_parse(line: str) -> None:
+def test_commands_in_the_skill_parse(line: str) -> None:
     name, *arguments = shlex.split(line)[1:]
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]  # a Group
     command.make_context(name, arguments)
 
 
-def test_it_names_commands() -> None:
+def test_the_skill_shows_commands() -> None:
     assert len(COMMANDS) >= 8

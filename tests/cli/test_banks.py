@@ -28,7 +28,7 @@ from tests.conftest import (
 WEIGHTS = WEIGHTS_FILE
 
 
-def test_build_lists_what_it_took(cli: Shell, bank: Built) -> None:
+def test_list_shows_commits_licenses_and_numbers_of_rows(cli: Shell, bank: Built) -> None:
     listed = cli("bank", "list", bank.folder, "--json").json
     assert [e["adapter"] for e in listed["entries"]] == [e["adapter"] for e in bank.owner.entries]
     assert not listed["skipped"]
@@ -43,15 +43,16 @@ def test_build_lists_what_it_took(cli: Shell, bank: Built) -> None:
     assert first["adapter"] in cli("bank", "list", bank.folder).out
 
 
-def test_show_tells_all_of_one_entry(cli: Shell, bank: Built) -> None:
-    wanted = bank.owner.entries[1]["adapter"]
-    assert cli("bank", "show", bank.folder, wanted, "--json").json["adapter"] == wanted
-    assert wanted in cli("bank", "show", bank.folder, wanted).out
-    missing = cli("bank", "show", bank.folder, "no/such", code=4)
-    assert "holds no no/such" in missing.err
+def test_show_prints_one_entry(cli: Shell, bank: Built) -> None:
+    adapter = bank.owner.entries[1]["adapter"]
+    assert cli("bank", "show", bank.folder, adapter, "--json").json["adapter"] == adapter
+    assert adapter in cli("bank", "show", bank.folder, adapter).out
+    assert "holds no no/such" in cli("bank", "show", bank.folder, "no/such", code=4).err
 
 
-def test_a_second_build_fetches_no_entry_again(cli: Shell, user: Account, tmp_path: Path) -> None:
+def test_a_repeated_build_downloads_only_new_entries(
+    cli: Shell, user: Account, tmp_path: Path
+) -> None:
     for topic in range(3):
         user.entry(f"e{topic}", topic)
     listed, target = user.manifest(tmp_path / "m.yaml"), tmp_path / "bank"
@@ -63,14 +64,16 @@ def test_a_second_build_fetches_no_entry_again(cli: Shell, user: Account, tmp_pa
     assert touched(cli.hub, user.name) == []
     assert tree(target) == before
 
-    user.entry("e3", 3)  # extend
+    user.entry("e3", 3)
     cli("bank", "build", user.manifest(tmp_path / "m.yaml"), "-o", target)
     assert touched(cli.hub, f"{user.name}/e3")
     assert [p for p in touched(cli.hub, user.name) if "/e3" not in p] == []
     assert len(cli("bank", "list", target, "--json").json["entries"]) == 4
 
 
-def test_workers_do_not_change_a_byte(cli: Shell, bank: Built, tmp_path: Path) -> None:
+def test_the_number_of_workers_does_not_change_the_bytes(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
     manifest = bank.owner.manifest(tmp_path / "m.yaml")
     slow = bank.owner.entries[0]["adapter"]
     cli.hub.add_fault(Fault("delay", path=f"^/{slow}/resolve", seconds=0.3))  # the first ends last
@@ -81,29 +84,29 @@ def test_workers_do_not_change_a_byte(cli: Shell, bank: Built, tmp_path: Path) -
     assert tree(tmp_path / "many") == expected
 
 
-def bad_weights(last: float) -> dict[str, bytes]:
+def weights_ending_in(last: float) -> dict[str, bytes]:
     files = adapter_files()
     raw = bytearray(files[WEIGHTS])
     raw[-4:] = struct.pack("<f", last)
     return files | {WEIGHTS: bytes(raw)}
 
 
-def huge_header() -> dict[str, bytes]:
+def header_of_10_gb() -> dict[str, bytes]:
     files = adapter_files()
     return files | {WEIGHTS: struct.pack("<Q", 10 << 30) + files[WEIGHTS][8:]}
 
 
-def test_bad_entries_are_skipped_with_their_reasons(
+def test_invalid_entries_are_skipped_with_a_reason(
     cli: Shell, user: Account, tmp_path: Path
 ) -> None:
     good = [user.entry(f"good{i}", i) for i in range(2)]
     files = adapter_files()
     other = tuple(Module(m.name, 6, m.out_features) for m in LAYOUT)
     adapters = {
-        "nan": (bad_weights(last=float("nan")), "NaN"),
-        "inf": (bad_weights(last=float("inf")), "infinite"),
+        "nan": (weights_ending_in(float("nan")), "NaN"),
+        "inf": (weights_ending_in(float("inf")), "infinite"),
         "short": (files | {WEIGHTS: files[WEIGHTS][:-40]}, "bytes"),
-        "huge": (huge_header(), "10737418240"),
+        "huge": (header_of_10_gb(), "10737418240"),
         "tiny": (files | {WEIGHTS: b"abc"}, "too few"),
         "pickle": ({k: v for k, v in files.items() if k != WEIGHTS}
                    | {"adapter_model.bin": b"\x80\x04."}, "pickle"),
@@ -146,13 +149,13 @@ def test_bad_entries_are_skipped_with_their_reasons(
     assert not wrong
     assert all(name in done.out for name in expected)
     assert cli("bank", "verify", tmp_path / "b").out == "2 adapters, all checksums match\n"
-    left = {p.name for p in (tmp_path / "b/adapters").iterdir()}
-    kept = {f"{user.name}--{n}.safetensors" for n in ("good0", "good1", "a-shapes")}
-    assert left == kept  # a-shapes is finished, though of no use to this bank
+    stored = {p.name for p in (tmp_path / "b/adapters").iterdir()}
+    # a-shapes is valid by itself: only the layout that the bank settles on excludes it
+    assert stored == {f"{user.name}--{n}.safetensors" for n in ("good0", "good1", "a-shapes")}
     assert max(r.bytes_sent for r in cli.hub.requests) < 1 << 20
 
 
-def test_strict_stops_at_a_bad_entry(cli: Shell, user: Account, tmp_path: Path) -> None:
+def test_strict_stops_at_an_invalid_entry(cli: Shell, user: Account, tmp_path: Path) -> None:
     user.entry("good")
     user.entry("dora", use_dora=True)
     manifest = user.manifest(tmp_path / "m.yaml")
@@ -163,7 +166,9 @@ def test_strict_stops_at_a_bad_entry(cli: Shell, user: Account, tmp_path: Path) 
     assert "none of 1" in cli("bank", "build", only, "-o", tmp_path / "c", code=4).err
 
 
-def test_what_a_build_cannot_start_with(cli: Shell, user: Account, tmp_path: Path) -> None:
+def test_an_invalid_manifest_tokenizer_or_target_is_refused(
+    cli: Shell, user: Account, tmp_path: Path
+) -> None:
     user.entry("e")
     manifest, target = user.manifest(tmp_path / "m.yaml"), tmp_path / "b"
     cli("bank", "build", tmp_path / "missing.yaml", "-o", target, code=2)
@@ -179,7 +184,9 @@ def test_what_a_build_cannot_start_with(cli: Shell, user: Account, tmp_path: Pat
     assert "--tokenizer" in cli("bank", "build", manifest, "-o", target, code=4).err
 
 
-def test_another_tokenizer_makes_profiles_anew(cli: Shell, user: Account, tmp_path: Path) -> None:
+def test_another_tokenizer_recomputes_the_profiles(
+    cli: Shell, user: Account, tmp_path: Path
+) -> None:
     user.entry("e0", 0)
     user.entry("e1", 1)
     manifest = user.manifest(tmp_path / "m.yaml")
@@ -200,7 +207,7 @@ def test_another_tokenizer_makes_profiles_anew(cli: Shell, user: Account, tmp_pa
     ],
     ids=["429", "503", "cut"],
 )
-def test_a_build_survives_a_moody_hub(
+def test_a_build_retries_after_transient_errors(
     cli: Shell, bank: Built, tmp_path: Path, fault: Fault
 ) -> None:
     cli.hub.add_fault(fault)
@@ -210,7 +217,9 @@ def test_a_build_survives_a_moody_hub(
     assert not cli("bank", "list", tmp_path / "b", "--json").json["skipped"]
 
 
-def test_killed_builds_go_on(cli: Shell, bank: Built, tmp_path: Path) -> None:
+def test_a_killed_build_resumes_with_the_unfinished_entry(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
     manifest, target = bank.owner.manifest(tmp_path / "m.yaml"), tmp_path / "b"
     last = bank.owner.entries[-1]["adapter"]
     cli.hub.add_fault(Fault("delay", path=f"{last}/resolve/.*{WEIGHTS}", seconds=20))
@@ -221,13 +230,13 @@ def test_killed_builds_go_on(cli: Shell, bank: Built, tmp_path: Path) -> None:
         assert build.poll() is None, build.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    late = cli("bank", "build", manifest, "-o", target, code=4)
-    assert "another build is running" in late.err
+    concurrent = cli("bank", "build", manifest, "-o", target, code=4)
+    assert "another build is running" in concurrent.err
     build.send_signal(signal.SIGKILL)
     build.communicate()
     assert not (target / "bank.json").exists()
     for part in (".", "adapters", ".build"):
-        (target / part / f".{WEIGHTS}.1.partial").write_bytes(b"x")  # what a kill may leave
+        (target / part / f".{WEIGHTS}.1.partial").write_bytes(b"x")
 
     cli.hub.clear_faults()
     cli.hub.clear_requests()
@@ -261,13 +270,13 @@ def test_verify_names_the_file_with_a_flipped_bit(cli: Shell, bank: Built, tmp_p
     cli("bank", "list", "/no/such/folder", code=4)
 
 
-def test_push_publishes_what_the_index_lists(cli: Shell, bank: Built) -> None:
+def test_push_publishes_the_files_of_the_bank(cli: Shell, bank: Built) -> None:
     files = set(cli.hub.files(bank.repo, repo_type="dataset")) - {".gitattributes"}
     assert files == set(tree(bank.folder))
     assert bank.owner.name in cli.hub.repo(bank.repo, "dataset").id  # type: ignore[union-attr]
 
 
-def test_push_leaves_strangers_and_visibility_alone(
+def test_push_publishes_no_other_files_and_keeps_the_visibility(
     cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
     copy, repo = shutil.copytree(bank.folder, tmp_path / "b"), f"{user.name}/b"
@@ -276,21 +285,21 @@ def test_push_leaves_strangers_and_visibility_alone(
     assert url == f"{cli.hub.url}/datasets/{repo}\n"
     assert "secret.txt" not in cli.hub.files(repo, repo_type="dataset")
     assert cli.hub.repo(repo, "dataset").private  # type: ignore[union-attr]
-    cli("bank", "push", copy, repo, token=user.token)  # says nothing of visibility: kept
+    cli("bank", "push", copy, repo, token=user.token)  # without --private or --public
     assert cli.hub.repo(repo, "dataset").private  # type: ignore[union-attr]
-    open_ = f"{user.name}/open"
-    cli.hub.create_repo(open_, repo_type="dataset")
-    before = cli.hub.commits(open_, repo_type="dataset")
-    refused = cli("bank", "push", copy, open_, "--private", token=user.token, code=6)
+    public = f"{user.name}/public"
+    cli.hub.create_repo(public, repo_type="dataset")
+    before = cli.hub.commits(public, repo_type="dataset")
+    refused = cli("bank", "push", copy, public, "--private", token=user.token, code=6)
     assert "is public" in refused.err
-    assert cli.hub.commits(open_, repo_type="dataset") == before
+    assert cli.hub.commits(public, repo_type="dataset") == before
     cli("bank", "push", copy, bank.repo, token=user.token, code=6)
     cli("bank", "push", copy, repo, code=6)
     (copy / "tokenizer.json").unlink()
     cli("bank", "push", copy, repo, token=user.token, code=4)
 
 
-def test_pull_brings_profiles_first_and_adapters_when_needed(
+def test_pull_downloads_profiles_now_and_adapters_when_needed(
     cli: Shell, bank: Built, tmp_path: Path
 ) -> None:
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
@@ -304,14 +313,16 @@ def test_pull_brings_profiles_first_and_adapters_when_needed(
     cli("generate", "--dataset", "rows.jsonl", "--bank", "b", "-o", "a", "--top-k", 1)
     fetched = {p.split("?")[0].rsplit("/", 1)[-1] for p in touched(cli.hub, "adapters/")}
     assert fetched == {f"{bank.owner.name}--e1.safetensors"}
-    made = json.loads((tmp_path / "a/recipe.json").read_bytes())
-    assert made["bank"]["id"] == bank.repo
-    assert made["bank"]["revision"] == cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
+    provenance = json.loads((tmp_path / "a/recipe.json").read_bytes())
+    assert provenance["bank"]["id"] == bank.repo
+    assert provenance["bank"]["revision"] == cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
     cli("bank", "pull", bank.repo, "-o", tmp_path / "all", "--all")
     assert len(list((tmp_path / "all/adapters").iterdir())) == 4
 
 
-def test_pull_is_pinned_and_careful(cli: Shell, bank: Built, user: Account, tmp_path: Path) -> None:
+def test_pull_refuses_a_built_bank_as_target_and_repos_that_are_no_bank(
+    cli: Shell, bank: Built, user: Account
+) -> None:
     refused = cli("bank", "pull", bank.repo, "-o", bank.folder, code=4)
     assert "built here" in refused.err
     assert not (bank.folder / "origin.json").exists()
@@ -319,6 +330,10 @@ def test_pull_is_pinned_and_careful(cli: Shell, bank: Built, user: Account, tmp_
     assert "not a bank" in cli("bank", "pull", f"{user.name}/data", "-o", "x", code=4).err
     cli("bank", "pull", bank.repo, "--revision", "nothing", "-o", "x", code=6)
 
+
+def test_pull_fetches_the_given_revision_and_updates_to_the_newest(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
     repo = f"{user.name}/b"
     cli("bank", "push", bank.folder, repo, token=user.token)
     first = cli.hub.commits(repo, repo_type="dataset")[0].sha
@@ -328,11 +343,11 @@ def test_pull_is_pinned_and_careful(cli: Shell, bank: Built, user: Account, tmp_
     pulled = cli("bank", "pull", repo, "-o", "old", "--revision", first, "--json").json
     assert pulled["revision"] == first
     assert len(cli("bank", "list", "old", "--json").json["entries"]) == 4
-    cli("bank", "pull", repo, "-o", "old", "--quiet")  # now the newest
+    cli("bank", "pull", repo, "-o", "old", "--quiet")
     assert len(cli("bank", "list", "old", "--json").json["entries"]) == 2
 
 
-def test_a_pull_cut_off_is_mended_by_the_same_command(
+def test_a_failed_pull_is_completed_by_running_it_again(
     cli: Shell, bank: Built, tmp_path: Path
 ) -> None:
     cli.hub.add_fault(Fault("status", status=404, path="resolve/.*tokenizer.json", times=2))
@@ -342,7 +357,7 @@ def test_a_pull_cut_off_is_mended_by_the_same_command(
     cli("bank", "verify", "b")
 
 
-def test_a_tampered_adapter_is_refused(
+def test_an_adapter_that_differs_from_the_index_is_refused(
     cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
     repo, name = f"{user.name}/b", f"adapters/{bank.owner.name}--e1.safetensors"
@@ -351,7 +366,7 @@ def test_a_tampered_adapter_is_refused(
     raw[-3] ^= 1
     cli.hub.commit(repo, {name: bytes(raw)}, repo_type="dataset")
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
-    for _ in range(2):  # the second time it lies in the cache
+    for _ in range(2):  # the second time it is in the cache
         done = cli("generate", "--dataset", "rows.jsonl", "--bank", repo, "-o", "a", code=4)
         assert name in done.err
         assert not (tmp_path / "a").exists()
@@ -369,9 +384,9 @@ def test_fit_stores_the_neural_rule(cli: Shell, bank: Built, tmp_path: Path) -> 
     assert set(reports) == {"wd", "kl", "js", "mmd", "js-io", "js-task"}
     cli("bank", "verify", copy)
     for metric in reports:
-        asked = ("--dataset", "rows.jsonl", "--bank", "b", "--metric", metric)
-        made = cli("plan", *asked, "--coefficients", "neural", "--json").json
-        assert sum(n["coefficient"] for n in made["neighbors"]) == pytest.approx(1)
+        options = ("--metric", metric, "--coefficients", "neural", "--json")
+        plan = cli("plan", "--dataset", "rows.jsonl", "--bank", "b", *options).json
+        assert sum(n["coefficient"] for n in plan["neighbors"]) == pytest.approx(1)
     two = bank.owner.manifest(tmp_path / "m", bank.owner.entries[:2])
     cli("bank", "build", two, "-o", tmp_path / "two")
     cli("bank", "fit", tmp_path / "two", code=4)

@@ -1,4 +1,4 @@
-"""The tree as it stands is installable by ``hf extensions install``, and torch stays out of it."""
+"""``hf extensions install`` can install a zip of the tracked files, without torch."""
 
 import json
 import os
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _tracked_zip(target: Path) -> None:
-    """A zip like GitHub's: tracked files below one folder, no git metadata."""
+    """Write a zip like GitHub's: tracked files in one folder, no git metadata."""
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
     ).stdout
@@ -26,10 +26,10 @@ def _tracked_zip(target: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout to list its files")
-def test_a_zip_of_the_tree_installs_and_runs(tmp_path: Path) -> None:
+def test_a_zip_of_the_repo_installs_and_runs(tmp_path: Path) -> None:
     _tracked_zip(tmp_path / "main.zip")
     home = tmp_path / "home"
-    venv = home / ".local/share/hf/extensions/hf-lorameta/venv"  # where the client lays it
+    venv = home / ".local/share/hf/extensions/hf-lorameta/venv"  # as the `hf` client does
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     started = time.monotonic()
     subprocess.run(
@@ -60,7 +60,7 @@ def test_a_zip_of_the_tree_installs_and_runs(tmp_path: Path) -> None:
         env=env,
     ).stdout
     assert "push" in out
-    # the embedded bank travels with it: a plan needs nothing else
+    # the embedded bank is installed too, so a plan needs nothing else
     data = ROOT / "hf_lorameta/demo/data/test.jsonl"
     subprocess.run(
         [str(venv / "bin/hf-lorameta"), "plan", "-q", "--dataset", str(data)], check=True, env=env
@@ -69,7 +69,7 @@ def test_a_zip_of_the_tree_installs_and_runs(tmp_path: Path) -> None:
 
 
 def _through_hf(venv: Path, env: dict[str, str]) -> None:
-    facts = {
+    manifest = {
         "owner": "someone",
         "repo": "hf-lorameta",
         "repo_id": "someone/hf-lorameta",
@@ -78,7 +78,7 @@ def _through_hf(venv: Path, env: dict[str, str]) -> None:
         "type": "python",
         "installed_at": "2026-01-01T00:00:00",
     }
-    (venv.parent / "manifest.json").write_text(json.dumps(facts), encoding="utf-8")
+    (venv.parent / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     command = [str(venv / "bin/hf"), "lorameta", "--help"]
     out = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert out.returncode == 0, out.stderr

@@ -216,14 +216,16 @@ def test_unusable_files_are_dataset_errors(
     assert message in done.err
 
 
-def test_names_that_match_no_dataset(cli: Shell, bank: Built, tmp_path: Path) -> None:
+def test_names_that_match_no_dataset_are_errors(cli: Shell, bank: Built, tmp_path: Path) -> None:
     for name in ("missing.jsonl", str(tmp_path), "word", "a/b/c", "../x", "a/../b.csv"):
         cli("plan", "-d", name, "--bank", bank.folder, code=3)
     assert "not found" in cli("plan", "-d", "nobody/nothing", "--bank", bank.folder, code=6).err
     assert "--dataset" in cli("plan", "--bank", bank.folder, code=2).err
 
 
-def test_columns_split_and_max_rows_of_a_file(cli: Shell, bank: Built, tmp_path: Path) -> None:
+def test_columns_and_max_rows_of_a_file_are_selected(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
     lines = [json.dumps({"q": r["input"], "a": r["output"], "n": 1}) for r in RECORDS]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     plan = ("plan", "-d", "rows.jsonl", "--bank", bank.folder, "--json")
@@ -260,7 +262,7 @@ configs:
 """
 
 
-def test_configs_splits_and_revisions(
+def test_config_split_and_revision_are_selected(
     cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
     files = {"easy.jsonl": rows(0), "hard.jsonl": rows(1, 9), "test.jsonl": rows(2, 7)}

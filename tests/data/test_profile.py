@@ -211,7 +211,7 @@ def test_table_round_trip(many: list[Profile]) -> None:
         assert again.arrays[name].dtype == array.dtype
 
 
-def test_table_types_and_bounds() -> None:
+def test_tables_have_fixed_dtypes_and_check_indices() -> None:
     table = ProfileTable.from_profiles([profile_rows([("ab", "b")], letters, V)])
     assert {name: a.dtype.name for name, a in table.arrays.items()} == {
         "rows": "int64",

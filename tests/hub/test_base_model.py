@@ -166,7 +166,7 @@ def test_an_unreachable_hub_is_an_error(hub: LocalHub, monkeypatch: pytest.Monke
     assert "unset HF_HUB_OFFLINE" in offline.value.hint
 
 
-def test_missing_repos_and_revisions(hub: LocalHub) -> None:
+def test_missing_repos_and_revisions_are_errors(hub: LocalHub) -> None:
     with pytest.raises(NotFoundError, match=r"alice/absent was not found") as caught:
         locate("alice/absent")
     assert "--base" in caught.value.hint
@@ -176,7 +176,7 @@ def test_missing_repos_and_revisions(hub: LocalHub) -> None:
         locate("./not/a/folder")
 
 
-def test_repos_without_access(hub: LocalHub) -> None:
+def test_repos_without_access_are_errors(hub: LocalHub) -> None:
     token = hub.add_user("bob")
     hub.create_repo("alice/gated", gated=True)
     hub.create_repo("alice/hidden", private=True)
@@ -192,14 +192,14 @@ def test_repos_without_access(hub: LocalHub) -> None:
     assert "wrong" not in str(refused.value) + refused.value.hint
 
 
-def test_a_private_repo_with_a_token(hub: LocalHub) -> None:
+def test_a_private_repo_is_downloaded_with_a_token(hub: LocalHub) -> None:
     token = hub.add_user("alice")
     hub.create_repo("alice/hidden", private=True)
     hub.commit("alice/hidden", FILES)
     assert (locate("alice/hidden", token=token) / "model.safetensors").is_file()
 
 
-def test_repos_without_safetensors_or_config(hub: LocalHub) -> None:
+def test_repos_without_safetensors_or_config_are_errors(hub: LocalHub) -> None:
     hub.create_repo("alice/old")
     hub.commit("alice/old", {"config.json": b"{}", "pytorch_model.bin": b"a pickle"})
     with pytest.raises(NotFoundError, match=r"has no \*.safetensors"):
@@ -210,7 +210,9 @@ def test_repos_without_safetensors_or_config(hub: LocalHub) -> None:
         config_json("alice/none")
 
 
-def test_failed_downloads(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_downloads_are_errors(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.add_fault(Fault("status", status=400, path="/resolve/"))
     with pytest.raises(HubError, match="HTTP 400"):
         locate(REPO)

@@ -175,7 +175,7 @@ def test_uploads_are_retried(cli: Shell, user: Account, push_args: tuple[object,
     assert set(FILES) <= set(cli.hub.files(f"{user.name}/a"))
 
 
-def test_a_hub_that_never_answers(cli: Shell, bank: Built, tmp_path: Path) -> None:
+def test_a_hub_that_does_not_answer_is_an_error(cli: Shell, bank: Built, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
     cli.hub.add_fault(Fault("status", status=503))
     message = cli("plan", "-d", f"{bank.owner.name}/e0", code=6, before=NO_WAIT).err

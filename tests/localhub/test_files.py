@@ -143,7 +143,7 @@ def test_missing_file_and_revision_have_error_codes(hub: LocalHub, api: HfApi) -
         ("bytes=0-1,4-5", 200, TEXT, None),
     ],
 )
-def test_ranges(
+def test_range_requests_get_the_requested_bytes(
     hub: LocalHub, range_header: str, status: int, body: bytes, content_range: str | None
 ) -> None:
     answer = get(hub, f"{REPO}/resolve/main/a.txt", Range=range_header)

@@ -54,7 +54,7 @@ def test_averaging_files_agrees_with_factors(
             assert np.abs(ours - theirs).max() <= 2e-6 * number * largest
 
 
-def test_the_bits_do_not_depend_on_the_workers(
+def test_the_number_of_workers_does_not_change_the_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = write(tmp_path, 35)

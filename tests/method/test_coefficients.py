@@ -63,11 +63,11 @@ def test_attentional_is_softmax_of_minus_d() -> None:
     np.testing.assert_allclose(attentional(RuleInputs(d, 0.5)), softmax(-2 * d), rtol=1e-14)
 
 
-def test_attentional_is_one_hot_where_distances_are_large() -> None:
+def test_attentional_is_one_hot_for_large_distances() -> None:
     assert attentional(RuleInputs(np.array([900.0, 5000.0, 40000.0]))).tolist() == [1.0, 0.0, 0.0]
 
 
-def test_normalized_by_hand() -> None:
+def test_normalized_equals_hand_computed_values() -> None:
     # 1, 2, 3 standardize to -sqrt(3/2), 0, sqrt(3/2)
     e = np.exp(np.sqrt(1.5))
     expected = np.array([e, 1, 1 / e]) / (e + 1 + 1 / e)
@@ -92,13 +92,13 @@ def test_equal_distances_give_equal_weights(value: float, size: int) -> None:
         np.testing.assert_allclose(apply(rule, d), 1 / size, rtol=1e-12)
 
 
-def test_rounding_does_not_count_as_variance() -> None:
+def test_standardize_treats_rounding_differences_as_equal() -> None:
     d = np.full(5, 0.3)
     d[2] = np.nextafter(0.3, 1)
     assert not standardize(d).any()
 
 
-def test_temperature_goes_from_one_hot_to_uniform() -> None:
+def test_low_temperature_gives_one_hot_and_high_temperature_uniform_weights() -> None:
     d = np.array([1.0, 2.0, 4.0])
     for rule in ("attentional", "normalized"):
         assert apply(rule, d, 1e-300).tolist() == [1.0, 0.0, 0.0]
@@ -111,7 +111,7 @@ def test_temperature_goes_from_one_hot_to_uniform() -> None:
 @pytest.mark.parametrize("rule", RULES)
 @settings(max_examples=60)
 @given(d=DISTANCE_LISTS, temperature=st.floats(1e-6, 1e6), data=st.data())
-def test_weights_lie_on_the_simplex(
+def test_weights_are_nonnegative_and_sum_to_one(
     rule: str, d: Array, temperature: float, data: st.DataObject
 ) -> None:
     k = data.draw(st.none() | st.integers(1, d.size + 2))
@@ -150,14 +150,14 @@ def test_nearer_datasets_never_weigh_less(rule: str, d: Array) -> None:
     d=st.lists(st.integers(0, 1000), min_size=2, max_size=9).map(lambda x: np.array(x, float)),
     scale=st.floats(1e-3, 1e3),
 )
-def test_normalized_does_not_depend_on_the_unit(d: Array, scale: float) -> None:
+def test_normalized_does_not_depend_on_the_scale_of_distances(d: Array, scale: float) -> None:
     np.testing.assert_allclose(
         normalized(RuleInputs(d * scale)), normalized(RuleInputs(d)), rtol=1e-9
     )
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_one_adapter_gets_everything(rule: str) -> None:
+def test_one_adapter_gets_coefficient_one(rule: str) -> None:
     assert apply(rule, np.array([3.0])).tolist() == [1.0]
 
 
@@ -172,7 +172,7 @@ def test_inputs_are_not_modified(rule: str) -> None:
 # --- top k and effective number ------------------------------------------------------------------
 
 
-def test_top_k_keeps_the_first_of_equals() -> None:
+def test_top_k_keeps_the_first_of_equal_weights() -> None:
     weights = np.full(4, 0.25)
     weights.setflags(write=False)
     assert top_k(weights, 2).tolist() == [0.5, 0.5, 0.0, 0.0]
@@ -291,11 +291,11 @@ def test_kernel_agrees_with_ridge_regression_in_its_feature_space() -> None:
     assert got == pytest.approx(expected, rel=1e-4)
 
 
-def test_far_from_everything_the_kernel_gives_the_mean() -> None:
+def test_kernel_is_uniform_far_from_all_datasets() -> None:
     np.testing.assert_allclose(by_kernel(np.full(4, 1e3), line([0, 1, 2, 3])), 0.25)
 
 
-def test_copies_share_the_weight_of_one() -> None:
+def test_kernel_splits_a_weight_among_duplicates() -> None:
     one = by_kernel(np.array([0.5, 0.5]), line([0, 1]))
     copied = by_kernel(np.array([0.5, 0.5, 0.5]), line([0, 0, 1]))
     assert copied[2] > 0.8 * one[1] > copied[0]
@@ -353,7 +353,7 @@ def test_neural_without_a_network_hints_at_bank_fit() -> None:
     assert caught.value.hint == "hf-lorameta bank fit DIR"
 
 
-def test_rows_are_complete_and_named_as_their_keys() -> None:
+def test_registry_rows_are_complete_and_named_as_their_keys() -> None:
     assert list(COEFFICIENT_RULES) == ["attentional", "normalized", "neural", "kernel"]
     rows = COEFFICIENT_RULES.items()
     assert all(row.name == key and row.title and row.reference for key, row in rows)
@@ -362,7 +362,7 @@ def test_rows_are_complete_and_named_as_their_keys() -> None:
 # --- coefficients as a value ---------------------------------------------------------------------
 
 
-def test_shared_coefficients() -> None:
+def test_operations_on_shared_coefficients() -> None:
     c = Coefficients(np.array([0.5, 0.0, -0.25]))
     assert len(c) == 3
     assert c.active.tolist() == [0, 2]
@@ -374,7 +374,7 @@ def test_shared_coefficients() -> None:
     assert c.effective_number == effective_number(c.shared)
 
 
-def test_coefficients_of_each_module() -> None:
+def test_operations_on_coefficients_per_module() -> None:
     rows = np.array([[1.0, 0.0, 0.5], [0.0, 0.0, -0.5]])
     c = Coefficients.by_module(rows)
     assert c.shared.tolist() == [0.5, 0.0, 0.0]

@@ -70,7 +70,7 @@ def test_kl_of_disjoint_supports_is_set_by_the_smoothing() -> None:
     np.testing.assert_allclose(got, a * np.log(a / b) + b * np.log(b / a), rtol=1e-12)
 
 
-def test_kl_takes_the_new_dataset_first() -> None:
+def test_kl_is_relative_to_the_bank_dataset() -> None:
     p, q = np.array([2, 2]), np.array([1, 3])
     np.testing.assert_allclose(apply(kl, p, q[None]), 0.5 * np.log(4 / 3), rtol=1e-8)
     expected = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
@@ -219,9 +219,7 @@ def plain_distances(new: Profile, bank: list[Profile], size: int, name: str) -> 
 @given(
     drawn=random_profiles(st.integers(1, 40), 5), blocks=st.sampled_from([1, 64 << 10, 48 << 20])
 )
-def test_distances_are_those_of_the_plain_formulas(
-    name: str, drawn: list[Profile], blocks: int
-) -> None:
+def test_distances_equal_the_dense_formulas(name: str, drawn: list[Profile], blocks: int) -> None:
     size = 3 + max(int(h.ids.max(initial=0)) for p in drawn for h in (p.input, p.output))
     bank = ProfileTable.from_profiles(drawn)
     expected = [plain_distances(new, drawn, size, name) for new in drawn]
@@ -235,7 +233,7 @@ def test_distances_are_those_of_the_plain_formulas(
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"mmd"}))  # whose plain formula is V × V
-def test_distances_are_those_of_the_plain_formulas_at_real_size(name: str) -> None:
+def test_distances_equal_the_dense_formulas_at_real_size(name: str) -> None:
     drawn, size = [zipf(seed, 32_000) for seed in range(5)], 32_000
     bank = ProfileTable.from_profiles(drawn)
     expected = plain_distances(drawn[0], drawn, size, name)
@@ -253,7 +251,7 @@ def zipf(seed: int, size: int) -> Profile:
 
 
 @pytest.mark.parametrize("name", ["wd", "kl", "js"])
-def test_the_split_into_inputs_and_outputs_does_not_matter_to_the_papers_metrics(name: str) -> None:
+def test_the_papers_metrics_do_not_depend_on_the_split_into_inputs_and_outputs(name: str) -> None:
     one, other = profile([3, 0, 1, 7], [0, 2, 1, 0]), profile([0, 0, 2, 0], [3, 2, 0, 7])
     bank = ProfileTable.from_profiles([one, other])
     assert distances(one, bank, 4, name).tolist() == [0.0, 0.0]
@@ -323,7 +321,7 @@ def test_between_is_symmetric_for_a_dataset_without_the_part() -> None:
 # --- errors --------------------------------------------------------------------------------------
 
 
-def test_between_needs_one_dataset_with_the_part() -> None:
+def test_between_refuses_a_bank_in_which_every_dataset_lacks_the_part() -> None:
     bank = ProfileTable.from_profiles([profile([0, 0, 0], [1, 1, 1])]).only("input")
     with pytest.raises(BankError, match="no dataset of the bank has the texts"):
         between(bank, 3, "js-io")
@@ -350,6 +348,6 @@ def test_a_profile_without_a_token_is_refused() -> None:
         distances(profile([0]), ProfileTable.from_profiles([profile([1])]), 1, "js")
 
 
-def test_rows_are_complete_and_named_as_their_keys() -> None:
+def test_registry_rows_are_complete_and_named_as_their_keys() -> None:
     assert list(METRICS) == ["wd", "kl", "js", "mmd", "js-io", "js-task"]
     assert all(row.name == key and row.title and row.reference for key, row in METRICS.items())

@@ -94,7 +94,7 @@ def test_exact_at_full_rank_is_the_weighted_sum() -> None:
 @pytest.mark.parametrize(
     ("ranks", "shape"), [((4, 4, 4), (11, 9)), ((3, 1), (7, 30)), ((16,) * 4, (30, 7))]
 )
-def test_exact_reaches_the_error_of_the_dense_svd(
+def test_exact_has_the_error_of_the_dense_svd(
     rank: int, ranks: tuple[int, ...], shape: tuple[int, int]
 ) -> None:
     args = bank(ranks=ranks, shape=shape)
@@ -103,7 +103,7 @@ def test_exact_reaches_the_error_of_the_dense_svd(
     assert error(M, exact(*args, rank)) == pytest.approx(optimum, rel=1e-5, abs=1e-5)
 
 
-def test_exact_finds_small_singular_values_to_all_digits() -> None:
+def test_exact_computes_small_singular_values_accurately() -> None:
     rng = np.random.default_rng(0)
     As = [rng.standard_normal((4, 40)).astype(np.float32) for _ in range(4)]
     Bs = [rng.standard_normal((50, 4)).astype(np.float32) for _ in range(4)]
@@ -137,7 +137,7 @@ def test_exact_defaults_to_rank_16_or_that_of_the_sum() -> None:
     assert exact(*bank(ranks=(4, 3, 1)))[0].shape == (8, 9)
 
 
-def test_exact_twice_gives_the_same_bytes() -> None:
+def test_exact_is_deterministic() -> None:
     first, second = exact(*bank(), 3), exact(*bank(), 3)
     assert [x.tobytes() for x in first] == [x.tobytes() for x in second]
 
@@ -151,7 +151,7 @@ def test_zero_weights_give_zeros(combiner: Callable[..., tuple[Float32, Float32]
     assert not B.any()
 
 
-def test_adapters_that_are_zero_or_cancel() -> None:
+def test_exact_of_adapters_that_are_zero_or_cancel_is_zero() -> None:
     As, Bs, _, _ = bank(ranks=(2,))
     zero = exact(As, [np.zeros_like(Bs[0])], [1.0], [1.0], 2)
     assert not product(zero).any()
@@ -171,7 +171,7 @@ def test_exact_is_more_precise_than_float32_sums() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_exact_refuses_what_is_not_finite(value: float) -> None:
+def test_exact_refuses_values_that_are_not_finite(value: float) -> None:
     As, Bs, weights, scalings = bank()
     As[1][0, 0] = value
     with pytest.raises(AdapterError, match="NaN or infinite"):
@@ -189,7 +189,7 @@ def test_exact_refuses_a_rank_below_one(rank: int) -> None:
 
 @pytest.mark.parametrize("shared", [0.0, 1.0, 10.0])
 @pytest.mark.parametrize("shape", [(160, 120), (100, 200)])
-def test_iteration_reaches_the_optimum(
+def test_iteration_converges_to_the_optimum(
     shared: float, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(low_rank, "_MAX_DIRECT_RANK", 0)
@@ -212,7 +212,7 @@ def test_iteration_recovers_an_update_of_low_rank(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_allclose(product((A, B)), product(direct), atol=1e-4)
 
 
-def test_iteration_refuses_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_iteration_refuses_values_that_are_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(low_rank, "_MAX_DIRECT_RANK", 0)
     As, Bs, weights, scalings = bank(shape=(80, 90))
     Bs[0][0, 0] = np.nan
@@ -226,7 +226,7 @@ def test_iteration_refuses_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", sorted(COMBINERS))
 @settings(max_examples=25)
 @given(seed=st.integers(0, 1000), scaling=st.floats(0.125, 16))
-def test_one_adapter_in_is_the_same_update_out(name: str, seed: int, scaling: float) -> None:
+def test_combining_one_adapter_gives_its_update(name: str, seed: int, scaling: float) -> None:
     As, Bs, _, _ = bank(seed, ranks=(4,))
     pair = COMBINERS[name].function(As, Bs, [1.0], [scaling], 4)
     expected = scaling * product((As[0], Bs[0]))
@@ -292,7 +292,7 @@ def test_doubled_weights_double_the_update_of_linear_combiners(name: str) -> Non
     np.testing.assert_allclose(twice, (2 if row.linear else 4) * once, atol=1e-5)
 
 
-def test_rows_are_complete_and_named_as_their_keys() -> None:
+def test_registry_rows_are_complete_and_named_as_their_keys() -> None:
     assert list(COMBINERS) == ["factors", "exact"]
     assert all(row.name == key and row.title and row.reference for key, row in COMBINERS.items())
 

@@ -157,7 +157,7 @@ def test_the_number_of_threads_changes_rounding_only() -> None:
     assert reports[0].train_end == pytest.approx(reports[1].train_end, rel=1e-5)
 
 
-def test_a_fit_works_inside_no_grad() -> None:
+def test_a_fit_enables_gradients_inside_no_grad() -> None:
     distances, X = planted(5)
     with torch.no_grad():
         _, report = fit_neural(distances, gram([X]), hidden=4, steps=2)

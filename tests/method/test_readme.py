@@ -37,7 +37,7 @@ def examples() -> Iterator[None]:
         registry.update(rows)
 
 
-def test_new_methods_make_an_adapter(tmp_path: Path) -> None:
+def test_registered_methods_generate_an_adapter(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = ({"input": f"question {i}", "output": f"answer {i}"} for i in range(30))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -59,7 +59,7 @@ def test_new_methods_make_an_adapter(tmp_path: Path) -> None:
     assert "inverse: inverse distance weighting" in card
 
 
-def test_a_new_refiner_is_called_as_those_of_the_package() -> None:
+def test_a_registered_refiner_has_the_signature_of_the_built_in_ones() -> None:
     model = Logistic(TRUTH)
     start = np.array([0.5, -0.5, 0.25, 0.25])
     c, report = REFINERS["strength"].function(start, model, ROWS, model)
@@ -67,7 +67,7 @@ def test_a_new_refiner_is_called_as_those_of_the_package() -> None:
     assert report.end < report.start
 
 
-def test_new_methods_are_not_the_papers() -> None:
+def test_registered_methods_are_refused_by_the_papers_recipe() -> None:
     for field in ("metric", "coefficients"):
         assert OURS[field] in REGISTRIES[field]
         with pytest.raises(RecipeError, match=f"the paper has no {field} {OURS[field]}"):

@@ -12,7 +12,7 @@ from tests.conftest import Account, Shell
 from tests.pipeline.test_tune import FakeRunner
 
 
-def test_everything_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_bank_and_runner_are_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
     monkeypatch.setattr(Session, "_load_runner", lambda self: loaded.append(1) or FakeRunner(1))
     with Session() as session:
@@ -22,7 +22,7 @@ def test_everything_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaded == [1]
 
 
-def test_an_opened_bank_is_used_as_it_is() -> None:
+def test_an_opened_bank_is_not_opened_again() -> None:
     bank = Bank.from_pretrained()
     assert Session(bank).bank is bank
 
@@ -30,16 +30,16 @@ def test_an_opened_bank_is_used_as_it_is() -> None:
 def test_the_base_model_is_loaded_at_the_banks_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = Bank.from_pretrained()
     bank.index = bank.index.model_copy(update={"base_revision": "abc"})
-    asked: list[Any] = []
+    calls: list[Any] = []
 
     def locate(*args: Any) -> Path:
-        asked.append(args)
+        calls.append(args)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(session_module, "locate", locate)
     with pytest.raises(KeyboardInterrupt):
         _ = Session(bank, token="hf_x").runner
-    assert asked == [(bank.index.base_model, "abc", "hf_x")]
+    assert calls == [(bank.index.base_model, "abc", "hf_x")]
 
 
 def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
@@ -60,7 +60,7 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
     assert (loaded, read) == ([1], [1])
 
 
-def test_a_push_sees_one_commit_of_a_bank_repo(cli: Shell, user: Account, tmp_path: Path) -> None:
+def test_a_command_resolves_a_bank_repo_once(cli: Shell, user: Account, tmp_path: Path) -> None:
     from tests.conftest import rows
 
     repo = f"{user.name}/bank-once"
@@ -71,5 +71,5 @@ def test_a_push_sees_one_commit_of_a_bank_repo(cli: Shell, user: Account, tmp_pa
     before = len(cli.hub.requests)
     cli("plan", "-d", path, "--bank", repo, token=user.token)
     paths = [r.path for r in cli.hub.requests[before:]]
-    asked = [path for path in paths if path.split("?")[0] == f"/api/datasets/{repo}"]
-    assert len(asked) == 1
+    resolutions = [path for path in paths if path.split("?")[0] == f"/api/datasets/{repo}"]
+    assert len(resolutions) == 1

@@ -165,7 +165,7 @@ def test_names_that_are_not_hub_ids_are_rejected_without_a_request(
     assert not [r for r in cli.hub.requests if "datasets" in r.path]
 
 
-def test_errors_say_what_to_do(
+def test_errors_state_cause_and_remedy(
     call_error: Callable[..., str], user: Account, enrol: Callable[[], Account]
 ) -> None:
     repo = user.dataset("book", {"train.jsonl": notes(30)})

@@ -28,7 +28,7 @@ def imports(path: Path) -> dict[str, set[str]]:
     return names_by_module
 
 
-def test_a_cycle_is_found() -> None:
+def test_the_cycle_check_detects_a_cycle() -> None:
     with pytest.raises(CycleError):
         TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
 

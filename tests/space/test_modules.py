@@ -200,7 +200,7 @@ def test_bar_widths_are_proportional_to_the_coefficients(guest_book: Plan) -> No
     assert page.count("lm-negative") == sum(x < 0 for x in c)
 
 
-def test_the_map_shows_every_dataset_inside_the_picture(guest_book: Plan) -> None:
+def test_the_map_shows_every_dataset_inside_the_chart(guest_book: Plan) -> None:
     page = map_view.map_html(guest_book, bank_map(guest_book.bank, guest_book.recipe.metric))
     circles = re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', page)
     assert len(circles) == len(guest_book.bank)

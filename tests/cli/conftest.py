@@ -1,0 +1,66 @@
+"""Rows to plan with, published adapters, and stand-ins for what runs the base model."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.conftest import Account, Built, Shell, rows
+
+FAKE_RUNNER = """
+import hf_lorameta.engines.torch_evaluator
+import hf_lorameta.pipeline.session
+from tests.pipeline.test_tune import FakeRunner
+hf_lorameta.engines.torch_evaluator.require_eval = lambda: None
+hf_lorameta.pipeline.session.Session._load_runner = lambda self: FakeRunner({best})
+"""
+FAKE_EVALUATOR = """
+import contextlib
+from hf_lorameta.cli import engines
+from hf_lorameta.engines.scoring import Scores
+
+class FakeEvaluator:
+    def evaluate(self, rows, adapter=None, shots=(), generate=True, progress=None):
+        {meanwhile}
+        loss = 0.5 if adapter else 1.0 if shots else 2.0
+        return Scores(loss, 0.25, 0.125, 0.5, len(rows)), [output for _, output in rows]
+
+engines.open_evaluator = contextlib.contextmanager(lambda *args: iter([FakeEvaluator()]))
+"""
+NO_EXTRAS = "import importlib.util as u; u.find_spec = lambda *_: None"
+"""Code to run before a command: no optional package is installed."""
+
+
+def fake_runner(best: float) -> str:
+    """Return code to run before a command: its loss is lowest if the update has the norm `best`."""
+    return FAKE_RUNNER.format(best=best)
+
+
+def fake_evaluator(meanwhile: str = "pass") -> str:
+    """Return code to run before a command: fixed scores, and `meanwhile` while it scores."""
+    return FAKE_EVALUATOR.format(meanwhile=meanwhile)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A local file with rows of topic 1."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(rows(1))
+    return path
+
+
+class Published(NamedTuple):
+    """An adapter repo, and the dataset repo that it was generated for."""
+
+    repo: str
+    dataset: str
+
+
+@pytest.fixture
+def published(cli: Shell, bank: Built, user: Account) -> Published:
+    """An adapter repo and its dataset, which has a test split."""
+    files = {"train.jsonl": rows(1), "test.jsonl": rows(1, 9)}
+    dataset, repo = user.dataset("words", files), f"{user.name}/adapter"
+    push = ("push", "-d", dataset, "--bank", bank.folder, "--repo-id", repo, "--rank", 2)
+    cli(*push, token=user.token)
+    return Published(repo, dataset)

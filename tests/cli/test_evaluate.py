@@ -1,0 +1,158 @@
+"""``evaluate`` in child processes, against the loopback Hub, with fixed scores."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
+from tests.cli.conftest import Published, fake_evaluator
+from tests.conftest import BASE, Account, Built, Shell, adapter_files, tree
+
+
+def card_text(cli: Shell, repo: str) -> str:
+    return cli.hub.read(repo, "README.md").decode()
+
+
+def card_scores(text: str) -> dict[str, float]:
+    """Return the scores in a card's metadata, by metric."""
+    return {r.metric_type: r.metric_value for r in ModelCard(text).data.eval_results or []}
+
+
+# --- the base model -----------------------------------------------------------------------------
+
+RECORD_LOCATE = """
+import hf_lorameta.hub.base_model as b
+from hf_lorameta.errors import NotFoundError
+def locate(*args):
+    raise NotFoundError(f"located {args}")
+b.locate = locate
+"""
+
+
+def test_evaluate_loads_the_base_model_at_the_adapters_revision(
+    cli: Shell, bank: Built, data: Path
+) -> None:
+    cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
+    commit = cli.hub.commits(BASE)[0].sha
+    command = ("evaluate", "a", "-d", data, "--token", "hf_x")
+    message = cli(*command, before=RECORD_LOCATE, code=6).err
+    assert f"located ('{BASE}', '{commit}', 'hf_x')" in message
+
+
+# --- scores on the card -------------------------------------------------------------------------
+
+
+def test_save_card_adds_the_scores_to_the_repo_in_one_commit(
+    cli: Shell, published: Published, user: Account
+) -> None:
+    repo, dataset = published
+    count, before = len(cli.hub.commits(repo)), card_text(cli, repo)
+    evaluate = ("evaluate", repo, "-d", dataset)
+    unsaved = cli(*evaluate, token=user.token, before=fake_evaluator())
+    assert card_text(cli, repo) == before
+    saved = cli(*evaluate, "--save-card", token=user.token, before=fake_evaluator())
+    assert saved.out == unsaved.out
+    assert "  generated: loss 0.500\n" in saved.err
+    assert f"The scores are on the card: {cli.hub.url}/{repo}" in saved.err
+    text = card_text(cli, repo)
+    assert card_scores(text) == {"loss": 0.5, "rouge": 0.25, "exact_match": 0.125}
+    assert f"### `{dataset}`, split `test`" in text
+    assert "| `3-shot` | 1 | 0.25 | 0.125 | 0.5 |" in text
+    assert "say rain" not in text
+    assert len(cli.hub.commits(repo)) == count + 1
+    cli(*evaluate, "--save-card", token=user.token, before=fake_evaluator())
+    assert card_text(cli, repo) == text
+
+
+def test_scores_can_be_proposed_to_the_repo_of_another_user(
+    cli: Shell, published: Published, enrol: Callable[[], Account]
+) -> None:
+    (repo, dataset), other = published, enrol()
+    before = card_text(cli, repo)
+    evaluate = ("evaluate", repo, "-d", dataset, "--save-card")
+    refused = cli(*evaluate, token=other.token, code=6, before=fake_evaluator())
+    assert "--create-pr" in refused.err
+    assert "| generated | 0.500 |" in refused.out  # the scores are not lost
+    assert card_text(cli, repo) == before
+    proposed = (*evaluate, "--create-pr", "--json")
+    result = cli(*proposed, token=other.token, before=fake_evaluator()).json
+    assert result["card"] == f"{cli.hub.url}/{repo}/discussions/1"
+    assert card_text(cli, repo) == before
+    text = cli.hub.read(repo, "README.md", revision="refs/pr/1").decode()
+    assert card_scores(text)["loss"] == 0.5
+
+
+def test_scores_are_not_saved_to_a_repo_that_changed_while_scoring(
+    cli: Shell, published: Published, user: Account
+) -> None:
+    repo, dataset = published
+    upload = (
+        "import huggingface_hub as h; "
+        f"h.HfApi().upload_file(path_or_fileobj=b'new', path_in_repo='note', repo_id='{repo}')"
+    )
+    evaluate = ("evaluate", repo, "-d", dataset, "--save-card", "--shots", 0)
+    message = cli(*evaluate, token=user.token, code=6, before=fake_evaluator(upload)).err
+    assert "changed" in message
+    assert card_scores(card_text(cli, repo)) == {}
+
+
+def test_save_card_changes_only_the_card_of_a_folder(
+    cli: Shell, bank: Built, data: Path, tmp_path: Path
+) -> None:
+    cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
+    weights = (tmp_path / "a" / WEIGHTS_FILE).read_bytes()
+    evaluate = ("evaluate", "a", "-d", data, "--save-card", "--json")
+    assert cli(*evaluate, before=fake_evaluator()).json["card"] == "a/README.md"
+    text = (tmp_path / "a" / "README.md").read_text()
+    assert "### a local or private dataset, split `train`" in text
+    assert "| `generated` | 0.5 |" in text
+    assert card_scores(text) == {}
+    assert "rows.jsonl" not in text
+    assert (tmp_path / "a" / WEIGHTS_FILE).read_bytes() == weights
+    assert set(tree(tmp_path / "a")) == set(FILES)
+
+
+def test_save_card_refuses_an_adapter_that_was_not_generated(
+    cli: Shell, data: Path, tmp_path: Path, user: Account
+) -> None:
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    for name, content in adapter_files().items():
+        (folder / name).write_bytes(content)
+    evaluate = ("evaluate", folder, "-d", data)
+    assert "not generated by hf-lorameta" in cli(*evaluate, "--save-card", code=5).err
+    message = cli(*evaluate, "--save-card", "--create-pr", code=2).err
+    assert "nothing to open a pull request on" in message
+    assert "--create-pr goes with --save-card" in cli(*evaluate, "--create-pr", code=2).err
+    cli("evaluate", f"{user.name}/adapter", "-d", data, "--save-card", code=6)  # no token
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+def test_rows_that_the_adapter_was_fitted_on_are_not_scored(
+    cli: Shell, bank: Built, data: Path, tmp_path: Path
+) -> None:
+    lines = dict.fromkeys(data.read_text().splitlines())
+    count = len(lines)
+    data.write_text("\n".join(lines))
+    cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
+    evaluate = ("evaluate", "a", "-d", data, "--shots", 0)
+    assert f"Scoring {count} rows" in cli(*evaluate, before=fake_evaluator()).err
+    provenance = json.loads((tmp_path / "a" / RECIPE_FILE).read_bytes())
+
+    def set_fitted_rows(number: int) -> None:
+        provenance["recipe"]["refine"] = number
+        (tmp_path / "a" / RECIPE_FILE).write_text(json.dumps(provenance))
+
+    set_fitted_rows(4)
+    messages = cli(*evaluate, before=fake_evaluator()).err
+    assert "4 rows that the adapter was fitted or checked on" in messages
+    assert f"Scoring {count - 4} rows" in messages
+    set_fitted_rows(count)
+    assert "on every row" in cli(*evaluate, before=fake_evaluator(), code=3).err
+    set_fitted_rows(-1)  # an invalid recipe says nothing about the rows
+    assert f"Scoring {count} rows" in cli(*evaluate, before=fake_evaluator()).err

@@ -1,0 +1,439 @@
+"""``plan``, ``generate`` and ``push`` in child processes, against the loopback Hub."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, check_adapter
+from hf_lorameta.formats.peft_config import CONFIG_FILE
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.distances import METRICS
+from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
+from tests.cli.conftest import NO_EXTRAS, fake_runner
+from tests.conftest import BASE, LAYOUT, Account, Built, Shell, rows, touched, tree
+
+PlanArgs = tuple[object, ...]
+
+
+@pytest.fixture
+def plan_args(bank: Built, data: Path) -> PlanArgs:
+    """Options that name the local rows and the bank folder."""
+    return ("-d", data, "--bank", bank.folder)
+
+
+# --- plan ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("rule", COEFFICIENT_RULES)
+def test_plan_with_every_metric_and_rule(
+    cli: Shell, bank: Built, plan_args: PlanArgs, metric: str, rule: str
+) -> None:
+    command = ("plan", *plan_args, "--metric", metric, "--coefficients", rule, "--json")
+    if rule == "neural":
+        assert "hf-lorameta bank fit" in cli(*command, code=4).err
+        return
+    plan = cli(*command).json
+    assert (plan["recipe"]["metric"], plan["recipe"]["coefficients"]) == (metric, rule)
+    assert plan["neighbors"][0]["dataset"] == f"{bank.owner.name}/e1"
+    assert sum(n["coefficient"] for n in plan["neighbors"]) == pytest.approx(1)
+    coefficients = [n["coefficient"] for n in plan["neighbors"]]
+    assert coefficients == sorted(coefficients, reverse=True)
+    if rule != "kernel":  # the other rules give nearer datasets larger coefficients
+        distances = [n["distance"] for n in plan["neighbors"]]
+        assert distances == sorted(distances)
+
+
+def test_plan_downloads_profiles_but_no_weights(cli: Shell, bank: Built, data: Path) -> None:
+    shown = cli("plan", "-d", data, "--bank", bank.repo)
+    assert f"{bank.owner.name}/e1" in shown.out
+    assert f"Bank: {bank.repo}" in shown.err
+    assert touched(cli.hub, "profiles.safetensors")
+    assert touched(cli.hub, "adapters/") == []
+
+
+def test_quiet_prints_the_result_only(cli: Shell, plan_args: PlanArgs) -> None:
+    shown, quiet = cli("plan", *plan_args), cli("plan", *plan_args, "-q")
+    assert shown.err
+    assert (quiet.err, quiet.out) == ("", shown.out)
+
+
+def test_the_default_bank_is_set_by_a_variable(cli: Shell, bank: Built, data: Path) -> None:
+    cli("plan", "-d", data, HF_LORAMETA_BANK=bank.repo)
+    assert touched(cli.hub, bank.repo)
+
+
+def test_a_bank_of_one_adapter_gives_valid_json(cli: Shell, user: Account, data: Path) -> None:
+    user.entry("only")
+    cli("bank", "build", user.manifest(data.with_name("m")), "-o", "one")
+    plan = cli("plan", "-d", data, "--bank", "one", "--json").json
+    assert plan["nearest_in_bank"] is None
+    assert plan["neighbors"][0]["coefficient"] == 1
+    cli("plan", "-d", data, "--bank", "one")
+    cli("generate", "-d", data, "--bank", "one", "-o", "a", "--json")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--top-k", 0), ("--temperature", 0), ("--temperature", "nan"), ("--rank", 0),
+     ("--rank", 513), ("--seed", -1), ("--metric", "cosine"), ("--dtype", "int8"),
+     ("--recipe", "paper", "--combine", "exact"), ("--recipe", "paper", "--rank", 4),
+     ("--recipe", "paper", "--top-k", 3)],
+    ids=lambda options: "".join(map(str, options)),
+)  # fmt: skip
+def test_invalid_settings_are_refused(
+    cli: Shell, plan_args: PlanArgs, options: tuple[object, ...]
+) -> None:
+    cli("plan", *plan_args, *options, code=2)
+    assert cli.hub.requests == []
+
+
+# --- generate -----------------------------------------------------------------------------------
+
+
+def test_generate_writes_the_same_peft_folder_each_time(
+    cli: Shell, plan_args: PlanArgs, tmp_path: Path
+) -> None:
+    assert cli("generate", *plan_args, "-o", "a").out == "a\n"
+    result = cli("generate", *plan_args, "-o", tmp_path / "b", "--json").json
+    assert result["folder"] == str(tmp_path / "b")
+    assert result["rank"] == 8  # that of a sum of four adapters of rank 2
+    assert set(tree(tmp_path / "a")) == set(FILES)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    config, weights = check_adapter(tmp_path / "a")
+    assert (config.base_model, config.rank, config.scaling) == (BASE, 8, 1.0)
+    assert (weights.layout, weights.dtypes) == (LAYOUT, {"BF16"})
+    settings = json.loads((tmp_path / "a" / CONFIG_FILE).read_bytes())
+    assert settings["peft_type"] == "LORA"
+    assert sorted(settings["target_modules"]) == ["q_proj", "v_proj"]
+
+
+def test_the_adapter_does_not_name_a_local_dataset(
+    cli: Shell, plan_args: PlanArgs, tmp_path: Path
+) -> None:
+    cli("generate", *plan_args, "-o", "a")
+    for content in tree(tmp_path / "a").values():
+        assert str(tmp_path).encode() not in content
+        assert b"rows.jsonl" not in content
+
+
+def test_the_adapter_config_pins_the_base_model(
+    cli: Shell, plan_args: PlanArgs, tmp_path: Path
+) -> None:
+    cli("generate", *plan_args, "-o", "a")
+    settings = json.loads((tmp_path / "a" / CONFIG_FILE).read_bytes())
+    commit = cli.hub.commits(BASE)[0].sha
+    assert (settings["base_model_name_or_path"], settings["revision"]) == (BASE, commit)
+    provenance = json.loads((tmp_path / "a" / RECIPE_FILE).read_bytes())
+    assert provenance["base_model"] == {"id": BASE, "revision": commit}
+
+
+def test_exact_writes_the_weighted_sum_of_the_updates(
+    cli: Shell, bank: Built, plan_args: PlanArgs, tmp_path: Path
+) -> None:
+    cli("generate", *plan_args, "--dtype", "float32", "-o", "a")
+    listed = json.loads((tmp_path / "a/coefficients.json").read_bytes())
+    coefficients = {row["adapter"]: row["coefficient"] for row in listed}
+    opened = Bank(bank.folder)
+    weights = AdapterFile(tmp_path / "a" / WEIGHTS_FILE)
+    assert weights.dtypes == {"F32"}
+    for module in LAYOUT:
+        expected = np.zeros((module.out_features, module.in_features))
+        for entry in opened.index.entries:
+            adapter = opened.adapter(entry)
+            B, A = adapter.tensor(module.name, "B"), adapter.tensor(module.name, "A")
+            expected += coefficients[entry.adapter] * entry.scaling * B @ A
+        actual = weights.tensor(module.name, "B") @ weights.tensor(module.name, "A")
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+def test_settings_determine_rank_dtype_and_number_of_adapters(
+    cli: Shell, plan_args: PlanArgs, tmp_path: Path
+) -> None:
+    options = ("--top-k", 2, "--rank", 3, "--dtype", "float16", "--seed", 7)
+    cli("generate", *plan_args, "-o", "a", *options)
+    config, weights = check_adapter(tmp_path / "a")
+    assert (config.rank, weights.dtypes) == (3, {"F16"})
+    assert len(json.loads((tmp_path / "a/coefficients.json").read_bytes())) == 2
+    recipe = json.loads((tmp_path / "a" / RECIPE_FILE).read_bytes())["recipe"]
+    assert (recipe["top_k"], recipe["rank"], recipe["seed"]) == (2, 3, 7)
+
+
+def test_the_papers_recipe_averages_factors(
+    cli: Shell, plan_args: PlanArgs, tmp_path: Path
+) -> None:
+    options = ("--recipe", "paper", "--metric", "mmd", "--coefficients", "attentional")
+    cli("generate", *plan_args, "-o", "a", *options)
+    recipe = json.loads((tmp_path / "a" / RECIPE_FILE).read_bytes())["recipe"]
+    assert (recipe["combine"], recipe["metric"]) == ("factors", "mmd")
+    assert check_adapter(tmp_path / "a")[0].rank == 2
+    cli("generate", *plan_args, "-o", "b", "--combine", "factors", "--rank", 5, code=2)
+    assert not (tmp_path / "b").exists()
+
+
+def test_factors_needs_equal_ranks_and_exact_does_not(
+    cli: Shell, user: Account, data: Path, tmp_path: Path
+) -> None:
+    user.entry("two", 0, rank=2)
+    user.entry("three", 1, rank=3)
+    cli("bank", "build", user.manifest(tmp_path / "m"), "-o", "mixed")
+    generate = ("generate", "-d", data, "--bank", "mixed", "-o", "a")
+    message = cli(*generate, "--recipe", "paper", code=2).err
+    assert "2" in message
+    assert "3" in message
+    cli(*generate)
+    assert check_adapter(tmp_path / "a")[0].rank == 5
+
+
+def test_an_adapter_is_replaced_only_with_overwrite(
+    cli: Shell, plan_args: PlanArgs, tmp_path: Path
+) -> None:
+    generate = ("generate", *plan_args, "-o", "a")
+    cli(*generate)
+    before = tree(tmp_path / "a")
+    assert "--overwrite" in cli(*generate, "--rank", 1, code=2).err
+    assert tree(tmp_path / "a") == before
+    cli("generate", "-d", "missing.jsonl", "-o", "a", code=2)  # the dataset is not read
+    cli(*generate, "--rank", 1, "--overwrite")
+    assert check_adapter(tmp_path / "a")[0].rank == 1
+
+
+def test_generate_does_not_replace_other_files(
+    cli: Shell, plan_args: PlanArgs, data: Path, tmp_path: Path
+) -> None:
+    generate = ("generate", *plan_args, "-o")
+    cli(*generate, "a")
+    (tmp_path / "a/thesis.txt").write_text("mine")
+    assert "thesis.txt" in cli(*generate, "a", "--overwrite", code=2).err
+    cli(*generate, data, code=2)
+    (tmp_path / "empty").mkdir()
+    cli(*generate, "empty")
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_an_adapter_worse_than_the_base_model_is_scaled_down(
+    cli: Shell, plan_args: PlanArgs, tmp_path: Path
+) -> None:
+    generate = ("generate", *plan_args, "--check", 8)
+    good = cli(*generate, "-o", "good", before=fake_runner(best=0.5))
+    losses = r"^Checked on 8 other rows: loss of the base model 1.000, of this adapter 0\.\d+$"
+    assert re.search(losses, good.err, re.MULTILINE)
+    assert "was worse" not in good.err
+    weak = cli(*generate, "-o", "weak", "--json", before=fake_runner(best=0.02))
+    assert "Warning: On 8 rows this adapter was worse than the base model" in weak.err
+    check = weak.json["plan"]["check"]
+    assert check["scale"] < 1
+    assert check["end"] <= check["base"] < check["start"]
+
+    def total(name: str) -> float:
+        listed = json.loads((tmp_path / name / "coefficients.json").read_bytes())
+        return float(sum(row["coefficient"] for row in listed))
+
+    assert total("weak") == pytest.approx(check["scale"] * total("good"))
+
+
+@pytest.mark.parametrize("option", ["--refine", "--check"])
+def test_a_missing_extra_is_reported_before_the_dataset_is_read(
+    cli: Shell, data: Path, option: str
+) -> None:
+    data.write_text("no rows at all")
+    command = ("generate", "-d", data, "-o", "a", option, 8)
+    assert "[eval]" in cli(*command, code=7, before=NO_EXTRAS).err
+
+
+# --- push ---------------------------------------------------------------------------------------
+
+
+def test_an_adapter_that_no_scale_makes_useful_is_not_published(
+    cli: Shell, plan_args: PlanArgs, user: Account
+) -> None:
+    push = ("push", *plan_args, "--repo-id", f"{user.name}/harm", "--yes")
+    before = fake_runner(best=1e-6)
+    message = cli(*push, "--check", 8, token=user.token, code=5, before=before).err
+    assert "even at 1/8 strength the adapter is worse" in message
+    assert "leave out --check" in message
+    assert touched(cli.hub, "create") == touched(cli.hub, "commit") == []
+    cli(*push, token=user.token)
+
+
+def test_push_publishes_one_commit_and_prints_only_the_url(
+    cli: Shell, bank: Built, user: Account
+) -> None:
+    dataset = user.dataset("d", {"train.jsonl": rows(1)})
+    repo = f"{user.name}/d-tiny-lorameta"
+    pushed = cli("push", "-d", dataset, "--bank", bank.repo, token=user.token)
+    assert pushed.out == f"{cli.hub.url}/{repo}\n"
+    assert set(cli.hub.files(repo)) == {*FILES, ".gitattributes"}
+    assert not cli.hub.repo(repo).private  # type: ignore[union-attr]
+    assert len(cli.hub.commits(repo)) == 2  # the Hub's initial commit and ours
+    card = cli.hub.read(repo, "README.md").decode()
+    assert f"base_model: {BASE}" in card
+    assert set(ModelCard(card).data.datasets) == {f"{bank.owner.name}/e{i}" for i in range(4)}
+    provenance = json.loads(cli.hub.read(repo, RECIPE_FILE))
+    assert provenance["dataset"]["id"] == dataset
+    commit = cli.hub.commits(dataset, repo_type="dataset")[0].sha
+    assert provenance["dataset"]["revision"] == commit
+    assert bank.repo in cli("inspect", repo).out
+
+    generated = cli("generate", "-d", dataset, "--bank", bank.repo, "-o", "a", "-q")
+    assert generated.out == "a\n"
+    assert (cli.cwd / "a" / WEIGHTS_FILE).read_bytes() == cli.hub.read(repo, WEIGHTS_FILE)
+
+
+def test_push_with_the_embedded_bank(cli: Shell, user: Account) -> None:
+    dataset = user.dataset("d", {"train.jsonl": rows(1)})
+    repo = f"{user.name}/a"
+    result = cli("push", "-d", dataset, "--repo-id", repo, "--json", token=user.token).json
+    assert result["url"] == f"{cli.hub.url}/{repo}"
+    assert result["private"] is False
+    contents = cli("inspect", repo, "--json").json
+    assert contents["provenance"]["bank"]["id"] == "embedded bank"
+    assert contents["rank"] == 16
+
+
+Push = Callable[..., bool | None]
+
+
+@pytest.fixture
+def push(cli: Shell, bank: Built, user: Account) -> Push:
+    """Function that pushes for a dataset and returns whether the repo is private, if it exists."""
+
+    def run(dataset: object, name: str, *flags: str, code: int = 0) -> bool | None:
+        repo = f"{user.name}/{name}"
+        command = ("push", "-d", dataset, "--bank", bank.folder, "--repo-id", repo, *flags)
+        cli(*command, token=user.token, code=code)
+        view = cli.hub.repo(repo)
+        return view and view.private
+
+    return run
+
+
+def test_a_new_repo_is_private_if_the_dataset_is(
+    cli: Shell, user: Account, data: Path, push: Push
+) -> None:
+    public = user.dataset("public", {"train.jsonl": rows(1)})
+    private = user.dataset("private", {"train.jsonl": rows(1)}, private=True)
+    assert push(public, "a") is False
+    assert push(public, "b", "--private") is True
+    assert push(private, "c") is True
+    assert push(private, "d", "--public") is False
+    assert push(data, "e") is True
+    assert push(data, "f", "--public") is False
+    for name in ("c", "d", "e", "f"):
+        for path in FILES:
+            content = cli.hub.read(f"{user.name}/{name}", path)
+            assert private.encode() not in content
+            assert b"rows.jsonl" not in content
+
+
+def test_an_existing_repo_keeps_its_visibility(cli: Shell, user: Account, push: Push) -> None:
+    public = user.dataset("public", {"train.jsonl": rows(1)})
+    private = user.dataset("private", {"train.jsonl": rows(1)}, private=True)
+    for name, is_private in (("public", False), ("private", True)):
+        cli.hub.create_repo(f"{user.name}/{name}", private=is_private)
+    assert push(private, "public", code=6) is False  # needs consent
+    assert push(public, "public", "--private", code=6) is False
+    assert push(public, "private", "--public", code=6) is True
+    assert len(cli.hub.commits(f"{user.name}/public")) == 1
+    assert push(public, "private") is True
+    assert push(private, "public", "--public") is False
+
+
+def test_a_public_repo_is_not_named_after_a_private_dataset(
+    cli: Shell, bank: Built, user: Account
+) -> None:
+    private = user.dataset("private", {"train.jsonl": rows(1)}, private=True)
+    command = ("push", "-d", private, "--bank", bank.folder, "--public")
+    assert "would reveal its name" in cli(*command, token=user.token, code=2).err
+    assert touched(cli.hub, "create") == []
+
+
+def test_files_are_replaced_only_with_consent(
+    cli: Shell, plan_args: PlanArgs, user: Account
+) -> None:
+    repo = f"{user.name}/a"
+    push = ("push", *plan_args, "--repo-id", repo)
+    cli(*push, token=user.token)
+    cli.hub.commit(repo, {"notes.txt": b"keep me"})
+    before = cli.hub.commits(repo)
+    assert "--yes" in cli(*push, "--rank", 1, token=user.token, code=6).err
+    assert cli.hub.commits(repo) == before
+    url = cli(*push, "--rank", 2, "--create-pr", token=user.token).out
+    assert url == f"{cli.hub.url}/{repo}/discussions/1\n"
+    assert cli.hub.commits(repo) == before
+    assert list(cli.hub.repo(repo).pull_requests) == ["refs/pr/1"]  # type: ignore[union-attr]
+    cli(*push, "--rank", 1, "--yes", token=user.token)
+    assert cli("inspect", repo, "--json", token=user.token).json["rank"] == 1
+    assert cli.hub.read(repo, "notes.txt") == b"keep me"
+
+
+def test_a_pull_request_needs_an_existing_repo(
+    cli: Shell, plan_args: PlanArgs, user: Account
+) -> None:
+    repo = f"{user.name}/none"
+    cli("push", *plan_args, "--repo-id", repo, "--create-pr", token=user.token, code=2)
+    assert cli.hub.repo(repo) is None
+
+
+def test_dry_run_publishes_nothing_and_its_folder_can_be_pushed(
+    cli: Shell, plan_args: PlanArgs, user: Account
+) -> None:
+    repo = f"{user.name}/a"
+    command = ("push", *plan_args, "--repo-id", repo, "--dry-run")
+    result = cli(*command, token=user.token)
+    folder = Path(result.out.strip())
+    assert set(tree(folder)) == set(FILES)
+    assert "private" in result.err
+    assert cli.hub.repo(repo) is None
+    assert all(request.method in ("GET", "HEAD") for request in cli.hub.requests)
+    assert cli(*command, "--json", token=user.token).json["url"] is None
+    url = cli("push", "--from", folder, "--repo-id", repo, token=user.token).out
+    assert url == f"{cli.hub.url}/{repo}\n"
+    assert cli.hub.repo(repo).private  # type: ignore[union-attr]  # as the dataset is
+
+
+# --- push --from --------------------------------------------------------------------------------
+
+
+def test_push_from_needs_a_repo_id_and_no_dataset(
+    cli: Shell, plan_args: PlanArgs, data: Path, user: Account
+) -> None:
+    cli("generate", *plan_args, "-o", "a")
+    push = ("push", "--repo-id", f"{user.name}/a", "--from")
+    assert "got both" in cli(*push, "a", "-d", data, token=user.token, code=2).err
+    assert "got neither" in cli("push", token=user.token, code=2).err
+    assert "--repo-id" in cli("push", "--from", "a", token=user.token, code=2).err
+    cli(*push, "missing", token=user.token, code=5)
+    assert cli.hub.repo(f"{user.name}/a") is None
+
+
+def test_push_from_keeps_the_users_folder(
+    cli: Shell, plan_args: PlanArgs, user: Account, tmp_path: Path
+) -> None:
+    cli("generate", *plan_args, "-o", "outbox/a")
+    before = tree(tmp_path / "outbox/a")
+    cli("push", "--repo-id", f"{user.name}/a", "--from", "outbox/a", token=user.token)
+    assert tree(tmp_path / "outbox/a") == before
+
+
+def test_push_from_refuses_a_damaged_adapter(
+    cli: Shell, plan_args: PlanArgs, user: Account, tmp_path: Path
+) -> None:
+    push = ("push", "--repo-id", f"{user.name}/a", "--from")
+    cli("generate", *plan_args, "-o", "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for content in ("{", "[]", "{}", '{"library": 1, "bank": 2}'):
+        (tmp_path / "a" / RECIPE_FILE).write_text(content)
+        assert "not generated by hf-lorameta" in cli(*push, "a", token=user.token, code=5).err
+        cli("inspect", "a", code=5)
+    with (tmp_path / "b" / WEIGHTS_FILE).open("ab") as file:
+        file.write(b"x")
+    cli(*push, "b", token=user.token, code=5)
+    assert cli.hub.repo(f"{user.name}/a") is None

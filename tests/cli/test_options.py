@@ -1,0 +1,48 @@
+"""The choices of the command line are the methods of the registries."""
+
+import re
+from typing import Any
+
+import pytest
+import typer
+
+from hf_lorameta.cli.app import app
+from hf_lorameta.recipe import REGISTRIES
+from tests.conftest import Shell
+
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", ["plan", "generate", "push"])
+def test_choices_are_the_methods_of_the_registries(cli: Shell, command: str) -> None:
+    text = cli(command, "--help").out
+    for field, registry in REGISTRIES.items():
+        (choices,) = re.findall(rf"--{field} +[<[]([^]>]*)", text)  # brackets depend on typer
+        assert choices.split("|") == list(registry)
+
+
+@pytest.mark.parametrize("field", REGISTRIES)
+def test_an_unknown_method_is_refused_with_the_choices(cli: Shell, field: str) -> None:
+    message = cli("plan", "-d", "rows.jsonl", f"--{field}", "unknown", code=2).err
+    assert f"--{field}" in message
+    assert "unknown" in message
+    for name in REGISTRIES[field]:
+        assert name in message
+
+
+@pytest.mark.parametrize("name", ["plan", "generate", "push"])
+def test_commands_share_the_options_of_a_request(name: str) -> None:
+    shared = {p.name: p.opts for p in COMMANDS["plan"].params}
+    own = {p.name: p.opts for p in COMMANDS[name].params}
+    assert shared.items() <= own.items()
+
+
+def test_every_command_that_reads_the_hub_has_a_token_option() -> None:
+    groups = {
+        name: group.commands for name, group in COMMANDS.items() if hasattr(group, "commands")
+    }
+    commands = {name: c for name, c in COMMANDS.items() if name not in groups}
+    for group, members in groups.items():
+        commands |= {f"{group} {name}": command for name, command in members.items()}
+    without = {n for n, c in commands.items() if "token" not in {p.name for p in c.params}}
+    assert without == {"demo", "bank pack", "bank verify"}

@@ -1,0 +1,61 @@
+"""The public names of `hf_lorameta`, and the old ones that are deprecated."""
+
+import subprocess
+import sys
+
+import pytest
+
+import hf_lorameta
+from hf_lorameta import errors
+from hf_lorameta.errors import LoraMetaError
+
+
+@pytest.mark.parametrize("name", hf_lorameta.__all__)
+def test_public_names_can_be_imported(name: str) -> None:
+    value = getattr(hf_lorameta, name)
+    assert value is not None
+    assert name in dir(hf_lorameta)
+    if isinstance(value, type) or callable(value):
+        assert value.__name__ == name
+        assert value.__doc__
+
+
+def test_star_import_gives_the_public_names() -> None:
+    names: dict[str, object] = {}
+    exec("from hf_lorameta import *", names)
+    assert set(names) - {"__builtins__"} == set(hf_lorameta.__all__)
+
+
+def test_all_is_complete_and_has_no_duplicates() -> None:
+    assert len(set(hf_lorameta.__all__)) == len(hf_lorameta.__all__)
+    assert set(hf_lorameta.__all__) == set(hf_lorameta._MODULES)
+
+
+def test_every_error_class_is_public() -> None:
+    classes = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, LoraMetaError)
+    }
+    assert classes <= set(hf_lorameta.__all__)
+
+
+@pytest.mark.parametrize(("old", "new"), hf_lorameta._DEPRECATED.items())
+def test_a_deprecated_name_warns_and_gives_the_new_object(old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"hf_lorameta.{old} is now {new}") as warned:
+        value = getattr(hf_lorameta, old)
+    assert value is getattr(hf_lorameta, new)
+    assert warned[0].filename == __file__
+    assert old not in hf_lorameta.__all__
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        hf_lorameta.nothing  # noqa: B018
+
+
+def test_importing_the_package_imports_no_dependency() -> None:
+    heavy = "numpy datasets huggingface_hub torch typer pydantic"
+    code = f"import sys, hf_lorameta; print([m for m in {heavy.split()} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
