@@ -130,12 +130,9 @@ def length_distance(query: QueryCounts, bank: Counts) -> Array:
 
 
 class Metric(NamedTuple):
-    """A row of `METRICS`.
+    """A row of `METRICS`; its title is worded as inside a sentence.
 
     Attributes:
-        name: short, for recipes.
-        title: for people, worded as inside a sentence.
-        reference: publication or project that it is from.
         function: from the counts of the new dataset and of R datasets to (R,) distances.
         parts: the texts it compares; the distances of several parts are added up.
         lengths: whether `length_distance` is added, too.
@@ -158,10 +155,6 @@ class Metric(NamedTuple):
 class _Term(NamedTuple):
     part: Part
     function: Callable[[QueryCounts, Counts], Array]
-
-    def size(self, vocab_size: int) -> int:
-        """Number of ids that the part is counted over."""
-        return LENGTHS if self.part == "lengths" else vocab_size
 
 
 METRICS: dict[str, Metric] = {
@@ -195,19 +188,10 @@ DEFAULT_METRIC = "js-task"
 
 
 def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str) -> Array:
-    """Compute the distances from one dataset to every dataset of a bank.
+    """Compute the (N,) distances from a new dataset to every dataset of a bank.
 
     A part of the texts that the new dataset lacks (inputs of plain texts, outputs of prompts) is
     left out of the sum. For a bank dataset that lacks a part see `Counts`.
-
-    Args:
-        profile: the new dataset.
-        bank: N profiles, counted with the same tokenizer.
-        vocab_size: V, above the largest id of either.
-        metric: a key of `METRICS`.
-
-    Returns:
-        (N,) float64, in the order of the bank.
 
     Raises:
         RecipeError: the metric is unknown.
@@ -229,17 +213,9 @@ def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str
 
 
 def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
-    """Compute the distances from every dataset of a bank to every other.
+    """Compute the (N, N) distances inside a bank; row i are those of dataset i, as the new one.
 
     A dataset that has none of the texts the metric reads is as far from each as that is from it.
-
-    Args:
-        bank: N profiles.
-        vocab_size: V.
-        metric: a key of `METRICS`.
-
-    Returns:
-        (N, N) float64; row i holds the distances of dataset i, as the new one, to all.
 
     Raises:
         RecipeError: the metric is unknown.
@@ -269,11 +245,7 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
 
 
 def stored_name(metric: str, part: Literal["input", "output"] | None = None) -> str:
-    """Name under which a bank stores the distances among its datasets.
-
-    Args:
-        metric: a key of `METRICS`.
-        part: the only texts that are compared; None is all that the metric reads.
+    """Name under which a bank stores the distances among its datasets, of one part or of all.
 
     Example:
         >>> stored_name("js-task", "input")
@@ -287,23 +259,20 @@ def _distance_rows(
 ) -> Array:
     """(n, N) distances from each of the chosen datasets to every dataset of a bank."""
     result = np.zeros((chosen.stop - chosen.start, len(bank)))
-    terms = [
-        (
-            term,
-            [
-                (line, QueryCounts([histograms], term.size(vocab_size)))
-                for line, histograms in zip(
-                    result, _histograms(queries, term.part, chosen), strict=True
-                )
-                if any(h.ids.size for h in histograms)
-            ],
-        )
-        for term in METRICS[metric].terms
-    ]
+    terms = []
+    for term in METRICS[metric].terms:
+        size = LENGTHS if term.part == "lengths" else vocab_size
+        datasets = _histograms(queries, term.part, chosen)
+        lines = [
+            (line, QueryCounts([histograms], size))
+            for line, histograms in zip(result, datasets, strict=True)
+            if any(h.ids.size for h in histograms)
+        ]
+        terms.append((term, size, lines))
 
     def measure(rows: slice) -> None:
-        for term, lines in terms:
-            counts = Counts(_histograms(bank, term.part, rows), term.size(vocab_size))
+        for term, size, lines in terms:
+            counts = Counts(_histograms(bank, term.part, rows), size)
             for line, query in lines:
                 # rounding can put equal distributions slightly below zero
                 line[rows] += np.maximum(term.function(query, counts), 0.0)

@@ -17,13 +17,7 @@ _MAX_KRYLOV_STEPS = 24  # reached only if singular values hardly decay
 
 
 class LowRankSum(NamedTuple):
-    """The matrix ``M = B diag(weights) A``.
-
-    Attributes:
-        A: (R, in_features).
-        B: (out_features, R).
-        weights: (R,) float64.
-    """
+    """The matrix ``M = B diag(weights) A``, with A (R, in_features) and B (out_features, R)."""
 
     A: FloatArray
     B: FloatArray
@@ -64,14 +58,9 @@ class LowRankSum(NamedTuple):
 
 
 def truncated_svd(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
-    """Compute the largest singular values of a sum, and their vectors.
+    """Compute the k ≤ rank largest singular values of a sum: U (out, k), s (k,), V (in, k).
 
-    Args:
-        update: M.
-        rank: largest number k of singular values.
-
-    Returns:
-        U (out, k), s (k,), V (in, k); without singular values at the level of rounding.
+    Singular values at the level of rounding are left out.
 
     Raises:
         AdapterError: a value is not finite.

@@ -42,7 +42,6 @@ def search(
         start: (K,) coefficients to start from.
         weighted_sum: the K adapters.
         rows: at least 4 labeled rows of the user's dataset.
-        runner: runs the base model.
         dimensions: largest number of adapters whose coefficients change.
         steps: number of points after those for the slopes.
         progress: called at every point with (step, 2 + dimensions + steps, loss).
@@ -54,8 +53,7 @@ def search(
         EmptyDatasetError: fewer than 4 rows.
 
     References:
-        [1] Broyden, A Class of Methods for Solving Nonlinear Simultaneous Equations, Math. Comp.
-            19, 1965.
+        [1] Broyden, Mathematics of Computation 19, 1965.
     """
     moving = largest_indices(start, dimensions)
     passes = 1 + len(moving) + steps
