@@ -1,7 +1,7 @@
 """Coefficients: the weight of every adapter in the new one, computed from distances.
 
-The rules of the paper [1] return weights on the simplex, ``c ≥ 0`` and ``Σ c = 1``, through
-``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. Those of `kernel` sum to one and may be negative. A
+A rule returns (N,) float64. Those of the paper [1] are on the simplex, ``c ≥ 0`` and ``Σ c = 1``,
+through ``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``; those of `kernel` sum to one. A
 temperature T divides the exponents: below 1 is sharper, above 1 flatter. The registry
 `COEFFICIENT_RULES` lists the rules; command line, model card and Space read it.
 
@@ -190,9 +190,6 @@ def attentional(inputs: RuleInputs) -> Array:
     Sensitive to that unit: near one-hot if distances are large (WD), near uniform if they are small
     (JS).
 
-    Returns:
-        (N,) float64 on the simplex.
-
     Example:
         >>> attentional(RuleInputs(np.array([0.0, np.log(3)]))).round(4)
         array([0.75, 0.25])
@@ -207,9 +204,6 @@ def normalized(inputs: RuleInputs) -> Array:
     self-distance 0, and masks that entry afterwards. A new dataset has no such entry: mean and
     variance are those of the N distances given. Equal distances give uniform weights.
 
-    Returns:
-        (N,) float64 on the simplex.
-
     Example:
         >>> normalized(RuleInputs(np.array([0.0, 2.0]))).round(4)  # e / (e + 1/e)
         array([0.8808, 0.1192])
@@ -221,9 +215,6 @@ def neural(inputs: RuleInputs) -> Array:
     """The paper's MLP version: ``c = softmin(g(standardize(d)) / T)`` [1], T dimensionless.
 
     The network g is the same for all d_i, trained by `hf_lorameta.method.neural.fit_neural`.
-
-    Returns:
-        (N,) float64 on the simplex.
 
     Raises:
         BankError: the bank has no fitted network.
@@ -245,10 +236,7 @@ def kernel(inputs: RuleInputs) -> Array:
     its mean. The expected adapter of the new dataset is then ``Σ c_i θ_i`` with
     ``a = (K + 0.06 I)^(-1) k`` and ``c = a + (1 − Σ a) / N`` [2, eq. 2.25 and 2.38]. If no dataset
     is near, a vanishes and the mean remains; similar datasets share their weight. With T below 1
-    only nearer datasets count.
-
-    Returns:
-        (N,) float64 that sum to one; some may be slightly negative.
+    only nearer datasets count. Some coefficients may be slightly negative.
 
     Raises:
         BankError: the distances inside the bank are missing, not (N, N) or not finite.

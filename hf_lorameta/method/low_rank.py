@@ -42,12 +42,10 @@ class LowRankSum(NamedTuple):
             total += B @ (weights * (A @ X32))
         return total
 
-    def apply_transposed(self, X: Array) -> Array:
-        """Mᵀ X, in float32 except for the sum over chunks."""
-        total, X32 = np.zeros((self.shape[1], X.shape[1])), X.astype(np.float32)
-        for B, weights, A in self._chunks(np.float32):
-            total += A.T @ (weights * (B.T @ X32))
-        return total
+    @property
+    def T(self) -> "LowRankSum":  # noqa: N802 - numpy's name
+        """Mᵀ."""
+        return LowRankSum(self.B.T, self.A.T, self.weights)
 
     def _chunks(self, dtype: type[Any]) -> Iterator[tuple[FloatArray, NDArray[Any], FloatArray]]:
         """B (out, k), weights (k, 1) as `dtype` and A (k, in) of k ≤ 1,024 ranks at a time."""
@@ -114,7 +112,7 @@ def _krylov(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
         previous, energy = energy, float(np.linalg.eigvalsh(_finite(gram))[-rank:].sum())
         if energy - previous <= _ENERGY_TOLERANCE * total:
             break
-        block = update.apply_transposed(product)
+        block = update.T.apply(product)
     U, s, Vt = _svd(image)
     return U[:, :rank], s[:rank], basis @ Vt[:rank].T
 
