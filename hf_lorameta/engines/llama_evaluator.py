@@ -7,17 +7,9 @@ engines are comparable.
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_lorameta.engines import scoring
 from hf_lorameta.engines.gguf_files import adapter_gguf
 from hf_lorameta.engines.llama_client import LlamaCpp, encode, fit_context
-from hf_lorameta.engines.scoring import (
-    Progress,
-    Scores,
-    StepCounter,
-    Tokens,
-    check_rows,
-    score,
-    single_line,
-)
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.formats.lora_file import check_adapter
@@ -72,21 +64,20 @@ class LlamaCppEvaluator:
         adapter: Path | None = None,
         shots: Sequence[Row] = (),
         generate: bool = True,
-        progress: Progress = lambda done, total: None,
-    ) -> tuple[Scores, list[str]]:
+        progress: scoring.Progress = lambda done, total: None,
+    ) -> tuple[scoring.Scores, list[str]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`.
 
         Raises:
-            EmptyDatasetError: no rows.
             UsageError: the adapter is not one of this evaluator's, or an output is too long.
             LoraMetaError: the server failed.
         """
-        check_rows(rows)
+        scoring.check_rows(rows)
         if adapter is not None and adapter not in self._indices:
             raise UsageError(f"{adapter} is not one of the loaded adapters")
         index = None if adapter is None else self._indices[adapter]
-        first_line = single_line(rows)
-        steps = StepCounter(len(rows) * (1 + generate), progress)
+        first_line = scoring.single_line(rows)
+        steps = scoring.StepCounter(len(rows) * (1 + generate), progress)
         total, count, outputs = 0.0, 0, []
         for row in rows:
             example = encode(self._engine, row, shots)
@@ -95,9 +86,9 @@ class LlamaCppEvaluator:
             if generate:  # right after the loss, while the server has the prompt in its cache
                 outputs.append(self._answer(example, index, first_line))
             steps.advance(1 + generate)
-        return score(total / count, rows, outputs), outputs
+        return scoring.score(total / count, rows, outputs), outputs
 
-    def _answer(self, row: Tokens, index: int | None, first_line: bool) -> str:
+    def _answer(self, row: scoring.Tokens, index: int | None, first_line: bool) -> str:
         length = self.max_length - self.max_new_tokens
         prompt = row.truncated_prompt(length, self._engine.start)
         text = ""
@@ -105,5 +96,4 @@ class LlamaCppEvaluator:
             text += piece
             if first_line and "\n" in text.lstrip():
                 break
-        text = text.strip()
-        return text.split("\n")[0].strip() if first_line else text
+        return scoring.stripped(text, first_line)

@@ -79,11 +79,7 @@ class LlamaCppRunner:
         self._engine.close()
 
     def encode(self, rows: Sequence[Row]) -> list[Tokens]:
-        """Return rows as token ids, long prompts truncated from the left.
-
-        Raises:
-            UsageError: an output is longer than `max_length`.
-        """
+        """Return rows as token ids, long prompts truncated from the left."""
         return [fit_context(self._engine, encode(self._engine, row)) for row in rows]
 
     def set(self, update: AdapterUpdate, coefficients: Coefficients) -> None:

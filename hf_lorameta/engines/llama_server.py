@@ -32,15 +32,10 @@ def available() -> bool:
 
 
 def require_llama_cpp() -> None:
-    """Check that llama.cpp's binary or the package xllamacpp is installed.
-
-    Raises:
-        MissingExtraError: neither is.
-    """
+    """Raise `MissingExtraError` unless llama.cpp's binary or the package xllamacpp is installed."""
     if not available():
         raise MissingExtraError(
-            f"neither {BINARY} nor the package xllamacpp is installed",
-            hint=install_hint("gguf"),
+            f"neither {BINARY} nor the package xllamacpp is installed", hint=install_hint("gguf")
         )
 
 
@@ -73,7 +68,6 @@ class Server(Protocol):
 
     def close(self) -> None:
         """Stop the server and free its memory."""
-        ...
 
 
 def start_server(options: ServerOptions) -> Server:
@@ -116,16 +110,10 @@ class _EmbeddedServer:
         except RuntimeError:
             raise LoadError from None  # its message gives no reason
         self.address = str(self._server.listening_address)
-        self._wait_for_loop(options.key)
-
-    def _wait_for_loop(self, key: str) -> None:
-        """Wait for an answer: a server that is closed before its loop runs never ends."""
-        httpx2.get(
-            f"{self.address}/lora-adapters",
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=TIMEOUT,
-            trust_env=False,
-        )
+        # a server that is closed before its loop runs never ends: wait for an answer
+        headers = {"Authorization": f"Bearer {options.key}"}
+        url = f"{self.address}/lora-adapters"
+        httpx2.get(url, headers=headers, timeout=TIMEOUT, trust_env=False)
 
     def close(self) -> None:
         self._server = None
@@ -135,7 +123,9 @@ class _BinaryServer:
     """The binary ``llama-server`` as a child process."""
 
     def __init__(self, path: str, options: ServerOptions) -> None:
-        port = _free_port()
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
         command = [path, "--model", str(options.base), "--host", "127.0.0.1", "--port", str(port)]
         command += ["--ctx-size", str(options.context), "--parallel", "1", "--no-warmup"]
         for adapter in options.adapters:
@@ -185,10 +175,3 @@ class _BinaryServer:
             self._process.kill()
             self._process.wait()
         self._log.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

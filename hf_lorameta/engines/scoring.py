@@ -21,13 +21,13 @@ PROGRESS_DELAY = 2.0
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one method on one set of rows.
+    """Scores of one method on one set of rows; without generated answers only the loss.
 
     Attributes:
         loss: mean cross entropy of all output and end tokens, in nats.
-        rouge_l: mean Rouge-L F-measure with stemming, 0 to 1; None if no answers were generated.
-        exact_match: share of answers equal to the reference, both stripped; or None.
-        contains: share of answers that contain the stripped reference; or None.
+        rouge_l: mean Rouge-L F-measure with stemming, 0 to 1.
+        exact_match: share of answers equal to the reference, both stripped.
+        contains: share of answers that contain the stripped reference.
         rows: number of rows.
     """
 
@@ -40,13 +40,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Sample:
-    """One test row with the answer of every method.
-
-    Attributes:
-        input: the row's input.
-        reference: the row's output.
-        outputs: method to answer.
-    """
+    """One test row: its input, its output as the reference, and the answer of every method."""
 
     input: str
     reference: str
@@ -55,11 +49,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Report:
-    """Scores of several methods on the same rows.
-
-    Attributes:
-        scores: method to its scores, in display order.
-        samples: a few rows with all answers; empty if no answers were generated.
+    """Scores of several methods on the same rows, in display order, and a few rows with answers.
 
     Example:
         >>> report = Report({"base": Scores(3.25, 0.1, 0.0, 0.25, 4)})
@@ -84,15 +74,11 @@ class Report:
     def table(self) -> str:
         """Return a Markdown table, readable as plain text too; "–" marks missing scores."""
         head = ("method", "loss", "Rouge-L", "exact match", "contains")
-        rows = [
-            (method, *map(_cell, (s.loss, s.rouge_l, s.exact_match, s.contains)))
-            for method, s in self.scores.items()
-        ]
+        rows = []
+        for method, s in self.scores.items():
+            values = s.loss, s.rouge_l, s.exact_match, s.contains
+            rows.append((method, *("–" if value is None else f"{value:.3f}" for value in values)))
         return padded_markdown_table(head, rows, right=range(1, len(head)))
-
-
-def _cell(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 # --- texts and tokens ---------------------------------------------------------------------------
@@ -100,10 +86,6 @@ def _cell(value: float | None) -> str:
 
 def prompt_text(text: str, shots: Sequence[Row] = ()) -> str:
     """Return a row's prompt: few-shot examples, each followed by a blank line, then its input.
-
-    Args:
-        text: the row's input.
-        shots: rows of the train split.
 
     Example:
         >>> prompt_text("2+2=", shots=[("1+1=", "2")])
@@ -137,11 +119,9 @@ class Tokens(NamedTuple):
         A token that spans the border between them belongs to the output.
 
         Args:
-            prompt: tokens of the prompt alone.
             text: tokens of prompt and output together.
             start: tokens that the tokenizer prepends to a text, possibly none.
             first: tokens that replace an empty prompt.
-            end: the end-of-sequence token.
 
         Example:
             >>> Tokens.split([5, 6], [5, 6, 7], [], [0], 1)
@@ -212,6 +192,12 @@ def single_line(rows: Sequence[Row]) -> bool:
     return not any("\n" in output.strip() for _, output in rows)
 
 
+def stripped(answer: str, first_line: bool) -> str:
+    """Return an answer without surrounding whitespace, or only its first line."""
+    answer = answer.strip()
+    return answer.split("\n")[0].strip() if first_line else answer
+
+
 # --- comparing methods --------------------------------------------------------------------------
 
 Progress = Callable[[int, int], None]
@@ -219,12 +205,7 @@ Progress = Callable[[int, int], None]
 
 
 class StepCounter:
-    """Counts steps, and reports them once `PROGRESS_DELAY` has passed.
-
-    Args:
-        total: number of steps.
-        progress: receives the reports.
-    """
+    """Counts steps, and reports them once `PROGRESS_DELAY` has passed."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self._total, self._progress = total, progress
@@ -248,42 +229,29 @@ class Evaluator(Protocol):
         generate: bool = True,
         progress: Progress = lambda done, total: None,
     ) -> tuple[Scores, list[str]]:
-        """Return scores and answers of the base model, with or without an adapter.
+        """Return scores and answers, in the order of the rows, of a base model with an adapter.
 
         Args:
-            rows: (input, output) pairs, n of them.
             adapter: folder of a PEFT adapter; None is the base model itself.
             shots: rows that are put before every prompt.
             generate: generate answers; otherwise only the loss is computed.
             progress: called from two seconds after the start on. A step is the loss or the answer
                 of one row.
 
-        Returns:
-            The scores, and the n answers in the order of the rows (none without ``generate``).
-
         Raises:
             EmptyDatasetError: no rows.
             AdapterError: the adapter is broken, for another base model, or does not fit it.
         """
-        ...
 
 
 def check_rows(rows: Sequence[Row]) -> None:
-    """Check that there is a row.
-
-    Raises:
-        EmptyDatasetError: there is none.
-    """
+    """Raise `EmptyDatasetError` if there is no row."""
     if not rows:
         raise EmptyDatasetError("no test rows to evaluate on", hint="name a split with --split")
 
 
 def check_outputs(rows: Sequence[Row]) -> None:
-    """Check that a row has an output, unless there are no rows.
-
-    Raises:
-        UnlabeledDatasetError: no row has an output.
-    """
+    """Raise `UnlabeledDatasetError` if there are rows but none has an output."""
     if rows and not any(output.strip() for _, output in rows):
         raise UnlabeledDatasetError(
             f"none of {len(rows)} rows has an output to compare answers with",
@@ -305,7 +273,7 @@ def compare(
 
     Args:
         evaluator: of the base model.
-        rows: (input, output) pairs of the test split.
+        rows: those of the test split.
         adapters: method to adapter folder; None is the base model itself. The usual names are
             base, generated and reference.
         shots: rows of the train split; k of them add the method "k-shot", without an adapter.
@@ -332,11 +300,8 @@ def compare(
             rows, adapter, examples, generate, partial(row_progress, method)
         )
         progress(method, scores[method])
-    listed = rows[:samples] if generate else ()
-    return Report(
-        scores,
-        tuple(
-            Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
-            for index, row in enumerate(listed)
-        ),
+    listed = (
+        Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
+        for index, row in enumerate(rows[:samples] if generate else ())
     )
+    return Report(scores, tuple(listed))

@@ -16,17 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_lorameta.engines.scoring import (
-    Progress,
-    Scores,
-    StepCounter,
-    Tokens,
-    check_rows,
-    prompt_text,
-    row_text,
-    score,
-    single_line,
-)
+from hf_lorameta.engines import scoring
+from hf_lorameta.engines.scoring import Scores, StepCounter, Tokens
 from hf_lorameta.engines.torch_dtype import suited_dtype
 from hf_lorameta.engines.torch_forward import packed_sequences, sequence_budget, summed_nll
 from hf_lorameta.environment import require_extra
@@ -41,11 +32,7 @@ if TYPE_CHECKING:
 
 
 def require_eval() -> None:
-    """Check that the packages of a `TorchEvaluator` are installed, without importing them.
-
-    Raises:
-        MissingExtraError: the extra ``eval`` is not installed.
-    """
+    """Raise `MissingExtraError` unless the extra ``eval`` is installed, without importing it."""
     require_extra("torch", "transformers", "peft", "rouge_score", "psutil")
 
 
@@ -87,9 +74,8 @@ class TorchEvaluator:
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
         folder = Path(base_path)
         with quiet_transformers():
-            self.model, self._tokenizer = _load(
-                folder, suited_dtype(folder) if dtype == "auto" else dtype
-            )
+            dtype = suited_dtype(folder) if dtype == "auto" else dtype
+            self.model, self._tokenizer = _load(folder, dtype)
         end, start = self._tokenizer.eos_token_id, self._tokenizer.bos_token_id
         if end is None:
             raise UsageError(f"the tokenizer in {base_path} has no end-of-sequence token")
@@ -105,23 +91,22 @@ class TorchEvaluator:
         adapter: Path | None = None,
         shots: Sequence[Row] = (),
         generate: bool = True,
-        progress: Progress = lambda done, total: None,
+        progress: scoring.Progress = lambda done, total: None,
     ) -> tuple[Scores, list[str]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`."""
         import torch
 
-        check_rows(rows)
+        scoring.check_rows(rows)
         steps = StepCounter(len(rows) * (1 + generate), progress)
         with torch.inference_mode(), quiet_transformers(), self._attached(adapter):
             loss = self._loss(self.encode(rows, shots), steps)
             outputs = self._answers(rows, shots, steps) if generate else []
-        return score(loss, rows, outputs), outputs
+        return scoring.score(loss, rows, outputs), outputs
 
     def _encode(self, row: Row, shots: Sequence[Row] = ()) -> Tokens:
-        prompt = prompt_text(row[0], shots)
-        prompt_ids, ids = self._tokenizer(
-            [prompt, row_text(prompt, row[1])], add_special_tokens=False
-        ).input_ids
+        prompt = scoring.prompt_text(row[0], shots)
+        texts = [prompt, scoring.row_text(prompt, row[1])]
+        prompt_ids, ids = self._tokenizer(texts, add_special_tokens=False).input_ids
         return Tokens.split(prompt_ids, ids, self._start, self._first, self._end)
 
     def _greedy_config(self) -> Any:
@@ -161,24 +146,20 @@ class TorchEvaluator:
     # --- answers ---
 
     def _answers(self, rows: Sequence[Row], shots: Sequence[Row], steps: StepCounter) -> list[str]:
-        first_line = single_line(rows)
+        first_line = scoring.single_line(rows)
         length = self.max_length - self.max_new_tokens
         prompts = [self._encode(row, shots).truncated_prompt(length, self._start) for row in rows]
         answers = [""] * len(prompts)
         lengths = [len(prompt) + self.max_new_tokens for prompt in prompts]
         for batch in _batches(lengths, self.batch_tokens):
             generated = self._generate([prompts[index] for index in batch], first_line)
-            for index, tokens in zip(batch, generated, strict=True):
-                text = self._decode(tokens)
-                answers[index] = text.split("\n")[0].strip() if first_line else text
+            texts = self._tokenizer.batch_decode(
+                generated, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            for index, text in zip(batch, texts, strict=True):
+                answers[index] = scoring.stripped(text, first_line)
             steps.advance(len(batch))
         return answers
-
-    def _decode(self, tokens: list[int]) -> str:
-        text: str = self._tokenizer.decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text.strip()
 
     def _generate(self, prompts: Sequence[list[int]], first_line: bool) -> list[list[int]]:
         """Continue prompts greedily; end tokens may follow an answer."""
@@ -262,11 +243,10 @@ def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
         raise NotFoundError(
             f"{folder} is not a folder", hint="get one from hf_lorameta.hub.base_model.locate"
         )
+    load_model, load_tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch_dtype, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = load_model(folder, dtype=torch_dtype, local_files_only=True)
+        tokenizer = load_tokenizer(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise NotFoundError(
             f"transformers cannot load a model from {folder}: {_first_line(error)}"
@@ -295,11 +275,7 @@ def _check_adapter(folder: Path, base_model: str) -> set[str]:
 
 
 def _attach(model: Any, folder: Path, names: set[str]) -> None:
-    """Attach a PEFT adapter to the model, in place.
-
-    Raises:
-        AdapterError: PEFT cannot load it, or would ignore some of its tensors.
-    """
+    """Attach a PEFT adapter to the model, in place; refuse it if PEFT would ignore some tensors."""
     from peft import PeftModel, get_peft_model_state_dict
 
     try:

@@ -41,10 +41,7 @@ def packed_sequences(
 ) -> Iterator[list[Tokens]]:
     """Group rows, in order, into sequences within a token budget; a longer row is on its own.
 
-    Args:
-        rows: any number of rows.
-        budget: maximum tokens in a sequence.
-        share: count the common prefix of a sequence's prompts once.
+    With `share`, the common prefix of a sequence's prompts counts once.
 
     Example:
         >>> rows = [Tokens([1, 2, 3], [4]), Tokens([1, 2, 5], [6]), Tokens([7], [8])]
@@ -75,12 +72,7 @@ def _prefix_length(batch: Sequence[Tokens], share: bool) -> int:
 
 
 def summed_nll(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
-    """Return the summed cross entropy of the output tokens in nats, a scalar.
-
-    Args:
-        model: a causal LM of transformers.
-        batch: rows of one sequence, each with a prompt and an output.
-    """
+    """Return the summed cross entropy in nats of the output tokens of one sequence's rows."""
     import torch
 
     cross_entropy = torch.nn.functional.cross_entropy
@@ -93,7 +85,7 @@ def row_nll(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
     """Return the mean cross entropy of each of R rows' output tokens in nats, (R,).
 
     No prefix is shared: row r occupies `row_lengths` tokens of the sequence, and what these
-    contribute to a gradient belongs to row r only. Arguments as for `summed_nll`.
+    contribute to a gradient belongs to row r only.
     """
     import torch
 
@@ -113,7 +105,7 @@ def log_odds(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
     """Return ``log p / (1 − p)`` of every output token, p being its probability under the model.
 
     Both terms are computed from the logits, which keeps the result finite for p close to 1.
-    Arguments as for `summed_nll`; returns (n,) float64, row after row.
+    Returns (n,) float64, row after row.
     """
     import torch
 

@@ -39,12 +39,8 @@ class TorchRunner:
     once for modules with the same input, and one module's factors unless the sum has them all in
     memory.
 
-    Args:
-        evaluator: has the base model.
-        layout: the adapted modules.
-
     Raises:
-        AdapterError: the base model lacks one of these modules, or it has another shape.
+        AdapterError: the base model lacks a module of the layout, or it has another shape.
     """
 
     engine = "transformers"
@@ -112,15 +108,8 @@ class TorchRunner:
             ∂L/∂c_j = s_j Σ_modules Σ_tokens (B_jᵀ g) · (A_j x),
 
         so one backward pass for many rows gives the gradient of each row, and of each of the M
-        modules: the terms of the sum.
-
-        Args:
-            tokens: R rows.
-            weighted_sum: of K adapters for the same modules; the applied update may be another.
-
-        Returns:
-            (R,) mean losses of the rows' output tokens, and their (R, M, K) derivatives by
-            the coefficients in each module.
+        modules: the terms of the sum. Returns (R,) mean losses of the rows' output tokens, and
+        their (R, M, K) derivatives. The applied update may be another than this sum.
         """
         import torch
 
@@ -182,15 +171,10 @@ class TorchRunner:
 def row_gradients(
     x: "torch.Tensor", g: "torch.Tensor", factors: "ModuleFactors", lengths: list[int]
 ) -> "torch.Tensor":
-    """Return ``Σ_t (B_kᵀ g_t)(A_k x_t)`` over the tokens of each row, for every rank k.
+    """Return ``Σ_t (B_kᵀ g_t)(A_k x_t)`` over the tokens of each of R rows, for every rank k.
 
-    No (out, in) matrix is formed; for a packed bank everything happens in its small space.
-
-    Args:
-        x: (T, in) inputs of a module.
-        g: (T, out) gradients of its outputs.
-        factors: A (Σr, in) and B (out, Σr), or smaller ones with their space.
-        lengths: number of tokens of each of the R rows, T in total.
+    x (T, in) are the inputs of a module and g (T, out) the gradients of its outputs. No (out, in)
+    matrix is formed; for a packed bank everything happens in its small space.
 
     Returns:
         (R, Σr) float32.

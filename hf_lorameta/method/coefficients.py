@@ -1,7 +1,7 @@
 """Coefficients: the weight of every adapter in the new one, computed from distances.
 
-The rules of the paper [1] return weights on the simplex, ``c ≥ 0`` and ``Σ c = 1``, through
-``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. Those of `kernel` sum to one and may be negative. A
+A rule returns (N,) float64. Those of the paper [1] are on the simplex, ``c ≥ 0`` and ``Σ c = 1``,
+through ``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``; those of `kernel` sum to one. A
 temperature T divides the exponents: below 1 is sharper, above 1 flatter. The registry
 `COEFFICIENT_RULES` lists the rules; command line, model card and Space read it.
 
@@ -97,32 +97,22 @@ class Coefficients:
 # --- helpers of the rules ------------------------------------------------------------------------
 
 
-def softmin(x: Array) -> Array:
-    """``exp(−x_i) / Σ_j exp(−x_j)``, without overflow.
-
-    Args:
-        x: (N,) finite.
-
-    Returns:
-        (N,) float64 on the simplex.
+def softmin(x: Array, temperature: float = 1.0) -> Array:
+    """``exp(−x_i / T) / Σ_j exp(−x_j / T)``: (N,) finite → (N,) on the simplex, without overflow.
 
     Example:
         >>> softmin(np.array([0.0, np.log(3)])).round(4)
         array([0.75, 0.25])
     """
-    return _softmin(np.asarray(x, np.float64), 1.0)
+    with np.errstate(over="ignore", under="ignore"):  # a weight that underflows is 0
+        weights = np.exp((x.min() - x) / temperature)
+    return np.asarray(weights / weights.sum())
 
 
 def standardize(distances: Array) -> Array:
-    """Shift and scale to zero mean and unit (population) variance.
+    """Shift and scale (N,) distances to zero mean and unit (population) variance.
 
     Distances that are all equal, up to rounding, become zeros.
-
-    Args:
-        distances: (N,) finite.
-
-    Returns:
-        (N,) float64, dimensionless.
 
     Raises:
         BankError: there is no distance, or one is not finite.
@@ -141,12 +131,6 @@ def standardize(distances: Array) -> Array:
     centered -= centered.mean()
     deviation = centered.std()
     return np.zeros_like(d) if deviation <= 8 * np.finfo(np.float64).eps else centered / deviation
-
-
-def _softmin(x: Array, temperature: float) -> Array:
-    with np.errstate(over="ignore", under="ignore"):  # a weight that underflows is 0
-        weights = np.exp((x.min() - x) / temperature)
-    return np.asarray(weights / weights.sum())
 
 
 def _validated(distances: Array) -> Array:
@@ -176,13 +160,13 @@ def _no_model() -> NeuralModel:
 
 @dataclass(frozen=True, eq=False)
 class RuleInputs:
-    """What a coefficient rule may use.
+    """What a coefficient rule may use; functions are called only if needed.
 
     Attributes:
         distances: (N,) d, from the new dataset to every dataset of the bank.
         temperature: T; the paper has 1.
-        bank_distances: returns the (N, N) distances inside the bank; called only if needed.
-        model: returns the bank's fitted network; called only if needed.
+        bank_distances: returns the (N, N) distances inside the bank.
+        model: returns the bank's fitted network.
 
     Raises:
         BankError: there is no distance, or one is not finite.
@@ -206,14 +190,11 @@ def attentional(inputs: RuleInputs) -> Array:
     Sensitive to that unit: near one-hot if distances are large (WD), near uniform if they are small
     (JS).
 
-    Returns:
-        (N,) float64 on the simplex.
-
     Example:
         >>> attentional(RuleInputs(np.array([0.0, np.log(3)]))).round(4)
         array([0.75, 0.25])
     """
-    return _softmin(inputs.distances, inputs.temperature)
+    return softmin(inputs.distances, inputs.temperature)
 
 
 def normalized(inputs: RuleInputs) -> Array:
@@ -223,23 +204,17 @@ def normalized(inputs: RuleInputs) -> Array:
     self-distance 0, and masks that entry afterwards. A new dataset has no such entry: mean and
     variance are those of the N distances given. Equal distances give uniform weights.
 
-    Returns:
-        (N,) float64 on the simplex.
-
     Example:
         >>> normalized(RuleInputs(np.array([0.0, 2.0]))).round(4)  # e / (e + 1/e)
         array([0.8808, 0.1192])
     """
-    return _softmin(standardize(inputs.distances), inputs.temperature)
+    return softmin(standardize(inputs.distances), inputs.temperature)
 
 
 def neural(inputs: RuleInputs) -> Array:
     """The paper's MLP version: ``c = softmin(g(standardize(d)) / T)`` [1], T dimensionless.
 
     The network g is the same for all d_i, trained by `hf_lorameta.method.neural.fit_neural`.
-
-    Returns:
-        (N,) float64 on the simplex.
 
     Raises:
         BankError: the bank has no fitted network.
@@ -250,7 +225,7 @@ def neural(inputs: RuleInputs) -> Array:
         >>> neural(RuleInputs(np.array([0.0, 2.0]), model=lambda: model))
         array([0.5, 0.5])
     """
-    return _softmin(inputs.model()(standardize(inputs.distances)), inputs.temperature)
+    return softmin(inputs.model()(standardize(inputs.distances)), inputs.temperature)
 
 
 def kernel(inputs: RuleInputs) -> Array:
@@ -261,10 +236,7 @@ def kernel(inputs: RuleInputs) -> Array:
     its mean. The expected adapter of the new dataset is then ``Σ c_i θ_i`` with
     ``a = (K + 0.06 I)^(-1) k`` and ``c = a + (1 − Σ a) / N`` [2, eq. 2.25 and 2.38]. If no dataset
     is near, a vanishes and the mean remains; similar datasets share their weight. With T below 1
-    only nearer datasets count.
-
-    Returns:
-        (N,) float64 that sum to one; some may be slightly negative.
+    only nearer datasets count. Some coefficients may be slightly negative.
 
     Raises:
         BankError: the distances inside the bank are missing, not (N, N) or not finite.
@@ -287,14 +259,7 @@ def kernel(inputs: RuleInputs) -> Array:
 
 
 class CoefficientRule(NamedTuple):
-    """A row of `COEFFICIENT_RULES`.
-
-    Attributes:
-        name: short, for recipes.
-        title: for people, worded as inside a sentence.
-        reference: publication or project that it is from.
-        function: from `RuleInputs` to (N,) coefficients.
-    """
+    """A row of `COEFFICIENT_RULES`; its title is worded as inside a sentence."""
 
     name: str
     title: str
@@ -325,18 +290,10 @@ COEFFICIENT_RULES: dict[str, CoefficientRule] = {
 
 
 def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficients:
-    """Apply one rule, then keep the k largest coefficients.
-
-    Args:
-        name: a key of `COEFFICIENT_RULES`.
-        inputs: what the rule may use.
-        k: number of adapters to keep; None keeps all.
-
-    Returns:
-        Coefficients of N adapters that sum to one, the same in all modules.
+    """Apply a rule of `COEFFICIENT_RULES`, then `top_k`; None keeps all coefficients.
 
     Raises:
-        RecipeError: the rule is unknown, or k is below 1.
+        RecipeError: the rule is unknown, or as for `top_k`.
         BankError: the rule needs something that the bank lacks.
 
     Example:
@@ -357,13 +314,6 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficie
 
 def top_k(weights: Array, k: int) -> Array:
     """Keep the k weights of largest magnitude, scaled to sum to one; of equal ones, the first.
-
-    Args:
-        weights: (N,) that sum to one.
-        k: at least 1; N or more keeps all.
-
-    Returns:
-        (N,) float64 that sum to one, at most k of them nonzero.
 
     Raises:
         RecipeError: k is below 1, or the remaining weights do not sum to a positive number.
@@ -396,13 +346,7 @@ def largest_indices(c: Array, count: int) -> NDArray[np.intp]:
 def effective_number(weights: Array) -> float:
     """Number of adapters that contribute: ``(Σ |c|)² / Σ c²``, Kish's effective sample size [3].
 
-    N for uniform weights, 1 for one-hot weights.
-
-    Args:
-        weights: (N,) finite.
-
-    Returns:
-        Between 1 and N; 0 if every weight is 0.
+    N for uniform weights, 1 for one-hot weights, 0 if every weight is 0.
 
     Example:
         >>> effective_number(np.array([0.5, 0.5, 0.0])), effective_number(np.zeros(2))

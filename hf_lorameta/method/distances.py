@@ -2,9 +2,9 @@
 
 A metric is one function of the token counts of the new dataset, `query`, and of R datasets of the
 bank, `bank`. Below, p (V,) and q_i (V,) are their distributions: counts divided by their sum. All
-metrics are exact on histograms and need no sampling and no seed. A bank is compared a few datasets
-at a time, so that memory does not grow with it. The registry `METRICS` lists the metrics; command
-line, model card and Space read it.
+metrics return (R,) float64, are exact on histograms, and need no sampling and no seed. A bank is
+compared a few datasets at a time, so that memory does not grow with it. The registry `METRICS`
+lists the metrics; command line, model card and Space read it.
 
 References:
     [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
@@ -34,10 +34,7 @@ def wasserstein(query: QueryCounts, bank: Counts) -> Array:
 
     With F the cumulative distribution, ``d_i = Σ_v |F_p(v) − F_i(v)|``; the same value as optimal
     transport between the two samples of ids with cost |x − y|. The order of ids in a vocabulary
-    means little; the metric is here because the paper has it.
-
-    Returns:
-        (R,) float64 in [0, V − 1], in token ids.
+    means little; the metric is here because the paper has it. In token ids, from 0 to V − 1.
 
     Example:
         >>> new, other = (Histogram.from_dense(np.array(c)) for c in ([1, 0, 0], [0, 0, 1]))
@@ -53,10 +50,7 @@ def kl(query: QueryCounts, bank: Counts) -> Array:
 
     ``d_i = Σ_v p(v) log(p(v) / q_i(v))``, after adding 1e-10 to every entry of p and q and dividing
     by the new sum. The published experiment adds without dividing; the difference is of order
-    V · 1e-10, and dividing keeps d at or above zero. Not symmetric: p is the new dataset.
-
-    Returns:
-        (R,) float64, in nats.
+    V · 1e-10, and dividing keeps d at or above zero. Not symmetric: p is the new dataset. In nats.
 
     Example:
         >>> new, other = (Histogram.from_dense(np.array(c)) for c in ([1, 1], [1, 3]))
@@ -73,10 +67,8 @@ def js(query: QueryCounts, bank: Counts) -> Array:
     """Jensen–Shannon divergence, JS in [1]; natural logarithm, no square root.
 
     With m = (p + q_i) / 2, ``d_i = (KL(p ‖ m) + KL(q_i ‖ m)) / 2``, smoothed as in `kl`. The sum is
-    first taken as if q_i were `Counts.floor` everywhere, then corrected at the tokens it has.
-
-    Returns:
-        (R,) float64 in [0, log 2], in nats.
+    first taken as if q_i were `Counts.floor` everywhere, then corrected at the tokens it has. In
+    nats, from 0 to log 2.
 
     Example:
         >>> new, other = (Histogram.from_dense(np.array(c)) for c in ([1, 0], [0, 1]))
@@ -99,10 +91,7 @@ def mmd(query: QueryCounts, bank: Counts) -> Array:
     ``d_i = pᵀKp + q_iᵀKq_i − 2 pᵀKq_i`` (biased V-statistic, [2, eq. 5]) with the multiscale kernel
     ``K(x, y) = Σ_a a² / (a² + (x − y)²)``, a in (0.2, 0.5, 0.9, 1.3). The published experiment
     draws 1,000 ids a dataset; this is the value that such draws estimate. K is Toeplitz, so FFTs
-    compute its products.
-
-    Returns:
-        (R,) float64 in [0, 8], dimensionless.
+    compute its products. Dimensionless, from 0 to 8.
 
     Example:
         >>> new, other = (Histogram.from_dense(np.array(c)) for c in ([1, 0], [0, 1]))
@@ -116,10 +105,8 @@ def mmd(query: QueryCounts, bank: Counts) -> Array:
 def length_distance(query: QueryCounts, bank: Counts) -> Array:
     """1-Wasserstein distance between the binary logarithms of the outputs' lengths.
 
-    Counts are those of the classes of `hf_lorameta.data.profile.length_class`.
-
-    Returns:
-        (R,) float64, in octaves: 1 if all outputs are twice as long.
+    Counts are those of the classes of `hf_lorameta.data.profile.length_class`. In octaves: 1 if all
+    outputs are twice as long.
 
     Example:
         >>> new, other = (Histogram.from_dense(np.array(c)) for c in ([1, 0, 0], [0, 0, 1]))
@@ -130,12 +117,9 @@ def length_distance(query: QueryCounts, bank: Counts) -> Array:
 
 
 class Metric(NamedTuple):
-    """A row of `METRICS`.
+    """A row of `METRICS`; its title is worded as inside a sentence.
 
     Attributes:
-        name: short, for recipes.
-        title: for people, worded as inside a sentence.
-        reference: publication or project that it is from.
         function: from the counts of the new dataset and of R datasets to (R,) distances.
         parts: the texts it compares; the distances of several parts are added up.
         lengths: whether `length_distance` is added, too.
@@ -158,10 +142,6 @@ class Metric(NamedTuple):
 class _Term(NamedTuple):
     part: Part
     function: Callable[[QueryCounts, Counts], Array]
-
-    def size(self, vocab_size: int) -> int:
-        """Number of ids that the part is counted over."""
-        return LENGTHS if self.part == "lengths" else vocab_size
 
 
 METRICS: dict[str, Metric] = {
@@ -195,19 +175,10 @@ DEFAULT_METRIC = "js-task"
 
 
 def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str) -> Array:
-    """Compute the distances from one dataset to every dataset of a bank.
+    """Compute the (N,) distances from a new dataset to every dataset of a bank.
 
     A part of the texts that the new dataset lacks (inputs of plain texts, outputs of prompts) is
     left out of the sum. For a bank dataset that lacks a part see `Counts`.
-
-    Args:
-        profile: the new dataset.
-        bank: N profiles, counted with the same tokenizer.
-        vocab_size: V, above the largest id of either.
-        metric: a key of `METRICS`.
-
-    Returns:
-        (N,) float64, in the order of the bank.
 
     Raises:
         RecipeError: the metric is unknown.
@@ -229,17 +200,9 @@ def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str
 
 
 def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
-    """Compute the distances from every dataset of a bank to every other.
+    """Compute the (N, N) distances inside a bank; row i are those of dataset i, as the new one.
 
     A dataset that has none of the texts the metric reads is as far from each as that is from it.
-
-    Args:
-        bank: N profiles.
-        vocab_size: V.
-        metric: a key of `METRICS`.
-
-    Returns:
-        (N, N) float64; row i holds the distances of dataset i, as the new one, to all.
 
     Raises:
         RecipeError: the metric is unknown.
@@ -269,11 +232,7 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
 
 
 def stored_name(metric: str, part: Literal["input", "output"] | None = None) -> str:
-    """Name under which a bank stores the distances among its datasets.
-
-    Args:
-        metric: a key of `METRICS`.
-        part: the only texts that are compared; None is all that the metric reads.
+    """Name under which a bank stores the distances among its datasets, of one part or of all.
 
     Example:
         >>> stored_name("js-task", "input")
@@ -287,23 +246,20 @@ def _distance_rows(
 ) -> Array:
     """(n, N) distances from each of the chosen datasets to every dataset of a bank."""
     result = np.zeros((chosen.stop - chosen.start, len(bank)))
-    terms = [
-        (
-            term,
-            [
-                (line, QueryCounts([histograms], term.size(vocab_size)))
-                for line, histograms in zip(
-                    result, _histograms(queries, term.part, chosen), strict=True
-                )
-                if any(h.ids.size for h in histograms)
-            ],
-        )
-        for term in METRICS[metric].terms
-    ]
+    terms = []
+    for term in METRICS[metric].terms:
+        size = LENGTHS if term.part == "lengths" else vocab_size
+        datasets = _histograms(queries, term.part, chosen)
+        lines = [
+            (line, QueryCounts([histograms], size))
+            for line, histograms in zip(result, datasets, strict=True)
+            if any(h.ids.size for h in histograms)
+        ]
+        terms.append((term, size, lines))
 
     def measure(rows: slice) -> None:
-        for term, lines in terms:
-            counts = Counts(_histograms(bank, term.part, rows), term.size(vocab_size))
+        for term, size, lines in terms:
+            counts = Counts(_histograms(bank, term.part, rows), size)
             for line, query in lines:
                 # rounding can put equal distributions slightly below zero
                 line[rows] += np.maximum(term.function(query, counts), 0.0)

@@ -17,13 +17,7 @@ _MAX_KRYLOV_STEPS = 24  # reached only if singular values hardly decay
 
 
 class LowRankSum(NamedTuple):
-    """The matrix ``M = B diag(weights) A``.
-
-    Attributes:
-        A: (R, in_features).
-        B: (out_features, R).
-        weights: (R,) float64.
-    """
+    """The matrix ``M = B diag(weights) A``, with A (R, in_features) and B (out_features, R)."""
 
     A: FloatArray
     B: FloatArray
@@ -48,12 +42,10 @@ class LowRankSum(NamedTuple):
             total += B @ (weights * (A @ X32))
         return total
 
-    def apply_transposed(self, X: Array) -> Array:
-        """Mᵀ X, in float32 except for the sum over chunks."""
-        total, X32 = np.zeros((self.shape[1], X.shape[1])), X.astype(np.float32)
-        for B, weights, A in self._chunks(np.float32):
-            total += A.T @ (weights * (B.T @ X32))
-        return total
+    @property
+    def T(self) -> "LowRankSum":  # noqa: N802 - numpy's name
+        """Mᵀ."""
+        return LowRankSum(self.B.T, self.A.T, self.weights)
 
     def _chunks(self, dtype: type[Any]) -> Iterator[tuple[FloatArray, NDArray[Any], FloatArray]]:
         """B (out, k), weights (k, 1) as `dtype` and A (k, in) of k ≤ 1,024 ranks at a time."""
@@ -64,14 +56,9 @@ class LowRankSum(NamedTuple):
 
 
 def truncated_svd(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
-    """Compute the largest singular values of a sum, and their vectors.
+    """Compute the k ≤ rank largest singular values of a sum: U (out, k), s (k,), V (in, k).
 
-    Args:
-        update: M.
-        rank: largest number k of singular values.
-
-    Returns:
-        U (out, k), s (k,), V (in, k); without singular values at the level of rounding.
+    Singular values at the level of rounding are left out.
 
     Raises:
         AdapterError: a value is not finite.
@@ -125,7 +112,7 @@ def _krylov(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
         previous, energy = energy, float(np.linalg.eigvalsh(_finite(gram))[-rank:].sum())
         if energy - previous <= _ENERGY_TOLERANCE * total:
             break
-        block = update.apply_transposed(product)
+        block = update.T.apply(product)
     U, s, Vt = _svd(image)
     return U[:, :rank], s[:rank], basis @ Vt[:rank].T
 

@@ -25,22 +25,11 @@ _PAIRS = 1 << 15  # (dataset, adapter) pairs per forward pass: 32 MB per activat
 
 @dataclass(frozen=True)
 class FitReport:
-    """Losses of a fit.
+    """Losses of a fit, on its training datasets and on validation datasets it is not trained on.
 
     Losses are mean squared errors in weight space divided by the bank's mean ``‖θ_i‖²``: 0 is
-    perfect, a zero adapter has about 1. The errors of validation datasets are not trained on.
-
-    Attributes:
-        train_start: loss on the training datasets before the first step.
-        train_end: loss on the training datasets after the last step.
-        validation_start: loss on the validation datasets before the first step.
-        validation_end: loss on the validation datasets after the last step.
-        normalized_train: loss of the rule ``normalized`` at temperature 1, for comparison.
-        normalized_validation: its loss on the validation datasets.
-        uniform_validation: loss of equal weights on the validation datasets.
-        train_rows: number of training datasets.
-        validation_rows: number of validation datasets.
-        steps: optimizer steps taken.
+    perfect, a zero adapter has about 1. Those of the rule ``normalized`` at temperature 1 and of
+    equal weights are for comparison. Rows are datasets.
     """
 
     train_start: float
@@ -56,13 +45,9 @@ class FitReport:
 
 
 def gram(blocks: Iterable[NDArray[np.float32]]) -> Array:
-    """Compute the Gram matrix ``G = X Xᵀ`` of N adapters from blocks of columns of X.
+    """Compute the Gram matrix ``G = X Xᵀ`` (N, N) of N adapters from blocks (N, m) of X's columns.
 
-    Args:
-        blocks: arrays (N, m_b) with m_b values of every adapter, each value in one block.
-
-    Returns:
-        (N, N) float64, symmetric; products in float32 over 16,384 columns, their sums in float64.
+    Products are in float32 over 16,384 columns, their sums in float64.
 
     Raises:
         BankError: there is no block, or blocks differ in N.
@@ -107,12 +92,9 @@ def fit_neural(
         gram: (N, N) Gram matrix of the adapters, from `gram`.
         hidden: width h of the network; the paper's experiment has 4,000.
         steps: number of optimizer steps.
-        learning_rate: learning rate of Adam.
+        learning_rate: of Adam.
         validation: fraction of the datasets for validation, above 0 and below 1.
         seed: seed of the split and of the initial network.
-
-    Returns:
-        The network and its losses.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -127,7 +109,9 @@ def fit_neural(
         >>> model.hidden, report.train_rows, report.train_end < report.train_start
         (8, 3, True)
     """
-    torch = _torch()
+    require_extra("torch")
+    import torch
+
     distances, G = np.asarray(distances, np.float64), np.asarray(gram, np.float64)
     _check(distances, G)
     _check_settings(hidden, steps, learning_rate, validation)
@@ -136,16 +120,16 @@ def fit_neural(
     train, held_out = _split(len(G), validation, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _network(torch, hidden)
-    problem = _Problem(torch, X, G)
+        network = _network(hidden)
+    problem = _Problem(X, G)
     start = problem.losses(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     for _ in range(steps):
         optimizer.zero_grad()
         problem.backward(network, train)
         optimizer.step()
-    end, normal = problem.losses(network), _errors(X, G)
-    uniform = _errors(np.zeros_like(X), G)
+    end = problem.losses(network)
+    normal, uniform = _errors(X, G), _errors(np.zeros_like(X), G)
     model = NeuralModel.from_arrays({k: v.numpy() for k, v in network.state_dict().items()})
     return model, FitReport(
         train_start=float(start[train].mean()),
@@ -159,13 +143,6 @@ def fit_neural(
         validation_rows=held_out.size,
         steps=steps,
     )
-
-
-def _torch() -> Any:
-    require_extra("torch")
-    import torch
-
-    return torch
 
 
 def _check(distances: Array, G: Array) -> None:
@@ -223,8 +200,9 @@ def _errors(logits: Array, G: Array) -> Array:
     return errors
 
 
-def _network(torch: Any, hidden: int) -> Any:
-    nn = torch.nn
+def _network(hidden: int) -> Any:
+    from torch import nn
+
     return nn.Sequential(
         *(nn.Linear(1, hidden), nn.LayerNorm(hidden), nn.ReLU()),
         *(nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ReLU()),
@@ -235,8 +213,10 @@ def _network(torch: Any, hidden: int) -> Any:
 class _Problem:
     """The loss of a network, for a few datasets at a time, so that memory does not grow with N²."""
 
-    def __init__(self, torch: Any, X: Array, G: Array) -> None:
-        self._torch = torch
+    def __init__(self, X: Array, G: Array) -> None:
+        import torch
+
+        self._torch: Any = torch
         self._X = torch.tensor(X, dtype=torch.float32)
         self._G = torch.tensor(G, dtype=torch.float64)
         self._rows_at_once = max(1, _PAIRS // len(X))

@@ -19,10 +19,7 @@ class NeuralModel:
     """The network g: ℝ → ℝ of the rule ``neural``.
 
     Linear(1, h), LayerNorm, ReLU, Linear(h, h), LayerNorm, ReLU, Linear(h, 1); arrays have the
-    names they have in that ``torch.nn.Sequential``.
-
-    Attributes:
-        arrays: float32 arrays by name, with the shapes of `shapes`.
+    names they have in that ``torch.nn.Sequential``, and the shapes of `shapes`.
 
     Example:
         >>> zeros = {name: np.zeros(shape) for name, shape in NeuralModel.shapes(4).items()}
@@ -41,25 +38,17 @@ class NeuralModel:
     @staticmethod
     def shapes(hidden: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the arrays of a network of width `hidden`, by name."""
-        layers = {
-            "0": (hidden, 1),
-            "1": (hidden,),
-            "3": (hidden, hidden),
-            "4": (hidden,),
-            "6": (1, hidden),
-        }
+        h = hidden
+        weights = {"0": (h, 1), "1": (h,), "3": (h, h), "4": (h,), "6": (1, h)}
         return {
             f"{layer}.{kind}": shape if kind == "weight" else shape[:1]
-            for layer, shape in layers.items()
+            for layer, shape in weights.items()
             for kind in ("weight", "bias")
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "NeuralModel":
-        """Build a network from stored arrays.
-
-        Args:
-            arrays: as `to_arrays` returns them.
+        """Build a network from arrays as `to_arrays` returns them.
 
         Raises:
             BankError: a name is missing or unknown, a shape is wrong, or a value is not finite.

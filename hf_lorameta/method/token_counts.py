@@ -107,12 +107,7 @@ class Counts:
 
 
 class QueryCounts(Counts):
-    """Token counts of the one new dataset, which is compared with others.
-
-    Args:
-        datasets: histograms of that dataset alone, not all of them empty.
-        vocab_size: V, above every id.
-    """
+    """Token counts of the one new dataset, not empty, which is compared with others."""
 
     @cached_property
     def ratio(self) -> Array:

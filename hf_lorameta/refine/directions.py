@@ -40,8 +40,7 @@ class Directions(NamedTuple):
         """Directions for adapters with Gram matrices (M, K, K), with a module scale of 1."""
         total = grams.sum(0)
         length = max(float(np.mean(np.diag(total))), np.finfo(np.float64).tiny)
-        per_module = [_whitening(gram, length / len(grams)) for gram in grams]
-        return cls(_whitening(total, length), np.stack(per_module))
+        return cls(_whitening(total, length), _whitening(grams, length / len(grams)))
 
     def with_module_scale(self, scale: float) -> "Directions":
         """The same with `per_module` multiplied; 0 lets all modules share their coefficients."""
@@ -73,6 +72,7 @@ class Directions(NamedTuple):
 
 
 def _whitening(gram: Array, length: float) -> Array:
-    """``(G / length + 0.1 I)^(-1/2)``, symmetric."""
+    """``(G / length + 0.1 I)^(-1/2)`` of one symmetric matrix, or of a stack of them."""
     values, vectors = np.linalg.eigh(gram / length)
-    return np.asarray((vectors / np.sqrt(np.maximum(values, 0) + 0.1)) @ vectors.T)
+    scaled = vectors / np.sqrt(np.maximum(values, 0) + 0.1)[..., None, :]
+    return np.asarray(scaled @ vectors.swapaxes(-1, -2))

@@ -38,7 +38,6 @@ class Fit:
         start: (K,) coefficients to start from.
         weighted_sum: the K adapters.
         rows: at least `FOLDS` labeled rows.
-        runner: runs the base model.
         steps: number of points that will be recorded before the last one, for `progress`.
         penalty: factor of |u|² in the objective.
         progress: called at every recorded point with (step, steps + 1, loss).
@@ -87,9 +86,8 @@ class Fit:
     def choose_module_scale(self, losses: Array, slopes: Array) -> None:
         """Choose how much modules may differ, by cross-validation of the first step.
 
-        Args:
-            losses: (R,) losses of the rows at the start.
-            slopes: (R, M, K) their derivatives by the coefficients.
+        It starts from the losses (R,) of the rows and their derivatives by the coefficients
+        (R, M, K).
         """
         directions = Directions.of(self._weighted_sum.grams())
         start = float(losses @ self.sizes) / sum(self.sizes)
@@ -142,13 +140,9 @@ class Fit:
     def finish(
         self, method: str, u: Array, surrogate: SurrogateLoss, folds: NDArray[np.intp]
     ) -> tuple[Coefficients, Refinement]:
-        """Evaluate the last point, select the step, and shrink it if the base model is better.
+        """Evaluate the last point u, select the step, and shrink it if the base model is better.
 
-        Args:
-            method: name of the refiner, for the report.
-            u: the last point.
-            surrogate: model of the loss that led to it.
-            folds: fold of each text of the surrogate.
+        `folds` are those of the surrogate's texts: rows, or tokens.
         """
         steps = self._done
         self.apply(u)
@@ -178,10 +172,8 @@ class Fit:
         """Select the largest part of the step to the best point that cross-validation supports.
 
         The folds' own minima come from the surrogate alone, so their full steps can be too long.
-
-        Returns:
-            Loss of the rows, coefficients, and cross-validated loss; those of the start if no part
-            of the step improves both.
+        Returns the rows' loss, coefficients, and cross-validated loss; those of the start if no
+        part of the step improves both.
         """
         start, (loss, u) = self._points[0][0], self.best
         if loss < start:
@@ -218,9 +210,8 @@ def select_module_scale(
     Args:
         base: loss of the base model, in nats per token.
         start: loss before any step.
-        shared: held-out loss after a step with shared coefficients.
-        small: held-out loss with `MODULE_SCALE_SMALL`.
-        large: held-out loss with `MODULE_SCALE_LARGE`.
+        shared: held-out loss after a step with shared coefficients; `small` and `large`: with
+            `MODULE_SCALE_SMALL` and `MODULE_SCALE_LARGE`.
 
     Example:
         >>> select_module_scale(4.0, 3.0, shared=2.8, small=2.8, large=2.5)

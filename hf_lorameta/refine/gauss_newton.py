@@ -44,7 +44,6 @@ def refine(
         start: (K,) coefficients to start from.
         weighted_sum: the K adapters, of M modules.
         rows: at least 4 labeled rows of the user's dataset.
-        runner: runs the base model.
         steps: largest number of points with gradients.
         progress: called at every point with (step, steps + 1, loss).
 

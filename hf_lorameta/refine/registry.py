@@ -10,12 +10,9 @@ from hf_lorameta.refine.search import search
 
 
 class Refiner(NamedTuple):
-    """A row of `REFINERS`.
+    """A row of `REFINERS`; its title is worded as inside a sentence.
 
     Attributes:
-        name: short, for recipes.
-        title: for people, worded as inside a sentence.
-        reference: publication that it builds on.
         function: from (K,) starting coefficients, a `WeightedSum`, rows, a runner and, by name,
             `progress` to coefficients and a `Refinement`.
         needs_gradients: whether the runner has to be a `GradientRunner`.

@@ -16,8 +16,7 @@ class Refinement:
         method: a key of `hf_lorameta.refine.registry.REFINERS`.
         rows: number of rows the coefficients were fitted on.
         base: loss of the base model on these rows.
-        start: loss with the coefficients before the fit.
-        end: loss with the coefficients after the fit.
+        start: loss with the coefficients before the fit; `end`: after it.
         held_out: cross-validated loss: each fold of rows with coefficients that the fit's last
             surrogate gives for the other folds, after the same part of the step; equal to `start`
             if no step was taken. Optimistic, since all rows influenced the surrogate's points and
@@ -25,7 +24,6 @@ class Refinement:
         steps: number of evaluated points, those for finite differences included; the last point
             and the cross-validation are not counted.
         history: loss at the start, at every point of the fit, and at the last one.
-        engine: name of the engine that ran the base model.
         by_module: whether each adapted module has its own coefficients.
     """
 
@@ -50,13 +48,10 @@ class Validation:
     """Loss of an adapter on rows it was not fitted on; losses are as in `Refinement`.
 
     Attributes:
-        rows: number of rows.
         base: loss of the base model.
-        start: loss of the generated adapter.
-        end: loss of the adapter after scaling.
+        start: loss of the generated adapter; `end`: after scaling.
         scale: factor of its coefficients: 1 if unchanged, 0 if every tested scale was worse than
             the base model.
-        engine: name of the engine that ran the base model.
     """
 
     rows: int

@@ -36,13 +36,9 @@ def search(
     The same fit as `hf_lorameta.refine.gauss_newton.refine`, with the log odds of every output
     token. Their slopes come from one forward pass per adapter, for the adapters with the largest
     coefficients at the start; each further point costs one pass and corrects the slopes along the
-    step to it [1].
+    step to it [1]. Other arguments and errors are those of `refine`.
 
     Args:
-        start: (K,) coefficients to start from.
-        weighted_sum: the K adapters.
-        rows: at least 4 labeled rows of the user's dataset.
-        runner: runs the base model.
         dimensions: largest number of adapters whose coefficients change.
         steps: number of points after those for the slopes.
         progress: called at every point with (step, 2 + dimensions + steps, loss).
@@ -50,12 +46,8 @@ def search(
     Returns:
         K coefficients, the same in all modules; and the report of the fit.
 
-    Raises:
-        EmptyDatasetError: fewer than 4 rows.
-
     References:
-        [1] Broyden, A Class of Methods for Solving Nonlinear Simultaneous Equations, Math. Comp.
-            19, 1965.
+        [1] Broyden, Mathematics of Computation 19, 1965.
     """
     moving = largest_indices(start, dimensions)
     passes = 1 + len(moving) + steps

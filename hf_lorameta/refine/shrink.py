@@ -20,15 +20,7 @@ def backtrack_scale(
     runner: BaseModelRunner,
     tokens: Sequence[Tokens],
 ) -> tuple[float, float]:
-    """Halve coefficients until the loss is at most that of the base model.
-
-    Args:
-        coefficients: of the update.
-        loss: of the rows with these coefficients.
-        base: loss of the rows under the base model.
-        update: the K adapters.
-        runner: runs the base model.
-        tokens: the rows.
+    """Halve coefficients, with this loss on the rows, until it is at most that of the base model.
 
     Returns:
         The scale, 1 to 1/8, or 0 if even 1/8 is worse than the base model; and the loss with it.
@@ -46,13 +38,7 @@ def backtrack_scale(
 def validate(
     update: AdapterUpdate, runner: BaseModelRunner, tokens: Sequence[Tokens]
 ) -> Validation:
-    """Compare an adapter with its base model, and shrink it if it is worse.
-
-    Args:
-        update: the adapter, with a single coefficient.
-        runner: runs the base model.
-        tokens: the rows, at least one.
-    """
+    """Compare an adapter, with a single coefficient, with its base model; shrink it if worse."""
     unscaled = Coefficients(np.ones(1))
     runner.clear()
     base = runner.loss(tokens)

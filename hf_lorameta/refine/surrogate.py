@@ -26,12 +26,7 @@ _EPSILON = 1e-3
 def log_odds(losses: Array, slopes: Array) -> tuple[Array, Array]:
     """Convert losses ``ℓ = −log p`` and their gradients to ``m = log p / (1 − p)`` and its.
 
-    Args:
-        losses: (R,) mean loss of each text's tokens, in nats.
-        slopes: (R, K) their gradients.
-
-    Returns:
-        (R,) and (R, K).
+    The losses (R,) are means over each text's tokens, in nats; the gradients are (R, K).
 
     Example:
         >>> m, slopes = log_odds(np.log([4.0]), np.array([[0.75]]))
@@ -54,9 +49,6 @@ class SurrogateLoss:
         curvature: largest curvature. It is estimated again with every further point, each time
             changing by a factor of 4 at most.
 
-    Attributes:
-        curvature: the current estimate.
-
     Example:
         >>> surrogate = SurrogateLoss([1, 1], curvature=0.25)
         >>> surrogate.add(np.zeros(1), np.zeros(2), np.array([[1.0], [-0.5]]))
@@ -70,13 +62,7 @@ class SurrogateLoss:
         self._points: tuple[Array, Array, Array] | None = None
 
     def add(self, u: Array, odds: Array, slopes: Array) -> None:
-        """Add an evaluated point.
-
-        Args:
-            u: (K,) the point.
-            odds: (R,) log odds of the texts.
-            slopes: (R, K) their gradients.
-        """
+        """Add a point u (K,) with the log odds (R,) of the texts and their gradients (R, K)."""
         new = u[None], odds[None], slopes[None]
         if self._points is None:
             self._points = new
@@ -86,18 +72,16 @@ class SurrogateLoss:
         shortfall = float(self._share @ (weights @ linear - odds))
         # a step of length zero leaves the estimate as it is
         observed = (shortfall + _EPSILON * self.curvature) / (square + _EPSILON)
-        self.curvature = min(
-            max(observed, self.curvature / 4), self.curvature * 4, self._max_curvature
-        )
+        highest = min(self.curvature * 4, self._max_curvature)
+        self.curvature = min(max(observed, self.curvature / 4), highest)
         U, all_odds, all_slopes = map(np.concatenate, zip(self._points, new, strict=True))
         self._points = U, all_odds, all_slopes
 
     def _predict(self, u: Array) -> tuple[Array, Array, Array, Array]:
         """Predict log odds at u from each of P points, without curvature.
 
-        Returns:
-            (P, K) steps from the points to u, (P,) their squared lengths + epsilon, (P,) weights of
-            the points, and (P, R) predictions.
+        Returns (P, K) steps from the points to u, (P,) their squared lengths + epsilon, (P,)
+        weights of the points, and (P, R) predictions.
         """
         assert self._points
         U, odds, slopes = self._points
@@ -110,9 +94,7 @@ class SurrogateLoss:
     def evaluate(self, u: Array, texts: NDArray[np.bool_] | None = None) -> tuple[float, Array]:
         """Return the surrogate loss at u, in nats per token, and its (K,) gradient.
 
-        Args:
-            u: (K,) the point.
-            texts: (R,) mask of the texts that count, each with its share of all; None is all.
+        The mask (R,) selects the texts that count, each with its share of all texts.
         """
         assert self._points
         slopes = self._points[2]
@@ -150,9 +132,8 @@ class SurrogateLoss:
     def _restrict_to_span(self) -> tuple["SurrogateLoss", Array]:
         """Express the surrogate in D orthonormal coordinates that span all points and slopes.
 
-        Returns:
-            The surrogate, and the coordinates (K, D): the identity if the span is not smaller, or
-            if a slope is not finite.
+        The coordinates (K, D) are the identity if the span is not smaller, or if a slope is not
+        finite.
         """
         assert self._points
         U, odds, slopes = self._points

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from hf_lorameta.engines import llama_client, llama_runner
+from hf_lorameta.engines import llama_runner, llama_server
 from hf_lorameta.engines.gguf_files import check_base_gguf
 from hf_lorameta.engines.llama_client import LlamaCpp
 from hf_lorameta.engines.llama_runner import MAX_GROUP_RANK, LlamaCppRunner
@@ -268,9 +268,9 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     path.write_text(BINARY.format(python=sys.executable))
     path.chmod(0o755)
     monkeypatch.setenv("PATH", str(path.parent))
-    started, start = [], llama_client.start_server
+    started, start = [], llama_server.start_server
     monkeypatch.setattr(
-        llama_client, "start_server", lambda *a: started.append(start(*a)) or started[-1]
+        llama_server, "start_server", lambda *a: started.append(start(*a)) or started[-1]
     )
     return started
 

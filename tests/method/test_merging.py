@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.errors import AdapterError, BankError, RecipeError
 from hf_lorameta.method import low_rank
-from hf_lorameta.method.merging import COMBINERS, exact, factors
+from hf_lorameta.method.merging import COMBINERS, Stacked, exact, factors
 from tests.method.oracles import update
 
 Float32 = NDArray[np.float32]
@@ -256,6 +256,20 @@ def test_an_adapter_of_weight_zero_changes_nothing(name: str) -> None:
         [*As, *extra[0]], [*Bs, *extra[1]], [*weights, 0.0], [*scalings, 1.0], 4
     )
     assert [x.tobytes() for x in before] == [x.tobytes() for x in after]
+
+
+@pytest.mark.parametrize("name", sorted(COMBINERS))
+@pytest.mark.parametrize("zeros", [0, 1, 3])
+def test_factors_in_one_array_give_the_same_adapter(name: str, zeros: int) -> None:
+    As, Bs, weights, scalings = bank(ranks=(4,) * 4)
+    weights[:zeros] = 0
+    ranks, function = [4] * 4, COMBINERS[name].function
+    A, B = Stacked(np.concatenate(As), ranks, 0), Stacked(np.concatenate(Bs, 1), ranks, 1)
+    np.testing.assert_allclose(
+        product(function(A, B, weights, scalings, 4)),
+        product(function(As, Bs, weights, scalings, 4)),
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("name", sorted(COMBINERS))
