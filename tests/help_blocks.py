@@ -13,7 +13,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 import hf_lorameta
-from hf_lorameta.tables import markdown_table
+from tests.benchmarks.tables import markdown_table
 
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(
