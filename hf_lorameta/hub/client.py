@@ -15,7 +15,7 @@ import huggingface_hub as hfh
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazy re-export
 
 from hf_lorameta._version import __version__
-from hf_lorameta.errors import AuthError, NotFoundError, UsageError
+from hf_lorameta.errors import AuthError, ConflictError, NotFoundError, UsageError
 from hf_lorameta.hub.dataset_repo import RawDataset, Token, list_choices, open_split
 from hf_lorameta.hub.errors import DamagedError, damaged_error, translated
 from hf_lorameta.hub.repo import Blob, PinnedRepo, is_repo_id
@@ -306,7 +306,8 @@ class Hub:
             delete: paths in the repo to delete in the same commit.
 
         Raises:
-            ConflictError: the repo was created or changed in the meantime.
+            ConflictError: the repo was created or changed in the meantime, or the server created a
+                public repo although a private one was requested; nothing is uploaded then.
             AuthError: the token lacks write access.
             ConnectionLostError: the connection was lost; the folder is unchanged.
         """
@@ -327,6 +328,12 @@ class Hub:
                     space_sdk="gradio" if repo_type == "space" else None,
                 )
             parent = self.resolve(repo_id, repo_type)
+            if private and not parent.private:  # a server may ignore `private`
+                raise ConflictError(
+                    f"{repo_id} was created public, although private was requested; nothing was "
+                    "uploaded",
+                    hint="make the empty repo private or delete it, then run the command again",
+                )
         with translated(repo_id):
             try:
                 info = self._api.create_commit(
