@@ -23,6 +23,8 @@ NEURAL_FILE = "neural.safetensors"
 BASIS_FILE = "basis.safetensors"
 ORIGIN_FILE = "origin.json"
 WORK_FOLDER = ".build"
+SMALL_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE)
+"""The files of any bank that ``Index.files`` may list."""
 
 _MAX_NAME_BYTES = 220
 
@@ -152,21 +154,12 @@ class Index(_Stored):
 
 
 def adapter_path(name: str) -> str:
-    """Return the path of an entry's weights in a bank.
-
-    Example:
-        >>> adapter_path("org--a")
-        'adapters/org--a.safetensors'
-    """
+    """Return the path of an entry's weights in a bank."""
     return f"adapters/{name}.safetensors"
 
 
 def parse_index(raw: bytes, folder: Path) -> Index:
-    """Parse the content of the ``bank.json`` of a folder.
-
-    Raises:
-        BankError: it is not valid, or has another schema version.
-    """
+    """Parse the content of the ``bank.json`` of a folder; raise `BankError` if it is not valid."""
     path = folder / INDEX_FILE
     try:
         version = json.loads(raw).get("schema_version")
@@ -191,8 +184,7 @@ def parse_index(raw: bytes, folder: Path) -> Index:
 
 def _problems(index: Index) -> Iterator[str]:
     """Yield what is wrong with an index beyond the types of its fields."""
-    known = {PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE}
-    unexpected = set(index.files) - known - ({BASIS_FILE} if index.packing else set())
+    unexpected = set(index.files) - {*SMALL_FILES, *([BASIS_FILE] if index.packing else [])}
     if unexpected:
         yield f"unexpected file {min(unexpected)[:80]!r}"
     for name in (entry.name for entry in index.entries):

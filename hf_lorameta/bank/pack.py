@@ -31,6 +31,7 @@ from hf_lorameta.bank.shared_basis import Chunk, ModuleReader, find_basis
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.formats.safetensors import read_range
 from hf_lorameta.types import Array
 
 DEFAULT_RETENTION = 0.98
@@ -63,11 +64,6 @@ class _PackedModule:
     total: Array
     lost: Array
 
-    def read(self, start: int, stop: int) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(start)
-            return file.read(stop - start)
-
 
 def pack(
     source: Bank,
@@ -85,7 +81,7 @@ def pack(
     and numerical libraries give the same bytes.
 
     Args:
-        source: the bank; all its adapters are read.
+        source: the bank.
         target: folder of the pack, which must not exist; it appears only when complete.
         basis: largest number of dimensions on each side of a module; None is no limit.
         retention: share of the updates' energy ``Σ‖s_i B_i A_i‖²`` to retain in every module, with
@@ -155,12 +151,12 @@ def _write_pack(source: Bank, scratch: Path, settings: _Settings, progress: Prog
     with (folder / BASIS_FILE).open("wb") as file:
         file.write(basis_header(layout, small, dtype))
         for module in modules:
-            file.write(module.read(0, module.starts[0]))
+            file.write(read_range(module.path, 0, module.starts[0]))
         os.fsync(file.fileno())
     entries = []
     for i, entry in enumerate(source.index.entries):
         path = folder / adapter_path(entry.name)
-        factors = b"".join(module.read(*module.starts[i : i + 2]) for module in modules)
+        factors = b"".join(read_range(m.path, m.starts[i], m.starts[i + 1]) for m in modules)
         write_atomically(path, small_header(small, entry.rank, dtype) + factors)
         changes = {"size": path.stat().st_size, "sha256": sha256(path)}
         entries.append(entry.model_copy(update=changes))

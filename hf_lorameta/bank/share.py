@@ -6,12 +6,9 @@ from pathlib import Path
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import (
     BASIS_FILE,
-    DISTANCES_FILE,
     INDEX_FILE,
-    NEURAL_FILE,
     ORIGIN_FILE,
-    PROFILES_FILE,
-    TOKENIZER_FILE,
+    SMALL_FILES,
     Packing,
     adapter_path,
 )
@@ -20,9 +17,6 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.visibility import check_visibility
-
-# the index is last: a folder without it is not taken for a bank
-_PULLED_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE, INDEX_FILE)
 
 
 def push_bank(
@@ -85,12 +79,8 @@ def pull_bank(
 ) -> Bank:
     """Pull a bank repo into a folder: index, tokenizer and profiles now, weights when needed.
 
-    Args:
-        repo_id: dataset repo published by `push_bank`.
-        folder: target folder; an earlier pull there is updated to this revision.
-        revision: branch, tag or commit.
-        everything: fetch the weights too.
-        hub: Hub client; None is `Hub()`.
+    An earlier pull in the folder is updated to this revision. With `everything`, weights are
+    fetched too.
 
     Raises:
         BankError: the repo holds no bank, or the folder one that was built locally.
@@ -133,8 +123,10 @@ def _fetch(hub: Hub, repo: PinnedRepo, folder: Path) -> Bank:
     folder.mkdir(parents=True, exist_ok=True)
     origin = json.dumps({"repo_id": repo.repo_id, "sha": repo.sha})
     write_atomically(folder / ORIGIN_FILE, origin.encode())
-    for name in (name for name in _PULLED_FILES if name in repo.files):
-        hub.download(repo, name, local_dir=folder)
+    # the index is last: a folder without it is not taken for a bank
+    for name in (*SMALL_FILES, INDEX_FILE):
+        if name in repo.files:
+            hub.download(repo, name, local_dir=folder)
     try:
         return Bank.from_folder(folder, hub=hub)
     except BankError:

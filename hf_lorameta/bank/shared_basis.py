@@ -108,9 +108,6 @@ def find_basis(
 
     Returns:
         (dim, R) orthonormal columns by decreasing energy.
-
-    Raises:
-        AdapterError: an adapter holds NaN or infinite values.
     """
     dim = (reader.module.in_features, reader.module.out_features)[side]
     span = min(dim, reader.rank)

@@ -54,11 +54,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Dataset(DatasetInfo):
-    """A `DatasetInfo` with a stream of rows.
-
-    Attributes:
-        rows: returns a fresh iterator over (input, output) pairs.
-    """
+    """A `DatasetInfo` with `rows`, which returns a fresh iterator over (input, output) pairs."""
 
     rows: Callable[[], Iterator[Row]]
 
@@ -155,10 +151,7 @@ def _open(
 
 
 def is_local(path: Path) -> bool:
-    """Whether a path is meant as a local file.
-
-    A path of the form user/rows.csv that does not exist is a Hub id, unless the folder exists.
-    """
+    """Whether a path is a local file, not a Hub id; user/rows.csv is one if the folder exists."""
     file = path.suffix.lower() in _FORMATS
     return file and (path.exists() or len(path.parts) != 2 or path.parent.is_dir())
 

@@ -6,7 +6,7 @@ normalized sum of the first two. Profiles are counted in constant memory and con
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -42,12 +42,7 @@ _HALVES: tuple[Half, ...] = ("input", "output", "lengths")
 
 @dataclass(frozen=True)
 class Histogram:
-    """Sparse token counts.
-
-    Attributes:
-        ids: (n,) int32, token ids in ascending order.
-        counts: (n,) int64, or uint32 as stored; all positive.
-    """
+    """Sparse token counts: (n,) ids in ascending order, and (n,) positive counts."""
 
     ids: NDArray[np.integer]
     counts: NDArray[np.integer]
@@ -90,18 +85,10 @@ class Profile:
     input: Histogram
     output: Histogram
     rows: int
-    lengths: Histogram = field(default=_EMPTY)
+    lengths: Histogram = _EMPTY
 
     def counts(self, vocab_size: int, part: Part = "both") -> NDArray[np.int64]:
-        """Return the counts as a dense vector.
-
-        Args:
-            vocab_size: V, larger than every id.
-            part: which histograms to sum; ``both`` is the choice of the paper.
-
-        Returns:
-            (V,) int64; for ``lengths`` (`LENGTHS`,).
-        """
+        """Return the counts of a part as a dense vector (V,), for ``lengths`` (`LENGTHS`,)."""
         dense = np.zeros(LENGTHS if part == "lengths" else vocab_size, np.int64)
         for half in PARTS[part]:
             histogram: Histogram = getattr(self, half)
@@ -112,13 +99,7 @@ class Profile:
 def profile_rows(
     rows: Iterable[Row], encode: Encode, vocab_size: int, *, labeled_only: bool = True
 ) -> Profile:
-    """Count the tokens of a stream of rows, in constant memory.
-
-    Args:
-        rows: (input, output) pairs.
-        encode: the base model's tokenizer, without special tokens.
-        vocab_size: V; every id must be smaller.
-        labeled_only: skip rows whose output is empty.
+    """Count the tokens of a stream of rows; skip those with an empty output if `labeled_only`.
 
     Raises:
         EmptyDatasetError: there are no rows, or no tokens.
@@ -162,13 +143,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def length_class(tokens: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return the classes of text lengths, round(2 log₂ n).
-
-    Args:
-        tokens: (n,) numbers of tokens, at least 1.
-
-    Returns:
-        (n,) int64, 0 to `LENGTHS` − 1.
+    """Return the classes of text lengths of n ≥ 1 tokens, round(2 log₂ n) < `LENGTHS`.
 
     Example:
         >>> length_class(np.array([1, 2, 3, 4, 64])).tolist()
@@ -215,28 +190,20 @@ class ProfileTable:
         arrays: dict[str, NDArray[np.integer]] = {
             "rows": np.array([profile.rows for profile in profiles], np.int64)
         }
-        for part in _HALVES:
-            parts: list[Histogram] = [getattr(profile, part) for profile in profiles]
-            sizes = [0, *(histogram.ids.size for histogram in parts)]
-            arrays[f"{part}.indptr"] = np.cumsum(sizes, dtype=np.int64)
-            arrays[f"{part}.ids"] = np.concatenate([np.empty(0, np.int32), *(h.ids for h in parts)])
-            counts = np.concatenate([np.empty(0, np.int64), *(h.counts for h in parts)])
+        for half in _HALVES:
+            parts: list[Histogram] = [_EMPTY, *(getattr(profile, half) for profile in profiles)]
+            arrays[f"{half}.indptr"] = np.cumsum([h.ids.size for h in parts], dtype=np.int64)
+            arrays[f"{half}.ids"] = np.concatenate([h.ids for h in parts])
+            counts = np.concatenate([h.counts for h in parts])
             small = int(counts.max(initial=0)) < 1 << 32
-            arrays[f"{part}.counts"] = counts.astype(np.uint32) if small else counts
+            arrays[f"{half}.counts"] = counts.astype(np.uint32) if small else counts
         return cls(arrays)
 
     def __len__(self) -> int:
         return int(self.arrays["rows"].size)
 
     def check(self, vocab_size: int) -> None:
-        """Validate stored arrays.
-
-        Args:
-            vocab_size: V; every id must be smaller.
-
-        Raises:
-            IntegrityError: an array is missing, has another type, or is inconsistent.
-        """
+        """Raise `IntegrityError` if a stored array is missing, of another type, or inconsistent."""
         names = {"rows", *(f"{p}.{k}" for p in _HALVES for k in _KINDS)}
         if set(self.arrays) != names:
             raise IntegrityError(

@@ -39,9 +39,8 @@ def join_instruction(instruction: str, text: str) -> str:
         >>> join_instruction("Name an animal.", "")
         'Name an animal.'
     """
-    return (
-        f"{instruction}\n\nInput: {text}\nOutput:" if instruction and text else instruction or text
-    )
+    both = instruction and text
+    return f"{instruction}\n\nInput: {text}\nOutput:" if both else instruction or text
 
 
 def _text(row: Mapping[str, Any], column: str | None, labels: Mapping[str, list[str]]) -> str:

@@ -23,9 +23,8 @@ class LoraConfig(NamedTuple):
 
     Attributes:
         base_model: id of the base model, empty if the config states none.
-        rank: r.
         scaling: factor of B·A: alpha / r, or alpha / √r with rsLoRA (arXiv 2312.03732).
-        revision: revision of the base model; None if the config states none.
+        revision: revision of the base model.
     """
 
     base_model: str
@@ -75,13 +74,8 @@ def read_config(config: Mapping[str, Any]) -> LoraConfig:
 def write_config(base_model: str, layout: Layout, rank: int, revision: str | None = None) -> bytes:
     """Return the smallest ``adapter_config.json`` that PEFT, vLLM and llama.cpp all read.
 
-    ``lora_alpha`` equals the rank, as the scaling is folded into the weights.
-
-    Args:
-        base_model: id of the base model.
-        layout: adapted modules.
-        rank: r.
-        revision: revision of the base model, which PEFT's Auto classes load.
+    ``lora_alpha`` equals the rank, as the scaling is folded into the weights. PEFT's Auto classes
+    load the base model at `revision`.
     """
     config = {
         "base_model_name_or_path": base_model,
