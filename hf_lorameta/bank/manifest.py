@@ -49,19 +49,12 @@ class _Strict(BaseModel):
 
 
 class Defaults(_Strict):
-    """Values for entries that do not set them.
+    """Values for entries that do not set them."""
 
-    Attributes:
-        config: configuration of the dataset; None is the only one, or the one called default.
-        split: split of the dataset; None is train, or the only one.
-        columns: columns of the dataset; None detects them.
-        license: license of the adapter; None reads it from the repo's card.
-    """
-
-    config: str | None = None
-    split: str | None = None
-    columns: Columns | None = None
-    license: str | None = None
+    config: str | None = None  # None is the only one, or the one called default
+    split: str | None = None  # None is train, or the only one
+    columns: Columns | None = None  # None detects them
+    license: str | None = None  # of the adapter; None reads it from the repo's card
 
 
 class BankEntry(Defaults):
@@ -112,12 +105,7 @@ class Manifest(_Strict):
 
 
 def load(path: Path) -> Manifest:
-    """Read and validate a manifest.
-
-    Raises:
-        ManifestError: the file cannot be read or is not YAML, uses YAML aliases, or has a field
-            that is invalid, unknown or duplicated; the message names file, line and field.
-    """
+    """Read and validate a manifest; a `ManifestError` names file, line and field."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -20,6 +20,7 @@ References:
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -38,8 +39,7 @@ from hf_lorameta.types import FloatArray
 _CODES = {"bf16": "BF16", "int8": "I8", "f32": "F32"}
 _TORCH_DTYPES = {"bf16": "bfloat16", "f32": "float32"}
 _SIZES: Mapping[str, np.dtype[Any]] = DTYPES | {"I8": np.dtype(np.int8)}
-_MAX_CACHED_BYTES = 2 << 20
-"""Largest file that is read at once and cached; most files of small factors are tiny."""
+_MAX_CACHED_BYTES = 2 << 20  # of a file; most files of small factors are tiny
 
 
 def scales_name(module: str, factor: Factor) -> str:
@@ -139,17 +139,12 @@ class PackedFile(AdapterFile):
     A file of up to 2 MB is read at once and cached.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._raw: bytes | None = None
-        try:
-            size = path.stat().st_size
-            self._raw = path.read_bytes() if size <= _MAX_CACHED_BYTES else None
-            size = size if self._raw is None else len(self._raw)
-            head = safetensors.read_header_bytes(self._read, size)
-        except OSError as error:
-            raise AdapterError(f"{path}: {error.strerror}") from None
-        self.tensor_infos, self.layout, self.rank = _parsed(head, size)
+    _parse = staticmethod(_parsed)
+
+    @cached_property
+    def _raw(self) -> bytes | None:
+        small = self.path.stat().st_size <= _MAX_CACHED_BYTES
+        return self.path.read_bytes() if small else None
 
     def _read(self, start: int, stop: int) -> bytes:
         if self._raw is None:
@@ -215,14 +210,10 @@ class Space(NamedTuple):
 
 
 class Basis:
-    """The bases of a pack, read one module at a time; `small` has R_a and R_b as sizes.
-
-    Raises:
-        IntegrityError: the file is malformed, or holds bases of other shapes.
-    """
+    """The bases of a pack, read one module at a time; `small` has R_a and R_b as sizes."""
 
     def __init__(self, path: Path, layout: Layout, small: Layout) -> None:
-        self.path = path
+        self._read = partial(safetensors.read_range, path, error=IntegrityError)
         try:
             self._infos = safetensors.read_header(self._read, path.stat().st_size)
         except AdapterError as error:
@@ -230,9 +221,6 @@ class Basis:
         expected = dict(_basis_shapes(layout, small))
         if {name: info.shape for name, info in self._infos.items()} != expected:
             raise IntegrityError(f"{path} holds bases of other shapes than the index states")
-
-    def _read(self, start: int, stop: int) -> bytes:
-        return safetensors.read_range(self.path, start, stop, IntegrityError)
 
     def space(self, module: str) -> Space:
         """Read V and U of one module."""

@@ -14,8 +14,7 @@ from hf_lorameta.formats.lora_file import stack_into
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.types import Array, FloatArray
 
-_GRAM_BATCH = 64
-"""Adapters whose inner products with all others are computed together: 66 MB of 502 at rank 16."""
+_GRAM_BATCH = 64  # adapters computed together with all others: 66 MB of 502 at rank 16
 MAX_CACHED = 1 << 30
 """Largest size in bytes of all factors, in float32, at which they are cached in memory."""
 
@@ -38,10 +37,7 @@ class WeightedSum:
     adapters. In a larger bank one module at a time, read again for each sum and each batch of rows
     of a gradient: 230 MB of 19 GB for 502 adapters of Mistral-7B. In a pack these are the small
     factors and the bases, and adapters are added up inside their common space.
-
-    Attributes:
-        size: K.
-        rank: Σr of the K adapters.
+    `size` is K, and `rank` Σr.
     """
 
     linear = True

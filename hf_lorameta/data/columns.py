@@ -8,21 +8,14 @@ from hf_lorameta.errors import ColumnsError, UnlabeledDatasetError, UsageError
 
 
 class Columns(BaseModel):
-    """The columns of a dataset by role.
-
-    Attributes:
-        input: column with the prompts; None for plain text.
-        output: column with the answers; None if the dataset has only inputs.
-        instruction: column to put before the input.
-        messages: column with chat turns; the other three are then None.
-    """
+    """The columns of a dataset by role."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: str | None = None
-    output: str | None = None
-    instruction: str | None = None
-    messages: str | None = None
+    input: str | None = None  # prompts; None for plain text
+    output: str | None = None  # answers; None if the dataset has only inputs
+    instruction: str | None = None  # put before the input
+    messages: str | None = None  # chat turns; the other three are then None
 
     def names(self) -> list[str]:
         """Return the columns to read, in the order instruction, input, output, messages."""
@@ -102,8 +95,6 @@ def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Col
         UnlabeledDatasetError: there is an input, no known output, and columns that may hold one.
 
     Example:
-        >>> find_columns(["id", "question", "answer"]).output
-        'answer'
         >>> find_columns(["text"]).output
         'text'
         >>> describe(find_columns(["id", "prompt"]))

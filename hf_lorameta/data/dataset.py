@@ -162,15 +162,12 @@ def _open_file(path: Path, split: str | None) -> RawDataset:
     if not path.is_file():
         raise DatasetError(f"{path}: no such file", hint="name a file, or a Hub id: user/name")
     datasets.disable_progress_bars()
-    options = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
+    suffix = path.suffix.lower()
+    options = {"sep": "\t"} if suffix == ".tsv" else {}
     name = pick_split(path.name, ["train"], split)
     with _reading_file(path):
         stream = datasets.load_dataset(
-            _FORMATS[path.suffix.lower()],
-            data_files={name: str(path)},
-            split=name,
-            streaming=True,
-            **options,
+            _FORMATS[suffix], data_files={name: str(path)}, split=name, streaming=True, **options
         )
     return raw_dataset(stream, name, partial(_reading_file, path))
 

@@ -64,23 +64,7 @@ _EMPTY = Histogram(np.empty(0, np.int32), np.empty(0, np.int64))
 
 @dataclass(frozen=True)
 class Profile:
-    """Token histograms of one dataset.
-
-    Attributes:
-        input: token ids in all inputs.
-        output: token ids in all outputs.
-        rows: number of rows.
-        lengths: classes of the outputs' lengths, see `length_class`.
-
-    Example:
-        >>> rows = [("a b", "c"), ("a", "c")]
-        >>> letters = lambda texts: [["abc".index(t) for t in x.split()] for x in texts]
-        >>> profile = profile_rows(rows, letters, vocab_size=4)
-        >>> profile.counts(4).tolist()
-        [2, 1, 2, 0]
-        >>> profile.counts(4, "output").tolist()
-        [0, 0, 2, 0]
-    """
+    """Token ids in all inputs and all outputs of a dataset, and `length_class` of its outputs."""
 
     input: Histogram
     output: Histogram
@@ -174,12 +158,9 @@ def _count(
 class ProfileTable:
     """N profiles as compressed sparse rows, as stored in a bank.
 
-    Profile i has ``ids[indptr[i]:indptr[i+1]]`` and the same slice of ``counts``.
-
-    Attributes:
-        arrays: ``{half}.ids`` (nnz,) int32, ``{half}.counts`` (nnz,) uint32 or int64 and
-            ``{half}.indptr`` (N+1,) int64 for the halves input, output and lengths; and
-            ``rows`` (N,) int64.
+    Profile i has ``ids[indptr[i]:indptr[i+1]]`` and the same slice of ``counts``. The arrays are
+    ``{half}.ids`` (nnz,) int32, ``{half}.counts`` (nnz,) uint32 or int64 and ``{half}.indptr``
+    (N+1,) int64 for each `Half`, and ``rows`` (N,) int64.
     """
 
     arrays: dict[str, NDArray[np.integer]]

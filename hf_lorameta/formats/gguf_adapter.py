@@ -31,19 +31,13 @@ ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "gemma2
 
 
 class BaseArchitecture(NamedTuple):
-    """The settings of a base model that decide how its adapters are written.
+    """The settings of a base model that decide how its adapters are written."""
 
-    Attributes:
-        name: ``general.architecture`` in llama.cpp.
-        heads: attention heads of q; `kv_heads` those of k and v.
-        tied: the output layer shares the embedding's weights, so a GGUF has no output layer.
-    """
-
-    name: str
+    name: str  # general.architecture in llama.cpp
     layers: int
-    heads: int
-    kv_heads: int
-    tied: bool
+    heads: int  # of q
+    kv_heads: int  # of k and v
+    tied: bool  # the output layer has the embedding's weights: a GGUF has no output layer
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "BaseArchitecture":
@@ -99,8 +93,7 @@ def export(
 
     Raises:
         AdapterError: the adapter is broken, or does not fit the base model's modules or heads.
-        AdapterError: a value is out of the range of float16.
-        AdapterError: the target cannot be written.
+        AdapterError: a value is out of the range of float16, or the target cannot be written.
         UsageError: the base model's architecture is not supported.
         MissingExtraError: the package `gguf` is not installed.
     """

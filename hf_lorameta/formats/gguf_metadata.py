@@ -53,11 +53,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]
 
 
 def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a base model's ``config.json`` that an adapter's export needs.
-
-    Raises:
-        UsageError: the GGUF is not a model but an adapter, for example.
-    """
+    """Return the entries of a base model's ``config.json`` that an adapter's export needs."""
     if metadata.get("general.type", "model") != "model":
         raise UsageError(
             f"the GGUF is not a base model but an {metadata['general.type']}",
@@ -80,12 +76,10 @@ class _HeaderReader:
         self._file_size = os.fstat(file.fileno()).st_size
 
     def unpack(self, code: str) -> tuple[Any, ...]:
-        """Read numbers, as `struct.unpack` does."""
         code = f"<{code}"
         return struct.unpack(code, self._file.read(struct.calcsize(code)))
 
     def value(self, kind: int) -> Any:
-        """Read a value of one of GGUF's types."""
         if kind == _STRING:
             return self.string()
         if kind == _ARRAY:
@@ -94,7 +88,6 @@ class _HeaderReader:
         return self.unpack(_SCALARS[kind])[0]
 
     def string(self) -> str:
-        """Read a string."""
         return self._file.read(self._length()).decode("utf-8")
 
     def _length(self) -> int:

@@ -44,7 +44,7 @@ def cache_headers(parse: Callable[[bytes, int], ParsedHeader]) -> Callable[..., 
 
 
 @cache_headers
-def _parse(header: bytes, size: int) -> ParsedHeader:
+def _parsed(header: bytes, size: int) -> ParsedHeader:
     infos = safetensors.read_header(lambda start, stop: header[start:stop], size)
     return MappingProxyType(infos), *read_layout(infos)
 
@@ -52,14 +52,10 @@ def _parse(header: bytes, size: int) -> ParsedHeader:
 class AdapterFile:
     """A local safetensors LoRA file, read one tensor at a time.
 
-    Attributes:
-        tensor_infos: tensor names and infos, in the order of the data.
-        layout: modules in canonical order.
-        rank: r of all modules.
-
-    Raises:
-        AdapterError: the file is missing or not a plain LoRA file.
+    `tensor_infos` are in the order of the data, the modules of `layout` in canonical order.
     """
+
+    _parse = staticmethod(_parsed)
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -68,7 +64,7 @@ class AdapterFile:
             header = safetensors.read_header_bytes(self._read, size)
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from None
-        self.tensor_infos, self.layout, self.rank = _parse(header, size)
+        self.tensor_infos, self.layout, self.rank = self._parse(header, size)
 
     def _read(self, start: int, stop: int) -> bytes:
         return safetensors.read_range(self.path, start, stop)
@@ -122,18 +118,13 @@ def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: Floa
         safetensors.widen_into(bits[split:].reshape(b.shape), B[:, part])
 
 
-# --- writing ------------------------------------------------------------------------------------
-
-
 def canonicalize(
     read: Read, infos: Mapping[str, TensorInfo], path: Path, dtype: str = "bfloat16"
 ) -> None:
     """Copy a LoRA file into canonical order and one torch dtype, one tensor at a time.
 
-    The ranges that `read` is called with ascend and adjoin: a stream can serve them.
-
-    Raises:
-        AdapterError: a value is NaN or infinite, before or after rounding.
+    The ranges that `read` is called with ascend and adjoin: a stream can serve them. NaN and
+    infinite values, before or after rounding, are an `AdapterError`.
     """
     header, targets = _canonical_header(*read_layout(infos), dtype)
     with AtomicFile(path) as file:
@@ -151,11 +142,7 @@ def write_tensors(
     dtype: str,
     pairs: Iterable[tuple[FloatArray, FloatArray]],
 ) -> None:
-    """Write (lora_A, lora_B) of each module of a layout to an `AtomicFile`, in a torch dtype.
-
-    Raises:
-        AdapterError: a factor has another shape than in the layout, or has NaN or infinite values.
-    """
+    """Write (lora_A, lora_B) of each module of a layout to an `AtomicFile`, in a torch dtype."""
     header, _ = _canonical_header(layout, rank, dtype)
     with AtomicFile(path) as file:
         file.write(header)
@@ -182,16 +169,11 @@ def _narrow_finite(values: FloatArray, dtype: str, name: str) -> bytes:
     return raw
 
 
-# --- folders ------------------------------------------------------------------------------------
-
-
 def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
     """Read an adapter folder and check everything that a loader relies on.
 
     Raises:
-        AdapterError: a file is missing or malformed, or the weights are a pickle.
-        AdapterError: config and weights differ in rank.
-        AdapterError: a value is NaN or infinite.
+        AdapterError: a file is missing or malformed, ranks differ, or a value is NaN or infinite.
     """
     pickles = [name for name in _PICKLES if (folder / name).exists()]
     if pickles and not (folder / WEIGHTS_FILE).exists():

@@ -38,12 +38,7 @@ def tensor_name(module: str, factor: Factor) -> str:
 
 
 def canonical_order(name: str) -> tuple[tuple[int, str], ...]:
-    """Sort key of module names that compares layers as numbers: 2 comes before 10.
-
-    Example:
-        >>> sorted(["h.10.q", "h.2.v", "h.2.q"], key=canonical_order)
-        ['h.2.q', 'h.2.v', 'h.10.q']
-    """
+    """Sort key of module names that compares layers as numbers: 2 comes before 10."""
     return tuple((int(p) if _LAYER.fullmatch(p) else -1, p) for p in name.split("."))
 
 
@@ -51,9 +46,7 @@ def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
     """Return the modules that a LoRA file adapts, in canonical order, and the rank of all of them.
 
     Raises:
-        AdapterError: a tensor is not a LoRA factor.
-        AdapterError: a module has only one factor, or its factors do not multiply.
-        AdapterError: ranks differ.
+        AdapterError: a tensor is no LoRA factor, a module's factors do not match, or ranks differ.
     """
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, info in infos.items():

@@ -19,27 +19,19 @@ _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 class LoraConfig(NamedTuple):
-    """The settings of a LoRA adapter that matter for a weighted sum.
+    """The settings of a LoRA adapter that matter for a weighted sum."""
 
-    Attributes:
-        base_model: id of the base model, empty if the config states none.
-        scaling: factor of B·A: alpha / r, or alpha / √r with rsLoRA (arXiv 2312.03732).
-        revision: revision of the base model.
-    """
-
-    base_model: str
+    base_model: str  # empty if the config states none
     rank: int
-    scaling: float
-    revision: str | None = None
+    scaling: float  # of B·A: alpha / r, or alpha / √r with rsLoRA (arXiv 2312.03732)
+    revision: str | None = None  # of the base model
 
 
 def read_config(config: Mapping[str, Any]) -> LoraConfig:
     """Check a parsed ``adapter_config.json`` and read it.
 
     Raises:
-        AdapterError: it is not a plain LoRA: another PEFT type, DoRA, biases, extra modules, rank
-            or alpha patterns, or an initialization that changes the base model's weights.
-        AdapterError: a value is out of range or of the wrong type.
+        AdapterError: it is not a plain LoRA, or a value is out of range or of the wrong type.
 
     Example:
         >>> read_config({"peft_type": "LORA", "base_model_name_or_path": "o/m", "r": 4,

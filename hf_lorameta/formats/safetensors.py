@@ -41,9 +41,6 @@ class TensorInfo(NamedTuple):
     stop: int
 
 
-# --- headers ------------------------------------------------------------------------------------
-
-
 def build_header(
     tensors: Iterable[tuple[str, str, tuple[int, ...]]],
     dtypes: Mapping[str, np.dtype[Any]] = DTYPES,
@@ -81,9 +78,7 @@ def read_header(
     in the order of the data.
 
     Raises:
-        AdapterError: the file is truncated.
-        AdapterError: the header is too large or is not JSON.
-        AdapterError: the header describes tensors that overlap, leave gaps or do not fit the file.
+        AdapterError: the header is malformed, or its tensors do not fill the file without overlap.
     """
     if size < 8:
         raise AdapterError(f"{size} bytes are too few for a safetensors file")
@@ -154,9 +149,6 @@ def read_header_bytes(read: Read, size: int) -> bytes:
         return b""
     (length,) = struct.unpack("<Q", read(0, 8))
     return read(0, 8 + min(length, size - 8, MAX_HEADER_BYTES))
-
-
-# --- tensors ------------------------------------------------------------------------------------
 
 
 def widen(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
