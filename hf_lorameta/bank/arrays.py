@@ -12,11 +12,7 @@ from hf_lorameta.files import write_atomically
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return every array of a safetensors file.
-
-    Raises:
-        BankError: the file is missing or malformed.
-    """
+    """Return every array of a safetensors file; raise `BankError` if it is missing or malformed."""
     try:
         return dict(safetensors.numpy.load_file(path))
     except (safetensors.SafetensorError, OSError) as error:

@@ -6,6 +6,7 @@ when an adapter is planned, and weights when adapters are combined, one tensor a
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -179,13 +180,20 @@ class Bank:
     @property
     def size(self) -> int:
         """Bytes of all weights, fetched or not; those of a pack include its bases."""
-        weights = sum(entry.size for entry in self.index.entries)
         packing = self.index.packing
-        if packing is None:
-            return weights
-        width = 4 if packing.dtype == "f32" else 2
-        spaces = zip(self.layout, packing.spaces, strict=True)
-        return weights + width * sum(m.in_features * a + m.out_features * b for m, (a, b) in spaces)
+        width = 4 if packing and packing.dtype == "f32" else 2
+        return sum(entry.size for entry in self.index.entries) + width * self.basis_values
+
+    @property
+    def basis_values(self) -> int:
+        """Number of values in the bases of a pack; 0 for a bank."""
+        if self.index.packing is None:
+            return 0
+        pairs = zip(self.layout, self.stored_layout, strict=True)
+        return sum(
+            full.in_features * small.in_features + full.out_features * small.out_features
+            for full, small in pairs
+        )
 
     @property
     def layout(self) -> Layout:
@@ -213,7 +221,10 @@ class Bank:
 
         Those of a pack are (r, R_a) and (R_b, r); those of a bank are returned as they are.
         """
-        return (A, B) if self.basis is None else self.basis.space(module).expand(A, B)
+        if self.basis is None:
+            return A, B
+        V, U = self.basis.space(module)
+        return A @ V, U @ B
 
     @cached_property
     def profiles(self) -> ProfileTable:
@@ -248,11 +259,7 @@ class Bank:
         return load_arrays(self.verified_file(NEURAL_FILE))
 
     def adapter(self, entry: IndexEntry) -> AdapterFile:
-        """Open one adapter's weights, fetched first if needed; of a pack, its small factors.
-
-        Raises:
-            IntegrityError: the file differs from the index.
-        """
+        """Open one adapter's weights, fetched first if needed; of a pack, its small factors."""
         path = self._verified(adapter_path(entry.name), entry.sha256)
         file = AdapterFile(path) if self.index.packing is None else PackedFile(path)
         if file.layout != self.stored_layout or file.rank != entry.rank:
@@ -260,7 +267,7 @@ class Bank:
         return file
 
     def adapters(self, entries: Sequence[IndexEntry] | None = None) -> list[AdapterFile]:
-        """Open the adapters of `entries`, or all, in parallel; raises as `adapter` does."""
+        """Open the adapters of `entries`, or all, in parallel."""
         with ThreadPoolExecutor(_OPENING_THREADS) as pool:
             files = list(pool.map(self.adapter, self.index.entries if entries is None else entries))
         self.save_checksums()
@@ -270,17 +277,14 @@ class Bank:
         """Yield the flattened factors of all adapters in blocks (N, m), for Gram matrices.
 
         A block has m ≤ `columns` and 64 MB at most. The factors of a pack are its small ones.
-
-        Raises:
-            AdapterError: the adapters differ in rank.
         """
         files = self.adapters()
         columns = max(1, min(columns, _BLOCK_BYTES // (4 * len(files))))
+        if len({file.rank for file in files}) > 1:
+            raise AdapterError("the adapters differ in rank, expected one rank in the bank")
         for module in self.stored_layout:
             for factor in FACTORS:
-                size = min(f.size(module.name, factor) for f in files)
-                if any(f.size(module.name, factor) != size for f in files):
-                    raise AdapterError("the adapters differ in rank, expected one rank in the bank")
+                size = math.prod(module.shape(factor, files[0].rank))
                 for start in range(0, size, columns):
                     stop = min(size, start + columns)
                     yield np.stack([f.flat(module.name, factor, start, stop) for f in files])
@@ -299,7 +303,7 @@ class Bank:
         return problems
 
     def verified_file(self, name: str) -> Path:
-        """Return the path of one of ``index.files``, fetched if needed; raises as `adapter`."""
+        """Return the path of one of ``index.files``, fetched if needed."""
         return self._verified(name, self.index.files.get(name))
 
     def save_checksums(self) -> None:
@@ -341,7 +345,7 @@ class Bank:
         return self._fetch(name)
 
     def _verified(self, name: str, digest: str | None) -> Path:
-        """Return the path of a file with this digest; delete a fetched file with another."""
+        """Return the path of a file; if its digest is another, delete it if it was fetched."""
         local = (self.folder / name).exists()
         path = self._path(name)
         if self._checksums.verify(name, path, digest):

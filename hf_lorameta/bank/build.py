@@ -67,11 +67,7 @@ def build_bank(
     """Build a bank from the Hub; an existing one is resumed, or extended by a longer manifest.
 
     Args:
-        manifest: entries and base model of the bank.
-        folder: target folder, created if missing.
-        hub: Hub client; None is `Hub()`.
         tokenizer: a ``tokenizer.json`` to use instead of the base model's.
-        workers: number of threads, if no executor is given.
         executor: runs one task per entry, in threads, processes or on machines that see the folder
             under the same path. The token of `hub` is not sent to other processes, which use their
             own.

@@ -33,18 +33,13 @@ _PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 
 @dataclass(frozen=True)
 class Job:
-    """Settings shared by all entries of a build. Pickled without the token of `hub`.
+    """Settings shared by all entries of a build. Pickled without the token of `hub`."""
 
-    Attributes:
-        folder: folder of the bank.
-        tokenizer: SHA-256 of its ``tokenizer.json``.
-    """
-
-    folder: Path
+    folder: Path  # of the bank
     hub: Hub
     base_model: str
     vocab_size: int
-    tokenizer: str
+    tokenizer: str  # SHA-256 of its tokenizer.json
 
 
 def build_entry(entry: BankEntry, job: Job) -> IndexEntry:

@@ -15,13 +15,6 @@ def dask_executor(address: str) -> Iterator[Executor]:
 
     Workers see the bank folder under the same path as this process and use their own Hub token. The
     task of a worker that dies is run again by another.
-
-    Args:
-        address: address of the scheduler, such as ``tcp://10.0.0.1:8786``.
-
-    Raises:
-        MissingExtraError: distributed is not installed.
-        UsageError: no scheduler answers at this address.
     """
     require_extra("distributed", extra="dask")
     import distributed

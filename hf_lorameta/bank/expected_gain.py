@@ -14,13 +14,7 @@ _MIN_GAINS = 5
 
 
 class Estimate(NamedTuple):
-    """Expected gain of a generated adapter, relative to the base model's loss.
-
-    Attributes:
-        mean: mean of (base − generated) / base over datasets of the bank at about this distance.
-        spread: their standard deviation.
-        datasets: their number.
-    """
+    """Expected gain: mean and standard deviation of (base − generated) / base over datasets."""
 
     mean: float
     spread: float
@@ -30,13 +24,8 @@ class Estimate(NamedTuple):
 def estimate(gains: Sequence[Gain], nearest: float) -> Estimate | None:
     """Estimate the gain of a dataset from its distance to the nearest bank dataset.
 
-    Args:
-        gains: one per dataset of the bank.
-        nearest: distance from the new dataset to the nearest one of the bank.
-
-    Returns:
-        Mean and spread over the third of the gains, but at least five, whose distances are closest
-        to `nearest`; None if there are fewer than five gains.
+    The estimate is over the third of the gains, but at least five, whose distances are closest to
+    `nearest`; it is None if there are fewer than five gains.
 
     Example:
         >>> known = [Gain(distance=d, base=2.0, generated=1.0 + d) for d in (0, 0.1, 0.2, 0.9, 1)]

@@ -18,17 +18,10 @@ def fit_bank(
     seed: int = 0,
     progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, FitReport]:
-    """Train the neural rule for every metric and store it in the bank.
+    """Train the neural rule for every metric, store it in a local bank, and return the losses.
 
-    Args:
-        bank: a local bank; all its adapters are read once, one module at a time.
-        hidden: width of the network; the paper's experiment uses 4,000.
-        steps: number of optimizer steps.
-        seed: seed of the validation split and of the network's initialization.
-        progress: called before each step with a description of it.
-
-    Returns:
-        Losses before and after the fit, by metric.
+    All adapters are read once, one module at a time. The paper's experiment uses 4,000 `hidden`
+    units. `progress` is called with a description of the next step.
 
     Raises:
         MissingExtraError: torch is not installed.

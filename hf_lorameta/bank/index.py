@@ -23,6 +23,8 @@ NEURAL_FILE = "neural.safetensors"
 BASIS_FILE = "basis.safetensors"
 ORIGIN_FILE = "origin.json"
 WORK_FOLDER = ".build"
+SMALL_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE)
+"""The files of any bank that ``Index.files`` may list."""
 
 _MAX_NAME_BYTES = 220
 
@@ -39,25 +41,17 @@ class _Stored(BaseModel):
 class Packing(_Stored):
     """Format of a pack, what it retains of the updates, and its source.
 
-    Attributes:
-        dtype: storage type of the small factors.
-        spaces: (R_a, R_b) of every module, in the order of the layout.
-        retained: by module, ``1 − Σ‖s(B A − packed)‖² / Σ‖s B A‖²`` over all adapters with scaling
-            s, rounding included.
-        retained_whole: the same over all modules.
-        retained_least: the same over all modules of the adapter that lost most.
-        source: SHA-256 of the index of the source bank.
-        source_id: Hub id of the source bank; None if it was built locally.
-        source_revision: its commit.
+    The share retained is ``1 − Σ‖s(B A − packed)‖² / Σ‖s B A‖²`` over all adapters with scaling s,
+    rounding included.
     """
 
-    dtype: PackDtype
-    spaces: tuple[tuple[int, int], ...]
-    retained: tuple[float, ...]
-    retained_whole: float
-    retained_least: float
-    source: str
-    source_id: str | None = None
+    dtype: PackDtype  # of the small factors
+    spaces: tuple[tuple[int, int], ...]  # (R_a, R_b) of every module, in the order of the layout
+    retained: tuple[float, ...]  # by module
+    retained_whole: float  # over all modules
+    retained_least: float  # over all modules of the adapter that lost most
+    source: str  # SHA-256 of the index of the source bank
+    source_id: str | None = None  # Hub id of the source bank; None if it was built locally
     source_revision: str | None = None
 
 
@@ -99,50 +93,32 @@ class Skipped(_Stored):
 
 
 class Gain(_Stored):
-    """Losses on one dataset of the bank, with its own adapter left out.
+    """Losses on rows of one dataset of the bank, in nats per token, without its own adapter."""
 
-    Attributes:
-        distance: distance to the nearest other dataset, in the default recipe's metric.
-        base: loss of the base model on some of its rows, in nats per token.
-        generated: loss with the combination of the other adapters.
-    """
-
-    distance: float = Field(ge=0)
-    base: float = Field(gt=0)
-    generated: float = Field(ge=0)
+    distance: float = Field(ge=0)  # to the nearest other dataset, in the default recipe's metric
+    base: float = Field(gt=0)  # of the base model
+    generated: float = Field(ge=0)  # with the combination of the other adapters
 
 
 class Index(_Stored):
-    """Content of ``bank.json``.
-
-    Attributes:
-        base_revision: commit of the base model at build time; None if its repo was not visible.
-        base_license: license that the base model's card states.
-        published: whether the entries are on the public Hub.
-        layout: (name, in_features, out_features) of every adapted module.
-        entries: usable adapters, in the manifest's order.
-        files: SHA-256 of the bank's files other than weights, by name.
-        typical_distances: by metric, the median distance from a bank dataset to its nearest other;
-            stored as ``neighbourhood``.
-        packing: None for a bank.
-        gains: one per entry, in their order, if ``bank fit --transfer`` measured them.
-    """
+    """Content of ``bank.json``."""
 
     schema_version: Literal[1, 2] = 1
     base_model: str
-    base_revision: str | None
+    base_revision: str | None  # commit at build time; None if the repo was not visible
     base_license: str | None
     vocab_size: int = Field(ge=1, le=1 << 22)
-    published: bool
-    layout: tuple[tuple[str, int, int], ...]
-    entries: tuple[IndexEntry, ...]
+    published: bool  # whether the entries are on the public Hub
+    layout: tuple[tuple[str, int, int], ...]  # (name, in_features, out_features) of every module
+    entries: tuple[IndexEntry, ...]  # in the manifest's order
     skipped: tuple[Skipped, ...]
-    files: dict[str, str]
+    files: dict[str, str]  # SHA-256 of the files other than weights, by name
+    # by metric, the median distance from a bank dataset to its nearest other
     typical_distances: dict[str, float] = Field(
         default={}, validation_alias="neighbourhood", serialization_alias="neighbourhood"
     )
-    packing: Packing | None = None
-    gains: tuple[Gain, ...] = ()
+    packing: Packing | None = None  # None for a bank
+    gains: tuple[Gain, ...] = ()  # of the entries, if ``bank fit --transfer`` measured them
 
     def to_bytes(self) -> bytes:
         """Return the canonical content of ``bank.json``."""
@@ -152,21 +128,12 @@ class Index(_Stored):
 
 
 def adapter_path(name: str) -> str:
-    """Return the path of an entry's weights in a bank.
-
-    Example:
-        >>> adapter_path("org--a")
-        'adapters/org--a.safetensors'
-    """
+    """Return the path of an entry's weights in a bank."""
     return f"adapters/{name}.safetensors"
 
 
 def parse_index(raw: bytes, folder: Path) -> Index:
-    """Parse the content of the ``bank.json`` of a folder.
-
-    Raises:
-        BankError: it is not valid, or has another schema version.
-    """
+    """Parse the content of the ``bank.json`` of a folder; raise `BankError` if it is not valid."""
     path = folder / INDEX_FILE
     try:
         version = json.loads(raw).get("schema_version")
@@ -191,8 +158,7 @@ def parse_index(raw: bytes, folder: Path) -> Index:
 
 def _problems(index: Index) -> Iterator[str]:
     """Yield what is wrong with an index beyond the types of its fields."""
-    known = {PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE}
-    unexpected = set(index.files) - known - ({BASIS_FILE} if index.packing else set())
+    unexpected = set(index.files) - {*SMALL_FILES, *([BASIS_FILE] if index.packing else [])}
     if unexpected:
         yield f"unexpected file {min(unexpected)[:80]!r}"
     for name in (entry.name for entry in index.entries):

@@ -26,6 +26,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.errors import ManifestError
+from hf_lorameta.hub.repo import is_repo_id
 
 _REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 _HINT = "see bank_manifest.yaml for a valid manifest"
@@ -35,8 +36,6 @@ FieldPath = tuple[str | int, ...]
 
 
 def _check_repo_id(value: str) -> str:
-    from hf_lorameta.hub.repo import is_repo_id  # slow: imports huggingface_hub
-
     if not is_repo_id(value):
         raise ValueError("expected a Hub id of the form namespace/name")
     return value
@@ -50,30 +49,16 @@ class _Strict(BaseModel):
 
 
 class Defaults(_Strict):
-    """Values for entries that do not set them.
+    """Values for entries that do not set them."""
 
-    Attributes:
-        config: configuration of the dataset; None is the only one, or the one called default.
-        split: split of the dataset; None is train, or the only one.
-        columns: columns of the dataset; None detects them.
-        license: license of the adapter; None reads it from the repo's card.
-    """
-
-    config: str | None = None
-    split: str | None = None
-    columns: Columns | None = None
-    license: str | None = None
+    config: str | None = None  # None is the only one, or the one called default
+    split: str | None = None  # None is train, or the only one
+    columns: Columns | None = None  # None detects them
+    license: str | None = None  # of the adapter; None reads it from the repo's card
 
 
 class BankEntry(Defaults):
-    """One adapter of the bank and the dataset it was trained on.
-
-    Attributes:
-        adapter: Hub id of the adapter.
-        dataset: Hub id of its training dataset.
-        revision: branch, tag or commit of the adapter; None is the default branch.
-        dataset_revision: the same for the dataset.
-    """
+    """Hub ids and revisions of an adapter of the bank and of the dataset it was trained on."""
 
     adapter: RepoId
     dataset: RepoId
@@ -99,12 +84,7 @@ class BankEntry(Defaults):
 
     @property
     def name(self) -> str:
-        """File name of the entry: the adapter's id with ``--`` for the slash, as in the Hub cache.
-
-        Example:
-            >>> BankEntry(adapter="org/a", dataset="org/d").name
-            'org--a'
-        """
+        """File name of the entry: the adapter's id with ``--`` for the slash."""
         return self.adapter.replace("/", "--")
 
 
@@ -125,12 +105,7 @@ class Manifest(_Strict):
 
 
 def load(path: Path) -> Manifest:
-    """Read and validate a manifest.
-
-    Raises:
-        ManifestError: the file cannot be read or is not YAML, uses YAML aliases, or has a field
-            that is invalid, unknown or duplicated; the message names file, line and field.
-    """
+    """Read and validate a manifest; a `ManifestError` names file, line and field."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -139,14 +114,7 @@ def load(path: Path) -> Manifest:
 
 
 def parse(text: str, source: str = "manifest") -> Manifest:
-    """Parse and validate a manifest.
-
-    Args:
-        text: YAML.
-        source: file name for error messages.
-
-    Raises:
-        ManifestError: see `load`.
+    """Parse and validate a manifest; error messages name `source`. Raises as `load`.
 
     Example:
         >>> one = "version: 1\\nbase_model: o/m\\nentries: [{adapter: o/a, dataset: o/d}]"

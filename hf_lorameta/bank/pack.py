@@ -6,9 +6,8 @@ The bank is read from disk once, module by module. See `hf_lorameta.bank.packed`
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +30,7 @@ from hf_lorameta.bank.shared_basis import Chunk, ModuleReader, find_basis
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.formats.safetensors import read_range
 from hf_lorameta.types import Array
 
 DEFAULT_RETENTION = 0.98
@@ -48,25 +48,13 @@ class _Settings(NamedTuple):
 
 @dataclass(frozen=True)
 class _PackedModule:
-    """A packed module in a temporary file: the bases, then the small factors of all adapters.
-
-    Attributes:
-        space: (R_a, R_b).
-        starts: (N + 1,) starts of the adapters in the file, and its end.
-        total: (N,) energies of the updates.
-        lost: (N,) energies of the difference to the packed updates.
-    """
+    """A packed module in a temporary file: the bases, then the small factors of all adapters."""
 
     path: Path
-    space: tuple[int, int]
-    starts: list[int]
-    total: Array
-    lost: Array
-
-    def read(self, start: int, stop: int) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(start)
-            return file.read(stop - start)
+    space: tuple[int, int]  # (R_a, R_b)
+    starts: list[int]  # (N + 1,) of the adapters in the file, and its end
+    total: Array  # (N,) energies of the updates
+    lost: Array  # (N,) energies of the difference to the packed updates
 
 
 def pack(
@@ -85,27 +73,18 @@ def pack(
     and numerical libraries give the same bytes.
 
     Args:
-        source: the bank; all its adapters are read.
         target: folder of the pack, which must not exist; it appears only when complete.
         basis: largest number of dimensions on each side of a module; None is no limit.
         retention: share of the updates' energy ``Σ‖s_i B_i A_i‖²`` to retain in every module, with
             as few dimensions as possible. None takes `basis`, or 0.98 if that is None too.
         dtype: storage type of the small factors: ``bf16``, ``int8`` with scales, or ``f32``, which
             stores the bases in float32 too.
-        seed: seed of the range finder.
         progress: called after each module with (done, total).
 
     Raises:
         UsageError: a setting is out of range, or `target` exists.
         BankError: `source` is a pack, or `target` cannot be written.
         AdapterError: an adapter is damaged.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     small = pack(Bank.from_pretrained(), Path(folder) / "pack", basis=8)
-        ...     small.stored_layout[0].in_features, 0.5 < small.index.packing.retained_whole < 1.0
-        (8, True)
     """
     if basis is not None and basis < 1:
         raise UsageError(f"--basis is {basis}, expected at least 1")
@@ -120,8 +99,12 @@ def pack(
         raise UsageError(f"{target} exists", hint="name a new folder with -o")
     scratch = target.resolve().with_name(f".{target.name}.packing")
     try:
-        with _locked_folder(scratch):
-            _write_pack(source, scratch, settings, progress).rename(target)
+        scratch.mkdir(parents=True, exist_ok=True)
+        with FileLock(scratch / "lock", timeout=0):
+            try:
+                _write_pack(source, scratch, settings, progress).rename(target)
+            finally:  # kill -9 leaves the folder
+                shutil.rmtree(scratch, ignore_errors=True)
     except Timeout:
         raise BankError(f"{target} is being packed by another command") from None
     except OSError as error:
@@ -130,17 +113,6 @@ def pack(
             hint="free some space or name another folder with -o",
         ) from None
     return Bank(target)
-
-
-@contextmanager
-def _locked_folder(folder: Path) -> Iterator[None]:
-    """Create a folder for this process alone and delete it at the end; ``kill -9`` leaves it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock", timeout=0):
-        try:
-            yield
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_pack(source: Bank, scratch: Path, settings: _Settings, progress: Progress) -> Path:
@@ -155,12 +127,12 @@ def _write_pack(source: Bank, scratch: Path, settings: _Settings, progress: Prog
     with (folder / BASIS_FILE).open("wb") as file:
         file.write(basis_header(layout, small, dtype))
         for module in modules:
-            file.write(module.read(0, module.starts[0]))
+            file.write(read_range(module.path, 0, module.starts[0]))
         os.fsync(file.fileno())
     entries = []
     for i, entry in enumerate(source.index.entries):
         path = folder / adapter_path(entry.name)
-        factors = b"".join(module.read(*module.starts[i : i + 2]) for module in modules)
+        factors = b"".join(read_range(m.path, m.starts[i], m.starts[i + 1]) for m in modules)
         write_atomically(path, small_header(small, entry.rank, dtype) + factors)
         changes = {"size": path.stat().st_size, "sha256": sha256(path)}
         entries.append(entry.model_copy(update=changes))

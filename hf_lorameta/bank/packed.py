@@ -20,6 +20,7 @@ References:
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -29,46 +30,27 @@ from numpy.typing import NDArray
 
 from hf_lorameta.bank.index import PackDtype
 from hf_lorameta.errors import AdapterError, IntegrityError
+from hf_lorameta.formats import safetensors
 from hf_lorameta.formats.lora_file import AdapterFile, ParsedHeader, cache_headers
 from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout, tensor_name
-from hf_lorameta.formats.safetensors import (
-    DTYPES,
-    TensorInfo,
-    build_header,
-    narrow,
-    read_header,
-    read_header_bytes,
-    widen,
-    widen_into,
-)
+from hf_lorameta.formats.safetensors import DTYPES, TensorInfo
 from hf_lorameta.types import FloatArray
 
 _CODES = {"bf16": "BF16", "int8": "I8", "f32": "F32"}
 _TORCH_DTYPES = {"bf16": "bfloat16", "f32": "float32"}
 _SIZES: Mapping[str, np.dtype[Any]] = DTYPES | {"I8": np.dtype(np.int8)}
-_MAX_CACHED_BYTES = 2 << 20
-"""Largest file that is read at once and cached; most files of small factors are tiny."""
+_MAX_CACHED_BYTES = 2 << 20  # of a file; most files of small factors are tiny
 
 
 def scales_name(module: str, factor: Factor) -> str:
-    """Return the name of the scales of an int8 tensor.
-
-    Example:
-        >>> scales_name("h.0.q", "A")
-        'base_model.model.h.0.q.lora_A.scales'
-    """
+    """Return the name of the scales of an int8 tensor."""
     return f"base_model.model.{module}.lora_{factor}.scales"
 
 
 def quantize(values: FloatArray, axis: int) -> tuple[NDArray[np.int8], FloatArray]:
-    """Quantize to symmetric int8, ``values ≈ integers · scales``, with one scale per rank.
+    """Quantize to symmetric int8, ``values ≈ integers · scales``, with (r,) scales.
 
-    Args:
-        values: a (r, R_a) or b (R_b, r).
-        axis: axis of the rank, 0 for a and 1 for b.
-
-    Returns:
-        Integers in [-127, 127] in the shape of `values`, and (r,) scales.
+    The axis of the rank is 0 for a (r, R_a) and 1 for b (R_b, r).
 
     Example:
         >>> quantize(np.array([[1.0, -2.0], [0.0, 0.0]], np.float32), 0)[0].tolist()
@@ -87,12 +69,9 @@ def dequantize(integers: NDArray[np.int8], scales: FloatArray, axis: int) -> Flo
 
 
 def encode(values: NDArray[Any], factor: Factor, dtype: PackDtype) -> bytes:
-    """Return the stored bytes of a (r, R_a), factor ``A``, or b (R_b, r), factor ``B``.
-
-    Those of int8 scales follow.
-    """
+    """Return the stored bytes of a (r, R_a) or b (R_b, r); those of int8 scales follow."""
     if dtype != "int8":
-        return narrow(values, _TORCH_DTYPES[dtype])
+        return safetensors.narrow(values, _TORCH_DTYPES[dtype])
     integers, scales = quantize(values, FACTORS.index(factor))
     return integers.tobytes() + scales.astype("<f4").tobytes()
 
@@ -100,7 +79,7 @@ def encode(values: NDArray[Any], factor: Factor, dtype: PackDtype) -> bytes:
 def decode(raw: bytes, shape: tuple[int, int], factor: Factor, dtype: PackDtype) -> FloatArray:
     """Return the values that a reader of the pack gets from the bytes of `encode`."""
     if dtype != "int8":
-        return widen(raw, TensorInfo(_CODES[dtype], shape, 0, len(raw)))
+        return safetensors.widen(raw, TensorInfo(_CODES[dtype], shape, 0, len(raw)))
     size = math.prod(shape)
     integers = np.frombuffer(raw[:size], np.int8).reshape(shape)
     scales = np.frombuffer(raw[size:], "<f4").astype(np.float32)
@@ -108,10 +87,7 @@ def decode(raw: bytes, shape: tuple[int, int], factor: Factor, dtype: PackDtype)
 
 
 def small_header(layout: Layout, rank: int, dtype: PackDtype) -> bytes:
-    """Return the header of a file of small factors, whose encoded bytes follow, A before B.
-
-    `layout` holds the modules with R_a as in_features and R_b as out_features.
-    """
+    """Return the header of a file of small factors, whose encoded bytes follow, A before B."""
     tensors: list[tuple[str, str, tuple[int, ...]]] = []
     for module in layout:
         for factor in FACTORS:
@@ -119,20 +95,14 @@ def small_header(layout: Layout, rank: int, dtype: PackDtype) -> bytes:
             tensors.append((name, _CODES[dtype], module.shape(factor, rank)))
             if dtype == "int8":
                 tensors.append((scales_name(module.name, factor), "F32", (rank,)))
-    return build_header(tensors, _SIZES)[0]
+    return safetensors.build_header(tensors, _SIZES)[0]
 
 
 def basis_header(layout: Layout, small: Layout, dtype: PackDtype) -> bytes:
-    """Return the header of a basis file; the bytes of V and U of each module follow.
-
-    Args:
-        layout: modules of the base model.
-        small: the same modules with R_a and R_b as sizes.
-        dtype: storage type of the small factors.
-    """
+    """Return the header of a pack's basis file; the bytes of V and U of each module follow."""
     code = _CODES[basis_dtype(dtype)]
     tensors = ((name, code, shape) for name, shape in _basis_shapes(layout, small))
-    return build_header(tensors, _SIZES)[0]
+    return safetensors.build_header(tensors, _SIZES)[0]
 
 
 def _basis_shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -149,7 +119,7 @@ def basis_dtype(dtype: PackDtype) -> PackDtype:
 @cache_headers
 def _parsed(head: bytes, size: int) -> ParsedHeader:
     """Parse a header of small factors and check that every int8 tensor has its scales."""
-    infos = read_header(lambda start, stop: head[start:stop], size, _SIZES)
+    infos = safetensors.read_header(lambda start, stop: head[start:stop], size, _SIZES)
     scales = {name: info for name, info in infos.items() if name.endswith(".scales")}
     layout, rank = read_layout({n: info for n, info in infos.items() if n not in scales})
     expected = {
@@ -166,24 +136,15 @@ def _parsed(head: bytes, size: int) -> ParsedHeader:
 class PackedFile(AdapterFile):
     """The small factors of one adapter, as an `AdapterFile` of the modules' shared spaces.
 
-    Args:
-        path: the file. A file of up to 2 MB is read at once and cached.
-
-    Raises:
-        AdapterError: the file is missing or holds no small factors.
+    A file of up to 2 MB is read at once and cached.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._raw: bytes | None = None
-        try:
-            size = path.stat().st_size
-            self._raw = path.read_bytes() if size <= _MAX_CACHED_BYTES else None
-            size = size if self._raw is None else len(self._raw)
-            head = read_header_bytes(self._read, size)
-        except OSError as error:
-            raise AdapterError(f"{path}: {error.strerror}") from None
-        self._infos, self.layout, self.rank = _parsed(head, size)
+    _parse = staticmethod(_parsed)
+
+    @cached_property
+    def _raw(self) -> bytes | None:
+        small = self.path.stat().st_size <= _MAX_CACHED_BYTES
+        return self.path.read_bytes() if small else None
 
     def _read(self, start: int, stop: int) -> bytes:
         if self._raw is None:
@@ -194,13 +155,13 @@ class PackedFile(AdapterFile):
 
     def tensor(self, module: str, factor: Factor) -> FloatArray:
         """Return a small factor as float32: a is (r, R_a), b is (R_b, r)."""
-        info = self._infos[tensor_name(module, factor)]
+        info = self.tensor_infos[tensor_name(module, factor)]
         raw = self._read(info.start, info.stop)
         if info.dtype != "I8":
-            return widen(raw, info)
-        scales = self._infos[scales_name(module, factor)]
+            return safetensors.widen(raw, info)
+        scales = self.tensor_infos[scales_name(module, factor)]
         integers = np.frombuffer(raw, np.int8).reshape(info.shape)
-        values = widen(self._read(scales.start, scales.stop), scales)
+        values = safetensors.widen(self._read(scales.start, scales.stop), scales)
         return dequantize(integers, values, FACTORS.index(factor))
 
     def flat(self, module: str, factor: Factor, start: int, stop: int) -> FloatArray:
@@ -216,7 +177,7 @@ class PackedFile(AdapterFile):
             return False
         names = [tensor_name(module, factor) for factor in FACTORS]
         names += [scales_name(module, factor) for factor in FACTORS]
-        infos = [self._infos[name] for name in names if name in self._infos]
+        infos = [self.tensor_infos[name] for name in names if name in self.tensor_infos]
         start, stop = min(info.start for info in infos), max(info.stop for info in infos)
         joined = b"".join([memoryview(raw)[start:stop] for raw in cached if raw is not None])
         rows = np.frombuffer(joined, np.uint8).reshape(len(files), stop - start)
@@ -238,7 +199,7 @@ def _widen_rows(
     elif raw[0].size == 4 * target[0].size:
         target[:] = raw.view("<f4").reshape(target.shape)
     else:
-        widen_into(raw.view("<u2").reshape(target.shape), target)
+        safetensors.widen_into(raw.view("<u2").reshape(target.shape), target)
 
 
 class Space(NamedTuple):
@@ -247,42 +208,23 @@ class Space(NamedTuple):
     V: FloatArray
     U: FloatArray
 
-    def expand(self, A: FloatArray, B: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Map small factors (r, R_a) and (R_b, r) to the base model's dimensions."""
-        return A @ self.V, self.U @ B
-
 
 class Basis:
-    """The bases of a pack, read one module at a time.
-
-    Args:
-        path: the file.
-        layout: modules of the base model.
-        small: the same modules with R_a and R_b as sizes.
-
-    Raises:
-        IntegrityError: the file is malformed, or holds bases of other shapes.
-    """
+    """The bases of a pack, read one module at a time; `small` has R_a and R_b as sizes."""
 
     def __init__(self, path: Path, layout: Layout, small: Layout) -> None:
-        self.path = path
+        self._read = partial(safetensors.read_range, path, error=IntegrityError)
         try:
-            self._infos = read_header(self._read, path.stat().st_size)
+            self._infos = safetensors.read_header(self._read, path.stat().st_size)
         except AdapterError as error:
             raise IntegrityError(f"{path}: {error}") from None
         expected = dict(_basis_shapes(layout, small))
         if {name: info.shape for name, info in self._infos.items()} != expected:
             raise IntegrityError(f"{path} holds bases of other shapes than the index states")
 
-    def _read(self, start: int, stop: int) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(start)
-            raw = file.read(stop - start)
-        if len(raw) != stop - start:
-            raise IntegrityError(f"{self.path} ended at byte {start + len(raw)}, expected {stop}")
-        return raw
-
     def space(self, module: str) -> Space:
         """Read V and U of one module."""
         infos = [self._infos[f"{module}.{factor}"] for factor in FACTORS]
-        return Space(*(widen(self._read(info.start, info.stop), info) for info in infos))
+        return Space(
+            *(safetensors.widen(self._read(info.start, info.stop), info) for info in infos)
+        )

@@ -4,41 +4,21 @@ import json
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.index import (
-    BASIS_FILE,
-    DISTANCES_FILE,
-    INDEX_FILE,
-    NEURAL_FILE,
-    ORIGIN_FILE,
-    PROFILES_FILE,
-    TOKENIZER_FILE,
-    Packing,
-    adapter_path,
-)
+from hf_lorameta.bank.index import BASIS_FILE, INDEX_FILE, ORIGIN_FILE, SMALL_FILES, adapter_path
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.visibility import check_visibility
 
-# the index is last: a folder without it is not taken for a bank
-_PULLED_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE, INDEX_FILE)
-
 
 def push_bank(
     folder: Path, repo_id: str, *, private: bool | None = None, hub: Hub | None = None
 ) -> str:
-    """Publish a bank as a dataset repo, in one commit.
+    """Publish the files that a bank's index lists as a dataset repo, in one commit; return its URL.
 
-    Args:
-        folder: a complete bank; files that its index does not list are not published.
-        repo_id: dataset repo, ``user/name``.
-        private: visibility of the repo. None keeps that of an existing repo; a new one becomes
-            private if an adapter or dataset of the bank is, whose names and token counts it holds.
-        hub: Hub client; None is `Hub()`.
-
-    Returns:
-        URL of the repo.
+    If `private` is None an existing repo keeps its visibility; a new one becomes private if an
+    adapter or dataset of the bank is, whose names and token counts it holds.
 
     Raises:
         IntegrityError: a file is missing or differs from the index.
@@ -56,12 +36,8 @@ def push_bank(
     existing = hub.existing(repo_id, "dataset")
     private_entries = sum(entry.private for entry in bank.index.entries)
     if existing is not None:
-        check_visibility(
-            existing,
-            private,
-            source_private=private_entries > 0,
-            source=f"{private_entries} entries of the bank are private",
-        )
+        source = f"{private_entries} entries of the bank are private"
+        check_visibility(existing, private, source_private=private_entries > 0, source=source)
     write_atomically(folder / "README.md", bank_card(bank, repo_id).encode())
     published = [INDEX_FILE, "README.md", *bank.index.files]
     return hub.publish(
@@ -85,12 +61,8 @@ def pull_bank(
 ) -> Bank:
     """Pull a bank repo into a folder: index, tokenizer and profiles now, weights when needed.
 
-    Args:
-        repo_id: dataset repo published by `push_bank`.
-        folder: target folder; an earlier pull there is updated to this revision.
-        revision: branch, tag or commit.
-        everything: fetch the weights too.
-        hub: Hub client; None is `Hub()`.
+    An earlier pull in the folder is updated to this revision. With `everything`, weights are
+    fetched too.
 
     Raises:
         BankError: the repo holds no bank, or the folder one that was built locally.
@@ -133,8 +105,10 @@ def _fetch(hub: Hub, repo: PinnedRepo, folder: Path) -> Bank:
     folder.mkdir(parents=True, exist_ok=True)
     origin = json.dumps({"repo_id": repo.repo_id, "sha": repo.sha})
     write_atomically(folder / ORIGIN_FILE, origin.encode())
-    for name in (name for name in _PULLED_FILES if name in repo.files):
-        hub.download(repo, name, local_dir=folder)
+    # the index is last: a folder without it is not taken for a bank
+    for name in (*SMALL_FILES, INDEX_FILE):
+        if name in repo.files:
+            hub.download(repo, name, local_dir=folder)
     try:
         return Bank.from_folder(folder, hub=hub)
     except BankError:
@@ -156,7 +130,17 @@ def bank_card(bank: Bank, repo_id: str) -> str:
     """Return the README of a bank's repo."""
     index = bank.index
     licenses = sorted({entry.license or "unknown" for entry in index.entries})
-    packed = _pack_note(index.packing) if index.packing else ""
+    packed = ""
+    if packing := index.packing:
+        source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"
+        if packing.source_id:
+            source = f"`{packing.source_id}` at commit `{packing.source_revision}`"
+        packed = (
+            f"It is a pack, written by `hf-lorameta bank pack` from {source}: its adapters share "
+            f"one basis per module (`{BASIS_FILE}`), which retains {packing.retained_whole:.1%} of "
+            f"the energy of their updates, and {packing.retained_least:.1%} for the adapter that "
+            "lost most.\n"
+        )
     return f"""---
 tags:
 - hf-lorameta
@@ -173,15 +157,3 @@ trained on (no text). `bank.json` lists every source with its commit, checksum a
 hf-lorameta push --dataset user/dataset --bank {repo_id}
 ```
 """
-
-
-def _pack_note(packing: Packing) -> str:
-    source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"
-    if packing.source_id:
-        source = f"`{packing.source_id}` at commit `{packing.source_revision}`"
-    return (
-        f"It is a pack, written by `hf-lorameta bank pack` from {source}: its adapters share one "
-        f"basis per module (`{BASIS_FILE}`), which retains {packing.retained_whole:.1%} of the "
-        f"energy of their updates, and {packing.retained_least:.1%} for the adapter that lost most."
-        "\n"
-    )

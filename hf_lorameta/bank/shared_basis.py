@@ -26,15 +26,11 @@ from hf_lorameta.formats.lora_file import AdapterFile, stack
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.types import Array, FloatArray
 
-_INITIAL_SIZE = 64
-"""Dimensions tried first for a given retention; doubled until they suffice."""
-_MAX_EXACT_DIM = 1024
-"""Largest side of a module for which G is formed and its eigenvectors are exact."""
-_PASSES = 2
-"""Subspace iterations over a module."""
+_INITIAL_SIZE = 64  # dimensions tried first for a given retention; doubled until they suffice
+_MAX_EXACT_DIM = 1024  # largest side of a module for which G and its eigenvectors are computed
+_PASSES = 2  # subspace iterations over a module
 _CHUNK_BYTES = 32 << 20
-_RELATIVE_SHIFT = 1e-6
-"""Shift of the Nyström approximation, relative to the product's norm: the accuracy of float32."""
+_RELATIVE_SHIFT = 1e-6  # of the Nyström approximation, to the product's norm: float32's accuracy
 
 
 class Chunk(NamedTuple):
@@ -46,11 +42,7 @@ class Chunk(NamedTuple):
 
 
 class ModuleReader:
-    """One module of all adapters, with their (N,) scalings, read a few adapters at a time.
-
-    Attributes:
-        rank: Σr of the adapters.
-    """
+    """One module of all adapters, with (N,) scalings and Σr `rank`, read a few at a time."""
 
     def __init__(self, files: Sequence[AdapterFile], scalings: Array, module: Module) -> None:
         self.files, self.scalings, self.module = files, scalings, module
@@ -96,21 +88,13 @@ def find_basis(
     retention: float | None,
     seed: tuple[int, ...],
 ) -> Array:
-    """Find the basis of one side of a module.
+    """Find the basis of one side of a module: (dim, R) orthonormal columns by decreasing energy.
 
     Args:
-        reader: the module.
         side: 0 for the inputs (rows of lora_A), 1 for the outputs (columns of lora_B).
         max_size: largest number of dimensions; None is no limit.
         retention: share of the energy to retain in the module; this side may lose half of the rest.
             None takes `max_size` dimensions.
-        seed: seed of the initial subspace.
-
-    Returns:
-        (dim, R) orthonormal columns by decreasing energy.
-
-    Raises:
-        AdapterError: an adapter holds NaN or infinite values.
     """
     dim = (reader.module.in_features, reader.module.out_features)[side]
     span = min(dim, reader.rank)

@@ -14,8 +14,7 @@ from hf_lorameta.formats.lora_file import stack_into
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.types import Array, FloatArray
 
-_GRAM_BATCH = 64
-"""Adapters whose inner products with all others are computed together: 66 MB of 502 at rank 16."""
+_GRAM_BATCH = 64  # adapters computed together with all others: 66 MB of 502 at rank 16
 MAX_CACHED = 1 << 30
 """Largest size in bytes of all factors, in float32, at which they are cached in memory."""
 
@@ -23,10 +22,7 @@ MAX_CACHED = 1 << 30
 class ModuleFactors(NamedTuple):
     """Stacked factors of one module of K adapters, with their scalings multiplied into B.
 
-    Attributes:
-        A: (Σr, in), in a pack (Σr, R_a).
-        B: (out, Σr), in a pack (R_b, Σr).
-        space: basis of the small factors of a pack, None in a plain bank.
+    A is (Σr, in) and B (out, Σr), in a pack (Σr, R_a) and (R_b, Σr), in the basis `space`.
     """
 
     A: FloatArray
@@ -41,14 +37,7 @@ class WeightedSum:
     adapters. In a larger bank one module at a time, read again for each sum and each batch of rows
     of a gradient: 230 MB of 19 GB for 502 adapters of Mistral-7B. In a pack these are the small
     factors and the bases, and adapters are added up inside their common space.
-
-    Args:
-        bank: N adapters.
-        indices: the K of them that are added up.
-
-    Attributes:
-        size: K.
-        rank: Σr of the K adapters.
+    `size` is K, and `rank` Σr.
     """
 
     linear = True
@@ -63,18 +52,9 @@ class WeightedSum:
         self._scalings = np.repeat(scalings, self._ranks).astype(np.float32)
         self._starts = np.cumsum([0, *self._ranks])[:-1]
         self.size, self.rank = len(entries), sum(self._ranks)
-        cached = self._factor_bytes() <= MAX_CACHED
+        values = self.rank * sum(m.in_features + m.out_features for m in bank.stored_layout)
+        cached = 4 * (values + bank.basis_values) <= MAX_CACHED
         self._cache: dict[str, ModuleFactors] | None = {} if cached else None
-
-    def _factor_bytes(self) -> int:
-        """Bytes of all factors, and of the bases of a pack, in float32."""
-        count = 0
-        for module, stored in zip(self._bank.layout, self._bank.stored_layout, strict=True):
-            count += self.rank * (stored.in_features + stored.out_features)
-            if self._bank.basis is not None:
-                count += stored.in_features * module.in_features
-                count += stored.out_features * module.out_features
-        return 4 * count
 
     def factors(self, module: str) -> ModuleFactors:
         """Factors of one module, from the cache or from disk."""
@@ -98,9 +78,6 @@ class WeightedSum:
 
         Adapters whose coefficients are zero are left out; of a bank larger than `MAX_CACHED` they
         are not even read.
-
-        Args:
-            coefficients: of the K adapters.
         """
         active = coefficients.active
         if self._cache is None and 0 < active.size < self.size:
@@ -126,11 +103,7 @@ class WeightedSum:
         return np.add.reduceat(by_rank, self._starts, axis=-1)
 
     def grams(self, among: Sequence[int] | None = None) -> Array:
-        """Gram matrices ⟨s_i B_i A_i, s_j B_j A_j⟩ of the updates in each module: (M, K, K).
-
-        Args:
-            among: indices into the K adapters; None is all.
-        """
+        """Gram matrices ⟨s_i B_i A_i, s_j B_j A_j⟩ in each module: (M, K, K), K all or `among`."""
         if among is not None:
             return WeightedSum(self._bank, [self._indices[i] for i in among]).grams()
         layout = self._bank.layout

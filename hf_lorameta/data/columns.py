@@ -1,8 +1,4 @@
-"""Which columns of a dataset are read as input and output.
-
-`find_columns` recognizes the layouts in `LAYOUTS`, and those in `INPUT_LAYOUTS` for datasets
-without outputs. A dataset that fits several layouts is an error.
-"""
+"""Which columns of a dataset are read as input and output."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,29 +8,17 @@ from hf_lorameta.errors import ColumnsError, UnlabeledDatasetError, UsageError
 
 
 class Columns(BaseModel):
-    """Which columns of a dataset are read as input and as output.
-
-    Attributes:
-        input: column with the prompts; None for plain text.
-        output: column with the answers; None if the dataset has only inputs.
-        instruction: column to put before the input.
-        messages: column with chat turns; the other three are then None.
-    """
+    """The columns of a dataset by role."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: str | None = None
-    output: str | None = None
-    instruction: str | None = None
-    messages: str | None = None
+    input: str | None = None  # prompts; None for plain text
+    output: str | None = None  # answers; None if the dataset has only inputs
+    instruction: str | None = None  # put before the input
+    messages: str | None = None  # chat turns; the other three are then None
 
     def names(self) -> list[str]:
-        """Return the columns to read, in the order instruction, input, output, messages.
-
-        Example:
-            >>> Columns(input="question", output="answer").names()
-            ['question', 'answer']
-        """
+        """Return the columns to read, in the order instruction, input, output, messages."""
         return [n for n in (self.instruction, self.input, self.output, self.messages) if n]
 
 
@@ -88,11 +72,7 @@ def parse_columns(text: str) -> Columns:
 
 
 def check_columns(columns: Columns) -> Columns:
-    """Return the columns if their roles can be combined.
-
-    Raises:
-        UsageError: messages with other roles, or neither messages nor input nor output.
-    """
+    """Return the columns; raise `UsageError` if their roles cannot be combined."""
     texts = columns.input or columns.output
     if bool(columns.messages) == bool(texts) or (columns.messages and columns.instruction):
         raise UsageError(
@@ -103,31 +83,18 @@ def check_columns(columns: Columns) -> Columns:
 
 
 def describe(columns: Columns) -> str:
-    """Return columns in the command line's form.
-
-    Example:
-        >>> describe(Columns(input="q", output="a"))
-        'input=q,output=a'
-    """
-    return ",".join(
-        f"{role}={name}" for role, name in columns.model_dump(exclude_none=True).items()
-    )
+    """Return columns in the command line's form, ``input=q,output=a``."""
+    return ",".join(f"{role}={name}" for role, name in columns if name is not None)
 
 
 def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Columns:
-    """Return the layout that a dataset's columns fit.
-
-    Args:
-        names: column names.
-        labels: class-label columns, which count as possible outputs.
+    """Return the layout that columns fit; those in `labels`, class labels, may be outputs.
 
     Raises:
         ColumnsError: no layout fits, or several do.
         UnlabeledDatasetError: there is an input, no known output, and columns that may hold one.
 
     Example:
-        >>> find_columns(["id", "question", "answer"]).output
-        'answer'
         >>> find_columns(["text"]).output
         'text'
         >>> describe(find_columns(["id", "prompt"]))
@@ -174,11 +141,7 @@ def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Col
 
 
 def require_columns(columns: Columns, names: Sequence[str]) -> None:
-    """Check that a dataset has the columns.
-
-    Raises:
-        ColumnsError: a column is missing.
-    """
+    """Raise `ColumnsError` if a dataset with columns `names` lacks one of the columns to read."""
     missing = [name for name in columns.names() if name not in names]
     if missing:
         raise ColumnsError(

@@ -54,11 +54,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Dataset(DatasetInfo):
-    """A `DatasetInfo` with a stream of rows.
-
-    Attributes:
-        rows: returns a fresh iterator over (input, output) pairs.
-    """
+    """A `DatasetInfo` with `rows`, which returns a fresh iterator over (input, output) pairs."""
 
     rows: Callable[[], Iterator[Row]]
 
@@ -155,10 +151,7 @@ def _open(
 
 
 def is_local(path: Path) -> bool:
-    """Whether a path is meant as a local file.
-
-    A path of the form user/rows.csv that does not exist is a Hub id, unless the folder exists.
-    """
+    """Whether a path is a local file, not a Hub id; user/rows.csv is one if the folder exists."""
     file = path.suffix.lower() in _FORMATS
     return file and (path.exists() or len(path.parts) != 2 or path.parent.is_dir())
 
@@ -169,15 +162,12 @@ def _open_file(path: Path, split: str | None) -> RawDataset:
     if not path.is_file():
         raise DatasetError(f"{path}: no such file", hint="name a file, or a Hub id: user/name")
     datasets.disable_progress_bars()
-    options = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
+    suffix = path.suffix.lower()
+    options = {"sep": "\t"} if suffix == ".tsv" else {}
     name = pick_split(path.name, ["train"], split)
     with _reading_file(path):
         stream = datasets.load_dataset(
-            _FORMATS[path.suffix.lower()],
-            data_files={name: str(path)},
-            split=name,
-            streaming=True,
-            **options,
+            _FORMATS[suffix], data_files={name: str(path)}, split=name, streaming=True, **options
         )
     return raw_dataset(stream, name, partial(_reading_file, path))
 

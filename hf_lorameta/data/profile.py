@@ -6,7 +6,7 @@ normalized sum of the first two. Profiles are counted in constant memory and con
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -42,12 +42,7 @@ _HALVES: tuple[Half, ...] = ("input", "output", "lengths")
 
 @dataclass(frozen=True)
 class Histogram:
-    """Sparse token counts.
-
-    Attributes:
-        ids: (n,) int32, token ids in ascending order.
-        counts: (n,) int64, or uint32 as stored; all positive.
-    """
+    """Sparse token counts: (n,) ids in ascending order, and (n,) positive counts."""
 
     ids: NDArray[np.integer]
     counts: NDArray[np.integer]
@@ -69,39 +64,15 @@ _EMPTY = Histogram(np.empty(0, np.int32), np.empty(0, np.int64))
 
 @dataclass(frozen=True)
 class Profile:
-    """Token histograms of one dataset.
-
-    Attributes:
-        input: token ids in all inputs.
-        output: token ids in all outputs.
-        rows: number of rows.
-        lengths: classes of the outputs' lengths, see `length_class`.
-
-    Example:
-        >>> rows = [("a b", "c"), ("a", "c")]
-        >>> letters = lambda texts: [["abc".index(t) for t in x.split()] for x in texts]
-        >>> profile = profile_rows(rows, letters, vocab_size=4)
-        >>> profile.counts(4).tolist()
-        [2, 1, 2, 0]
-        >>> profile.counts(4, "output").tolist()
-        [0, 0, 2, 0]
-    """
+    """Token ids in all inputs and all outputs of a dataset, and `length_class` of its outputs."""
 
     input: Histogram
     output: Histogram
     rows: int
-    lengths: Histogram = field(default=_EMPTY)
+    lengths: Histogram = _EMPTY
 
     def counts(self, vocab_size: int, part: Part = "both") -> NDArray[np.int64]:
-        """Return the counts as a dense vector.
-
-        Args:
-            vocab_size: V, larger than every id.
-            part: which histograms to sum; ``both`` is the choice of the paper.
-
-        Returns:
-            (V,) int64; for ``lengths`` (`LENGTHS`,).
-        """
+        """Return the counts of a part as a dense vector (V,), for ``lengths`` (`LENGTHS`,)."""
         dense = np.zeros(LENGTHS if part == "lengths" else vocab_size, np.int64)
         for half in PARTS[part]:
             histogram: Histogram = getattr(self, half)
@@ -112,13 +83,7 @@ class Profile:
 def profile_rows(
     rows: Iterable[Row], encode: Encode, vocab_size: int, *, labeled_only: bool = True
 ) -> Profile:
-    """Count the tokens of a stream of rows, in constant memory.
-
-    Args:
-        rows: (input, output) pairs.
-        encode: the base model's tokenizer, without special tokens.
-        vocab_size: V; every id must be smaller.
-        labeled_only: skip rows whose output is empty.
+    """Count the tokens of a stream of rows; skip those with an empty output if `labeled_only`.
 
     Raises:
         EmptyDatasetError: there are no rows, or no tokens.
@@ -162,13 +127,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def length_class(tokens: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return the classes of text lengths, round(2 log₂ n).
-
-    Args:
-        tokens: (n,) numbers of tokens, at least 1.
-
-    Returns:
-        (n,) int64, 0 to `LENGTHS` − 1.
+    """Return the classes of text lengths of n ≥ 1 tokens, round(2 log₂ n) < `LENGTHS`.
 
     Example:
         >>> length_class(np.array([1, 2, 3, 4, 64])).tolist()
@@ -199,12 +158,9 @@ def _count(
 class ProfileTable:
     """N profiles as compressed sparse rows, as stored in a bank.
 
-    Profile i has ``ids[indptr[i]:indptr[i+1]]`` and the same slice of ``counts``.
-
-    Attributes:
-        arrays: ``{half}.ids`` (nnz,) int32, ``{half}.counts`` (nnz,) uint32 or int64 and
-            ``{half}.indptr`` (N+1,) int64 for the halves input, output and lengths; and
-            ``rows`` (N,) int64.
+    Profile i has ``ids[indptr[i]:indptr[i+1]]`` and the same slice of ``counts``. The arrays are
+    ``{half}.ids`` (nnz,) int32, ``{half}.counts`` (nnz,) uint32 or int64 and ``{half}.indptr``
+    (N+1,) int64 for each `Half`, and ``rows`` (N,) int64.
     """
 
     arrays: dict[str, NDArray[np.integer]]
@@ -215,28 +171,20 @@ class ProfileTable:
         arrays: dict[str, NDArray[np.integer]] = {
             "rows": np.array([profile.rows for profile in profiles], np.int64)
         }
-        for part in _HALVES:
-            parts: list[Histogram] = [getattr(profile, part) for profile in profiles]
-            sizes = [0, *(histogram.ids.size for histogram in parts)]
-            arrays[f"{part}.indptr"] = np.cumsum(sizes, dtype=np.int64)
-            arrays[f"{part}.ids"] = np.concatenate([np.empty(0, np.int32), *(h.ids for h in parts)])
-            counts = np.concatenate([np.empty(0, np.int64), *(h.counts for h in parts)])
+        for half in _HALVES:
+            parts: list[Histogram] = [_EMPTY, *(getattr(profile, half) for profile in profiles)]
+            arrays[f"{half}.indptr"] = np.cumsum([h.ids.size for h in parts], dtype=np.int64)
+            arrays[f"{half}.ids"] = np.concatenate([h.ids for h in parts])
+            counts = np.concatenate([h.counts for h in parts])
             small = int(counts.max(initial=0)) < 1 << 32
-            arrays[f"{part}.counts"] = counts.astype(np.uint32) if small else counts
+            arrays[f"{half}.counts"] = counts.astype(np.uint32) if small else counts
         return cls(arrays)
 
     def __len__(self) -> int:
         return int(self.arrays["rows"].size)
 
     def check(self, vocab_size: int) -> None:
-        """Validate stored arrays.
-
-        Args:
-            vocab_size: V; every id must be smaller.
-
-        Raises:
-            IntegrityError: an array is missing, has another type, or is inconsistent.
-        """
+        """Raise `IntegrityError` if a stored array is missing, of another type, or inconsistent."""
         names = {"rows", *(f"{p}.{k}" for p in _HALVES for k in _KINDS)}
         if set(self.arrays) != names:
             raise IntegrityError(

@@ -15,9 +15,6 @@ def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
     Numbers and booleans become text, class labels their names, a list its first element, and a
     missing value the empty string. Of chat turns, the last answer is the output and all turns
     before it are the input.
-
-    Raises:
-        ColumnsError: a cell has another type.
     """
     for row in raw.rows():
         if columns.messages:
@@ -36,12 +33,9 @@ def join_instruction(instruction: str, text: str) -> str:
     Example:
         >>> join_instruction("Name the animal.", "woof")
         'Name the animal.\\n\\nInput: woof\\nOutput:'
-        >>> join_instruction("Name an animal.", "")
-        'Name an animal.'
     """
-    return (
-        f"{instruction}\n\nInput: {text}\nOutput:" if instruction and text else instruction or text
-    )
+    both = instruction and text
+    return f"{instruction}\n\nInput: {text}\nOutput:" if both else instruction or text
 
 
 def _text(row: Mapping[str, Any], column: str | None, labels: Mapping[str, list[str]]) -> str:

@@ -8,11 +8,7 @@ from hf_lorameta.types import Encode
 
 
 def load_encode(path: Path) -> Encode:
-    """Return a function from texts to token ids, without special tokens, truncation or padding.
-
-    Raises:
-        BankError: the file is not a tokenizer.
-    """
+    """Return a function from texts to token ids, without special tokens, truncation or padding."""
     tokenizer = _load_tokenizer(path)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -31,10 +27,6 @@ def _load_tokenizer(path: Path) -> Any:
 
 
 def vocab_size(path: Path) -> int:
-    """Return the largest token id plus one.
-
-    Raises:
-        BankError: the file is not a tokenizer.
-    """
+    """Return the largest token id plus one."""
     vocabulary = _load_tokenizer(path).get_vocab(with_added_tokens=True)
     return 1 + max(vocabulary.values(), default=0)

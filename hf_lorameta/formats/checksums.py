@@ -15,11 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class ChecksumCache:
-    """Cache of verified digests. Threads may share one.
-
-    Args:
-        path: JSON file of the cache; it need not exist.
-    """
+    """Cache of verified digests in a JSON file, which need not exist. Threads may share one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -28,13 +24,7 @@ class ChecksumCache:
         self._changed = False
 
     def verify(self, name: str, path: Path, digest: str | None) -> bool:
-        """Return whether a file has a digest, hashing it unless the cache knows it.
-
-        Args:
-            name: key of the file in the cache.
-            path: the file.
-            digest: expected SHA-256 in hex; None never matches.
-        """
+        """Return whether a file, `name` in the cache, has this SHA-256; None never matches."""
         if digest is None:
             return False
         with self._lock:

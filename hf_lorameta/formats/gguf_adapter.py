@@ -20,7 +20,6 @@ from hf_lorameta.files import atomic_file
 from hf_lorameta.formats.lora_file import AdapterFile, check_adapter
 from hf_lorameta.formats.lora_layout import FACTORS, Layout
 from hf_lorameta.formats.peft_config import LoraConfig
-from hf_lorameta.types import FloatArray
 
 Dtype = Literal["f16", "f32"]
 
@@ -32,35 +31,17 @@ ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "gemma2
 
 
 class BaseArchitecture(NamedTuple):
-    """The settings of a base model that decide how its adapters are written.
+    """The settings of a base model that decide how its adapters are written."""
 
-    Attributes:
-        name: ``general.architecture`` in llama.cpp.
-        layers: number of blocks.
-        heads: attention heads of q.
-        kv_heads: attention heads of k and v.
-        tied: the output layer shares the embedding's weights, so a GGUF has no output layer.
-    """
-
-    name: str
+    name: str  # general.architecture in llama.cpp
     layers: int
-    heads: int
-    kv_heads: int
-    tied: bool
+    heads: int  # of q
+    kv_heads: int  # of k and v
+    tied: bool  # the output layer has the embedding's weights: a GGUF has no output layer
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "BaseArchitecture":
-        """Read a parsed ``config.json``.
-
-        Raises:
-            UsageError: the model type is not one of `ARCHITECTURES`.
-            AdapterError: a number is missing or out of range.
-
-        Example:
-            >>> BaseArchitecture.from_config({"model_type": "mistral", "num_hidden_layers": 32,
-            ...     "num_attention_heads": 32, "num_key_value_heads": 8}).kv_heads
-            8
-        """
+        """Read a parsed ``config.json``; its model type must be one of `ARCHITECTURES`."""
         model_type = config.get("model_type")
         if model_type not in ARCHITECTURES:
             raise UsageError(
@@ -76,10 +57,7 @@ class BaseArchitecture(NamedTuple):
         return cls(ARCHITECTURES[model_type], layers, heads, kv_heads, tied)
 
     def permuted_heads(self, module: str) -> int | None:
-        """Return the number of heads by which `permute` reorders a module's lora_b, if any.
-
-        llama.cpp stores the q and k of its architecture llama in another row order.
-        """
+        """Return the heads by which `permute` reorders a module's lora_b: q and k of llama."""
         heads = {"q_proj": self.heads, "k_proj": self.kv_heads}
         return heads.get(module.rpartition(".")[2]) if self.name == "llama" else None
 
@@ -96,11 +74,7 @@ def permute(rows: NDArray[Any], heads: int) -> NDArray[Any]:
 
     Within a head of d rows, transformers rotates row i with row i + d/2; llama.cpp rotates
     neighbors. So row i of a head moves to 2i, and row i + d/2 to 2i + 1 (`LlamaModel.permute` of
-    llama.cpp's convert_hf_to_gguf.py).
-
-    Args:
-        rows: (heads · d, columns).
-        heads: number of attention heads.
+    llama.cpp's convert_hf_to_gguf.py). `rows` is (heads · d, columns).
 
     Example:
         >>> permute(np.arange(8)[:, None], heads=2).ravel().tolist()
@@ -113,22 +87,13 @@ def permute(rows: NDArray[Any], heads: int) -> NDArray[Any]:
 def export(
     folder: Path, target: Path, base_config: Mapping[str, Any], dtype: Dtype = "f16"
 ) -> Path:
-    """Write a PEFT adapter as a GGUF LoRA adapter, one tensor at a time.
+    """Write the PEFT adapter in a folder as a GGUF LoRA adapter, and return the target.
 
-    Args:
-        folder: the adapter's folder.
-        target: the GGUF file to write; written by `atomic_file`. The same inputs give the same
-            bytes.
-        base_config: the base model's parsed ``config.json``.
-        dtype: dtype of the tensors written.
-
-    Returns:
-        The target.
+    Tensors are written one at a time, inwith `atomic_file`. The same inputs give the same bytes.
 
     Raises:
         AdapterError: the adapter is broken, or does not fit the base model's modules or heads.
-        AdapterError: a value is out of the range of float16.
-        AdapterError: the target cannot be written.
+        AdapterError: a value is out of the range of float16, or the target cannot be written.
         UsageError: the base model's architecture is not supported.
         MissingExtraError: the package `gguf` is not installed.
     """
@@ -137,8 +102,11 @@ def export(
     names = tensor_names(weights.layout, base)
     try:
         with atomic_file(target) as file:
-            _write(Path(file.name), weights, config, base, names, dtype)
-            _read_back(Path(file.name), 2 * len(names))
+            path = Path(file.name)
+            _write(path, weights, config, base, names, dtype)
+            count, expected = len(_import_gguf().GGUFReader(path).tensors), 2 * len(names)
+            if count != expected:
+                raise AdapterError(f"{path} holds {count} tensors, expected {expected}")
     except OSError as error:
         raise AdapterError(
             f"{target} could not be written: {error.strerror}",
@@ -148,12 +116,7 @@ def export(
 
 
 def tensor_names(layout: Layout, base: BaseArchitecture) -> dict[str, str]:
-    """Return llama.cpp's weight name of each module.
-
-    Raises:
-        AdapterError: the base has no such module, or its heads do not divide the module's rows.
-        MissingExtraError: the package `gguf` is not installed.
-    """
+    """Return llama.cpp's weight name of each module, checked against the base model's shapes."""
     gguf = _import_gguf()
     architectures = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}
     known = gguf.get_tensor_name_map(architectures[base.name], base.layers)
@@ -224,19 +187,10 @@ def _tensors(weights: AdapterFile, base: BaseArchitecture, dtype: Dtype) -> Iter
             values = weights.tensor(module.name, factor)
             if factor == "B" and heads is not None:
                 values = permute(values, heads)
-            yield _narrow(values, dtype, module.name)
-
-
-def _narrow(values: FloatArray, dtype: Dtype, module: str) -> NDArray[Any]:
-    with np.errstate(over="ignore"):
-        narrowed = np.ascontiguousarray(values.astype(_DTYPES[dtype]))
-    if not np.isfinite(narrowed).all():
-        raise AdapterError(f"{module} has values beyond float16's 65504", hint="add --dtype f32")
-    return narrowed
-
-
-def _read_back(path: Path, expected: int) -> None:
-    """Check that gguf's own reader finds the expected number of tensors."""
-    count = len(_import_gguf().GGUFReader(path).tensors)
-    if count != expected:
-        raise AdapterError(f"{path} holds {count} tensors, expected {expected}")
+            with np.errstate(over="ignore"):
+                narrowed = np.ascontiguousarray(values.astype(_DTYPES[dtype]))
+            if not np.isfinite(narrowed).all():
+                raise AdapterError(
+                    f"{module.name} has values beyond float16's 65504", hint="add --dtype f32"
+                )
+            yield narrowed

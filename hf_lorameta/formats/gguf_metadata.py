@@ -21,22 +21,18 @@ _MAX_DIMENSIONS = 4
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the key-value pairs of a GGUF file (version 2 or 3).
-
-    Raises:
-        NotFoundError: the file is missing, is not GGUF, or its header is truncated or damaged.
-    """
+    """Return the key-value pairs of a GGUF file; raises as `read_header`."""
     return read_header(path)[0]
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Return the key-value pairs of a GGUF file, and the shapes of its tensors.
+    """Return the key-value pairs of a GGUF file (version 2 or 3), and the shapes of its tensors.
 
     Shapes have the outermost dimension first, as in numpy. For a model in several files these are
     the tensors of one file.
 
     Raises:
-        NotFoundError: as `read_metadata`.
+        NotFoundError: the file is missing, is not GGUF, or its header is truncated or damaged.
     """
     try:
         with path.open("rb") as file:
@@ -57,19 +53,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]
 
 
 def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a base model's ``config.json`` that an adapter's export needs.
-
-    Args:
-        metadata: of the base model's GGUF, from `read_metadata`.
-
-    Raises:
-        UsageError: the GGUF is not a model but an adapter, for example.
-
-    Example:
-        >>> base_config({"general.architecture": "llama", "llama.block_count": 2,
-        ...            "llama.attention.head_count": 9})["num_attention_heads"]
-        9
-    """
+    """Return the entries of a base model's ``config.json`` that an adapter's export needs."""
     if metadata.get("general.type", "model") != "model":
         raise UsageError(
             f"the GGUF is not a base model but an {metadata['general.type']}",
@@ -92,12 +76,10 @@ class _HeaderReader:
         self._file_size = os.fstat(file.fileno()).st_size
 
     def unpack(self, code: str) -> tuple[Any, ...]:
-        """Read numbers, as `struct.unpack` does."""
         code = f"<{code}"
         return struct.unpack(code, self._file.read(struct.calcsize(code)))
 
     def value(self, kind: int) -> Any:
-        """Read a value of one of GGUF's types."""
         if kind == _STRING:
             return self.string()
         if kind == _ARRAY:
@@ -106,7 +88,6 @@ class _HeaderReader:
         return self.unpack(_SCALARS[kind])[0]
 
     def string(self) -> str:
-        """Read a string."""
         return self._file.read(self._length()).decode("utf-8")
 
     def _length(self) -> int:

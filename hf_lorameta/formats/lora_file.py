@@ -5,11 +5,9 @@ tensor. They are written in one canonical order: the same weights always give th
 """
 
 import json
-import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from io import FileIO
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,20 +15,10 @@ import numpy as np
 
 from hf_lorameta.errors import AdapterError, sanitize
 from hf_lorameta.files import atomic_file
+from hf_lorameta.formats import safetensors
 from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout, tensor_name
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, read_config
-from hf_lorameta.formats.safetensors import (
-    CODES,
-    DTYPES,
-    Read,
-    TensorInfo,
-    build_header,
-    narrow,
-    read_header,
-    read_header_bytes,
-    widen,
-    widen_into,
-)
+from hf_lorameta.formats.safetensors import CODES, DTYPES, Read, TensorInfo
 from hf_lorameta.types import FloatArray
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -56,98 +44,53 @@ def cache_headers(parse: Callable[[bytes, int], ParsedHeader]) -> Callable[..., 
 
 
 @cache_headers
-def _parse(header: bytes, size: int) -> ParsedHeader:
-    infos = read_header(lambda start, stop: header[start:stop], size)
+def _parsed(header: bytes, size: int) -> ParsedHeader:
+    infos = safetensors.read_header(lambda start, stop: header[start:stop], size)
     return MappingProxyType(infos), *read_layout(infos)
-
-
-class UnbufferedFile(FileIO):
-    """A file that is read into the caller's buffers, without one of its own."""
-
-    def read_into(self, buffer: memoryview, start: int) -> None:
-        """Fill a buffer with the bytes from `start` on.
-
-        Raises:
-            AdapterError: the file ended early.
-        """
-        self.seek(start)
-        filled = 0
-        while filled < len(buffer):
-            count = self.readinto(buffer[filled:])
-            if not count:
-                raise AdapterError(f"{self.name} ended at byte {start + filled}")
-            filled += count
 
 
 class AdapterFile:
     """A local safetensors LoRA file, read one tensor at a time.
 
-    Args:
-        path: the file.
-
-    Attributes:
-        layout: modules in canonical order.
-        rank: r of all modules.
-
-    Raises:
-        AdapterError: the file is missing or not a plain LoRA file.
+    `tensor_infos` are in the order of the data, the modules of `layout` in canonical order.
     """
+
+    _parse = staticmethod(_parsed)
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             size = path.stat().st_size
-            header = read_header_bytes(self._read, size)
+            header = safetensors.read_header_bytes(self._read, size)
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from None
-        self._infos, self.layout, self.rank = _parse(header, size)
+        self.tensor_infos, self.layout, self.rank = self._parse(header, size)
 
     def _read(self, start: int, stop: int) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(start)
-            raw = file.read(stop - start)
-        if len(raw) != stop - start:
-            raise AdapterError(f"{self.path} ended at byte {start + len(raw)}, expected {stop}")
-        return raw
-
-    @property
-    def tensor_infos(self) -> Mapping[str, TensorInfo]:
-        """Tensor names and infos, in the order of the data."""
-        return self._infos
+        return safetensors.read_range(self.path, start, stop)
 
     @property
     def dtypes(self) -> set[str]:
         """The safetensors dtype codes in the file."""
-        return {info.dtype for info in self._infos.values()}
-
-    def reading(self) -> UnbufferedFile:
-        """Open the file for `UnbufferedFile.read_into`; the caller closes it."""
-        return UnbufferedFile(self.path)
+        return {info.dtype for info in self.tensor_infos.values()}
 
     def tensor(self, module: str, factor: Factor) -> FloatArray:
         """Return a factor as float32: lora_A is (r, in_features), lora_B is (out_features, r)."""
-        info = self._infos[tensor_name(module, factor)]
-        return widen(self._read(info.start, info.stop), info)
-
-    def size(self, module: str, factor: Factor) -> int:
-        """Return the number of values of a factor."""
-        return math.prod(self._infos[tensor_name(module, factor)].shape)
+        info = self.tensor_infos[tensor_name(module, factor)]
+        return safetensors.widen(self._read(info.start, info.stop), info)
 
     def flat(self, module: str, factor: Factor, start: int, stop: int) -> FloatArray:
         """Return values [start, stop) of a flattened factor: (stop − start,) float32."""
-        info = self._infos[tensor_name(module, factor)]
+        info = self.tensor_infos[tensor_name(module, factor)]
         width = DTYPES[info.dtype].itemsize
         first, last = info.start + start * width, info.start + stop * width
-        return widen(self._read(first, last), TensorInfo(info.dtype, (stop - start,), first, last))
+        part = TensorInfo(info.dtype, (stop - start,), first, last)
+        return safetensors.widen(self._read(first, last), part)
 
     def stack_alike(
         self, files: Sequence["AdapterFile"], module: str, A: FloatArray, B: FloatArray
     ) -> bool:
-        """Do the work of `stack_into` if a subclass has a faster method for these files.
-
-        Returns:
-            Whether it did.
-        """
+        """Do the work of `stack_into` and return True, if a subclass has a faster method."""
         return False
 
 
@@ -157,18 +100,10 @@ def stack(files: Sequence[AdapterFile], module: str) -> tuple[list[FloatArray], 
 
 
 def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: FloatArray) -> None:
-    """Fill two arrays with the factors of one module in each file, one file after another.
-
-    Args:
-        files: N files.
-        module: the module's name.
-        A: output, (Σr, in_features).
-        B: output, (out_features, Σr).
-    """
+    """Fill A (Σr, in_features) and B (out_features, Σr) with one module, one file after another."""
     if files[0].stack_alike(files, module, A, B):
         return
     start = 0
-    buffer = np.empty(0, np.uint16)
     for file in files:
         part = slice(start, start + file.rank)
         start = part.stop
@@ -177,37 +112,25 @@ def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: Floa
         if type(file) is not AdapterFile or not adjacent:
             A[part], B[:, part] = file.tensor(module, "A"), file.tensor(module, "B")
             continue
-        if buffer.nbytes != b.stop - a.start:
-            buffer = np.empty((b.stop - a.start) // 2, np.uint16)
-        with file.reading() as opened:
-            opened.read_into(buffer.view(np.uint8).data, a.start)
+        bits = np.frombuffer(file._read(a.start, b.stop), np.uint16)
         split = (a.stop - a.start) // 2
-        widen_into(buffer[:split].reshape(a.shape), A[part])
-        widen_into(buffer[split:].reshape(b.shape), B[:, part])
-
-
-# --- writing ------------------------------------------------------------------------------------
+        safetensors.widen_into(bits[:split].reshape(a.shape), A[part])
+        safetensors.widen_into(bits[split:].reshape(b.shape), B[:, part])
 
 
 def canonicalize(
     read: Read, infos: Mapping[str, TensorInfo], path: Path, dtype: str = "bfloat16"
 ) -> None:
-    """Copy a LoRA file into canonical order and one dtype, one tensor at a time.
+    """Copy a LoRA file into canonical order and one torch dtype, one tensor at a time.
 
-    Args:
-        read: ranged reader of the source. The ranges ascend and adjoin: a stream can serve them.
-        infos: header of the source.
-        path: the file to write; written by `atomic_file`.
-        dtype: torch name of the dtype written.
-
-    Raises:
-        AdapterError: a value is NaN or infinite, before or after rounding.
+    The ranges that `read` is called with ascend and adjoin: a stream can serve them. NaN and
+    infinite values, before or after rounding, are an `AdapterError`.
     """
     header, targets = _canonical_header(*read_layout(infos), dtype)
     with atomic_file(path) as file:
         file.write(header)
         for name, info in infos.items():
-            values = widen(read(info.start, info.stop), info)
+            values = safetensors.widen(read(info.start, info.stop), info)
             file.seek(targets[name].start)
             file.write(_narrow_finite(values, dtype, name))
 
@@ -219,18 +142,7 @@ def write_tensors(
     dtype: str,
     pairs: Iterable[tuple[FloatArray, FloatArray]],
 ) -> None:
-    """Write an adapter's weights in canonical order, one module at a time.
-
-    Args:
-        path: the file to write; written by `atomic_file`.
-        layout: modules in canonical order.
-        rank: r of all modules.
-        dtype: torch name of the dtype written.
-        pairs: (lora_A, lora_B) of each module, in the order of the layout.
-
-    Raises:
-        AdapterError: a factor has another shape than in the layout, or has NaN or infinite values.
-    """
+    """Write (lora_A, lora_B) of each module of a layout with `atomic_file`, in a torch dtype."""
     header, _ = _canonical_header(layout, rank, dtype)
     with atomic_file(path) as file:
         file.write(header)
@@ -243,7 +155,7 @@ def write_tensors(
 
 
 def _canonical_header(layout: Layout, rank: int, dtype: str) -> tuple[bytes, dict[str, TensorInfo]]:
-    return build_header(
+    return safetensors.build_header(
         (tensor_name(module.name, factor), CODES[dtype], module.shape(factor, rank))
         for module in layout
         for factor in FACTORS
@@ -251,28 +163,17 @@ def _canonical_header(layout: Layout, rank: int, dtype: str) -> tuple[bytes, dic
 
 
 def _narrow_finite(values: FloatArray, dtype: str, name: str) -> bytes:
-    raw = narrow(values, dtype)
+    raw = safetensors.narrow(values, dtype)
     if not np.isfinite(np.frombuffer(raw, DTYPES[CODES[dtype]]).astype(np.float32)).all():
         raise AdapterError(f"{sanitize(name)} has NaN or infinite values in {dtype}")
     return raw
 
 
-# --- folders ------------------------------------------------------------------------------------
-
-
 def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
     """Read an adapter folder and check everything that a loader relies on.
 
-    Args:
-        folder: holds ``adapter_config.json`` and ``adapter_model.safetensors``.
-
-    Returns:
-        The config and the open weights.
-
     Raises:
-        AdapterError: a file is missing or malformed, or the weights are a pickle.
-        AdapterError: config and weights differ in rank.
-        AdapterError: a value is NaN or infinite.
+        AdapterError: a file is missing or malformed, ranks differ, or a value is NaN or infinite.
     """
     pickles = [name for name in _PICKLES if (folder / name).exists()]
     if pickles and not (folder / WEIGHTS_FILE).exists():

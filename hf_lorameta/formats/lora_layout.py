@@ -17,13 +17,7 @@ _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.we
 
 @dataclass(frozen=True, order=True)
 class Module:
-    """One adapted linear layer of the base model.
-
-    Attributes:
-        name: path in the base model, such as ``model.layers.0.self_attn.q_proj``.
-        in_features: columns of lora_A.
-        out_features: rows of lora_B.
-    """
+    """An adapted linear layer of the base model, such as ``model.layers.0.self_attn.q_proj``."""
 
     name: str
     in_features: int
@@ -39,38 +33,20 @@ Layout = tuple[Module, ...]
 
 
 def tensor_name(module: str, factor: Factor) -> str:
-    """Return PEFT's name of a factor.
-
-    Example:
-        >>> tensor_name("model.layers.0.self_attn.q_proj", "A")
-        'base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight'
-    """
+    """Return PEFT's name of a factor."""
     return f"base_model.model.{module}.lora_{factor}.weight"
 
 
 def canonical_order(name: str) -> tuple[tuple[int, str], ...]:
-    """Sort key of module names that compares layers as numbers: 2 comes before 10.
-
-    Example:
-        >>> sorted(["h.10.q", "h.2.v", "h.2.q"], key=canonical_order)
-        ['h.2.q', 'h.2.v', 'h.10.q']
-    """
+    """Sort key of module names that compares layers as numbers: 2 comes before 10."""
     return tuple((int(p) if _LAYER.fullmatch(p) else -1, p) for p in name.split("."))
 
 
 def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
-    """Return the modules that a LoRA file adapts, and its rank.
-
-    Args:
-        infos: header of the file, from `read_header`.
-
-    Returns:
-        The modules in canonical order, and the rank of all of them.
+    """Return the modules that a LoRA file adapts, in canonical order, and the rank of all of them.
 
     Raises:
-        AdapterError: a tensor is not a LoRA factor.
-        AdapterError: a module has only one factor, or its factors do not multiply.
-        AdapterError: ranks differ.
+        AdapterError: a tensor is no LoRA factor, a module's factors do not match, or ranks differ.
     """
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, info in infos.items():

@@ -19,28 +19,19 @@ _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 class LoraConfig(NamedTuple):
-    """The settings of a LoRA adapter that matter for a weighted sum.
+    """The settings of a LoRA adapter that matter for a weighted sum."""
 
-    Attributes:
-        base_model: id of the base model, empty if the config states none.
-        rank: r.
-        scaling: factor of B·A: alpha / r, or alpha / √r with rsLoRA (arXiv 2312.03732).
-        revision: revision of the base model; None if the config states none.
-    """
-
-    base_model: str
+    base_model: str  # empty if the config states none
     rank: int
-    scaling: float
-    revision: str | None = None
+    scaling: float  # of B·A: alpha / r, or alpha / √r with rsLoRA (arXiv 2312.03732)
+    revision: str | None = None  # of the base model
 
 
 def read_config(config: Mapping[str, Any]) -> LoraConfig:
     """Check a parsed ``adapter_config.json`` and read it.
 
     Raises:
-        AdapterError: it is not a plain LoRA: another PEFT type, DoRA, biases, extra modules, rank
-            or alpha patterns, or an initialization that changes the base model's weights.
-        AdapterError: a value is out of range or of the wrong type.
+        AdapterError: it is not a plain LoRA, or a value is out of range or of the wrong type.
 
     Example:
         >>> read_config({"peft_type": "LORA", "base_model_name_or_path": "o/m", "r": 4,
@@ -75,13 +66,8 @@ def read_config(config: Mapping[str, Any]) -> LoraConfig:
 def write_config(base_model: str, layout: Layout, rank: int, revision: str | None = None) -> bytes:
     """Return the smallest ``adapter_config.json`` that PEFT, vLLM and llama.cpp all read.
 
-    ``lora_alpha`` equals the rank, as the scaling is folded into the weights.
-
-    Args:
-        base_model: id of the base model.
-        layout: adapted modules.
-        rank: r.
-        revision: revision of the base model, which PEFT's Auto classes load.
+    ``lora_alpha`` equals the rank, as the scaling is folded into the weights. PEFT's Auto classes
+    load the base model at `revision`.
     """
     config = {
         "base_model_name_or_path": base_model,

@@ -7,13 +7,14 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.errors import AdapterError, sanitize
+from hf_lorameta.errors import AdapterError, LoraMetaError, sanitize
 from hf_lorameta.types import FloatArray
 
 MAX_HEADER_BYTES = 16 << 20
@@ -40,18 +41,11 @@ class TensorInfo(NamedTuple):
     stop: int
 
 
-# --- headers ------------------------------------------------------------------------------------
-
-
 def build_header(
     tensors: Iterable[tuple[str, str, tuple[int, ...]]],
     dtypes: Mapping[str, np.dtype[Any]] = DTYPES,
 ) -> tuple[bytes, dict[str, TensorInfo]]:
-    """Build the header of a file that holds tensors one after another.
-
-    Args:
-        tensors: name, safetensors dtype code and shape of each tensor, in the order of the data.
-        dtypes: dtypes by safetensors code.
+    """Build the header of a file that holds tensors (name, dtype code, shape) one after another.
 
     Returns:
         The header's bytes, padded so that the data is aligned to 8 bytes, and the tensors' infos.
@@ -61,21 +55,17 @@ def build_header(
         >>> infos["y"].start - len(header), infos["y"].stop - len(header)
         (12, 16)
     """
-    entries: dict[str, TensorInfo] = {}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offsets: dict[str, TensorInfo] = {}
     stop = 0
     for name, code, shape in tensors:
         start, stop = stop, stop + math.prod(shape) * dtypes[code].itemsize
-        entries[name] = TensorInfo(code, shape, start, stop)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    for name, (code, shape, *offsets) in entries.items():
-        header[name] = {"dtype": code, "shape": shape, "data_offsets": offsets}
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": (start, stop)}
+        offsets[name] = TensorInfo(code, shape, start, stop)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     data = 8 + len(text)
-    infos = {
-        name: info._replace(start=data + info.start, stop=data + info.stop)
-        for name, info in entries.items()
-    }
+    infos = {n: TensorInfo(c, s, data + i, data + j) for n, (c, s, i, j) in offsets.items()}
     return struct.pack("<Q", len(text)) + text, infos
 
 
@@ -84,20 +74,11 @@ def read_header(
 ) -> dict[str, TensorInfo]:
     """Parse and check a safetensors header, without reading beyond it.
 
-    No memory is allocated for sizes that a header merely claims.
-
-    Args:
-        read: ranged reader of the file.
-        size: the file's size in bytes.
-        dtypes: accepted dtypes by safetensors code.
-
-    Returns:
-        Tensor names and infos, in the order of the data.
+    No memory is allocated for sizes that a header merely claims. The tensors' infos are returned
+    in the order of the data.
 
     Raises:
-        AdapterError: the file is truncated.
-        AdapterError: the header is too large or is not JSON.
-        AdapterError: the header describes tensors that overlap, leave gaps or do not fit the file.
+        AdapterError: the header is malformed, or its tensors do not fill the file without overlap.
     """
     if size < 8:
         raise AdapterError(f"{size} bytes are too few for a safetensors file")
@@ -150,6 +131,18 @@ def _tensor_info(
     return TensorInfo(dtype, tuple(shape), data + start, data + stop)
 
 
+def read_range(
+    path: Path, start: int, stop: int, error: type[LoraMetaError] = AdapterError
+) -> bytes:
+    """Return bytes [start, stop) of a file, or raise an error if it ended early."""
+    with path.open("rb") as file:
+        file.seek(start)
+        raw = file.read(stop - start)
+    if len(raw) != stop - start:
+        raise error(f"{path} ended at byte {start + len(raw)}, expected {stop}")
+    return raw
+
+
 def read_header_bytes(read: Read, size: int) -> bytes:
     """Return a file's first bytes up to the end of its header, unchecked."""
     if size < 8:
@@ -158,15 +151,9 @@ def read_header_bytes(read: Read, size: int) -> bytes:
     return read(0, 8 + min(length, size - 8, MAX_HEADER_BYTES))
 
 
-# --- tensors ------------------------------------------------------------------------------------
-
-
 def widen(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
-    """Convert raw tensor bytes to a float32 array of ``info.shape``.
-
-    bfloat16 is converted by a shift of 16 bits, at the speed of memory.
-    """
-    if info.dtype == "BF16":
+    """Convert raw tensor bytes to a float32 array of ``info.shape``."""
+    if info.dtype == "BF16":  # a shift by 16 bits, at the speed of memory
         bits = np.frombuffer(raw, np.uint16).astype(np.uint32)
         return np.left_shift(bits, 16, out=bits).view(np.float32).reshape(info.shape)
     return np.frombuffer(raw, DTYPES[info.dtype]).reshape(info.shape).astype(np.float32)

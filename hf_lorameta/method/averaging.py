@@ -12,12 +12,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from io import BufferedReader
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.formats.lora_file import AdapterFile, UnbufferedFile
+from hf_lorameta.errors import AdapterError
+from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import tensor_name
 from hf_lorameta.formats.safetensors import TensorInfo
 from hf_lorameta.types import Array, FloatArray
@@ -103,7 +105,7 @@ def _average_range(
     for first in range(0, len(files), _FILES):
         group = slice(first, first + _FILES)
         with ExitStack() as stack:
-            opened = [stack.enter_context(file.reading()) for file in files[group]]
+            opened = [stack.enter_context(file.path.open("rb")) for file in files[group]]
             for name, info in infos.items():
                 c = (weights_of_b if name.endswith("lora_B.weight") else weights_of_a)[group]
                 _add_tensor(opened, info.start, c.astype(np.float32), sums[name], buffers)
@@ -128,7 +130,7 @@ class _Buffers(NamedTuple):
 
 
 def _add_tensor(
-    files: Sequence[UnbufferedFile], start: int, c: FloatArray, sums: Array, buffers: _Buffers
+    files: Sequence[BufferedReader], start: int, c: FloatArray, sums: Array, buffers: _Buffers
 ) -> None:
     """Add c·(lower halves) and c·(upper halves) of one tensor to the two rows of sums."""
     raw = buffers.words.view(np.uint8).data
@@ -139,7 +141,9 @@ def _add_tensor(
         words, widened = (b[: math.prod(shape)].reshape(shape) for b in buffers[:2])
         product, size = buffers.product[: lower.size], 4 * lower.size
         for i, file in enumerate(files):
-            file.read_into(raw[i * size : (i + 1) * size], start + 4 * first)
+            file.seek(start + 4 * first)
+            if file.readinto(raw[i * size : (i + 1) * size]) < size:
+                raise AdapterError(f"{file.name} ended at byte {file.tell()}")
         np.left_shift(words, 16, out=widened)
         np.add(lower, np.dot(c, widened.view(np.float32), out=product), out=lower)
         np.bitwise_and(words, _UPPER_HALF, out=words)

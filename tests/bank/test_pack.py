@@ -5,7 +5,6 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_lorameta import Recipe
-from hf_lorameta.bank import packed
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import Index, IndexEntry, PackDtype, adapter_path
 from hf_lorameta.bank.pack import pack
@@ -24,7 +22,6 @@ from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.profile import Histogram, Profile, ProfileTable
 from hf_lorameta.errors import AdapterError, BankError, IntegrityError, LoraMetaError, UsageError
 from hf_lorameta.files import sha256
-from hf_lorameta.formats import lora_file
 from hf_lorameta.formats import safetensors as safetensors_module
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, stack, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
@@ -292,12 +289,9 @@ def test_small_factors_are_a_lora_file(tmp_path: Path) -> None:
     assert AdapterFile(tmp_path / "a").layout == PackedFile(tmp_path / "b").layout
 
 
-@pytest.mark.parametrize(("file_type", "module"), [(AdapterFile, lora_file), (PackedFile, packed)])
+@pytest.mark.parametrize("file_type", [AdapterFile, PackedFile])
 def test_threads_share_the_parsed_header_of_equal_files(
-    file_type: type[AdapterFile],
-    module: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    file_type: type[AdapterFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_header = safetensors_module.read_header
 
@@ -305,7 +299,7 @@ def test_threads_share_the_parsed_header_of_equal_files(
         time.sleep(0.05)
         return read_header(*args)
 
-    monkeypatch.setattr(module, "read_header", slow_read_header)
+    monkeypatch.setattr(safetensors_module, "read_header", slow_read_header)
     # a shape that no other test has, so that its header is not cached yet
     write_tensors(tmp_path / "a", WIDE, 7, "float32", random_pairs(1, 7)[0])
     with ThreadPoolExecutor(4) as pool:

@@ -506,7 +506,7 @@ def test_memory_of_writing_follows_the_largest_tensor(tmp_path: Path) -> None:
     tracemalloc.start()
     write_tensors(path, layout, 8, "bfloat16", (ones for _ in layout))
     opened = AdapterFile(path)
-    canonicalize(opened._read, opened._infos, copy)
+    canonicalize(opened._read, opened.tensor_infos, copy)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert copy.read_bytes() == path.read_bytes()
