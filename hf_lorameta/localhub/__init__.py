@@ -22,6 +22,6 @@ for _module in ("starlette", "uvicorn"):
 
 from hf_lorameta.localhub.faults import Fault, RequestRecord  # noqa: E402
 from hf_lorameta.localhub.http_errors import LocalHubError  # noqa: E402
-from hf_lorameta.localhub.server import LocalHub, RepoInfo  # noqa: E402
+from hf_lorameta.localhub.server import LocalHub  # noqa: E402
 
-__all__ = ["Fault", "LocalHub", "LocalHubError", "RepoInfo", "RequestRecord"]
+__all__ = ["Fault", "LocalHub", "LocalHubError", "RequestRecord"]

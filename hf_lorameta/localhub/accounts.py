@@ -12,19 +12,12 @@ ROLES = ("read", "write")
 
 @dataclass
 class User:
-    """A user account.
-
-    Attributes:
-        name: user name, and the namespace of the user's repos.
-        email: email address in the ``whoami`` response.
-        orgs: names of the user's organizations, whose repos the user may write.
-        created: ISO date.
-    """
+    """A user account; it may also write to the repos of its organizations."""
 
     name: str
     email: str
-    orgs: tuple[str, ...] = ()
-    created: str = ""
+    orgs: tuple[str, ...]
+    created: str
 
 
 @dataclass(frozen=True)
@@ -47,11 +40,7 @@ class Accounts:
     tokens: dict[str, tuple[str, str]] = field(default_factory=dict)  # digest -> (name, role)
 
     def add(self, user: User, token: str | None, role: str) -> str:
-        """Add a user, or another token of an existing user, and return the token.
-
-        Raises:
-            LocalHubError: the role is unknown or the token is in use.
-        """
+        """Add a user, or another token of an existing user, and return the token."""
         if role not in ROLES:
             raise LocalHubError(f"a token's role is one of {ROLES}, got {role!r}")
         token = token or f"hf_{secrets.token_urlsafe(24)}"
@@ -65,16 +54,12 @@ class Accounts:
         return token
 
     def revoke(self, token: str) -> None:
-        """Remove a token. Raises LocalHubError if it is unknown."""
+        """Remove a token."""
         if self.tokens.pop(_digest(token), None) is None:
             raise LocalHubError("unknown token: it was never issued or is already revoked")
 
     def caller(self, authorization: str | None) -> Caller | None:
-        """Return the caller that an ``Authorization`` header identifies; None without a header.
-
-        Raises:
-            HTTPError: 401, the token is unknown or revoked.
-        """
+        """Return the caller that an ``Authorization`` header identifies; None without a header."""
         if not authorization:
             return None
         scheme, _, token = authorization.partition(" ")
@@ -87,7 +72,7 @@ class Accounts:
     def dump(self) -> dict[str, Any]:
         """Return users and token digests as JSON values."""
         users = {u.name: [u.email, list(u.orgs), u.created] for u in self.users.values()}
-        return {"users": users, "tokens": {k: list(v) for k, v in self.tokens.items()}}
+        return {"users": users, "tokens": self.tokens}
 
     @classmethod
     def load(cls, data: dict[str, Any]) -> "Accounts":

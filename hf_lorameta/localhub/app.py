@@ -1,12 +1,14 @@
 """The ASGI application: find the route, run its handler, turn exceptions into responses."""
 
+import inspect
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from hf_lorameta.localhub import (
     routes_discussions,
@@ -16,7 +18,7 @@ from hf_lorameta.localhub import (
     routes_write,
 )
 from hf_lorameta.localhub.http_errors import HTTPError, drain
-from hf_lorameta.localhub.routing import Call, Handler, Server, StreamHandler
+from hf_lorameta.localhub.routing import Call, Server
 
 ROUTES = [
     *routes_read.ROUTES,
@@ -35,7 +37,7 @@ class HubApp:
 
     server: Server
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         request = Request(scope, receive)
         try:
@@ -44,10 +46,10 @@ class HubApp:
             return
         except HTTPError as error:
             await drain(request)
-            response = error.response()
+            response = error.response
         except (KeyError, TypeError, ValueError) as error:  # JSON of an unexpected structure
             _log.warning("rejected a malformed request", exc_info=True)
-            response = HTTPError(400, f"Malformed request: {error!r}").response()
+            response = HTTPError(400, f"Malformed request: {error!r}").response
         except Exception:
             _log.exception("failed to handle %s %s", request.method, request.url.path)
             raise
@@ -56,16 +58,19 @@ class HubApp:
     async def _respond(self, request: Request) -> Response:
         for route in ROUTES:
             params = route.match(request)
-            if params is None:
-                continue
-            call = Call(self.server, request, params)
-            if route.streams:
-                return await cast(StreamHandler, route.handler)(call)
+            if params is not None:
+                break
+        else:
+            raise HTTPError(404, "Sorry, we can't find the page you are looking for.")
+        call = Call(self.server, request, params)
+        if inspect.iscoroutinefunction(route.handler):
+            response: Response = await route.handler(call)
+        else:
             call.body = await request.body()
-            return await run_in_threadpool(_run_locked, cast(Handler, route.handler), call)
-        raise HTTPError(404, "Sorry, we can't find the page you are looking for.")
+            response = await run_in_threadpool(_run_locked, route.handler, call)
+        return response
 
 
-def _run_locked(handler: Handler, call: Call) -> Response:
+def _run_locked(handler: Callable[[Call], Response], call: Call) -> Response:
     with call.hub.lock:
         return handler(call)

@@ -10,9 +10,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 CHUNK_SIZE = 1 << 20
 
@@ -32,18 +32,19 @@ class Blob:
 
 
 class BlobWriter:
-    """Write a new blob and compute its digest.
-
-    Args:
-        store: the store that the blob is added to by :meth:`finish`.
-        file: temporary file for the bytes, open for writing.
-    """
+    """Context manager that writes a new blob, and discards it unless :meth:`finish` is called."""
 
     def __init__(self, store: "BlobStore", file: IO[bytes]) -> None:
         self._store = store
         self._file = file
         self._digest = hashlib.sha256()
         self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store._close(self._file)
 
     def write(self, chunk: bytes) -> None:
         """Append `chunk`."""
@@ -61,88 +62,70 @@ class BlobWriter:
         self._store._add(self._file, self.blob.sha256)
         return self.blob
 
-    def discard(self) -> None:
-        """Delete the bytes written so far."""
-        self._store._discard(self._file)
-
 
 class BlobStore:
-    """All blobs, in a dict or as files ``root/blobs/ab/abcd...``.
-
-    Args:
-        root: folder of the hub, created if missing; None keeps the blobs in memory.
-    """
+    """All blobs, as files ``root/blobs/ab/abcd...``, or in memory if `root` is None."""
 
     def __init__(self, root: Path | None = None) -> None:
         self._root = root
         self._memory: dict[str, bytes] = {}
-        if root is None:
-            return
-        self._incoming = root / "incoming"
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        for leftover in self._incoming.iterdir():  # of a process that was killed
-            leftover.unlink()
+        if root is not None:
+            self._incoming = root / "incoming"
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            for leftover in self._incoming.iterdir():  # of a process that was killed
+                leftover.unlink()
 
-    def _path(self, root: Path, sha256: str) -> Path:
-        return root / "blobs" / sha256[:2] / sha256
+    def _path(self, sha256: str) -> Path | None:
+        return self._root / "blobs" / sha256[:2] / sha256 if self._root else None
 
     def __contains__(self, sha256: str) -> bool:
-        return (
-            sha256 in self._memory
-            if self._root is None
-            else self._path(self._root, sha256).is_file()
-        )
+        path = self._path(sha256)
+        return path.is_file() if path else sha256 in self._memory
 
-    def open(self, sha256: str) -> IO[bytes]:
-        """Open a blob for reading. Raises KeyError if it is not stored."""
-        if self._root is None:
-            return BytesIO(self._memory[sha256])
+    def open(self, sha256: str) -> BufferedReader | BytesIO:
+        """Open a blob for reading. Raises KeyError if it is not stored, as all readers do."""
+        path = self._path(sha256)
         try:
-            return self._path(self._root, sha256).open("rb")
+            return path.open("rb") if path else BytesIO(self._memory[sha256])
         except FileNotFoundError:
             raise KeyError(sha256) from None
 
     def writer(self) -> BlobWriter:
         """Return a writer for a new blob."""
         if self._root is None:
-            return BlobWriter(self, tempfile.SpooledTemporaryFile(max_size=8 << 20))
+            return BlobWriter(self, BytesIO())
         return BlobWriter(self, tempfile.NamedTemporaryFile(dir=self._incoming, delete=False))
 
     def _add(self, file: IO[bytes], sha256: str) -> None:
-        if self._root is None:
-            with file:
-                file.seek(0)
-                self._memory.setdefault(sha256, file.read())
+        path = self._path(sha256)
+        if path is None:
+            file.seek(0)
+            self._memory.setdefault(sha256, file.read())
             return
         file.close()
-        path = self._path(self._root, sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
         Path(file.name).replace(path)
 
-    def _discard(self, file: IO[bytes]) -> None:
+    def _close(self, file: IO[bytes]) -> None:
         file.close()
         if self._root is not None:
             Path(file.name).unlink(missing_ok=True)
 
     def add(self, source: bytes | Path) -> Blob:
         """Store bytes, or the contents of a file, and return the blob."""
-        writer = self.writer()
-        try:
+        with self.writer() as writer:
             with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
                 while chunk := file.read(CHUNK_SIZE):
                     writer.write(chunk)
-        except BaseException:
-            writer.discard()
-            raise
-        return writer.finish()
+            return writer.finish()
 
     def size(self, sha256: str) -> int:
-        """Return the size of a blob. Raises KeyError if it is not stored."""
+        """Return the size of a blob."""
         with self.open(sha256) as file:
             return file.seek(0, os.SEEK_END)
 
     def chunks(self, sha256: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Yield bytes ``start:stop`` of a blob. Raises KeyError if it is not stored."""
+        """Yield bytes ``start:stop`` of a blob."""
         remaining = (self.size(sha256) if stop is None else stop) - start
         with self.open(sha256) as file:
             file.seek(start)
@@ -151,8 +134,9 @@ class BlobStore:
                 yield chunk
 
     def read(self, sha256: str) -> bytes:
-        """Return all bytes of a blob. Raises KeyError if it is not stored."""
-        return b"".join(self.chunks(sha256))
+        """Return all bytes of a blob."""
+        with self.open(sha256) as file:
+            return file.read()
 
     def git_oid(self, blob: Blob) -> str:
         r"""Return the id that git gives to a file with these bytes.
@@ -162,7 +146,6 @@ class BlobStore:
             >>> store.git_oid(store.add(b"hello\n"))
             'ce013625030ba8dba906f756967f9e9ca394464a'
         """
-        digest = hashlib.sha1(b"blob %d\0" % blob.size, usedforsecurity=False)
-        for chunk in self.chunks(blob.sha256):
-            digest.update(chunk)
-        return digest.hexdigest()
+        header = hashlib.sha1(b"blob %d\0" % blob.size, usedforsecurity=False)
+        with self.open(blob.sha256) as file:
+            return hashlib.file_digest(file, lambda: header).hexdigest()

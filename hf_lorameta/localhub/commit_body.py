@@ -13,18 +13,9 @@ Operation = tuple[str, dict[str, Any]]
 
 
 async def read_operations(body: AsyncIterator[bytes], store: BlobStore) -> list[Operation]:
-    """Parse the body of a commit request. Memory use is bounded by its longest line.
+    """Return the (key, value) of each line. Memory use is bounded by the longest line.
 
-    Args:
-        body: chunks of the request body.
-        store: the store that file contents are added to.
-
-    Returns:
-        The (key, value) of each line. The value of a ``file`` has a ``blob`` instead of its
-        ``content``.
-
-    Raises:
-        HTTPError: 400, a line is not a valid operation.
+    File contents are added to `store`: a ``file`` has a ``blob`` instead of its ``content``.
     """
     operations: list[Operation] = []
     line = bytearray()

@@ -5,10 +5,12 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, urlencode
 
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hf_lorameta.localhub.http_errors import HTTPError, LocalHubError, drain
@@ -64,12 +66,12 @@ class Fault:
         if self.kind not in kinds:
             raise LocalHubError(f"a fault's kind is one of {kinds}, got {self.kind!r}")
 
-    def matches(self, method: str, path: str) -> bool:
+    def matches(self, record: "RequestRecord") -> bool:
         """Return whether the fault applies to a request."""
-        return bool(re.fullmatch(self.method, method) and re.search(self.path, path))
+        return bool(re.fullmatch(self.method, record.method) and re.search(self.path, record.path))
 
     def corrupt(self, body: bytes, offset: int) -> bytes:
-        """Return a chunk that starts at `offset` of the body, with the fault's byte changed."""
+        """Return a chunk that starts at `offset` of a body, with the fault's byte changed."""
         index = self.after_bytes - offset
         if not 0 <= index < len(body):
             return body
@@ -103,13 +105,9 @@ class RequestRecord:
 
 @dataclass
 class FaultMiddleware:
-    """Log every request and inject faults.
+    """Log every request, and inject the first fault that matches it.
 
-    Attributes:
-        app: the wrapped ASGI application.
-        faults: active faults; the first that matches a request is injected.
-        records: requests in order of arrival.
-        lock: required for access to `faults` and `records`.
+    Access to `faults` and `records` requires `lock`.
     """
 
     app: ASGIApp
@@ -132,7 +130,7 @@ class FaultMiddleware:
                 await asyncio.to_thread(fault.callback)
         if fault is not None and fault.kind == "status":
             await drain(Request(scope, channel.receive))
-            await _error(fault).response()(scope, channel.receive, channel.send)
+            await _error_response(fault)(scope, channel.receive, channel.send)
             return
         try:
             await self.app(scope, channel.receive, channel.send)
@@ -141,7 +139,7 @@ class FaultMiddleware:
 
     def _next_fault(self, record: RequestRecord) -> Fault | None:
         for fault in self.faults:
-            if fault.times == 0 or not fault.matches(record.method, record.path):
+            if fault.times == 0 or not fault.matches(record):
                 continue
             if fault.skip > 0:
                 fault.skip -= 1
@@ -158,12 +156,9 @@ class _CutError(BaseException):
 
 async def _close_connection(send: Send) -> None:
     """Close the connection. Otherwise uvicorn would respond with 500."""
-    cycle = getattr(send, "__self__", None)
-    transport = getattr(cycle, "transport", None)
-    if transport is None:  # other servers close the connection of an incomplete response
-        return
-    transport.close()  # after sending what was written
-    while not getattr(cycle, "disconnected", True):
+    cycle: Any = getattr(send, "__self__", None)  # uvicorn's RequestResponseCycle
+    cycle.transport.close()  # after sending what was written
+    while not cycle.disconnected:
         await asyncio.sleep(0.001)
 
 
@@ -176,10 +171,9 @@ class _Channel:
     forward_send: Send
     fault: Fault | None
 
-    def _active(self, in_request: bool, *kinds: FaultKind) -> Fault | None:
+    def _active(self, *kinds: FaultKind, in_request: bool = False) -> Fault | None:
         fault = self.fault
-        applies = fault and fault.in_request == in_request and fault.kind in kinds
-        return fault if applies else None
+        return fault if fault and fault.in_request == in_request and fault.kind in kinds else None
 
     async def receive(self) -> Message:
         message = await self.forward_receive()
@@ -187,9 +181,9 @@ class _Channel:
             return message
         body, offset = message.get("body", b""), self.record.bytes_received
         self.record.bytes_received += len(body)
-        if fault := self._active(True, "corrupt"):
+        if fault := self._active("corrupt", in_request=True):
             message["body"] = fault.corrupt(body, offset)
-        fault = self._active(True, "cut")
+        fault = self._active("cut", in_request=True)
         if fault and offset + len(body) > fault.after_bytes:
             raise _CutError
         return message
@@ -197,11 +191,13 @@ class _Channel:
     async def send(self, message: Message) -> None:
         is_head = self.record.method == "HEAD"
         if message["type"] == "http.response.start":
-            if is_head and self._active(False, "cut"):
+            if is_head and self._active("cut"):
                 raise _CutError
             self.record.status = message["status"]
-            if fault := self._active(False, "truncate"):
-                _limit_content_length(message, fault.after_bytes)
+            headers = MutableHeaders(raw=message["headers"])
+            if (fault := self._active("truncate")) and "content-length" in headers:
+                length = min(int(headers["content-length"]), fault.after_bytes)
+                headers["content-length"] = str(length)
         elif message["type"] == "http.response.body" and not is_head:
             await self._send_body(message)
             return
@@ -210,34 +206,28 @@ class _Channel:
     async def _send_body(self, message: Message) -> None:
         body, offset = message.get("body", b""), self.record.bytes_sent
         cut = False
-        if fault := self._active(False, "corrupt"):
+        if fault := self._active("corrupt"):
             body = fault.corrupt(body, offset)
-        elif fault := self._active(False, "cut", "truncate"):
+        elif fault := self._active("cut", "truncate"):
             limit = max(fault.after_bytes - offset, 0)
             ends = len(body) > limit or not message.get("more_body")
             cut = fault.kind == "cut" and ends
             body = body[:limit]
         self.record.bytes_sent += len(body)
-        more = {"more_body": True} if cut else {}
-        await self.forward_send({**message, "body": body, **more})
+        more_body = cut or message.get("more_body", False)
+        await self.forward_send({**message, "body": body, "more_body": more_body})
         if cut:
             raise _CutError
 
 
-def _limit_content_length(message: Message, limit: int) -> None:
-    message["headers"] = [
-        (name, b"%d" % min(int(value), limit) if name.lower() == b"content-length" else value)
-        for name, value in message["headers"]
-    ]
-
-
-def _error(fault: Fault) -> HTTPError:
+def _error_response(fault: Fault) -> Response:
     headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-    return HTTPError(fault.status, _MESSAGES.get(fault.status, "Injected error"), headers=headers)
+    message = _MESSAGES.get(fault.status, "Injected error")
+    return HTTPError(fault.status, message, headers=headers).response
 
 
 def _record(scope: Scope) -> RequestRecord:
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    headers = Headers(scope=scope)
     pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     query = urlencode([(k, v) for k, v in pairs if k.lower() not in _SECRET_PARAMS])
     return RequestRecord(

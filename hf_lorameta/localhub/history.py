@@ -11,55 +11,44 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from hf_lorameta.localhub import http_errors
+from hf_lorameta.localhub.blobs import Blob
 
 REPO_TYPES = ("model", "dataset", "space")
-_SHORT_SHA = re.compile(r"[0-9a-f]{7,39}")
+_SHA = re.compile(r"[0-9a-f]{7,40}")  # complete or short
 
 Gated = Literal["auto", "manual", False]
 
 
 class _Clock:
-    """Clock with a resolution of a millisecond that never returns the same time twice."""
+    """Return the time as ``2026-11-24T16:37:00.123Z``. Each call returns a later time."""
 
     def __init__(self) -> None:
-        self._last = 0
+        self._last = 0  # milliseconds
         self._lock = threading.Lock()
 
-    def milliseconds(self) -> int:
+    def __call__(self) -> str:
         with self._lock:
             self._last = max(self._last + 1, time.time_ns() // 1_000_000)
-            return self._last
+            seconds, milliseconds = divmod(self._last, 1000)
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
 
 
-_CLOCK = _Clock()
-
-
-def now() -> str:
-    """Return the time as ``2026-11-24T16:37:00.123Z``. Each call returns a later time."""
-    seconds, milliseconds = divmod(_CLOCK.milliseconds(), 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+now = _Clock()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file in a commit.
+    """A file in a commit."""
 
-    Attributes:
-        sha256: key of the blob.
-        size: number of bytes.
-        oid: git id: of the file, or of its pointer file if `lfs`.
-        lfs: whether the file is stored in Git LFS.
-    """
-
-    sha256: str
+    sha256: str  # key of the blob
     size: int
-    oid: str
+    oid: str  # git id of the file, or of its pointer file if `lfs`
     lfs: bool
 
     @property
-    def etag(self) -> str:
-        """The ETag: the SHA-256 of a file in Git LFS, otherwise the git id."""
-        return self.sha256 if self.lfs else self.oid
+    def blob(self) -> Blob:
+        """Key and size."""
+        return Blob(self.sha256, self.size)
 
 
 Tree = Mapping[str, Entry]
@@ -81,13 +70,7 @@ class Commit:
 
 @dataclass
 class Discussion:
-    """A discussion, or a pull request if `is_pr`.
-
-    Attributes:
-        base: the commit that a pull request started from.
-        events: events in the format of the API.
-        merge_commit: set when a pull request is merged.
-    """
+    """A discussion, or a pull request if `is_pr`."""
 
     num: int
     title: str
@@ -95,8 +78,8 @@ class Discussion:
     created: str
     is_pr: bool
     status: str
-    base: str | None = None
-    events: list[dict[str, Any]] = field(default_factory=list)
+    base: str | None = None  # the commit that a pull request started from
+    events: list[dict[str, Any]] = field(default_factory=list)  # in the format of the API
     merge_commit: str | None = None
 
     @property
@@ -129,30 +112,20 @@ class Discussion:
 
 @dataclass
 class Repo:
-    """A model, dataset or Space repo.
+    """A model, dataset or Space repo."""
 
-    Attributes:
-        id: ``namespace/name``.
-        type: ``model``, ``dataset`` or ``space``.
-        refs: branch names and ``refs/pr/N``, to commit SHAs.
-        tags: tag names to (commit SHA, message).
-        objects: SHA-256 of the files uploaded to Git LFS, committed or not.
-        granted: users with access to a gated repo.
-        sdk: SDK of a Space.
-    """
-
-    id: str
-    type: str
+    id: str  # namespace/name
+    type: str  # one of REPO_TYPES
     private: bool = False
     gated: Gated = False
     created: str = field(default_factory=now)
-    refs: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)  # branch or refs/pr/N -> SHA
+    tags: dict[str, tuple[str, str | None]] = field(default_factory=dict)  # name -> SHA, message
     commits: dict[str, Commit] = field(default_factory=dict)
     discussions: list[Discussion] = field(default_factory=list)
-    objects: set[str] = field(default_factory=set)
-    granted: set[str] = field(default_factory=set)
-    sdk: str | None = None
+    objects: set[str] = field(default_factory=set, compare=False)  # SHA-256 of uploads to LFS
+    granted: set[str] = field(default_factory=set)  # users with access to a gated repo
+    sdk: str | None = None  # of a Space
 
     @property
     def namespace(self) -> str:
@@ -175,25 +148,24 @@ class Repo:
         return {name: sha for name, sha in self.refs.items() if name.startswith("refs/pr/")}
 
     @property
+    def sha(self) -> str:
+        """The head of ``main``."""
+        return self.refs["main"]
+
+    @property
     def head(self) -> Commit:
         """The newest commit of ``main``."""
-        return self.commits[self.refs["main"]]
+        return self.commits[self.sha]
 
     def resolve(self, revision: str) -> Commit:
-        """Return the commit of a branch, tag, ``refs/...`` or SHA.
-
-        Raises:
-            HTTPError: 404 RevisionNotFound.
-        """
+        """Return the commit of a branch, tag, ``refs/...`` or SHA."""
         name = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
         if name in self.refs:
             return self.commits[self.refs[name]]
         if name in self.tags:
             return self.commits[self.tags[name][0]]
-        if name in self.commits:
-            return self.commits[name]
         matches = [sha for sha in self.commits if sha.startswith(name)]
-        if _SHORT_SHA.fullmatch(name) and len(matches) == 1:
+        if _SHA.fullmatch(name) and len(matches) == 1:
             return self.commits[matches[0]]
         raise http_errors.revision_not_found(revision)
 
@@ -204,10 +176,7 @@ class Repo:
     def add_commit(
         self, ref: str, parent: str | None, changes: Changes, title: str, message: str, author: str
     ) -> Commit:
-        """Add a commit on top of `parent`, move `ref` to it and return it.
-
-        If nothing changes, no commit is added and `parent` is returned.
-        """
+        """Move `ref` to a new commit on top of `parent`; to `parent` if nothing changes."""
         before = self.tree_at(parent)
         tree = apply_changes(before, changes)
         if parent and tree == before:
@@ -238,12 +207,6 @@ class Repo:
                     last.setdefault(path, ancestor)
         return last
 
-    def discussion(self, num: int) -> Discussion:
-        """Return a discussion or pull request. Raises HTTPError (404) if it does not exist."""
-        if not 1 <= num <= len(self.discussions):
-            raise http_errors.HTTPError(404, f"Discussion {num} not found")
-        return self.discussions[num - 1]
-
     def open_discussion(
         self, title: str, text: str, author: str, *, is_pr: bool, status: str = "open"
     ) -> Discussion:
@@ -269,8 +232,7 @@ class Repo:
         for commit in self.commits.values():
             changes = differences(self.tree_at(commit.parent), commit.tree)
             plain = {path: asdict(e) if e else None for path, e in changes.items()}
-            fields = {k: getattr(commit, k) for k in _COMMIT_FIELDS}
-            commits.append({**fields, "changes": plain})
+            commits.append({**{k: getattr(commit, k) for k in _COMMIT_FIELDS}, "changes": plain})
         return {
             **{k: getattr(self, k) for k in _REPO_FIELDS},
             "objects": sorted(self.objects),

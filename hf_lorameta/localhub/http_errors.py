@@ -14,9 +14,7 @@ from starlette.responses import JSONResponse
 class LocalHubError(Exception):
     """A :class:`~hf_lorameta.localhub.LocalHub` method was called with invalid arguments.
 
-    Args:
-        message: one line: what happened.
-        hint: one line: what to do next; empty if there is nothing to suggest.
+    `hint` says in one line what to do next; empty if there is nothing to suggest.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -25,14 +23,9 @@ class LocalHubError(Exception):
 
 
 class HTTPError(Exception):
-    """An HTTP error response. Routes and everything below them raise it.
+    """An HTTP error response. Handlers and everything below them raise it.
 
-    Args:
-        status: HTTP status.
-        message: text of ``X-Error-Message`` and of the body's ``error``.
-        code: ``X-Error-Code``: ``RepoNotFound``, ``RevisionNotFound``, ``EntryNotFound``, ...
-        body: additional fields of the JSON body.
-        headers: additional headers.
+    `code` is sent as ``X-Error-Code``; `body` and `headers` are added to the response.
     """
 
     def __init__(
@@ -44,23 +37,14 @@ class HTTPError(Exception):
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status = status
         self.message = message
-        self.code = code
-        self.body = body or {}
-        self.headers = headers or {}
-
-    def response(self) -> JSONResponse:
-        """Return the response to send."""
-        headers = {**self.headers, "X-Error-Message": _header_value(self.message)}
-        if self.code:
-            headers["X-Error-Code"] = self.code
-        return JSONResponse({"error": self.message, **self.body}, self.status, headers)
-
-
-def _header_value(message: str) -> str:
-    one_line = " ".join(message.split())
-    return one_line if one_line.isascii() else quote(one_line, safe=" ,.:;/'\"()[]{}=<>")
+        one_line = " ".join(message.split())
+        if not one_line.isascii():
+            one_line = quote(one_line, safe=" ,.:;/'\"()[]{}=<>")
+        headers = {**(headers or {}), "X-Error-Message": one_line}
+        if code:
+            headers["X-Error-Code"] = code
+        self.response = JSONResponse({"error": message, **(body or {})}, status, headers)
 
 
 async def drain(request: Request) -> None:
@@ -106,7 +90,7 @@ def write_forbidden() -> HTTPError:
     return HTTPError(403, message)
 
 
-def repo_exists(repo_id: str, repo_type: str, url: str) -> HTTPError:
-    """Return the response to creating a repo that exists."""
+def repo_exists(repo_type: str, repo_id: str, url: str) -> HTTPError:
+    """Return the response to creating a repo that exists. Clients read the `url`."""
     message = f"You already created this {repo_type} repo: {repo_id}"
     return HTTPError(409, message, body={"url": url})

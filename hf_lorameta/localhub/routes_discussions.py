@@ -1,12 +1,10 @@
 """Routes for discussions and pull requests."""
 
 import difflib
-from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.localhub import views
-from hf_lorameta.localhub.blobs import Blob
 from hf_lorameta.localhub.history import Commit, Discussion, Repo, differences
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
@@ -38,14 +36,11 @@ def details(call: Call) -> Response:
     """Return a discussion with its events; for a pull request also the diff."""
     repo, discussion = _locate(call)
     answer = {**views.discussion_item(repo, discussion), "events": discussion.events}
-    if discussion.is_pr:
-        changes: dict[str, Any] = {"base": "refs/heads/main"}
-        if discussion.merge_commit:
-            changes["mergeCommitId"] = discussion.merge_commit
-        answer["changes"] = changes
-        merged = discussion.status == "merged"
-        answer["filesWithConflicts"] = [] if merged else repo.conflicts(discussion)
-        if call.flag("diff") and discussion.base:
+    if discussion.base:
+        merge_commit = discussion.merge_commit
+        answer["changes"] = {"base": "refs/heads/main", "mergeCommitId": merge_commit}
+        answer["filesWithConflicts"] = [] if merge_commit else repo.conflicts(discussion)
+        if call.flag("diff"):
             base, head = repo.commits[discussion.base], repo.resolve(discussion.ref)
             answer["diff"] = _diff(call, base, head)
     return JSONResponse(answer)
@@ -53,8 +48,10 @@ def details(call: Call) -> Response:
 
 def _locate(call: Call) -> tuple[Repo, Discussion]:
     repo = call.visible_repo()
-    number = call.params["num"]
-    return repo, repo.discussion(int(number) if number.isdigit() else 0)
+    num = int(call.params["num"])
+    if not 1 <= num <= len(repo.discussions):
+        raise HTTPError(404, f"Discussion {num} not found")
+    return repo, repo.discussions[num - 1]
 
 
 def _diff(call: Call, before: Commit, after: Commit) -> str:
@@ -71,7 +68,7 @@ def _lines(call: Call, commit: Commit, path: str) -> list[str]:
     if entry is None:
         return []
     if entry.lfs or entry.size > _MAX_DIFF_SIZE:
-        return Blob(entry.sha256, entry.size).lfs_pointer.decode().splitlines()
+        return entry.blob.lfs_pointer.decode().splitlines()
     return call.hub.blobs.read(entry.sha256).decode("utf-8", "replace").splitlines()
 
 
@@ -97,8 +94,8 @@ def comment(call: Call) -> Response:
 def rename(call: Call) -> Response:
     """Change the title of a discussion."""
     repo, discussion, author = _locate_editable(call)
-    names = {"from": discussion.title, "to": str(call.json.get("title", ""))}
-    discussion.title = names["to"]
+    old, discussion.title = discussion.title, str(call.json.get("title", ""))
+    names = {"from": old, "to": discussion.title}
     event = discussion.add_event(author, "title-change", **names)
     return call.saved(repo, newTitle=event)
 

@@ -4,10 +4,9 @@ import mimetypes
 import re
 from urllib.parse import quote
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from hf_lorameta.localhub import http_errors
-from hf_lorameta.localhub.blobs import Blob
 from hf_lorameta.localhub.history import Commit, Entry
 from hf_lorameta.localhub.routing import Call, Route
 
@@ -18,17 +17,14 @@ def resolve(call: Call) -> Response:
     """Return a file, or for a file in Git LFS a redirect to storage."""
     commit, path, entry = _locate(call)
     if not entry.lfs:
-        headers = _headers(path, entry.etag, commit.sha)
-        return _serve(call, entry.sha256, entry.size, headers)
-    link = call.server.links.make("GET", f"/_lfs/{entry.sha256}", commit=commit.sha, name=path)
+        return _serve(call, entry.sha256, _headers(path, entry.oid, commit.sha))
+    link = call.server.link("GET", f"/_lfs/{entry.sha256}", commit=commit.sha, name=path)
     headers = {
-        "Location": link,
         "X-Repo-Commit": commit.sha,
         "X-Linked-Size": str(entry.size),
         "X-Linked-ETag": f'"{entry.sha256}"',
-        "Accept-Ranges": "bytes",
     }
-    return Response("Found. Redirecting to storage", 302, headers)
+    return RedirectResponse(link, 302, headers)
 
 
 def _locate(call: Call) -> tuple[Commit, str, Entry]:
@@ -48,18 +44,13 @@ def _headers(path: str, etag: str, commit: str) -> dict[str, str]:
         "Accept-Ranges": "bytes",
         "Content-Disposition": disposition,
         "Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream",
-        "Access-Control-Expose-Headers": "X-Repo-Commit,X-Linked-Size,X-Linked-ETag,ETag",
     }
 
 
 def storage(call: Call) -> Response:
     """Return a file in Git LFS. Requires the signed link, but no token."""
-    params = call.server.links.check(call.request)
-    sha256 = call.params["sha256"]
-    size = call.hub.blobs.size(sha256)
-    headers = _headers(params["name"], sha256, params["commit"])
-    headers |= {"X-Linked-Size": str(size), "X-Linked-ETag": f'"{sha256}"'}
-    return _serve(call, sha256, size, headers)
+    link, sha256 = call.server.check_link(call.request), call.params["sha256"]
+    return _serve(call, sha256, _headers(link["name"], sha256, link["commit"]))
 
 
 def raw(call: Call) -> Response:
@@ -67,15 +58,12 @@ def raw(call: Call) -> Response:
     commit, path, entry = _locate(call)
     headers = _headers(path, entry.oid, commit.sha)
     if entry.lfs:
-        return Response(Blob(entry.sha256, entry.size).lfs_pointer, headers=headers)
-    return _serve(call, entry.sha256, entry.size, headers)
+        return Response(entry.blob.lfs_pointer, headers=headers)
+    return _serve(call, entry.sha256, headers)
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     """Return (start, stop) of a Range header; None if the complete file is to be sent.
-
-    Raises:
-        HTTPError: 416, the range contains no byte of the file.
 
     Example:
         >>> byte_range("bytes=0-3", 10), byte_range("bytes=-4", 10), byte_range("bytes=6-", 10)
@@ -97,8 +85,8 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     return start, stop
 
 
-def _serve(call: Call, sha256: str, size: int, headers: dict[str, str]) -> Response:
-    request = call.request
+def _serve(call: Call, sha256: str, headers: dict[str, str]) -> Response:
+    request, size = call.request, call.hub.blobs.size(sha256)
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     unchanged = request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
@@ -114,10 +102,7 @@ def _serve(call: Call, sha256: str, size: int, headers: dict[str, str]) -> Respo
 
 
 ROUTES = [
-    Route("GET", "{kind}/{repo}/resolve/{rev}/{path*}", resolve),
-    Route("GET", "{repo}/resolve/{rev}/{path*}", resolve),
-    Route("GET", "api/resolve-cache/{kind}/{repo}/{rev}/{path*}", resolve),
-    Route("GET", "{kind}/{repo}/raw/{rev}/{path*}", raw),
-    Route("GET", "{repo}/raw/{rev}/{path*}", raw),
+    Route("GET", "{kind?}/{repo}/resolve/{rev}/{path*}", resolve),
+    Route("GET", "{kind?}/{repo}/raw/{rev}/{path*}", raw),
     Route("GET", "_lfs/{sha256}", storage),
 ]

@@ -1,8 +1,9 @@
 """Routes that only read: whoami, lists of repos, repo info, trees, refs and history."""
 
 from typing import Any, TypeVar
+from urllib.parse import parse_qs
 
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.localhub import http_errors, views
 from hf_lorameta.localhub.history import Commit, Repo
@@ -10,7 +11,7 @@ from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 
 T = TypeVar("T")
-_EXPANDED_PAGE_SIZE = 50  # entries per page of a tree with the last commit of each entry
+_DETAILED_PAGE_SIZE = 50  # commits, or entries of a tree with the last commit of each
 
 
 def whoami(call: Call) -> Response:
@@ -26,10 +27,8 @@ def list_repos(call: Call) -> Response:
         if repo.type == call.repo_type and call.can_see(repo)
     ]
     infos = [info for info in visible if _matches_query(call, info)]
-    key = call.query("sort") or "trendingScore"
+    key = call.query("sort")
     infos.sort(key=lambda i: (str(i.get(key) or ""), i["createdAt"]), reverse=True)
-    if call.query("direction") == "1":
-        infos.reverse()
     size = max(1, min(call.query_int("limit", 1000), call.server.page_size))
     page, headers = _page(call, infos, size)
     return JSONResponse([_list_item(call, info) for info in page], headers=headers)
@@ -39,15 +38,17 @@ def _page(call: Call, items: list[T], size: int) -> tuple[list[T], dict[str, str
     """Return the items from ``cursor`` on, and the Link header to the next page."""
     start = call.query_int("cursor", 0)
     stop = start + size
-    return items[start:stop], call.next_link(cursor=str(stop)) if stop < len(items) else {}
+    if stop >= len(items):
+        return items[start:], {}
+    url = call.request.url.replace(path=call.request.scope["raw_path"].decode("ascii"))
+    return items[start:stop], {"Link": f'<{url.include_query_params(cursor=stop)}>; rel="next"'}
 
 
 def _matches_query(call: Call, info: dict[str, Any]) -> bool:
     tags = {tag.lower() for tag in info["tags"]}
-    required = [tag for name in ("filter", "library", "tags") for tag in call.query_list(name)]
     author, search, gated = call.query("author"), call.query("search"), call.query("gated")
     return (
-        all(tag.lower() in tags for tag in required)
+        all(tag.lower() in tags for tag in call.query_list("filter"))
         and (not author or (info["author"] or "").lower() == author.lower())
         and (not search or search.lower() in info["id"].lower())
         and (not gated or call.flag("gated") == bool(info["gated"]))
@@ -56,17 +57,15 @@ def _matches_query(call: Call, info: dict[str, Any]) -> bool:
 
 
 def _list_item(call: Call, info: dict[str, Any]) -> dict[str, Any]:
-    expand = call.query_list("expand")
-    if expand:
+    if expand := call.query_list("expand"):
         return views.expand(info, expand)
-    full = call.flag("full")
     omitted = {"usedStorage", "baseModels", "safetensors"}
     if not call.flag("config"):
         omitted.add("config")
-    if not (full or call.flag("cardData")):
-        omitted.add("cardData")
-    if not full:
+    if not call.flag("full"):
         omitted |= {"siblings", "sha"} if call.repo_type == "model" else {"siblings"}
+        if not call.flag("cardData"):
+            omitted.add("cardData")
     return {name: value for name, value in info.items() if name not in omitted}
 
 
@@ -79,14 +78,11 @@ def repo_info(call: Call) -> Response:
 
 
 def auth_check(call: Call) -> Response:
-    """Return 200 if the caller may read the files of the repo."""
-    call.readable_repo()
-    return JSONResponse({})
-
-
-def auth_check_write(call: Call) -> Response:
-    """Return 200 if the caller may write to the repo."""
-    call.writable_repo()
+    """Return 200 if the caller may read the files of the repo, or with ``/write`` change them."""
+    if call.params["write"]:
+        call.writable_repo()
+    else:
+        call.readable_repo()
     return JSONResponse({})
 
 
@@ -101,7 +97,7 @@ def tree(call: Call) -> Response:
     if not call.flag("recursive"):
         paths = [path for path in paths if "/" not in path.removeprefix(prefix)]
     size, expand = call.server.page_size, call.flag("expand")
-    page, headers = _page(call, paths, min(size, _EXPANDED_PAGE_SIZE) if expand else size)
+    page, headers = _page(call, paths, min(size, _DETAILED_PAGE_SIZE) if expand else size)
     items = _items(repo, commit, page, expand)
     return JSONResponse(items, headers={**headers, "X-Repo-Commit": commit.sha})
 
@@ -110,8 +106,9 @@ def paths_info(call: Call) -> Response:
     """Return the files and folders named in the body, except those that do not exist."""
     repo, commit = _locate(call)
     known = views.folders(commit) | commit.tree.keys()
-    paths = [path.strip("/") for path in call.form.get("paths", [])]
-    expand = call.form.get("expand", ["false"])[0].lower() in ("true", "1")
+    form = parse_qs(call.body.decode("utf-8", "replace"))
+    paths = [path.strip("/") for path in form.get("paths", [])]
+    expand = form.get("expand") == ["true"]
     return JSONResponse(_items(repo, commit, [p for p in paths if p in known], expand))
 
 
@@ -153,15 +150,9 @@ def refs(call: Call) -> Response:
 def commits(call: Call) -> Response:
     """Return a page of the history of a revision, newest first."""
     repo, commit = _locate(call)
-    history = list(repo.log(commit))
-    page, size = call.query_int("p", 0), min(call.query_int("limit", 50), 1000)
-    start, stop = page * size, (page + 1) * size
     formatted = "formatted" in call.query_list("expand")
-    headers = {"X-Total-Count": str(len(history))}
-    if stop < len(history):
-        headers |= call.next_link(p=str(page + 1))
-    items = [views.commit_item(c, formatted) for c in history[start:stop]]
-    return JSONResponse(items, headers=headers)
+    page, headers = _page(call, list(repo.log(commit)), _DETAILED_PAGE_SIZE)
+    return JSONResponse([views.commit_item(c, formatted) for c in page], headers=headers)
 
 
 def telemetry(call: Call) -> Response:
@@ -179,33 +170,17 @@ def xet_token(call: Call) -> Response:
     raise HTTPError(404, "This hub has no Xet storage; set HF_HUB_DISABLE_XET=1 for this upload")
 
 
-def dataset_viewer(call: Call) -> Response:
-    """Respond like the dataset viewer for a dataset that it has not processed."""
-    raise HTTPError(404, "The dataset viewer is not part of this hub.", "ResponseNotFound")
-
-
-def home(call: Call) -> Response:
-    """Return a description of this server."""
-    return PlainTextResponse("A Hugging Face Hub on loopback (hf_lorameta.localhub)\n")
-
-
 ROUTES = [
     Route("GET", "api/whoami-v2", whoami),
     Route("GET", "api/agent-harnesses", agent_harnesses),
     Route("GET", "api/telemetry/{path*}", telemetry),
-    Route("POST", "api/telemetry/{path*}", telemetry),
     Route("GET", "api/{kind}", list_repos),
     Route("GET", "api/{kind}/{repo}", repo_info),
     Route("GET", "api/{kind}/{repo}/revision/{rev}", repo_info),
-    Route("GET", "api/{kind}/{repo}/auth-check", auth_check),
-    Route("GET", "api/{kind}/{repo}/auth-check/write", auth_check_write),
+    Route("GET", "api/{kind}/{repo}/auth-check(?P<write>/write)?", auth_check),
     Route("GET", "api/{kind}/{repo}/tree/{rev}/{path*}", tree),
     Route("POST", "api/{kind}/{repo}/paths-info/{rev}", paths_info),
     Route("GET", "api/{kind}/{repo}/refs", refs),
     Route("GET", "api/{kind}/{repo}/commits/{rev}", commits),
-    Route("GET", "api/{kind}/{repo}/xet-read-token/{rev}", xet_token),
-    Route("GET", "api/{kind}/{repo}/xet-write-token/{rev}", xet_token),
-    Route("GET", "parquet", dataset_viewer),
-    Route("GET", "info", dataset_viewer),
-    Route("GET", "", home),
+    Route("GET", "api/{kind}/{repo}/xet-(?:read|write)-token/{rev}", xet_token),
 ]

@@ -1,8 +1,6 @@
 """Routes that change repos: create, delete, settings, commits, branches and tags."""
 
 import base64
-import binascii
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
@@ -10,13 +8,12 @@ from starlette.responses import JSONResponse, Response
 from hf_lorameta.localhub import cards, http_errors, uploads
 from hf_lorameta.localhub.blobs import Blob
 from hf_lorameta.localhub.commit_body import Operation, read_operations
-from hf_lorameta.localhub.history import Commit, Discussion, Entry, Gated, Repo
+from hf_lorameta.localhub.history import Commit, Entry, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 from hf_lorameta.localhub.state import check_repo_type
 
 LFS_CLIENT = "origin/localhub-classic"  # User-Agent that LocalHub.env() sets: client without Xet
-_GATED: dict[Any, Gated] = {"auto": "auto", "manual": "manual", False: False, True: "auto"}
 
 
 def create_repo(call: Call) -> Response:
@@ -28,7 +25,7 @@ def create_repo(call: Call) -> Response:
         raise HTTPError(403, f"You don't have the {rights}")
     existing = call.hub.repos.get((repo_type, repo_id))
     if existing is not None:
-        raise http_errors.repo_exists(repo_id, repo_type, call.page_url(existing))
+        raise http_errors.repo_exists(repo_type, repo_id, call.page_url(existing))
     sdk = call.json.get("sdk")
     if repo_type == "space" and sdk not in cards.SDKS:
         raise HTTPError(400, f'"sdk" must be one of {", ".join(cards.SDKS)}')
@@ -61,10 +58,10 @@ def update_settings(call: Call) -> Response:
     repo = call.writable_repo()
     if "visibility" in call.json or "private" in call.json:
         repo.private = _is_private(call)
-    if "gated" in call.json:
-        if call.json["gated"] not in _GATED:
-            raise HTTPError(400, '"gated" must be one of [auto, manual, false]')
-        repo.gated = _GATED[call.json["gated"]]
+    gated = call.json.get("gated", repo.gated)
+    if gated not in ("auto", "manual", False):
+        raise HTTPError(400, '"gated" must be one of [auto, manual, false]')
+    repo.gated = gated
     return call.saved(repo, private=repo.private, gated=repo.gated)
 
 
@@ -86,14 +83,14 @@ def validate_yaml(call: Call) -> Response:
 
 def preupload(call: Call) -> Response:
     """Return for each file how to upload it, and its current id in the repo."""
-    _, commit = _locate_writable(call)
+    commit = call.commit_of(_writable_repo(call))
     rules = call.json.get("gitIgnore")
     if rules is None:
         rules = call.hub.text(commit.tree, ".gitignore")
     allow_lfs = _allows_lfs(call)
     files = []
     for file in call.json.get("files", []):
-        path, sample = str(file["path"]), _decode_sample(str(file.get("sample", "")))
+        path, sample = str(file["path"]), base64.b64decode(file.get("sample", ""))
         lfs = allow_lfs and uploads.is_lfs(path, int(file["size"]), sample)
         item = {
             "path": path,
@@ -101,16 +98,15 @@ def preupload(call: Call) -> Response:
             "shouldIgnore": uploads.is_ignored(path, str(rules or "")),
         }
         entry = commit.tree.get(path)
-        if entry is not None:
-            item["oid"] = entry.sha256 if lfs else _git_oid(call, entry)
+        if entry is not None:  # the git id is that of the file, even if the tree has a pointer
+            item["oid"] = entry.sha256 if lfs else call.hub.blobs.git_oid(entry.blob)
         files.append(item)
     return JSONResponse({"files": files, "commitOid": commit.sha})
 
 
-def _locate_writable(call: Call) -> tuple[Repo, Commit]:
+def _writable_repo(call: Call) -> Repo:
     by_pr = call.flag("create_pr") or call.params["rev"].startswith("refs/pr/")
-    repo = call.writable_repo(by_pr)
-    return repo, call.commit_of(repo)
+    return call.writable_repo(by_pr)
 
 
 def _allows_lfs(call: Call) -> bool:
@@ -124,21 +120,10 @@ def _allows_lfs(call: Call) -> bool:
     return LFS_CLIENT in call.request.headers.get("user-agent", "")
 
 
-def _decode_sample(text: str) -> bytes:
-    try:
-        return base64.b64decode(text)
-    except binascii.Error:
-        return b""
-
-
-def _git_oid(call: Call, entry: Entry) -> str:
-    """Return the git id of the file itself, not of a pointer file."""
-    return call.hub.blobs.git_oid(Blob(entry.sha256, entry.size)) if entry.lfs else entry.oid
-
-
 async def commit(call: Call) -> Response:
     """Create a commit, or with ``create_pr`` a pull request, from an NDJSON body."""
-    repo, _ = _locate_writable(call)
+    repo = _writable_repo(call)
+    call.commit_of(repo)  # report a missing branch before reading the body
     operations = await read_operations(call.request.stream(), call.hub.blobs)
     return await run_in_threadpool(_commit, call, repo, operations)
 
@@ -161,8 +146,10 @@ def _commit(call: Call, repo: Repo, operations: list[Operation]) -> Response:
                 pr.base = repo.refs[pr.ref] = repo.resolve(parent).sha
             revision, parent = pr.ref, None
             answer["pullRequestUrl"] = call.page_url(repo, pr)
-        discussion = _pull_request(repo, revision)
-        _check_can_push(call, repo, discussion)
+        discussion = next((d for d in repo.discussions if d.is_pr and d.ref == revision), None)
+        is_author = discussion is not None and discussion.author == author
+        if not (is_author or call.writer.owns(repo.namespace)):
+            raise http_errors.write_forbidden()
         new = call.hub.commit(
             repo, revision, changes, title=title, message=text, author=author, parent=parent
         )
@@ -173,24 +160,15 @@ def _commit(call: Call, repo: Repo, operations: list[Operation]) -> Response:
     return JSONResponse(answer)
 
 
-def _pull_request(repo: Repo, revision: str) -> Discussion | None:
-    return next((item for item in repo.discussions if item.is_pr and item.ref == revision), None)
-
-
-def _check_can_push(call: Call, repo: Repo, pr: Discussion | None) -> None:
-    """Allow the owner to push to any branch, and the author of a pull request to push to it."""
-    is_author = pr is not None and pr.author == call.writer.user.name
-    if not (is_author or call.writer.owns(repo.namespace)):
-        raise http_errors.write_forbidden()
-
-
 def _changes(call: Call, repo: Repo, operations: list[Operation]) -> dict[str, Entry | None]:
     head = call.commit_of(repo)
     changes: dict[str, Entry | None] = {}
     for key, value in operations:
         if key == "header":
             continue
-        path = _checked_path(value)
+        path = str(value.get("path", ""))
+        if any(part in ("", ".", "..", ".git") for part in path.rstrip("/").split("/")):
+            raise HTTPError(400, f"Invalid path in repo: {path!r}")
         if key == "file":
             changes[path] = uploads.entry_for(call.hub.blobs, path, value["blob"])
         elif key == "lfsFile":
@@ -218,15 +196,8 @@ def _paths_to_delete(head: Commit, path: str, folder: bool) -> list[str]:
     return paths
 
 
-def _checked_path(value: dict[str, Any]) -> str:
-    path = str(value.get("path", ""))
-    if any(part in ("", ".", "..", ".git") for part in path.rstrip("/").split("/")):
-        raise HTTPError(400, f"Invalid path in repo: {path!r}")
-    return path
-
-
 def _uploaded(call: Call, repo: Repo, path: str, sha256: str) -> Entry:
-    if sha256 not in repo.objects or sha256 not in call.hub.blobs:
+    if not call.hub.has_object(repo, sha256):
         message = f"LFS pointer pointed to a file that does not exist: {path} ({sha256})"
         raise HTTPError(400, message)
     return uploads.lfs_entry(Blob(sha256, call.hub.blobs.size(sha256)))
@@ -276,7 +247,7 @@ ROUTES = [
     Route("POST", "api/{kind}/{repo}/user-access-request/grant", grant_access),
     Route("POST", "api/validate-yaml", validate_yaml),
     Route("POST", "api/{kind}/{repo}/preupload/{rev}", preupload),
-    Route("POST", "api/{kind}/{repo}/commit/{rev}", commit, streams=True),
+    Route("POST", "api/{kind}/{repo}/commit/{rev}", commit),
     Route("POST", "api/{kind}/{repo}/branch/{name}", create_branch),
     Route("DELETE", "api/{kind}/{repo}/branch/{name}", delete_branch),
     Route("POST", "api/{kind}/{repo}/tag/{rev}", create_tag),

@@ -1,13 +1,12 @@
 """`LocalHub`: run the hub on a loopback port in a thread, and control it from Python."""
 
+import copy
 import os
-import secrets
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, get_args
 
@@ -16,40 +15,15 @@ import uvicorn
 from hf_lorameta.localhub.accounts import User
 from hf_lorameta.localhub.app import HubApp
 from hf_lorameta.localhub.faults import Fault, FaultMiddleware, RequestRecord
-from hf_lorameta.localhub.history import Commit, Entry, Gated, Repo, now
+from hf_lorameta.localhub.history import Commit, Gated, Repo, now
 from hf_lorameta.localhub.http_errors import HTTPError, LocalHubError
-from hf_lorameta.localhub.routing import Links, Server
+from hf_lorameta.localhub.routing import Server
 from hf_lorameta.localhub.state import HubState, check_repo_type
 from hf_lorameta.localhub.uploads import entry_for
 
 HOST = "127.0.0.1"
 Uploads = Literal["auto", "inline", "lfs"]
 _START_TIMEOUT = 20.0  # seconds
-
-
-@dataclass(frozen=True)
-class RepoInfo:
-    """State of a repo.
-
-    Attributes:
-        id: ``namespace/name``.
-        type: ``model``, ``dataset`` or ``space``.
-        private: visible only to its owner.
-        gated: ``auto``, ``manual`` or False.
-        sha: head of ``main``.
-        branches: names to SHAs.
-        tags: names to SHAs.
-        pull_requests: ``refs/pr/N`` to SHAs.
-    """
-
-    id: str
-    type: str
-    private: bool
-    gated: Gated
-    sha: str
-    branches: Mapping[str, str]
-    tags: Mapping[str, str]
-    pull_requests: Mapping[str, str]
 
 
 class LocalHub:
@@ -92,9 +66,8 @@ class LocalHub:
             raise LocalHubError(f"uploads is one of {get_args(Uploads)}, got {uploads!r}")
         self._port = port
         self._hub = HubState(Path(root) if root is not None else None)
-        self._links = Links(secrets.token_bytes(32))
-        server = Server(self._hub, self._links, uploads, lfs_part_size, page_size)
-        self._app = FaultMiddleware(HubApp(server))
+        self._shared = Server(self._hub, uploads, lfs_part_size, page_size)
+        self._app = FaultMiddleware(HubApp(self._shared))
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -108,9 +81,15 @@ class LocalHub:
         """
         if self._thread is not None:
             raise LocalHubError(f"this LocalHub already serves {self.url}")
-        listener = _listen(self._port)
+        try:
+            listener = socket.create_server((HOST, self._port))
+        except OSError as error:
+            raise LocalHubError(
+                f"cannot listen on {HOST}:{self._port}: {os.strerror(error.errno or 0)}",
+                hint="use another port; --port 0 selects a free one",
+            ) from error
         self._port = int(listener.getsockname()[1])
-        self._links.base = f"http://{HOST}:{self._port}"
+        self._shared.url = f"http://{HOST}:{self._port}"
         config = uvicorn.Config(
             self._app,
             http="h11",
@@ -125,9 +104,7 @@ class LocalHub:
             timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=_serve, args=(self._server, listener), name="localhub", daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
         self._thread.start()
         deadline = time.monotonic() + _START_TIMEOUT
         while not self._server.started:
@@ -157,9 +134,9 @@ class LocalHub:
         Raises:
             LocalHubError: it was never started, so the port is not known.
         """
-        if not self._links.base:
+        if not self._shared.url:
             raise LocalHubError("this LocalHub has no address yet", hint="call hub.start() first")
-        return self._links.base
+        return self._shared.url
 
     # ---- users
 
@@ -197,7 +174,7 @@ class LocalHub:
 
     def grant_access(self, repo_id: str, user: str, repo_type: str = "model") -> None:
         """Give a user access to a gated repo. Raises LocalHubError if the repo does not exist."""
-        with self._hub.lock:
+        with self._access():
             repo = self._repo(repo_id, repo_type)
             repo.granted.add(user)
             self._hub.save(repo)
@@ -217,9 +194,10 @@ class LocalHub:
             LocalHubError: it exists, or the id or type is not valid.
         """
         gated = "auto" if gated is True else gated
-        with _local_errors():
+        with self._access():
             repo = Repo(repo_id, check_repo_type(repo_type), private=private, gated=gated)
-            return self._hub.create(repo, repo.namespace or "localhub").head.sha
+            self._hub.create(repo, repo.namespace or "localhub")
+            return repo.sha
 
     def commit(
         self,
@@ -237,15 +215,15 @@ class LocalHub:
         Raises:
             LocalHubError: no such repo or branch, or a README whose metadata is not valid.
         """
-        with _local_errors():
+        blobs = self._hub.blobs
+        with self._access():
             repo = self._repo(repo_id, repo_type)
-            changes = {path: self._entry(path, source) for path, source in files.items()}
+            changes = {
+                path: None if source is None else entry_for(blobs, path, blobs.add(source))
+                for path, source in files.items()
+            }
             author = repo.namespace or "localhub"
             return self._hub.commit(repo, revision, changes, title=message, author=author).sha
-
-    def _entry(self, path: str, source: bytes | Path | None) -> Entry | None:
-        blobs = self._hub.blobs
-        return None if source is None else entry_for(blobs, path, blobs.add(source))
 
     def upload_folder(
         self,
@@ -260,17 +238,10 @@ class LocalHub:
         files = {path.relative_to(folder).as_posix(): path for path in paths}
         return self.commit(repo_id, files, repo_type, revision, message)
 
-    def repo(self, repo_id: str, repo_type: str = "model") -> RepoInfo | None:
-        """Return the state of a repo, or None if it does not exist."""
-        with self._hub.lock:
-            repo = self._hub.repos.get((repo_type, repo_id))
-            if repo is None:
-                return None
-            tags = {name: sha for name, (sha, _) in repo.tags.items()}
-            return RepoInfo(
-                *(repo.id, repo.type, repo.private, repo.gated, repo.head.sha),
-                *(repo.branches, tags, repo.pull_requests),
-            )
+    def repo(self, repo_id: str, repo_type: str = "model") -> Repo | None:
+        """Return a copy of the state of a repo, or None if it does not exist."""
+        with self._access():
+            return copy.deepcopy(self._hub.repos.get((repo_type, repo_id)))
 
     def files(
         self, repo_id: str, repo_type: str = "model", revision: str = "main"
@@ -280,14 +251,14 @@ class LocalHub:
         Raises:
             LocalHubError: no such repo or revision.
         """
-        tree = self._resolve(repo_id, repo_type, revision).tree
+        tree = self.commits(repo_id, repo_type, revision)[0].tree
         return {path: tree[path].size for path in sorted(tree)}
 
     def read(
         self, repo_id: str, path: str, repo_type: str = "model", revision: str = "main"
     ) -> bytes:
         """Return the bytes of a file. Raises LocalHubError if it does not exist."""
-        tree = self._resolve(repo_id, repo_type, revision).tree
+        tree = self.commits(repo_id, repo_type, revision)[0].tree
         if path not in tree:
             raise LocalHubError(f"{repo_id} at {revision} has no file {path}")
         return self._hub.blobs.read(tree[path].sha256)
@@ -296,9 +267,18 @@ class LocalHub:
         self, repo_id: str, repo_type: str = "model", revision: str = "main"
     ) -> list[Commit]:
         """Return the history of a revision, newest first. Raises as :meth:`files`."""
-        with self._hub.lock:
-            commit = self._resolve(repo_id, repo_type, revision)
-            return list(self._repo(repo_id, repo_type).log(commit))
+        with self._access():
+            repo = self._repo(repo_id, repo_type)
+            return list(repo.log(repo.resolve(revision)))
+
+    @contextmanager
+    def _access(self) -> Iterator[None]:
+        """Hold the lock of the state, and convert HTTPError to LocalHubError."""
+        try:
+            with self._hub.lock:
+                yield
+        except HTTPError as error:
+            raise LocalHubError(error.message) from error
 
     def _repo(self, repo_id: str, repo_type: str) -> Repo:
         repo = self._hub.repos.get((repo_type, repo_id))
@@ -308,10 +288,6 @@ class LocalHub:
                 hint=f"hub.create_repo({repo_id!r}, repo_type={repo_type!r})",
             )
         return repo
-
-    def _resolve(self, repo_id: str, repo_type: str, revision: str) -> Commit:
-        with _local_errors(), self._hub.lock:
-            return self._repo(repo_id, repo_type).resolve(revision)
 
     # ---- faults and the request log
 
@@ -339,14 +315,11 @@ class LocalHub:
     # ---- clients in other processes
 
     def env(self, token: str | None = None, *, home: Path) -> dict[str, str]:
-        """Return the environment for a child process that is to use this hub.
+        """Return this process's environment, with Hugging Face settings that use this hub.
 
         Args:
             token: token of a user; None for anonymous.
             home: folder for caches and settings (``HF_HOME``).
-
-        Returns:
-            The environment of this process, with its Hugging Face settings replaced.
         """
         env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_"))}
         env |= {
@@ -361,31 +334,3 @@ class LocalHub:
             "no_proxy": f"{HOST},localhost",
         }
         return env if token is None else env | {"HF_TOKEN": token}
-
-
-def _listen(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-    except OSError as error:
-        listener.close()
-        raise LocalHubError(
-            f"cannot listen on {HOST}:{port}: {error.strerror}",
-            hint="use another port; --port 0 selects a free one",
-        ) from error
-    return listener
-
-
-def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
-    with listener:
-        server.run(sockets=[listener])
-
-
-@contextmanager
-def _local_errors() -> Iterator[None]:
-    """Convert HTTPError to LocalHubError, for callers in Python."""
-    try:
-        yield
-    except HTTPError as error:
-        raise LocalHubError(error.message) from error

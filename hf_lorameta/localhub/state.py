@@ -1,4 +1,4 @@
-"""State of a hub: accounts, repos and blobs, with access checks and persistence."""
+"""State of a hub: accounts, repos and blobs, with persistence."""
 
 import json
 import os
@@ -19,11 +19,7 @@ _SHA = re.compile(r"[0-9a-f]{40}")
 
 
 class HubState:
-    """All data of a hub. Every change requires :attr:`lock`.
-
-    Args:
-        root: folder for persistence; None keeps everything in memory.
-    """
+    """All data of a hub. Every change requires :attr:`lock`; without `root` nothing is saved."""
 
     def __init__(self, root: Path | None) -> None:
         self.lock = threading.RLock()
@@ -31,12 +27,8 @@ class HubState:
         self.repos: dict[tuple[str, str], Repo] = {}  # by (type, id)
         self.blobs = BlobStore(root)
         self._root = root
-        if root:
-            self._load(root)
-
-    # ---- persistence
-
-    def _load(self, root: Path) -> None:
+        if root is None:
+            return
         users = root / "accounts.json"
         if users.is_file():
             self.accounts = Accounts.load(json.loads(users.read_text("utf-8")))
@@ -44,44 +36,32 @@ class HubState:
             repo = Repo.load(json.loads(file.read_text("utf-8")))
             self.repos[repo.type, repo.id] = repo
 
-    def _file(self, root: Path, repo: Repo) -> Path:
-        return root / "repos" / f"{repo.type}s" / f"{quote(repo.id, safe='')}.json"
-
     def save(self, repo: Repo) -> None:
         """Write a repo to disk, unless the state is in memory only."""
         if self._root:
-            _write_json(self._file(self._root, repo), repo.dump())
+            _write_json(_repo_file(self._root, repo), repo.dump())
 
     def save_accounts(self) -> None:
         """Write the accounts to disk, unless the state is in memory only."""
         if self._root:
             _write_json(self._root / "accounts.json", self.accounts.dump())
 
-    # ---- changes
-
-    def create(self, repo: Repo, author: str) -> Repo:
-        """Add a repo with its first commit and return it.
-
-        Raises:
-            HTTPError: 400 for an invalid repo id, 409 if the repo exists.
-        """
-        check_repo_id(repo.id)
-        with self.lock:
-            if (repo.type, repo.id) in self.repos:
-                raise http_errors.repo_exists(repo.id, repo.type, f"/{repo.page_path}")
-            path = ".gitattributes"
-            changes = {path: entry_for(self.blobs, path, self.blobs.add(GITATTRIBUTES))}
-            repo.add_commit("main", None, changes, "initial commit", "", author)
-            self.repos[repo.type, repo.id] = repo
-            self.save(repo)
-        return repo
+    def create(self, repo: Repo, author: str) -> None:
+        """Add a repo with its first commit."""
+        _check_repo_id(repo.id)
+        if (repo.type, repo.id) in self.repos:
+            raise http_errors.repo_exists(repo.type, repo.id, f"/{repo.page_path}")
+        path = ".gitattributes"
+        changes = {path: entry_for(self.blobs, path, self.blobs.add(GITATTRIBUTES))}
+        repo.add_commit("main", None, changes, "initial commit", "", author)
+        self.repos[repo.type, repo.id] = repo
+        self.save(repo)
 
     def delete(self, repo: Repo) -> None:
         """Remove a repo. Its blobs remain, because other repos may share them."""
-        with self.lock:
-            del self.repos[repo.type, repo.id]
-            if self._root:
-                self._file(self._root, repo).unlink(missing_ok=True)
+        del self.repos[repo.type, repo.id]
+        if self._root:
+            _repo_file(self._root, repo).unlink(missing_ok=True)
 
     def commit(
         self,
@@ -94,28 +74,26 @@ class HubState:
         author: str,
         parent: str | None = None,
     ) -> Commit:
-        """Commit `changes` to a branch or pull request and return the commit.
-
-        Raises:
-            HTTPError: 412 if `parent` is not the head; 400 for invalid card metadata; 404
-                RevisionNotFound.
-        """
-        with self.lock:
-            if revision not in repo.refs:
-                repo.resolve(revision)  # raises RevisionNotFound
-                raise HTTPError(400, f"{revision} is not a branch: cannot commit to it")
-            head = repo.refs[revision]
-            if parent is not None and not _SHA.fullmatch(parent):
-                raise HTTPError(400, "The parent commit must be a full commit sha")
-            if parent is not None and parent != head:
-                raise HTTPError(412, "A commit has happened since. Please refresh and try again.")
-            card = self.text(changes, "README.md")
-            if card is not None:
-                cards.validate(card, repo.type)
-            commit = repo.add_commit(revision, head, changes, title, message, author)
-            repo.objects.update(e.sha256 for e in changes.values() if e is not None and e.lfs)
-            self.save(repo)
+        """Commit `changes` to a branch or pull request, whose head must be `parent` if given."""
+        if revision not in repo.refs:
+            repo.resolve(revision)  # raises RevisionNotFound
+            raise HTTPError(400, f"{revision} is not a branch: cannot commit to it")
+        head = repo.refs[revision]
+        if parent is not None and not _SHA.fullmatch(parent):
+            raise HTTPError(400, "The parent commit must be a full commit sha")
+        if parent is not None and parent != head:
+            raise HTTPError(412, "A commit has happened since. Please refresh and try again.")
+        card = self.text(changes, "README.md")
+        if card is not None:
+            cards.validate(card, repo.type)
+        commit = repo.add_commit(revision, head, changes, title, message, author)
+        repo.objects.update(e.sha256 for e in changes.values() if e is not None and e.lfs)
+        self.save(repo)
         return commit
+
+    def has_object(self, repo: Repo, sha256: str) -> bool:
+        """Return whether a file was uploaded to the Git LFS storage of a repo."""
+        return sha256 in repo.objects and sha256 in self.blobs
 
     def text(self, files: Changes, path: str) -> str | None:
         """Return a small text file; None if it is missing or larger than ``cards.SIZE_LIMIT``."""
@@ -125,8 +103,7 @@ class HubState:
         return self.blobs.read(entry.sha256).decode("utf-8", "replace")
 
 
-def check_repo_id(repo_id: str) -> None:
-    """Validate a repo id. Raises HTTPError (400) if the Hub would reject it."""
+def _check_repo_id(repo_id: str) -> None:
     parts = repo_id.split("/")
     if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts):
         expected = "must be namespace/name of letters, digits, . _ -"
@@ -136,10 +113,14 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def check_repo_type(repo_type: str) -> str:
-    """Return `repo_type`. Raises HTTPError (400) if it is not a repo type."""
+    """Return `repo_type`, which must be one of ``REPO_TYPES``."""
     if repo_type not in REPO_TYPES:
         raise HTTPError(400, f"Invalid repo type: {repo_type}, expected one of {REPO_TYPES}")
     return repo_type
+
+
+def _repo_file(root: Path, repo: Repo) -> Path:
+    return root / "repos" / f"{repo.type}s" / f"{quote(repo.id, safe='')}.json"
 
 
 def _write_json(path: Path, data: object) -> None:

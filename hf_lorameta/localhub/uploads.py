@@ -27,11 +27,9 @@ def is_lfs(path: str, size: int, sample: bytes = b"") -> bool:
         >>> is_lfs("model.safetensors", 10), is_lfs("a.json", 10), is_lfs("x", 1 << 30)
         (True, False, True)
     """
-    if size == 0:
-        return False
     name = PurePosixPath(path).name
     by_name = any(fnmatch.fnmatchcase(name, pattern) for pattern in LFS_PATTERNS)
-    return by_name or size > REGULAR_LIMIT or b"\0" in sample
+    return size > 0 and (by_name or size > REGULAR_LIMIT or b"\0" in sample)
 
 
 def is_ignored(path: str, rules: str) -> bool:
@@ -62,9 +60,9 @@ def _rule_matches(path: str, rule: str) -> bool:
 
 def entry_for(store: BlobStore, path: str, blob: Blob) -> Entry:
     """Return the entry for committing a stored blob at `path`."""
-    sample = next(store.chunks(blob.sha256, 0, min(SAMPLE_SIZE, blob.size)), b"")
-    if is_lfs(path, blob.size, sample):
-        return lfs_entry(blob)
+    with store.open(blob.sha256) as file:
+        if is_lfs(path, blob.size, file.read(SAMPLE_SIZE)):
+            return lfs_entry(blob)
     return Entry(blob.sha256, blob.size, store.git_oid(blob), lfs=False)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from hf_lorameta.localhub import cards
 from hf_lorameta.localhub.accounts import Caller
-from hf_lorameta.localhub.blobs import Blob
 from hf_lorameta.localhub.history import Commit, Discussion, Entry, Repo
 from hf_lorameta.localhub.state import HubState
 
@@ -42,18 +41,12 @@ def _account(name: str, kind: str, email: str | None) -> dict[str, Any]:
         "name": name,
         "fullname": name,
         "email": email,
-        "canPay": False,
-        "periodEnd": None,
         "avatarUrl": "",
     }
 
 
 def repo_info(hub: HubState, repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[str, Any]:
-    """Return all fields of a repo's info at a commit.
-
-    Args:
-        blobs: include the size and digest of each file.
-    """
+    """Return all fields of a repo's info at a commit; with `blobs`, sizes and digests of files."""
     card = cards.metadata(hub.text(commit.tree, "README.md") or "")
     files = sorted(commit.tree.items())
     info: dict[str, Any] = {
@@ -74,13 +67,13 @@ def repo_info(hub: HubState, repo: Repo, commit: Commit, *, blobs: bool = False)
         "siblings": [_sibling(path, entry, blobs) for path, entry in files],
         "cardData": card,
     }
-    if repo.type == "dataset":
-        return info | {"description": "", "citation": None, "paperswithcode_id": None}
-    if repo.type == "space":
+    if repo.type == "model":
+        info |= _model_fields(hub, repo, commit, card)
+    elif repo.type == "space":
         stage = "RUNNING" if "app.py" in commit.tree else "NO_APP_FILE"
         runtime = {"stage": stage, "hardware": {"current": "cpu-basic", "requested": None}}
-        return info | {"sdk": card.get("sdk", repo.sdk), "runtime": runtime, "subdomain": ""}
-    return info | _model_fields(hub, repo, commit, card)
+        info |= {"sdk": card.get("sdk", repo.sdk), "runtime": runtime}
+    return info
 
 
 def _model_fields(
@@ -158,17 +151,13 @@ def _sibling(path: str, entry: Entry, blobs: bool) -> dict[str, Any]:
 def _lfs(entry: Entry, digest_name: str) -> dict[str, Any]:
     if not entry.lfs:
         return {}
-    pointer_size = len(Blob(entry.sha256, entry.size).lfs_pointer)
+    pointer_size = len(entry.blob.lfs_pointer)
     fields = {digest_name: entry.sha256, "size": entry.size, "pointerSize": pointer_size}
     return {"lfs": fields}
 
 
 def tree_item(path: str, entry: Entry | None, last: Commit | None) -> dict[str, Any]:
-    """Return a file, or a folder if `entry` is None, as listed in a tree.
-
-    Args:
-        last: the last commit that changed the path, if requested.
-    """
+    """Return a file, or a folder if `entry` is None; with the `last` commit that changed it."""
     if entry is None:
         oid = hashlib.sha1(path.encode(), usedforsecurity=False).hexdigest()
         item: dict[str, Any] = {"type": "directory", "oid": oid, "size": 0, "path": path}
