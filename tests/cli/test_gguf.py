@@ -79,10 +79,10 @@ def test_export_refuses_existing_files_and_unsupported_base_models(
 def test_generate_adds_files_for_llama_cpp_and_ollama(
     cli: Shell, bank: Built, data: Path, tmp_path: Path
 ) -> None:
-    options = ("generate", "-d", data, "--bank", bank.folder, "--export", "gguf")
-    cli(*options, "-o", "a")
+    command = ("generate", "-d", data, "--bank", bank.folder, "--export", "gguf")
+    cli(*command, "-o", "a")
     assert set(tree(tmp_path / "a")) == {*FILES, *EXPORTS}
-    cli(*options, "-o", "b")
+    cli(*command, "-o", "b")
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
     modelfile = (tmp_path / "a" / "Modelfile").read_text()
     assert f"# base.gguf is a GGUF of {BASE}" in modelfile
@@ -99,20 +99,20 @@ def test_push_adds_and_deletes_exports_in_one_commit(
     cli: Shell, bank: Built, user: Account, data: Path
 ) -> None:
     repo = f"{user.name}/adapter"
-    options = ("push", "-d", data, "--bank", bank.folder, "--repo-id", repo, "--public")
+    command = ("push", "-d", data, "--bank", bank.folder, "--repo-id", repo, "--public")
     before = {"mine.txt": b"mine", "Modelfile": b"FROM my-own"}
     cli.hub.create_repo(repo)
     cli.hub.commit(repo, dict(before))
-    cli(*options, "--yes", token=user.token)  # a Modelfile without a GGUF is the user's own
+    cli(*command, "--yes", token=user.token)  # a Modelfile without a GGUF is the user's own
     assert cli.hub.read(repo, "Modelfile") == b"FROM my-own"
     count = len(cli.hub.commits(repo))
-    cli(*options, "--yes", "--export", "gguf", token=user.token)
+    cli(*command, "--yes", "--export", "gguf", token=user.token)
     assert len(cli.hub.commits(repo)) == count + 1
     assert {*FILES, *EXPORTS, "mine.txt"} <= set(cli.hub.files(repo))
     assert f"hf download {repo} --local-dir adapter" in cli.hub.read(repo, "README.md").decode()
-    refused = cli(*options, "--rank", 1, token=user.token, code=6).err
+    refused = cli(*command, "--rank", 1, token=user.token, code=6).err
     assert "adapter.gguf" in refused
-    done = cli(*options, "--rank", 1, "--yes", "--json", token=user.token)
+    done = cli(*command, "--rank", 1, "--yes", "--json", token=user.token)
     assert done.json["deleted"] == list(EXPORTS)
     assert "Files of the replaced adapter that are deleted" in done.err
     assert not set(EXPORTS) & set(cli.hub.files(repo))
@@ -124,8 +124,8 @@ def test_inspect_does_not_download_the_gguf(
     cli: Shell, bank: Built, user: Account, data: Path
 ) -> None:
     repo = f"{user.name}/adapter"
-    options = ("push", "-d", data, "--bank", bank.folder, "--repo-id", repo, "--public")
-    cli(*options, "--export", "gguf", token=user.token)
+    command = ("push", "-d", data, "--bank", bank.folder, "--repo-id", repo, "--public")
+    cli(*command, "--export", "gguf", token=user.token)
     cli.hub.clear_requests()
     cli("inspect", repo)
     assert not [r.path for r in cli.hub.requests if "adapter.gguf" in r.path]
@@ -160,16 +160,16 @@ def demo_adapter(world: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.mark.slow
 def test_try_answers_a_prompt_and_lines_of_stdin(cli: Shell, demo_adapter: Path) -> None:
     first = json.loads((DEMO / "test.jsonl").read_text().splitlines()[0])
-    options = ("try", demo_adapter, "--max-tokens", 3)
-    answer = cli(*options, "--prompt", first["input"]).out.strip()
+    command = ("try", demo_adapter, "--max-tokens", 3)
+    answer = cli(*command, "--prompt", first["input"]).out.strip()
     assert answer in ("positive", "negative")
-    both = cli(*options, "--prompt", first["input"], "--compare", "--json").json
+    both = cli(*command, "--prompt", first["input"], "--compare", "--json").json
     assert both["answer"] == answer
     assert both["base"] != answer
     head, tail = first["input"].split("Input: ")[0], "\nOutput:"
     template = f"{head}Input: {{}}{tail}".replace("\n", "\\n")
     done = subprocess.run(
-        [sys.executable, "-m", "hf_lorameta", *map(str, options), "--template", template],
+        [sys.executable, "-m", "hf_lorameta", *map(str, command), "--template", template],
         input="What a dreadful, cold room.\nThe best breakfast of our lives, thank you!\n",
         capture_output=True, text=True, check=True, env={**os.environ, **cli.env()},
     )  # fmt: skip
@@ -191,22 +191,22 @@ def test_try_refuses_an_invalid_template_or_base_model(
 @needs_engine
 @pytest.mark.slow
 def test_evaluate_with_llama_cpp(cli: Shell, demo_adapter: Path) -> None:
-    options = ("evaluate", demo_adapter, "-d", DEMO / "test.jsonl", "--engine", "llama.cpp")
-    done = cli(*options, "--shots", 0, "--max-rows", 3, "--json")
+    command = ("evaluate", demo_adapter, "-d", DEMO / "test.jsonl", "--engine", "llama.cpp")
+    done = cli(*command, "--shots", 0, "--max-rows", 3, "--json")
     report = done.json
     assert ".gguf\n" in done.err.split("The base model is ")[1]
     assert list(report["scores"]) == ["base", "generated"]
     assert report["scores"]["generated"]["loss"] < report["scores"]["base"]["loss"] / 2
     assert report["scores"]["generated"]["rows"] == 3
-    wrong = cli(*options, "--base", demo_adapter, code=2).err
+    wrong = cli(*command, "--base", demo_adapter, code=2).err
     assert "--base is for the engine transformers" in wrong
 
 
 @needs_engine
 @pytest.mark.slow
 def test_generate_refines_and_checks_with_llama_cpp(cli: Shell, tmp_path: Path) -> None:
-    options = ("generate", "-d", DEMO / "train.jsonl", "--top-k", 2, "--refine", 4, "--check", 4)
-    done = cli(*options, "--engine", "llama.cpp", "-o", "a", "--json")
+    command = ("generate", "-d", DEMO / "train.jsonl", "--top-k", 2, "--refine", 4, "--check", 4)
+    done = cli(*command, "--engine", "llama.cpp", "-o", "a", "--json")
     fit, check = done.json["plan"]["refinement"], done.json["plan"]["check"]
     assert (fit["method"], fit["engine"], check["engine"]) == ("search", "llama.cpp", "llama.cpp")
     assert fit["end"] <= fit["start"] < fit["base"]
@@ -218,11 +218,11 @@ def test_generate_refines_and_checks_with_llama_cpp(cli: Shell, tmp_path: Path) 
 
 
 def test_options_that_llama_cpp_does_not_support_are_refused(cli: Shell, data: Path) -> None:
-    options = ("generate", "-d", data, "-o", "a")
-    llama = (*options, "--engine", "llama.cpp")
+    command = ("generate", "-d", data, "-o", "a")
+    llama = (*command, "--engine", "llama.cpp")
     assert "add --refine 16" in cli(*llama, code=2).err
     assert "--refiner search" in cli(*llama, "--refine", 4, "--refiner", "gradient", code=2).err
-    assert "add --engine llama.cpp" in cli(*options, "--base-gguf", "b.gguf", code=2).err
+    assert "add --engine llama.cpp" in cli(*command, "--base-gguf", "b.gguf", code=2).err
     data.write_text("no rows at all")  # the dataset is not read
     missing = ("--base-gguf", "none.gguf")
     assert "none.gguf is not a file" in cli(*llama, "--refine", 4, *missing, code=6).err
