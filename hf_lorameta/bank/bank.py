@@ -35,7 +35,7 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.bank.packed import Basis, PackedFile
 from hf_lorameta.data.profile import ProfileTable
 from hf_lorameta.data.tokenizer import load_encode
-from hf_lorameta.errors import AdapterError, BankError, IntegrityError
+from hf_lorameta.errors import AdapterError, BankError, IntegrityError, UsageError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.checksums import ChecksumCache
 from hf_lorameta.formats.lora_file import AdapterFile
@@ -120,6 +120,8 @@ class Bank:
         hub = hub or Hub(token)
         folder = Path(name).expanduser()
         if folder.is_dir():
+            if revision is not None:
+                raise UsageError(f"{name} is a folder, which has no revision {revision}")
             return cls.from_folder(folder, hub=hub)
         if len(folder.parts) != 2 or folder.is_absolute():
             raise BankError(

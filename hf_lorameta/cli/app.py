@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
         app([a for a in arguments if a != "--debug"])
     except LoraMetaError as error:
         _fail(error, debug, str(error), error.hint, error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        for note in getattr(interrupt, "__notes__", ()):
+            typer.echo(printable(note), err=True)
         sys.exit(130)
     except OSError as error:
         message = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"

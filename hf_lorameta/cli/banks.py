@@ -122,6 +122,7 @@ def pack(
     dtype: Annotated[
         Literal["bf16", "int8", "f32"], typer.Option(help="Dtype of the packed factors.")
     ] = "bf16",
+    token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -129,7 +130,7 @@ def pack(
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.pack import pack
 
-    bank = Bank.from_pretrained(folder)
+    bank = Bank.from_pretrained(folder, token=token)
     with progress_bar(len(bank.layout), "packing", quiet) as bar:
         made = pack(
             bank, output, basis=basis, retention=retention, dtype=dtype,

@@ -97,8 +97,9 @@ def open_evaluator(
         with LlamaCppEvaluator(gguf, folders, base_model=model.name) as evaluator:
             yield evaluator
     else:
-        from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+        from hf_lorameta.engines.torch_evaluator import TorchEvaluator, require_eval
         from hf_lorameta.hub.base_model import locate
 
+        require_eval()
         folder = model.folder or locate(model.name, model.revision, model.token)
         yield TorchEvaluator(folder, base_model=model.name)

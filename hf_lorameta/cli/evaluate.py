@@ -99,8 +99,9 @@ def evaluate(
         revision=revision,
         columns=parse_columns(columns) if columns else None,
     )
-    rows = _unseen_rows(folder, scored, max_rows + (shots if local else 0), quiet)
+    rows = _unseen_rows(folder, scored, max_rows + shots, quiet)
     examples, rows = _split_shots(scored, rows, shots, local, hub)
+    rows = rows[:max_rows]
     check_outputs(rows)
     log(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {adapter_config.base_model}")
     base_model = engines.BaseModel(

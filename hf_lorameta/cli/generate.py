@@ -1,6 +1,8 @@
 """The commands that make an adapter: plan, generate and push."""
 
+import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +39,7 @@ _SHOWN = 20
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
+    request.make_recipe()  # refuses wrong settings before anything is opened
     with request.session() as session:
         result = _plan(request, session, request.open_dataset(session), quiet)[0]
     emit(json, result.to_dict(), lambda: describe_plan(result))
@@ -73,7 +76,7 @@ def describe_plan(plan: "Plan") -> str:
         "",
         f"{plan.profile.rows} rows; {len(neighbors)} adapters, effective number "
         f"{plan.effective_number:.1f}; nearest distance {plan.distances.min():.4g}, typical "
-        f"nearest distance in the bank {plan.nearest_in_bank:.4g}",
+        f"nearest distance in the bank {_number(plan.nearest_in_bank)}",
     ]
     if plan.expected:
         mean, spread, count = plan.expected
@@ -82,6 +85,10 @@ def describe_plan(plan: "Plan") -> str:
             f"deviation over {count} bank datasets at similar distances, each left out in turn)"
         )
     return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.4g}"
 
 
 def _generate(plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool) -> "Generation":
@@ -137,12 +144,15 @@ def generate(
     from hf_lorameta.pipeline.generation import base_config_for
 
     check_target(output, overwrite)
+    request.make_recipe()  # refuses wrong settings before anything is opened
     with request.session(engine, base_gguf) as session:
         request = validate_engine(request, session, base_gguf)
-        base_config_for(session.bank, export)  # refuses what cannot be exported before any work
+        base_config_for(session.bank, export, session.hub.token)  # refuses before any work
         result, rows = _plan(request, session, request.open_dataset(session), quiet)
         generation = _generate(result, rows, session, quiet)
-    folder = generation.save_pretrained(output, overwrite=overwrite, export=export)
+    folder = generation.save_pretrained(
+        output, overwrite=overwrite, export=export, token=request.token
+    )
     data = {"folder": str(folder), "seconds": generation.seconds, "rank": generation.rank}
     emit(json, data | {"plan": generation.plan.to_dict()}, lambda: str(folder))
 
@@ -194,7 +204,7 @@ def push(
             dataset_private = read_provenance(source)["provenance"]["dataset"]["private"]
         else:
             request = validate_engine(request, session, base_gguf)
-            base_config_for(session.bank, export)
+            base_config_for(session.bank, export, session.hub.token)
             dataset = request.open_dataset(session)
             dataset_private = dataset.private
 
@@ -248,7 +258,10 @@ def _check_source(
             f"expected either --dataset or --from, got {'both' if source else 'neither'}",
             hint="leave one out" if source else "add --dataset user/name",
         )
+    request.make_recipe()  # refuses wrong settings before anything is opened
     options = {"--export": export, "--engine": engine != "transformers", "--base-gguf": base_gguf}
+    settings = asdict(request) | {"recipe": request.recipe != "default", "token": None}
+    options |= {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
     given = [option for option, value in options.items() if value]
     if source is not None and given:
         raise UsageError(

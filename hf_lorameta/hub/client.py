@@ -39,6 +39,11 @@ class Hub:
         self._token = token
         self._api = hfh.HfApi(token=token, **_LIBRARY)
 
+    @property
+    def token(self) -> Token:
+        """The token as given: None stands for the saved one, False for none."""
+        return self._token
+
     def __repr__(self) -> str:
         return f"Hub({self._api.endpoint})"
 

@@ -8,7 +8,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.pipeline.generation import Generation, combine_adapters
-from hf_lorameta.pipeline.held_out_rows import labeled_pool
+from hf_lorameta.pipeline.held_out_rows import labeled_pool, rows_to_check, rows_to_fit
 from hf_lorameta.pipeline.plan import Plan, plan_with_rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
@@ -77,6 +77,9 @@ def generate_from_plan(
     session = session or Session(plan.bank)
     recipe = plan.recipe
     pool = rows if rows is not None or not recipe.uses_rows else _read_pool(plan, session)
+    rows_to_fit(recipe, pool or ())  # refuses too few rows before the base model is loaded
+    if recipe.check is not None:
+        rows_to_check(recipe, pool or ())
     if recipe.refine is not None and plan.refinement is None:
         plan = refine_plan(
             plan,

@@ -30,6 +30,7 @@ from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.base_model import config_json
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.dataset_repo import Token
 from hf_lorameta.method.averaging import average, can_average
 from hf_lorameta.method.merging import COMBINERS, Stacked, factors
 from hf_lorameta.pipeline.adapter_folder import (
@@ -131,6 +132,7 @@ class Generation:
         repo_id: str | None = None,
         overwrite: bool = False,
         export: Export | None = None,
+        token: Token = None,
     ) -> Path:
         """Write the adapter folder completely or not at all, and read it back.
 
@@ -140,6 +142,7 @@ class Generation:
             overwrite: replace an adapter that is already there.
             export: ``gguf`` adds the adapter for llama.cpp and Ollama. It needs the base model's
                 config.json, from the Hub or its cache, and the extra ``gguf``.
+            token: of the Hub, for `export`; None uses the saved one.
 
         Returns:
             The folder: PEFT's two files, ``recipe.json``, ``coefficients.json``, the card and its
@@ -154,7 +157,7 @@ class Generation:
         """
         target = Path(folder).resolve()
         check_target(target, overwrite)
-        base_config = base_config_for(self.plan.bank, export)
+        base_config = base_config_for(self.plan.bank, export, token)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".lorameta-", dir=target.parent) as scratch:
@@ -164,9 +167,15 @@ class Generation:
                 check_adapter(new)
                 if base_config is not None:
                     gguf_adapter.export(new, new / gguf_usage.GGUF_FILE, base_config)
+                replaced = Path(scratch) / "replaced"
                 if target.exists():
-                    target.rename(Path(scratch) / "replaced")
-                new.rename(target)
+                    target.rename(replaced)
+                try:
+                    new.rename(target)
+                except OSError:
+                    if replaced.exists():
+                        replaced.rename(target)
+                    raise
         except OSError as error:
             raise AdapterError(
                 f"{target} could not be written: {error.strerror}",
@@ -235,7 +244,7 @@ class Generation:
 
 
 def base_config_for(
-    bank: Bank, export: Export | None, token: str | None = None
+    bank: Bank, export: Export | None, token: Token = None
 ) -> dict[str, Any] | None:
     """Return the base model's ``config.json`` if an export needs it, checked before any work.
 

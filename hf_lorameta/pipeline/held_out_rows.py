@@ -29,8 +29,17 @@ def rows_to_fit(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     Args:
         recipe: its `refine` and `seed` count.
         pool: labeled rows, see `labeled_pool`.
+
+    Raises:
+        EmptyDatasetError: fewer than 4 rows.
     """
-    return [pool[i] for i in _draw(recipe, len(pool))[0]]
+    to_fit = _draw(recipe, len(pool))[0]
+    if recipe.refine is not None and len(to_fit) < MIN_ROWS:
+        raise EmptyDatasetError(
+            f"{len(to_fit)} labeled rows to refine on, expected at least {MIN_ROWS}",
+            hint="leave out --refine, or name a dataset with more rows",
+        )
+    return [pool[i] for i in to_fit]
 
 
 def rows_to_check(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
@@ -74,7 +83,9 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row]:
         return []
     name = None if stored["private"] else dataset.id
     columns = dataset.columns.model_dump(exclude_none=True)
-    if (stored["id"], stored.get("split"), stored.get("columns")) != (name, dataset.split, columns):
+    config = None if stored["private"] else dataset.config
+    same = (name, config, dataset.split, columns)
+    if tuple(stored.get(key) for key in ("id", "config", "split", "columns")) != same:
         return []
     if stored["private"] and stored.get("rows") != _count_labeled(dataset, recipe.max_rows):
         return []

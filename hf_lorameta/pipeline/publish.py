@@ -30,6 +30,7 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.dataset_repo import Token
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.visibility import check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
@@ -48,7 +49,7 @@ class Savable(Protocol):
     """A finished adapter, such as `hf_lorameta.Generation`."""
 
     def save_pretrained(
-        self, folder: str | Path, *, repo_id: str | None, export: Export | None
+        self, folder: str | Path, *, repo_id: str | None, export: Export | None, token: Token
     ) -> Path:
         """Write the adapter folder."""
         ...
@@ -142,7 +143,12 @@ def publish_adapter(
     else:
         adapter = source()
         folder = folder or staging_dir(repo_id)
-        adapter.save_pretrained(folder, repo_id=repo_id, export=export)
+        try:
+            adapter.save_pretrained(folder, repo_id=repo_id, export=export, token=hub.token)
+        except BaseException:
+            if staged:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
     deleted = stale_files(folder, target)
     on_saved(folder)
     if dry_run:
@@ -273,16 +279,20 @@ def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
     try:
         yield
         if folder.resolve().parent == _staging_root():  # never a folder of the user's own
-            shutil.rmtree(folder)
-    except LoraMetaError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+    except (LoraMetaError, KeyboardInterrupt) as error:
         flags = " --private" if target.private else " --public"
         if target.create_pr:
             flags += " --create-pr"
-        elif target.replaces or isinstance(error, ConnectionLostError):  # it may have arrived
+        elif target.replaces or isinstance(error, ConnectionLostError | KeyboardInterrupt):
+            # what was sent may have arrived
             flags += " --yes"
         command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}"
         resume = f"the adapter is kept, resume with: {command}{flags}"
-        error.hint = f"{error.hint}; {resume}".lstrip("; ")
+        if isinstance(error, LoraMetaError):
+            error.hint = f"{error.hint}; {resume}".lstrip("; ")
+        else:
+            error.add_note(resume)
         raise
 
 

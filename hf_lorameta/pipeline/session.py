@@ -11,7 +11,7 @@ from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
 from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.engines.llama_runner import LlamaCppRunner
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator, require_eval
 from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
@@ -94,7 +94,8 @@ class Session:
         if self.engine == "llama.cpp":
             path = find_base_gguf(index.base_model, self._base_gguf)
             return self._closing.enter_context(LlamaCppRunner(path, self.bank.layout))
-        folder = locate(index.base_model, index.base_revision, self._token or None)
+        require_eval()
+        folder = locate(index.base_model, index.base_revision, self._token)
         return TorchRunner(TorchEvaluator(folder, base_model=index.base_model), self.bank.layout)
 
     def open_dataset(

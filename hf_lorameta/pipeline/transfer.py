@@ -36,6 +36,7 @@ def measure_gains(
     """
     bank = session.bank
     bank.require_local()
+    _check_size(bank)
 
     def rows(entry: IndexEntry) -> list[Row]:
         dataset = session.open_dataset(
@@ -71,8 +72,7 @@ def leave_one_out(
     Raises:
         BankError: fewer than 3 adapters.
     """
-    if len(bank) < _MIN_ADAPTERS:
-        raise BankError(f"the bank holds {len(bank)} adapters, expected at least {_MIN_ADAPTERS}")
+    _check_size(bank)
     recipe = Recipe()
     distances = between(bank.profiles, bank.index.vocab_size, recipe.metric)
     gains = []
@@ -87,6 +87,11 @@ def leave_one_out(
         gains.append(Gain(distance=nearest, base=base, generated=runner.loss(tokens)))
         progress(i + 1, len(bank))
     return tuple(gains)
+
+
+def _check_size(bank: Bank) -> None:
+    if len(bank) < _MIN_ADAPTERS:
+        raise BankError(f"the bank holds {len(bank)} adapters, expected at least {_MIN_ADAPTERS}")
 
 
 def _rule_inputs(distances: Array, index: int, others: list[int]) -> RuleInputs:
