@@ -139,13 +139,7 @@ class BlobStore:
             return file.read()
 
     def git_oid(self, blob: Blob) -> str:
-        r"""Return the id that git gives to a file with these bytes.
-
-        Example:
-            >>> store = BlobStore()
-            >>> store.git_oid(store.add(b"hello\n"))
-            'ce013625030ba8dba906f756967f9e9ca394464a'
-        """
+        """Return the id that git gives to a file with these bytes."""
         header = hashlib.sha1(b"blob %d\0" % blob.size, usedforsecurity=False)
         with self.open(blob.sha256) as file:
             return hashlib.file_digest(file, lambda: header).hexdigest()

@@ -11,7 +11,7 @@ from hf_lorameta.localhub.http_errors import HTTPError
 SIZE_LIMIT = 5 << 20  # larger READMEs are not parsed
 
 _BLOCK = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-_REPO_ID = re.compile(r"[\w.-]{1,96}(?:/[\w.-]{1,96})?")
+_REPO_ID = re.compile(r"(?!\.)[\w.-]{1,96}(?:/[\w.-]{1,96})?")
 _LANGUAGE = re.compile(r"[a-z]{2,8}(?:[-_][A-Za-z0-9]+)*")
 SDKS = ("gradio", "docker", "static", "streamlit")
 _RELATIONS = ("adapter", "finetune", "merge", "quantized")
@@ -33,12 +33,7 @@ LICENSES = frozenset(_LICENSE_NAMES.split())
 
 
 def metadata(text: str) -> dict[str, Any]:
-    r"""Return the YAML metadata of a README; empty if it is missing or not valid.
-
-    Example:
-        >>> metadata("---\nlicense: mit\n---\n# Title")
-        {'license': 'mit'}
-    """
+    """Return the YAML metadata of a README; empty if it is missing or not valid."""
     try:
         data = _parse(text)
     except yaml.YAMLError:
@@ -76,11 +71,7 @@ def check(text: str, repo_type: str) -> tuple[list[str], list[str]]:
 
 
 def validate(text: str, repo_type: str) -> dict[str, list[dict[str, str]]]:
-    """Validate a README and return the warnings in the format of the API.
-
-    Raises:
-        HTTPError: 400, the metadata has errors.
-    """
+    """Return the warnings for a README, or raise its errors, in the format of the API."""
     errors, warnings = check(text, repo_type)
     report = {
         "errors": [{"message": message} for message in errors],
@@ -93,9 +84,8 @@ def validate(text: str, repo_type: str) -> dict[str, list[dict[str, str]]]:
 
 def _field_errors(data: dict[str, Any]) -> list[str]:
     errors = []
-    for name in _as_list(data.get("license")):
-        if name not in LICENSES:
-            errors.append(f'"license" must be one of [{", ".join(sorted(LICENSES))}]')
+    if not LICENSES.issuperset(_as_list(data.get("license"))):
+        errors.append(f'"license" must be one of [{", ".join(sorted(LICENSES))}]')
     for name in ("pipeline_tag", "library_name", "license_name", "license_link", "pretty_name"):
         if name in data and not isinstance(data[name], str):
             errors.append(f'"{name}" must be a string')
@@ -116,15 +106,11 @@ def _field_errors(data: dict[str, Any]) -> list[str]:
 def _link_errors(data: dict[str, Any]) -> list[str]:
     errors = []
     for name, page in (("base_model", "models"), ("datasets", "datasets"), ("models", "models")):
-        single = not isinstance(data.get(name), list)
         for at, value in enumerate(_as_list(data.get(name))):
-            if isinstance(value, str) and _REPO_ID.fullmatch(value) and not value.startswith("."):
-                continue
-            field = name if single else f"{name}[{at}]"
-            errors.append(
-                f'"{field}" with value "{value}" is not valid. '
-                f"Use a {page.removesuffix('s')} id from https://hf.co/{page}."
-            )
+            if not (isinstance(value, str) and _REPO_ID.fullmatch(value)):
+                field = f"{name}[{at}]" if isinstance(data[name], list) else name
+                advice = f"Use a {page.removesuffix('s')} id from https://hf.co/{page}."
+                errors.append(f'"{field}" with value "{value}" is not valid. {advice}')
     return errors
 
 
@@ -153,13 +139,7 @@ def base_models(card: dict[str, Any], library: str | None) -> tuple[str | None, 
 
 
 def tags(card: dict[str, Any], repo_type: str, paths: Collection[str]) -> list[str]:
-    """Return the tags of a repo, derived from its card and its file names.
-
-    Example:
-        >>> card = {"license": "mit", "library_name": "peft", "base_model": "a/b"}
-        >>> tags(card, "model", ["adapter_model.safetensors"])[:3]
-        ['peft', 'safetensors', 'base_model:a/b']
-    """
+    """Return the tags of a repo, derived from its card and its file names."""
     library = library_name(card, paths) if repo_type == "model" else None
     relation, bases = base_models(card, library)
     names = [library] if library else []

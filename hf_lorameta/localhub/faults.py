@@ -29,37 +29,25 @@ _MESSAGES = {
 class Fault:
     """A fault to inject into matching requests.
 
-    Attributes:
-        kind: ``status``: respond with `status` and do nothing. ``cut``: send `after_bytes` of the
-            body and close the connection (for HEAD: without a response). ``truncate``: send only
-            `after_bytes`, with a matching Content-Length. ``corrupt``: flip `bits` in the byte at
-            `after_bytes`. ``delay``: wait `seconds`, then continue. ``callback``: call `callback`,
-            then continue.
-        path: regular expression, searched in the decoded path with its query.
-        method: regular expression for the complete method.
-        times: number of requests to affect; None for all.
-        status: for ``status``.
-        retry_after: seconds, for the ``Retry-After`` header of ``status``.
-        after_bytes: for ``cut``, ``truncate`` and ``corrupt``.
-        bits: bit mask, for ``corrupt``.
-        in_request: ``cut`` and ``corrupt`` affect the request body instead of the response body.
-        seconds: for ``delay``.
-        callback: for ``callback``; may use this hub.
-        skip: number of matching requests to leave alone first.
+    Kinds: ``status``: respond with `status` and do nothing. ``cut``: send `after_bytes` of the
+    body and close the connection (for HEAD: without a response). ``truncate``: send only
+    `after_bytes`, with a matching Content-Length. ``corrupt``: flip `bits` in the byte at
+    `after_bytes`. ``delay``: wait `seconds`, then continue. ``callback``: call `callback`, which
+    may use this hub, then continue.
     """
 
     kind: FaultKind
-    path: str = ""
-    method: str = ".*"
-    times: int | None = None
+    path: str = ""  # regular expression, searched in the decoded path with its query
+    method: str = ".*"  # regular expression for the complete method
+    times: int | None = None  # number of requests to affect; None for all
     status: int = 503
-    retry_after: int | None = None
+    retry_after: int | None = None  # seconds, for the Retry-After header of `status`
     after_bytes: int = 0
     bits: int = 0xFF
-    in_request: bool = False
+    in_request: bool = False  # cut or corrupt the request body instead of the response body
     seconds: float = 0.0
     callback: Callable[[], object] | None = None
-    skip: int = 0
+    skip: int = 0  # number of matching requests to leave alone first
 
     def __post_init__(self) -> None:
         kinds = get_args(FaultKind)
@@ -80,27 +68,16 @@ class Fault:
 
 @dataclass
 class RequestRecord:
-    """A logged request. It never contains a token.
-
-    Attributes:
-        method: ``GET``, ``HEAD``, ...
-        path: decoded path with query, without the values of tokens and signatures.
-        status: status of the response; 0 if it was not sent.
-        range: the Range header, or None.
-        bytes_sent: bytes of the response body.
-        bytes_received: bytes of the request body that were read.
-        authenticated: whether the request had an Authorization header.
-        fault: the kind of the injected fault, or None.
-    """
+    """A logged request. It never contains a token."""
 
     method: str
-    path: str
-    status: int = 0
-    range: str | None = None
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    authenticated: bool = False
-    fault: str | None = None
+    path: str  # decoded path with query, without tokens and signatures
+    status: int = 0  # 0 if no response was sent
+    range: str | None = None  # the Range header
+    bytes_sent: int = 0  # of the response body
+    bytes_received: int = 0  # of the request body
+    authenticated: bool = False  # whether the request had an Authorization header
+    fault: str | None = None  # kind of the injected fault
 
 
 @dataclass

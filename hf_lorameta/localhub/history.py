@@ -133,11 +133,6 @@ class Repo:
         return self.id.rpartition("/")[0]
 
     @property
-    def page_path(self) -> str:
-        """The path of the repo's web page."""
-        return self.id if self.type == "model" else f"{self.type}s/{self.id}"
-
-    @property
     def branches(self) -> dict[str, str]:
         """Branch names to commit SHAs."""
         return {name: sha for name, sha in self.refs.items() if not name.startswith("refs/")}
@@ -151,11 +146,6 @@ class Repo:
     def sha(self) -> str:
         """The head of ``main``."""
         return self.refs["main"]
-
-    @property
-    def head(self) -> Commit:
-        """The newest commit of ``main``."""
-        return self.commits[self.sha]
 
     def resolve(self, revision: str) -> Commit:
         """Return the commit of a branch, tag, ``refs/...`` or SHA."""
@@ -174,13 +164,13 @@ class Repo:
         return self.commits[sha].tree if sha else {}
 
     def add_commit(
-        self, ref: str, parent: str | None, changes: Changes, title: str, message: str, author: str
+        self, ref: str, changes: Changes, title: str, message: str, author: str
     ) -> Commit:
-        """Move `ref` to a new commit on top of `parent`; to `parent` if nothing changes."""
+        """Add a commit to a branch or pull request and return it; the head if nothing changes."""
+        parent = self.refs.get(ref)
         before = self.tree_at(parent)
         tree = apply_changes(before, changes)
         if parent and tree == before:
-            self.refs.setdefault(ref, parent)
             return self.commits[parent]
         date = now()
         identity = [self.type, self.id, parent, title, message, author, date, len(self.commits)]
@@ -211,7 +201,7 @@ class Repo:
         self, title: str, text: str, author: str, *, is_pr: bool, status: str = "open"
     ) -> Discussion:
         """Open a discussion, or a pull request on ``main`` without commits, and return it."""
-        num, base = len(self.discussions) + 1, self.refs["main"] if is_pr else None
+        num, base = len(self.discussions) + 1, self.sha if is_pr else None
         discussion = Discussion(num, title, author, now(), is_pr, status, base)
         if base:
             self.refs[discussion.ref] = base
@@ -223,7 +213,7 @@ class Repo:
         """Return the paths that a pull request and ``main`` changed differently."""
         base = self.tree_at(pr.base)
         theirs = differences(base, self.tree_at(self.refs[pr.ref]))
-        ours = differences(base, self.head.tree)
+        ours = differences(base, self.tree_at(self.sha))
         return sorted(p for p in theirs.keys() & ours.keys() if theirs[p] != ours[p])
 
     def dump(self) -> dict[str, Any]:

@@ -75,22 +75,10 @@ def entry_not_found(path: str, commit: str, message: str = "Entry not found") ->
 
 def gated_repo(repo_id: str, repo_type: str, anonymous: bool) -> HTTPError:
     """Return the response for a gated repo to which the caller has no access."""
-    restricted = f"Access to {repo_type} {repo_id} is restricted"
+    message = f"Access to {repo_type} {repo_id} is restricted"
     if anonymous:
-        advice = "You must have access to it and be authenticated to access it. Please log in."
-        return HTTPError(401, f"{restricted}. {advice}", "GatedRepo")
-    advice = f"Visit https://huggingface.co/{repo_id} to ask for access."
-    message = f"{restricted} and you are not in the authorized list. {advice}"
-    return HTTPError(403, message, "GatedRepo")
-
-
-def write_forbidden() -> HTTPError:
-    """Return the response to a write to a repo that the user may only read."""
-    message = "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request"
-    return HTTPError(403, message)
-
-
-def repo_exists(repo_type: str, repo_id: str, url: str) -> HTTPError:
-    """Return the response to creating a repo that exists. Clients read the `url`."""
-    message = f"You already created this {repo_type} repo: {repo_id}"
-    return HTTPError(409, message, body={"url": url})
+        message += ". You must have access to it and be authenticated to access it. Please log in."
+    else:
+        message += " and you are not in the authorized list."
+        message += f" Visit https://huggingface.co/{repo_id} to ask for access."
+    return HTTPError(401 if anonymous else 403, message, "GatedRepo")

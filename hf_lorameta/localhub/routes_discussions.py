@@ -11,7 +11,6 @@ from hf_lorameta.localhub.routing import Call, Route
 
 _PAGE_SIZE = 10
 _MAX_DIFF_SIZE = 1 << 20  # larger files are compared by their pointers
-_STATUSES = ("open", "closed")
 
 
 def list_discussions(call: Call) -> Response:
@@ -81,7 +80,8 @@ def create(call: Call) -> Response:
     is_pr = bool(call.json.get("pullRequest"))
     status = "draft" if is_pr else "open"
     new = repo.open_discussion(title, text, author, is_pr=is_pr, status=status)
-    return call.saved(repo, num=new.num, url=call.page_url(repo, new), pullRequest=is_pr)
+    url = f"{call.hub.page_url(repo)}/discussions/{new.num}"
+    return call.saved(repo, num=new.num, url=url, pullRequest=is_pr)
 
 
 def comment(call: Call) -> Response:
@@ -104,8 +104,8 @@ def set_status(call: Call) -> Response:
     """Open or close a discussion."""
     repo, discussion, author = _locate_editable(call)
     status = str(call.json.get("status", ""))
-    if status not in _STATUSES:
-        raise HTTPError(400, f'"status" must be one of [{", ".join(_STATUSES)}]')
+    if status not in ("open", "closed"):
+        raise HTTPError(400, '"status" must be one of [open, closed]')
     if discussion.status == "merged":
         raise HTTPError(400, "The pull request is merged already")
     event = discussion.set_status(author, status)

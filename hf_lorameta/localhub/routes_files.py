@@ -63,12 +63,7 @@ def raw(call: Call) -> Response:
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Return (start, stop) of a Range header; None if the complete file is to be sent.
-
-    Example:
-        >>> byte_range("bytes=0-3", 10), byte_range("bytes=-4", 10), byte_range("bytes=6-", 10)
-        ((0, 4), (6, 10), (6, 10))
-    """
+    """Return (start, stop) of a Range header; None if the complete file is to be sent."""
     match = _RANGE.fullmatch(header.replace(" ", "")) if header else None
     if match is None or match.groups() == ("", ""):
         return None  # missing, several parts, or not understood: RFC 9110 allows to ignore it

@@ -11,15 +11,13 @@ from hf_lorameta.localhub.history import Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 
-_MEDIA_TYPE = "application/vnd.git-lfs+json"
-
 
 def batch(call: Call) -> Response:
     """Return for each object where to upload it, unless it is stored already."""
     # without a ref, the upload may be for a pull request, which any user may open
     repo = call.writable_repo(by_pr="ref" not in call.json)
     objects = [_upload(call, repo, item) for item in call.json.get("objects", [])]
-    return JSONResponse({"objects": objects}, media_type=_MEDIA_TYPE)
+    return JSONResponse({"objects": objects})
 
 
 def _upload(call: Call, repo: Repo, item: dict[str, Any]) -> dict[str, Any]:
@@ -74,9 +72,8 @@ async def put_part(call: Call) -> Response:
 def complete(call: Call) -> Response:
     """Join the parts of an object; 400 unless they make up the announced object."""
     repo, blob = _target(call)
-    numbers = sorted(int(part["partNumber"]) for part in call.json["parts"])
     with call.hub.blobs.writer() as writer:
-        for number in numbers:
+        for number in sorted(int(part["partNumber"]) for part in call.json["parts"]):
             part = call.server.lfs_parts.pop((blob.sha256, number))
             for chunk in call.hub.blobs.chunks(part):
                 writer.write(chunk)
@@ -95,12 +92,10 @@ def _finish(call: Call, repo: Repo, writer: BlobWriter, announced: Blob) -> None
 
 
 def verify(call: Call) -> Response:
-    """Return 200 if the object was uploaded with the size that the client states."""
+    """Return 200 if the object was uploaded."""
     repo, blob = _target(call)
-    oid, size = call.json.get("oid"), call.json.get("size")
-    uploaded = call.hub.has_object(repo, blob.sha256)
-    if not uploaded or (oid, size) != (blob.sha256, call.hub.blobs.size(blob.sha256)):
-        raise HTTPError(404, f"Object {oid} of {size} bytes was not uploaded")
+    if not call.hub.has_object(repo, blob.sha256):
+        raise HTTPError(404, f"Object {blob.sha256} was not uploaded")
     return JSONResponse({})
 
 

@@ -22,7 +22,7 @@ def whoami(call: Call) -> Response:
 def list_repos(call: Call) -> Response:
     """Return a page of the repos that match the query."""
     visible = [
-        views.repo_info(call.hub, repo, repo.head)
+        views.repo_info(call.hub, repo, repo.resolve("main"))
         for repo in call.hub.repos.values()
         if repo.type == call.repo_type and call.can_see(repo)
     ]
@@ -60,8 +60,6 @@ def _list_item(call: Call, info: dict[str, Any]) -> dict[str, Any]:
     if expand := call.query_list("expand"):
         return views.expand(info, expand)
     omitted = {"usedStorage", "baseModels", "safetensors"}
-    if not call.flag("config"):
-        omitted.add("config")
     if not call.flag("full"):
         omitted |= {"siblings", "sha"} if call.repo_type == "model" else {"siblings"}
         if not call.flag("cardData"):

@@ -11,7 +11,6 @@ from hf_lorameta.localhub.commit_body import Operation, read_operations
 from hf_lorameta.localhub.history import Commit, Entry, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
-from hf_lorameta.localhub.state import check_repo_type
 
 LFS_CLIENT = "origin/localhub-classic"  # User-Agent that LocalHub.env() sets: client without Xet
 
@@ -23,20 +22,17 @@ def create_repo(call: Call) -> Response:
     if not writer.owns(namespace):
         rights = f'rights to create a {repo_type} under the namespace "{namespace}"'
         raise HTTPError(403, f"You don't have the {rights}")
-    existing = call.hub.repos.get((repo_type, repo_id))
-    if existing is not None:
-        raise http_errors.repo_exists(repo_type, repo_id, call.page_url(existing))
     sdk = call.json.get("sdk")
     if repo_type == "space" and sdk not in cards.SDKS:
         raise HTTPError(400, f'"sdk" must be one of {", ".join(cards.SDKS)}')
     repo = Repo(repo_id, repo_type, private=_is_private(call), sdk=sdk)
     call.hub.create(repo, writer.user.name)
-    return JSONResponse({"url": call.page_url(repo), "name": repo.id, "id": repo.id})
+    return JSONResponse({"url": call.hub.page_url(repo), "name": repo.id, "id": repo.id})
 
 
 def _repo_in_body(call: Call) -> tuple[str, str, str]:
     """Return (repo type, namespace, repo id)."""
-    repo_type = check_repo_type(str(call.json.get("type") or "model"))
+    repo_type = str(call.json.get("type") or "model")
     namespace = str(call.json.get("organization") or call.writer.user.name)
     return repo_type, namespace, f"{namespace}/{call.json.get('name', '')}"
 
@@ -84,9 +80,7 @@ def validate_yaml(call: Call) -> Response:
 def preupload(call: Call) -> Response:
     """Return for each file how to upload it, and its current id in the repo."""
     commit = call.commit_of(_writable_repo(call))
-    rules = call.json.get("gitIgnore")
-    if rules is None:
-        rules = call.hub.text(commit.tree, ".gitignore")
+    rules = call.json.get("gitIgnore", call.hub.text(commit.tree, ".gitignore")) or ""
     allow_lfs = _allows_lfs(call)
     files = []
     for file in call.json.get("files", []):
@@ -95,7 +89,7 @@ def preupload(call: Call) -> Response:
         item = {
             "path": path,
             "uploadMode": "lfs" if lfs else "regular",
-            "shouldIgnore": uploads.is_ignored(path, str(rules or "")),
+            "shouldIgnore": uploads.is_ignored(path, rules),
         }
         entry = commit.tree.get(path)
         if entry is not None:  # the git id is that of the file, even if the tree has a pointer
@@ -137,7 +131,7 @@ def _commit(call: Call, repo: Repo, operations: list[Operation]) -> Response:
         raise HTTPError(400, "The commit header has no summary")
     author = call.writer.user.name
     revision, parent = call.params["rev"], header.get("parentCommit")
-    answer = {"success": True, "hookOutput": ""}
+    page_url, answer = call.hub.page_url(repo), {"success": True, "hookOutput": ""}
     with call.hub.lock:
         changes = _changes(call, repo, operations)
         if call.flag("create_pr"):
@@ -145,18 +139,17 @@ def _commit(call: Call, repo: Repo, operations: list[Operation]) -> Response:
             if parent is not None:
                 pr.base = repo.refs[pr.ref] = repo.resolve(parent).sha
             revision, parent = pr.ref, None
-            answer["pullRequestUrl"] = call.page_url(repo, pr)
+            answer["pullRequestUrl"] = f"{page_url}/discussions/{pr.num}"
         discussion = next((d for d in repo.discussions if d.is_pr and d.ref == revision), None)
-        is_author = discussion is not None and discussion.author == author
-        if not (is_author or call.writer.owns(repo.namespace)):
-            raise http_errors.write_forbidden()
+        if discussion is None or discussion.author != author:
+            call.writable_repo()
         new = call.hub.commit(
             repo, revision, changes, title=title, message=text, author=author, parent=parent
         )
         if discussion is not None:
             discussion.add_event(author, "commit", subject=title, oid=new.sha)
             call.hub.save(repo)
-    answer |= {"commitOid": new.sha, "commitUrl": f"{call.page_url(repo)}/commit/{new.sha}"}
+    answer |= {"commitOid": new.sha, "commitUrl": f"{page_url}/commit/{new.sha}"}
     return JSONResponse(answer)
 
 
@@ -172,7 +165,11 @@ def _changes(call: Call, repo: Repo, operations: list[Operation]) -> dict[str, E
         if key == "file":
             changes[path] = uploads.entry_for(call.hub.blobs, path, value["blob"])
         elif key == "lfsFile":
-            changes[path] = _uploaded(call, repo, path, str(value.get("oid", "")))
+            sha256 = str(value.get("oid", ""))
+            if not call.hub.has_object(repo, sha256):
+                message = "LFS pointer pointed to a file that does not exist"
+                raise HTTPError(400, f"{message}: {path} ({sha256})")
+            changes[path] = uploads.lfs_entry(Blob(sha256, call.hub.blobs.size(sha256)))
         elif key == "copyFile":
             source = repo.resolve(str(value.get("srcRevision") or head.sha))
             source_path = str(value.get("srcPath", ""))
@@ -194,13 +191,6 @@ def _paths_to_delete(head: Commit, path: str, folder: bool) -> list[str]:
         message = f"A {kind} with this name doesn't exist: {path}"
         raise http_errors.entry_not_found(path, head.sha, message)
     return paths
-
-
-def _uploaded(call: Call, repo: Repo, path: str, sha256: str) -> Entry:
-    if not call.hub.has_object(repo, sha256):
-        message = f"LFS pointer pointed to a file that does not exist: {path} ({sha256})"
-        raise HTTPError(400, message)
-    return uploads.lfs_entry(Blob(sha256, call.hub.blobs.size(sha256)))
 
 
 def create_branch(call: Call) -> Response:

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 
 from hf_lorameta.localhub import http_errors
 from hf_lorameta.localhub.accounts import Caller
-from hf_lorameta.localhub.history import Commit, Discussion, Repo
+from hf_lorameta.localhub.history import Commit, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.state import HubState
 
@@ -29,14 +29,13 @@ class Server:
     uploads: str
     lfs_part_size: int
     page_size: int
-    url: str = ""  # 'http://127.0.0.1:PORT', set when the port is known
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     lfs_parts: dict[tuple[str, int], str] = field(default_factory=dict)  # (oid, number) -> sha256
 
     def link(self, method: str, path: str, **params: str) -> str:
         """Return a signed link for `method` on `path`, which needs no token, as on a CDN."""
         query = urlencode(sorted(params.items()))
-        return f"{self.url}{path}?{query}&Signature={self._signature(method, path, query)}"
+        return f"{self.state.url}{path}?{query}&Signature={self._signature(method, path, query)}"
 
     def check_link(self, request: Request) -> dict[str, str]:
         """Return the parameters of a link, whose signature must be valid."""
@@ -126,7 +125,8 @@ class Call:
         """
         repo = self.visible_repo()
         if not self.writer.owns(repo.namespace) and not by_pr:
-            raise http_errors.write_forbidden()
+            message = "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request"
+            raise HTTPError(403, message)
         return repo
 
     def commit_of(self, repo: Repo) -> Commit:
@@ -137,11 +137,6 @@ class Call:
         """Save a repo after a change and return the response."""
         self.hub.save(repo)
         return JSONResponse(answer)
-
-    def page_url(self, repo: Repo, discussion: Discussion | None = None) -> str:
-        """Return the URL of the web page of a repo, or of one of its discussions."""
-        url = f"{self.server.url}/{repo.page_path}"
-        return f"{url}/discussions/{discussion.num}" if discussion else url
 
     @cached_property
     def json(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import uvicorn
 
@@ -18,12 +18,11 @@ from hf_lorameta.localhub.faults import Fault, FaultMiddleware, RequestRecord
 from hf_lorameta.localhub.history import Commit, Gated, Repo, now
 from hf_lorameta.localhub.http_errors import HTTPError, LocalHubError
 from hf_lorameta.localhub.routing import Server
-from hf_lorameta.localhub.state import HubState, check_repo_type
+from hf_lorameta.localhub.state import HubState
 from hf_lorameta.localhub.uploads import entry_for
 
 HOST = "127.0.0.1"
 Uploads = Literal["auto", "inline", "lfs"]
-_START_TIMEOUT = 20.0  # seconds
 
 
 class LocalHub:
@@ -42,9 +41,6 @@ class LocalHub:
             this hub does not have. Large files are stored and served as Git LFS files in any case.
         lfs_part_size: objects larger than this are uploaded in parts of this size, in bytes.
         page_size: maximum number of items per page of a listing.
-
-    Raises:
-        LocalHubError: another host, or an unknown value of `uploads`.
     """
 
     def __init__(
@@ -62,23 +58,17 @@ class LocalHub:
                 f"a LocalHub listens on {HOST} only, got host {host!r}",
                 hint="omit host: this server must not be exposed to a network",
             )
-        if uploads not in get_args(Uploads):
-            raise LocalHubError(f"uploads is one of {get_args(Uploads)}, got {uploads!r}")
         self._port = port
         self._hub = HubState(Path(root) if root is not None else None)
-        self._shared = Server(self._hub, uploads, lfs_part_size, page_size)
-        self._app = FaultMiddleware(HubApp(self._shared))
+        server = Server(self._hub, uploads, lfs_part_size, page_size)
+        self._app = FaultMiddleware(HubApp(server))
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
     # ---- lifecycle
 
     def start(self) -> Self:
-        """Start serving and return self.
-
-        Raises:
-            LocalHubError: it is already running, or the port is in use.
-        """
+        """Start serving and return self. Raises LocalHubError if the port is in use."""
         if self._thread is not None:
             raise LocalHubError(f"this LocalHub already serves {self.url}")
         try:
@@ -89,7 +79,7 @@ class LocalHub:
                 hint="use another port; --port 0 selects a free one",
             ) from error
         self._port = int(listener.getsockname()[1])
-        self._shared.url = f"http://{HOST}:{self._port}"
+        self._hub.url = f"http://{HOST}:{self._port}"
         config = uvicorn.Config(
             self._app,
             http="h11",
@@ -98,7 +88,6 @@ class LocalHub:
             lifespan="off",
             log_config=None,
             log_level="critical",
-            access_log=False,
             server_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
@@ -106,7 +95,7 @@ class LocalHub:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
         self._thread.start()
-        deadline = time.monotonic() + _START_TIMEOUT
+        deadline = time.monotonic() + 20
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise LocalHubError(f"the server did not start on port {self._port}")
@@ -129,14 +118,10 @@ class LocalHub:
 
     @property
     def url(self) -> str:
-        """``http://127.0.0.1:PORT``, the value for ``HF_ENDPOINT``.
-
-        Raises:
-            LocalHubError: it was never started, so the port is not known.
-        """
-        if not self._shared.url:
+        """``http://127.0.0.1:PORT``, the value for ``HF_ENDPOINT``. Known after the start."""
+        if not self._hub.url:
             raise LocalHubError("this LocalHub has no address yet", hint="call hub.start() first")
-        return self._shared.url
+        return self._hub.url
 
     # ---- users
 
@@ -151,11 +136,9 @@ class LocalHub:
         """Add a user, or another token of an existing user, and return the token.
 
         Args:
-            name: user name, and the namespace of the user's repos.
             token: None for a random token.
             role: ``write`` or ``read``.
-            orgs: organizations that the user is a member of.
-            email: email address in the ``whoami`` response.
+            orgs: organizations whose repos the user may read and write.
 
         Raises:
             LocalHubError: unknown role, or the token is in use.
@@ -188,14 +171,10 @@ class LocalHub:
         private: bool = False,
         gated: Gated | Literal[True] = False,
     ) -> str:
-        """Create a repo, which contains ``.gitattributes`` as on the Hub, and return its SHA.
-
-        Raises:
-            LocalHubError: it exists, or the id or type is not valid.
-        """
+        """Create a repo, which contains ``.gitattributes`` as on the Hub, and return its SHA."""
         gated = "auto" if gated is True else gated
         with self._access():
-            repo = Repo(repo_id, check_repo_type(repo_type), private=private, gated=gated)
+            repo = Repo(repo_id, repo_type, private, gated)
             self._hub.create(repo, repo.namespace or "localhub")
             return repo.sha
 
@@ -246,11 +225,7 @@ class LocalHub:
     def files(
         self, repo_id: str, repo_type: str = "model", revision: str = "main"
     ) -> dict[str, int]:
-        """Return the files at a revision: path to size in bytes.
-
-        Raises:
-            LocalHubError: no such repo or revision.
-        """
+        """Return path and size of all files. Raises LocalHubError: no such repo or revision."""
         tree = self.commits(repo_id, repo_type, revision)[0].tree
         return {path: tree[path].size for path in sorted(tree)}
 

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from urllib.parse import quote
 
-from hf_lorameta.localhub import cards, http_errors
+from hf_lorameta.localhub import cards
 from hf_lorameta.localhub.accounts import Accounts
 from hf_lorameta.localhub.blobs import BlobStore
 from hf_lorameta.localhub.history import REPO_TYPES, Changes, Commit, Repo
@@ -26,6 +26,7 @@ class HubState:
         self.accounts = Accounts()
         self.repos: dict[tuple[str, str], Repo] = {}  # by (type, id)
         self.blobs = BlobStore(root)
+        self.url = ""  # 'http://127.0.0.1:PORT', set when the port is known
         self._root = root
         if root is None:
             return
@@ -46,14 +47,23 @@ class HubState:
         if self._root:
             _write_json(self._root / "accounts.json", self.accounts.dump())
 
+    def page_url(self, repo: Repo) -> str:
+        """Return the URL of the web page of a repo."""
+        prefix = "" if repo.type == "model" else f"{repo.type}s/"
+        return f"{self.url}/{prefix}{repo.id}"
+
     def create(self, repo: Repo, author: str) -> None:
         """Add a repo with its first commit."""
+        if repo.type not in REPO_TYPES:
+            message = f"Invalid repo type: {repo.type}, expected one of {REPO_TYPES}"
+            raise HTTPError(400, message)
         _check_repo_id(repo.id)
         if (repo.type, repo.id) in self.repos:
-            raise http_errors.repo_exists(repo.type, repo.id, f"/{repo.page_path}")
+            message = f"You already created this {repo.type} repo: {repo.id}"
+            raise HTTPError(409, message, body={"url": self.page_url(repo)})
         path = ".gitattributes"
         changes = {path: entry_for(self.blobs, path, self.blobs.add(GITATTRIBUTES))}
-        repo.add_commit("main", None, changes, "initial commit", "", author)
+        repo.add_commit("main", changes, "initial commit", "", author)
         self.repos[repo.type, repo.id] = repo
         self.save(repo)
 
@@ -78,15 +88,14 @@ class HubState:
         if revision not in repo.refs:
             repo.resolve(revision)  # raises RevisionNotFound
             raise HTTPError(400, f"{revision} is not a branch: cannot commit to it")
-        head = repo.refs[revision]
         if parent is not None and not _SHA.fullmatch(parent):
             raise HTTPError(400, "The parent commit must be a full commit sha")
-        if parent is not None and parent != head:
+        if parent is not None and parent != repo.refs[revision]:
             raise HTTPError(412, "A commit has happened since. Please refresh and try again.")
         card = self.text(changes, "README.md")
         if card is not None:
             cards.validate(card, repo.type)
-        commit = repo.add_commit(revision, head, changes, title, message, author)
+        commit = repo.add_commit(revision, changes, title, message, author)
         repo.objects.update(e.sha256 for e in changes.values() if e is not None and e.lfs)
         self.save(repo)
         return commit
@@ -110,13 +119,6 @@ def _check_repo_id(repo_id: str) -> None:
         raise HTTPError(400, f"Invalid repo name: {repo_id} - {expected}")
     if repo_id.endswith((".git", ".ipynb")):
         raise HTTPError(400, f"Invalid repo name: {repo_id} - cannot end with .git or .ipynb")
-
-
-def check_repo_type(repo_type: str) -> str:
-    """Return `repo_type`, which must be one of ``REPO_TYPES``."""
-    if repo_type not in REPO_TYPES:
-        raise HTTPError(400, f"Invalid repo type: {repo_type}, expected one of {REPO_TYPES}")
-    return repo_type
 
 
 def _repo_file(root: Path, repo: Repo) -> Path:

@@ -48,7 +48,6 @@ def _account(name: str, kind: str, email: str | None) -> dict[str, Any]:
 def repo_info(hub: HubState, repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[str, Any]:
     """Return all fields of a repo's info at a commit; with `blobs`, sizes and digests of files."""
     card = cards.metadata(hub.text(commit.tree, "README.md") or "")
-    files = sorted(commit.tree.items())
     info: dict[str, Any] = {
         "_id": object_id(f"{repo.type} {repo.id}"),
         "id": repo.id,
@@ -58,21 +57,17 @@ def repo_info(hub: HubState, repo: Repo, commit: Commit, *, blobs: bool = False)
         "createdAt": repo.created,
         "private": repo.private,
         "gated": repo.gated,
-        "disabled": False,
         "downloads": 0,
         "likes": 0,
-        "trendingScore": 0,
         "usedStorage": sum(entry.size for entry in commit.tree.values()),
         "tags": cards.tags(card, repo.type, commit.tree.keys()),
-        "siblings": [_sibling(path, entry, blobs) for path, entry in files],
+        "siblings": [_sibling(path, entry, blobs) for path, entry in sorted(commit.tree.items())],
         "cardData": card,
     }
     if repo.type == "model":
         info |= _model_fields(hub, repo, commit, card)
     elif repo.type == "space":
-        stage = "RUNNING" if "app.py" in commit.tree else "NO_APP_FILE"
-        runtime = {"stage": stage, "hardware": {"current": "cpu-basic", "requested": None}}
-        info |= {"sdk": card.get("sdk", repo.sdk), "runtime": runtime}
+        info["sdk"] = card.get("sdk", repo.sdk)
     return info
 
 
@@ -85,26 +80,12 @@ def _model_fields(
     fields: dict[str, Any] = {
         "modelId": repo.id,
         "spaces": [],
-        "config": _model_config(hub, commit),
         "library_name": library,
         "pipeline_tag": card.get("pipeline_tag"),
         "baseModels": {"relation": relation, "models": models} if bases else None,
         "safetensors": _safetensors(hub, commit),
     }
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _model_config(hub: HubState, commit: Commit) -> dict[str, Any] | None:
-    config = _json_object(hub.text(commit.tree, "config.json"))
-    fields = _select(config, "architectures model_type")
-    adapter = _json_object(hub.text(commit.tree, "adapter_config.json"))
-    if adapter:
-        fields["peft"] = _select(adapter, "base_model_name_or_path task_type peft_type")
-    return fields or None
-
-
-def _select(data: dict[str, Any], names: str) -> dict[str, Any]:
-    return {name: data[name] for name in names.split() if name in data}
 
 
 def _json_object(text: str | None) -> dict[str, Any]:
@@ -128,12 +109,10 @@ def _safetensors(hub: HubState, commit: Commit) -> dict[str, Any] | None:
         header = _json_object(file.read(length).decode("utf-8", "replace"))
     counts: dict[str, int] = {}
     for tensor in header.values():
-        if not isinstance(tensor, dict):
-            return None
-        dtype, offsets = tensor.get("dtype"), tensor.get("data_offsets")
-        if dtype in _DTYPE_SIZES and offsets:
-            count = (offsets[1] - offsets[0]) // _DTYPE_SIZES[dtype]
-            counts[dtype] = counts.get(dtype, 0) + count
+        match tensor:
+            case {"dtype": str(dtype), "data_offsets": [int(start), int(stop)]}:
+                if size := _DTYPE_SIZES.get(dtype):
+                    counts[dtype] = counts.get(dtype, 0) + (stop - start) // size
     return {"parameters": counts, "total": sum(counts.values())} if counts else None
 
 
