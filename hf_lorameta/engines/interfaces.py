@@ -35,13 +35,10 @@ class AdapterUpdate(Protocol):
 class BaseModelRunner(Protocol):
     """A base model with an update that can be set and scored."""
 
-    @property
-    def engine(self) -> str:
-        """Name of the engine, as model cards show it."""
-
-    @property
-    def finite_difference_step(self) -> float:
-        """Step of a search along an axis: above the engine's rounding, still nearly linear."""
+    engine: str
+    """Name of the engine, as model cards show it."""
+    finite_difference_step: float
+    """Step of a search along an axis: above the engine's rounding, still nearly linear."""
 
     def encode(self, rows: Sequence[Row]) -> "list[Tokens]":
         """Tokenize rows."""

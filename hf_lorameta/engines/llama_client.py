@@ -19,10 +19,8 @@ from hf_lorameta.errors import AdapterError, LoraMetaError, UsageError
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.types import Row
 
-_FORCING_BIAS = 1e9
-"""A logit bias with which a token is certain to be sampled."""
-_TOP_TOKENS = 500
-"""Number of likeliest tokens listed at first, if a token's probability is not reported."""
+_FORCING_BIAS = 1e9  # a logit bias with which a token is certain to be sampled
+_TOP_TOKENS = 500  # likeliest ones listed at first, if a token's probability is not reported
 _UPDATE = f"update {BINARY} on the PATH: before 2026 it crashed with several adapters"
 """https://github.com/ggml-org/llama.cpp/issues/18466"""
 
@@ -34,7 +32,7 @@ class LlamaCpp:
     """A base model in llama.cpp, with adapters that each call activates.
 
     Args:
-        base: GGUF of the base model, in any quantization.
+        base: GGUF in any quantization.
         adapters: GGUF LoRA adapters for it; calls name them by their index in this sequence.
         context: maximum tokens of prompt and answer together.
         exact: keep keys and values in float32, without flash attention, to compare numbers with

@@ -19,13 +19,8 @@ from hf_lorameta.types import Row
 class LlamaCppEvaluator:
     """A base model in llama.cpp with the adapters to evaluate; quantized ones need less memory.
 
-    Args:
-        base: GGUF of the base model.
-        adapters: folders of the PEFT adapters to evaluate.
-        max_length: as for `hf_lorameta.engines.torch_evaluator.TorchEvaluator`, but longer outputs
-            raise `UsageError`.
-        max_new_tokens: as there.
-        base_model: as there.
+    Arguments are those of `hf_lorameta.engines.torch_evaluator.TorchEvaluator`, with a GGUF as the
+    base and the folders of all PEFT adapters, but outputs over `max_length` raise `UsageError`.
 
     Raises:
         MissingExtraError: the extra ``gguf`` is not installed.

@@ -44,11 +44,8 @@ class LlamaCppRunner:
     Memory besides the base model: the loaded adapters, 19 MB for one of rank 16 on q, k and v of
     Mistral-7B in float16; while they are written, one adapter or one module of the others' sum.
 
-    Args:
-        base: GGUF of the base model, in any quantization.
-        layout: the adapted modules.
-        max_length: maximum tokens of prompt and output together; longer prompts lose their
-            beginning, longer outputs raise `UsageError`.
+    Prompt and output together have at most `max_length` tokens: longer prompts lose their
+    beginning, longer outputs raise `UsageError`.
 
     Raises:
         MissingExtraError: the extra ``gguf`` is not installed.

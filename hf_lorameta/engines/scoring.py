@@ -114,14 +114,9 @@ class Tokens(NamedTuple):
     def split(
         cls, prompt: list[int], text: list[int], start: list[int], first: list[int], end: int
     ) -> "Tokens":
-        """Split a row's tokens into prompt and output.
+        """Split the tokens of a row's text; one that spans the border belongs to the output.
 
-        A token that spans the border between them belongs to the output.
-
-        Args:
-            text: tokens of prompt and output together.
-            start: tokens that the tokenizer prepends to a text, possibly none.
-            first: tokens that replace an empty prompt.
+        The tokenizer prepends `start`, possibly none, to a text; `first` replaces an empty prompt.
 
         Example:
             >>> Tokens.split([5, 6], [5, 6, 7], [], [0], 1)
@@ -272,12 +267,9 @@ def compare(
     """Evaluate several methods on the same rows.
 
     Args:
-        evaluator: of the base model.
-        rows: those of the test split.
         adapters: method to adapter folder; None is the base model itself. The usual names are
             base, generated and reference.
         shots: rows of the train split; k of them add the method "k-shot", without an adapter.
-        generate: generate answers.
         samples: number of rows that the report lists with their answers.
         progress: called with each method and its scores when they are complete.
         row_progress: called with (method, done, total) while a method is evaluated, see

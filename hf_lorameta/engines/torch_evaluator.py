@@ -37,7 +37,7 @@ def require_eval() -> None:
 
 
 class TorchEvaluator:
-    """A base model in memory, to which adapters are attached one at a time.
+    """A base model of transformers in memory, to which adapters are attached one at a time.
 
     Everything is deterministic.
 
@@ -49,9 +49,6 @@ class TorchEvaluator:
             beginning, outputs are never truncated.
         max_new_tokens: maximum tokens of an answer.
         base_model: id that adapters must name as their base model; "" accepts any.
-
-    Attributes:
-        model: the base model, of transformers.
 
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.

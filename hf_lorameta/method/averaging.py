@@ -46,17 +46,13 @@ def average(
     scalings: Array,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[FloatArray, FloatArray]]:
-    """Average files as `hf_lorameta.method.merging.factors` averages factors.
+    """Average N files that `can_average` as `hf_lorameta.method.merging.factors` averages factors.
 
-    Args:
-        files: N files that `can_average`.
-        weights: (N,) coefficients c.
-        scalings: (N,) scalings s.
-        progress: called after each byte range with (done, total) modules' worth of work.
+    Sums of 16 products are in float32, those added up in float64; the bits do not depend on the
+    number of cores. Progress is called after each byte range with (done, total) modules of work.
 
     Returns:
-        (A, B) of every module in the order of the layout; sums of 16 products in float32, those
-        added up in float64. The bits do not depend on the number of cores.
+        (A, B) of every module in the order of the layout.
 
     Raises:
         AdapterError: a file ended early.
@@ -65,9 +61,8 @@ def average(
     averaged: dict[str, FloatArray] = {}
 
     def average_range(names: list[str]) -> dict[str, FloatArray]:
-        return _average_range(
-            files, weights, weights * scalings, {name: infos[name] for name in names}
-        )
+        some = {name: infos[name] for name in names}
+        return _average_range(files, weights, weights * scalings, some)
 
     with ThreadPoolExecutor(_WORKERS) as pool:
         for arrays in pool.map(average_range, _ranges(infos)):

@@ -116,6 +116,9 @@ def length_distance(query: QueryCounts, bank: Counts) -> Array:
     return wasserstein(query, bank) / 2
 
 
+DistanceFunction = Callable[[QueryCounts, Counts], Array]
+
+
 class Metric(NamedTuple):
     """A row of `METRICS`; its title is worded as inside a sentence.
 
@@ -128,20 +131,15 @@ class Metric(NamedTuple):
     name: str
     title: str
     reference: str
-    function: Callable[[QueryCounts, Counts], Array]
+    function: DistanceFunction
     parts: tuple[Part, ...] = ("both",)
     lengths: bool = False
 
     @property
-    def terms(self) -> "list[_Term]":
-        """The distances that are added up."""
-        terms = [_Term(part, self.function) for part in self.parts]
-        return [*terms, _Term("lengths", length_distance)] if self.lengths else terms
-
-
-class _Term(NamedTuple):
-    part: Part
-    function: Callable[[QueryCounts, Counts], Array]
+    def terms(self) -> dict[Part, DistanceFunction]:
+        """The distances that are added up, by the part of the texts that they compare."""
+        terms = dict.fromkeys(self.parts, self.function)
+        return terms | {"lengths": length_distance} if self.lengths else terms
 
 
 METRICS: dict[str, Metric] = {
@@ -247,22 +245,22 @@ def _distance_rows(
     """(n, N) distances from each of the chosen datasets to every dataset of a bank."""
     result = np.zeros((chosen.stop - chosen.start, len(bank)))
     terms = []
-    for term in METRICS[metric].terms:
-        size = LENGTHS if term.part == "lengths" else vocab_size
-        datasets = _histograms(queries, term.part, chosen)
+    for part, function in METRICS[metric].terms.items():
+        size = LENGTHS if part == "lengths" else vocab_size
+        datasets = _histograms(queries, part, chosen)
         lines = [
             (line, QueryCounts([histograms], size))
             for line, histograms in zip(result, datasets, strict=True)
             if any(h.ids.size for h in histograms)
         ]
-        terms.append((term, size, lines))
+        terms.append((part, function, size, lines))
 
     def measure(rows: slice) -> None:
-        for term, size, lines in terms:
-            counts = Counts(_histograms(bank, term.part, rows), size)
+        for part, function, size, lines in terms:
+            counts = Counts(_histograms(bank, part, rows), size)
             for line, query in lines:
                 # rounding can put equal distributions slightly below zero
-                line[rows] += np.maximum(term.function(query, counts), 0.0)
+                line[rows] += np.maximum(function(query, counts), 0.0)
 
     with ThreadPoolExecutor(_WORKERS) as pool:
         list(pool.map(measure, _blocks(len(bank), vocab_size * _WORKERS)))
@@ -282,7 +280,7 @@ def _blocks(rows: int, vocab_size: int) -> Iterator[slice]:
 
 def _has_tokens(table: ProfileTable, metric: str) -> NDArray[np.bool_]:
     """(N,) which profiles hold any token that the metric reads."""
-    halves = {half for term in METRICS[metric].terms for half in PARTS[term.part]}
+    halves = {half for part in METRICS[metric].terms for half in PARTS[part]}
     counted = [np.diff(table.arrays[f"{half}.indptr"]) > 0 for half in sorted(halves)]
     return np.asarray(np.any(counted, axis=0))
 
@@ -294,9 +292,8 @@ def _check(tables: Sequence[ProfileTable], vocab_size: int, metric: str) -> None
         )
     if not all(map(len, tables)):
         raise BankError("the bank holds no dataset", hint="hf-lorameta bank list DIR says why")
-    named = [(name, a) for t in tables for name, a in t.arrays.items()]
-    ids = [a for name, a in named if name in ("input.ids", "output.ids") and a.size]
-    largest = max((int(array.max()) for array in ids), default=0)
+    ids = [table.arrays[f"{half}.ids"] for table in tables for half in PARTS["both"]]
+    largest = max(int(array.max(initial=0)) for array in ids)
     if largest >= vocab_size:
         raise BankError(
             f"a profile holds token id {largest}, expected below {vocab_size}: "

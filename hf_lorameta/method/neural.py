@@ -91,8 +91,6 @@ def fit_neural(
         distances: (N, N); row i holds the distances of dataset i, as the new one, to all.
         gram: (N, N) Gram matrix of the adapters, from `gram`.
         hidden: width h of the network; the paper's experiment has 4,000.
-        steps: number of optimizer steps.
-        learning_rate: of Adam.
         validation: fraction of the datasets for validation, above 0 and below 1.
         seed: seed of the split and of the initial network.
 

@@ -40,11 +40,10 @@ class NeuralModel:
         """Return the shapes of the arrays of a network of width `hidden`, by name."""
         h = hidden
         weights = {"0": (h, 1), "1": (h,), "3": (h, h), "4": (h,), "6": (1, h)}
-        return {
-            f"{layer}.{kind}": shape if kind == "weight" else shape[:1]
-            for layer, shape in weights.items()
-            for kind in ("weight", "bias")
-        }
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer, shape in weights.items():
+            shapes |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
+        return shapes
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "NeuralModel":

@@ -6,7 +6,7 @@ No adapter weights are read.
 import math
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -277,8 +277,8 @@ class Plan:
             "effective_number": self.effective_number,
             "warnings": list(self.warnings),
             "expected": self.expected._asdict() if self.expected else None,
-            "refinement": self.refinement.to_dict() if self.refinement else None,
-            "check": self.check.to_dict() if self.check else None,
+            "refinement": asdict(self.refinement) if self.refinement else None,
+            "check": asdict(self.check) if self.check else None,
         }
         if self.coefficients.per_module is not None:
             content["modules"] = [module.name for module in self.bank.layout]

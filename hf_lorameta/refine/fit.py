@@ -47,9 +47,6 @@ class Fit:
         sizes: number of output tokens of each row.
         folds: (R,) fold of each row.
         directions: coordinates of the fit; without any dimension at first.
-
-    Raises:
-        EmptyDatasetError: fewer than `FOLDS` rows.
     """
 
     def __init__(
@@ -84,11 +81,7 @@ class Fit:
         self.directions = Directions(shared, NO_MODULE_DIRECTIONS)
 
     def choose_module_scale(self, losses: Array, slopes: Array) -> None:
-        """Choose how much modules may differ, by cross-validation of the first step.
-
-        It starts from the losses (R,) of the rows and their derivatives by the coefficients
-        (R, M, K).
-        """
+        """Cross-validate how much modules may differ, by losses (R,) and slopes (R, M, K)."""
         directions = Directions.of(self._weighted_sum.grams())
         start = float(losses @ self.sizes) / sum(self.sizes)
         held_out = [

@@ -1,8 +1,7 @@
 """Results of a fit and of a validation, as recipes and model cards record them."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 ProgressCallback = Callable[[int, int, float], None]
 """Called with (step, steps, mean loss of the rows)."""
@@ -38,10 +37,6 @@ class Refinement:
     engine: str = "transformers"
     by_module: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Validation:
@@ -60,7 +55,3 @@ class Validation:
     end: float
     scale: float
     engine: str = "transformers"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)

@@ -31,20 +31,17 @@ def search(
     steps: int = SEARCH_STEPS,
     progress: ProgressCallback = lambda step, steps, loss: None,
 ) -> tuple[Coefficients, Refinement]:
-    """Fit coefficients with forward passes only.
+    """Fit coefficients, the same in all modules, with forward passes only.
 
     The same fit as `hf_lorameta.refine.gauss_newton.refine`, with the log odds of every output
     token. Their slopes come from one forward pass per adapter, for the adapters with the largest
     coefficients at the start; each further point costs one pass and corrects the slopes along the
-    step to it [1]. Other arguments and errors are those of `refine`.
+    step to it [1]. Other arguments, results and errors are those of `refine`.
 
     Args:
         dimensions: largest number of adapters whose coefficients change.
         steps: number of points after those for the slopes.
         progress: called at every point with (step, 2 + dimensions + steps, loss).
-
-    Returns:
-        K coefficients, the same in all modules; and the report of the fit.
 
     References:
         [1] Broyden, Mathematics of Computation 19, 1965.

@@ -17,10 +17,8 @@ from hf_lorameta.types import Array
 
 _MIN_LOSS = 1e-4
 _MAX_ODDS = 500.0
-_DECAY = 1.5
-"""Exponent with which a point's weight decays with its squared distance."""
-_EPSILON = 1e-3
-"""Added to squared distances."""
+_DECAY = 1.5  # exponent with which a point's weight decays with its squared distance
+_EPSILON = 1e-3  # added to squared distances
 
 
 def log_odds(losses: Array, slopes: Array) -> tuple[Array, Array]:

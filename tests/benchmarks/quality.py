@@ -189,7 +189,7 @@ class Benchmark:
                 generate_from_plan(planned).save_pretrained(folder)
             scores = asdict(evaluate(rows, folder, shots, answers)[0])
         spent = {"seconds": time.perf_counter() - started}
-        spent |= {"fit": planned.refinement.to_dict()} if planned.refinement else {}
+        spent |= {"fit": asdict(planned.refinement)} if planned.refinement else {}
         return scores | spent | {"sum": weights.sum(), "negative": int((weights < 0).sum())}
 
 
