@@ -194,7 +194,7 @@ def test_evaluate_with_llama_cpp(cli: Shell, demo_adapter: Path) -> None:
     command = ("evaluate", demo_adapter, "-d", DEMO / "test.jsonl", "--engine", "llama.cpp")
     done = cli(*command, "--shots", 0, "--max-rows", 3, "--json")
     report = done.json
-    assert ".gguf\n" in done.err.split("The base model is ")[1]
+    assert ".gguf\n" in done.err.split("Base model: ")[1]
     assert list(report["scores"]) == ["base", "generated"]
     assert report["scores"]["generated"]["loss"] < report["scores"]["base"]["loss"] / 2
     assert report["scores"]["generated"]["rows"] == 3

@@ -116,7 +116,7 @@ def test_rows_that_an_adapter_was_fitted_or_checked_on_are_recognized(data: Path
     assert sorted(rows_used(provenance, same)) == expected
     assert rows_used(make_plan(data)[0].provenance(), same) == []
     assert rows_used(provenance, replace(same, split="test")) == []
-    published = {"private": False, "id": "user/name"}
+    published = {"private": False, "id": "user/name", "config": same.config}
     provenance["dataset"] |= published
     assert rows_used(provenance, replace(same, id="user/other")) == []
     assert sorted(rows_used(provenance, replace(same, **published))) == expected
