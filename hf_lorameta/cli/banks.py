@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hf_lorameta.cli.options import FolderArgument, JsonFlag, QuietFlag, TokenOption
-from hf_lorameta.cli.output import emit, log, megabytes, progress_bar, table
+from hf_lorameta.cli.output import emit, log, megabytes, progress_bar, stage_bars, table
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -270,13 +270,9 @@ def fit(
         _measure_gains(folder, token, json, quiet)
         return
 
-    reports = fit_bank(
-        Bank.from_pretrained(folder),
-        hidden=hidden,
-        steps=steps,
-        seed=seed,
-        progress=lambda w: log(quiet, w),
-    )
+    bank = Bank.from_pretrained(folder)
+    with stage_bars(quiet) as progress:
+        reports = fit_bank(bank, hidden=hidden, steps=steps, seed=seed, progress=progress)
     head = ["metric", "validation before", "after", "normalized", "uniform"]
     rows = [
         [name, *(f"{x:.4f}" for x in (r.validation_start, r.validation_end,

@@ -6,7 +6,7 @@ the squared error in weight space (arXiv 2507.01806). With G = ΘΘᵀ that erro
 ``cᵀGc − 2 cᵀG_i + G_ii``, so a step reads no adapter. Needs the extra ``eval`` for torch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,7 @@ def fit_neural(
     learning_rate: float = 1e-3,
     validation: float = 0.2,
     seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[NeuralModel, FitReport]:
     """Train the network of the rule ``neural`` on a bank.
 
@@ -93,6 +94,7 @@ def fit_neural(
         hidden: width h of the network; the paper's experiment has 4,000.
         validation: fraction of the datasets for validation, above 0 and below 1.
         seed: seed of the split and of the initial network.
+        progress: called after each step with (done, steps).
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -122,10 +124,11 @@ def fit_neural(
     problem = _Problem(X, G)
     start = problem.losses(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    for _ in range(steps):
+    for step in range(steps):
         optimizer.zero_grad()
         problem.backward(network, train)
         optimizer.step()
+        progress(step + 1, steps)
     end = problem.losses(network)
     normal, uniform = _errors(X, G), _errors(np.zeros_like(X), G)
     model = NeuralModel.from_arrays({k: v.numpy() for k, v in network.state_dict().items()})
