@@ -47,13 +47,14 @@ from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, quiet_transformers
+from hf_lorameta.training.progress import Log, Progress, Reporter
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.tasks import Task
 from hf_lorameta.types import Row
 
 if TYPE_CHECKING:
     from hf_lorameta.training.device import Plan
-    from hf_lorameta.training.trainer import Progress, TaskRows, Trained
+    from hf_lorameta.training.trainer import TaskRows, Trained
 
 LOG_FILE = "training_log.jsonl"
 """File of a bank with one line per task."""
@@ -65,31 +66,6 @@ _UNLIMITED = 1 << 30
 _SAMPLE_BYTES = 1 << 16
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Log:
-    """What training a task took and brought.
-
-    Attributes:
-        task: its name.
-        rows: rows with an output.
-        held_out: number of held-out rows.
-        base_loss: mean cross entropy of the base model on the held-out rows, in nats per token.
-        loss: the same with the adapter.
-        steps: steps taken.
-        best_step: the step whose state is the adapter.
-        seconds: the task's share of the time.
-    """
-
-    task: str
-    rows: int
-    held_out: int
-    base_loss: float
-    loss: float
-    steps: int
-    best_step: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -135,19 +111,6 @@ class Job:
             "tokenizer": self.tokenizer,
             "profile": PROFILE_FORMAT,
         }
-
-
-class Reporter:
-    """Receives the progress of a training; the methods do nothing."""
-
-    def start(self, tasks: int, finished: int) -> None:
-        """Training begins: the number of tasks, and how many an earlier run has finished."""
-
-    def step(self, progress: "Progress") -> None:
-        """A task has taken a step."""
-
-    def task(self, task: Task, outcome: Outcome, log: Log | None) -> None:
-        """A task is finished or skipped."""
 
 
 def train_bank(
@@ -260,7 +223,7 @@ class _Base:
 def _digest(folder: Path) -> str:
     """Return a digest of a model's configuration and of parts of its weights."""
     digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("model*.safetensors")]):
+    for path in sorted([*folder.glob("config.json"), *folder.glob("model*.safetensors")]):
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())
         with path.open("rb") as file:
@@ -319,7 +282,7 @@ def train_tasks(
     tasks: Sequence[Task],
     job: Job,
     plan: "Plan",
-    step: Callable[["Progress"], None] = lambda progress: None,
+    step: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[tuple[str, Outcome]]:
     """Train tasks in this process and store their adapters; yield (entry name, outcome)."""
     from hf_lorameta.training.lora_slots import find_layout

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -25,6 +25,7 @@ from hf_lorameta.files import AtomicFile
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.lora_slots import LoraSlots, using
 from hf_lorameta.training.packing import Pass, passes, token_losses
+from hf_lorameta.training.progress import Progress
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.types import FloatArray
 
@@ -46,24 +47,6 @@ class TaskRows:
     train: Sequence[Tokens]
     held_out: Sequence[Tokens]
     key: str = ""
-
-
-class Progress(NamedTuple):
-    """The state of a task after a step.
-
-    Attributes:
-        name: of the task.
-        step: steps taken.
-        base_loss: loss of the base model on the held-out rows, in nats per token.
-        loss: lowest loss of the adapter on them so far.
-        finished: whether this was its last step.
-    """
-
-    name: str
-    step: int
-    base_loss: float
-    loss: float
-    finished: bool
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ transformers = pytest.importorskip("transformers")
 from hf_lorameta.training import trainer as trainers  # noqa: E402 - they import torch
 from hf_lorameta.training.lora_slots import find_layout  # noqa: E402
 from hf_lorameta.training.packing import use_row_attention  # noqa: E402
+from hf_lorameta.training.progress import Progress  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.trainer import TaskRows, Trained, Trainer  # noqa: E402
 
@@ -52,7 +53,7 @@ def train(
     trainer = Trainer(model, find_layout(model, settings.targets), settings, **options)
     reports = 0
 
-    def progress(report: trainers.Progress) -> None:
+    def progress(report: Progress) -> None:
         nonlocal reports
         reports += 1
         if reports == stop_after:
