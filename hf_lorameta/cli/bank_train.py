@@ -23,7 +23,7 @@ _DEFAULTS = Settings()
 EXAMPLES = """\b
 Examples:
   hf-lorameta bank train tasks/ -o my-bank --base org/model
-  hf-lorameta bank train bank_manifest.yaml -o my-bank --base org/model --on jobs --dry-run
+  hf-lorameta bank train bank_manifest.yaml -o my-bank --base org/model --dry-run
 """
 
 

@@ -1,10 +1,11 @@
 """What a training reports while it runs, and the log of a finished task."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from hf_lorameta.bank.index import IndexEntry, Skipped
-from hf_lorameta.training.tasks import Task
+if TYPE_CHECKING:
+    from hf_lorameta.bank.index import IndexEntry, Skipped
+    from hf_lorameta.training.tasks import Task
 
 
 class Progress(NamedTuple):
@@ -59,5 +60,5 @@ class Reporter:
     def step(self, progress: Progress) -> None:
         """A task has taken a step."""
 
-    def task(self, task: Task, outcome: IndexEntry | Skipped, log: Log | None) -> None:
+    def task(self, task: "Task", outcome: "IndexEntry | Skipped", log: Log | None) -> None:
         """A task is finished or skipped."""

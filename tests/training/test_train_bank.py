@@ -18,6 +18,7 @@ from hf_lorameta.bank.index import WORK_FOLDER, adapter_path
 from hf_lorameta.errors import BankError, LoraMetaError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
+from tests.bank.test_build_executors import Cluster, needs_dask
 from tests.conftest import Account, Shell, tree
 from tests.training import tiny
 
@@ -321,3 +322,21 @@ def test_a_killed_training_resumes(base: Path, tmp_path: Path) -> None:
     resumed = Bank(folder)
     for ours, theirs in zip(resumed.index.entries, whole.index.entries, strict=True):
         assert ours.sha256 == theirs.sha256
+
+
+@needs_dask
+@pytest.mark.slow
+def test_dask_workers_train_the_same_bank(
+    base: Path, cli: Shell, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks")
+    command = ("bank", "train", tasks, "--base", base, *OPTIONS, "--at-once", 1)
+    cluster = Cluster(tmp_path_factory.mktemp("dask"), cli.env() | {"USE_TORCH": "0"})
+    try:
+        done = cli(*command, "-o", "remote", "--dask", cluster.address, "--json")
+    finally:
+        cluster.close()
+    assert done.json["adapters"] == 3
+    cli(*command, "-o", "local")
+    remote, local = Bank(tmp_path / "remote"), Bank(tmp_path / "local")
+    assert remote.index == local.index
