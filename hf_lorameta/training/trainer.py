@@ -21,7 +21,7 @@ import torch
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import LoraMetaError
-from hf_lorameta.files import AtomicFile
+from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.lora_slots import LoraSlots, using
 from hf_lorameta.training.packing import Pass, passes, token_losses
@@ -256,8 +256,7 @@ class Trainer:
         for slot, run in self._runs.items():
             tensors = self._slots.state(slot) | {"best": run.best.cpu()}
             metadata = {"key": run.task.key, "run": json.dumps(run.state())}
-            with AtomicFile(self._checkpoint(run.task.name)) as file:
-                file.write(save(tensors, metadata))
+            write_atomically(self._checkpoint(run.task.name), save(tensors, metadata))
 
     def _restore(self, slot: int) -> bool:
         """Continue a task from its checkpoint, if there is one of the same key."""
