@@ -16,13 +16,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import torch
 
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
-from hf_lorameta.training.packing import Slice
+from hf_lorameta.training.packing import LOOP_DEVICES, Slice
 from hf_lorameta.types import FloatArray
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
@@ -167,11 +168,11 @@ class LoraSlots:
         ]
 
 
-_SLICES: ContextVar[Sequence[Slice]] = ContextVar("slices", default=())
+_SLICES: ContextVar[tuple[Slice, ...]] = ContextVar("slices", default=())
 
 
 @contextmanager
-def using(slices: Sequence[Slice]) -> Iterator[None]:
+def using(slices: tuple[Slice, ...]) -> Iterator[None]:
     """State which tokens belong to which slot, for forward passes of this thread."""
     token = _SLICES.set(slices)
     try:
@@ -205,12 +206,33 @@ class SlotLinear(torch.nn.Module):
         # an input that requires a gradient, so that autograd calls `backward`
         self._anchor = torch.zeros((), requires_grad=True)
 
+    def stacked(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the factors of all slots side by side: A (K · r, in) and B (out, K · r)."""
+        A, B = (factor.to(dtype) for factor in self.values)
+        return A.flatten(0, 1), B.transpose(0, 1).flatten(1)
+
+    def mask(self, slices: tuple[Slice, ...], x: torch.Tensor) -> torch.Tensor:
+        """Return the mask that leaves each token (T, in) the rows of its own slot, times s."""
+        count, rank, _ = self.values[0].shape
+        return _mask(slices, len(x), count, rank, self.scaling, (x.dtype, x.device))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return y (1, T, out) of x (1, T, in)."""
         linear = self.linear
         apply: Any = _SlotFunction.apply
         y: torch.Tensor = apply(x, linear.weight, linear.bias, self._anchor, self, _SLICES.get())
         return y
+
+
+@lru_cache(maxsize=4)
+def _mask(
+    slices: tuple[Slice, ...], tokens: int, count: int, rank: int, scaling: float, like: Any
+) -> torch.Tensor:
+    """Return s where a token belongs to the slot of a row of A, else 0: (tokens, count · rank)."""
+    mask = torch.zeros(tokens, count, rank, dtype=like[0])
+    for slot, start, stop in slices:
+        mask[start:stop, slot] = scaling
+    return mask.flatten(1).to(like[1])
 
 
 class _SlotFunction(torch.autograd.Function):
@@ -226,9 +248,13 @@ class _SlotFunction(torch.autograd.Function):
     ) -> Any:
         flat = x.reshape(-1, x.shape[-1])
         y = torch.nn.functional.linear(flat, weight, bias)
-        for slot, start, stop in slices:
-            A, B = (factor[slot].to(x.dtype) for factor in layer.values)
-            y[start:stop].addmm_(flat[start:stop] @ A.T, B.T, alpha=layer.scaling)
+        if x.device.type in LOOP_DEVICES:
+            for slot, start, stop in slices:
+                A, B = (factor[slot].to(x.dtype) for factor in layer.values)
+                y[start:stop].addmm_(flat[start:stop] @ A.T, B.T, alpha=layer.scaling)
+        elif slices:
+            A, B = layer.stacked(x.dtype)
+            y.addmm_((flat @ A.T) * layer.mask(slices, flat), B.T)
         ctx.save_for_backward(x, weight)
         ctx.layer, ctx.slices = layer, slices
         return y.view(*x.shape[:-1], -1)
@@ -239,6 +265,17 @@ class _SlotFunction(torch.autograd.Function):
         layer, scaling = ctx.layer, ctx.layer.scaling
         g, flat = outputs[0].reshape(-1, weight.shape[0]), x.reshape(-1, x.shape[-1])
         dx = g @ weight if ctx.needs_input_grad[0] else None
+        if x.device.type not in LOOP_DEVICES and ctx.slices:
+            A, B = layer.stacked(x.dtype)
+            mask = layer.mask(ctx.slices, flat)
+            z = (g @ B) * mask
+            dA, dB = layer.gradients
+            dA.add_((z.T @ flat).view_as(dA))
+            u = (flat @ A.T) * mask
+            dB.add_((g.T @ u).view(-1, *dB.shape[::2]).transpose(0, 1))
+            if dx is not None:
+                dx.addmm_(z, A)
+            return None if dx is None else dx.view_as(x), None, None, None, None, None
         for slot, start, stop in ctx.slices:
             A, B = (factor[slot].to(x.dtype) for factor in layer.values)
             dA, dB = (factor[slot] for factor in layer.gradients)

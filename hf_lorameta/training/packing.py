@@ -6,9 +6,11 @@ base model work on the single sequence; only attention separates the rows: each 
 prefix and itself. This gives exactly the losses and gradients of single rows.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_lorameta.engines.scoring import Tokens
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 ATTENTION = "hf_lorameta_rows"
 """Name under which the attention function is registered in transformers."""
+LOOP_DEVICES = frozenset({"cpu"})
+"""Devices on which many small operations cost less than padding and masking."""
+_GROUPS = 4
 _OUTPUT_TOKEN_COST = 0.5
 """Memory of an output token's logits, relative to a token's activations in all layers."""
 
@@ -212,41 +217,125 @@ def row_attention(
     Returns:
         (1, T, H, D), and None for the attention weights.
     """
+    segments = tuple(row_segments) or (Segment(query.shape[2]),)
+    attend = _attend_rows if query.device.type in LOOP_DEVICES else _attend_groups
+    return attend(query, key, value, segments, sliding_window, scaling, softcap), None
+
+
+def _attend_rows(
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    segments: tuple[Segment, ...],
+    window: int | None,
+    scaling: float | None,
+    softcap: float | None,
+) -> "torch.Tensor":
+    """Attention segment by segment: no padding, many small operations."""
     import torch
 
-    segments = row_segments or (Segment(query.shape[2]),)
     lengths = [segment.length for segment in segments]
     queries, keys, values = (torch.split(x, lengths, 2) for x in (query, key, value))
-    groups = key.shape[1]
+    repeats = query.shape[1] // key.shape[1]
     outputs = []
     for index, (length, prefix) in enumerate(segments):
         k, v = keys[index], values[index]
         if prefix is not None:
             k, v = torch.cat([keys[prefix], k], 2), torch.cat([values[prefix], v], 2)
-        # the queries that share a key head become one head with as many times the positions
-        q = queries[index].reshape(1, groups, -1, query.shape[3])
-        repeats = q.shape[2] // length
-        mask = _mask(length, k.shape[2], repeats, sliding_window, query.device)
-        if softcap:
-            scores = (q @ k.transpose(2, 3)) * (scaling or query.shape[3] ** -0.5)
-            scores = softcap * torch.tanh(scores / softcap)
-            output = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
-        else:
-            output = torch.nn.functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, scale=scaling
-            )
-        outputs.append(output.view(1, -1, length, value.shape[3]))
-    return torch.cat(outputs, 2).transpose(1, 2), None
+        mask = _mask(length, k.shape[2], window).repeat(repeats, 1).to(query.device)
+        outputs.append(_attention(queries[index], k, v, mask, scaling, softcap))
+    return torch.cat(outputs, 2).transpose(1, 2)
 
 
-@lru_cache(maxsize=2048)
-def _mask(
-    length: int, seen: int, repeats: int, window: int | None, device: "torch.device"
+def _attend_groups(
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    segments: tuple[Segment, ...],
+    window: int | None,
+    scaling: float | None,
+    softcap: float | None,
 ) -> "torch.Tensor":
-    """Return which of `seen` tokens each of the last `length` sees, repeated: (n, seen) bool."""
+    """Attention in a few groups of segments of similar length, padded: few large operations."""
+    import torch
+
+    groups, order = _groups(segments, window, query.shape[1] // key.shape[1], query.device)
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, heads, D)
+    outputs = []
+    for seeing, seen, mask in groups:
+        q = query[seeing].transpose(1, 2)  # (rows, H, longest, D)
+        k, v = (x[seen].transpose(1, 2) for x in (key, value))
+        output = _attention(q, k, v, mask, scaling, softcap)
+        outputs.append(output.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)[order][None]
+
+
+def _attention(
+    q: "torch.Tensor",
+    k: "torch.Tensor",
+    v: "torch.Tensor",
+    mask: "torch.Tensor",
+    scaling: float | None,
+    softcap: float | None,
+) -> "torch.Tensor":
+    """Attention of q (R, H, n, D) to k and v (R, G, m, D), under a mask (…, H/G · n, m)."""
+    import torch
+
+    # the queries that share a key head become one head with as many times the positions
+    folded = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])
+    if softcap:
+        scores = (folded @ k.transpose(2, 3)) * (scaling or q.shape[3] ** -0.5)
+        scores = softcap * torch.tanh(scores / softcap)
+        output = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
+    else:
+        output = torch.nn.functional.scaled_dot_product_attention(
+            folded, k, v, attn_mask=mask, scale=scaling
+        )
+    return output.reshape(q.shape[0], q.shape[1], q.shape[2], v.shape[3])
+
+
+@lru_cache(maxsize=8)
+def _groups(
+    segments: tuple[Segment, ...], window: int | None, repeats: int, device: "torch.device"
+) -> tuple[tuple[tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"], ...], "torch.Tensor"]:
+    """Return the groups that `_attend_groups` works on, and the place of each token in the results.
+
+    A group is the (R, n) tokens of R segments, the (R, m) tokens that they see, and the mask
+    (R, 1, repeats · n, m). Padding stands for token 0; padded tokens see one token, as a softmax
+    over none is not a number, and their results are not used.
+    """
+    import torch
+
+    starts = list(accumulate((segment.length for segment in segments), initial=0))
+    own = [list(range(start, start + s.length)) for start, s in zip(starts, segments, strict=False)]
+    seen = [
+        tokens if segment.prefix is None else own[segment.prefix] + tokens
+        for tokens, segment in zip(own, segments, strict=True)
+    ]
+    by_size = sorted(range(len(segments)), key=lambda i: len(seen[i]))
+    count = max(math.ceil(len(segments) / _GROUPS), 1)
+    groups, order, done = [], torch.zeros(starts[-1], dtype=torch.long), 0
+    for first in range(0, len(segments), count):
+        members = by_size[first : first + count]
+        n, m = (max(len(tokens[i]) for i in members) for tokens in (own, seen))
+        seeing, keys = (torch.zeros(len(members), size, dtype=torch.long) for size in (n, m))
+        mask = torch.zeros(len(members), 1, n, m, dtype=torch.bool)
+        for row, i in enumerate(members):
+            a, b = len(own[i]), len(seen[i])
+            seeing[row, :a], keys[row, :b] = torch.tensor(own[i]), torch.tensor(seen[i])
+            mask[row, 0, :a, :b] = _mask(a, b, window)
+            mask[row, 0, a:, 0] = True
+            order[own[i]] = done + row * n + torch.arange(a)
+        done += len(members) * n
+        mask = mask.repeat(1, 1, repeats, 1)
+        groups.append((seeing.to(device), keys.to(device), mask.to(device)))
+    return tuple(groups), order.to(device)
+
+
+@lru_cache(maxsize=256)
+def _mask(length: int, seen: int, window: int | None) -> "torch.Tensor":
+    """Return which of `seen` tokens each of the last `length` sees: (length, seen) bool."""
     import torch
 
     mask = torch.ones(length, seen, dtype=torch.bool).tril(seen - length)
-    if window is not None:
-        mask = mask.triu(seen - length - window + 1)
-    return mask.repeat(repeats, 1).to(device)
+    return mask if window is None else mask.triu(seen - length - window + 1)

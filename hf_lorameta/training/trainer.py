@@ -20,7 +20,6 @@ from typing import Any
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.lora_slots import LoraSlots, using
@@ -159,7 +158,8 @@ class Trainer:
         return run.step % settings.evaluate_every == 0 or run.step >= settings.steps
 
     def _is_finished(self, run: "_Run") -> bool:
-        return run.step >= self._settings.steps or run.misses >= self._settings.patience
+        settings = self._settings
+        return run.hopeless or run.step >= settings.steps or run.misses >= settings.patience
 
     def _finish(self, slot: int) -> Trained:
         run = self._runs.pop(slot)
@@ -286,6 +286,7 @@ class _Run:
         self.task, self.best = task, best
         self.step = self.best_step = self.misses = 0
         self.base_loss = self.loss = math.nan
+        self.hopeless = False
         self.seconds = 0.0
         self._epoch: tuple[int, list[int]] = (-1, [])
 
@@ -307,8 +308,7 @@ class _Run:
         """Take a measured held-out loss into account."""
         if self.step == 0:
             self.base_loss = self.loss = loss
-            if not math.isfinite(loss):
-                raise LoraMetaError(f"the base model's loss on {self.task.name} is {loss}")
+            self.hopeless = not math.isfinite(loss)
         elif loss < self.loss:
             self.loss, self.best_step, self.misses = loss, self.step, 0
             self.best = parameters.clone()

@@ -94,8 +94,14 @@ def reference_loss(model: Any, rows: list[Tokens]) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")  # PEFT warns of tied embeddings
+@pytest.mark.parametrize("loops", [True, False], ids=["loops", "groups"])
 @pytest.mark.parametrize("name", MODELS)
-def test_an_update_equals_peft_with_torch_adamw(name: str) -> None:
+def test_an_update_equals_peft_with_torch_adamw(
+    name: str, loops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not loops:  # as on a GPU
+        for module in (packing, lora_slots):
+            monkeypatch.setattr(module, "LOOP_DEVICES", frozenset())
     rows = {0: tokens(1), 1: tokens(2, shared=False), 2: tokens(3, 5)}
     model, targets = model_of(name), targets_of(name)
     slots = lora_slots.LoraSlots(

@@ -140,3 +140,22 @@ def test_every_epoch_has_every_row_once() -> None:
     for epoch in (drawn[:20], drawn[20:]):
         assert sorted(map(str, epoch)) == sorted(map(str, TASKS[0].train))
     assert drawn[:20] != drawn[20:]
+
+
+def test_a_task_whose_loss_is_not_finite_ends_alone(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = trainers.token_losses
+
+    def broken(model: Any, packed: Any) -> Any:
+        result = losses(model, packed)
+        factors = torch.ones_like(result)
+        if 0 in packed.outputs:
+            factors[: packed.outputs[0]] = torch.nan
+        return result * factors
+
+    expected = train(base, TASKS[1:2])
+    monkeypatch.setattr(trainers, "token_losses", broken)
+    results = train(base, TASKS[:2], at_once=2)
+    assert (results["task0"].steps, results["task0"].best_step) == (1, 0)
+    assert_same(results["task1"], expected["task1"])
