@@ -98,8 +98,8 @@ class Job:
 
     def key(self, task: Task) -> dict[str, object]:
         """Return what the adapter of a task depends on."""
-        facts = asdict(task) | {"dataset": task.public_id, "columns": None}
-        del facts["validation"]
+        names = ("name", "config", "split", "revision")
+        facts = {name: getattr(task, name) for name in names} | {"dataset": task.public_id}
         return {
             "training": _FORMAT,
             "task": facts,
@@ -164,9 +164,8 @@ def train_bank(
         )  # fmt: skip
         outcomes: dict[str, Outcome] = {}
         for task in tasks:
-            entry = _finished(task, job)
-            if entry:
-                outcomes[task.entry_name] = entry
+            if outcome := _finished(task, job):
+                outcomes[task.entry_name] = outcome
         waiting = [task for task in tasks if task.entry_name not in outcomes]
         reporter.start(len(tasks), len(outcomes))
         _check_disk(folder, layout, settings, len(waiting), plan.at_once)
@@ -417,7 +416,7 @@ def _open(task: Task, job: Job, evaluator: TorchEvaluator) -> _Opened:
         "license": task.license or dataset.license,
         "private": private,
     }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    digest = _digest_of_key(key)
     encode = partial(_encode, evaluator, settings.max_length)
     encoded = TaskRows(task.name, encode(rows), encode(held), digest)
     return _Opened(task, key, profile, encoded, facts)
@@ -461,6 +460,8 @@ def _store(opened: _Opened, trained: "Trained", job: Job, layout: Layout) -> Out
     task, settings = opened.task, job.settings
     if not trained.best_step:
         reason = f"no step lowered the loss of {trained.base_loss:.3f} on its held-out rows"
+        content = json.dumps({"key": opened.rows.key, "reason": reason})
+        write_atomically(_useless_path(job.folder, task.entry_name), content.encode())
         return Skipped(adapter=task.adapter, dataset=task.public_id, reason=reason)
     weights = job.folder / adapter_path(task.entry_name)
     write_tensors(weights, layout, settings.rank, "bfloat16", trained.factors)
@@ -487,15 +488,39 @@ def _store(opened: _Opened, trained: "Trained", job: Job, layout: Layout) -> Out
     return entry
 
 
-def _finished(task: Task, job: Job) -> IndexEntry | None:
-    """Return the entry of a task that an earlier run has finished with the same key."""
-    if not (job.folder / adapter_path(task.entry_name)).exists():
+def _digest_of_key(key: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
+def _useless_path(folder: Path, name: str) -> Path:
+    """Path of the record of a task that training did not improve."""
+    return folder / WORK_FOLDER / f"{name}.useless.json"
+
+
+def _finished(task: Task, job: Job) -> Outcome | None:
+    """Return the outcome of a task that an earlier run has trained with the same key.
+
+    License and source are those that are stated now; the adapter does not depend on them.
+    """
+    useless = _useless_path(job.folder, task.entry_name)
+    if not (useless.exists() or (job.folder / adapter_path(task.entry_name)).exists()):
         return None
     try:
         key = job.key(task)
     except LoraMetaError:
         return None  # the training reports it
-    return finished_entry(job.folder, task.entry_name, key)
+    if useless.exists():
+        record = json.loads(useless.read_bytes())
+        if record["key"] == _digest_of_key(key):
+            return Skipped(adapter=task.adapter, dataset=task.public_id, reason=record["reason"])
+    entry = finished_entry(job.folder, task.entry_name, key)
+    if entry is None:
+        return None
+    stated = {"source": task.source, "source_revision": task.source_revision}
+    if task.license:
+        stated["license"] = task.license
+    private = entry.private and not (task.is_local and task.license)
+    return entry.model_copy(update={**stated, "private": private})
 
 
 # --- log ----------------------------------------------------------------------------------------

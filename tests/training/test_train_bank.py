@@ -129,6 +129,19 @@ def test_the_same_command_trains_nothing_again(
     assert train(base, tasks, tmp_path / "new").index == bank.index
 
 
+def test_a_license_stated_later_does_not_train_again(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 2)
+    train(base, tasks, tmp_path / "bank")
+    steps = count_steps(monkeypatch)
+    (tasks / "meta.json").write_text('{"topic0": {"license": "MIT", "source": "here"}}')
+    first, second = train(base, tasks, tmp_path / "bank").index.entries
+    assert steps == []
+    assert (first.license, first.source, first.private) == ("MIT", "here", False)
+    assert (second.license, second.source, second.private) == (None, None, True)
+
+
 def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     steps: list[int] = []
     step = trainer.Trainer._step
@@ -158,11 +171,17 @@ def test_unusable_tasks_are_skipped_with_their_reasons(base: Path, tmp_path: Pat
     assert sorted(skipped) == ["broken", "empty", "few", "unlabeled"]
 
 
-def test_a_task_without_improvement_is_skipped(base: Path, tmp_path: Path) -> None:
+def test_a_task_without_improvement_is_skipped_and_not_trained_again(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks", 1)
     settings = Settings(**SETTINGS.to_dict() | {"lr": 1e-30})
     with pytest.raises(BankError, match="no step lowered the loss of"):
         train(base, tasks, tmp_path / "bank", settings=settings)
+    steps = count_steps(monkeypatch)
+    with pytest.raises(BankError, match="no step lowered the loss of"):
+        train(base, tasks, tmp_path / "bank", settings=settings)
+    assert steps == []
 
 
 def test_a_validation_split_is_held_out(base: Path, tmp_path: Path) -> None:
