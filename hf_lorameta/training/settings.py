@@ -38,7 +38,7 @@ class Settings:
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
     steps: int = 96
     rows: int = 8
-    lr: float = 1e-3
+    lr: float = 2e-3
     warmup: int = 8
     clip: float = 1.0
     held_out: int = 32
