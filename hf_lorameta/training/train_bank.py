@@ -215,7 +215,7 @@ class _Base:
             except HubError as error:
                 logger.info("%s: %s; looking in the cache", name, error)
                 license = Bank.embedded().index.base_license if name == SMOLLM2 else None
-        folder = locate(name, sha or revision, hub.token)
+        folder = locate(name, sha or revision, hub.token or None)
         return cls(folder, sha, license, _digest(folder))
 
 
@@ -290,7 +290,7 @@ def train_tasks(
 
     if not tasks:
         return
-    base = locate(job.base_model, job.base_revision, job.hub.token)
+    base = locate(job.base_model, job.base_revision, job.hub.token or None)
     evaluator = TorchEvaluator(base, plan.dtype, max_length=_UNLIMITED)
     model = evaluator.model.to(plan.device)
     use_row_attention(model)
@@ -362,7 +362,7 @@ def _train_elsewhere(
 
 
 def _train_group(tasks: Sequence[Task], job: Job) -> list[tuple[str, Outcome]]:
-    base = locate(job.base_model, job.base_revision, job.hub.token)
+    base = locate(job.base_model, job.base_revision, job.hub.token or None)
     plan, _ = _check_base(base, job.settings, job.device, job.dtype, job.at_once)
     return list(train_tasks(tasks, job, plan))
 
