@@ -49,16 +49,40 @@ def install_hint(extra: str) -> str:
     It names the source of this installation (Git commit, URL or folder), so that the command keeps
     the installed code; otherwise the project's repository, otherwise the package's name.
     """
+    origin = _origin()
+    if origin.get("dir_info", {}).get("editable"):
+        return pip_install("-e", f"{unquote(urlsplit(origin['url']).path)}[{extra}]")
+    return pip_install(install_requirement(extra))
+
+
+def install_requirement(extra: str, *, remote: bool = False) -> str:
+    """Return the requirement (PEP 508) of this package with an extra, from where it was installed.
+
+    Args:
+        extra: name of the extra.
+        remote: the requirement is for another machine: instead of a local folder, it names the
+            project's repository.
+    """
     requirement = f"{DISTRIBUTION}[{extra}]"
     try:
         distribution = metadata.distribution(DISTRIBUTION)
     except metadata.PackageNotFoundError:  # a source tree on PYTHONPATH
-        return pip_install(requirement)
-    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    if origin.get("dir_info", {}).get("editable"):
-        return pip_install("-e", f"{unquote(urlsplit(origin['url']).path)}[{extra}]")
+        return requirement
+    origin = _origin()
+    if remote and "dir_info" in origin:
+        origin = {}
     url = _pip_url(origin) if origin else _repository(distribution)
-    return pip_install(f"{requirement} @ {url}" if url else requirement)
+    return f"{requirement} @ {url}" if url else requirement
+
+
+def _origin() -> dict[str, Any]:
+    """Return the ``direct_url.json`` of this installation (PEP 610), empty if it has none."""
+    try:
+        text = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return {}
+    origin: dict[str, Any] = json.loads(text or "{}")
+    return origin
 
 
 def pip_install(*arguments: str) -> str:

@@ -6,9 +6,9 @@ index is written last, in the manifest's order: the same sources give the same b
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,6 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import PinnedRepo
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +83,32 @@ def build_bank(
     with suppress(NotFoundError):
         base = hub.resolve(manifest.base_model, "model")
     content = _read_tokenizer(tokenizer) if tokenizer else _fetch_tokenizer(hub, manifest)
+    with (
+        open_folder(folder),
+        nullcontext(executor) if executor else ThreadPoolExecutor(workers) as pool,
+    ):
+        path = folder / TOKENIZER_FILE
+        write_atomically(path, content)
+        job = Job(folder, hub, manifest.base_model, vocab_size(path), sha256(path))
+        outcomes = _run(manifest.entries, job, pool, strict, progress)
+        return finish_bank(
+            folder,
+            outcomes,
+            base_model=manifest.base_model,
+            base_revision=base.sha if base else None,
+            base_license=base.license if base else None,
+            published=manifest.published,
+            strict=strict,
+        )
+
+
+@contextmanager
+def open_folder(folder: Path) -> Iterator[None]:
+    """Create the folder of a bank and lock it for one build.
+
+    Raises:
+        BankError: it holds a pack, cannot be written, or another build is running in it.
+    """
     if (folder / BASIS_FILE).exists():
         raise BankError(
             f"{folder} holds a pack, which cannot be extended",
@@ -95,15 +120,8 @@ def build_bank(
         except OSError as error:
             raise BankError(f"{path} cannot be created: {error.strerror}") from None
     try:
-        with (
-            FileLock(folder / WORK_FOLDER / "lock", timeout=0),
-            nullcontext(executor) if executor else ThreadPoolExecutor(workers) as pool,
-        ):
-            path = folder / TOKENIZER_FILE
-            write_atomically(path, content)
-            job = Job(folder, hub, manifest.base_model, vocab_size(path), sha256(path))
-            outcomes = _run(manifest.entries, job, pool, strict, progress)
-            return _finish(manifest, job, outcomes, base, strict)
+        with FileLock(folder / WORK_FOLDER / "lock", timeout=0):
+            yield
     except Timeout:
         raise BankError(
             f"another build is running in {folder}", hint="wait for it, or name another folder"
@@ -160,15 +178,30 @@ def _skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
     return Skipped(adapter=entry.adapter, dataset=entry.dataset, reason=reason)
 
 
-def _finish(
-    manifest: Manifest,
-    job: Job,
-    outcomes: dict[str, Outcome],
-    base: PinnedRepo | None,
-    strict: bool,
+def finish_bank(
+    folder: Path,
+    outcomes: Mapping[str, Outcome],
+    *,
+    base_model: str,
+    base_revision: str | None,
+    base_license: str | None,
+    published: bool,
+    strict: bool = False,
 ) -> Bank:
-    """Write profiles, distances and the index."""
-    folder = job.folder
+    """Write profiles, distances and the index of a bank whose entries are finished.
+
+    Args:
+        folder: of the bank; holds ``tokenizer.json`` and the files of the entries.
+        outcomes: entries and skipped ones by name, in the order of the index.
+        base_model: Hub id.
+        base_revision: commit of the base model, if known.
+        base_license: license that the base model's card states.
+        published: whether the entries are on the public Hub.
+        strict: raise if an entry adapts other modules than most, instead of skipping it.
+
+    Raises:
+        BankError: no entry can be used.
+    """
     layout, deviating = _common_layout(folder, outcomes)
     entries: list[IndexEntry] = []
     skipped: list[Skipped] = []
@@ -184,21 +217,22 @@ def _finish(
     if not entries:
         reasons = "; ".join(skip.reason for skip in skipped)[:500]
         raise BankError(f"none of {len(skipped)} entries can be used: {reasons}")
+    vocabulary = vocab_size(folder / TOKENIZER_FILE)
     profiles = ProfileTable.from_profiles([stored_profile(folder, e.name) for e in entries])
     save_arrays(folder / PROFILES_FILE, profiles.arrays)
-    distances = bank_distances(profiles, job.vocab_size)
+    distances = bank_distances(profiles, vocabulary)
     save_arrays(folder / DISTANCES_FILE, {k: D.astype(np.float32) for k, D in distances.items()})
     index = Index(
-        base_model=manifest.base_model,
-        base_revision=base.sha if base else None,
-        base_license=base.license if base else None,
-        vocab_size=job.vocab_size,
-        published=manifest.published,
+        base_model=base_model,
+        base_revision=base_revision,
+        base_license=base_license,
+        vocab_size=vocabulary,
+        published=published,
         layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
         entries=tuple(entries),
         skipped=tuple(skipped),
         files={n: sha256(folder / n) for n in (PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE)},
-        typical_distances=typical_distances(profiles, job.vocab_size, distances),
+        typical_distances=typical_distances(profiles, vocabulary, distances),
     )
     write_atomically(folder / INDEX_FILE, index.to_bytes())
     for part in (folder, folder / "adapters", folder / WORK_FOLDER):
@@ -207,7 +241,7 @@ def _finish(
     return Bank(folder)
 
 
-def _common_layout(folder: Path, outcomes: dict[str, Outcome]) -> tuple[Layout, set[str]]:
+def _common_layout(folder: Path, outcomes: Mapping[str, Outcome]) -> tuple[Layout, set[str]]:
     """Return the layout of most entries (of equals, the first) and the names of all others."""
     by_layout: dict[Layout, set[str]] = {}
     for name, outcome in outcomes.items():

@@ -49,14 +49,13 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
         LoraMetaError: the entry cannot be used.
     """
     weights = job.folder / adapter_path(entry.name)
-    record = job.folder / WORK_FOLDER / f"{entry.name}.json"
     key = {
         "entry": entry.model_dump(),
         "base_model": job.base_model,
         "tokenizer": job.tokenizer,
         "profile": PROFILE_FORMAT,
     }
-    finished = _read_record(record, key, weights)
+    finished = finished_entry(job.folder, entry.name, key)
     if finished:
         return finished
     repo, config = _store_weights(entry, job, weights)
@@ -73,7 +72,6 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
     except Exception:
         weights.unlink()  # useless without a profile
         raise
-    save_arrays(record.with_suffix(".safetensors"), ProfileTable.from_profiles([profile]).arrays)
     result = IndexEntry(
         name=entry.name,
         adapter=entry.adapter,
@@ -91,23 +89,38 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
         size=weights.stat().st_size,
         sha256=sha256(weights),
     )
-    write_atomically(record, json.dumps(key | {"result": result.model_dump()}).encode())
+    store_entry(job.folder, result, profile, key)
     return result
+
+
+def store_entry(
+    folder: Path, entry: IndexEntry, profile: Profile, key: Mapping[str, object]
+) -> None:
+    """Record an entry whose weights are stored as finished; `key` is what it was made from."""
+    path = _profile_path(folder, entry.name)
+    save_arrays(path, ProfileTable.from_profiles([profile]).arrays)
+    content = {**key, "result": entry.model_dump()}
+    write_atomically(path.with_suffix(".json"), json.dumps(content).encode())
 
 
 def stored_profile(folder: Path, name: str) -> Profile:
     """Return the profile of a finished entry."""
-    return ProfileTable(load_arrays(folder / WORK_FOLDER / f"{name}.safetensors"))[0]
+    return ProfileTable(load_arrays(_profile_path(folder, name)))[0]
 
 
-def _read_record(record: Path, key: Mapping[str, object], weights: Path) -> IndexEntry | None:
-    """Return the result of an earlier build with the same key, if its files are still intact."""
+def _profile_path(folder: Path, name: str) -> Path:
+    return folder / WORK_FOLDER / f"{name}.safetensors"
+
+
+def finished_entry(folder: Path, name: str, key: Mapping[str, object]) -> IndexEntry | None:
+    """Return an entry that was finished with the same key, if its files are still intact."""
+    profile, weights = _profile_path(folder, name), folder / adapter_path(name)
     try:
-        stored = json.loads(record.read_bytes())
+        stored = json.loads(profile.with_suffix(".json").read_bytes())
         result = IndexEntry.model_validate(stored.pop("result"))
     except (OSError, ValueError, KeyError, AttributeError, RecursionError):
         return None  # missing, or of another version
-    if stored != json.loads(json.dumps(key)) or not record.with_suffix(".safetensors").exists():
+    if stored != json.loads(json.dumps(key)) or not profile.exists():
         return None
     return result if weights.exists() and sha256(weights) == result.sha256 else None
 

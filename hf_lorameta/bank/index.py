@@ -3,9 +3,16 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.errors import BankError
@@ -64,6 +71,8 @@ class IndexEntry(_Stored):
         scaling: factor of B·A.
         rows: number of rows in the profile.
         private: the adapter or its dataset was private at build time.
+        source: where the dataset's rows come from, a URL or a name, if it differs from `dataset`.
+        source_revision: commit of the source.
         size: bytes of the weights file, whose digest is `sha256`.
     """
 
@@ -80,8 +89,16 @@ class IndexEntry(_Stored):
     scaling: float
     rows: int
     private: bool = False
+    source: str | None = None
+    source_revision: str | None = None
     size: int
     sha256: str
+
+    @model_serializer(mode="wrap")
+    def _without_unset_source(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        unset = {name for name in ("source", "source_revision") if getattr(self, name) is None}
+        return {name: value for name, value in content.items() if name not in unset}
 
 
 class Skipped(_Stored):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hf_lorameta.cli import bank_train
 from hf_lorameta.cli.options import FolderArgument, JsonFlag, QuietFlag, TokenOption
 from hf_lorameta.cli.output import emit, log, megabytes, progress_bar, stage_bars, table
 
@@ -66,6 +67,9 @@ def build(
                 executor=executor, strict=strict, progress=progress,
             )  # fmt: skip
     _show_list(bank, json)
+
+
+app.command("train", epilog=bank_train.EXAMPLES)(bank_train.train)
 
 
 @app.command("list", epilog="Example: hf-lorameta bank list my-bank --json")

@@ -19,8 +19,13 @@ def suited_dtype(folder: Path) -> str:
     """
     if _multiplies_bfloat16():
         return "bfloat16"
-    needed = 4 * sum(map(_parameters, folder.glob("model*.safetensors")))
-    return "float32" if 0 < needed <= _available_memory() / 2 else "bfloat16"
+    needed = 4 * parameters(folder)
+    return "float32" if 0 < needed <= available_memory() / 2 else "bfloat16"
+
+
+def parameters(folder: Path) -> int:
+    """Number of values in a model's safetensors files, from their headers."""
+    return sum(map(_parameters, folder.glob("model*.safetensors")))
 
 
 def _multiplies_bfloat16() -> bool:
@@ -45,7 +50,7 @@ def _parameters(path: Path) -> int:
         return 0
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
     """Bytes that a process can still allocate, within a container's limit (cgroup v2)."""
     import psutil
 

@@ -124,6 +124,11 @@ class TorchEvaluator:
 
     # --- loss ---
 
+    @property
+    def start_tokens(self) -> list[int]:
+        """The tokens that the tokenizer prepends to a text, possibly none."""
+        return self._start
+
     def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
         """Return rows as token ids, long prompts truncated from the left."""
         return [self._encode(row, shots).truncated(self.max_length, self._start) for row in rows]

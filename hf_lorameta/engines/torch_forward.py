@@ -59,11 +59,11 @@ def packed_sequences(
 
 
 def _packed_length(batch: Sequence[Tokens], share: bool) -> int:
-    prefix = _prefix_length(batch, share)
+    prefix = prefix_length(batch, share)
     return prefix + sum(len(prompt) + len(output) - prefix for prompt, output in batch)
 
 
-def _prefix_length(batch: Sequence[Tokens], share: bool) -> int:
+def prefix_length(batch: Sequence[Tokens], share: bool = True) -> int:
     """Length of the prompts' common prefix; the last token of each prompt is not part of it."""
     if not share or len(batch) == 1:
         return 0
@@ -123,7 +123,7 @@ def _output_logits(
     """Yield logits (n, V) and the n tokens they should predict, some positions at a time."""
     import torch
 
-    prefix = _prefix_length(batch, share)
+    prefix = prefix_length(batch, share)
     sequence, rows, predicting = batch[0].prompt[:prefix], [0] * prefix, [False] * prefix
     for row, (prompt, output) in enumerate(batch, 1):
         sequence += [*prompt[prefix:], *output[:-1]]

@@ -440,7 +440,7 @@ def test_dtype_depends_on_cpu_and_memory(
     size = 4 * sum(p.numel() for p in Naive(base).model.parameters())
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    monkeypatch.setattr(torch_dtype, "_available_memory", lambda: int(free * size))
+    monkeypatch.setattr(torch_dtype, "available_memory", lambda: int(free * size))
     assert suited_dtype(base) == expected
     assert str(TorchEvaluator(base).model.dtype) == f"torch.{expected}"
 
@@ -460,12 +460,12 @@ def test_available_memory_is_at_most_the_containers_limit(
 ) -> None:
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(torch_dtype, "_CONTAINER_LIMIT", limit)
-    free = torch_dtype._available_memory()
+    free = torch_dtype.available_memory()
     assert free > 1 << 20
     limit.write_text("max\n")
-    assert torch_dtype._available_memory() > 1 << 20
+    assert torch_dtype.available_memory() > 1 << 20
     limit.write_text("4096\n")
-    assert torch_dtype._available_memory() == 4096
+    assert torch_dtype.available_memory() == 4096
 
 
 def test_tokenizer_without_end_token_raises(base: Path, tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""What the machine offers: device, dtype, memory, and how many tasks to train at once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_lorameta.engines.torch_dtype import available_memory, parameters, suited_dtype
+from hf_lorameta.errors import UsageError
+from hf_lorameta.formats.lora_layout import Layout
+
+_PASS_TOKENS = {"cpu": 512, "mps": 2048, "cuda": 16384}
+_AT_ONCE = {"cpu": 4, "mps": 4, "cuda": 16}
+_STATES = 5  # parameters, gradients, two moments, and the best state
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How training uses a machine.
+
+    Attributes:
+        device: torch name: cuda, mps or cpu.
+        dtype: torch name of the base model's dtype.
+        at_once: number of tasks in training at a time.
+        workers: threads that compute passes.
+        pass_tokens: maximum tokens of a pass.
+    """
+
+    device: str
+    dtype: str
+    at_once: int
+    workers: int
+    pass_tokens: int
+
+
+def find_device() -> str:
+    """Return cuda, mps or cpu, the first that is there."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def find_dtype(device: str, folder: Path) -> str:
+    """Return the dtype for a base model: bfloat16 where the device multiplies it fast."""
+    if device == "cpu":
+        return suited_dtype(folder)
+    fast = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if fast else "float32"
+
+
+def fit(
+    folder: Path,
+    config: Any,
+    layout: Layout,
+    rank: int,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    at_once: int | None = None,
+) -> Plan:
+    """Return how to train on this machine, after a check that its memory suffices.
+
+    Args:
+        folder: of the base model; only the headers of its weights are read.
+        config: its configuration, of transformers.
+        layout: the adapted modules.
+        rank: r.
+        device: None is `find_device`.
+        dtype: None is `find_dtype`.
+        at_once: None is 4, on cuda 16, or as many as fit in memory.
+
+    Raises:
+        UsageError: base model, adapters and the activations of a pass do not fit in memory, or the
+            device or dtype does not exist.
+    """
+    device = device or find_device()
+    dtype = dtype or find_dtype(device, folder)
+    kind = _kind(device)
+    width = _width(dtype)
+    text = config.get_text_config()
+    per_token = (
+        width
+        * text.num_hidden_layers
+        * (12 * text.hidden_size + 4 * getattr(text, "intermediate_size", 4 * text.hidden_size))
+    )
+    weights = width * parameters(folder)
+    state = 4 * _STATES * rank * sum(m.in_features + m.out_features for m in layout)
+    workers = max(torch.get_num_threads(), 1) if kind == "cpu" else 1
+    free = _free_memory(device) - weights
+    tokens = max(min(_PASS_TOKENS[kind], int(free * 0.6 / (per_token * workers))), 0)
+    count = at_once or max(min(_AT_ONCE[kind], int(free * 0.3 / state)), 1)
+    if tokens < 64 or count * state + tokens * workers * per_token > free:
+        needed = weights + count * state + 64 * workers * per_token
+        raise UsageError(
+            f"the base model in {dtype} and {count} adapters in training need "
+            f"{needed / 1e9:.1f} GB of memory, {_free_memory(device) / 1e9:.1f} GB are free on "
+            f"{device}",
+            hint="use a machine with more memory, a smaller base model, or --at-once 1",
+        )
+    return Plan(device, dtype, count, workers, tokens)
+
+
+def _kind(device: str) -> str:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = device
+    if kind not in _PASS_TOKENS:
+        raise UsageError(f"device is {device!r}, expected {', '.join(sorted(_PASS_TOKENS))}")
+    present = {"cpu": True, "cuda": torch.cuda.is_available(),
+               "mps": torch.backends.mps.is_available()}  # fmt: skip
+    if not present[kind]:
+        raise UsageError(f"this machine has no {kind} device", hint="leave out --device")
+    return kind
+
+
+def _width(dtype: str) -> int:
+    known = getattr(torch, dtype, None)
+    if not (isinstance(known, torch.dtype) and known.is_floating_point):
+        raise UsageError(f"dtype is {dtype!r}, expected bfloat16, float16, float32 or float64")
+    return known.itemsize
+
+
+def _free_memory(device: str) -> int:
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory()

@@ -1,0 +1,341 @@
+"""Rows of several tasks in one sequence without padding, and attention within each row.
+
+The tokens of a *pass* are those of task after task, and of a task row after row. The common prefix
+of a task's prompts, usually an instruction, comes before its rows and only once. All layers of the
+base model work on the single sequence; only attention separates the rows: each sees its task's
+prefix and itself. This gives exactly the losses and gradients of single rows.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.torch_forward import prefix_length
+from hf_lorameta.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+ATTENTION = "hf_lorameta_rows"
+"""Name under which the attention function is registered in transformers."""
+LOOP_DEVICES = frozenset({"cpu"})
+"""Devices on which many small operations cost less than padding and masking."""
+_GROUPS = 4
+_OUTPUT_TOKEN_COST = 0.5
+"""Memory of an output token's logits, relative to a token's activations in all layers."""
+
+
+class Segment(NamedTuple):
+    """Consecutive tokens that see themselves and an earlier segment.
+
+    Attributes:
+        length: number of tokens.
+        prefix: index of the segment that they see besides; None if there is none.
+    """
+
+    length: int
+    prefix: int | None = None
+
+
+class Slice(NamedTuple):
+    """The tokens [start, stop) of one task, whose adapter is in `slot`."""
+
+    slot: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Rows of several tasks for one forward and backward pass.
+
+    Attributes:
+        ids: T token ids.
+        positions: T positions within their rows.
+        predicting: the n tokens, of T, that predict an output token.
+        targets: these output tokens.
+        outputs: for each slot in order, how many of the n belong to it.
+        segments: prefixes and rows, in order.
+        slices: tokens of each task.
+    """
+
+    ids: list[int]
+    positions: list[int]
+    predicting: list[int]
+    targets: list[int]
+    outputs: dict[int, int]
+    segments: tuple[Segment, ...]
+    slices: tuple[Slice, ...]
+
+
+def passes(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Pass]:
+    """Pack rows into passes of limited memory; a row that exceeds it is on its own.
+
+    Args:
+        rows: rows of the task in each slot.
+        budget: maximum number of tokens, output tokens counting half more.
+
+    Example:
+        >>> rows = {0: [Tokens([1, 2], [3]), Tokens([1, 4], [5])], 2: [Tokens([6], [7, 8])]}
+        >>> [one] = passes(rows, budget=100)
+        >>> one.ids, one.positions
+        ([1, 2, 4, 6, 7], [0, 1, 1, 0, 1])
+        >>> one.slices
+        (Slice(slot=0, start=0, stop=3), Slice(slot=2, start=3, stop=5))
+        >>> one.segments[2]
+        Segment(length=1, prefix=0)
+    """
+    groups: dict[int, list[Tokens]] = {}
+    full = 0.0  # cost of the groups but the last
+    cost = 0.0
+    for slot, of_slot in rows.items():
+        full = cost
+        for row in of_slot:
+            longer = full + _cost([*groups.get(slot, ()), row])
+            if groups and longer > budget:
+                yield _packed(groups)
+                groups, full = {}, 0.0
+                longer = _cost([row])
+            groups.setdefault(slot, []).append(row)
+            cost = longer
+    if groups:
+        yield _packed(groups)
+
+
+def _cost(rows: Sequence[Tokens]) -> float:
+    prefix = prefix_length(rows)
+    tokens = prefix + sum(len(row.prompt) + len(row.output) - prefix for row in rows)
+    return tokens + _OUTPUT_TOKEN_COST * sum(len(row.output) for row in rows)
+
+
+def _packed(groups: Mapping[int, Sequence[Tokens]]) -> Pass:
+    ids: list[int] = []
+    positions: list[int] = []
+    predicting: list[int] = []
+    segments: list[Segment] = []
+    slices: list[Slice] = []
+    for slot, rows in groups.items():
+        start, prefix = len(ids), prefix_length(rows)
+        if prefix:
+            segments.append(Segment(prefix))
+            ids += rows[0].prompt[:prefix]
+            positions += range(prefix)
+        seen = len(segments) - 1 if prefix else None
+        for prompt, output in rows:
+            own = [*prompt[prefix:], *output[:-1]]
+            segments.append(Segment(len(own), seen))
+            ids += own
+            positions += range(prefix, prefix + len(own))
+            predicting += range(len(ids) - len(output), len(ids))
+        slices.append(Slice(slot, start, len(ids)))
+    return Pass(
+        ids,
+        positions,
+        predicting,
+        targets=[token for rows in groups.values() for row in rows for token in row.output],
+        outputs={slot: sum(len(row.output) for row in rows) for slot, rows in groups.items()},
+        segments=tuple(segments),
+        slices=tuple(slices),
+    )
+
+
+def token_losses(model: Any, packed: Pass) -> "torch.Tensor":
+    """Return the cross entropy of the n output tokens of a pass in nats, (n,).
+
+    Args:
+        model: a causal LM of transformers, after `use_row_attention`.
+        packed: the pass.
+    """
+    import torch
+
+    device = model.device
+    logits = model(
+        input_ids=torch.tensor([packed.ids], device=device),
+        position_ids=torch.tensor([packed.positions], device=device),
+        logits_to_keep=torch.tensor(packed.predicting, device=device),
+        use_cache=False,
+        row_segments=packed.segments,
+    ).logits[0]
+    targets = torch.tensor(packed.targets, device=device)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def use_row_attention(model: Any) -> None:
+    """Let a model's attention layers work within rows.
+
+    Raises:
+        UsageError: the architecture carries a state from token to token, or its attention cannot be
+            replaced.
+    """
+    from transformers import AttentionInterface
+
+    config = model.config.get_text_config()
+    other = set(getattr(config, "layer_types", None) or ()) - {
+        "full_attention", "sliding_attention", "chunked_attention",
+    }  # fmt: skip
+    exchangeable = getattr(model, "_supports_attention_backend", False)
+    if other or not exchangeable or getattr(model, "_is_stateful", False):
+        raise UsageError(
+            f"{type(model).__name__} cannot be trained here: its layers are not all attention "
+            "within a row",
+            hint="choose a base model such as Llama, Mistral, Qwen2, Qwen3, Gemma or SmolLM",
+        )
+    AttentionInterface.register(ATTENTION, row_attention)
+    model.set_attn_implementation(ATTENTION)
+
+
+def row_attention(
+    module: Any,
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    attention_mask: None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    row_segments: Sequence[Segment] = (),
+    **_: object,
+) -> tuple["torch.Tensor", None]:
+    """Causal attention within the segments of one sequence, as transformers calls it.
+
+    Args:
+        module: the attention layer.
+        query: (1, H, T, D).
+        key: (1, G, T, D), where G divides H.
+        value: (1, G, T, D).
+        attention_mask: unused.
+        scaling: factor of the scores; None is 1/√D.
+        softcap: s of the scores' cap, s·tanh(score/s).
+        sliding_window: number of last positions that a token sees; None is all.
+        row_segments: the segments, see `Pass`; none is a single row.
+
+    Returns:
+        (1, T, H, D), and None for the attention weights.
+    """
+    segments = tuple(row_segments) or (Segment(query.shape[2]),)
+    attend = _attend_rows if query.device.type in LOOP_DEVICES else _attend_groups
+    return attend(query, key, value, segments, sliding_window, scaling, softcap), None
+
+
+def _attend_rows(
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    segments: tuple[Segment, ...],
+    window: int | None,
+    scaling: float | None,
+    softcap: float | None,
+) -> "torch.Tensor":
+    """Attention segment by segment: no padding, many small operations."""
+    import torch
+
+    lengths = [segment.length for segment in segments]
+    queries, keys, values = (torch.split(x, lengths, 2) for x in (query, key, value))
+    repeats = query.shape[1] // key.shape[1]
+    outputs = []
+    for index, (length, prefix) in enumerate(segments):
+        k, v = keys[index], values[index]
+        if prefix is not None:
+            k, v = torch.cat([keys[prefix], k], 2), torch.cat([values[prefix], v], 2)
+        mask = _mask(length, k.shape[2], window).repeat(repeats, 1).to(query.device)
+        outputs.append(_attention(queries[index], k, v, mask, scaling, softcap))
+    return torch.cat(outputs, 2).transpose(1, 2)
+
+
+def _attend_groups(
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    segments: tuple[Segment, ...],
+    window: int | None,
+    scaling: float | None,
+    softcap: float | None,
+) -> "torch.Tensor":
+    """Attention in a few groups of segments of similar length, padded: few large operations."""
+    import torch
+
+    groups, order = _groups(segments, window, query.shape[1] // key.shape[1], query.device)
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, heads, D)
+    outputs = []
+    for seeing, seen, mask in groups:
+        q = query[seeing].transpose(1, 2)  # (rows, H, longest, D)
+        k, v = (x[seen].transpose(1, 2) for x in (key, value))
+        output = _attention(q, k, v, mask, scaling, softcap)
+        outputs.append(output.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)[order][None]
+
+
+def _attention(
+    q: "torch.Tensor",
+    k: "torch.Tensor",
+    v: "torch.Tensor",
+    mask: "torch.Tensor",
+    scaling: float | None,
+    softcap: float | None,
+) -> "torch.Tensor":
+    """Attention of q (R, H, n, D) to k and v (R, G, m, D), under a mask (…, H/G · n, m)."""
+    import torch
+
+    # the queries that share a key head become one head with as many times the positions
+    folded = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])
+    if softcap:
+        scores = (folded @ k.transpose(2, 3)) * (scaling or q.shape[3] ** -0.5)
+        scores = softcap * torch.tanh(scores / softcap)
+        output = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
+    else:
+        output = torch.nn.functional.scaled_dot_product_attention(
+            folded, k, v, attn_mask=mask, scale=scaling
+        )
+    return output.reshape(q.shape[0], q.shape[1], q.shape[2], v.shape[3])
+
+
+@lru_cache(maxsize=8)
+def _groups(
+    segments: tuple[Segment, ...], window: int | None, repeats: int, device: "torch.device"
+) -> tuple[tuple[tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"], ...], "torch.Tensor"]:
+    """Return the groups that `_attend_groups` works on, and the place of each token in the results.
+
+    A group is the (R, n) tokens of R segments, the (R, m) tokens that they see, and the mask
+    (R, 1, repeats · n, m). Padding stands for token 0; padded tokens see one token, as a softmax
+    over none is not a number, and their results are not used.
+    """
+    import torch
+
+    starts = list(accumulate((segment.length for segment in segments), initial=0))
+    own = [list(range(start, start + s.length)) for start, s in zip(starts, segments, strict=False)]
+    seen = [
+        tokens if segment.prefix is None else own[segment.prefix] + tokens
+        for tokens, segment in zip(own, segments, strict=True)
+    ]
+    by_size = sorted(range(len(segments)), key=lambda i: len(seen[i]))
+    count = max(math.ceil(len(segments) / _GROUPS), 1)
+    groups, order, done = [], torch.zeros(starts[-1], dtype=torch.long), 0
+    for first in range(0, len(segments), count):
+        members = by_size[first : first + count]
+        n, m = (max(len(tokens[i]) for i in members) for tokens in (own, seen))
+        seeing, keys = (torch.zeros(len(members), size, dtype=torch.long) for size in (n, m))
+        mask = torch.zeros(len(members), 1, n, m, dtype=torch.bool)
+        for row, i in enumerate(members):
+            a, b = len(own[i]), len(seen[i])
+            seeing[row, :a], keys[row, :b] = torch.tensor(own[i]), torch.tensor(seen[i])
+            mask[row, 0, :a, :b] = _mask(a, b, window)
+            mask[row, 0, a:, 0] = True
+            order[own[i]] = done + row * n + torch.arange(a)
+        done += len(members) * n
+        mask = mask.repeat(1, 1, repeats, 1)
+        groups.append((seeing.to(device), keys.to(device), mask.to(device)))
+    return tuple(groups), order.to(device)
+
+
+@lru_cache(maxsize=256)
+def _mask(length: int, seen: int, window: int | None) -> "torch.Tensor":
+    """Return which of `seen` tokens each of the last `length` sees: (length, seen) bool."""
+    import torch
+
+    mask = torch.ones(length, seen, dtype=torch.bool).tril(seen - length)
+    return mask if window is None else mask.triu(seen - length - window + 1)

@@ -1,0 +1,64 @@
+"""What a training reports while it runs, and the log of a finished task."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from hf_lorameta.bank.index import IndexEntry, Skipped
+    from hf_lorameta.training.tasks import Task
+
+
+class Progress(NamedTuple):
+    """The state of a task after a step.
+
+    Attributes:
+        name: of the task.
+        step: steps taken.
+        base_loss: loss of the base model on the held-out rows, in nats per token.
+        loss: lowest loss of the adapter on them so far.
+        finished: whether this was its last step.
+    """
+
+    name: str
+    step: int
+    base_loss: float
+    loss: float
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Log:
+    """What training a task took and brought.
+
+    Attributes:
+        task: its name.
+        rows: rows with an output.
+        held_out: number of held-out rows.
+        base_loss: mean cross entropy of the base model on the held-out rows, in nats per token.
+        loss: the same with the adapter.
+        steps: steps taken.
+        best_step: the step whose state is the adapter.
+        seconds: the task's share of the time.
+    """
+
+    task: str
+    rows: int
+    held_out: int
+    base_loss: float
+    loss: float
+    steps: int
+    best_step: int
+    seconds: float
+
+
+class Reporter:
+    """Receives the progress of a training; the methods do nothing."""
+
+    def start(self, tasks: int, finished: int) -> None:
+        """Training begins: the number of tasks, and how many an earlier run has finished."""
+
+    def step(self, progress: Progress) -> None:
+        """A task has taken a step."""
+
+    def task(self, task: "Task", outcome: "IndexEntry | Skipped", log: Log | None) -> None:
+        """A task is finished or skipped."""

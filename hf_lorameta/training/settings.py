@@ -1,0 +1,86 @@
+"""Settings of a training run."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hf_lorameta.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every adapter is trained. The same settings, rows and base model give the same adapter.
+
+    The defaults were chosen on everyday tasks, see ``hf_lorameta/training/README.md``.
+
+    Attributes:
+        rank: r of the adapters.
+        alpha: LoRA's α; the update is α/r · B·A. None is 2·r.
+        targets: last parts of the names of the adapted linear layers.
+        steps: maximum number of optimizer steps.
+        rows: rows of a task in one step.
+        lr: peak learning rate of AdamW.
+        warmup: steps of linear warm-up; linear decay to zero follows.
+        clip: maximum norm of a task's gradient.
+        held_out: maximum number of rows to hold out where a task has no validation split.
+        evaluate_every: steps between two measurements of the held-out loss.
+        patience: stop after this many measurements in a row without improvement.
+        max_length: maximum tokens of a row; prompts are truncated from the left, outputs at half of
+            it.
+        max_rows: rows of a task that training draws from; a random sample if it has more.
+        seed: of the initialization, the order of the rows and the choice of held-out rows.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    rank: int = 16
+    alpha: float | None = None
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    steps: int = 96
+    rows: int = 8
+    lr: float = 2e-3
+    warmup: int = 8
+    clip: float = 1.0
+    held_out: int = 32
+    evaluate_every: int = 12
+    patience: int = 3
+    max_length: int = 512
+    max_rows: int = 4096
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"rank": 1, "steps": 1, "rows": 1, "held_out": 1, "evaluate_every": 1,
+                 "patience": 1, "max_length": 8, "max_rows": 8, "seed": 0, "warmup": 0}  # fmt: skip
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected at least {minimum}")
+        if not (self.lr > 0 and self.clip > 0 and self.scaling > 0):
+            raise UsageError("lr, clip and alpha must be positive")
+        if not self.targets:
+            raise UsageError("no target modules are named", hint="--targets q_proj,k_proj,v_proj")
+
+    @property
+    def scaling(self) -> float:
+        """α / r, the factor of B·A.
+
+        Example:
+            >>> Settings(rank=16).scaling, Settings(rank=16, alpha=16).scaling
+            (2.0, 1.0)
+        """
+        return (2 * self.rank if self.alpha is None else self.alpha) / self.rank
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of step 0, 1, …: linear warm-up, then linear decay.
+
+        Example:
+            >>> settings = Settings(steps=4, warmup=2, lr=1.0)
+            >>> [settings.learning_rate(step) for step in range(4)]
+            [0.5, 1.0, 1.0, 0.5]
+        """
+        rising = (step + 1) / self.warmup if self.warmup else 1.0
+        falling = (self.steps - step) / max(self.steps - self.warmup, 1)
+        return self.lr * min(rising, falling, 1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings for JSON."""
+        return asdict(self)

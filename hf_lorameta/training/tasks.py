@@ -1,0 +1,231 @@
+"""The tasks that adapters are trained on: a folder of JSONL files, a manifest, or Hub datasets."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_lorameta.bank.manifest import BankEntry, load
+from hf_lorameta.data.columns import Columns, check_columns
+from hf_lorameta.data.dataset import Dataset, is_local, open_dataset
+from hf_lorameta.errors import DatasetError, UsageError
+from hf_lorameta.files import sha256
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import is_repo_id
+
+_TRAIN_SUFFIX = ".train.jsonl"
+_VALIDATION_SUFFIX = ".validation.jsonl"
+_META_FILE = "meta.json"
+_MANIFEST_SUFFIXES = (".yaml", ".yml")
+_MAX_NAME = 90
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset to train an adapter on; opened when its turn comes.
+
+    Attributes:
+        name: unique name, of letters, digits, dots, dashes and underscores.
+        dataset: Hub id, or path of a local file.
+        config: configuration of a Hub dataset.
+        split: split to train on; None is train, or the only one.
+        revision: branch, tag or commit of a Hub dataset.
+        columns: columns to read; None finds them.
+        validation: local file with held-out rows; Hub datasets have a split.
+        license: stated license; None is the one on the dataset's card.
+        source: where the rows come from.
+        source_revision: commit of the source.
+    """
+
+    name: str
+    dataset: str
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    columns: Columns | None = None
+    validation: Path | None = None
+    license: str | None = None
+    source: str | None = None
+    source_revision: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the dataset is a local file."""
+        return is_local(Path(self.dataset))
+
+    @property
+    def adapter(self) -> str:
+        """Id of the adapter in the bank.
+
+        Example:
+            >>> Task("boolq", "google/boolq").adapter
+            'local/boolq'
+        """
+        return f"local/{self.name}"
+
+    @property
+    def entry_name(self) -> str:
+        """File name of the bank's entry, see `BankEntry.name`."""
+        return self.adapter.replace("/", "--")
+
+    @property
+    def public_id(self) -> str:
+        """Id of the dataset in the bank, which does not show a local path."""
+        return self.adapter if self.is_local else self.dataset
+
+    def pinned(self, hub: Hub) -> str:
+        """Return what identifies the rows: digests of the files, or the commit of the repo.
+
+        Raises:
+            DatasetError: a file cannot be read.
+            HubError: the repo is missing or the Hub failed.
+        """
+        if not self.is_local:
+            return hub.resolve(self.dataset, "dataset", self.revision).sha
+        files = [Path(self.dataset), *([self.validation] if self.validation else [])]
+        try:
+            return "sha256:" + ",".join(sha256(path) for path in files)
+        except OSError as error:
+            raise DatasetError(f"{error.filename}: {error.strerror}") from None
+
+    def open(self, hub: Hub) -> Dataset:
+        """Open the rows to train on; raises as `open_dataset` does."""
+        return open_dataset(
+            self.dataset,
+            hub,
+            config=self.config,
+            split=self.split,
+            revision=self.revision,
+            columns=check_columns(self.columns) if self.columns else None,
+        )
+
+    def open_validation(self, train: Dataset, hub: Hub) -> Dataset | None:
+        """Open the validation split of an opened task; None if it has none."""
+        if self.is_local:
+            return open_dataset(self.validation, hub) if self.validation else None
+        try:
+            validation = open_dataset(
+                self.dataset, hub, config=self.config, split="validation",
+                revision=train.revision, columns=train.columns,
+            )  # fmt: skip
+        except DatasetError:
+            return None
+        return validation if validation.split != train.split else None
+
+
+def read_tasks(names: Sequence[str]) -> tuple[Task, ...]:
+    """Return the tasks that the arguments name.
+
+    Args:
+        names: each a folder of ``<task>.train.jsonl`` files, a manifest (.yaml), a dataset file, or
+            the Hub id of a dataset.
+
+    A folder may have ``<task>.validation.jsonl`` files and a ``meta.json`` that maps tasks to their
+    ``license``, ``source_repo`` and ``commit``.
+
+    Raises:
+        UsageError: a name is none of these, there are no tasks, or two have the same name.
+        ManifestError: a manifest is invalid.
+    """
+    tasks: list[Task] = []
+    for name in names:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            tasks += _of_folder(path)
+        elif path.suffix in _MANIFEST_SUFFIXES:
+            tasks += _of_manifest(load(path).entries)
+        elif is_local(path):
+            if not path.is_file():
+                raise UsageError(f"{path}: no such file")
+            tasks.append(Task(_clean(path.name.split(".")[0]), str(path.absolute())))
+        elif is_repo_id(name):
+            tasks.append(Task(_clean(name.split("/")[1]), name))
+        else:
+            raise UsageError(
+                f"{name} is not a folder, a manifest, a dataset file or a Hub id",
+                hint="hf-lorameta bank train FOLDER -o DIR --base MODEL",
+            )
+    tasks = _with_distinct_names(tasks)
+    if not tasks:
+        raise UsageError(
+            f"no tasks in {', '.join(names)}", hint=f"a folder has files named TASK{_TRAIN_SUFFIX}"
+        )
+    return tuple(tasks)
+
+
+def _of_folder(folder: Path) -> list[Task]:
+    meta = _read_meta(folder / _META_FILE)
+    tasks = []
+    for path in sorted(folder.glob(f"*{_TRAIN_SUFFIX}")):
+        name = path.name.removesuffix(_TRAIN_SUFFIX)
+        validation = path.with_name(name + _VALIDATION_SUFFIX)
+        facts = meta.get(name)
+        facts = facts if isinstance(facts, Mapping) else {}
+        tasks.append(
+            Task(
+                _clean(name),
+                str(path.absolute()),
+                validation=validation.absolute() if validation.exists() else None,
+                license=_text(facts, "license"),
+                source=_text(facts, "source_repo") or _text(facts, "source"),
+                source_revision=_text(facts, "commit"),
+            )
+        )
+    return tasks
+
+
+def _read_meta(path: Path) -> Mapping[str, Any]:
+    try:
+        meta = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+    if not isinstance(meta, dict):
+        raise UsageError(f"{path} is not a JSON object of tasks")
+    return meta
+
+
+def _text(facts: Mapping[str, Any], key: str) -> str | None:
+    value = facts.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
+    """Return the datasets of a manifest as tasks; its adapters do not matter."""
+    return [
+        Task(
+            _clean(entry.dataset.split("/")[1]),
+            entry.dataset,
+            config=entry.config,
+            split=entry.split,
+            revision=entry.dataset_revision,
+            columns=entry.columns,
+            license=entry.license,
+        )
+        for entry in entries
+    ]
+
+
+def _clean(name: str) -> str:
+    """Return a name that can be part of a Hub id and of a file name.
+
+    Example:
+        >>> _clean("what is it?"), _clean("..")
+        ('what-is-it', 'task')
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+|\.\.+|--+", "-", name)[:_MAX_NAME]
+    return name.strip("-._") or "task"
+
+
+def _with_distinct_names(tasks: Sequence[Task]) -> list[Task]:
+    """Drop repeated tasks, and refuse different ones with the same name."""
+    distinct = list(dict.fromkeys(tasks))
+    name, count = next(iter(Counter(t.name.lower() for t in distinct).most_common(1)), ("", 0))
+    if count > 1:
+        same = [task.dataset for task in distinct if task.name.lower() == name]
+        raise UsageError(f"{count} tasks are called {name}: {', '.join(same)}")
+    return distinct

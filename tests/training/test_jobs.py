@@ -1,0 +1,143 @@
+"""Submitting ``bank train`` to Hugging Face Jobs, with a client that records the request."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import huggingface_hub
+import pytest
+import typer
+
+from hf_lorameta.cli.app import app
+from hf_lorameta.errors import ConnectionLostError, LoraMetaError, UsageError
+from hf_lorameta.training import jobs
+from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.tasks import read_tasks
+
+TOKEN = "hf_secret"
+
+
+class Client:
+    """Stands for the Hub's Jobs API."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.jobs: list[dict[str, Any]] = []
+        for name in ("run_uv_job", "list_jobs_hardware", "get_safetensors_metadata"):
+            monkeypatch.setattr(huggingface_hub, name, getattr(self, name))
+        monkeypatch.setattr(huggingface_hub, "get_token", lambda: TOKEN)
+
+    def run_uv_job(self, script: str, **options: Any) -> Any:
+        self.jobs.append({"script": script, **options})
+        return SimpleNamespace(url="https://huggingface.co/jobs/user/1")
+
+    def list_jobs_hardware(self, token: str | None = None) -> list[Any]:
+        return [
+            SimpleNamespace(name="a10g-large", unit_cost_usd=0.025, unit_label="minute"),
+            SimpleNamespace(name="new-flavor", unit_cost_usd=0.1, unit_label="minute"),
+        ]
+
+    def get_safetensors_metadata(self, repo: str, **_: object) -> Any:
+        return SimpleNamespace(parameter_count={"BF16": 500_000_000})
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Client:
+    return Client(monkeypatch)
+
+
+def request(*names: str, **changes: Any) -> jobs.Request:
+    facts: dict[str, Any] = {
+        "names": names, "tasks": read_tasks(names), "base": "org/base", "base_revision": None,
+        "settings": Settings(), "at_once": None, "flavor": "a10g-large", "push_to": "user/bank",
+    }  # fmt: skip
+    return jobs.Request(**facts | changes)
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """Run ``bank train`` in this process: exit code, stdout, stderr."""
+    from typer.testing import CliRunner
+
+    result = CliRunner().invoke(app, ["bank", "train", *arguments])
+    if isinstance(result.exception, LoraMetaError):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_cost_is_printed_before_the_same_command_is_submitted(client: Client) -> None:
+    code, out, err = run(
+        "org/one", "org/two", "-o", "ignored", "--base", "org/base", "--rank", "8", "--on", "jobs",
+        "--push-to", "user/bank",
+    )  # fmt: skip
+    assert code == 0
+    assert "2 tasks on a10g-large: about" in err
+    assert "at $1.50 per hour" in err
+    assert out == "https://huggingface.co/jobs/user/1\n"
+    [job] = client.jobs
+    words = job["script_args"]
+    assert job["script"] == "hf-lorameta"
+    assert words[:4] == ["bank", "train", "org/one", "org/two"]
+    options = dict(zip(words[4::2], words[5::2], strict=True))
+    assert options["--rank"] == "8"
+    assert options["--push-to"] == "user/bank"
+    assert job["dependencies"][0].startswith("hf-lorameta[eval]")
+    assert "file:" not in job["dependencies"][0]
+    assert (job["flavor"], job["secrets"]) == ("a10g-large", {"HF_TOKEN": TOKEN})
+    assert job["timeout"].endswith("m")
+    assert TOKEN not in out + err + " ".join(words)
+    typer.main.get_command(app)  # the job's command parses
+    assert run(*words[2:], "--dry-run")[0] == 0
+
+
+def test_a_dry_run_submits_nothing(client: Client) -> None:
+    code, out, err = run(
+        "org/one", "-o", "x", "--base", "org/base", "--on", "jobs", "--dry-run", "--json"
+    )
+    assert code == 0
+    assert '"hourly": 1.5' in out
+    assert err == ""
+    assert client.jobs == []
+
+
+def test_the_estimate_grows_with_the_work(client: Client) -> None:
+    one = jobs.estimate(request("org/a"))
+    many = jobs.estimate(request(*(f"org/a{i}" for i in range(101))))
+    assert one.hours
+    assert many.hours
+    assert many.hours > one.hours
+    assert many.dollars == pytest.approx(many.hours * 1.5, abs=0.01)
+    unknown = jobs.estimate(request("org/a", flavor="new-flavor"))
+    assert (unknown.hours, unknown.hourly, unknown.dollars) == (None, 6.0, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"flavor": "abacus"}, "there is no flavor abacus"),
+        ({"push_to": None}, "files are lost when it ends"),
+        ({"base": "."}, "does not see the folder"),
+    ],
+)
+def test_what_a_job_cannot_do_is_refused(
+    client: Client, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        jobs.submit(request("org/a", **changes))
+    assert client.jobs == []
+
+
+def test_local_tasks_are_refused(client: Client, tmp_path: Any) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"input": "a", "output": "b"}\n')
+    with pytest.raises(UsageError, match="a job does not see"):
+        jobs.submit(request(str(file)))
+
+
+def test_a_hub_that_does_not_answer_is_our_error(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise httpx2.ConnectError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "run_uv_job", fail)
+    with pytest.raises(ConnectionLostError):
+        jobs.submit(request("org/a"))

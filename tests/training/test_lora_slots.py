@@ -1,0 +1,206 @@
+"""Adapters in slots get the updates that PEFT and torch compute for each on its own."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.errors import UsageError
+from hf_lorameta.training.packing import passes
+from tests.training.tiny import exact_norms, tokens
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+from hf_lorameta.training import lora_slots, packing  # noqa: E402 - they import torch
+
+RANK, SCALING, TARGETS = 3, 1.5, ("q_proj", "v_proj", "down_proj")
+SIZES = {
+    "vocab_size": 20, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3,
+     "pad_token_id": 0,
+}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {
+    "Llama": SIZES,
+    "Mistral": SIZES | {"sliding_window": 3},
+    "Qwen2": SIZES,
+    "Qwen3": SIZES | {"head_dim": 8},
+    "Gemma2": SIZES
+    | {
+        "head_dim": 8,
+        "sliding_window": 4,
+        "attn_logit_softcapping": 5.0,
+        "attn_implementation": "eager",
+    },
+    "Gemma3": SIZES | {"head_dim": 8, "sliding_window": 4},
+    "Phi3": SIZES,
+    "SmolLM3": SIZES | {"eos_token_id": 1, "bos_token_id": 0},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def model_of(name: str) -> Any:
+    kind = "Gemma3TextConfig" if name == "Gemma3" else f"{name}Config"
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, kind)(**MODELS[name]))
+    return exact_norms(model.double().eval().requires_grad_(False))
+
+
+def targets_of(name: str) -> tuple[str, ...]:
+    return ("qkv_proj", "down_proj") if name == "Phi3" else TARGETS
+
+
+def start_of(slots: Any, slot: int) -> Any:
+    """A start whose B is not zero, so that A has a gradient."""
+    generator = torch.Generator().manual_seed(slot)
+    return 0.2 * torch.randn(slots.size, generator=generator, dtype=torch.float64)
+
+
+def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> dict[int, float]:
+    """Mean losses by slot, after a backward pass of their sum."""
+    sums: dict[int, float] = dict.fromkeys(rows, 0.0)
+    for packed in passes(rows, budget):
+        with lora_slots.using(packed.slices):
+            losses = packing.token_losses(model, packed)
+        for (slot, _), part in zip(
+            packed.outputs.items(), losses.split(list(packed.outputs.values())), strict=True
+        ):
+            mean = part.sum() / sum(len(row.output) for row in rows[slot])
+            mean.backward(retain_graph=True)
+            sums[slot] += float(mean)
+    return sums
+
+
+def reference_loss(model: Any, rows: list[Tokens]) -> Any:
+    """Mean loss of rows one by one, by the model's own attention."""
+    losses = []
+    for prompt, output in rows:
+        logits = model(torch.tensor([[*prompt, *output]]), use_cache=False).logits[0]
+        losses.append(
+            torch.nn.functional.cross_entropy(
+                logits[len(prompt) - 1 : -1], torch.tensor(output), reduction="none"
+            )
+        )
+    return torch.cat(losses).mean()
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT warns of tied embeddings
+@pytest.mark.parametrize("loops", [True, False], ids=["loops", "groups"])
+@pytest.mark.parametrize("name", MODELS)
+def test_an_update_equals_peft_with_torch_adamw(
+    name: str, loops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not loops:  # as on a GPU
+        for module in (packing, lora_slots):
+            monkeypatch.setattr(module, "LOOP_DEVICES", frozenset())
+    rows = {0: tokens(1), 1: tokens(2, shared=False), 2: tokens(3, 5)}
+    model, targets = model_of(name), targets_of(name)
+    slots = lora_slots.LoraSlots(
+        model, lora_slots.find_layout(model, targets), RANK, SCALING, count=3
+    )
+    for slot in rows:
+        slots.start(slot, start_of(slots, slot))
+    packing.use_row_attention(model)
+    for _ in range(2):
+        found = backward(model, rows, budget=60)
+        for slot in rows:
+            slots.update(slot, lr=0.01)
+    for slot, of_slot in rows.items():
+        config = peft.LoraConfig(r=RANK, lora_alpha=RANK * SCALING, target_modules=list(targets))
+        wrapped = peft.get_peft_model(model_of(name), config).double()
+        factors = slots._modules(start_of(slots, slot)[None])
+        for module, (A, B) in zip(slots.layout, factors, strict=True):
+            layer = wrapped.base_model.model.get_submodule(module.name)
+            layer.lora_A["default"].weight.data = A[0].clone()
+            layer.lora_B["default"].weight.data = B[0].clone()
+        trainable = [p for p in wrapped.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=0.01, weight_decay=0)
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = reference_loss(wrapped, of_slot)
+            loss.backward()
+            optimizer.step()
+        # transformers computes the softmax of eager attention, and so Gemma2's, in float32
+        tolerance = 1e-6 if name == "Gemma2" else 1e-10
+        assert found[slot] == pytest.approx(float(loss), rel=tolerance)
+        updated = slots._modules(slots.parameters[slot][None])
+        for module, (A, B) in zip(slots.layout, updated, strict=True):
+            layer = wrapped.base_model.model.get_submodule(module.name)
+            for ours, theirs in ((A, layer.lora_A), (B, layer.lora_B)):
+                expected = theirs["default"].weight.data
+                torch.testing.assert_close(ours[0], expected, rtol=0, atol=10 * tolerance)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_clipping_equals_torch_clip_grad_norm() -> None:
+    slots = lora_slots.LoraSlots(
+        model := model_of("Llama"), lora_slots.find_layout(model, TARGETS), RANK, SCALING, 1, 0.5
+    )
+    slots.start(0, start_of(slots, 0))
+    gradient = torch.linspace(-1, 2, slots.size, dtype=torch.float64)
+    parameter = torch.nn.Parameter(slots.parameters[0].clone())
+    slots.gradients[0], parameter.grad = gradient, gradient.clone()
+    torch.nn.utils.clip_grad_norm_([parameter], 0.5)
+    torch.optim.AdamW([parameter], lr=0.1, weight_decay=0).step()
+    slots.update(0, lr=0.1)
+    torch.testing.assert_close(slots.parameters[0], parameter.data, rtol=0, atol=1e-12)
+    assert not slots.gradients[0].any()
+
+
+def test_the_start_is_the_base_model_and_that_of_peft_in_scale() -> None:
+    model = model_of("Llama")
+    slots = lora_slots.LoraSlots(
+        model, lora_slots.find_layout(model, TARGETS), RANK, SCALING, count=1
+    )
+    for module, (A, B) in zip(slots.layout, slots.factors(slots.initial(0)), strict=True):
+        assert not B.any()
+        assert 0.7 / module.in_features**0.5 < abs(A).max() <= 1 / module.in_features**0.5
+    assert torch.equal(slots.initial(5), slots.initial(5))
+    assert not torch.equal(slots.initial(5), slots.initial(6))
+
+
+def test_detaching_restores_the_models_own_layers() -> None:
+    model = model_of("Llama")
+    names = [name for name, _ in model.named_modules()]
+    slots = lora_slots.LoraSlots(
+        model, lora_slots.find_layout(model, TARGETS), RANK, SCALING, count=1
+    )
+    assert [name for name, _ in model.named_modules()] != names
+    slots.detach()
+    assert [name for name, _ in model.named_modules()] == names
+
+
+def test_unknown_targets_are_refused_with_the_choices() -> None:
+    with pytest.raises(UsageError, match="no linear layers nope") as caught:
+        lora_slots.find_layout(model_of("Llama"), ("q_proj", "nope"))
+    assert "down_proj" in caught.value.hint
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: transformers.MambaForCausalLM(
+            transformers.MambaConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1)
+        ),
+        lambda: transformers.Lfm2ForCausalLM(
+            transformers.Lfm2Config(
+                vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+                num_key_value_heads=1, layer_types=["conv", "full_attention"], pad_token_id=0,
+            )
+        ),
+    ],
+    ids=["Mamba", "Lfm2"],
+)  # fmt: skip
+def test_models_that_carry_a_state_are_refused(make: Callable[[], Any]) -> None:
+    with pytest.raises(UsageError, match="cannot be trained here"):
+        packing.use_row_attention(make())

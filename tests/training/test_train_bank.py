@@ -1,0 +1,361 @@
+"""``bank train``: what it writes, resuming, skipping, errors before work starts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.index import WORK_FOLDER, adapter_path
+from hf_lorameta.errors import BankError, LoraMetaError, UsageError
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
+from tests.bank.test_build_executors import Cluster, needs_dask
+from tests.conftest import Account, Shell, tree
+from tests.training import tiny
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from hf_lorameta.training import device, train_bank, trainer  # noqa: E402 - they import torch
+from hf_lorameta.training.settings import Settings  # noqa: E402
+from hf_lorameta.training.tasks import read_tasks  # noqa: E402
+
+SETTINGS = Settings(rank=4, steps=12, lr=0.02, warmup=2, evaluate_every=4)
+OPTIONS = ("--rank", 4, "--steps", 12, "--lr", 0.02)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def train(base: Path, tasks: Path, folder: Path, **options: Any) -> Bank:
+    return train_bank.train_bank(
+        read_tasks([str(tasks)]), folder, str(base), **{"settings": SETTINGS, **options}
+    )
+
+
+def lines(bank: Bank) -> list[dict[str, Any]]:
+    text = (bank.folder / train_bank.LOG_FILE).read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
+def test_a_trained_bank_is_complete_and_its_adapters_load_in_peft(
+    base: Path, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    tasks = tiny.write_tasks(tmp_path / "tasks")
+    meta = {"topic1": {"license": "CC-BY-4.0", "source_repo": "https://x/y", "commit": "abc"}}
+    (tasks / "meta.json").write_text(json.dumps(meta))
+    bank = train(base, tasks, tmp_path / "bank")
+    assert bank.verify() == []
+    assert [entry.adapter for entry in bank.index.entries] == [f"local/topic{i}" for i in range(3)]
+    entry = bank.index.entries[1]
+    assert (entry.license, entry.source, entry.source_revision) == (
+        "CC-BY-4.0",
+        "https://x/y",
+        "abc",
+    )
+    assert (entry.private, bank.index.entries[0].private) == (False, True)
+    assert (entry.rows, entry.rank, entry.scaling) == (48, 4, 1.0)
+    assert not bank.index.published
+    assert str(tmp_path) not in bank.index.to_bytes().decode().replace(str(base), "")
+    log = lines(bank)
+    assert all(line["loss"] < line["base_loss"] and line["steps"] == 12 for line in log)
+    for entry, line in zip(bank.index.entries, log, strict=True):
+        folder = tmp_path / entry.name
+        folder.mkdir()
+        weights = bank.adapter(entry)
+        (folder / CONFIG_FILE).write_bytes(write_config(str(base), weights.layout, 4))
+        (folder / WEIGHTS_FILE).write_bytes((bank.folder / adapter_path(entry.name)).read_bytes())
+        model = transformers.LlamaForCausalLM.from_pretrained(base)
+        wrapped = peft.PeftModel.from_pretrained(model, folder)
+        loss = held_out_loss(wrapped, tasks, line["task"], base)
+        assert loss == pytest.approx(line["loss"], abs=0.02)  # the file is in bfloat16
+
+
+def held_out_loss(model: Any, tasks: Path, name: str, base: Path) -> float:
+    """Loss on the rows that training holds out, computed row by row."""
+    import random
+
+    task = next(t for t in read_tasks([str(tasks)]) if t.name == name)
+    read = map(json.loads, Path(task.dataset).read_text().splitlines())
+    rows = list(dict.fromkeys((line["input"], line["output"]) for line in read))
+    random.Random(f"0 {name} held out").shuffle(rows)
+    evaluator = train_bank.TorchEvaluator(base, "float32")
+    total, count = 0.0, 0
+    for prompt, output in evaluator.encode(rows[: len(rows) // 4]):
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *output]])).logits[0, len(prompt) - 1 : -1]
+        total += float(torch.nn.functional.cross_entropy(
+            logits, torch.tensor(output), reduction="sum"
+        ))  # fmt: skip
+        count += len(output)
+    return total / count
+
+
+def test_the_same_command_trains_nothing_again(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks")
+    first = tree(train(base, tasks, tmp_path / "bank").folder)
+    steps = count_steps(monkeypatch)
+    assert tree(train(base, tasks, tmp_path / "bank").folder) == first
+    assert steps == []
+    tiny.write_task(tasks, "topic1", tiny.rows(3))  # other rows
+    tiny.write_task(tasks, "topic3", tiny.rows(3))  # a new task
+    bank = train(base, tasks, tmp_path / "bank", at_once=2)
+    assert len(bank) == 4
+    assert len(steps) == SETTINGS.steps  # of both at once
+    assert train(base, tasks, tmp_path / "new").index == bank.index
+
+
+def test_a_license_stated_later_does_not_train_again(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 2)
+    train(base, tasks, tmp_path / "bank")
+    steps = count_steps(monkeypatch)
+    (tasks / "meta.json").write_text('{"topic0": {"license": "MIT", "source": "here"}}')
+    first, second = train(base, tasks, tmp_path / "bank").index.entries
+    assert steps == []
+    assert (first.license, first.source, first.private) == ("MIT", "here", False)
+    assert (second.license, second.source, second.private) == (None, None, True)
+
+
+def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    steps: list[int] = []
+    step = trainer.Trainer._step
+
+    def counted(self: Any) -> None:
+        steps.append(1)
+        step(self)
+
+    monkeypatch.setattr(trainer.Trainer, "_step", counted)
+    return steps
+
+
+def test_unusable_tasks_are_skipped_with_their_reasons(base: Path, tmp_path: Path) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 1)
+    tiny.write_task(tasks, "empty", [])
+    tiny.write_task(tasks, "few", tiny.rows(0, 4))
+    tiny.write_task(tasks, "unlabeled", [row | {"output": ""} for row in tiny.rows(0)])
+    (tasks / "broken.train.jsonl").write_text("{")
+    bank = train(base, tasks, tmp_path / "bank")
+    reasons = {skip.adapter: skip.reason for skip in bank.index.skipped}
+    assert set(reasons) == {f"local/{n}" for n in ("broken", "empty", "few", "unlabeled")}
+    assert "line 1 is not a JSON value" in reasons["local/broken"]
+    assert "4 different rows" in reasons["local/few"]
+    assert "has an output" in reasons["local/unlabeled"]
+    assert str(tmp_path) not in json.dumps(reasons)
+    skipped = [line["task"] for line in lines(bank) if "skipped" in line]
+    assert sorted(skipped) == ["broken", "empty", "few", "unlabeled"]
+
+
+def test_a_task_without_improvement_is_skipped_and_not_trained_again(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 1)
+    settings = Settings(**SETTINGS.to_dict() | {"lr": 1e-30})
+    with pytest.raises(BankError, match="no step lowered the loss of"):
+        train(base, tasks, tmp_path / "bank", settings=settings)
+    steps = count_steps(monkeypatch)
+    with pytest.raises(BankError, match="no step lowered the loss of"):
+        train(base, tasks, tmp_path / "bank", settings=settings)
+    assert steps == []
+
+
+def test_a_validation_split_is_held_out(base: Path, tmp_path: Path) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 1)
+    tiny.write_task(tasks, "topic0", tiny.rows(0, 6), "validation")
+    [line] = lines(train(base, tasks, tmp_path / "bank"))
+    assert (line["held_out"], line["rows"]) == (6, 40)
+
+
+def test_jobs_of_an_executor_give_the_same_bank(base: Path, tmp_path: Path) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks")
+    with ThreadPoolExecutor(2) as pool:
+        remote = train(base, tasks, tmp_path / "remote", executor=pool, at_once=2)
+    local = train(base, tasks, tmp_path / "local", at_once=1)
+    assert [e.name for e in remote.index.entries] == [e.name for e in local.index.entries]
+    for ours, theirs in zip(lines(remote), lines(local), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_an_error_before_work_starts(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = count_steps(monkeypatch)
+    usage = train_bank.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(train_bank.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(BankError, match=r"3 adapters need 1 MB, 0 MB are free"):
+        train(base, tiny.write_tasks(tmp_path / "tasks"), tmp_path / "bank")
+    assert steps == []
+
+
+def test_a_base_model_beyond_memory_is_an_error_before_it_is_loaded(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "available_memory", lambda: 100_000)
+    monkeypatch.setattr(train_bank, "TorchEvaluator", None)
+    with pytest.raises(UsageError, match="GB are free on cpu"):
+        train(base, tiny.write_tasks(tmp_path / "tasks"), tmp_path / "bank")
+
+
+def test_no_usable_task_is_an_error(base: Path, tmp_path: Path) -> None:
+    tiny.write_task(tmp_path / "tasks", "empty", [])
+    with pytest.raises(BankError, match="none of 1 entries can be used"):
+        train(base, tmp_path / "tasks", tmp_path / "bank")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"rank": 0}, "rank is 0"), ({"lr": 0.0}, "must be positive"), ({"targets": ()}, "no target")],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Settings(**settings)
+
+
+def test_unknown_devices_dtypes_and_targets_are_refused(base: Path, tmp_path: Path) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 1)
+    refused: Sequence[tuple[dict[str, Any], str]] = (
+        ({"device": "tpu"}, "device is 'tpu'"),
+        ({"dtype": "int8"}, "dtype is 'int8'"),
+        ({"settings": Settings(targets=("nope",))}, "no linear layers nope"),
+    )
+    for options, message in refused:
+        with pytest.raises(UsageError, match=message):
+            train(base, tasks, tmp_path / "bank", **options)
+    with pytest.raises(LoraMetaError, match="cannot load a model"):
+        train(tasks, tasks, tmp_path / "bank")
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_the_command_trains_a_bank_that_plan_and_generate_use(
+    base: Path, cli: Shell, tmp_path: Path
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks")
+    done = cli("bank", "train", tasks, "-o", "bank", "--base", base, *OPTIONS, "--json")
+    assert done.json["adapters"] == 3
+    assert [task["task"] for task in done.json["tasks"]] == ["topic0", "topic1", "topic2"]
+    assert "[3/3] topic" in done.err
+    assert "held-out rows" in done.err
+    assert "left" in done.err
+    again = cli("bank", "train", tasks, "-o", "bank", "--base", base, *OPTIONS)
+    assert "3 of 3 tasks are finished already" in again.err
+    assert "topic2" in again.out
+    assert cli("bank", "train", tasks, "-o", "bank", "--base", base, *OPTIONS, "-q").err == ""
+    cli("bank", "verify", "bank")
+    new = tiny.write_task(tmp_path, "new", tiny.rows(1))
+    plan = cli("plan", "--dataset", new, "--bank", "bank", "--json").json
+    assert {n["adapter"] for n in plan["neighbors"]} <= {f"local/topic{i}" for i in range(3)}
+    cli("generate", "--dataset", new, "--bank", "bank", "-o", "adapter")
+    assert (tmp_path / "adapter" / WEIGHTS_FILE).exists()
+
+
+def test_hub_datasets_and_manifests_are_tasks(
+    base: Path, cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    rows = "".join(json.dumps(row) + "\n" for row in tiny.rows(0)).encode()
+    held = "".join(json.dumps(row) + "\n" for row in tiny.rows(0, 9)).encode()
+    card = b"---\nlicense: mit\n---\n"
+    files = {"train.jsonl": rows, "validation.jsonl": held, "README.md": card}
+    hub_id = user.dataset("words", files)
+    done = cli("bank", "train", hub_id, "-o", "bank", "--base", base, *OPTIONS, "--json")
+    assert done.json["tasks"][0]["held_out"] == 9
+    entry = Bank(tmp_path / "bank").index.entries[0]
+    assert (entry.dataset, entry.license, entry.private) == (hub_id, "mit", False)
+    assert len(entry.dataset_revision) == 40
+    manifest = user.manifest(
+        tmp_path / "m.yaml",
+        [{"adapter": "org/unused", "dataset": hub_id, "license": "apache-2.0"},
+         {"adapter": "org/missing", "dataset": f"{user.name}/missing"}],
+    )  # fmt: skip
+    done = cli("bank", "train", manifest, "-o", "two", "--base", base, *OPTIONS, "--json")
+    assert [task["task"] for task in done.json["tasks"]] == ["words", "missing"]
+    assert "not found" in done.json["tasks"][1]["skipped"]
+    assert Bank(tmp_path / "two").index.entries[0].license == "apache-2.0"
+
+
+def test_a_killed_training_resumes(base: Path, tmp_path: Path) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 4)
+    folder = tmp_path / "bank"
+    code = (
+        "import sys, time; from hf_lorameta.training import trainer\n"
+        "from hf_lorameta.cli.app import main\n"
+        "trainer.CHECKPOINT_SECONDS = 0.2; step = trainer.Trainer._step\n"
+        "def slow(self): time.sleep(0.1); step(self)\n"
+        "trainer.Trainer._step = slow; main(sys.argv[1:])"
+    )
+    arguments = ["bank", "train", str(tasks), "-o", str(folder), "--base", str(base),
+                 *map(str, OPTIONS), "--at-once", "2", "--json"]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], env=env, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    unfinished = folder / WORK_FOLDER / "topic2.unfinished.safetensors"
+    while not unfinished.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == -signal.SIGKILL, err
+    finished = sorted(path.stem for path in (folder / "adapters").glob("*.safetensors"))
+    assert len(finished) == 2
+    modified = {name: (folder / adapter_path(name)).stat().st_mtime_ns for name in finished}
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_lorameta", *arguments], env=env, capture_output=True, text=True
+    )
+    assert "2 of 4 tasks are finished already" in done.stderr, done.stderr
+    assert {n: (folder / adapter_path(n)).stat().st_mtime_ns for n in finished} == modified
+    assert json.loads(done.stdout)["adapters"] == 4
+    assert not list((folder / WORK_FOLDER).glob("*unfinished*"))
+    whole = train(base, tasks, tmp_path / "whole", settings=Settings(
+        **SETTINGS.to_dict() | {"warmup": 8, "evaluate_every": 12}), at_once=2)  # fmt: skip
+    resumed = Bank(folder)
+    for ours, theirs in zip(resumed.index.entries, whole.index.entries, strict=True):
+        assert ours.sha256 == theirs.sha256
+
+
+@needs_dask
+@pytest.mark.slow
+def test_dask_workers_train_the_same_bank(
+    base: Path, cli: Shell, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks")
+    command = ("bank", "train", tasks, "--base", base, *OPTIONS, "--at-once", 1)
+    cluster = Cluster(tmp_path_factory.mktemp("dask"), cli.env() | {"USE_TORCH": "0"})
+    try:
+        done = cli(*command, "-o", "remote", "--dask", cluster.address, "--json")
+    finally:
+        cluster.close()
+    assert done.json["adapters"] == 3
+    cli(*command, "-o", "local")
+    remote, local = Bank(tmp_path / "remote"), Bank(tmp_path / "local")
+    assert remote.index == local.index

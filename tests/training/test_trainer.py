@@ -1,0 +1,161 @@
+"""Adapters do not depend on the tasks beside them, on threads, or on interruptions."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.tiny import exact_norms, tokens, write_base
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from hf_lorameta.training import trainer as trainers  # noqa: E402 - they import torch
+from hf_lorameta.training.lora_slots import find_layout  # noqa: E402
+from hf_lorameta.training.packing import use_row_attention  # noqa: E402
+from hf_lorameta.training.progress import Progress  # noqa: E402
+from hf_lorameta.training.settings import Settings  # noqa: E402
+from hf_lorameta.training.trainer import TaskRows, Trained, Trainer  # noqa: E402
+
+SETTINGS = Settings(
+    rank=4, targets=("q_proj", "v_proj"), steps=12, rows=4, lr=0.02, warmup=2, evaluate_every=3
+)
+TASKS = [
+    TaskRows(f"task{i}", tokens(i, 20 + i, shared=i % 2 == 0), tokens(i, 31)[24:]) for i in range(4)
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def train(
+    base: Path,
+    tasks: Sequence[TaskRows],
+    settings: Settings = SETTINGS,
+    stop_after: int | None = None,
+    **options: Any,
+) -> dict[str, Trained]:
+    """Train in float64; with `stop_after`, break off after so many reports of progress."""
+    model = transformers.LlamaForCausalLM.from_pretrained(base, dtype=torch.float64)
+    model = exact_norms(model.eval().requires_grad_(False))
+    use_row_attention(model)
+    trainer = Trainer(model, find_layout(model, settings.targets), settings, **options)
+    reports = 0
+
+    def progress(report: Progress) -> None:
+        nonlocal reports
+        reports += 1
+        if reports == stop_after:
+            raise KeyboardInterrupt
+
+    return {trained.name: trained for trained in trainer.train(tasks, progress)}
+
+
+def assert_same(a: Trained, b: Trained) -> None:
+    assert (a.steps, a.best_step) == (b.steps, b.best_step)
+    assert a.base_loss == pytest.approx(b.base_loss, rel=1e-9)
+    assert a.loss == pytest.approx(b.loss, rel=1e-9)
+    for ours, theirs in zip(a.factors, b.factors, strict=True):
+        for x, y in zip(ours, theirs, strict=True):
+            assert abs(x - y).max() < 1e-9  # rounded to float32 at the end, equally
+
+
+def test_an_adapter_does_not_depend_on_the_tasks_beside_it(base: Path) -> None:
+    alone = {t.name: train(base, [t])[t.name] for t in TASKS}
+    for options in (
+        {"at_once": 4},
+        {"at_once": 2, "pass_tokens": 40},
+        {"at_once": 3, "workers": 2},
+    ):
+        together = train(base, TASKS[::-1], **options)
+        for name, result in alone.items():
+            assert_same(result, together[name])
+    assert all(result.loss < result.base_loss for result in alone.values())
+
+
+def test_training_is_deterministic_and_depends_on_the_seed(base: Path) -> None:
+    first, second = (train(base, TASKS[:2], at_once=2) for _ in range(2))
+    other = train(base, TASKS[:2], Settings(**SETTINGS.to_dict() | {"seed": 1}), at_once=2)
+    for name, result in first.items():
+        for ours, theirs, changed in zip(
+            result.factors, second[name].factors, other[name].factors, strict=True
+        ):
+            assert ours[0].tobytes() == theirs[0].tobytes()
+            assert ours[1].tobytes() == theirs[1].tobytes()
+            assert ours[0].tobytes() != changed[0].tobytes()
+
+
+def test_a_checkpoint_continues_exactly(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train(base, TASKS[:2], at_once=2)
+    monkeypatch.setattr(trainers, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(base, TASKS[:2], at_once=2, checkpoints=tmp_path, stop_after=11)
+    steps = []
+    monkeypatch.setattr(
+        Trainer, "_step", lambda self, step=Trainer._step: (steps.append(1), step(self))[1]
+    )
+    resumed = train(base, TASKS[:2], at_once=2, checkpoints=tmp_path)
+    assert len(steps) == SETTINGS.steps - 5
+    for name, result in expected.items():
+        for ours, theirs in zip(result.factors, resumed[name].factors, strict=True):
+            assert ours[1].tobytes() == theirs[1].tobytes()
+        assert resumed[name].loss == result.loss
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainers, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(base, TASKS[:1], checkpoints=tmp_path, stop_after=6)
+    task = TaskRows(TASKS[0].name, TASKS[0].train, TASKS[0].held_out, key="other")
+    assert_same(train(base, [task], checkpoints=tmp_path)["task0"], train(base, [task])["task0"])
+
+
+def test_training_stops_when_the_held_out_loss_stops_falling(base: Path) -> None:
+    contradiction = TaskRows("task", tokens(1, 16), tokens(3, 16))
+    settings = Settings(**SETTINGS.to_dict() | {"steps": 300, "patience": 2, "lr": 0.05})
+    result = train(base, [contradiction], settings)["task"]
+    assert result.steps < 300
+    assert result.steps == result.best_step + 2 * settings.evaluate_every
+    assert result.loss <= result.base_loss
+
+
+def test_every_epoch_has_every_row_once() -> None:
+    run = trainers._Run(TASKS[0], torch.zeros(1))
+    drawn = [row for step in range(10) for row in run.batch(step, 4, seed=0)]
+    for epoch in (drawn[:20], drawn[20:]):
+        assert sorted(map(str, epoch)) == sorted(map(str, TASKS[0].train))
+    assert drawn[:20] != drawn[20:]
+
+
+def test_a_task_whose_loss_is_not_finite_ends_alone(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = trainers.token_losses
+
+    def broken(model: Any, packed: Any) -> Any:
+        result = losses(model, packed)
+        factors = torch.ones_like(result)
+        if 0 in packed.outputs:
+            factors[: packed.outputs[0]] = torch.nan
+        return result * factors
+
+    expected = train(base, TASKS[1:2])
+    monkeypatch.setattr(trainers, "token_losses", broken)
+    results = train(base, TASKS[:2], at_once=2)
+    assert (results["task0"].steps, results["task0"].best_step) == (1, 0)
+    assert_same(results["task1"], expected["task1"])

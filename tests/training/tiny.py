@@ -1,0 +1,92 @@
+"""A tiny random base model and tasks for tests of training."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hf_lorameta.engines.scoring import Tokens
+
+TOPICS = ("sun rain wind snow", "bread milk egg salt", "red blue green grey", "one two three four")
+WORDS = [*" ".join(TOPICS).split(), "say"]
+VOCABULARY = ["<s>", "</s>", "[UNK]", *WORDS]
+
+
+def write_base(folder: Path, **changes: Any) -> Path:
+    """Write a random Llama with a word-level tokenizer."""
+    import torch
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {
+        "vocab_size": len(VOCABULARY), "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**(sizes | changes)))
+    model.save_pretrained(folder)
+    words = {word: index for index, word in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>",
+              "unk_token": "[UNK]", "model_max_length": 512}  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def rows(topic: int, number: int = 48) -> list[dict[str, str]]:
+    """Rows of a topic: the answer to a word is the next one."""
+    words = WORDS[4 * topic : 4 * topic + 4]
+    pairs = [(a, b, (a + b) % 4) for a in range(4) for b in range(4)]
+    chosen = [pairs[i % 16] for i in range(number)]
+    return [
+        {
+            "input": f"say {words[a]} {words[b]}" + f" {WORDS[i % 16]}" * (1 + i % 3),
+            "output": f"{words[c]} {words[a]}",
+        }
+        for i, (a, b, c) in enumerate(chosen)
+    ]
+
+
+def write_task(folder: Path, name: str, lines: list[dict[str, str]], split: str = "train") -> Path:
+    """Write a task's file into a folder of tasks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.{split}.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def write_tasks(folder: Path, number: int = 3) -> Path:
+    """Write tasks of different topics."""
+    for topic in range(number):
+        write_task(folder, f"topic{topic}", rows(topic % 4, 40 + 8 * topic))
+    return folder
+
+
+def tokens(topic: int, number: int = 16, shared: bool = True) -> list[Tokens]:
+    """Encoded rows of different lengths, with or without a common beginning."""
+    start = [3 + topic, 4, 5] if shared else []
+    return [
+        Tokens(
+            [*start, *(3 + (7 * i + j + topic) % 17 for j in range(1 + i % 4))],
+            [*(3 + (i + j * topic) % 17 for j in range(1 + i % 3)), 1],
+        )
+        for i in range(number)
+    ]
+
+
+def exact_norms(model: Any) -> Any:
+    """Let a model's RMSNorm layers work in the model's dtype; transformers rounds to float32."""
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = partial(_rms_norm, module, "Gemma" in type(module).__name__)
+    return model
+
+
+def _rms_norm(module: Any, gemma: bool, x: Any) -> Any:
+    epsilon = module.eps if gemma else module.variance_epsilon
+    return x * (x.pow(2).mean(-1, True) + epsilon).rsqrt() * (module.weight + gemma)
