@@ -25,7 +25,7 @@ from tests.training import tiny
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from hf_lorameta.training import device, train_bank, trainer  # noqa: E402 - they import torch
+from hf_lorameta.training import checks, device, train_bank, trainer  # noqa: E402 - they import torch
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.tasks import read_tasks  # noqa: E402
 
@@ -208,8 +208,8 @@ def test_a_full_disk_is_an_error_before_work_starts(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = count_steps(monkeypatch)
-    usage = train_bank.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(train_bank.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    usage = checks.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(BankError, match=r"3 adapters need 1 MB, 0 MB are free"):
         train(base, tiny.write_tasks(tmp_path / "tasks"), tmp_path / "bank")
     assert steps == []

@@ -1,0 +1,244 @@
+"""One task of a bank: its rows before the training, its adapter, record and log after it."""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_lorameta.bank.build import Outcome
+from hf_lorameta.bank.entry import finished_entry, store_entry
+from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, Skipped, adapter_path
+from hf_lorameta.data.profile import PROFILE_FORMAT, Profile, profile_rows
+from hf_lorameta.data.tokenizer import load_encode, vocab_size
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.errors import EmptyDatasetError, LoraMetaError
+from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.formats.lora_file import write_tensors
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.training.progress import Log
+from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.tasks import Task
+from hf_lorameta.types import Row
+
+if TYPE_CHECKING:
+    from hf_lorameta.training.trainer import TaskRows, Trained
+
+_FORMAT = 1
+"""Version of the training; adapters of another version are trained again."""
+_LEAST_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks of a bank share. Picklable, without the token of `hub`.
+
+    Attributes:
+        folder: of the bank; holds ``tokenizer.json``.
+        hub: client that datasets are read with.
+        base_model: Hub id or folder.
+        base_revision: commit of the base model.
+        base_digest: of the base model's files.
+        tokenizer: SHA-256 of ``tokenizer.json``.
+        settings: of the training.
+        device: torch name; None finds the best.
+        dtype: torch name; None finds the best.
+        at_once: number of tasks in training at a time; None finds it.
+    """
+
+    folder: Path
+    hub: Hub
+    base_model: str
+    base_revision: str | None
+    base_digest: str
+    tokenizer: str
+    settings: Settings
+    device: str | None = None
+    dtype: str | None = None
+    at_once: int | None = None
+
+    def key(self, task: Task) -> dict[str, object]:
+        """Return what the adapter of a task depends on."""
+        names = ("name", "config", "split", "revision")
+        facts = {name: getattr(task, name) for name in names} | {"dataset": task.public_id}
+        return {
+            "training": _FORMAT,
+            "task": facts,
+            "columns": task.columns and task.columns.model_dump(),
+            "rows": task.pinned(self.hub),
+            "settings": self.settings.to_dict(),
+            "dtype": self.dtype,
+            "base": self.base_digest,
+            "tokenizer": self.tokenizer,
+            "profile": PROFILE_FORMAT,
+        }
+
+
+@dataclass(frozen=True)
+class OpenTask:
+    """A task whose rows were read."""
+
+    task: Task
+    key: Mapping[str, object]
+    profile: Profile
+    rows: "TaskRows"
+    facts: Mapping[str, Any]
+
+
+def open_task(task: Task, job: Job, evaluator: TorchEvaluator) -> OpenTask:
+    """Read, count, split and encode the rows of a task.
+
+    Raises:
+        LoraMetaError: it cannot be read, or has too few rows with an output.
+    """
+    from hf_lorameta.training.trainer import TaskRows
+
+    settings = job.settings
+    key = job.key(task)
+    dataset = task.open(job.hub)
+    sample = _Sample(settings.max_rows, f"{settings.seed} {task.name} sample")
+    tokenizer = job.folder / TOKENIZER_FILE
+    profile = profile_rows(sample.of(dataset.rows()), load_encode(tokenizer), vocab_size(tokenizer))
+    rows = sample.rows
+    if len(rows) < _LEAST_ROWS:
+        raise EmptyDatasetError(
+            f"{len(rows)} different rows with an output, expected at least {_LEAST_ROWS}"
+        )
+    validation = task.open_validation(dataset, job.hub)
+    labeled = validation.head(settings.held_out) if validation else []
+    held = [row for row in labeled if row[1].strip()]
+    if not held:
+        random.Random(f"{settings.seed} {task.name} held out").shuffle(rows)
+        count = min(settings.held_out, len(rows) // 4)
+        held, rows = rows[:count], rows[count:]
+    private = dataset.private and not (task.is_local and task.license)
+    facts = {
+        "config": dataset.config,
+        "split": dataset.split,
+        "columns": dataset.columns,
+        "dataset_revision": dataset.revision,
+        "license": task.license or dataset.license,
+        "private": private,
+    }
+    digest = _digest_of_key(key)
+    encode = partial(_encode, evaluator, settings.max_length)
+    encoded = TaskRows(task.name, encode(rows), encode(held), digest)
+    return OpenTask(task, key, profile, encoded, facts)
+
+
+def _encode(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> list[Tokens]:
+    """Encode rows in at most `length` tokens; outputs are cut off at half of it."""
+    return [
+        row._replace(output=row.output[: length // 2]).truncated(length, evaluator.start_tokens)
+        for row in evaluator.encode(rows)
+    ]
+
+
+class _Sample:
+    """Draws rows with an output from a stream, each once (Vitter's algorithm R)."""
+
+    def __init__(self, size: int, seed: str) -> None:
+        self.rows: list[Row] = []
+        self._size, self._random = size, random.Random(seed)
+        self._seen: set[int] = set()
+
+    def of(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield all rows of the stream."""
+        for row in rows:
+            if row[1].strip() and hash(row) not in self._seen:
+                self._seen.add(hash(row))
+                self._draw(row)
+            yield row
+
+    def _draw(self, row: Row) -> None:
+        if len(self.rows) < self._size:
+            self.rows.append(row)
+            return
+        index = self._random.randrange(len(self._seen))
+        if index < self._size:
+            self.rows[index] = row
+
+
+def store_adapter(opened: OpenTask, trained: "Trained", job: Job, layout: Layout) -> Outcome:
+    """Write an adapter, its log and its record."""
+    task, settings = opened.task, job.settings
+    if not trained.best_step:
+        reason = f"no step lowered the loss of {trained.base_loss:.3f} on its held-out rows"
+        content = json.dumps({"key": opened.rows.key, "reason": reason})
+        write_atomically(_useless_path(job.folder, task.entry_name), content.encode())
+        return Skipped(adapter=task.adapter, dataset=task.public_id, reason=reason)
+    weights = job.folder / adapter_path(task.entry_name)
+    write_tensors(weights, layout, settings.rank, "bfloat16", trained.factors)
+    log = Log(
+        task.name, opened.profile.rows, len(opened.rows.held_out), trained.base_loss, trained.loss,
+        trained.steps, trained.best_step, round(trained.seconds, 1),
+    )  # fmt: skip
+    write_atomically(_log_path(job.folder, task.entry_name), json.dumps(asdict(log)).encode())
+    entry = IndexEntry(
+        name=task.entry_name,
+        adapter=task.adapter,
+        adapter_revision=opened.rows.key[:40],
+        dataset=task.public_id,
+        rank=settings.rank,
+        scaling=1.0,
+        rows=opened.profile.rows,
+        source=task.source,
+        source_revision=task.source_revision,
+        size=weights.stat().st_size,
+        sha256=sha256(weights),
+        **opened.facts,
+    )
+    store_entry(job.folder, entry, opened.profile, opened.key)
+    return entry
+
+
+def _digest_of_key(key: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
+def _useless_path(folder: Path, name: str) -> Path:
+    """Path of the record of a task that training did not improve."""
+    return folder / WORK_FOLDER / f"{name}.useless.json"
+
+
+def finished_outcome(task: Task, job: Job) -> Outcome | None:
+    """Return the outcome of a task that an earlier run has trained with the same key.
+
+    License and source are those that are stated now; the adapter does not depend on them.
+    """
+    useless = _useless_path(job.folder, task.entry_name)
+    if not (useless.exists() or (job.folder / adapter_path(task.entry_name)).exists()):
+        return None
+    try:
+        key = job.key(task)
+    except LoraMetaError:
+        return None  # the training reports it
+    if useless.exists():
+        record = json.loads(useless.read_bytes())
+        if record["key"] == _digest_of_key(key):
+            return Skipped(adapter=task.adapter, dataset=task.public_id, reason=record["reason"])
+    entry = finished_entry(job.folder, task.entry_name, key)
+    if entry is None:
+        return None
+    stated = {"source": task.source, "source_revision": task.source_revision}
+    if task.license:
+        stated["license"] = task.license
+    private = entry.private and not (task.is_local and task.license)
+    return entry.model_copy(update={**stated, "private": private})
+
+
+def _log_path(folder: Path, name: str) -> Path:
+    return folder / WORK_FOLDER / f"{name}.log.json"
+
+
+def read_log(folder: Path, name: str) -> Log | None:
+    """Return the log of an entry; None if it has none that can be read."""
+    try:
+        return Log(**json.loads(_log_path(folder, name).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
