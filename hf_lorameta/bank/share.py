@@ -38,8 +38,7 @@ def push_bank(
     if existing is not None:
         source = f"{private_entries} entries of the bank are private"
         check_visibility(existing, private, source_private=private_entries > 0, source=source)
-    write_atomically(folder / "README.md", bank_card(bank, repo_id).encode())
-    published = [INDEX_FILE, "README.md", *bank.index.files]
+    published = [INDEX_FILE, *bank.index.files]
     return hub.publish(
         folder,
         repo_id,
@@ -48,6 +47,7 @@ def push_bank(
         parent=existing,
         repo_type="dataset",
         only=[*published, *(adapter_path(entry.name) for entry in bank.index.entries)],
+        card=bank_card(bank, repo_id),
     )
 
 
@@ -149,7 +149,7 @@ tags:
 
 # A bank of {len(bank)} LoRA adapters for `{index.base_model}`
 
-Built by `hf-lorameta bank build`: every adapter with the token histogram of the dataset it was
+Made with hf-lorameta: every adapter with the token histogram of the dataset it was
 trained on (no text). `bank.json` lists every source with its commit, checksum and license
 ({", ".join(licenses)}), and the {len(index.skipped)} entries that were skipped, with the reasons.
 {packed}

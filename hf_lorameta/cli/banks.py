@@ -178,6 +178,15 @@ def show_(
     emit(json, facts, lambda: table(["field", "value"], facts.items()))
 
 
+def _verified(bank: "Bank") -> str:
+    from hf_lorameta.bank.index import adapter_path
+
+    fetched = sum((bank.folder / adapter_path(e.name)).exists() for e in bank.index.entries)
+    if fetched < len(bank):
+        return f"{fetched} of {len(bank)} adapters are fetched; all files here match"
+    return f"{len(bank)} adapters, all checksums match"
+
+
 @app.command(epilog="Example: hf-lorameta bank verify my-bank")
 def verify(folder: FolderArgument, json: JsonFlag = False) -> None:
     """Recompute every checksum; exits with 4 if one is wrong."""
@@ -189,7 +198,7 @@ def verify(folder: FolderArgument, json: JsonFlag = False) -> None:
     emit(
         json,
         {"problems": problems},
-        lambda: "\n".join(problems) or f"{len(bank)} adapters, all checksums match",
+        lambda: "\n".join(problems) or _verified(bank),
     )
     if problems:
         raise IntegrityError(

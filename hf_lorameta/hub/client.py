@@ -295,6 +295,7 @@ class Hub:
         repo_type: str = "model",
         only: Sequence[str] | None = None,
         delete: Sequence[str] = (),
+        card: str | None = None,
     ) -> str:
         """Publish a folder in one commit; return the URL of the repo or of the pull request.
 
@@ -309,6 +310,7 @@ class Hub:
             repo_type: ``model``, ``dataset`` or ``space``.
             only: paths in the folder to commit; None commits all.
             delete: paths in the repo to delete in the same commit.
+            card: content of ``README.md``; None takes the folder's.
 
         Raises:
             ConflictError: the repo was created or changed in the meantime, or the server created a
@@ -324,6 +326,8 @@ class Hub:
             if only is None or name in only
         ]
         operations += [hfh.CommitOperationDelete(path) for path in delete]
+        if card is not None:
+            operations.append(hfh.CommitOperationAdd("README.md", card.encode()))
         if parent is None:
             with translated(repo_id):
                 self._api.create_repo(

@@ -54,10 +54,6 @@ needs_dask = pytest.mark.skipif(
 )
 
 
-def expected_tree(bank: Built) -> dict[str, bytes]:
-    return {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
-
-
 def start_script(script: str, cli: Shell, bank: Built, folder: Path) -> "subprocess.Popen[str]":
     """Start a program that builds the bank into ``folder / "b"``."""
     manifest, path = bank.owner.manifest(folder / "m.yaml"), folder / "build.py"
@@ -74,7 +70,7 @@ def test_every_executor_builds_the_same_bytes(
     build = start_script(script, cli, bank, tmp_path)
     stderr = build.communicate()[1]
     assert build.returncode == 0, stderr
-    assert tree(tmp_path / "b") == expected_tree(bank)
+    assert tree(tmp_path / "b") == tree(bank.folder)
 
 
 def test_dead_workers_fail_the_build_and_skip_no_entry(
@@ -93,7 +89,7 @@ def test_dead_workers_fail_the_build_and_skip_no_entry(
     again = start_script(PROCESS_POOL, cli, bank, tmp_path)
     stderr = again.communicate()[1]
     assert again.returncode == 0, stderr
-    assert tree(tmp_path / "b") == expected_tree(bank)
+    assert tree(tmp_path / "b") == tree(bank.folder)
 
 
 def await_request(cli: Shell, build: "subprocess.Popen[str]", *parts: str) -> None:
@@ -185,7 +181,7 @@ def test_dask_builds_the_same_bytes_after_a_worker_is_killed(
     out, err = build.communicate(timeout=60)
     assert build.returncode == 0, err
     assert user.token not in out + err
-    assert tree(tmp_path / "b") == expected_tree(bank)
+    assert tree(tmp_path / "b") == tree(bank.folder)
     assert len(touched(cli.hub, slow, "/resolve/", WEIGHTS)) >= 2  # the other worker started anew
     for entry in bank.owner.entries:
         if entry["adapter"] != slow:  # no finished entry was fetched again

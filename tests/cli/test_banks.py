@@ -79,7 +79,7 @@ def test_the_number_of_workers_does_not_change_the_bytes(
     cli.hub.add_fault(Fault("delay", path=f"^/{slow}/resolve", seconds=0.3))  # the first ends last
     cli("bank", "build", manifest, "-o", tmp_path / "one", "--workers", 1)
     cli("bank", "build", manifest, "-o", tmp_path / "many", "--workers", 7)
-    expected = {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
+    expected = tree(bank.folder)
     assert tree(tmp_path / "one") == expected
     assert tree(tmp_path / "many") == expected
 
@@ -242,7 +242,7 @@ def test_a_killed_build_resumes_with_the_unfinished_entry(
     cli.hub.clear_requests()
     cli("bank", "build", manifest, "-o", target)
     assert {p for p in touched(cli.hub, bank.owner.name) if "/e3" not in p} == set()
-    expected = {k: v for k, v in tree(bank.folder).items() if k != "README.md"}
+    expected = tree(bank.folder)
     assert tree(target) == expected
     assert list(target.rglob("*.partial")) == []
 
@@ -281,6 +281,7 @@ def test_push_publishes_no_other_files_and_keeps_the_visibility(
 ) -> None:
     copy, repo = shutil.copytree(bank.folder, tmp_path / "b"), f"{user.name}/b"
     (copy / "secret.txt").write_text("mine")
+    content = tree(copy)
     url = cli("bank", "push", copy, repo, "--private", token=user.token).out
     assert url == f"{cli.hub.url}/datasets/{repo}\n"
     assert "secret.txt" not in cli.hub.files(repo, repo_type="dataset")
@@ -295,6 +296,8 @@ def test_push_publishes_no_other_files_and_keeps_the_visibility(
     assert cli.hub.commits(public, repo_type="dataset") == before
     cli("bank", "push", copy, bank.repo, token=user.token, code=6)
     cli("bank", "push", copy, repo, code=6)
+    assert tree(copy) == content
+    assert repo in cli.hub.read(repo, "README.md", repo_type="dataset").decode()
     (copy / "tokenizer.json").unlink()
     cli("bank", "push", copy, repo, token=user.token, code=4)
 
@@ -307,7 +310,7 @@ def test_pull_downloads_profiles_now_and_adapters_when_needed(
     assert touched(cli.hub, "profiles.safetensors")
     assert touched(cli.hub, "adapters/") == []
     assert not (tmp_path / "b/adapters").exists()
-    cli("bank", "verify", tmp_path / "b")
+    assert "0 of 4 adapters are fetched" in cli("bank", "verify", tmp_path / "b").out
     cli("plan", "--dataset", "rows.jsonl", "--bank", "b")
     assert touched(cli.hub, "adapters/") == []
     cli("generate", "--dataset", "rows.jsonl", "--bank", "b", "-o", "a", "--top-k", 1)

@@ -1,6 +1,5 @@
 """A session opens the Hub client, the bank and the base model once."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +65,7 @@ def test_a_command_resolves_a_bank_repo_once(cli: Shell, user: Account, tmp_path
 
     repo = f"{user.name}/bank-once"
     bank = Bank.from_pretrained()
-    folder = tmp_path / "bank"
-    shutil.copytree(bank.folder, folder)  # publishing writes a README.md
-    cli("bank", "push", folder, repo, token=user.token)
+    cli("bank", "push", bank.folder, repo, token=user.token)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(rows(1))
     before = len(cli.hub.requests)
