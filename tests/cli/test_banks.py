@@ -272,7 +272,7 @@ def test_verify_names_the_file_with_a_flipped_bit(cli: Shell, bank: Built, tmp_p
 
 def test_push_publishes_the_files_of_the_bank(cli: Shell, bank: Built) -> None:
     files = set(cli.hub.files(bank.repo, repo_type="dataset")) - {".gitattributes"}
-    assert files == set(tree(bank.folder))
+    assert files == {"README.md", *tree(bank.folder)}
     assert bank.owner.name in cli.hub.repo(bank.repo, "dataset").id  # type: ignore[union-attr]
 
 
