@@ -42,6 +42,8 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     request.make_recipe()  # refuses wrong settings before anything is opened
     with request.session() as session:
         result = _plan(request, session, request.open_dataset(session), quiet)[0]
+    if result.recipe.refine or result.recipe.check:
+        log(quiet, "plan neither refines nor checks: generate and push do")
     emit(json, result.to_dict(), lambda: describe_plan(result))
 
 

@@ -8,6 +8,7 @@ from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.profile import Profile
+from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Validation
 from hf_lorameta.types import Array
 
@@ -31,6 +32,8 @@ class PlanLike(Protocol):
     def dataset(self) -> DatasetInfo: ...  # noqa: D102
     @property
     def profile(self) -> Profile: ...  # noqa: D102
+    @property
+    def recipe(self) -> Recipe: ...  # noqa: D102
     @property
     def distances(self) -> Array: ...  # noqa: D102
     @property
@@ -98,6 +101,13 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
             "On held-out rows this adapter is no better than the base model: the bank cannot help "
             "with this dataset."
         )
+    used = (("fitted", refinement, plan.recipe.refine), ("checked", check, plan.recipe.check))
+    for done, result, requested in used:
+        if result and requested and result.rows < requested:
+            yield (
+                f"The coefficients were {done} on {result.rows} labeled rows, not {requested}: the "
+                "dataset's first rows hold no more."
+            )
     if check and check.scale < 1:
         yield (
             f"On {check.rows} rows this adapter was worse than the base model: its coefficients "
