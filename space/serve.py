@@ -9,9 +9,9 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from bank_loader import BankLoader
+from content_security_policy import ContentPolicy
 from endpoints import MCP_TOOL
 from page import build_page
-from policy import ContentPolicy
 from settings import Settings
 
 FOLDER = Path(__file__).parent

@@ -32,7 +32,7 @@ from hf_lorameta.bank.index import (
     adapter_path,
     parse_index,
 )
-from hf_lorameta.bank.packed import Basis, PackedFile
+from hf_lorameta.bank.pack_format import Basis, PackedFile
 from hf_lorameta.data.profile import ProfileTable
 from hf_lorameta.data.tokenizer import load_encode
 from hf_lorameta.errors import AdapterError, BankError, IntegrityError, UsageError
@@ -225,7 +225,7 @@ class Bank:
         """
         if self.basis is None:
             return A, B
-        V, U = self.basis.space(module)
+        V, U = self.basis.module(module)
         return A @ V, U @ B
 
     @cached_property

@@ -1,7 +1,7 @@
 """Pack a bank: store its adapters as small factors in bases that all of them share.
 
-The bank is read from disk once, module by module. See `hf_lorameta.bank.packed` for the format and
-`hf_lorameta.bank.shared_basis` for how the bases are found.
+The bank is read from disk once, module by module. See `hf_lorameta.bank.pack_format` for the format
+and `hf_lorameta.bank.shared_basis` for how the bases are found.
 """
 
 import os
@@ -25,7 +25,7 @@ from hf_lorameta.bank.index import (
     Packing,
     adapter_path,
 )
-from hf_lorameta.bank.packed import basis_dtype, basis_header, decode, encode, small_header
+from hf_lorameta.bank.pack_format import basis_dtype, basis_header, decode, encode, small_header
 from hf_lorameta.bank.shared_basis import Chunk, ModuleReader, find_basis
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import sha256, write_atomically

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.packed import Space
+from hf_lorameta.bank.pack_format import ModuleBases
 from hf_lorameta.formats.lora_file import stack_into
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.types import Array, FloatArray
@@ -22,12 +22,12 @@ MAX_CACHED = 1 << 30
 class ModuleFactors(NamedTuple):
     """Stacked factors of one module of K adapters, with their scalings multiplied into B.
 
-    A is (Σr, in) and B (out, Σr), in a pack (Σr, R_a) and (R_b, Σr), in the basis `space`.
+    A is (Σr, in) and B (out, Σr), in a pack (Σr, R_a) and (R_b, Σr), in `bases`.
     """
 
     A: FloatArray
     B: FloatArray
-    space: Space | None
+    bases: ModuleBases | None
 
 
 class WeightedSum:
@@ -71,7 +71,7 @@ class WeightedSum:
         stack_into(self._files, module, A, B)
         B *= self._scalings
         basis = self._bank.basis
-        return ModuleFactors(A, B, None if basis is None else basis.space(module))
+        return ModuleFactors(A, B, None if basis is None else basis.module(module))
 
     def pairs(self, coefficients: Coefficients) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Yield the factors of the sum, (k, in) and (out, k), module by module.

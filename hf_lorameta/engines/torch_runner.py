@@ -183,8 +183,8 @@ def row_gradients(
 
     A, B = torch.from_numpy(factors.A), torch.from_numpy(factors.B)
     x, g = x.float(), g.float()
-    if factors.space is not None:
-        x, g = x @ torch.from_numpy(factors.space.V).T, g @ torch.from_numpy(factors.space.U)
+    if factors.bases is not None:
+        x, g = x @ torch.from_numpy(factors.bases.V).T, g @ torch.from_numpy(factors.bases.U)
     products = (x @ A.T) * (g @ B)
     return torch.stack([row.sum(0) for row in torch.split(products, lengths)])
 

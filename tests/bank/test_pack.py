@@ -17,7 +17,7 @@ from hf_lorameta import Recipe
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import Index, IndexEntry, PackDtype, adapter_path
 from hf_lorameta.bank.pack import pack
-from hf_lorameta.bank.packed import PackedFile, dequantize, encode, quantize, small_header
+from hf_lorameta.bank.pack_format import PackedFile, dequantize, encode, quantize, small_header
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.profile import Histogram, Profile, ProfileTable
 from hf_lorameta.errors import AdapterError, BankError, IntegrityError, LoraMetaError, UsageError
@@ -164,7 +164,7 @@ def test_a_low_dimensional_shared_space_is_found(tmp_path: Path) -> None:
     assert packed_bank.index.packing.spaces == ((6, 6),)
     assert packed_bank.index.packing.retained_whole > 0.99999
     assert packed_bank.size < bank.size / 10
-    V, U = packed_bank.basis.space("h.0.q")  # type: ignore[union-attr]
+    V, U = packed_bank.basis.module("h.0.q")  # type: ignore[union-attr]
     assert np.allclose(V @ V.T, np.eye(6), atol=1e-5)
     assert np.allclose(U.T @ U, np.eye(6), atol=1e-5)
 

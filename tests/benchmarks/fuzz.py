@@ -19,7 +19,7 @@ import numpy as np
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.manifest import parse
-from hf_lorameta.bank.packed import PackedFile, small_header
+from hf_lorameta.bank.pack_format import PackedFile, small_header
 from hf_lorameta.data.columns import Columns, find_columns
 from hf_lorameta.data.rows import read_rows
 from hf_lorameta.errors import LoraMetaError

@@ -126,7 +126,7 @@ def test_memory_cap_fails_a_reader_that_allocates_10_gb() -> None:
 def test_header_that_claims_10_gb_is_rejected_without_allocating(tmp_path: Path) -> None:
     import tracemalloc
 
-    from hf_lorameta.bank.packed import PackedFile
+    from hf_lorameta.bank.pack_format import PackedFile
     from hf_lorameta.errors import AdapterError
     from hf_lorameta.formats.lora_file import AdapterFile
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta.bank.packed import Space
+from hf_lorameta.bank.pack_format import ModuleBases
 from hf_lorameta.bank.weighted_sum import ModuleFactors
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_forward import summed_nll
@@ -213,7 +213,7 @@ def test_row_gradients_equal_those_of_dense_matrices(packed: bool) -> None:
     whole = (A @ V, U @ B) if packed else (A, B)
     dense = [g[part].T @ x[part] for part in (slice(0, 3), slice(3, 4), slice(4, 20))]
     expected = [[whole[1][:, k] @ G @ whole[0][k] for k in range(ranks)] for G in dense]
-    space = Space(V.astype(np.float32), U.astype(np.float32)) if packed else None
+    space = ModuleBases(V.astype(np.float32), U.astype(np.float32)) if packed else None
     factors = ModuleFactors(A.astype(np.float32), B.astype(np.float32), space)
     given = torch.tensor(x, dtype=torch.float32), torch.tensor(g, dtype=torch.float32)
     found = row_gradients(*given, factors, lengths).numpy()

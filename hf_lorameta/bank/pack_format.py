@@ -202,7 +202,7 @@ def _widen_rows(
         safetensors.widen_into(raw.view("<u2").reshape(target.shape), target)
 
 
-class Space(NamedTuple):
+class ModuleBases(NamedTuple):
     """The bases of one module: V (R_a, in_features) and U (out_features, R_b), float32."""
 
     V: FloatArray
@@ -222,9 +222,9 @@ class Basis:
         if {name: info.shape for name, info in self._infos.items()} != expected:
             raise IntegrityError(f"{path} holds bases of other shapes than the index states")
 
-    def space(self, module: str) -> Space:
+    def module(self, name: str) -> ModuleBases:
         """Read V and U of one module."""
-        infos = [self._infos[f"{module}.{factor}"] for factor in FACTORS]
-        return Space(
+        infos = [self._infos[f"{name}.{factor}"] for factor in FACTORS]
+        return ModuleBases(
             *(safetensors.widen(self._read(info.start, info.stop), info) for info in infos)
         )
