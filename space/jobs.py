@@ -1,4 +1,4 @@
-"""Background jobs that report progress and can be cancelled or time out.
+"""Background jobs that report progress and can be canceled or time out.
 
 A Gradio generator can only be closed at a ``yield``, and a thread cannot be closed at all. So the
 work runs in a thread that calls `Job.check` at every row and every module, and the generator only
@@ -23,8 +23,8 @@ class TimeLimitError(LoraMetaError):
     """A request took longer than the Space allows."""
 
 
-class Cancelled(Exception):  # noqa: N818 - a request of the user, not an error
-    """Ends the work of a cancelled job."""
+class Canceled(Exception):  # noqa: N818 - a request of the user, not an error
+    """Ends the work of a canceled job."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,21 @@ class Job:
         self.step = Step("Starting")
         self._time_limit = time_limit
         self._deadline = time.monotonic() + time_limit
-        self._cancelled = threading.Event()
+        self._canceled = threading.Event()
 
     def cancel(self) -> None:
         """End the work at its next check."""
-        self._cancelled.set()
+        self._canceled.set()
 
     def check(self) -> None:
         """Raise if the job should end.
 
         Raises:
-            Cancelled: `cancel` was called.
+            Canceled: `cancel` was called.
             TimeLimitError: the time limit has passed.
         """
-        if self._cancelled.is_set():
-            raise Cancelled
+        if self._canceled.is_set():
+            raise Canceled
         if time.monotonic() > self._deadline:
             raise TimeLimitError(
                 f"The request took longer than {self._time_limit:.0f} s, the limit of this Space"

@@ -13,6 +13,12 @@ BANK, SUITE = SHARED / "bank", SHARED / "suite"
 MISSING = f"{SHARED} does not exist: it has the real adapters and tasks"
 
 
+def require() -> None:
+    """End the process with a message if ``../shared`` does not exist."""
+    if not SHARED.exists():
+        raise SystemExit(MISSING)
+
+
 def tasks() -> list[str]:
     """Return the names of the tasks that have an adapter."""
     return sorted(path.name for path in BANK.iterdir())

@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("tasks", nargs="*", help="8 of different kinds if left out")
     options = parser.parse_args()
+    shared_data.require()
     benchmark = Benchmark(options.folder)
     tasks = options.tasks or shared_data.tasks()[::6]
     scores: dict[str, list[Score]] = {bank: [] for bank in BANKS}

@@ -212,6 +212,7 @@ def main() -> None:
         "--part", type=parse_part, help="score only one part of the tasks, such as 1/2"
     )
     options = parser.parse_args()
+    shared_data.require()
     benchmark = Benchmark(options.folder, options.answers)
     tasks = shared_data.tasks()[::6] if options.quick else shared_data.tasks()
     modes = (False,) if options.near_only else (False, True)

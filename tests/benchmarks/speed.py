@@ -24,7 +24,7 @@ from tests.benchmarks.tables import markdown_table
 
 Figures = dict[str, Any]
 PICTURE = "cpu_time_growth.svg"
-HEAD = ["what", "peer", "ours", "ratio", "to reach"]
+HEAD = ["what", "other tool", "hf-lorameta", "ratio", "goal"]
 ROOT = Path(__file__).parents[2]
 
 

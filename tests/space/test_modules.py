@@ -98,7 +98,7 @@ def test_closing_the_generator_of_a_job_ends_its_work() -> None:
     deadline = time.monotonic() + 10
     while not ended and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert ended == [jobs.Cancelled]
+    assert ended == [jobs.Canceled]
 
 
 # --- readers ------------------------------------------------------------------------------------

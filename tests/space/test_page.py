@@ -207,10 +207,10 @@ def test_a_private_dataset_defaults_to_a_private_repo(
 
 
 def test_cancel_publishes_nothing(visitor: Visitor, web: Web, cli: Shell) -> None:
-    repo, page = owned_dataset(web, "cancelled"), visitor.page
+    repo, page = owned_dataset(web, "canceled"), visitor.page
     visitor.sign_in()
     visitor.plan(repo)
-    target = f"{web.owner.name}/cancelled-SmolLM2-135M-Instruct-lorameta"
+    target = f"{web.owner.name}/canceled-SmolLM2-135M-Instruct-lorameta"
     cli.hub.add_fault(Fault("delay", path=f"api/models/{target}", seconds=2.0))
     page.locator("#lm-push").click()
     page.locator("#lm-work [role=progressbar]").wait_for()
