@@ -1,5 +1,6 @@
 """Atomic writes and SHA-256 digests of files."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -35,3 +36,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a small file as `atomic_file` does."""
     with atomic_file(path) as file:
         file.write(content)
+
+
+def write_hint(error: OSError, path: Path, other: str) -> str:
+    """Return what to do after `path` could not be written; `other` tells how to name another.
+
+    Example:
+        >>> write_hint(OSError(errno.ENOSPC, "No space left"), Path("a/b"), "name another with -o")
+        'free some space, or name another with -o'
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"free some space, or {other}"
+    if not path.parent.exists():
+        return f"create the folder {path.parent}, or {other}"
+    return f"check the permissions of {path.parent}, or {other}"

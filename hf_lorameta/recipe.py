@@ -134,14 +134,17 @@ class Recipe(BaseModel):
         Example:
             >>> Recipe.of(rank=0)
             Traceback (most recent call last):
-            hf_lorameta.errors.RecipeError: rank: Input should be greater than or equal to 1, got 0
+            hf_lorameta.errors.RecipeError: rank must be greater than or equal to 1, got 0
         """
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part) for part in first["loc"])
+            problem = first["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+            if first["type"] == "extra_forbidden":
+                problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
             raise RecipeError(
-                f"{field}: {first['msg']}, got {first['input']!r}",
-                hint="hf-lorameta generate --help lists every setting",
+                f"{field} {problem}, got {first['input']!r}",
+                hint="--help lists every setting",
             ) from None

@@ -48,6 +48,8 @@ BANK_VARIABLE = "HF_LORAMETA_BANK"
 """Environment variable that names the default bank."""
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "demo" / "bank"
 
+NAME_HINT = f"name a folder with {INDEX_FILE}, or the Hub id of a bank"
+
 _CHECKSUMS_FILE = f"{WORK_FOLDER}/seen.json"
 _OPENING_THREADS = 4
 _BLOCK_BYTES = 64 << 20
@@ -125,8 +127,7 @@ class Bank:
             return cls.from_folder(folder, hub=hub)
         if len(folder.parts) != 2 or folder.is_absolute():
             raise BankError(
-                f"{name} is neither a folder nor a Hub id of the form user/bank",
-                hint="build a bank: hf-lorameta bank build bank_manifest.yaml -o DIR",
+                f"{name} is neither a folder nor a Hub id of the form user/bank", hint=NAME_HINT
             )
         return cls.from_hub(str(name), revision=revision, hub=hub)
 
@@ -158,6 +159,8 @@ class Bank:
         """Open a bank repo at one commit; its files are fetched into the Hub cache when needed."""
         hub = hub or Hub()
         repo = hub.resolve(repo_id, "dataset", revision, blobs=True)
+        if INDEX_FILE not in repo.files:
+            raise BankError(f"{repo_id} is not a bank: it holds no {INDEX_FILE}", hint=NAME_HINT)
         folder = hub.download(repo, INDEX_FILE).parent
         return cls(folder, id=repo.repo_id, revision=repo.sha, fetch=partial(hub.download, repo))
 
@@ -339,10 +342,11 @@ class Bank:
         if path.exists():
             return path
         if self._fetch is None:
-            what = "no bank" if name == INDEX_FILE else f"no {name}"
+            if name == INDEX_FILE:
+                raise BankError(f"{self.folder} holds no bank", hint=NAME_HINT)
             raise BankError(
-                f"{self.folder} holds {what}",
-                hint="build a bank: hf-lorameta bank build bank_manifest.yaml -o DIR",
+                f"{self.folder} holds no {name}",
+                hint="copy the whole folder again, or rebuild it with hf-lorameta bank build",
             )
         return self._fetch(name)
 

@@ -216,7 +216,13 @@ def finish_bank(
             skipped.append(_skip(outcome, "adapts other modules or shapes than most of the bank"))
     if not entries:
         reasons = "; ".join(skip.reason for skip in skipped)[:500]
-        raise BankError(f"none of {len(skipped)} entries can be used: {reasons}")
+        count = (
+            "the only entry cannot" if len(skipped) == 1 else f"none of {len(skipped)} entries can"
+        )
+        raise BankError(
+            f"{count} be used: {reasons}",
+            hint="correct these entries in the manifest, then run the same command again",
+        )
     vocabulary = vocab_size(folder / TOKENIZER_FILE)
     profiles = ProfileTable.from_profiles([stored_profile(folder, e.name) for e in entries])
     save_arrays(folder / PROFILES_FILE, profiles.arrays)

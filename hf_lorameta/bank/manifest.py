@@ -108,6 +108,11 @@ def load(path: Path) -> Manifest:
     """Read and validate a manifest; a `ManifestError` names file, line and field."""
     try:
         text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError) as error:
+        problem = "is a folder" if isinstance(error, IsADirectoryError) else "no such file"
+        raise ManifestError(
+            f"{path}: {problem}", hint="name a manifest, such as bank_manifest.yaml"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read: {error}", hint=_HINT) from None
     return parse(text, str(path))
@@ -218,7 +223,7 @@ def _field_error(error: ValidationError, lines: dict[FieldPath, int], source: st
     elif first["type"] == "missing":
         problem = "is missing"
     else:
-        problem = f"{first['msg']}, got {str(first['input'])[:80]!r}"
+        problem = f"{first['msg'].removeprefix('Value error, ')}, got {str(first['input'])[:80]!r}"
     return ManifestError(f"{source}:{lines.get(parent, 1)}: {field}: {problem}", hint=_HINT)
 
 

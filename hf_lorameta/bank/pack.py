@@ -28,7 +28,7 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.bank.pack_format import basis_dtype, basis_header, decode, encode, small_header
 from hf_lorameta.bank.shared_basis import Chunk, ModuleReader, find_basis
 from hf_lorameta.errors import BankError, UsageError
-from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.files import sha256, write_atomically, write_hint
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.safetensors import read_range
 from hf_lorameta.types import Array
@@ -110,7 +110,7 @@ def pack(
     except OSError as error:
         raise BankError(
             f"{target} could not be written: {error.strerror or error}",
-            hint="free some space or name another folder with -o",
+            hint=write_hint(error, target, "name another folder with -o"),
         ) from None
     return Bank(target)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import BASIS_FILE, INDEX_FILE, ORIGIN_FILE, SMALL_FILES, adapter_path
 from hf_lorameta.errors import BankError, IntegrityError
-from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.files import sha256, write_atomically, write_hint
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.visibility import check_visibility
@@ -76,13 +76,15 @@ def pull_bank(
     hub = hub or Hub()
     repo = hub.resolve(repo_id, "dataset", revision, blobs=True)
     if INDEX_FILE not in repo.files:
-        raise BankError(f"{repo_id} is not a bank: it holds no {INDEX_FILE}")
+        raise BankError(
+            f"{repo_id} is not a bank: it holds no {INDEX_FILE}", hint="name the Hub id of a bank"
+        )
     try:
         bank = _fetch(hub, repo, folder)
     except OSError as error:
         raise BankError(
             f"{folder} could not be written: {error.strerror or error}",
-            hint="free some space or name another folder with -o",
+            hint=write_hint(error, folder, "name another folder with -o"),
         ) from None
     _delete_outdated(bank)
     try:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -30,7 +31,19 @@ if not TYPE_CHECKING:  # the choices of the registries
     )
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print no messages on stderr.")]
+
+
+def _silence(quiet: bool) -> bool:
+    logger = logging.getLogger("hf_lorameta")
+    if quiet and logger.level != logging.DEBUG:  # unless --debug is given
+        logger.setLevel(logging.ERROR)
+    return quiet
+
+
+QuietFlag = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=_silence, help="Print no messages on stderr."),
+]
 TokenOption = Annotated[
     str | None,
     typer.Option(

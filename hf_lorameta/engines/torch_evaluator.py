@@ -27,6 +27,8 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.packaged_model import quiet_transformers
 from hf_lorameta.types import Row
 
+MODEL_CONFIG_FILE = "config.json"
+
 if TYPE_CHECKING:
     import torch
 
@@ -53,7 +55,8 @@ class TorchEvaluator:
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
         NotFoundError: the folder holds no loadable model.
-        UsageError: the dtype is unknown, or the tokenizer has no end token.
+        UsageError: there is no such folder, the dtype is unknown, or the tokenizer has no end
+            token.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class TorchEvaluator:
         self.batch_tokens, self.base_model = batch_tokens, base_model
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
         folder = Path(base_path)
+        _check_folder(folder)
         with quiet_transformers():
             dtype = suited_dtype(folder) if dtype == "auto" else dtype
             self.model, self._tokenizer = _load(folder, dtype)
@@ -234,6 +238,15 @@ def _left_padded(prompts: Sequence[list[int]], pad: int) -> tuple["torch.Tensor"
     return pad_left(rows, padding_value=pad), pad_left([torch.ones_like(row) for row in rows])
 
 
+def _check_folder(folder: Path) -> None:
+    hint = f"name a folder with {MODEL_CONFIG_FILE}, or leave out --base to fetch the model"
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "no such folder"
+        raise UsageError(f"{folder}: {problem}", hint=hint)
+    if not (folder / MODEL_CONFIG_FILE).is_file():
+        raise NotFoundError(f"{folder} holds no {MODEL_CONFIG_FILE}", hint=hint)
+
+
 def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -241,10 +254,6 @@ def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
     torch_dtype = getattr(torch, dtype, None)
     if not isinstance(torch_dtype, torch.dtype):
         raise UsageError(f"dtype is {dtype!r}, expected auto, bfloat16, float16 or float32")
-    if not folder.is_dir():
-        raise NotFoundError(
-            f"{folder} is not a folder", hint="get one from hf_lorameta.hub.base_model.locate"
-        )
     load_model, load_tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
     try:
         model = load_model(folder, dtype=torch_dtype, local_files_only=True)

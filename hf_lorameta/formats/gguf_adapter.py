@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, UsageError
-from hf_lorameta.files import atomic_file
+from hf_lorameta.files import atomic_file, write_hint
 from hf_lorameta.formats.lora_file import AdapterFile, check_adapter
 from hf_lorameta.formats.lora_layout import FACTORS, Layout
 from hf_lorameta.formats.peft_config import LoraConfig
@@ -110,7 +110,7 @@ def export(
     except OSError as error:
         raise AdapterError(
             f"{target} could not be written: {error.strerror}",
-            hint="free some space or name another target",
+            hint=write_hint(error, target, "name another target"),
         ) from None
     return target
 

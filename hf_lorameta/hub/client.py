@@ -111,7 +111,7 @@ class Hub:
         """
         if self._token is False or not (self._token or hfh.get_token()):
             raise AuthError("no Hub token is saved", hint="hf auth login")
-        return str(with_retries("whoami", self._api.whoami)["name"])
+        return str(with_retries("your account", self._api.whoami)["name"])
 
     # --- datasets -------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ They are distinguished by type, status and the server's message. Errors of ours 
 theirs as cause, since those hold tokens, headers or rows.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -116,10 +117,25 @@ def _server_message(error: BaseException) -> str:
     return str(getattr(error, "server_message", None) or "")[:300]
 
 
+def _token_hint(error: hf.HfHubHTTPError) -> str:
+    """Return how to replace the rejected token; the saved one is not used while HF_TOKEN is set."""
+    variable = os.environ.get("HF_TOKEN", "").strip()
+    sent = error.response.request.headers.get("authorization", "") if _has_request(error) else ""
+    if variable and sent in ("", f"Bearer {variable}"):
+        return "replace or unset HF_TOKEN"
+    return "hf auth login"
+
+
+def _has_request(error: hf.HfHubHTTPError) -> bool:
+    return getattr(error.response, "_request", None) is not None
+
+
 def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
     status, message = error.response.status_code, _server_message(error)
     if status == 401:
-        return errors.AuthError(f"{what}: the Hub does not accept this token", hint="hf auth login")
+        return errors.AuthError(
+            f"{what}: the Hub does not accept this token", hint=_token_hint(error)
+        )
     if status == 403:
         return errors.AuthError(
             f"{what}: this account or token lacks the permission ({message or 'forbidden'})",

@@ -15,10 +15,12 @@ import sys
 
 for _module in ("starlette", "uvicorn"):
     if importlib.util.find_spec(_module) is None:
-        raise ModuleNotFoundError(
-            f"{_module} is not installed: {sys.executable} -m pip install 'hf-lorameta[demo]'",
-            name=_module,
+        _message = (
+            f"{_module} is not installed: {sys.executable} -m pip install 'hf-lorameta[demo]'"
         )
+        if sys.argv[:1] == ["-m"]:  # `python -m` imports this package before __main__ can catch
+            raise SystemExit(f"error: {_message}")
+        raise ModuleNotFoundError(_message, name=_module)
 
 from hf_lorameta.localhub.faults import Fault, RequestRecord  # noqa: E402
 from hf_lorameta.localhub.http_errors import LocalHubError  # noqa: E402

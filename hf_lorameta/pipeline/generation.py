@@ -18,6 +18,7 @@ from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError
+from hf_lorameta.files import write_hint
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.lora_file import (
     WEIGHTS_FILE,
@@ -179,7 +180,7 @@ class Generation:
         except OSError as error:
             raise AdapterError(
                 f"{target} could not be written: {error.strerror}",
-                hint="free some space or name another folder with -o",
+                hint=write_hint(error, target, "name another folder with -o"),
             ) from None
         return Path(folder)
 

@@ -59,7 +59,8 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
             "updates: the unpacked bank would make a better adapter."
         )
     if plan.profile.rows < FEW_ROWS:
-        yield f"Only {plan.profile.rows} rows were read: distances from so few are uncertain."
+        count = "1 row was" if plan.profile.rows == 1 else f"{plan.profile.rows} rows were"
+        yield f"Only {count} read: distances from so few are uncertain."
     yield from _loss_warnings(plan)
     neighbors = plan.neighbors()
     if len(neighbors) > 1 and plan.effective_number < 1.2:

@@ -156,8 +156,8 @@ def test_columns_lists_its_names_in_order() -> None:
         ("version: 1\nbase_model: o/m\nentries: []\n", "m.yaml:3: entries: Tuple should have at"),
         ("version: 1\nbase_model: o/m\nentries:\n", "m.yaml:3: entries: Input should be a valid"),
         ("version: 1\nbase_model: {a: b}\nentries:\n" + ENTRY, "m.yaml:2: base_model: Input"),
-        ("version: 1\nbase_model: model\nentries:\n" + ENTRY, "m.yaml:2: base_model: Value error"),
-        (HEAD + ENTRY + "tokenizer: a/b/c\n", "m.yaml:6: tokenizer: Value error, expected a Hub"),
+        ("version: 1\nbase_model: model\nentries:\n" + ENTRY, "m.yaml:2: base_model: expected"),
+        (HEAD + ENTRY + "tokenizer: a/b/c\n", "m.yaml:6: tokenizer: expected a Hub"),
         (HEAD + ENTRY + "defaults: []\n", "m.yaml:6: defaults: Input should be a valid dict"),
         (HEAD + ENTRY + "defaults: false\n", "m.yaml:6: defaults: Input should be a valid dict"),
         ("defaults:\n  split: 3\n" + HEAD + ENTRY, "m.yaml:2: defaults.split: Input should be"),
@@ -167,11 +167,11 @@ def test_columns_lists_its_names_in_order() -> None:
         ("version: !!timestamp abc\n", "m.yaml:1: version: 'abc' is not a valid timestamp"),
         (f"version: {'1' * 5000}\n", "m.yaml:1: version: '111"),
         # columns that cannot be read together
-        (HEAD + ENTRY + "    columns: {}\n", "m.yaml:6: entries.0.columns: Value error, expected"),
-        (HEAD + ENTRY + "    columns: {input: a}\n", "m.yaml:6: entries.0.columns: Value error"),
+        (HEAD + ENTRY + "    columns: {}\n", "m.yaml:6: entries.0.columns: expected"),
+        (HEAD + ENTRY + "    columns: {input: a}\n", "m.yaml:6: entries.0.columns: expected"),
         (
             HEAD + ENTRY + "    columns: {messages: a, input: b}\n",
-            "m.yaml:6: entries.0.columns: Value error, expected output (with input), or messages",
+            "m.yaml:6: entries.0.columns: expected output (with input), or messages",
         ),
         # duplicates
         (HEAD + ENTRY + "version: 1\n", "m.yaml:6: version: given twice"),
@@ -270,10 +270,11 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         file = tmp_path / path
         if content is not None:
             file.write_bytes(content)
-        with pytest.raises(ManifestError, match="cannot be read") as raised:
+        message = "cannot be read" if content else "no such file"
+        with pytest.raises(ManifestError, match=message) as raised:
             load(file)
         assert str(raised.value).startswith(f"{file}: ")
-    with pytest.raises(ManifestError, match="cannot be read"):
+    with pytest.raises(ManifestError, match="is a folder"):
         load(tmp_path)
 
 

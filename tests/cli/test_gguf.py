@@ -185,7 +185,7 @@ def test_try_refuses_an_invalid_template_or_base_model(
     other = save(tmp_path / "other")
     assert "add --base-gguf FILE" in cli("try", other, "--prompt", "x", code=6).err
     missing = ("try", demo_adapter, "--prompt", "x", "--base-gguf", "none.gguf")
-    assert "none.gguf is not a file" in cli(*missing, code=6).err
+    assert "none.gguf: no such file" in cli(*missing, code=2).err
 
 
 @needs_engine
@@ -225,7 +225,7 @@ def test_options_that_llama_cpp_does_not_support_are_refused(cli: Shell, data: P
     assert "add --engine llama.cpp" in cli(*command, "--base-gguf", "b.gguf", code=2).err
     data.write_text("no rows at all")  # the dataset is not read
     missing = ("--base-gguf", "none.gguf")
-    assert "none.gguf is not a file" in cli(*llama, "--refine", 4, *missing, code=6).err
+    assert "none.gguf: no such file" in cli(*llama, "--refine", 4, *missing, code=2).err
     base_header(data.with_name("b.gguf"))
     given = (*llama, "--check", 4, "--base-gguf", "b.gguf")
     nothing = f"{NO_EXTRAS}; import os; os.environ['PATH'] = ''"

@@ -196,7 +196,10 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
         ("empty.csv", "", "empty.csv"),
         ("head.csv", "input,output\n", "no rows"),
         ("bad.json", "{{{", "cannot be read"),
-        ("bad.parquet", "PAR1", "cannot be read"),
+        ("bad.parquet", "PAR1", "check that it is a well-formed .parquet file"),
+        ("numbers.json", "[1, 2, 3]", "the rows are not objects or strings"),
+        ("numbers.jsonl", "1\n2\n", "the rows are not objects or strings"),
+        ("lists.json", "[[1, 2], [3, 4]]", "the rows are not objects or strings"),
         ("late.jsonl", '{"input": "a", "output": "b"}\n' * 9 + "{oops", "cannot be read: line 10 "),
         ("binary.jsonl", "\x00\x01\x02", "cannot be read: line 1 "),
         ("deep.jsonl", '{"input": "a", "output": "b"}\n' + "[" * 200_000, "line 2 "),
@@ -214,6 +217,14 @@ def test_unusable_files_are_dataset_errors(
     (tmp_path / name).write_text(content)
     done = cli("plan", "-d", tmp_path / name, "--bank", bank.folder, code=3)
     assert message in done.err
+
+
+def test_a_folder_with_the_ending_of_a_file_is_an_error(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
+    (tmp_path / "dd.jsonl").mkdir()
+    done = cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3)
+    assert "dd.jsonl is a folder" in done.err
 
 
 def test_names_that_match_no_dataset_are_errors(cli: Shell, bank: Built, tmp_path: Path) -> None:

@@ -416,8 +416,12 @@ def test_broken_adapters_raise(evaluator: TorchEvaluator, adapter: Path, tmp_pat
 def test_base_models_that_cannot_be_loaded_raise(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="dtype is 'nn'"):
         TorchEvaluator(base, "nn")
-    with pytest.raises(NotFoundError, match="is not a folder"):
+    with pytest.raises(UsageError, match="absent: no such folder") as caught:
         TorchEvaluator(tmp_path / "absent")
+    assert "config.json" in caught.value.hint
+    with pytest.raises(NotFoundError, match=r"holds no config\.json"):
+        TorchEvaluator(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(NotFoundError, match="transformers cannot load a model"):
         TorchEvaluator(tmp_path)
 

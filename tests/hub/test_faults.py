@@ -68,6 +68,7 @@ def test_tokens_without_the_right_are_refused(
     assert "hf auth login" in cli(*push_args, code=6).err
     message = cli(*push_args, token="hf_" + "y" * 34, code=6).err
     assert "does not accept this token" in message
+    assert "replace or unset HF_TOKEN" in message
     revoked = cli.hub.add_user(user.name)
     cli.hub.revoke(revoked)
     assert "does not accept this token" in cli(*push_args, token=revoked, code=6).err
@@ -93,6 +94,7 @@ def test_a_push_resumes_after_its_token_was_refused(
     cli.hub.add_fault(Fault("status", status=401, path=COMMIT))
     message = cli(*push_args, token=user.token, code=6).err
     assert "does not accept this token" in message
+    assert "replace or unset HF_TOKEN" in message
     cli.hub.clear_faults()
     assert resume(cli, message, user.token) == f"{cli.hub.url}/{user.name}/a\n"
 

@@ -226,7 +226,7 @@ def test_a_base_model_beyond_memory_is_an_error_before_it_is_loaded(
 
 def test_no_usable_task_is_an_error(base: Path, tmp_path: Path) -> None:
     tiny.write_task(tmp_path / "tasks", "empty", [])
-    with pytest.raises(BankError, match="none of 1 entries can be used"):
+    with pytest.raises(BankError, match="the only entry cannot be used"):
         train(base, tmp_path / "tasks", tmp_path / "bank")
 
 
