@@ -45,7 +45,7 @@ def write_hint(error: OSError, path: Path, other: str) -> str:
         >>> write_hint(OSError(errno.ENOSPC, "No space left"), Path("a/b"), "name another with -o")
         'free some space, or name another with -o'
     """
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):  # none on Windows
         return f"free some space, or {other}"
     if not path.parent.exists():
         return f"create the folder {path.parent}, or {other}"
