@@ -1,12 +1,13 @@
 """Atomic writes and digests."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from hf_lorameta.files import atomic_file, sha256, write_atomically
+from hf_lorameta.files import atomic_file, sha256, write_atomically, write_hint
 
 
 def test_sha256(tmp_path: Path) -> None:
@@ -44,3 +45,19 @@ def test_failed_sync_or_rename_leaves_nothing(
     with pytest.raises(OSError, match="disk full"):
         write_atomically(tmp_path / "x", b"content")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "folder", "expected"),
+    [
+        (errno.ENOSPC, ".", "free some space"),
+        (errno.EACCES, ".", "check the permissions of"),
+        (errno.ENOENT, "missing", "create the folder"),
+    ],
+)
+def test_the_hint_after_a_failed_write_names_its_cause(
+    tmp_path: Path, code: int, folder: str, expected: str
+) -> None:
+    hint = write_hint(OSError(code, "failed"), tmp_path / folder / "file", "name another file")
+    assert hint.startswith(expected)
+    assert hint.endswith(", or name another file")

@@ -221,7 +221,7 @@ def finish_bank(
         )
         raise BankError(
             f"{count} be used: {reasons}",
-            hint="correct these entries in the manifest, then run the same command again",
+            hint="correct what the reasons name, then run the same command again",
         )
     vocabulary = vocab_size(folder / TOKENIZER_FILE)
     profiles = ProfileTable.from_profiles([stored_profile(folder, e.name) for e in entries])
