@@ -22,7 +22,7 @@ _TERAFLOPS = {
 """Assumed rates of matrix products in training, a quarter to a third of the devices' peaks; the
 CPUs' from measurements on two cores. Of several GPUs, training uses one."""
 _ROW_TOKENS = 100
-"""Assumed tokens of a row: everyday tasks have 80 in the mean."""
+"""Assumed tokens of a row: everyday tasks have 80 on average."""
 _START_HOURS = 0.1
 _MARGIN = 3
 """The job's time limit relative to the estimate."""

@@ -378,7 +378,7 @@ def test_operations_on_coefficients_per_module() -> None:
     rows = np.array([[1.0, 0.0, 0.5], [0.0, 0.0, -0.5]])
     c = Coefficients.by_module(rows)
     assert c.shared.tolist() == [0.5, 0.0, 0.0]
-    assert c.active.tolist() == [0, 2]  # the third adapter cancels only in the mean
+    assert c.active.tolist() == [0, 2]  # the third adapter cancels only on average
     assert c.for_module(1).tolist() == [0.0, 0.0, -0.5]
     for changed, expected in (
         (c.scaled(-2), -2 * rows),
