@@ -165,7 +165,7 @@ def test_bank_sets_a_pinned_default_bank(cli: Shell, bank: Built) -> None:
     assert (readme["datasets"], readme["models"]) == ([bank.repo], ["base/tiny"])
     cli("space", "build", "-o", out)
     assert not (out / "defaults.json").exists()
-    cli("space", "build", "-o", out, "--bank", f"{bank.owner.name}/e0", code=6)
+    cli("space", "build", "-o", out, "--bank", f"{bank.owner.name}/e0", code=4)
 
 
 def test_a_large_bank_is_refused_with_commands_that_pack_it(

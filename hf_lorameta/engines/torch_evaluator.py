@@ -262,7 +262,18 @@ def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
         raise NotFoundError(
             f"transformers cannot load a model from {folder}: {_first_line(error)}"
         ) from error
+    _tie(model)
     return model.eval().requires_grad_(False), tokenizer
+
+
+def _tie(model: Any) -> None:
+    """Tie the output layer to the embeddings where transformers has left it without data.
+
+    Seen in one of several loads of the same tied model, with transformers 5.
+    """
+    output = model.get_output_embeddings()
+    if output is not None and output.weight.is_meta:
+        output.weight = model.get_input_embeddings().weight
 
 
 def _check_adapter(folder: Path, base_model: str) -> set[str]:

@@ -163,7 +163,10 @@ def test_strict_stops_at_an_invalid_entry(cli: Shell, user: Account, tmp_path: P
     assert "dora" in stopped.err.lower()
     assert not (tmp_path / "b/bank.json").exists()
     only = user.manifest(tmp_path / "n.yaml", user.entries[1:])
-    assert "none of 1" in cli("bank", "build", only, "-o", tmp_path / "c", code=4).err
+    assert (
+        "the only entry cannot be used"
+        in cli("bank", "build", only, "-o", tmp_path / "c", code=4).err
+    )
 
 
 def test_an_invalid_manifest_tokenizer_or_target_is_refused(

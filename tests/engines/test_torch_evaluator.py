@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hf_lorameta.engines import torch_dtype
 from hf_lorameta.engines.scoring import Scores, compare, prompt_text, row_text
 from hf_lorameta.engines.torch_dtype import suited_dtype
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator, _batches
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator, _batches, _tie
 from hf_lorameta.errors import (
     AdapterError,
     EmptyDatasetError,
@@ -470,6 +470,16 @@ def test_available_memory_is_at_most_the_containers_limit(
     assert torch_dtype.available_memory() > 1 << 20
     limit.write_text("4096\n")
     assert torch_dtype.available_memory() == 4096
+
+
+def test_an_output_layer_without_data_is_tied_to_the_embeddings(base: Path) -> None:
+    import torch
+
+    model = TorchEvaluator(base, "float32").model
+    output, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    output.weight = torch.nn.Parameter(torch.empty_like(output.weight, device="meta"))
+    _tie(model)
+    assert output.weight is embeddings.weight
 
 
 def test_tokenizer_without_end_token_raises(base: Path, tmp_path: Path) -> None:
