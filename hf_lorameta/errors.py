@@ -136,3 +136,13 @@ class MissingExtraError(LoraMetaError):
     """An optional dependency is not installed."""
 
     exit_code = 7
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its class name if it has none.
+
+    Example:
+        >>> first_line(ValueError("bad\\nworse")), first_line(KeyError())
+        ('bad', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

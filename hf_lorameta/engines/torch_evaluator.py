@@ -21,7 +21,7 @@ from hf_lorameta.engines.scoring import Scores, StepCounter, Tokens
 from hf_lorameta.engines.torch_dtype import suited_dtype
 from hf_lorameta.engines.torch_forward import packed_sequences, sequence_budget, summed_nll
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import AdapterError, NotFoundError, UsageError
+from hf_lorameta.errors import AdapterError, NotFoundError, UsageError, first_line
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.packaged_model import quiet_transformers
@@ -260,7 +260,7 @@ def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
         tokenizer = load_tokenizer(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise NotFoundError(
-            f"transformers cannot load a model from {folder}: {_first_line(error)}"
+            f"transformers cannot load a model from {folder}: {first_line(error)[:300]}"
         ) from error
     _tie(model)
     return model.eval().requires_grad_(False), tokenizer
@@ -293,7 +293,7 @@ def _check_adapter(folder: Path, base_model: str) -> set[str]:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             return set(file.keys())
     except SafetensorError as error:
-        raise AdapterError(f"{folder / WEIGHTS_FILE}: {_first_line(error)}") from None
+        raise AdapterError(f"{folder / WEIGHTS_FILE}: {first_line(error)[:300]}") from None
 
 
 def _attach(model: Any, folder: Path, names: set[str]) -> None:
@@ -305,7 +305,8 @@ def _attach(model: Any, folder: Path, names: set[str]) -> None:
             warnings.simplefilter("ignore")  # mismatches raise an error below
             wrapped = PeftModel.from_pretrained(model, folder)
     except Exception as error:
-        raise AdapterError(f"{folder} does not fit the base model: {_first_line(error)}") from error
+        problem = first_line(error)[:300]
+        raise AdapterError(f"{folder} does not fit the base model: {problem}") from error
     expected = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
     if names != expected:
         raise AdapterError(
@@ -313,7 +314,3 @@ def _attach(model: Any, folder: Path, names: set[str]) -> None:
             f"unexpected and {len(expected - names)} are missing, e.g. {min(names ^ expected)}"
         )
     model.eval()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub import errors as hf
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazy re-export
 
-from hf_lorameta.errors import AuthError, GatedError, HubError, NotFoundError
+from hf_lorameta.errors import AuthError, GatedError, HubError, NotFoundError, first_line
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.hub.dataset_repo import Token
 from hf_lorameta.hub.errors import translate
@@ -127,7 +127,7 @@ def _failure(error: BaseException, base_model: str, revision: str | None) -> Hub
     """Return the client's exception as ours, with the hint to use a local folder."""
     ours = translate(base_model, error, revision)
     if not isinstance(ours, HubError):
-        message = (str(error).strip() or type(error).__name__).splitlines()[0]
+        message = first_line(error)
         return HubError(f"{base_model}: the download failed: {message}")
     if not isinstance(ours, GatedError | AuthError):
         ours.hint = f"{ours.hint}, or {_LOCAL_HINT}" if ours.hint else _LOCAL_HINT

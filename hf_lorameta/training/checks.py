@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
-from hf_lorameta.errors import AuthError, BankError, GatedError, HubError, NotFoundError
+from hf_lorameta.errors import AuthError, BankError, GatedError, HubError, NotFoundError, first_line
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
@@ -82,7 +82,7 @@ def check_base(
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise NotFoundError(f"transformers cannot load a model from {folder}: {first}") from None
     layout = find_layout(model, settings.targets)
     plan = fit(folder, config, layout, settings.rank, device=device, dtype=dtype, at_once=at_once)

@@ -9,7 +9,7 @@ import huggingface_hub
 from huggingface_hub import errors as hf
 
 from hf_lorameta.environment import install_requirement
-from hf_lorameta.errors import HubError, UsageError
+from hf_lorameta.errors import HubError, UsageError, first_line
 from hf_lorameta.hub.errors import translate
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.tasks import Task
@@ -180,5 +180,5 @@ def _failure(what: str, error: BaseException) -> HubError:
     ours = translate(what, error)
     if isinstance(ours, HubError):
         return ours
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    first = first_line(error)
     return HubError(f"{what}: {first}")

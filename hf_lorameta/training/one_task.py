@@ -116,7 +116,7 @@ def open_task(task: Task, job: Job, evaluator: TorchEvaluator) -> OpenTask:
         random.Random(f"{settings.seed} {task.name} held out").shuffle(rows)
         count = min(settings.held_out, len(rows) // 4)
         held, rows = rows[:count], rows[count:]
-    private = dataset.private and not (task.is_local and task.license)
+    private = _is_private(task, dataset.private)
     facts = {
         "config": dataset.config,
         "split": dataset.split,
@@ -129,6 +129,11 @@ def open_task(task: Task, job: Job, evaluator: TorchEvaluator) -> OpenTask:
     encode = partial(_encode, evaluator, settings.max_length)
     encoded = TaskRows(task.name, encode(rows), encode(held), digest)
     return OpenTask(task, key, profile, encoded, facts)
+
+
+def _is_private(task: Task, private: bool) -> bool:
+    """Whether an entry is private: a local file with a stated license is not."""
+    return private and not (task.is_local and task.license)
 
 
 def _encode(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> list[Tokens]:
@@ -228,7 +233,7 @@ def finished_outcome(task: Task, job: Job) -> Outcome | None:
     stated = {"source": task.source, "source_revision": task.source_revision}
     if task.license:
         stated["license"] = task.license
-    private = entry.private and not (task.is_local and task.license)
+    private = _is_private(task, entry.private)
     return entry.model_copy(update={**stated, "private": private})
 
 

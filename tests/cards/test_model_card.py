@@ -138,22 +138,6 @@ def test_vllm_command_allows_the_rank(rank: int, option: str) -> None:
     assert given == option
 
 
-def test_gguf_usage_quotes_names_for_shell_and_python() -> None:
-    name = "a/b'; touch x; '"
-    text = render_card(replace(PLAIN, gguf=True), name)
-    usage = section(text, "Usage without a GPU")
-    for line in usage.splitlines():
-        if line.startswith(("hf download", "ollama", "cd ")):
-            words = shlex.split(line)
-            assert "touch" not in words
-            assert ";" not in words
-    (block,) = re.findall(r"```python\n(.*?)```", usage, re.DOTALL)
-    compile(block, "card", "exec")
-    assert "llama serve -m base.gguf --lora adapter.gguf" in usage
-    assert "llama-server -m base.gguf --lora adapter.gguf" in usage
-    assert "Usage without a GPU" not in render_card(PLAIN, name)
-
-
 # --- privacy ------------------------------------------------------------------------------------
 
 
