@@ -1,5 +1,6 @@
 """Convert the rows of a dataset to (input, output) pairs of text."""
 
+import datetime
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,10 +53,27 @@ def _text(row: Mapping[str, Any], column: str | None, labels: Mapping[str, list[
         return labels[column][value] if 0 <= value < len(labels[column]) else ""
     if isinstance(value, (str, int, float)):
         return str(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return _moment(value)
     raise ColumnsError(
         f"column {column} contains {type(value).__name__}, expected text",
         hint="name a text column: --columns input=COLUMN,output=COLUMN",
     )
+
+
+def _moment(value: datetime.date | datetime.time) -> str:
+    """Return a date or time as ISO 8601 text, without a time that is midnight.
+
+    `datasets` reads a JSON column of texts like 2024-07-23 as timestamps.
+
+    Example:
+        >>> _moment(datetime.datetime(2024, 7, 23)), _moment(datetime.datetime(2024, 7, 23, 8, 30))
+        ('2024-07-23', '2024-07-23 08:30:00')
+    """
+    if isinstance(value, datetime.datetime):
+        midnight = value.time() == datetime.time()
+        return value.date().isoformat() if midnight else value.isoformat(sep=" ")
+    return value.isoformat()
 
 
 def _from_messages(turns: object) -> Iterator[Row]:

@@ -353,3 +353,11 @@ def test_only_the_first_rows_are_fetched(cli: Shell, bank: Built, user: Account)
     assert result["dataset"]["rows"] == 10
     assert touched(cli.hub, "train-0.jsonl")
     assert not touched(cli.hub, "resolve", "train-4.jsonl")
+
+
+def test_dates_that_datasets_reads_as_timestamps_are_texts(tmp_path: Path) -> None:
+    path = tmp_path / "dates.jsonl"
+    lines = [{"input": f"day {i}", "output": f"2024-07-{i:02}"} for i in range(1, 4)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    expected = [(line["input"], line["output"]) for line in lines]
+    assert list(open_dataset(path).rows()) == expected
