@@ -32,9 +32,11 @@ from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
 from hf_lorameta.pipeline.generate import generate_from_plan
+from hf_lorameta.pipeline.plan import plan_with_rows
 from hf_lorameta.pipeline.tune import refine_plan
+from hf_lorameta.types import Row
 from tests import shared_data
 from tests.benchmarks.leave_one_out_banks import bank_without, siblings
 from tests.benchmarks.peft_linear import PeftLinear
@@ -66,8 +68,11 @@ class Setting(NamedTuple):
     def plan(self, recipe: Recipe | None = None) -> Plan:
         return plan(open_dataset(self.path), self.bank, recipe)
 
+    def plan_with_rows(self, recipe: Recipe) -> tuple[Plan, list[Row]]:
+        return plan_with_rows(open_dataset(self.path), self.bank, recipe)
+
     def weighted(self, weights: np.ndarray) -> Plan:
-        return replace(self.plan(), coefficients=weights)
+        return replace(self.plan(), coefficients=Coefficients(weights))
 
 
 Method = Callable[[Setting], Plan]
@@ -101,15 +106,15 @@ def _paper(metric: str, rule: str) -> Method:
 
 def _refined(**settings: Any) -> Method:
     def make(at: Setting) -> Plan:
-        runner = TorchRunner(at.evaluator, at.bank.layout)
-        return refine_plan(at.plan(Recipe.of(refine=16, **settings)), runner)
+        runner = TorchRunner(at.evaluator, at.bank.adapted_layout)
+        return refine_plan(*at.plan_with_rows(Recipe.of(refine=16, **settings)), runner)
 
     return make
 
 
 def _refined_by_llama_cpp(at: Setting) -> Plan:
-    with LlamaCppRunner(packaged(), at.bank.layout) as runner:
-        return refine_plan(at.plan(Recipe.of(refine=16, refiner="search")), runner)
+    with LlamaCppRunner(packaged(), at.bank.adapted_layout) as runner:
+        return refine_plan(*at.plan_with_rows(Recipe.of(refine=16, refiner="search")), runner)
 
 
 METHODS: dict[str, Method] = {
