@@ -14,6 +14,7 @@ from hf_lorameta.method import PAPER
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
 from hf_lorameta.method.distances import DEFAULT_METRIC, METRICS, Metric
 from hf_lorameta.method.merging import COMBINERS, Combiner
+from hf_lorameta.method.output_prior import STRENGTH
 from hf_lorameta.refine.registry import REFINERS, Refiner
 
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -42,6 +43,8 @@ class Recipe(BaseModel):
         top_k: keep only the k largest coefficients and renormalize; None keeps all.
         temperature: divides the logits of the softmin and widens the kernel; below 1 is sharper.
             Dimensionless.
+        output_prior: strength of the update towards the dataset's output tokens, if the bank has
+            an output prior; 0 leaves it out.
         rank: rank of the result; None is 16 for ``exact``, the bank's own rank for ``factors``.
         dtype: of the tensors written.
         seed: of drawing the rows to fit and check on; metrics, rules and combiners are
@@ -67,6 +70,7 @@ class Recipe(BaseModel):
     combine: str = "exact"
     top_k: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    output_prior: float = Field(default=STRENGTH, ge=0, le=2, allow_inf_nan=False)
     rank: int | None = Field(default=None, ge=1, le=MAX_RANK)
     dtype: Dtype = "bfloat16"
     seed: int = Field(default=0, ge=0)
@@ -108,6 +112,7 @@ class Recipe(BaseModel):
             "combine": "factors",
             "top_k": None,
             "temperature": 1.0,
+            "output_prior": 0.0,
             "rank": None,
             "refine": None,
             "check": None,

@@ -46,7 +46,8 @@ picture: the list above has the exact distances.</p></figure>"""
 
 def _largest_first(plan: Plan) -> list[int]:
     """Return the drawing order: small dots last, so that they stay visible."""
-    return [int(i) for i in np.argsort(-plan.coefficients.shared, kind="stable")]
+    shares = plan.coefficients.shared[: len(plan.bank)]
+    return [int(i) for i in np.argsort(-shares, kind="stable")]
 
 
 def _to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ LOADING_PLAN = (
 OWN_COPY = """<div class="lm-prose">
 <p><b>Duplicate this Space.</b> With a PRO or Team account it runs on CPU Basic hardware at no
 extra cost. A free account can duplicate it to one of its two ZeroGPU Spaces. Your copy contains no
-secret: each visitor acts with their own sign-in. It uses the small bank in the package until you
+secret: each visitor acts with their own sign-in. It uses the bank in the package until you
 set another one in its variables.</p>
 <p><b>Deploy from a terminal.</b> <code>hf-lorameta space deploy --repo user/space</code></p>
 <p><b>Call it from a program.</b> It has three endpoints: <code>/plan</code>,
@@ -64,7 +64,7 @@ def bank_html(bank_loader: BankLoader, settings: Settings) -> str:
     if not bank_loader.opened:
         return '<p class="lm-bank">Opening the bank …</p>'
     bank = bank_loader.bank
-    name = "the small bank in the package" if settings.bank is None else bank.id
+    name = "the bank in the package" if settings.bank is None else bank.id
     state = {
         "ready": "all files verified",
         "damaged": f"damaged: {bank_loader.problem}",

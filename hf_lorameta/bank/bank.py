@@ -25,14 +25,17 @@ from hf_lorameta.bank.index import (
     INDEX_FILE,
     NEURAL_FILE,
     ORIGIN_FILE,
+    OUTPUT_PRIOR_FILE,
     PROFILES_FILE,
     TOKENIZER_FILE,
     WORK_FOLDER,
+    GeneralEntry,
     IndexEntry,
     adapter_path,
     parse_index,
 )
 from hf_lorameta.bank.pack_format import Basis, PackedFile
+from hf_lorameta.bank.stored_prior import from_arrays
 from hf_lorameta.data.profile import ProfileTable
 from hf_lorameta.data.tokenizer import load_encode
 from hf_lorameta.errors import AdapterError, BankError, IntegrityError, UsageError
@@ -42,6 +45,7 @@ from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import FACTORS, Layout, Module
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.method.output_prior import OutputPrior
 from hf_lorameta.types import Encode, FloatArray
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
@@ -187,7 +191,7 @@ class Bank:
         """Bytes of all weights, fetched or not; those of a pack include its bases."""
         packing = self.index.packing
         width = 4 if packing and packing.dtype == "f32" else 2
-        return sum(entry.size for entry in self.index.entries) + width * self.basis_values
+        return sum(entry.size for entry in self.index.adapters) + width * self.basis_values
 
     @property
     def basis_values(self) -> int:
@@ -246,6 +250,21 @@ class Bank:
         return load_encode(self.verified_file(TOKENIZER_FILE))
 
     @cached_property
+    def output_prior(self) -> OutputPrior | None:
+        """What the output prior needs to know of the base model; None if the bank has none."""
+        stated = self.index.output_prior
+        if stated is None:
+            return None
+        arrays = load_arrays(self.verified_file(OUTPUT_PRIOR_FILE))
+        return from_arrays(arrays, Module(*stated.module), self.index.vocab_size)
+
+    @property
+    def adapted_layout(self) -> Layout:
+        """The modules of the layout, and that of the output prior if there is one."""
+        stated = self.index.output_prior
+        return (*self.layout, Module(*stated.module)) if stated else self.layout
+
+    @cached_property
     def distances(self) -> dict[str, NDArray[Any]]:
         """The stored (N, N) distances among the bank's datasets by metric; empty if none are."""
         if DISTANCES_FILE not in self.index.files:
@@ -263,7 +282,7 @@ class Bank:
             )
         return load_arrays(self.verified_file(NEURAL_FILE))
 
-    def adapter(self, entry: IndexEntry) -> AdapterFile:
+    def adapter(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
         """Open one adapter's weights, fetched first if needed; of a pack, its small factors."""
         path = self._verified(adapter_path(entry.name), entry.sha256)
         file = AdapterFile(path) if self.index.packing is None else PackedFile(path)
@@ -271,8 +290,10 @@ class Bank:
             raise self._differs(f"{path} has other modules or ranks than the index")
         return file
 
-    def adapters(self, entries: Sequence[IndexEntry] | None = None) -> list[AdapterFile]:
-        """Open the adapters of `entries`, or all, in parallel."""
+    def adapters(
+        self, entries: Sequence[IndexEntry | GeneralEntry] | None = None
+    ) -> list[AdapterFile]:
+        """Open the adapters of `entries`, or of all of ``index.entries``, in parallel."""
         with ThreadPoolExecutor(_OPENING_THREADS) as pool:
             files = list(pool.map(self.adapter, self.index.entries if entries is None else entries))
         self.save_checksums()
@@ -296,7 +317,7 @@ class Bank:
 
     def verify(self) -> list[str]:
         """Recompute all checksums; return one line per file that is missing or differs."""
-        expected = self.index.files | {adapter_path(e.name): e.sha256 for e in self.index.entries}
+        expected = self.index.files | {adapter_path(e.name): e.sha256 for e in self.index.adapters}
         problems = []
         for name, digest in sorted(expected.items()):
             path = self.folder / name

@@ -22,11 +22,14 @@ from hf_lorameta.bank.index import (
     BASIS_FILE,
     DISTANCES_FILE,
     INDEX_FILE,
+    OUTPUT_PRIOR_FILE,
     PROFILES_FILE,
     TOKENIZER_FILE,
     WORK_FOLDER,
+    GeneralEntry,
     Index,
     IndexEntry,
+    OutputPriorEntry,
     Skipped,
     adapter_path,
 )
@@ -187,6 +190,8 @@ def finish_bank(
     base_license: str | None,
     published: bool,
     strict: bool = False,
+    general: GeneralEntry | None = None,
+    output_prior: OutputPriorEntry | None = None,
 ) -> Bank:
     """Write profiles, distances and the index of a bank whose entries are finished.
 
@@ -198,6 +203,8 @@ def finish_bank(
         base_license: license that the base model's card states.
         published: whether the entries are on the public Hub.
         strict: raise if an entry adapts other modules than most, instead of skipping it.
+        general: the general adapter, whose weights are in the folder.
+        output_prior: the output prior, whose file is in the folder.
 
     Raises:
         BankError: no entry can be used.
@@ -228,6 +235,7 @@ def finish_bank(
     save_arrays(folder / PROFILES_FILE, profiles.arrays)
     distances = bank_distances(profiles, vocabulary)
     save_arrays(folder / DISTANCES_FILE, {k: D.astype(np.float32) for k, D in distances.items()})
+    files = [PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE]
     index = Index(
         base_model=base_model,
         base_revision=base_revision,
@@ -237,8 +245,12 @@ def finish_bank(
         layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
         entries=tuple(entries),
         skipped=tuple(skipped),
-        files={n: sha256(folder / n) for n in (PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE)},
+        files={
+            n: sha256(folder / n) for n in [*files, *([OUTPUT_PRIOR_FILE] if output_prior else [])]
+        },
         typical_distances=typical_distances(profiles, vocabulary, distances),
+        general=general,
+        output_prior=output_prior,
     )
     write_atomically(folder / INDEX_FILE, index.to_bytes())
     for part in (folder, folder / "adapters", folder / WORK_FOLDER):

@@ -27,13 +27,17 @@ PROFILES_FILE = "profiles.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 DISTANCES_FILE = "distances.safetensors"
 NEURAL_FILE = "neural.safetensors"
+OUTPUT_PRIOR_FILE = "output_prior.safetensors"
 BASIS_FILE = "basis.safetensors"
+GENERAL = "general"
+"""Name of the general adapter in files and logs."""
 ORIGIN_FILE = "origin.json"
 WORK_FOLDER = ".build"
-SMALL_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE)
+SMALL_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE, OUTPUT_PRIOR_FILE)
 """The files of any bank that ``Index.files`` may list."""
 
 _MAX_NAME_BYTES = 220
+_OPTIONAL = ("packing", "gains", "general", "output_prior")
 
 PackDtype = Literal["bf16", "int8", "f32"]
 """Storage type of a pack's small factors."""
@@ -101,6 +105,55 @@ class IndexEntry(_Stored):
         return {name: value for name, value in content.items() if name not in unset}
 
 
+class GeneralTask(_Stored):
+    """A task that a general adapter was trained on.
+
+    Attributes:
+        name: of the bank's entry, if it has one.
+        source: where the rows come from; None is the task itself.
+        source_revision: commit of the source.
+        license: stated license.
+    """
+
+    name: str
+    source: str | None
+    source_revision: str | None
+    license: str | None
+
+
+class GeneralEntry(_Stored):
+    """The general adapter of a bank, trained on many of its datasets together.
+
+    Attributes:
+        name: file name without suffix.
+        rank: r.
+        scaling: factor of B·A.
+        tasks: what it was trained on.
+        rows: number of rows that it was trained on.
+        size: bytes of the weights file, whose digest is `sha256`.
+    """
+
+    name: str
+    rank: int
+    scaling: float
+    tasks: tuple[GeneralTask, ...]
+    rows: int
+    size: int
+    sha256: str
+
+
+class OutputPriorEntry(_Stored):
+    """What ``output_prior.safetensors`` is for; see `hf_lorameta.method.output_prior`.
+
+    Attributes:
+        module: (name, in_features, out_features) of the last down-projection.
+        end: id of the end token.
+    """
+
+    module: tuple[str, int, int]
+    end: int
+
+
 class Skipped(_Stored):
     """An entry of the manifest that could not be used, with the reason."""
 
@@ -136,10 +189,17 @@ class Index(_Stored):
     )
     packing: Packing | None = None  # None for a bank
     gains: tuple[Gain, ...] = ()  # of the entries, if ``bank fit --transfer`` measured them
+    general: GeneralEntry | None = None
+    output_prior: OutputPriorEntry | None = None
+
+    @property
+    def adapters(self) -> tuple[IndexEntry | GeneralEntry, ...]:
+        """Return the entries, and after them the general adapter if there is one."""
+        return (*self.entries, *([self.general] if self.general else []))
 
     def to_bytes(self) -> bytes:
         """Return the canonical content of ``bank.json``."""
-        unset = {name for name in ("packing", "gains") if not getattr(self, name)}
+        unset = {name for name in _OPTIONAL if not getattr(self, name)}
         content = self.model_dump(exclude=unset, by_alias=True)
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -178,10 +238,12 @@ def _problems(index: Index) -> Iterator[str]:
     unexpected = set(index.files) - {*SMALL_FILES, *([BASIS_FILE] if index.packing else [])}
     if unexpected:
         yield f"unexpected file {min(unexpected)[:80]!r}"
-    for name in (entry.name for entry in index.entries):
+    for name in (entry.name for entry in index.adapters):
         plain = Path(name).name == name and not name.startswith(".") and "\0" not in name
         if not plain or len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:
             yield f"{name[:80]!r} is not a file name"
+    if (index.output_prior is None) != (OUTPUT_PRIOR_FILE not in index.files):
+        yield f"`output_prior` and {OUTPUT_PRIOR_FILE} belong together"
     packing, layout = index.packing, index.layout
     if (packing is not None) != (index.schema_version == 2):
         yield "`packing` belongs to schema version 2 and to no other"

@@ -73,7 +73,7 @@ def bank_map(bank: Bank, metric: str) -> BankMap:
 
     Example:
         >>> bank_map(Bank.from_pretrained(), "js").points.shape
-        (26, 2)
+        (121, 2)
     """
     landmarks = np.unique(np.linspace(0, len(bank) - 1, LANDMARKS).round().astype(np.intp))
     size = bank.index.vocab_size

@@ -130,7 +130,7 @@ def _write_pack(source: Bank, scratch: Path, settings: _Settings, progress: Prog
             file.write(read_range(module.path, 0, module.starts[0]))
         os.fsync(file.fileno())
     entries = []
-    for i, entry in enumerate(source.index.entries):
+    for i, entry in enumerate(source.index.adapters):
         path = folder / adapter_path(entry.name)
         factors = b"".join(read_range(m.path, m.starts[i], m.starts[i + 1]) for m in modules)
         write_atomically(path, small_header(small, entry.rank, dtype) + factors)
@@ -141,7 +141,8 @@ def _write_pack(source: Bank, scratch: Path, settings: _Settings, progress: Prog
     for name in source.index.files:
         shutil.copyfile(source.verified_file(name), folder / name)
     changes = {
-        "entries": tuple(entries),
+        "entries": tuple(entries[: len(source)]),
+        "general": entries[-1] if source.index.general else None,
         "files": source.index.files | {BASIS_FILE: sha256(folder / BASIS_FILE)},
         "packing": _packing(source, dtype, modules),
         "schema_version": 2,
@@ -153,8 +154,8 @@ def _write_pack(source: Bank, scratch: Path, settings: _Settings, progress: Prog
 def _pack_modules(
     source: Bank, scratch: Path, settings: _Settings, progress: Progress
 ) -> list[_PackedModule]:
-    layout, files = source.layout, source.adapters()
-    scalings = np.array([entry.scaling for entry in source.index.entries])
+    layout, files = source.layout, source.adapters(source.index.adapters)
+    scalings = np.array([entry.scaling for entry in source.index.adapters])
 
     def pack_one(number: int) -> _PackedModule:
         reader = ModuleReader(files, scalings, layout[number])

@@ -46,7 +46,7 @@ def push_bank(
         private=private_entries > 0 if private is None else private,
         parent=existing,
         repo_type="dataset",
-        only=[*published, *(adapter_path(entry.name) for entry in bank.index.entries)],
+        only=[*published, *(adapter_path(entry.name) for entry in bank.index.adapters)],
         card=bank_card(bank, repo_id),
     )
 
@@ -120,7 +120,7 @@ def _fetch(hub: Hub, repo: PinnedRepo, folder: Path) -> Bank:
 
 def _delete_outdated(bank: Bank) -> None:
     """Delete files of an earlier revision, or damaged ones, so that they are fetched again."""
-    expected = {adapter_path(entry.name): entry.sha256 for entry in bank.index.entries}
+    expected = {adapter_path(entry.name): entry.sha256 for entry in bank.index.adapters}
     expected |= {BASIS_FILE: ""} | bank.index.files
     for name, digest in expected.items():
         path = bank.folder / name

@@ -11,6 +11,7 @@ import numpy as np
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.pack_format import ModuleBases
 from hf_lorameta.formats.lora_file import stack_into
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.types import Array, FloatArray
 
@@ -38,23 +39,41 @@ class WeightedSum:
     of a gradient: 230 MB of 19 GB for 502 adapters of Mistral-7B. In a pack these are the small
     factors and the bases, and adapters are added up inside their common space.
     `size` is K, and `rank` Σr.
+
+    Args:
+        bank: the bank.
+        indices: of K adapters in ``bank.index.adapters``; the last may be one beyond these: it is
+            the output prior.
+        output_prior: A (r, in) and B (out, r) of its only module.
     """
 
     linear = True
 
-    def __init__(self, bank: Bank, indices: Sequence[int]) -> None:
-        entries = [bank.index.entries[i] for i in indices]
+    def __init__(
+        self,
+        bank: Bank,
+        indices: Sequence[int],
+        output_prior: tuple[FloatArray, FloatArray] | None = None,
+    ) -> None:
+        has_prior = bool(indices) and indices[-1] == len(bank.index.adapters)
+        entries = [bank.index.adapters[i] for i in (indices[:-1] if has_prior else indices)]
         self._bank, self._indices = bank, indices
+        self._prior = output_prior if has_prior else None
         self._files = bank.adapters(entries)
         self._modules = {module.name: module for module in bank.stored_layout}
-        self._ranks = [entry.rank for entry in entries]
-        scalings = [entry.scaling for entry in entries]
-        self._scalings = np.repeat(scalings, self._ranks).astype(np.float32)
+        ranks, scalings = [e.rank for e in entries], [e.scaling for e in entries]
+        self._scalings = np.repeat(scalings, ranks).astype(np.float32)
+        self._ranks = [*ranks, len(self._prior[0])] if self._prior else ranks
         self._starts = np.cumsum([0, *self._ranks])[:-1]
-        self.size, self.rank = len(entries), sum(self._ranks)
+        self.size, self.rank = len(self._ranks), sum(self._ranks)
         values = self.rank * sum(m.in_features + m.out_features for m in bank.stored_layout)
         cached = 4 * (values + bank.basis_values) <= MAX_CACHED
         self._cache: dict[str, ModuleFactors] | None = {} if cached else None
+
+    @property
+    def layout(self) -> Layout:
+        """The modules of the sum."""
+        return self._bank.adapted_layout if self._prior else self._bank.layout
 
     def factors(self, module: str) -> ModuleFactors:
         """Factors of one module, from the cache or from disk."""
@@ -65,11 +84,17 @@ class WeightedSum:
         return self._cache[module]
 
     def _read(self, module: str) -> ModuleFactors:
+        own = len(self._scalings)  # ranks of adapters; those of the output prior follow
+        if module not in self._modules:
+            assert self._prior is not None
+            return ModuleFactors(*_padded(*self._prior, before=own), None)
         stored = self._modules[module]
-        A = np.empty((self.rank, stored.in_features), np.float32)
-        B = np.empty((stored.out_features, self.rank), np.float32)
+        A = np.empty((own, stored.in_features), np.float32)
+        B = np.empty((stored.out_features, own), np.float32)
         stack_into(self._files, module, A, B)
         B *= self._scalings
+        if self._prior:
+            A, B = _padded(A, B, after=self.rank - own)
         basis = self._bank.basis
         return ModuleFactors(A, B, None if basis is None else basis.module(module))
 
@@ -81,11 +106,11 @@ class WeightedSum:
         """
         active = coefficients.active
         if self._cache is None and 0 < active.size < self.size:
-            some = WeightedSum(self._bank, [self._indices[i] for i in active])
+            some = WeightedSum(self._bank, [self._indices[i] for i in active], self._prior)
             yield from some.pairs(coefficients.take(active))
             return
         ranks = np.flatnonzero(np.repeat(np.isin(np.arange(self.size), active), self._ranks))
-        for index, module in enumerate(self._bank.layout):
+        for index, module in enumerate(self.layout):
             A, B, space = self.factors(module.name)
             if ranks.size < self.rank:
                 A, B = A[ranks], B[:, ranks]
@@ -105,8 +130,11 @@ class WeightedSum:
     def grams(self, among: Sequence[int] | None = None) -> Array:
         """Gram matrices ⟨s_i B_i A_i, s_j B_j A_j⟩ in each module: (M, K, K), K all or `among`."""
         if among is not None:
-            return WeightedSum(self._bank, [self._indices[i] for i in among]).grams()
-        layout = self._bank.layout
+            order = np.sort(among)  # the output prior stays the last
+            grams = WeightedSum(self._bank, [self._indices[i] for i in order], self._prior).grams()
+            places = np.searchsorted(order, among)
+            return np.asarray(grams[:, places][:, :, places])
+        layout = self.layout
         grams = np.empty((len(layout), self.size, self.size))
         for gram, module in zip(grams, layout, strict=True):
             A, B, _ = self.factors(module.name)
@@ -117,3 +145,10 @@ class WeightedSum:
                 by_adapter = np.add.reduceat(products, starts - starts[0], 0)
                 gram[first : first + len(starts)] = self.by_adapter(by_adapter)
         return grams
+
+
+def _padded(
+    A: FloatArray, B: FloatArray, before: int = 0, after: int = 0
+) -> tuple[FloatArray, FloatArray]:
+    """Add ranks that are zero to A (r, in) and B (out, r)."""
+    return np.pad(A, ((before, after), (0, 0))), np.pad(B, ((0, 0), (before, after)))

@@ -74,6 +74,9 @@ class CardData(CardDataset):
     refinement: Refinement | None = None  # fit of the coefficients on rows of the dataset
     check: Validation | None = None  # on other rows of the dataset
     gguf: bool = False  # the adapter is exported as GGUF too
+    general: float | None = None  # coefficient of the bank's general adapter
+    general_datasets: int = 0  # on so many of the bank's datasets it was trained
+    output_prior: float | None = None  # coefficient of the output prior
 
     def __post_init__(self) -> None:
         if not self.neighbors:

@@ -52,6 +52,19 @@ def train(
     ] = _DEFAULTS.steps,
     rows: Annotated[int, typer.Option(min=1, help="Rows per step.")] = _DEFAULTS.rows,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = _DEFAULTS.lr,
+    general_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Steps of the general adapter that the others start from; 0: none. "
+            "Default: by the number of tasks.",
+            show_default=False,
+        ),
+    ] = None,
+    general_without: Annotated[
+        Path | None,
+        typer.Option(help="File of task names to leave out of the general adapter."),
+    ] = None,
     max_length: Annotated[
         int, typer.Option(min=8, help="Tokens of a row; longer inputs lose their beginning.")
     ] = _DEFAULTS.max_length,
@@ -95,11 +108,15 @@ def train(
     settings = Settings(
         rank=rank, targets=tuple(filter(None, targets.split(","))), steps=steps, rows=rows, lr=lr,
         max_length=max_length, seed=seed, warmup=min(_DEFAULTS.warmup, steps),
+        general_steps=general_steps,
     )  # fmt: skip
     curriculum = read_tasks(tasks)
+    without_general = _read_names(general_without) if general_without else set()
     if on or dry_run:
         if dask:
             raise UsageError("--dask and --on jobs exclude each other")
+        if general_without:
+            raise UsageError(f"a job does not see {general_without}")
         _submit(tasks, curriculum, base, base_revision, settings, at_once, flavor, push_to, dry_run,
                 token, json, quiet)  # fmt: skip
         return
@@ -110,10 +127,21 @@ def train(
     ):
         bank = train_bank(
             curriculum, output.resolve(), base, settings=settings, hub=hub, revision=base_revision,
-            device=device, dtype=dtype, at_once=at_once, executor=executor, reporter=reporter,
+            device=device, dtype=dtype, at_once=at_once, without_general=without_general,
+            executor=executor, reporter=reporter,
         )  # fmt: skip
     url = push_bank(bank.folder, push_to, hub=hub) if push_to else None
     _show(bank, url, json)
+
+
+def _read_names(path: Path) -> set[str]:
+    """Return the words of a file."""
+    from hf_lorameta.errors import UsageError
+
+    try:
+        return set(path.read_text("utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
 
 
 def _show(bank: "Bank", url: str | None, json: bool) -> None:
@@ -152,8 +180,24 @@ class _ShownProgress(Reporter):
     def __init__(self, settings: Settings, bar: Any, quiet: bool) -> None:
         self._settings, self._bar, self._quiet = settings, bar, quiet
         self._steps: dict[str, int] = {}
+        self._steps_of_task = settings.steps
         self._done = self._total = self._left = 0
         self._start = time.monotonic()
+
+    def start_general(self, steps: int) -> None:
+        self._steps_of_task = steps
+        self._bar.reset(total=steps)
+        log(self._quiet, f"training the general adapter, {steps} steps")
+
+    def general(self, log_: Log) -> None:
+        self._steps.clear()
+        self._steps_of_task = self._settings.steps
+        self._start = time.monotonic()
+        log(
+            self._quiet,
+            f"general adapter: loss {log_.base_loss:.3f} → {log_.loss:.3f} on {log_.held_out} "
+            f"held-out rows, {log_.steps} steps, {log_.seconds:.0f} s",
+        )
 
     def start(self, tasks: int, finished: int) -> None:
         self._done, self._total, self._left = finished, tasks, tasks - finished
@@ -163,7 +207,7 @@ class _ShownProgress(Reporter):
 
     def step(self, progress: Progress) -> None:
         before = self._steps.get(progress.name, 0)
-        after = self._settings.steps if progress.finished else progress.step
+        after = self._steps_of_task if progress.finished else progress.step
         self._steps[progress.name] = after
         if self._bar.disable:
             return

@@ -80,6 +80,10 @@ def describe_plan(plan: "Plan") -> str:
         f"{plan.effective_number:.1f}; nearest distance {plan.distances.min():.4g}, typical "
         f"nearest distance in the bank {_number(plan.nearest_in_bank)}",
     ]
+    if plan.general_coefficient is not None:
+        lines.append(f"general adapter of the bank: {plan.general_coefficient:.1%}")
+    if plan.output_strength is not None:
+        lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:g}")
     if plan.expected:
         mean, spread, count = plan.expected
         lines.append(

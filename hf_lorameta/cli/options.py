@@ -89,7 +89,7 @@ class Request:
     bank: Annotated[
         str | None,
         typer.Option(
-            help="Folder or Hub repo of a bank. Default: $HF_LORAMETA_BANK, else the small bank "
+            help="Folder or Hub repo of a bank. Default: $HF_LORAMETA_BANK, else the bank "
             "that comes with this package.",
             show_default=False,
         ),
@@ -112,6 +112,10 @@ class Request:
     top_k: Annotated[int | None, typer.Option(help="Use the k largest coefficients only.")] = None
     temperature: Annotated[
         float | None, typer.Option(help="Temperature of the coefficients; below 1 is sharper.")
+    ] = None
+    output_prior: Annotated[
+        float | None,
+        typer.Option(help="Strength of the update towards the dataset's output tokens; 0: none."),
     ] = None
     rank: Annotated[int | None, typer.Option(help="Rank of the adapter.")] = None
     dtype: Annotated[recipes.Dtype | None, typer.Option(help="Dtype of the weights.")] = None

@@ -150,9 +150,10 @@ class LlamaCppRunner:
         rank = max(ranks)
         if ranks != {rank}:  # a packed bank's spaces may differ in size: a GGUF has one rank
             pairs = list(_truncate(pairs, rank))
-        folder, config = target.parent, write_config("", self._layout, rank)
+        layout = self._layout[: len(pairs)]
+        folder, config = target.parent, write_config("", layout, rank)
         try:
-            write_tensors(folder / WEIGHTS_FILE, self._layout, rank, "float32", pairs)
+            write_tensors(folder / WEIGHTS_FILE, layout, rank, "float32", pairs)
             (folder / CONFIG_FILE).write_bytes(config)
             return gguf_adapter.export(folder, target, self._config)
         except (AdapterError, OSError) as error:

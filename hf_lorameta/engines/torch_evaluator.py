@@ -133,6 +133,11 @@ class TorchEvaluator:
         """The tokens that the tokenizer prepends to a text, possibly none."""
         return self._start
 
+    @property
+    def end_token(self) -> int:
+        """The token that ends an output."""
+        return self._end
+
     def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
         """Return rows as token ids, long prompts truncated from the left."""
         return [self._encode(row, shots).truncated(self.max_length, self._start) for row in rows]

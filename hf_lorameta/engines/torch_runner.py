@@ -8,6 +8,7 @@ through the activations provides them. Needs the extra ``eval``.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +49,6 @@ class TorchRunner:
 
     def __init__(self, evaluator: TorchEvaluator, layout: Layout) -> None:
         self._evaluator = evaluator
-        self._layout = layout
         self._linears = [_linear(evaluator.model, module) for module in layout]
         self._updated_weights: list[torch.Tensor] = []
         self._updated = False
@@ -62,7 +62,7 @@ class TorchRunner:
         self.update(update.pairs(coefficients))
 
     def update(self, pairs: Iterable[tuple[FloatArray, FloatArray]]) -> None:
-        """Apply ``ΔW = B A``, from A (k, in) and B (out, k) of every module, in order.
+        """Apply ``ΔW = B A``, from A (k, in) and B (out, k) of the first modules, in order.
 
         W + ΔW is rounded to the model's dtype, in bfloat16 to 3 digits.
         """
@@ -71,8 +71,11 @@ class TorchRunner:
         self._updated = False
         if not self._updated_weights:
             self._updated_weights = [torch.empty_like(m.weight.data) for m in self._linears]
-        for linear, target, (A, B) in zip(self._linears, self._updated_weights, pairs, strict=True):
+        for linear, target, pair in zip_longest(self._linears, self._updated_weights, pairs):
             target.copy_(linear.weight.data)
+            if pair is None:
+                continue
+            A, B = pair
             total = target if target.dtype == torch.float32 else target.float()
             target.copy_(total.addmm_(torch.from_numpy(B), torch.from_numpy(A)))
         self._updated = True
@@ -139,7 +142,8 @@ class TorchRunner:
     @contextmanager
     def _gradient_hooks(self, weighted_sum: "WeightedSum", lengths: list[int]) -> Iterator[Array]:
         """Yield an (R, M, K) array to which a backward pass adds the derivatives."""
-        gradient = np.zeros((len(lengths), len(self._layout), weighted_sum.size))
+        layout = weighted_sum.layout
+        gradient = np.zeros((len(lengths), len(layout), weighted_sum.size))
 
         def forward_hook(index: int, module: str) -> Any:
             def hook(_: object, inputs: tuple["torch.Tensor"], output: Any) -> None:
@@ -159,7 +163,7 @@ class TorchRunner:
 
         hooks = [
             linear.register_forward_hook(forward_hook(index, module.name))
-            for index, (module, linear) in enumerate(zip(self._layout, self._linears, strict=True))
+            for index, (module, linear) in enumerate(zip(layout, self._linears, strict=False))
         ]
         try:
             yield gradient

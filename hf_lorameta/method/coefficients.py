@@ -1,7 +1,7 @@
 """Coefficients: the weight of every adapter in the new one, computed from distances.
 
 A rule returns (N,) float64. Those of the paper [1] are on the simplex, ``c ≥ 0`` and ``Σ c = 1``,
-through ``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``; those of `kernel` sum to one. A
+through ``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. A
 temperature T divides the exponents: below 1 is sharper, above 1 flatter. The registry
 `COEFFICIENT_RULES` lists the rules; command line, model card and Space read it.
 
@@ -167,6 +167,7 @@ class RuleInputs:
         temperature: T; the paper has 1.
         bank_distances: returns the (N, N) distances inside the bank.
         model: returns the bank's fitted network.
+        general: whether the bank has a general adapter, which takes what a rule leaves of one.
 
     Raises:
         BankError: there is no distance, or one is not finite.
@@ -177,6 +178,7 @@ class RuleInputs:
     temperature: float = 1.0
     bank_distances: Callable[[], Array] = _no_bank_distances
     model: Callable[[], NeuralModel] = _no_model
+    general: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "distances", _validated(self.distances))
@@ -229,14 +231,15 @@ def neural(inputs: RuleInputs) -> Array:
 
 
 def kernel(inputs: RuleInputs) -> Array:
-    """Kernel ridge regression of adapters on datasets, with the bank's mean as the prior.
+    """Kernel ridge regression of adapters on datasets, with the general adapter as the prior.
 
     Adapters are modeled as values of a Gaussian process over datasets with covariance
-    ``k = exp(−d / (T w))``, w = 2 times the bank's median distance, and the bank's mean adapter as
-    its mean. The expected adapter of the new dataset is then ``Σ c_i θ_i`` with
-    ``a = (K + 0.06 I)^(-1) k`` and ``c = a + (1 − Σ a) / N`` [2, eq. 2.25 and 2.38]. If no dataset
-    is near, a vanishes and the mean remains; similar datasets share their weight. With T below 1
-    only nearer datasets count. Some coefficients may be slightly negative.
+    ``k = exp(−d / (T w))``, w = 2 times the bank's median distance, and the bank's general adapter
+    as its mean. The expected adapter of the new dataset is then ``θ + Σ a_i (θ_i − θ)`` with
+    ``a = (K + 0.06 I)^(-1) k`` [2, eq. 2.25 and 2.38]. If no dataset is near, a vanishes and the
+    general adapter remains; similar datasets share their weight. In a bank without a general
+    adapter, the mean of all takes its place: ``c = a + (1 − Σ a) / N``. With T below 1 only nearer
+    datasets count. Some coefficients may be slightly negative.
 
     Raises:
         BankError: the distances inside the bank are missing, not (N, N) or not finite.
@@ -255,7 +258,7 @@ def kernel(inputs: RuleInputs) -> Array:
         return np.full(d.size, 1 / d.size)
     K = np.exp(-(D + D.T) / (2 * width))
     a = np.linalg.solve(K + RIDGE * np.eye(d.size), np.exp(-d / width))
-    return np.asarray(a + (1 - a.sum()) / d.size)
+    return np.asarray(a if inputs.general else a + (1 - a.sum()) / d.size)
 
 
 class CoefficientRule(NamedTuple):
@@ -280,7 +283,8 @@ COEFFICIENT_RULES: dict[str, CoefficientRule] = {
         ),
         CoefficientRule(
             "kernel",
-            "kernel ridge regression on the distances, with the mean of the bank as its prior",
+            "kernel ridge regression on the distances, with the general adapter, or the bank's "
+            "mean, as its prior",
             "Rasmussen, Williams 2006",
             kernel,
         ),
@@ -291,6 +295,9 @@ COEFFICIENT_RULES: dict[str, CoefficientRule] = {
 
 def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficients:
     """Apply a rule of `COEFFICIENT_RULES`, then `top_k`; None keeps all coefficients.
+
+    Returns:
+        (N,) coefficients; with a general adapter (N + 1,), of which the last is the rest to one.
 
     Raises:
         RecipeError: the rule is unknown, or as for `top_k`.
@@ -306,7 +313,10 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficie
             hint=f"--coefficients takes one of {', '.join(COEFFICIENT_RULES)}",
         )
     weights = COEFFICIENT_RULES[name].function(inputs)
-    return Coefficients(weights if k is None else top_k(weights, k))
+    if k is not None:
+        weights = weights.sum() * top_k(weights, k)
+    rest = [1 - weights.sum()] if inputs.general else []
+    return Coefficients(np.append(weights, rest))
 
 
 # --- selection -----------------------------------------------------------------------------------

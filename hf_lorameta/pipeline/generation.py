@@ -33,7 +33,7 @@ from hf_lorameta.hub.base_model import config_json
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.dataset_repo import Token
 from hf_lorameta.method.averaging import average, can_average
-from hf_lorameta.method.merging import COMBINERS, Stacked, factors
+from hf_lorameta.method.merging import COMBINERS, Stacked, exact, factors
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     RECIPE_FILE,
@@ -52,7 +52,7 @@ _MAX_STACKED_BYTES = 560 << 20
 def combine_adapters(
     plan: Plan, progress: Callable[[int, int], None]
 ) -> list[tuple[FloatArray, FloatArray]]:
-    """Combine a plan's adapters into (lora_A, lora_B) of every module, in the bank's layout.
+    """Combine a plan's adapters into (lora_A, lora_B) of every module of ``plan.layout``.
 
     Args:
         plan: the plan.
@@ -64,10 +64,11 @@ def combine_adapters(
         HubError: an adapter cannot be fetched.
     """
     bank, layout = plan.bank, plan.bank.layout
-    entries = [bank.index.entries[i] for i in plan.active_indices]
+    active = [i for i in plan.active_indices if i < len(bank.index.adapters)]
+    entries = [bank.index.adapters[i] for i in active]
     files = bank.adapters(entries)
     scalings = np.array([entry.scaling for entry in entries])
-    coefficients = plan.coefficients.take(plan.active_indices)
+    coefficients = plan.coefficients.take(active)
     combine, rank = COMBINERS[plan.recipe.combine].function, plan.recipe.rank
     shared = coefficients.per_module is None and rank in (None, files[0].rank)
     if combine is factors and shared and can_average(files):
@@ -91,6 +92,9 @@ def combine_adapters(
         for pair in pool.map(combine_module, range(len(layout))):
             pairs.append(pair)
             progress(len(pairs), len(layout))
+    if prior := plan.output_prior():
+        weight = plan.coefficients.for_module(len(layout))[-1]
+        pairs.append(exact([prior[0]], [prior[1]], [weight], [1.0], len(pairs[0][0])))
     return pairs
 
 
@@ -185,7 +189,7 @@ class Generation:
         return Path(folder)
 
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> None:
-        plan, layout, index = self.plan, self.plan.bank.layout, self.plan.bank.index
+        plan, layout, index = self.plan, self.plan.layout, self.plan.bank.index
         card_data = replace(plan.card_data(self.rank), gguf=exported)
         write_tensors(folder / WEIGHTS_FILE, layout, self.rank, plan.recipe.dtype, self.pairs)
         config = write_config(index.base_model, layout, self.rank, index.base_revision)

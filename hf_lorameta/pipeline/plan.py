@@ -20,9 +20,11 @@ from hf_lorameta.bank.expected_gain import Estimate, estimate
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.data.columns import describe
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
+from hf_lorameta.data.output_counts import OutputCounter, OutputCounts
 from hf_lorameta.data.profile import Profile, profile_rows
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import UnlabeledDatasetError
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.method.neural_model import NeuralModel
 from hf_lorameta.pipeline.comparison import Comparison, compare
@@ -31,7 +33,7 @@ from hf_lorameta.pipeline.plan_warnings import plan_warnings
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Validation
-from hf_lorameta.types import Array, Row
+from hf_lorameta.types import Array, FloatArray, Row
 
 _REPR_ROWS = 5
 
@@ -48,17 +50,19 @@ class Plan:
         recipe: the settings.
         profile: of the dataset.
         distances: (N,) to every bank dataset.
-        coefficients: of the N adapters; zero for those left out. They sum to one, unless they
-            were refined or scaled down.
+        coefficients: of the N adapters, of the bank's general adapter if it has one, and of the
+            output prior if it has one; zero for those left out. Those of adapters sum to one,
+            unless they were refined or scaled down.
         refinement: how they were fitted on rows of the dataset, if they were.
         check: how the adapter scored on other rows of the dataset, if it was checked.
+        output_counts: of the dataset, if the bank has an output prior.
 
     Example:
         >>> import hf_lorameta
         >>> from hf_lorameta.demo import TRAIN_FILE
         >>> plan = hf_lorameta.plan(TRAIN_FILE)
         >>> plan.neighbors()[0].adapter
-        'suite/sni__task1687_sentiment140_classification'
+        'local/targetsentiment_newsmtsc'
         >>> len(plan.to_pandas().columns)
         5
     """
@@ -71,20 +75,49 @@ class Plan:
     coefficients: Coefficients
     refinement: Refinement | None = None
     check: Validation | None = None
+    output_counts: OutputCounts | None = None
 
     # --- derived values -------------------------------------------------------------------------
 
     @property
     def active_indices(self) -> list[int]:
-        """Indices of the adapters that take part, by falling coefficient."""
+        """Indices of the coefficients that are not zero, by falling coefficient.
+
+        That of the output prior, if it takes part, is the last.
+        """
         active = self.coefficients.active
-        order = np.argsort(-self.coefficients.shared[active], kind="stable")
+        is_prior = active == len(self.bank.index.adapters)
+        order = np.lexsort((-self.coefficients.shared[active], is_prior))
         return [int(i) for i in active[order]]
 
     @property
     def effective_number(self) -> float:
         """Effective number of adapters; see `hf_lorameta.method.coefficients.effective_number`."""
-        return self.coefficients.effective_number
+        return self.coefficients.take(range(len(self.bank))).effective_number
+
+    @property
+    def general_coefficient(self) -> float | None:
+        """Coefficient of the bank's general adapter; None if it has none."""
+        has_one = self.bank.index.general is not None
+        return float(self.coefficients.shared[len(self.bank)]) if has_one else None
+
+    @property
+    def output_strength(self) -> float | None:
+        """Coefficient of the output prior; None if it does not take part."""
+        size = len(self.bank.index.adapters)
+        return float(self.coefficients.shared[size]) if len(self.coefficients) > size else None
+
+    @property
+    def layout(self) -> Layout:
+        """The modules that the adapter changes."""
+        return self.bank.layout if self.output_strength is None else self.bank.adapted_layout
+
+    def output_prior(self) -> tuple[FloatArray, FloatArray] | None:
+        """Return A (2, in) and B (out, 2) of the output prior; None if it does not take part."""
+        prior = self.bank.output_prior
+        if prior is None or self.output_strength is None or self.output_counts is None:
+            return None
+        return prior.factors(self.output_counts)
 
     @property
     def _comparison(self) -> Comparison:
@@ -122,6 +155,8 @@ class Plan:
         per_module = self.coefficients.per_module
         result = []
         for i in self.active_indices:
+            if i >= len(self.bank):
+                continue
             entry = self.bank.index.entries[i]
             result.append(
                 WeightedAdapter(
@@ -153,7 +188,7 @@ class Plan:
             UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
         """
         _require_outputs(self.dataset, recipe)
-        return _make_plan(self.bank, self.dataset, recipe, self.profile)
+        return _make_plan(self.bank, self.dataset, recipe, self.profile, self.output_counts)
 
     # --- display --------------------------------------------------------------------------------
 
@@ -249,6 +284,9 @@ class Plan:
             refinement=self.refinement,
             check=self.check,
             library_version=__version__,
+            general=self.general_coefficient,
+            general_datasets=len(index.general.tasks) if index.general else 0,
+            output_prior=self.output_strength,
         )
 
     def provenance(self) -> dict[str, Any]:
@@ -274,6 +312,8 @@ class Plan:
                 "rows": self.profile.rows,
                 "tokens": self.profile.input.total + self.profile.output.total,
             },
+            "general_coefficient": self.general_coefficient,
+            "output_prior": self.output_strength,
             "effective_number": self.effective_number,
             "warnings": list(self.warnings),
             "expected": self.expected._asdict() if self.expected else None,
@@ -281,7 +321,7 @@ class Plan:
             "check": asdict(self.check) if self.check else None,
         }
         if self.coefficients.per_module is not None:
-            content["modules"] = [module.name for module in self.bank.layout]
+            content["modules"] = [module.name for module in self.layout]
         return content
 
     def to_dict(self) -> dict[str, Any]:
@@ -337,13 +377,16 @@ def plan_with_rows(dataset: Dataset, bank: Bank, recipe: Recipe) -> tuple[Plan, 
     """
     _require_outputs(dataset, recipe)
     reader = _Reader(dataset.rows(), keep=recipe.uses_rows)
+    rows: Iterator[Row] = islice(reader, recipe.max_rows)
+    counter = None
+    if bank.index.output_prior:
+        counter = OutputCounter(bank.encode, bank.index.vocab_size, bank.index.output_prior.end)
+        rows = counter.of(rows)
     profile = profile_rows(
-        islice(reader, recipe.max_rows),
-        bank.encode,
-        bank.index.vocab_size,
-        labeled_only=not dataset.prompts_only,
+        rows, bank.encode, bank.index.vocab_size, labeled_only=not dataset.prompts_only
     )
-    return _make_plan(bank, dataset.info, recipe, profile), reader.pool()
+    counts = counter.counts if counter and profile.output.total else None
+    return _make_plan(bank, dataset.info, recipe, profile, counts), reader.pool()
 
 
 class _Reader:
@@ -381,14 +424,26 @@ def _require_outputs(dataset: DatasetInfo, recipe: Recipe) -> None:
             )
 
 
-def _make_plan(bank: Bank, dataset: DatasetInfo, recipe: Recipe, profile: Profile) -> Plan:
+def _make_plan(
+    bank: Bank,
+    dataset: DatasetInfo,
+    recipe: Recipe,
+    profile: Profile,
+    counts: OutputCounts | None,
+) -> Plan:
     comparison = compare(bank, profile, recipe.metric)
     distances = comparison.distances(profile)
     inputs = RuleInputs(
-        distances, recipe.temperature, comparison.bank_distances, lambda: _neural(bank, recipe)
+        distances,
+        recipe.temperature,
+        comparison.bank_distances,
+        lambda: _neural(bank, recipe),
+        general=bank.index.general is not None,
     )
     coefficients = apply_rule(recipe.coefficients, inputs, recipe.top_k)
-    return Plan(bank, dataset, recipe, profile, distances, coefficients)
+    if counts and recipe.output_prior:
+        coefficients = Coefficients(np.append(coefficients.shared, recipe.output_prior))
+    return Plan(bank, dataset, recipe, profile, distances, coefficients, output_counts=counts)
 
 
 def _neural(bank: Bank, recipe: Recipe) -> NeuralModel:

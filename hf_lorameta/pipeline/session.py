@@ -93,10 +93,12 @@ class Session:
         index = self.bank.index
         if self.engine == "llama.cpp":
             path = find_base_gguf(index.base_model, self._base_gguf)
-            return self._closing.enter_context(LlamaCppRunner(path, self.bank.layout))
+            return self._closing.enter_context(LlamaCppRunner(path, self.bank.adapted_layout))
         require_eval()
         folder = locate(index.base_model, index.base_revision, self._token)
-        return TorchRunner(TorchEvaluator(folder, base_model=index.base_model), self.bank.layout)
+        return TorchRunner(
+            TorchEvaluator(folder, base_model=index.base_model), self.bank.adapted_layout
+        )
 
     def open_dataset(
         self,

@@ -54,12 +54,12 @@ def refine_plan(
     active = plan.active_indices
     coefficients, refinement = refiner.function(
         plan.coefficients.shared[active],
-        WeightedSum(plan.bank, active),
+        WeightedSum(plan.bank, active, plan.output_prior()),
         rows_to_fit(recipe, pool),
         runner,
         progress=progress,
     )
-    coefficients = coefficients.expand(active, len(plan.bank))
+    coefficients = coefficients.expand(active, len(plan.coefficients))
     return replace(plan, coefficients=coefficients, refinement=refinement)
 
 

@@ -81,7 +81,9 @@ def estimate(request: Request, token: str | None = None) -> Estimate:
         settings = request.settings
         trained = settings.steps * settings.rows * 4
         measured = (settings.steps // settings.evaluate_every + 1) * settings.held_out * 2
-        operations = len(request.tasks) * (trained + measured) * _ROW_TOKENS * parameters
+        general = settings.general_steps_for(len(request.tasks)) * settings.general_rows * 4
+        rows = len(request.tasks) * (trained + measured) + general
+        operations = rows * _ROW_TOKENS * parameters
         hours = round(operations / (rate * 1e12) / 3600 + _START_HOURS, 2)
     dollars = round(hours * hourly, 2) if hours is not None and hourly is not None else None
     return Estimate(len(request.tasks), request.flavor, hours, hourly, dollars)
@@ -142,6 +144,7 @@ def arguments(request: Request) -> list[str]:
         "output": "bank", "base": request.base, "base-revision": request.base_revision,
         "at-once": request.at_once, "rank": settings.rank, "targets": ",".join(settings.targets),
         "steps": settings.steps, "rows": settings.rows, "lr": settings.lr,
+        "general-steps": settings.general_steps,
         "max-length": settings.max_length, "seed": settings.seed, "push-to": request.push_to,
     }  # fmt: skip
     stated = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]

@@ -160,6 +160,14 @@ class LoraSlots:
             A.uniform_(generator=generator).mul_(2).sub_(1).div_(math.sqrt(A.shape[-1]))
         return vector[0].to(self.parameters.dtype)
 
+    def vector(self, factors: Sequence[tuple[FloatArray, FloatArray]]) -> torch.Tensor:
+        """Return the (P,) parameters of an adapter, the inverse of `factors`."""
+        vector = torch.empty(1, self.size, dtype=self.parameters.dtype)
+        views = zip(self._modules(vector), self._layers, factors, strict=True)
+        for (A, B), layer, (A_values, B_values) in views:
+            A[0], B[0] = torch.as_tensor(A_values), torch.as_tensor(B_values) / layer.scaling
+        return vector[0].to(self.parameters.device)
+
     def factors(self, vector: torch.Tensor) -> list[tuple[FloatArray, FloatArray]]:
         """Return A (r, in) and s·B (out, r) of every module from (P,) parameters, in float32."""
         return [

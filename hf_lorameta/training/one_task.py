@@ -29,7 +29,7 @@ from hf_lorameta.types import Row
 if TYPE_CHECKING:
     from hf_lorameta.training.trainer import TaskRows, Trained
 
-_FORMAT = 1
+_FORMAT = 2
 """Version of the training; adapters of another version are trained again."""
 _LEAST_ROWS = 8
 
@@ -49,6 +49,8 @@ class Job:
         device: torch name; None finds the best.
         dtype: torch name; None finds the best.
         at_once: number of tasks in training at a time; None finds it.
+        general: SHA-256 of the weights of the general adapter, from which the tasks' adapters
+            start; None starts from zero.
     """
 
     folder: Path
@@ -61,21 +63,29 @@ class Job:
     device: str | None = None
     dtype: str | None = None
     at_once: int | None = None
+    general: str | None = None
 
     def key(self, task: Task) -> dict[str, object]:
         """Return what the adapter of a task depends on."""
         names = ("name", "config", "split", "revision")
         facts = {name: getattr(task, name) for name in names} | {"dataset": task.public_id}
         return {
-            "training": _FORMAT,
             "task": facts,
             "columns": task.columns and task.columns.model_dump(),
             "rows": task.pinned(self.hub),
+            "general": self.general,
+            "profile": PROFILE_FORMAT,
+            **self.shared_key(),
+        }
+
+    def shared_key(self) -> dict[str, object]:
+        """Return what every adapter of the bank depends on."""
+        return {
+            "training": _FORMAT,
             "settings": self.settings.to_dict(),
             "dtype": self.dtype,
             "base": self.base_digest,
             "tokenizer": self.tokenizer,
-            "profile": PROFILE_FORMAT,
         }
 
 
@@ -125,7 +135,7 @@ def open_task(task: Task, job: Job, evaluator: TorchEvaluator) -> OpenTask:
         "license": task.license or dataset.license,
         "private": private,
     }
-    digest = _digest_of_key(key)
+    digest = digest_of_key(key)
     encode = partial(_encode, evaluator, settings.max_length)
     encoded = TaskRows(task.name, encode(rows), encode(held), digest)
     return OpenTask(task, key, profile, encoded, facts)
@@ -202,7 +212,8 @@ def store_adapter(opened: OpenTask, trained: "Trained", job: Job, layout: Layout
     return entry
 
 
-def _digest_of_key(key: Mapping[str, object]) -> str:
+def digest_of_key(key: Mapping[str, object]) -> str:
+    """Return the SHA-256 of JSON values."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
@@ -225,7 +236,7 @@ def finished_outcome(task: Task, job: Job) -> Outcome | None:
         return None  # the training reports it
     if useless.exists():
         record = json.loads(useless.read_bytes())
-        if record["key"] == _digest_of_key(key):
+        if record["key"] == digest_of_key(key):
             return Skipped(adapter=task.adapter, dataset=task.public_id, reason=record["reason"])
     entry = finished_entry(job.folder, task.entry_name, key)
     if entry is None:

@@ -59,6 +59,7 @@ class Pass:
         predicting: the n tokens, of T, that predict an output token.
         targets: these output tokens.
         outputs: for each slot in order, how many of the n belong to it.
+        by_row: for each row in order, how many of the n belong to it.
         segments: prefixes and rows, in order.
         slices: tokens of each task.
     """
@@ -68,6 +69,7 @@ class Pass:
     predicting: list[int]
     targets: list[int]
     outputs: dict[int, int]
+    by_row: tuple[int, ...]
     segments: tuple[Segment, ...]
     slices: tuple[Slice, ...]
 
@@ -138,6 +140,7 @@ def _packed(groups: Mapping[int, Sequence[Tokens]]) -> Pass:
         predicting,
         targets=[token for rows in groups.values() for row in rows for token in row.output],
         outputs={slot: sum(len(row.output) for row in rows) for slot, rows in groups.items()},
+        by_row=tuple(len(row.output) for rows in groups.values() for row in rows),
         segments=tuple(segments),
         slices=tuple(slices),
     )

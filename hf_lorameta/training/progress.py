@@ -54,6 +54,12 @@ class Log:
 class Reporter:
     """Receives the progress of a training; the methods do nothing."""
 
+    def start_general(self, steps: int) -> None:
+        """The training of the general adapter begins."""
+
+    def general(self, log: Log) -> None:
+        """The general adapter is finished."""
+
     def start(self, tasks: int, finished: int) -> None:
         """Training begins: the number of tasks, and how many an earlier run has finished."""
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from hf_lorameta.errors import UsageError
 
+_GENERAL_STEPS_PER_TASK, _GENERAL_STEPS = 5, 1000
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -28,6 +30,10 @@ class Settings:
             it.
         max_rows: rows of a task that training draws from; a random sample if it has more.
         seed: of the initialization, the order of the rows and the choice of held-out rows.
+        general_steps: steps of the general adapter, on which the others start; 0 trains none, and
+            None as many as the number of tasks asks for.
+        general_rows: rows in one of its steps.
+        general_lr: its peak learning rate.
 
     Raises:
         UsageError: a value is out of range.
@@ -47,14 +53,18 @@ class Settings:
     max_length: int = 512
     max_rows: int = 4096
     seed: int = 0
+    general_steps: int | None = None
+    general_rows: int = 16
+    general_lr: float = 1e-3
 
     def __post_init__(self) -> None:
         least = {"rank": 1, "steps": 1, "rows": 1, "held_out": 1, "evaluate_every": 1,
-                 "patience": 1, "max_length": 8, "max_rows": 8, "seed": 0, "warmup": 0}  # fmt: skip
+                 "patience": 1, "max_length": 8, "max_rows": 8, "seed": 0, "warmup": 0,
+                 "general_rows": 1}  # fmt: skip
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least {minimum}")
-        if not (self.lr > 0 and self.clip > 0 and self.scaling > 0):
+        if not (min(self.lr, self.general_lr, self.clip, self.scaling) > 0):
             raise UsageError("lr, clip and alpha must be positive")
         if not self.targets:
             raise UsageError("no target modules are named", hint="--targets q_proj,k_proj,v_proj")
@@ -77,10 +87,29 @@ class Settings:
             >>> [settings.learning_rate(step) for step in range(4)]
             [0.5, 1.0, 1.0, 0.5]
         """
-        rising = (step + 1) / self.warmup if self.warmup else 1.0
-        falling = (self.steps - step) / max(self.steps - self.warmup, 1)
-        return self.lr * min(rising, falling, 1.0)
+        return self.lr * _linear(step, self.steps, self.warmup)
+
+    def general_learning_rate(self, step: int, steps: int) -> float:
+        """Return the learning rate of step 0, 1, … of the general adapter."""
+        return self.general_lr * _linear(step, steps, min(self.warmup, steps))
+
+    def general_steps_for(self, tasks: int) -> int:
+        """Return the number of steps of the general adapter of a bank of so many tasks.
+
+        Example:
+            >>> Settings().general_steps_for(1), Settings().general_steps_for(100)
+            (0, 500)
+        """
+        if self.general_steps is not None:
+            return self.general_steps
+        return min(_GENERAL_STEPS_PER_TASK * tasks, _GENERAL_STEPS) if tasks > 1 else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings for JSON."""
         return asdict(self)
+
+
+def _linear(step: int, steps: int, warmup: int) -> float:
+    """Share of the peak learning rate: linear warm-up, then linear decay to zero."""
+    rising = (step + 1) / warmup if warmup else 1.0
+    return min(rising, (steps - step) / max(steps - warmup, 1), 1.0)

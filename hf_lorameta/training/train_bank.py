@@ -7,23 +7,36 @@ that is killed loses the work since then.
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import Outcome, finish_bank, open_folder
-from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, Skipped
+from hf_lorameta.bank.index import (
+    TOKENIZER_FILE,
+    WORK_FOLDER,
+    GeneralEntry,
+    OutputPriorEntry,
+    Skipped,
+)
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import BankError, LoraMetaError
 from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import quiet_transformers
 from hf_lorameta.training.checks import Base, check_base, check_disk, read_tokenizer
+from hf_lorameta.training.general_entry import (
+    GeneralTrainer,
+    finished_general,
+    finished_prior,
+    general_factors,
+)
 from hf_lorameta.training.one_task import (
     Job,
     OpenTask,
@@ -59,6 +72,7 @@ def train_bank(
     device: str | None = None,
     dtype: str | None = None,
     at_once: int | None = None,
+    without_general: Collection[str] = (),
     executor: Executor | None = None,
     reporter: Reporter | None = None,
 ) -> Bank:
@@ -74,6 +88,8 @@ def train_bank(
         device: torch name; None is cuda, mps or cpu, the first that is there.
         dtype: torch name of the base model's dtype; None finds it.
         at_once: number of tasks in training at a time; None finds it.
+        without_general: names of tasks that the general adapter is not trained on, so that it can
+            be measured on them.
         executor: trains `at_once` tasks per job on machines that see the folder under the same
             path; None trains in this process.
         reporter: receives the progress.
@@ -97,6 +113,9 @@ def train_bank(
             folder, hub, base_model, base.revision, base.digest, sha256(folder / TOKENIZER_FILE),
             settings, device, plan.dtype, at_once,
         )  # fmt: skip
+        general_tasks = [task for task in tasks if task.name not in without_general]
+        general, output_prior = _general(general_tasks, job, plan, reporter)
+        job = replace(job, general=general.sha256 if general else None)
         outcomes: dict[str, Outcome] = {}
         for task in tasks:
             if outcome := finished_outcome(task, job):
@@ -121,6 +140,8 @@ def train_bank(
             base_revision=base.revision,
             base_license=base.license,
             published=False,
+            general=general,
+            output_prior=output_prior,
         )
         _write_log(bank)
         return bank
@@ -136,25 +157,20 @@ def train_tasks(
     step: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[tuple[str, Outcome]]:
     """Train tasks in this process and store their adapters; yield (entry name, outcome)."""
-    from hf_lorameta.training.lora_slots import find_layout
-    from hf_lorameta.training.packing import use_row_attention
     from hf_lorameta.training.trainer import Trainer
 
     if not tasks:
         return
-    base = locate(job.base_model, job.base_revision, job.hub.token or None)
-    evaluator = TorchEvaluator(base, plan.dtype, max_length=_UNLIMITED)
-    model = evaluator.model.to(plan.device)
-    use_row_attention(model)
-    layout = find_layout(model, job.settings.targets)
+    evaluator, layout = _load(job, plan)
     trainer = Trainer(
-        model,
+        evaluator.model,
         layout,
         job.settings,
         at_once=min(plan.at_once, len(tasks)),
         workers=plan.workers,
         pass_tokens=plan.pass_tokens,
         checkpoints=job.folder / WORK_FOLDER,
+        general=general_factors(job),
     )
     skipped: list[tuple[str, Outcome]] = []
     opened: dict[str, OpenTask] = {}
@@ -177,6 +193,39 @@ def train_tasks(
             yield finished.task.entry_name, store_adapter(finished, trained, job, layout)
             trainer.discard_checkpoint(trained.name)
         yield from _drained(skipped)
+
+
+def _general(
+    tasks: Sequence[Task], job: Job, plan: "Plan", reporter: Reporter
+) -> tuple[GeneralEntry | None, OutputPriorEntry | None]:
+    """Return the general adapter and the output prior, made in this process where missing."""
+    steps = job.settings.general_steps_for(len(tasks))
+    general = finished_general(job)
+    prior = finished_prior(job, general) if general else None
+    if not steps or (general and prior):
+        return general, prior
+    evaluator, layout = _load(job, plan)
+    trainer = GeneralTrainer(tasks, job, plan, evaluator, layout)
+    if not trainer.possible:
+        return general, prior
+    with quiet_transformers():
+        if general is None:
+            reporter.start_general(steps)
+            general, log = trainer.train(reporter.step)
+            reporter.general(log)
+        return general, trainer.measure_prior(general)
+
+
+def _load(job: Job, plan: "Plan") -> tuple[TorchEvaluator, Layout]:
+    """Load the base model on the device, ready for training."""
+    from hf_lorameta.training.lora_slots import find_layout
+    from hf_lorameta.training.packing import use_row_attention
+
+    base = locate(job.base_model, job.base_revision, job.hub.token or None)
+    evaluator = TorchEvaluator(base, plan.dtype, max_length=_UNLIMITED)
+    model = evaluator.model.to(plan.device)
+    use_row_attention(model)
+    return evaluator, find_layout(model, job.settings.targets)
 
 
 def _drained(items: list[tuple[str, Outcome]]) -> Iterator[tuple[str, Outcome]]:

@@ -6,13 +6,11 @@ becomes depends on the task, the settings and the base model, not on the tasks b
 the rounding of sums.
 """
 
-import json
 import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,13 @@ from typing import Any
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.training.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
 from hf_lorameta.training.lora_slots import LoraSlots, using
 from hf_lorameta.training.packing import Pass, passes, token_losses
 from hf_lorameta.training.progress import Progress
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.types import FloatArray
-
-CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +78,7 @@ class Trainer:
         workers: threads that compute passes, each with its share of the cores.
         pass_tokens: maximum tokens of a pass; sets the memory for activations.
         checkpoints: folder for the states of unfinished tasks; None writes none.
+        general: adapter that every task starts from, as `Trained.factors`; None starts from zero.
     """
 
     def __init__(
@@ -94,16 +91,19 @@ class Trainer:
         workers: int = 1,
         pass_tokens: int = 1024,
         checkpoints: Path | None = None,
+        general: Sequence[tuple[FloatArray, FloatArray]] | None = None,
     ) -> None:
-        self._model, self._settings, self._pass_tokens = model, settings, pass_tokens
+        self._settings = settings
         self._slots = LoraSlots(
             model, layout, settings.rank, settings.scaling, at_once, settings.clip
         )
-        self._initial = self._slots.initial(settings.seed)
-        self._workers, self._threads = workers, torch.get_num_threads()
+        self._general = general is not None
+        self._initial = (
+            self._slots.initial(settings.seed) if general is None else self._slots.vector(general)
+        )
+        self._runner = PassRunner(model, workers, pass_tokens)
         self._checkpoints = checkpoints
         self._runs: dict[int, _Run] = {}
-        self._pool: ThreadPoolExecutor | None = None
 
     def train(
         self,
@@ -118,8 +118,7 @@ class Trainer:
         """
         waiting = iter(tasks)
         saved = time.monotonic()
-        with ThreadPoolExecutor(self._workers) if self._workers > 1 else nullcontext() as pool:
-            self._pool = pool
+        with self._runner:
             while True:
                 self._fill(waiting)
                 if not self._runs:
@@ -151,6 +150,9 @@ class Trainer:
             self._runs[slot] = _Run(task, best=self._initial)
             if not self._restore(slot):
                 new.append(slot)
+        if self._general:
+            for slot, loss in self._held_out_losses(new, adapters=False).items():
+                self._runs[slot].base_loss = loss
         self._evaluate(new)
 
     def _is_due(self, run: "_Run") -> bool:
@@ -193,13 +195,17 @@ class Trainer:
             torch.autograd.backward(weighted.sum())
 
         with self._timed(rows):
-            self._compute(rows, backward, gradients=True)
+            self._runner.run(rows, backward, gradients=True)
             for slot, run in self._runs.items():
                 self._slots.update(slot, self._settings.learning_rate(run.step))
                 run.step += 1
 
     def _evaluate(self, slots: Sequence[int]) -> None:
         """Measure the held-out loss of some slots and keep their best states."""
+        for slot, loss in self._held_out_losses(slots).items():
+            self._runs[slot].record(loss, self._slots.parameters[slot])
+
+    def _held_out_losses(self, slots: Sequence[int], adapters: bool = True) -> dict[int, float]:
         rows = {slot: self._runs[slot].task.held_out for slot in slots}
         sums = dict.fromkeys(rows, 0.0)
 
@@ -209,34 +215,11 @@ class Trainer:
                 sums[slot] += float(part.sum())
 
         with self._timed(rows):
-            self._compute(rows, add, gradients=False)
-        for slot, of_slot in rows.items():
-            loss = sums[slot] / sum(len(row.output) for row in of_slot)
-            self._runs[slot].record(loss, self._slots.parameters[slot])
-
-    def _compute(
-        self,
-        rows: Mapping[int, Sequence[Tokens]],
-        use: Callable[[Pass, torch.Tensor], None],
-        gradients: bool,
-    ) -> None:
-        """Compute the losses of rows by slot, in threads; a slot's passes are in one thread."""
-
-        def run(slots: Sequence[int], threads: int) -> None:
-            if self._workers > 1:
-                torch.set_num_threads(threads)  # of this thread only
-            for packed in passes({slot: rows[slot] for slot in slots}, self._pass_tokens):
-                with torch.set_grad_enabled(gradients), using(packed.slices):
-                    use(packed, token_losses(self._model, packed))
-
-        shares = _shares({slot: _tokens(of_slot) for slot, of_slot in rows.items()}, self._workers)
-        if self._pool is None:
-            for share in shares:
-                run(share, self._threads)
-            return
-        threads = max(self._threads // max(len(shares), 1), 1)
-        for future in [self._pool.submit(run, share, threads) for share in shares]:
-            future.result()
+            self._runner.run(rows, add, adapters=adapters)
+        return {
+            slot: sums[slot] / sum(len(row.output) for row in of_slot)
+            for slot, of_slot in rows.items()
+        }
 
     def _timed(self, rows: Mapping[int, Sequence[Tokens]]) -> "_Timer":
         return _Timer({self._runs[slot]: _tokens(of_slot) for slot, of_slot in rows.items()})
@@ -249,34 +232,81 @@ class Trainer:
 
     def _save(self) -> None:
         """Write the states of all tasks in training."""
-        from safetensors.torch import save
-
         if self._checkpoints is None:
             return
         for slot, run in self._runs.items():
             tensors = self._slots.state(slot) | {"best": run.best.cpu()}
-            metadata = {"key": run.task.key, "run": json.dumps(run.state())}
-            write_atomically(self._checkpoint(run.task.name), save(tensors, metadata))
+            write_checkpoint(self._checkpoint(run.task.name), run.task.key, tensors, run.state())
 
     def _restore(self, slot: int) -> bool:
         """Continue a task from its checkpoint, if there is one of the same key."""
-        from safetensors import SafetensorError, safe_open
-
         run = self._runs[slot]
         if self._checkpoints is None:
             return False
-        try:
-            with safe_open(self._checkpoint(run.task.name), framework="pt") as file:
-                metadata = file.metadata()
-                if metadata.get("key") != run.task.key:
-                    return False
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError):
+        found = read_checkpoint(self._checkpoint(run.task.name), run.task.key)
+        if found is None:
             return False
-        run.set_state(json.loads(metadata["run"]))
+        tensors, state = found
+        run.set_state(state)
         run.best = tensors.pop("best").to(self._initial.device)
         self._slots.restore(slot, tensors, run.step)
         return True
+
+
+class PassRunner:
+    """Computes passes in threads; those of a slot are in one thread, in order.
+
+    Args:
+        model: as for `Trainer`.
+        workers: number of threads, each with its share of the cores.
+        pass_tokens: maximum tokens of a pass.
+    """
+
+    def __init__(self, model: Any, workers: int, pass_tokens: int) -> None:
+        self._model, self._workers, self._pass_tokens = model, workers, pass_tokens
+        self._threads = torch.get_num_threads()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> None:
+        self._pool = ThreadPoolExecutor(self._workers) if self._workers > 1 else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown()
+
+    def run(
+        self,
+        rows: Mapping[int, Sequence[Tokens]],
+        use: Callable[[Pass, torch.Tensor], None],
+        *,
+        gradients: bool = False,
+        adapters: bool = True,
+    ) -> None:
+        """Compute the losses of rows by slot.
+
+        Args:
+            rows: rows of each slot.
+            use: called with each pass and the losses of its output tokens.
+            gradients: record what a backward pass needs.
+            adapters: apply the slots' adapters, or the base model alone.
+        """
+
+        def compute(slots: Sequence[int], threads: int) -> None:
+            if self._workers > 1:
+                torch.set_num_threads(threads)  # of this thread only
+            for packed in passes({slot: rows[slot] for slot in slots}, self._pass_tokens):
+                slices = packed.slices if adapters else ()
+                with torch.set_grad_enabled(gradients), using(slices):
+                    use(packed, token_losses(self._model, packed))
+
+        shares = divide({slot: _tokens(of_slot) for slot, of_slot in rows.items()}, self._workers)
+        if self._pool is None:
+            for share in shares:
+                compute(share, self._threads)
+            return
+        threads = max(self._threads // max(len(shares), 1), 1)
+        for future in [self._pool.submit(compute, share, threads) for share in shares]:
+            future.result()
 
 
 class _Run:
@@ -307,7 +337,8 @@ class _Run:
     def record(self, loss: float, parameters: torch.Tensor) -> None:
         """Take a measured held-out loss into account."""
         if self.step == 0:
-            self.base_loss = self.loss = loss
+            self.loss = loss
+            self.base_loss = loss if math.isnan(self.base_loss) else self.base_loss
             self.hopeless = not math.isfinite(loss)
         elif loss < self.loss:
             self.loss, self.best_step, self.misses = loss, self.step, 0
@@ -346,11 +377,11 @@ def _tokens(rows: Sequence[Tokens]) -> int:
     return sum(len(row.prompt) + len(row.output) for row in rows)
 
 
-def _shares(sizes: Mapping[int, int], workers: int) -> list[list[int]]:
+def divide(sizes: Mapping[int, int], workers: int) -> list[list[int]]:
     """Divide slots among workers so that the largest share is small; no share is empty.
 
     Example:
-        >>> _shares({0: 5, 1: 9, 2: 3}, 2)
+        >>> divide({0: 5, 1: 9, 2: 3}, 2)
         [[1], [0, 2]]
     """
     shares: list[list[int]] = [[] for _ in range(workers)]

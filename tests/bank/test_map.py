@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta import METRICS, Bank, bank_map, plan
+from hf_lorameta import METRICS, bank_map, plan
 from hf_lorameta.bank.map import LANDMARKS, from_distances
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import BankError
+from tests.plain_bank import plain_bank
 
 
 def squared(X: np.ndarray) -> np.ndarray:
@@ -41,7 +42,7 @@ def test_a_new_dataset_is_placed_by_its_distances() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_bank_dataset_is_placed_at_its_own_point(metric: str) -> None:
-    bank = Bank.from_pretrained()
+    bank = plain_bank()
     result = bank_map(bank, metric)
     assert np.isfinite(result.points).all()
     assert 0 < result.share <= 1
@@ -63,7 +64,7 @@ def test_equal_datasets_share_a_point_and_two_datasets_form_a_line() -> None:
 
 
 def test_a_wrong_number_of_distances_is_refused() -> None:
-    result = bank_map(Bank.from_pretrained(), "js")
+    result = bank_map(plain_bank(), "js")
     with pytest.raises(BankError, match=r"expected \(26,\)"):
         result.place(np.zeros(3))
 

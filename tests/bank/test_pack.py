@@ -28,6 +28,7 @@ from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method import merging
 from hf_lorameta.pipeline.generate import generate
 from tests.conftest import Account, Built, Shell, rows, tokenizer_json, touched, tree
+from tests.plain_bank import plain_bank
 
 WIDE = (Module("h.0.q", 40, 24), Module("h.1.v", 40, 12))
 
@@ -372,7 +373,7 @@ def test_a_basis_of_other_shapes_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_adapter_from_a_pack_is_close_to_one_from_its_bank(tmp_path: Path, data: Path) -> None:
-    bank = Bank.from_pretrained()
+    bank = plain_bank()
     packed_bank = pack(bank, tmp_path / "pack", basis=104, dtype="bf16")
     pairs = [generate(data, b, Recipe()).pairs for b in (bank, packed_bank)]
     sums = [np.concatenate([(B @ A).ravel() for A, B in p]) for p in pairs]

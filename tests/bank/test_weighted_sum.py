@@ -10,6 +10,7 @@ from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.method.coefficients import Coefficients
 from tests.method.oracles import update
+from tests.plain_bank import plain_bank
 
 
 def dense_updates(bank: Bank, used: list[int]) -> list[list[Any]]:
@@ -27,7 +28,7 @@ def dense_updates(bank: Bank, used: list[int]) -> list[list[Any]]:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return pack(Bank.from_pretrained(), tmp_path_factory.mktemp("pack") / "pack", basis=12)
+    return pack(plain_bank(), tmp_path_factory.mktemp("pack") / "pack", basis=12)
 
 
 @pytest.mark.parametrize("max_cached", [0, 1 << 30], ids=["read each time", "cached"])
@@ -36,7 +37,7 @@ def test_pairs_and_grams_agree_with_dense_updates(
     kind: str, max_cached: int, packed: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hf_lorameta.bank.weighted_sum.MAX_CACHED", max_cached)
-    bank = Bank.from_pretrained() if kind == "bank" else packed
+    bank = plain_bank() if kind == "bank" else packed
     used, c = [2, 5, 11], np.array([0.5, -0.25, 2.0])
     weighted_sum, updates = WeightedSum(bank, used), dense_updates(bank, used)
     for each, (A, B) in zip(updates, weighted_sum.pairs(Coefficients(c)), strict=True):
@@ -61,7 +62,7 @@ def test_pairs_and_grams_agree_with_dense_updates(
 def test_adapters_without_weight_are_left_out(
     kind: str, max_cached: int, packed: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bank = Bank.from_pretrained() if kind == "bank" else packed
+    bank = plain_bank() if kind == "bank" else packed
     monkeypatch.setattr("hf_lorameta.bank.weighted_sum.MAX_CACHED", max_cached)
     weighted_sum = WeightedSum(bank, [2, 5, 11])
     monkeypatch.setattr("hf_lorameta.bank.weighted_sum.MAX_CACHED", 1 << 30)
@@ -78,7 +79,7 @@ def test_adapters_without_weight_are_left_out(
 
 
 def test_cached_factors_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    bank = Bank.from_pretrained()
+    bank = plain_bank()
     name = bank.layout[0].name
     cached = WeightedSum(bank, [0, 1])
     assert cached.factors(name) is cached.factors(name)
@@ -89,7 +90,7 @@ def test_cached_factors_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sums_by_adapter_are_over_its_ranks() -> None:
-    weighted_sum = WeightedSum(Bank.from_pretrained(), [3, 1])
+    weighted_sum = WeightedSum(plain_bank(), [3, 1])
     ranks = [weighted_sum._bank.index.entries[i].rank for i in (3, 1)]
     assert weighted_sum.rank == sum(ranks)
     assert weighted_sum.by_adapter(np.ones(weighted_sum.rank)).tolist() == ranks

@@ -289,6 +289,7 @@ def test_cli_parses_the_commands_on_the_card() -> None:
     recipe = Recipe(
         metric="wd", coefficients="attentional", combine="factors", top_k=3, temperature=2,
         rank=8, dtype="float32", seed=1, max_rows=9, refine=8, refiner="search",
+        output_prior=0.25,
     )  # fmt: skip
     text = render_card(replace(PLAIN, recipe=recipe), "me/lora")
     for block in re.findall(r"```bash\n(hf-lorameta .*?)\n```", text, re.DOTALL):

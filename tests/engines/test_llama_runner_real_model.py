@@ -21,6 +21,7 @@ from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.search import search
 from hf_lorameta.refine.shrink import validate
 from tests.engine_fixtures import dequantized, needs_engine, packaged
+from tests.plain_bank import plain_bank
 
 pytestmark = [pytest.mark.slow, needs_engine]
 ROWS = [
@@ -53,17 +54,17 @@ def wide(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 
 @pytest.fixture
 def runner(base: Path) -> Iterator[LlamaCppRunner]:
-    with LlamaCppRunner(base, Bank.from_pretrained().layout, max_length=128) as held:
+    with LlamaCppRunner(base, plain_bank().layout, max_length=128) as held:
         yield held
 
 
 def mixture(bank: Bank | None = None) -> WeightedSum:
-    return WeightedSum(bank or Bank.from_pretrained(), USED)
+    return WeightedSum(bank or plain_bank(), USED)
 
 
 def as_one(sum_: Any, c: Any, base: Path, folder: Path) -> LlamaCpp:
     """llama.cpp with the sum as one adapter."""
-    pairs, layout = list(sum_.pairs(Coefficients(c))), Bank.from_pretrained().layout
+    pairs, layout = list(sum_.pairs(Coefficients(c))), plain_bank().layout
     folder.mkdir()
     rank = len(pairs[0][0])
     write_tensors(folder / WEIGHTS_FILE, layout, rank, "float32", pairs)
@@ -81,7 +82,7 @@ def test_scaled_adapters_equal_their_sum(
     kind: str, alone: int, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llama_runner, "SEARCH_DIMENSIONS", alone)
-    bank = Bank.from_pretrained()
+    bank = plain_bank()
     summed = mixture(pack(bank, tmp_path / "pack", basis=64) if kind == "pack" else bank)
     with LlamaCppRunner(wide, bank.layout, max_length=128) as runner:
         tokens = runner.encode(ROWS[:2])

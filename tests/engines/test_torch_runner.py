@@ -34,7 +34,7 @@ C = np.array([0.5, -0.3, 0.8])
 class Sum:
     """A weighted sum of three random adapters, in memory."""
 
-    size, rank = 3, 3 * RANK
+    size, rank, layout = 3, 3 * RANK, LAYOUT
 
     def __init__(self, scale: float = 0.3) -> None:
         rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import hf_lorameta.method
-from hf_lorameta import Bank, Recipe, plan
+from hf_lorameta import Recipe, plan
 from hf_lorameta.errors import RecipeError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.distances import METRICS
@@ -18,6 +18,7 @@ from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.recipe import REGISTRIES
 from hf_lorameta.refine.registry import REFINERS
+from tests.plain_bank import plain_bank
 from tests.refine.models import ROWS, TRUTH, Logistic
 
 README = Path(hf_lorameta.method.__file__).with_name("README.md")
@@ -41,7 +42,7 @@ def test_registered_methods_generate_an_adapter(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = ({"input": f"question {i}", "output": f"answer {i}"} for i in range(30))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    bank, recipe = Bank.from_pretrained(), Recipe.of(**OURS)
+    bank, recipe = plain_bank(), Recipe.of(**OURS)
     planned = plan(path, bank, recipe)
     c = planned.coefficients.shared
     assert c.sum() == pytest.approx(1)

@@ -21,6 +21,7 @@ from tests.conftest import rows as topic_rows
 from tests.data.oracle import distribution, distributions
 from tests.method import oracles
 from tests.method.oracles import js
+from tests.plain_bank import plain_bank
 
 TEXTS = ["When did it happen?", "How long does the storm last?", "Is the bridge still closed?"]
 
@@ -34,7 +35,7 @@ def write_rows(folder: Path, *columns: str) -> Path:
 
 @pytest.fixture(scope="module")
 def embedded() -> Bank:
-    return Bank.from_pretrained()
+    return plain_bank()
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_prompts_are_compared_with_inputs_only(prompts: Plan, embedded: Bank) ->
     np.testing.assert_allclose(prompts.distances, expected)
     inside = js_inside(embedded, "input")
     np.testing.assert_allclose(
-        prompts.coefficients.shared, default_coefficients(expected, inside), atol=1e-9
+        prompts.coefficients.shared, default_coefficients(expected, inside), atol=1e-7
     )
     np.fill_diagonal(inside, np.inf)
     assert prompts.nearest_in_bank == pytest.approx(float(np.median(inside.min(1))))
@@ -105,7 +106,7 @@ def test_text_without_inputs_is_compared_with_outputs(tmp_path: Path, embedded: 
     result = plan(write_rows(tmp_path, "text"), embedded)
     inside = js_inside(embedded, "output") + length_distances_inside(embedded)
     expected = default_coefficients(result.distances, inside)
-    np.testing.assert_allclose(result.coefficients.shared, expected, atol=1e-9)
+    np.testing.assert_allclose(result.coefficients.shared, expected, atol=1e-7)
     np.fill_diagonal(inside, np.inf)
     assert result.nearest_in_bank == pytest.approx(float(np.median(inside.min(1))))
     complete = result.with_recipe(Recipe(metric="js", coefficients="normalized"))

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_lorameta import Bank, Plan, generate_from_plan, plan
+from hf_lorameta import Plan, generate_from_plan, plan
 from hf_lorameta.errors import MissingExtraError
+from tests.plain_bank import plain_bank
 
 
 @pytest.fixture
 def result(data: Path) -> Plan:
-    return plan(data, Bank.from_pretrained())
+    return plan(data, plain_bank())
 
 
 def test_a_pickled_plan_is_the_same_plan(result: Plan) -> None:
@@ -28,7 +29,7 @@ def test_a_pickled_plan_is_the_same_plan(result: Plan) -> None:
 
 def test_the_repr_names_the_largest_coefficients(result: Plan) -> None:
     lines = repr(result).splitlines()
-    assert lines[0].startswith("Plan for a local dataset (40 rows): 26 adapters of embedded bank")
+    assert lines[0].startswith("Plan for a local dataset (40 rows): 26 adapters of local bank")
     assert result.neighbors()[0].dataset in lines[1]
     assert lines[-1] == "  … and 21 more"
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta import Bank, Recipe, generate
+from hf_lorameta import Recipe, generate
 from hf_lorameta.pipeline import session as session_module
 from hf_lorameta.pipeline.session import Session
 from tests.conftest import Account, Shell
 from tests.pipeline.test_tune import FakeRunner
+from tests.plain_bank import plain_bank
 
 
 def test_hub_bank_and_runner_are_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,12 +24,12 @@ def test_hub_bank_and_runner_are_opened_once(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_opened_bank_is_not_opened_again() -> None:
-    bank = Bank.from_pretrained()
+    bank = plain_bank()
     assert Session(bank).bank is bank
 
 
 def test_the_base_model_is_loaded_at_the_banks_revision(monkeypatch: pytest.MonkeyPatch) -> None:
-    bank = Bank.from_pretrained()
+    bank = plain_bank()
     bank.index = bank.index.model_copy(update={"base_revision": "abc"})
     calls: list[Any] = []
 
@@ -50,11 +51,11 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
     from hf_lorameta import open_dataset
 
     loaded, read = [], []
-    monkeypatch.setattr(Session, "_load_runner", lambda self: loaded.append(1) or FakeRunner(0.5))
+    monkeypatch.setattr(Session, "_load_runner", lambda self: loaded.append(1) or FakeRunner(5))
     opened = open_dataset(data)
     counted = replace(opened, rows=lambda: read.append(1) or opened.rows())
     recipe = Recipe.of(top_k=3, refine=8, refiner="search", check=8)
-    generation = generate(counted, Bank.from_pretrained(), recipe)
+    generation = generate(counted, plain_bank(), recipe)
     assert generation.plan.refinement is not None
     assert generation.plan.check is not None
     assert (loaded, read) == ([1], [1])
@@ -64,7 +65,7 @@ def test_a_command_resolves_a_bank_repo_once(cli: Shell, user: Account, tmp_path
     from tests.conftest import rows
 
     repo = f"{user.name}/bank-once"
-    bank = Bank.from_pretrained()
+    bank = plain_bank()
     cli("bank", "push", bank.folder, repo, token=user.token)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(rows(1))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta import Bank, Generation, Plan, Recipe, generate_from_plan, open_dataset
+from hf_lorameta import Generation, Plan, Recipe, generate_from_plan, open_dataset
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.engines.scoring import Tokens
@@ -26,6 +26,7 @@ from hf_lorameta.pipeline.plan import plan_with_rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
 from hf_lorameta.types import Row
+from tests.plain_bank import plain_bank
 
 
 class FakeRunner:
@@ -71,7 +72,7 @@ def session_with(runner: FakeRunner) -> Session:
 
 
 def make_plan(data: Path, **settings: Any) -> tuple[Plan, list[Row]]:
-    bank = Bank.from_pretrained()
+    bank = plain_bank()
     return plan_with_rows(open_dataset(data), bank, Recipe.of(top_k=3, **settings))
 
 
@@ -153,10 +154,10 @@ def test_gradients_are_refused_for_a_runner_that_computes_none(data: Path) -> No
 
     plan, pool = make_plan(data, refine=8)
     with pytest.raises(UsageError, match="fake computes no gradients") as error:
-        refine_plan(plan, pool, ForwardOnly(1))
+        refine_plan(plan, pool, ForwardOnly(9))
     assert error.value.hint == "--refiner search"
     search = replace(plan, recipe=Recipe.of(refine=8, refiner="search"))
-    assert refine_plan(search, pool, ForwardOnly(1)).refinement
+    assert refine_plan(search, pool, ForwardOnly(9)).refinement
 
 
 def test_a_plan_of_a_local_file_needs_its_rows_to_refine(data: Path) -> None:
@@ -174,7 +175,7 @@ def test_a_plan_of_a_local_file_needs_its_rows_to_refine(data: Path) -> None:
 def test_each_module_is_combined_with_its_own_coefficients(
     data: Path, tmp_path: Path, combine: str, kind: str
 ) -> None:
-    bank = Bank.from_pretrained()
+    bank = plain_bank()
     bank = pack(bank, tmp_path / "pack", basis=24) if kind == "pack" else bank
     rank = None if combine == "factors" else 24
     recipe = Recipe.of(top_k=3, combine=combine, rank=rank, check=8)
@@ -296,7 +297,7 @@ def test_refining_and_checking_use_one_runner(data: Path) -> None:
             losses.append(len(tokens))
             return super().loss(tokens)
 
-    plan = make_adapter(data, Counting(0.5), refine=8, check=12).plan
+    plan = make_adapter(data, Counting(5), refine=8, check=12).plan
     assert plan.refinement
     assert plan.refinement.by_module  # the gradients of all rows agree
     assert plan.coefficients.per_module is not None

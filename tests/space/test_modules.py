@@ -12,6 +12,7 @@ import pytest
 
 from hf_lorameta import Bank, LoraMetaError, Plan, Recipe, bank_map, plan
 from hf_lorameta.demo.run import DATA_FOLDER
+from tests.plain_bank import plain_bank
 from tests.running_space import SPACE
 
 sys.path.insert(0, str(SPACE))
@@ -213,7 +214,7 @@ def test_the_map_shows_every_dataset_inside_the_chart(guest_book: Plan) -> None:
 def test_a_pack_states_its_retained_energy(tmp_path: Path) -> None:
     from hf_lorameta.bank.pack import pack
 
-    bank = Bank.from_pretrained()
+    bank = plain_bank()
     content = page_text.bank_content_html(bank)
     assert content == "26 adapters for <b>HuggingFaceTB/SmolLM2-135M-Instruct</b>"
     packed = pack(bank, tmp_path / "pack", basis=4)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.localhub.faults import Fault
 from tests.conftest import Account, Shell, Web
@@ -62,7 +63,7 @@ def test_signed_out_plan_generate_and_download(
     tiles = page.locator(".lm-tiles").inner_text()
     assert "180 rows" in tiles
     assert f"{plan['effective_number']:.1f}" in tiles
-    assert page.locator("#lm-map circle").count() == 26
+    assert page.locator("#lm-map circle").count() == len(Bank.embedded())
     assert page.locator("#lm-map .lm-you").count() == 1
     assert page.locator("#lm-samples li").count() == 3
     assert page.locator("#lm-push").is_disabled()
@@ -137,11 +138,10 @@ def test_errors_and_warnings_are_shown_as_messages(visitor: Visitor, user: Accou
     assert "The columns fit no known layout" in visitor.error_text()
     for label in ("Input column", "Output column"):
         assert page.get_by_label(label).is_visible()
-    rows = [{"input": f"{i * 7919 % 997:04d}", "output": f"{i:04d}"} for i in range(60)]
+    rows = [{"input": f"question {i}", "output": f"answer {i}"} for i in range(12)]
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    visitor.plan(user.dataset("numbers", {"train.jsonl": lines}))
-    warning = page.locator(".lm-warning").inner_text()
-    assert "No dataset in the bank is near" in warning
+    visitor.plan(user.dataset("few", {"train.jsonl": lines}))
+    assert "Only 12 rows were read" in page.locator(".lm-warning").inner_text()
 
 
 # --- signed in ----------------------------------------------------------------------------------

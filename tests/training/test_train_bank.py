@@ -25,12 +25,19 @@ from tests.training import tiny
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from hf_lorameta.training import checks, device, train_bank, trainer  # noqa: E402 - they import torch
+from hf_lorameta.training import (  # noqa: E402 - they import torch
+    checks,
+    device,
+    general,
+    train_bank,
+    trainer,
+)
+from hf_lorameta.training.progress import Progress, Reporter  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.tasks import read_tasks  # noqa: E402
 
-SETTINGS = Settings(rank=4, steps=12, lr=0.02, warmup=2, evaluate_every=4)
-OPTIONS = ("--rank", 4, "--steps", 12, "--lr", 0.02)
+SETTINGS = Settings(rank=4, steps=12, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)
+OPTIONS = ("--rank", 4, "--steps", 12, "--lr", 0.02, "--dtype", "float32")
 ROOT = Path(__file__).parents[2]
 
 
@@ -49,7 +56,10 @@ def one_thread() -> Iterator[None]:
 
 def train(base: Path, tasks: Path, folder: Path, **options: Any) -> Bank:
     return train_bank.train_bank(
-        read_tasks([str(tasks)]), folder, str(base), **{"settings": SETTINGS, **options}
+        read_tasks([str(tasks)]),
+        folder,
+        str(base),
+        **{"settings": SETTINGS, "dtype": "float32", **options},
     )
 
 
@@ -313,7 +323,8 @@ def test_a_killed_training_resumes(base: Path, tmp_path: Path) -> None:
         "trainer.Trainer._step = slow; main(sys.argv[1:])"
     )
     arguments = ["bank", "train", str(tasks), "-o", str(folder), "--base", str(base),
-                 *map(str, OPTIONS), "--at-once", "2", "--json"]  # fmt: skip
+                 *map(str, OPTIONS), "--general-steps", "0", "--at-once", "2",
+                 "--json"]  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], env=env, stdout=subprocess.PIPE,
@@ -341,6 +352,63 @@ def test_a_killed_training_resumes(base: Path, tmp_path: Path) -> None:
     resumed = Bank(folder)
     for ours, theirs in zip(resumed.index.entries, whole.index.entries, strict=True):
         assert ours.sha256 == theirs.sha256
+
+
+def test_adapters_start_from_a_general_one_that_later_runs_keep(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 4)
+    settings = Settings(**SETTINGS.to_dict() | {"general_steps": 6, "general_rows": 3})
+    options = {"settings": settings, "without_general": {"topic3"}}
+    bank = train(base, tasks, tmp_path / "bank", **options)
+    general, prior = bank.index.general, bank.index.output_prior
+    assert general is not None
+    assert [task.name for task in general.tasks] == [f"local--topic{i}" for i in range(3)]
+    assert bank.verify() == []
+    assert len(bank) == 4  # the general adapter is no entry
+    start = bank.adapter(general)
+    for entry in bank.index.entries:
+        difference = bank.adapter(entry).tensor(start.layout[0].name, "A") - start.tensor(
+            start.layout[0].name, "A"
+        )
+        assert 0 < abs(difference).max() < 0.5
+    assert prior is not None
+    assert prior.module == ("model.layers.1.mlp.down_proj", 48, 32)
+    assert bank.output_prior is not None
+    assert bank.output_prior.backgrounds.sum(1) == pytest.approx([1, 1])
+    before = tree(bank.folder)
+    steps = count_steps(monkeypatch)
+    assert tree(train(base, tasks, tmp_path / "bank", **options).folder) == before
+    tiny.write_task(tasks, "topic9", tiny.rows(2))
+    extended = train(base, tasks, tmp_path / "bank", **options)
+    assert extended.index.general == general
+    assert len(steps) == settings.steps  # of the new task alone
+
+
+def test_an_interrupted_general_training_continues_exactly(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 3)
+    settings = Settings(**SETTINGS.to_dict() | {"general_steps": 9, "general_rows": 3})
+    whole = train(base, tasks, tmp_path / "whole", settings=settings)
+    monkeypatch.setattr(general, "CHECKPOINT_SECONDS", 0.0)
+
+    class Stop(Reporter):
+        def step(self, progress: Progress) -> None:
+            if progress.step == 5:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(base, tasks, tmp_path / "bank", settings=settings, reporter=Stop())
+    steps: list[int] = []
+    step = general._Training._step
+    monkeypatch.setattr(
+        general._Training, "_step", lambda self, rows: (steps.append(1), step(self, rows))
+    )
+    resumed = train(base, tasks, tmp_path / "bank", settings=settings)
+    assert len(steps) == 9 - 4  # the fifth was reported before it was saved
+    assert resumed.index.general == whole.index.general
+    assert resumed.index == whole.index
 
 
 @needs_dask

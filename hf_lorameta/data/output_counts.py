@@ -1,0 +1,87 @@
+"""Counts of the tokens that a model writes for a dataset: the first ones apart from the others."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_lorameta.types import Encode, Row
+
+_BATCH_ROWS = 512
+
+
+class OutputCounts(NamedTuple):
+    """Counts of output tokens as a model writes them, after an input.
+
+    Attributes:
+        first: (V,) counts of the first tokens of the outputs.
+        later: (V,) counts of all others, end tokens included.
+        copied: share of the first tokens that occur in the input of their row.
+    """
+
+    first: NDArray[np.int64]
+    later: NDArray[np.int64]
+    copied: float
+
+
+class OutputCounter:
+    """Counts the output tokens of rows that pass through it.
+
+    Args:
+        encode: the base model's tokenizer, without special tokens.
+        vocab_size: V.
+        end: id of the end token.
+
+    Example:
+        >>> letters = lambda texts: [[" ab".index(c) for c in text] for text in texts]
+        >>> counter = OutputCounter(letters, 4, end=3)
+        >>> rows = list(counter.of([("ab", "b"), ("", "ba")]))
+        >>> first, later, copied = counter.counts
+        >>> first.tolist(), later.tolist(), copied
+        ([1, 0, 1, 0], [0, 1, 1, 2], 0.0)
+    """
+
+    def __init__(self, encode: Encode, vocab_size: int, end: int) -> None:
+        self._encode, self._end = encode, end
+        self._waiting: list[Row] = []
+        self._copied = 0
+        self._first, self._later = (np.zeros(vocab_size, np.int64) for _ in range(2))
+
+    def of(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield all rows of a stream; those with an empty output are not counted."""
+        for row in rows:
+            if row[1].strip():
+                self._waiting.append(row)
+            if len(self._waiting) == _BATCH_ROWS:
+                self._count()
+            yield row
+
+    @property
+    def counts(self) -> OutputCounts:
+        """The counts of the rows so far."""
+        self._count()
+        share = self._copied / max(int(self._first.sum()), 1)
+        return OutputCounts(self._first, self._later, share)
+
+    def _count(self) -> None:
+        outputs = self._encode([_written(*row) for row in self._waiting])
+        inputs = self._encode([row[0] for row in self._waiting])
+        for ids, seen in zip(outputs, inputs, strict=True):
+            if len(ids):
+                self._first[ids[0]] += 1
+                self._copied += ids[0] in seen
+                np.add.at(self._later, [*ids[1:], self._end], 1)
+        self._waiting = []
+
+
+def _written(prompt: str, output: str) -> str:
+    """Return the text that a model writes: the output after a space, unless the input has one.
+
+    A space at the end of an input belongs to the first token of the output.
+
+    Example:
+        >>> _written("Q:", "a"), _written("Q: ", "a"), _written("Q:\\n", "a"), _written("", "a")
+        (' a', ' a', 'a', 'a')
+    """
+    return f" {output}" if prompt and not prompt.endswith(("\n", "\t")) else output

@@ -1,0 +1,205 @@
+"""The general adapter of a bank on disk: trained once, kept by later runs."""
+
+import json
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from hf_lorameta.bank.arrays import save_arrays
+from hf_lorameta.bank.index import (
+    GENERAL,
+    OUTPUT_PRIOR_FILE,
+    WORK_FOLDER,
+    GeneralEntry,
+    GeneralTask,
+    OutputPriorEntry,
+    adapter_path,
+)
+from hf_lorameta.bank.stored_prior import to_arrays
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.training.one_task import Job, digest_of_key, open_task
+from hf_lorameta.training.progress import Log, Progress
+from hf_lorameta.training.tasks import Task
+from hf_lorameta.types import FloatArray
+
+if TYPE_CHECKING:
+    from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+    from hf_lorameta.training.device import Plan
+    from hf_lorameta.training.trainer import TaskRows
+
+_HELD_OUT = 256
+"""Held-out rows of all tasks together, about."""
+
+logger = logging.getLogger(__name__)
+
+
+def finished_general(job: Job) -> GeneralEntry | None:
+    """Return the general adapter that an earlier run has trained with the same settings.
+
+    It is kept even if the tasks are others now, so that a bank can be extended.
+    """
+    try:
+        record = json.loads(_record_path(job).read_bytes())
+        entry = GeneralEntry.model_validate(record["result"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        return None
+    path = job.folder / adapter_path(GENERAL)
+    same = record.get("key") == digest_of_key(job.shared_key())
+    return entry if same and path.exists() and sha256(path) == entry.sha256 else None
+
+
+class GeneralTrainer:
+    """Trains the general adapter and measures the output prior.
+
+    Args:
+        tasks: those that can be read contribute rows; the others are left out here, and their own
+            training tells the reason.
+        job: what all tasks of the bank share.
+        plan: how training uses the machine.
+        evaluator: the base model, ready for training.
+        layout: the adapted modules.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        job: Job,
+        plan: "Plan",
+        evaluator: "TorchEvaluator",
+        layout: Layout,
+    ) -> None:
+        self._job, self._plan, self._evaluator, self._layout = job, plan, evaluator, layout
+        steps = job.settings.general_steps_for(len(tasks))
+        count = max(len(tasks), 1)
+        train, held_out = -(-steps * job.settings.general_rows // count), -(-_HELD_OUT // count)
+        self._opened = [
+            (task, replace(rows, train=rows.train[:train], held_out=rows.held_out[:held_out]))
+            for task in tasks
+            for rows in _rows(task, job, evaluator)
+        ]
+
+    @property
+    def possible(self) -> bool:
+        """Whether at least two tasks can be read."""
+        return len(self._opened) > 1
+
+    def train(self, progress: Callable[[Progress], None]) -> tuple[GeneralEntry, Log]:
+        """Train the general adapter and store it."""
+        from hf_lorameta.training.general import train_general
+
+        job, settings = self._job, self._job.settings
+        key = {**job.shared_key(), "rows": [rows.key for _, rows in self._opened]}
+        unfinished = job.folder / WORK_FOLDER / f"{GENERAL}.unfinished.safetensors"
+        trained = train_general(
+            self._evaluator.model,
+            self._layout,
+            settings,
+            [rows for _, rows in self._opened],
+            workers=self._plan.workers,
+            pass_tokens=self._plan.pass_tokens,
+            checkpoint=unfinished,
+            key=digest_of_key(key),
+            progress=progress,
+        )
+        path = job.folder / adapter_path(GENERAL)
+        write_tensors(path, self._layout, settings.rank, "bfloat16", trained.factors)
+        available = sum(len(rows.train) for _, rows in self._opened)
+        entry = GeneralEntry(
+            name=GENERAL,
+            rank=settings.rank,
+            scaling=1.0,
+            tasks=tuple(
+                GeneralTask(
+                    name=task.entry_name,
+                    source=task.source,
+                    source_revision=task.source_revision,
+                    license=task.license,
+                )
+                for task, _ in self._opened
+            ),
+            rows=min(available, trained.steps * settings.general_rows),
+            size=path.stat().st_size,
+            sha256=sha256(path),
+        )
+        held_out = sum(len(rows.held_out) for _, rows in self._opened)
+        log = Log(
+            GENERAL, entry.rows, held_out, trained.base_loss, trained.loss, trained.steps,
+            trained.best_step, round(trained.seconds, 1),
+        )  # fmt: skip
+        record = {"key": digest_of_key(job.shared_key()), "result": entry.model_dump()}
+        write_atomically(_record_path(job), json.dumps(record | {"log": asdict(log)}).encode())
+        unfinished.unlink(missing_ok=True)
+        return entry, log
+
+    def measure_prior(self, general: GeneralEntry) -> OutputPriorEntry | None:
+        """Measure the output prior and store it; None if the architecture has none."""
+        from hf_lorameta.training.measure_prior import measure_prior
+
+        job = replace(self._job, general=general.sha256)
+        prior = measure_prior(
+            self._evaluator.model,
+            self._layout,
+            job.settings,
+            general_factors(job) or [],
+            [rows for _, rows in self._opened],
+            self._plan.pass_tokens,
+        )
+        if prior is None:
+            return None
+        path = job.folder / OUTPUT_PRIOR_FILE
+        save_arrays(path, to_arrays(prior))
+        module = prior.module
+        entry = OutputPriorEntry(
+            module=(module.name, module.in_features, module.out_features),
+            end=self._evaluator.end_token,
+        )
+        record = {"general": general.sha256, "sha256": sha256(path), "result": entry.model_dump()}
+        write_atomically(_prior_record_path(job), json.dumps(record).encode())
+        return entry
+
+
+def finished_prior(job: Job, general: GeneralEntry) -> OutputPriorEntry | None:
+    """Return the output prior that an earlier run has measured under this general adapter."""
+    path = job.folder / OUTPUT_PRIOR_FILE
+    try:
+        record = json.loads(_prior_record_path(job).read_bytes())
+        same = record["general"] == general.sha256 and record["sha256"] == sha256(path)
+        return OutputPriorEntry.model_validate(record["result"]) if same else None
+    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        return None
+
+
+def general_factors(job: Job) -> list[tuple[FloatArray, FloatArray]] | None:
+    """Return the stored factors of the job's general adapter; None if it has none."""
+    if job.general is None:
+        return None
+    file = AdapterFile(job.folder / adapter_path(GENERAL))
+    return [(file.tensor(m.name, "A"), file.tensor(m.name, "B")) for m in file.layout]
+
+
+def _prior_record_path(job: Job) -> Path:
+    return job.folder / WORK_FOLDER / "output_prior.json"
+
+
+def _record_path(job: Job) -> Path:
+    return job.folder / WORK_FOLDER / f"{GENERAL}.json"
+
+
+def _rows(task: Task, job: Job, evaluator: "TorchEvaluator") -> "Iterator[TaskRows]":
+    """Yield the rows of a task, shuffled; nothing if it cannot be read."""
+    try:
+        rows = open_task(task, job, evaluator).rows
+    except LoraMetaError as error:
+        logger.info("%s is left out of the general adapter: %s", task.name, error)
+        return
+    train = list(rows.train)
+    random.Random(f"{job.settings.seed} {task.name} {GENERAL}").shuffle(train)
+    yield replace(rows, train=train)

@@ -1,0 +1,175 @@
+"""A bank with a general adapter and an output prior, from training to a published adapter."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.training import tiny
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from hf_lorameta import Bank, Recipe, plan  # noqa: E402
+from hf_lorameta.bank.pack import pack  # noqa: E402
+from hf_lorameta.bank.weighted_sum import WeightedSum  # noqa: E402
+from hf_lorameta.data.dataset import open_dataset  # noqa: E402
+from hf_lorameta.data.output_counts import OutputCounter  # noqa: E402
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator  # noqa: E402
+from hf_lorameta.engines.torch_runner import TorchRunner  # noqa: E402
+from hf_lorameta.method.coefficients import Coefficients  # noqa: E402
+from hf_lorameta.pipeline.generate import generate_from_plan  # noqa: E402
+from hf_lorameta.pipeline.generation import combine_adapters  # noqa: E402
+from hf_lorameta.pipeline.plan import plan_with_rows  # noqa: E402
+from hf_lorameta.pipeline.tune import refine_plan  # noqa: E402
+from hf_lorameta.training.settings import Settings  # noqa: E402
+from hf_lorameta.training.tasks import read_tasks  # noqa: E402
+from hf_lorameta.training.train_bank import train_bank  # noqa: E402
+
+SETTINGS = Settings(
+    rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=30, general_rows=4,
+    general_lr=0.02,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def bank(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    tasks = tiny.write_tasks(tmp_path_factory.mktemp("tasks"), 3)
+    folder = tmp_path_factory.mktemp("banks") / "bank"
+    return train_bank(
+        read_tasks([str(tasks)]), folder, str(base), settings=SETTINGS, dtype="float32"
+    )
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of a topic that the bank does not have."""
+    return tiny.write_task(tmp_path_factory.mktemp("new"), "topic3", tiny.rows(3))
+
+
+def loss(base: Path, rows: Path, adapter: Path | None) -> float:
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    pairs = [(line["input"], line["output"]) for line in lines]
+    evaluator = TorchEvaluator(base, "float32")
+    return evaluator.evaluate(pairs, adapter, generate=False)[0].loss
+
+
+def test_a_plan_gives_the_general_adapter_what_is_left_of_one(bank: Bank, new: Path) -> None:
+    planned = plan(new, bank)
+    *single, general, prior = planned.coefficients.shared
+    assert len(single) == len(bank) == 3
+    assert sum(single) + general == pytest.approx(1)
+    assert (planned.general_coefficient, planned.output_strength) == (general, prior)
+    assert prior == Recipe().output_prior
+    assert len(planned.neighbors()) == 3
+    assert planned.effective_number <= 3
+    one = planned.with_recipe(Recipe(top_k=1, output_prior=0))
+    assert np.count_nonzero(one.coefficients.shared[:3]) == 1
+    assert one.coefficients.shared[:3].sum() == pytest.approx(sum(single))
+    assert one.output_strength is None
+    paper = planned.with_recipe(Recipe.paper())
+    assert paper.general_coefficient == pytest.approx(0)
+    assert paper.layout == bank.layout
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
+def test_general_adapter_and_output_prior_lower_the_loss(
+    base: Path, bank: Bank, new: Path, tmp_path: Path
+) -> None:
+    planned = plan(new, bank)
+    losses = {"base": loss(base, new, None)}
+    for name, recipe in (("without", Recipe(output_prior=0)), ("with", Recipe())):
+        generated = generate_from_plan(planned.with_recipe(recipe))
+        generated.save_pretrained(tmp_path / name)
+        losses[name] = loss(base, new, tmp_path / name)
+    assert losses["with"] < losses["without"]
+    assert losses["with"] < losses["base"]
+    card = (tmp_path / "with" / "README.md").read_text()
+    assert "the bank's general adapter takes part" in card
+    assert "computed from the counts of this dataset's output tokens" in card
+    recipe = json.loads((tmp_path / "with" / "recipe.json").read_bytes())
+    assert recipe["output_prior"] == Recipe().output_prior
+    modules = json.loads((tmp_path / "with" / "adapter_config.json").read_bytes())
+    assert "model.layers.1.mlp.down_proj" in modules["target_modules"]
+
+
+def test_the_weighted_sum_and_the_runner_agree_with_the_generated_adapter(
+    base: Path, bank: Bank, new: Path
+) -> None:
+    planned = plan(new, bank, Recipe(rank=16))
+    runner = TorchRunner(TorchEvaluator(base, "float32"), bank.adapted_layout)
+    tokens = runner.encode([("say five six", "six five"), ("say one", "two one")])
+    active = planned.active_indices
+    total = WeightedSum(bank, active, planned.output_prior())
+    assert total.layout == planned.layout
+    coefficients = planned.coefficients.take(active)
+    runner.set(total, coefficients)
+    of_sum = runner.loss(tokens)
+    runner.update(combine_adapters(planned, lambda done, total: None))
+    assert runner.loss(tokens) == pytest.approx(of_sum, rel=1e-5)
+    runner.set(total, Coefficients(np.zeros(len(active))))
+    zero = runner.loss(tokens)
+    runner.clear()
+    assert runner.loss(tokens) == pytest.approx(zero, rel=1e-6)
+    grams = total.grams()
+    assert grams.shape == (len(planned.layout), len(active), len(active))
+    assert not grams[-1, :-1].any()  # only the output prior changes its module
+    assert grams[-1, -1, -1] > 0
+    np.testing.assert_allclose(total.grams([len(active) - 1, 0]), grams[:, [-1, 0]][:, :, [-1, 0]])
+
+
+@pytest.mark.parametrize("refiner", ["gradient", "search"])
+def test_refinement_starts_from_general_adapter_and_output_prior(
+    base: Path, bank: Bank, new: Path, refiner: str
+) -> None:
+    runner = TorchRunner(TorchEvaluator(base, "float32"), bank.adapted_layout)
+    recipe = Recipe(refine=16, refiner=refiner)
+    planned, pool = plan_with_rows(open_dataset(new), bank, recipe)
+    refined = refine_plan(planned, pool, runner)
+    refinement = refined.refinement
+    assert refinement is not None
+    assert min(refinement.history) < refinement.start  # the fit moved downhill
+    assert refinement.end <= refinement.start
+    assert len(refined.coefficients) == len(planned.coefficients)
+    pairs = combine_adapters(refined, lambda done, total: None)
+    assert len(pairs) == len(planned.layout)
+
+
+def test_a_pack_keeps_both(bank: Bank, new: Path, tmp_path: Path) -> None:
+    packed = pack(bank, tmp_path / "pack", retention=1.0, dtype="f32")
+    assert packed.verify() == []
+    assert packed.index.general is not None
+    assert len(packed) == len(bank)
+    for ours, theirs in zip(
+        combine_adapters(plan(new, packed), lambda done, total: None),
+        combine_adapters(plan(new, bank), lambda done, total: None),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours[1] @ ours[0], theirs[1] @ theirs[0], atol=1e-4)
+
+
+def test_output_tokens_are_counted_as_they_are_trained_on(base: Path) -> None:
+    rows = [("say one", "two one"), ("say\n", "six"), ("say one ", "red red"), ("", "blue")]
+    evaluator: Any = TorchEvaluator(base, "float32")
+    backend = evaluator._tokenizer.backend_tokenizer
+
+    def encode(texts: Any) -> list[list[int]]:
+        return [e.ids for e in backend.encode_batch(list(texts), add_special_tokens=False)]
+
+    counter = OutputCounter(encode, len(tiny.VOCABULARY), evaluator.end_token)
+    assert list(counter.of(rows)) == rows
+    first, later = (np.zeros(len(tiny.VOCABULARY), int) for _ in range(2))
+    for row in evaluator.encode(rows):
+        first[row.output[0]] += 1
+        np.add.at(later, row.output[1:], 1)
+    assert counter.counts.first.tolist() == first.tolist()
+    assert counter.counts.later.tolist() == later.tolist()
+    assert counter.counts.copied == 0

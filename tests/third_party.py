@@ -1,0 +1,48 @@
+"""Write ``THIRD_PARTY.md`` of the embedded bank: ``python -m tests.third_party``."""
+
+from pathlib import Path
+
+from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.cards.markdown import code, prose
+from tests.benchmarks.tables import markdown_table
+
+FILE = EMBEDDED_FOLDER.parent / "THIRD_PARTY.md"
+HEAD = ("Task", "Own adapter", "General adapter", "Source", "Commit", "License")
+TEXT = """# Sources of the embedded bank
+
+The adapters in `bank/` were trained for this project, each on rows made from the source named here;
+the general adapter on many tasks together. None of the text is in this package.
+Instructions and prompt forms are ours; rows were selected, shortened and brought into the form of
+input and output. The sources' authors do not endorse the adapters. Base model: {base},
+{license}.
+
+{table}
+"""
+
+
+def render(bank: Bank) -> str:
+    """Return the text."""
+    index = bank.index
+    general = {task.name: task for task in index.general.tasks} if index.general else {}
+    entries = {entry.name: entry for entry in index.entries}
+    rows = [
+        (
+            prose(name.removeprefix("local--")),
+            "yes" if name in entries else "",
+            "yes" if name in general else "",
+            prose(used.source or "unknown"),
+            code((used.source_revision or "")[:12]) if used.source_revision else "",
+            prose(used.license or "unknown"),
+        )
+        for name, used in sorted((general | entries).items())
+    ]
+    table = markdown_table(HEAD, rows)
+    return TEXT.format(base=index.base_model, license=index.base_license, table=table)
+
+
+def main() -> None:
+    Path(FILE).write_text(render(Bank.embedded()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
