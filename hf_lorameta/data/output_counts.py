@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from hf_lorameta.types import Encode, Row
 
+COPY_ROWS = 2048
+"""Number of rows whose inputs are tokenized to see what outputs copy from them."""
 _BATCH_ROWS = 512
 
 
@@ -17,7 +19,8 @@ class OutputCounts(NamedTuple):
     Attributes:
         first: (V,) counts of the first tokens of the outputs.
         later: (V,) counts of all others, end tokens included.
-        copied: share of the first tokens that occur in the input of their row.
+        copied: share of the first tokens that occur in the input of their row, of the first
+            `COPY_ROWS` rows.
     """
 
     first: NDArray[np.int64]
@@ -45,7 +48,7 @@ class OutputCounter:
     def __init__(self, encode: Encode, vocab_size: int, end: int) -> None:
         self._encode, self._end = encode, end
         self._waiting: list[Row] = []
-        self._copied = 0
+        self._copied = self._compared = 0
         self._first, self._later = (np.zeros(vocab_size, np.int64) for _ in range(2))
 
     def of(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -61,17 +64,20 @@ class OutputCounter:
     def counts(self) -> OutputCounts:
         """The counts of the rows so far."""
         self._count()
-        share = self._copied / max(int(self._first.sum()), 1)
+        share = self._copied / max(self._compared, 1)
         return OutputCounts(self._first, self._later, share)
 
     def _count(self) -> None:
-        outputs = self._encode([_written(*row) for row in self._waiting])
-        inputs = self._encode([row[0] for row in self._waiting])
-        for ids, seen in zip(outputs, inputs, strict=True):
+        outputs = list(self._encode([_written(*row) for row in self._waiting]))
+        for ids in outputs:
             if len(ids):
                 self._first[ids[0]] += 1
-                self._copied += ids[0] in seen
                 np.add.at(self._later, [*ids[1:], self._end], 1)
+        if self._compared < COPY_ROWS:
+            inputs = self._encode([row[0] for row in self._waiting])
+            pairs = [(ids[0], seen) for ids, seen in zip(outputs, inputs, strict=True) if len(ids)]
+            self._compared += len(pairs)
+            self._copied += sum(token in seen for token, seen in pairs)
         self._waiting = []
 
 
