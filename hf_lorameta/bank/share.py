@@ -131,7 +131,9 @@ def _delete_outdated(bank: Bank) -> None:
 def bank_card(bank: Bank, repo_id: str) -> str:
     """Return the README of a bank's repo."""
     index = bank.index
-    licenses = sorted({entry.license or "unknown" for entry in index.entries})
+    stated = [entry.license for entry in index.entries]
+    stated += [task.license for task in index.general.tasks] if index.general else []
+    licenses = sorted({name or "unknown" for name in stated})
     packed = ""
     if packing := index.packing:
         source = f"a bank whose `bank.json` has the SHA-256 `{packing.source}`"

@@ -75,7 +75,7 @@ class CardData(CardDataset):
     check: Validation | None = None  # on other rows of the dataset
     gguf: bool = False  # the adapter is exported as GGUF too
     general: float | None = None  # coefficient of the bank's general adapter
-    general_datasets: int = 0  # on so many of the bank's datasets it was trained
+    general_licenses: tuple[str | None, ...] = ()  # of the datasets it was trained on
     output_prior: float | None = None  # coefficient of the output prior
 
     def __post_init__(self) -> None:

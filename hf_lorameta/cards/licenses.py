@@ -25,6 +25,11 @@ HUB_LICENSES = frozenset({
 own list because it plays the server: the tests compare the two."""
 
 
+def source_licenses(card: CardData) -> list[str | None]:
+    """Return the licenses of the adapters used, and of what the general adapter was trained on."""
+    return [*(n.license for n in card.neighbors), *(card.general_licenses if card.general else ())]
+
+
 def license_of(card: CardData) -> tuple[str, str | None, str | None]:
     """Return (Hub's license id, name, link) for a combination.
 
@@ -32,7 +37,7 @@ def license_of(card: CardData) -> tuple[str, str | None, str | None]:
     redistributed. If they have no common license that the Hub knows, the id is ``other``, the name
     lists each license (``unknown`` if the authors state none) and the link is to the base model.
     """
-    stated = [card.base_license, *(n.license for n in card.neighbors)]
+    stated = [card.base_license, *source_licenses(card)]
     names = sorted({_license_name(value) for value in stated})
     if len(names) == 1 and names[0] in HUB_LICENSES:
         return names[0], None, None

@@ -15,7 +15,7 @@ from hf_lorameta.bank.index import EMBEDDED_BANK
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, ollama_name
-from hf_lorameta.cards.licenses import license_of
+from hf_lorameta.cards.licenses import license_of, source_licenses
 from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id
 from hf_lorameta.cards.templates import render, shell
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
@@ -60,7 +60,7 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         coefficient_rule=COEFFICIENT_RULES[card.recipe.coefficients].title,
         combiner=COMBINERS[card.recipe.combine].title,
         licenses=_count_licenses(card),
-        unknown_license=not all((card.base_license, *(n.license for n in card.neighbors))),
+        unknown_license=not all((card.base_license, *source_licenses(card))),
         dataset=card.public_dataset or "DATASET",
         warnings=_warnings(card),
         reproduce_command=_reproduce_lines(card),
@@ -103,7 +103,7 @@ def _relative_distance(card: CardData) -> float | None:
 
 def _count_licenses(card: CardData) -> list[tuple[str | None, int]]:
     """Return each license of the adapters used with its number of adapters, the commonest first."""
-    counts = Counter(n.license or None for n in card.neighbors)
+    counts = Counter(name or None for name in source_licenses(card))
     return sorted(counts.items(), key=lambda item: (-item[1], item[0] is None, item[0] or ""))
 
 

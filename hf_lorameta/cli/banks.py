@@ -95,6 +95,8 @@ def _listing(bank: "Bank") -> str:
     lines = [f"{len(bank)} adapters for {index.base_model}", "", table(head, rows)]
     if index.packing:
         lines[1:1] = _packing(index.packing)
+    if index.general:
+        lines.insert(1, f"and a general adapter, trained on {len(index.general.tasks)} tasks")
     if index.skipped:
         lines += ["", f"{len(index.skipped)} skipped:"]
         lines += [f"  {skipped.adapter}: {skipped.reason}" for skipped in index.skipped]

@@ -285,7 +285,7 @@ class Plan:
             check=self.check,
             library_version=__version__,
             general=self.general_coefficient,
-            general_datasets=len(index.general.tasks) if index.general else 0,
+            general_licenses=tuple(t.license for t in index.general.tasks) if index.general else (),
             output_prior=self.output_strength,
         )
 
