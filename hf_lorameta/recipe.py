@@ -44,7 +44,7 @@ class Recipe(BaseModel):
         temperature: divides the logits of the softmin and widens the kernel; below 1 is sharper.
             Dimensionless.
         output_prior: strength of the update towards the dataset's output tokens, if the bank has
-            an output prior; 0 leaves it out.
+            an output prior; 0 leaves it out, as do combiners that are not linear.
         rank: rank of the result; None is 16 for ``exact``, the bank's own rank for ``factors``.
         dtype: of the tensors written.
         seed: of drawing the rows to fit and check on; metrics, rules and combiners are

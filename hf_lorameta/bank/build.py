@@ -236,6 +236,8 @@ def finish_bank(
     distances = bank_distances(profiles, vocabulary)
     save_arrays(folder / DISTANCES_FILE, {k: D.astype(np.float32) for k, D in distances.items()})
     files = [PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE]
+    if output_prior:
+        files.append(OUTPUT_PRIOR_FILE)
     index = Index(
         base_model=base_model,
         base_revision=base_revision,
@@ -245,9 +247,7 @@ def finish_bank(
         layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
         entries=tuple(entries),
         skipped=tuple(skipped),
-        files={
-            n: sha256(folder / n) for n in [*files, *([OUTPUT_PRIOR_FILE] if output_prior else [])]
-        },
+        files={name: sha256(folder / name) for name in files},
         typical_distances=typical_distances(profiles, vocabulary, distances),
         general=general,
         output_prior=output_prior,

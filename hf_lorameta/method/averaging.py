@@ -4,9 +4,8 @@ Tensors of the files have the same byte ranges, so ranges are read and averaged 
 16 files at a time and piece by piece, without stacking a tensor. Two bfloat16 values are one 32-bit
 word: the upper half, and the lower half shifted up, are both valid float32 numbers, so one
 operation widens two values. 26 adapters of rank 4 of a 135M model take 17 ms, and 50 ms with
-`merging.factors`
-module by module. Memory holds the result and, per worker, the sums of one range and a piece of 16
-files.
+`merging.factors` module by module. Memory holds the result and, per worker, the sums of one range
+and a piece of 16 files.
 """
 
 import math

@@ -1,9 +1,9 @@
 """Coefficients: the weight of every adapter in the new one, computed from distances.
 
 A rule returns (N,) float64. Those of the paper [1] are on the simplex, ``c ≥ 0`` and ``Σ c = 1``,
-through ``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. A
-temperature T divides the exponents: below 1 is sharper, above 1 flatter. The registry
-`COEFFICIENT_RULES` lists the rules; command line, model card and Space read it.
+through ``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. A temperature T divides the exponents: below 1
+is sharper, above 1 flatter. The registry `COEFFICIENT_RULES` lists the rules; command line, model
+card and Space read it.
 
 References:
     [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.

@@ -26,6 +26,7 @@ from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
+from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.neural_model import NeuralModel
 from hf_lorameta.pipeline.comparison import Comparison, compare
 from hf_lorameta.pipeline.held_out_rows import POOL_ROWS, labeled_pool
@@ -114,10 +115,10 @@ class Plan:
 
     def output_prior(self) -> tuple[FloatArray, FloatArray] | None:
         """Return A (2, in) and B (out, 2) of the output prior; None if it does not take part."""
+        if self.output_strength is None or self.output_counts is None:
+            return None  # before the file is read
         prior = self.bank.output_prior
-        if prior is None or self.output_strength is None or self.output_counts is None:
-            return None
-        return prior.factors(self.output_counts)
+        return prior.factors(self.output_counts) if prior else None
 
     @property
     def _comparison(self) -> Comparison:
@@ -441,7 +442,7 @@ def _make_plan(
         general=bank.index.general is not None,
     )
     coefficients = apply_rule(recipe.coefficients, inputs, recipe.top_k)
-    if counts and recipe.output_prior:
+    if counts and recipe.output_prior and COMBINERS[recipe.combine].linear:
         coefficients = Coefficients(np.append(coefficients.shared, recipe.output_prior))
     return Plan(bank, dataset, recipe, profile, distances, coefficients, output_counts=counts)
 

@@ -143,12 +143,12 @@ class GeneralTrainer:
         """Measure the output prior and store it; None if the architecture has none."""
         from hf_lorameta.training.measure_prior import measure_prior
 
-        job = replace(self._job, general=general.sha256)
+        job = self._job
         prior = measure_prior(
             self._evaluator.model,
             self._layout,
             job.settings,
-            general_factors(job) or [],
+            general_factors(job.folder),
             [rows for _, rows in self._opened],
             self._plan.pass_tokens,
         )
@@ -177,11 +177,9 @@ def finished_prior(job: Job, general: GeneralEntry) -> OutputPriorEntry | None:
         return None
 
 
-def general_factors(job: Job) -> list[tuple[FloatArray, FloatArray]] | None:
-    """Return the stored factors of the job's general adapter; None if it has none."""
-    if job.general is None:
-        return None
-    file = AdapterFile(job.folder / adapter_path(GENERAL))
+def general_factors(folder: Path) -> list[tuple[FloatArray, FloatArray]]:
+    """Return the factors of the general adapter that is stored in a bank's folder."""
+    file = AdapterFile(folder / adapter_path(GENERAL))
     return [(file.tensor(m.name, "A"), file.tensor(m.name, "B")) for m in file.layout]
 
 

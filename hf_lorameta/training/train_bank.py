@@ -170,7 +170,7 @@ def train_tasks(
         workers=plan.workers,
         pass_tokens=plan.pass_tokens,
         checkpoints=job.folder / WORK_FOLDER,
-        general=general_factors(job),
+        general=general_factors(job.folder) if job.general else None,
     )
     skipped: list[tuple[str, Outcome]] = []
     opened: dict[str, OpenTask] = {}

@@ -126,6 +126,16 @@ def test_the_weighted_sum_and_the_runner_agree_with_the_generated_adapter(
     np.testing.assert_allclose(total.grams([len(active) - 1, 0]), grams[:, [-1, 0]][:, :, [-1, 0]])
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
+def test_factors_are_averaged_without_the_output_prior(
+    base: Path, bank: Bank, new: Path, tmp_path: Path
+) -> None:
+    planned = plan(new, bank, Recipe(combine="factors"))
+    assert planned.output_strength is None
+    generate_from_plan(planned).save_pretrained(tmp_path / "adapter")
+    assert np.isfinite(loss(base, new, tmp_path / "adapter"))
+
+
 @pytest.mark.parametrize("refiner", ["gradient", "search"])
 def test_refinement_starts_from_general_adapter_and_output_prior(
     base: Path, bank: Bank, new: Path, refiner: str
