@@ -7,6 +7,7 @@ No model and no torch in here: `hf_lorameta.engines.torch_runner` and
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.types import Array, FloatArray, Row
 
@@ -24,6 +25,10 @@ class AdapterUpdate(Protocol):
     @property
     def linear(self) -> bool:
         """Whether the update is linear in its coefficients."""
+
+    @property
+    def layout(self) -> Layout:
+        """The modules of the update, the first of those that the runner knows."""
 
     def pairs(self, coefficients: Coefficients) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Yield factors (k, in) and (out, k) of the update, module by module.

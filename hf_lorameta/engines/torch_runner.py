@@ -8,7 +8,6 @@ through the activations provides them. Needs the extra ``eval``.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,10 +58,14 @@ class TorchRunner:
 
     def set(self, update: "AdapterUpdate", coefficients: Coefficients) -> None:
         """Apply an update with these coefficients."""
-        self.update(update.pairs(coefficients))
+        self.update(update.pairs(coefficients), len(update.layout))
 
-    def update(self, pairs: Iterable[tuple[FloatArray, FloatArray]]) -> None:
-        """Apply ``ΔW = B A``, from A (k, in) and B (out, k) of the first modules, in order.
+    def update(
+        self, pairs: Iterable[tuple[FloatArray, FloatArray]], modules: int | None = None
+    ) -> None:
+        """Apply ``ΔW = B A``, from A (k, in) and B (out, k) of every module, in order.
+
+        With `modules`, of the first so many modules alone: the others keep their weights.
 
         W + ΔW is rounded to the model's dtype, in bfloat16 to 3 digits.
         """
@@ -71,11 +74,9 @@ class TorchRunner:
         self._updated = False
         if not self._updated_weights:
             self._updated_weights = [torch.empty_like(m.weight.data) for m in self._linears]
-        for linear, target, pair in zip_longest(self._linears, self._updated_weights, pairs):
+        for linear, target in zip(self._linears, self._updated_weights, strict=True):
             target.copy_(linear.weight.data)
-            if pair is None:
-                continue
-            A, B = pair
+        for target, (A, B) in zip(self._updated_weights[:modules], pairs, strict=True):
             total = target if target.dtype == torch.float32 else target.float()
             target.copy_(total.addmm_(torch.from_numpy(B), torch.from_numpy(A)))
         self._updated = True
@@ -163,7 +164,9 @@ class TorchRunner:
 
         hooks = [
             linear.register_forward_hook(forward_hook(index, module.name))
-            for index, (module, linear) in enumerate(zip(layout, self._linears, strict=False))
+            for index, (module, linear) in enumerate(
+                zip(layout, self._linears[: len(layout)], strict=True)
+            )
         ]
         try:
             yield gradient

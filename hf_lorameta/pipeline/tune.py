@@ -9,6 +9,7 @@ import numpy as np
 from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.errors import UsageError
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.generation import Generation
@@ -101,6 +102,11 @@ class ScaledAdapter(NamedTuple):
     def linear(self) -> bool:
         """Whether the update is proportional to the coefficient."""
         return COMBINERS[self.generation.plan.recipe.combine].linear
+
+    @property
+    def layout(self) -> Layout:
+        """The modules that the adapter changes."""
+        return self.generation.plan.layout
 
     def pairs(self, coefficients: Coefficients) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Yield (lora_A, lora_B) of every module; without linearity both are scaled."""

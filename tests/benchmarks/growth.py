@@ -94,7 +94,8 @@ class Growth:
             return self.runner.loss(self.evaluator.encode(rows, shots))
         recipe = Recipe(output_prior=0) if method.endswith("no output prior") else None
         planned = drawn(self.planned(task), entries, recipe)
-        self.runner.update(combine_adapters(planned, lambda done, total: None))
+        pairs = combine_adapters(planned, lambda done, total: None)
+        self.runner.update(pairs, len(planned.layout))
         return self.runner.loss(self.evaluator.encode(rows))
 
 
