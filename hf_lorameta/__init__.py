@@ -28,7 +28,7 @@ _MODULES = {
     "generate_from_plan": "pipeline.generate",
     "open_dataset": "data.dataset",
     "parse_columns": "data.columns",
-    "plan": "pipeline.plan",
+    "plan": "pipeline.read_and_plan",
     "publish_adapter": "pipeline.publish",
     "publish_folder": "pipeline.publish",
     "resolve_target": "pipeline.publish",
@@ -142,7 +142,7 @@ if TYPE_CHECKING:
     from hf_lorameta.method.merging import COMBINERS
     from hf_lorameta.pipeline.generate import generate, generate_from_plan
     from hf_lorameta.pipeline.generation import Generation
-    from hf_lorameta.pipeline.plan import Plan, plan
+    from hf_lorameta.pipeline.plan import Plan
     from hf_lorameta.pipeline.publish import (
         check_no_overwrite,
         default_repo_id,
@@ -150,6 +150,7 @@ if TYPE_CHECKING:
         publish_folder,
         resolve_target,
     )
+    from hf_lorameta.pipeline.read_and_plan import plan
     from hf_lorameta.pipeline.session import Session
     from hf_lorameta.recipe import Recipe
     from hf_lorameta.refine.registry import REFINERS

@@ -52,7 +52,7 @@ def _plan(
 ) -> "tuple[Plan, list[Row]]":
     """Plan, and collect the labeled rows that the recipe may fit and check on."""
     from hf_lorameta.data.columns import describe
-    from hf_lorameta.pipeline.plan import plan_with_rows
+    from hf_lorameta.pipeline.read_and_plan import plan_with_rows
 
     recipe, bank = request.make_recipe(), session.bank
     log(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}")

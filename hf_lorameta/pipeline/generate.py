@@ -9,7 +9,8 @@ from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.pipeline.generation import Generation, combine_adapters
 from hf_lorameta.pipeline.held_out_rows import labeled_pool, rows_to_check, rows_to_fit
-from hf_lorameta.pipeline.plan import Plan, plan_with_rows
+from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.read_and_plan import plan_with_rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
 from hf_lorameta.recipe import Recipe

@@ -1,15 +1,9 @@
-"""Plan an adapter: read a dataset, measure its distances to the bank, choose coefficients.
-
-No adapter weights are read.
-"""
+"""The plan of an adapter, a value."""
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from html import escape
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,22 +13,19 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate, estimate
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.data.columns import describe
-from hf_lorameta.data.dataset import Dataset, DatasetInfo
-from hf_lorameta.data.output_counts import OutputCounter, OutputCounts
-from hf_lorameta.data.profile import Profile, profile_rows
+from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.data.output_counts import OutputCounts
+from hf_lorameta.data.profile import Profile
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
-from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.method.neural_model import NeuralModel
+from hf_lorameta.method.coefficients import Coefficients
+from hf_lorameta.pipeline.choose_coefficients import choose_coefficients
 from hf_lorameta.pipeline.comparison import Comparison, compare
-from hf_lorameta.pipeline.held_out_rows import POOL_ROWS, labeled_pool
 from hf_lorameta.pipeline.plan_warnings import plan_warnings
-from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Validation
-from hf_lorameta.types import Array, FloatArray, Row
+from hf_lorameta.types import Array, FloatArray
 
 _REPR_ROWS = 5
 
@@ -188,8 +179,7 @@ class Plan:
             BankError: the bank lacks the neural rule that was asked for.
             UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
         """
-        _require_outputs(self.dataset, recipe)
-        return _make_plan(self.bank, self.dataset, recipe, self.profile, self.output_counts)
+        return make_plan(self.bank, self.dataset, recipe, self.profile, self.output_counts)
 
     # --- display --------------------------------------------------------------------------------
 
@@ -336,86 +326,33 @@ class Plan:
         }
 
 
-def plan(
-    dataset: str | Path | Dataset,
-    bank: Bank | None = None,
-    recipe: Recipe | None = None,
-    *,
-    token: str | None = None,
+def make_plan(
+    bank: Bank,
+    dataset: DatasetInfo,
+    recipe: Recipe,
+    profile: Profile,
+    counts: OutputCounts | None = None,
 ) -> Plan:
-    """Read a dataset, measure its distances to the bank, and choose coefficients.
+    """Plan an adapter for a dataset that was read.
 
     Args:
-        dataset: Hub id, local file, or an opened `Dataset`.
-        bank: None opens the default bank.
-        recipe: None is ``Recipe()``.
-        token: of the Hub; None uses the saved one.
-
-    Raises:
-        DatasetError: the dataset cannot be read as labeled rows.
-        BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
-        HubError: a repo is missing, private or gated, or the Hub cannot be reached.
-    """
-    with Session(bank, token=token) as session:
-        opened = session.open_dataset(dataset)
-        return plan_with_rows(opened, session.bank, recipe or Recipe())[0]
-
-
-def plan_with_rows(dataset: Dataset, bank: Bank, recipe: Recipe) -> tuple[Plan, list[Row]]:
-    """Plan, and collect the labeled rows that the recipe may fit and check on in the same pass.
-
-    Args:
-        dataset: an opened dataset.
         bank: the bank.
+        dataset: what was read.
         recipe: the settings.
-
-    Returns:
-        The plan, and the pool of labeled rows, see `labeled_pool`; an empty one if the recipe
-        neither fits nor checks.
+        profile: of the dataset.
+        counts: of its outputs; None leaves out the output prior.
 
     Raises:
-        LoraMetaError: as `plan` raises.
+        BankError: the bank lacks the neural rule that was asked for.
+        UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
     """
-    _require_outputs(dataset, recipe)
-    reader = _Reader(dataset.rows(), keep=recipe.uses_rows)
-    rows: Iterator[Row] = islice(reader, recipe.max_rows)
-    counter = None
-    if bank.index.output_prior:
-        counter = OutputCounter(bank.encode, bank.index.vocab_size, bank.index.output_prior.end)
-        rows = counter.of(rows)
-    profile = profile_rows(
-        rows, bank.encode, bank.index.vocab_size, labeled_only=not dataset.prompts_only
-    )
-    counts = counter.counts if counter and profile.output.total else None
-    return _make_plan(bank, dataset.info, recipe, profile, counts), reader.pool()
+    require_outputs(dataset, recipe)
+    distances, coefficients = choose_coefficients(bank, recipe, profile, counts)
+    return Plan(bank, dataset, recipe, profile, distances, coefficients, output_counts=counts)
 
 
-class _Reader:
-    """Iterate over rows once and remember the first ones.
-
-    Args:
-        rows: of a dataset.
-        keep: whether any are remembered.
-    """
-
-    def __init__(self, rows: Iterable[Row], keep: bool) -> None:
-        self._rows, self._keep = iter(rows), keep
-        self._first: list[Row] = []
-
-    def __iter__(self) -> Iterator[Row]:
-        for row in self._rows:
-            if self._keep and len(self._first) < POOL_ROWS:
-                self._first.append(row)
-            yield row
-
-    def pool(self) -> list[Row]:
-        """Return the labeled ones of the first rows, reading on if too few were read."""
-        if self._keep:
-            self._first += islice(self._rows, POOL_ROWS - len(self._first))
-        return labeled_pool(self._first)
-
-
-def _require_outputs(dataset: DatasetInfo, recipe: Recipe) -> None:
+def require_outputs(dataset: DatasetInfo, recipe: Recipe) -> None:
+    """Raise UnlabeledDatasetError if the recipe needs outputs and the dataset has none."""
     for option in ("refine", "check"):
         if dataset.prompts_only and getattr(recipe, option) is not None:
             raise UnlabeledDatasetError(
@@ -423,31 +360,3 @@ def _require_outputs(dataset: DatasetInfo, recipe: Recipe) -> None:
                 hint=f"leave out --{option}, or name the outputs: "
                 "--columns input=COLUMN,output=COLUMN",
             )
-
-
-def _make_plan(
-    bank: Bank,
-    dataset: DatasetInfo,
-    recipe: Recipe,
-    profile: Profile,
-    counts: OutputCounts | None,
-) -> Plan:
-    comparison = compare(bank, profile, recipe.metric)
-    distances = comparison.distances(profile)
-    inputs = RuleInputs(
-        distances,
-        recipe.temperature,
-        comparison.bank_distances,
-        lambda: _neural(bank, recipe),
-        general=bank.index.general is not None,
-    )
-    coefficients = apply_rule(recipe.coefficients, inputs, recipe.top_k)
-    if counts and recipe.output_prior and COMBINERS[recipe.combine].linear:
-        coefficients = Coefficients(np.append(coefficients.shared, recipe.output_prior))
-    return Plan(bank, dataset, recipe, profile, distances, coefficients, output_counts=counts)
-
-
-def _neural(bank: Bank, recipe: Recipe) -> NeuralModel:
-    prefix = f"{recipe.metric}."
-    arrays = {k.removeprefix(prefix): v for k, v in bank.neural().items() if k.startswith(prefix)}
-    return NeuralModel.from_arrays(arrays)

@@ -34,7 +34,7 @@ from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
 from hf_lorameta.pipeline.generate import generate_from_plan
-from hf_lorameta.pipeline.plan import plan_with_rows
+from hf_lorameta.pipeline.read_and_plan import plan_with_rows
 from hf_lorameta.pipeline.tune import refine_plan
 from hf_lorameta.types import Row
 from tests import shared_data

@@ -23,7 +23,7 @@ from hf_lorameta.engines.torch_runner import TorchRunner  # noqa: E402
 from hf_lorameta.method.coefficients import Coefficients  # noqa: E402
 from hf_lorameta.pipeline.generate import generate_from_plan  # noqa: E402
 from hf_lorameta.pipeline.generation import combine_adapters  # noqa: E402
-from hf_lorameta.pipeline.plan import plan_with_rows  # noqa: E402
+from hf_lorameta.pipeline.read_and_plan import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.tune import refine_plan  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.tasks import read_tasks  # noqa: E402

@@ -22,7 +22,7 @@ from hf_lorameta.pipeline.held_out_rows import (
     rows_to_fit,
     rows_used,
 )
-from hf_lorameta.pipeline.plan import plan_with_rows
+from hf_lorameta.pipeline.read_and_plan import plan_with_rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
 from hf_lorameta.types import Row

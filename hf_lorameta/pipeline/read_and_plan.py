@@ -1,0 +1,97 @@
+"""Plan an adapter: read a dataset, measure its distances to the bank, choose coefficients.
+
+No adapter weights are read.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.output_counts import OutputCounter
+from hf_lorameta.data.profile import profile_rows
+from hf_lorameta.pipeline.held_out_rows import POOL_ROWS, labeled_pool
+from hf_lorameta.pipeline.plan import Plan, make_plan, require_outputs
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.recipe import Recipe
+from hf_lorameta.types import Row
+
+
+def plan(
+    dataset: str | Path | Dataset,
+    bank: Bank | None = None,
+    recipe: Recipe | None = None,
+    *,
+    token: str | None = None,
+) -> Plan:
+    """Read a dataset, measure its distances to the bank, and choose coefficients.
+
+    Args:
+        dataset: Hub id, local file, or an opened `Dataset`.
+        bank: None opens the default bank.
+        recipe: None is ``Recipe()``.
+        token: of the Hub; None uses the saved one.
+
+    Raises:
+        DatasetError: the dataset cannot be read as labeled rows.
+        BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
+        HubError: a repo is missing, private or gated, or the Hub cannot be reached.
+    """
+    with Session(bank, token=token) as session:
+        opened = session.open_dataset(dataset)
+        return plan_with_rows(opened, session.bank, recipe or Recipe())[0]
+
+
+def plan_with_rows(dataset: Dataset, bank: Bank, recipe: Recipe) -> tuple[Plan, list[Row]]:
+    """Plan, and collect the labeled rows that the recipe may fit and check on in the same pass.
+
+    Args:
+        dataset: an opened dataset.
+        bank: the bank.
+        recipe: the settings.
+
+    Returns:
+        The plan, and the pool of labeled rows, see `labeled_pool`; an empty one if the recipe
+        neither fits nor checks.
+
+    Raises:
+        LoraMetaError: as `plan` raises.
+    """
+    require_outputs(dataset, recipe)
+    reader = _Reader(dataset.rows(), keep=recipe.uses_rows)
+    rows: Iterator[Row] = islice(reader, recipe.max_rows)
+    counter = None
+    if bank.index.output_prior:
+        counter = OutputCounter(bank.encode, bank.index.vocab_size, bank.index.output_prior.end)
+        rows = counter.of(rows)
+    profile = profile_rows(
+        rows, bank.encode, bank.index.vocab_size, labeled_only=not dataset.prompts_only
+    )
+    counts = counter.counts if counter and profile.output.total else None
+    return make_plan(bank, dataset.info, recipe, profile, counts), reader.pool()
+
+
+class _Reader:
+    """Iterate over rows once and remember the first ones.
+
+    Args:
+        rows: of a dataset.
+        keep: whether any are remembered.
+    """
+
+    def __init__(self, rows: Iterable[Row], keep: bool) -> None:
+        self._rows, self._keep = iter(rows), keep
+        self._first: list[Row] = []
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self._rows:
+            if self._keep and len(self._first) < POOL_ROWS:
+                self._first.append(row)
+            yield row
+
+    def pool(self) -> list[Row]:
+        """Return the labeled ones of the first rows, reading on if too few were read."""
+        if self._keep:
+            self._first += islice(self._rows, POOL_ROWS - len(self._first))
+        return labeled_pool(self._first)
