@@ -47,12 +47,14 @@ class Recipe(BaseModel):
             an output prior; 0 leaves it out, as do combiners that are not linear.
         rank: rank of the result; None is 16 for ``exact``, the bank's own rank for ``factors``.
         dtype: of the tensors written.
-        seed: of drawing the rows to fit and check on; metrics, rules and combiners are
-            deterministic.
+        seed: of drawing the rows to fit, train and check on, and of their order; metrics, rules
+            and combiners are deterministic.
         max_rows: read at most this many rows of the dataset; None reads all.
         refine: fit the coefficients on this many rows of the dataset, which needs the base model;
             None does not fit.
         refiner: how to fit, a key of `hf_lorameta.refine.registry.REFINERS`.
+        train: train the adapter further on this many other rows, which needs the base model; None
+            does not train.
         check: score the adapter on this many rows that were not fitted on, and scale its
             coefficients down if the base model is better; None does not check.
 
@@ -77,6 +79,7 @@ class Recipe(BaseModel):
     max_rows: int | None = Field(default=None, ge=1)
     refine: int | None = Field(default=None, ge=4, le=4096)
     refiner: str = "gradient"
+    train: int | None = Field(default=None, ge=8, le=4096)
     check: int | None = Field(default=None, ge=4, le=4096)
 
     @field_validator(*REGISTRIES)
@@ -90,8 +93,8 @@ class Recipe(BaseModel):
 
     @property
     def uses_rows(self) -> bool:
-        """Whether labeled rows are needed to fit or to check."""
-        return self.refine is not None or self.check is not None
+        """Whether labeled rows are needed to fit, to train or to check."""
+        return (self.refine, self.train, self.check) != (None, None, None)
 
     @classmethod
     def paper(cls, **settings: object) -> "Recipe":
@@ -115,6 +118,7 @@ class Recipe(BaseModel):
             "output_prior": 0.0,
             "rank": None,
             "refine": None,
+            "train": None,
             "check": None,
         }
         hint = "leave out --recipe paper to choose every setting yourself"

@@ -6,7 +6,7 @@ from typing import Any
 from hf_lorameta.cards.markdown import is_hub_id
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine.results import Refinement, Validation
+from hf_lorameta.refine.results import Refinement, Training, Validation
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class CardData(CardDataset):
     recipe: Recipe
     library_version: str
     refinement: Refinement | None = None  # fit of the coefficients on rows of the dataset
+    training: Training | None = None  # of the weights on rows of the dataset
     check: Validation | None = None  # on other rows of the dataset
     gguf: bool = False  # the adapter is exported as GGUF too
     general: float | None = None  # coefficient of the bank's general adapter
@@ -81,6 +82,17 @@ class CardData(CardDataset):
     def __post_init__(self) -> None:
         if not self.neighbors:
             raise LoraMetaError("a card needs at least one adapter used, got none")
+
+    @property
+    def trained(self) -> bool:
+        """Whether training changed the weights."""
+        return self.training is not None and self.training.steps > 0
+
+    @property
+    def fitted_rows(self) -> int:
+        """Number of rows of the dataset that coefficients or weights were fitted on."""
+        refined = self.refinement.rows if self.refinement else 0
+        return refined + (self.training.rows if self.training and self.trained else 0)
 
     @property
     def nearest(self) -> WeightedAdapter:

@@ -72,7 +72,7 @@ def _metadata(card: CardData, source_datasets: list[str]) -> ModelCardData:
     """Return the metadata; ``datasets`` are those that weights or coefficients were fitted on."""
     base = card.base_model if is_hub_id(card.base_model) else None
     base_tag = [f"base_model:adapter:{base}"] if base else []
-    own = [card.public_dataset] if card.refinement and card.public_dataset else []
+    own = [card.public_dataset] if card.fitted_rows and card.public_dataset else []
     license_id, license_name, license_link = license_of(card)
     return ModelCardData(
         base_model=base,

@@ -42,8 +42,8 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     request.make_recipe()  # refuses wrong settings before anything is opened
     with request.session() as session:
         result = _plan(request, session, request.open_dataset(session), quiet)[0]
-    if result.recipe.refine or result.recipe.check:
-        log(quiet, "plan neither refines nor checks: generate and push do")
+    if result.recipe.uses_rows:
+        log(quiet, "plan neither refines, trains nor checks: generate and push do")
     emit(json, result.to_dict(), lambda: describe_plan(result))
 
 
@@ -101,7 +101,7 @@ def _generate(plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool) 
     """Generate with progress on stderr, and report losses and new warnings."""
     from hf_lorameta.pipeline.generate import generate_from_plan
 
-    if plan.recipe.refine is not None or plan.recipe.check is not None:
+    if plan.recipe.uses_rows:
         log(quiet, f"Loading the base model {plan.bank.index.base_model}")
     with stage_bars(quiet) as progress:
         generation = generate_from_plan(plan, progress, session=session, rows=rows)
@@ -113,6 +113,13 @@ def _generate(plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool) 
             f"Fitted {len(plan.active_indices)} adapters on {losses.rows} rows: loss of the base "
             f"model {losses.base:.3f}, of this adapter {losses.end:.3f}; about "
             f"{losses.held_out:.3f} on held-out rows",
+        )
+    if (training := final.training) is not None:
+        log(
+            quiet,
+            f"Trained on {training.rows} rows for {training.steps} steps: loss on "
+            f"{training.held_out} held-out rows of the base model {training.base:.3f}, before the "
+            f"training {training.start:.3f}, after it {training.end:.3f}",
         )
     if final.check is not None:
         log(

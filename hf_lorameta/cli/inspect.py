@@ -39,7 +39,7 @@ def _describe(contents: dict[str, Any]) -> str:
         *([f"recipe {key}", value] for key, value in provenance["recipe"].items()
           if value is not None),
     ]  # fmt: skip
-    for name in ("refinement", "check"):
+    for name in ("refinement", "training", "check"):
         losses = provenance.get(name) or {}
         fields += [[f"{name} {key}", f"{losses[key]:.3f}"] for key in ("base", "end") if losses]
     rows = [

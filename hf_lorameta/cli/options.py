@@ -133,6 +133,13 @@ class Request:
         RefinerName | None,
         typer.Option(help="search: forward passes only; gradient: fewer steps, more memory."),
     ] = None
+    train: Annotated[
+        int | None,
+        typer.Option(
+            help="Train the adapter further on this many rows, e.g. 16 or 200, while that helps on "
+            "rows held out (extra: eval)."
+        ),
+    ] = None
     check: Annotated[
         int | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""Generate an adapter: plan, refine, combine, check."""
+"""Generate an adapter: plan, refine, combine, train, check."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,10 +8,16 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.pipeline.generation import Generation, combine_adapters
-from hf_lorameta.pipeline.held_out_rows import labeled_pool, rows_to_check, rows_to_fit
+from hf_lorameta.pipeline.held_out_rows import (
+    labeled_pool,
+    rows_to_check,
+    rows_to_fit,
+    rows_to_train,
+)
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
@@ -28,7 +34,7 @@ def generate(
     token: str | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Generation:
-    """Generate an adapter for a dataset, without training.
+    """Generate an adapter for a dataset, without training unless the recipe says so.
 
     Args:
         dataset: Hub id, local file, or an opened `Dataset`.
@@ -60,7 +66,8 @@ def generate_from_plan(
 ) -> Generation:
     """Combine a plan's adapters, module by module.
 
-    If the recipe says so, the coefficients are refined first and the adapter is checked at the end.
+    If the recipe says so, the coefficients are refined first, and the adapter is trained further
+    and checked at the end.
 
     Args:
         plan: the plan.
@@ -71,7 +78,7 @@ def generate_from_plan(
 
     Raises:
         AdapterError: the adapter was refined or checked, and at no scale it is as good as the base
-            model.
+            model; or it was trained, and is worse.
         UsageError: rows are needed, and the dataset was a local file.
         LoraMetaError: as `generate` raises.
     """
@@ -79,8 +86,14 @@ def generate_from_plan(
     recipe = plan.recipe
     pool = rows if rows is not None or not recipe.uses_rows else _read_pool(plan, session)
     rows_to_fit(recipe, pool or ())  # refuses too few rows before the base model is loaded
+    rows_to_train(recipe, pool or ())
     if recipe.check is not None:
         rows_to_check(recipe, pool or ())
+    if recipe.train is not None and session.engine != "transformers":
+        raise UsageError(
+            f"{session.engine} computes no gradients",
+            hint="leave out --train, or --engine (transformers trains)",
+        )
     if recipe.refine is not None and plan.refinement is None:
         plan = refine_plan(
             plan,
@@ -95,6 +108,14 @@ def generate_from_plan(
     pairs = combine_adapters(plan, lambda done, total: progress("Combining", done, total))
     seconds = time.perf_counter() - started
     generation = Generation(plan, pairs[0][0].shape[0], tuple(pairs), seconds)
+    if recipe.train is not None:
+        title = f"Training on {recipe.train} rows"
+        generation = train_adapter(
+            generation,
+            pool or (),
+            session.evaluator,
+            progress=lambda step, steps, loss: progress(title, step, steps),
+        )
     if recipe.check is None:
         return generation
     progress(f"Checking {recipe.check} rows", 0, 1)

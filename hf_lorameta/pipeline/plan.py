@@ -24,7 +24,7 @@ from hf_lorameta.pipeline.choose_coefficients import choose_coefficients
 from hf_lorameta.pipeline.comparison import Comparison, compare
 from hf_lorameta.pipeline.plan_warnings import plan_warnings
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine.results import Refinement, Validation
+from hf_lorameta.refine.results import Refinement, Training, Validation
 from hf_lorameta.types import Array, FloatArray
 
 _REPR_ROWS = 5
@@ -46,6 +46,7 @@ class Plan:
             output prior if it has one; zero for those left out. Those of adapters sum to one,
             unless they were refined or scaled down.
         refinement: how they were fitted on rows of the dataset, if they were.
+        training: how the adapter was trained on rows of the dataset, if it was.
         check: how the adapter scored on other rows of the dataset, if it was checked.
         output_counts: of the dataset, if the bank has an output prior.
 
@@ -66,6 +67,7 @@ class Plan:
     distances: Array
     coefficients: Coefficients
     refinement: Refinement | None = None
+    training: Training | None = None
     check: Validation | None = None
     output_counts: OutputCounts | None = None
 
@@ -273,6 +275,7 @@ class Plan:
             warnings=self.warnings,
             recipe=self.recipe,
             refinement=self.refinement,
+            training=self.training,
             check=self.check,
             library_version=__version__,
             general=self.general_coefficient,
@@ -309,6 +312,7 @@ class Plan:
             "warnings": list(self.warnings),
             "expected": self.expected._asdict() if self.expected else None,
             "refinement": asdict(self.refinement) if self.refinement else None,
+            "training": asdict(self.training) if self.training else None,
             "check": asdict(self.check) if self.check else None,
         }
         if self.coefficients.per_module is not None:
@@ -353,7 +357,7 @@ def make_plan(
 
 def require_outputs(dataset: DatasetInfo, recipe: Recipe) -> None:
     """Raise UnlabeledDatasetError if the recipe needs outputs and the dataset has none."""
-    for option in ("refine", "check"):
+    for option in ("refine", "train", "check"):
         if dataset.prompts_only and getattr(recipe, option) is not None:
             raise UnlabeledDatasetError(
                 f"--{option} compares answers with outputs, and the dataset has none",

@@ -9,7 +9,7 @@ from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.profile import Profile
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine.results import Refinement, Validation
+from hf_lorameta.refine.results import Refinement, Training, Validation
 from hf_lorameta.types import Array
 
 FAR_RATIO = 1.5
@@ -38,6 +38,8 @@ class PlanLike(Protocol):
     def distances(self) -> Array: ...  # noqa: D102
     @property
     def refinement(self) -> Refinement | None: ...  # noqa: D102
+    @property
+    def training(self) -> Training | None: ...  # noqa: D102
     @property
     def check(self) -> Validation | None: ...  # noqa: D102
     @property
@@ -75,22 +77,23 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
 
 
 def _distance_warnings(plan: PlanLike) -> Iterator[str]:
+    tuned = plan.refinement or plan.training
     nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
     if nearest > FAR_RATIO * typical:
         advice = (
-            " It may be worse than the base model: improve it with --refine 16, or test it with "
+            " It may be worse than the base model: improve it with --train 16, or test it with "
             "--check 16."
         )
         yield (
             "No dataset in the bank is near this one: the nearest is at distance "
             f"{nearest:.3g}, while bank datasets typically have one at {typical:.3g}. "
-            f"Expect little from this adapter.{'' if plan.refinement else advice}"
+            f"Expect little from this adapter.{'' if tuned else advice}"
         )
     expected = plan.expected
-    if expected and not plan.refinement and expected.mean - expected.spread <= 0:
+    if expected and not tuned and expected.mean - expected.spread <= 0:
         yield (
             f"Bank datasets at this distance gained {expected.mean:.0%} ± {expected.spread:.0%} of "
-            "the base model's loss: this adapter may gain nothing. Improve it with --refine 16, or "
+            "the base model's loss: this adapter may gain nothing. Improve it with --train 16, or "
             "test it with --check 16."
         )
 
@@ -102,11 +105,15 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
             "On held-out rows this adapter is no better than the base model: the bank cannot help "
             "with this dataset."
         )
-    used = (("fitted", refinement, plan.recipe.refine), ("checked", check, plan.recipe.check))
+    used = (
+        ("The coefficients were fitted", refinement, plan.recipe.refine),
+        ("The adapter was trained", plan.training, plan.recipe.train),
+        ("The adapter was checked", check, plan.recipe.check),
+    )
     for done, result, requested in used:
         if result and requested and result.rows < requested:
             yield (
-                f"The coefficients were {done} on {result.rows} labeled rows, not {requested}: the "
+                f"{done} on {result.rows} labeled rows, not {requested}: the "
                 "dataset's first rows hold no more."
             )
     if check and check.scale < 1:

@@ -80,6 +80,19 @@ class Session:
         return Bank.from_pretrained(self._bank, revision=self._bank_revision, hub=self.hub)
 
     @cached_property
+    def evaluator(self) -> TorchEvaluator:
+        """The bank's base model in transformers, at the revision that the bank states.
+
+        Raises:
+            MissingExtraError: the extra ``eval`` is not installed.
+            NotFoundError: the base model is missing.
+        """
+        require_eval()
+        index = self.bank.index
+        folder = locate(index.base_model, index.base_revision, self._token)
+        return TorchEvaluator(folder, base_model=index.base_model)
+
+    @cached_property
     def runner(self) -> BaseModelRunner:
         """The bank's base model, loaded at the revision that the bank states.
 
@@ -94,11 +107,7 @@ class Session:
         if self.engine == "llama.cpp":
             path = find_base_gguf(index.base_model, self._base_gguf)
             return self._closing.enter_context(LlamaCppRunner(path, self.bank.adapted_layout))
-        require_eval()
-        folder = locate(index.base_model, index.base_revision, self._token)
-        return TorchRunner(
-            TorchEvaluator(folder, base_model=index.base_model), self.bank.adapted_layout
-        )
+        return TorchRunner(self.evaluator, self.bank.adapted_layout)
 
     def open_dataset(
         self,

@@ -101,7 +101,8 @@ class ScaledAdapter(NamedTuple):
     @property
     def linear(self) -> bool:
         """Whether the update is proportional to the coefficient."""
-        return COMBINERS[self.generation.plan.recipe.combine].linear
+        plan = self.generation.plan
+        return COMBINERS[plan.recipe.combine].linear or plan.training is not None
 
     @property
     def layout(self) -> Layout:

@@ -39,6 +39,31 @@ class Refinement:
 
 
 @dataclass(frozen=True)
+class Training:
+    """Result of training an adapter further; losses are as in `Refinement`.
+
+    Attributes:
+        rows: number of rows it was trained on, those held out included.
+        held_out: number of rows that the losses are means over; each was predicted by an adapter
+            that was not trained on it.
+        base: loss of the base model.
+        start: loss of the adapter before the training.
+        end: loss of the trained adapter, or `start` if the training did not help. Slightly
+            optimistic: the number of steps was chosen on the same rows.
+        steps: optimizer steps; 0 if none helped.
+        interrupted: whether the user ended the training.
+    """
+
+    rows: int
+    held_out: int
+    base: float
+    start: float
+    end: float
+    steps: int
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
 class Validation:
     """Loss of an adapter on rows it was not fitted on; losses are as in `Refinement`.
 

@@ -99,15 +99,38 @@ def fit(
     """
     device = device or find_device()
     dtype = dtype or find_dtype(device, folder)
-    kind = _kind(device)
-    width = _width(dtype)
+    _kind(device)  # refuses one that is not there
+    weights = _width(dtype) * parameters(folder)
+    return _fit(config, layout, rank, weights, device, dtype, at_once)
+
+
+def fit_loaded(model: Any, layout: Layout, rank: int, at_once: int) -> Plan:
+    """Return how to train on a base model in memory; see `fit`.
+
+    Raises:
+        UsageError: adapters and the activations of a pass do not fit in memory.
+    """
+    dtype = str(model.dtype).removeprefix("torch.")
+    return _fit(model.config, layout, rank, 0, str(model.device), dtype, at_once)
+
+
+def _fit(
+    config: Any,
+    layout: Layout,
+    rank: int,
+    weights: int,
+    device: str,
+    dtype: str,
+    at_once: int | None,
+) -> Plan:
+    """Fit a training into memory that `weights` bytes will be taken of."""
+    kind, width = _kind(device), _width(dtype)
     text = config.get_text_config()
     per_token = (
         width
         * text.num_hidden_layers
         * (12 * text.hidden_size + 4 * getattr(text, "intermediate_size", 4 * text.hidden_size))
     )
-    weights = width * parameters(folder)
     state = 4 * _STATES * rank * sum(m.in_features + m.out_features for m in layout)
     workers = max(torch.get_num_threads(), 1) if kind == "cpu" else 1
     free = _free_memory(device) - weights

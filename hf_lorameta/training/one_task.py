@@ -136,7 +136,7 @@ def open_task(task: Task, job: Job, evaluator: TorchEvaluator) -> OpenTask:
         "private": private,
     }
     digest = digest_of_key(key)
-    encode = partial(_encode, evaluator, settings.max_length)
+    encode = partial(encode_rows, evaluator, settings.max_length)
     encoded = TaskRows(task.name, encode(rows), encode(held), digest)
     return OpenTask(task, key, profile, encoded, facts)
 
@@ -146,7 +146,7 @@ def _is_private(task: Task, private: bool) -> bool:
     return private and not (task.is_local and task.license)
 
 
-def _encode(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> list[Tokens]:
+def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> list[Tokens]:
     """Encode rows in at most `length` tokens; outputs are cut off at half of it."""
     return [
         row._replace(output=row.output[: length // 2]).truncated(length, evaluator.start_tokens)

@@ -8,6 +8,7 @@ prefix and itself. This gives exactly the losses and gradients of single rows.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -190,6 +191,21 @@ def use_row_attention(model: Any) -> None:
         )
     AttentionInterface.register(ATTENTION, row_attention)
     model.set_attn_implementation(ATTENTION)
+
+
+@contextmanager
+def using_row_attention(model: Any) -> Iterator[None]:
+    """Let a model's attention layers work within rows, and as before afterwards.
+
+    Raises:
+        UsageError: as `use_row_attention` raises.
+    """
+    before = model.config._attn_implementation
+    use_row_attention(model)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def row_attention(

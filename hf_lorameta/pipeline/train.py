@@ -1,0 +1,74 @@
+"""Train a generated adapter further on rows of its dataset."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.errors import AdapterError, UsageError
+from hf_lorameta.pipeline.generation import Generation
+from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_train
+from hf_lorameta.refine.results import Training
+from hf_lorameta.types import Row
+
+
+def train_adapter(
+    generation: Generation,
+    pool: Sequence[Row],
+    evaluator: TorchEvaluator,
+    *,
+    progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
+) -> Generation:
+    """Train a finished adapter further as its recipe says.
+
+    The result is the adapter after the number of steps that is best on rows it was not trained on;
+    without any step it is the given one.
+
+    Args:
+        generation: its recipe has `train`, the number of rows.
+        pool: labeled rows of the dataset, from which the rows are drawn.
+        evaluator: the base model.
+        progress: called with (step, steps, loss on held-out rows).
+
+    Returns:
+        The adapter with its plan's `training`.
+
+    Raises:
+        UsageError: the recipe asks for no training, the base model cannot be trained here, or
+            memory does not suffice.
+        EmptyDatasetError: fewer than 8 labeled rows that were not fitted on.
+        AdapterError: on held-out rows the base model is better, before and after the training.
+    """
+    from hf_lorameta.training.device import fit_loaded
+    from hf_lorameta.training.few_rows import FOLDS, continue_training, settings_for
+    from hf_lorameta.training.one_task import encode_rows
+
+    plan = generation.plan
+    if plan.recipe.train is None:
+        raise UsageError("the recipe asks for no training", hint="--train 16")
+    if plan.recipe.check is not None:
+        rows_to_check(plan.recipe, pool)  # refuses too few rows before the work, not after
+    rows = rows_to_train(plan.recipe, pool)
+    settings = settings_for(len(rows), generation.rank, plan.recipe.seed)
+    machine = fit_loaded(evaluator.model, plan.layout, generation.rank, FOLDS)
+    result = continue_training(
+        evaluator.model,
+        plan.layout,
+        generation.pairs,
+        encode_rows(evaluator, settings.max_length, rows),
+        settings,
+        workers=machine.workers,
+        pass_tokens=machine.pass_tokens,
+        progress=progress,
+    )
+    training = Training(
+        len(rows), result.held_out, result.base, result.start, result.end, result.steps,
+        result.interrupted,
+    )  # fmt: skip
+    if result.base < result.end:
+        raise AdapterError(
+            f"on {result.held_out} rows that it was not trained on, the adapter is worse than the "
+            f"base model: loss {result.end:.3f} and {result.base:.3f}",
+            hint="train on more rows, name another --bank, or leave out --train",
+        )
+    plan = replace(plan, training=training)
+    return replace(generation, plan=plan, pairs=tuple(result.factors))

@@ -1,0 +1,242 @@
+"""Train a generated adapter further on a few rows of its dataset.
+
+How many steps help is found on rows that the training did not see: with few rows by
+cross-validation, and then all of them are trained on for that many steps; with many rows, some are
+held out. The adapter as it was generated is the state after zero steps.
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.training.lora_slots import LoraSlots
+from hf_lorameta.training.packing import Pass, using_row_attention
+from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.trainer import PassRunner
+from hf_lorameta.types import FloatArray
+
+FOLDS = 2
+"""Number of folds of the cross-validation."""
+HOLD_OUT_ROWS = 64
+"""With at least this many rows, some are held out, and there is no cross-validation."""
+_HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
+_LEAST_STEPS, _MOST_STEPS, _EPOCHS = 24, 192, 4
+_MEASUREMENTS, _PATIENCE = 8, 3
+
+Part = tuple[list[Tokens], list[Tokens]]
+"""Rows to train on, and held-out rows."""
+
+Progress = Callable[[int, int, float], None]
+"""Called with (steps done, steps at most, loss on held-out rows)."""
+
+
+@dataclass(frozen=True)
+class Continued:
+    """An adapter after further training. Losses are means over tokens of held-out rows, in nats.
+
+    Attributes:
+        factors: A (r, in) and s·B (out, r) of every module, float32; the start if no step helped.
+        held_out: number of held-out rows, all of them with cross-validation.
+        base: loss of the base model.
+        start: loss of the adapter before the training.
+        end: loss after it, `start` if no step helped. Slightly optimistic, as the number of steps
+            was chosen on the same rows.
+        steps: optimizer steps that led to the result, 0 if none helped.
+        interrupted: whether the training was stopped by the user.
+    """
+
+    factors: list[tuple[FloatArray, FloatArray]]
+    held_out: int
+    base: float
+    start: float
+    end: float
+    steps: int
+    interrupted: bool = False
+
+
+def settings_for(rows: int, rank: int, seed: int) -> Settings:
+    """Return the settings of a training on so many rows.
+
+    Example:
+        >>> settings_for(16, rank=16, seed=0).steps, settings_for(288, rank=16, seed=0).steps
+        (24, 120)
+    """
+    steps = _EPOCHS * (rows - _held_out_rows(rows)) // Settings.rows
+    steps = min(max(steps, _LEAST_STEPS), _MOST_STEPS)
+    return Settings(
+        rank=rank, lr=1e-3, warmup=4, steps=steps, evaluate_every=max(steps // _MEASUREMENTS, 1),
+        patience=_PATIENCE, seed=seed,
+    )  # fmt: skip
+
+
+def continue_training(
+    model: Any,
+    layout: Layout,
+    factors: Sequence[tuple[FloatArray, FloatArray]],
+    rows: Sequence[Tokens],
+    settings: Settings,
+    *,
+    workers: int = 1,
+    pass_tokens: int = 1024,
+    progress: Progress = lambda done, steps, loss: None,
+) -> Continued:
+    """Train an adapter further on a few rows.
+
+    An interruption (Ctrl-C) ends the training with the best state so far.
+
+    Args:
+        model: a causal LM of transformers with frozen weights.
+        layout: the adapted modules.
+        factors: A (r, in) and s·B (out, r) of every module, from which the training starts.
+        rows: at least 4 rows.
+        settings: see `settings_for`.
+        workers: threads that compute passes.
+        pass_tokens: maximum tokens of a pass.
+        progress: called after each step.
+
+    Raises:
+        UsageError: the architecture cannot be trained here.
+    """
+    with using_row_attention(model):
+        slots = LoraSlots(model, layout, settings.rank, settings.scaling, FOLDS, settings.clip)
+        runner = PassRunner(model, workers, pass_tokens)
+        try:
+            with runner:
+                training = _Training(slots, runner, settings, slots.vector(factors), progress)
+                return training.run(rows)
+        finally:
+            slots.detach()
+
+
+class _Training:
+    def __init__(
+        self,
+        slots: LoraSlots,
+        runner: PassRunner,
+        settings: Settings,
+        initial: torch.Tensor,
+        progress: Progress,
+    ) -> None:
+        self._slots, self._runner, self._settings = slots, runner, settings
+        self._initial, self._best, self._progress = initial, initial, progress
+        self._losses: list[tuple[float, int]] = []  # on held-out rows, with the number of steps
+        for slot in range(slots.count):
+            slots.start(slot, initial)
+
+    def run(self, rows: Sequence[Tokens]) -> Continued:
+        """Find how many steps help, and return the adapter after so many."""
+        parts = split(rows, self._settings.seed)
+        held_out = [held_out for _, held_out in parts]
+        base, interrupted = self._loss(held_out, adapters=False), False
+        self._losses.append((self._loss(held_out), 0))
+        try:
+            self._search(parts)
+            if len(parts) > 1 and self._lowest[1]:
+                self._train_on_all(rows)
+        except KeyboardInterrupt:
+            interrupted = True
+        (end, steps), start = self._lowest, self._losses[0][0]
+        factors = self._slots.factors(self._best)
+        return Continued(factors, sum(map(len, held_out)), base, start, end, steps, interrupted)
+
+    @property
+    def _lowest(self) -> tuple[float, int]:
+        return min(self._losses)
+
+    def _search(self, parts: Sequence[Part]) -> None:
+        """Train on the rows of each part, until the loss on its held-out rows rises."""
+        settings, held_out = self._settings, [held_out for _, held_out in parts]
+        for step in self._steps([train for train, _ in parts], settings.steps):
+            if step % settings.evaluate_every and step != settings.steps:
+                continue
+            self._losses.append((self._loss(held_out), step))
+            if self._lowest[1] == step:
+                self._best = self._slots.parameters[0].clone()
+            if step - self._lowest[1] >= settings.patience * settings.evaluate_every:
+                return
+
+    def _train_on_all(self, rows: Sequence[Tokens]) -> None:
+        """Train on all rows for as many steps as helped."""
+        for _ in self._steps([rows], self._lowest[1]):
+            pass
+        self._best = self._slots.parameters[0].clone()
+
+    def _steps(self, rows: Sequence[Sequence[Tokens]], count: int) -> Iterator[int]:
+        """Train a slot on each list of rows; yield the number of steps after each step."""
+        for slot in range(len(rows)):
+            self._slots.start(slot, self._initial)
+        orders = [batches(of_slot, self._settings) for of_slot in rows]
+        for step in range(1, count + 1):
+            self._step({slot: next(order) for slot, order in enumerate(orders)}, step)
+            self._progress(step, count, self._lowest[0])
+            yield step
+
+    def _step(self, rows: dict[int, list[Tokens]], step: int) -> None:
+        """Take a step of every slot on the mean loss of its output tokens."""
+        totals = {slot: sum(len(row.output) for row in of_slot) for slot, of_slot in rows.items()}
+
+        def backward(packed: Pass, losses: torch.Tensor) -> None:
+            parts = torch.split(losses, list(packed.outputs.values()))
+            means = [
+                part.sum() / totals[slot] for slot, part in zip(packed.outputs, parts, strict=True)
+            ]
+            torch.autograd.backward(torch.stack(means).sum())
+
+        self._runner.run(rows, backward, gradients=True)
+        for slot in rows:
+            self._slots.update(slot, self._settings.learning_rate(step - 1))
+
+    def _loss(self, rows: Sequence[Sequence[Tokens]], adapters: bool = True) -> float:
+        """Return the mean loss of the output tokens of all slots' rows."""
+        sums: list[float] = []
+        self._runner.run(
+            dict(enumerate(rows)),
+            lambda packed, losses: sums.append(float(losses.double().sum())),
+            adapters=adapters,
+        )
+        loss = math.fsum(sums) / sum(len(row.output) for of_slot in rows for row in of_slot)
+        return math.inf if math.isnan(loss) else loss
+
+
+def split(rows: Sequence[Tokens], seed: int) -> list[Part]:
+    """Return the rows to train on and to hold out: of each fold, or once if there are many rows.
+
+    Example:
+        >>> rows = [Tokens([i], [i]) for i in range(100)]
+        >>> [(len(train), len(held_out)) for train, held_out in split(rows[:16], seed=0)]
+        [(8, 8), (8, 8)]
+        >>> [(len(train), len(held_out)) for train, held_out in split(rows, seed=0)]
+        [(75, 25)]
+    """
+    shuffled = list(rows)
+    random.Random(f"{seed} few rows").shuffle(shuffled)
+    if held_out := _held_out_rows(len(rows)):
+        return [(shuffled[held_out:], shuffled[:held_out])]
+    folds = [shuffled[fold::FOLDS] for fold in range(FOLDS)]
+    return [
+        ([row for other in folds if other is not fold for row in other], fold) for fold in folds
+    ]
+
+
+def _held_out_rows(rows: int) -> int:
+    """Number of rows to hold out; 0 for cross-validation."""
+    return min(rows // _HELD_OUT_SHARE, _MOST_HELD_OUT) if rows >= HOLD_OUT_ROWS else 0
+
+
+def batches(rows: Sequence[Tokens], settings: Settings) -> Iterator[list[Tokens]]:
+    """Yield the rows of step after step, from one shuffled epoch after another."""
+    generator, waiting = random.Random(f"{settings.seed} order"), list[Tokens]()
+    count = min(settings.rows, len(rows))
+    while True:
+        while len(waiting) < count:
+            epoch = list(rows)
+            generator.shuffle(epoch)
+            waiting += epoch
+        yield waiting[:count]
+        waiting = waiting[count:]

@@ -1,0 +1,155 @@
+"""Further training: its number of steps, its result, and interruptions."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.training.tiny import exact_norms, tokens, write_base
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from hf_lorameta.engines.scoring import Tokens  # noqa: E402 - they import torch
+from hf_lorameta.training.few_rows import (  # noqa: E402
+    HOLD_OUT_ROWS,
+    Continued,
+    batches,
+    continue_training,
+    split,
+)
+from hf_lorameta.training.lora_slots import find_layout  # noqa: E402
+from hf_lorameta.training.settings import Settings  # noqa: E402
+
+SETTINGS = Settings(rank=4, steps=12, rows=4, lr=0.02, warmup=2, evaluate_every=3)
+ROWS = tokens(1, 16)
+Factors = list[tuple[Any, Any]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+def train(
+    base: Path,
+    rows: list[Tokens] = ROWS,
+    settings: Settings = SETTINGS,
+    start: Factors | None = None,
+    progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
+) -> Continued:
+    """Train an adapter, by default a random small one, in float64."""
+    model = transformers.LlamaForCausalLM.from_pretrained(base, dtype=torch.float64)
+    model = exact_norms(model.eval().requires_grad_(False))
+    layout = find_layout(model, settings.targets)
+    rng = np.random.default_rng(0)
+    start = start or [
+        tuple(0.05 * rng.standard_normal(m.shape(factor, 4), np.float32) for factor in "AB")
+        for m in layout
+    ]
+    before = model.config._attn_implementation
+    result = continue_training(model, layout, start, rows, settings, progress=progress)
+    assert model.config._attn_implementation == before
+    assert all(type(model.get_submodule(m.name)) is torch.nn.Linear for m in layout)
+    return result
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
+def test_the_losses_are_those_of_rows_that_were_not_trained_on(base: Path) -> None:
+    """Checked with PEFT: train one fold as the other is held out, by torch's own optimizer."""
+    peft = pytest.importorskip("peft")
+    result = train(base)
+    assert result.steps > 0
+    assert result.end < min(result.start, result.base)
+    total = 0.0
+    for rows, held_out in split(ROWS, SETTINGS.seed):
+        assert not {str(row) for row in rows} & {str(row) for row in held_out}
+        model = transformers.LlamaForCausalLM.from_pretrained(base, dtype=torch.float64)
+        model = exact_norms(model.eval().requires_grad_(False))
+        config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=list(SETTINGS.targets))
+        layout = find_layout(model, SETTINGS.targets)
+        wrapped = peft.get_peft_model(model, config).double()
+        rng = np.random.default_rng(0)
+        for module in layout:
+            layer = wrapped.base_model.model.get_submodule(module.name)
+            for factor, scale in (("A", 1.0), ("B", 0.5)):
+                values = 0.05 * scale * rng.standard_normal(module.shape(factor, 4), np.float32)
+                weight = getattr(layer, f"lora_{factor}")["default"].weight
+                weight.data = torch.from_numpy(values).double()
+        _train_with_peft(wrapped, rows, result.steps)
+        total += sum(_loss(wrapped, row).item() * len(row.output) for row in held_out)
+    assert total / sum(len(row.output) for row in ROWS) == pytest.approx(result.end, rel=1e-6)
+
+
+def _train_with_peft(model: object, rows: list[Tokens], steps: int) -> None:
+    parameters = [p for p in model.parameters() if p.requires_grad]  # type: ignore[attr-defined]
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
+    order = batches(rows, SETTINGS)
+    for step in range(steps):
+        batch = next(order)
+        count = sum(len(row.output) for row in batch)
+        loss = sum(_loss(model, row) * len(row.output) for row in batch) / count
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(parameters, SETTINGS.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = SETTINGS.learning_rate(step)
+        optimizer.step()
+
+
+def _loss(model: object, row: Tokens) -> "torch.Tensor":
+    ids = torch.tensor([[*row.prompt, *row.output]])
+    logits = model(input_ids=ids).logits[0, len(row.prompt) - 1 : -1]  # type: ignore[operator]
+    return torch.nn.functional.cross_entropy(logits, ids[0, len(row.prompt) :])
+
+
+def test_with_few_rows_all_are_trained_on_in_the_end(base: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    result = train(base, progress=lambda done, steps, loss: seen.append((done, steps)))
+    assert result.held_out == len(ROWS)
+    assert seen[-1] == (result.steps, result.steps)
+    assert [total for _, total in seen].count(result.steps) >= result.steps
+
+
+def test_with_many_rows_a_quarter_is_held_out(base: Path) -> None:
+    rows = tokens(2, HOLD_OUT_ROWS)
+    result = train(base, rows)
+    assert result.held_out == HOLD_OUT_ROWS // 4
+    assert result.end < result.start
+
+
+def test_the_same_seed_gives_the_same_bytes(base: Path) -> None:
+    first, second = train(base), train(base)
+    other = train(base, settings=Settings(**SETTINGS.to_dict() | {"seed": 1}))
+    assert [b"".join(map(bytes, pair)) for pair in first.factors] == [
+        b"".join(map(bytes, pair)) for pair in second.factors
+    ]
+    assert first.end != other.end
+
+
+def test_a_training_that_does_not_help_keeps_the_adapter(base: Path) -> None:
+    """A learning rate so high that every step raises the loss of a trained adapter."""
+    trained = train(base)
+    settings = Settings(**SETTINGS.to_dict() | {"lr": 50.0, "warmup": 0})
+    result = train(base, settings=settings, start=trained.factors)
+    assert (result.steps, result.end) == (0, result.start)
+    for before, after in zip(trained.factors, result.factors, strict=True):
+        assert all(np.array_equal(x, y) for x, y in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("stop", [1, 8, 14])
+def test_an_interrupted_training_keeps_the_best_so_far(base: Path, stop: int) -> None:
+    calls = 0
+
+    def progress(done: int, steps: int, loss: float) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == stop:
+            raise KeyboardInterrupt
+
+    result = train(base, progress=progress)
+    assert result.interrupted
+    assert result.end <= result.start
+    assert (result.steps == 0) == (result.end == result.start)
