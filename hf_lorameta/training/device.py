@@ -1,8 +1,6 @@
 """What the machine offers: device, dtype, memory, and how many tasks to train at once."""
 
-import time
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,30 +44,9 @@ def find_device() -> str:
 def find_dtype(device: str, folder: Path) -> str:
     """Return the dtype for a base model: bfloat16 where the device multiplies it fast."""
     if device == "cpu":
-        return "bfloat16" if bfloat16_is_faster() else suited_dtype(folder)
+        return suited_dtype(folder)
     fast = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if fast else "float32"
-
-
-@lru_cache(maxsize=1)
-def bfloat16_is_faster() -> bool:
-    """Whether this CPU needs less than two thirds of the time in bfloat16; measured, in 10 ms.
-
-    Processors with the same instructions differ: two AVX-512 cores with bfloat16 instructions
-    reached 165 GFLOPS in bfloat16 and 300 in float32 on one machine, 1,050 and 230 on another.
-    """
-    return _product_seconds(torch.bfloat16) < 2 / 3 * _product_seconds(torch.float32)
-
-
-def _product_seconds(dtype: torch.dtype) -> float:
-    """Return the least of several times of a product of the size of a small model's layers."""
-    x, weight = (torch.ones(shape, dtype=dtype) for shape in ((256, 576), (1536, 576)))
-    seconds = []
-    for _ in range(8):
-        start = time.perf_counter()
-        torch.nn.functional.linear(x, weight)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 def fit(

@@ -26,7 +26,7 @@ FOLDS = 2
 HOLD_OUT_ROWS = 64
 """With at least this many rows, some are held out, and there is no cross-validation."""
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
-_LEAST_STEPS, _MOST_STEPS, _EPOCHS = 24, 192, 4
+_LEAST_STEPS, _MOST_STEPS, _EPOCHS = 32, 192, 4
 _MEASUREMENTS, _PATIENCE = 8, 3
 
 Part = tuple[list[Tokens], list[Tokens]]
@@ -65,12 +65,12 @@ def settings_for(rows: int, rank: int, seed: int) -> Settings:
 
     Example:
         >>> settings_for(16, rank=16, seed=0).steps, settings_for(288, rank=16, seed=0).steps
-        (24, 120)
+        (32, 120)
     """
     steps = _EPOCHS * (rows - _held_out_rows(rows)) // Settings.rows
     steps = min(max(steps, _LEAST_STEPS), _MOST_STEPS)
     return Settings(
-        rank=rank, lr=1e-3, warmup=4, steps=steps, evaluate_every=max(steps // _MEASUREMENTS, 1),
+        rank=rank, lr=5e-4, warmup=4, steps=steps, evaluate_every=max(steps // _MEASUREMENTS, 1),
         patience=_PATIENCE, seed=seed,
     )  # fmt: skip
 

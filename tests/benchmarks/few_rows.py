@@ -1,0 +1,188 @@
+"""A few rows: training from the generated adapter and from zero.
+
+``python -m tests.benchmarks.few_rows FOLDER`` compares on the tasks of
+``../shared/everyday/report_on.txt``, whose sources are left out of the bank: the base model, a
+3-shot prompt, the default, ``--train`` and ``--refine`` on some rows, and a LoRA that PEFT trains
+from zero on the same rows (`tests.benchmarks.peft_training`). Scores are losses of the reference
+outputs on 24 test rows; CPU seconds stand beside them.
+
+Every score is saved in FOLDER at once, so the command resumes where it stopped; several processes
+may share the work.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_lorameta import Bank, Generation, Plan, Recipe
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.files import write_atomically
+from hf_lorameta.hub.base_model import locate
+from hf_lorameta.pipeline.generation import combine_adapters
+from hf_lorameta.pipeline.held_out_rows import rows_to_train
+from hf_lorameta.pipeline.train import train_adapter
+from hf_lorameta.pipeline.tune import refine_plan
+from hf_lorameta.training.few_rows import settings_for
+from hf_lorameta.training.one_task import encode_rows
+from tests import shared_data
+from tests.benchmarks.growth import EVERYDAY, ROWS, SHOTS, Growth, drawn, read
+from tests.benchmarks.peft_training import PeftTraining
+from tests.benchmarks.tables import markdown_table
+
+ALL = 4096
+PEFT_LR = 1e-3
+"""Chosen on ten tasks of other sources, among 1e-3, 3e-3 and 1e-2."""
+HEAD = ("method", "loss", "share of the 3-shot gain", "better than base", "better than 3-shot",
+        "CPU s (median)")  # fmt: skip
+Result = dict[str, float]
+
+
+class FewRows:
+    """Losses and CPU seconds by task and method, saved in a folder."""
+
+    def __init__(self, folder: Path, bank: Bank, dtype: str) -> None:
+        self.growth = Growth(folder, bank, dtype)
+        self.folder, self._dtype = folder, dtype
+
+    def result(self, task: str, method: str) -> Result:
+        """Return the scores of a method, computed once."""
+        path = self.folder / f"{task} {method}.json"
+        if not path.exists():
+            write_atomically(path, json.dumps(self._compute(task, method)).encode())
+        result: Result = json.loads(path.read_bytes())
+        return result
+
+    def _compute(self, task: str, method: str) -> Result:
+        name, _, rows = method.partition(" ")
+        compute: dict[str, Callable[[str, int], Result]] = {
+            "train": self._train, "PEFT": self._peft, "refine": self._refine,
+            "default": self._default, "base": self._prompted, "3-shot": self._prompted,
+        }  # fmt: skip
+        return compute[name](task, ALL if rows == "all" else int(rows or SHOTS * (name != "base")))
+
+    def _prompted(self, task: str, shots: int) -> Result:
+        evaluator, runner = self.growth.evaluator, self.growth.runner
+        runner.clear()
+        rows = evaluator.encode(read(task, "test")[:ROWS], read(task, "train")[:shots])
+        return {"loss": runner.loss(rows)}
+
+    def _plan(self, task: str, **settings: Any) -> Plan:
+        recipe = Recipe.of(**settings)
+        planned = drawn(self.growth.planned(task), self.growth.others(task), recipe)
+        return replace(planned, recipe=recipe)
+
+    def _generation(self, plan: Plan) -> Generation:
+        pairs = combine_adapters(plan, lambda done, total: None)
+        return Generation(plan, pairs[0][0].shape[0], tuple(pairs), 0.0)
+
+    def _score(self, task: str, generation: Generation) -> float:
+        runner, evaluator = self.growth.runner, self.growth.evaluator
+        runner.update(generation.pairs, len(generation.plan.layout))
+        return runner.loss(evaluator.encode(read(task, "test")[:ROWS]))
+
+    def _default(self, task: str, rows: int) -> Result:
+        del rows
+        return {"loss": self._score(task, self._generation(self._plan(task)))}
+
+    def _refine(self, task: str, rows: int) -> Result:
+        plan, started = self._plan(task, refine=rows), time.process_time()
+        plan = refine_plan(plan, read(task, "train"), self.growth.runner)
+        cpu = time.process_time() - started
+        assert plan.refinement is not None
+        return {"loss": self._score(task, self._generation(plan)), "cpu": cpu}
+
+    def _train(self, task: str, rows: int) -> Result:
+        generation = self._generation(self._plan(task, train=rows))
+        started = time.process_time()
+        curve: list[tuple[float, float]] = []
+        trained = train_adapter(
+            generation,
+            read(task, "train"),
+            self.growth.evaluator,
+            progress=lambda step, steps, loss: curve.append((time.process_time() - started, loss)),
+        )
+        cpu = time.process_time() - started
+        training = trained.plan.training
+        assert training is not None
+        result = {"loss": self._score(task, trained), "cpu": cpu, "steps": training.steps,
+                  "start": training.start, "end": training.end}  # fmt: skip
+        if rows == ALL:
+            target = self.result(task, "PEFT all")["end"]
+            reached = [seconds for seconds, loss in curve if loss <= target]
+            result["cpu to PEFT's loss"] = min(reached, default=float("nan"))
+        return result
+
+    @cached_property
+    def _peft_evaluator(self) -> TorchEvaluator:
+        return TorchEvaluator(locate(shared_data.BASE_MODEL), self._dtype)
+
+    @cached_property
+    def _peft_trainings(self) -> dict[int, PeftTraining]:
+        return {}
+
+    def _peft(self, task: str, rows: int) -> Result:
+        evaluator = self._peft_evaluator
+        chosen = rows_to_train(Recipe(train=rows), read(task, "train"))
+        settings = replace(settings_for(len(chosen), 16, 0), lr=PEFT_LR)
+        torch.manual_seed(0)
+        training = PeftTraining(evaluator.model, settings)
+        try:
+            result = training.train(encode_rows(evaluator, settings.max_length, chosen))
+            test: Sequence[Tokens] = evaluator.encode(read(task, "test")[:ROWS])
+            loss = training.loss_sum(test) / sum(len(row.output) for row in test)
+        finally:
+            training.model.unload()
+        return {"loss": loss, "cpu": result.cpu, "steps": result.steps, "start": result.start,
+                "end": result.end}  # fmt: skip
+
+
+def cells(results: dict[str, list[Result]], method: str) -> list[str]:
+    """Return a row of the table."""
+    base, shot, loss = (
+        np.array([r["loss"] for r in results[m]]) for m in ("base", "3-shot", method)
+    )
+    cpu = [r["cpu"] for r in results[method] if "cpu" in r]
+    return [
+        f"{loss.mean():.3f}",
+        f"{(base - loss).mean() / (base - shot).mean():.2f}",
+        f"{(loss < base).mean():.0%}",
+        f"{(loss < shot).mean():.0%}",
+        f"{np.median(cpu):.0f}" if cpu else "–",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", type=Path, default=EVERYDAY / "report_on.txt")
+    parser.add_argument("--part", default="1/1", help="such as 1/2: only every second task")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument(
+        "--methods", nargs="*", default=["default", "train 16", "PEFT 16", "refine 16"]
+    )
+    options = parser.parse_args()
+    shared_data.require()
+    few = FewRows(options.folder, Bank.from_pretrained(), options.dtype)
+    part, parts = map(int, options.part.split("/"))
+    results: dict[str, list[Result]] = {}
+    for task in options.tasks.read_text("utf-8").split()[part - 1 :: parts]:
+        for method in ("base", "3-shot", *options.methods):
+            results.setdefault(method, []).append(few.result(task, method))
+        print(task, {m: round(r[-1]["loss"], 3) for m, r in results.items()}, flush=True)
+    rows = [(method, *cells(results, method)) for method in results]
+    text = markdown_table(HEAD, rows, right=range(1, len(HEAD)))
+    (options.folder / "few_rows.md").write_text(text + "\n", encoding="utf-8")
+    print("\n" + text)
+
+
+if __name__ == "__main__":
+    main()
