@@ -104,6 +104,7 @@ def test_recipes_of_the_paper_have_its_settings(metric: str, rule: str) -> None:
         "output_prior": 0.0,
         "rank": None,
         "refine": None,
+        "train": None,
         "check": None,
     }
 

@@ -121,6 +121,8 @@ def _generate(plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool) 
             f"{training.held_out} held-out rows of the base model {training.base:.3f}, before the "
             f"training {training.start:.3f}, after it {training.end:.3f}",
         )
+        if training.interrupted:
+            log(quiet, "The training was interrupted; this is the best adapter so far")
     if final.check is not None:
         log(
             quiet,

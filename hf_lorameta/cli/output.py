@@ -69,6 +69,7 @@ def stage_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
                 bar.close()
             hidden = quiet or not terminal
             bars[title] = tqdm(total=total, desc=title, disable=hidden, file=sys.stderr)
+        bars[title].total = total
         bars[title].update(done - bars[title].n)
         bars[title].n = done  # a disabled bar does not count
         if not terminal and time.monotonic() - reported > _REPORT_SECONDS:

@@ -33,7 +33,7 @@ Part = tuple[list[Tokens], list[Tokens]]
 """Rows to train on, and held-out rows."""
 
 Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps at most, loss on held-out rows)."""
+"""Called with (steps done, steps expected, lowest loss on held-out rows)."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ class _Training:
         self._slots, self._runner, self._settings = slots, runner, settings
         self._initial, self._best, self._progress = initial, initial, progress
         self._losses: list[tuple[float, int]] = []  # on held-out rows, with the number of steps
+        self._done = self._expected_steps = 0
         for slot in range(slots.count):
             slots.start(slot, initial)
 
@@ -136,8 +137,10 @@ class _Training:
         base, interrupted = self._loss(held_out, adapters=False), False
         self._losses.append((self._loss(held_out), 0))
         try:
+            self._expected_steps = self._settings.steps * len(parts)
             self._search(parts)
             if len(parts) > 1 and self._lowest[1]:
+                self._expected_steps = self._done + self._lowest[1]
                 self._train_on_all(rows)
         except KeyboardInterrupt:
             interrupted = True
@@ -174,7 +177,8 @@ class _Training:
         orders = [batches(of_slot, self._settings) for of_slot in rows]
         for step in range(1, count + 1):
             self._step({slot: next(order) for slot, order in enumerate(orders)}, step)
-            self._progress(step, count, self._lowest[0])
+            self._done += 1
+            self._progress(self._done, self._expected_steps, self._lowest[0])
             yield step
 
     def _step(self, rows: dict[int, list[Tokens]], step: int) -> None:

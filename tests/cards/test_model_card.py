@@ -19,7 +19,7 @@ from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.localhub import cards as hub_rules
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine.results import Refinement, Validation
+from hf_lorameta.refine.results import Refinement, Training, Validation
 from hf_lorameta.space_build import package_wheel
 from tests.cards.examples import PLAIN, many, neighbor, rows_of, section
 
@@ -116,6 +116,25 @@ def test_card_says_that_the_adapter_is_not_trained_on_the_dataset() -> None:
     assert "the dataset on whose rows the coefficients were fitted." in fitted
     unpublished = render_card(replace(PLAIN, bank_published=False), None)
     assert "this card's metadata" not in unpublished
+
+
+def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
+    training = Training(rows=32, held_out=32, base=4.0, start=2.5, end=1.25, steps=20)
+    facts = replace(PLAIN, training=training, recipe=Recipe(train=32))
+    text = render_card(facts, None)
+    assert "**Trained on 32 rows of the dataset**, starting from a weighted combination" in text
+    assert "not trained on it." not in text
+    assert "trained further for 20 steps." in section(text, "Trained on 32 rows")
+    assert "| trained (slightly optimistic) | 1.25 |" in text
+    assert "--train 32" in text
+    assert ModelCard(text).data.datasets[0] == "me/questions"
+    useless = replace(facts, training=replace(training, steps=0, end=2.5))
+    text = render_card(useless, None)
+    assert "No training took place" in text
+    assert "the adapter stayed as it was." in section(text, "Training tried on 32 rows")
+    assert "me/questions" not in ModelCard(text).data.datasets
+    stopped = replace(facts, training=replace(training, interrupted=True))
+    assert "for 20 steps, until it was interrupted." in render_card(stopped, None)
 
 
 def test_wheel_contains_the_card_templates() -> None:

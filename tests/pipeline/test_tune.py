@@ -249,7 +249,7 @@ def test_fewer_rows_than_asked_for_are_reported(data: Path) -> None:
     assert not any("labeled rows, not" in text for text in enough.warnings)
     plan = make_adapter(data, FakeRunner(full), check=4000).plan
     assert plan.check
-    expected = f"were checked on {plan.check.rows} labeled rows, not 4000"
+    expected = f"was checked on {plan.check.rows} labeled rows, not 4000"
     assert any(expected in text for text in plan.warnings)
 
 

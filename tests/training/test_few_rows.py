@@ -109,8 +109,10 @@ def test_with_few_rows_all_are_trained_on_in_the_end(base: Path) -> None:
     seen: list[tuple[int, int]] = []
     result = train(base, progress=lambda done, steps, loss: seen.append((done, steps)))
     assert result.held_out == len(ROWS)
-    assert seen[-1] == (result.steps, result.steps)
-    assert [total for _, total in seen].count(result.steps) >= result.steps
+    assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
+    assert seen[0][1] == 2 * SETTINGS.steps
+    assert seen[-1] == (len(seen), len(seen))
+    assert seen[-1 - result.steps][1] == 2 * SETTINGS.steps  # before the final training
 
 
 def test_with_many_rows_a_quarter_is_held_out(base: Path) -> None:

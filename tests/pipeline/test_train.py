@@ -1,0 +1,140 @@
+"""An adapter that is trained further on rows of its dataset, from the recipe to the card."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training import tiny
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they import torch
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator  # noqa: E402
+from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
+from hf_lorameta.pipeline.generate import generate_from_plan  # noqa: E402
+from hf_lorameta.pipeline.held_out_rows import (  # noqa: E402
+    labeled_pool,
+    rows_to_check,
+    rows_to_fit,
+    rows_to_train,
+)
+from hf_lorameta.pipeline.read_and_plan import plan_with_rows  # noqa: E402
+from hf_lorameta.pipeline.session import Session  # noqa: E402
+from hf_lorameta.training import few_rows  # noqa: E402
+from hf_lorameta.training.settings import Settings  # noqa: E402
+from hf_lorameta.training.tasks import read_tasks  # noqa: E402
+from hf_lorameta.training.train_bank import train_bank  # noqa: E402
+
+SETTINGS = Settings(rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    base = tiny.write_base(tmp_path_factory.mktemp("base"))
+    tasks = tiny.write_tasks(tmp_path_factory.mktemp("tasks"), 3)
+    folder = tmp_path_factory.mktemp("banks") / "bank"
+    return train_bank(
+        read_tasks([str(tasks)]), folder, str(base), settings=SETTINGS, dtype="float32"
+    )
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of a topic that the bank does not have."""
+    return tiny.write_task(tmp_path_factory.mktemp("new"), "topic3", tiny.rows(3))
+
+
+@pytest.fixture(autouse=True)
+def fast_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A learning rate that suits the tiny base model."""
+
+    def settings(rows: int, rank: int, seed: int) -> Settings:
+        return Settings(
+            rank=rank, steps=24, lr=0.02, warmup=2, evaluate_every=4, patience=2, seed=seed
+        )
+
+    monkeypatch.setattr(few_rows, "settings_for", settings)
+
+
+def make(bank: Bank, new: Path, **settings: object) -> Generation:
+    return generate(new, bank, Recipe.of(rank=4, **settings))
+
+
+def loss(bank: Bank, rows: list[tuple[str, str]], adapter: Path) -> float:
+    evaluator = TorchEvaluator(bank.index.base_model, "float32")
+    return evaluator.evaluate(rows, adapter, generate=False)[0].loss
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
+def test_training_lowers_the_loss_and_the_card_says_so(
+    bank: Bank, new: Path, tmp_path: Path
+) -> None:
+    generated, trained = make(bank, new), make(bank, new, train=16, check=8)
+    training = trained.plan.training
+    assert training is not None
+    assert (training.rows, training.held_out) == (16, 16)
+    assert training.steps > 0
+    assert training.end < training.start
+    assert trained.plan.check is not None
+    assert trained.plan.check.scale == 1
+    generated.save_pretrained(tmp_path / "generated")
+    trained.save_pretrained(tmp_path / "trained")
+    pool = [(row["input"], row["output"]) for row in tiny.rows(3)]
+    used = rows_to_train(trained.plan.recipe, pool)
+    others = [row for row in pool if row not in used]
+    assert loss(bank, others, tmp_path / "trained") < loss(bank, others, tmp_path / "generated")
+    assert trained.plan.check.end == pytest.approx(
+        loss(bank, rows_to_check(trained.plan.recipe, pool), tmp_path / "trained"), abs=0.02
+    )
+    card = (tmp_path / "trained" / "README.md").read_text()
+    assert "**Trained on 16 rows of the dataset**" in card
+    assert "No training took place" not in card
+    assert "not trained on it" not in card.split("## Trained on 16 rows")[0]
+    assert "--train 16" in card
+    recipe = json.loads((tmp_path / "trained" / "recipe.json").read_bytes())
+    assert recipe["training"]["steps"] == training.steps
+    assert recipe["recipe"]["train"] == 16
+
+
+def test_the_same_seed_gives_the_same_adapter(bank: Bank, new: Path) -> None:
+    first, second = make(bank, new, train=16), make(bank, new, train=16)
+    other = make(bank, new, train=16, seed=1)
+    for ours, same in zip(first.pairs, second.pairs, strict=True):
+        assert all(np.array_equal(x, y) for x, y in zip(ours, same, strict=True))
+    assert first.plan.training != other.plan.training
+
+
+def test_rows_to_fit_train_and_check_on_are_disjoint() -> None:
+    pool = labeled_pool((f"question {i}", f"{i}") for i in range(40))
+    recipe = Recipe(refine=8, train=100, check=8)
+    drawn = [rows(recipe, pool) for rows in (rows_to_fit, rows_to_train, rows_to_check)]
+    assert [len(rows) for rows in drawn] == [8, 24, 8]  # rows to check on are kept
+    assert sorted(row for rows in drawn for row in rows) == sorted(pool)
+    with pytest.raises(EmptyDatasetError, match="6 of 30 labeled rows to train on, expected at"):
+        rows_to_train(Recipe(refine=16, train=16, check=8), pool[:30])
+
+
+def test_an_engine_without_gradients_is_refused_before_any_work(bank: Bank, new: Path) -> None:
+    with Session(bank, engine="llama.cpp") as session:
+        dataset = session.open_dataset(new)
+        plan, rows = plan_with_rows(dataset, bank, Recipe(train=16))
+        with pytest.raises(UsageError, match=r"llama.cpp computes no gradients"):
+            generate_from_plan(plan, session=session, rows=rows)
+
+
+def test_an_adapter_worse_than_the_base_model_is_refused(
+    bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = few_rows.continue_training
+
+    def worse(*args: object, **options: object) -> few_rows.Continued:
+        result = real(*args, **options)  # type: ignore[arg-type]
+        return few_rows.Continued(result.factors, result.held_out, 1.0, 2.0, 1.5, result.steps)
+
+    monkeypatch.setattr(few_rows, "continue_training", worse)
+    with pytest.raises(AdapterError, match="worse than the base model: loss"):
+        make(bank, new, train=16)
