@@ -52,12 +52,15 @@ def _plan(
 ) -> "tuple[Plan, list[Row]]":
     """Plan, and collect the labeled rows that the recipe may fit and check on."""
     from hf_lorameta.data.columns import describe
-    from hf_lorameta.pipeline.read_and_plan import plan_with_rows
+    from hf_lorameta.pipeline.budget import parse_seconds, plan_within
 
+    seconds = parse_seconds(request.budget) if request.budget else None
     recipe, bank = request.make_recipe(), session.bank
     log(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}")
     log(quiet, f"Bank: {bank.id}, {len(bank)} adapters for {bank.index.base_model}")
-    result, rows = plan_with_rows(dataset, bank, recipe)
+    result, rows, reasons = plan_within(dataset, session, recipe, seconds)
+    for reason in reasons:
+        log(quiet, reason)
     for warning in result.warnings:
         log(quiet, f"Warning: {warning}")
     return result, rows

@@ -147,6 +147,13 @@ class Request:
             "is not worse than the base model (extra: eval or gguf)."
         ),
     ] = None
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time to spend, e.g. 60s or 5m: chooses --train, if the base model is on this "
+            "machine."
+        ),
+    ] = None
     token: TokenOption = None
 
     def session(

@@ -18,7 +18,7 @@ from hf_lorameta.errors import AuthError, GatedError, HubError, NotFoundError, f
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.hub.dataset_repo import Token
 from hf_lorameta.hub.errors import translate
-from hf_lorameta.hub.packaged_model import dequantized, packaged_gguf
+from hf_lorameta.hub.packaged_model import dequantized, packaged_gguf, packaged_path
 
 _CONFIG_FILE = "config.json"
 _TIMEOUT_SECONDS = 3.0
@@ -56,6 +56,22 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
             hint="choose a base model, or a revision of it, with safetensors weights",
         )
     return folder
+
+
+def is_at_hand(base_model: str, revision: str | None = None) -> bool:
+    """Whether `locate` finds a base model's weights without a download.
+
+    Example:
+        >>> is_at_hand("no/such-model")
+        False
+    """
+    if Path(base_model).expanduser().is_dir():
+        return True
+    try:
+        cached = snapshot_download(base_model, revision=revision, local_files_only=True)
+    except (hf.LocalEntryNotFoundError, hf.HFValidationError):
+        return packaged_path(base_model) is not None
+    return any(Path(cached).glob("*.safetensors"))
 
 
 def config_json(

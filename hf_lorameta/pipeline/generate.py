@@ -7,6 +7,7 @@ from pathlib import Path
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.errors import AdapterError, UsageError
+from hf_lorameta.pipeline.budget import plan_within
 from hf_lorameta.pipeline.generation import Generation, combine_adapters
 from hf_lorameta.pipeline.held_out_rows import (
     labeled_pool,
@@ -15,7 +16,6 @@ from hf_lorameta.pipeline.held_out_rows import (
     rows_to_train,
 )
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.read_and_plan import plan_with_rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
@@ -32,6 +32,7 @@ def generate(
     recipe: Recipe | None = None,
     *,
     token: str | None = None,
+    budget: float | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Generation:
     """Generate an adapter for a dataset, without training unless the recipe says so.
@@ -41,6 +42,8 @@ def generate(
         bank: None opens the default bank.
         recipe: None is ``Recipe()``.
         token: of the Hub; None uses the saved one.
+        budget: seconds to spend on training the adapter further, if that is possible; see
+            `hf_lorameta.pipeline.budget.recipe_within`.
         progress: called after each step with (stage, done, total).
 
     Raises:
@@ -53,7 +56,7 @@ def generate(
     """
     with Session(bank, token=token) as session:
         opened = session.open_dataset(dataset)
-        plan, rows = plan_with_rows(opened, session.bank, recipe or Recipe())
+        plan, rows, _ = plan_within(opened, session, recipe or Recipe(), budget)
         return generate_from_plan(plan, progress, session=session, rows=rows)
 
 

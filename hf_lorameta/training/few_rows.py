@@ -75,6 +75,19 @@ def settings_for(rows: int, rank: int, seed: int) -> Settings:
     )  # fmt: skip
 
 
+def work(rows: int, seed: int) -> tuple[int, int]:
+    """Return how many times a row is trained on and how many times one is scored, at most.
+
+    Example:
+        >>> work(16, seed=0)
+        (768, 160)
+    """
+    settings, held_out = settings_for(rows, 1, seed), _held_out_rows(rows)
+    runs = 1 if held_out else FOLDS + 1
+    measurements = math.ceil(settings.steps / settings.evaluate_every) + 2
+    return runs * settings.steps * settings.rows, measurements * (held_out or rows)
+
+
 def continue_training(
     model: Any,
     layout: Layout,

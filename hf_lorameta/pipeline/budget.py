@@ -1,0 +1,172 @@
+"""Choose how to make an adapter in a given time: as it is generated, or trained on some rows."""
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.engines.torch_evaluator import require_eval
+from hf_lorameta.errors import MissingExtraError, UsageError
+from hf_lorameta.hub.base_model import is_at_hand
+from hf_lorameta.pipeline.held_out_rows import MIN_TRAINING_ROWS
+from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.read_and_plan import plan_with_rows
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.recipe import Recipe
+from hf_lorameta.types import Row
+
+ROWS = (16, 32, 64, 128, 256, 512, 1024)
+"""Numbers of rows that are considered."""
+_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+_SAMPLE_ROWS, _SAMPLE_TOKENS = 64, 512
+_TRAINED, _SCORED = 3.0, 1.0
+"""Cost of a row in training and of one that is only scored, in forward passes."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What fits into a time.
+
+    Attributes:
+        recipe: the settings.
+        seconds: estimated time of the training; 0 without one.
+        reasons: why it was chosen and what more time would bring, in plain words.
+    """
+
+    recipe: Recipe
+    seconds: float
+    reasons: tuple[str, ...]
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds of a time such as 90, 60s, 2m, 2min or 1h.
+
+    Raises:
+        UsageError: not a positive time.
+
+    Example:
+        >>> parse_seconds("60s"), parse_seconds("1.5 min"), parse_seconds("1h")
+        (60.0, 90.0, 3600.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if not found or found[2] not in _UNITS or not float(found[1]):
+        raise UsageError(f"{text!r} is not a time", hint="write for example 60s, 2m or 1h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def plan_within(
+    dataset: Dataset, session: Session, recipe: Recipe, seconds: float | None
+) -> tuple[Plan, list[Row], tuple[str, ...]]:
+    """Plan as `plan_with_rows` does, with as many rows to train on as fit into a time.
+
+    Args:
+        dataset: an opened dataset.
+        session: its bank is used.
+        recipe: the settings.
+        seconds: see `recipe_within`; None leaves the recipe as it is.
+
+    Returns:
+        The plan, the pool of labeled rows, and the reasons for the choice.
+
+    Raises:
+        UsageError: both a time and a number of rows were given.
+        LoraMetaError: as `plan` raises.
+    """
+    if seconds is None:
+        return (*plan_with_rows(dataset, session.bank, recipe), ())
+    if recipe.train is not None:
+        raise UsageError("--budget chooses --train", hint="leave out one of the two")
+    labeled = {} if dataset.prompts_only else {"train": ROWS[-1]}  # so that rows are collected
+    plan, pool = plan_with_rows(dataset, session.bank, recipe.model_copy(update=labeled))
+    choice = recipe_within(plan, pool, session, seconds)
+    return replace(plan, recipe=choice.recipe), pool, choice.reasons
+
+
+def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: float) -> Choice:
+    """Choose the number of rows to train on so that it takes at most so many seconds here.
+
+    The speed of the base model on this machine is measured on a few rows.
+
+    Args:
+        plan: its recipe's `train` is replaced.
+        pool: labeled rows of the dataset.
+        session: runs the base model.
+        seconds: for loading the base model and training.
+
+    Raises:
+        LoraMetaError: the base model cannot be loaded.
+    """
+    recipe = plan.recipe.model_copy(update={"train": None})
+    if obstacle := _obstacle(plan, pool, session):
+        return Choice(recipe, 0.0, (f"Not trained: {obstacle}",))
+    started = time.perf_counter()
+    per_row = _seconds_per_row(pool, session)
+    left = seconds - (time.perf_counter() - started)
+    available = len(pool) - (recipe.check or 0) - (recipe.refine or 0)
+    counts = {min(rows, available) for rows in ROWS}
+    estimates = {rows: per_row * _passes(rows, plan.recipe.seed) for rows in sorted(counts)}
+    fitting = [rows for rows, needed in estimates.items() if needed <= left]
+    chosen = max(fitting, default=0)
+    more = next((rows for rows in estimates if rows > chosen), None)
+    reasons = [
+        f"Training on {chosen} rows: about {_duration(estimates[chosen])}"
+        if chosen
+        else f"Not trained: {_duration(seconds)} are too short"
+    ]
+    if more:
+        reasons.append(f"On {more} rows it would take about {_duration(estimates[more])}")
+    recipe = recipe.model_copy(update={"train": chosen or None})
+    return Choice(recipe, estimates.get(chosen, 0.0), tuple(reasons))
+
+
+def _obstacle(plan: Plan, pool: Sequence[Row], session: Session) -> str | None:
+    """Say why no training is possible; None if it is."""
+    index = plan.bank.index
+    if plan.dataset.prompts_only:
+        return "the dataset has no outputs"
+    free = len(pool) - (plan.recipe.check or 0) - (plan.recipe.refine or 0)
+    if free < MIN_TRAINING_ROWS:
+        return f"{max(free, 0)} labeled rows to train on, expected at least {MIN_TRAINING_ROWS}"
+    if session.engine != "transformers":
+        return f"{session.engine} computes no gradients"
+    try:
+        require_eval()
+    except MissingExtraError as error:
+        return f"{error}: {error.hint}"
+    if not is_at_hand(index.base_model, index.base_revision):
+        return f"the base model is not on this machine: hf download {index.base_model}"
+    return None
+
+
+def _seconds_per_row(pool: Sequence[Row], session: Session) -> float:
+    """Measure the seconds of a forward pass of a row of average length."""
+    rows = session.runner.encode(pool[:_SAMPLE_ROWS])
+    lengths = [len(row.prompt) + len(row.output) for row in rows]
+    count = max(1, min(len(rows), _SAMPLE_TOKENS * len(rows) // sum(lengths)))
+    session.runner.loss(rows[:count])  # the first pass also allocates memory
+    started = time.perf_counter()
+    session.runner.loss(rows[:count])
+    per_token = (time.perf_counter() - started) / sum(lengths[:count])
+    return per_token * sum(lengths) / len(lengths)
+
+
+def _passes(rows: int, seed: int) -> float:
+    """Return the work of training on so many rows, in forward passes of a row, at most."""
+    from hf_lorameta.training.few_rows import work
+
+    trained, scored = work(rows, seed)
+    return _TRAINED * trained + _SCORED * scored
+
+
+def _duration(seconds: float) -> str:
+    """Format a time for people.
+
+    Example:
+        >>> _duration(42.2), _duration(200), _duration(5000)
+        ('43 s', '4 min', '1.4 h')
+    """
+    if seconds < 100:
+        return f"{math.ceil(seconds)} s"
+    return f"{math.ceil(seconds / 60)} min" if seconds < 5400 / 1.2 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,109 @@
+"""The number of rows to train on follows from the time, the dataset and the machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta import Recipe, open_dataset
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.errors import MissingExtraError, UsageError
+from hf_lorameta.pipeline import budget
+from hf_lorameta.pipeline.budget import parse_seconds, plan_within
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.training.few_rows import work
+from tests.plain_bank import plain_bank
+
+pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def bank() -> Bank:
+    return plain_bank()
+
+
+@pytest.fixture
+def session(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A session on a machine that passes 100 rows a second and has the base model."""
+    monkeypatch.setattr(budget, "_seconds_per_row", lambda pool, session: 0.01)
+    monkeypatch.setattr(budget, "is_at_hand", lambda name, revision: True)
+    return Session(bank)
+
+
+def write(folder: Path, number: int, output: bool = True) -> Path:
+    path = folder / "rows.jsonl"
+    rows = [
+        {"input": f"question {i}"} | ({"output": f"{i}"} if output else {}) for i in range(number)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def choose(path: Path, session: Session, seconds: float, **settings: int) -> tuple[int | None, str]:
+    recipe = Recipe.of(**settings)
+    plan, _, reasons = plan_within(open_dataset(path), session, recipe, seconds)
+    return plan.recipe.train, ". ".join(reasons)
+
+
+def seconds_for(rows: int) -> float:
+    trained, scored = work(rows, 0)
+    return 0.01 * (3 * trained + scored)
+
+
+@pytest.mark.parametrize("rows", [16, 128, 256])
+def test_the_most_rows_that_fit_are_trained_on(tmp_path: Path, session: Session, rows: int) -> None:
+    path = write(tmp_path, 300)
+    train, reasons = choose(path, session, seconds_for(rows) + 0.5)
+    assert train in budget.ROWS
+    assert seconds_for(train) <= seconds_for(rows) + 0.5
+    assert train >= rows
+    assert reasons.startswith(f"Training on {train} rows: about")
+    assert "it would take about" in reasons
+
+
+def test_all_rows_are_trained_on_if_there_is_time(tmp_path: Path, session: Session) -> None:
+    path = write(tmp_path, 100)
+    assert choose(path, session, 3600.0)[0] == 100
+    train, reasons = choose(path, session, 3600.0, check=10)
+    assert train == 90
+    assert "would take" not in reasons
+
+
+def test_too_little_time_trains_nothing_and_says_what_would_be_needed(
+    tmp_path: Path, session: Session
+) -> None:
+    train, reasons = choose(write(tmp_path, 300), session, 1.0)
+    assert train is None
+    assert reasons.startswith("Not trained: 1 s are too short. On 16 rows it would take about")
+
+
+def test_obstacles_are_named(
+    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, 300)
+    with Session(session.bank, engine="llama.cpp") as llama:
+        assert "llama.cpp computes no gradients" in choose(path, llama, 60.0)[1]
+    few = write(tmp_path, 7)
+    assert "7 labeled rows to train on, expected at least 8" in choose(few, session, 60.0)[1]
+    unlabeled = write(tmp_path, 300, output=False)
+    assert choose(unlabeled, session, 60.0) == (None, "Not trained: the dataset has no outputs")
+    path = write(tmp_path, 300)
+    monkeypatch.setattr(budget, "is_at_hand", lambda name, revision: False)
+    assert "not on this machine: hf download HuggingFaceTB" in choose(path, session, 60.0)[1]
+
+    def missing() -> None:
+        raise MissingExtraError("torch is not installed", hint="pip install torch")
+
+    monkeypatch.setattr(budget, "require_eval", missing)
+    assert "torch is not installed: pip install torch" in choose(path, session, 60.0)[1]
+
+
+def test_a_budget_and_a_number_of_rows_exclude_each_other(tmp_path: Path, session: Session) -> None:
+    with pytest.raises(UsageError, match="--budget chooses --train"):
+        choose(write(tmp_path, 300), session, 60.0, train=16)
+
+
+@pytest.mark.parametrize("text", ["", "0s", "soon", "5x", "-3s", "1e3"])
+def test_other_texts_than_times_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a time"):
+        parse_seconds(text)
