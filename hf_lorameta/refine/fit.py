@@ -1,5 +1,6 @@
 """What the refiners share: rows, coordinates, evaluated points, and the choice of the result."""
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -164,31 +165,69 @@ class Fit:
     ) -> tuple[float, Coefficients, float]:
         """Select the largest part of the step to the best point that cross-validation supports.
 
-        The folds' own minima come from the surrogate alone, so their full steps can be too long.
-        Returns the rows' loss, coefficients, and cross-validated loss; those of the start if no
-        part of the step improves both.
+        It does if the held-out rows gain more than the standard error of their gain. The folds' own
+        minima come from the surrogate alone, so their full steps can be too long. Returns the rows'
+        loss, coefficients, and cross-validated loss; those of the start if no part of the step is
+        supported.
         """
         start, (loss, u) = self._points[0][0], self.best
         if loss < start:
             minima = [self.minimum(surrogate, folds != fold) for fold in range(FOLDS)]
             for fraction in (1.0, 0.5, 0.25):
-                held_out = self._cross_validated_loss([fraction * point for point in minima])
-                if held_out < start and fraction < 1:
+                held_out = self._held_out_losses([fraction * point for point in minima])
+                if not is_significant(self._start_losses - held_out, self.sizes):
+                    continue
+                if fraction < 1:
                     self.apply(fraction * u)
                     loss = self._runner.loss(self.tokens)
-                if held_out < start and loss < start:
-                    return loss, self.coefficients(fraction * u), held_out
+                if loss < start:
+                    mean = float(held_out.sum()) / sum(self.sizes)
+                    return loss, self.coefficients(fraction * u), mean
         return start, Coefficients(self._start), start
 
-    def _cross_validated_loss(self, points: Sequence[Array]) -> float:
-        """Mean loss of the rows, each fold at its own point."""
-        total = 0.0
+    @cached_property
+    def _start_losses(self) -> Array:
+        """(R,) losses of the rows before any step, each the sum over its output tokens."""
+        self.apply(np.zeros(self.directions.dimensions))
+        return self._row_losses(range(len(self.tokens)))
+
+    def _held_out_losses(self, points: Sequence[Array]) -> Array:
+        """(R,) losses of the rows, each fold at its own point."""
+        losses = np.empty(len(self.tokens))
         for fold, u in enumerate(points):
             self.apply(u)
             held_out = np.flatnonzero(self.folds == fold)
-            loss = self._runner.loss([self.tokens[i] for i in held_out])
-            total += loss * sum(self.sizes[i] for i in held_out)
-        return total / sum(self.sizes)
+            losses[held_out] = self._row_losses(held_out.tolist())
+        return losses
+
+    def _row_losses(self, rows: Sequence[int]) -> Array:
+        """Losses of some rows at the point that is applied."""
+        odds = self._runner.log_odds([self.tokens[i] for i in rows])
+        starts = np.cumsum([0, *(self.sizes[i] for i in rows[:-1])])
+        return np.asarray(np.add.reduceat(np.logaddexp(0, -odds), starts))
+
+
+def is_significant(gains: Array, sizes: Sequence[int]) -> bool:
+    """Whether the mean gain per token exceeds its standard error.
+
+    The standard error is that of a ratio of sums over rows (Cochran, Sampling Techniques, 1977,
+    section 6.3).
+
+    Args:
+        gains: (R,) gain of each row, the sum over its tokens, in nats.
+        sizes: R numbers of tokens.
+
+    Example:
+        >>> is_significant(np.array([1.0, 1.2, 0.8]), [1, 1, 1])
+        True
+        >>> is_significant(np.array([3.0, -1.0, -1.0]), [1, 1, 1])
+        False
+    """
+    mean = gains.sum() / sum(sizes)
+    residuals = gains - mean * np.array(sizes)
+    count = len(gains)
+    error = math.sqrt(count / (count - 1) * float(residuals @ residuals)) / sum(sizes)
+    return bool(mean > error)
 
 
 def select_module_scale(

@@ -36,9 +36,9 @@ def refine(
     is below 0.02 nats per token. Coordinates u are those of `Directions`; the penalty ``0.01 |u|²``
     keeps coefficients in place that the few rows do not determine. How much modules may differ is
     decided by cross-validation at the start; see `select_module_scale`. The fit is deterministic.
-    Coefficients may become negative and need not sum to one. If the result is worse than the start,
-    on the rows or in cross-validation, half of the step is taken, or a quarter, or none; if it is
-    worse than the base model, it is shrunk toward zero.
+    Coefficients may become negative and need not sum to one. If the result is worse than the start
+    on the rows, or in cross-validation not better by more than the standard error, half of the step
+    is taken, or a quarter, or none; if it is worse than the base model, it is shrunk toward zero.
 
     Args:
         start: (K,) coefficients to start from.

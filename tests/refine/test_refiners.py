@@ -8,13 +8,28 @@ from scipy.optimize import minimize
 
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.refine.fit import MODULE_SCALE_LARGE, MODULE_SCALE_SMALL, Fit, select_module_scale
+from hf_lorameta.refine.fit import (
+    MODULE_SCALE_LARGE,
+    MODULE_SCALE_SMALL,
+    Fit,
+    is_significant,
+    select_module_scale,
+)
 from hf_lorameta.refine.gauss_newton import STEPS, refine
 from hf_lorameta.refine.registry import REFINERS
 from hf_lorameta.refine.search import search
 from tests.refine.models import ROWS, TRUTH, Array, Logistic, Modular
 
 
+@pytest.fixture
+def any_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accept every gain on held-out rows: 16 noisy labels leave few of them significant."""
+    monkeypatch.setattr(
+        "hf_lorameta.refine.fit.is_significant", lambda gains, sizes: gains.sum() > 0
+    )
+
+
+@pytest.mark.usefixtures("any_gain")
 @pytest.mark.parametrize("method", REFINERS)
 def test_a_fit_approaches_the_best_coefficients_even_negative_ones(method: str) -> None:
     model = Logistic(TRUTH)
@@ -61,6 +76,7 @@ def test_the_start_is_returned_if_only_the_fitted_rows_improve(method: str) -> N
     assert report.end == report.held_out == report.start
 
 
+@pytest.mark.usefixtures("any_gain")
 @pytest.mark.parametrize("method", REFINERS)
 @pytest.mark.parametrize("fraction", [1.0, 0.5, 0.25, 0.0])
 def test_the_step_is_shortened_until_cross_validation_supports_it(
@@ -69,18 +85,20 @@ def test_the_step_is_shortened_until_cross_validation_supports_it(
     model, start = Logistic(TRUTH), np.full(4, 0.01)
     full, _ = REFINERS[method].function(start, model, ROWS, model)
     fractions = iter([1.0, 0.5, 0.25])
-    cross_validate = Fit._cross_validated_loss
+    held_out_losses = Fit._held_out_losses
 
-    def cross_validated_loss(fit: Fit, points: Any) -> float:
-        return 9.0 if next(fractions) > fraction else cross_validate(fit, points)
+    def losses(fit: Fit, points: Any) -> Array:
+        penalty = 9.0 if next(fractions) > fraction else 0.0
+        return held_out_losses(fit, points) + penalty
 
-    monkeypatch.setattr(Fit, "_cross_validated_loss", cross_validated_loss)
+    monkeypatch.setattr(Fit, "_held_out_losses", losses)
     c, report = REFINERS[method].function(start, model, ROWS, model)
     np.testing.assert_allclose(c.shared, start + fraction * (full.shared - start))
     assert report.end == pytest.approx(model.at(c.shared))
     assert report.held_out <= report.start
 
 
+@pytest.mark.usefixtures("any_gain")
 @pytest.mark.parametrize("method", REFINERS)
 def test_the_held_out_loss_is_that_of_fits_without_the_fold(
     method: str, monkeypatch: pytest.MonkeyPatch
@@ -164,6 +182,33 @@ def test_the_module_scale_is_selected_by_held_out_losses(
     assert select_module_scale(*held_out) == expected
 
 
+@pytest.mark.parametrize("method", REFINERS)
+def test_a_step_is_shortened_if_its_gain_is_within_the_standard_error(
+    method: str, request: pytest.FixtureRequest
+) -> None:
+    start, model = np.full(4, 0.25), Logistic(TRUTH)
+    careful, report = REFINERS[method].function(start, model, ROWS, model)
+    assert report.held_out < report.start
+    request.getfixturevalue("any_gain")
+    bold, _ = REFINERS[method].function(start, model, ROWS, model)
+    length = np.linalg.norm(careful.shared - start) / np.linalg.norm(bold.shared - start)
+    assert min(abs(length - 0.5), abs(length - 0.25)) < 1e-9
+
+
+def test_the_standard_error_is_that_of_repeated_samples() -> None:
+    """Gains of rows of different sizes: half of the samples exceed it if it is the true gain."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 4, 64)
+    error = np.sqrt((sizes**2).sum()) / sizes.sum()  # of gains with deviation 1 per token
+    gains = (error + rng.standard_normal((4000, 64))) * sizes
+    accepted = np.mean([is_significant(row, sizes.tolist()) for row in gains])
+    assert accepted == pytest.approx(0.5, abs=0.03)  # a true gain of one standard error
+    none = rng.standard_normal((4000, 64)) * sizes
+    assert np.mean([is_significant(row, sizes.tolist()) for row in none]) == pytest.approx(
+        0.159, abs=0.02
+    )
+
+
 @pytest.mark.parametrize("size", [2, 40])  # fewer coordinates than rows, and more
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_the_start_is_returned_if_slopes_are_not_finite(size: int) -> None:
@@ -202,6 +247,7 @@ def test_coefficients_worse_than_the_base_model_are_halved() -> None:
     assert c.shared.tolist() in [[-0.25] * 4, [-0.125] * 4, [-0.0625] * 4]
 
 
+@pytest.mark.usefixtures("any_gain")
 def test_a_search_changes_only_the_largest_coefficients() -> None:
     model = Logistic(TRUTH)
     start = np.array([0.2, 0.1, 0.15, 0.0])
