@@ -182,15 +182,14 @@ def test_the_module_scale_is_selected_by_held_out_losses(
     assert select_module_scale(*held_out) == expected
 
 
-@pytest.mark.parametrize("method", REFINERS)
 def test_a_step_is_shortened_if_its_gain_is_within_the_standard_error(
-    method: str, request: pytest.FixtureRequest
+    request: pytest.FixtureRequest,
 ) -> None:
     start, model = np.full(4, 0.25), Logistic(TRUTH)
-    careful, report = REFINERS[method].function(start, model, ROWS, model)
+    careful, report = refine(start, model, ROWS, model)
     assert report.held_out < report.start
     request.getfixturevalue("any_gain")
-    bold, _ = REFINERS[method].function(start, model, ROWS, model)
+    bold, _ = refine(start, model, ROWS, model)
     length = np.linalg.norm(careful.shared - start) / np.linalg.norm(bold.shared - start)
     assert min(abs(length - 0.5), abs(length - 0.25)) < 1e-9
 
