@@ -140,7 +140,7 @@ def _read_pool(plan: Plan, session: Session) -> list[Row]:
         revision=info.revision,
         columns=info.columns,
     )
-    return labeled_pool(dataset.rows())
+    return labeled_pool(dataset.rows(), plan.recipe)
 
 
 def _check_gain(plan: Plan, option: str) -> None:

@@ -1,15 +1,17 @@
 """Choose the labeled rows that a recipe fits on, trains on and checks on.
 
-Rows are drawn with the recipe's seed from the labeled ones among the first `POOL_ROWS` rows of the
-dataset. No row is used for two purposes.
+They come from all rows that are read, since many datasets are sorted by label: a pool of different
+labeled rows, `POOL_ROWS` or as many as are asked for, is drawn from the stream, and from the pool
+the rows for each purpose, stratified by output. All draws use the recipe's seed. No row is used
+for two purposes.
 """
 
-import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.sample import RowSample, draw_stratified
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
@@ -18,9 +20,39 @@ POOL_ROWS = 1000
 MIN_ROWS, MIN_TRAINING_ROWS = 4, 8
 
 
-def labeled_pool(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows with an output among the first `POOL_ROWS`."""
-    return [row for row in islice(rows, POOL_ROWS) if row[1].strip()]
+class PoolReader:
+    """Reads rows once, for two purposes: the profile, and the pool to fit, train and check on.
+
+    Args:
+        rows: of a dataset.
+        recipe: without `refine`, `train` and `check`, the pool is empty.
+    """
+
+    def __init__(self, rows: Iterable[Row], recipe: Recipe) -> None:
+        self._rows, self._recipe = iter(rows), recipe
+        asked = sum(count or 0 for count in (recipe.refine, recipe.train, recipe.check))
+        self._size = max(POOL_ROWS, asked)
+        self._sample = RowSample(self._size, f"{recipe.seed} pool")
+
+    def profiled(self) -> Iterator[Row]:
+        """Yield at most ``recipe.max_rows`` rows."""
+        rows = islice(self._rows, self._recipe.max_rows)
+        return self._sample.of(rows) if self._recipe.uses_rows else rows
+
+    def pool(self) -> list[Row]:
+        """Return the pool of the rows that were read, and of more if they are fewer than a pool."""
+        limit = self._recipe.max_rows
+        if self._recipe.uses_rows and limit is not None:
+            self._sample.draw_from(islice(self._rows, max(self._size - limit, 0)))
+        return self._sample.rows
+
+
+def labeled_pool(rows: Iterable[Row], recipe: Recipe) -> list[Row]:
+    """Return the pool of a dataset that was profiled with this recipe, by reading it again."""
+    reader = PoolReader(rows, recipe)
+    for _ in reader.profiled():
+        pass
+    return reader.pool()
 
 
 def rows_to_fit(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
@@ -33,13 +65,13 @@ def rows_to_fit(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     Raises:
         EmptyDatasetError: fewer than 4 rows.
     """
-    to_fit = _draw(recipe, len(pool)).fit
+    to_fit = _draw(recipe, pool).fit
     if recipe.refine is not None and len(to_fit) < MIN_ROWS:
         raise EmptyDatasetError(
             f"{len(to_fit)} labeled rows to refine on, expected at least {MIN_ROWS}",
             hint="leave out --refine, or name a dataset with more rows",
         )
-    return [pool[i] for i in to_fit]
+    return to_fit
 
 
 def rows_to_train(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
@@ -52,14 +84,14 @@ def rows_to_train(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     Raises:
         EmptyDatasetError: fewer than 8 rows are left.
     """
-    to_train = _draw(recipe, len(pool)).train
+    to_train = _draw(recipe, pool).train
     if recipe.train is not None and len(to_train) < MIN_TRAINING_ROWS:
         raise EmptyDatasetError(
             f"{len(to_train)} of {len(pool)} labeled rows to train on, expected at least "
             f"{MIN_TRAINING_ROWS}",
             hint="leave out --train, lower --refine, or name a dataset with more rows",
         )
-    return [pool[i] for i in to_train]
+    return to_train
 
 
 def rows_to_check(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
@@ -72,7 +104,7 @@ def rows_to_check(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     Raises:
         EmptyDatasetError: fewer than 4 rows are left.
     """
-    drawn = _draw(recipe, len(pool))
+    drawn = _draw(recipe, pool)
     to_check = drawn.check
     if len(to_check) < MIN_ROWS:
         left = f" left by --refine {recipe.refine}" if drawn.fit else ""
@@ -81,7 +113,7 @@ def rows_to_check(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
             f"{MIN_ROWS}",
             hint="leave out --check, lower --refine or --train, or name a dataset with more rows",
         )
-    return [pool[i] for i in to_check]
+    return to_check
 
 
 def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row]:
@@ -110,8 +142,8 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row]:
         return []
     if stored["private"] and stored.get("rows") != _count_labeled(dataset, recipe.max_rows):
         return []
-    pool = labeled_pool(dataset.rows())
-    return [pool[i] for indices in _draw(recipe, len(pool)) for i in indices]
+    drawn = _draw(recipe, labeled_pool(dataset.rows(), recipe))
+    return [*drawn.fit, *drawn.train, *drawn.check]
 
 
 def _count_labeled(dataset: Dataset, limit: int | None) -> int:
@@ -119,25 +151,24 @@ def _count_labeled(dataset: Dataset, limit: int | None) -> int:
 
 
 class _Drawn(NamedTuple):
-    """Indices of the rows to fit, to train and to check on."""
+    """Rows to fit, to train and to check on."""
 
-    fit: list[int]
-    train: list[int]
-    check: list[int]
+    fit: list[Row]
+    train: list[Row]
+    check: list[Row]
 
 
-def _draw(recipe: Recipe, size: int) -> _Drawn:
-    """Draw from `size` rows. Rows to check on come before those to train on if there are few."""
-    left = list(range(size))
+def _draw(recipe: Recipe, pool: Sequence[Row]) -> _Drawn:
+    """Draw from the pool. Rows to check on come before those to train on if there are few."""
+    left = list(pool)
 
-    def sample(count: int | None, keep: int = 0) -> list[int]:
+    def draw(count: int | None, keep: int = 0) -> list[Row]:
         nonlocal left
-        count = min(count or 0, max(len(left) - keep, 0))
-        drawn = random.Random(recipe.seed).sample(left, count)
+        drawn = draw_stratified(left, min(count or 0, max(len(left) - keep, 0)), recipe.seed)
         taken = set(drawn)
-        left = [i for i in left if i not in taken]
+        left = [row for row in left if row not in taken]
         return drawn
 
-    to_fit = sample(recipe.refine)
-    to_train = sample(recipe.train, keep=recipe.check or 0)
-    return _Drawn(to_fit, to_train, sample(recipe.check))
+    to_fit = draw(recipe.refine)
+    to_train = draw(recipe.train, keep=recipe.check or 0)
+    return _Drawn(to_fit, to_train, draw(recipe.check))
