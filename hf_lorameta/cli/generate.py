@@ -19,7 +19,7 @@ from hf_lorameta.cli.options import (
     example,
     with_request,
 )
-from hf_lorameta.cli.output import emit, log, stage_bars, table
+from hf_lorameta.cli.output import emit, log, stage_bars, table, warn
 
 if TYPE_CHECKING:
     from hf_lorameta.data.dataset import Dataset
@@ -59,7 +59,7 @@ def _plan(
     log(quiet, f"Bank: {bank.id}, {len(bank)} adapters for {bank.index.base_model}")
     result, rows = plan_with_rows(dataset, bank, recipe)
     for warning in result.warnings:
-        log(quiet, f"Warning: {warning}")
+        warn(warning)
     return result, rows
 
 
@@ -131,7 +131,7 @@ def _generate(plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool) 
         )
     for warning in final.warnings:
         if warning not in plan.warnings:
-            log(quiet, f"Warning: {warning}")
+            warn(warning)
     log(quiet, f"Combined {len(final.active_indices)} adapters in {generation.seconds:.1f} s")
     return generation
 

@@ -248,10 +248,15 @@ def check_rows(rows: Sequence[Row]) -> None:
 def check_outputs(rows: Sequence[Row]) -> None:
     """Raise `UnlabeledDatasetError` if there are rows but none has an output."""
     if rows and not any(output.strip() for _, output in rows):
-        raise UnlabeledDatasetError(
-            f"none of {len(rows)} rows has an output to compare answers with",
-            hint="name the labeled split with --split, or the outputs: --columns output=COLUMN",
-        )
+        raise no_outputs_error(len(rows))
+
+
+def no_outputs_error(rows: int) -> UnlabeledDatasetError:
+    """Return the error of a number of rows without a single output."""
+    return UnlabeledDatasetError(
+        f"none of {rows} rows has an output to compare answers with",
+        hint="name the labeled split with --split, or the outputs: --columns output=COLUMN",
+    )
 
 
 def compare(

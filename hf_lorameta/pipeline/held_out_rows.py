@@ -119,8 +119,7 @@ def rows_to_check(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
 def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row]:
     """Return the rows of a dataset that an adapter was fitted, trained or checked on.
 
-    They say nothing about how good the adapter is. A private dataset's name is not stored with
-    an adapter, so it is recognized by its split, columns and number of rows.
+    They say nothing about how good the adapter is.
 
     Args:
         provenance: of the adapter, as `read_provenance` returns it.
@@ -129,25 +128,34 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row]:
     Raises:
         RecipeError: the adapter's recipe is not one of this version.
     """
-    stored = provenance["dataset"]
     settings = ("refine", "train", "check", "seed", "max_rows")
     recipe = Recipe.of(**{k: v for k, v in provenance["recipe"].items() if k in settings})
-    if not recipe.uses_rows:
-        return []
-    name = None if stored["private"] else dataset.id
-    columns = dataset.columns.model_dump(exclude_none=True)
-    config = None if stored["private"] else dataset.config
-    same = (name, config, dataset.split, columns)
-    if tuple(stored.get(key) for key in ("id", "config", "split", "columns")) != same:
-        return []
-    if stored["private"] and stored.get("rows") != _count_labeled(dataset, recipe.max_rows):
+    if not recipe.uses_rows or not is_adapted_split(provenance, dataset):
         return []
     drawn = _draw(recipe, labeled_pool(dataset.rows(), recipe))
     return [*drawn.fit, *drawn.train, *drawn.check]
 
 
-def _count_labeled(dataset: Dataset, limit: int | None) -> int:
-    return sum(1 for _, output in islice(dataset.rows(), limit) if output)
+def is_adapted_split(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
+    """Whether an adapter was generated for this dataset and split.
+
+    A private dataset's name is not stored with an adapter, so it is recognized by its split,
+    columns and number of rows.
+
+    Args:
+        provenance: of the adapter, as `read_provenance` returns it.
+        dataset: any dataset.
+    """
+    stored = provenance["dataset"]
+    private = stored["private"]
+    columns = dataset.columns.model_dump(exclude_none=True)
+    names = (None, None) if private else (dataset.id, dataset.config)
+    same = (*names, dataset.split, columns)
+    if tuple(stored.get(key) for key in ("id", "config", "split", "columns")) != same:
+        return False
+    limit = provenance["recipe"].get("max_rows")
+    labeled = (output for _, output in islice(dataset.rows(), limit) if output)
+    return not private or stored.get("rows") == sum(1 for _ in labeled)
 
 
 class _Drawn(NamedTuple):
