@@ -124,10 +124,12 @@ def _generate(plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool) 
         if training.interrupted:
             log(quiet, "The training was interrupted; this is the best adapter so far")
     if final.check is not None:
+        check = final.check
+        chat = "" if check.chat is None else f", with its chat template {check.chat:.3f}"
         log(
             quiet,
-            f"Checked on {final.check.rows} other rows: loss of the base model "
-            f"{final.check.base:.3f}, of this adapter {final.check.end:.3f}",
+            f"Checked on {check.rows} other rows: loss of the base model {check.base:.3f}{chat}, "
+            f"of this adapter {check.end:.3f}",
         )
     for warning in final.warnings:
         if warning not in plan.warnings:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+from hf_lorameta.cards.prompt_code import is_example
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.sample import RowSample, draw_stratified
 from hf_lorameta.errors import EmptyDatasetError
@@ -26,6 +27,10 @@ class PoolReader:
     Args:
         rows: of a dataset.
         recipe: without `refine`, `train` and `check`, the pool is empty.
+
+    Attributes:
+        example: the first row so far that suits a card, see
+            `hf_lorameta.cards.prompt_code.is_example`.
     """
 
     def __init__(self, rows: Iterable[Row], recipe: Recipe) -> None:
@@ -33,11 +38,18 @@ class PoolReader:
         asked = sum(count or 0 for count in (recipe.refine, recipe.train, recipe.check))
         self._size = max(POOL_ROWS, asked)
         self._sample = RowSample(self._size, f"{recipe.seed} pool")
+        self.example: Row | None = None
 
     def profiled(self) -> Iterator[Row]:
         """Yield at most ``recipe.max_rows`` rows."""
-        rows = islice(self._rows, self._recipe.max_rows)
+        rows = self._keeping_example(islice(self._rows, self._recipe.max_rows))
         return self._sample.of(rows) if self._recipe.uses_rows else rows
+
+    def _keeping_example(self, rows: Iterator[Row]) -> Iterator[Row]:
+        for row in rows:
+            if self.example is None and is_example(row):
+                self.example = row
+            yield row
 
     def pool(self) -> list[Row]:
         """Return the pool of the rows that were read, and of more if they are fewer than a pool."""

@@ -3,6 +3,7 @@
 No adapter weights are read.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
@@ -67,4 +68,6 @@ def plan_with_rows(dataset: Dataset, bank: Bank, recipe: Recipe) -> tuple[Plan, 
         rows, bank.encode, bank.index.vocab_size, labeled_only=not dataset.prompts_only
     )
     counts = counter.counts if counter and profile.output.total else None
-    return make_plan(bank, dataset.info, recipe, profile, counts), reader.pool()
+    planned = make_plan(bank, dataset.info, recipe, profile, counts)
+    example = reader.example if dataset.public else None
+    return replace(planned, example=example), reader.pool()

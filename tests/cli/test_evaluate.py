@@ -61,7 +61,7 @@ def test_save_card_adds_the_scores_to_the_repo_in_one_commit(
     assert card_scores(text) == {"loss": 0.5, "rouge": 0.25, "exact_match": 0.125}
     assert f"### `{dataset}`, split `test`" in text
     assert "| `3-shot` | 1 | 0.25 | 0.125 | 0.5 |" in text
-    assert "say rain" not in text
+    assert before.count("say bread") == text.count("say bread") == 1  # the example
     assert len(cli.hub.commits(repo)) == count + 1
     cli(*evaluate, "--save-card", token=user.token, before=fake_evaluator())
     assert card_text(cli, repo) == text

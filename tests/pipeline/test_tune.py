@@ -41,6 +41,9 @@ class FakeRunner:
     def encode(self, rows: Sequence[Any]) -> list[Tokens]:
         return [Tokens([1], [2]) for _ in rows]
 
+    def chat_prompt(self, text: str) -> None:
+        return None
+
     def set(self, update: Any, coefficients: Any) -> None:
         self.norm = norm(update.pairs(coefficients))
 
@@ -338,3 +341,23 @@ def test_refining_and_checking_use_one_runner(data: Path) -> None:
     assert plan.check
     assert set(losses) == {8, 2, 12}  # the rows to fit on, their folds, and the rows to check on
     assert losses.index(12) == len(losses) - 2  # base model and adapter, at the end
+
+
+def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data: Path) -> None:
+    class Chat(FakeRunner):
+        def chat_prompt(self, text: str) -> str:  # type: ignore[override]
+            return f"<user>{text}"
+
+        def encode(self, rows: Sequence[Any]) -> list[Tokens]:
+            return [Tokens([2 if row[0].startswith("<user>") else 1], [2]) for row in rows]
+
+        def loss(self, tokens: Sequence[Tokens]) -> float:
+            return 0.25 if tokens[0].prompt == [2] else super().loss(tokens)
+
+    full = norm(make_adapter(data, FakeRunner(1)).pairs)
+    good = make_adapter(data, Chat(full), check=8).plan.check
+    assert good
+    assert (good.chat, good.base) == (0.25, 1)
+    with pytest.raises(AdapterError, match=r"chat template is better: .* 0\.250") as error:
+        make_adapter(data, Chat(3 * full), check=8)
+    assert "leave out --check" in error.value.hint
