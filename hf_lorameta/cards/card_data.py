@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_lorameta.cards.markdown import is_hub_id
+from hf_lorameta.cards.prompt_code import PLAIN_PROMPT
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
+from hf_lorameta.types import Row
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class CardData(CardDataset):
     general: float | None = None  # coefficient of the bank's general adapter
     general_licenses: tuple[str | None, ...] = ()  # of the datasets it was trained on
     output_prior: float | None = None  # coefficient of the output prior
+    prompt_code: str = PLAIN_PROMPT  # see `hf_lorameta.cards.prompt_code`
+    example: Row | None = None  # a row of a public dataset
 
     def __post_init__(self) -> None:
         if not self.neighbors:

@@ -1,8 +1,8 @@
 """The model card of an adapter: its metadata and the values for ``model_card.md.j2``.
 
 The card is a pure function of `hf_lorameta.cards.card_data.CardData`, without network or clock: the
-same data give the same bytes. It holds no text of the dataset, no local path, and no name of a
-private dataset.
+same data give the same bytes. It holds no text of the dataset besides one row of a public one, no
+local path, and no name of a private dataset.
 """
 
 import math
@@ -17,6 +17,7 @@ from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, ollama_name
 from hf_lorameta.cards.licenses import license_of, source_licenses
 from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id
+from hf_lorameta.cards.prompt_code import example_code
 from hf_lorameta.cards.templates import render, shell
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.distances import METRICS
@@ -64,6 +65,8 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         dataset=card.public_dataset or "DATASET",
         warnings=_warnings(card),
         reproduce_command=_reproduce_lines(card),
+        prompt_code=Markdown(card.prompt_code),
+        example=_example(card),
     )
     return str(ModelCard(text))
 
@@ -105,6 +108,11 @@ def _count_licenses(card: CardData) -> list[tuple[str | None, int]]:
     """Return each license of the adapters used with its number of adapters, the commonest first."""
     counts = Counter(name or None for name in source_licenses(card))
     return sorted(counts.items(), key=lambda item: (-item[1], item[0] is None, item[0] or ""))
+
+
+def _example(card: CardData) -> Markdown | None:
+    """Return the example as code; None for a dataset that is not public."""
+    return example_code(card.example) if card.example and card.public_dataset else None
 
 
 def _warnings(card: CardData) -> list[str]:

@@ -19,7 +19,7 @@ from hf_lorameta.cli.options import (
     example,
     with_request,
 )
-from hf_lorameta.cli.output import emit, log, stage_bars, table
+from hf_lorameta.cli.output import emit, log, stage_bars, table, warn
 
 if TYPE_CHECKING:
     from hf_lorameta.data.dataset import Dataset
@@ -62,7 +62,7 @@ def _plan(
     for reason in reasons:
         log(quiet, reason)
     for warning in result.warnings:
-        log(quiet, f"Warning: {warning}")
+        warn(warning)
     return result, rows
 
 
@@ -127,14 +127,16 @@ def _generate(plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool) 
         if training.interrupted:
             log(quiet, "The training was interrupted; this is the best adapter so far")
     if final.check is not None:
+        check = final.check
+        chat = "" if check.chat is None else f", with its chat template {check.chat:.3f}"
         log(
             quiet,
-            f"Checked on {final.check.rows} other rows: loss of the base model "
-            f"{final.check.base:.3f}, of this adapter {final.check.end:.3f}",
+            f"Checked on {check.rows} other rows: loss of the base model {check.base:.3f}{chat}, "
+            f"of this adapter {check.end:.3f}",
         )
     for warning in final.warnings:
         if warning not in plan.warnings:
-            log(quiet, f"Warning: {warning}")
+            warn(warning)
     log(quiet, f"Combined {len(final.active_indices)} adapters in {generation.seconds:.1f} s")
     return generation
 

@@ -42,7 +42,9 @@ def _silence(quiet: bool) -> bool:
 
 QuietFlag = Annotated[
     bool,
-    typer.Option("--quiet", "-q", callback=_silence, help="Print no messages on stderr."),
+    typer.Option(
+        "--quiet", "-q", callback=_silence, help="Print only warnings and errors on stderr."
+    ),
 ]
 TokenOption = Annotated[
     str | None,

@@ -28,6 +28,11 @@ def log(quiet: bool, message: str) -> None:
         typer.echo(printable(message), err=True)
 
 
+def warn(message: str) -> None:
+    """Print a warning on stderr, also with ``--quiet``: it is about the result's quality."""
+    typer.echo(f"Warning: {printable(message)}", err=True)
+
+
 def printable(text: str) -> str:
     """Replace control characters, which could manipulate a terminal, by question marks.
 

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -40,6 +40,7 @@ class DatasetInfo:
         columns: the columns read as input and output.
         private: whether the dataset is not public; True for local files.
         license: license from the dataset card, None if it states none.
+        gated: whether access to the dataset has to be asked for.
     """
 
     id: str | None
@@ -49,6 +50,12 @@ class DatasetInfo:
     columns: Columns
     private: bool
     license: str | None
+    gated: bool = field(default=False, kw_only=True)
+
+    @property
+    def public(self) -> bool:
+        """Whether anyone may read the rows."""
+        return not self.private and not self.gated and self.id is not None
 
     @property
     def prompts_only(self) -> bool:
@@ -111,6 +118,7 @@ def open_dataset(
         columns=columns,
         private=repo.private if repo else True,
         license=repo.license if repo else None,
+        gated=repo.gated if repo else False,
         rows=partial(read_rows, raw, columns),
     )
 

@@ -48,6 +48,9 @@ class BaseModelRunner(Protocol):
     def encode(self, rows: Sequence[Row]) -> "list[Tokens]":
         """Tokenize rows."""
 
+    def chat_prompt(self, text: str) -> str | None:
+        """Put a prompt into the base model's own chat template; None if it has none."""
+
     def set(self, update: AdapterUpdate, coefficients: Coefficients) -> None:
         """Apply an update with these coefficients to the base model."""
 

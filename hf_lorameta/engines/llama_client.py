@@ -67,7 +67,10 @@ class LlamaCpp:
         """Token that ends an answer."""
         self.first: list[int] = [metadata.get("tokenizer.ggml.bos_token_id", self.end)]
         """Tokens that replace an empty prompt."""
-        self._vocabulary = len(metadata.get("tokenizer.ggml.tokens", ()))
+        names = metadata.get("tokenizer.ggml.tokens", ())
+        self._vocabulary = len(names)
+        self._start_text: str = names[self.first[0]] if names else ""
+        self._has_chat_template = "tokenizer.chat_template" in metadata
         try:
             self.start: list[int] = self.tokenize("", special=True)
             """Tokens that the tokenizer prepends to a text, possibly none."""
@@ -91,6 +94,15 @@ class LlamaCpp:
         body = {"content": text, "add_special": special, "parse_special": True}
         tokens: list[int] = self._post("/tokenize", body)["tokens"]
         return tokens
+
+    def chat_prompt(self, text: str) -> str | None:
+        """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""
+        if not self._has_chat_template:
+            return None
+        messages = [{"role": "user", "content": text}]
+        prompt: str = self._post("/apply-template", {"messages": messages})["prompt"]
+        # the start token is prepended to every prompt
+        return prompt.removeprefix(self._start_text) if self.start else prompt
 
     def logprobs(
         self, prompt: Sequence[int], output: Sequence[int], adapters: ActiveAdapters = None

@@ -53,6 +53,10 @@ class LlamaCppEvaluator:
     def __exit__(self, *_: object) -> None:
         self._engine.close()
 
+    def chat_prompt(self, text: str) -> str | None:
+        """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""
+        return self._engine.chat_prompt(text)
+
     def evaluate(
         self,
         rows: Sequence[Row],

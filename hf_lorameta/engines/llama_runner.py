@@ -79,6 +79,10 @@ class LlamaCppRunner:
         """Return rows as token ids, long prompts truncated from the left."""
         return [fit_context(self._engine, encode(self._engine, row)) for row in rows]
 
+    def chat_prompt(self, text: str) -> str | None:
+        """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""
+        return self._engine.chat_prompt(text)
+
     def set(self, update: AdapterUpdate, coefficients: Coefficients) -> None:
         """Apply an update with these coefficients, the same in all modules.
 

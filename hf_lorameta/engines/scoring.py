@@ -15,6 +15,8 @@ from hf_lorameta.errors import EmptyDatasetError, UnlabeledDatasetError
 from hf_lorameta.tables import padded_markdown_table
 from hf_lorameta.types import Row
 
+CHAT_METHOD = "base-chat"
+"""The base model with its own chat template, a method of `compare`."""
 PROGRESS_DELAY = 2.0
 """Seconds before the progress of an evaluation is reported."""
 
@@ -213,7 +215,14 @@ class StepCounter:
             self._progress(self._done, self._total)
 
 
-class Evaluator(Protocol):
+class ChatModel(Protocol):
+    """A base model that may have a chat template."""
+
+    def chat_prompt(self, text: str) -> str | None:
+        """Put a prompt into the base model's own chat template; None if it has none."""
+
+
+class Evaluator(ChatModel, Protocol):
     """A base model that scores rows with and without adapters."""
 
     def evaluate(
@@ -239,6 +248,12 @@ class Evaluator(Protocol):
         """
 
 
+def chat_rows(model: ChatModel, rows: Sequence[Row]) -> list[Row]:
+    """Return rows with their prompts in the base model's chat template; empty if it has none."""
+    prompts = [(model.chat_prompt(text), output) for text, output in rows]
+    return [(prompt, output) for prompt, output in prompts if prompt is not None]
+
+
 def check_rows(rows: Sequence[Row]) -> None:
     """Raise `EmptyDatasetError` if there is no row."""
     if not rows:
@@ -248,10 +263,15 @@ def check_rows(rows: Sequence[Row]) -> None:
 def check_outputs(rows: Sequence[Row]) -> None:
     """Raise `UnlabeledDatasetError` if there are rows but none has an output."""
     if rows and not any(output.strip() for _, output in rows):
-        raise UnlabeledDatasetError(
-            f"none of {len(rows)} rows has an output to compare answers with",
-            hint="name the labeled split with --split, or the outputs: --columns output=COLUMN",
-        )
+        raise no_outputs_error(len(rows))
+
+
+def no_outputs_error(rows: int) -> UnlabeledDatasetError:
+    """Return the error of a number of rows without a single output."""
+    return UnlabeledDatasetError(
+        f"none of {rows} rows has an output to compare answers with",
+        hint="name the labeled split with --split, or the outputs: --columns output=COLUMN",
+    )
 
 
 def compare(
@@ -265,6 +285,9 @@ def compare(
     row_progress: Callable[[str, int, int], None] = lambda method, done, total: None,
 ) -> Report:
     """Evaluate several methods on the same rows.
+
+    A base model that has a chat template adds the method `CHAT_METHOD`: without an adapter, each
+    prompt as the message of a user. It is often the stronger base.
 
     Args:
         adapters: method to adapter folder; None is the base model itself. The usual names are
@@ -281,15 +304,17 @@ def compare(
         AdapterError: an adapter cannot be loaded.
     """
     check_outputs(rows)
-    methods: dict[str, tuple[Path | None, Sequence[Row]]] = {
-        method: (adapter, ()) for method, adapter in adapters.items()
+    methods: dict[str, tuple[Sequence[Row], Path | None, Sequence[Row]]] = {
+        method: (rows, adapter, ()) for method, adapter in adapters.items()
     }
     if shots:
-        methods[f"{len(shots)}-shot"] = (None, shots)
+        methods[f"{len(shots)}-shot"] = (rows, None, shots)
+    if in_chat := chat_rows(evaluator, rows):
+        methods[CHAT_METHOD] = (in_chat, None, ())
     scores, answers = {}, {}
-    for method, (adapter, examples) in methods.items():
+    for method, (asked, adapter, examples) in methods.items():
         scores[method], answers[method] = evaluator.evaluate(
-            rows, adapter, examples, generate, partial(row_progress, method)
+            asked, adapter, examples, generate, partial(row_progress, method)
         )
         progress(method, scores[method])
     listed = (

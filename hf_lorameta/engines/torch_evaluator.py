@@ -126,6 +126,16 @@ class TorchEvaluator:
         own = self.model.generation_config.eos_token_id
         return sorted({self._end, *(own if isinstance(own, list) else [own])} - {None})
 
+    def chat_prompt(self, text: str) -> str | None:
+        """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""
+        if not self._tokenizer.chat_template:
+            return None
+        prompt: str = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+        )
+        # the start token is prepended to every prompt
+        return prompt.removeprefix(self._tokenizer.bos_token or "") if self._start else prompt
+
     # --- loss ---
 
     @property

@@ -56,6 +56,10 @@ class TorchRunner:
         """Return rows as token ids, truncated to the evaluator's length."""
         return self._evaluator.encode(rows)
 
+    def chat_prompt(self, text: str) -> str | None:
+        """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""
+        return self._evaluator.chat_prompt(text)
+
     def set(self, update: "AdapterUpdate", coefficients: Coefficients) -> None:
         """Apply an update with these coefficients."""
         self.update(update.pairs(coefficients), len(update.layout))

@@ -85,6 +85,7 @@ class Hub:
             repo_type,
             info.sha,
             private=bool(info.private),
+            gated=bool(getattr(info, "gated", False)),
             license=license_ if isinstance(license_, str) else None,
             files=tuple(sibling.rfilename for sibling in siblings),
             blobs={s.rfilename: blob for s in siblings if (blob := Blob.from_sibling(s))},

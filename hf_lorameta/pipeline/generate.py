@@ -143,11 +143,18 @@ def _read_pool(plan: Plan, session: Session) -> list[Row]:
         revision=info.revision,
         columns=info.columns,
     )
-    return labeled_pool(dataset.rows())
+    return labeled_pool(dataset.rows(), plan.recipe)
 
 
 def _check_gain(plan: Plan, option: str) -> None:
-    """Refuse an adapter that was scaled down to zero, which is the base model."""
+    """Refuse an adapter that was scaled down to zero, or is worse than the base model in a chat."""
+    check = plan.check
+    if check and check.chat is not None and check.chat < check.end:
+        raise AdapterError(
+            f"the base model with its own chat template is better: its loss on {check.rows} rows "
+            f"is {check.chat:.3f}, that of the adapter {check.end:.3f}",
+            hint=f"use the base model's chat template, or leave out {option} to generate it anyway",
+        )
     if not plan.active_indices:
         raise AdapterError(
             "even at 1/8 strength the adapter is worse than the base model on the scored rows: the "

@@ -1,15 +1,18 @@
 """Choose the labeled rows that a recipe fits on, trains on and checks on.
 
-Rows are drawn with the recipe's seed from the labeled ones among the first `POOL_ROWS` rows of the
-dataset. No row is used for two purposes.
+They come from all rows that are read, since many datasets are sorted by label: a pool of different
+labeled rows, `POOL_ROWS` or as many as are asked for, is drawn from the stream, and from the pool
+the rows for each purpose, stratified by output. All draws use the recipe's seed. No row is used
+for two purposes.
 """
 
-import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+from hf_lorameta.cards.prompt_code import is_example
 from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.sample import RowSample, draw_stratified
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
@@ -18,9 +21,50 @@ POOL_ROWS = 1000
 MIN_ROWS, MIN_TRAINING_ROWS = 4, 8
 
 
-def labeled_pool(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows with an output among the first `POOL_ROWS`."""
-    return [row for row in islice(rows, POOL_ROWS) if row[1].strip()]
+class PoolReader:
+    """Reads rows once, for two purposes: the profile, and the pool to fit, train and check on.
+
+    Args:
+        rows: of a dataset.
+        recipe: without `refine`, `train` and `check`, the pool is empty.
+
+    Attributes:
+        example: the first row so far that suits a card, see
+            `hf_lorameta.cards.prompt_code.is_example`.
+    """
+
+    def __init__(self, rows: Iterable[Row], recipe: Recipe) -> None:
+        self._rows, self._recipe = iter(rows), recipe
+        asked = sum(count or 0 for count in (recipe.refine, recipe.train, recipe.check))
+        self._size = max(POOL_ROWS, asked)
+        self._sample = RowSample(self._size, f"{recipe.seed} pool")
+        self.example: Row | None = None
+
+    def profiled(self) -> Iterator[Row]:
+        """Yield at most ``recipe.max_rows`` rows."""
+        rows = self._keeping_example(islice(self._rows, self._recipe.max_rows))
+        return self._sample.of(rows) if self._recipe.uses_rows else rows
+
+    def _keeping_example(self, rows: Iterator[Row]) -> Iterator[Row]:
+        for row in rows:
+            if self.example is None and is_example(row):
+                self.example = row
+            yield row
+
+    def pool(self) -> list[Row]:
+        """Return the pool of the rows that were read, and of more if they are fewer than a pool."""
+        limit = self._recipe.max_rows
+        if self._recipe.uses_rows and limit is not None:
+            self._sample.draw_from(islice(self._rows, max(self._size - limit, 0)))
+        return self._sample.rows
+
+
+def labeled_pool(rows: Iterable[Row], recipe: Recipe) -> list[Row]:
+    """Return the pool of a dataset that was profiled with this recipe, by reading it again."""
+    reader = PoolReader(rows, recipe)
+    for _ in reader.profiled():
+        pass
+    return reader.pool()
 
 
 def rows_to_fit(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
@@ -33,13 +77,13 @@ def rows_to_fit(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     Raises:
         EmptyDatasetError: fewer than 4 rows.
     """
-    to_fit = _draw(recipe, len(pool)).fit
+    to_fit = _draw(recipe, pool).fit
     if recipe.refine is not None and len(to_fit) < MIN_ROWS:
         raise EmptyDatasetError(
             f"{len(to_fit)} labeled rows to refine on, expected at least {MIN_ROWS}",
             hint="leave out --refine, or name a dataset with more rows",
         )
-    return [pool[i] for i in to_fit]
+    return to_fit
 
 
 def rows_to_train(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
@@ -52,14 +96,14 @@ def rows_to_train(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     Raises:
         EmptyDatasetError: fewer than 8 rows are left.
     """
-    to_train = _draw(recipe, len(pool)).train
+    to_train = _draw(recipe, pool).train
     if recipe.train is not None and len(to_train) < MIN_TRAINING_ROWS:
         raise EmptyDatasetError(
             f"{len(to_train)} of {len(pool)} labeled rows to train on, expected at least "
             f"{MIN_TRAINING_ROWS}",
             hint="leave out --train, lower --refine, or name a dataset with more rows",
         )
-    return [pool[i] for i in to_train]
+    return to_train
 
 
 def rows_to_check(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
@@ -72,7 +116,7 @@ def rows_to_check(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     Raises:
         EmptyDatasetError: fewer than 4 rows are left.
     """
-    drawn = _draw(recipe, len(pool))
+    drawn = _draw(recipe, pool)
     to_check = drawn.check
     if len(to_check) < MIN_ROWS:
         left = f" left by --refine {recipe.refine}" if drawn.fit else ""
@@ -81,14 +125,13 @@ def rows_to_check(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
             f"{MIN_ROWS}",
             hint="leave out --check, lower --refine or --train, or name a dataset with more rows",
         )
-    return [pool[i] for i in to_check]
+    return to_check
 
 
 def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row]:
     """Return the rows of a dataset that an adapter was fitted, trained or checked on.
 
-    They say nothing about how good the adapter is. A private dataset's name is not stored with
-    an adapter, so it is recognized by its split, columns and number of rows.
+    They say nothing about how good the adapter is.
 
     Args:
         provenance: of the adapter, as `read_provenance` returns it.
@@ -97,47 +140,55 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row]:
     Raises:
         RecipeError: the adapter's recipe is not one of this version.
     """
-    stored = provenance["dataset"]
     settings = ("refine", "train", "check", "seed", "max_rows")
     recipe = Recipe.of(**{k: v for k, v in provenance["recipe"].items() if k in settings})
-    if not recipe.uses_rows:
+    if not recipe.uses_rows or not is_adapted_split(provenance, dataset):
         return []
-    name = None if stored["private"] else dataset.id
+    drawn = _draw(recipe, labeled_pool(dataset.rows(), recipe))
+    return [*drawn.fit, *drawn.train, *drawn.check]
+
+
+def is_adapted_split(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
+    """Whether an adapter was generated for this dataset and split.
+
+    A private dataset's name is not stored with an adapter, so it is recognized by its split,
+    columns and number of rows.
+
+    Args:
+        provenance: of the adapter, as `read_provenance` returns it.
+        dataset: any dataset.
+    """
+    stored = provenance["dataset"]
+    private = stored["private"]
     columns = dataset.columns.model_dump(exclude_none=True)
-    config = None if stored["private"] else dataset.config
-    same = (name, config, dataset.split, columns)
+    names = (None, None) if private else (dataset.id, dataset.config)
+    same = (*names, dataset.split, columns)
     if tuple(stored.get(key) for key in ("id", "config", "split", "columns")) != same:
-        return []
-    if stored["private"] and stored.get("rows") != _count_labeled(dataset, recipe.max_rows):
-        return []
-    pool = labeled_pool(dataset.rows())
-    return [pool[i] for indices in _draw(recipe, len(pool)) for i in indices]
-
-
-def _count_labeled(dataset: Dataset, limit: int | None) -> int:
-    return sum(1 for _, output in islice(dataset.rows(), limit) if output)
+        return False
+    limit = provenance["recipe"].get("max_rows")
+    labeled = (output for _, output in islice(dataset.rows(), limit) if output)
+    return not private or stored.get("rows") == sum(1 for _ in labeled)
 
 
 class _Drawn(NamedTuple):
-    """Indices of the rows to fit, to train and to check on."""
+    """Rows to fit, to train and to check on."""
 
-    fit: list[int]
-    train: list[int]
-    check: list[int]
+    fit: list[Row]
+    train: list[Row]
+    check: list[Row]
 
 
-def _draw(recipe: Recipe, size: int) -> _Drawn:
-    """Draw from `size` rows. Rows to check on come before those to train on if there are few."""
-    left = list(range(size))
+def _draw(recipe: Recipe, pool: Sequence[Row]) -> _Drawn:
+    """Draw from the pool. Rows to check on come before those to train on if there are few."""
+    left = list(pool)
 
-    def sample(count: int | None, keep: int = 0) -> list[int]:
+    def draw(count: int | None, keep: int = 0) -> list[Row]:
         nonlocal left
-        count = min(count or 0, max(len(left) - keep, 0))
-        drawn = random.Random(recipe.seed).sample(left, count)
+        drawn = draw_stratified(left, min(count or 0, max(len(left) - keep, 0)), recipe.seed)
         taken = set(drawn)
-        left = [i for i in left if i not in taken]
+        left = [row for row in left if row not in taken]
         return drawn
 
-    to_fit = sample(recipe.refine)
-    to_train = sample(recipe.train, keep=recipe.check or 0)
-    return _Drawn(to_fit, to_train, sample(recipe.check))
+    to_fit = draw(recipe.refine)
+    to_train = draw(recipe.train, keep=recipe.check or 0)
+    return _Drawn(to_fit, to_train, draw(recipe.check))

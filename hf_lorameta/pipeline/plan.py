@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from typing import Any
 
@@ -12,6 +12,7 @@ from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate, estimate
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
+from hf_lorameta.cards.prompt_code import prompt_code
 from hf_lorameta.data.columns import describe
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.output_counts import OutputCounts
@@ -25,7 +26,7 @@ from hf_lorameta.pipeline.comparison import Comparison, compare
 from hf_lorameta.pipeline.plan_warnings import plan_warnings
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
-from hf_lorameta.types import Array, FloatArray
+from hf_lorameta.types import Array, FloatArray, Row
 
 _REPR_ROWS = 5
 
@@ -34,7 +35,8 @@ _REPR_ROWS = 5
 class Plan:
     """Which adapters of a bank are combined for a dataset, and with which coefficients.
 
-    A plan is a value: it can be printed, pickled and shown in a notebook. It holds no rows.
+    A plan is a value: it can be printed, pickled and shown in a notebook. It holds no rows of a
+    dataset that is not public.
 
     Attributes:
         bank: the bank, of N adapters.
@@ -49,6 +51,7 @@ class Plan:
         training: how the adapter was trained on rows of the dataset, if it was.
         check: how the adapter scored on other rows of the dataset, if it was checked.
         output_counts: of the dataset, if the bank has an output prior.
+        example: a row of a public dataset, for the card; None for a private, gated or local one.
 
     Example:
         >>> import hf_lorameta
@@ -70,6 +73,7 @@ class Plan:
     training: Training | None = None
     check: Validation | None = None
     output_counts: OutputCounts | None = None
+    example: Row | None = None
 
     # --- derived values -------------------------------------------------------------------------
 
@@ -181,7 +185,8 @@ class Plan:
             BankError: the bank lacks the neural rule that was asked for.
             UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
         """
-        return make_plan(self.bank, self.dataset, recipe, self.profile, self.output_counts)
+        planned = make_plan(self.bank, self.dataset, recipe, self.profile, self.output_counts)
+        return replace(planned, example=self.example)
 
     # --- display --------------------------------------------------------------------------------
 
@@ -281,6 +286,8 @@ class Plan:
             general=self.general_coefficient,
             general_licenses=tuple(t.license for t in index.general.tasks) if index.general else (),
             output_prior=self.output_strength,
+            prompt_code=prompt_code(data.columns),
+            example=self.example,
         )
 
     def provenance(self) -> dict[str, Any]:

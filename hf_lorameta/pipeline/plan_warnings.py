@@ -114,7 +114,7 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         if result and requested and result.rows < requested:
             yield (
                 f"{done} on {result.rows} labeled rows, not {requested}: the "
-                "dataset's first rows hold no more."
+                "dataset has no more different ones."
             )
     if check and check.scale < 1:
         yield (

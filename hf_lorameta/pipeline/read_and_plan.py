@@ -3,15 +3,14 @@
 No adapter weights are read.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.output_counts import OutputCounter
 from hf_lorameta.data.profile import profile_rows
-from hf_lorameta.pipeline.held_out_rows import POOL_ROWS, labeled_pool
+from hf_lorameta.pipeline.held_out_rows import PoolReader
 from hf_lorameta.pipeline.plan import Plan, make_plan, require_outputs
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
@@ -52,15 +51,15 @@ def plan_with_rows(dataset: Dataset, bank: Bank, recipe: Recipe) -> tuple[Plan, 
         recipe: the settings.
 
     Returns:
-        The plan, and the pool of labeled rows, see `labeled_pool`; an empty one if the recipe
+        The plan, and the pool of labeled rows, see `PoolReader`; an empty one if the recipe
         neither fits nor checks.
 
     Raises:
         LoraMetaError: as `plan` raises.
     """
     require_outputs(dataset, recipe)
-    reader = _Reader(dataset.rows(), keep=recipe.uses_rows)
-    rows: Iterator[Row] = islice(reader, recipe.max_rows)
+    reader = PoolReader(dataset.rows(), recipe)
+    rows = reader.profiled()
     counter = None
     if bank.index.output_prior:
         counter = OutputCounter(bank.encode, bank.index.vocab_size, bank.index.output_prior.end)
@@ -69,29 +68,6 @@ def plan_with_rows(dataset: Dataset, bank: Bank, recipe: Recipe) -> tuple[Plan, 
         rows, bank.encode, bank.index.vocab_size, labeled_only=not dataset.prompts_only
     )
     counts = counter.counts if counter and profile.output.total else None
-    return make_plan(bank, dataset.info, recipe, profile, counts), reader.pool()
-
-
-class _Reader:
-    """Iterate over rows once and remember the first ones.
-
-    Args:
-        rows: of a dataset.
-        keep: whether any are remembered.
-    """
-
-    def __init__(self, rows: Iterable[Row], keep: bool) -> None:
-        self._rows, self._keep = iter(rows), keep
-        self._first: list[Row] = []
-
-    def __iter__(self) -> Iterator[Row]:
-        for row in self._rows:
-            if self._keep and len(self._first) < POOL_ROWS:
-                self._first.append(row)
-            yield row
-
-    def pool(self) -> list[Row]:
-        """Return the labeled ones of the first rows, reading on if too few were read."""
-        if self._keep:
-            self._first += islice(self._rows, POOL_ROWS - len(self._first))
-        return labeled_pool(self._first)
+    planned = make_plan(bank, dataset.info, recipe, profile, counts)
+    example = reader.example if dataset.public else None
+    return replace(planned, example=example), reader.pool()

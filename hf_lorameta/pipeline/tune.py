@@ -87,7 +87,7 @@ def validate_adapter(
     if plan.recipe.check is None:
         raise UsageError("the recipe asks for no check", hint="--check 16")
     scaled = ScaledAdapter(generation)
-    check = validate(scaled, runner, runner.encode(rows_to_check(plan.recipe, pool)))
+    check = validate(scaled, runner, rows_to_check(plan.recipe, pool))
     pairs = tuple(scaled.pairs(Coefficients(np.array([check.scale]))))
     plan = replace(plan, coefficients=plan.coefficients.scaled(check.scale), check=check)
     return replace(generation, plan=plan, pairs=pairs)

@@ -72,6 +72,7 @@ class Validation:
         start: loss of the generated adapter; `end`: after scaling.
         scale: factor of its coefficients: 1 if unchanged, 0 if every tested scale was worse than
             the base model.
+        chat: loss of the base model with its own chat template; None if it has none.
     """
 
     rows: int
@@ -80,3 +81,4 @@ class Validation:
     end: float
     scale: float
     engine: str = "transformers"
+    chat: float | None = None

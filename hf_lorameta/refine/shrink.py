@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_lorameta.engines.interfaces import AdapterUpdate, BaseModelRunner
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.scoring import Tokens, chat_rows
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.results import Validation
+from hf_lorameta.types import Row
 
 _MIN_SCALE = 1 / 8
 
@@ -35,14 +36,18 @@ def backtrack_scale(
     return scale, loss
 
 
-def validate(
-    update: AdapterUpdate, runner: BaseModelRunner, tokens: Sequence[Tokens]
-) -> Validation:
-    """Compare an adapter, with a single coefficient, with its base model; shrink it if worse."""
+def validate(update: AdapterUpdate, runner: BaseModelRunner, rows: Sequence[Row]) -> Validation:
+    """Compare an adapter, with a single coefficient, with its base model; shrink it if worse.
+
+    The base model is also scored with its own chat template, if it has one.
+    """
+    tokens = runner.encode(rows)
     unscaled = Coefficients(np.ones(1))
     runner.clear()
     base = runner.loss(tokens)
+    in_chat = chat_rows(runner, rows)
+    chat = runner.loss(runner.encode(in_chat)) if in_chat else None
     runner.set(update, unscaled)
     start = runner.loss(tokens)
     scale, end = backtrack_scale(unscaled, start, base, update, runner, tokens)
-    return Validation(len(tokens), base, start, end, scale, runner.engine)
+    return Validation(len(tokens), base, start, end, scale, runner.engine, chat)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from hf_lorameta.bank.build import Outcome
 from hf_lorameta.bank.entry import finished_entry, store_entry
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, Skipped, adapter_path
 from hf_lorameta.data.profile import PROFILE_FORMAT, Profile, profile_rows
+from hf_lorameta.data.sample import RowSample
 from hf_lorameta.data.tokenizer import load_encode, vocab_size
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
@@ -111,7 +112,7 @@ def open_task(task: Task, job: Job, evaluator: TorchEvaluator) -> OpenTask:
     settings = job.settings
     key = job.key(task)
     dataset = task.open(job.hub)
-    sample = _Sample(settings.max_rows, f"{settings.seed} {task.name} sample")
+    sample = RowSample(settings.max_rows, f"{settings.seed} {task.name} sample")
     tokenizer = job.folder / TOKENIZER_FILE
     profile = profile_rows(sample.of(dataset.rows()), load_encode(tokenizer), vocab_size(tokenizer))
     rows = sample.rows
@@ -152,31 +153,6 @@ def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> 
         row._replace(output=row.output[: length // 2]).truncated(length, evaluator.start_tokens)
         for row in evaluator.encode(rows)
     ]
-
-
-class _Sample:
-    """Draws rows with an output from a stream, each once (Vitter's algorithm R)."""
-
-    def __init__(self, size: int, seed: str) -> None:
-        self.rows: list[Row] = []
-        self._size, self._random = size, random.Random(seed)
-        self._seen: set[int] = set()
-
-    def of(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Yield all rows of the stream."""
-        for row in rows:
-            if row[1].strip() and hash(row) not in self._seen:
-                self._seen.add(hash(row))
-                self._draw(row)
-            yield row
-
-    def _draw(self, row: Row) -> None:
-        if len(self.rows) < self._size:
-            self.rows.append(row)
-            return
-        index = self._random.randrange(len(self._seen))
-        if index < self._size:
-            self.rows[index] = row
 
 
 def store_adapter(opened: OpenTask, trained: "Trained", job: Job, layout: Layout) -> Outcome:

@@ -52,7 +52,7 @@ def attacked(text: str) -> CardData:
         PLAIN, base_model=text, base_revision=text, base_license=text, dataset_id=text,
         dataset_revision=text, dataset_config=text, dataset_split=text, columns=text,
         dataset_license=text, bank_id=text, bank_revision=text, neighbors=(bad,), dtype=text,
-        warnings=(text,), library_version=text,
+        warnings=(text,), library_version=text, example=(text, text),
     )  # fmt: skip
 
 

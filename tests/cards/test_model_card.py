@@ -82,7 +82,6 @@ def test_loading_code_is_valid_python() -> None:
     for facts in (PLAIN, replace(PLAIN, base_revision=None), quote):
         (block,) = re.findall(r"```python\n(.*?)```", render_card(facts, "me/x"), re.DOTALL)
         compile(block, "card", "exec")
-        assert 3 <= len(block.split("\n\n")[1].splitlines()) <= 5
     assert "import os" in block
     assert not re.search(r"^\s*import os", block, re.MULTILINE)
 

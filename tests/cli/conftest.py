@@ -20,6 +20,9 @@ from hf_lorameta.cli import engines
 from hf_lorameta.engines.scoring import Scores
 
 class FakeEvaluator:
+    def chat_prompt(self, text):
+        return None
+
     def evaluate(self, rows, adapter=None, shots=(), generate=True, progress=None):
         {meanwhile}
         loss = 0.5 if adapter else 1.0 if shots else 2.0

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
 from tests.cli.conftest import Published, fake_evaluator
-from tests.conftest import BASE, Account, Built, Shell, adapter_files, tree
+from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
 
 
 def card_text(cli: Shell, repo: str) -> str:
@@ -61,7 +61,7 @@ def test_save_card_adds_the_scores_to_the_repo_in_one_commit(
     assert card_scores(text) == {"loss": 0.5, "rouge": 0.25, "exact_match": 0.125}
     assert f"### `{dataset}`, split `test`" in text
     assert "| `3-shot` | 1 | 0.25 | 0.125 | 0.5 |" in text
-    assert "say rain" not in text
+    assert before.count("say bread") == text.count("say bread") == 1  # the example
     assert len(cli.hub.commits(repo)) == count + 1
     cli(*evaluate, "--save-card", token=user.token, before=fake_evaluator())
     assert card_text(cli, repo) == text
@@ -156,3 +156,61 @@ def test_rows_that_the_adapter_was_fitted_on_are_not_scored(
     assert "on every row" in cli(*evaluate, before=fake_evaluator(), code=3).err
     set_fitted_rows(-1)  # an invalid recipe says nothing about the rows
     assert f"Scoring {count} rows" in cli(*evaluate, before=fake_evaluator()).err
+
+
+def test_columns_and_split_come_from_the_adapters_recipe(
+    cli: Shell, bank: Built, user: Account
+) -> None:
+    lines = [{"title": f"bread {i}", "kind": "egg salt"[:3], "note": "x"} for i in range(30)]
+    content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    dataset = user.dataset("own", {"train.jsonl": content, "validation.jsonl": content})
+    generate = ("generate", "-d", dataset, "--columns", "input=title,output=kind")
+    cli(*generate, "--bank", bank.folder, "-o", "a")
+    messages = cli("evaluate", "a", before=fake_evaluator()).err
+    assert "Scoring 30 rows of split validation" in messages
+    assert "Warning" not in messages
+    messages = cli("evaluate", "a", "--split", "train", "-q", before=fake_evaluator()).err
+    assert messages == (
+        "Warning: the adapter was generated for split train: its rows are not new to it\n"
+    )
+    other = user.dataset("other", {"test.jsonl": rows(1)})
+    assert "input=input,output=output" in cli(
+        "evaluate", "a", "-d", other, before=fake_evaluator()
+    ).err  # fmt: skip
+
+
+def test_a_dataset_is_asked_for_if_the_recipe_names_none(
+    cli: Shell, bank: Built, data: Path
+) -> None:
+    cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
+    assert "--dataset user/name" in cli("evaluate", "a", code=2, before=fake_evaluator()).err
+
+
+SHOW_ROWS = """
+import collections, sys
+outputs = collections.Counter(output for _, output in rows)
+examples = collections.Counter(output for _, output in shots)
+print("scored", sorted(outputs.items()), "shots", sorted(examples.items()), file=sys.stderr)
+"""
+
+
+def test_scored_rows_and_examples_of_a_sorted_dataset_are_of_all_labels(
+    cli: Shell, bank: Built, user: Account
+) -> None:
+    """Labels are sorted, over several files of a split."""
+    parts = [("say", "sun", 0), ("rain", "sun", 1), ("wind", "snow", 2), ("milk", "snow", 3)]
+    files = {
+        f"data/{split}-{part}.jsonl": b"".join(
+            json.dumps({"input": f"{split} {word} {i}", "output": label}).encode() + b"\n"
+            for i in range(400)
+        )
+        for split in ("train", "test")
+        for word, label, part in parts
+    }
+    dataset = user.dataset("sorted", files)
+    cli("generate", "-d", dataset, "--bank", bank.folder, "-o", "a")
+    show = "exec(" + repr(SHOW_ROWS) + ")"
+    command = ("evaluate", "a", "--max-rows", 20, "--shots", 4)
+    messages = cli(*command, before=fake_evaluator(show)).err
+    assert "scored [('snow', 10), ('sun', 10)] shots [('snow', 2), ('sun', 2)]" in messages
+    assert messages == cli(*command, before=fake_evaluator(show)).err

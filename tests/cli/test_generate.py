@@ -437,3 +437,18 @@ def test_push_from_refuses_a_damaged_adapter(
         file.write(b"x")
     cli(*push, "b", token=user.token, code=5)
     assert cli.hub.repo(f"{user.name}/a") is None
+
+
+@pytest.mark.parametrize("kind", ["public", "gated", "private", "local"])
+def test_only_the_card_of_a_public_dataset_shows_one_of_its_rows(
+    cli: Shell, bank: Built, user: Account, data: Path, tmp_path: Path, kind: str
+) -> None:
+    flags = {"private": kind == "private", "gated": kind == "gated"}
+    files = {"train.jsonl": data.read_bytes()}
+    name = data if kind == "local" else user.dataset("shown", files, **flags)
+    if kind == "gated":
+        cli.hub.grant_access(name, user.name, repo_type="dataset")
+    cli("generate", "-d", name, "--bank", bank.folder, "-o", "a", token=user.token)
+    texts = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    found = [path.name for path, content in texts.items() if b"say bread" in content]
+    assert found == (["README.md"] if kind == "public" else [])

@@ -165,7 +165,7 @@ def test_evaluator_scores_equal_the_engines_log_probabilities(
 
     with LlamaCppEvaluator(base, folders[:1], max_new_tokens=4) as evaluator:
         report = compare(evaluator, ROWS, {"base": None, "generated": folders[0]}, shots=ROWS[:1])
-        assert list(report.scores) == ["base", "generated", "1-shot"]
+        assert list(report.scores) == ["base", "generated", "1-shot", "base-chat"]
         monkeypatch.setattr("hf_lorameta.engines.scoring.PROGRESS_DELAY", 0.0)
         steps: list[tuple[int, int]] = []
         bare, outputs = evaluator.evaluate(

@@ -44,10 +44,15 @@ def test_report_table_marks_scores_that_were_not_computed() -> None:
 class OneStepPerRow:
     """An evaluator that computes nothing."""
 
+    chat_template = ""
+
+    def chat_prompt(self, text: str) -> str | None:
+        return self.chat_template.replace("{}", text) or None
+
     def evaluate(self, rows, adapter=None, shots=(), generate=True, progress=None):  # type: ignore[no-untyped-def]
         for index in range(len(rows)):
             progress(index + 1, len(rows))
-        return Scores(1.0, None, None, None, len(rows)), ["" for _ in rows]
+        return Scores(1.0, None, None, None, len(rows)), [prompt for prompt, _ in rows]
 
 
 def test_compare_reports_progress_within_each_method() -> None:
@@ -77,3 +82,13 @@ def test_progress_is_reported_after_a_delay(monkeypatch: pytest.MonkeyPatch) -> 
     steps.advance(2)
     steps.advance(1)
     assert reports == [(5, 6), (6, 6)]
+
+
+def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:
+    evaluator = OneStepPerRow()
+    evaluator.chat_template = "<user>{}<assistant>"
+    silent = {"row_progress": lambda *step: None}
+    report = compare(evaluator, [("a", "b")], {"base": None}, shots=[("c", "d")], **silent)
+    assert list(report.scores) == ["base", "1-shot", "base-chat"]
+    answers = {"base": "a", "1-shot": "a", "base-chat": "<user>a<assistant>"}
+    assert report.samples == (Sample("a", "b", answers),)

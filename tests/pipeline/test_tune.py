@@ -41,6 +41,9 @@ class FakeRunner:
     def encode(self, rows: Sequence[Any]) -> list[Tokens]:
         return [Tokens([1], [2]) for _ in rows]
 
+    def chat_prompt(self, text: str) -> None:
+        return None
+
     def set(self, update: Any, coefficients: Any) -> None:
         self.norm = norm(update.pairs(coefficients))
 
@@ -96,11 +99,43 @@ def test_rows_to_check_are_labeled_and_were_not_fitted_on(data: Path, refine: in
 
 
 def test_the_pool_does_not_depend_on_the_rows_that_are_profiled(data: Path) -> None:
-    pool = labeled_pool(open_dataset(data).rows())
+    pool = labeled_pool(open_dataset(data).rows(), Recipe(refine=8))
     assert len(pool) == 40
     assert make_plan(data, refine=8)[1] == pool
     assert make_plan(data, refine=8, max_rows=5)[1] == pool
     assert make_plan(data)[1] == []
+
+
+def test_rows_of_a_dataset_sorted_by_label_are_of_all_labels(tmp_path: Path) -> None:
+    """As in IMDB: the first half is negative, and the end of the file is far away."""
+    path = tmp_path / "sorted.jsonl"
+    labels = ["neg"] * 1500 + ["pos"] * 1500
+    rows = [{"input": f"review {i}", "output": label} for i, label in enumerate(labels)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan, pool = make_plan(path, refine=16, check=16)
+    for drawn in (rows_to_fit(plan.recipe, pool), rows_to_check(plan.recipe, pool)):
+        assert 6 <= sum(output == "neg" for _, output in drawn) <= 10
+    assert pool == make_plan(path, refine=16, check=16)[1]
+    used = rows_used(plan.provenance(), open_dataset(path))
+    assert used == [*rows_to_fit(plan.recipe, pool), *rows_to_check(plan.recipe, pool)]
+
+
+def test_a_pool_is_as_large_as_the_rows_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    rows = [{"input": f"review {i}", "output": f"{i}"} for i in range(1300)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan, pool = make_plan(path, refine=1100, check=100, max_rows=20)
+    assert len(rows_to_fit(plan.recipe, pool)) == 1100
+    assert len(rows_to_check(plan.recipe, pool)) == 100
+
+
+def test_a_row_that_occurs_twice_is_not_both_fitted_and_checked_on(tmp_path: Path) -> None:
+    path = tmp_path / "twice.jsonl"
+    rows = [{"input": f"review {i % 10}", "output": "fine"} for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan, pool = make_plan(path, refine=5, check=5)
+    fitted, checked = rows_to_fit(plan.recipe, pool), rows_to_check(plan.recipe, pool)
+    assert len({*fitted, *checked}) == 10
 
 
 def test_too_few_rows_to_check_are_refused(data: Path) -> None:
@@ -306,3 +341,23 @@ def test_refining_and_checking_use_one_runner(data: Path) -> None:
     assert plan.check
     assert set(losses) == {8, 2, 12}  # the rows to fit on, their folds, and the rows to check on
     assert losses.index(12) == len(losses) - 2  # base model and adapter, at the end
+
+
+def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data: Path) -> None:
+    class Chat(FakeRunner):
+        def chat_prompt(self, text: str) -> str:  # type: ignore[override]
+            return f"<user>{text}"
+
+        def encode(self, rows: Sequence[Any]) -> list[Tokens]:
+            return [Tokens([2 if row[0].startswith("<user>") else 1], [2]) for row in rows]
+
+        def loss(self, tokens: Sequence[Tokens]) -> float:
+            return 0.25 if tokens[0].prompt == [2] else super().loss(tokens)
+
+    full = norm(make_adapter(data, FakeRunner(1)).pairs)
+    good = make_adapter(data, Chat(full), check=8).plan.check
+    assert good
+    assert (good.chat, good.base) == (0.25, 1)
+    with pytest.raises(AdapterError, match=r"chat template is better: .* 0\.250") as error:
+        make_adapter(data, Chat(3 * full), check=8)
+    assert "leave out --check" in error.value.hint

@@ -30,6 +30,9 @@ class Model:
     def clear(self) -> None:
         self.cleared = True
 
+    def chat_prompt(self, text: str) -> str | None:
+        return None
+
     def encode(self, rows: Sequence[Any]) -> list[Tokens]:
         """Outputs of 1, 2 or 3 tokens."""
         return [Tokens([i], [0] * (1 + i % 3)) for i, _ in enumerate(rows)]

@@ -1,8 +1,12 @@
 """Shrinking an adapter until it is not worse than its base model."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
+from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.results import Validation
 from hf_lorameta.refine.shrink import backtrack_scale, validate
@@ -26,4 +30,23 @@ def test_the_scale_is_zero_if_every_share_is_worse_than_the_base_model() -> None
 )
 def test_an_adapter_is_halved_until_it_is_not_worse(base: float, expected: Validation) -> None:
     model = Slope(base)
-    assert validate(model, model, model.encode(ROWS)) == expected
+    assert validate(model, model, ROWS) == expected
+
+
+class Chat(Slope):
+    """A base model that is better if its prompts are in a chat template."""
+
+    def chat_prompt(self, text: str) -> str:
+        return f"<user>{text}<assistant>"
+
+    def encode(self, rows: Sequence[Any]) -> list[Tokens]:
+        return [Tokens([prompt.startswith("<user>")], [0]) for prompt, _ in rows]
+
+    def loss(self, tokens: Sequence[Tokens]) -> float:
+        in_chat = all(row.prompt[0] for row in tokens)
+        return 7.0 if self.cleared and in_chat else super().loss(tokens)
+
+
+def test_the_base_model_is_scored_with_its_chat_template() -> None:
+    model = Chat(9.0)
+    assert validate(model, model, ROWS) == Validation(16, 9.0, 8.0, 8.0, 1.0, "none", chat=7.0)

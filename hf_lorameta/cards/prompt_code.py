@@ -1,0 +1,53 @@
+"""Python code that builds the prompt of a row as an adapter reads it, and one row as an example."""
+
+from hf_lorameta.cards.markdown import Markdown
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.rows import join_instruction
+from hf_lorameta.types import Row
+
+PLAIN_PROMPT = 'prompt = "the input of a row"'
+EXAMPLE_CHARACTERS = 800
+"""Length of an example, at most."""
+
+
+def prompt_code(columns: Columns) -> str:
+    """Return code that assigns ``prompt`` from the parts of a row.
+
+    Example:
+        >>> print(prompt_code(Columns(instruction="instruction", input="input", output="output")))
+        instruction, text = "the instruction of a row", "the input of a row"
+        prompt = f'{instruction}\\n\\nInput: {text}\\nOutput:'
+        >>> print(prompt_code(Columns(messages="messages")))
+        turns = ["a question", "its answer", "the next question"]  # without the names of the roles
+        prompt = "\\n\\n".join(turns)
+    """
+    if columns.messages:
+        return (
+            'turns = ["a question", "its answer", "the next question"]'
+            "  # without the names of the roles\n"
+            'prompt = "\\n\\n".join(turns)'
+        )
+    if columns.instruction:
+        template = join_instruction("{instruction}", "{text}")
+        return (
+            'instruction, text = "the instruction of a row", "the input of a row"\n'
+            f"prompt = f{template!r}"
+        )
+    return PLAIN_PROMPT if columns.input else 'prompt = "the beginning of a text"'
+
+
+def example_code(row: Row) -> Markdown:
+    """Return code that assigns ``prompt`` and ``answer`` of a row, on two lines whatever it holds.
+
+    Example:
+        >>> print(example_code(("1+1=\\n```", "2\\u202e")))
+        prompt = '1+1=\\n```'
+        answer = '2\\u202e'
+    """
+    prompt, answer = row
+    return Markdown(f"prompt = {prompt!r}\nanswer = {answer!r}")
+
+
+def is_example(row: Row) -> bool:
+    """Whether a row is complete and short enough for a card."""
+    return bool(row[1].strip()) and len(row[0]) + len(row[1]) <= EXAMPLE_CHARACTERS

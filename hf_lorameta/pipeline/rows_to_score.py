@@ -1,0 +1,169 @@
+"""Choose what an adapter is scored on: dataset, split, columns, rows and few-shot examples.
+
+Rows are drawn over the whole split and stratified by output, as in
+`hf_lorameta.pipeline.held_out_rows`. Those that the adapter was fitted or checked on are left out.
+"""
+
+from collections.abc import Collection, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.dataset import Dataset, is_local, open_dataset
+from hf_lorameta.data.sample import RowSample, draw_stratified
+from hf_lorameta.engines.scoring import no_outputs_error
+from hf_lorameta.errors import (
+    ColumnsError,
+    DatasetError,
+    EmptyDatasetError,
+    RecipeError,
+    UsageError,
+)
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.pipeline.held_out_rows import POOL_ROWS, is_adapted_split, rows_used
+from hf_lorameta.types import Row
+
+READ_ROWS = 50_000
+"""Rows of a split that are drawn from, at most."""
+TEST_SPLITS = ("test", "validation")
+"""Splits that are scored by default, the first one that a dataset has."""
+_SEED = 0
+
+
+class RowsToScore(NamedTuple):
+    """Rows to score, and examples for the few-shot prompt, none of them shared.
+
+    Attributes:
+        rows: to score.
+        shots: examples.
+        skipped: number of rows left out since the adapter was fitted or checked on them.
+        adapted: whether they are of the split that the adapter was generated for.
+    """
+
+    rows: list[Row]
+    shots: list[Row]
+    skipped: int
+    adapted: bool
+
+
+def open_to_score(
+    name: str | Path | None,
+    adapted: Mapping[str, Any],
+    hub: Hub,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    columns: Columns | None = None,
+) -> Dataset:
+    """Open a dataset to score an adapter on; what is not given comes from the adapter's recipe.
+
+    Args:
+        name: Hub id or file; None is the public dataset that the adapter was generated for.
+        adapted: the part ``dataset`` of the adapter's ``recipe.json``; empty if it has none.
+        hub: the client.
+        config: None is the recipe's if it is the same dataset.
+        split: None is the first of `TEST_SPLITS`, else as in `open_dataset`; a file has one.
+        revision: None is the recipe's if it is the same dataset.
+        columns: None is the recipe's if the dataset has them.
+
+    Raises:
+        UsageError: no name, and the recipe states no public dataset.
+        DatasetError: as `open_dataset` raises.
+        HubError: as `open_dataset` raises.
+    """
+    name = name or adapted.get("id")
+    if name is None:
+        raise UsageError(
+            "the adapter's recipe names no public dataset to score on",
+            hint="name one: --dataset user/name, or a file",
+        )
+    if not is_local(Path(name)):
+        if str(name) == adapted.get("id"):
+            config, revision = config or adapted["config"], revision or adapted["revision"]
+        split = split or _test_split(str(name), hub, config, revision)
+    options = {"config": config, "split": split, "revision": revision}
+    if columns is None and adapted.get("columns"):
+        try:
+            same = Columns.model_validate(adapted["columns"])
+            return open_dataset(name, hub, columns=same, **options)
+        except (ColumnsError, ValueError):
+            pass  # another dataset, with columns of its own
+    return open_dataset(name, hub, columns=columns, **options)
+
+
+def _test_split(name: str, hub: Hub, config: str | None, revision: str | None) -> str | None:
+    splits = hub.choices(hub.resolve(name, "dataset", revision), config)[1]
+    return next((split for split in TEST_SPLITS if split in splits), None)
+
+
+def rows_to_score(
+    dataset: Dataset, provenance: Mapping[str, Any] | None, count: int, shots: int, hub: Hub
+) -> RowsToScore:
+    """Draw rows to score, and examples for a few-shot prompt.
+
+    Args:
+        dataset: see `open_to_score`.
+        provenance: of the adapter, see `hf_lorameta.pipeline.adapter_folder.read_provenance`;
+            None if it was not generated.
+        count: number of rows to score, at most.
+        shots: number of examples; from the train split if there is one, else from the rows.
+        hub: the client.
+
+    Raises:
+        EmptyDatasetError: no rows are left.
+        UnlabeledDatasetError: no row has an output.
+        HubError: the dataset cannot be read.
+    """
+    used = _used(provenance, dataset)
+    train = _train_split(dataset, hub) if shots else None
+    own = 0 if train else shots
+    drawn = _draw(dataset, count + own, used)
+    examples, rows = drawn[:own], drawn[own:]
+    if not rows:
+        problem = "the adapter was fitted or checked on every row of this dataset"
+        if examples:
+            problem = f"the {len(examples)} rows are used as examples, and none is left to score"
+        raise EmptyDatasetError(
+            problem if used or examples else "there are no rows to score",
+            hint="name rows that it has not seen: another file, or --split",
+        )
+    if train:
+        examples = _draw(train, shots, {*rows, *_used(provenance, train)})
+    adapted = provenance is not None and is_adapted_split(provenance, dataset)
+    return RowsToScore(rows, examples, len(used), adapted)
+
+
+def _used(provenance: Mapping[str, Any] | None, dataset: Dataset) -> set[Row]:
+    """Return the rows that the adapter was fitted or checked on, as far as its recipe says."""
+    try:
+        return set(rows_used(provenance, dataset)) if provenance else set()
+    except RecipeError:  # of another version: nothing is known
+        return set()
+
+
+def _train_split(dataset: Dataset, hub: Hub) -> Dataset | None:
+    """Open the train split of a Hub dataset unless it is the one to score."""
+    if dataset.id is None or dataset.split == "train":
+        return None
+    try:
+        return open_dataset(
+            dataset.id,
+            hub,
+            config=dataset.config,
+            split="train",
+            revision=dataset.revision,
+            columns=dataset.columns,
+        )
+    except DatasetError:
+        return None
+
+
+def _draw(dataset: Dataset, count: int, without: Collection[Row]) -> list[Row]:
+    sample = RowSample(max(POOL_ROWS, count), f"{_SEED} score")
+    rows = (row for row in islice(dataset.rows(), READ_ROWS) if row not in without)
+    read = sample.draw_from(rows)
+    if read and not sample.rows:
+        raise no_outputs_error(read)
+    return draw_stratified(sample.rows, count, _SEED)

@@ -1,0 +1,66 @@
+"""The prompt on a card is the one that the dataset's rows are read as."""
+
+import ast
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_lorameta.cards.model_card import render_card
+from hf_lorameta.cards.prompt_code import example_code, is_example, prompt_code
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.rows import read_rows
+from hf_lorameta.hub.dataset_repo import RawDataset
+from tests.cards.examples import PLAIN
+
+TURNS = [
+    {"role": "user", "content": "a question"},
+    {"role": "assistant", "content": "its answer"},
+    {"role": "user", "content": "the next question"},
+    {"role": "assistant", "content": "A"},
+]
+ROW = {
+    "instruction": "the instruction of a row", "input": "the input of a row", "output": "A",
+    "messages": TURNS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        Columns(input="input", output="output"),
+        Columns(instruction="instruction", input="input", output="output"),
+        Columns(messages="messages"),
+    ],
+)
+def test_the_code_builds_the_prompt_that_rows_are_read_as(columns: Columns) -> None:
+    raw = RawDataset(list(ROW), {}, None, "train", lambda: iter([ROW]))
+    ((prompt, answer),) = read_rows(raw, columns)
+    values: dict[str, Any] = {}
+    exec(prompt_code(columns), values)
+    assert (values["prompt"], answer) == (prompt, "A")
+
+
+@given(st.tuples(st.text(), st.text()))
+def test_an_example_is_two_lines_of_python_whatever_it_holds(row: tuple[str, str]) -> None:
+    code = example_code(row)
+    assert code.isprintable() is False  # the line break
+    lines = code.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert tuple(ast.literal_eval(line.partition(" = ")[2]) for line in lines) == row
+
+
+def test_only_the_card_of_a_public_dataset_has_an_example() -> None:
+    public = replace(PLAIN, example=("a true\nrow", "its label"))
+    assert "prompt = 'a true\\nrow'\nanswer = 'its label'\n```" in render_card(public, "me/x")
+    for hidden in (replace(public, dataset_private=True), replace(public, dataset_id=None)):
+        assert "a true" not in render_card(hidden, "me/x")
+        assert "none of its text is in this repo" in render_card(hidden, "me/x")
+
+
+def test_an_example_has_an_output_and_is_short() -> None:
+    assert is_example(("a", "b"))
+    assert not is_example(("a", " "))
+    assert not is_example(("a" * 800, "b"))
