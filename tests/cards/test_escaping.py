@@ -79,7 +79,8 @@ def check_attack(text: str) -> None:
     assert not re.search(r"(?<!\\)!\[(?!Bar chart of the coefficients\])", prose)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", written)
     assert not re.search(r"(?<!\\)\]\((?!https://huggingface\.co/|neighbors\.svg)", prose)
-    assert len(re.findall("^```", body, re.MULTILINE)) == (10 if markdown.clean(text) else 8)
+    blocks = 4 + bool(markdown.clean(text)) + markdown.is_hub_id(text)  # vLLM; a public row
+    assert len(re.findall("^```", body, re.MULTILINE)) == 2 * blocks
     assert hub_rules.check(written, "model") == ([], [])
     plain = "calm" if markdown.is_hub_id(text) else "calm words"
     calm = outline(ModelCard(render_card(attacked(plain), plain)).text)

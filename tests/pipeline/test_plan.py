@@ -174,4 +174,4 @@ def test_prompts_from_the_hub_are_published_but_not_evaluated(
     assert "--check compares answers with outputs" in refused.err
     given = ("evaluate", f"{user.name}/made", "-d", data, "--split", "train")
     refused = cli(*given, code=3, token=user.token)
-    assert "none of 21 rows has an output" in refused.err
+    assert "none of 24 rows has an output" in refused.err

@@ -17,7 +17,6 @@ from hf_lorameta.engines.torch_evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
 from hf_lorameta.pipeline.generate import generate_from_plan  # noqa: E402
 from hf_lorameta.pipeline.held_out_rows import (  # noqa: E402
-    labeled_pool,
     rows_to_check,
     rows_to_fit,
     rows_to_train,
@@ -109,7 +108,7 @@ def test_the_same_seed_gives_the_same_adapter(bank: Bank, new: Path) -> None:
 
 
 def test_rows_to_fit_train_and_check_on_are_disjoint() -> None:
-    pool = labeled_pool((f"question {i}", f"{i}") for i in range(40))
+    pool = [(f"question {i}", f"{i}") for i in range(40)]
     recipe = Recipe(refine=8, train=100, check=8)
     drawn = [rows(recipe, pool) for rows in (rows_to_fit, rows_to_train, rows_to_check)]
     assert [len(rows) for rows in drawn] == [8, 24, 8]  # rows to check on are kept
