@@ -66,6 +66,7 @@ class PinnedRepo:
     repo_type: str  # model, dataset or space
     sha: str
     private: bool = False
+    gated: bool = False
     license: str | None = None  # stated on the repo's card
     files: tuple[str, ...] = ()
     blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)  # by path, if requested
