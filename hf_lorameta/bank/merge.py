@@ -6,7 +6,7 @@ packs are stored whole again, as the packs have them.
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -164,32 +164,34 @@ def _store_entries(banks: Sequence[Bank], folder: Path, progress: Progress) -> d
     """Store each adapter once; return entries and skipped ones by name, in the banks' order."""
     listed = [(bank, i, entry) for bank in banks for i, entry in enumerate(bank.index.entries)]
     holders: dict[tuple[str, str], Bank] = {}
-    for bank in sorted(banks, key=lambda bank: bank.index.packing is not None):  # packs last
-        for entry in bank.index.entries:
-            holders.setdefault(_identity(entry), bank)
+    for bank, _, entry in sorted(listed, key=lambda item: item[0].index.packing is not None):
+        holders.setdefault(_identity(entry), bank)  # packs last
     outcomes: dict[str, Outcome] = {}
     by_digest: dict[str, IndexEntry] = {}
     for done, (bank, position, entry) in enumerate(listed, 1):
-        holder = holders[_identity(entry)]
-        if holder is bank:
-            taken = entry.name.lower() in (name.lower() for name in (GENERAL, *outcomes))
-            name = f"{entry.name}--{entry.adapter_revision[:8]}" if taken else entry.name
-            stored = _store_weights(bank, entry, folder, name)
-            same = by_digest.setdefault(stored.sha256, stored)
-            if same is stored:
-                outcomes[name] = stored
-                store_entry(folder, stored, bank.profiles[position], {})
-            else:
-                (folder / adapter_path(name)).unlink()
-                _skip(
-                    outcomes, entry, f"the weights of {name_of(bank)} are those of {same.adapter}"
-                )
+        if holders[_identity(entry)] is not bank:
+            _skip(outcomes, entry, "several of the merged banks hold it")
+            continue
+        stored = _store_weights(bank, entry, folder, _free_name(entry, outcomes))
+        same = by_digest.setdefault(stored.sha256, stored)
+        if same is stored:
+            store_entry(folder, stored, bank.profiles[position], {})
+            outcomes[stored.name] = stored
         else:
-            _skip(outcomes, entry, f"taken from {name_of(holder)} instead of {name_of(bank)}")
+            (folder / adapter_path(stored.name)).unlink()
+            _skip(outcomes, entry, f"its weights are those of {same.adapter}")
         progress(done, len(listed))
     for skipped in chain.from_iterable(bank.index.skipped for bank in banks):
         _skip(outcomes, skipped, skipped.reason)
     return outcomes
+
+
+def _free_name(entry: IndexEntry, taken: Iterable[str]) -> str:
+    """Return the entry's file name, with its revision if another adapter has that name."""
+    names = {name.lower() for name in (GENERAL, *taken)}
+    return (
+        f"{entry.name}--{entry.adapter_revision[:8]}" if entry.name.lower() in names else entry.name
+    )
 
 
 def _identity(entry: IndexEntry) -> tuple[str, str]:
