@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from hf_lorameta.bank.adapter_repo import (
+    check_base_model,
+    check_files,
+    check_header,
+    fetch_config,
+)
 from hf_lorameta.bank.arrays import load_arrays, save_arrays
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
 from hf_lorameta.bank.manifest import BankEntry
@@ -17,18 +23,12 @@ from hf_lorameta.data.columns import check_columns
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.profile import PROFILE_FORMAT, Profile, ProfileTable, profile_rows
 from hf_lorameta.data.tokenizer import load_encode
-from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonicalize
-from hf_lorameta.formats.lora_layout import read_layout
-from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, read_config
-from hf_lorameta.formats.safetensors import read_header
+from hf_lorameta.formats.peft_config import LoraConfig
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.types import Encode
-
-_MAX_CONFIG_BYTES = 1 << 20
-_PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -140,30 +140,11 @@ def _store_weights(entry: BankEntry, job: Job, path: Path) -> tuple[PinnedRepo, 
     """Check an adapter repo and write its weights in canonical form."""
     hub = job.hub
     repo = hub.resolve(entry.adapter, "model", entry.revision, blobs=True)
-    if WEIGHTS_FILE not in repo.files:
-        pickles = [name for name in repo.files if name.endswith(_PICKLE_SUFFIXES)]
-        reason = f"only a pickle ({pickles[0]}), which can run code" if pickles else "no weights"
-        raise AdapterError(f"{entry.adapter}: {reason}, expected {WEIGHTS_FILE}")
-    config = _fetch_config(hub, repo)
-    if config.base_model.lower() != job.base_model.lower():
-        raise AdapterError(
-            f"trained for {config.base_model or 'no'} base model, expected {job.base_model}"
-        )
+    check_files(repo.files)
+    config = fetch_config(hub, repo)
+    check_base_model(config, job.base_model)
     size = hub.size(repo, WEIGHTS_FILE)
     read = hub.reader(repo, WEIGHTS_FILE, size)
-    infos = read_header(read, size)
-    _, rank = read_layout(infos)
-    if rank != config.rank:
-        raise AdapterError(f"the config states rank {config.rank}, the weights have rank {rank}")
+    infos, _ = check_header(read, size, config)
     canonicalize(read, infos, path)
     return repo, config
-
-
-def _fetch_config(hub: Hub, repo: PinnedRepo) -> LoraConfig:
-    size = hub.size(repo, CONFIG_FILE)
-    if size > _MAX_CONFIG_BYTES:
-        raise AdapterError(f"{CONFIG_FILE} has {size} bytes, expected {_MAX_CONFIG_BYTES} at most")
-    try:
-        return read_config(json.loads(hub.reader(repo, CONFIG_FILE, size)(0, size)))
-    except (ValueError, RecursionError):
-        raise AdapterError(f"{CONFIG_FILE} is not JSON") from None

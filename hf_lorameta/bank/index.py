@@ -37,7 +37,7 @@ SMALL_FILES = (PROFILES_FILE, TOKENIZER_FILE, NEURAL_FILE, DISTANCES_FILE, OUTPU
 """The files of any bank that ``Index.files`` may list."""
 
 _MAX_NAME_BYTES = 220
-_OPTIONAL = ("packing", "gains", "general", "output_prior")
+_OPTIONAL = ("packing", "gains", "general", "output_prior", "merged")
 
 PackDtype = Literal["bf16", "int8", "f32"]
 """Storage type of a pack's small factors."""
@@ -154,6 +154,22 @@ class OutputPriorEntry(_Stored):
     end: int
 
 
+class MergedBank(_Stored):
+    """A bank whose adapters were merged into this one.
+
+    Attributes:
+        id: Hub id; None if it was built locally.
+        revision: commit of a Hub repo.
+        sha256: of its index.
+        retained: share of the updates' energy that it retained, if it was a pack.
+    """
+
+    id: str | None
+    revision: str | None
+    sha256: str
+    retained: float | None
+
+
 class Skipped(_Stored):
     """An entry of the manifest that could not be used, with the reason."""
 
@@ -191,6 +207,7 @@ class Index(_Stored):
     gains: tuple[Gain, ...] = ()  # of the entries, if ``bank fit --transfer`` measured them
     general: GeneralEntry | None = None
     output_prior: OutputPriorEntry | None = None
+    merged: tuple[MergedBank, ...] = ()  # the banks that ``bank merge`` made this one of
 
     @property
     def adapters(self) -> tuple[IndexEntry | GeneralEntry, ...]:

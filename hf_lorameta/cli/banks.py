@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hf_lorameta.cli import bank_train
+from hf_lorameta.cli import bank_discover, bank_merge, bank_train
 from hf_lorameta.cli.options import FolderArgument, JsonFlag, QuietFlag, TokenOption
 from hf_lorameta.cli.output import emit, log, megabytes, progress_bar, stage_bars, table
 
@@ -69,6 +69,8 @@ def build(
     _show_list(bank, json)
 
 
+app.command("discover", epilog=bank_discover.EXAMPLE)(bank_discover.discover)
+app.command("merge", epilog=bank_merge.EXAMPLE)(bank_merge.merge)
 app.command("train", epilog=bank_train.EXAMPLES)(bank_train.train)
 
 

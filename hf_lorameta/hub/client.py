@@ -6,7 +6,7 @@ Every repo is resolved to a commit and read at that commit. Exceptions of `huggi
 `huggingface_hub`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from hf_lorameta._version import __version__
 from hf_lorameta.errors import AuthError, ConflictError, NotFoundError, UsageError
+from hf_lorameta.hub.adapter_list import ListedAdapter, list_adapters
 from hf_lorameta.hub.dataset_repo import RawDataset, Token, list_choices, open_split
 from hf_lorameta.hub.errors import DamagedError, damaged_error, translated
 from hf_lorameta.hub.repo import Blob, PinnedRepo, is_repo_id
@@ -103,6 +104,22 @@ class Hub:
             return self.resolve(repo_id, repo_type)
         except NotFoundError:
             return None
+
+    def adapters_of(self, base_model: str) -> Iterator[ListedAdapter]:
+        """List adapters of a base model; see `hf_lorameta.hub.adapter_list.list_adapters`."""
+        return list_adapters(self._get, self._api.endpoint, base_model)
+
+    def check_access(self, repo: PinnedRepo) -> None:
+        """Check that the files of a repo can be read, which a gated one's info does not tell.
+
+        Raises:
+            GatedError: access was not granted.
+        """
+        if repo.gated:
+            with_retries(
+                repo.repo_id,
+                lambda: self._api.auth_check(repo.repo_id, repo_type=repo.repo_type),
+            )
 
     def user(self) -> str:
         """Return the name of the account that the token belongs to.

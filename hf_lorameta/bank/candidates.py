@@ -1,0 +1,168 @@
+"""Check whether an adapter that the Hub lists can be an entry of a bank, without its weights."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from functools import partial
+from threading import Lock
+
+from hf_lorameta.bank.adapter_repo import (
+    check_base_model,
+    check_files,
+    check_header,
+    fetch_config,
+)
+from hf_lorameta.errors import ConnectionLostError, LoraMetaError, NotFoundError, sanitize
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.formats.safetensors import Read
+from hf_lorameta.hub.adapter_list import ListedAdapter
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
+
+_HEAD_BYTES = 128 << 10
+"""Bytes of a weights file that are read at first; most headers are shorter."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An adapter that was checked: its entry for a manifest, or why it has none.
+
+    Attributes:
+        adapter: Hub id.
+        entry: fields of a manifest's entry; None if the adapter is left out.
+        layout: digest of the adapted modules and their shapes.
+        modules: number and kinds of the adapted modules, for messages.
+        reason: why it is left out, one of few.
+        detail: the same with names and numbers.
+    """
+
+    adapter: str
+    entry: dict[str, str] | None = None
+    layout: str = ""
+    modules: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+class _LeftOutError(Exception):
+    """An adapter is left out; its arguments are the reason and the detail."""
+
+
+@contextmanager
+def _because(reason: str) -> Iterator[None]:
+    """Leave an adapter out for this reason if its repo or its dataset cannot be used."""
+    try:
+        yield
+    except ConnectionLostError:
+        raise
+    except LoraMetaError as error:
+        raise _LeftOutError(reason, str(error)) from None
+
+
+class Checker:
+    """Checks adapters of one base model.
+
+    Args:
+        hub: client.
+        base_model: Hub id.
+    """
+
+    def __init__(self, hub: Hub, base_model: str) -> None:
+        self._hub, self.base_model = hub, base_model
+        self._datasets: dict[str, PinnedRepo | _LeftOutError] = {}
+        self._locks: dict[str, Lock] = {}
+
+    def check(self, listed: ListedAdapter) -> Checked:
+        """Check what the list says, then the config, the header of the weights and the dataset.
+
+        Raises:
+            ConnectionLostError: the Hub did not answer.
+            AuthError: the token is not valid.
+        """
+        try:
+            return self._check(listed)
+        except _LeftOutError as left_out:
+            reason, detail = left_out.args
+            return Checked(listed.repo_id, reason=reason, detail=detail)
+
+    def _check(self, listed: ListedAdapter) -> Checked:
+        name = _only_dataset(listed)
+        with _because("no adapter_model.safetensors"):
+            check_files(listed.files)
+        dataset = self._dataset(name)
+        if isinstance(dataset, _LeftOutError):
+            raise dataset
+        layout = self._layout(listed)
+        entry = {
+            "adapter": listed.repo_id,
+            "revision": listed.sha,
+            "dataset": dataset.repo_id,
+            "dataset_revision": dataset.sha,
+        }
+        if listed.license:
+            entry["license"] = listed.license
+        digest = hashlib.sha256(json.dumps([astuple(module) for module in layout]).encode())
+        return Checked(listed.repo_id, entry, digest.hexdigest(), _describe(layout))
+
+    def _layout(self, listed: ListedAdapter) -> Layout:
+        """Return the modules that an adapter changes, from its config and header."""
+        hub = self._hub
+        with _because("gated or removed"):
+            repo = hub.resolve(listed.repo_id, "model", listed.sha, blobs=True)
+            hub.check_access(repo)
+        with _because("not a plain LoRA adapter"):
+            config = fetch_config(hub, repo)
+        with _because("config names another base model"):
+            check_base_model(config, self.base_model)
+        with _because("weights are not those of a plain LoRA adapter"):
+            size = hub.size(repo, WEIGHTS_FILE)
+            return check_header(self._head(repo, size), size, config)[1]
+
+    def _head(self, repo: PinnedRepo, size: int) -> Read:
+        """Return a function that reads the head of a weights file, mostly in one request."""
+        read = partial(self._hub.read, repo, WEIGHTS_FILE)
+        head = read(0, min(size, _HEAD_BYTES))
+        return lambda start, stop: head[start:stop] if stop <= len(head) else read(start, stop)
+
+    def _dataset(self, name: str) -> PinnedRepo | _LeftOutError:
+        """Resolve a dataset once, in whichever thread asks first."""
+        with self._locks.setdefault(name, Lock()):
+            if name not in self._datasets:
+                self._datasets[name] = self._resolve_dataset(name)
+            return self._datasets[name]
+
+    def _resolve_dataset(self, name: str) -> PinnedRepo | _LeftOutError:
+        """Resolve a public dataset; return why if it cannot be used."""
+        try:
+            with _because("dataset missing or private"):
+                repo = self._hub.resolve(name, "dataset")
+                if repo.private:
+                    raise NotFoundError(f"{name} is private")
+                if not is_repo_id(repo.repo_id):
+                    raise NotFoundError(f"{name} has no namespace, expected namespace/name")
+            with _because("dataset gated"):
+                self._hub.check_access(repo)
+        except _LeftOutError as left_out:
+            return left_out
+        return repo
+
+
+def _only_dataset(listed: ListedAdapter) -> str:
+    """Return the one dataset that the card names."""
+    if listed.private:
+        raise _LeftOutError("private", "only some accounts see it")
+    if not listed.datasets:
+        raise _LeftOutError("card names no dataset", "its card has no `datasets`")
+    if len(listed.datasets) > 1:
+        names = sanitize(", ".join(listed.datasets))
+        raise _LeftOutError("card names several datasets", f"its card names {names}")
+    return listed.datasets[0]
+
+
+def _describe(layout: Layout) -> str:
+    """Return the number and the kinds of modules, such as ``64 modules: q_proj, v_proj``."""
+    kinds = sorted({module.name.rpartition(".")[2] for module in layout})
+    return f"{len(layout)} modules: {', '.join(kinds)}"

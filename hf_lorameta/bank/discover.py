@@ -1,0 +1,221 @@
+"""Find the adapters of a base model on the Hub that can be entries of a bank.
+
+Checks that are finished are kept in a file beside the manifest until it is written, so that a
+command that was interrupted does not repeat them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import yaml
+
+from hf_lorameta.bank import manifest
+from hf_lorameta.bank.candidates import Checked, Checker
+from hf_lorameta.errors import ConnectionLostError, UsageError
+from hf_lorameta.files import write_atomically, write_hint
+from hf_lorameta.hub.adapter_list import ListedAdapter
+from hf_lorameta.hub.client import Hub
+
+_MAX_UNANSWERED = 3
+"""Adapters for which the Hub may fail to answer before the command ends."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, total)."""
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """The adapters of a base model that were looked at.
+
+    Attributes:
+        base_model: Hub id.
+        checked: all of them, the most downloaded first.
+        more: whether the Hub lists more.
+    """
+
+    base_model: str
+    checked: tuple[Checked, ...]
+    more: bool
+
+    @property
+    def entries(self) -> list[dict[str, str]]:
+        """The entries of the manifest."""
+        return [checked.entry for checked in self.checked if checked.entry]
+
+    @property
+    def left_out(self) -> list[Checked]:
+        """The adapters without an entry."""
+        return [checked for checked in self.checked if not checked.entry]
+
+    def reasons(self) -> list[tuple[str, int, str]]:
+        """Return (reason, number of adapters, the first of them), the most frequent first."""
+        first = {checked.reason: checked.adapter for checked in reversed(self.left_out)}
+        counts = Counter(checked.reason for checked in self.left_out)
+        return [(reason, count, first[reason]) for reason, count in counts.most_common()]
+
+
+def discover(
+    base_model: str,
+    output: Path,
+    *,
+    hub: Hub | None = None,
+    limit: int = 1000,
+    workers: int = 8,
+    progress: Progress = lambda title, done, total: None,
+) -> Discovery:
+    """Write a manifest of the Hub's adapters of a base model that name the dataset they learned.
+
+    Beside ``NAME.yaml``, ``NAME.left-out.tsv`` lists the other adapters, each with the reason. No
+    manifest is written if no adapter can be used.
+
+    Args:
+        base_model: Hub id.
+        output: the manifest, which must not exist.
+        hub: client.
+        limit: number of adapters to look at, the most downloaded first.
+        workers: requests at a time.
+        progress: called after each step.
+
+    Raises:
+        UsageError: `output` exists or cannot be written.
+        NotFoundError: there is no such base model.
+        ConnectionLostError: the Hub does not answer; run again, finished checks are kept.
+    """
+    if output.exists():
+        raise UsageError(f"{output} exists", hint="name a new file with -o")
+    hub = hub or Hub()
+    base_model = hub.resolve(base_model, "model").repo_id
+    listed = []
+    for adapter in islice(hub.adapters_of(base_model), limit + 1):
+        listed.append(adapter)
+        progress("listing", min(len(listed), limit), limit)
+    more, listed = len(listed) > limit, listed[:limit]
+    checks = output.with_name(f".{output.name}.checks.jsonl")
+    with _writing(output):
+        checked = _check_all(listed, Checker(hub, base_model), checks, workers, progress)
+        discovery = Discovery(base_model, tuple(_with_common_layout(checked)), more)
+        write_atomically(left_out_path(output), _left_out_table(discovery).encode())
+        if discovery.entries:
+            write_atomically(output, _manifest_text(discovery).encode())
+        checks.unlink(missing_ok=True)
+    return discovery
+
+
+def left_out_path(output: Path) -> Path:
+    """Return where the adapters that are left out are listed.
+
+    Example:
+        >>> left_out_path(Path("a/qwen.yaml")).name
+        'qwen.left-out.tsv'
+    """
+    return output.with_suffix(".left-out.tsv")
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = write_hint(error, output, "name another file with -o")
+        raise UsageError(
+            f"{output} cannot be written: {error.strerror or error}", hint=hint
+        ) from None
+
+
+def _check_all(
+    listed: Sequence[ListedAdapter],
+    checker: Checker,
+    checks: Path,
+    workers: int,
+    progress: Progress,
+) -> list[Checked]:
+    """Check adapters, in their order, and keep the results in a file."""
+    done = _finished(checks, checker.base_model)
+    unanswered = 0
+    with checks.open("a", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
+        file.write("\n")  # ends a line that a kill has cut
+        waiting = [adapter for adapter in listed if (adapter.repo_id, adapter.sha) not in done]
+        futures = {pool.submit(checker.check, adapter): adapter for adapter in waiting}
+        try:
+            for future in as_completed(futures):
+                adapter = futures[future]
+                try:
+                    checked = future.result()
+                    file.write(_record(checked, adapter.sha, checker.base_model))
+                    file.flush()
+                except ConnectionLostError as error:
+                    unanswered += 1
+                    if unanswered > _MAX_UNANSWERED:
+                        raise
+                    reason = "the Hub did not answer"
+                    checked = Checked(adapter.repo_id, reason=reason, detail=str(error))
+                done[adapter.repo_id, adapter.sha] = checked
+                progress("checking", len(done), len(listed))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return [done[adapter.repo_id, adapter.sha] for adapter in listed]
+
+
+def _record(checked: Checked, sha: str, base_model: str) -> str:
+    """Return a line that `_finished` reads."""
+    return json.dumps({"sha": sha, "base_model": base_model, "checked": asdict(checked)}) + "\n"
+
+
+def _finished(checks: Path, base_model: str) -> dict[tuple[str, str], Checked]:
+    """Return the checks that an interrupted command has finished, by adapter and commit."""
+    done = {}
+    with suppress(FileNotFoundError):
+        for line in checks.read_text("utf-8", errors="replace").splitlines():
+            with suppress(ValueError, TypeError, KeyError):  # empty, or cut by a kill
+                record = json.loads(line)
+                if record["base_model"] == base_model:
+                    checked = Checked(**record["checked"])
+                    done[checked.adapter, record["sha"]] = checked
+    return done
+
+
+def _with_common_layout(checked: Sequence[Checked]) -> list[Checked]:
+    """Leave out adapters of other modules or shapes than most, since a bank holds one layout."""
+    layouts = Counter(adapter.layout for adapter in checked if adapter.entry)
+    if not layouts:
+        return list(checked)
+    common = layouts.most_common(1)[0][0]
+    modules = next(adapter.modules for adapter in checked if adapter.layout == common)
+    return [
+        adapter
+        if not adapter.entry or adapter.layout == common
+        else replace(
+            adapter,
+            entry=None,
+            reason="adapts other modules or shapes than most",
+            detail=f"{adapter.modules}; most: {modules}",
+        )
+        for adapter in checked
+    ]
+
+
+def _left_out_table(discovery: Discovery) -> str:
+    lines = ["adapter\treason\tdetail"]
+    lines += [
+        "\t".join([adapter.adapter, adapter.reason, " ".join(adapter.detail.split())])
+        for adapter in discovery.left_out
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _manifest_text(discovery: Discovery) -> str:
+    """Return the manifest, which is read again as ``bank build`` reads it."""
+    content = {"version": 1, "base_model": discovery.base_model, "entries": discovery.entries}
+    text = (
+        f"# Adapters of {discovery.base_model} on the Hub, each with the dataset that its card\n"
+        f"# names, written by: hf-lorameta bank discover {discovery.base_model}\n"
+        + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=200)
+    )
+    manifest.parse(text)
+    return text

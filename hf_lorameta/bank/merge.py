@@ -1,0 +1,218 @@
+"""Merge banks of several contributors into one.
+
+All banks must be for the same base model, with the same tokenizer and the same modules. Adapters of
+packs are stored whole again, as the packs have them.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock, Timeout
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.build import Outcome, finish_bank
+from hf_lorameta.bank.entry import store_entry
+from hf_lorameta.bank.index import (
+    GENERAL,
+    OUTPUT_PRIOR_FILE,
+    TOKENIZER_FILE,
+    WORK_FOLDER,
+    GeneralEntry,
+    IndexEntry,
+    MergedBank,
+    Skipped,
+    adapter_path,
+)
+from hf_lorameta.errors import BankError, UsageError
+from hf_lorameta.files import sha256, write_hint
+from hf_lorameta.formats.lora_file import write_tensors
+
+logger = logging.getLogger(__name__)
+
+Entry = TypeVar("Entry", IndexEntry, GeneralEntry)
+Progress = Callable[[int, int], None]
+
+
+def merge_banks(
+    banks: Sequence[Bank], target: Path, progress: Progress = lambda done, total: None
+) -> Bank:
+    """Write the adapters of several banks as one bank.
+
+    An adapter that several banks hold is stored once: from the first bank, but rather from a bank
+    than from a pack. The same adapter is one of the same id and revision, or of the same weights.
+    Of the general adapters, the one that was trained on most tasks is kept, with the output prior
+    of its bank. Fitted rules and measured gains are left out, since they depend on the whole bank.
+
+    Args:
+        banks: at least two.
+        target: folder of the bank, which must not exist; it appears only when complete.
+        progress: called after each adapter with (done, total).
+
+    Raises:
+        UsageError: fewer than two banks, or `target` exists.
+        BankError: the banks do not fit together, or `target` cannot be written.
+        IntegrityError: a file of a bank is damaged.
+    """
+    if len(banks) < 2:
+        raise UsageError("expected at least two banks to merge", hint="name another bank")
+    if target.exists():
+        raise UsageError(f"{target} exists", hint="name a new folder with -o")
+    _check_same_model(banks)
+    scratch = target.resolve().with_name(f".{target.name}.merging")
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with FileLock(scratch / "lock", timeout=0):
+            try:
+                _write(banks, scratch / "fresh", progress).rename(target)
+            finally:  # kill -9 leaves the folder
+                shutil.rmtree(scratch, ignore_errors=True)
+    except Timeout:
+        raise BankError(f"{target} is being written by another command") from None
+    except OSError as error:
+        raise BankError(
+            f"{target} could not be written: {error.strerror or error}",
+            hint=write_hint(error, target, "name another folder with -o"),
+        ) from None
+    return Bank(target)
+
+
+def name_of(bank: Bank) -> str:
+    """Return what a bank is called in messages: its Hub id, or its folder."""
+    return bank.id if bank.revision else str(bank.folder)
+
+
+def general_of(banks: Sequence[Bank]) -> Bank | None:
+    """Return the bank whose general adapter is kept: of most tasks, of equals the first."""
+    having = [bank for bank in banks if bank.index.general]
+    return max(having, key=_general_tasks) if having else None
+
+
+def _general_tasks(bank: Bank) -> int:
+    return len(bank.index.general.tasks) if bank.index.general else 0
+
+
+def _check_same_model(banks: Sequence[Bank]) -> None:
+    """Raise BankError if base model, tokenizer or layout of a bank differ from the first one's."""
+    first = banks[0]
+    for bank in banks[1:]:
+        pair = f"{name_of(first)} and {name_of(bank)}"
+        if bank.index.base_model.lower() != first.index.base_model.lower():
+            raise BankError(
+                f"{pair} are for different base models: {first.index.base_model} and "
+                f"{bank.index.base_model}"
+            )
+        if bank.index.files[TOKENIZER_FILE] != first.index.files[TOKENIZER_FILE]:
+            raise BankError(
+                f"{pair} have different tokenizers, so that their profiles cannot be compared",
+                hint="build one of them again with the tokenizer.json of the other: "
+                "hf-lorameta bank build MANIFEST -o DIR --tokenizer FILE",
+            )
+        if bank.layout != first.layout:
+            raise BankError(f"{pair} adapt different modules or shapes of the base model")
+        stated = {b.index.base_revision for b in (first, bank)} - {None}
+        if len(stated) > 1:
+            logger.warning("%s were made at different commits of the base model", pair)
+
+
+def _write(banks: Sequence[Bank], folder: Path, progress: Progress) -> Path:
+    """Write the merged bank into a folder, and return it."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    (folder / "adapters").mkdir(parents=True)
+    (folder / WORK_FOLDER).mkdir()
+    shutil.copyfile(banks[0].verified_file(TOKENIZER_FILE), folder / TOKENIZER_FILE)
+    outcomes = _store_entries(banks, folder, progress)
+    source = general_of(banks)
+    general = None
+    if source and source.index.general:
+        general = _store_weights(source, source.index.general, folder, GENERAL)
+    prior_of = source or next((bank for bank in banks if bank.index.output_prior), None)
+    output_prior = prior_of.index.output_prior if prior_of else None
+    if prior_of and output_prior:
+        shutil.copyfile(prior_of.verified_file(OUTPUT_PRIOR_FILE), folder / OUTPUT_PRIOR_FILE)
+    indices = [bank.index for bank in banks]
+    merged = finish_bank(
+        folder,
+        outcomes,
+        base_model=indices[0].base_model,
+        base_revision=next(filter(None, (index.base_revision for index in indices)), None),
+        base_license=next(filter(None, (index.base_license for index in indices)), None),
+        published=all(index.published for index in indices),
+        general=general,
+        output_prior=output_prior,
+    )
+    merged.update_index(merged=tuple(map(_provenance, banks)))
+    for path in (folder / WORK_FOLDER).iterdir():
+        path.unlink()
+    return folder
+
+
+def _provenance(bank: Bank) -> MergedBank:
+    packing = bank.index.packing
+    return MergedBank(
+        id=bank.id if bank.revision else None,
+        revision=bank.revision,
+        sha256=bank.digest,
+        retained=packing.retained_whole if packing else None,
+    )
+
+
+def _store_entries(banks: Sequence[Bank], folder: Path, progress: Progress) -> dict[str, Outcome]:
+    """Store each adapter once; return entries and skipped ones by name, in the banks' order."""
+    listed = [(bank, i, entry) for bank in banks for i, entry in enumerate(bank.index.entries)]
+    holders: dict[tuple[str, str], Bank] = {}
+    for bank, _, entry in sorted(listed, key=lambda item: item[0].index.packing is not None):
+        holders.setdefault(_identity(entry), bank)  # packs last
+    outcomes: dict[str, Outcome] = {}
+    by_digest: dict[str, IndexEntry] = {}
+    for done, (bank, position, entry) in enumerate(listed, 1):
+        if holders[_identity(entry)] is not bank:
+            _skip(outcomes, entry, "several of the merged banks hold it")
+            continue
+        stored = _store_weights(bank, entry, folder, _free_name(entry, outcomes))
+        same = by_digest.setdefault(stored.sha256, stored)
+        if same is stored:
+            store_entry(folder, stored, bank.profiles[position], {})
+            outcomes[stored.name] = stored
+        else:
+            (folder / adapter_path(stored.name)).unlink()
+            _skip(outcomes, entry, f"its weights are those of {same.adapter}")
+        progress(done, len(listed))
+    for skipped in chain.from_iterable(bank.index.skipped for bank in banks):
+        _skip(outcomes, skipped, skipped.reason)
+    return outcomes
+
+
+def _free_name(entry: IndexEntry, taken: Iterable[str]) -> str:
+    """Return the entry's file name, with its revision if another adapter has that name."""
+    names = {name.lower() for name in (GENERAL, *taken)}
+    return (
+        f"{entry.name}--{entry.adapter_revision[:8]}" if entry.name.lower() in names else entry.name
+    )
+
+
+def _identity(entry: IndexEntry) -> tuple[str, str]:
+    return entry.adapter.lower(), entry.adapter_revision
+
+
+def _skip(outcomes: dict[str, Outcome], entry: IndexEntry | Skipped, reason: str) -> None:
+    skipped = Skipped(adapter=entry.adapter, dataset=entry.dataset, reason=reason)
+    if skipped not in outcomes.values():
+        outcomes[f"skipped/{len(outcomes)}"] = skipped
+
+
+def _store_weights(bank: Bank, entry: Entry, folder: Path, name: str) -> Entry:
+    """Store an adapter whole under a name; return its entry with the new checksum."""
+    file, path = bank.adapter(entry), folder / adapter_path(name)
+    if bank.index.packing:
+        factors = ((file.tensor(m.name, "A"), file.tensor(m.name, "B")) for m in bank.layout)
+        named = zip(bank.layout, factors, strict=True)
+        pairs = (bank.expand(module.name, *pair) for module, pair in named)
+        write_tensors(path, bank.layout, entry.rank, "bfloat16", pairs)
+    else:
+        shutil.copyfile(file.path, path)
+    changes = {"name": name, "size": path.stat().st_size, "sha256": sha256(path)}
+    return entry.model_copy(update=changes)

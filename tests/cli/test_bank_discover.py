@@ -1,0 +1,231 @@
+"""``bank discover`` in child processes, against the loopback Hub."""
+
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.localhub import Fault
+from tests.conftest import (
+    LAYOUT,
+    Account,
+    Shell,
+    adapter_files,
+    rows,
+    tokenizer_json,
+    touched,
+)
+
+SMALL_PAGES = "import hf_lorameta.hub.adapter_list as a; a.PAGE = 2"
+
+
+class Publisher:
+    """Publishes adapters of its own base model, with cards."""
+
+    def __init__(self, user: Account) -> None:
+        self.user, self.base = user, f"{user.name}/base"
+        user.hub.create_repo(self.base)
+        user.hub.commit(self.base, {"tokenizer.json": tokenizer_json()})
+        self.data = user.dataset("data", {"train.jsonl": rows(0)})
+
+    def adapter(self, name: str, files: Mapping[str, bytes] | None = None, **card: Any) -> str:
+        """Publish an adapter; `card` overrides fields of its card, None removes one."""
+        fields = {"base_model": self.base, "library_name": "peft", "datasets": self.data} | card
+        text = yaml.safe_dump({k: v for k, v in fields.items() if v is not None})
+        files = adapter_files(base=self.base) if files is None else files
+        readme = {"README.md": f"---\n{text}---\n# {name}\n".encode()}
+        return self.user.adapter(name, {**files, **readme})
+
+
+@pytest.fixture
+def publisher(user: Account) -> Publisher:
+    return Publisher(user)
+
+
+def read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    return content
+
+
+def test_the_manifest_pins_adapters_and_datasets_and_can_be_built(
+    cli: Shell, publisher: Publisher, tmp_path: Path
+) -> None:
+    hub, user = cli.hub, publisher.user
+    other = user.dataset("other", {"train.jsonl": rows(1)})
+    wanted = {
+        publisher.adapter("text", datasets=other, license="mit"): other,
+        publisher.adapter("list", datasets=[publisher.data]): publisher.data,
+        publisher.adapter("bases", base_model=[publisher.base, "org/z"]): publisher.data,
+    }
+    done = cli(
+        "bank", "discover", publisher.base, "-o", "m.yaml", "--workers", 1, before=SMALL_PAGES
+    )
+    manifest = read(tmp_path / "m.yaml")
+    assert manifest["base_model"] == publisher.base
+    found = {entry["adapter"]: entry for entry in manifest["entries"]}
+    assert {name: entry["dataset"] for name, entry in found.items()} == wanted
+    for name, entry in found.items():
+        assert entry["revision"] == hub.commits(name)[0].sha
+        assert entry["dataset_revision"] == hub.commits(entry["dataset"], "dataset")[0].sha
+        assert entry.get("license") == ("mit" if name.endswith("/text") else None)
+    assert len(touched(hub, "/api/models", "filter=")) == 2  # pages of two
+    assert "3 of 3 adapters" in done.out
+    assert "2 state no license" in done.out
+    cli("bank", "build", "m.yaml", "-o", "b", "--strict")
+    assert {e["adapter"] for e in cli("bank", "list", "b", "--json").json["entries"]} == set(wanted)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "m.left-out.tsv", "m.yaml"]
+
+
+def test_each_adapter_that_is_left_out_has_its_reason(
+    cli: Shell, publisher: Publisher, tmp_path: Path
+) -> None:
+    user, base = publisher.user, publisher.base
+    plain = adapter_files(base=base)
+    gated = user.dataset("gated", {"train.jsonl": rows(0)}, gated=True)
+    private = user.dataset("private", {"train.jsonl": rows(0)}, private=True)
+    other = tuple(Module(m.name, 6, m.out_features) for m in LAYOUT)
+    without_weights = {k: v for k, v in plain.items() if k != WEIGHTS_FILE}
+    part = "adapter_model-00001-of-00002.safetensors"
+    expected = {
+        publisher.adapter("no-data", datasets=None): "card names no dataset",
+        publisher.adapter("two", datasets=["o/a", "o/b"]): "card names several datasets",
+        publisher.adapter("missing", datasets="no/such"): "dataset missing or private",
+        publisher.adapter("path", datasets="generator"): "dataset missing or private",
+        publisher.adapter("private-data", datasets=private): "dataset missing or private",
+        publisher.adapter("gated-data", datasets=gated): "dataset gated",
+        publisher.adapter("bin", without_weights | {"adapter_model.bin": b"\x80"}):
+            "no adapter_model.safetensors",
+        publisher.adapter("parts", without_weights | {part: b"x"}): "no adapter_model.safetensors",
+        publisher.adapter("dora", adapter_files(base=base, use_dora=True)):
+            "not a plain LoRA adapter",
+        publisher.adapter("saved", adapter_files(base=base, modules_to_save=["lm_head"])):
+            "not a plain LoRA adapter",
+        publisher.adapter("ia3", adapter_files(base=base, peft_type="IA3")):
+            "not a plain LoRA adapter",
+        publisher.adapter("no-config", {WEIGHTS_FILE: plain[WEIGHTS_FILE]}):
+            "not a plain LoRA adapter",
+        publisher.adapter("other-base", adapter_files(base="org/z")):
+            "config names another base model",
+        publisher.adapter("rank", adapter_files(base=base, r=3)):
+            "weights are not those of a plain LoRA adapter",
+        publisher.adapter("short", plain | {WEIGHTS_FILE: plain[WEIGHTS_FILE][:-4]}):
+            "weights are not those of a plain LoRA adapter",
+        publisher.adapter("shapes", adapter_files(base=base, layout=other)):
+            "adapts other modules or shapes than most",
+    }  # fmt: skip
+    locked = f"{user.name}/locked"
+    cli.hub.create_repo(locked, gated=True)
+    files = {"README.md": f"---\nbase_model: {base}\ndatasets: {publisher.data}\n"
+             "library_name: peft\n---\n".encode(), **plain}  # fmt: skip
+    cli.hub.commit(locked, files)
+    expected[locked] = "gated or removed"
+    good = {publisher.adapter(f"good{i}") for i in range(2)}
+    cli.hub.clear_requests()
+    found = cli("bank", "discover", base, "-o", "m.yaml", "--json").json
+    assert {entry["adapter"] for entry in found["entries"]} == good
+    assert {left["adapter"]: left["reason"] for left in found["left_out"]} == expected
+    details = {left["adapter"]: left["detail"] for left in found["left_out"]}
+    assert "o/a, o/b" in details[f"{user.name}/two"]
+    assert "org/z" in details[f"{user.name}/other-base"]
+    table = (tmp_path / "m.left-out.tsv").read_text().splitlines()
+    listed = [line.split("\t") for line in table]
+    assert listed[0] == ["adapter", "reason", "detail"]
+    assert {line[0]: line[1] for line in listed[1:]} == expected
+    for name in ("no-data", "two"):  # the list says enough
+        assert touched(cli.hub, f"/{user.name}/{name}") == []
+    assert len(touched(cli.hub, "/api/datasets/", publisher.data)) == 1
+
+
+def test_private_adapters_are_left_out_although_the_token_sees_them(
+    cli: Shell, publisher: Publisher
+) -> None:
+    user = publisher.user
+    publisher.adapter("public")
+    mine = f"{user.name}/mine"
+    cli.hub.create_repo(mine, private=True)
+    cli.hub.commit(mine, {"README.md": f"---\nbase_model: {publisher.base}\ndatasets: "
+                          f"{publisher.data}\nlibrary_name: peft\n---\n".encode(),
+                          **adapter_files(base=publisher.base)})  # fmt: skip
+    found = cli("bank", "discover", publisher.base, "-o", "m.yaml", "--json", token=user.token).json
+    assert [left["reason"] for left in found["left_out"]] == ["private"]
+    assert [entry["adapter"] for entry in found["entries"]] == [f"{user.name}/public"]
+
+
+def test_only_the_head_of_the_weights_is_read(cli: Shell, publisher: Publisher) -> None:
+    wide = tuple(Module(m.name, 1 << 14, m.out_features) for m in LAYOUT)
+    files = adapter_files(base=publisher.base, layout=wide)
+    publisher.adapter("wide", files)
+    cli("bank", "discover", publisher.base, "-o", "m.yaml")
+    sent = sum(r.bytes_sent for r in cli.hub.requests if WEIGHTS_FILE in r.path)
+    assert sent <= 128 << 10 < len(files[WEIGHTS_FILE])
+
+
+def test_limit_bounds_the_adapters_that_are_looked_at(cli: Shell, publisher: Publisher) -> None:
+    for i in range(4):
+        publisher.adapter(f"a{i}")
+    found = cli("bank", "discover", publisher.base, "-o", "m.yaml", "--limit", 2, "--json").json
+    assert len(found["entries"]) == 2
+    assert found["more"]
+    assert len(touched(cli.hub, f"/{publisher.user.name}/a", "/resolve/")) == 4  # of two
+
+
+def test_a_killed_command_resumes(cli: Shell, publisher: Publisher, tmp_path: Path) -> None:
+    names = [publisher.adapter(f"a{i}") for i in range(3)]
+    cli.hub.add_fault(Fault("delay", path=f"{names[0]}/resolve/.*config", seconds=20))
+    running = cli.start("bank", "discover", publisher.base, "-o", "m.yaml")
+    checks, deadline = tmp_path / ".m.yaml.checks.jsonl", time.monotonic() + 60
+    while not (checks.exists() and checks.read_text().count("entry") == 2):
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    assert not (tmp_path / "m.yaml").exists()
+    with checks.open("a") as file:
+        file.write('{"adapter": "cut')
+    cli.hub.clear_faults()
+    cli.hub.clear_requests()
+    cli("bank", "discover", publisher.base, "-o", "m.yaml")
+    assert {e["adapter"] for e in read(tmp_path / "m.yaml")["entries"]} == set(names)
+    asked = touched(cli.hub, publisher.user.name, "/resolve/")
+    assert [path for path in asked if names[0] not in path] == []
+    assert not checks.exists()
+
+
+def test_an_adapter_without_an_answer_is_reported_and_a_dead_hub_is_an_error(
+    cli: Shell, publisher: Publisher, tmp_path: Path
+) -> None:
+    for i in range(5):
+        publisher.adapter(f"a{i}")
+    no_retries = "import hf_lorameta.hub.retry as r; r.ATTEMPTS = 1"
+    cli.hub.add_fault(Fault("status", status=500, path="/a2/resolve"))
+    found = cli(
+        "bank", "discover", publisher.base, "-o", "m.yaml", "--json", before=no_retries
+    ).json
+    assert len(found["entries"]) == 4
+    assert [left["reason"] for left in found["left_out"]] == ["the Hub did not answer"]
+    cli.hub.add_fault(Fault("status", status=500, path="/resolve/"))
+    done = cli("bank", "discover", publisher.base, "-o", "n.yaml", before=no_retries, code=6)
+    assert "finished work is kept" in done.err
+    assert not (tmp_path / "n.yaml").exists()
+
+
+def test_no_usable_adapter_existing_output_or_unknown_base_is_an_error(
+    cli: Shell, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.adapter("a", datasets=None)
+    done = cli("bank", "discover", publisher.base, "-o", "m.yaml", code=4)
+    assert "card names no dataset" in done.out
+    assert "bank train" in done.err
+    assert not (tmp_path / "m.yaml").exists()
+    (tmp_path / "m.yaml").write_text("mine")
+    assert "exists" in cli("bank", "discover", publisher.base, "-o", "m.yaml", code=2).err
+    assert (tmp_path / "m.yaml").read_text() == "mine"
+    cli("bank", "discover", "no/such", "-o", "n.yaml", code=6)
+    cli("bank", "discover", publisher.base, "-o", "no/such/n.yaml", code=2)
