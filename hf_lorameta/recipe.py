@@ -45,10 +45,10 @@ class Recipe(BaseModel):
             Dimensionless.
         output_prior: strength of the update towards the dataset's output tokens, if the bank has
             an output prior; 0 leaves it out, as do combiners that are not linear.
-        rank: rank of the result; None is 16 for ``exact``, the bank's own rank for ``factors``.
+        rank: rank of the result; None is 16, but the bank's own rank for ``factors``.
         dtype: of the tensors written.
-        seed: of drawing the rows to fit, train and check on, and of their order; metrics, rules
-            and combiners are deterministic.
+        seed: of drawing the rows to fit, train and check on, of their order, and of the entries
+            that ``dare`` drops; everything else is deterministic.
         max_rows: read at most this many rows of the dataset; None reads all.
         refine: fit the coefficients on this many rows of the dataset, which needs the base model;
             None does not fit.

@@ -108,7 +108,8 @@ class Request:
     combine: Annotated[
         CombinerName | None,
         typer.Option(
-            help="factors: average A and B separately; exact: the best rank-r fit of the true sum."
+            help="exact: the best rank-r fit of the true sum; factors: average A and B separately; "
+            "the others choose among the updates' entries and take longer."
         ),
     ] = None
     top_k: Annotated[int | None, typer.Option(help="Use the k largest coefficients only.")] = None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.files import atomic_file, write_hint
-from hf_lorameta.formats.lora_file import AdapterFile, check_adapter
+from hf_lorameta.formats.lora_file import MixedRankFile, check_adapter
 from hf_lorameta.formats.lora_layout import FACTORS, Layout
 from hf_lorameta.formats.peft_config import LoraConfig
 
@@ -147,7 +147,7 @@ def _import_gguf() -> Any:
 
 def _write(
     path: Path,
-    weights: AdapterFile,
+    weights: MixedRankFile,
     config: LoraConfig,
     base: BaseArchitecture,
     names: Mapping[str, str],
@@ -161,12 +161,13 @@ def _write(
         writer.add_base_model_name(0, config.base_model)
     writer.add_string("adapter.type", "lora")
     # llama.cpp multiplies by alpha / rank and knows no other scaling
-    writer.add_float32("adapter.lora.alpha", config.scaling * weights.rank)
+    alpha = config.scaling * config.rank
+    writer.add_float32("adapter.lora.alpha", alpha)
     numpy_dtype = _DTYPES[dtype]
-    for module in weights.layout:
+    for module, rank in zip(weights.layout, weights.ranks, strict=True):
         for factor in FACTORS:
             name = f"{names[module.name]}.lora_{factor.lower()}"
-            shape = module.shape(factor, weights.rank)
+            shape = module.shape(factor, rank)
             writer.add_tensor_info(
                 name, shape, numpy_dtype, math.prod(shape) * numpy_dtype.itemsize
             )
@@ -174,17 +175,23 @@ def _write(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for values in _tensors(weights, base, dtype):
+        for values in _tensors(weights, config, base, dtype):
             writer.write_tensor_data(values)
     finally:
         writer.close()
 
 
-def _tensors(weights: AdapterFile, base: BaseArchitecture, dtype: Dtype) -> Iterator[NDArray[Any]]:
-    for module in weights.layout:
+def _tensors(
+    weights: MixedRankFile, config: LoraConfig, base: BaseArchitecture, dtype: Dtype
+) -> Iterator[NDArray[Any]]:
+    for module, rank in zip(weights.layout, weights.ranks, strict=True):
         heads = base.permuted_heads(module.name)
+        # where alpha / rank is another scaling than PEFT's, lora_b makes up for it
+        factor_B = config.module_scaling(module.name) * rank / (config.scaling * config.rank)
         for factor in FACTORS:
             values = weights.tensor(module.name, factor)
+            if factor == "B" and not math.isclose(factor_B, 1):
+                values = values * np.float32(factor_B)
             if factor == "B" and heads is not None:
                 values = permute(values, heads)
             with np.errstate(over="ignore"):

@@ -16,7 +16,14 @@ import numpy as np
 from hf_lorameta.errors import AdapterError, sanitize
 from hf_lorameta.files import atomic_file
 from hf_lorameta.formats import safetensors
-from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout, tensor_name
+from hf_lorameta.formats.lora_layout import (
+    FACTORS,
+    Factor,
+    Layout,
+    read_layout,
+    read_ranks,
+    tensor_name,
+)
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, read_config
 from hf_lorameta.formats.safetensors import CODES, DTYPES, Read, TensorInfo
 from hf_lorameta.types import FloatArray
@@ -94,6 +101,25 @@ class AdapterFile:
         return False
 
 
+@cache_headers
+def _parsed_ranks(header: bytes, size: int) -> ParsedHeader:
+    infos = safetensors.read_header(lambda start, stop: header[start:stop], size)
+    layout, ranks = read_ranks(infos)
+    return MappingProxyType(infos), layout, max(ranks)
+
+
+class MixedRankFile(AdapterFile):
+    """An `AdapterFile` whose modules may differ in rank; `rank` is the largest."""
+
+    _parse = staticmethod(_parsed_ranks)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The rank of each module of the layout."""
+        names = (tensor_name(module.name, "A") for module in self.layout)
+        return tuple(self.tensor_infos[name].shape[0] for name in names)
+
+
 def stack(files: Sequence[AdapterFile], module: str) -> tuple[list[FloatArray], list[FloatArray]]:
     """Return the lora_A and the lora_B of one module in each file."""
     return [f.tensor(module, "A") for f in files], [f.tensor(module, "B") for f in files]
@@ -126,7 +152,8 @@ def canonicalize(
     The ranges that `read` is called with ascend and adjoin: a stream can serve them. NaN and
     infinite values, before or after rounding, are an `AdapterError`.
     """
-    header, targets = _canonical_header(*read_layout(infos), dtype)
+    layout, rank = read_layout(infos)
+    header, targets = canonical_header(layout, [rank] * len(layout), dtype)
     with atomic_file(path) as file:
         file.write(header)
         for name, info in infos.items():
@@ -138,26 +165,33 @@ def canonicalize(
 def write_tensors(
     path: Path,
     layout: Layout,
-    rank: int,
+    rank: int | Sequence[int],
     dtype: str,
     pairs: Iterable[tuple[FloatArray, FloatArray]],
 ) -> None:
-    """Write (lora_A, lora_B) of each module of a layout with `atomic_file`, in a torch dtype."""
-    header, _ = _canonical_header(layout, rank, dtype)
+    """Write (lora_A, lora_B) of each module of a layout with `atomic_file`, in a torch dtype.
+
+    `rank` is that of all modules, or has one for each.
+    """
+    ranks = [rank] * len(layout) if isinstance(rank, int) else rank
+    header = canonical_header(layout, ranks, dtype)[0]
     with atomic_file(path) as file:
         file.write(header)
-        for module, pair in zip(layout, pairs, strict=True):
+        for module, r, pair in zip(layout, ranks, pairs, strict=True):
             for factor, values in zip(FACTORS, pair, strict=True):
-                name, expected = tensor_name(module.name, factor), module.shape(factor, rank)
+                name, expected = tensor_name(module.name, factor), module.shape(factor, r)
                 if values.shape != expected:
                     raise AdapterError(f"{name} has shape {values.shape}, expected {expected}")
                 file.write(_narrow_finite(values, dtype, name))
 
 
-def _canonical_header(layout: Layout, rank: int, dtype: str) -> tuple[bytes, dict[str, TensorInfo]]:
+def canonical_header(
+    layout: Layout, ranks: Sequence[int], dtype: str
+) -> tuple[bytes, dict[str, TensorInfo]]:
+    """Return the header of a file that `write_tensors` writes, and the tensors' infos."""
     return safetensors.build_header(
         (tensor_name(module.name, factor), CODES[dtype], module.shape(factor, rank))
-        for module in layout
+        for module, rank in zip(layout, ranks, strict=True)
         for factor in FACTORS
     )
 
@@ -169,30 +203,42 @@ def _narrow_finite(values: FloatArray, dtype: str, name: str) -> bytes:
     return raw
 
 
-def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
+def check_adapter(folder: Path) -> tuple[LoraConfig, MixedRankFile]:
     """Read an adapter folder and check everything that a loader relies on.
 
     Raises:
-        AdapterError: a file is missing or malformed, ranks differ, or a value is NaN or infinite.
+        AdapterError: a file is missing or malformed, a module's rank is not the one that the config
+            states, or a value is NaN or infinite.
     """
-    pickles = [name for name in _PICKLES if (folder / name).exists()]
-    if pickles and not (folder / WEIGHTS_FILE).exists():
-        raise AdapterError(f"{pickles[0]} is a pickle, which can run code: expected {WEIGHTS_FILE}")
-    try:
-        config = read_config(json.loads((folder / CONFIG_FILE).read_bytes()))
-    except OSError:
-        raise AdapterError(
-            f"{folder} has no {CONFIG_FILE}", hint="name a folder with a PEFT adapter"
-        ) from None
-    except (ValueError, RecursionError):
-        raise AdapterError(f"{folder / CONFIG_FILE} is not JSON") from None
-    weights = AdapterFile(folder / WEIGHTS_FILE)
-    if weights.rank != config.rank:
-        raise AdapterError(f"{CONFIG_FILE} has rank {config.rank}, the weights have {weights.rank}")
+    config, weights = open_adapter(folder)
     for module in weights.layout:
         for factor in FACTORS:
             if not np.isfinite(weights.tensor(module.name, factor)).all():
                 raise AdapterError(
                     f"{sanitize(module.name)}.lora_{factor} has NaN or infinite values"
                 )
+    return config, weights
+
+
+def open_adapter(folder: Path) -> tuple[LoraConfig, MixedRankFile]:
+    """Open an adapter folder as `check_adapter` does, without reading the weights."""
+    pickles = [name for name in _PICKLES if (folder / name).exists()]
+    if pickles and not (folder / WEIGHTS_FILE).exists():
+        raise AdapterError(f"{pickles[0]} is a pickle, which can run code: expected {WEIGHTS_FILE}")
+    try:
+        config = read_config(json.loads((folder / CONFIG_FILE).read_bytes()), patterns=True)
+    except OSError:
+        raise AdapterError(
+            f"{folder} has no {CONFIG_FILE}", hint="name a folder with a PEFT adapter"
+        ) from None
+    except (ValueError, RecursionError):
+        raise AdapterError(f"{folder / CONFIG_FILE} is not JSON") from None
+    weights = MixedRankFile(folder / WEIGHTS_FILE)
+    for module, rank in zip(weights.layout, weights.ranks, strict=True):
+        stated = config.module_rank(module.name)
+        if rank != stated:
+            raise AdapterError(
+                f"{CONFIG_FILE} has rank {stated}, the weights have {rank} in "
+                f"{sanitize(module.name)}"
+            )
     return config, weights

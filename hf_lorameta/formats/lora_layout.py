@@ -1,7 +1,7 @@
 """The modules that a LoRA file adapts, and PEFT's names of their tensors."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +48,18 @@ def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
     Raises:
         AdapterError: a tensor is no LoRA factor, a module's factors do not match, or ranks differ.
     """
+    layout, ranks = read_ranks(infos)
+    if len(set(ranks)) != 1:
+        raise AdapterError(f"expected one rank in every module, got {sorted(set(ranks))}")
+    return layout, ranks[0]
+
+
+def read_ranks(infos: Mapping[str, TensorInfo]) -> tuple[Layout, Sequence[int]]:
+    """Return the modules that a LoRA file adapts, in canonical order, and the rank of each.
+
+    Raises:
+        AdapterError: a tensor is no LoRA factor, a module's factors do not match, or there is none.
+    """
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, info in infos.items():
         match = _KEY.fullmatch(name)
@@ -56,7 +68,7 @@ def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
                 f"tensor {sanitize(name)} {info.shape} is not a 2-d lora_A or lora_B weight"
             )
         shapes.setdefault(match["module"], {})[match["factor"]] = info.shape
-    modules, ranks = [], set()
+    modules, ranks = [], []
     for name in sorted(shapes, key=canonical_order):
         pair = shapes[name]
         if len(pair) != 2:
@@ -66,8 +78,8 @@ def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
             raise AdapterError(
                 f"{sanitize(name)}: lora_A {pair['A']} and lora_B {pair['B']} do not multiply"
             )
-        ranks.add(rank)
+        ranks.append(rank)
         modules.append(Module(name, in_features, out_features))
-    if len(ranks) != 1:
-        raise AdapterError(f"expected one rank in every module, got {sorted(ranks) or 'no module'}")
-    return tuple(modules), ranks.pop()
+    if not modules:
+        raise AdapterError("expected one rank in every module, got no module")
+    return tuple(modules), ranks

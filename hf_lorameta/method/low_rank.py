@@ -70,9 +70,26 @@ def truncated_svd(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
     """
     smaller, larger = sorted(update.shape)
     iterate = min(len(update.A), larger) > _MAX_DIRECT_RANK and 8 * rank < smaller
-    U, s, V = (_krylov if iterate else _direct)(update, rank)
-    noise = s[0] * np.finfo(np.float64).eps * larger
-    k = min(rank, int((s > noise).sum()))
+    return _without_noise(*(_krylov if iterate else _direct)(update, rank))
+
+
+def dense_svd(matrix: FloatArray, rank: int) -> tuple[Array, Array, Array]:
+    """Compute the same of a matrix (out, in).
+
+    Raises:
+        AdapterError: a value is not finite.
+
+    Example:
+        >>> dense_svd(np.diag([1, 4]).astype(np.float32), 1)[1].round(4)
+        array([4.])
+    """
+    U, s, Vt = _svd(matrix.astype(np.float64))
+    return _without_noise(U[:, :rank], s[:rank], Vt[:rank].T)
+
+
+def _without_noise(U: Array, s: Array, V: Array) -> tuple[Array, Array, Array]:
+    """Leave out singular values at the level of rounding."""
+    k = int((s > s[0] * np.finfo(np.float64).eps * max(len(U), len(V))).sum())
     return U[:, :k], s[:k], V[:, :k]
 
 
@@ -82,7 +99,7 @@ def _direct(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
         U, s, Vt = _svd(update.dense())
         return U[:, :rank], s[:rank], Vt[:rank].T
     A, B = update.A.astype(np.float64), update.B.astype(np.float64) * update.weights
-    inner, outer = _finite(A @ A.T), _finite(B.T @ B)
+    inner, outer = finite(A @ A.T), finite(B.T @ B)
     values, W = np.linalg.eigh(inner)
     root = W * np.sqrt(np.maximum(values, 0))  # M Mᵀ = (B root)(B root)ᵀ
     _, Y = np.linalg.eigh(root.T @ outer @ root)
@@ -109,7 +126,7 @@ def _krylov(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
         cross = image.T @ product
         gram = np.block([[gram, cross], [cross.T, product.T @ product]])
         basis, image = np.hstack([basis, block]), np.hstack([image, product])
-        previous, energy = energy, float(np.linalg.eigvalsh(_finite(gram))[-rank:].sum())
+        previous, energy = energy, float(np.linalg.eigvalsh(finite(gram))[-rank:].sum())
         if energy - previous <= _ENERGY_TOLERANCE * total:
             break
         block = update.T.apply(product)
@@ -118,11 +135,12 @@ def _krylov(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
 
 
 def _svd(matrix: Array) -> tuple[Array, Array, Array]:
-    U, s, Vt = np.linalg.svd(_finite(matrix), full_matrices=False)
+    U, s, Vt = np.linalg.svd(finite(matrix), full_matrices=False)
     return U, s, Vt
 
 
-def _finite(matrix: Array) -> Array:
+def finite(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Return the matrix, or raise `AdapterError` if a value is not finite."""
     if not np.isfinite(matrix).all():
         raise AdapterError("an adapter or a coefficient holds NaN or infinite values")
     return matrix

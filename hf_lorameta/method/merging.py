@@ -12,21 +12,23 @@ References:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.errors import AdapterError, BankError, RecipeError
+from hf_lorameta.errors import RecipeError
 from hf_lorameta.method import PAPER
+from hf_lorameta.method.combiner_parts import (
+    Factors,
+    Weights,
+    balanced,
+    check_factors,
+    result_rank,
+)
+from hf_lorameta.method.entrywise import dare, magnitude, sparse, ties
 from hf_lorameta.method.low_rank import LowRankSum, truncated_svd
 from hf_lorameta.types import FloatArray
-
-Factors = Sequence[FloatArray]
-Weights = Sequence[float] | NDArray[Any]
-
-DEFAULT_RANK = 16
-"""Rank of `exact`, which vLLM serves without configuration."""
 
 
 class Stacked(list[FloatArray]):
@@ -69,7 +71,7 @@ def factors(
         >>> A[0, 0], B[0, 0]
         (np.float32(0.5), np.float32(2.0))
     """
-    _check(As, Bs, weights, scalings)
+    check_factors(As, Bs, weights, scalings)
     ranks = sorted({len(A) for A in As})
     if len(ranks) > 1 or rank not in (None, ranks[0]):
         result = f"give rank {rank}" if len(ranks) == 1 else "be averaged"
@@ -124,19 +126,13 @@ def exact(
         >>> (b @ a).round(4).tolist()
         [[4.0, 0.0], [0.0, 0.0]]
     """
-    _check(As, Bs, weights, scalings)
-    rank = min(DEFAULT_RANK, sum(map(len, As))) if rank is None else rank
-    if rank < 1:
-        raise RecipeError(f"rank is {rank}, expected at least 1")
-    A = np.zeros((rank, As[0].shape[1]), np.float32)
-    B = np.zeros((Bs[0].shape[0], rank), np.float32)
+    check_factors(As, Bs, weights, scalings)
+    rank = result_rank(rank, sum(map(len, As)))
     cs = _products(weights, scalings)
-    if cs.any():
-        U, s, V = truncated_svd(_stack(As, Bs, cs), rank)
-        signed_root = np.sign(V[np.abs(V).argmax(axis=0), np.arange(s.size)]) * np.sqrt(s)
-        A[: s.size] = (V * signed_root).T
-        B[:, : s.size] = U * signed_root
-    return A, B
+    if not cs.any():
+        shape_A, shape_B = (rank, As[0].shape[1]), (Bs[0].shape[0], rank)
+        return np.zeros(shape_A, np.float32), np.zeros(shape_B, np.float32)
+    return balanced(*truncated_svd(_stack(As, Bs, cs), rank), rank)
 
 
 class Combiner(NamedTuple):
@@ -144,16 +140,18 @@ class Combiner(NamedTuple):
 
     Attributes:
         function: from As, Bs, weights, scalings and rank to A and B.
-        linear: whether the update B A is linear in the weights; if not, A and B each are.
+        linear: whether twice the weights give twice the update B A; if not, twice A and twice B.
+        entrywise: whether it chooses among the entries of the updates. Then it needs the factors in
+            the base model's own coordinates, not in those of a pack, and takes `density`, `seed`
+            and `start`, see `hf_lorameta.method.entrywise`.
     """
 
     name: str
     title: str
     reference: str
-    function: Callable[
-        [Factors, Factors, Weights, Weights, int | None], tuple[FloatArray, FloatArray]
-    ]
+    function: Callable[..., tuple[FloatArray, FloatArray]]
     linear: bool
+    entrywise: bool = False
 
 
 COMBINERS: dict[str, Combiner] = {
@@ -166,6 +164,38 @@ COMBINERS: dict[str, Combiner] = {
             "Eckart, Young 1936",
             exact,
             linear=True,
+        ),
+        Combiner(
+            "ties",
+            "the largest fifth of each update's entries, averaged where their signs agree",
+            "Yadav et al., arXiv 2306.01708",
+            ties,
+            linear=True,
+            entrywise=True,
+        ),
+        Combiner(
+            "dare",
+            "a random tenth of each update's entries, enlarged tenfold, added up",
+            "Yu et al., arXiv 2311.03099",
+            dare,
+            linear=True,
+            entrywise=True,
+        ),
+        Combiner(
+            "magnitude",
+            "the largest fifth of each update's entries, added up",
+            "Ilharco et al., arXiv 2212.04089, with pruning",
+            magnitude,
+            linear=True,
+            entrywise=True,
+        ),
+        Combiner(
+            "sparse",
+            "the largest twentieth of each update's entries, averaged over those that kept them",
+            "Arnob et al., arXiv 2507.07140",
+            sparse,
+            linear=True,
+            entrywise=True,
         ),
     )
 }
@@ -183,19 +213,3 @@ def _stack(As: Factors, Bs: Factors, cs: NDArray[np.float64]) -> LowRankSum:
         return LowRankSum(As.array, Bs.array, np.repeat(cs, [len(A) for A in As]))
     A, B = (np.concatenate([M[i] for i in active], axis) for axis, M in enumerate((As, Bs)))
     return LowRankSum(A, B, np.repeat(cs[active], [len(As[i]) for i in active]))
-
-
-def _check(As: Factors, Bs: Factors, weights: Weights, scalings: Weights) -> None:
-    lengths = [len(sequence) for sequence in (As, Bs, weights, scalings)]
-    if len(set(lengths)) > 1:
-        raise AdapterError(
-            f"{lengths} lora_A, lora_B, weights and scalings, expected as many of each"
-        )
-    if not lengths[0]:
-        raise BankError("there is no adapter to combine")
-    for A, B in zip(As, Bs, strict=True):
-        expected = (Bs[0].shape[0], len(A)), (len(A), As[0].shape[-1])
-        if (B.shape, A.shape) != expected:
-            raise AdapterError(
-                f"lora_B {B.shape} and lora_A {A.shape}, expected {expected[0]} and {expected[1]}"
-            )

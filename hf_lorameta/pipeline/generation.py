@@ -40,6 +40,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     Export,
     check_target,
 )
+from hf_lorameta.pipeline.combine_entries import combine_entries
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import publish_adapter
 from hf_lorameta.types import FloatArray
@@ -59,10 +60,12 @@ def combine_adapters(
         progress: called after each module with (done, total).
 
     Raises:
-        RecipeError: the combiner cannot combine these ranks.
+        RecipeError: the combiner cannot combine these ranks, or so many adapters.
         IntegrityError: an adapter's file is damaged.
         HubError: an adapter cannot be fetched.
     """
+    if COMBINERS[plan.recipe.combine].entrywise:
+        return _with_prior(plan, list(combine_entries(plan, progress)))
     bank, layout = plan.bank, plan.bank.layout
     active = [i for i in plan.active_indices if i < len(bank.index.adapters)]
     entries = [bank.index.adapters[i] for i in active]
@@ -92,8 +95,15 @@ def combine_adapters(
         for pair in pool.map(combine_module, range(len(layout))):
             pairs.append(pair)
             progress(len(pairs), len(layout))
+    return _with_prior(plan, pairs)
+
+
+def _with_prior(
+    plan: Plan, pairs: list[tuple[FloatArray, FloatArray]]
+) -> list[tuple[FloatArray, FloatArray]]:
+    """Append the output prior's module to the pairs if it takes part."""
     if prior := plan.output_prior():
-        weight = plan.coefficients.for_module(len(layout))[-1]
+        weight = plan.coefficients.for_module(len(pairs))[-1]
         pairs.append(exact([prior[0]], [prior[1]], [weight], [1.0], len(pairs[0][0])))
     return pairs
 

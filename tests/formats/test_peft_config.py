@@ -31,7 +31,7 @@ def test_scaling_is_read(changes: dict[str, Any], scaling: float | None) -> None
         config = {k: v for k, v in (PLAIN | changes).items() if v is not None}
         assert read_config(config).scaling == 1.0  # PEFT's default alpha is 8
         return
-    assert read_config(PLAIN | changes) == LoraConfig("o/m", RANK, scaling)
+    assert read_config(PLAIN | changes)[:3] == ("o/m", RANK, scaling)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,295 @@
+"""Combiners that choose among the entries of the updates: prune, elect signs, average.
+
+Each forms the matrices ``ΔW_i = s_i B_i A_i`` one after another, in float32, keeps some of their
+entries, and fits the result by one adapter of the given rank (Eckart and Young), as `exact` does.
+Memory is that of a few matrices, whatever the number of adapters.
+
+A coefficient c is a signed weight: ``c ΔW`` counts as the update ``sign(c) ΔW`` with weight |c|.
+All combiners are homogeneous: twice the coefficients give twice the update.
+
+`start` is an adapter from which all others were trained. Then their differences from it are
+combined, ``D_i = ΔW_i − ΔW_start``, in place of the updates. As ``c_0 ΔW_start + Σ c_i ΔW_i`` is
+``(c_0 + Σ c_i) ΔW_start + Σ c_i D_i``, the start is added with the sum of all coefficients. Its
+entries, which all adapters share, would otherwise decide which are kept.
+
+References:
+    [1] Yadav et al., TIES-Merging, arXiv 2306.01708, 2023.
+    [2] Yu et al., Language Models are Super Mario (DARE), arXiv 2311.03099, 2024.
+    [3] Arnob et al., Exploring Sparse Adapters, arXiv 2507.07140, 2025.
+    [4] Ilharco et al., Editing Models with Task Arithmetic, arXiv 2212.04089, 2023.
+"""
+
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from hf_lorameta.method.combiner_parts import (
+    Factors,
+    Weights,
+    balanced,
+    check_factors,
+    result_rank,
+)
+from hf_lorameta.method.low_rank import dense_svd, finite
+from hf_lorameta.types import FloatArray
+
+TIES_DENSITY = 0.2
+"""Share of each update's entries that `ties` keeps, as in [1]."""
+DARE_DENSITY = 0.1
+"""Share of each update's entries that `dare` keeps: 9 of 10 are dropped, as in [2]."""
+MAGNITUDE_DENSITY = 0.2
+"""Share of each update's entries that `magnitude` keeps."""
+SPARSE_DENSITY = 0.05
+"""Share of each update's entries that `sparse` keeps, as in [3]."""
+
+
+class Start(NamedTuple):
+    """The adapter from which all others were trained: A (r, in), B (out, r), scaling and weight."""
+
+    A: FloatArray
+    B: FloatArray
+    scaling: float
+    weight: float
+
+
+def ties(
+    As: Factors,
+    Bs: Factors,
+    weights: Weights,
+    scalings: Weights,
+    rank: int | None = None,
+    *,
+    density: float = TIES_DENSITY,
+    seed: int = 0,
+    start: Start | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Trim, elect a sign for each entry, and average the entries of that sign (TIES [1]).
+
+    Of each update the largest entries by magnitude are kept, ``T_i``. The sign of an entry is that
+    of ``Σ c_i T_i``, and its value is ``Σ|c| · Σ_S c_i T_i / Σ_S |c_i|`` over the adapters S whose
+    kept ``c_i T_i`` has this sign: with equal coefficients that sum to 1, the paper's mean.
+
+    Args:
+        As: N arrays (r_i, in_features).
+        Bs: N arrays (out_features, r_i).
+        weights: (N,) coefficients c.
+        scalings: (N,) scalings s, alpha / r.
+        rank: of the result; None is 16, or that of a matrix of this shape if it is less.
+        density: share of the entries kept, above 0 and at most 1.
+        seed: not used.
+        start: adapter that the others were trained from.
+
+    Returns:
+        A (rank, in_features) and B (out_features, rank), float32, to be used with scaling 1.
+
+    Raises:
+        RecipeError: the rank is below 1.
+        BankError: there is no adapter.
+        AdapterError: shapes or lengths do not match, or a value is not finite.
+
+    Example:
+        >>> one = np.ones((1, 1), np.float32)
+        >>> A, B = ties([one, one, one], [5 * one, 3 * one, -one], [1 / 3] * 3, [1.0] * 3)
+        >>> float((B @ A)[0, 0].round(4))  # the mean of 5 and 3
+        4.0
+    """
+    total = np.zeros((2, *_shape(As, Bs)), np.float32)  # of positive and of negative entries
+    weight = np.zeros_like(total)
+    for c, update, _ in _updates(As, Bs, weights, scalings, start):
+        term = np.float32(c) * _largest(update, density)
+        for sign, (sums, counts) in enumerate(zip(total, weight, strict=True)):
+            chosen = term < 0 if sign else term > 0
+            np.add(sums, term, out=sums, where=chosen)
+            np.add(counts, np.float32(abs(c)), out=counts, where=chosen)
+    negative = total[0] + total[1] < 0
+    chosen, counts = (np.where(negative, pair[1], pair[0]) for pair in (total, weight))
+    merged = np.divide(chosen, counts, out=np.zeros_like(chosen), where=counts > 0)
+    return _fitted(merged * _mass(weights), weights, rank, start)
+
+
+def dare(
+    As: Factors,
+    Bs: Factors,
+    weights: Weights,
+    scalings: Weights,
+    rank: int | None = None,
+    *,
+    density: float = DARE_DENSITY,
+    seed: int = 0,
+    start: Start | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Drop entries at random, enlarge the others, and add up (DARE [2]).
+
+    ``Σ c_i m_i ΔW_i / density`` with masks m_i of independent entries, 1 with probability
+    `density`. Its expectation is the weighted sum. The mask of an adapter is drawn from the seed
+    and its lora_A, so that it does not depend on the order of the adapters.
+
+    Args:
+        As: N arrays (r_i, in_features).
+        Bs: N arrays (out_features, r_i).
+        weights: (N,) coefficients c.
+        scalings: (N,) scalings s, alpha / r.
+        rank: as in `ties`.
+        density: probability of keeping an entry, above 0 and at most 1.
+        seed: of the masks.
+        start: adapter that the others were trained from.
+
+    Returns:
+        A and B, as `ties` does.
+
+    Raises:
+        LoraMetaError: as `ties` raises.
+
+    Example:
+        >>> I = np.eye(2, dtype=np.float32)
+        >>> A, B = dare([I], [I], [1.0], [1.0], density=1.0)
+        >>> (B @ A).round(4).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
+    total = np.zeros(_shape(As, Bs), np.float32)
+    for c, update, i in _updates(As, Bs, weights, scalings, start):
+        rng = np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(As[i]).data)])
+        kept = rng.random(update.shape, np.float32) < density
+        np.add(total, update * np.float32(c / density), out=total, where=kept)
+    return _fitted(total, weights, rank, start)
+
+
+def magnitude(
+    As: Factors,
+    Bs: Factors,
+    weights: Weights,
+    scalings: Weights,
+    rank: int | None = None,
+    *,
+    density: float = MAGNITUDE_DENSITY,
+    seed: int = 0,
+    start: Start | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Keep the largest entries of each update, and add up: ``Σ c_i T_i``.
+
+    Task arithmetic [4] of updates that were pruned by magnitude, PEFT's ``magnitude_prune``.
+
+    Args:
+        As: N arrays (r_i, in_features).
+        Bs: N arrays (out_features, r_i).
+        weights: (N,) coefficients c.
+        scalings: (N,) scalings s, alpha / r.
+        rank: as in `ties`.
+        density: share of the entries kept, above 0 and at most 1.
+        seed: not used.
+        start: adapter that the others were trained from.
+
+    Returns:
+        A and B, as `ties` does.
+
+    Raises:
+        LoraMetaError: as `ties` raises.
+
+    Example:
+        >>> I = np.eye(2, dtype=np.float32)
+        >>> A, B = magnitude([I], [np.diag([4, 1]).astype("f")], [0.5], [1.0], density=0.25)
+        >>> (B @ A).round(4).tolist()
+        [[2.0, 0.0], [0.0, 0.0]]
+    """
+    total = np.zeros(_shape(As, Bs), np.float32)
+    for c, update, _ in _updates(As, Bs, weights, scalings, start):
+        total += np.float32(c) * _largest(update, density)
+    return _fitted(total, weights, rank, start)
+
+
+def sparse(
+    As: Factors,
+    Bs: Factors,
+    weights: Weights,
+    scalings: Weights,
+    rank: int | None = None,
+    *,
+    density: float = SPARSE_DENSITY,
+    seed: int = 0,
+    start: Start | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Keep the largest entries of each update, and average each entry over those that kept it.
+
+    ``Σ|c| · Σ_K c_i T_i / Σ_K |c_i|`` over the adapters K that kept the entry; with equal
+    coefficients that sum to 1, the mean of the kept ones. In [3] adapters are trained sparse; here
+    trained LoRA adapters are made sparse.
+
+    Args:
+        As: N arrays (r_i, in_features).
+        Bs: N arrays (out_features, r_i).
+        weights: (N,) coefficients c.
+        scalings: (N,) scalings s, alpha / r.
+        rank: as in `ties`.
+        density: share of the entries kept, above 0 and at most 1.
+        seed: not used.
+        start: adapter that the others were trained from.
+
+    Returns:
+        A and B, as `ties` does.
+
+    Raises:
+        LoraMetaError: as `ties` raises.
+
+    Example:
+        >>> I = np.eye(2, dtype=np.float32)
+        >>> Bs = [np.diag([4, 1]).astype("f"), np.diag([1, 6]).astype("f")]
+        >>> A, B = sparse([I, I], Bs, [0.5, 0.5], [1.0, 1.0], density=0.25)
+        >>> (B @ A).round(4).tolist()
+        [[4.0, 0.0], [0.0, 6.0]]
+    """
+    total = np.zeros(_shape(As, Bs), np.float32)
+    counts = np.zeros_like(total)
+    for c, update, _ in _updates(As, Bs, weights, scalings, start):
+        kept = _largest(update, density)
+        total += np.float32(c) * kept
+        np.add(counts, np.float32(abs(c)), out=counts, where=kept != 0)
+    merged = np.divide(total, counts, out=np.zeros_like(total), where=counts > 0)
+    return _fitted(merged * _mass(weights), weights, rank, start)
+
+
+def _shape(As: Factors, Bs: Factors) -> tuple[int, int]:
+    """Return (out_features, in_features), or (0, 0) if there is no adapter."""
+    return (Bs[0].shape[0], As[0].shape[-1]) if As and Bs else (0, 0)
+
+
+def _updates(
+    As: Factors, Bs: Factors, weights: Weights, scalings: Weights, start: Start | None
+) -> Iterator[tuple[float, FloatArray, int]]:
+    """Yield coefficient, update (out, in) and index of each adapter of nonzero weight."""
+    check_factors(As, Bs, weights, scalings)
+    origin = None if start is None else _product(start.A, start.B, start.scaling)
+    for i in np.flatnonzero(weights).tolist():
+        update = _product(As[i], Bs[i], scalings[i])
+        yield float(weights[i]), update if origin is None else update - origin, i
+
+
+def _product(A: FloatArray, B: FloatArray, scaling: float) -> FloatArray:
+    return finite((B * np.float32(scaling)) @ A)
+
+
+def _largest(update: FloatArray, density: float) -> FloatArray:
+    """Return the update with all but its ``density · size`` largest entries set to zero."""
+    keep = max(1, int(density * update.size))
+    if keep >= update.size:
+        return update
+    sizes = np.abs(update)
+    threshold = np.partition(sizes, update.size - keep, axis=None)[update.size - keep]
+    return np.asarray(np.where(sizes >= threshold, update, 0), np.float32)
+
+
+def _mass(weights: Weights) -> np.float32:
+    """Return Σ|c|."""
+    return np.float32(np.abs(np.asarray(weights, np.float64)).sum())
+
+
+def _fitted(
+    merged: FloatArray, weights: Weights, rank: int | None, start: Start | None
+) -> tuple[FloatArray, FloatArray]:
+    """Add the start and fit the matrix by one adapter of the given rank."""
+    rank = result_rank(rank, min(merged.shape))
+    if start is not None:
+        weight = start.weight + float(np.sum(weights))
+        merged = merged + np.float32(weight) * _product(start.A, start.B, start.scaling)
+    return balanced(*dense_svd(merged, rank), rank)
