@@ -21,6 +21,7 @@ from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.errors import NotFoundError
 from hf_lorameta.formats import gguf_adapter
+from hf_lorameta.formats.gguf_architecture import BaseArchitecture
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
@@ -76,7 +77,7 @@ def embedded_adapter(index: int, folder: Path) -> Path:
 @contextmanager
 def without_permutation() -> Iterator[None]:
     """Export adapters with the rows of q and k in the order of transformers."""
-    with mock.patch.object(gguf_adapter.BaseArchitecture, "permuted_heads", return_value=None):
+    with mock.patch.object(BaseArchitecture, "permuted_heads", return_value=None):
         yield
 
 

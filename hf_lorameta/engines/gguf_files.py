@@ -8,6 +8,7 @@ from typing import Any
 from hf_lorameta.environment import cache_dir, require_extra
 from hf_lorameta.errors import AdapterError, NotFoundError, UsageError
 from hf_lorameta.formats import gguf_adapter
+from hf_lorameta.formats.gguf_architecture import BaseArchitecture
 from hf_lorameta.formats.gguf_metadata import base_config, read_header, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import Layout
@@ -72,7 +73,7 @@ def check_base_gguf(base: Path, layout: Layout) -> dict[str, Any]:
     metadata, shapes = read_header(base)
     config = base_config(metadata)
     try:
-        names = gguf_adapter.tensor_names(layout, gguf_adapter.BaseArchitecture.from_config(config))
+        names = gguf_adapter.tensor_names(layout, BaseArchitecture.from_config(config))
         for module in layout:
             expected = module.out_features, module.in_features
             shape = shapes.get(names[module.name], expected)  # may be in another part of the model

@@ -60,12 +60,16 @@ def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
             hint="name the base model's GGUF with --base-gguf",
         )
     architecture = metadata.get("general.architecture")
-    return {
-        "model_type": architecture,
-        "num_hidden_layers": metadata.get(f"{architecture}.block_count"),
-        "num_attention_heads": metadata.get(f"{architecture}.attention.head_count"),
-        "num_key_value_heads": metadata.get(f"{architecture}.attention.head_count_kv"),
+    config = {
+        "num_hidden_layers": "block_count",
+        "num_attention_heads": "attention.head_count",
+        "num_key_value_heads": "attention.head_count_kv",
+        "linear_num_key_heads": "ssm.group_count",
+        "linear_num_value_heads": "ssm.time_step_rank",
+        "linear_value_head_dim": "ssm.state_size",  # of keys and values alike in llama.cpp
     }
+    found = {key: metadata.get(f"{architecture}.{own}") for key, own in config.items()}
+    return {"model_type": architecture} | {k: v for k, v in found.items() if v is not None}
 
 
 class _HeaderReader:

@@ -20,6 +20,7 @@ from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import write_hint
 from hf_lorameta.formats import gguf_adapter
+from hf_lorameta.formats.gguf_architecture import BaseArchitecture
 from hf_lorameta.formats.lora_file import (
     WEIGHTS_FILE,
     AdapterFile,
@@ -272,7 +273,7 @@ def base_config_for(
         return None
     require_extra("gguf", extra="gguf")
     config = config_json(bank.index.base_model, bank.index.base_revision, token)
-    gguf_adapter.BaseArchitecture.from_config(config)
+    BaseArchitecture.from_config(config)
     return config
 
 

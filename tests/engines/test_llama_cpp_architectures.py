@@ -1,0 +1,87 @@
+"""llama.cpp with exported adapters against PEFT, on a tiny random model of each architecture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from hf_lorameta.engines.llama_client import LlamaCpp
+from hf_lorameta.errors import AdapterError
+from hf_lorameta.formats.gguf_adapter import export
+from hf_lorameta.formats.gguf_architecture import ARCHITECTURES, BaseArchitecture
+from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
+from tests.tiny_gguf import MODELS, model_of, write_gguf
+
+torch = pytest.importorskip("torch")
+peft = pytest.importorskip("peft")
+pytest.importorskip("gguf")
+pytest.importorskip("xllamacpp")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT, of tied embeddings
+
+TOKENS = [72, 101, 108, 108, 111, 32, 119, 111, 114, 108, 100, 10, 5, 77, 200, 33]
+PROMPT = 3
+REORDERED = ("Llama", "Mistral", "SmolLM3", "Qwen3_5")
+
+
+def save_adapter(model: Any, folder: Path, targets: Sequence[str] | None = None) -> Any:
+    """Save a random adapter of all linear layers that llama.cpp adapts; return PEFT's model."""
+    linear = {n.rpartition(".")[2] for n, m in model.named_modules() if type(m) is torch.nn.Linear}
+    unused = {"per_layer_model_projection"} | (
+        {"lm_head"} if model.config.tie_word_embeddings else set()
+    )
+    config = peft.LoraConfig(r=3, lora_alpha=6, target_modules=sorted(targets or linear - unused))
+    wrapped = peft.get_peft_model(model, config)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            parameter.data = 0.2 * torch.randn(parameter.shape)
+    wrapped.save_pretrained(folder, save_embedding_layers=False)
+    return wrapped
+
+
+def logprobs(model: Any) -> np.ndarray:
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([TOKENS]), use_cache=False).logits[0].double()
+    ids = torch.tensor(TOKENS[PROMPT:])
+    return logits.log_softmax(-1)[PROMPT - 1 : -1].gather(1, ids[:, None])[:, 0].numpy()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_exported_adapter_gives_the_log_probabilities_of_peft(kind: str, tmp_path: Path) -> None:
+    model = model_of(kind)
+    base = write_gguf(model, tmp_path / "base.gguf")
+    expected = {None: logprobs(model)}
+    wrapped = save_adapter(model, tmp_path / "a")
+    expected[0] = logprobs(wrapped)
+    config = model.config.to_dict()
+    path = export(tmp_path / "a", tmp_path / "a.gguf", config, "f32")
+    again = export(tmp_path / "a", tmp_path / "b.gguf", base_config(read_metadata(base)), "f32")
+    assert again.read_bytes() == path.read_bytes()
+    with mock.patch.object(BaseArchitecture, "row_order", return_value=None):
+        wrong = export(tmp_path / "a", tmp_path / "c.gguf", config, "f32")
+    with LlamaCpp(base, [path, wrong], context=64, exact=True) as engine:
+        found = {i: engine.logprobs(TOKENS[:PROMPT], TOKENS[PROMPT:], i) for i in (None, 0, 1)}
+    tolerance = 0.01 if "Gemma" in kind else 1e-3  # ggml computes GELU in float16
+    for i in (None, 0):
+        np.testing.assert_allclose(found[i], expected[i], atol=tolerance)
+    assert abs(expected[0] - expected[None]).mean() > 0.2  # the adapter matters
+    mistaken = abs(np.array(found[1]) - expected[0]).mean() > 0.05
+    assert mistaken == (kind in REORDERED)
+
+
+def test_modules_that_llama_cpp_ignores_are_refused(tmp_path: Path) -> None:
+    model = model_of("Gemma4")
+    save_adapter(model, tmp_path / "a", ["q_proj", "per_layer_model_projection"])
+    with pytest.raises(
+        AdapterError, match=r"does not apply adapters of .*per_layer_model"
+    ) as error:
+        export(tmp_path / "a", tmp_path / "a.gguf", model.config.to_dict())
+    assert "--engine transformers" in error.value.hint
+
+
+def test_every_architecture_of_the_table_has_a_model() -> None:
+    types = {model_of(kind).config.model_type for kind in MODELS}
+    with_images = {"qwen3_5", "gemma3", "gemma4"}
+    assert types | with_images == set(ARCHITECTURES)
