@@ -62,7 +62,10 @@ def test_a_recipe_is_frozen() -> None:
             "metric must be one of wd, kl, js, mmd, js-io, js-task, got 'cosine'",
         ),
         ({"coefficients": ""}, "coefficients must be"),
-        ({"combine": "ties"}, "combine must be one of factors, exact, got 'ties'"),
+        (
+            {"combine": "soup"},
+            "combine must be one of factors, exact, ties, dare, magnitude, sparse, got 'soup'",
+        ),
         ({"refiner": "adam"}, "refiner must be one of gradient, search, got 'adam'"),
         ({"metric": 3}, "metric must be a valid string, got 3"),
         ({"dtype": "int8"}, "dtype must be"),
