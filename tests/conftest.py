@@ -28,6 +28,8 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.localhub import LocalHub
 from tests.running_space import RunningSpace, missing, running_space
 
+os.environ["HF_LORAMETA_NO_CHECK"] = "1"  # commands check an adapter only where a test asks for it
+
 # slow generation of examples shows a busy machine, not a wrong test
 _TOO_SLOW = hypothesis.HealthCheck.too_slow
 hypothesis.settings.register_profile("plain", deadline=None, suppress_health_check=[_TOO_SLOW])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.plan import Plan
     from hf_lorameta.pipeline.publish import Target
     from hf_lorameta.pipeline.session import Session
+    from hf_lorameta.recipe import Recipe
     from hf_lorameta.types import Row
 
 _SHOWN = 20
@@ -41,21 +42,22 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     """Show which bank adapters would be combined, their distances and coefficients."""
     request.make_recipe()  # refuses wrong settings before anything is opened
     with request.session() as session:
-        result = _plan(request, session, request.open_dataset(session), quiet)[0]
+        dataset = request.open_dataset(session)
+        result = _plan(request, session, dataset, request.make_recipe(), quiet)[0]
     if result.recipe.uses_rows:
         log(quiet, "plan neither refines, trains nor checks: generate and push do")
     emit(json, result.to_dict(), lambda: describe_plan(result))
 
 
 def _plan(
-    request: Request, session: "Session", dataset: "Dataset", quiet: bool
+    request: Request, session: "Session", dataset: "Dataset", recipe: "Recipe", quiet: bool
 ) -> "tuple[Plan, list[Row]]":
     """Plan, and collect the labeled rows that the recipe may fit and check on."""
     from hf_lorameta.data.columns import describe
     from hf_lorameta.pipeline.budget import parse_seconds, plan_within
 
     seconds = parse_seconds(request.budget) if request.budget else None
-    recipe, bank = request.make_recipe(), session.bank
+    bank = session.bank
     log(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}")
     log(quiet, f"Bank: {bank.id}, {len(bank)} adapters for {bank.index.base_model}")
     result, rows, reasons = plan_within(dataset, session, recipe, seconds)
@@ -64,6 +66,20 @@ def _plan(
     for warning in result.warnings:
         warn(warning)
     return result, rows
+
+
+def _plan_with_check(
+    request: Request, session: "Session", dataset: "Dataset", quiet: bool
+) -> "tuple[Plan, list[Row]]":
+    """Plan, with a check where the command does not speak against it and it is possible."""
+    from hf_lorameta.pipeline.automatic_check import with_check, without_impossible_check
+
+    asked = request.make_recipe()
+    if request.no_check or request.budget or request.recipe == "paper":
+        return _plan(request, session, dataset, asked, quiet)
+    recipe = with_check(asked, dataset, session)
+    result, rows = _plan(request, session, dataset, recipe, quiet)
+    return result if asked.check else without_impossible_check(result, rows), rows
 
 
 def describe_plan(plan: "Plan") -> str:
@@ -129,6 +145,8 @@ def _generate(plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool) 
     if final.check is not None:
         check = final.check
         chat = "" if check.chat is None else f", with its chat template {check.chat:.3f}"
+        if check.prompt is not None:
+            chat += f", with a {check.shots}-shot prompt {check.prompt:.3f}"
         log(
             quiet,
             f"Checked on {check.rows} other rows: loss of the base model {check.base:.3f}{chat}, "
@@ -168,7 +186,7 @@ def generate(
     with request.session(engine, base_gguf) as session:
         request = validate_engine(request, session, base_gguf)
         base_config_for(session.bank, export, session.hub.token)  # refuses before any work
-        result, rows = _plan(request, session, request.open_dataset(session), quiet)
+        result, rows = _plan_with_check(request, session, request.open_dataset(session), quiet)
         generation = _generate(result, rows, session, quiet)
     folder = generation.save_pretrained(
         output, overwrite=overwrite, export=export, token=request.token
@@ -229,7 +247,7 @@ def push(
             dataset_private = dataset.private
 
         def make() -> "Generation":
-            result, rows = _plan(request, session, dataset, quiet)
+            result, rows = _plan_with_check(request, session, dataset, quiet)
             generation = _generate(result, rows, session, quiet)
             seconds.append(generation.seconds)
             return generation

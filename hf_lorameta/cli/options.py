@@ -147,9 +147,14 @@ class Request:
         int | None,
         typer.Option(
             help="Score the adapter on this many other rows, e.g. 16, and scale it down until it "
-            "is not worse than the base model (extra: eval or gguf)."
+            "is not worse than the base model (extra: eval or gguf). Default: 16 where the base "
+            "model is on this machine and small.",
+            show_default=False,
         ),
     ] = None
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not check the adapter unasked.")
+    ] = False
     budget: Annotated[
         str | None,
         typer.Option(

@@ -87,7 +87,7 @@ def run_demo(console: Console | None = None, *, max_rows: int = 100) -> dict[str
         owner = _environment(hub, Path(scratch) / "owner", token)
         visitor = _environment(hub, Path(scratch) / "visitor", None)
 
-        command = ["push", "--dataset", DATASET_REPO, "--bank", BANK_REPO]
+        command = ["push", "--dataset", DATASET_REPO, "--bank", BANK_REPO, "--no-check"]
         pushed = _run([*command, "--repo-id", ADAPTER_REPO], owner, console)
         console.say(f"Generated in {pushed['seconds']:.1f} s, published as {pushed['url']}")
         inspected = _run(["inspect", ADAPTER_REPO], visitor, console)

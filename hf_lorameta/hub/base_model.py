@@ -58,20 +58,21 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
     return folder
 
 
-def is_at_hand(base_model: str, revision: str | None = None) -> bool:
-    """Whether `locate` finds a base model's weights without a download.
+def find_at_hand(base_model: str, revision: str | None = None) -> Path | None:
+    """Return the folder, or the packaged GGUF, that `locate` uses if it need not download.
 
     Example:
-        >>> is_at_hand("no/such-model")
-        False
+        >>> find_at_hand("no/such-model")
     """
-    if Path(base_model).expanduser().is_dir():
-        return True
+    folder = Path(base_model).expanduser()
+    if folder.is_dir():
+        return folder
     try:
         cached = snapshot_download(base_model, revision=revision, local_files_only=True)
     except (hf.LocalEntryNotFoundError, hf.HFValidationError):
-        return packaged_path(base_model) is not None
-    return any(Path(cached).glob("*.safetensors"))
+        return packaged_path(base_model)
+    complete = any(Path(cached).glob("*.safetensors"))
+    return Path(cached) if complete else packaged_path(base_model)
 
 
 def config_json(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.engines.torch_evaluator import require_eval
 from hf_lorameta.errors import MissingExtraError, UsageError
-from hf_lorameta.hub.base_model import is_at_hand
+from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.held_out_rows import MIN_TRAINING_ROWS
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows
@@ -135,7 +135,7 @@ def _obstacle(plan: Plan, pool: Sequence[Row], session: Session) -> str | None:
         require_eval()
     except MissingExtraError as error:
         return f"{error}: {error.hint}"
-    if not is_at_hand(index.base_model, index.base_revision):
+    if find_at_hand(index.base_model, index.base_revision) is None:
         return f"the base model is not on this machine: hf download {index.base_model}"
     return None
 

@@ -124,7 +124,7 @@ def generate_from_plan(
     progress(f"Checking {recipe.check} rows", 0, 1)
     generation = validate_adapter(generation, pool or (), session.runner)
     progress(f"Checking {recipe.check} rows", 1, 1)
-    _check_gain(generation.plan, "--check")
+    _check_gain(generation.plan, "--check (add --no-check)")
     return generation
 
 

@@ -18,7 +18,7 @@ from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
 POOL_ROWS = 1000
-MIN_ROWS, MIN_TRAINING_ROWS = 4, 8
+MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
 
 
 class PoolReader:
@@ -128,6 +128,15 @@ def rows_to_check(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     return to_check
 
 
+def rows_for_prompt(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
+    """Draw examples for a prompt, none of them checked on; possibly fewer than `SHOTS`.
+
+    They may have been fitted or trained on: the prompt gets what the adapter had.
+    """
+    drawn = _draw(recipe, pool)
+    return [*drawn.prompt, *drawn.train, *drawn.fit][:SHOTS]
+
+
 def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row]:
     """Return the rows of a dataset that an adapter was fitted, trained or checked on.
 
@@ -171,11 +180,12 @@ def is_adapted_split(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
 
 
 class _Drawn(NamedTuple):
-    """Rows to fit, to train and to check on."""
+    """Rows to fit, to train and to check on, and others for a prompt."""
 
     fit: list[Row]
     train: list[Row]
     check: list[Row]
+    prompt: list[Row]
 
 
 def _draw(recipe: Recipe, pool: Sequence[Row]) -> _Drawn:
@@ -191,4 +201,5 @@ def _draw(recipe: Recipe, pool: Sequence[Row]) -> _Drawn:
 
     to_fit = draw(recipe.refine)
     to_train = draw(recipe.train, keep=recipe.check or 0)
-    return _Drawn(to_fit, to_train, draw(recipe.check))
+    to_check = draw(recipe.check)
+    return _Drawn(to_fit, to_train, to_check, draw(SHOTS))

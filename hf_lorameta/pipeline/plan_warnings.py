@@ -121,6 +121,12 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
             f"On {check.rows} rows this adapter was worse than the base model: its coefficients "
             f"were scaled by {check.scale:g} until it was not."
         )
+    if check and check.prompt is not None and check.prompt < check.end:
+        yield (
+            f"On {check.rows} rows a {check.shots}-shot prompt on the base model was better (loss "
+            f"{check.prompt:.3f} against {check.end:.3f}): train the adapter further with "
+            "--budget 5m, or use the prompt."
+        )
 
 
 def _no_outputs_warning() -> str:

@@ -13,7 +13,7 @@ from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.generation import Generation
-from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_fit
+from hf_lorameta.pipeline.held_out_rows import rows_for_prompt, rows_to_check, rows_to_fit
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.refine.registry import REFINERS
 from hf_lorameta.refine.shrink import validate
@@ -87,7 +87,8 @@ def validate_adapter(
     if plan.recipe.check is None:
         raise UsageError("the recipe asks for no check", hint="--check 16")
     scaled = ScaledAdapter(generation)
-    check = validate(scaled, runner, rows_to_check(plan.recipe, pool))
+    rows, shots = rows_to_check(plan.recipe, pool), rows_for_prompt(plan.recipe, pool)
+    check = validate(scaled, runner, rows, shots)
     pairs = tuple(scaled.pairs(Coefficients(np.array([check.scale]))))
     plan = replace(plan, coefficients=plan.coefficients.scaled(check.scale), check=check)
     return replace(generation, plan=plan, pairs=pairs)

@@ -73,6 +73,8 @@ class Validation:
         scale: factor of its coefficients: 1 if unchanged, 0 if every tested scale was worse than
             the base model.
         chat: loss of the base model with its own chat template; None if it has none.
+        prompt: loss of the base model with a prompt of examples; None if there were no other rows.
+        shots: number of examples.
     """
 
     rows: int
@@ -82,3 +84,5 @@ class Validation:
     scale: float
     engine: str = "transformers"
     chat: float | None = None
+    prompt: float | None = None
+    shots: int = 0

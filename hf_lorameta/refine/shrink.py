@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_lorameta.engines.interfaces import AdapterUpdate, BaseModelRunner
-from hf_lorameta.engines.scoring import Tokens, chat_rows
+from hf_lorameta.engines.scoring import Tokens, chat_rows, prompt_text
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.results import Validation
 from hf_lorameta.types import Row
@@ -36,10 +36,16 @@ def backtrack_scale(
     return scale, loss
 
 
-def validate(update: AdapterUpdate, runner: BaseModelRunner, rows: Sequence[Row]) -> Validation:
+def validate(
+    update: AdapterUpdate,
+    runner: BaseModelRunner,
+    rows: Sequence[Row],
+    shots: Sequence[Row] = (),
+) -> Validation:
     """Compare an adapter, with a single coefficient, with its base model; shrink it if worse.
 
-    The base model is also scored with its own chat template, if it has one.
+    The base model is also scored with its own chat template, if it has one, and with a prompt of
+    examples, if some are given.
     """
     tokens = runner.encode(rows)
     unscaled = Coefficients(np.ones(1))
@@ -47,7 +53,9 @@ def validate(update: AdapterUpdate, runner: BaseModelRunner, rows: Sequence[Row]
     base = runner.loss(tokens)
     in_chat = chat_rows(runner, rows)
     chat = runner.loss(runner.encode(in_chat)) if in_chat else None
+    in_prompt = [(prompt_text(text, shots), output) for text, output in rows] if shots else []
+    prompt = runner.loss(runner.encode(in_prompt)) if in_prompt else None
     runner.set(update, unscaled)
     start = runner.loss(tokens)
     scale, end = backtrack_scale(unscaled, start, base, update, runner, tokens)
-    return Validation(len(tokens), base, start, end, scale, runner.engine, chat)
+    return Validation(len(tokens), base, start, end, scale, runner.engine, chat, prompt, len(shots))

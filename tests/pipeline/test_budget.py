@@ -26,7 +26,7 @@ def bank() -> Bank:
 def session(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A session on a machine that passes 100 rows a second and has the base model."""
     monkeypatch.setattr(budget, "_seconds_per_row", lambda pool, session: 0.01)
-    monkeypatch.setattr(budget, "is_at_hand", lambda name, revision: True)
+    monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: Path())
     return Session(bank)
 
 
@@ -88,7 +88,7 @@ def test_obstacles_are_named(
     unlabeled = write(tmp_path, 300, output=False)
     assert choose(unlabeled, session, 60.0) == (None, "Not trained: the dataset has no outputs")
     path = write(tmp_path, 300)
-    monkeypatch.setattr(budget, "is_at_hand", lambda name, revision: False)
+    monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: None)
     assert "not on this machine: hf download HuggingFaceTB" in choose(path, session, 60.0)[1]
 
     def missing() -> None:

@@ -295,9 +295,10 @@ def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
     assert "multiplied by 0.5" in section
     rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("|")][2:]
     assert [name.strip() for name, _ in rows] == [
-        "base model", "this adapter at full strength", "this adapter",
+        "base model", "base model with a prompt of 3 examples", "this adapter at full strength",
+        "this adapter",
     ]  # fmt: skip
-    assert [float(loss) for _, loss in rows] == pytest.approx([1, 2.25, 0.0625], rel=0.01)
+    assert [float(loss) for _, loss in rows] == pytest.approx([1, 1, 2.25, 0.0625], rel=0.01)
     assert "was worse than the base model: its coefficients were scaled by 0.5" in text
     assert "Beyond the few rows above, this adapter was not evaluated" in text
     assert "--check 16" in text.split("How to reproduce it")[1]
@@ -340,7 +341,7 @@ def test_refining_and_checking_use_one_runner(data: Path) -> None:
     assert plan.with_recipe(Recipe()).coefficients.per_module is None
     assert plan.check
     assert set(losses) == {8, 2, 12}  # the rows to fit on, their folds, and the rows to check on
-    assert losses.index(12) == len(losses) - 2  # base model and adapter, at the end
+    assert losses.index(12) == len(losses) - 3  # base model, prompt and adapter, at the end
 
 
 def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data: Path) -> None:

@@ -1,0 +1,61 @@
+"""Decide whether an adapter is checked on rows of its dataset without being asked to."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from os import environ
+
+from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.engines.torch_evaluator import require_eval
+from hf_lorameta.errors import EmptyDatasetError, MissingExtraError
+from hf_lorameta.hub.base_model import find_at_hand
+from hf_lorameta.pipeline.held_out_rows import rows_to_check
+from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.recipe import Recipe
+from hf_lorameta.types import Row
+
+ROWS = 16
+"""Number of rows to check on."""
+SWITCH = "HF_LORAMETA_NO_CHECK"
+"""Environment variable that leaves the check out, whatever its value."""
+_MOST_BYTES = 3e9
+"""Larger base models take more than a minute on two cores, for loading and 16 rows."""
+
+
+def with_check(recipe: Recipe, dataset: DatasetInfo, session: Session) -> Recipe:
+    """Add a check to a recipe where everything for it is there and it takes less than a minute.
+
+    Args:
+        recipe: one with a check or with training, which compares with the base model itself, stays
+            as it is.
+        dataset: to be read.
+        session: runs the base model.
+    """
+    if recipe.check or recipe.train or dataset.prompts_only or environ.get(SWITCH):
+        return recipe
+    if session.engine != "transformers" or not _is_ready(session):
+        return recipe
+    return recipe.model_copy(update={"check": ROWS})
+
+
+def without_impossible_check(plan: Plan, pool: Sequence[Row]) -> Plan:
+    """Remove the check of a plan if the dataset has too few rows for it."""
+    try:
+        rows_to_check(plan.recipe, pool)
+    except EmptyDatasetError:
+        return replace(plan, recipe=plan.recipe.model_copy(update={"check": None}))
+    return plan
+
+
+def _is_ready(session: Session) -> bool:
+    """Whether packages and base model are on this machine, and the model is small."""
+    index = session.bank.index
+    try:
+        require_eval()
+    except MissingExtraError:
+        return False
+    path = find_at_hand(index.base_model, index.base_revision)
+    if path is None:
+        return False
+    files = path.glob("*.safetensors") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files) <= _MOST_BYTES

@@ -1,0 +1,99 @@
+"""An adapter is checked unasked where everything for it is there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Shell
+from tests.training import tiny
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from hf_lorameta import Bank, Recipe, open_dataset  # noqa: E402 - they import torch
+from hf_lorameta.errors import MissingExtraError  # noqa: E402
+from hf_lorameta.pipeline import automatic_check  # noqa: E402
+from hf_lorameta.pipeline.automatic_check import with_check  # noqa: E402
+from hf_lorameta.pipeline.session import Session  # noqa: E402
+from hf_lorameta.training.settings import Settings  # noqa: E402
+from hf_lorameta.training.tasks import read_tasks  # noqa: E402
+from hf_lorameta.training.train_bank import train_bank  # noqa: E402
+
+SETTINGS = Settings(rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    """A bank whose base model is a folder on this machine."""
+    base = tiny.write_base(tmp_path_factory.mktemp("base"))
+    tasks = tiny.write_tasks(tmp_path_factory.mktemp("tasks"), 3)
+    folder = tmp_path_factory.mktemp("banks") / "bank"
+    return train_bank(
+        read_tasks([str(tasks)]), folder, str(base), settings=SETTINGS, dtype="float32"
+    )
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return tiny.write_task(tmp_path, "topic0", tiny.rows(0))
+
+
+@pytest.fixture(autouse=True)
+def switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(automatic_check.SWITCH)
+
+
+def recipe_for(rows: Path, session: Session, **settings: Any) -> Recipe:
+    return with_check(Recipe.of(**settings), open_dataset(rows).info, session)
+
+
+def test_a_check_is_added_only_where_it_is_possible_and_useful(
+    bank: Bank, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(bank)
+    assert recipe_for(rows, session).check == 16
+    assert recipe_for(rows, session, check=8).check == 8
+    assert recipe_for(rows, session, train=16).check is None
+    assert recipe_for(rows, Session(bank, engine="llama.cpp")).check is None
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "say one two"}) + "\n")
+    assert recipe_for(prompts, session).check is None
+    monkeypatch.setattr(automatic_check, "_MOST_BYTES", 1)
+    assert recipe_for(rows, session).check is None
+    monkeypatch.undo()
+    monkeypatch.delenv(automatic_check.SWITCH)
+    monkeypatch.setattr(automatic_check, "find_at_hand", lambda name, revision: None)
+    assert recipe_for(rows, session).check is None
+    monkeypatch.undo()
+    assert recipe_for(rows, session).check is None  # the switch is set again
+
+    def missing() -> None:
+        raise MissingExtraError("torch is not installed", hint="")
+
+    monkeypatch.delenv(automatic_check.SWITCH)
+    monkeypatch.setattr(automatic_check, "require_eval", missing)
+    assert recipe_for(rows, session).check is None
+
+
+def test_generate_checks_unless_told_not_to(
+    cli: Shell, bank: Bank, rows: Path, tmp_path: Path
+) -> None:
+    command = ("generate", "-d", rows, "--bank", bank.folder, "--rank", 4)
+    checked = cli(*command, "-o", tmp_path / "a", HF_LORAMETA_NO_CHECK="")
+    assert "Checked on 16 other rows: loss of the base model" in checked.err
+    assert "with a 3-shot prompt" in checked.err
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "## Checked on 16 rows" in card
+    assert "base model with a prompt of 3 examples" in card
+    assert "--check 16" in card.split("How to reproduce it")[1]
+    plain = cli(*command, "-o", tmp_path / "b", "--no-check", HF_LORAMETA_NO_CHECK="")
+    assert "Checked" not in plain.err
+    few = tiny.write_task(tmp_path, "few", tiny.rows(0, 3))
+    done = cli(
+        *("generate", "-d", few, "--bank", bank.folder, "-o", tmp_path / "c"),
+        HF_LORAMETA_NO_CHECK="",
+    )
+    assert "Checked" not in done.err
