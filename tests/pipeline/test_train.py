@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_adapter(bank: Bank, new: Path) -> None:
 
 
 def test_rows_to_fit_train_and_check_on_are_disjoint() -> None:
-    pool = labeled_pool((f"question {i}", f"{i}") for i in range(40))
+    pool = labeled_pool(((f"question {i}", f"{i}") for i in range(40)), Recipe(check=4))
     recipe = Recipe(refine=8, train=100, check=8)
     drawn = [rows(recipe, pool) for rows in (rows_to_fit, rows_to_train, rows_to_check)]
     assert [len(rows) for rows in drawn] == [8, 24, 8]  # rows to check on are kept
