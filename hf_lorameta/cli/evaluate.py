@@ -18,7 +18,7 @@ from hf_lorameta.cli.options import (
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit, log, stage_bars, warn
+from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars, warn
 
 if TYPE_CHECKING:
     from hf_lorameta.cards.scores_section import MeasuredScores
@@ -132,6 +132,7 @@ def evaluate(
         if save_card:
             measured = _measured(scored, len(rows), engine, result["scores"])
             result["card"] = save_scores(folder, measured, repo, hub=hub, create_pr=create_pr)
+            report_pull_request(create_pr, result["card"])
             log(quiet, f"The scores are on the card: {result['card']}")
     finally:  # print the scores even if the card could not be written
         emit(json, result, report.table)

@@ -19,7 +19,7 @@ from hf_lorameta.cli.options import (
     example,
     with_request,
 )
-from hf_lorameta.cli.output import emit, log, stage_bars, table, warn
+from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars, table, warn
 
 if TYPE_CHECKING:
     from hf_lorameta.data.dataset import Dataset
@@ -282,6 +282,7 @@ def push(
         log(quiet, f"Dry run: would publish {folder} to {target.repo_id} ({visibility})")
         emit(json, result | {"folder": str(folder)}, lambda: str(folder))
     else:
+        report_pull_request(create_pr, published.url)
         emit(json, result, lambda: str(published.url))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -34,6 +35,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _silence(quiet: bool) -> bool:
+    """Switch off messages and progress bars: ours, and those of other libraries."""
+    if quiet:  # read when these libraries are imported
+        os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     logger = logging.getLogger("hf_lorameta")
     if quiet and logger.level != logging.DEBUG:  # unless --debug is given
         logger.setLevel(logging.ERROR)

@@ -33,6 +33,12 @@ def warn(message: str) -> None:
     typer.echo(f"Warning: {printable(message)}", err=True)
 
 
+def report_pull_request(create_pr: bool, url: str) -> None:
+    """Say so if a pull request was asked for and none was opened, since nothing would change."""
+    if create_pr and "/discussions/" not in url:
+        warn("the repo has these very files already: no pull request was opened")
+
+
 def printable(text: str) -> str:
     """Replace control characters, which could manipulate a terminal, by question marks.
 

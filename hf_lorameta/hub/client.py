@@ -12,11 +12,13 @@ from typing import Any
 
 import httpx2
 import huggingface_hub as hfh
+from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazy re-export
 
 from hf_lorameta._version import __version__
 from hf_lorameta.errors import AuthError, ConflictError, NotFoundError, UsageError
 from hf_lorameta.hub.adapter_list import ListedAdapter, list_adapters
+from hf_lorameta.hub.cached_repo import cached_repo
 from hf_lorameta.hub.dataset_repo import RawDataset, Token, list_choices, open_split
 from hf_lorameta.hub.errors import DamagedError, damaged_error, translated
 from hf_lorameta.hub.repo import Blob, PinnedRepo, is_repo_id
@@ -57,7 +59,7 @@ class Hub:
     def resolve(
         self, repo_id: str, repo_type: str, revision: str | None = None, *, blobs: bool = False
     ) -> PinnedRepo:
-        """Pin a repo to a commit.
+        """Pin a repo to a commit; with ``HF_HUB_OFFLINE``, to the one in the client's cache.
 
         Args:
             repo_id: ``namespace/name``.
@@ -72,6 +74,8 @@ class Hub:
             AuthError: the token is not valid.
             ConnectionLostError: the Hub did not answer.
         """
+        if is_offline_mode():
+            return cached_repo(repo_id, repo_type, revision)
         info: Any = with_retries(
             repo_id,
             lambda: self._api.repo_info(

@@ -1,6 +1,7 @@
 """Run a Hugging Face Hub on loopback until Ctrl-C."""
 
 import argparse
+import shlex
 import signal
 import sys
 import threading
@@ -24,8 +25,9 @@ def main(argv: list[str] | None = None) -> int:
             token = hub.add_user(args.user)
             print(f"Serving a Hub for this machine at {hub.url} (Ctrl-C to stop)")
             print("In another terminal:")
-            print(f"  export HF_ENDPOINT={hub.url}")
-            print(f"  export HF_TOKEN={token}    # of user {args.user!r}", flush=True)
+            for name, value in hub.settings(token).items():
+                print(f"  export {name}={shlex.quote(value)}")
+            print(f"The token is that of user {args.user!r}.", flush=True)
             stopped.wait()
     except LocalHubError as error:
         print(f"error: {error}\n  {error.hint}", file=sys.stderr)

@@ -297,9 +297,15 @@ class LocalHub:
             home: folder for caches and settings (``HF_HOME``).
         """
         env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_"))}
-        env |= {
+        return env | self.settings(token) | {"HF_HOME": str(home)}
+
+    def settings(self, token: str | None = None) -> dict[str, str]:
+        """Return the environment variables with which every client uses this hub.
+
+        Without ``HF_HUB_DISABLE_XET``, uploads of large files would go to Xet servers.
+        """
+        settings = {
             "HF_ENDPOINT": self.url,
-            "HF_HOME": str(home),
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",
@@ -308,4 +314,4 @@ class LocalHub:
             "NO_PROXY": f"{HOST},localhost",
             "no_proxy": f"{HOST},localhost",
         }
-        return env if token is None else env | {"HF_TOKEN": token}
+        return settings if token is None else settings | {"HF_TOKEN": token}

@@ -16,7 +16,7 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.distances import METRICS
 from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
-from tests.cli.conftest import NO_EXTRAS, fake_runner
+from tests.cli.conftest import NO_EXTRAS, Published, fake_runner
 from tests.conftest import BASE, LAYOUT, Account, Built, Shell, rows, touched, tree
 
 PlanArgs = tuple[object, ...]
@@ -455,3 +455,23 @@ def test_only_the_card_of_a_public_dataset_shows_one_of_its_rows(
     texts = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     found = [path.name for path, content in texts.items() if b"say bread" in content]
     assert found == (["README.md"] if kind == "public" else [])
+
+
+def test_a_pull_request_that_would_change_nothing_is_said_not_to_be_opened(
+    cli: Shell, bank: Built, published: Published, user: Account
+) -> None:
+    push = ("push", "-d", published.dataset, "--bank", bank.folder, "--repo-id", published.repo)
+    same = cli(*push, "--rank", 2, "--create-pr", "-q", token=user.token)
+    assert same.err.splitlines()[-1] == (
+        "Warning: the repo has these very files already: no pull request was opened"
+    )
+    other = cli(*push, "--rank", 3, "--create-pr", "-q", token=user.token)
+    assert "no pull request" not in other.err
+    assert other.out == f"{cli.hub.url}/{published.repo}/discussions/1\n"
+
+
+def test_quality_warnings_are_shown_with_quiet(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    (tmp_path / "few.jsonl").write_text('{"input": "say sun", "output": "rain"}\n')
+    messages = cli("generate", "-d", "few.jsonl", "--bank", bank.folder, "-o", "a", "-q").err
+    assert "Warning: Only 1 row was read" in messages
+    assert all(line.startswith("Warning: ") for line in messages.splitlines())

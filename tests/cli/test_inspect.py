@@ -45,3 +45,15 @@ def test_inspect_reads_the_given_revision(cli: Shell, published: Published, user
     cli.hub.commit(published.repo, {RECIPE_FILE: b"{}"})
     assert cli("inspect", published.repo, "--json").json["provenance"] is None
     assert cli("inspect", published.repo, "--revision", first, "--json").json["provenance"]
+
+
+OFFLINE = "import huggingface_hub.constants as c; c.HF_HUB_OFFLINE = True"
+
+
+def test_without_the_hub_the_cache_is_used(cli: Shell, published: Published) -> None:
+    contents = cli("inspect", published.repo, "--json").json
+    cli.hub.clear_requests()
+    assert cli("inspect", published.repo, "--json", before=OFFLINE).json == contents
+    assert cli.hub.requests == []
+    message = cli("inspect", "user/other", before=OFFLINE, code=6).err
+    assert "user/other is not in the cache, and HF_HUB_OFFLINE is set" in message

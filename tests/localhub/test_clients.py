@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -205,10 +206,12 @@ def test_command_line_serves_until_interrupted(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
         assert server.stdout is not None
-        lines = [server.stdout.readline() for _ in range(4)]
+        lines = list(iter(server.stdout.readline, "The token is that of user 'me'.\n"))
         server.send_signal(signal.SIGINT)
         assert server.wait(20) == 0
-    assert lines[2].startswith("  export HF_ENDPOINT=http://127.0.0.1:")
+    exported = dict(shlex.split(line)[1].split("=", 1) for line in lines[2:])
+    assert exported["HF_ENDPOINT"].startswith("http://127.0.0.1:")
+    assert {"HF_TOKEN", "HF_HUB_DISABLE_XET"} < set(exported)  # all that `settings` has
     assert (tmp_path / "accounts.json").is_file()
 
 

@@ -1,0 +1,44 @@
+"""Repos in the client's cache, for ``HF_HUB_OFFLINE=1``."""
+
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub import errors as hf
+from huggingface_hub.file_download import repo_folder_name
+
+from hf_lorameta.errors import ConnectionLostError
+from hf_lorameta.hub.repo import PinnedRepo
+
+
+def cached_repo(repo_id: str, repo_type: str, revision: str | None) -> PinnedRepo:
+    """Pin a repo to its commit in the cache, as ``from_pretrained`` does without the Hub.
+
+    Only the files in the cache are listed. Whether the repo is private is not known: it is taken
+    to be.
+
+    Raises:
+        ConnectionLostError: the cache has no file of this repo and revision.
+    """
+    try:
+        snapshot = snapshot_download(
+            repo_id, repo_type=repo_type, revision=revision, local_files_only=True
+        )
+        folder: Path | None = Path(snapshot)
+    except hf.LocalEntryNotFoundError:
+        # files that were fetched by their commit, as this package does, leave no branch there
+        folder = None if revision else _newest_snapshot(repo_id, repo_type)
+    if folder is None:
+        at = f" at {revision}" if revision else ""
+        raise ConnectionLostError(
+            f"{repo_id}{at} is not in the cache, and HF_HUB_OFFLINE is set",
+            hint="unset HF_HUB_OFFLINE",
+        )
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    files = tuple(sorted(path.relative_to(folder).as_posix() for path in paths))
+    return PinnedRepo(repo_id, repo_type, folder.name, private=True, gated=True, files=files)
+
+
+def _newest_snapshot(repo_id: str, repo_type: str) -> Path | None:
+    name = repo_folder_name(repo_id=repo_id, repo_type=repo_type)
+    snapshots = Path(constants.HF_HUB_CACHE, name, "snapshots").glob("*")
+    return max(snapshots, key=lambda folder: folder.stat().st_mtime, default=None)
