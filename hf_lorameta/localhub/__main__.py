@@ -18,8 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--user", default="me", help="user to create a token for (default: me)")
     args = parser.parse_args(argv)
     stopped = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stopped.set())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
     try:
         with LocalHub(args.root, args.port) as hub:
             token = hub.add_user(args.user)
