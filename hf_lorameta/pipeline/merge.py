@@ -37,7 +37,7 @@ from hf_lorameta.pipeline.merge_ranks import choose_ranks
 from hf_lorameta.pipeline.merge_sources import Source, open_source
 from hf_lorameta.pipeline.publish import publish_adapter
 from hf_lorameta.recipe import MAX_RANK, MergeRecipe
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import Array, FloatArray
 
 _AT_ONCE = 2
 """Modules in memory."""
@@ -220,7 +220,8 @@ class Merge:
             min(MAX_RANK, module.in_features, module.out_features, self._rank_of_sum(module))
             for module in self.layout
         )
-        values, norms = [], {}
+        values: list[Array] = []
+        norms: dict[Module, float] = {}
         for combined in replace(self, ranks=most).modules():
             # both factors have the square roots of the singular values
             values.append(np.linalg.norm(combined.A.astype(np.float64), axis=1) ** 2)
