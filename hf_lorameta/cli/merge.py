@@ -43,7 +43,7 @@ def merge(
         typer.Option(
             "--output",
             "-o",
-            help="Folder of the merged adapter. Default: none with --push.",
+            help="Folder of the merged adapter; with --push it can be left out.",
             show_default=False,
         ),
     ] = None,
@@ -104,6 +104,11 @@ def merge(
     recipe = _make_recipe(combine, rank, max_size, uniform_rank, density, dtype, seed)
     if output is None and push is None:
         raise UsageError("no target was named", hint="add -o FOLDER, or --push user/name")
+    if push is None and (private is not None or create_pr or yes):
+        raise UsageError(
+            "--private, --public, --create-pr and --yes go with --push",
+            hint="add --push user/name, or leave them out",
+        )
     if output is not None:
         check_target(output, overwrite)
     hub = Hub(token)
@@ -112,9 +117,7 @@ def merge(
         published: Publication | None = None
         if push is None:
             assert output is not None
-            folder = merged.save_pretrained(
-                output, overwrite=overwrite, export=export, progress=progress
-            )
+            folder = merged.save_pretrained(output, overwrite=overwrite, export=export)
         else:
             published = publish_adapter(
                 lambda: merged,

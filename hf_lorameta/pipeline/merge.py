@@ -114,8 +114,9 @@ def merge(
         layout,
         (rank,) * len(layout),
         hub,
+        progress,
     )
-    return merged.with_chosen_ranks(progress) if recipe.mixed_ranks else merged
+    return merged.with_chosen_ranks() if recipe.mixed_ranks else merged
 
 
 class MergedModule(NamedTuple):
@@ -141,6 +142,7 @@ class Merge:
         layout: the modules of the result.
         ranks: of each module.
         hub: client.
+        progress: called with (stage, modules done, all modules) after each module.
         dropped: squared norm of the sum in modules that got rank 0.
     """
 
@@ -150,6 +152,7 @@ class Merge:
     layout: Layout
     ranks: tuple[int, ...]
     hub: Hub
+    progress: Progress = _silent
     dropped: float = 0.0
 
     def __repr__(self) -> str:
@@ -180,8 +183,8 @@ class Merge:
         """Whether an adapter is private or local, so that the result is private by default."""
         return any(source.private for source in self.sources)
 
-    def modules(self, progress: Progress = _silent) -> Iterator[MergedModule]:
-        """Combine and yield module after module.
+    def modules(self, stage: str = "Merging") -> Iterator[MergedModule]:
+        """Combine and yield module after module; `stage` is the title of the progress.
 
         Raises:
             AdapterError: an adapter has NaN or infinite values.
@@ -195,7 +198,7 @@ class Merge:
                     pool.map(self._combine, work[start : start + _AT_ONCE]), start + 1
                 ):
                     yield module
-                    progress("Merging", done, len(work))
+                    self.progress(stage, done, len(work))
 
     def _combine(self, work: tuple[Module, int]) -> MergedModule:
         module, rank = work
@@ -214,7 +217,7 @@ class Merge:
         kept = LowRankSum(A, B, np.ones(rank))
         return MergedModule(A, B, kept.squared_norm(), whole.squared_norm())
 
-    def with_chosen_ranks(self, progress: Progress = _silent) -> "Merge":
+    def with_chosen_ranks(self) -> "Merge":
         """Return the merge with the ranks that `max_size` or `energy` of the recipe asks for."""
         most = tuple(
             min(MAX_RANK, module.in_features, module.out_features, self._rank_of_sum(module))
@@ -222,11 +225,10 @@ class Merge:
         )
         values: list[Array] = []
         norms: dict[Module, float] = {}
-        for combined in replace(self, ranks=most).modules():
+        for combined in replace(self, ranks=most).modules("Measuring"):
             # both factors have the square roots of the singular values
             values.append(np.linalg.norm(combined.A.astype(np.float64), axis=1) ** 2)
             norms[self.layout[len(norms)]] = combined.total
-            progress("Measuring", len(norms), len(most))
         layout, ranks = choose_ranks(self.recipe, self.layout, values)
         dropped = sum(norm for module, norm in norms.items() if module not in layout)
         return replace(self, layout=layout, ranks=ranks, dropped=dropped)
@@ -248,7 +250,6 @@ class Merge:
         overwrite: bool = False,
         export: Export | None = None,
         token: Token = None,
-        progress: Progress = _silent,
     ) -> Path:
         """Combine, and write the adapter folder completely or not at all.
 
@@ -259,7 +260,6 @@ class Merge:
             export: ``gguf`` adds the adapter for llama.cpp and Ollama. It needs the base model's
                 config.json, from the Hub or its cache, and the extra ``gguf``.
             token: of the Hub, for `export`; None uses that of the merge.
-            progress: called after each module.
 
         Returns:
             The folder: PEFT's two files, ``recipe.json`` and the card. The same inputs give the
@@ -277,7 +277,7 @@ class Merge:
         base_config = export_config(self.base_model, self.base_revision, export, token)
 
         def write(new: Path) -> None:
-            self._write(new, repo_id, base_config is not None, progress)
+            self._write(new, repo_id, exported=base_config is not None)
             check_adapter(new)
             if base_config is not None:
                 gguf_adapter.export(new, new / gguf_usage.GGUF_FILE, base_config)
@@ -285,12 +285,12 @@ class Merge:
         write_folder(target, write)
         return Path(folder)
 
-    def _write(self, folder: Path, repo_id: str | None, exported: bool, progress: Progress) -> None:
+    def _write(self, folder: Path, repo_id: str | None, exported: bool) -> None:
         kept, total = 0.0, self.dropped
 
         def pairs() -> Iterator[tuple[FloatArray, FloatArray]]:
             nonlocal kept, total
-            for module in self.modules(progress):
+            for module in self.modules():
                 kept, total = kept + module.kept, total + module.total
                 yield module.A, module.B
 
