@@ -1,4 +1,6 @@
-"""Losses by combiner, coefficients alike: ``python -m tests.benchmarks.combiners FOLDER``.
+"""Losses by combiner and by size: ``python -m tests.benchmarks.combiners FOLDER``.
+
+All methods have the default's coefficients.
 
 As in `tests.benchmarks.growth`, the adapters of a task's source are left out of the bank, and the
 losses are those of the reference outputs on test rows, beside the base model and a 3-shot prompt.
@@ -10,41 +12,68 @@ import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hf_lorameta import COMBINERS, Bank
 from hf_lorameta.files import write_atomically
 from hf_lorameta.method.coefficients import Coefficients
+from hf_lorameta.method.rank_budget import ranks_for_size
 from hf_lorameta.pipeline.generation import combine_adapters
 from tests import shared_data
 from tests.benchmarks.growth import EVERYDAY, HEAD, SHOTS, Growth, cells, drawn, read
 from tests.benchmarks.tables import markdown_table
 
-NAMES = {name: name for name in COMBINERS} | {"general": "the general adapter alone"}
+SMALLER = (8, 4, 2)
+MOST = 64  # ranks to choose from
+ADAPTED = ("general", *COMBINERS, *(f"{kind} {r}" for r in SMALLER for kind in ("rank", "size")))
+NAMES = {"general": "the general adapter alone"}
+NAMES |= {f"size {r}": f"exact, ranks by module, as large as rank {r}" for r in SMALLER}
+NAMES |= {f"rank {r}": f"exact, rank {r}" for r in SMALLER}
 
 
 class Combining(Growth):
-    """Losses by task and combiner, saved in a folder."""
+    """Losses by task and method, saved in a folder."""
 
     rows = 24
 
     def _compute(self, task: str, method: str, entries: object) -> float:
         rows, examples = read(task, "test")[: self.rows], read(task, "train")[:SHOTS]
-        if method not in NAMES:
+        if method not in ADAPTED:
             self.runner.clear()
             shots = examples if method == "3-shot" else ()
             return self.runner.loss(self.evaluator.encode(rows, shots))
         started = time.perf_counter()
-        planned = drawn(self.planned(task), [] if method == "general" else self.others(task))
-        if method != "general":
-            planned = replace(planned, recipe=planned.recipe.model_copy(update={"combine": method}))
-        if not (method == "general" or COMBINERS[method].linear):  # the output prior needs it
-            without = planned.coefficients.shared[:-1]
-            planned = replace(planned, coefficients=Coefficients(without), output_counts=None)
-        self.runner.update(combine_adapters(planned, lambda done, total: None), len(planned.layout))
+        self.runner.update(*self._adapter(task, method))
         print(f"  {task} {method}: {time.perf_counter() - started:.1f} s", flush=True)
         return self.runner.loss(self.evaluator.encode(rows))
+
+    def _adapter(self, task: str, method: str) -> tuple[list[tuple[Any, Any]], int]:
+        """Return the factors of all modules, and their number."""
+        kind, _, number = method.partition(" ")
+        settings: dict[str, Any] = {"combine": kind} if kind in COMBINERS else {}
+        if number:
+            settings = {"rank": MOST if kind == "size" else int(number)}
+        planned = drawn(self.planned(task), [] if method == "general" else self.others(task))
+        planned = replace(planned, recipe=planned.recipe.model_copy(update=settings))
+        if not COMBINERS[planned.recipe.combine].linear:  # without the output prior
+            coefficients = Coefficients(planned.coefficients.shared[:-1])
+            planned = replace(planned, coefficients=coefficients, output_counts=None)
+        pairs = combine_adapters(planned, lambda done, total: None)
+        if kind == "size":
+            pairs = shrunk(pairs, int(number))
+        return pairs, len(planned.layout)
+
+
+def shrunk(pairs: list[tuple[Any, Any]], rank: int) -> list[tuple[Any, Any]]:
+    """Keep the ranks of the most energy that take the size of so many ranks in every module."""
+    values = [np.linalg.norm(A, axis=1).astype(float) ** 2 for A, _ in pairs]
+    costs = [A.shape[1] + B.shape[0] for A, B in pairs]
+    ranks = ranks_for_size(values, costs, rank * sum(costs))
+    return [
+        (A * (np.arange(len(A)) < r)[:, None], B) for r, (A, B) in zip(ranks, pairs, strict=True)
+    ]
 
 
 def main() -> None:
@@ -57,7 +86,7 @@ def main() -> None:
     shared_data.require()
     benchmark = Combining(options.folder, Bank.embedded(), options.dtype)
     benchmark.rows = options.rows
-    methods = ("base", "3-shot", *NAMES)
+    methods = ("base", "3-shot", *ADAPTED)
     losses: dict[str, list[float]] = {method: [] for method in methods}
     for task in (EVERYDAY / "report_on.txt").read_text("utf-8").split()[: options.tasks]:
         for method in methods:

@@ -13,6 +13,8 @@ from hf_lorameta.formats.lora_file import CONFIG_FILE, WEIGHTS_FILE, open_adapte
 from tests.conftest import LAYOUT, adapter_files
 from tests.training import tiny
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
 MODULES = ("q_proj", "v_proj", "down_proj")
 ADAPTERS: dict[str, dict[str, Any]] = {
     "plain": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
