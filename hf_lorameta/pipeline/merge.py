@@ -19,10 +19,10 @@ from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.merge_card import MergeCard, render_merge_card
-from hf_lorameta.errors import AdapterError, UsageError, sanitize
+from hf_lorameta.errors import UsageError
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter, write_tensors
-from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
+from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.base_model import stated_license
 from hf_lorameta.hub.client import Hub
@@ -34,7 +34,7 @@ from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, Export, check_targe
 from hf_lorameta.pipeline.combine_entries import check_time
 from hf_lorameta.pipeline.generation import export_config
 from hf_lorameta.pipeline.merge_ranks import choose_ranks
-from hf_lorameta.pipeline.merge_sources import Source, open_source
+from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_source
 from hf_lorameta.pipeline.publish import publish_adapter
 from hf_lorameta.recipe import MAX_RANK, MergeRecipe
 from hf_lorameta.types import Array, FloatArray
@@ -103,7 +103,7 @@ def merge(
         return bank if isinstance(bank, Bank) else Bank.from_pretrained(bank, hub=hub)
 
     sources = [open_source(name, hub, open_bank) for name in names]
-    layout = _common_layout(names, sources)
+    layout = common_layout(names, sources)
     if COMBINERS[recipe.combine].entrywise:
         check_time(recipe.combine, layout, len(sources), "--combine exact")
     rank = recipe.rank or _default_rank(sources, recipe.combine)
@@ -380,29 +380,3 @@ def _default_rank(sources: Sequence[Source], combine: str) -> int:
     if combine == "factors":
         return largest[0]
     return min(sum(largest), max(DEFAULT_RANK, *largest), MAX_RANK)
-
-
-def _common_layout(names: Sequence[str], sources: Sequence[Source]) -> Layout:
-    """Return all modules of the adapters, in canonical order.
-
-    Raises:
-        AdapterError: base models differ, or a module has other sizes in another adapter.
-    """
-    known: dict[str, tuple[Module, str]] = {}
-    first = sources[0]
-    for name, source in zip(names, sources, strict=True):
-        if source.base_model.lower() != first.base_model.lower():
-            raise AdapterError(
-                f"{names[0]} was trained for {sanitize(first.base_model)}, {name} for "
-                f"{sanitize(source.base_model)}: updates of different base models cannot be added",
-                hint="name adapters of one base model",
-            )
-        for module in source.layout:
-            other, owner = known.setdefault(module.name, (module, name))
-            if module != other:
-                raise AdapterError(
-                    f"{sanitize(module.name)} is {module.out_features} × {module.in_features} in "
-                    f"{name} and {other.out_features} × {other.in_features} in {owner}",
-                    hint="name adapters of one base model",
-                )
-    return tuple(known[name][0] for name in sorted(known, key=canonical_order))

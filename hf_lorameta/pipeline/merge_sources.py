@@ -1,7 +1,7 @@
 """The adapters of a merge: found by name, checked, and read one module at a time."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from hf_lorameta.environment import cache_dir
 from hf_lorameta.errors import AdapterError, UsageError, sanitize
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, open_adapter
-from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.base_model import config_json
 from hf_lorameta.hub.client import Hub
@@ -181,3 +181,29 @@ def _from_bank(name: str, bank: Bank) -> Source:
         published=published,
         sha256=entry.sha256,
     )
+
+
+def common_layout(names: Sequence[str], sources: Sequence[Source]) -> Layout:
+    """Return all modules of the adapters, in canonical order.
+
+    Raises:
+        AdapterError: base models differ, or a module has other sizes in another adapter.
+    """
+    known: dict[str, tuple[Module, str]] = {}
+    first = sources[0]
+    for name, source in zip(names, sources, strict=True):
+        if source.base_model.lower() != first.base_model.lower():
+            raise AdapterError(
+                f"{names[0]} was trained for {sanitize(first.base_model)}, {name} for "
+                f"{sanitize(source.base_model)}: updates of different base models cannot be added",
+                hint="name adapters of one base model",
+            )
+        for module in source.layout:
+            other, owner = known.setdefault(module.name, (module, name))
+            if module != other:
+                raise AdapterError(
+                    f"{sanitize(module.name)} is {module.out_features} × {module.in_features} in "
+                    f"{name} and {other.out_features} × {other.in_features} in {owner}",
+                    hint="name adapters of one base model",
+                )
+    return tuple(known[name][0] for name in sorted(known, key=canonical_order))

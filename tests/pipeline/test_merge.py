@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta import AdapterError, Bank, MergeRecipe, RecipeError, UsageError, merge
-from hf_lorameta.formats.lora_file import CONFIG_FILE, WEIGHTS_FILE, open_adapter
+from hf_lorameta.formats.lora_file import CONFIG_FILE, WEIGHTS_FILE, open_adapter, write_tensors
 from tests.conftest import LAYOUT, adapter_files
 from tests.training import tiny
 
@@ -223,9 +223,12 @@ def test_weights_that_cannot_be_used_are_refused(
         merge({save(f"a{i}"): weight for i, weight in enumerate(weights)})
 
 
-def test_adapters_that_cancel_have_no_ranks_to_choose(save: Callable[..., Path]) -> None:
+def test_a_sum_of_zero_has_no_ranks_to_choose(save: Callable[..., Path]) -> None:
+    untrained = save("a")
+    pairs = ((np.ones((2, m.in_features), "f"), np.zeros((m.out_features, 2), "f")) for m in LAYOUT)
+    write_tensors(untrained / WEIGHTS_FILE, LAYOUT, 2, "float32", pairs)
     with pytest.raises(AdapterError, match="weighted sum is zero"):
-        merge({save("a", seed=1): 1.0, save("b", seed=1): -1.0}, MergeRecipe(energy=0.9))
+        merge({untrained: 1.0}, MergeRecipe(energy=0.9))
 
 
 def test_settings_that_exclude_each_other_are_refused() -> None:
