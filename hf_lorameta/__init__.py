@@ -17,6 +17,8 @@ _MODULES = {
     "Dataset": "data.dataset",
     "Generation": "pipeline.generation",
     "Hub": "hub.client",
+    "Merge": "pipeline.merge",
+    "MergeRecipe": "recipe",
     "Plan": "pipeline.plan",
     "Recipe": "recipe",
     "Session": "pipeline.session",
@@ -26,6 +28,7 @@ _MODULES = {
     "default_repo_id": "pipeline.publish",
     "generate": "pipeline.generate",
     "generate_from_plan": "pipeline.generate",
+    "merge": "pipeline.merge",
     "open_dataset": "data.dataset",
     "parse_columns": "data.columns",
     "plan": "pipeline.read_and_plan",
@@ -87,6 +90,8 @@ __all__ = [
     "IntegrityError",
     "LoraMetaError",
     "ManifestError",
+    "Merge",
+    "MergeRecipe",
     "MissingExtraError",
     "NotFoundError",
     "Plan",
@@ -102,6 +107,7 @@ __all__ = [
     "default_repo_id",
     "generate",
     "generate_from_plan",
+    "merge",
     "open_dataset",
     "parse_columns",
     "plan",
@@ -142,6 +148,7 @@ if TYPE_CHECKING:
     from hf_lorameta.method.merging import COMBINERS
     from hf_lorameta.pipeline.generate import generate, generate_from_plan
     from hf_lorameta.pipeline.generation import Generation
+    from hf_lorameta.pipeline.merge import Merge, merge
     from hf_lorameta.pipeline.plan import Plan
     from hf_lorameta.pipeline.publish import (
         check_no_overwrite,
@@ -152,7 +159,7 @@ if TYPE_CHECKING:
     )
     from hf_lorameta.pipeline.read_and_plan import plan
     from hf_lorameta.pipeline.session import Session
-    from hf_lorameta.recipe import Recipe
+    from hf_lorameta.recipe import MergeRecipe, Recipe
     from hf_lorameta.refine.registry import REFINERS
 
 

@@ -4,7 +4,7 @@ A `Recipe` is frozen and is stored with its result in ``recipe.json``.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -31,7 +31,104 @@ MAX_RANK = 512
 """vLLM's largest ``max_lora_rank``; its default, and ours, is 16."""
 
 
-class Recipe(BaseModel):
+class _Settings(BaseModel):
+    """Frozen settings, built with errors a person can act on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator(*REGISTRIES, check_fields=False)
+    @classmethod
+    def _check_name(cls, name: str, info: ValidationInfo) -> str:
+        choices = REGISTRIES[str(info.field_name)]
+        if name not in choices:
+            message = "Input should be one of {choices}"
+            raise PydanticCustomError("unknown_method", message, {"choices": ", ".join(choices)})
+        return name
+
+    @classmethod
+    def of(cls, **settings: object) -> Self:
+        """Build from loose settings, with errors a person can act on.
+
+        Raises:
+            RecipeError: a field is unknown or out of range.
+
+        Example:
+            >>> Recipe.of(rank=0)
+            Traceback (most recent call last):
+            hf_lorameta.errors.RecipeError: rank must be greater than or equal to 1, got 0
+        """
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            problem = first["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+            if first["type"] == "extra_forbidden":
+                problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
+            raise RecipeError(
+                f"{field} {problem}, got {first['input']!r}",
+                hint="--help lists every setting",
+            ) from None
+
+
+class MergeRecipe(_Settings):
+    """Settings of a merge of adapters, besides the adapters and their weights.
+
+    Attributes:
+        combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.
+        rank: of every module of the result; None is the adapters' largest, or 16 if that is more,
+            or the sum of their ranks if that is less.
+        energy: choose the rank of each module instead, the smallest that together keep this share
+            of the squared norm of the sum.
+        max_size: choose the rank of each module instead, so that the weights file has at most so
+            many bytes.
+        density: share of each update's entries that ``ties``, ``dare``, ``magnitude`` and
+            ``sparse`` keep; None is the method's own.
+        dtype: of the tensors written.
+        seed: of the entries that ``dare`` drops.
+
+    Example:
+        >>> MergeRecipe.of(rank=8, max_size=1000)
+        Traceback (most recent call last):
+        hf_lorameta.errors.RecipeError: rank, energy and max_size exclude each other
+    """
+
+    combine: str = "exact"
+    rank: int | None = Field(default=None, ge=1, le=MAX_RANK)
+    energy: float | None = Field(default=None, gt=0, le=1)
+    max_size: int | None = Field(default=None, ge=1)
+    density: float | None = Field(default=None, gt=0, le=1)
+    dtype: Dtype = "bfloat16"
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def mixed_ranks(self) -> bool:
+        """Whether ranks are chosen module by module."""
+        return self.energy is not None or self.max_size is not None
+
+    @classmethod
+    def of(cls, **settings: object) -> Self:
+        """Build from loose settings, see `Recipe.of`; refuse those that exclude each other."""
+        recipe = super().of(**settings)
+        if sum(x is not None for x in (recipe.rank, recipe.energy, recipe.max_size)) > 1:
+            raise RecipeError(
+                "rank, energy and max_size exclude each other", hint="name one of the three"
+            )
+        if recipe.density is not None and not COMBINERS[recipe.combine].entrywise:
+            named = ", ".join(name for name, row in COMBINERS.items() if row.entrywise)
+            raise RecipeError(
+                f"{recipe.combine} has no density",
+                hint=f"leave it out, or combine with one of {named}",
+            )
+        if recipe.combine == "factors" and recipe.mixed_ranks:
+            raise RecipeError(
+                "factors keeps the rank of the adapters, so ranks cannot be chosen by module",
+                hint="--combine exact",
+            )
+        return recipe
+
+
+class Recipe(_Settings):
     """Settings of distances, coefficients and weights.
 
     Attributes:
@@ -65,8 +162,6 @@ class Recipe(BaseModel):
         'factors'
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     metric: str = DEFAULT_METRIC
     coefficients: str = "kernel"
     combine: str = "exact"
@@ -81,15 +176,6 @@ class Recipe(BaseModel):
     refiner: str = "gradient"
     train: int | None = Field(default=None, ge=8, le=4096)
     check: int | None = Field(default=None, ge=4, le=4096)
-
-    @field_validator(*REGISTRIES)
-    @classmethod
-    def _check_name(cls, name: str, info: ValidationInfo) -> str:
-        choices = REGISTRIES[str(info.field_name)]
-        if name not in choices:
-            message = "Input should be one of {choices}"
-            raise PydanticCustomError("unknown_method", message, {"choices": ", ".join(choices)})
-        return name
 
     @property
     def uses_rows(self) -> bool:
@@ -132,28 +218,3 @@ class Recipe(BaseModel):
             if method and method.reference != PAPER:
                 raise RecipeError(f"the paper has no {field} {table[field]}", hint=hint)
         return cls.of(**table)
-
-    @classmethod
-    def of(cls, **settings: object) -> "Recipe":
-        """Build a recipe from loose settings, with errors a person can act on.
-
-        Raises:
-            RecipeError: a field is unknown or out of range.
-
-        Example:
-            >>> Recipe.of(rank=0)
-            Traceback (most recent call last):
-            hf_lorameta.errors.RecipeError: rank must be greater than or equal to 1, got 0
-        """
-        try:
-            return cls.model_validate(settings)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            problem = first["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
-            if first["type"] == "extra_forbidden":
-                problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
-            raise RecipeError(
-                f"{field} {problem}, got {first['input']!r}",
-                hint="--help lists every setting",
-            ) from None

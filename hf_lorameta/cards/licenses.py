@@ -1,6 +1,7 @@
 """The license of a combination of adapters."""
 
 import re
+from collections.abc import Iterable
 
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.markdown import hub_url, is_hub_id
@@ -37,11 +38,17 @@ def license_of(card: CardData) -> tuple[str, str | None, str | None]:
     redistributed. If they have no common license that the Hub knows, the id is ``other``, the name
     lists each license (``unknown`` if the authors state none) and the link is to the base model.
     """
-    stated = [card.base_license, *source_licenses(card)]
+    return common_license([card.base_license, *source_licenses(card)], card.base_model)
+
+
+def common_license(
+    stated: Iterable[str | None], base_model: str
+) -> tuple[str, str | None, str | None]:
+    """Return what `license_of` does, from the stated licenses."""
     names = sorted({_license_name(value) for value in stated})
     if len(names) == 1 and names[0] in HUB_LICENSES:
         return names[0], None, None
-    link = hub_url(card.base_model) if is_hub_id(card.base_model) else None
+    link = hub_url(base_model) if is_hub_id(base_model) else None
     return "other", "-and-".join(names), link
 
 

@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from hf_lorameta.cli import banks, evaluate, generate, gguf, inspect, space
+from hf_lorameta.cli import banks, evaluate, generate, gguf, inspect, merge, space
 from hf_lorameta.cli.output import printable
 from hf_lorameta.errors import LoraMetaError
 
@@ -22,7 +22,13 @@ app = typer.Typer(
 )
 app.add_typer(banks.app, name="bank")
 app.add_typer(space.app, name="space")
-for command in (*generate.COMMANDS, *evaluate.COMMANDS, *inspect.COMMANDS, *gguf.COMMANDS):
+for command in (
+    *generate.COMMANDS,
+    *merge.COMMANDS,
+    *evaluate.COMMANDS,
+    *inspect.COMMANDS,
+    *gguf.COMMANDS,
+):
     app.command(command.__name__.strip("_"), epilog=command.__example__)(command)
 
 

@@ -231,7 +231,7 @@ def push(
     quiet: QuietFlag = False,
 ) -> None:
     """Generate an adapter and publish it in one commit; prints its URL."""
-    from hf_lorameta.pipeline.adapter_folder import read_provenance
+    from hf_lorameta.pipeline.adapter_folder import is_private, read_provenance
     from hf_lorameta.pipeline.generation import base_config_for
     from hf_lorameta.pipeline.publish import check_name_is_safe, publish_adapter
 
@@ -239,7 +239,7 @@ def push(
     with request.session(engine, base_gguf) as session:
         seconds: list[float] = []
         if source is not None:
-            dataset_private = read_provenance(source)["provenance"]["dataset"]["private"]
+            dataset_private = is_private(read_provenance(source)["provenance"])
         else:
             request = validate_engine(request, session, base_gguf)
             base_config_for(session.bank, export, session.hub.token)

@@ -19,10 +19,30 @@ def inspect(
 ) -> None:
     """Show base model and shape of a LoRA adapter; of a generated one, recipe and coefficients."""
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_contents
+    from hf_lorameta.pipeline.adapter_folder import is_merge, locate_adapter, read_contents
 
     contents = read_contents(locate_adapter(adapter, revision=revision, hub=Hub(token)))
-    emit(json, contents, lambda: _describe(contents))
+    describe = _describe_merge if is_merge(contents["provenance"] or {}) else _describe
+    emit(json, contents, lambda: describe(contents))
+
+
+def _describe_merge(contents: dict[str, Any]) -> str:
+    provenance = contents["provenance"]
+    ranks = sorted(set(provenance["ranks"].values()))
+    fields = [
+        ["base model", contents["base_model_name_or_path"]],
+        ["rank", " to ".join(map(str, ranks))],
+        ["modules", contents["modules"]],
+        ["dtype", ", ".join(contents["dtypes"])],
+        ["merged by", provenance["library"]],
+        *([f"merge {k}", v] for k, v in provenance["merge"].items() if v is not None),
+    ]
+    rows = [
+        [row["adapter"], row.get("revision") or "", f"{row['weight']:g}"]
+        for row in provenance["adapters"]
+    ]
+    listing = table(["adapter", "revision", "weight"], rows)
+    return "\n".join([table(["field", "value"], fields), "", listing])
 
 
 def _describe(contents: dict[str, Any]) -> str:

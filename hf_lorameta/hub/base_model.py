@@ -100,6 +100,16 @@ def config_json(
     return config
 
 
+def stated_license(base_model: str, token: Token = None) -> str | None:
+    """Return the license on a base model's card; None if there is none or no answer in seconds."""
+    try:
+        info: Any = HfApi(token=token).model_info(base_model, timeout=_TIMEOUT_SECONDS)
+    except (httpx2.HTTPError, hf.OfflineModeIsEnabled, hf.HFValidationError):
+        return None
+    stated = info.card_data.to_dict().get("license") if info.card_data else None
+    return stated if isinstance(stated, str) else None
+
+
 def _from_hub(
     base_model: str, revision: str | None, token: Token, download: Callable[..., str]
 ) -> Path:

@@ -99,10 +99,9 @@ def ties(
     weight = np.zeros_like(total)
     for c, update, _ in _updates(As, Bs, weights, scalings, start):
         term = np.float32(c) * _largest(update, density)
-        for sign, (sums, counts) in enumerate(zip(total, weight, strict=True)):
-            chosen = term < 0 if sign else term > 0
-            np.add(sums, term, out=sums, where=chosen)
-            np.add(counts, np.float32(abs(c)), out=counts, where=chosen)
+        positive = np.maximum(term, 0)
+        total += positive, term - positive
+        weight += np.float32(abs(c)) * np.array([term > 0, term < 0])
     negative = total[0] + total[1] < 0
     chosen, counts = (np.where(negative, pair[1], pair[0]) for pair in (total, weight))
     merged = np.divide(chosen, counts, out=np.zeros_like(chosen), where=counts > 0)

@@ -35,6 +35,11 @@ class LowRankSum(NamedTuple):
             total += (B * weights.T) @ A.astype(np.float64)
         return total
 
+    def squared_norm(self) -> float:
+        """‖M‖², the sum of the squared singular values."""
+        A, B = self.A.astype(np.float64), self.B.astype(np.float64) * self.weights
+        return float(((A @ A.T) * (B.T @ B)).sum())
+
     def apply(self, X: Array) -> Array:
         """M X, in float32 except for the sum over chunks."""
         total, X32 = np.zeros((self.shape[0], X.shape[1])), X.astype(np.float32)

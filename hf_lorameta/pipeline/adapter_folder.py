@@ -1,22 +1,26 @@
 """The folder of a generated adapter: its file names, where to find it, and how to read it back."""
 
 import json
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.errors import AdapterError, UsageError
+from hf_lorameta.files import write_hint
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo
 
 RECIPE_FILE = "recipe.json"
 COEFFICIENTS_FILE = "coefficients.json"
 FILES = (
     CONFIG_FILE, WEIGHTS_FILE, RECIPE_FILE, COEFFICIENTS_FILE, model_card.CARD_FILE, CHART_FILE,
 )  # fmt: skip
-"""Every adapter folder holds these."""
+"""Every generated adapter has these; a merged one has neither coefficients nor chart."""
 EXPORTS = (gguf_usage.GGUF_FILE, gguf_usage.MODELFILE)
 """Added by ``export="gguf"``."""
 OLD_FILES = ("neighbours.svg",)
@@ -49,15 +53,56 @@ def locate_adapter(
             hint="hf-lorameta generate --dataset user/name -o my-adapter makes one",
         )
     hub = hub or Hub()
-    repo = hub.resolve(str(name), "model", revision, blobs=True)
+    return fetch_adapter(hub.resolve(str(name), "model", revision, blobs=True), hub)
+
+
+def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:
+    """Fetch an adapter's files into the client's cache, and return their folder.
+
+    Raises:
+        AdapterError: the repo holds no safetensors adapter.
+        HubError: the Hub cannot be reached.
+    """
     names = [file for file in FILES if file in repo.files]
     if not {CONFIG_FILE, WEIGHTS_FILE} <= set(names):
         raise AdapterError(
-            f"{name} lacks {CONFIG_FILE} or {WEIGHTS_FILE}, so it is not a PEFT adapter",
+            f"{repo.repo_id} lacks {CONFIG_FILE} or {WEIGHTS_FILE}, so it is not a PEFT adapter",
             hint="name a repo that holds one",
         )
     paths = [hub.download(repo, file) for file in names]
     return paths[0].parent
+
+
+def write_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """Make a folder complete or not at all; one that is there is replaced.
+
+    Args:
+        target: the folder.
+        write: writes the files into the empty folder that it is given.
+
+    Raises:
+        AdapterError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".lorameta-", dir=target.parent) as scratch:
+            new = Path(scratch) / "new"
+            new.mkdir()
+            write(new)
+            replaced = Path(scratch) / "replaced"
+            if target.exists():
+                target.rename(replaced)
+            try:
+                new.rename(target)
+            except OSError:
+                if replaced.exists():
+                    replaced.rename(target)
+                raise
+    except OSError as error:
+        raise AdapterError(
+            f"{target} could not be written: {error.strerror}",
+            hint=write_hint(error, target, "name another folder with -o"),
+        ) from None
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
@@ -86,9 +131,27 @@ _PROVENANCE = {"bank": ("id", "revision"), "dataset": ("id", "private", "revisio
 _COEFFICIENT_FIELDS = {"dataset": str, "adapter": str, "distance": float, "coefficient": float}
 
 
+def is_merge(recipe: Mapping[str, Any]) -> bool:
+    """Return whether the content of a ``recipe.json`` is that of a merge."""
+    return "merge" in recipe
+
+
+def is_private(recipe: Mapping[str, Any]) -> bool:
+    """Return whether an adapter's sources are private, from the content of its ``recipe.json``."""
+    return bool(recipe["private"] if is_merge(recipe) else recipe["dataset"]["private"])
+
+
 def _check_provenance(recipe: Any, coefficients: Any) -> None:
     """Raise KeyError or TypeError unless both hold the fields that are read from them."""
     recipe["library"]
+    if is_merge(recipe):
+        recipe["private"]
+        dict(recipe["merge"])
+        recipe["ranks"]["least"], recipe["ranks"]["most"]
+        for row in coefficients:
+            if not (isinstance(row["adapter"], str) and isinstance(row["weight"], float)):
+                raise TypeError
+        return
     for part, names in _PROVENANCE.items():
         for name in names:
             recipe[part][name]
@@ -126,7 +189,10 @@ def read_contents(folder: Path) -> dict[str, Any]:
     config, weights = check_adapter(folder)
     try:
         recipe = json.loads((folder / RECIPE_FILE).read_bytes())
-        coefficients = json.loads((folder / COEFFICIENTS_FILE).read_bytes())
+        if is_merge(recipe):
+            coefficients = recipe["adapters"]
+        else:
+            coefficients = json.loads((folder / COEFFICIENTS_FILE).read_bytes())
         _check_provenance(recipe, coefficients)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         recipe, coefficients = None, []

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,8 +16,6 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import AdapterError
-from hf_lorameta.files import write_hint
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_architecture import BaseArchitecture
 from hf_lorameta.formats.lora_file import (
@@ -40,6 +37,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     RECIPE_FILE,
     Export,
     check_target,
+    write_folder,
 )
 from hf_lorameta.pipeline.combine_entries import combine_entries
 from hf_lorameta.pipeline.plan import Plan
@@ -174,29 +172,14 @@ class Generation:
         target = Path(folder).resolve()
         check_target(target, overwrite)
         base_config = base_config_for(self.plan.bank, export, token)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".lorameta-", dir=target.parent) as scratch:
-                new = Path(scratch) / "new"
-                new.mkdir()
-                self._write(new, repo_id, exported=base_config is not None)
-                check_adapter(new)
-                if base_config is not None:
-                    gguf_adapter.export(new, new / gguf_usage.GGUF_FILE, base_config)
-                replaced = Path(scratch) / "replaced"
-                if target.exists():
-                    target.rename(replaced)
-                try:
-                    new.rename(target)
-                except OSError:
-                    if replaced.exists():
-                        replaced.rename(target)
-                    raise
-        except OSError as error:
-            raise AdapterError(
-                f"{target} could not be written: {error.strerror}",
-                hint=write_hint(error, target, "name another folder with -o"),
-            ) from None
+
+        def write(new: Path) -> None:
+            self._write(new, repo_id, exported=base_config is not None)
+            check_adapter(new)
+            if base_config is not None:
+                gguf_adapter.export(new, new / gguf_usage.GGUF_FILE, base_config)
+
+        write_folder(target, write)
         return Path(folder)
 
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> None:
@@ -269,10 +252,17 @@ def base_config_for(
         HubError: the file cannot be fetched.
         MissingExtraError: the package `gguf` is not installed.
     """
+    return export_config(bank.index.base_model, bank.index.base_revision, export, token)
+
+
+def export_config(
+    base_model: str, revision: str | None, export: Export | None, token: Token = None
+) -> dict[str, Any] | None:
+    """Do what `base_config_for` does, for a base model by name."""
     if export is None:
         return None
     require_extra("gguf", extra="gguf")
-    config = config_json(bank.index.base_model, bank.index.base_revision, token)
+    config = config_json(base_model, revision, token)
     BaseArchitecture.from_config(config)
     return config
 

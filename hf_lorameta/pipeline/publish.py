@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.environment import cache_dir
@@ -34,6 +35,7 @@ from hf_lorameta.hub.dataset_repo import Token
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.visibility import check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
+    COEFFICIENTS_FILE,
     EXPORTS,
     FILES,
     OLD_FILES,
@@ -269,7 +271,7 @@ def stale_files(folder: Path, target: Target) -> tuple[str, ...]:
     existing = set(target.existing.files if target.existing else ())
     stale: tuple[str, ...] = EXPORTS if EXPORTS[0] in existing else ()
     if RECIPE_FILE in existing:
-        stale += OLD_FILES
+        stale += (*OLD_FILES, COEFFICIENTS_FILE, CHART_FILE)
     return tuple(name for name in stale if name in existing and not (folder / name).exists())
 
 

@@ -1,4 +1,4 @@
-"""Peak memory of ``generate`` on a bank that is larger than it."""
+"""Peak memory of ``generate`` and ``merge`` on adapters that are larger than it."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from hf_lorameta.data.profile import Histogram, Profile, ProfileTable
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Module
-from tests.conftest import BASE, Shell, tokenizer_json
+from tests.conftest import BASE, Shell, adapter_files, tokenizer_json
 
 # ru_maxrss of a child counts its parent's memory at the fork; VmHWM does not
 PRINT_PEAK = """
@@ -89,3 +89,33 @@ def test_memory_does_not_grow_with_the_bank(
     peak = 1024 * int(done.stderr.split()[-2])
     assert peak < 400e6 + 2 * 10.5e6
     shutil.rmtree(folder)
+
+
+NO_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = sys.modules["peft"] = None
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.slow
+def test_merge_takes_the_memory_of_two_modules_and_no_torch(cli: Shell, tmp_path: Path) -> None:
+    peaks = []
+    for modules in (2, 40):
+        layout = tuple(Module(f"model.layers.{i}.q_proj", 4096, 4096) for i in range(modules))
+        weights = []
+        for seed in (1, 2):
+            folder = tmp_path / f"{modules}-{seed}"
+            folder.mkdir()
+            for name, content in adapter_files(seed, 16, layout=layout).items():
+                (folder / name).write_bytes(content)
+            weights.append(f"{folder}:0.5")
+        done = subprocess.run(
+            [sys.executable, "-c", NO_TORCH + PRINT_PEAK, "merge", *weights, "-q", "-o", "merged",
+             "--overwrite"],
+            env=cli.env(), cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        peaks.append(1024 * int(done.stderr.split()[-2]))
+    assert (tmp_path / "merged" / "adapter_model.safetensors").stat().st_size > 20e6
+    assert peaks[1] - peaks[0] < 10e6

@@ -1,0 +1,68 @@
+"""The model card of a merge of adapters."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
+from hf_lorameta.cards.licenses import common_license
+from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id
+from hf_lorameta.cards.templates import render
+from hf_lorameta.method.merging import COMBINERS
+
+
+@dataclass(frozen=True)
+class MergeCard:
+    """Data of a merge for its card; a license is None if its authors state none."""
+
+    provenance: dict[str, Any]  # content of recipe.json
+    base_license: str | None
+    licenses: tuple[tuple[str | None, ...], ...]  # of each adapter
+    gguf: bool  # the adapter is exported as GGUF too
+
+
+def render_merge_card(card: MergeCard, repo_id: str | None) -> str:
+    """Render the README.md of a merged adapter; `repo_id` is None for a local folder."""
+    provenance = card.provenance
+    repo_id = clean(repo_id or "") or None
+    stated = [card.base_license, *(name for names in card.licenses for name in names)]
+    ranks = provenance["ranks"]
+    text = render(
+        "merge_card.md.j2",
+        metadata=Markdown(_metadata(card, stated).to_yaml()),
+        title=repo_id.rpartition("/")[2] if repo_id else "Merged LoRA adapter",
+        repo_id=repo_id,
+        base=provenance["base_model"],
+        base_license=card.base_license,
+        adapters=provenance["adapters"],
+        combine=provenance["merge"]["combine"],
+        combiner=COMBINERS[provenance["merge"]["combine"]].title,
+        settings={k: v for k, v in provenance["merge"].items() if v is not None},
+        ranks=ranks,
+        uniform=ranks["least"] == ranks["most"],
+        kept=provenance["kept"],
+        library=provenance["library"],
+        gguf=card.gguf,
+        gguf_file=GGUF_FILE,
+        base_file=BASE_FILE,
+        modelfile=MODELFILE,
+        unknown_license=not all(stated),
+    )
+    return str(ModelCard(text))
+
+
+def _metadata(card: MergeCard, stated: list[str | None]) -> ModelCardData:
+    base_model = card.provenance["base_model"]["id"]
+    base = base_model if is_hub_id(base_model) else None
+    license_id, license_name, license_link = common_license(stated, base_model)
+    return ModelCardData(
+        base_model=base,
+        base_model_relation="adapter" if base else None,
+        library_name="peft",
+        license=license_id,
+        license_name=license_name,
+        license_link=license_link,
+        pipeline_tag="text-generation",
+        tags=["lora", "merge", "hf-lorameta", *([f"base_model:adapter:{base}"] if base else [])],
+    )

@@ -1,0 +1,233 @@
+"""The command that merges adapters by weight."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hf_lorameta import recipe as recipes
+from hf_lorameta.cli.options import (
+    CombinerName,
+    ExportOption,
+    JsonFlag,
+    QuietFlag,
+    TokenOption,
+    example,
+)
+from hf_lorameta.cli.output import emit, log, stage_bars
+
+if TYPE_CHECKING:
+    from hf_lorameta.pipeline.publish import Publication
+    from hf_lorameta.recipe import MergeRecipe
+
+_SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+@example(
+    "hf-lorameta merge user/a:0.7 user/b:-0.3 -o merged",
+    "hf-lorameta merge user/a:0.5 my-adapter:0.5 --export gguf -o merged",
+    "hf-lorameta merge my-adapter:1 --max-size 2MB -o smaller",
+    "hf-lorameta merge user/a:1 user/b:1 --combine ties --push user/merged",
+)
+def merge(
+    adapters: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ADAPTER:WEIGHT...",
+            help="Folder, Hub repo (user/a, user/a@revision) or name of a bank's adapter, "
+            "and its weight, which may be negative.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of the merged adapter; with --push it can be left out.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing adapter.")] = False,
+    combine: Annotated[
+        CombinerName, typer.Option(help="exact: the best rank-r fit of the weighted sum.")
+    ] = "exact",
+    rank: Annotated[
+        str | None,
+        typer.Option(
+            help="Rank, or auto:0.95 for ranks by module that keep 95 % of the squared norm. "
+            "Default: the adapters' largest, at least 16.",
+            show_default=False,
+        ),
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(help="Choose ranks by module so that the weights fit, e.g. 2MB."),
+    ] = None,
+    uniform_rank: Annotated[
+        bool, typer.Option("--uniform-rank", help="Insist on one rank, which vLLM needs.")
+    ] = False,
+    density: Annotated[
+        float | None,
+        typer.Option(help="Share of each update's entries kept by ties, dare, magnitude, sparse."),
+    ] = None,
+    dtype: Annotated[recipes.Dtype, typer.Option(help="Dtype of the weights.")] = "bfloat16",
+    seed: Annotated[int, typer.Option(help="Seed of the entries that dare drops.")] = 0,
+    bank: Annotated[
+        str | None, typer.Option(help="Folder or Hub repo of a bank, for names of its adapters.")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(help="Publish to this repo, user/name, in one commit.")
+    ] = None,
+    private: Annotated[
+        bool | None,
+        typer.Option(
+            "--private/--public",
+            help="Visibility. Default: private if an adapter is private or a folder.",
+            show_default=False,
+        ),
+    ] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace the repo's files.")] = False,
+    export: ExportOption = None,
+    token: TokenOption = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Merge LoRA adapters by weight, without the base model; prints the folder or the URL."""
+    from hf_lorameta.errors import UsageError
+    from hf_lorameta.hub.client import Hub
+    from hf_lorameta.pipeline.adapter_folder import check_target
+    from hf_lorameta.pipeline.merge import merge as plan_merge
+    from hf_lorameta.pipeline.publish import publish_adapter
+
+    weights = parse_weights(adapters)
+    recipe = _make_recipe(combine, rank, max_size, uniform_rank, density, dtype, seed)
+    if output is None and push is None:
+        raise UsageError("no target was named", hint="add -o FOLDER, or --push user/name")
+    if push is None and (private is not None or create_pr or yes):
+        raise UsageError(
+            "--private, --public, --create-pr and --yes go with --push",
+            hint="add --push user/name, or leave them out",
+        )
+    if output is not None:
+        check_target(output, overwrite)
+    hub = Hub(token)
+    with stage_bars(quiet) as progress:
+        merged = plan_merge(weights, recipe, bank=bank, hub=hub, progress=progress)
+        published: Publication | None = None
+        if push is None:
+            assert output is not None
+            folder = merged.save_pretrained(output, overwrite=overwrite, export=export)
+        else:
+            published = publish_adapter(
+                lambda: merged,
+                push,
+                hub=hub,
+                dataset_private=merged.private,
+                private=private,
+                create_pr=create_pr,
+                overwrite=yes,
+                export=export,
+                folder=output,
+            )
+            folder = published.folder
+    log(
+        quiet,
+        f"Merged {len(weights)} adapters for {merged.base_model}: {len(merged.layout)} modules of "
+        f"rank {merged.rank_span}",
+    )
+    data: dict[str, Any] = {
+        "folder": str(folder) if output else None,
+        "url": published.url if published else None,
+        "modules": len(merged.layout),
+        "ranks": list(merged.ranks),
+        "provenance": merged.provenance(),
+    }
+    emit(json, data, lambda: str(published.url if published else folder))
+
+
+def parse_weights(arguments: list[str]) -> dict[str, float]:
+    """Read arguments of the form ``ADAPTER:WEIGHT``.
+
+    Raises:
+        UsageError: a weight is missing or no number, or an adapter is named twice.
+
+    Example:
+        >>> parse_weights(["user/a:0.7", "b:-0.3"])
+        {'user/a': 0.7, 'b': -0.3}
+    """
+    from hf_lorameta.errors import UsageError
+
+    weights: dict[str, float] = {}
+    for argument in arguments:
+        name, _, text = argument.rpartition(":")
+        try:
+            weight = float(text)
+        except ValueError:
+            name = ""
+        if not name:
+            raise UsageError(
+                f"{argument} has no weight, expected ADAPTER:WEIGHT",
+                hint=f"hf-lorameta merge {argument}:1 …",
+            )
+        if name in weights:
+            raise UsageError(f"{name} is named twice", hint="add up its weights")
+        weights[name] = weight
+    return weights
+
+
+def parse_size(text: str) -> int:
+    """Read a size such as ``2MB`` or ``500 kB`` as bytes.
+
+    Raises:
+        UsageError: it is not a size.
+
+    Example:
+        >>> parse_size("2MB"), parse_size("1.5 kB"), parse_size("1000")
+        (2000000, 1500, 1000)
+    """
+    from hf_lorameta.errors import UsageError
+
+    number, unit = text.strip(), 1
+    if number[-2:].lower() in _SIZES:
+        number, unit = number[:-2], _SIZES[number[-2:].lower()]
+    try:
+        return int(float(number) * unit)
+    except (ValueError, OverflowError):
+        raise UsageError(f"{text} is not a size", hint="--max-size 2MB") from None
+
+
+def _make_recipe(
+    combine: str,
+    rank: str | None,
+    max_size: str | None,
+    uniform_rank: bool,
+    density: float | None,
+    dtype: str,
+    seed: int,
+) -> "MergeRecipe":
+    from hf_lorameta.errors import UsageError
+    from hf_lorameta.recipe import MergeRecipe
+
+    kind, _, number = (rank or "").partition(":")
+    if uniform_rank and (max_size or kind == "auto"):
+        chosen = "--max-size" if max_size else "--rank auto"
+        raise UsageError(
+            f"{chosen} chooses ranks by module, which --uniform-rank excludes",
+            hint=f"leave out --uniform-rank or {chosen}",
+        )
+    settings: dict[str, object] = {
+        "combine": combine,
+        "density": density,
+        "dtype": dtype,
+        "seed": seed,
+    }
+    if max_size is not None:
+        settings["max_size"] = parse_size(max_size)
+    if rank is not None:
+        name, text = ("energy", number) if kind == "auto" else ("rank", rank)
+        settings[name] = text
+    return MergeRecipe.of(**settings)
+
+
+COMMANDS: tuple[Any, ...] = (merge,)

@@ -1,0 +1,209 @@
+"""The adapters of a merge: found by name, checked, and read one module at a time."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from huggingface_hub import metadata_load
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.index import GeneralEntry
+from hf_lorameta.engines.peft_conversion import convert_to_lora
+from hf_lorameta.environment import cache_dir
+from hf_lorameta.errors import AdapterError, UsageError, sanitize
+from hf_lorameta.files import sha256
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, open_adapter
+from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
+from hf_lorameta.formats.peft_config import CONFIG_FILE
+from hf_lorameta.hub.base_model import config_json
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import is_repo_id
+from hf_lorameta.pipeline.adapter_folder import fetch_adapter, write_folder
+from hf_lorameta.types import FloatArray
+
+LOCAL = "local adapter"
+"""Name of an adapter from a folder in provenance and card, which show no path."""
+
+_CARD_FILE = "README.md"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One adapter of a merge.
+
+    Attributes:
+        name: Hub id, the name in its bank, or `LOCAL`.
+        revision: commit; None for a folder.
+        base_model: Hub id of the base model.
+        base_revision: commit of the base model, if stated.
+        layout: its modules.
+        ranks: of each module.
+        read: returns lora_A (r, in), lora_B (out, r) and scaling of a module.
+        licenses: stated for its weights; None stands for one that is not stated.
+        private: a private repo or a folder.
+        published: whether the name is that of a public repo.
+        sha256: of its weights file.
+    """
+
+    name: str
+    revision: str | None
+    base_model: str
+    base_revision: str | None
+    layout: Layout
+    ranks: tuple[int, ...]
+    read: Callable[[str], tuple[FloatArray, FloatArray, float]]
+    licenses: tuple[str | None, ...]
+    private: bool
+    published: bool
+    sha256: str
+
+
+def open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:
+    """Find an adapter by name.
+
+    Args:
+        name: a folder; a Hub id, ``user/adapter`` or ``user/adapter@revision``; or the name of an
+            entry of the bank, which has no slash.
+        hub: client.
+        bank: opens the bank, if a name needs it.
+
+    Raises:
+        AdapterError: it is damaged, no LoRA and not convertible, or there is none of that name.
+        HubError: the repo does not exist or the Hub cannot be reached.
+        MissingExtraError: it has to be converted, and PEFT is not installed.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _from_folder(folder, name, hub)
+    repo_id, _, revision = name.partition("@")
+    if not is_repo_id(repo_id):
+        return _from_bank(name, bank())
+    repo = hub.resolve(repo_id, "model", revision or None, blobs=True)
+    return replace(
+        _from_folder(fetch_adapter(repo, hub), name, hub),
+        name=repo.repo_id,
+        revision=repo.sha,
+        licenses=(repo.license,),
+        private=repo.private,
+        published=not repo.private,
+    )
+
+
+def _from_folder(folder: Path, name: str, hub: Hub) -> Source:
+    stored = _as_lora(folder, hub)
+    config, weights = open_adapter(stored)
+    if not config.base_model:
+        raise AdapterError(
+            f"{name} does not state its base model",
+            hint=f"set base_model_name_or_path in its {CONFIG_FILE}",
+        )
+
+    def read(module: str) -> tuple[FloatArray, FloatArray, float]:
+        A, B = (weights.tensor(module, factor) for factor in ("A", "B"))
+        return A, B, config.module_scaling(module)
+
+    return Source(
+        name=LOCAL,
+        revision=None,
+        base_model=config.base_model,
+        base_revision=config.revision,
+        layout=weights.layout,
+        ranks=weights.ranks,
+        read=read,
+        licenses=(_stated_license(folder),),
+        private=True,
+        published=False,
+        sha256=sha256(folder / WEIGHTS_FILE),
+    )
+
+
+def _as_lora(folder: Path, hub: Hub) -> Path:
+    """Return the folder if it holds a LoRA or cannot be read, else that of its conversion.
+
+    Conversions are kept in the cache.
+    """
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        kind, base_model = config["peft_type"], config["base_model_name_or_path"]
+        revision = config.get("revision")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return folder  # opening it says what is wrong
+    if kind == "LORA" or not base_model or not (folder / WEIGHTS_FILE).exists():
+        return folder
+    target = cache_dir() / "converted" / sha256(folder / WEIGHTS_FILE)
+    if not target.exists():
+        base_config = config_json(base_model, revision, hub.token)
+        write_folder(target, lambda new: convert_to_lora(folder, new, base_config))
+    return target
+
+
+def _stated_license(folder: Path) -> str | None:
+    """Return the license on an adapter's card, if it has one that can be read."""
+    try:
+        stated = (metadata_load(folder / _CARD_FILE) or {}).get("license")
+    except (OSError, ValueError):
+        return None
+    return stated if isinstance(stated, str) else None
+
+
+def _from_bank(name: str, bank: Bank) -> Source:
+    found = [entry for entry in bank.index.adapters if entry.name == name]
+    if not found:
+        raise UsageError(
+            f"{sanitize(name)} is neither a folder, nor a Hub id of the form user/adapter, nor an "
+            f"adapter of the bank {bank.id}",
+            hint="hf-lorameta bank list shows the names of a bank's adapters",
+        )
+    entry, file = found[0], bank.adapter(found[0])
+
+    def read(module: str) -> tuple[FloatArray, FloatArray, float]:
+        A, B = (file.tensor(module, factor) for factor in ("A", "B"))
+        return *bank.expand(module, A, B), entry.scaling
+
+    if isinstance(entry, GeneralEntry):
+        shown, revision = f"{bank.id}: {name}", bank.revision
+        licenses = tuple(task.license for task in entry.tasks)
+        private = published = False
+    else:
+        shown, revision = entry.adapter, entry.adapter_revision
+        licenses, private, published = (entry.license,), entry.private, bank.index.published
+    return Source(
+        name=shown,
+        revision=revision,
+        base_model=bank.index.base_model,
+        base_revision=bank.index.base_revision,
+        layout=bank.layout,
+        ranks=(entry.rank,) * len(bank.layout),
+        read=read,
+        licenses=licenses,
+        private=private,
+        published=published,
+        sha256=entry.sha256,
+    )
+
+
+def common_layout(names: Sequence[str], sources: Sequence[Source]) -> Layout:
+    """Return all modules of the adapters, in canonical order.
+
+    Raises:
+        AdapterError: base models differ, or a module has other sizes in another adapter.
+    """
+    known: dict[str, tuple[Module, str]] = {}
+    first = sources[0]
+    for name, source in zip(names, sources, strict=True):
+        if source.base_model.lower() != first.base_model.lower():
+            raise AdapterError(
+                f"{names[0]} was trained for {sanitize(first.base_model)}, {name} for "
+                f"{sanitize(source.base_model)}: updates of different base models cannot be added",
+                hint="name adapters of one base model",
+            )
+        for module in source.layout:
+            other, owner = known.setdefault(module.name, (module, name))
+            if module != other:
+                raise AdapterError(
+                    f"{sanitize(module.name)} is {module.out_features} × {module.in_features} in "
+                    f"{name} and {other.out_features} × {other.in_features} in {owner}",
+                    hint="name adapters of one base model",
+                )
+    return tuple(known[name][0] for name in sorted(known, key=canonical_order))

@@ -1,0 +1,103 @@
+"""Losses by combiner and by size: ``python -m tests.benchmarks.combiners FOLDER``.
+
+All methods have the default's coefficients.
+
+As in `tests.benchmarks.growth`, the adapters of a task's source are left out of the bank, and the
+losses are those of the reference outputs on test rows, beside the base model and a 3-shot prompt.
+Every score is saved in FOLDER at once, so the command resumes where it stopped; another number of
+rows needs another folder.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_lorameta import COMBINERS, Bank
+from hf_lorameta.files import write_atomically
+from hf_lorameta.method.coefficients import Coefficients
+from hf_lorameta.method.rank_budget import ranks_for_size
+from hf_lorameta.pipeline.generation import combine_adapters
+from tests import shared_data
+from tests.benchmarks.growth import EVERYDAY, HEAD, SHOTS, Growth, cells, drawn, read
+from tests.benchmarks.tables import markdown_table
+
+SMALLER = (8, 4, 2)
+MOST = 64  # ranks to choose from
+ADAPTED = ("general", *COMBINERS, *(f"{kind} {r}" for r in SMALLER for kind in ("rank", "size")))
+NAMES = {"general": "the general adapter alone"}
+NAMES |= {f"size {r}": f"exact, ranks by module, as large as rank {r}" for r in SMALLER}
+NAMES |= {f"rank {r}": f"exact, rank {r}" for r in SMALLER}
+
+
+class Combining(Growth):
+    """Losses by task and method, saved in a folder."""
+
+    rows = 24
+
+    def _compute(self, task: str, method: str, entries: object) -> float:
+        rows, examples = read(task, "test")[: self.rows], read(task, "train")[:SHOTS]
+        if method not in ADAPTED:
+            self.runner.clear()
+            shots = examples if method == "3-shot" else ()
+            return self.runner.loss(self.evaluator.encode(rows, shots))
+        started = time.perf_counter()
+        self.runner.update(*self._adapter(task, method))
+        print(f"  {task} {method}: {time.perf_counter() - started:.1f} s", flush=True)
+        return self.runner.loss(self.evaluator.encode(rows))
+
+    def _adapter(self, task: str, method: str) -> tuple[list[tuple[Any, Any]], int]:
+        """Return the factors of all modules, and their number."""
+        kind, _, number = method.partition(" ")
+        settings: dict[str, Any] = {"combine": kind} if kind in COMBINERS else {}
+        if number:
+            settings = {"rank": MOST if kind == "size" else int(number)}
+        planned = drawn(self.planned(task), [] if method == "general" else self.others(task))
+        planned = replace(planned, recipe=planned.recipe.model_copy(update=settings))
+        if not COMBINERS[planned.recipe.combine].linear:  # without the output prior
+            coefficients = Coefficients(planned.coefficients.shared[:-1])
+            planned = replace(planned, coefficients=coefficients, output_counts=None)
+        pairs = combine_adapters(planned, lambda done, total: None)
+        if kind == "size":
+            pairs = shrunk(pairs, int(number))
+        return pairs, len(planned.layout)
+
+
+def shrunk(pairs: list[tuple[Any, Any]], rank: int) -> list[tuple[Any, Any]]:
+    """Keep the ranks of the most energy that take the size of so many ranks in every module."""
+    values = [np.linalg.norm(A, axis=1).astype(float) ** 2 for A, _ in pairs]
+    costs = [A.shape[1] + B.shape[0] for A, B in pairs]
+    ranks = ranks_for_size(values, costs, rank * sum(costs))
+    return [
+        (A * (np.arange(len(A)) < r)[:, None], B) for r, (A, B) in zip(ranks, pairs, strict=True)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", type=int, help="the first of them; default: all")
+    parser.add_argument("--rows", type=int, default=24)
+    parser.add_argument("--dtype", default="float32")
+    options = parser.parse_args()
+    shared_data.require()
+    benchmark = Combining(options.folder, Bank.embedded(), options.dtype)
+    benchmark.rows = options.rows
+    methods = ("base", "3-shot", *ADAPTED)
+    losses: dict[str, list[float]] = {method: [] for method in methods}
+    for task in (EVERYDAY / "report_on.txt").read_text("utf-8").split()[: options.tasks]:
+        for method in methods:
+            losses[method].append(benchmark.loss(task, method, None))
+        print(task, {name: round(values[-1], 3) for name, values in losses.items()}, flush=True)
+    table = {name: np.array(values) for name, values in losses.items()}
+    rows = [[NAMES.get(name, name), *cells(table, name)] for name in methods]
+    text = markdown_table(HEAD, rows, right=range(1, len(HEAD)))
+    write_atomically(options.folder / "combiners.md", f"{text}\n".encode())
+    print("\n" + text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""``merge`` in child processes, against the loopback Hub."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
+from hf_lorameta.pipeline.adapter_folder import COEFFICIENTS_FILE, RECIPE_FILE
+from tests.conftest import BASE, LAYOUT, Account, Shell, adapter_files
+
+CARD = b"---\nlicense: apache-2.0\n---\n"
+
+
+def adapter(user: Account, name: str, **shape: object) -> str:
+    files = adapter_files(**shape)  # type: ignore[arg-type]
+    return user.adapter(name, files | {"README.md": CARD})
+
+
+def test_repos_are_merged_and_published_with_licenses_and_commits(
+    cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    a, b = adapter(user, "a", seed=1), adapter(user, "b", seed=2, rank=3)
+    pinned = f"{b}@{cli.hub.commits(b)[0].sha}"
+    target = f"{user.name}/merged"
+    done = cli("merge", f"{a}:0.7", f"{pinned}:-0.3", "--push", target, "--json", token=user.token)
+    assert done.json["url"].endswith(target)
+    rows = json.loads(cli.hub.read(target, RECIPE_FILE))["adapters"]
+    assert [(row["adapter"], row["weight"]) for row in rows] == [(a, 0.7), (b, -0.3)]
+    assert [row["revision"] for row in rows] == [cli.hub.commits(x)[0].sha for x in (a, b)]
+    card = cli.hub.read(target, "README.md").decode()
+    assert "license: apache-2.0\n" in card
+    assert f"base_model: {BASE}\n" in card
+    (tmp_path / WEIGHTS_FILE).write_bytes(cli.hub.read(target, WEIGHTS_FILE))
+    merged = AdapterFile(tmp_path / WEIGHTS_FILE)
+    expected = 0.0
+    for seed, rank, weight in ((1, 2, 0.7), (2, 3, -0.3)):
+        (tmp_path / "one").write_bytes(adapter_files(seed, rank)[WEIGHTS_FILE])
+        one = AdapterFile(tmp_path / "one")
+        expected += weight * one.tensor(LAYOUT[0].name, "B") @ one.tensor(LAYOUT[0].name, "A")
+    actual = merged.tensor(LAYOUT[0].name, "B") @ merged.tensor(LAYOUT[0].name, "A")
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
+    text = cli("inspect", target, token=user.token).out
+    assert a in text
+    assert "-0.3" in text
+
+
+def test_a_finished_merge_replaces_a_generated_adapter(
+    cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    a = adapter(user, "a", seed=1)
+    cli("merge", f"{a}:2", "-o", "m", "--rank", "auto:0.9", token=user.token)
+    target = user.adapter("old", {RECIPE_FILE: b"{}", COEFFICIENTS_FILE: b"[]"})
+    cli("push", "--from", "m", "--repo-id", target, token=user.token, code=6)
+    cli("push", "--from", "m", "--repo-id", target, "--yes", token=user.token)
+    assert COEFFICIENTS_FILE not in cli.hub.files(target)
+    assert json.loads(cli.hub.read(target, RECIPE_FILE))["merge"]["energy"] == 0.9
+
+
+def test_folders_give_a_private_repo_and_no_path_on_the_card(
+    cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    (tmp_path / "my secret folder").mkdir()
+    for name, content in adapter_files().items():
+        (tmp_path / "my secret folder" / name).write_bytes(content)
+    target = f"{user.name}/from-folder"
+    cli("merge", "my secret folder:1", "--push", target, token=user.token)
+    assert cli.hub.repo(target).private
+    for name in ("README.md", RECIPE_FILE):
+        assert "secret" not in cli.hub.read(target, name).decode()
+
+
+def test_wrong_arguments_are_refused(cli: Shell, user: Account) -> None:
+    a = adapter(user, "a")
+    for arguments, message in (
+        ((a, "-o", "m"), "has no weight"),
+        ((f"{a}:x", "-o", "m"), "has no weight"),
+        ((f"{a}:1", f"{a}:2", "-o", "m"), "named twice"),
+        ((f"{a}:1",), "no target"),
+        ((f"{a}:1", "-o", "m", "--max-size", "2XB"), "not a size"),
+        ((f"{a}:1", "-o", "m", "--max-size", "2MB", "--uniform-rank"), "--uniform-rank excludes"),
+        ((f"{a}:1", "-o", "m", "--rank", "auto:0.9", "--uniform-rank"), "--uniform-rank excludes"),
+        ((f"{a}:1", "-o", "m", "--rank", "x"), "rank must be a valid integer"),
+        ((f"{a}:1", "-o", "m", "--rank", "auto:2"), "energy must be less than or equal to 1"),
+    ):
+        assert message in cli("merge", *arguments, token=user.token, code=2).err

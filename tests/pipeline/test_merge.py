@@ -1,0 +1,266 @@
+"""Merges of adapters that PEFT made, against dense sums and PEFT's own updates."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_lorameta import AdapterError, Bank, MergeRecipe, RecipeError, UsageError, merge
+from hf_lorameta.formats.lora_file import CONFIG_FILE, WEIGHTS_FILE, open_adapter, write_tensors
+from tests.conftest import LAYOUT, adapter_files
+from tests.training import tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+MODULES = ("q_proj", "v_proj", "down_proj")
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "plain": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
+    "rslora": {"r": 9, "lora_alpha": 6, "use_rslora": True, "target_modules": ["q_proj"]},
+    "patterns": {
+        "r": 2, "lora_alpha": 4, "target_modules": list(MODULES),
+        "rank_pattern": {"q_proj": 5, "layers.1.self_attn.v_proj": 3},
+        "alpha_pattern": {".*down_proj": 7}, "use_rslora": True,
+    },
+}  # fmt: skip
+WEIGHTS = {"plain": 0.7, "rslora": -0.3, "patterns": 1.5}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")
+    return tiny.write_base(tmp_path_factory.mktemp("base"))
+
+
+def peft_model(base: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(base)
+
+
+@pytest.fixture(scope="module")
+def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one adapter of each kind, with random weights, saved by PEFT."""
+    peft, torch = pytest.importorskip("peft"), pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("adapters")
+    kinds = ADAPTERS | {"loha": {"r": 2, "alpha": 6, "target_modules": ["q_proj", "v_proj"]}}
+    for seed, (name, settings) in enumerate(kinds.items()):
+        torch.manual_seed(seed)
+        make = peft.LoHaConfig if name == "loha" else peft.LoraConfig
+        model = peft.get_peft_model(peft_model(base), make(task_type="CAUSAL_LM", **settings))
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.normal_(parameter, std=0.3)
+        model.save_pretrained(folder / name)
+    return folder
+
+
+def updates(base: Path, adapter: Path) -> dict[str, np.ndarray]:
+    """Return the updates of the base model's weights that PEFT computes, by module."""
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(peft_model(base), adapter)
+    return {
+        name.removeprefix("base_model.model."): module.get_delta_weight("default").detach().numpy()
+        for name, module in model.named_modules()
+        if hasattr(module, "get_delta_weight")
+    }
+
+
+def weighted_sum(base: Path, adapters: Path, weights: dict[str, float]) -> dict[str, np.ndarray]:
+    total: dict[str, np.ndarray] = {}
+    for name, weight in weights.items():
+        for module, update in updates(base, adapters / name).items():
+            total[module] = total.get(module, 0) + weight * update.astype(float)
+    return total
+
+
+def merged(
+    adapters: Path, target: Path, weights: dict[str, float] = WEIGHTS, **settings: object
+) -> Path:
+    recipe = MergeRecipe.of(dtype="float32", **settings)
+    result = merge({adapters / name: weight for name, weight in weights.items()}, recipe)
+    return result.save_pretrained(target)
+
+
+def test_merge_is_the_weighted_sum_of_the_updates_that_peft_computes(
+    base: Path, adapters: Path, tmp_path: Path
+) -> None:
+    actual = updates(base, merged(adapters, tmp_path / "m", rank=18))
+    expected = weighted_sum(base, adapters, WEIGHTS)
+    assert actual.keys() == expected.keys()
+    for module, update in expected.items():
+        np.testing.assert_allclose(actual[module], update, atol=1e-4)
+
+
+def test_a_lower_rank_gives_the_best_fit(base: Path, adapters: Path, tmp_path: Path) -> None:
+    actual = updates(base, merged(adapters, tmp_path / "m", rank=3))
+    for module, update in weighted_sum(base, adapters, WEIGHTS).items():
+        U, s, Vt = np.linalg.svd(update)
+        np.testing.assert_allclose(actual[module], (U[:, :3] * s[:3]) @ Vt[:3], atol=1e-4)
+
+
+def test_the_default_rank_is_the_largest_and_at_least_16(adapters: Path) -> None:
+    assert set(merge({adapters / name: 1.0 for name in WEIGHTS}).ranks) == {16}
+    assert set(merge({adapters / "plain": 1.0, adapters / "patterns": 1.0}).ranks) == {9}
+
+
+def test_other_peft_types_are_converted(
+    base: Path, adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_LORAMETA_CACHE", str(tmp_path / "cache"))
+    weights = {"loha": 0.5, "plain": -1.0}
+    actual = updates(base, merged(adapters, tmp_path / "m", weights, rank=32))
+    for module, update in weighted_sum(base, adapters, weights).items():
+        error = np.linalg.norm(actual[module] - update) / np.linalg.norm(update)
+        assert error < 2e-3  # the conversion keeps all but 1e-6 of the squared norm
+
+
+# --- ranks by module ----------------------------------------------------------------------------
+
+
+def lost(base: Path, adapters: Path, folder: Path) -> float:
+    actual = updates(base, folder)
+    return sum(
+        float(np.square(update - actual.get(module, 0)).sum())
+        for module, update in weighted_sum(base, adapters, WEIGHTS).items()
+    )
+
+
+def test_max_size_keeps_more_than_a_uniform_rank_of_the_same_size(
+    base: Path, adapters: Path, tmp_path: Path
+) -> None:
+    uniform = merged(adapters, tmp_path / "uniform", rank=4)
+    size = (uniform / WEIGHTS_FILE).stat().st_size
+    chosen = merged(adapters, tmp_path / "chosen", max_size=size)
+    assert (chosen / WEIGHTS_FILE).stat().st_size <= size
+    assert json.loads((chosen / CONFIG_FILE).read_bytes())["rank_pattern"]
+    assert lost(base, adapters, chosen) < 0.9 * lost(base, adapters, uniform)
+
+
+@pytest.mark.parametrize("energy", [0.5, 0.95])
+def test_energy_is_kept_with_as_few_ranks_as_possible(
+    energy: float, base: Path, adapters: Path, tmp_path: Path
+) -> None:
+    total = weighted_sum(base, adapters, WEIGHTS)
+    norm = sum(float(np.square(update).sum()) for update in total.values())
+    folder = merged(adapters, tmp_path / "m", energy=energy)
+    kept = 1 - lost(base, adapters, folder) / norm
+    assert kept >= energy - 1e-6
+    assert json.loads((folder / "recipe.json").read_bytes())["kept"] == pytest.approx(kept, 1e-4)
+    parts = sorted(
+        (s**2 / sum(update.shape), s**2)
+        for update in total.values()
+        for s in np.linalg.svd(update, compute_uv=False)
+    )[::-1]
+    needed = np.searchsorted(np.cumsum([part for _, part in parts]), energy * norm) + 1
+    assert sum(open_adapter(folder)[1].ranks) == needed
+
+
+def test_gguf_has_the_updates_of_differing_ranks(
+    base: Path, adapters: Path, tmp_path: Path
+) -> None:
+    gguf = pytest.importorskip("gguf")
+    from hf_lorameta.formats.gguf_adapter import export, permute
+
+    config = json.loads((base / "config.json").read_bytes())
+    heads = {"q_proj": 4, "v_proj": None, "down_proj": None}
+    names = {"q_proj": "attn_q", "v_proj": "attn_v", "down_proj": "ffn_down"}
+    for name in ("patterns", "rslora"):  # PEFT's own, with scalings that llama.cpp cannot state
+        path = export(adapters / name, tmp_path / f"{name}.gguf", config, "f32")
+        reader = gguf.GGUFReader(path)
+        alpha = reader.fields["adapter.lora.alpha"].contents()
+        tensors = {t.name: t.data for t in reader.tensors}
+        for module, update in updates(base, adapters / name).items():
+            kind, layer = module.rpartition(".")[2], module.split(".")[2]
+            prefix = f"blk.{layer}.{names[kind]}.weight"
+            A, B = tensors[f"{prefix}.lora_a"], tensors[f"{prefix}.lora_b"]
+            expected = update if heads[kind] is None else permute(update, heads[kind])
+            np.testing.assert_allclose(alpha / len(A) * (B @ A), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [10, 3000])
+def test_a_size_below_the_smallest_file_is_refused(size: int, adapters: Path) -> None:
+    with pytest.raises(UsageError, match="expected at least"):
+        merge({adapters / "patterns": 1.0}, MergeRecipe(max_size=size // 10))
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    """Function that writes a synthetic adapter."""
+
+    def write(name: str, **settings: Any) -> Path:
+        (tmp_path / name).mkdir()
+        for file, content in adapter_files(**settings).items():
+            (tmp_path / name / file).write_bytes(content)
+        return tmp_path / name
+
+    return write
+
+
+def test_base_models_that_differ_are_refused(save: Callable[..., Path]) -> None:
+    one, other = save("a"), save("b", base="org/other")
+    with pytest.raises(AdapterError, match=r"trained for base/tiny, .*b for org/other"):
+        merge({one: 1.0, other: 1.0})
+
+
+def test_modules_of_other_sizes_are_refused(save: Callable[..., Path]) -> None:
+    wide = tuple(type(m)(m.name, m.in_features, 16) for m in LAYOUT)
+    with pytest.raises(AdapterError, match=r"is 16 × 8 in .* and 8 × 8 in"):
+        merge({save("a"): 1.0, save("b", layout=wide): 1.0})
+
+
+@pytest.mark.parametrize("weights", [[], [0.0, 0.0], [float("nan"), 1.0], [float("inf"), 1.0]])
+def test_weights_that_cannot_be_used_are_refused(
+    weights: list[float], save: Callable[..., Path]
+) -> None:
+    with pytest.raises(UsageError, match="expected finite numbers that are not all zero"):
+        merge({save(f"a{i}"): weight for i, weight in enumerate(weights)})
+
+
+def test_a_sum_of_zero_has_no_ranks_to_choose(save: Callable[..., Path]) -> None:
+    untrained = save("a")
+    pairs = ((np.ones((2, m.in_features), "f"), np.zeros((m.out_features, 2), "f")) for m in LAYOUT)
+    write_tensors(untrained / WEIGHTS_FILE, LAYOUT, 2, "float32", pairs)
+    with pytest.raises(AdapterError, match="weighted sum is zero"):
+        merge({untrained: 1.0}, MergeRecipe(energy=0.9))
+
+
+def test_settings_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(RecipeError, match="exclude each other"):
+        MergeRecipe.of(rank=4, energy=0.9)
+    with pytest.raises(RecipeError, match="exact has no density"):
+        MergeRecipe.of(density=0.5)
+    with pytest.raises(RecipeError, match="factors keeps the rank"):
+        MergeRecipe.of(combine="factors", max_size=1000)
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="neither a folder, nor a Hub id"):
+        merge({"nothing-like-this": 1.0})
+
+
+# --- banks --------------------------------------------------------------------------------------
+
+
+def test_entries_of_a_pack_are_merged_in_full_coordinates(tmp_path: Path) -> None:
+    bank = Bank.embedded()
+    names = {"general": 1.0, bank.index.entries[3].name: -0.5}
+    merging = merge(names, MergeRecipe(rank=32))
+    module = next(merging.modules())
+    V, U = bank.basis.module(bank.layout[0].name)
+    expected = np.zeros((len(U), V.shape[1]))
+    for (_, weight), entry in zip(
+        names.items(), (bank.index.general, bank.index.entries[3]), strict=True
+    ):
+        file = bank.adapter(entry)
+        A, B = (file.tensor(bank.layout[0].name, factor) for factor in ("A", "B"))
+        expected += weight * entry.scaling * (U @ B) @ (A @ V)
+    np.testing.assert_allclose(module.B @ module.A, expected, atol=1e-5)
+    assert module.kept == pytest.approx(module.total)
+    assert [row["weight"] for row in merging.provenance()["adapters"]] == [1.0, -0.5]
