@@ -179,11 +179,21 @@ class Skipped(_Stored):
 
 
 class Gain(_Stored):
-    """Losses on rows of one dataset of the bank, in nats per token, without its own adapter."""
+    """Losses on rows of one dataset, in nats per token, with its own adapter left out of the bank.
 
-    distance: float = Field(ge=0)  # to the nearest other dataset, in the default recipe's metric
-    base: float = Field(gt=0)  # of the base model
-    generated: float = Field(ge=0)  # with the combination of the other adapters
+    Attributes:
+        distance: to the nearest other dataset, in the default recipe's metric.
+        base: loss of the base model.
+        generated: with the combination of the other adapters.
+        length: mean number of output tokens; None in gains of earlier versions.
+        prompted: loss of the base model with a 3-shot prompt; None if not measured.
+    """
+
+    distance: float = Field(ge=0)
+    base: float = Field(gt=0)
+    generated: float = Field(ge=0)
+    length: float | None = Field(default=None, gt=0)
+    prompted: float | None = Field(default=None, ge=0)
 
 
 class Index(_Stored):
@@ -204,7 +214,7 @@ class Index(_Stored):
         default={}, validation_alias="neighbourhood", serialization_alias="neighbourhood"
     )
     packing: Packing | None = None  # None for a bank
-    gains: tuple[Gain, ...] = ()  # of the entries, if ``bank fit --transfer`` measured them
+    gains: tuple[Gain, ...] = ()  # measured by ``bank fit --transfer``, one per entry, or otherwise
     general: GeneralEntry | None = None
     output_prior: OutputPriorEntry | None = None
     merged: tuple[MergedBank, ...] = ()  # the banks that ``bank merge`` made this one of

@@ -22,6 +22,7 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars, table, warn
 
 if TYPE_CHECKING:
+    from hf_lorameta.bank.expected_gain import Estimate
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.generation import Generation
     from hf_lorameta.pipeline.plan import Plan
@@ -104,12 +105,19 @@ def describe_plan(plan: "Plan") -> str:
     if plan.output_strength is not None:
         lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:g}")
     if plan.expected:
-        mean, spread, count = plan.expected
-        lines.append(
-            f"expected: {mean:.0%} ± {spread:.0%} less loss than the base model (mean and standard "
-            f"deviation over {count} bank datasets at similar distances, each left out in turn)"
-        )
+        lines.append(_expected(plan.expected))
     return "\n".join(lines)
+
+
+def _expected(expected: "Estimate") -> str:
+    prompt = ""
+    if expected.prompted is not None:
+        prompt = f"; of a 3-shot prompt: {expected.prompted:.0%}"
+    return (
+        f"expected: {expected.mean:.0%} ± {expected.spread:.0%} less loss than the base model "
+        f"(mean and standard deviation over {expected.datasets} datasets with outputs of similar "
+        f"length, left out of the bank{prompt})"
+    )
 
 
 def _number(value: float) -> str:

@@ -71,6 +71,11 @@ class Profile:
     rows: int
     lengths: Histogram = _EMPTY
 
+    @property
+    def output_length(self) -> float:
+        """Mean number of tokens of an output."""
+        return self.output.total / self.rows
+
     def counts(self, vocab_size: int, part: Part = "both") -> NDArray[np.int64]:
         """Return the counts of a part as a dense vector (V,), for ``lengths`` (`LENGTHS`,)."""
         dense = np.zeros(LENGTHS if part == "lengths" else vocab_size, np.int64)

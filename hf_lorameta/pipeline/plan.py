@@ -131,17 +131,19 @@ class Plan:
 
     @property
     def expected(self) -> Estimate | None:
-        """Gain of bank datasets at this distance, each left out in turn; None if not measured.
+        """Gain of left-out datasets with outputs of similar length; None if not measured.
 
         It was measured with the default recipe on labeled datasets and holds for these only.
         """
         default = Recipe()
-        settings = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
+        settings = (
+            "metric", "coefficients", "combine", "top_k", "temperature", "rank", "output_prior",
+        )  # fmt: skip
         if any(getattr(self.recipe, name) != getattr(default, name) for name in settings):
             return None
         if not self._comparison.complete:
             return None
-        return estimate(self.bank.index.gains, float(self.distances.min()))
+        return estimate(self.bank.index.gains, self.profile.output_length)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -84,7 +84,14 @@ def leave_one_out(
         base = runner.loss(tokens)
         runner.set(WeightedSum(bank, others), coefficients)
         nearest = float(distances[i][others].min())
-        gains.append(Gain(distance=nearest, base=base, generated=runner.loss(tokens)))
+        gains.append(
+            Gain(
+                distance=nearest,
+                base=base,
+                generated=runner.loss(tokens),
+                length=bank.profiles[i].output_length,
+            )
+        )
         progress(i + 1, len(bank))
     return tuple(gains)
 

@@ -9,7 +9,7 @@ def test_a_folder_and_a_repo_merge_into_a_bank_that_verifies_and_generates(
     cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
     for topic in range(2):
-        user.entry(f"mine{topic}", topic)
+        user.entry(f"mine{topic}", topic, rank=3)
     cli("bank", "build", user.manifest(tmp_path / "m.yaml"), "-o", "mine")
     done = cli("bank", "merge", "mine", bank.repo, "-o", "both")
     assert "6 adapters of 2 banks" in done.out

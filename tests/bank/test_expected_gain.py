@@ -1,0 +1,52 @@
+"""Expected gains from measured ones."""
+
+import random
+
+import numpy as np
+import pytest
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.expected_gain import estimate
+from hf_lorameta.bank.index import Gain
+
+LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 90, 128, 180)
+GAINS = [
+    Gain(distance=0.1, base=4.0, generated=4.0 * (i + 1) / 20, length=n, prompted=3.0)
+    for i, n in enumerate(LENGTHS)
+]
+
+
+def test_the_third_with_the_most_similar_lengths_counts() -> None:
+    shuffled = random.Random(0).sample(GAINS, len(GAINS))
+    found = estimate(shuffled, 12.0)
+    relative = [1 - (i + 1) / 20 for i in (4, 5, 6, 7, 8)]  # 6 to 24 tokens
+    assert found is not None
+    assert found.datasets == 5
+    assert found.mean == pytest.approx(np.mean(relative))
+    assert found.spread == pytest.approx(np.std(relative))
+    assert found.prompted == pytest.approx(0.25)
+
+
+def test_an_adapter_that_raises_the_loss_has_a_negative_gain() -> None:
+    worse = [gain.model_copy(update={"generated": 5.0}) for gain in GAINS]
+    found = estimate(worse, 3.0)
+    assert found is not None
+    assert found.mean == pytest.approx(-0.25)
+
+
+def test_nothing_is_stated_without_enough_lengths_or_prompts() -> None:
+    assert estimate(GAINS[:4], 3.0) is None
+    assert estimate([g.model_copy(update={"length": None}) for g in GAINS], 3.0) is None
+    partly = [GAINS[0].model_copy(update={"prompted": None}), *GAINS[1:]]
+    found = estimate(partly, 1.0)
+    assert found is not None
+    assert found.prompted is None
+
+
+def test_the_embedded_bank_expects_more_of_short_outputs() -> None:
+    gains = Bank.embedded().index.gains
+    short, long = estimate(gains, 2.0), estimate(gains, 40.0)
+    assert short is not None
+    assert long is not None
+    assert short.mean > long.mean
+    assert short.prompted is not None
