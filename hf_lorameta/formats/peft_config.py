@@ -163,7 +163,10 @@ def write_config(
 
 
 def _target_modules(layout: Layout) -> list[str]:
-    """Return short names if all layers 0…L-1 have all modules, full paths otherwise."""
+    """Return short names if all layers 0…L-1 have all modules, full paths otherwise.
+
+    In a model of texts and images, short names would name layers of the images' part too.
+    """
     layers: dict[str, set[str]] = {}
     for module in layout:
         path, _, leaf = module.name.rpartition(".")
@@ -171,4 +174,6 @@ def _target_modules(layout: Layout) -> list[str]:
     all_layers = set.union(*layers.values())
     complete = all(names == all_layers for names in layers.values())
     contiguous = all_layers == {str(i) for i in range(len(all_layers))}
-    return sorted(layers) if complete and contiguous else [module.name for module in layout]
+    alone = not any("language_model." in module.name for module in layout)
+    short = complete and contiguous and alone
+    return sorted(layers) if short else [module.name for module in layout]

@@ -70,12 +70,13 @@ def _digest(folder: Path) -> str:
 def check_base(
     folder: Path, settings: Settings, device: str | None, dtype: str | None, at_once: int | None
 ) -> tuple["Plan", Layout]:
-    """Check from the configuration alone that a base model has the modules and fits in memory."""
+    """Check from the configuration alone that a base model can be trained and fits in memory."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from hf_lorameta.training.device import fit
     from hf_lorameta.training.lora_slots import find_layout
+    from hf_lorameta.training.packing import check_row_attention
 
     try:
         with quiet_transformers(), torch.device("meta"):
@@ -84,6 +85,7 @@ def check_base(
     except (OSError, ValueError) as error:
         first = first_line(error)
         raise NotFoundError(f"transformers cannot load a model from {folder}: {first}") from None
+    check_row_attention(model)
     layout = find_layout(model, settings.targets)
     plan = fit(folder, config, layout, settings.rank, device=device, dtype=dtype, at_once=at_once)
     return plan, layout

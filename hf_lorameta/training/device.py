@@ -9,6 +9,7 @@ import torch
 from hf_lorameta.engines.torch_dtype import available_memory, parameters, suited_dtype
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.training.packing import OUTPUT_TOKEN_COST
 
 _PASS_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 16384}
 _AT_ONCE = {"cpu": 4, "mps": 4, "cuda": 16}
@@ -102,12 +103,7 @@ def _fit(
 ) -> Plan:
     """Fit a training into memory that `weights` bytes will be taken of."""
     kind, width = _kind(device), _width(dtype)
-    text = config.get_text_config()
-    per_token = (
-        width
-        * text.num_hidden_layers
-        * (12 * text.hidden_size + 4 * getattr(text, "intermediate_size", 4 * text.hidden_size))
-    )
+    per_token = _token_bytes(config.get_text_config(), width)
     state = 4 * _STATES * rank * sum(m.in_features + m.out_features for m in layout)
     workers = max(torch.get_num_threads(), 1) if kind == "cpu" else 1
     free = _free_memory(device) - weights
@@ -122,6 +118,18 @@ def _fit(
             hint="use a machine with more memory, a smaller base model, or --at-once 1",
         )
     return Plan(device, dtype, count, workers, tokens)
+
+
+def _token_bytes(text: Any, width: int) -> float:
+    """Return the memory that a token of a pass's budget needs.
+
+    It is largest where every token predicts an output token, whose logits, their copy in float32
+    and their gradient take 12 bytes per word of the vocabulary; such a token counts for 1.5.
+    """
+    inner = getattr(text, "intermediate_size", 4 * text.hidden_size)
+    activations = width * text.num_hidden_layers * (12 * text.hidden_size + 4 * inner)
+    logits = 12 * text.vocab_size
+    return float(max(activations, (activations + logits) / (1 + OUTPUT_TOKEN_COST)))
 
 
 def _kind(device: str) -> str:

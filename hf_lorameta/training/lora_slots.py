@@ -27,23 +27,33 @@ from hf_lorameta.training.packing import LOOP_DEVICES, Slice
 from hf_lorameta.types import FloatArray
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
+_FUSED = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj",
+          "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj"}  # fmt: skip
+"""Names of layers that compute several projections at once."""
 
 
 def find_layout(model: Any, targets: Sequence[str]) -> Layout:
     """Return the linear layers whose names end in one of the targets, in canonical order.
 
+    Of a model of texts and images, these are layers of the text model. Where the base model has one
+    layer for several targets, as Phi-3 has ``qkv_proj``, that is adapted.
+
     Raises:
         UsageError: there are none, or one of the targets names none.
     """
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    text = {model.get_output_embeddings(), *model.get_decoder().modules()}
+    layers = {
+        n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m in text
+    }
     leaves = {name.rpartition(".")[2] for name in layers}
-    missing = sorted(set(targets) - leaves)
+    chosen = {target if target in leaves else _FUSED.get(target, target) for target in targets}
+    missing = sorted(chosen - leaves)
     if missing:
         raise UsageError(
             f"the base model has no linear layers {', '.join(missing)}",
             hint=f"choose among --targets {','.join(sorted(leaves))}",
         )
-    names = [name for name in layers if name.rpartition(".")[2] in targets]
+    names = [name for name in layers if name.rpartition(".")[2] in chosen]
     return tuple(
         Module(name, layers[name].in_features, layers[name].out_features)
         for name in sorted(names, key=canonical_order)

@@ -16,8 +16,12 @@ from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import TaskRows
 from hf_lorameta.types import FloatArray
 
-ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3"})
-"""Model types whose last down-projection is added to the state that the final norm scales."""
+ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3"})
+"""Model types whose last down-projection is added to the state that the final norm scales.
+
+Gemma 2, 3 and 4 have a norm between the two: the size of what is added is fixed, whatever the
+update, so it cannot carry the prior.
+"""
 _DIMENSIONS = 256
 _ROWS = 8
 _GATE_RIDGE = 1e-2
@@ -33,7 +37,10 @@ def measure_prior(
     tasks: Sequence[TaskRows],
     pass_tokens: int = 1024,
 ) -> OutputPrior | None:
-    """Measure the output prior on rows of tasks; None if the architecture is another.
+    """Measure the output prior on rows of tasks.
+
+    None if the architecture is another, or the adapters adapt the last down-projection themselves:
+    an adapter has one update per module.
 
     Args:
         model: a causal LM of transformers, after `hf_lorameta.training.packing.use_row_attention`.
@@ -48,6 +55,8 @@ def measure_prior(
     decoder = model.get_decoder()
     projection = decoder.layers[-1].mlp.down_proj
     name = next(n for n, m in model.named_modules() if m is projection)
+    if any(module.name == name for module in layout):
+        return None
     slots = LoraSlots(model, layout, settings.rank, settings.scaling, 1)
     try:
         slots.start(0, slots.vector(general))

