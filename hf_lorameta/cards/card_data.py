@@ -55,7 +55,7 @@ class CardData(CardDataset):
     base_model: str
     base_revision: str | None
     base_license: str | None
-    columns: str  # e.g. "input=question, output=answer"
+    columns: str  # e.g. "input=question,output=answer"
     rows: int
     tokens: int
     dataset_license: str | None
@@ -77,6 +77,8 @@ class CardData(CardDataset):
     general: float | None = None  # coefficient of the bank's general adapter
     general_licenses: tuple[str | None, ...] = ()  # of the datasets it was trained on
     output_prior: float | None = None  # coefficient of the output prior
+    instruction: str | None = None  # put before every input
+    template: str | None = None  # of the prompt
 
     def __post_init__(self) -> None:
         if not self.neighbors:

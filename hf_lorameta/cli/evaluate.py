@@ -70,7 +70,8 @@ def evaluate(
 ) -> None:
     """Score base model, adapter and few-shot prompt on test rows (extra: eval or gguf)."""
     from hf_lorameta.data.columns import parse_columns
-    from hf_lorameta.data.dataset import is_local, open_dataset
+    from hf_lorameta.data.dataset import open_dataset
+    from hf_lorameta.data.local_files import is_local
     from hf_lorameta.engines.scoring import check_outputs, compare
     from hf_lorameta.errors import UsageError
     from hf_lorameta.formats.lora_file import check_adapter

@@ -1,6 +1,7 @@
 """The commands that make an adapter: plan, generate and push."""
 
 import math
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,7 @@ from hf_lorameta.cli.options import (
     example,
     with_request,
 )
-from hf_lorameta.cli.output import emit, log, stage_bars, table
+from hf_lorameta.cli.output import emit, log, show_row, stage_bars, table
 
 if TYPE_CHECKING:
     from hf_lorameta.data.dataset import Dataset
@@ -41,7 +42,10 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     """Show which bank adapters would be combined, their distances and coefficients."""
     request.make_recipe()  # refuses wrong settings before anything is opened
     with request.session() as session:
-        result = _plan(request, session, request.open_dataset(session), quiet)[0]
+        dataset = request.open_dataset(session)
+        result = _plan(request, session, dataset, quiet)[0]
+    if not json:
+        log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if result.recipe.refine or result.recipe.check:
         log(quiet, "plan neither refines nor checks: generate and push do")
     emit(json, result.to_dict(), lambda: describe_plan(result))
@@ -52,14 +56,21 @@ def _plan(
 ) -> "tuple[Plan, list[Row]]":
     """Plan, and collect the labeled rows that the recipe may fit and check on."""
     from hf_lorameta.data.columns import describe
+    from hf_lorameta.data.proposals import propose_instruction
+    from hf_lorameta.pipeline.plan_warnings import lacks_instruction
     from hf_lorameta.pipeline.read_and_plan import plan_with_rows
 
     recipe, bank = request.make_recipe(), session.bank
-    log(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}")
+    unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
+    log(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}{unread}")
+    for note in dataset.notes:
+        log(quiet, f"Note: {note}")
     log(quiet, f"Bank: {bank.id}, {len(bank)} adapters for {bank.index.base_model}")
     result, rows = plan_with_rows(dataset, bank, recipe)
     for warning in result.warnings:
         log(quiet, f"Warning: {warning}")
+    if not quiet and lacks_instruction(result):
+        log(quiet, f"Proposed: --instruction {shlex.quote(propose_instruction(dataset))}")
     return result, rows
 
 
