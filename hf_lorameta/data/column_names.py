@@ -23,8 +23,9 @@ TEXTS = (
 )  # fmt: skip
 TITLES = ("title", "headline", "heading", "review_title", "question_title")
 OUTPUTS = (
-    "label_text", "label_name", "label", "labels", "sentiment", "summary", "highlights", "abstract",
-    "tldr", "target", "targets", "target_text", "class", "category", "answer", "answers", "output",
+    "label_text", "label_name", "label", "labels", "sentiment", "polarity", "stance",
+    "summary", "highlights", "abstract", "tldr",
+    "target", "targets", "target_text", "class", "category", "answer", "answers", "output",
     "outputs", "output_text", "response", "completion", "translation", "intent", "emotion", "gold",
     "solution", "correct_answer", "assistant", "reply", "tgt", "tags", "ner_tags", "simplified",
     "simplification", "corrected", "correction", "paraphrase", "canonical_solution", "keywords",
@@ -33,6 +34,7 @@ OUTPUTS = (
 CODE = ("code", "sql", "snippet", "program")
 STATED = ("prompt", "question", "instruction", "query", "problem", "question_stem", "claim")
 SUMMARIES = ("summary", "highlights", "abstract", "tldr")
+LABEL_ENDINGS = ("_label", "_sentiment", "_class", "_category", "_intent", "_emotion", "_topic")
 WEAK_OUTPUTS = (
     "topic", "type", "stars", "rating", "score", "overall", "headline", "toxicity", "relevance",
 )  # fmt: skip

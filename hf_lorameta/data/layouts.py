@@ -141,7 +141,7 @@ def _conversation(table: TableView) -> Columns | None:
     best = table.named(CONVERSATIONS)
     named = [name for name in best if name in turns]
     if not named and not set(table.named(OUTPUTS)) - set(turns):
-        named = [n for n in best if table.kind(n) == "list" or _is_json_list(table, n)]
+        named = [n for n in best if table.kind(n) == "list" or _is_written_chat(table, n)]
     chosen = named or turns
     if len(chosen) != 1:
         return None
@@ -152,9 +152,11 @@ def _conversation(table: TableView) -> Columns | None:
     return None
 
 
-def _is_json_list(table: TableView, name: str) -> bool:
+def _is_written_chat(table: TableView, name: str) -> bool:
+    """Whether a column holds conversations as texts: JSON lists, or transcripts."""
     values = table.values(name)
-    return bool(values) and all(str(v).lstrip().startswith(("[{", '["')) for v in values)
+    listed = bool(values) and all(str(v).lstrip().startswith(("[{", '["')) for v in values)
+    return listed or table.is_transcripts(name)
 
 
 def _preference(table: TableView) -> Columns | None:
@@ -266,9 +268,11 @@ def _with_context(columns: Columns, table: TableView) -> Columns:
         elif normalized(given) == "instruction" and len(contexts) == 1:
             columns = columns.model_copy(update={"instruction": given, "input": contexts[0]})
         else:
-            columns = columns.model_copy(update={"input": (*contexts, given)})
+            paths = tuple(map(table.text_field, contexts))
+            columns = columns.model_copy(update={"input": (*paths, given)})
     read = columns.names()
-    unread = [n for n in others if n not in read and not table.is_within(n, read)]
+    held = {path.partition(".")[0] for path in read} | set(read)
+    unread = [n for n in others if n not in held and not table.is_within(n, read)]
     if unread:
         problem = f"{describe(columns)} would leave {', '.join(unread)} unread"
         advice = "confirm, or add one as instruction="
@@ -301,7 +305,12 @@ def _plain_text(table: TableView) -> Columns | None:
     """Text without inputs: a column named text, or the only column that can be read."""
     have = set(table.by_key)
     if "text" in have and not table.labels and not have & set(OUTPUTS):
-        return Columns(output=table.by_key["text"])
+        text = table.by_key["text"]
+        prompts = [n for n in table.named(("prompt", "instruction")) if table.values(n)]
+        if prompts and not table.is_within(prompts[0], [text]):
+            problem = f"{text} alone would leave {prompts[0]} unread"
+            raise _unclear(table, problem, Columns(input=prompts[0], output=text))
+        return Columns(output=text)
     usable = table.usable
     alone = len(usable) == 1 and table.kind(usable[0]) == "text" and not table.labels
     if alone and normalized(usable[0]) not in INPUTS and len(table.names) == 1:

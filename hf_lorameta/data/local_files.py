@@ -143,7 +143,7 @@ def open_files(files: Sequence[Path], split: str | None) -> tuple[RawDataset, li
         if kind == "csv":
             separator = "\t" if ending(first) == ".tsv" else _separator(first, encoding)
             options |= {"sep": separator, "keep_default_na": False, "na_values": [""]}
-        paths = [str(path) for path in files]
+        paths = [glob.escape(str(path)) for path in files]
         stream = datasets.load_dataset(
             kind, data_files={split_name(name): paths}, split=split_name(name), streaming=True,
             **options,

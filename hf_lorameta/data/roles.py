@@ -7,6 +7,7 @@ from itertools import combinations
 from hf_lorameta.data.column_names import (
     CODE,
     CONTEXTS,
+    LABEL_ENDINGS,
     OUTPUTS,
     PAIRS,
     QUESTIONS,
@@ -36,6 +37,9 @@ def output_columns(table: TableView) -> list[str]:
     if answers and table.named(QUESTIONS):
         return answers
     weak = [n for n in table.named(WEAK_OUTPUTS) if n in usable]
+    labels = [n for n in usable if normalized(n).endswith(LABEL_ENDINGS)]
+    if labels:
+        return labels + weak
     if "text" in table.by_key and len(usable) > 2:
         return []  # a corpus with facts about each text
     repeated = [n for n in usable if table.repeats(n) and n not in table.named(TEXTS)]
@@ -49,19 +53,25 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
         if n not in outputs and table.kind(n) in ("text", "list") and normalized(n) != "rejected"
         and n not in table.named(SYSTEM)
     ]  # fmt: skip
+    nested = [n for n in table.named((*CONTEXTS, *QUESTIONS)) if table.kind(n) == "fields"]
+    texts += [n for n in nested if n not in outputs]
     if len(texts) == 1:
         return texts
     pair = compared_pair(texts)
     if pair and not any(table.is_within(pair[0], [n]) for n in texts if n not in pair):
         return pair
-    texts = [n for n in texts if n in table.named((*QUESTIONS, *CONTEXTS)) or not table.repeats(n)]
+    texts = [
+        n for n in texts
+        if n in table.named((*QUESTIONS, *CONTEXTS)) or not (table.repeats(n) or table.is_same(n))
+    ]  # fmt: skip
     questions = [n for n in table.named(QUESTIONS) if n in texts][:1]
     contexts = [n for n in table.named(CONTEXTS) if n in texts]
     if questions and contexts:
-        return [*contexts, *questions]
+        return [table.text_field(n) for n in (*contexts, *questions)]
     titles = [n for n in table.named(TITLES) if n in texts]
     main = [n for n in table.named((*TEXTS, *CONTEXTS)) if n in texts]
     main = list(dict.fromkeys([*main, *questions]))
+    main = [n for n in main if normalized(n) not in ("user", "human")] or main
     if len(main) == 1 and titles and all(table.repeats(n) for n in outputs):
         return [*titles[:1], *main]
     return main
@@ -83,9 +93,12 @@ def compared_pair(texts: Sequence[str]) -> list[str] | None:
 
 def is_sure(table: TableView, inputs: Sequence[str], output: str) -> bool:
     """Whether the columns that are read leave no other text that could be meant."""
+    if "questions" in table.by_key and "questions" not in inputs:
+        return False
     if len(inputs) == 1:
         return True
-    keys = [normalized(name) for name in inputs]
-    asked = bool(set(keys) & set(QUESTIONS)) and bool(set(keys) & set(CONTEXTS))
+    keys = [normalized(name.partition(".")[0]) for name in inputs]
+    questions = set(keys) & set(QUESTIONS) - {"input", "prompt"}
+    asked = bool(questions) and not set(keys).isdisjoint((*CONTEXTS, *TEXTS))
     titled = keys[0] in TITLES and len(keys) == 2
     return asked or titled or compared_pair(inputs) is not None

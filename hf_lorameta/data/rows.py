@@ -72,8 +72,8 @@ class RowReader:
         if len(texts) == 1:
             prompt = texts[0]
         else:
-            shown = zip(names, texts, strict=True)
-            prompt = "\n".join(f"{_title(name)}: {text}" for name, text in shown if text)
+            shown = zip(_titles(names), texts, strict=True)
+            prompt = "\n".join(f"{title}: {text}" for title, text in shown if text)
         if self._choices:
             prompt = f"{prompt}\n{show_choices(self._choices.texts(row))}"
         return prompt
@@ -114,12 +114,15 @@ class RowReader:
         return self._labels[found[0]] if found and set(found[1]) <= {"*"} else ()
 
 
-def _title(path: str) -> str:
-    """Return a column's name as a label in the prompt.
+def _titles(paths: Sequence[str]) -> list[str]:
+    """Return names of columns, or of fields of the same column, as labels in the prompt.
 
     Example:
-        >>> _title("question_title"), _title("translation.en")
-        ('Question title', 'En')
+        >>> _titles(["context.text", "question_title"]), _titles(["pair.first", "pair.second"])
+        (['Context', 'Question title'], ['First', 'Second'])
     """
-    words = path.rpartition(".")[2].replace("_", " ").strip()
-    return words[:1].upper() + words[1:]
+    columns = [path.partition(".")[0] for path in paths]
+    if len(set(columns)) < len(paths):
+        columns = [path.rpartition(".")[2] for path in paths]
+    words = [name.replace("_", " ").strip() for name in columns]
+    return [word[:1].upper() + word[1:] for word in words]

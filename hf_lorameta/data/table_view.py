@@ -112,6 +112,11 @@ class TableView:
         few = 1 < len(texts) <= len(values) / 2
         return few and all(len(text) <= _SHORT for text in texts)
 
+    def is_same(self, name: str) -> bool:
+        """Whether a column has the same value in all rows of the sample."""
+        values = self.values(name)
+        return len(values) >= _MIN_ROWS and all(value == values[0] for value in values)
+
     def holds_codes(self, name: str) -> bool:
         """Whether a column holds few different whole numbers, which may stand for classes."""
         values = self.values(name)
@@ -124,7 +129,7 @@ class TableView:
         return sum(lengths) / max(len(lengths), 1)
 
     def text_field(self, name: str) -> str:
-        """Return the path of a column's text: of several fields, the first with texts.
+        """Return the path of a column's text: of several fields, that with the longest texts.
 
         Example:
             >>> rows = [{"answers": {"answer_start": [3], "text": ["a"]}}]
@@ -134,9 +139,12 @@ class TableView:
         values = self.values(name)
         if self.kind(name) != "fields":
             return name
-        keys = sorted(values[0], key=lambda key: key not in ("text", "value"))
-        filled = [key for key in keys for value in values if any(_texts(value.get(key)))]
-        return f"{name}.{filled[0]}" if filled else name
+        lengths = {
+            key: sum(len(text) for value in values for text in _texts(value.get(key)))
+            for key in values[0]
+        }
+        best = max(lengths, key=lambda key: (key in ("text", "value"), lengths[key]))
+        return f"{name}.{best}" if lengths[best] else name
 
     def is_within(self, name: str, others: Sequence[str]) -> bool:
         """Whether the other columns hold all of a column's texts, so that nothing is lost."""
