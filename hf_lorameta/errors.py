@@ -29,6 +29,8 @@ Example:
     ('columns a, b fit no known layout', '--columns input=a,output=b', 3)
 """
 
+from typing import Any
+
 
 def sanitize(name: str) -> str:
     """Return an untrusted name for a message: at most 200 characters, others than ASCII escaped."""
@@ -51,7 +53,7 @@ class LoraMetaError(Exception):
 
     def __reduce__(self) -> tuple[object, tuple[object, ...], dict[str, str]]:
         # keeps `hint` when an error crosses a process boundary (executors, Dask)
-        return (type(self), self.args, {"hint": self.hint})
+        return (type(self), self.args, vars(self))
 
 
 class UsageError(LoraMetaError):
@@ -69,9 +71,16 @@ class RecipeError(UsageError):
 
 
 class DatasetError(LoraMetaError):
-    """A dataset cannot be read as (input, output) rows."""
+    """A dataset cannot be read as (input, output) rows.
+
+    Attributes:
+        columns: proposed columns, a `hf_lorameta.data.columns.Columns`; None if there are none.
+        row: a row (input, output) as these columns read it, to be shown to the user and not stored.
+    """
 
     exit_code = 3
+    columns: Any = None
+    row: tuple[str, str] | None = None
 
 
 class ColumnsError(DatasetError):

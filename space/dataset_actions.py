@@ -232,7 +232,7 @@ class DatasetActions(Actions):
         self, plan_result: PlanResult, map_: str, profile: gr.OAuthProfile | None
     ) -> Updates:
         c, dataset = self.components, plan_result.plan.dataset
-        columns = " and ".join(dataset.columns.model_dump(exclude_none=True).values())
+        columns = " and ".join(dataset.columns.names())
         target = Destination(private=dataset.private)
         return self._no_result() | {
             c.plan_result: plan_result,

@@ -67,6 +67,8 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
             split=entry.split,
             revision=entry.dataset_revision,
             columns=check_columns(entry.columns) if entry.columns else None,
+            instruction=entry.instruction,
+            template=entry.template,
         )
         profile = profile_rows(dataset.rows(), _encode(job.folder), job.vocab_size)
     except Exception:

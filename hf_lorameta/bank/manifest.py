@@ -14,6 +14,8 @@ entries:
     config: default
     split: train
     columns: {input: question, output: answer}
+    instruction: Answer the question.  # put before every input
+    template: "{instruction}\\n\\n{input}"
     license: mit
 """
 
@@ -22,13 +24,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.errors import ManifestError
 from hf_lorameta.hub.repo import is_repo_id
 
 _REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+_PROMPT = ("instruction", "template")
 _HINT = "see bank_manifest.yaml for a valid manifest"
 
 FieldPath = tuple[str | int, ...]
@@ -54,6 +66,8 @@ class Defaults(_Strict):
     config: str | None = None  # None is the only one, or the one called default
     split: str | None = None  # None is train, or the only one
     columns: Columns | None = None  # None detects them
+    instruction: str | None = None  # put before every input
+    template: str | None = None  # of the prompt, see `hf_lorameta.data.prompt.join_instruction`
     license: str | None = None  # of the adapter; None reads it from the repo's card
 
 
@@ -64,6 +78,11 @@ class BankEntry(Defaults):
     dataset: RepoId
     revision: str | None = Field(default=None, pattern=_REVISION)
     dataset_revision: str | None = Field(default=None, pattern=_REVISION)
+
+    @model_serializer(mode="wrap")
+    def _without_unset_prompt(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        return {k: v for k, v in content.items() if v is not None or k not in _PROMPT}
 
     @field_validator("revision", "dataset_revision")
     @classmethod

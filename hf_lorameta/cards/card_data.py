@@ -57,7 +57,7 @@ class CardData(CardDataset):
     base_model: str
     base_revision: str | None
     base_license: str | None
-    columns: str  # e.g. "input=question, output=answer"
+    columns: str  # e.g. "input=question,output=answer"
     rows: int
     tokens: int
     dataset_license: str | None
@@ -82,6 +82,8 @@ class CardData(CardDataset):
     output_prior: float | None = None  # coefficient of the output prior
     prompt_code: str = PLAIN_PROMPT  # see `hf_lorameta.cards.prompt_code`
     example: Row | None = None  # a row of a public dataset
+    instruction: str | None = None  # put before every input
+    template: str | None = None  # of the prompt
 
     def __post_init__(self) -> None:
         if not self.neighbors:

@@ -19,6 +19,7 @@ from hf_lorameta.cards.licenses import license_of, source_licenses
 from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id
 from hf_lorameta.cards.prompt_code import example_code
 from hf_lorameta.cards.templates import render, shell
+from hf_lorameta.data.prompt import as_option
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.distances import METRICS
 from hf_lorameta.method.merging import COMBINERS
@@ -152,7 +153,9 @@ def reproduce_command(card: CardData) -> list[str]:
         "revision": card.dataset_revision if public else None,
         "config": card.dataset_config if public else None,
         "split": card.dataset_split,
-        "columns": card.columns.replace(", ", ","),
+        "columns": card.columns,
+        "instruction": card.instruction and as_option(card.instruction),
+        "template": card.template and as_option(card.template),
         "bank": None if embedded else bank,
         "bank-revision": card.bank_revision,
     }

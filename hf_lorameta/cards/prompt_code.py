@@ -2,7 +2,7 @@
 
 from hf_lorameta.cards.markdown import Markdown
 from hf_lorameta.data.columns import Columns
-from hf_lorameta.data.rows import join_instruction
+from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.types import Row
 
 PLAIN_PROMPT = 'prompt = "the input of a row"'
@@ -15,7 +15,7 @@ def prompt_code(columns: Columns) -> str:
 
     Example:
         >>> print(prompt_code(Columns(instruction="instruction", input="input", output="output")))
-        instruction, text = "the instruction of a row", "the input of a row"
+        instruction, text = 'the instruction of a row', "the input of a row"
         prompt = f'{instruction}\\n\\nInput: {text}\\nOutput:'
         >>> print(prompt_code(Columns(messages="messages")))
         turns = ["a question", "its answer", "the next question"]  # without the names of the roles
@@ -27,12 +27,14 @@ def prompt_code(columns: Columns) -> str:
             "  # without the names of the roles\n"
             'prompt = "\\n\\n".join(turns)'
         )
-    if columns.instruction:
-        template = join_instruction("{instruction}", "{text}")
-        return (
-            'instruction, text = "the instruction of a row", "the input of a row"\n'
-            f"prompt = f{template!r}"
-        )
+    if columns.instruction or columns.instruction_text or columns.template:
+        instruction = columns.instruction_text or "the instruction of a row"
+        instructed = bool(columns.instruction or columns.instruction_text)
+        # stand-ins that no template holds, as its braces are escaped
+        template = join_instruction("\0i" * instructed, "\0t", columns.template)
+        for text, code in (("{", "{{"), ("}", "}}"), ("\0i", "{instruction}"), ("\0t", "{text}")):
+            template = template.replace(text, code)
+        return f'instruction, text = {instruction!r}, "the input of a row"\nprompt = f{template!r}'
     return PLAIN_PROMPT if columns.input else 'prompt = "the beginning of a text"'
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_lorameta.cards.markdown import Markdown, clean, code, link, number, prose
+from hf_lorameta.data.prompt import as_option
 
 if TYPE_CHECKING:
     import jinja2
@@ -39,6 +40,7 @@ def _environment() -> "jinja2.Environment":
         "license": _license,
         "link": link,
         "number": number,
+        "option": as_option,
         "plural": _plural,
         "python": _python,
         "score": _score,

@@ -9,6 +9,7 @@ import typer
 
 from hf_lorameta.cli import banks, evaluate, generate, gguf, inspect, merge, space
 from hf_lorameta.cli.output import printable
+from hf_lorameta.cli.proposals import propose_command
 from hf_lorameta.errors import LoraMetaError
 
 app = typer.Typer(
@@ -60,7 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app([a for a in arguments if a != "--debug"])
     except LoraMetaError as error:
-        _fail(error, debug, str(error), error.hint, error.exit_code)
+        hint = propose_command(error, arguments) or error.hint
+        _fail(error, debug, str(error), hint, error.exit_code)
     except KeyboardInterrupt as interrupt:
         for note in getattr(interrupt, "__notes__", ()):
             typer.echo(printable(note), err=True)

@@ -1,6 +1,7 @@
 """The commands that make an adapter: plan, generate and push."""
 
 import math
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,15 @@ from hf_lorameta.cli.options import (
     example,
     with_request,
 )
-from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars, table, warn
+from hf_lorameta.cli.output import (
+    emit,
+    log,
+    report_pull_request,
+    show_row,
+    stage_bars,
+    table,
+    warn,
+)
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.expected_gain import Estimate
@@ -45,6 +54,8 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     with request.session() as session:
         dataset = request.open_dataset(session)
         result = _plan(request, session, dataset, request.make_recipe(), quiet)[0]
+    if not json:
+        log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if result.recipe.uses_rows:
         log(quiet, "plan neither refines, trains nor checks: generate and push do")
     emit(json, result.to_dict(), lambda: describe_plan(result))
@@ -55,17 +66,24 @@ def _plan(
 ) -> "tuple[Plan, list[Row]]":
     """Plan, and collect the labeled rows that the recipe may fit and check on."""
     from hf_lorameta.data.columns import describe
+    from hf_lorameta.data.proposals import propose_instruction
     from hf_lorameta.pipeline.budget import parse_seconds, plan_within
+    from hf_lorameta.pipeline.plan_warnings import lacks_instruction
 
     seconds = parse_seconds(request.budget) if request.budget else None
     bank = session.bank
-    log(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}")
+    unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
+    log(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}{unread}")
+    for note in dataset.notes:
+        log(quiet, f"Note: {note}")
     log(quiet, f"Bank: {bank.id}, {len(bank)} adapters for {bank.index.base_model}")
     result, rows, reasons = plan_within(dataset, session, recipe, seconds)
     for reason in reasons:
         log(quiet, reason)
     for warning in result.warnings:
         warn(warning)
+    if not quiet and lacks_instruction(result):
+        log(quiet, f"Proposed: --instruction {shlex.quote(propose_instruction(dataset))}")
     return result, rows
 
 

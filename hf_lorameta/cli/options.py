@@ -63,7 +63,18 @@ SplitOption = Annotated[
 ]
 RevisionOption = Annotated[str | None, typer.Option(help="Revision of a Hub dataset.")]
 ColumnsOption = Annotated[
-    str | None, typer.Option(help="Columns to read: input=COLUMN,output=COLUMN.")
+    str | None,
+    typer.Option(
+        help="Columns to read: input=COLUMN,output=COLUMN; also instruction=, choices= and "
+        "messages=."
+    ),
+]
+InstructionOption = Annotated[
+    str | None, typer.Option(help="Put before every input, for rows that hold no instruction.")
+]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(help="Prompt of a row, such as '{instruction}\\n\\n{input}'."),
 ]
 ExportOption = Annotated[
     Literal["gguf"] | None,
@@ -90,7 +101,12 @@ class Request:
 
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", "-d", help="Hub id, or a jsonl, json, csv, tsv or parquet file."),
+        typer.Option(
+            "--dataset",
+            "-d",
+            help="Hub id, or files (jsonl, json, csv, tsv, txt or parquet; also '*.jsonl'), or - "
+            "for stdin.",
+        ),
     ] = None
     bank: Annotated[
         str | None,
@@ -131,6 +147,8 @@ class Request:
     split: SplitOption = None
     revision: RevisionOption = None
     columns: ColumnsOption = None
+    instruction: InstructionOption = None
+    template: TemplateOption = None
     max_rows: Annotated[int | None, typer.Option(help="Read at most this many rows.")] = None
     refine: Annotated[
         int | None,
@@ -189,6 +207,7 @@ class Request:
             UsageError: none was.
         """
         from hf_lorameta.data.columns import parse_columns
+        from hf_lorameta.data.prompt import from_option
         from hf_lorameta.errors import UsageError
 
         if self.dataset is None:
@@ -199,6 +218,8 @@ class Request:
             split=self.split,
             revision=self.revision,
             columns=parse_columns(self.columns) if self.columns else None,
+            instruction=self.instruction and from_option(self.instruction),
+            template=self.template and from_option(self.template),
         )
 
     def make_recipe(self) -> "Recipe":

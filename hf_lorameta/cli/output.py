@@ -12,6 +12,7 @@ import typer
 from hf_lorameta.tables import column_widths, pad
 
 _REPORT_SECONDS = 10.0
+_SHOWN_CHARACTERS = 600
 
 
 def emit(as_json: bool, data: object, text: Callable[[], str]) -> None:
@@ -111,6 +112,27 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 def _is_number(cell: str) -> bool:
     return cell.replace(".", "").replace("-", "").replace("e", "").replace("%", "").isdecimal()
+
+
+def show_row(row: tuple[str, str]) -> str:
+    """Format a row of a dataset for people, each part cut to a few lines.
+
+    Example:
+        >>> print(show_row(("so good", "pos")))
+          input:  so good
+          output: pos
+    """
+    return "\n".join(
+        f"  {name + ':':8}{_shortened(text)}"
+        for name, text in zip(("input", "output"), row, strict=True)
+    )
+
+
+def _shortened(text: str) -> str:
+    if len(text) > _SHOWN_CHARACTERS:
+        half = _SHOWN_CHARACTERS // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    return text.replace("\n", "\n          ")
 
 
 def megabytes(size: int) -> str:

@@ -1,148 +1,189 @@
-"""Which columns of a dataset are read as input and output."""
+"""Which columns of a dataset are read as input and output, and the text put around them."""
 
-from collections.abc import Mapping, Sequence
+import re
+import shlex
+from collections.abc import Collection
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
-from hf_lorameta.errors import ColumnsError, UnlabeledDatasetError, UsageError
+from hf_lorameta.data.prompt import check_template
+from hf_lorameta.errors import ColumnsError, UsageError
+
+ROLES = ("instruction", "input", "choices", "output", "messages")
+"""Fields of `Columns` that name columns."""
+_SEVERAL = ("input", "choices")
+_OPTIONAL = ("choices", "instruction_text", "template")
+_PART = re.compile(rf"(?:^|,)\s*({'|'.join(ROLES)})\s*=")
 
 
 class Columns(BaseModel):
-    """The columns of a dataset by role."""
+    """How a row is read: the columns of a dataset by role, and the text put around them.
+
+    A name may be a path: ``answers.text`` is the field ``text`` of the column ``answers``,
+    ``keywords.0`` the first item of a list, and ``keywords.*`` all its items.
+
+    Attributes:
+        input: prompts; several are labeled by their names and joined. None for plain text.
+        output: answers; None if the dataset has only inputs.
+        instruction: put before the input.
+        messages: chat turns; all others that name columns are then None.
+        choices: the possible answers, shown after the input: a list, or one column for each.
+            The output is then the text of the right one, whether it is stored as a text, a letter
+            or a number.
+        instruction_text: an instruction that all rows share.
+        template: text with ``{instruction}`` and ``{input}``; None is that of
+            `hf_lorameta.data.prompt.join_instruction`.
+
+    Example:
+        >>> Columns(input=["context", "question"], output="answers.text").names()
+        ['context', 'question', 'answers.text']
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: str | None = None  # prompts; None for plain text
-    output: str | None = None  # answers; None if the dataset has only inputs
-    instruction: str | None = None  # put before the input
-    messages: str | None = None  # chat turns; the other three are then None
+    input: str | tuple[str, ...] | None = None
+    output: str | None = None
+    instruction: str | None = None
+    messages: str | None = None
+    choices: str | tuple[str, ...] | None = None
+    instruction_text: str | None = None
+    template: str | None = None
+
+    @field_validator(*_SEVERAL)
+    @classmethod
+    def _single_name(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        return value[0] if isinstance(value, tuple) and len(value) == 1 else value or None
+
+    @model_serializer(mode="wrap")
+    def _as_stored(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what earlier versions did not know where it is not set; tuples are lists."""
+        content: dict[str, Any] = serialize(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in content.items()
+            if value is not None or name not in _OPTIONAL
+        }
+
+    def named(self, role: str) -> tuple[str, ...]:
+        """Return the columns of a role."""
+        value: str | tuple[str, ...] | None = getattr(self, role)
+        return (value,) if isinstance(value, str) else value or ()
 
     def names(self) -> list[str]:
-        """Return the columns to read, in the order instruction, input, output, messages."""
-        return [n for n in (self.instruction, self.input, self.output, self.messages) if n]
+        """Return the columns to read: instruction, input, choices, output, messages."""
+        return [name for role in ROLES for name in self.named(role)]
 
+    def with_prompt(self, instruction: str | None, template: str | None) -> "Columns":
+        """Return a copy that puts an instruction and a template around every row; None keeps.
 
-LAYOUTS: tuple[Columns, ...] = (
-    Columns(instruction="instruction", input="input", output="output"),
-    Columns(instruction="instruction", input="input", output="response"),
-    Columns(input="input", output="output"),
-    Columns(input="prompt", output="completion"),
-    Columns(input="prompt", output="response"),
-    Columns(input="question", output="answer"),
-    Columns(input="instruction", output="output"),
-    Columns(input="instruction", output="response"),
-    Columns(messages="messages"),
-    Columns(messages="conversations"),
-)
-"""Known layouts. Of two that fit, one whose columns are a subset of the other's is dropped."""
-
-INPUT_LAYOUTS: tuple[Columns, ...] = (
-    Columns(instruction="instruction", input="input"),
-    *(Columns(input=name) for name in ("input", "prompt", "question", "instruction")),
-)
-"""Layouts without outputs, used only if no other column may hold outputs."""
-
-_ID_COLUMNS = {"id", "idx", "index", "uid", "uuid"}
-_INPUT_COLUMNS = {"input", "prompt", "question", "instruction"}
-_OUTPUT_COLUMNS = {
-    "label", "labels", "label_text", "sentiment", "summary", "target", "class", "category",
-    "answer", "answers", "output", "response", "completion", "highlights", "translation",
-}  # fmt: skip
-_PROMPT_COLUMNS = _INPUT_COLUMNS | {"context"}
+        Raises:
+            UsageError: the rows have an instruction of their own, or the template does not fit.
+        """
+        texts = {"instruction_text": instruction, "template": template}
+        return check_columns(self.model_copy(update={k: v for k, v in texts.items() if v}))
 
 
 def parse_columns(text: str) -> Columns:
     """Parse the command line's form ``input=question,output=answer``.
 
+    ``input`` and ``choices`` may be given several times. Only a comma before a role and ``=``
+    separates, so names may hold commas and ``=``.
+
     Raises:
         UsageError: a part is not of the form role=column, or the roles cannot be combined.
 
     Example:
-        >>> parse_columns("input=q,output=a").output
-        'a'
+        >>> parse_columns("input=Name, first,input=a=b,output=answers.text").names()
+        ['Name, first', 'a=b', 'answers.text']
     """
-    parts = [part.strip().partition("=")[::2] for part in text.split(",")]
-    pairs, roles = dict(parts), set(Columns.model_fields)
-    if not set(pairs) <= roles or not all(pairs.values()) or len(pairs) < len(parts):
+    start, *parts = _PART.split(text)
+    pairs = list(zip(parts[::2], parts[1::2], strict=True))
+    given: dict[str, tuple[str, ...]] = {}
+    for role, name in pairs:
+        given[role] = (*given.get(role, ()), name)
+    twice = [role for role, names in given.items() if len(names) > 1 and role not in _SEVERAL]
+    if start.strip() or not pairs or twice or not all(name.strip() for _, name in pairs):
         raise UsageError(
-            f"--columns {text}: expected role=column, roles are {', '.join(sorted(roles))}",
+            f"--columns {text}: expected role=column, roles are {', '.join(sorted(ROLES))}",
             hint="--columns input=question,output=answer",
         )
-    return check_columns(Columns(**pairs))
+    roles = {role: names if role in _SEVERAL else names[0] for role, names in given.items()}
+    return check_columns(Columns.model_validate(roles))
 
 
 def check_columns(columns: Columns) -> Columns:
-    """Return the columns; raise `UsageError` if their roles cannot be combined."""
-    texts = columns.input or columns.output
+    """Return the columns; raise `UsageError` if they cannot be combined."""
+    texts = columns.input or columns.output or columns.choices
     if bool(columns.messages) == bool(texts) or (columns.messages and columns.instruction):
         raise UsageError(
             f"columns {describe(columns)}: expected input and output, one of them, or messages",
             hint="--columns input=question,output=answer",
         )
+    if columns.choices and not (columns.input and columns.output):
+        raise UsageError(
+            f"columns {describe(columns)}: choices go with an input and an output",
+            hint="--columns input=question,choices=choices,output=answer",
+        )
+    if columns.instruction and columns.instruction_text:
+        raise UsageError(
+            f"--instruction goes with rows that have none, and column {columns.instruction} has "
+            "theirs",
+            hint="leave it out, or read other columns: --columns input=COLUMN,output=COLUMN",
+        )
+    if columns.template:
+        has_instruction = bool(columns.instruction or columns.instruction_text)
+        check_template(columns.template, has_instruction=has_instruction)
     return columns
 
 
 def describe(columns: Columns) -> str:
     """Return columns in the command line's form, ``input=q,output=a``."""
-    return ",".join(f"{role}={name}" for role, name in columns if name is not None)
+    order = [role for role in Columns.model_fields if role in ROLES]
+    return ",".join(f"{role}={name}" for role in order for name in columns.named(role))
 
 
-def find_columns(names: Sequence[str], labels: Mapping[str, object] = {}) -> Columns:
-    """Return the layout that columns fit; those in `labels`, class labels, may be outputs.
-
-    Raises:
-        ColumnsError: no layout fits, or several do.
-        UnlabeledDatasetError: there is an input, no known output, and columns that may hold one.
+def columns_option(columns: Columns) -> str:
+    """Return columns as an option to paste into a shell.
 
     Example:
-        >>> find_columns(["text"]).output
-        'text'
-        >>> describe(find_columns(["id", "prompt"]))
-        'input=prompt'
+        >>> columns_option(Columns(input="the text", output="label"))
+        "--columns 'input=the text,output=label'"
     """
-    have = set(names)
-    fitting = [layout for layout in LAYOUTS if set(layout.names()) <= have]
-    best = [
-        layout for layout in fitting
-        if not any(set(layout.names()) < set(other.names()) for other in fitting)
-    ]  # fmt: skip
-    listed = ", ".join(names)
-    if len(best) == 1:
-        read = _PROMPT_COLUMNS if best[0].messages else set(best[0].names())
-        unread = sorted(have & _PROMPT_COLUMNS - read)
-        if unread:
-            raise ColumnsError(
-                f"{describe(best[0])} would leave {', '.join(unread)} unread; all: {listed}",
-                hint=f"confirm with --columns {describe(best[0])}, or add one as instruction=",
-            )
-        return best[0]
-    if best:
-        candidates = " or ".join(describe(layout) for layout in best)
-        raise ColumnsError(
-            f"the columns can be read as {candidates}; all columns: {listed}",
-            hint=f"choose one: --columns {describe(best[0])}",
-        )
-    if "text" in have and not labels and not have & _OUTPUT_COLUMNS:
-        return Columns(output="text")
-    inputs = sorted(have & _INPUT_COLUMNS)
-    if inputs and not have & (_OUTPUT_COLUMNS | {"text"}):
-        for layout in INPUT_LAYOUTS:
-            if set(layout.names()) == have - _ID_COLUMNS and not labels:
-                return layout
-        raise UnlabeledDatasetError(
-            f"the dataset has inputs ({', '.join(inputs)}) and no outputs; all columns: {listed}",
-            hint=f"name the output column: --columns input={inputs[0]},output=COLUMN; or if there "
-            f"is none: --columns input={inputs[0]}",
-        )
-    raise ColumnsError(
-        f"the columns fit no known layout; all columns: {listed}",
-        hint="name the columns to read: --columns input=COLUMN,output=COLUMN",
-    )
+    return f"--columns {shlex.quote(describe(columns))}"
 
 
-def require_columns(columns: Columns, names: Sequence[str]) -> None:
+def split_path(path: str, names: Collection[str]) -> tuple[str, tuple[str, ...]] | None:
+    """Return the column and the fields in it that a path leads to; None if there is no column.
+
+    A column of that very name comes first, and spaces around a name do not matter.
+
+    Example:
+        >>> split_path("answers.text", ["id", "answers"]), split_path("b", ["a"])
+        (('answers', ('text',)), None)
+        >>> split_path("v1.0", ["v1.0"]), split_path("label", [" label"])
+        (('v1.0', ()), (' label', ()))
+    """
+    steps: tuple[str, ...] = ()
+    while True:
+        same = [path] if path in names else [n for n in names if n.strip() == path.strip()]
+        if same:
+            return same[0], steps
+        path, dot, last = path.rpartition(".")
+        if not dot:
+            return None
+        steps = (last, *steps)
+
+
+def require_columns(columns: Columns, names: Collection[str]) -> None:
     """Raise `ColumnsError` if a dataset with columns `names` lacks one of the columns to read."""
-    missing = [name for name in columns.names() if name not in names]
+    missing = [name for name in columns.names() if split_path(name, names) is None]
     if missing:
         raise ColumnsError(
             f"no column {', '.join(missing)}; all columns: {', '.join(names)}",

@@ -1,31 +1,21 @@
-"""Open a dataset, a Hub repo or a local file, as a stream of (input, output) rows."""
+"""Open a dataset, a Hub repo or local files, as a stream of (input, output) rows."""
 
-import json
-import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from hf_lorameta.data.columns import Columns, find_columns, require_columns
-from hf_lorameta.data.rows import read_rows
+from hf_lorameta.data.columns import Columns, columns_option, require_columns
+from hf_lorameta.data.layouts import find_columns, unread_columns
+from hf_lorameta.data.local_files import FORMATS, digest, find_files, is_local, open_files
+from hf_lorameta.data.rows import RowReader, read_rows
+from hf_lorameta.data.table_view import TableView
 from hf_lorameta.errors import DatasetError, UsageError
-from hf_lorameta.files import sha256
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.dataset_repo import RawDataset, pick_split, raw_dataset
-from hf_lorameta.hub.errors import reading
+from hf_lorameta.hub.dataset_repo import RawDataset
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 from hf_lorameta.types import Row
-
-_FORMATS = {
-    ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
-    ".parquet": "parquet",
-}  # fmt: skip
-
-_NUMBER = rb"(-?\d[\d.]*|true|false)\b"
-_BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(%b|\[\s*(%b|\[))" % (_NUMBER, _NUMBER))
 
 
 @dataclass(frozen=True)
@@ -65,9 +55,21 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Dataset(DatasetInfo):
-    """A `DatasetInfo` with `rows`, which returns a fresh iterator over (input, output) pairs."""
+    """A `DatasetInfo` with its rows.
+
+    Attributes:
+        rows: returns a fresh iterator over (input, output) pairs.
+        first_rows: the first rows as they are read, of those with an output if there are any.
+        classes: names of the outputs, if they are class labels.
+        unread: columns that are not read, without ids.
+        notes: what to know about how it is read, one sentence each, without its text.
+    """
 
     rows: Callable[[], Iterator[Row]]
+    first_rows: tuple[Row, ...] = ()
+    classes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def info(self) -> DatasetInfo:
@@ -88,31 +90,46 @@ def open_dataset(
     split: str | None = None,
     revision: str | None = None,
     columns: Columns | None = None,
+    instruction: str | None = None,
+    template: str | None = None,
 ) -> Dataset:
     """Open a dataset, pinned to a commit or digest.
 
     Args:
-        name: Hub id, or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv or .parquet).
+        name: Hub id, or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt or .parquet,
+            also with .gz, .bz2 or .xz behind); with wildcards or commas, several files; ``-`` is
+            standard input.
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.
         config: configuration of a Hub dataset.
-        split: None is train, or the only one.
+        split: None is train, or the only one; a slice is ``train[:1000]``.
         revision: branch, tag or commit of a Hub dataset.
-        columns: None finds them, see `hf_lorameta.data.columns.find_columns`.
+        columns: None finds them, see `hf_lorameta.data.layouts.find_columns`.
+        instruction: put before every input, where the rows have none.
+        template: text with ``{instruction}`` and ``{input}``, see
+            `hf_lorameta.data.prompt.join_instruction`.
 
     Raises:
         DatasetError: no such file, config or split, or it cannot be read.
         ColumnsError: the columns fit no layout, or several.
         UnlabeledDatasetError: inputs, and other columns that may hold outputs.
         EmptyDatasetError: no rows.
+        UsageError: an instruction or a template that does not go with the columns.
         HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
     """
-    repo, raw = _open(name, hub or Hub(token), config, split, revision)
-    columns = columns or find_columns(raw.columns, raw.labels)
-    require_columns(columns, raw.columns)
+    opened = _open(name, hub or Hub(token), config, split, revision)
+    repo, raw = opened.repo, opened.raw
+    try:
+        columns = columns or find_columns(raw.columns, raw.labels, raw.sample)
+        require_columns(columns, raw.columns)
+        columns = columns.with_prompt(instruction, template)
+        first_rows, notes = _preview(raw, columns)
+    except DatasetError as error:
+        error.row = _row_as_proposed(raw, error.columns)
+        raise
     return Dataset(
         id=repo.repo_id if repo else None,
-        revision=repo.sha if repo else f"sha256:{sha256(Path(name))}",
+        revision=opened.revision,
         config=raw.config,
         split=raw.split,
         columns=columns,
@@ -120,7 +137,39 @@ def open_dataset(
         license=repo.license if repo else None,
         gated=repo.gated if repo else False,
         rows=partial(read_rows, raw, columns),
+        first_rows=first_rows,
+        classes=tuple(raw.labels.get(columns.output or "", ())),
+        unread=tuple(unread_columns(columns, raw.columns)),
+        notes=(*opened.notes, *notes),
     )
+
+
+def _preview(raw: RawDataset, columns: Columns) -> tuple[tuple[Row, ...], list[str]]:
+    """Return the rows of the sample as they are read, and what to know about how."""
+    reader = RowReader(raw, columns)
+    rows = [reader.read(row) for row in raw.sample]
+    notes = []
+    output = columns.output or ""
+    if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
+        notes.append(f"Column {output} holds numbers: a model learns more from names of classes")
+    several = sum(map(reader.several_outputs, raw.sample))
+    if several:
+        joined = columns.model_copy(update={"output": f"{columns.output}.*"})
+        notes.append(
+            f"{several} of the first {len(rows)} rows hold several outputs: the first of each is "
+            f"read. To join them: {columns_option(joined)}"
+        )
+    return tuple([row for row in rows if row[1]] or rows), notes
+
+
+def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:
+    """Return a row as proposed columns read it; None if they do not read it as text."""
+    if columns is None:
+        return None
+    try:
+        return _preview(raw, columns)[0][0]
+    except DatasetError:
+        return None
 
 
 def column_names(
@@ -138,102 +187,35 @@ def column_names(
         DatasetError: no such file, config or split, or it cannot be read.
         HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
     """
-    return _open(name, hub or Hub(token), config, split, revision)[1].columns
+    return _open(name, hub or Hub(token), config, split, revision).raw.columns
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """Rows of a dataset with its pinned repo, which is None for local files."""
+
+    repo: PinnedRepo | None
+    raw: RawDataset
+    revision: str
+    notes: tuple[str, ...] = ()
 
 
 def _open(
     name: str | Path, hub: Hub, config: str | None, split: str | None, revision: str | None
-) -> tuple[PinnedRepo | None, RawDataset]:
-    """Return the pinned repo, None for a local file, and its rows."""
-    path = Path(name)
-    if is_local(path):
+) -> _Opened:
+    if is_local(name):
         if config or revision:
-            raise UsageError(f"{path} is a file: it has neither configuration nor revision")
-        return None, _open_file(path, split)
+            raise UsageError(f"{name} is a file: it has neither configuration nor revision")
+        files = find_files(name)
+        raw, notes = open_files(files, split)
+        return _Opened(None, raw, f"sha256:{digest(files)}", tuple(notes))
     if is_repo_id(str(name)):
         repo = hub.resolve(str(name), "dataset", revision)
-        return repo, hub.rows(repo, config, split)
-    if path.exists():
-        endings = ", ".join(sorted(_FORMATS))
-        raise DatasetError(f"{path} does not end in {endings}", hint="name a file, or a Hub id")
+        return _Opened(repo, hub.rows(repo, config, split), repo.sha)
+    if Path(name).exists():
+        endings = ", ".join(sorted(FORMATS))
+        raise DatasetError(f"{name} does not end in {endings}", hint="name a file, or a Hub id")
     raise DatasetError(
         f"{name} is neither a local file nor a Hub id of the form user/name",
         hint="hf-lorameta plan --dataset user/name",
     )
-
-
-def is_local(path: Path) -> bool:
-    """Whether a path is a local file, not a Hub id; user/rows.csv is one if the folder exists."""
-    file = path.suffix.lower() in _FORMATS
-    return file and (path.exists() or len(path.parts) != 2 or path.parent.is_dir())
-
-
-def _open_file(path: Path, split: str | None) -> RawDataset:
-    import datasets
-
-    if path.is_dir():
-        raise DatasetError(f"{path} is a folder", hint="name a file in it, or a Hub id: user/name")
-    if not path.is_file():
-        raise DatasetError(f"{path}: no such file", hint="name a file, or a Hub id: user/name")
-    _refuse_bare_values(path)
-    datasets.disable_progress_bars()
-    suffix = path.suffix.lower()
-    options = {"sep": "\t"} if suffix == ".tsv" else {}
-    name = pick_split(path.name, ["train"], split)
-    with _reading_file(path):
-        stream = datasets.load_dataset(
-            _FORMATS[suffix], data_files={name: str(path)}, split=name, streaming=True, **options
-        )
-    return raw_dataset(stream, name, partial(_reading_file, path))
-
-
-@contextmanager
-def _reading_file(path: Path) -> Iterator[None]:
-    """Translate the errors of reading a local file; of JSON lines, name the malformed line."""
-    try:
-        with reading(str(path)):
-            yield
-    except DatasetError as error:
-        line = _malformed_line(path)
-        if line is None and type(error) is DatasetError:
-            raise DatasetError(
-                str(error), hint=f"check that it is a well-formed {path.suffix} file"
-            ) from None
-        if line is None:
-            raise
-        raise DatasetError(
-            f"{path} cannot be read: line {line} is not a JSON value in UTF-8",
-            hint="correct that line: each line must be one JSON object",
-        ) from None
-
-
-def _refuse_bare_values(path: Path) -> None:
-    """Refuse JSON whose first row is a number, a boolean or a list, which `datasets` would read."""
-    if _FORMATS[path.suffix.lower()] != "json":
-        return
-    with reading(str(path)), path.open("rb") as file:
-        start = file.read(4096)
-    if _BARE_VALUE.match(start):
-        raise DatasetError(
-            f"{path}: the rows are not objects or strings",
-            hint='write each row as an object, such as {"input": "…", "output": "…"}',
-        )
-
-
-def _malformed_line(path: Path) -> int | None:
-    """Number, from 1, of the first line that is not JSON; None if unknown."""
-    if path.suffix.lower() not in (".jsonl", ".ndjson"):
-        return None
-    try:
-        with path.open("rb") as file:
-            return next((n for n, line in enumerate(file, 1) if not _is_json(line)), None)
-    except OSError:
-        return None
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line.decode("utf-8-sig").strip() or "null")
-    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deeply
-        return False
-    return True

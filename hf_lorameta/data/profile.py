@@ -64,12 +64,16 @@ _EMPTY = Histogram(np.empty(0, np.int32), np.empty(0, np.int64))
 
 @dataclass(frozen=True)
 class Profile:
-    """Token ids in all inputs and all outputs of a dataset, and `length_class` of its outputs."""
+    """Token ids in all inputs and all outputs of a dataset, and `length_class` of its outputs.
+
+    `left_out` is the number of rows without an output that were not counted; it is not stored.
+    """
 
     input: Histogram
     output: Histogram
     rows: int
     lengths: Histogram = _EMPTY
+    left_out: int = 0
 
     @property
     def output_length(self) -> float:
@@ -115,7 +119,7 @@ def profile_rows(
     if not inputs.any() and not outputs.any():
         raise EmptyDatasetError(f"the {used} rows contain no tokens")
     histograms = [Histogram.from_dense(counts) for counts in (inputs, outputs, lengths)]
-    return Profile(histograms[0], histograms[1], used, histograms[2])
+    return Profile(histograms[0], histograms[1], used, histograms[2], total - used)
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

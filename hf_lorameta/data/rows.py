@@ -1,11 +1,13 @@
 """Convert the rows of a dataset to (input, output) pairs of text."""
 
-import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hf_lorameta.data.columns import Columns
-from hf_lorameta.errors import ColumnsError
+from hf_lorameta.data.cells import cell_text, is_alternatives, is_tokens, value_at
+from hf_lorameta.data.choices import Choices, show_choices
+from hf_lorameta.data.columns import Columns, split_path
+from hf_lorameta.data.conversations import conversation_row, conversation_text, is_conversation
+from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.hub.dataset_repo import RawDataset
 from hf_lorameta.types import Row
 
@@ -13,82 +15,114 @@ from hf_lorameta.types import Row
 def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
     """Yield the (input, output) pair of each row.
 
-    Numbers and booleans become text, class labels their names, a list its first element, and a
-    missing value the empty string. Of chat turns, the last answer is the output and all turns
+    Numbers and booleans become text, class labels their names, and a missing value the empty
+    string. Lists are joined, but of a list of answers the first is read. Several inputs are labeled
+    by the names of their columns. Of a conversation, the last answer is the output and all turns
     before it are the input.
     """
+    reader = RowReader(raw, columns)
     for row in raw.rows():
+        yield reader.read(row)
+
+
+class RowReader:
+    """Converts rows of a dataset.
+
+    Args:
+        raw: the dataset; its first rows tell how numbered answers count.
+        columns: what to read.
+    """
+
+    def __init__(self, raw: RawDataset, columns: Columns) -> None:
+        self._columns, self._labels = columns, raw.labels
+        self._choices: Choices | None = None
+        if columns.choices and columns.output:
+            labels = self._names_of(columns.output)
+            named = columns.named("choices")
+            self._choices = Choices(named, columns.output, labels, raw.sample)
+
+    def read(self, row: Mapping[str, Any]) -> Row:
+        """Return a row as text; both are empty if it should hold a conversation and does not."""
+        columns = self._columns
         if columns.messages:
-            yield from _from_messages(row.get(columns.messages))
-            continue
-        output = _text(row, columns.output, raw.labels)
-        prompt = _text(row, columns.input, raw.labels)
-        if columns.instruction:
-            prompt = join_instruction(_text(row, columns.instruction, raw.labels), prompt)
-        yield prompt, output
+            prompt, output = conversation_row(value_at(row, columns.messages)) or ("", "")
+        else:
+            prompt, output = self._input(row), self._output(row)
+        if columns.instruction or columns.instruction_text or columns.template:
+            instruction = columns.instruction_text or ""
+            if columns.instruction:
+                instruction = self._text(row, columns.instruction)
+            prompt = join_instruction(instruction, prompt, columns.template)
+        return prompt, output
+
+    def several_outputs(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row has other outputs than the one that is read."""
+        path = self._columns.output
+        if not path or self._choices or not is_alternatives(path):
+            return False
+        value = value_at(row, path)
+        value = value.get("text") if isinstance(value, Mapping) else value
+        if not isinstance(value, (list, tuple)) or is_conversation(value):
+            return False
+        return len({str(item) for item in value}) > 1
+
+    def _input(self, row: Mapping[str, Any]) -> str:
+        names = self._columns.named("input")
+        texts = [self._text(row, name) for name in names] or [""]
+        if len(texts) == 1:
+            prompt = texts[0]
+        else:
+            shown = zip(_titles(names), texts, strict=True)
+            prompt = "\n".join(f"{title}: {text}" for title, text in shown if text)
+        if self._choices:
+            prompt = f"{prompt}\n{show_choices(self._choices.texts(row))}"
+        return prompt
+
+    def _output(self, row: Mapping[str, Any]) -> str:
+        path = self._columns.output
+        if not path:
+            return ""
+        if self._choices:
+            return self._choices.right(row)
+        value = value_at(row, path)
+        if is_conversation(value):
+            return conversation_text(value[-1:])
+        alternatives = is_alternatives(path) and not self._names_of(path)
+        separator = " " if self._is_aligned(row, value) else ""
+        return cell_text(value, path, self._names_of(path), first=alternatives, separator=separator)
+
+    def _is_aligned(self, row: Mapping[str, Any], value: Any) -> bool:
+        """Whether a list has one item for each word of an input."""
+        if not isinstance(value, (list, tuple)):
+            return False
+        inputs = [value_at(row, name) for name in self._columns.named("input")]
+        return any(
+            isinstance(words, (list, tuple)) and len(words) == len(value) for words in inputs
+        )
+
+    def _text(self, row: Mapping[str, Any], path: str) -> str:
+        value = value_at(row, path)
+        if isinstance(value, (list, tuple)) and is_conversation(value):
+            return conversation_text(value)
+        separator = ""
+        if isinstance(value, (list, tuple)):
+            separator = " " if is_tokens(value) else "\n"
+        return cell_text(value, path, self._names_of(path), separator=separator)
+
+    def _names_of(self, path: str) -> Sequence[str]:
+        found = split_path(path, list(self._labels))
+        return self._labels[found[0]] if found and set(found[1]) <= {"*"} else ()
 
 
-def join_instruction(instruction: str, text: str) -> str:
-    """Put an instruction before an input in the format of the default bank's datasets.
+def _titles(paths: Sequence[str]) -> list[str]:
+    """Return names of columns, or of fields of the same column, as labels in the prompt.
 
     Example:
-        >>> join_instruction("Name the animal.", "woof")
-        'Name the animal.\\n\\nInput: woof\\nOutput:'
+        >>> _titles(["context.text", "question_title"]), _titles(["pair.first", "pair.second"])
+        (['Context', 'Question title'], ['First', 'Second'])
     """
-    both = instruction and text
-    return f"{instruction}\n\nInput: {text}\nOutput:" if both else instruction or text
-
-
-def _text(row: Mapping[str, Any], column: str | None, labels: Mapping[str, list[str]]) -> str:
-    value = row.get(column) if column else None
-    if isinstance(value, (list, tuple)):
-        value = value[0] if value else None
-    if isinstance(value, Mapping) and isinstance(value.get("text"), (list, str)):
-        return _text(value, "text", {})  # answers of SQuAD
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) and column and column in labels:
-        return labels[column][value] if 0 <= value < len(labels[column]) else ""
-    if isinstance(value, (str, int, float)):
-        return str(value)
-    if isinstance(value, (datetime.date, datetime.time)):
-        return _moment(value)
-    raise ColumnsError(
-        f"column {column} contains {type(value).__name__}, expected text",
-        hint="name a text column: --columns input=COLUMN,output=COLUMN",
-    )
-
-
-def _moment(value: datetime.date | datetime.time) -> str:
-    """Return a date or time as ISO 8601 text, without a time that is midnight.
-
-    `datasets` reads a JSON column of texts like 2024-07-23 as timestamps.
-
-    Example:
-        >>> _moment(datetime.datetime(2024, 7, 23)), _moment(datetime.datetime(2024, 7, 23, 8, 30))
-        ('2024-07-23', '2024-07-23 08:30:00')
-    """
-    if isinstance(value, datetime.datetime):
-        midnight = value.time() == datetime.time()
-        return value.date().isoformat() if midnight else value.isoformat(sep=" ")
-    return value.isoformat()
-
-
-def _from_messages(turns: object) -> Iterator[Row]:
-    if not isinstance(turns, (list, tuple)):
-        return
-    parsed = [_turn(turn) for turn in turns if isinstance(turn, Mapping)]
-    texts = [text for _, text in parsed]
-    answers = [i for i, (role, _) in enumerate(parsed) if role in ("assistant", "gpt", "model")]
-    last = answers[-1] if answers else len(texts)
-    yield "\n\n".join(texts[:last]), texts[last] if answers else ""
-
-
-def _turn(turn: Mapping[str, Any]) -> tuple[str, str]:
-    role = str(turn.get("role") or turn.get("from") or "")
-    content = turn.get("content") or turn.get("value") or ""
-    if isinstance(content, (list, tuple)):  # text and image parts
-        content = "".join(str(p.get("text") or "") for p in content if isinstance(p, Mapping))
-    return role, str(content)
+    columns = [path.partition(".")[0] for path in paths]
+    if len(set(columns)) < len(paths):
+        columns = [path.rpartition(".")[2] for path in paths]
+    words = [name.replace("_", " ").strip() for name in columns]
+    return [word[:1].upper() + word[1:] for word in words]

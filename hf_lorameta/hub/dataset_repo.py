@@ -4,11 +4,13 @@
 within 23 s; the further retries that `datasets` adds around those are switched off.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,15 +22,21 @@ Token = str | Literal[False] | None
 """A token, None for the saved one, False for none."""
 
 
+SAMPLE_ROWS = 32
+"""Rows that are read to learn what the columns hold."""
+_SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
+
+
 @dataclass(frozen=True)
 class RawDataset:
     """Rows of one split as the files have them."""
 
     columns: list[str]
-    labels: dict[str, list[str]]  # class names of each class-label column
+    labels: dict[str, list[str]]  # class names of each column of class labels, or of lists of them
     config: str | None
     split: str
     rows: Callable[[], Iterator[dict[str, Any]]]  # returns a fresh iterator
+    sample: tuple[dict[str, Any], ...] = ()  # the first `SAMPLE_ROWS`
 
 
 def list_choices(
@@ -67,11 +75,28 @@ def open_split(
             repo.repo_id, config, streaming=True, revision=repo.sha, token=token
         )
     split = pick_split(repo.repo_id, list(streams), split)
-    return raw_dataset(streams[split], split, partial(_reading, repo.repo_id))
+    return raw_dataset(streams[split_name(split)], split, partial(_reading, repo.repo_id))
+
+
+def split_name(split: str) -> str:
+    """Return a split's name without a slice.
+
+    Example:
+        >>> split_name("train[:1000]"), split_name("test")
+        ('train', 'test')
+    """
+    found = _SLICE.fullmatch(split)
+    return found["name"] if found else split
 
 
 def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
     """Return the requested split, else train, else the only one.
+
+    A slice such as ``train[:1000]`` or ``train[500:1000]`` is returned as it is.
+
+    Raises:
+        DatasetError: there is no such split.
+        UsageError: a slice is in percent, or counts from the end.
 
     Example:
         >>> pick_split("o/d", ["test", "train"], None)
@@ -79,8 +104,14 @@ def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
     """
     if requested is None and ("train" in splits or len(splits) == 1):
         return "train" if "train" in splits else splits[0]
-    if requested in splits:
-        return str(requested)
+    if requested and split_name(requested) in splits:
+        return requested
+    if requested and requested.partition("[")[0] in splits:
+        part = requested.partition("[")[0]
+        raise UsageError(
+            f"--split {requested}: expected numbers of rows from the beginning",
+            hint=f"--split '{part}[:1000]'",
+        )
     problem = f"has no split {requested!r}" if requested else "has no split named train"
     raise DatasetError(f"{name} {problem}, only {', '.join(splits)}", hint=f"--split {splits[0]}")
 
@@ -88,20 +119,25 @@ def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
 def raw_dataset(
     stream: Any, split: str, guard: Callable[[], AbstractContextManager[None]]
 ) -> RawDataset:
-    """Read the first row of a `datasets.IterableDataset` to learn its columns.
+    """Read the first rows of a `datasets.IterableDataset` to learn its columns.
 
     `guard` makes a context manager that translates the errors of reading rows.
     """
+    found = _SLICE.fullmatch(split)
+    if found:
+        start, stop = int(found["start"] or 0), int(found["stop"]) if found["stop"] else None
+        stream = stream.skip(start) if start else stream
+        stream = stream if stop is None else stream.take(max(stop - start, 0))
     with guard():
-        first = next(iter(stream), None)
-    if first is None:
+        sample = tuple(islice(stream, SAMPLE_ROWS))
+    if not sample:
         raise EmptyDatasetError(
             f"the split {split} has no rows", hint="choose another with --split"
         )
     labels = {
-        name: list(feature.names)
+        name: list(classes.names)
         for name, feature in (stream.features or {}).items()
-        if hasattr(feature, "names") and hasattr(feature, "int2str")
+        if (classes := _classes(feature)) is not None
     }
     config = getattr(getattr(stream, "info", None), "config_name", None)
 
@@ -109,7 +145,13 @@ def raw_dataset(
         with guard():
             yield from stream
 
-    return RawDataset(list(first), labels, config, split, rows)
+    return RawDataset(list(sample[0]), labels, config, split, rows, sample)
+
+
+def _classes(feature: Any) -> Any:
+    """Return the class labels of a column, or of the items of its lists; None if it has none."""
+    feature = getattr(feature, "feature", feature)
+    return feature if hasattr(feature, "names") and hasattr(feature, "int2str") else None
 
 
 @contextmanager

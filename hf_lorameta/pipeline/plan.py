@@ -266,6 +266,8 @@ class Plan:
             dataset_config=data.config,
             dataset_split=data.split,
             columns=describe(data.columns),
+            instruction=data.columns.instruction_text,
+            template=data.columns.template,
             rows=self.profile.rows,
             tokens=self.profile.input.total + self.profile.output.total,
             dataset_license=data.license,

@@ -8,6 +8,7 @@ from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.profile import Profile
+from hf_lorameta.data.proposals import shares_instruction, states_task
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
 from hf_lorameta.types import Array
@@ -15,6 +16,7 @@ from hf_lorameta.types import Array
 FAR_RATIO = 1.5
 """A nearest distance above this many times the bank's typical one is called far."""
 FEW_ROWS = 20
+_COMPARED = 50
 LOST_WITHOUT_OUTPUTS: float | None = 0.29
 """How much less of the gap between base model and trained adapter is recovered if a dataset's
 outputs cannot be compared: 0.547 instead of 0.766 on 8 tasks of `tests.benchmarks.quality`
@@ -63,6 +65,14 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
     if plan.profile.rows < FEW_ROWS:
         count = "1 row was" if plan.profile.rows == 1 else f"{plan.profile.rows} rows were"
         yield f"Only {count} read: distances from so few are uncertain."
+    if plan.profile.left_out:
+        total = plan.profile.rows + plan.profile.left_out
+        yield f"{plan.profile.left_out} of {total} rows have no output and were left out."
+    if lacks_instruction(plan):
+        yield (
+            "The inputs hold no instruction, and those of most bank datasets do: the adapter may "
+            "not know what to do with them. Say it in a sentence with --instruction."
+        )
     yield from _loss_warnings(plan)
     neighbors = plan.neighbors()
     if len(neighbors) > 1 and plan.effective_number < 1.2:
@@ -74,6 +84,15 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
     unlicensed = sum(n.license is None for n in neighbors)
     if unlicensed:
         yield f"{unlicensed} of the adapters used state no license."
+
+
+def lacks_instruction(plan: PlanLike) -> bool:
+    """Whether the inputs hold no instruction, while those of most bank datasets do."""
+    if states_task(plan.dataset) or shares_instruction(plan.profile):
+        return False
+    profiles = plan.bank.profiles
+    compared = range(0, len(profiles), max(1, len(profiles) // _COMPARED))
+    return sum(shares_instruction(profiles[i]) for i in compared) > len(compared) / 2
 
 
 def _distance_warnings(plan: PlanLike) -> Iterator[str]:

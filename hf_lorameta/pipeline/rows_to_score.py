@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_lorameta.data.columns import Columns
-from hf_lorameta.data.dataset import Dataset, is_local, open_dataset
+from hf_lorameta.data.dataset import Dataset, open_dataset
+from hf_lorameta.data.local_files import is_local
 from hf_lorameta.data.sample import RowSample, draw_stratified
 from hf_lorameta.engines.scoring import no_outputs_error
 from hf_lorameta.errors import (
@@ -79,7 +80,7 @@ def open_to_score(
             "the adapter's recipe names no public dataset to score on",
             hint="name one: --dataset user/name, or a file",
         )
-    if not is_local(Path(name)):
+    if not is_local(name):
         if str(name) == adapted.get("id"):
             config, revision = config or adapted["config"], revision or adapted["revision"]
         split = split or _test_split(str(name), hub, config, revision)

@@ -117,10 +117,19 @@ class Session:
         split: str | None = None,
         revision: str | None = None,
         columns: Columns | None = None,
+        instruction: str | None = None,
+        template: str | None = None,
     ) -> Dataset:
         """Open a dataset with this session's Hub client; see `hf_lorameta.open_dataset`."""
         if isinstance(dataset, Dataset):
             return dataset
         return open_dataset(
-            dataset, self.hub, config=config, split=split, revision=revision, columns=columns
+            dataset,
+            self.hub,
+            config=config,
+            split=split,
+            revision=revision,
+            columns=columns,
+            instruction=instruction,
+            template=template,
         )

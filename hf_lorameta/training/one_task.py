@@ -70,6 +70,8 @@ class Job:
         """Return what the adapter of a task depends on."""
         names = ("name", "config", "split", "revision")
         facts = {name: getattr(task, name) for name in names} | {"dataset": task.public_id}
+        prompt = {"instruction": task.instruction, "template": task.template}
+        facts |= {name: text for name, text in prompt.items() if text}
         return {
             "task": facts,
             "columns": task.columns and task.columns.model_dump(),

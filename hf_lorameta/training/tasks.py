@@ -10,7 +10,8 @@ from typing import Any
 
 from hf_lorameta.bank.manifest import BankEntry, load
 from hf_lorameta.data.columns import Columns, check_columns
-from hf_lorameta.data.dataset import Dataset, is_local, open_dataset
+from hf_lorameta.data.dataset import Dataset, open_dataset
+from hf_lorameta.data.local_files import is_local
 from hf_lorameta.errors import DatasetError, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.hub.client import Hub
@@ -34,6 +35,8 @@ class Task:
         split: split to train on; None is train, or the only one.
         revision: branch, tag or commit of a Hub dataset.
         columns: columns to read; None finds them.
+        instruction: put before every input.
+        template: of the prompt, see `hf_lorameta.data.prompt.join_instruction`.
         validation: local file with held-out rows; Hub datasets have a split.
         license: stated license; None is the one on the dataset's card.
         source: where the rows come from.
@@ -46,6 +49,8 @@ class Task:
     split: str | None = None
     revision: str | None = None
     columns: Columns | None = None
+    instruction: str | None = None
+    template: str | None = None
     validation: Path | None = None
     license: str | None = None
     source: str | None = None
@@ -100,6 +105,8 @@ class Task:
             split=self.split,
             revision=self.revision,
             columns=check_columns(self.columns) if self.columns else None,
+            instruction=self.instruction,
+            template=self.template,
         )
 
     def open_validation(self, train: Dataset, hub: Hub) -> Dataset | None:
@@ -204,6 +211,8 @@ def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
             split=entry.split,
             revision=entry.dataset_revision,
             columns=entry.columns,
+            instruction=entry.instruction,
+            template=entry.template,
             license=entry.license,
         )
         for entry in entries

@@ -120,20 +120,20 @@ def test_columns_lists_its_names_in_order() -> None:
         (
             HEAD + ENTRY + "    datset: o/x\n",
             "m.yaml:6: entries.0.datset: unknown key, expected one of adapter, columns, config, "
-            "dataset, dataset_revision, license, revision, split",
+            "dataset, dataset_revision, instruction, license, revision, split, template",
         ),
         (
             HEAD + ENTRY + "    columns:\n      output: a\n      label: b\n",
-            "m.yaml:8: entries.0.columns.label: unknown key, expected one of input, instruction, "
-            "messages, output",
+            "m.yaml:8: entries.0.columns.label: unknown key, expected one of choices, input, "
+            "instruction, ",
         ),
         (
             "defaults:\n  splits: x\n" + HEAD + ENTRY,
-            "m.yaml:2: defaults.splits: unknown key, expected one of columns, config, license",
+            "m.yaml:2: defaults.splits: unknown key, expected one of columns, config, instruc",
         ),
         (
             "defaults:\n  columns:\n    text: x\n" + HEAD + ENTRY,
-            "m.yaml:3: defaults.columns.text: unknown key, expected one of input, instruction",
+            "m.yaml:3: defaults.columns.text: unknown key, expected one of choices, input, in",
         ),
         (HEAD + ENTRY + "columns: {output: a}\n", "m.yaml:6: columns: unknown key, expected one"),
         # missing

@@ -20,7 +20,8 @@ import numpy as np
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.manifest import parse
 from hf_lorameta.bank.pack_format import PackedFile, small_header
-from hf_lorameta.data.columns import Columns, find_columns
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.layouts import find_columns
 from hf_lorameta.data.rows import read_rows
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.formats.lora_file import AdapterFile

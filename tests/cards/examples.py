@@ -30,7 +30,7 @@ PLAIN = CardData(
     dataset_revision="d" * 40,
     dataset_config="main",
     dataset_split="train",
-    columns="input=question, output=answer",
+    columns="input=question,output=answer",
     rows=1234,
     tokens=56789,
     dataset_license="cc-by-4.0",

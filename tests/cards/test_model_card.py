@@ -280,7 +280,7 @@ def test_card_without_scores_has_the_command_to_evaluate() -> None:
 
 
 def test_reproduce_command_is_quoted_for_the_shell() -> None:
-    facts = replace(PLAIN, columns="input=my question, output=a'b", bank_id=EMBEDDED_BANK)
+    facts = replace(PLAIN, columns="input=my question,output=a'b", bank_id=EMBEDDED_BANK)
     (block,) = re.findall(
         r"```bash\n(hf-lorameta generate.*?)\n```", render_card(facts, None), re.DOTALL
     )

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.data.columns import Columns, describe, find_columns, parse_columns
+from hf_lorameta.data.columns import Columns, describe, parse_columns
 from hf_lorameta.data.dataset import DatasetInfo, open_dataset
+from hf_lorameta.data.layouts import find_columns
 from hf_lorameta.data.rows import read_rows
 from hf_lorameta.errors import ColumnsError, UnlabeledDatasetError, UsageError
 from hf_lorameta.hub.dataset_repo import RawDataset
@@ -46,6 +47,12 @@ def read(
         (["prompt", "id"], {"input": "prompt"}),
         (["question"], {"input": "question"}),
         (["idx", "instruction", "input"], {"instruction": "instruction", "input": "input"}),
+        (["text", "label"], {"input": "text", "output": "label"}),
+        (["Question", "Answer"], {"input": "Question", "output": "Answer"}),
+        (
+            ["question", "context", "answers"],
+            {"input": ["context", "question"], "output": "answers"},
+        ),
     ],
 )
 def test_find_columns_recognizes_layouts(names: list[str], expected: dict[str, str]) -> None:
@@ -68,16 +75,15 @@ def test_ambiguous_columns_are_an_error_that_lists_the_candidates(names: list[st
     assert parse_columns(caught.value.hint.split("--columns ")[1])
 
 
-def test_label_columns_and_missing_outputs_are_not_guessed() -> None:
+def test_columns_with_class_labels_are_outputs() -> None:
+    found = find_columns(["text", "kind"], {"kind": ["a"]})
+    assert (found.input, found.output) == ("text", "kind")
+
+
+def test_unknown_names_and_missing_outputs_are_not_guessed() -> None:
+    with pytest.raises(ColumnsError, match="no known layout"):
+        find_columns(["a", "b"])
     for names, labels in (
-        (["text", "label"], {}),
-        (["text", "kind"], {"kind": ["a"]}),
-        (["a", "b"], {}),
-    ):
-        with pytest.raises(ColumnsError, match="no known layout"):
-            find_columns(names, labels)
-    for names, labels in (
-        (["prompt", "gold"], {}),
         (["prompt", "question"], {}),
         (["question", "context"], {}),
         (["id", "prompt"], {"id": ["yes", "no"]}),
@@ -122,11 +128,11 @@ def test_cells_are_converted_to_text() -> None:
         {"q": ["x", "y"], "a": []},
     ]
     assert read(records, Columns(input="q", output="a")) == [
-        ("a", "first"),
+        ("a", "first, second"),
         ("3", "1.5"),
         ("", "true"),
         ("b", "SQuAD"),
-        ("x", ""),
+        ("x\ny", ""),
     ]
     labels = {"a": ["neg", "pos"]}
     records = [{"q": "a", "a": 1}, {"q": "b", "a": -1}, {"q": "c", "a": 2}]
@@ -148,7 +154,12 @@ def test_chats_are_split_before_the_last_answer() -> None:
     share = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
     silent = [{"role": "user", "content": "q"}]
     found = read([{"m": m} for m in (chat, share, silent, None)], Columns(messages="m"))
-    assert found == [("be kind\n\nhi\n\nhello\n\nmore", "bye"), ("q", "a"), ("q", "")]
+    assert found == [
+        ("be kind\n\nhi\n\nhello\n\nmore", "bye"),
+        ("q", "a"),
+        ("q", ""),
+        ("", ""),  # counted as left out
+    ]
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -191,7 +202,7 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.txt", "hello", "does not end in"),
+        ("rows.doc", "hello", "does not end in"),
         ("empty.jsonl", "", "no rows"),
         ("empty.csv", "", "empty.csv"),
         ("head.csv", "input,output\n", "no rows"),
@@ -318,8 +329,8 @@ def test_class_labels_are_converted_to_names(cli: Shell, bank: Built, user: Acco
     lines = b"".join(b'{"text": "say", "label": 1}\n' for _ in range(20))
     repo = user.dataset("d", {"train.jsonl": lines, "README.md": LABELED})
     plan = ("plan", "-d", repo, "--bank", bank.folder, "--json", "--metric", "kl")
-    cli(*plan, code=3)
-    result = cli(*plan, "--columns", "input=text,output=label").json
+    result = cli(*plan).json
+    assert result["dataset"]["columns"] == {"input": "text", "output": "label"}
     assert result["neighbors"][0]["dataset"] == f"{bank.owner.name}/e1"  # milk's topic
 
 

@@ -1,0 +1,155 @@
+"""Convert the cells of a dataset to text: numbers, class labels, lists, nested fields, dates."""
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hf_lorameta.data.columns import split_path
+from hf_lorameta.errors import ColumnsError
+
+_ALTERNATIVES = {
+    "output", "outputs", "answer", "answers", "target", "targets", "reference", "references",
+    "response", "responses", "completion", "completions", "alias", "aliases", "text", "value",
+}  # fmt: skip
+_WORD = 40
+
+
+def is_alternatives(path: str) -> bool:
+    """Whether a list of texts in this place holds several right outputs, of which one is read.
+
+    Example:
+        >>> is_alternatives("answers"), is_alternatives("keywords"), is_alternatives("answers.*")
+        (True, False, False)
+    """
+    return path.rpartition(".")[2].strip().lower() in _ALTERNATIVES
+
+
+def value_at(row: Mapping[str, Any], path: str) -> Any:
+    """Return what a path leads to; None if there is nothing.
+
+    Example:
+        >>> value_at({"answers": [{"text": "a"}, {"text": "b"}]}, "answers.text")
+        ['a', 'b']
+        >>> value_at({"words": ["a", "b"]}, "words.1"), value_at({"words": None}, "words.1")
+        ('b', None)
+    """
+    column, steps = split_path(path, row) or ("", ())
+    value = row.get(column)
+    for step in steps:
+        value = _field(value, step)
+    return value
+
+
+def _field(value: Any, step: str) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(step)
+    if not isinstance(value, (list, tuple)) or step == "*":
+        return value if step == "*" else None
+    if step.isdecimal():
+        return value[int(step)] if int(step) < len(value) else None
+    return [item.get(step) for item in value if isinstance(item, Mapping)]
+
+
+def cell_text(
+    value: Any, path: str, labels: Sequence[str] = (), *, first: bool = False, separator: str = ""
+) -> str:
+    """Return a cell as text; a missing value is the empty string.
+
+    Args:
+        value: of the cell.
+        path: where it is, for the error.
+        labels: class names of its numbers, if it holds class labels.
+        first: of a list of texts, return the first one, not all of them.
+        separator: between the items of a list; empty chooses one, see `join_items`.
+
+    Raises:
+        ColumnsError: the cell holds several fields, or no text.
+
+    Example:
+        >>> cell_text([2, 0], "tags", ["O", "B", "I"]), cell_text({"text": ["a", "b"]}, "answers")
+        ('I, O', 'a')
+    """
+    if isinstance(value, Mapping):
+        inner = next((key for key in ("text", "value", "content") if value.get(key)), None)
+        inner = inner or _only_text(value, path)
+        return cell_text(value[inner], path, first=True) if inner else ""
+    if isinstance(value, (list, tuple)):
+        texts = [cell_text(item, path, labels) for item in value]
+        if first:
+            return next((text for text in texts if text), "")
+        return join_items([text for text in texts if text], separator)
+    if value is None:
+        return ""
+    if isinstance(value, bool) and not labels:
+        return str(value).lower()
+    if isinstance(value, int) and labels:
+        return labels[value] if 0 <= value < len(labels) else ""
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return _moment(value)
+    raise ColumnsError(
+        f"column {path} contains {type(value).__name__}, expected text",
+        hint="name a text column: --columns input=COLUMN,output=COLUMN",
+    )
+
+
+def _only_text(value: Mapping[str, Any], path: str) -> str | None:
+    """Return the one field with a text or a list of texts; None if all are empty."""
+    filled = [key for key, item in value.items() if item not in (None, "", [], {})]
+    texts = [key for key in filled if _is_text(value[key])]
+    if len(texts) == 1:
+        return texts[0]
+    if not filled:
+        return None
+    named = f"input=COLUMN,output={path}.{(texts or filled)[0]}"
+    raise ColumnsError(
+        f"column {path} contains a dict with the fields {', '.join(map(str, value))}, "
+        "expected text",
+        hint=f"name one of the fields: --columns {named}",
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+    )
+
+
+def join_items(texts: Sequence[str], separator: str = "") -> str:
+    """Join the items of a list: short ones by commas, sentences and longer texts by lines.
+
+    Example:
+        >>> join_items(["joy", "relief"]), join_items(["It rains.", "We stay in, of course."])
+        ('joy, relief', 'It rains.\\nWe stay in, of course.')
+    """
+    if not separator:
+        short = all(len(t) <= _WORD and not set(t) & set(",\n") and t[-1:] != "." for t in texts)
+        separator = ", " if short else "\n"
+    return separator.join(texts)
+
+
+def is_tokens(items: Iterable[Any]) -> bool:
+    """Whether the items of a list are the words of a text.
+
+    Example:
+        >>> is_tokens(["It", "rains", "."]), is_tokens(["It rains.", "We stay."])
+        (True, False)
+    """
+    texts = [item for item in items if isinstance(item, str)]
+    return len(texts) > 2 and not any(" " in text for text in texts)
+
+
+def _moment(value: datetime.date | datetime.time) -> str:
+    """Return a date or time as ISO 8601 text, without a time that is midnight.
+
+    `datasets` reads a JSON column of texts like 2024-07-23 as timestamps.
+
+    Example:
+        >>> _moment(datetime.datetime(2024, 7, 23)), _moment(datetime.datetime(2024, 7, 23, 8, 30))
+        ('2024-07-23', '2024-07-23 08:30:00')
+    """
+    if isinstance(value, datetime.datetime):
+        midnight = value.time() == datetime.time()
+        return value.date().isoformat() if midnight else value.isoformat(sep=" ")
+    return value.isoformat()

@@ -1,0 +1,120 @@
+"""Conversations as (input, output): the last answer is the output, all turns before it the input.
+
+Read are chats with a role and a text in each turn, pairs of a question and an answer, texts that
+two speakers write in turn, and transcripts with ``Human:`` and ``Assistant:``.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hf_lorameta.types import Row
+
+_ROLE_KEYS = ("role", "from", "speaker", "user", "author")
+_TEXT_KEYS = ("content", "value", "text", "message", "utterance")
+_ANSWERERS = {"assistant", "gpt", "model", "bot", "chatgpt", "chatbot", "ai", "agent"}
+_PAIRS = (
+    ("human", "assistant"), ("user", "assistant"), ("question", "answer"), ("input", "output"),
+    ("prompt", "response"),
+)  # fmt: skip
+_SPEAKER = re.compile(r"(?:^|\n\s*|\s*###\s*)(Human|User|Assistant|Bot|AI):[ \t]*", re.IGNORECASE)
+
+Turn = tuple[str, str]
+"""(role in lower case, text) of one turn."""
+
+
+def is_conversation(value: object) -> bool:
+    """Whether a cell is a list of turns, each a role and a text, or a question and its answer.
+
+    Example:
+        >>> is_conversation([{"from": "human", "value": "hi"}]), is_conversation([{"text": "a"}])
+        (True, False)
+    """
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    return all(isinstance(turn, Mapping) and (_role_key(turn) or _pair(turn)) for turn in value)
+
+
+def is_transcript(text: object) -> bool:
+    """Whether a text is a transcript with both speakers, ``Human: … Assistant: …``."""
+    return isinstance(text, str) and bool(_SPEAKER.match(text)) and len(_transcript(text)) > 1
+
+
+def conversation_row(value: object) -> Row | None:
+    """Return the row of a conversation; None if the cell holds none.
+
+    Example:
+        >>> conversation_row([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}])
+        ('hi', 'hello')
+        >>> conversation_row("\\n\\nHuman: hi\\n\\nAssistant: hello")
+        ('hi', 'hello')
+    """
+    if isinstance(value, str):
+        value = _parsed(value)
+    if not isinstance(value, (list, tuple)):
+        return None
+    turns = list(_turns(value))
+    texts = [text for _, text in turns]
+    answers = [i for i, (role, _) in enumerate(turns) if role in _ANSWERERS]
+    last = answers[-1] if answers else len(texts)
+    return "\n\n".join(texts[:last]), texts[last] if answers else ""
+
+
+def conversation_text(value: Sequence[Any]) -> str:
+    """Return all turns as one text."""
+    return "\n\n".join(text for _, text in _turns(value))
+
+
+def _turns(value: Sequence[Any]) -> Iterator[Turn]:
+    for index, turn in enumerate(value):
+        if isinstance(turn, str):  # two speakers in turn
+            yield ("user", "assistant")[index % 2], turn
+        elif isinstance(turn, tuple):
+            yield turn
+        elif isinstance(turn, Mapping):
+            pair = None if _role_key(turn) else _pair(turn)
+            if pair:
+                yield "user", _content(turn.get(pair[0]))
+                yield "assistant", _content(turn.get(pair[1]))
+            else:
+                yield _turn(turn)
+
+
+def _role_key(turn: Mapping[str, Any]) -> str | None:
+    if not any(key in turn for key in _TEXT_KEYS):
+        return None
+    return next((key for key in _ROLE_KEYS if isinstance(turn.get(key), str)), None)
+
+
+def _pair(turn: Mapping[str, Any]) -> tuple[str, str] | None:
+    return next((pair for pair in _PAIRS if pair[0] in turn and pair[1] in turn), None)
+
+
+def _turn(turn: Mapping[str, Any]) -> Turn:
+    role = str(turn.get(_role_key(turn) or "role") or "").lower()
+    return role, next((_content(turn[key]) for key in _TEXT_KEYS if turn.get(key)), "")
+
+
+def _content(content: object) -> str:
+    if isinstance(content, (list, tuple)):  # text and image parts
+        return "".join(str(p.get("text") or "") for p in content if isinstance(p, Mapping))
+    return str(content or "")
+
+
+def _parsed(text: str) -> list[Any] | list[Turn] | None:
+    """Return the turns of a transcript, or of a list that a file stores as JSON."""
+    if text.lstrip().startswith("["):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, list) else None
+    return list(_transcript(text)) if _SPEAKER.match(text) else None
+
+
+def _transcript(text: str) -> list[Turn]:
+    parts = _SPEAKER.split(text)
+    pairs = zip(parts[1::2], parts[2::2], strict=True)
+    roles = {"human": "user", "bot": "assistant", "ai": "assistant"}
+    return [(roles.get(r.lower(), r.lower()), words.strip()) for r, words in pairs]

@@ -1,0 +1,353 @@
+"""Find the columns to read: known layouts of the Hub, and rules for others.
+
+`RULES` are tried in order. Each returns the columns that it is sure of, returns None if the dataset
+is not of its kind, or raises an error with a proposal.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hf_lorameta.data.column_names import (
+    CHOICE,
+    CHOICES,
+    CODE,
+    CONTEXTS,
+    CONVERSATIONS,
+    INPUTS,
+    LANGUAGE,
+    OUTPUTS,
+    RIGHT,
+    SYSTEM,
+    WEAK_OUTPUTS,
+)
+from hf_lorameta.data.columns import Columns, columns_option, describe
+from hf_lorameta.data.roles import input_columns, is_sure, output_columns
+from hf_lorameta.data.table_view import TableView, normalized
+from hf_lorameta.errors import ColumnsError, DatasetError, UnlabeledDatasetError
+
+LAYOUTS: tuple[Columns, ...] = (
+    Columns(instruction="instruction", input="input", output="output"),
+    Columns(instruction="instruction", input="input", output="response"),
+    Columns(input="input", output="output"),
+    Columns(input="prompt", output="completion"),
+    Columns(input="prompt", output="response"),
+    Columns(input="question", output="answer"),
+    Columns(input="instruction", output="output"),
+    Columns(input="instruction", output="response"),
+    Columns(messages="messages"),
+    Columns(messages="conversations"),
+)
+"""Known layouts. Of two that fit, one whose columns are a subset of the other's is dropped."""
+
+INPUT_LAYOUTS: tuple[Columns, ...] = (
+    Columns(instruction="instruction", input="input"),
+    *(Columns(input=name) for name in ("input", "prompt", "question", "instruction")),
+)
+"""Layouts without outputs, used only if no other column may hold outputs."""
+
+
+def find_columns(
+    names: Sequence[str],
+    labels: Mapping[str, object] = {},
+    sample: Sequence[Mapping[str, Any]] = (),
+) -> Columns:
+    """Return the columns to read.
+
+    Args:
+        names: of all columns.
+        labels: class names of each column with class labels.
+        sample: the first rows.
+
+    Raises:
+        ColumnsError: no layout fits, or several do; its `columns` is a proposal.
+        UnlabeledDatasetError: there is an input, no known output, and columns that may hold one.
+
+    Example:
+        >>> find_columns(["text"]).output
+        'text'
+        >>> describe(find_columns(["id", "context", "question", "answers"]))
+        'input=context,input=question,output=answers'
+    """
+    table = TableView(names, labels, sample)
+    for rule in RULES:
+        found = rule(table)
+        if found:
+            return found
+    guess = _guess(table)
+    problem = "the columns fit no known layout" if guess else "no column holds text"
+    raise _unclear(table, problem, guess)
+
+
+def unread_columns(columns: Columns, names: Sequence[str]) -> list[str]:
+    """Return the columns that are not read, without ids."""
+    table = TableView(names)
+    used = columns.names()
+    return [
+        name for name in names
+        if not any(path == name or path.startswith(f"{name}.") for path in used)
+        and not table.is_about(name)
+    ]  # fmt: skip
+
+
+# --- asking -------------------------------------------------------------------------------------
+
+
+def _unclear(
+    table: TableView,
+    problem: str,
+    proposal: Columns | None,
+    kind: type[DatasetError] = ColumnsError,
+    advice: str = "name the columns to read",
+) -> DatasetError:
+    """Return the error for columns that are not clear, with a proposal."""
+    if proposal is None:
+        hint = f"{advice}: --columns input=COLUMN,output=COLUMN"
+    else:
+        hint = f"{advice}: {columns_option(proposal)}"
+    error = kind(f"{problem}; all columns: {', '.join(table.names)}", hint=hint)
+    error.columns = proposal
+    return error
+
+
+def _guess(table: TableView) -> Columns | None:
+    """Guess columns for a proposal: outputs repeat or are named so, and the longest is the input.
+
+    Returns:
+        None if no column holds text.
+    """
+    texts = [n for n in table.usable if table.kind(n) in ("text", "list", "turns")]
+    outputs = [n for n in table.named((*OUTPUTS, *CODE, *WEAK_OUTPUTS)) if n in table.usable]
+    outputs += [n for n in table.usable if table.repeats(n)]
+    if len(texts) == 1 and not [n for n in outputs if n not in texts]:
+        return Columns(output=texts[0])
+    output = next((n for n in outputs if [t for t in texts if t != n]), None)
+    output = output or (texts[-1] if texts else None)
+    inputs = sorted((n for n in texts if n != output), key=table.mean_length)
+    if not inputs or not output:
+        return None
+    return Columns(input=inputs[-1], output=table.text_field(output))
+
+
+# --- rules --------------------------------------------------------------------------------------
+
+
+def _conversation(table: TableView) -> Columns | None:
+    """Chats: one column of turns, or a prompt and an answer that are lists of turns each."""
+    turns = [n for n in table.names if table.kind(n) == "turns" and normalized(n) != "rejected"]
+    for prompt in table.named(("prompt", "question", "input")):
+        for answer in table.named(("chosen", "completion", "response", "answer")):
+            if {prompt, answer} <= set(turns):
+                return Columns(input=prompt, output=answer)
+    best = table.named(CONVERSATIONS)
+    named = [name for name in best if name in turns]
+    if not named and not set(table.named(OUTPUTS)) - set(turns):
+        named = [n for n in best if table.kind(n) == "list" or _is_written_chat(table, n)]
+    chosen = named or turns
+    if len(chosen) != 1:
+        return None
+    unread = [n for n in table.named((*INPUTS, "context", "completion", "response"))
+              if n not in chosen and n in table.usable]  # fmt: skip
+    if all(table.is_within(name, chosen) for name in unread):
+        return Columns(messages=chosen[0])
+    return None
+
+
+def _is_written_chat(table: TableView, name: str) -> bool:
+    """Whether a column holds conversations as texts: JSON lists, or transcripts."""
+    values = table.values(name)
+    listed = bool(values) and all(str(v).lstrip().startswith(("[{", '["')) for v in values)
+    return listed or table.is_transcripts(name)
+
+
+def _preference(table: TableView) -> Columns | None:
+    """Preferences: the chosen answer is read, the rejected one is not."""
+    chosen = next(iter(table.named(("chosen",))), None)
+    if chosen is None or (table.named(("messages",)) and table.kind(chosen) != "text"):
+        return None
+    inputs = table.named((*INPUTS, "query"))
+    if table.is_transcripts(chosen):
+        return Columns(messages=chosen)
+    if len(inputs) == 1:
+        return Columns(instruction=_system(table), input=inputs[0], output=chosen)
+    return None
+
+
+def _system(table: TableView) -> str | None:
+    return next((n for n in table.named(SYSTEM) if table.kind(n) == "text"), None)
+
+
+def _translation(table: TableView) -> Columns | None:
+    """Translations: the direction is asked for."""
+    for name in table.names:
+        values = table.values(name)
+        if table.kind(name) == "fields" and all(map(LANGUAGE.fullmatch, map(str, values[0]))):
+            languages = [language for language in values[0] if isinstance(values[0][language], str)]
+            if len(languages) > 1:
+                raise _unclear_direction(table, [f"{name}.{language}" for language in languages])
+    codes = [n for n in table.names if LANGUAGE.fullmatch(normalized(n)) and len(n) != 3]
+    texts = [n for n in codes if n in table.usable and table.kind(n) == "text"]
+    if len(texts) == 2 and set(texts) == set(table.usable) and not table.repeats(texts[1]):
+        raise _unclear_direction(table, texts)
+    return None
+
+
+def _unclear_direction(table: TableView, texts: list[str]) -> DatasetError:
+    pairs = [Columns(input=a, output=b) for a, b in (texts[:2], texts[1::-1])]
+    shown = " or ".join(map(describe, pairs))
+    more = f", or others of {', '.join(texts)}" if len(texts) > 2 else ""
+    problem = f"the direction of the translation is not known: {shown}{more}"
+    return _unclear(table, problem, pairs[0], advice="choose one")
+
+
+def _multiple_choice(table: TableView) -> Columns | None:
+    """Multiple choice: a list of choices or a column for each, and the right one."""
+    listed = [
+        n for n in table.named(CHOICES)
+        if table.kind(n) in ("list", "fields") and _holds_texts(table, n)
+    ]  # fmt: skip
+    stems: dict[str, list[str]] = {}
+    for name in table.names:
+        found = CHOICE.fullmatch(normalized(name))
+        if found and table.kind(name) in ("text", "number"):
+            stems.setdefault(found[1], []).append(name)
+    single = next((tuple(group) for group in stems.values() if len(group) > 1), None)
+    right = [n for n in table.named(RIGHT) if n not in listed and n not in (single or ())]
+    right = [n for n in right if table.kind(n) in ("text", "number", "class", "fields", "empty")]
+    if not right or not (listed or single):
+        return None
+    if not single and table.kind(right[0]) == "fields":
+        return None  # answers of SQuAD
+    choices = listed[0] if listed else single
+    taken = {right[0], *(single or ()), *listed}
+    inputs = [n for n in input_columns(table, taken) if n not in taken]
+    if not inputs:
+        return None
+    return Columns(input=tuple(inputs), choices=choices, output=right[0])
+
+
+def _holds_texts(table: TableView, name: str) -> bool:
+    first = next(iter(table.values(name)), None)
+    if isinstance(first, Mapping):
+        named = not {"label", "labels"}.isdisjoint(first)
+        return named and isinstance(first.get("text"), (list, tuple))
+    return first is not None and len(first) > 1
+
+
+def _known_layout(table: TableView) -> Columns | None:
+    """The layouts of `LAYOUTS`, with context, and with an instruction of their own."""
+    have = set(table.by_key)
+    fitting = [layout for layout in LAYOUTS if set(layout.names()) <= have]
+    best = [
+        layout for layout in fitting
+        if not any(set(layout.names()) < set(other.names()) for other in fitting)
+    ]  # fmt: skip
+    if not best:
+        return None
+    found = [_renamed(layout, table) for layout in best]
+    if len(found) > 1:
+        candidates = " or ".join(map(describe, found))
+        problem = f"the columns can be read as {candidates}"
+        raise _unclear(table, problem, found[0], advice="choose one")
+    return _with_context(found[0], table)
+
+
+def _renamed(layout: Columns, table: TableView) -> Columns:
+    roles = layout.model_dump(exclude_none=True)
+    return Columns(**{role: table.by_key[key] for role, key in roles.items()})
+
+
+def _with_context(columns: Columns, table: TableView) -> Columns:
+    """Add what a known layout would leave unread: a system prompt, and a context."""
+    read = columns.names()
+    others = [n for n in table.named((*INPUTS, *CONTEXTS)) if n not in read and n in table.usable]
+    given = columns.input
+    if isinstance(given, str) and columns.instruction is None:
+        contexts = [name for name in others if name in table.named(CONTEXTS)]
+        if not contexts:
+            columns = columns.model_copy(update={"instruction": _system(table)})
+        elif normalized(given) == "instruction" and len(contexts) == 1:
+            columns = columns.model_copy(update={"instruction": given, "input": contexts[0]})
+        else:
+            paths = tuple(map(table.text_field, contexts))
+            columns = columns.model_copy(update={"input": (*paths, given)})
+    read = columns.names()
+    held = {path.partition(".")[0] for path in read} | set(read)
+    unread = [n for n in others if n not in held and not table.is_within(n, read)]
+    if unread:
+        problem = f"{describe(columns)} would leave {', '.join(unread)} unread"
+        advice = "confirm, or add one as instruction="
+        raise _unclear(table, problem, columns, advice=advice)
+    return columns
+
+
+def _named_output(table: TableView) -> Columns | None:
+    """An output that is known by its name or its class labels, and what is left as input."""
+    outputs = output_columns(table)
+    if not outputs:
+        return None
+    inputs = input_columns(table, set(outputs))
+    if len(outputs) == 1 and inputs and is_sure(table, inputs, outputs[0]):
+        output = table.text_field(outputs[0])
+        return Columns(instruction=_system(table), input=tuple(inputs), output=output)
+    if "text" in table.by_key or inputs:
+        problem = "the columns fit no known layout"
+        if len(outputs) > 1:
+            problem = f"the output may be {' or '.join(outputs)}"
+        guess = _guess(table)
+        shown = inputs or list(guess.named("input") if guess else ())
+        if shown:
+            guess = Columns(input=tuple(shown), output=table.text_field(outputs[0]))
+        raise _unclear(table, problem, guess)
+    return None
+
+
+def _plain_text(table: TableView) -> Columns | None:
+    """Text without inputs: a column named text, or the only column that can be read."""
+    have = set(table.by_key)
+    if "text" in have and not table.labels and not have & set(OUTPUTS):
+        text = table.by_key["text"]
+        prompts = [n for n in table.named(("prompt", "instruction")) if table.values(n)]
+        if prompts and not table.is_within(prompts[0], [text]):
+            problem = f"{text} alone would leave {prompts[0]} unread"
+            raise _unclear(table, problem, Columns(input=prompts[0], output=text))
+        return Columns(output=text)
+    usable = table.usable
+    alone = len(usable) == 1 and table.kind(usable[0]) == "text" and not table.labels
+    if alone and normalized(usable[0]) not in INPUTS and len(table.names) == 1:
+        return Columns(output=usable[0])
+    return None
+
+
+def _inputs_only(table: TableView) -> Columns | None:
+    """Inputs without outputs, if no other column may hold outputs."""
+    inputs = sorted(table.named(INPUTS))
+    if not inputs or table.named((*OUTPUTS, "text")):
+        return None
+    for layout in INPUT_LAYOUTS:
+        keys = {normalized(n) for n in table.names if not _is_id(n)}
+        if set(layout.names()) == keys and not table.labels:
+            return _renamed(layout, table)
+    raise _unclear(
+        table,
+        f"the dataset has inputs ({', '.join(inputs)}) and no outputs",
+        Columns(input=inputs[0]),
+        UnlabeledDatasetError,
+        f"name the output column: --columns input={inputs[0]},output=COLUMN; or if there is none",
+    )
+
+
+def _is_id(name: str) -> bool:
+    return normalized(name) in {"id", "idx", "index", "uid", "uuid"}
+
+
+RULES: tuple[Callable[[TableView], Columns | None], ...] = (
+    _conversation,
+    _preference,
+    _translation,
+    _multiple_choice,
+    _known_layout,
+    _named_output,
+    _plain_text,
+    _inputs_only,
+)
+"""Rules for finding columns, in the order they are tried."""

@@ -1,0 +1,292 @@
+"""Local files as a dataset: their formats, separators and encodings."""
+
+import codecs
+import csv
+import glob
+import hashlib
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import IO, Any
+
+from hf_lorameta.errors import DatasetError, EmptyDatasetError
+from hf_lorameta.files import sha256
+from hf_lorameta.hub.dataset_repo import RawDataset, pick_split, raw_dataset, split_name
+from hf_lorameta.hub.errors import reading
+
+STDIN = "-"
+FORMATS = {
+    ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
+    ".txt": "text", ".parquet": "parquet",
+}  # fmt: skip
+"""Endings of files, each with the name of its reader in `datasets`."""
+_COMPRESSIONS = (".gz", ".bz2", ".xz")
+_SEPARATORS = ",;\t|"
+_START = 1 << 16
+_CHUNK = 1 << 20
+_NUMBER = rb"(-?\d[\d.]*|true|false)\b"
+_BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(%b|\[\s*(%b|\[))" % (_NUMBER, _NUMBER))
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def is_local(name: str | Path) -> bool:
+    """Whether a name is one of local files, not a Hub id.
+
+    ``-``, names with wildcards, and several names with commas between them are; user/rows.csv is
+    one if the folder exists.
+    """
+    text = str(name)
+    if text == STDIN or _parts(text):
+        return True
+    path = Path(name)
+    known = ending(path) in FORMATS
+    return known and (path.exists() or len(path.parts) != 2 or path.parent.is_dir() or _wild(text))
+
+
+def ending(path: Path) -> str:
+    """Return the ending that states a file's format, without that of a compression.
+
+    Example:
+        >>> ending(Path("rows.jsonl.gz")), ending(Path("rows.CSV"))
+        ('.jsonl', '.csv')
+    """
+    packed = path.suffix.lower() in _COMPRESSIONS
+    return (path.with_suffix("") if packed else path).suffix.lower()
+
+
+def find_files(name: str | Path) -> list[Path]:
+    """Return the files that a name stands for.
+
+    Raises:
+        DatasetError: a file is missing, is a folder, or is of another format than the others.
+    """
+    text = str(name)
+    if text == STDIN:
+        return [_read_stdin()]
+    files = []
+    for part in _parts(text) or [text]:
+        path = Path(part).expanduser()
+        found = [path]
+        if _wild(part):
+            found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        files += [file for file in found if ending(file) in FORMATS]
+        if not found:
+            raise DatasetError(
+                f"{part}: no file matches", hint="name a file, or a Hub id: user/name"
+            )
+    for path in files:
+        if path.is_dir():
+            raise DatasetError(
+                f"{path} is a folder", hint="name a file in it, or a Hub id: user/name"
+            )
+        if not path.is_file():
+            raise DatasetError(f"{path}: no such file", hint="name a file, or a Hub id: user/name")
+    kinds = {FORMATS[ending(path)] for path in files}
+    if len(kinds) != 1:
+        raise DatasetError(
+            f"{text}: expected files of one format, got {', '.join(sorted(kinds)) or 'none'}",
+            hint=f"name files that end in {', '.join(FORMATS)}",
+        )
+    return files
+
+
+def _wild(text: str) -> bool:
+    return glob.has_magic(text) and not Path(text).exists()
+
+
+def _parts(text: str) -> list[str]:
+    """Return the names of several files with commas between them; none if it is one name."""
+    parts = text.split(",")
+    if len(parts) < 2 or Path(text).exists():
+        return []
+    return parts if all(ending(Path(part)) in FORMATS for part in parts) else []
+
+
+def digest(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of one file, or of the digests of several."""
+    digests = [sha256(path) for path in files]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+
+
+def open_files(files: Sequence[Path], split: str | None) -> tuple[RawDataset, list[str]]:
+    """Open files as one stream of rows.
+
+    Returns:
+        The rows, and what to tell the user: encodings other than UTF-8.
+
+    Raises:
+        DatasetError: a file cannot be read, or there is no such split.
+    """
+    import datasets
+
+    first = files[0]
+    kind = FORMATS[ending(first)]
+    if kind == "json":
+        _refuse_bare_values(first)
+    datasets.disable_progress_bars()
+    name = pick_split(first.name, ["train"], split)
+    options: dict[str, Any] = {}
+    notes = []
+    with _reading_file(first):
+        if kind != "parquet":
+            encoding = _common_encoding(files)
+            if encoding != "utf-8":
+                options["encoding"] = encoding
+                notes.append(f"{first.name} is not UTF-8: it is read as {encoding}")
+        if kind == "csv":
+            separator = "\t" if ending(first) == ".tsv" else _separator(first, encoding)
+            options |= {"sep": separator, "keep_default_na": False, "na_values": [""]}
+        paths = [glob.escape(str(path)) for path in files]
+        stream = datasets.load_dataset(
+            kind, data_files={split_name(name): paths}, split=split_name(name), streaming=True,
+            **options,
+        )  # fmt: skip
+    return raw_dataset(stream, name, partial(_reading_file, first)), notes
+
+
+def _open(path: Path) -> IO[bytes]:
+    import fsspec  # type: ignore[import-untyped]
+
+    file: IO[bytes] = fsspec.open(str(path), "rb", compression="infer").open()
+    return file
+
+
+# --- encoding and separator ---------------------------------------------------------------------
+
+
+def _common_encoding(files: Sequence[Path]) -> str:
+    encodings = [_encoding(path) for path in files]
+    return next((name for name in encodings if name != "utf-8"), "utf-8")
+
+
+def _encoding(path: Path) -> str:
+    """Return utf-8 or utf-16 if the file is, else Windows-1252, a superset of Latin-1."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with _open(path) as file:
+        chunk = file.read(_CHUNK)
+        if chunk.startswith(_UTF16):
+            return "utf-16"
+        try:
+            while chunk:
+                decoder.decode(chunk)
+                chunk = file.read(_CHUNK)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            return "cp1252" if _is_cp1252(error.object) else "latin-1"
+    return "utf-8"
+
+
+def _is_cp1252(data: bytes) -> bool:
+    try:
+        data.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _separator(path: Path, encoding: str) -> str:
+    """Return the separator that splits the head of a CSV file into the most columns."""
+    with _open(path) as file:
+        start = file.read(_START).decode(encoding, "ignore").lstrip("\ufeff")
+    lines = start.splitlines() or [""]
+    counts = {mark: len(next(csv.reader(lines, delimiter=mark), [])) for mark in _SEPARATORS}
+    return max(_SEPARATORS, key=lambda mark: counts[mark])
+
+
+# --- stdin --------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder that is deleted at exit."""
+    return tempfile.TemporaryDirectory(prefix="hf-lorameta-")
+
+
+@lru_cache(maxsize=1)
+def _read_stdin() -> Path:
+    """Copy standard input to a file, since it can be read only once."""
+    path = Path(_scratch().name, "stdin")
+    with path.open("wb") as file:
+        while chunk := sys.stdin.buffer.read(_CHUNK):
+            file.write(chunk)
+    with path.open("rb") as file:
+        start = file.read(_START)
+    if not start.strip():
+        raise EmptyDatasetError("standard input is empty", hint="cat rows.jsonl | hf-lorameta …")
+    return path.rename(path.with_suffix(_guess_ending(start)))
+
+
+def _guess_ending(start: bytes) -> str:
+    """Return the ending of the format that a file's first bytes look like.
+
+    Example:
+        >>> _guess_ending(b'{"a": 1}'), _guess_ending(b"a;b"), _guess_ending(b"Some text.")
+        ('.jsonl', '.csv', '.txt')
+    """
+    marks = {b"{": ".jsonl", b"[": ".json", b"PAR1": ".parquet"}
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip()
+    found = next((name for mark, name in marks.items() if text.startswith(mark)), None)
+    if found:
+        return found
+    head = text.splitlines()[0].decode("utf-8", "replace")
+    return ".csv" if any(mark in head for mark in _SEPARATORS) else ".txt"
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading_file(path: Path) -> Iterator[None]:
+    """Translate the errors of reading a local file; of JSON lines, name the malformed line."""
+    try:
+        with reading(str(path)):
+            yield
+    except DatasetError as error:
+        line = _malformed_line(path)
+        if line is None and type(error) is DatasetError:
+            raise DatasetError(
+                str(error), hint=f"check that it is a well-formed {ending(path)} file"
+            ) from None
+        if line is None:
+            raise
+        raise DatasetError(
+            f"{path} cannot be read: line {line} is not a JSON value in UTF-8",
+            hint="correct that line: each line must be one JSON object",
+        ) from None
+
+
+def _refuse_bare_values(path: Path) -> None:
+    """Refuse JSON whose first row is a number, a boolean or a list, which `datasets` would read."""
+    with reading(str(path)), _open(path) as file:
+        start = file.read(4096)
+    if _BARE_VALUE.match(start):
+        raise DatasetError(
+            f"{path}: the rows are not objects or strings",
+            hint='write each row as an object, such as {"input": "…", "output": "…"}',
+        )
+
+
+def _malformed_line(path: Path) -> int | None:
+    """Number, from 1, of the first line that is not JSON; None if unknown."""
+    if ending(path) not in (".jsonl", ".ndjson"):
+        return None
+    try:
+        with _open(path) as file:
+            return next((n for n, line in enumerate(file, 1) if not _is_json(line)), None)
+    except (OSError, EOFError):
+        return None
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line.decode("utf-8-sig").strip() or "null")
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deeply
+        return False
+    return True

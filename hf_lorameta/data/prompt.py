@@ -1,0 +1,61 @@
+"""The prompt of a row: an instruction and an input in a template."""
+
+import re
+
+from hf_lorameta.errors import UsageError
+
+_FIELD = re.compile(r"\{(instruction|input)\}")
+
+
+def join_instruction(instruction: str, text: str, template: str | None = None) -> str:
+    """Put an instruction before an input.
+
+    Args:
+        instruction: may be empty, as may the input: the prompt is then the other one.
+        text: the input.
+        template: with ``{instruction}`` and ``{input}``; where one is empty, the white space at the
+            ends is removed. None is the format below.
+
+    Example:
+        >>> join_instruction("Name the animal.", "woof")
+        'Name the animal.\\n\\nInput: woof\\nOutput:'
+        >>> join_instruction("Name the animal.", "", "{instruction}\\n\\n{input}")
+        'Name the animal.'
+    """
+    both = bool(instruction and text)
+    if template is None:
+        return f"{instruction}\n\nInput: {text}\nOutput:" if both else instruction or text
+    values = {"instruction": instruction, "input": text}
+    filled = _FIELD.sub(lambda match: values[match[1]], template)
+    return filled if both or "{instruction}" not in template else filled.strip()
+
+
+def check_template(template: str, *, has_instruction: bool) -> None:
+    """Raise `UsageError` if a template lacks ``{input}`` or does not go with the instruction."""
+    fields = set(_FIELD.findall(template))
+    if "input" not in fields:
+        problem, hint = "has no {input}", "--template '{instruction}\\n\\n{input}'"
+    elif "instruction" in fields and not has_instruction:
+        problem, hint = "has {instruction}, and the rows have none", "add --instruction '…'"
+    elif has_instruction and "instruction" not in fields:
+        problem, hint = "has no {instruction}", "--template '{instruction}\\n\\n{input}'"
+    else:
+        return
+    raise UsageError(f"the template {template!r} {problem}", hint=hint)
+
+
+def as_option(text: str) -> str:
+    r"""Return a text in the form of an option: on one line.
+
+    Example:
+        >>> print(as_option("a\n\nb"))
+        a\n\nb
+        >>> from_option(r"a\n\nb") == "a\n\nb"
+        True
+    """
+    return text.replace("\n", "\\n").replace("\t", "\\t")
+
+
+def from_option(text: str) -> str:
+    """Return a text from the form of an option, in which a line break is a backslash and an n."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")

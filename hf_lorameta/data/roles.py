@@ -1,0 +1,104 @@
+"""Which columns may be outputs, and which are the input of one."""
+
+import re
+from collections.abc import Sequence
+from itertools import combinations
+
+from hf_lorameta.data.column_names import (
+    CODE,
+    CONTEXTS,
+    LABEL_ENDINGS,
+    OUTPUTS,
+    PAIRS,
+    QUESTIONS,
+    SYSTEM,
+    TEXTS,
+    TITLES,
+    WEAK_OUTPUTS,
+)
+from hf_lorameta.data.table_view import TableView, normalized
+
+
+def output_columns(table: TableView) -> list[str]:
+    """Return the columns that may be outputs."""
+    usable = [n for n in table.usable if table.kind(n) != "turns"]
+    outputs = [n for n in table.named(OUTPUTS) if n in usable]
+    outputs += [n for n in usable if table.kind(n) == "class" and n not in outputs]
+    for short, spelled in combinations(outputs[::-1], 2):
+        if normalized(spelled) in (f"{normalized(short)}_text", f"{normalized(short)}_name"):
+            outputs = [n for n in outputs if n != short]
+    if outputs:
+        return outputs
+    texts = [n for n in usable if table.kind(n) in ("text", "list")]
+    code = table.named((*CODE, "query")[: None if "question" in table.by_key else -1])
+    if len(texts) > 1 and set(code) & set(texts):
+        return [n for n in code if n in texts][:1]
+    answers = [n for n in usable if re.search(r"(^|_)answers?(_|$)", normalized(n))]
+    if answers and table.named(QUESTIONS):
+        return answers
+    weak = [n for n in table.named(WEAK_OUTPUTS) if n in usable]
+    labels = [n for n in usable if normalized(n).endswith(LABEL_ENDINGS)]
+    if labels:
+        return labels + weak
+    if "text" in table.by_key and len(usable) > 2:
+        return []  # a corpus with facts about each text
+    repeated = [n for n in usable if table.repeats(n) and n not in table.named(TEXTS)]
+    return weak or (repeated if len(usable) == 2 else [])
+
+
+def input_columns(table: TableView, outputs: set[str]) -> list[str]:
+    """Return the columns that are read as the input of an output, in reading order."""
+    texts = [
+        n for n in table.usable
+        if n not in outputs and table.kind(n) in ("text", "list") and normalized(n) != "rejected"
+        and n not in table.named(SYSTEM)
+    ]  # fmt: skip
+    nested = [n for n in table.named((*CONTEXTS, *QUESTIONS)) if table.kind(n) == "fields"]
+    texts += [n for n in nested if n not in outputs]
+    if len(texts) == 1:
+        return texts
+    pair = compared_pair(texts)
+    if pair and not any(table.is_within(pair[0], [n]) for n in texts if n not in pair):
+        return pair
+    texts = [
+        n for n in texts
+        if n in table.named((*QUESTIONS, *CONTEXTS)) or not (table.repeats(n) or table.is_same(n))
+    ]  # fmt: skip
+    questions = [n for n in table.named(QUESTIONS) if n in texts][:1]
+    contexts = [n for n in table.named(CONTEXTS) if n in texts]
+    if questions and contexts:
+        return [table.text_field(n) for n in (*contexts, *questions)]
+    titles = [n for n in table.named(TITLES) if n in texts]
+    main = [n for n in table.named((*TEXTS, *CONTEXTS)) if n in texts]
+    main = list(dict.fromkeys([*main, *questions]))
+    main = [n for n in main if normalized(n) not in ("user", "human")] or main
+    if len(main) == 1 and titles and all(table.repeats(n) for n in outputs):
+        return [*titles[:1], *main]
+    return main
+
+
+def compared_pair(texts: Sequence[str]) -> list[str] | None:
+    """Return two texts that are compared, such as premise and hypothesis, or sentence1 and 2."""
+    keys = {normalized(name): name for name in texts}
+    for first, second in PAIRS:
+        if first in keys and second in keys:
+            return [keys[first], keys[second]]
+    for key, name in keys.items():
+        if re.search(r"(?:[a-z]{3,}|_|^s)[1a]$", key):
+            _, second, third = (key[:-1] + end for end in ("123" if key[-1] == "1" else "abc"))
+            if second in keys and third not in keys:
+                return [name, keys[second]]
+    return None
+
+
+def is_sure(table: TableView, inputs: Sequence[str], output: str) -> bool:
+    """Whether the columns that are read leave no other text that could be meant."""
+    if "questions" in table.by_key and "questions" not in inputs:
+        return False
+    if len(inputs) == 1:
+        return True
+    keys = [normalized(name.partition(".")[0]) for name in inputs]
+    questions = set(keys) & set(QUESTIONS) - {"input", "prompt"}
+    asked = bool(questions) and not set(keys).isdisjoint((*CONTEXTS, *TEXTS))
+    titled = keys[0] in TITLES and len(keys) == 2
+    return asked or titled or compared_pair(inputs) is not None

@@ -1,0 +1,155 @@
+"""Which columns are read, for names, nesting and types of well-known datasets."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_lorameta.data.columns import ROLES, Columns, describe, parse_columns
+from hf_lorameta.data.layouts import find_columns, unread_columns
+from hf_lorameta.data.rows import RowReader
+from hf_lorameta.errors import ColumnsError, DatasetError, UsageError
+from hf_lorameta.hub.dataset_repo import RawDataset
+from tests.data.test_real_layouts import text
+
+ROWS = 12
+CLASS = ("no", "yes")
+Rows = list[dict[str, Any]]
+
+
+def table(row: dict[str, Any]) -> Rows:
+    """Repeat a row: texts but capital letters differ, a number counts up to its own value."""
+
+    def vary(value: Any, i: int) -> Any:
+        if isinstance(value, str) and not value.isupper():
+            return f"{value} {text(i)}"
+        return i % (value + 1) if type(value) is int else value
+
+    return [{name: vary(value, i) for name, value in row.items()} for i in range(ROWS)]
+
+
+# fmt: off
+READ = [
+    # classification and regression
+    ({"sentence1": "a", "sentence2": "b", "label": 1, "idx": 9},
+     "input=sentence1,input=sentence2,output=label"),
+    ({"question1": "a", "question2": "b", "is_duplicate_label": 1},
+     "input=question1,input=question2,output=is_duplicate_label"),
+    ({"question": "a", "sentence": "b", "label": 1}, "input=question,input=sentence,output=label"),
+    ({"sentence": "a", "aspect": "b", "polarity": 2},
+     "input=sentence,input=aspect,output=polarity"),
+    ({"Review": "a", "Liked": 1}, "input=Review,output=Liked"),
+    ({"Category": 1, "Message": "a"}, "input=Message,output=Category"),
+    ({"Unnamed: 0": 9, "text": "a", "stars": 4}, "input=text,output=stars"),
+    ({"target": 1, "ids": 9, "flag": None, "user": "u", "text": "a"}, "input=text,output=target"),
+    ({"tweet_id": 9, "airline_sentiment": 2, "airline": None, "text": "a"},
+     "input=text,output=airline_sentiment"),
+    ({"query": "a", "document": "b", "relevance": 2},
+     "input=document,input=query,output=relevance"),
+    # text to text
+    ({"text": "a", "summary": "b", "title": "c"}, "input=text,output=summary"),
+    ({"article": "a", "abstract": "b"}, "input=article,output=abstract"),
+    ({"id": "a", "dialogue": "a", "summary": "b", "topic": "c"}, "input=dialogue,output=summary"),
+    ({"task_id": "a", "prompt": "a", "canonical_solution": "b", "test": "c", "entry_point": "d"},
+     "input=prompt,output=canonical_solution"),
+    ({"db_id": "a", "query": "b", "question": "c", "query_toks": ["d"]},
+     "input=question,output=query"),
+    ({"definition": "a", "inputs": "b", "targets": "c", "id": "d"},
+     "input=inputs,output=targets,instruction=definition"),
+    ({"problem": "a", "level": 2, "type": 1, "solution": "b"}, "input=problem,output=solution"),
+    ({"text": "a", "title": "b", "url": "http://x"}, "output=text"),
+    # questions
+    ({"answer": "a", "question": "b", "context": "c"},
+     "input=context,input=question,output=answer"),
+    ({"passage": "a", "question": "b", "answers_spans": {"spans": ["c"], "types": ["d"]}},
+     "input=passage,input=question,output=answers_spans.spans"),
+    ({"question": "a", "context": {"contexts": ["b", "c"], "labels": ["X"]}, "long_answer": "d"},
+     "input=context.contexts,input=question,output=long_answer"),
+    ({"document": {"text": "a", "kind": "b"}, "question": {"text": "c", "tokens": ["d"]},
+      "answers": [{"text": "e", "tokens": ["f"]}]},
+     "input=document.text,input=question.text,output=answers"),
+    ({"question": "a", "distractor1": "b", "distractor2": "c", "distractor3": "d",
+      "correct_answer": "e", "support": "f"}, "input=support,input=question,output=correct_answer"),
+    # multiple choice
+    ({"goal": "a", "sol1": "b", "sol2": "c", "label": 1},
+     "input=goal,output=label,choices=sol1,choices=sol2"),
+    ({"question": "a", "opa": "b", "opb": "c", "cop": 1, "exp": "d"},
+     "input=question,output=cop,choices=opa,choices=opb"),
+    ({"context": "a", "question": "b", "answerA": "c", "answerB": "d", "label": 1},
+     "input=context,input=question,output=label,choices=answerA,choices=answerB"),
+    ({"question": "a", "options": ["A)1", "B)2"], "rationale": "d", "correct": "A"},
+     "input=question,output=correct,choices=options"),
+    # chats and preferences
+    ({"system": "a", "question": "b", "chosen": "c", "rejected": "d"},
+     "input=question,output=chosen,instruction=system"),
+    ({"prompt": "a", "completion": "b", "label": True}, "input=prompt,output=completion"),
+    ({"conversations": ["a", "b"], "source": "c"}, "messages=conversations"),
+    ({"conversation": [{"human": "a", "assistant": "b"}]}, "messages=conversation"),
+]
+ASKED = [
+    ({"en": "a", "fr": "b"}, "input=en,output=fr"),
+    ({"id": 9, "comment_text": "a", "toxic": 1, "obscene": 1}, "input=comment_text,output=toxic"),
+    ({"question": "a", "human_answers": ["b"], "chatgpt_answers": ["c"]},
+     "input=question,output=human_answers"),
+    ({"story": "a", "questions": ["b"], "answers": {"input_text": ["c"], "answer_start": [1]}},
+     "input=story,output=answers.input_text"),
+    ({"content": "a", "max_line_length": 99}, "output=content"),
+    ({"prompt": "a", "text": "b"}, "input=prompt,output=text"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("row", "expected"), READ, ids=lambda value: str(value)[:40])
+def test_columns_of_well_known_datasets_are_found(row: dict[str, Any], expected: str) -> None:
+    records = table(row)
+    columns = find_columns(list(row), sample=records)
+    assert describe(columns) == expected
+    raw = RawDataset(list(row), {}, None, "train", lambda: iter(records), tuple(records))
+    prompt, output = RowReader(raw, columns).read(records[1])
+    assert output
+    assert bool(prompt) == bool(columns.names() != ["text"])
+
+
+@pytest.mark.parametrize(("row", "proposal"), ASKED, ids=lambda value: str(value)[:40])
+def test_unclear_columns_are_asked_for_with_a_proposal(row: dict[str, Any], proposal: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        find_columns(list(row), sample=table(row))
+    assert describe(caught.value.columns) == proposal
+
+
+def test_no_proposal_is_made_where_no_column_holds_text() -> None:
+    with pytest.raises(ColumnsError, match="no column holds text") as caught:
+        find_columns(["image", "label"], {"label": CLASS}, [{"image": b"x", "label": 1}])
+    assert caught.value.columns is None
+
+
+def test_columns_that_are_not_read_are_listed_without_ids() -> None:
+    columns = Columns(input="question", output="answers.text")
+    names = ["id", "title", "question", "answers", "url", "doc_id"]
+    assert unread_columns(columns, names) == ["title"]
+
+
+_NAMES = st.text(min_size=1).filter(
+    lambda name: name.strip() and not any(f"{role}=" in name for role in ROLES)
+)
+
+
+@given(st.lists(_NAMES, min_size=1, max_size=3), _NAMES, st.none() | _NAMES)
+def test_columns_in_the_form_of_the_command_line_round_trip(
+    inputs: list[str], output: str, instruction: str | None
+) -> None:
+    columns = Columns(input=tuple(inputs), output=output, instruction=instruction)
+    assert parse_columns(describe(columns)) == columns
+    assert Columns.model_validate(columns.model_dump()) == columns
+
+
+def test_columns_of_earlier_versions_are_stored_as_before() -> None:
+    stored = {"input": "q", "output": "a", "instruction": None, "messages": None}
+    assert Columns.model_validate(stored).model_dump() == stored
+
+
+@pytest.mark.parametrize("form", ["choices=c", "input=q,choices=c", "output=a,output=b"])
+def test_roles_that_do_not_go_together_are_refused(form: str) -> None:
+    with pytest.raises(UsageError):
+        parse_columns(form)

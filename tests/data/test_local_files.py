@@ -1,0 +1,106 @@
+"""Local files: separators, encodings, compression, several files, standard input, slices."""
+
+import bz2
+import gzip
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.files import sha256
+from tests.conftest import Built, Shell
+
+PAIRS = [(f"question {i}, or so; café", f"answer {i}") for i in range(20)]
+LINES = b"".join(json.dumps({"input": q, "output": a}).encode() + b"\n" for q, a in PAIRS)
+
+
+def csv_of(mark: str) -> str:
+    rows = [("question", "answer"), *PAIRS]
+    return "".join(mark.join(f'"{cell}"' for cell in row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+def test_separator_and_encoding_of_a_csv_are_found(
+    tmp_path: Path, mark: str, encoding: str
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(csv_of(mark), encoding=encoding)
+    dataset = open_dataset(path)
+    assert list(dataset.rows()) == PAIRS
+    assert bool(dataset.notes) == (not encoding.startswith("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("ending", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)]
+)
+@pytest.mark.parametrize("kind", [".jsonl", ".csv", ".txt"])
+def test_compressed_files_are_read_as_they_are(
+    tmp_path: Path, ending: str, compress: Callable[[bytes], bytes], kind: str
+) -> None:
+    content = {".jsonl": LINES, ".csv": csv_of(";").encode(), ".txt": b"one\ntwo\n"}[kind]
+    plain, packed = tmp_path / f"rows{kind}", tmp_path / f"rows{kind}{ending}"
+    plain.write_bytes(content)
+    packed.write_bytes(compress(content))
+    assert list(open_dataset(packed).rows()) == list(open_dataset(plain).rows())
+    assert open_dataset(packed).revision == f"sha256:{sha256(packed)}"
+
+
+def test_several_files_are_one_dataset_with_one_digest(tmp_path: Path) -> None:
+    half = len(LINES.splitlines()) // 2
+    parts = LINES.splitlines(keepends=True)
+    (tmp_path / "a.jsonl").write_bytes(b"".join(parts[:half]))
+    (tmp_path / "b.jsonl").write_bytes(b"".join(parts[half:]))
+    by_glob = open_dataset(f"{tmp_path}/*.jsonl")
+    by_name = open_dataset(f"{tmp_path}/a.jsonl,{tmp_path}/b.jsonl")
+    assert list(by_glob.rows()) == list(by_name.rows()) == PAIRS
+    assert by_glob.revision == by_name.revision != open_dataset(tmp_path / "a.jsonl").revision
+    with pytest.raises(DatasetError, match="no file matches"):
+        open_dataset(f"{tmp_path}/*.csv")
+    (tmp_path / "c.csv").write_text(csv_of(","))
+    with pytest.raises(DatasetError, match="one format, got csv, json"):
+        open_dataset(f"{tmp_path}/a.jsonl,{tmp_path}/c.csv")
+
+
+def test_names_with_wildcards_or_commas_that_exist_are_files(tmp_path: Path) -> None:
+    for name in ("rows[1].jsonl", "a.jsonl,b.jsonl"):
+        (tmp_path / name).write_bytes(LINES)
+        assert open_dataset(tmp_path / name).head(1) == PAIRS[:1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [LINES, json.dumps([json.loads(line) for line in LINES.splitlines()]).encode(),
+     csv_of(";").encode()],
+    ids=["jsonl", "json", "csv"],
+)  # fmt: skip
+def test_standard_input_is_read_in_any_format(
+    cli: Shell, bank: Built, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "piped").write_bytes(content)
+    before = "os.dup2(os.open('piped', os.O_RDONLY), 0)"
+    done = cli("plan", "-d", "-", "--bank", bank.folder, "--json", before=before)
+    assert done.json["dataset"]["rows"] == len(PAIRS)
+    assert "empty" in cli("plan", "-d", "-", "--bank", bank.folder, code=3).err
+
+
+def test_a_slice_of_a_split_is_read_and_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(LINES)
+    for split, expected in (
+        ("train[:3]", PAIRS[:3]), ("train[5:]", PAIRS[5:]), ("train[2:4]", PAIRS[2:4]),
+    ):  # fmt: skip
+        dataset = open_dataset(path, split=split)
+        assert (list(dataset.rows()), dataset.split) == (expected, split)
+    with pytest.raises(EmptyDatasetError):
+        open_dataset(path, split="train[50:]")
+    for split in ("train[:10%]", "train[-5:]"):
+        with pytest.raises(UsageError) as caught:
+            open_dataset(path, split=split)
+        assert "train[:1000]" in caught.value.hint
+    with pytest.raises(DatasetError, match="no split 'test"):
+        open_dataset(path, split="test[:5]")

@@ -1,0 +1,125 @@
+"""Instruction and template: how rows are read with them, where they are recorded, when warned."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.proposals import propose_instruction, states_task
+from hf_lorameta.errors import UsageError
+from tests.conftest import Account, Built, Shell
+from tests.data.test_real_layouts import text
+
+CLASSES = ("bad", "fine", "good")
+SAID = "Classify the text as one of: bad, fine, good."
+
+
+@pytest.fixture
+def labeled(tmp_path: Path) -> Path:
+    """Texts with one of three labels, and no instruction."""
+    path = tmp_path / "labeled.jsonl"
+    rows = [{"text": text(i, 12), "label": CLASSES[i % 3]} for i in range(40)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_instruction_and_template_are_put_around_every_input(labeled: Path) -> None:
+    given = open_dataset(labeled, instruction=SAID)
+    assert given.head(1) == [(f"{SAID}\n\nInput: {text(0, 12)}\nOutput:", "bad")]
+    template = "{instruction}\n\n{input}\nClass:"
+    shaped = open_dataset(labeled, instruction=SAID, template=template)
+    assert shaped.head(1) == [(f"{SAID}\n\n{text(0, 12)}\nClass:", "bad")]
+    assert open_dataset(labeled, template="Text: {input}").head(1)[0][0] == f"Text: {text(0, 12)}"
+    again = open_dataset(labeled, columns=shaped.columns)  # as evaluate and refine do
+    assert again.head(3) == shaped.head(3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"template": "{instruction}"}, "has no {input}"),
+        ({"template": "{instruction} {input}"}, "the rows have none"),
+        ({"template": "{input}", "instruction": "Do it."}, "has no {instruction}"),
+    ],
+)
+def test_templates_that_do_not_fit_are_refused(
+    labeled: Path, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_dataset(labeled, **options)
+
+
+def test_rows_with_an_instruction_keep_theirs(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"instruction": "Say.", "input": text(i) if i else "", "output": "b"} for i in (0, 1)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UsageError, match="column instruction has"):
+        open_dataset(path, instruction="Do it.")
+    shaped = open_dataset(path, template="{instruction}\n\n{input}")
+    assert [prompt for prompt, _ in shaped.rows()] == ["Say.", f"Say.\n\n{text(1)}"]
+
+
+def test_inputs_without_instruction_are_warned_about_with_a_proposal(
+    cli: Shell, labeled: Path
+) -> None:
+    done = cli("plan", "-d", labeled)
+    assert "The inputs hold no instruction" in done.err
+    proposed = next(x for x in done.err.splitlines() if x.startswith("Proposed: "))
+    assert shlex.split(proposed)[1:] == ["--instruction", SAID]
+    done = cli("plan", "-d", labeled, "--instruction", SAID)
+    assert "instruction, and" not in done.err
+
+
+def test_the_bank_without_instructions_expects_none(cli: Shell, bank: Built, labeled: Path) -> None:
+    assert "no instruction" not in cli("plan", "-d", labeled, "--bank", bank.folder).err
+
+
+def test_recipe_card_and_reproduction_hold_instruction_and_template(
+    cli: Shell, bank: Built, labeled: Path, tmp_path: Path
+) -> None:
+    template = r"{instruction}\n\n{input}\nClass:"
+    options = ("--instruction", SAID, "--template", template)
+    cli("generate", "-d", labeled, "--bank", bank.folder, *options, "-o", "adapter")
+    stored = json.loads((tmp_path / "adapter" / "recipe.json").read_bytes())["dataset"]["columns"]
+    assert stored["instruction_text"] == SAID
+    assert stored["template"] == "{instruction}\n\n{input}\nClass:"
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert f"| Instruction | {SAID} |" in card
+    command = shlex.split(card.partition("hf-lorameta generate ")[2].partition("```")[0])
+    assert [command[command.index(option) + 1] for option in options[::2]] == [SAID, template]
+
+
+def test_manifest_entries_have_instructions(
+    cli: Shell, user: Account, tmp_path: Path, labeled: Path
+) -> None:
+    entry = user.entry("plain") | {
+        "dataset": user.dataset("labeled", {"train.jsonl": labeled.read_bytes()}),
+        "instruction": SAID,
+    }
+    cli("bank", "build", user.manifest(tmp_path / "m.yaml", [entry]), "-o", "built")
+    (stored,) = json.loads((tmp_path / "built" / "bank.json").read_bytes())["entries"]
+    assert stored["columns"]["instruction_text"] == SAID
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"article": "a", "highlights": "b"}, "Summarize the text."),
+        ({"source": "a", "target": "b"}, "Say in one sentence"),
+        ({"sentence1": "a", "sentence2": "b", "label": "x"}, "Classify the texts as one of: x, y."),
+    ],
+)
+def test_proposed_instructions_go_with_the_columns(
+    tmp_path: Path, row: dict[str, str], expected: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {k: ("x", "y")[i % 2] if v == "x" else text(i, 9 + len(k)) for k, v in row.items()}
+        for i in range(20)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    dataset = open_dataset(path)
+    assert not states_task(dataset)
+    assert propose_instruction(dataset).startswith(expected)

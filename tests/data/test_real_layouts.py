@@ -1,0 +1,416 @@
+"""Datasets in the shapes that people have them in: each is read right, or the error asks.
+
+Where it asks, the command that the error proposes is run as it would be pasted. The texts are made
+up; names, nesting and types of the columns are those of datasets on the Hub.
+"""
+
+import gzip
+import io
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from hf_lorameta.cli.output import show_row
+from tests.conftest import Account, Built, Done, Shell
+
+Record = dict[str, Any]
+ROWS = 24
+_WORDS = (
+    "sun", "rain", "wind", "snow", "bread", "milk", "egg", "salt", "red", "blue", "green", "grey",
+    "one", "two", "three", "four", "warm", "cold", "old", "new", "big", "small",
+)  # fmt: skip
+
+
+def text(seed: int, length: int = 8) -> str:
+    """Return a made-up sentence."""
+    words = [_WORDS[(seed * 5 + i * (3 + seed % 4)) % len(_WORDS)] for i in range(length)]
+    return f"{' '.join(words).capitalize()} {seed}."
+
+
+# --- writing a dataset --------------------------------------------------------------------------
+
+
+def jsonl(records: Sequence[Record]) -> bytes:
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+def csv_text(records: Sequence[Record], mark: str = ",") -> str:
+    lines = [mark.join(records[0]), *(mark.join(map(str, r.values())) for r in records)]
+    return "\n".join(lines) + "\n"
+
+
+def parquet(records: Sequence[Record]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pa.Table.from_pylist(list(records)), buffer)
+    return buffer.getvalue()
+
+
+def class_labels(**columns: list[str]) -> str:
+    """Return a dataset card that names class labels; ``…__items`` is a list of them."""
+    lines = ["---", "dataset_info:", "  features:"]
+    for name, names in columns.items():
+        numbered = ", ".join(f"'{i}': {n}" for i, n in enumerate(names))
+        label = f"{{class_label: {{names: {{{numbered}}}}}}}"
+        column = name.removesuffix("__items")
+        kind = "list" if name != column else "dtype"
+        lines.append(f"  - {{name: {column}, {kind}: {label}}}")
+    return "\n".join([*lines, "---", ""])
+
+
+def features(card: str, **types: str) -> str:
+    """Add the other columns to a card of `class_labels`; a name with ``__items`` is a list."""
+    lines = [
+        f"  - {{name: {name.removesuffix('__items')}, "
+        f"{'list' if name.endswith('__items') else 'dtype'}: {dtype}}}"
+        for name, dtype in types.items()
+    ]
+    return card.replace("  features:\n", "\n".join(["  features:", *lines, ""]))
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A dataset, and its first row as it is to be read.
+
+    Attributes:
+        name: of the case.
+        files: of the dataset; one file is local unless there is a `card`.
+        row: the first row with an output, as it is read.
+        asks: whether the error has to ask first; its proposal gives `row`.
+        card: README.md of a Hub dataset.
+        options: of the command.
+        says: what the command has to say.
+    """
+
+    name: str
+    files: dict[str, bytes]
+    row: tuple[str, str]
+    asks: bool = False
+    card: str | None = None
+    options: tuple[str, ...] = ()
+    says: tuple[str, ...] = ()
+
+
+def case(
+    name: str,
+    make: Callable[[int], Record],
+    row: tuple[str, str],
+    ending: str = "jsonl",
+    **more: Any,
+) -> Case:
+    records = [make(i) for i in range(ROWS)]
+    content = parquet(records) if ending == "parquet" else jsonl(records)
+    return Case(name, {f"train.{ending}": content}, row, **more)
+
+
+def turns(i: int, count: int = 2, role: str = "role", content: str = "content") -> list[Record]:
+    names = ("user", "assistant") if role == "role" else ("human", "gpt")
+    return [{role: names[k % 2], content: text(i + k)} for k in range(count)]
+
+
+def choices(i: int) -> list[str]:
+    return [text(i + k, 2) for k in range(4)]
+
+
+SHOWN = "\n".join(f"- {choice}" for choice in choices(0))
+CLASSES = ["negative", "neutral", "positive"]
+LETTERS = list("ABCD")
+SQUAD_INPUT = f"Context: {text(0, 30)}\nQuestion: {text(1)}"
+CONFIGS = """---
+configs:
+- {config_name: easy, data_files: easy/*}
+- {config_name: hard, data_files: hard/*}
+---
+"""
+SENTENCES = [text(i).replace("old", "Übung") for i in range(ROWS)]
+
+
+def squad(i: int) -> Record:
+    answers = {"text": [] if i == 3 else [text(i, 2)], "answer_start": [] if i == 3 else [4]}
+    context, question = text(i, 30), text(i + 1)
+    return {
+        "id": f"{i}",
+        "title": "T",
+        "context": context,
+        "question": question,
+        "answers": answers,
+    }
+
+
+# fmt: off
+CASES = [
+    # --- classification
+    case(
+        "three classes with ClassLabel",
+        lambda i: {"text": text(i), "label": i % 3},
+        (text(0), "negative"),
+        card=features(class_labels(label=CLASSES), text="string"),
+    ),
+    case(
+        "labels as words",
+        lambda i: {"sentence": text(i), "label": CLASSES[i % 3], "idx": i},
+        (text(0), "negative"),
+    ),
+    case(
+        "sorted labels without names",
+        lambda i: {"text": text(i), "label": i // 12},
+        (text(0), "0"),
+        says=("Column label holds numbers",),
+    ),
+    case("one label only", lambda i: {"text": text(i), "label": "spam"}, (text(0), "spam")),
+    case(
+        "label and its name",
+        lambda i: {"text": text(i), "label": i % 3, "label_text": CLASSES[i % 3]},
+        (text(0), "negative"),
+        says=("not read: label",),
+    ),
+    case(
+        "title, content and class",
+        lambda i: {"label": i % 3, "title": text(i, 2), "content": text(i, 20)},
+        (f"Title: {text(0, 2)}\nContent: {text(0, 20)}", "negative"),
+        card=features(class_labels(label=CLASSES), title="string", content="string"),
+    ),
+    case(
+        "premise and hypothesis",
+        lambda i: {"premise": text(i), "hypothesis": text(i, 4), "label": i % 3},
+        (f"Premise: {text(0)}\nHypothesis: {text(0, 4)}", "negative"),
+        card=features(class_labels(label=CLASSES), premise="string", hypothesis="string"),
+    ),
+    case(
+        "several labels a text",
+        lambda i: {"text": text(i), "labels": [i % 3, 2] if i % 3 == 0 else [1]},
+        (text(0), "negative, positive"),
+        "parquet",
+        card=features(class_labels(labels__items=CLASSES), text="string"),
+    ),
+    case(
+        "tokens and tags",
+        lambda i: {"id": f"{i}", "tokens": text(i).split(), "ner_tags": [0, 1, *[2] * 7]},
+        (text(0), "negative neutral " + " ".join(["positive"] * 7)),
+        "parquet",
+        card=features(class_labels(ner_tags__items=CLASSES), id="string", tokens__items="string"),
+    ),
+    case(
+        "two class labels",
+        lambda i: {"text": text(i), "coarse_label": i % 3, "fine_label": i % 2},
+        (text(0), "negative"),
+        asks=True,
+        card=features(
+            class_labels(coarse_label=CLASSES, fine_label=CLASSES), text="string"
+        ),
+    ),
+    # --- questions
+    case("SQuAD", squad, (SQUAD_INPUT, text(0, 2)), "parquet", says=("1 of 24 rows",)),
+    case(
+        "passage, question and a boolean answer",
+        lambda i: {"question": text(i), "answer": i % 2 == 0, "passage": text(i, 30)},
+        (f"Passage: {text(0, 30)}\nQuestion: {text(0)}", "true"),
+    ),
+    case(
+        "MMLU",
+        lambda i: {"question": text(i), "subject": "s", "choices": choices(i), "answer": i % 4},
+        (f"{text(0)}\n{SHOWN}", text(0, 2)),
+        "parquet",
+        card=features(
+            class_labels(answer=LETTERS), question="string", subject="string",
+            choices__items="string",
+        ),
+    ),
+    case(
+        "choices with labels and an answer key",
+        lambda i: {
+            "id": f"{i}", "question": text(i), "choices": {"text": choices(i), "label": LETTERS},
+            "answerKey": LETTERS[(i + 1) % 4],
+        },
+        (f"{text(0)}\n{SHOWN}", text(1, 2)),
+    ),
+    case(
+        "a column for each choice, counted from 1",
+        lambda i: {
+            "sentence": text(i), "option1": text(i, 2), "option2": text(i + 1, 2),
+            "answer": f"{i % 2 + 1}",
+        },
+        (f"{text(0)}\n- {text(0, 2)}\n- {text(1, 2)}", text(0, 2)),
+    ),
+    case(
+        "article, question and options",
+        lambda i: {
+            "example_id": f"{i}", "article": text(i, 30), "answer": LETTERS[i % 4],
+            "question": text(i), "options": choices(i),
+        },
+        (f"Article: {text(0, 30)}\nQuestion: {text(0)}\n{SHOWN}", text(0, 2)),
+        "parquet",
+    ),
+    case(
+        "several right answers",
+        lambda i: {"question": text(i), "answer": [text(i, 2), text(i, 3)]},
+        (text(0), text(0, 2)),
+        says=("24 of the first 24 rows hold several outputs", "output=answer.*"),
+    ),
+    # --- instructions and chats
+    case(
+        "Alpaca",
+        lambda i: {"instruction": text(i), "input": text(i, 5), "output": text(i, 3), "text": "x"},
+        (f"{text(0)}\n\nInput: {text(0, 5)}\nOutput:", text(0, 3)),
+    ),
+    case(
+        "Dolly",
+        lambda i: {
+            "instruction": text(i), "context": text(i, 9) if i % 2 == 0 else "",
+            "response": text(i, 3), "category": "open_qa",
+        },
+        (f"{text(0)}\n\nInput: {text(0, 9)}\nOutput:", text(0, 3)),
+    ),
+    case(
+        "system prompt, question and response",
+        lambda i: {"id": f"{i}", "system_prompt": text(7), "question": text(i), "response": "A."},
+        (f"{text(7)}\n\nInput: {text(0)}\nOutput:", "A."),
+    ),
+    case(
+        "chat multi-turn",
+        lambda i: {"prompt_id": f"{i}", "prompt": text(i), "messages": turns(i, 4)},
+        (f"{text(0)}\n\n{text(1)}\n\n{text(2)}", text(3)),
+    ),
+    case(
+        "ShareGPT",
+        lambda i: {"id": f"{i}", "conversations": turns(i, 2, "from", "value")},
+        (text(0), text(1)),
+    ),
+    case(
+        "preferences",
+        lambda i: {"prompt": text(i), "chosen": text(i, 4), "rejected": text(i, 5)},
+        (text(0), text(0, 4)),
+        says=("not read: rejected",),
+    ),
+    case(
+        "preferences as chats",
+        lambda i: {"chosen": turns(i), "rejected": turns(i + 1), "score_chosen": 1.0},
+        (text(0), text(1)),
+    ),
+    case(
+        "preferences as transcripts",
+        lambda i: {
+            "chosen": f"\n\nHuman: {text(i)}\n\nAssistant: {text(i, 4)}",
+            "rejected": f"\n\nHuman: {text(i)}\n\nAssistant: {text(i, 5)}",
+        },
+        (text(0), text(0, 4)),
+    ),
+    case(
+        "prompt and completion as turns",
+        lambda i: {"prompt": turns(i)[:1], "completion": turns(i)[1:]},
+        (text(0), text(1)),
+    ),
+    # --- text to text
+    case(
+        "dialogue and summary",
+        lambda i: {"id": f"{i}", "dialogue": text(i, 30), "summary": text(i, 4)},
+        (text(0, 30), text(0, 4)),
+    ),
+    case(
+        "article and highlights",
+        lambda i: {"article": text(i, 40), "highlights": text(i, 4), "id": f"{i}"},
+        (text(0, 40), text(0, 4)),
+    ),
+    case(
+        "translation",
+        lambda i: {"translation": {"en": text(i), "de": text(i, 9)}},
+        (text(0), text(0, 9)),
+        asks=True,
+    ),
+    case("source and target", lambda i: {"source": text(i, 12), "target": text(i)},
+         (text(0, 12), text(0))),
+    case("text and code", lambda i: {"task_id": i, "text": text(i), "code": f"f({i})"},
+         (text(0), "f(0)")),
+    case("text corpus", lambda i: {"text": text(i), "url": f"https://x/{i}", "timestamp": "2024"},
+         ("", text(0))),
+    case("multilingual", lambda i: {"inputs": f"Übersetze ins 日本語 {i}", "targets": f"答え {i}",
+         "language": "ja"}, ("Übersetze ins 日本語 0", "答え 0")),
+    case("lists of sentences",
+         lambda i: {"document": [text(i), text(i + 1)], "summary": text(i, 3)},
+         (f"{text(0)}\n{text(1)}", text(0, 3)), "parquet"),
+    case("long rows", lambda i: {"input": f"{i} " + "word " * 1000, "output": text(i)},
+         ("0 " + "word " * 1000, text(0))),
+    case("empty and None rows", lambda i: {"input": text(i), "output": [None, "", "yes"][i % 3]},
+         (text(2), "yes"), says=("16 of 24 rows have no output and were left out",)),
+    # --- files
+    Case("three rows", {"rows.jsonl": jsonl([{"input": text(i), "output": "b"} for i in range(3)])},
+         (text(0), "b"), says=("Only 3 rows",)),
+    Case("gz", {"rows.jsonl.gz": gzip.compress(jsonl([{"input": text(i), "output": f"b {i}"}
+         for i in range(ROWS)]))}, (text(0), "b 0")),
+    Case("semicolons", {"rows.csv": csv_text([{"text": f"{text(i)}, and", "label": CLASSES[i % 3]}
+         for i in range(ROWS)], ";").encode()}, (f"{text(0)}, and", "negative")),
+    Case("tabs in a CSV", {"rows.csv": csv_text([{"Question": text(i), "Answer": f"a {i}"}
+         for i in range(ROWS)], "\t").encode()}, (text(0), "a 0")),
+    Case("Windows-1252", {"rows.csv": csv_text([{"text": s, "label": "Größe"} for s in SENTENCES])
+         .encode("cp1252")}, (SENTENCES[0], "Größe"), says=("read as cp1252",)),
+    Case("plain text", {"rows.txt": "\n".join(map(text, range(ROWS))).encode()}, ("", text(0))),
+    Case("an answer that CSV readers take for missing", {"rows.csv": csv_text(
+         [{"question": text(i), "answer": "NA"} for i in range(ROWS)]).encode()}, (text(0), "NA")),
+    Case("odd names", {"rows.csv": csv_text([{"Kundenfrage": text(i, 12),
+         '"Antwort, kurz"': text(i), "Datum": f"2024-01-{i + 1:02}"} for i in range(ROWS)])
+         .encode()}, (text(0, 12), text(0)), asks=True),
+    Case("a slice", {"rows.jsonl": jsonl([{"input": text(i), "output": f"b {i}"}
+         for i in range(ROWS)])}, (text(4), "b 4"), options=("--split", "train[4:20]")),
+    Case("several files", {f"part-{k}.jsonl": jsonl([{"input": text(i), "output": f"b {i}"}
+         for i in range(k, ROWS, 2)]) for k in (0, 1)}, (text(0), "b 0")),
+    Case("several configurations", {f"{name}/train.jsonl": jsonl([{"input": text(i), "output": name}
+         for i in range(ROWS)]) for name in ("easy", "hard")}, (text(0), "hard"), card=CONFIGS,
+         options=("--config", "hard")),
+]
+# fmt: on
+
+
+def dataset_of(shape: Case, cli: Shell, user: Account) -> str:
+    """Serve or write the files, and return the dataset's name for the command line."""
+    if shape.card is not None:
+        files = shape.files | {"README.md": shape.card.encode()}
+        return user.dataset("d", files)
+    for name, content in shape.files.items():
+        (cli.cwd / name).write_bytes(content)
+    first = next(iter(shape.files))
+    return first if len(shape.files) == 1 else "part-*.jsonl"
+
+
+def pasted(cli: Shell, done: Done) -> Done:
+    """Run the command that an error proposes."""
+    command = done.err.splitlines()[-1].removeprefix("Next:  ")
+    program, *arguments = shlex.split(command)
+    assert program == "hf-lorameta"
+    return cli(*arguments)
+
+
+@pytest.mark.parametrize("shape", CASES, ids=lambda shape: shape.name)
+def test_datasets_are_read_right_or_a_command_that_works_is_proposed(
+    cli: Shell, bank: Built, user: Account, shape: Case
+) -> None:
+    dataset = dataset_of(shape, cli, user)
+    command = ("plan", "--dataset", dataset, "--bank", bank.folder, *shape.options)
+    done = cli(*command, code=3 if shape.asks else 0)
+    if shape.asks:
+        assert show_row(shape.row) in done.err
+        done = pasted(cli, done)
+    assert f"read:\n{show_row(shape.row)}\n" in done.err
+    for said in shape.says:
+        assert said in done.err
+
+
+def test_no_text_of_the_dataset_is_in_what_is_stored(
+    cli: Shell, bank: Built, user: Account
+) -> None:
+    shape = next(one for one in CASES if one.name == "chat multi-turn")
+    dataset = dataset_of(replace(shape, card="---\n---\n"), cli, user)
+    result = cli("plan", "--dataset", dataset, "--bank", bank.folder, "--json")
+    cli("generate", "--dataset", dataset, "--bank", bank.folder, "-o", "adapter")
+    written = [path.read_bytes() for path in (cli.cwd / "adapter").iterdir()]
+    words = " ".join(text(0).split()[:4])
+    assert words not in result.out + result.err
+    assert not any(words.encode() in content for content in written)
