@@ -83,7 +83,12 @@ def evaluate(
     from hf_lorameta.errors import UsageError
     from hf_lorameta.formats.lora_file import check_adapter
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_contents, read_provenance
+    from hf_lorameta.pipeline.adapter_folder import (
+        is_merge,
+        locate_adapter,
+        read_contents,
+        read_provenance,
+    )
     from hf_lorameta.pipeline.publish import resolve_card_repo, save_scores
     from hf_lorameta.pipeline.rows_to_score import open_to_score, rows_to_score
 
@@ -100,6 +105,8 @@ def evaluate(
         methods["reference"] = locate_adapter(reference, hub=hub)
     adapter_config = check_adapter(folder)[0]
     provenance = read_contents(folder)["provenance"]
+    if provenance and is_merge(provenance):
+        provenance = None  # it was made for no dataset
     scored = open_to_score(
         dataset,
         provenance["dataset"] if provenance else {},

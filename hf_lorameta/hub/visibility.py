@@ -9,7 +9,7 @@ def check_visibility(
     private: bool | None,
     *,
     source_private: bool = False,
-    source: str = "the dataset is private",
+    source: str = "a dataset or adapter that it is made from is private",
     hint: str = "name another repo",
 ) -> None:
     """Raise ConflictError if a repo's visibility is not as requested or exposes private content.

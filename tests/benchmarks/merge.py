@@ -5,6 +5,7 @@ every kind of PEFT's ``add_weighted_adapter``. Each merge runs in its own proces
 adapters to the saved result. Its error is ``‖M − result‖ / ‖M‖`` over all modules, with the dense
 weighted sum M; PEFT's ``ties`` and ``dare`` are meant to be another matrix than M. Memory is the
 peak of the process less what its imports take. PEFT loads the base model; hf_lorameta does not.
+Seconds are those of the CPU, which other processes on the machine change little.
 """
 
 import argparse
@@ -28,7 +29,7 @@ PEFT_KINDS = ("svd", "linear", "cat", "ties_svd", "dare_linear_svd", "magnitude_
 OURS = ("exact", "ties", "dare", "magnitude", "sparse")
 RANK = 16
 DENSITY = 0.2
-HEAD = ("adapters", "tool", "method", "rank", "error", "seconds", "of it loading", "memory, MB")
+HEAD = ("adapters", "tool", "method", "rank", "error", "CPU seconds", "of it loading", "memory, MB")
 
 
 def weights(number: int) -> dict[str, float]:
@@ -41,14 +42,14 @@ def weights(number: int) -> dict[str, float]:
 def ours(method: str, number: int, target: Path) -> dict[str, float]:
     from hf_lorameta import MergeRecipe, merge
 
-    before, started = peak_memory(), time.perf_counter()
+    before, started = peak_memory(), time.process_time()
     density = None if method == "exact" else DENSITY
     recipe = MergeRecipe(combine=method, rank=RANK, density=density)
     adapters = {str(shared_data.BANK / name): weight for name, weight in weights(number).items()}
     merging = merge(adapters, recipe)
-    loading = time.perf_counter() - started
+    loading = time.process_time() - started
     merging.save_pretrained(target)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     return {"seconds": seconds, "loading": loading, "memory": peak_memory() - before}
 
 
@@ -61,13 +62,13 @@ def peft(kind: str, number: int, target: Path) -> dict[str, float]:
 
     warnings.simplefilter("ignore")
     base = locate(shared_data.BASE_MODEL)
-    before, started = peak_memory(), time.perf_counter()
+    before, started = peak_memory(), time.process_time()
     model: Any = AutoModelForCausalLM.from_pretrained(base, local_files_only=True)
     names = list(weights(number))
     model = PeftModel.from_pretrained(model, shared_data.BANK / names[0], adapter_name="a0")
     for i, name in enumerate(names[1:], 1):
         model.load_adapter(shared_data.BANK / name, adapter_name=f"a{i}")
-    loading = time.perf_counter() - started
+    loading = time.process_time() - started
     options: dict[str, Any] = {"svd_rank": RANK} if kind.endswith("svd") else {}
     if kind not in ("svd", "linear", "cat"):
         options["density"] = DENSITY
@@ -82,7 +83,7 @@ def peft(kind: str, number: int, target: Path) -> dict[str, float]:
         )
     model.save_pretrained(target.parent, selected_adapters=["mixed"])
     (target.parent / "mixed").rename(target)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     return {"seconds": seconds, "loading": loading, "memory": peak_memory() - before}
 
 

@@ -50,6 +50,7 @@ def test_a_finished_merge_replaces_a_generated_adapter(
 ) -> None:
     a = adapter(user, "a", seed=1)
     cli("merge", f"{a}:2", "-o", "m", "--rank", "auto:0.9", token=user.token)
+    assert "names no public dataset" in cli("evaluate", "m", code=2).err
     target = user.adapter("old", {RECIPE_FILE: b"{}", COEFFICIENTS_FILE: b"[]"})
     cli("push", "--from", "m", "--repo-id", target, token=user.token, code=6)
     cli("push", "--from", "m", "--repo-id", target, "--yes", token=user.token)
