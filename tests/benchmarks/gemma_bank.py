@@ -134,20 +134,24 @@ def train(folder: Path, base: Path, tasks: int, options: Sequence[str]) -> Bank:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog="Other options are those of bank train.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", type=int, default=40, help="of the bank")
     parser.add_argument("--report", type=int, help="number of tasks to report on; default: all")
     parser.add_argument("--refine", action="store_true", help="score refined adapters too")
-    parser.add_argument("--dtype", default="float32", help="of the scores")
-    parser.add_argument("options", nargs="*", help="after --: options of bank train")
-    options = parser.parse_args()
+    parser.add_argument("--score-dtype", default="float32", help="of the base model in scores")
+    options, of_training = parser.parse_known_args()
     shared_data.require()
     options.folder.mkdir(parents=True, exist_ok=True)
     base = base_folder(options.folder)
-    bank = train(options.folder, base, options.tasks, options.options)
-    scores = GemmaBank(options.folder / f"scores-{options.tasks}", bank, options.dtype, str(base))
+    bank = train(options.folder, base, options.tasks, of_training)
+    scores = GemmaBank(
+        options.folder / f"scores-{options.tasks}", bank, options.score_dtype, str(base)
+    )
     losses: dict[str, list[float]] = {}
     for task in REPORT_ON.read_text("utf-8").split()[: options.report]:
         for method, entries in scores.methods(task):
