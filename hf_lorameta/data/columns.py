@@ -71,6 +71,23 @@ def parse_columns(text: str) -> Columns:
     return check_columns(Columns(**pairs))
 
 
+def as_columns(columns: Columns | Mapping[str, str] | str | None) -> Columns | None:
+    """Return columns that a Python program gives as such, by role, or as on the command line.
+
+    Raises:
+        UsageError: an unknown role, or roles that cannot be combined.
+
+    Example:
+        >>> as_columns({"input": "q", "output": "a"}) == as_columns("input=q,output=a")
+        True
+    """
+    if columns is None or isinstance(columns, Columns):
+        return columns
+    if isinstance(columns, str):
+        return parse_columns(columns)
+    return parse_columns(",".join(f"{role}={name}" for role, name in columns.items()))
+
+
 def check_columns(columns: Columns) -> Columns:
     """Return the columns; raise `UsageError` if their roles cannot be combined."""
     texts = columns.input or columns.output
