@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import (
@@ -116,6 +116,23 @@ def parse_columns(text: str) -> Columns:
         )
     roles = {role: names if role in _SEVERAL else names[0] for role, names in given.items()}
     return check_columns(Columns.model_validate(roles))
+
+
+def as_columns(columns: Columns | Mapping[str, str] | str | None) -> Columns | None:
+    """Return columns that a Python program gives as such, by role, or as on the command line.
+
+    Raises:
+        UsageError: an unknown role, or roles that cannot be combined.
+
+    Example:
+        >>> as_columns({"input": "q", "output": "a"}) == as_columns("input=q,output=a")
+        True
+    """
+    if columns is None or isinstance(columns, Columns):
+        return columns
+    if isinstance(columns, str):
+        return parse_columns(columns)
+    return parse_columns(",".join(f"{role}={name}" for role, name in columns.items()))
 
 
 def check_columns(columns: Columns) -> Columns:

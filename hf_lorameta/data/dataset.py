@@ -118,6 +118,16 @@ def open_dataset(
         HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
     """
     opened = _open(name, hub or Hub(token), config, split, revision)
+    return with_columns(opened, columns, instruction, template)
+
+
+def with_columns(
+    opened: "Opened",
+    columns: Columns | None = None,
+    instruction: str | None = None,
+    template: str | None = None,
+) -> Dataset:
+    """Read an opened split as `open_dataset` does, with the errors of its columns and prompt."""
     repo, raw = opened.repo, opened.raw
     try:
         columns = columns or find_columns(raw.columns, raw.labels, raw.sample)
@@ -191,8 +201,8 @@ def column_names(
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """Rows of a dataset with its pinned repo, which is None for local files."""
+class Opened:
+    """Rows of a dataset with its pinned repo, which is None if it is not on the Hub."""
 
     repo: PinnedRepo | None
     raw: RawDataset
@@ -202,16 +212,16 @@ class _Opened:
 
 def _open(
     name: str | Path, hub: Hub, config: str | None, split: str | None, revision: str | None
-) -> _Opened:
+) -> Opened:
     if is_local(name):
         if config or revision:
             raise UsageError(f"{name} is a file: it has neither configuration nor revision")
         files = find_files(name)
         raw, notes = open_files(files, split)
-        return _Opened(None, raw, f"sha256:{digest(files)}", tuple(notes))
+        return Opened(None, raw, f"sha256:{digest(files)}", tuple(notes))
     if is_repo_id(str(name)):
         repo = hub.resolve(str(name), "dataset", revision)
-        return _Opened(repo, hub.rows(repo, config, split), repo.sha)
+        return Opened(repo, hub.rows(repo, config, split), repo.sha)
     if Path(name).exists():
         endings = ", ".join(sorted(FORMATS))
         raise DatasetError(f"{name} does not end in {endings}", hint="name a file, or a Hub id")
