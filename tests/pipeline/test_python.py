@@ -62,7 +62,7 @@ def test_errors_name_arguments_of_python() -> None:
     with pytest.raises(ColumnsError) as error:
         hf_lorameta.plan([{"a": "1", "b": "2"}])
     (note,) = error.value.__notes__
-    assert "columns='input=COLUMN,output=COLUMN'" in note
+    assert "columns='input=a,output=b'" in note
     assert "--" not in note + str(error.value)
     assert in_python("--top-k 3 and --check") == "top_k=3 and check="
 
