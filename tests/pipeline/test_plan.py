@@ -148,7 +148,7 @@ def test_missing_outputs_are_refused_before_any_row_is_read(
         raise AssertionError("the rows were read")
 
     recipe = Recipe.of(**{option: 16})
-    message = f"{option}= compares answers with outputs, and the dataset has none"
+    message = f"{option}=? compares answers with outputs, and the dataset has none"
     with pytest.raises(UnlabeledDatasetError, match=message):
         prompts.with_recipe(recipe)
     monkeypatch.setattr(read_and_plan, "profile_rows", read)
