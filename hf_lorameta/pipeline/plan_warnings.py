@@ -108,13 +108,25 @@ def _distance_warnings(plan: PlanLike) -> Iterator[str]:
             f"{nearest:.3g}, while bank datasets typically have one at {typical:.3g}. "
             f"Expect little from this adapter.{'' if tuned else advice}"
         )
-    expected = plan.expected
-    if expected and not tuned and expected.mean - expected.spread <= 0:
-        yield (
-            f"On {expected.datasets} datasets with outputs of similar length, adapters of this "
-            f"bank lowered the base model's loss by {expected.mean:.0%} ± {expected.spread:.0%}: "
-            "this one may gain nothing. Improve it with --train 16, or test it with --check 16."
-        )
+    if plan.expected and not tuned:
+        yield from _gain_warnings(plan.expected)
+
+
+def _gain_warnings(expected: Estimate) -> Iterator[str]:
+    """Warn if adapters of similar datasets gained little, or less than a prompt with examples."""
+    gained = f"{expected.mean:.0%} ± {expected.spread:.0%}"
+    prompt = "" if expected.prompted is None else f", a 3-shot prompt by {expected.prompted:.0%}"
+    if expected.mean - expected.spread <= 0:
+        outcome = "nothing"
+    elif expected.prompted is not None and expected.prompted > expected.mean:
+        outcome = "less than such a prompt"
+    else:
+        return
+    yield (
+        f"On {expected.datasets} datasets with outputs of similar length, adapters of this bank "
+        f"lowered the base model's loss by {gained}{prompt}: this one may gain {outcome}. Improve "
+        "it with --train 16, or test it with --check 16."
+    )
 
 
 def _loss_warnings(plan: PlanLike) -> Iterator[str]:

@@ -98,6 +98,11 @@ def table(results: Mapping[str, tuple[Gain, dict[str, float]]], report: set[str]
     return markdown_table(HEAD, cells, right=(1, 2))
 
 
+def rounded(gain: Gain) -> Gain:
+    """Return a gain with the digits that mean something."""
+    return Gain(**{name: round(value, 4) for name, value in gain.model_dump().items()})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -112,7 +117,7 @@ def main() -> None:
     results = {task: measured(growth, task) for task in tasks}
     print(table(results, report))
     if options.store:
-        bank.update_index(gains=tuple(gain for gain, _ in results.values()))
+        bank.update_index(gains=tuple(rounded(gain) for gain, _ in results.values()))
 
 
 if __name__ == "__main__":
