@@ -17,7 +17,7 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
-ROWS = (16, 32, 64, 128, 256, 512, 1024)
+ROWS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Numbers of rows that are considered."""
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 _SAMPLE_ROWS, _SAMPLE_TOKENS = 64, 512
