@@ -128,13 +128,11 @@ def describe_plan(plan: "Plan") -> str:
 
 
 def _expected(expected: "Estimate") -> str:
-    prompt = ""
-    if expected.prompted is not None:
-        prompt = f"; of a 3-shot prompt: {expected.prompted:.0%}"
+    prompt = "" if expected.prompted is None else f", a 3-shot prompt {expected.prompted:.0%}"
     return (
-        f"expected: {expected.mean:.0%} ± {expected.spread:.0%} less loss than the base model "
-        f"(mean and standard deviation over {expected.datasets} datasets with outputs of similar "
-        f"length, left out of the bank{prompt})"
+        f"expected: {expected.mean:.0%} ± {expected.spread:.0%} less loss than the base model"
+        f"{prompt} (mean and standard deviation over {expected.datasets} datasets left out of the "
+        "bank, with outputs of similar length)"
     )
 
 

@@ -108,7 +108,7 @@ def _distance_warnings(plan: PlanLike) -> Iterator[str]:
             f"{nearest:.3g}, while bank datasets typically have one at {typical:.3g}. "
             f"Expect little from this adapter.{'' if tuned else advice}"
         )
-    if plan.expected and not tuned:
+    if plan.expected and not (tuned or plan.check):
         yield from _gain_warnings(plan.expected)
 
 
