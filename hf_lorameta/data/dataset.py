@@ -150,7 +150,7 @@ def with_columns(
         first_rows=first_rows,
         classes=tuple(raw.labels.get(columns.output or "", ())),
         unread=tuple(unread_columns(columns, raw.columns)),
-        notes=(*opened.notes, *notes),
+        notes=(*raw.notes, *notes),
     )
 
 
@@ -207,7 +207,6 @@ class Opened:
     repo: PinnedRepo | None
     raw: RawDataset
     revision: str
-    notes: tuple[str, ...] = ()
 
 
 def _open(
@@ -217,8 +216,7 @@ def _open(
         if config or revision:
             raise UsageError(f"{name} is a file: it has neither configuration nor revision")
         files = find_files(name)
-        raw, notes = open_files(files, split)
-        return Opened(None, raw, f"sha256:{digest(files)}", tuple(notes))
+        return Opened(None, open_files(files, split), f"sha256:{digest(files)}")
     if is_repo_id(str(name)):
         repo = hub.resolve(str(name), "dataset", revision)
         return Opened(repo, hub.rows(repo, config, split), repo.sha)

@@ -258,6 +258,8 @@ def _renamed(layout: Columns, table: TableView) -> Columns:
 
 def _with_context(columns: Columns, table: TableView) -> Columns:
     """Add what a known layout would leave unread: a system prompt, and a context."""
+    if columns.messages:
+        return columns
     read = columns.names()
     others = [n for n in table.named((*INPUTS, *CONTEXTS)) if n not in read and n in table.usable]
     given = columns.input

@@ -10,13 +10,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
 
 from hf_lorameta.errors import DatasetError, EmptyDatasetError
 from hf_lorameta.files import sha256
-from hf_lorameta.hub.dataset_repo import RawDataset, pick_split, raw_dataset, split_name
+from hf_lorameta.hub.dataset_repo import SEPARATORS, RawDataset, pick_split, raw_dataset, split_name
 from hf_lorameta.hub.errors import reading
 
 STDIN = "-"
@@ -26,7 +27,6 @@ FORMATS = {
 }  # fmt: skip
 """Endings of files, each with the name of its reader in `datasets`."""
 _COMPRESSIONS = (".gz", ".bz2", ".xz")
-_SEPARATORS = ",;\t|"
 _START = 1 << 16
 _CHUNK = 1 << 20
 _NUMBER = rb"(-?\d[\d.]*|true|false)\b"
@@ -115,11 +115,8 @@ def digest(files: Sequence[Path]) -> str:
     )
 
 
-def open_files(files: Sequence[Path], split: str | None) -> tuple[RawDataset, list[str]]:
+def open_files(files: Sequence[Path], split: str | None) -> RawDataset:
     """Open files as one stream of rows.
-
-    Returns:
-        The rows, and what to tell the user: encodings other than UTF-8.
 
     Raises:
         DatasetError: a file cannot be read, or there is no such split.
@@ -133,13 +130,13 @@ def open_files(files: Sequence[Path], split: str | None) -> tuple[RawDataset, li
     datasets.disable_progress_bars()
     name = pick_split(first.name, ["train"], split)
     options: dict[str, Any] = {}
-    notes = []
+    notes: tuple[str, ...] = ()
     with _reading_file(first):
         if kind != "parquet":
             encoding = _common_encoding(files)
             if encoding != "utf-8":
                 options["encoding"] = encoding
-                notes.append(f"{first.name} is not UTF-8: it is read as {encoding}")
+                notes = (f"{first.name} is not UTF-8: it is read as {encoding}",)
         if kind == "csv":
             separator = "\t" if ending(first) == ".tsv" else _separator(first, encoding)
             options |= {"sep": separator, "keep_default_na": False, "na_values": [""]}
@@ -148,7 +145,7 @@ def open_files(files: Sequence[Path], split: str | None) -> tuple[RawDataset, li
             kind, data_files={split_name(name): paths}, split=split_name(name), streaming=True,
             **options,
         )  # fmt: skip
-    return raw_dataset(stream, name, partial(_reading_file, first)), notes
+    return replace(raw_dataset(stream, name, partial(_reading_file, first)), notes=notes)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -196,8 +193,8 @@ def _separator(path: Path, encoding: str) -> str:
     with _open(path) as file:
         start = file.read(_START).decode(encoding, "ignore").lstrip("\ufeff")
     lines = start.splitlines() or [""]
-    counts = {mark: len(next(csv.reader(lines, delimiter=mark), [])) for mark in _SEPARATORS}
-    return max(_SEPARATORS, key=lambda mark: counts[mark])
+    counts = {mark: len(next(csv.reader(lines, delimiter=mark), [])) for mark in SEPARATORS}
+    return max(SEPARATORS, key=lambda mark: counts[mark])
 
 
 # --- stdin --------------------------------------------------------------------------------------
@@ -236,7 +233,7 @@ def _guess_ending(start: bytes) -> str:
     if found:
         return found
     head = text.splitlines()[0].decode("utf-8", "replace")
-    return ".csv" if any(mark in head for mark in _SEPARATORS) else ".txt"
+    return ".csv" if any(mark in head for mark in SEPARATORS) else ".txt"
 
 
 # --- errors -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,8 @@ Token = str | Literal[False] | None
 """A token, None for the saved one, False for none."""
 
 
+SEPARATORS = ",;\t|"
+"""Separators of CSV files; of several that split a header equally, the first is taken."""
 SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
@@ -37,6 +39,7 @@ class RawDataset:
     split: str
     rows: Callable[[], Iterator[dict[str, Any]]]  # returns a fresh iterator
     sample: tuple[dict[str, Any], ...] = ()  # the first `SAMPLE_ROWS`
+    notes: tuple[str, ...] = ()  # what to tell the user: another separator or encoding than usual
 
 
 def list_choices(
@@ -65,17 +68,40 @@ def open_split(
     """Open one split of a dataset repo as a stream.
 
     Without `config`, it is the only configuration or the one named default; for `split`, see
-    `pick_split`.
+    `pick_split`. A CSV file with another separator than a comma, or in Windows-1252, is opened a
+    second time.
     """
     import datasets
 
     datasets.disable_progress_bars()
+    guard = partial(_reading, repo.repo_id)
     with _opening(repo.repo_id):
-        streams = datasets.load_dataset(
-            repo.repo_id, config, streaming=True, revision=repo.sha, token=token
+        builder = datasets.load_dataset_builder(
+            repo.repo_id, config, revision=repo.sha, token=token
         )
+        _keep_texts(builder.config)
+        streams = builder.as_streaming_dataset()
     split = pick_split(repo.repo_id, list(streams), split)
-    return raw_dataset(streams[split_name(split)], split, partial(_reading, repo.repo_id))
+    notes: tuple[str, ...] = ()
+    try:
+        raw = raw_dataset(streams[split_name(split)], split, guard)
+    except DatasetError as error:
+        if UnicodeDecodeError.__name__ not in str(error):
+            raise
+        builder.config.encoding = "cp1252"
+        notes = (f"{repo.repo_id} is not UTF-8: it is read as cp1252",)
+        raw = raw_dataset(builder.as_streaming_dataset()[split_name(split)], split, guard)
+    marks = [mark for mark in SEPARATORS if len(raw.columns) == 1 and mark in raw.columns[0]]
+    if marks and hasattr(builder.config, "sep"):
+        builder.config.sep = max(marks, key=raw.columns[0].count)
+        raw = raw_dataset(builder.as_streaming_dataset()[split_name(split)], split, guard)
+    return replace(raw, notes=notes)
+
+
+def _keep_texts(config: Any) -> None:
+    """Make the CSV reader keep texts such as NA and None, unless the repo states its columns."""
+    if getattr(config, "keep_default_na", False) and config.features is None:
+        config.keep_default_na, config.na_values = False, [""]
 
 
 def split_name(split: str) -> str:

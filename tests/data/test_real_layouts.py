@@ -352,6 +352,9 @@ CASES = [
          for i in range(ROWS)], "\t").encode()}, (text(0), "a 0")),
     Case("Windows-1252", {"rows.csv": csv_text([{"text": s, "label": "Größe"} for s in SENTENCES])
          .encode("cp1252")}, (SENTENCES[0], "Größe"), says=("read as cp1252",)),
+    Case("semicolons on the Hub, in Windows-1252", {"train.csv": csv_text([{"text": s,
+         "label": "NA"} for s in SENTENCES], ";").encode("cp1252")}, (SENTENCES[0], "NA"),
+         card="", says=("read as cp1252",)),
     Case("plain text", {"rows.txt": "\n".join(map(text, range(ROWS))).encode()}, ("", text(0))),
     Case("an answer that CSV readers take for missing", {"rows.csv": csv_text(
          [{"question": text(i), "answer": "NA"} for i in range(ROWS)]).encode()}, (text(0), "NA")),
