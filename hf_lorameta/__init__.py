@@ -26,6 +26,7 @@ _MODULES = {
     "check_no_overwrite": "pipeline.publish",
     "column_names": "data.dataset",
     "default_repo_id": "pipeline.publish",
+    "evaluate": "pipeline.evaluate",
     "generate": "pipeline.generate",
     "generate_from_plan": "pipeline.generate",
     "merge": "pipeline.merge",
@@ -105,6 +106,7 @@ __all__ = [
     "check_no_overwrite",
     "column_names",
     "default_repo_id",
+    "evaluate",
     "generate",
     "generate_from_plan",
     "merge",
@@ -146,6 +148,7 @@ if TYPE_CHECKING:
     from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
     from hf_lorameta.method.distances import METRICS
     from hf_lorameta.method.merging import COMBINERS
+    from hf_lorameta.pipeline.evaluate import evaluate
     from hf_lorameta.pipeline.generate import generate, generate_from_plan
     from hf_lorameta.pipeline.generation import Generation
     from hf_lorameta.pipeline.merge import Merge, merge

@@ -305,8 +305,10 @@ def _measure_gains(folder: Path, token: str | None, json: bool, quiet: bool) -> 
 
     with Session(folder, token=token) as session:
         bank = session.bank
-        with progress_bar(len(bank), "leave one out", quiet) as bar:
-            gains = measure_gains(session, progress=lambda done, total: bar.update())
+        with stage_bars(quiet) as progress:
+            gains = measure_gains(
+                session, progress=lambda done, total: progress("leave one out", done, total)
+            )
     rows = [
         [entry.dataset, f"{g.distance:.3f}", f"{g.base:.3f}", f"{g.generated:.3f}"]
         for entry, g in zip(bank.index.entries, gains, strict=True)

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import typer
@@ -64,35 +65,44 @@ def progress_bar(total: int, title: str, quiet: bool) -> Iterator[Any]:
 def stage_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show the progress of each stage: a bar on a terminal, else a line every 10 seconds.
 
+    Both state the time left.
+
     Yields:
-        A function to call with (title of the stage, steps done, total); a new title starts a new
-        bar.
+        A function to call with (title of the stage, steps done, total).
     """
     from tqdm import tqdm
 
+    from hf_lorameta.pipeline import progress as bars
+
     terminal = sys.stderr.isatty()
-    bars: dict[str, Any] = {}
+    make_bar = partial(tqdm, disable=quiet or not terminal, file=sys.stderr)
     reported = time.monotonic()
+    started: dict[str, float] = {}
 
-    def progress(title: str, done: int, total: int) -> None:
-        nonlocal reported
-        if title not in bars:
-            for bar in bars.values():
-                bar.close()
-            hidden = quiet or not terminal
-            bars[title] = tqdm(total=total, desc=title, disable=hidden, file=sys.stderr)
-        bars[title].total = total
-        bars[title].update(done - bars[title].n)
-        bars[title].n = done  # a disabled bar does not count
-        if not terminal and time.monotonic() - reported > _REPORT_SECONDS:
-            reported = time.monotonic()
-            log(quiet, f"  {title}: {done} of {total}")
+    with bars.stage_bars(make_bar) as show:
 
-    try:
+        def progress(title: str, done: int, total: int) -> None:
+            nonlocal reported
+            show(title, done, total)
+            now = time.monotonic()
+            start = started.setdefault(title, now)
+            if not terminal and now - reported > _REPORT_SECONDS:
+                reported = now
+                log(quiet, f"  {title}: {done} of {total}{_time_left(now - start, done, total)}")
+
         yield progress
-    finally:
-        for bar in bars.values():
-            bar.close()
+
+
+def _time_left(seconds: float, done: int, total: int) -> str:
+    """Return the time left if the remaining steps take as long as those in `seconds`.
+
+    Example:
+        >>> _time_left(60, 10, 40), _time_left(0, 0, 40)
+        (', about 180 s left', '')
+    """
+    if not done or done >= total or not seconds:
+        return ""
+    return f", about {seconds * (total - done) / done:.0f} s left"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

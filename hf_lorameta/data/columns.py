@@ -2,13 +2,14 @@
 
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     SerializerFunctionWrapHandler,
+    ValidationError,
     field_validator,
     model_serializer,
 )
@@ -116,6 +117,28 @@ def parse_columns(text: str) -> Columns:
         )
     roles = {role: names if role in _SEVERAL else names[0] for role, names in given.items()}
     return check_columns(Columns.model_validate(roles))
+
+
+def as_columns(columns: Columns | Mapping[str, Any] | str | None) -> Columns | None:
+    """Return columns that a Python program gives as such, by role, or as on the command line.
+
+    Raises:
+        UsageError: an unknown role, or roles that cannot be combined.
+
+    Example:
+        >>> as_columns({"input": "q", "output": "a"}) == as_columns("input=q,output=a")
+        True
+    """
+    if columns is None or isinstance(columns, Columns):
+        return columns
+    if isinstance(columns, str):
+        return parse_columns(columns)
+    try:
+        return check_columns(Columns.model_validate(dict(columns)))
+    except ValidationError:
+        raise UsageError(
+            f"columns={dict(columns)!r}: expected names by role, roles are {', '.join(ROLES)}"
+        ) from None
 
 
 def check_columns(columns: Columns) -> Columns:

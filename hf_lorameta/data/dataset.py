@@ -81,6 +81,16 @@ class Dataset(DatasetInfo):
         return list(islice(self.rows(), count))
 
 
+@dataclass(frozen=True)
+class OpenedRows:
+    """Rows of a dataset with its pinned repo, which is None for local files and rows in memory."""
+
+    repo: PinnedRepo | None
+    raw: RawDataset
+    revision: str
+    notes: tuple[str, ...] = ()
+
+
 def open_dataset(
     name: str | Path,
     hub: Hub | None = None,
@@ -118,6 +128,16 @@ def open_dataset(
         HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
     """
     opened = _open(name, hub or Hub(token), config, split, revision)
+    return as_dataset(opened, columns, instruction, template)
+
+
+def as_dataset(
+    opened: OpenedRows,
+    columns: Columns | None,
+    instruction: str | None = None,
+    template: str | None = None,
+) -> Dataset:
+    """Return a dataset whose rows are open; arguments and errors are those of `open_dataset`."""
     repo, raw = opened.repo, opened.raw
     try:
         columns = columns or find_columns(raw.columns, raw.labels, raw.sample)
@@ -190,28 +210,18 @@ def column_names(
     return _open(name, hub or Hub(token), config, split, revision).raw.columns
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """Rows of a dataset with its pinned repo, which is None for local files."""
-
-    repo: PinnedRepo | None
-    raw: RawDataset
-    revision: str
-    notes: tuple[str, ...] = ()
-
-
 def _open(
     name: str | Path, hub: Hub, config: str | None, split: str | None, revision: str | None
-) -> _Opened:
+) -> OpenedRows:
     if is_local(name):
         if config or revision:
             raise UsageError(f"{name} is a file: it has neither configuration nor revision")
         files = find_files(name)
         raw, notes = open_files(files, split)
-        return _Opened(None, raw, f"sha256:{digest(files)}", tuple(notes))
+        return OpenedRows(None, raw, f"sha256:{digest(files)}", tuple(notes))
     if is_repo_id(str(name)):
         repo = hub.resolve(str(name), "dataset", revision)
-        return _Opened(repo, hub.rows(repo, config, split), repo.sha)
+        return OpenedRows(repo, hub.rows(repo, config, split), repo.sha)
     if Path(name).exists():
         endings = ", ".join(sorted(FORMATS))
         raise DatasetError(f"{name} does not end in {endings}", hint="name a file, or a Hub id")

@@ -76,10 +76,44 @@ class TorchEvaluator:
         _check_folder(folder)
         with quiet_transformers():
             dtype = suited_dtype(folder) if dtype == "auto" else dtype
-            self.model, self._tokenizer = _load(folder, dtype)
+            self._use(*_load(folder, dtype))
+
+    @classmethod
+    @contextmanager
+    def of_model(cls, model: Any, tokenizer: Any) -> Iterator["TorchEvaluator"]:
+        """Use a model that is loaded on the CPU; it is the same after the context.
+
+        Raises:
+            UsageError: no tokenizer, one without an end token, or a model on another device.
+        """
+        require_eval()
+        if tokenizer is None:
+            raise UsageError("a loaded model needs its tokenizer", hint="give tokenizer=, too")
+        if model.device.type != "cpu":
+            raise UsageError(
+                f"the model is on {model.device}, expected cpu", hint="model.to('cpu')"
+            )
+        config, training = model.generation_config, model.training
+        trained = [p for p in model.parameters() if p.requires_grad]
+        evaluator = cls.__new__(cls)
+        evaluator.batch_tokens, evaluator.base_model = 4096, ""
+        evaluator.max_length, evaluator.max_new_tokens = 1024, 64
+        try:
+            evaluator._use(model.eval().requires_grad_(False), tokenizer)
+            yield evaluator
+        finally:
+            model.generation_config = config
+            model.train(training)
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    def _use(self, model: Any, tokenizer: Any) -> None:
+        """Set the model, the tokenizer and what follows from them."""
+        self.model, self._tokenizer = model, tokenizer
         end, start = self._tokenizer.eos_token_id, self._tokenizer.bos_token_id
         if end is None:
-            raise UsageError(f"the tokenizer in {base_path} has no end-of-sequence token")
+            name = tokenizer.name_or_path
+            raise UsageError(f"the tokenizer in {name} has no end-of-sequence token")
         self._end: int = end
         self._sequence_budget = sequence_budget(self.model)
         self._start = [start] if start in self._tokenizer("").input_ids else []

@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> int:
             token = hub.add_user(args.user)
             print(f"Serving a Hub for this machine at {hub.url} (Ctrl-C to stop)")
             print("In another terminal:")
-            for name, value in hub.settings(token).items():
-                print(f"  export {name}={shlex.quote(value)}")
+            for variable, value in hub.settings(token).items():
+                print(f"  export {variable}={shlex.quote(value)}")
             print(f"The token is that of user {args.user!r}.", flush=True)
             stopped.wait()
     except LocalHubError as error:

@@ -1,11 +1,12 @@
 """Generate an adapter: plan, refine, combine, train, check."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.columns import Columns, as_columns
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.pipeline.budget import plan_within
 from hf_lorameta.pipeline.generation import Generation, combine_adapters
@@ -16,35 +17,53 @@ from hf_lorameta.pipeline.held_out_rows import (
     rows_to_train,
 )
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.progress import Progress, bars_unless
+from hf_lorameta.pipeline.python_errors import python_errors
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
-Progress = Callable[[str, int, int], None]
-"""Called with (title of the stage, steps done, total steps)."""
-
 
 def generate(
-    dataset: str | Path | Dataset,
-    bank: Bank | None = None,
+    dataset: Any,
+    bank: Bank | str | Path | None = None,
     recipe: Recipe | None = None,
     *,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    columns: Columns | Mapping[str, Any] | str | None = None,
+    instruction: str | None = None,
+    template: str | None = None,
+    model: Any = None,
+    tokenizer: Any = None,
     token: str | None = None,
     budget: float | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress | None = None,
 ) -> Generation:
     """Generate an adapter for a dataset, without training unless the recipe says so.
 
     Args:
-        dataset: Hub id, local file, or an opened `Dataset`.
-        bank: None opens the default bank.
+        dataset: Hub id, local file, opened `Dataset`, list of dictionaries, `pandas.DataFrame`,
+            or dataset of the library `datasets`.
+        bank: an opened bank, a folder or a Hub id; None opens the default bank.
         recipe: None is ``Recipe()``.
+        config: configuration of a Hub dataset.
+        split: None is train, or the only one.
+        revision: branch, tag or commit of a Hub dataset.
+        columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them.
+        instruction: put before every input, where the rows have none.
+        template: text with ``{instruction}`` and ``{input}``, see
+            `hf_lorameta.data.prompt.join_instruction`.
+        model: the base model in transformers, loaded on the CPU, if the recipe needs it; it is the
+            same afterwards. None loads it.
+        tokenizer: of `model`.
         token: of the Hub; None uses the saved one.
         budget: seconds to spend on training the adapter further, if that is possible; see
             `hf_lorameta.pipeline.budget.recipe_within`.
-        progress: called after each step with (stage, done, total).
+        progress: called after each step with (stage, done, total); None shows bars.
 
     Raises:
         DatasetError: as `plan` raises.
@@ -54,10 +73,22 @@ def generate(
         HubError: as `plan` raises; adapters of a Hub bank are fetched here.
         MissingExtraError: the recipe needs the base model and the extra ``eval`` is missing.
     """
-    with Session(bank, token=token) as session:
-        opened = session.open_dataset(dataset)
+    with (
+        python_errors(),
+        bars_unless(progress) as show,
+        Session(bank, token=token, model=model, tokenizer=tokenizer) as session,
+    ):
+        opened = session.open_dataset(
+            dataset,
+            config=config,
+            split=split,
+            revision=revision,
+            columns=as_columns(columns),
+            instruction=instruction,
+            template=template,
+        )
         plan, rows, _ = plan_within(opened, session, recipe or Recipe(), budget)
-        return generate_from_plan(plan, progress, session=session, rows=rows)
+        return generate_from_plan(plan, show, session=session, rows=rows)
 
 
 def generate_from_plan(

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
+from hf_lorameta.engines.scoring import Report
 from hf_lorameta.environment import require_extra
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_architecture import BaseArchitecture
@@ -137,7 +139,10 @@ class Generation:
     seconds: float
 
     def __repr__(self) -> str:
-        return f"Generation(rank {self.rank}, {len(self.pairs)} modules)\n{self.plan!r}"
+        name, count = self.plan.dataset.id or "a local dataset", len(self.plan.neighbors())
+        return (
+            f"Generation(rank {self.rank} for {name}, of {count} adapters of {self.plan.bank.id})"
+        )
 
     def save_pretrained(
         self,
@@ -199,6 +204,22 @@ class Generation:
             texts[gguf_usage.MODELFILE] = gguf_usage.render_modelfile(index.base_model)
         for name, text in texts.items():
             (folder / name).write_bytes(text.encode())
+
+    def evaluate(self, dataset: Any = None, **options: Any) -> Report:
+        """Score base model, this adapter and a few-shot prompt on rows it was not fitted on.
+
+        Args:
+            dataset: None is the public dataset that it was generated for.
+            options: those of `hf_lorameta.pipeline.evaluate.evaluate`.
+
+        Raises:
+            LoraMetaError: as that function raises.
+        """
+        from hf_lorameta.pipeline.evaluate import evaluate
+
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = self.save_pretrained(Path(scratch) / "adapter")
+            return evaluate(folder, dataset, **options)
 
     def push_to_hub(
         self,

@@ -3,33 +3,51 @@
 No adapter weights are read.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.data.columns import Columns, as_columns
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.output_counts import OutputCounter
 from hf_lorameta.data.profile import profile_rows
 from hf_lorameta.pipeline.held_out_rows import PoolReader
 from hf_lorameta.pipeline.plan import Plan, make_plan, require_outputs
+from hf_lorameta.pipeline.python_errors import python_errors
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
 
 def plan(
-    dataset: str | Path | Dataset,
-    bank: Bank | None = None,
+    dataset: Any,
+    bank: Bank | str | Path | None = None,
     recipe: Recipe | None = None,
     *,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    columns: Columns | Mapping[str, Any] | str | None = None,
+    instruction: str | None = None,
+    template: str | None = None,
     token: str | None = None,
 ) -> Plan:
     """Read a dataset, measure its distances to the bank, and choose coefficients.
 
     Args:
-        dataset: Hub id, local file, or an opened `Dataset`.
-        bank: None opens the default bank.
+        dataset: Hub id, local file, opened `Dataset`, list of dictionaries, `pandas.DataFrame`,
+            or dataset of the library `datasets`.
+        bank: an opened bank, a folder or a Hub id; None opens the default bank.
         recipe: None is ``Recipe()``.
+        config: configuration of a Hub dataset.
+        split: None is train, or the only one.
+        revision: branch, tag or commit of a Hub dataset.
+        columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them.
+        instruction: put before every input, where the rows have none.
+        template: text with ``{instruction}`` and ``{input}``, see
+            `hf_lorameta.data.prompt.join_instruction`.
         token: of the Hub; None uses the saved one.
 
     Raises:
@@ -37,8 +55,16 @@ def plan(
         BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
         HubError: a repo is missing, private or gated, or the Hub cannot be reached.
     """
-    with Session(bank, token=token) as session:
-        opened = session.open_dataset(dataset)
+    with python_errors(), Session(bank, token=token) as session:
+        opened = session.open_dataset(
+            dataset,
+            config=config,
+            split=split,
+            revision=revision,
+            columns=as_columns(columns),
+            instruction=instruction,
+            template=template,
+        )
         return plan_with_rows(opened, session.bank, recipe or Recipe())[0]
 
 

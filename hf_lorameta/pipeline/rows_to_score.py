@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
+from hf_lorameta.data.in_memory import from_memory
 from hf_lorameta.data.local_files import is_local
 from hf_lorameta.data.sample import RowSample, draw_stratified
 from hf_lorameta.engines.scoring import no_outputs_error
@@ -49,7 +50,7 @@ class RowsToScore(NamedTuple):
 
 
 def open_to_score(
-    name: str | Path | None,
+    name: Any,
     adapted: Mapping[str, Any],
     hub: Hub,
     *,
@@ -61,7 +62,8 @@ def open_to_score(
     """Open a dataset to score an adapter on; what is not given comes from the adapter's recipe.
 
     Args:
-        name: Hub id or file; None is the public dataset that the adapter was generated for.
+        name: Hub id, file, opened `Dataset` or rows in memory; None is the public dataset that the
+            adapter was generated for.
         adapted: the part ``dataset`` of the adapter's ``recipe.json``; empty if it has none.
         hub: the client.
         config: None is the recipe's if it is the same dataset.
@@ -80,18 +82,27 @@ def open_to_score(
             "the adapter's recipe names no public dataset to score on",
             hint="name one: --dataset user/name, or a file",
         )
-    if not is_local(name):
+    if isinstance(name, Dataset):
+        return name
+    in_memory = not isinstance(name, str | Path)
+    if not in_memory and not is_local(name):
         if str(name) == adapted.get("id"):
             config, revision = config or adapted["config"], revision or adapted["revision"]
         split = split or _test_split(str(name), hub, config, revision)
-    options = {"config": config, "split": split, "revision": revision}
+
+    def read(columns: Columns | None) -> Dataset:
+        if in_memory:
+            return from_memory(name, split=split, columns=columns)
+        return open_dataset(
+            name, hub, config=config, split=split, revision=revision, columns=columns
+        )
+
     if columns is None and adapted.get("columns"):
         try:
-            same = Columns.model_validate(adapted["columns"])
-            return open_dataset(name, hub, columns=same, **options)
+            return read(Columns.model_validate(adapted["columns"]))
         except (ColumnsError, ValueError):
             pass  # another dataset, with columns of its own
-    return open_dataset(name, hub, columns=columns, **options)
+    return read(columns)
 
 
 def _test_split(name: str, hub: Hub, config: str | None, revision: str | None) -> str | None:

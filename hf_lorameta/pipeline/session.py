@@ -3,11 +3,12 @@
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
+from hf_lorameta.data.in_memory import from_memory
 from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
 from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.engines.llama_runner import LlamaCppRunner
@@ -31,6 +32,8 @@ class Session:
         token: of the Hub; None uses the saved one, False sends none.
         engine: runs the base model, where one is needed.
         base_gguf: GGUF of the base model, for llama.cpp.
+        model: the base model in transformers, loaded on the CPU; None loads it if it is needed.
+        tokenizer: of `model`.
 
     Example:
         >>> with Session() as session:
@@ -46,8 +49,11 @@ class Session:
         token: str | Literal[False] | None = None,
         engine: Engine = "transformers",
         base_gguf: Path | None = None,
+        model: Any = None,
+        tokenizer: Any = None,
     ) -> None:
         self.engine = engine
+        self._model, self._tokenizer = model, tokenizer
         self._bank, self._bank_revision = bank, bank_revision
         self._token, self._base_gguf = token, base_gguf
         self._closing = ExitStack()
@@ -88,6 +94,9 @@ class Session:
             NotFoundError: the base model is missing.
         """
         require_eval()
+        if self._model is not None:
+            loaded = TorchEvaluator.of_model(self._model, self._tokenizer)
+            return self._closing.enter_context(loaded)
         index = self.bank.index
         folder = locate(index.base_model, index.base_revision, self._token)
         return TorchEvaluator(folder, base_model=index.base_model)
@@ -111,7 +120,7 @@ class Session:
 
     def open_dataset(
         self,
-        dataset: str | Path | Dataset,
+        dataset: Any,
         *,
         config: str | None = None,
         split: str | None = None,
@@ -120,9 +129,16 @@ class Session:
         instruction: str | None = None,
         template: str | None = None,
     ) -> Dataset:
-        """Open a dataset with this session's Hub client; see `hf_lorameta.open_dataset`."""
+        """Open a dataset with this session's Hub client, or read one that is in memory.
+
+        See `hf_lorameta.open_dataset` and `hf_lorameta.data.in_memory.from_memory`.
+        """
         if isinstance(dataset, Dataset):
             return dataset
+        if not isinstance(dataset, str | Path):
+            return from_memory(
+                dataset, split=split, columns=columns, instruction=instruction, template=template
+            )
         return open_dataset(
             dataset,
             self.hub,

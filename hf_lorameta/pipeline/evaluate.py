@@ -1,0 +1,86 @@
+"""Score an adapter from Python, as ``hf-lorameta evaluate`` does."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from hf_lorameta.data.columns import Columns, as_columns
+from hf_lorameta.engines.scoring import Report, compare
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.formats.lora_file import check_adapter
+from hf_lorameta.hub.base_model import locate
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_contents
+from hf_lorameta.pipeline.progress import Progress, bars_unless
+from hf_lorameta.pipeline.python_errors import python_errors
+from hf_lorameta.pipeline.rows_to_score import open_to_score, rows_to_score
+
+
+def evaluate(
+    adapter: str | Path,
+    dataset: Any = None,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    columns: Columns | Mapping[str, Any] | str | None = None,
+    max_rows: int = 100,
+    shots: int = 3,
+    generate: bool = True,
+    model: Any = None,
+    tokenizer: Any = None,
+    token: str | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Score base model, adapter and few-shot prompt on rows that the adapter was not fitted on.
+
+    What is not given comes from the adapter's recipe.
+
+    Args:
+        adapter: folder or Hub id.
+        dataset: as in `hf_lorameta.plan`; None is the public one that it was generated for.
+        config: configuration of a Hub dataset.
+        split: None is test, else validation.
+        revision: branch, tag or commit of a Hub dataset.
+        columns: by role, such as ``{"input": "question", "output": "answer"}``.
+        max_rows: score at most this many.
+        shots: examples in the few-shot prompt; 0 leaves it out.
+        generate: generate answers; otherwise only the loss is computed.
+        model: the base model, loaded on the CPU; it is the same afterwards. None loads it.
+        tokenizer: of `model`.
+        token: of the Hub; None uses the saved one.
+        progress: called with (stage, done, total); None shows bars.
+
+    Raises:
+        UsageError: no dataset is named by the recipe, or the model is on another device.
+        LoraMetaError: adapter, dataset or base model cannot be read.
+        MissingExtraError: the extra ``eval`` is not installed.
+    """
+    hub = Hub(token)
+    with python_errors(), bars_unless(progress) as show, ExitStack() as closing:
+        folder = locate_adapter(adapter, hub=hub)
+        base, provenance = check_adapter(folder)[0], read_contents(folder)["provenance"]
+        scored = open_to_score(
+            dataset,
+            provenance["dataset"] if provenance else {},
+            hub,
+            config=config,
+            split=split,
+            revision=revision,
+            columns=as_columns(columns),
+        )
+        chosen = rows_to_score(scored, provenance, max_rows, shots, hub)
+        if model is None:
+            path = locate(base.base_model, base.revision, token)
+            evaluator = TorchEvaluator(path, base_model=base.base_model)
+        else:
+            evaluator = closing.enter_context(TorchEvaluator.of_model(model, tokenizer))
+        return compare(
+            evaluator,
+            chosen.rows,
+            {"base": None, "generated": folder},
+            shots=chosen.shots,
+            generate=generate,
+            row_progress=show,
+        )

@@ -1,0 +1,51 @@
+"""Progress of several stages, one bar after the other."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Progress = Callable[[str, int, int], None]
+"""Called with (title of the stage, steps done, total steps)."""
+_DELAY_SECONDS = 2.0
+
+
+@contextmanager
+def stage_bars(make_bar: Callable[..., Any] | None = None) -> Iterator[Progress]:
+    """Show a bar with the time left for each stage that takes longer than two seconds.
+
+    Args:
+        make_bar: makes a bar as `tqdm.tqdm`; None is `tqdm.auto.tqdm`, which suits notebooks, too.
+
+    Yields:
+        A function to call with (title of the stage, steps done, total); a new title starts a new
+        bar.
+    """
+    if make_bar is None:
+        from tqdm.auto import tqdm
+
+        make_bar = tqdm
+    bars: dict[str, Any] = {}
+
+    def progress(title: str, done: int, total: int) -> None:
+        if title not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[title] = make_bar(total=total, desc=title, delay=_DELAY_SECONDS)
+        bars[title].update(done - bars[title].n)
+        bars[title].n = done  # a disabled bar does not count
+
+    try:
+        yield progress
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+@contextmanager
+def bars_unless(progress: Progress | None) -> Iterator[Progress]:
+    """Yield the given function, or one that shows bars if it is None."""
+    if progress is not None:
+        yield progress
+        return
+    with stage_bars() as shown:
+        yield shown

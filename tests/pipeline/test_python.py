@@ -1,0 +1,130 @@
+"""`plan`, `generate` and `evaluate` as a Python program calls them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hf_lorameta
+from hf_lorameta import Bank, Recipe
+from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.pipeline.python_errors import in_python
+from tests.plain_bank import plain_bank
+from tests.training import tiny
+
+LINES = [{"question": f"What is {i}?", "answer": "odd" if i % 2 else "even"} for i in range(30)]
+
+
+def in_memory(kind: str) -> Any:
+    if kind == "list":
+        return LINES
+    if kind == "pandas":
+        return pytest.importorskip("pandas").DataFrame(LINES)
+    import datasets
+
+    rows = datasets.Dataset.from_list(LINES)
+    return datasets.DatasetDict({"train": rows, "test": rows}) if kind == "dict" else rows
+
+
+@pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "dict"])
+def test_rows_in_memory_give_the_plan_of_the_same_file(kind: str, tmp_path: Path) -> None:
+    path, bank = tmp_path / "rows.jsonl", plain_bank()
+    path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    columns = {"input": "question", "output": "answer"}
+    plan = hf_lorameta.plan(in_memory(kind), bank, columns=columns, split="train")
+    expected = hf_lorameta.plan(path, bank).to_dict()
+    expected["dataset"] |= {"revision": "in memory", "config": None}
+    for name, value in plan.to_dict().items():
+        assert value == expected[name]
+    assert plan.example is None
+
+
+def test_missing_values_of_a_data_frame_are_empty() -> None:
+    frame = pytest.importorskip("pandas").DataFrame([*LINES, {"question": None, "answer": "x"}])
+    dataset = hf_lorameta.Session().open_dataset(frame)
+    assert list(dataset.rows())[-1] == ("", "x")
+
+
+def test_a_bank_can_be_named(tmp_path: Path) -> None:
+    assert hf_lorameta.plan(LINES, str(plain_bank().folder)).neighbors()
+
+
+def test_what_cannot_be_a_dataset_is_refused() -> None:
+    with pytest.raises(DatasetError, match="of type int") as error:
+        hf_lorameta.plan(3)
+    assert "DataFrame" in error.value.__notes__[0]
+    with pytest.raises(EmptyDatasetError):
+        hf_lorameta.plan([])
+
+
+def test_errors_name_arguments_of_python() -> None:
+    with pytest.raises(ColumnsError) as error:
+        hf_lorameta.plan([{"a": "1", "b": "2"}])
+    (note,) = error.value.__notes__
+    assert "columns='input=a,output=b'" in note
+    assert "--" not in note + str(error.value)
+    assert in_python("--top-k 3 and --check") == "top_k=3 and check="
+
+
+def test_bars_are_shown_for_long_stages_only(capsys: pytest.CaptureFixture[str]) -> None:
+    stages: list[str] = []
+    hf_lorameta.generate(LINES, plain_bank(), Recipe(top_k=2))
+    assert capsys.readouterr().err == ""
+    generation = hf_lorameta.generate(
+        LINES, plain_bank(), Recipe(top_k=2), progress=lambda title, *_: stages.append(title)
+    )
+    assert set(stages) == {"Combining"}
+    assert repr(generation) == (
+        "Generation(rank 8 for a local dataset, of 2 adapters of local bank)"
+    )
+
+
+# --- with a loaded model -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    pytest.importorskip("torch")
+    from hf_lorameta.training.settings import Settings
+    from hf_lorameta.training.tasks import read_tasks
+    from hf_lorameta.training.train_bank import train_bank
+
+    base = tiny.write_base(tmp_path_factory.mktemp("base"))
+    tasks = tiny.write_tasks(tmp_path_factory.mktemp("tasks"), 2)
+    settings = Settings(rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)
+    folder = tmp_path_factory.mktemp("banks") / "bank"
+    listed = read_tasks([str(tasks)])
+    return train_bank(listed, folder, str(base), settings=settings, dtype="float32")
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
+def test_a_loaded_model_refines_and_evaluates_and_is_the_same_afterwards(trained: Bank) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    name = trained.index.base_model
+    model = AutoModelForCausalLM.from_pretrained(name).train()
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    config, lines = model.generation_config, tiny.rows(3)
+    loaded = {"model": model, "tokenizer": tokenizer}
+    recipe = Recipe(rank=4, refine=8)
+    generation = hf_lorameta.generate(lines, trained, recipe, **loaded)
+    fitted, same = generation.plan.refinement, hf_lorameta.generate(lines, trained, recipe)
+    assert fitted
+    assert same.plan.refinement
+    assert fitted.base == pytest.approx(same.plan.refinement.base, abs=0.05)  # another dtype
+    report = generation.evaluate(lines, shots=2, generate=False, **loaded)
+    assert list(report.scores) == ["base", "generated", "2-shot"]
+    assert report.scores["base"].rows == len(lines) - 8 - 2
+    assert report.scores["generated"].loss < report.scores["base"].loss
+    assert model.training
+    assert model.generation_config is config
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    after = model.state_dict()
+    assert set(after) == set(before)
+    assert all(bool((after[k] == v).all()) for k, v in before.items())
+    with pytest.raises(UsageError, match="names no public dataset"):
+        generation.evaluate(**loaded)
+    with pytest.raises(UsageError, match="needs its tokenizer"):
+        generation.evaluate(lines, model=model)
