@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     SerializerFunctionWrapHandler,
+    ValidationError,
     field_validator,
     model_serializer,
 )
@@ -118,7 +119,7 @@ def parse_columns(text: str) -> Columns:
     return check_columns(Columns.model_validate(roles))
 
 
-def as_columns(columns: Columns | Mapping[str, str] | str | None) -> Columns | None:
+def as_columns(columns: Columns | Mapping[str, Any] | str | None) -> Columns | None:
     """Return columns that a Python program gives as such, by role, or as on the command line.
 
     Raises:
@@ -132,7 +133,12 @@ def as_columns(columns: Columns | Mapping[str, str] | str | None) -> Columns | N
         return columns
     if isinstance(columns, str):
         return parse_columns(columns)
-    return parse_columns(",".join(f"{role}={name}" for role, name in columns.items()))
+    try:
+        return check_columns(Columns.model_validate(dict(columns)))
+    except ValidationError:
+        raise UsageError(
+            f"columns={dict(columns)!r}: expected names by role, roles are {', '.join(ROLES)}"
+        ) from None
 
 
 def check_columns(columns: Columns) -> Columns:

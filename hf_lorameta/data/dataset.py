@@ -81,6 +81,15 @@ class Dataset(DatasetInfo):
         return list(islice(self.rows(), count))
 
 
+@dataclass(frozen=True)
+class OpenedRows:
+    """Rows of a dataset with its pinned repo, which is None for local files and rows in memory."""
+
+    repo: PinnedRepo | None
+    raw: RawDataset
+    revision: str
+
+
 def open_dataset(
     name: str | Path,
     hub: Hub | None = None,
@@ -118,16 +127,16 @@ def open_dataset(
         HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
     """
     opened = _open(name, hub or Hub(token), config, split, revision)
-    return with_columns(opened, columns, instruction, template)
+    return as_dataset(opened, columns, instruction, template)
 
 
-def with_columns(
-    opened: "Opened",
-    columns: Columns | None = None,
+def as_dataset(
+    opened: OpenedRows,
+    columns: Columns | None,
     instruction: str | None = None,
     template: str | None = None,
 ) -> Dataset:
-    """Read an opened split as `open_dataset` does, with the errors of its columns and prompt."""
+    """Return a dataset whose rows are open; arguments and errors are those of `open_dataset`."""
     repo, raw = opened.repo, opened.raw
     try:
         columns = columns or find_columns(raw.columns, raw.labels, raw.sample)
@@ -200,26 +209,17 @@ def column_names(
     return _open(name, hub or Hub(token), config, split, revision).raw.columns
 
 
-@dataclass(frozen=True)
-class Opened:
-    """Rows of a dataset with its pinned repo, which is None if it is not on the Hub."""
-
-    repo: PinnedRepo | None
-    raw: RawDataset
-    revision: str
-
-
 def _open(
     name: str | Path, hub: Hub, config: str | None, split: str | None, revision: str | None
-) -> Opened:
+) -> OpenedRows:
     if is_local(name):
         if config or revision:
             raise UsageError(f"{name} is a file: it has neither configuration nor revision")
         files = find_files(name)
-        return Opened(None, open_files(files, split), f"sha256:{digest(files)}")
+        return OpenedRows(None, open_files(files, split), f"sha256:{digest(files)}")
     if is_repo_id(str(name)):
         repo = hub.resolve(str(name), "dataset", revision)
-        return Opened(repo, hub.rows(repo, config, split), repo.sha)
+        return OpenedRows(repo, hub.rows(repo, config, split), repo.sha)
     if Path(name).exists():
         endings = ", ".join(sorted(FORMATS))
         raise DatasetError(f"{name} does not end in {endings}", hint="name a file, or a Hub id")

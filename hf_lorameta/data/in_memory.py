@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from hf_lorameta.data.columns import Columns
-from hf_lorameta.data.dataset import Dataset, Opened, with_columns
+from hf_lorameta.data.dataset import Dataset, OpenedRows, as_dataset
 from hf_lorameta.errors import DatasetError, EmptyDatasetError
 from hf_lorameta.hub.dataset_repo import SAMPLE_ROWS, RawDataset, pick_split, raw_dataset
 from hf_lorameta.hub.errors import reading
@@ -28,8 +27,8 @@ def from_memory(
         rows: a list of dictionaries, a `pandas.DataFrame`, or a dataset of the library `datasets`.
         split: of a `datasets.DatasetDict`; None is train, or the only one.
         columns: None finds them, see `hf_lorameta.data.layouts.find_columns`.
-        instruction: as for `hf_lorameta.open_dataset`.
-        template: as for `hf_lorameta.open_dataset`.
+        instruction: put before every input, where the rows have none.
+        template: text with ``{instruction}`` and ``{input}``.
 
     Raises:
         DatasetError: another type of rows, no such split, or it cannot be read.
@@ -41,8 +40,8 @@ def from_memory(
         >>> dataset.head(1)
         [('1+1=', '2')]
     """
-    opened = Opened(None, _raw(rows, split), "in memory")
-    return with_columns(opened, columns, instruction, template)
+    opened = OpenedRows(None, _raw(rows, split), "in memory")
+    return as_dataset(opened, columns, instruction, template)
 
 
 def _raw(rows: Any, split: str | None) -> RawDataset:
@@ -66,5 +65,5 @@ def _raw(rows: Any, split: str | None) -> RawDataset:
         return (dict(row) for row in rows)
 
     names = dict.fromkeys(str(column) for row in rows for column in row)
-    sample = tuple(islice(read(), SAMPLE_ROWS))
+    sample = tuple(dict(row) for row in rows[:SAMPLE_ROWS])
     return RawDataset(list(names), {}, None, name, read, sample)

@@ -1,5 +1,6 @@
 """Score an adapter from Python, as ``hf-lorameta evaluate`` does."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def evaluate(
     config: str | None = None,
     split: str | None = None,
     revision: str | None = None,
-    columns: Columns | str | None = None,
+    columns: Columns | Mapping[str, Any] | str | None = None,
     max_rows: int = 100,
     shots: int = 3,
     generate: bool = True,
@@ -42,7 +43,7 @@ def evaluate(
         config: configuration of a Hub dataset.
         split: None is test, else validation.
         revision: branch, tag or commit of a Hub dataset.
-        columns: `Columns`, or their form on the command line, ``input=question,output=answer``.
+        columns: by role, such as ``{"input": "question", "output": "answer"}``.
         max_rows: score at most this many.
         shots: examples in the few-shot prompt; 0 leaves it out.
         generate: generate answers; otherwise only the loss is computed.

@@ -34,7 +34,7 @@ def generate(
     config: str | None = None,
     split: str | None = None,
     revision: str | None = None,
-    columns: Columns | Mapping[str, str] | str | None = None,
+    columns: Columns | Mapping[str, Any] | str | None = None,
     instruction: str | None = None,
     template: str | None = None,
     model: Any = None,
@@ -55,7 +55,8 @@ def generate(
         revision: branch, tag or commit of a Hub dataset.
         columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them.
         instruction: put before every input, where the rows have none.
-        template: prompt of a row, with ``{instruction}`` and ``{input}``.
+        template: text with ``{instruction}`` and ``{input}``, see
+            `hf_lorameta.data.prompt.join_instruction`.
         model: the base model in transformers, loaded on the CPU, if the recipe needs it; it is the
             same afterwards. None loads it.
         tokenizer: of `model`.

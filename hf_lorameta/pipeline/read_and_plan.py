@@ -29,7 +29,7 @@ def plan(
     config: str | None = None,
     split: str | None = None,
     revision: str | None = None,
-    columns: Columns | Mapping[str, str] | str | None = None,
+    columns: Columns | Mapping[str, Any] | str | None = None,
     instruction: str | None = None,
     template: str | None = None,
     token: str | None = None,
@@ -46,7 +46,8 @@ def plan(
         revision: branch, tag or commit of a Hub dataset.
         columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them.
         instruction: put before every input, where the rows have none.
-        template: prompt of a row, with ``{instruction}`` and ``{input}``.
+        template: text with ``{instruction}`` and ``{input}``, see
+            `hf_lorameta.data.prompt.join_instruction`.
         token: of the Hub; None uses the saved one.
 
     Raises:

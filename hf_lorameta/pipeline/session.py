@@ -137,11 +137,7 @@ class Session:
             return dataset
         if not isinstance(dataset, str | Path):
             return from_memory(
-                dataset,
-                split=split,
-                columns=columns,
-                instruction=instruction,
-                template=template,
+                dataset, split=split, columns=columns, instruction=instruction, template=template
             )
         return open_dataset(
             dataset,
