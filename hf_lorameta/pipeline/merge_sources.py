@@ -131,7 +131,8 @@ def _as_lora(folder: Path, hub: Hub) -> Path:
         return folder  # opening it says what is wrong
     if kind == "LORA" or not base_model or not (folder / WEIGHTS_FILE).exists():
         return folder
-    target = cache_dir() / "converted" / sha256(folder / WEIGHTS_FILE)
+    key = "-".join(sha256(folder / name)[:32] for name in (WEIGHTS_FILE, CONFIG_FILE))
+    target = cache_dir() / "converted" / key
     if not target.exists():
         base_config = config_json(base_model, revision, hub.token)
         write_folder(target, lambda new: convert_to_lora(folder, new, base_config))
