@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import yaml
 from huggingface_hub import metadata_load
 
 from hf_lorameta.bank.bank import Bank
@@ -69,7 +70,8 @@ def open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:
         bank: opens the bank, if a name needs it.
 
     Raises:
-        AdapterError: it is damaged, no LoRA and not convertible, or there is none of that name.
+        UsageError: there is none of that name.
+        AdapterError: it is damaged, or no LoRA and not convertible.
         HubError: the repo does not exist or the Hub cannot be reached.
         MissingExtraError: it has to be converted, and PEFT is not installed.
     """
@@ -143,7 +145,7 @@ def _stated_license(folder: Path) -> str | None:
     """Return the license on an adapter's card, if it has one that can be read."""
     try:
         stated = (metadata_load(folder / _CARD_FILE) or {}).get("license")
-    except (OSError, ValueError):
+    except (OSError, ValueError, yaml.YAMLError):
         return None
     return stated if isinstance(stated, str) else None
 
