@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import yaml
 from huggingface_hub import metadata_load
 
 from hf_lorameta.bank.bank import Bank
@@ -69,7 +70,8 @@ def open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:
         bank: opens the bank, if a name needs it.
 
     Raises:
-        AdapterError: it is damaged, no LoRA and not convertible, or there is none of that name.
+        UsageError: there is none of that name.
+        AdapterError: it is damaged, or no LoRA and not convertible.
         HubError: the repo does not exist or the Hub cannot be reached.
         MissingExtraError: it has to be converted, and PEFT is not installed.
     """
@@ -131,7 +133,8 @@ def _as_lora(folder: Path, hub: Hub) -> Path:
         return folder  # opening it says what is wrong
     if kind == "LORA" or not base_model or not (folder / WEIGHTS_FILE).exists():
         return folder
-    target = cache_dir() / "converted" / sha256(folder / WEIGHTS_FILE)
+    key = "-".join(sha256(folder / name)[:32] for name in (WEIGHTS_FILE, CONFIG_FILE))
+    target = cache_dir() / "converted" / key
     if not target.exists():
         base_config = config_json(base_model, revision, hub.token)
         write_folder(target, lambda new: convert_to_lora(folder, new, base_config))
@@ -142,7 +145,7 @@ def _stated_license(folder: Path) -> str | None:
     """Return the license on an adapter's card, if it has one that can be read."""
     try:
         stated = (metadata_load(folder / _CARD_FILE) or {}).get("license")
-    except (OSError, ValueError):
+    except (OSError, ValueError, yaml.YAMLError):
         return None
     return stated if isinstance(stated, str) else None
 

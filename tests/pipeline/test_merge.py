@@ -246,6 +246,23 @@ def test_an_unknown_name_is_refused() -> None:
         merge({"nothing-like-this": 1.0})
 
 
+@pytest.mark.parametrize(
+    ("card", "license_"),
+    [
+        ("---\nlicense: mit\n---\n", "mit"),
+        ("---\nlicense: [mit]\n---\n", "unknown"),
+        ("---\nlicense: {mit\n---\n", "unknown"),
+        ("no metadata", "unknown"),
+    ],
+)
+def test_the_license_on_a_folders_card_is_stated(
+    card: str, license_: str, save: Callable[..., Path]
+) -> None:
+    folder = save("a")
+    (folder / "README.md").write_text(card)
+    assert merge({folder: 1.0}).provenance()["adapters"][0]["licenses"] == [license_]
+
+
 # --- banks --------------------------------------------------------------------------------------
 
 
