@@ -76,11 +76,13 @@ class DatasetError(LoraMetaError):
     Attributes:
         columns: proposed columns, a `hf_lorameta.data.columns.Columns`; None if there are none.
         row: a row (input, output) as these columns read it, to be shown to the user and not stored.
+        option: a proposed option of the command line, such as ``--split test``; empty if none.
     """
 
     exit_code = 3
     columns: Any = None
     row: tuple[str, str] | None = None
+    option: str = ""
 
 
 class ColumnsError(DatasetError):

@@ -1,4 +1,4 @@
-"""Propose a whole command where the columns of a dataset are not clear."""
+"""Propose a whole command where columns, split or configuration are not clear."""
 
 import shlex
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from hf_lorameta.errors import DatasetError, LoraMetaError
 
 _COMMANDS = ("plan", "generate", "push", "evaluate")
 _SECRET = "--token"
-_REPLACED = "--columns"
 
 
 def propose_command(error: LoraMetaError, arguments: Sequence[str]) -> str:
@@ -18,33 +17,34 @@ def propose_command(error: LoraMetaError, arguments: Sequence[str]) -> str:
 
     Args:
         error: of the command.
-        arguments: of the command, which is repeated with other columns, and without its token.
+        arguments: of the command, which is repeated with another option, and without its token.
 
     Returns:
-        The command; empty if the error proposes no columns, or the command has no such option.
+        The command; empty if the error proposes no option, or the command does not have it.
     """
-    if not isinstance(error, DatasetError) or error.columns is None or not arguments:
+    if not isinstance(error, DatasetError) or not arguments or arguments[0] not in _COMMANDS:
         return ""
-    if arguments[0] not in _COMMANDS:
-        return ""
-    from hf_lorameta.data.columns import columns_option
+    option = error.option
+    if error.columns is not None:
+        from hf_lorameta.data.columns import columns_option
 
-    option = columns_option(error.columns)
+        option = columns_option(error.columns)
+    if not option:
+        return ""
     if error.row and "-q" not in arguments and "--quiet" not in arguments:
         typer.echo(printable(f"One row as {option} would read it:"), err=True)
         typer.echo(printable(show_row(error.row)), err=True)
-    return f"hf-lorameta {shlex.join(_repeated(arguments))} {option}"
+    return f"hf-lorameta {shlex.join(_without(arguments, option.split()[0], _SECRET))} {option}"
 
 
-def _repeated(arguments: Sequence[str]) -> list[str]:
-    """Return arguments without columns and token, each with its value.
+def _without(arguments: Sequence[str], *options: str) -> list[str]:
+    """Return arguments without options, each with its value.
 
     Example:
-        >>> _repeated(["plan", "--columns", "output=a", "-d", "x.csv", "--token=hf_abc"])
-        ['plan', '-d', 'x.csv']
+        >>> _without(["plan", "--split", "a", "-d", "x", "--token=b"], "--split", "--token")
+        ['plan', '-d', 'x']
     """
     kept: list[str] = []
-    options = (_REPLACED, _SECRET)
     for previous, argument in zip(["", *arguments], arguments, strict=False):
         dropped = previous in options or argument.partition("=")[0] in options
         if not dropped:

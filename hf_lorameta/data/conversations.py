@@ -18,7 +18,9 @@ _PAIRS = (
     ("human", "assistant"), ("user", "assistant"), ("question", "answer"), ("input", "output"),
     ("prompt", "response"),
 )  # fmt: skip
-_SPEAKER = re.compile(r"(?:^|\n\s*|\s*###\s*)(Human|User|Assistant|Bot|AI):[ \t]*", re.IGNORECASE)
+_SPEAKER = re.compile(
+    r"(?:^|\n[ \t]*|###[ \t]*)(Human|User|Assistant|Bot|AI):[ \t]*", re.IGNORECASE
+)
 
 Turn = tuple[str, str]
 """(role in lower case, text) of one turn."""
@@ -38,7 +40,7 @@ def is_conversation(value: object) -> bool:
 
 def is_transcript(text: object) -> bool:
     """Whether a text is a transcript with both speakers, ``Human: … Assistant: …``."""
-    return isinstance(text, str) and bool(_SPEAKER.match(text)) and len(_transcript(text)) > 1
+    return isinstance(text, str) and len(_transcript(text)) > 1
 
 
 def conversation_row(value: object) -> Row | None:
@@ -110,10 +112,14 @@ def _parsed(text: str) -> list[Any] | list[Turn] | None:
         except (ValueError, RecursionError):
             return None
         return found if isinstance(found, list) else None
-    return list(_transcript(text)) if _SPEAKER.match(text) else None
+    return list(_transcript(text)) or None
 
 
 def _transcript(text: str) -> list[Turn]:
+    """Return the turns of a transcript; none if the text does not begin with a speaker."""
+    text = text.lstrip()
+    if not _SPEAKER.match(text):
+        return []
     parts = _SPEAKER.split(text)
     pairs = zip(parts[1::2], parts[2::2], strict=True)
     roles = {"human": "user", "bot": "assistant", "ai": "assistant"}

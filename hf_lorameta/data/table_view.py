@@ -58,7 +58,8 @@ class TableView:
 
     def values(self, name: str) -> list[Any]:
         """Return the column's values in the sample that are not missing."""
-        return [v for v in (row.get(name) for row in self._sample) if v not in (None, "", [], {})]
+        values = [row.get(name) for row in self._sample]
+        return [v for v in values if v or isinstance(v, (bool, int, float))]
 
     def kind(self, name: str) -> Kind:
         """Return what a column holds."""

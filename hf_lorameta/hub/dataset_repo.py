@@ -5,6 +5,7 @@ within 23 s; the further retries that `datasets` adds around those are switched 
 """
 
 import re
+import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -139,7 +140,11 @@ def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
             hint=f"--split '{part}[:1000]'",
         )
     problem = f"has no split {requested!r}" if requested else "has no split named train"
-    raise DatasetError(f"{name} {problem}, only {', '.join(splits)}", hint=f"--split {splits[0]}")
+    likely = next((split for split in splits if split.startswith("train")), splits[0])
+    option = f"--split {shlex.quote(likely)}"
+    error = DatasetError(f"{name} {problem}, only {', '.join(splits)}", hint=option)
+    error.option = option
+    raise error
 
 
 def raw_dataset(

@@ -167,7 +167,12 @@ def default_repo_id(user: str, dataset: str, base_model: str) -> str:
         >>> default_repo_id("ann", "bob/Good Book", "HuggingFaceTB/SmolLM2-135M-Instruct")
         'ann/Good-Book-SmolLM2-135M-Instruct-lorameta'
     """
-    stem = re.sub(r"\.(jsonl|ndjson|json|csv|tsv|parquet)$", "", Path(dataset).name, flags=re.I)
+    stem = re.sub(
+        r"\.(jsonl|ndjson|json|csv|tsv|txt|parquet)(\.(gz|bz2|xz))?$",
+        "",
+        Path(dataset).name,
+        flags=re.I,
+    )
     name = "-".join([stem, base_model.split("/")[-1], "lorameta"])
     name = re.sub(r"[^A-Za-z0-9._]+", "-", name).replace("..", ".").strip("-.")
     return f"{user}/{name[: 96 - len(user) - 1].strip('-.')}"
