@@ -4,11 +4,14 @@ import logging
 import os
 import sys
 import traceback
+from functools import partial
+from typing import Annotated
 
 import typer
 
+from hf_lorameta._version import __version__
 from hf_lorameta.cli import banks, evaluate, generate, gguf, inspect, merge, space
-from hf_lorameta.cli.output import printable
+from hf_lorameta.cli.output import emit_error, printable
 from hf_lorameta.cli.proposals import propose_command
 from hf_lorameta.errors import LoraMetaError
 
@@ -33,8 +36,21 @@ for command in (
     app.command(command.__name__.strip("_"), epilog=command.__example__)(command)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"hf-lorameta {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _callback() -> None:
+def _callback(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
     """A LoRA adapter for your dataset in seconds, on a CPU, without training."""
 
 
@@ -58,26 +74,32 @@ def main(arguments: list[str] | None = None) -> None:
     for covered in ("datasets.packaged_modules.json.json", "huggingface_hub.repocard",
                  "huggingface_hub.hf_api"):  # fmt: skip
         logging.getLogger(covered).setLevel(logging.CRITICAL)  # our errors say the same in one line
+    fail = partial(_fail, debug=debug, as_json="--json" in arguments)
     try:
         app([a for a in arguments if a != "--debug"])
     except LoraMetaError as error:
         hint = propose_command(error, arguments) or error.hint
-        _fail(error, debug, str(error), hint, error.exit_code)
+        fail(error, str(error), hint, error.exit_code)
     except KeyboardInterrupt as interrupt:
         for note in getattr(interrupt, "__notes__", ()):
             typer.echo(printable(note), err=True)
         sys.exit(130)
     except OSError as error:
         message = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"
-        _fail(error, debug, message, "check the path and the free space, then run it again", 1)
+        fail(error, message, "check the path and the free space, then run it again", 1)
     except Exception as error:  # noqa: BLE001 - the last resort of a program
         message = f"unexpected {type(error).__name__}: this is a bug"
-        _fail(error, debug, message, "run the command again with --debug and report it", 1)
+        fail(error, message, "run the command again with --debug and report it", 1)
 
 
-def _fail(error: BaseException, debug: bool, message: str, hint: str, code: int) -> None:
+def _fail(
+    error: BaseException, message: str, hint: str, code: int, *, debug: bool, as_json: bool
+) -> None:
     if debug:
         traceback.print_exception(error)
+    if as_json:
+        fields = {"type": type(error).__name__, "message": message, "hint": hint or None}
+        emit_error(fields | {"exit_code": code})
     typer.echo(f"Error: {printable(message)}", err=True)
     if hint:
         typer.echo(f"Next:  {hint}", err=True)

@@ -11,12 +11,14 @@ from hf_lorameta.cli.options import (
     BaseGgufOption,
     ColumnsOption,
     ConfigOption,
+    DatasetArgument,
     EngineOption,
     JsonFlag,
     QuietFlag,
     RevisionOption,
     TokenOption,
     example,
+    one_dataset,
 )
 from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars, warn
 
@@ -26,13 +28,15 @@ if TYPE_CHECKING:
 
 
 @example(
-    "hf-lorameta evaluate user/adapter --dataset user/name",
+    "hf-lorameta evaluate user/adapter",
+    "hf-lorameta evaluate user/adapter user/name --split validation",
     "hf-lorameta evaluate my-adapter --dataset rows.jsonl --shots 0 --max-rows 50",
     "hf-lorameta evaluate my-adapter -d user/name --engine llama.cpp --base-gguf base.gguf",
     "hf-lorameta evaluate user/adapter --dataset user/name --save-card",
 )
 def evaluate(
     adapter: AdapterArgument,
+    name: DatasetArgument = None,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -92,6 +96,7 @@ def evaluate(
     from hf_lorameta.pipeline.publish import resolve_card_repo, save_scores
     from hf_lorameta.pipeline.rows_to_score import open_to_score, rows_to_score
 
+    dataset = one_dataset(name, dataset)
     if create_pr and not save_card:
         raise UsageError("--create-pr goes with --save-card", hint="add --save-card")
     engines.check_options(engine, base, base_gguf)

@@ -45,7 +45,7 @@ _SHOWN = 20
 
 @with_request
 @example(
-    "hf-lorameta plan --dataset user/name",
+    "hf-lorameta plan user/name",
     "hf-lorameta plan --dataset rows.jsonl --metric kl --json",
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
@@ -185,7 +185,7 @@ def _generate(plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool) 
 
 @with_request
 @example(
-    "hf-lorameta generate --dataset user/name -o my-adapter",
+    "hf-lorameta generate user/name -o my-adapter",
     "hf-lorameta generate --dataset rows.csv --columns input=q,output=a -o my-adapter",
     "hf-lorameta generate --dataset user/name -o my-adapter --export gguf",
     "hf-lorameta generate --dataset user/name -o my-adapter --refine 16 --engine llama.cpp "
@@ -221,7 +221,7 @@ def generate(
 
 @with_request
 @example(
-    "hf-lorameta push --dataset user/name",
+    "hf-lorameta push user/name",
     "hf-lorameta push --dataset user/name --export gguf",
     "hf-lorameta push --dataset rows.jsonl --repo-id user/adapter --public",
     "hf-lorameta push --from FOLDER --repo-id user/adapter",

@@ -65,10 +65,11 @@ def export(
 @example(
     "hf-lorameta try my-adapter --prompt 'The input of a row'",
     "hf-lorameta try user/adapter --base-gguf base.gguf",
+    "hf-lorameta try adapter.gguf --base-gguf base.gguf",
     "hf-lorameta try my-adapter --template 'Question: {}\\nAnswer:'",
 )
 def try_(
-    adapter: AdapterArgument,
+    adapter: Annotated[str, typer.Argument(help="Folder, Hub repo or GGUF file of an adapter.")],
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -76,8 +77,13 @@ def try_(
         ),
     ] = None,
     template: Annotated[
-        str, typer.Option(help=r"Text around the prompt, which replaces {}; \n is a line break.")
-    ] = "{}",
+        str | None,
+        typer.Option(
+            help=r"Text around the prompt, which replaces {}; \n is a line break. Default: as the "
+            "adapter's recipe says.",
+            show_default=False,
+        ),
+    ] = None,
     base_gguf: BaseGgufOption = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer.")] = 64,
     compare: Annotated[bool, typer.Option(help="Show the base model's answer too.")] = False,
@@ -86,20 +92,17 @@ def try_(
     quiet: QuietFlag = False,
 ) -> None:
     """Try an adapter through llama.cpp, on a CPU, without torch (extra: gguf)."""
-    from hf_lorameta.engines.gguf_files import adapter_gguf
-    from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
     from hf_lorameta.engines.llama_client import LlamaCpp
     from hf_lorameta.errors import UsageError
-    from hf_lorameta.formats.lora_file import check_adapter
-    from hf_lorameta.hub.client import Hub
-    from hf_lorameta.pipeline.adapter_folder import locate_adapter
 
-    if "{}" not in template:
+    if template is not None and "{}" not in template:
         raise UsageError("the template has no {}", hint="add --template 'Input: {}\\nOutput:'")
-    folder = locate_adapter(adapter, hub=Hub(token))
-    base = find_base_gguf(check_adapter(folder)[0].base_model, base_gguf)
-    template = template.replace("\\n", "\n")
-    with LlamaCpp(base, [adapter_gguf(folder, base)]) as engine:
+    base, file, folder = _files(adapter, base_gguf, token)
+    if template is None:
+        template = _recorded_template(folder) if folder else "{}"
+    else:
+        template = template.replace("\\n", "\n")
+    with LlamaCpp(base, [file]) as engine:
         if prompt is None and not json:
             _converse(engine, template, max_tokens, compare, quiet)
             return
@@ -110,6 +113,43 @@ def try_(
         if compare:
             data["base"] = "".join(_answer(engine, text, None, max_tokens)).strip()
         emit(json, data, lambda: _both(answer, data.get("base")))
+
+
+def _files(adapter: str, base: Path | None, token: str | None) -> tuple[Path, Path, Path | None]:
+    """Return the GGUF of the base model, that of the adapter, and the adapter's folder if any."""
+    from hf_lorameta.engines.gguf_files import adapter_gguf
+    from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
+    from hf_lorameta.formats.lora_file import check_adapter
+    from hf_lorameta.formats.peft_config import CONFIG_FILE
+    from hf_lorameta.hub.client import Hub
+    from hf_lorameta.hub.packaged_model import SMOLLM2
+    from hf_lorameta.pipeline.adapter_folder import locate_adapter
+
+    file = Path(adapter).expanduser()
+    if file.suffix != ".gguf" or not file.is_file():
+        folder = locate_adapter(adapter, hub=Hub(token))
+        base = find_base_gguf(check_adapter(folder)[0].base_model, base)
+        return base, adapter_gguf(folder, base), folder
+    if (file.parent / CONFIG_FILE).exists():
+        return find_base_gguf(check_adapter(file.parent)[0].base_model, base), file, file.parent
+    return find_base_gguf(SMOLLM2, base), file, None  # a GGUF does not name its base model
+
+
+def _recorded_template(folder: Path) -> str:
+    """Return the text around the input of a row, which is ``{}``, as an adapter's recipe has it.
+
+    An instruction that differs from row to row is left to the prompt.
+    """
+    from hf_lorameta.data.columns import Columns
+    from hf_lorameta.data.prompt import join_instruction
+    from hf_lorameta.pipeline.adapter_folder import read_contents
+
+    provenance = read_contents(folder)["provenance"]
+    stored = (provenance or {"dataset": {}})["dataset"].get("columns")
+    columns = Columns.model_validate(stored) if stored else Columns()
+    if columns.instruction or columns.messages:
+        return "{}"
+    return join_instruction(columns.instruction_text or "", "{}", columns.template)
 
 
 def _both(answer: str, base: str | None) -> str:

@@ -91,6 +91,10 @@ BaseGgufOption = Annotated[
     Path | None,
     typer.Option(help="GGUF of the base model. Not needed for the default bank's."),
 ]
+DatasetArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="DATASET", help="The same as --dataset.", show_default=False),
+]
 AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an adapter.")]
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of a bank.")]
 
@@ -231,6 +235,19 @@ class Request:
         return make(**settings)
 
 
+def one_dataset(argument: str | None, option: str | None) -> str | None:
+    """Return the dataset that was named as an argument or with ``--dataset``.
+
+    Raises:
+        UsageError: both name one.
+    """
+    from hf_lorameta.errors import UsageError
+
+    if argument is not None and option is not None:
+        raise UsageError(f"two datasets: {argument} and --dataset {option}", hint="name one")
+    return option if argument is None else argument
+
+
 def with_request(command: Callable[..., None]) -> Callable[..., None]:
     """Add every option of `Request` to a command, which gets them as its argument ``request``."""
     shared = [
@@ -248,12 +265,17 @@ def with_request(command: Callable[..., None]) -> Callable[..., None]:
         if parameter.name != "request"
     ]
 
+    name = inspect.Parameter(
+        "name", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=DatasetArgument
+    )
+
     @functools.wraps(command)
     def run(**options: Any) -> None:
         request = {field.name: options.pop(field.name) for field in dataclasses.fields(Request)}
+        request["dataset"] = one_dataset(options.pop("name"), request["dataset"])
         command(request=Request(**request), **options)
 
-    parameters = [shared[0], *own, *shared[1:]]
+    parameters = [name, shared[0], *own, *shared[1:]]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run

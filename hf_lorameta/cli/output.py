@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,12 +16,23 @@ _REPORT_SECONDS = 10.0
 _SHOWN_CHARACTERS = 600
 
 
+_result_printed = False
+
+
 def emit(as_json: bool, data: object, text: Callable[[], str]) -> None:
     """Print a result on stdout, as JSON or as text."""
+    global _result_printed
+    _result_printed = True
     if as_json:
         typer.echo(json.dumps(data, indent=2, allow_nan=False))
     else:
         typer.echo(printable(text()))
+
+
+def emit_error(error: Mapping[str, object]) -> None:
+    """Print an error on stdout as JSON, unless the result is there: stdout is one JSON value."""
+    if not _result_printed:
+        typer.echo(json.dumps({"error": error}, indent=2))
 
 
 def log(quiet: bool, message: str) -> None:

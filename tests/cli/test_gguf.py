@@ -17,7 +17,7 @@ from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES
 from tests.cli.conftest import NO_EXTRAS
-from tests.conftest import BASE, Account, Built, Shell, adapter_files, tree
+from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
 from tests.engine_fixtures import needs_engine
 from tests.engines.test_llama_runner import base_header
 
@@ -175,6 +175,21 @@ def test_try_answers_a_prompt_and_lines_of_stdin(cli: Shell, demo_adapter: Path)
     )  # fmt: skip
     assert done.stdout.split("\n")[:2] == ["negative", "positive"]
     assert done.stderr == ""
+
+
+@needs_engine
+@pytest.mark.slow
+def test_try_reads_a_gguf_file_and_the_recorded_instruction(cli: Shell, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_bytes(rows(1))
+    generate = ("generate", data, "--instruction", "Name the {} {input}.", "--export", "gguf")
+    cli(*generate, "-o", "a")
+    asked = ("--prompt", "milk", "--max-tokens", 2, "--json")
+    expected = "Name the {} {input}.\n\nInput: milk\nOutput:"
+    for adapter in ("a", "a/adapter.gguf"):
+        assert cli("try", adapter, *asked).json["prompt"] == expected
+    (tmp_path / "a" / "adapter.gguf").rename(tmp_path / "alone.gguf")
+    assert cli("try", "alone.gguf", *asked).json["prompt"] == "milk"
 
 
 @needs_engine

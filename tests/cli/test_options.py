@@ -1,14 +1,16 @@
 """The choices of the command line are the methods of the registries."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from hf_lorameta._version import __version__
 from hf_lorameta.cli.app import app
 from hf_lorameta.recipe import REGISTRIES
-from tests.conftest import Shell
+from tests.conftest import Built, Shell
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -46,3 +48,24 @@ def test_every_command_that_reads_the_hub_has_a_token_option() -> None:
         commands |= {f"{group} {name}": command for name, command in members.items()}
     without = {n for n, c in commands.items() if "token" not in {p.name for p in c.params}}
     assert without == {"demo", "bank verify"}
+
+
+def test_the_version_is_printed(cli: Shell) -> None:
+    assert cli("--version").out == f"hf-lorameta {__version__}\n"
+
+
+def test_a_dataset_is_an_argument_or_an_option(cli: Shell, bank: Built, data: Path) -> None:
+    plan = ("plan", "--bank", bank.folder, "--json")
+    assert cli(*plan, data).json == cli(*plan, "-d", data).json
+    assert "two datasets" in cli(*plan, data, "-d", "user/other", code=2).err
+
+
+def test_errors_are_json_where_results_are(cli: Shell) -> None:
+    failed = cli("plan", "missing.jsonl", "--json", code=3)
+    assert failed.json["error"] == {
+        "type": "DatasetError",
+        "message": "missing.jsonl: no such file",
+        "hint": "name a file, or a Hub id: user/name",
+        "exit_code": 3,
+    }
+    assert cli("plan", "missing.jsonl", code=3).out == ""
