@@ -66,7 +66,8 @@ _EMPTY = Histogram(np.empty(0, np.int32), np.empty(0, np.int64))
 class Profile:
     """Token ids in all inputs and all outputs of a dataset, and `length_class` of its outputs.
 
-    `left_out` is the number of rows without an output that were not counted; it is not stored.
+    `left_out` is the number of rows without an output that were not counted, and `cut` of
+    those with a text that was cut to its beginning; neither is stored.
     """
 
     input: Histogram
@@ -74,6 +75,7 @@ class Profile:
     rows: int
     lengths: Histogram = _EMPTY
     left_out: int = 0
+    cut: int = 0
 
     @property
     def output_length(self) -> float:
