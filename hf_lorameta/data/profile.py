@@ -34,8 +34,9 @@ PARTS: Mapping[Part, tuple[Half, ...]] = {
 }
 """The histograms whose sum is a part."""
 
-_BATCH_ROWS = 512
-_BATCH_CHARACTERS = 1 << 20
+BATCH_ROWS = 512
+BATCH_CHARACTERS = 1 << 20
+"""Texts are tokenized in batches that end with the row that reaches one of these numbers."""
 _KINDS = ("ids", "counts", "indptr")
 _HALVES: tuple[Half, ...] = ("input", "output", "lengths")
 
@@ -130,7 +131,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     for row in rows:
         batch.append(row)
         characters += len(row[0]) + len(row[1])
-        if len(batch) >= _BATCH_ROWS or characters >= _BATCH_CHARACTERS:
+        if len(batch) >= BATCH_ROWS or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
     if batch:

@@ -98,9 +98,7 @@ def read_dataset(
     if counting.end is not None:
         counter = OutputCounter(encode, counting.vocab_size, counting.end)
         rows = counter.of(rows)
-    profile = profile_rows(
-        rows, encode, counting.vocab_size, labeled_only=not dataset.prompts_only
-    )
+    profile = profile_rows(rows, encode, counting.vocab_size, labeled_only=not dataset.prompts_only)
     profile = replace(profile, cut=limited.cut)
     counts = counter.counts if counter and profile.output.total else None
     if limited.reached:
