@@ -20,8 +20,11 @@ _MODULES = {
     "Merge": "pipeline.merge",
     "MergeRecipe": "recipe",
     "Plan": "pipeline.plan",
+    "Reading": "pipeline.read_dataset",
+    "ReadingLimits": "hub.reading_limits",
     "Recipe": "recipe",
     "Session": "pipeline.session",
+    "TokenCounting": "pipeline.read_dataset",
     "bank_map": "bank.map",
     "check_no_overwrite": "pipeline.publish",
     "column_names": "data.dataset",
@@ -33,9 +36,12 @@ _MODULES = {
     "open_dataset": "data.dataset",
     "parse_columns": "data.columns",
     "plan": "pipeline.read_and_plan",
+    "plan_from_reading": "pipeline.read_and_plan",
     "publish_adapter": "pipeline.publish",
     "publish_folder": "pipeline.publish",
+    "read_dataset": "pipeline.read_dataset",
     "resolve_target": "pipeline.publish",
+    "token_counting": "pipeline.read_dataset",
 }
 _ERRORS = (
     "LoraMetaError",
@@ -44,6 +50,7 @@ _ERRORS = (
     "RecipeError",
     "DatasetError",
     "ColumnsError",
+    "DatasetTooLargeError",
     "EmptyDatasetError",
     "UnlabeledDatasetError",
     "BankError",
@@ -83,6 +90,7 @@ __all__ = [
     "ConnectionLostError",
     "Dataset",
     "DatasetError",
+    "DatasetTooLargeError",
     "EmptyDatasetError",
     "GatedError",
     "Generation",
@@ -96,10 +104,13 @@ __all__ = [
     "MissingExtraError",
     "NotFoundError",
     "Plan",
+    "Reading",
+    "ReadingLimits",
     "Recipe",
     "RecipeError",
     "ScriptDatasetError",
     "Session",
+    "TokenCounting",
     "UnlabeledDatasetError",
     "UsageError",
     "bank_map",
@@ -113,9 +124,12 @@ __all__ = [
     "open_dataset",
     "parse_columns",
     "plan",
+    "plan_from_reading",
     "publish_adapter",
     "publish_folder",
+    "read_dataset",
     "resolve_target",
+    "token_counting",
 ]
 
 if TYPE_CHECKING:
@@ -131,6 +145,7 @@ if TYPE_CHECKING:
         ConflictError,
         ConnectionLostError,
         DatasetError,
+        DatasetTooLargeError,
         EmptyDatasetError,
         GatedError,
         HubError,
@@ -145,6 +160,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from hf_lorameta.hub.client import Hub
+    from hf_lorameta.hub.reading_limits import ReadingLimits
     from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
     from hf_lorameta.method.distances import METRICS
     from hf_lorameta.method.merging import COMBINERS
@@ -160,7 +176,13 @@ if TYPE_CHECKING:
         publish_folder,
         resolve_target,
     )
-    from hf_lorameta.pipeline.read_and_plan import plan
+    from hf_lorameta.pipeline.read_and_plan import plan, plan_from_reading
+    from hf_lorameta.pipeline.read_dataset import (
+        Reading,
+        TokenCounting,
+        read_dataset,
+        token_counting,
+    )
     from hf_lorameta.pipeline.session import Session
     from hf_lorameta.recipe import MergeRecipe, Recipe
     from hf_lorameta.refine.registry import REFINERS

@@ -6,6 +6,7 @@
     │   └── RecipeError                    unknown metric, rank out of range, ...
     ├── DatasetError              exit 3   the user's (or a bank's) dataset
     │   ├── ColumnsError                   the columns match no known layout, or several
+    │   ├── DatasetTooLargeError           a row above the limit, or more than the memory holds
     │   ├── EmptyDatasetError              no usable row
     │   └── UnlabeledDatasetError          no outputs where they are required
     ├── BankError                 exit 4   an unusable bank folder or repo
@@ -87,6 +88,10 @@ class DatasetError(LoraMetaError):
 
 class ColumnsError(DatasetError):
     """The columns match no known layout, or several."""
+
+
+class DatasetTooLargeError(DatasetError):
+    """A row is larger than the limit, or reading needs more memory than there is."""
 
 
 class EmptyDatasetError(DatasetError):

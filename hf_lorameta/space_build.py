@@ -24,6 +24,7 @@ from hf_lorameta.environment import DISTRIBUTION, pip_install
 from hf_lorameta.errors import UsageError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.visibility import check_visibility
 
 DEFAULTS_FILE = "defaults.json"
 PAGE = "app.py"
@@ -81,11 +82,13 @@ def deploy_space(
 
     Args:
         repo_id: ``user/space``; an existing Space gets the new files and keeps its variables.
-        private: visibility of a new Space; None is public.
+        private: visibility of a new Space; None is public. True refuses an existing public one.
     """
     hub = hub or Hub()
     hub.user()
     existing = hub.existing(repo_id, "space")
+    if existing is not None:
+        check_visibility(existing, private or None)
     with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
         build_space(Path(scratch), bank=bank, revision=revision, whole_bank=whole_bank, hub=hub)
         return hub.publish(

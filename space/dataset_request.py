@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hf_lorameta import Dataset, Hub, LoraMetaError, column_names, open_dataset, parse_columns
+from hf_lorameta import (
+    Dataset,
+    Hub,
+    LoraMetaError,
+    ReadingLimits,
+    column_names,
+    open_dataset,
+    parse_columns,
+)
 
 Credential = str | Literal[False] | None
 """A visitor's token; False if the visitor is signed out; None for this machine's saved token."""
@@ -74,7 +82,7 @@ def _validated_id(text: str) -> str:
     return name
 
 
-def open_request(request: DatasetRequest, credential: Credential) -> Dataset:
+def open_request(request: DatasetRequest, credential: Credential, limits: ReadingLimits) -> Dataset:
     """Open the dataset of a validated request."""
     return open_dataset(
         request.file or request.dataset or "",
@@ -82,6 +90,7 @@ def open_request(request: DatasetRequest, credential: Credential) -> Dataset:
         config=request.config,
         split=request.split,
         columns=parse_columns(request.columns) if request.columns else None,
+        limits=limits,
     )
 
 

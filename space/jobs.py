@@ -7,7 +7,7 @@ reports progress.
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
@@ -47,11 +47,15 @@ class Job:
 
     Args:
         time_limit: seconds after which `check` raises.
+
+    Attributes:
+        step: what is shown now.
+        time_limit: as given.
     """
 
     def __init__(self, time_limit: float) -> None:
         self.step = Step("Starting")
-        self._time_limit = time_limit
+        self.time_limit = time_limit
         self._deadline = time.monotonic() + time_limit
         self._canceled = threading.Event()
 
@@ -70,20 +74,13 @@ class Job:
             raise Canceled
         if time.monotonic() > self._deadline:
             raise TimeLimitError(
-                f"The request took longer than {self._time_limit:.0f} s, the limit of this Space"
+                f"The request took longer than {self.time_limit:.0f} s, the limit of this Space"
             )
 
     def report(self, text: str, done: int = 0, total: int = 0) -> None:
         """Check, then set the current step."""
         self.check()
         self.step = Step(text, done, total)
-
-    def count(self, rows: Iterable[T], text: str) -> Iterator[T]:
-        """Yield the rows and report their number."""
-        for number, row in enumerate(rows, 1):
-            if number % 64 == 1:
-                self.report(f"{text}: {number:,} rows so far" if number > 1 else text)
-            yield row
 
 
 def stream_job(

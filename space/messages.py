@@ -11,6 +11,7 @@ from hf_lorameta import (
     ConflictError,
     ConnectionLostError,
     DatasetError,
+    DatasetTooLargeError,
     EmptyDatasetError,
     GatedError,
     IntegrityError,
@@ -34,6 +35,8 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     ColumnsError: "Select the input and output columns below.",
     UnlabeledDatasetError: "Select the output column below. If the dataset has no outputs, select "
     "only the input column: the comparison then uses inputs alone and is less reliable.",
+    DatasetTooLargeError: "Use shorter texts or a part of the dataset, or run hf-lorameta on your "
+    "own machine, where the limits can be raised.",
     EmptyDatasetError: "Choose another configuration or split, or another dataset.",
     ScriptDatasetError: "Choose a dataset that consists of data files, or upload a file.",
     ConflictError: "Type another repo name in the options, or tick “Replace the files”.",

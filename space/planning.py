@@ -1,29 +1,38 @@
 """Plan an adapter for one request.
 
-A `PlanResult` is stored for the visitor, so it holds no token and no open stream.
+Only token counts and a few clipped rows leave the process that reads the dataset. A `PlanResult` is
+stored for the visitor, so it holds no token and no open stream.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from bank_loader import BankLoader
 from dataset_request import (
     Credential,
     DatasetRequest,
-    RequestError,
     hidden_path,
     open_request,
     validated,
 )
-from hf_lorameta import Plan, Recipe, plan
+from hf_lorameta import (
+    Plan,
+    Reading,
+    ReadingLimits,
+    Recipe,
+    TokenCounting,
+    plan_from_reading,
+    read_dataset,
+    token_counting,
+)
 from jobs import Job
-from reader_process import reader_process
+from reader_process import read_first, report_rows
 
 SAMPLES = 3
-_BATCH_ROWS = 512
+SAMPLE_CHARACTERS = 1000
+MAX_CHARACTERS = 50_000_000
+"""Characters read from a dataset at most, which take about a minute to count."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +40,8 @@ class PlanResult:
     """A plan and what the page shows with it.
 
     Attributes:
-        plan: the plan; its dataset cannot be read again.
-        samples: first rows, shown only to the visitor.
+        plan: the plan.
+        samples: the ends of the first rows, shown only to the visitor.
         name: dataset id or file name.
     """
 
@@ -49,15 +58,15 @@ def make_plan(
     credential: Credential,
     job: Job,
 ) -> PlanResult:
-    """Read the dataset once and plan.
+    """Read the dataset once, in a process of its own, and plan.
 
     Args:
         bank_loader: provides the bank.
         request: the dataset.
-        recipe: settings; the plan's recipe states ``max_rows`` only if the limit was reached.
-        max_rows: maximum number of rows to read.
+        recipe: settings; the plan's recipe states ``max_rows`` only if a limit was reached.
+        max_rows: maximum number of rows to read; of characters, it is `MAX_CHARACTERS`.
         credential: token of the visitor.
-        job: checked at every row.
+        job: checked while the dataset is read.
 
     Raises:
         RequestError: the request is invalid.
@@ -66,44 +75,30 @@ def make_plan(
     job.report("Finding the dataset")
     request = validated(request)
     bank = bank_loader.wait(job)
-    with reader_process(job, _read_dataset, request, credential) as items:
-        dataset = next(items)
-        rows = _Rows(items, job)
-        limited = recipe.model_copy(update={"max_rows": max_rows})
-        result = plan(replace(dataset, rows=rows.read), bank, limited)
-    if rows.exhausted:
-        result = replace(result, recipe=recipe)
-    name = Path(request.file).name if request.file else str(dataset.id)
-    return PlanResult(replace(result, dataset=dataset), rows.samples, name)
+    limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
+    reading, samples = read_first(
+        job, _read, request, credential, recipe, limits, token_counting(bank)
+    )
+    name = Path(request.file).name if request.file else str(reading.dataset.id)
+    return PlanResult(plan_from_reading(reading, bank), samples, name)
 
 
-def _read_dataset(request: DatasetRequest, credential: Credential) -> Iterator[Any]:
-    """Yield the opened dataset without its rows, then its rows in batches."""
+def _read(
+    request: DatasetRequest,
+    credential: Credential,
+    recipe: Recipe,
+    limits: ReadingLimits,
+    counting: TokenCounting,
+) -> Iterator[tuple[Reading, list[tuple[str, str]]]]:
+    """Yield the token counts of a dataset, and its first rows; runs in a `reader_process`."""
     with hidden_path(request):
-        dataset = open_request(request, credential)
-        yield replace(dataset, rows=_unavailable_rows)
-        rows, size = dataset.rows(), 1
-        while batch := list(islice(rows, size)):
-            yield batch
-            size = min(2 * size + SAMPLES, _BATCH_ROWS)
+        opened = open_request(request, credential, limits)
+        samples: list[tuple[str, str]] = []
 
+        def rows() -> Iterator[tuple[str, str]]:
+            for prompt, output in report_rows(opened.rows()):
+                if len(samples) < SAMPLES:
+                    samples.append((prompt[-SAMPLE_CHARACTERS:], output[-SAMPLE_CHARACTERS:]))
+                yield prompt, output
 
-class _Rows:
-    """Rows of a dataset; `samples` holds the first few, `exhausted` says whether all were read."""
-
-    def __init__(self, batches: Iterator[list[tuple[str, str]]], job: Job) -> None:
-        self._batches, self._job = batches, job
-        self.samples: list[tuple[str, str]] = []
-        self.exhausted = False
-
-    def read(self) -> Iterator[tuple[str, str]]:
-        rows = (row for batch in self._batches for row in batch)
-        for row in self._job.count(rows, "Reading rows"):
-            if len(self.samples) < SAMPLES:
-                self.samples.append(row)
-            yield row
-        self.exhausted = True
-
-
-def _unavailable_rows() -> Iterator[tuple[str, str]]:
-    raise RequestError("The rows of this dataset are not stored: plan again to read them")
+        yield read_dataset(replace(opened, rows=rows), recipe, counting)[0], samples

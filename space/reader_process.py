@@ -3,19 +3,23 @@
 The library `datasets` stores one token per process, the last one used (its
 ``extend_module_for_streaming``), so two requests in two threads would read with each other's token.
 Separate processes isolate the tokens. A reader that hangs or crashes on a malformed file can be
-killed, at once if the visitor cancels.
+killed, at once if the visitor cancels. Its memory and the size of what it sends are limited, so a
+file cannot exhaust the server.
 """
 
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import pickle
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar
 
-from hf_lorameta import LoraMetaError
+from hf_lorameta import DatasetTooLargeError, LoraMetaError
 from jobs import Job
 
 T = TypeVar("T")
@@ -30,6 +34,13 @@ _PRELOADED = (
     "datasets.packaged_modules.parquet.parquet",
 )
 _WAIT_SECONDS = 0.2
+MEMORY_BYTES = 1_500_000_000
+"""Memory that a reader may take for a dataset, beyond its libraries."""
+MESSAGE_BYTES = 32_000_000
+"""Largest item that a reader may send to the server."""
+_TOO_LARGE = "The dataset needs more memory than this Space has for reading one"
+
+_connection: Connection | None = None  # in a reader: to the server
 
 
 class ReaderError(LoraMetaError):
@@ -39,17 +50,29 @@ class ReaderError(LoraMetaError):
 def start_forkserver() -> None:
     """Start the process that readers are forked from, with the slow imports done.
 
-    It preloads modules before it receives ``sys.path``, so the path is passed as PYTHONPATH.
+    It preloads modules before it receives ``sys.path``, so the path is passed as PYTHONPATH. Arrow
+    takes memory from the system, since its own pools reserve a gigabyte in advance, which would
+    count as used.
     """
     _CONTEXT.set_forkserver_preload(list(_PRELOADED))
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    try:
+    path = os.pathsep.join(filter(None, sys.path))
+    with _variables(PYTHONPATH=path, ARROW_DEFAULT_MEMORY_POOL="system"):
         multiprocessing.forkserver.ensure_running()
+
+
+@contextmanager
+def _variables(**values: str) -> Iterator[None]:
+    """Set environment variables within a ``with`` block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
     finally:
-        os.environ.pop("PYTHONPATH")
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -59,20 +82,22 @@ def reader_process(
     """Run a generator function in a process, which is killed at the end of the ``with`` block.
 
     Args:
-        job: checked while waiting for an item.
+        job: checked while waiting for an item; shows what the function passes to `report`.
         function: generator function at the top level of a module.
         arguments: picklable arguments of the function.
 
     Yields:
         Iterator over the function's items. It raises what the function raised if that is a
-        LoraMetaError, and ReaderError if it raised anything else or the process died.
+        LoraMetaError; DatasetTooLargeError if an item is above `MESSAGE_BYTES`, or if the process
+        needed more than `MEMORY_BYTES` or was killed; and ReaderError if anything else failed.
     """
     receiver, sender = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_send_items, args=(sender, function, arguments), daemon=True)
+    target = (sender, job.time_limit, function, arguments)
+    process = _CONTEXT.Process(target=_send_items, args=target, daemon=True)
     process.start()
     sender.close()
     try:
-        yield _receive_items(receiver, job)
+        yield _receive_items(receiver, process, job)
     finally:
         receiver.close()
         process.kill()
@@ -86,31 +111,89 @@ def read_first(job: Job, function: Callable[..., Iterator[T]], *arguments: objec
         return next(items)
 
 
-def _receive_items(receiver: Connection, job: Job) -> Iterator[Any]:
+def report_rows(rows: Iterator[T]) -> Iterator[T]:
+    """Yield rows and show their number on the page; call it in a reader."""
+    shown = 0.0
+    for number, row in enumerate(rows):
+        now = time.monotonic()
+        if number % 64 == 0 and now - shown > _WAIT_SECONDS and _connection is not None:
+            shown = now
+            text = f"Reading rows: {number:,} rows so far" if number else "Reading rows"
+            _send(_connection, "step", text)
+        yield row
+
+
+def _receive_items(
+    receiver: Connection, process: multiprocessing.process.BaseProcess, job: Job
+) -> Iterator[Any]:
     while True:
         while not receiver.poll(_WAIT_SECONDS):
             job.check()
         try:
-            kind, value = receiver.recv()
-        except EOFError:
-            raise ReaderError("The dataset could not be read: the reader process ended") from None
-        if kind == "error":
+            kind, value = pickle.loads(receiver.recv_bytes(MESSAGE_BYTES))
+        except (EOFError, OSError):
+            raise _early_end(process) from None
+        if kind == "step":
+            job.report(value)
+        elif kind == "error":
             raise value
-        if kind == "end":
+        elif kind == "end":
             return
-        yield value
+        else:
+            yield value
+
+
+def _early_end(process: multiprocessing.process.BaseProcess) -> LoraMetaError:
+    """Return the error for a reader that ended without saying why."""
+    process.join(1)
+    if (process.exitcode or 0) < 0:  # a library without memory left aborts
+        return DatasetTooLargeError(_TOO_LARGE)
+    return ReaderError("The dataset could not be read: the reader process ended")
+
+
+def _send(pipe: Connection, kind: str, value: object) -> None:
+    message = pickle.dumps((kind, value))
+    if len(message) > MESSAGE_BYTES:
+        raise DatasetTooLargeError("The rows of the dataset are too long to be shown")
+    pipe.send_bytes(message)
 
 
 def _send_items(
-    pipe: Connection, function: Callable[..., Iterator[Any]], arguments: tuple[object, ...]
+    pipe: Connection,
+    time_limit: float,
+    function: Callable[..., Iterator[Any]],
+    arguments: tuple[object, ...],
 ) -> None:
+    global _connection
+    _connection = pipe
+    _limit_process(time_limit)
     try:
         for item in function(*arguments):
-            pipe.send(("item", item))
-        pipe.send(("end", None))
+            _send(pipe, "item", item)
+        _send(pipe, "end", None)
     except LoraMetaError as error:
-        pipe.send(("error", error))
+        _send(pipe, "error", error)
     except BrokenPipeError:
         return  # the request has ended
+    except MemoryError:
+        _send(pipe, "error", DatasetTooLargeError(_TOO_LARGE))
     except Exception as error:  # noqa: BLE001 - send the type only: the message may quote a row
-        pipe.send(("error", ReaderError(f"The dataset cannot be read ({type(error).__name__})")))
+        _send(pipe, "error", ReaderError(f"The dataset cannot be read ({type(error).__name__})"))
+
+
+def _limit_process(time_limit: float) -> None:
+    """Limit the memory and the computing time of this process, in case the server cannot kill it.
+
+    If the machine runs out of memory all the same, Linux is told to end this process first.
+    """
+    import resource
+
+    seconds = int(time_limit * (os.cpu_count() or 1)) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    statistics = Path("/proc/self/statm")
+    if statistics.exists():
+        pages = int(statistics.read_text().split()[5])  # data and stack
+        memory = pages * resource.getpagesize() + MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        with suppress(OSError):  # read-only in some containers
+            Path("/proc/self/oom_score_adj").write_text("1000")

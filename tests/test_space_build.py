@@ -152,6 +152,8 @@ def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Accou
     assert not view.private
     cli("space", "deploy", "--repo", repo, token=user.token)
     cli("space", "deploy", "--repo", repo, code=6)  # without a token
+    refused = cli("space", "deploy", "--repo", repo, "--private", token=user.token, code=6).err
+    assert f"{repo} exists and is public, but private was requested" in refused
 
 
 def test_bank_sets_a_pinned_default_bank(cli: Shell, bank: Built) -> None:

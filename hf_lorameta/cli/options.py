@@ -154,6 +154,18 @@ class Request:
     instruction: InstructionOption = None
     template: TemplateOption = None
     max_rows: Annotated[int | None, typer.Option(help="Read at most this many rows.")] = None
+    max_characters: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop reading after this many characters. Default: a billion."),
+    ] = None
+    max_text: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Cut longer texts to this many characters, and refuse rows of more than 32 times "
+            "as many bytes. Default: a million.",
+        ),
+    ] = None
     refine: Annotated[
         int | None,
         typer.Option(help="Fit the coefficients on this many rows, e.g. 16 (extra: eval or gguf)."),
@@ -213,9 +225,11 @@ class Request:
         from hf_lorameta.data.columns import parse_columns
         from hf_lorameta.data.prompt import from_option
         from hf_lorameta.errors import UsageError
+        from hf_lorameta.hub.reading_limits import ReadingLimits
 
         if self.dataset is None:
             raise UsageError("no dataset was named", hint="add --dataset user/name, or a file")
+        limits = {"text": self.max_text, "characters": self.max_characters}
         return session.open_dataset(
             self.dataset,
             config=self.config,
@@ -224,6 +238,7 @@ class Request:
             columns=parse_columns(self.columns) if self.columns else None,
             instruction=self.instruction and from_option(self.instruction),
             template=self.template and from_option(self.template),
+            limits=ReadingLimits(**{k: v for k, v in limits.items() if v is not None}),
         )
 
     def make_recipe(self) -> "Recipe":

@@ -14,6 +14,7 @@ from hf_lorameta.data.table_view import TableView
 from hf_lorameta.errors import DatasetError, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.dataset_repo import RawDataset
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 from hf_lorameta.types import Row
 
@@ -58,11 +59,13 @@ class Dataset(DatasetInfo):
     """A `DatasetInfo` with its rows.
 
     Attributes:
-        rows: returns a fresh iterator over (input, output) pairs.
+        rows: returns a fresh iterator over (input, output) pairs; their texts are cut to
+            ``limits.text`` characters.
         first_rows: the first rows as they are read, of those with an output if there are any.
         classes: names of the outputs, if they are class labels.
         unread: columns that are not read, without ids.
         notes: what to know about how it is read, one sentence each, without its text.
+        limits: how much is read.
     """
 
     rows: Callable[[], Iterator[Row]]
@@ -70,6 +73,7 @@ class Dataset(DatasetInfo):
     classes: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    limits: ReadingLimits = DEFAULT_LIMITS
 
     @property
     def info(self) -> DatasetInfo:
@@ -101,6 +105,7 @@ def open_dataset(
     columns: Columns | None = None,
     instruction: str | None = None,
     template: str | None = None,
+    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Dataset:
     """Open a dataset, pinned to a commit or digest.
 
@@ -117,6 +122,7 @@ def open_dataset(
         instruction: put before every input, where the rows have none.
         template: text with ``{instruction}`` and ``{input}``, see
             `hf_lorameta.data.prompt.join_instruction`.
+        limits: how much is read; a larger row raises `DatasetTooLargeError`.
 
     Raises:
         DatasetError: no such file, config or split, or it cannot be read.
@@ -126,8 +132,8 @@ def open_dataset(
         UsageError: an instruction or a template that does not go with the columns.
         HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
     """
-    opened = _open(name, hub or Hub(token), config, split, revision)
-    return as_dataset(opened, columns, instruction, template)
+    opened = _open(name, hub or Hub(token), config, split, revision, limits)
+    return as_dataset(opened, columns, instruction, template, limits)
 
 
 def as_dataset(
@@ -135,6 +141,7 @@ def as_dataset(
     columns: Columns | None,
     instruction: str | None = None,
     template: str | None = None,
+    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Dataset:
     """Return a dataset whose rows are open; arguments and errors are those of `open_dataset`."""
     repo, raw = opened.repo, opened.raw
@@ -155,12 +162,18 @@ def as_dataset(
         private=repo.private if repo else True,
         license=repo.license if repo else None,
         gated=repo.gated if repo else False,
-        rows=partial(read_rows, raw, columns),
-        first_rows=first_rows,
+        rows=partial(_cut_rows, raw, columns, limits),
+        first_rows=tuple((limits.cut(prompt), limits.cut(output)) for prompt, output in first_rows),
         classes=tuple(raw.labels.get(columns.output or "", ())),
         unread=tuple(unread_columns(columns, raw.columns)),
         notes=(*raw.notes, *notes),
+        limits=limits,
     )
+
+
+def _cut_rows(raw: RawDataset, columns: Columns, limits: ReadingLimits) -> Iterator[Row]:
+    for prompt, output in read_rows(raw, columns):
+        yield limits.cut(prompt), limits.cut(output)
 
 
 def _preview(raw: RawDataset, columns: Columns) -> tuple[tuple[Row, ...], list[str]]:
@@ -210,16 +223,21 @@ def column_names(
 
 
 def _open(
-    name: str | Path, hub: Hub, config: str | None, split: str | None, revision: str | None
+    name: str | Path,
+    hub: Hub,
+    config: str | None,
+    split: str | None,
+    revision: str | None,
+    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> OpenedRows:
     if is_local(name):
         if config or revision:
             raise UsageError(f"{name} is a file: it has neither configuration nor revision")
         files = find_files(name)
-        return OpenedRows(None, open_files(files, split), f"sha256:{digest(files)}")
+        return OpenedRows(None, open_files(files, split, limits), f"sha256:{digest(files)}")
     if is_repo_id(str(name)):
         repo = hub.resolve(str(name), "dataset", revision)
-        return OpenedRows(repo, hub.rows(repo, config, split), repo.sha)
+        return OpenedRows(repo, hub.rows(repo, config, split, limits), repo.sha)
     if Path(name).exists():
         endings = ", ".join(sorted(FORMATS))
         raise DatasetError(f"{name} does not end in {endings}", hint="name a file, or a Hub id")

@@ -15,10 +15,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
 
-from hf_lorameta.errors import DatasetError, EmptyDatasetError
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
 from hf_lorameta.files import sha256
 from hf_lorameta.hub.dataset_repo import SEPARATORS, RawDataset, pick_split, raw_dataset, split_name
 from hf_lorameta.hub.errors import reading
+from hf_lorameta.hub.limited_stream import limit_rows, text_streams
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 
 STDIN = "-"
 FORMATS = {
@@ -115,7 +117,9 @@ def digest(files: Sequence[Path]) -> str:
     )
 
 
-def open_files(files: Sequence[Path], split: str | None) -> RawDataset:
+def open_files(
+    files: Sequence[Path], split: str | None, limits: ReadingLimits = DEFAULT_LIMITS
+) -> RawDataset:
     """Open files as one stream of rows.
 
     Raises:
@@ -141,10 +145,11 @@ def open_files(files: Sequence[Path], split: str | None) -> RawDataset:
             separator = "\t" if ending(first) == ".tsv" else _separator(first, encoding)
             options |= {"sep": separator, "keep_default_na": False, "na_values": [""]}
         paths = [glob.escape(str(path)) for path in files]
-        stream = datasets.load_dataset(
-            kind, data_files={split_name(name): paths}, split=split_name(name), streaming=True,
-            **options,
-        )  # fmt: skip
+        builder = datasets.load_dataset_builder(
+            kind, data_files={split_name(name): paths}, **options
+        )
+        limit_rows(builder, str(first), limits)
+        stream = text_streams(builder)[split_name(name)]
     return replace(raw_dataset(stream, name, partial(_reading_file, first)), notes=notes)
 
 
@@ -245,6 +250,8 @@ def _reading_file(path: Path) -> Iterator[None]:
     try:
         with reading(str(path)):
             yield
+    except DatasetTooLargeError:
+        raise
     except DatasetError as error:
         line = _malformed_line(path)
         if line is None and type(error) is DatasetError:

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_lorameta.data.profile import BATCH_CHARACTERS, BATCH_ROWS
 from hf_lorameta.types import Encode, Row
 
 COPY_ROWS = 2048
 """Number of rows whose inputs are tokenized to see what outputs copy from them."""
-_BATCH_ROWS = 512
 
 
 class OutputCounts(NamedTuple):
@@ -48,6 +48,7 @@ class OutputCounter:
     def __init__(self, encode: Encode, vocab_size: int, end: int) -> None:
         self._encode, self._end = encode, end
         self._waiting: list[Row] = []
+        self._characters = 0  # of the waiting rows
         self._copied = self._compared = 0
         self._first, self._later = (np.zeros(vocab_size, np.int64) for _ in range(2))
 
@@ -56,7 +57,8 @@ class OutputCounter:
         for row in rows:
             if row[1].strip():
                 self._waiting.append(row)
-            if len(self._waiting) == _BATCH_ROWS:
+                self._characters += len(row[0]) + len(row[1])
+            if len(self._waiting) == BATCH_ROWS or self._characters >= BATCH_CHARACTERS:
                 self._count()
             yield row
 
@@ -78,7 +80,7 @@ class OutputCounter:
             pairs = [(ids[0], seen) for ids, seen in zip(outputs, inputs, strict=True) if len(ids)]
             self._compared += len(pairs)
             self._copied += sum(token in seen for token, seen in pairs)
-        self._waiting = []
+        self._waiting, self._characters = [], 0
 
 
 def _written(prompt: str, output: str) -> str:

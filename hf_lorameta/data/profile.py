@@ -34,8 +34,9 @@ PARTS: Mapping[Part, tuple[Half, ...]] = {
 }
 """The histograms whose sum is a part."""
 
-_BATCH_ROWS = 512
-_BATCH_CHARACTERS = 1 << 20
+BATCH_ROWS = 512
+BATCH_CHARACTERS = 1 << 20
+"""Texts are tokenized in batches that end with the row that reaches one of these numbers."""
 _KINDS = ("ids", "counts", "indptr")
 _HALVES: tuple[Half, ...] = ("input", "output", "lengths")
 
@@ -66,7 +67,8 @@ _EMPTY = Histogram(np.empty(0, np.int32), np.empty(0, np.int64))
 class Profile:
     """Token ids in all inputs and all outputs of a dataset, and `length_class` of its outputs.
 
-    `left_out` is the number of rows without an output that were not counted; it is not stored.
+    `left_out` is the number of rows without an output that were not counted, and `cut` of
+    those with a text that was cut to its beginning; neither is stored.
     """
 
     input: Histogram
@@ -74,6 +76,7 @@ class Profile:
     rows: int
     lengths: Histogram = _EMPTY
     left_out: int = 0
+    cut: int = 0
 
     @property
     def output_length(self) -> float:
@@ -128,7 +131,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     for row in rows:
         batch.append(row)
         characters += len(row[0]) + len(row[1])
-        if len(batch) >= _BATCH_ROWS or characters >= _BATCH_CHARACTERS:
+        if len(batch) >= BATCH_ROWS or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
     if batch:

@@ -21,6 +21,7 @@ from hf_lorameta.hub.adapter_list import ListedAdapter, list_adapters
 from hf_lorameta.hub.cached_repo import cached_repo
 from hf_lorameta.hub.dataset_repo import RawDataset, Token, list_choices, open_split
 from hf_lorameta.hub.errors import DamagedError, damaged_error, translated
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import Blob, PinnedRepo, is_repo_id
 from hf_lorameta.hub.retry import with_retries
 
@@ -154,10 +155,14 @@ class Hub:
         return list_choices(repo, config, self._token)
 
     def rows(
-        self, repo: PinnedRepo, config: str | None = None, split: str | None = None
+        self,
+        repo: PinnedRepo,
+        config: str | None = None,
+        split: str | None = None,
+        limits: ReadingLimits = DEFAULT_LIMITS,
     ) -> RawDataset:
         """Open a stream of rows; see `hf_lorameta.hub.dataset_repo.open_split`."""
-        return open_split(repo, config, split, self._token)
+        return open_split(repo, config, split, self._token, limits)
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -305,6 +310,15 @@ class Hub:
 
     # --- publishing -----------------------------------------------------------------------------
 
+    @staticmethod
+    def _require_private(repo: PinnedRepo, private: bool | None, state: str) -> None:
+        """Refuse a public repo if a private one was requested, which a server may ignore."""
+        if private and not repo.private:
+            raise ConflictError(
+                f"{repo.repo_id} {state}, although private was requested; nothing was uploaded",
+                hint="make the repo private or delete it, then run the command again",
+            )
+
     def publish(
         self,
         folder: Path,
@@ -325,7 +339,8 @@ class Hub:
             folder: the files to commit.
             repo_id: target; created if `parent` is None.
             message: commit message.
-            private: visibility of a repo that is created.
+            private: visibility of a repo that is created; if true, it is read back before the
+                commit, of an existing repo too.
             parent: the repo as last seen, None if it did not exist. The commit is refused if the
                 repo has changed since.
             create_pr: open a pull request instead of committing to the default branch.
@@ -335,8 +350,8 @@ class Hub:
             card: content of ``README.md``; None takes the folder's.
 
         Raises:
-            ConflictError: the repo was created or changed in the meantime, or the server created a
-                public repo although a private one was requested; nothing is uploaded then.
+            ConflictError: the repo was created or changed in the meantime, or is public although
+                private was requested; nothing is uploaded then.
             AuthError: the token lacks write access.
             ConnectionLostError: the connection was lost; the folder is unchanged.
         """
@@ -359,12 +374,9 @@ class Hub:
                     space_sdk="gradio" if repo_type == "space" else None,
                 )
             parent = self.resolve(repo_id, repo_type)
-            if private and not parent.private:  # a server may ignore `private`
-                raise ConflictError(
-                    f"{repo_id} was created public, although private was requested; nothing was "
-                    "uploaded",
-                    hint="make the empty repo private or delete it, then run the command again",
-                )
+            self._require_private(parent, private, "was created public")
+        elif private:  # it may have been made public since it was seen
+            self._require_private(self.resolve(repo_id, repo_type), private, "is public by now")
         with translated(repo_id):
             try:
                 info = self._api.create_commit(

@@ -15,8 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import huggingface_hub as hfh
+
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.hub.data_files import CARD_FILES, check_builder, check_card
 from hf_lorameta.hub.errors import reading
+from hf_lorameta.hub.limited_stream import limit_rows, text_streams
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import PinnedRepo
 
 Token = str | Literal[False] | None
@@ -55,6 +60,7 @@ def list_choices(
 
     options = {"revision": repo.sha, "token": token}
     with _opening(repo.repo_id):
+        _check_card(repo, token)
         configs = datasets.get_dataset_config_names(repo.repo_id, **options)
         chosen = config or ("default" if "default" in configs else configs[0])
         if config is None and chosen != "default" and len(configs) > 1:
@@ -64,7 +70,11 @@ def list_choices(
 
 
 def open_split(
-    repo: PinnedRepo, config: str | None = None, split: str | None = None, token: Token = None
+    repo: PinnedRepo,
+    config: str | None = None,
+    split: str | None = None,
+    token: Token = None,
+    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> RawDataset:
     """Open one split of a dataset repo as a stream.
 
@@ -77,11 +87,14 @@ def open_split(
     datasets.disable_progress_bars()
     guard = partial(_reading, repo.repo_id)
     with _opening(repo.repo_id):
+        _check_card(repo, token)
         builder = datasets.load_dataset_builder(
             repo.repo_id, config, revision=repo.sha, token=token
         )
+        check_builder(repo, builder)
         _keep_texts(builder.config)
-        streams = builder.as_streaming_dataset()
+        limit_rows(builder, repo.repo_id, limits)
+        streams = text_streams(builder)
     split = pick_split(repo.repo_id, list(streams), split)
     notes: tuple[str, ...] = ()
     try:
@@ -91,11 +104,11 @@ def open_split(
             raise
         builder.config.encoding = "cp1252"
         notes = (f"{repo.repo_id} is not UTF-8: it is read as cp1252",)
-        raw = raw_dataset(builder.as_streaming_dataset()[split_name(split)], split, guard)
+        raw = raw_dataset(text_streams(builder)[split_name(split)], split, guard)
     marks = [mark for mark in SEPARATORS if len(raw.columns) == 1 and mark in raw.columns[0]]
     if marks and hasattr(builder.config, "sep"):
         builder.config.sep = max(marks, key=raw.columns[0].count)
-        raw = raw_dataset(builder.as_streaming_dataset()[split_name(split)], split, guard)
+        raw = raw_dataset(text_streams(builder)[split_name(split)], split, guard)
     return replace(raw, notes=notes)
 
 
@@ -183,6 +196,16 @@ def _classes(feature: Any) -> Any:
     """Return the class labels of a column, or of the items of its lists; None if it has none."""
     feature = getattr(feature, "feature", feature)
     return feature if hasattr(feature, "names") and hasattr(feature, "int2str") else None
+
+
+def _check_card(repo: PinnedRepo, token: Token) -> None:
+    """Check the data files that a repo's card names, before `datasets` looks for them."""
+    for name in CARD_FILES:
+        if name in repo.files:
+            path = hfh.hf_hub_download(
+                repo.repo_id, name, repo_type="dataset", revision=repo.sha, token=token
+            )
+            check_card(repo.repo_id, Path(path))
 
 
 @contextmanager

@@ -201,6 +201,10 @@ def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
             f"{name} has no rows", hint="choose another dataset or split"
         )
     cause = error.__cause__ or error
+    if isinstance(cause, MemoryError) or "out of memory" in str(cause):  # pandas raises ParserError
+        return errors.DatasetTooLargeError(
+            f"{name} needs more memory to be read than there is", hint="split long rows"
+        )
     if ours := translate(name, cause):
         return ours
     if isinstance(cause, (ConnectionError, TimeoutError)):

@@ -68,6 +68,9 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
     if plan.profile.left_out:
         total = plan.profile.rows + plan.profile.left_out
         yield f"{plan.profile.left_out} of {total} rows have no output and were left out."
+    if plan.profile.cut:
+        rows = "1 row" if plan.profile.cut == 1 else f"{plan.profile.cut:,} rows"
+        yield f"{rows} held a text above the limit of characters: only its beginning was counted."
     if lacks_instruction(plan):
         yield (
             "The inputs hold no instruction, and those of most bank datasets do: the adapter may "

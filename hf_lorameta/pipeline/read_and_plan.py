@@ -11,11 +11,9 @@ from typing import Any
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns import Columns, as_columns
 from hf_lorameta.data.dataset import Dataset
-from hf_lorameta.data.output_counts import OutputCounter
-from hf_lorameta.data.profile import profile_rows
-from hf_lorameta.pipeline.held_out_rows import PoolReader
-from hf_lorameta.pipeline.plan import Plan, make_plan, require_outputs
+from hf_lorameta.pipeline.plan import Plan, make_plan
 from hf_lorameta.pipeline.python_errors import python_errors
+from hf_lorameta.pipeline.read_dataset import Reading, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
@@ -83,17 +81,13 @@ def plan_with_rows(dataset: Dataset, bank: Bank, recipe: Recipe) -> tuple[Plan, 
     Raises:
         LoraMetaError: as `plan` raises.
     """
-    require_outputs(dataset, recipe)
-    reader = PoolReader(dataset.rows(), recipe)
-    rows = reader.profiled()
-    counter = None
-    if bank.index.output_prior:
-        counter = OutputCounter(bank.encode, bank.index.vocab_size, bank.index.output_prior.end)
-        rows = counter.of(rows)
-    profile = profile_rows(
-        rows, bank.encode, bank.index.vocab_size, labeled_only=not dataset.prompts_only
+    reading, pool = read_dataset(dataset, recipe, token_counting(bank), bank.encode)
+    return plan_from_reading(reading, bank), pool
+
+
+def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
+    """Plan from what was counted; raises as `plan` does."""
+    planned = make_plan(
+        bank, reading.dataset, reading.recipe, reading.profile, reading.output_counts
     )
-    counts = counter.counts if counter and profile.output.total else None
-    planned = make_plan(bank, dataset.info, recipe, profile, counts)
-    example = reader.example if dataset.public else None
-    return replace(planned, example=example), reader.pool()
+    return replace(planned, example=reading.example)

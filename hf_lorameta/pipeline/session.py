@@ -16,6 +16,7 @@ from hf_lorameta.engines.torch_evaluator import TorchEvaluator, require_eval
 from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 
 Engine = Literal["transformers", "llama.cpp"]
 
@@ -128,6 +129,7 @@ class Session:
         columns: Columns | None = None,
         instruction: str | None = None,
         template: str | None = None,
+        limits: ReadingLimits = DEFAULT_LIMITS,
     ) -> Dataset:
         """Open a dataset with this session's Hub client, or read one that is in memory.
 
@@ -148,4 +150,5 @@ class Session:
             columns=columns,
             instruction=instruction,
             template=template,
+            limits=limits,
         )

@@ -60,10 +60,10 @@ def test_counts_equal_those_of_counter(rows: list[Row]) -> None:
 def test_batch_size_does_not_change_the_profile(rows: list[Row], size: int) -> None:
     profiles = profile_rows(rows, letters, V)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profile_module, "_BATCH_ROWS", size)
+        patch.setattr(profile_module, "BATCH_ROWS", size)
         assert_same(profile_rows(iter(rows), letters, V), profiles)
-        patch.setattr(profile_module, "_BATCH_ROWS", 10**9)
-        patch.setattr(profile_module, "_BATCH_CHARACTERS", size)
+        patch.setattr(profile_module, "BATCH_ROWS", 10**9)
+        patch.setattr(profile_module, "BATCH_CHARACTERS", size)
         assert_same(profile_rows(iter(rows), letters, V), profiles)
 
 

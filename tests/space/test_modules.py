@@ -1,5 +1,6 @@
 """Modules of the Space that need neither a browser nor Gradio."""
 
+import os
 import re
 import sys
 import time
@@ -8,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from hf_lorameta import Bank, LoraMetaError, Plan, Recipe, bank_map, plan
+from hf_lorameta import Bank, DatasetTooLargeError, LoraMetaError, Plan, Recipe, bank_map, plan
 from hf_lorameta.demo.run import DATA_FOLDER
 from tests.plain_bank import plain_bank
 from tests.running_space import SPACE
@@ -25,7 +28,7 @@ try:
     import reader_process
     import settings
     from bank_loader import BankLoader
-    from dataset_request import DatasetRequest, RequestError
+    from dataset_request import DatasetRequest
     from html_blocks import note, progress_html
 finally:
     sys.path.remove(str(SPACE))
@@ -112,8 +115,6 @@ def test_the_recipe_states_the_row_limit_only_if_it_was_reached(bank_loader: Ban
     limited = planning.make_plan(bank_loader, request, Recipe(), 50, False, job)
     assert limited.plan.to_dict() == plan(TRAIN, recipe=Recipe(max_rows=50)).to_dict()
     assert [len(p.samples) for p in (complete, limited)] == [3, 3]
-    with pytest.raises(RequestError, match="not stored"):
-        complete.plan.dataset.head(1)
 
 
 def test_an_unreadable_file_gives_an_error_without_its_path(
@@ -134,14 +135,42 @@ def test_a_reader_that_hangs_or_dies_raises_an_error() -> None:
         reader_process.read_first(jobs.Job(60), die)
 
 
+@pytest.mark.parametrize("name", ["allocate", "abort", "send_too_much"])
+def test_a_reader_that_needs_too_much_memory_ends_with_a_sentence(name: str) -> None:
+    with pytest.raises(DatasetTooLargeError, match=r"^The (dataset needs more|rows of)"):
+        reader_process.read_first(jobs.Job(60), globals()[name])
+
+
+def test_a_bomb_ends_with_a_sentence(bank_loader: BankLoader, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.parquet"
+    indices = pyarrow.array([0], pyarrow.int32())
+    outputs = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["a " * 50_000_000]))
+    table = pyarrow.table({"input": ["q"], "output": outputs})
+    pyarrow.parquet.write_table(table, path, compression="zstd")
+    request = DatasetRequest(file=str(path))
+    with pytest.raises(DatasetTooLargeError, match=r"^bomb\.parquet has a row of 100 MB"):
+        planning.make_plan(bank_loader, request, Recipe(), 10, False, jobs.Job(60))
+
+
+def allocate() -> Iterator[bytes]:
+    yield bytes(reader_process.MEMORY_BYTES)
+
+
+def abort() -> Iterator[int]:
+    os.abort()
+    yield 1
+
+
+def send_too_much() -> Iterator[bytes]:
+    yield bytes(reader_process.MESSAGE_BYTES)
+
+
 def hang() -> Iterator[int]:
     time.sleep(600)
     yield 1
 
 
 def die() -> Iterator[int]:
-    import os
-
     os._exit(1)
     yield 1
 

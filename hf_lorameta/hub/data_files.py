@@ -1,0 +1,98 @@
+"""Which files a dataset repo may name as its data: text formats, in the repo itself.
+
+The card of a repo may name any path or URL as data files (``configs: - data_files:``), and
+`datasets` opens them: files of this machine, other hosts, and repos that only the reader's token
+can see. Only relative paths are accepted here.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import huggingface_hub as hfh
+import yaml
+
+from hf_lorameta.errors import DatasetError, sanitize
+from hf_lorameta.hub.repo import PinnedRepo
+
+FORMATS = ("arrow", "csv", "json", "parquet", "text")
+"""The formats of `datasets` that are read; others may refer to other files."""
+
+CARD_FILES = ("README.md", ".huggingface.yaml")
+"""The files of a repo whose metadata may name data files."""
+
+
+def is_inside(pattern: str) -> bool:
+    """Return whether a path or glob pattern stays in the repo that it is resolved in.
+
+    Example:
+        >>> [is_inside(p) for p in ("data/*.csv", "**/train-*", "/etc/passwd", "a/../../b")]
+        [True, True, False, False]
+        >>> [is_inside(p) for p in ("file:/etc/passwd", "s3://a/b", "zip://*.csv::a.zip", "~/a")]
+        [False, False, False, False]
+    """
+    path = PurePosixPath(pattern.replace("\\", "/"))
+    if "::" in pattern or urlsplit(pattern.strip()).scheme:
+        return False
+    return not path.is_absolute() and ".." not in path.parts and not pattern.startswith("~")
+
+
+def check_card(repo_id: str, path: Path) -> None:
+    """Check the data files that one of a repo's `CARD_FILES` names.
+
+    Raises:
+        DatasetError: a path outside the repo, or a URL.
+    """
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        configs = hfh.DatasetCard(text).data.get("configs")
+    else:
+        configs = (yaml.safe_load(text) or {}).get("configs")
+    for named in _named_files(configs):
+        if not is_inside(named):
+            raise _outside(repo_id, named)
+
+
+def check_builder(repo: PinnedRepo, builder: Any) -> None:
+    """Check what `datasets` made of a repo: the format, and each data file.
+
+    Raises:
+        DatasetError: a format that is not in `FORMATS`, or a file outside the repo.
+    """
+    kind = builder.__module__.rpartition(".")[2]
+    if kind not in FORMATS:
+        raise DatasetError(
+            f"{repo.repo_id} has files of the format {kind}, expected one of {', '.join(FORMATS)}",
+            hint="choose a text dataset",
+        )
+    folder = f"hf://datasets/{repo.repo_id}@{repo.sha}/"
+    for files in builder.config.data_files.values():
+        for file in files:
+            if not str(file).startswith(folder) or not is_inside(str(file)[len(folder) :]):
+                raise _outside(repo.repo_id, str(file))
+
+
+def _outside(repo_id: str, named: str) -> DatasetError:
+    return DatasetError(
+        f"{repo_id} names a data file outside its repo: {sanitize(named)}",
+        hint="choose a dataset whose data files are in its own repo",
+    )
+
+
+def _named_files(value: object) -> Iterator[str]:
+    """Yield the strings in ``data_files`` and ``data_dir`` of a card's configurations."""
+    for config in value if isinstance(value, list) else ():
+        if isinstance(config, Mapping):
+            for field in ("data_files", "data_dir"):
+                yield from _paths(config.get(field))
+
+
+def _paths(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _paths(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _paths(item)

@@ -1,0 +1,150 @@
+"""Stream the rows of a `datasets` builder within limits.
+
+The library decodes a whole row group of a Parquet file at once, and a dictionary lets a file of a
+kilobyte hold a gigabyte. Here Parquet is decoded in batches whose size is bounded by what the
+file's metadata states, and rows are measured as Arrow tables, before they become Python objects.
+"""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+from hf_lorameta.hub.reading_limits import ReadingLimits, row_too_large
+
+_BATCH_BYTES = 256 << 20
+_BATCH_ROWS = 1024
+_CHUNKS = {"csv": 1000, "json": 10 << 20, "text": 10 << 20}  # rows, bytes, bytes
+
+Tables = Iterator[tuple[Any, Any]]
+
+
+def limit_rows(builder: Any, name: str, limits: ReadingLimits) -> None:
+    """Make the streams of a builder raise `DatasetTooLargeError` at a row that is too large.
+
+    Args:
+        builder: a `datasets.DatasetBuilder` of text files.
+        name: of the dataset, for messages.
+        limits: `ReadingLimits.row_bytes` is the largest size of a row.
+    """
+    kind = builder.__module__.rpartition(".")[2]
+    if kind in _CHUNKS:
+        builder.config.chunksize = min(builder.config.chunksize, _CHUNKS[kind])
+    read = builder._generate_tables
+    if kind == "parquet":
+        read = _ParquetReader(builder, name, limits).tables
+    builder._generate_tables = _measured(read, name, limits)
+
+
+def text_streams(builder: Any) -> Any:
+    """Return a builder's splits as streams of rows, a `datasets.IterableDatasetDict`.
+
+    Columns of media are not decoded, since they may name files of this machine or other hosts.
+    """
+    streams = builder.as_streaming_dataset()
+    return type(streams)({split: _without_decoding(s) for split, s in streams.items()})
+
+
+def _measured(read: Callable[..., Tables], name: str, limits: ReadingLimits) -> Callable[..., Any]:
+    def tables(*args: Any, **kwargs: Any) -> Tables:
+        for key, table in read(*args, **kwargs):
+            check_rows(table, name, limits)
+            yield key, table
+
+    return tables
+
+
+def check_rows(table: Any, name: str, limits: ReadingLimits) -> None:
+    """Raise `DatasetTooLargeError` if a row of an Arrow table is too large.
+
+    Example:
+        >>> import pyarrow
+        >>> table = pyarrow.table({"a": ["x", "y" * 400]})
+        >>> check_rows(table, "rows.csv", ReadingLimits(text=10))
+        Traceback (most recent call last):
+        hf_lorameta.errors.DatasetTooLargeError: rows.csv has a row of 0 MB, ...
+    """
+    if table.nbytes <= limits.row_bytes:
+        return
+    if table.num_rows == 1:
+        raise row_too_large(name, table.nbytes, limits)
+    half = table.num_rows // 2
+    check_rows(table.slice(0, half), name, limits)
+    check_rows(table.slice(half), name, limits)
+
+
+class _ParquetReader:
+    """Reads Parquet files like the `datasets` builder, but in small batches."""
+
+    def __init__(self, builder: Any, name: str, limits: ReadingLimits) -> None:
+        self._builder, self._name, self._limits = builder, name, limits
+
+    def tables(self, files: list[str], row_groups_list: list[Any]) -> Tables:
+        """Yield tables; has the arguments of the builder's own method."""
+        from datasets import DownloadConfig
+        from datasets.utils.file_utils import xopen
+
+        download = DownloadConfig(
+            token=self._builder.token, storage_options=self._builder.storage_options
+        )
+        for number, (path, groups) in enumerate(zip(files, row_groups_list, strict=True)):
+            with xopen(path, "rb", download_config=download) as file:
+                for count, table in enumerate(self._of_file(file, groups)):
+                    yield (number, count), table
+
+    def _of_file(self, file: Any, groups: Any) -> Iterator[Any]:
+        import pyarrow
+        import pyarrow.parquet as parquet
+
+        config, opened = self._builder.config, parquet.ParquetFile(file)
+        expression = config.filters
+        if isinstance(expression, list):
+            expression = parquet.filters_to_expression(expression)
+        for group in range(opened.num_row_groups) if groups is None else groups:
+            batches = opened.iter_batches(
+                self._batch_rows(opened.metadata.row_group(group)),
+                row_groups=[group],
+                columns=config.columns if expression is None else None,
+                use_threads=False,  # the file is a Python object, and may be closed early
+            )
+            for batch in batches:
+                table = pyarrow.Table.from_batches([batch])
+                if expression is not None:
+                    table = table.filter(expression)
+                    table = table.select(config.columns or table.column_names)
+                yield self._builder._cast_table(table)
+
+    def _batch_rows(self, group: Any) -> int:
+        """Return how many rows to decode at once.
+
+        A dictionary may repeat the largest value, at most the size of the group, in every row.
+        """
+        columns = (group.column(i) for i in range(group.num_columns))
+        size = sum(column.total_uncompressed_size for column in columns)
+        mean = size // max(group.num_rows, 1)
+        if group.num_rows and mean > self._limits.row_bytes:
+            raise row_too_large(self._name, mean, self._limits)
+        return int(min(max(_BATCH_BYTES // max(size, 1), 1), _BATCH_ROWS))
+
+
+def _without_decoding(stream: Any) -> Any:
+    if not stream.features:
+        return stream
+    features = deepcopy(stream.features)
+    _disable_decoding(features)
+    return stream.cast(features)
+
+
+def _disable_decoding(feature: Any) -> None:
+    """Switch off the decoding of images, audio and so on in a tree of `datasets` features."""
+    from datasets import Json
+
+    if isinstance(feature, dict):
+        children = list(feature.values())
+    elif isinstance(feature, (list, tuple)):
+        children = list(feature)
+    else:
+        children = [feature.feature] if hasattr(feature, "feature") else []
+    for child in children:
+        _disable_decoding(child)
+    if hasattr(feature, "decode") and not isinstance(feature, Json):
+        feature.decode = False

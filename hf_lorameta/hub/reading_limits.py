@@ -1,0 +1,61 @@
+"""Limits on what is read from a dataset, so that a small file cannot fill the memory."""
+
+from dataclasses import dataclass
+
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError, UsageError
+
+_ROW_BYTES_PER_CHARACTER = 32
+
+
+@dataclass(frozen=True)
+class ReadingLimits:
+    """How much is read from a dataset.
+
+    Attributes:
+        text: characters of one text, such as an input or an output; longer ones are cut to their
+            beginning.
+        characters: characters of all texts that a plan counts; after the row that reaches them,
+            reading stops.
+        rows: rows that a plan counts; None is any number.
+
+    Raises:
+        UsageError: a limit below 1.
+
+    Example:
+        >>> ReadingLimits(text=5).cut("long text"), ReadingLimits().row_bytes
+        ('long ', 32000000)
+    """
+
+    text: int = 1_000_000
+    characters: int = 1_000_000_000
+    rows: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("text", "characters", "rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"the limit {name} must be at least 1, got {value}")
+
+    @property
+    def row_bytes(self) -> int:
+        """Largest size of a row, all columns together, in bytes of memory; larger ones are refused.
+
+        At least eight texts of the length `text` fit, as UTF-8 has at most 4 bytes a character.
+        """
+        return _ROW_BYTES_PER_CHARACTER * self.text
+
+    def cut(self, text: str) -> str:
+        """Return the beginning of a text."""
+        return text[: self.text]
+
+
+DEFAULT_LIMITS = ReadingLimits()
+
+
+def row_too_large(name: str, size: int, limits: ReadingLimits) -> DatasetError:
+    """Return the error for a row of `size` bytes, or of more."""
+    return DatasetTooLargeError(
+        f"{name} has a row of {size / 1e6:,.0f} MB, and rows of up to "
+        f"{limits.row_bytes / 1e6:,.0f} MB are read",
+        hint=f"split the row, or allow longer texts: --max-text {-(-size // 16)}",
+    )

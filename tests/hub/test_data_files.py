@@ -1,0 +1,99 @@
+"""A dataset's metadata cannot name files of this machine, other hosts or other repos."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Account, Shell, rows
+
+CONFIG = "---\nconfigs:\n- config_name: default\n  {}\n---\n"
+OUTSIDE = [
+    "data_files: /etc/passwd",
+    "data_files: file:///etc/passwd",
+    "data_files: [train.jsonl, ../../../../etc/passwd]",
+    "data_files: [{split: train, path: [a.csv, '~/.netrc']}]",
+    "data_files: s3://bucket/train.csv",
+    "data_files: hf://datasets/other/repo/train.jsonl",
+    "data_files: zip://*.csv::/tmp/a.zip",
+    "data_dir: /etc",
+]
+
+
+@pytest.fixture
+def visits() -> Iterator[tuple[int, list[str]]]:
+    """Port of a server on loopback, and the connections to it."""
+    seen: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                seen.append(connection.recv(100).decode())
+                connection.close()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1], seen
+
+
+@pytest.mark.parametrize("line", OUTSIDE)
+def test_a_card_that_names_files_outside_its_repo_is_refused(
+    cli: Shell, user: Account, line: str
+) -> None:
+    files = {"README.md": CONFIG.format(line).encode(), "train.jsonl": rows(0)}
+    repo = user.dataset("outside", files)
+    done = cli("plan", "-d", repo, code=3)
+    assert f"Error: {repo} names a data file outside its repo: " in done.err
+
+
+def test_no_other_host_is_contacted(
+    cli: Shell, user: Account, visits: tuple[int, list[str]]
+) -> None:
+    port, seen = visits
+    url = f"http://127.0.0.1:{port}/train.jsonl"
+    card = CONFIG.format(f"data_files: {url}").encode()
+    for name in ("README.md", ".huggingface.yaml"):
+        content = card if name == "README.md" else card.replace(b"---\n", b"")
+        repo = user.dataset(f"host-{name[-2:]}", {name: content, "train.jsonl": rows(0)})
+        assert url in cli("plan", "-d", repo, code=3).err
+        choices = f"""
+import hf_lorameta
+hub = hf_lorameta.Hub()
+try:
+    hub.choices(hub.resolve({repo!r}, "dataset"))
+except hf_lorameta.DatasetError as error:
+    print(error)
+    raise SystemExit
+"""
+        assert "outside its repo" in cli("plan", before=choices).out
+    # a column declared as images may name a URL, too: it is not opened
+    lines = [{"input": "q", "output": f"a{i}", "picture": url} for i in range(3)]
+    features = [
+        {"name": "input", "dtype": "string"},
+        {"name": "output", "dtype": "string"},
+        {"name": "picture", "dtype": "image"},
+    ]
+    card = f"---\ndataset_info:\n  features: {json.dumps(features)}\n---\n".encode()
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    repo = user.dataset("pictures", {"README.md": card, "train.jsonl": data})
+    assert cli("plan", "-d", repo, "--json").json["dataset"]["rows"] == 3
+    assert seen == []
+
+
+def test_paths_inside_the_repo_are_read(cli: Shell, user: Account) -> None:
+    card = CONFIG.format("data_dir: data\n  data_files: [{split: train, path: 'a/*.jsonl'}]")
+    files = {"README.md": card.encode(), "data/a/0.jsonl": rows(0), "a/1.jsonl": rows(1)}
+    repo = user.dataset("inside", files)
+    assert cli("plan", "-d", repo, "--json").json["dataset"]["rows"] == 24
+
+
+def test_files_of_other_formats_are_refused(cli: Shell, user: Account, tmp_path: Path) -> None:
+    repo = user.dataset("pictures", {"a.lance": b"x", "b.lance": b"y"})
+    done = cli("plan", "-d", repo, code=3)
+    assert f"Error: {repo} has files of the format lance, expected one of arrow, csv" in done.err

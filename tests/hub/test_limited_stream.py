@@ -1,0 +1,130 @@
+"""Reading within limits: bombs are refused before they are unpacked, other rows are unchanged."""
+
+import gc
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_lorameta import ReadingLimits, UsageError, open_dataset
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.errors import DatasetTooLargeError, EmptyDatasetError
+from hf_lorameta.hub import limited_stream
+
+SMALL = ReadingLimits(text=100)
+BOTH = Columns(input="input", output="output")
+
+
+@pytest.fixture
+def pool() -> Iterator[pa.MemoryPool]:
+    """Arrow's memory, counted for this test."""
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(pool)
+    yield pool
+    pa.set_memory_pool(before)
+
+
+def repeated(text: str, rows: int) -> pa.Table:
+    """Return a table whose output column has the same text in all rows, stored once."""
+    indices = pa.array(np.zeros(rows, np.int32))
+    outputs = pa.DictionaryArray.from_arrays(indices, pa.array([text]))
+    return pa.table({"input": ["q"] * rows, "output": outputs})
+
+
+def write(folder: Path, ending: str, records: list[dict[str, Any]]) -> Path:
+    path = folder / f"rows.{ending}"
+    if ending == "parquet":
+        # statistics repeat the text in the file, which matters with tiny limits only
+        pq.write_table(pa.Table.from_pylist(records), path, write_statistics=False)
+    elif ending == "json":
+        path.write_text(json.dumps(records))
+    elif ending == "jsonl":
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    else:
+        lines = [",".join(f'"{value}"' for value in record.values()) for record in records]
+        path.write_text("\n".join(["input,output", *lines]) + "\n")
+    return path
+
+
+def test_a_parquet_file_with_one_huge_text_is_refused_unread(
+    tmp_path: Path, pool: pa.MemoryPool
+) -> None:
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(repeated("a " * 100_000_000, 1), path, compression="zstd")
+    written = pool.max_memory()
+    assert path.stat().st_size < 40_000
+    with pytest.raises(DatasetTooLargeError, match=r"bomb\.parquet has a row of 200 MB") as caught:
+        open_dataset(path)
+    assert "--max-text" in caught.value.hint
+    assert pool.max_memory() == written
+    assert "rows of up to 32 MB" in str(caught.value)
+
+
+def test_a_dictionary_that_repeats_a_text_is_unpacked_in_batches(
+    tmp_path: Path, pool: pa.MemoryPool
+) -> None:
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(repeated("ab " * 300_000, 5000), path, compression="zstd")  # 4.5 GB unpacked
+    rows = open_dataset(path).rows()
+    assert next(rows) == ("q", "ab " * 300_000)
+    assert pool.max_memory() < 600e6
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # `datasets` leaves CSV files open
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "json", "csv"])
+def test_a_row_above_the_limit_is_refused_in_every_format(tmp_path: Path, ending: str) -> None:
+    fitting = {"input": "q", "output": "ü" * 1300}  # 2,600 bytes of 3,200
+    path = write(tmp_path, ending, [fitting, fitting])
+    assert list(open_dataset(path, limits=SMALL).rows()) == [("q", "ü" * 100)] * 2
+    path = write(tmp_path, ending, [fitting, fitting, {"input": "q", "output": "ü" * 1700}])
+    with pytest.raises(DatasetTooLargeError, match="rows of up to"):
+        list(open_dataset(path, limits=SMALL).rows())
+    raised = ReadingLimits(text=200)
+    assert [len(row[1]) for row in open_dataset(path, limits=raised).rows()] == [200] * 3
+    gc.collect()
+
+
+TEXTS = st.none() | st.text(max_size=9)
+TURNS = st.lists(st.fixed_dictionaries({"role": TEXTS, "content": TEXTS}), max_size=3)
+RECORDS = st.lists(st.fixed_dictionaries({"input": TEXTS, "output": TEXTS, "turns": TURNS}))
+SCHEMA = pa.schema(
+    {
+        "input": pa.string(),
+        "output": pa.string(),
+        "turns": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+    }
+)
+
+
+@settings(max_examples=30)
+@given(RECORDS, st.integers(1, 4), st.integers(1, 300))
+def test_batches_do_not_change_the_rows_of_a_parquet_file(
+    tmp_path_factory: pytest.TempPathFactory,
+    records: list[dict[str, Any]],
+    group: int,
+    batch_bytes: int,
+) -> None:
+    path = tmp_path_factory.mktemp("rows") / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist(records, SCHEMA), path, row_group_size=group)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limited_stream, "_BATCH_BYTES", batch_bytes)
+        try:
+            found = list(open_dataset(path, columns=BOTH).rows())
+        except EmptyDatasetError:
+            assert not records
+            return
+    assert found == [(row["input"] or "", row["output"] or "") for row in records]
+
+
+@pytest.mark.parametrize("limits", [{"text": 0}, {"characters": -1}, {"rows": 0}])
+def test_limits_are_positive(limits: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        ReadingLimits(**limits)

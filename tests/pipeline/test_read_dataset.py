@@ -1,0 +1,91 @@
+"""Reading within limits, and what a plan says about it."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset, plan_from_reading, read_dataset
+from hf_lorameta.data import output_counts
+from hf_lorameta.pipeline.read_dataset import token_counting
+from tests.conftest import Built, Shell
+
+
+def write(path: Path, lengths: Sequence[int]) -> Path:
+    """Write rows of an input of 1 character and an output of each length."""
+    lines = [json.dumps({"input": "q", "output": "ab " * (n // 3)}) for n in lengths]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("limits", "rows"),
+    [
+        (ReadingLimits(), 6),
+        (ReadingLimits(rows=6), 6),
+        (ReadingLimits(rows=4), 4),
+        (ReadingLimits(characters=62), 2),
+        (ReadingLimits(characters=63), 3),
+    ],
+)
+def test_reading_stops_at_a_limit_which_the_recipe_states(
+    tmp_path: Path, limits: ReadingLimits, rows: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bank = Bank.embedded()
+    path = write(tmp_path / "rows.jsonl", [30] * 6)
+    opened = open_dataset(path, limits=limits)
+    with caplog.at_level(logging.WARNING):
+        reading, pool = read_dataset(opened, Recipe(), token_counting(bank))
+    assert (reading.profile.rows, pool) == (rows, [])
+    assert reading.recipe.max_rows == (None if rows == 6 else rows)
+    assert ("--max-characters" in caplog.text) == (limits.characters < 1000)
+    again = read_dataset(open_dataset(path), reading.recipe, token_counting(bank))[0]
+    assert plan_from_reading(again, bank).to_dict() == plan_from_reading(reading, bank).to_dict()
+
+
+def test_a_text_that_is_cut_is_counted_and_said(tmp_path: Path) -> None:
+    bank = Bank.embedded()
+    opened = open_dataset(
+        write(tmp_path / "rows.jsonl", [9, 300, 30]), limits=ReadingLimits(text=60)
+    )
+    reading = read_dataset(opened, Recipe(), token_counting(bank))[0]
+    cut = open_dataset(write(tmp_path / "cut.jsonl", [9, 60, 30]))
+    expected = read_dataset(cut, Recipe(), token_counting(bank))[0].profile
+    assert reading.profile.output.total == expected.output.total
+    assert (reading.profile.cut, expected.cut) == (1, 0)
+    assert any(
+        "1 row held a text above the limit" in w for w in plan_from_reading(reading, bank).warnings
+    )
+
+
+def test_long_outputs_are_tokenized_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_counts, "BATCH_CHARACTERS", 100)
+    sizes = []
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        sizes.append(sum(map(len, texts)))
+        return [[1] for _ in texts]
+
+    counter = output_counts.OutputCounter(encode, 4, end=3)
+    assert len(list(counter.of([("q", "a" * 40)] * 50))) == 50
+    assert counter.counts.first.tolist() == [0, 50, 0, 0]
+    assert max(sizes) < 200
+
+
+def test_the_limits_can_be_changed_on_the_command_line(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "rows.jsonl", [30] * 9)
+    options = ["plan", "-d", str(path), "--bank", str(bank.folder), "--json"]
+    done = cli(*options, "--max-characters", 50)
+    assert done.json["recipe"]["max_rows"] == done.json["dataset"]["rows"] == 2
+    assert "Only the first 2 rows are read" in done.err
+    assert any(
+        "above the limit" in text for text in cli(*options, "--max-text", 9).json["warnings"]
+    )
+    write(path, [30, 900])
+    refused = cli(*options, "--max-text", 9, code=3)
+    suggested = refused.err.rpartition("--max-text ")[2].strip()
+    assert cli(*options, "--max-text", suggested).json["dataset"]["rows"] == 2
