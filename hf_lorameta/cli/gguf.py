@@ -1,7 +1,8 @@
 """The commands for llama.cpp and Ollama: export and try."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -98,16 +99,14 @@ def try_(
     if template is not None and "{}" not in template:
         raise UsageError("the template has no {}", hint="add --template 'Input: {}\\nOutput:'")
     base, file, folder = _files(adapter, base_gguf, token)
-    if template is None:
-        template = _recorded_template(folder) if folder else "{}"
-    else:
-        template = template.replace("\\n", "\n")
+    fill = _recorded_prompt(folder) if folder else str
+    if template is not None:
+        fill = partial(template.replace("\\n", "\n").replace, "{}")
     with LlamaCpp(base, [file]) as engine:
         if prompt is None and not json:
-            _converse(engine, template, max_tokens, compare, quiet)
+            _converse(engine, fill, max_tokens, compare, quiet)
             return
-        text = sys.stdin.read().rstrip("\n") if prompt is None else prompt
-        text = template.replace("{}", text)
+        text = fill(sys.stdin.read().rstrip("\n") if prompt is None else prompt)
         answer = "".join(_answer(engine, text, 0, max_tokens)).strip()
         data = {"prompt": text, "answer": answer, "base_model_gguf": str(base)}
         if compare:
@@ -135,10 +134,10 @@ def _files(adapter: str, base: Path | None, token: str | None) -> tuple[Path, Pa
     return find_base_gguf(SMOLLM2, base), file, None  # a GGUF does not name its base model
 
 
-def _recorded_template(folder: Path) -> str:
-    """Return the text around the input of a row, which is ``{}``, as an adapter's recipe has it.
+def _recorded_prompt(folder: Path) -> Callable[[str], str]:
+    """Return a function from an input to its prompt, as an adapter's recipe has it.
 
-    An instruction that differs from row to row is left to the prompt.
+    An instruction that differs from row to row is left to the input.
     """
     from hf_lorameta.data.columns import Columns
     from hf_lorameta.data.prompt import join_instruction
@@ -148,8 +147,9 @@ def _recorded_template(folder: Path) -> str:
     stored = (provenance or {"dataset": {}})["dataset"].get("columns")
     columns = Columns.model_validate(stored) if stored else Columns()
     if columns.instruction or columns.messages:
-        return "{}"
-    return join_instruction(columns.instruction_text or "", "{}", columns.template)
+        return str
+    instruction = columns.instruction_text or ""
+    return lambda text: join_instruction(instruction, text, columns.template)
 
 
 def _both(answer: str, base: str | None) -> str:
@@ -162,7 +162,9 @@ def _answer(engine: "LlamaCpp", text: str, adapter: int | None, limit: int) -> I
     yield from engine.answer(prompt, adapter, max_tokens=limit)
 
 
-def _converse(engine: "LlamaCpp", template: str, limit: int, compare: bool, quiet: bool) -> None:
+def _converse(
+    engine: "LlamaCpp", fill: Callable[[str], str], limit: int, compare: bool, quiet: bool
+) -> None:
     """Answer each line of stdin on its own until it ends."""
     interactive = sys.stdin.isatty() and not quiet
     if interactive:
@@ -173,7 +175,7 @@ def _converse(engine: "LlamaCpp", template: str, limit: int, compare: bool, quie
         line = sys.stdin.readline()
         if not line:
             return
-        text = template.replace("{}", line.rstrip("\n").replace("\\n", "\n"))
+        text = fill(line.rstrip("\n").replace("\\n", "\n"))
         for adapter, label in [(0, "adapter: "), (None, "base:    ")] if compare else [(0, "")]:
             typer.echo(label, nl=False)
             _print_stream(_answer(engine, text, adapter, limit))
