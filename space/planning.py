@@ -31,8 +31,8 @@ from reader_process import read_first, report_rows
 
 SAMPLES = 3
 SAMPLE_CHARACTERS = 1000
-MAX_CHARACTERS = 50_000_000
-"""Characters read from a dataset at most, which take about a minute to count."""
+MAX_CHARACTERS = 20_000_000
+"""Characters read from a dataset at most, which may take a minute of computing to count."""
 
 
 @dataclass(frozen=True)
