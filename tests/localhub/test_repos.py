@@ -269,7 +269,7 @@ def test_commits_list_newest_first_over_pages(hub: LocalHub, api: HfApi) -> None
 
 def test_unknown_page_is_404(hub: LocalHub, api: HfApi) -> None:
     with pytest.raises(HfHubHTTPError, match="can't find the page"):
-        api.list_liked_repos("alice")
+        list(api.list_lfs_files("alice/m"))
 
 
 def test_python_api_names_the_missing_repo_revision_or_file(hub: LocalHub) -> None:
