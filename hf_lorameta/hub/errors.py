@@ -18,6 +18,7 @@ from hf_lorameta import errors
 
 TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
 """HTTP statuses after which a request is retried."""
+_REPO_INFO = re.compile("/api/(models|datasets|spaces)/[^/]+/[^/]+")
 _RERUN_HINT = "run the same command again; finished work is kept"
 
 
@@ -27,6 +28,18 @@ class ForbiddenError(errors.AuthError):
 
 class DamagedError(httpx2.RemoteProtocolError):
     """The digest of a downloaded file differs from the one on the Hub; the message is its path."""
+
+
+class NotJsonError(errors.HubError):
+    """An answer is not JSON: often the web page that a server sends for an unknown address."""
+
+
+def not_json(url: str) -> NotJsonError:
+    """Return the error for an answer to a request of `url` that is not JSON."""
+    return NotJsonError(
+        f"{constants.ENDPOINT} does not answer {url} with JSON",
+        hint="check HF_ENDPOINT and the proxy settings",
+    )
 
 
 def damaged_error(what: str, path: str) -> errors.ConnectionLostError:
@@ -50,7 +63,7 @@ def not_served(error: BaseException) -> bool:
 
     If the endpoint exists, what was asked for is missing; so will be every other way to it.
     """
-    return (
+    return isinstance(error, NotJsonError) or (
         isinstance(error, hf.HfHubHTTPError)
         and error.response.status_code in (400, 404, 405, 410, 501)
         and not isinstance(error, hf.RepositoryNotFoundError | hf.GatedRepoError)
@@ -157,6 +170,14 @@ def _has_request(error: hf.HfHubHTTPError) -> bool:
     return getattr(error.response, "_request", None) is not None
 
 
+def _is_hidden(error: hf.HfHubHTTPError) -> bool:
+    """Return whether a 401 stands for a missing or private repo, as it does on the Hub."""
+    if not _has_request(error) or _is_invalid_token(error):
+        return False
+    request = error.response.request
+    return request.method == "GET" and bool(_REPO_INFO.search(request.url.path))
+
+
 def _sent_token(error: hf.HfHubHTTPError) -> bool:
     return _has_request(error) and "authorization" in error.response.request.headers
 
@@ -168,7 +189,7 @@ def _requested(error: hf.HfHubHTTPError) -> str:
 
 def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
     status, message = error.response.status_code, _server_message(error)
-    if status == 401 and not _sent_token(error):
+    if status == 401 and (not _sent_token(error) or _is_hidden(error)):
         return _not_found(what)
     if status == 401:
         return errors.AuthError(

@@ -15,7 +15,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from hf_lorameta._version import __version__
 from hf_lorameta.errors import HubError
-from hf_lorameta.hub.errors import unexpected_answer
+from hf_lorameta.hub.errors import not_json
 from hf_lorameta.hub.repo import Token
 
 _TIMEOUT_SECONDS = 30.0
@@ -89,13 +89,9 @@ class HttpClient:
         """Send a request and return the JSON of the answer.
 
         Raises:
-            HubError: the answer is not JSON.
+            NotJsonError: the answer is not JSON.
         """
-        response = self.send(method, url, **options)
-        try:
-            return response.json()
-        except ValueError:
-            raise unexpected_answer(url, "the answer is not JSON") from None
+        return _json(url, self.send(method, url, **options))
 
     def pages(self, url: str, **params: Any) -> Iterator[dict[str, Any]]:
         """Yield the items of a listing, which may have several pages."""
@@ -103,14 +99,22 @@ class HttpClient:
         while following:
             response = self.send("GET", following, params=params)
             params = {}
-            yield from objects(response.json())
-            following = response.links.get("next", {}).get("url")
+            yield from objects(_json(url, response))
+            link = response.links.get("next", {}).get("url")
+            following = str(response.url.join(link)) if link else None
 
     def file_url(self, repo_id: str, repo_type: str, path: str, revision: str) -> str:
         """Return the URL that a file is downloaded from."""
         return hfh.hf_hub_url(
             repo_id, path, repo_type=repo_type, revision=revision, endpoint=self.api.endpoint
         )
+
+
+def _json(url: str, response: Any) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        raise not_json(url) from None
 
 
 def api_path(repo_id: str, repo_type: str, *parts: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from huggingface_hub import errors as hf
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazy re-export
 
-from hf_lorameta.hub.errors import not_served, unexpected_answer
+from hf_lorameta.hub.errors import NotJsonError, not_served, unexpected_answer
 from hf_lorameta.hub.http_client import HttpClient, api_path, objects
 from hf_lorameta.hub.repo import PinnedRepo, read_blob
 
@@ -22,14 +22,7 @@ def fetch_repo(
 ) -> PinnedRepo:
     """Ask for a repo at a revision; see `hf_lorameta.hub.client.Hub.resolve`."""
     validate_repo_id(repo_id)
-    parts = () if revision is None else ("revision", revision)
-    info = client.json(
-        "GET",
-        api_path(repo_id, repo_type, *parts),
-        params={"blobs": True} if blobs else {},
-    )
-    if not isinstance(info, dict):
-        raise unexpected_answer(repo_id, "the answer about it is not an object")
+    info = _info(client, repo_id, repo_type, revision, {"blobs": True} if blobs else {})
     name = str(info.get("id") or info.get("modelId") or repo_id)
     branch = revision or "main"
     items = objects(info.get("siblings")) or _tree(client, name, repo_type, branch)
@@ -54,6 +47,28 @@ def fetch_repo(
         blobs={path: blob for path, blob in found.items() if blob},
         verify=blobs,
     )
+
+
+def _info(
+    client: HttpClient, repo_id: str, repo_type: str, revision: str | None, params: dict[str, bool]
+) -> dict[str, Any]:
+    """Ask about a repo at a revision, or at its head if the server knows no revisions."""
+    head = api_path(repo_id, repo_type)
+    if revision is None:
+        info = client.json("GET", head, params=params)
+    else:
+        try:
+            url = api_path(repo_id, repo_type, "revision", revision)
+            info = client.json("GET", url, params=params)
+        except (hf.HfHubHTTPError, NotJsonError) as error:
+            if isinstance(error, hf.RevisionNotFoundError) or not not_served(error):
+                raise
+            info = client.json("GET", head, params=params)
+            if not isinstance(info, dict) or revision not in ("main", info.get("sha")):
+                raise
+    if not isinstance(info, dict):
+        raise unexpected_answer(repo_id, "the answer about it is not an object")
+    return info
 
 
 def _tree(client: HttpClient, repo_id: str, repo_type: str, revision: str) -> list[dict[str, Any]]:
@@ -96,7 +111,7 @@ def if_served(request: Callable[[], T]) -> T | None:
     """Return the result of a request; None if the server lacks that part of the API."""
     try:
         return request()
-    except hf.HfHubHTTPError as error:
+    except (hf.HfHubHTTPError, NotJsonError) as error:
         if not not_served(error):
             raise
         return None

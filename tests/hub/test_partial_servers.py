@@ -128,6 +128,28 @@ def test_a_repo_is_resolved_although_a_field_is_missing(
         assert not hub.resolve(bank.repo, "dataset").private
 
 
+def test_a_pinned_revision_is_read_where_the_server_knows_no_revisions(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
+    cli.hub.add_fault(missing("/revision/"))
+    sha = cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
+    pull = ("bank", "pull", bank.repo, "-o", "b", "--json", "--revision")
+    for revision in (sha, "main"):
+        assert cli(*pull, revision).json["revision"] == sha
+    assert "was not found" in cli(*pull, "v9", code=6).err
+
+
+def test_a_401_for_a_repo_means_that_it_is_missing_but_a_refused_token_is_named(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
+    info = f"/api/models/{user.name}/a$"
+    cli.hub.add_fault(Fault("status", status=401, path=info, method="GET", times=1))
+    cli(*push_args, token=user.token)
+    assert set(FILES) <= set(cli.hub.files(f"{user.name}/a"))
+    refused = cli(*push_args, "--yes", token="hf_" + "z" * 34, code=6).err
+    assert "does not accept this token" in refused
+
+
 @pytest.mark.parametrize("names", [("ETag",), ("X-Repo-Commit", "X-Linked-Size")])
 def test_files_are_downloaded_without_the_headers_that_the_client_needs(
     cli: Shell, bank: Built, tmp_path: Path, names: tuple[str, ...]
@@ -179,7 +201,7 @@ def test_nothing_is_uploaded_where_a_server_ignores_private(
     assert touched(cli.hub, "/preupload/") == []
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 501])
+@pytest.mark.parametrize("status", [200, 400, 404, 405, 501])
 def test_a_push_needs_neither_whoami_nor_card_checks_nor_upload_modes_nor_history(
     cli: Shell, user: Account, push_args: tuple[object, ...], status: int
 ) -> None:
