@@ -166,7 +166,7 @@ def _changes(call: Call, repo: Repo, operations: list[Operation]) -> dict[str, E
         path = str(value.get("path", ""))
         parts = path.rstrip("/").split("/")
         if "\\" in path or any(part in ("", ".", "..", ".git") for part in parts):
-            raise HTTPError(400, f"Invalid path in repo: {path!r}")
+            raise HTTPError(422, f"Invalid path in repo: {path!r}")
         if key == "file":
             changes[path] = uploads.entry_for(call.hub.blobs, path, value["blob"])
         elif key == "lfsFile":
@@ -204,7 +204,7 @@ def create_branch(call: Call) -> Response:
     """Create a branch; 409 if it exists."""
     repo, name = call.writable_repo(), call.params["name"]
     if name in repo.refs:
-        raise HTTPError(409, f"Reference already exists: refs/heads/{name}")
+        raise HTTPError(409, f"Reference refs/heads/{name} already exists")
     repo.refs[name] = repo.resolve(str(call.json.get("startingPoint") or "main")).sha
     return call.saved(repo)
 
@@ -213,7 +213,7 @@ def delete_branch(call: Call) -> Response:
     """Delete a branch other than ``main``."""
     repo, name = call.writable_repo(), call.params["name"]
     if name == "main":
-        raise HTTPError(403, "The main branch cannot be deleted")
+        raise HTTPError(403, "Cannot delete refs/heads/main")
     if name not in repo.branches:
         raise http_errors.revision_not_found(name)
     del repo.refs[name]
@@ -223,11 +223,12 @@ def delete_branch(call: Call) -> Response:
 def create_tag(call: Call) -> Response:
     """Create a tag at a revision; 409 if it exists."""
     repo, tag = call.writable_repo(), str(call.json.get("tag") or "")
+    sha = call.commit_of(repo).sha
     if not _TAG.fullmatch(tag):
         raise HTTPError(400, f"Invalid tag name: {tag!r}")
     if tag in repo.tags:
         raise HTTPError(409, f"Tag reference exists already: refs/tags/{tag}")
-    repo.tags[tag] = (call.commit_of(repo).sha, call.json.get("message"))
+    repo.tags[tag] = (sha, call.json.get("message"))
     return call.saved(repo)
 
 

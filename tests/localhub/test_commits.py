@@ -99,7 +99,7 @@ def test_paths_with_parent_folders_are_rejected(hub: LocalHub, api: HfApi) -> No
         {"key": "header", "value": {"summary": "x"}},
         {"key": "file", "value": {"content": "YQ==", "path": "../a", "encoding": "base64"}},
     ]
-    assert post_commit(hub, api, body) == (400, "Invalid path in repo: '../a'")
+    assert post_commit(hub, api, body) == (422, "Invalid path in repo: '../a'")
 
 
 def post_commit(hub: LocalHub, api: HfApi, lines: list[object]) -> tuple[int, str]:

@@ -104,3 +104,15 @@ def test_a_folder_is_deleted_although_it_is_named_like_a_file(hub: LocalHub, api
 def test_every_answer_has_a_request_id(api: HfApi) -> None:
     with pytest.raises(RepositoryNotFoundError, match=r"\(Request ID: Root=.+\)"):
         api.model_info("alice/none")
+
+
+def test_own_comments_can_be_edited(hub: LocalHub, api: HfApi) -> None:
+    discussion = api.create_discussion("alice/Mine", title="A question", description="old")
+    comment = discussion.events[0].id
+    edited = api.edit_discussion_comment("alice/Mine", discussion.num, comment, "new")
+    details = api.get_discussion_details("alice/Mine", discussion.num)
+    assert details.events[0] == edited
+    api.update_repo_settings("alice/Mine", private=False)
+    other = HfApi(endpoint=hub.url, token=hub.add_user("bob"))
+    with pytest.raises(HfHubHTTPError, match="not allowed to edit"):
+        other.edit_discussion_comment("alice/Mine", discussion.num, comment, "mine")
