@@ -276,7 +276,7 @@ class Hub:
         if card is not None:
             operations.append(hfh.CommitOperationAdd("README.md", card.encode()))
         if parent is None:
-            parent = create_repo(self._client, repo_id, repo_type, bool(private))
+            parent = create_repo(self._client, repo_id, repo_type, private)
         elif private:  # it may have been made public since it was seen
             require_private(self.resolve(repo_id, repo_type), "is public by now")
         with translated(repo_id):

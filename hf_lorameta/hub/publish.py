@@ -34,7 +34,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MALFORMED = (KeyError, TypeError, ValueError)  # the client read an answer that lacks fields
 
 
-def create_repo(client: HttpClient, repo_id: str, repo_type: str, private: bool) -> PinnedRepo:
+def create_repo(
+    client: HttpClient, repo_id: str, repo_type: str, private: bool | None
+) -> PinnedRepo:
     """Create a repo and return it; see `hf_lorameta.hub.client.Hub.publish`."""
     try:
         with translated(repo_id):
