@@ -261,7 +261,6 @@ class Hub:
             ConflictError: the repo was created or changed in the meantime, or is public although
                 private was requested; nothing is uploaded then. Or the server ignored `create_pr`
                 or `parent`, which is noticed only afterwards.
-            UsageError: nothing differs from the repo, so no pull request was opened.
             AuthError: the token lacks write access.
             ConnectionLostError: the connection was lost; the folder is unchanged.
         """

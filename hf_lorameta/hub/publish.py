@@ -8,13 +8,12 @@ So the head is read back, and the error or the result follows from it.
 import logging
 import re
 from collections.abc import Sequence
-from typing import NoReturn
 
 import httpx2
 import huggingface_hub as hfh
 from huggingface_hub import errors as hf
 
-from hf_lorameta.errors import ConflictError, HubError, LoraMetaError, UsageError
+from hf_lorameta.errors import ConflictError, HubError, LoraMetaError
 from hf_lorameta.hub.errors import (
     TRANSIENT_STATUSES,
     ForbiddenError,
@@ -88,11 +87,10 @@ def commit(
     message: str,
     create_pr: bool,
 ) -> str | None:
-    """Commit on top of `parent`; return the URL of the pull request, if one was to be opened.
+    """Commit on top of `parent`; return the URL of the pull request, if one was opened.
 
     Raises:
         ConflictError: the repo changed meanwhile, or the server ignored `create_pr`.
-        UsageError: nothing differs from the repo, so no pull request was opened.
         HubError: the server refused or does not answer like the Hub.
     """
     additions = [item for item in operations if isinstance(item, hfh.CommitOperationAdd)]
@@ -112,7 +110,7 @@ def commit(
         cause = error.__cause__ if isinstance(error.__cause__, httpx2.HTTPError) else error
         url, oid = None, _commit_after(client, parent, additions, cause)
     if create_pr and not url:
-        _explain_missing_pr(client, parent)
+        _check_nothing_committed(client, parent)
     if not create_pr:
         _check_parent(client, parent, operations, oid)
     return url
@@ -172,17 +170,18 @@ def _holds(repo: PinnedRepo, addition: hfh.CommitOperationAdd) -> bool:
         return blob.matches(file)
 
 
-def _explain_missing_pr(client: HttpClient, parent: PinnedRepo) -> NoReturn:
+def _check_nothing_committed(client: HttpClient, parent: PinnedRepo) -> None:
+    """Raise `ConflictError` if a server committed instead of opening a pull request.
+
+    The client opens none if no file differs from the repo.
+    """
     head = _head(client, parent)
-    if head.sha == parent.sha:
-        raise UsageError(
-            f"{parent.repo_id} holds exactly these files, so no pull request was opened"
+    if head.sha != parent.sha:
+        raise ConflictError(
+            f"this server has no pull requests: it ignored --create-pr and committed to "
+            f"{parent.repo_id} ({head.sha[:8]})",
+            hint="check the repo, and leave out --create-pr with this server",
         )
-    raise ConflictError(
-        f"this server has no pull requests: it ignored --create-pr and committed to "
-        f"{parent.repo_id} ({head.sha[:8]})",
-        hint="check the repo, and leave out --create-pr with this server",
-    )
 
 
 def _check_parent(
