@@ -165,7 +165,7 @@ def _changes(call: Call, repo: Repo, operations: list[Operation]) -> dict[str, E
             continue
         path = str(value.get("path", ""))
         parts = path.rstrip("/").split("/")
-        if "\\" in path or any(part in ("", ".", "..", ".git") for part in parts):
+        if path.startswith("..\\") or any(part in ("", ".", "..", ".git") for part in parts):
             raise HTTPError(422, f"Invalid path in repo: {path!r}")
         if key == "file":
             changes[path] = uploads.entry_for(call.hub.blobs, path, value["blob"])

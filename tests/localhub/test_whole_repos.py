@@ -88,7 +88,7 @@ def test_tags_that_git_refuses_are_refused(api: HfApi, tag: str) -> None:
         api.create_tag("alice/Mine", tag=tag)
 
 
-def test_paths_with_backslashes_are_refused(api: HfApi) -> None:
+def test_paths_that_leave_the_folder_on_windows_are_refused(api: HfApi) -> None:
     with pytest.raises(HfHubHTTPError, match="Invalid path"):
         api.upload_file(path_or_fileobj=b"", path_in_repo="..\\a", repo_id="alice/Mine")
 
