@@ -85,7 +85,7 @@ def deploy_space(
         private: visibility of a new Space; None is public. True refuses an existing public one.
     """
     hub = hub or Hub()
-    hub.user()
+    hub.check_token()
     existing = hub.existing(repo_id, "space")
     if existing is not None:
         check_visibility(existing, private or None)

@@ -31,11 +31,13 @@ def check_files(files: tuple[str, ...]) -> None:
 
 def fetch_config(hub: Hub, repo: PinnedRepo) -> LoraConfig:
     """Fetch and check an adapter's config; `AdapterError` if it is not that of a plain LoRA."""
-    size = hub.size(repo, CONFIG_FILE)
-    if size > _MAX_CONFIG_BYTES:
-        raise AdapterError(f"{CONFIG_FILE} has {size} bytes, expected {_MAX_CONFIG_BYTES} at most")
+    file = hub.open(repo, CONFIG_FILE)
+    if file.size > _MAX_CONFIG_BYTES:
+        raise AdapterError(
+            f"{CONFIG_FILE} has {file.size} bytes, expected {_MAX_CONFIG_BYTES} at most"
+        )
     try:
-        return read_config(json.loads(hub.reader(repo, CONFIG_FILE, size)(0, size)))
+        return read_config(json.loads(file.read(0, file.size)))
     except (ValueError, RecursionError):
         raise AdapterError(f"{CONFIG_FILE} is not JSON") from None
 

@@ -118,7 +118,7 @@ class Checker:
         with _because("config names another base model"):
             check_base_model(config, self.base_model)
         with _because("weights are not those of a plain LoRA adapter"):
-            size = hub.size(repo, WEIGHTS_FILE)
+            size = hub.open(repo, WEIGHTS_FILE).size
             return check_header(self._head(repo, size), size, config)[1]
 
     def _head(self, repo: PinnedRepo, size: int) -> Read:

@@ -1,12 +1,12 @@
 """Build one entry of a bank: copy the adapter's weights, count the dataset's tokens.
 
-An entry is an independent task. When it is finished it leaves a record in the bank's work folder,
-so that a later build does not fetch it again.
+An entry is an independent task. It leaves a record in the bank's work folder when its weights are
+stored, and another when it is finished, so that a later build does not fetch them again.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,11 +23,10 @@ from hf_lorameta.data.columns import check_columns
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.profile import PROFILE_FORMAT, Profile, ProfileTable, profile_rows
 from hf_lorameta.data.tokenizer import load_encode
+from hf_lorameta.errors import ConnectionLostError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonicalize
-from hf_lorameta.formats.peft_config import LoraConfig
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.types import Encode
 
 
@@ -58,7 +57,7 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
     finished = finished_entry(job.folder, entry.name, key)
     if finished:
         return finished
-    repo, config = _store_weights(entry, job, weights)
+    source = _stored_weights(entry, job) or _store_weights(entry, job)
     try:
         dataset = open_dataset(
             entry.dataset,
@@ -71,25 +70,27 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
             template=entry.template,
         )
         profile = profile_rows(dataset.rows(), _encode(job.folder), job.vocab_size)
+    except (ConnectionLostError, OSError, MemoryError):
+        raise  # the next build does not fetch the weights again
     except Exception:
         weights.unlink()  # useless without a profile
         raise
     result = IndexEntry(
         name=entry.name,
         adapter=entry.adapter,
-        adapter_revision=repo.sha,
+        adapter_revision=source.revision,
         dataset=entry.dataset,
         dataset_revision=dataset.revision,
         config=dataset.config,
         split=dataset.split,
         columns=dataset.columns,
-        license=entry.license or repo.license,
-        rank=config.rank,
-        scaling=config.scaling,
+        license=entry.license or source.license,
+        rank=source.rank,
+        scaling=source.scaling,
         rows=profile.rows,
-        private=repo.private or dataset.private,
+        private=source.private or dataset.private,
         size=weights.stat().st_size,
-        sha256=sha256(weights),
+        sha256=source.sha256,
     )
     store_entry(job.folder, result, profile, key)
     return result
@@ -138,15 +139,54 @@ def _load_encode(path: Path, modified: int) -> Encode:
     return load_encode(path)
 
 
-def _store_weights(entry: BankEntry, job: Job, path: Path) -> tuple[PinnedRepo, LoraConfig]:
-    """Check an adapter repo and write its weights in canonical form."""
-    hub = job.hub
+@dataclass(frozen=True)
+class _Weights:
+    """What is known of an adapter whose weights are stored, recorded until its entry is."""
+
+    revision: str
+    license: str | None
+    private: bool
+    rank: int
+    scaling: float
+    sha256: str  # of the stored file
+
+
+def _weights_record(entry: BankEntry, job: Job) -> tuple[Path, dict[str, object]]:
+    """Return the path of the record, and what it must agree with to be used."""
+    key: dict[str, object] = {
+        "adapter": entry.adapter,
+        "revision": entry.revision,
+        "base_model": job.base_model,
+    }
+    return job.folder / WORK_FOLDER / f"{entry.name}.weights", key
+
+
+def _stored_weights(entry: BankEntry, job: Job) -> _Weights | None:
+    """Return the record of weights that an earlier build stored, if they are still intact."""
+    record, key = _weights_record(entry, job)
+    path = job.folder / adapter_path(entry.name)
+    try:
+        stored = json.loads(record.read_bytes())
+        weights = _Weights(**stored.pop("weights"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # missing, or of another version
+    intact = stored == key and path.exists() and sha256(path) == weights.sha256
+    return weights if intact else None
+
+
+def _store_weights(entry: BankEntry, job: Job) -> _Weights:
+    """Check an adapter repo, write its weights in canonical form and record that."""
+    hub, path = job.hub, job.folder / adapter_path(entry.name)
     repo = hub.resolve(entry.adapter, "model", entry.revision, blobs=True)
     check_files(repo.files)
     config = fetch_config(hub, repo)
     check_base_model(config, job.base_model)
-    size = hub.size(repo, WEIGHTS_FILE)
-    read = hub.reader(repo, WEIGHTS_FILE, size)
-    infos, _ = check_header(read, size, config)
-    canonicalize(read, infos, path)
-    return repo, config
+    file = hub.open(repo, WEIGHTS_FILE)
+    infos, _ = check_header(file.read, file.size, config)
+    canonicalize(file.read, infos, path)
+    weights = _Weights(
+        repo.sha, repo.license, repo.private, config.rank, config.scaling, sha256(path)
+    )
+    record, key = _weights_record(entry, job)
+    write_atomically(record, json.dumps({**key, "weights": asdict(weights)}).encode())
+    return weights

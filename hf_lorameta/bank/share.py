@@ -17,7 +17,8 @@ def push_bank(
 ) -> str:
     """Publish the files that a bank's index lists as a dataset repo, in one commit; return its URL.
 
-    If `private` is None an existing repo keeps its visibility; a new one becomes private if an
+    Files of an earlier push that the index no longer lists are deleted in the same commit. If
+    `private` is None an existing repo keeps its visibility; a new one becomes private if an
     adapter or dataset of the bank is, whose names and token counts it holds.
 
     Raises:
@@ -32,13 +33,14 @@ def push_bank(
             f"{folder} is not complete: {problems[0]}", hint=f"hf-lorameta bank verify {folder}"
         )
     hub = hub or Hub()
-    hub.user()
+    hub.check_token()
     existing = hub.existing(repo_id, "dataset")
     private_entries = sum(entry.private for entry in bank.index.entries)
     if existing is not None:
         source = f"{private_entries} entries of the bank are private"
         check_visibility(existing, private, source_private=private_entries > 0, source=source)
     published = [INDEX_FILE, *bank.index.files]
+    published += [adapter_path(entry.name) for entry in bank.index.adapters]
     return hub.publish(
         folder,
         repo_id,
@@ -46,9 +48,21 @@ def push_bank(
         private=private_entries > 0 if private is None else private,
         parent=existing,
         repo_type="dataset",
-        only=[*published, *(adapter_path(entry.name) for entry in bank.index.adapters)],
+        only=published,
+        delete=sorted(_bank_files(existing) - set(published)) if existing else (),
         card=bank_card(bank, repo_id),
     )
+
+
+def _bank_files(repo: PinnedRepo) -> set[str]:
+    """Return the files of a repo that a push of a bank wrote; none if it holds no bank."""
+    if INDEX_FILE not in repo.files:
+        return set()
+    return {
+        path
+        for path in repo.files
+        if path in (*SMALL_FILES, BASIS_FILE) or path == adapter_path(Path(path).stem)
+    }
 
 
 def pull_bank(

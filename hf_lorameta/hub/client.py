@@ -7,27 +7,36 @@ Every repo is resolved to a commit and read at that commit. Exceptions of `huggi
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import httpx2
 import huggingface_hub as hfh
 from huggingface_hub.constants import is_offline_mode
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazy re-export
 
-from hf_lorameta._version import __version__
-from hf_lorameta.errors import AuthError, ConflictError, NotFoundError, UsageError
+from hf_lorameta.errors import (
+    AuthError,
+    ConnectionLostError,
+    GatedError,
+    LoraMetaError,
+    NotFoundError,
+    UsageError,
+)
 from hf_lorameta.hub.adapter_list import ListedAdapter, list_adapters
 from hf_lorameta.hub.cached_repo import cached_repo
+from hf_lorameta.hub.dataset_mirror import can_stream, mirror
 from hf_lorameta.hub.dataset_repo import RawDataset, Token, list_choices, open_split
-from hf_lorameta.hub.errors import DamagedError, damaged_error, translated
+from hf_lorameta.hub.download import download
+from hf_lorameta.hub.errors import translated, unexpected_answer
+from hf_lorameta.hub.http_client import HttpClient, objects
+from hf_lorameta.hub.publish import Operation, commit, create_repo, require_private
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
-from hf_lorameta.hub.repo import Blob, PinnedRepo, is_repo_id
+from hf_lorameta.hub.remote_file import RemoteFile, find_blob, read_range
+from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
+from hf_lorameta.hub.repo_info import fetch_repo, if_served
 from hf_lorameta.hub.retry import with_retries
 
-_BLOCK_BYTES = 4 << 20
-_TIMEOUT_SECONDS = 30
-_LIBRARY: dict[str, Any] = {"library_name": "hf_lorameta", "library_version": __version__}
+T = TypeVar("T")
 
 
 class Hub:
@@ -41,7 +50,7 @@ class Hub:
 
     def __init__(self, token: Token = None) -> None:
         self._token = token
-        self._api = hfh.HfApi(token=token, **_LIBRARY)
+        self._client = HttpClient(token)
 
     @property
     def token(self) -> Token:
@@ -49,7 +58,7 @@ class Hub:
         return self._token
 
     def __repr__(self) -> str:
-        return f"Hub({self._api.endpoint})"
+        return f"Hub({self._client.api.endpoint})"
 
     def __reduce__(self) -> tuple[type["Hub"], tuple[()]]:
         # a pickled Hub holds no token: where it is unpickled, the token saved there is used
@@ -77,24 +86,10 @@ class Hub:
         """
         if is_offline_mode():
             return cached_repo(repo_id, repo_type, revision)
-        info: Any = with_retries(
+        return with_retries(
             repo_id,
-            lambda: self._api.repo_info(
-                repo_id, repo_type=repo_type, revision=revision, files_metadata=blobs
-            ),
+            lambda: fetch_repo(self._client, repo_id, repo_type, revision, blobs=blobs),
             revision=revision,
-        )
-        license_ = info.card_data.to_dict().get("license") if info.card_data else None
-        siblings = info.siblings or ()
-        return PinnedRepo(
-            info.id,
-            repo_type,
-            info.sha,
-            private=bool(info.private),
-            gated=bool(getattr(info, "gated", False)),
-            license=license_ if isinstance(license_, str) else None,
-            files=tuple(sibling.rfilename for sibling in siblings),
-            blobs={s.rfilename: blob for s in siblings if (blob := Blob.from_sibling(s))},
         )
 
     def existing(self, repo_id: str, repo_type: str = "model") -> PinnedRepo | None:
@@ -112,7 +107,8 @@ class Hub:
 
     def adapters_of(self, base_model: str) -> Iterator[ListedAdapter]:
         """List adapters of a base model; see `hf_lorameta.hub.adapter_list.list_adapters`."""
-        return list_adapters(self._get, self._api.endpoint, base_model)
+        get = partial(self._client.send, "GET")
+        return list_adapters(get, self._client.api.endpoint, base_model)
 
     def check_access(self, repo: PinnedRepo) -> None:
         """Check that the files of a repo can be read, which a gated one's info does not tell.
@@ -123,7 +119,7 @@ class Hub:
         if repo.gated:
             with_retries(
                 repo.repo_id,
-                lambda: self._api.auth_check(repo.repo_id, repo_type=repo.repo_type),
+                lambda: self._client.api.auth_check(repo.repo_id, repo_type=repo.repo_type),
             )
 
     def user(self) -> str:
@@ -131,10 +127,28 @@ class Hub:
 
         Raises:
             AuthError: there is no token, or it is not valid.
+            HubError: the server does not say whose token it is.
         """
+        name = self._whoami().get("name")
+        if not name:
+            raise unexpected_answer("your account", "it does not state whose token this is")
+        return str(name)
+
+    def check_token(self) -> None:
+        """Check that a token is there and that the server accepts it, if it can be asked.
+
+        Raises:
+            AuthError: there is no token, or it is not valid.
+        """
+        self._whoami()
+
+    def _whoami(self) -> dict[str, Any]:
         if self._token is False or not (self._token or hfh.get_token()):
             raise AuthError("no Hub token is saved", hint="hf auth login")
-        return str(with_retries("your account", self._api.whoami)["name"])
+        answer = with_retries(
+            "your account", lambda: if_served(lambda: self._client.json("GET", "whoami-v2"))
+        )
+        return answer if isinstance(answer, dict) else {}
 
     # --- datasets -------------------------------------------------------------------------------
 
@@ -145,14 +159,15 @@ class Hub:
         """
         if len(text.strip()) < 2:
             return []
-        url = f"{self._api.endpoint}/api/datasets"
         params = {"search": text.strip(), "sort": "downloads", "limit": limit}
-        answer = with_retries("dataset search", lambda: self._get(url, params=params).json())
-        return [str(item["id"]) for item in answer[:limit]]
+        answer = with_retries(
+            "dataset search", lambda: self._client.json("GET", "datasets", params=params)
+        )
+        return [str(item["id"]) for item in objects(answer)[:limit] if "id" in item]
 
     def choices(self, repo: PinnedRepo, config: str | None = None) -> tuple[list[str], list[str]]:
         """List configurations and splits; see `hf_lorameta.hub.dataset_repo.list_choices`."""
-        return list_choices(repo, config, self._token)
+        return self._read_dataset(repo, lambda copy: list_choices(repo, config, self._token, copy))
 
     def rows(
         self,
@@ -162,27 +177,22 @@ class Hub:
         limits: ReadingLimits = DEFAULT_LIMITS,
     ) -> RawDataset:
         """Open a stream of rows; see `hf_lorameta.hub.dataset_repo.open_split`."""
-        return open_split(repo, config, split, self._token, limits)
+        return self._read_dataset(
+            repo, lambda copy: open_split(repo, config, split, self._token, limits, copy)
+        )
+
+    def _read_dataset(self, repo: PinnedRepo, read: Callable[[Path | None], T]) -> T:
+        """Read from the repo, or from a copy of its files if the server cannot be streamed from."""
+        try:
+            return read(None)
+        except (AuthError, GatedError, ConnectionLostError, UsageError):
+            raise
+        except LoraMetaError:
+            if can_stream(self._client, repo):
+                raise
+        return read(mirror(self._client, repo))
 
     # --- files ----------------------------------------------------------------------------------
-
-    def size(self, repo: PinnedRepo, path: str) -> int:
-        """Return the size of a file in bytes.
-
-        Raises:
-            NotFoundError: no such file.
-        """
-        if path in repo.blobs:
-            return repo.blobs[path].size
-        infos: list[Any] = with_retries(
-            repo.repo_id,
-            lambda: self._api.get_paths_info(
-                repo.repo_id, [path], repo_type=repo.repo_type, revision=repo.sha
-            ),
-        )
-        if not infos or not hasattr(infos[0], "size"):
-            raise NotFoundError(f"{repo.repo_id} has no file {path}")
-        return int(infos[0].size)
 
     def read(self, repo: PinnedRepo, path: str, start: int, stop: int) -> bytes:
         """Read bytes [start, stop) of a file with an HTTP range request.
@@ -191,57 +201,18 @@ class Hub:
             NotFoundError: no such file.
             ConnectionLostError: fewer bytes arrived, after retries.
         """
-        if stop <= start:
-            return b""
-        url = hfh.hf_hub_url(
-            repo.repo_id,
-            path,
-            repo_type=repo.repo_type,
-            revision=repo.sha,
-            endpoint=self._api.endpoint,
-        )
+        return read_range(self._client, repo, path, start, stop)
 
-        def fetch() -> bytes:
-            # no compression: ranges count the bytes of the file itself
-            response = self._get(
-                url, {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-            )
-            content: bytes = response.content
-            if response.status_code == 200:  # the server ignores Range
-                content = content[start:stop]
-            if len(content) != stop - start:
-                raise httpx2.RemoteProtocolError(
-                    f"{len(content)} bytes of {path}, expected {stop - start}"
-                )
-            return content
+    def open(self, repo: PinnedRepo, path: str) -> RemoteFile:
+        """Open a file to read it front to back, as `hf_lorameta.hub.remote_file` does.
 
-        return with_retries(repo.repo_id, fetch)
+        If the repo was resolved with ``blobs``, the content is verified: the read that completes
+        the file raises `ConnectionLostError` if the digest is wrong.
 
-    def reader(self, repo: PinnedRepo, path: str, size: int) -> Callable[[int, int], bytes]:
-        """Return a function (start, stop) → bytes, for reading a file front to back.
-
-        It fetches blocks of 4 MB. If the repo was resolved with ``blobs`` and the file is read in
-        order to its end, the content is verified: the last read raises `ConnectionLostError` if
-        the digest is wrong.
+        Raises:
+            NotFoundError: no such file.
         """
-        block, block_start, verified = b"", 0, 0
-        blob = repo.blobs.get(path)
-        hasher = blob.hasher() if blob else None
-
-        def read(start: int, stop: int) -> bytes:
-            nonlocal block, block_start, verified
-            if not block_start <= start <= stop <= block_start + len(block):
-                block_start = start
-                block = self.read(repo, path, start, min(size, max(stop, start + _BLOCK_BYTES)))
-            content = block[start - block_start : stop - block_start]
-            if blob and hasher and start <= verified < stop:
-                hasher.update(content[verified - start :])
-                verified = stop
-                if stop == size and hasher.hexdigest() != blob.digest:
-                    raise damaged_error(repo.repo_id, path)
-            return content
-
-        return read
+        return RemoteFile(self._client, repo, path, find_blob(self._client, repo, path))
 
     def download(self, repo: PinnedRepo, path: str, local_dir: Path | None = None) -> Path:
         """Download a file unless it is there already; verify it if the repo has its digest.
@@ -252,72 +223,9 @@ class Hub:
             NotFoundError: no such file.
             ConnectionLostError: the Hub did not answer, or the file was damaged in each transfer.
         """
-        blob = repo.blobs.get(path)
-        local = self._local_copy(repo, path, local_dir)
-        if local and (blob.matches(local) if blob else local_dir is None):
-            return local
-
-        def fetch() -> Path:
-            downloaded = self._download_once(repo, path, local_dir)
-            if blob and not blob.matches(downloaded):
-                cached = downloaded.resolve()  # the target of the link in the cache
-                downloaded.unlink()
-                cached.unlink(missing_ok=True)
-                raise DamagedError(path)
-            return downloaded
-
-        return with_retries(repo.repo_id, fetch)
-
-    @staticmethod
-    def _local_copy(repo: PinnedRepo, path: str, local_dir: Path | None) -> Path | None:
-        if local_dir is not None:
-            return local_dir / path if (local_dir / path).is_file() else None
-        cached = hfh.try_to_load_from_cache(
-            repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
-        )
-        return Path(cached) if isinstance(cached, str) else None
-
-    def _download_once(self, repo: PinnedRepo, path: str, local_dir: Path | None) -> Path:
-        try:
-            downloaded = self._api.hf_hub_download(
-                repo.repo_id,
-                path,
-                repo_type=repo.repo_type,
-                revision=repo.sha,
-                local_dir=local_dir,
-                force_download=True,  # otherwise it retries by itself
-            )
-            return Path(downloaded)
-        except ValueError as error:  # with force_download, raised from the failed request
-            if isinstance(error.__cause__, Exception):
-                raise error.__cause__ from None
-            raise
-        except OSError as error:
-            if "Consistency check failed" not in str(error):
-                raise
-            raise httpx2.RemoteProtocolError(f"{path} is incomplete") from None
-
-    def _get(self, url: str, headers: dict[str, str] | None = None, **options: Any) -> Any:
-        """Make one GET request, without retries."""
-        response = hfh.get_session().get(
-            url,
-            headers=build_hf_headers(token=self._token, headers=headers, **_LIBRARY),
-            timeout=_TIMEOUT_SECONDS,
-            **options,
-        )
-        hfh.hf_raise_for_status(response)
-        return response
+        return download(self._client, repo, path, local_dir)
 
     # --- publishing -----------------------------------------------------------------------------
-
-    @staticmethod
-    def _require_private(repo: PinnedRepo, private: bool | None, state: str) -> None:
-        """Refuse a public repo if a private one was requested, which a server may ignore."""
-        if private and not repo.private:
-            raise ConflictError(
-                f"{repo.repo_id} {state}, although private was requested; nothing was uploaded",
-                hint="make the repo private or delete it, then run the command again",
-            )
 
     def publish(
         self,
@@ -351,13 +259,14 @@ class Hub:
 
         Raises:
             ConflictError: the repo was created or changed in the meantime, or is public although
-                private was requested; nothing is uploaded then.
+                private was requested; nothing is uploaded then. Or the server ignored `create_pr`
+                or `parent`, which is noticed only afterwards.
             AuthError: the token lacks write access.
             ConnectionLostError: the connection was lost; the folder is unchanged.
         """
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         names = {path.relative_to(folder).as_posix(): path for path in paths}
-        operations: list[hfh.CommitOperationAdd | hfh.CommitOperationDelete] = [
+        operations: list[Operation] = [
             hfh.CommitOperationAdd(name, str(path))
             for name, path in names.items()
             if only is None or name in only
@@ -366,31 +275,10 @@ class Hub:
         if card is not None:
             operations.append(hfh.CommitOperationAdd("README.md", card.encode()))
         if parent is None:
-            with translated(repo_id):
-                self._api.create_repo(
-                    repo_id,
-                    repo_type=repo_type,
-                    private=private,
-                    space_sdk="gradio" if repo_type == "space" else None,
-                )
-            parent = self.resolve(repo_id, repo_type)
-            self._require_private(parent, private, "was created public")
+            parent = create_repo(self._client, repo_id, repo_type, private)
         elif private:  # it may have been made public since it was seen
-            self._require_private(self.resolve(repo_id, repo_type), private, "is public by now")
+            require_private(self.resolve(repo_id, repo_type), "is public by now")
         with translated(repo_id):
-            try:
-                info = self._api.create_commit(
-                    repo_id,
-                    operations,
-                    commit_message=message,
-                    repo_type=repo_type,
-                    parent_commit=parent.sha,
-                    create_pr=create_pr,
-                )
-            except RuntimeError as error:  # raised from the failed upload of one file
-                if isinstance(error.__cause__, Exception):
-                    raise error.__cause__ from None
-                raise
+            pr_url = commit(self._client, parent, operations, message=message, create_pr=create_pr)
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
-        url = f"{self._api.endpoint}/{prefix}{repo_id}"
-        return str(info.pr_url or url) if create_pr else url  # a commit without changes has no PR
+        return pr_url or f"{self._client.api.endpoint}/{prefix}{repo_id}"

@@ -54,8 +54,8 @@ def check_card(repo_id: str, path: Path) -> None:
             raise _outside(repo_id, named)
 
 
-def check_builder(repo: PinnedRepo, builder: Any) -> None:
-    """Check what `datasets` made of a repo: the format, and each data file.
+def check_builder(repo: PinnedRepo, builder: Any, copy: Path | None = None) -> None:
+    """Check what `datasets` made of a repo, or of a copy of it: the format, and each data file.
 
     Raises:
         DatasetError: a format that is not in `FORMATS`, or a file outside the repo.
@@ -66,7 +66,7 @@ def check_builder(repo: PinnedRepo, builder: Any) -> None:
             f"{repo.repo_id} has files of the format {kind}, expected one of {', '.join(FORMATS)}",
             hint="choose a text dataset",
         )
-    folder = f"hf://datasets/{repo.repo_id}@{repo.sha}/"
+    folder = f"{copy}/" if copy else f"hf://datasets/{repo.repo_id}@{repo.sha}/"
     for files in builder.config.data_files.values():
         for file in files:
             if not str(file).startswith(folder) or not is_inside(str(file)[len(folder) :]):

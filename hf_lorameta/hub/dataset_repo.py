@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import huggingface_hub as hfh
 
@@ -23,10 +23,7 @@ from hf_lorameta.hub.errors import reading
 from hf_lorameta.hub.limited_stream import limit_rows, text_streams
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import PinnedRepo
-
-Token = str | Literal[False] | None
-"""A token, None for the saved one, False for none."""
-
+from hf_lorameta.hub.repo import Token as Token
 
 SEPARATORS = ",;\t|"
 """Separators of CSV files; of several that split a header equally, the first is taken."""
@@ -49,23 +46,23 @@ class RawDataset:
 
 
 def list_choices(
-    repo: PinnedRepo, config: str | None = None, token: Token = None
+    repo: PinnedRepo, config: str | None = None, token: Token = None, copy: Path | None = None
 ) -> tuple[list[str], list[str]]:
     """List the configurations of a dataset repo, and the splits of one.
 
     Without `config`, the splits are those of the default configuration; if there is none, no
-    splits are listed.
+    splits are listed. `copy` is a folder to read instead of the repo.
     """
     import datasets
 
-    options = {"revision": repo.sha, "token": token}
+    source, options = _source(repo, token, copy)
     with _opening(repo.repo_id):
-        _check_card(repo, token)
-        configs = datasets.get_dataset_config_names(repo.repo_id, **options)
+        _check_card(repo, token, copy)
+        configs = datasets.get_dataset_config_names(source, **options)
         chosen = config or ("default" if "default" in configs else configs[0])
         if config is None and chosen != "default" and len(configs) > 1:
             return list(configs), []
-        splits = datasets.get_dataset_split_names(repo.repo_id, chosen, **options)
+        splits = datasets.get_dataset_split_names(source, chosen, **options)
     return list(configs), list(splits)
 
 
@@ -75,23 +72,23 @@ def open_split(
     split: str | None = None,
     token: Token = None,
     limits: ReadingLimits = DEFAULT_LIMITS,
+    copy: Path | None = None,
 ) -> RawDataset:
     """Open one split of a dataset repo as a stream.
 
     Without `config`, it is the only configuration or the one named default; for `split`, see
     `pick_split`. A CSV file with another separator than a comma, or in Windows-1252, is opened a
-    second time.
+    second time. `copy` is a folder to read instead of the repo.
     """
     import datasets
 
     datasets.disable_progress_bars()
     guard = partial(_reading, repo.repo_id)
+    source, options = _source(repo, token, copy)
     with _opening(repo.repo_id):
-        _check_card(repo, token)
-        builder = datasets.load_dataset_builder(
-            repo.repo_id, config, revision=repo.sha, token=token
-        )
-        check_builder(repo, builder)
+        _check_card(repo, token, copy)
+        builder = datasets.load_dataset_builder(source, config, **options)
+        check_builder(repo, builder, copy)
         _keep_texts(builder.config)
         limit_rows(builder, repo.repo_id, limits)
         streams = text_streams(builder)
@@ -127,6 +124,13 @@ def split_name(split: str) -> str:
     """
     found = _SLICE.fullmatch(split)
     return found["name"] if found else split
+
+
+def _source(repo: PinnedRepo, token: Token, copy: Path | None) -> tuple[str, dict[str, Any]]:
+    """Return what `datasets` opens: a repo at its commit, or a folder."""
+    if copy is not None:
+        return str(copy), {}
+    return repo.repo_id, {"revision": repo.sha, "token": token}
 
 
 def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
@@ -198,14 +202,21 @@ def _classes(feature: Any) -> Any:
     return feature if hasattr(feature, "names") and hasattr(feature, "int2str") else None
 
 
-def _check_card(repo: PinnedRepo, token: Token) -> None:
+def _check_card(repo: PinnedRepo, token: Token, copy: Path | None) -> None:
     """Check the data files that a repo's card names, before `datasets` looks for them."""
     for name in CARD_FILES:
         if name in repo.files:
-            path = hfh.hf_hub_download(
-                repo.repo_id, name, repo_type="dataset", revision=repo.sha, token=token
+            path = (
+                copy / name
+                if copy
+                else Path(
+                    hfh.hf_hub_download(
+                        repo.repo_id, name, repo_type="dataset", revision=repo.sha, token=token
+                    )
+                )
             )
-            check_card(repo.repo_id, Path(path))
+            if path.exists():  # a copy has one of them only
+                check_card(repo.repo_id, path)
 
 
 @contextmanager

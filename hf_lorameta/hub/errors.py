@@ -18,11 +18,28 @@ from hf_lorameta import errors
 
 TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
 """HTTP statuses after which a request is retried."""
+_REPO_INFO = re.compile("/api/(models|datasets|spaces)/[^/]+/[^/]+")
 _RERUN_HINT = "run the same command again; finished work is kept"
+
+
+class ForbiddenError(errors.AuthError):
+    """The token is valid, but the account or the token may not do this."""
 
 
 class DamagedError(httpx2.RemoteProtocolError):
     """The digest of a downloaded file differs from the one on the Hub; the message is its path."""
+
+
+class NotJsonError(errors.HubError):
+    """An answer is not JSON: often the web page that a server sends for an unknown address."""
+
+
+def not_json(url: str) -> NotJsonError:
+    """Return the error for an answer to a request of `url` that is not JSON."""
+    return NotJsonError(
+        f"{constants.ENDPOINT} does not answer {url} with JSON",
+        hint="check HF_ENDPOINT and the proxy settings",
+    )
 
 
 def damaged_error(what: str, path: str) -> errors.ConnectionLostError:
@@ -30,6 +47,26 @@ def damaged_error(what: str, path: str) -> errors.ConnectionLostError:
     return errors.ConnectionLostError(
         f"{what}: {path} was damaged in transfer: its checksum differs from the one on the Hub",
         hint=_RERUN_HINT,
+    )
+
+
+def unexpected_answer(what: str, problem: str) -> errors.HubError:
+    """Return the error for an answer that the Hub does not give."""
+    return errors.HubError(
+        f"{what}: {constants.ENDPOINT} does not answer like the Hub ({problem})",
+        hint="check HF_ENDPOINT and the proxy settings",
+    )
+
+
+def not_served(error: BaseException) -> bool:
+    """Return whether a server lacks an endpoint, judged by its refusal of a request.
+
+    If the endpoint exists, what was asked for is missing; so will be every other way to it.
+    """
+    return isinstance(error, NotJsonError) or (
+        isinstance(error, hf.HfHubHTTPError)
+        and error.response.status_code in (400, 404, 405, 410, 501)
+        and not isinstance(error, hf.RepositoryNotFoundError | hf.GatedRepoError)
     )
 
 
@@ -68,10 +105,7 @@ def translate(
         case hf.RemoteEntryNotFoundError():
             return errors.NotFoundError(f"{what} lacks an expected file: {_server_message(error)}")
         case hf.RepositoryNotFoundError() if not _is_invalid_token(error):
-            return errors.NotFoundError(
-                f"{what} was not found: it does not exist, or it is private",
-                hint="check the name, or log in with `hf auth login`",
-            )
+            return _not_found(what)
         case hf.LocalTokenNotFoundError():
             return errors.AuthError(
                 f"{what} needs a Hub token, but none is saved", hint="hf auth login"
@@ -83,10 +117,7 @@ def translate(
         case hf.HFValidationError():
             return errors.UsageError(f"{what} is not a valid repo id: {str(error)[:200]}")
         case hf.FileMetadataError():
-            return errors.HubError(
-                f"{what}: {constants.ENDPOINT} does not answer like the Hub (no file metadata)",
-                hint="check HF_ENDPOINT and the proxy settings",
-            )
+            return unexpected_answer(what, "no file metadata")
         case hf.HfHubHTTPError():
             return _http_error(what, error)
         case DamagedError():
@@ -100,6 +131,13 @@ def _gated_error(what: str) -> errors.GatedError:
     return errors.GatedError(
         f"{what} is gated, and this account has no access",
         hint=f"request access on {constants.ENDPOINT}/{what}, then run the command again",
+    )
+
+
+def _not_found(what: str) -> errors.NotFoundError:
+    return errors.NotFoundError(
+        f"{what} was not found: it does not exist, or it is private",
+        hint="check the name, or log in with `hf auth login`",
     )
 
 
@@ -132,17 +170,40 @@ def _has_request(error: hf.HfHubHTTPError) -> bool:
     return getattr(error.response, "_request", None) is not None
 
 
+def _is_hidden(error: hf.HfHubHTTPError) -> bool:
+    """Return whether a 401 stands for a missing or private repo, as it does on the Hub."""
+    if not _has_request(error) or _is_invalid_token(error):
+        return False
+    request = error.response.request
+    return request.method == "GET" and bool(_REPO_INFO.search(request.url.path))
+
+
+def _sent_token(error: hf.HfHubHTTPError) -> bool:
+    return _has_request(error) and "authorization" in error.response.request.headers
+
+
+def _requested(error: hf.HfHubHTTPError) -> str:
+    """Return the path of the refused request, for a message."""
+    return f" ({error.response.request.url.path})" if _has_request(error) else ""
+
+
 def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
     status, message = error.response.status_code, _server_message(error)
+    if status == 401 and (not _sent_token(error) or _is_hidden(error)):
+        return _not_found(what)
     if status == 401:
         return errors.AuthError(
             f"{what}: the Hub does not accept this token", hint=_token_hint(error)
         )
     if status == 403:
-        return errors.AuthError(
+        return ForbiddenError(
             f"{what}: this account or token lacks the permission ({message or 'forbidden'})",
-            hint="use a token with write access, or propose the files with --create-pr",
+            hint="use a token with write access to it",
         )
+    if status in (404, 410):  # the Hub sends a code that tells what is missing, others may not
+        return _not_found(f"{what}{_requested(error)}")
+    if status in (405, 501):
+        return unexpected_answer(what, f"HTTP {status}{_requested(error)}")
     if status in (409, 412):
         return errors.ConflictError(
             f"{what} changed in the meantime ({message or status})",

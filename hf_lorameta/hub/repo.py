@@ -1,15 +1,19 @@
 """Repo ids, and repos pinned to a commit."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazy re-export
 
+Token = str | Literal[False] | None
+"""A token, None for the saved one, False for none."""
 _CHUNK_BYTES = 1 << 20
+SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
 def is_repo_id(text: str) -> bool:
@@ -31,17 +35,8 @@ class Blob:
     """Size in bytes and digest of a file on the Hub."""
 
     size: int
-    digest: str  # hexadecimal: SHA-256 of a large file (git-LFS, Xet), git's blob id of others
-    large: bool
-
-    @classmethod
-    def from_sibling(cls, sibling: Any) -> "Blob | None":
-        """Read a `huggingface_hub.hf_api.RepoSibling`; None if it has no digest."""
-        if sibling.size is None or not sibling.blob_id:
-            return None
-        if sibling.lfs:
-            return cls(int(sibling.lfs.size), str(sibling.lfs.sha256), large=True)
-        return cls(int(sibling.size), str(sibling.blob_id), large=False)
+    digest: str | None  # hexadecimal; None if the server gives none
+    large: bool  # the digest is SHA-256 (of git-LFS, Xet), else git's blob id
 
     def hasher(self) -> Any:
         """Return a `hashlib` object that yields `digest` once updated with the content."""
@@ -49,13 +44,37 @@ class Blob:
             return hashlib.sha256()
         return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
 
-    def matches(self, path: Path) -> bool:
-        """Return whether a local file has this content."""
-        hasher = self.hasher()
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                hasher.update(chunk)
-        return bool(hasher.hexdigest() == self.digest)
+    def matches(self, file: BinaryIO) -> bool:
+        """Return whether an open file has this content, or this size if there is no digest."""
+        hasher, size = self.hasher(), 0
+        while chunk := file.read(_CHUNK_BYTES):
+            hasher.update(chunk)
+            size += len(chunk)
+        return size == self.size and self.digest in (None, hasher.hexdigest())
+
+
+def read_blob(item: Mapping[str, Any]) -> Blob | None:
+    """Read size and digest of a file in a repo's info or tree; None if its size is missing.
+
+    Example:
+        >>> read_blob({"path": "a", "size": 3, "oid": "ab" * 20}).large
+        False
+        >>> read_blob({"rfilename": "a", "lfs": {"size": 3, "sha256": "ab" * 32}}).large
+        True
+        >>> read_blob({"path": "a", "size": 3}).digest is None
+        True
+    """
+    lfs = item.get("lfs")
+    lfs = lfs if isinstance(lfs, Mapping) else {}
+    size = lfs.get("size", item.get("size"))
+    if not isinstance(size, int):
+        return None
+    # the git id of a large file is that of its pointer
+    git_id = None if lfs else item.get("blobId") or item.get("oid")
+    digest = str(lfs.get("sha256") or lfs.get("oid") or git_id).removeprefix("sha256:")
+    if SHA256.fullmatch(digest):
+        return Blob(size, digest, large=True)
+    return Blob(size, digest if _SHA1.fullmatch(digest) else None, large=False)
 
 
 @dataclass(frozen=True)
@@ -70,3 +89,4 @@ class PinnedRepo:
     license: str | None = None  # stated on the repo's card
     files: tuple[str, ...] = ()
     blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)  # by path, if requested
+    verify: bool = False  # whether downloads are compared with the digests of the Hub

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,12 +16,14 @@ from hf_lorameta.localhub import (
     routes_files,
     routes_lfs,
     routes_read,
+    routes_repos,
     routes_write,
 )
 from hf_lorameta.localhub.http_errors import HTTPError, drain
 from hf_lorameta.localhub.routing import Call, Server
 
 ROUTES = [
+    *routes_repos.ROUTES,
     *routes_read.ROUTES,
     *routes_write.ROUTES,
     *routes_discussions.ROUTES,
@@ -53,6 +56,7 @@ class HubApp:
         except Exception:
             _log.exception("failed to handle %s %s", request.method, request.url.path)
             raise
+        response.headers["X-Request-Id"] = f"Root={uuid.uuid4()}"
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:

@@ -5,7 +5,7 @@ import difflib
 from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.localhub import views
-from hf_lorameta.localhub.history import Commit, Discussion, Repo, differences
+from hf_lorameta.localhub.history import Commit, Discussion, Repo, differences, now
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 
@@ -91,6 +91,19 @@ def comment(call: Call) -> Response:
     return call.saved(repo, newMessage=event)
 
 
+def edit_comment(call: Call) -> Response:
+    """Replace the text of the caller's own comment."""
+    repo, discussion = _locate(call)
+    event = next((e for e in discussion.events if e["id"] == call.params["comment"]), None)
+    if event is None or event["type"] != "comment":
+        raise HTTPError(404, f"Comment {call.params['comment']} not found")
+    if event["author"]["name"] != call.writer.user.name:
+        raise HTTPError(403, "You are not allowed to edit this comment")
+    text = str(call.json.get("content", ""))
+    event["data"] |= {"edited": True, "latest": {"raw": text, "updatedAt": now()}}
+    return call.saved(repo, updatedComment=event)
+
+
 def rename(call: Call) -> Response:
     """Change the title of a discussion."""
     repo, discussion, author = _locate_editable(call)
@@ -144,6 +157,7 @@ ROUTES = [
     Route("POST", _DISCUSSIONS, create),
     Route("GET", f"{_DISCUSSIONS}/{{num}}", details),
     Route("POST", f"{_DISCUSSIONS}/{{num}}/comment", comment),
+    Route("POST", f"{_DISCUSSIONS}/{{num}}/comment/{{comment}}/edit", edit_comment),
     Route("POST", f"{_DISCUSSIONS}/{{num}}/title", rename),
     Route("POST", f"{_DISCUSSIONS}/{{num}}/status", set_status),
     Route("POST", f"{_DISCUSSIONS}/{{num}}/merge", merge),

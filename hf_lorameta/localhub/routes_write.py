@@ -1,6 +1,7 @@
 """Routes that change repos: create, delete, settings, commits, branches and tags."""
 
 import base64
+import re
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
@@ -12,6 +13,7 @@ from hf_lorameta.localhub.history import Commit, Entry, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 
+_TAG = re.compile(r"(?![./-])(?!.*(?:\.\.|//|@\{|\.lock$|[./]$))[^\s~^:?*\[\\\x00-\x1f\x7f]+")
 LFS_CLIENT = "origin/localhub-classic"  # User-Agent that LocalHub.env() sets: client without Xet
 
 
@@ -135,6 +137,8 @@ def _commit(call: Call, repo: Repo, operations: list[Operation]) -> Response:
     with call.hub.lock:
         changes = _changes(call, repo, operations)
         if call.flag("create_pr"):
+            if revision not in repo.branches:
+                raise http_errors.revision_not_found(revision)
             pr = repo.open_discussion(title, text, author, is_pr=True)
             if parent is not None:
                 pr.base = repo.refs[pr.ref] = repo.resolve(parent).sha
@@ -160,8 +164,9 @@ def _changes(call: Call, repo: Repo, operations: list[Operation]) -> dict[str, E
         if key == "header":
             continue
         path = str(value.get("path", ""))
-        if any(part in ("", ".", "..", ".git") for part in path.rstrip("/").split("/")):
-            raise HTTPError(400, f"Invalid path in repo: {path!r}")
+        parts = path.rstrip("/").split("/")
+        if path.startswith("..\\") or any(part in ("", ".", "..", ".git") for part in parts):
+            raise HTTPError(422, f"Invalid path in repo: {path!r}")
         if key == "file":
             changes[path] = uploads.entry_for(call.hub.blobs, path, value["blob"])
         elif key == "lfsFile":
@@ -185,7 +190,9 @@ def _changes(call: Call, repo: Repo, operations: list[Operation]) -> dict[str, E
 
 def _paths_to_delete(head: Commit, path: str, folder: bool) -> list[str]:
     prefix = f"{path.rstrip('/')}/"
-    paths = [p for p in head.tree if (p.startswith(prefix) if folder else p == path)]
+    inside = [p for p in head.tree if p.startswith(prefix)]
+    # the Hub deletes a folder although it is named like a file
+    paths = inside if folder or path not in head.tree else [path]
     if not paths:
         kind = "folder" if folder else "file"
         message = f"A {kind} with this name doesn't exist: {path}"
@@ -197,7 +204,7 @@ def create_branch(call: Call) -> Response:
     """Create a branch; 409 if it exists."""
     repo, name = call.writable_repo(), call.params["name"]
     if name in repo.refs:
-        raise HTTPError(409, f"Reference already exists: refs/heads/{name}")
+        raise HTTPError(409, f"Reference refs/heads/{name} already exists")
     repo.refs[name] = repo.resolve(str(call.json.get("startingPoint") or "main")).sha
     return call.saved(repo)
 
@@ -206,7 +213,7 @@ def delete_branch(call: Call) -> Response:
     """Delete a branch other than ``main``."""
     repo, name = call.writable_repo(), call.params["name"]
     if name == "main":
-        raise HTTPError(403, "The main branch cannot be deleted")
+        raise HTTPError(403, "Cannot delete refs/heads/main")
     if name not in repo.branches:
         raise http_errors.revision_not_found(name)
     del repo.refs[name]
@@ -216,9 +223,12 @@ def delete_branch(call: Call) -> Response:
 def create_tag(call: Call) -> Response:
     """Create a tag at a revision; 409 if it exists."""
     repo, tag = call.writable_repo(), str(call.json.get("tag") or "")
+    sha = call.commit_of(repo).sha
+    if not _TAG.fullmatch(tag):
+        raise HTTPError(400, f"Invalid tag name: {tag!r}")
     if tag in repo.tags:
         raise HTTPError(409, f"Tag reference exists already: refs/tags/{tag}")
-    repo.tags[tag] = (call.commit_of(repo).sha, call.json.get("message"))
+    repo.tags[tag] = (sha, call.json.get("message"))
     return call.saved(repo)
 
 

@@ -105,7 +105,7 @@ class Call:
 
     def visible_repo(self) -> Repo:
         """Return the repo in the path, which must be visible to the caller."""
-        repo = self.hub.repos.get((self.repo_type, self.params["repo"]))
+        repo = self.hub.find(self.repo_type, self.params["repo"])
         if repo is None or not self.can_see(repo):
             raise http_errors.repo_not_found(anonymous=self.caller is None)
         return repo

@@ -58,12 +58,23 @@ class HubState:
             message = f"Invalid repo type: {repo.type}, expected one of {REPO_TYPES}"
             raise HTTPError(400, message)
         _check_repo_id(repo.id)
-        if (repo.type, repo.id) in self.repos:
+        if self.find(repo.type, repo.id):
             message = f"You already created this {repo.type} repo: {repo.id}"
             raise HTTPError(409, message, body={"url": self.page_url(repo)})
         path = ".gitattributes"
         changes = {path: entry_for(self.blobs, path, self.blobs.add(GITATTRIBUTES))}
         repo.add_commit("main", changes, "initial commit", "", author)
+        self.add(repo)
+
+    def find(self, repo_type: str, repo_id: str) -> Repo | None:
+        """Return the repo of an id, in which case does not matter; None if there is none."""
+        exact = self.repos.get((repo_type, repo_id))
+        lower = repo_id.lower()
+        alike = (r for r in self.repos.values() if r.type == repo_type and r.id.lower() == lower)
+        return exact or next(alike, None)
+
+    def add(self, repo: Repo) -> None:
+        """Add a repo that has commits."""
         self.repos[repo.type, repo.id] = repo
         self.save(repo)
 
@@ -91,7 +102,8 @@ class HubState:
         if parent is not None and not _SHA.fullmatch(parent):
             raise HTTPError(400, "The parent commit must be a full commit sha")
         if parent is not None and parent != repo.refs[revision]:
-            raise HTTPError(412, "A commit has happened since. Please refresh and try again.")
+            message = "The branch was updated since you opened this page."
+            raise HTTPError(412, f"{message} Please refresh and try again.")
         card = self.text(changes, "README.md")
         if card is not None:
             cards.validate(card, repo.type)

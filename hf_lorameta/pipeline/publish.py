@@ -23,7 +23,6 @@ from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.environment import cache_dir
 from hf_lorameta.errors import (
     AdapterError,
-    AuthError,
     ConflictError,
     ConnectionLostError,
     LoraMetaError,
@@ -32,6 +31,7 @@ from hf_lorameta.errors import (
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.dataset_repo import Token
+from hf_lorameta.hub.errors import ForbiddenError
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.visibility import check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
@@ -217,7 +217,7 @@ def resolve_target(
         UsageError: a pull request to a repo that does not exist.
     """
     hub = hub or Hub(token)
-    hub.user()
+    hub.check_token()
     existing = hub.existing(repo_id)
     if existing is None:
         if create_pr:
@@ -256,16 +256,28 @@ def publish_folder(
         ConnectionLostError: the connection was lost; the folder is unchanged.
     """
     base_model = read_provenance(folder)["base_model_name_or_path"]
-    return (hub or Hub(token)).publish(
-        folder,
-        target.repo_id,
-        message=f"LoRA adapter for {base_model}, generated without training",
-        private=target.private,
-        parent=target.existing,
-        create_pr=target.create_pr,
-        only=(*FILES, *EXPORTS),
-        delete=stale_files(folder, target),
-    )
+    with _suggest_pr("the files", target.existing, target.create_pr):
+        return (hub or Hub(token)).publish(
+            folder,
+            target.repo_id,
+            message=f"LoRA adapter for {base_model}, generated without training",
+            private=target.private,
+            parent=target.existing,
+            create_pr=target.create_pr,
+            only=(*FILES, *EXPORTS),
+            delete=stale_files(folder, target),
+        )
+
+
+@contextmanager
+def _suggest_pr(what: str, existing: PinnedRepo | None, create_pr: bool) -> Iterator[None]:
+    """Add to the hint of an error that a pull request needs no right to write to the repo."""
+    try:
+        yield
+    except ForbiddenError as error:
+        if existing is not None and not create_pr:
+            error.hint = f"{error.hint}, or add --create-pr to propose {what}"
+        raise
 
 
 def stale_files(folder: Path, target: Target) -> tuple[str, ...]:
@@ -345,7 +357,7 @@ def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> Pinned
                 hint="leave out --create-pr, or name a repo",
             )
         return None
-    hub.user()
+    hub.check_token()
     return hub.resolve(name, "model")
 
 
@@ -384,7 +396,7 @@ def save_scores(
         raise AdapterError(f"{folder / CARD_FILE} cannot be read and written: {error}") from None
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / CARD_FILE).write_bytes(card)
-        try:
+        with _suggest_pr("the card", repo, create_pr):
             return hub.publish(
                 Path(scratch),
                 repo.repo_id,
@@ -393,7 +405,3 @@ def save_scores(
                 parent=repo,
                 create_pr=create_pr,
             )
-        except AuthError as error:
-            if not create_pr:
-                error.hint = f"{error.hint}, or add --create-pr to propose the card"
-            raise

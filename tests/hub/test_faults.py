@@ -136,9 +136,9 @@ def test_errors_are_two_lines_and_debug_adds_the_traceback(cli: Shell, bank: Bui
     [
         Fault("status", status=503, path=COMMIT),
         Fault("status", status=500, path=COMMIT),
-        Fault("cut", path=COMMIT),
+        Fault("cut", path=COMMIT, in_request=True),
     ],
-    ids=["503", "500", "answer lost"],
+    ids=["503", "500", "request lost"],
 )
 def test_a_failed_upload_keeps_the_folder_and_prints_the_command_to_resume(
     cli: Shell, user: Account, push_args: tuple[object, ...], fault: Fault

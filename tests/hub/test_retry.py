@@ -60,7 +60,7 @@ OPERATIONS: dict[str, Callable[[Hub, PinnedRepo], object]] = {
     "resolve": lambda hub, repo: hub.resolve(REPO, "model"),
     "user": lambda hub, repo: hub.user(),
     "search": lambda hub, repo: hub.search_datasets("squad"),
-    "size": lambda hub, repo: hub.size(PinnedRepo(REPO, "model", repo.sha), FILE),
+    "open": lambda hub, repo: hub.open(PinnedRepo(REPO, "model", repo.sha), FILE),
     "read": lambda hub, repo: hub.read(repo, FILE, 0, 3),
     "download": lambda hub, repo: hub.download(repo, FILE),
 }

@@ -99,7 +99,7 @@ def test_paths_with_parent_folders_are_rejected(hub: LocalHub, api: HfApi) -> No
         {"key": "header", "value": {"summary": "x"}},
         {"key": "file", "value": {"content": "YQ==", "path": "../a", "encoding": "base64"}},
     ]
-    assert post_commit(hub, api, body) == (400, "Invalid path in repo: '../a'")
+    assert post_commit(hub, api, body) == (422, "Invalid path in repo: '../a'")
 
 
 def post_commit(hub: LocalHub, api: HfApi, lines: list[object]) -> tuple[int, str]:
@@ -146,7 +146,7 @@ def test_malformed_commits_are_400(
 def test_wrong_parent_commit_is_412(hub: LocalHub, api: HfApi) -> None:
     first = hub.commit(REPO, {"a": b"1"})
     hub.commit(REPO, {"a": b"2"})
-    with pytest.raises(HfHubHTTPError, match="A commit has happened since") as caught:
+    with pytest.raises(HfHubHTTPError, match="The branch was updated since") as caught:
         api.create_commit(
             REPO, operations=[add("a", b"3")], commit_message="x", parent_commit=first
         )

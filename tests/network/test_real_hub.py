@@ -48,7 +48,7 @@ def test_dataset_is_pinned_and_streams_rows(hub: Hub, entry: BankEntry) -> None:
 def test_adapter_config_and_safetensors_header_are_read(hub: Hub, entry: BankEntry) -> None:
     repo = hub.resolve(entry.adapter, "model", blobs=True)
     assert len(repo.sha) == 40
-    config = hub.read(repo, CONFIG_FILE, 0, hub.size(repo, CONFIG_FILE))
+    config = hub.read(repo, CONFIG_FILE, 0, hub.open(repo, CONFIG_FILE).size)
     assert read_config(json.loads(config)).rank == 16
     length = int.from_bytes(hub.read(repo, WEIGHTS_FILE, 0, 8), "little")
     header = json.loads(hub.read(repo, WEIGHTS_FILE, 8, 8 + length))
