@@ -229,8 +229,9 @@ class Visitor:
 
     def open_all_sections(self) -> None:
         """Open all accordions."""
-        for button in self.page.locator("button.label-wrap:not(.open)").all():
-            button.click()
+        closed = self.page.locator("button.label-wrap:not(.open)")
+        while closed.count():
+            closed.first.click()
         self.page.wait_for_timeout(500)
 
     def visible_text(self) -> str:
