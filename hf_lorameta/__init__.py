@@ -13,6 +13,7 @@ _MODULES = {
     "REFINERS": "refine.registry",
     "Bank": "bank.bank",
     "Coefficients": "method.coefficients",
+    "Columns": "data.columns",
     "BankMap": "bank.map",
     "Dataset": "data.dataset",
     "Generation": "pipeline.generation",
@@ -22,9 +23,13 @@ _MODULES = {
     "Plan": "pipeline.plan",
     "Reading": "pipeline.read_dataset",
     "ReadingLimits": "hub.reading_limits",
+    "Preview": "data.preview",
     "Recipe": "recipe",
+    "Report": "engines.scoring",
     "Session": "pipeline.session",
     "TokenCounting": "pipeline.read_dataset",
+    "Trial": "pipeline.trial",
+    "scores_to_card": "pipeline.trial",
     "bank_map": "bank.map",
     "check_no_overwrite": "pipeline.publish",
     "column_names": "data.dataset",
@@ -37,6 +42,7 @@ _MODULES = {
     "parse_columns": "data.columns",
     "plan": "pipeline.read_and_plan",
     "plan_from_reading": "pipeline.read_and_plan",
+    "preview": "data.preview",
     "publish_adapter": "pipeline.publish",
     "publish_folder": "pipeline.publish",
     "read_dataset": "pipeline.read_dataset",
@@ -85,6 +91,7 @@ __all__ = [
     "BankError",
     "BankMap",
     "Coefficients",
+    "Columns",
     "ColumnsError",
     "ConflictError",
     "ConnectionLostError",
@@ -104,13 +111,16 @@ __all__ = [
     "MissingExtraError",
     "NotFoundError",
     "Plan",
+    "Preview",
     "Reading",
     "ReadingLimits",
     "Recipe",
     "RecipeError",
+    "Report",
     "ScriptDatasetError",
     "Session",
     "TokenCounting",
+    "Trial",
     "UnlabeledDatasetError",
     "UsageError",
     "bank_map",
@@ -125,18 +135,22 @@ __all__ = [
     "parse_columns",
     "plan",
     "plan_from_reading",
+    "preview",
     "publish_adapter",
     "publish_folder",
     "read_dataset",
     "resolve_target",
+    "scores_to_card",
     "token_counting",
 ]
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.map import BankMap, bank_map
-    from hf_lorameta.data.columns import parse_columns
+    from hf_lorameta.data.columns import Columns, parse_columns
     from hf_lorameta.data.dataset import Dataset, column_names, open_dataset
+    from hf_lorameta.data.preview import Preview, preview
+    from hf_lorameta.engines.scoring import Report
     from hf_lorameta.errors import (
         AdapterError,
         AuthError,
@@ -184,6 +198,7 @@ if TYPE_CHECKING:
         token_counting,
     )
     from hf_lorameta.pipeline.session import Session
+    from hf_lorameta.pipeline.trial import Trial, scores_to_card
     from hf_lorameta.recipe import MergeRecipe, Recipe
     from hf_lorameta.refine.registry import REFINERS
 

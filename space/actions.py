@@ -1,16 +1,23 @@
 """What all actions have in common, and the actions that no visitor triggers."""
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
 from bank_loader import BankLoader
 from components import Components
+from hf_lorameta import LoraMetaError
+from html_blocks import note, progress_html
+from jobs import Canceled, Job, Step, stream_job
+from messages import error_html, unexpected_error
 from page_text import account_html, bank_html
-from planning import PlanResult
 from settings import Settings
+from visit import Visit
+from waiting_line import Lines, WaitingLine
 
+T = TypeVar("T")
 Updates = dict[Any, Any]
 """New values or properties by component."""
 
@@ -23,11 +30,87 @@ class Actions:
         components: widgets to update.
         bank_loader: provides the bank.
         settings: limits and sign-in.
+        lines: where jobs wait for their turn.
     """
 
     components: Components
     bank_loader: BankLoader
     settings: Settings
+    lines: Lines
+
+    def run(
+        self,
+        visit: Visit,
+        line: WaitingLine,
+        work: Callable[[Job], T],
+        show: Callable[[T], Updates],
+        problem: Any,
+    ) -> Generator[Updates, None, T | None]:
+        """Run work for a visit, and yield its progress and then its result, which is returned.
+
+        The visit's earlier job is canceled. Once a later one has begun, nothing more is yielded
+        and nothing is returned.
+
+        Args:
+            visit: of the page.
+            line: where the work waits for its turn.
+            work: runs in a thread.
+            show: updates for the result.
+            problem: component that shows an error.
+        """
+        c, job = self.components, visit.begin(self.settings.time_limit)
+
+        def take_turn(job: Job) -> T:
+            with line.turn(job):
+                return work(job)
+
+        yield self._running("Starting") | {problem: ""}
+        result: T | None = None
+        try:
+            result = yield from stream_job(job, take_turn, self._show_step)
+            updates = show(result) if visit.job is job else {}
+        except Canceled:
+            updates = {c.progress: _CANCELED}
+        except LoraMetaError as error:
+            updates = {problem: error_html(error)}
+        except Exception as error:  # noqa: BLE001 - shown as a message
+            updates = {problem: error_html(unexpected_error(error))}
+        if not visit.finish(job):
+            return None
+        yield self.idle(visit) | updates
+        return result
+
+    def idle(self, visit: Visit) -> Updates:
+        """Show the bar while nothing runs."""
+        c, ready = self.components, visit.plan_result is not None
+        return {
+            c.visit: visit,  # keeps it for another hour
+            c.progress: "",
+            c.bar: gr.Row(visible=True),
+            c.make: gr.Button(visible=ready, interactive=visit.recipe is not None),
+            c.cancel: gr.Button(visible=False),
+        }
+
+    def _show_step(self, step: Step) -> Updates:
+        return {self.components.progress: progress_html(step.text, step.done, step.total)}
+
+    def _running(self, text: str) -> Updates:
+        c = self.components
+        return {
+            c.progress: progress_html(text),
+            c.bar: gr.Row(visible=True),
+            c.make: gr.Button(visible=False),
+            c.cancel: gr.Button(visible=True),
+        }
+
+    def cancel(self, visit: Visit) -> Updates:
+        """Cancel the running job, whose handler then shows that; undo one that has just ended."""
+        if visit.cancel():
+            return {self.components.progress: gr.skip()}
+        return self.idle(visit) | {self.components.progress: _CANCELED}
+
+
+_CANCELED = f'<div data-announce="Cancelled">{note("info", "Cancelled")}</div>'
 
 
 class StatusActions(Actions):
@@ -36,10 +119,7 @@ class StatusActions(Actions):
     def show_account(self, profile: gr.OAuthProfile | None) -> Updates:
         """Show who is signed in."""
         user = profile.username if profile else None
-        return {
-            self.components.account: account_html(user, self.settings.sign_in),
-            self.components.push: push_button(profile, None),
-        }
+        return {self.components.account: account_html(user, self.settings.sign_in)}
 
     def show_bank(self) -> Updates:
         """Show the bank's state, and repeat until it is final."""
@@ -48,8 +128,3 @@ class StatusActions(Actions):
             self.components.bank: bank_html(self.bank_loader, self.settings),
             self.components.bank_timer: gr.Timer(active=not final),
         }
-
-
-def push_button(profile: gr.OAuthProfile | None, plan_result: PlanResult | None) -> gr.Button:
-    """Enable the push button if the visitor is signed in and has a plan."""
-    return gr.Button(interactive=profile is not None and plan_result is not None)

@@ -1,138 +1,136 @@
-"""Actions that generate, publish and cancel."""
+"""Actions that make, try, test, save and cancel."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import gradio as gr
 
-from actions import Actions, Updates, push_button
-from adapter_view import card_body, loading_code, result_html, target_html
+import result_view as view
+from actions import Actions, Updates
 from dataset_request import RequestError
-from generating import (
-    PUBLISHING,
-    AdapterResult,
-    Destination,
-    discard,
-    make_adapter,
-    make_and_publish,
-)
-from hf_lorameta import LoraMetaError
-from html_blocks import note, progress_html
+from generating import AdapterResult, Destination, Published, make_adapter, make_and_publish
+from hf_lorameta import Report
 from inputs import credential_of
-from jobs import Job, Step, stream_job
-from messages import error_html, unexpected_error
 from planning import PlanResult
+from trying import answers, is_worse, test, why_not
+from visit import Visit
 
 
 class AdapterActions(Actions):
-    """Handlers of the buttons and of the push target."""
+    """Handlers of the buttons and forms of the result."""
 
-    def show_target(
-        self,
-        plan_result: PlanResult | None,
-        repo_id: str,
-        visibility: str,
-        profile: gr.OAuthProfile | None,
-    ) -> str:
-        """Show which repo a push would create."""
-        if plan_result is None or profile is None:
-            return ""
-        destination = Destination(repo_id or None, visibility == "private")
-        return target_html(plan_result, destination, profile.username)
+    def make(self, visit: Visit, profile: gr.OAuthProfile | None) -> Iterator[Updates]:
+        """Make the adapter of the plan."""
+        c, result = self.components, visit.plan_result
+        user = profile.username if profile else None
+        visit.adapter, visit.report = None, None
+        yield {c.result_step: gr.Column(visible=False)}
 
-    def generate_only(self, plan_result: PlanResult | None) -> Iterator[Updates]:
-        """Generate an adapter for download."""
-        yield from self._run(lambda job: make_adapter(_require(plan_result), job), plan_result)
+        def show(adapter: AdapterResult) -> Updates:
+            visit.adapter = adapter
+            return self._result(visit, _plan_of(visit), adapter, user)
 
-    def publish(
-        self,
-        plan_result: PlanResult | None,
-        repo_id: str,
-        visibility: str,
-        overwrite: bool,
-        token: gr.OAuthToken | None,
+        yield from self.run(
+            visit, self.lines.adapters, lambda job: make_adapter(_required(result), job), show,
+            c.problem,
+        )  # fmt: skip
+
+    def try_out(self, visit: Visit, event: gr.EventData) -> Iterator[Updates]:
+        """Show the answers of the base model and of the adapter to a prompt."""
+        c, bank = self.components, self.bank_loader.bank
+        prompt = str((event._data or {}).get("prompt", ""))[:20_000]
+        adapter, rows = _adapter_of(visit), dict(_plan_of(visit).samples)
+
+        def show(both: tuple[str, str]) -> Updates:
+            return {c.answers: view.answers_html(*both, rows.get(prompt, ""))}
+
+        yield from self.run(
+            visit, self.lines.model,
+            lambda job: answers(adapter, bank, self.settings, prompt, job), show, c.answers,
+        )  # fmt: skip
+
+    def test(self, visit: Visit) -> Iterator[Updates]:
+        """Score base model, few-shot prompt and adapter on rows of the dataset."""
+        c, bank = self.components, self.bank_loader.bank
+        adapter, result = _adapter_of(visit), _plan_of(visit)
+
+        def show(report: Report) -> Updates:
+            visit.report = report
+            return {
+                c.report: view.report_html(report),
+                c.card: view.card_body(adapter.files.read("README.md")),
+                c.download: gr.DownloadButton(value=str(adapter.files.archive)),
+            }
+
+        yield from self.run(
+            visit, self.lines.model,
+            lambda job: test(adapter, bank, self.settings, result, job), show, c.report,
+        )  # fmt: skip
+
+    def save(
+        self, visit: Visit, event: gr.EventData, token: gr.OAuthToken | None
     ) -> Iterator[Updates]:
-        """Generate an adapter and push it."""
-        destination = Destination(repo_id or None, visibility == "private", overwrite)
-        credential = credential_of(token, self.settings)
-        yield from self._run(
-            lambda job: make_and_publish(_require(plan_result), destination, credential, job),
-            plan_result,
-            may_push=token is not None and plan_result is not None,
+        """Save the adapter to the Hub; ask once more if a test found it worse than the base."""
+        c, values = self.components, dict(event._data or {})
+        if values.get("action") != "yes":
+            visit.target = values
+            if visit.report and is_worse(visit.report):
+                yield {c.ask_again: view.ask_again_html(), c.saved: ""}
+                return
+        yield {c.ask_again: ""}
+        target, result, report = visit.target, _plan_of(visit), visit.report
+        destination = Destination(
+            target.get("repo_id"), target.get("visibility") == "private", "overwrite" in target
         )
+        credential = credential_of(token, self.settings)
 
-    def cancel(self, plan_result: PlanResult | None, profile: gr.OAuthProfile | None) -> Updates:
-        """Reset the buttons; Gradio has closed the running handler, which ends its job."""
-        c = self.components
+        def show(published: Published) -> Updates:
+            base_model = self.bank_loader.bank.index.base_model
+            return {
+                c.saved: view.published_html(published),
+                c.usage: view.usage_html(base_model, published.repo_id),
+            }
+
+        yield from self.run(
+            visit, self.lines.adapters,
+            lambda job: make_and_publish(result, destination, credential, job, report), show,
+            c.saved,
+        )  # fmt: skip
+
+    def _result(
+        self, visit: Visit, result: PlanResult, adapter: AdapterResult, user: str | None
+    ) -> Updates:
+        c, bank = self.components, self.bank_loader.bank
+        reason, base_model = why_not(bank, self.settings), bank.index.base_model
+        archive, card = adapter.files.archive, adapter.files.read("README.md")
+        visit.results += 1
         return {
-            c.progress: note("info", "Canceled", ["Nothing was published or stored."]),
-            c.cancel: gr.Button(visible=False),
-            c.generate: gr.Button(interactive=plan_result is not None),
-            c.push: push_button(profile, plan_result),
-        }
-
-    def _run(
-        self,
-        work: Callable[[Job], AdapterResult],
-        plan_result: PlanResult | None,
-        may_push: bool | None = None,
-    ) -> Iterator[Updates]:
-        """Run a job and show its progress and its result.
-
-        Args:
-            work: makes the adapter.
-            plan_result: the plan to carry out.
-            may_push: state of the push button afterwards; None leaves the button alone.
-        """
-        c, adapter = self.components, None
-        idle: Updates = {
-            c.generate: gr.Button(interactive=plan_result is not None),
-            c.cancel: gr.Button(visible=False),
-        }
-        started: Updates = {
-            c.progress: progress_html("Starting"),
-            c.result: gr.Column(visible=False),
-            c.details: gr.Column(visible=False),
-            c.generate: gr.Button(interactive=False),
-            c.cancel: gr.Button(visible=True),
-        }
-        if may_push is not None:
-            idle[c.push] = gr.Button(interactive=may_push)
-            started[c.push] = gr.Button(interactive=False)
-        yield started
-        try:
-            adapter = yield from stream_job(work, self.settings.time_limit, self._show_step)
-            yield idle | self._show_result(adapter)
-        except LoraMetaError as error:
-            yield idle | {c.progress: error_html(error)}
-        except Exception as error:  # noqa: BLE001 - shown as a message
-            yield idle | {c.progress: error_html(unexpected_error(error))}
-        finally:
-            if adapter is not None:  # Gradio has copied the archive
-                discard(adapter)
-
-    def _show_step(self, step: Step) -> Updates:
-        updates: Updates = {
-            self.components.progress: progress_html(step.text, step.done, step.total)
-        }
-        if step.text == PUBLISHING:
-            updates[self.components.cancel] = gr.Button(visible=False)
-        return updates
-
-    def _show_result(self, adapter: AdapterResult) -> Updates:
-        c, base_model = self.components, self.bank_loader.bank.index.base_model
-        return {
-            c.progress: "",
-            c.result: gr.Column(visible=True),
-            c.details: gr.Column(visible=True),
-            c.result_heading: result_html(adapter, base_model),
-            c.code: loading_code(adapter),
-            c.download: gr.DownloadButton(value=str(adapter.archive)),
-            c.card: card_body(adapter.card),
-            c.recipe: adapter.recipe,
+            c.result_step: gr.Column(visible=True, elem_classes=["lm-step"]),
+            c.stale: "",
+            c.heading: view.heading_html(adapter.seconds, visit.results, base_model),
+            c.download: gr.DownloadButton(value=str(archive)),
+            c.try_form: view.no_model_html(reason) if reason else view.try_form(result),
+            c.answers: "",
+            c.test_form: "" if reason else view.test_form(result),
+            c.report: "",
+            c.save_form: view.save_form(result, user),
+            c.ask_again: "",
+            c.saved: "",
+            c.usage: view.usage_html(base_model, f"./{archive.stem}"),
+            c.card: view.card_body(card),
         }
 
 
-def _require(plan_result: PlanResult | None) -> PlanResult:
-    if plan_result is None:
-        raise RequestError("There is no plan yet: name a dataset first")
-    return plan_result
+def _required(result: PlanResult | None) -> PlanResult:
+    if result is None:
+        raise RequestError("This page was idle for an hour: read the dataset again")
+    return result
+
+
+def _plan_of(visit: Visit) -> PlanResult:
+    return _required(visit.plan_result)
+
+
+def _adapter_of(visit: Visit) -> AdapterResult:
+    if visit.adapter is None:
+        raise RequestError("This page was idle for an hour: make the adapter again")
+    return visit.adapter

@@ -1,255 +1,208 @@
-"""Actions that lead from a dataset to a plan.
+"""Actions that lead from a dataset to a verdict."""
 
-Handlers yield updates for the page's components. An error becomes a message on the page, never a
-traceback.
-"""
-
-import time
-from collections.abc import Callable, Generator, Iterator
-from functools import lru_cache
-from typing import Any, TypeVar
+import importlib.resources
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from html import escape
+from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
-from actions import Actions, Updates, push_button
-from adapter_view import target_html
-from dataset_request import (
-    Credential,
-    DatasetRequest,
-    read_columns,
-    read_splits,
-    validated,
-)
-from generating import Destination
-from hf_lorameta import ColumnsError, Hub, LoraMetaError, UnlabeledDatasetError
-from html_blocks import progress_html
-from inputs import credential_of, recipe_of
-from jobs import Job, Step, stream_job
+from actions import Actions, Updates
+from columns_form import ROLES, columns_form, columns_from_form
+from dataset_request import DatasetRequest, RequestError, Source, read_source, validated
+from hf_lorameta import LoraMetaError, Recipe
+from inputs import columns_of, credential_of, recipe_from_form, uploaded_file
+from jobs import Job
 from map_view import map_html
-from messages import error_html, unexpected_error
-from page_text import EMPTY_PLAN, LOADING_PLAN
-from plan_view import plan_html, samples_html
+from messages import error_html
+from plan_view import details_html
 from planning import PlanResult, make_plan
 from reader_process import read_first
-
-T = TypeVar("T")
-_SEARCH_SECONDS = 600
+from verdict_view import verdict_html
+from visit import Visit
 
 
 class DatasetActions(Actions):
-    """Handlers of the dataset's and the recipe's widgets."""
+    """Handlers of the forms for the dataset, its columns and the options."""
 
-    # --- handlers -----------------------------------------------------------------------------
-
-    def search(self, typed: gr.KeyUpData, token: gr.OAuthToken | None) -> Any:
-        """Suggest datasets whose names match the typed text."""
-        text = typed.input_value or ""
-        credential = credential_of(token, self.settings)
-        try:
-            if credential is False:
-                names = _search_public(text, int(time.time() // _SEARCH_SECONDS))
-            else:
-                names = Hub(credential).search_datasets(text)
-        except LoraMetaError:
-            return gr.skip()  # typing works without suggestions
-        return gr.Dropdown(choices=names) if names else gr.skip()
-
-    def choose_dataset(
-        self,
-        token: gr.OAuthToken | None,
-        profile: gr.OAuthProfile | None,
-        dataset: str | None,
-        *options: Any,
+    def choose(
+        self, visit: Visit, event: gr.EventData, token: gr.OAuthToken | None
     ) -> Iterator[Updates]:
-        """Plan for a dataset of the Hub."""
-        if not (dataset or "").strip():
-            yield self._cleared()
+        """Read the dataset that the data form names, and plan for it."""
+        values = dict(event._data or {})
+        if not visit.accept(int(values.get("number", 0))):
             return
-        yield self._cleared() | {self.components.file: None}
-        yield from self._plan(DatasetRequest(dataset), options, token, profile, is_new=True)
-
-    def choose_file(
-        self,
-        token: gr.OAuthToken | None,
-        profile: gr.OAuthProfile | None,
-        file: str | None,
-        *options: Any,
-    ) -> Iterator[Updates]:
-        """Plan for an uploaded file."""
-        if not file:
-            yield self._cleared()
-            return
-        yield self._cleared() | {self.components.dataset: None}
-        yield from self._plan(DatasetRequest(file=file), options, token, profile, is_new=True)
-
-    def read_again(
-        self,
-        token: gr.OAuthToken | None,
-        profile: gr.OAuthProfile | None,
-        dataset: str | None,
-        file: str | None,
-        config: str | None,
-        split: str | None,
-        input_column: str | None,
-        output_column: str | None,
-        *options: Any,
-    ) -> Iterator[Updates]:
-        """Plan for another configuration, split or choice of columns."""
-        names = {"input": input_column, "output": output_column}
-        columns = ",".join(f"{role}={name}" for role, name in names.items() if name)
-        request = DatasetRequest(dataset, file, config, split, columns)
-        yield from self._plan(request, options, token, profile, is_new=False)
-
-    def change_options(self, plan_result: PlanResult | None, *options: Any) -> Updates:
-        """Plan with another recipe, without reading the dataset again."""
-        c = self.components
-        if plan_result is None:
-            return {c.status: gr.skip()}
         try:
-            recipe = recipe_of(*options)
-            recipe = recipe.model_copy(update={"max_rows": plan_result.plan.recipe.max_rows})
-            plan = plan_result.plan.with_recipe(recipe)
-            map_ = map_html(plan, self.bank_loader.map(recipe.metric))
+            request = validated(_request_of(values))
         except LoraMetaError as error:
-            return {c.status: error_html(error)}
-        return {
-            c.plan_result: PlanResult(plan, plan_result.samples, plan_result.name),
-            c.status: "",
-            c.plan: plan_html(plan),
-            c.map: map_,
-        }
+            visit.choose(DatasetRequest())
+            yield self._refused(visit, error) | {self.components.columns_form: ""}
+            return
+        visit.choose(request)
+        yield from self._read(visit, request, token)
 
-    # --- planning -----------------------------------------------------------------------------
+    def choose_columns(
+        self, visit: Visit, event: gr.EventData, token: gr.OAuthToken | None
+    ) -> Iterator[Updates]:
+        """Plan with the roles of the columns form, or read another configuration or split."""
+        values = dict(event._data or {})
+        request, source = visit.request, visit.source
+        if values.get("dataset_number") != str(visit.dataset_number) or not (request and source):
+            return
+        preview = source.preview
+        config, split = values.get("config", preview.config), values.get("split", preview.split)
+        if config != preview.config or split != preview.split:
+            split = split if config == preview.config else None
+            request = replace(request, config=config, split=split, columns=None)
+            visit.choose(request)
+            yield from self._read(visit, request, token)
+            return
+        try:
+            columns = columns_from_form(values, preview.names, preview.columns)
+        except RequestError as error:
+            yield self._refused(visit, error)
+            return
+        visit.request = replace(request, columns=columns)
+        yield from self._plan(visit, visit.request, token)
+
+    def change_options(self, visit: Visit, event: gr.EventData) -> Updates:
+        """Plan with another recipe, without reading the dataset again."""
+        c, problem = self.components, ""
+        try:
+            visit.recipe = recipe_from_form(dict(event._data or {}))
+            if visit.plan_result is not None:
+                visit.plan_result = with_recipe(visit.plan_result, visit.recipe)
+        except LoraMetaError as error:
+            visit.recipe, problem = None, error_html(error)
+        updates: Updates = {c.option_error: problem}
+        if visit.plan_result is not None:  # nothing is being planned, but perhaps made
+            visit.drop_job()
+            updates |= self.idle(visit) | self._verdict(visit.plan_result)
+        if visit.adapter is not None:
+            old = gr.Column(elem_classes=["lm-step", "lm-old"])
+            updates |= {c.result_step: old, c.stale: _STALE}
+        return updates
+
+    # --- reading and planning -------------------------------------------------------------------
+
+    def _read(
+        self, visit: Visit, request: DatasetRequest, token: gr.OAuthToken | None
+    ) -> Iterator[Updates]:
+        """Read what the dataset offers, show its columns, and plan if these are clear."""
+        c, credential = self.components, credential_of(token, self.settings)
+        yield self._no_plan(visit) | {c.columns_form: ""}
+
+        def show(source: Source) -> Updates:
+            visit.source, preview = source, source.preview
+            if request.dataset:
+                config = preview.config if len(source.configs) > 1 else None
+                visit.request = replace(request, config=config, split=preview.split)
+            form = columns_form(source, visit.dataset_number, request.columns, request.name)
+            problem = None if request.columns else preview.problem
+            return {c.columns_form: form, c.status: error_html(problem) if problem else ""}
+
+        source = yield from self.run(
+            visit,
+            self.lines.plans,
+            lambda job: read_first(job, read_source, request, credential),
+            show,
+            c.status,
+        )
+        if source is None or visit.request is None:
+            return
+        preview = source.preview
+        columns = request.columns or (preview.columns if preview.problem is None else None)
+        if columns:
+            visit.request = replace(visit.request, columns=columns)
+            yield from self._plan(visit, visit.request, token)
 
     def _plan(
-        self,
-        request: DatasetRequest,
-        options: tuple[Any, ...],
-        token: gr.OAuthToken | None,
-        profile: gr.OAuthProfile | None,
-        *,
-        is_new: bool,
+        self, visit: Visit, request: DatasetRequest, token: gr.OAuthToken | None
     ) -> Iterator[Updates]:
+        """Read the rows and show the verdict."""
         c, credential = self.components, credential_of(token, self.settings)
-        yield {c.status: progress_html("Finding the dataset"), c.plan: LOADING_PLAN}
-        try:
-            recipe = recipe_of(*options)
-            if is_new and request.dataset:
-                request = yield from self._select_split(request, credential)
+        yield self._no_plan(visit)
 
-            def work(job: Job) -> tuple[PlanResult, str]:
-                max_rows = self.settings.max_rows
-                result = make_plan(self.bank_loader, request, recipe, max_rows, credential, job)
-                job.report("Drawing the map")
-                return result, map_html(result.plan, self.bank_loader.map(recipe.metric))
+        def work(job: Job) -> PlanResult:
+            recipe, max_rows = visit.recipe or Recipe(), self.settings.max_rows
+            result = make_plan(self.bank_loader, request, recipe, max_rows, credential, job)
+            self.bank_loader.map(recipe.metric)  # drawn once
+            return result
 
-            plan_result, map_ = yield from self._stream(work)
-        except LoraMetaError as error:
-            yield self._failed(error) | self._column_choice(error, request, credential)
-        except Exception as error:  # noqa: BLE001 - shown as a message
-            yield self._failed(unexpected_error(error))
-        else:
-            yield self._planned(plan_result, map_, profile)
+        def show(result: PlanResult) -> Updates:
+            visit.plan_result = with_recipe(result, visit.recipe or Recipe())
+            link = _link(request) if request.dataset else ""
+            return self._verdict(visit.plan_result) | {
+                c.verdict_step: gr.Column(visible=True),
+                c.status: f'<span data-link="{escape(link)}" hidden></span>',
+                c.make: gr.Button(visible=True, interactive=visit.recipe is not None),
+            }
 
-    def _select_split(
-        self, request: DatasetRequest, credential: Credential
-    ) -> Generator[Updates, None, DatasetRequest]:
-        """Select ``default`` and ``train`` if there are such, else the first; offer the others."""
+        yield from self.run(visit, self.lines.plans, work, show, c.status)
+
+    def _no_plan(self, visit: Visit) -> Updates:
         c = self.components
-        configs, splits = yield from self._stream(
-            lambda job: read_first(job, read_splits, validated(request), credential)
-        )
-        config = "default" if "default" in configs else configs[0]
-        split = "train" if "train" in splits else splits[0]
-        yield {
-            c.splits: gr.Row(visible=True),
-            c.config: gr.Dropdown(choices=configs, value=config, interactive=len(configs) > 1),
-            c.split: gr.Dropdown(choices=splits, value=split, interactive=len(splits) > 1),
-        }
-        return DatasetRequest(
-            request.dataset, config=config if len(configs) > 1 else None, split=split
-        )
-
-    def _stream(self, work: Callable[[Job], T]) -> Generator[Updates, None, T]:
-        return stream_job(work, self.settings.time_limit, self._show_step)
-
-    def _show_step(self, step: Step) -> Updates:
-        return {self.components.status: progress_html(step.text, step.done, step.total)}
-
-    # --- updates ------------------------------------------------------------------------------
-
-    def _no_plan(self) -> Updates:
-        c = self.components
-        return {
-            c.plan_result: None,
-            c.plan: EMPTY_PLAN,
-            c.map: "",
-            c.samples: "",
-            c.target: "",
-            c.generate: gr.Button(interactive=False),
-            c.push: gr.Button(interactive=False),
-        }
-
-    def _no_result(self) -> Updates:
-        c = self.components
-        return {
-            c.progress: "",
-            c.result: gr.Column(visible=False),
-            c.details: gr.Column(visible=False),
-        }
-
-    def _cleared(self) -> Updates:
-        c = self.components
+        visit.forget_plan()
         return {
             c.status: "",
-            c.splits: gr.Row(visible=False),
-            c.columns: gr.Group(visible=False),
-            c.input_column: gr.Dropdown(choices=[], value=None),
-            c.output_column: gr.Dropdown(choices=[], value=None),
-        } | self._no_plan() | self._no_result()  # fmt: skip
+            c.verdict_step: gr.Column(visible=False),
+            c.result_step: gr.Column(visible=False),
+            c.problem: "",
+        }
 
-    def _failed(self, error: LoraMetaError) -> Updates:
-        return self._no_plan() | {self.components.status: error_html(error)}
+    def _refused(self, visit: Visit, error: LoraMetaError) -> Updates:
+        """Show that a request is invalid; nothing is read."""
+        visit.drop_job()
+        return self._no_plan(visit) | self.idle(visit) | {self.components.status: error_html(error)}
 
-    def _column_choice(
-        self, error: LoraMetaError, request: DatasetRequest, credential: Credential
-    ) -> Updates:
-        """Offer the columns to choose from, if they were the problem."""
-        if not isinstance(error, (ColumnsError, UnlabeledDatasetError)):
-            return {}
-        try:
-            job = Job(self.settings.time_limit)
-            names = read_first(job, read_columns, validated(request), credential)
-        except LoraMetaError:
-            return {}
+    def _verdict(self, result: PlanResult) -> Updates:
+        c, plan = self.components, result.plan
         return {
-            self.components.columns: gr.Group(visible=True),
-            self.components.input_column: gr.Dropdown(choices=names),
-            self.components.output_column: gr.Dropdown(choices=names),
-        }
-
-    def _planned(
-        self, plan_result: PlanResult, map_: str, profile: gr.OAuthProfile | None
-    ) -> Updates:
-        c, dataset = self.components, plan_result.plan.dataset
-        columns = " and ".join(dataset.columns.names())
-        target = Destination(private=dataset.private)
-        return self._no_result() | {
-            c.plan_result: plan_result,
-            c.status: "",
-            c.samples: samples_html(plan_result.name, dataset.split, columns, plan_result.samples),
-            c.columns: gr.Group(visible=False),
-            c.plan: plan_html(plan_result.plan),
-            c.map: map_,
-            c.visibility: "private" if dataset.private else "public",
-            c.target: target_html(plan_result, target, profile.username) if profile else "",
-            c.repo_id: "",
-            c.generate: gr.Button(interactive=True),
-            c.push: push_button(profile, plan_result),
+            c.verdict: verdict_html(plan, result.name),
+            c.details: details_html(plan),
+            c.map: map_html(plan, self.bank_loader.map(plan.recipe.metric)),
         }
 
 
-@lru_cache(maxsize=256)
-def _search_public(text: str, period: int) -> list[str]:
-    """Search as a signed-out user, once per period."""
-    return Hub(False).search_datasets(text)
+_STALE = (
+    '<p class="lm-note lm-info" data-announce="The options have changed.">The options have changed '
+    "since this adapter was made. Make it again to use them.</p>"
+)
+
+
+def with_recipe(result: PlanResult, recipe: Recipe) -> PlanResult:
+    """Return the plan with other options; the number of rows that were read stays."""
+    recipe = recipe.model_copy(update={"max_rows": result.plan.recipe.max_rows})
+    if recipe == result.plan.recipe:
+        return result
+    return replace(result, plan=result.plan.with_recipe(recipe))
+
+
+def _request_of(values: Mapping[str, Any]) -> DatasetRequest:
+    """Return the request of a data form, or of a link that names more than the dataset."""
+    if values.get("example"):
+        folder = importlib.resources.files("hf_lorameta") / "demo" / "data"
+        return DatasetRequest(file=str(folder / "train.jsonl"))
+    if values.get("file"):
+        return DatasetRequest(file=uploaded_file(str(values["file"])))
+    columns, instruction = columns_of(str(values.get("columns") or "")), values.get("instruction")
+    if columns and instruction:
+        columns = columns.with_prompt(str(instruction), None)
+    return DatasetRequest(
+        str(values.get("dataset") or ""),
+        config=str(values.get("config") or "") or None,
+        split=str(values.get("split") or "") or None,
+        columns=columns,
+    )
+
+
+def _link(request: DatasetRequest) -> str:
+    """Return the query of a link to this dataset, with its columns."""
+    values = {"dataset": request.dataset, "config": request.config, "split": request.split}
+    if columns := request.columns:
+        named = ((role, name) for role in ROLES if role for name in columns.named(role))
+        values["columns"] = ",".join(f"{role}={name}" for role, name in named)
+        values["instruction"] = columns.instruction_text
+    return urlencode({name: value for name, value in values.items() if value})

@@ -3,27 +3,31 @@
 The generator functions run in a `reader_process`.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from hf_lorameta import (
+    Columns,
     Dataset,
     Hub,
     LoraMetaError,
+    Preview,
     ReadingLimits,
-    column_names,
     open_dataset,
-    parse_columns,
+    preview,
 )
 
 Credential = str | Literal[False] | None
 """A visitor's token; False if the visitor is signed out; None for this machine's saved token."""
 
+CELL_CHARACTERS = 160
 FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -40,14 +44,19 @@ class DatasetRequest:
         file: path of the uploaded file.
         config: configuration; None selects the only or default one.
         split: split; None selects train, or the only one.
-        columns: ``input=question,output=answer``; None detects them.
+        columns: their roles; None detects them.
     """
 
     dataset: str | None = None
     file: str | None = None
     config: str | None = None
     split: str | None = None
-    columns: str | None = None
+    columns: Columns | None = None
+
+    @property
+    def name(self) -> str:
+        """The dataset's id, or the file's name without its folder."""
+        return Path(self.file).name if self.file else self.dataset or ""
 
 
 def validated(request: DatasetRequest) -> DatasetRequest:
@@ -55,26 +64,22 @@ def validated(request: DatasetRequest) -> DatasetRequest:
 
     Raises:
         RequestError: no dataset is named, or the id or file type is invalid.
-        UsageError: the columns are not of the form role=column.
     """
-    columns = request.columns or None
-    if columns:
-        parse_columns(columns)
     if request.file:
         if Path(request.file).suffix.lower() not in FILE_TYPES:
-            name, types = Path(request.file).name, ", ".join(FILE_TYPES)
-            raise RequestError(f"{name} is not one of {types}")
-        return DatasetRequest(file=request.file, columns=columns)
+            raise RequestError(f"{request.name} is not one of {', '.join(FILE_TYPES)}")
+        return DatasetRequest(file=request.file, columns=request.columns)
     name = (request.dataset or "").strip()
     if not name:
         raise RequestError("No dataset was named: type an id such as user/name, or upload a file")
     config, split = request.config or None, request.split or None
-    return DatasetRequest(_validated_id(name), None, config, split, columns)
+    return DatasetRequest(_validated_id(name), None, config, split, request.columns)
 
 
 def _validated_id(text: str) -> str:
-    """Return a Hub id that cannot be read as a path or URL on this machine."""
-    name = text.removeprefix("https://huggingface.co/datasets/").removesuffix("/")
+    """Return a Hub id, of a link too, that cannot be read as a path or URL on this machine."""
+    link = LINK.match(text)
+    name = link[1] if link else text.removesuffix("/")
     if not REPO_ID.fullmatch(name) or ".." in name or "--" in name or len(name) > 96:
         raise RequestError(f"{name[:80]!r} is not a dataset id of the form user/name")
     if Path(name).suffix.lower() in FILE_TYPES or Path(name).exists():
@@ -89,30 +94,60 @@ def open_request(request: DatasetRequest, credential: Credential, limits: Readin
         Hub(credential),
         config=request.config,
         split=request.split,
-        columns=parse_columns(request.columns) if request.columns else None,
+        columns=request.columns,
         limits=limits,
     )
 
 
-def read_splits(
-    request: DatasetRequest, credential: Credential
-) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield a Hub dataset's configurations, and the splits of the chosen or first one."""
+@dataclass(frozen=True)
+class Source:
+    """What a dataset offers to choose from.
+
+    Attributes:
+        configs: all configurations; empty for a file.
+        splits: all splits of the configuration; empty for a file.
+        preview: columns and first rows of the split, every value as a short text.
+    """
+
+    configs: list[str]
+    splits: list[str]
+    preview: Preview
+
+
+def read_source(request: DatasetRequest, credential: Credential) -> Iterator[Source]:
+    """Yield what a dataset offers.
+
+    Where none is requested, the configuration is ``default`` and the split ``train`` if there are
+    such, else the first.
+    """
     hub = Hub(credential)
-    repo = hub.resolve(request.dataset or "", "dataset")
-    configs, splits = hub.choices(repo, request.config)
-    yield configs, splits or hub.choices(repo, configs[0])[1]
-
-
-def read_columns(request: DatasetRequest, credential: Credential) -> Iterator[list[str]]:
-    """Yield the dataset's column names."""
     with hidden_path(request):
-        yield column_names(
-            request.file or request.dataset or "",
-            Hub(credential),
-            config=request.config,
-            split=request.split,
-        )
+        if request.file:
+            yield Source([], [], _short_preview(preview(request.file, hub)))
+            return
+        name = request.dataset or ""
+        repo = hub.resolve(name, "dataset")
+        configs, splits = hub.choices(repo, request.config)
+        config = request.config or ("default" if "default" in configs else configs[0])
+        splits = splits or hub.choices(repo, config)[1]
+        wanted = request.split if request.split in splits else "train"
+        split = wanted if wanted in splits else splits[0]
+        found = preview(name, hub, config=config if len(configs) > 1 else None, split=split)
+        yield Source(configs, splits, _short_preview(found))
+
+
+def _short_preview(found: Preview) -> Preview:
+    rows = [{name: _short(value) for name, value in row.items()} for row in found.rows]
+    return replace(found, rows=rows)
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    flat = " ".join(text.split())
+    if len(flat) <= CELL_CHARACTERS:
+        return flat
+    half = CELL_CHARACTERS // 2  # texts of one column often share their start or end
+    return f"{flat[:half]} … {flat[-half:]}"
 
 
 @contextmanager

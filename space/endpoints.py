@@ -1,6 +1,7 @@
 """The endpoints /plan, /generate and /push; /plan is also an MCP tool."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -10,25 +11,26 @@ from dataset_request import FILE_TYPES, Credential, DatasetRequest
 from generating import (
     AdapterResult,
     Destination,
+    Published,
     SignInError,
-    discard,
     make_adapter,
     make_and_publish,
 )
 from hf_lorameta import COEFFICIENT_RULES, COMBINERS, METRICS, LoraMetaError, Recipe
-from inputs import credential_of, recipe_of
+from inputs import columns_of, credential_of, recipe_of
 from jobs import Job
-from messages import advice
+from messages import advice, message_of
 from planning import PlanResult, make_plan
 from settings import Settings
+from waiting_line import Lines, WaitingLine
 
 T = TypeVar("T")
 MCP_TOOL = "plan"
 
 
-def add_endpoints(bank_loader: BankLoader, settings: Settings) -> None:
+def add_endpoints(bank_loader: BankLoader, settings: Settings, lines: Lines) -> None:
     """Add the endpoints to the `gr.Blocks` that is open; they are invisible on the page."""
-    endpoints = Endpoints(bank_loader, settings)
+    endpoints = Endpoints(bank_loader, settings, lines)
     with gr.Row(visible=False):
         inputs = _inputs()
         target = [
@@ -68,10 +70,11 @@ class Endpoints:
     Args:
         bank_loader: provides the bank.
         settings: limits.
+        lines: where jobs wait for their turn.
     """
 
-    def __init__(self, bank_loader: BankLoader, settings: Settings) -> None:
-        self._bank_loader, self._settings = bank_loader, settings
+    def __init__(self, bank_loader: BankLoader, settings: Settings, lines: Lines) -> None:
+        self._bank_loader, self._settings, self._lines = bank_loader, settings, lines
 
     def plan(
         self,
@@ -99,9 +102,13 @@ class Endpoints:
             rank: of the adapter; 0 for the default.
         """
         options = (metric, coefficients, combine, top_k, temperature, rank)
-        request = DatasetRequest(dataset, file, config, split, columns)
+        read = partial(DatasetRequest, dataset, file, config, split)
         credential = credential_of(oauth_token, self._settings)
-        return self._run(lambda job: self._plan(request, options, credential, job)).plan.to_dict()
+
+        def work(job: Job) -> PlanResult:
+            return self._plan(read(columns_of(columns)), options, credential, job)
+
+        return self._run(work, self._lines.plans).plan.to_dict()
 
     def generate(
         self,
@@ -117,21 +124,21 @@ class Endpoints:
         published. The arguments are those of /plan.
         """
         options = (metric, coefficients, combine, top_k, temperature, rank)
-        request = DatasetRequest(dataset, file, config, split, columns)
+        read = partial(DatasetRequest, dataset, file, config, split)
         credential = credential_of(oauth_token, self._settings)
 
         def work(job: Job) -> tuple[PlanResult, AdapterResult]:
-            plan_result = self._plan(request, options, credential, job)
+            plan_result = self._plan(read(columns_of(columns)), options, credential, job)
             return plan_result, make_adapter(plan_result, job)
 
-        plan_result, adapter = self._run(work)
+        plan_result, adapter = self._run(work, self._lines.adapters)
         try:
             yield (
-                str(adapter.archive),
+                str(adapter.files.archive),
                 {"seconds": adapter.seconds, "plan": plan_result.plan.to_dict()},
             )
         finally:
-            discard(adapter)  # Gradio has copied the archive
+            adapter.files.discard()  # Gradio has copied the archive
 
     def push(
         self,
@@ -152,24 +159,23 @@ class Endpoints:
             overwrite: replace an adapter that the repo already holds.
         """
         options = (metric, coefficients, combine, top_k, temperature, rank)
-        request = DatasetRequest(dataset, file, config, split, columns)
+        read = partial(DatasetRequest, dataset, file, config, split)
         credential = credential_of(oauth_token, self._settings)
         private = {"public": False, "private": True}.get(visibility or "")
         destination = Destination(repo_id or None, private, overwrite)
 
-        def work(job: Job) -> AdapterResult:
+        def work(job: Job) -> Published:
             if credential is False:
                 raise SignInError("Publishing needs an account: pass oauth_token")
-            plan_result = self._plan(request, options, credential, job)
+            plan_result = self._plan(read(columns_of(columns)), options, credential, job)
             return make_and_publish(plan_result, destination, credential, job)
 
-        adapter = self._run(work)
-        discard(adapter)
+        published = self._run(work, self._lines.adapters)
         return {
-            "url": adapter.url,
-            "repo_id": adapter.repo_id,
-            "private": adapter.private,
-            "seconds": adapter.seconds,
+            "url": published.url,
+            "repo_id": published.repo_id,
+            "private": published.private,
+            "seconds": published.seconds,
         }
 
     def _plan(
@@ -178,10 +184,12 @@ class Endpoints:
         recipe, max_rows = recipe_of(*options), self._settings.max_rows
         return make_plan(self._bank_loader, request, recipe, max_rows, credential, job)
 
-    def _run(self, work: Callable[[Job], T]) -> T:
+    def _run(self, work: Callable[[Job], T], line: WaitingLine) -> T:
         """Run a job and convert an error to one that Gradio sends to the caller."""
+        job = Job(self._settings.time_limit)
         try:
-            return work(Job(self._settings.time_limit))
+            with line.turn(job):
+                return work(job)
         except LoraMetaError as error:
-            message = " ".join([f"{error}.", *advice(error)])
+            message = " ".join([f"{message_of(error)}.", *advice(error)])
             raise gr.Error(message, print_exception=False) from None

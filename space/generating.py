@@ -3,8 +3,9 @@
 import re
 import shutil
 import tempfile
+import weakref
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_request import REPO_ID, Credential, RequestError
@@ -12,18 +13,51 @@ from hf_lorameta import (
     Generation,
     Hub,
     LoraMetaError,
+    Report,
     default_repo_id,
     generate_from_plan,
     publish_adapter,
+    scores_to_card,
 )
 from jobs import Job
 from planning import PlanResult
 
-PUBLISHING = "Publishing in one commit; this cannot be canceled"
+PUBLISHING = "Saving to the Hub; this can no longer be cancelled"
 
 
 class SignInError(LoraMetaError):
     """Publishing needs an account."""
+
+
+class AdapterFiles:
+    """A temporary folder with an adapter's folder and its zip, deleted with this object.
+
+    Args:
+        name: of the adapter's dataset.
+
+    Attributes:
+        folder: the adapter.
+        archive: its zip file.
+    """
+
+    def __init__(self, name: str) -> None:
+        stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-") or "adapter"
+        scratch = Path(tempfile.mkdtemp(prefix="adapter-"))
+        self.folder = scratch / "adapter"
+        self.archive = scratch / f"{stem[:60]}-lorameta.zip"
+        self.discard = weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
+
+    def write_archive(self) -> None:
+        """Write the zip file; the same files give the same bytes."""
+        with zipfile.ZipFile(self.archive, "w", zipfile.ZIP_STORED) as opened:
+            for path in sorted(self.folder.iterdir()):
+                info = zipfile.ZipInfo(path.name)  # has a fixed date
+                info.external_attr = 0o644 << 16
+                opened.writestr(info, path.read_bytes())
+
+    def read(self, name: str) -> str:
+        """Return the text of a file of the adapter."""
+        return (self.folder / name).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -31,22 +65,29 @@ class AdapterResult:
     """A generated adapter.
 
     Attributes:
-        archive: zip file of the adapter folder, alone in its own folder.
-        card: content of the adapter's README.md.
-        recipe: content of recipe.json.
+        files: its files; call ``files.discard()`` when they are no longer needed.
         seconds: duration of the combination.
-        url: URL of the repo; None if the adapter was not published.
-        repo_id: id of the repo.
-        private: whether the repo is private.
     """
 
-    archive: Path
-    card: str
-    recipe: str
+    files: AdapterFiles
     seconds: float
-    url: str | None = None
-    repo_id: str | None = None
-    private: bool = False
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published adapter.
+
+    Attributes:
+        url: URL of the repo.
+        repo_id: id of the repo.
+        private: whether the repo is private.
+        seconds: duration of the combination.
+    """
+
+    url: str
+    repo_id: str
+    private: bool
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -65,17 +106,34 @@ class Destination:
 
 
 def make_adapter(plan_result: PlanResult, job: Job) -> AdapterResult:
-    """Generate the files that ``hf-lorameta generate`` writes, as a zip file."""
-    with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
+    """Generate the files that ``hf-lorameta generate`` writes, and their zip."""
+    files = AdapterFiles(plan_result.name)
+    try:
         generation = _generate(plan_result, job)
-        folder = generation.save_pretrained(Path(scratch) / "adapter")
-        return _zip_adapter(folder, plan_result.name, generation.seconds, job)
+        generation.save_pretrained(files.folder)
+        job.check()
+        files.write_archive()
+    except BaseException:
+        files.discard()
+        raise
+    return AdapterResult(files, generation.seconds)
 
 
 def make_and_publish(
-    plan_result: PlanResult, destination: Destination, credential: Credential, job: Job
-) -> AdapterResult:
+    plan_result: PlanResult,
+    destination: Destination,
+    credential: Credential,
+    job: Job,
+    report: Report | None = None,
+) -> Published:
     """Check the target, generate, and publish in one commit.
+
+    Args:
+        plan_result: the plan.
+        destination: where to publish.
+        credential: of the visitor.
+        job: canceled until the commit begins.
+        report: scores for the card.
 
     Raises:
         SignInError: the visitor is signed out.
@@ -86,7 +144,6 @@ def make_and_publish(
     hub = Hub(credential)
     repo_id = target_name(plan_result, destination, hub.user())
     job.report("Checking the repo")
-    adapters: list[AdapterResult] = []
     seconds: list[float] = []
 
     def generate() -> Generation:
@@ -95,28 +152,23 @@ def make_and_publish(
         return generation
 
     def on_saved(folder: Path) -> None:
-        adapters.append(_zip_adapter(folder, plan_result.name, seconds[0], job))
+        if report:
+            scores_to_card(folder, report, plan_result.plan.dataset)
         job.report(PUBLISHING)
+        job.commit()
 
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
-        try:
-            publication = publish_adapter(
-                generate,
-                repo_id,
-                hub=hub,
-                dataset_private=plan_result.plan.dataset.private,
-                private=destination.private,
-                overwrite=destination.overwrite,
-                folder=Path(scratch) / "adapter",
-                on_saved=on_saved,
-            )
-        except BaseException:
-            for adapter in adapters:
-                discard(adapter)
-            raise
-    return replace(
-        adapters[0], url=publication.url, repo_id=repo_id, private=publication.target.private
-    )
+        publication = publish_adapter(
+            generate,
+            repo_id,
+            hub=hub,
+            dataset_private=plan_result.plan.dataset.private,
+            private=destination.private,
+            overwrite=destination.overwrite,
+            folder=Path(scratch) / "adapter",
+            on_saved=on_saved,
+        )
+    return Published(str(publication.url), repo_id, publication.target.private, seconds[0])
 
 
 def target_name(plan_result: PlanResult, destination: Destination, user: str) -> str:
@@ -134,14 +186,9 @@ def target_name(plan_result: PlanResult, destination: Destination, user: str) ->
     if plan_result.plan.dataset.private and destination.private is False:
         raise RequestError(
             "The dataset is private, and a public repo named after it would reveal its name: "
-            "type a repo name in the options"
+            "type another name"
         )
     return default_repo_id(user, plan_result.name, plan_result.plan.bank.index.base_model)
-
-
-def discard(adapter: AdapterResult) -> None:
-    """Delete the archive, once Gradio has copied it or nobody needs it."""
-    shutil.rmtree(adapter.archive.parent, ignore_errors=True)
 
 
 def _generate(plan_result: PlanResult, job: Job) -> Generation:
@@ -153,17 +200,3 @@ def _generate(plan_result: PlanResult, job: Job) -> Generation:
     )
     job.report("Saving and validating the adapter")
     return generation
-
-
-def _zip_adapter(folder: Path, name: str, seconds: float, job: Job) -> AdapterResult:
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-") or "adapter"
-    job.check()
-    archive = Path(tempfile.mkdtemp(prefix="lorameta-download-")) / f"{stem[:60]}-lorameta.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as opened:
-        for path in sorted(folder.iterdir()):
-            info = zipfile.ZipInfo(path.name)  # fixed date: the same files give the same bytes
-            info.external_attr = 0o644 << 16
-            opened.writestr(info, path.read_bytes())
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    recipe = (folder / "recipe.json").read_text(encoding="utf-8")
-    return AdapterResult(archive, card, recipe, seconds)

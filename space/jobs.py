@@ -56,12 +56,31 @@ class Job:
     def __init__(self, time_limit: float) -> None:
         self.step = Step("Starting")
         self.time_limit = time_limit
-        self._deadline = time.monotonic() + time_limit
         self._canceled = threading.Event()
+        self._committed = False
+        self._lock = threading.Lock()
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Start the time limit again, after waiting for other jobs."""
+        self._deadline = time.monotonic() + self.time_limit
 
     def cancel(self) -> None:
-        """End the work at its next check."""
-        self._canceled.set()
+        """End the work at its next check, unless it was committed."""
+        with self._lock:
+            if not self._committed:
+                self._canceled.set()
+
+    def commit(self) -> None:
+        """Check, and ignore `cancel` from now on: what follows cannot be undone."""
+        with self._lock:
+            self.check()
+            self._committed = True
+
+    @property
+    def canceled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._canceled.is_set()
 
     def check(self) -> None:
         """Raise if the job should end.
@@ -70,7 +89,7 @@ class Job:
             Canceled: `cancel` was called.
             TimeLimitError: the time limit has passed.
         """
-        if self._canceled.is_set():
+        if self.canceled:
             raise Canceled
         if time.monotonic() > self._deadline:
             raise TimeLimitError(
@@ -84,17 +103,19 @@ class Job:
 
 
 def stream_job(
-    work: Callable[[Job], T], time_limit: float, show: Callable[[Step], U]
+    job: Job, work: Callable[[Job], T], show: Callable[[Step], U]
 ) -> Generator[U, None, T]:
     """Run work in a thread, yield its steps as shown by `show`, and return its result.
 
-    Closing the generator cancels the job.
+    Closing the generator cancels the job. A canceled job ends the generator at once, although its
+    thread may still wait for a slow server.
 
     Raises:
+        Canceled: the job was canceled.
         LoraMetaError: raised by the work.
         TimeLimitError: the time limit has passed.
     """
-    job, outcome = Job(time_limit), Future[T]()
+    outcome = Future[T]()
 
     def body() -> None:
         try:
@@ -105,10 +126,12 @@ def stream_job(
     thread = threading.Thread(target=body, name="lorameta-job", daemon=True)
     thread.start()
     try:
-        while thread.is_alive():
+        while thread.is_alive() and not job.canceled:
             thread.join(_REPORT_SECONDS)
-            if thread.is_alive():
+            if thread.is_alive() and not job.canceled:
                 yield show(job.step)
+        if job.canceled:
+            raise Canceled
         return outcome.result()
     finally:
         job.cancel()  # no join: Gradio closes generators in its event loop, which must not block

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta import BankMap, Plan
+from names import readable_name
 
 WIDTH, HEIGHT, MARGIN = 520, 400, 30
 LABELED = 3
@@ -26,7 +27,7 @@ def map_html(plan: Plan, bank_map: BankMap) -> str:
     points, yours = pixels[:-1], pixels[-1]
     nearest = [int(i) for i in np.argsort(plan.distances, kind="stable")[:LABELED]]
     names = [entry.dataset for entry in plan.bank.index.entries]
-    nearest_names = ", ".join(names[i].rpartition("/")[2] for i in nearest)
+    nearest_names = ", ".join(readable_name(names[i]) for i in nearest)
     lines = "".join(_line(yours, points[i]) for i in nearest)
     dots = "".join(
         _dot(points[i], names[i], float(plan.coefficients.shared[i]), i in nearest)
@@ -70,7 +71,7 @@ def _dot(at: NDArray[np.float64], name: str, share: float, near: bool) -> str:
     kind = "lm-dot lm-near" if near else "lm-dot"
     return (
         f'<circle class="{kind}" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{radius:.1f}">'
-        f"<title>{escape(name)}: {100 * share:.1f} %</title></circle>"
+        f"<title>{escape(readable_name(name))}: {100 * share:.1f} %</title></circle>"
     )
 
 
@@ -118,5 +119,5 @@ def _free_position(
 
 
 def _short(repo: str) -> str:
-    name = repo.rpartition("/")[2].rpartition("__")[2]
+    name = readable_name(repo)
     return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"

@@ -1,6 +1,7 @@
 """Error messages for visitors: what happened and what to do about it."""
 
 import logging
+import re
 
 from bank_loader import UnusableBankError
 from generating import SignInError
@@ -23,30 +24,34 @@ from hf_lorameta import (
 )
 from html_blocks import note
 from jobs import TimeLimitError
+from verdict_view import plain
+from waiting_line import BusyError
 
 logger = logging.getLogger("space")
+_EXCEPTION = re.compile(r" \((?:\w+\.)*\w*(?:Error|Exception|Timeout|Warning)\)")
 
 _ADVICE: dict[type[LoraMetaError], str] = {
     AuthError: "Sign in again: the sign-in has expired, or the account may not write there.",
-    NotFoundError: "Check the spelling. To read private datasets, the owner of this Space has to "
-    "add the scope read-repos and you have to sign in; otherwise upload the file.",
-    GatedError: "Request access on the dataset's page. To read gated datasets, the owner of this "
-    "Space has to add the scope gated-repos; otherwise download the file and upload it here.",
-    ColumnsError: "Select the input and output columns below.",
-    UnlabeledDatasetError: "Select the output column below. If the dataset has no outputs, select "
+    NotFoundError: "Check the spelling. A private dataset can be read only if you sign in and the "
+    "owner of this page allows it (its README says how); otherwise upload the file.",
+    GatedError: "Request access on the dataset's page. It can be read here only if the owner of "
+    "this page allows it (its README says how); otherwise download the file and upload it here.",
+    ColumnsError: "Choose the input and output columns below.",
+    UnlabeledDatasetError: "Choose the output column below. If the dataset has no outputs, choose "
     "only the input column: the comparison then uses inputs alone and is less reliable.",
     DatasetTooLargeError: "Use shorter texts or a part of the dataset, or run hf-lorameta on your "
     "own machine, where the limits can be raised.",
     EmptyDatasetError: "Choose another configuration or split, or another dataset.",
     ScriptDatasetError: "Choose a dataset that consists of data files, or upload a file.",
-    ConflictError: "Type another repo name in the options, or tick “Replace the files”.",
+    ConflictError: "Type another name, or tick “Replace what is there”.",
     ConnectionLostError: "The Hub did not respond. Try again in a moment.",
-    BankError: "Choose another coefficient rule in the options.",
+    BankError: "Choose another rule in the options.",
     UnusableBankError: "The owner of this Space can fix this in its variables.",
     IntegrityError: "The bank is damaged. Please tell the owner of this Space.",
     RecipeError: "Change it in the options.",
     SignInError: "Use the button at the top. This Space asks only for permission to create repos "
     "and to write to the repos it created.",
+    BusyError: "Try again in a minute.",
     TimeLimitError: "Use a smaller dataset or file, or run hf-lorameta on your own machine.",
     DatasetError: "Check the file or the repo on the Hub, or choose another configuration.",
 }
@@ -61,12 +66,16 @@ def advice(error: LoraMetaError) -> list[str]:
     return [_DEFAULT_ADVICE] if type(error) is LoraMetaError else []
 
 
+def message_of(error: LoraMetaError) -> str:
+    """Return the error's message without names of exceptions and options of the command line."""
+    message = plain(_EXCEPTION.sub("", str(error)))
+    starts_with_name = "/" in message.split(" ", 1)[0]
+    return message if starts_with_name else message[:1].upper() + message[1:]
+
+
 def error_html(error: LoraMetaError) -> str:
     """Return a box with the error and the advice."""
-    message = str(error)
-    starts_with_name = "/" in message.split(" ", 1)[0]
-    title = message if starts_with_name else message[:1].upper() + message[1:]
-    return note("error", title, advice(error))
+    return note("error", message_of(error), advice(error))
 
 
 def unexpected_error(error: Exception) -> LoraMetaError:
@@ -75,4 +84,4 @@ def unexpected_error(error: Exception) -> LoraMetaError:
     The exception's message is neither logged nor shown, since it may quote a row.
     """
     logger.error("unexpected %s", type(error).__name__)
-    return LoraMetaError(f"An unexpected error occurred ({type(error).__name__})")
+    return LoraMetaError("Something went wrong that should not")

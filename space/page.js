@@ -1,7 +1,67 @@
 () => {
-  // Gradio replaces the content of these boxes; screen readers should announce it
-  for (const id of ["lm-status", "lm-work", "lm-bank"]) {
-    const box = document.getElementById(id);
-    if (box) { box.setAttribute("role", "status"); box.setAttribute("aria-live", "polite"); }
+  // What screen readers announce: plans, results and messages at once, progress every 5 seconds
+  const PROGRESS_MS = 5000;
+  const announcer = document.createElement("p");
+  announcer.id = "lm-announcer";
+  announcer.className = "lm-hidden";
+  announcer.setAttribute("role", "status");
+  document.body.append(announcer);
+  let announced = "", lastProgress = 0, lastFocused = null, focusedHeading = "", link = "";
+
+  const announce = (text) => { announcer.textContent = text; };
+
+  function announceChanges() {
+    const now = [...document.querySelectorAll("[data-announce]")].map((e) => e.dataset.announce);
+    const text = now.filter((part) => !announced.includes(part)).join(" ");
+    announced = now;
+    if (text) return announce(text);
+    const progress = document.querySelector("[data-progress]")?.dataset.progress;
+    if (progress && Date.now() - lastProgress >= PROGRESS_MS) {
+      lastProgress = Date.now();
+      announce(progress);
+    }
   }
+
+  // A new result takes the focus; a control that disappears with the focus hands it on
+  function moveFocus() {
+    const heading = document.querySelector("[data-focus]");
+    const key = heading?.dataset.focus ?? "";
+    if (key && key !== focusedHeading) {
+      heading.focus({ preventScroll: true });
+      heading.scrollIntoView({ block: "start" });
+    } else if (document.activeElement === document.body && lastFocused
+      && (!lastFocused.isConnected || lastFocused.disabled || !lastFocused.checkVisibility())) {
+      const next = ["#lm-cancel", "#lm-make", "#lm-dataset"].map((s) => document.querySelector(s));
+      next.find((e) => e && !e.disabled && e.checkVisibility())?.focus({ preventScroll: true });
+    }
+    focusedHeading = key || focusedHeading;
+  }
+
+  // The address is a link to share, and signing in returns to it
+  function updateAddress() {
+    const found = document.querySelector("[data-link]")?.dataset.link;
+    if (found === undefined || found === link) return;
+    link = found;
+    const dataset = new URLSearchParams(link).get("dataset");
+    const query = dataset ? `?dataset=${encodeURIComponent(dataset).replace("%2F", "/")}` : "";
+    history.replaceState(history.state, "", location.pathname + query);
+    sessionStorage.setItem("lm-link", link);
+    window.parent?.postMessage({ queryString: query }, "https://huggingface.co");
+  }
+
+  document.addEventListener("focusin", (event) => { lastFocused = event.target; });
+  let scheduled = false;
+  new MutationObserver(() => {
+    if (scheduled) return;
+    scheduled = true;
+    setTimeout(() => {
+      scheduled = false;
+      announceChanges();
+      moveFocus();
+      updateAddress();
+    }, 50);
+  }).observe(document.body, {
+    subtree: true, childList: true, attributes: true,
+    attributeFilter: ["data-announce", "data-progress", "data-focus", "data-link", "class", "style", "disabled"],
+  });
 }

@@ -4,45 +4,37 @@ from html import escape
 
 from bank_loader import BankLoader
 from hf_lorameta import Bank
-from html_blocks import note
+from html_blocks import code_html, note
 from settings import Settings
 
-TITLE = "A LoRA adapter for your dataset, without training"
+TITLE = "A LoRA adapter for your dataset"
 PAPER = "https://arxiv.org/abs/2507.01806"
 
-HEADER = f"""<header><h1 class="lm-h1">{TITLE}</h1><p class="lm-lead">Name a dataset. Within half a
-minute you get a LoRA adapter for it, combined on a CPU from adapters that other people trained.
+HEADER = f"""<header><h1 class="lm-h1">{TITLE}</h1><p class="lm-lead">Get a LoRA adapter for your
+dataset in about half a minute. No GPU, no training.
 <a href="{PAPER}" target="_blank" rel="noopener">How it works</a></p></header>"""
 
-EMPTY_PLAN = """<div class="lm-empty"><ol>
-<li><b>Read.</b> Your dataset becomes a distribution over tokens. Its text is not stored.</li>
-<li><b>Compare.</b> Its distance to every dataset of the bank is computed, and you see which ones
-are near.</li>
-<li><b>Combine.</b> The bank's adapters are added with weights: the nearer the dataset, the larger
-the weight. There is no training step.</li>
-</ol><p class="lm-soft">The plan appears here when you name a dataset. It tells you if no dataset in
-the bank is near yours.</p></div>"""
-
-LOADING_PLAN = (
-    '<div class="lm-waiting" aria-hidden="true">'
-    + "".join(f'<i style="width:{width}%"></i>' for width in (92, 71, 64, 48, 40, 33))
-    + "</div>"
-)
-
-OWN_COPY = """<div class="lm-prose">
+_OWN_COPY = """<div class="lm-prose">
 <p><b>Duplicate this Space.</b> With a PRO or Team account it runs on CPU Basic hardware at no
 extra cost. A free account can duplicate it to one of its two ZeroGPU Spaces. Your copy contains no
 secret: each visitor acts with their own sign-in. It uses the bank in the package until you
 set another one in its variables.</p>
-<p><b>Deploy from a terminal.</b> <code>hf-lorameta space deploy --repo user/space</code></p>
-<p><b>Call it from a program.</b> It has three endpoints: <code>/plan</code>,
-<code>/generate</code> and <code>/push</code>. <code>/plan</code> is also an MCP tool.</p></div>"""
+<p><b>Call it from a program.</b> It has three endpoints: <code>/plan</code> reads a dataset and
+says which adapters fit, <code>/generate</code> returns an adapter, <code>/push</code> saves one to
+the Hub. <code>/plan</code> is also a tool for agents (MCP), at <code>/gradio_api/mcp/</code>.</p>
+{code}</div>"""
 
-CLIENT_CODE = """from gradio_client import Client
+_CLIENT_CODE = """from gradio_client import Client
 
 client = Client("{space}", oauth_token="hf_…")  # private data and /push need the token
 plan = client.predict(dataset="user/name", api_name="/plan")
+archive, result = client.predict(dataset="user/name", api_name="/generate")
 pushed = client.predict(dataset="user/name", api_name="/push")"""
+
+
+def own_copy_html(space: str) -> str:
+    """Return how to duplicate this Space and how to call it from a program."""
+    return _OWN_COPY.format(code=code_html(_CLIENT_CODE.format(space=space)))
 
 
 def account_html(user: str | None, sign_in: str) -> str:
@@ -51,10 +43,12 @@ def account_html(user: str | None, sign_in: str) -> str:
         return f'<p class="lm-soft">Signed in as <b>{escape(user)}</b>.</p>'
     if sign_in == "none":
         return (
-            '<p class="lm-soft">You can plan, generate and download without signing in. Signing in '
+            '<p class="lm-soft">You can make and download adapters without signing in. Signing in '
             "works on the Hub, and on your own machine after <code>hf auth login</code>.</p>"
         )
-    return '<p class="lm-soft">Only needed to push. Everything else works signed out.</p>'
+    return (
+        '<p class="lm-soft">Only needed to save to the Hub. Everything else works signed out.</p>'
+    )
 
 
 def bank_html(bank_loader: BankLoader, settings: Settings) -> str:

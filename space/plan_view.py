@@ -1,21 +1,20 @@
-"""A plan as HTML: warnings, figures, bars and sample rows. All names and texts are escaped here."""
+"""The details of a plan as HTML: figures and bars. All names and texts are escaped here."""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from html import escape
 
 from hf_lorameta import COEFFICIENT_RULES, COMBINERS, METRICS, Plan
+from names import readable_name
+from verdict_view import FAR
 
 BARS = 10
-SAMPLE_CHARACTERS = 280
-FAR = 1.5
 HUB = "https://huggingface.co"
 
 
-def plan_html(plan: Plan) -> str:
-    """Return the warnings, figures and bars of a plan."""
-    return "".join((_warnings(plan), _figures(plan), _bars(plan), _method(plan)))
+def details_html(plan: Plan) -> str:
+    """Return the figures and bars of a plan."""
+    return "".join((_figures(plan), _bars(plan), _method(plan)))
 
 
 # --- figures ------------------------------------------------------------------------------------
@@ -24,11 +23,11 @@ def plan_html(plan: Plan) -> str:
 def _figures(plan: Plan) -> str:
     tokens = plan.profile.input.total + plan.profile.output.total
     tiles = [
-        ("Nearness", *_nearness(float(plan.distances.min()), plan.nearest_in_bank)),
+        ("Similarity", *_nearness(float(plan.distances.min()), plan.nearest_in_bank)),
         (
             "Adapters used",
-            f"{plan.effective_number:.1f}",
-            f"effective number; {len(plan.neighbors())} have a nonzero share",
+            f"{len(plan.neighbors())}",
+            f"as varied as {plan.effective_number:.1f} with equal shares",
         ),
         ("Licenses", *_licenses(plan)),
         ("Read from your data", f"{plan.profile.rows:,} rows", f"{tokens:,} tokens"),
@@ -42,10 +41,10 @@ def _figures(plan: Plan) -> str:
 
 def _nearness(nearest: float, median_in_bank: float) -> tuple[str, str]:
     if not (math.isfinite(median_in_bank) and median_in_bank > 0):
-        return _number(nearest), "distance to the nearest; the bank is too small to compare"
+        return _number(nearest), "distance to the nearest one"
     ratio = nearest / median_in_bank
-    word = "near" if ratio <= 1 else "loosely related" if ratio <= FAR else "far"
-    return word, f"{ratio:.1f}× the median distance inside the bank"
+    word = "similar" if ratio <= 1 else "loosely related" if ratio <= FAR else "far"
+    return word, f"nearest at {ratio:.1f}× the usual distance inside the bank"
 
 
 def _licenses(plan: Plan) -> tuple[str, str]:
@@ -56,16 +55,6 @@ def _licenses(plan: Plan) -> tuple[str, str]:
         return escape(counts[0][0]), base
     listed = ", ".join(f"{escape(name)} ({count})" for name, count in counts[:4])
     return f"{len(counts)} kinds", f"{listed}; {base}"
-
-
-def _warnings(plan: Plan) -> str:
-    if not plan.warnings:
-        return ""
-    items = "".join(f"<li>{escape(text)}</li>" for text in plan.warnings)
-    return (
-        '<div class="lm-note lm-warning" role="note" aria-label="Warnings">'
-        f"<strong>Before you rely on it</strong><ul>{items}</ul></div>"
-    )
 
 
 # --- bars ---------------------------------------------------------------------------------------
@@ -109,9 +98,8 @@ def _bar(dataset: str, coefficient: float, distance: float, largest: float, link
 
 
 def _name(repo: str, linked: bool) -> str:
-    """Return a repo's name that may wrap at underscores, linked if the bank is on the Hub."""
-    name = repo.rpartition("/")[2]
-    text = escape(name).replace("_", "_<wbr>").replace("-", "-<wbr>")
+    """Return a repo's readable name, linked if the bank is on the Hub."""
+    text = escape(readable_name(repo))
     if not linked:
         return text
     return f'<a href="{HUB}/datasets/{escape(repo)}" target="_blank" rel="noopener">{text}</a>'
@@ -137,27 +125,3 @@ def _method(plan: Plan) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-
-
-# --- the dataset --------------------------------------------------------------------------------
-
-
-def samples_html(name: str, split: str, columns: str, rows: Sequence[tuple[str, str]]) -> str:
-    """Return the first rows, each as input and output."""
-    items = "".join(
-        f"<li><div>{_clip(input_)}</div><div><span>→</span> {_clip(output)}</div></li>"
-        for input_, output in rows
-    )
-    return (
-        f'<p class="lm-soft">Reading <b>{escape(columns)}</b> of <b>{escape(name)}</b>, split '
-        f"<b>{escape(split)}</b>. The first {len(rows)} rows, shown only to you:</p>"
-        f'<ul class="lm-rows">{items}</ul>'
-    )
-
-
-def _clip(text: str) -> str:
-    """Return the end of a long text: prompts often share their start and differ at their end."""
-    flat = " ".join(text.split())
-    if not flat:
-        return "<em>(empty)</em>"
-    return escape(flat if len(flat) <= SAMPLE_CHARACTERS else f"…{flat[-SAMPLE_CHARACTERS:]}")

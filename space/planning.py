@@ -6,7 +6,6 @@ stored for the visitor, so it holds no token and no open stream.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from bank_loader import BankLoader
 from dataset_request import (
@@ -29,7 +28,8 @@ from hf_lorameta import (
 from jobs import Job
 from reader_process import read_first, report_rows
 
-SAMPLES = 3
+SAMPLES = 40
+"""Rows kept for the visitor, to try and test the adapter on."""
 SAMPLE_CHARACTERS = 1000
 MAX_CHARACTERS = 20_000_000
 """Characters read from a dataset at most, which may take a minute of computing to count."""
@@ -41,7 +41,7 @@ class PlanResult:
 
     Attributes:
         plan: the plan.
-        samples: the ends of the first rows, shown only to the visitor.
+        samples: the ends of the first rows with an output, shown only to the visitor.
         name: dataset id or file name.
     """
 
@@ -79,8 +79,7 @@ def make_plan(
     reading, samples = read_first(
         job, _read, request, credential, recipe, limits, token_counting(bank)
     )
-    name = Path(request.file).name if request.file else str(reading.dataset.id)
-    return PlanResult(plan_from_reading(reading, bank), samples, name)
+    return PlanResult(plan_from_reading(reading, bank), samples, request.name)
 
 
 def _read(
@@ -97,7 +96,7 @@ def _read(
 
         def rows() -> Iterator[tuple[str, str]]:
             for prompt, output in report_rows(opened.rows()):
-                if len(samples) < SAMPLES:
+                if len(samples) < SAMPLES and output.strip():
                     samples.append((prompt[-SAMPLE_CHARACTERS:], output[-SAMPLE_CHARACTERS:]))
                 yield prompt, output
 

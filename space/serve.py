@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def serve(settings: Settings) -> None:
         theme=THEME,
         css_paths=FOLDER / "style.css",
         js=(FOLDER / "page.js").read_text(encoding="utf-8"),
-        footer_links=["api", "settings"],
+        footer_links=["api"],
         run_history=False,
         ssr_mode=False,
         max_file_size=settings.max_upload_mb * 1_000_000,
@@ -56,16 +57,22 @@ def serve(settings: Settings) -> None:
         mcp_server=importlib.util.find_spec("mcp") is not None,
         prevent_thread_lock=True,
     )
-    _limit_mcp_tools(blocks)
+    _set_up_mcp(blocks.mcp_server_obj)
     blocks.block_thread()
 
 
-def _limit_mcp_tools(blocks: Any) -> None:
-    """Offer only the read-only endpoint as an MCP tool."""
-    server = blocks.mcp_server_obj
-    if server is not None:
-        server.tool_to_endpoint = {
-            tool: endpoint
-            for tool, endpoint in server.tool_to_endpoint.items()
-            if endpoint == f"/{MCP_TOOL}"
-        }
+def _set_up_mcp(server: Any) -> None:
+    """Offer only the read-only endpoint as an MCP tool, and answer JSON, not Python's repr."""
+    if server is None:
+        return
+    server.tool_to_endpoint = {
+        tool: endpoint
+        for tool, endpoint in server.tool_to_endpoint.items()
+        if endpoint == f"/{MCP_TOOL}"
+    }
+
+    def answer(data: list[Any], root_url: str) -> list[Any]:
+        texts = (json.dumps(output, ensure_ascii=False) for output in data)
+        return [server.types.TextContent(type="text", text=text) for text in texts]
+
+    server.postprocess_output_data = answer

@@ -27,6 +27,7 @@ class Settings:
         concurrency: number of adapters generated at the same time.
         queue: number of requests that may wait; further ones are rejected.
         time_limit: seconds a request may take.
+        base_gguf: file of the base model, to try adapters; None uses an installed one.
         space_id: ``user/space`` on the Hub; None elsewhere.
         sign_in: ``oauth`` on the Hub, ``local`` with this machine's saved token, or ``none``.
     """
@@ -39,6 +40,7 @@ class Settings:
     concurrency: int = 2
     queue: int = 32
     time_limit: int = 300
+    base_gguf: str | None = None
     space_id: str | None = None
     sign_in: str = "none"
 
@@ -59,6 +61,7 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
         bank=_variable(variables, "bank"),
         bank_revision=_variable(variables, "bank_revision"),
         base_model=_variable(variables, "base_model"),
+        base_gguf=_variable(variables, "base_gguf"),
         space_id=variables.get("SPACE_ID") or None,
         sign_in=_sign_in(variables),
         **limits,

@@ -21,7 +21,7 @@ from hf_lorameta.localhub import LocalHub
 ROOT = Path(__file__).parents[1]
 SPACE = ROOT / "space"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-START_SECONDS = 90.0
+START_SECONDS = 300.0
 
 
 def missing(*packages: str, browser: bool = False) -> str:
@@ -100,7 +100,8 @@ def running_space(
     env |= hub.env(token, home=home)
     env |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(home / "gradio")}
     env |= {"TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
-    env |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} | variables
+    env |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LLAMA_ARG_THREADS"), "1")
+    env |= variables
     log = home / "space.log"
     url, start = f"http://127.0.0.1:{port}", time.monotonic()
     with log.open("wb") as out:
@@ -165,7 +166,7 @@ class Visitor:
             accept_downloads=True,
         )
         self.page = self.context.new_page()
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(60_000)
         self.url = url
         self.requests: list[str] = []
         self.errors: list[str] = []
@@ -195,16 +196,55 @@ class Visitor:
 
     def enter_dataset(self, dataset: str) -> None:
         """Type a dataset id and press Enter."""
-        box = self.page.get_by_label("Dataset id")
+        box = self.page.get_by_role("combobox", name="Name or link of a dataset")
         box.fill(dataset)
         box.press("Enter")
 
     def plan(self, dataset: str) -> None:
-        """Enter a dataset id and wait for its plan."""
+        """Enter a dataset id and wait for its verdict."""
         self.enter_dataset(dataset)
-        self.page.locator("#lm-samples", has_text=dataset).wait_for()
-        self.page.locator("#lm-plan .lm-bars").wait_for()
-        self.page.locator("#lm-map svg").wait_for()
+        self.wait_for_plan(dataset)
+
+    def wait_for_plan(self, dataset: str) -> None:
+        """Wait for the verdict on a dataset."""
+        name = dataset.replace("/", "%2F")
+        self.page.locator(f"[data-link*='dataset={name}']").wait_for(state="attached")
+        self.page.locator("#lm-verdict .lm-verdict").wait_for()
+        self.page.locator("#lm-make").wait_for()
+
+    def upload(self, path: Path) -> None:
+        """Choose a file and wait for its verdict."""
+        self.page.locator("#lm-file").set_input_files(path)
+        self.page.locator(f"#lm-verdict [data-announce^='{path.name}']").wait_for()
+        self.page.locator("#lm-make").wait_for()
+
+    def make(self) -> None:
+        """Make the adapter and wait for it."""
+        self.page.locator("#lm-make").click()
+        self.page.get_by_role("heading", name="Your adapter is ready").wait_for()
+
+    def open_section(self, title: str) -> None:
+        """Open an accordion."""
+        self.page.locator("button.label-wrap", has_text=title).click()
+
+    def open_all_sections(self) -> None:
+        """Open all accordions."""
+        closed = self.page.locator("button.label-wrap:not(.open)")
+        while closed.count():
+            closed.first.click()
+        self.page.wait_for_timeout(500)
+
+    def visible_text(self) -> str:
+        """Return the visible text of the page, without blocks of code."""
+        return str(
+            self.page.evaluate("""() => {
+            const seen = [...document.querySelectorAll('.lm-code, #lm-card')];
+            seen.forEach((e) => { e.dataset.shown = e.style.display; e.style.display = 'none'; });
+            const text = document.body.innerText;
+            seen.forEach((e) => { e.style.display = e.dataset.shown; });
+            return text;
+        }""")
+        )
 
     def error_text(self) -> str:
         """Wait for an error message and return it."""

@@ -1,7 +1,7 @@
 """Screenshots of the Space in every state: ``python -m tests.screenshots FOLDER``.
 
 The Space runs against a loopback Hub, so no other machine is contacted. Needs the extras ``space``
-and ``dev``, and chromium.
+and ``dev``, and chromium. The README's picture is the one called ``verdict-light``.
 """
 
 import json
@@ -52,48 +52,67 @@ class Camera:
         self.paths.append(path)
 
 
-def shoot_plans(camera: Camera, visitor: Visitor, mode: str) -> None:
-    """Search, plan, warning and errors of a signed-out visitor."""
+def shoot_verdicts(camera: Camera, visitor: Visitor, mode: str) -> None:
+    """Search, verdicts, errors and columns of a signed-out visitor."""
     page = visitor.page
     camera.shoot(page, f"empty-{mode}")
-    page.get_by_label("Dataset id").press_sequentially("notes", delay=40)
+    page.locator("#lm-dataset").press_sequentially("notes", delay=40)
     page.get_by_role("option").first.wait_for()
     camera.shoot(page, f"search-{mode}", full_page=False)
     visitor.enter_dataset(NEAR)
-    page.locator(".lm-waiting").wait_for()
-    camera.shoot(page, f"planning-{mode}", full_page=False, wait_ms=0)
-    page.locator("#lm-map svg").wait_for()
-    camera.shoot(page, f"plan-{mode}")
+    page.locator("#lm-work .lm-progress").wait_for()
+    camera.shoot(page, f"reading-{mode}", full_page=False, wait_ms=0)
+    visitor.wait_for_plan(NEAR)
+    camera.shoot(page, f"verdict-{mode}")
+    visitor.open_all_sections()
+    camera.shoot(page, f"details-{mode}")
     visitor.plan(FAR)
-    page.locator(".lm-warning").wait_for()
-    camera.shoot(page, f"warning-{mode}")
+    camera.shoot(page, f"far-{mode}")
     visitor.enter_dataset(f"{OWNER}/no-such-dataset")
     visitor.error_text()
     camera.shoot(page, f"error-{mode}", full_page=False)
     visitor.enter_dataset(UNKNOWN_COLUMNS)
-    page.get_by_role("button", name="Read these columns").wait_for()
+    page.get_by_label("Role of left").wait_for()
     camera.shoot(page, f"columns-{mode}", full_page=False)
 
 
-def shoot_push(camera: Camera, visitor: Visitor) -> None:
-    """Options, generation, result and conflict of a signed-in visitor."""
+def shoot_result(camera: Camera, visitor: Visitor) -> None:
+    """Making, trying, testing and saving of a signed-in visitor."""
     page = visitor.page
     visitor.sign_in()
     visitor.plan(NEAR)
-    camera.shoot(page, "signed-in", full_page=False)
-    page.get_by_text("Options", exact=True).click()
-    camera.shoot(page, "options")
-    page.get_by_text("Options", exact=True).click()
-    page.locator("#lm-push").click()
+    page.locator("#lm-make").click()
     page.locator("#lm-work .lm-progress").wait_for()
-    camera.shoot(page, "generating", wait_ms=0)
-    page.get_by_text("Your adapter is on the Hub").wait_for()
+    camera.shoot(page, "making", full_page=False, wait_ms=0)
+    page.get_by_role("heading", name="Your adapter is ready").wait_for()
     camera.shoot(page, "result")
-    page.get_by_text("Model card", exact=True).click()
-    camera.shoot(page, "card")
-    page.locator("#lm-push").click()
+    camera.shoot(page, "result-in-view", full_page=False)
+    if page.get_by_role("button", name="Compare the answers").count():
+        shoot_test(camera, visitor)
+    page.get_by_role("button", name="Save to Hub").click()
+    page.get_by_text("Your adapter is on the Hub").first.wait_for()
+    camera.shoot(page, "saved")
+    page.get_by_role("button", name="Save to Hub").click()
     visitor.error_text()
     camera.shoot(page, "conflict")
+    visitor.open_section("Options")
+    page.get_by_label("Use only the k most similar").fill("5")
+    page.get_by_label("Rank of the adapter").fill("many")
+    page.keyboard.press("Tab")
+    page.locator("#lm-option-error [role=alert]").wait_for()
+    camera.shoot(page, "options")
+    visitor.open_all_sections()
+    camera.shoot(page, "all-sections")
+
+
+def shoot_test(camera: Camera, visitor: Visitor) -> None:
+    """Trying and testing, on a machine that can run the base model."""
+    page = visitor.page
+    page.get_by_role("button", name="Compare the answers").click()
+    page.locator(".lm-pair").wait_for(timeout=300_000)
+    page.get_by_role("button", name="Test", exact=True).click()
+    page.locator("#lm-report table").wait_for(timeout=300_000)
+    camera.shoot(page, "tested")
 
 
 def main(folder: Path) -> None:
@@ -106,15 +125,16 @@ def main(folder: Path) -> None:
             for mode in ("light", "dark"):
                 dark = mode == "dark"
                 visitor = Visitor(chromium, space.url, dark=dark)
-                shoot_plans(camera, visitor, mode)
+                shoot_verdicts(camera, visitor, mode)
                 visitor.close()
                 phone = Visitor(chromium, space.url, dark=dark, **PHONE)
                 camera.shoot(phone.page, f"phone-empty-{mode}")
                 phone.plan(NEAR)
-                camera.shoot(phone.page, f"phone-plan-{mode}")
+                camera.shoot(phone.page, f"phone-verdict-{mode}")
+                camera.shoot(phone.page, f"phone-in-view-{mode}", full_page=False)
                 phone.close()
             visitor = Visitor(chromium, space.url)
-            shoot_push(camera, visitor)
+            shoot_result(camera, visitor)
             visitor.close()
     print(*camera.paths, sep="\n")
 

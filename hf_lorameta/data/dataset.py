@@ -132,7 +132,7 @@ def open_dataset(
         UsageError: an instruction or a template that does not go with the columns.
         HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
     """
-    opened = _open(name, hub or Hub(token), config, split, revision, limits)
+    opened = open_rows(name, hub or Hub(token), config, split, revision, limits)
     return as_dataset(opened, columns, instruction, template, limits)
 
 
@@ -219,10 +219,10 @@ def column_names(
         DatasetError: no such file, config or split, or it cannot be read.
         HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
     """
-    return _open(name, hub or Hub(token), config, split, revision).raw.columns
+    return open_rows(name, hub or Hub(token), config, split, revision).raw.columns
 
 
-def _open(
+def open_rows(
     name: str | Path,
     hub: Hub,
     config: str | None,
@@ -230,6 +230,7 @@ def _open(
     revision: str | None,
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> OpenedRows:
+    """Open one split before its columns are chosen; see `open_dataset`."""
     if is_local(name):
         if config or revision:
             raise UsageError(f"{name} is a file: it has neither configuration nor revision")

@@ -87,6 +87,12 @@ class LlamaCppEvaluator:
             steps.advance(1 + generate)
         return scoring.score(total / count, rows, outputs), outputs
 
+    def answer(self, prompt: str, adapter: Path | None = None) -> str:
+        """Return the greedy answer to a prompt, of the base model or with one of the adapters."""
+        index = None if adapter is None else self._indices[adapter]
+        row = encode(self._engine, (prompt, ""))
+        return self._answer(row, index, first_line=False)
+
     def _answer(self, row: scoring.Tokens, index: int | None, first_line: bool) -> str:
         length = self.max_length - self.max_new_tokens
         prompt = row.truncated_prompt(length, self._engine.start)

@@ -256,7 +256,9 @@ def test_twenty_plans_and_four_generations_at_once(
 
 
 @pytest.mark.skipif(bool(missing("mcp")), reason=missing("mcp"))
-def test_plan_is_the_only_mcp_tool(web: Web) -> None:
+def test_plan_is_the_only_mcp_tool_and_answers_json(
+    web: Web, call: Callable[..., Any], user: Account
+) -> None:
     def send(method: str, **params: Any) -> dict[str, Any]:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         request = urllib.request.Request(
@@ -273,6 +275,12 @@ def test_plan_is_the_only_mcp_tool(web: Web) -> None:
     tools = send("tools/list")["tools"]
     assert [tool["name"] for tool in tools] == ["plan"]
     assert "changes nothing" in tools[0]["description"]
+    parameters = tools[0]["inputSchema"]["properties"]
+    assert {"dataset", "columns", "rank"} <= parameters.keys()
+    assert all(parameter["description"] for parameter in parameters.values())
+    repo = user.dataset("book", {"train.jsonl": notes(30)})
+    result = send("tools/call", name="plan", arguments={"dataset": repo})
+    assert json.loads(result["content"][0]["text"]) == call("/plan", dataset=repo)
     result = send("tools/call", name="push", arguments={"dataset": "a/b"})
     assert result["isError"]
     assert "Unknown tool" in result["content"][0]["text"]

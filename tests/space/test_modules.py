@@ -3,33 +3,54 @@
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hf_lorameta import Bank, DatasetTooLargeError, LoraMetaError, Plan, Recipe, bank_map, plan
+from hf_lorameta import (
+    Bank,
+    DatasetTooLargeError,
+    LoraMetaError,
+    Plan,
+    Preview,
+    Recipe,
+    Report,
+    bank_map,
+    plan,
+)
+from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.demo.run import DATA_FOLDER
+from hf_lorameta.engines.scoring import Sample, Scores
 from tests.plain_bank import plain_bank
 from tests.running_space import SPACE
 
 sys.path.insert(0, str(SPACE))
 try:
+    import columns_form
+    import inputs
     import jobs
     import map_view
+    import messages
+    import names
     import page_text
     import plan_view
     import planning
     import reader_process
+    import result_view
     import settings
+    import verdict_view
     from bank_loader import BankLoader
-    from dataset_request import DatasetRequest
+    from dataset_request import DatasetRequest, RequestError, Source, validated
     from html_blocks import note, progress_html
+    from visit import Visit
+    from waiting_line import BusyError, WaitingLine
 finally:
     sys.path.remove(str(SPACE))
 
@@ -64,7 +85,7 @@ def forever(job: jobs.Job) -> None:
 
 
 def stream(work: Callable[[jobs.Job], T], time_limit: float) -> Generator[jobs.Step, None, T]:
-    return jobs.stream_job(work, time_limit, lambda step: step)
+    return jobs.stream_job(jobs.Job(time_limit), work, lambda step: step)
 
 
 def test_a_job_yields_its_steps_and_returns_its_result() -> None:
@@ -105,6 +126,102 @@ def test_closing_the_generator_of_a_job_ends_its_work() -> None:
     assert ended == [jobs.Canceled]
 
 
+def test_a_canceled_job_ends_at_once_and_a_committed_one_not_at_all() -> None:
+    job = jobs.Job(60)
+    running = jobs.stream_job(job, lambda _: time.sleep(3), lambda step: step)
+    next(running)
+    job.cancel()
+    started = time.monotonic()
+    with pytest.raises(jobs.Canceled):
+        list(running)
+    assert time.monotonic() - started < 2
+    committed = jobs.Job(60)
+    committed.commit()
+    committed.cancel()
+    committed.check()
+
+
+def test_a_line_runs_jobs_in_order_and_says_the_place_within_a_second() -> None:
+    line, order = WaitingLine(running=1, waiting=2), []
+    first, *others = [jobs.Job(60) for _ in range(3)]
+    with line.turn(first):
+        threads = []
+        for job in others:
+            threads.append(threading.Thread(target=lambda job=job: take_turn(line, job, order)))
+            threads[-1].start()
+            time.sleep(0.3)
+        assert [job.step.text[:16] for job in others] == ["Waiting: place 1", "Waiting: place 2"]
+        with pytest.raises(BusyError), line.turn(jobs.Job(60)):
+            pass
+    for thread in threads:
+        thread.join(10)
+    assert order == others
+
+
+def take_turn(line: WaitingLine, job: jobs.Job, order: list[jobs.Job]) -> None:
+    with line.turn(job):
+        order.append(job)
+
+
+def test_the_last_request_of_a_visit_wins() -> None:
+    visit = Visit()
+    assert [visit.accept(number) for number in (1, 3, 2, 3, 4)] == [True, True, False, False, True]
+    first = visit.begin(60)
+    second = visit.begin(60)
+    assert (first.canceled, second.canceled) == (True, False)
+    assert (visit.finish(first), visit.finish(second)) == (False, True)
+    assert not visit.cancel()
+
+
+# --- requests -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://huggingface.co/datasets/user/name",
+        "https://huggingface.co/datasets/user/name/viewer/default/train?row=3",
+        "http://hf.co/datasets/user/name#top",
+    ],
+)
+def test_a_link_names_its_dataset(link: str) -> None:
+    assert validated(DatasetRequest(link)).dataset == "user/name"
+
+
+def test_a_path_of_this_machine_is_not_an_uploaded_file() -> None:
+    with pytest.raises(RequestError, match="choose it again"):
+        inputs.uploaded_file(str(TRAIN))
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [({"rank": "many"}, "Rank must be a whole number"), ({"rank": "0"}, "rank must be greater"),
+     ({"temperature": "-1"}, "temperature must be greater"), ({"metric": "x"}, "metric must be")],
+)  # fmt: skip
+def test_an_invalid_option_is_named(values: dict[str, str], problem: str) -> None:
+    with pytest.raises(LoraMetaError, match=problem):
+        inputs.recipe_from_form(values)
+
+
+def test_empty_options_keep_the_defaults() -> None:
+    assert inputs.recipe_from_form({"rank": " ", "top_k": "", "temperature": "1"}) == Recipe()
+
+
+NAMES = ["a,b", "c=d", "instruction", "x"]
+
+
+def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
+    values = {"role-0": "input", "role-1": "output", "role-2": "instruction", "role-3": ""}
+    columns = columns_form.columns_from_form(values, NAMES, None)
+    assert (columns.input, columns.output, columns.instruction) == ("a,b", "c=d", "instruction")
+    found = Preview(None, "train", NAMES, [dict.fromkeys(NAMES, NASTY)], columns, None)
+    form = columns_form.columns_form(Source([], [], found), 7, None, NASTY)
+    assert "<script" not in form
+    assert re.findall(r'value="(\w*)" selected', form) == ["input", "output", "instruction", ""]
+    with pytest.raises(RequestError, match="Choose which column"):
+        columns_form.columns_from_form({}, NAMES, None)
+
+
 # --- readers ------------------------------------------------------------------------------------
 
 
@@ -114,7 +231,7 @@ def test_the_recipe_states_the_row_limit_only_if_it_was_reached(bank_loader: Ban
     assert complete.plan.to_dict() == plan(TRAIN).to_dict()
     limited = planning.make_plan(bank_loader, request, Recipe(), 50, False, job)
     assert limited.plan.to_dict() == plan(TRAIN, recipe=Recipe(max_rows=50)).to_dict()
-    assert [len(p.samples) for p in (complete, limited)] == [3, 3]
+    assert [len(p.samples) for p in (complete, limited)] == [planning.SAMPLES] * 2
 
 
 def test_an_unreadable_file_gives_an_error_without_its_path(
@@ -211,19 +328,23 @@ def test_all_views_escape_names(guest_book: Plan) -> None:
     bad = renamed(guest_book, f"user/{NASTY}")
     map_ = bank_map(bad.bank, bad.recipe.metric)
     pages = [
-        plan_view.plan_html(bad),
+        plan_view.details_html(bad),
+        verdict_view.verdict_html(bad, NASTY),
         map_view.map_html(bad, map_),
-        plan_view.samples_html(NASTY, NASTY, NASTY, [(NASTY, NASTY)]),
+        result_view.try_form(planning.PlanResult(bad, [(NASTY, NASTY)], NASTY)),
+        result_view.answers_html(NASTY, NASTY, NASTY),
+        result_view.report_html(report_of(2.0, 1.0, NASTY)),
+        result_view.usage_html(NASTY, NASTY),
         note("error", NASTY, [NASTY]),
         progress_html(NASTY, 1, 2),
     ]
     for page in pages:
         assert "<script" not in page
-        assert "&lt;script&gt;" in page.replace("<wbr>", "")
+        assert "cript" in page
 
 
 def test_bar_widths_are_proportional_to_the_coefficients(guest_book: Plan) -> None:
-    page = plan_view.plan_html(guest_book)
+    page = plan_view.details_html(guest_book)
     widths = [float(w) for w in re.findall(r'<i[^>]* style="width:([\d.]+)%"', page)]
     c = [n.coefficient for n in guest_book.neighbors()]
     assert widths == [pytest.approx(100 * abs(x) / max(map(abs, c)), abs=0.06) for x in c]
@@ -254,8 +375,49 @@ def test_a_pack_states_its_retained_energy(tmp_path: Path) -> None:
     )
 
 
-def test_samples_mark_empty_texts_and_clip_long_ones() -> None:
-    rows: Any = [("", "x" * 1000)]
-    page = plan_view.samples_html("n", "train", "c", rows)
-    assert "(empty)" in page
-    assert len(page) < 1000
+def report_of(base: float, generated: float, text: str) -> Report:
+    """Return the report of a test with these losses."""
+    scores = {
+        "base": Scores(base, 0.0, 0.0, 0.0, 16),
+        "generated": Scores(generated, 1.0, 1.0, 1.0, 16),
+        "3-shot": Scores(1.5, 0.5, 0.5, 0.5, 16),
+    }
+    return Report(scores, (Sample(text, text, dict.fromkeys(scores, text)),))
+
+
+def test_a_report_says_whether_the_adapter_is_better() -> None:
+    assert "adapter is better" in result_view.report_html(report_of(2.0, 1.0, "x"))
+    assert "adapter is not better" in result_view.report_html(report_of(1.0, 2.0, "x"))
+
+
+def test_the_verdict_follows_the_expected_gain(
+    guest_book: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = []
+    for mean, spread in ((0.8, 0.1), (0.1, 0.2), (-0.1, 0.2)):
+        monkeypatch.setattr(Plan, "expected", Estimate(mean, spread, 9, None))
+        levels.append(verdict_view.verdict(guest_book).level)
+    assert levels == ["likely", "unsure", "unlikely"]
+    monkeypatch.setattr(Plan, "expected", None)
+    near = verdict_view.verdict(guest_book)
+    far = verdict_view.verdict(replace(guest_book, distances=guest_book.distances + 9))
+    assert (near.level, far.level) == ("likely", "unlikely")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("local/sni__task1687_sentiment140_classification", "Sentiment140 classification"),
+        ("Lots-of-LoRAs/task022_cosmosqa_passage", "Cosmosqa passage"),
+        ("ann/csv-of-numbers", "Csv of numbers"),
+    ],
+)
+def test_names_are_readable(dataset: str, name: str) -> None:
+    assert names.readable_name(dataset) == name
+
+
+def test_messages_leave_out_options_and_names_of_exceptions() -> None:
+    error = LoraMetaError("the file cannot be read (UnicodeDecodeError)")
+    assert messages.message_of(error) == "The file cannot be read"
+    text = "It may be worse: improve it with --refine 16. Expect little."
+    assert verdict_view.plain(text) == "Expect little."

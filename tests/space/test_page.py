@@ -3,6 +3,7 @@
 import json
 import zipfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.localhub.faults import Fault
 from tests.conftest import Account, Shell, Web
 from tests.running_space import Visitor, browser, missing
+from tests.space.forbidden_words import forbidden_words
 
 if why := missing("gradio", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)
@@ -36,6 +38,7 @@ def visitor(web: Web, chromium: Any, cli: Shell) -> Iterator[Visitor]:
         assert visitor.foreign_requests() == []
         assert visitor.errors == []
         assert web.owner.token not in visitor.page.content()
+        assert forbidden_words(visitor.visible_text()) == []
     finally:
         visitor.close()
     assert web.space.settled() == []
@@ -46,29 +49,29 @@ def owned_dataset(web: Web, name: str, **kind: Any) -> str:
     return web.owner.dataset(name, {"train.jsonl": TRAIN}, **kind)
 
 
-# --- signed out ---------------------------------------------------------------------------------
+def lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def test_signed_out_plan_generate_and_download(
+# --- from a dataset to an adapter ---------------------------------------------------------------
+
+
+def test_signed_out_verdict_adapter_and_download(
     visitor: Visitor, cli: Shell, user: Account, tmp_path: Path
 ) -> None:
     repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
-    assert page.locator("#lm-push").is_disabled()
     visitor.plan(repo)
     plan = cli("plan", "-d", repo, "--json").json
-    best = plan["neighbors"][0]
+    assert page.locator("#lm-verdict").get_by_role("listitem").count() == 5
+    assert "Targetsentiment newsmtsc" in page.locator("#lm-verdict").inner_text()
+    visitor.open_section("Details")
     top = page.locator(".lm-bars .lm-bar").nth(1)
-    assert best["dataset"].rpartition("/")[2] == top.locator(".lm-name").inner_text()
+    best = plan["neighbors"][0]
     assert top.locator("b").inner_text() == f"{100 * best['coefficient']:.1f} %"
-    tiles = page.locator(".lm-tiles").inner_text()
-    assert "180 rows" in tiles
-    assert f"{plan['effective_number']:.1f}" in tiles
+    assert "180 rows" in page.locator(".lm-tiles").inner_text()
     assert page.locator("#lm-map circle").count() == len(Bank.embedded())
-    assert page.locator("#lm-map .lm-you").count() == 1
-    assert page.locator("#lm-samples li").count() == 3
-    assert page.locator("#lm-push").is_disabled()
-    page.locator("#lm-generate").click()
-    page.get_by_text("Your adapter is ready").wait_for()
+    visitor.make()
+    assert page.evaluate("document.activeElement.textContent") == "3 · Your adapter is ready"
     with page.expect_download() as download:
         page.locator("#lm-download").click()
     download.value.save_as(tmp_path / "adapter.zip")
@@ -76,71 +79,128 @@ def test_signed_out_plan_generate_and_download(
     with zipfile.ZipFile(tmp_path / "adapter.zip") as opened:
         downloaded = {name: opened.read(name) for name in opened.namelist()}
     assert downloaded == {path.name: path.read_bytes() for path in (tmp_path / "cli").iterdir()}
-    page.get_by_text("Model card", exact=True).click()
-    card = page.locator("#lm-card")
-    card.get_by_text("No training took place").wait_for()
-    assert "base_model:" not in card.inner_text()
+    assert "Sign in at the top" in page.locator("#lm-save").inner_text()
 
 
-def test_a_suggested_dataset_can_be_chosen_by_keyboard(visitor: Visitor, user: Account) -> None:
-    repo, page = user.dataset("quaint-diary", {"train.jsonl": TRAIN}), visitor.page
-    page.get_by_label("Dataset id").focus()
-    page.keyboard.type("quaint-d", delay=30)
-    page.get_by_role("option", name=repo).wait_for()
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
-    page.locator("#lm-plan .lm-bars").wait_for()
-    assert repo in page.locator("#lm-samples").inner_text()
-    for _ in range(12):
+def test_tabbing_through_all_controls_keeps_the_result_and_requests_nothing(
+    visitor: Visitor, cli: Shell, user: Account
+) -> None:
+    repo, page = user.dataset("tabs", {"train.jsonl": TRAIN}), visitor.page
+    visitor.plan(repo)
+    visitor.open_section("Options")
+    visitor.make()
+    cli.hub.clear_requests()
+    count = len(visitor.requests)
+    page.locator("#lm-dataset").focus()
+    for _ in range(60):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.id") == "lm-generate":
+        if page.evaluate("document.activeElement === document.body"):
             break
+    assert page.get_by_role("heading", name="Your adapter is ready").is_visible()
+    assert cli.hub.requests == []
+    assert [url for url in visitor.requests[count:] if "queue/join" in url] == []
+
+
+def test_the_example_works_and_can_be_tried_by_keyboard(visitor: Visitor) -> None:
+    page = visitor.page
+    page.get_by_role("button", name="Guest book notes").focus()
     page.keyboard.press("Enter")
-    page.get_by_text("Your adapter is ready").wait_for()
+    page.locator("#lm-verdict .lm-verdict").wait_for()
+    page.locator("#lm-make").wait_for()
+    page.locator("#lm-make").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Your adapter is ready").wait_for()
+    page.locator("#lm-cancel").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.tagName") != "BODY"
 
 
-def test_changing_options_plans_again_without_reading_the_dataset(
+def test_a_found_dataset_can_be_chosen_by_keyboard(visitor: Visitor, user: Account) -> None:
+    repo, page = user.dataset("quaint-diary", {"train.jsonl": TRAIN}), visitor.page
+    box = page.get_by_role("combobox", name="Name or link")
+    box.press_sequentially("quaint-d", delay=30)
+    page.get_by_role("option", name=repo).wait_for()
+    box.press("ArrowDown")
+    box.press("Enter")
+    visitor.wait_for_plan(repo)
+    assert box.input_value() == repo
+
+
+# --- the last choice wins -----------------------------------------------------------------------
+
+
+def test_a_later_choice_replaces_a_slow_one(
+    visitor: Visitor, cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    slow, page = user.dataset("slow", {"train.jsonl": TRAIN}), visitor.page
+    cli.hub.add_fault(Fault("delay", path=f"datasets/{slow}", seconds=1.5))
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(TRAIN)
+    visitor.enter_dataset(slow)
+    page.locator("#lm-cancel").wait_for()
+    visitor.upload(path)
+    page.wait_for_timeout(4000)
+    assert "rows.jsonl" in page.locator("#lm-columns").inner_text()
+    assert page.locator("#lm-verdict [data-announce^='rows.jsonl']").count() == 1
+    assert "dataset=" not in page.url
+
+
+def test_roles_are_chosen_in_the_header_of_the_table(visitor: Visitor, user: Account) -> None:
+    odd = [{"a,b": f"how was {i}", "c=d": "very kind", "x": "Answer."} for i in range(30)]
+    repo, page = user.dataset("odd", {"train.jsonl": lines(odd)}), visitor.page
+    visitor.enter_dataset(repo)
+    assert "The columns fit no known layout" in visitor.error_text()
+    page.get_by_label("Role of a,b").select_option("input")
+    page.get_by_label("Role of c=d").select_option("output")
+    visitor.wait_for_plan(repo)
+    page.get_by_label("Role of x").select_option("output")  # a role belongs to one column
+    page.locator("[data-link*='output%3Dx']").wait_for(state="attached")
+    assert page.get_by_label("Role of c=d").input_value() == ""
+    assert page.get_by_label("Role of a,b").input_value() == "input"
+
+
+def test_options_gray_out_the_result_and_invalid_ones_stop_the_button(
     visitor: Visitor, cli: Shell, user: Account
 ) -> None:
     repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
     visitor.plan(repo)
+    visitor.make()
     cli.hub.clear_requests()
-    page.get_by_text("Options", exact=True).click()
-    page.get_by_label("Top k").fill("2")
-    page.get_by_label("Top k").press("Tab")
-    page.get_by_text("2 have a nonzero share").wait_for()
-    assert page.locator(".lm-bars .lm-bar").count() == 3
+    visitor.open_section("Options")
+    box = page.get_by_label("Use only the k most similar")
+    box.fill("2")
+    box.press("Tab")
+    page.get_by_text("Made from 2 adapters").wait_for()
+    assert page.locator(".lm-old").count() == 1
+    assert "The options have changed" in page.locator("#lm-stale").inner_text()
+    box.fill("many")
+    box.press("Tab")
+    page.locator("#lm-option-error", has_text="must be a whole number").wait_for()
+    assert page.locator("#lm-make").is_disabled()
+    box.fill("")
+    box.press("Tab")
+    page.get_by_text("Made from 121 adapters").wait_for()
+    assert page.locator("#lm-make").is_enabled()
     assert [r for r in cli.hub.requests if repo in r.path] == []
 
 
 def test_html_in_an_uploaded_file_is_shown_as_text(visitor: Visitor, tmp_path: Path) -> None:
     path, page = tmp_path / "rows.jsonl", visitor.page
-    rows = [{"input": f"{NASTY} {i}", "output": NASTY} for i in range(30)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    page.get_by_role("tab", name="Upload a file").click()
-    page.locator("#lm-file input[type=file]").set_input_files(path)
-    page.locator("#lm-plan .lm-bars").wait_for()
-    assert NASTY in page.locator("#lm-samples li").first.inner_text()
+    path.write_bytes(lines([{"input": f"{NASTY} {i}", "output": NASTY} for i in range(30)]))
+    visitor.upload(path)
+    assert NASTY in page.locator("#lm-columns td").nth(1).inner_text()
     assert page.evaluate("window.pwned") is None
-    assert page.locator("#lm-samples img, #lm-samples script").count() == 0
+    assert page.locator("#lm-columns img, #lm-columns script").count() == 0
 
 
 def test_errors_and_warnings_are_shown_as_messages(visitor: Visitor, user: Account) -> None:
-    odd = [{"<b>left</b>": "how was it", "right": "very kind"}] * 30
-    lines = "".join(json.dumps(row) + "\n" for row in odd).encode()
-    repo, page = user.dataset("odd", {"train.jsonl": lines}), visitor.page
+    page = visitor.page
     visitor.enter_dataset("nobody/nothing-here")
     assert "was not found" in visitor.error_text()
     visitor.enter_dataset("../../etc/passwd")
     page.get_by_text("is not a dataset id").wait_for()
-    visitor.enter_dataset(repo)
-    page.get_by_role("button", name="Read these columns").wait_for()
-    assert "The columns fit no known layout" in visitor.error_text()
-    for label in ("Input column", "Output column"):
-        assert page.get_by_label(label).is_visible()
+    assert forbidden_words(visitor.visible_text()) == []
     rows = [{"input": f"question {i}", "output": f"answer {i}"} for i in range(12)]
-    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    visitor.plan(user.dataset("few", {"train.jsonl": lines}))
+    visitor.plan(user.dataset("few", {"train.jsonl": lines(rows)}))
     assert "Only 12 rows were read" in page.locator(".lm-warning").inner_text()
 
 
@@ -148,17 +208,20 @@ def test_errors_and_warnings_are_shown_as_messages(visitor: Visitor, user: Accou
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
-def test_signed_in_push_creates_a_repo_that_peft_loads(
+def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_that_peft_loads(
     visitor: Visitor, web: Web, cli: Shell, tmp_path: Path
 ) -> None:
     repo, page = owned_dataset(web, "guests"), visitor.page
-    visitor.sign_in()
     visitor.plan(repo)
+    assert page.url.endswith(f"?dataset={repo}")
+    visitor.sign_in()
+    visitor.wait_for_plan(repo)
+    visitor.make()
     target = f"{web.owner.name}/guests-SmolLM2-135M-Instruct-lorameta"
-    page.locator("#lm-target", has_text=target).wait_for()
-    page.locator("#lm-push").click()
-    page.get_by_text("Your adapter is on the Hub").wait_for()
-    link = page.locator("#lm-result").get_by_role("link", name=target)
+    assert page.get_by_label("Name", exact=True).input_value() == target
+    page.get_by_role("button", name="Save to Hub").click()
+    page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
+    link = page.locator("#lm-saved").get_by_role("link", name=target)
     assert link.get_attribute("href") == f"{cli.hub.url}/{target}"
     view = cli.hub.repo(target)
     assert view is not None
@@ -166,7 +229,7 @@ def test_signed_in_push_creates_a_repo_that_peft_loads(
     for name in cli.hub.files(target):
         (tmp_path / name).write_bytes(cli.hub.read(target, name))
     assert_peft_loads(tmp_path)
-    page.locator("#lm-push").click()
+    page.get_by_role("button", name="Save to Hub").click()
     assert "already holds" in visitor.error_text()
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("button", name="Sign in").wait_for()
@@ -198,63 +261,76 @@ def test_a_private_dataset_defaults_to_a_private_repo(
     assert "was not found" in visitor.error_text()
     visitor.sign_in()
     visitor.plan(repo)
-    page.locator("#lm-target", has_text="creates the private repo").wait_for()
-    page.locator("#lm-push").click()
+    visitor.make()
+    page.get_by_role("button", name="Save to Hub").click()
     page.get_by_text("(private)").wait_for()
     view = cli.hub.repo(f"{web.owner.name}/hidden-SmolLM2-135M-Instruct-lorameta")
     assert view is not None
     assert view.private
 
 
-def test_cancel_publishes_nothing(visitor: Visitor, web: Web, cli: Shell) -> None:
+def test_cancel_saves_nothing(visitor: Visitor, web: Web, cli: Shell) -> None:
     repo, page = owned_dataset(web, "canceled"), visitor.page
     visitor.sign_in()
     visitor.plan(repo)
+    visitor.make()
     target = f"{web.owner.name}/canceled-SmolLM2-135M-Instruct-lorameta"
-    cli.hub.add_fault(Fault("delay", path=f"api/models/{target}", seconds=2.0))
-    page.locator("#lm-push").click()
-    page.locator("#lm-work [role=progressbar]").wait_for()
+    cli.hub.add_fault(Fault("delay", path=f"api/models/{target}", seconds=5.0))
+    page.get_by_role("button", name="Save to Hub").click()
     page.locator("#lm-cancel").click()
-    page.get_by_text("Nothing was published").wait_for()
-    page.wait_for_timeout(3000)
-    assert cli.hub.repo(target) is None
-    assert page.locator("#lm-result").count() == 0 or not page.locator("#lm-result").is_visible()
+    page.locator("#lm-work", has_text="Cancelled").wait_for()
     cli.hub.clear_faults()
-    page.locator("#lm-push").click()
-    page.get_by_text("Your adapter is on the Hub").wait_for()
+    assert web.space.settled(20) == [], "the canceled job has ended"
+    assert cli.hub.repo(target) is None
+    page.get_by_role("button", name="Save to Hub").click()
+    page.get_by_text("Your adapter is on the Hub").first.wait_for()
     assert cli.hub.repo(target) is not None
 
 
 # --- small screens and screen readers -----------------------------------------------------------
 
 
-def test_a_narrow_dark_screen_does_not_scroll_sideways(
-    web: Web, chromium: Any, user: Account
+@pytest.mark.parametrize(("width", "dark"), [(320, True), (360, False)])
+def test_a_narrow_screen_does_not_scroll_sideways(
+    web: Web, chromium: Any, user: Account, width: int, dark: bool
 ) -> None:
-    phone = Visitor(chromium, web.space.url, dark=True, width=360, height=780)
-    assert phone.page.locator(".dark").count()
+    phone = Visitor(chromium, web.space.url, dark=dark, width=width, height=780)
+    assert phone.page.locator(".dark").count() == dark
     phone.plan(user.dataset("book", {"train.jsonl": TRAIN}))
-    assert phone.page.evaluate("document.documentElement.scrollWidth") <= 360
-    boxes = [phone.page.locator(s).bounding_box() for s in ("#lm-plan", "#lm-map", "#lm-generate")]
-    tops = [box["y"] for box in boxes if box]
-    assert tops == sorted(tops)
-    assert len(tops) == 3
+    assert phone.page.locator("#lm-make").evaluate("e => e.getBoundingClientRect().bottom <= 780")
+    phone.make()
+    phone.open_all_sections()
+    assert phone.page.evaluate("document.documentElement.scrollWidth") <= width
     phone.close()
 
 
-def test_every_control_has_a_name_for_screen_readers(visitor: Visitor, user: Account) -> None:
+@pytest.mark.skipif(bool(missing("axe_playwright_python")), reason="axe is not installed")
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_no_barrier(web: Web, chromium: Any, user: Account, dark: bool) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    visitor = Visitor(chromium, web.space.url, dark=dark)
     visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
-    page = visitor.page
-    nameless = page.evaluate("""() => [...document.querySelectorAll(
-        'button, a[href], input, textarea, select, svg[role=img], [role=progressbar]')]
-        .filter(e => e.offsetParent !== null || e.tagName === 'svg')
-        .filter(e => e.checkVisibility && e.checkVisibility())
-        .filter(e => !(e.innerText || e.textContent || '').trim()
-            && !e.getAttribute('aria-label') && !e.getAttribute('aria-labelledby')
-            && !e.title && !(e.labels && e.labels.length))
-        .map(e => e.outerHTML.slice(0, 160))""")
-    assert nameless == []
-    assert page.locator("h1").count() == 1
-    assert page.get_by_role("status").count() >= 3
-    rows = page.get_by_role("table", name="Coefficients of the bank datasets").get_by_role("row")
-    assert rows.count() == 11
+    visitor.make()
+    visitor.open_all_sections()
+    result = Axe().run(visitor.page)
+    assert result.violations_count == 0, result.generate_report()
+    visitor.close()
+
+
+def test_plans_and_results_are_announced_once(visitor: Visitor, user: Account) -> None:
+    visitor.page.evaluate("""() => {
+        window.log = [];
+        new MutationObserver(() => window.log.push(
+            [Date.now(), document.getElementById('lm-announcer').textContent]))
+            .observe(document.getElementById('lm-announcer'), {childList: true});
+    }""")
+    visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
+    visitor.make()
+    log = visitor.page.evaluate("window.log")
+    texts = [text for _, text in log]
+    assert sum("Likely to help" in text for text in texts) == 1
+    assert sum("Your adapter is ready" in text for text in texts) == 1
+    assert not any("queue" in text for text in texts)
+    progress = [at for at, text in log if "Likely" not in text and "ready" not in text]
+    assert all(b - a >= 4900 for a, b in pairwise(progress))

@@ -1,0 +1,71 @@
+"""The first rows of a dataset as its files have them, before columns are chosen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.dataset import as_dataset, open_rows
+from hf_lorameta.errors import DatasetError
+from hf_lorameta.hub.client import Hub
+
+ROWS = 3
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Columns and first rows of one split.
+
+    Attributes:
+        config: configuration; None for a local file.
+        split: name of the split.
+        names: all columns.
+        rows: the first `ROWS` rows, values as the files have them.
+        columns: how rows would be read; what is proposed if that is not clear; None without one.
+        problem: why it is not clear; None if it is.
+    """
+
+    config: str | None
+    split: str
+    names: list[str]
+    rows: Sequence[Mapping[str, Any]]
+    columns: Columns | None
+    problem: DatasetError | None
+
+
+def preview(
+    name: str | Path,
+    hub: Hub | None = None,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+) -> Preview:
+    """Read the first rows of a dataset and look for its input and output columns.
+
+    Args:
+        name: Hub id or local file, see `hf_lorameta.open_dataset`.
+        hub: connection to the Hub; None creates one with the saved token.
+        config: configuration of a Hub dataset.
+        split: None is train, or the only one.
+
+    Raises:
+        DatasetError: no such file, config or split, or it cannot be read.
+        EmptyDatasetError: no rows.
+        HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
+
+    Example:
+        >>> from hf_lorameta.demo import TRAIN_FILE
+        >>> found = preview(TRAIN_FILE)
+        >>> found.names, found.columns.output, len(found.rows)
+        (['input', 'output'], 'output', 3)
+    """
+    opened = open_rows(name, hub or Hub(), config, split, None)
+    columns: Columns | None
+    problem: DatasetError | None = None
+    try:
+        columns = as_dataset(opened, None).columns
+    except DatasetError as error:
+        columns, problem = error.columns, error
+    raw = opened.raw
+    return Preview(raw.config, raw.split, raw.columns, raw.sample[:ROWS], columns, problem)

@@ -1,0 +1,102 @@
+// Step 1: search while typing, choose with mouse or keyboard, upload a file, open a shared link.
+// `element`, `trigger`, `server` and `upload` are given by Gradio.
+const form = element.querySelector("form");
+const input = element.querySelector("#lm-dataset");
+const list = element.querySelector("#lm-matches");
+const items = [...list.children];
+const file = element.querySelector("#lm-file");
+const uploading = element.querySelector("#lm-upload");
+let requests = 0;
+let searches = 0;
+let active = -1;
+
+function request(data, number = ++requests) {
+  searches++;
+  showMatches([]);
+  trigger("submit", { ...data, number });
+}
+
+function requestDataset(name) {
+  input.value = name;
+  uploading.textContent = "";
+  request({ dataset: name });
+}
+
+async function requestFile(chosen) {
+  if (!chosen) return;
+  const number = ++requests;
+  input.value = "";
+  uploading.textContent = `Uploading ${chosen.name} …`;
+  try {
+    const { path } = await upload(chosen);
+    if (number === requests) request({ file: path }, number);
+    uploading.textContent = chosen.name;
+  } catch {
+    uploading.textContent = `${chosen.name} could not be uploaded: it may be too large.`;
+  }
+  file.value = "";  // the same file can be chosen again
+}
+
+function showMatches(names) {
+  items.forEach((item, i) => {
+    item.hidden = i >= names.length;
+    item.textContent = names[i] ?? "";
+  });
+  list.hidden = !names.length;
+  input.setAttribute("aria-expanded", String(names.length > 0));
+  highlight(-1);
+}
+
+function highlight(index) {
+  active = index;
+  items.forEach((item, i) => item.setAttribute("aria-selected", String(i === index)));
+  if (index < 0) input.removeAttribute("aria-activedescendant");
+  else input.setAttribute("aria-activedescendant", items[index].id);
+}
+
+input.addEventListener("input", async () => {
+  const number = ++searches;
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  if (number !== searches) return;
+  const names = await server.search(input.value).catch(() => []);
+  if (number === searches && document.activeElement === input) showMatches(names);
+});
+input.addEventListener("keydown", (event) => {
+  const count = items.filter((item) => !item.hidden).length;
+  if (event.key === "Escape") { searches++; showMatches([]); }
+  if (!["ArrowDown", "ArrowUp"].includes(event.key) || !count) return;
+  event.preventDefault();
+  const step = event.key === "ArrowDown" ? 1 : -1;
+  highlight(active < 0 && step < 0 ? count - 1 : (active + step + count) % count);
+});
+input.addEventListener("blur", () => { searches++; showMatches([]); });
+list.addEventListener("mousedown", (event) => event.preventDefault());  // keeps the focus
+list.addEventListener("click", (event) => {
+  if (event.target.role === "option") requestDataset(event.target.textContent);
+});
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  requestDataset(active < 0 ? input.value.trim() : items[active].textContent);
+});
+form.addEventListener("click", (event) => {
+  if (!event.target.dataset.dataset) return;
+  const name = event.target.dataset.dataset;
+  if (name !== "example") return requestDataset(name);
+  input.value = uploading.textContent = "";
+  request({ example: true });
+});
+file.addEventListener("change", () => requestFile(file.files[0]));
+form.addEventListener("dragover", (event) => event.preventDefault());
+form.addEventListener("drop", (event) => {
+  event.preventDefault();
+  requestFile(event.dataTransfer.files[0]);
+});
+
+// a shared link names the dataset; after signing in, the other choices are in the session storage
+let link = new URLSearchParams(location.search);
+const stored = new URLSearchParams(sessionStorage.getItem("lm-link") ?? "");
+if (link.get("dataset") && link.get("dataset") === stored.get("dataset")) link = stored;
+if (link.get("dataset")) {
+  input.value = link.get("dataset");
+  request(Object.fromEntries(link));
+}

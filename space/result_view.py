@@ -1,0 +1,190 @@
+"""Step 3 as HTML: heading, forms to try, test and save, scores, code. All texts are escaped."""
+
+import json
+import re
+from html import escape
+
+from generating import Destination, Published, target_name
+from hf_lorameta import Report
+from html_blocks import code_html, note, select
+from planning import PlanResult
+from trying import is_worse, testable_rows, titles
+
+_VISIBILITY = {"public": "public: everybody can see it", "private": "private: only you"}
+
+
+def heading_html(seconds: float, number: int, base_model: str) -> str:
+    """Return the heading of a result, which takes the focus."""
+    text = "Your adapter is ready"
+    return (
+        f'<h2 class="lm-h2" tabindex="-1" data-focus="{number}" data-announce="{text}.">'
+        f"3 · {text}</h2>"
+        f'<p class="lm-soft">A LoRA adapter for {escape(base_model)}, combined in {seconds:.1f} s '
+        "on a CPU, without training.</p>"
+    )
+
+
+def try_form(plan_result: PlanResult) -> str:
+    """Return the form to try the adapter, with the visitor's first row."""
+    first = plan_result.samples[0][0] if plan_result.samples else ""
+    return (
+        '<form class="lm-try"><h3 class="lm-h3">Try it</h3><label for="lm-prompt">Input</label>'
+        f'<textarea id="lm-prompt" name="prompt" rows="4">{escape(first)}</textarea>'
+        '<button type="submit" class="lm-button">Compare the answers</button></form>'
+    )
+
+
+def answers_html(base: str, adapter: str, expected: str) -> str:
+    """Return two answers side by side, and the row's own output if it is known."""
+    boxes = "".join(
+        f'<div><h4>{title}</h4><p class="lm-answer">{escape(text) or "<em>(empty)</em>"}</p></div>'
+        for title, text in (("Base model", base), ("With your adapter", adapter))
+    )
+    own = f'<p class="lm-soft">Your data says: {escape(expected)}</p>' if expected else ""
+    announced = escape(f"Base model: {base[:200]}. With your adapter: {adapter[:200]}.")
+    return f'<div class="lm-pair" data-announce="{announced}">{boxes}</div>{own}'
+
+
+def test_form(plan_result: PlanResult) -> str:
+    """Return the button that tests the adapter, or why it cannot be tested."""
+    rows = testable_rows(plan_result)[1]
+    if not rows:
+        return '<p class="lm-soft">Your data has too few rows with outputs to test on.</p>'
+    return (
+        f'<form class="lm-test"><h3 class="lm-h3">Test on {len(rows)} of your rows</h3>'
+        '<p class="lm-soft">The base model, the base model with three of your rows as examples, '
+        "and your adapter answer the same rows. The scores go on the adapter's card.</p>"
+        '<button type="submit" class="lm-button">Test</button></form>'
+    )
+
+
+def report_html(report: Report) -> str:
+    """Return the scores of a test and three answers."""
+    names = titles(list(report.scores))
+    best = min(scores.loss for scores in report.scores.values())
+    lines = "".join(
+        f'<tr{" class=lm-best" if scores.loss == best else ""}><th scope="row">{escape(name)}</th>'
+        f"<td>{scores.loss:.2f}</td><td>{100 * (scores.exact_match or 0):.0f} %</td></tr>"
+        for name, scores in zip(names, report.scores.values(), strict=True)
+    )
+    answers = "".join(_sample(sample.input, sample.reference, sample.outputs, names)
+                      for sample in report.samples)  # fmt: skip
+    base, own = report.scores["base"], report.scores["generated"]
+    worse = is_worse(report)
+    verdict = (
+        f"On these {own.rows} rows the adapter is {'not better' if worse else 'better'} than the "
+        f"base model: its error is {own.loss:.2f}, the base model's {base.loss:.2f}."
+    )
+    return (
+        f'<p class="lm-{"unlikely" if worse else "likely"} lm-verdict" data-announce="{verdict}">'
+        f'{verdict}</p><div class="lm-table" role="region" aria-label="Scores" tabindex="0"><table>'
+        '<thead><tr><th scope="col">method</th><th scope="col">error (lower is better)</th>'
+        f'<th scope="col">exactly right</th></tr></thead><tbody>{lines}</tbody></table></div>'
+        f"{answers}"
+    )
+
+
+def _sample(prompt: str, reference: str, outputs: object, names: list[str]) -> str:
+    texts = list(dict(outputs).values())  # type: ignore[call-overload]
+    answers = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(text[:200]) or '(empty)'}</dd>"
+        for name, text in zip(names, texts, strict=True)
+    )
+    return (
+        f'<dl class="lm-sample"><dt>Input</dt><dd>{escape(_end(prompt))}</dd>'
+        f"<dt>Your data</dt><dd>{escape(reference[:200])}</dd>{answers}</dl>"
+    )
+
+
+def _end(text: str) -> str:
+    """Return the end of a long text: prompts often share their start."""
+    return text if len(text) <= 200 else f"…{text[-200:]}"
+
+
+def no_model_html(reason: str) -> str:
+    """Say why the adapter cannot be tried here, and how to try it elsewhere."""
+    return f'<h3 class="lm-h3">Try it</h3><p>{escape(reason)} On your own machine:</p>' + code_html(
+        'pip install "hf-lorameta[gguf]"\nhf-lorameta try ADAPTER --compare'
+    )
+
+
+def save_form(plan_result: PlanResult, user: str | None) -> str:
+    """Return the form that saves the adapter to the Hub."""
+    private = plan_result.plan.dataset.private
+    if user is None:
+        return (
+            '<h3 class="lm-h3">Save to the Hub</h3><p class="lm-soft">Sign in at the top to save '
+            "the adapter to your account. The page then reads the same dataset again; an uploaded "
+            "file has to be chosen again.</p>"
+        )
+    name = target_name(plan_result, Destination(private=private), user)
+    visibility = select("visibility", "", _VISIBILITY, "private" if private else "public")
+    return (
+        '<form class="lm-save"><h3 class="lm-h3">Save to the Hub</h3>'
+        f'<label>Name <input name="repo_id" maxlength="96" value="{escape(name)}"></label>'
+        f"<label>Who sees it {visibility}</label>"
+        '<label class="lm-check"><input type="checkbox" name="overwrite"> Replace what is there'
+        '</label><button type="submit" class="lm-button lm-primary">Save to Hub</button></form>'
+    )
+
+
+def ask_again_html() -> str:
+    """Ask whether to save an adapter that is worse than the base model."""
+    return (
+        '<form class="lm-save" data-announce="Save it anyway?">'
+        + note(
+            "warning",
+            "Your test found this adapter no better than the base model",
+            ["Other people may use what you save. Save it anyway?"],
+        )
+        + '<button type="submit" class="lm-button" name="confirmed" value="yes">Save anyway'
+        "</button></form>"
+    )
+
+
+def published_html(published: Published) -> str:
+    """Return where an adapter was saved."""
+    visibility = "private" if published.private else "public"
+    return (
+        '<div class="lm-note lm-good" data-announce="Your adapter is on the Hub.">'
+        "<strong>Your adapter is on the Hub</strong><p>"
+        f'<a href="{escape(published.url)}" target="_blank" rel="noopener">'
+        f"{escape(published.repo_id)}</a> ({visibility})</p></div>"
+    )
+
+
+def usage_html(base_model: str, name: str) -> str:
+    """Return how to load the adapter in Transformers, llama.cpp and Ollama."""
+    quoted = json.dumps(name)
+    transformers = (
+        "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n"
+        f"model = AutoPeftModelForCausalLM.from_pretrained({quoted})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(base_model)})\n"
+        'inputs = tokenizer("The input of a row", return_tensors="pt")\n'
+        "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))"
+    )
+    llama_cpp = (
+        f"hf-lorameta export {name} -o adapter.gguf\n"
+        "llama-cli --model base.gguf --lora adapter.gguf --prompt 'The input of a row'"
+    )
+    ollama = (
+        f"hf-lorameta export {name} -o adapter.gguf\n"
+        "printf 'FROM ./base.gguf\\nADAPTER ./adapter.gguf\\n' > Modelfile\n"
+        "ollama create my-adapter -f Modelfile"
+    )
+    return "".join(
+        f'<h4 class="lm-h3">{title}</h4>{code_html(code)}'
+        for title, code in (
+            ("Transformers", transformers),
+            ("llama.cpp", llama_cpp),
+            ("Ollama", ollama),
+        )
+    )
+
+
+def card_body(card: str) -> str:
+    """Return the card without metadata and chart, its headings two levels lower."""
+    body = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.S)
+    body = re.sub(r"^!\[.*?\]\(neighbors\.svg\)$", "", body, flags=re.M)
+    parts = re.split(r"(^```.*?^```$)", body, flags=re.S | re.M)
+    return "".join(p if p.startswith("```") else re.sub(r"^#", "###", p, flags=re.M) for p in parts)

@@ -1,0 +1,95 @@
+"""Try and test an adapter beside its base model, through llama.cpp; torch is not needed."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from generating import AdapterResult
+from hf_lorameta import Bank, Hub, LoraMetaError, MissingExtraError, Report, Trial, scores_to_card
+from jobs import Job
+from planning import PlanResult
+from settings import Settings
+
+T = TypeVar("T")
+TEST_ROWS = 16
+SHOTS = 3
+MIN_TEST_ROWS = 4
+_METHODS = {"base": "base model", "generated": "adapter", f"{SHOTS}-shot": "base with 3 examples"}
+
+
+def why_not(bank: Bank, settings: Settings) -> str:
+    """Return why this machine cannot run the bank's base model; empty if it can."""
+    try:
+        Trial.require(bank.index.base_model, base_gguf(settings))
+    except MissingExtraError:
+        return "A package that runs the base model is not installed on this machine."
+    except LoraMetaError:
+        return f"This machine has no small file of the base model, {bank.index.base_model}."
+    return ""
+
+
+def base_gguf(settings: Settings) -> Path | None:
+    """Return the file of the base model that the settings name: a path, or ``user/repo/file``.
+
+    Raises:
+        LoraMetaError: the repo or file does not exist.
+    """
+    name = settings.base_gguf
+    if name is None or Path(name).is_file() or name.count("/") < 2:
+        return Path(name) if name else None
+    user, repo, file = name.split("/", 2)
+    hub = Hub()
+    return hub.download(hub.resolve(f"{user}/{repo}", "model", blobs=True), file)
+
+
+def testable_rows(plan_result: PlanResult) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return the examples of the prompt, and the rows to test on; both empty if there are few."""
+    rows = plan_result.samples
+    if len(rows) < SHOTS + MIN_TEST_ROWS:
+        return [], []
+    return rows[:SHOTS], rows[SHOTS : SHOTS + TEST_ROWS]
+
+
+def answers(
+    adapter: AdapterResult, bank: Bank, settings: Settings, prompt: str, job: Job
+) -> tuple[str, str]:
+    """Return the answers of the base model and of the adapter to a prompt."""
+    job.report("Loading the base model")
+    with _trial(adapter, bank, settings) as trial:
+        job.report("Waiting for both answers")
+        both = trial.answers(prompt)
+        return both.base, both.adapter
+
+
+def test(
+    adapter: AdapterResult, bank: Bank, settings: Settings, plan_result: PlanResult, job: Job
+) -> Report:
+    """Score base model, few-shot prompt and adapter; the scores go on the adapter's card."""
+    job.report("Loading the base model")
+    shots, rows = testable_rows(plan_result)
+    with _trial(adapter, bank, settings) as trial:
+        report = trial.test(rows, shots, _reporter(job))
+    job.check()
+    scores_to_card(adapter.files.folder, report, plan_result.plan.dataset)
+    adapter.files.write_archive()
+    return report
+
+
+def is_worse(report: Report) -> bool:
+    """Whether the adapter's loss is not below the base model's."""
+    return report.scores["generated"].loss >= report.scores["base"].loss
+
+
+def _trial(adapter: AdapterResult, bank: Bank, settings: Settings) -> Trial:
+    return Trial(adapter.files.folder, bank.index.base_model, base_gguf(settings))
+
+
+def _reporter(job: Job) -> Callable[[str, int, int], None]:
+    return lambda method, done, total: job.report(
+        f"Testing the {_METHODS.get(method, method)}", done, total
+    )
+
+
+def titles(methods: Sequence[str]) -> list[str]:
+    """Return the readable names of the methods of a report."""
+    return [_METHODS.get(method, method) for method in methods]
