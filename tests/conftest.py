@@ -28,6 +28,8 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.localhub import LocalHub
 from tests.running_space import RunningSpace, missing, running_space
 
+collect_ignore = ["benchmarks/official_hub_conftest.py"]  # a conftest of other tests
+
 os.environ["HF_LORAMETA_NO_CHECK"] = "1"  # commands check an adapter only where a test asks for it
 
 # slow generation of examples shows a busy machine, not a wrong test

@@ -106,8 +106,9 @@ def commit(
         )
         url, oid = info.pr_url, info.oid
     except (httpx2.HTTPError, RuntimeError, *_MALFORMED) as error:
-        # RuntimeError: raised from the failed upload of one file
-        cause = error.__cause__ if isinstance(error.__cause__, httpx2.HTTPError) else error
+        cause: Exception = error
+        if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+            cause = error.__cause__  # of the failed upload of one file
         url, oid = None, _commit_after(client, parent, additions, cause)
     if create_pr and not url:
         _check_nothing_committed(client, parent)

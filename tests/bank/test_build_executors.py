@@ -182,7 +182,8 @@ def test_dask_builds_the_same_bytes_after_a_worker_is_killed(
     assert build.returncode == 0, err
     assert user.token not in out + err
     assert tree(tmp_path / "b") == tree(bank.folder)
-    assert len(touched(cli.hub, slow, "/resolve/", WEIGHTS)) >= 2  # the other worker started anew
+    fetched = len(touched(cli.hub, slow, "/resolve/", WEIGHTS))
+    assert fetched == 1 if file == ROWS else fetched >= 2  # what arrived whole is not fetched twice
     for entry in bank.owner.entries:
         if entry["adapter"] != slow:  # no finished entry was fetched again
             assert len(touched(cli.hub, f"/{entry['adapter']}/resolve/", WEIGHTS)) == 1

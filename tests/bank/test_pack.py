@@ -116,7 +116,8 @@ def test_nothing_is_lost_at_full_span(
     before, after = updates(bank), updates(packed_bank)
     close = {"f32": 3e-6, "bf16": 2e-2, "int8": 4e-2}[dtype]
     assert np.linalg.norm(before - after) < close * np.linalg.norm(before)
-    for name in merging.COMBINERS:
+    # the others choose entries in the model's own coordinates: `pipeline.combine_entries`
+    for name in (name for name, row in merging.COMBINERS.items() if not row.entrywise):
         weights = np.arange(1, number + 1) / number
         sums = [combined(b, name, weights) for b in (bank, packed_bank)]
         assert np.linalg.norm(sums[0] - sums[1]) < 2 * close * np.linalg.norm(sums[0])

@@ -117,5 +117,5 @@ def test_merge_takes_the_memory_of_two_modules_and_no_torch(cli: Shell, tmp_path
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         peaks.append(1024 * int(done.stderr.split()[-2]))
-    assert (tmp_path / "merged" / "adapter_model.safetensors").stat().st_size > 20e6
+    assert (tmp_path / "merged" / "adapter_model.safetensors").stat().st_size > 10e6
     assert peaks[1] - peaks[0] < 10e6

@@ -131,7 +131,7 @@ def test_nonlinear_update_is_written_again(
     assert runner.loss(tokens) == pytest.approx(whole, abs=ROUNDING_4_BIT)
     runner.set(Squared(), Coefficients(np.full(1, 1e-3)))
     assert runner.loss(tokens) == pytest.approx(plain, abs=ROUNDING_4_BIT)
-    found = validate(Squared(), runner, tokens)
+    found = validate(Squared(), runner, ROWS)
     assert (found.engine, found.rows) == ("llama.cpp", 4)
     assert found.base == pytest.approx(plain, abs=ROUNDING_4_BIT)
 

@@ -55,7 +55,7 @@ def test_demo_adapter_is_better_than_the_base_model() -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["url"].endswith("newcomer/guestbook-adapter")
-    assert set(report["scores"]) == {"base", "generated", "3-shot"}
+    assert set(report["scores"]) == {"base", "base-chat", "generated", "3-shot"}
     assert report["scores"]["generated"]["loss"] < report["scores"]["base"]["loss"] / 2
     assert report["scores"]["generated"]["exact_match"] > report["scores"]["base"]["exact_match"]
 

@@ -14,7 +14,7 @@ from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.data.profile import ProfileTable, profile_rows
 from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.method.coefficients import RuleInputs, apply_rule
-from hf_lorameta.pipeline import plan_warnings, read_and_plan
+from hf_lorameta.pipeline import plan_warnings, read_dataset
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
 from tests.data.oracle import distribution, distributions
@@ -151,7 +151,7 @@ def test_missing_outputs_are_refused_before_any_row_is_read(
     message = f"{option}=? compares answers with outputs, and the dataset has none"
     with pytest.raises(UnlabeledDatasetError, match=message):
         prompts.with_recipe(recipe)
-    monkeypatch.setattr(read_and_plan, "profile_rows", read)
+    monkeypatch.setattr(read_dataset, "profile_rows", read)
     with pytest.raises(UnlabeledDatasetError, match=message):
         plan(write_rows(tmp_path, "question"), embedded, recipe)
 
