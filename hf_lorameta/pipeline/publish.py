@@ -260,7 +260,7 @@ def publish_folder(
         return (hub or Hub(token)).publish(
             folder,
             target.repo_id,
-            message=f"LoRA adapter for {base_model}, generated without training",
+            message=f"LoRA adapter for {base_model}",
             private=target.private,
             parent=target.existing,
             create_pr=target.create_pr,
