@@ -92,7 +92,7 @@ def evaluate(
         read_generation,
         read_provenance,
     )
-    from hf_lorameta.pipeline.publish import resolve_card_repo, save_scores
+    from hf_lorameta.pipeline.publish_scores import resolve_card_repo, save_scores
     from hf_lorameta.pipeline.rows_to_score import open_to_score, rows_to_score
 
     dataset = one_dataset(name, dataset)
