@@ -140,9 +140,10 @@ def _vllm_command(card: CardData, repo_id: str) -> Markdown:
 def reproduce_command(card: CardData) -> list[str]:
     """Return the command line that generates this adapter again, as a list of arguments.
 
-    The weights come out the same. An adapter that was fitted or checked needs the same base model
-    for that: with llama.cpp, ``BASE.gguf`` in the same quantization. Default settings are left out,
-    and so are the embedded bank and the GGUF of its base model, which is found without a path.
+    The weights come out the same; a check that was not made is not made then either. An adapter
+    that was fitted or checked needs the same base model for that: with llama.cpp, ``BASE.gguf`` in
+    the same quantization. Default settings are left out, and so are the embedded bank and the GGUF
+    of its base model, which is found without a path.
     ``DATASET`` and ``BANK`` stand for datasets and banks without a public name.
     """
     public = card.public_dataset is not None
@@ -169,7 +170,8 @@ def reproduce_command(card: CardData) -> list[str]:
     for name, value in options.items():
         if value not in (None, ""):
             command += [f"--{name}", clean(str(value))]
-    return command
+    unchecked = card.recipe.check is None and card.recipe.train is None
+    return [*command, "--no-check"] if unchecked else command
 
 
 def _reproduce_lines(card: CardData) -> Markdown:

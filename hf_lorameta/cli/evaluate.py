@@ -88,12 +88,11 @@ def evaluate(
     from hf_lorameta.formats.lora_file import check_adapter
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import (
-        is_merge,
         locate_adapter,
-        read_contents,
+        read_generation,
         read_provenance,
     )
-    from hf_lorameta.pipeline.publish import resolve_card_repo, save_scores
+    from hf_lorameta.pipeline.publish_scores import resolve_card_repo, save_scores
     from hf_lorameta.pipeline.rows_to_score import open_to_score, rows_to_score
 
     dataset = one_dataset(name, dataset)
@@ -109,9 +108,7 @@ def evaluate(
     if reference:
         methods["reference"] = locate_adapter(reference, hub=hub)
     adapter_config = check_adapter(folder)[0]
-    provenance = read_contents(folder)["provenance"]
-    if provenance and is_merge(provenance):
-        provenance = None  # it was made for no dataset
+    provenance = read_generation(folder)
     scored = open_to_score(
         dataset,
         provenance["dataset"] if provenance else {},
@@ -124,7 +121,7 @@ def evaluate(
     log(quiet, f"Reading {describe(scored.columns)} of split {scored.split}")
     rows, examples, skipped, adapted = rows_to_score(scored, provenance, max_rows, shots, hub)
     if skipped:
-        log(quiet, f"Skipping {skipped} rows that the adapter was fitted or checked on")
+        log(quiet, f"Skipping {skipped} rows that the adapter was fitted, trained or checked on")
     if adapted:
         warn(f"the adapter was generated for split {scored.split}: its rows are not new to it")
     log(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {adapter_config.base_model}")

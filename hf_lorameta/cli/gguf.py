@@ -141,10 +141,10 @@ def _recorded_prompt(folder: Path) -> Callable[[str], str]:
     """
     from hf_lorameta.data.columns import Columns
     from hf_lorameta.data.prompt import join_instruction
-    from hf_lorameta.pipeline.adapter_folder import read_contents
+    from hf_lorameta.pipeline.adapter_folder import read_generation
 
-    provenance = read_contents(folder)["provenance"]
-    stored = (provenance or {"dataset": {}})["dataset"].get("columns")
+    provenance = read_generation(folder)
+    stored = provenance["dataset"].get("columns") if provenance else None
     columns = Columns.model_validate(stored) if stored else Columns()
     if columns.instruction or columns.messages:
         return str

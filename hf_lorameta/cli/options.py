@@ -242,7 +242,19 @@ class Request:
         )
 
     def make_recipe(self) -> "Recipe":
-        """The named recipe with the settings that were given."""
+        """The named recipe with the settings that were given.
+
+        Raises:
+            RecipeError: as `Recipe.of` and `Recipe.paper` raise.
+            UsageError: a budget, which chooses `train`, with the paper's recipe.
+        """
+        from hf_lorameta.errors import UsageError
+
+        if self.recipe == "paper" and self.budget:
+            raise UsageError(
+                "--budget chooses --train, and the paper's recipe trains nothing",
+                hint="leave out one of --budget and --recipe",
+            )
         names = set(recipes.Recipe.model_fields) & {f.name for f in dataclasses.fields(self)}
         values = {name: getattr(self, name) for name in names}
         settings = {name: value for name, value in values.items() if value is not None}

@@ -176,6 +176,16 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     return contents
 
 
+def read_generation(folder: Path) -> dict[str, Any] | None:
+    """Return ``recipe.json`` of an adapter that was generated for a dataset; else None.
+
+    Raises:
+        AdapterError: the folder holds no LoRA adapter.
+    """
+    recipe: dict[str, Any] | None = read_contents(folder)["provenance"]
+    return None if recipe is None or is_merge(recipe) else recipe
+
+
 def read_contents(folder: Path) -> dict[str, Any]:
     """Read base model and shape of any LoRA adapter, and its recipe if it was generated.
 

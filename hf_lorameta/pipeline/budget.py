@@ -10,7 +10,7 @@ from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.engines.torch_evaluator import require_eval
 from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.hub.base_model import find_at_hand
-from hf_lorameta.pipeline.held_out_rows import MIN_TRAINING_ROWS
+from hf_lorameta.pipeline.held_out_rows import MIN_TRAINING_ROWS, labeled_pool, pool_size
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows
 from hf_lorameta.pipeline.session import Session
@@ -81,6 +81,8 @@ def plan_within(
     labeled = {} if dataset.prompts_only else {"train": ROWS[-1]}  # so that rows are collected
     plan, pool = plan_with_rows(dataset, session.bank, recipe.model_copy(update=labeled))
     choice = recipe_within(plan, pool, session, seconds)
+    if choice.recipe.uses_rows and len(pool) > pool_size(choice.recipe):
+        pool = labeled_pool(dataset.rows(), choice.recipe)  # the one that this recipe draws from
     return replace(plan, recipe=choice.recipe), pool, choice.reasons
 
 
@@ -169,4 +171,4 @@ def _duration(seconds: float) -> str:
     """
     if seconds < 100:
         return f"{math.ceil(seconds)} s"
-    return f"{math.ceil(seconds / 60)} min" if seconds < 5400 / 1.2 else f"{seconds / 3600:.1f} h"
+    return f"{math.ceil(seconds / 60)} min" if seconds < 4500 else f"{seconds / 3600:.1f} h"

@@ -11,7 +11,7 @@ from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.formats.lora_file import check_adapter
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_contents
+from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_generation
 from hf_lorameta.pipeline.progress import Progress, bars_unless
 from hf_lorameta.pipeline.python_errors import python_errors
 from hf_lorameta.pipeline.rows_to_score import open_to_score, rows_to_score
@@ -60,7 +60,7 @@ def evaluate(
     hub = Hub(token)
     with python_errors(), bars_unless(progress) as show, ExitStack() as closing:
         folder = locate_adapter(adapter, hub=hub)
-        base, provenance = check_adapter(folder)[0], read_contents(folder)["provenance"]
+        base, provenance = check_adapter(folder)[0], read_generation(folder)
         scored = open_to_score(
             dataset,
             provenance["dataset"] if provenance else {},

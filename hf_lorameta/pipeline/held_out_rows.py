@@ -21,6 +21,12 @@ POOL_ROWS = 1000
 MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
 
 
+def pool_size(recipe: Recipe) -> int:
+    """Return how many rows the pool of a recipe has, at most."""
+    asked = sum(count or 0 for count in (recipe.refine, recipe.train, recipe.check))
+    return max(POOL_ROWS, asked)
+
+
 class PoolReader:
     """Reads rows once, for two purposes: the profile, and the pool to fit, train and check on.
 
@@ -35,8 +41,7 @@ class PoolReader:
 
     def __init__(self, rows: Iterable[Row], recipe: Recipe) -> None:
         self._rows, self._recipe = iter(rows), recipe
-        asked = sum(count or 0 for count in (recipe.refine, recipe.train, recipe.check))
-        self._size = max(POOL_ROWS, asked)
+        self._size = pool_size(recipe)
         self._sample = RowSample(self._size, f"{recipe.seed} pool")
         self.example: Row | None = None
 

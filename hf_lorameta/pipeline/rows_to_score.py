@@ -1,7 +1,8 @@
 """Choose what an adapter is scored on: dataset, split, columns, rows and few-shot examples.
 
 Rows are drawn over the whole split and stratified by output, as in
-`hf_lorameta.pipeline.held_out_rows`. Those that the adapter was fitted or checked on are left out.
+`hf_lorameta.pipeline.held_out_rows`. Those that the adapter was fitted, trained or checked on
+are left out.
 """
 
 from collections.abc import Collection, Mapping
@@ -39,7 +40,7 @@ class RowsToScore(NamedTuple):
     Attributes:
         rows: to score.
         shots: examples.
-        skipped: number of rows left out since the adapter was fitted or checked on them.
+        skipped: number of rows left out since the adapter was fitted, trained or checked on them.
         adapted: whether they are of the split that the adapter was generated for.
     """
 
@@ -76,7 +77,7 @@ def open_to_score(
         DatasetError: as `open_dataset` raises.
         HubError: as `open_dataset` raises.
     """
-    name = name or adapted.get("id")
+    name = adapted.get("id") if name is None else name
     if name is None:
         raise UsageError(
             "the adapter's recipe names no public dataset to score on",
@@ -134,7 +135,7 @@ def rows_to_score(
     drawn = _draw(dataset, count + own, used)
     examples, rows = drawn[:own], drawn[own:]
     if not rows:
-        problem = "the adapter was fitted or checked on every row of this dataset"
+        problem = "the adapter was fitted, trained or checked on every row of this dataset"
         if examples:
             problem = f"the {len(examples)} rows are used as examples, and none is left to score"
         raise EmptyDatasetError(
@@ -148,7 +149,7 @@ def rows_to_score(
 
 
 def _used(provenance: Mapping[str, Any] | None, dataset: Dataset) -> set[Row]:
-    """Return the rows that the adapter was fitted or checked on, as far as its recipe says."""
+    """Return the rows that the adapter was made or checked on, as far as its recipe says."""
     try:
         return set(rows_used(provenance, dataset)) if provenance else set()
     except RecipeError:  # of another version: nothing is known

@@ -12,7 +12,7 @@ from hf_lorameta.engines.llama_server import require_llama_cpp
 from hf_lorameta.engines.scoring import Report, compare
 from hf_lorameta.environment import require_extra
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.publish import save_scores
+from hf_lorameta.pipeline.publish_scores import save_scores
 from hf_lorameta.types import Row
 
 

@@ -287,7 +287,8 @@ def test_reproduce_command_is_quoted_for_the_shell() -> None:
     command = shlex.split(block.replace("\\\n", " "))
     assert command == model_card.reproduce_command(facts)
     assert command[:2] == ["hf-lorameta", "generate"]
-    assert dict(zip(command[2::2], command[3::2], strict=True)) == {
+    assert command[-1] == "--no-check"
+    assert dict(zip(command[2:-1:2], command[3:-1:2], strict=True)) == {
         "--dataset": "me/questions",
         "--revision": "d" * 40,
         "--config": "main",
@@ -352,6 +353,7 @@ def test_card_and_command_name_the_engine_that_is_not_the_default() -> None:
         command = section(text, "How to reproduce it")
         assert "--engine llama.cpp" in command
         assert "--base-gguf BASE.gguf" in command
+        assert "--no-check" not in command
         embedded = model_card.reproduce_command(replace(facts, bank_id=EMBEDDED_BANK))
         assert "--engine" in embedded
         assert "--base-gguf" not in embedded

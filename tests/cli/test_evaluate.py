@@ -150,7 +150,7 @@ def test_rows_that_the_adapter_was_fitted_on_are_not_scored(
 
     set_fitted_rows(4)
     messages = cli(*evaluate, before=fake_evaluator()).err
-    assert "4 rows that the adapter was fitted or checked on" in messages
+    assert "4 rows that the adapter was fitted, trained or checked on" in messages
     assert f"Scoring {count - 4} rows" in messages
     set_fitted_rows(count)
     assert "on every row" in cli(*evaluate, before=fake_evaluator(), code=3).err

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from hf_lorameta import Bank, merge
 from hf_lorameta.cli import engines as engines_module
 from hf_lorameta.cli.engines import validate_engine
+from hf_lorameta.cli.gguf import _recorded_prompt
 from hf_lorameta.cli.options import Request
 from hf_lorameta.environment import install_hint
 from hf_lorameta.formats.gguf_metadata import read_metadata
@@ -193,6 +195,13 @@ def test_try_reads_a_gguf_file_and_the_recorded_instruction(cli: Shell, tmp_path
 
 
 @needs_engine
+def test_a_merged_adapter_records_no_prompt(tmp_path: Path) -> None:
+    bank = Bank.from_pretrained()
+    name = bank.index.adapters[0].adapter.replace("/", "--")
+    merged = merge({name: 1.0}, bank=bank).save_pretrained(tmp_path / "merged")
+    assert _recorded_prompt(merged)("{as it is}") == "{as it is}"
+
+
 def test_try_refuses_an_invalid_template_or_base_model(
     cli: Shell, demo_adapter: Path, tmp_path: Path
 ) -> None:

@@ -60,6 +60,13 @@ def test_a_dataset_is_an_argument_or_an_option(cli: Shell, bank: Built, data: Pa
     assert "two datasets" in cli(*plan, data, "-d", "user/other", code=2).err
 
 
+def test_a_budget_does_not_train_the_recipe_of_the_paper(cli: Shell) -> None:
+    refused = cli(
+        "generate", "rows.jsonl", "-o", "a", "--recipe", "paper", "--budget", "60s", code=2
+    )
+    assert "the paper's recipe trains nothing" in refused.err
+
+
 def test_errors_are_json_where_results_are(cli: Shell) -> None:
     failed = cli("plan", "missing.jsonl", "--json", code=3)
     assert failed.json["error"] == {

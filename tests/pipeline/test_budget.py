@@ -10,6 +10,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.pipeline import budget
 from hf_lorameta.pipeline.budget import parse_seconds, plan_within
+from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_train, rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.training.few_rows import work
 from tests.plain_bank import plain_bank
@@ -67,6 +68,15 @@ def test_all_rows_are_trained_on_if_there_is_time(tmp_path: Path, session: Sessi
     train, reasons = choose(path, session, 3600.0, check=10)
     assert train == 90
     assert "would take" not in reasons
+
+
+def test_the_rows_are_those_that_the_chosen_recipe_draws(tmp_path: Path, session: Session) -> None:
+    dataset = open_dataset(write(tmp_path, 1500))
+    plan, pool, _ = plan_within(dataset, session, Recipe(check=4), seconds_for(16) + 0.5)
+    assert plan.recipe.train in budget.ROWS
+    provenance = {**plan.provenance(), "recipe": plan.recipe.model_dump()}
+    drawn = [*rows_to_train(plan.recipe, pool), *rows_to_check(plan.recipe, pool)]
+    assert set(drawn) == set(rows_used(provenance, dataset))
 
 
 def test_too_little_time_trains_nothing_and_says_what_would_be_needed(

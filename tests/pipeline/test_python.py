@@ -128,3 +128,17 @@ def test_a_loaded_model_refines_and_evaluates_and_is_the_same_afterwards(trained
         generation.evaluate(**loaded)
     with pytest.raises(UsageError, match="needs its tokenizer"):
         generation.evaluate(lines, model=model)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
+def test_a_merge_is_evaluated_on_a_data_frame(trained: Bank, tmp_path: Path) -> None:
+    frame = pytest.importorskip("pandas").DataFrame(tiny.rows(3))
+    entry = trained.index.adapters[0].adapter.replace("/", "--")
+    folder = hf_lorameta.merge({entry: 1.0}, bank=trained).save_pretrained(tmp_path / "merged")
+    options = {"shots": 0, "generate": False}
+    report = hf_lorameta.evaluate(folder, frame, **options)
+    assert report.scores["generated"].rows == len(frame)
+    with pytest.raises(UsageError, match="names no public dataset"):
+        hf_lorameta.evaluate(folder, **options)
+    with pytest.raises(EmptyDatasetError):
+        hf_lorameta.evaluate(folder, [], **options)
