@@ -87,7 +87,13 @@ class DatasetError(LoraMetaError):
 
 
 class ColumnsError(DatasetError):
-    """The columns match no known layout, or several."""
+    """The columns match no known layout, or several.
+
+    Attributes:
+        field: of a column with several fields, its path and that of the field to propose.
+    """
+
+    field: tuple[str, str] | None = None
 
 
 class DatasetTooLargeError(DatasetError):

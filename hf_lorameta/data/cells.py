@@ -95,25 +95,39 @@ def cell_text(
 
 
 def _only_text(value: Mapping[str, Any], path: str) -> str | None:
-    """Return the one field with a text or a list of texts; None if all are empty."""
+    """Return the one field with a text or a list of texts; None if all are empty.
+
+    Further fields may hold numbers, but nothing that holds texts itself.
+    """
     filled = [key for key, item in value.items() if item not in (None, "", [], {})]
     texts = [key for key in filled if _is_text(value[key])]
-    if len(texts) == 1:
+    nested = [key for key in filled if key not in texts and _holds_text(value[key])]
+    if len(texts) == 1 and not nested:
         return texts[0]
     if not filled:
         return None
-    named = f"input=COLUMN,output={path}.{(texts or filled)[0]}"
-    raise ColumnsError(
+    field = f"{path}.{(texts or filled)[0]}"
+    error = ColumnsError(
         f"column {path} contains a dict with the fields {', '.join(map(str, value))}, "
         "expected text",
-        hint=f"name one of the fields: --columns {named}",
+        hint=f"name one of the fields: --columns input=COLUMN,output={field}",
     )
+    error.field = path, field
+    raise error
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) or (
         isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
     )
+
+
+def _holds_text(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_text, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_text, value))
+    return isinstance(value, str) and bool(value)
 
 
 def join_items(texts: Sequence[str], separator: str = "") -> str:

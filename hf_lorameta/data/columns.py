@@ -182,6 +182,23 @@ def columns_option(columns: Columns) -> str:
     return f"--columns {shlex.quote(describe(columns))}"
 
 
+def replace_path(columns: Columns, path: str, other: str) -> Columns:
+    """Return columns that read another path wherever they read this one.
+
+    Example:
+        >>> describe(replace_path(Columns(input=("a", "b"), output="c"), "b", "b.text"))
+        'input=a,input=b.text,output=c'
+    """
+    update: dict[str, str | tuple[str, ...]] = {}
+    for role in ("input", "output", "instruction", "messages", "choices"):
+        read = getattr(columns, role)
+        if isinstance(read, tuple):
+            update[role] = tuple(other if name == path else name for name in read)
+        elif read == path:
+            update[role] = other
+    return columns.model_copy(update=update)
+
+
 def split_path(path: str, names: Collection[str]) -> tuple[str, tuple[str, ...]] | None:
     """Return the column and the fields in it that a path leads to; None if there is no column.
 

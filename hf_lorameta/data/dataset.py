@@ -1,5 +1,6 @@
 """Open a dataset, a Hub repo or local files, as a stream of (input, output) rows."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from hf_lorameta.data.columns import Columns, columns_option, require_columns
 from hf_lorameta.data.layouts import find_columns, unread_columns
-from hf_lorameta.data.local_files import FORMATS, digest, find_files, is_local, open_files
+from hf_lorameta.data.local_files import FORMATS, digest, ending, find_files, is_local, open_files
 from hf_lorameta.data.rows import RowReader, read_rows
 from hf_lorameta.data.table_view import TableView
 from hf_lorameta.errors import DatasetError, UsageError
@@ -231,6 +232,8 @@ def open_rows(
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> OpenedRows:
     """Open one split before its columns are chosen; see `open_dataset`."""
+    if "://" in str(name):
+        raise _url_error(str(name))
     if is_local(name):
         if config or revision:
             raise UsageError(f"{name} is a file: it has neither configuration nor revision")
@@ -239,6 +242,8 @@ def open_rows(
     if is_repo_id(str(name)):
         repo = hub.resolve(str(name), "dataset", revision)
         return OpenedRows(repo, hub.rows(repo, config, split, limits), repo.sha)
+    if Path(name).is_dir():
+        raise _folder_error(Path(name))
     if Path(name).exists():
         endings = ", ".join(sorted(FORMATS))
         raise DatasetError(f"{name} does not end in {endings}", hint="name a file, or a Hub id")
@@ -246,3 +251,18 @@ def open_rows(
         f"{name} is neither a local file nor a Hub id of the form user/name",
         hint="hf-lorameta plan --dataset user/name",
     )
+
+
+def _folder_error(folder: Path) -> DatasetError:
+    """Return the error for a folder, which proposes a file in it, of the train split if one is."""
+    files = sorted(path for path in folder.iterdir() if ending(path) in FORMATS)
+    file = next((path for path in files if "train" in path.name), next(iter(files), None))
+    hint = f"hf-lorameta plan {shlex.quote(str(file))}" if file else "name a file, or a Hub id"
+    return DatasetError(f"{folder} is a folder, expected files", hint=hint)
+
+
+def _url_error(url: str) -> DatasetError:
+    """Return the error for a URL, which proposes the id in that of a Hub dataset."""
+    repo_id = "/".join(url.partition("/datasets/")[2].split("?")[0].split("/")[:2])
+    hint = f"hf-lorameta plan {repo_id}" if is_repo_id(repo_id) else "download it and name the file"
+    return DatasetError(f"{url} is a URL, expected a Hub id or a file", hint=hint)

@@ -101,7 +101,8 @@ def _unclear(
 ) -> DatasetError:
     """Return the error for columns that are not clear, with a proposal."""
     if proposal is None:
-        hint = f"{advice}: --columns input=COLUMN,output=COLUMN"
+        fields = "--columns input=COLUMN.FIELD,output=COLUMN.FIELD"
+        hint = f"choose a dataset with texts, or {advice} and their fields: {fields}"
     else:
         hint = f"{advice}: {columns_option(proposal)}"
     error = kind(f"{problem}; all columns: {', '.join(table.names)}", hint=hint)

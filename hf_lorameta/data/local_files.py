@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
 
+from hf_lorameta.data.json_objects import row_lists
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
 from hf_lorameta.files import sha256
 from hf_lorameta.hub.dataset_repo import SEPARATORS, RawDataset, pick_split, raw_dataset, split_name
@@ -32,7 +33,7 @@ _COMPRESSIONS = (".gz", ".bz2", ".xz")
 _START = 1 << 16
 _CHUNK = 1 << 20
 _NUMBER = rb"(-?\d[\d.]*|true|false)\b"
-_BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(%b|\[\s*(%b|\[))" % (_NUMBER, _NUMBER))
+_BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(\"|%b|\[\s*(%b|\[))" % (_NUMBER, _NUMBER))
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -132,15 +133,19 @@ def open_files(
     if kind == "json":
         _refuse_bare_values(first)
     datasets.disable_progress_bars()
-    name = pick_split(first.name, ["train"], split)
+    lists = _row_lists(first)
+    name = pick_split(first.name, lists if len(lists) > 1 else ["train"], split)
     options: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
+    if lists:
+        options["field"] = split_name(name) if len(lists) > 1 else lists[0]
+        notes = (f"{first.name} is one object: the rows below {options['field']} are read",)
     with _reading_file(first):
         if kind != "parquet":
             encoding = _common_encoding(files)
             if encoding != "utf-8":
                 options["encoding"] = encoding
-                notes = (f"{first.name} is not UTF-8: it is read as {encoding}",)
+                notes += (f"{first.name} is not UTF-8: it is read as {encoding}",)
         if kind == "csv":
             separator = "\t" if ending(first) == ".tsv" else _separator(first, encoding)
             options |= {"sep": separator, "keep_default_na": False, "na_values": [""]}
@@ -151,6 +156,13 @@ def open_files(
         limit_rows(builder, str(first), limits)
         stream = text_streams(builder)[split_name(name)]
     return replace(raw_dataset(stream, name, partial(_reading_file, first)), notes=notes)
+
+
+def _row_lists(path: Path) -> list[str]:
+    if ending(path) != ".json":
+        return []
+    with reading(str(path)), _open(path) as file:
+        return row_lists(file)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -267,12 +279,12 @@ def _reading_file(path: Path) -> Iterator[None]:
 
 
 def _refuse_bare_values(path: Path) -> None:
-    """Refuse JSON whose first row is a number, a boolean or a list, which `datasets` would read."""
+    """Refuse JSON whose first row is a number, a boolean or a list, or whose lines are strings."""
     with reading(str(path)), _open(path) as file:
         start = file.read(4096)
     if _BARE_VALUE.match(start):
         raise DatasetError(
-            f"{path}: the rows are not objects or strings",
+            f"{path}: the rows are not objects",
             hint='write each row as an object, such as {"input": "…", "output": "…"}',
         )
 

@@ -66,9 +66,9 @@ def _classes(outputs: list[str]) -> tuple[str, ...]:
     """Return the different outputs if they repeat and are short, as class names are.
 
     Example:
-        >>> _classes(["pos", "neg", "pos", "neg"]), _classes(["It rains.", "It snows."])
+        >>> _classes(["pos", "neg", "pos", "neg"]), _classes(["pos", "pos", "pos"])
         (('neg', 'pos'), ())
     """
     classes = sorted(set(outputs))
     short = all(len(name) <= _MAX_LENGTH and "\n" not in name for name in classes)
-    return tuple(classes) if short and len(classes) <= len(outputs) / 2 else ()
+    return tuple(classes) if short and 1 < len(classes) <= len(outputs) / 2 else ()

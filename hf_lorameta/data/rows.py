@@ -5,9 +5,10 @@ from typing import Any
 
 from hf_lorameta.data.cells import cell_text, is_alternatives, is_tokens, value_at
 from hf_lorameta.data.choices import Choices, show_choices
-from hf_lorameta.data.columns import Columns, split_path
+from hf_lorameta.data.columns import Columns, replace_path, split_path
 from hf_lorameta.data.conversations import conversation_row, conversation_text, is_conversation
 from hf_lorameta.data.prompt import join_instruction
+from hf_lorameta.errors import ColumnsError
 from hf_lorameta.hub.dataset_repo import RawDataset
 from hf_lorameta.types import Row
 
@@ -43,6 +44,14 @@ class RowReader:
 
     def read(self, row: Mapping[str, Any]) -> Row:
         """Return a row as text; both are empty if it should hold a conversation and does not."""
+        try:
+            return self._read(row)
+        except ColumnsError as error:
+            if error.field:
+                error.columns = replace_path(self._columns, *error.field)
+            raise
+
+    def _read(self, row: Mapping[str, Any]) -> Row:
         columns = self._columns
         if columns.messages:
             prompt, output = conversation_row(value_at(row, columns.messages)) or ("", "")

@@ -257,11 +257,12 @@ def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
 
 
 def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
-    if isinstance(error, StopIteration):  # raised by the JSON reader for an empty file
+    cause = error.__cause__ or error
+    # what the JSON reader and the CSV reader raise for an empty file
+    if isinstance(error, StopIteration) or type(cause).__name__ == "EmptyDataError":
         return errors.EmptyDatasetError(
             f"{name} has no rows", hint="choose another dataset or split"
         )
-    cause = error.__cause__ or error
     if isinstance(cause, MemoryError) or "out of memory" in str(cause):  # pandas raises ParserError
         return errors.DatasetTooLargeError(
             f"{name} needs more memory to be read than there is", hint="split long rows"

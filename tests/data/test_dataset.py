@@ -204,13 +204,14 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
     [
         ("rows.doc", "hello", "does not end in"),
         ("empty.jsonl", "", "no rows"),
-        ("empty.csv", "", "empty.csv"),
+        ("empty.csv", "", "empty.csv has no rows"),
+        ("strings.jsonl", '"a"\n"b"\n', "the rows are not objects"),
         ("head.csv", "input,output\n", "no rows"),
         ("bad.json", "{{{", "cannot be read"),
         ("bad.parquet", "PAR1", "check that it is a well-formed .parquet file"),
-        ("numbers.json", "[1, 2, 3]", "the rows are not objects or strings"),
-        ("numbers.jsonl", "1\n2\n", "the rows are not objects or strings"),
-        ("lists.json", "[[1, 2], [3, 4]]", "the rows are not objects or strings"),
+        ("numbers.json", "[1, 2, 3]", "the rows are not objects"),
+        ("numbers.jsonl", "1\n2\n", "the rows are not objects"),
+        ("lists.json", "[[1, 2], [3, 4]]", "the rows are not objects"),
         ("late.jsonl", '{"input": "a", "output": "b"}\n' * 9 + "{oops", "cannot be read: line 10 "),
         ("binary.jsonl", "\x00\x01\x02", "cannot be read: line 1 "),
         ("deep.jsonl", '{"input": "a", "output": "b"}\n' + "[" * 200_000, "line 2 "),
@@ -236,6 +237,30 @@ def test_a_folder_with_the_ending_of_a_file_is_an_error(
     (tmp_path / "dd.jsonl").mkdir()
     done = cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3)
     assert "dd.jsonl is a folder" in done.err
+
+
+def test_folders_and_urls_propose_a_dataset_to_read(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my rows"
+    folder.mkdir()
+    for name in ("test.jsonl", "train.jsonl"):
+        (folder / name).write_text('{"input": "a", "output": "b"}\n')
+    done = cli("plan", "-d", folder, "--bank", bank.folder, code=3)
+    assert f"hf-lorameta plan '{folder}/train.jsonl'" in done.err
+    url = "https://huggingface.co/datasets/user/name/viewer?row=1"
+    assert "hf-lorameta plan user/name\n" in cli("plan", "-d", url, code=3).err
+    assert "is a URL" in cli("plan", "-d", "https://example.com/a.csv", code=3).err
+
+
+def test_a_field_beside_others_with_texts_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = {"input": "Book it.", "output": {"intent": "book", "slots": {"city": "Rome"}}}
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(ColumnsError, match="intent, slots") as caught:
+        list(open_dataset(path).rows())
+    assert caught.value.columns == Columns(input="input", output="output.intent")
+    assert list(open_dataset(path, columns=caught.value.columns).rows()) == [("Book it.", "book")]
 
 
 def test_names_that_match_no_dataset_are_errors(cli: Shell, bank: Built, tmp_path: Path) -> None:

@@ -50,6 +50,21 @@ def test_compressed_files_are_read_as_they_are(
     assert open_dataset(packed).revision == f"sha256:{sha256(packed)}"
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_rows_below_a_key_of_a_json_object_are_read(tmp_path: Path, indent: int | None) -> None:
+    path = tmp_path / "rows.json"
+    rows = [{"input": q, "output": a} for q, a in PAIRS]
+    path.write_text(json.dumps({"version": "1.0", "data": rows}, indent=indent))
+    dataset = open_dataset(path)
+    assert list(dataset.rows()) == PAIRS
+    assert "below data" in " ".join(dataset.notes)
+    path.write_text(json.dumps({"train": rows[:12], "test": rows[12:]}, indent=indent))
+    assert list(open_dataset(path).rows()) == PAIRS[:12]
+    assert list(open_dataset(path, split="test").rows()) == PAIRS[12:]
+    with pytest.raises(DatasetError, match="no split 'dev', only train, test"):
+        open_dataset(path, split="dev")
+
+
 def test_several_files_are_one_dataset_with_one_digest(tmp_path: Path) -> None:
     half = len(LINES.splitlines()) // 2
     parts = LINES.splitlines(keepends=True)
