@@ -1,6 +1,8 @@
 """Modules of the Space that need neither a browser nor Gradio."""
 
+import json
 import os
+import pickle
 import re
 import sys
 import threading
@@ -16,6 +18,7 @@ import pytest
 
 from hf_lorameta import (
     Bank,
+    ColumnsError,
     DatasetTooLargeError,
     LoraMetaError,
     Plan,
@@ -47,7 +50,7 @@ try:
     import settings
     import verdict_view
     from bank_loader import BankLoader
-    from dataset_request import DatasetRequest, RequestError, Source, validated
+    from dataset_request import DatasetRequest, RequestError, Source, read_source, validated
     from html_blocks import note, progress_html
     from visit import Visit
     from waiting_line import BusyError, WaitingLine
@@ -267,6 +270,19 @@ def test_a_bomb_ends_with_a_sentence(bank_loader: BankLoader, tmp_path: Path) ->
     request = DatasetRequest(file=str(path))
     with pytest.raises(DatasetTooLargeError, match=r"^bomb\.parquet has a row of 100 MB"):
         planning.make_plan(bank_loader, request, Recipe(), 10, False, jobs.Job(60))
+
+
+def test_long_rows_do_not_leave_the_reader(bank_loader: BankLoader, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"left": "a " * 5_000_000, "right": ["b" * 5_000_000]}))
+    request, job = DatasetRequest(file=str(path)), jobs.Job(120)
+    source = reader_process.read_first(job, read_source, request, False)
+    assert isinstance(source.preview.problem, ColumnsError)
+    assert set(source.preview.rows[0]) == {"left", "right"}
+    assert len(pickle.dumps(source)) < 10_000
+    with pytest.raises(ColumnsError) as caught:
+        planning.make_plan(bank_loader, request, Recipe(), 10, False, job)
+    assert len(pickle.dumps(caught.value)) < 10_000
 
 
 def allocate() -> Iterator[bytes]:
