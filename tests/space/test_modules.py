@@ -377,7 +377,7 @@ def test_the_map_shows_every_dataset_inside_the_chart(guest_book: Plan) -> None:
     assert "your dataset" in page
 
 
-def test_a_pack_states_its_retained_energy(tmp_path: Path) -> None:
+def test_a_pack_states_how_much_it_retains(tmp_path: Path) -> None:
     from hf_lorameta.bank.pack import pack
 
     bank = plain_bank()
@@ -385,10 +385,8 @@ def test_a_pack_states_its_retained_energy(tmp_path: Path) -> None:
     assert content == "26 adapters for <b>HuggingFaceTB/SmolLM2-135M-Instruct</b>"
     packed = pack(bank, tmp_path / "pack", basis=4)
     assert packed.index.packing
-    energy = f"{packed.index.packing.retained_whole:.1%}"
-    assert page_text.bank_content_html(packed) == (
-        f"{content}, packed: {energy} of the update energy"
-    )
+    kept = f"{packed.index.packing.retained_whole:.1%}"
+    assert page_text.bank_content_html(packed) == f"{content}, compressed ({kept} kept)"
 
 
 def report_of(base: float, generated: float, text: str) -> Report:
