@@ -37,9 +37,9 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     GatedError: "Request access on the dataset's page. It can be read here only if the owner of "
     "this page allows it (its README says how); otherwise download the file and upload it here.",
     ColumnsError: "Choose the input and output columns below, then press “Read again”.",
-    UnlabeledDatasetError: "Choose the output column below, then press “Read again”. If the dataset "
-    "has no outputs, choose only the input column: the comparison then uses inputs alone and is "
-    "less reliable.",
+    UnlabeledDatasetError: "Choose the output column below, then press “Read again”. If there is "
+    "none, choose only the input column: the comparison then uses inputs alone and is less "
+    "reliable.",
     DatasetTooLargeError: "Use shorter texts or a part of the dataset, or run hf-lorameta on your "
     "own machine, where the limits can be raised.",
     EmptyDatasetError: "Choose another configuration or split, or another dataset.",
