@@ -70,7 +70,7 @@ def advice(error: LoraMetaError) -> list[str]:
 def message_of(error: LoraMetaError) -> str:
     """Return the error's message without names of exceptions and options of the command line."""
     message = plain(_EXCEPTION.sub("", str(error)))
-    starts_with_name = "/" in message.split(" ", 1)[0]
+    starts_with_name = re.match(r"\S*[/.]\S", message)  # of a repo or a file
     return message if starts_with_name else message[:1].upper() + message[1:]
 
 

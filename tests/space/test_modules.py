@@ -433,5 +433,6 @@ def test_names_are_readable(dataset: str, name: str) -> None:
 def test_messages_leave_out_options_and_names_of_exceptions() -> None:
     error = LoraMetaError("the file cannot be read (UnicodeDecodeError)")
     assert messages.message_of(error) == "The file cannot be read"
+    assert messages.message_of(LoraMetaError("rows.csv is empty")) == "rows.csv is empty"
     text = "It may be worse: improve it with --refine 16. Expect little."
     assert verdict_view.plain(text) == "Expect little."
