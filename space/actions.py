@@ -58,7 +58,7 @@ class Actions:
             show: updates for the result.
             problem: component that shows an error.
         """
-        c, job = self.components, visit.begin(self.settings.time_limit)
+        job = visit.begin(self.settings.time_limit)
 
         def take_turn(job: Job) -> T:
             with line.turn(job):
@@ -70,7 +70,7 @@ class Actions:
             result = yield from stream_job(job, take_turn, self._show_step)
             updates = show(result) if visit.job is job else {}
         except Canceled:
-            updates = {c.progress: _CANCELED}
+            updates = self._canceled()
         except LoraMetaError as error:
             updates = {problem: error_html(error)}
         except Exception as error:  # noqa: BLE001 - shown as a message
@@ -81,12 +81,12 @@ class Actions:
         return result
 
     def idle(self, visit: Visit) -> Updates:
-        """Show the bar while nothing runs."""
+        """Show that nothing runs; without a plan, the bar would be empty and is hidden."""
         c, ready = self.components, visit.plan_result is not None
         return {
             c.visit: visit,  # keeps it for another hour
             c.progress: "",
-            c.bar: gr.Row(visible=True),
+            c.bar: gr.Row(visible=ready),
             c.make: gr.Button(visible=ready, interactive=visit.recipe is not None),
             c.cancel: gr.Button(visible=False),
         }
@@ -107,7 +107,10 @@ class Actions:
         """Cancel the running job, whose handler then shows that; undo one that has just ended."""
         if visit.cancel():
             return {self.components.progress: gr.skip()}
-        return self.idle(visit) | {self.components.progress: _CANCELED}
+        return self.idle(visit) | self._canceled()
+
+    def _canceled(self) -> Updates:
+        return {self.components.progress: _CANCELED, self.components.bar: gr.Row(visible=True)}
 
 
 _CANCELED = f'<div data-announce="Cancelled">{note("info", "Cancelled")}</div>'

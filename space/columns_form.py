@@ -40,7 +40,7 @@ def columns_form(source: Source, number: int, columns: Columns | None, name: str
         for i, column in enumerate(preview.names)
     )
     cells = "".join(
-        "<tr>" + "".join(f"<td>{escape(row.get(n) or '')}</td>" for n in preview.names) + "</tr>"
+        "<tr>" + "".join(f"<td>{escape(row.get(n, ''))}</td>" for n in preview.names) + "</tr>"
         for row in preview.rows
     )
     choices = _choice("config", "Configuration", source.configs, preview.config)

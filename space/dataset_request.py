@@ -3,11 +3,10 @@
 The generator functions run in a `reader_process`.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +24,6 @@ from hf_lorameta import (
 Credential = str | Literal[False] | None
 """A visitor's token; False if the visitor is signed out; None for this machine's saved token."""
 
-CELL_CHARACTERS = 160
 FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -106,7 +104,7 @@ class Source:
     Attributes:
         configs: all configurations; empty for a file.
         splits: all splits of the configuration; empty for a file.
-        preview: columns and first rows of the split, every value as a short text.
+        preview: columns and first rows of the split.
     """
 
     configs: list[str]
@@ -123,7 +121,7 @@ def read_source(request: DatasetRequest, credential: Credential) -> Iterator[Sou
     hub = Hub(credential)
     with hidden_path(request):
         if request.file:
-            yield Source([], [], _short_preview(preview(request.file, hub)))
+            yield Source([], [], preview(request.file, hub))
             return
         name = request.dataset or ""
         repo = hub.resolve(name, "dataset")
@@ -132,22 +130,8 @@ def read_source(request: DatasetRequest, credential: Credential) -> Iterator[Sou
         splits = splits or hub.choices(repo, config)[1]
         wanted = request.split if request.split in splits else "train"
         split = wanted if wanted in splits else splits[0]
-        found = preview(name, hub, config=config if len(configs) > 1 else None, split=split)
-        yield Source(configs, splits, _short_preview(found))
-
-
-def _short_preview(found: Preview) -> Preview:
-    rows = [{name: _short(value) for name, value in row.items()} for row in found.rows]
-    return replace(found, rows=rows)
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-    flat = " ".join(text.split())
-    if len(flat) <= CELL_CHARACTERS:
-        return flat
-    half = CELL_CHARACTERS // 2  # texts of one column often share their start or end
-    return f"{flat[:half]} … {flat[-half:]}"
+        named = config if len(configs) > 1 else None
+        yield Source(configs, splits, preview(name, hub, config=named, split=split))
 
 
 @contextmanager

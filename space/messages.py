@@ -36,9 +36,10 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     "owner of this page allows it (its README says how); otherwise upload the file.",
     GatedError: "Request access on the dataset's page. It can be read here only if the owner of "
     "this page allows it (its README says how); otherwise download the file and upload it here.",
-    ColumnsError: "Choose the input and output columns below.",
-    UnlabeledDatasetError: "Choose the output column below. If the dataset has no outputs, choose "
-    "only the input column: the comparison then uses inputs alone and is less reliable.",
+    ColumnsError: "Choose the input and output columns below, then press “Read again”.",
+    UnlabeledDatasetError: "Choose the output column below, then press “Read again”. If there is "
+    "none, choose only the input column: the comparison then uses inputs alone and is less "
+    "reliable.",
     DatasetTooLargeError: "Use shorter texts or a part of the dataset, or run hf-lorameta on your "
     "own machine, where the limits can be raised.",
     EmptyDatasetError: "Choose another configuration or split, or another dataset.",
@@ -69,7 +70,7 @@ def advice(error: LoraMetaError) -> list[str]:
 def message_of(error: LoraMetaError) -> str:
     """Return the error's message without names of exceptions and options of the command line."""
     message = plain(_EXCEPTION.sub("", str(error)))
-    starts_with_name = "/" in message.split(" ", 1)[0]
+    starts_with_name = re.match(r"\S*[/.]\S", message)  # of a repo or a file
     return message if starts_with_name else message[:1].upper() + message[1:]
 
 

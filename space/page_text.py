@@ -46,9 +46,7 @@ def account_html(user: str | None, sign_in: str) -> str:
             '<p class="lm-soft">You can make and download adapters without signing in. Signing in '
             "works on the Hub, and on your own machine after <code>hf auth login</code>.</p>"
         )
-    return (
-        '<p class="lm-soft">Only needed to save to the Hub. Everything else works signed out.</p>'
-    )
+    return '<p class="lm-soft">Signing in is only needed to save to the Hub.</p>'
 
 
 def bank_html(bank_loader: BankLoader, settings: Settings) -> str:
@@ -58,20 +56,20 @@ def bank_html(bank_loader: BankLoader, settings: Settings) -> str:
     if not bank_loader.opened:
         return '<p class="lm-bank">Opening the bank …</p>'
     bank = bank_loader.bank
-    name = "the bank in the package" if settings.bank is None else bank.id
+    name = "the one in the package" if settings.bank is None else bank.id
     state = {
         "ready": "all files verified",
         "damaged": f"damaged: {bank_loader.problem}",
         "checking": f"verifying files: {bank_loader.verified} of {len(bank)}",
     }.get(bank_loader.state, "drawing the map")
     return (
-        f'<p class="lm-bank lm-{bank_loader.state}"><b>Bank</b> {escape(name)} · '
+        f'<p class="lm-bank lm-{bank_loader.state}"><b>Bank of adapters:</b> {escape(name)} · '
         f"{bank_content_html(bank)} · {escape(state)}</p>"
     )
 
 
 def bank_content_html(bank: Bank) -> str:
-    """Return the number of adapters, the base model, and for a pack its retained energy."""
+    """Return the number of adapters, the base model, and how much of them a pack retains."""
     packing = bank.index.packing
-    packed = f", packed: {packing.retained_whole:.1%} of the update energy" if packing else ""
+    packed = f", compressed ({packing.retained_whole:.1%} kept)" if packing else ""
     return f"{len(bank)} adapters for <b>{escape(bank.index.base_model)}</b>{packed}"

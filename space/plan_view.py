@@ -27,7 +27,7 @@ def _figures(plan: Plan) -> str:
         (
             "Adapters used",
             f"{len(plan.neighbors())}",
-            f"as varied as {plan.effective_number:.1f} with equal shares",
+            f"weighted as if {plan.effective_number:.0f} had equal shares",
         ),
         ("Licenses", *_licenses(plan)),
         ("Read from your data", f"{plan.profile.rows:,} rows", f"{tokens:,} tokens"),
@@ -72,9 +72,9 @@ def _bars(plan: Plan) -> str:
     )
     rest = ""
     if len(rows) > BARS:
-        share = sum(n.coefficient for n in neighbors[BARS:])
+        share = f"{100 * sum(n.coefficient for n in neighbors[BARS:]):.0f}".replace("-", "−")
         rest = (
-            f"<details><summary>{len(rows) - BARS} more, together {100 * share:.0f} %</summary>"
+            f"<details><summary>{len(rows) - BARS} more, together {share} %</summary>"
             f'<div role="table" aria-label="Bank datasets with smaller shares">'
             f"{''.join(rows[BARS:])}</div></details>"
         )

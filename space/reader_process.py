@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hf_lorameta import DatasetTooLargeError, LoraMetaError
+from hf_lorameta import DatasetError, DatasetTooLargeError, LoraMetaError
 from jobs import Job
 
 T = TypeVar("T")
@@ -172,6 +172,8 @@ def _send_items(
             _send(pipe, "item", item)
         _send(pipe, "end", None)
     except LoraMetaError as error:
+        if isinstance(error, DatasetError):
+            error.row = None  # for the terminal, and may be longer than `MESSAGE_BYTES`
         _send(pipe, "error", error)
     except BrokenPipeError:
         return  # the request has ended

@@ -48,7 +48,12 @@ class Camera:
         """Save a screenshot after a short wait."""
         page.wait_for_timeout(wait_ms)
         path = self.folder / f"{len(self.paths) + 1:02d}-{name}.png"
-        page.screenshot(path=path, full_page=full_page)
+        window = page.viewport_size
+        if full_page:  # the bar is fixed at the bottom of the window
+            height = page.evaluate("document.documentElement.scrollHeight")
+            page.set_viewport_size(window | {"height": max(height, window["height"])})
+        page.screenshot(path=path)
+        page.set_viewport_size(window)
         self.paths.append(path)
 
 

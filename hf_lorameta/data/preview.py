@@ -1,9 +1,9 @@
 """The first rows of a dataset as its files have them, before columns are chosen."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.dataset import as_dataset, open_rows
@@ -11,25 +11,28 @@ from hf_lorameta.errors import DatasetError
 from hf_lorameta.hub.client import Hub
 
 ROWS = 3
+CELL_CHARACTERS = 160
+"""Characters of a value that are shown; of a longer one, half from its start and half from its end.
+"""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """Columns and first rows of one split.
+    """Columns and first rows of one split; small, however long the rows are.
 
     Attributes:
         config: configuration; None for a local file.
         split: name of the split.
         names: all columns.
-        rows: the first `ROWS` rows, values as the files have them.
+        rows: the first `ROWS` rows, every value as a text of about `CELL_CHARACTERS`.
         columns: how rows would be read; what is proposed if that is not clear; None without one.
-        problem: why it is not clear; None if it is.
+        problem: why it is not clear, without a row; None if it is.
     """
 
     config: str | None
     split: str
     names: list[str]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, str]]
     columns: Columns | None
     problem: DatasetError | None
 
@@ -66,6 +69,18 @@ def preview(
     try:
         columns = as_dataset(opened, None).columns
     except DatasetError as error:
+        error.row = None
         columns, problem = error.columns, error
     raw = opened.raw
-    return Preview(raw.config, raw.split, raw.columns, raw.sample[:ROWS], columns, problem)
+    rows = [{name: _short(row[name]) for name in row} for row in raw.sample[:ROWS]]
+    return Preview(raw.config, raw.split, raw.columns, rows, columns, problem)
+
+
+def _short(value: object) -> str:
+    """Return a value as one line; of a long text both ends, since those of a column share one."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    if len(text) <= CELL_CHARACTERS:
+        return " ".join(text.split())
+    half = CELL_CHARACTERS // 2
+    start, end = (" ".join(part.split()) for part in (text[:half], text[-half:]))
+    return f"{start} … {end}"

@@ -175,7 +175,7 @@ def test_errors_state_cause_and_remedy(
     assert "was not found" in call_error("/plan", dataset=secret)
     assert "was not found" in call_error("/plan", dataset=secret, token=other.token)
     assert "all columns: left, right" in call_error("/plan", dataset=odd)
-    assert "rank" in call_error("/plan", dataset=repo, rank=100_000)
+    assert "Rank must be" in call_error("/plan", dataset=repo, rank=100_000)
     assert "Publishing needs an account" in call_error("/push", dataset=repo)
     assert "Sign in again" in call_error("/push", dataset=repo, token="hf_wrong")
     theirs = f"{user.name}/x"

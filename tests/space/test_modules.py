@@ -1,6 +1,8 @@
 """Modules of the Space that need neither a browser nor Gradio."""
 
+import json
 import os
+import pickle
 import re
 import sys
 import threading
@@ -16,6 +18,7 @@ import pytest
 
 from hf_lorameta import (
     Bank,
+    ColumnsError,
     DatasetTooLargeError,
     LoraMetaError,
     Plan,
@@ -47,7 +50,7 @@ try:
     import settings
     import verdict_view
     from bank_loader import BankLoader
-    from dataset_request import DatasetRequest, RequestError, Source, validated
+    from dataset_request import DatasetRequest, RequestError, Source, read_source, validated
     from html_blocks import note, progress_html
     from visit import Visit
     from waiting_line import BusyError, WaitingLine
@@ -269,6 +272,19 @@ def test_a_bomb_ends_with_a_sentence(bank_loader: BankLoader, tmp_path: Path) ->
         planning.make_plan(bank_loader, request, Recipe(), 10, False, jobs.Job(60))
 
 
+def test_long_rows_do_not_leave_the_reader(bank_loader: BankLoader, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"left": "a " * 5_000_000, "right": ["b" * 5_000_000]}))
+    request, job = DatasetRequest(file=str(path)), jobs.Job(120)
+    source = reader_process.read_first(job, read_source, request, False)
+    assert isinstance(source.preview.problem, ColumnsError)
+    assert set(source.preview.rows[0]) == {"left", "right"}
+    assert len(pickle.dumps(source)) < 10_000
+    with pytest.raises(ColumnsError) as caught:
+        planning.make_plan(bank_loader, request, Recipe(), 10, False, job)
+    assert len(pickle.dumps(caught.value)) < 10_000
+
+
 def allocate() -> Iterator[bytes]:
     yield bytes(reader_process.MEMORY_BYTES)
 
@@ -361,7 +377,7 @@ def test_the_map_shows_every_dataset_inside_the_chart(guest_book: Plan) -> None:
     assert "your dataset" in page
 
 
-def test_a_pack_states_its_retained_energy(tmp_path: Path) -> None:
+def test_a_pack_states_how_much_it_retains(tmp_path: Path) -> None:
     from hf_lorameta.bank.pack import pack
 
     bank = plain_bank()
@@ -369,10 +385,8 @@ def test_a_pack_states_its_retained_energy(tmp_path: Path) -> None:
     assert content == "26 adapters for <b>HuggingFaceTB/SmolLM2-135M-Instruct</b>"
     packed = pack(bank, tmp_path / "pack", basis=4)
     assert packed.index.packing
-    energy = f"{packed.index.packing.retained_whole:.1%}"
-    assert page_text.bank_content_html(packed) == (
-        f"{content}, packed: {energy} of the update energy"
-    )
+    kept = f"{packed.index.packing.retained_whole:.1%}"
+    assert page_text.bank_content_html(packed) == f"{content}, compressed ({kept} kept)"
 
 
 def report_of(base: float, generated: float, text: str) -> Report:
@@ -419,5 +433,6 @@ def test_names_are_readable(dataset: str, name: str) -> None:
 def test_messages_leave_out_options_and_names_of_exceptions() -> None:
     error = LoraMetaError("the file cannot be read (UnicodeDecodeError)")
     assert messages.message_of(error) == "The file cannot be read"
+    assert messages.message_of(LoraMetaError("rows.csv is empty")) == "rows.csv is empty"
     text = "It may be worse: improve it with --refine 16. Expect little."
     assert verdict_view.plain(text) == "Expect little."
