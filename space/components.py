@@ -89,7 +89,7 @@ class Components:
     def _build_result(self) -> None:
         self.stale = gr.HTML("", elem_id="lm-stale", padding=False)
         self.heading = gr.HTML("", elem_id="lm-heading", padding=False)
-        self.download = gr.DownloadButton("Download", elem_id="lm-download", size="sm")
+        self.download = gr.DownloadButton("Download the adapter", elem_id="lm-download")
         self.try_form = _form("lm-try")
         self.answers = gr.HTML("", elem_id="lm-answers", padding=False)
         self.test_form = _form("lm-test")
