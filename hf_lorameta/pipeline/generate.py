@@ -8,7 +8,7 @@ from typing import Any
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns import Columns, as_columns
 from hf_lorameta.errors import AdapterError, UsageError
-from hf_lorameta.pipeline.budget import plan_within
+from hf_lorameta.pipeline.budget import parse_seconds, plan_within
 from hf_lorameta.pipeline.generation import Generation, combine_adapters
 from hf_lorameta.pipeline.held_out_rows import (
     labeled_pool,
@@ -40,7 +40,7 @@ def generate(
     model: Any = None,
     tokenizer: Any = None,
     token: str | None = None,
-    budget: float | None = None,
+    budget: float | str | None = None,
     progress: Progress | None = None,
 ) -> Generation:
     """Generate an adapter for a dataset, without training unless the recipe says so.
@@ -61,8 +61,8 @@ def generate(
             same afterwards. None loads it.
         tokenizer: of `model`.
         token: of the Hub; None uses the saved one.
-        budget: seconds to spend on training the adapter further, if that is possible; see
-            `hf_lorameta.pipeline.budget.recipe_within`.
+        budget: seconds, or a time such as ``"5m"``, to spend on training the adapter further, if
+            that is possible; see `hf_lorameta.pipeline.budget.recipe_within`.
         progress: called after each step with (stage, done, total); None shows bars.
 
     Raises:
@@ -87,7 +87,8 @@ def generate(
             instruction=instruction,
             template=template,
         )
-        plan, rows, _ = plan_within(opened, session, recipe or Recipe(), budget)
+        seconds = parse_seconds(budget) if isinstance(budget, str) else budget
+        plan, rows, _ = plan_within(opened, session, recipe or Recipe(), seconds)
         return generate_from_plan(plan, show, session=session, rows=rows)
 
 

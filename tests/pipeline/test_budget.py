@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta import Recipe, open_dataset
+from hf_lorameta import Recipe, generate, open_dataset
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.pipeline import budget
@@ -117,3 +117,5 @@ def test_a_budget_and_a_number_of_rows_exclude_each_other(tmp_path: Path, sessio
 def test_other_texts_than_times_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a time"):
         parse_seconds(text)
+    with pytest.raises(UsageError, match="is not a time"):
+        generate([{"input": "a", "output": "b"}], plain_bank(), budget=text)
