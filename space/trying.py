@@ -14,7 +14,12 @@ T = TypeVar("T")
 TEST_ROWS = 16
 SHOTS = 3
 MIN_TEST_ROWS = 4
-_METHODS = {"base": "base model", "generated": "adapter", f"{SHOTS}-shot": "base with 3 examples"}
+_METHODS = {
+    "base": "base model",
+    "base-chat": "base model as a chat",
+    "generated": "adapter",
+    f"{SHOTS}-shot": "base with 3 examples",
+}
 
 
 def why_not(bank: Bank, settings: Settings) -> str:
