@@ -89,16 +89,19 @@ def _plan(
 
 def _plan_with_check(
     request: Request, session: "Session", dataset: "Dataset", quiet: bool
-) -> "tuple[Plan, list[Row]]":
-    """Plan, with a check where the command does not speak against it and it is possible."""
+) -> "tuple[Plan, list[Row], bool]":
+    """Plan, with a check where it is possible, and say whether it was not asked for."""
     from hf_lorameta.pipeline.automatic_check import with_check, without_impossible_check
 
     asked = request.make_recipe()
     if request.no_check or request.budget or request.recipe == "paper":
-        return _plan(request, session, dataset, asked, quiet)
+        return (*_plan(request, session, dataset, asked, quiet), False)
     recipe = with_check(asked, dataset, session)
     result, rows = _plan(request, session, dataset, recipe, quiet)
-    return result if asked.check else without_impossible_check(result, rows), rows
+    if asked.check is None and recipe.check is not None:
+        result = without_impossible_check(result, rows)
+        return result, rows, result.recipe.check is not None
+    return result, rows, False
 
 
 def describe_plan(plan: "Plan") -> str:
@@ -140,14 +143,18 @@ def _number(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:.4g}"
 
 
-def _generate(plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool) -> "Generation":
+def _generate(
+    plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool, check_only_reports: bool
+) -> "Generation":
     """Generate with progress on stderr, and report losses and new warnings."""
     from hf_lorameta.pipeline.generate import generate_from_plan
 
     if plan.recipe.uses_rows:
         log(quiet, f"Loading the base model {plan.bank.index.base_model}")
     with stage_bars(quiet) as progress:
-        generation = generate_from_plan(plan, progress, session=session, rows=rows)
+        generation = generate_from_plan(
+            plan, progress, session=session, rows=rows, check_only_reports=check_only_reports
+        )
     final = generation.plan
     if final.refinement is not None:
         losses = final.refinement
@@ -210,8 +217,9 @@ def generate(
     with request.session(engine, base_gguf) as session:
         request = validate_engine(request, session, base_gguf)
         base_config_for(session.bank, export, session.hub.token)  # refuses before any work
-        result, rows = _plan_with_check(request, session, request.open_dataset(session), quiet)
-        generation = _generate(result, rows, session, quiet)
+        dataset = request.open_dataset(session)
+        result, rows, unasked = _plan_with_check(request, session, dataset, quiet)
+        generation = _generate(result, rows, session, quiet, unasked)
     folder = generation.save_pretrained(
         output, overwrite=overwrite, export=export, token=request.token
     )
@@ -271,8 +279,8 @@ def push(
             dataset_private = dataset.private
 
         def make() -> "Generation":
-            result, rows = _plan_with_check(request, session, dataset, quiet)
-            generation = _generate(result, rows, session, quiet)
+            result, rows, unasked = _plan_with_check(request, session, dataset, quiet)
+            generation = _generate(result, rows, session, quiet, unasked)
             seconds.append(generation.seconds)
             return generation
 

@@ -185,8 +185,8 @@ class Request:
         int | None,
         typer.Option(
             help="Score the adapter on this many other rows, e.g. 16, and scale it down until it "
-            "is not worse than the base model (extra: eval or gguf). Default: 16 where the base "
-            "model is on this machine and small.",
+            "is not worse than the base model (extra: eval or gguf). Without it, 16 rows are "
+            "scored and reported where the base model is on this machine and small.",
             show_default=False,
         ),
     ] = None

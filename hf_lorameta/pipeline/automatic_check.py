@@ -1,4 +1,8 @@
-"""Decide whether an adapter is checked on rows of its dataset without being asked to."""
+"""Decide whether an adapter is checked on rows of its dataset without being asked to.
+
+Such a check reports and warns. It neither scales nor refuses the adapter, so that the same command
+makes the same adapter on machines with and without the base model.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,8 +47,13 @@ def without_impossible_check(plan: Plan, pool: Sequence[Row]) -> Plan:
     try:
         rows_to_check(plan.recipe, pool)
     except EmptyDatasetError:
-        return replace(plan, recipe=plan.recipe.model_copy(update={"check": None}))
+        return replace(plan, recipe=unchecked(plan.recipe))
     return plan
+
+
+def unchecked(recipe: Recipe) -> Recipe:
+    """Return a recipe without a check."""
+    return recipe.model_copy(update={"check": None})
 
 
 def _is_ready(session: Session) -> bool:

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns import Columns, as_columns
 from hf_lorameta.errors import AdapterError, UsageError
+from hf_lorameta.pipeline.automatic_check import unchecked
 from hf_lorameta.pipeline.budget import parse_seconds, plan_within
 from hf_lorameta.pipeline.generation import Generation, combine_adapters
 from hf_lorameta.pipeline.held_out_rows import (
@@ -98,6 +100,7 @@ def generate_from_plan(
     *,
     session: Session | None = None,
     rows: Sequence[Row] | None = None,
+    check_only_reports: bool = False,
 ) -> Generation:
     """Combine a plan's adapters, module by module.
 
@@ -110,6 +113,8 @@ def generate_from_plan(
         session: runs the base model if it is needed; None makes one.
         rows: labeled rows to draw from for fitting and checking. None reads the dataset again,
             which has to be on the Hub.
+        check_only_reports: the check of the recipe neither scales nor refuses the adapter, and the
+            recipe of the result has none.
 
     Raises:
         AdapterError: the adapter was refined or checked, and at no scale it is as good as the base
@@ -154,9 +159,13 @@ def generate_from_plan(
     if recipe.check is None:
         return generation
     progress(f"Checking {recipe.check} rows", 0, 1)
-    generation = validate_adapter(generation, pool or (), session.runner)
+    generation = validate_adapter(
+        generation, pool or (), session.runner, shrink=not check_only_reports
+    )
     progress(f"Checking {recipe.check} rows", 1, 1)
-    _check_gain(generation.plan, "--check (add --no-check)")
+    if check_only_reports:
+        return replace(generation, plan=replace(generation.plan, recipe=unchecked(recipe)))
+    _check_gain(generation.plan, "--check")
     return generation
 
 

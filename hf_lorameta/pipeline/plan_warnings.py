@@ -1,5 +1,6 @@
 """What a user should know before relying on an adapter."""
 
+import math
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -154,6 +155,12 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         yield (
             f"On {check.rows} rows this adapter was worse than the base model: its coefficients "
             f"were scaled by {check.scale:g} until it was not."
+        )
+    if check and check.scale == 1 and check.end > min(check.base, check.chat or math.inf):
+        chat = " with its own chat template" if check.base >= check.end else ""
+        yield (
+            f"On {check.rows} rows this adapter is worse than the base model{chat}: do not use it "
+            "as it is. Train it further with --budget 5m, or scale it down with --check 16."
         )
     if check and check.prompt is not None and check.prompt < check.end:
         yield (

@@ -65,7 +65,11 @@ def refine_plan(
 
 
 def validate_adapter(
-    generation: Generation, pool: Sequence[Row], runner: BaseModelRunner
+    generation: Generation,
+    pool: Sequence[Row],
+    runner: BaseModelRunner,
+    *,
+    shrink: bool = True,
 ) -> Generation:
     """Score a finished adapter as its recipe says, and scale it down if the base model is better.
 
@@ -75,6 +79,7 @@ def validate_adapter(
         generation: its recipe has `check`, the number of rows.
         pool: labeled rows of the dataset, from which the rows are drawn.
         runner: runs the base model.
+        shrink: whether to scale it down.
 
     Returns:
         The adapter with its plan's `check`; all coefficients are zero if no scale helps.
@@ -88,7 +93,7 @@ def validate_adapter(
         raise UsageError("the recipe asks for no check", hint="--check 16")
     scaled = ScaledAdapter(generation)
     rows, shots = rows_to_check(plan.recipe, pool), rows_for_prompt(plan.recipe, pool)
-    check = validate(scaled, runner, rows, shots)
+    check = validate(scaled, runner, rows, shots, shrink=shrink)
     pairs = tuple(scaled.pairs(Coefficients(np.array([check.scale]))))
     plan = replace(plan, coefficients=plan.coefficients.scaled(check.scale), check=check)
     return replace(generation, plan=plan, pairs=pairs)

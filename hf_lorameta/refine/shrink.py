@@ -1,5 +1,6 @@
 """Shrink coefficients until an adapter is not worse than its base model."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,8 +42,12 @@ def validate(
     runner: BaseModelRunner,
     rows: Sequence[Row],
     shots: Sequence[Row] = (),
+    *,
+    shrink: bool = True,
 ) -> Validation:
     """Compare an adapter, with a single coefficient, with its base model; shrink it if worse.
+
+    Without `shrink`, it stays as it is.
 
     The base model is also scored with its own chat template, if it has one, and with a prompt of
     examples, if some are given.
@@ -57,5 +62,6 @@ def validate(
     prompt = runner.loss(runner.encode(in_prompt)) if in_prompt else None
     runner.set(update, unscaled)
     start = runner.loss(tokens)
-    scale, end = backtrack_scale(unscaled, start, base, update, runner, tokens)
+    limit = base if shrink else math.inf
+    scale, end = backtrack_scale(unscaled, start, limit, update, runner, tokens)
     return Validation(len(tokens), base, start, end, scale, runner.engine, chat, prompt, len(shots))

@@ -1,6 +1,7 @@
 """An adapter is checked unasked where everything for it is there."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,25 @@ def test_generate_checks_unless_told_not_to(
     card = (tmp_path / "a" / "README.md").read_text()
     assert "## Checked on 16 rows" in card
     assert "base model with a prompt of 3 examples" in card
-    assert "--check 16" in card.split("How to reproduce it")[1]
+    assert "--no-check" in card.split("How to reproduce it")[1]
     plain = cli(*command, "-o", tmp_path / "b", "--no-check", HF_LORAMETA_NO_CHECK="")
     assert "Checked" not in plain.err
+    weights = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]  # the check only reports
+    shuffled = [
+        row | {"output": other["output"][::-1]}
+        for row, other in zip(tiny.rows(0), tiny.rows(1), strict=True)
+    ]
+    wrong = tiny.write_task(tmp_path, "wrong", shuffled)
+    worse = cli(
+        *("generate", "-d", wrong, "--bank", bank.folder, "--rank", 4, "--output-prior", 0),
+        *("-o", tmp_path / "d"),
+        HF_LORAMETA_NO_CHECK="",
+    )
+    assert (tmp_path / "d" / "adapter_model.safetensors").exists()  # even if it is worse
+    losses = re.search(r"base model (\S+), .*of this adapter (\S+)$", worse.err, re.MULTILINE)
+    assert losses
+    assert ("worse than the base model" in worse.err) == (float(losses[1]) < float(losses[2]))
     few = tiny.write_task(tmp_path, "few", tiny.rows(0, 3))
     done = cli(
         *("generate", "-d", few, "--bank", bank.folder, "-o", tmp_path / "c"),
