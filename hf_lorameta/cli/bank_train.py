@@ -10,6 +10,7 @@ import typer
 
 from hf_lorameta.cli.options import JsonFlag, QuietFlag, TokenOption
 from hf_lorameta.cli.output import emit, log, progress_bar, table
+from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.training.progress import Log, Progress, Reporter
 from hf_lorameta.training.settings import Settings
 
@@ -243,18 +244,6 @@ class _ShownProgress(Reporter):
         total -= sum(n for n in self._steps.values() if n < self._settings.steps)
         seconds = (time.monotonic() - self._start) * (total - taken) / max(taken, 1)
         return f"; about {duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """Format a duration.
-
-    Example:
-        >>> duration(40), duration(150), duration(9000)
-        ('40 s', '2 min', '2.5 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _submit(

@@ -1,6 +1,5 @@
 """Choose how to make an adapter in a given time: as it is generated, or trained on some rows."""
 
-import math
 import re
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.held_out_rows import MIN_TRAINING_ROWS, labeled_pool, pool_size
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
@@ -113,12 +113,12 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     chosen = max(fitting, default=0)
     more = next((rows for rows in estimates if rows > chosen), None)
     reasons = [
-        f"Training on {chosen} rows: about {_duration(estimates[chosen])}"
+        f"Training on {chosen} rows: about {duration(estimates[chosen])}"
         if chosen
-        else f"Not trained: {_duration(seconds)} are too short"
+        else f"Not trained: {duration(seconds)} are too short"
     ]
     if more:
-        reasons.append(f"On {more} rows it would take about {_duration(estimates[more])}")
+        reasons.append(f"On {more} rows it would take about {duration(estimates[more])}")
     recipe = recipe.model_copy(update={"train": chosen or None})
     return Choice(recipe, estimates.get(chosen, 0.0), tuple(reasons))
 
@@ -160,15 +160,3 @@ def _passes(rows: int, seed: int) -> float:
 
     trained, scored = work(rows, seed)
     return _TRAINED * trained + _SCORED * scored
-
-
-def _duration(seconds: float) -> str:
-    """Format a time for people.
-
-    Example:
-        >>> _duration(42.2), _duration(200), _duration(5000)
-        ('43 s', '4 min', '1.4 h')
-    """
-    if seconds < 100:
-        return f"{math.ceil(seconds)} s"
-    return f"{math.ceil(seconds / 60)} min" if seconds < 4500 else f"{seconds / 3600:.1f} h"

@@ -31,6 +31,7 @@ def stage_bars(make_bar: Callable[..., Any] | None = None) -> Iterator[Progress]
             for bar in bars.values():
                 bar.close()
             bars[title] = make_bar(total=total, desc=title, delay=_DELAY_SECONDS)
+        bars[title].total = total  # a stage may turn out shorter
         bars[title].update(done - bars[title].n)
         bars[title].n = done  # a disabled bar does not count
 
@@ -49,3 +50,15 @@ def bars_unless(progress: Progress | None) -> Iterator[Progress]:
         return
     with stage_bars() as shown:
         yield shown
+
+
+def duration(seconds: float) -> str:
+    """Format a duration.
+
+    Example:
+        >>> duration(40), duration(150), duration(9000)
+        ('40 s', '2 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
