@@ -7,7 +7,6 @@ from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.pipeline.generation import Generation
 from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_train
-from hf_lorameta.refine.results import Training
 from hf_lorameta.types import Row
 
 
@@ -50,7 +49,7 @@ def train_adapter(
     rows = rows_to_train(plan.recipe, pool)
     settings = settings_for(len(rows), generation.rank, plan.recipe.seed)
     machine = fit_loaded(evaluator.model, plan.layout, generation.rank, FOLDS)
-    result = continue_training(
+    factors, training = continue_training(
         evaluator.model,
         plan.layout,
         generation.pairs,
@@ -60,15 +59,11 @@ def train_adapter(
         pass_tokens=machine.pass_tokens,
         progress=progress,
     )
-    training = Training(
-        len(rows), result.held_out, result.base, result.start, result.end, result.steps,
-        result.interrupted,
-    )  # fmt: skip
-    if result.base < result.end:
+    if training.base < training.end:
         raise AdapterError(
-            f"on {result.held_out} rows that it was not trained on, the adapter is worse than the "
-            f"base model: loss {result.end:.3f} and {result.base:.3f}",
+            f"on {training.held_out} rows that it was not trained on, the adapter is worse than "
+            f"the base model: loss {training.end:.3f} and {training.base:.3f}",
             hint="train on more rows, name another --bank, or leave out --train",
         )
     plan = replace(plan, training=training)
-    return replace(generation, plan=plan, pairs=tuple(result.factors))
+    return replace(generation, plan=plan, pairs=tuple(factors))

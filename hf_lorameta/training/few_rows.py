@@ -8,13 +8,13 @@ held out. The adapter as it was generated is the state after zero steps.
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.refine.results import Training
 from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.packing import Pass, using_row_attention
 from hf_lorameta.training.settings import Settings
@@ -36,28 +36,16 @@ Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps expected, lowest loss on held-out rows)."""
 
 
-@dataclass(frozen=True)
-class Continued:
-    """An adapter after further training. Losses are means over tokens of held-out rows, in nats.
+class Continued(NamedTuple):
+    """An adapter after further training.
 
     Attributes:
         factors: A (r, in) and s·B (out, r) of every module, float32; the start if no step helped.
-        held_out: number of held-out rows, all of them with cross-validation.
-        base: loss of the base model.
-        start: loss of the adapter before the training.
-        end: loss after it, `start` if no step helped. Slightly optimistic, as the number of steps
-            was chosen on the same rows.
-        steps: optimizer steps that led to the result, 0 if none helped.
-        interrupted: whether the training was stopped by the user.
+        training: what it took and brought.
     """
 
     factors: list[tuple[FloatArray, FloatArray]]
-    held_out: int
-    base: float
-    start: float
-    end: float
-    steps: int
-    interrupted: bool = False
+    training: Training
 
 
 def settings_for(rows: int, rank: int, seed: int) -> Settings:
@@ -159,7 +147,9 @@ class _Training:
             interrupted = True
         (end, steps), start = self._lowest, self._losses[0][0]
         factors = self._slots.factors(self._best)
-        return Continued(factors, sum(map(len, held_out)), base, start, end, steps, interrupted)
+        count = sum(map(len, held_out))
+        training = Training(len(rows), count, base, start, end, steps, interrupted)
+        return Continued(factors, training)
 
     @property
     def _lowest(self) -> tuple[float, int]:

@@ -1,6 +1,7 @@
 """An adapter that is trained further on rows of its dataset, from the recipe to the card."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,8 @@ def test_an_adapter_worse_than_the_base_model_is_refused(
 
     def worse(*args: object, **options: object) -> few_rows.Continued:
         result = real(*args, **options)  # type: ignore[arg-type]
-        return few_rows.Continued(result.factors, result.held_out, 1.0, 2.0, 1.5, result.steps)
+        training = replace(result.training, base=1.0, start=2.0, end=1.5)
+        return result._replace(training=training)
 
     monkeypatch.setattr(few_rows, "continue_training", worse)
     with pytest.raises(AdapterError, match="worse than the base model: loss"):

@@ -61,8 +61,8 @@ def test_the_losses_are_those_of_rows_that_were_not_trained_on(base: Path) -> No
     """Checked with PEFT: train one fold as the other is held out, by torch's own optimizer."""
     peft = pytest.importorskip("peft")
     result = train(base)
-    assert result.steps > 0
-    assert result.end < min(result.start, result.base)
+    assert result.training.steps > 0
+    assert result.training.end < min(result.training.start, result.training.base)
     total = 0.0
     for rows, held_out in split(ROWS, SETTINGS.seed):
         assert not {str(row) for row in rows} & {str(row) for row in held_out}
@@ -78,9 +78,11 @@ def test_the_losses_are_those_of_rows_that_were_not_trained_on(base: Path) -> No
                 values = 0.05 * scale * rng.standard_normal(module.shape(factor, 4), np.float32)
                 weight = getattr(layer, f"lora_{factor}")["default"].weight
                 weight.data = torch.from_numpy(values).double()
-        _train_with_peft(wrapped, rows, result.steps)
+        _train_with_peft(wrapped, rows, result.training.steps)
         total += sum(_loss(wrapped, row).item() * len(row.output) for row in held_out)
-    assert total / sum(len(row.output) for row in ROWS) == pytest.approx(result.end, rel=1e-6)
+    assert total / sum(len(row.output) for row in ROWS) == pytest.approx(
+        result.training.end, rel=1e-6
+    )
 
 
 def _train_with_peft(model: object, rows: list[Tokens], steps: int) -> None:
@@ -108,18 +110,18 @@ def _loss(model: object, row: Tokens) -> "torch.Tensor":
 def test_with_few_rows_all_are_trained_on_in_the_end(base: Path) -> None:
     seen: list[tuple[int, int]] = []
     result = train(base, progress=lambda done, steps, loss: seen.append((done, steps)))
-    assert result.held_out == len(ROWS)
+    assert result.training.held_out == len(ROWS)
     assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
     assert seen[0][1] == 2 * SETTINGS.steps
     assert seen[-1] == (len(seen), len(seen))
-    assert seen[-1 - result.steps][1] == 2 * SETTINGS.steps  # before the final training
+    assert seen[-1 - result.training.steps][1] == 2 * SETTINGS.steps  # before the final training
 
 
 def test_with_many_rows_a_quarter_is_held_out(base: Path) -> None:
     rows = tokens(2, HOLD_OUT_ROWS)
     result = train(base, rows)
-    assert result.held_out == HOLD_OUT_ROWS // 4
-    assert result.end < result.start
+    assert result.training.held_out == HOLD_OUT_ROWS // 4
+    assert result.training.end < result.training.start
 
 
 def test_the_same_seed_gives_the_same_bytes(base: Path) -> None:
@@ -128,7 +130,7 @@ def test_the_same_seed_gives_the_same_bytes(base: Path) -> None:
     assert [b"".join(map(bytes, pair)) for pair in first.factors] == [
         b"".join(map(bytes, pair)) for pair in second.factors
     ]
-    assert first.end != other.end
+    assert first.training.end != other.training.end
 
 
 def test_a_training_that_does_not_help_keeps_the_adapter(base: Path) -> None:
@@ -136,7 +138,7 @@ def test_a_training_that_does_not_help_keeps_the_adapter(base: Path) -> None:
     trained = train(base)
     settings = Settings(**SETTINGS.to_dict() | {"lr": 50.0, "warmup": 0})
     result = train(base, settings=settings, start=trained.factors)
-    assert (result.steps, result.end) == (0, result.start)
+    assert (result.training.steps, result.training.end) == (0, result.training.start)
     for before, after in zip(trained.factors, result.factors, strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(before, after, strict=True))
 
@@ -152,6 +154,6 @@ def test_an_interrupted_training_keeps_the_best_so_far(base: Path, stop: int) ->
             raise KeyboardInterrupt
 
     result = train(base, progress=progress)
-    assert result.interrupted
-    assert result.end <= result.start
-    assert (result.steps == 0) == (result.end == result.start)
+    assert result.training.interrupted
+    assert result.training.end <= result.training.start
+    assert (result.training.steps == 0) == (result.training.end == result.training.start)
