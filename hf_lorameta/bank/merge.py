@@ -11,8 +11,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
-
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import Outcome, finish_bank
 from hf_lorameta.bank.entry import store_entry
@@ -27,8 +25,9 @@ from hf_lorameta.bank.index import (
     Skipped,
     adapter_path,
 )
+from hf_lorameta.bank.new_folder import write_new_folder
 from hf_lorameta.errors import BankError, UsageError
-from hf_lorameta.files import sha256, write_hint
+from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import write_tensors
 
 logger = logging.getLogger(__name__)
@@ -62,21 +61,7 @@ def merge_banks(
     if target.exists():
         raise UsageError(f"{target} exists", hint="name a new folder with -o")
     _check_same_model(banks)
-    scratch = target.resolve().with_name(f".{target.name}.merging")
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        with FileLock(scratch / "lock", timeout=0):
-            try:
-                _write(banks, scratch / "fresh", progress).rename(target)
-            finally:  # kill -9 leaves the folder
-                shutil.rmtree(scratch, ignore_errors=True)
-    except Timeout:
-        raise BankError(f"{target} is being written by another command") from None
-    except OSError as error:
-        raise BankError(
-            f"{target} could not be written: {error.strerror or error}",
-            hint=write_hint(error, target, "name another folder with -o"),
-        ) from None
+    write_new_folder(target, "written", lambda scratch: _write(banks, scratch / "fresh", progress))
     return Bank(target)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
 from hf_lorameta.bank.bank import Bank
@@ -25,10 +24,11 @@ from hf_lorameta.bank.index import (
     Packing,
     adapter_path,
 )
+from hf_lorameta.bank.new_folder import write_new_folder
 from hf_lorameta.bank.pack_format import basis_dtype, basis_header, decode, encode, small_header
 from hf_lorameta.bank.shared_basis import Chunk, ModuleReader, find_basis
 from hf_lorameta.errors import BankError, UsageError
-from hf_lorameta.files import sha256, write_atomically, write_hint
+from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.safetensors import read_range
 from hf_lorameta.types import Array
@@ -97,21 +97,9 @@ def pack(
         raise BankError(f"{source.folder} is a pack already", hint="name the bank it was made from")
     if target.exists():
         raise UsageError(f"{target} exists", hint="name a new folder with -o")
-    scratch = target.resolve().with_name(f".{target.name}.packing")
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        with FileLock(scratch / "lock", timeout=0):
-            try:
-                _write_pack(source, scratch, settings, progress).rename(target)
-            finally:  # kill -9 leaves the folder
-                shutil.rmtree(scratch, ignore_errors=True)
-    except Timeout:
-        raise BankError(f"{target} is being packed by another command") from None
-    except OSError as error:
-        raise BankError(
-            f"{target} could not be written: {error.strerror or error}",
-            hint=write_hint(error, target, "name another folder with -o"),
-        ) from None
+    write_new_folder(
+        target, "packed", lambda scratch: _write_pack(source, scratch, settings, progress)
+    )
     return Bank(target)
 
 

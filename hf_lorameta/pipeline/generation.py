@@ -18,12 +18,10 @@ from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.environment import require_extra
-from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_architecture import BaseArchitecture
 from hf_lorameta.formats.lora_file import (
     WEIGHTS_FILE,
     AdapterFile,
-    check_adapter,
     stack_into,
     write_tensors,
 )
@@ -39,7 +37,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     RECIPE_FILE,
     Export,
     check_target,
-    write_folder,
+    write_adapter,
 )
 from hf_lorameta.pipeline.combine_entries import combine_entries
 from hf_lorameta.pipeline.plan import Plan
@@ -180,11 +178,8 @@ class Generation:
 
         def write(new: Path) -> None:
             self._write(new, repo_id, exported=base_config is not None)
-            check_adapter(new)
-            if base_config is not None:
-                gguf_adapter.export(new, new / gguf_usage.GGUF_FILE, base_config)
 
-        write_folder(target, write)
+        write_adapter(target, write, base_config)
         return Path(folder)
 
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> None:

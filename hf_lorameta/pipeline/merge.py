@@ -20,8 +20,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.merge_card import MergeCard, render_merge_card
 from hf_lorameta.errors import UsageError
-from hf_lorameta.formats import gguf_adapter
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter, write_tensors
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.base_model import stated_license
@@ -30,7 +29,7 @@ from hf_lorameta.hub.dataset_repo import Token
 from hf_lorameta.method.combiner_parts import DEFAULT_RANK
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, Export, check_target, write_folder
+from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, Export, check_target, write_adapter
 from hf_lorameta.pipeline.combine_entries import check_time
 from hf_lorameta.pipeline.generation import export_config
 from hf_lorameta.pipeline.merge_ranks import choose_ranks
@@ -278,11 +277,8 @@ class Merge:
 
         def write(new: Path) -> None:
             self._write(new, repo_id, exported=base_config is not None)
-            check_adapter(new)
-            if base_config is not None:
-                gguf_adapter.export(new, new / gguf_usage.GGUF_FILE, base_config)
 
-        write_folder(target, write)
+        write_adapter(target, write, base_config)
         return Path(folder)
 
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> None:

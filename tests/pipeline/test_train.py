@@ -26,20 +26,11 @@ from hf_lorameta.pipeline.read_and_plan import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.training import few_rows  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
-from hf_lorameta.training.tasks import read_tasks  # noqa: E402
-from hf_lorameta.training.train_bank import train_bank  # noqa: E402
-
-SETTINGS = Settings(rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)
 
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    base = tiny.write_base(tmp_path_factory.mktemp("base"))
-    tasks = tiny.write_tasks(tmp_path_factory.mktemp("tasks"), 3)
-    folder = tmp_path_factory.mktemp("banks") / "bank"
-    return train_bank(
-        read_tasks([str(tasks)]), folder, str(base), settings=SETTINGS, dtype="float32"
-    )
+    return tiny.write_bank(tmp_path_factory.mktemp)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,15 @@
 """A tiny random base model and tasks for tests of training."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.engines.scoring import Tokens
+
+if TYPE_CHECKING:
+    from hf_lorameta.bank.bank import Bank
 
 TOPICS = ("sun rain wind snow", "bread milk egg salt", "red blue green grey", "one two three four")
 WORDS = [*" ".join(TOPICS).split(), "say"]
@@ -65,6 +69,20 @@ def write_tasks(folder: Path, number: int = 3) -> Path:
     for topic in range(number):
         write_task(folder, f"topic{topic}", rows(topic % 4, 40 + 8 * topic))
     return folder
+
+
+def write_bank(make_folder: Callable[[str], Path]) -> "Bank":
+    """Train a bank of three topics in a few steps, for a random base model in a folder."""
+    from hf_lorameta.training.settings import Settings
+    from hf_lorameta.training.tasks import read_tasks
+    from hf_lorameta.training.train_bank import train_bank
+
+    settings = Settings(rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)
+    base, tasks = write_base(make_folder("base")), write_tasks(make_folder("tasks"), 3)
+    folder = make_folder("banks") / "bank"
+    return train_bank(
+        read_tasks([str(tasks)]), folder, str(base), settings=settings, dtype="float32"
+    )
 
 
 def tokens(topic: int, number: int = 16, shared: bool = True) -> list[Tokens]:

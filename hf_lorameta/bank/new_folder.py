@@ -1,0 +1,39 @@
+"""Write the folder of a bank completely or not at all."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hf_lorameta.errors import BankError
+from hf_lorameta.files import write_hint
+
+
+def write_new_folder(target: Path, done: str, write: Callable[[Path], Path]) -> None:
+    """Write a folder beside its target and rename it; one command at a time does so.
+
+    Args:
+        target: does not exist yet.
+        done: what happens to the folder, such as ``packed``, for messages.
+        write: is given a scratch folder, writes a folder in it and returns that folder. The scratch
+            folder may hold files of a run that was killed.
+
+    Raises:
+        BankError: another command is writing it, the disk is full, or it cannot be written.
+    """
+    scratch = target.resolve().with_name(f".{target.name}.{done}")
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with FileLock(scratch / "lock", timeout=0):
+            try:
+                write(scratch).rename(target)
+            finally:  # kill -9 leaves the folder
+                shutil.rmtree(scratch, ignore_errors=True)
+    except Timeout:
+        raise BankError(f"{target} is being {done} by another command") from None
+    except OSError as error:
+        raise BankError(
+            f"{target} could not be written: {error.strerror or error}",
+            hint=write_hint(error, target, "name another folder with -o"),
+        ) from None
