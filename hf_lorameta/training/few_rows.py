@@ -1,8 +1,8 @@
 """Train a generated adapter further on a few rows of its dataset.
 
-How many steps help is found on rows that the training did not see: with few rows by
-cross-validation, and then all of them are trained on for that many steps; with many rows, some are
-held out. The adapter as it was generated is the state after zero steps.
+How long training helps is found on rows that it did not see: with few rows by cross-validation,
+and then all of them are trained on for as many epochs; with many rows, some are held out. The
+adapter as it was generated is the state after zero steps.
 """
 
 import math
@@ -140,12 +140,14 @@ class _Training:
         try:
             self._expected_steps = self._settings.steps * len(parts)
             self._search(parts)
-            if len(parts) > 1 and self._lowest[1]:
-                self._expected_steps = self._done + self._lowest[1]
-                self._train_on_all(rows)
+            steps = self._lowest[1]
+            if len(parts) > 1 and steps:
+                steps = steps_on_all(steps, len(parts), self._settings)
+                self._expected_steps = self._done + steps
+                self._train_on_all(rows, steps)
         except KeyboardInterrupt:
-            interrupted = True
-        (end, steps), start = self._lowest, self._losses[0][0]
+            interrupted, steps = True, self._lowest[1]
+        end, start = self._lowest[0], self._losses[0][0]
         factors = self._slots.factors(self._best)
         count = sum(map(len, held_out))
         training = Training(len(rows), count, base, start, end, steps, interrupted)
@@ -167,9 +169,8 @@ class _Training:
             if step - self._lowest[1] >= settings.patience * settings.evaluate_every:
                 return
 
-    def _train_on_all(self, rows: Sequence[Tokens]) -> None:
-        """Train on all rows for as many steps as helped."""
-        for _ in self._steps([rows], self._lowest[1]):
+    def _train_on_all(self, rows: Sequence[Tokens], steps: int) -> None:
+        for _ in self._steps([rows], steps):
             pass
         self._best = self._slots.parameters[0].clone()
 
@@ -229,6 +230,18 @@ def split(rows: Sequence[Tokens], seed: int) -> list[Part]:
     return [
         ([row for other in folds if other is not fold for row in other], fold) for fold in folds
     ]
+
+
+def steps_on_all(steps: int, folds: int, settings: Settings) -> int:
+    """Return the steps on all rows that are as many epochs as `steps` on all folds but one.
+
+    At most those of the settings.
+
+    Example:
+        >>> [steps_on_all(steps, 2, settings_for(16, rank=16, seed=0)) for steps in (4, 16, 32)]
+        [8, 32, 32]
+    """
+    return min(round(steps * folds / (folds - 1)), settings.steps)
 
 
 def _held_out_rows(rows: int) -> int:

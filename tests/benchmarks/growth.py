@@ -65,8 +65,8 @@ class Growth:
         seen = [t.name.removeprefix("local--") for t in self.bank.index.general.tasks]
         if any(self.sources.get(name) == self.sources[task] for name in seen):
             raise SystemExit(f"the general adapter was trained on the source of {task}")
-        names = [entry.adapter.rpartition("/")[2] for entry in self.bank.index.entries]
-        return [i for i, n in enumerate(names) if self.sources.get(n) != self.sources[task]]
+        names = enumerate(entry_names(self.bank))
+        return [i for i, n in names if self.sources.get(n) != self.sources[task]]
 
     def methods(self, task: str) -> Iterator[tuple[str, Sequence[int] | None]]:
         """Yield the methods, and for those with a bank its entries."""
@@ -101,6 +101,11 @@ class Growth:
         pairs = combine_adapters(planned, lambda done, total: None)
         self.runner.update(pairs, len(planned.layout))
         return self.runner.loss(self.evaluator.encode(rows))
+
+
+def entry_names(bank: Bank) -> list[str]:
+    """Return the names of the tasks of a bank's entries."""
+    return [entry.adapter.rpartition("/")[2] for entry in bank.index.entries]
 
 
 def read_sources() -> dict[str, str]:

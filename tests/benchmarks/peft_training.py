@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.training.few_rows import batches, split
+from hf_lorameta.training.few_rows import batches, split, steps_on_all
 from hf_lorameta.training.settings import Settings
 
 _IGNORED = -100
@@ -57,11 +57,13 @@ class PeftTraining:
             step: sum(curve.get(step, math.inf) for curve in curves) / count for step in curves[0]
         }
         steps = min(sums, key=lambda step: (sums[step], step))
+        train = parts[0][0]
+        if len(parts) > 1:
+            train, steps = rows, steps_on_all(steps, len(parts), self._settings)
         self._reset()
-        train = rows if len(parts) > 1 else parts[0][0]
         for _ in self._steps(train, steps):
             pass
-        return PeftResult(sums[0], sums[steps], steps, time.process_time() - started)
+        return PeftResult(sums[0], min(sums.values()), steps, time.process_time() - started)
 
     def _curve(self, rows: Sequence[Tokens], held_out: Sequence[Tokens]) -> dict[int, float]:
         """Return the summed loss of held-out rows by the number of steps."""
