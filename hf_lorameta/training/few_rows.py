@@ -2,7 +2,8 @@
 
 How long training helps is found on rows that it did not see: with few rows by cross-validation,
 and then all of them are trained on for as many epochs; with many rows, some are held out. The
-adapter as it was generated is the state after zero steps.
+adapter stays as it was generated unless the held-out rows gain more than the standard error of
+their gain.
 """
 
 import math
@@ -10,16 +11,18 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.refine.fit import is_significant
 from hf_lorameta.refine.results import Training
 from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.packing import Pass, using_row_attention
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import PassRunner
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import Array, FloatArray
 
 FOLDS = 2
 """Number of folds of the cross-validation."""
@@ -126,7 +129,7 @@ class _Training:
     ) -> None:
         self._slots, self._runner, self._settings = slots, runner, settings
         self._initial, self._best, self._progress = initial, initial, progress
-        self._losses: list[tuple[float, int]] = []  # on held-out rows, with the number of steps
+        self._measured: list[_Measurement] = []  # on held-out rows
         self._done = self._expected_steps = 0
         for slot in range(slots.count):
             slots.start(slot, initial)
@@ -135,27 +138,36 @@ class _Training:
         """Find how many steps help, and return the adapter after so many."""
         parts = split(rows, self._settings.seed)
         held_out = [held_out for _, held_out in parts]
-        base, interrupted = self._loss(held_out, adapters=False), False
-        self._losses.append((self._loss(held_out), 0))
+        base, interrupted = self._measure(held_out, 0, adapters=False).loss, False
+        self._measured.append(self._measure(held_out, 0))
         try:
             self._expected_steps = self._settings.steps * len(parts)
             self._search(parts)
-            steps = self._lowest[1]
+            kept = self._kept()
+            steps = kept.steps
             if len(parts) > 1 and steps:
                 steps = steps_on_all(steps, len(parts), self._settings)
                 self._expected_steps = self._done + steps
                 self._train_on_all(rows, steps)
         except KeyboardInterrupt:
-            interrupted, steps = True, self._lowest[1]
-        end, start = self._lowest[0], self._losses[0][0]
-        factors = self._slots.factors(self._best)
+            interrupted, kept = True, self._kept()
+            steps = kept.steps
+        factors = self._slots.factors(self._best if steps else self._initial)
         count = sum(map(len, held_out))
-        training = Training(len(rows), count, base, start, end, steps, interrupted)
+        training = Training(
+            len(rows), count, base, self._measured[0].loss, kept.loss, steps, interrupted
+        )
         return Continued(factors, training)
 
     @property
-    def _lowest(self) -> tuple[float, int]:
-        return min(self._losses)
+    def _lowest(self) -> "_Measurement":
+        return min(self._measured, key=lambda measured: (measured.loss, measured.steps))
+
+    def _kept(self) -> "_Measurement":
+        """Return the lowest measurement, or the start if its gain may be due to chance."""
+        start, lowest = self._measured[0], self._lowest
+        gains = start.by_row - lowest.by_row
+        return lowest if is_significant(gains, lowest.sizes) else start
 
     def _search(self, parts: Sequence[Part]) -> None:
         """Train on the rows of each part, until the loss on its held-out rows rises."""
@@ -163,10 +175,10 @@ class _Training:
         for step in self._steps([train for train, _ in parts], settings.steps):
             if step % settings.evaluate_every and step != settings.steps:
                 continue
-            self._losses.append((self._loss(held_out), step))
-            if self._lowest[1] == step:
+            self._measured.append(self._measure(held_out, step))
+            if self._lowest.steps == step:
                 self._best = self._slots.parameters[0].clone()
-            if step - self._lowest[1] >= settings.patience * settings.evaluate_every:
+            if step - self._lowest.steps >= settings.patience * settings.evaluate_every:
                 return
 
     def _train_on_all(self, rows: Sequence[Tokens], steps: int) -> None:
@@ -182,7 +194,7 @@ class _Training:
         for step in range(1, count + 1):
             self._step({slot: next(order) for slot, order in enumerate(orders)}, step)
             self._done += 1
-            self._progress(self._done, self._expected_steps, self._lowest[0])
+            self._progress(self._done, self._expected_steps, self._lowest.loss)
             yield step
 
     def _step(self, rows: dict[int, list[Tokens]], step: int) -> None:
@@ -200,16 +212,30 @@ class _Training:
         for slot in rows:
             self._slots.update(slot, self._settings.learning_rate(step - 1))
 
-    def _loss(self, rows: Sequence[Sequence[Tokens]], adapters: bool = True) -> float:
-        """Return the mean loss of the output tokens of all slots' rows."""
-        sums: list[float] = []
-        self._runner.run(
-            dict(enumerate(rows)),
-            lambda packed, losses: sums.append(float(losses.double().sum())),
-            adapters=adapters,
-        )
-        loss = math.fsum(sums) / sum(len(row.output) for of_slot in rows for row in of_slot)
-        return math.inf if math.isnan(loss) else loss
+    def _measure(
+        self, rows: Sequence[Sequence[Tokens]], steps: int, adapters: bool = True
+    ) -> "_Measurement":
+        """Compute the losses of all slots' rows."""
+        found: dict[int, list[tuple[int, float]]] = {}  # by first slot: threads end in any order
+
+        def collect(packed: Pass, losses: torch.Tensor) -> None:
+            sums = [float(row.sum()) for row in torch.split(losses.double(), list(packed.by_row))]
+            pairs = found.setdefault(next(iter(packed.outputs)), [])
+            pairs += zip(packed.by_row, sums, strict=True)
+
+        self._runner.run(dict(enumerate(rows)), collect, adapters=adapters)
+        sizes, sums = zip(*(pair for slot in sorted(found) for pair in found[slot]), strict=True)
+        loss = math.fsum(sums) / sum(sizes)
+        return _Measurement(math.inf if math.isnan(loss) else loss, steps, np.array(sums), sizes)
+
+
+class _Measurement(NamedTuple):
+    """Loss on held-out rows after some steps, per token; and losses and output tokens by row."""
+
+    loss: float
+    steps: int
+    by_row: Array
+    sizes: tuple[int, ...]
 
 
 def split(rows: Sequence[Tokens], seed: int) -> list[Part]:

@@ -1,5 +1,6 @@
 """Further training: its number of steps, its result, and interruptions."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from hf_lorameta.training.lora_slots import find_layout  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
 SETTINGS = Settings(rank=4, steps=12, rows=4, lr=0.02, warmup=2, evaluate_every=3)
-ROWS = tokens(1, 16)
+UNRELATED_ROWS = tokens(1, 16)
+ROWS = [row._replace(output=[5] * len(row.output)) for row in UNRELATED_ROWS]
 Factors = list[tuple[Any, Any]]
 
 
@@ -118,7 +120,7 @@ def test_with_few_rows_all_are_trained_on_in_the_end(base: Path) -> None:
 
 
 def test_with_many_rows_a_quarter_is_held_out(base: Path) -> None:
-    rows = tokens(2, HOLD_OUT_ROWS)
+    rows = [row._replace(output=[5]) for row in tokens(2, HOLD_OUT_ROWS)]
     result = train(base, rows)
     assert result.training.held_out == HOLD_OUT_ROWS // 4
     assert result.training.end < result.training.start
@@ -143,7 +145,19 @@ def test_a_training_that_does_not_help_keeps_the_adapter(base: Path) -> None:
         assert all(np.array_equal(x, y) for x, y in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("stop", [1, 8, 14])
+def test_a_gain_within_its_standard_error_keeps_the_adapter(base: Path) -> None:
+    lowest = math.inf
+
+    def progress(done: int, steps: int, loss: float) -> None:
+        nonlocal lowest
+        lowest = min(lowest, loss)
+
+    result = train(base, UNRELATED_ROWS, progress=progress)
+    assert lowest < result.training.start == result.training.end
+    assert result.training.steps == 0
+
+
+@pytest.mark.parametrize("stop", [1, 8, 14, 20])
 def test_an_interrupted_training_keeps_the_best_so_far(base: Path, stop: int) -> None:
     calls = 0
 
