@@ -10,7 +10,7 @@ decoded greedily, and end after their first line unless a reference has several.
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, Any
 from hf_lorameta.engines import scoring
 from hf_lorameta.engines.scoring import Scores, StepCounter, Tokens
 from hf_lorameta.engines.torch_dtype import suited_dtype
-from hf_lorameta.engines.torch_forward import packed_sequences, sequence_budget, summed_nll
+from hf_lorameta.engines.torch_forward import (
+    GRADIENT_TOKENS,
+    packed_sequences,
+    sequence_budget,
+    summed_nll,
+)
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, NotFoundError, UsageError, first_line
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
@@ -74,9 +79,11 @@ class TorchEvaluator:
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
         folder = Path(base_path)
         _check_folder(folder)
+        found = dtype == "auto"
         with quiet_transformers():
-            dtype = suited_dtype(folder) if dtype == "auto" else dtype
-            self._use(*_load(folder, dtype))
+            self._use(*_load(folder, suited_dtype(folder) if found else dtype))
+        if found:
+            self.suit_to_cpu()
 
     @classmethod
     @contextmanager
@@ -98,10 +105,13 @@ class TorchEvaluator:
         evaluator = cls.__new__(cls)
         evaluator.batch_tokens, evaluator.base_model = 4096, ""
         evaluator.max_length, evaluator.max_new_tokens = 1024, 64
+        undo: Callable[[], None] = lambda: None  # noqa: E731
         try:
             evaluator._use(model.eval().requires_grad_(False), tokenizer)
+            undo = evaluator.suit_to_cpu()
             yield evaluator
         finally:
+            undo()
             model.generation_config = config
             model.train(training)
             for parameter in trained:
@@ -119,6 +129,12 @@ class TorchEvaluator:
         self._start = [start] if start in self._tokenizer("").input_ids else []
         self._first = [end if start is None else start]
         self.model.generation_config = self._greedy_config()
+
+    def suit_to_cpu(self) -> Callable[[], None]:
+        """See `hf_lorameta.engines.float32_products.suit_to_cpu`; the model is on the CPU."""
+        from hf_lorameta.engines.float32_products import suit_to_cpu
+
+        return suit_to_cpu(self.model)
 
     def evaluate(
         self,
@@ -186,10 +202,15 @@ class TorchEvaluator:
         """Return rows as token ids, long prompts truncated from the left."""
         return [self._encode(row, shots).truncated(self.max_length, self._start) for row in rows]
 
-    def packed(self, examples: Sequence[Tokens], share: bool = True) -> Iterator[list[Tokens]]:
-        """Pack rows into sequences, see `hf_lorameta.engines.torch_forward.packed_sequences`."""
+    def packed(self, examples: Sequence[Tokens], gradients: bool = False) -> Iterator[list[Tokens]]:
+        """Pack rows into sequences, see `hf_lorameta.engines.torch_forward.packed_sequences`.
+
+        For the gradients of single rows, these share no prefix, and sequences are shorter.
+        """
         budget = min(self.batch_tokens, self._sequence_budget)
-        return packed_sequences(examples, budget, share)
+        if gradients:
+            return packed_sequences(examples, min(budget, GRADIENT_TOKENS), share=False)
+        return packed_sequences(examples, budget)
 
     def _loss(self, examples: Sequence[Tokens], steps: StepCounter) -> float:
         total = 0.0

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 _LOGIT_ROWS = 256
 """Positions whose logits are cast to float32 at once: 50 MB with a vocabulary of 49,152."""
-_SEQUENCE_TOKENS = 512
-"""Maximum tokens in a sequence: attention and its mask grow with the square of its length."""
+GRADIENT_TOKENS = 512
+"""Maximum tokens in a sequence for gradients, whose activations stay in memory."""
+_LEAST_TOKENS, _TOKENS_PER_WIDTH = 512, 0.5
+"""Maximum tokens in another sequence, and relative to the width of the model's layers if that is
+more. Attention grows with the square of the length: it is then a twelfth of the work or less."""
 
 
 def sequence_budget(model: Any) -> int:
@@ -32,8 +35,9 @@ def sequence_budget(model: Any) -> int:
     stateful = getattr(model, "_is_stateful", False)
     if stateful or "position_ids" not in inspect.signature(model.forward).parameters:
         return 0
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
-    return min(_SEQUENCE_TOKENS, window or _SEQUENCE_TOKENS)
+    config = model.config.get_text_config()
+    tokens = max(_LEAST_TOKENS, int(_TOKENS_PER_WIDTH * config.hidden_size))
+    return min(tokens, getattr(config, "sliding_window", None) or tokens)
 
 
 def packed_sequences(
@@ -143,9 +147,12 @@ def _separate(model: Any, rows: "torch.Tensor") -> dict[str, "torch.Tensor"]:
     """Attention mask and positions, from the (T,) row numbers of the tokens; 0 is the prefix."""
     import torch
 
+    from hf_lorameta.engines.float32_products import compute_dtype
+
+    dtype = compute_dtype(model)
     visible = ((rows[:, None] == rows) | (rows == 0)).tril()
-    mask = torch.zeros(visible.shape, dtype=model.dtype)
-    mask.masked_fill_(~visible, torch.finfo(model.dtype).min)
+    mask = torch.zeros(visible.shape, dtype=dtype)
+    mask.masked_fill_(~visible, torch.finfo(dtype).min)
     return {"attention_mask": mask[None, None], "position_ids": visible.sum(1)[None] - 1}
 
 

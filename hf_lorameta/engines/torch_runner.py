@@ -123,7 +123,7 @@ class TorchRunner:
 
         losses, gradients = [], []
         with torch.enable_grad(), self._update_applied():
-            for part in self._evaluator.packed(tokens, share=False):
+            for part in self._evaluator.packed(tokens, gradients=True):
                 with self._gradient_hooks(weighted_sum, row_lengths(part)) as gradient:
                     by_row = row_nll(self._evaluator.model, part)
                     torch.autograd.backward(by_row.sum())

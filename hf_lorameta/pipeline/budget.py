@@ -137,7 +137,7 @@ def _obstacle(plan: Plan, pool: Sequence[Row], session: Session) -> str | None:
         require_eval()
     except MissingExtraError as error:
         return f"{error}: {error.hint}"
-    if find_at_hand(index.base_model, index.base_revision) is None:
+    if not session.has_model and find_at_hand(index.base_model, index.base_revision) is None:
         return f"the base model is not on this machine: hf download {index.base_model}"
     return None
 

@@ -86,6 +86,11 @@ class Session:
             return self._bank
         return Bank.from_pretrained(self._bank, revision=self._bank_revision, hub=self.hub)
 
+    @property
+    def has_model(self) -> bool:
+        """Whether the base model was given, in memory."""
+        return self._model is not None
+
     @cached_property
     def evaluator(self) -> TorchEvaluator:
         """The bank's base model in transformers, at the revision that the bank states.

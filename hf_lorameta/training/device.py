@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from hf_lorameta.engines.float32_products import compute_dtype
 from hf_lorameta.engines.torch_dtype import available_memory, parameters, suited_dtype
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
@@ -88,7 +89,7 @@ def fit_loaded(model: Any, layout: Layout, rank: int, at_once: int) -> Plan:
     Raises:
         UsageError: adapters and the activations of a pass do not fit in memory.
     """
-    dtype = str(model.dtype).removeprefix("torch.")
+    dtype = str(compute_dtype(model)).removeprefix("torch.")
     return _fit(model.config, layout, rank, 0, str(model.device), dtype, at_once)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from hf_lorameta.engines.float32_products import input_gradient, linear
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
 from hf_lorameta.training.packing import LOOP_DEVICES, Slice
@@ -265,7 +266,7 @@ class _SlotFunction(torch.autograd.Function):
         ctx: Any, x: Any, weight: Any, bias: Any, anchor: Any, layer: Any, slices: Any
     ) -> Any:
         flat = x.reshape(-1, x.shape[-1])
-        y = torch.nn.functional.linear(flat, weight, bias)
+        y = linear(flat, weight, bias)
         if x.device.type in LOOP_DEVICES:
             for slot, start, stop in slices:
                 A, B = (factor[slot].to(x.dtype) for factor in layer.values)
@@ -282,7 +283,7 @@ class _SlotFunction(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         layer, scaling = ctx.layer, ctx.layer.scaling
         g, flat = outputs[0].reshape(-1, weight.shape[0]), x.reshape(-1, x.shape[-1])
-        dx = g @ weight if ctx.needs_input_grad[0] else None
+        dx = input_gradient(g, weight) if ctx.needs_input_grad[0] else None
         if x.device.type not in LOOP_DEVICES and ctx.slices:
             A, B = layer.stacked(x.dtype)
             mask = layer.mask(ctx.slices, flat)

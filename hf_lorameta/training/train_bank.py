@@ -224,6 +224,8 @@ def _load(job: Job, plan: "Plan") -> tuple[TorchEvaluator, Layout]:
     base = locate(job.base_model, job.base_revision, job.hub.token or None)
     evaluator = TorchEvaluator(base, plan.dtype, max_length=_UNLIMITED)
     model = evaluator.model.to(plan.device)
+    if model.device.type == "cpu":
+        evaluator.suit_to_cpu()
     use_row_attention(model)
     return evaluator, find_layout(model, job.settings.targets)
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_forward import (
     log_odds,
     packed_sequences,
@@ -95,6 +96,17 @@ def test_sequence_budget_depends_on_the_architecture() -> None:
         "Llama": 512, "Mistral": 14, "Qwen2": 512, "Gemma2": 16, "GPT2": 512, "Bloom": 0,
         "Mamba": 0,
     }  # fmt: skip
+
+
+def test_sequences_of_wide_models_are_longer_except_for_gradients() -> None:
+    model = model_of("Llama")
+    model.config.hidden_size = 4096
+    assert sequence_budget(model) == 2048
+    evaluator = TorchEvaluator.__new__(TorchEvaluator)
+    evaluator.batch_tokens, evaluator._sequence_budget = 4096, sequence_budget(model)
+    rows = [Tokens([i] * 99, [i]) for i in range(40)]
+    assert [len(part) for part in evaluator.packed(rows)] == [20, 20]
+    assert [len(part) for part in evaluator.packed(rows, gradients=True)] == [5] * 8
 
 
 def test_log_odds_of_nearly_certain_tokens_are_finite() -> None:

@@ -108,6 +108,14 @@ def test_obstacles_are_named(
     assert "torch is not installed: pip install torch" in choose(path, session, 60.0)[1]
 
 
+def test_a_model_in_memory_need_not_be_on_this_machine(
+    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: None)
+    with Session(session.bank, model=object()) as with_model:
+        assert choose(write(tmp_path, 300), with_model, 3600.0)[0] == 300
+
+
 def test_a_budget_and_a_number_of_rows_exclude_each_other(tmp_path: Path, session: Session) -> None:
     with pytest.raises(UsageError, match="--budget chooses --train"):
         choose(write(tmp_path, 300), session, 60.0, train=16)

@@ -1,0 +1,232 @@
+"""What fitting and training take with large base models.
+
+``python -m tests.benchmarks.large_bases FOLDER --size 7b``
+
+The base model is random, of the shape of Llama-3.2-1B or Mistral-7B, and exists in memory only; 7b
+takes 14.5 GB of it. A bank of random adapters for q, k and v is written to FOLDER. The product runs
+on rows of 100 tokens: an instruction of 20 that all share, and 14 of output.
+
+Parts: ``forward`` scores 16 rows, ``apply`` adds the adapters to the weights, ``gradient`` is a
+point of ``--refine 16``, ``train`` a step of ``--train 16`` (two adapters, 8 rows each), ``check``
+all of ``--check 16``, ``budget`` the time that ``--budget`` expects of ``--train 16`` at most;
+``refine16`` and ``train16`` are whole runs. Peak memory includes the base model.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_lorameta import Recipe
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.weighted_sum import WeightedSum
+from hf_lorameta.method.coefficients import Coefficients
+from hf_lorameta.pipeline.budget import recipe_within
+from hf_lorameta.pipeline.generate import generate_from_plan
+from hf_lorameta.pipeline.generation import Generation
+from hf_lorameta.pipeline.held_out_rows import rows_to_fit
+from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.read_and_plan import plan_with_rows
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.train import train_adapter
+from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
+from hf_lorameta.types import Row
+from tests.benchmarks.measurements import Clock
+from tests.benchmarks.random_models import CONFIGS, bank_shape, random_model, word_tokenizer
+from tests.benchmarks.synthetic_bank import write_bank
+from tests.benchmarks.tables import markdown_table
+
+ROWS, SHARED, PROMPT, OUTPUT = 16, 20, 86, 13
+"""Rows for each purpose; words that all prompts share, words of a prompt, and of an output."""
+WORDS = 500
+"""Number of different words in the rows."""
+
+Figures = dict[str, float]
+
+
+def random_rows(number: int) -> list[dict[str, str]]:
+    """Return rows of random words."""
+    rng = np.random.default_rng(0)
+
+    def text(words: int) -> str:
+        return " ".join(f"w{word}" for word in rng.integers(2, WORDS, words))
+
+    instruction = text(SHARED)
+    return [
+        {"input": f"{instruction} {text(PROMPT - SHARED)}", "output": text(OUTPUT)}
+        for _ in range(number)
+    ]
+
+
+def timed(run: Callable[[], Any]) -> Figures:
+    """Run something, and return its seconds, CPU seconds and peak memory in MB."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    with Clock() as clock:
+        run()
+    return {name: clock.figures[name] for name in ("seconds", "cpu", "peak")}
+
+
+class Measurements:
+    """Measures one base model with one bank; see the module's docstring.
+
+    Args:
+        session: with the base model.
+        plan: of random rows, with `refine`, `train` and `check`.
+        pool: its labeled rows.
+
+    Attributes:
+        parts: the measurements by name.
+    """
+
+    def __init__(self, session: Session, plan: Plan, pool: list[Row]) -> None:
+        self._session, self._plan, self._pool = session, plan, pool
+        self._runner: Any = session.runner
+        self._rows = self._runner.encode(rows_to_fit(plan.recipe, pool))
+        self._runner.loss(self._rows[:1])  # the first pass also allocates memory
+        self.parts: dict[str, Callable[[], Figures]] = {
+            "forward": self._forward,
+            "apply": self._apply,
+            "gradient": self._gradient,
+            "train": self._training_step,
+            "check": self._check,
+            "budget": self._budget,
+            "refine16": self._whole_refinement,
+            "train16": self._whole_training,
+        }
+
+    def _forward(self) -> Figures:
+        return timed(lambda: self._runner.loss(self._rows))
+
+    def _weighted_sum(self) -> tuple[WeightedSum, Coefficients]:
+        active = self._plan.active_indices
+        return WeightedSum(self._plan.bank, active), self._plan.coefficients.take(active)
+
+    def _apply(self) -> Figures:
+        figures = timed(lambda: self._runner.set(*self._weighted_sum()))
+        self._runner.clear()
+        return figures
+
+    def _gradient(self) -> Figures:
+        weighted_sum, _ = self._weighted_sum()
+        return timed(lambda: self._runner.gradient(self._rows, weighted_sum))
+
+    def _training_step(self) -> Figures:
+        import torch
+
+        from hf_lorameta.training.device import fit_loaded
+        from hf_lorameta.training.few_rows import FOLDS, settings_for
+        from hf_lorameta.training.lora_slots import LoraSlots
+        from hf_lorameta.training.packing import using_row_attention
+        from hf_lorameta.training.trainer import PassRunner
+
+        model, layout, rank = self._session.evaluator.model, self._plan.layout, 16
+        settings, machine = settings_for(ROWS, rank, 0), fit_loaded(model, layout, rank, FOLDS)
+        rows = {fold: self._rows[fold::FOLDS] for fold in range(FOLDS)}
+        runner = PassRunner(model, machine.workers, machine.pass_tokens)
+
+        def step() -> None:
+            runner.run(rows, lambda _, x: torch.autograd.backward(x.mean()), gradients=True)
+            for fold in rows:
+                slots.update(fold, settings.lr)
+
+        with using_row_attention(model), runner:
+            slots = LoraSlots(model, layout, rank, settings.scaling, FOLDS, settings.clip)
+            for fold in rows:
+                slots.start(fold, slots.initial(0))
+            try:
+                return timed(step)
+            finally:
+                slots.detach()
+
+    def _check(self) -> Figures:
+        generation = self._generation()
+        return timed(lambda: validate_adapter(generation, self._pool, self._runner, shrink=False))
+
+    def _budget(self) -> Figures:
+        plan = replace(self._plan, recipe=Recipe())
+        return {"seconds": recipe_within(plan, self._pool[:ROWS], self._session, 1e9).seconds}
+
+    def _whole_refinement(self) -> Figures:
+        refined: list[Plan] = []
+        figures = timed(lambda: refined.append(refine_plan(self._plan, self._pool, self._runner)))
+        assert refined[0].refinement
+        return figures | {"steps": refined[0].refinement.steps}
+
+    def _whole_training(self) -> Figures:
+        generation, evaluator = self._generation(), self._session.evaluator
+        steps: list[int] = []
+
+        def progress(done: int, total: int, loss: float) -> None:
+            steps.append(done)
+
+        figures = timed(lambda: train_adapter(generation, self._pool, evaluator, progress=progress))
+        return figures | {"steps": len(steps)}
+
+    def _generation(self) -> Generation:
+        """Return the adapter as it is generated."""
+        plan = replace(self._plan, recipe=Recipe())
+        generation = generate_from_plan(plan, session=self._session)
+        return replace(generation, plan=replace(generation.plan, recipe=self._plan.recipe))
+
+
+PARTS = ("forward", "apply", "gradient", "train", "check", "budget", "refine16", "train16")
+
+
+def measure(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
+    """Make the base model and the bank, and yield the figures of each part."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    if options.slow_bfloat16:
+        torch.backends.mkldnn.set_flags(False)
+    folder = options.folder / f"{options.size}-{options.layers or 'all'}-layers"
+    if not (folder / "bank.json").exists():
+        write_bank(folder, bank_shape(options.size, options.layers, options.adapters))
+    model = random_model(options.size, options.layers, options.dtype)
+    tokenizer = word_tokenizer(CONFIGS[options.size]["vocab_size"])
+    with Session(Bank(folder), model=model, tokenizer=tokenizer) as session:
+        recipe = Recipe(refine=ROWS, train=ROWS, check=ROWS)
+        dataset = session.open_dataset(random_rows(4 * ROWS))
+        measurements = Measurements(session, *plan_with_rows(dataset, session.bank, recipe))
+        for part in options.parts:
+            yield part, measurements.parts[part]()
+
+
+def main() -> None:
+    """Print the figures as they come, and a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", choices=CONFIGS, default="1b")
+    parser.add_argument("--layers", type=int, help="fewer layers than the shape has")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:6])
+    parser.add_argument("--adapters", type=int, default=8, help="of the bank")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--slow-bfloat16",
+        action="store_true",
+        help="as on CPUs without instructions for bfloat16; also set ATEN_CPU_CAPABILITY=avx2 and "
+        "MKL_ENABLE_INSTRUCTIONS=AVX2",
+    )
+    rows = []
+    options = parser.parse_args()
+    for part, figures in measure(options):
+        load = round(os.getloadavg()[0], 1)
+        print(json.dumps({"part": part, **figures, "load": load}), file=sys.stderr, flush=True)
+        cells = (f"{figures[name]:.1f}" if name in figures else "" for name in ("seconds", "cpu"))
+        peak = f"{figures['peak'] / 1024:.1f}" if "peak" in figures else ""
+        rows.append([part, *cells, peak, str(figures.get("steps", ""))])
+    head = ["part", "seconds", "CPU seconds", "peak GB", "steps"]
+    print(markdown_table(head, rows, right=range(1, 5)))
+
+
+if __name__ == "__main__":
+    main()

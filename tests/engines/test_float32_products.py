@@ -1,0 +1,102 @@
+"""A model in bfloat16 that computes in float32 agrees with its own weights in float32."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.engines.torch_runner import TorchRunner
+from tests.engines.test_torch_evaluator import ROWS, save_base
+from tests.engines.test_torch_runner import LAYOUT, Sum
+
+torch = pytest.importorskip("torch")
+float32_products = pytest.importorskip("hf_lorameta.engines.float32_products")
+
+
+@pytest.fixture(autouse=True)
+def slow_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU that is slow with bfloat16, and blocks of a few rows."""
+    monkeypatch.setattr(float32_products, "bfloat16_is_faster", lambda: False)
+    monkeypatch.setattr(float32_products, "_BLOCK_VALUES", 100)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("base") / "base")
+
+
+@pytest.fixture
+def pair(base: Path) -> tuple[TorchEvaluator, TorchEvaluator]:
+    """The base model in bfloat16, suited to the CPU, and the same values in float32."""
+    suited, plain = TorchEvaluator(base, "bfloat16"), TorchEvaluator(base, "bfloat16")
+    suited.suit_to_cpu()
+    plain.model.float()
+    assert suited.model.get_input_embeddings().weight.dtype == torch.bfloat16
+    return suited, plain
+
+
+Pair = tuple[TorchEvaluator, TorchEvaluator]
+
+
+def test_losses_gradients_and_answers_agree(pair: Pair) -> None:
+    results: list[Any] = []
+    for evaluator in pair:
+        runner = TorchRunner(evaluator, LAYOUT)
+        tokens = runner.encode(ROWS)
+        losses, gradients = runner.gradient(tokens, Sum())
+        results.append((runner.log_odds(tokens), losses, gradients, evaluator.evaluate(ROWS)[1]))
+    (odds, losses, gradients, answers), expected = results
+    np.testing.assert_allclose(odds, expected[0], atol=1e-4)
+    np.testing.assert_allclose(losses, expected[1], atol=1e-5)
+    np.testing.assert_allclose(gradients, expected[2], atol=1e-4 * np.abs(gradients).max())
+    assert answers == expected[3]
+
+
+def test_training_agrees(pair: Pair) -> None:
+    from hf_lorameta.training.few_rows import continue_training
+    from hf_lorameta.training.settings import Settings
+
+    settings = Settings(rank=2, steps=3, rows=2, evaluate_every=1, warmup=0)
+    rng = np.random.default_rng(0)
+    start = [
+        tuple(0.1 * rng.standard_normal(module.shape(factor, 2), np.float32) for factor in "AB")
+        for module in LAYOUT
+    ]
+    factors, losses = [], []
+    for evaluator in pair:
+        trained = continue_training(
+            evaluator.model, LAYOUT, start, evaluator.encode(ROWS * 2), settings
+        )
+        factors.append(np.concatenate([x.ravel() for pair in trained.factors for x in pair]))
+        losses.append((trained.training.base, trained.training.end))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    np.testing.assert_allclose(factors[0], factors[1], atol=1e-4)
+
+
+def test_a_loaded_model_is_the_same_afterwards(base: Path) -> None:
+    plain = TorchEvaluator(base, "bfloat16")
+    model, ids = plain.model, torch.tensor([[3, 4, 5, 6]])
+    before, dtypes = model(ids).logits, [p.dtype for p in model.parameters()]
+    with TorchEvaluator.of_model(model, plain._tokenizer):
+        assert model(ids).logits.dtype == torch.float32
+    assert [p.dtype for p in model.parameters()] == dtypes
+    assert torch.equal(model(ids).logits, before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.float(),
+        lambda model: model.register_parameter("experts", torch.nn.Parameter(torch.zeros(2, 2))),
+    ],
+)
+def test_other_models_stay_as_they_are(base: Path, change: Callable[[Any], object]) -> None:
+    model = TorchEvaluator(base, "bfloat16").model
+    change(model)
+    dtypes = [p.dtype for p in model.parameters()]
+    float32_products.suit_to_cpu(model)
+    assert [p.dtype for p in model.parameters()] == dtypes
+    assert "forward" not in vars(model.get_output_embeddings())
