@@ -32,13 +32,14 @@ def suit_to_cpu(model: Any) -> Callable[[], None]:
     kinds = (torch.nn.Linear, torch.nn.Embedding)
     of_layers = {p for m in model.modules() if isinstance(m, kinds) for p in m.parameters()}
     others = [p for p in model.parameters() if p not in of_layers and p.is_floating_point()]
-    if (
-        model.dtype not in (torch.bfloat16, torch.float16)
-        or bfloat16_is_faster()
-        or any(p.dim() > 1 for p in others)
-    ):
+    if not is_slow(model.dtype) or any(p.dim() > 1 for p in others):
         return lambda: None
     return _compute_in_float32(model, others)
+
+
+def is_slow(dtype: torch.dtype) -> bool:
+    """Whether this CPU multiplies a dtype of 16 bits slowly."""
+    return dtype in (torch.bfloat16, torch.float16) and not bfloat16_is_faster()
 
 
 def _compute_in_float32(model: Any, others: list[torch.nn.Parameter]) -> Callable[[], None]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from hf_lorameta.engines.float32_products import compute_dtype
+from hf_lorameta.engines.float32_products import compute_dtype, is_slow
 from hf_lorameta.engines.torch_dtype import available_memory, parameters, suited_dtype
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
@@ -79,8 +79,11 @@ def fit(
     device = device or find_device()
     dtype = dtype or find_dtype(device, folder)
     _kind(device)  # refuses one that is not there
-    weights = _width(dtype) * parameters(folder)
-    return _fit(config, layout, rank, weights, device, dtype, at_once)
+    width = _width(dtype)
+    weights = width * parameters(folder)
+    if device == "cpu" and is_slow(getattr(torch, dtype)):
+        width = 4  # of the values between layers, see `suit_to_cpu`
+    return _fit(config, layout, rank, weights, width, device, dtype, at_once)
 
 
 def fit_loaded(model: Any, layout: Layout, rank: int, at_once: int) -> Plan:
@@ -89,8 +92,9 @@ def fit_loaded(model: Any, layout: Layout, rank: int, at_once: int) -> Plan:
     Raises:
         UsageError: adapters and the activations of a pass do not fit in memory.
     """
-    dtype = str(compute_dtype(model)).removeprefix("torch.")
-    return _fit(model.config, layout, rank, 0, str(model.device), dtype, at_once)
+    dtype = str(model.dtype).removeprefix("torch.")
+    width = compute_dtype(model).itemsize
+    return _fit(model.config, layout, rank, 0, width, str(model.device), dtype, at_once)
 
 
 def _fit(
@@ -98,12 +102,13 @@ def _fit(
     layout: Layout,
     rank: int,
     weights: int,
+    width: int,
     device: str,
     dtype: str,
     at_once: int | None,
 ) -> Plan:
-    """Fit a training into memory that `weights` bytes will be taken of."""
-    kind, width = _kind(device), _width(dtype)
+    """Fit a training, with values of `width` bytes, into memory less `weights` bytes."""
+    kind = _kind(device)
     per_token = _token_bytes(config.get_text_config(), width)
     state = 4 * _STATES * rank * sum(m.in_features + m.out_features for m in layout)
     workers = max(torch.get_num_threads(), 1) if kind == "cpu" else 1
