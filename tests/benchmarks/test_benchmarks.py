@@ -1,5 +1,6 @@
 """The synthetic bank and the measurements run at a small size; figures are not checked."""
 
+import argparse
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.formats.lora_file import stack
-from tests.benchmarks import measurements, quality
+from tests.benchmarks import large_bases, measurements, quality
 from tests.benchmarks.speed import ROWS
 from tests.benchmarks.synthetic_bank import SIZES, Shape, write_bank
 from tests.conftest import tree
@@ -64,6 +65,19 @@ def test_plot_draws_every_point() -> None:
     svg = measurements.plot({"a": [(1, 1.0), (2, 2.0)], "b": [(1, 3.0), (4, 5.0)]})
     assert len(list(ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}circle"))) == 4
     assert len(ROWS) == 9
+
+
+def test_every_part_of_a_large_base_is_measured(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    options = argparse.Namespace(
+        folder=tmp_path, size="tiny", layers=None, parts=large_bases.PARTS, adapters=4,
+        dtype="bfloat16", threads=threads, slow_bfloat16=False,
+    )  # fmt: skip
+    figures = dict(large_bases.measure(options))
+    assert set(figures) == set(large_bases.PARTS)
+    assert all(part["seconds"] > 0 for part in figures.values())
+    assert figures["train16"]["steps"] > 0
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b", "1/2/3"])
