@@ -20,6 +20,7 @@ _MODULES = {
     "Hub": "hub.client",
     "Merge": "pipeline.merge",
     "MergeRecipe": "recipe",
+    "Mixture": "pipeline.mixture",
     "Plan": "pipeline.plan",
     "Reading": "pipeline.read_dataset",
     "ReadingLimits": "hub.reading_limits",
@@ -109,6 +110,7 @@ __all__ = [
     "Merge",
     "MergeRecipe",
     "MissingExtraError",
+    "Mixture",
     "NotFoundError",
     "Plan",
     "Preview",
@@ -182,6 +184,7 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.generate import generate, generate_from_plan
     from hf_lorameta.pipeline.generation import Generation
     from hf_lorameta.pipeline.merge import Merge, merge
+    from hf_lorameta.pipeline.mixture import Mixture
     from hf_lorameta.pipeline.plan import Plan
     from hf_lorameta.pipeline.publish import (
         check_no_overwrite,

@@ -4,9 +4,17 @@ A `Recipe` is frozen and is stored with its result in ``recipe.json``.
 """
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from hf_lorameta.errors import RecipeError
@@ -18,6 +26,10 @@ from hf_lorameta.method.output_prior import STRENGTH
 from hf_lorameta.refine.registry import REFINERS, Refiner
 
 Dtype = Literal["bfloat16", "float16", "float32"]
+Emit = Literal["adapter", "mixture", "mixture-gks"]
+
+MIXTURE_SIZE = 8
+"""Adapters in a mixture, unless `Recipe.top_k` says otherwise."""
 
 REGISTRIES: Mapping[str, Mapping[str, Metric | CoefficientRule | Combiner | Refiner]] = {
     "metric": METRICS,
@@ -137,7 +149,11 @@ class Recipe(_Settings):
         coefficients: rule from distances to coefficients, a key of
             `hf_lorameta.method.coefficients.COEFFICIENT_RULES`.
         combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.
-        top_k: keep only the k largest coefficients and renormalize; None keeps all.
+        emit: ``adapter`` merges the adapters into one; ``mixture`` keeps them apart, to be routed
+            between token by token, see `hf_lorameta.Mixture`; ``mixture-gks`` also subtracts the
+            bank's general adapter from each (GenKnowSub).
+        top_k: keep only the k largest coefficients and renormalize; None keeps all, but 8 in a
+            mixture.
         temperature: divides the logits of the softmin and widens the kernel; below 1 is sharper.
             Dimensionless.
         output_prior: strength of the update towards the dataset's output tokens, if the bank has
@@ -165,6 +181,7 @@ class Recipe(_Settings):
     metric: str = DEFAULT_METRIC
     coefficients: str = "kernel"
     combine: str = "exact"
+    emit: Emit = "adapter"
     top_k: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     output_prior: float = Field(default=STRENGTH, ge=0, le=2, allow_inf_nan=False)
@@ -176,6 +193,38 @@ class Recipe(_Settings):
     refiner: str = "gradient"
     train: int | None = Field(default=None, ge=8, le=4096)
     check: int | None = Field(default=None, ge=4, le=4096)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limit_mixture(cls, settings: Any) -> Any:
+        if isinstance(settings, Mapping) and settings.get("emit", "adapter") != "adapter":
+            return {**settings, "top_k": settings.get("top_k") or MIXTURE_SIZE}
+        return settings
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether the adapters are kept apart."""
+        return self.emit != "adapter"
+
+    @classmethod
+    def of(cls, **settings: object) -> Self:
+        """Build from loose settings, see `MergeRecipe.of`; refuse those a mixture has no use for.
+
+        Example:
+            >>> Recipe.of(emit="mixture", refine=16)
+            Traceback (most recent call last):
+            hf_lorameta.errors.RecipeError: a mixture merges and trains nothing, got refine=16
+        """
+        recipe = super().of(**settings)
+        if recipe.is_mixture:
+            for field in ("combine", "refine", "train", "check"):
+                value = getattr(recipe, field)
+                if value != cls.model_fields[field].default:
+                    raise RecipeError(
+                        f"a mixture merges and trains nothing, got {field}={value}",
+                        hint=f"leave out --{field}, or --emit {recipe.emit}",
+                    )
+        return recipe
 
     @property
     def uses_rows(self) -> bool:
@@ -199,6 +248,7 @@ class Recipe(_Settings):
         """
         fixed = {
             "combine": "factors",
+            "emit": "adapter",
             "top_k": None,
             "temperature": 1.0,
             "output_prior": 0.0,

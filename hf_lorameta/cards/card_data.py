@@ -51,6 +51,23 @@ class CardDataset:
 
 
 @dataclass(frozen=True)
+class Routing:
+    """How PEFT's Arrow routes between the adapters of a mixture.
+
+    Attributes:
+        paths: folders of the adapters, in the order of the neighbors.
+        top_k: adapters per token and module.
+        shared: folder of the adapter that is added to the base model once, if there is one.
+        subtracted: the general adapter is subtracted from each adapter, and in `shared`.
+    """
+
+    paths: tuple[str, ...]
+    top_k: int
+    shared: str | None
+    subtracted: bool
+
+
+@dataclass(frozen=True)
 class CardData(CardDataset):
     """Data of one run for its card; a license is None if its authors state none."""
 
@@ -84,6 +101,7 @@ class CardData(CardDataset):
     example: Row | None = None  # a row of a public dataset
     instruction: str | None = None  # put before every input
     template: str | None = None  # of the prompt
+    routing: Routing | None = None  # of a mixture
 
     def __post_init__(self) -> None:
         if not self.neighbors:

@@ -39,13 +39,15 @@ def render_card(card: CardData, repo_id: str | None) -> str:
     repo_id = clean(repo_id or "") or None
     name = repo_id.rpartition("/")[2] if repo_id else ""
     source_datasets = _source_datasets(card)
+    shown = len(card.neighbors) if card.routing else TABLE_ROWS
     text = render(
-        "model_card.md.j2",
+        "mixture_card.md.j2" if card.routing else "model_card.md.j2",
         card=card,
         metadata=Markdown(_metadata(card, source_datasets).to_yaml()),
-        title=name or "LoRA adapter",
+        title=name or ("Mixture of LoRA adapters" if card.routing else "LoRA adapter"),
         repo_id=repo_id,
-        vllm_command=_vllm_command(card, repo_id) if repo_id else "",
+        routing=card.routing,
+        vllm_command=_vllm_command(card, repo_id, name or "my-adapter"),
         folder=name or "my-adapter",
         ollama_name=ollama_name(name or "my-adapter"),
         gguf_file=GGUF_FILE,
@@ -54,8 +56,8 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         chart_file=CHART_FILE,
         nearest=card.nearest,
         relative_distance=_relative_distance(card),
-        listed=card.neighbors[:TABLE_ROWS],
-        unlisted=card.neighbors[TABLE_ROWS:],
+        listed=card.neighbors[:shown],
+        unlisted=card.neighbors[shown:],
         source_datasets=source_datasets,
         negative=sum(n.coefficient < 0 for n in card.neighbors),
         metric=METRICS[card.recipe.metric].title,
@@ -87,7 +89,13 @@ def _metadata(card: CardData, source_datasets: list[str]) -> ModelCardData:
         license_name=license_name,
         license_link=license_link,
         pipeline_tag="text-generation",
-        tags=["lora", "hf-lorameta", *base_tag, "arxiv:2507.01806"],
+        tags=[
+            "lora",
+            "hf-lorameta",
+            *base_tag,
+            "arxiv:2507.01806",
+            *(["mixture", "arxiv:2405.11157"] if card.routing else []),
+        ],
     )
 
 
@@ -125,15 +133,23 @@ def _warnings(card: CardData) -> list[str]:
 # --- code and commands --------------------------------------------------------------------------
 
 
-def _vllm_command(card: CardData, repo_id: str) -> Markdown:
-    """Return a command line that serves the base model and resolves the adapter on the Hub."""
-    variables = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "VLLM_PLUGINS=lora_hf_hub_resolver")
-    repos = f"VLLM_LORA_RESOLVER_HF_REPO_LIST={shlex.quote(repo_id)}"
+def _vllm_command(card: CardData, repo_id: str | None, folder: str) -> Markdown:
+    """Return a command line that serves the base model.
+
+    It resolves the adapter on the Hub, or loads those of a mixture from a folder.
+    """
     arguments = ["vllm", "serve", card.base_model, "--enable-lora"]
     if card.base_revision:
         arguments += ["--revision", card.base_revision]
     if card.rank > _VLLM_RANKS[0]:
         arguments += ["--max-lora-rank", str(min(r for r in _VLLM_RANKS if r >= card.rank))]
+    if card.routing:
+        paths = card.routing.paths
+        modules = [f"{path.rpartition('/')[2]}={folder}/{path}" for path in paths]
+        arguments += ["--max-loras", str(len(paths)), "--lora-modules", *modules]
+        return shell(*arguments)
+    variables = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "VLLM_PLUGINS=lora_hf_hub_resolver")
+    repos = f"VLLM_LORA_RESOLVER_HF_REPO_LIST={shlex.quote(repo_id or '')}"
     return Markdown(" ".join([*variables, repos, shell(*arguments)]))
 
 

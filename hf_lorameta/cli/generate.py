@@ -33,8 +33,11 @@ from hf_lorameta.cli.output import (
 if TYPE_CHECKING:
     from hf_lorameta.bank.expected_gain import Estimate
     from hf_lorameta.data.dataset import Dataset
+    from hf_lorameta.pipeline.adapter_folder import Export
     from hf_lorameta.pipeline.generation import Generation
+    from hf_lorameta.pipeline.mixture import Mixture
     from hf_lorameta.pipeline.plan import Plan
+    from hf_lorameta.pipeline.progress import Progress
     from hf_lorameta.pipeline.publish import Target
     from hf_lorameta.pipeline.session import Session
     from hf_lorameta.recipe import Recipe
@@ -94,7 +97,7 @@ def _plan_with_check(
     from hf_lorameta.pipeline.automatic_check import with_check, without_impossible_check
 
     asked = request.make_recipe()
-    if request.no_check or request.budget or request.recipe == "paper":
+    if request.no_check or request.budget or request.recipe == "paper" or asked.is_mixture:
         return (*_plan(request, session, dataset, asked, quiet), False)
     recipe = with_check(asked, dataset, session)
     result, rows = _plan(request, session, dataset, recipe, quiet)
@@ -102,6 +105,20 @@ def _plan_with_check(
         result = without_impossible_check(result, rows)
         return result, rows, result.recipe.check is not None
     return result, rows, False
+
+
+def _make(
+    request: Request, session: "Session", dataset: "Dataset", quiet: bool, progress: "Progress"
+) -> "Generation | Mixture":
+    """Plan, and generate the adapter or choose those of a mixture."""
+    from hf_lorameta.pipeline.mixture import Mixture
+
+    result, rows, unasked = _plan_with_check(request, session, dataset, quiet)
+    if not result.recipe.is_mixture:
+        return _generate(result, rows, session, quiet, unasked)
+    mixture = Mixture(result, progress)
+    log(quiet, f"A mixture of {len(mixture.entries)} adapters of rank {mixture.rank}")
+    return mixture
 
 
 def describe_plan(plan: "Plan") -> str:
@@ -211,20 +228,20 @@ def generate(
     """Generate an adapter folder in PEFT format; prints the folder."""
     from hf_lorameta.pipeline.adapter_folder import check_target
     from hf_lorameta.pipeline.generation import base_config_for
+    from hf_lorameta.pipeline.mixture import check_emit
 
     check_target(output, overwrite)
-    request.make_recipe()  # refuses wrong settings before anything is opened
-    with request.session(engine, base_gguf) as session:
+    check_emit(request.make_recipe().emit, export)  # before anything is opened
+    with request.session(engine, base_gguf) as session, stage_bars(quiet) as progress:
         request = validate_engine(request, session, base_gguf)
         base_config_for(session.bank, export, session.hub.token)  # refuses before any work
         dataset = request.open_dataset(session)
-        result, rows, unasked = _plan_with_check(request, session, dataset, quiet)
-        generation = _generate(result, rows, session, quiet, unasked)
-    folder = generation.save_pretrained(
-        output, overwrite=overwrite, export=export, token=request.token
-    )
-    data = {"folder": str(folder), "seconds": generation.seconds, "rank": generation.rank}
-    emit(json, data | {"plan": generation.plan.to_dict()}, lambda: str(folder))
+        made = _make(request, session, dataset, quiet, progress)
+        folder = made.save_pretrained(
+            output, overwrite=overwrite, export=export, token=request.token
+        )
+    data = {"folder": str(folder), "seconds": made.seconds, "rank": made.rank}
+    emit(json, data | {"plan": made.plan.to_dict()}, lambda: str(folder))
 
 
 @with_request
@@ -268,8 +285,8 @@ def push(
     from hf_lorameta.pipeline.publish import check_name_is_safe, publish_adapter
 
     _check_source(request, source, engine, base_gguf, export)
-    with request.session(engine, base_gguf) as session:
-        seconds: list[float] = []
+    with request.session(engine, base_gguf) as session, stage_bars(quiet) as progress:
+        seconds: list[float | None] = []
         if source is not None:
             dataset_private = is_private(read_provenance(source)["provenance"])
         else:
@@ -278,11 +295,10 @@ def push(
             dataset = request.open_dataset(session)
             dataset_private = dataset.private
 
-        def make() -> "Generation":
-            result, rows, unasked = _plan_with_check(request, session, dataset, quiet)
-            generation = _generate(result, rows, session, quiet, unasked)
-            seconds.append(generation.seconds)
-            return generation
+        def make() -> "Generation | Mixture":
+            made = _make(request, session, dataset, quiet, progress)
+            seconds.append(made.seconds)
+            return made
 
         check_name_is_safe(repo_id, dataset_private, private)
         published = publish_adapter(
@@ -319,17 +335,22 @@ def push(
 
 
 def _check_source(
-    request: Request, source: Path | None, engine: str, base_gguf: Path | None, export: str | None
+    request: Request,
+    source: Path | None,
+    engine: str,
+    base_gguf: Path | None,
+    export: "Export | None",
 ) -> None:
     """Refuse options of push that contradict each other."""
     from hf_lorameta.errors import UsageError
+    from hf_lorameta.pipeline.mixture import check_emit
 
     if (source is None) == (request.dataset is None):
         raise UsageError(
             f"expected either --dataset or --from, got {'both' if source else 'neither'}",
             hint="leave one out" if source else "add --dataset user/name",
         )
-    request.make_recipe()  # refuses wrong settings before anything is opened
+    check_emit(request.make_recipe().emit, export)  # before anything is opened
     options = {"--export": export, "--engine": engine != "transformers", "--base-gguf": base_gguf}
     settings = asdict(request) | {"recipe": request.recipe != "default", "token": None}
     options |= {f"--{name.replace('_', '-')}": value for name, value in settings.items()}

@@ -136,7 +136,20 @@ class Request:
             "the others choose among the updates' entries and take longer."
         ),
     ] = None
-    top_k: Annotated[int | None, typer.Option(help="Use the k largest coefficients only.")] = None
+    emit: Annotated[
+        recipes.Emit | None,
+        typer.Option(
+            help="mixture: keep the adapters apart, for PEFT's Arrow to route between them token "
+            "by token; mixture-gks: with the general adapter subtracted (GenKnowSub)."
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            help="Use the k largest coefficients only. Default: all, of a mixture 8.",
+            show_default=False,
+        ),
+    ] = None
     temperature: Annotated[
         float | None, typer.Option(help="Temperature of the coefficients; below 1 is sharper.")
     ] = None
@@ -246,7 +259,7 @@ class Request:
 
         Raises:
             RecipeError: as `Recipe.of` and `Recipe.paper` raise.
-            UsageError: a budget, which chooses `train`, with the paper's recipe.
+            UsageError: a budget, which chooses `train`, with the paper's recipe or a mixture.
         """
         from hf_lorameta.errors import UsageError
 
@@ -259,7 +272,13 @@ class Request:
         values = {name: getattr(self, name) for name in names}
         settings = {name: value for name, value in values.items() if value is not None}
         make = recipes.Recipe.paper if self.recipe == "paper" else recipes.Recipe.of
-        return make(**settings)
+        recipe = make(**settings)
+        if recipe.is_mixture and self.budget:
+            raise UsageError(
+                "--budget chooses --train, and a mixture trains nothing",
+                hint=f"leave out one of --budget and --emit {recipe.emit}",
+            )
+        return recipe
 
 
 def one_dataset(argument: str | None, option: str | None) -> str | None:

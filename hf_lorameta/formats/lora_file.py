@@ -228,8 +228,10 @@ def open_adapter(folder: Path) -> tuple[LoraConfig, MixedRankFile]:
     try:
         config = read_config(json.loads((folder / CONFIG_FILE).read_bytes()), patterns=True)
     except OSError:
+        inside = sorted(path.parent for path in folder.glob(f"*/*/{CONFIG_FILE}"))
+        one = f"name one of the adapters in it, such as {inside[0]}" if inside else ""
         raise AdapterError(
-            f"{folder} has no {CONFIG_FILE}", hint="name a folder with a PEFT adapter"
+            f"{folder} has no {CONFIG_FILE}", hint=one or "name a folder with a PEFT adapter"
         ) from None
     except (ValueError, RecursionError):
         raise AdapterError(f"{folder / CONFIG_FILE} is not JSON") from None

@@ -153,7 +153,7 @@ def write_config(
         "peft_type": "LORA",
         "r": rank,
         "revision": revision,
-        "target_modules": _target_modules(layout),
+        "target_modules": target_modules(layout),
         "task_type": "CAUSAL_LM",
         "use_rslora": False,
     }
@@ -162,7 +162,7 @@ def write_config(
     return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _target_modules(layout: Layout) -> list[str]:
+def target_modules(layout: Layout) -> list[str]:
     """Return short names if all layers 0…L-1 have all modules, full paths otherwise.
 
     In a model of texts and images, short names would name layers of the images' part too.

@@ -1,6 +1,7 @@
 """The folder of a generated adapter: its file names, where to find it, and how to read it back."""
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +28,32 @@ EXPORTS = (gguf_usage.GGUF_FILE, gguf_usage.MODELFILE)
 OLD_FILES = ("neighbours.svg",)
 """Written by earlier versions, and deleted when an adapter is replaced."""
 
+EXPERTS, SHARED = "experts", "shared"
+"""Folders of a mixture: one with a folder for each adapter, and that of what all of them share."""
+ROUTING_FILE, PROTOTYPES_FILE = "routing.json", "prototypes.safetensors"
+"""A folder that has the first is a mixture: it has them instead of PEFT's two files."""
+_MIXTURE_FILE = re.compile(
+    rf"({EXPERTS}/[^/]+|{SHARED})/({CONFIG_FILE}|{WEIGHTS_FILE})|{ROUTING_FILE}|{PROTOTYPES_FILE}"
+)
+
 Export = Literal["gguf"]
+
+
+def is_own_file(name: str) -> bool:
+    """Return whether a path in a folder or repo is one that this package writes there.
+
+    Example:
+        >>> is_own_file("README.md"), is_own_file("experts/a/adapter_config.json")
+        (True, True)
+        >>> is_own_file("experts/notes.txt")
+        False
+    """
+    return name in (*FILES, *EXPORTS) or is_adapter_file(name)
+
+
+def is_adapter_file(name: str) -> bool:
+    """Return whether a path is one of PEFT's two files, or of those that a mixture has instead."""
+    return name in (CONFIG_FILE, WEIGHTS_FILE) or _MIXTURE_FILE.fullmatch(name) is not None
 
 
 def locate_adapter(
@@ -65,13 +91,15 @@ def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:
         HubError: the Hub cannot be reached.
     """
     names = [file for file in FILES if file in repo.files]
-    if not {CONFIG_FILE, WEIGHTS_FILE} <= set(names):
+    if ROUTING_FILE in repo.files:
+        names += [file for file in repo.files if _MIXTURE_FILE.fullmatch(file)]
+    elif not {CONFIG_FILE, WEIGHTS_FILE} <= set(names):
         raise AdapterError(
             f"{repo.repo_id} lacks {CONFIG_FILE} or {WEIGHTS_FILE}, so it is not a PEFT adapter",
             hint="name a repo that holds one",
         )
-    paths = [hub.download(repo, file) for file in names]
-    return paths[0].parent
+    paths = {file: hub.download(repo, file) for file in names}
+    return next(path.parent for file, path in paths.items() if "/" not in file)
 
 
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:
@@ -140,8 +168,11 @@ def check_target(folder: Path, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file, expected a folder", hint="name another with -o")
-    names = {path.name for path in folder.iterdir()}
-    unexpected = sorted(names - {*FILES, *EXPORTS, *OLD_FILES})
+    names = {path.name for path in folder.iterdir()} - {EXPERTS, SHARED}
+    for part in (EXPERTS, SHARED):
+        inside = (path for path in (folder / part).rglob("*") if path.is_file())
+        names |= {path.relative_to(folder).as_posix() for path in inside}
+    unexpected = sorted(name for name in names - {*OLD_FILES} if not is_own_file(name))
     if unexpected:
         raise UsageError(
             f"{folder} holds other files ({', '.join(unexpected[:3])})",
@@ -215,12 +246,13 @@ def read_contents(folder: Path) -> dict[str, Any]:
 
     Returns:
         ``base_model_name_or_path``, ``rank``, ``modules`` (their number), ``dtypes``,
-        ``provenance`` (content of ``recipe.json``, or None) and ``coefficients`` (a list).
+        ``provenance`` (content of ``recipe.json``, or None) and ``coefficients`` (a list). Of a
+        mixture, rank, modules and dtypes are those of each of its adapters.
 
     Raises:
-        AdapterError: the folder holds no LoRA adapter.
+        AdapterError: the folder holds no LoRA adapter, or a mixture that lacks one.
     """
-    config, weights = check_adapter(folder)
+    (config, weights), *_ = (check_adapter(path) for path in _adapter_folders(folder))
     try:
         recipe = json.loads((folder / RECIPE_FILE).read_bytes())
         if is_merge(recipe):
@@ -238,3 +270,18 @@ def read_contents(folder: Path) -> dict[str, Any]:
         "provenance": recipe,
         "coefficients": coefficients,
     }
+
+
+def _adapter_folders(folder: Path) -> list[Path]:
+    """Return the folder itself, or those of a mixture's adapters."""
+    if not (folder / ROUTING_FILE).exists():
+        return [folder]
+    try:
+        routing = json.loads((folder / ROUTING_FILE).read_bytes())
+        names = [str(adapter["name"]) for adapter in routing["adapters"]]
+        shared = [folder / SHARED] if routing["shared"] else []
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        names, shared = [], []
+    if not names or any(Path(name).name != name for name in names):
+        raise AdapterError(f"{folder / ROUTING_FILE} lists no adapters, or is damaged")
+    return [*(folder / EXPERTS / name for name in names), *shared]

@@ -119,11 +119,17 @@ def generate_from_plan(
     Raises:
         AdapterError: the adapter was refined or checked, and at no scale it is as good as the base
             model; or it was trained, and is worse.
-        UsageError: rows are needed, and the dataset was a local file.
+        UsageError: rows are needed, and the dataset was a local file; or the recipe asks for a
+            mixture.
         LoraMetaError: as `generate` raises.
     """
     session = session or Session(plan.bank)
     recipe = plan.recipe
+    if recipe.is_mixture:
+        raise UsageError(
+            "the recipe asks for a mixture of adapters, not for one",
+            hint="hf_lorameta.Mixture(plan).save_pretrained(FOLDER) writes it",
+        )
     pool = rows if rows is not None or not recipe.uses_rows else _read_pool(plan, session)
     rows_to_fit(recipe, pool or ())  # refuses too few rows before the base model is loaded
     rows_to_train(recipe, pool or ())

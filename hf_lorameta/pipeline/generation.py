@@ -188,9 +188,9 @@ class Generation:
         write_tensors(folder / WEIGHTS_FILE, layout, self.rank, plan.recipe.dtype, self.pairs)
         config = write_config(index.base_model, layout, self.rank, index.base_revision)
         (folder / CONFIG_FILE).write_bytes(config)
-        rows = [_json(neighbor.to_dict(), indent=None) for neighbor in card_data.neighbors]
+        rows = [as_json(neighbor.to_dict(), indent=None) for neighbor in card_data.neighbors]
         texts = {
-            RECIPE_FILE: _json(plan.provenance() | {"rank": self.rank}) + "\n",
+            RECIPE_FILE: as_json(plan.provenance() | {"rank": self.rank}) + "\n",
             COEFFICIENTS_FILE: "[\n" + ",\n".join(rows) + "\n]\n",
             model_card.CARD_FILE: model_card.render_card(card_data, repo_id),
             CHART_FILE: render_chart(card_data),
@@ -283,5 +283,6 @@ def export_config(
     return config
 
 
-def _json(value: object, indent: int | None = 2) -> str:
+def as_json(value: object, indent: int | None = 2) -> str:
+    """Return JSON for a file of an adapter folder."""
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)

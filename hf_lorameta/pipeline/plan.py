@@ -137,7 +137,8 @@ class Plan:
         """
         default = Recipe()
         settings = (
-            "metric", "coefficients", "combine", "top_k", "temperature", "rank", "output_prior",
+            "metric", "coefficients", "combine", "emit", "top_k", "temperature", "rank",
+            "output_prior",
         )  # fmt: skip
         if any(getattr(self.recipe, name) != getattr(default, name) for name in settings):
             return None

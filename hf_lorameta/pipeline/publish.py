@@ -34,10 +34,11 @@ from hf_lorameta.hub.visibility import check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     EXPORTS,
-    FILES,
     OLD_FILES,
     RECIPE_FILE,
     Export,
+    is_adapter_file,
+    is_own_file,
     read_provenance,
 )
 
@@ -225,7 +226,7 @@ def resolve_target(
         return Target(repo_id, None, dataset_private if private is None else private, False, ())
     hint = "name another repo with --repo-id"
     check_visibility(existing, private, source_private=dataset_private, hint=hint)
-    replaces = tuple(sorted({*FILES, *EXPORTS} & set(existing.files)))
+    replaces = tuple(sorted(filter(is_own_file, existing.files)))
     return Target(repo_id, existing, existing.private, create_pr, replaces)
 
 
@@ -261,9 +262,13 @@ def publish_folder(
             private=target.private,
             parent=target.existing,
             create_pr=target.create_pr,
-            only=(*FILES, *EXPORTS),
+            only=[name for name in _files(folder) if is_own_file(name)],
             delete=stale_files(folder, target),
         )
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
 @contextmanager
@@ -286,6 +291,7 @@ def stale_files(folder: Path, target: Target) -> tuple[str, ...]:
     stale: tuple[str, ...] = EXPORTS if EXPORTS[0] in existing else ()
     if RECIPE_FILE in existing:
         stale += (*OLD_FILES, COEFFICIENTS_FILE, CHART_FILE)
+    stale += tuple(sorted(filter(is_adapter_file, existing)))  # one of the two is a mixture
     return tuple(name for name in stale if name in existing and not (folder / name).exists())
 
 

@@ -1,0 +1,307 @@
+"""A mixture: adapters of a plan that are kept apart, to be routed between token by token.
+
+Arrow gives each token and module the adapters whose prototypes fit its activation best, see
+`hf_lorameta.method.arrow`. The weights sum to one. In a bank with a general adapter g, from which
+all others were trained, the plan's formula ``g + Σ c_i (θ_i − g)`` is then ``Σ c_i θ_i``: the
+adapters are routed as they were trained, and a server can use each of them alone.
+
+GenKnowSub (aclanthology.org/2025.acl-short.54) routes the differences ``θ_i − g`` instead, whose
+prototypes do not show what all adapters have in common; g is added to the base model once. PEFT's
+own ``use_gks`` is not used: it subtracts A and B separately, which is not the difference of the
+updates B A, and leaves g out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hf_lorameta._version import __version__
+from hf_lorameta.bank.arrays import save_arrays
+from hf_lorameta.bank.index import GeneralEntry, IndexEntry
+from hf_lorameta.cards.card_data import CardData, Routing
+from hf_lorameta.cards.chart import CHART_FILE, render_chart
+from hf_lorameta.cards.model_card import CARD_FILE, render_card
+from hf_lorameta.errors import BankError, UsageError
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.formats.peft_config import CONFIG_FILE, target_modules, write_config
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.dataset_repo import Token
+from hf_lorameta.method.arrow import prototype
+from hf_lorameta.method.merging import exact
+from hf_lorameta.pipeline.adapter_folder import (
+    COEFFICIENTS_FILE,
+    EXPERTS,
+    PROTOTYPES_FILE,
+    RECIPE_FILE,
+    ROUTING_FILE,
+    SHARED,
+    Export,
+    check_target,
+    read_provenance,
+    write_folder,
+)
+from hf_lorameta.pipeline.generation import as_json
+from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.progress import Progress
+from hf_lorameta.pipeline.publish import publish_adapter
+from hf_lorameta.types import FloatArray
+
+ROUTED = 3
+"""Adapters per token and module; PEFT's default."""
+
+Pair = tuple[FloatArray, FloatArray]
+Entry = IndexEntry | GeneralEntry
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def check_emit(emit: str, export: Export | None) -> None:
+    """Refuse to export a mixture.
+
+    Raises:
+        UsageError: there is no GGUF of a mixture.
+    """
+    if emit != "adapter" and export is not None:
+        raise UsageError(
+            "a mixture cannot be exported as GGUF: llama.cpp adds adapters up and routes nothing",
+            hint=f"leave out --export, or --emit {emit}",
+        )
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The adapters of a plan with positive coefficients, ready to be saved or published.
+
+    The weights are read when it is saved, one adapter at a time.
+
+    Attributes:
+        plan: its recipe's ``emit`` is ``mixture`` or ``mixture-gks``.
+        progress: called with (stage, adapters done, all adapters).
+
+    Raises:
+        UsageError: the recipe asks for one adapter.
+        BankError: the bank adapts only some layers, or lacks the general adapter to subtract.
+
+    Example:
+        >>> import hf_lorameta
+        >>> from hf_lorameta.demo import TRAIN_FILE
+        >>> recipe = hf_lorameta.Recipe(emit="mixture", top_k=4)
+        >>> hf_lorameta.Mixture(hf_lorameta.plan(TRAIN_FILE, recipe=recipe))
+        Mixture(4 adapters of rank 16 for a local dataset)
+    """
+
+    plan: Plan
+    progress: Progress = _silent
+    seconds: ClassVar[None] = None  # nothing is combined before it is saved
+
+    def __post_init__(self) -> None:
+        bank, emit = self.plan.bank, self.plan.recipe.emit
+        if emit == "adapter":
+            raise UsageError("the recipe asks for one adapter", hint='Recipe(emit="mixture")')
+        if any("." in name for name in target_modules(bank.layout)):
+            raise BankError(
+                "PEFT routes in every module of a name, and this bank adapts only some of them",
+                hint=f"leave out --emit {emit}",
+            )
+        if self._subtracts and bank.index.general is None:
+            raise BankError(f"{bank.id} has no general adapter to subtract", hint="--emit mixture")
+
+    def __repr__(self) -> str:
+        name = self.plan.dataset.id or "a local dataset"
+        return f"Mixture({len(self.entries)} adapters of rank {self.rank} for {name})"
+
+    @property
+    def _subtracts(self) -> bool:
+        return self.plan.recipe.emit == "mixture-gks"
+
+    @property
+    def entries(self) -> tuple[IndexEntry, ...]:
+        """The adapters, by falling coefficient; those with negative ones are left out."""
+        bank, coefficients = self.plan.bank, self.plan.coefficients.shared
+        active = (i for i in self.plan.active_indices if i < len(bank) and coefficients[i] > 0)
+        return tuple(bank.index.entries[i] for i in active)
+
+    @property
+    def rank(self) -> int:
+        """Rank of all adapters: the recipe's, else one at which nothing is lost."""
+        general = self.plan.bank.index.general
+        subtracted = general.rank if self._subtracts and general else 0
+        largest = max(entry.rank for entry in self.entries)
+        return self.plan.recipe.rank or largest + subtracted
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        repo_id: str | None = None,
+        overwrite: bool = False,
+        export: Export | None = None,
+        token: Token = None,
+    ) -> Path:
+        """Write the folder completely or not at all, and read it back.
+
+        Args:
+            folder: target.
+            repo_id: the repo it will be published to, for the card.
+            overwrite: replace an adapter or a mixture that is already there.
+            export: None; a mixture has no GGUF.
+            token: not needed.
+
+        Returns:
+            The folder: ``experts`` with an adapter in each of its folders, ``shared`` with the
+            adapter that is added to the base model once (the output prior, and the general
+            adapter if it is subtracted), ``routing.json``, ``prototypes.safetensors`` with a
+            (k, in_features) array for each module, ``recipe.json``, ``coefficients.json``, the
+            card and its chart. The same inputs give the same bytes.
+
+        Raises:
+            UsageError: `export` is given, or the folder holds other files, or an adapter and
+                `overwrite` is false.
+            AdapterError: the files cannot be read back, or the disk is full.
+            HubError: an adapter cannot be fetched.
+        """
+        check_emit(self.plan.recipe.emit, export)
+        target = Path(folder).resolve()
+        check_target(target, overwrite)
+
+        def write_and_check(new: Path) -> None:
+            self._write(new, repo_id)
+            read_provenance(new)
+
+        write_folder(target, write_and_check)
+        return Path(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        create_pr: bool = False,
+        overwrite: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Save, check and publish the mixture in one commit, and return its URL.
+
+        Args, Returns and Raises are those of `hf_lorameta.Generation.push_to_hub`.
+        """
+        publication = publish_adapter(
+            lambda: self,
+            repo_id,
+            hub=Hub(token),
+            dataset_private=self.plan.dataset.private,
+            private=private,
+            create_pr=create_pr,
+            overwrite=overwrite,
+        )
+        return str(publication.url)
+
+    # --- weights --------------------------------------------------------------------------------
+
+    def _factors(self, entry: Entry) -> Iterator[Pair]:
+        """Yield A (r, in) and B (out, r) of an adapter, scaling included, module by module."""
+        bank = self.plan.bank
+        file = bank.adapter(entry)
+        for module in bank.layout:
+            A, B = file.tensor(module.name, "A"), file.tensor(module.name, "B")
+            A, B = bank.expand(module.name, A, B)
+            yield A, np.float32(entry.scaling) * B
+
+    def _expert(self, entry: IndexEntry) -> Iterator[Pair]:
+        """Yield the factors of an adapter, or of its difference to the general one."""
+        general = self.plan.bank.index.general
+        if not self._subtracts or general is None:
+            for A, B in self._factors(entry):
+                yield exact([A], [B], [1.0], [1.0], self.rank)
+            return
+        for own, other in zip(self._factors(entry), self._factors(general), strict=True):
+            As, Bs = zip(own, other, strict=True)
+            yield exact(As, Bs, [1.0, -1.0], [1.0, 1.0], self.rank)
+
+    def _shared(self) -> tuple[Layout, list[Pair]]:
+        """Return modules and factors of what is added to the base model once, possibly none."""
+        plan, general = self.plan, self.plan.bank.index.general
+        layout: Layout = ()
+        pairs: list[Pair] = []
+        if self._subtracts and general is not None:
+            layout, pairs = plan.bank.layout, list(self._factors(general))
+        if prior := plan.output_prior():
+            rank = len(pairs[0][0]) if pairs else len(prior[0])
+            pairs.append(exact([prior[0]], [prior[1]], [plan.output_strength or 0.0], [1.0], rank))
+            layout = (*layout, plan.layout[-1])
+        return layout, pairs
+
+    # --- files ----------------------------------------------------------------------------------
+
+    def _write(self, folder: Path, repo_id: str | None) -> None:
+        plan, layout = self.plan, self.plan.bank.layout
+        prototypes: list[list[FloatArray]] = []
+        with threadpool_limits(1, "blas"):  # the same bits on any number of cores
+            for done, entry in enumerate(self.entries, 1):
+                pairs = list(self._expert(entry))
+                prototypes.append([prototype(A, B) for A, B in pairs])
+                self._write_adapter(folder / EXPERTS / entry.name, layout, pairs)
+                self.progress("Writing adapters", done, len(self.entries))
+            shared, pairs = self._shared()
+        if shared:
+            self._write_adapter(folder / SHARED, shared, pairs)
+        by_module = zip(*prototypes, strict=True)
+        arrays = {m.name: np.stack(v) for m, v in zip(layout, by_module, strict=True)}
+        save_arrays(folder / PROTOTYPES_FILE, arrays)
+        card = self._card_data(bool(shared))
+        rows = [as_json(neighbor.to_dict(), indent=None) for neighbor in card.neighbors]
+        provenance = plan.provenance() | {"rank": self.rank, "general_coefficient": card.general}
+        texts = {
+            RECIPE_FILE: as_json(provenance) + "\n",
+            COEFFICIENTS_FILE: "[\n" + ",\n".join(rows) + "\n]\n",
+            ROUTING_FILE: as_json(self._routing(card)) + "\n",
+            CARD_FILE: render_card(card, repo_id),
+            CHART_FILE: render_chart(card),
+        }
+        for name, text in texts.items():
+            (folder / name).write_bytes(text.encode())
+
+    def _write_adapter(self, folder: Path, layout: Layout, pairs: list[Pair]) -> None:
+        index, rank = self.plan.bank.index, len(pairs[0][0])
+        folder.mkdir(parents=True)
+        write_tensors(folder / WEIGHTS_FILE, layout, rank, self.plan.recipe.dtype, pairs)
+        config = write_config(index.base_model, layout, rank, index.base_revision)
+        (folder / CONFIG_FILE).write_bytes(config)
+
+    def _card_data(self, shared: bool) -> CardData:
+        """Return the card's data; the general adapter is a part of each adapter, or added once."""
+        general = None if self.plan.bank.index.general is None else 1.0
+        paths = tuple(f"{EXPERTS}/{entry.name}" for entry in self.entries)
+        routing = Routing(
+            paths, min(ROUTED, len(paths)), SHARED if shared else None, self._subtracts
+        )
+        data = self.plan.card_data(self.rank)
+        members = tuple(n for n in data.neighbors if n.coefficient > 0)
+        return replace(data, neighbors=members, general=general, routing=routing)
+
+    def _routing(self, card: CardData) -> dict[str, Any]:
+        """Return the content of ``routing.json``."""
+        index, routing = self.plan.bank.index, card.routing
+        assert routing is not None
+        return {
+            "schema_version": 1,
+            "library": f"hf-lorameta {__version__}",
+            "base_model": {"id": index.base_model, "revision": index.base_revision},
+            "rank": self.rank,
+            "router": {"method": "arrow", "top_k": routing.top_k, "temperature": 1.0},
+            "prototypes": PROTOTYPES_FILE,
+            "shared": routing.shared,
+            "subtracted": routing.subtracted,
+            "adapters": [
+                {"name": entry.name, "path": path, **neighbor.to_dict()}
+                for entry, path, neighbor in zip(
+                    self.entries, routing.paths, card.neighbors, strict=True
+                )
+            ],
+        }
