@@ -197,9 +197,10 @@ class Recipe(_Settings):
     @model_validator(mode="before")
     @classmethod
     def _limit_mixture(cls, settings: Any) -> Any:
-        if isinstance(settings, Mapping) and settings.get("emit", "adapter") != "adapter":
-            return {**settings, "top_k": settings.get("top_k") or MIXTURE_SIZE}
-        return settings
+        merges = not isinstance(settings, Mapping) or settings.get("emit", "adapter") == "adapter"
+        if merges or settings.get("top_k") is not None:
+            return settings
+        return {**settings, "top_k": MIXTURE_SIZE}
 
     @property
     def is_mixture(self) -> bool:

@@ -71,17 +71,18 @@ def write_tasks(folder: Path, number: int = 3) -> Path:
     return folder
 
 
-def write_bank(make_folder: Callable[[str], Path]) -> "Bank":
-    """Train a bank of three topics in a few steps, for a random base model in a folder."""
+def write_bank(make_folder: Callable[[str], Path], topics: int = 3, **changes: Any) -> "Bank":
+    """Train a bank in a few steps, for a random base model in a folder."""
     from hf_lorameta.training.settings import Settings
     from hf_lorameta.training.tasks import read_tasks
     from hf_lorameta.training.train_bank import train_bank
 
-    settings = Settings(rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)
-    base, tasks = write_base(make_folder("base")), write_tasks(make_folder("tasks"), 3)
+    settings = {"rank": 4, "steps": 8, "lr": 0.02, "warmup": 2, "evaluate_every": 4}
+    settings |= {"general_steps": 0, **changes}
+    base, tasks = write_base(make_folder("base")), write_tasks(make_folder("tasks"), topics)
     folder = make_folder("banks") / "bank"
     return train_bank(
-        read_tasks([str(tasks)]), folder, str(base), settings=settings, dtype="float32"
+        read_tasks([str(tasks)]), folder, str(base), settings=Settings(**settings), dtype="float32"
     )
 
 

@@ -1,0 +1,224 @@
+"""Mixtures as PEFT loads them with the code on their card, against dense matrices."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import tree
+from tests.training import tiny
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from hf_lorameta import (  # noqa: E402
+    Bank,
+    BankError,
+    Mixture,
+    Plan,
+    Recipe,
+    UsageError,
+    generate_from_plan,
+    plan,
+)
+from hf_lorameta.bank.arrays import load_arrays  # noqa: E402
+from hf_lorameta.formats.lora_file import check_adapter  # noqa: E402
+from hf_lorameta.pipeline.adapter_folder import (  # noqa: E402
+    EXPERTS,
+    PROTOTYPES_FILE,
+    ROUTING_FILE,
+    read_contents,
+)
+from hf_lorameta.pipeline.mixture import ROUTED  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.is_gradient_checkpointing. is deprecated", "ignore::FutureWarning"
+)
+IDS = torch.tensor([[3, 7, 12, 4, 18, 9, 5, 15, 11, 6]])
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    general: dict[str, Any] = {"general_steps": 30, "general_rows": 4, "general_lr": 0.02}
+    return tiny.write_bank(tmp_path_factory.mktemp, topics=4, **general)
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset with rows of all topics."""
+    lines = [line for topic in range(4) for line in tiny.rows(topic, 12)]
+    return tiny.write_task(tmp_path_factory.mktemp("new"), "all", lines)
+
+
+def planned(new: Path, bank: Bank, **settings: Any) -> Plan:
+    # the rule gives each of the four a positive coefficient
+    return plan(new, bank, Recipe(coefficients="attentional", dtype="float32", **settings))
+
+
+def load_as_the_card_says(folder: Path) -> Any:
+    """Run the lines of the card up to the prompt; return the model."""
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code.partition("\nprompt = ")[0].replace("path/to/this/folder", str(folder)), names)
+    return names["model"]
+
+
+def logits(model: Any) -> np.ndarray:
+    with torch.no_grad():
+        return np.asarray(model(input_ids=IDS).logits[0].numpy())
+
+
+def updates(bank: Bank, name: str) -> dict[str, np.ndarray]:
+    """Return the dense update of each module."""
+    entry = next(entry for entry in bank.index.adapters if entry.name == name)
+    file = bank.adapter(entry)
+    return {
+        m.name: entry.scaling * file.tensor(m.name, "B") @ file.tensor(m.name, "A")
+        for m in bank.layout
+    }
+
+
+def base_with(bank: Bank, added: dict[str, np.ndarray]) -> Any:
+    model = transformers.AutoModelForCausalLM.from_pretrained(bank.index.base_model)
+    for module, update in added.items():
+        model.get_submodule(module).weight.data += torch.from_numpy(np.float32(update))
+    return model
+
+
+def prototypes_of(model: Any) -> dict[str, np.ndarray]:
+    """Return the prototypes that PEFT has computed for each module."""
+    return {
+        name.removeprefix("base_model.model."): module.lora_arrow["arrow_router"].prototypes.numpy()
+        for name, module in model.named_modules()
+        if hasattr(module, "lora_arrow")
+    }
+
+
+@contextmanager
+def arrow(
+    model: Any, experts: list[dict[str, np.ndarray]], prototypes: dict[str, np.ndarray]
+) -> Iterator[None]:
+    """Add the updates to the outputs of a model's modules, routed token by token."""
+
+    def hook(module: str) -> Any:
+        def add(_: object, inputs: tuple[Any], output: Any) -> Any:
+            x = inputs[0][0].numpy()
+            total = np.zeros(output[0].shape, np.float32)
+            for t, token in enumerate(x):
+                scores = np.array([abs(token @ v) for v in prototypes[module]])
+                chosen = np.argsort(scores)[-ROUTED:]
+                weights = np.exp(scores[chosen] - scores.max())
+                for i, weight in zip(chosen, weights / weights.sum(), strict=True):
+                    total[t] += weight * (experts[i][module] @ token)
+            return output + torch.from_numpy(total)
+
+        return add
+
+    hooks = [model.get_submodule(m).register_forward_hook(hook(m)) for m in experts[0]]
+    yield
+    for added in hooks:
+        added.remove()
+
+
+def shared_update(of: Plan, bank: Bank, subtracted: bool) -> dict[str, np.ndarray]:
+    prior = of.output_prior()
+    assert prior
+    assert of.output_strength
+    added = {of.layout[-1].name: of.output_strength * prior[1] @ prior[0]}
+    return added | (updates(bank, "general") if subtracted else {})
+
+
+@pytest.mark.parametrize("emit", ["mixture", "mixture-gks"])
+def test_peft_loads_it_with_the_code_on_the_card_and_routes_as_arrow_does(
+    bank: Bank, new: Path, tmp_path: Path, emit: str
+) -> None:
+    of, subtracted = planned(new, bank, emit=emit), emit == "mixture-gks"
+    mixture = Mixture(of)
+    loaded = load_as_the_card_says(mixture.save_pretrained(tmp_path / "m"))
+    routed, prototypes = logits(loaded), prototypes_of(loaded)
+    general = updates(bank, "general")
+    experts = [updates(bank, entry.name) for entry in mixture.entries]
+    if subtracted:
+        experts = [{m: e[m] - general[m] for m in e} for e in experts]
+    assert len(experts) == 4 > ROUTED
+    assert prototypes.keys() == experts[0].keys()
+    for module, rows in prototypes.items():  # PEFT's 15 steps of an iteration come close to them
+        for row, expert in zip(rows, experts, strict=True):
+            gain = np.linalg.norm(expert[module] @ row)
+            assert gain > 0.95 * np.linalg.norm(expert[module], 2)
+    model = base_with(bank, shared_update(of, bank, subtracted))
+    with arrow(model, experts, prototypes):
+        expected = logits(model)
+    np.testing.assert_allclose(routed, expected, atol=1e-4)
+    assert np.abs(logits(model) - expected).max() > 0.1  # so the experts matter
+
+
+@pytest.mark.parametrize("emit", ["mixture", "mixture-gks"])
+def test_a_mixture_of_one_is_the_adapter(bank: Bank, new: Path, tmp_path: Path, emit: str) -> None:
+    mixture = Mixture(planned(new, bank, emit=emit, top_k=1, output_prior=0))
+    (entry,) = mixture.entries
+    one = logits(load_as_the_card_says(mixture.save_pretrained(tmp_path / "m")))
+    expected = logits(base_with(bank, updates(bank, entry.name)))
+    np.testing.assert_allclose(one, expected, atol=1e-4)
+
+
+def test_servers_get_adapters_of_one_rank_listed_by_coefficient(
+    bank: Bank, new: Path, tmp_path: Path
+) -> None:
+    of = planned(new, bank, emit="mixture", top_k=3, rank=6)
+    folder = Mixture(of).save_pretrained(tmp_path / "m")
+    routing = json.loads((folder / ROUTING_FILE).read_bytes())
+    listed = routing["adapters"]
+    assert [a["dataset"] for a in listed] == [n.dataset for n in of.neighbors()]
+    assert [a["coefficient"] for a in listed] == sorted(
+        (a["coefficient"] for a in listed), reverse=True
+    )
+    assert {path.name for path in (folder / EXPERTS).iterdir()} == {a["name"] for a in listed}
+    prototypes = load_arrays(folder / PROTOTYPES_FILE)
+    for row, adapter in enumerate(listed):
+        config, weights = check_adapter(folder / adapter["path"])
+        assert (config.rank, config.scaling, weights.layout) == (6, 1.0, bank.layout)
+        for module, update in updates(bank, adapter["name"]).items():
+            B, A = weights.tensor(module, "B"), weights.tensor(module, "A")
+            np.testing.assert_allclose(B @ A, update, atol=1e-5)
+            gain = np.linalg.norm(update @ prototypes[module][row])
+            assert gain == pytest.approx(np.linalg.norm(update, 2), rel=1e-4)
+
+
+def test_the_same_plan_gives_the_same_bytes_and_replaces_only_what_it_may(
+    bank: Bank, new: Path, tmp_path: Path
+) -> None:
+    mixture = Mixture(planned(new, bank, emit="mixture-gks", top_k=2))
+    first, second = (mixture.save_pretrained(tmp_path / name) for name in "ab")
+    assert tree(first) == tree(second)
+    contents = read_contents(first)
+    assert contents["provenance"]["recipe"]["emit"] == "mixture-gks"
+    assert (contents["rank"], contents["modules"]) == (8, len(bank.layout))
+    with pytest.raises(UsageError, match="already holds"):
+        mixture.save_pretrained(first)
+    generate_from_plan(planned(new, bank)).save_pretrained(first, overwrite=True)
+    assert not (first / EXPERTS).exists()
+    note = second / EXPERTS / "notes.txt"
+    note.write_text("mine")
+    with pytest.raises(UsageError, match=r"holds other files \(experts/notes.txt\)"):
+        mixture.save_pretrained(second, overwrite=True)
+
+
+def test_what_a_mixture_cannot_do_is_refused(bank: Bank, new: Path, tmp_path: Path) -> None:
+    of = planned(new, bank, emit="mixture")
+    with pytest.raises(UsageError, match=r"llama\.cpp adds adapters up"):
+        Mixture(of).save_pretrained(tmp_path / "m", export="gguf")
+    assert not (tmp_path / "m").exists()
+    with pytest.raises(UsageError, match="asks for a mixture"):
+        generate_from_plan(of)
+    with pytest.raises(UsageError, match="asks for one adapter"):
+        Mixture(planned(new, bank))
+    bank.index = bank.index.model_copy(update={"layout": bank.index.layout[:-1]})
+    with pytest.raises(BankError, match="adapts only some"):
+        Mixture(of)
