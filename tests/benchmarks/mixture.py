@@ -3,13 +3,13 @@
 As in `tests.benchmarks.growth`, the adapters of a task's source are left out of the bank, and the
 losses are those of the reference outputs on test rows. The mixtures are loaded by PEFT's
 `create_arrow_model` from the folders that `--emit mixture` writes. Seconds are CPU seconds per
-token of an answer of 24 tokens, one prompt at a time, on one thread (``OMP_NUM_THREADS=1``).
+token of an answer of 24 tokens to one prompt of each of the first tasks, on one thread
+(``OMP_NUM_THREADS=1``).
 
-The last methods are the default with other distances. Arrow's score of an adapter, the mean of
-``|x · v|`` over the tokens of 16 inputs and all modules, x being the base model's activation and v
-the adapter's prototype, is brought to mean and spread of the token distances, which it replaces, or
-with which it is averaged. Prototypes are those of the adapters or of their differences to the
-general one.
+The last methods are the default with other distances, in the bank and to it: those between the
+datasets' Arrow scores (`tests.benchmarks.arrow_scores`), alone or added to those between tokens,
+both in units of their medians. How well each finds related datasets is printed at the end: the rank
+of the nearest other dataset of the same source.
 
 Every score is saved in FOLDER at once, so the command resumes where it stopped; another number of
 rows needs another folder.
@@ -24,19 +24,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hf_lorameta import Bank, Mixture, Plan, Recipe
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
-from hf_lorameta.method.arrow import prototype
-from hf_lorameta.method.merging import exact
+from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.pipeline.adapter_folder import EXPERTS, SHARED, WEIGHTS_FILE
 from hf_lorameta.pipeline.generation import combine_adapters
 from hf_lorameta.pipeline.mixture import ROUTED
 from tests import shared_data
+from tests.benchmarks.arrow_scores import KINDS, distances_by_score, score_table, task_names
 from tests.benchmarks.growth import EVERYDAY, HEAD, SHOTS, Growth, cells, drawn, read
 from tests.benchmarks.tables import markdown_table
 
@@ -50,12 +49,13 @@ NAMES = {
     "mixture 8": "mixture of 8",
     "mixture 16": "mixture of 16",
     "mixture-gks 8": "mixture of 8, GenKnowSub",
-    "score": "default, score instead of distance",
-    "score added": "default, mean of score and distance",
-    "difference": "default, score by differences instead of distance",
-    "difference added": "default, mean of score by differences and distance",
+    "update": "default, by Arrow's score instead of tokens",
+    "update added": "default, by Arrow's score and tokens",
+    "difference": "default, by Arrow's score of differences",
+    "difference added": "default, by Arrow's score of differences and tokens",
 }
-SCORED, ANSWER = 16, 24
+SCORED = [f"{kind}{added}" for kind in KINDS for added in ("", " added")]
+ANSWER, TIMED = 24, 3
 
 
 class Mixtures(Growth):
@@ -63,8 +63,8 @@ class Mixtures(Growth):
 
     rows = 8
 
-    def score(self, task: str, method: str) -> tuple[float, float]:
-        """Return loss and CPU seconds per token, computed once."""
+    def score(self, task: str, method: str, timed: bool) -> tuple[float, float]:
+        """Return loss and CPU seconds per token, NaN if not timed, computed once."""
         path = self.folder / f"{task} {method}.json"
         if not path.exists():
             with self._applied(task, method):
@@ -72,7 +72,10 @@ class Mixtures(Growth):
                     read(task, "test")[: self.rows],
                     read(task, "train")[:SHOTS] if method == "3-shot" else (),
                 )
-                result = self.runner.loss(rows), self._seconds(rows[0].prompt)
+                result = (
+                    self.runner.loss(rows),
+                    self._seconds(rows[0].prompt) if timed else float("nan"),
+                )
             write_atomically(path, json.dumps(result).encode())
         loss, seconds = json.loads(path.read_bytes())
         return loss, seconds
@@ -113,15 +116,19 @@ class Mixtures(Growth):
         planned, others = self.planned(task), self.others(task)
         if method.startswith("merged"):
             return drawn(planned, others, Recipe(top_k=int(method.split()[1])))
-        kind, _, added = method.partition(" ")
-        if kind not in ("score", "difference"):
+        if method not in SCORED:
             return drawn(planned, [] if method == "general" else others)
-        by_score = -self.scores(task, kind)
-        known, score = planned.distances[others], by_score[others]
-        score = known.mean() + known.std() * (score - score.mean()) / score.std()
-        distances = planned.distances.copy()
-        distances[others] = np.maximum((known + score) / 2 if added else score, 0)
-        return drawn(replace(planned, distances=distances), others)
+        kind, _, added = method.partition(" ")
+        query = self.by_score[kind][self.names.index(task)][others]
+        inside = self.by_score[kind][np.ix_(others, others)]
+        if added:
+            query = query + planned.distances[others] / self.typical
+            inside = inside + self.by_tokens[np.ix_(others, others)] / self.typical
+        inputs = RuleInputs(query, 1.0, lambda: inside, general=True)
+        size, rule = len(self.bank), planned.recipe.coefficients
+        by_entry = apply_rule(rule, inputs).expand([*others, size], size + 1).shared
+        prior = planned.recipe.output_prior
+        return replace(planned, coefficients=Coefficients(np.append(by_entry, prior)))
 
     @contextmanager
     def _mixture(self, task: str, emit: str, size: int) -> Iterator[None]:
@@ -156,60 +163,41 @@ class Mixtures(Growth):
 
     # --- Arrow's score --------------------------------------------------------------------------
 
-    def scores(self, task: str, kind: str) -> np.ndarray:
-        """Return the mean of ``|x · v|`` of every adapter over tokens and modules, (N,)."""
-        path = self.folder / f"{task} {kind} of adapters.json"
-        if not path.exists():
-            write_atomically(path, json.dumps(self._scores(task, kind).tolist()).encode())
-        return np.array(json.loads(path.read_bytes()))
-
-    def _scores(self, task: str, kind: str) -> np.ndarray:
-        import torch
-
-        modules = {m.name: torch.from_numpy(self._prototypes[f"{kind} {m.name}"].T)
-                   for m in self.bank.layout}  # fmt: skip
-        total, tokens = torch.zeros(len(self.bank), dtype=torch.float64), 0
-
-        def hook(v: Any) -> Any:
-            def add(_: object, inputs: tuple[Any], __: object) -> None:
-                total.add_((inputs[0].flatten(0, -2).float() @ v).abs().double().sum(0))
-
-            return add
-
-        self.runner.clear()
-        model = self.evaluator.model
-        hooks = [model.get_submodule(n).register_forward_hook(hook(v)) for n, v in modules.items()]
-        with torch.no_grad():
-            for row in self.evaluator.encode(read(task, "train")[:SCORED]):
-                model(input_ids=torch.tensor([row.prompt]), use_cache=False)
-                tokens += len(row.prompt)
-        for added in hooks:
-            added.remove()
-        return total.numpy() / (tokens * len(modules))
+    @cached_property
+    def names(self) -> list[str]:
+        """The bank's tasks, then the others that are scored on."""
+        return list(dict.fromkeys([*task_names(self.bank), *tasks()]))
 
     @cached_property
-    def _prototypes(self) -> dict[str, np.ndarray]:
-        """The prototypes of all adapters and of their differences: (N, in) by kind and module."""
-        path = self.folder / "prototypes.npz"
-        if not path.exists():
-            general = list(self._factors(self.bank.index.general))
-            found: dict[str, list[np.ndarray]] = {}
-            for entry in self.bank.index.entries:
-                for module, own, other in zip(
-                    self.bank.layout, self._factors(entry), general, strict=True
-                ):
-                    As, Bs = zip(own, other, strict=True)
-                    difference = exact(As, Bs, [1.0, -1.0], [1.0, 1.0], 1)
-                    found.setdefault(f"score {module.name}", []).append(prototype(*own))
-                    found.setdefault(f"difference {module.name}", []).append(prototype(*difference))
-            np.savez(path, **{name: np.stack(rows) for name, rows in found.items()})
-        return dict(np.load(path))
+    def by_score(self) -> dict[str, np.ndarray]:
+        """Distances between the datasets of all tasks by kind, in units of their median."""
+        scores = score_table(self.bank, self.evaluator, self.folder, self.names)
+        found = {kind: distances_by_score(table) for kind, table in scores.items()}
+        return {kind: d / np.median(d[d > 0]) for kind, d in found.items()}
 
-    def _factors(self, entry: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        file = self.bank.adapter(entry)
-        for m in self.bank.layout:
-            A, B = self.bank.expand(m.name, file.tensor(m.name, "A"), file.tensor(m.name, "B"))
-            yield A, np.float32(entry.scaling) * B
+    @property
+    def by_tokens(self) -> np.ndarray:
+        """Distances between the bank's datasets."""
+        return self.bank.distances[Recipe().metric].astype(np.float64)
+
+    @property
+    def typical(self) -> float:
+        """Their median."""
+        return float(np.median(self.by_tokens[self.by_tokens > 0]))
+
+    def ranks(self, distances: np.ndarray) -> list[int]:
+        """Return the rank of the nearest other task of the same source, for tasks that have one."""
+        found = []
+        for place, name in enumerate(task_names(self.bank)):
+            order = [i for i in np.argsort(distances[place], kind="stable") if i != place]
+            same = [self.sources.get(self.names[i]) == self.sources[name] for i in order]
+            found += [same.index(True) + 1] if any(same) else []
+        return found
+
+
+def tasks() -> list[str]:
+    """Return the tasks to report on."""
+    return (EVERYDAY / "report_on.txt").read_text("utf-8").split()
 
 
 def main() -> None:
@@ -223,12 +211,12 @@ def main() -> None:
     benchmark = Mixtures(options.folder, Bank.embedded(), options.dtype)
     benchmark.rows = options.rows
     scores: dict[str, list[tuple[float, float]]] = {method: [] for method in NAMES}
-    for task in (EVERYDAY / "report_on.txt").read_text("utf-8").split()[: options.tasks]:
+    for number, task in enumerate(tasks()[: options.tasks]):
         for method in NAMES:
-            scores[method].append(benchmark.score(task, method))
+            scores[method].append(benchmark.score(task, method, timed=number < TIMED))
         print(task, {name: round(values[-1][0], 3) for name, values in scores.items()}, flush=True)
     losses = {name: np.array(values)[:, 0] for name, values in scores.items()}
-    seconds = {name: np.median(np.array(values)[:, 1]) for name, values in scores.items()}
+    seconds = {name: np.nanmedian(np.array(values)[:, 1]) for name, values in scores.items()}
     better = {name: (values < losses["default"]).mean() for name, values in losses.items()}
     head = (*HEAD, "better than default", "seconds per token")
     rows = [
@@ -237,7 +225,13 @@ def main() -> None:
     ]
     text = markdown_table(head, rows, right=range(1, len(head)))
     write_atomically(options.folder / "mixture.md", f"{text}\n".encode())
-    print("\n" + text)
+    print("\n" + text + "\n")
+    size = len(benchmark.bank)
+    by_score = {kind: table[:size, :size] for kind, table in benchmark.by_score.items()}
+    for method, distances in {"tokens": benchmark.by_tokens, **by_score}.items():
+        ranks = benchmark.ranks(distances)
+        first = np.mean(np.array(ranks) == 1)
+        print(f"{method}: median rank {np.median(ranks):g}, first {first:.0%} of {len(ranks)}")
 
 
 if __name__ == "__main__":

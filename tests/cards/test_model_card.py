@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 from hf_lorameta.bank.index import EMBEDDED_BANK
 from hf_lorameta.cards import model_card
-from hf_lorameta.cards.card_data import CardData
+from hf_lorameta.cards.card_data import CardData, Routing
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.errors import LoraMetaError
@@ -84,6 +84,38 @@ def test_loading_code_is_valid_python() -> None:
         compile(block, "card", "exec")
     assert "import os" in block
     assert not re.search(r"^\s*import os", block, re.MULTILINE)
+
+
+def mixture(size: int, **changes: object) -> CardData:
+    paths = tuple(f"experts/lora-{i}" for i in range(size))
+    routing = Routing(paths, min(3, size), "shared", subtracted=False)
+    recipe = Recipe(emit="mixture", top_k=size)
+    return replace(many(size), routing=replace(routing, **changes), recipe=recipe)
+
+
+def test_card_of_a_mixture_lists_every_adapter_and_loads_it() -> None:
+    text = render_card(mixture(25), "me/mix")
+    assert hub_rules.check(text, "model") == ([], [])
+    assert ModelCard(text).data.tags[-2:] == ["mixture", "arxiv:2405.11157"]
+    assert len(rows_of(section(text, "Source adapters"))) == 2 + 25
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    compile(code, "card", "exec")
+    assert 'mixture = "me/mix"' in code
+    assert "--lora-modules lora-0=mix/experts/lora-0" in text
+    assert "--max-loras 25" in text
+    assert "not trained on it" not in text
+    settings = dict(rows_of(section(text, "Recipe")))
+    assert settings["Combination"] == "mixture: routed, not merged"
+    assert "--emit mixture \\\n    --top-k 25" in text
+
+
+def test_card_offers_servers_no_differences_of_adapters() -> None:
+    text = render_card(mixture(4, subtracted=True), "me/mix")
+    assert "vllm" not in text.lower()
+    assert "The adapters are useless without it" in text
+    alone = render_card(mixture(4, shared=None), None)
+    assert "merge_and_unload" not in alone
+    assert "hf download" not in alone
 
 
 def test_metadata_lists_the_datasets_that_something_was_fitted_on() -> None:
@@ -308,7 +340,7 @@ def test_cli_parses_the_commands_on_the_card() -> None:
     recipe = Recipe(
         metric="wd", coefficients="attentional", combine="factors", top_k=3, temperature=2,
         rank=8, dtype="float32", seed=1, max_rows=9, refine=8, refiner="search",
-        output_prior=0.25,
+        output_prior=0.25, emit="mixture",
     )  # fmt: skip
     text = render_card(replace(PLAIN, recipe=recipe), "me/lora")
     for block in re.findall(r"```bash\n(hf-lorameta .*?)\n```", text, re.DOTALL):
