@@ -282,6 +282,6 @@ def _adapter_folders(folder: Path) -> list[Path]:
         shared = [folder / SHARED] if routing["shared"] else []
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         names, shared = [], []
-    if not names or any(Path(name).name != name for name in names):
+    if not names or any(Path(name).name != name or name in ("", "..") for name in names):
         raise AdapterError(f"{folder / ROUTING_FILE} lists no adapters, or is damaged")
     return [*(folder / EXPERTS / name for name in names), *shared]

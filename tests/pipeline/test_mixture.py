@@ -18,6 +18,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from hf_lorameta import (  # noqa: E402
+    AdapterError,
     Bank,
     BankError,
     Mixture,
@@ -208,6 +209,13 @@ def test_the_same_plan_gives_the_same_bytes_and_replaces_only_what_it_may(
     note.write_text("mine")
     with pytest.raises(UsageError, match=r"holds other files \(experts/notes.txt\)"):
         mixture.save_pretrained(second, overwrite=True)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"adapters": [{"name": ".."}], "shared": null}'])
+def test_a_damaged_routing_file_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / ROUTING_FILE).write_text(content)
+    with pytest.raises(AdapterError, match="lists no adapters, or is damaged"):
+        read_contents(tmp_path)
 
 
 def test_what_a_mixture_cannot_do_is_refused(bank: Bank, new: Path, tmp_path: Path) -> None:
