@@ -1,10 +1,15 @@
-"""Arrow's score of every adapter of a bank on the inputs of datasets.
+"""Arrow's score as a similarity without labels: ``python -m tests.benchmarks.arrow_scores FOLDER``.
 
 The score of an adapter is the mean of ``|x · v|`` over the tokens of some inputs and all modules,
 x being the base model's activation and v the adapter's prototype: of its update, or of the
-difference between its update and the general adapter's. No output is read.
+difference between its update and the general adapter's. No output is read. For the first datasets
+of the embedded bank, it prints the place at which the score ranks the adapter that was trained on
+the dataset, and the best other one from the same source; as it is, and with the scores of each
+adapter brought to mean 0 and variance 1 over the datasets. The scores of each dataset are saved in
+FOLDER at once, so the command resumes where it stopped.
 """
 
+import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from hf_lorameta import Bank
+from hf_lorameta import Bank, Recipe
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.files import write_atomically
 from hf_lorameta.method.arrow import prototype
 from hf_lorameta.method.merging import exact
 from tests import shared_data
-from tests.benchmarks.growth import EVERYDAY
+from tests.benchmarks.growth import EVERYDAY, Growth, read_sources
+from tests.benchmarks.tables import markdown_table
 
 KINDS = ("update", "difference")
 INPUTS = 8
@@ -112,3 +118,51 @@ def _factors(bank: Bank, entry: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for m in bank.layout:
         A, B = bank.expand(m.name, file.tensor(m.name, "A"), file.tensor(m.name, "B"))
         yield A, np.float32(entry.scaling) * B
+
+
+def ranks(scores: np.ndarray, names: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return the ranks, from 1, of own adapters and of the best others of the same source.
+
+    Args:
+        scores: (M, N), of all adapters on the first M datasets; more is nearer.
+        names: of the N tasks. Those without another of their source are left out of the second.
+    """
+    sources = read_sources()
+    own, related = [], []
+    for place, row in enumerate(scores):
+        order = np.argsort(-row, kind="stable").tolist()
+        own.append(order.index(place) + 1)
+        order.remove(place)
+        source = sources.get(names[place])
+        same = [source is not None and sources.get(names[i]) == source for i in order]
+        related += [same.index(True) + 1] if any(same) else []
+    return own, related
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--datasets", type=int, help="the first of the bank; default: all")
+    parser.add_argument("--dtype", default="float32")
+    options = parser.parse_args()
+    shared_data.require()
+    bank = Bank.embedded()
+    names = task_names(bank)
+    evaluator = Growth(options.folder, bank, options.dtype).evaluator
+    table = score_table(bank, evaluator, options.folder, names[: options.datasets])
+    similarities = {"tokens": -bank.distances[Recipe().metric][: len(table[KINDS[0]])]}
+    for kind, scores in table.items():
+        similarities[f"score by {kind}s"] = scores
+        standardized = (scores - scores.mean(0)) / scores.std(0)
+        similarities[f"score by {kind}s, standardized"] = standardized
+    rows = []
+    for title, scores in similarities.items():
+        own, related = ranks(scores, names)
+        middle = [f"{np.median(found):g}" for found in (own, related)]
+        rows.append([title, *middle, f"{len(own)}, {len(related)}"])
+    head = ["similarity", "median rank of the own adapter", "of a related one", "datasets"]
+    print(markdown_table(head, rows, right=range(1, 4)))
+
+
+if __name__ == "__main__":
+    main()

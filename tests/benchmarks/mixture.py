@@ -8,11 +8,10 @@ token of an answer of 24 tokens to one prompt of each of the first tasks, on one
 
 The last methods are the default with other distances, in the bank and to it: those between the
 datasets' Arrow scores (`tests.benchmarks.arrow_scores`), alone or added to those between tokens,
-both in units of their medians. How well each finds related datasets is printed at the end: the rank
-of the nearest other dataset of the same source.
+both in units of their medians.
 
-Every score is saved in FOLDER at once, so the command resumes where it stopped; another number of
-rows needs another folder.
+``--methods`` needs base, 3-shot and default among them. Every score is saved in FOLDER at once, so
+the command resumes where it stopped; another number of rows needs another folder.
 """
 
 import argparse
@@ -185,15 +184,6 @@ class Mixtures(Growth):
         """Their median."""
         return float(np.median(self.by_tokens[self.by_tokens > 0]))
 
-    def ranks(self, distances: np.ndarray) -> list[int]:
-        """Return the rank of the nearest other task of the same source, for tasks that have one."""
-        found = []
-        for place, name in enumerate(task_names(self.bank)):
-            order = [i for i in np.argsort(distances[place], kind="stable") if i != place]
-            same = [self.sources.get(self.names[i]) == self.sources[name] for i in order]
-            found += [same.index(True) + 1] if any(same) else []
-        return found
-
 
 def tasks() -> list[str]:
     """Return the tasks to report on."""
@@ -206,13 +196,14 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, help="the first of them; default: all")
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--methods", nargs="+", choices=NAMES, default=list(NAMES))
     options = parser.parse_args()
     shared_data.require()
     benchmark = Mixtures(options.folder, Bank.embedded(), options.dtype)
     benchmark.rows = options.rows
-    scores: dict[str, list[tuple[float, float]]] = {method: [] for method in NAMES}
+    scores: dict[str, list[tuple[float, float]]] = {method: [] for method in options.methods}
     for number, task in enumerate(tasks()[: options.tasks]):
-        for method in NAMES:
+        for method in options.methods:
             scores[method].append(benchmark.score(task, method, timed=number < TIMED))
         print(task, {name: round(values[-1][0], 3) for name, values in scores.items()}, flush=True)
     losses = {name: np.array(values)[:, 0] for name, values in scores.items()}
@@ -220,18 +211,12 @@ def main() -> None:
     better = {name: (values < losses["default"]).mean() for name, values in losses.items()}
     head = (*HEAD, "better than default", "seconds per token")
     rows = [
-        [title, *cells(losses, name), f"{better[name]:.0%}", f"{seconds[name]:.3f}"]
-        for name, title in NAMES.items()
+        [NAMES[name], *cells(losses, name), f"{better[name]:.0%}", f"{seconds[name]:.3f}"]
+        for name in options.methods
     ]
     text = markdown_table(head, rows, right=range(1, len(head)))
     write_atomically(options.folder / "mixture.md", f"{text}\n".encode())
-    print("\n" + text + "\n")
-    size = len(benchmark.bank)
-    by_score = {kind: table[:size, :size] for kind, table in benchmark.by_score.items()}
-    for method, distances in {"tokens": benchmark.by_tokens, **by_score}.items():
-        ranks = benchmark.ranks(distances)
-        first = np.mean(np.array(ranks) == 1)
-        print(f"{method}: median rank {np.median(ranks):g}, first {first:.0%} of {len(ranks)}")
+    print("\n" + text)
 
 
 if __name__ == "__main__":
