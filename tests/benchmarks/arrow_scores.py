@@ -11,7 +11,7 @@ FOLDER at once, so the command resumes where it stopped.
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,11 @@ def task_names(bank: Bank) -> list[str]:
 
 
 def score_table(
-    bank: Bank, evaluator: TorchEvaluator, folder: Path, names: Sequence[str]
+    bank: Bank, load: Callable[[], TorchEvaluator], folder: Path, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Return the (M, N) scores by kind: a row per task, a column per adapter.
 
-    They are saved in the folder, row after row.
+    They are saved in the folder, row after row; `load` returns the base model if one is missing.
     """
     prototypes: dict[str, np.ndarray] = {}
     rows = []
@@ -48,7 +48,7 @@ def score_table(
         path = folder / f"scores of {name}.json"
         if not path.exists():
             prototypes = prototypes or _prototypes(bank, folder / "prototypes.npz")
-            scores = _scores(bank, evaluator, prototypes, name)
+            scores = _scores(bank, load(), prototypes, name)
             write_atomically(path, json.dumps(scores.tolist()).encode())
         rows.append(json.loads(path.read_bytes()))
     return dict(zip(KINDS, np.array(rows).transpose(1, 0, 2), strict=True))
@@ -148,8 +148,9 @@ def main() -> None:
     shared_data.require()
     bank = Bank.embedded()
     names = task_names(bank)
-    evaluator = Growth(options.folder, bank, options.dtype).evaluator
-    table = score_table(bank, evaluator, options.folder, names[: options.datasets])
+    growth = Growth(options.folder, bank, options.dtype)
+    chosen = names[: options.datasets]
+    table = score_table(bank, lambda: growth.evaluator, options.folder, chosen)
     similarities = {"tokens": -bank.distances[Recipe().metric][: len(table[KINDS[0]])]}
     for kind, scores in table.items():
         similarities[f"score by {kind}s"] = scores

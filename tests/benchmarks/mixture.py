@@ -170,7 +170,7 @@ class Mixtures(Growth):
     @cached_property
     def by_score(self) -> dict[str, np.ndarray]:
         """Distances between the datasets of all tasks by kind, in units of their median."""
-        scores = score_table(self.bank, self.evaluator, self.folder, self.names)
+        scores = score_table(self.bank, lambda: self.evaluator, self.folder, self.names)
         found = {kind: distances_by_score(table) for kind, table in scores.items()}
         return {kind: d / np.median(d[d > 0]) for kind, d in found.items()}
 
