@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from hf_lorameta.errors import RecipeError
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.method import PAPER
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
 from hf_lorameta.method.distances import DEFAULT_METRIC, METRICS, Metric
@@ -163,6 +164,7 @@ class Recipe(_Settings):
         seed: of drawing the rows to fit, train and check on, of their order, and of the entries
             that ``dare`` drops; everything else is deterministic.
         max_rows: read at most this many rows of the dataset; None reads all.
+        max_text: cut longer texts of the dataset to this many characters; None is a million.
         refine: fit the coefficients on this many rows of the dataset, which needs the base model;
             None does not fit.
         refiner: how to fit, a key of `hf_lorameta.refine.registry.REFINERS`.
@@ -189,6 +191,7 @@ class Recipe(_Settings):
     dtype: Dtype = "bfloat16"
     seed: int = Field(default=0, ge=0)
     max_rows: int | None = Field(default=None, ge=1)
+    max_text: int | None = Field(default=None, ge=1)
     refine: int | None = Field(default=None, ge=4, le=4096)
     refiner: str = "gradient"
     train: int | None = Field(default=None, ge=8, le=4096)
@@ -231,6 +234,11 @@ class Recipe(_Settings):
     def uses_rows(self) -> bool:
         """Whether labeled rows are needed to fit, to train or to check."""
         return (self.refine, self.train, self.check) != (None, None, None)
+
+    @property
+    def reading_limits(self) -> ReadingLimits:
+        """How much of a text is read."""
+        return ReadingLimits(text=self.max_text) if self.max_text else DEFAULT_LIMITS
 
     @classmethod
     def paper(cls, **settings: object) -> "Recipe":

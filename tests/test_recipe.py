@@ -102,7 +102,7 @@ def test_invalid_settings_are_refused_with_the_name_of_the_field(
 @pytest.mark.parametrize("rule", [r for r in COEFFICIENT_RULES if r not in NOT_IN_THE_PAPER])
 def test_recipes_of_the_paper_have_its_settings(metric: str, rule: str) -> None:
     recipe = Recipe.paper(metric=metric, coefficients=rule)
-    assert recipe.model_dump(exclude={"dtype", "seed", "max_rows", "refiner"}) == {
+    assert recipe.model_dump(exclude={"dtype", "seed", "max_rows", "max_text", "refiner"}) == {
         "metric": metric,
         "coefficients": rule,
         "combine": "factors",

@@ -111,7 +111,7 @@ def evaluate(
     provenance = read_generation(folder)
     scored = open_to_score(
         dataset,
-        provenance["dataset"] if provenance else {},
+        provenance,
         hub,
         config=config,
         split=split,
@@ -119,11 +119,11 @@ def evaluate(
         columns=parse_columns(columns) if columns else None,
     )
     log(quiet, f"Reading {describe(scored.columns)} of split {scored.split}")
-    rows, examples, skipped, adapted = rows_to_score(scored, provenance, max_rows, shots, hub)
+    rows, examples, skipped, warning = rows_to_score(scored, provenance, max_rows, shots, hub)
     if skipped:
         log(quiet, f"Skipping {skipped} rows that the adapter was fitted, trained or checked on")
-    if adapted:
-        warn(f"the adapter was generated for split {scored.split}: its rows are not new to it")
+    if warning:
+        warn(warning)
     log(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {adapter_config.base_model}")
     base_model = engines.BaseModel(
         adapter_config.base_model, adapter_config.revision, base, base_gguf, token

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -67,6 +67,7 @@ class Dataset(DatasetInfo):
         unread: columns that are not read, without ids.
         notes: what to know about how it is read, one sentence each, without its text.
         limits: how much is read.
+        whole: as `rows`, of the whole split, where those are a slice of it.
     """
 
     rows: Callable[[], Iterator[Row]]
@@ -75,6 +76,7 @@ class Dataset(DatasetInfo):
     unread: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     limits: ReadingLimits = DEFAULT_LIMITS
+    whole: Callable[[], Iterator[Row]] | None = None
 
     @property
     def info(self) -> DatasetInfo:
@@ -164,6 +166,9 @@ def as_dataset(
         license=repo.license if repo else None,
         gated=repo.gated if repo else False,
         rows=partial(_cut_rows, raw, columns, limits),
+        whole=partial(_cut_rows, replace(raw, rows=raw.whole), columns, limits)
+        if raw.whole
+        else None,
         first_rows=tuple((limits.cut(prompt), limits.cut(output)) for prompt, output in first_rows),
         classes=tuple(raw.labels.get(columns.output or "", ())),
         unread=tuple(unread_columns(columns, raw.columns)),

@@ -9,6 +9,7 @@ from hf_lorameta.data.dataset import Dataset, OpenedRows, as_dataset
 from hf_lorameta.errors import DatasetError, EmptyDatasetError
 from hf_lorameta.hub.dataset_repo import SAMPLE_ROWS, RawDataset, pick_split, raw_dataset
 from hf_lorameta.hub.errors import reading
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 
 _NAME = "the dataset"
 
@@ -20,6 +21,7 @@ def from_memory(
     columns: Columns | None = None,
     instruction: str | None = None,
     template: str | None = None,
+    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Dataset:
     """Return a dataset that is in memory; it counts as private.
 
@@ -29,6 +31,7 @@ def from_memory(
         columns: None finds them, see `hf_lorameta.data.layouts.find_columns`.
         instruction: put before every input, where the rows have none.
         template: text with ``{instruction}`` and ``{input}``.
+        limits: how much is read.
 
     Raises:
         DatasetError: another type of rows, no such split, or it cannot be read.
@@ -41,7 +44,7 @@ def from_memory(
         [('1+1=', '2')]
     """
     opened = OpenedRows(None, _raw(rows, split), "in memory")
-    return as_dataset(opened, columns, instruction, template)
+    return as_dataset(opened, columns, instruction, template, limits)
 
 
 def _raw(rows: Any, split: str | None) -> RawDataset:

@@ -18,7 +18,9 @@ from typing import Any
 import huggingface_hub as hfh
 
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.hub.csv_header import header_note, lacks_header, name_columns
 from hf_lorameta.hub.data_files import CARD_FILES, check_builder, check_card
+from hf_lorameta.hub.encodings import encoding_note, guess_encoding
 from hf_lorameta.hub.errors import reading
 from hf_lorameta.hub.limited_stream import limit_rows, text_streams
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
@@ -29,6 +31,7 @@ SEPARATORS = ",;\t|"
 """Separators of CSV files; of several that split a header equally, the first is taken."""
 SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
+_START = 1 << 20
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
 
@@ -42,6 +45,7 @@ class RawDataset:
     split: str
     rows: Callable[[], Iterator[dict[str, Any]]]  # returns a fresh iterator
     sample: tuple[dict[str, Any], ...] = ()  # the first `SAMPLE_ROWS`
+    whole: Callable[[], Iterator[dict[str, Any]]] | None = None  # of a slice: all of its split
     notes: tuple[str, ...] = ()  # what to tell the user: another separator or encoding than usual
 
 
@@ -77,8 +81,9 @@ def open_split(
     """Open one split of a dataset repo as a stream.
 
     Without `config`, it is the only configuration or the one named default; for `split`, see
-    `pick_split`. A CSV file with another separator than a comma, or in Windows-1252, is opened a
-    second time. `copy` is a folder to read instead of the repo.
+    `pick_split`. A CSV file with another separator than a comma, in another encoding than
+    UTF-8, or without a header is opened a second time. `copy` is a folder to read instead of the
+    repo.
     """
     import datasets
 
@@ -99,14 +104,32 @@ def open_split(
     except DatasetError as error:
         if UnicodeDecodeError.__name__ not in str(error):
             raise
-        builder.config.encoding = "cp1252"
-        notes = (f"{repo.repo_id} is not UTF-8: it is read as cp1252",)
+        builder.config.encoding = guess_encoding(_start_of_files(builder, split_name(split)))
+        notes = (encoding_note(repo.repo_id, builder.config.encoding),)
         raw = raw_dataset(text_streams(builder)[split_name(split)], split, guard)
     marks = [mark for mark in SEPARATORS if len(raw.columns) == 1 and mark in raw.columns[0]]
     if marks and hasattr(builder.config, "sep"):
         builder.config.sep = max(marks, key=raw.columns[0].count)
         raw = raw_dataset(text_streams(builder)[split_name(split)], split, guard)
+    if hasattr(builder.config, "sep") and lacks_header(raw.columns, raw.sample):
+        name_columns(builder, len(raw.columns))
+        notes += (header_note(repo.repo_id, len(raw.columns)),)
+        raw = raw_dataset(text_streams(builder)[split_name(split)], split, guard)
     return replace(raw, notes=notes)
+
+
+def _start_of_files(builder: Any, split: str) -> bytes:
+    """Return the beginning of the first file of a split that is not ASCII there."""
+    from datasets import DownloadConfig
+    from datasets.utils.file_utils import xopen
+
+    download, start = DownloadConfig(token=builder.token), b""
+    for url in builder.config.data_files[split]:
+        with xopen(str(url), "rb", download_config=download) as file:
+            start = file.read(_START)
+        if not start.isascii():
+            break
+    return start
 
 
 def _keep_texts(config: Any) -> None:
@@ -124,6 +147,20 @@ def split_name(split: str) -> str:
     """
     found = _SLICE.fullmatch(split)
     return found["name"] if found else split
+
+
+def slice_bounds(split: str) -> tuple[int, int | None]:
+    """Return the first row of a slice and the one after its last; None is the end of the split.
+
+    Example:
+        >>> slice_bounds("train[:1000]"), slice_bounds("train[500:]"), slice_bounds("test")
+        ((0, 1000), (500, None), (0, None))
+    """
+    found = _SLICE.fullmatch(split)
+    if not found:
+        return 0, None
+    start = int(found["start"] or 0)
+    return start, max(int(found["stop"]), start) if found["stop"] else None
 
 
 def _source(repo: PinnedRepo, token: Token, copy: Path | None) -> tuple[str, dict[str, Any]]:
@@ -171,11 +208,9 @@ def raw_dataset(
 
     `guard` makes a context manager that translates the errors of reading rows.
     """
-    found = _SLICE.fullmatch(split)
-    if found:
-        start, stop = int(found["start"] or 0), int(found["stop"]) if found["stop"] else None
-        stream = stream.skip(start) if start else stream
-        stream = stream if stop is None else stream.take(max(stop - start, 0))
+    whole, (start, stop) = stream, slice_bounds(split)
+    stream = stream.skip(start) if start else stream
+    stream = stream if stop is None else stream.take(stop - start)
     with guard():
         sample = tuple(islice(stream, SAMPLE_ROWS))
     if not sample:
@@ -189,11 +224,13 @@ def raw_dataset(
     }
     config = getattr(getattr(stream, "info", None), "config_name", None)
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def read(stream: Any) -> Iterator[dict[str, Any]]:
         with guard():
             yield from stream
 
-    return RawDataset(list(sample[0]), labels, config, split, rows, sample)
+    return RawDataset(
+        list(sample[0]), labels, config, split, partial(read, stream), sample, partial(read, whole)
+    )
 
 
 def _classes(feature: Any) -> Any:

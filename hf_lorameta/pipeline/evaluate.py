@@ -1,5 +1,6 @@
 """Score an adapter from Python, as ``hf-lorameta evaluate`` does."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,8 @@ from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_generation
 from hf_lorameta.pipeline.progress import Progress, bars_unless
 from hf_lorameta.pipeline.python_errors import python_errors
 from hf_lorameta.pipeline.rows_to_score import open_to_score, rows_to_score
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -63,7 +66,7 @@ def evaluate(
         base, provenance = check_adapter(folder)[0], read_generation(folder)
         scored = open_to_score(
             dataset,
-            provenance["dataset"] if provenance else {},
+            provenance,
             hub,
             config=config,
             split=split,
@@ -71,6 +74,8 @@ def evaluate(
             columns=as_columns(columns),
         )
         chosen = rows_to_score(scored, provenance, max_rows, shots, hub)
+        if chosen.warning:
+            logger.warning(chosen.warning)
         if model is None:
             path = locate(base.base_model, base.revision, token)
             evaluator = TorchEvaluator(path, base_model=base.base_model)

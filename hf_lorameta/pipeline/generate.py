@@ -1,5 +1,6 @@
 """Generate an adapter: plan, refine, combine, train, check."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +27,8 @@ from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
+
+logger = logging.getLogger(__name__)
 
 
 def generate(
@@ -75,6 +78,7 @@ def generate(
         HubError: as `plan` raises; adapters of a Hub bank are fetched here.
         MissingExtraError: the recipe needs the base model and the extra ``eval`` is missing.
     """
+    recipe = recipe or Recipe()
     with (
         python_errors(),
         bars_unless(progress) as show,
@@ -88,9 +92,12 @@ def generate(
             columns=as_columns(columns),
             instruction=instruction,
             template=template,
+            limits=recipe.reading_limits,
         )
         seconds = parse_seconds(budget) if isinstance(budget, str) else budget
-        plan, rows, _ = plan_within(opened, session, recipe or Recipe(), seconds)
+        plan, rows, reasons = plan_within(opened, session, recipe, seconds)
+        for reason in reasons:
+            logger.log(logging.INFO if plan.recipe.train else logging.WARNING, reason)
         return generate_from_plan(plan, show, session=session, rows=rows)
 
 
@@ -189,6 +196,7 @@ def _read_pool(plan: Plan, session: Session) -> list[Row]:
         split=info.split,
         revision=info.revision,
         columns=info.columns,
+        limits=plan.recipe.reading_limits,
     )
     return labeled_pool(dataset.rows(), plan.recipe)
 

@@ -14,6 +14,7 @@ from hf_lorameta.cards.prompt_code import is_example
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.sample import RowSample, draw_stratified
 from hf_lorameta.errors import EmptyDatasetError
+from hf_lorameta.hub.dataset_repo import slice_bounds, split_name
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
@@ -142,7 +143,7 @@ def rows_for_prompt(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     return [*drawn.prompt, *drawn.train, *drawn.fit][:SHOTS]
 
 
-def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row]:
+def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | None:
     """Return the rows of a dataset that an adapter was fitted, trained or checked on.
 
     They say nothing about how good the adapter is.
@@ -151,19 +152,27 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row]:
         provenance: of the adapter, as `read_provenance` returns it.
         dataset: to be scored.
 
+    Returns:
+        None if the adapter was made of rows of this split, and they cannot be told: it is read at
+        another revision or with other columns.
+
     Raises:
         RecipeError: the adapter's recipe is not one of this version.
     """
     settings = ("refine", "train", "check", "seed", "max_rows")
     recipe = Recipe.of(**{k: v for k, v in provenance["recipe"].items() if k in settings})
-    if not recipe.uses_rows or not is_adapted_split(provenance, dataset):
+    if not recipe.uses_rows or not _is_adapted_split(provenance, dataset):
         return []
-    drawn = _draw(recipe, labeled_pool(dataset.rows(), recipe))
+    stored = provenance["dataset"]
+    read = dataset.columns.model_dump(exclude_none=True)
+    if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
+        return None
+    drawn = _draw(recipe, labeled_pool(_adapted_rows(provenance, dataset), recipe))
     return [*drawn.fit, *drawn.train, *drawn.check]
 
 
-def is_adapted_split(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
-    """Whether an adapter was generated for this dataset and split.
+def is_adapted(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
+    """Whether an adapter was generated for rows of this split, or of a slice that overlaps it.
 
     A private dataset's name is not stored with an adapter, so it is recognized by its split,
     columns and number of rows.
@@ -172,16 +181,29 @@ def is_adapted_split(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
         provenance: of the adapter, as `read_provenance` returns it.
         dataset: any dataset.
     """
+    if not _is_adapted_split(provenance, dataset):
+        return False
+    (start, stop), (first, end) = map(slice_bounds, (provenance["dataset"]["split"], dataset.split))
+    return (stop is None or first < stop) and (end is None or start < end)
+
+
+def _is_adapted_split(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
     stored = provenance["dataset"]
-    private = stored["private"]
-    columns = dataset.columns.model_dump(exclude_none=True)
-    names = (None, None) if private else (dataset.id, dataset.config)
-    same = (*names, dataset.split, columns)
-    if tuple(stored.get(key) for key in ("id", "config", "split", "columns")) != same:
+    if split_name(stored.get("split") or "") != split_name(dataset.split):
+        return False
+    if not stored["private"]:
+        return bool((stored["id"], stored.get("config")) == (dataset.id, dataset.config))
+    if stored.get("columns") != dataset.columns.model_dump(exclude_none=True):
         return False
     limit = provenance["recipe"].get("max_rows")
-    labeled = (output for _, output in islice(dataset.rows(), limit) if output)
-    return not private or stored.get("rows") == sum(1 for _ in labeled)
+    labeled = (output for _, output in islice(_adapted_rows(provenance, dataset), limit) if output)
+    return bool(stored.get("rows") == sum(1 for _ in labeled))
+
+
+def _adapted_rows(provenance: Mapping[str, Any], dataset: Dataset) -> Iterator[Row]:
+    """Yield the rows of the slice that an adapter was generated for, of a dataset's whole split."""
+    rows = (dataset.whole or dataset.rows)()
+    return islice(rows, *slice_bounds(provenance["dataset"]["split"]))
 
 
 class _Drawn(NamedTuple):

@@ -53,6 +53,7 @@ def plan(
         BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
         HubError: a repo is missing, private or gated, or the Hub cannot be reached.
     """
+    recipe = recipe or Recipe()
     with python_errors(), Session(bank, token=token) as session:
         opened = session.open_dataset(
             dataset,
@@ -62,8 +63,9 @@ def plan(
             columns=as_columns(columns),
             instruction=instruction,
             template=template,
+            limits=recipe.reading_limits,
         )
-        return plan_with_rows(opened, session.bank, recipe or Recipe())[0]
+        return plan_with_rows(opened, session.bank, recipe)[0]
 
 
 def plan_with_rows(dataset: Dataset, bank: Bank, recipe: Recipe) -> tuple[Plan, list[Row]]:

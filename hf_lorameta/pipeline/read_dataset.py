@@ -14,6 +14,7 @@ from hf_lorameta.data.dataset import Dataset, DatasetInfo
 from hf_lorameta.data.output_counts import OutputCounter, OutputCounts
 from hf_lorameta.data.profile import Profile, profile_rows
 from hf_lorameta.data.tokenizer import load_encode
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS
 from hf_lorameta.pipeline.held_out_rows import PoolReader
 from hf_lorameta.pipeline.plan import require_outputs
 from hf_lorameta.recipe import Recipe
@@ -56,7 +57,8 @@ class Reading:
 
     Attributes:
         dataset: what was read.
-        recipe: the settings; `max_rows` is the number of rows read if a limit ended the reading.
+        recipe: the settings; `max_rows` is the number of rows read if a limit ended the reading,
+            `max_text` the dataset's limit of a text.
         profile: token counts.
         output_counts: of the outputs, if the bank has an output prior.
         example: of a public dataset, a row that suits a card, if there is any.
@@ -91,6 +93,8 @@ def read_dataset(
         DatasetError: the dataset cannot be read as labeled rows.
     """
     require_outputs(dataset, recipe)
+    text = dataset.limits.text
+    recipe = recipe.model_copy(update={"max_text": None if text == DEFAULT_LIMITS.text else text})
     encode = encode or load_encode(counting.tokenizer)
     limited = _LimitedRows(dataset)
     reader = PoolReader(limited, recipe)

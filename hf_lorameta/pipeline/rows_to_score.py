@@ -5,7 +5,7 @@ Rows are drawn over the whole split and stratified by output, as in
 are left out.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,10 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.held_out_rows import POOL_ROWS, is_adapted_split, rows_used
+from hf_lorameta.hub.dataset_repo import split_name
+from hf_lorameta.hub.reading_limits import ReadingLimits
+from hf_lorameta.pipeline.held_out_rows import POOL_ROWS, is_adapted, rows_used
+from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
 READ_ROWS = 50_000
@@ -41,18 +44,18 @@ class RowsToScore(NamedTuple):
         rows: to score.
         shots: examples.
         skipped: number of rows left out since the adapter was fitted, trained or checked on them.
-        adapted: whether they are of the split that the adapter was generated for.
+        warning: why the rows may not be new to the adapter, in plain words; None if they are.
     """
 
     rows: list[Row]
     shots: list[Row]
     skipped: int
-    adapted: bool
+    warning: str | None
 
 
 def open_to_score(
     name: Any,
-    adapted: Mapping[str, Any],
+    provenance: Mapping[str, Any] | None,
     hub: Hub,
     *,
     config: str | None = None,
@@ -65,7 +68,8 @@ def open_to_score(
     Args:
         name: Hub id, file, opened `Dataset` or rows in memory; None is the public dataset that the
             adapter was generated for.
-        adapted: the part ``dataset`` of the adapter's ``recipe.json``; empty if it has none.
+        provenance: of the adapter, see `hf_lorameta.pipeline.adapter_folder.read_provenance`;
+            None if it was not generated.
         hub: the client.
         config: None is the recipe's if it is the same dataset.
         split: None is the first of `TEST_SPLITS`, else as in `open_dataset`; a file has one.
@@ -77,6 +81,8 @@ def open_to_score(
         DatasetError: as `open_dataset` raises.
         HubError: as `open_dataset` raises.
     """
+    adapted = provenance["dataset"] if provenance else {}
+    limits = _limits(provenance)
     name = adapted.get("id") if name is None else name
     if name is None:
         raise UsageError(
@@ -93,9 +99,15 @@ def open_to_score(
 
     def read(columns: Columns | None) -> Dataset:
         if in_memory:
-            return from_memory(name, split=split, columns=columns)
+            return from_memory(name, split=split, columns=columns, limits=limits)
         return open_dataset(
-            name, hub, config=config, split=split, revision=revision, columns=columns
+            name,
+            hub,
+            config=config,
+            split=split,
+            revision=revision,
+            columns=columns,
+            limits=limits,
         )
 
     if columns is None and adapted.get("columns"):
@@ -104,6 +116,12 @@ def open_to_score(
         except (ColumnsError, ValueError):
             pass  # another dataset, with columns of its own
     return read(columns)
+
+
+def _limits(provenance: Mapping[str, Any] | None) -> ReadingLimits:
+    """Return the limits that an adapter's dataset was read with, as they decide its rows."""
+    text = provenance["recipe"].get("max_text") if provenance else None
+    return Recipe.of(max_text=text).reading_limits
 
 
 def _test_split(name: str, hub: Hub, config: str | None, revision: str | None) -> str | None:
@@ -129,10 +147,10 @@ def rows_to_score(
         UnlabeledDatasetError: no row has an output.
         HubError: the dataset cannot be read.
     """
-    used = _used(provenance, dataset)
+    used, told = _used(provenance, dataset)
     train = _train_split(dataset, hub) if shots else None
     own = 0 if train else shots
-    drawn = _draw(dataset, count + own, used)
+    drawn, skipped = _draw(dataset, count + own, used)
     examples, rows = drawn[:own], drawn[own:]
     if not rows:
         problem = "the adapter was fitted, trained or checked on every row of this dataset"
@@ -143,22 +161,34 @@ def rows_to_score(
             hint="name rows that it has not seen: another file, or --split",
         )
     if train:
-        examples = _draw(train, shots, {*rows, *_used(provenance, train)})
-    adapted = provenance is not None and is_adapted_split(provenance, dataset)
-    return RowsToScore(rows, examples, len(used), adapted)
+        examples = _draw(train, shots, {*rows, *_used(provenance, train)[0]})[0]
+    warning = _warning(provenance, dataset, told) if provenance else None
+    return RowsToScore(rows, examples, skipped, warning)
 
 
-def _used(provenance: Mapping[str, Any] | None, dataset: Dataset) -> set[Row]:
-    """Return the rows that the adapter was made or checked on, as far as its recipe says."""
+def _used(provenance: Mapping[str, Any] | None, dataset: Dataset) -> tuple[set[Row], bool]:
+    """Return the rows that the adapter was made or checked on, and whether they can be told."""
     try:
-        return set(rows_used(provenance, dataset)) if provenance else set()
-    except RecipeError:  # of another version: nothing is known
-        return set()
+        used = rows_used(provenance, dataset) if provenance else []
+    except RecipeError:  # of another version
+        used = None
+    return set(used or ()), used is not None
+
+
+def _warning(provenance: Mapping[str, Any], dataset: Dataset, told: bool) -> str | None:
+    """Return why the rows to score may not be new to an adapter."""
+    if not is_adapted(provenance, dataset):
+        return None
+    split = provenance["dataset"]["split"]
+    warning = f"the adapter was generated for split {split}: its rows are not new to it"
+    if told:
+        return warning
+    return f"{warning}, and those that it was fitted, trained or checked on are among them"
 
 
 def _train_split(dataset: Dataset, hub: Hub) -> Dataset | None:
     """Open the train split of a Hub dataset unless it is the one to score."""
-    if dataset.id is None or dataset.split == "train":
+    if dataset.id is None or split_name(dataset.split) == "train":
         return None
     try:
         return open_dataset(
@@ -173,10 +203,19 @@ def _train_split(dataset: Dataset, hub: Hub) -> Dataset | None:
         return None
 
 
-def _draw(dataset: Dataset, count: int, without: Collection[Row]) -> list[Row]:
+def _draw(dataset: Dataset, count: int, without: Collection[Row]) -> tuple[list[Row], int]:
+    """Draw rows; return them, and how many different ones of `without` the dataset holds."""
+    found = set()
+
+    def others() -> Iterator[Row]:
+        for row in islice(dataset.rows(), READ_ROWS):
+            if row in without:
+                found.add(row)
+            else:
+                yield row
+
     sample = RowSample(max(POOL_ROWS, count), f"{_SEED} score")
-    rows = (row for row in islice(dataset.rows(), READ_ROWS) if row not in without)
-    read = sample.draw_from(rows)
+    read = sample.draw_from(others())
     if read and not sample.rows:
         raise no_outputs_error(read)
-    return draw_stratified(sample.rows, count, _SEED)
+    return draw_stratified(sample.rows, count, _SEED), len(found)

@@ -144,7 +144,12 @@ class Session:
             return dataset
         if not isinstance(dataset, str | Path):
             return from_memory(
-                dataset, split=split, columns=columns, instruction=instruction, template=template
+                dataset,
+                split=split,
+                columns=columns,
+                instruction=instruction,
+                template=template,
+                limits=limits,
             )
         return open_dataset(
             dataset,

@@ -1,0 +1,88 @@
+"""Rows to score: none that the adapter was fitted, trained or checked on, whatever the slice."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_lorameta import Bank, Recipe, open_dataset
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.reading_limits import ReadingLimits
+from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_fit
+from hf_lorameta.pipeline.read_and_plan import plan_with_rows
+from hf_lorameta.pipeline.rows_to_score import RowsToScore, open_to_score, rows_to_score
+from hf_lorameta.types import Row
+
+ROWS = 60
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"input": f"question {i}", "output": f"answer {i}", "more": "x"} for i in range(ROWS)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:
+    """Return the provenance of an adapter, and the rows that it was fitted or checked on."""
+    plan, pool = plan_with_rows(dataset, Bank.embedded(), Recipe(refine=8, check=4))
+    drawn = [*rows_to_fit(plan.recipe, pool), *rows_to_check(plan.recipe, pool)]
+    return json.loads(json.dumps(plan.provenance())), set(drawn)
+
+
+def scored_on(dataset: Dataset, provenance: dict[str, Any]) -> RowsToScore:
+    return rows_to_score(dataset, provenance, ROWS, 0, Hub(False))
+
+
+@pytest.mark.parametrize(
+    ("adapted", "scored", "overlap"),
+    [
+        ("train[:40]", "train", True),
+        ("train", "train[:30]", True),
+        ("train[:40]", "train[20:]", True),
+        ("train[20:40]", "train[:30]", True),
+        ("train[:40]", "train[40:]", False),
+        ("train[30:]", "train[:30]", False),
+    ],
+)
+def test_rows_of_an_overlapping_slice_are_not_scored(
+    file: Path, adapted: str, scored: str, overlap: bool
+) -> None:
+    provenance, used = adapted_to(open_dataset(file, split=adapted))
+    dataset = open_dataset(file, split=scored)
+    rows, _, skipped, warning = scored_on(dataset, provenance)
+    assert sorted(rows) == sorted(set(dataset.rows()) - used)
+    assert skipped == len(set(dataset.rows()) & used)
+    assert (warning is not None) == overlap
+    if overlap:
+        assert f"generated for split {adapted}" in str(warning)
+
+
+def test_the_same_holds_for_a_public_dataset(file: Path) -> None:
+    public = {"id": "user/name", "private": False, "revision": "1"}
+    provenance, used = adapted_to(replace(open_dataset(file, split="train[:40]"), **public))
+    scored = replace(open_dataset(file), **public)
+    assert used.isdisjoint(scored_on(scored, provenance).rows)
+    assert scored_on(replace(scored, id="user/other"), provenance).warning is None
+
+
+@pytest.mark.parametrize("change", [{"revision": "2"}, {"columns": Columns(output="more")}])
+def test_used_rows_that_cannot_be_told_are_announced(file: Path, change: dict[str, Any]) -> None:
+    public = {"id": "user/name", "private": False, "revision": "1"}
+    provenance, _ = adapted_to(replace(open_dataset(file), **public))
+    scored = replace(open_dataset(file), **(public | change))
+    assert "checked on are among them" in str(scored_on(scored, provenance).warning)
+
+
+def test_texts_that_were_cut_are_cut_alike_to_score(file: Path) -> None:
+    provenance, used = adapted_to(open_dataset(file, limits=ReadingLimits(text=10)))
+    assert provenance["recipe"]["max_text"] == 10
+    scored = open_to_score(file, provenance, Hub(False))
+    rows, _, skipped, _ = scored_on(scored, provenance)
+    assert used.isdisjoint(rows)
+    assert skipped == len(used)
