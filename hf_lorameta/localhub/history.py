@@ -126,6 +126,7 @@ class Repo:
     objects: set[str] = field(default_factory=set, compare=False)  # SHA-256 of uploads to LFS
     granted: set[str] = field(default_factory=set)  # users with access to a gated repo
     sdk: str | None = None  # of a Space
+    former_ids: list[str] = field(default_factory=list)  # before it was moved
 
     @property
     def namespace(self) -> str:
@@ -248,7 +249,7 @@ class Repo:
 
 
 _COMMIT_FIELDS = ("sha", "parent", "title", "message", "author", "date")
-_REPO_FIELDS = ("id", "type", "private", "gated", "created", "refs", "sdk")
+_REPO_FIELDS = ("id", "type", "private", "gated", "created", "refs", "sdk", "former_ids")
 
 
 def apply_changes(tree: Tree, changes: Changes) -> dict[str, Entry]:

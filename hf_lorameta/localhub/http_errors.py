@@ -63,6 +63,15 @@ def repo_not_found(anonymous: bool) -> HTTPError:
     return HTTPError(401 if anonymous else 404, "Repository not found", "RepoNotFound")
 
 
+def moved(request: Request, former_id: str, repo_id: str) -> HTTPError:
+    """Return the redirect of a request for a repo that now has another id."""
+    url = request.scope["raw_path"].decode("ascii").replace(former_id, repo_id, 1)
+    query = request.scope["query_string"].decode("ascii")
+    message = f"Temporary Redirect. Redirecting to {url}"
+    headers = {"Location": f"{url}?{query}" if query else url}
+    return HTTPError(307, message, headers=headers)
+
+
 def revision_not_found(revision: str) -> HTTPError:
     """Return the response for a revision that is no branch, tag or commit of the repo."""
     return HTTPError(404, f"Invalid rev id: {revision}", "RevisionNotFound")

@@ -10,12 +10,16 @@ from hf_lorameta.localhub.routing import Call, Route
 
 
 def move(call: Call) -> Response:
-    """Rename a repo, or move it to another namespace; 409 if the target exists."""
+    """Rename a repo, or move it to another namespace; 409 if the target exists.
+
+    Requests for its former id are redirected, until another repo has that id.
+    """
     repo_type, target = str(call.json.get("type") or "model"), str(call.json.get("toRepo", ""))
     call.params |= {"kind": f"{repo_type}s", "repo": str(call.json.get("fromRepo", ""))}
     repo = call.writable_repo()
     _check_target(call, repo.type, target)
     call.hub.delete(repo)
+    repo.former_ids.append(repo.id)
     repo.id = target
     call.hub.add(repo)
     return Response("OK", media_type="text/plain")

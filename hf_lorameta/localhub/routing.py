@@ -105,7 +105,11 @@ class Call:
 
     def visible_repo(self) -> Repo:
         """Return the repo in the path, which must be visible to the caller."""
-        repo = self.hub.find(self.repo_type, self.params["repo"])
+        name = self.params["repo"]
+        repo = self.hub.find(self.repo_type, name)
+        moved = None if repo else self.hub.find_moved(self.repo_type, name)
+        if moved and self.can_see(moved):
+            raise http_errors.moved(self.request, name, moved.id)
         if repo is None or not self.can_see(repo):
             raise http_errors.repo_not_found(anonymous=self.caller is None)
         return repo

@@ -73,6 +73,11 @@ class HubState:
         alike = (r for r in self.repos.values() if r.type == repo_type and r.id.lower() == lower)
         return exact or next(alike, None)
 
+    def find_moved(self, repo_type: str, repo_id: str) -> Repo | None:
+        """Return the repo that once had an id; None if there is none."""
+        repos = [repo for repo in self.repos.values() if repo.type == repo_type]
+        return next((repo for repo in repos if repo_id in repo.former_ids), None)
+
     def add(self, repo: Repo) -> None:
         """Add a repo that has commits."""
         self.repos[repo.type, repo.id] = repo

@@ -1,6 +1,7 @@
 """Moving, duplicating, squashing and listing whole repos; what is refused, and ids' case."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationDelete, HfApi
@@ -34,6 +35,19 @@ def test_a_moved_repo_keeps_its_files_and_history(hub: LocalHub, api: HfApi) -> 
         api.move_repo("team/ours", "alice/other")
     with pytest.raises(HfHubHTTPError, match="403"):
         api.move_repo("team/ours", "bob/ours")
+
+
+def test_a_moved_repo_is_found_by_its_former_id(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+    api.move_repo("alice/Mine", "team/ours")
+    assert api.repo_info("alice/Mine").id == "team/ours"
+    path = api.hf_hub_download("alice/Mine", "x/b.bin", cache_dir=tmp_path)
+    assert Path(path).read_bytes() == b"\0b"
+    api.upload_file(path_or_fileobj=b"new", path_in_repo="n.txt", repo_id="alice/Mine")
+    assert hub.read("team/ours", "n.txt") == b"new"
+    with pytest.raises(RepositoryNotFoundError):
+        HfApi(endpoint=hub.url, token=hub.add_user("bob")).repo_info("alice/Mine")
+    api.create_repo("alice/Mine")
+    assert api.repo_info("alice/Mine").id == "alice/Mine"
 
 
 def test_a_duplicate_has_the_files_and_the_requested_visibility(hub: LocalHub, api: HfApi) -> None:
