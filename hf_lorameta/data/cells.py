@@ -1,7 +1,9 @@
 """Convert the cells of a dataset to text: numbers, class labels, lists, nested fields, dates."""
 
 import datetime
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hf_lorameta.data.columns import split_path
@@ -10,7 +12,9 @@ from hf_lorameta.errors import ColumnsError
 _ALTERNATIVES = {
     "output", "outputs", "answer", "answers", "target", "targets", "reference", "references",
     "response", "responses", "completion", "completions", "alias", "aliases", "text", "value",
+    "solution", "solutions",
 }  # fmt: skip
+_TEXT_KEYS = ("text", "value", "content", "response")
 _WORD = 40
 
 
@@ -40,9 +44,22 @@ def value_at(row: Mapping[str, Any], path: str) -> Any:
     return value
 
 
+def as_object(value: Any) -> Mapping[str, Any] | None:
+    """Return a cell that is an object, also one that is stored as JSON; None for others.
+
+    Example:
+        >>> as_object('{"a": 1}'), as_object("a")
+        ({'a': 1}, None)
+    """
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    return value if isinstance(value, Mapping) else None
+
+
 def _field(value: Any, step: str) -> Any:
-    if isinstance(value, Mapping):
-        return value.get(step)
+    if (fields := as_object(value)) is not None:
+        return fields.get(step)
     if not isinstance(value, (list, tuple)) or step == "*":
         return value if step == "*" else None
     if step.isdecimal():
@@ -70,7 +87,7 @@ def cell_text(
         ('I, O', 'a')
     """
     if isinstance(value, Mapping):
-        inner = next((key for key in ("text", "value", "content") if value.get(key)), None)
+        inner = next((key for key in _TEXT_KEYS if value.get(key)), None)
         inner = inner or _only_text(value, path)
         return cell_text(value[inner], path, first=True) if inner else ""
     if isinstance(value, (list, tuple)):

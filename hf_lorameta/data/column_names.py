@@ -20,6 +20,7 @@ TEXTS = (
     "review_text", "comment", "comment_text", "tweet", "post", "source", "src", "utterance", "utt",
     "email", "message", "inputs", "input_text", "source_text", "original", "transcript", "report",
     "description", "documents", "tokens", "words", "sms", "instruction", "user", "human", "premise",
+    "patient",
 )  # fmt: skip
 TITLES = ("title", "headline", "heading", "review_title", "question_title")
 OUTPUTS = (
@@ -29,8 +30,9 @@ OUTPUTS = (
     "outputs", "output_text", "response", "completion", "translation", "intent", "emotion", "gold",
     "solution", "correct_answer", "assistant", "reply", "tgt", "tags", "ner_tags", "simplified",
     "simplification", "corrected", "correction", "paraphrase", "canonical_solution", "keywords",
-    "chosen",
+    "chosen", "completions", "responses", "solutions", "positive", "doctor",
 )  # fmt: skip
+NOT_MEANT = ("rejected", "negative", "neg")
 CODE = ("code", "sql", "snippet", "program")
 STATED = ("prompt", "question", "instruction", "query", "problem", "question_stem", "claim")
 SUMMARIES = ("summary", "highlights", "abstract", "tldr")

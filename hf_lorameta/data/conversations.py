@@ -1,12 +1,13 @@
 """Conversations as (input, output): the last answer is the output, all turns before it the input.
 
 Read are chats with a role and a text in each turn, pairs of a question and an answer, texts that
-two speakers write in turn, and transcripts with ``Human:`` and ``Assistant:``.
+two speakers write in turn, and transcripts, see `is_transcript`. A call of a tool is read as JSON.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hf_lorameta.types import Row
@@ -21,6 +22,10 @@ _PAIRS = (
 _SPEAKER = re.compile(
     r"(?:^|\n[ \t]*|###[ \t]*)(Human|User|Assistant|Bot|AI):[ \t]*", re.IGNORECASE
 )
+
+_CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
+_LLAMA = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=<s>|\[INST\]|\Z)", re.DOTALL)
+_LLAMA_MARKS = re.compile(r"</?s>|<</?SYS>>")
 
 Turn = tuple[str, str]
 """(role in lower case, text) of one turn."""
@@ -39,7 +44,12 @@ def is_conversation(value: object) -> bool:
 
 
 def is_transcript(text: object) -> bool:
-    """Whether a text is a transcript with both speakers, ``Human: … Assistant: …``."""
+    """Whether a text is a transcript with both speakers.
+
+    Example:
+        >>> is_transcript("Human: hi\\nAssistant: hello"), is_transcript("Human: hi")
+        (True, False)
+    """
     return isinstance(text, str) and len(_transcript(text)) > 1
 
 
@@ -95,7 +105,21 @@ def _pair(turn: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _turn(turn: Mapping[str, Any]) -> Turn:
     role = str(turn.get(_role_key(turn) or "role") or "").lower()
-    return role, next((_content(turn[key]) for key in _TEXT_KEYS if turn.get(key)), "")
+    text = next((_content(turn[key]) for key in _TEXT_KEYS if turn.get(key)), "")
+    return role, "\n".join(filter(None, [text, *_calls(turn.get("tool_calls"))]))
+
+
+def _calls(calls: object) -> Iterator[str]:
+    """Yield each call of a tool as JSON with its name and arguments."""
+    for call in calls if isinstance(calls, (list, tuple)) else ():
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        if isinstance(function, Mapping) and function.get("name"):
+            arguments = function.get("arguments")
+            if isinstance(arguments, str):
+                with suppress(ValueError, RecursionError):
+                    arguments = json.loads(arguments)
+            called = {"name": function["name"], "arguments": arguments}
+            yield json.dumps(called, ensure_ascii=False, default=str)
 
 
 def _content(content: object) -> str:
@@ -116,8 +140,24 @@ def _parsed(text: str) -> list[Any] | list[Turn] | None:
 
 
 def _transcript(text: str) -> list[Turn]:
-    """Return the turns of a transcript; none if the text does not begin with a speaker."""
+    """Return the turns of a transcript; none if the text does not begin with a speaker.
+
+    Read are ``Human: …``, the form of ChatML, and that of Llama 2.
+
+    Example:
+        >>> _transcript("<s>[INST] hi [/INST] hello </s>")
+        [('user', 'hi'), ('assistant', 'hello')]
+        >>> _transcript("<|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\nhello<|im_end|>")
+        [('user', 'hi'), ('assistant', 'hello')]
+    """
     text = text.lstrip()
+    if text.startswith("<|im_start|>"):
+        return [(role.lower(), words.strip()) for role, words in _CHATML.findall(text)]
+    if text.removeprefix("<s>").lstrip().startswith("[INST]"):
+        words = (
+            _LLAMA_MARKS.sub("", part).strip() for pair in _LLAMA.findall(text) for part in pair
+        )
+        return [(("user", "assistant")[i % 2], part) for i, part in enumerate(words)]
     if not _SPEAKER.match(text):
         return []
     parts = _SPEAKER.split(text)

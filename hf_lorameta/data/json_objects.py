@@ -1,4 +1,4 @@
-"""JSON files that are one object, with the rows in a list below a key."""
+"""JSON files that are one object: with rows in a list below a key, or with columns."""
 
 import json
 from typing import IO, Any
@@ -20,15 +20,47 @@ def row_lists(file: IO[bytes]) -> list[str]:
         >>> row_lists(io.BytesIO(b'{"messages": [{"role": "user", "content": "a"}]}'))
         []
     """
+    return [key for key, value in _object(file).items() if _is_rows(value)]
+
+
+def rows_of_object(file: IO[bytes]) -> list[dict[str, Any]]:
+    """Return the rows of an object that holds columns, or rows by their ids; none of others.
+
+    Columns are lists of the same length, or, as pandas writes them, values by the row's number.
+
+    Example:
+        >>> import io
+        >>> rows_of_object(io.BytesIO(b'{"q": ["a", "b"], "a": ["c", "d"]}'))
+        [{'q': 'a', 'a': 'c'}, {'q': 'b', 'a': 'd'}]
+        >>> rows_of_object(io.BytesIO(b'{"q": {"0": "a", "1": "b"}, "a": {"0": "c", "1": "d"}}'))
+        [{'q': 'a', 'a': 'c'}, {'q': 'b', 'a': 'd'}]
+        >>> rows_of_object(io.BytesIO(b'{"x1": {"q": "a"}, "x2": {"q": "b"}}'))
+        [{'q': 'a'}, {'q': 'b'}]
+    """
+    found = _object(file)
+    values = list(found.values())
+    if values and all(isinstance(value, dict) and value for value in values):
+        if not all(key.isdecimal() for value in values for key in value):
+            return values if len(values) > 1 else []
+        numbers = dict.fromkeys(number for value in values for number in value)
+        return [{name: found[name].get(number) for name in found} for number in numbers]
+    if not all(isinstance(value, list) for value in values) or len(set(map(len, values))) != 1:
+        return []
+    rows = [dict(zip(found, row, strict=True)) for row in zip(*values, strict=True)]
+    return rows if len(rows) > 1 else []
+
+
+def _object(file: IO[bytes]) -> dict[str, Any]:
+    """Return the object that a file is; an empty one if it is none."""
     line = file.readline()
     if not line.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
-        return []
+        return {}
     rest = file.read()
     try:
-        found = json.loads((line + rest).decode("utf-8-sig"))
+        found: dict[str, Any] = json.loads((line + rest).decode("utf-8-sig"))
     except (ValueError, RecursionError):  # JSON lines, or not JSON: its reader says so
-        return []
-    return [key for key, value in found.items() if _is_rows(value)]
+        return {}
+    return found
 
 
 def _is_rows(value: Any) -> bool:

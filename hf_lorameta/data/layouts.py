@@ -7,6 +7,7 @@ is not of its kind, or raises an error with a proposal.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hf_lorameta.data.cells import as_object
 from hf_lorameta.data.column_names import (
     CHOICE,
     CHOICES,
@@ -15,12 +16,13 @@ from hf_lorameta.data.column_names import (
     CONVERSATIONS,
     INPUTS,
     LANGUAGE,
+    NOT_MEANT,
     OUTPUTS,
     RIGHT,
     SYSTEM,
     WEAK_OUTPUTS,
 )
-from hf_lorameta.data.columns import Columns, columns_option, describe
+from hf_lorameta.data.columns import Columns, columns_option, describe, replace_path
 from hf_lorameta.data.roles import input_columns, is_sure, output_columns
 from hf_lorameta.data.table_view import TableView, normalized
 from hf_lorameta.errors import ColumnsError, DatasetError, UnlabeledDatasetError
@@ -117,6 +119,7 @@ def _guess(table: TableView) -> Columns | None:
         None if no column holds text.
     """
     texts = [n for n in table.usable if table.kind(n) in ("text", "list", "turns")]
+    texts = [n for n in texts if normalized(n) not in NOT_MEANT] or texts
     outputs = [n for n in table.named((*OUTPUTS, *CODE, *WEAK_OUTPUTS)) if n in table.usable]
     outputs += [n for n in table.usable if table.repeats(n)]
     if len(texts) == 1 and not [n for n in outputs if n not in texts]:
@@ -144,7 +147,7 @@ def _conversation(table: TableView) -> Columns | None:
     if not named and not set(table.named(OUTPUTS)) - set(turns):
         named = [n for n in best if table.kind(n) == "list" or _is_written_chat(table, n)]
     chosen = named or turns
-    if len(chosen) != 1:
+    if len(chosen) != 1 or not (chosen[0] in best or table.has_answers(chosen[0])):
         return None
     unread = [n for n in table.named((*INPUTS, "context", "completion", "response"))
               if n not in chosen and n in table.usable]  # fmt: skip
@@ -283,6 +286,28 @@ def _with_context(columns: Columns, table: TableView) -> Columns:
     return columns
 
 
+def _nested(table: TableView) -> Columns | None:
+    """Rows that are objects in a single column, also as JSON texts."""
+    name = table.usable[0] if len(table.usable) == 1 else ""
+    inner = [found for value in table.values(name) if (found := as_object(value)) is not None]
+    if not inner or len(inner) < len(table.values(name)):
+        return None
+    keys = list(dict.fromkeys(str(key) for row in inner for key in row))
+    try:
+        return _below(name, find_columns(keys, {}, inner))
+    except DatasetError as error:
+        proposal = _below(name, error.columns) if error.columns else None
+        problem = f"{name} holds {', '.join(keys)}, which fit no known layout"
+        raise _unclear(table, problem, proposal, type(error)) from None
+
+
+def _below(name: str, columns: Columns) -> Columns:
+    """Return columns that are read as fields of one column."""
+    for path in columns.names():
+        columns = replace_path(columns, path, f"{name}.{path}")
+    return columns
+
+
 def _named_output(table: TableView) -> Columns | None:
     """An output that is known by its name or its class labels, and what is left as input."""
     outputs = output_columns(table)
@@ -309,6 +334,8 @@ def _plain_text(table: TableView) -> Columns | None:
     have = set(table.by_key)
     if "text" in have and not table.labels and not have & set(OUTPUTS):
         text = table.by_key["text"]
+        if table.is_transcripts(text):
+            return Columns(messages=text)
         prompts = [n for n in table.named(("prompt", "instruction")) if table.values(n)]
         if prompts and not table.is_within(prompts[0], [text]):
             problem = f"{text} alone would leave {prompts[0]} unread"
@@ -316,6 +343,8 @@ def _plain_text(table: TableView) -> Columns | None:
         return Columns(output=text)
     usable = table.usable
     alone = len(usable) == 1 and table.kind(usable[0]) == "text" and not table.labels
+    if alone and table.is_transcripts(usable[0]):
+        return Columns(messages=usable[0])
     if alone and normalized(usable[0]) not in INPUTS and len(table.names) == 1:
         return Columns(output=usable[0])
     return None
@@ -349,6 +378,7 @@ RULES: tuple[Callable[[TableView], Columns | None], ...] = (
     _translation,
     _multiple_choice,
     _known_layout,
+    _nested,
     _named_output,
     _plain_text,
     _inputs_only,

@@ -15,10 +15,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
 
-from hf_lorameta.data.json_objects import row_lists
+from hf_lorameta.data.json_objects import row_lists, rows_of_object
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
 from hf_lorameta.files import sha256
+from hf_lorameta.hub.csv_header import header_note, lacks_header, name_columns
 from hf_lorameta.hub.dataset_repo import SEPARATORS, RawDataset, pick_split, raw_dataset, split_name
+from hf_lorameta.hub.encodings import encoding_note, guess_encoding
 from hf_lorameta.hub.errors import reading
 from hf_lorameta.hub.limited_stream import limit_rows, text_streams
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
@@ -140,12 +142,15 @@ def open_files(
     if lists:
         options["field"] = split_name(name) if len(lists) > 1 else lists[0]
         notes = (f"{first.name} is one object: the rows below {options['field']} are read",)
+    elif rows := _object_rows(first):
+        files = [_as_lines(rows)]
+        notes = (f"{first.name} is one object: it is read as {len(rows)} rows",)
     with _reading_file(first):
         if kind != "parquet":
             encoding = _common_encoding(files)
             if encoding != "utf-8":
                 options["encoding"] = encoding
-                notes += (f"{first.name} is not UTF-8: it is read as {encoding}",)
+                notes += (encoding_note(first.name, encoding),)
         if kind == "csv":
             separator = "\t" if ending(first) == ".tsv" else _separator(first, encoding)
             options |= {"sep": separator, "keep_default_na": False, "na_values": [""]}
@@ -155,7 +160,13 @@ def open_files(
         )
         limit_rows(builder, str(first), limits)
         stream = text_streams(builder)[split_name(name)]
-    return replace(raw_dataset(stream, name, partial(_reading_file, first)), notes=notes)
+    raw = raw_dataset(stream, name, partial(_reading_file, first))
+    if kind == "csv" and lacks_header(raw.columns, raw.sample):
+        name_columns(builder, len(raw.columns))
+        notes += (header_note(first.name, len(raw.columns)),)
+        stream = text_streams(builder)[split_name(name)]
+        raw = raw_dataset(stream, name, partial(_reading_file, first))
+    return replace(raw, notes=notes)
 
 
 def _row_lists(path: Path) -> list[str]:
@@ -163,6 +174,21 @@ def _row_lists(path: Path) -> list[str]:
         return []
     with reading(str(path)), _open(path) as file:
         return row_lists(file)
+
+
+def _object_rows(path: Path) -> list[dict[str, Any]]:
+    if ending(path) != ".json":
+        return []
+    with reading(str(path)), _open(path) as file:
+        return rows_of_object(file)
+
+
+def _as_lines(rows: Sequence[dict[str, Any]]) -> Path:
+    """Write rows as JSON lines to a temporary file."""
+    path = Path(tempfile.mkdtemp(dir=_scratch().name), "rows.jsonl")
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -181,7 +207,7 @@ def _common_encoding(files: Sequence[Path]) -> str:
 
 
 def _encoding(path: Path) -> str:
-    """Return utf-8 or utf-16 if the file is, else Windows-1252, a superset of Latin-1."""
+    """Return utf-8 or utf-16 if the file is, else a guess."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with _open(path) as file:
         chunk = file.read(_CHUNK)
@@ -193,16 +219,8 @@ def _encoding(path: Path) -> str:
                 chunk = file.read(_CHUNK)
             decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
-            return "cp1252" if _is_cp1252(error.object) else "latin-1"
+            return guess_encoding(error.object)
     return "utf-8"
-
-
-def _is_cp1252(data: bytes) -> bool:
-    try:
-        data.decode("cp1252")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _separator(path: Path, encoding: str) -> str:

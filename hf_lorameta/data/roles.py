@@ -8,6 +8,7 @@ from hf_lorameta.data.column_names import (
     CODE,
     CONTEXTS,
     LABEL_ENDINGS,
+    NOT_MEANT,
     OUTPUTS,
     PAIRS,
     QUESTIONS,
@@ -50,7 +51,7 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
     """Return the columns that are read as the input of an output, in reading order."""
     texts = [
         n for n in table.usable
-        if n not in outputs and table.kind(n) in ("text", "list") and normalized(n) != "rejected"
+        if n not in outputs and table.kind(n) in ("text", "list") and normalized(n) not in NOT_MEANT
         and n not in table.named(SYSTEM)
     ]  # fmt: skip
     nested = [n for n in table.named((*CONTEXTS, *QUESTIONS)) if table.kind(n) == "fields"]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from hf_lorameta.data.conversations import is_conversation, is_transcript
+from hf_lorameta.data.conversations import conversation_row, is_conversation, is_transcript
 
 Kind = Literal["text", "number", "class", "list", "fields", "turns", "other", "empty"]
 
@@ -101,6 +101,11 @@ class TableView:
         """Whether a column holds transcripts of conversations."""
         values = self.values(name)
         return bool(values) and all(is_transcript(value) for value in values)
+
+    def has_answers(self, name: str) -> bool:
+        """Whether a conversation in a column has an answer."""
+        rows = map(conversation_row, self.values(name))
+        return any(row is not None and row[1] for row in rows)
 
     def repeats(self, name: str) -> bool:
         """Whether a column holds few different short values, as labels are."""

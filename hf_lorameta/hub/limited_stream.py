@@ -5,6 +5,7 @@ kilobyte hold a gigabyte. Here Parquet is decoded in batches whose size is bound
 file's metadata states, and rows are measured as Arrow tables, before they become Python objects.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
@@ -15,6 +16,9 @@ _BATCH_BYTES = 256 << 20
 _BATCH_ROWS = 1024
 _CHUNKS = {"csv": 1000, "json": 10 << 20, "text": 10 << 20}  # rows, bytes, bytes
 
+_DIFFER = "%s: rows differ in their columns; those of the first rows are read: %s"
+
+logger = logging.getLogger(__name__)
 Tables = Iterator[tuple[Any, Any]]
 
 
@@ -33,6 +37,28 @@ def limit_rows(builder: Any, name: str, limits: ReadingLimits) -> None:
     if kind == "parquet":
         read = _ParquetReader(builder, name, limits).tables
     builder._generate_tables = _measured(read, name, limits)
+    builder._cast_table = _with_known_columns(builder, name)
+
+
+def _with_known_columns(builder: Any, name: str) -> Callable[..., Any]:
+    """Return the builder's cast for files with differing columns: those of the first are read."""
+    import pyarrow
+
+    cast, reported = builder._cast_table, False
+
+    def tables(table: Any, *args: Any, **options: Any) -> Any:
+        nonlocal reported
+        known = list(builder.info.features or table.column_names)
+        if set(known) != set(table.column_names):
+            if not reported:
+                logger.warning(_DIFFER, name, ", ".join(known))
+            reported = True
+            for missing in set(known) - set(table.column_names):
+                table = table.append_column(missing, pyarrow.nulls(len(table)))
+            table = table.select(known)
+        return cast(table, *args, **options)
+
+    return tables
 
 
 def text_streams(builder: Any) -> Any:

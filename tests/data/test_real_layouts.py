@@ -309,6 +309,84 @@ CASES = [
         lambda i: {"prompt": turns(i)[:1], "completion": turns(i)[1:]},
         (text(0), text(1)),
     ),
+    case(
+        "messages that call tools",
+        lambda i: {"messages": [
+            *turns(i)[:1],
+            {"role": "assistant", "content": None, "tool_calls": [
+                {"id": "c", "function": {"name": "f", "arguments": json.dumps({"day": i})}},
+            ]},
+        ], "tools": "[]"},
+        (text(0), '{"name": "f", "arguments": {"day": 0}}'),
+        says=("not read: tools",),
+    ),
+    case(
+        "a chat with a system turn",
+        lambda i: {"conversations": [
+            {"from": "system", "value": text(7)}, *turns(i, 2, "from", "value"),
+        ]},
+        (f"{text(7)}\n\n{text(0)}", text(1)),
+    ),
+    case("a chat in the form of Llama 2",
+         lambda i: {"text": f"<s>[INST] {text(i)} [/INST] {text(i, 4)} [1] </s>"},
+         (text(0), f"{text(0, 4)} [1]")),
+    case("a chat in the form of ChatML",
+         lambda i: {"text": f"<|im_start|>user\n{text(i)}<|im_end|>\n<|im_start|>assistant\n"
+                            f"{text(i, 4)}<|im_end|>"},
+         (text(0), text(0, 4))),
+    case("a transcript as text",
+         lambda i: {"text": f"### Human: {text(i)}### Assistant: {text(i, 4)}"},
+         (text(0), text(0, 4))),
+    case(
+        "preferences as lists, with a prompt and scores",
+        lambda i: {"prompt": text(i), "prompt_id": f"{i}", "chosen": turns(i),
+                   "rejected": turns(i + 1), "messages": turns(i), "score_chosen": 1.0},
+        (text(0), text(1)),
+        says=("not read: prompt, chosen, rejected",),
+    ),
+    case("a prompt and several completions",
+         lambda i: {"prompt": text(i), "completions": [text(i, 3), text(i, 4)]},
+         (text(0), text(0, 3)), says=("output=completions.*",)),
+    case(
+        "completions of several models",
+        lambda i: {"source": "s", "instruction": text(i), "models": ["a", "b"], "completions": [
+            {"model": "a", "response": text(i, 3), "score": 7.5},
+            {"model": "b", "response": text(i, 4), "score": 3.0},
+        ]},
+        (text(0), text(0, 3)),
+    ),
+    case(
+        "prompts with a rule to check answers",
+        lambda i: {"data_source": "m", "prompt": turns(i)[:1], "ability": "math",
+                   "reward_model": {"ground_truth": f"{i}", "style": "rule"}},
+        (text(0), ""),
+        asks=True,
+        says=("The dataset has no outputs",),
+    ),
+    case("anchor, positive and negative",
+         lambda i: {"anchor": text(i), "positive": text(i, 4), "negative": text(i, 5)},
+         (text(0), text(0, 4)), says=("not read: negative",)),
+    case("rows as JSON texts in a column",
+         lambda i: {"id": i, "data": json.dumps({"question": text(i), "answer": text(i, 2)})},
+         (text(0), text(0, 2))),
+    case("an image beside the text",
+         lambda i: {"image": {"bytes": b"\x89PNG", "path": "a.png"}, "question": text(i),
+                    "answer": text(i, 2)},
+         (text(0), text(0, 2)), "parquet", says=("not read: image",)),
+    case("a number to predict, after an id",
+         lambda i: {"id": i, "text": text(i), "score": i * 0.25}, (text(0), "0.0")),
+    case("a column of 0 and 1 for each label",
+         lambda i: {"comment_text": text(i), "toxic": i % 2, "threat": i % 3 // 2},
+         (text(0), "0"), asks=True),
+    case("HTML",
+         lambda i: {"html": f"<p>{text(i)}</p>", "title": text(i, 3), "label": CLASSES[i % 3]},
+         (f"<p>{text(0)}</p>", "negative"), asks=True),
+    case("names in capitals, an id first",
+         lambda i: {"ID": i, "Question": text(i), "Answer": text(i, 4), "Explanation": text(i, 9)},
+         (text(0), text(0, 4)), says=("not read: Explanation",)),
+    case("names in another language",
+         lambda i: {"Frage": text(i, 9), "Antwort": text(i, 4)}, (text(0, 9), text(0, 4)),
+         asks=True),
     # --- text to text
     case(
         "dialogue and summary",
@@ -355,6 +433,24 @@ CASES = [
     Case("semicolons on the Hub, in Windows-1252", {"train.csv": csv_text([{"text": s,
          "label": "NA"} for s in SENTENCES], ";").encode("cp1252")}, (SENTENCES[0], "NA"),
          card="", says=("read as cp1252",)),
+    Case("tabs without a header", {"rows.tsv": "".join(f"{text(i)}\t{CLASSES[i % 3]}\n"
+         for i in range(ROWS)).encode()}, (text(0), "negative"), says=("has no header line",)),
+    Case("no header, on the Hub", {"train.csv": "".join(f'"{text(i)}",{i % 3}\n'
+         for i in range(ROWS)).encode()}, (text(0), "0"), card="", says=("has no header line",)),
+    Case("a JSON object of columns", {"rows.json": json.dumps({"question": list(map(text,
+         range(ROWS))), "answer": [f"a {i}" for i in range(ROWS)]}).encode()}, (text(0), "a 0"),
+         says=("read as 24 rows",)),
+    Case("a JSON object of rows by id", {"rows.json": json.dumps({f"q{i}": {"question": text(i),
+         "answer": f"a {i}"} for i in range(ROWS)}).encode()}, (text(0), "a 0")),
+    Case("Cyrillic in Windows-1251", {"rows.csv": "".join(["text,label\n", *(
+         f"Привет мир {i},да\n" for i in range(ROWS))]).encode("cp1251")}, ("Привет мир 0", "да"),
+         says=("read as cp1251",)),
+    Case("Chinese in GB18030, on the Hub", {"train.csv": "".join(["text,label\n", *(
+         f"你好世界今天天气很好 {i},好\n" for i in range(ROWS))]).encode("gb18030")},
+         ("你好世界今天天气很好 0", "好"), card="", says=("read as gb18030",)),
+    Case("Parquet files with differing columns", {f"part-{k}.parquet": parquet([{"input": text(i),
+         "output": f"b {i}"} | ({"extra": i} if k else {}) for i in range(k, ROWS, 2)])
+         for k in (0, 1)}, (text(0), "b 0"), says=("rows differ in their columns", )),
     Case("plain text", {"rows.txt": "\n".join(map(text, range(ROWS))).encode()}, ("", text(0))),
     Case("an answer that CSV readers take for missing", {"rows.csv": csv_text(
          [{"question": text(i), "answer": "NA"} for i in range(ROWS)]).encode()}, (text(0), "NA")),
@@ -383,7 +479,9 @@ def dataset_of(shape: Case, cli: Shell, user: Account) -> str:
     for name, content in shape.files.items():
         (cli.cwd / name).write_bytes(content)
     first = next(iter(shape.files))
-    return first if len(shape.files) == 1 else "part-*.jsonl"
+    if len(shape.files) == 1:
+        return first
+    return f"part-*.{first.rpartition('.')[2]}"
 
 
 def pasted(cli: Shell, done: Done) -> Done:

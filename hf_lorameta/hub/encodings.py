@@ -1,0 +1,64 @@
+"""Guess the encoding of a text that is not UTF-8."""
+
+import re
+
+WESTERN = "cp1252"
+_CANDIDATES = (
+    WESTERN, "cp1251", "cp1250", "cp1254", "cp1253", "cp1256", "cp1255", "koi8_r",
+    "cp932", "euc_jp", "gb18030", "big5", "cp949",
+)  # fmt: skip
+"""Windows' encodings and others that files still have; of equally likely ones the first."""
+_GUESSED_BYTES = 1 << 16
+_NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
+
+
+def guess_encoding(data: bytes) -> str:
+    """Return the name of the likely encoding of a text that is not UTF-8.
+
+    `charset_normalizer` measures how much a decoded text looks like one. Where Windows-1252, which
+    includes Latin-1, gives the same text as another, or one as likely, it is Windows-1252.
+
+    Example:
+        >>> guess_encoding("Schöne Grüße aus Übersee".encode("latin-1"))
+        'cp1252'
+        >>> guess_encoding("Привет, мир! Как дела?".encode("cp1251"))
+        'cp1251'
+        >>> guess_encoding("你好世界，今天天气很好。".encode("gb18030"))
+        'gb18030'
+    """
+    from charset_normalizer import from_bytes
+
+    found = from_bytes(_telling_lines(data), cp_isolation=list(_CANDIDATES))
+    if not found:
+        return WESTERN if _decodes(data, WESTERN) else "latin-1"
+    best = min(
+        found,
+        key=lambda match: (
+            round(match.chaos, 2), -round(match.coherence, 1), _CANDIDATES.index(match.encoding),
+        ),
+    )  # fmt: skip
+    return WESTERN if WESTERN in best.could_be_from_charset else str(best.encoding)
+
+
+def encoding_note(name: str, encoding: str) -> str:
+    """Return what to tell the user about a guessed encoding."""
+    return (
+        f"{name} is not UTF-8: it is read as {encoding}. If its texts look wrong, save it as "
+        "UTF-8: iconv -f ENCODING -t UTF-8"
+    )
+
+
+def _telling_lines(data: bytes) -> bytes:
+    """Return whole lines from the first one that is not ASCII."""
+    first = _NOT_ASCII.search(data)
+    start = data.rfind(b"\n", 0, first.start()) + 1 if first else 0
+    end = data.rfind(b"\n", start, start + _GUESSED_BYTES)
+    return data[start : end if end > start else start + _GUESSED_BYTES]
+
+
+def _decodes(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
