@@ -34,6 +34,7 @@ from hf_lorameta.bank.index import (
     adapter_path,
 )
 from hf_lorameta.bank.manifest import BankEntry, Manifest
+from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.profile import ProfileTable
 from hf_lorameta.data.tokenizer import vocab_size
 from hf_lorameta.errors import (
@@ -93,7 +94,11 @@ def build_bank(
         path = folder / TOKENIZER_FILE
         write_atomically(path, content)
         job = Job(folder, hub, manifest.base_model, vocab_size(path), sha256(path))
-        outcomes = _run(manifest.entries, job, pool, strict, progress)
+        entries = manifest.entries
+        if any(entry.template == CHAT for entry in entries):
+            form = chat_form(manifest.base_model, path, base.sha if base else None, hub.token)
+            entries = tuple(entry.with_chat_form(form) for entry in entries)
+        outcomes = _run(entries, job, pool, strict, progress)
         return finish_bank(
             folder,
             outcomes,

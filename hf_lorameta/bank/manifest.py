@@ -15,7 +15,7 @@ entries:
     split: train
     columns: {input: question, output: answer}
     instruction: Answer the question.  # put before every input
-    template: "{instruction}\\n\\n{input}"
+    template: "{instruction}\\n\\n{input}"  # chat: the base model's own chat template
     license: mit
 """
 
@@ -35,6 +35,7 @@ from pydantic import (
     model_serializer,
 )
 
+from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.errors import ManifestError
 from hf_lorameta.hub.repo import is_repo_id
@@ -100,6 +101,10 @@ class BankEntry(Defaults):
         if bool(columns.messages) == bool(columns.output) or (columns.messages and rows):
             raise ValueError("expected output (with input), or messages alone")
         return columns
+
+    def with_chat_form(self, form: str) -> "BankEntry":
+        """Return a copy with a template in place of ``chat``, see `hf_lorameta.data.chat_form`."""
+        return self.model_copy(update={"template": form}) if self.template == CHAT else self
 
     @property
     def name(self) -> str:

@@ -1,15 +1,20 @@
 """Files and names for running an adapter's GGUF with llama.cpp or Ollama."""
 
+from hf_lorameta.data.prompt import PROMPT
+
 GGUF_FILE = "adapter.gguf"
 MODELFILE = "Modelfile"
 BASE_FILE = "base.gguf"
 """The name that the commands use for a GGUF of the base model, which the user supplies."""
 
 
-def render_modelfile(base_model: str) -> str:
-    """Return an Ollama ``Modelfile`` that passes prompts on without a chat template.
+def render_modelfile(base_model: str, template: str | None = None) -> str:
+    """Return an Ollama ``Modelfile`` that passes prompts on as the adapter's recipe has them.
 
-    Generated adapters continue plain text, so the base model's chat template is not used.
+    Args:
+        base_model: of the adapter.
+        template: of its prompts. Only one with ``{prompt}`` is used, see
+            `hf_lorameta.data.chat_form`; otherwise prompts are passed on as they are.
 
     Example:
         >>> print(render_modelfile("org/base"))  # doctest: +ELLIPSIS
@@ -20,10 +25,12 @@ def render_modelfile(base_model: str) -> str:
         ...
     """
     name = " ".join(base_model.split())
+    around = template if template and PROMPT in template and '"""' not in template else PROMPT
+    shown = around.replace(PROMPT, "{{ .Prompt }}")
     return f'''# {BASE_FILE} is a GGUF of {name}; any quantization will do.
 FROM ./{BASE_FILE}
 ADAPTER ./{GGUF_FILE}
-TEMPLATE """{{{{ .Prompt }}}}"""
+TEMPLATE """{shown}"""
 PARAMETER temperature 0
 PARAMETER num_predict 64
 '''

@@ -22,20 +22,30 @@ def prompt_code(columns: Columns) -> str:
         prompt = "\\n\\n".join(turns)
     """
     if columns.messages:
-        return (
+        code = (
             'turns = ["a question", "its answer", "the next question"]'
             "  # without the names of the roles\n"
-            'prompt = "\\n\\n".join(turns)'
+            f'{"text" if columns.template else "prompt"} = "\\n\\n".join(turns)'
         )
+        formatted = _f_string(join_instruction("", "\0t", columns.template))
+        return f"{code}\nprompt = {formatted}" if columns.template else code
     if columns.instruction or columns.instruction_text or columns.template:
         instruction = columns.instruction_text or "the instruction of a row"
         instructed = bool(columns.instruction or columns.instruction_text)
         # stand-ins that no template holds, as its braces are escaped
         template = join_instruction("\0i" * instructed, "\0t", columns.template)
-        for text, code in (("{", "{{"), ("}", "}}"), ("\0i", "{instruction}"), ("\0t", "{text}")):
-            template = template.replace(text, code)
-        return f'instruction, text = {instruction!r}, "the input of a row"\nprompt = f{template!r}'
+        given = 'text = "the input of a row"'
+        if instructed:
+            given = f'instruction, text = {instruction!r}, "the input of a row"'
+        return f"{given}\nprompt = {_f_string(template)}"
     return PLAIN_PROMPT if columns.input else 'prompt = "the beginning of a text"'
+
+
+def _f_string(template: str) -> str:
+    """Return code of a template with stand-ins for instruction and text."""
+    for text, code in (("{", "{{"), ("}", "}}"), ("\0i", "{instruction}"), ("\0t", "{text}")):
+        template = template.replace(text, code)
+    return f"f{template!r}"
 
 
 def example_code(row: Row) -> Markdown:

@@ -99,8 +99,9 @@ def try_(
     if template is not None and "{}" not in template:
         raise UsageError("the template has no {}", hint="add --template 'Input: {}\\nOutput:'")
     base, file, folder = _files(adapter, base_gguf, token)
-    fill = _recorded_prompt(folder) if folder else str
-    if template is not None:
+    if template is None:
+        fill = _recorded_prompt(folder) if folder else str
+    else:
         fill = partial(template.replace("\\n", "\n").replace, "{}")
     with LlamaCpp(base, [file]) as engine:
         if prompt is None and not json:
@@ -139,14 +140,24 @@ def _recorded_prompt(folder: Path) -> Callable[[str], str]:
 
     An instruction that differs from row to row is left to the input.
     """
+    from pydantic import ValidationError
+
     from hf_lorameta.data.columns import Columns
-    from hf_lorameta.data.prompt import join_instruction
+    from hf_lorameta.data.prompt import PROMPT, join_instruction
+    from hf_lorameta.errors import AdapterError
     from hf_lorameta.pipeline.adapter_folder import read_generation
 
     provenance = read_generation(folder)
     stored = provenance["dataset"].get("columns") if provenance else None
-    columns = Columns.model_validate(stored) if stored else Columns()
-    if columns.instruction or columns.messages:
+    try:
+        columns = Columns.model_validate(stored or {})
+    except ValidationError:
+        raise AdapterError(
+            "the adapter's recipe.json has columns that this version does not know",
+            hint="update hf-lorameta, or give the prompt of a row: --template '{}'",
+        ) from None
+    template = columns.template or ""
+    if (columns.instruction or columns.messages) and PROMPT not in template:
         return str
     instruction = columns.instruction_text or ""
     return lambda text: join_instruction(instruction, text, columns.template)

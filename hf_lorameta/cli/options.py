@@ -74,7 +74,10 @@ InstructionOption = Annotated[
 ]
 TemplateOption = Annotated[
     str | None,
-    typer.Option(help="Prompt of a row, such as '{instruction}\\n\\n{input}'."),
+    typer.Option(
+        help="Prompt of a row, such as '{instruction}\\n\\n{input}'; chat: the base model's own "
+        "chat template."
+    ),
 ]
 ExportOption = Annotated[
     Literal["gguf"] | None,

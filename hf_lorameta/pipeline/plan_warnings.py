@@ -9,6 +9,7 @@ from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.profile import Profile
+from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.data.proposals import shares_instruction, states_task
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
@@ -77,6 +78,7 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
             "The inputs hold no instruction, and those of most bank datasets do: the adapter may "
             "not know what to do with them. Say it in a sentence with --instruction."
         )
+    yield from _form_warnings(plan)
     yield from _loss_warnings(plan)
     neighbors = plan.neighbors()
     if len(neighbors) > 1 and plan.effective_number < 1.2:
@@ -97,6 +99,27 @@ def lacks_instruction(plan: PlanLike) -> bool:
     profiles = plan.bank.profiles
     compared = range(0, len(profiles), max(1, len(profiles) // _COMPARED))
     return sum(shares_instruction(profiles[i]) for i in compared) > len(compared) / 2
+
+
+def _form_warnings(plan: PlanLike) -> Iterator[str]:
+    """Warn if prompts are in a chat form, and those of most bank datasets are not, or reversely."""
+    entries = plan.bank.index.entries
+    own, *others = (
+        columns.template if PROMPT in (columns.template or "") else None
+        for columns in (plan.dataset.columns, *(entry.columns for entry in entries))
+    )
+    if others.count(own) > len(others) / 2:
+        return
+    if own is None:
+        yield (
+            "The prompts of most bank datasets are in a chat form, and these are not: add "
+            "--template chat."
+        )
+    else:
+        yield (
+            "The prompts are in a chat form that those of most bank datasets are not in: adapters "
+            "of a bank that was trained in this form would fit better."
+        )
 
 
 def _distance_warnings(plan: PlanLike) -> Iterator[str]:

@@ -45,7 +45,8 @@ def plan(
         columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them.
         instruction: put before every input, where the rows have none.
         template: text with ``{instruction}`` and ``{input}``, see
-            `hf_lorameta.data.prompt.join_instruction`.
+            `hf_lorameta.data.prompt.join_instruction`; or ``"chat"``, the base model's own chat
+            template.
         token: of the Hub; None uses the saved one.
 
     Raises:

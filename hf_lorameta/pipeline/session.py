@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.index import TOKENIZER_FILE
+from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.in_memory import from_memory
@@ -124,6 +126,17 @@ class Session:
             return self._closing.enter_context(LlamaCppRunner(path, self.bank.adapted_layout))
         return TorchRunner(self.evaluator, self.bank.adapted_layout)
 
+    @cached_property
+    def chat_form(self) -> str:
+        """The base model's own chat template as a template with ``{prompt}``.
+
+        Raises:
+            UsageError: it has none.
+            HubError: the base model cannot be reached.
+        """
+        index, tokenizer = self.bank.index, self.bank.verified_file(TOKENIZER_FILE)
+        return chat_form(index.base_model, tokenizer, index.base_revision, self._token)
+
     def open_dataset(
         self,
         dataset: Any,
@@ -138,10 +151,13 @@ class Session:
     ) -> Dataset:
         """Open a dataset with this session's Hub client, or read one that is in memory.
 
+        The template ``chat`` is the base model's own chat template.
         See `hf_lorameta.open_dataset` and `hf_lorameta.data.in_memory.from_memory`.
         """
         if isinstance(dataset, Dataset):
             return dataset
+        if template == CHAT:
+            template = self.chat_form
         if not isinstance(dataset, str | Path):
             return from_memory(
                 dataset,

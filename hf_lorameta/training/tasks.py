@@ -4,11 +4,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hf_lorameta.bank.manifest import BankEntry, load
+from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.columns import Columns, check_columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.local_files import is_local
@@ -199,6 +200,23 @@ def _read_meta(path: Path) -> Mapping[str, Any]:
 def _text(facts: Mapping[str, Any], key: str) -> str | None:
     value = facts.get(key)
     return value if isinstance(value, str) and value else None
+
+
+def in_chat_form(tasks: Sequence[Task], base: Path, tokenizer: Path) -> list[Task]:
+    """Return tasks with the chat template of the base model in place of the template ``chat``.
+
+    Args:
+        tasks: all of them.
+        base: folder of the base model.
+        tokenizer: its ``tokenizer.json``.
+
+    Raises:
+        UsageError: a task asks for it, and the base model has none.
+    """
+    if all(task.template != CHAT for task in tasks):
+        return list(tasks)
+    form = chat_form(str(base), tokenizer)
+    return [replace(task, template=form) if task.template == CHAT else task for task in tasks]
 
 
 def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:

@@ -47,7 +47,7 @@ from hf_lorameta.training.one_task import (
 )
 from hf_lorameta.training.progress import Progress, Reporter
 from hf_lorameta.training.settings import Settings
-from hf_lorameta.training.tasks import Task
+from hf_lorameta.training.tasks import Task, in_chat_form
 
 if TYPE_CHECKING:
     from hf_lorameta.training.device import Plan
@@ -113,6 +113,7 @@ def train_bank(
             folder, hub, base_model, base.revision, base.digest, sha256(folder / TOKENIZER_FILE),
             settings, device, plan.dtype, at_once,
         )  # fmt: skip
+        tasks = in_chat_form(tasks, base.folder, folder / TOKENIZER_FILE)
         general_tasks = [task for task in tasks if task.name not in without_general]
         general, output_prior = _general(general_tasks, job, plan, reporter)
         job = replace(job, general=general.sha256 if general else None)

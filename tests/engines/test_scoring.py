@@ -5,7 +5,15 @@ from dataclasses import astuple
 import pytest
 
 from hf_lorameta.engines import scoring
-from hf_lorameta.engines.scoring import Report, Sample, Scores, StepCounter, compare, score
+from hf_lorameta.engines.scoring import (
+    Report,
+    Sample,
+    Scores,
+    StepCounter,
+    chat_rows,
+    compare,
+    score,
+)
 from hf_lorameta.errors import UnlabeledDatasetError
 
 
@@ -62,6 +70,13 @@ def test_compare_reports_progress_within_each_method() -> None:
         OneStepPerRow(), [("a", "b"), ("c", "d")], methods, row_progress=lambda *s: steps.append(s)
     )
     assert steps == [("base", 1, 2), ("base", 2, 2), ("again", 1, 2), ("again", 2, 2)]
+
+
+def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> None:
+    model = OneStepPerRow()
+    model.chat_template = "<user>{}<model>"
+    assert chat_rows(model, [("a", "b")]) == [("<user>a<model>", "b")]
+    assert chat_rows(model, [("<user>a<model>", "b"), ("<user>c<model>", "d")]) == []
 
 
 def test_compare_rejects_rows_without_outputs() -> None:

@@ -28,9 +28,9 @@ from hf_lorameta.hub.base_model import config_json, locate
 from hf_lorameta.hub.packaged_model import (
     _TOKENIZER,
     SMOLLM2,
-    _tokenizer_config,
     packaged_gguf,
     quiet_transformers,
+    tokenizer_config,
 )
 from hf_lorameta.localhub import Fault, LocalHub
 from tests import shared_data
@@ -299,7 +299,7 @@ def test_gguf_metadata_equals_what_the_gguf_library_wrote(package: Path) -> None
     assert metadata["a.flag"] is True
     assert metadata["a.list"] == [1, 2, 3]
     assert metadata["tokenizer.ggml.tokens"][-2:] == ["Ġ", "Ġab"]
-    assert _tokenizer_config(metadata) == {
+    assert tokenizer_config(metadata) == {
         "bos_token": "<|end|>",
         "eos_token": "<|end|>",
         "unk_token": "<|end|>",

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.errors import ManifestError, UsageError
-from hf_lorameta.training.tasks import read_tasks
+from hf_lorameta.training.tasks import in_chat_form, read_tasks
+from tests.data.test_chat_form import base
 from tests.training.tiny import rows, write_task
 
 
@@ -38,6 +39,17 @@ def test_files_manifests_and_hub_ids_can_be_combined(tmp_path: Path) -> None:
     assert (tasks[0].config, tasks[0].split, tasks[0].revision) == ("c", "test", "v1")
     assert [task.is_local for task in tasks] == [False, True, False]
     assert tasks[2].public_id == "google/boolq"
+
+
+def test_the_template_chat_of_a_manifest_is_that_of_the_base_model(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.yaml"
+    entries = [{"adapter": "o/a", "dataset": "o/d", "template": "chat"},
+               {"adapter": "o/b", "dataset": "o/e"}]  # fmt: skip
+    manifest.write_text(json.dumps({"version": 1, "base_model": "o/m", "entries": entries}))
+    source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<model>"
+    folder = base(tmp_path / "base", source, starts=False)
+    tasks = in_chat_form(read_tasks([str(manifest)]), folder, folder / "tokenizer.json")
+    assert [task.template for task in tasks] == ["<user>{prompt}<model>", None]
 
 
 @pytest.mark.parametrize(

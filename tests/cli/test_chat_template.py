@@ -1,0 +1,76 @@
+"""``--template chat``: banks and adapters in the form of the base model's own chat template."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta.cards.gguf_usage import MODELFILE
+from hf_lorameta.cards.model_card import CARD_FILE
+from hf_lorameta.cli.output import show_row
+from tests.cli.conftest import fake_evaluator
+from tests.conftest import BASE_CONFIG, Account, Built, Shell, rows, tokenizer_json
+
+START, END = "<|user|>\n", "<|end|>\n<|model|>\n"
+FORM = f"{START}{{prompt}}{END}"
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|model|>\n{% endif %}"
+)
+
+
+@pytest.fixture
+def chat_bank(cli: Shell, user: Account, tmp_path: Path) -> Path:
+    """A bank whose manifest asks for the chat template of its base model."""
+    base = f"{user.name}/chatty"
+    files = {"tokenizer.json": tokenizer_json(), "config.json": json.dumps(BASE_CONFIG).encode(),
+             "tokenizer_config.json": b"{}", "chat_template.jinja": TEMPLATE.encode()}  # fmt: skip
+    cli.hub.create_repo(base)
+    cli.hub.commit(base, dict(files))
+    for topic in range(2):
+        user.entry(f"chat{topic}", topic, base=base)
+    manifest = {"version": 1, "base_model": base, "defaults": {"template": "chat"}}
+    (tmp_path / "m.yaml").write_text(json.dumps(manifest | {"entries": user.entries}))
+    cli("bank", "build", "m.yaml", "-o", "chat-bank")
+    return tmp_path / "chat-bank"
+
+
+def test_bank_adapter_card_and_evaluate_have_the_form_of_the_chat_template(
+    cli: Shell, user: Account, chat_bank: Path, tmp_path: Path
+) -> None:
+    index = json.loads((chat_bank / "bank.json").read_bytes())
+    assert {entry["columns"]["template"] for entry in index["entries"]} == {FORM}
+    dataset = user.dataset("words", {"train.jsonl": rows(1), "test.jsonl": rows(1, 9)})
+    command = ("generate", "-d", dataset, "--bank", chat_bank)
+    made = cli(*command, "--template", "chat", "-o", "a", "--export", "gguf")
+    assert "chat form" not in made.err
+    recipe = json.loads((tmp_path / "a" / "recipe.json").read_bytes())
+    assert recipe["dataset"]["columns"]["template"] == FORM
+    card = (tmp_path / "a" / CARD_FILE).read_text()
+    assert "\nprompt = f'<|user|>\\n{text}<|end|>\\n<|model|>\\n'\n" in card
+    assert "prompt = '<|user|>\\nsay " in card
+    assert "without the base model's chat template" not in card
+    modelfile = (tmp_path / "a" / MODELFILE).read_text()
+    assert f'TEMPLATE """{START}{{{{ .Prompt }}}}{END}"""' in modelfile
+    scored = cli("evaluate", "a", "--json", "--shots", 0, before=fake_evaluator())
+    assert json.loads(scored.out)["samples"][0]["input"].startswith(f"{START}say ")
+    assert "add --template chat" in cli(*command, "-o", "plain").err
+
+
+def test_an_instruction_is_within_the_message(cli: Shell, chat_bank: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(rows(1))
+    options = ("--template", "chat", "--instruction", "Say more.")
+    read = cli("plan", "rows.jsonl", "--bank", chat_bank, *options).err
+    shown = show_row((f"{START}Say more.\n\nInput: say bread\nOutput:{END}", "milk bread"))
+    assert shown in read
+
+
+def test_a_bank_in_another_form_is_warned_of_and_one_without_a_chat_template_refused(
+    cli: Shell, bank: Built, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(rows(1))
+    plan = ("plan", "rows.jsonl", "--bank", bank.folder, "--template")
+    assert "trained in this form would fit better" in cli(*plan, "Q: {prompt}\\nA:").err
+    refused = cli(*plan, "chat", code=2).err
+    assert "no chat template" in refused
+    assert "leave out --template chat" in refused
