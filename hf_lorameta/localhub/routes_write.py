@@ -83,11 +83,12 @@ def preupload(call: Call) -> Response:
     """Return for each file how to upload it, and its current id in the repo."""
     commit = call.commit_of(_writable_repo(call))
     rules = call.json.get("gitIgnore", call.hub.text(commit.tree, ".gitignore")) or ""
+    attributes = call.hub.text(commit.tree, ".gitattributes") or ""
     allow_lfs = _allows_lfs(call)
     files = []
     for file in call.json.get("files", []):
         path, sample = str(file["path"]), base64.b64decode(file.get("sample", ""))
-        lfs = allow_lfs and uploads.is_lfs(path, int(file["size"]), sample)
+        lfs = allow_lfs and uploads.is_lfs(path, int(file["size"]), sample, attributes)
         item = {
             "path": path,
             "uploadMode": "lfs" if lfs else "regular",

@@ -20,15 +20,19 @@ _ATTRIBUTES = "filter=lfs diff=lfs merge=lfs -text"
 GITATTRIBUTES = "".join(f"{pattern} {_ATTRIBUTES}\n" for pattern in LFS_PATTERNS).encode()
 
 
-def is_lfs(path: str, size: int, sample: bytes = b"") -> bool:
+def is_lfs(path: str, size: int, sample: bytes = b"", attributes: str = "") -> bool:
     """Return whether a file goes to Git LFS: because of its name, its size or binary content.
+
+    `attributes` are the rules of a ``.gitattributes``, beside those of a new repo.
 
     Example:
         >>> is_lfs("model.safetensors", 10), is_lfs("a.json", 10), is_lfs("x", 1 << 30)
         (True, False, True)
     """
     name = PurePosixPath(path).name
-    by_name = any(fnmatch.fnmatchcase(name, pattern) for pattern in LFS_PATTERNS)
+    lines = map(str.split, attributes.splitlines())
+    own = [line[0] for line in lines if "filter=lfs" in line[1:]]
+    by_name = any(fnmatch.fnmatchcase(name, pattern) for pattern in (*LFS_PATTERNS, *own))
     return size > 0 and (by_name or size > REGULAR_LIMIT or b"\0" in sample)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi, RepoUrl, constants
 
-from .testing_constants import ENDPOINT_STAGING, TOKEN  # type: ignore[import-not-found]
+from .testing_constants import ENDPOINT_STAGING, TOKEN, USER  # type: ignore[import-not-found]
 from .testing_utils import repo_name  # type: ignore[import-not-found]
 
 RepoFactory = Callable[..., RepoUrl]
@@ -37,6 +37,14 @@ def repo_factory(api: HfApi) -> Iterator[RepoFactory]:
     yield make
     for url, token in made:
         api.delete_repo(url.repo_id, repo_type=url.repo_type, token=token, missing_ok=True)
+
+
+@pytest.fixture
+def new_repo_id(api: HfApi) -> Iterator[str]:
+    """The id of a model that the test creates, deleted after it."""
+    repo_id = f"{USER}/{repo_name()}"
+    yield repo_id
+    api.delete_repo(repo_id, missing_ok=True)
 
 
 @pytest.fixture(autouse=True)
