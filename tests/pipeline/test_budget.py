@@ -121,6 +121,15 @@ def test_a_budget_and_a_number_of_rows_exclude_each_other(tmp_path: Path, sessio
         choose(write(tmp_path, 300), session, 60.0, train=16)
 
 
+def test_python_is_told_why_a_budget_trained_nothing(
+    bank: Bank, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"input": f"question {i}", "output": f"{i}"} for i in range(3)]
+    made = generate(rows, bank, budget="1m", progress=lambda *step: None)
+    assert made.plan.recipe.train is None
+    assert "Not trained: 3 labeled rows to train on, expected at least 8" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["", "0s", "soon", "5x", "-3s", "1e3"])
 def test_other_texts_than_times_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a time"):
