@@ -3,11 +3,13 @@
 The library decodes a whole row group of a Parquet file at once, and a dictionary lets a file of a
 kilobyte hold a gigabyte. Here Parquet is decoded in batches whose size is bounded by what the
 file's metadata states, and rows are measured as Arrow tables, before they become Python objects.
+A line of JSON is measured while it is read, since parsing a long one takes most of the time.
 """
 
 import logging
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from types import FunctionType
 from typing import Any
 
 from hf_lorameta.hub.reading_limits import ReadingLimits, row_too_large
@@ -36,6 +38,8 @@ def limit_rows(builder: Any, name: str, limits: ReadingLimits) -> None:
     read = builder._generate_tables
     if kind == "parquet":
         read = _ParquetReader(builder, name, limits).tables
+    if kind == "json":
+        read = _with_limited_lines(read, name, limits)
     builder._generate_tables = _measured(read, name, limits)
     builder._cast_table = _with_known_columns(builder, name)
 
@@ -77,6 +81,48 @@ def _measured(read: Callable[..., Tables], name: str, limits: ReadingLimits) -> 
             yield key, table
 
     return tables
+
+
+def _with_limited_lines(read: Any, name: str, limits: ReadingLimits) -> Callable[..., Tables]:
+    """Return a method of a builder that opens files whose lines are limited.
+
+    `datasets` replaces ``open`` in the builder's module, so it is looked up at each call.
+    """
+
+    def tables(*args: Any, **kwargs: Any) -> Tables:
+        function = read.__func__
+        names = function.__globals__
+        opener = names.get("open", open)
+        limited = names | {"open": lambda *a, **k: limit_lines(opener(*a, **k), name, limits)}
+        copy = FunctionType(function.__code__, limited, argdefs=function.__defaults__)
+        return copy(read.__self__, *args, **kwargs)  # type: ignore[no-any-return]
+
+    return tables
+
+
+def limit_lines(file: Any, name: str, limits: ReadingLimits) -> Any:
+    """Make ``readline`` of a file raise `DatasetTooLargeError` at a line that is too long.
+
+    Example:
+        >>> import io
+        >>> lines = io.BytesIO(b"{}\\n" + b"x" * 50)
+        >>> file = limit_lines(lines, "rows.jsonl", ReadingLimits(text=1))
+        >>> file.readline()
+        b'{}\\n'
+        >>> file.readline()
+        Traceback (most recent call last):
+        hf_lorameta.errors.DatasetTooLargeError: rows.jsonl has a row of more than 0 MB, ...
+    """
+    readline = file.readline
+
+    def limited() -> Any:
+        line = readline(limits.row_bytes + 1)
+        if len(line) > limits.row_bytes:
+            raise row_too_large(name, None, limits)
+        return line
+
+    file.readline = limited
+    return file
 
 
 def check_rows(table: Any, name: str, limits: ReadingLimits) -> None:

@@ -52,10 +52,12 @@ class ReadingLimits:
 DEFAULT_LIMITS = ReadingLimits()
 
 
-def row_too_large(name: str, size: int, limits: ReadingLimits) -> DatasetError:
-    """Return the error for a row of `size` bytes, or of more."""
+def row_too_large(name: str, size: int | None, limits: ReadingLimits) -> DatasetError:
+    """Return the error for a row of `size` bytes; None if it was not read to its end."""
+    most = limits.row_bytes / 1e6
+    found = f"more than {most:,.0f} MB" if size is None else f"{size / 1e6:,.0f} MB"
+    text = 2 * limits.text if size is None else -(-size // 16)
     return DatasetTooLargeError(
-        f"{name} has a row of {size / 1e6:,.0f} MB, and rows of up to "
-        f"{limits.row_bytes / 1e6:,.0f} MB are read",
-        hint=f"split the row, or allow longer texts: --max-text {-(-size // 16)}",
+        f"{name} has a row of {found}, and rows of up to {most:,.0f} MB are read",
+        hint=f"split the row, or allow longer texts: --max-text {text}",
     )

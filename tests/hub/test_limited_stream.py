@@ -1,8 +1,9 @@
 """Reading within limits: bombs are refused before they are unpacked, other rows are unchanged."""
 
 import gc
+import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,18 @@ def test_a_dictionary_that_repeats_a_text_is_unpacked_in_batches(
     rows = open_dataset(path).rows()
     assert next(rows) == ("q", "ab " * 300_000)
     assert pool.max_memory() < 600e6
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
+def test_a_long_line_of_json_is_not_read_to_its_end(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"bomb.{ending}"
+    opener: Callable[..., Any] = gzip.open if ending.endswith("gz") else open
+    with opener(path, "wb") as file:
+        file.writelines([b'{"input": "q", "output": "%b"}\n' % (b"a" * 40_000)] * 300)
+        file.write(b'{"input": "q", "output": "%b"}\n' % (b"a " * 40_000_000))
+    with pytest.raises(DatasetTooLargeError, match=r" has a row of more than 32 MB") as caught:
+        list(open_dataset(path).rows())
+    assert "--max-text 2000000" in caught.value.hint
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # `datasets` leaves CSV files open
