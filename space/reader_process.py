@@ -52,11 +52,11 @@ def start_forkserver() -> None:
 
     It preloads modules before it receives ``sys.path``, so the path is passed as PYTHONPATH. Arrow
     takes memory from the system, since its own pools reserve a gigabyte in advance, which would
-    count as used.
+    count as used. Without USE_TORCH=0, each reader imports torch where it is installed.
     """
     _CONTEXT.set_forkserver_preload(list(_PRELOADED))
     path = os.pathsep.join(filter(None, sys.path))
-    with _variables(PYTHONPATH=path, ARROW_DEFAULT_MEMORY_POOL="system"):
+    with _variables(PYTHONPATH=path, ARROW_DEFAULT_MEMORY_POOL="system", USE_TORCH="0"):
         multiprocessing.forkserver.ensure_running()
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -283,6 +284,19 @@ def test_long_rows_do_not_leave_the_reader(bank_loader: BankLoader, tmp_path: Pa
     with pytest.raises(ColumnsError) as caught:
         planning.make_plan(bank_loader, request, Recipe(), 10, False, job)
     assert len(pickle.dumps(caught.value)) < 10_000
+
+
+def test_readers_do_not_import_torch() -> None:
+    code = """if 1:
+        import jobs, reader_process
+        reader_process.start_forkserver()
+        torch = "__import__('datasets').config.TORCH_AVAILABLE"
+        print(reader_process.read_first(jobs.Job(300), map, eval, [torch]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=SPACE, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 def allocate() -> Iterator[bytes]:
