@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 SPACE = ROOT / "space"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 START_SECONDS = 300.0
+WAIT_MS = 180_000
+"""How long a test waits for the page; more than it takes, as other work may slow the machine."""
 
 
 def missing(*packages: str, browser: bool = False) -> str:
@@ -151,6 +153,7 @@ class Visitor:
         dark: prefer the dark color scheme.
         width: width of the window in pixels.
         height: height of the window in pixels.
+        still: prefer reduced motion.
 
     Attributes:
         requests: URLs that the page requested.
@@ -158,15 +161,23 @@ class Visitor:
     """
 
     def __init__(
-        self, browser: Any, url: str, *, dark: bool = False, width: int = 1280, height: int = 900
+        self,
+        browser: Any,
+        url: str,
+        *,
+        dark: bool = False,
+        width: int = 1280,
+        height: int = 900,
+        still: bool = False,
     ) -> None:
         self.context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
+            reduced_motion="reduce" if still else "no-preference",
             accept_downloads=True,
         )
         self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(WAIT_MS)
         self.url = url
         self.requests: list[str] = []
         self.errors: list[str] = []

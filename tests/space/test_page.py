@@ -1,56 +1,27 @@
 """The page in a real browser, against the loopback Hub."""
 
-import json
 import zipfile
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.localhub.faults import Fault
 from tests.conftest import Account, Shell, Web
-from tests.running_space import Visitor, browser, missing
+from tests.running_space import Visitor, missing
+from tests.space.datasets import TRAIN, lines
 from tests.space.forbidden_words import forbidden_words
 
 if why := missing("gradio", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)
 
-TRAIN = (DATA_FOLDER / "train.jsonl").read_bytes()
 NASTY = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as started:
-        yield started
-
-
-@pytest.fixture
-def visitor(web: Web, chromium: Any, cli: Shell) -> Iterator[Visitor]:
-    """A visitor; at the end, the page must have contacted no other host and logged no error."""
-    visitor = Visitor(chromium, web.space.url)
-    try:
-        yield visitor
-        assert visitor.foreign_requests() == []
-        assert visitor.errors == []
-        assert web.owner.token not in visitor.page.content()
-        assert forbidden_words(visitor.visible_text()) == []
-    finally:
-        visitor.close()
-    assert web.space.settled() == []
 
 
 def owned_dataset(web: Web, name: str, **kind: Any) -> str:
     """Create a dataset of the account that Gradio's mocked sign-in uses."""
     return web.owner.dataset(name, {"train.jsonl": TRAIN}, **kind)
-
-
-def lines(rows: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 # --- from a dataset to an adapter ---------------------------------------------------------------
@@ -285,52 +256,3 @@ def test_cancel_saves_nothing(visitor: Visitor, web: Web, cli: Shell) -> None:
     page.get_by_role("button", name="Save to Hub").click()
     page.get_by_text("Your adapter is on the Hub").first.wait_for()
     assert cli.hub.repo(target) is not None
-
-
-# --- small screens and screen readers -----------------------------------------------------------
-
-
-@pytest.mark.parametrize(("width", "dark"), [(320, True), (360, False)])
-def test_a_narrow_screen_does_not_scroll_sideways(
-    web: Web, chromium: Any, user: Account, width: int, dark: bool
-) -> None:
-    phone = Visitor(chromium, web.space.url, dark=dark, width=width, height=780)
-    assert phone.page.locator(".dark").count() == dark
-    phone.plan(user.dataset("book", {"train.jsonl": TRAIN}))
-    assert phone.page.locator("#lm-make").evaluate("e => e.getBoundingClientRect().bottom <= 780")
-    phone.make()
-    phone.open_all_sections()
-    assert phone.page.evaluate("document.documentElement.scrollWidth") <= width
-    phone.close()
-
-
-@pytest.mark.skipif(bool(missing("axe_playwright_python")), reason="axe is not installed")
-@pytest.mark.parametrize("dark", [False, True])
-def test_axe_finds_no_barrier(web: Web, chromium: Any, user: Account, dark: bool) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    visitor = Visitor(chromium, web.space.url, dark=dark)
-    visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
-    visitor.make()
-    visitor.open_all_sections()
-    result = Axe().run(visitor.page)
-    assert result.violations_count == 0, result.generate_report()
-    visitor.close()
-
-
-def test_plans_and_results_are_announced_once(visitor: Visitor, user: Account) -> None:
-    visitor.page.evaluate("""() => {
-        window.log = [];
-        new MutationObserver(() => window.log.push(
-            [Date.now(), document.getElementById('lm-announcer').textContent]))
-            .observe(document.getElementById('lm-announcer'), {childList: true});
-    }""")
-    visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
-    visitor.make()
-    log = visitor.page.evaluate("window.log")
-    texts = [text for _, text in log]
-    assert sum("Likely to help" in text for text in texts) == 1
-    assert sum("Your adapter is ready" in text for text in texts) == 1
-    assert not any("queue" in text for text in texts)
-    progress = [at for at, text in log if "Likely" not in text and "ready" not in text]
-    assert all(b - a >= 4900 for a, b in pairwise(progress))

@@ -1,0 +1,31 @@
+"""A browser, and a visitor of the Space whose page must end without errors."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import Shell, Web
+from tests.running_space import Visitor, browser
+from tests.space.forbidden_words import forbidden_words
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture
+def visitor(web: Web, chromium: Any, cli: Shell) -> Iterator[Visitor]:
+    """A visitor; at the end, the page must have contacted no other host and logged no error."""
+    visitor = Visitor(chromium, web.space.url)
+    try:
+        yield visitor
+        assert visitor.foreign_requests() == []
+        assert visitor.errors == []
+        assert web.owner.token not in visitor.page.content()
+        assert forbidden_words(visitor.visible_text()) == []
+    finally:
+        visitor.close()
+    assert web.space.settled() == []

@@ -1,0 +1,107 @@
+"""No error of the page, wherever it comes from, has words that only a programmer understands."""
+
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta.localhub.faults import Fault
+from tests.conftest import Account, Shell, Web
+from tests.running_space import Visitor, missing
+from tests.space.datasets import TRAIN, lines
+from tests.space.forbidden_words import forbidden_words
+
+if why := missing("gradio", "playwright", browser=True):
+    pytest.skip(why, allow_module_level=True)
+
+ODD = lines([{"left": f"a {i}", "right": f"b {i}"} for i in range(12)])
+FILES = {
+    "broken.parquet": (b"PAR1 no", "cannot be read"),
+    "broken.jsonl": (b'{"input": "q", "output": "a"}\n{"input": \n', "line 2 is not"),
+    "numbers.json": (b"[1, 2, 3]", "rows are not objects"),
+    "nothing.csv": (b"", "has no rows"),
+    "heads.csv": (b"input,output\n", "no rows"),
+    "blank.jsonl": (lines([{"input": "q", "output": ""}] * 12), "has an output"),
+    "odd.jsonl": (ODD, "fit no known layout"),
+    "long.jsonl": (lines([{"input": "q", "output": "a" * 40_000_000}]), "has a row of"),
+    "notes.exe": (b"MZ", "is not one of"),
+}
+NAMES = {
+    "nobody/nothing-here": "was not found",
+    "../../etc/passwd": "is not a dataset id",
+    "user/rows.csv": "looks like a file",
+    " ": "No dataset was named",
+}
+
+
+def expect(visitor: Visitor, place: str, message: str) -> None:
+    """Wait for an error with this message, and look at all visible words."""
+    visitor.page.locator(f"{place} [role=alert]", has_text=message).wait_for()
+    assert forbidden_words(visitor.visible_text()) == []
+
+
+def test_files_that_cannot_be_read(visitor: Visitor, tmp_path: Path) -> None:
+    for name, (content, message) in FILES.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        visitor.page.locator("#lm-file").set_input_files(path)
+        expect(visitor, "#lm-status", message)
+        assert str(tmp_path) not in visitor.visible_text()
+
+
+def test_datasets_that_cannot_be_read(visitor: Visitor, cli: Shell, user: Account) -> None:
+    secret = user.dataset("secret", {"train.jsonl": TRAIN}, private=True)
+    gated = user.dataset("gated", {"train.jsonl": TRAIN}, gated=True)
+    script = user.dataset("script", {"script.py": b"import os"})
+    split = user.dataset("empty", {"README.md": b"# Nothing"})
+    away = user.dataset("away", {"train.jsonl": TRAIN})
+    cli.hub.add_fault(Fault("status", path=away, status=500))
+    found = {secret: "was not found", gated: "gated", script: "script", split: "", away: ""}
+    for name, message in (NAMES | found).items():
+        visitor.enter_dataset(name)
+        expect(visitor, "#lm-status", message)
+        visitor.page.locator("#lm-cancel").wait_for(state="hidden")
+    cli.hub.clear_faults()
+
+
+def test_roles_and_options_that_do_not_fit(visitor: Visitor, user: Account) -> None:
+    page = visitor.page
+    visitor.enter_dataset(user.dataset("odd", {"train.jsonl": ODD}))
+    expect(visitor, "#lm-status", "fit no known layout")
+    page.get_by_role("button", name="Read again").click()
+    expect(visitor, "#lm-status", "Choose which column")
+    page.get_by_label("Role of left").select_option("messages")
+    page.get_by_label("Role of right").select_option("input")
+    expect(visitor, "#lm-status", "already holds inputs and outputs")
+    page.get_by_label("Role of left").select_option("instruction")
+    page.get_by_label("One instruction").fill("Answer.")
+    page.get_by_role("button", name="Read again").click()
+    expect(visitor, "#lm-status", "do not go together")
+    visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
+    visitor.open_section("Options")
+    for label, value, message in (
+        ("Use only the k", "many", "whole number"),
+        ("Temperature", "-1", "greater than 0"),
+        ("Rank of the adapter", "100000", "ank must be"),
+    ):
+        page.get_by_label(label).fill(value)
+        page.keyboard.press("Tab")
+        expect(visitor, "#lm-option-error", message)
+        page.get_by_label(label).fill("1" if label == "Temperature" else "")
+        page.keyboard.press("Tab")
+        page.locator("#lm-option-error [role=alert]").wait_for(state="detached")
+
+
+def test_repos_that_cannot_be_written(visitor: Visitor, web: Web, user: Account) -> None:
+    page = visitor.page
+    visitor.sign_in()
+    visitor.plan(web.owner.dataset("errors", {"train.jsonl": TRAIN}))
+    visitor.make()
+    for name, message in (
+        ("-x/y z", "not a repo id"),
+        (f"{user.name}/not-mine", "may not"),
+        (user.adapter("taken"), "may not"),
+        (web.owner.adapter("of-another-kind", {"model.bin": b"0"}), ""),
+    ):
+        page.get_by_label("Name", exact=True).fill(name)
+        page.get_by_role("button", name="Save to Hub").click()
+        expect(visitor, "#lm-saved", message)
