@@ -17,7 +17,7 @@ from tests.running_space import Visitor, browser, running_space
 OWNER = "ann"
 NEAR, FAR = f"{OWNER}/guestbook-notes", f"{OWNER}/csv-of-numbers"
 UNKNOWN_COLUMNS = f"{OWNER}/two-columns"
-PHONE = {"width": 390, "height": 844}
+PHONE: dict[str, Any] = {"width": 390, "height": 844}
 
 
 def create_datasets(hub: LocalHub) -> str:
