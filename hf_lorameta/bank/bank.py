@@ -6,18 +6,16 @@ when an adapter is planned, and weights when adapters are combined, one tensor a
 
 import hashlib
 import json
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.bank.arrays import load_arrays, save_arrays
+from hf_lorameta.bank.arrays import load_arrays
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     DISTANCES_FILE,
@@ -38,11 +36,11 @@ from hf_lorameta.bank.pack_format import Basis, PackedFile
 from hf_lorameta.bank.stored_prior import from_arrays
 from hf_lorameta.data.profile import ProfileTable
 from hf_lorameta.data.tokenizer import load_encode
-from hf_lorameta.errors import AdapterError, BankError, IntegrityError, UsageError
+from hf_lorameta.errors import BankError, IntegrityError, UsageError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.checksums import ChecksumCache
 from hf_lorameta.formats.lora_file import AdapterFile
-from hf_lorameta.formats.lora_layout import FACTORS, Layout, Module
+from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.method.output_prior import OutputPrior
@@ -56,7 +54,6 @@ NAME_HINT = f"name a folder with {INDEX_FILE}, or the Hub id of a bank"
 
 _CHECKSUMS_FILE = f"{WORK_FOLDER}/seen.json"
 _OPENING_THREADS = 4
-_BLOCK_BYTES = 64 << 20
 
 
 class Bank:
@@ -291,29 +288,23 @@ class Bank:
         return file
 
     def adapters(
-        self, entries: Sequence[IndexEntry | GeneralEntry] | None = None
+        self,
+        entries: Sequence[IndexEntry | GeneralEntry] | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[AdapterFile]:
-        """Open the adapters of `entries`, or of all of ``index.entries``, in parallel."""
+        """Open the adapters of `entries`, or of all of ``index.entries``, in parallel.
+
+        The first time, they are fetched if need be, and their checksums are verified. `progress`
+        is called after each with (done, total).
+        """
+        entries = self.index.entries if entries is None else entries
+        files: list[AdapterFile] = []
         with ThreadPoolExecutor(_OPENING_THREADS) as pool:
-            files = list(pool.map(self.adapter, self.index.entries if entries is None else entries))
+            for file in pool.map(self.adapter, entries):
+                files.append(file)
+                progress(len(files), len(entries))
         self.save_checksums()
         return files
-
-    def blocks(self, columns: int = 1 << 18) -> Iterator[FloatArray]:
-        """Yield the flattened factors of all adapters in blocks (N, m), for Gram matrices.
-
-        A block has m ≤ `columns` and 64 MB at most. The factors of a pack are its small ones.
-        """
-        files = self.adapters()
-        columns = max(1, min(columns, _BLOCK_BYTES // (4 * len(files))))
-        if len({file.rank for file in files}) > 1:
-            raise AdapterError("the adapters differ in rank, expected one rank in the bank")
-        for module in self.stored_layout:
-            for factor in FACTORS:
-                size = math.prod(module.shape(factor, files[0].rank))
-                for start in range(0, size, columns):
-                    stop = min(size, start + columns)
-                    yield np.stack([f.flat(module.name, factor, start, stop) for f in files])
 
     def verify(self) -> list[str]:
         """Recompute all checksums; return one line per file that is missing or differs."""
@@ -336,13 +327,6 @@ class Bank:
         """Store which files were verified, except in the Hub cache and the embedded bank."""
         if any((self.folder / name).exists() for name in (WORK_FOLDER, ORIGIN_FILE)):
             self._checksums.save()
-
-    def store_neural(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Store a fitted neural rule in a local bank."""
-        self.require_local()
-        path = self.folder / NEURAL_FILE
-        save_arrays(path, arrays)
-        self.update_index(files=self.index.files | {NEURAL_FILE: sha256(path)})
 
     def require_local(self) -> None:
         """Raise `BankError` if the bank was fetched from the Hub: its commit states its content."""

@@ -1,14 +1,23 @@
 """Fit the neural coefficient rule on a bank and store it there."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_lorameta.bank.arrays import save_arrays
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.index import NEURAL_FILE
+from hf_lorameta.errors import AdapterError
+from hf_lorameta.files import sha256
+from hf_lorameta.formats.lora_layout import FACTORS
 from hf_lorameta.method.distances import METRICS, between
 from hf_lorameta.method.neural import FitReport, fit_neural, gram
+from hf_lorameta.types import FloatArray
+
+_BLOCK_BYTES = 64 << 20
 
 
 def fit_bank(
@@ -27,10 +36,11 @@ def fit_bank(
     Raises:
         MissingExtraError: torch is not installed.
         BankError: the bank has fewer than 3 adapters, or was fetched from the Hub.
+        AdapterError: the adapters differ in rank.
     """
     bank.require_local()
     progress("Gram matrix", 0, 1)
-    G = gram(bank.blocks())
+    G = gram(weight_blocks(bank))
     progress("Gram matrix", 1, 1)
     arrays: dict[str, NDArray[np.float32]] = {}
     reports: dict[str, FitReport] = {}
@@ -40,5 +50,27 @@ def fit_bank(
             D, G, hidden=hidden, steps=steps, seed=seed, progress=partial(progress, row.title)
         )
         arrays |= {f"{metric}.{name}": array for name, array in model.to_arrays().items()}
-    bank.store_neural(arrays)
+    path = bank.folder / NEURAL_FILE
+    save_arrays(path, arrays)
+    bank.update_index(files=bank.index.files | {NEURAL_FILE: sha256(path)})
     return reports
+
+
+def weight_blocks(bank: Bank, columns: int = 1 << 18) -> Iterator[FloatArray]:
+    """Yield the flattened factors of all N adapters in blocks (N, m), for Gram matrices.
+
+    A block has m ≤ `columns` and 64 MB at most. The factors of a pack are its small ones.
+
+    Raises:
+        AdapterError: the adapters differ in rank.
+    """
+    files = bank.adapters()
+    columns = max(1, min(columns, _BLOCK_BYTES // (4 * len(files))))
+    if len({file.rank for file in files}) > 1:
+        raise AdapterError("the adapters differ in rank, expected one rank in the bank")
+    for module in bank.stored_layout:
+        for factor in FACTORS:
+            size = math.prod(module.shape(factor, files[0].rank))
+            for start in range(0, size, columns):
+                stop = min(size, start + columns)
+                yield np.stack([f.flat(module.name, factor, start, stop) for f in files])

@@ -1,6 +1,7 @@
 """Publish a bank as a dataset repo on the Hub, and pull one into a folder."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
@@ -72,11 +73,12 @@ def pull_bank(
     revision: str | None = None,
     everything: bool = False,
     hub: Hub | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bank:
     """Pull a bank repo into a folder: index, tokenizer and profiles now, weights when needed.
 
     An earlier pull in the folder is updated to this revision. With `everything`, weights are
-    fetched too.
+    fetched too; `progress` is called after each adapter with (done, total).
 
     Raises:
         BankError: the repo holds no bank, or the folder one that was built locally.
@@ -105,7 +107,7 @@ def pull_bank(
         for name in set(bank.index.files) - {BASIS_FILE}:
             bank.verified_file(name)
         if everything:
-            bank.adapters()
+            bank.adapters(progress=progress)
             _ = bank.basis
         problems = bank.verify()
     except IntegrityError:

@@ -11,7 +11,7 @@ import typer
 
 from hf_lorameta._version import __version__
 from hf_lorameta.cli import banks, evaluate, generate, gguf, inspect, merge, space
-from hf_lorameta.cli.output import emit_error, printable
+from hf_lorameta.cli.output import LogHandler, emit_error, printable
 from hf_lorameta.cli.proposals import propose_command
 from hf_lorameta.errors import LoraMetaError
 
@@ -68,6 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
     else:
         logging.getLogger().setLevel(logging.ERROR)
+        logging.getLogger("hf_lorameta").addHandler(LogHandler())
     logging.getLogger("hf_lorameta").setLevel(logging.DEBUG if debug else logging.WARNING)
     for noisy in ("httpx2", "httpcore2", "urllib3", "filelock"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers

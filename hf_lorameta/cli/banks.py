@@ -1,5 +1,7 @@
 """The commands of ``hf-lorameta bank``: build, inspect, verify, publish and fetch banks."""
 
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -7,7 +9,7 @@ import typer
 
 from hf_lorameta.cli import bank_discover, bank_merge, bank_train
 from hf_lorameta.cli.options import FolderArgument, JsonFlag, QuietFlag, TokenOption
-from hf_lorameta.cli.output import emit, log, megabytes, progress_bar, stage_bars, table
+from hf_lorameta.cli.output import emit, log, megabytes, stage_bars, table
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -54,10 +56,11 @@ def build(
     from hf_lorameta.hub.client import Hub
 
     entries = load(manifest)
-    with progress_bar(len(entries.entries), "bank", quiet) as bar:
+    done = count(1)
+    with stage_bars(quiet) as stage:
 
         def progress(name: str, error: LoraMetaError | None) -> None:
-            bar.update()
+            stage("Reading entries", next(done), len(entries.entries))
             if error:
                 log(quiet, f"skipped {name}: {error}")
 
@@ -139,10 +142,10 @@ def pack(
     from hf_lorameta.bank.pack import pack
 
     bank = Bank.from_pretrained(folder, token=token)
-    with progress_bar(len(bank.layout), "packing", quiet) as bar:
+    with stage_bars(quiet) as stage:
         made = pack(
             bank, output, basis=basis, retention=retention, dtype=dtype,
-            progress=lambda done, total: bar.update(),
+            progress=partial(stage, "Packing"),
         )  # fmt: skip
     packing = made.index.packing
     assert packing is not None
@@ -256,7 +259,11 @@ def pull(
     from hf_lorameta.hub.client import Hub
 
     folder = output or Path(repo.split("/")[-1])
-    bank = pull_bank(repo, folder, revision=revision, everything=everything, hub=Hub(token))
+    with stage_bars(quiet) as stage:
+        bank = pull_bank(
+            repo, folder, revision=revision, everything=everything, hub=Hub(token),
+            progress=partial(stage, "Fetching adapters"),
+        )  # fmt: skip
     log(quiet, f"{len(bank)} adapters at {bank.revision}; use it with --bank {folder}")
     emit(json, {"folder": str(folder), "revision": bank.revision}, lambda: str(folder))
 

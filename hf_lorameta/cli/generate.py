@@ -21,12 +21,12 @@ from hf_lorameta.cli.options import (
     with_request,
 )
 from hf_lorameta.cli.output import (
+    coefficient_table,
     emit,
     log,
     report_pull_request,
     show_row,
     stage_bars,
-    table,
     warn,
 )
 
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.session import Session
     from hf_lorameta.recipe import Recipe
     from hf_lorameta.types import Row
-
-_SHOWN = 20
 
 
 @with_request
@@ -126,13 +124,11 @@ def describe_plan(plan: "Plan") -> str:
     neighbors = plan.neighbors()
     rows = [
         [n.dataset, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
-        for n in neighbors[:_SHOWN]
+        for n in neighbors
     ]
-    rest = sum(n.coefficient for n in neighbors[_SHOWN:])
-    lines = [table(["bank dataset", "distance", "coefficient", "license"], rows)]
-    if len(neighbors) > _SHOWN:
-        lines.append(f"… and {len(neighbors) - _SHOWN} more, together {100 * rest:.1f}%")
-    lines += [
+    head = ["bank dataset", "distance", "coefficient", "license"]
+    lines = [
+        coefficient_table(head, rows, [n.coefficient for n in neighbors]),
         "",
         f"{plan.profile.rows} rows; {len(neighbors)} adapters, effective number "
         f"{plan.effective_number:.1f}; nearest distance {plan.distances.min():.4g}, typical "

@@ -1,12 +1,13 @@
 """The commands that show things: inspect and demo."""
 
 import sys
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from hf_lorameta.cli.options import AdapterArgument, JsonFlag, QuietFlag, TokenOption, example
-from hf_lorameta.cli.output import emit, printable, table
+from hf_lorameta.cli.output import coefficient_table, emit, log, table
 
 
 @example("hf-lorameta inspect user/adapter", "hf-lorameta inspect my-adapter --json")
@@ -67,7 +68,8 @@ def _describe(contents: dict[str, Any]) -> str:
     ]
     per_module = any("by_module" in c for c in coefficients)
     title = "mean coefficient" if per_module else "coefficient"
-    listing = table(["dataset", "adapter", "distance", title], rows)
+    values = [c["coefficient"] for c in coefficients]
+    listing = coefficient_table(["dataset", "adapter", "distance", title], rows, values)
     return "\n".join([table(["field", "value"], fields), "", listing])
 
 
@@ -98,9 +100,10 @@ def demo(
 
     from hf_lorameta.demo.run import Console, run_demo
 
-    with tqdm(bar_format="{desc}", leave=False, disable=quiet) as line:
+    hidden = quiet or not sys.stderr.isatty()
+    with tqdm(bar_format="{desc}", leave=False, disable=hidden) as line:
         console = Console(
-            say=lambda message: tqdm.write(printable(message), file=sys.stderr),
+            say=partial(log, False),
             progress=lambda step, seconds: line.set_description_str(f"{step}: {seconds:.0f} s"),
         )
         report = run_demo(None if quiet else console, max_rows=max_rows)

@@ -1,9 +1,10 @@
 """What commands print: results on stdout, messages and progress on stderr."""
 
 import json
+import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from hf_lorameta.tables import column_widths, pad
 
 _REPORT_SECONDS = 10.0
 _SHOWN_CHARACTERS = 600
+_SHOWN_ADAPTERS = 20
 
 
 _result_printed = False
@@ -38,12 +40,29 @@ def emit_error(error: Mapping[str, object]) -> None:
 def log(quiet: bool, message: str) -> None:
     """Print a message on stderr unless `quiet`."""
     if not quiet:
-        typer.echo(printable(message), err=True)
+        _print_above_bars(printable(message))
 
 
 def warn(message: str) -> None:
     """Print a warning on stderr, also with ``--quiet``: it is about the result's quality."""
-    typer.echo(f"Warning: {printable(message)}", err=True)
+    _print_above_bars(f"Warning: {printable(message)}")
+
+
+def _print_above_bars(line: str) -> None:
+    """Print on stderr; a progress bar there, ours or of another library, moves down a line."""
+    tqdm = sys.modules.get("tqdm")  # no bar is shown before it is imported
+    if tqdm is None:
+        typer.echo(line, err=True)
+    else:
+        tqdm.tqdm.write(line, file=sys.stderr)
+
+
+class LogHandler(logging.Handler):
+    """Prints log messages as `log` does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        log(False, record.getMessage())
 
 
 def report_pull_request(create_pr: bool, url: str) -> None:
@@ -129,6 +148,20 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     right = {i for i in range(len(titles)) if all(_is_number(row[i]) for row in cells)}
     widths = column_widths([titles, *cells])
     return "\n".join("  ".join(pad(row, widths, right)).rstrip() for row in [titles, *cells])
+
+
+def coefficient_table(
+    head: Sequence[str], rows: Sequence[Sequence[object]], coefficients: Sequence[float]
+) -> str:
+    """Format a table of adapters, a row for each of the first 20, a line for all others.
+
+    Example:
+        >>> print(coefficient_table(["adapter"], [["a"]] * 22, [0.02] * 22).splitlines()[-1])
+        … and 2 more, together 4.0%
+    """
+    text = table(head, rows[:_SHOWN_ADAPTERS])
+    rest = coefficients[_SHOWN_ADAPTERS:]
+    return f"{text}\n… and {len(rest)} more, together {sum(rest):.1%}" if rest else text
 
 
 def _is_number(cell: str) -> bool:

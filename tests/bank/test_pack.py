@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from hf_lorameta import Recipe
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.fit import weight_blocks
 from hf_lorameta.bank.index import Index, IndexEntry, PackDtype, adapter_path
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.pack_format import PackedFile, dequantize, encode, quantize, small_header
@@ -232,7 +233,9 @@ def test_int8_error_is_at_most_half_a_step(seed: int, axis: int) -> None:
 def test_packs_keep_inner_products_for_the_neural_rule(tmp_path: Path) -> None:
     bank = make_bank(tmp_path / "bank", random_pairs(4, 3))
     packed_bank = pack(bank, tmp_path / "pack", basis=1000, dtype="f32")
-    grams = [sum(b.astype(np.float64) @ b.T for b in x.blocks(7)) for x in (bank, packed_bank)]
+    grams = [
+        sum(b.astype(np.float64) @ b.T for b in weight_blocks(x, 7)) for x in (bank, packed_bank)
+    ]
     assert np.allclose(grams[0], grams[1], rtol=1e-5, atol=1e-5)
 
 
