@@ -82,7 +82,7 @@ def evaluate(
 
     Columns, configuration and revision come from the adapter's recipe unless they are given.
     """
-    from hf_lorameta.data.columns import describe, parse_columns
+    from hf_lorameta.data.columns import describe
     from hf_lorameta.engines.scoring import compare
     from hf_lorameta.errors import UsageError
     from hf_lorameta.formats.lora_file import check_adapter
@@ -116,7 +116,7 @@ def evaluate(
         config=config,
         split=split,
         revision=revision,
-        columns=parse_columns(columns) if columns else None,
+        columns=columns or None,
     )
     log(quiet, f"Reading {describe(scored.columns)} of split {scored.split}")
     rows, examples, skipped, warning = rows_to_score(scored, provenance, max_rows, shots, hub)

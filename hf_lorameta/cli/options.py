@@ -238,7 +238,6 @@ class Request:
         Raises:
             UsageError: none was.
         """
-        from hf_lorameta.data.columns import parse_columns
         from hf_lorameta.data.prompt import from_option
         from hf_lorameta.errors import UsageError
         from hf_lorameta.hub.reading_limits import ReadingLimits
@@ -251,7 +250,7 @@ class Request:
             config=self.config,
             split=self.split,
             revision=self.revision,
-            columns=parse_columns(self.columns) if self.columns else None,
+            columns=self.columns or None,
             instruction=self.instruction and from_option(self.instruction),
             template=self.template and from_option(self.template),
             limits=ReadingLimits(**{k: v for k, v in limits.items() if v is not None}),

@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -91,6 +91,10 @@ class Columns(BaseModel):
         return check_columns(self.model_copy(update={k: v for k, v in texts.items() if v}))
 
 
+ColumnsLike: TypeAlias = Columns | Mapping[str, Any] | str
+"""Columns, their names by role, or the form of the command line."""
+
+
 def parse_columns(text: str) -> Columns:
     """Parse the command line's form ``input=question,output=answer``.
 
@@ -119,7 +123,7 @@ def parse_columns(text: str) -> Columns:
     return check_columns(Columns.model_validate(roles))
 
 
-def as_columns(columns: Columns | Mapping[str, Any] | str | None) -> Columns | None:
+def as_columns(columns: ColumnsLike | None) -> Columns | None:
     """Return columns that a Python program gives as such, by role, or as on the command line.
 
     Raises:

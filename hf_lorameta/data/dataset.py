@@ -1,4 +1,4 @@
-"""Open a dataset, a Hub repo or local files, as a stream of (input, output) rows."""
+"""Open a dataset, of the Hub, of local files or in memory, as a stream of (input, output) rows."""
 
 import shlex
 from collections.abc import Callable, Iterator
@@ -6,8 +6,16 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypedDict
 
-from hf_lorameta.data.columns import Columns, columns_option, require_columns
+from hf_lorameta.data.columns import (
+    Columns,
+    ColumnsLike,
+    as_columns,
+    columns_option,
+    require_columns,
+)
+from hf_lorameta.data.in_memory import rows_in_memory
 from hf_lorameta.data.layouts import find_columns, unread_columns
 from hf_lorameta.data.local_files import FORMATS, digest, ending, find_files, is_local, open_files
 from hf_lorameta.data.rows import RowReader, read_rows
@@ -97,31 +105,44 @@ class OpenedRows:
     revision: str
 
 
+class ReadingOptions(TypedDict, total=False):
+    """Arguments of `open_dataset` that `plan`, `generate` and `evaluate` take as well."""
+
+    config: str | None
+    split: str | None
+    revision: str | None
+    columns: ColumnsLike | None
+    instruction: str | None
+    template: str | None
+
+
 def open_dataset(
-    name: str | Path,
+    name: Any,
     hub: Hub | None = None,
     *,
     token: str | None = None,
     config: str | None = None,
     split: str | None = None,
     revision: str | None = None,
-    columns: Columns | None = None,
+    columns: ColumnsLike | None = None,
     instruction: str | None = None,
     template: str | None = None,
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Dataset:
-    """Open a dataset, pinned to a commit or digest.
+    """Open a dataset, pinned to a commit or digest. One in memory counts as private.
 
     Args:
         name: Hub id, or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt or .parquet,
             also with .gz, .bz2 or .xz behind); with wildcards or commas, several files; ``-`` is
-            standard input.
+            standard input. Or a list of dictionaries, a `pandas.DataFrame`, a dataset of the
+            library `datasets`, or an opened `Dataset`, which is returned as it is.
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.
         config: configuration of a Hub dataset.
         split: None is train, or the only one; a slice is ``train[:1000]``.
         revision: branch, tag or commit of a Hub dataset.
-        columns: None finds them, see `hf_lorameta.data.layouts.find_columns`.
+        columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them,
+            see `hf_lorameta.data.layouts.find_columns`.
         instruction: put before every input, where the rows have none.
         template: text with ``{instruction}`` and ``{input}``, see
             `hf_lorameta.data.prompt.join_instruction`.
@@ -134,7 +155,14 @@ def open_dataset(
         EmptyDatasetError: no rows.
         UsageError: an instruction or a template that does not go with the columns.
         HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
+
+    Example:
+        >>> open_dataset([{"prompt": "1+1=", "completion": 2}]).head(1)
+        [('1+1=', '2')]
     """
+    if isinstance(name, Dataset):
+        return name
+    columns = as_columns(columns)
     opened = open_rows(name, hub or Hub(token), config, split, revision, limits)
     return as_dataset(opened, columns, instruction, template, limits)
 
@@ -211,7 +239,7 @@ def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:
 
 
 def column_names(
-    name: str | Path,
+    name: Any,
     hub: Hub | None = None,
     *,
     token: str | None = None,
@@ -229,7 +257,7 @@ def column_names(
 
 
 def open_rows(
-    name: str | Path,
+    name: Any,
     hub: Hub,
     config: str | None,
     split: str | None,
@@ -237,6 +265,8 @@ def open_rows(
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> OpenedRows:
     """Open one split before its columns are chosen; see `open_dataset`."""
+    if not isinstance(name, str | Path):
+        return OpenedRows(None, rows_in_memory(name, split), "in memory")
     if "://" in str(name):
         raise _url_error(str(name))
     if is_local(name):

@@ -4,50 +4,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from hf_lorameta.data.columns import Columns
-from hf_lorameta.data.dataset import Dataset, OpenedRows, as_dataset
 from hf_lorameta.errors import DatasetError, EmptyDatasetError
 from hf_lorameta.hub.dataset_repo import SAMPLE_ROWS, RawDataset, pick_split, raw_dataset
 from hf_lorameta.hub.errors import reading
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 
 _NAME = "the dataset"
 
 
-def from_memory(
-    rows: Any,
-    *,
-    split: str | None = None,
-    columns: Columns | None = None,
-    instruction: str | None = None,
-    template: str | None = None,
-    limits: ReadingLimits = DEFAULT_LIMITS,
-) -> Dataset:
-    """Return a dataset that is in memory; it counts as private.
+def rows_in_memory(rows: Any, split: str | None = None) -> RawDataset:
+    """Return one split of a dataset that is in memory.
 
     Args:
         rows: a list of dictionaries, a `pandas.DataFrame`, or a dataset of the library `datasets`.
         split: of a `datasets.DatasetDict`; None is train, or the only one.
-        columns: None finds them, see `hf_lorameta.data.layouts.find_columns`.
-        instruction: put before every input, where the rows have none.
-        template: text with ``{instruction}`` and ``{input}``.
-        limits: how much is read.
 
     Raises:
         DatasetError: another type of rows, no such split, or it cannot be read.
-        ColumnsError: the columns fit no layout, or several.
         EmptyDatasetError: no rows.
 
     Example:
-        >>> dataset = from_memory([{"prompt": "1+1=", "completion": 2}])
-        >>> dataset.head(1)
-        [('1+1=', '2')]
+        >>> raw = rows_in_memory([{"prompt": "1+1=", "completion": 2}])
+        >>> raw.columns, list(raw.rows())
+        (['prompt', 'completion'], [{'prompt': '1+1=', 'completion': 2}])
     """
-    opened = OpenedRows(None, _raw(rows, split), "in memory")
-    return as_dataset(opened, columns, instruction, template, limits)
-
-
-def _raw(rows: Any, split: str | None) -> RawDataset:
     if isinstance(rows, Mapping) and rows and all(hasattr(s, "features") for s in rows.values()):
         split = pick_split(_NAME, [str(name) for name in rows], split)
         rows = rows[split]

@@ -1,12 +1,11 @@
 """Score an adapter from Python, as ``hf-lorameta evaluate`` does."""
 
 import logging
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from hf_lorameta.data.columns import Columns, as_columns
+from hf_lorameta.data.dataset import ReadingOptions
 from hf_lorameta.engines.scoring import Report, compare
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.formats.lora_file import check_adapter
@@ -24,10 +23,6 @@ def evaluate(
     adapter: str | Path,
     dataset: Any = None,
     *,
-    config: str | None = None,
-    split: str | None = None,
-    revision: str | None = None,
-    columns: Columns | Mapping[str, Any] | str | None = None,
     max_rows: int = 100,
     shots: int = 3,
     generate: bool = True,
@@ -35,6 +30,7 @@ def evaluate(
     tokenizer: Any = None,
     token: str | None = None,
     progress: Progress | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Report:
     """Score base model, adapter and few-shot prompt on rows that the adapter was not fitted on.
 
@@ -43,10 +39,6 @@ def evaluate(
     Args:
         adapter: folder or Hub id.
         dataset: as in `hf_lorameta.plan`; None is the public one that it was generated for.
-        config: configuration of a Hub dataset.
-        split: None is test, else validation.
-        revision: branch, tag or commit of a Hub dataset.
-        columns: by role, such as ``{"input": "question", "output": "answer"}``.
         max_rows: score at most this many.
         shots: examples in the few-shot prompt; 0 leaves it out.
         generate: generate answers; otherwise only the loss is computed.
@@ -54,6 +46,8 @@ def evaluate(
         tokenizer: of `model`.
         token: of the Hub; None uses the saved one.
         progress: called with (stage, done, total); None shows bars.
+        reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
+            `hf_lorameta.open_dataset`; split None is test, else validation.
 
     Raises:
         UsageError: no dataset is named by the recipe, or the model is on another device.
@@ -64,15 +58,7 @@ def evaluate(
     with python_errors(), bars_unless(progress) as show, ExitStack() as closing:
         folder = locate_adapter(adapter, hub=hub)
         base, provenance = check_adapter(folder)[0], read_generation(folder)
-        scored = open_to_score(
-            dataset,
-            provenance,
-            hub,
-            config=config,
-            split=split,
-            revision=revision,
-            columns=as_columns(columns),
-        )
+        scored = open_to_score(dataset, provenance, hub, **reading)
         chosen = rows_to_score(scored, provenance, max_rows, shots, hub)
         if chosen.warning:
             logger.warning(chosen.warning)

@@ -2,13 +2,14 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.data.columns import Columns, as_columns
+from hf_lorameta.data.dataset import ReadingOptions
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.pipeline.automatic_check import unchecked
 from hf_lorameta.pipeline.budget import parse_seconds, plan_within
@@ -36,17 +37,12 @@ def generate(
     bank: Bank | str | Path | None = None,
     recipe: Recipe | None = None,
     *,
-    config: str | None = None,
-    split: str | None = None,
-    revision: str | None = None,
-    columns: Columns | Mapping[str, Any] | str | None = None,
-    instruction: str | None = None,
-    template: str | None = None,
     model: Any = None,
     tokenizer: Any = None,
     token: str | None = None,
     budget: float | str | None = None,
     progress: Progress | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Generation:
     """Generate an adapter for a dataset, without training unless the recipe says so.
 
@@ -55,14 +51,6 @@ def generate(
             or dataset of the library `datasets`.
         bank: an opened bank, a folder or a Hub id; None opens the default bank.
         recipe: None is ``Recipe()``.
-        config: configuration of a Hub dataset.
-        split: None is train, or the only one.
-        revision: branch, tag or commit of a Hub dataset.
-        columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them.
-        instruction: put before every input, where the rows have none.
-        template: text with ``{instruction}`` and ``{input}``, see
-            `hf_lorameta.data.prompt.join_instruction`; or ``"chat"``, the base model's own chat
-            template.
         model: the base model in transformers, loaded on the CPU, if the recipe needs it; it is the
             same afterwards. None loads it.
         tokenizer: of `model`.
@@ -70,6 +58,8 @@ def generate(
         budget: seconds, or a time such as ``"5m"``, to spend on training the adapter further, if
             that is possible; see `hf_lorameta.pipeline.budget.recipe_within`.
         progress: called after each step with (stage, done, total); None shows bars.
+        reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
+            `hf_lorameta.open_dataset`.
 
     Raises:
         DatasetError: as `plan` raises.
@@ -85,16 +75,7 @@ def generate(
         bars_unless(progress) as show,
         Session(bank, token=token, model=model, tokenizer=tokenizer) as session,
     ):
-        opened = session.open_dataset(
-            dataset,
-            config=config,
-            split=split,
-            revision=revision,
-            columns=as_columns(columns),
-            instruction=instruction,
-            template=template,
-            limits=recipe.reading_limits,
-        )
+        opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
         seconds = parse_seconds(budget) if isinstance(budget, str) else budget
         plan, rows, reasons = plan_within(opened, session, recipe, seconds)
         for reason in reasons:
@@ -139,15 +120,8 @@ def generate_from_plan(
             hint="hf_lorameta.Mixture(plan).save_pretrained(FOLDER) writes it",
         )
     pool = rows if rows is not None or not recipe.uses_rows else _read_pool(plan, session)
-    rows_to_fit(recipe, pool or ())  # refuses too few rows before the base model is loaded
-    rows_to_train(recipe, pool or ())
-    if recipe.check is not None:
-        rows_to_check(recipe, pool or ())
-    if recipe.train is not None and session.engine != "transformers":
-        raise UsageError(
-            f"{session.engine} computes no gradients",
-            hint="leave out --train, or --engine (transformers trains)",
-        )
+    _check_possible(recipe, pool or (), session.engine)
+    _read_adapters(plan, partial(progress, "Reading adapters"))
     if recipe.refine is not None and plan.refinement is None:
         plan = refine_plan(
             plan,
@@ -159,7 +133,7 @@ def generate_from_plan(
         )
     _check_gain(plan, "--refine")
     started = time.perf_counter()
-    pairs = combine_adapters(plan, lambda done, total: progress("Combining", done, total))
+    pairs = combine_adapters(plan, partial(progress, "Combining"))
     seconds = time.perf_counter() - started
     generation = Generation(plan, pairs[0][0].shape[0], tuple(pairs), seconds)
     if recipe.train is not None:
@@ -200,6 +174,25 @@ def _read_pool(plan: Plan, session: Session) -> list[Row]:
         limits=plan.recipe.reading_limits,
     )
     return labeled_pool(dataset.rows(), plan.recipe)
+
+
+def _check_possible(recipe: Recipe, pool: Sequence[Row], engine: str) -> None:
+    """Refuse too few rows, and an engine that cannot train, before the base model is loaded."""
+    rows_to_fit(recipe, pool)
+    rows_to_train(recipe, pool)
+    if recipe.check is not None:
+        rows_to_check(recipe, pool)
+    if recipe.train is not None and engine != "transformers":
+        raise UsageError(
+            f"{engine} computes no gradients",
+            hint="leave out --train, or --engine (transformers trains)",
+        )
+
+
+def _read_adapters(plan: Plan, progress: Callable[[int, int], None]) -> None:
+    """Fetch and verify the plan's adapters; opening them again takes no time."""
+    adapters = plan.bank.index.adapters
+    plan.bank.adapters([adapters[i] for i in plan.active_indices if i < len(adapters)], progress)
 
 
 def _check_gain(plan: Plan, option: str) -> None:

@@ -128,7 +128,7 @@ class Generation:
         rank: r of every module.
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
-        seconds: wall time of combining.
+        seconds: wall time of combining, without that of fetching the adapters.
     """
 
     plan: Plan

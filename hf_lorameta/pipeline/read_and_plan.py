@@ -3,14 +3,12 @@
 No adapter weights are read.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.data.columns import Columns, as_columns
-from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.pipeline.plan import Plan, make_plan
 from hf_lorameta.pipeline.python_errors import python_errors
 from hf_lorameta.pipeline.read_dataset import Reading, read_dataset, token_counting
@@ -24,13 +22,8 @@ def plan(
     bank: Bank | str | Path | None = None,
     recipe: Recipe | None = None,
     *,
-    config: str | None = None,
-    split: str | None = None,
-    revision: str | None = None,
-    columns: Columns | Mapping[str, Any] | str | None = None,
-    instruction: str | None = None,
-    template: str | None = None,
     token: str | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Plan:
     """Read a dataset, measure its distances to the bank, and choose coefficients.
 
@@ -39,15 +32,9 @@ def plan(
             or dataset of the library `datasets`.
         bank: an opened bank, a folder or a Hub id; None opens the default bank.
         recipe: None is ``Recipe()``.
-        config: configuration of a Hub dataset.
-        split: None is train, or the only one.
-        revision: branch, tag or commit of a Hub dataset.
-        columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them.
-        instruction: put before every input, where the rows have none.
-        template: text with ``{instruction}`` and ``{input}``, see
-            `hf_lorameta.data.prompt.join_instruction`; or ``"chat"``, the base model's own chat
-            template.
         token: of the Hub; None uses the saved one.
+        reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
+            `hf_lorameta.open_dataset`.
 
     Raises:
         DatasetError: the dataset cannot be read as labeled rows.
@@ -56,16 +43,7 @@ def plan(
     """
     recipe = recipe or Recipe()
     with python_errors(), Session(bank, token=token) as session:
-        opened = session.open_dataset(
-            dataset,
-            config=config,
-            split=split,
-            revision=revision,
-            columns=as_columns(columns),
-            instruction=instruction,
-            template=template,
-            limits=recipe.reading_limits,
-        )
+        opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
         return plan_with_rows(opened, session.bank, recipe)[0]
 
 

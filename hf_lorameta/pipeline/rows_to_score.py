@@ -8,11 +8,10 @@ are left out.
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from hf_lorameta.data.columns import Columns
-from hf_lorameta.data.dataset import Dataset, open_dataset
-from hf_lorameta.data.in_memory import from_memory
+from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.local_files import is_local
 from hf_lorameta.data.sample import RowSample, draw_stratified
 from hf_lorameta.engines.scoring import no_outputs_error
@@ -54,14 +53,7 @@ class RowsToScore(NamedTuple):
 
 
 def open_to_score(
-    name: Any,
-    provenance: Mapping[str, Any] | None,
-    hub: Hub,
-    *,
-    config: str | None = None,
-    split: str | None = None,
-    revision: str | None = None,
-    columns: Columns | None = None,
+    name: Any, provenance: Mapping[str, Any] | None, hub: Hub, **reading: Unpack[ReadingOptions]
 ) -> Dataset:
     """Open a dataset to score an adapter on; what is not given comes from the adapter's recipe.
 
@@ -71,10 +63,9 @@ def open_to_score(
         provenance: of the adapter, see `hf_lorameta.pipeline.adapter_folder.read_provenance`;
             None if it was not generated.
         hub: the client.
-        config: None is the recipe's if it is the same dataset.
-        split: None is the first of `TEST_SPLITS`, else as in `open_dataset`; a file has one.
-        revision: None is the recipe's if it is the same dataset.
-        columns: None is the recipe's if the dataset has them.
+        reading: as of `open_dataset`. `config` and `revision` None are the recipe's if it is the
+            same dataset, `columns` None are the recipe's if the dataset has them, and `split` None
+            is the first of `TEST_SPLITS` that a Hub dataset has.
 
     Raises:
         UsageError: no name, and the recipe states no public dataset.
@@ -89,33 +80,18 @@ def open_to_score(
             "the adapter's recipe names no public dataset to score on",
             hint="name one: --dataset user/name, or a file",
         )
-    if isinstance(name, Dataset):
-        return name
-    in_memory = not isinstance(name, str | Path)
-    if not in_memory and not is_local(name):
+    if isinstance(name, str | Path) and not is_local(name):
         if str(name) == adapted.get("id"):
-            config, revision = config or adapted["config"], revision or adapted["revision"]
-        split = split or _test_split(str(name), hub, config, revision)
-
-    def read(columns: Columns | None) -> Dataset:
-        if in_memory:
-            return from_memory(name, split=split, columns=columns, limits=limits)
-        return open_dataset(
-            name,
-            hub,
-            config=config,
-            split=split,
-            revision=revision,
-            columns=columns,
-            limits=limits,
-        )
-
-    if columns is None and adapted.get("columns"):
+            reading["config"] = reading.get("config") or adapted["config"]
+            reading["revision"] = reading.get("revision") or adapted["revision"]
+        reading["split"] = reading.get("split") or _test_split(str(name), hub, reading)
+    if reading.get("columns") is None and adapted.get("columns"):
         try:
-            return read(Columns.model_validate(adapted["columns"]))
+            columns = Columns.model_validate(adapted["columns"])
+            return open_dataset(name, hub, **(reading | {"columns": columns}), limits=limits)
         except (ColumnsError, ValueError):
             pass  # another dataset, with columns of its own
-    return read(columns)
+    return open_dataset(name, hub, **reading, limits=limits)
 
 
 def _limits(provenance: Mapping[str, Any] | None) -> ReadingLimits:
@@ -124,8 +100,9 @@ def _limits(provenance: Mapping[str, Any] | None) -> ReadingLimits:
     return Recipe.of(max_text=text).reading_limits
 
 
-def _test_split(name: str, hub: Hub, config: str | None, revision: str | None) -> str | None:
-    splits = hub.choices(hub.resolve(name, "dataset", revision), config)[1]
+def _test_split(name: str, hub: Hub, reading: ReadingOptions) -> str | None:
+    repo = hub.resolve(name, "dataset", reading.get("revision"))
+    splits = hub.choices(repo, reading.get("config"))[1]
     return next((split for split in TEST_SPLITS if split in splits), None)
 
 

@@ -3,14 +3,12 @@
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.data.chat_form import CHAT, chat_form
-from hf_lorameta.data.columns import Columns
-from hf_lorameta.data.dataset import Dataset, open_dataset
-from hf_lorameta.data.in_memory import from_memory
+from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
 from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.engines.llama_runner import LlamaCppRunner
@@ -141,40 +139,13 @@ class Session:
         self,
         dataset: Any,
         *,
-        config: str | None = None,
-        split: str | None = None,
-        revision: str | None = None,
-        columns: Columns | None = None,
-        instruction: str | None = None,
-        template: str | None = None,
         limits: ReadingLimits = DEFAULT_LIMITS,
+        **reading: Unpack[ReadingOptions],
     ) -> Dataset:
-        """Open a dataset with this session's Hub client, or read one that is in memory.
+        """Open a dataset with this session's Hub client, see `hf_lorameta.open_dataset`.
 
         The template ``chat`` is the base model's own chat template.
-        See `hf_lorameta.open_dataset` and `hf_lorameta.data.in_memory.from_memory`.
         """
-        if isinstance(dataset, Dataset):
-            return dataset
-        if template == CHAT:
-            template = self.chat_form
-        if not isinstance(dataset, str | Path):
-            return from_memory(
-                dataset,
-                split=split,
-                columns=columns,
-                instruction=instruction,
-                template=template,
-                limits=limits,
-            )
-        return open_dataset(
-            dataset,
-            self.hub,
-            config=config,
-            split=split,
-            revision=revision,
-            columns=columns,
-            instruction=instruction,
-            template=template,
-            limits=limits,
-        )
+        if reading.get("template") == CHAT:
+            reading["template"] = self.chat_form
+        return open_dataset(dataset, self.hub, limits=limits, **reading)
