@@ -1,4 +1,4 @@
-"""Tables of text: Markdown, and columns aligned with spaces."""
+"""Tables of text, Markdown or aligned with spaces, and counts with their nouns."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -36,3 +36,13 @@ def pad(cells: Sequence[str], widths: Sequence[int], right: Collection[int] = ()
     """
     padded = enumerate(zip(cells, widths, strict=True))
     return [cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in padded]
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    Example:
+        >>> plural(1, "row"), plural(1234, "row")
+        ('1 row', '1,234 rows')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

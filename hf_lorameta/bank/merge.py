@@ -155,7 +155,7 @@ def _store_entries(banks: Sequence[Bank], folder: Path, progress: Progress) -> d
     by_digest: dict[str, IndexEntry] = {}
     for done, (bank, position, entry) in enumerate(listed, 1):
         if holders[_identity(entry)] is not bank:
-            _skip(outcomes, entry, "several of the merged banks hold it")
+            _skip(outcomes, entry, "several of the merged banks hold it, and one copy is kept")
             continue
         stored = _store_weights(bank, entry, folder, _free_name(entry, outcomes))
         same = by_digest.setdefault(stored.sha256, stored)

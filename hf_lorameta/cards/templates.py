@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hf_lorameta.cards.markdown import Markdown, clean, code, link, number, prose
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
     import jinja2
@@ -41,7 +42,7 @@ def _environment() -> "jinja2.Environment":
         "link": link,
         "number": number,
         "option": as_option,
-        "plural": _plural,
+        "plural": plural,
         "python": _python,
         "score": _score,
         "shell": shell,
@@ -55,16 +56,6 @@ def _escape(value: object) -> object:
 
 def _license(stated: str | None) -> Markdown:
     return code(stated) if stated else Markdown("unknown")
-
-
-def _plural(count: int, noun: str) -> str:
-    """Return a count with its noun.
-
-    Example:
-        >>> _plural(1, "row"), _plural(1234, "row")
-        ('1 row', '1,234 rows')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _python(value: str) -> Markdown:

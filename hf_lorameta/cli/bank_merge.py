@@ -8,6 +8,7 @@ import typer
 
 from hf_lorameta.cli.options import JsonFlag, QuietFlag, TokenOption
 from hf_lorameta.cli.output import emit, stage_bars
+from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -40,7 +41,8 @@ def _report(merged: "Bank", banks: Sequence["Bank"]) -> str:
     index = merged.index
     licenses = sorted({entry.license or "unknown" for entry in index.entries})
     lines = [
-        f"{len(merged)} adapters of {len(banks)} banks for {index.base_model} in {merged.folder}",
+        f"{plural(len(merged), 'adapter')} of {len(banks)} banks for {index.base_model} in "
+        f"{merged.folder}",
         f"licenses: {', '.join(licenses)}",
     ]
     lines += [f"left out {skipped.adapter}: {skipped.reason}" for skipped in index.skipped]

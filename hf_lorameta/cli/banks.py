@@ -10,6 +10,7 @@ import typer
 from hf_lorameta.cli import bank_discover, bank_merge, bank_train
 from hf_lorameta.cli.options import FolderArgument, JsonFlag, QuietFlag, TokenOption
 from hf_lorameta.cli.output import emit, log, megabytes, stage_bars, table
+from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -97,7 +98,7 @@ def _listing(bank: "Bank") -> str:
          e.dataset, e.rows]
         for e in index.entries
     ]  # fmt: skip
-    lines = [f"{len(bank)} adapters for {index.base_model}", "", table(head, rows)]
+    lines = [f"{plural(len(bank), 'adapter')} for {index.base_model}", "", table(head, rows)]
     if index.packing:
         lines[1:1] = _packing(index.packing)
     if index.general:
@@ -190,8 +191,8 @@ def _verified(bank: "Bank") -> str:
 
     fetched = sum((bank.folder / adapter_path(e.name)).exists() for e in bank.index.entries)
     if fetched < len(bank):
-        return f"{fetched} of {len(bank)} adapters are fetched; all files here match"
-    return f"{len(bank)} adapters, all checksums match"
+        return f"{fetched} of {plural(len(bank), 'adapter')} fetched; all files here match"
+    return f"{plural(len(bank), 'adapter')}, all checksums match"
 
 
 @app.command(epilog="Example: hf-lorameta bank verify my-bank")
@@ -264,7 +265,7 @@ def pull(
             repo, folder, revision=revision, everything=everything, hub=Hub(token),
             progress=partial(stage, "Fetching adapters"),
         )  # fmt: skip
-    log(quiet, f"{len(bank)} adapters at {bank.revision}; use it with --bank {folder}")
+    log(quiet, f"{plural(len(bank), 'adapter')} at {bank.revision}; use it with --bank {folder}")
     emit(json, {"folder": str(folder), "revision": bank.revision}, lambda: str(folder))
 
 

@@ -29,6 +29,7 @@ from hf_lorameta.cli.output import (
     stage_bars,
     warn,
 )
+from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.expected_gain import Estimate
@@ -77,7 +78,7 @@ def _plan(
     log(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}{unread}")
     for note in dataset.notes:
         log(quiet, f"Note: {note}")
-    log(quiet, f"Bank: {bank.id}, {len(bank)} adapters for {bank.index.base_model}")
+    log(quiet, f"Bank: {bank.id}, {plural(len(bank), 'adapter')} for {bank.index.base_model}")
     result, rows, reasons = plan_within(dataset, session, recipe, seconds)
     for reason in reasons:
         log(quiet, reason)
@@ -130,7 +131,7 @@ def describe_plan(plan: "Plan") -> str:
     lines = [
         coefficient_table(head, rows, [n.coefficient for n in neighbors]),
         "",
-        f"{plan.profile.rows} rows; {len(neighbors)} adapters, effective number "
+        f"{plan.profile.rows} rows; {plural(len(neighbors), 'adapter')}, effective number "
         f"{plan.effective_number:.1f}; nearest distance {plan.distances.min():.4g}, typical "
         f"nearest distance in the bank {_number(plan.nearest_in_bank)}",
     ]
@@ -199,7 +200,10 @@ def _generate(
     for warning in final.warnings:
         if warning not in plan.warnings:
             warn(warning)
-    log(quiet, f"Combined {len(final.active_indices)} adapters in {generation.seconds:.1f} s")
+    log(
+        quiet,
+        f"Combined {plural(len(final.active_indices), 'adapter')} in {generation.seconds:.1f} s",
+    )
     return generation
 
 

@@ -73,7 +73,10 @@ def test_the_parts_of_a_bank_merge_into_the_bank(bank: Built, tmp_path: Path) ->
     whole = Bank(bank.folder)
     assert merged.index.entries == whole.index.entries
     assert [(s.adapter, s.reason) for s in merged.index.skipped] == [
-        (whole.index.entries[2].adapter, "several of the merged banks hold it")
+        (
+            whole.index.entries[2].adapter,
+            "several of the merged banks hold it, and one copy is kept",
+        )
     ]
     assert merged.verify() == []
     expected, found = tree(bank.folder), tree(tmp_path / "c")
