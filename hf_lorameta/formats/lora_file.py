@@ -86,6 +86,15 @@ class AdapterFile:
         info = self.tensor_infos[tensor_name(module, factor)]
         return safetensors.widen(self._read(info.start, info.stop), info)
 
+    def finite_tensor(self, module: str, factor: Factor) -> FloatArray:
+        """Return what `tensor` does, or raise `AdapterError` if a value is NaN or infinite."""
+        values = self.tensor(module, factor)
+        if not np.isfinite(values).all():
+            raise AdapterError(
+                f"{self.path}: {sanitize(module)}.lora_{factor} has NaN or infinite values"
+            )
+        return values
+
     def flat(self, module: str, factor: Factor, start: int, stop: int) -> FloatArray:
         """Return values [start, stop) of a flattened factor: (stop − start,) float32."""
         info = self.tensor_infos[tensor_name(module, factor)]
@@ -213,10 +222,7 @@ def check_adapter(folder: Path) -> tuple[LoraConfig, MixedRankFile]:
     config, weights = open_adapter(folder)
     for module in weights.layout:
         for factor in FACTORS:
-            if not np.isfinite(weights.tensor(module.name, factor)).all():
-                raise AdapterError(
-                    f"{sanitize(module.name)}.lora_{factor} has NaN or infinite values"
-                )
+            weights.finite_tensor(module.name, factor)
     return config, weights
 
 
@@ -224,7 +230,10 @@ def open_adapter(folder: Path) -> tuple[LoraConfig, MixedRankFile]:
     """Open an adapter folder as `check_adapter` does, without reading the weights."""
     pickles = [name for name in _PICKLES if (folder / name).exists()]
     if pickles and not (folder / WEIGHTS_FILE).exists():
-        raise AdapterError(f"{pickles[0]} is a pickle, which can run code: expected {WEIGHTS_FILE}")
+        raise AdapterError(
+            f"{pickles[0]} is a pickle, which can run code: expected {WEIGHTS_FILE}",
+            hint="load the adapter with PEFT and save it again",
+        )
     try:
         config = read_config(json.loads((folder / CONFIG_FILE).read_bytes()), patterns=True)
     except OSError:
@@ -235,6 +244,10 @@ def open_adapter(folder: Path) -> tuple[LoraConfig, MixedRankFile]:
         ) from None
     except (ValueError, RecursionError):
         raise AdapterError(f"{folder / CONFIG_FILE} is not JSON") from None
+    if not (folder / WEIGHTS_FILE).exists():
+        raise AdapterError(
+            f"{folder} has no {WEIGHTS_FILE}", hint="name a folder with a PEFT adapter"
+        )
     weights = MixedRankFile(folder / WEIGHTS_FILE)
     for module, rank in zip(weights.layout, weights.ranks, strict=True):
         stated = config.module_rank(module.name)

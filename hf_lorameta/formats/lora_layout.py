@@ -65,7 +65,10 @@ def read_ranks(infos: Mapping[str, TensorInfo]) -> tuple[Layout, Sequence[int]]:
         match = _KEY.fullmatch(name)
         if match is None or len(info.shape) != 2:
             raise AdapterError(
-                f"tensor {sanitize(name)} {info.shape} is not a 2-d lora_A or lora_B weight"
+                f"tensor {sanitize(name)} {info.shape} is not a 2-d lora_A or lora_B weight",
+                hint="only LoRA of linear layers can be combined"
+                if ".lora_" in name
+                else "PEFT leaves out weights of the base model with save_embedding_layers=False",
             )
         shapes.setdefault(match["module"], {})[match["factor"]] = info.shape
     modules, ranks = [], []

@@ -37,6 +37,7 @@ class LoraConfig(NamedTuple):
     rslora: bool = False
     rank_pattern: Mapping[str, int] = MappingProxyType({})
     alpha_pattern: Mapping[str, float] = MappingProxyType({})
+    task_type: str | None = None  # PEFT's, such as CAUSAL_LM
 
     def module_rank(self, module: str) -> int:
         """Return the rank that the config states for a module."""
@@ -93,11 +94,14 @@ def read_config(config: Mapping[str, Any], *, patterns: bool = False) -> LoraCon
     revision = config.get("revision")
     if not isinstance(revision, str | None):
         raise AdapterError(f"revision is {revision!r}, expected a string or null")
+    task_type = config.get("task_type")
+    if not isinstance(task_type, str | None):
+        raise AdapterError(f"task_type is {task_type!r}, expected a string or null")
     rslora = bool(config.get("use_rslora"))
     scaling = alpha / _divisor(rank, rslora)
     base_model = str(config.get("base_model_name_or_path") or "")
     return LoraConfig(
-        base_model, rank, scaling, revision or None, rslora, rank_pattern, alpha_pattern
+        base_model, rank, scaling, revision or None, rslora, rank_pattern, alpha_pattern, task_type
     )
 
 
@@ -129,13 +133,20 @@ def _pattern(
 
 
 def write_config(
-    base_model: str, layout: Layout, rank: int | Sequence[int], revision: str | None = None
+    base_model: str,
+    layout: Layout,
+    rank: int | Sequence[int],
+    revision: str | None = None,
+    *,
+    task_type: str | None = "CAUSAL_LM",
+    all_layers: bool = True,
 ) -> bytes:
     """Return the smallest ``adapter_config.json`` that PEFT, vLLM and llama.cpp all read.
 
     ``lora_alpha`` equals the rank, as the scaling is folded into the weights. PEFT's Auto classes
     load the base model at `revision`. If `rank` has one rank per module and they differ, ``r`` is
-    the commonest and the others are in patterns, which PEFT reads and vLLM does not.
+    the commonest and the others are in patterns, which PEFT reads and vLLM does not. Without
+    `all_layers`, the base model may have more layers than the layout, which short names would name.
     """
     pattern: dict[str, int] = {}
     if not isinstance(rank, int):
@@ -153,8 +164,8 @@ def write_config(
         "peft_type": "LORA",
         "r": rank,
         "revision": revision,
-        "target_modules": target_modules(layout),
-        "task_type": "CAUSAL_LM",
+        "target_modules": target_modules(layout) if all_layers else [m.name for m in layout],
+        "task_type": task_type,
         "use_rslora": False,
     }
     if pattern:

@@ -19,7 +19,7 @@ from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.merge_card import MergeCard, render_merge_card
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import RecipeError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
@@ -77,7 +77,7 @@ def merge(
     Raises:
         UsageError: no adapter, a weight that is not finite, all weights zero, an unknown name, or a
             maximum size below that of the smallest file.
-        RecipeError: the combiner would take hours.
+        RecipeError: the combiner would take hours, or cannot combine these ranks.
         AdapterError: an adapter is damaged or cannot be converted, base models differ, a module has
             another size in another adapter, or the sum is zero.
         HubError: a repo does not exist or cannot be reached.
@@ -174,8 +174,7 @@ class Merge:
     @property
     def base_revision(self) -> str | None:
         """Commit of the base model, if all adapters state the same."""
-        stated = {source.base_revision for source in self.sources}
-        return stated.pop() if len(stated) == 1 else None
+        return _only({source.base_revision for source in self.sources})
 
     @property
     def private(self) -> bool:
@@ -291,7 +290,14 @@ class Merge:
                 yield module.A, module.B
 
         write_tensors(folder / WEIGHTS_FILE, self.layout, self.ranks, self.recipe.dtype, pairs())
-        config = write_config(self.base_model, self.layout, self.ranks, self.base_revision)
+        config = write_config(
+            self.base_model,
+            self.layout,
+            self.ranks,
+            self.base_revision,
+            task_type=_only({source.task_type for source in self.sources if source.task_type}),
+            all_layers=False,
+        )
         (folder / CONFIG_FILE).write_bytes(config)
         is_fit = self.recipe.combine == "exact" and total > 0
         provenance = self.provenance(min(1.0, kept / total) if is_fit else None)
@@ -370,9 +376,20 @@ class Merge:
         return str(publication.url)
 
 
+def _only(values: set[str | None]) -> str | None:
+    """Return the value of a set of one."""
+    return values.pop() if len(values) == 1 else None
+
+
 def _default_rank(sources: Sequence[Source], combine: str) -> int:
     """Return the largest rank of the adapters, or 16 if that is more, or what the sum has."""
     largest = [max(source.ranks) for source in sources]
     if combine == "factors":
-        return largest[0]
+        ranks = sorted({rank for source in sources for rank in source.ranks})
+        if len(ranks) > 1:
+            raise RecipeError(
+                f"the adapters have rank {', '.join(map(str, ranks))}, which cannot be averaged",
+                hint="--combine exact",
+            )
+        return ranks[0]
     return min(sum(largest), max(DEFAULT_RANK, *largest), MAX_RANK)

@@ -15,7 +15,7 @@ from hf_lorameta.environment import cache_dir
 from hf_lorameta.errors import AdapterError, UsageError, sanitize
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, open_adapter
-from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
+from hf_lorameta.formats.lora_layout import FACTORS, Layout, Module, canonical_order
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.base_model import config_json
 from hf_lorameta.hub.client import Hub
@@ -38,6 +38,7 @@ class Source:
         revision: commit; None for a folder.
         base_model: Hub id of the base model.
         base_revision: commit of the base model, if stated.
+        task_type: PEFT's, if stated.
         layout: its modules.
         ranks: of each module.
         read: returns lora_A (r, in), lora_B (out, r) and scaling of a module.
@@ -51,6 +52,7 @@ class Source:
     revision: str | None
     base_model: str
     base_revision: str | None
+    task_type: str | None
     layout: Layout
     ranks: tuple[int, ...]
     read: Callable[[str], tuple[FloatArray, FloatArray, float]]
@@ -102,7 +104,7 @@ def _from_folder(folder: Path, name: str, hub: Hub) -> Source:
         )
 
     def read(module: str) -> tuple[FloatArray, FloatArray, float]:
-        A, B = (weights.tensor(module, factor) for factor in ("A", "B"))
+        A, B = (weights.finite_tensor(module, factor) for factor in FACTORS)
         return A, B, config.module_scaling(module)
 
     return Source(
@@ -110,6 +112,7 @@ def _from_folder(folder: Path, name: str, hub: Hub) -> Source:
         revision=None,
         base_model=config.base_model,
         base_revision=config.revision,
+        task_type=config.task_type,
         layout=weights.layout,
         ranks=weights.ranks,
         read=read,
@@ -161,7 +164,7 @@ def _from_bank(name: str, bank: Bank) -> Source:
     entry, file = found[0], bank.adapter(found[0])
 
     def read(module: str) -> tuple[FloatArray, FloatArray, float]:
-        A, B = (file.tensor(module, factor) for factor in ("A", "B"))
+        A, B = (file.tensor(module, factor) for factor in FACTORS)
         return *bank.expand(module, A, B), entry.scaling
 
     if isinstance(entry, GeneralEntry):
@@ -176,6 +179,7 @@ def _from_bank(name: str, bank: Bank) -> Source:
         revision=revision,
         base_model=bank.index.base_model,
         base_revision=bank.index.base_revision,
+        task_type="CAUSAL_LM",
         layout=bank.layout,
         ranks=(entry.rank,) * len(bank.layout),
         read=read,

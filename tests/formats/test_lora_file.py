@@ -389,7 +389,7 @@ def test_pickle_without_safetensors_is_refused(folder: Path) -> None:
 
 def test_missing_file_is_named(folder: Path) -> None:
     (folder / WEIGHTS_FILE).unlink()
-    with pytest.raises(AdapterError, match=f"{WEIGHTS_FILE}: No such file"):
+    with pytest.raises(AdapterError, match=f"has no {WEIGHTS_FILE}"):
         check_adapter(folder)
     (folder / CONFIG_FILE).unlink()
     with pytest.raises(AdapterError, match=f"has no {CONFIG_FILE}"):

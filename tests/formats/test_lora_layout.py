@@ -73,6 +73,19 @@ def test_file_that_is_not_a_plain_lora_is_refused(content: bytes, message: str) 
         parse(content)
 
 
+@pytest.mark.parametrize(
+    ("tensor", "hint"),
+    [
+        ("base_model.model.lm_head.base_layer.weight", "save_embedding_layers=False"),
+        ("base_model.model.embed_tokens.lora_embedding_A", "linear layers"),
+    ],
+)
+def test_what_peft_saves_beside_the_factors_is_explained(tensor: str, hint: str) -> None:
+    with pytest.raises(AdapterError) as raised:
+        parse(raw_file(VALID | {tensor: header_entry([3, 1], 20, 32)}, bytes(32)))
+    assert hint in str(raised.value.hint)
+
+
 @pytest.mark.parametrize("name", ["x\x1b[31m\n" + "y" * 9999, "\ud800", "\u202e"])
 def test_names_from_files_are_escaped_in_messages(name: str) -> None:
     for content in (

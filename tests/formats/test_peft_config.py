@@ -65,6 +65,7 @@ def test_scaling_is_read(changes: dict[str, Any], scaling: float | None) -> None
         ({"lora_alpha": math.inf}, "lora_alpha is inf"),
         ({"lora_alpha": "16"}, "lora_alpha is '16'"),
         ({"revision": 1}, "revision is 1, expected a string or null"),
+        ({"task_type": 1}, "task_type is 1, expected a string or null"),
     ],
 )
 def test_config_that_is_not_a_plain_lora_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -89,7 +90,9 @@ def test_revision_is_read(changes: dict[str, Any], revision: str | None) -> None
 
 def test_written_config_has_scaling_one_and_the_revision() -> None:
     written = write_config("o/m", LAYOUT, RANK, "abc")
-    assert read_config(json.loads(written)) == LoraConfig("o/m", RANK, 1.0, "abc")
+    assert read_config(json.loads(written)) == LoraConfig(
+        "o/m", RANK, 1.0, "abc", task_type="CAUSAL_LM"
+    )
     assert written == write_config("o/m", LAYOUT, RANK, "abc")
     config = json.loads(written)
     assert (config["revision"], config["use_rslora"], config["modules_to_save"]) == (

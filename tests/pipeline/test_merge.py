@@ -10,6 +10,7 @@ import pytest
 
 from hf_lorameta import AdapterError, Bank, MergeRecipe, RecipeError, UsageError, merge
 from hf_lorameta.formats.lora_file import CONFIG_FILE, WEIGHTS_FILE, open_adapter, write_tensors
+from hf_lorameta.method.merging import COMBINERS
 from tests.conftest import LAYOUT, adapter_files
 from tests.training import tiny
 
@@ -118,6 +119,33 @@ def test_other_peft_types_are_converted(
         assert error < 2e-3  # the conversion keeps all but 1e-6 of the squared norm
 
 
+def test_adapters_of_some_layers_give_an_adapter_of_these_layers(
+    base: Path, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["q_proj"], layers_to_transform=[0])
+    peft.get_peft_model(peft_model(base), config).save_pretrained(tmp_path / "one")
+    assert updates(base, merged(tmp_path, tmp_path / "m", {"one": 1.0})).keys() == {
+        "model.layers.0.self_attn.q_proj"
+    }
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        (("FEATURE_EXTRACTION", "FEATURE_EXTRACTION"), "FEATURE_EXTRACTION"),
+        (("SEQ_2_SEQ_LM", None), "SEQ_2_SEQ_LM"),
+        (("SEQ_2_SEQ_LM", "CAUSAL_LM"), None),
+    ],
+)
+def test_the_task_type_that_all_adapters_state_is_kept(
+    types: tuple[str | None, ...], expected: str | None, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    weights = {save(f"a{i}", task_type=kind).name: 1.0 for i, kind in enumerate(types)}
+    config = json.loads((merged(tmp_path, tmp_path / "m", weights) / CONFIG_FILE).read_bytes())
+    assert config["task_type"] == expected
+
+
 # --- ranks by module ----------------------------------------------------------------------------
 
 
@@ -222,6 +250,23 @@ def test_weights_that_cannot_be_used_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match="expected finite numbers that are not all zero"):
         merge({save(f"a{i}"): weight for i, weight in enumerate(weights)})
+
+
+def test_factors_of_differing_ranks_are_refused_before_any_work(save: Callable[..., Path]) -> None:
+    with pytest.raises(RecipeError, match="have rank 2, 3, which cannot be averaged"):
+        merge({save("a"): 1.0, save("b", rank=3): 1.0}, MergeRecipe(combine="factors"))
+
+
+@pytest.mark.parametrize("combine", list(COMBINERS))
+def test_values_that_are_not_finite_are_refused_with_their_place(
+    combine: str, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    damaged = save("damaged") / WEIGHTS_FILE
+    damaged.write_bytes(damaged.read_bytes()[:-4] + np.float32(np.nan).tobytes())
+    place = rf"damaged/{WEIGHTS_FILE}: {LAYOUT[-1].name}.lora_B has NaN"
+    with pytest.raises(AdapterError, match=place):
+        merged(tmp_path, tmp_path / "m", {save("a").name: 1.0, "damaged": 1.0}, combine=combine)
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_sum_of_zero_has_no_ranks_to_choose(save: Callable[..., Path]) -> None:
