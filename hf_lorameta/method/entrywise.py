@@ -100,8 +100,10 @@ def ties(
     for c, update, _ in _updates(As, Bs, weights, scalings, start):
         term = np.float32(c) * _largest(update, density)
         positive = np.maximum(term, 0)
-        total += positive, term - positive
-        weight += np.float32(abs(c)) * np.array([term > 0, term < 0])
+        total[0] += positive
+        total[1] += term - positive
+        weight[0] += np.float32(abs(c)) * (term > 0)
+        weight[1] += np.float32(abs(c)) * (term < 0)
     negative = total[0] + total[1] < 0
     chosen, counts = (np.where(negative, pair[1], pair[0]) for pair in (total, weight))
     merged = np.divide(chosen, counts, out=np.zeros_like(chosen), where=counts > 0)
@@ -151,7 +153,7 @@ def dare(
     for c, update, i in _updates(As, Bs, weights, scalings, start):
         rng = np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(As[i]).data)])
         kept = rng.random(update.shape, np.float32) < density
-        np.add(total, update * np.float32(c / density), out=total, where=kept)
+        total += np.float32(c / density) * update * kept
     return _fitted(total, weights, rank, start)
 
 
@@ -243,7 +245,7 @@ def sparse(
     for c, update, _ in _updates(As, Bs, weights, scalings, start):
         kept = _largest(update, density)
         total += np.float32(c) * kept
-        np.add(counts, np.float32(abs(c)), out=counts, where=kept != 0)
+        counts += np.float32(abs(c)) * (kept != 0)
     merged = np.divide(total, counts, out=np.zeros_like(total), where=counts > 0)
     return _fitted(merged * _mass(weights), weights, rank, start)
 
@@ -275,7 +277,7 @@ def _largest(update: FloatArray, density: float) -> FloatArray:
         return update
     sizes = np.abs(update)
     threshold = np.partition(sizes, update.size - keep, axis=None)[update.size - keep]
-    return np.asarray(np.where(sizes >= threshold, update, 0), np.float32)
+    return np.asarray(update * (sizes >= threshold), np.float32)  # faster than `where`
 
 
 def _mass(weights: Weights) -> np.float32:
