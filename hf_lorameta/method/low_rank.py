@@ -60,6 +60,26 @@ class LowRankSum(NamedTuple):
             yield self.B[:, part], column[part], self.A[part]
 
 
+class DenseMatrix(NamedTuple):
+    """The matrix ``M = values`` (out_features, in_features)."""
+
+    values: FloatArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out_features, in_features)."""
+        return self.values.shape[0], self.values.shape[1]
+
+    def apply(self, X: Array) -> Array:
+        """M X, in float32."""
+        return (self.values @ X.astype(np.float32)).astype(np.float64)
+
+    @property
+    def T(self) -> "DenseMatrix":  # noqa: N802 - numpy's name
+        """Mᵀ."""
+        return DenseMatrix(self.values.T)
+
+
 def truncated_svd(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
     """Compute the k ≤ rank largest singular values of a sum: U (out, k), s (k,), V (in, k).
 
@@ -73,13 +93,21 @@ def truncated_svd(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
         >>> truncated_svd(LowRankSum(A, B, np.array([1.0, 0.5])), 1)[1].round(4)
         array([2.])
     """
-    smaller, larger = sorted(update.shape)
-    iterate = min(len(update.A), larger) > _MAX_DIRECT_RANK and 8 * rank < smaller
+    iterate = len(update.A) > _MAX_DIRECT_RANK and iterates(update.shape, rank)
     return _without_noise(*(_krylov if iterate else _direct)(update, rank))
 
 
+def iterates(shape: tuple[int, int], rank: int) -> bool:
+    """Return whether the largest singular values of a full matrix are faster found by iteration.
+
+    The iteration stops once a step adds less than 1e-6 of the squared norm.
+    """
+    smaller, larger = sorted(shape)
+    return larger > _MAX_DIRECT_RANK and 8 * rank < smaller
+
+
 def dense_svd(matrix: FloatArray, rank: int) -> tuple[Array, Array, Array]:
-    """Compute the same of a matrix (out, in).
+    """Compute the same of a matrix (out, in), by iteration if it is large.
 
     Raises:
         AdapterError: a value is not finite.
@@ -88,6 +116,8 @@ def dense_svd(matrix: FloatArray, rank: int) -> tuple[Array, Array, Array]:
         >>> dense_svd(np.diag([1, 4]).astype(np.float32), 1)[1].round(4)
         array([4.])
     """
+    if iterates(matrix.shape, rank):
+        return _without_noise(*_krylov(DenseMatrix(matrix), rank))
     U, s, Vt = _svd(matrix.astype(np.float64))
     return _without_noise(U[:, :rank], s[:rank], Vt[:rank].T)
 
@@ -114,7 +144,7 @@ def _direct(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
     return Q @ Wt[:rank].T, s[:rank], V[:, :rank]
 
 
-def _krylov(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
+def _krylov(update: LowRankSum | DenseMatrix, rank: int) -> tuple[Array, Array, Array]:
     """Project M on span{X, MᵀMX, (MᵀM)²X, ...}, X random with a fixed seed."""
     rows, columns = update.shape
     width = rank + _OVERSAMPLING

@@ -93,10 +93,10 @@ def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:
     names = [file for file in FILES if file in repo.files]
     if ROUTING_FILE in repo.files:
         names += [file for file in repo.files if _MIXTURE_FILE.fullmatch(file)]
-    elif not {CONFIG_FILE, WEIGHTS_FILE} <= set(names):
+    elif missing := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in names]:
         raise AdapterError(
-            f"{repo.repo_id} lacks {CONFIG_FILE} or {WEIGHTS_FILE}, so it is not a PEFT adapter",
-            hint="name a repo that holds one",
+            f"{repo.repo_id} lacks {' and '.join(missing)}, so its adapter cannot be read",
+            hint="name a repo with a PEFT adapter; PEFT saves one from a pickle as safetensors",
         )
     paths = {file: hub.download(repo, file) for file in names}
     return next(path.parent for file, path in paths.items() if "/" not in file)

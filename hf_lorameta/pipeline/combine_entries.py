@@ -14,7 +14,9 @@ from threadpoolctl import threadpool_limits
 from hf_lorameta.errors import RecipeError
 from hf_lorameta.formats.lora_file import stack_into
 from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.method.combiner_parts import DEFAULT_RANK
 from hf_lorameta.method.entrywise import Start
+from hf_lorameta.method.low_rank import iterates
 from hf_lorameta.method.merging import COMBINERS, Stacked, exact
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.types import FloatArray
@@ -24,26 +26,29 @@ MAX_HOURS = 1.0
 
 _WORKERS = 2
 _SECONDS_PER_ENTRY = 2e-8  # of one update, measured: form, prune, add
-_SECONDS_PER_FLOP = 2e-9  # of the SVD, with min(out, in)² · max(out, in) of them
+_SECONDS_PER_FLOP = 4e-10  # of a full SVD, with min(out, in)² · max(out, in) of them
 
 
-def estimated_hours(layout: Layout, adapters: int) -> float:
+def estimated_hours(layout: Layout, adapters: int, rank: int) -> float:
     """Estimate the time on one core to combine so many adapters entry by entry."""
     seconds = 0.0
     for module in layout:
         smaller, larger = sorted((module.in_features, module.out_features))
-        seconds += _SECONDS_PER_ENTRY * adapters * smaller * larger
-        seconds += _SECONDS_PER_FLOP * smaller**2 * larger
+        # an SVD by iteration takes as long as one more adapter
+        fits = iterates((smaller, larger), rank)
+        seconds += _SECONDS_PER_ENTRY * (adapters + fits) * smaller * larger
+        if not fits:
+            seconds += _SECONDS_PER_FLOP * smaller**2 * larger
     return seconds / 3600
 
 
-def check_time(combine: str, layout: Layout, adapters: int, hint: str) -> None:
+def check_time(combine: str, layout: Layout, adapters: int, rank: int | None, hint: str) -> None:
     """Refuse to combine more entries than fit `MAX_HOURS`.
 
     Raises:
         RecipeError: it would take longer.
     """
-    hours = estimated_hours(layout, adapters)
+    hours = estimated_hours(layout, adapters, DEFAULT_RANK if rank is None else rank)
     if hours > MAX_HOURS:
         raise RecipeError(
             f"{combine} forms the updates of {adapters} adapters in full, which takes about "
@@ -71,7 +76,8 @@ def combine_entries(
     size, general, layout = len(bank), bank.index.general, bank.layout
     active = [i for i in plan.active_indices if i < size]
     entries = [bank.index.entries[i] for i in active] + ([general] if general else [])
-    check_time(recipe.combine, layout, len(active), "--combine exact, or --top-k 8")
+    hint = "--combine exact, or --top-k 8"
+    check_time(recipe.combine, layout, len(active), recipe.rank, hint)
     files = bank.adapters(entries)
     scalings, ranks = [entry.scaling for entry in entries], [entry.rank for entry in entries]
     combine = COMBINERS[recipe.combine].function

@@ -103,9 +103,10 @@ def merge(
 
     sources = [open_source(name, hub, open_bank) for name in names]
     layout = common_layout(names, sources)
-    if COMBINERS[recipe.combine].entrywise:
-        check_time(recipe.combine, layout, len(sources), "--combine exact")
     rank = recipe.rank or _default_rank(sources, recipe.combine)
+    if COMBINERS[recipe.combine].entrywise:
+        most = MAX_RANK if recipe.mixed_ranks else rank
+        check_time(recipe.combine, layout, len(sources), most, "--combine exact")
     merged = Merge(
         tuple(sources),
         tuple(weights[name] for name in names),

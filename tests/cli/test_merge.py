@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
+from hf_lorameta.formats.lora_file import CONFIG_FILE, WEIGHTS_FILE, AdapterFile
 from hf_lorameta.pipeline.adapter_folder import COEFFICIENTS_FILE, RECIPE_FILE
 from tests.conftest import BASE, LAYOUT, Account, Shell, adapter_files
 
@@ -69,6 +69,13 @@ def test_folders_give_a_private_repo_and_no_path_on_the_card(
     assert cli.hub.repo(target).private
     for name in ("README.md", RECIPE_FILE):
         assert "secret" not in cli.hub.read(target, name).decode()
+
+
+def test_a_repo_without_safetensors_is_refused(cli: Shell, user: Account) -> None:
+    files = adapter_files()
+    repo = user.adapter("pickled", {"adapter_model.bin": b"", CONFIG_FILE: files[CONFIG_FILE]})
+    message = cli("merge", f"{repo}:1", "-o", "m", token=user.token, code=5).err
+    assert f"{repo} lacks {WEIGHTS_FILE}, so" in message
 
 
 def test_wrong_arguments_are_refused(cli: Shell, user: Account) -> None:

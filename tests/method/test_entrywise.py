@@ -132,3 +132,16 @@ def test_pefts_functions_give_the_same(name: str) -> None:
     expected = peft(tensors, torch.full((3,), weight), density=0.4).numpy()
     merged = COMBINERS[name].function(As, Bs, [1 / 3] * 3, scalings, FULL, density=0.4)
     np.testing.assert_allclose(product(merged), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ENTRYWISE)
+def test_large_matrices_are_fitted_as_well_as_by_a_full_svd(name: str) -> None:
+    rng = np.random.default_rng(0)
+    As = [rng.normal(size=(4, 640)).astype(np.float32) for _ in range(2)]
+    Bs = [rng.normal(size=(520, 4)).astype(np.float32) for _ in range(2)]
+    combine = COMBINERS[name].function
+    merged = [product(combine(As, Bs, [0.7, 0.3], [1.0, 1.0], rank)) for rank in (8, 520)]
+    singular = np.linalg.svd(merged[1], compute_uv=False)
+    best = np.square(singular[8:]).sum()
+    lost = np.square(merged[1] - merged[0]).sum()
+    assert lost == pytest.approx(best, abs=2e-6 * np.square(singular).sum())

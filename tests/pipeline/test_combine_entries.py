@@ -41,6 +41,9 @@ def test_differences_from_the_general_adapter_are_pruned_in_full_coordinates(pla
 
 
 def test_what_would_take_hours_is_refused() -> None:
-    mistral = [Module(f"model.layers.{i}.mlp.down_proj", 14336, 4096) for i in range(32)]
+    mistral = tuple(Module(f"model.layers.{i}.mlp.down_proj", 14336, 4096) for i in range(32))
     with pytest.raises(RecipeError, match=r"ties forms the updates of 502 adapters .* hours"):
-        check_time("ties", tuple(mistral), 502, "--top-k 8")
+        check_time("ties", mistral, 502, 16, "--top-k 8")
+    with pytest.raises(RecipeError, match=r"2 adapters in full, which takes about 2 hours"):
+        check_time("ties", 2 * mistral, 2, 512, "--combine exact")  # by full SVDs
+    check_time("ties", mistral, 8, 16, "--combine exact")
