@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta.engines.llama_client import LlamaCpp
+from hf_lorameta.engines.peft_adapter import attached
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.errors import NotFoundError
@@ -125,7 +126,7 @@ class PeftEngine:
     def _attached(self, folder: Path | None) -> Iterator[None]:
         import torch
 
-        with torch.inference_mode(), self.evaluator._attached(folder):
+        with torch.inference_mode(), attached(self.evaluator.model, folder):
             yield
 
     def _logprobs(self, example: Tokens) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -36,6 +36,15 @@ class MeasuredScores(CardDataset):
     rows: int
     engine: str  # transformers or llama.cpp
     scores: Mapping[str, Mapping[str, float | None]]
+
+    def of(self, name: str, adapters: Collection[str]) -> "MeasuredScores":
+        """Return the scores for the card of one of several adapters, without those of the others.
+
+        A card does not name other adapters, which may be private.
+        """
+        scores = {_THIS_ADAPTER if m == name else m: s for m, s in self.scores.items()
+                  if m == name or m not in adapters}  # fmt: skip
+        return replace(self, scores=scores)
 
 
 def with_scores(text: str, measured: MeasuredScores, repo_id: str | None) -> str:

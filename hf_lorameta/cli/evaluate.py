@@ -1,4 +1,4 @@
-"""The command that scores an adapter."""
+"""The command that scores adapters."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,18 +7,15 @@ import typer
 
 from hf_lorameta.cli import engines
 from hf_lorameta.cli.options import (
-    AdapterArgument,
     BaseGgufOption,
     ColumnsOption,
     ConfigOption,
-    DatasetArgument,
     EngineOption,
     JsonFlag,
     QuietFlag,
     RevisionOption,
     TokenOption,
     example,
-    one_dataset,
 )
 from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars, warn
 
@@ -32,11 +29,17 @@ if TYPE_CHECKING:
     "hf-lorameta evaluate user/adapter user/name --split validation",
     "hf-lorameta evaluate my-adapter --dataset rows.jsonl --shots 0 --max-rows 50",
     "hf-lorameta evaluate my-adapter -d user/name --engine llama.cpp --base-gguf base.gguf",
+    "hf-lorameta evaluate user/adapter my-adapter other --dataset user/name",
     "hf-lorameta evaluate user/adapter --dataset user/name --save-card",
 )
 def evaluate(
-    adapter: AdapterArgument,
-    name: DatasetArgument = None,
+    adapters: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ADAPTER...",
+            help="Folders or Hub repos of adapters; a dataset may follow.",
+        ),
+    ],
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +72,7 @@ def evaluate(
     ] = True,
     save_card: Annotated[
         bool,
-        typer.Option("--save-card", help="Write the scores into the adapter's card (one commit)."),
+        typer.Option("--save-card", help="Write the scores into each adapter's card (one commit)."),
     ] = False,
     create_pr: Annotated[
         bool, typer.Option("--create-pr", help="With --save-card: open a pull request.")
@@ -78,40 +81,35 @@ def evaluate(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Score base model, adapter and few-shot prompt on test rows (extra: eval or gguf).
+    """Score base model, adapters and few-shot prompt on test rows (extra: eval or gguf).
 
-    Columns, configuration and revision come from the adapter's recipe unless they are given.
+    Columns, configuration and revision come from the adapters' recipes unless they are given.
     """
     from hf_lorameta.data.columns import describe
     from hf_lorameta.engines.scoring import compare
     from hf_lorameta.errors import UsageError
-    from hf_lorameta.formats.lora_file import check_adapter
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.pipeline.adapter_folder import (
-        locate_adapter,
-        read_generation,
-        read_provenance,
-    )
+    from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_provenance
+    from hf_lorameta.pipeline.adapters_to_score import ONLY, locate_adapters, split_names
     from hf_lorameta.pipeline.publish_scores import resolve_card_repo, save_scores
-    from hf_lorameta.pipeline.rows_to_score import open_to_score, rows_to_score
+    from hf_lorameta.pipeline.rows_to_score import adapter_was, open_to_score, rows_to_score
 
-    dataset = one_dataset(name, dataset)
     if create_pr and not save_card:
         raise UsageError("--create-pr goes with --save-card", hint="add --save-card")
     engines.check_options(engine, base, base_gguf)
     hub = Hub(token)
-    repo = resolve_card_repo(adapter, hub=hub, create_pr=create_pr) if save_card else None
-    folder = locate_adapter(adapter, revision=repo.sha if repo else None, hub=hub)
+    names, dataset = split_names(adapters, dataset, hub)
+    repos = [resolve_card_repo(n, hub=hub, create_pr=create_pr) for n in names if save_card]
+    located = locate_adapters(names, hub, repos)
     if save_card:
-        read_provenance(folder)
-    methods: dict[str, Path | None] = {"base": None, "generated": folder}
+        for folder in located.folders.values():
+            read_provenance(folder)
+    methods: dict[str, Path | None] = {"base": None, **located.folders}
     if reference:
         methods["reference"] = locate_adapter(reference, hub=hub)
-    adapter_config = check_adapter(folder)[0]
-    provenance = read_generation(folder)
     scored = open_to_score(
         dataset,
-        provenance,
+        located.recipe_for(dataset),
         hub,
         config=config,
         split=split,
@@ -119,14 +117,16 @@ def evaluate(
         columns=columns or None,
     )
     log(quiet, f"Reading {describe(scored.columns)} of split {scored.split}")
-    rows, examples, skipped, warning = rows_to_score(scored, provenance, max_rows, shots, hub)
+    recipes = located.recipes
+    rows, examples, skipped, warnings = rows_to_score(scored, recipes, max_rows, shots, hub)
     if skipped:
-        log(quiet, f"Skipping {skipped} rows that the adapter was fitted, trained or checked on")
-    if warning:
+        was = adapter_was(recipes)
+        log(quiet, f"Skipping {skipped} rows that {was} fitted, trained or checked on")
+    for warning in warnings:
         warn(warning)
-    log(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {adapter_config.base_model}")
+    log(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {located.base.base_model}")
     base_model = engines.BaseModel(
-        adapter_config.base_model, adapter_config.revision, base, base_gguf, token
+        located.base.base_model, located.base.revision, base, base_gguf, token
     )
     with (
         engines.open_evaluator(engine, base_model, methods.values(), quiet) as evaluator,
@@ -140,10 +140,14 @@ def evaluate(
     try:
         if save_card:
             measured = _measured(scored, len(rows), engine, result["scores"])
-            result["card"] = save_scores(folder, measured, repo, hub=hub, create_pr=create_pr)
-            report_pull_request(create_pr, result["card"])
-            log(quiet, f"The scores are on the card: {result['card']}")
-    finally:  # print the scores even if the card could not be written
+            cards = {}
+            for (name, folder), repo in zip(located.folders.items(), repos, strict=True):
+                own = measured.of(name, located.folders)
+                cards[name] = save_scores(folder, own, repo, hub=hub, create_pr=create_pr)
+                report_pull_request(create_pr, cards[name])
+                log(quiet, f"The scores are on the card: {cards[name]}")
+            result |= {"cards": cards} if len(cards) > 1 else {"card": cards[ONLY]}
+    finally:  # print the scores even if a card could not be written
         emit(json, result, report.table)
 
 

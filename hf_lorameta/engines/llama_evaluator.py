@@ -4,7 +4,7 @@ Texts, tokens and scores are defined by `hf_lorameta.engines.scoring`, so the fi
 engines are comparable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hf_lorameta.engines import scoring
@@ -86,6 +86,16 @@ class LlamaCppEvaluator:
                 outputs.append(self._answer(example, index, first_line))
             steps.advance(1 + generate)
         return scoring.score(total / count, rows, outputs), outputs
+
+    def evaluate_adapters(
+        self,
+        rows: Sequence[Row],
+        adapters: Mapping[str, Path],
+        generate: bool = True,
+        progress: Callable[[str, int, int], None] = lambda method, done, total: None,
+    ) -> dict[str, tuple[scoring.Scores, list[str]]]:
+        """See `hf_lorameta.engines.scoring.Evaluator.evaluate_adapters`."""
+        return scoring.one_by_one(self, rows, adapters, generate, progress)
 
     def answer(self, prompt: str, adapter: Path | None = None) -> str:
         """Return the greedy answer to a prompt, of the base model or with one of the adapters."""

@@ -247,6 +247,41 @@ class Evaluator(ChatModel, Protocol):
             AdapterError: the adapter is broken, for another base model, or does not fit it.
         """
 
+    def evaluate_adapters(
+        self,
+        rows: Sequence[Row],
+        adapters: Mapping[str, Path],
+        generate: bool = True,
+        progress: Callable[[str, int, int], None] = lambda method, done, total: None,
+    ) -> dict[str, tuple[Scores, list[str]]]:
+        """Return what `evaluate` returns for each adapter, on the same rows.
+
+        An engine may compute them together; apart from rounding, results do not depend on the
+        adapters that are scored beside.
+
+        Args:
+            adapters: method to folder of a PEFT adapter.
+            progress: called with (what is scored, steps done, total).
+
+        Raises:
+            EmptyDatasetError: no rows.
+            AdapterError: as `evaluate` raises.
+        """
+
+
+def one_by_one(
+    evaluator: Evaluator,
+    rows: Sequence[Row],
+    adapters: Mapping[str, Path],
+    generate: bool,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, tuple[Scores, list[str]]]:
+    """Evaluate adapters one after another."""
+    return {
+        method: evaluator.evaluate(rows, folder, (), generate, partial(progress, method))
+        for method, folder in adapters.items()
+    }
+
 
 def chat_rows(model: ChatModel, rows: Sequence[Row]) -> list[Row]:
     """Return rows with their prompts in the base model's chat template.
@@ -317,11 +352,19 @@ def compare(
         methods[f"{len(shots)}-shot"] = (rows, None, shots)
     if in_chat := chat_rows(evaluator, rows):
         methods[CHAT_METHOD] = (in_chat, None, ())
+    several = {method: folder for method, folder in adapters.items() if folder is not None}
+    together: dict[str, tuple[Scores, list[str]]] = {}
     scores, answers = {}, {}
     for method, (asked, adapter, examples) in methods.items():
-        scores[method], answers[method] = evaluator.evaluate(
-            asked, adapter, examples, generate, partial(row_progress, method)
-        )
+        if len(several) > 1 and method in several:
+            together = together or evaluator.evaluate_adapters(
+                rows, several, generate, row_progress
+            )
+            scores[method], answers[method] = together[method]
+        else:
+            scores[method], answers[method] = evaluator.evaluate(
+                asked, adapter, examples, generate, partial(row_progress, method)
+            )
         progress(method, scores[method])
     listed = (
         Sample(*row, {method: outputs[index] for method, outputs in answers.items()})

@@ -1,6 +1,7 @@
 """Score an adapter from Python, as ``hf-lorameta evaluate`` does."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Unpack
@@ -8,10 +9,9 @@ from typing import Any, Unpack
 from hf_lorameta.data.dataset import ReadingOptions
 from hf_lorameta.engines.scoring import Report, compare
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.formats.lora_file import check_adapter
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_generation
+from hf_lorameta.pipeline.adapters_to_score import locate_adapters
 from hf_lorameta.pipeline.progress import Progress, bars_unless
 from hf_lorameta.pipeline.python_errors import python_errors
 from hf_lorameta.pipeline.rows_to_score import open_to_score, rows_to_score
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    adapter: str | Path,
+    adapter: str | Path | Sequence[str | Path],
     dataset: Any = None,
     *,
     max_rows: int = 100,
@@ -32,12 +32,13 @@ def evaluate(
     progress: Progress | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Report:
-    """Score base model, adapter and few-shot prompt on rows that the adapter was not fitted on.
+    """Score base model, adapters and few-shot prompt on rows that no adapter was fitted on.
 
-    What is not given comes from the adapter's recipe.
+    What is not given comes from the adapters' recipes. In the report, a single adapter is called
+    ``generated``; several have the names that they are given by.
 
     Args:
-        adapter: folder or Hub id.
+        adapter: folder or Hub id, or several of them, for the same base model.
         dataset: as in `hf_lorameta.plan`; None is the public one that it was generated for.
         max_rows: score at most this many.
         shots: examples in the few-shot prompt; 0 leaves it out.
@@ -50,18 +51,20 @@ def evaluate(
             `hf_lorameta.open_dataset`; split None is test, else validation.
 
     Raises:
-        UsageError: no dataset is named by the recipe, or the model is on another device.
+        UsageError: no dataset is named by the recipes, or different ones; an adapter is named
+            twice, or like another method; or the model is on another device.
         LoraMetaError: adapter, dataset or base model cannot be read.
         MissingExtraError: the extra ``eval`` is not installed.
     """
     hub = Hub(token)
     with python_errors(), bars_unless(progress) as show, ExitStack() as closing:
-        folder = locate_adapter(adapter, hub=hub)
-        base, provenance = check_adapter(folder)[0], read_generation(folder)
-        scored = open_to_score(dataset, provenance, hub, **reading)
-        chosen = rows_to_score(scored, provenance, max_rows, shots, hub)
-        if chosen.warning:
-            logger.warning(chosen.warning)
+        names = [adapter] if isinstance(adapter, str | Path) else list(adapter)
+        adapters = locate_adapters(names, hub)
+        base = adapters.base
+        scored = open_to_score(dataset, adapters.recipe_for(dataset), hub, **reading)
+        chosen = rows_to_score(scored, adapters.recipes, max_rows, shots, hub)
+        for warning in chosen.warnings:
+            logger.warning(warning)
         if model is None:
             path = locate(base.base_model, base.revision, token)
             evaluator = TorchEvaluator(path, base_model=base.base_model)
@@ -70,7 +73,7 @@ def evaluate(
         return compare(
             evaluator,
             chosen.rows,
-            {"base": None, "generated": folder},
+            {"base": None, **adapters.folders},
             shots=chosen.shots,
             generate=generate,
             row_progress=show,

@@ -5,7 +5,7 @@ Rows are drawn over the whole split and stratified by output, as in
 are left out.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -42,14 +42,14 @@ class RowsToScore(NamedTuple):
     Attributes:
         rows: to score.
         shots: examples.
-        skipped: number of rows left out since the adapter was fitted, trained or checked on them.
-        warning: why the rows may not be new to the adapter, in plain words; None if they are.
+        skipped: number of rows left out since an adapter was fitted, trained or checked on them.
+        warnings: why the rows may not be new to an adapter, in plain words.
     """
 
     rows: list[Row]
     shots: list[Row]
     skipped: int
-    warning: str | None
+    warnings: tuple[str, ...]
 
 
 def open_to_score(
@@ -107,14 +107,14 @@ def _test_split(name: str, hub: Hub, reading: ReadingOptions) -> str | None:
 
 
 def rows_to_score(
-    dataset: Dataset, provenance: Mapping[str, Any] | None, count: int, shots: int, hub: Hub
+    dataset: Dataset, recipes: Sequence[Mapping[str, Any]], count: int, shots: int, hub: Hub
 ) -> RowsToScore:
     """Draw rows to score, and examples for a few-shot prompt.
 
     Args:
         dataset: see `open_to_score`.
-        provenance: of the adapter, see `hf_lorameta.pipeline.adapter_folder.read_provenance`;
-            None if it was not generated.
+        recipes: of the adapters that were generated, see
+            `hf_lorameta.pipeline.adapters_to_score.AdaptersToScore`.
         count: number of rows to score, at most.
         shots: number of examples; from the train split if there is one, else from the rows.
         hub: the client.
@@ -124,13 +124,13 @@ def rows_to_score(
         UnlabeledDatasetError: no row has an output.
         HubError: the dataset cannot be read.
     """
-    used, told = _used(provenance, dataset)
+    used, told = _used(recipes, dataset)
     train = _train_split(dataset, hub) if shots else None
     own = 0 if train else shots
     drawn, skipped = _draw(dataset, count + own, used)
     examples, rows = drawn[:own], drawn[own:]
     if not rows:
-        problem = "the adapter was fitted, trained or checked on every row of this dataset"
+        problem = f"{adapter_was(recipes)} fitted, trained or checked on every row of this dataset"
         if examples:
             problem = f"the {len(examples)} rows are used as examples, and none is left to score"
         raise EmptyDatasetError(
@@ -138,29 +138,43 @@ def rows_to_score(
             hint="name rows that it has not seen: another file, or --split",
         )
     if train:
-        examples = _draw(train, shots, {*rows, *_used(provenance, train)[0]})[0]
-    warning = _warning(provenance, dataset, told) if provenance else None
-    return RowsToScore(rows, examples, skipped, warning)
+        examples = _draw(train, shots, {*rows, *_used(recipes, train)[0]})[0]
+    warnings = dict.fromkeys(_warnings(recipes, dataset, told))
+    return RowsToScore(rows, examples, skipped, tuple(warnings))
 
 
-def _used(provenance: Mapping[str, Any] | None, dataset: Dataset) -> tuple[set[Row], bool]:
-    """Return the rows that the adapter was made or checked on, and whether they can be told."""
-    try:
-        used = rows_used(provenance, dataset) if provenance else []
-    except RecipeError:  # of another version
-        used = None
-    return set(used or ()), used is not None
+def adapter_was(recipes: Sequence[object]) -> str:
+    """Return the beginning of a sentence about the adapters with these recipes."""
+    return "the adapter was" if len(recipes) == 1 else "the adapters were"
 
 
-def _warning(provenance: Mapping[str, Any], dataset: Dataset, told: bool) -> str | None:
-    """Return why the rows to score may not be new to an adapter."""
-    if not is_adapted(provenance, dataset):
-        return None
-    split = provenance["dataset"]["split"]
-    warning = f"the adapter was generated for split {split}: its rows are not new to it"
-    if told:
-        return warning
-    return f"{warning}, and those that it was fitted, trained or checked on are among them"
+def _used(recipes: Sequence[Mapping[str, Any]], dataset: Dataset) -> tuple[set[Row], list[bool]]:
+    """Return the rows that adapters were made or checked on, and for which they can be told."""
+    used: set[Row] = set()
+    told = []
+    for recipe in recipes:
+        try:
+            own = rows_used(recipe, dataset)
+        except RecipeError:  # of another version
+            own = None
+        used |= set(own or ())
+        told.append(own is not None)
+    return used, told
+
+
+def _warnings(
+    recipes: Sequence[Mapping[str, Any]], dataset: Dataset, told: Sequence[bool]
+) -> Iterator[str]:
+    """Yield why the rows to score may not be new to the adapters."""
+    who = "the adapter" if len(recipes) == 1 else "an adapter"
+    for recipe, known in zip(recipes, told, strict=True):
+        if not is_adapted(recipe, dataset):
+            continue
+        split = recipe["dataset"]["split"]
+        warning = f"{who} was generated for split {split}: its rows are not new to it"
+        if not known:
+            warning += ", and those that it was fitted, trained or checked on are among them"
+        yield warning
 
 
 def _train_split(dataset: Dataset, hub: Hub) -> Dataset | None:

@@ -74,9 +74,9 @@ def check_base(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from hf_lorameta.engines.packing import check_row_attention
     from hf_lorameta.training.device import fit
     from hf_lorameta.training.lora_slots import find_layout
-    from hf_lorameta.training.packing import check_row_attention
 
     try:
         with quiet_transformers(), torch.device("meta"):

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from hf_lorameta.engines.float32_products import compute_dtype, is_slow
+from hf_lorameta.engines.packing import OUTPUT_TOKEN_COST
 from hf_lorameta.engines.torch_dtype import available_memory, parameters, suited_dtype
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.training.packing import OUTPUT_TOKEN_COST
 
 _PASS_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 16384}
 _AT_ONCE = {"cpu": 4, "mps": 4, "cuda": 16}

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from hf_lorameta.engines.packing import Pass, using_row_attention
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.refine.fit import is_significant
 from hf_lorameta.refine.results import Training
 from hf_lorameta.training.lora_slots import LoraSlots
-from hf_lorameta.training.packing import Pass, using_row_attention
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import PassRunner
 from hf_lorameta.types import Array, FloatArray

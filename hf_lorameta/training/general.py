@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from hf_lorameta.bank.index import GENERAL
+from hf_lorameta.engines.packing import Pass
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
 from hf_lorameta.training.lora_slots import LoraSlots
-from hf_lorameta.training.packing import Pass
 from hf_lorameta.training.progress import Progress
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import PassRunner, TaskRows, Trained, divide
@@ -45,7 +45,7 @@ def train_general(
     are added up.
 
     Args:
-        model: a causal LM of transformers, after `hf_lorameta.training.packing.use_row_attention`.
+        model: a causal LM of transformers, after `hf_lorameta.engines.packing.use_row_attention`.
         layout: the adapted modules.
         settings: of the training.
         tasks: rows of all tasks.

@@ -13,18 +13,16 @@ saved (RunLoRA, arXiv 2312.03415; of its orders, the one for a rank far below th
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 
 from hf_lorameta.engines.float32_products import input_gradient, linear
+from hf_lorameta.engines.packing import LOOP_DEVICES, Slice, current_slices
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
-from hf_lorameta.training.packing import LOOP_DEVICES, Slice
 from hf_lorameta.types import FloatArray
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
@@ -187,19 +185,6 @@ class LoraSlots:
         ]
 
 
-_SLICES: ContextVar[tuple[Slice, ...]] = ContextVar("slices", default=())
-
-
-@contextmanager
-def using(slices: tuple[Slice, ...]) -> Iterator[None]:
-    """State which tokens belong to which slot, for forward passes of this thread."""
-    token = _SLICES.set(slices)
-    try:
-        yield
-    finally:
-        _SLICES.reset(token)
-
-
 class SlotLinear(torch.nn.Module):
     """A frozen linear layer with an adapter per slot.
 
@@ -209,7 +194,7 @@ class SlotLinear(torch.nn.Module):
         gradients: buffers of the same shapes.
         scaling: s.
 
-    The tokens of each slot are those of `using`.
+    The tokens of each slot are those of `hf_lorameta.engines.packing.using`.
     """
 
     def __init__(
@@ -239,7 +224,7 @@ class SlotLinear(torch.nn.Module):
         """Return y (1, T, out) of x (1, T, in)."""
         linear = self.linear
         apply: Any = _SlotFunction.apply
-        y: torch.Tensor = apply(x, linear.weight, linear.bias, self._anchor, self, _SLICES.get())
+        y: torch.Tensor = apply(x, linear.weight, linear.bias, self._anchor, self, current_slices())
         return y
 
 

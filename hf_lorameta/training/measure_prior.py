@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_lorameta.engines.packing import passes, token_losses, using
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import OutputPrior
-from hf_lorameta.training.lora_slots import LoraSlots, using
-from hf_lorameta.training.packing import passes, token_losses
+from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import TaskRows
 from hf_lorameta.types import FloatArray
@@ -43,7 +43,7 @@ def measure_prior(
     an adapter has one update per module.
 
     Args:
-        model: a causal LM of transformers, after `hf_lorameta.training.packing.use_row_attention`.
+        model: a causal LM of transformers, after `hf_lorameta.engines.packing.use_row_attention`.
         layout: the modules of the general adapter.
         settings: of the training.
         general: factors of the general adapter.

@@ -219,8 +219,8 @@ def _general(
 
 def _load(job: Job, plan: "Plan") -> tuple[TorchEvaluator, Layout]:
     """Load the base model on the device, ready for training."""
+    from hf_lorameta.engines.packing import use_row_attention
     from hf_lorameta.training.lora_slots import find_layout
-    from hf_lorameta.training.packing import use_row_attention
 
     base = locate(job.base_model, job.base_revision, job.hub.token or None)
     evaluator = TorchEvaluator(base, plan.dtype, max_length=_UNLIMITED)

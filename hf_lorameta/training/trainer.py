@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
+from hf_lorameta.engines.packing import Pass, passes, token_losses, using
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
-from hf_lorameta.training.lora_slots import LoraSlots, using
-from hf_lorameta.training.packing import Pass, passes, token_losses
+from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.progress import Progress
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.types import FloatArray
@@ -71,7 +71,7 @@ class Trainer:
     """Trains adapters on a frozen base model.
 
     Args:
-        model: a causal LM of transformers, after `hf_lorameta.training.packing.use_row_attention`.
+        model: a causal LM of transformers, after `hf_lorameta.engines.packing.use_row_attention`.
         layout: the adapted modules.
         settings: of the training.
         at_once: number of tasks in training at a time.

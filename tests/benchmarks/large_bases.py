@@ -119,10 +119,10 @@ class Measurements:
     def _training_step(self) -> Figures:
         import torch
 
+        from hf_lorameta.engines.packing import using_row_attention
         from hf_lorameta.training.device import fit_loaded
         from hf_lorameta.training.few_rows import FOLDS, settings_for
         from hf_lorameta.training.lora_slots import LoraSlots
-        from hf_lorameta.training.packing import using_row_attention
         from hf_lorameta.training.trainer import PassRunner
 
         model, layout, rank = self._session.evaluator.model, self._plan.layout, 16

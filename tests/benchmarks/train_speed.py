@@ -41,10 +41,10 @@ def measure_ours(tasks: Sequence[str], steps: int, threads: int, at_once: int) -
     """Train the tasks as `bank train` does, without measuring held-out rows in between."""
     import torch
 
+    from hf_lorameta.engines.packing import use_row_attention
     from hf_lorameta.engines.torch_evaluator import TorchEvaluator
     from hf_lorameta.hub.base_model import locate
     from hf_lorameta.training.lora_slots import find_layout
-    from hf_lorameta.training.packing import use_row_attention
     from hf_lorameta.training.settings import Settings
     from hf_lorameta.training.trainer import TaskRows, Trainer
 

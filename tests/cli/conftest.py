@@ -28,6 +28,12 @@ class FakeEvaluator:
         loss = 0.5 if adapter else 1.0 if shots else 2.0
         return Scores(loss, 0.25, 0.125, 0.5, len(rows)), [output for _, output in rows]
 
+    def evaluate_adapters(self, rows, adapters, generate=True, progress=None):
+        return {{
+            name: (Scores(1 / n, 0.25, 0.125, 0.5, len(rows)), [output for _, output in rows])
+            for n, name in enumerate(adapters, 3)
+        }}
+
 engines.open_evaluator = contextlib.contextmanager(lambda *args: iter([FakeEvaluator()]))
 """
 NO_EXTRAS = "import importlib.util as u; u.find_spec = lambda *_: None"

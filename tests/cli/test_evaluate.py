@@ -1,12 +1,15 @@
 """``evaluate`` in child processes, against the loopback Hub, with fixed scores."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from huggingface_hub import ModelCard
 
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
 from tests.cli.conftest import Published, fake_evaluator
 from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
@@ -214,3 +217,83 @@ def test_scored_rows_and_examples_of_a_sorted_dataset_are_of_all_labels(
     messages = cli(*command, before=fake_evaluator(show)).err
     assert "scored [('snow', 10), ('sun', 10)] shots [('snow', 2), ('sun', 2)]" in messages
     assert messages == cli(*command, before=fake_evaluator(show)).err
+
+
+# --- several adapters ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(cli: Shell, bank: Built, published: Published) -> Published:
+    """The repo of an adapter, beside a folder ``b`` with another one for the same dataset."""
+    cli("generate", "-d", published.dataset, "--bank", bank.folder, "--rank", 1, "-o", "b")
+    return published
+
+
+def test_several_adapters_are_in_one_table_under_their_names(cli: Shell, two: Published) -> None:
+    repo, dataset = two
+    result = cli("evaluate", repo, "b", "--json", before=fake_evaluator()).json
+    losses = {name: scores["loss"] for name, scores in result["scores"].items()}
+    assert losses == {"base": 2.0, repo: 1 / 3, "b": 1 / 4, "3-shot": 1.0}
+    assert set(result["samples"][0]["outputs"]) == set(losses)
+    assert set(result) == {"scores", "samples"}
+    for named in (("-d", dataset), (dataset,)):
+        command = ("evaluate", repo, "b", *named)
+        table = cli(*command, before=fake_evaluator()).out
+        assert f"| {repo} | 0.333 |" in table
+        assert "| b " in table
+
+
+def test_two_names_are_an_adapter_and_a_dataset_if_the_second_is_one(
+    cli: Shell, two: Published
+) -> None:
+    for command in ((two.repo, two.dataset), ("b", two.dataset)):
+        assert "| generated | 0.500 |" in cli("evaluate", *command, before=fake_evaluator()).out
+    missing = cli("evaluate", "b", "nobody/nothing", before=fake_evaluator(), code=6).err
+    assert "nobody/nothing" in missing
+
+
+def test_scores_of_several_adapters_go_to_the_card_of_each_without_the_others(
+    cli: Shell, two: Published, user: Account, tmp_path: Path
+) -> None:
+    repo = two.repo
+    command = ("evaluate", repo, "b", "--save-card", "--json")
+    cards = cli(*command, token=user.token, before=fake_evaluator()).json["cards"]
+    assert cards == {repo: f"{cli.hub.url}/{repo}", "b": "b/README.md"}
+    for text, loss in (
+        (card_text(cli, repo), 1 / 3),
+        ((tmp_path / "b" / "README.md").read_text(), 1 / 4),
+    ):
+        assert card_scores(text)["loss"] == pytest.approx(loss)
+        [measured] = [s for s in text.split("\n## ") if s.startswith("What was measured")]
+        lines = [line.split("|")[1].strip() for line in measured.splitlines() if "| 0." in line]
+        assert lines == ["`base`", "`generated`", "`3-shot`"]
+
+
+def test_rows_that_any_of_several_adapters_was_fitted_on_are_not_scored(
+    cli: Shell, two: Published, tmp_path: Path
+) -> None:
+    recipe = json.loads((tmp_path / "b" / RECIPE_FILE).read_bytes())
+    recipe["recipe"]["refine"] = 4
+    (tmp_path / "b" / RECIPE_FILE).write_text(json.dumps(recipe))
+    command = ("evaluate", two.repo, "b", "--split", "train", "--shots", 0)
+    messages = cli(*command, before=fake_evaluator()).err
+    assert "Skipping 4 rows that the adapters were fitted" in messages
+    assert "the adapters were generated for split train" in messages
+
+
+def test_adapters_that_cannot_be_in_one_table_are_refused(
+    cli: Shell, two: Published, bank: Built, user: Account, data: Path, tmp_path: Path
+) -> None:
+    evaluate = ("evaluate", "b", "--json")
+    assert "named twice" in cli(*evaluate, "b", code=2).err
+    shutil.copytree(tmp_path / "b", tmp_path / "base")
+    assert "./base" in cli(*evaluate, "base", code=2).err
+    cli(*evaluate, "./base", before=fake_evaluator())
+    cli("generate", "-d", data, "--bank", bank.folder, "-o", "c")
+    different = cli(*evaluate, "c", code=2).err
+    assert f"a local or private one, {two.dataset}" in different
+    assert "--dataset" in different
+    config = json.loads((tmp_path / "c" / CONFIG_FILE).read_bytes())
+    config["base_model_name_or_path"] = "other/model"
+    (tmp_path / "c" / CONFIG_FILE).write_text(json.dumps(config))
+    assert f"c is for other/model, and b for {BASE}" in cli(*evaluate, "c", code=5).err

@@ -142,3 +142,21 @@ def test_a_merge_is_evaluated_on_a_data_frame(trained: Bank, tmp_path: Path) -> 
         hf_lorameta.evaluate(folder, **options)
     with pytest.raises(EmptyDatasetError):
         hf_lorameta.evaluate(folder, [], **options)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
+def test_several_adapters_are_evaluated_together(trained: Bank, tmp_path: Path) -> None:
+    folders = [
+        hf_lorameta.merge({entry.adapter.replace("/", "--"): 1.0}, bank=trained).save_pretrained(
+            tmp_path / entry.name
+        )
+        for entry in trained.index.entries[:2]
+    ]
+    options = {"shots": 2, "generate": False}
+    report = hf_lorameta.evaluate(folders, tiny.rows(3), **options)
+    names = [str(folder) for folder in folders]
+    assert list(report.scores) == ["base", *names, "2-shot"]
+    for name in names:
+        alone = hf_lorameta.evaluate(name, tiny.rows(3), **options)
+        assert alone.scores["generated"].loss == pytest.approx(report.scores[name].loss, rel=1e-2)
+        assert alone.scores["base"] == report.scores["base"]

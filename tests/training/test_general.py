@@ -11,9 +11,9 @@ from tests.training.tiny import exact_norms, tokens, write_base
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from hf_lorameta.engines.packing import use_row_attention  # noqa: E402
 from hf_lorameta.training.general import _batches, train_general  # noqa: E402 - imports torch
 from hf_lorameta.training.lora_slots import find_layout  # noqa: E402
-from hf_lorameta.training.packing import use_row_attention  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.trainer import TaskRows, Trained  # noqa: E402
 

@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta.engines.packing import passes
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import UsageError
-from hf_lorameta.training.packing import passes
 from tests.training.tiny import exact_norms, tokens
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from hf_lorameta.training import lora_slots, packing  # noqa: E402 - they import torch
+from hf_lorameta.engines import packing  # noqa: E402
+from hf_lorameta.training import lora_slots  # noqa: E402 - it imports torch
 
 RANK, SCALING, TARGETS = 3, 1.5, ("q_proj", "v_proj", "down_proj")
 SIZES = {
@@ -82,7 +83,7 @@ def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> dict[int
     """Mean losses by slot, after a backward pass of their sum."""
     sums: dict[int, float] = dict.fromkeys(rows, 0.0)
     for packed in passes(rows, budget):
-        with lora_slots.using(packed.slices):
+        with packing.using(packed.slices):
             losses = packing.token_losses(model, packed)
         for (slot, _), part in zip(
             packed.outputs.items(), losses.split(list(packed.outputs.values())), strict=True

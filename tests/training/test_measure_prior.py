@@ -12,7 +12,8 @@ from tests.training.tiny import tokens
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from hf_lorameta.training import lora_slots, packing  # noqa: E402 - they import torch
+from hf_lorameta.engines import packing  # noqa: E402
+from hf_lorameta.training import lora_slots  # noqa: E402 - it imports torch
 from hf_lorameta.training.measure_prior import ARCHITECTURES, measure_prior  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.trainer import TaskRows  # noqa: E402

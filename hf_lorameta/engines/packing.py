@@ -9,6 +9,7 @@ prefix and itself. This gives exactly the losses and gradients of single rows.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -52,6 +53,24 @@ class Slice(NamedTuple):
     slot: int
     start: int
     stop: int
+
+
+_SLICES: ContextVar[tuple[Slice, ...]] = ContextVar("slices", default=())
+
+
+@contextmanager
+def using(slices: tuple[Slice, ...]) -> Iterator[None]:
+    """State which tokens belong to which slot, for forward passes of this thread."""
+    token = _SLICES.set(slices)
+    try:
+        yield
+    finally:
+        _SLICES.reset(token)
+
+
+def current_slices() -> tuple[Slice, ...]:
+    """Return the slices of `using`; none outside of it."""
+    return _SLICES.get()
 
 
 @dataclass(frozen=True)
