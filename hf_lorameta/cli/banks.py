@@ -317,9 +317,12 @@ def _measure_gains(folder: Path, token: str | None, json: bool, quiet: bool) -> 
             gains = measure_gains(
                 session, progress=lambda done, total: progress("leave one out", done, total)
             )
+    if len(gains) < len(bank):
+        log(quiet, f"{len(bank) - len(gains)} datasets are not new to the general adapter: skipped")
     rows = [
         [entry.dataset, f"{g.distance:.3f}", f"{g.base:.3f}", f"{g.generated:.3f}"]
-        for entry, g in zip(bank.index.entries, gains, strict=True)
+        for entry in bank.index.entries
+        if (g := gains.get(entry.name))
     ]
     head = ["dataset left out", "nearest", "base loss", "generated"]
-    emit(json, [g.model_dump() for g in gains], lambda: table(head, rows))
+    emit(json, [g.model_dump() for g in gains.values()], lambda: table(head, rows))

@@ -7,36 +7,43 @@ import numpy as np
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import Gain, IndexEntry
 from hf_lorameta.bank.weighted_sum import WeightedSum
+from hf_lorameta.data.output_counts import OutputCounter
 from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.errors import BankError
-from hf_lorameta.method.coefficients import RuleInputs, apply_rule
+from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.method.distances import between
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import Array, Row
+from hf_lorameta.types import Array, FloatArray, Row
 
 ROWS = 16
 """Rows of each dataset that are scored."""
+COUNTED_ROWS = 2048
+"""Rows of each dataset whose output tokens are counted, those that are scored left out."""
 _MIN_ADAPTERS = 3
 
 
 def measure_gains(
     session: Session, progress: Callable[[int, int], None] = lambda done, total: None
-) -> tuple[Gain, ...]:
-    """Measure the gain of each dataset of the session's bank, and store it in the index.
+) -> dict[str, Gain]:
+    """Measure the gains of datasets of the session's bank, and store them in the index.
 
     Args:
         session: its bank is a folder; some rows of each dataset are read from the Hub.
         progress: called after each dataset with (done, total).
 
+    Returns:
+        As `leave_one_out`.
+
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
-        BankError: fewer than 3 adapters, or a bank that was fetched from the Hub.
+        BankError: fewer than 3 adapters, a bank that was fetched from the Hub, or one whose general
+            adapter was trained on all datasets.
         HubError: a dataset or the base model cannot be fetched.
     """
     bank = session.bank
     bank.require_local()
-    _check_size(bank)
+    _new_to_general(bank)
 
     def rows(entry: IndexEntry) -> list[Row]:
         dataset = session.open_dataset(
@@ -46,10 +53,10 @@ def measure_gains(
             revision=entry.dataset_revision,
             columns=entry.columns,
         )
-        return dataset.head(ROWS)
+        return dataset.head(ROWS + COUNTED_ROWS)
 
     gains = leave_one_out(bank, rows, session.runner, progress)
-    bank.update_index(gains=gains)
+    bank.update_index(gains=tuple(gains.values()))
     return gains
 
 
@@ -58,49 +65,95 @@ def leave_one_out(
     rows: Callable[[IndexEntry], Sequence[Row]],
     runner: BaseModelRunner,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Gain, ...]:
+) -> dict[str, Gain]:
     """Leave out each dataset in turn, and score what the default recipe makes of the others.
 
-    The sum of the adapters is scored without truncating it to a rank.
+    The general adapter and the output prior take part as they do for a new dataset. Those that the
+    general adapter was trained on are not new to it and therefore not measured, nor are others of
+    the same source. The sum of the adapters is scored without truncating it to a rank.
 
     Args:
         bank: N adapters, at least 3.
-        rows: returns the rows of an entry's dataset to score on.
+        rows: returns rows of an entry's dataset: `ROWS` to score on, and those whose output tokens
+            are counted, which are the same ones if there are no others.
         runner: runs the base model.
-        progress: called after each dataset with (done, N).
+        progress: called after each dataset with (done, total).
+
+    Returns:
+        The gains by the names of the bank's entries, in their order.
 
     Raises:
-        BankError: fewer than 3 adapters.
+        BankError: fewer than 3 adapters, or the general adapter was trained on all datasets.
     """
-    _check_size(bank)
+    chosen = _new_to_general(bank)
     recipe = Recipe()
     distances = between(bank.profiles, bank.index.vocab_size, recipe.metric)
-    gains = []
-    for i, entry in enumerate(bank.index.entries):
+    gains = {}
+    for done, i in enumerate(chosen, 1):
+        entry = bank.index.entries[i]
         others = [j for j in range(len(bank)) if j != i]
-        coefficients = apply_rule(recipe.coefficients, _rule_inputs(distances, i, others))
-        tokens = runner.encode(rows(entry))
+        of_entry = rows(entry)
+        scored, counted = of_entry[:ROWS], of_entry[ROWS:] or of_entry
+        tokens = runner.encode(scored)
         runner.clear()
         base = runner.loss(tokens)
-        runner.set(WeightedSum(bank, others), coefficients)
+        runner.set(*_default_sum(bank, recipe, distances, i, counted))
         nearest = float(distances[i][others].min())
-        gains.append(
-            Gain(
-                distance=nearest,
-                base=base,
-                generated=runner.loss(tokens),
-                length=bank.profiles[i].output_length,
-            )
+        gains[entry.name] = Gain(
+            distance=nearest,
+            base=base,
+            generated=runner.loss(tokens),
+            length=bank.profiles[i].output_length,
         )
-        progress(i + 1, len(bank))
-    return tuple(gains)
+        progress(done, len(chosen))
+    return gains
 
 
-def _check_size(bank: Bank) -> None:
+def _new_to_general(bank: Bank) -> list[int]:
+    """Return the entries on which the gain of a new dataset can be measured."""
     if len(bank) < _MIN_ADAPTERS:
         raise BankError(f"the bank holds {len(bank)} adapters, expected at least {_MIN_ADAPTERS}")
+    tasks = bank.index.general.tasks if bank.index.general else ()
+    names, sources = {task.name for task in tasks}, {task.source for task in tasks} - {None}
+    new = [
+        i
+        for i, entry in enumerate(bank.index.entries)
+        if entry.name not in names and entry.source not in sources
+    ]
+    if not new:
+        raise BankError(
+            "the bank's general adapter was trained on all of its datasets, so that none can stand "
+            "for a new one",
+            hint="train it without some of them: hf-lorameta bank train … --general-without FILE",
+        )
+    return new
 
 
-def _rule_inputs(distances: Array, index: int, others: list[int]) -> RuleInputs:
+def _default_sum(
+    bank: Bank, recipe: Recipe, distances: Array, left_out: int, rows: Sequence[Row]
+) -> tuple[WeightedSum, Coefficients]:
+    """Return what a recipe makes of the bank without one of its datasets, for rows of that one.
+
+    Distances are (N, N), those among the datasets of the bank.
+    """
+    others = [j for j in range(len(bank)) if j != left_out]
     inside = distances[np.ix_(others, others)]
-    return RuleInputs(distances[index][others], bank_distances=lambda: inside)
+    general = bank.index.general is not None
+    inputs = RuleInputs(distances[left_out][others], bank_distances=lambda: inside, general=general)
+    coefficients = apply_rule(recipe.coefficients, inputs)
+    indices = others + [len(bank)] * general
+    prior = _output_prior(bank, rows)
+    if prior is not None:
+        coefficients = Coefficients(np.append(coefficients.shared, recipe.output_prior))
+        indices.append(len(bank.index.adapters))
+    return WeightedSum(bank, indices, prior), coefficients
+
+
+def _output_prior(bank: Bank, rows: Sequence[Row]) -> tuple[FloatArray, FloatArray] | None:
+    """Return the factors of the output prior for rows; None if the bank has none."""
+    if bank.output_prior is None or bank.index.output_prior is None:
+        return None
+    counter = OutputCounter(bank.encode, bank.index.vocab_size, bank.index.output_prior.end)
+    for _ in counter.of(rows):
+        pass
+    return bank.output_prior.factors(counter.counts)

@@ -1,6 +1,7 @@
 """A bank with a general adapter and an output prior, from training to a published adapter."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from hf_lorameta.data.dataset import open_dataset  # noqa: E402
 from hf_lorameta.data.output_counts import OutputCounter  # noqa: E402
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.engines.torch_runner import TorchRunner  # noqa: E402
+from hf_lorameta.errors import BankError  # noqa: E402
 from hf_lorameta.method.coefficients import Coefficients  # noqa: E402
 from hf_lorameta.pipeline.generate import generate_from_plan  # noqa: E402
 from hf_lorameta.pipeline.generation import combine_adapters  # noqa: E402
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows  # noqa: E402
+from hf_lorameta.pipeline.transfer import leave_one_out  # noqa: E402
 from hf_lorameta.pipeline.tune import refine_plan  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.tasks import read_tasks  # noqa: E402
@@ -183,3 +186,53 @@ def test_output_tokens_are_counted_as_they_are_trained_on(base: Path) -> None:
     assert counter.counts.first.tolist() == first.tolist()
     assert counter.counts.later.tolist() == later.tolist()
     assert counter.counts.copied == 0
+
+
+class Recorder:
+    """A runner that keeps the updates which it is given."""
+
+    def __init__(self) -> None:
+        self.updates: list[tuple[WeightedSum, Coefficients]] = []
+
+    def encode(self, rows: Any) -> Any:
+        return rows
+
+    def clear(self) -> None:
+        pass
+
+    def set(self, update: WeightedSum, coefficients: Coefficients) -> None:
+        self.updates.append((update, coefficients))
+
+    def loss(self, tokens: Any) -> float:
+        return 1.0
+
+
+def test_gains_are_those_of_the_default_on_datasets_new_to_the_general_adapter(
+    bank: Bank, tmp_path: Path
+) -> None:
+    runner: Any = Recorder()
+    rows = [(row["input"], row["output"]) for row in tiny.rows(1)]
+    with pytest.raises(BankError, match="trained on all of its datasets"):
+        leave_one_out(bank, lambda entry: rows, runner)
+    shutil.copytree(bank.folder, tmp_path / "bank")
+    general = bank.index.general
+    assert general is not None
+    seen = tuple(task for task in general.tasks if task.name != bank.index.entries[1].name)
+    opened = Bank(tmp_path / "bank")
+    opened.update_index(general=general.model_copy(update={"tasks": seen}))
+    assert list(leave_one_out(opened, lambda entry: rows, runner)) == [bank.index.entries[1].name]
+
+    [(update, coefficients)] = runner.updates
+    *single, strength, prior = coefficients.shared
+    assert sum(single) + strength == pytest.approx(1)
+    assert prior == Recipe().output_prior
+    module = bank.layout[0].name
+    parts = [bank.adapter(bank.index.entries[i]) for i in (0, 2)] + [bank.adapter(general)]
+    expected = sum(
+        weight * file.tensor(module, "B") @ file.tensor(module, "A")
+        for weight, file in zip((*single, strength), parts, strict=True)
+    )
+    A, B = next(iter(update.pairs(coefficients)))
+    np.testing.assert_allclose(B @ A, expected, atol=1e-5)
+    _, lora_B = list(update.pairs(coefficients))[-1]
+    assert lora_B.any()  # the output prior's module

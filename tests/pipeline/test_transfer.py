@@ -40,9 +40,10 @@ def test_each_dataset_is_scored_with_the_adapters_of_the_others(bank: Built) -> 
     gains = leave_one_out(opened, lambda entry: [], runner, lambda i, total: done.append(i))
     distances = between(opened.profiles, opened.index.vocab_size, Recipe().metric)
     np.fill_diagonal(distances, np.inf)
-    for i, gain in enumerate(gains):
+    for i, gain in enumerate(gains.values()):
         profile = opened.profiles[i]
         assert (gain.base, gain.generated) == (2.0, pytest.approx(0.97))
         assert gain.distance == pytest.approx(distances[i].min())
         assert gain.length == profile.output.total / profile.rows
     assert done == [1, 2, 3, 4]
+    assert list(gains) == [entry.name for entry in opened.index.entries]
