@@ -30,7 +30,7 @@ def _figures(plan: Plan) -> str:
             f"weighted as if {plan.effective_number:.0f} had equal shares",
         ),
         ("Licenses", *_licenses(plan)),
-        ("Read from your data", f"{plan.profile.rows:,} rows", f"{tokens:,} tokens"),
+        ("Read from your data", plan.profile.rows_read, f"{tokens:,} tokens"),
     ]
     cells = "".join(
         f'<div class="lm-tile"><dt>{name}</dt><dd><b>{value}</b><span>{note}</span></dd></div>'

@@ -100,9 +100,7 @@ def _mostly(plan: Plan) -> str:
     large = [n for n in neighbors if n.coefficient >= LARGE_SHARE] or list(neighbors[:2])
     names = ", ".join(f"<em>{escape(readable_name(n.dataset))}</em>" for n in large[:3])
     licenses = sorted({n.license or "not stated" for n in large[:3]})
-    rows = f"{plan.profile.rows:,} rows"
-    if plan.recipe.max_rows and plan.profile.rows >= plan.recipe.max_rows:
-        rows = f"the first {rows}"
+    rows = f"{'the ' if plan.profile.ended_early else ''}{plan.profile.rows_read}"
     return (
         f"<p>Made from {len(neighbors)} adapters, mostly {names}, for {rows} of your data.</p>"
         f'<p class="lm-soft">Licenses of these: {escape(", ".join(licenses))}. Base model: '

@@ -131,7 +131,7 @@ def describe_plan(plan: "Plan") -> str:
     lines = [
         coefficient_table(head, rows, [n.coefficient for n in neighbors]),
         "",
-        f"{plan.profile.rows} rows; {plural(len(neighbors), 'adapter')}, effective number "
+        f"{plan.profile.rows_read}; {plural(len(neighbors), 'adapter')}, effective number "
         f"{plan.effective_number:.1f}; nearest distance {plan.distances.min():.4g}, typical "
         f"nearest distance in the bank {_number(plan.nearest_in_bank)}",
     ]

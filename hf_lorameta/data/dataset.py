@@ -76,6 +76,7 @@ class Dataset(DatasetInfo):
         notes: what to know about how it is read, one sentence each, without its text.
         limits: how much is read.
         whole: as `rows`, of the whole split, where those are a slice of it.
+        total: returns the number of rows if it is known without reading them, else None.
     """
 
     rows: Callable[[], Iterator[Row]]
@@ -85,6 +86,7 @@ class Dataset(DatasetInfo):
     notes: tuple[str, ...] = ()
     limits: ReadingLimits = DEFAULT_LIMITS
     whole: Callable[[], Iterator[Row]] | None = None
+    total: Callable[[], int | None] = lambda: None
 
     @property
     def info(self) -> DatasetInfo:
@@ -202,6 +204,7 @@ def as_dataset(
         unread=tuple(unread_columns(columns, raw.columns)),
         notes=(*raw.notes, *notes),
         limits=limits,
+        total=raw.total,
     )
 
 

@@ -5,8 +5,9 @@ from functools import partial
 from typing import Any
 
 from hf_lorameta.errors import DatasetError, EmptyDatasetError
-from hf_lorameta.hub.dataset_repo import SAMPLE_ROWS, RawDataset, pick_split, raw_dataset
+from hf_lorameta.hub.dataset_repo import SAMPLE_ROWS, RawDataset, raw_dataset
 from hf_lorameta.hub.errors import reading
+from hf_lorameta.hub.split_names import pick_split
 
 _NAME = "the dataset"
 
@@ -48,4 +49,4 @@ def rows_in_memory(rows: Any, split: str | None = None) -> RawDataset:
 
     names = dict.fromkeys(str(column) for row in rows for column in row)
     sample = tuple(dict(row) for row in rows[:SAMPLE_ROWS])
-    return RawDataset(list(names), {}, None, name, read, sample)
+    return RawDataset(list(names), {}, None, name, read, sample, total=lambda: len(rows))

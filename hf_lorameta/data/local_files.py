@@ -19,11 +19,13 @@ from hf_lorameta.data.json_objects import row_lists, rows_of_object
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
 from hf_lorameta.files import sha256
 from hf_lorameta.hub.csv_header import header_note, lacks_header, name_columns
-from hf_lorameta.hub.dataset_repo import SEPARATORS, RawDataset, pick_split, raw_dataset, split_name
+from hf_lorameta.hub.dataset_repo import SEPARATORS, RawDataset, raw_dataset
 from hf_lorameta.hub.encodings import encoding_note, guess_encoding
 from hf_lorameta.hub.errors import reading
 from hf_lorameta.hub.limited_stream import limit_rows, text_streams
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.hub.row_total import row_total
+from hf_lorameta.hub.split_names import pick_split, split_name
 
 STDIN = "-"
 FORMATS = {
@@ -166,7 +168,7 @@ def open_files(
         notes += (header_note(first.name, len(raw.columns)),)
         stream = text_streams(builder)[split_name(name)]
         raw = raw_dataset(stream, name, partial(_reading_file, first))
-    return replace(raw, notes=notes)
+    return replace(raw, notes=notes, total=partial(row_total, builder, name))
 
 
 def _row_lists(path: Path) -> list[str]:

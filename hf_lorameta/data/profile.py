@@ -68,7 +68,9 @@ class Profile:
     """Token ids in all inputs and all outputs of a dataset, and `length_class` of its outputs.
 
     `left_out` is the number of rows without an output that were not counted, and `cut` of
-    those with a text that was cut to its beginning; neither is stored.
+    those with a text that was cut to its beginning. `ended_early` says that a limit may have left
+    rows unread, and `total` is the number of all rows then, if it is known. None of these is
+    stored.
     """
 
     input: Histogram
@@ -77,6 +79,24 @@ class Profile:
     lengths: Histogram = _EMPTY
     left_out: int = 0
     cut: int = 0
+    ended_early: bool = False
+    total: int | None = None
+
+    @property
+    def rows_read(self) -> str:
+        """How many rows were read, and of how many.
+
+        Example:
+            >>> one = Histogram.from_dense(np.array([1]))
+            >>> Profile(one, one, 180).rows_read
+            '180 rows'
+            >>> Profile(one, one, 20_000, ended_early=True, total=36_000).rows_read
+            'first 20,000 of 36,000 rows'
+        """
+        if not self.ended_early:
+            return f"{self.rows:,} rows"
+        of = f" of {self.total:,}" if self.total else ""
+        return f"first {self.rows + self.left_out:,}{of} rows"
 
     @property
     def output_length(self) -> float:

@@ -4,10 +4,8 @@
 within 23 s; the further retries that `datasets` adds around those are switched off.
 """
 
-import re
-import shlex
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,13 +24,14 @@ from hf_lorameta.hub.limited_stream import limit_rows, text_streams
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo import Token as Token
+from hf_lorameta.hub.row_total import row_total
+from hf_lorameta.hub.split_names import pick_split, slice_bounds, split_name
 
 SEPARATORS = ",;\t|"
 """Separators of CSV files; of several that split a header equally, the first is taken."""
 SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
 _START = 1 << 20
-_SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class RawDataset:
     sample: tuple[dict[str, Any], ...] = ()  # the first `SAMPLE_ROWS`
     whole: Callable[[], Iterator[dict[str, Any]]] | None = None  # of a slice: all of its split
     notes: tuple[str, ...] = ()  # what to tell the user: another separator or encoding than usual
+    total: Callable[[], int | None] = lambda: None  # number of rows, see `row_total`
 
 
 def list_choices(
@@ -115,7 +115,7 @@ def open_split(
         name_columns(builder, len(raw.columns))
         notes += (header_note(repo.repo_id, len(raw.columns)),)
         raw = raw_dataset(text_streams(builder)[split_name(split)], split, guard)
-    return replace(raw, notes=notes)
+    return replace(raw, notes=notes, total=partial(row_total, builder, split))
 
 
 def _start_of_files(builder: Any, split: str) -> bytes:
@@ -138,67 +138,11 @@ def _keep_texts(config: Any) -> None:
         config.keep_default_na, config.na_values = False, [""]
 
 
-def split_name(split: str) -> str:
-    """Return a split's name without a slice.
-
-    Example:
-        >>> split_name("train[:1000]"), split_name("test")
-        ('train', 'test')
-    """
-    found = _SLICE.fullmatch(split)
-    return found["name"] if found else split
-
-
-def slice_bounds(split: str) -> tuple[int, int | None]:
-    """Return the first row of a slice and the one after its last; None is the end of the split.
-
-    Example:
-        >>> slice_bounds("train[:1000]"), slice_bounds("train[500:]"), slice_bounds("test")
-        ((0, 1000), (500, None), (0, None))
-    """
-    found = _SLICE.fullmatch(split)
-    if not found:
-        return 0, None
-    start = int(found["start"] or 0)
-    return start, max(int(found["stop"]), start) if found["stop"] else None
-
-
 def _source(repo: PinnedRepo, token: Token, copy: Path | None) -> tuple[str, dict[str, Any]]:
     """Return what `datasets` opens: a repo at its commit, or a folder."""
     if copy is not None:
         return str(copy), {}
     return repo.repo_id, {"revision": repo.sha, "token": token}
-
-
-def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
-    """Return the requested split, else train, else the only one.
-
-    A slice such as ``train[:1000]`` or ``train[500:1000]`` is returned as it is.
-
-    Raises:
-        DatasetError: there is no such split.
-        UsageError: a slice is in percent, or counts from the end.
-
-    Example:
-        >>> pick_split("o/d", ["test", "train"], None)
-        'train'
-    """
-    if requested is None and ("train" in splits or len(splits) == 1):
-        return "train" if "train" in splits else splits[0]
-    if requested and split_name(requested) in splits:
-        return requested
-    if requested and requested.partition("[")[0] in splits:
-        part = requested.partition("[")[0]
-        raise UsageError(
-            f"--split {requested}: expected numbers of rows from the beginning",
-            hint=f"--split '{part}[:1000]'",
-        )
-    problem = f"has no split {requested!r}" if requested else "has no split named train"
-    likely = next((split for split in splits if split.startswith("train")), splits[0])
-    option = f"--split {shlex.quote(likely)}"
-    error = DatasetError(f"{name} {problem}, only {', '.join(splits)}", hint=option)
-    error.option = option
-    raise error
 
 
 def raw_dataset(

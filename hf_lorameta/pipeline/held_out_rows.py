@@ -14,7 +14,7 @@ from hf_lorameta.cards.prompt_code import is_example
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.sample import RowSample, draw_stratified
 from hf_lorameta.errors import EmptyDatasetError
-from hf_lorameta.hub.dataset_repo import slice_bounds, split_name
+from hf_lorameta.hub.split_names import slice_bounds, split_name
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 

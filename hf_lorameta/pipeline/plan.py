@@ -335,8 +335,9 @@ class Plan:
         """Return everything as JSON values, as ``plan --json`` prints it."""
         data, typical, content = self.dataset, self.nearest_in_bank, self.provenance()
         name = {"id": data.id, "revision": data.revision, "config": data.config}
+        read = {"ended_early": self.profile.ended_early, "total_rows": self.profile.total}
         return content | {
-            "dataset": content["dataset"] | name,
+            "dataset": content["dataset"] | name | read,
             "nearest_in_bank": None if math.isnan(typical) else typical,  # JSON has no NaN
             "neighbors": [neighbor.to_dict() for neighbor in self.neighbors()],
         }

@@ -103,6 +103,13 @@ def read_dataset(
         counter = OutputCounter(encode, counting.vocab_size, counting.end)
         rows = counter.of(rows)
     profile = profile_rows(rows, encode, counting.vocab_size, labeled_only=not dataset.prompts_only)
+    if limited.reached or limited.count == recipe.max_rows:
+        total = dataset.total() or 0
+        profile = replace(
+            profile,
+            ended_early=limited.reached or total != limited.count,
+            total=total if total > limited.count else None,
+        )
     profile = replace(profile, cut=limited.cut)
     counts = counter.counts if counter and profile.output.total else None
     if limited.reached:

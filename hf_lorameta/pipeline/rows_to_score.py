@@ -23,8 +23,8 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.dataset_repo import split_name
 from hf_lorameta.hub.reading_limits import ReadingLimits
+from hf_lorameta.hub.split_names import split_name
 from hf_lorameta.pipeline.held_out_rows import POOL_ROWS, is_adapted, rows_used
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row

@@ -1,0 +1,65 @@
+"""Names of splits, and of slices of them such as ``train[:1000]``."""
+
+import re
+import shlex
+from collections.abc import Sequence
+
+from hf_lorameta.errors import DatasetError, UsageError
+
+_SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
+
+
+def split_name(split: str) -> str:
+    """Return a split's name without a slice.
+
+    Example:
+        >>> split_name("train[:1000]"), split_name("test")
+        ('train', 'test')
+    """
+    found = _SLICE.fullmatch(split)
+    return found["name"] if found else split
+
+
+def slice_bounds(split: str) -> tuple[int, int | None]:
+    """Return the first row of a slice and the one after its last; None if it has no end.
+
+    Example:
+        >>> slice_bounds("train"), slice_bounds("train[:1000]"), slice_bounds("train[500:]")
+        ((0, None), (0, 1000), (500, None))
+    """
+    found = _SLICE.fullmatch(split)
+    if not found:
+        return 0, None
+    start = int(found["start"] or 0)
+    return start, max(int(found["stop"]), start) if found["stop"] else None
+
+
+def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
+    """Return the requested split, else train, else the only one.
+
+    A slice such as ``train[:1000]`` or ``train[500:1000]`` is returned as it is.
+
+    Raises:
+        DatasetError: there is no such split.
+        UsageError: a slice is in percent, or counts from the end.
+
+    Example:
+        >>> pick_split("o/d", ["test", "train"], None)
+        'train'
+    """
+    if requested is None and ("train" in splits or len(splits) == 1):
+        return "train" if "train" in splits else splits[0]
+    if requested and split_name(requested) in splits:
+        return requested
+    if requested and requested.partition("[")[0] in splits:
+        part = requested.partition("[")[0]
+        raise UsageError(
+            f"--split {requested}: expected numbers of rows from the beginning",
+            hint=f"--split '{part}[:1000]'",
+        )
+    problem = f"has no split {requested!r}" if requested else "has no split named train"
+    likely = next((split for split in splits if split.startswith("train")), splits[0])
+    option = f"--split {shlex.quote(likely)}"
+    error = DatasetError(f"{name} {problem}, only {', '.join(splits)}", hint=option)
+    error.option = option
+    raise error
