@@ -26,8 +26,8 @@ def map_html(plan: Plan, bank_map: BankMap) -> str:
     pixels = _to_pixels(np.vstack([bank_map.points, bank_map.place(plan.distances)]))
     points, yours = pixels[:-1], pixels[-1]
     nearest = [int(i) for i in np.argsort(plan.distances, kind="stable")[:LABELED]]
-    names = [entry.dataset for entry in plan.bank.index.entries]
-    nearest_names = ", ".join(readable_name(names[i]) for i in nearest)
+    names = [readable_name(entry) for entry in plan.bank.index.entries]
+    nearest_names = ", ".join(names[i] for i in nearest)
     lines = "".join(_line(yours, points[i]) for i in nearest)
     dots = "".join(
         _dot(points[i], names[i], float(plan.coefficients.shared[i]), i in nearest)
@@ -71,7 +71,7 @@ def _dot(at: NDArray[np.float64], name: str, share: float, near: bool) -> str:
     kind = "lm-dot lm-near" if near else "lm-dot"
     return (
         f'<circle class="{kind}" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{radius:.1f}">'
-        f"<title>{escape(readable_name(name))}: {100 * share:.1f} %</title></circle>"
+        f"<title>{escape(name)}: {100 * share:.1f} %</title></circle>"
     )
 
 
@@ -118,6 +118,5 @@ def _free_position(
     return left, top
 
 
-def _short(repo: str) -> str:
-    name = readable_name(repo)
+def _short(name: str) -> str:
     return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"

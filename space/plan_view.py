@@ -5,7 +5,7 @@ from collections import Counter
 from html import escape
 
 from hf_lorameta import COEFFICIENT_RULES, COMBINERS, METRICS, Plan
-from names import readable_name
+from names import Named, readable_name
 from verdict_view import FAR
 
 BARS = 10
@@ -64,7 +64,7 @@ def _bars(plan: Plan) -> str:
     neighbors = plan.neighbors()
     largest = max(abs(n.coefficient) for n in neighbors) or 1.0
     linked = plan.bank.index.published
-    rows = [_bar(n.dataset, n.coefficient, n.distance, largest, linked) for n in neighbors]
+    rows = [_bar(n, n.coefficient, n.distance, largest, linked) for n in neighbors]
     head = (
         '<div role="row" class="lm-bar lm-head"><span role="columnheader">Bank dataset</span>'
         '<span role="columnheader">Share of your adapter</span>'
@@ -85,24 +85,25 @@ def _bars(plan: Plan) -> str:
     )
 
 
-def _bar(dataset: str, coefficient: float, distance: float, largest: float, linked: bool) -> str:
+def _bar(entry: Named, coefficient: float, distance: float, largest: float, linked: bool) -> str:
     width = 100 * abs(coefficient) / largest
     negative = ' class="lm-negative"' if coefficient < 0 else ""
     return (
         f'<div role="row" class="lm-bar"><span role="cell" class="lm-name" '
-        f'title="{escape(dataset)}">{_name(dataset, linked)}</span>'
+        f'title="{escape(entry.dataset)}">{_name(entry, linked)}</span>'
         f'<span role="cell" class="lm-share"><i{negative} style="width:{width:.1f}%"></i>'
         f"<b>{100 * coefficient:.1f} %</b></span>"
         f'<span role="cell" class="lm-distance">{_number(distance)}</span></div>'
     )
 
 
-def _name(repo: str, linked: bool) -> str:
-    """Return a repo's readable name, linked if the bank is on the Hub."""
-    text = escape(readable_name(repo))
+def _name(entry: Named, linked: bool) -> str:
+    """Return a dataset's readable name, linked if the bank is on the Hub."""
+    text = escape(readable_name(entry))
     if not linked:
         return text
-    return f'<a href="{HUB}/datasets/{escape(repo)}" target="_blank" rel="noopener">{text}</a>'
+    url = f"{HUB}/datasets/{escape(entry.dataset)}"
+    return f'<a href="{url}" target="_blank" rel="noopener">{text}</a>'
 
 
 def _method(plan: Plan) -> str:

@@ -10,6 +10,8 @@ from names import readable_name
 
 FAR = 1.5
 """Nearest distance, in typical distances inside the bank, above which nothing is similar."""
+WORTHWHILE = 0.25
+"""Gain that counts as help: a quarter of the base model's error."""
 NEIGHBORS = 5
 LARGE_SHARE = 0.1
 _SENTENCE_END = re.compile(r"(?<=[.!?]) ")
@@ -40,7 +42,7 @@ def verdict(plan: Plan) -> Verdict:
         )
         if mean <= 0:
             return Verdict("unlikely", "Probably will not help: test before using", reason)
-        if mean <= spread:
+        if expected.mean - expected.spread < WORTHWHILE:
             return Verdict("unsure", "Unsure: test before using", reason)
         return Verdict("likely", "Likely to help", reason)
     ratio = float(plan.distances.min()) / plan.nearest_in_bank
@@ -98,7 +100,7 @@ def _mostly(plan: Plan) -> str:
     """Name the datasets with the largest shares, and the licenses."""
     neighbors = plan.neighbors()
     large = [n for n in neighbors if n.coefficient >= LARGE_SHARE] or list(neighbors[:2])
-    names = ", ".join(f"<em>{escape(readable_name(n.dataset))}</em>" for n in large[:3])
+    names = ", ".join(f"<em>{escape(readable_name(n))}</em>" for n in large[:3])
     licenses = sorted({n.license or "not stated" for n in large[:3]})
     rows = f"{'the ' if plan.profile.ended_early else ''}{plan.profile.rows_read}"
     return (
@@ -115,7 +117,7 @@ def _line(plan: Plan) -> str:
     typical = plan.nearest_in_bank
     end = max(float(plan.distances[nearest[-1]]), 0 if math.isnan(typical) else FAR * typical)
     rows = "".join(
-        _point(readable_name(plan.bank.index.entries[i].dataset), float(plan.distances[i]), end)
+        _point(readable_name(plan.bank.index.entries[i]), float(plan.distances[i]), end)
         for i in nearest
     )
     return (

@@ -77,6 +77,7 @@ class IndexEntry(_Stored):
         private: the adapter or its dataset was private at build time.
         source: where the dataset's rows come from, a URL or a name, if it differs from `dataset`.
         source_revision: commit of the source.
+        title: name of the dataset for people, if its id is not one.
         size: bytes of the weights file, whose digest is `sha256`.
     """
 
@@ -95,14 +96,15 @@ class IndexEntry(_Stored):
     private: bool = False
     source: str | None = None
     source_revision: str | None = None
+    title: str | None = None
     size: int
     sha256: str
 
     @model_serializer(mode="wrap")
-    def _without_unset_source(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = serialize(self)
-        unset = {name for name in ("source", "source_revision") if getattr(self, name) is None}
-        return {name: value for name, value in content.items() if name not in unset}
+        optional = ("source", "source_revision", "title")
+        return {k: v for k, v in content.items() if v is not None or k not in optional}
 
 
 class GeneralTask(_Stored):
@@ -187,6 +189,7 @@ class Gain(_Stored):
         generated: with the combination of the other adapters.
         length: mean number of output tokens; None in gains of earlier versions.
         prompted: loss of the base model with a 3-shot prompt; None if not measured.
+        novelty: of the outputs, see `hf_lorameta.data.output_counts.OutputCounts`.
     """
 
     distance: float = Field(ge=0)
@@ -194,6 +197,12 @@ class Gain(_Stored):
     generated: float = Field(ge=0)
     length: float | None = Field(default=None, gt=0)
     prompted: float | None = Field(default=None, ge=0)
+    novelty: float | None = Field(default=None, ge=0, le=1)
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        return {k: v for k, v in content.items() if v is not None or k != "novelty"}
 
 
 class Index(_Stored):

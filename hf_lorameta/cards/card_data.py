@@ -27,10 +27,12 @@ class WeightedAdapter:
     distance: float
     coefficient: float
     by_module: tuple[float, ...] | None = None
+    title: str | None = None  # name of the dataset for people, if the bank states one
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
-        return {name: value for name, value in vars(self).items() if name != "by_module" or value}
+        optional = ("by_module", "title")
+        return {name: value for name, value in vars(self).items() if value or name not in optional}
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def _expected(expected: "Estimate") -> str:
     return (
         f"expected: {expected.mean:.0%} ± {expected.spread:.0%} less loss than the base model"
         f"{prompt} (mean and standard deviation over {expected.datasets} datasets left out of the "
-        "bank, with outputs of similar length)"
+        "bank, with similar outputs)"
     )
 
 

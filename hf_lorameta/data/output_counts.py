@@ -21,11 +21,14 @@ class OutputCounts(NamedTuple):
         later: (V,) counts of all others, end tokens included.
         copied: share of the first tokens that occur in the input of their row, of the first
             `COPY_ROWS` rows.
+        novelty: share of the outputs that occur neither in the input of their row nor as that of
+            an earlier row, of the first `COPY_ROWS` rows.
     """
 
     first: NDArray[np.int64]
     later: NDArray[np.int64]
     copied: float
+    novelty: float = 0.0
 
 
 class OutputCounter:
@@ -40,22 +43,24 @@ class OutputCounter:
         >>> letters = lambda texts: [[" ab".index(c) for c in text] for text in texts]
         >>> counter = OutputCounter(letters, 4, end=3)
         >>> rows = list(counter.of([("ab", "b"), ("", "ba")]))
-        >>> first, later, copied = counter.counts
-        >>> first.tolist(), later.tolist(), copied
-        ([1, 0, 1, 0], [0, 1, 1, 2], 0.0)
+        >>> first, later, copied, novelty = counter.counts
+        >>> first.tolist(), later.tolist(), copied, novelty
+        ([1, 0, 1, 0], [0, 1, 1, 2], 0.0, 0.5)
     """
 
     def __init__(self, encode: Encode, vocab_size: int, end: int) -> None:
         self._encode, self._end = encode, end
         self._waiting: list[Row] = []
         self._characters = 0  # of the waiting rows
-        self._copied = self._compared = 0
+        self._copied = self._compared = self._labeled = self._novel = 0
+        self._outputs: set[int] = set()
         self._first, self._later = (np.zeros(vocab_size, np.int64) for _ in range(2))
 
     def of(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yield all rows of a stream; those with an empty output are not counted."""
         for row in rows:
             if row[1].strip():
+                self._look_for(*row)
                 self._waiting.append(row)
                 self._characters += len(row[0]) + len(row[1])
             if len(self._waiting) == BATCH_ROWS or self._characters >= BATCH_CHARACTERS:
@@ -67,7 +72,18 @@ class OutputCounter:
         """The counts of the rows so far."""
         self._count()
         share = self._copied / max(self._compared, 1)
-        return OutputCounts(self._first, self._later, share)
+        novelty = self._novel / max(self._labeled, 1)
+        return OutputCounts(self._first, self._later, share, novelty)
+
+    def _look_for(self, prompt: str, output: str) -> None:
+        """Look for an output in its input and among the earlier outputs."""
+        if self._labeled == COPY_ROWS:
+            return
+        output = output.strip()
+        key = hash(output)
+        self._labeled += 1
+        self._novel += key not in self._outputs and output not in prompt
+        self._outputs.add(key)
 
     def _count(self) -> None:
         outputs = list(self._encode([_written(*row) for row in self._waiting]))

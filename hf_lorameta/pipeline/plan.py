@@ -131,7 +131,7 @@ class Plan:
 
     @property
     def expected(self) -> Estimate | None:
-        """Gain of left-out datasets with outputs of similar length; None if not measured.
+        """Gain of left-out datasets with similar outputs; None if not measured.
 
         It was measured with the default recipe on labeled datasets and holds for these only.
         """
@@ -144,7 +144,8 @@ class Plan:
             return None
         if not self._comparison.complete:
             return None
-        return estimate(self.bank.index.gains, self.profile.output_length)
+        novelty = self.output_counts.novelty if self.output_counts else None
+        return estimate(self.bank.index.gains, self.profile.output_length, novelty)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -169,6 +170,7 @@ class Plan:
                     distance=float(self.distances[i]),
                     coefficient=float(self.coefficients.shared[i]),
                     by_module=None if per_module is None else tuple(per_module[:, i].tolist()),
+                    title=entry.title,
                 )
             )
         return tuple(result)

@@ -150,7 +150,7 @@ def _gain_warnings(expected: Estimate) -> Iterator[str]:
     else:
         return
     yield (
-        f"On {expected.datasets} datasets with outputs of similar length, adapters of this bank "
+        f"On {expected.datasets} datasets with similar outputs, adapters of this bank "
         f"lowered the base model's loss by {gained}{prompt}: this one may gain {outcome}. Improve "
         "it with --train 16, or test it with --check 16."
     )

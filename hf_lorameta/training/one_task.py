@@ -182,6 +182,7 @@ def store_adapter(opened: OpenTask, trained: "Trained", job: Job, layout: Layout
         rows=opened.profile.rows,
         source=task.source,
         source_revision=task.source_revision,
+        title=task.title,
         size=weights.stat().st_size,
         sha256=sha256(weights),
         **opened.facts,

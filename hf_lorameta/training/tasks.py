@@ -42,6 +42,7 @@ class Task:
         license: stated license; None is the one on the dataset's card.
         source: where the rows come from.
         source_revision: commit of the source.
+        title: name of the dataset for people.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Task:
     license: str | None = None
     source: str | None = None
     source_revision: str | None = None
+    title: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -180,6 +182,7 @@ def _of_folder(folder: Path) -> list[Task]:
                 license=_text(facts, "license"),
                 source=_text(facts, "source_repo") or _text(facts, "source"),
                 source_revision=_text(facts, "commit"),
+                title=_text(facts, "title"),
             )
         )
     return tasks

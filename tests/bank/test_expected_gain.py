@@ -8,6 +8,10 @@ import pytest
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import estimate
 from hf_lorameta.bank.index import Gain
+from hf_lorameta.data.output_counts import OutputCounter
+from hf_lorameta.data.profile import profile_rows
+from tests import shared_data
+from tests.benchmarks.growth import read
 
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 90, 128, 180)
 GAINS = [
@@ -50,3 +54,29 @@ def test_the_embedded_bank_expects_more_of_short_outputs() -> None:
     assert long is not None
     assert short.mean > long.mean
     assert short.prompted is not None
+
+
+def test_labels_and_copies_are_told_apart_from_new_outputs_of_the_same_length() -> None:
+    known = [
+        Gain(distance=1, base=2, generated=2 - 2 * novelty, length=n, novelty=1 - novelty)
+        for n in (2, 3, 4, 5, 6)
+        for novelty in (0.25, 0.75)
+    ]
+    labels, new = estimate(known, 4.0, 0.2), estimate(known, 4.0, 0.8)
+    assert labels is not None
+    assert new is not None
+    assert (labels.mean, new.mean) == (0.75, 0.25)
+    alone = estimate(known, 4.0)
+    assert alone is not None
+    assert 0.25 < alone.mean < 0.75
+
+
+def test_the_embedded_bank_stores_how_new_the_outputs_of_its_gains_are() -> None:
+    shared_data.require()
+    bank = Bank.embedded()
+    assert bank.index.output_prior is not None
+    stored = {(gain.length, gain.novelty) for gain in bank.index.gains}
+    for task in ("sentiment_senti4sd", "temporal_torque", "emoji_gemoji"):
+        counter = OutputCounter(bank.encode, bank.index.vocab_size, bank.index.output_prior.end)
+        profile = profile_rows(counter.of(read(task, "train")), bank.encode, bank.index.vocab_size)
+        assert (round(profile.output_length, 4), round(counter.counts.novelty, 4)) in stored

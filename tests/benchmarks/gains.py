@@ -50,8 +50,12 @@ def measured(growth: Growth, task: str) -> tuple[Gain, dict[str, float]]:
         else 0.0,
         "length of the outputs": math.log(length),
     }
-    gain = Gain(distance=nearest, base=base, generated=generated, length=length, prompted=prompted)
-    return gain, quantities
+    novelty = planned.output_counts.novelty if planned.output_counts else None
+    gain = Gain(
+        distance=nearest, base=base, generated=generated, length=length, prompted=prompted,
+        novelty=novelty,
+    )  # fmt: skip
+    return gain, quantities | {"novelty of the outputs": novelty or 0.0}
 
 
 def predict(x: Array, gains: Array, at: float) -> float:
@@ -100,7 +104,7 @@ def table(results: Mapping[str, tuple[Gain, dict[str, float]]], report: set[str]
 
 def rounded(gain: Gain) -> Gain:
     """Return a gain with the digits that mean something."""
-    return Gain(**{name: round(value, 4) for name, value in gain.model_dump().items()})
+    return Gain(**{name: value and round(value, 4) for name, value in gain.model_dump().items()})
 
 
 def main() -> None:

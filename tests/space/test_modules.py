@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import pyarrow
@@ -32,6 +33,7 @@ from hf_lorameta import (
 from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.engines.scoring import Sample, Scores
+from tests.benchmarks.random_data import KINDS, random_rows
 from tests.plain_bank import plain_bank
 from tests.running_space import SPACE
 
@@ -346,16 +348,18 @@ def test_a_bank_for_another_base_model_is_refused() -> None:
 # --- views -------------------------------------------------------------------------------------
 
 
-def renamed(plan: Plan, name: str) -> Plan:
+def renamed(plan: Plan, name: str, title: str | None) -> Plan:
     """Return the plan for a bank whose datasets and licenses are all called `name`."""
     bank = Bank.from_pretrained()
-    entries = [e.model_copy(update={"dataset": name, "license": name}) for e in bank.index.entries]
+    names = {"dataset": name, "license": name, "title": title}
+    entries = [e.model_copy(update=names) for e in bank.index.entries]
     bank.index = bank.index.model_copy(update={"entries": tuple(entries)})
     return replace(plan, bank=bank)
 
 
-def test_all_views_escape_names(guest_book: Plan) -> None:
-    bad = renamed(guest_book, f"user/{NASTY}")
+@pytest.mark.parametrize("title", [None, NASTY])
+def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
+    bad = renamed(guest_book, f"user/{NASTY}", title)
     map_ = bank_map(bad.bank, bad.recipe.metric)
     pages = [
         plan_view.details_html(bad),
@@ -422,14 +426,19 @@ def test_the_verdict_follows_the_expected_gain(
     guest_book: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     levels = []
-    for mean, spread in ((0.8, 0.1), (0.1, 0.2), (-0.1, 0.2)):
+    for mean, spread in ((0.8, 0.1), (0.3, 0.1), (0.1, 0.2), (-0.1, 0.2)):
         monkeypatch.setattr(Plan, "expected", Estimate(mean, spread, 9, None))
         levels.append(verdict_view.verdict(guest_book).level)
-    assert levels == ["likely", "unsure", "unlikely"]
+    assert levels == ["likely", "unsure", "unsure", "unlikely"]
     monkeypatch.setattr(Plan, "expected", None)
     near = verdict_view.verdict(guest_book)
     far = verdict_view.verdict(replace(guest_book, distances=guest_book.distances + 9))
     assert (near.level, far.level) == ("likely", "unlikely")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_data_is_not_likely_to_be_helped(kind: str) -> None:
+    assert verdict_view.verdict(plan(random_rows(kind))).level == "unsure"
 
 
 @pytest.mark.parametrize(
@@ -441,7 +450,8 @@ def test_the_verdict_follows_the_expected_gain(
     ],
 )
 def test_names_are_readable(dataset: str, name: str) -> None:
-    assert names.readable_name(dataset) == name
+    assert names.readable_name(SimpleNamespace(dataset=dataset, title=None)) == name
+    assert names.readable_name(SimpleNamespace(dataset=dataset, title="A title")) == "A title"
 
 
 def test_messages_leave_out_options_and_names_of_exceptions() -> None:

@@ -34,7 +34,7 @@ def test_signed_out_verdict_adapter_and_download(
     visitor.plan(repo)
     plan = cli("plan", "-d", repo, "--json").json
     assert page.locator("#lm-verdict").get_by_role("listitem").count() == 5
-    assert "Targetsentiment newsmtsc" in page.locator("#lm-verdict").inner_text()
+    assert "NewsMTSC (sentiment about a person)" in page.locator("#lm-verdict").inner_text()
     visitor.open_section("Details")
     top = page.locator(".lm-bars .lm-bar").nth(1)
     best = plan["neighbors"][0]
