@@ -28,6 +28,8 @@ _MODULES = {
     "Recipe": "recipe",
     "Report": "engines.scoring",
     "Session": "pipeline.session",
+    "obstacle_to_training": "pipeline.budget",
+    "recipe_within": "pipeline.budget",
     "TokenCounting": "pipeline.read_dataset",
     "Trial": "pipeline.trial",
     "scores_to_card": "pipeline.trial",
@@ -133,6 +135,7 @@ __all__ = [
     "generate",
     "generate_from_plan",
     "merge",
+    "obstacle_to_training",
     "open_dataset",
     "parse_columns",
     "plan",
@@ -141,6 +144,7 @@ __all__ = [
     "publish_adapter",
     "publish_folder",
     "read_dataset",
+    "recipe_within",
     "resolve_target",
     "scores_to_card",
     "token_counting",
@@ -180,6 +184,7 @@ if TYPE_CHECKING:
     from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
     from hf_lorameta.method.distances import METRICS
     from hf_lorameta.method.merging import COMBINERS
+    from hf_lorameta.pipeline.budget import obstacle_to_training, recipe_within
     from hf_lorameta.pipeline.evaluate import evaluate
     from hf_lorameta.pipeline.generate import generate, generate_from_plan
     from hf_lorameta.pipeline.generation import Generation

@@ -1,5 +1,6 @@
 """Actions that make, try, test, save and cancel."""
 
+import shlex
 from collections.abc import Iterator
 
 import gradio as gr
@@ -9,6 +10,7 @@ from actions import Actions, Updates
 from dataset_request import RequestError
 from generating import AdapterResult, Destination, Published, make_adapter, make_and_publish
 from hf_lorameta import Report
+from improving import ROWS, Improvement, improve, why_not_improve
 from inputs import credential_of
 from planning import PlanResult
 from trying import answers, is_worse, test, why_not
@@ -66,6 +68,35 @@ class AdapterActions(Actions):
             lambda job: test(adapter, bank, self.settings, result, job), show, c.report,
         )  # fmt: skip
 
+    def improve(self, visit: Visit) -> Iterator[Updates]:
+        """Train the adapter further; it replaces the result if it is better on held-out rows."""
+        c, bank = self.components, self.bank_loader.bank
+        adapter, result = _adapter_of(visit), _plan_of(visit)
+
+        def show(improvement: Improvement) -> Updates:
+            updates: Updates = {c.improved: view.improved_html(improvement)}
+            if improvement.adapter is None:
+                return updates
+            visit.adapter, visit.report = improvement.adapter, None
+            files = improvement.adapter.files
+            base_model = bank.index.base_model
+            return updates | {
+                c.heading: view.heading_html(
+                    adapter.seconds, visit.results, base_model, trained=True
+                ),
+                c.answers: "",
+                c.report: "",
+                c.ask_again: "",
+                c.saved: "",
+                c.card: view.card_body(files.read("README.md")),
+                c.download: gr.DownloadButton(value=str(files.archive)),
+            }
+
+        yield from self.run(
+            visit, self.lines.model,
+            lambda job: improve(adapter, result, bank, job), show, c.improved,
+        )  # fmt: skip
+
     def save(
         self, visit: Visit, event: gr.EventData, token: gr.OAuthToken | None
     ) -> Iterator[Updates]:
@@ -78,6 +109,7 @@ class AdapterActions(Actions):
                 return
         yield {c.ask_again: ""}
         target, result, report = visit.target, _plan_of(visit), visit.report
+        trained = visit.adapter if visit.adapter and visit.adapter.trained else None
         destination = Destination(
             target.get("repo_id"), target.get("visibility") == "private", "overwrite" in target
         )
@@ -92,8 +124,8 @@ class AdapterActions(Actions):
 
         yield from self.run(
             visit, self.lines.adapters,
-            lambda job: make_and_publish(result, destination, credential, job, report), show,
-            c.saved,
+            lambda job: make_and_publish(result, destination, credential, job, report, trained),
+            show, c.saved,
         )  # fmt: skip
 
     def _result(
@@ -112,6 +144,8 @@ class AdapterActions(Actions):
             c.answers: "",
             c.test_form: "" if reason else view.test_form(result),
             c.report: "",
+            c.improve_form: view.improve_form(why_not_improve(result, bank), _command(visit)),
+            c.improved: "",
             c.save_form: view.save_form(result, user),
             c.ask_again: "",
             c.saved: "",
@@ -124,6 +158,12 @@ def _required(result: PlanResult | None) -> PlanResult:
     if result is None:
         raise RequestError("This page was idle for an hour: read the dataset again")
     return result
+
+
+def _command(visit: Visit) -> str:
+    """Return how to make and train the adapter on the visitor's own machine."""
+    data = visit.request.name if visit.request else "DATASET"
+    return f"hf-lorameta generate {shlex.quote(data)} --train {ROWS} -o my-adapter"
 
 
 def _plan_of(visit: Visit) -> PlanResult:

@@ -94,6 +94,8 @@ class Components:
         self.answers = gr.HTML("", elem_id="lm-answers", padding=False)
         self.test_form = _form("lm-test")
         self.report = gr.HTML("", elem_id="lm-report", padding=False)
+        self.improve_form = _form("lm-improve")
+        self.improved = gr.HTML("", elem_id="lm-improved", padding=False)
         self.save_form = _form("lm-save")
         self.ask_again = _form("lm-ask-again")
         self.saved = gr.HTML("", elem_id="lm-saved", padding=False)

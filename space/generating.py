@@ -67,10 +67,12 @@ class AdapterResult:
     Attributes:
         files: its files; call ``files.discard()`` when they are no longer needed.
         seconds: duration of the combination.
+        trained: whether it was trained further, which a plan does not say.
     """
 
     files: AdapterFiles
     seconds: float
+    trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def make_and_publish(
     credential: Credential,
     job: Job,
     report: Report | None = None,
+    trained: AdapterResult | None = None,
 ) -> Published:
     """Check the target, generate, and publish in one commit.
 
@@ -134,6 +137,7 @@ def make_and_publish(
         credential: of the visitor.
         job: canceled until the commit begins.
         report: scores for the card.
+        trained: an adapter to publish as it is, instead of generating one.
 
     Raises:
         SignInError: the visitor is signed out.
@@ -144,7 +148,7 @@ def make_and_publish(
     hub = Hub(credential)
     repo_id = target_name(plan_result, destination, hub.user())
     job.report("Checking the repo")
-    seconds: list[float] = []
+    seconds = [trained.seconds] if trained else []
 
     def generate() -> Generation:
         generation = _generate(plan_result, job)
@@ -152,20 +156,23 @@ def make_and_publish(
         return generation
 
     def on_saved(folder: Path) -> None:
-        if report:
+        if report and not trained:  # whose card has them
             scores_to_card(folder, report, plan_result.plan.dataset)
         job.report(PUBLISHING)
         job.commit()
 
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
+        folder = Path(scratch) / "adapter"
+        if trained:
+            shutil.copytree(trained.files.folder, folder)
         publication = publish_adapter(
-            generate,
+            folder if trained else generate,
             repo_id,
             hub=hub,
             dataset_private=plan_result.plan.dataset.private,
             private=destination.private,
             overwrite=destination.overwrite,
-            folder=Path(scratch) / "adapter",
+            folder=folder,
             on_saved=on_saved,
         )
     return Published(str(publication.url), repo_id, publication.target.private, seconds[0])

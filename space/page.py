@@ -58,4 +58,5 @@ def _wire_adapter(c: Components, actions: AdapterActions) -> None:
     c.cancel.click(actions.cancel, **event)
     c.try_form.submit(actions.try_out, **event)
     c.test_form.submit(actions.test, **event)
+    c.improve_form.submit(actions.improve, **event)
     gr.on([c.save_form.submit, c.ask_again.submit], actions.save, **event)

@@ -7,20 +7,21 @@ from html import escape
 from generating import Destination, Published, target_name
 from hf_lorameta import Report
 from html_blocks import code_html, note, select
+from improving import ROWS, Improvement
 from planning import PlanResult
 from trying import is_worse, testable_rows, titles
 
 _VISIBILITY = {"public": "public: everybody can see it", "private": "private: only you"}
 
 
-def heading_html(seconds: float, number: int, base_model: str) -> str:
+def heading_html(seconds: float, number: int, base_model: str, trained: bool = False) -> str:
     """Return the heading of a result, which takes the focus."""
     text = "Your adapter is ready"
     return (
         f'<h2 class="lm-h2" tabindex="-1" data-focus="{number}" data-announce="{text}.">'
         f"3 · {text}</h2>"
         f'<p class="lm-soft">A LoRA adapter for {escape(base_model)}, combined in {seconds:.1f} s '
-        "on a CPU, without training.</p>"
+        f"on a CPU, {'and then trained on your rows' if trained else 'without training'}.</p>"
     )
 
 
@@ -82,6 +83,27 @@ def report_html(report: Report) -> str:
         f'<th scope="col">exactly right</th></tr></thead><tbody>{lines}</tbody></table></div>'
         f"{answers}"
     )
+
+
+def improve_form(why_not: str, command: str) -> str:
+    """Return the button that trains the adapter further, or why that is not possible here."""
+    heading = f'<h3 class="lm-h3">Improve with {ROWS} rows</h3>'
+    if why_not:
+        code = code_html(f'pip install "hf-lorameta[eval]"\n{command}')
+        return f'{heading}<p class="lm-soft">{escape(why_not)} On your own machine:</p>{code}'
+    return (
+        f'<form class="lm-test">{heading}<p class="lm-soft">A few training steps on the first '
+        f"{ROWS} rows of your data, which takes minutes. The trained adapter replaces this one if "
+        "it is better on rows that it was not trained on.</p>"
+        '<button type="submit" class="lm-button">Improve</button></form>'
+    )
+
+
+def improved_html(improvement: Improvement) -> str:
+    """Return what the training brought."""
+    level = "likely" if improvement.adapter else "unsure"
+    text = escape(improvement.message)
+    return f'<p class="lm-{level} lm-verdict" data-announce="{text}.">{text}.</p>'
 
 
 def _sample(prompt: str, reference: str, outputs: object, names: list[str]) -> str:

@@ -101,7 +101,7 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
         LoraMetaError: the base model cannot be loaded.
     """
     recipe = plan.recipe.model_copy(update={"train": None})
-    if obstacle := _obstacle(plan, pool, session):
+    if obstacle := obstacle_to_training(plan, pool, session):
         return Choice(recipe, 0.0, (f"Not trained: {obstacle}",))
     started = time.perf_counter()
     per_row = _seconds_per_row(pool, session)
@@ -123,8 +123,8 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     return Choice(recipe, estimates.get(chosen, 0.0), tuple(reasons))
 
 
-def _obstacle(plan: Plan, pool: Sequence[Row], session: Session) -> str | None:
-    """Say why no training is possible; None if it is."""
+def obstacle_to_training(plan: Plan, pool: Sequence[Row], session: Session) -> str | None:
+    """Say why no training is possible, and after a colon what helps; None if it is possible."""
     index = plan.bank.index
     if plan.dataset.prompts_only:
         return "the dataset has no outputs"

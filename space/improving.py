@@ -1,0 +1,92 @@
+"""Train an adapter further on a few of the visitor's rows, where this machine can."""
+
+from dataclasses import dataclass, replace
+
+from generating import AdapterFiles, AdapterResult
+from hf_lorameta import (
+    AdapterError,
+    Bank,
+    LoraMetaError,
+    Session,
+    generate_from_plan,
+    obstacle_to_training,
+    recipe_within,
+)
+from jobs import Job
+from planning import PlanResult
+
+ROWS = 16
+_TIME_SHARE = 0.9
+"""Share of the time limit that the training may take by its estimate."""
+
+
+class TooSlowError(LoraMetaError):
+    """The training would take longer than a request may."""
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """What the training brought.
+
+    Attributes:
+        adapter: the trained adapter; None if it is not better on held-out rows.
+        message: one sentence.
+    """
+
+    adapter: AdapterResult | None
+    message: str
+
+
+def why_not_improve(plan_result: PlanResult, bank: Bank) -> str:
+    """Return why no training is possible here; empty if it is."""
+    rows = plan_result.samples[:ROWS]
+    with Session(bank, token=False) as session:
+        obstacle = obstacle_to_training(plan_result.plan, rows, session)
+    if not obstacle:
+        return ""
+    reason = obstacle.partition(":")[0]  # what follows is for the owner's terminal
+    return f"Not possible here: {reason}."
+
+
+def improve(adapter: AdapterResult, plan_result: PlanResult, bank: Bank, job: Job) -> Improvement:
+    """Train on the first rows; half of them are held out in turn.
+
+    Args:
+        adapter: as it was made.
+        plan_result: its plan and rows.
+        bank: the bank.
+        job: shows the progress; canceled between two steps.
+
+    Raises:
+        TooSlowError: by a measurement it would take longer than a request may.
+        LoraMetaError: the base model cannot be loaded or trained.
+    """
+    rows = plan_result.samples[:ROWS]
+    job.report("Loading the base model")
+    with Session(bank, token=False) as session:
+        choice = recipe_within(plan_result.plan, rows, session, _TIME_SHARE * job.time_limit)
+        if choice.recipe.train is None:
+            raise TooSlowError("Training would take longer here than this page allows")
+        planned = replace(plan_result.plan, recipe=choice.recipe)
+        try:
+            generation = generate_from_plan(planned, job.report, session=session, rows=rows)
+        except AdapterError:
+            return Improvement(None, "Training did not make the adapter better than the base model")
+    training = generation.plan.training
+    if training is None or not training.steps:
+        return Improvement(None, "No training step helped on held-out rows: the adapter stays")
+    job.report("Saving and validating the adapter")
+    files = AdapterFiles(plan_result.name)
+    try:
+        generation.save_pretrained(files.folder)
+        job.check()
+        files.write_archive()
+    except BaseException:
+        files.discard()
+        raise
+    return Improvement(
+        AdapterResult(files, adapter.seconds, trained=True),
+        f"Trained on {training.rows} of your rows. On held-out rows the error is now "
+        f"{training.end:.2f}; before it was {training.start:.2f}, and the base model's is "
+        f"{training.base:.2f}",
+    )

@@ -1,0 +1,155 @@
+"""Training an adapter further in the Space, with a tiny base model."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.running_space import SPACE
+from tests.training import tiny
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from hf_lorameta import Bank, Recipe, plan  # noqa: E402 - they import torch
+from hf_lorameta.training import few_rows  # noqa: E402
+from hf_lorameta.training.settings import Settings  # noqa: E402
+
+sys.path.insert(0, str(SPACE))
+try:
+    import generating
+    import improving
+    import jobs
+    import result_view
+    from planning import PlanResult
+finally:
+    sys.path.remove(str(SPACE))
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return tiny.write_bank(tmp_path_factory.mktemp)
+
+
+@pytest.fixture
+def result(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> PlanResult:
+    """A plan for a topic that the bank does not have."""
+
+    def settings(rows: int, rank: int, seed: int) -> Settings:
+        return Settings(
+            rank=rank, steps=12, lr=0.02, warmup=2, evaluate_every=4, patience=2, seed=seed
+        )
+
+    monkeypatch.setattr(few_rows, "settings_for", settings)
+    rows = tiny.rows(3)
+    return PlanResult(
+        plan(rows, bank, Recipe(rank=4)), [(row["input"], row["output"]) for row in rows], "topic3"
+    )
+
+
+@pytest.fixture
+def adapter(result: PlanResult) -> Iterator[generating.AdapterResult]:
+    made = generating.make_adapter(result, jobs.Job(120))
+    yield made
+    made.files.discard()
+
+
+def test_training_gives_another_adapter_whose_card_says_trained(
+    result: PlanResult, adapter: generating.AdapterResult, bank: Bank
+) -> None:
+    assert improving.why_not_improve(result, bank) == ""
+    job = jobs.Job(120)
+    improved = improving.improve(adapter, result, bank, job)
+    assert improved.adapter is not None
+    assert improved.adapter.trained
+    assert "Trained on 16 rows" in improved.adapter.files.read("README.md")
+    assert "Trained on" not in adapter.files.read("README.md")
+    folders = adapter.files.folder, improved.adapter.files.folder
+    first, second = ((folder / WEIGHTS).read_bytes() for folder in folders)
+    assert first != second
+    assert "Trained on 16 of your rows" in result_view.improved_html(improved)
+
+
+def test_a_training_without_gain_leaves_the_adapter(
+    result: PlanResult,
+    adapter: generating.AdapterResult,
+    bank: Bank,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def settings(rows: int, rank: int, seed: int) -> Settings:
+        return Settings(rank=rank, steps=4, lr=-0.05, warmup=1, evaluate_every=2, seed=seed)
+
+    monkeypatch.setattr(few_rows, "settings_for", settings)
+    improved = improving.improve(adapter, result, bank, jobs.Job(120))
+    assert improved.adapter is None
+    assert "lm-unsure" in result_view.improved_html(improved)
+
+
+def test_a_canceled_training_leaves_nothing(
+    result: PlanResult,
+    adapter: generating.AdapterResult,
+    bank: Bank,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    job = jobs.Job(120)
+    report = job.report
+
+    def cancel_in_training(text: str, done: int = 0, total: int = 0) -> None:
+        if text.startswith("Training") and done == 2:
+            job.cancel()
+        report(text, done, total)
+
+    monkeypatch.setattr(job, "report", cancel_in_training)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(jobs.Canceled):
+        improving.improve(adapter, result, bank, job)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_would_take_too_long_is_refused(
+    result: PlanResult, adapter: generating.AdapterResult, bank: Bank
+) -> None:
+    job = jobs.Job(120)
+    job.time_limit = 1e-6
+    with pytest.raises(improving.TooSlowError, match="longer here than this page allows"):
+        improving.improve(adapter, result, bank, job)
+
+
+def test_the_page_says_why_it_cannot_train(
+    result: PlanResult, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = PlanResult(result.plan, result.samples[:5], "few")
+    reason = improving.why_not_improve(few, bank)
+    assert reason == "Not possible here: 5 labeled rows to train on, expected at least 8."
+    monkeypatch.setitem(sys.modules, "torch", None)
+    reason = improving.why_not_improve(result, bank)
+    assert reason == "Not possible here: torch is not installed."
+    form = result_view.improve_form(reason, "hf-lorameta generate user/data --train 16 -o x")
+    assert "<form" not in form
+    assert "pip install" in form
+
+
+def test_a_trained_adapter_is_published_as_it_is(
+    result: PlanResult, adapter: generating.AdapterResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[bytes] = []
+
+    def publish(source: Path, repo_id: str, **options: object) -> None:
+        published.append((source / WEIGHTS).read_bytes())
+        raise KeyboardInterrupt
+
+    marked = (adapter.files.folder / WEIGHTS).read_bytes() + b"trained"
+    (adapter.files.folder / WEIGHTS).write_bytes(marked)
+    trained = generating.AdapterResult(adapter.files, 1.0, trained=True)
+    monkeypatch.setattr(generating, "publish_adapter", publish)
+    monkeypatch.setattr(generating.Hub, "user", lambda self: "ann")
+    with pytest.raises(KeyboardInterrupt):
+        generating.make_and_publish(
+            result, generating.Destination("ann/x"), "hf_token", jobs.Job(9), None, trained
+        )
+    assert published == [marked]

