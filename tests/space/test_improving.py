@@ -81,7 +81,7 @@ def test_a_training_without_gain_leaves_the_adapter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def settings(rows: int, rank: int, seed: int) -> Settings:
-        return Settings(rank=rank, steps=4, lr=-0.05, warmup=1, evaluate_every=2, seed=seed)
+        return Settings(rank=rank, steps=4, lr=1e-9, warmup=1, evaluate_every=2, seed=seed)
 
     monkeypatch.setattr(few_rows, "settings_for", settings)
     improved = improving.improve(adapter, result, bank, jobs.Job(120))
