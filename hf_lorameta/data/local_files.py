@@ -194,7 +194,7 @@ def _as_lines(rows: Sequence[dict[str, Any]]) -> Path:
 
 
 def _open(path: Path) -> IO[bytes]:
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     file: IO[bytes] = fsspec.open(str(path), "rb", compression="infer").open()
     return file

@@ -16,6 +16,7 @@ from hf_lorameta.hub.reading_limits import ReadingLimits, row_too_large
 
 _BATCH_BYTES = 256 << 20
 _BATCH_ROWS = 1024
+_BLOCK = 1 << 16
 _CHUNKS = {"csv": 1000, "json": 10 << 20, "text": 10 << 20}  # rows, bytes, bytes
 
 _DIFFER = "%s: rows differ in their columns; those of the first rows are read: %s"
@@ -113,16 +114,39 @@ def limit_lines(file: Any, name: str, limits: ReadingLimits) -> Any:
         Traceback (most recent call last):
         hf_lorameta.errors.DatasetTooLargeError: rows.jsonl has a row of more than 0 MB, ...
     """
-    readline = file.readline
+    read_line = _line_reader(file)
 
     def limited() -> Any:
-        line = readline(limits.row_bytes + 1)
+        line = read_line(limits.row_bytes + 1)
         if len(line) > limits.row_bytes:
             raise row_too_large(name, None, limits)
         return line
 
     file.readline = limited
     return file
+
+
+def _line_reader(file: Any) -> Callable[[int], Any]:
+    """Return a function that reads a line, or so many bytes of a longer one."""
+    from fsspec.spec import AbstractBufferedFile
+
+    if not isinstance(file, AbstractBufferedFile):
+        return file.readline  # type: ignore[no-any-return]
+
+    def read_line(size: int) -> bytes:  # `readline` of fsspec takes no size
+        line = b""
+        while len(line) < size:
+            start = file.tell()
+            block: bytes = file.read(_BLOCK)
+            if end := block.find(b"\n") + 1:
+                file.seek(start + end)
+                return line + block[:end]
+            if not block:
+                break
+            line += block
+        return line
+
+    return read_line
 
 
 def check_rows(table: Any, name: str, limits: ReadingLimits) -> None:

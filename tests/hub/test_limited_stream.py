@@ -2,6 +2,7 @@
 
 import gc
 import gzip
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.spec import AbstractBufferedFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +79,31 @@ def test_a_dictionary_that_repeats_a_text_is_unpacked_in_batches(
     rows = open_dataset(path).rows()
     assert next(rows) == ("q", "ab " * 300_000)
     assert pool.max_memory() < 600e6
+
+
+class RemoteFile(AbstractBufferedFile):
+    """A file of fsspec, as those of the Hub are, whose ``readline`` takes no size."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(None, "rows.jsonl", block_size=1 << 12, size=len(content))
+        self.content, self.fetched = content, 0
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        self.fetched = max(self.fetched, end)
+        return self.content[start:end]
+
+
+@given(st.lists(st.binary(max_size=300).map(lambda line: line.replace(b"\n", b"")), max_size=20))
+@settings(max_examples=30, deadline=None)
+def test_lines_of_remote_files_are_read_up_to_the_limit(lines: list[bytes]) -> None:
+    content = b"\n".join(lines) + b"\n" + b"x" * (5 << 20)
+    file = limited_stream.limit_lines(RemoteFile(content), "rows.jsonl", ReadingLimits(text=1000))
+    expected = io.BytesIO(content)
+    for _ in lines or [b""]:
+        assert file.readline() == expected.readline()
+    with pytest.raises(DatasetTooLargeError, match=r"rows\.jsonl has a row of more"):
+        file.readline()
+    assert file.fetched < len(content) / 2
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
