@@ -36,7 +36,7 @@ _MAX_PASSES = 4
 """Passes at a time, each with the memory of its own activations."""
 
 LoraFactors = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-"""By module, A (r, in) and s·B (out, r) of an adapter, in the dtype between the layers."""
+"""By module, A (r, in) and s·B (out, r) of an adapter, in the dtype of the layers' inputs."""
 
 
 class SliceLinear(torch.nn.Module):
