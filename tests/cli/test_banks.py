@@ -313,7 +313,7 @@ def test_pull_downloads_profiles_now_and_adapters_when_needed(
     assert touched(cli.hub, "profiles.safetensors")
     assert touched(cli.hub, "adapters/") == []
     assert not (tmp_path / "b/adapters").exists()
-    assert "0 of 4 adapters are fetched" in cli("bank", "verify", tmp_path / "b").out
+    assert "0 of 4 adapters fetched" in cli("bank", "verify", tmp_path / "b").out
     cli("plan", "--dataset", "rows.jsonl", "--bank", "b")
     assert touched(cli.hub, "adapters/") == []
     cli("generate", "--dataset", "rows.jsonl", "--bank", "b", "-o", "a", "--top-k", 1)

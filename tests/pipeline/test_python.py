@@ -74,7 +74,7 @@ def test_bars_are_shown_for_long_stages_only(capsys: pytest.CaptureFixture[str])
     generation = hf_lorameta.generate(
         LINES, plain_bank(), Recipe(top_k=2), progress=lambda title, *_: stages.append(title)
     )
-    assert set(stages) == {"Combining"}
+    assert set(stages) == {"Reading adapters", "Combining"}
     assert repr(generation) == (
         "Generation(rank 8 for a local dataset, of 2 adapters of local bank)"
     )

@@ -36,7 +36,7 @@ def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:
 
 
 def scored_on(dataset: Dataset, provenance: dict[str, Any]) -> RowsToScore:
-    return rows_to_score(dataset, provenance, ROWS, 0, Hub(False))
+    return rows_to_score(dataset, [provenance], ROWS, 0, Hub(False))
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_rows_of_an_overlapping_slice_are_not_scored(
 ) -> None:
     provenance, used = adapted_to(open_dataset(file, split=adapted))
     dataset = open_dataset(file, split=scored)
-    rows, _, skipped, warning = scored_on(dataset, provenance)
+    rows, _, skipped, warnings = scored_on(dataset, provenance)
     assert sorted(rows) == sorted(set(dataset.rows()) - used)
     assert skipped == len(set(dataset.rows()) & used)
-    assert (warning is not None) == overlap
+    assert bool(warnings) == overlap
     if overlap:
-        assert f"generated for split {adapted}" in str(warning)
+        assert f"generated for split {adapted}" in warnings[0]
 
 
 def test_the_same_holds_for_a_public_dataset(file: Path) -> None:
@@ -68,7 +68,7 @@ def test_the_same_holds_for_a_public_dataset(file: Path) -> None:
     provenance, used = adapted_to(replace(open_dataset(file, split="train[:40]"), **public))
     scored = replace(open_dataset(file), **public)
     assert used.isdisjoint(scored_on(scored, provenance).rows)
-    assert scored_on(replace(scored, id="user/other"), provenance).warning is None
+    assert scored_on(replace(scored, id="user/other"), provenance).warnings == ()
 
 
 @pytest.mark.parametrize("change", [{"revision": "2"}, {"columns": Columns(output="more")}])
@@ -76,7 +76,7 @@ def test_used_rows_that_cannot_be_told_are_announced(file: Path, change: dict[st
     public = {"id": "user/name", "private": False, "revision": "1"}
     provenance, _ = adapted_to(replace(open_dataset(file), **public))
     scored = replace(open_dataset(file), **(public | change))
-    assert "checked on are among them" in str(scored_on(scored, provenance).warning)
+    assert "checked on are among them" in scored_on(scored, provenance).warnings[0]
 
 
 def test_texts_that_were_cut_are_cut_alike_to_score(file: Path) -> None:

@@ -42,7 +42,7 @@ def test_signed_out_verdict_adapter_and_download(
     assert "180 rows" in page.locator(".lm-tiles").inner_text()
     assert page.locator("#lm-map circle").count() == len(Bank.embedded())
     visitor.make()
-    assert page.evaluate("document.activeElement.textContent") == "3 · Your adapter is ready"
+    page.wait_for_function("document.activeElement.textContent == '3 · Your adapter is ready'")
     with page.expect_download() as download:
         page.locator("#lm-download").click()
     download.value.save_as(tmp_path / "adapter.zip")
