@@ -71,8 +71,8 @@ def test_labels_and_copies_are_told_apart_from_new_outputs_of_the_same_length() 
     assert 0.25 < alone.mean < 0.75
 
 
+@pytest.mark.skipif(not shared_data.SHARED.exists(), reason=shared_data.MISSING)
 def test_the_embedded_bank_stores_how_new_the_outputs_of_its_gains_are() -> None:
-    shared_data.require()
     bank = Bank.embedded()
     assert bank.index.output_prior is not None
     stored = {(gain.length, gain.novelty) for gain in bank.index.gains}
