@@ -109,16 +109,21 @@ class Destination:
 
 def make_adapter(plan_result: PlanResult, job: Job) -> AdapterResult:
     """Generate the files that ``hf-lorameta generate`` writes, and their zip."""
-    files = AdapterFiles(plan_result.name)
+    generation = _generate(plan_result, job)
+    return AdapterResult(save_files(generation, plan_result.name, job), generation.seconds)
+
+
+def save_files(generation: Generation, name: str, job: Job) -> AdapterFiles:
+    """Save an adapter and its zip, or leave nothing."""
+    files = AdapterFiles(name)
     try:
-        generation = _generate(plan_result, job)
         generation.save_pretrained(files.folder)
         job.check()
         files.write_archive()
     except BaseException:
         files.discard()
         raise
-    return AdapterResult(files, generation.seconds)
+    return files
 
 
 def make_and_publish(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from generating import AdapterFiles, AdapterResult
+from generating import AdapterResult, save_files
 from hf_lorameta import (
     AdapterError,
     Bank,
@@ -76,14 +76,7 @@ def improve(adapter: AdapterResult, plan_result: PlanResult, bank: Bank, job: Jo
     if training is None or not training.steps:
         return Improvement(None, "No training step helped on held-out rows: the adapter stays")
     job.report("Saving and validating the adapter")
-    files = AdapterFiles(plan_result.name)
-    try:
-        generation.save_pretrained(files.folder)
-        job.check()
-        files.write_archive()
-    except BaseException:
-        files.discard()
-        raise
+    files = save_files(generation, plan_result.name, job)
     return Improvement(
         AdapterResult(files, adapter.seconds, trained=True),
         f"Trained on {training.rows} of your rows. On held-out rows the error is now "
