@@ -159,6 +159,9 @@ class Recipe(_Settings):
             Dimensionless.
         output_prior: strength of the update towards the dataset's output tokens, if the bank has
             an output prior; 0 leaves it out, as do combiners that are not linear.
+        scale: factor of all coefficients. None is 1, but with the rule ``kernel`` and a bank's
+            general adapter less for outputs that are longer than the bank's, see
+            `hf_lorameta.method.length_scale`.
         rank: rank of the result; None is 16, but the bank's own rank for ``factors``.
         dtype: of the tensors written.
         seed: of drawing the rows to fit, train and check on, of their order, and of the entries
@@ -187,6 +190,7 @@ class Recipe(_Settings):
     top_k: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     output_prior: float = Field(default=STRENGTH, ge=0, le=2, allow_inf_nan=False)
+    scale: float | None = Field(default=None, gt=0, le=4, allow_inf_nan=False)
     rank: int | None = Field(default=None, ge=1, le=MAX_RANK)
     dtype: Dtype = "bfloat16"
     seed: int = Field(default=0, ge=0)
@@ -261,6 +265,7 @@ class Recipe(_Settings):
             "top_k": None,
             "temperature": 1.0,
             "output_prior": 0.0,
+            "scale": None,
             "rank": None,
             "refine": None,
             "train": None,

@@ -121,6 +121,8 @@ def _method(plan: Plan) -> str:
         )
     if plan.output_strength is not None:
         text += " An update computed from your outputs' token counts makes these tokens likelier."
+    if plan.scale != 1:
+        text += f" Your outputs are long, so all of this is scaled by {plan.scale:.2f}."
     return f'<p class="lm-soft">{escape(text)}</p>'
 
 

@@ -99,6 +99,7 @@ class CardData(CardDataset):
     general: float | None = None  # coefficient of the bank's general adapter
     general_licenses: tuple[str | None, ...] = ()  # of the datasets it was trained on
     output_prior: float | None = None  # coefficient of the output prior
+    scale: float = 1.0  # factor of all coefficients
     prompt_code: str = PLAIN_PROMPT  # see `hf_lorameta.cards.prompt_code`
     example: Row | None = None  # a row of a public dataset
     instruction: str | None = None  # put before every input

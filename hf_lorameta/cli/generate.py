@@ -138,7 +138,13 @@ def describe_plan(plan: "Plan") -> str:
     if plan.general_coefficient is not None:
         lines.append(f"general adapter of the bank: {plan.general_coefficient:.1%}")
     if plan.output_strength is not None:
-        lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:g}")
+        lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:.2g}")
+    if plan.scale != 1:
+        lines.append(
+            f"all of these are scaled by {plan.scale:.2f}"
+            + f": outputs of {plan.profile.output_length:.0f} tokens are longer than the bank's"
+            * (plan.recipe.scale is None)
+        )
     if plan.expected:
         lines.append(_expected(plan.expected))
     return "\n".join(lines)

@@ -160,6 +160,14 @@ class Request:
         float | None,
         typer.Option(help="Strength of the update towards the dataset's output tokens; 0: none."),
     ] = None
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Factor of all coefficients. Default: 1, less if the outputs are longer than the "
+            "bank's.",
+            show_default=False,
+        ),
+    ] = None
     rank: Annotated[int | None, typer.Option(help="Rank of the adapter.")] = None
     dtype: Annotated[recipes.Dtype | None, typer.Option(help="Dtype of the weights.")] = None
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None

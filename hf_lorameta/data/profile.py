@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.errors import BankError, EmptyDatasetError, IntegrityError, UnlabeledDatasetError
-from hf_lorameta.types import Encode, Row
+from hf_lorameta.types import Array, Encode, Row
 
 Half = Literal["input", "output", "lengths"]
 """Name of a histogram: tokens of the inputs, tokens of the outputs, lengths of the outputs."""
@@ -214,6 +214,13 @@ class ProfileTable:
 
     def __len__(self) -> int:
         return int(self.arrays["rows"].size)
+
+    @property
+    def output_lengths(self) -> Array:
+        """(N,) mean number of tokens of an output."""
+        outputs = self.histograms("output", slice(0, len(self)))
+        totals = np.array([output.total for output in outputs], np.float64)
+        return totals / self.arrays["rows"]
 
     def check(self, vocab_size: int) -> None:
         """Raise `IntegrityError` if a stored array is missing, of another type, or inconsistent."""

@@ -262,12 +262,17 @@ def kernel(inputs: RuleInputs) -> Array:
 
 
 class CoefficientRule(NamedTuple):
-    """A row of `COEFFICIENT_RULES`; its title is worded as inside a sentence."""
+    """A row of `COEFFICIENT_RULES`; its title is worded as inside a sentence.
+
+    `by_length` says whether the coefficients are scaled for long outputs unless a recipe states a
+    scale.
+    """
 
     name: str
     title: str
     reference: str
     function: Callable[[RuleInputs], Array]
+    by_length: bool = False
 
 
 COEFFICIENT_RULES: dict[str, CoefficientRule] = {
@@ -287,6 +292,7 @@ COEFFICIENT_RULES: dict[str, CoefficientRule] = {
             "mean, as its prior",
             "Rasmussen, Williams 2006",
             kernel,
+            by_length=True,
         ),
     )
 }

@@ -5,7 +5,13 @@ import numpy as np
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.output_counts import OutputCounts
 from hf_lorameta.data.profile import Profile
-from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
+from hf_lorameta.method.coefficients import (
+    COEFFICIENT_RULES,
+    Coefficients,
+    RuleInputs,
+    apply_rule,
+)
+from hf_lorameta.method.length_scale import length_scale
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.neural_model import NeuralModel
 from hf_lorameta.pipeline.comparison import compare
@@ -42,7 +48,23 @@ def choose_coefficients(
     coefficients = apply_rule(recipe.coefficients, inputs, recipe.top_k)
     if counts and recipe.output_prior and COMBINERS[recipe.combine].linear:
         coefficients = Coefficients(np.append(coefficients.shared, recipe.output_prior))
-    return distances, coefficients
+    return distances, coefficients.scaled(scale_for(bank, recipe, profile))
+
+
+def scale_for(bank: Bank, recipe: Recipe, profile: Profile) -> float:
+    """Return the factor of all coefficients, see `hf_lorameta.recipe.Recipe.scale`.
+
+    Args:
+        bank: the bank.
+        recipe: the settings.
+        profile: of the dataset; one without outputs is not scaled by their length.
+    """
+    if recipe.scale is not None:
+        return recipe.scale
+    by_length = COEFFICIENT_RULES[recipe.coefficients].by_length and not recipe.is_mixture
+    if not by_length or bank.index.general is None or not profile.output.total:
+        return 1.0
+    return length_scale(profile.output_length, bank.profiles.output_lengths)
 
 
 def _neural(bank: Bank, recipe: Recipe) -> NeuralModel:

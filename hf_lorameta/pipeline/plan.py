@@ -21,7 +21,7 @@ from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.pipeline.choose_coefficients import choose_coefficients
+from hf_lorameta.pipeline.choose_coefficients import choose_coefficients, scale_for
 from hf_lorameta.pipeline.comparison import Comparison, compare
 from hf_lorameta.pipeline.plan_warnings import plan_warnings
 from hf_lorameta.recipe import Recipe
@@ -45,7 +45,7 @@ class Plan:
         profile: of the dataset.
         distances: (N,) to every bank dataset.
         coefficients: of the N adapters, of the bank's general adapter if it has one, and of the
-            output prior if it has one; zero for those left out. Those of adapters sum to one,
+            output prior if it has one; zero for those left out. Those of adapters sum to `scale`,
             unless they were refined or scaled down.
         refinement: how they were fitted on rows of the dataset, if they were.
         training: how the adapter was trained on rows of the dataset, if it was.
@@ -106,6 +106,11 @@ class Plan:
         return float(self.coefficients.shared[size]) if len(self.coefficients) > size else None
 
     @property
+    def scale(self) -> float:
+        """Factor by which all coefficients were multiplied before any fitting."""
+        return scale_for(self.bank, self.recipe, self.profile)
+
+    @property
     def layout(self) -> Layout:
         """The modules that the adapter changes."""
         return self.bank.layout if self.output_strength is None else self.bank.adapted_layout
@@ -138,7 +143,7 @@ class Plan:
         default = Recipe()
         settings = (
             "metric", "coefficients", "combine", "emit", "top_k", "temperature", "rank",
-            "output_prior",
+            "output_prior", "scale",
         )  # fmt: skip
         if any(getattr(self.recipe, name) != getattr(default, name) for name in settings):
             return None
@@ -293,6 +298,7 @@ class Plan:
             general=self.general_coefficient,
             general_licenses=tuple(t.license for t in index.general.tasks) if index.general else (),
             output_prior=self.output_strength,
+            scale=self.scale,
             prompt_code=prompt_code(data.columns),
             example=self.example,
         )
@@ -322,6 +328,7 @@ class Plan:
             },
             "general_coefficient": self.general_coefficient,
             "output_prior": self.output_strength,
+            "scale": self.scale,
             "effective_number": self.effective_number,
             "warnings": list(self.warnings),
             "expected": self.expected._asdict() if self.expected else None,

@@ -12,6 +12,7 @@ from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.errors import BankError
 from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.method.distances import between
+from hf_lorameta.pipeline.choose_coefficients import scale_for
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Array, FloatArray, Row
@@ -146,7 +147,8 @@ def _default_sum(
     if prior is not None:
         coefficients = Coefficients(np.append(coefficients.shared, recipe.output_prior))
         indices.append(len(bank.index.adapters))
-    return WeightedSum(bank, indices, prior), coefficients
+    scale = scale_for(bank, recipe, bank.profiles[left_out])
+    return WeightedSum(bank, indices, prior), coefficients.scaled(scale)
 
 
 def _output_prior(bank: Bank, rows: Sequence[Row]) -> tuple[FloatArray, FloatArray] | None:

@@ -26,6 +26,7 @@ from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
+from hf_lorameta.pipeline.choose_coefficients import scale_for
 from hf_lorameta.pipeline.generation import combine_adapters
 from tests import shared_data
 from tests.benchmarks.tables import markdown_table
@@ -132,7 +133,9 @@ def drawn(planned: Plan, entries: Sequence[int], recipe: Recipe | None = None) -
         )
         general = apply_rule(recipe.coefficients, inputs, recipe.top_k).shared
     by_entry = Coefficients(general).expand([*entries, size], size + 1).shared
-    return replace(planned, coefficients=Coefficients(np.append(by_entry, recipe.output_prior)))
+    coefficients = Coefficients(np.append(by_entry, recipe.output_prior))
+    scale = scale_for(bank, recipe, planned.profile)
+    return replace(planned, coefficients=coefficients.scaled(scale))
 
 
 def cells(losses: dict[str, np.ndarray], method: str) -> list[str]:

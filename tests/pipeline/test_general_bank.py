@@ -17,6 +17,7 @@ pytest.importorskip("peft")
 from hf_lorameta import Bank, Recipe, plan  # noqa: E402
 from hf_lorameta.bank.pack import pack  # noqa: E402
 from hf_lorameta.bank.weighted_sum import WeightedSum  # noqa: E402
+from hf_lorameta.cards.model_card import render_card  # noqa: E402
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
 from hf_lorameta.data.output_counts import OutputCounter  # noqa: E402
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator  # noqa: E402
@@ -81,6 +82,39 @@ def test_a_plan_gives_the_general_adapter_what_is_left_of_one(bank: Bank, new: P
     paper = planned.with_recipe(Recipe.paper())
     assert paper.general_coefficient == pytest.approx(0)
     assert paper.layout == bank.layout
+
+
+def test_coefficients_are_scaled_for_outputs_longer_than_the_banks(
+    bank: Bank, new: Path, tmp_path: Path
+) -> None:
+    lines = [row | {"output": " ".join([row["output"]] * 4)} for row in tiny.rows(3)]
+    short = plan(new, bank)
+    longer = plan(tiny.write_task(tmp_path, "long", lines), bank)
+    assert short.scale == 1
+    typical = np.exp(np.mean([np.log(known.output_length) for known in bank.profiles]))
+    assert longer.scale == pytest.approx((typical / longer.profile.output_length) ** 0.5)
+    assert longer.scale < 0.7
+    whole = longer.with_recipe(Recipe(scale=1))
+    np.testing.assert_allclose(longer.coefficients.shared, longer.scale * whole.coefficients.shared)
+    assert whole.coefficients.shared[:-1].sum() == pytest.approx(1)
+    assert whole.coefficients.shared[-1] == Recipe().output_prior
+    assert "since the outputs of this dataset are longer" in render_card(longer.card_data(4), None)
+    assert "All coefficients were scaled" not in render_card(whole.card_data(4), None)
+    assert longer.to_dict()["scale"] == longer.scale
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"coefficients": "normalized"}, {"emit": "mixture"}, {"coefficients": "attentional"}],
+)
+def test_rules_of_the_paper_and_mixtures_are_not_scaled_unasked(
+    settings: dict[str, str], bank: Bank, new: Path, tmp_path: Path
+) -> None:
+    lines = [row | {"output": " ".join([row["output"]] * 4)} for row in tiny.rows(3)]
+    planned = plan(tiny.write_task(tmp_path, "long", lines), bank, Recipe.of(**settings))
+    assert planned.scale == 1
+    half = planned.with_recipe(Recipe.of(scale=0.5, **settings))
+    np.testing.assert_allclose(half.coefficients.shared, planned.coefficients.shared / 2)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
