@@ -233,14 +233,13 @@ def generate(
 ) -> None:
     """Generate an adapter folder in PEFT format; prints the folder."""
     from hf_lorameta.pipeline.adapter_folder import check_target
-    from hf_lorameta.pipeline.generation import base_config_for
     from hf_lorameta.pipeline.mixture import check_emit
 
     check_target(output, overwrite)
     check_emit(request.make_recipe().emit, export)  # before anything is opened
     with request.session(engine, base_gguf) as session, stage_bars(quiet) as progress:
         request = validate_engine(request, session, base_gguf)
-        base_config_for(session.bank, export, session.hub.token)  # refuses before any work
+        _check_export(session, export)  # before any work
         dataset = request.open_dataset(session)
         made = _make(request, session, dataset, quiet, progress)
         folder = made.save_pretrained(
@@ -287,7 +286,6 @@ def push(
 ) -> None:
     """Generate an adapter and publish it in one commit; prints its URL."""
     from hf_lorameta.pipeline.adapter_folder import is_private, read_provenance
-    from hf_lorameta.pipeline.generation import base_config_for
     from hf_lorameta.pipeline.publish import check_name_is_safe, publish_adapter
 
     _check_source(request, source, engine, base_gguf, export)
@@ -297,7 +295,7 @@ def push(
             dataset_private = is_private(read_provenance(source)["provenance"])
         else:
             request = validate_engine(request, session, base_gguf)
-            base_config_for(session.bank, export, session.hub.token)
+            _check_export(session, export)
             dataset = request.open_dataset(session)
             dataset_private = dataset.private
 
@@ -338,6 +336,14 @@ def push(
     else:
         report_pull_request(create_pr, published.url)
         emit(json, result, lambda: str(published.url))
+
+
+def _check_export(session: "Session", export: "Export | None") -> None:
+    """Refuse to export an architecture that has no GGUF."""
+    from hf_lorameta.pipeline.savable_adapter import export_config
+
+    index = session.bank.index
+    export_config(index.base_model, index.base_revision, export, session.hub.token)
 
 
 def _check_source(

@@ -11,7 +11,6 @@ from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.files import write_hint
-from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.client import Hub
@@ -132,29 +131,6 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
             f"{target} could not be written: {error.strerror}",
             hint=write_hint(error, target, "name another folder with -o"),
         ) from None
-
-
-def write_adapter(
-    target: Path, write: Callable[[Path], None], base_config: Mapping[str, Any] | None
-) -> None:
-    """Make the folder of an adapter, read it back, and export it as GGUF if there is a config.
-
-    Args:
-        target: the folder.
-        write: as for `write_folder`.
-        base_config: the base model's ``config.json``; None exports nothing.
-
-    Raises:
-        AdapterError: as `write_folder` raises, or the files cannot be read back.
-    """
-
-    def write_and_check(new: Path) -> None:
-        write(new)
-        check_adapter(new)
-        if base_config is not None:
-            gguf_adapter.export(new, new / gguf_usage.GGUF_FILE, base_config)
-
-    write_folder(target, write_and_check)
 
 
 def check_target(folder: Path, overwrite: bool) -> None:

@@ -13,7 +13,8 @@ from hf_lorameta.data.dataset import ReadingOptions
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.pipeline.automatic_check import unchecked
 from hf_lorameta.pipeline.budget import parse_seconds, plan_within
-from hf_lorameta.pipeline.generation import Generation, combine_adapters
+from hf_lorameta.pipeline.combine_adapters import combine_adapters
+from hf_lorameta.pipeline.generation import Generation
 from hf_lorameta.pipeline.held_out_rows import (
     labeled_pool,
     rows_to_check,

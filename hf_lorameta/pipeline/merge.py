@@ -4,7 +4,6 @@ The base model is not needed. Modules are read, combined and written two at a ti
 that of two modules, whatever the size of the adapters.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,24 +16,24 @@ from threadpoolctl import threadpool_limits
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.cards import gguf_usage, model_card
+from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
 from hf_lorameta.cards.merge_card import MergeCard, render_merge_card
+from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.errors import RecipeError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.base_model import stated_license
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.dataset_repo import Token
+from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.combiner_parts import DEFAULT_RANK
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, Export, check_target, write_adapter
+from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.combine_entries import check_time
-from hf_lorameta.pipeline.generation import export_config
 from hf_lorameta.pipeline.merge_ranks import choose_ranks
 from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_source
-from hf_lorameta.pipeline.publish import publish_adapter
+from hf_lorameta.pipeline.savable_adapter import SavableAdapter, as_json
 from hf_lorameta.recipe import MAX_RANK, MergeRecipe
 from hf_lorameta.types import Array, FloatArray
 
@@ -132,7 +131,7 @@ class MergedModule(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Merge:
+class Merge(SavableAdapter):
     """A merge of adapters, ready to be saved or published.
 
     Attributes:
@@ -241,47 +240,10 @@ class Merge:
             if module in source.layout
         )
 
-    def save_pretrained(
-        self,
-        folder: str | Path,
-        *,
-        repo_id: str | None = None,
-        overwrite: bool = False,
-        export: Export | None = None,
-        token: Token = None,
-    ) -> Path:
-        """Combine, and write the adapter folder completely or not at all.
+    def _hub(self, token: Token) -> Hub:
+        return self.hub if token is None else Hub(token)
 
-        Args:
-            folder: target.
-            repo_id: the repo it will be published to, for the card.
-            overwrite: replace an adapter that is already there.
-            export: ``gguf`` adds the adapter for llama.cpp and Ollama. It needs the base model's
-                config.json, from the Hub or its cache, and the extra ``gguf``.
-            token: of the Hub, for `export`; None uses that of the merge.
-
-        Returns:
-            The folder: PEFT's two files, ``recipe.json`` and the card. The same inputs give the
-            same bytes.
-
-        Raises:
-            UsageError: the folder holds other files, or an adapter and `overwrite` is false; or the
-                base model's architecture cannot be exported.
-            AdapterError: the result cannot be read back, or the disk is full.
-            HubError: with `export`, the base model's config.json cannot be fetched.
-            MissingExtraError: with `export`, the package `gguf` is not installed.
-        """
-        target, token = Path(folder).resolve(), self.hub.token if token is None else token
-        check_target(target, overwrite)
-        base_config = export_config(self.base_model, self.base_revision, export, token)
-
-        def write(new: Path) -> None:
-            self._write(new, repo_id, exported=base_config is not None)
-
-        write_adapter(target, write, base_config)
-        return Path(folder)
-
-    def _write(self, folder: Path, repo_id: str | None, exported: bool) -> None:
+    def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
         kept, total = 0.0, self.dropped
 
         def pairs() -> Iterator[tuple[FloatArray, FloatArray]]:
@@ -309,13 +271,12 @@ class Merge:
             gguf=exported,
         )
         texts = {
-            RECIPE_FILE: json.dumps(provenance, indent=2, ensure_ascii=False) + "\n",
-            model_card.CARD_FILE: render_merge_card(card, repo_id),
+            RECIPE_FILE: as_json(provenance) + "\n",
+            CARD_FILE: render_merge_card(card, repo_id),
         }
         if exported:
-            texts[gguf_usage.MODELFILE] = gguf_usage.render_modelfile(self.base_model)
-        for name, text in texts.items():
-            (folder / name).write_bytes(text.encode())
+            texts[MODELFILE] = render_modelfile(self.base_model)
+        return texts
 
     def provenance(self, kept: float | None = None) -> dict[str, Any]:
         """Return the content of ``recipe.json``; `kept` is the share of the squared norm."""
@@ -339,42 +300,6 @@ class Merge:
             "ranks": {"least": min(self.ranks), "most": max(self.ranks)},
             "kept": kept,
         }
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        create_pr: bool = False,
-        overwrite: bool = False,
-        export: Export | None = None,
-    ) -> str:
-        """Combine, save and publish the adapter in one commit, and return its URL.
-
-        Args:
-            repo_id: target, ``user/name``.
-            private: None makes a private repo if an adapter is private or local, and keeps the
-                visibility of an existing repo.
-            create_pr: open a pull request instead of committing.
-            overwrite: replace files of the same names in an existing repo.
-            export: as in `save_pretrained`.
-
-        Raises:
-            AuthError: no token, or no right to write to the repo.
-            ConflictError: the repo holds such files, has another visibility, or changed meanwhile.
-            ConnectionLostError: the connection was lost.
-        """
-        publication = publish_adapter(
-            lambda: self,
-            repo_id,
-            hub=self.hub,
-            dataset_private=self.private,
-            private=private,
-            create_pr=create_pr,
-            overwrite=overwrite,
-            export=export,
-        )
-        return str(publication.url)
 
 
 def _only(values: set[str | None]) -> str | None:

@@ -11,7 +11,7 @@ own ``use_gks`` is not used: it subtracts A and B separately, which is not the d
 updates B A, and leaves g out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,32 +23,22 @@ from hf_lorameta._version import __version__
 from hf_lorameta.bank.arrays import save_arrays
 from hf_lorameta.bank.index import GeneralEntry, IndexEntry
 from hf_lorameta.cards.card_data import CardData, Routing
-from hf_lorameta.cards.chart import CHART_FILE, render_chart
-from hf_lorameta.cards.model_card import CARD_FILE, render_card
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, target_modules, write_config
-from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.dataset_repo import Token
+from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.arrow import prototype
 from hf_lorameta.method.merging import exact
 from hf_lorameta.pipeline.adapter_folder import (
-    COEFFICIENTS_FILE,
     EXPERTS,
     PROTOTYPES_FILE,
-    RECIPE_FILE,
     ROUTING_FILE,
     SHARED,
     Export,
-    check_target,
-    read_provenance,
-    write_folder,
 )
-from hf_lorameta.pipeline.generation import as_json
-from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import Progress
-from hf_lorameta.pipeline.publish import publish_adapter
+from hf_lorameta.pipeline.savable_adapter import PlannedAdapter, as_json
 from hf_lorameta.types import FloatArray
 
 ROUTED = 3
@@ -76,10 +66,14 @@ def check_emit(emit: str, export: Export | None) -> None:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(PlannedAdapter):
     """The adapters of a plan with positive coefficients, ready to be saved or published.
 
-    The weights are read when it is saved, one adapter at a time.
+    The weights are read when it is saved, one adapter at a time. The folder has ``experts`` with an
+    adapter in each of its folders, ``shared`` with the adapter that is added to the base model once
+    (the output prior, and the general adapter if it is subtracted), ``routing.json`` and
+    ``prototypes.safetensors`` with a (k, in_features) array for each module, in place of PEFT's two
+    files. There is no GGUF of a mixture.
 
     Attributes:
         plan: its recipe's ``emit`` is ``mixture`` or ``mixture-gks``.
@@ -97,7 +91,6 @@ class Mixture:
         Mixture(4 adapters of rank 16 for a local dataset)
     """
 
-    plan: Plan
     progress: Progress = _silent
     seconds: ClassVar[None] = None  # nothing is combined before it is saved
 
@@ -136,71 +129,8 @@ class Mixture:
         largest = max(entry.rank for entry in self.entries)
         return self.plan.recipe.rank or largest + subtracted
 
-    def save_pretrained(
-        self,
-        folder: str | Path,
-        *,
-        repo_id: str | None = None,
-        overwrite: bool = False,
-        export: Export | None = None,
-        token: Token = None,
-    ) -> Path:
-        """Write the folder completely or not at all, and read it back.
-
-        Args:
-            folder: target.
-            repo_id: the repo it will be published to, for the card.
-            overwrite: replace an adapter or a mixture that is already there.
-            export: None; a mixture has no GGUF.
-            token: not needed.
-
-        Returns:
-            The folder: ``experts`` with an adapter in each of its folders, ``shared`` with the
-            adapter that is added to the base model once (the output prior, and the general
-            adapter if it is subtracted), ``routing.json``, ``prototypes.safetensors`` with a
-            (k, in_features) array for each module, ``recipe.json``, ``coefficients.json``, the
-            card and its chart. The same inputs give the same bytes.
-
-        Raises:
-            UsageError: `export` is given, or the folder holds other files, or an adapter and
-                `overwrite` is false.
-            AdapterError: the files cannot be read back, or the disk is full.
-            HubError: an adapter cannot be fetched.
-        """
+    def _export_config(self, export: Export | None, token: Token) -> None:
         check_emit(self.plan.recipe.emit, export)
-        target = Path(folder).resolve()
-        check_target(target, overwrite)
-
-        def write_and_check(new: Path) -> None:
-            self._write(new, repo_id)
-            read_provenance(new)
-
-        write_folder(target, write_and_check)
-        return Path(folder)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        create_pr: bool = False,
-        overwrite: bool = False,
-        token: str | None = None,
-    ) -> str:
-        """Save, check and publish the mixture in one commit, and return its URL.
-
-        Args, Returns and Raises are those of `hf_lorameta.Generation.push_to_hub`.
-        """
-        publication = publish_adapter(
-            lambda: self,
-            repo_id,
-            hub=Hub(token),
-            dataset_private=self.plan.dataset.private,
-            private=private,
-            create_pr=create_pr,
-            overwrite=overwrite,
-        )
-        return str(publication.url)
 
     # --- weights --------------------------------------------------------------------------------
 
@@ -239,7 +169,7 @@ class Mixture:
 
     # --- files ----------------------------------------------------------------------------------
 
-    def _write(self, folder: Path, repo_id: str | None) -> None:
+    def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
         plan, layout = self.plan, self.plan.bank.layout
         prototypes: list[list[FloatArray]] = []
         with threadpool_limits(1, "blas"):  # the same bits on any number of cores
@@ -255,17 +185,9 @@ class Mixture:
         arrays = {m.name: np.stack(v) for m, v in zip(layout, by_module, strict=True)}
         save_arrays(folder / PROTOTYPES_FILE, arrays)
         card = self._card_data(bool(shared))
-        rows = [as_json(neighbor.to_dict(), indent=None) for neighbor in card.neighbors]
         provenance = plan.provenance() | {"rank": self.rank, "general_coefficient": card.general}
-        texts = {
-            RECIPE_FILE: as_json(provenance) + "\n",
-            COEFFICIENTS_FILE: "[\n" + ",\n".join(rows) + "\n]\n",
-            ROUTING_FILE: as_json(self._routing(card)) + "\n",
-            CARD_FILE: render_card(card, repo_id),
-            CHART_FILE: render_chart(card),
-        }
-        for name, text in texts.items():
-            (folder / name).write_bytes(text.encode())
+        routing = {ROUTING_FILE: as_json(self._routing(card)) + "\n"}
+        return self._text_files(provenance, card, repo_id) | routing
 
     def _write_adapter(self, folder: Path, layout: Layout, pairs: list[Pair]) -> None:
         index, rank = self.plan.bank.index, len(pairs[0][0])

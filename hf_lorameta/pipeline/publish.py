@@ -27,9 +27,8 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.dataset_repo import Token
 from hf_lorameta.hub.errors import ForbiddenError
-from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.hub.repo import PinnedRepo, Token
 from hf_lorameta.hub.visibility import check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,

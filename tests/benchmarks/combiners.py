@@ -20,7 +20,7 @@ from hf_lorameta import COMBINERS, Bank
 from hf_lorameta.files import write_atomically
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.rank_budget import ranks_for_size
-from hf_lorameta.pipeline.generation import combine_adapters
+from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from tests import shared_data
 from tests.benchmarks.growth import EVERYDAY, HEAD, SHOTS, Growth, cells, drawn, read
 from tests.benchmarks.tables import markdown_table

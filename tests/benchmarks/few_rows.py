@@ -27,7 +27,7 @@ from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
-from hf_lorameta.pipeline.generation import combine_adapters
+from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from hf_lorameta.pipeline.held_out_rows import rows_to_train
 from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.pipeline.tune import refine_plan

@@ -31,7 +31,7 @@ from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.pipeline.adapter_folder import EXPERTS, SHARED, WEIGHTS_FILE
-from hf_lorameta.pipeline.generation import combine_adapters
+from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from hf_lorameta.pipeline.mixture import ROUTED
 from tests import shared_data
 from tests.benchmarks.arrow_scores import KINDS, distances_by_score, score_table, task_names

@@ -1,0 +1,207 @@
+"""Save and publish an adapter: what a generation, a merge and a mixture have in common."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_lorameta.cards.card_data import CardData
+from hf_lorameta.cards.chart import CHART_FILE, render_chart
+from hf_lorameta.cards.gguf_usage import GGUF_FILE
+from hf_lorameta.cards.model_card import CARD_FILE, render_card
+from hf_lorameta.environment import require_extra
+from hf_lorameta.formats import gguf_adapter
+from hf_lorameta.formats.gguf_architecture import BaseArchitecture
+from hf_lorameta.hub.base_model import config_json
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import Token
+from hf_lorameta.pipeline.adapter_folder import (
+    COEFFICIENTS_FILE,
+    RECIPE_FILE,
+    Export,
+    check_target,
+    read_provenance,
+    write_folder,
+)
+from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.publish import publish_adapter
+
+
+class SavableAdapter(ABC):
+    """Base class of adapters that can be saved to a folder and published."""
+
+    @property
+    @abstractmethod
+    def base_model(self) -> str:
+        """Hub id of the base model."""
+
+    @property
+    @abstractmethod
+    def base_revision(self) -> str | None:
+        """Commit of the base model, if it is known."""
+
+    @property
+    @abstractmethod
+    def private(self) -> bool:
+        """Whether a source of the adapter is private, so that its repo is private by default."""
+
+    @abstractmethod
+    def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
+        """Write weights and config into an empty folder, and return the text files by name."""
+
+    def _hub(self, token: Token) -> Hub:
+        """Return the client to export and publish with."""
+        return Hub(token)
+
+    def _export_config(self, export: Export | None, token: Token) -> dict[str, Any] | None:
+        """Return the base model's config if it is needed; refuse what cannot be exported."""
+        if export is None:
+            return None
+        token = self._hub(token).token
+        return export_config(self.base_model, self.base_revision, export, token)
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        repo_id: str | None = None,
+        overwrite: bool = False,
+        export: Export | None = None,
+        token: Token = None,
+    ) -> Path:
+        """Write the adapter folder completely or not at all, and read it back.
+
+        Args:
+            folder: target.
+            repo_id: the repo it will be published to, for the card.
+            overwrite: replace an adapter that is already there.
+            export: ``gguf`` adds the adapter for llama.cpp and Ollama. It needs the base model's
+                config.json, from the Hub or its cache, and the extra ``gguf``.
+            token: of the Hub, for `export`; None uses the saved one, or that of a merge.
+
+        Returns:
+            The folder: PEFT's two files, ``recipe.json``, the card and, except for a merge,
+            ``coefficients.json`` and a chart. The same inputs give the same bytes.
+
+        Raises:
+            UsageError: the folder holds other files, or an adapter and `overwrite` is false; or the
+                base model's architecture, or a mixture, cannot be exported.
+            AdapterError: the files cannot be read back, or the disk is full.
+            HubError: an adapter or, with `export`, the base model's config.json cannot be fetched.
+            MissingExtraError: with `export`, the package `gguf` is not installed.
+        """
+        target = Path(folder).resolve()
+        check_target(target, overwrite)
+        base_config = self._export_config(export, token)
+
+        def write_and_check(new: Path) -> None:
+            texts = self._write(new, repo_id, exported=base_config is not None)
+            for name, text in texts.items():
+                (new / name).write_bytes(text.encode())
+            read_provenance(new)
+            if base_config is not None:
+                gguf_adapter.export(new, new / GGUF_FILE, base_config)
+
+        write_folder(target, write_and_check)
+        return Path(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        create_pr: bool = False,
+        overwrite: bool = False,
+        export: Export | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Save, check and publish the adapter in one commit.
+
+        Args:
+            repo_id: target, ``user/name``.
+            private: None makes a private repo if a source is private (see `private`), and keeps
+                the visibility of an existing repo.
+            create_pr: open a pull request instead of committing.
+            overwrite: replace files of the same names in an existing repo.
+            export: as in `save_pretrained`.
+            token: of the Hub; None uses the saved one, or that of a merge.
+
+        Returns:
+            URL of the repo or of the pull request.
+
+        Raises:
+            AuthError: no token, or no right to write to the repo.
+            ConflictError: the repo holds such files, has another visibility, or changed meanwhile.
+            ConnectionLostError: the connection was lost.
+            LoraMetaError: as `save_pretrained` raises.
+        """
+        publication = publish_adapter(
+            lambda: self,
+            repo_id,
+            hub=self._hub(token),
+            dataset_private=self.private,
+            private=private,
+            create_pr=create_pr,
+            overwrite=overwrite,
+            export=export,
+        )
+        return str(publication.url)
+
+
+@dataclass(frozen=True)
+class PlannedAdapter(SavableAdapter):
+    """Base class of adapters that were made from a plan."""
+
+    plan: Plan
+
+    @property
+    def base_model(self) -> str:
+        """Hub id of the base model."""
+        return self.plan.bank.index.base_model
+
+    @property
+    def base_revision(self) -> str | None:
+        """Commit of the base model that the bank was built for."""
+        return self.plan.bank.index.base_revision
+
+    @property
+    def private(self) -> bool:
+        """Whether the dataset is private."""
+        return self.plan.dataset.private
+
+    def _text_files(
+        self, provenance: Mapping[str, Any], card: CardData, repo_id: str | None
+    ) -> dict[str, str]:
+        """Return recipe, coefficients, card and chart."""
+        rows = [as_json(neighbor.to_dict(), indent=None) for neighbor in card.neighbors]
+        return {
+            RECIPE_FILE: as_json(provenance) + "\n",
+            COEFFICIENTS_FILE: "[\n" + ",\n".join(rows) + "\n]\n",
+            CARD_FILE: render_card(card, repo_id),
+            CHART_FILE: render_chart(card),
+        }
+
+
+def export_config(
+    base_model: str, revision: str | None, export: Export | None, token: Token = None
+) -> dict[str, Any] | None:
+    """Return the base model's ``config.json`` if an export needs it, checked before any work.
+
+    Raises:
+        UsageError: the base model's architecture cannot be exported.
+        HubError: the file cannot be fetched.
+        MissingExtraError: the package `gguf` is not installed.
+    """
+    if export is None:
+        return None
+    require_extra("gguf", extra="gguf")
+    config = config_json(base_model, revision, token)
+    BaseArchitecture.from_config(config)
+    return config
+
+
+def as_json(value: object, indent: int | None = 2) -> str:
+    """Return JSON for a file of an adapter folder."""
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
