@@ -12,6 +12,7 @@ References:
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,17 @@ from hf_lorameta.method.combiner_parts import (
     check_factors,
     result_rank,
 )
-from hf_lorameta.method.entrywise import dare, magnitude, sparse, ties
+from hf_lorameta.method.entrywise import (
+    DARE_DENSITY,
+    MAGNITUDE_DENSITY,
+    SPARSE_DENSITY,
+    TIES_DENSITY,
+    dare,
+    magnitude,
+    merge_entries,
+    sparse,
+    ties,
+)
 from hf_lorameta.method.low_rank import LowRankSum, truncated_svd
 from hf_lorameta.types import FloatArray
 
@@ -143,7 +154,7 @@ class Combiner(NamedTuple):
         linear: whether twice the weights give twice the update B A; if not, twice A and twice B.
         entrywise: whether it chooses among the entries of the updates. Then it needs the factors in
             the base model's own coordinates, not in those of a pack, and takes `density`, `seed`
-            and `start`, see `hf_lorameta.method.entrywise`.
+            and `start`, see `hf_lorameta.method.entrywise.merge_entries`.
     """
 
     name: str
@@ -169,7 +180,7 @@ COMBINERS: dict[str, Combiner] = {
             "ties",
             "the largest fifth of each update's entries, averaged where their signs agree",
             "Yadav et al., arXiv 2306.01708",
-            ties,
+            partial(merge_entries, ties, density=TIES_DENSITY),
             linear=True,
             entrywise=True,
         ),
@@ -177,7 +188,7 @@ COMBINERS: dict[str, Combiner] = {
             "dare",
             "a random tenth of each update's entries, enlarged tenfold, added up",
             "Yu et al., arXiv 2311.03099",
-            dare,
+            partial(merge_entries, dare, density=DARE_DENSITY),
             linear=True,
             entrywise=True,
         ),
@@ -185,7 +196,7 @@ COMBINERS: dict[str, Combiner] = {
             "magnitude",
             "the largest fifth of each update's entries, added up",
             "Ilharco et al., arXiv 2212.04089, with pruning",
-            magnitude,
+            partial(merge_entries, magnitude, density=MAGNITUDE_DENSITY),
             linear=True,
             entrywise=True,
         ),
@@ -193,7 +204,7 @@ COMBINERS: dict[str, Combiner] = {
             "sparse",
             "the largest twentieth of each update's entries, averaged over those that kept them",
             "Arnob et al., arXiv 2507.07140",
-            sparse,
+            partial(merge_entries, sparse, density=SPARSE_DENSITY),
             linear=True,
             entrywise=True,
         ),

@@ -5,12 +5,15 @@ import pytest
 from numpy.typing import NDArray
 
 from hf_lorameta.errors import AdapterError
-from hf_lorameta.method.entrywise import Start, dare, magnitude, sparse, ties
+from hf_lorameta.method.entrywise import Start
 from hf_lorameta.method.merging import COMBINERS, exact
 from tests.method.oracles import update
 from tests.method.test_merging import bank, product
 
 FULL = 9  # rank of any 11 × 9 matrix
+ties, dare, magnitude, sparse = (
+    COMBINERS[name].function for name in ("ties", "dare", "magnitude", "sparse")
+)
 ENTRYWISE = sorted(name for name, row in COMBINERS.items() if row.entrywise)
 
 
