@@ -1,4 +1,4 @@
-"""Type aliases shared by many modules."""
+"""Types that many modules share."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -16,3 +16,16 @@ Row = tuple[str, str]
 
 Encode = Callable[[Sequence[str]], Iterable[Sequence[int]]]
 """Maps texts to their token ids, without special tokens."""
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, all steps)."""
+
+StageProgress = Callable[[str, int, int], None]
+"""Called with (title of the stage, steps done, all steps)."""
+
+LossProgress = Callable[[int, int, float], None]
+"""Called with (steps done, all steps, mean loss of the rows in nats)."""
+
+
+def no_progress(*_: object) -> None:
+    """Report nothing: the default of an argument ``progress``."""

@@ -44,7 +44,7 @@ from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.method.output_prior import OutputPrior
-from hf_lorameta.types import Encode, FloatArray
+from hf_lorameta.types import Encode, FloatArray, Progress, no_progress
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
 """Environment variable that names the default bank."""
@@ -290,7 +290,7 @@ class Bank:
     def adapters(
         self,
         entries: Sequence[IndexEntry | GeneralEntry] | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = no_progress,
     ) -> list[AdapterFile]:
         """Open the adapters of `entries`, or of all of ``index.entries``, in parallel.
 

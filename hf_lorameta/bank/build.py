@@ -49,10 +49,12 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.types import no_progress
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, LoraMetaError | None], None]
+EntryProgress = Callable[[str, LoraMetaError | None], None]
+"""Called with the adapter of an entry, and its error if it was skipped."""
 Outcome = IndexEntry | Skipped
 
 
@@ -65,7 +67,7 @@ def build_bank(
     workers: int = 8,
     executor: Executor | None = None,
     strict: bool = False,
-    progress: Progress = lambda adapter, error: None,
+    progress: EntryProgress = no_progress,
 ) -> Bank:
     """Build a bank from the Hub; an existing one is resumed, or extended by a longer manifest.
 
@@ -142,7 +144,11 @@ def open_folder(folder: Path) -> Iterator[None]:
 
 
 def _run(
-    entries: Sequence[BankEntry], job: Job, executor: Executor, strict: bool, progress: Progress
+    entries: Sequence[BankEntry],
+    job: Job,
+    executor: Executor,
+    strict: bool,
+    progress: EntryProgress,
 ) -> dict[str, Outcome]:
     """Build every entry and return the outcomes by entry name, in the manifest's order."""
     futures = {executor.submit(build_entry, entry, job): entry for entry in entries}

@@ -6,7 +6,7 @@ command that was interrupted does not repeat them.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -21,12 +21,10 @@ from hf_lorameta.errors import ConnectionLostError, UsageError
 from hf_lorameta.files import write_atomically, write_hint
 from hf_lorameta.hub.adapter_list import ListedAdapter
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.types import StageProgress, no_progress
 
 _MAX_UNANSWERED = 3
 """Adapters for which the Hub may fail to answer before the command ends."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, total)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def discover(
     hub: Hub | None = None,
     limit: int = 1000,
     workers: int = 8,
-    progress: Progress = lambda title, done, total: None,
+    progress: StageProgress = no_progress,
 ) -> Discovery:
     """Write a manifest of the Hub's adapters of a base model that name the dataset they learned.
 
@@ -133,7 +131,7 @@ def _check_all(
     checker: Checker,
     checks: Path,
     workers: int,
-    progress: Progress,
+    progress: StageProgress,
 ) -> list[Checked]:
     """Check adapters, in their order, and keep the results in a file."""
     done = _finished(checks, checker.base_model)

@@ -1,7 +1,7 @@
 """Fit the neural coefficient rule on a bank and store it there."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,7 @@ from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_layout import FACTORS
 from hf_lorameta.method.distances import METRICS, between
 from hf_lorameta.method.neural import FitReport, fit_neural, gram
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FloatArray, StageProgress, no_progress
 
 _BLOCK_BYTES = 64 << 20
 
@@ -26,7 +26,7 @@ def fit_bank(
     hidden: int = 256,
     steps: int = 40,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    progress: StageProgress = no_progress,
 ) -> dict[str, FitReport]:
     """Train the neural rule for every metric, store it in a local bank, and return the losses.
 

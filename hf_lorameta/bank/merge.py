@@ -6,7 +6,7 @@ packs are stored whole again, as the packs have them.
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -29,16 +29,14 @@ from hf_lorameta.bank.new_folder import write_new_folder
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import write_tensors
+from hf_lorameta.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
 Entry = TypeVar("Entry", IndexEntry, GeneralEntry)
-Progress = Callable[[int, int], None]
 
 
-def merge_banks(
-    banks: Sequence[Bank], target: Path, progress: Progress = lambda done, total: None
-) -> Bank:
+def merge_banks(banks: Sequence[Bank], target: Path, progress: Progress = no_progress) -> Bank:
     """Write the adapters of several banks as one bank.
 
     An adapter that several banks hold is stored once: from the first bank, but rather from a bank

@@ -6,7 +6,7 @@ and `hf_lorameta.bank.shared_basis` for how the bases are found.
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +31,10 @@ from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.safetensors import read_range
-from hf_lorameta.types import Array
+from hf_lorameta.types import Array, Progress, no_progress
 
 DEFAULT_RETENTION = 0.98
 _WORKERS = min(4, os.cpu_count() or 1)
-
-Progress = Callable[[int, int], None]
 
 
 class _Settings(NamedTuple):
@@ -65,7 +63,7 @@ def pack(
     retention: float | None = None,
     dtype: PackDtype = "bf16",
     seed: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Bank:
     """Write a bank as a pack: the same entries and profiles, with adapters in shared bases.
 

@@ -1,7 +1,6 @@
 """Publish a bank as a dataset repo on the Hub, and pull one into a folder."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
@@ -11,6 +10,7 @@ from hf_lorameta.files import sha256, write_atomically, write_hint
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.visibility import check_visibility
+from hf_lorameta.types import Progress, no_progress
 
 
 def push_bank(
@@ -73,7 +73,7 @@ def pull_bank(
     revision: str | None = None,
     everything: bool = False,
     hub: Hub | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Bank:
     """Pull a bank repo into a folder: index, tokenizer and profiles now, weights when needed.
 

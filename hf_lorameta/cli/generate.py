@@ -30,6 +30,7 @@ from hf_lorameta.cli.output import (
     warn,
 )
 from hf_lorameta.tables import plural
+from hf_lorameta.types import StageProgress
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.expected_gain import Estimate
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.generation import Generation
     from hf_lorameta.pipeline.mixture import Mixture
     from hf_lorameta.pipeline.plan import Plan
-    from hf_lorameta.pipeline.progress import Progress
     from hf_lorameta.pipeline.publish import Target
     from hf_lorameta.pipeline.session import Session
     from hf_lorameta.recipe import Recipe
@@ -107,7 +107,7 @@ def _plan_with_check(
 
 
 def _make(
-    request: Request, session: "Session", dataset: "Dataset", quiet: bool, progress: "Progress"
+    request: Request, session: "Session", dataset: "Dataset", quiet: bool, progress: "StageProgress"
 ) -> "Generation | Mixture":
     """Plan, and generate the adapter or choose those of a mixture."""
     from hf_lorameta.pipeline.mixture import Mixture

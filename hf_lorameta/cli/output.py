@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from hf_lorameta.tables import column_widths, pad
+from hf_lorameta.types import StageProgress
 
 _REPORT_SECONDS = 10.0
 _SHOWN_CHARACTERS = 600
@@ -92,7 +93,7 @@ def progress_bar(total: int, title: str, quiet: bool) -> Iterator[Any]:
 
 
 @contextmanager
-def stage_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+def stage_bars(quiet: bool) -> Iterator[StageProgress]:
     """Show the progress of each stage: a bar on a terminal, else a line every 10 seconds.
 
     Both state the time left.

@@ -4,7 +4,7 @@ Texts, tokens and scores are defined by `hf_lorameta.engines.scoring`, so the fi
 engines are comparable.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hf_lorameta.engines import scoring
@@ -13,7 +13,7 @@ from hf_lorameta.engines.llama_client import LlamaCpp, encode, fit_context
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.formats.lora_file import check_adapter
-from hf_lorameta.types import Row
+from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 
 
 class LlamaCppEvaluator:
@@ -63,7 +63,7 @@ class LlamaCppEvaluator:
         adapter: Path | None = None,
         shots: Sequence[Row] = (),
         generate: bool = True,
-        progress: scoring.Progress = lambda done, total: None,
+        progress: Progress = no_progress,
     ) -> tuple[scoring.Scores, list[str]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`.
 
@@ -92,7 +92,7 @@ class LlamaCppEvaluator:
         rows: Sequence[Row],
         adapters: Mapping[str, Path],
         generate: bool = True,
-        progress: Callable[[str, int, int], None] = lambda method, done, total: None,
+        progress: StageProgress = no_progress,
     ) -> dict[str, tuple[scoring.Scores, list[str]]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate_adapters`."""
         return scoring.one_by_one(self, rows, adapters, generate, progress)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import EmptyDatasetError, UnlabeledDatasetError
 from hf_lorameta.tables import padded_markdown_table
-from hf_lorameta.types import Row
+from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 
 CHAT_METHOD = "base-chat"
 """The base model with its own chat template, a method of `compare`."""
@@ -197,9 +197,6 @@ def stripped(answer: str, first_line: bool) -> str:
 
 # --- comparing methods --------------------------------------------------------------------------
 
-Progress = Callable[[int, int], None]
-"""Called with (steps done, total steps)."""
-
 
 class StepCounter:
     """Counts steps, and reports them once `PROGRESS_DELAY` has passed."""
@@ -231,7 +228,7 @@ class Evaluator(ChatModel, Protocol):
         adapter: Path | None = None,
         shots: Sequence[Row] = (),
         generate: bool = True,
-        progress: Progress = lambda done, total: None,
+        progress: Progress = no_progress,
     ) -> tuple[Scores, list[str]]:
         """Return scores and answers, in the order of the rows, of a base model with an adapter.
 
@@ -252,7 +249,7 @@ class Evaluator(ChatModel, Protocol):
         rows: Sequence[Row],
         adapters: Mapping[str, Path],
         generate: bool = True,
-        progress: Callable[[str, int, int], None] = lambda method, done, total: None,
+        progress: StageProgress = no_progress,
     ) -> dict[str, tuple[Scores, list[str]]]:
         """Return what `evaluate` returns for each adapter, on the same rows.
 
@@ -274,7 +271,7 @@ def one_by_one(
     rows: Sequence[Row],
     adapters: Mapping[str, Path],
     generate: bool,
-    progress: Callable[[str, int, int], None],
+    progress: StageProgress,
 ) -> dict[str, tuple[Scores, list[str]]]:
     """Evaluate adapters one after another."""
     return {
@@ -322,8 +319,8 @@ def compare(
     shots: Sequence[Row] = (),
     generate: bool = True,
     samples: int = 5,
-    progress: Callable[[str, Scores], None] = lambda method, scores: None,
-    row_progress: Callable[[str, int, int], None] = lambda method, done, total: None,
+    progress: Callable[[str, Scores], None] = no_progress,
+    row_progress: StageProgress = no_progress,
 ) -> Report:
     """Evaluate several methods on the same rows.
 

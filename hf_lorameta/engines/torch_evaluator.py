@@ -28,7 +28,7 @@ from hf_lorameta.engines.torch_forward import (
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
 from hf_lorameta.hub.packaged_model import quiet_transformers
-from hf_lorameta.types import Row
+from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 
 MODEL_CONFIG_FILE = "config.json"
 _SHARED_BATCHES = 4
@@ -145,7 +145,7 @@ class TorchEvaluator:
         adapter: Path | None = None,
         shots: Sequence[Row] = (),
         generate: bool = True,
-        progress: scoring.Progress = lambda done, total: None,
+        progress: Progress = no_progress,
     ) -> tuple[Scores, list[str]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`."""
         import torch
@@ -166,7 +166,7 @@ class TorchEvaluator:
         rows: Sequence[Row],
         adapters: Mapping[str, Path],
         generate: bool = True,
-        progress: Callable[[str, int, int], None] = lambda method, done, total: None,
+        progress: StageProgress = no_progress,
     ) -> dict[str, tuple[Scores, list[str]]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate_adapters`."""
         import torch

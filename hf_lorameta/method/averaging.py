@@ -9,7 +9,7 @@ and a piece of 16 files.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from io import BufferedReader
@@ -22,7 +22,7 @@ from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import tensor_name
 from hf_lorameta.formats.safetensors import TensorInfo
-from hf_lorameta.types import Array, FloatArray
+from hf_lorameta.types import Array, FloatArray, Progress, no_progress
 
 _FILES = 16  # read side by side
 _RANGE_BYTES = 1 << 19  # of each file, for which it is opened once
@@ -44,7 +44,7 @@ def average(
     files: Sequence[AdapterFile],
     weights: Array,
     scalings: Array,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> list[tuple[FloatArray, FloatArray]]:
     """Average N files that `can_average` as `hf_lorameta.method.merging.factors` averages factors.
 

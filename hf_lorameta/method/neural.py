@@ -6,7 +6,7 @@ the squared error in weight space (arXiv 2507.01806). With G = ΘΘᵀ that erro
 ``cᵀGc − 2 cᵀG_i + G_ii``, so a step reads no adapter. Needs the extra ``eval`` for torch.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import BankError, RecipeError
 from hf_lorameta.method.coefficients import softmin, standardize
 from hf_lorameta.method.neural_model import NeuralModel
-from hf_lorameta.types import Array
+from hf_lorameta.types import Array, Progress, no_progress
 
 _COLUMNS = 1 << 14  # columns per product in float32, few enough for its precision
 _PAIRS = 1 << 15  # (dataset, adapter) pairs per forward pass: 32 MB per activation at width 256
@@ -79,7 +79,7 @@ def fit_neural(
     learning_rate: float = 1e-3,
     validation: float = 0.2,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> tuple[NeuralModel, FitReport]:
     """Train the network of the rule ``neural`` on a bank.
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,16 +14,14 @@ from hf_lorameta.method.averaging import average, can_average
 from hf_lorameta.method.merging import COMBINERS, Stacked, exact, factors
 from hf_lorameta.pipeline.combine_entries import combine_entries
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FloatArray, Progress
 
 _WORKERS = min(4, os.cpu_count() or 1)
 _MAX_STACKED_BYTES = 560 << 20
 """Bytes of stacked factors held at a time: as many modules as fit are combined in parallel."""
 
 
-def combine_adapters(
-    plan: Plan, progress: Callable[[int, int], None]
-) -> list[tuple[FloatArray, FloatArray]]:
+def combine_adapters(plan: Plan, progress: Progress) -> list[tuple[FloatArray, FloatArray]]:
     """Combine a plan's adapters into (lora_A, lora_B) of every module of ``plan.layout``.
 
     Args:

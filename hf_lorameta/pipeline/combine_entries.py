@@ -5,7 +5,7 @@ are expanded first, and a bank whose adapters would take too long is refused. If
 general adapter, from which its others were trained, their differences from it are combined.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,7 +19,7 @@ from hf_lorameta.method.entrywise import Start
 from hf_lorameta.method.low_rank import iterates
 from hf_lorameta.method.merging import COMBINERS, Stacked, exact
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FloatArray, Progress
 
 MAX_HOURS = 1.0
 """Estimated time on one core above which a combination is refused."""
@@ -58,9 +58,7 @@ def check_time(combine: str, layout: Layout, adapters: int, rank: int | None, hi
         )
 
 
-def combine_entries(
-    plan: Plan, progress: Callable[[int, int], None]
-) -> Iterator[tuple[FloatArray, FloatArray]]:
+def combine_entries(plan: Plan, progress: Progress) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Yield (lora_A, lora_B) of every module of the bank's layout.
 
     Args:

@@ -12,9 +12,10 @@ from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.adapters_to_score import locate_adapters
-from hf_lorameta.pipeline.progress import Progress, bars_unless
+from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.python_errors import python_errors
 from hf_lorameta.pipeline.rows_to_score import open_to_score, rows_to_score
+from hf_lorameta.types import StageProgress
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def evaluate(
     model: Any = None,
     tokenizer: Any = None,
     token: str | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Report:
     """Score base model, adapters and few-shot prompt on rows that no adapter was fitted on.

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,13 +22,13 @@ from hf_lorameta.pipeline.held_out_rows import (
     rows_to_train,
 )
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.progress import Progress, bars_unless
+from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.python_errors import python_errors
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import Row
+from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def generate(
     tokenizer: Any = None,
     token: str | None = None,
     budget: float | str | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Generation:
     """Generate an adapter for a dataset, without training unless the recipe says so.
@@ -86,7 +86,7 @@ def generate(
 
 def generate_from_plan(
     plan: Plan,
-    progress: Progress = lambda stage, done, total: None,
+    progress: StageProgress = no_progress,
     *,
     session: Session | None = None,
     rows: Sequence[Row] | None = None,
@@ -190,7 +190,7 @@ def _check_possible(recipe: Recipe, pool: Sequence[Row], engine: str) -> None:
         )
 
 
-def _read_adapters(plan: Plan, progress: Callable[[int, int], None]) -> None:
+def _read_adapters(plan: Plan, progress: Progress) -> None:
     """Fetch and verify the plan's adapters; opening them again takes no time."""
     adapters = plan.bank.index.adapters
     plan.bank.adapters([adapters[i] for i in plan.active_indices if i < len(adapters)], progress)

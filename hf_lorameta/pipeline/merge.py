@@ -5,7 +5,7 @@ that of two modules, whatever the size of the adapters.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,17 +35,10 @@ from hf_lorameta.pipeline.merge_ranks import choose_ranks
 from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_source
 from hf_lorameta.pipeline.savable_adapter import SavableAdapter, as_json
 from hf_lorameta.recipe import MAX_RANK, MergeRecipe
-from hf_lorameta.types import Array, FloatArray
+from hf_lorameta.types import Array, FloatArray, StageProgress, no_progress
 
 _AT_ONCE = 2
 """Modules in memory."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with (title of the stage, modules done, all modules)."""
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
 
 
 def merge(
@@ -55,7 +48,7 @@ def merge(
     bank: Bank | str | Path | None = None,
     token: Token = None,
     hub: Hub | None = None,
-    progress: Progress = _silent,
+    progress: StageProgress = no_progress,
 ) -> "Merge":
     """Open the adapters of a merge, check that they fit, and choose the ranks.
 
@@ -151,7 +144,7 @@ class Merge(SavableAdapter):
     layout: Layout
     ranks: tuple[int, ...]
     hub: Hub
-    progress: Progress = _silent
+    progress: StageProgress = no_progress
     dropped: float = 0.0
 
     def __repr__(self) -> str:

@@ -37,19 +37,14 @@ from hf_lorameta.pipeline.adapter_folder import (
     SHARED,
     Export,
 )
-from hf_lorameta.pipeline.progress import Progress
 from hf_lorameta.pipeline.savable_adapter import PlannedAdapter, as_json
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FloatArray, StageProgress, no_progress
 
 ROUTED = 3
 """Adapters per token and module; PEFT's default."""
 
 Pair = tuple[FloatArray, FloatArray]
 Entry = IndexEntry | GeneralEntry
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
 
 
 def check_emit(emit: str, export: Export | None) -> None:
@@ -91,7 +86,7 @@ class Mixture(PlannedAdapter):
         Mixture(4 adapters of rank 16 for a local dataset)
     """
 
-    progress: Progress = _silent
+    progress: StageProgress = no_progress
     seconds: ClassVar[None] = None  # nothing is combined before it is saved
 
     def __post_init__(self) -> None:

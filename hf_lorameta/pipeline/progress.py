@@ -1,16 +1,16 @@
-"""Progress of several stages, one bar after the other."""
+"""StageProgress of several stages, one bar after the other."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-Progress = Callable[[str, int, int], None]
-"""Called with (title of the stage, steps done, total steps)."""
+from hf_lorameta.types import StageProgress
+
 _DELAY_SECONDS = 2.0
 
 
 @contextmanager
-def stage_bars(make_bar: Callable[..., Any] | None = None) -> Iterator[Progress]:
+def stage_bars(make_bar: Callable[..., Any] | None = None) -> Iterator[StageProgress]:
     """Show a bar with the time left for each stage that takes longer than two seconds.
 
     Args:
@@ -43,7 +43,7 @@ def stage_bars(make_bar: Callable[..., Any] | None = None) -> Iterator[Progress]
 
 
 @contextmanager
-def bars_unless(progress: Progress | None) -> Iterator[Progress]:
+def bars_unless(progress: StageProgress | None) -> Iterator[StageProgress]:
     """Yield the given function, or one that shows bars if it is None."""
     if progress is not None:
         yield progress

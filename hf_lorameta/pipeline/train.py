@@ -1,13 +1,13 @@
 """Train a generated adapter further on rows of its dataset."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.pipeline.generation import Generation
 from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_train
-from hf_lorameta.types import Row
+from hf_lorameta.types import LossProgress, Row, no_progress
 
 
 def train_adapter(
@@ -15,7 +15,7 @@ def train_adapter(
     pool: Sequence[Row],
     evaluator: TorchEvaluator,
     *,
-    progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
+    progress: LossProgress = no_progress,
 ) -> Generation:
     """Train a finished adapter further as its recipe says.
 

@@ -15,7 +15,7 @@ from hf_lorameta.method.distances import between
 from hf_lorameta.pipeline.choose_coefficients import scale_for
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import Array, FloatArray, Row
+from hf_lorameta.types import Array, FloatArray, Progress, Row, no_progress
 
 ROWS = 16
 """Rows of each dataset that are scored."""
@@ -24,9 +24,7 @@ COUNTED_ROWS = 2048
 _MIN_ADAPTERS = 3
 
 
-def measure_gains(
-    session: Session, progress: Callable[[int, int], None] = lambda done, total: None
-) -> dict[str, Gain]:
+def measure_gains(session: Session, progress: Progress = no_progress) -> dict[str, Gain]:
     """Measure the gains of datasets of the session's bank, and store them in the index.
 
     Args:
@@ -65,7 +63,7 @@ def leave_one_out(
     bank: Bank,
     rows: Callable[[IndexEntry], Sequence[Row]],
     runner: BaseModelRunner,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> dict[str, Gain]:
     """Leave out each dataset in turn, and score what the default recipe makes of the others.
 

@@ -1,6 +1,6 @@
 """Try a generated adapter beside its base model, in llama.cpp and without torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -13,7 +13,7 @@ from hf_lorameta.engines.scoring import Report, compare
 from hf_lorameta.environment import require_extra
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.publish_scores import save_scores
-from hf_lorameta.types import Row
+from hf_lorameta.types import Row, StageProgress, no_progress
 
 
 class Answers(NamedTuple):
@@ -68,7 +68,7 @@ class Trial:
         self,
         rows: Sequence[Row],
         shots: Sequence[Row] = (),
-        progress: Callable[[str, int, int], None] = lambda method, done, total: None,
+        progress: StageProgress = no_progress,
     ) -> Report:
         """Score the base model, a few-shot prompt and the adapter on rows.
 

@@ -1,6 +1,6 @@
 """Fit a plan's coefficients on a few labeled rows, and check a finished adapter on others."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from hf_lorameta.pipeline.held_out_rows import rows_for_prompt, rows_to_check, r
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.refine.registry import REFINERS
 from hf_lorameta.refine.shrink import validate
-from hf_lorameta.types import FloatArray, Row
+from hf_lorameta.types import FloatArray, LossProgress, Row, no_progress
 
 
 def refine_plan(
@@ -25,7 +25,7 @@ def refine_plan(
     pool: Sequence[Row],
     runner: BaseModelRunner,
     *,
-    progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    progress: LossProgress = no_progress,
 ) -> Plan:
     """Fit a plan's coefficients as its recipe says.
 

@@ -12,10 +12,10 @@ from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.directions import NO_MODULE_DIRECTIONS, Directions
-from hf_lorameta.refine.results import ProgressCallback, Refinement
+from hf_lorameta.refine.results import Refinement
 from hf_lorameta.refine.shrink import backtrack_scale
 from hf_lorameta.refine.surrogate import SurrogateLoss, log_odds
-from hf_lorameta.types import Array, Row
+from hf_lorameta.types import Array, LossProgress, Row
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.weighted_sum import WeightedSum
@@ -58,7 +58,7 @@ class Fit:
         runner: BaseModelRunner,
         steps: int,
         penalty: float,
-        progress: ProgressCallback,
+        progress: LossProgress,
     ) -> None:
         if len(rows) < FOLDS:
             raise EmptyDatasetError(

@@ -8,9 +8,9 @@ import numpy as np
 from hf_lorameta.engines.interfaces import GradientRunner
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.fit import CONVERGENCE_TOL, INITIAL_CURVATURE, Fit
-from hf_lorameta.refine.results import ProgressCallback, Refinement
+from hf_lorameta.refine.results import Refinement
 from hf_lorameta.refine.surrogate import SurrogateLoss, log_odds
-from hf_lorameta.types import Array, Row
+from hf_lorameta.types import Array, LossProgress, Row, no_progress
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.weighted_sum import WeightedSum
@@ -27,7 +27,7 @@ def refine(
     runner: GradientRunner,
     *,
     steps: int = STEPS,
-    progress: ProgressCallback = lambda step, steps, loss: None,
+    progress: LossProgress = no_progress,
 ) -> tuple[Coefficients, Refinement]:
     """Fit coefficients with few gradients through the base model.
 

@@ -1,10 +1,6 @@
 """Results of a fit and of a validation, as recipes and model cards record them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-ProgressCallback = Callable[[int, int, float], None]
-"""Called with (step, steps, mean loss of the rows)."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 from hf_lorameta.engines.interfaces import SEARCH_DIMENSIONS, BaseModelRunner
 from hf_lorameta.method.coefficients import Coefficients, largest_indices
 from hf_lorameta.refine.fit import INITIAL_CURVATURE, Fit
-from hf_lorameta.refine.results import ProgressCallback, Refinement
+from hf_lorameta.refine.results import Refinement
 from hf_lorameta.refine.surrogate import SurrogateLoss
-from hf_lorameta.types import Array, Row
+from hf_lorameta.types import Array, LossProgress, Row, no_progress
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.weighted_sum import WeightedSum
@@ -29,7 +29,7 @@ def search(
     *,
     dimensions: int = SEARCH_DIMENSIONS,
     steps: int = SEARCH_STEPS,
-    progress: ProgressCallback = lambda step, steps, loss: None,
+    progress: LossProgress = no_progress,
 ) -> tuple[Coefficients, Refinement]:
     """Fit coefficients, the same in all modules, with forward passes only.
 

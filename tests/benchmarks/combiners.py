@@ -21,6 +21,7 @@ from hf_lorameta.files import write_atomically
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.rank_budget import ranks_for_size
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
+from hf_lorameta.types import no_progress
 from tests import shared_data
 from tests.benchmarks.growth import EVERYDAY, HEAD, SHOTS, Growth, cells, drawn, read
 from tests.benchmarks.tables import markdown_table
@@ -60,7 +61,7 @@ class Combining(Growth):
         if not COMBINERS[planned.recipe.combine].linear:  # without the output prior
             coefficients = Coefficients(planned.coefficients.shared[:-1])
             planned = replace(planned, coefficients=coefficients, output_counts=None)
-        pairs = combine_adapters(planned, lambda done, total: None)
+        pairs = combine_adapters(planned, no_progress)
         if kind == "size":
             pairs = shrunk(pairs, int(number))
         return pairs, len(planned.layout)

@@ -33,6 +33,7 @@ from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.pipeline.tune import refine_plan
 from hf_lorameta.training.few_rows import settings_for
 from hf_lorameta.training.one_task import encode_rows
+from hf_lorameta.types import no_progress
 from tests import shared_data
 from tests.benchmarks.growth import EVERYDAY, ROWS, SHOTS, Growth, drawn, read
 from tests.benchmarks.peft_training import PeftTraining
@@ -81,7 +82,7 @@ class FewRows:
         return replace(planned, recipe=recipe)
 
     def _generation(self, plan: Plan) -> Generation:
-        pairs = combine_adapters(plan, lambda done, total: None)
+        pairs = combine_adapters(plan, no_progress)
         return Generation(plan, pairs[0][0].shape[0], tuple(pairs), 0.0)
 
     def _score(self, task: str, generation: Generation) -> float:

@@ -34,6 +34,7 @@ from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from hf_lorameta.pipeline.tune import refine_plan
 from hf_lorameta.training.train_bank import training_log
+from hf_lorameta.types import no_progress
 from tests import shared_data
 from tests.benchmarks.growth import (
     EVERYDAY,
@@ -73,7 +74,7 @@ class GemmaBank(Growth):
             planned = refine_plan(replace(planned, recipe=recipe), read(task, "train"), self.runner)
         elif method == PROXY:
             planned = replace(planned, coefficients=self._fitted_by_proxy(task))
-        pairs = combine_adapters(planned, lambda done, total: None)
+        pairs = combine_adapters(planned, no_progress)
         self.runner.update(pairs, len(planned.layout))
         return self.runner.loss(self.evaluator.encode(read(task, "test")[:ROWS]))
 

@@ -28,6 +28,7 @@ from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.pipeline.choose_coefficients import scale_for
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
+from hf_lorameta.types import no_progress
 from tests import shared_data
 from tests.benchmarks.tables import markdown_table
 
@@ -99,7 +100,7 @@ class Growth:
             return self.runner.loss(self.evaluator.encode(rows, shots))
         recipe = Recipe(output_prior=0) if method.endswith("no output prior") else None
         planned = drawn(self.planned(task), entries, recipe)
-        pairs = combine_adapters(planned, lambda done, total: None)
+        pairs = combine_adapters(planned, no_progress)
         self.runner.update(pairs, len(planned.layout))
         return self.runner.loss(self.evaluator.encode(rows))
 

@@ -33,6 +33,7 @@ from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.pipeline.adapter_folder import EXPERTS, SHARED, WEIGHTS_FILE
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from hf_lorameta.pipeline.mixture import ROUTED
+from hf_lorameta.types import no_progress
 from tests import shared_data
 from tests.benchmarks.arrow_scores import KINDS, distances_by_score, score_table, task_names
 from tests.benchmarks.growth import EVERYDAY, HEAD, SHOTS, Growth, cells, drawn, read
@@ -107,7 +108,7 @@ class Mixtures(Growth):
                 stack.enter_context(self._mixture(task, kind, int(number)))
             else:
                 planned = self._plan(task, method)
-                pairs = combine_adapters(planned, lambda done, total: None)
+                pairs = combine_adapters(planned, no_progress)
                 self.runner.update(pairs, len(planned.layout))
             yield
 

@@ -7,6 +7,7 @@ from hf_lorameta import Bank, Plan, Recipe, RecipeError, plan
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.pipeline.combine_entries import check_time, combine_entries
+from hf_lorameta.types import no_progress
 
 RANK = 192  # of any matrix of the first module
 
@@ -25,7 +26,7 @@ def update(bank: Bank, index: int) -> np.ndarray:
 
 
 def test_differences_from_the_general_adapter_are_pruned_in_full_coordinates(planned: Plan) -> None:
-    combined = combine_entries(planned, lambda done, total: None)
+    combined = combine_entries(planned, no_progress)
     A, B = next(combined)
     combined.close()
     bank, c = planned.bank, planned.coefficients.shared

@@ -32,6 +32,7 @@ from hf_lorameta.pipeline.tune import refine_plan  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.tasks import read_tasks  # noqa: E402
 from hf_lorameta.training.train_bank import train_bank  # noqa: E402
+from hf_lorameta.types import no_progress  # noqa: E402
 
 SETTINGS = Settings(
     rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=30, general_rows=4,
@@ -150,7 +151,7 @@ def test_the_weighted_sum_and_the_runner_agree_with_the_generated_adapter(
     coefficients = planned.coefficients.take(active)
     runner.set(total, coefficients)
     of_sum = runner.loss(tokens)
-    runner.update(combine_adapters(planned, lambda done, total: None))
+    runner.update(combine_adapters(planned, no_progress))
     assert runner.loss(tokens) == pytest.approx(of_sum, rel=1e-5)
     runner.set(total, Coefficients(np.zeros(len(active))))
     zero = runner.loss(tokens)
@@ -186,7 +187,7 @@ def test_refinement_starts_from_general_adapter_and_output_prior(
     assert min(refinement.history) < refinement.start  # the fit moved downhill
     assert refinement.end <= refinement.start
     assert len(refined.coefficients) == len(planned.coefficients)
-    pairs = combine_adapters(refined, lambda done, total: None)
+    pairs = combine_adapters(refined, no_progress)
     assert len(pairs) == len(planned.layout)
 
 
@@ -196,8 +197,8 @@ def test_a_pack_keeps_both(bank: Bank, new: Path, tmp_path: Path) -> None:
     assert packed.index.general is not None
     assert len(packed) == len(bank)
     for ours, theirs in zip(
-        combine_adapters(plan(new, packed), lambda done, total: None),
-        combine_adapters(plan(new, bank), lambda done, total: None),
+        combine_adapters(plan(new, packed), no_progress),
+        combine_adapters(plan(new, bank), no_progress),
         strict=True,
     ):
         np.testing.assert_allclose(ours[1] @ ours[0], theirs[1] @ theirs[0], atol=1e-4)
