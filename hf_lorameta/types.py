@@ -11,6 +11,9 @@ Array = NDArray[np.float64]
 FloatArray = NDArray[np.float32]
 """float32 of any shape."""
 
+FactorPair = tuple[FloatArray, FloatArray]
+"""lora_A (r, in_features) and lora_B (out_features, r) of one module."""
+
 Row = tuple[str, str]
 """(input, output) of one example."""
 

@@ -45,8 +45,7 @@ def _written() -> Path:
         path, file = folder / adapter_path(entry.name), whole.adapter(entry)
         pairs = []
         for module in whole.layout:
-            factors = file.tensor(module.name, "A"), file.tensor(module.name, "B")
-            A, B = whole.expand(module.name, *factors)
+            A, B = whole.expand(module.name, *file.factors(module.name))
             pairs.append(exact([A], [B], [1.0], [entry.scaling], RANK))
         write_tensors(path, whole.layout, RANK, "bfloat16", pairs)
         changes = {"rank": RANK, "scaling": 1.0, "size": path.stat().st_size,

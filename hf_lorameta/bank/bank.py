@@ -44,7 +44,7 @@ from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.method.output_prior import OutputPrior
-from hf_lorameta.types import Encode, FloatArray, Progress, no_progress
+from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progress
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
 """Environment variable that names the default bank."""
@@ -222,7 +222,7 @@ class Bank:
             return None
         return Basis(self.verified_file(BASIS_FILE), self.layout, self.stored_layout)
 
-    def expand(self, module: str, A: FloatArray, B: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def expand(self, module: str, A: FloatArray, B: FloatArray) -> FactorPair:
         """Map stored factors of a module to (r, in_features) and (out_features, r).
 
         Those of a pack are (r, R_a) and (R_b, r); those of a bank are returned as they are.

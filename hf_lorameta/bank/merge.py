@@ -191,9 +191,8 @@ def _store_weights(bank: Bank, entry: Entry, folder: Path, name: str) -> Entry:
     """Store an adapter whole under a name; return its entry with the new checksum."""
     file, path = bank.adapter(entry), folder / adapter_path(name)
     if bank.index.packing:
-        factors = ((file.tensor(m.name, "A"), file.tensor(m.name, "B")) for m in bank.layout)
-        named = zip(bank.layout, factors, strict=True)
-        pairs = (bank.expand(module.name, *pair) for module, pair in named)
+        names = (module.name for module in bank.layout)
+        pairs = (bank.expand(module, *file.factors(module)) for module in names)
         write_tensors(path, bank.layout, entry.rank, "bfloat16", pairs)
     else:
         shutil.copyfile(file.path, path)

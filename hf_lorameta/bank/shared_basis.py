@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hf_lorameta.errors import AdapterError
-from hf_lorameta.formats.lora_file import AdapterFile, stack
+from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.types import Array, FloatArray
 
@@ -58,7 +58,8 @@ class ModuleReader:
             limit = start + max(1, _CHUNK_BYTES // (width * rank))
             while stop < min(limit, len(self.files)) and self.files[stop].rank == rank:
                 stop += 1
-            As, Bs = stack(self.files[start:stop], self.module.name)
+            pairs = (file.factors(self.module.name) for file in self.files[start:stop])
+            As, Bs = zip(*pairs, strict=True)
             yield Chunk(np.stack(As), np.stack(Bs), self.scalings[start:stop])
             start = stop
 

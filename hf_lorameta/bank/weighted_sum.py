@@ -13,7 +13,7 @@ from hf_lorameta.bank.pack_format import ModuleBases
 from hf_lorameta.formats.lora_file import stack_into
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.types import Array, FloatArray
+from hf_lorameta.types import Array, FactorPair, FloatArray
 
 _GRAM_BATCH = 64  # adapters computed together with all others: 66 MB of 502 at rank 16
 MAX_CACHED = 1 << 30
@@ -53,7 +53,7 @@ class WeightedSum:
         self,
         bank: Bank,
         indices: Sequence[int],
-        output_prior: tuple[FloatArray, FloatArray] | None = None,
+        output_prior: FactorPair | None = None,
     ) -> None:
         has_prior = bool(indices) and indices[-1] == len(bank.index.adapters)
         entries = [bank.index.adapters[i] for i in (indices[:-1] if has_prior else indices)]
@@ -98,7 +98,7 @@ class WeightedSum:
         basis = self._bank.basis
         return ModuleFactors(A, B, None if basis is None else basis.module(module))
 
-    def pairs(self, coefficients: Coefficients) -> Iterator[tuple[FloatArray, FloatArray]]:
+    def pairs(self, coefficients: Coefficients) -> Iterator[FactorPair]:
         """Yield the factors of the sum, (k, in) and (out, k), module by module.
 
         Adapters whose coefficients are zero are left out; of a bank larger than `MAX_CACHED` they
@@ -147,8 +147,6 @@ class WeightedSum:
         return grams
 
 
-def _padded(
-    A: FloatArray, B: FloatArray, before: int = 0, after: int = 0
-) -> tuple[FloatArray, FloatArray]:
+def _padded(A: FloatArray, B: FloatArray, before: int = 0, after: int = 0) -> FactorPair:
     """Add ranks that are zero to A (r, in) and B (out, r)."""
     return np.pad(A, ((before, after), (0, 0))), np.pad(B, ((0, 0), (before, after)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.types import Array, FloatArray, Row
+from hf_lorameta.types import Array, FactorPair, Row
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.weighted_sum import WeightedSum
@@ -30,7 +30,7 @@ class AdapterUpdate(Protocol):
     def layout(self) -> Layout:
         """The modules of the update, the first of those that the runner knows."""
 
-    def pairs(self, coefficients: Coefficients) -> Iterator[tuple[FloatArray, FloatArray]]:
+    def pairs(self, coefficients: Coefficients) -> Iterator[FactorPair]:
         """Yield factors (k, in) and (out, k) of the update, module by module.
 
         A finished adapter has one coefficient.

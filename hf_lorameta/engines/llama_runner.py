@@ -23,9 +23,9 @@ from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.method import merging
 from hf_lorameta.method.coefficients import Coefficients, largest_indices
-from hf_lorameta.types import Array, FloatArray, Row
+from hf_lorameta.types import Array, FactorPair, Row
 
-Pairs = Iterable[tuple[FloatArray, FloatArray]]
+Pairs = Iterable[FactorPair]
 
 MAX_GROUP_RANK = 64
 """Rank of the adapters that are loaded as one: the best approximation of their sum."""
@@ -168,6 +168,6 @@ class LlamaCppRunner:
             ) from None
 
 
-def _truncate(pairs: Pairs, rank: int = MAX_GROUP_RANK) -> Iterator[tuple[FloatArray, FloatArray]]:
+def _truncate(pairs: Pairs, rank: int = MAX_GROUP_RANK) -> Iterator[FactorPair]:
     """Truncate an update to a rank, module by module: never all of it in memory."""
     return (merging.exact([A], [B], [1.0], [1.0], rank) for A, B in pairs)

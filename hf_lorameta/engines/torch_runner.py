@@ -18,7 +18,7 @@ from hf_lorameta.engines.torch_forward import log_odds, row_lengths, row_nll, su
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.types import Array, FloatArray, Row
+from hf_lorameta.types import Array, FactorPair, Row
 
 if TYPE_CHECKING:
     import torch
@@ -64,9 +64,7 @@ class TorchRunner:
         """Apply an update with these coefficients."""
         self.update(update.pairs(coefficients), len(update.layout))
 
-    def update(
-        self, pairs: Iterable[tuple[FloatArray, FloatArray]], modules: int | None = None
-    ) -> None:
+    def update(self, pairs: Iterable[FactorPair], modules: int | None = None) -> None:
         """Apply ``ΔW = B A``, from A (k, in) and B (out, k) of every module, in order.
 
         With `modules`, of the first so many modules alone: the others keep their weights.

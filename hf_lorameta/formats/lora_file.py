@@ -26,7 +26,7 @@ from hf_lorameta.formats.lora_layout import (
 )
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, read_config
 from hf_lorameta.formats.safetensors import CODES, DTYPES, Read, TensorInfo
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FactorPair, FloatArray
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 _PICKLES = ("adapter_model.bin", "adapter_model.pt")
@@ -86,6 +86,10 @@ class AdapterFile:
         info = self.tensor_infos[tensor_name(module, factor)]
         return safetensors.widen(self._read(info.start, info.stop), info)
 
+    def factors(self, module: str) -> FactorPair:
+        """Return lora_A and lora_B of a module, as `tensor` does."""
+        return self.tensor(module, "A"), self.tensor(module, "B")
+
     def finite_tensor(self, module: str, factor: Factor) -> FloatArray:
         """Return what `tensor` does, or raise `AdapterError` if a value is NaN or infinite."""
         values = self.tensor(module, factor)
@@ -129,11 +133,6 @@ class MixedRankFile(AdapterFile):
         return tuple(self.tensor_infos[name].shape[0] for name in names)
 
 
-def stack(files: Sequence[AdapterFile], module: str) -> tuple[list[FloatArray], list[FloatArray]]:
-    """Return the lora_A and the lora_B of one module in each file."""
-    return [f.tensor(module, "A") for f in files], [f.tensor(module, "B") for f in files]
-
-
 def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: FloatArray) -> None:
     """Fill A (Σr, in_features) and B (out_features, Σr) with one module, one file after another."""
     if files[0].stack_alike(files, module, A, B):
@@ -145,7 +144,7 @@ def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: Floa
         a, b = (file.tensor_infos[tensor_name(module, factor)] for factor in FACTORS)
         adjacent = (a.dtype, b.dtype, a.stop) == ("BF16", "BF16", b.start)
         if type(file) is not AdapterFile or not adjacent:
-            A[part], B[:, part] = file.tensor(module, "A"), file.tensor(module, "B")
+            A[part], B[:, part] = file.factors(module)
             continue
         bits = np.frombuffer(file._read(a.start, b.stop), np.uint16)
         split = (a.stop - a.start) // 2
@@ -176,7 +175,7 @@ def write_tensors(
     layout: Layout,
     rank: int | Sequence[int],
     dtype: str,
-    pairs: Iterable[tuple[FloatArray, FloatArray]],
+    pairs: Iterable[FactorPair],
 ) -> None:
     """Write (lora_A, lora_B) of each module of a layout with `atomic_file`, in a torch dtype.
 

@@ -22,7 +22,7 @@ from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import tensor_name
 from hf_lorameta.formats.safetensors import TensorInfo
-from hf_lorameta.types import Array, FloatArray, Progress, no_progress
+from hf_lorameta.types import Array, FactorPair, FloatArray, Progress, no_progress
 
 _FILES = 16  # read side by side
 _RANGE_BYTES = 1 << 19  # of each file, for which it is opened once
@@ -45,7 +45,7 @@ def average(
     weights: Array,
     scalings: Array,
     progress: Progress = no_progress,
-) -> list[tuple[FloatArray, FloatArray]]:
+) -> list[FactorPair]:
     """Average N files that `can_average` as `hf_lorameta.method.merging.factors` averages factors.
 
     Sums of 16 products are in float32, those added up in float64; the bits do not depend on the

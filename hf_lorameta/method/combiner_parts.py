@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.errors import AdapterError, BankError, RecipeError
-from hf_lorameta.types import Array, FloatArray
+from hf_lorameta.types import Array, FactorPair, FloatArray
 
 Factors = Sequence[FloatArray]
 Weights = Sequence[float] | NDArray[Any]
@@ -46,7 +46,7 @@ def result_rank(rank: int | None, largest: int) -> int:
     return rank
 
 
-def balanced(U: Array, s: Array, V: Array, rank: int) -> tuple[FloatArray, FloatArray]:
+def balanced(U: Array, s: Array, V: Array, rank: int) -> FactorPair:
     """Return A (rank, in) and B (out, rank) of ``U diag(s) Vᵀ``, padded with zeros.
 
     Both get the square roots of the singular values, and in every row of A the entry of largest

@@ -35,7 +35,7 @@ from hf_lorameta.method.combiner_parts import (
     result_rank,
 )
 from hf_lorameta.method.low_rank import dense_svd, finite
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FactorPair, FloatArray
 
 TIES_DENSITY = 0.2
 """Share of each update's entries that `ties` keeps, as in [1]."""
@@ -119,7 +119,7 @@ def merge_entries(
     density: float,
     seed: int = 0,
     start: Start | None = None,
-) -> tuple[FloatArray, FloatArray]:
+) -> FactorPair:
     """Merge updates by a rule on their entries, and fit the result by one adapter.
 
     Args:

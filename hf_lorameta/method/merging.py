@@ -39,7 +39,7 @@ from hf_lorameta.method.entrywise import (
     ties,
 )
 from hf_lorameta.method.low_rank import LowRankSum, truncated_svd
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FactorPair, FloatArray
 
 
 class Stacked(list[FloatArray]):
@@ -55,7 +55,7 @@ class Stacked(list[FloatArray]):
 
 def factors(
     As: Factors, Bs: Factors, weights: Weights, scalings: Weights, rank: int | None = None
-) -> tuple[FloatArray, FloatArray]:
+) -> FactorPair:
     """Average A and B separately, as the paper does [1]: ``A = Σ c_i A_i``, ``B = Σ c_i s_i B_i``.
 
     The update is then ``(Σ c_i s_i B_i)(Σ c_i A_i)``: not the weighted sum of updates, but one with
@@ -100,7 +100,7 @@ def factors(
 
 def exact(
     As: Factors, Bs: Factors, weights: Weights, scalings: Weights, rank: int | None = None
-) -> tuple[FloatArray, FloatArray]:
+) -> FactorPair:
     """Compute the best approximation of ``Σ c_i s_i B_i A_i`` by one adapter of the given rank.
 
     Best in the Frobenius norm (Eckart and Young [2]). With stacked factors ``A (R, in)`` of all A_i
@@ -160,7 +160,7 @@ class Combiner(NamedTuple):
     name: str
     title: str
     reference: str
-    function: Callable[..., tuple[FloatArray, FloatArray]]
+    function: Callable[..., FactorPair]
     linear: bool
     entrywise: bool = False
 

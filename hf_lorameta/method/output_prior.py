@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.data.output_counts import OutputCounts
 from hf_lorameta.formats.lora_layout import Module
-from hf_lorameta.types import Array, FloatArray
+from hf_lorameta.types import Array, FactorPair, FloatArray
 
 STRENGTH = 0.5
 """Default coefficient of the update; 1 would move the tokens all the way."""
@@ -58,7 +58,7 @@ class OutputPrior:
     gates: FloatArray
     backgrounds: FloatArray
 
-    def factors(self, counts: OutputCounts) -> tuple[FloatArray, FloatArray]:
+    def factors(self, counts: OutputCounts) -> FactorPair:
         """Return A (2, in) and B (out, 2) of the update for a dataset.
 
         A part without counts, like later tokens of outputs of one token, is not updated.

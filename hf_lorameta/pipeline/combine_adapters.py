@@ -14,14 +14,14 @@ from hf_lorameta.method.averaging import average, can_average
 from hf_lorameta.method.merging import COMBINERS, Stacked, exact, factors
 from hf_lorameta.pipeline.combine_entries import combine_entries
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.types import FloatArray, Progress
+from hf_lorameta.types import FactorPair, FloatArray, Progress
 
 _WORKERS = min(4, os.cpu_count() or 1)
 _MAX_STACKED_BYTES = 560 << 20
 """Bytes of stacked factors held at a time: as many modules as fit are combined in parallel."""
 
 
-def combine_adapters(plan: Plan, progress: Progress) -> list[tuple[FloatArray, FloatArray]]:
+def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
     """Combine a plan's adapters into (lora_A, lora_B) of every module of ``plan.layout``.
 
     Args:
@@ -51,14 +51,14 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[tuple[FloatArray, F
     workers = max(1, min(_WORKERS, _MAX_STACKED_BYTES // (4 * values)))
     buffers = [np.empty(values, np.float32) for _ in range(workers)]
 
-    def combine_module(number: int) -> tuple[FloatArray, FloatArray]:
+    def combine_module(number: int) -> FactorPair:
         buffer = buffers.pop()  # reused: allocating memory costs as much as reading into it
         As, Bs = _stack(files, bank.stored_layout[number], buffer)
         A, B = combine(As, Bs, coefficients.for_module(number), scalings, rank)
         buffers.append(buffer)
         return bank.expand(layout[number].name, A, B)
 
-    pairs: list[tuple[FloatArray, FloatArray]] = []
+    pairs: list[FactorPair] = []
     # one BLAS thread per module: no contention, and the same bits on any number of cores
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
         for pair in pool.map(combine_module, range(len(layout))):
@@ -67,9 +67,7 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[tuple[FloatArray, F
     return _with_prior(plan, pairs)
 
 
-def _with_prior(
-    plan: Plan, pairs: list[tuple[FloatArray, FloatArray]]
-) -> list[tuple[FloatArray, FloatArray]]:
+def _with_prior(plan: Plan, pairs: list[FactorPair]) -> list[FactorPair]:
     """Append the output prior's module to the pairs if it takes part."""
     if prior := plan.output_prior():
         weight = plan.coefficients.for_module(len(pairs))[-1]

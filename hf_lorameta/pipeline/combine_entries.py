@@ -19,7 +19,7 @@ from hf_lorameta.method.entrywise import Start
 from hf_lorameta.method.low_rank import iterates
 from hf_lorameta.method.merging import COMBINERS, Stacked, exact
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.types import FloatArray, Progress
+from hf_lorameta.types import FactorPair, Progress
 
 MAX_HOURS = 1.0
 """Estimated time on one core above which a combination is refused."""
@@ -58,7 +58,7 @@ def check_time(combine: str, layout: Layout, adapters: int, rank: int | None, hi
         )
 
 
-def combine_entries(plan: Plan, progress: Progress) -> Iterator[tuple[FloatArray, FloatArray]]:
+def combine_entries(plan: Plan, progress: Progress) -> Iterator[FactorPair]:
     """Yield (lora_A, lora_B) of every module of the bank's layout.
 
     Args:
@@ -80,7 +80,7 @@ def combine_entries(plan: Plan, progress: Progress) -> Iterator[tuple[FloatArray
     scalings, ranks = [entry.scaling for entry in entries], [entry.rank for entry in entries]
     combine = COMBINERS[recipe.combine].function
 
-    def combine_module(number: int) -> tuple[FloatArray, FloatArray]:
+    def combine_module(number: int) -> FactorPair:
         module = bank.stored_layout[number]
         A = np.empty((sum(ranks), module.in_features), np.float32)
         B = np.empty((module.out_features, sum(ranks)), np.float32)

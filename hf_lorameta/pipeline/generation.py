@@ -11,7 +11,7 @@ from hf_lorameta.engines.scoring import Report
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.pipeline.savable_adapter import PlannedAdapter
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FactorPair
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Generation(PlannedAdapter):
     """
 
     rank: int
-    pairs: tuple[tuple[FloatArray, FloatArray], ...]
+    pairs: tuple[FactorPair, ...]
     seconds: float
 
     def __repr__(self) -> str:

@@ -35,7 +35,7 @@ from hf_lorameta.pipeline.merge_ranks import choose_ranks
 from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_source
 from hf_lorameta.pipeline.savable_adapter import SavableAdapter, as_json
 from hf_lorameta.recipe import MAX_RANK, MergeRecipe
-from hf_lorameta.types import Array, FloatArray, StageProgress, no_progress
+from hf_lorameta.types import Array, FactorPair, FloatArray, StageProgress, no_progress
 
 _AT_ONCE = 2
 """Modules in memory."""
@@ -239,7 +239,7 @@ class Merge(SavableAdapter):
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
         kept, total = 0.0, self.dropped
 
-        def pairs() -> Iterator[tuple[FloatArray, FloatArray]]:
+        def pairs() -> Iterator[FactorPair]:
             nonlocal kept, total
             for module in self.modules():
                 kept, total = kept + module.kept, total + module.total

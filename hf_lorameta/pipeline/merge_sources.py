@@ -164,8 +164,7 @@ def _from_bank(name: str, bank: Bank) -> Source:
     entry, file = found[0], bank.adapter(found[0])
 
     def read(module: str) -> tuple[FloatArray, FloatArray, float]:
-        A, B = (file.tensor(module, factor) for factor in FACTORS)
-        return *bank.expand(module, A, B), entry.scaling
+        return *bank.expand(module, *file.factors(module)), entry.scaling
 
     if isinstance(entry, GeneralEntry):
         shown, revision = f"{bank.id}: {name}", bank.revision

@@ -38,12 +38,11 @@ from hf_lorameta.pipeline.adapter_folder import (
     Export,
 )
 from hf_lorameta.pipeline.savable_adapter import PlannedAdapter, as_json
-from hf_lorameta.types import FloatArray, StageProgress, no_progress
+from hf_lorameta.types import FactorPair, FloatArray, StageProgress, no_progress
 
 ROUTED = 3
 """Adapters per token and module; PEFT's default."""
 
-Pair = tuple[FloatArray, FloatArray]
 Entry = IndexEntry | GeneralEntry
 
 
@@ -129,16 +128,15 @@ class Mixture(PlannedAdapter):
 
     # --- weights --------------------------------------------------------------------------------
 
-    def _factors(self, entry: Entry) -> Iterator[Pair]:
+    def _factors(self, entry: Entry) -> Iterator[FactorPair]:
         """Yield A (r, in) and B (out, r) of an adapter, scaling included, module by module."""
         bank = self.plan.bank
         file = bank.adapter(entry)
         for module in bank.layout:
-            A, B = file.tensor(module.name, "A"), file.tensor(module.name, "B")
-            A, B = bank.expand(module.name, A, B)
+            A, B = bank.expand(module.name, *file.factors(module.name))
             yield A, np.float32(entry.scaling) * B
 
-    def _expert(self, entry: IndexEntry) -> Iterator[Pair]:
+    def _expert(self, entry: IndexEntry) -> Iterator[FactorPair]:
         """Yield the factors of an adapter, or of its difference to the general one."""
         general = self.plan.bank.index.general
         if not self._subtracts or general is None:
@@ -149,11 +147,11 @@ class Mixture(PlannedAdapter):
             As, Bs = zip(own, other, strict=True)
             yield exact(As, Bs, [1.0, -1.0], [1.0, 1.0], self.rank)
 
-    def _shared(self) -> tuple[Layout, list[Pair]]:
+    def _shared(self) -> tuple[Layout, list[FactorPair]]:
         """Return modules and factors of what is added to the base model once, possibly none."""
         plan, general = self.plan, self.plan.bank.index.general
         layout: Layout = ()
-        pairs: list[Pair] = []
+        pairs: list[FactorPair] = []
         if self._subtracts and general is not None:
             layout, pairs = plan.bank.layout, list(self._factors(general))
         if prior := plan.output_prior():
@@ -184,7 +182,7 @@ class Mixture(PlannedAdapter):
         routing = {ROUTING_FILE: as_json(self._routing(card)) + "\n"}
         return self._text_files(provenance, card, repo_id) | routing
 
-    def _write_adapter(self, folder: Path, layout: Layout, pairs: list[Pair]) -> None:
+    def _write_adapter(self, folder: Path, layout: Layout, pairs: list[FactorPair]) -> None:
         index, rank = self.plan.bank.index, len(pairs[0][0])
         folder.mkdir(parents=True)
         write_tensors(folder / WEIGHTS_FILE, layout, rank, self.plan.recipe.dtype, pairs)

@@ -26,7 +26,7 @@ from hf_lorameta.pipeline.comparison import Comparison, compare
 from hf_lorameta.pipeline.plan_warnings import plan_warnings
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
-from hf_lorameta.types import Array, FloatArray, Row
+from hf_lorameta.types import Array, FactorPair, Row
 
 _REPR_ROWS = 5
 
@@ -115,7 +115,7 @@ class Plan:
         """The modules that the adapter changes."""
         return self.bank.layout if self.output_strength is None else self.bank.adapted_layout
 
-    def output_prior(self) -> tuple[FloatArray, FloatArray] | None:
+    def output_prior(self) -> FactorPair | None:
         """Return A (2, in) and B (out, 2) of the output prior; None if it does not take part."""
         if self.output_strength is None or self.output_counts is None:
             return None  # before the file is read

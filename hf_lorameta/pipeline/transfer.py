@@ -15,7 +15,7 @@ from hf_lorameta.method.distances import between
 from hf_lorameta.pipeline.choose_coefficients import scale_for
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import Array, FloatArray, Progress, Row, no_progress
+from hf_lorameta.types import Array, FactorPair, Progress, Row, no_progress
 
 ROWS = 16
 """Rows of each dataset that are scored."""
@@ -149,7 +149,7 @@ def _default_sum(
     return WeightedSum(bank, indices, prior), coefficients.scaled(scale)
 
 
-def _output_prior(bank: Bank, rows: Sequence[Row]) -> tuple[FloatArray, FloatArray] | None:
+def _output_prior(bank: Bank, rows: Sequence[Row]) -> FactorPair | None:
     """Return the factors of the output prior for rows; None if the bank has none."""
     if bank.output_prior is None or bank.index.output_prior is None:
         return None

@@ -17,7 +17,7 @@ from hf_lorameta.pipeline.held_out_rows import rows_for_prompt, rows_to_check, r
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.refine.registry import REFINERS
 from hf_lorameta.refine.shrink import validate
-from hf_lorameta.types import FloatArray, LossProgress, Row, no_progress
+from hf_lorameta.types import FactorPair, LossProgress, Row, no_progress
 
 
 def refine_plan(
@@ -115,7 +115,7 @@ class ScaledAdapter(NamedTuple):
         """The modules that the adapter changes."""
         return self.generation.plan.layout
 
-    def pairs(self, coefficients: Coefficients) -> Iterator[tuple[FloatArray, FloatArray]]:
+    def pairs(self, coefficients: Coefficients) -> Iterator[FactorPair]:
         """Yield (lora_A, lora_B) of every module; without linearity both are scaled."""
         scale = np.float32(coefficients.shared[0])
         scale_A = np.float32(1) if self.linear else scale

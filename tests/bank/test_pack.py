@@ -24,7 +24,7 @@ from hf_lorameta.data.profile import Histogram, Profile, ProfileTable
 from hf_lorameta.errors import AdapterError, BankError, IntegrityError, LoraMetaError, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats import safetensors as safetensors_module
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, stack, write_tensors
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method import merging
 from hf_lorameta.pipeline.generate import generate
@@ -86,7 +86,7 @@ def updates(bank: Bank) -> np.ndarray:
     for entry, file in zip(bank.index.entries, bank.adapters(), strict=True):
         parts = []
         for m in bank.layout:
-            A, B = bank.expand(m.name, file.tensor(m.name, "A"), file.tensor(m.name, "B"))
+            A, B = bank.expand(m.name, *file.factors(m.name))
             parts.append((entry.scaling * B @ A).ravel())
         flattened.append(np.concatenate(parts))
     return np.stack(flattened).astype(np.float64)
@@ -130,7 +130,8 @@ def combined(bank: Bank, name: str, weights: np.ndarray) -> np.ndarray:
     scalings = [entry.scaling for entry in bank.index.entries]
     parts = []
     for m in bank.layout:
-        merged = merging.COMBINERS[name].function(*stack(files, m.name), weights, scalings, None)
+        As, Bs = zip(*(file.factors(m.name) for file in files), strict=True)
+        merged = merging.COMBINERS[name].function(As, Bs, weights, scalings, None)
         A, B = bank.expand(m.name, *merged)
         parts.append((B @ A).ravel())
     return np.concatenate(parts)

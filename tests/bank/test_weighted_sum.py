@@ -19,7 +19,7 @@ def dense_updates(bank: Bank, used: list[int]) -> list[list[Any]]:
     files = bank.adapters(entries)
 
     def dense(file: Any, entry: Any, name: str) -> Any:
-        A, B = bank.expand(name, file.tensor(name, "A"), file.tensor(name, "B"))
+        A, B = bank.expand(name, *file.factors(name))
         return update([A], [B], [1.0], [entry.scaling])
 
     pairs = list(zip(files, entries, strict=True))

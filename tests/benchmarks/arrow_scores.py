@@ -116,7 +116,7 @@ def _prototypes(bank: Bank, path: Path) -> dict[str, np.ndarray]:
 def _factors(bank: Bank, entry: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     file = bank.adapter(entry)
     for m in bank.layout:
-        A, B = bank.expand(m.name, file.tensor(m.name, "A"), file.tensor(m.name, "B"))
+        A, B = bank.expand(m.name, *file.factors(m.name))
         yield A, np.float32(entry.scaling) * B
 
 

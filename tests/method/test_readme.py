@@ -53,7 +53,7 @@ def test_registered_methods_generate_an_adapter(tmp_path: Path) -> None:
     entry = bank.index.entries[int(c.argmax())]
     (file,) = bank.adapters([entry])
     module = bank.layout[0]
-    A, B = file.tensor(module.name, "A"), file.tensor(module.name, "B")
+    A, B = file.factors(module.name)
     new_a, new_b = generation.pairs[0]
     np.testing.assert_allclose(new_b @ new_a, entry.scaling * B @ A, atol=1e-5)
     card = (generation.save_pretrained(tmp_path / "adapter") / "README.md").read_text("utf-8")
