@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard
 from hf_lorameta.cards.card_data import CardDataset
 from hf_lorameta.cards.markdown import clean
 from hf_lorameta.cards.templates import render
+from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import AdapterError
 
 _METRICS = {
@@ -36,6 +37,26 @@ class MeasuredScores(CardDataset):
     rows: int
     engine: str  # transformers or llama.cpp
     scores: Mapping[str, Mapping[str, float | None]]
+
+    @classmethod
+    def on(
+        cls,
+        dataset: DatasetInfo,
+        rows: int,
+        engine: str,
+        scores: Mapping[str, Mapping[str, float | None]],
+    ) -> "MeasuredScores":
+        """Scores on a number of rows of a dataset."""
+        return cls(
+            dataset_id=dataset.id,
+            dataset_revision=dataset.revision,
+            dataset_config=dataset.config,
+            dataset_split=dataset.split,
+            dataset_private=dataset.private,
+            rows=rows,
+            engine=engine,
+            scores=scores,
+        )
 
     def of(self, name: str, adapters: Collection[str]) -> "MeasuredScores":
         """Return the scores for the card of one of several adapters, without those of the others.

@@ -1,7 +1,7 @@
 """The command that scores adapters."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,10 +18,6 @@ from hf_lorameta.cli.options import (
     example,
 )
 from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars, warn
-
-if TYPE_CHECKING:
-    from hf_lorameta.cards.scores_section import MeasuredScores
-    from hf_lorameta.data.dataset import Dataset
 
 
 @example(
@@ -85,6 +81,7 @@ def evaluate(
 
     Columns, configuration and revision come from the adapters' recipes unless they are given.
     """
+    from hf_lorameta.cards.scores_section import MeasuredScores
     from hf_lorameta.data.columns import describe
     from hf_lorameta.engines.scoring import compare
     from hf_lorameta.errors import UsageError
@@ -139,7 +136,7 @@ def evaluate(
     result = report.to_dict()
     try:
         if save_card:
-            measured = _measured(scored, len(rows), engine, result["scores"])
+            measured = MeasuredScores.on(scored, len(rows), engine, result["scores"])
             cards = {}
             for (name, folder), repo in zip(located.folders.items(), repos, strict=True):
                 own = measured.of(name, located.folders)
@@ -149,23 +146,6 @@ def evaluate(
             result |= {"cards": cards} if len(cards) > 1 else {"card": cards[ONLY]}
     finally:  # print the scores even if a card could not be written
         emit(json, result, report.table)
-
-
-def _measured(
-    scored: "Dataset", rows: int, engine: str, scores: dict[str, dict[str, float | None]]
-) -> "MeasuredScores":
-    from hf_lorameta.cards.scores_section import MeasuredScores
-
-    return MeasuredScores(
-        dataset_id=scored.id,
-        dataset_revision=scored.revision,
-        dataset_config=scored.config,
-        dataset_split=scored.split,
-        dataset_private=scored.private,
-        rows=rows,
-        engine=engine,
-        scores=scores,
-    )
 
 
 COMMANDS: tuple[Any, ...] = (evaluate,)

@@ -90,14 +90,6 @@ class Trial:
 
 def scores_to_card(folder: Path, report: Report, dataset: DatasetInfo) -> None:
     """Write the scores of `Trial.test` into the card of an adapter's folder."""
-    measured = MeasuredScores(
-        dataset_id=dataset.id,
-        dataset_revision=dataset.revision,
-        dataset_config=dataset.config,
-        dataset_split=dataset.split,
-        dataset_private=dataset.private,
-        rows=report.scores["generated"].rows,
-        engine="llama.cpp",
-        scores=report.to_dict()["scores"],
-    )
+    scores = report.to_dict()["scores"]
+    measured = MeasuredScores.on(dataset, scores["generated"]["rows"], "llama.cpp", scores)
     save_scores(folder, measured, None, hub=Hub(False))
