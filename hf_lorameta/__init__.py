@@ -5,6 +5,28 @@ import warnings
 from typing import TYPE_CHECKING
 
 from hf_lorameta._version import __version__ as __version__
+from hf_lorameta.errors import (
+    AdapterError,
+    AuthError,
+    BankError,
+    ColumnsError,
+    ConflictError,
+    ConnectionLostError,
+    DatasetError,
+    DatasetTooLargeError,
+    EmptyDatasetError,
+    GatedError,
+    HubError,
+    IntegrityError,
+    LoraMetaError,
+    ManifestError,
+    MissingExtraError,
+    NotFoundError,
+    RecipeError,
+    ScriptDatasetError,
+    UnlabeledDatasetError,
+    UsageError,
+)
 
 _MODULES = {
     "COEFFICIENT_RULES": "method.coefficients",
@@ -52,29 +74,6 @@ _MODULES = {
     "resolve_target": "pipeline.publish",
     "token_counting": "pipeline.read_dataset",
 }
-_ERRORS = (
-    "LoraMetaError",
-    "UsageError",
-    "ManifestError",
-    "RecipeError",
-    "DatasetError",
-    "ColumnsError",
-    "DatasetTooLargeError",
-    "EmptyDatasetError",
-    "UnlabeledDatasetError",
-    "BankError",
-    "IntegrityError",
-    "AdapterError",
-    "HubError",
-    "AuthError",
-    "NotFoundError",
-    "GatedError",
-    "ConflictError",
-    "ConnectionLostError",
-    "ScriptDatasetError",
-    "MissingExtraError",
-)
-_MODULES |= dict.fromkeys(_ERRORS, "errors")
 _DEPRECATED = {
     "COEFFICIENTS": "COEFFICIENT_RULES",
     "DISTANCES": "METRICS",
@@ -157,28 +156,6 @@ if TYPE_CHECKING:
     from hf_lorameta.data.dataset import Dataset, column_names, open_dataset
     from hf_lorameta.data.preview import Preview, preview
     from hf_lorameta.engines.scoring import Report
-    from hf_lorameta.errors import (
-        AdapterError,
-        AuthError,
-        BankError,
-        ColumnsError,
-        ConflictError,
-        ConnectionLostError,
-        DatasetError,
-        DatasetTooLargeError,
-        EmptyDatasetError,
-        GatedError,
-        HubError,
-        IntegrityError,
-        LoraMetaError,
-        ManifestError,
-        MissingExtraError,
-        NotFoundError,
-        RecipeError,
-        ScriptDatasetError,
-        UnlabeledDatasetError,
-        UsageError,
-    )
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.hub.reading_limits import ReadingLimits
     from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
