@@ -17,7 +17,7 @@ from hf_lorameta.training.settings import Settings
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.build import Outcome
-    from hf_lorameta.training.jobs import Estimate
+    from hf_lorameta.training.jobs import Estimate, Request
     from hf_lorameta.training.tasks import Task
 
 _DEFAULTS = Settings()
@@ -118,8 +118,12 @@ def train(
             raise UsageError("--dask and --on jobs exclude each other")
         if general_without:
             raise UsageError(f"a job does not see {general_without}")
-        _submit(tasks, curriculum, base, base_revision, settings, at_once, flavor, push_to, dry_run,
-                token, json, quiet)  # fmt: skip
+        from hf_lorameta.training.jobs import Request
+
+        request = Request(
+            tuple(tasks), curriculum, base, base_revision, settings, at_once, flavor, push_to
+        )
+        _submit(request, dry_run, token, json, quiet)
         return
     hub = Hub(token)
     with (
@@ -246,25 +250,10 @@ class _ShownProgress(Reporter):
         return f"; about {duration(seconds)} left"
 
 
-def _submit(
-    names: list[str],
-    tasks: "tuple[Task, ...]",
-    base: str,
-    base_revision: str | None,
-    settings: Settings,
-    at_once: int | None,
-    flavor: str,
-    push_to: str | None,
-    dry_run: bool,
-    token: str | None,
-    json: bool,
-    quiet: bool,
-) -> None:
+def _submit(request: "Request", dry_run: bool, token: str | None, json: bool, quiet: bool) -> None:
+    """Print what a job will cost, and submit it."""
     from hf_lorameta.training import jobs
 
-    request = jobs.Request(
-        tuple(names), tasks, base, base_revision, settings, at_once, flavor, push_to
-    )
     estimate = jobs.estimate(request, token)
     log(quiet or dry_run, _cost(estimate))
     url = None if dry_run else jobs.submit(request, token)
