@@ -39,7 +39,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_hint(error: OSError, path: Path, other: str) -> str:
-    """Return what to do after `path` could not be written; `other` tells how to name another.
+    """Return what to do after `path` could not be written; `other` says how to name another path.
 
     Example:
         >>> write_hint(OSError(errno.ENOSPC, "No space left"), Path("a/b"), "name another with -o")

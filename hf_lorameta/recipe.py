@@ -150,9 +150,9 @@ class Recipe(_Settings):
         coefficients: rule from distances to coefficients, a key of
             `hf_lorameta.method.coefficients.COEFFICIENT_RULES`.
         combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.
-        emit: ``adapter`` merges the adapters into one; ``mixture`` keeps them apart, to be routed
-            between token by token, see `hf_lorameta.Mixture`; ``mixture-gks`` also subtracts the
-            bank's general adapter from each (GenKnowSub).
+        emit: ``adapter`` merges the adapters into one; ``mixture`` keeps them separate and routes
+            each token to some of them, see `hf_lorameta.Mixture`; ``mixture-gks`` also subtracts
+            the bank's general adapter from each (GenKnowSub).
         top_k: keep only the k largest coefficients and renormalize; None keeps all, but 8 in a
             mixture.
         temperature: divides the logits of the softmin and widens the kernel; below 1 is sharper.
@@ -211,12 +211,12 @@ class Recipe(_Settings):
 
     @property
     def is_mixture(self) -> bool:
-        """Whether the adapters are kept apart."""
+        """Whether the adapters are kept separate."""
         return self.emit != "adapter"
 
     @classmethod
     def of(cls, **settings: object) -> Self:
-        """Build from loose settings, see `MergeRecipe.of`; refuse those a mixture has no use for.
+        """Build from loose settings, see `MergeRecipe.of`; refuse those that a mixture ignores.
 
         Example:
             >>> Recipe.of(emit="mixture", refine=16)

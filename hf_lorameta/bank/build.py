@@ -271,7 +271,7 @@ def finish_bank(
 
 
 def _common_layout(folder: Path, outcomes: Mapping[str, Outcome]) -> tuple[Layout, set[str]]:
-    """Return the layout of most entries (of equals, the first) and the names of all others."""
+    """Return the commonest layout, of several the first, and the names of all other entries."""
     by_layout: dict[Layout, set[str]] = {}
     for name, outcome in outcomes.items():
         if isinstance(outcome, IndexEntry):

@@ -35,8 +35,8 @@ class Checked:
         entry: fields of a manifest's entry; None if the adapter is left out.
         layout: digest of the adapted modules and their shapes.
         modules: number and kinds of the adapted modules, for messages.
-        reason: why it is left out, one of few.
-        detail: the same with names and numbers.
+        reason: why it is left out, one of a few fixed phrases.
+        detail: the reason with names and numbers.
     """
 
     adapter: str

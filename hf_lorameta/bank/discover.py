@@ -29,7 +29,7 @@ _MAX_UNANSWERED = 3
 
 @dataclass(frozen=True)
 class Discovery:
-    """The adapters of a base model that were looked at.
+    """The adapters of a base model that were checked.
 
     Attributes:
         base_model: Hub id.
@@ -76,7 +76,7 @@ def discover(
         base_model: Hub id.
         output: the manifest, which must not exist.
         hub: client.
-        limit: number of adapters to look at, the most downloaded first.
+        limit: number of adapters to check, the most downloaded first.
         workers: requests at a time.
         progress: called after each step.
 
@@ -208,7 +208,7 @@ def _left_out_table(discovery: Discovery) -> str:
 
 
 def _manifest_text(discovery: Discovery) -> str:
-    """Return the manifest, which is read again as ``bank build`` reads it."""
+    """Return the manifest, after parsing it as ``bank build`` will."""
     content = {"version": 1, "base_model": discovery.base_model, "entries": discovery.entries}
     text = (
         f"# Adapters of {discovery.base_model} on the Hub, each with the dataset that its card\n"

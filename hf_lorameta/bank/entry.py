@@ -99,7 +99,7 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
 def store_entry(
     folder: Path, entry: IndexEntry, profile: Profile, key: Mapping[str, object]
 ) -> None:
-    """Record an entry whose weights are stored as finished; `key` is what it was made from."""
+    """Record an entry whose weights are stored as finished; `key` is what it depends on."""
     path = _profile_path(folder, entry.name)
     save_arrays(path, ProfileTable.from_profiles([profile]).arrays)
     content = {**key, "result": entry.model_dump()}

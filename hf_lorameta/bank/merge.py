@@ -39,8 +39,8 @@ Entry = TypeVar("Entry", IndexEntry, GeneralEntry)
 def merge_banks(banks: Sequence[Bank], target: Path, progress: Progress = no_progress) -> Bank:
     """Write the adapters of several banks as one bank.
 
-    An adapter that several banks hold is stored once: from the first bank, but rather from a bank
-    than from a pack. The same adapter is one of the same id and revision, or of the same weights.
+    An adapter that several banks hold, by id and revision or with the same weights, is stored once:
+    from the first of these banks that is not a pack, else from the first.
     Of the general adapters, the one that was trained on most tasks is kept, with the output prior
     of its bank. Fitted rules and measured gains are left out, since they depend on the whole bank.
 
@@ -69,9 +69,9 @@ def name_of(bank: Bank) -> str:
 
 
 def general_of(banks: Sequence[Bank]) -> Bank | None:
-    """Return the bank whose general adapter is kept: of most tasks, of equals the first."""
-    having = [bank for bank in banks if bank.index.general]
-    return max(having, key=_general_tasks) if having else None
+    """Return the first of the banks whose general adapter was trained on most tasks."""
+    candidates = [bank for bank in banks if bank.index.general]
+    return max(candidates, key=_general_tasks, default=None)
 
 
 def _general_tasks(bank: Bank) -> int:
@@ -98,7 +98,7 @@ def _check_same_model(banks: Sequence[Bank]) -> None:
             raise BankError(f"{pair} adapt different modules or shapes of the base model")
         stated = {b.index.base_revision for b in (first, bank)} - {None}
         if len(stated) > 1:
-            logger.warning("%s were made at different commits of the base model", pair)
+            logger.warning("%s were built for different commits of the base model", pair)
 
 
 def _write(banks: Sequence[Bank], folder: Path, progress: Progress) -> Path:

@@ -92,7 +92,9 @@ def pack(
         retention = DEFAULT_RETENTION
     settings = _Settings(basis, retention, dtype, seed)
     if source.index.packing:
-        raise BankError(f"{source.folder} is a pack already", hint="name the bank it was made from")
+        raise BankError(
+            f"{source.folder} is a pack already", hint="name the bank that it was packed from"
+        )
     if target.exists():
         raise UsageError(f"{target} exists", hint="name a new folder with -o")
     write_new_folder(

@@ -132,8 +132,8 @@ class WeightedSum:
         if among is not None:
             order = np.sort(among)  # the output prior stays the last
             grams = WeightedSum(self._bank, [self._indices[i] for i in order], self._prior).grams()
-            places = np.searchsorted(order, among)
-            return np.asarray(grams[:, places][:, :, places])
+            positions = np.searchsorted(order, among)
+            return np.asarray(grams[:, positions][:, :, positions])
         layout = self.layout
         grams = np.empty((len(layout), self.size, self.size))
         for gram, module in zip(grams, layout, strict=True):

@@ -84,7 +84,7 @@ class CardData(CardDataset):
     bank_revision: str | None
     bank_size: int  # number of usable adapters
     bank_published: bool  # its adapters and datasets are on the Hub, so the card links to them
-    neighbors: tuple[WeightedAdapter, ...]  # by falling coefficient; at least one
+    neighbors: tuple[WeightedAdapter, ...]  # by descending coefficient; at least one
     effective_number: float  # see `hf_lorameta.method.coefficients.effective_number`
     nearest_in_bank: float  # median over the bank's datasets of the distance to the nearest other
     rank: int  # of the generated adapter

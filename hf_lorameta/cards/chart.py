@@ -91,7 +91,7 @@ def _repo_name(repo: str) -> str:
 
 
 def _shorten(name: str, cells: int) -> str:
-    """Cut a name in the middle: names of one family differ least at their ends.
+    """Cut a name in the middle, since related names mostly differ at their ends.
 
     Example:
         >>> _shorten("task003_mctaco_question_generation", 16)

@@ -156,11 +156,10 @@ def _vllm_command(card: CardData, repo_id: str | None, folder: str) -> Markdown:
 def reproduce_command(card: CardData) -> list[str]:
     """Return the command line that generates this adapter again, as a list of arguments.
 
-    The weights come out the same; a check that was not made is not made then either. An adapter
-    that was fitted or checked needs the same base model for that: with llama.cpp, ``BASE.gguf`` in
-    the same quantization. Default settings are left out, and so are the embedded bank and the GGUF
-    of its base model, which is found without a path.
-    ``DATASET`` and ``BANK`` stand for datasets and banks without a public name.
+    It gives the same weights, and runs no check unless one was run. An adapter that was fitted or
+    checked needs the same base model again: with llama.cpp, ``BASE.gguf`` in the same quantization.
+    Default settings are left out, and so are the embedded bank and the GGUF of its base model,
+    which is found without a path. ``DATASET`` and ``BANK`` stand for those without a public name.
     """
     public = card.public_dataset is not None
     embedded = card.bank_id == EMBEDDED_BANK

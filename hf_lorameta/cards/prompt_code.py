@@ -49,7 +49,7 @@ def _f_string(template: str) -> str:
 
 
 def example_code(row: Row) -> Markdown:
-    """Return code that assigns ``prompt`` and ``answer`` of a row, on two lines whatever it holds.
+    """Return code that assigns ``prompt`` and ``answer`` of a row, always on two lines.
 
     Example:
         >>> print(example_code(("1+1=\\n```", "2\\u202e")))

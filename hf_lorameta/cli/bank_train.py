@@ -140,7 +140,7 @@ def train(
 
 
 def _read_names(path: Path) -> set[str]:
-    """Return the words of a file."""
+    """Return the names in a file, which white space separates."""
     from hf_lorameta.errors import UsageError
 
     try:

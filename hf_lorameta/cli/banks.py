@@ -144,26 +144,26 @@ def pack(
 
     bank = Bank.from_pretrained(folder, token=token)
     with stage_bars(quiet) as stage:
-        made = pack(
+        packed = pack(
             bank, output, basis=basis, retention=retention, dtype=dtype,
             progress=partial(stage, "Packing"),
         )  # fmt: skip
-    packing = made.index.packing
+    packing = packed.index.packing
     assert packing is not None
-    sizes = {"before": bank.size, "after": made.size}
-    emit(json, packing.model_dump(mode="json") | sizes, lambda: _packed(made, sizes))
+    sizes = {"before": bank.size, "after": packed.size}
+    emit(json, packing.model_dump(mode="json") | sizes, lambda: _describe_pack(packed, sizes))
 
 
-def _packed(made: "Bank", sizes: dict[str, int]) -> str:
-    packing = made.index.packing
+def _describe_pack(pack: "Bank", sizes: dict[str, int]) -> str:
+    packing = pack.index.packing
     assert packing is not None
     rows = [
         [module.name, *space, f"{share:.4f}"]
-        for module, space, share in zip(made.layout, packing.spaces, packing.retained, strict=True)
+        for module, space, share in zip(pack.layout, packing.spaces, packing.retained, strict=True)
     ]
     listing = table(["module", "in", "out", "retained"], rows)
     shrunk = f"{megabytes(sizes['before'])} to {megabytes(sizes['after'])}"
-    return "\n".join([listing, "", *_packing(packing), f"{shrunk} in {made.folder}"])
+    return "\n".join([listing, "", *_packing(packing), f"{shrunk} in {pack.folder}"])
 
 
 @app.command("show", epilog="Example: hf-lorameta bank show my-bank org/adapter")

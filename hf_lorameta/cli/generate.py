@@ -92,7 +92,7 @@ def _plan(
 def _plan_with_check(
     request: Request, session: "Session", dataset: "Dataset", quiet: bool
 ) -> "tuple[Plan, list[Row], bool]":
-    """Plan, with a check where it is possible, and say whether it was not asked for."""
+    """Plan, with a check where it is possible, and say whether that check is automatic."""
     from hf_lorameta.pipeline.automatic_check import with_check, without_impossible_check
 
     asked = request.make_recipe()
@@ -106,15 +106,15 @@ def _plan_with_check(
     return result, rows, False
 
 
-def _make(
+def _make_adapter(
     request: Request, session: "Session", dataset: "Dataset", quiet: bool, progress: "StageProgress"
 ) -> "Generation | Mixture":
     """Plan, and generate the adapter or choose those of a mixture."""
     from hf_lorameta.pipeline.mixture import Mixture
 
-    result, rows, unasked = _plan_with_check(request, session, dataset, quiet)
+    result, rows, automatic = _plan_with_check(request, session, dataset, quiet)
     if not result.recipe.is_mixture:
-        return _generate(result, rows, session, quiet, unasked)
+        return _generate(result, rows, session, quiet, check_only_reports=automatic)
     mixture = Mixture(result, progress)
     log(quiet, f"A mixture of {len(mixture.entries)} adapters of rank {mixture.rank}")
     return mixture
@@ -241,12 +241,12 @@ def generate(
         request = validate_engine(request, session, base_gguf)
         _check_export(session, export)  # before any work
         dataset = request.open_dataset(session)
-        made = _make(request, session, dataset, quiet, progress)
-        folder = made.save_pretrained(
+        adapter = _make_adapter(request, session, dataset, quiet, progress)
+        folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
         )
-    data = {"folder": str(folder), "seconds": made.seconds, "rank": made.rank}
-    emit(json, data | {"plan": made.plan.to_dict()}, lambda: str(folder))
+    data = {"folder": str(folder), "seconds": adapter.seconds, "rank": adapter.rank}
+    emit(json, data | {"plan": adapter.plan.to_dict()}, lambda: str(folder))
 
 
 @with_request
@@ -300,9 +300,9 @@ def push(
             dataset_private = dataset.private
 
         def make() -> "Generation | Mixture":
-            made = _make(request, session, dataset, quiet, progress)
-            seconds.append(made.seconds)
-            return made
+            adapter = _make_adapter(request, session, dataset, quiet, progress)
+            seconds.append(adapter.seconds)
+            return adapter
 
         check_name_is_safe(repo_id, dataset_private, private)
         published = publish_adapter(

@@ -64,7 +64,7 @@ def merge(
         typer.Option(help="Choose ranks by module so that the weights fit, e.g. 2MB."),
     ] = None,
     uniform_rank: Annotated[
-        bool, typer.Option("--uniform-rank", help="Insist on one rank, which vLLM needs.")
+        bool, typer.Option("--uniform-rank", help="Use one rank for all modules, as vLLM needs.")
     ] = False,
     density: Annotated[
         float | None,

@@ -70,7 +70,8 @@ ColumnsOption = Annotated[
     ),
 ]
 InstructionOption = Annotated[
-    str | None, typer.Option(help="Put before every input, for rows that hold no instruction.")
+    str | None,
+    typer.Option(help="Text to put before every input, for rows without an instruction."),
 ]
 TemplateOption = Annotated[
     str | None,
@@ -142,8 +143,8 @@ class Request:
     emit: Annotated[
         recipes.Emit | None,
         typer.Option(
-            help="mixture: keep the adapters apart, for PEFT's Arrow to route between them token "
-            "by token; mixture-gks: with the general adapter subtracted (GenKnowSub)."
+            help="mixture: keep the adapters separate, and let PEFT's Arrow route each token "
+            "between them; mixture-gks: with the general adapter subtracted (GenKnowSub)."
         ),
     ] = None
     top_k: Annotated[
@@ -214,9 +215,7 @@ class Request:
             show_default=False,
         ),
     ] = None
-    no_check: Annotated[
-        bool, typer.Option("--no-check", help="Do not check the adapter unasked.")
-    ] = False
+    no_check: Annotated[bool, typer.Option("--no-check", help="Skip the automatic check.")] = False
     budget: Annotated[
         str | None,
         typer.Option(
@@ -305,7 +304,7 @@ def one_dataset(argument: str | None, option: str | None) -> str | None:
 
 
 def with_request(command: Callable[..., None]) -> Callable[..., None]:
-    """Add every option of `Request` to a command, which gets them as its argument ``request``."""
+    """Add every option of `Request` to a command, which receives them as ``request``."""
     shared = [
         inspect.Parameter(
             field.name,

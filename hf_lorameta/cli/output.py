@@ -69,7 +69,7 @@ class LogHandler(logging.Handler):
 def report_pull_request(create_pr: bool, url: str) -> None:
     """Say so if a pull request was asked for and none was opened, since nothing would change."""
     if create_pr and "/discussions/" not in url:
-        warn("the repo has these very files already: no pull request was opened")
+        warn("the repo already has exactly these files: no pull request was opened")
 
 
 def printable(text: str) -> str:

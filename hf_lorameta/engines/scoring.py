@@ -253,8 +253,8 @@ class Evaluator(ChatModel, Protocol):
     ) -> dict[str, tuple[Scores, list[str]]]:
         """Return what `evaluate` returns for each adapter, on the same rows.
 
-        An engine may compute them together; apart from rounding, results do not depend on the
-        adapters that are scored beside.
+        An engine may compute them together; apart from rounding, the results do not depend on
+        which adapters are scored together.
 
         Args:
             adapters: method to folder of a PEFT adapter.

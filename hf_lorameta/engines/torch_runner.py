@@ -67,7 +67,7 @@ class TorchRunner:
     def update(self, pairs: Iterable[FactorPair], modules: int | None = None) -> None:
         """Apply ``ΔW = B A``, from A (k, in) and B (out, k) of every module, in order.
 
-        With `modules`, of the first so many modules alone: the others keep their weights.
+        With `modules`, only this number of modules change, the first ones.
 
         W + ΔW is rounded to the model's dtype, in bfloat16 to 3 digits.
         """

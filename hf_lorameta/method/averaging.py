@@ -119,7 +119,7 @@ class _Buffers(NamedTuple):
 
     @classmethod
     def of(cls, words: int) -> "_Buffers":
-        """Buffers for pieces of at most so many words."""
+        """Buffers for pieces of at most this many words."""
         read, widened = (np.empty(_FILES * words, np.uint32) for _ in range(2))
         return cls(read, widened, np.empty(words, np.float32))
 

@@ -1,7 +1,7 @@
 """Ranks that differ by module: the largest singular values of all modules, for their size.
 
 A rank of a module costs ``in_features + out_features`` values and brings the square of a singular
-value of its update. Taken by falling energy per value, ranks are the best choice for their size:
+value of its update. Taken by descending energy per value, ranks are the best choice for their size:
 within a module singular values fall, so each prefix of the order is a set of truncated SVDs, and it
 has the most energy of all choices of at most its size (greedy for the fractional knapsack [1]).
 
@@ -23,7 +23,7 @@ def ranks_for_size(values: Sequence[Array], costs: Sequence[int], budget: int) -
     Ranks that no longer fit are passed over in favor of cheaper ones.
 
     Args:
-        values: singular values of each module, in falling order.
+        values: singular values of each module, in descending order.
         costs: of one rank of each module, such as its bytes.
         budget: in the unit of the costs.
 
@@ -46,7 +46,7 @@ def ranks_for_energy(values: Sequence[Array], costs: Sequence[int], share: float
     """Choose the rank of each module so that all together keep a share of the squared norm.
 
     Args:
-        values: singular values of each module, in falling order.
+        values: singular values of each module, in descending order.
         costs: of one rank of each module, such as its bytes.
         share: of ``Σ s²`` over all modules, above 0 and at most 1.
 
@@ -70,7 +70,7 @@ def ranks_for_energy(values: Sequence[Array], costs: Sequence[int], share: float
 
 
 def _by_density(values: Sequence[Array], costs: Sequence[int]) -> NDArray[np.intp]:
-    """Return the module of each nonzero singular value, by falling energy per cost."""
+    """Return the module of each nonzero singular value, by descending energy per cost."""
     modules = np.repeat(np.arange(len(values)), [len(v) for v in values])
     flat = np.concatenate([np.asarray(v, np.float64) for v in values])
     density = flat**2 / np.asarray(costs, np.float64)[modules]

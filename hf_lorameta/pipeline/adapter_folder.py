@@ -76,7 +76,7 @@ def locate_adapter(
     if len(folder.parts) != 2 or folder.is_absolute():
         raise AdapterError(
             f"{name} is neither a folder nor a Hub id of the form user/adapter",
-            hint="hf-lorameta generate --dataset user/name -o my-adapter makes one",
+            hint="hf-lorameta generate --dataset user/name -o my-adapter generates one",
         )
     hub = hub or Hub()
     return fetch_adapter(hub.resolve(str(name), "model", revision, blobs=True), hub)
@@ -102,7 +102,7 @@ def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:
 
 
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Make a folder complete or not at all; one that is there is replaced.
+    """Write a folder completely or not at all, replacing an existing one.
 
     Args:
         target: the folder.

@@ -55,7 +55,7 @@ class AdaptersToScore(NamedTuple):
 def split_names(
     names: Sequence[str], dataset: str | None, hub: Hub
 ) -> tuple[list[str], str | None]:
-    """Tell adapters from a dataset that was named after them.
+    """Separate the names of adapters from that of a dataset that follows them.
 
     The last of several names is a dataset unless another one is given, or the name is that of a
     folder with an adapter, or of a model repo and not also of a dataset repo.

@@ -1,4 +1,4 @@
-"""Decide whether an adapter is checked on rows of its dataset without being asked to.
+"""Decide whether an adapter is checked on rows of its dataset although no check was asked for.
 
 Such a check reports and warns. It neither scales nor refuses the adapter, so that the same command
 makes the same adapter on machines with and without the base model.
@@ -22,17 +22,17 @@ ROWS = 16
 """Number of rows to check on."""
 SWITCH = "HF_LORAMETA_NO_CHECK"
 """Environment variable that leaves the check out, whatever its value."""
-_MOST_BYTES = 3e9
+_MAX_BYTES = 3e9
 """Larger base models take more than a minute on two cores, for loading and 16 rows."""
 
 
 def with_check(recipe: Recipe, dataset: DatasetInfo, session: Session) -> Recipe:
-    """Add a check to a recipe where everything for it is there and it takes less than a minute.
+    """Add a check to a recipe if packages and base model are at hand and it takes under a minute.
 
     Args:
         recipe: one with a check or with training, which compares with the base model itself, stays
             as it is.
-        dataset: to be read.
+        dataset: that will be read.
         session: runs the base model.
     """
     if recipe.check or recipe.train or dataset.prompts_only or environ.get(SWITCH):
@@ -67,4 +67,4 @@ def _is_ready(session: Session) -> bool:
     if path is None:
         return False
     files = path.glob("*.safetensors") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files) <= _MOST_BYTES
+    return sum(file.stat().st_size for file in files) <= _MAX_BYTES

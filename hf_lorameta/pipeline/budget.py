@@ -1,4 +1,4 @@
-"""Choose how to make an adapter in a given time: as it is generated, or trained on some rows."""
+"""Choose the number of rows that an adapter can be trained on within a given time."""
 
 import re
 import time
@@ -32,7 +32,7 @@ class Choice:
     Attributes:
         recipe: the settings.
         seconds: estimated time of the training; 0 without one.
-        reasons: why it was chosen and what more time would bring, in plain words.
+        reasons: why it was chosen and what more time would allow, as sentences for the user.
     """
 
     recipe: Recipe
@@ -87,7 +87,7 @@ def plan_within(
 
 
 def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: float) -> Choice:
-    """Choose the number of rows to train on so that it takes at most so many seconds here.
+    """Choose the number of rows that can be trained on within a time on this machine.
 
     The speed of the base model on this machine is measured on a few rows.
 
@@ -124,7 +124,7 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
 
 
 def obstacle_to_training(plan: Plan, pool: Sequence[Row], session: Session) -> str | None:
-    """Say why no training is possible, and after a colon what helps; None if it is possible."""
+    """Return why training is not possible, with a remedy after a colon; None if it is possible."""
     index = plan.bank.index
     if plan.dataset.prompts_only:
         return "the dataset has no outputs"
@@ -155,7 +155,7 @@ def _seconds_per_row(pool: Sequence[Row], session: Session) -> float:
 
 
 def _passes(rows: int, seed: int) -> float:
-    """Return the work of training on so many rows, in forward passes of a row, at most."""
+    """Return the work of training on a number of rows, at most, in forward passes of a row."""
     from hf_lorameta.training.few_rows import work
 
     trained, scored = work(rows, seed)

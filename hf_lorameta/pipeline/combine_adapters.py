@@ -29,7 +29,7 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
         progress: called after each module with (done, total).
 
     Raises:
-        RecipeError: the combiner cannot combine these ranks, or so many adapters.
+        RecipeError: the combiner cannot combine these ranks, or this many adapters.
         IntegrityError: an adapter's file is damaged.
         HubError: an adapter cannot be fetched.
     """

@@ -30,7 +30,7 @@ _SECONDS_PER_FLOP = 4e-10  # of a full SVD, with min(out, in)² · max(out, in) 
 
 
 def estimated_hours(layout: Layout, adapters: int, rank: int) -> float:
-    """Estimate the time on one core to combine so many adapters entry by entry."""
+    """Estimate the hours that combining adapters entry by entry takes on one core."""
     seconds = 0.0
     for module in layout:
         smaller, larger = sorted((module.in_features, module.out_features))

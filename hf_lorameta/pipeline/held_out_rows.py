@@ -1,9 +1,9 @@
 """Choose the labeled rows that a recipe fits on, trains on and checks on.
 
-They come from all rows that are read, since many datasets are sorted by label: a pool of different
-labeled rows, `POOL_ROWS` or as many as are asked for, is drawn from the stream, and from the pool
-the rows for each purpose, stratified by output. All draws use the recipe's seed. No row is used
-for two purposes.
+Many datasets are sorted by label, so a pool of distinct labeled rows (`POOL_ROWS`, or as many as
+are needed if that is more) is first drawn from all rows that are read. The rows for each purpose
+are then drawn from the pool, stratified by output. All draws use the recipe's seed, and no row is
+used for two purposes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -146,15 +146,15 @@ def rows_for_prompt(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
 def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | None:
     """Return the rows of a dataset that an adapter was fitted, trained or checked on.
 
-    They say nothing about how good the adapter is.
+    Scores on them say nothing about how good the adapter is.
 
     Args:
         provenance: of the adapter, as `read_provenance` returns it.
         dataset: to be scored.
 
     Returns:
-        None if the adapter was made of rows of this split, and they cannot be told: it is read at
-        another revision or with other columns.
+        None if rows of this split were used but cannot be identified, because it is read at another
+        revision or with other columns.
 
     Raises:
         RecipeError: the adapter's recipe is not one of this version.

@@ -193,9 +193,9 @@ class Merge(SavableAdapter):
 
     def _combine(self, work: tuple[Module, int]) -> MergedModule:
         module, rank = work
-        having = [i for i, source in enumerate(self.sources) if module in source.layout]
-        As, Bs, scalings = zip(*(self.sources[i].read(module.name) for i in having), strict=True)
-        weights = [self.weights[i] for i in having]
+        present = [i for i, source in enumerate(self.sources) if module in source.layout]
+        As, Bs, scalings = zip(*(self.sources[i].read(module.name) for i in present), strict=True)
+        weights = [self.weights[i] for i in present]
         row = COMBINERS[self.recipe.combine]
         options: dict[str, Any] = {}
         if row.entrywise:

@@ -19,7 +19,7 @@ def choose_ranks(
     Args:
         recipe: has `max_size` or `energy`.
         layout: all modules.
-        values: singular values of each module's update, in falling order, `MAX_RANK` at most.
+        values: singular values of each module's update, in descending order, `MAX_RANK` at most.
 
     Raises:
         UsageError: the maximum size is below that of the smallest file.

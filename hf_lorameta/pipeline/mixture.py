@@ -1,4 +1,4 @@
-"""A mixture: adapters of a plan that are kept apart, to be routed between token by token.
+"""A mixture: the adapters of a plan stay separate, and PEFT routes each token to some of them.
 
 Arrow gives each token and module the adapters whose prototypes fit its activation best, see
 `hf_lorameta.method.arrow`. The weights sum to one. In a bank with a general adapter g, from which
@@ -110,14 +110,14 @@ class Mixture(PlannedAdapter):
 
     @property
     def entries(self) -> tuple[IndexEntry, ...]:
-        """The adapters, by falling coefficient; those with negative ones are left out."""
+        """The adapters, by descending coefficient; those with negative ones are left out."""
         bank, coefficients = self.plan.bank, self.plan.coefficients.shared
         active = (i for i in self.plan.active_indices if i < len(bank) and coefficients[i] > 0)
         return tuple(bank.index.entries[i] for i in active)
 
     @property
     def rank(self) -> int:
-        """Rank of all adapters: the recipe's, else one at which nothing is lost."""
+        """Rank of all adapters: the recipe's, else the smallest at which nothing is lost."""
         general = self.plan.bank.index.general
         subtracted = general.rank if self._subtracts and general else 0
         largest = max(entry.rank for entry in self.entries)

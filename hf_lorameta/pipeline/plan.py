@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def active_indices(self) -> list[int]:
-        """Indices of the coefficients that are not zero, by falling coefficient.
+        """Indices of the coefficients that are not zero, by descending coefficient.
 
         That of the output prior, if it takes part, is the last.
         """
@@ -154,11 +154,11 @@ class Plan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know before relying on the result, in plain words."""
+        """What a user should know before relying on the result, as sentences."""
         return tuple(plan_warnings(self))
 
     def neighbors(self) -> tuple[WeightedAdapter, ...]:
-        """Return the adapters that take part, by falling coefficient."""
+        """Return the adapters that take part, by descending coefficient."""
         per_module = self.coefficients.per_module
         result = []
         for i in self.active_indices:

@@ -56,7 +56,7 @@ class PlanLike(Protocol):
 
 
 def plan_warnings(plan: PlanLike) -> Iterator[str]:
-    """Yield the warnings of a plan, in plain words."""
+    """Yield the warnings of a plan, as sentences."""
     yield from _distance_warnings(plan)
     packing = plan.bank.index.packing
     if packing and packing.retained_whole < LOW_RETENTION:

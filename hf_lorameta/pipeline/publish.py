@@ -41,7 +41,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     read_provenance,
 )
 
-STAGING_FOLDER = "outbox"
+STAGING_FOLDER = "staging"
 
 
 class Savable(Protocol):

@@ -43,7 +43,7 @@ class RowsToScore(NamedTuple):
         rows: to score.
         shots: examples.
         skipped: number of rows left out since an adapter was fitted, trained or checked on them.
-        warnings: why the rows may not be new to an adapter, in plain words.
+        warnings: why the rows may not be new to an adapter, as sentences for the user.
     """
 
     rows: list[Row]
@@ -124,7 +124,7 @@ def rows_to_score(
         UnlabeledDatasetError: no row has an output.
         HubError: the dataset cannot be read.
     """
-    used, told = _used(recipes, dataset)
+    used, identified = _used(recipes, dataset)
     train = _train_split(dataset, hub) if shots else None
     own = 0 if train else shots
     drawn, skipped = _draw(dataset, count + own, used)
@@ -139,7 +139,7 @@ def rows_to_score(
         )
     if train:
         examples = _draw(train, shots, {*rows, *_used(recipes, train)[0]})[0]
-    warnings = dict.fromkeys(_warnings(recipes, dataset, told))
+    warnings = dict.fromkeys(_warnings(recipes, dataset, identified))
     return RowsToScore(rows, examples, skipped, tuple(warnings))
 
 
@@ -149,25 +149,25 @@ def adapter_was(recipes: Sequence[object]) -> str:
 
 
 def _used(recipes: Sequence[Mapping[str, Any]], dataset: Dataset) -> tuple[set[Row], list[bool]]:
-    """Return the rows that adapters were made or checked on, and for which they can be told."""
+    """Return the rows that adapters used, and for each adapter whether they can be identified."""
     used: set[Row] = set()
-    told = []
+    identified = []
     for recipe in recipes:
         try:
             own = rows_used(recipe, dataset)
         except RecipeError:  # of another version
             own = None
         used |= set(own or ())
-        told.append(own is not None)
-    return used, told
+        identified.append(own is not None)
+    return used, identified
 
 
 def _warnings(
-    recipes: Sequence[Mapping[str, Any]], dataset: Dataset, told: Sequence[bool]
+    recipes: Sequence[Mapping[str, Any]], dataset: Dataset, identified: Sequence[bool]
 ) -> Iterator[str]:
     """Yield why the rows to score may not be new to the adapters."""
     who = "the adapter" if len(recipes) == 1 else "an adapter"
-    for recipe, known in zip(recipes, told, strict=True):
+    for recipe, known in zip(recipes, identified, strict=True):
         if not is_adapted(recipe, dataset):
             continue
         split = recipe["dataset"]["split"]

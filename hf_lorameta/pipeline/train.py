@@ -45,7 +45,7 @@ def train_adapter(
     if plan.recipe.train is None:
         raise UsageError("the recipe asks for no training", hint="--train 16")
     if plan.recipe.check is not None:
-        rows_to_check(plan.recipe, pool)  # refuses too few rows before the work, not after
+        rows_to_check(plan.recipe, pool)  # refuses too few rows before the training, not after it
     rows = rows_to_train(plan.recipe, pool)
     settings = settings_for(len(rows), generation.rank, plan.recipe.seed)
     machine = fit_loaded(evaluator.model, plan.layout, generation.rank, FOLDS)

@@ -1,4 +1,4 @@
-"""Try a generated adapter beside its base model, in llama.cpp and without torch."""
+"""Compare a generated adapter with its base model in llama.cpp, without torch."""
 
 from collections.abc import Sequence
 from pathlib import Path

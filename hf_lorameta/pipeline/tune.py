@@ -51,7 +51,7 @@ def refine_plan(
     if refiner.needs_gradients and not hasattr(runner, "gradient"):
         raise UsageError(f"{runner.engine} computes no gradients", hint="--refiner search")
     if recipe.check is not None:
-        rows_to_check(recipe, pool)  # refuses too few rows before the work, not after
+        rows_to_check(recipe, pool)  # refuses too few rows before the fit, not after it
     active = plan.active_indices
     coefficients, refinement = refiner.function(
         plan.coefficients.shared[active],

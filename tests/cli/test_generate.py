@@ -420,10 +420,10 @@ def test_push_from_needs_a_repo_id_and_no_dataset(
 def test_push_from_keeps_the_users_folder(
     cli: Shell, plan_args: PlanArgs, user: Account, tmp_path: Path
 ) -> None:
-    cli("generate", *plan_args, "-o", "outbox/a")
-    before = tree(tmp_path / "outbox/a")
-    cli("push", "--repo-id", f"{user.name}/a", "--from", "outbox/a", token=user.token)
-    assert tree(tmp_path / "outbox/a") == before
+    cli("generate", *plan_args, "-o", "staged/a")
+    before = tree(tmp_path / "staged/a")
+    cli("push", "--repo-id", f"{user.name}/a", "--from", "staged/a", token=user.token)
+    assert tree(tmp_path / "staged/a") == before
 
 
 def test_push_from_refuses_a_damaged_adapter(
@@ -463,7 +463,7 @@ def test_a_pull_request_that_would_change_nothing_is_said_not_to_be_opened(
     push = ("push", "-d", published.dataset, "--bank", bank.folder, "--repo-id", published.repo)
     same = cli(*push, "--rank", 2, "--create-pr", "-q", token=user.token)
     assert same.err.splitlines()[-1] == (
-        "Warning: the repo has these very files already: no pull request was opened"
+        "Warning: the repo already has exactly these files: no pull request was opened"
     )
     other = cli(*push, "--rank", 3, "--create-pr", "-q", token=user.token)
     assert "no pull request" not in other.err

@@ -1,4 +1,4 @@
-"""An adapter is checked unasked where everything for it is there."""
+"""An adapter is checked automatically where packages and base model are at hand."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def test_a_check_is_added_only_where_it_is_possible_and_useful(
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "say one two"}) + "\n")
     assert recipe_for(prompts, session).check is None
-    monkeypatch.setattr(automatic_check, "_MOST_BYTES", 1)
+    monkeypatch.setattr(automatic_check, "_MAX_BYTES", 1)
     assert recipe_for(rows, session).check is None
     monkeypatch.undo()
     monkeypatch.delenv(automatic_check.SWITCH)
