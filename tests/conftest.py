@@ -319,6 +319,17 @@ def enrol(world: Shell) -> Callable[[], Account]:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread, which is the fastest for a tiny model."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def user(enrol: Callable[[], Account]) -> Account:
     """An account used by this test only."""
     return enrol()

@@ -8,10 +8,8 @@ Every score is saved in FOLDER at once, so the command resumes where it stopped;
 rows needs another folder.
 """
 
-import argparse
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,16 @@ from hf_lorameta.method.rank_budget import ranks_for_size
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from hf_lorameta.types import no_progress
 from tests import shared_data
-from tests.benchmarks.growth import EVERYDAY, HEAD, SHOTS, Growth, cells, drawn, read
+from tests.benchmarks.growth import (
+    HEAD,
+    SHOTS,
+    Growth,
+    cells,
+    drawn,
+    options_of,
+    read,
+    report_tasks,
+)
 from tests.benchmarks.tables import markdown_table
 
 SMALLER = (8, 4, 2)
@@ -78,18 +85,13 @@ def shrunk(pairs: list[tuple[Any, Any]], rank: int) -> list[tuple[Any, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--tasks", type=int, help="the first of them; default: all")
-    parser.add_argument("--rows", type=int, default=24)
-    parser.add_argument("--dtype", default="float32")
-    options = parser.parse_args()
+    options = options_of(__doc__, rows=24).parse_args()
     shared_data.require()
     benchmark = Combining(options.folder, Bank.embedded(), options.dtype)
     benchmark.rows = options.rows
     methods = ("base", "3-shot", *ADAPTED)
     losses: dict[str, list[float]] = {method: [] for method in methods}
-    for task in (EVERYDAY / "report_on.txt").read_text("utf-8").split()[: options.tasks]:
+    for task in report_tasks(options.tasks):
         for method in methods:
             losses[method].append(benchmark.loss(task, method, None))
         print(task, {name: round(values[-1], 3) for name, values in losses.items()}, flush=True)

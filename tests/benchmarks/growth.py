@@ -171,6 +171,21 @@ def plot(shares: dict[str, float], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def report_tasks(count: int | None = None) -> list[str]:
+    """Return the first of the tasks to report on; None returns all."""
+    return (EVERYDAY / "report_on.txt").read_text("utf-8").split()[:count]
+
+
+def options_of(description: str | None, rows: int) -> argparse.ArgumentParser:
+    """Return the options of a benchmark that scores on rows of these tasks."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", type=int, help="the first of them; default: all")
+    parser.add_argument("--rows", type=int, default=rows)
+    parser.add_argument("--dtype", default="float32")
+    return parser
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)

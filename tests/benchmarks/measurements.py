@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from hf_lorameta.formats.lora_file import stack
 from hf_lorameta.method import distances as metrics
 from hf_lorameta.method import merging
 from hf_lorameta.method.coefficients import Coefficients
@@ -196,7 +195,7 @@ def exact_module(folder: str, number: str) -> Figures:
     times = []
     for _ in range(5):
         with threadpool_limits(1, "blas"), Clock() as clock:  # as `generate` does
-            As, Bs = stack(files, name)
+            As, Bs = zip(*(file.factors(name) for file in files), strict=True)
             A, B = merging.exact(As, Bs, weights, scalings, rank)
         times.append(clock.seconds)
     terms = zip(weights, scalings, As, Bs, strict=True)

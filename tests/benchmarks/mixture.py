@@ -14,7 +14,6 @@ both in units of their medians.
 the command resumes where it stopped; another number of rows needs another folder.
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -36,7 +35,16 @@ from hf_lorameta.pipeline.mixture import ROUTED
 from hf_lorameta.types import no_progress
 from tests import shared_data
 from tests.benchmarks.arrow_scores import KINDS, distances_by_score, score_table, task_names
-from tests.benchmarks.growth import EVERYDAY, HEAD, SHOTS, Growth, cells, drawn, read
+from tests.benchmarks.growth import (
+    HEAD,
+    SHOTS,
+    Growth,
+    cells,
+    drawn,
+    options_of,
+    read,
+    report_tasks,
+)
 from tests.benchmarks.tables import markdown_table
 
 NAMES = {
@@ -143,7 +151,7 @@ class Mixtures(Growth):
             shared = AdapterFile(folder / SHARED / WEIGHTS_FILE)
             names = [module.name for module in shared.layout]
             pairs = [
-                (shared.tensor(m.name, "A"), shared.tensor(m.name, "B"))
+                shared.factors(m.name)
                 if m.name in names
                 else (np.zeros((1, m.in_features), "f4"), np.zeros((m.out_features, 1), "f4"))
                 for m in layout
@@ -166,7 +174,7 @@ class Mixtures(Growth):
     @cached_property
     def names(self) -> list[str]:
         """The bank's tasks, then the others that are scored on."""
-        return list(dict.fromkeys([*task_names(self.bank), *tasks()]))
+        return list(dict.fromkeys([*task_names(self.bank), *report_tasks()]))
 
     @cached_property
     def by_score(self) -> dict[str, np.ndarray]:
@@ -186,24 +194,15 @@ class Mixtures(Growth):
         return float(np.median(self.by_tokens[self.by_tokens > 0]))
 
 
-def tasks() -> list[str]:
-    """Return the tasks to report on."""
-    return (EVERYDAY / "report_on.txt").read_text("utf-8").split()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--tasks", type=int, help="the first of them; default: all")
-    parser.add_argument("--rows", type=int, default=8)
-    parser.add_argument("--dtype", default="float32")
+    parser = options_of(__doc__, rows=8)
     parser.add_argument("--methods", nargs="+", choices=NAMES, default=list(NAMES))
     options = parser.parse_args()
     shared_data.require()
     benchmark = Mixtures(options.folder, Bank.embedded(), options.dtype)
     benchmark.rows = options.rows
     scores: dict[str, list[tuple[float, float]]] = {method: [] for method in options.methods}
-    for number, task in enumerate(tasks()[: options.tasks]):
+    for number, task in enumerate(report_tasks(options.tasks)):
         for method in options.methods:
             scores[method].append(benchmark.score(task, method, timed=number < TIMED))
         print(task, {name: round(values[-1][0], 3) for name, values in scores.items()}, flush=True)

@@ -1,6 +1,5 @@
 """Adapters in slots get the updates that PEFT and torch compute for each on its own."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from hf_lorameta.engines import packing  # noqa: E402
 from hf_lorameta.training import lora_slots  # noqa: E402 - it imports torch
 
 RANK, SCALING, TARGETS = 3, 1.5, ("q_proj", "v_proj", "down_proj")
+pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = {
     "vocab_size": 20, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
     "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3,
@@ -52,14 +52,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "Phi3": SIZES,
     "SmolLM3": SIZES | {"eos_token_id": 1, "bos_token_id": 0},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def model_of(name: str) -> Any:

@@ -1,6 +1,6 @@
 """Adapters do not depend on the tasks beside them, on threads, or on interruptions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from hf_lorameta.training.progress import Progress  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.trainer import TaskRows, Trained, Trainer  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = Settings(
     rank=4, targets=("q_proj", "v_proj"), steps=12, rows=4, lr=0.02, warmup=2, evaluate_every=3
 )
@@ -29,14 +30,6 @@ TASKS = [
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def train(
