@@ -4,7 +4,8 @@ FOLDER holds losses that ``tests.benchmarks.growth`` has measured, on the tasks 
 and on others, which are the ones to choose by. For each quantity that a plan knows, the gain of a
 task is predicted by the mean gain of the tasks nearest in it, as
 `hf_lorameta.bank.expected_gain.estimate` does. With ``--store``, the gains of all tasks are stored
-in the index of the bank.
+in the index of the bank; with ``--long`` also those of tasks with long outputs, which
+``tests.benchmarks.length_scale FOLDER --gains`` has measured.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from hf_lorameta.bank.index import Gain
 from hf_lorameta.types import Array
 from tests import shared_data
 from tests.benchmarks.growth import EVERYDAY, Growth, drawn, read
+from tests.benchmarks.length_scale import LONG, LengthScale
 from tests.benchmarks.tables import markdown_table
 
 HEAD = ("predicted from", "error on the tasks to choose by", "error on those to report on")
@@ -112,6 +114,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--bank", help="default: the embedded bank")
     parser.add_argument("--store", action="store_true")
+    parser.add_argument("--long", type=Path, help="folder of tests.benchmarks.length_scale")
     options = parser.parse_args()
     shared_data.require()
     bank = Bank.from_pretrained(options.bank)
@@ -121,7 +124,10 @@ def main() -> None:
     results = {task: measured(growth, task) for task in tasks}
     print(table(results, report))
     if options.store:
-        bank.update_index(gains=tuple(rounded(gain) for gain, _ in results.values()))
+        gains = [gain for gain, _ in results.values()]
+        if options.long:
+            gains += map(LengthScale(options.long, bank).gain, LONG)
+        bank.update_index(gains=tuple(map(rounded, gains)))
 
 
 if __name__ == "__main__":
