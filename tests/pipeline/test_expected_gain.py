@@ -24,8 +24,8 @@ def test_short_outputs_promise_more_than_long_ones(tmp_path: Path) -> None:
     assert short.expected is not None
     assert long.expected is not None
     assert short.expected.mean > long.expected.mean
-    assert not any("may gain nothing" in text for text in short.warnings)
-    assert any("may gain nothing" in text for text in long.warnings)
+    assert not any("3-shot prompt" in text for text in short.warnings)
+    assert any("3-shot prompt" in text for text in long.warnings)
     assert short.with_recipe(Recipe(output_prior=0)).expected is None
 
 
