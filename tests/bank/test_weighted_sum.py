@@ -1,5 +1,6 @@
 """Weighted sums of a real bank against dense updates."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,16 @@ from tests.method.oracles import update
 from tests.plain_bank import plain_bank
 
 
-def dense_updates(bank: Bank, used: list[int]) -> list[list[Any]]:
-    """Update s·B·A of each module and adapter."""
+def dense_updates(bank: Bank, used: list[int]) -> Iterator[list[Any]]:
+    """Yield the updates s·B·A of the adapters, module by module."""
     entries = [bank.index.entries[i] for i in used]
-    files = bank.adapters(entries)
-
-    def dense(file: Any, entry: Any, name: str) -> Any:
-        A, B = bank.expand(name, *file.factors(name))
-        return update([A], [B], [1.0], [entry.scaling])
-
-    pairs = list(zip(files, entries, strict=True))
-    return [[dense(file, entry, m.name) for file, entry in pairs] for m in bank.layout]
+    pairs = list(zip(bank.adapters(entries), entries, strict=True))
+    for module in bank.layout:
+        factors = [bank.expand(module.name, *file.factors(module.name)) for file, _ in pairs]
+        yield [
+            update([A], [B], [1.0], [entry.scaling])
+            for (A, B), (_, entry) in zip(factors, pairs, strict=True)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -31,30 +31,35 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     return pack(plain_bank(), tmp_path_factory.mktemp("pack") / "pack", basis=12)
 
 
-@pytest.mark.parametrize("max_cached", [0, 1 << 30], ids=["read each time", "cached"])
 @pytest.mark.parametrize("kind", ["bank", "pack"])
 def test_pairs_and_grams_agree_with_dense_updates(
-    kind: str, max_cached: int, packed: Bank, monkeypatch: pytest.MonkeyPatch
+    kind: str, packed: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hf_lorameta.bank.weighted_sum.MAX_CACHED", max_cached)
     bank = plain_bank() if kind == "bank" else packed
     used, c = [2, 5, 11], np.array([0.5, -0.25, 2.0])
-    weighted_sum, updates = WeightedSum(bank, used), dense_updates(bank, used)
-    for each, (A, B) in zip(updates, weighted_sum.pairs(Coefficients(c)), strict=True):
-        np.testing.assert_allclose(B @ A, np.tensordot(c, each, 1), atol=1e-5)
-    rows = np.random.default_rng(1).standard_normal((len(updates), 3))
-    for row, each, (A, B) in zip(
-        rows, updates, weighted_sum.pairs(Coefficients.by_module(rows)), strict=True
-    ):
-        np.testing.assert_allclose(B @ A, np.tensordot(row, each, 1), atol=1e-5)
-    products = [[[float((a * b).sum()) for a in each] for b in each] for each in updates]
+    rows = np.random.default_rng(1).standard_normal((len(bank.layout), 3))
+    sums = []
+    for max_cached in (0, 1 << 30):  # read each time, and cached
+        monkeypatch.setattr("hf_lorameta.bank.weighted_sum.MAX_CACHED", max_cached)
+        sums.append(WeightedSum(bank, used))
+    shared = [each.pairs(Coefficients(c)) for each in sums]
+    by_module = [each.pairs(Coefficients.by_module(rows)) for each in sums]
+    products = []
+    for row, updates in zip(rows, dense_updates(bank, used), strict=True):
+        flat = np.stack(updates).reshape(3, -1)
+        products.append(flat @ flat.T)
+        for weights, iterators in ((c, shared), (row, by_module)):
+            for A, B in map(next, iterators):
+                assert np.abs((B @ A).reshape(-1) - weights @ flat).max() < 1e-5
+    assert [next(pairs, None) for pairs in (*shared, *by_module)] == [None] * 4
     rtol = 1e-4 if kind == "bank" else 1e-2  # the bases are orthonormal to bfloat16's precision
     atol = rtol * np.abs(products).max()
-    np.testing.assert_allclose(weighted_sum.grams(), products, rtol=rtol, atol=atol)
-    monkeypatch.setattr("hf_lorameta.bank.weighted_sum._GRAM_BATCH", 2)
-    np.testing.assert_allclose(weighted_sum.grams(), products, rtol=rtol, atol=atol)
     some = np.array(products)[:, [2, 0]][:, :, [2, 0]]
-    np.testing.assert_allclose(weighted_sum.grams([2, 0]), some, rtol=rtol, atol=atol)
+    for batch in (64, 2):
+        monkeypatch.setattr("hf_lorameta.bank.weighted_sum._GRAM_BATCH", batch)
+        for each in sums:
+            np.testing.assert_allclose(each.grams(), products, rtol=rtol, atol=atol)
+            np.testing.assert_allclose(each.grams([2, 0]), some, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("max_cached", [0, 1 << 30], ids=["read each time", "cached"])
