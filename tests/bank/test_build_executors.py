@@ -121,10 +121,7 @@ class Cluster:
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.file, self._env, self._folder = folder / "scheduler.json", env, folder
         self.processes = {"scheduler": self._start("scheduler", "--port", "0")}
-        deadline = time.monotonic() + 30
-        while not self.file.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self.address = json.loads(self.file.read_text())["address"]
+        self.address = self._wait_for_address()
         for name in ("w0", "w1"):
             options = ("--name", name, "--nthreads", "1", "--no-nanny")
             self.processes[name] = self._start("worker", *options)
@@ -136,6 +133,17 @@ class Cluster:
             command, env=self._env, cwd=self._folder,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+
+    def _wait_for_address(self) -> str:
+        deadline = time.monotonic() + 120  # imports take long on a busy machine
+        while True:
+            try:
+                return json.loads(self.file.read_text())["address"]
+            except (FileNotFoundError, ValueError):  # not written yet, or not all of it
+                if time.monotonic() > deadline:
+                    self.close()
+                    raise
+            time.sleep(0.05)
 
     def close(self) -> None:
         for process in self.processes.values():
