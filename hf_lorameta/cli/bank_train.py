@@ -1,8 +1,7 @@
 """The command ``hf-lorameta bank train``: train an adapter per task and make a bank of them."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -127,13 +126,13 @@ def train(
         return
     hub = Hub(token)
     with (
-        _reporter(settings, quiet) as reporter,
+        progress_bar(1, "training", quiet) as bar,
         dask_executor(dask) if dask else nullcontext() as executor,
     ):
         bank = train_bank(
             curriculum, output.resolve(), base, settings=settings, hub=hub, revision=base_revision,
             device=device, dtype=dtype, at_once=at_once, without_general=without_general,
-            executor=executor, reporter=reporter,
+            executor=executor, reporter=_ShownProgress(settings, bar, quiet),
         )  # fmt: skip
     url = push_bank(bank.folder, push_to, hub=hub) if push_to else None
     _show(bank, url, json)
@@ -171,12 +170,6 @@ def _summary(bank: "Bank", lines: list[dict[str, Any]], url: str | None) -> str:
         text += ["", f"{len(skipped)} skipped:"]
         text += [f"  {line['task']}: {line['skipped']}" for line in skipped]
     return "\n".join([*text, "", f"Use it with --bank {url or bank.folder}"])
-
-
-@contextmanager
-def _reporter(settings: Settings, quiet: bool) -> Iterator["_ShownProgress"]:
-    with progress_bar(1, "training", quiet) as bar:
-        yield _ShownProgress(settings, bar, quiet)
 
 
 class _ShownProgress(Reporter):
