@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hf_lorameta.cli.options import JsonFlag, QuietFlag, TokenOption
+from hf_lorameta.cli.options import DaskOption, JsonFlag, QuietFlag, TokenOption
 from hf_lorameta.cli.output import emit, log, progress_bar, table
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.training.progress import Log, Progress, Reporter
@@ -76,12 +76,7 @@ def train(
         str | None,
         typer.Option(help="Dtype of the base model. Default: by the device.", show_default=False),
     ] = None,
-    dask: Annotated[
-        str | None,
-        typer.Option(
-            help="Use the workers of the Dask scheduler at tcp://HOST:PORT (extra: dask)."
-        ),
-    ] = None,
+    dask: DaskOption = None,
     on: Annotated[
         Literal["jobs"] | None,
         typer.Option(help="jobs: run on Hugging Face Jobs, which cost money; needs --push-to."),

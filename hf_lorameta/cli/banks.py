@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hf_lorameta.cli import bank_discover, bank_merge, bank_train
-from hf_lorameta.cli.options import FolderArgument, JsonFlag, QuietFlag, TokenOption
+from hf_lorameta.cli.options import DaskOption, FolderArgument, JsonFlag, QuietFlag, TokenOption
 from hf_lorameta.cli.output import emit, log, megabytes, stage_bars, table
 from hf_lorameta.tables import plural
 
@@ -37,12 +37,7 @@ def build(
         Path | None, typer.Option(help="A tokenizer.json to use instead of the base model's.")
     ] = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
-    dask: Annotated[
-        str | None,
-        typer.Option(
-            help="Use the workers of the Dask scheduler at tcp://HOST:PORT (extra: dask)."
-        ),
-    ] = None,
+    dask: DaskOption = None,
     token: TokenOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,

@@ -95,6 +95,10 @@ BaseGgufOption = Annotated[
     Path | None,
     typer.Option(help="GGUF of the base model. Not needed for the default bank's."),
 ]
+DaskOption = Annotated[
+    str | None,
+    typer.Option(help="Use the workers of the Dask scheduler at tcp://HOST:PORT (extra: dask)."),
+]
 DatasetArgument = Annotated[
     str | None,
     typer.Argument(metavar="DATASET", help="The same as --dataset.", show_default=False),
