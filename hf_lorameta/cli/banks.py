@@ -303,8 +303,8 @@ def fit(
 
 
 def _measure_gains(folder: Path, token: str | None, json: bool, quiet: bool) -> None:
+    from hf_lorameta.pipeline.measure_gains import measure_gains
     from hf_lorameta.pipeline.session import Session
-    from hf_lorameta.pipeline.transfer import measure_gains
 
     with Session(folder, token=token) as session:
         bank = session.bank
