@@ -84,11 +84,9 @@ def rows_to_fit(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
         EmptyDatasetError: fewer than 4 rows.
     """
     to_fit = _draw(recipe, pool).fit
-    if recipe.refine is not None and len(to_fit) < MIN_ROWS:
-        raise EmptyDatasetError(
-            f"{len(to_fit)} labeled rows to refine on, expected at least {MIN_ROWS}",
-            hint="leave out --refine, or name a dataset with more rows",
-        )
+    if recipe.refine is not None:
+        hint = "leave out --refine, or name a dataset with more rows"
+        _require(to_fit, MIN_ROWS, "labeled rows to refine on", hint)
     return to_fit
 
 
@@ -103,12 +101,9 @@ def rows_to_train(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
         EmptyDatasetError: fewer than 8 rows are left.
     """
     to_train = _draw(recipe, pool).train
-    if recipe.train is not None and len(to_train) < MIN_TRAINING_ROWS:
-        raise EmptyDatasetError(
-            f"{len(to_train)} of {len(pool)} labeled rows to train on, expected at least "
-            f"{MIN_TRAINING_ROWS}",
-            hint="leave out --train, lower --refine, or name a dataset with more rows",
-        )
+    if recipe.train is not None:
+        hint = "leave out --train, lower --refine, or name a dataset with more rows"
+        _require(to_train, MIN_TRAINING_ROWS, f"of {len(pool)} labeled rows to train on", hint)
     return to_train
 
 
@@ -123,15 +118,15 @@ def rows_to_check(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
         EmptyDatasetError: fewer than 4 rows are left.
     """
     drawn = _draw(recipe, pool)
-    to_check = drawn.check
-    if len(to_check) < MIN_ROWS:
-        left = f" left by --refine {recipe.refine}" if drawn.fit else ""
-        raise EmptyDatasetError(
-            f"{len(to_check)} of {len(pool)} labeled rows{left} to check on, expected at least "
-            f"{MIN_ROWS}",
-            hint="leave out --check, lower --refine or --train, or name a dataset with more rows",
-        )
-    return to_check
+    left = f" left by --refine {recipe.refine}" if drawn.fit else ""
+    hint = "leave out --check, lower --refine or --train, or name a dataset with more rows"
+    _require(drawn.check, MIN_ROWS, f"of {len(pool)} labeled rows{left} to check on", hint)
+    return drawn.check
+
+
+def _require(rows: Sequence[Row], least: int, which: str, hint: str) -> None:
+    if len(rows) < least:
+        raise EmptyDatasetError(f"{len(rows)} {which}, expected at least {least}", hint=hint)
 
 
 def rows_for_prompt(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
