@@ -321,8 +321,7 @@ def enrol(world: Shell) -> Callable[[], Account]:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Let torch use one thread, which is the fastest for a tiny model."""
-    import torch
-
+    torch = pytest.importorskip("torch")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

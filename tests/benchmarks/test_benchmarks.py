@@ -66,12 +66,10 @@ def test_plot_draws_every_point() -> None:
     assert len(ROWS) == 9
 
 
-def test_every_part_of_a_large_base_is_measured(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
+def test_every_part_of_a_large_base_is_measured(tmp_path: Path, one_thread: None) -> None:
     options = argparse.Namespace(
         folder=tmp_path, size="tiny", layers=None, parts=large_bases.PARTS, adapters=4,
-        dtype="bfloat16", threads=threads, slow_bfloat16=False,
+        dtype="bfloat16", threads=1, slow_bfloat16=False,
     )  # fmt: skip
     figures = dict(large_bases.measure(options))
     assert set(figures) == set(large_bases.PARTS)
