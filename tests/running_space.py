@@ -59,7 +59,7 @@ class RunningSpace:
         names = (path.name for path in self.scratch.glob("*lorameta-*"))
         return sorted(name for name in names if not name.startswith("hf-lorameta-wheel-"))
 
-    def settled(self, seconds: float = 10.0) -> list[str]:
+    def settled(self, seconds: float = 60.0) -> list[str]:
         """Return the `leftovers` after finished requests had time to clean up."""
         deadline = time.monotonic() + seconds
         while self.leftovers() and time.monotonic() < deadline:
@@ -122,7 +122,7 @@ def _wait_for_page(url: str, process: "subprocess.Popen[bytes]", log: Path) -> N
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with urllib.request.urlopen(url, timeout=30):
                 return
         except (urllib.error.URLError, OSError):
             output = log.read_text(errors="replace")
@@ -134,8 +134,9 @@ def _wait_for_page(url: str, process: "subprocess.Popen[bytes]", log: Path) -> N
 @contextmanager
 def browser() -> Iterator[Any]:
     """Start the system's chromium under Playwright."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
@@ -240,9 +241,11 @@ class Visitor:
 
     def open_all_sections(self) -> None:
         """Open all accordions."""
-        closed = self.page.locator("button.label-wrap:not(.open)")
-        while closed.count():
-            closed.first.click()
+        for button in self.page.locator("button.label-wrap:visible").all():
+            if "open" not in str(button.get_attribute("class")).split():
+                button.click()
+        self.page.wait_for_function("""() => ![...document.querySelectorAll(
+            'button.label-wrap:not(.open)')].some((e) => e.checkVisibility())""")
         self.page.wait_for_timeout(500)
 
     def visible_text(self) -> str:
@@ -257,11 +260,9 @@ class Visitor:
         }""")
         )
 
-    def error_text(self) -> str:
-        """Wait for an error message and return it."""
-        box = self.page.get_by_role("alert").first
-        box.wait_for()
-        return str(box.inner_text())
+    def wait_for_error(self, message: str = "") -> None:
+        """Wait for an error that contains a message."""
+        self.page.get_by_role("alert").filter(has_text=message).first.wait_for()
 
     def close(self) -> None:
         """Close the window."""

@@ -13,13 +13,15 @@ from tests.space.datasets import TRAIN
 if why := missing("gradio", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)
 
+from playwright.sync_api import expect
+
 
 @pytest.mark.parametrize(("width", "dark"), [(320, True), (360, False)])
 def test_a_narrow_screen_does_not_scroll_sideways(
     web: Web, chromium: Any, user: Account, width: int, dark: bool
 ) -> None:
     phone = Visitor(chromium, web.space.url, dark=dark, width=width, height=780)
-    assert phone.page.locator(".dark").count() == dark
+    expect(phone.page.locator(".dark")).to_have_count(int(dark))
     phone.plan(user.dataset("book", {"train.jsonl": TRAIN}))
     assert phone.page.locator("#lm-make").evaluate("e => e.getBoundingClientRect().bottom <= 780")
     phone.make()
@@ -37,12 +39,12 @@ def test_nothing_moves_for_a_visitor_who_prefers_reduced_motion(
     for still in (False, True):
         visitor = Visitor(chromium, web.space.url, still=still)
         visitor.enter_dataset(repo)
-        visitor.page.locator("#lm-work .lm-progress").wait_for()
-        moving.append(
-            visitor.page.evaluate("""() => document.getAnimations()
+        found = visitor.page.wait_for_function("""() =>
+            document.querySelector('#lm-work .lm-moving')?.checkVisibility()
+            && document.getAnimations()
                 .filter((a) => a.playState === 'running' && a.effect.target.checkVisibility())
                 .map((a) => a.effect.target.outerHTML.slice(0, 80))""")
-        )
+        moving.append(found.json_value())
         visitor.close()
     assert moving[0], "the progress bar moves for others"
     assert moving[1] == []
@@ -71,10 +73,12 @@ def test_plans_and_results_are_announced_once(visitor: Visitor, user: Account) -
     }""")
     visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
     visitor.make()
+    visitor.page.wait_for_function("window.log.some(([, text]) => text.includes('ready'))")
+    visitor.page.wait_for_timeout(1000)
     log = visitor.page.evaluate("window.log")
     texts = [text for _, text in log]
     assert sum("Likely to help" in text for text in texts) == 1
     assert sum("Your adapter is ready" in text for text in texts) == 1
     assert not any("queue" in text for text in texts)
     progress = [at for at, text in log if "Likely" not in text and "ready" not in text]
-    assert all(b - a >= 4900 for a, b in pairwise(progress))
+    assert all(b - a >= 4500 for a, b in pairwise(progress))

@@ -90,21 +90,33 @@ def forever(job: jobs.Job) -> None:
         time.sleep(0.01)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def stream(work: Callable[[jobs.Job], T], time_limit: float) -> Generator[jobs.Step, None, T]:
     return jobs.stream_job(jobs.Job(time_limit), work, lambda step: step)
 
 
 def test_a_job_yields_its_steps_and_returns_its_result() -> None:
+    seen = threading.Event()
+
     def work(job: jobs.Job) -> int:
         job.report("halfway", 1, 2)
-        time.sleep(0.5)
+        seen.wait(60)
         return 7
 
     def collect() -> Generator[jobs.Step, None, None]:
-        results.append((yield from stream(work, 10)))
+        results.append((yield from stream(work, 60)))
 
     results: list[int] = []
-    assert jobs.Step("halfway", 1, 2) in list(collect())
+    for step in collect():
+        if step == jobs.Step("halfway", 1, 2):
+            seen.set()
+    assert seen.is_set()
     assert results == [7]
 
 
@@ -126,28 +138,31 @@ def test_closing_the_generator_of_a_job_ends_its_work() -> None:
     running = stream(work, 60)
     next(running)
     running.close()
-    deadline = time.monotonic() + 10
-    while not ended and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: bool(ended))
     assert ended == [jobs.Canceled]
 
 
 def test_a_canceled_job_ends_at_once_and_a_committed_one_not_at_all() -> None:
-    job = jobs.Job(60)
-    running = jobs.stream_job(job, lambda _: time.sleep(3), lambda step: step)
+    job, go_on, ended = jobs.Job(60), threading.Event(), threading.Event()
+
+    def work(_: jobs.Job) -> None:
+        go_on.wait(60)
+        ended.set()
+
+    running = jobs.stream_job(job, work, lambda step: step)
     next(running)
     job.cancel()
-    started = time.monotonic()
     with pytest.raises(jobs.Canceled):
         list(running)
-    assert time.monotonic() - started < 2
+    assert not ended.is_set()
+    go_on.set()
     committed = jobs.Job(60)
     committed.commit()
     committed.cancel()
     committed.check()
 
 
-def test_a_line_runs_jobs_in_order_and_says_the_place_within_a_second() -> None:
+def test_a_line_runs_jobs_in_order_and_says_each_ones_place() -> None:
     line, order = WaitingLine(running=1, waiting=2), []
     first, *others = [jobs.Job(60) for _ in range(3)]
     with line.turn(first):
@@ -155,12 +170,12 @@ def test_a_line_runs_jobs_in_order_and_says_the_place_within_a_second() -> None:
         for job in others:
             threads.append(threading.Thread(target=lambda job=job: take_turn(line, job, order)))
             threads[-1].start()
-            time.sleep(0.3)
+            wait_until(lambda job=job: job.step.text.startswith("Waiting"))  # type: ignore[misc]
         assert [job.step.text[:16] for job in others] == ["Waiting: place 1", "Waiting: place 2"]
         with pytest.raises(BusyError), line.turn(jobs.Job(60)):
             pass
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert order == others
 
 

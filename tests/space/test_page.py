@@ -1,5 +1,6 @@
 """The page in a real browser, against the loopback Hub."""
 
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tests.space.forbidden_words import forbidden_words
 
 if why := missing("gradio", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)
+
+from playwright.sync_api import expect
 
 NASTY = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
 
@@ -33,16 +36,16 @@ def test_signed_out_verdict_adapter_and_download(
     repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
     visitor.plan(repo)
     plan = cli("plan", "-d", repo, "--json").json
-    assert page.locator("#lm-verdict").get_by_role("listitem").count() == 5
-    assert "NewsMTSC (sentiment about a person)" in page.locator("#lm-verdict").inner_text()
+    expect(page.locator("#lm-verdict").get_by_role("listitem")).to_have_count(5)
+    expect(page.locator("#lm-verdict")).to_contain_text("NewsMTSC (sentiment about a person)")
     visitor.open_section("Details")
     top = page.locator(".lm-bars .lm-bar").nth(1)
     best = plan["neighbors"][0]
-    assert top.locator("b").inner_text() == f"{100 * best['coefficient']:.1f} %"
-    assert "180 rows" in page.locator(".lm-tiles").inner_text()
-    assert page.locator("#lm-map circle").count() == len(Bank.embedded())
+    expect(top.locator("b")).to_have_text(f"{100 * best['coefficient']:.1f} %")
+    expect(page.locator(".lm-tiles")).to_contain_text("180 rows")
+    expect(page.locator("#lm-map circle")).to_have_count(len(Bank.embedded()))
     visitor.make()
-    page.wait_for_function("document.activeElement.textContent == '3 · Your adapter is ready'")
+    expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_focused()
     with page.expect_download() as download:
         page.locator("#lm-download").click()
     download.value.save_as(tmp_path / "adapter.zip")
@@ -50,7 +53,7 @@ def test_signed_out_verdict_adapter_and_download(
     with zipfile.ZipFile(tmp_path / "adapter.zip") as opened:
         downloaded = {name: opened.read(name) for name in opened.namelist()}
     assert downloaded == {path.name: path.read_bytes() for path in (tmp_path / "cli").iterdir()}
-    assert "Sign in at the top" in page.locator("#lm-save").inner_text()
+    expect(page.locator("#lm-save")).to_contain_text("Sign in at the top")
 
 
 def test_tabbing_through_all_controls_keeps_the_result_and_requests_nothing(
@@ -67,6 +70,7 @@ def test_tabbing_through_all_controls_keeps_the_result_and_requests_nothing(
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement === document.body"):
             break
+    page.wait_for_timeout(1000)  # changes of a form are sent after a moment
     assert page.get_by_role("heading", name="Your adapter is ready").is_visible()
     assert cli.hub.requests == []
     assert [url for url in visitor.requests[count:] if "queue/join" in url] == []
@@ -80,9 +84,7 @@ def test_the_example_works_and_can_be_tried_by_keyboard(visitor: Visitor) -> Non
     page.locator("#lm-make").wait_for()
     page.locator("#lm-make").focus()
     page.keyboard.press("Enter")
-    page.get_by_role("heading", name="Your adapter is ready").wait_for()
-    page.locator("#lm-cancel").wait_for(state="hidden")
-    assert page.evaluate("document.activeElement.tagName") != "BODY"
+    expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_focused()
 
 
 def test_a_found_dataset_can_be_chosen_by_keyboard(visitor: Visitor, user: Account) -> None:
@@ -110,23 +112,23 @@ def test_a_later_choice_replaces_a_slow_one(
     page.locator("#lm-cancel").wait_for()
     visitor.upload(path)
     page.wait_for_timeout(4000)
-    assert "rows.jsonl" in page.locator("#lm-columns").inner_text()
-    assert page.locator("#lm-verdict [data-announce^='rows.jsonl']").count() == 1
-    assert "dataset=" not in page.url
+    expect(page.locator("#lm-columns")).to_contain_text("rows.jsonl")
+    expect(page.locator("#lm-verdict [data-announce^='rows.jsonl']")).to_have_count(1)
+    page.wait_for_url(lambda url: "dataset=" not in url)
 
 
 def test_roles_are_chosen_in_the_header_of_the_table(visitor: Visitor, user: Account) -> None:
     odd = [{"a,b": f"how was {i}", "c=d": "very kind", "x": "Answer."} for i in range(30)]
     repo, page = user.dataset("odd", {"train.jsonl": lines(odd)}), visitor.page
     visitor.enter_dataset(repo)
-    assert "The columns fit no known layout" in visitor.error_text()
+    visitor.wait_for_error("The columns fit no known layout")
     page.get_by_label("Role of a,b").select_option("input")
     page.get_by_label("Role of c=d").select_option("output")
     visitor.wait_for_plan(repo)
     page.get_by_label("Role of x").select_option("output")  # a role belongs to one column
     page.locator("[data-link*='output%3Dx']").wait_for(state="attached")
-    assert page.get_by_label("Role of c=d").input_value() == ""
-    assert page.get_by_label("Role of a,b").input_value() == "input"
+    expect(page.get_by_label("Role of c=d")).to_have_value("")
+    expect(page.get_by_label("Role of a,b")).to_have_value("input")
 
 
 def test_options_gray_out_the_result_and_invalid_ones_stop_the_button(
@@ -141,16 +143,16 @@ def test_options_gray_out_the_result_and_invalid_ones_stop_the_button(
     box.fill("2")
     box.press("Tab")
     page.get_by_text("Made from 2 adapters").wait_for()
-    assert page.locator(".lm-old").count() == 1
-    assert "The options have changed" in page.locator("#lm-stale").inner_text()
+    expect(page.locator(".lm-old")).to_have_count(1)
+    expect(page.locator("#lm-stale")).to_contain_text("The options have changed")
     box.fill("many")
     box.press("Tab")
     page.locator("#lm-option-error", has_text="must be a whole number").wait_for()
-    assert page.locator("#lm-make").is_disabled()
+    expect(page.locator("#lm-make")).to_be_disabled()
     box.fill("")
     box.press("Tab")
     page.get_by_text("Made from 121 adapters").wait_for()
-    assert page.locator("#lm-make").is_enabled()
+    expect(page.locator("#lm-make")).to_be_enabled()
     assert [r for r in cli.hub.requests if repo in r.path] == []
 
 
@@ -158,7 +160,7 @@ def test_html_in_an_uploaded_file_is_shown_as_text(visitor: Visitor, tmp_path: P
     path, page = tmp_path / "rows.jsonl", visitor.page
     path.write_bytes(lines([{"input": f"{NASTY} {i}", "output": NASTY} for i in range(30)]))
     visitor.upload(path)
-    assert NASTY in page.locator("#lm-columns td").nth(1).inner_text()
+    expect(page.locator("#lm-columns td").nth(1)).to_contain_text(NASTY)
     assert page.evaluate("window.pwned") is None
     assert page.locator("#lm-columns img, #lm-columns script").count() == 0
 
@@ -166,13 +168,13 @@ def test_html_in_an_uploaded_file_is_shown_as_text(visitor: Visitor, tmp_path: P
 def test_errors_and_warnings_are_shown_as_messages(visitor: Visitor, user: Account) -> None:
     page = visitor.page
     visitor.enter_dataset("nobody/nothing-here")
-    assert "was not found" in visitor.error_text()
+    visitor.wait_for_error("was not found")
     visitor.enter_dataset("../../etc/passwd")
-    page.get_by_text("is not a dataset id").wait_for()
+    visitor.wait_for_error("is not a dataset id")
     assert forbidden_words(visitor.visible_text()) == []
     rows = [{"input": f"question {i}", "output": f"answer {i}"} for i in range(12)]
     visitor.plan(user.dataset("few", {"train.jsonl": lines(rows)}))
-    assert "Only 12 rows were read" in page.locator(".lm-warning").inner_text()
+    expect(page.locator(".lm-warning")).to_contain_text("Only 12 rows were read")
 
 
 # --- signed in ----------------------------------------------------------------------------------
@@ -184,12 +186,12 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_that_peft_loads(
 ) -> None:
     repo, page = owned_dataset(web, "guests"), visitor.page
     visitor.plan(repo)
-    assert page.url.endswith(f"?dataset={repo}")
+    page.wait_for_url(lambda url: url.endswith(f"?dataset={repo}"))
     visitor.sign_in()
     visitor.wait_for_plan(repo)
     visitor.make()
     target = f"{web.owner.name}/guests-SmolLM2-135M-Instruct-lorameta"
-    assert page.get_by_label("Name", exact=True).input_value() == target
+    expect(page.get_by_label("Name", exact=True)).to_have_value(target)
     page.get_by_role("button", name="Save to Hub").click()
     page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
     link = page.locator("#lm-saved").get_by_role("link", name=target)
@@ -201,7 +203,7 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_that_peft_loads(
         (tmp_path / name).write_bytes(cli.hub.read(target, name))
     assert_peft_loads(tmp_path)
     page.get_by_role("button", name="Save to Hub").click()
-    assert "already holds" in visitor.error_text()
+    visitor.wait_for_error("already holds")
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("button", name="Sign in").wait_for()
 
@@ -229,7 +231,7 @@ def test_a_private_dataset_defaults_to_a_private_repo(
 ) -> None:
     repo, page = owned_dataset(web, "hidden", private=True), visitor.page
     visitor.enter_dataset(repo)
-    assert "was not found" in visitor.error_text()
+    visitor.wait_for_error("was not found")
     visitor.sign_in()
     visitor.plan(repo)
     visitor.make()
@@ -246,12 +248,14 @@ def test_cancel_saves_nothing(visitor: Visitor, web: Web, cli: Shell) -> None:
     visitor.plan(repo)
     visitor.make()
     target = f"{web.owner.name}/canceled-SmolLM2-135M-Instruct-lorameta"
-    cli.hub.add_fault(Fault("delay", path=f"api/models/{target}", seconds=5.0))
+    go_on = threading.Event()
+    cli.hub.add_fault(Fault("callback", path=f"api/models/{target}", callback=go_on.wait))
     page.get_by_role("button", name="Save to Hub").click()
     page.locator("#lm-cancel").click()
     page.locator("#lm-work", has_text="Cancelled").wait_for()
     cli.hub.clear_faults()
-    assert web.space.settled(20) == [], "the canceled job has ended"
+    go_on.set()
+    assert web.space.settled() == [], "the canceled job has ended"
     assert cli.hub.repo(target) is None
     page.get_by_role("button", name="Save to Hub").click()
     page.get_by_text("Your adapter is on the Hub").first.wait_for()

