@@ -45,6 +45,9 @@ class Actions:
         work: Callable[[Job], T],
         show: Callable[[T], Updates],
         problem: Any,
+        *,
+        first: Updates | None = None,
+        undo: Callable[[], Updates] | None = None,
     ) -> Generator[Updates, None, T | None]:
         """Run work for a visit, and yield its progress and then its result, which is returned.
 
@@ -57,6 +60,8 @@ class Actions:
             work: runs in a thread.
             show: updates for the result.
             problem: component that shows an error.
+            first: further updates when the work begins.
+            undo: takes the result back if Cancel is pressed before the visitor can see it.
         """
         job = visit.begin(self.settings.time_limit)
 
@@ -64,7 +69,7 @@ class Actions:
             with line.turn(job):
                 return work(job)
 
-        yield self._running("Starting") | {problem: ""}
+        yield self._running("Starting") | {problem: ""} | (first or {})
         result: T | None = None
         try:
             result = yield from stream_job(job, take_turn, self._show_step)
@@ -75,9 +80,16 @@ class Actions:
             updates = {problem: error_html(error)}
         except Exception as error:  # noqa: BLE001 - shown as a message
             updates = {problem: error_html(unexpected_error(error))}
-        if not visit.finish(job):
+        if visit.job is not job:
             return None
         yield self.idle(visit) | updates
+        if not visit.finish(job):
+            return None
+        if result is not None and undo:
+            if job.canceled:  # while the result was on its way
+                yield undo() | self.idle(visit) | self._canceled()
+                return None
+            visit.undo = undo
         return result
 
     def idle(self, visit: Visit) -> Updates:
@@ -105,9 +117,11 @@ class Actions:
 
     def cancel(self, visit: Visit) -> Updates:
         """Cancel the running job, whose handler then shows that; undo one that has just ended."""
-        if visit.cancel():
+        undo = visit.undo
+        if visit.cancel() or undo is None:
             return {self.components.progress: gr.skip()}
-        return self.idle(visit) | self._canceled()
+        visit.undo = None
+        return undo() | self.idle(visit) | self._canceled()
 
     def _canceled(self) -> Updates:
         return {self.components.progress: _CANCELED, self.components.bar: gr.Row(visible=True)}

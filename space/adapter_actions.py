@@ -24,8 +24,10 @@ class AdapterActions(Actions):
         """Make the adapter of the plan."""
         c, result = self.components, visit.plan_result
         user = profile.username if profile else None
-        visit.adapter, visit.report = None, None
-        yield {c.result_step: gr.Column(visible=False)}
+
+        def drop_result() -> Updates:
+            visit.adapter, visit.report = None, None
+            return {c.result_step: gr.Column(visible=False)}
 
         def show(adapter: AdapterResult) -> Updates:
             visit.adapter = adapter
@@ -33,7 +35,7 @@ class AdapterActions(Actions):
 
         yield from self.run(
             visit, self.lines.adapters, lambda job: make_adapter(_required(result), job), show,
-            c.problem,
+            c.problem, first=drop_result(), undo=drop_result,
         )  # fmt: skip
 
     def try_out(self, visit: Visit, event: gr.EventData) -> Iterator[Updates]:
@@ -48,6 +50,7 @@ class AdapterActions(Actions):
         yield from self.run(
             visit, self.lines.model,
             lambda job: answers(adapter, bank, self.settings, prompt, job), show, c.answers,
+            undo=lambda: {c.answers: ""},
         )  # fmt: skip
 
     def test(self, visit: Visit) -> Iterator[Updates]:
@@ -107,7 +110,6 @@ class AdapterActions(Actions):
             if visit.report and is_worse(visit.report):
                 yield {c.ask_again: view.ask_again_html(), c.saved: ""}
                 return
-        yield {c.ask_again: ""}
         target, result, report = visit.target, _plan_of(visit), visit.report
         trained = visit.adapter if visit.adapter and visit.adapter.trained else None
         destination = Destination(
@@ -125,7 +127,7 @@ class AdapterActions(Actions):
         yield from self.run(
             visit, self.lines.adapters,
             lambda job: make_and_publish(result, destination, credential, job, report, trained),
-            show, c.saved,
+            show, c.saved, first={c.ask_again: ""},
         )  # fmt: skip
 
     def _result(

@@ -92,7 +92,6 @@ class DatasetActions(Actions):
     ) -> Iterator[Updates]:
         """Read what the dataset offers, show its columns, and plan if these are clear."""
         c, credential = self.components, credential_of(token, self.settings)
-        yield self._no_plan(visit) | {c.columns_form: ""}
 
         def show(source: Source) -> Updates:
             visit.source, preview = source, source.preview
@@ -109,6 +108,8 @@ class DatasetActions(Actions):
             lambda job: read_first(job, read_source, request, credential),
             show,
             c.status,
+            first=self._no_plan(visit) | {c.columns_form: ""},
+            undo=lambda: {c.status: ""},
         )
         if source is None or visit.request is None:
             return
@@ -123,7 +124,6 @@ class DatasetActions(Actions):
     ) -> Iterator[Updates]:
         """Read the rows and show the verdict."""
         c, credential = self.components, credential_of(token, self.settings)
-        yield self._no_plan(visit)
 
         def work(job: Job) -> PlanResult:
             recipe, max_rows = visit.recipe or Recipe(), self.settings.max_rows
@@ -140,7 +140,10 @@ class DatasetActions(Actions):
                 c.make: gr.Button(visible=True, interactive=visit.recipe is not None),
             }
 
-        yield from self.run(visit, self.lines.plans, work, show, c.status)
+        yield from self.run(
+            visit, self.lines.plans, work, show, c.status,
+            first=self._no_plan(visit), undo=lambda: self._no_plan(visit),
+        )  # fmt: skip
 
     def _no_plan(self, visit: Visit) -> Updates:
         c = self.components

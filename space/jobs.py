@@ -133,5 +133,6 @@ def stream_job(
         if job.canceled:
             raise Canceled
         return outcome.result()
-    finally:
+    except BaseException:
         job.cancel()  # no join: Gradio closes generators in its event loop, which must not block
+        raise

@@ -4,8 +4,9 @@ A `Visit` is the value of the page's only `gr.State`. All handlers of a page sha
 drops it, and with it the files of the adapter, an hour after its last plan.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from dataset_request import DatasetRequest, Source
 from generating import AdapterResult
@@ -29,6 +30,8 @@ class Visit:
         report: scores of the adapter, if it was tested.
         results: number of adapters that were made.
         target: values of the form that saves the adapter, to be confirmed.
+        undo: takes back what the last job has shown, for a Cancel that comes late; None if nothing
+            can be taken back. Returns updates of components.
     """
 
     job: Job | None = None
@@ -41,6 +44,7 @@ class Visit:
     report: Report | None = None
     target: Mapping[str, str] = field(default_factory=dict)
     results: int = 0
+    undo: Callable[[], dict[Any, Any]] | None = None
     _number: int = 0
 
     def accept(self, number: int) -> bool:
@@ -52,7 +56,7 @@ class Visit:
 
     def begin(self, time_limit: float) -> Job:
         """Cancel the running job and return a new one in its place."""
-        self.cancel()
+        self.drop_job()
         self.job = Job(time_limit)
         return self.job
 
@@ -72,7 +76,7 @@ class Visit:
     def drop_job(self) -> None:
         """Cancel the running job; its handler shows nothing more."""
         self.cancel()
-        self.job = None
+        self.job, self.undo = None, None
 
     def choose(self, request: DatasetRequest) -> None:
         """Replace the dataset."""

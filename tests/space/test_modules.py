@@ -6,9 +6,8 @@ import pickle
 import re
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,8 +54,6 @@ try:
     from bank_loader import BankLoader
     from dataset_request import DatasetRequest, RequestError, Source, read_source, validated
     from html_blocks import note, progress_html
-    from visit import Visit
-    from waiting_line import BusyError, WaitingLine
 finally:
     sys.path.remove(str(SPACE))
 
@@ -79,119 +76,6 @@ def bank_loader() -> BankLoader:
 @pytest.fixture(scope="module")
 def guest_book() -> Plan:
     return plan(TRAIN)
-
-
-# --- jobs ---------------------------------------------------------------------------------------
-
-
-def forever(job: jobs.Job) -> None:
-    while True:
-        job.check()
-        time.sleep(0.01)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def stream(work: Callable[[jobs.Job], T], time_limit: float) -> Generator[jobs.Step, None, T]:
-    return jobs.stream_job(jobs.Job(time_limit), work, lambda step: step)
-
-
-def test_a_job_yields_its_steps_and_returns_its_result() -> None:
-    seen = threading.Event()
-
-    def work(job: jobs.Job) -> int:
-        job.report("halfway", 1, 2)
-        seen.wait(60)
-        return 7
-
-    def collect() -> Generator[jobs.Step, None, None]:
-        results.append((yield from stream(work, 60)))
-
-    results: list[int] = []
-    for step in collect():
-        if step == jobs.Step("halfway", 1, 2):
-            seen.set()
-    assert seen.is_set()
-    assert results == [7]
-
-
-def test_a_job_ends_at_its_time_limit() -> None:
-    with pytest.raises(jobs.TimeLimitError, match="longer than 1 s"):
-        list(stream(forever, 0.6))
-
-
-def test_closing_the_generator_of_a_job_ends_its_work() -> None:
-    ended: list[type[BaseException]] = []
-
-    def work(job: jobs.Job) -> None:
-        try:
-            forever(job)
-        except BaseException as error:
-            ended.append(type(error))
-            raise
-
-    running = stream(work, 60)
-    next(running)
-    running.close()
-    wait_until(lambda: bool(ended))
-    assert ended == [jobs.Canceled]
-
-
-def test_a_canceled_job_ends_at_once_and_a_committed_one_not_at_all() -> None:
-    job, go_on, ended = jobs.Job(60), threading.Event(), threading.Event()
-
-    def work(_: jobs.Job) -> None:
-        go_on.wait(60)
-        ended.set()
-
-    running = jobs.stream_job(job, work, lambda step: step)
-    next(running)
-    job.cancel()
-    with pytest.raises(jobs.Canceled):
-        list(running)
-    assert not ended.is_set()
-    go_on.set()
-    committed = jobs.Job(60)
-    committed.commit()
-    committed.cancel()
-    committed.check()
-
-
-def test_a_line_runs_jobs_in_order_and_says_each_ones_place() -> None:
-    line, order = WaitingLine(running=1, waiting=2), []
-    first, *others = [jobs.Job(60) for _ in range(3)]
-    with line.turn(first):
-        threads = []
-        for job in others:
-            threads.append(threading.Thread(target=lambda job=job: take_turn(line, job, order)))
-            threads[-1].start()
-            wait_until(lambda job=job: job.step.text.startswith("Waiting"))  # type: ignore[misc]
-        assert [job.step.text[:16] for job in others] == ["Waiting: place 1", "Waiting: place 2"]
-        with pytest.raises(BusyError), line.turn(jobs.Job(60)):
-            pass
-    for thread in threads:
-        thread.join(60)
-    assert order == others
-
-
-def take_turn(line: WaitingLine, job: jobs.Job, order: list[jobs.Job]) -> None:
-    with line.turn(job):
-        order.append(job)
-
-
-def test_the_last_request_of_a_visit_wins() -> None:
-    visit = Visit()
-    assert [visit.accept(number) for number in (1, 3, 2, 3, 4)] == [True, True, False, False, True]
-    first = visit.begin(60)
-    second = visit.begin(60)
-    assert (first.canceled, second.canceled) == (True, False)
-    assert (visit.finish(first), visit.finish(second)) == (False, True)
-    assert not visit.cancel()
 
 
 # --- requests -----------------------------------------------------------------------------------

@@ -1,0 +1,197 @@
+"""Jobs: progress, cancel, time limits, waiting lines, and that the last request wins."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+import pytest
+
+from tests.running_space import SPACE, missing
+
+if why := missing("gradio"):
+    pytest.skip(why, allow_module_level=True)
+
+sys.path.insert(0, str(SPACE))
+try:
+    import jobs
+    from actions import Actions
+    from settings import Settings
+    from visit import Visit
+    from waiting_line import BusyError, Lines, WaitingLine
+finally:
+    sys.path.remove(str(SPACE))
+
+T = TypeVar("T")
+
+
+def forever(job: jobs.Job) -> None:
+    while True:
+        job.check()
+        time.sleep(0.01)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def stream(work: Callable[[jobs.Job], T], time_limit: float) -> Generator[jobs.Step, None, T]:
+    return jobs.stream_job(jobs.Job(time_limit), work, lambda step: step)
+
+
+def test_a_job_yields_its_steps_and_returns_its_result() -> None:
+    seen = threading.Event()
+
+    def work(job: jobs.Job) -> int:
+        job.report("halfway", 1, 2)
+        seen.wait(60)
+        return 7
+
+    def collect() -> Generator[jobs.Step, None, None]:
+        results.append((yield from stream(work, 60)))
+
+    results: list[int] = []
+    for step in collect():
+        if step == jobs.Step("halfway", 1, 2):
+            seen.set()
+    assert seen.is_set()
+    assert results == [7]
+
+
+def test_a_job_ends_at_its_time_limit() -> None:
+    with pytest.raises(jobs.TimeLimitError, match="longer than 1 s"):
+        list(stream(forever, 0.6))
+
+
+def test_closing_the_generator_of_a_job_ends_its_work() -> None:
+    ended: list[type[BaseException]] = []
+
+    def work(job: jobs.Job) -> None:
+        try:
+            forever(job)
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+
+    running = stream(work, 60)
+    next(running)
+    running.close()
+    wait_until(lambda: bool(ended))
+    assert ended == [jobs.Canceled]
+
+
+def test_a_canceled_job_ends_at_once_and_a_committed_one_not_at_all() -> None:
+    job, go_on, ended = jobs.Job(60), threading.Event(), threading.Event()
+
+    def work(_: jobs.Job) -> None:
+        go_on.wait(60)
+        ended.set()
+
+    running = jobs.stream_job(job, work, lambda step: step)
+    next(running)
+    job.cancel()
+    with pytest.raises(jobs.Canceled):
+        list(running)
+    assert not ended.is_set()
+    go_on.set()
+    committed = jobs.Job(60)
+    committed.commit()
+    committed.cancel()
+    committed.check()
+
+
+def test_a_line_runs_jobs_in_order_and_says_each_ones_place() -> None:
+    line, order = WaitingLine(running=1, waiting=2), []
+    first, *others = [jobs.Job(60) for _ in range(3)]
+    with line.turn(first):
+        threads = []
+        for job in others:
+            threads.append(threading.Thread(target=lambda job=job: take_turn(line, job, order)))
+            threads[-1].start()
+            wait_until(lambda job=job: job.step.text.startswith("Waiting"))  # type: ignore[misc]
+        assert [job.step.text[:16] for job in others] == ["Waiting: place 1", "Waiting: place 2"]
+        with pytest.raises(BusyError), line.turn(jobs.Job(60)):
+            pass
+    for thread in threads:
+        thread.join(60)
+    assert order == others
+
+
+def take_turn(line: WaitingLine, job: jobs.Job, order: list[jobs.Job]) -> None:
+    with line.turn(job):
+        order.append(job)
+
+
+def test_the_last_request_of_a_visit_wins() -> None:
+    visit = Visit()
+    assert [visit.accept(number) for number in (1, 3, 2, 3, 4)] == [True, True, False, False, True]
+    first = visit.begin(60)
+    second = visit.begin(60)
+    assert (first.canceled, second.canceled) == (True, False)
+    assert (visit.finish(first), visit.finish(second)) == (False, True)
+    assert not visit.cancel()
+
+
+# --- canceling an action ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def actions() -> Actions:
+    components: Any = SimpleNamespace(
+        **{n: n for n in ("visit", "progress", "bar", "make", "cancel")}
+    )
+    return Actions(components, cast(Any, None), Settings(), Lines.of(Settings()))
+
+
+@pytest.fixture
+def visit() -> Visit:
+    return Visit()
+
+
+def run(actions: Actions, visit: Visit, work: Callable[[jobs.Job], int], **options: Any) -> Any:
+    """Start an action; return the generator, which has yielded all but the last updates."""
+    running = actions.run(
+        visit, actions.lines.plans, work, lambda result: {"result": result}, "problem", **options
+    )
+    while "result" not in next(running):
+        pass
+    return running
+
+
+def test_a_result_is_taken_back_if_cancel_was_pressed_while_it_was_sent(
+    actions: Actions, visit: Visit
+) -> None:
+    running = run(actions, visit, lambda job: 7, undo=lambda: {"result": ""})
+    assert "Cancelled" not in str(actions.cancel(visit)), "the action itself shows it"
+    updates = next(running)
+    assert updates["result"] == ""
+    assert "Cancelled" in updates["progress"]
+    with pytest.raises(StopIteration) as ended:
+        next(running)
+    assert ended.value.value is None, "nothing else begins"
+
+
+def test_a_result_is_taken_back_if_cancel_was_pressed_before_it_arrived(
+    actions: Actions, visit: Visit
+) -> None:
+    assert list(run(actions, visit, lambda job: 7, undo=lambda: {"result": ""})) == []
+    updates = actions.cancel(visit)
+    assert updates["result"] == ""
+    assert "Cancelled" in updates["progress"]
+    assert "Cancelled" not in str(actions.cancel(visit)), "the page shows it already"
+
+
+def test_what_was_committed_is_not_called_canceled(actions: Actions, visit: Visit) -> None:
+    def save(job: jobs.Job) -> int:
+        job.commit()
+        return 7
+
+    running = run(actions, visit, save)
+    assert "Cancelled" not in str(actions.cancel(visit))
+    assert list(running) == []
+    assert "Cancelled" not in str(actions.cancel(visit))
