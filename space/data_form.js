@@ -66,6 +66,7 @@ input.addEventListener("keydown", (event) => {
   if (event.key === "Escape") { searches++; showMatches([]); }
   if (!["ArrowDown", "ArrowUp"].includes(event.key) || !count) return;
   event.preventDefault();
+  searches++;  // a late answer must not replace the list that one chooses from
   const step = event.key === "ArrowDown" ? 1 : -1;
   highlight(active < 0 && step < 0 ? count - 1 : (active + step + count) % count);
 });

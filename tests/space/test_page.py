@@ -1,5 +1,6 @@
 """The page in a real browser, against the loopback Hub."""
 
+import re
 import threading
 import zipfile
 from pathlib import Path
@@ -19,6 +20,8 @@ if why := missing("gradio", "playwright", browser=True):
 
 from playwright.sync_api import expect
 
+SEARCH = re.compile("component_server")
+"""URL that the page asks for matching datasets."""
 NASTY = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
 
 
@@ -96,6 +99,27 @@ def test_a_found_dataset_can_be_chosen_by_keyboard(visitor: Visitor, user: Accou
     box.press("Enter")
     visitor.wait_for_plan(repo)
     assert box.input_value() == repo
+
+
+def test_a_late_answer_does_not_replace_the_list_that_one_chooses_from(
+    visitor: Visitor, user: Account
+) -> None:
+    repo, page = user.dataset("olive-diary", {"train.jsonl": TRAIN}), visitor.page
+    box, option = page.get_by_role("combobox", name="Name or link"), page.get_by_role("option")
+    box.press_sequentially("olive")
+    option.first.wait_for()
+    late: list[Any] = []
+    page.route(SEARCH, lambda route: late.append(route))
+    with page.expect_request(SEARCH):
+        box.press_sequentially("-d")
+    box.press("ArrowDown")
+    with page.expect_response(SEARCH):
+        late[-1].continue_()
+    page.wait_for_timeout(500)
+    expect(option.first).to_have_attribute("aria-selected", "true")
+    box.press("Enter")
+    visitor.wait_for_plan(repo)
+    page.unroute_all(behavior="ignoreErrors")
 
 
 # --- the last choice wins -----------------------------------------------------------------------
