@@ -1,6 +1,6 @@
 """Repeat what visitors do on the Space's page: ``python -m tests.benchmarks.space_page``.
 
-Prints how often each was right. Nothing is asserted; `tests/space` has each once.
+Prints how often each was right; `tests/space/test_repeated.py` asserts each a few times.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ OWNER = "ann"
 NAMES = ("amber-notes", "amber-letters", "beryl-notes", "coral-list", "coral-diary")
 TRAIN = (DATA_FOLDER / "train.jsonl").read_bytes()
 ODD = "odd-columns"
+LATE_MS = 3000
+"""Longer than a result can be late: what was replaced is canceled, and its reader ended."""
+ROLES = ("", "input", "output")
 WAYS = ("mouse", "arrows", "type and Enter", "type and Tab")
 
 
@@ -42,17 +46,18 @@ class Repetitions:
     Args:
         visitor: of the page.
         hub: the loopback Hub.
-        path: a file to upload.
+        folder: for files to upload.
     """
 
-    def __init__(self, visitor: Visitor, hub: LocalHub, path: Path) -> None:
-        self.visitor, self.hub, self.path = visitor, hub, path
+    def __init__(self, visitor: Visitor, hub: LocalHub, folder: Path) -> None:
+        self.visitor, self.hub, self.folder = visitor, hub, folder
         self.page = visitor.page
         self.random = random.Random(0)
+        self.number = 0
 
     def search(self) -> bool:
         """Type part of a name at some speed, choose a match, and count the requests for it."""
-        name = self.random.choice(NAMES)
+        name = self._other_name()
         box = self.page.locator("#lm-dataset")
         box.fill("")
         box.press_sequentially(
@@ -63,67 +68,100 @@ class Repetitions:
         count = self._requests()
         option.click()
         self.visitor.wait_for_plan(f"{OWNER}/{name}")
+        self.page.wait_for_timeout(500)
         return self._requests() == count + 1 and self.visitor.errors == []
 
     def slow_dataset_then_file(self) -> bool:
         """Choose a file while a slow dataset is being read."""
-        slow = f"{OWNER}/{NAMES[0]}"
+        slow, path = f"{OWNER}/{self._other_name()}", self._file()
         with self._slow(slow):
             self.visitor.enter_dataset(slow)
             self.page.wait_for_timeout(self.random.randint(0, 800))
-            self.visitor.upload(self.path)
-        self.page.wait_for_timeout(2500)
-        return self._planned(self.path.name)
+            self.visitor.upload(path)
+            self.page.wait_for_timeout(LATE_MS)
+        return self._planned(path.name)
 
     def file_then_slow_dataset(self) -> bool:
         """Name a slow dataset while a file is being read."""
-        slow = f"{OWNER}/{NAMES[0]}"
+        slow, path = f"{OWNER}/{self._other_name()}", self._file()
         with self._slow(slow):
-            self.page.locator("#lm-file").set_input_files(self.path)
+            self.page.locator("#lm-file").set_input_files(path)
             self.page.wait_for_timeout(self.random.randint(0, 800))
             self.visitor.plan(slow)
-        self.page.wait_for_timeout(2500)
+            self.page.wait_for_timeout(LATE_MS)
         return self._planned(slow)
 
-    def columns(self, way: str) -> bool:
-        """Choose the role of a column in one way, and look whether it is still there."""
+    def choose_role(self, way: str) -> bool:
+        """Choose the other role of a column in one way, and wait for a plan with it."""
         if not self.page.get_by_label("Role of mark").count():
             self.visitor.enter_dataset(f"{OWNER}/{ODD}")
         box = self.page.get_by_label("Role of right")
         box.wait_for()
-        wanted = "input" if box.input_value() == "output" else "output"
+        before = box.input_value()
+        wanted = "input" if before == "output" else "output"
         if way == "mouse":
-            box.select_option(wanted)
+            box.select_option(wanted)  # as a click on the open list does, which is not in the page
         else:
             box.focus()
-            keys = {"arrows": ["ArrowDown" if wanted == "output" else "ArrowUp"]}
-            for key in keys.get(way, [wanted[0]]):
-                self.page.keyboard.press(key)
-            if way != "arrows":
+            if way == "arrows":
+                steps = ROLES.index(wanted) - ROLES.index(before)
+                for _ in range(abs(steps)):
+                    self.page.keyboard.press("ArrowDown" if steps > 0 else "ArrowUp")
+            else:
+                self.page.keyboard.type(wanted)
                 self.page.keyboard.press("Enter" if way == "type and Enter" else "Tab")
-            box.evaluate("e => e.blur()")
-            wanted = box.input_value()
         self.page.locator(f"[data-link*='{wanted}%3Dright']").wait_for(state="attached")
-        return bool(box.input_value() == wanted and wanted)
+        return bool(box.input_value() == wanted)
+
+    @contextmanager
+    def slowed(self, factor: int) -> Iterator[None]:
+        """Slow the page's CPU."""
+        devtools = self.visitor.context.new_cdp_session(self.page)
+        devtools.send("Emulation.setCPUThrottlingRate", {"rate": factor})
+        try:
+            yield
+        finally:
+            devtools.send("Emulation.setCPUThrottlingRate", {"rate": 1})
 
     def cancel(self) -> bool:
-        """Press Cancel at a random moment of making an adapter."""
-        if not self.page.locator("#lm-make").is_visible():
-            self.visitor.plan(f"{OWNER}/{NAMES[1]}")
-        self.page.locator("#lm-make").click()
-        cancel = self.page.locator("#lm-cancel")
-        cancel.wait_for()
-        self.page.wait_for_timeout(self.random.randint(0, 700))
-        if not cancel.is_visible():
-            return True  # it was ready before
-        cancel.click()
-        self.page.locator("#lm-work", has_text="Cancelled").wait_for(timeout=5000)
+        """Press Cancel at a random moment of reading a dataset or of making an adapter."""
+        make, later = self.page.locator("#lm-make"), self.page.locator("#lm-verdict")
+        reading = self.random.random() < 0.5
+        pressed = False
+        while not pressed:  # the button may not be there yet, or no more
+            if reading:
+                self.visitor.enter_dataset(f"{OWNER}/{self._other_name()}")
+            else:
+                if not make.is_visible():
+                    self.visitor.plan(f"{OWNER}/{self._other_name()}")
+                make.click()
+                later = self.page.get_by_role("heading", name="Your adapter is ready")
+            self.page.wait_for_timeout(self.random.randint(0, 1500))
+            pressed = self.page.evaluate("""() => {
+                const cancel = document.querySelector('#lm-cancel');
+                if (!cancel?.checkVisibility()) return false;
+                cancel.click();
+                return true;
+            }""")
+        work = self.page.locator("#lm-work")
+        work.get_by_text("Cancelled").wait_for()
         self.page.wait_for_timeout(600)
-        return "Cancelled" in self.page.locator("#lm-work").inner_text()
+        return work.inner_text() == "Cancelled" and not later.is_visible()
+
+    def _other_name(self) -> str:
+        """Return a random name, not the one before, whose plan may still be shown."""
+        self.number += self.random.randint(1, len(NAMES) - 1)
+        return NAMES[self.number % len(NAMES)]
+
+    def _file(self) -> Path:
+        """Write a file to upload, with a new name."""
+        path = self.folder / f"rows-{self.number}.jsonl"
+        path.write_bytes(TRAIN)
+        return path
 
     @contextmanager
     def _slow(self, repo: str) -> Iterator[None]:
-        self.hub.add_fault(Fault("delay", path=f"datasets/{repo}", seconds=1.0))
+        self.hub.add_fault(Fault("delay", path=f"datasets/{repo}", seconds=0.15))
         try:
             yield
         finally:
@@ -148,24 +186,22 @@ def repeat(title: str, times: int, action: Callable[[], bool]) -> None:
     print(f"{title}: {right} of {times} right, {time.monotonic() - started:.0f} s", flush=True)
 
 
-def measure(space: RunningSpace, chromium: Any, hub: LocalHub, path: Path, scale: float) -> None:
+def measure(space: RunningSpace, chromium: Any, hub: LocalHub, folder: Path, scale: float) -> None:
     """Run all repetitions."""
 
     def times(count: int) -> int:
         return max(1, round(count * scale))
 
     visitor = Visitor(chromium, space.url)
-    repetitions = Repetitions(visitor, hub, path)
+    repetitions = Repetitions(visitor, hub, folder)
     repeat("search and choose", times(200), repetitions.search)
     repeat("slow dataset, then a file", times(20), repetitions.slow_dataset_then_file)
     repeat("file, then a slow dataset", times(20), repetitions.file_then_slow_dataset)
     for slowdown in (1, 6):
-        devtools = visitor.context.new_cdp_session(visitor.page)
-        devtools.send("Emulation.setCPUThrottlingRate", {"rate": slowdown})
-        for way in WAYS:
-            title = f"role by {way}, CPU slowed {slowdown}×"
-            repeat(title, times(50), lambda way=way: repetitions.columns(way))  # type: ignore[misc]
-        devtools.send("Emulation.setCPUThrottlingRate", {"rate": 1})
+        with repetitions.slowed(slowdown):
+            for way in WAYS:
+                title = f"role by {way}, CPU slowed {slowdown}×"
+                repeat(title, times(50), partial(repetitions.choose_role, way))
     repeat("cancel", times(50), repetitions.cancel)
     print(f"errors of the page: {visitor.errors}")
     visitor.close()
@@ -178,10 +214,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, LocalHub() as hub, browser() as chromium:
         create_datasets(hub)
-        path = Path(home) / "rows.jsonl"
-        path.write_bytes(TRAIN)
         with running_space(hub, Path(home)) as space:
-            measure(space, chromium, hub, path, arguments.scale)
+            measure(space, chromium, hub, Path(home), arguments.scale)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The page for everybody: small screens, zoom, keyboards, screen readers, contrast, motion."""
 
+import threading
 from itertools import pairwise
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hf_lorameta.localhub.faults import Fault
 from tests.conftest import Account, Shell, Web
 from tests.running_space import Visitor, missing
-from tests.space.datasets import TRAIN
+from tests.space.datasets import TRAIN, lines
 
 if why := missing("gradio", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)
@@ -16,18 +17,23 @@ if why := missing("gradio", "playwright", browser=True):
 from playwright.sync_api import expect
 
 
-@pytest.mark.parametrize(("width", "dark"), [(320, True), (360, False)])
-def test_a_narrow_screen_does_not_scroll_sideways(
-    web: Web, chromium: Any, user: Account, width: int, dark: bool
+@pytest.mark.parametrize(
+    ("width", "height", "dark"), [(320, 780, True), (360, 780, False), (640, 450, False)]
+)
+def test_a_narrow_or_zoomed_page_does_not_scroll_sideways(
+    web: Web, chromium: Any, user: Account, width: int, height: int, dark: bool
 ) -> None:
-    phone = Visitor(chromium, web.space.url, dark=dark, width=width, height=780)
-    expect(phone.page.locator(".dark")).to_have_count(int(dark))
-    phone.plan(user.dataset("book", {"train.jsonl": TRAIN}))
-    assert phone.page.locator("#lm-make").evaluate("e => e.getBoundingClientRect().bottom <= 780")
-    phone.make()
-    phone.open_all_sections()
-    assert phone.page.evaluate("document.documentElement.scrollWidth") <= width
-    phone.close()
+    """A zoom of 200 % halves the size of a window in CSS pixels, here from 1280 to 640."""
+    visitor = Visitor(chromium, web.space.url, dark=dark, width=width, height=height)
+    page = visitor.page
+    expect(page.locator(".dark")).to_have_count(int(dark))
+    visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
+    box = page.locator("#lm-make").bounding_box()
+    assert box["y"] + box["height"] <= height, "the main button is in view"
+    visitor.make()
+    visitor.open_all_sections()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    visitor.close()
 
 
 def test_nothing_moves_for_a_visitor_who_prefers_reduced_motion(
@@ -50,18 +56,69 @@ def test_nothing_moves_for_a_visitor_who_prefers_reduced_motion(
     assert moving[1] == []
 
 
+def test_focus_never_falls_to_the_body(visitor: Visitor, cli: Shell, user: Account) -> None:
+    page = visitor.page
+    page.evaluate("""() => {
+        document.querySelector('#lm-dataset').focus();
+        window.looks = 0;  // with the focus nowhere, one after another
+        window.longest = 0;
+        setInterval(() => {
+            window.looks = document.activeElement === document.body ? window.looks + 1 : 0;
+            window.longest = Math.max(window.longest, window.looks);
+        }, 250);
+    }""")
+    visitor.plan(user.dataset("focus", {"train.jsonl": TRAIN}))
+    page.locator("#lm-make").focus()
+    page.keyboard.press("Enter")
+    heading = page.get_by_role("heading", name="Your adapter is ready")
+    expect(heading).to_be_focused()
+    page.locator("#lm-make").focus()
+    page.keyboard.press("Enter")
+    page.locator("[data-focus='2']").wait_for()
+    expect(heading).to_be_focused()
+    slow, go_on = user.dataset("slow", {"train.jsonl": TRAIN}), threading.Event()
+    cli.hub.add_fault(Fault("callback", path=f"datasets/{slow}", callback=go_on.wait))
+    visitor.enter_dataset(slow)
+    page.locator("#lm-cancel").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#lm-work")).to_contain_text("Cancelled")
+    expect(page.locator("#lm-dataset")).to_be_focused()
+    cli.hub.clear_faults()
+    go_on.set()
+    assert page.evaluate("window.longest") <= 1
+
+
 @pytest.mark.skipif(bool(missing("axe_playwright_python")), reason="axe is not installed")
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_no_barrier(web: Web, chromium: Any, user: Account, dark: bool) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     visitor = Visitor(chromium, web.space.url, dark=dark)
-    visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
+    page = visitor.page
+    visitor.enter_dataset("nobody/nothing-here")
+    visitor.wait_for_error("was not found")
+    assert_no_barrier(visitor)
+    odd = user.dataset("odd", {"train.jsonl": lines([{"left": "a", "right": "b"}] * 12)})
+    visitor.enter_dataset(odd)
+    page.get_by_label("Role of left").select_option("input")
+    page.get_by_label("Role of right").select_option("output")
+    page.locator("#lm-verdict .lm-warning").wait_for()
+    assert_no_barrier(visitor)
+    visitor.sign_in()
+    visitor.plan(web.owner.dataset(f"book-{dark}", {"train.jsonl": TRAIN}))
     visitor.make()
     visitor.open_all_sections()
+    page.get_by_label("Rank of the adapter").fill("many")
+    page.keyboard.press("Tab")
+    page.locator("#lm-option-error [role=alert]").wait_for()
+    page.locator(".lm-old").wait_for()
+    assert_no_barrier(visitor)
+    visitor.close()
+
+
+def assert_no_barrier(visitor: Visitor) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
     result = Axe().run(visitor.page)
     assert result.violations_count == 0, result.generate_report()
-    visitor.close()
 
 
 def test_plans_and_results_are_announced_once(visitor: Visitor, user: Account) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.localhub.faults import Fault
-from tests.conftest import Account, Shell
+from tests.conftest import Account, Shell, Web
 from tests.running_space import Visitor, missing
 from tests.space.datasets import TRAIN, lines
 from tests.space.forbidden_words import forbidden_words
@@ -61,3 +61,48 @@ def test_datasets_that_cannot_be_read(visitor: Visitor, cli: Shell, user: Accoun
         expect(visitor, "#lm-status", message)
         visitor.page.locator("#lm-cancel").wait_for(state="hidden")
     cli.hub.clear_faults()
+
+
+def test_roles_and_options_that_do_not_fit(visitor: Visitor, user: Account) -> None:
+    page = visitor.page
+    visitor.enter_dataset(user.dataset("odd", {"train.jsonl": ODD}))
+    expect(visitor, "#lm-status", "fit no known layout")
+    page.get_by_label("Role of left").select_option("ignore")
+    page.get_by_label("Role of right").select_option("ignore")
+    expect(visitor, "#lm-status", "Choose which column")
+    page.get_by_label("Role of left").select_option("messages")
+    page.get_by_label("Role of right").select_option("input")
+    expect(visitor, "#lm-status", "already holds inputs and outputs")
+    page.get_by_label("Role of left").select_option("instruction")
+    page.get_by_label("One instruction").fill("Answer.")
+    page.get_by_role("button", name="Read again").click()
+    expect(visitor, "#lm-status", "do not go together")
+    visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
+    visitor.open_section("Options")
+    for label, value, message in (
+        ("Use only the k", "many", "whole number"),
+        ("Temperature", "-1", "greater than 0"),
+        ("Rank of the adapter", "100000", "ank must be"),
+    ):
+        page.get_by_label(label).fill(value)
+        page.keyboard.press("Tab")
+        expect(visitor, "#lm-option-error", message)
+        page.get_by_label(label).fill("1" if label == "Temperature" else "")
+        page.keyboard.press("Tab")
+        page.locator("#lm-option-error [role=alert]").wait_for(state="detached")
+
+
+def test_repos_that_cannot_be_written(visitor: Visitor, web: Web, user: Account) -> None:
+    page = visitor.page
+    visitor.sign_in()
+    visitor.plan(web.owner.dataset("errors", {"train.jsonl": TRAIN}))
+    visitor.make()
+    for name, message in (
+        ("-x/y z", "not a repo id"),
+        (f"{user.name}/not-mine", "may not"),
+        (user.adapter("taken"), "may not"),
+        (web.owner.adapter("of-another-kind", {"model.bin": b"0"}), ""),
+    ):
+        page.get_by_label("Name", exact=True).fill(name)
+        page.get_by_role("button", name="Save to Hub").click()
+        expect(visitor, "#lm-saved", message)
