@@ -17,6 +17,8 @@ from tests.running_space import Visitor, browser, running_space
 OWNER = "ann"
 NEAR, FAR = f"{OWNER}/guestbook-notes", f"{OWNER}/csv-of-numbers"
 UNKNOWN_COLUMNS = f"{OWNER}/two-columns"
+MODEL_MS = 1_200_000
+"""How long running or training the base model may take."""
 PHONE: dict[str, Any] = {"width": 390, "height": 844}
 
 
@@ -111,13 +113,20 @@ def shoot_result(camera: Camera, visitor: Visitor) -> None:
 
 
 def shoot_test(camera: Camera, visitor: Visitor) -> None:
-    """Trying and testing, on a machine that can run the base model."""
+    """Trying, testing and training, on a machine that can run the base model."""
     page = visitor.page
     page.get_by_role("button", name="Compare the answers").click()
-    page.locator(".lm-pair").wait_for(timeout=300_000)
+    page.locator(".lm-pair").wait_for(timeout=MODEL_MS)
     page.get_by_role("button", name="Test", exact=True).click()
-    page.locator("#lm-report table").wait_for(timeout=300_000)
+    page.locator("#lm-report table").wait_for(timeout=MODEL_MS)
     camera.shoot(page, "tested")
+    improve = page.get_by_role("button", name="Improve", exact=True)
+    if improve.count():
+        improve.click()
+        page.locator("#lm-work", has_text="Training").wait_for(timeout=MODEL_MS)
+        camera.shoot(page, "improving", full_page=False, wait_ms=0)
+        page.locator("#lm-improved .lm-verdict").wait_for(timeout=MODEL_MS)
+        camera.shoot(page, "improved")
 
 
 def main(folder: Path) -> None:
@@ -126,7 +135,8 @@ def main(folder: Path) -> None:
     camera = Camera(folder)
     with tempfile.TemporaryDirectory() as home, LocalHub() as hub, browser() as chromium:
         token = create_datasets(hub)
-        with running_space(hub, Path(home), token=token) as space:
+        limit = str(MODEL_MS // 1000)  # also on a slow machine
+        with running_space(hub, Path(home), token=token, HF_LORAMETA_TIME_LIMIT=limit) as space:
             for mode in ("light", "dark"):
                 dark = mode == "dark"
                 visitor = Visitor(chromium, space.url, dark=dark)
