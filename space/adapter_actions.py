@@ -10,8 +10,9 @@ from actions import Actions, Updates
 from dataset_request import RequestError
 from generating import AdapterResult, Destination, Published, make_adapter, make_and_publish
 from hf_lorameta import Report
-from improving import ROWS, Improvement, improve, why_not_improve
+from improving import ROWS, Improvement, TooSlowError, improve, why_not_improve
 from inputs import credential_of
+from jobs import Job
 from planning import PlanResult
 from trying import answers, is_worse, test, why_not
 from visit import Visit
@@ -76,7 +77,15 @@ class AdapterActions(Actions):
         c, bank = self.components, self.bank_loader.bank
         adapter, result = _adapter_of(visit), _plan_of(visit)
 
-        def show(improvement: Improvement) -> Updates:
+        def work(job: Job) -> Improvement | TooSlowError:
+            try:
+                return improve(adapter, result, bank, job)
+            except TooSlowError as error:
+                return error
+
+        def show(improvement: Improvement | TooSlowError) -> Updates:
+            if isinstance(improvement, TooSlowError):
+                return {c.improve_form: view.improve_form(f"{improvement}.", _command(visit))}
             updates: Updates = {c.improved: view.improved_html(improvement)}
             if improvement.adapter is None:
                 return updates
@@ -96,8 +105,7 @@ class AdapterActions(Actions):
             }
 
         yield from self.run(
-            visit, self.lines.model,
-            lambda job: improve(adapter, result, bank, job), show, c.improved,
+            visit, self.lines.model, work, show, c.improved,
         )  # fmt: skip
 
     def save(

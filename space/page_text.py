@@ -17,7 +17,7 @@ dataset in about half a minute. No GPU, no training.
 _OWN_COPY = """<div class="lm-prose">
 <p><b>Duplicate this Space.</b> With a PRO or Team account it runs on CPU Basic hardware at no
 extra cost. A free account can duplicate it to one of its two ZeroGPU Spaces. Your copy contains no
-secret: each visitor acts with their own sign-in. It uses the bank in the package until you
+secret: each visitor acts with their own sign-in. It uses the built-in bank until you
 set another one in its variables.</p>
 <p><b>Call it from a program.</b> It has three endpoints: <code>/plan</code> reads a dataset and
 says which adapters fit, <code>/generate</code> returns an adapter, <code>/push</code> saves one to
@@ -56,7 +56,7 @@ def bank_html(bank_loader: BankLoader, settings: Settings) -> str:
     if not bank_loader.opened:
         return '<p class="lm-bank">Opening the bank …</p>'
     bank = bank_loader.bank
-    name = "the one in the package" if settings.bank is None else bank.id
+    name = "built in" if settings.bank is None else bank.id
     state = {
         "ready": "all files verified",
         "damaged": f"damaged: {bank_loader.problem}",

@@ -152,6 +152,9 @@ def plain(text: str) -> str:
     Example:
         >>> plain("It may be worse. Test it with --check 16.")
         'It may be worse.'
+        >>> plain("Say it in a sentence with --instruction.")
+        'Say it in a sentence in the field of step 1.'
     """
+    text = text.replace("with --instruction", "in the field of step 1")
     kept = [sentence for sentence in _SENTENCE_END.split(text) if " --" not in f" {sentence}"]
     return " ".join(kept)

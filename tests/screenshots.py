@@ -92,8 +92,8 @@ def shoot_result(camera: Camera, visitor: Visitor) -> None:
     page.locator("#lm-work .lm-progress").wait_for()
     camera.shoot(page, "making", full_page=False, wait_ms=0)
     page.get_by_role("heading", name="Your adapter is ready").wait_for()
-    camera.shoot(page, "result")
     camera.shoot(page, "result-in-view", full_page=False)
+    camera.shoot(page, "result")
     if page.get_by_role("button", name="Compare the answers").count():
         shoot_test(camera, visitor)
     page.get_by_role("button", name="Save to Hub").click()

@@ -110,7 +110,7 @@ def watching(pid: int) -> Iterator[Peak]:
 
 
 def plan(url: str, **arguments: Any) -> tuple[str, float]:
-    """Plan as a new visitor; return how it ended and the seconds that it took, without upload."""
+    """Plan as a new visitor; return how it ended and the seconds that it took, with the upload."""
     client = Client(url, verbose=False)
     if file := arguments.get("file"):
         arguments["file"] = handle_file(file)

@@ -114,7 +114,10 @@ def test_a_line_runs_jobs_in_order_and_says_each_ones_place() -> None:
             threads.append(threading.Thread(target=lambda job=job: take_turn(line, job, order)))
             threads[-1].start()
             wait_until(lambda job=job: job.step.text.startswith("Waiting"))  # type: ignore[misc]
-        assert [job.step.text[:16] for job in others] == ["Waiting: place 1", "Waiting: place 2"]
+        assert [job.step.text for job in others] == [
+            "Waiting: place 1 in the line, about 10 s",
+            "Waiting: place 2 in the line, about 20 s",
+        ]
         with pytest.raises(BusyError), line.turn(jobs.Job(60)):
             pass
     for thread in threads:

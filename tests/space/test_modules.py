@@ -136,6 +136,7 @@ def test_the_recipe_states_the_row_limit_only_if_it_was_reached(bank_loader: Ban
     assert complete.plan.to_dict() == plan(TRAIN).to_dict()
     limited = planning.make_plan(bank_loader, request, Recipe(), 50, False, job)
     assert limited.plan.to_dict() == plan(TRAIN, recipe=Recipe(max_rows=50)).to_dict()
+    assert "for the first 50 rows of your data" in verdict_view.verdict_html(limited.plan, "x")
     assert [len(p.samples) for p in (complete, limited)] == [planning.SAMPLES] * 2
 
 

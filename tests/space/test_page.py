@@ -57,6 +57,9 @@ def test_signed_out_verdict_adapter_and_download(
         downloaded = {name: opened.read(name) for name in opened.namelist()}
     assert downloaded == {path.name: path.read_bytes() for path in (tmp_path / "cli").iterdir()}
     expect(page.locator("#lm-save")).to_contain_text("Sign in at the top")
+    visitor.open_section("Use it")
+    for text in ("AutoTokenizer.from_pretrained", "llama-cli", "ollama create"):
+        expect(page.locator("#lm-usage")).to_contain_text(text)
 
 
 def test_tabbing_through_all_controls_keeps_the_result_and_requests_nothing(
@@ -120,6 +123,24 @@ def test_a_late_answer_does_not_replace_the_list_that_one_chooses_from(
     box.press("Enter")
     visitor.wait_for_plan(repo)
     page.unroute_all(behavior="ignoreErrors")
+
+
+def test_a_link_to_share_opens_the_dataset(web: Web, chromium: Any, user: Account) -> None:
+    repo = user.dataset("shared", {"train.jsonl": TRAIN})
+    visitor = Visitor(chromium, f"{web.space.url}/?dataset={repo}")
+    visitor.wait_for_plan(repo)
+    expect(visitor.page.get_by_role("combobox", name="Name or link")).to_have_value(repo)
+    visitor.close()
+
+
+def test_a_file_can_be_dropped(visitor: Visitor) -> None:
+    drop = """(form, text) => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([text], 'dropped.jsonl'));
+        form.dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true}));
+    }"""
+    visitor.page.locator("form.lm-data").evaluate(drop, TRAIN.decode())
+    visitor.page.locator("#lm-verdict [data-announce^='dropped.jsonl']").wait_for()
 
 
 # --- the last choice wins -----------------------------------------------------------------------
