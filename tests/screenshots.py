@@ -123,9 +123,10 @@ def shoot_test(camera: Camera, visitor: Visitor) -> None:
     improve = page.get_by_role("button", name="Improve", exact=True)
     if improve.count():
         improve.click()
-        page.locator("#lm-work", has_text="Training").wait_for(timeout=MODEL_MS)
+        page.locator("#lm-work .lm-progress").wait_for()
         camera.shoot(page, "improving", full_page=False, wait_ms=0)
-        page.locator("#lm-improved .lm-verdict").wait_for(timeout=MODEL_MS)
+        ended = "#lm-improved .lm-verdict, #lm-improved [role=alert], #lm-improve .lm-code"
+        page.locator(ended).first.wait_for(timeout=MODEL_MS)
         camera.shoot(page, "improved")
 
 
