@@ -1,5 +1,6 @@
 """The page for everybody: small screens, zoom, keyboards, screen readers, contrast, motion."""
 
+import re
 import threading
 from itertools import pairwise
 from typing import Any
@@ -127,6 +128,10 @@ def test_plans_and_results_are_announced_once(visitor: Visitor, user: Account) -
         new MutationObserver(() => window.log.push(
             [Date.now(), document.getElementById('lm-announcer').textContent]))
             .observe(document.getElementById('lm-announcer'), {childList: true});
+        window.shown = [];
+        new MutationObserver(() => window.shown.push(
+            document.getElementById('lm-work')?.innerText ?? ''))
+            .observe(document.body, {subtree: true, childList: true, characterData: true});
     }""")
     visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
     visitor.make()
@@ -136,6 +141,8 @@ def test_plans_and_results_are_announced_once(visitor: Visitor, user: Account) -
     texts = [text for _, text in log]
     assert sum("Likely to help" in text for text in texts) == 1
     assert sum("Your adapter is ready" in text for text in texts) == 1
-    assert not any("queue" in text for text in texts)
+    shown = visitor.page.evaluate("window.shown")
+    assert any("Starting" in text for text in shown)
+    assert not any(re.search(r"queue|processing|\d\.\ds", text) for text in [*texts, *shown])
     progress = [at for at, text in log if "Likely" not in text and "ready" not in text]
     assert all(b - a >= 4500 for a, b in pairwise(progress))
