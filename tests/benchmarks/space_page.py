@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.localhub import LocalHub
 from hf_lorameta.localhub.faults import Fault
-from tests.running_space import RunningSpace, Visitor, browser, running_space
+from tests.running_space import Visitor, browser, running_space
 
 OWNER = "ann"
 NAMES = ("amber-notes", "amber-letters", "beryl-notes", "coral-list", "coral-diary")
@@ -186,36 +185,38 @@ def repeat(title: str, times: int, action: Callable[[], bool]) -> None:
     print(f"{title}: {right} of {times} right, {time.monotonic() - started:.0f} s", flush=True)
 
 
-def measure(space: RunningSpace, chromium: Any, hub: LocalHub, folder: Path, scale: float) -> None:
-    """Run all repetitions."""
+def measure(visitor: Visitor, repetitions: Repetitions, scale: float, only: str) -> None:
+    """Run the repetitions whose title contains `only`."""
 
-    def times(count: int) -> int:
-        return max(1, round(count * scale))
+    def run(title: str, times: int, action: Callable[[], bool]) -> None:
+        if only in title:
+            repeat(title, max(1, round(times * scale)), action)
 
-    visitor = Visitor(chromium, space.url)
-    repetitions = Repetitions(visitor, hub, folder)
-    repeat("search and choose", times(200), repetitions.search)
-    repeat("slow dataset, then a file", times(20), repetitions.slow_dataset_then_file)
-    repeat("file, then a slow dataset", times(20), repetitions.file_then_slow_dataset)
+    run("search and choose", 200, repetitions.search)
+    run("slow dataset, then a file", 20, repetitions.slow_dataset_then_file)
+    run("file, then a slow dataset", 20, repetitions.file_then_slow_dataset)
     for slowdown in (1, 6):
         with repetitions.slowed(slowdown):
             for way in WAYS:
                 title = f"role by {way}, CPU slowed {slowdown}×"
-                repeat(title, times(50), partial(repetitions.choose_role, way))
-    repeat("cancel", times(50), repetitions.cancel)
+                run(title, 50, partial(repetitions.choose_role, way))
+    run("cancel", 50, repetitions.cancel)
     print(f"errors of the page: {visitor.errors}")
-    visitor.close()
 
 
 def main() -> None:
     """Start the Space and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the repetitions")
+    parser.add_argument("--only", default="", help="part of the titles of what to repeat")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, LocalHub() as hub, browser() as chromium:
         create_datasets(hub)
         with running_space(hub, Path(home)) as space:
-            measure(space, chromium, hub, Path(home), arguments.scale)
+            visitor = Visitor(chromium, space.url)
+            repetitions = Repetitions(visitor, hub, Path(home))
+            measure(visitor, repetitions, arguments.scale, arguments.only)
+            visitor.close()
 
 
 if __name__ == "__main__":
