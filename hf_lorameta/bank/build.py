@@ -49,6 +49,7 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.types import no_progress
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ def build_bank(
     executor: Executor | None = None,
     strict: bool = False,
     progress: EntryProgress = no_progress,
+    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Bank:
     """Build a bank from the Hub; an existing one is resumed, or extended by a longer manifest.
 
@@ -78,6 +80,7 @@ def build_bank(
             own.
         strict: raise on the first bad entry instead of skipping it.
         progress: called after each entry with its adapter, and its error if it was skipped.
+        limits: how much is read of a row of a dataset.
 
     Raises:
         BankError: no entry is usable, there is no tokenizer, another build is running in the
@@ -95,7 +98,7 @@ def build_bank(
     ):
         path = folder / TOKENIZER_FILE
         write_atomically(path, content)
-        job = Job(folder, hub, manifest.base_model, vocab_size(path), sha256(path))
+        job = Job(folder, hub, manifest.base_model, vocab_size(path), sha256(path), limits)
         entries = manifest.entries
         if any(entry.template == CHAT for entry in entries):
             form = chat_form(manifest.base_model, path, base.sha if base else None, hub.token)

@@ -27,6 +27,7 @@ from hf_lorameta.errors import ConnectionLostError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonicalize
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.types import Encode
 
 
@@ -39,6 +40,7 @@ class Job:
     base_model: str
     vocab_size: int
     tokenizer: str  # SHA-256 of its tokenizer.json
+    limits: ReadingLimits = DEFAULT_LIMITS
 
 
 def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
@@ -53,6 +55,7 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
         "base_model": job.base_model,
         "tokenizer": job.tokenizer,
         "profile": PROFILE_FORMAT,
+        **job.limits.key(),
     }
     finished = finished_entry(job.folder, entry.name, key)
     if finished:
@@ -68,6 +71,7 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
             columns=check_columns(entry.columns) if entry.columns else None,
             instruction=entry.instruction,
             template=entry.template,
+            limits=job.limits,
         )
         profile = profile_rows(dataset.rows(), _encode(job.folder), job.vocab_size)
     except (ConnectionLostError, OSError, MemoryError):

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hf_lorameta.cli.options import DaskOption, JsonFlag, QuietFlag, TokenOption
+from hf_lorameta.cli.options import (
+    DaskOption,
+    JsonFlag,
+    MaxTextOption,
+    QuietFlag,
+    TemplateOption,
+    TokenOption,
+)
 from hf_lorameta.cli.output import emit, log, progress_bar, table
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.training.progress import Log, Progress, Reporter
@@ -68,6 +75,8 @@ def train(
     max_length: Annotated[
         int, typer.Option(min=8, help="Tokens of a row; longer inputs lose their beginning.")
     ] = _DEFAULTS.max_length,
+    template: TemplateOption = None,
+    max_text: MaxTextOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of initialization and order.")] = _DEFAULTS.seed,
     device: Annotated[
         str | None, typer.Option(help="cuda, mps or cpu. Default: the best.", show_default=False)
@@ -95,8 +104,10 @@ def train(
     """Train a bank for any base model; run it again to resume (extra: eval)."""
     from hf_lorameta.bank.executors import dask_executor
     from hf_lorameta.bank.share import push_bank
+    from hf_lorameta.data.prompt import from_option
     from hf_lorameta.errors import UsageError
     from hf_lorameta.hub.client import Hub
+    from hf_lorameta.hub.reading_limits import ReadingLimits
     from hf_lorameta.training.tasks import read_tasks
     from hf_lorameta.training.train_bank import train_bank
 
@@ -105,7 +116,7 @@ def train(
         max_length=max_length, seed=seed, warmup=min(_DEFAULTS.warmup, steps),
         general_steps=general_steps,
     )  # fmt: skip
-    curriculum = read_tasks(tasks)
+    curriculum = read_tasks(tasks, template and from_option(template))
     without_general = _read_names(general_without) if general_without else set()
     if on or dry_run:
         if dask:
@@ -115,8 +126,9 @@ def train(
         from hf_lorameta.training.jobs import Request
 
         request = Request(
-            tuple(tasks), curriculum, base, base_revision, settings, at_once, flavor, push_to
-        )
+            tuple(tasks), curriculum, base, base_revision, settings, at_once, flavor, push_to,
+            template, max_text,
+        )  # fmt: skip
         _submit(request, dry_run, token, json, quiet)
         return
     hub = Hub(token)
@@ -128,6 +140,7 @@ def train(
             curriculum, output.resolve(), base, settings=settings, hub=hub, revision=base_revision,
             device=device, dtype=dtype, at_once=at_once, without_general=without_general,
             executor=executor, reporter=_ShownProgress(settings, bar, quiet),
+            limits=ReadingLimits.of_text(max_text),
         )  # fmt: skip
     url = push_bank(bank.folder, push_to, hub=hub) if push_to else None
     _show(bank, url, json)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hf_lorameta.cli import bank_discover, bank_merge, bank_train
-from hf_lorameta.cli.options import DaskOption, FolderArgument, JsonFlag, QuietFlag, TokenOption
+from hf_lorameta.cli.options import (
+    DaskOption,
+    FolderArgument,
+    JsonFlag,
+    MaxTextOption,
+    QuietFlag,
+    TokenOption,
+)
 from hf_lorameta.cli.output import emit, log, megabytes, stage_bars, table
 from hf_lorameta.tables import plural
 
@@ -37,6 +44,7 @@ def build(
         Path | None, typer.Option(help="A tokenizer.json to use instead of the base model's.")
     ] = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first entry that fails.")] = False,
+    max_text: MaxTextOption = None,
     dask: DaskOption = None,
     token: TokenOption = None,
     json: JsonFlag = False,
@@ -50,6 +58,7 @@ def build(
     from hf_lorameta.bank.manifest import load
     from hf_lorameta.errors import LoraMetaError
     from hf_lorameta.hub.client import Hub
+    from hf_lorameta.hub.reading_limits import ReadingLimits
 
     entries = load(manifest)
     done = count(1)
@@ -64,6 +73,7 @@ def build(
             bank = build_bank(
                 entries, output.resolve(), hub=Hub(token), tokenizer=tokenizer, workers=workers,
                 executor=executor, strict=strict, progress=progress,
+                limits=ReadingLimits.of_text(max_text),
             )  # fmt: skip
     _show_list(bank, json)
 

@@ -12,6 +12,7 @@ from hf_lorameta.cli.options import (
     ConfigOption,
     EngineOption,
     JsonFlag,
+    MaxTextOption,
     QuietFlag,
     RevisionOption,
     TokenOption,
@@ -60,6 +61,7 @@ def evaluate(
     base_gguf: BaseGgufOption = None,
     shots: Annotated[int, typer.Option(min=0, help="Examples in the few-shot prompt.")] = 3,
     max_rows: Annotated[int, typer.Option(min=1, help="Score at most this many rows.")] = 100,
+    max_text: MaxTextOption = None,
     answers: Annotated[
         bool,
         typer.Option(
@@ -112,6 +114,7 @@ def evaluate(
         split=split,
         revision=revision,
         columns=columns or None,
+        max_text=max_text,
     )
     log(quiet, f"Reading {describe(scored.columns)} of split {scored.split}")
     recipes = located.recipes

@@ -80,6 +80,14 @@ TemplateOption = Annotated[
         "chat template."
     ),
 ]
+MaxTextOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Cut longer texts to this many characters, and refuse rows of more than 32 times "
+        "as many bytes. Default: a million.",
+    ),
+]
 ExportOption = Annotated[
     Literal["gguf"] | None,
     typer.Option(help="gguf: add the adapter for llama.cpp and Ollama (extra: gguf)."),
@@ -116,8 +124,8 @@ class Request:
         typer.Option(
             "--dataset",
             "-d",
-            help="Hub id, or files (jsonl, json, csv, tsv, txt or parquet; also '*.jsonl'), or - "
-            "for stdin.",
+            help="Hub id, folder, or files (jsonl, json, csv, tsv, txt or parquet; also "
+            "'*.jsonl'), or - for stdin.",
         ),
     ] = None
     bank: Annotated[
@@ -187,14 +195,7 @@ class Request:
         int | None,
         typer.Option(min=1, help="Stop reading after this many characters. Default: a billion."),
     ] = None
-    max_text: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Cut longer texts to this many characters, and refuse rows of more than 32 times "
-            "as many bytes. Default: a million.",
-        ),
-    ] = None
+    max_text: MaxTextOption = None
     refine: Annotated[
         int | None,
         typer.Option(help="Fit the coefficients on this many rows, e.g. 16 (extra: eval or gguf)."),

@@ -9,7 +9,7 @@ INPUTS = ("input", "prompt", "question", "instruction")
 SYSTEM = ("system", "system_prompt", "definition")
 CONTEXTS = (
     "context", "passage", "paragraph", "article", "document", "story", "support", "background",
-    "evidence", "ctx", "schema", "facts",
+    "evidence", "ctx", "schema", "facts", "passages", "contexts", "tools",
 )  # fmt: skip
 QUESTIONS = (
     "question", "query", "prompt", "problem", "claim", "hypothesis", "goal", "input",
@@ -36,6 +36,7 @@ NOT_MEANT = ("rejected", "negative", "neg")
 CODE = ("code", "sql", "snippet", "program")
 STATED = ("prompt", "question", "instruction", "query", "problem", "question_stem", "claim")
 SUMMARIES = ("summary", "highlights", "abstract", "tldr")
+VERDICTS = ("label", "is_correct", "correct", "is_answer")
 LABEL_ENDINGS = ("_label", "_sentiment", "_class", "_category", "_intent", "_emotion", "_topic")
 WEAK_OUTPUTS = (
     "topic", "type", "stars", "rating", "score", "overall", "headline", "toxicity", "relevance",

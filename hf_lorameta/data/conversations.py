@@ -25,6 +25,7 @@ _SPEAKER = re.compile(
 
 _CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
 _LLAMA = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=<s>|\[INST\]|\Z)", re.DOTALL)
+_END = "<|endoftext|>"
 _LLAMA_MARKS = re.compile(r"</?s>|<</?SYS>>")
 
 Turn = tuple[str, str]
@@ -150,7 +151,7 @@ def _transcript(text: str) -> list[Turn]:
         >>> _transcript("<|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\nhello<|im_end|>")
         [('user', 'hi'), ('assistant', 'hello')]
     """
-    text = text.lstrip()
+    text = text.replace(_END, "").lstrip()
     if text.startswith("<|im_start|>"):
         return [(role.lower(), words.strip()) for role, words in _CHATML.findall(text)]
     if text.removeprefix("<s>").lstrip().startswith("[INST]"):

@@ -1,6 +1,5 @@
 """Open a dataset, of the Hub, of local files or in memory, as a stream of (input, output) rows."""
 
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -17,7 +16,8 @@ from hf_lorameta.data.columns import (
 )
 from hf_lorameta.data.in_memory import rows_in_memory
 from hf_lorameta.data.layouts import find_columns, unread_columns
-from hf_lorameta.data.local_files import FORMATS, digest, ending, find_files, is_local, open_files
+from hf_lorameta.data.local_files import FORMATS, digest, find_files, is_local, open_files
+from hf_lorameta.data.local_folder import is_folder, open_folder
 from hf_lorameta.data.rows import RowReader, read_rows
 from hf_lorameta.data.table_view import TableView
 from hf_lorameta.errors import DatasetError, UsageError
@@ -134,10 +134,11 @@ def open_dataset(
     """Open a dataset, pinned to a commit or digest. One in memory counts as private.
 
     Args:
-        name: Hub id, or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt or .parquet,
-            also with .gz, .bz2 or .xz behind); with wildcards or commas, several files; ``-`` is
-            standard input. Or a list of dictionaries, a `pandas.DataFrame`, a dataset of the
-            library `datasets`, or an opened `Dataset`, which is returned as it is.
+        name: Hub id; path of a local folder that is laid out like a dataset repo or was written by
+            ``save_to_disk``; or path of a local file (.jsonl, .ndjson, .json, .csv, .tsv, .txt or
+            .parquet, also with .gz, .bz2 or .xz behind); with wildcards or commas, several files;
+            ``-`` is standard input. Or a list of dictionaries, a `pandas.DataFrame`, a dataset of
+            the library `datasets`, or an opened `Dataset`, which is returned as it is.
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.
         config: configuration of a Hub dataset.
@@ -277,11 +278,14 @@ def open_rows(
             raise UsageError(f"{name} is a file: it has neither configuration nor revision")
         files = find_files(name)
         return OpenedRows(None, open_files(files, split, limits), f"sha256:{digest(files)}")
+    if is_folder(name):
+        if revision:
+            raise UsageError(f"{name} is a folder: it has no revision")
+        raw, sha = open_folder(name, config, split, limits)
+        return OpenedRows(None, raw, f"sha256:{sha}")
     if is_repo_id(str(name)):
         repo = hub.resolve(str(name), "dataset", revision)
         return OpenedRows(repo, hub.rows(repo, config, split, limits), repo.sha)
-    if Path(name).is_dir():
-        raise _folder_error(Path(name))
     if Path(name).exists():
         endings = ", ".join(sorted(FORMATS))
         raise DatasetError(f"{name} does not end in {endings}", hint="name a file, or a Hub id")
@@ -289,14 +293,6 @@ def open_rows(
         f"{name} is neither a local file nor a Hub id of the form user/name",
         hint="hf-lorameta plan --dataset user/name",
     )
-
-
-def _folder_error(folder: Path) -> DatasetError:
-    """Return the error for a folder, which proposes a file in it, of the train split if one is."""
-    files = sorted(path for path in folder.iterdir() if ending(path) in FORMATS)
-    file = next((path for path in files if "train" in path.name), next(iter(files), None))
-    hint = f"hf-lorameta plan {shlex.quote(str(file))}" if file else "name a file, or a Hub id"
-    return DatasetError(f"{folder} is a folder, expected files", hint=hint)
 
 
 def _url_error(url: str) -> DatasetError:

@@ -4,6 +4,7 @@
 is not of its kind, or raises an error with a proposal.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,21 +12,20 @@ from hf_lorameta.data.cells import as_object
 from hf_lorameta.data.column_names import (
     CHOICE,
     CHOICES,
-    CODE,
     CONTEXTS,
     CONVERSATIONS,
     INPUTS,
     LANGUAGE,
-    NOT_MEANT,
     OUTPUTS,
     RIGHT,
     SYSTEM,
-    WEAK_OUTPUTS,
+    VERDICTS,
 )
 from hf_lorameta.data.columns import Columns, columns_option, describe, replace_path
 from hf_lorameta.data.roles import input_columns, is_sure, output_columns
 from hf_lorameta.data.table_view import TableView, normalized
-from hf_lorameta.errors import ColumnsError, DatasetError, UnlabeledDatasetError
+from hf_lorameta.data.unclear_columns import guess_columns, unclear
+from hf_lorameta.errors import DatasetError, UnlabeledDatasetError
 
 LAYOUTS: tuple[Columns, ...] = (
     Columns(instruction="instruction", input="input", output="output"),
@@ -46,6 +46,10 @@ INPUT_LAYOUTS: tuple[Columns, ...] = (
     *(Columns(input=name) for name in ("input", "prompt", "question", "instruction")),
 )
 """Layouts without outputs, used only if no other column may hold outputs."""
+
+
+_RATINGS = 3
+"""Columns of numbers from 0 to 1 beside a text that are taken for outputs, at least."""
 
 
 def find_columns(
@@ -75,9 +79,9 @@ def find_columns(
         found = rule(table)
         if found:
             return found
-    guess = _guess(table)
+    guess = guess_columns(table)
     problem = "the columns fit no known layout" if guess else "no column holds text"
-    raise _unclear(table, problem, guess)
+    raise unclear(table, problem, guess)
 
 
 def unread_columns(columns: Columns, names: Sequence[str]) -> list[str]:
@@ -89,47 +93,6 @@ def unread_columns(columns: Columns, names: Sequence[str]) -> list[str]:
         if not any(path == name or path.startswith(f"{name}.") for path in used)
         and not table.is_about(name)
     ]  # fmt: skip
-
-
-# --- asking -------------------------------------------------------------------------------------
-
-
-def _unclear(
-    table: TableView,
-    problem: str,
-    proposal: Columns | None,
-    kind: type[DatasetError] = ColumnsError,
-    advice: str = "name the columns to read",
-) -> DatasetError:
-    """Return the error for columns that are not clear, with a proposal."""
-    if proposal is None:
-        fields = "--columns input=COLUMN.FIELD,output=COLUMN.FIELD"
-        hint = f"choose a dataset with texts, or {advice} and their fields: {fields}"
-    else:
-        hint = f"{advice}: {columns_option(proposal)}"
-    error = kind(f"{problem}; all columns: {', '.join(table.names)}", hint=hint)
-    error.columns = proposal
-    return error
-
-
-def _guess(table: TableView) -> Columns | None:
-    """Guess columns for a proposal: outputs repeat or are named so, and the longest is the input.
-
-    Returns:
-        None if no column holds text.
-    """
-    texts = [n for n in table.usable if table.kind(n) in ("text", "list", "turns")]
-    texts = [n for n in texts if normalized(n) not in NOT_MEANT] or texts
-    outputs = [n for n in table.named((*OUTPUTS, *CODE, *WEAK_OUTPUTS)) if n in table.usable]
-    outputs += [n for n in table.usable if table.repeats(n)]
-    if len(texts) == 1 and not [n for n in outputs if n not in texts]:
-        return Columns(output=texts[0])
-    output = next((n for n in outputs if [t for t in texts if t != n]), None)
-    output = output or (texts[-1] if texts else None)
-    inputs = sorted((n for n in texts if n != output), key=table.mean_length)
-    if not inputs or not output:
-        return None
-    return Columns(input=inputs[-1], output=table.text_field(output))
 
 
 # --- rules --------------------------------------------------------------------------------------
@@ -182,9 +145,11 @@ def _system(table: TableView) -> str | None:
 
 def _translation(table: TableView) -> Columns | None:
     """Translations: the direction is asked for."""
-    for name in table.names:
+    if table.named(("label", "labels")):
+        return None  # texts to compare
+    for name in filter(table.is_by_language, table.names):
         values = table.values(name)
-        if table.kind(name) == "fields" and all(map(LANGUAGE.fullmatch, map(str, values[0]))):
+        if values:
             languages = [language for language in values[0] if isinstance(values[0][language], str)]
             if len(languages) > 1:
                 raise _unclear_direction(table, [f"{name}.{language}" for language in languages])
@@ -200,7 +165,7 @@ def _unclear_direction(table: TableView, texts: list[str]) -> DatasetError:
     shown = " or ".join(map(describe, pairs))
     more = f", or others of {', '.join(texts)}" if len(texts) > 2 else ""
     problem = f"the direction of the translation is not known: {shown}{more}"
-    return _unclear(table, problem, pairs[0], advice="choose one")
+    return unclear(table, problem, pairs[0], advice="choose one")
 
 
 def _multiple_choice(table: TableView) -> Columns | None:
@@ -229,9 +194,14 @@ def _multiple_choice(table: TableView) -> Columns | None:
     return Columns(input=tuple(inputs), choices=choices, output=right[0])
 
 
+_CHOICE_NAME = re.compile(r"[A-Ha-h0-9]")
+
+
 def _holds_texts(table: TableView, name: str) -> bool:
     first = next(iter(table.values(name)), None)
     if isinstance(first, Mapping):
+        if len(first) > 1 and all(map(_CHOICE_NAME.fullmatch, map(str, first))):
+            return all(isinstance(text, str) for text in first.values() if text)
         named = not {"label", "labels"}.isdisjoint(first)
         return named and isinstance(first.get("text"), (list, tuple))
     return first is not None and len(first) > 1
@@ -251,8 +221,16 @@ def _known_layout(table: TableView) -> Columns | None:
     if len(found) > 1:
         candidates = " or ".join(map(describe, found))
         problem = f"the columns can be read as {candidates}"
-        raise _unclear(table, problem, found[0], advice="choose one")
-    return _with_context(found[0], table)
+        raise unclear(table, problem, found[0], advice="choose one")
+    columns = _with_context(found[0], table)
+    verdicts = [n for n in table.named(VERDICTS) if n not in columns.names() and table.repeats(n)]
+    if verdicts and columns.output:
+        problem = f"{verdicts[0]} may say whether {columns.output} is right"
+        texts = (*columns.named("input"), columns.output)
+        judged = columns.model_copy(update={"input": texts, "output": verdicts[0]})
+        problem += f"; without it: {columns_option(columns)}"
+        raise unclear(table, problem, judged)
+    return columns
 
 
 def _renamed(layout: Columns, table: TableView) -> Columns:
@@ -282,13 +260,15 @@ def _with_context(columns: Columns, table: TableView) -> Columns:
     if unread:
         problem = f"{describe(columns)} would leave {', '.join(unread)} unread"
         advice = "confirm, or add one as instruction="
-        raise _unclear(table, problem, columns, advice=advice)
+        raise unclear(table, problem, columns, advice=advice)
     return columns
 
 
 def _nested(table: TableView) -> Columns | None:
-    """Rows that are objects in a single column, also as JSON texts."""
-    name = table.usable[0] if len(table.usable) == 1 else ""
+    """Rows that are objects in one column, also as JSON texts, or in a column for each side."""
+    if len(table.usable) > 1:
+        return _sides(table)
+    name = next(iter(table.usable), "")
     inner = [found for value in table.values(name) if (found := as_object(value)) is not None]
     if not inner or len(inner) < len(table.values(name)):
         return None
@@ -298,7 +278,25 @@ def _nested(table: TableView) -> Columns | None:
     except DatasetError as error:
         proposal = _below(name, error.columns) if error.columns else None
         problem = f"{name} holds {', '.join(keys)}, which fit no known layout"
-        raise _unclear(table, problem, proposal, type(error)) from None
+        raise unclear(table, problem, proposal, type(error)) from None
+
+
+def _sides(table: TableView) -> Columns | None:
+    """Columns that all hold objects, such as inputs and outputs, whose fields have known names."""
+    rows = [{c: as_object(row.get(c)) for c in table.usable} for row in table.sample]
+    if not rows or not all(all(row.values()) for row in rows):
+        return None
+    flat = [{k: v for fields in row.values() for k, v in (fields or {}).items()} for row in rows]
+    place = {str(k): c for c, fields in rows[0].items() for k in fields or {}}
+    if len(place) < sum(len(fields or {}) for fields in rows[0].values()):
+        return None
+    try:
+        columns = find_columns(list(place), {}, flat)
+    except DatasetError:
+        return None
+    for path in columns.names():
+        columns = replace_path(columns, path, f"{place[path.partition('.')[0]]}.{path}")
+    return columns
 
 
 def _below(name: str, columns: Columns) -> Columns:
@@ -321,11 +319,11 @@ def _named_output(table: TableView) -> Columns | None:
         problem = "the columns fit no known layout"
         if len(outputs) > 1:
             problem = f"the output may be {' or '.join(outputs)}"
-        guess = _guess(table)
+        guess = guess_columns(table)
         shown = inputs or list(guess.named("input") if guess else ())
         if shown:
             guess = Columns(input=tuple(shown), output=table.text_field(outputs[0]))
-        raise _unclear(table, problem, guess)
+        raise unclear(table, problem, guess)
     return None
 
 
@@ -339,7 +337,11 @@ def _plain_text(table: TableView) -> Columns | None:
         prompts = [n for n in table.named(("prompt", "instruction")) if table.values(n)]
         if prompts and not table.is_within(prompts[0], [text]):
             problem = f"{text} alone would leave {prompts[0]} unread"
-            raise _unclear(table, problem, Columns(input=prompts[0], output=text))
+            raise unclear(table, problem, Columns(input=prompts[0], output=text))
+        rated = list(filter(table.is_rating, table.usable))
+        if len(rated) >= _RATINGS:
+            problem = f"the output may be one of {', '.join(rated)}"
+            raise unclear(table, problem, Columns(input=text, output=rated[0]))
         return Columns(output=text)
     usable = table.usable
     alone = len(usable) == 1 and table.kind(usable[0]) == "text" and not table.labels
@@ -359,7 +361,7 @@ def _inputs_only(table: TableView) -> Columns | None:
         keys = {normalized(n) for n in table.names if not _is_id(n)}
         if set(layout.names()) == keys and not table.labels:
             return _renamed(layout, table)
-    raise _unclear(
+    raise unclear(
         table,
         f"the dataset has inputs ({', '.join(inputs)}) and no outputs",
         Columns(input=inputs[0]),

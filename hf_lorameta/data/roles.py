@@ -19,22 +19,33 @@ from hf_lorameta.data.column_names import (
 )
 from hf_lorameta.data.table_view import TableView, normalized
 
+_ANSWER = re.compile(r"(?<!incorrect)(?<!wrong)(?:^|_)answers?(?:_|$)")
+
+
+def is_output(table: TableView, name: str) -> bool:
+    """Whether a column with the name of an output can be one: fields without a text cannot."""
+    return table.kind(name) != "fields" or table.text_field(name) != name
+
 
 def output_columns(table: TableView) -> list[str]:
     """Return the columns that may be outputs."""
     usable = [n for n in table.usable if table.kind(n) != "turns"]
-    outputs = [n for n in table.named(OUTPUTS) if n in usable]
+    texts = [n for n in usable if table.kind(n) in ("text", "list")]
+    answers = [n for n in texts if _ANSWER.search(normalized(n)) and not table.repeats(n)]
+    if answers and table.named(QUESTIONS) and not table.named(("answer", "answers")):
+        return answers
+    outputs = [n for n in table.named(OUTPUTS) if n in usable and is_output(table, n)]
     outputs += [n for n in usable if table.kind(n) == "class" and n not in outputs]
     for short, spelled in combinations(outputs[::-1], 2):
         if normalized(spelled) in (f"{normalized(short)}_text", f"{normalized(short)}_name"):
             outputs = [n for n in outputs if n != short]
     if outputs:
         return outputs
-    texts = [n for n in usable if table.kind(n) in ("text", "list")]
     code = table.named((*CODE, "query")[: None if "question" in table.by_key else -1])
-    if len(texts) > 1 and set(code) & set(texts):
-        return [n for n in code if n in texts][:1]
-    answers = [n for n in usable if re.search(r"(^|_)answers?(_|$)", normalized(n))]
+    held = [n for n in code if (n in texts and len(texts) > 1) or table.text_field(n) != n]
+    if held and texts != held:
+        return held[:1]
+    answers = [n for n in usable if _ANSWER.search(normalized(n))]
     if answers and table.named(QUESTIONS):
         return answers
     weak = [n for n in table.named(WEAK_OUTPUTS) if n in usable]
@@ -54,13 +65,15 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
         if n not in outputs and table.kind(n) in ("text", "list") and normalized(n) not in NOT_MEANT
         and n not in table.named(SYSTEM)
     ]  # fmt: skip
-    nested = [n for n in table.named((*CONTEXTS, *QUESTIONS)) if table.kind(n) == "fields"]
+    nested = [
+        n for n in table.named((*CONTEXTS, *QUESTIONS, "premise")) if table.kind(n) == "fields"
+    ]
     texts += [n for n in nested if n not in outputs]
     if len(texts) == 1:
         return texts
     pair = compared_pair(texts)
     if pair and not any(table.is_within(pair[0], [n]) for n in texts if n not in pair):
-        return pair
+        return [table.text_field(n) for n in pair]
     texts = [
         n for n in texts
         if n in table.named((*QUESTIONS, *CONTEXTS)) or not (table.repeats(n) or table.is_same(n))
@@ -96,10 +109,13 @@ def is_sure(table: TableView, inputs: Sequence[str], output: str) -> bool:
     """Whether the columns that are read leave no other text that could be meant."""
     if "questions" in table.by_key and "questions" not in inputs:
         return False
+    if any(table.is_by_language(name.partition(".")[0]) for name in inputs):
+        return False
     if len(inputs) == 1:
         return True
-    keys = [normalized(name.partition(".")[0]) for name in inputs]
+    columns = [name.partition(".")[0] for name in inputs]
+    keys = list(map(normalized, columns))
     questions = set(keys) & set(QUESTIONS) - {"input", "prompt"}
     asked = bool(questions) and not set(keys).isdisjoint((*CONTEXTS, *TEXTS))
     titled = keys[0] in TITLES and len(keys) == 2
-    return asked or titled or compared_pair(inputs) is not None
+    return asked or titled or compared_pair(columns) is not None

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+from hf_lorameta.data.column_names import LANGUAGE
 from hf_lorameta.data.conversations import conversation_row, is_conversation, is_transcript
 
 Kind = Literal["text", "number", "class", "list", "fields", "turns", "other", "empty"]
@@ -40,7 +41,7 @@ class TableView:
         labels: Mapping[str, object] = {},
         sample: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        self.names, self.labels, self._sample = list(names), labels, sample
+        self.names, self.labels, self.sample = list(names), labels, sample
 
     @cached_property
     def by_key(self) -> dict[str, str]:
@@ -58,7 +59,7 @@ class TableView:
 
     def values(self, name: str) -> list[Any]:
         """Return the column's values in the sample that are not missing."""
-        values = [row.get(name) for row in self._sample]
+        values = [row.get(name) for row in self.sample]
         return [v for v in values if v or isinstance(v, (bool, int, float))]
 
     def kind(self, name: str) -> Kind:
@@ -67,7 +68,7 @@ class TableView:
             return "class"
         values = self.values(name)
         if not values:
-            return "empty" if self._sample else "text"
+            return "empty" if self.sample else "text"
         first = values[0]
         if isinstance(first, str):
             return "text"
@@ -129,6 +130,16 @@ class TableView:
         whole = all(isinstance(v, int) and not isinstance(v, bool) for v in values)
         return bool(values) and whole and name not in self.labels and self.repeats(name)
 
+    def is_rating(self, name: str) -> bool:
+        """Whether a column holds numbers from 0 to 1, such as the toxicity of a text."""
+        values = self.values(name)
+        return bool(values) and all(isinstance(v, float) and 0 <= v <= 1 for v in values)
+
+    def holds_words(self, name: str) -> bool:
+        """Whether a column holds texts of several words, not names, codes or one same text."""
+        texts = (" ".join(_texts(value)).strip() for value in self.values(name))
+        return not self.is_same(name) and any(re.search(r"\s", text) for text in texts)
+
     def mean_length(self, name: str) -> float:
         """Return the mean number of characters of a column's values in the sample."""
         lengths = [len(str(value)) for value in self.values(name)]
@@ -152,9 +163,15 @@ class TableView:
         best = max(lengths, key=lambda key: (key in ("text", "value"), lengths[key]))
         return f"{name}.{best}" if lengths[best] else name
 
+    def is_by_language(self, name: str) -> bool:
+        """Whether a column holds the same text in several languages, as fields by their codes."""
+        values = self.values(name) if self.kind(name) == "fields" else []
+        keys = list(map(str, values[0])) if values else []
+        return len(keys) > 1 and all(map(LANGUAGE.fullmatch, keys))
+
     def is_within(self, name: str, others: Sequence[str]) -> bool:
         """Whether the other columns hold all of a column's texts, so that nothing is lost."""
-        rows = [row for row in self._sample if row.get(name)]
+        rows = [row for row in self.sample if row.get(name)]
         return bool(rows) and all(
             str(row[name]).strip() in " ".join(_texts([row.get(other) for other in others]))
             for row in rows

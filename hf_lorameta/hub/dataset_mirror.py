@@ -16,7 +16,7 @@ from hf_lorameta.hub.http_client import HttpClient, api_path
 from hf_lorameta.hub.repo import PinnedRepo
 
 _CARD = "README.md"  # may state configurations and splits
-_DATA = re.compile(r".*\.(csv|tsv|json|jsonl|ndjson|parquet|arrow|txt|zip)(\.(gz|bz2|xz|zst))?")
+DATA_FILE = re.compile(r".*\.(csv|tsv|json|jsonl|ndjson|parquet|arrow|txt|zip)(\.(gz|bz2|xz|zst))?")
 logger = logging.getLogger(__name__)
 
 
@@ -52,7 +52,7 @@ def mirror(client: HttpClient, repo: PinnedRepo) -> Path:
     Raises:
         HubError: a file cannot be downloaded.
     """
-    paths = [path for path in repo.files if path == _CARD or _DATA.fullmatch(path.lower())]
+    paths = [path for path in repo.files if path == _CARD or DATA_FILE.fullmatch(path.lower())]
     logger.warning(
         "%s: this server cannot be streamed from, downloading %d files", repo.repo_id, len(paths)
     )

@@ -60,7 +60,7 @@ def list_choices(
     import datasets
 
     source, options = _source(repo, token, copy)
-    with _opening(repo.repo_id):
+    with _opening(repo.repo_id, copy):
         _check_card(repo, token, copy)
         configs = datasets.get_dataset_config_names(source, **options)
         chosen = config or ("default" if "default" in configs else configs[0])
@@ -77,20 +77,22 @@ def open_split(
     token: Token = None,
     limits: ReadingLimits = DEFAULT_LIMITS,
     copy: Path | None = None,
+    files: dict[str, list[str]] | None = None,
 ) -> RawDataset:
     """Open one split of a dataset repo as a stream.
 
     Without `config`, it is the only configuration or the one named default; for `split`, see
     `pick_split`. A CSV file with another separator than a comma, in another encoding than
     UTF-8, or without a header is opened a second time. `copy` is a folder to read instead of the
-    repo.
+    repo, and `files` are those of each split in it that are read.
     """
     import datasets
 
     datasets.disable_progress_bars()
     guard = partial(_reading, repo.repo_id)
     source, options = _source(repo, token, copy)
-    with _opening(repo.repo_id):
+    options |= {"data_files": files} if files else {}
+    with _opening(repo.repo_id, copy):
         _check_card(repo, token, copy)
         builder = datasets.load_dataset_builder(source, config, **options)
         check_builder(repo, builder, copy)
@@ -162,7 +164,7 @@ def raw_dataset(
             f"the split {split} has no rows", hint="choose another with --split"
         )
     labels = {
-        name: list(classes.names)
+        name: list(map(str, classes.names))
         for name, feature in (stream.features or {}).items()
         if (classes := _classes(feature)) is not None
     }
@@ -201,11 +203,11 @@ def _check_card(repo: PinnedRepo, token: Token, copy: Path | None) -> None:
 
 
 @contextmanager
-def _opening(repo_id: str) -> Iterator[None]:
-    if Path(repo_id).exists():
+def _opening(repo_id: str, copy: Path | None = None) -> Iterator[None]:
+    if copy is None and Path(repo_id).exists():
         raise UsageError(
             f"a local folder is named {repo_id} and would be read instead of the Hub repo",
-            hint="run the command in another folder",
+            hint=f"run the command in another folder, or name the local one: ./{repo_id}",
         )
     with _single_retry_layer(), reading(repo_id, opening=True):
         yield

@@ -36,6 +36,11 @@ class ReadingLimits:
             if value is not None and value < 1:
                 raise UsageError(f"the limit {name} must be at least 1, got {value}")
 
+    @classmethod
+    def of_text(cls, text: int | None) -> "ReadingLimits":
+        """Return the default limits with another one of a text; None keeps it."""
+        return cls() if text is None else cls(text=text)
+
     @property
     def row_bytes(self) -> int:
         """Largest size of a row, all columns together, in bytes of memory; larger ones are refused.
@@ -43,6 +48,15 @@ class ReadingLimits:
         At least eight texts of the length `text` fit, as UTF-8 has at most 4 bytes a character.
         """
         return _ROW_BYTES_PER_CHARACTER * self.text
+
+    def key(self) -> dict[str, int]:
+        """Return what a profile of a whole dataset depends on; nothing for the default.
+
+        Example:
+            >>> ReadingLimits().key(), ReadingLimits(text=5).key()
+            ({}, {'max_text': 5})
+        """
+        return {} if self.text == type(self).text else {"max_text": self.text}
 
     def cut(self, text: str) -> str:
         """Return the beginning of a text."""
@@ -57,7 +71,9 @@ def row_too_large(name: str, size: int | None, limits: ReadingLimits) -> Dataset
     most = limits.row_bytes / 1e6
     found = f"more than {most:,.0f} MB" if size is None else f"{size / 1e6:,.0f} MB"
     text = 2 * limits.text if size is None else -(-size // 16)
-    return DatasetTooLargeError(
+    error = DatasetTooLargeError(
         f"{name} has a row of {found}, and rows of up to {most:,.0f} MB are read",
         hint=f"split the row, or allow longer texts: --max-text {text}",
     )
+    error.option = f"--max-text {text}"
+    return error

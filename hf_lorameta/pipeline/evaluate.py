@@ -30,6 +30,7 @@ def evaluate(
     model: Any = None,
     tokenizer: Any = None,
     token: str | None = None,
+    max_text: int | None = None,
     progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Report:
@@ -47,6 +48,8 @@ def evaluate(
         model: the base model, loaded on the CPU; it is the same afterwards. None loads it.
         tokenizer: of `model`.
         token: of the Hub; None uses the saved one.
+        max_text: cut longer texts to this many characters, and refuse rows of more than 32 times as
+            many bytes; None is the limit in the recipe, else a million.
         progress: called with (stage, done, total); None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
             `hf_lorameta.open_dataset`; split None is test, else validation.
@@ -62,7 +65,8 @@ def evaluate(
         names = [adapter] if isinstance(adapter, str | Path) else list(adapter)
         adapters = locate_adapters(names, hub)
         base = adapters.base
-        scored = open_to_score(dataset, adapters.recipe_for(dataset), hub, **reading)
+        recipe = adapters.recipe_for(dataset)
+        scored = open_to_score(dataset, recipe, hub, max_text=max_text, **reading)
         chosen = rows_to_score(scored, adapters.recipes, max_rows, shots, hub)
         for warning in chosen.warnings:
             logger.warning(warning)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Unpack
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.local_files import is_local
+from hf_lorameta.data.local_folder import is_folder, split_names
 from hf_lorameta.data.sample import RowSample, draw_stratified
 from hf_lorameta.engines.scoring import no_outputs_error
 from hf_lorameta.errors import (
@@ -53,7 +54,12 @@ class RowsToScore(NamedTuple):
 
 
 def open_to_score(
-    name: Any, provenance: Mapping[str, Any] | None, hub: Hub, **reading: Unpack[ReadingOptions]
+    name: Any,
+    provenance: Mapping[str, Any] | None,
+    hub: Hub,
+    *,
+    max_text: int | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Dataset:
     """Open a dataset to score an adapter on; what is not given comes from the adapter's recipe.
 
@@ -63,9 +69,10 @@ def open_to_score(
         provenance: of the adapter, see `hf_lorameta.pipeline.adapter_folder.read_provenance`;
             None if it was not generated.
         hub: the client.
+        max_text: limit of a text in characters; None is the one of the recipe.
         reading: as of `open_dataset`. `config` and `revision` None are the recipe's if it is the
             same dataset, `columns` None are the recipe's if the dataset has them, and `split` None
-            is the first of `TEST_SPLITS` that a Hub dataset has.
+            is the first of `TEST_SPLITS` that a Hub dataset or a folder has.
 
     Raises:
         UsageError: no name, and the recipe states no public dataset.
@@ -73,7 +80,7 @@ def open_to_score(
         HubError: as `open_dataset` raises.
     """
     adapted = provenance["dataset"] if provenance else {}
-    limits = _limits(provenance)
+    limits = ReadingLimits.of_text(max_text) if max_text else _limits(provenance)
     name = adapted.get("id") if name is None else name
     if name is None:
         raise UsageError(
@@ -84,7 +91,7 @@ def open_to_score(
         if str(name) == adapted.get("id"):
             reading["config"] = reading.get("config") or adapted["config"]
             reading["revision"] = reading.get("revision") or adapted["revision"]
-        reading["split"] = reading.get("split") or _test_split(str(name), hub, reading)
+        reading["split"] = reading.get("split") or _test_split(name, hub, reading)
     if reading.get("columns") is None and adapted.get("columns"):
         try:
             columns = Columns.model_validate(adapted["columns"])
@@ -100,9 +107,12 @@ def _limits(provenance: Mapping[str, Any] | None) -> ReadingLimits:
     return Recipe.of(max_text=text).reading_limits
 
 
-def _test_split(name: str, hub: Hub, reading: ReadingOptions) -> str | None:
-    repo = hub.resolve(name, "dataset", reading.get("revision"))
-    splits = hub.choices(repo, reading.get("config"))[1]
+def _test_split(name: str | Path, hub: Hub, reading: ReadingOptions) -> str | None:
+    if is_folder(name):
+        splits = split_names(name, reading.get("config"))
+    else:
+        repo = hub.resolve(str(name), "dataset", reading.get("revision"))
+        splits = hub.choices(repo, reading.get("config"))[1]
     return next((split for split in TEST_SPLITS if split in splits), None)
 
 
@@ -189,6 +199,7 @@ def _train_split(dataset: Dataset, hub: Hub) -> Dataset | None:
             split="train",
             revision=dataset.revision,
             columns=dataset.columns,
+            limits=dataset.limits,
         )
     except DatasetError:
         return None

@@ -41,6 +41,8 @@ class Request:
         at_once: number of tasks in training at a time.
         flavor: hardware of the job.
         push_to: dataset repo for the finished bank.
+        template: of the prompts, as the option states it.
+        max_text: limit of a text in characters.
     """
 
     names: tuple[str, ...]
@@ -51,6 +53,8 @@ class Request:
     at_once: int | None
     flavor: str
     push_to: str | None
+    template: str | None = None
+    max_text: int | None = None
 
 
 class Estimate(NamedTuple):
@@ -146,6 +150,7 @@ def arguments(request: Request) -> list[str]:
         "steps": settings.steps, "rows": settings.rows, "lr": settings.lr,
         "general-steps": settings.general_steps,
         "max-length": settings.max_length, "seed": settings.seed, "push-to": request.push_to,
+        "template": request.template, "max-text": request.max_text,
     }  # fmt: skip
     stated = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
     return ["bank", "train", *request.names, *(word for pair in stated for word in pair)]

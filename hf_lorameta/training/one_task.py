@@ -22,6 +22,7 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.training.progress import Log
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.tasks import Task
@@ -52,6 +53,7 @@ class Job:
         at_once: number of tasks in training at a time; None finds it.
         general: SHA-256 of the weights of the general adapter, from which the tasks' adapters
             start; None starts from zero.
+        limits: how much is read of a row of a dataset.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class Job:
     dtype: str | None = None
     at_once: int | None = None
     general: str | None = None
+    limits: ReadingLimits = DEFAULT_LIMITS
 
     def key(self, task: Task) -> dict[str, object]:
         """Return what the adapter of a task depends on."""
@@ -78,6 +81,7 @@ class Job:
             "rows": task.pinned(self.hub),
             "general": self.general,
             "profile": PROFILE_FORMAT,
+            **self.limits.key(),
             **self.shared_key(),
         }
 
@@ -113,7 +117,7 @@ def open_task(task: Task, job: Job, evaluator: TorchEvaluator) -> OpenTask:
 
     settings = job.settings
     key = job.key(task)
-    dataset = task.open(job.hub)
+    dataset = task.open(job.hub, job.limits)
     sample = RowSample(settings.max_rows, f"{settings.seed} {task.name} sample")
     tokenizer = job.folder / TOKENIZER_FILE
     profile = profile_rows(sample.of(dataset.rows()), load_encode(tokenizer), vocab_size(tokenizer))

@@ -13,9 +13,11 @@ from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.columns import Columns, check_columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.local_files import is_local
+from hf_lorameta.data.prompt import check_template
 from hf_lorameta.errors import DatasetError, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import is_repo_id
 
 _TRAIN_SUFFIX = ".train.jsonl"
@@ -99,7 +101,7 @@ class Task:
         except OSError as error:
             raise DatasetError(f"{error.filename}: {error.strerror}") from None
 
-    def open(self, hub: Hub) -> Dataset:
+    def open(self, hub: Hub, limits: ReadingLimits = DEFAULT_LIMITS) -> Dataset:
         """Open the rows to train on; raises as `open_dataset` does."""
         return open_dataset(
             self.dataset,
@@ -110,34 +112,39 @@ class Task:
             columns=check_columns(self.columns) if self.columns else None,
             instruction=self.instruction,
             template=self.template,
+            limits=limits,
         )
 
     def open_validation(self, train: Dataset, hub: Hub) -> Dataset | None:
         """Open the validation split of an opened task; None if it has none."""
         if self.is_local:
-            return open_dataset(self.validation, hub) if self.validation else None
+            if not self.validation:
+                return None
+            return open_dataset(self.validation, hub, columns=train.columns, limits=train.limits)
         try:
             validation = open_dataset(
                 self.dataset, hub, config=self.config, split="validation",
-                revision=train.revision, columns=train.columns,
+                revision=train.revision, columns=train.columns, limits=train.limits,
             )  # fmt: skip
         except DatasetError:
             return None
         return validation if validation.split != train.split else None
 
 
-def read_tasks(names: Sequence[str]) -> tuple[Task, ...]:
+def read_tasks(names: Sequence[str], template: str | None = None) -> tuple[Task, ...]:
     """Return the tasks that the arguments name.
 
     Args:
         names: each a folder of ``<task>.train.jsonl`` files, a manifest (.yaml), a dataset file, or
             the Hub id of a dataset.
+        template: of the prompts of tasks that a manifest gives none.
 
     A folder may have ``<task>.validation.jsonl`` files and a ``meta.json`` that maps tasks to their
     ``license``, ``source_repo`` and ``commit``.
 
     Raises:
-        UsageError: a name is none of these, there are no tasks, or two have the same name.
+        UsageError: a name is none of these, there are no tasks, two have the same name, or the
+            template has no input.
         ManifestError: a manifest is invalid.
     """
     tasks: list[Task] = []
@@ -163,7 +170,11 @@ def read_tasks(names: Sequence[str]) -> tuple[Task, ...]:
         raise UsageError(
             f"no tasks in {', '.join(names)}", hint=f"a folder has files named TASK{_TRAIN_SUFFIX}"
         )
-    return tuple(tasks)
+    if template is None:
+        return tuple(tasks)
+    if template != CHAT:
+        check_template(template, has_instruction="{instruction}" in template)
+    return tuple(replace(task, template=task.template or template) for task in tasks)
 
 
 def _of_folder(folder: Path) -> list[Task]:

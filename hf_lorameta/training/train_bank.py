@@ -30,6 +30,7 @@ from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import quiet_transformers
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.training.checks import Base, check_base, check_disk, read_tokenizer
 from hf_lorameta.training.general_entry import (
     GeneralTrainer,
@@ -75,6 +76,7 @@ def train_bank(
     without_general: Collection[str] = (),
     executor: Executor | None = None,
     reporter: Reporter | None = None,
+    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Bank:
     """Train a bank; run again with the same arguments, it resumes.
 
@@ -93,6 +95,7 @@ def train_bank(
         executor: trains `at_once` tasks per job on machines that see the folder under the same
             path; None trains in this process.
         reporter: receives the progress.
+        limits: how much is read of a row of a dataset.
 
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
@@ -111,7 +114,7 @@ def train_bank(
         write_atomically(folder / TOKENIZER_FILE, content)
         job = Job(
             folder, hub, base_model, base.revision, base.digest, sha256(folder / TOKENIZER_FILE),
-            settings, device, plan.dtype, at_once,
+            settings, device, plan.dtype, at_once, limits=limits,
         )  # fmt: skip
         tasks = in_chat_form(tasks, base.folder, folder / TOKENIZER_FILE)
         general_tasks = [task for task in tasks if task.name not in without_general]

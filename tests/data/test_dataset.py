@@ -239,15 +239,7 @@ def test_a_folder_with_the_ending_of_a_file_is_an_error(
     assert "dd.jsonl is a folder" in done.err
 
 
-def test_folders_and_urls_propose_a_dataset_to_read(
-    cli: Shell, bank: Built, tmp_path: Path
-) -> None:
-    folder = tmp_path / "my rows"
-    folder.mkdir()
-    for name in ("test.jsonl", "train.jsonl"):
-        (folder / name).write_text('{"input": "a", "output": "b"}\n')
-    done = cli("plan", "-d", folder, "--bank", bank.folder, code=3)
-    assert f"hf-lorameta plan '{folder}/train.jsonl'" in done.err
+def test_urls_propose_a_dataset_to_read(cli: Shell) -> None:
     url = "https://huggingface.co/datasets/user/name/viewer?row=1"
     assert "hf-lorameta plan user/name\n" in cli("plan", "-d", url, code=3).err
     assert "is a URL" in cli("plan", "-d", "https://example.com/a.csv", code=3).err

@@ -1,129 +1,38 @@
 """Datasets in the shapes that people have them in: each is read right, or the error asks.
 
 Where it asks, the command that the error proposes is run as it would be pasted. The texts are made
-up; names, nesting and types of the columns are those of datasets on the Hub.
+up; names, nesting and types of the columns are those of datasets on the Hub, see also
+`tests/data/hub_shapes.py`.
 """
 
 import gzip
-import io
 import json
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from hf_lorameta.cli.output import show_row
 from tests.conftest import Account, Built, Done, Shell
-
-Record = dict[str, Any]
-ROWS = 24
-_WORDS = (
-    "sun", "rain", "wind", "snow", "bread", "milk", "egg", "salt", "red", "blue", "green", "grey",
-    "one", "two", "three", "four", "warm", "cold", "old", "new", "big", "small",
+from tests.data.hub_shapes import HUB_CASES, REFUSED
+from tests.data.shapes import (
+    CLASSES,
+    LETTERS,
+    ROWS,
+    SHOWN,
+    Case,
+    Record,
+    case,
+    choices,
+    class_labels,
+    csv_text,
+    features,
+    jsonl,
+    parquet,
+    text,
+    turns,
 )  # fmt: skip
 
-
-def text(seed: int, length: int = 8) -> str:
-    """Return a made-up sentence."""
-    words = [_WORDS[(seed * 5 + i * (3 + seed % 4)) % len(_WORDS)] for i in range(length)]
-    return f"{' '.join(words).capitalize()} {seed}."
-
-
-# --- writing a dataset --------------------------------------------------------------------------
-
-
-def jsonl(records: Sequence[Record]) -> bytes:
-    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
-
-
-def csv_text(records: Sequence[Record], mark: str = ",") -> str:
-    lines = [mark.join(records[0]), *(mark.join(map(str, r.values())) for r in records)]
-    return "\n".join(lines) + "\n"
-
-
-def parquet(records: Sequence[Record]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pa.Table.from_pylist(list(records)), buffer)
-    return buffer.getvalue()
-
-
-def class_labels(**columns: list[str]) -> str:
-    """Return a dataset card that names class labels; ``…__items`` is a list of them."""
-    lines = ["---", "dataset_info:", "  features:"]
-    for name, names in columns.items():
-        numbered = ", ".join(f"'{i}': {n}" for i, n in enumerate(names))
-        label = f"{{class_label: {{names: {{{numbered}}}}}}}"
-        column = name.removesuffix("__items")
-        kind = "list" if name != column else "dtype"
-        lines.append(f"  - {{name: {column}, {kind}: {label}}}")
-    return "\n".join([*lines, "---", ""])
-
-
-def features(card: str, **types: str) -> str:
-    """Add the other columns to a card of `class_labels`; a name with ``__items`` is a list."""
-    lines = [
-        f"  - {{name: {name.removesuffix('__items')}, "
-        f"{'list' if name.endswith('__items') else 'dtype'}: {dtype}}}"
-        for name, dtype in types.items()
-    ]
-    return card.replace("  features:\n", "\n".join(["  features:", *lines, ""]))
-
-
-# --- the table ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Case:
-    """A dataset, and its first row as it is to be read.
-
-    Attributes:
-        name: of the case.
-        files: of the dataset; one file is local unless there is a `card`.
-        row: the first row with an output, as it is read.
-        asks: whether the error has to ask first; its proposal gives `row`.
-        card: README.md of a Hub dataset.
-        options: of the command.
-        says: what the command has to say.
-    """
-
-    name: str
-    files: dict[str, bytes]
-    row: tuple[str, str]
-    asks: bool = False
-    card: str | None = None
-    options: tuple[str, ...] = ()
-    says: tuple[str, ...] = ()
-
-
-def case(
-    name: str,
-    make: Callable[[int], Record],
-    row: tuple[str, str],
-    ending: str = "jsonl",
-    **more: Any,
-) -> Case:
-    records = [make(i) for i in range(ROWS)]
-    content = parquet(records) if ending == "parquet" else jsonl(records)
-    return Case(name, {f"train.{ending}": content}, row, **more)
-
-
-def turns(i: int, count: int = 2, role: str = "role", content: str = "content") -> list[Record]:
-    names = ("user", "assistant") if role == "role" else ("human", "gpt")
-    return [{role: names[k % 2], content: text(i + k)} for k in range(count)]
-
-
-def choices(i: int) -> list[str]:
-    return [text(i + k, 2) for k in range(4)]
-
-
-SHOWN = "\n".join(f"- {choice}" for choice in choices(0))
-CLASSES = ["negative", "neutral", "positive"]
-LETTERS = list("ABCD")
 SQUAD_INPUT = f"Context: {text(0, 30)}\nQuestion: {text(1)}"
 CONFIGS = """---
 configs:
@@ -484,27 +393,64 @@ def dataset_of(shape: Case, cli: Shell, user: Account) -> str:
     return f"part-*.{first.rpartition('.')[2]}"
 
 
-def pasted(cli: Shell, done: Done) -> Done:
+def placed(shape: Case, cli: Shell, user: Account, place: str) -> str:
+    """Serve the files as a repo, or write them into a folder with a space in its name."""
+    files = shape.files | ({"README.md": shape.card.encode()} if shape.card else {})
+    if place == "hub":
+        return user.dataset("d", files)
+    for name, content in files.items():
+        path = cli.cwd / "my data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return "my data"
+
+
+def pasted(cli: Shell, done: Done, code: int = 0) -> Done:
     """Run the command that an error proposes."""
     command = done.err.splitlines()[-1].removeprefix("Next:  ")
     program, *arguments = shlex.split(command)
     assert program == "hf-lorameta"
-    return cli(*arguments)
+    return cli(*arguments, code=code)
+
+
+def check_reading(cli: Shell, bank: Built, shape: Case, dataset: str) -> None:
+    """Plan, with the commands that errors propose, until the row is read as the case says."""
+    command = ("plan", "--dataset", dataset, "--bank", bank.folder, *shape.options)
+    done = cli(*command, code=3 if shape.asks else 0)
+    said = done.err
+    for left in range(int(shape.asks) - 1, -1, -1):
+        if not left:
+            assert show_row(shape.row) in done.err or "--columns" not in done.err
+        done = pasted(cli, done, 3 if left else 0)
+        said += done.err
+    assert f"read:\n{show_row(shape.row)}\n" in done.err
+    for words in shape.says:
+        assert words in said
 
 
 @pytest.mark.parametrize("shape", CASES, ids=lambda shape: shape.name)
 def test_datasets_are_read_right_or_a_command_that_works_is_proposed(
     cli: Shell, bank: Built, user: Account, shape: Case
 ) -> None:
-    dataset = dataset_of(shape, cli, user)
-    command = ("plan", "--dataset", dataset, "--bank", bank.folder, *shape.options)
-    done = cli(*command, code=3 if shape.asks else 0)
-    if shape.asks:
-        assert show_row(shape.row) in done.err or "--columns" not in done.err
-        done = pasted(cli, done)
-    assert f"read:\n{show_row(shape.row)}\n" in done.err
-    for said in shape.says:
-        assert said in done.err
+    check_reading(cli, bank, shape, dataset_of(shape, cli, user))
+
+
+@pytest.mark.parametrize("place", ["hub", "folder"])
+@pytest.mark.parametrize("shape", HUB_CASES, ids=lambda shape: shape.name)
+def test_repos_and_folders_laid_out_like_them_are_read_alike(
+    cli: Shell, bank: Built, user: Account, shape: Case, place: str
+) -> None:
+    check_reading(cli, bank, shape, placed(shape, cli, user, place))
+
+
+@pytest.mark.parametrize("place", ["hub", "folder"])
+@pytest.mark.parametrize("shape", REFUSED, ids=lambda shape: shape.name)
+def test_datasets_without_text_are_refused(
+    cli: Shell, bank: Built, user: Account, shape: Case, place: str
+) -> None:
+    dataset = placed(shape, cli, user, place)
+    refused = cli("plan", dataset, "--bank", bank.folder, code=3).err
+    assert "no column holds text" in refused
 
 
 def test_no_text_of_the_dataset_is_in_what_is_stored(

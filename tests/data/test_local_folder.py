@@ -1,0 +1,87 @@
+"""Local folders as datasets: laid out as a repo, or written by ``save_to_disk``."""
+
+from pathlib import Path
+
+import datasets
+import pytest
+
+from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.local_folder import split_names
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from tests.conftest import Account, Built, Shell, rows
+
+ROWS = [
+    {"text": f"so {word}", "label": i % 2} for i, word in enumerate(["good", "bad", "warm", "cold"])
+]
+FEATURES = datasets.Features(
+    {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["pos", "neg"])}
+)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    split = datasets.Dataset.from_list(ROWS, features=FEATURES)
+    both = datasets.DatasetDict({"train": split, "validation": split.select([1])})
+    both.save_to_disk(tmp_path / "both")
+    split.save_to_disk(tmp_path / "one")
+    return tmp_path
+
+
+def test_what_save_to_disk_wrote_is_read_with_its_class_names(saved: Path) -> None:
+    for name in ("one", "both"):
+        dataset = open_dataset(saved / name)
+        assert (dataset.split, dataset.private, dataset.id) == ("train", True, None)
+        assert list(dataset.rows())[:2] == [("so good", "pos"), ("so bad", "neg")]
+    assert split_names(saved / "both") == ["train", "validation"]
+    assert open_dataset(saved / "both", split="validation").head(9) == [("so bad", "neg")]
+    with pytest.raises(UsageError, match="has no configurations"):
+        open_dataset(saved / "one", config="other")
+
+
+def test_the_revision_is_that_of_the_files(tmp_path: Path) -> None:
+    def revision() -> str:
+        return open_dataset(tmp_path).revision
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/train.jsonl").write_bytes(rows(1))
+    first = revision()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git/x.jsonl").write_text("not read")
+    assert revision() == first
+    (tmp_path / "data/test.jsonl").write_bytes(rows(2))
+    second = revision()
+    (tmp_path / "data/test.jsonl").write_bytes(rows(3))
+    assert len({first, second, revision()}) == 3
+    with pytest.raises(UsageError, match="has no revision"):
+        open_dataset(tmp_path, revision="main")
+
+
+def test_folders_without_rows_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(EmptyDatasetError, match="without data files"):
+        open_dataset(tmp_path)
+
+
+def test_a_card_that_names_files_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "secret.jsonl").write_bytes(rows(1))
+    (tmp_path / "d/train.jsonl").write_bytes(rows(1))
+    card = "---\nconfigs:\n- {config_name: default, data_files: ../secret.jsonl}\n---\n"
+    (tmp_path / "d/README.md").write_text(card)
+    with pytest.raises(DatasetError, match="outside its repo"):
+        open_dataset(tmp_path / "d")
+
+
+def test_a_folder_named_like_a_hub_id_is_read_where_its_path_says_so(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
+    repo = user.dataset("d", {"train.jsonl": rows(2)})
+    (tmp_path / repo).mkdir(parents=True)
+    (tmp_path / repo / "train.jsonl").write_bytes(rows(1))
+    plan = ("plan", "--bank", bank.folder, "--json", "-d")
+    assert f"./{repo}" in cli(*plan, repo, code=2).err
+    assert cli(*plan, f"./{repo}").json["dataset"]["id"] is None
+    generate = ("generate", "--bank", bank.folder, "-o", "a", "-d", f"./{repo}")
+    cli(*generate)
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert user.name not in card.split("## ")[0]
