@@ -24,6 +24,7 @@ from hf_lorameta.hub.limited_stream import limit_rows, text_streams
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo import Token as Token
+from hf_lorameta.hub.retry import when_allowed
 from hf_lorameta.hub.row_total import row_total
 from hf_lorameta.hub.split_names import pick_split, slice_bounds, split_name
 
@@ -62,7 +63,9 @@ def list_choices(
     source, options = _source(repo, token, copy)
     with _opening(repo.repo_id, copy):
         _check_card(repo, token, copy)
-        configs = datasets.get_dataset_config_names(source, **options)
+        configs = when_allowed(
+            repo.repo_id, lambda: datasets.get_dataset_config_names(source, **options)
+        )
         chosen = config or ("default" if "default" in configs else configs[0])
         if config is None and chosen != "default" and len(configs) > 1:
             return list(configs), []
@@ -94,7 +97,9 @@ def open_split(
     options |= {"data_files": files} if files else {}
     with _opening(repo.repo_id, copy):
         _check_card(repo, token, copy)
-        builder = datasets.load_dataset_builder(source, config, **options)
+        builder = when_allowed(
+            repo.repo_id, lambda: datasets.load_dataset_builder(source, config, **options)
+        )
         check_builder(repo, builder, copy)
         _keep_texts(builder.config)
         limit_rows(builder, repo.repo_id, limits)

@@ -24,7 +24,7 @@ from hf_lorameta.hub.errors import (
 from hf_lorameta.hub.http_client import HttpClient, api_path, objects
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import fetch_repo, if_served
-from hf_lorameta.hub.retry import with_retries
+from hf_lorameta.hub.retry import when_allowed, with_retries
 from hf_lorameta.hub.upload_modes import choose_upload_modes
 
 Operation = hfh.CommitOperationAdd | hfh.CommitOperationDelete
@@ -39,11 +39,14 @@ def create_repo(
     """Create a repo and return it; see `hf_lorameta.hub.client.Hub.publish`."""
     try:
         with translated(repo_id):
-            client.api.create_repo(
+            when_allowed(
                 repo_id,
-                repo_type=repo_type,
-                private=private,
-                space_sdk="gradio" if repo_type == "space" else None,
+                lambda: client.api.create_repo(
+                    repo_id,
+                    repo_type=repo_type,
+                    private=private,
+                    space_sdk="gradio" if repo_type == "space" else None,
+                ),
             )
     except ForbiddenError as error:
         error.hint = _writable_hint(client, repo_id) or error.hint
@@ -96,13 +99,16 @@ def commit(
     additions = [item for item in operations if isinstance(item, hfh.CommitOperationAdd)]
     choose_upload_modes(client, parent, additions, create_pr=create_pr)
     try:
-        info = client.api.create_commit(
+        info = when_allowed(
             parent.repo_id,
-            operations,
-            commit_message=message,
-            repo_type=parent.repo_type,
-            parent_commit=parent.sha if _COMMIT.fullmatch(parent.sha) else None,
-            create_pr=create_pr,
+            lambda: client.api.create_commit(
+                parent.repo_id,
+                operations,
+                commit_message=message,
+                repo_type=parent.repo_type,
+                parent_commit=parent.sha if _COMMIT.fullmatch(parent.sha) else None,
+                create_pr=create_pr,
+            ),
         )
         url, oid = info.pr_url, info.oid
     except (httpx2.HTTPError, RuntimeError, *_MALFORMED) as error:
