@@ -53,7 +53,7 @@ class HubState:
         return f"{self.url}/{prefix}{repo.id}"
 
     def create(self, repo: Repo, author: str) -> None:
-        """Add a repo with its first commit."""
+        """Add a repo with its first commit; the card of a Space states its SDK, as on the Hub."""
         if repo.type not in REPO_TYPES:
             message = f"Invalid repo type: {repo.type}, expected one of {REPO_TYPES}"
             raise HTTPError(400, message)
@@ -61,8 +61,11 @@ class HubState:
         if self.find(repo.type, repo.id):
             message = f"You already created this {repo.type} repo: {repo.id}"
             raise HTTPError(409, message, body={"url": self.page_url(repo)})
-        path = ".gitattributes"
-        changes = {path: entry_for(self.blobs, path, self.blobs.add(GITATTRIBUTES))}
+        files = {".gitattributes": GITATTRIBUTES}
+        if repo.sdk:
+            name = repo.id.rpartition("/")[2]
+            files["README.md"] = f"---\ntitle: {name}\nsdk: {repo.sdk}\n---\n".encode()
+        changes = {p: entry_for(self.blobs, p, self.blobs.add(c)) for p, c in files.items()}
         repo.add_commit("main", changes, "initial commit", "", author)
         self.add(repo)
 

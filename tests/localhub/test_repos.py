@@ -67,7 +67,10 @@ def test_exist_ok_does_not_change_private(hub: LocalHub, api: HfApi) -> None:
 
 def test_created_space_has_its_sdk(api: HfApi) -> None:
     api.create_repo("alice/app", repo_type="space", space_sdk="gradio")
-    assert api.space_info("alice/app").sdk == "gradio"
+    info = api.space_info("alice/app")
+    assert info.sdk == "gradio"
+    assert info.card_data
+    assert info.card_data.sdk == "gradio"
 
 
 def test_delete_removes_the_repo(hub: LocalHub, api: HfApi) -> None:
