@@ -110,7 +110,7 @@ def build_bank(
             base_model=manifest.base_model,
             base_revision=base.sha if base else None,
             base_license=base.license if base else None,
-            published=manifest.published,
+            published=manifest.is_published,
             strict=strict,
         )
 
@@ -175,8 +175,13 @@ def _run(
                 error = _as_known_error(problem)
                 retry = " (run the build again to retry)"
                 reason = f"{error}{retry if isinstance(error, ConnectionLostError) else ''}"
+                for path, shown in (
+                    (entry.adapter, entry.adapter_id),
+                    (entry.dataset, entry.dataset_id),
+                ):
+                    reason = reason.replace(path, shown)
                 outcomes[entry.name] = _skip(entry, reason)
-            progress(entry.adapter, error)
+            progress(entry.adapter_id, error)
     finally:
         for future in futures:
             future.cancel()
@@ -192,6 +197,8 @@ def _as_known_error(error: Exception) -> LoraMetaError:
 
 
 def _skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
+    if isinstance(entry, BankEntry):
+        return Skipped(adapter=entry.adapter_id, dataset=entry.dataset_id, reason=reason)
     return Skipped(adapter=entry.adapter, dataset=entry.dataset, reason=reason)
 
 

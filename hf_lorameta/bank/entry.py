@@ -11,19 +11,21 @@ from functools import lru_cache
 from pathlib import Path
 
 from hf_lorameta.bank.adapter_repo import (
+    AdapterFolder,
+    AdapterRepo,
+    AdapterSource,
     check_base_model,
-    check_files,
     check_header,
-    fetch_config,
 )
 from hf_lorameta.bank.arrays import load_arrays, save_arrays
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
-from hf_lorameta.bank.manifest import BankEntry
+from hf_lorameta.bank.manifest import BankEntry, is_path
 from hf_lorameta.data.columns import check_columns
 from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.local_folder import digest_of
 from hf_lorameta.data.profile import PROFILE_FORMAT, Profile, ProfileTable, profile_rows
 from hf_lorameta.data.tokenizer import load_encode
-from hf_lorameta.errors import ConnectionLostError
+from hf_lorameta.errors import AdapterError, ConnectionLostError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonicalize
 from hf_lorameta.hub.client import Hub
@@ -56,6 +58,7 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
         "tokenizer": job.tokenizer,
         "profile": PROFILE_FORMAT,
         **job.limits.key(),
+        **_digests(entry),
     }
     finished = finished_entry(job.folder, entry.name, key)
     if finished:
@@ -81,9 +84,9 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
         raise
     result = IndexEntry(
         name=entry.name,
-        adapter=entry.adapter,
+        adapter=entry.adapter_id,
         adapter_revision=source.revision,
-        dataset=entry.dataset,
+        dataset=entry.dataset_id,
         dataset_revision=dataset.revision,
         config=dataset.config,
         split=dataset.split,
@@ -92,12 +95,27 @@ def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
         rank=source.rank,
         scaling=source.scaling,
         rows=profile.rows,
-        private=source.private or dataset.private,
+        private=source.private or (dataset.private and dataset.id is not None) or _is_hidden(entry),
         size=weights.stat().st_size,
         sha256=source.sha256,
     )
     store_entry(job.folder, result, profile, key)
     return result
+
+
+def _digests(entry: BankEntry) -> dict[str, str]:
+    """Return the digests of a local adapter and dataset; nothing of those on the Hub."""
+    paths = {"adapter": Path(entry.adapter, WEIGHTS_FILE), "dataset": Path(entry.dataset)}
+    local = {name: path for name, path in paths.items() if is_path(getattr(entry, name))}
+    try:
+        return {f"{name}_digest": digest_of(path) for name, path in local.items()}
+    except OSError as error:
+        raise AdapterError(f"{error.filename}: {error.strerror}") from None
+
+
+def _is_hidden(entry: BankEntry) -> bool:
+    """Whether a local adapter or dataset has no license in the manifest, and so may be private."""
+    return entry.license is None and (is_path(entry.adapter) or is_path(entry.dataset))
 
 
 def store_entry(
@@ -162,6 +180,8 @@ def _weights_record(entry: BankEntry, job: Job) -> tuple[Path, dict[str, object]
         "revision": entry.revision,
         "base_model": job.base_model,
     }
+    if is_path(entry.adapter):
+        key |= {"adapter_digest": _digests(entry)["adapter_digest"]}
     return job.folder / WORK_FOLDER / f"{entry.name}.weights", key
 
 
@@ -179,17 +199,20 @@ def _stored_weights(entry: BankEntry, job: Job) -> _Weights | None:
 
 
 def _store_weights(entry: BankEntry, job: Job) -> _Weights:
-    """Check an adapter repo, write its weights in canonical form and record that."""
-    hub, path = job.hub, job.folder / adapter_path(entry.name)
-    repo = hub.resolve(entry.adapter, "model", entry.revision, blobs=True)
-    check_files(repo.files)
-    config = fetch_config(hub, repo)
+    """Check an adapter, write its weights in canonical form and record that."""
+    path = job.folder / adapter_path(entry.name)
+    source: AdapterSource
+    if is_path(entry.adapter):
+        source = AdapterFolder(Path(entry.adapter))
+    else:
+        source = AdapterRepo(job.hub, entry.adapter, entry.revision)
+    config = source.config()
     check_base_model(config, job.base_model)
-    file = hub.open(repo, WEIGHTS_FILE)
-    infos, _ = check_header(file.read, file.size, config)
-    canonicalize(file.read, infos, path)
+    with source.weights() as (read, size):
+        infos, _ = check_header(read, size, config)
+        canonicalize(read, infos, path)
     weights = _Weights(
-        repo.sha, repo.license, repo.private, config.rank, config.scaling, sha256(path)
+        source.revision, source.license, source.private, config.rank, config.scaling, sha256(path)
     )
     record, key = _weights_record(entry, job)
     write_atomically(record, json.dumps({**key, "weights": asdict(weights)}).encode())

@@ -6,8 +6,8 @@ tokenizer: org/model    # optional; the base model's if left out
 published: true         # the entries are on the public Hub, and model cards link to them
 defaults: {config: null, split: train, columns: {input: input, output: output}, license: mit}
 entries:
-  - adapter: org/adapter
-    dataset: org/dataset
+  - adapter: org/adapter    # or ./folder: a path relative to the manifest's folder
+    dataset: org/dataset    # or ./rows.jsonl
     # optional:
     revision: main      # of the adapter
     dataset_revision: main
@@ -19,6 +19,7 @@ entries:
     license: mit
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,7 +43,10 @@ from hf_lorameta.hub.repo import is_repo_id
 
 _REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 _PROMPT = ("instruction", "template")
-_HINT = "see bank_manifest.yaml for a valid manifest"
+_MAX_NAME = 90
+EXAMPLE = Path(__file__).with_name("manifest_example.yaml")
+"""A valid manifest, with an entry of the Hub and a local one."""
+_HINT = f"see {EXAMPLE} for a valid manifest"
 
 FieldPath = tuple[str | int, ...]
 """Keys and indices that lead to a field, such as ``("entries", 0, "adapter")``."""
@@ -54,7 +58,27 @@ def _check_repo_id(value: str) -> str:
     return value
 
 
+def is_path(value: str) -> bool:
+    """Whether an adapter or a dataset is a local one.
+
+    Example:
+        >>> is_path("./rows.jsonl"), is_path("/data/rows"), is_path("org/dataset")
+        (True, True, False)
+    """
+    return value.startswith(("./", "../", "/", "~/"))
+
+
+def _check_source(value: str) -> str:
+    if not is_path(value) and not is_repo_id(value):
+        raise ValueError(
+            "expected a Hub id of the form namespace/name, or a path such as ./rows.jsonl"
+        )
+    return value
+
+
 RepoId = Annotated[str, AfterValidator(_check_repo_id)]
+Source = Annotated[str, AfterValidator(_check_source)]
+"""A Hub id, or a path that starts with ``./``, ``../``, ``/`` or ``~/``."""
 
 
 class _Strict(BaseModel):
@@ -73,10 +97,10 @@ class Defaults(_Strict):
 
 
 class BankEntry(Defaults):
-    """Hub ids and revisions of an adapter of the bank and of the dataset it was trained on."""
+    """An adapter of the bank and the dataset it was trained on, on the Hub or local."""
 
-    adapter: RepoId
-    dataset: RepoId
+    adapter: Source
+    dataset: Source
     revision: str | None = Field(default=None, pattern=_REVISION)
     dataset_revision: str | None = Field(default=None, pattern=_REVISION)
 
@@ -109,7 +133,47 @@ class BankEntry(Defaults):
     @property
     def name(self) -> str:
         """File name of the entry: the adapter's id with ``--`` for the slash."""
-        return self.adapter.replace("/", "--")
+        return self.adapter_id.replace("/", "--")
+
+    @property
+    def adapter_id(self) -> str:
+        """Id of the adapter in the index, which shows no path."""
+        return _shown_id(self.adapter)
+
+    @property
+    def dataset_id(self) -> str:
+        """Id of the dataset in the index, which shows no path."""
+        return _shown_id(self.dataset)
+
+    def relative_to(self, folder: Path) -> "BankEntry":
+        """Return a copy whose paths are absolute, those that were relative being in a folder."""
+        paths = {
+            name: str((folder / Path(value).expanduser()).absolute())
+            for name in ("adapter", "dataset")
+            if is_path(value := getattr(self, name))
+        }
+        return self.model_copy(update=paths)
+
+
+def _shown_id(source: str) -> str:
+    """Return a Hub id, or one that is made of the name of a folder or file.
+
+    Example:
+        >>> _shown_id("org/adapter"), _shown_id("../data/my rows.jsonl.gz")
+        ('org/adapter', 'local/my-rows')
+    """
+    return f"local/{clean_name(Path(source).name.split('.')[0])}" if is_path(source) else source
+
+
+def clean_name(name: str) -> str:
+    """Return a name that can be part of a Hub id and of a file name.
+
+    Example:
+        >>> clean_name("what is it?"), clean_name("..")
+        ('what-is-it', 'task')
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+|\.\.+|--+", "-", name)[:_MAX_NAME]
+    return name.strip("-._") or "task"
 
 
 class Manifest(_Strict):
@@ -121,6 +185,12 @@ class Manifest(_Strict):
     published: bool = True
     defaults: Defaults = Defaults()
     entries: tuple[BankEntry, ...] = Field(min_length=1)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether all entries are on the public Hub, so that cards may link to them."""
+        local = any(is_path(e.adapter) or is_path(e.dataset) for e in self.entries)
+        return self.published and not local
 
     @property
     def tokenizer_repo(self) -> str:
@@ -135,11 +205,13 @@ def load(path: Path) -> Manifest:
     except (FileNotFoundError, IsADirectoryError) as error:
         problem = "is a folder" if isinstance(error, IsADirectoryError) else "no such file"
         raise ManifestError(
-            f"{path}: {problem}", hint="name a manifest, such as bank_manifest.yaml"
+            f"{path}: {problem}", hint=f"name a manifest, such as {EXAMPLE}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read: {error}", hint=_HINT) from None
-    return parse(text, str(path))
+    manifest = parse(text, str(path))
+    entries = tuple(entry.relative_to(path.parent) for entry in manifest.entries)
+    return manifest.model_copy(update={"entries": entries})
 
 
 def parse(text: str, source: str = "manifest") -> Manifest:
@@ -265,10 +337,10 @@ def _fields_at(path: FieldPath) -> set[str]:
 def _refuse_duplicates(manifest: Manifest, lines: dict[FieldPath, int], source: str) -> None:
     first: dict[str, int] = {}
     for index, entry in enumerate(manifest.entries):
-        line, key = lines["entries", index], entry.adapter.lower()
+        line, key = lines["entries", index], entry.adapter_id.lower()
         if key in first:
             raise ManifestError(
-                f"{source}:{line}: entries.{index}.adapter: {entry.adapter} is already on "
+                f"{source}:{line}: entries.{index}.adapter: {entry.adapter_id} is already on "
                 f"line {first[key]}",
                 hint="a bank holds an adapter at most once: delete one of the two entries",
             )

@@ -56,6 +56,16 @@ def split_names(name: str | Path, config: str | None = None) -> list[str]:
     return list(_saved_splits(folder)) or list_choices(repo, config, None, folder)[1]
 
 
+def digest_of(path: Path) -> str:
+    """Return the digest of a file, or of the data files and the card of a folder.
+
+    Raises:
+        EmptyDatasetError: a folder without data files.
+        OSError: it cannot be read.
+    """
+    return _as_repo(path)[0].sha if path.is_dir() else digest([path])
+
+
 def _as_repo(name: str | Path) -> tuple[PinnedRepo, Path]:
     folder = Path(name).expanduser().resolve()
     files = sorted(

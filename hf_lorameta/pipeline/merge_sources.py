@@ -5,9 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-from huggingface_hub import metadata_load
-
+from hf_lorameta.bank.adapter_repo import stated_license
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import GeneralEntry
 from hf_lorameta.engines.peft_conversion import convert_to_lora
@@ -25,8 +23,6 @@ from hf_lorameta.types import FloatArray
 
 LOCAL = "local adapter"
 """Name of an adapter from a folder in provenance and card, which show no path."""
-
-_CARD_FILE = "README.md"
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,7 @@ def _from_folder(folder: Path, name: str, hub: Hub) -> Source:
         layout=weights.layout,
         ranks=weights.ranks,
         read=read,
-        licenses=(_stated_license(folder),),
+        licenses=(stated_license(folder),),
         private=True,
         published=False,
         sha256=sha256(folder / WEIGHTS_FILE),
@@ -142,15 +138,6 @@ def _as_lora(folder: Path, hub: Hub) -> Path:
         base_config = config_json(base_model, revision, hub.token)
         write_folder(target, lambda new: convert_to_lora(folder, new, base_config))
     return target
-
-
-def _stated_license(folder: Path) -> str | None:
-    """Return the license on an adapter's card, if it has one that can be read."""
-    try:
-        stated = (metadata_load(folder / _CARD_FILE) or {}).get("license")
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return stated if isinstance(stated, str) else None
 
 
 def _from_bank(name: str, bank: Bank) -> Source:

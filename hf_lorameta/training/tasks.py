@@ -1,21 +1,20 @@
 """The tasks that adapters are trained on: a folder of JSONL files, a manifest, or Hub datasets."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.bank.manifest import BankEntry, load
+from hf_lorameta.bank.manifest import BankEntry, clean_name, load
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.columns import Columns, check_columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.local_files import is_local
+from hf_lorameta.data.local_folder import digest_of, is_folder
 from hf_lorameta.data.prompt import check_template
 from hf_lorameta.errors import DatasetError, UsageError
-from hf_lorameta.files import sha256
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import is_repo_id
@@ -24,7 +23,6 @@ _TRAIN_SUFFIX = ".train.jsonl"
 _VALIDATION_SUFFIX = ".validation.jsonl"
 _META_FILE = "meta.json"
 _MANIFEST_SUFFIXES = (".yaml", ".yml")
-_MAX_NAME = 90
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class Task:
 
     @property
     def is_local(self) -> bool:
-        """Whether the dataset is a local file."""
-        return is_local(Path(self.dataset))
+        """Whether the dataset is a local file or folder."""
+        return is_local(Path(self.dataset)) or is_folder(self.dataset)
 
     @property
     def adapter(self) -> str:
@@ -97,7 +95,7 @@ class Task:
             return hub.resolve(self.dataset, "dataset", self.revision).sha
         files = [Path(self.dataset), *([self.validation] if self.validation else [])]
         try:
-            return "sha256:" + ",".join(sha256(path) for path in files)
+            return "sha256:" + ",".join(map(digest_of, files))
         except OSError as error:
             raise DatasetError(f"{error.filename}: {error.strerror}") from None
 
@@ -157,9 +155,9 @@ def read_tasks(names: Sequence[str], template: str | None = None) -> tuple[Task,
         elif is_local(path):
             if not path.is_file():
                 raise UsageError(f"{path}: no such file")
-            tasks.append(Task(_clean(path.name.split(".")[0]), str(path.absolute())))
+            tasks.append(Task(clean_name(path.name.split(".")[0]), str(path.absolute())))
         elif is_repo_id(name):
-            tasks.append(Task(_clean(name.split("/")[1]), name))
+            tasks.append(Task(clean_name(name.split("/")[1]), name))
         else:
             raise UsageError(
                 f"{name} is not a folder, a manifest, a dataset file or a Hub id",
@@ -187,7 +185,7 @@ def _of_folder(folder: Path) -> list[Task]:
         facts = facts if isinstance(facts, Mapping) else {}
         tasks.append(
             Task(
-                _clean(name),
+                clean_name(name),
                 str(path.absolute()),
                 validation=validation.absolute() if validation.exists() else None,
                 license=_text(facts, "license"),
@@ -237,7 +235,7 @@ def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
     """Return the datasets of a manifest as tasks; its adapters do not matter."""
     return [
         Task(
-            _clean(entry.dataset.split("/")[1]),
+            entry.dataset_id.split("/")[1],
             entry.dataset,
             config=entry.config,
             split=entry.split,
@@ -249,17 +247,6 @@ def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
         )
         for entry in entries
     ]
-
-
-def _clean(name: str) -> str:
-    """Return a name that can be part of a Hub id and of a file name.
-
-    Example:
-        >>> _clean("what is it?"), _clean("..")
-        ('what-is-it', 'task')
-    """
-    name = re.sub(r"[^A-Za-z0-9._-]+|\.\.+|--+", "-", name)[:_MAX_NAME]
-    return name.strip("-._") or "task"
 
 
 def _with_distinct_names(tasks: Sequence[Task]) -> list[Task]:

@@ -1,6 +1,7 @@
 """Manifests: errors name file, line and field, and no YAML input hangs or crashes the parser."""
 
 import contextlib
+import json
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.bank.manifest import BankEntry, Defaults, Manifest, load, parse
+from hf_lorameta.bank.manifest import EXAMPLE, BankEntry, Defaults, Manifest, load, parse
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.errors import ManifestError
 
@@ -101,6 +102,25 @@ def test_a_manifest_is_frozen() -> None:
     for thing in (manifest, manifest.entries[0], manifest.defaults, Columns()):
         with pytest.raises(ValueError, match="frozen"):
             setattr(thing, next(iter(type(thing).model_fields)), None)
+
+
+def test_paths_are_relative_to_the_manifest_and_names_show_none(tmp_path: Path) -> None:
+    example = load(EXAMPLE)
+    hub, local = example.entries
+    assert (hub.adapter, hub.adapter_id, hub.name) == (
+        "user/adapter",
+        "user/adapter",
+        "user--adapter",
+    )
+    assert local.adapter == str(EXAMPLE.parent / "my-lora")
+    assert (local.adapter_id, local.dataset_id) == ("local/my-lora", "local/rows")
+    assert (example.published, example.is_published) == (False, False)
+    same = [{"adapter": path, "dataset": "o/d"} for path in ("./a/lora", "./b/lora")]
+    with pytest.raises(ManifestError, match="local/lora is already on line"):
+        parse(json.dumps({"version": 1, "base_model": "o/m", "entries": same}))
+    with pytest.raises(ManifestError, match="or a path such as"):
+        parse(json.dumps({"version": 1, "base_model": "o/m",
+                          "entries": [{"adapter": "o/a", "dataset": "rows.jsonl"}]}))  # fmt: skip
 
 
 def test_columns_lists_its_names_in_order() -> None:

@@ -174,6 +174,7 @@ def test_wheel_contains_the_card_templates() -> None:
     assert {
         "hf_lorameta/cards/model_card.md.j2",
         "hf_lorameta/cards/scores.md.j2",
+        "hf_lorameta/bank/manifest_example.yaml",
     } <= set(names)
 
 

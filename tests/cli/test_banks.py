@@ -169,6 +169,77 @@ def test_strict_stops_at_an_invalid_entry(cli: Shell, user: Account, tmp_path: P
     )
 
 
+def test_local_adapters_and_datasets_are_entries_that_show_no_path(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
+    def write(folder: str, files: dict[str, bytes]) -> None:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (tmp_path / folder / name).write_bytes(content)
+
+    write("mine/my lora", adapter_files(seed=9) | {"README.md": b"---\nlicense: mit\n---\n"})
+    write("mine/data", {"train.jsonl": rows(2)})
+    write("mine", {"rows.jsonl": rows(1), "manifest.json": b""})
+    entries: list[dict[str, object]] = [
+        {"adapter": "./my lora", "dataset": "./rows.jsonl"},
+        bank.owner.entries[0],
+        {"adapter": "./gone", "dataset": "./rows.jsonl"},
+    ]
+    manifest = user.manifest(tmp_path / "mine/m.yaml", entries)
+    built = cli("bank", "build", manifest, "-o", "b", "--json").json
+    local, hub = built["entries"]
+    assert (local["adapter"], local["dataset"]) == ("local/my-lora", "local/rows")
+    assert (local["private"], local["license"], hub["private"]) == (True, "mit", False)
+    assert local["adapter_revision"].startswith("sha256:")
+    assert not built["published"]
+    (skipped,) = built["skipped"]
+    assert skipped["adapter"] == "local/gone"
+    shown = b"".join(tree(tmp_path / "b").values())
+    assert str(tmp_path).encode() not in shown
+    cli("generate", tmp_path / "mine/rows.jsonl", "--bank", "b", "-o", "a", "--top-k", 1)
+
+    before = tree(tmp_path / "b")
+    cli("bank", "build", manifest, "-o", "b")
+    assert tree(tmp_path / "b") == before
+    write("mine", {"rows.jsonl": rows(3)})
+    entries[0]["dataset"] = "./data"
+    entries[0]["license"] = "mit"
+    manifest = user.manifest(tmp_path / "mine/m.yaml", entries[:2])
+    (local, _) = cli("bank", "build", manifest, "-o", "b", "--json").json["entries"]
+    assert (local["dataset"], local["private"]) == ("local/data", False)
+    cli("bank", "verify", "b")
+
+
+def test_a_changed_local_file_is_read_again(cli: Shell, user: Account, tmp_path: Path) -> None:
+    for name, content in adapter_files().items():
+        (tmp_path / "lora").mkdir(exist_ok=True)
+        (tmp_path / "lora" / name).write_bytes(content)
+    entry = {"adapter": f"{tmp_path}/lora", "dataset": "./rows.jsonl"}
+    manifest = user.manifest(tmp_path / "m.yaml", [entry])
+    counted = []
+    for number in (24, 12):
+        (tmp_path / "rows.jsonl").write_bytes(rows(1, number))
+        counted += cli("bank", "build", manifest, "-o", "b", "--json").json["entries"]
+    assert [entry["rows"] for entry in counted] == [24, 12]
+
+
+def test_rows_that_are_too_large_are_read_where_max_text_allows_it(
+    cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    entry = user.entry("e", 1)
+    line = json.dumps({"input": "say rain " * 20, "output": "snow"}).encode() + b"\n"
+    cli.hub.commit(entry["dataset"], {"train.jsonl": line * 9}, repo_type="dataset")
+    manifest = user.manifest(tmp_path / "m.yaml")
+    build = ("bank", "build", manifest, "-o", "b", "--json")
+    refused = cli(*build, "--max-text", 4, code=4).err
+    assert "--max-text" in refused or "rows of up to" in refused
+    counted = [cli(*build, *more).json["entries"][0]["rows"] for more in (("--max-text", 12), ())]
+    assert counted == [9, 9]
+    tokens = [(tmp_path / "b/profiles.safetensors").read_bytes()]
+    cli(*build, "--max-text", 12)
+    assert (tmp_path / "b/profiles.safetensors").read_bytes() != tokens[0]  # texts were cut
+
+
 def test_an_invalid_manifest_tokenizer_or_target_is_refused(
     cli: Shell, user: Account, tmp_path: Path
 ) -> None:

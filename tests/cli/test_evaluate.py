@@ -1,6 +1,7 @@
 """``evaluate`` in child processes, against the loopback Hub, with fixed scores."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -180,6 +181,24 @@ def test_columns_and_split_come_from_the_adapters_recipe(
     assert "input=input,output=output" in cli(
         "evaluate", "a", "-d", other, before=fake_evaluator()
     ).err  # fmt: skip
+
+
+def test_the_test_split_of_a_folder_is_scored_up_to_the_given_limit(
+    cli: Shell, bank: Built, data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for name, topic in (("train", 1), ("test", 2)):
+        (tmp_path / "mine" / f"{name}.jsonl").write_bytes(rows(topic))
+    cli("generate", data, "--bank", bank.folder, "-o", "a")
+    evaluate = ("evaluate", "a", "-d", "mine")
+    assert "rows of split test" in cli(*evaluate, before=fake_evaluator()).err
+    wide = [json.dumps({"input": f"{i} " + "sun " * 60, "output": "rain"}) for i in range(8)]
+    (tmp_path / "mine/test.jsonl").write_text("\n".join(wide))
+    refused = cli(*evaluate, "--max-text", 5, code=3, before=fake_evaluator()).err
+    assert "rows of up to" in refused
+    program, *words = shlex.split(refused.splitlines()[-1].removeprefix("Next:  "))
+    assert program == "hf-lorameta"
+    assert "rows of split test" in cli(*words, before=fake_evaluator()).err
 
 
 def test_a_dataset_is_asked_for_if_the_recipe_names_none(

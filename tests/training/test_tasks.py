@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.errors import ManifestError, UsageError
+from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.tasks import in_chat_form, read_tasks
 from tests.data.test_chat_form import base
 from tests.training.tiny import rows, write_task
@@ -50,6 +51,27 @@ def test_the_template_chat_of_a_manifest_is_that_of_the_base_model(tmp_path: Pat
     folder = base(tmp_path / "base", source, starts=False)
     tasks = in_chat_form(read_tasks([str(manifest)]), folder, folder / "tokenizer.json")
     assert [task.template for task in tasks] == ["<user>{prompt}<model>", None]
+
+
+def test_a_template_is_that_of_all_tasks_without_their_own(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.yaml"
+    entries = [{"adapter": "o/a", "dataset": "o/d", "template": "Q: {input}"},
+               {"adapter": "o/b", "dataset": "./rows.jsonl"}]  # fmt: skip
+    manifest.write_text(json.dumps({"version": 1, "base_model": "o/m", "entries": entries}))
+    file = write_task(tmp_path / "files", "words", rows(0))
+    write_task(tmp_path / "files", "words", rows(1), "validation")
+    names = [str(manifest), str(tmp_path / "files")]
+    tasks = read_tasks(names, "<{input}>")
+    assert [task.template for task in tasks] == ["Q: {input}", "<{input}>", "<{input}>"]
+    assert tasks[1].dataset == str(tmp_path / "rows.jsonl")
+    assert {task.template for task in read_tasks([str(file)], "chat")} == {"chat"}
+    opened = tasks[2].open(Hub())
+    held_out = tasks[2].open_validation(opened, Hub())
+    assert held_out
+    for row in (*opened.head(1), *held_out.head(1)):
+        assert row[0].startswith("<")
+    with pytest.raises(UsageError, match=r"has no \{input\}"):
+        read_tasks(names, "no field")
 
 
 @pytest.mark.parametrize(
