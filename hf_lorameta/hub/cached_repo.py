@@ -38,6 +38,20 @@ def cached_repo(repo_id: str, repo_type: str, revision: str | None) -> PinnedRep
     return PinnedRepo(repo_id, repo_type, folder.name, private=True, gated=True, files=files)
 
 
+def snapshot_folder(repo: PinnedRepo) -> Path:
+    """Return the folder in the cache that holds the files of a repo at its commit."""
+    name = repo_folder_name(repo_id=repo.repo_id, repo_type=repo.repo_type)
+    return Path(constants.HF_HUB_CACHE, name, "snapshots", repo.sha)
+
+
+def no_data_error(repo: PinnedRepo) -> ConnectionLostError:
+    """Return the error for a dataset of which the cache has no data files."""
+    return ConnectionLostError(
+        f"no data files of {repo.repo_id} are in the cache, and HF_HUB_OFFLINE is set",
+        hint=f"unset HF_HUB_OFFLINE, or: hf download --repo-type dataset {repo.repo_id}",
+    )
+
+
 def _newest_snapshot(repo_id: str, repo_type: str) -> Path | None:
     name = repo_folder_name(repo_id=repo_id, repo_type=repo_type)
     snapshots = Path(constants.HF_HUB_CACHE, name, "snapshots").glob("*")

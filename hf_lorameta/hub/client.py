@@ -17,13 +17,14 @@ from huggingface_hub.constants import is_offline_mode
 from hf_lorameta.errors import (
     AuthError,
     ConnectionLostError,
+    EmptyDatasetError,
     GatedError,
     LoraMetaError,
     NotFoundError,
     UsageError,
 )
 from hf_lorameta.hub.adapter_list import ListedAdapter, list_adapters
-from hf_lorameta.hub.cached_repo import cached_repo
+from hf_lorameta.hub.cached_repo import cached_repo, no_data_error, snapshot_folder
 from hf_lorameta.hub.dataset_mirror import can_stream, mirror
 from hf_lorameta.hub.dataset_repo import RawDataset, Token, list_choices, open_split
 from hf_lorameta.hub.download import download
@@ -182,7 +183,15 @@ class Hub:
         )
 
     def _read_dataset(self, repo: PinnedRepo, read: Callable[[Path | None], T]) -> T:
-        """Read from the repo, or from a copy of its files if the server cannot be streamed from."""
+        """Read from the repo, or from a copy of its files if the server cannot be streamed from.
+
+        With ``HF_HUB_OFFLINE``, the copy is what is in the client's cache.
+        """
+        if is_offline_mode():
+            try:
+                return read(snapshot_folder(repo))
+            except EmptyDatasetError:
+                raise no_data_error(repo) from None
         try:
             return read(None)
         except (AuthError, GatedError, ConnectionLostError, UsageError):

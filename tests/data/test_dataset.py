@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import snapshot_download
 
 from hf_lorameta.data.columns import Columns, describe, parse_columns
 from hf_lorameta.data.dataset import DatasetInfo, open_dataset
@@ -237,6 +238,24 @@ def test_a_folder_with_the_ending_of_a_file_is_an_error(
     (tmp_path / "dd.jsonl").mkdir()
     done = cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3)
     assert "dd.jsonl is a folder" in done.err
+
+
+def test_a_dataset_in_the_cache_is_read_without_the_hub(
+    cli: Shell, bank: Built, user: Account
+) -> None:
+    card = b"---\nconfigs:\n- {config_name: default, data_files: x/*.jsonl}\n---\n"
+    dataset = user.dataset("d", {"x/a.jsonl": rows(1), "README.md": card})
+    plan = ("plan", "-d", dataset, "--bank", bank.folder, "--json")
+    expected = cli(*plan).json  # it streams the rows, which leaves the card in the cache
+    offline = "import huggingface_hub.constants as c; c.HF_HUB_OFFLINE = True"
+    missing = cli(*plan, code=6, before=offline).err
+    assert f"hf download --repo-type dataset {dataset}" in missing
+    snapshot_download(
+        dataset, repo_type="dataset", cache_dir=cli.home / "hub", endpoint=cli.hub.url, token=False
+    )
+    cli.hub.clear_requests()
+    assert cli(*plan, before=offline).json["neighbors"] == expected["neighbors"]
+    assert cli.hub.requests == []
 
 
 def test_urls_propose_a_dataset_to_read(cli: Shell) -> None:
