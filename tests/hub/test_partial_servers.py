@@ -63,6 +63,7 @@ def test_a_404_without_a_code_means_that_there_is_no_such_repo(
     assert "expected base/gone" in gone  # the adapters' base: the missing base model is no error
     cli(*push_args, token=user.token)
     cli("bank", "push", bank.folder, f"{user.name}/bank", token=user.token)
+    cli("space", "deploy", "--repo", f"{user.name}/page", token=user.token)
     missed = cli("plan", "-d", f"{user.name}/none", "--bank", bank.folder, code=6).err
     assert f"{user.name}/none" in missed
     assert "does not exist, or it is private" in missed

@@ -125,6 +125,9 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
     assert re.findall(r'value="(\w*)" selected', form) == ["input", "output", "instruction", ""]
     with pytest.raises(RequestError, match="Choose which column"):
         columns_form.columns_from_form({}, NAMES, None)
+    written = values | {"role-2": "", "instruction": " Name the class. "}
+    columns = columns_form.columns_from_form(written, NAMES, None)
+    assert columns.instruction_text == "Name the class."
 
 
 # --- readers ------------------------------------------------------------------------------------
