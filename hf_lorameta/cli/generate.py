@@ -1,6 +1,5 @@
 """The commands that make an adapter: plan, generate and push."""
 
-import math
 import shlex
 import sys
 from dataclasses import asdict
@@ -21,7 +20,6 @@ from hf_lorameta.cli.options import (
     with_request,
 )
 from hf_lorameta.cli.output import (
-    coefficient_table,
     emit,
     log,
     report_pull_request,
@@ -33,7 +31,6 @@ from hf_lorameta.tables import plural
 from hf_lorameta.types import StageProgress
 
 if TYPE_CHECKING:
-    from hf_lorameta.bank.expected_gain import Estimate
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.adapter_folder import Export
     from hf_lorameta.pipeline.generation import Generation
@@ -52,6 +49,9 @@ if TYPE_CHECKING:
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
+    from hf_lorameta.cli.describe_plan import describe_plan
+    from hf_lorameta.pipeline.advice import advise
+
     request.make_recipe()  # refuses wrong settings before anything is opened
     with request.session() as session:
         dataset = request.open_dataset(session)
@@ -60,7 +60,8 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if result.recipe.uses_rows:
         log(quiet, "plan neither refines, trains nor checks: generate and push do")
-    emit(json, result.to_dict(), lambda: describe_plan(result))
+    advice = advise(result)
+    emit(json, result.to_dict() | {"advice": advice}, lambda: describe_plan(result, advice))
 
 
 def _plan(
@@ -118,49 +119,6 @@ def _make_adapter(
     mixture = Mixture(result, progress)
     log(quiet, f"A mixture of {len(mixture.entries)} adapters of rank {mixture.rank}")
     return mixture
-
-
-def describe_plan(plan: "Plan") -> str:
-    """Format a plan for people."""
-    neighbors = plan.neighbors()
-    rows = [
-        [n.dataset, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
-        for n in neighbors
-    ]
-    head = ["bank dataset", "distance", "coefficient", "license"]
-    lines = [
-        coefficient_table(head, rows, [n.coefficient for n in neighbors]),
-        "",
-        f"{plan.profile.rows_read}; {plural(len(neighbors), 'adapter')}, effective number "
-        f"{plan.effective_number:.1f}; nearest distance {plan.distances.min():.4g}, typical "
-        f"nearest distance in the bank {_number(plan.nearest_in_bank)}",
-    ]
-    if plan.general_coefficient is not None:
-        lines.append(f"general adapter of the bank: {plan.general_coefficient:.1%}")
-    if plan.output_strength is not None:
-        lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:.2g}")
-    if plan.scale != 1:
-        lines.append(
-            f"all of these are scaled by {plan.scale:.2f}"
-            + f": outputs of {plan.profile.output_length:.0f} tokens are longer than the bank's"
-            * (plan.recipe.scale is None)
-        )
-    if plan.expected:
-        lines.append(_expected(plan.expected))
-    return "\n".join(lines)
-
-
-def _expected(expected: "Estimate") -> str:
-    prompt = "" if expected.prompted is None else f", a 3-shot prompt {expected.prompted:.0%}"
-    return (
-        f"expected: {expected.mean:.0%} ± {expected.spread:.0%} less loss than the base model"
-        f"{prompt} (mean and standard deviation over {expected.datasets} datasets left out of the "
-        "bank, with similar outputs)"
-    )
-
-
-def _number(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.4g}"
 
 
 def _generate(

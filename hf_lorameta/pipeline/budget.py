@@ -15,6 +15,7 @@ from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.training.few_rows_settings import work
 from hf_lorameta.types import Row
 
 ROWS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -108,7 +109,7 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     left = seconds - (time.perf_counter() - started)
     available = len(pool) - (recipe.check or 0) - (recipe.refine or 0)
     counts = {min(rows, available) for rows in ROWS}
-    estimates = {rows: per_row * _passes(rows, plan.recipe.seed) for rows in sorted(counts)}
+    estimates = {rows: per_row * passes(rows, plan.recipe.seed) for rows in sorted(counts)}
     fitting = [rows for rows, needed in estimates.items() if needed <= left]
     chosen = max(fitting, default=0)
     more = next((rows for rows in estimates if rows > chosen), None)
@@ -154,9 +155,12 @@ def _seconds_per_row(pool: Sequence[Row], session: Session) -> float:
     return per_token * sum(lengths) / len(lengths)
 
 
-def _passes(rows: int, seed: int) -> float:
-    """Return the work of training on a number of rows, at most, in forward passes of a row."""
-    from hf_lorameta.training.few_rows import work
+def passes(rows: int, seed: int = 0) -> float:
+    """Return the work of training on a number of rows, at most, in forward passes of a row.
 
+    Example:
+        >>> passes(16)
+        2464.0
+    """
     trained, scored = work(rows, seed)
     return _TRAINED * trained + _SCORED * scored

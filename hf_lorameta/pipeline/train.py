@@ -38,7 +38,8 @@ def train_adapter(
         AdapterError: on held-out rows the base model is better, before and after the training.
     """
     from hf_lorameta.training.device import fit_loaded
-    from hf_lorameta.training.few_rows import FOLDS, continue_training, settings_for
+    from hf_lorameta.training.few_rows import continue_training
+    from hf_lorameta.training.few_rows_settings import FOLDS, settings_for
     from hf_lorameta.training.one_task import encode_rows
 
     plan = generation.plan

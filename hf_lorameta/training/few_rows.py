@@ -19,18 +19,11 @@ from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.refine.fit import is_significant
 from hf_lorameta.refine.results import Training
+from hf_lorameta.training.few_rows_settings import FOLDS, held_out_rows
 from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import PassRunner
 from hf_lorameta.types import Array, FloatArray
-
-FOLDS = 2
-"""Number of folds of the cross-validation."""
-HOLD_OUT_ROWS = 64
-"""With at least this many rows, some are held out, and there is no cross-validation."""
-_HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
-_LEAST_STEPS, _MOST_STEPS, _EPOCHS = 32, 192, 4
-_MEASUREMENTS, _PATIENCE = 8, 3
 
 Part = tuple[list[Tokens], list[Tokens]]
 """Rows to train on, and held-out rows."""
@@ -49,34 +42,6 @@ class Continued(NamedTuple):
 
     factors: list[tuple[FloatArray, FloatArray]]
     training: Training
-
-
-def settings_for(rows: int, rank: int, seed: int) -> Settings:
-    """Return the settings of a training on so many rows.
-
-    Example:
-        >>> settings_for(16, rank=16, seed=0).steps, settings_for(288, rank=16, seed=0).steps
-        (32, 120)
-    """
-    steps = _EPOCHS * (rows - _held_out_rows(rows)) // Settings.rows
-    steps = min(max(steps, _LEAST_STEPS), _MOST_STEPS)
-    return Settings(
-        rank=rank, lr=5e-4, warmup=4, steps=steps, evaluate_every=max(steps // _MEASUREMENTS, 1),
-        patience=_PATIENCE, seed=seed,
-    )  # fmt: skip
-
-
-def work(rows: int, seed: int) -> tuple[int, int]:
-    """Return how many times a row is trained on and how many times one is scored, at most.
-
-    Example:
-        >>> work(16, seed=0)
-        (768, 160)
-    """
-    settings, held_out = settings_for(rows, 1, seed), _held_out_rows(rows)
-    runs = 1 if held_out else FOLDS + 1
-    measurements = math.ceil(settings.steps / settings.evaluate_every) + 2
-    return runs * settings.steps * settings.rows, measurements * (held_out or rows)
 
 
 def continue_training(
@@ -99,7 +64,7 @@ def continue_training(
         layout: the adapted modules.
         factors: A (r, in) and s·B (out, r) of every module, from which the training starts.
         rows: at least 4 rows.
-        settings: see `settings_for`.
+        settings: see `hf_lorameta.training.few_rows_settings.settings_for`.
         workers: threads that compute passes.
         pass_tokens: maximum tokens of a pass.
         progress: called after each step.
@@ -250,7 +215,7 @@ def split(rows: Sequence[Tokens], seed: int) -> list[Part]:
     """
     shuffled = list(rows)
     random.Random(f"{seed} few rows").shuffle(shuffled)
-    if held_out := _held_out_rows(len(rows)):
+    if held_out := held_out_rows(len(rows)):
         return [(shuffled[held_out:], shuffled[:held_out])]
     folds = [shuffled[fold::FOLDS] for fold in range(FOLDS)]
     return [
@@ -264,15 +229,11 @@ def steps_on_all(steps: int, folds: int, settings: Settings) -> int:
     At most those of the settings.
 
     Example:
+        >>> from hf_lorameta.training.few_rows_settings import settings_for
         >>> [steps_on_all(steps, 2, settings_for(16, rank=16, seed=0)) for steps in (4, 16, 32)]
         [8, 32, 32]
     """
     return min(round(steps * folds / (folds - 1)), settings.steps)
-
-
-def _held_out_rows(rows: int) -> int:
-    """Number of rows to hold out; 0 for cross-validation."""
-    return min(rows // _HELD_OUT_SHARE, _MOST_HELD_OUT) if rows >= HOLD_OUT_ROWS else 0
 
 
 def batches(rows: Sequence[Tokens], settings: Settings) -> Iterator[list[Tokens]]:

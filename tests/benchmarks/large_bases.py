@@ -121,7 +121,7 @@ class Measurements:
 
         from hf_lorameta.engines.packing import using_row_attention
         from hf_lorameta.training.device import fit_loaded
-        from hf_lorameta.training.few_rows import FOLDS, settings_for
+        from hf_lorameta.training.few_rows_settings import FOLDS, settings_for
         from hf_lorameta.training.lora_slots import LoraSlots
         from hf_lorameta.training.trainer import PassRunner
 

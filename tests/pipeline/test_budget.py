@@ -12,7 +12,7 @@ from hf_lorameta.pipeline import budget
 from hf_lorameta.pipeline.budget import parse_seconds, plan_within
 from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_train, rows_used
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.training.few_rows import work
+from hf_lorameta.training.few_rows_settings import work
 from tests.plain_bank import plain_bank
 
 pytest.importorskip("torch")

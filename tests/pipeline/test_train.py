@@ -24,7 +24,7 @@ from hf_lorameta.pipeline.held_out_rows import (  # noqa: E402
 )
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
-from hf_lorameta.training import few_rows  # noqa: E402
+from hf_lorameta.training import few_rows, few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
 
@@ -48,7 +48,7 @@ def fast_training(monkeypatch: pytest.MonkeyPatch) -> None:
             rank=rank, steps=24, lr=0.02, warmup=2, evaluate_every=4, patience=2, seed=seed
         )
 
-    monkeypatch.setattr(few_rows, "settings_for", settings)
+    monkeypatch.setattr(few_rows_settings, "settings_for", settings)
 
 
 def make(bank: Bank, new: Path, **settings: object) -> Generation:

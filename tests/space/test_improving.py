@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Recipe, plan  # noqa: E402 - they import torch
-from hf_lorameta.training import few_rows  # noqa: E402
+from hf_lorameta.training import few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
 sys.path.insert(0, str(SPACE))
@@ -44,7 +44,7 @@ def result(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> PlanResult:
             rank=rank, steps=12, lr=0.02, warmup=2, evaluate_every=4, patience=2, seed=seed
         )
 
-    monkeypatch.setattr(few_rows, "settings_for", settings)
+    monkeypatch.setattr(few_rows_settings, "settings_for", settings)
     rows = tiny.rows(3)
     return PlanResult(
         plan(rows, bank, Recipe(rank=4)), [(row["input"], row["output"]) for row in rows], "topic3"
@@ -83,7 +83,7 @@ def test_a_training_without_gain_leaves_the_adapter(
     def settings(rows: int, rank: int, seed: int) -> Settings:
         return Settings(rank=rank, steps=4, lr=1e-9, warmup=1, evaluate_every=2, seed=seed)
 
-    monkeypatch.setattr(few_rows, "settings_for", settings)
+    monkeypatch.setattr(few_rows_settings, "settings_for", settings)
     improved = improving.improve(adapter, result, bank, jobs.Job(120))
     assert improved.adapter is None
     assert "lm-unsure" in result_view.improved_html(improved)

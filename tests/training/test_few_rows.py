@@ -15,12 +15,12 @@ transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.scoring import Tokens  # noqa: E402 - they import torch
 from hf_lorameta.training.few_rows import (  # noqa: E402
-    HOLD_OUT_ROWS,
     Continued,
     batches,
     continue_training,
     split,
 )
+from hf_lorameta.training.few_rows_settings import HOLD_OUT_ROWS  # noqa: E402
 from hf_lorameta.training.lora_slots import find_layout  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 

@@ -1,0 +1,55 @@
+"""A plan as text for people."""
+
+import math
+from typing import TYPE_CHECKING
+
+from hf_lorameta.cli.output import coefficient_table
+from hf_lorameta.tables import plural
+
+if TYPE_CHECKING:
+    from hf_lorameta.bank.expected_gain import Estimate
+    from hf_lorameta.pipeline.plan import Plan
+
+
+def describe_plan(plan: "Plan", advice: str) -> str:
+    """Format a plan for people, with the advice at the end."""
+    neighbors = plan.neighbors()
+    rows = [
+        [n.dataset, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
+        for n in neighbors
+    ]
+    head = ["bank dataset", "distance", "coefficient", "license"]
+    lines = [
+        coefficient_table(head, rows, [n.coefficient for n in neighbors]),
+        "",
+        f"{plan.profile.rows_read}; {plural(len(neighbors), 'adapter')}, effective number "
+        f"{plan.effective_number:.1f}; nearest distance {plan.distances.min():.4g}, typical "
+        f"nearest distance in the bank {_number(plan.nearest_in_bank)}",
+    ]
+    if plan.general_coefficient is not None:
+        lines.append(f"general adapter of the bank: {plan.general_coefficient:.1%}")
+    if plan.output_strength is not None:
+        lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:.2g}")
+    if plan.scale != 1:
+        lines.append(
+            f"all of these are scaled by {plan.scale:.2f}"
+            + f": outputs of {plan.profile.output_length:.0f} tokens are longer than the bank's"
+            * (plan.recipe.scale is None)
+        )
+    if plan.expected:
+        lines.append(_expected(plan.expected))
+    lines.append(f"advice: {advice}")
+    return "\n".join(lines)
+
+
+def _expected(expected: "Estimate") -> str:
+    prompt = "" if expected.prompted is None else f", a 3-shot prompt {expected.prompted:.0%}"
+    return (
+        f"expected: {expected.mean:.0%} ± {expected.spread:.0%} less loss than the base model"
+        f"{prompt} (mean and standard deviation over {expected.datasets} datasets left out of the "
+        "bank, with similar outputs)"
+    )
+
+
+def _number(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.4g}"

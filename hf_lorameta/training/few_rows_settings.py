@@ -1,0 +1,46 @@
+"""How a generated adapter is trained further on a number of rows; needs no torch."""
+
+import math
+
+from hf_lorameta.training.settings import Settings
+
+FOLDS = 2
+"""Number of folds of the cross-validation."""
+HOLD_OUT_ROWS = 64
+"""With at least this many rows, some are held out, and there is no cross-validation."""
+_HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
+_LEAST_STEPS, _MOST_STEPS, _EPOCHS = 32, 192, 4
+_MEASUREMENTS, _PATIENCE = 8, 3
+
+
+def settings_for(rows: int, rank: int, seed: int) -> Settings:
+    """Return the settings of a training on so many rows.
+
+    Example:
+        >>> settings_for(16, rank=16, seed=0).steps, settings_for(288, rank=16, seed=0).steps
+        (32, 120)
+    """
+    steps = _EPOCHS * (rows - held_out_rows(rows)) // Settings.rows
+    steps = min(max(steps, _LEAST_STEPS), _MOST_STEPS)
+    return Settings(
+        rank=rank, lr=5e-4, warmup=4, steps=steps, evaluate_every=max(steps // _MEASUREMENTS, 1),
+        patience=_PATIENCE, seed=seed,
+    )  # fmt: skip
+
+
+def work(rows: int, seed: int) -> tuple[int, int]:
+    """Return how many times a row is trained on and how many times one is scored, at most.
+
+    Example:
+        >>> work(16, seed=0)
+        (768, 160)
+    """
+    settings, held_out = settings_for(rows, 1, seed), held_out_rows(rows)
+    runs = 1 if held_out else FOLDS + 1
+    measurements = math.ceil(settings.steps / settings.evaluate_every) + 2
+    return runs * settings.steps * settings.rows, measurements * (held_out or rows)
+
+
+def held_out_rows(rows: int) -> int:
+    """Number of rows to hold out; 0 for cross-validation."""
+    return min(rows // _HELD_OUT_SHARE, _MOST_HELD_OUT) if rows >= HOLD_OUT_ROWS else 0

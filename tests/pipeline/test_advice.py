@@ -1,0 +1,60 @@
+"""The advice at the end of a plan."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hf_lorameta import plan
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.pipeline.advice import advise, measure_operations, training_seconds
+from hf_lorameta.pipeline.budget import passes
+from hf_lorameta.pipeline.plan import Plan
+from tests.conftest import Shell
+
+FAST, SLOW = 1e15, 1e3
+
+
+def planned(folder: Path, output: str | None, rows: int = 30) -> Plan:
+    lines = [
+        {"input": f"Question {i}?"} | ({} if output is None else {"output": f"{output} {i}"})
+        for i in range(rows)
+    ]
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return plan(path, Bank.embedded())
+
+
+@pytest.mark.parametrize(
+    ("output", "other"), [("yes", "use the default"), ("and so on " * 40, "use a 3-shot prompt")]
+)
+def test_training_is_advised_where_it_is_quick(tmp_path: Path, output: str, other: str) -> None:
+    of_output = planned(tmp_path, output)
+    advice = advise(of_output, FAST)
+    assert advice.startswith("train on 16 rows with --train 16, at most about 0 s")
+    assert advice.endswith(other)
+    assert advise(of_output, SLOW).startswith(f"{other}, or train on a GPU")
+
+
+def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
+    assert "no outputs" in advise(planned(tmp_path, None), FAST)
+    assert "too few" in advise(planned(tmp_path, "yes", rows=3), FAST)
+
+
+def test_the_time_follows_from_tokens_and_parameters(tmp_path: Path) -> None:
+    of_output = planned(tmp_path, "yes")
+    tokens = (of_output.profile.input.total + of_output.profile.output.total) / 30
+    parameters = 12 * 30 * 576**2  # SmolLM2-135M: 30 layers of width 576
+    expected = 2 * parameters * tokens * passes(16) / 1e9
+    assert training_seconds(of_output, 1e9) == pytest.approx(expected)
+
+
+def test_the_speed_of_this_machine_is_measured() -> None:
+    assert 1e8 < measure_operations(256) < 1e16
+
+
+def test_plan_ends_with_the_advice(cli: Shell, tmp_path: Path) -> None:
+    planned(tmp_path, "yes")
+    shown = cli("plan", "rows.jsonl").out
+    assert shown.splitlines()[-1].startswith("advice: ")
+    assert cli("plan", "rows.jsonl", "--json").json["advice"]
