@@ -2,7 +2,8 @@
 
 ``python -m tests.benchmarks.few_rows FOLDER`` compares on the tasks of
 ``../shared/everyday/report_on.txt``, whose sources are left out of the bank: the base model, a
-3-shot prompt, the default, ``--train`` and ``--refine`` on some rows, and a LoRA that PEFT trains
+3-shot prompt, its chat template (``base-chat``), the default, also with the prompt
+(``default+3-shot``), ``--train`` and ``--refine`` on some rows, and a LoRA that PEFT trains
 from zero on the same rows (`tests.benchmarks.peft_training`). Scores are losses of the reference
 outputs on 24 test rows; CPU seconds stand beside them.
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 from hf_lorameta import Bank, Generation, Plan, Recipe
-from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.scoring import Tokens, chat_rows
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
@@ -66,9 +67,17 @@ class FewRows:
         name, _, rows = method.partition(" ")
         compute: dict[str, Callable[[str, int], Result]] = {
             "train": self._train, "PEFT": self._peft, "refine": self._refine,
-            "default": self._default, "base": self._prompted, "3-shot": self._prompted,
+            "default": self._default, "default+3-shot": self._prompted_default,
+            "base": self._prompted, "3-shot": self._prompted, "base-chat": self._chat,
         }  # fmt: skip
         return compute[name](task, ALL if rows == "all" else int(rows or SHOTS * (name != "base")))
+
+    def _chat(self, task: str, rows: int) -> Result:
+        del rows
+        evaluator, runner = self.growth.evaluator, self.growth.runner
+        runner.clear()
+        in_chat = chat_rows(evaluator, read(task, "test")[:ROWS])
+        return {"loss": runner.loss(evaluator.encode(in_chat))}
 
     def _prompted(self, task: str, shots: int) -> Result:
         evaluator, runner = self.growth.evaluator, self.growth.runner
@@ -85,14 +94,18 @@ class FewRows:
         pairs = combine_adapters(plan, no_progress)
         return Generation(plan, pairs[0][0].shape[0], tuple(pairs), 0.0)
 
-    def _score(self, task: str, generation: Generation) -> float:
+    def _score(self, task: str, generation: Generation, shots: int = 0) -> float:
         runner, evaluator = self.growth.runner, self.growth.evaluator
         runner.update(generation.pairs, len(generation.plan.layout))
-        return runner.loss(evaluator.encode(read(task, "test")[:ROWS]))
+        examples = read(task, "train")[:shots]
+        return runner.loss(evaluator.encode(read(task, "test")[:ROWS], examples))
 
     def _default(self, task: str, rows: int) -> Result:
         del rows
         return {"loss": self._score(task, self._generation(self._plan(task)))}
+
+    def _prompted_default(self, task: str, shots: int) -> Result:
+        return {"loss": self._score(task, self._generation(self._plan(task)), shots)}
 
     def _refine(self, task: str, rows: int) -> Result:
         plan, started = self._plan(task, refine=rows), time.process_time()
