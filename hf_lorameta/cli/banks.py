@@ -185,7 +185,9 @@ def show_(
     opened = Bank.from_pretrained(bank, token=token)
     index = opened.index.model_dump(mode="json")
     listed = [*index["entries"], *index["skipped"]]
-    facts = next((entry for entry in listed if entry["adapter"] == adapter), None)
+    facts = next(
+        (e for e in listed if adapter in (e["adapter"], e["adapter"].replace("/", "--"))), None
+    )
     if facts is None:
         raise BankError(f"{bank} holds no {adapter}", hint=f"hf-lorameta bank list {bank}")
     emit(json, facts, lambda: table(["field", "value"], facts.items()))

@@ -166,7 +166,7 @@ def _generate(
             warn(warning)
     log(
         quiet,
-        f"Combined {plural(len(final.active_indices), 'adapter')} in {generation.seconds:.1f} s",
+        f"Combined {plural(len(final.neighbors()), 'adapter')} in {generation.seconds:.1f} s",
     )
     return generation
 

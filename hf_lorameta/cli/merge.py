@@ -15,6 +15,7 @@ from hf_lorameta.cli.options import (
     example,
 )
 from hf_lorameta.cli.output import emit, log, stage_bars
+from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
     from hf_lorameta.pipeline.publish import Publication
@@ -133,8 +134,8 @@ def merge(
             folder = published.folder
     log(
         quiet,
-        f"Merged {len(weights)} adapters for {merged.base_model}: {len(merged.layout)} modules of "
-        f"rank {merged.rank_span}",
+        f"Merged {plural(len(weights), 'adapter')} for {merged.base_model}: "
+        f"{len(merged.layout)} modules of rank {merged.rank_span}",
     )
     data: dict[str, Any] = {
         "folder": str(folder) if output else None,

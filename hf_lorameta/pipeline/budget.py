@@ -1,5 +1,6 @@
 """Choose the number of rows that an adapter can be trained on within a given time."""
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -119,7 +120,8 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
         else f"Not trained: {duration(seconds)} are too short"
     ]
     if more:
-        reasons.append(f"On {more} rows it would take about {duration(estimates[more])}")
+        needed = f"--budget {math.ceil(estimates[more] / 60)}m"
+        reasons.append(f"On {more} rows it would take about {duration(estimates[more])}: {needed}")
     recipe = recipe.model_copy(update={"train": chosen or None})
     return Choice(recipe, estimates.get(chosen, 0.0), tuple(reasons))
 

@@ -63,7 +63,7 @@ def open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:
 
     Args:
         name: a folder; a Hub id, ``user/adapter`` or ``user/adapter@revision``; or the name of an
-            entry of the bank, which has no slash.
+            entry of the bank, ``local/task`` or ``local--task``.
         hub: client.
         bank: opens the bank, if a name needs it.
 
@@ -77,8 +77,8 @@ def open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:
     if folder.is_dir():
         return _from_folder(folder, name, hub)
     repo_id, _, revision = name.partition("@")
-    if not is_repo_id(repo_id):
-        return _from_bank(name, bank())
+    if not is_repo_id(repo_id) or repo_id.startswith("local/"):
+        return _from_bank(name.replace("/", "--"), bank())
     repo = hub.resolve(repo_id, "model", revision or None, blobs=True)
     return replace(
         _from_folder(fetch_adapter(repo, hub), name, hub),

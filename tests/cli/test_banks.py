@@ -46,7 +46,8 @@ def test_list_shows_commits_licenses_and_numbers_of_rows(cli: Shell, bank: Built
 def test_show_prints_one_entry(cli: Shell, bank: Built) -> None:
     adapter = bank.owner.entries[1]["adapter"]
     assert cli("bank", "show", bank.folder, adapter, "--json").json["adapter"] == adapter
-    assert adapter in cli("bank", "show", bank.folder, adapter).out
+    named = adapter.replace("/", "--")
+    assert adapter in cli("bank", "show", bank.folder, named).out
     assert "holds no no/such" in cli("bank", "show", bank.folder, "no/such", code=4).err
 
 

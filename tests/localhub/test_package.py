@@ -47,7 +47,7 @@ def test_package_imports_nothing_else_of_hf_lorameta() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     others = [m for m in done.stdout.split() if not m.startswith("hf_lorameta.localhub")]
-    assert others == ["hf_lorameta._version"]
+    assert others == ["hf_lorameta._version", "hf_lorameta.errors"]
 
 
 def test_examples_of_the_readme_run() -> None:

@@ -313,7 +313,7 @@ def test_the_license_on_a_folders_card_is_stated(
 
 def test_entries_of_a_pack_are_merged_in_full_coordinates(tmp_path: Path) -> None:
     bank = Bank.embedded()
-    names = {"general": 1.0, bank.index.entries[3].name: -0.5}
+    names = {"general": 1.0, bank.index.entries[3].adapter: -0.5}
     merging = merge(names, MergeRecipe(rank=32))
     module = next(merging.modules())
     V, U = bank.basis.module(bank.layout[0].name)

@@ -2,13 +2,16 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from hf_lorameta import Bank
 from tests.conftest import Account, Shell, Web
+from tests.plain_bank import plain_bank
 from tests.running_space import SPACE, Visitor, browser, missing, running_space
 from tests.space.forbidden_words import forbidden_words
 
@@ -32,7 +35,7 @@ COUNTING = [
     }
     for i in range(8)
 ]
-"""The base model can count; an adapter of the embedded bank makes it a little worse at that."""
+"""The base model can count; adapters of eight times their strength make it forget how."""
 
 WITHOUT_TORCH = """
 from importlib.machinery import PathFinder
@@ -50,8 +53,18 @@ def web_without_torch(
     owner, home = enrol(), tmp_path_factory.mktemp("no-torch")
     (home / "sitecustomize.py").write_text(WITHOUT_TORCH)
     path = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
-    with running_space(world.hub, home, token=owner.token, PYTHONPATH=path) as space:
+    bank = str(too_strong_bank(home / "bank"))
+    variables = {"PYTHONPATH": path, "HF_LORAMETA_BANK": bank}
+    with running_space(world.hub, home, token=owner.token, **variables) as space:
         yield Web(space, owner)
+
+
+def too_strong_bank(folder: Path) -> Path:
+    """Write a bank whose adapters are worse than the base model."""
+    bank = Bank(shutil.copytree(plain_bank().folder, folder))
+    strong = [e.model_copy(update={"scaling": 8 * e.scaling}) for e in bank.index.entries]
+    bank.update_index(entries=tuple(strong))
+    return folder
 
 
 @pytest.fixture
