@@ -180,16 +180,17 @@ def show_(
 ) -> None:
     """Show one entry."""
     from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.index import IndexEntry, Skipped
     from hf_lorameta.errors import BankError
 
     opened = Bank.from_pretrained(bank, token=token)
-    index = opened.index.model_dump(mode="json")
-    listed = [*index["entries"], *index["skipped"]]
-    facts = next(
-        (e for e in listed if adapter in (e["adapter"], e["adapter"].replace("/", "--"))), None
-    )
-    if facts is None:
+    index = opened.index
+    listed: dict[str, IndexEntry | Skipped] = {entry.name: entry for entry in index.entries}
+    listed |= {skipped.adapter: skipped for skipped in reversed(index.skipped)}
+    listed |= {entry.adapter: entry for entry in reversed(index.entries)}
+    if adapter not in listed:
         raise BankError(f"{bank} holds no {adapter}", hint=f"hf-lorameta bank list {bank}")
+    facts = listed[adapter].model_dump(mode="json")
     emit(json, facts, lambda: table(["field", "value"], facts.items()))
 
 

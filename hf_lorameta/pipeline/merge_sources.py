@@ -78,7 +78,7 @@ def open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:
         return _from_folder(folder, name, hub)
     repo_id, _, revision = name.partition("@")
     if not is_repo_id(repo_id) or repo_id.startswith("local/"):
-        return _from_bank(name.replace("/", "--"), bank())
+        return _from_bank(name, bank())
     repo = hub.resolve(repo_id, "model", revision or None, blobs=True)
     return replace(
         _from_folder(fetch_adapter(repo, hub), name, hub),
@@ -142,6 +142,7 @@ def _as_lora(folder: Path, hub: Hub) -> Path:
 
 def _from_bank(name: str, bank: Bank) -> Source:
     found = [entry for entry in bank.index.adapters if entry.name == name]
+    found += [entry for entry in bank.index.entries if entry.adapter == name]
     if not found:
         raise UsageError(
             f"{sanitize(name)} is neither a folder, nor a Hub id of the form user/adapter, nor an "
