@@ -38,6 +38,7 @@ def test_a_zip_of_the_repo_installs_and_runs(tmp_path: Path) -> None:
             "install",
             "-q",
             "--disable-pip-version-check",
+            "--no-compile",
             tmp_path / "main.zip",
         ],
         check=True,

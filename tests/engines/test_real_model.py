@@ -47,7 +47,7 @@ def base_loss(evaluator: object) -> float:
 
 def test_demo_adapter_is_better_than_the_base_model() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "hf_lorameta", "demo", "--json", "--quiet", "--max-rows", "8"],
+        [sys.executable, "-m", "hf_lorameta", "demo", "--json", "--quiet", "--max-rows", "4"],
         capture_output=True,
         text=True,
         check=False,

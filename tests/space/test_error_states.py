@@ -13,6 +13,8 @@ from tests.space.forbidden_words import forbidden_words
 if why := missing("gradio", "playwright", browser=True):
     pytest.skip(why, allow_module_level=True)
 
+from playwright.sync_api import TimeoutError
+
 ODD = lines([{"left": f"a {i}", "right": f"b {i}"} for i in range(12)])
 FILES = {
     "broken.parquet": (b"PAR1 no", "cannot be read"),
@@ -35,7 +37,11 @@ NAMES = {
 
 def expect(visitor: Visitor, place: str, message: str) -> None:
     """Wait for an error with this message, and look at all visible words."""
-    visitor.page.locator(f"{place} [role=alert]", has_text=message).wait_for()
+    alerts = visitor.page.locator(f"{place} [role=alert]")
+    try:
+        alerts.filter(has_text=message).first.wait_for()
+    except TimeoutError:
+        raise AssertionError(f"no {message!r} in {alerts.all_text_contents()}") from None
     assert forbidden_words(visitor.visible_text()) == []
 
 
