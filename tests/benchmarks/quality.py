@@ -28,6 +28,7 @@ from hf_lorameta import Bank, Plan, Recipe, open_dataset, plan
 from hf_lorameta.bank.fit import fit_bank
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.engines.llama_runner import LlamaCppRunner
+from hf_lorameta.engines.scoring import chat_rows
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.files import write_atomically
@@ -44,8 +45,10 @@ from tests.benchmarks.tables import markdown_table
 from tests.engine_fixtures import packaged
 
 ROWS, SHOTS = 24, 3
-ANSWERED = ("base", "trained", "3-shot", "default")
-SINGLE = ("base", "trained", "3-shot")
+CHAT = "base-chat"
+"""The base model with its own chat template."""
+ANSWERED = ("base", CHAT, "trained", "3-shot", "default")
+SINGLE = ("base", CHAT, "trained", "3-shot")
 """Methods that do not depend on the bank."""
 PEFT = "default, PEFT linear"
 """The default's coefficients, combined by PEFT."""
@@ -177,6 +180,7 @@ class Benchmark:
         evaluate = self.evaluator.evaluate
         if name in SINGLE:
             own = shared_data.BANK / task if name == "trained" else None
+            rows = chat_rows(self.evaluator, rows) if name == CHAT else rows
             return asdict(evaluate(rows, own, shots, answers)[0])
         left_out = siblings(task) if far else (task,)
         bank = bank_without(left_out, self.folder / f"{'far' if far else 'near'}-{task}")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.engines.scoring import Scores
 from tests.benchmarks import large_bases, measurements, quality
 from tests.benchmarks.speed import ROWS
 from tests.benchmarks.synthetic_bank import SIZES, Shape, write_bank
@@ -86,3 +87,24 @@ def test_part_of_the_tasks_must_exist(
         quality.main()
     assert "argument --part: " in capsys.readouterr().err
     assert quality.parse_part("2/2") == (2, 2)
+
+
+def test_quality_scores_the_base_model_in_its_chat_template(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[object] = []
+
+    class Chatty:
+        def chat_prompt(self, text: str) -> str:
+            return f"<user>{text}<model>"
+
+        def evaluate(self, rows: object, *options: object) -> tuple[Scores, list[str]]:
+            scored.append(rows)
+            return Scores(1.0, 0.0, 0.0, 0.0, 1), []
+
+    monkeypatch.setattr(quality.shared_data, "rows", lambda task, split: [("q", "a")])
+    benchmark = quality.Benchmark(tmp_path, answers=False)
+    benchmark.__dict__["evaluator"] = Chatty()
+    for method in ("base", "base-chat"):
+        benchmark.score("task", method, far=False)
+    assert scored == [[("q", "a")], [("<user>q<model>", "a")]]
