@@ -1,6 +1,5 @@
 """The command ``hf-lorameta bank train``: train an adapter per task and make a bank of them."""
 
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,16 +8,17 @@ import typer
 
 from hf_lorameta.cli.options import (
     DaskOption,
+    InstructionOption,
     JsonFlag,
     MaxTextOption,
     QuietFlag,
     TemplateOption,
     TokenOption,
 )
-from hf_lorameta.cli.output import emit, log, progress_bar, table
-from hf_lorameta.pipeline.progress import duration
+from hf_lorameta.cli.output import emit, log, stage_bars, table
 from hf_lorameta.training.progress import Log, Progress, Reporter
 from hf_lorameta.training.settings import Settings
+from hf_lorameta.types import StageProgress
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -75,6 +75,7 @@ def train(
     max_length: Annotated[
         int, typer.Option(min=8, help="Tokens of a row; longer inputs lose their beginning.")
     ] = _DEFAULTS.max_length,
+    instruction: InstructionOption = None,
     template: TemplateOption = None,
     max_text: MaxTextOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of initialization and order.")] = _DEFAULTS.seed,
@@ -116,7 +117,9 @@ def train(
         max_length=max_length, seed=seed, warmup=min(_DEFAULTS.warmup, steps),
         general_steps=general_steps,
     )  # fmt: skip
-    curriculum = read_tasks(tasks, template and from_option(template))
+    curriculum = read_tasks(
+        tasks, template and from_option(template), instruction and from_option(instruction)
+    )
     without_general = _read_names(general_without) if general_without else set()
     if on or dry_run:
         if dask:
@@ -127,19 +130,19 @@ def train(
 
         request = Request(
             tuple(tasks), curriculum, base, base_revision, settings, at_once, flavor, push_to,
-            template, max_text,
+            template, max_text, instruction,
         )  # fmt: skip
         _submit(request, dry_run, token, json, quiet)
         return
     hub = Hub(token)
     with (
-        progress_bar(1, "training", quiet) as bar,
+        stage_bars(quiet) as stage,
         dask_executor(dask) if dask else nullcontext() as executor,
     ):
         bank = train_bank(
             curriculum, output.resolve(), base, settings=settings, hub=hub, revision=base_revision,
             device=device, dtype=dtype, at_once=at_once, without_general=without_general,
-            executor=executor, reporter=_ShownProgress(settings, bar, quiet),
+            executor=executor, reporter=_ShownProgress(settings, stage, quiet),
             limits=ReadingLimits.of_text(max_text),
         )  # fmt: skip
     url = push_bank(bank.folder, push_to, hub=hub) if push_to else None
@@ -181,24 +184,23 @@ def _summary(bank: "Bank", lines: list[dict[str, Any]], url: str | None) -> str:
 
 
 class _ShownProgress(Reporter):
-    """Shows losses and the time left: a bar on a terminal, a line per task otherwise."""
+    """Shows the steps with the time left, and the losses of finished tasks.
 
-    def __init__(self, settings: Settings, bar: Any, quiet: bool) -> None:
-        self._settings, self._bar, self._quiet = settings, bar, quiet
-        self._steps: dict[str, int] = {}
-        self._steps_of_task = settings.steps
-        self._done = self._total = self._left = 0
-        self._start = time.monotonic()
+    Args:
+        settings: of the training.
+        stage: called with (title, steps taken, all steps).
+        quiet: show no losses.
+    """
+
+    def __init__(self, settings: Settings, stage: StageProgress, quiet: bool) -> None:
+        self._settings, self._stage, self._quiet = settings, stage, quiet
+        self._finished = self._tasks = 0
 
     def start_general(self, steps: int) -> None:
-        self._steps_of_task = steps
-        self._bar.reset(total=steps)
         log(self._quiet, f"training the general adapter, {steps} steps")
+        self._begin("Training the general adapter", steps, 1)
 
     def general(self, log_: Log) -> None:
-        self._steps.clear()
-        self._steps_of_task = self._settings.steps
-        self._start = time.monotonic()
         log(
             self._quiet,
             f"general adapter: loss {log_.base_loss:.3f} → {log_.loss:.3f} on {log_.held_out} "
@@ -206,26 +208,17 @@ class _ShownProgress(Reporter):
         )
 
     def start(self, tasks: int, finished: int) -> None:
-        self._done, self._total, self._left = finished, tasks, tasks - finished
-        self._bar.reset(total=self._left * self._settings.steps)
+        self._finished, self._tasks = finished, tasks
         if finished:
             log(self._quiet, f"{finished} of {tasks} tasks are finished already")
+        self._begin("Training the adapters", self._settings.steps, tasks - finished)
 
     def step(self, progress: Progress) -> None:
-        before = self._steps.get(progress.name, 0)
-        after = self._steps_of_task if progress.finished else progress.step
-        self._steps[progress.name] = after
-        if self._bar.disable:
-            return
-        self._bar.set_postfix_str(
-            f"{progress.name[:24]} {progress.base_loss:.2f} → {progress.loss:.2f}", refresh=False
-        )
-        self._bar.update(after - before)
+        self._take(progress.name, self._each if progress.finished else progress.step)
 
     def task(self, task: "Task", outcome: "Outcome", log_: Log | None) -> None:
-        self._done += 1
-        self._left -= 1
-        self._steps[task.name] = self._settings.steps
+        self._finished += 1
+        self._take(task.name, self._each)
         reason = getattr(outcome, "reason", None)
         if reason or log_ is None:
             result = f"skipped: {reason}"
@@ -234,21 +227,18 @@ class _ShownProgress(Reporter):
                 f"loss {log_.base_loss:.3f} → {log_.loss:.3f} on {log_.held_out} held-out rows, "
                 f"{log_.steps} steps, {log_.seconds:.0f} s"
             )
-        message = f"[{self._done}/{self._total}] {task.name}: {result}{self._time_left()}"
-        if self._bar.disable:
-            log(self._quiet, message)
-        else:
-            self._bar.write(message)
+        log(self._quiet, f"[{self._finished}/{self._tasks}] {task.name}: {result}")
 
-    def _time_left(self) -> str:
-        """Estimate the time left from the steps taken since the start."""
-        taken = sum(self._steps.values())
-        if not self._left:
-            return ""
-        total = taken + self._left * self._settings.steps
-        total -= sum(n for n in self._steps.values() if n < self._settings.steps)
-        seconds = (time.monotonic() - self._start) * (total - taken) / max(taken, 1)
-        return f"; about {duration(seconds)} left"
+    def _begin(self, title: str, steps: int, tasks: int) -> None:
+        self._title, self._each, self._total = title, steps, steps * tasks
+        self._steps: dict[str, int] = {}
+        if tasks:
+            self._stage(title, 0, self._total)
+
+    def _take(self, name: str, steps: int) -> None:
+        """Show the steps of all tasks; one that ends early has taken all of its own."""
+        self._steps[name] = steps
+        self._stage(self._title, sum(self._steps.values()), self._total)
 
 
 def _submit(request: "Request", dry_run: bool, token: str | None, json: bool, quiet: bool) -> None:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import typer
 
+from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.tables import column_widths, pad
 from hf_lorameta.types import StageProgress
 
@@ -20,6 +20,8 @@ _SHOWN_ADAPTERS = 20
 
 
 _result_printed = False
+_warnings: set[str] = set()
+"""What was warned of so far."""
 
 
 def emit(as_json: bool, data: object, text: Callable[[], str]) -> None:
@@ -46,7 +48,14 @@ def log(quiet: bool, message: str) -> None:
 
 def warn(message: str) -> None:
     """Print a warning on stderr, also with ``--quiet``: it is about the result's quality."""
-    _print_above_bars(f"Warning: {printable(message)}")
+    _print_once(f"Warning: {printable(message)}")
+
+
+def _print_once(warning: str) -> None:
+    """Print a warning on stderr unless this command has printed it before."""
+    if warning not in _warnings:
+        _warnings.add(warning)
+        _print_above_bars(warning)
 
 
 def _print_above_bars(line: str) -> None:
@@ -59,11 +68,11 @@ def _print_above_bars(line: str) -> None:
 
 
 class LogHandler(logging.Handler):
-    """Prints log messages as `log` does."""
+    """Prints the warnings that the library logs, each once."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        log(False, record.getMessage())
+        _print_once(printable(record.getMessage()))
 
 
 def report_pull_request(create_pr: bool, url: str) -> None:
@@ -83,16 +92,6 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def progress_bar(total: int, title: str, quiet: bool) -> Iterator[Any]:
-    """Show a progress bar on stderr if it is a terminal."""
-    from tqdm import tqdm
-
-    hidden = quiet or not sys.stderr.isatty()
-    with tqdm(total=total, desc=title, disable=hidden, file=sys.stderr) as bar:
-        yield bar
-
-
-@contextmanager
 def stage_bars(quiet: bool) -> Iterator[StageProgress]:
     """Show the progress of each stage: a bar on a terminal, else a line every 10 seconds.
 
@@ -108,7 +107,7 @@ def stage_bars(quiet: bool) -> Iterator[StageProgress]:
     terminal = sys.stderr.isatty()
     make_bar = partial(tqdm, disable=quiet or not terminal, file=sys.stderr)
     reported = time.monotonic()
-    started: dict[str, float] = {}
+    started: dict[str, tuple[float, int]] = {}
 
     with bars.stage_bars(make_bar) as show:
 
@@ -116,24 +115,23 @@ def stage_bars(quiet: bool) -> Iterator[StageProgress]:
             nonlocal reported
             show(title, done, total)
             now = time.monotonic()
-            start = started.setdefault(title, now)
+            start, before = started.setdefault(title, (now, done))
             if not terminal and now - reported > _REPORT_SECONDS:
                 reported = now
-                log(quiet, f"  {title}: {done} of {total}{_time_left(now - start, done, total)}")
+                left = _time_left(now - start, done - before, total - done)
+                log(quiet, f"  {title}: {done} of {total}{left}")
 
         yield progress
 
 
-def _time_left(seconds: float, done: int, total: int) -> str:
+def _time_left(seconds: float, done: int, left: int) -> str:
     """Return the time left if the remaining steps take as long as those in `seconds`.
 
     Example:
-        >>> _time_left(60, 10, 40), _time_left(0, 0, 40)
-        (', about 180 s left', '')
+        >>> _time_left(60, 10, 30), _time_left(0, 0, 40)
+        (', about 3 min left', '')
     """
-    if not done or done >= total or not seconds:
-        return ""
-    return f", about {seconds * (total - done) / done:.0f} s left"
+    return f", about {duration(seconds * left / done)} left" if done > 0 and left > 0 else ""
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

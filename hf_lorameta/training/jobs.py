@@ -43,6 +43,7 @@ class Request:
         push_to: dataset repo for the finished bank.
         template: of the prompts, as the option states it.
         max_text: limit of a text in characters.
+        instruction: put before every input, as the option states it.
     """
 
     names: tuple[str, ...]
@@ -55,6 +56,7 @@ class Request:
     push_to: str | None
     template: str | None = None
     max_text: int | None = None
+    instruction: str | None = None
 
 
 class Estimate(NamedTuple):
@@ -150,7 +152,8 @@ def arguments(request: Request) -> list[str]:
         "steps": settings.steps, "rows": settings.rows, "lr": settings.lr,
         "general-steps": settings.general_steps,
         "max-length": settings.max_length, "seed": settings.seed, "push-to": request.push_to,
-        "template": request.template, "max-text": request.max_text,
+        "instruction": request.instruction, "template": request.template,
+        "max-text": request.max_text,
     }  # fmt: skip
     stated = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
     return ["bank", "train", *request.names, *(word for pair in stated for word in pair)]

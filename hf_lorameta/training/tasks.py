@@ -129,13 +129,16 @@ class Task:
         return validation if validation.split != train.split else None
 
 
-def read_tasks(names: Sequence[str], template: str | None = None) -> tuple[Task, ...]:
+def read_tasks(
+    names: Sequence[str], template: str | None = None, instruction: str | None = None
+) -> tuple[Task, ...]:
     """Return the tasks that the arguments name.
 
     Args:
         names: each a folder of ``<task>.train.jsonl`` files, a manifest (.yaml), a dataset file, or
             the Hub id of a dataset.
         template: of the prompts of tasks that a manifest gives none.
+        instruction: put before every input of tasks that a manifest gives none.
 
     A folder may have ``<task>.validation.jsonl`` files and a ``meta.json`` that maps tasks to their
     ``license``, ``source_repo`` and ``commit``.
@@ -168,11 +171,16 @@ def read_tasks(names: Sequence[str], template: str | None = None) -> tuple[Task,
         raise UsageError(
             f"no tasks in {', '.join(names)}", hint=f"a folder has files named TASK{_TRAIN_SUFFIX}"
         )
-    if template is None:
-        return tuple(tasks)
-    if template != CHAT:
-        check_template(template, has_instruction="{instruction}" in template)
-    return tuple(replace(task, template=task.template or template) for task in tasks)
+    if template not in (None, CHAT):
+        check_template(template, has_instruction=bool(instruction) or "{instruction}" in template)
+    return tuple(
+        replace(
+            task,
+            template=task.template or template,
+            instruction=task.instruction or instruction,
+        )
+        for task in tasks
+    )
 
 
 def _of_folder(folder: Path) -> list[Task]:

@@ -36,6 +36,8 @@ class FakeEvaluator:
 
 engines.open_evaluator = contextlib.contextmanager(lambda *args: iter([FakeEvaluator()]))
 """
+EVERY_LINE = "import hf_lorameta.cli.output as output; output._REPORT_SECONDS = -1.0\n"
+"""Code to run before a command: each step of a progress is a line."""
 NO_EXTRAS = "import importlib.util as u; u.find_spec = lambda *_: None"
 """Code to run before a command: no optional package is installed."""
 

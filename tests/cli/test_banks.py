@@ -1,6 +1,7 @@
 """``hf-lorameta bank …`` in child processes, against the loopback Hub."""
 
 import json
+import re
 import shutil
 import signal
 import struct
@@ -13,6 +14,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.localhub import Fault
+from tests.cli.conftest import EVERY_LINE
 from tests.conftest import (
     LAYOUT,
     Account,
@@ -458,7 +460,9 @@ def test_fit_stores_the_neural_rule(cli: Shell, bank: Built, tmp_path: Path) -> 
     pytest.importorskip("torch")
     copy = shutil.copytree(bank.folder, tmp_path / "b")
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
-    reports = cli("bank", "fit", copy, "--hidden", 8, "--steps", 2, "--json", "-q").json
+    fitted = cli("bank", "fit", copy, "--hidden", 8, "--steps", 2, "--json", before=EVERY_LINE)
+    assert re.search(r"1-Wasserstein .*: 2 of 2$", fitted.err, re.MULTILINE)
+    reports = fitted.json
     assert set(reports) == {"wd", "kl", "js", "mmd", "js-io", "js-task"}
     cli("bank", "verify", copy)
     for metric in reports:

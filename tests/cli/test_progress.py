@@ -1,10 +1,16 @@
-"""The progress that evaluate, demo, refine and ``bank fit`` report where no bar can be shown."""
+"""The progress of long commands where no bar can be shown, and the bars that ``-q`` hides."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from hf_lorameta.cli import output
+from tests.cli.conftest import EVERY_LINE, Published, fake_evaluator, fake_runner
+from tests.conftest import Built, Shell
 
 
 def test_lines_state_the_time_left(
@@ -21,3 +27,120 @@ def test_lines_state_the_time_left(
         "  Fitting: 1 of 4, about 60 s left",
         "  Fitting: 3 of 4, about 20 s left",
     ]
+
+
+def test_steps_of_an_earlier_run_do_not_shorten_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: now))
+    with output.stage_bars(False) as progress:
+        progress("Training", 80, 100)
+        now = 20.0
+        progress("Training", 90, 100)
+    assert capsys.readouterr().err == "  Training: 90 of 100, about 20 s left\n"
+
+
+STEPS = "progress(0, 3); progress(1, 3)"
+FAKE_TRAINING = """
+import hf_lorameta.pipeline.generate as generate
+import hf_lorameta.pipeline.session as session
+session.Session.evaluator = None
+def train_adapter(generation, rows, evaluator, progress):
+    progress(0, 3, 2.0), progress(1, 3, 1.0)
+    return generation
+generate.train_adapter = train_adapter
+"""
+FAKE_FIT = """
+import hf_lorameta.bank.fit as fit
+fit.fit_bank = lambda bank, progress, **_: [progress("wd", i, 3) for i in (0, 1)] and {}
+"""
+FAKE_GAINS = """
+import hf_lorameta.pipeline.measure_gains as gains
+gains.measure_gains = lambda session, progress: [progress(i, 3) for i in (0, 1)] and {}
+"""
+FAKE_BANK_TRAINING = """
+import hf_lorameta.training.train_bank as training
+from hf_lorameta.training.progress import Log, Progress
+def train_bank(*arguments, reporter, **options):
+    reporter.start_general(10)
+    reporter.step(Progress("general", 3, 2.0, 1.0, finished=False))
+    reporter.general(Log("general", 9, 3, 2.0, 1.0, 3, 3, 1.0))
+    reporter.start(2, 0)
+    reporter.step(Progress("a", 3, 2.0, 1.0, finished=True))
+    raise SystemExit
+training.train_bank = train_bank
+"""
+FAKE_DEMO = """
+import sys
+from hf_lorameta.demo import run
+sys.executable = {script!r}
+run.run_demo = lambda console, max_rows: run._run(["evaluate"], {{}}, console)
+"""
+GENERATE = "generate {data} --bank {bank} -o a"
+COMMANDS = {
+    "evaluate": ("evaluate {repo} -d {dataset}", fake_evaluator(STEPS), ["base", "generated"]),
+    "demo": ("demo", FAKE_DEMO, ["base"]),
+    "refine": (f"{GENERATE} --refine 8", fake_runner(0.5), ["Fitting 8 rows"]),
+    "train": (f"{GENERATE} --train 8", FAKE_TRAINING, ["Training on 8 rows"]),
+    "bank fit": ("bank fit {bank}", FAKE_FIT, ["wd"]),
+    "bank fit --transfer": ("bank fit {bank} --transfer", FAKE_GAINS, ["leave one out"]),
+    "bank train": (
+        "bank train {data} -o b --base base/tiny",
+        FAKE_BANK_TRAINING,
+        ["Training the general adapter", "Training the adapters"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_long_command_shows_the_time_left(
+    cli: Shell, bank: Built, data: Path, published: Published, tmp_path: Path, name: str
+) -> None:
+    command, before, stages = COMMANDS[name]
+    script = tmp_path / "child"
+    script.write_text(
+        "#!/bin/sh\necho '  base: 1 of 3, about 9 s left' >&2\necho '{\"summary\": 1}'\n"
+    )
+    script.chmod(0o755)
+    words = command.format(
+        data=data, bank=bank.folder, repo=published.repo, dataset=published.dataset
+    ).split()
+    before = before.format(script=str(script)) if name == "demo" else before
+    shown = cli(*words, before=EVERY_LINE + before)
+    for stage in stages:
+        assert re.search(rf"^ +{stage}: \d+ of \d+, about .+ left$", shown.err, re.MULTILINE)
+
+
+LOADING = """
+import sys
+{fake}
+open_evaluator = engines.open_evaluator
+def with_bars(*arguments):
+    from huggingface_hub.utils import tqdm as hub_bar
+    from tqdm.auto import tqdm as transformers_bar  # dequantizing uses it as it is
+    for bar in (hub_bar([1], desc="Fetching"), transformers_bar([1], desc="De-quantizing")):
+        list(bar)
+    return open_evaluator(*arguments)
+engines.open_evaluator = with_bars
+from hf_lorameta.cli.app import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-q"]])
+def test_bars_of_fetching_and_dequantizing_the_base_model_obey_quiet(
+    cli: Shell, published: Published, options: list[str]
+) -> None:
+    """In a process of its own: the libraries read the setting when they are imported."""
+    command = [sys.executable, "-c", LOADING.format(fake=fake_evaluator()), "evaluate",
+               published.repo, "-d", published.dataset, *options]  # fmt: skip
+    env = {name: value for name, value in cli.env().items() if "PROGRESS_BARS" not in name}
+    done = subprocess.run(
+        command, env=env, cwd=cli.cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    shown = [name in done.stderr for name in ("Fetching", "De-quantizing")]
+    assert shown == [not options] * 2
+    if options:
+        assert done.stderr == ""

@@ -65,6 +65,8 @@ def test_a_template_is_that_of_all_tasks_without_their_own(tmp_path: Path) -> No
     assert [task.template for task in tasks] == ["Q: {input}", "<{input}>", "<{input}>"]
     assert tasks[1].dataset == str(tmp_path / "rows.jsonl")
     assert {task.template for task in read_tasks([str(file)], "chat")} == {"chat"}
+    asked = read_tasks(names[1:], "{instruction}: {input}", "Say more")[0].open(Hub())
+    assert asked.head(1)[0][0] == "Say more: " + tasks[2].open(Hub()).head(1)[0][0].strip("<>")
     opened = tasks[2].open(Hub())
     held_out = tasks[2].open_validation(opened, Hub())
     assert held_out

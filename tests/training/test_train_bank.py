@@ -268,7 +268,6 @@ def test_the_command_trains_a_bank_that_plan_and_generate_use(
     assert [task["task"] for task in done.json["tasks"]] == ["topic0", "topic1", "topic2"]
     assert "[3/3] topic" in done.err
     assert "held-out rows" in done.err
-    assert "left" in done.err
     again = cli("bank", "train", tasks, "-o", "bank", "--base", base, *OPTIONS)
     assert "3 of 3 tasks are finished already" in again.err
     assert "topic2" in again.out
