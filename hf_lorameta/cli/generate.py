@@ -124,7 +124,7 @@ def _make_adapter(
 def _generate(
     plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool, check_only_reports: bool
 ) -> "Generation":
-    """Generate with progress on stderr, and report losses and new warnings."""
+    """Generate with progress on stderr, and report losses and the warnings that they bring."""
     from hf_lorameta.pipeline.generate import generate_from_plan
 
     if plan.recipe.uses_rows:
@@ -162,8 +162,7 @@ def _generate(
             f"of this adapter {check.end:.3f}",
         )
     for warning in final.warnings:
-        if warning not in plan.warnings:
-            warn(warning)
+        warn(warning)
     log(
         quiet,
         f"Combined {plural(len(final.neighbors()), 'adapter')} in {generation.seconds:.1f} s",

@@ -74,7 +74,8 @@ def _retried(what: str, run: Callable[[], T], statuses: Collection[int]) -> T:
             if attempt == ATTEMPTS or too_late:
                 raise
             reason = type(error).__name__ if status == _LOST else f"HTTP {status}"
-            logger.warning("%s: %s, retrying in %.0f s", what, reason, wait)
+            counted = f"{attempt + 1} of {ATTEMPTS}"
+            logger.warning("%s: %s, attempt %s in %.0f s", what, reason, counted, wait)
         time.sleep(wait)
     raise AssertionError("unreachable")
 

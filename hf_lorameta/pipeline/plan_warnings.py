@@ -56,7 +56,10 @@ class PlanLike(Protocol):
 
 
 def plan_warnings(plan: PlanLike) -> Iterator[str]:
-    """Yield the warnings of a plan, as sentences."""
+    """Yield the warnings of a plan, as sentences.
+
+    One that was true before the adapter was refined or trained has the same text afterwards.
+    """
     yield from _distance_warnings(plan)
     packing = plan.bank.index.packing
     if packing and packing.retained_whole < LOW_RETENTION:
@@ -87,9 +90,8 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
         yield _no_outputs_warning()
     elif plan.dataset.columns.input is None and plan.dataset.columns.messages is None:
         yield "The dataset has no inputs, only text: only outputs were compared."
-    unlicensed = sum(n.license is None for n in neighbors)
-    if unlicensed:
-        yield f"{unlicensed} of the adapters used state no license."
+    if any(n.license is None for n in neighbors):
+        yield "Not all of the adapters used state a license."
 
 
 def lacks_instruction(plan: PlanLike) -> bool:
@@ -123,7 +125,8 @@ def _form_warnings(plan: PlanLike) -> Iterator[str]:
 
 
 def _distance_warnings(plan: PlanLike) -> Iterator[str]:
-    tuned = plan.refinement or plan.training
+    recipe = plan.recipe
+    tuned = plan.refinement or plan.training or recipe.refine or recipe.train
     nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
     if nearest > FAR_RATIO * typical:
         advice = (
@@ -135,7 +138,7 @@ def _distance_warnings(plan: PlanLike) -> Iterator[str]:
             f"{nearest:.3g}, while bank datasets typically have one at {typical:.3g}. "
             f"Expect little from this adapter.{'' if tuned else advice}"
         )
-    if plan.expected and not (tuned or plan.check):
+    if plan.expected and not (tuned or plan.check or recipe.check):
         yield from _gain_warnings(plan.expected)
 
 
