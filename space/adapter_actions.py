@@ -1,13 +1,12 @@
 """Actions that make, try, test, save and cancel."""
 
-import shlex
 from collections.abc import Iterator
 
 import gradio as gr
 
 import result_view as view
 from actions import Actions, Updates
-from dataset_request import RequestError
+from dataset_request import DatasetRequest, RequestError
 from generating import AdapterResult, Destination, Published, make_adapter, make_and_publish
 from hf_lorameta import Report
 from improving import ROWS, Improvement, TooSlowError, improve, why_not_improve
@@ -172,8 +171,8 @@ def _required(result: PlanResult | None) -> PlanResult:
 
 def _command(visit: Visit) -> str:
     """Return how to make and train the adapter on the visitor's own machine."""
-    data = visit.request.name if visit.request else "DATASET"
-    return f"hf-lorameta generate {shlex.quote(data)} --train {ROWS} -o my-adapter"
+    request = visit.request or DatasetRequest("DATASET")
+    return request.command("--train", str(ROWS), "-o", "my-adapter")
 
 
 def _plan_of(visit: Visit) -> PlanResult:

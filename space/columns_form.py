@@ -3,8 +3,15 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from dataset_request import RequestError, Source
-from hf_lorameta import Columns, LoraMetaError
+from dataset_request import (
+    CHAT,
+    DatasetRequest,
+    RequestError,
+    Source,
+    TemplateError,
+    prompt_text,
+)
+from hf_lorameta import Columns, LoraMetaError, UsageError
 from html_blocks import select
 
 ROLES = {
@@ -20,19 +27,17 @@ _SEVERAL = ("input", "choices")
 _NEEDED = "Choose which column the model is given (input) and which it should answer (output)"
 
 
-def columns_form(source: Source, number: int, columns: Columns | None, name: str) -> str:
+def columns_form(source: Source, number: int, request: DatasetRequest) -> str:
     """Return the form.
 
     Args:
         source: what the dataset offers.
         number: of the dataset, sent back with the form.
-        columns: the roles to show; None shows those that were found.
-        name: of the dataset.
+        request: its roles are shown, or those that were found, if it has none.
     """
     preview = source.preview
-    shown = columns or preview.columns
+    shown = request.columns or preview.columns
     roles = {name: role for name, (role, _) in _roles(shown, preview.names).items()}
-    instruction = escape(shown.instruction_text or "") if shown else ""
     heads = "".join(
         f'<th scope="col"><span>{escape(column)}</span>'
         + select(f"role-{i}", f"Role of {column}", ROLES, roles.get(column, ""))
@@ -48,22 +53,28 @@ def columns_form(source: Source, number: int, columns: Columns | None, name: str
     return (
         f'<form data-live aria-label="Columns of the dataset" class="lm-columns-form">'
         f'<input type="hidden" name="dataset_number" value="{number}">'
-        f'<p class="lm-soft">The first rows of <b>{escape(name)}</b>, shown only to you. '
+        f'<p class="lm-soft">The first rows of <b>{escape(request.name)}</b>, shown only to you. '
         "Choose what each column is for.</p>"
         f'<div class="lm-choices">{choices}</div>'
         f'<div class="lm-table" role="region" aria-label="First rows" tabindex="0"><table>'
         f"<thead><tr>{heads}</tr></thead><tbody>{cells}</tbody></table></div>"
-        '<label class="lm-wide">One instruction for all rows, if they hold none '
-        '<textarea name="instruction" rows="2" maxlength="2000" '
-        f'placeholder="Classify the note as positive or negative.">{instruction}</textarea></label>'
-        '<button type="submit" class="lm-button">Read again</button></form>'
-    )
+        + _text(
+            "instruction", "One instruction for all rows, if they hold none", request.instruction,
+            "Classify the note as positive or negative.",
+        )
+        + _text(
+            "template", "Form of the prompt, if not the usual one: {instruction} and {input} where "
+            "they belong, or the word chat for the base model's own chat form",
+            request.template, "{instruction}\n\n{input}", "lm-template-error",
+        )
+        + '<button type="submit" class="lm-button">Read again</button></form>'
+    )  # fmt: skip
 
 
 def columns_from_form(
     values: Mapping[str, str], names: Sequence[str], found: Columns | None
 ) -> Columns:
-    """Return the columns that a form gives roles to.
+    """Return the columns that a form gives roles to, after a look at its texts.
 
     Args:
         values: of the form.
@@ -73,6 +84,7 @@ def columns_from_form(
 
     Raises:
         RequestError: the roles cannot be combined.
+        TemplateError: the form of the prompt does not fit them.
     """
     known = _roles(found, names)
     chosen: dict[str, list[str]] = {}
@@ -86,14 +98,35 @@ def columns_from_form(
     if "messages" in chosen and len(chosen) > 1:
         raise RequestError("A column of chats already holds inputs and outputs: ignore the others")
     roles = {r: tuple(listed) if r in _SEVERAL else listed[0] for r, listed in chosen.items()}
+    instruction, template = prompt_from_form(values)
+    columns = Columns.model_validate(roles)
     try:
-        columns = Columns.model_validate(roles)
-        return columns.with_prompt((values.get("instruction") or "").strip() or None, None)
+        with_instruction = columns.with_prompt(instruction, None)
     except LoraMetaError:
         raise RequestError(
             "These roles do not go together: expected an input and an output, and an instruction "
             "either in a column or in the field below"
         ) from None
+    try:
+        with_instruction.with_prompt(None, None if template == CHAT else template)
+    except UsageError as error:
+        raise TemplateError(str(error)) from None
+    return columns
+
+
+def prompt_from_form(values: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the instruction and the template of a form; None for an empty one."""
+    instruction = prompt_text((values.get("instruction") or "").strip())
+    return instruction, prompt_text(values.get("template"))
+
+
+def _text(name: str, label: str, value: str | None, example: str, error: str = "") -> str:
+    """Return a labeled field for a text of several lines; `error` is the id of its error."""
+    described = f' aria-describedby="{error}"' if error else ""
+    return (
+        f'<label class="lm-wide">{escape(label)} <textarea name="{name}" rows="2" maxlength="2000" '
+        f'placeholder="{escape(example)}"{described}>\n{escape(value or "")}</textarea></label>'
+    )
 
 
 def _roles(columns: Columns | None, names: Sequence[str]) -> dict[str, tuple[str, str]]:

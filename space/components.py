@@ -72,6 +72,7 @@ class Components:
         )
         self.status = gr.HTML("", elem_id="lm-status", padding=False)
         self.columns_form = _form("lm-columns")
+        self.template_error = gr.HTML("", elem_id="lm-template-error", padding=False)
 
     def _build_verdict(self) -> None:
         gr.HTML('<h2 class="lm-h2">2 · Will it help?</h2>', padding=False)

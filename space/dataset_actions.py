@@ -10,8 +10,15 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from actions import Actions, Updates
-from columns_form import ROLES, columns_form, columns_from_form
-from dataset_request import DatasetRequest, RequestError, Source, read_source, validated
+from columns_form import columns_form, columns_from_form, prompt_from_form
+from dataset_request import (
+    DatasetRequest,
+    RequestError,
+    Source,
+    TemplateError,
+    read_source,
+    validated,
+)
 from hf_lorameta import LoraMetaError, Recipe
 from inputs import columns_of, credential_of, recipe_from_form, uploaded_file
 from jobs import Job
@@ -52,6 +59,8 @@ class DatasetActions(Actions):
         if values.get("dataset_number") != str(visit.dataset_number) or not (request and source):
             return
         preview = source.preview
+        instruction, template = prompt_from_form(values)
+        request = replace(request, instruction=instruction, template=template)
         config, split = values.get("config", preview.config), values.get("split", preview.split)
         if config != preview.config or split != preview.split:
             split = split if config == preview.config else None
@@ -61,6 +70,10 @@ class DatasetActions(Actions):
             return
         try:
             columns = columns_from_form(values, preview.names, preview.columns)
+        except TemplateError as error:
+            shown = error_html(error)
+            yield self._refused(visit, None) | {self.components.template_error: shown}
+            return
         except RequestError as error:
             yield self._refused(visit, error)
             return
@@ -98,7 +111,7 @@ class DatasetActions(Actions):
             if request.dataset:
                 config = preview.config if len(source.configs) > 1 else None
                 visit.request = replace(request, config=config, split=preview.split)
-            form = columns_form(source, visit.dataset_number, request.columns, request.name)
+            form = columns_form(source, visit.dataset_number, request)
             problem = None if request.columns else preview.problem
             return {c.columns_form: form, c.status: error_html(problem) if problem else ""}
 
@@ -133,7 +146,8 @@ class DatasetActions(Actions):
 
         def show(result: PlanResult) -> Updates:
             visit.plan_result = with_recipe(result, visit.recipe or Recipe())
-            link = _link(request) if request.dataset else ""
+            chosen = {"dataset": request.dataset, **request.chosen}
+            link = urlencode(chosen) if request.dataset else ""
             return self._verdict(visit.plan_result) | {
                 c.verdict_step: gr.Column(visible=True),
                 c.status: f'<span data-link="{escape(link)}" hidden></span>',
@@ -150,15 +164,17 @@ class DatasetActions(Actions):
         visit.forget_plan()
         return {
             c.status: "",
+            c.template_error: "",
             c.verdict_step: gr.Column(visible=False),
             c.result_step: gr.Column(visible=False),
             c.problem: "",
         }
 
-    def _refused(self, visit: Visit, error: LoraMetaError) -> Updates:
+    def _refused(self, visit: Visit, error: LoraMetaError | None) -> Updates:
         """Show that a request is invalid; nothing is read."""
         visit.drop_job()
-        return self._no_plan(visit) | self.idle(visit) | {self.components.status: error_html(error)}
+        status = error_html(error) if error else ""
+        return self._no_plan(visit) | self.idle(visit) | {self.components.status: status}
 
     def _verdict(self, result: PlanResult) -> Updates:
         c, plan = self.components, result.plan
@@ -169,6 +185,8 @@ class DatasetActions(Actions):
         }
 
 
+_LINKED = ("dataset", "config", "split", "instruction", "template")
+"""Names of texts in a link; it also has the columns."""
 _STALE = (
     '<p class="lm-note lm-info" data-announce="The options have changed.">The options have changed '
     "since this adapter was made. Make it again to use them.</p>"
@@ -190,22 +208,5 @@ def _request_of(values: Mapping[str, Any]) -> DatasetRequest:
         return DatasetRequest(file=str(folder / "train.jsonl"))
     if values.get("file"):
         return DatasetRequest(file=uploaded_file(str(values["file"])))
-    columns, instruction = columns_of(str(values.get("columns") or "")), values.get("instruction")
-    if columns and instruction:
-        columns = columns.with_prompt(str(instruction), None)
-    return DatasetRequest(
-        str(values.get("dataset") or ""),
-        config=str(values.get("config") or "") or None,
-        split=str(values.get("split") or "") or None,
-        columns=columns,
-    )
-
-
-def _link(request: DatasetRequest) -> str:
-    """Return the query of a link to this dataset, with its columns."""
-    values = {"dataset": request.dataset, "config": request.config, "split": request.split}
-    if columns := request.columns:
-        named = ((role, name) for role in ROLES if role for name in columns.named(role))
-        values["columns"] = ",".join(f"{role}={name}" for role, name in named)
-        values["instruction"] = columns.instruction_text
-    return urlencode({name: value for name, value in values.items() if value})
+    named = {name: str(values.get(name) or "") for name in _LINKED}
+    return DatasetRequest(**named, columns=columns_of(str(values.get("columns") or "")))

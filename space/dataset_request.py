@@ -4,9 +4,10 @@ The generator functions run in a `reader_process`.
 """
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,9 @@ Credential = str | Literal[False] | None
 
 FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
+CHAT = "chat"
+"""A template that stands for the base model's own chat template."""
+_ROLES = ("instruction", "input", "choices", "output", "messages")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -33,9 +37,15 @@ class RequestError(LoraMetaError):
     """The visitor's input is invalid; the message says what is expected."""
 
 
+class TemplateError(RequestError):
+    """The form of the prompt does not fit the columns."""
+
+
 @dataclass(frozen=True)
 class DatasetRequest:
     """Which dataset to read, and how; an empty string means the same as None.
+
+    A line break in an instruction or a template may be written as a backslash and an n.
 
     Attributes:
         dataset: Hub id; None if a file was uploaded.
@@ -43,6 +53,9 @@ class DatasetRequest:
         config: configuration; None selects the only or default one.
         split: split; None selects train, or the only one.
         columns: their roles; None detects them.
+        instruction: for all rows; None if they have one each, or none.
+        template: form of a prompt, with ``{instruction}`` and ``{input}``, or ``chat`` for the base
+            model's chat template; None is the usual form.
     """
 
     dataset: str | None = None
@@ -50,11 +63,29 @@ class DatasetRequest:
     config: str | None = None
     split: str | None = None
     columns: Columns | None = None
+    instruction: str | None = None
+    template: str | None = None
 
     @property
     def name(self) -> str:
         """The dataset's id, or the file's name without its folder."""
         return Path(self.file).name if self.file else self.dataset or ""
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What was chosen, by the names that links and the command line share."""
+        columns = self.columns
+        named = [f"{role}={name}" for role in _ROLES if columns for name in columns.named(role)]
+        values = {"config": self.config, "split": self.split, "columns": ",".join(named)}
+        values |= {"instruction": self.instruction, "template": self.template}
+        return {name: value for name, value in values.items() if value}
+
+    def command(self, *options: str) -> str:
+        """Return the command that generates an adapter for this dataset in a terminal."""
+        words = ["hf-lorameta", "generate", self.name]
+        for name, value in self.chosen.items():
+            words += [f"--{name}", value.replace("\n", "\\n").replace("\t", "\\t")]
+        return shlex.join([*words, *options])
 
 
 def validated(request: DatasetRequest) -> DatasetRequest:
@@ -63,15 +94,36 @@ def validated(request: DatasetRequest) -> DatasetRequest:
     Raises:
         RequestError: no dataset is named, or the id or file type is invalid.
     """
+    request = replace(
+        request,
+        instruction=prompt_text(request.instruction),
+        template=prompt_text(request.template),
+    )
     if request.file:
         if Path(request.file).suffix.lower() not in FILE_TYPES:
             raise RequestError(f"{request.name} is not one of {', '.join(FILE_TYPES)}")
-        return DatasetRequest(file=request.file, columns=request.columns)
+        return replace(request, dataset=None, config=None, split=None)
     name = (request.dataset or "").strip()
     if not name:
         raise RequestError("No dataset was named: type an id such as user/name, or upload a file")
-    config, split = request.config or None, request.split or None
-    return DatasetRequest(_validated_id(name), None, config, split, request.columns)
+    return replace(
+        request,
+        dataset=_validated_id(name),
+        file=None,
+        config=request.config or None,
+        split=request.split or None,
+    )
+
+
+def prompt_text(text: str | None) -> str | None:
+    r"""Return an instruction or a template as it is used; None if it is empty.
+
+    Example:
+        >>> prompt_text(r"{instruction}\n\n{input}"), prompt_text(" ")
+        ('{instruction}\n\n{input}', None)
+    """
+    text = (text or "").replace("\r\n", "\n").replace("\\n", "\n").replace("\\t", "\t")
+    return text if text.strip() else None
 
 
 def _validated_id(text: str) -> str:
@@ -93,6 +145,8 @@ def open_request(request: DatasetRequest, credential: Credential, limits: Readin
         config=request.config,
         split=request.split,
         columns=request.columns,
+        instruction=request.instruction,
+        template=request.template,
         limits=limits,
     )
 

@@ -55,6 +55,8 @@ def _inputs() -> list[Any]:
         gr.Textbox("", label="config"),
         gr.Textbox("", label="split"),
         gr.Textbox("", label="columns"),
+        gr.Textbox("", label="instruction"),
+        gr.Textbox("", label="template"),
         gr.Dropdown(list(METRICS), value=default.metric, label="metric"),
         gr.Dropdown(list(COEFFICIENT_RULES), value=default.coefficients, label="coefficients"),
         gr.Dropdown(list(COMBINERS), value=default.combine, label="combine"),
@@ -80,11 +82,12 @@ class Endpoints:
         self,
         dataset: str, file: str | None = None,
         config: str = "", split: str = "", columns: str = "",
+        instruction: str = "", template: str = "",
         metric: str | None = None, coefficients: str | None = None, combine: str | None = None,
         top_k: float = 0, temperature: float = 1.0, rank: float = 0,
         oauth_token: gr.OAuthToken | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Which LoRA adapters of the bank would be combined for a dataset, and how near they are.
+        r"""Which LoRA adapters of the bank would be combined for a dataset, and how near they are.
 
         Reads the dataset's rows, changes nothing, writes nothing.
 
@@ -94,6 +97,8 @@ class Endpoints:
             config: configuration; empty for the only or default one.
             split: split; empty for train, or the only one.
             columns: as input=question,output=answer; empty detects them.
+            instruction: put before every input, for rows that hold none.
+            template: as {instruction}\n\n{input}; chat: the base model's own; empty: the usual one.
             metric: distance between datasets.
             coefficients: rule that turns distances into coefficients.
             combine: how the adapters are merged.
@@ -102,7 +107,9 @@ class Endpoints:
             rank: of the adapter; 0 for the default.
         """
         options = (metric, coefficients, combine, top_k, temperature, rank)
-        read = partial(DatasetRequest, dataset, file, config, split)
+        read = partial(
+            DatasetRequest, dataset, file, config, split, instruction=instruction, template=template
+        )
         credential = credential_of(oauth_token, self._settings)
 
         def work(job: Job) -> PlanResult:
@@ -114,6 +121,7 @@ class Endpoints:
         self,
         dataset: str, file: str | None = None,
         config: str = "", split: str = "", columns: str = "",
+        instruction: str = "", template: str = "",
         metric: str | None = None, coefficients: str | None = None, combine: str | None = None,
         top_k: float = 0, temperature: float = 1.0, rank: float = 0,
         oauth_token: gr.OAuthToken | None = None,
@@ -124,7 +132,9 @@ class Endpoints:
         published. The arguments are those of /plan.
         """
         options = (metric, coefficients, combine, top_k, temperature, rank)
-        read = partial(DatasetRequest, dataset, file, config, split)
+        read = partial(
+            DatasetRequest, dataset, file, config, split, instruction=instruction, template=template
+        )
         credential = credential_of(oauth_token, self._settings)
 
         def work(job: Job) -> tuple[PlanResult, AdapterResult]:
@@ -144,6 +154,7 @@ class Endpoints:
         self,
         dataset: str, file: str | None = None,
         config: str = "", split: str = "", columns: str = "",
+        instruction: str = "", template: str = "",
         metric: str | None = None, coefficients: str | None = None, combine: str | None = None,
         top_k: float = 0, temperature: float = 1.0, rank: float = 0,
         repo_id: str = "", visibility: str = "", overwrite: bool = False,
@@ -159,7 +170,9 @@ class Endpoints:
             overwrite: replace an adapter that the repo already holds.
         """
         options = (metric, coefficients, combine, top_k, temperature, rank)
-        read = partial(DatasetRequest, dataset, file, config, split)
+        read = partial(
+            DatasetRequest, dataset, file, config, split, instruction=instruction, template=template
+        )
         credential = credential_of(oauth_token, self._settings)
         private = {"public": False, "private": True}.get(visibility or "")
         destination = Destination(repo_id or None, private, overwrite)

@@ -4,6 +4,7 @@ import logging
 import re
 
 from bank_loader import UnusableBankError
+from dataset_request import TemplateError
 from generating import SignInError
 from hf_lorameta import (
     AuthError,
@@ -50,6 +51,8 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     UnusableBankError: "The owner of this Space can fix this in its variables.",
     IntegrityError: "The bank is damaged. Please tell the owner of this Space.",
     RecipeError: "Change it in the options.",
+    TemplateError: "Write {input} where the text of a row belongs, and {instruction} where its "
+    "instruction belongs, if it has one.",
     SignInError: "Use the button at the top. This Space asks only for permission to create repos "
     "and to write to the repos it created.",
     BusyError: "Try again in a minute.",

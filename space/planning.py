@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from bank_loader import BankLoader
 from dataset_request import (
+    CHAT,
     Credential,
     DatasetRequest,
     hidden_path,
@@ -20,6 +21,7 @@ from hf_lorameta import (
     Reading,
     ReadingLimits,
     Recipe,
+    Session,
     TokenCounting,
     plan_from_reading,
     read_dataset,
@@ -75,6 +77,8 @@ def make_plan(
     job.report("Finding the dataset")
     request = validated(request)
     bank = bank_loader.wait(job)
+    if request.template == CHAT:
+        request = replace(request, template=Session(bank, token=credential).chat_form)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
     reading, samples = read_first(
         job, _read, request, credential, recipe, limits, token_counting(bank)

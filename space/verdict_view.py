@@ -156,5 +156,7 @@ def plain(text: str) -> str:
         'Say it in a sentence in the field of step 1.'
     """
     text = text.replace("with --instruction", "in the field of step 1")
+    text = text.replace("--instruction goes", "One instruction for all rows goes")
+    text = text.replace("add --template chat", "write the word chat into the last field of step 1")
     kept = [sentence for sentence in _SENTENCE_END.split(text) if " --" not in f" {sentence}"]
     return " ".join(kept)

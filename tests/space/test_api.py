@@ -88,8 +88,10 @@ def test_plan_returns_what_the_cli_prints(
     call: Callable[..., Any], cli: Shell, user: Account
 ) -> None:
     repo = user.dataset("book", {"train.jsonl": TRAIN})
-    result = call("/plan", dataset=repo, metric="kl", top_k=5)
-    printed = cli("plan", "-d", repo, "--metric", "kl", "--top-k", 5, "--json").json
+    form = r"Note: {prompt}\nMood:"
+    result = call("/plan", dataset=repo, metric="kl", top_k=5, template=form)
+    options = ("--metric", "kl", "--top-k", 5, "--template", form)
+    printed = cli("plan", "-d", repo, *options, "--json").json
     assert printed.pop("advice")  # about the machine of the command
     assert result == printed
 
@@ -111,8 +113,11 @@ def test_an_uploaded_file_gives_the_bytes_that_the_cli_writes(
     path = tmp_path / "rows.csv"
     path.write_text("q,a\nHow was it?,very kind\nAnd the room?,too cold\n")
     columns = "input=q,output=a"
-    archive, _ = call("/generate", dataset="", file=handle_file(path), columns=columns)
-    cli("generate", "-d", path, "--columns", columns, "-o", tmp_path / "cli")
+    prompt = {"instruction": "Sum it up.", "template": "{instruction}\n\n{input}"}
+    file = handle_file(path)
+    archive, _ = call("/generate", dataset="", file=file, columns=columns, **prompt)
+    options = [word for name, value in prompt.items() for word in (f"--{name}", value)]
+    cli("generate", "-d", path, "--columns", columns, *options, "-o", tmp_path / "cli")
     assert read_zip(archive) == read_folder(tmp_path / "cli")
 
 
@@ -178,6 +183,7 @@ def test_errors_state_cause_and_remedy(
     assert "was not found" in call_error("/plan", dataset=secret, token=other.token)
     assert "all columns: left, right" in call_error("/plan", dataset=odd)
     assert "Rank must be" in call_error("/plan", dataset=repo, rank=100_000)
+    assert "has no {input} or {prompt}" in call_error("/plan", dataset=repo, template="Say it.")
     assert "Publishing needs an account" in call_error("/push", dataset=repo)
     assert "Sign in again" in call_error("/push", dataset=repo, token="hf_wrong")
     theirs = f"{user.name}/x"
@@ -278,7 +284,7 @@ def test_plan_is_the_only_mcp_tool_and_answers_json(
     assert [tool["name"] for tool in tools] == ["plan"]
     assert "changes nothing" in tools[0]["description"]
     parameters = tools[0]["inputSchema"]["properties"]
-    assert {"dataset", "columns", "rank"} <= parameters.keys()
+    assert {"dataset", "columns", "instruction", "template", "rank"} <= parameters.keys()
     assert all(parameter["description"] for parameter in parameters.values())
     repo = user.dataset("book", {"train.jsonl": notes(30)})
     result = send("tools/call", name="plan", arguments={"dataset": repo})

