@@ -124,7 +124,8 @@ def _text(name: str, label: str, value: str | None, example: str, error: str = "
     """Return a labeled field for a text of several lines; `error` is the id of its error."""
     described = f' aria-describedby="{error}"' if error else ""
     return (
-        f'<label class="lm-wide">{escape(label)} <textarea name="{name}" rows="2" maxlength="2000" '
+        f'<label class="lm-wide">{escape(label)} <textarea name="{name}" maxlength="2000" '
+        f'rows="{max(2, len(example.splitlines()))}" '
         f'placeholder="{escape(example)}"{described}>\n{escape(value or "")}</textarea></label>'
     )
 

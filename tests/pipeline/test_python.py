@@ -9,6 +9,7 @@ import pytest
 import hf_lorameta
 from hf_lorameta import Bank, Recipe
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.pipeline import progress
 from hf_lorameta.pipeline.python_errors import in_python
 from tests.plain_bank import plain_bank
 from tests.training import tiny
@@ -67,10 +68,16 @@ def test_errors_name_arguments_of_python() -> None:
     assert in_python("--top-k 3 and --check") == "top_k=3 and check="
 
 
-def test_bars_are_shown_for_long_stages_only(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bars_are_shown_for_long_stages_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     stages: list[str] = []
     hf_lorameta.generate(LINES, plain_bank(), Recipe(top_k=2))
     assert capsys.readouterr().err == ""
+    with monkeypatch.context() as changed:
+        changed.setattr(progress, "_DELAY_SECONDS", 0)
+        hf_lorameta.generate(LINES, plain_bank(), Recipe(top_k=2))
+    assert "Combining: 100%" in capsys.readouterr().err
     generation = hf_lorameta.generate(
         LINES, plain_bank(), Recipe(top_k=2), progress=lambda title, *_: stages.append(title)
     )
