@@ -30,7 +30,7 @@ def try_form(plan_result: PlanResult) -> str:
     first = plan_result.samples[0][0] if plan_result.samples else ""
     return (
         '<form class="lm-try"><h3 class="lm-h3">Try it</h3><label for="lm-prompt">Input</label>'
-        f'<textarea id="lm-prompt" name="prompt" rows="4">{escape(first)}</textarea>'
+        f'<textarea id="lm-prompt" name="prompt" rows="5">{escape(first)}</textarea>'
         '<button type="submit" class="lm-button">Compare the answers</button></form>'
     )
 

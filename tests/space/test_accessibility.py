@@ -17,6 +17,9 @@ if why := missing("gradio", "playwright", browser=True):
 
 from playwright.sync_api import expect
 
+BORDER_AND_PAGE = """(control) => [getComputedStyle(control).borderTopColor,
+    getComputedStyle(document.querySelector('.gradio-container')).backgroundColor]"""
+
 
 @pytest.mark.parametrize(
     ("width", "height", "dark"), [(320, 780, True), (360, 780, False), (640, 450, False)]
@@ -108,6 +111,8 @@ def test_axe_finds_no_barrier(web: Web, chromium: Any, user: Account, dark: bool
     visitor.plan(web.owner.dataset(f"book-{dark}", {"train.jsonl": TRAIN}))
     visitor.make()
     visitor.open_all_sections()
+    box = page.get_by_label("Replace what is there")
+    assert contrast(box.evaluate(BORDER_AND_PAGE)) >= 3, "the box can be seen"
     page.get_by_label("Rank of the adapter").fill("many")
     page.keyboard.press("Tab")
     page.locator("#lm-option-error [role=alert]").wait_for()
@@ -129,11 +134,13 @@ def contrasts_of_examples(page: Any) -> list[float]:
         [getComputedStyle(field, '::placeholder').color, getComputedStyle(field).backgroundColor])
     """)
     assert len(colors) >= 3
-    contrasts = []
-    for pair in colors:
-        dark, light = sorted(luminance(re.findall(r"[\d.]+", color)[:3]) for color in pair)
-        contrasts.append((light + 0.05) / (dark + 0.05))
-    return contrasts
+    return list(map(contrast, colors))
+
+
+def contrast(colors: list[str]) -> float:
+    """Return the contrast of two colors of the form ``rgb(1, 2, 3)``."""
+    dark, light = sorted(luminance(re.findall(r"[\d.]+", color)[:3]) for color in colors)
+    return (light + 0.05) / (dark + 0.05)
 
 
 def luminance(color: list[str]) -> float:
