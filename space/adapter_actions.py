@@ -125,10 +125,9 @@ class AdapterActions(Actions):
         credential = credential_of(token, self.settings)
 
         def show(published: Published) -> Updates:
-            base_model = self.bank_loader.bank.index.base_model
             return {
                 c.saved: view.published_html(published),
-                c.usage: view.usage_html(base_model, published.repo_id),
+                c.usage: view.usage_html(result, published.repo_id),
             }
 
         yield from self.run(
@@ -158,7 +157,7 @@ class AdapterActions(Actions):
             c.save_form: view.save_form(result, user),
             c.ask_again: "",
             c.saved: "",
-            c.usage: view.usage_html(base_model, f"./{archive.stem}"),
+            c.usage: view.usage_html(result, f"./{archive.stem}"),
             c.card: view.card_body(card),
         }
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from html import escape
 
 from generating import Destination, Published, target_name
@@ -12,6 +13,8 @@ from planning import PlanResult
 from trying import is_worse, testable_rows, titles
 
 _VISIBILITY = {"public": "public: everybody can see it", "private": "private: only you"}
+_SHORT = 300
+"""Characters of a prompt that is shown in code."""
 
 
 def heading_html(seconds: float, number: int, base_model: str, trained: bool = False) -> str:
@@ -175,19 +178,26 @@ def published_html(published: Published) -> str:
     )
 
 
-def usage_html(base_model: str, name: str) -> str:
-    """Return how to load the adapter in Transformers, llama.cpp and Ollama."""
-    quoted = json.dumps(name)
+def usage_html(result: PlanResult, name: str) -> str:
+    """Return how to load the adapter in Transformers, llama.cpp and Ollama.
+
+    The prompt is that of the visitor's first row that is short, with its instruction and in its
+    form, which the adapter needs.
+    """
+    base_model, quoted = result.plan.bank.index.base_model, json.dumps(name)
+    prompts = (prompt for prompt, _ in result.samples if len(prompt) <= _SHORT)
+    prompt = next(prompts, "The prompt of a row")
     transformers = (
         "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n\n"
         f"model = AutoPeftModelForCausalLM.from_pretrained({quoted})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(base_model)})\n"
-        'inputs = tokenizer("The input of a row", return_tensors="pt")\n'
+        f"prompt = {json.dumps(prompt, ensure_ascii=False)}\n"
+        'inputs = tokenizer(prompt, return_tensors="pt")\n'
         "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))"
     )
     llama_cpp = (
         f"hf-lorameta export {name} -o adapter.gguf\n"
-        "llama-cli --model base.gguf --lora adapter.gguf --prompt 'The input of a row'"
+        f"llama-cli --model base.gguf --lora adapter.gguf --prompt {shlex.quote(prompt)}"
     )
     ollama = (
         f"hf-lorameta export {name} -o adapter.gguf\n"

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -327,7 +328,7 @@ def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
         result_view.try_form(planning.PlanResult(bad, [(NASTY, NASTY)], NASTY)),
         result_view.answers_html(NASTY, NASTY, NASTY),
         result_view.report_html(report_of(2.0, 1.0, NASTY)),
-        result_view.usage_html(NASTY, NASTY),
+        result_view.usage_html(planning.PlanResult(bad, [(NASTY, NASTY)], NASTY), NASTY),
         note("error", NASTY, [NASTY]),
         progress_html(NASTY, 1, 2),
     ]
@@ -374,6 +375,14 @@ def report_of(base: float, generated: float, text: str) -> Report:
         "3-shot": Scores(1.5, 0.5, 0.5, 0.5, 16),
     }
     return Report(scores, (Sample(text, text, dict.fromkeys(scores, text)),))
+
+
+def test_the_code_to_use_an_adapter_has_the_prompt_of_a_row(guest_book: Plan) -> None:
+    prompt = "Sort it.\n\nInput: it's late\nOutput:"
+    result = planning.PlanResult(guest_book, [("long " * 100, "a"), (prompt, "b")], "x")
+    page = unescape(result_view.usage_html(result, "user/adapter"))
+    assert f"prompt = {json.dumps(prompt)}\n" in page
+    assert f"--prompt {shlex.quote(prompt)}<" in page
 
 
 def test_a_report_says_whether_the_adapter_is_better() -> None:
