@@ -116,7 +116,7 @@ def evaluate(
         columns=columns or None,
         max_text=max_text,
     )
-    log(quiet, f"Reading {describe(scored.columns)} of split {scored.split}")
+    log(quiet, f"Reading {describe(scored.columns)}{scored.of_split}")
     recipes = located.recipes
     rows, examples, skipped, warnings = rows_to_score(scored, recipes, max_rows, shots, hub)
     if skipped:
@@ -124,7 +124,7 @@ def evaluate(
         log(quiet, f"Skipping {skipped} rows that {was} fitted, trained or checked on")
     for warning in warnings:
         warn(warning)
-    log(quiet, f"Scoring {len(rows)} rows of split {scored.split} with {located.base.base_model}")
+    log(quiet, f"Scoring {len(rows)} rows{scored.of_split} with {located.base.base_model}")
     base_model = engines.BaseModel(
         located.base.base_model, located.base.revision, base, base_gguf, token
     )

@@ -76,7 +76,7 @@ def _plan(
     seconds = parse_seconds(request.budget) if request.budget else None
     bank = session.bank
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
-    log(quiet, f"Reading {describe(dataset.columns)} of split {dataset.split}{unread}")
+    log(quiet, f"Reading {describe(dataset.columns)}{dataset.of_split}{unread}")
     for note in dataset.notes:
         log(quiet, f"Note: {note}")
     log(quiet, f"Bank: {bank.id}, {plural(len(bank), 'adapter')} for {bank.index.base_model}")

@@ -77,6 +77,8 @@ class Dataset(DatasetInfo):
         limits: how much is read.
         whole: as `rows`, of the whole split, where those are a slice of it.
         total: returns the number of rows if it is known without reading them, else None.
+        named_split: whether `split` is a name that the dataset has. Rows that are in no split, as
+            those of a file, count as train.
     """
 
     rows: Callable[[], Iterator[Row]]
@@ -87,6 +89,12 @@ class Dataset(DatasetInfo):
     limits: ReadingLimits = DEFAULT_LIMITS
     whole: Callable[[], Iterator[Row]] | None = None
     total: Callable[[], int | None] = lambda: None
+    named_split: bool = True
+
+    @property
+    def of_split(self) -> str:
+        """The split for a message, such as `` of split train``; empty if the rows are in none."""
+        return f" of split {self.split}" if self.named_split else ""
 
     @property
     def info(self) -> DatasetInfo:
@@ -206,6 +214,7 @@ def as_dataset(
         notes=(*raw.notes, *notes),
         limits=limits,
         total=raw.total,
+        named_split=raw.named_split,
     )
 
 

@@ -168,7 +168,8 @@ def open_files(
         notes += (header_note(first.name, len(raw.columns)),)
         stream = text_streams(builder)[split_name(name)]
         raw = raw_dataset(stream, name, partial(_reading_file, first))
-    return replace(raw, notes=notes, total=partial(row_total, builder, name))
+    total = partial(row_total, builder, name)
+    return replace(raw, notes=notes, total=total, named_split=len(lists) > 1)
 
 
 def _row_lists(path: Path) -> list[str]:

@@ -180,8 +180,8 @@ def _warnings(
     for recipe, known in zip(recipes, identified, strict=True):
         if not is_adapted(recipe, dataset):
             continue
-        split = recipe["dataset"]["split"]
-        warning = f"{who} was generated for split {split}: its rows are not new to it"
+        split = f"split {recipe['dataset']['split']}" if dataset.named_split else "this dataset"
+        warning = f"{who} was generated for {split}: its rows are not new to it"
         if not known:
             warning += ", and those that it was fitted, trained or checked on are among them"
         yield warning

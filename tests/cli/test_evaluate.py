@@ -162,6 +162,13 @@ def test_rows_that_the_adapter_was_fitted_on_are_not_scored(
     assert f"Scoring {count} rows" in cli(*evaluate, before=fake_evaluator()).err
 
 
+def test_a_file_has_no_split_in_messages(cli: Shell, bank: Built, data: Path) -> None:
+    cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
+    messages = cli("evaluate", "a", "-d", data, before=fake_evaluator()).err
+    assert "split" not in messages
+    assert "the adapter was generated for this dataset: its rows are not new" in messages
+
+
 def test_columns_and_split_come_from_the_adapters_recipe(
     cli: Shell, bank: Built, user: Account
 ) -> None:

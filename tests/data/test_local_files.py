@@ -65,6 +65,15 @@ def test_rows_below_a_key_of_a_json_object_are_read(tmp_path: Path, indent: int 
         open_dataset(path, split="dev")
 
 
+def test_a_file_is_in_no_split_unless_it_holds_several(tmp_path: Path) -> None:
+    rows = [{"input": "a", "output": "b"}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(rows[0]))
+    (tmp_path / "splits.json").write_text(json.dumps({"train": rows, "test": rows}))
+    assert open_dataset(tmp_path / "rows.jsonl").of_split == ""
+    assert open_dataset(tmp_path / "splits.json", split="test").of_split == " of split test"
+    assert open_dataset(rows).of_split == ""
+
+
 def test_several_files_are_one_dataset_with_one_digest(tmp_path: Path) -> None:
     half = len(LINES.splitlines()) // 2
     parts = LINES.splitlines(keepends=True)
