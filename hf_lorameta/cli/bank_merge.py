@@ -1,5 +1,6 @@
 """The command ``hf-lorameta bank merge``: unite banks of several contributors."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,7 +46,11 @@ def _report(merged: "Bank", banks: Sequence["Bank"]) -> str:
         f"{merged.folder}",
         f"licenses: {', '.join(licenses)}",
     ]
-    lines += [f"left out {skipped.adapter}: {skipped.reason}" for skipped in index.skipped]
+    if index.skipped:
+        lines.append(
+            f"left out: {plural(len(index.skipped), 'adapter')}, with the reasons in "
+            f"hf-lorameta bank list {shlex.quote(str(merged.folder))}"
+        )
     kept = general_of(banks)
     if kept and index.general:
         lines.append(

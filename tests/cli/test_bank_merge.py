@@ -22,6 +22,11 @@ def test_a_folder_and_a_repo_merge_into_a_bank_that_verifies_and_generates(
     assert [(m["id"], m["revision"]) for m in listed["merged"]] == [
         (None, None), (bank.repo, revision)
     ]  # fmt: skip
+    twice = cli("bank", "merge", bank.folder, bank.repo, "-o", "twice").out
+    assert [line for line in twice.splitlines() if "left out" in line] == [
+        "left out: 4 adapters, with the reasons in hf-lorameta bank list twice"
+    ]
+    assert cli("bank", "list", "twice").out.count("one copy is kept") == 4
     (tmp_path / "rows.jsonl").write_bytes(rows(1))
     cli("generate", "--dataset", "rows.jsonl", "--bank", "both", "-o", "adapter")
     cli("bank", "push", "both", f"{user.name}/both", token=user.token)
