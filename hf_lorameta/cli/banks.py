@@ -1,5 +1,6 @@
 """The commands of ``hf-lorameta bank``: build, inspect, verify, publish and fetch banks."""
 
+import shlex
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -173,23 +174,32 @@ def _describe_pack(pack: "Bank", sizes: dict[str, int]) -> str:
 
 @app.command("show", epilog="Example: hf-lorameta bank show my-bank org/adapter")
 def show_(
-    bank: Annotated[str, typer.Argument(help="Folder or Hub repo.")],
-    adapter: Annotated[str, typer.Argument(help="Hub id of one of its adapters.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[BANK] ADAPTER",
+            help="Folder or Hub repo, by default the default bank; Hub id of one of its adapters.",
+        ),
+    ],
     token: TokenOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Show one entry."""
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.index import IndexEntry, Skipped
-    from hf_lorameta.errors import BankError
+    from hf_lorameta.errors import BankError, UsageError
 
-    opened = Bank.from_pretrained(bank, token=token)
+    *banks, adapter = names
+    if len(banks) > 1:
+        raise UsageError(f"expected a bank and an adapter, got {len(names)} names")
+    opened = Bank.from_pretrained(*banks, token=token)
     index = opened.index
     listed: dict[str, IndexEntry | Skipped] = {entry.name: entry for entry in index.entries}
     listed |= {skipped.adapter: skipped for skipped in reversed(index.skipped)}
     listed |= {entry.adapter: entry for entry in reversed(index.entries)}
     if adapter not in listed:
-        raise BankError(f"{bank} holds no {adapter}", hint=f"hf-lorameta bank list {bank}")
+        command = shlex.join(["hf-lorameta", "bank", "list", *banks])
+        raise BankError(f"{banks[0] if banks else opened.id} holds no {adapter}", hint=command)
     facts = listed[adapter].model_dump(mode="json")
     emit(json, facts, lambda: table(["field", "value"], facts.items()))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE
@@ -51,6 +52,11 @@ def test_show_prints_one_entry(cli: Shell, bank: Built) -> None:
     named = adapter.replace("/", "--")
     assert adapter in cli("bank", "show", bank.folder, named).out
     assert "holds no no/such" in cli("bank", "show", bank.folder, "no/such", code=4).err
+    embedded = Bank.embedded().index.entries[0].adapter
+    assert cli("bank", "show", embedded, "--json").json["adapter"] == embedded
+    assert "hf-lorameta bank list\n" in cli("bank", "show", "no/such", code=4).err
+    assert cli("bank", "show", adapter, "--json", HF_LORAMETA_BANK=str(bank.folder)).json["rank"]
+    assert "got 3 names" in cli("bank", "show", bank.folder, adapter, "more", code=2).err
 
 
 def test_a_repeated_build_downloads_only_new_entries(
