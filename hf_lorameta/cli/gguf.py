@@ -19,16 +19,22 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, log, printable
 
 if TYPE_CHECKING:
+    from hf_lorameta.data.columns import Columns
     from hf_lorameta.engines.llama_client import LlamaCpp
 
 
 @example(
-    "hf-lorameta export my-adapter -o my-adapter.gguf",
+    "hf-lorameta export my-adapter",
     "hf-lorameta export user/adapter -o adapter.gguf --dtype f32",
 )
 def export(
     adapter: AdapterArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The GGUF file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The GGUF file. Default: the adapter's name.", show_default=False
+        ),
+    ] = None,
     dtype: Annotated[Literal["f16", "f32"], typer.Option(help="Dtype of the weights.")] = "f16",
     overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     base: Annotated[
@@ -47,6 +53,7 @@ def export(
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter
 
+    output = output or Path(f"{Path(adapter).expanduser().resolve().name}.gguf")
     if output.exists() and (output.is_dir() or not overwrite):
         problem = "is a folder" if output.is_dir() else "exists already"
         raise UsageError(f"{output} {problem}", hint="name another with -o, or add --overwrite")
@@ -105,10 +112,12 @@ def try_(
         fill = partial(template.replace("\\n", "\n").replace, "{}")
     with LlamaCpp(base, [file]) as engine:
         if prompt is None and not json:
-            _converse(engine, fill, max_tokens, compare, quiet)
+            _converse(engine, fill, max_tokens, compare, quiet, folder)
             return
         text = fill(sys.stdin.read().rstrip("\n") if prompt is None else prompt)
         answer = "".join(_answer(engine, text, 0, max_tokens)).strip()
+        if not answer:
+            log(quiet, _no_answer(folder))
         data = {"prompt": text, "answer": answer, "base_model_gguf": str(base)}
         if compare:
             data["base"] = "".join(_answer(engine, text, None, max_tokens)).strip()
@@ -140,27 +149,50 @@ def _recorded_prompt(folder: Path) -> Callable[[str], str]:
 
     An instruction that differs from row to row is left to the input.
     """
+    from hf_lorameta.data.prompt import PROMPT, join_instruction
+
+    columns = _recorded_columns(folder)
+    template = columns.template or ""
+    if (columns.instruction or columns.messages) and PROMPT not in template:
+        return str
+    instruction = columns.instruction_text or ""
+    return lambda text: join_instruction(instruction, text, columns.template)
+
+
+def _recorded_columns(folder: Path) -> "Columns":
+    """Return how an adapter's recipe reads rows; empty if it has none."""
     from pydantic import ValidationError
 
     from hf_lorameta.data.columns import Columns
-    from hf_lorameta.data.prompt import PROMPT, join_instruction
     from hf_lorameta.errors import AdapterError
     from hf_lorameta.pipeline.adapter_folder import read_generation
 
     provenance = read_generation(folder)
     stored = provenance["dataset"].get("columns") if provenance else None
     try:
-        columns = Columns.model_validate(stored or {})
+        return Columns.model_validate(stored or {})
     except ValidationError:
         raise AdapterError(
             "the adapter's recipe.json has columns that this version does not know",
             hint="update hf-lorameta, or give the prompt of a row: --template '{}'",
         ) from None
-    template = columns.template or ""
-    if (columns.instruction or columns.messages) and PROMPT not in template:
-        return str
-    instruction = columns.instruction_text or ""
-    return lambda text: join_instruction(instruction, text, columns.template)
+
+
+def _no_answer(folder: Path | None) -> str:
+    """Return what to say where an adapter answers nothing: the form of the inputs it expects."""
+    from hf_lorameta.data.prompt import as_option, join_instruction
+
+    form = whole = "INPUT"
+    if folder:
+        columns = _recorded_columns(folder)
+        instruction = columns.instruction_text or ("INSTRUCTION" if columns.instruction else "")
+        form = join_instruction(instruction, whole, columns.template)
+    if form == whole:
+        form = "as its dataset has them, with the instruction and the labels around each"
+    return (
+        f"No answer: the adapter ended at once. It expects whole inputs: {as_option(form)}\n"
+        "--template 'Question: {}\\nAnswer:' puts what they share around each text"
+    )
 
 
 def _both(answer: str, base: str | None) -> str:
@@ -174,7 +206,12 @@ def _answer(engine: "LlamaCpp", text: str, adapter: int | None, limit: int) -> I
 
 
 def _converse(
-    engine: "LlamaCpp", fill: Callable[[str], str], limit: int, compare: bool, quiet: bool
+    engine: "LlamaCpp",
+    fill: Callable[[str], str],
+    limit: int,
+    compare: bool,
+    quiet: bool,
+    folder: Path | None,
 ) -> None:
     """Answer each line of stdin on its own until it ends."""
     interactive = sys.stdin.isatty() and not quiet
@@ -189,11 +226,13 @@ def _converse(
         text = fill(line.rstrip("\n").replace("\\n", "\n"))
         for adapter, label in [(0, "adapter: "), (None, "base:    ")] if compare else [(0, "")]:
             typer.echo(label, nl=False)
-            _print_stream(_answer(engine, text, adapter, limit))
+            answered = _print_stream(_answer(engine, text, adapter, limit))
+            if not answered and adapter is not None:
+                log(quiet, _no_answer(folder))
 
 
-def _print_stream(pieces: Iterator[str]) -> None:
-    """Print an answer as it arrives, without leading white space."""
+def _print_stream(pieces: Iterator[str]) -> bool:
+    """Print an answer as it arrives, without leading white space; return whether there is any."""
     started = False
     for piece in pieces:
         text = piece if started else piece.lstrip()
@@ -201,6 +240,7 @@ def _print_stream(pieces: Iterator[str]) -> None:
         typer.echo(printable(text), nl=False)
         sys.stdout.flush()
     typer.echo()
+    return started
 
 
 COMMANDS: tuple[Any, ...] = (export, try_)

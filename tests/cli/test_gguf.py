@@ -17,7 +17,7 @@ from hf_lorameta.cli.options import Request
 from hf_lorameta.environment import install_hint
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
-from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES
+from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES, RECIPE_FILE
 from tests.cli.conftest import NO_EXTRAS
 from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
 from tests.engine_fixtures import needs_engine
@@ -54,6 +54,16 @@ def test_export_writes_any_peft_adapter_as_gguf(cli: Shell, tmp_path: Path, user
     repo = user.adapter("lora")
     cli("export", repo, "-o", "b.gguf", "--dtype", "f32", "--json")
     assert read_metadata(tmp_path / "b.gguf")["general.file_type"] == 0
+
+
+def test_export_names_the_file_after_the_adapter(cli: Shell, tmp_path: Path, user: Account) -> None:
+    save(tmp_path / "lora-1.7B")
+    for adapter in ("lora-1.7B", "./lora-1.7B/"):
+        assert cli("export", adapter, "--overwrite").out == "lora-1.7B.gguf\n"
+    before = (tmp_path / "lora-1.7B.gguf").read_bytes()
+    assert "lora-1.7B.gguf exists already" in cli("export", "lora-1.7B", code=2).err
+    assert (tmp_path / "lora-1.7B.gguf").read_bytes() == before
+    assert cli("export", user.adapter("published")).out == "published.gguf\n"
 
 
 def test_export_refuses_existing_files_and_unsupported_base_models(
@@ -210,6 +220,43 @@ def test_try_refuses_an_invalid_template_or_base_model(
     assert "add --base-gguf FILE" in cli("try", other, "--prompt", "x", code=6).err
     missing = ("try", demo_adapter, "--prompt", "x", "--base-gguf", "none.gguf")
     assert "none.gguf: no such file" in cli(*missing, code=2).err
+
+
+SILENT = """
+from pathlib import Path
+import hf_lorameta.engines.llama_client as client
+from hf_lorameta.cli import gguf
+class Silent:
+    start = first = []
+    def __init__(self, *_): pass
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def tokenize(self, text): return [1]
+    def answer(self, prompt, adapter, max_tokens): return iter([" "])
+client.LlamaCpp = Silent
+gguf._files = lambda adapter, *_: (Path("base.gguf"), Path("a.gguf"), Path(adapter))
+"""
+
+
+def test_try_says_which_inputs_are_expected_where_the_adapter_answers_nothing(
+    cli: Shell, bank: Built, data: Path, tmp_path: Path
+) -> None:
+    generate = ("generate", data, "--bank", bank.folder)
+    cli(*generate, "-o", "plain")
+    cli(*generate, "--instruction", "Name the animal.", "-o", "told")
+    asked = ("--prompt", "milk")
+    done = cli("try", "plain", *asked, before=SILENT)
+    assert done.out.strip() == ""
+    assert "whole inputs: as its dataset has them" in done.err
+    told = cli("try", "told", *asked, "--json", before=SILENT)
+    assert r"whole inputs: Name the animal.\n\nInput: INPUT\nOutput:" in told.err
+    assert told.json["answer"] == ""
+    recipe = json.loads((tmp_path / "told" / RECIPE_FILE).read_bytes())
+    recipe["dataset"]["columns"] = {"instruction": "task", "input": "text", "output": "label"}
+    (tmp_path / "told" / RECIPE_FILE).write_text(json.dumps(recipe))
+    own = cli("try", "told", *asked, before=SILENT).err
+    assert r"whole inputs: INSTRUCTION\n\nInput: INPUT\nOutput:" in own
+    assert cli("try", "told", *asked, "-q", before=SILENT).err == ""
 
 
 @needs_engine
