@@ -47,7 +47,7 @@ def validate_engine(request: Request, session: "Session", base_gguf: Path | None
                 raise UsageError("llama.cpp computes no gradients", hint="--refiner search")
             request = replace(request, refiner="search")
         _check_llama_cpp(session.bank, base_gguf)
-    elif needs_model:
+    elif needs_model or request.train is not None:
         from hf_lorameta.engines.torch_evaluator import require_eval
 
         require_eval()

@@ -125,9 +125,17 @@ def _generate(
     plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool, check_only_reports: bool
 ) -> "Generation":
     """Generate with progress on stderr, and report losses and the warnings that they bring."""
-    from hf_lorameta.pipeline.generate import generate_from_plan
+    from hf_lorameta.pipeline.generate import check_possible, generate_from_plan
 
-    if plan.recipe.uses_rows:
+    check_possible(plan.recipe, rows, session.engine)
+    if check_only_reports:
+        log(
+            quiet,
+            f"The adapter will be compared with the base model, {plan.bank.index.base_model}, and "
+            f"a few-shot prompt on {plan.recipe.check} rows, which takes most of the time: "
+            "--no-check leaves it out",
+        )
+    elif plan.recipe.uses_rows:
         log(quiet, f"Loading the base model {plan.bank.index.base_model}")
     with stage_bars(quiet) as progress:
         generation = generate_from_plan(
@@ -158,8 +166,8 @@ def _generate(
             chat += f", with a {check.shots}-shot prompt {check.prompt:.3f}"
         log(
             quiet,
-            f"Checked on {check.rows} other rows: loss of the base model {check.base:.3f}{chat}, "
-            f"of this adapter {check.end:.3f}",
+            f"Checked on {check.rows} other rows in {generation.check_seconds:.0f} s: loss of the "
+            f"base model {check.base:.3f}{chat}, of this adapter {check.end:.3f}",
         )
     for warning in final.warnings:
         warn(warning)

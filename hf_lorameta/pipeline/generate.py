@@ -121,7 +121,7 @@ def generate_from_plan(
             hint="hf_lorameta.Mixture(plan).save_pretrained(FOLDER) writes it",
         )
     pool = rows if rows is not None or not recipe.uses_rows else _read_pool(plan, session)
-    _check_possible(recipe, pool or (), session.engine)
+    check_possible(recipe, pool or (), session.engine)
     _read_adapters(plan, partial(progress, "Reading adapters"))
     if recipe.refine is not None and plan.refinement is None:
         plan = refine_plan(
@@ -148,9 +148,11 @@ def generate_from_plan(
     if recipe.check is None:
         return generation
     progress(f"Checking {recipe.check} rows", 0, 1)
+    started = time.perf_counter()
     generation = validate_adapter(
         generation, pool or (), session.runner, shrink=not check_only_reports
     )
+    generation = replace(generation, check_seconds=time.perf_counter() - started)
     progress(f"Checking {recipe.check} rows", 1, 1)
     if check_only_reports:
         return replace(generation, plan=replace(generation.plan, recipe=unchecked(recipe)))
@@ -177,8 +179,18 @@ def _read_pool(plan: Plan, session: Session) -> list[Row]:
     return labeled_pool(dataset.rows(), plan.recipe)
 
 
-def _check_possible(recipe: Recipe, pool: Sequence[Row], engine: str) -> None:
-    """Refuse too few rows, and an engine that cannot train, before the base model is loaded."""
+def check_possible(recipe: Recipe, pool: Sequence[Row], engine: str) -> None:
+    """Refuse what the rows or the engine do not allow, before the base model is loaded.
+
+    Args:
+        recipe: states the numbers of rows to fit, train and check on.
+        pool: labeled rows of the dataset.
+        engine: runs the base model.
+
+    Raises:
+        EmptyDatasetError: too few rows.
+        UsageError: the engine cannot train.
+    """
     rows_to_fit(recipe, pool)
     rows_to_train(recipe, pool)
     if recipe.check is not None:

@@ -24,11 +24,14 @@ class Generation(PlannedAdapter):
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
         seconds: wall time of combining, without that of fetching the adapters.
+        check_seconds: wall time of the check, if there was one, with that of loading the base
+            model where nothing needed it before.
     """
 
     rank: int
     pairs: tuple[FactorPair, ...]
     seconds: float
+    check_seconds: float = 0.0
 
     def __repr__(self) -> str:
         name, count = self.plan.dataset.id or "a local dataset", len(self.plan.neighbors())

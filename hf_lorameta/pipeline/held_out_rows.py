@@ -102,8 +102,10 @@ def rows_to_train(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     """
     to_train = _draw(recipe, pool).train
     if recipe.train is not None:
-        hint = "leave out --train, lower --refine, or name a dataset with more rows"
-        _require(to_train, MIN_TRAINING_ROWS, f"of {len(pool)} labeled rows to train on", hint)
+        lower = " lower --refine," if recipe.refine else ""
+        hint = f"leave out --train,{lower} or name a dataset with more rows"
+        which = f"of {len(pool)} labeled rows to train on with --train {recipe.train}"
+        _require(to_train, MIN_TRAINING_ROWS, which, hint)
     return to_train
 
 

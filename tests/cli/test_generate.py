@@ -227,8 +227,8 @@ def test_an_adapter_worse_than_the_base_model_is_scaled_down(
     generate = ("generate", *plan_args, "--check", 8)
     good = cli(*generate, "-o", "good", before=fake_runner(best=0.5))
     losses = (
-        r"^Checked on 8 other rows: loss of the base model 1.000, with a 3-shot prompt 1.000, "
-        r"of this adapter 0\.\d+$"
+        r"^Checked on 8 other rows in \d+ s: loss of the base model 1.000, with a 3-shot prompt "
+        r"1.000, of this adapter 0\.\d+$"
     )
     assert re.search(losses, good.err, re.MULTILINE)
     assert "was worse" not in good.err
@@ -245,7 +245,17 @@ def test_an_adapter_worse_than_the_base_model_is_scaled_down(
     assert total("weak") == pytest.approx(check["scale"] * total("good"))
 
 
-@pytest.mark.parametrize("option", ["--refine", "--check"])
+def test_too_few_rows_to_train_on_are_refused_before_the_base_model_is_loaded(
+    cli: Shell, plan_args: PlanArgs, data: Path
+) -> None:
+    data.write_bytes(rows(1, 5))
+    done = cli("generate", *plan_args, "--train", 16, "-o", "a", code=3, before=fake_runner(0.5))
+    assert "5 of 5 labeled rows to train on with --train 16, expected at least 8" in done.err
+    assert "Loading the base model" not in done.err
+    assert "--refine" not in done.err
+
+
+@pytest.mark.parametrize("option", ["--refine", "--check", "--train"])
 def test_a_missing_extra_is_reported_before_the_dataset_is_read(
     cli: Shell, data: Path, option: str
 ) -> None:

@@ -74,7 +74,10 @@ def test_generate_checks_unless_told_not_to(
 ) -> None:
     command = ("generate", "-d", rows, "--bank", bank.folder, "--rank", 4)
     checked = cli(*command, "-o", tmp_path / "a", HF_LORAMETA_NO_CHECK="")
-    assert "Checked on 16 other rows: loss of the base model" in checked.err
+    [announced] = [line for line in checked.err.splitlines() if "--no-check" in line]
+    assert "compared with the base model" in announced
+    assert "takes most of the time" in announced
+    assert len(re.findall(r"Checked on 16 other rows in \d+ s: loss of the", checked.err)) == 1
     assert "with a 3-shot prompt" in checked.err
     card = (tmp_path / "a" / "README.md").read_text()
     assert "## Checked on 16 rows" in card
@@ -82,6 +85,10 @@ def test_generate_checks_unless_told_not_to(
     assert "--no-check" in card.split("How to reproduce it")[1]
     plain = cli(*command, "-o", tmp_path / "b", "--no-check", HF_LORAMETA_NO_CHECK="")
     assert "Checked" not in plain.err
+    assert "compared with the base model" not in plain.err
+    quiet = cli(*command, "-o", tmp_path / "q", "-q", HF_LORAMETA_NO_CHECK="").err
+    assert "--no-check" not in quiet
+    assert "Checked" not in quiet
     weights = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]  # the check only reports
     shuffled = [

@@ -105,7 +105,7 @@ def test_rows_to_fit_train_and_check_on_are_disjoint() -> None:
     drawn = [rows(recipe, pool) for rows in (rows_to_fit, rows_to_train, rows_to_check)]
     assert [len(rows) for rows in drawn] == [8, 24, 8]  # rows to check on are kept
     assert sorted(row for rows in drawn for row in rows) == sorted(pool)
-    with pytest.raises(EmptyDatasetError, match="6 of 30 labeled rows to train on, expected at"):
+    with pytest.raises(EmptyDatasetError, match="6 of 30 labeled rows to train on with --train 16"):
         rows_to_train(Recipe(refine=16, train=16, check=8), pool[:30])
 
 
