@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.expected_gain import Estimate
     from hf_lorameta.pipeline.plan import Plan
 
+EFFECTIVE_NUMBER = (
+    "effective number: as many adapters with equal coefficients would spread the weight as widely"
+)
+
 
 def describe_plan(plan: "Plan", advice: str) -> str:
     """Format a plan for people, with the advice at the end."""
@@ -23,8 +27,9 @@ def describe_plan(plan: "Plan", advice: str) -> str:
         coefficient_table(head, rows, [n.coefficient for n in neighbors]),
         "",
         f"{plan.profile.rows_read}; {plural(len(neighbors), 'adapter')}, effective number "
-        f"{plan.effective_number:.1f}; nearest distance {plan.distances.min():.4g}, typical "
-        f"nearest distance in the bank {_number(plan.nearest_in_bank)}",
+        f"{plan.effective_number:.1f}; nearest bank dataset at distance "
+        f"{plan.distances.min():.4g}, bank datasets typically have one at "
+        f"{_number(plan.nearest_in_bank)}",
     ]
     if plan.general_coefficient is not None:
         lines.append(f"general adapter of the bank: {plan.general_coefficient:.1%}")

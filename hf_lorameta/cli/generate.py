@@ -20,6 +20,7 @@ from hf_lorameta.cli.options import (
     with_request,
 )
 from hf_lorameta.cli.output import (
+    LEGEND,
     emit,
     log,
     report_pull_request,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
-    from hf_lorameta.cli.describe_plan import describe_plan
+    from hf_lorameta.cli.describe_plan import EFFECTIVE_NUMBER, describe_plan
     from hf_lorameta.pipeline.advice import advise
 
     request.make_recipe()  # refuses wrong settings before anything is opened
@@ -62,6 +63,7 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
         log(quiet, "plan neither refines, trains nor checks: generate and push do")
     advice = advise(result)
     emit(json, result.to_dict() | {"advice": advice}, lambda: describe_plan(result, advice))
+    log(quiet or json, f"{LEGEND}; {EFFECTIVE_NUMBER}")
 
 
 def _plan(

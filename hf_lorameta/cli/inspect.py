@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from hf_lorameta.cli.options import AdapterArgument, JsonFlag, QuietFlag, TokenOption, example
-from hf_lorameta.cli.output import coefficient_table, emit, table
+from hf_lorameta.cli.output import LEGEND, coefficient_table, emit, log, table
 
 
 @example("hf-lorameta inspect user/adapter", "hf-lorameta inspect my-adapter --json")
@@ -23,6 +23,8 @@ def inspect(
     contents = read_contents(locate_adapter(adapter, revision=revision, hub=Hub(token)))
     describe = _describe_merge if is_merge(contents["provenance"] or {}) else _describe
     emit(json, contents, lambda: describe(contents))
+    if contents["coefficients"]:
+        log(quiet or json, LEGEND)
 
 
 def _shape(contents: dict[str, Any], rank: object) -> list[list[Any]]:

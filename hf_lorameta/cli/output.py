@@ -17,6 +17,11 @@ from hf_lorameta.types import StageProgress
 _REPORT_SECONDS = 10.0
 _SHOWN_CHARACTERS = 600
 _SHOWN_ADAPTERS = 20
+LEGEND = (
+    "distance: how much the tokens of two datasets differ, 0 if not at all; coefficient: the "
+    "adapter's factor in the weighted sum"
+)
+"""What the figures of a `coefficient_table` mean."""
 
 
 _result_printed = False

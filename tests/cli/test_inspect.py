@@ -18,6 +18,9 @@ def test_inspect_shows_provenance_and_coefficients(
     assert "local bank" in text
     for entry in bank.owner.entries:
         assert entry["adapter"] in text
+    assert "coefficient: the adapter's factor" in cli("inspect", published.repo).err
+    for option in ("-q", "--json"):
+        assert cli("inspect", published.repo, option).err == ""
 
 
 def test_inspect_shows_the_shape_of_any_lora_adapter(cli: Shell, user: Account) -> None:
