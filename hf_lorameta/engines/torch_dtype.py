@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_PRODUCT = (256, 576, 1536)
+"""Rows, width and outputs of the product whose time is measured."""
 
 
 def suited_dtype(folder: Path) -> str:
@@ -43,11 +45,17 @@ def bfloat16_is_faster() -> bool:
     return _product_seconds(torch.bfloat16) < 2 / 3 * _product_seconds(torch.float32)
 
 
+def operations_per_second(dtype: "torch.dtype") -> float:
+    """Measure the operations per second of products of the size of a small model's layers."""
+    return 2 * math.prod(_PRODUCT) / _product_seconds(dtype)
+
+
 def _product_seconds(dtype: "torch.dtype") -> float:
     """Return the least of several times of a product of the size of a small model's layers."""
     import torch
 
-    x, weight = (torch.ones(shape, dtype=dtype) for shape in ((256, 576), (1536, 576)))
+    rows, width, outputs = _PRODUCT
+    x, weight = (torch.ones(shape, dtype=dtype) for shape in ((rows, width), (outputs, width)))
     seconds = []
     for _ in range(8):
         start = time.perf_counter()

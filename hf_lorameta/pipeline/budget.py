@@ -6,7 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.engines.torch_dtype import operations_per_second
 from hf_lorameta.engines.torch_evaluator import require_eval
 from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.hub.base_model import find_at_hand
@@ -22,7 +25,7 @@ from hf_lorameta.types import Row
 ROWS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Numbers of rows that are considered."""
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
-_SAMPLE_ROWS, _SAMPLE_TOKENS = 64, 512
+_MOST_TOKENS = 512
 _TRAINED, _SCORED = 3.0, 1.0
 """Cost of a row in training and of one that is only scored, in forward passes."""
 
@@ -33,7 +36,7 @@ class Choice:
 
     Attributes:
         recipe: the settings.
-        seconds: estimated time of the training; 0 without one.
+        seconds: estimated time of the training, at most; 0 without one.
         reasons: why it was chosen and what more time would allow, as sentences for the user.
     """
 
@@ -91,7 +94,7 @@ def plan_within(
 def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: float) -> Choice:
     """Choose the number of rows that can be trained on within a time on this machine.
 
-    The speed of the base model on this machine is measured on a few rows.
+    The base model is loaded, and the speed of this machine is measured; see `training_seconds`.
 
     Args:
         plan: its recipe's `train` is replaced.
@@ -106,22 +109,23 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     if obstacle := obstacle_to_training(plan, pool, session):
         return Choice(recipe, 0.0, (f"Not trained: {obstacle}",))
     started = time.perf_counter()
-    per_row = _seconds_per_row(pool, session)
+    speed = _operations_with_model(session)
     left = seconds - (time.perf_counter() - started)
     available = len(pool) - (recipe.check or 0) - (recipe.refine or 0)
     counts = {min(rows, available) for rows in ROWS}
-    estimates = {rows: per_row * passes(rows, plan.recipe.seed) for rows in sorted(counts)}
+    estimates = {rows: training_seconds(plan, rows, speed) for rows in sorted(counts)}
     fitting = [rows for rows, needed in estimates.items() if needed <= left]
     chosen = max(fitting, default=0)
     more = next((rows for rows in estimates if rows > chosen), None)
     reasons = [
-        f"Training on {chosen} rows: about {duration(estimates[chosen])}"
+        f"Training on {chosen} rows: at most about {duration(estimates[chosen])}"
         if chosen
         else f"Not trained: {duration(seconds)} are too short"
     ]
     if more:
         needed = f"--budget {math.ceil(estimates[more] / 60)}m"
-        reasons.append(f"On {more} rows it would take about {duration(estimates[more])}: {needed}")
+        longer = f"On {more} rows it would take at most about {duration(estimates[more])}"
+        reasons.append(f"{longer}: {needed}")
     recipe = recipe.model_copy(update={"train": chosen or None})
     return Choice(recipe, estimates.get(chosen, 0.0), tuple(reasons))
 
@@ -145,16 +149,44 @@ def obstacle_to_training(plan: Plan, pool: Sequence[Row], session: Session) -> s
     return None
 
 
-def _seconds_per_row(pool: Sequence[Row], session: Session) -> float:
-    """Measure the seconds of a forward pass of a row of average length."""
-    rows = session.runner.encode(pool[:_SAMPLE_ROWS])
-    lengths = [len(row.prompt) + len(row.output) for row in rows]
-    count = max(1, min(len(rows), _SAMPLE_TOKENS * len(rows) // sum(lengths)))
-    session.runner.loss(rows[:count])  # the first pass also allocates memory
-    started = time.perf_counter()
-    session.runner.loss(rows[:count])
-    per_token = (time.perf_counter() - started) / sum(lengths[:count])
-    return per_token * sum(lengths) / len(lengths)
+def training_seconds(plan: Plan, rows: int, operations_per_second: float) -> float:
+    """Estimate the time of training on a number of rows, at most, on an otherwise idle machine.
+
+    A pass takes two operations per parameter and token. A layer of width h has about 12 h²
+    parameters; the logits, of output tokens only, take h for each word of the vocabulary. Training
+    that stops early takes half of it or less, and so do rows that share most of their tokens.
+
+    Args:
+        plan: of the dataset.
+        rows: to train on.
+        operations_per_second: of matrix products, see `measure_operations`.
+    """
+    profile, layout = plan.profile, plan.bank.layout
+    layers = {number for module in layout for number in re.findall(r"\.(\d+)\.", module.name)}
+    width = min(module.in_features for module in layout)
+    tokens = min((profile.input.total + profile.output.total) / profile.rows, _MOST_TOKENS)
+    words = plan.bank.index.vocab_size * min(profile.output_length, _MOST_TOKENS)
+    per_row = 2 * (12 * len(layers) * width**2 * tokens + width * words)
+    return per_row * passes(rows, plan.recipe.seed) / operations_per_second
+
+
+def measure_operations(size: int = 256, seconds: float = 0.2) -> float:
+    """Measure the operations per second of matrix products in float32 on all cores.
+
+    The fastest of many short ones, since other programs may slow most.
+    """
+    left, right = (np.ones((size, size), np.float32) for _ in range(2))
+    fastest, end = math.inf, time.perf_counter() + seconds
+    while (started := time.perf_counter()) < end:
+        left @ right
+        fastest = min(fastest, time.perf_counter() - started)
+    return 2 * size**3 / fastest
+
+
+def _operations_with_model(session: Session) -> float:
+    """Load the base model; return the operations per second in float32, or in its dtype if more."""
+    dtype = session.evaluator.model.dtype
+    return max(measure_operations(), operations_per_second(dtype))
 
 
 def passes(rows: int, seed: int = 0) -> float:

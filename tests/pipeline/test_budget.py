@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,11 +13,13 @@ from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.pipeline import budget
 from hf_lorameta.pipeline.budget import parse_seconds, plan_within
 from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_train, rows_used
+from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.training.few_rows_settings import work
 from tests.plain_bank import plain_bank
 
 pytest.importorskip("torch")
+SPEED = 100.0
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,8 @@ def bank() -> Bank:
 @pytest.fixture
 def session(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A session on a machine that passes 100 rows a second and has the base model."""
-    monkeypatch.setattr(budget, "_seconds_per_row", lambda pool, session: 0.01)
+    monkeypatch.setattr(budget, "_operations_with_model", lambda session: SPEED)
+    monkeypatch.setattr(budget, "training_seconds", seconds_at)
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: Path())
     return Session(bank)
 
@@ -48,7 +53,12 @@ def choose(path: Path, session: Session, seconds: float, **settings: int) -> tup
 
 def seconds_for(rows: int) -> float:
     trained, scored = work(rows, 0)
-    return 0.01 * (3 * trained + scored)
+    return (3 * trained + scored) / SPEED
+
+
+def seconds_at(plan: Plan, rows: int, speed: float) -> float:
+    assert speed == SPEED
+    return seconds_for(rows)
 
 
 @pytest.mark.parametrize("rows", [16, 128, 256])
@@ -58,8 +68,8 @@ def test_the_most_rows_that_fit_are_trained_on(tmp_path: Path, session: Session,
     assert train in budget.ROWS
     assert seconds_for(train) <= seconds_for(rows) + 0.5
     assert train >= rows
-    assert reasons.startswith(f"Training on {train} rows: about")
-    assert "it would take about" in reasons
+    assert reasons.startswith(f"Training on {train} rows: at most about")
+    assert "it would take at most about" in reasons
 
 
 def test_all_rows_are_trained_on_if_there_is_time(tmp_path: Path, session: Session) -> None:
@@ -84,7 +94,7 @@ def test_too_little_time_trains_nothing_and_says_what_would_be_needed(
 ) -> None:
     train, reasons = choose(write(tmp_path, 300), session, 1.0)
     assert train is None
-    assert reasons.startswith("Not trained: 1 s are too short. On 16 rows it would take about")
+    assert reasons.startswith("Not trained: 1 s are too short. On 16 rows it would take at most")
 
 
 def test_obstacles_are_named(
@@ -106,6 +116,16 @@ def test_obstacles_are_named(
 
     monkeypatch.setattr(budget, "require_eval", missing)
     assert "torch is not installed: pip install torch" in choose(path, session, 60.0)[1]
+
+
+def test_the_speed_is_that_in_float32_or_in_the_dtype_of_the_model_if_it_is_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session: Any = SimpleNamespace(evaluator=SimpleNamespace(model=SimpleNamespace(dtype="bf16")))
+    monkeypatch.setattr(budget, "measure_operations", lambda: 2e9)
+    for of_dtype, expected in ((1e9, 2e9), (4e9, 4e9)):
+        monkeypatch.setattr(budget, "operations_per_second", {"bf16": of_dtype}.get)
+        assert budget._operations_with_model(session) == expected
 
 
 def test_a_model_in_memory_need_not_be_on_this_machine(
