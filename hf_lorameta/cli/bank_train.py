@@ -16,6 +16,8 @@ from hf_lorameta.cli.options import (
     TokenOption,
 )
 from hf_lorameta.cli.output import emit, log, stage_bars, table
+from hf_lorameta.pipeline.progress import duration
+from hf_lorameta.tables import plural
 from hf_lorameta.training.progress import Log, Progress, Reporter
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.types import StageProgress
@@ -96,7 +98,12 @@ def train(
         str | None, typer.Option(help="Publish the finished bank as this dataset repo.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the estimated time and cost of a job only.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print only what would be trained and the estimated time; with --on jobs, the "
+            "time and cost of the job.",
+        ),
     ] = False,
     token: TokenOption = None,
     json: JsonFlag = False,
@@ -121,7 +128,10 @@ def train(
         tasks, template and from_option(template), instruction and from_option(instruction)
     )
     without_general = _read_names(general_without) if general_without else set()
-    if on or dry_run:
+    if dry_run and not on:
+        _describe(settings, len(curriculum), base, base_revision, output, json)
+        return
+    if on:
         if dask:
             raise UsageError("--dask and --on jobs exclude each other")
         if general_without:
@@ -239,6 +249,34 @@ class _ShownProgress(Reporter):
         """Show the steps of all tasks; one that ends early has taken all of its own."""
         self._steps[name] = steps
         self._stage(self._title, sum(self._steps.values()), self._total)
+
+
+def _describe(
+    settings: Settings, tasks: int, base: str, revision: str | None, output: Path, json: bool
+) -> None:
+    """Print what would be trained on this machine, and how long it takes if that can be told."""
+    from hf_lorameta.hub.base_model import size_at_hand
+    from hf_lorameta.pipeline.budget import measure_operations
+    from hf_lorameta.training.jobs import operations
+
+    size, general = size_at_hand(base, revision), settings.general_steps_for(tasks)
+    seconds = operations(settings, tasks, size) / measure_operations() if size else None
+    lines = [f"would train for {base}, into {output}, where finished tasks are kept:"]
+    if general:
+        lines.append(f"  a general adapter, {general} steps of {settings.general_rows} rows")
+    lines.append(
+        f"  {plural(tasks, 'adapter')}, at most {settings.steps} steps of {settings.rows} rows each"
+    )
+    if seconds:
+        lines.append(f"at most about {duration(seconds)} on this CPU (estimated for short rows)")
+    else:
+        lines.append(f"time unknown: the base model is not on this machine: hf download {base}")
+    lines.append("--on jobs --dry-run: time and cost on Hugging Face Jobs")
+    data = {
+        "tasks": tasks, "base_model": base, "folder": str(output), "steps": settings.steps,
+        "general_steps": general, "seconds": seconds,
+    }  # fmt: skip
+    emit(json, data, lambda: "\n".join(lines))
 
 
 def _submit(request: "Request", dry_run: bool, token: str | None, json: bool, quiet: bool) -> None:

@@ -61,6 +61,7 @@ def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
         )
     architecture = metadata.get("general.architecture")
     config = {
+        "hidden_size": "embedding_length",
         "num_hidden_layers": "block_count",
         "num_attention_heads": "attention.head_count",
         "num_key_value_heads": "attention.head_count_kv",

@@ -76,6 +76,28 @@ def find_at_hand(base_model: str, revision: str | None = None) -> Path | None:
     return Path(cached) if complete else packaged_path(base_model)
 
 
+def size_at_hand(base_model: str, revision: str | None = None) -> int | None:
+    """Return about how many parameters the layers of a base model have, 12 h² at a width of h.
+
+    None if the model is not on this machine, or its configuration does not state it.
+
+    Example:
+        >>> size_at_hand("no/such-model")
+    """
+    found = find_at_hand(base_model, revision)
+    if found is None:
+        return None
+    if found.suffix == ".gguf":
+        config = base_config(read_metadata(found))
+    elif (found / _CONFIG_FILE).is_file():
+        config = read_object(found / _CONFIG_FILE, base_model)
+    else:
+        return None
+    text = config.get("text_config", config)
+    layers, width = text.get("num_hidden_layers"), text.get("hidden_size")
+    return 12 * layers * width**2 if layers and width else None
+
+
 def config_json(
     base_model: str, revision: str | None = None, token: Token = None
 ) -> dict[str, Any]:

@@ -72,9 +72,6 @@ class Estimate(NamedTuple):
 def estimate(request: Request, token: str | None = None) -> Estimate:
     """Estimate the time from the number of parameters and tokens, and the cost from the Hub's list.
 
-    A token costs 4 operations per parameter, forward and backward without gradients of the weights,
-    and the held-out rows 2.
-
     Raises:
         UsageError: the Hub offers no such hardware.
         HubError: the Hub refused or did not answer.
@@ -84,15 +81,26 @@ def estimate(request: Request, token: str | None = None) -> Estimate:
     rate = _TERAFLOPS.get(request.flavor)
     hours = None
     if rate and parameters:
-        settings = request.settings
-        trained = settings.steps * settings.rows * 4
-        measured = (settings.steps // settings.evaluate_every + 1) * settings.held_out * 2
-        general = settings.general_steps_for(len(request.tasks)) * settings.general_rows * 4
-        rows = len(request.tasks) * (trained + measured) + general
-        operations = rows * _ROW_TOKENS * parameters
-        hours = round(operations / (rate * 1e12) / 3600 + _START_HOURS, 2)
+        seconds = operations(request.settings, len(request.tasks), parameters) / (rate * 1e12)
+        hours = round(seconds / 3600 + _START_HOURS, 2)
     dollars = round(hours * hourly, 2) if hours is not None and hourly is not None else None
     return Estimate(len(request.tasks), request.flavor, hours, hourly, dollars)
+
+
+def operations(settings: Settings, tasks: int, parameters: int) -> float:
+    """Return the operations of a training whose tasks never stop early, with everyday rows.
+
+    A token costs 4 operations per parameter, forward and backward without gradients of the weights,
+    and the held-out rows 2.
+
+    Example:
+        >>> f"{operations(Settings(), tasks=40, parameters=135_000_000):.2g}"
+        '2.1e+15'
+    """
+    trained = settings.steps * settings.rows * 4
+    measured = (settings.steps // settings.evaluate_every + 1) * settings.held_out * 2
+    general = settings.general_steps_for(tasks) * settings.general_rows * 4
+    return (tasks * (trained + measured) + general) * _ROW_TOKENS * parameters
 
 
 def submit(request: Request, token: str | None = None) -> str:

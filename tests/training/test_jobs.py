@@ -1,5 +1,7 @@
 """Submitting ``bank train`` to Hugging Face Jobs, with a client that records the request."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,8 @@ import typer
 
 from hf_lorameta.cli.app import app
 from hf_lorameta.errors import ConnectionLostError, LoraMetaError, UsageError
+from hf_lorameta.hub import base_model
+from hf_lorameta.pipeline import advice
 from hf_lorameta.training import jobs
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.tasks import read_tasks
@@ -87,7 +91,7 @@ def test_the_cost_is_printed_before_the_same_command_is_submitted(client: Client
     assert job["timeout"].endswith("m")
     assert TOKEN not in out + err + " ".join(words)
     typer.main.get_command(app)  # the job's command parses
-    assert run(*words[2:], "--dry-run")[0] == 0
+    assert run(*words[2:], "--on", "jobs", "--dry-run")[0] == 0
 
 
 def test_a_dry_run_submits_nothing(client: Client) -> None:
@@ -98,6 +102,33 @@ def test_a_dry_run_submits_nothing(client: Client) -> None:
     assert '"hourly": 1.5' in out
     assert err == ""
     assert client.jobs == []
+
+
+def test_a_dry_run_without_jobs_says_what_is_trained_here_and_asks_nothing(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("the Hub was asked")
+
+    for name in ("list_jobs_hardware", "get_safetensors_metadata"):
+        monkeypatch.setattr(huggingface_hub, name, asked)
+    command = ("org/one", "org/two", "-o", "bank", "--dry-run", "--steps", "5", "--base")
+    code, out, _ = run(*command, "org/base")
+    assert code == 0
+    assert "would train for org/base, into bank" in out
+    assert "a general adapter, 10 steps of 16 rows" in out
+    assert "2 adapters, at most 5 steps of 8 rows each" in out
+    assert "time unknown: the base model is not on this machine" in out
+    assert "a10g" not in out
+    monkeypatch.setattr(base_model, "find_at_hand", lambda *_: Path("base.gguf"))
+    metadata = {"general.architecture": "llama", "llama.block_count": 30}
+    metadata["llama.embedding_length"] = 576
+    monkeypatch.setattr(base_model, "read_metadata", lambda path: metadata)
+    monkeypatch.setattr(advice, "measure_operations", lambda: 1e12)
+    seconds = json.loads(run(*command, "org/base", "--json")[1])["seconds"]
+    expected = jobs.operations(Settings(steps=5), 2, 12 * 30 * 576**2) / 1e12
+    assert seconds == pytest.approx(expected)
+    assert "at most about" in run(*command, "org/base")[1]
 
 
 def test_the_estimate_grows_with_the_work(client: Client) -> None:
