@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.engines.torch_dtype import operations_per_second
@@ -26,6 +27,8 @@ ROWS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Numbers of rows that are considered."""
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 _MOST_TOKENS = 512
+_SIZE = 256
+"""Rows and columns of the matrices whose product is timed."""
 _TRAINED, _SCORED = 3.0, 1.0
 """Cost of a row in training and of one that is only scored, in forward passes."""
 
@@ -170,17 +173,25 @@ def training_seconds(plan: Plan, rows: int, operations_per_second: float) -> flo
     return per_row * passes(rows, plan.recipe.seed) / operations_per_second
 
 
-def measure_operations(size: int = 256, seconds: float = 0.2) -> float:
-    """Measure the operations per second of matrix products in float32 on all cores.
+def measure_operations(seconds: float = 0.1) -> float:
+    """Measure the operations per second of matrix products in float32, on all cores.
 
-    The fastest of many short ones, since other programs may slow most.
+    The fastest of many short ones, since other programs may slow most; where they use all cores,
+    those on one core are the fastest.
     """
-    left, right = (np.ones((size, size), np.float32) for _ in range(2))
+    on_all = _product_seconds(seconds)
+    with threadpool_limits(1, "blas"):
+        return 2 * _SIZE**3 / min(on_all, _product_seconds(seconds))
+
+
+def _product_seconds(seconds: float) -> float:
+    """Return the least time of a product of square matrices, of as many as fit into `seconds`."""
+    left, right = (np.ones((_SIZE, _SIZE), np.float32) for _ in range(2))
     fastest, end = math.inf, time.perf_counter() + seconds
     while (started := time.perf_counter()) < end:
         left @ right
         fastest = min(fastest, time.perf_counter() - started)
-    return 2 * size**3 / fastest
+    return fastest
 
 
 def _operations_with_model(session: Session) -> float:
