@@ -1,13 +1,17 @@
 """Which tasks the arguments of ``bank train`` name."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
+import hf_lorameta.bank
+from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.errors import ManifestError, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.tasks import in_chat_form, read_tasks
+from tests.conftest import Shell
 from tests.data.test_chat_form import base
 from tests.training.tiny import rows, write_task
 
@@ -106,3 +110,20 @@ def test_a_broken_manifest_or_meta_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_repeated_dataset_is_one_task() -> None:
     assert len(read_tasks(["google/boolq", "google/boolq"])) == 1
+
+
+def test_the_example_of_the_guide_writes_tasks_and_a_dataset(
+    cli: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training itself takes minutes: of its command only the options are checked."""
+    guide = Path(hf_lorameta.bank.__file__).with_name("README.md").read_text("utf-8")
+    block = guide.split("## Try it in five minutes")[1].split("```bash\n")[1].split("```")[0]
+    python, commands = block.split("<<'END'\n")[1].split("END\n")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(python, "README.md", "exec"), {})
+    assert [task.name for task in read_tasks(["tasks"])] == ["capitals", "first", "plural"]
+    assert len(open_dataset("new.jsonl").head(99)) == 24
+    train, show, plan, _ = (shlex.split(line)[1:] for line in commands.splitlines())
+    assert "3 adapters, at most 6 steps" in cli(*train, "--dry-run").out
+    assert show[-1] in [task.adapter for task in read_tasks(["tasks"])]
+    cli(*plan[:2])
