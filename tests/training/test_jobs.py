@@ -13,7 +13,7 @@ import typer
 from hf_lorameta.cli.app import app
 from hf_lorameta.errors import ConnectionLostError, LoraMetaError, UsageError
 from hf_lorameta.hub import base_model
-from hf_lorameta.pipeline import advice
+from hf_lorameta.pipeline import budget
 from hf_lorameta.training import jobs
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.tasks import read_tasks
@@ -124,7 +124,7 @@ def test_a_dry_run_without_jobs_says_what_is_trained_here_and_asks_nothing(
     metadata = {"general.architecture": "llama", "llama.block_count": 30}
     metadata["llama.embedding_length"] = 576
     monkeypatch.setattr(base_model, "read_metadata", lambda path: metadata)
-    monkeypatch.setattr(advice, "measure_operations", lambda: 1e12)
+    monkeypatch.setattr(budget, "measure_operations", lambda: 1e12)
     seconds = json.loads(run(*command, "org/base", "--json")[1])["seconds"]
     expected = jobs.operations(Settings(steps=5), 2, 12 * 30 * 576**2) / 1e12
     assert seconds == pytest.approx(expected)
