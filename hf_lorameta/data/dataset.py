@@ -77,8 +77,8 @@ class Dataset(DatasetInfo):
         limits: how much is read.
         whole: as `rows`, of the whole split, where those are a slice of it.
         total: returns the number of rows if it is known without reading them, else None.
-        named_split: whether `split` is a name that the dataset has. Rows that are in no split, as
-            those of a file, count as train.
+        named_split: whether `split` was named, by the dataset or by the caller. Rows that are in no
+            split, as those of a file, count as train.
     """
 
     rows: Callable[[], Iterator[Row]]

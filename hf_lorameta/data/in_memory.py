@@ -50,5 +50,5 @@ def rows_in_memory(rows: Any, split: str | None = None) -> RawDataset:
     names = dict.fromkeys(str(column) for row in rows for column in row)
     sample = tuple(dict(row) for row in rows[:SAMPLE_ROWS])
     return RawDataset(
-        list(names), {}, None, name, read, sample, total=lambda: len(rows), named_split=False
+        list(names), {}, None, name, read, sample, total=lambda: len(rows), named_split=bool(split)
     )

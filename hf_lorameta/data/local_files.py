@@ -168,8 +168,8 @@ def open_files(
         notes += (header_note(first.name, len(raw.columns)),)
         stream = text_streams(builder)[split_name(name)]
         raw = raw_dataset(stream, name, partial(_reading_file, first))
-    total = partial(row_total, builder, name)
-    return replace(raw, notes=notes, total=total, named_split=len(lists) > 1)
+    total, named = partial(row_total, builder, name), bool(split) or len(lists) > 1
+    return replace(raw, notes=notes, total=total, named_split=named)
 
 
 def _row_lists(path: Path) -> list[str]:

@@ -48,7 +48,7 @@ class RawDataset:
     whole: Callable[[], Iterator[dict[str, Any]]] | None = None  # of a slice: all of its split
     notes: tuple[str, ...] = ()  # what to tell the user: another separator or encoding than usual
     total: Callable[[], int | None] = lambda: None  # number of rows, see `row_total`
-    named_split: bool = True  # False: `split` is train because the rows are in no split
+    named_split: bool = True  # False: `split` is train since nobody named one
 
 
 def list_choices(
