@@ -4,11 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_lorameta.cards.markdown import is_hub_id
-from hf_lorameta.cards.prompt_code import PLAIN_PROMPT
+from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
 from hf_lorameta.types import Row
+
+
+def public_id(dataset: DatasetInfo) -> str | None:
+    """Return a dataset's id if it is a public dataset of the Hub."""
+    name = dataset.id
+    return name if name and not dataset.private and is_hub_id(name) else None
 
 
 @dataclass(frozen=True)
@@ -36,23 +42,6 @@ class WeightedAdapter:
 
 
 @dataclass(frozen=True)
-class CardDataset:
-    """The user's dataset; the card shows neither id nor revision nor configuration if private."""
-
-    dataset_id: str | None  # Hub id; None for a local file
-    dataset_revision: str | None
-    dataset_config: str | None
-    dataset_split: str | None
-    dataset_private: bool
-
-    @property
-    def public_dataset(self) -> str | None:
-        """The dataset's id if it is a public dataset of the Hub."""
-        name = self.dataset_id
-        return name if name and not self.dataset_private and is_hub_id(name) else None
-
-
-@dataclass(frozen=True)
 class Routing:
     """How PEFT's Arrow routes between the adapters of a mixture.
 
@@ -70,16 +59,15 @@ class Routing:
 
 
 @dataclass(frozen=True)
-class CardData(CardDataset):
+class CardData:
     """Data of one run for its card; a license is None if its authors state none."""
 
+    dataset: DatasetInfo  # the card shows neither id nor revision nor configuration if private
     base_model: str
     base_revision: str | None
     base_license: str | None
-    columns: str  # e.g. "input=question,output=answer"
     rows: int
     tokens: int
-    dataset_license: str | None
     bank_id: str  # repo id, or EMBEDDED_BANK
     bank_revision: str | None
     bank_size: int  # number of usable adapters
@@ -88,7 +76,6 @@ class CardData(CardDataset):
     effective_number: float  # see `hf_lorameta.method.coefficients.effective_number`
     nearest_in_bank: float  # median over the bank's datasets of the distance to the nearest other
     rank: int  # of the generated adapter
-    dtype: str
     warnings: tuple[str, ...]
     recipe: Recipe
     library_version: str
@@ -100,15 +87,17 @@ class CardData(CardDataset):
     general_licenses: tuple[str | None, ...] = ()  # of the datasets it was trained on
     output_prior: float | None = None  # coefficient of the output prior
     scale: float = 1.0  # factor of all coefficients
-    prompt_code: str = PLAIN_PROMPT  # see `hf_lorameta.cards.prompt_code`
     example: Row | None = None  # a row of a public dataset
-    instruction: str | None = None  # put before every input
-    template: str | None = None  # of the prompt
     routing: Routing | None = None  # of a mixture
 
     def __post_init__(self) -> None:
         if not self.neighbors:
             raise LoraMetaError("a card needs at least one adapter used, got none")
+
+    @property
+    def public_dataset(self) -> str | None:
+        """The dataset's id if it is a public dataset of the Hub."""
+        return public_id(self.dataset)
 
     @property
     def trained(self) -> bool:

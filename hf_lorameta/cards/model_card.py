@@ -17,8 +17,9 @@ from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, ollama_name
 from hf_lorameta.cards.licenses import license_of, source_licenses
 from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id
-from hf_lorameta.cards.prompt_code import example_code
+from hf_lorameta.cards.prompt_code import example_code, prompt_code
 from hf_lorameta.cards.templates import render, shell
+from hf_lorameta.data.columns import describe
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.distances import METRICS
@@ -66,9 +67,11 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         licenses=_count_licenses(card),
         unknown_license=not all((card.base_license, *source_licenses(card))),
         dataset=card.public_dataset or "DATASET",
+        columns=card.dataset.columns,
+        column_roles=describe(card.dataset.columns),
         warnings=_warnings(card),
         reproduce_command=_reproduce_lines(card),
-        prompt_code=Markdown(card.prompt_code),
+        prompt_code=Markdown(prompt_code(card.dataset.columns)),
         example=_example(card),
     )
     return str(ModelCard(text))
@@ -125,8 +128,8 @@ def _example(card: CardData) -> Markdown | None:
 
 
 def _warnings(card: CardData) -> list[str]:
-    if card.dataset_id and card.dataset_private:
-        return [text.replace(card.dataset_id, "the dataset") for text in card.warnings]
+    if card.dataset.id and card.dataset.private:
+        return [text.replace(card.dataset.id, "the dataset") for text in card.warnings]
     return list(card.warnings)
 
 
@@ -161,17 +164,18 @@ def reproduce_command(card: CardData) -> list[str]:
     Default settings are left out, and so are the embedded bank and the GGUF of its base model,
     which is found without a path. ``DATASET`` and ``BANK`` stand for those without a public name.
     """
-    public = card.public_dataset is not None
+    dataset, public = card.dataset, card.public_dataset is not None
+    instruction, template = dataset.columns.instruction_text, dataset.columns.template
     embedded = card.bank_id == EMBEDDED_BANK
     bank = card.bank_id if is_hub_id(card.bank_id) else "BANK"
     options: dict[str, object] = {
         "dataset": card.public_dataset or "DATASET",
-        "revision": card.dataset_revision if public else None,
-        "config": card.dataset_config if public else None,
-        "split": card.dataset_split,
-        "columns": card.columns,
-        "instruction": card.instruction and as_option(card.instruction),
-        "template": card.template and as_option(card.template),
+        "revision": dataset.revision if public else None,
+        "config": dataset.config if public else None,
+        "split": dataset.split,
+        "columns": describe(dataset.columns),
+        "instruction": instruction and as_option(instruction),
+        "template": template and as_option(template),
         "bank": None if embedded else bank,
         "bank-revision": card.bank_revision,
     }

@@ -5,7 +5,6 @@ from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.types import Row
 
-PLAIN_PROMPT = 'prompt = "the input of a row"'
 EXAMPLE_CHARACTERS = 800
 """Length of an example, at most."""
 
@@ -38,7 +37,8 @@ def prompt_code(columns: Columns) -> str:
         if instructed:
             given = f'instruction, text = {instruction!r}, "the input of a row"'
         return f"{given}\nprompt = {_f_string(template)}"
-    return PLAIN_PROMPT if columns.input else 'prompt = "the beginning of a text"'
+    given = "input of a row" if columns.input else "beginning of a text"
+    return f'prompt = "the {given}"'
 
 
 def _f_string(template: str) -> str:

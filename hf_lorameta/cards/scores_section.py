@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard
 
-from hf_lorameta.cards.card_data import CardDataset
+from hf_lorameta.cards.card_data import public_id
 from hf_lorameta.cards.markdown import clean
 from hf_lorameta.cards.templates import render
 from hf_lorameta.data.dataset import DatasetInfo
@@ -26,7 +26,7 @@ _THIS_ADAPTER = "generated"
 
 
 @dataclass(frozen=True)
-class MeasuredScores(CardDataset):
+class MeasuredScores:
     """Scores of a generated adapter on one split of one dataset.
 
     `scores` has for each method the values by the field names of
@@ -34,29 +34,10 @@ class MeasuredScores(CardDataset):
     adapter that the card describes.
     """
 
+    dataset: DatasetInfo
     rows: int
     engine: str  # transformers or llama.cpp
     scores: Mapping[str, Mapping[str, float | None]]
-
-    @classmethod
-    def on(
-        cls,
-        dataset: DatasetInfo,
-        rows: int,
-        engine: str,
-        scores: Mapping[str, Mapping[str, float | None]],
-    ) -> "MeasuredScores":
-        """Scores on a number of rows of a dataset."""
-        return cls(
-            dataset_id=dataset.id,
-            dataset_revision=dataset.revision,
-            dataset_config=dataset.config,
-            dataset_split=dataset.split,
-            dataset_private=dataset.private,
-            rows=rows,
-            engine=engine,
-            scores=scores,
-        )
 
     def of(self, name: str, adapters: Collection[str]) -> "MeasuredScores":
         """Return the scores for the card of one of several adapters, without those of the others.
@@ -95,22 +76,22 @@ def with_scores(text: str, measured: MeasuredScores, repo_id: str | None) -> str
 
 
 def _results(measured: MeasuredScores) -> list[EvalResult]:
-    dataset = measured.public_dataset
+    dataset, public = measured.dataset, public_id(measured.dataset)
     scores = measured.scores[_THIS_ADAPTER]
     return [
         EvalResult(
             task_type="text-generation",
-            dataset_type=dataset,
-            dataset_name=dataset,
-            dataset_config=measured.dataset_config,
-            dataset_split=measured.dataset_split,
-            dataset_revision=measured.dataset_revision,
+            dataset_type=public,
+            dataset_name=public,
+            dataset_config=dataset.config,
+            dataset_split=dataset.split,
+            dataset_revision=dataset.revision,
             metric_type=kind,
             metric_name=title,
             metric_value=scores[name],
         )
         for name, (kind, title) in _METRICS.items()
-        if dataset and scores.get(name) is not None and math.isfinite(scores[name] or 0)
+        if public and scores.get(name) is not None and math.isfinite(scores[name] or 0)
     ]
 
 
@@ -135,10 +116,10 @@ def _with_table(body: str, measured: MeasuredScores) -> str:
         titles.insert(position, _MEASURED)
     position = titles.index(_MEASURED)
     head, *tables = re.split(r"\n(?=### )", sections[position])
-    config = None if measured.dataset_config == "default" else measured.dataset_config
-    new = render(
-        "scores.md.j2", measured=measured, name=measured.public_dataset, config=config or ""
-    )
+    dataset = measured.dataset
+    config = None if dataset.config == "default" else dataset.config
+    name = public_id(dataset)
+    new = render("scores.md.j2", measured=measured, name=name, config=config or "")
     others = [table for table in tables if table.split("\n", 1)[0] != new.split("\n", 1)[0]]
     sections[position] = "\n".join([head, *others, new])
     return "\n".join(sections)

@@ -139,7 +139,7 @@ def evaluate(
     result = report.to_dict()
     try:
         if save_card:
-            measured = MeasuredScores.on(scored, len(rows), engine, result["scores"])
+            measured = MeasuredScores(scored, len(rows), engine, result["scores"])
             cards = {}
             for (name, folder), repo in zip(located.folders.items(), repos, strict=True):
                 own = measured.of(name, located.folders)

@@ -12,8 +12,6 @@ from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate, estimate
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
-from hf_lorameta.cards.prompt_code import prompt_code
-from hf_lorameta.data.columns import describe
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.output_counts import OutputCounts
 from hf_lorameta.data.profile import Profile
@@ -264,22 +262,14 @@ class Plan:
 
     def card_data(self, rank: int) -> CardData:
         """Return the data of the model card."""
-        index, data = self.bank.index, self.dataset
+        index = self.bank.index
         return CardData(
             base_model=index.base_model,
             base_revision=index.base_revision,
             base_license=index.base_license,
-            dataset_id=data.id,
-            dataset_revision=data.revision,
-            dataset_config=data.config,
-            dataset_split=data.split,
-            columns=describe(data.columns),
-            instruction=data.columns.instruction_text,
-            template=data.columns.template,
+            dataset=self.dataset,
             rows=self.profile.rows,
             tokens=self.profile.input.total + self.profile.output.total,
-            dataset_license=data.license,
-            dataset_private=data.private,
             bank_id=self.bank.id,
             bank_revision=self.bank.revision,
             bank_size=len(self.bank),
@@ -288,7 +278,6 @@ class Plan:
             effective_number=self.effective_number,
             nearest_in_bank=self.nearest_in_bank,
             rank=rank,
-            dtype=self.recipe.dtype,
             warnings=self.warnings,
             recipe=self.recipe,
             refinement=self.refinement,
@@ -299,7 +288,6 @@ class Plan:
             general_licenses=tuple(t.license for t in index.general.tasks) if index.general else (),
             output_prior=self.output_strength,
             scale=self.scale,
-            prompt_code=prompt_code(data.columns),
             example=self.example,
         )
 

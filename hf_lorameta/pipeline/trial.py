@@ -91,5 +91,5 @@ class Trial:
 def scores_to_card(folder: Path, report: Report, dataset: DatasetInfo) -> None:
     """Write the scores of `Trial.test` into the card of an adapter's folder."""
     scores = report.to_dict()["scores"]
-    measured = MeasuredScores.on(dataset, scores["generated"]["rows"], "llama.cpp", scores)
+    measured = MeasuredScores(dataset, scores["generated"]["rows"], "llama.cpp", scores)
     save_scores(folder, measured, None, hub=Hub(False))

@@ -2,8 +2,11 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.recipe import Recipe
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -22,19 +25,22 @@ def neighbor(index: int, coefficient: float, **changes: object) -> WeightedAdapt
     return replace(plain, **changes)
 
 
+QUESTIONS = DatasetInfo(
+    id="me/questions",
+    revision="d" * 40,
+    config="main",
+    split="train",
+    columns=Columns(input="question", output="answer"),
+    private=False,
+    license="cc-by-4.0",
+)
 PLAIN = CardData(
     base_model="org/base-7b",
     base_revision="b" * 40,
     base_license="apache-2.0",
-    dataset_id="me/questions",
-    dataset_revision="d" * 40,
-    dataset_config="main",
-    dataset_split="train",
-    columns="input=question,output=answer",
+    dataset=QUESTIONS,
     rows=1234,
     tokens=56789,
-    dataset_license="cc-by-4.0",
-    dataset_private=False,
     bank_id="org/bank",
     bank_revision="e" * 40,
     bank_size=3,
@@ -43,11 +49,15 @@ PLAIN = CardData(
     effective_number=2.17,
     nearest_in_bank=0.08,
     rank=16,
-    dtype="bfloat16",
     warnings=("the dataset has 12 rows_only [see] <docs>",),
     recipe=Recipe(metric="kl", coefficients="normalized", temperature=0.5),
     library_version="0.1.0",
 )
+
+
+def of_dataset(card: Any, **changes: object) -> Any:
+    """Return card data or measured scores with other fields of their dataset."""
+    return replace(card, dataset=replace(card.dataset, **changes))
 
 
 def many(count: int) -> CardData:

@@ -13,6 +13,7 @@ from hf_lorameta.cards import markdown
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
+from hf_lorameta.data.columns import Columns
 from hf_lorameta.localhub import cards as hub_rules
 from tests.cards.examples import PLAIN, SVG, neighbor
 
@@ -48,11 +49,14 @@ def attacked(text: str) -> CardData:
         0, 1.0, adapter=text, dataset=text, license=text, adapter_revision=text,
         dataset_revision=text,
     )  # fmt: skip
+    dataset = replace(
+        PLAIN.dataset, id=text, revision=text, config=text, split=text, license=text,
+        columns=Columns(input=text, output=text),
+    )  # fmt: skip
     return replace(
-        PLAIN, base_model=text, base_revision=text, base_license=text, dataset_id=text,
-        dataset_revision=text, dataset_config=text, dataset_split=text, columns=text,
-        dataset_license=text, bank_id=text, bank_revision=text, neighbors=(bad,), dtype=text,
-        warnings=(text,), library_version=text, example=(text, text),
+        PLAIN, base_model=text, base_revision=text, base_license=text, bank_id=text,
+        bank_revision=text, neighbors=(bad,), warnings=(text,), library_version=text,
+        dataset=dataset, example=(text, text),
     )  # fmt: skip
 
 

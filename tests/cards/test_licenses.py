@@ -9,7 +9,7 @@ from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.licenses import HUB_LICENSES, license_of
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.localhub import cards as hub_rules
-from tests.cards.examples import PLAIN, neighbor, section
+from tests.cards.examples import PLAIN, neighbor, of_dataset, section
 
 
 def licensed(base: str | None, *adapters: str | None) -> CardData:
@@ -48,7 +48,7 @@ def test_license_of_a_combination(
 
 
 def test_dataset_license_does_not_count() -> None:
-    assert license_of(replace(PLAIN, dataset_license="gpl-3.0"))[0] == "apache-2.0"
+    assert license_of(of_dataset(PLAIN, license="gpl-3.0"))[0] == "apache-2.0"
 
 
 def test_known_licenses_equal_those_the_loopback_hub_accepts() -> None:

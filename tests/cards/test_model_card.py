@@ -16,12 +16,13 @@ from hf_lorameta.cards import model_card
 from hf_lorameta.cards.card_data import CardData, Routing
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
+from hf_lorameta.data.columns import Columns
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.localhub import cards as hub_rules
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
 from hf_lorameta.space_build import package_wheel
-from tests.cards.examples import PLAIN, many, neighbor, rows_of, section
+from tests.cards.examples import PLAIN, many, neighbor, of_dataset, rows_of, section
 
 FIT = Refinement("gradient", 16, 2.5, 1.75, 0.5, 0.625, 3, (1.75, 0.625, 0.5))
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
@@ -123,13 +124,13 @@ def test_metadata_lists_the_datasets_that_something_was_fitted_on() -> None:
         return ModelCard(render_card(facts, None)).data.datasets
 
     sources = ["bank/task-0", "bank/task-1", "bank/task-2"]
-    unpublished = replace(PLAIN, bank_published=False)
+    unpublished, fitted = replace(PLAIN, bank_published=False), replace(PLAIN, refinement=FIT)
     assert datasets(PLAIN) == sources
-    assert datasets(replace(PLAIN, refinement=FIT)) == ["me/questions", *sources]
+    assert datasets(fitted) == ["me/questions", *sources]
     assert datasets(unpublished) is None
     assert datasets(replace(unpublished, refinement=FIT)) == ["me/questions"]
-    assert datasets(replace(PLAIN, refinement=FIT, dataset_private=True)) == sources
-    assert datasets(replace(PLAIN, refinement=FIT, dataset_id="bank/task-1")) == [
+    assert datasets(of_dataset(fitted, private=True)) == sources
+    assert datasets(of_dataset(fitted, id="bank/task-1")) == [
         "bank/task-1", "bank/task-0", "bank/task-2",
     ]  # fmt: skip
     same = (neighbor(0, 0.6), neighbor(1, 0.4, dataset="bank/task-0"))
@@ -193,7 +194,7 @@ def test_vllm_command_allows_the_rank(rank: int, option: str) -> None:
 
 
 def test_local_dataset_is_not_named() -> None:
-    facts = replace(PLAIN, dataset_id=None, dataset_revision="sha256:77", dataset_private=True)
+    facts = of_dataset(PLAIN, id=None, revision="sha256:77", private=True)
     text = render_card(facts, None)
     assert not {"me/questions"} & set(ModelCard(text).data.datasets)
     assert "a local dataset" in text
@@ -203,7 +204,7 @@ def test_local_dataset_is_not_named() -> None:
 
 def test_private_dataset_is_not_named() -> None:
     warnings = ("me/questions has few rows",)
-    facts = replace(PLAIN, dataset_private=True, warnings=warnings, refinement=FIT)
+    facts = of_dataset(replace(PLAIN, warnings=warnings, refinement=FIT), private=True)
     text = render_card(facts, "me/lora") + render_chart(facts)
     assert "me/questions" not in text
     assert "d" * 40 not in text
@@ -224,8 +225,8 @@ def test_invalid_hub_ids_are_left_out_of_the_metadata() -> None:
         "a/b\n",
     ):
         used = (neighbor(0, 1.0, dataset=bad),)
-        facts = replace(PLAIN, dataset_id=bad, base_model=bad, neighbors=used, refinement=FIT)
-        text = render_card(facts, None)
+        facts = replace(PLAIN, base_model=bad, neighbors=used, refinement=FIT)
+        text = render_card(of_dataset(facts, id=bad), None)
         data = ModelCard(text).data.to_dict()
         assert data["tags"] == ["lora", "hf-lorameta", "arxiv:2507.01806"], bad
         assert not {"datasets", "base_model", "base_model_relation"} & set(data), bad
@@ -297,7 +298,7 @@ def test_recipe_table_lists_every_setting() -> None:
     assert settings["Rows read"] == "1,234 rows, 56,789 tokens"
     assert settings["Dataset revision"] == f"`{'d' * 40}`"
     assert settings["Bank"] == f"`org/bank` at `{'e' * 40}`, 3 adapters"
-    bare = replace(PLAIN, dataset_config=None, dataset_revision=None, dataset_split=None)
+    bare = of_dataset(PLAIN, config=None, revision="", split="")
     settings = dict(rows_of(section(render_card(bare, None), "Recipe")))
     assert not {"Configuration", "Dataset revision", "Split"} & set(settings)
 
@@ -313,7 +314,8 @@ def test_card_without_scores_has_the_command_to_evaluate() -> None:
 
 
 def test_reproduce_command_is_quoted_for_the_shell() -> None:
-    facts = replace(PLAIN, columns="input=my question,output=a'b", bank_id=EMBEDDED_BANK)
+    columns = Columns(input="my question", output="a'b")
+    facts = of_dataset(replace(PLAIN, bank_id=EMBEDDED_BANK), columns=columns)
     (block,) = re.findall(
         r"```bash\n(hf-lorameta generate.*?)\n```", render_card(facts, None), re.DOTALL
     )

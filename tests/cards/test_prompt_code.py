@@ -13,7 +13,7 @@ from hf_lorameta.cards.prompt_code import example_code, is_example, prompt_code
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.rows import read_rows
 from hf_lorameta.hub.dataset_repo import RawDataset
-from tests.cards.examples import PLAIN
+from tests.cards.examples import PLAIN, of_dataset
 
 TURNS = [
     {"role": "user", "content": "a question"},
@@ -55,7 +55,7 @@ def test_an_example_is_two_lines_of_python_whatever_it_holds(row: tuple[str, str
 def test_only_the_card_of_a_public_dataset_has_an_example() -> None:
     public = replace(PLAIN, example=("a true\nrow", "its label"))
     assert "prompt = 'a true\\nrow'\nanswer = 'its label'\n```" in render_card(public, "me/x")
-    for hidden in (replace(public, dataset_private=True), replace(public, dataset_id=None)):
+    for hidden in (of_dataset(public, private=True), of_dataset(public, id=None)):
         assert "a true" not in render_card(hidden, "me/x")
         assert "none of its text is in this repo" in render_card(hidden, "me/x")
 

@@ -13,14 +13,10 @@ from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.localhub import cards as hub_rules
-from tests.cards.examples import PLAIN, section
+from tests.cards.examples import PLAIN, QUESTIONS, of_dataset, section
 
 MEASURED = MeasuredScores(
-    dataset_id="me/questions",
-    dataset_revision="d" * 40,
-    dataset_config="main",
-    dataset_split="test",
-    dataset_private=False,
+    dataset=replace(QUESTIONS, split="test"),
     rows=1200,
     engine="transformers",
     scores={
@@ -80,10 +76,9 @@ def test_other_sections_and_metadata_stay_unchanged() -> None:
 
 
 def test_new_scores_replace_those_of_the_same_split_only() -> None:
-    again = replace(
-        MEASURED, dataset_revision="e" * 40, rows=7, scores={"generated": {"loss": 0.25}}
-    )
-    other = replace(MEASURED, dataset_id="you/others", dataset_config=None)
+    later = replace(MEASURED, rows=7, scores={"generated": {"loss": 0.25}})
+    again = of_dataset(later, revision="e" * 40)
+    other = of_dataset(MEASURED, id="you/others", config=None)
     text = with_scores(CARD, MEASURED, "me/lora")
     assert with_scores(text, MEASURED, "me/lora") == text
     text = with_scores(with_scores(text, other, "me/lora"), again, "me/lora")
@@ -100,10 +95,10 @@ def test_new_scores_replace_those_of_the_same_split_only() -> None:
     assert text.count("Only the scores above were measured") == 1
 
 
-@pytest.mark.parametrize("hidden", [{"dataset_private": True}, {"dataset_id": None}])
+@pytest.mark.parametrize("hidden", [{"private": True}, {"id": None}])
 def test_scores_do_not_name_a_private_dataset(hidden: dict[str, object]) -> None:
-    before = render_card(replace(PLAIN, **hidden), "me/lora")
-    text = with_scores(before, replace(MEASURED, **hidden), "me/lora")
+    before = render_card(of_dataset(PLAIN, **hidden), "me/lora")
+    text = with_scores(before, of_dataset(MEASURED, **hidden), "me/lora")
     assert "### a local or private dataset, split `test`" in text
     assert "| `generated` | 0.3457 |" in text
     assert not re.search(r"me/questions|d{40}|`main`", text)
@@ -125,10 +120,9 @@ def test_nan_and_infinity_are_not_indexed() -> None:
 
 @given(st.text(max_size=20))
 def test_names_of_a_scored_dataset_are_escaped(text: str) -> None:
-    odd = replace(
-        MEASURED, dataset_id=text, dataset_config=text, dataset_split=text, engine=text,
-        scores={text: {"loss": 1.0}, "generated": {"loss": 1.0}},
-    )  # fmt: skip
+    scores = {text: {"loss": 1.0}, "generated": {"loss": 1.0}}
+    measured = replace(MEASURED, engine=text, scores=scores)
+    odd = of_dataset(measured, id=text, config=text, split=text)
     written = with_scores(CARD, odd, "me/lora")
     assert re.findall(r"^## (.+)$", written, re.MULTILINE)[-1] == "Citation"
     assert written.count("\n### ") == 1
