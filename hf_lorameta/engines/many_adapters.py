@@ -21,12 +21,12 @@ from hf_lorameta.engines.packing import (
     check_row_attention,
     current_slices,
     passes,
-    token_losses,
     using,
     using_row_attention,
 )
 from hf_lorameta.engines.peft_adapter import attached
 from hf_lorameta.engines.scoring import StepCounter, Tokens
+from hf_lorameta.engines.torch_forward import token_losses
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.formats.lora_file import open_adapter
 

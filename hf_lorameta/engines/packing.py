@@ -15,8 +15,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.torch_forward import prefix_length
+from hf_lorameta.engines.scoring import Tokens, shared_length
 from hf_lorameta.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,12 +97,19 @@ class Pass:
     slices: tuple[Slice, ...]
 
 
-def passes(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Pass]:
-    """Pack rows into passes of limited memory; a row that exceeds it is on its own.
+def passes(
+    rows: Mapping[int, Sequence[Tokens]],
+    budget: int,
+    share: bool = True,
+    output_cost: float = OUTPUT_TOKEN_COST,
+) -> Iterator[Pass]:
+    """Pack rows, in order, into passes of limited memory; a row that exceeds it is on its own.
 
     Args:
         rows: rows of the task in each slot.
-        budget: maximum number of tokens, output tokens counting half more.
+        budget: maximum number of tokens.
+        share: let a task's rows share the common prefix of their prompts; it counts once.
+        output_cost: how much more an output token counts.
 
     Example:
         >>> rows = {0: [Tokens([1, 2], [3]), Tokens([1, 4], [5])], 2: [Tokens([6], [7, 8])]}
@@ -121,31 +127,39 @@ def passes(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Pass]:
     for slot, of_slot in rows.items():
         full = cost
         for row in of_slot:
-            longer = full + _cost([*groups.get(slot, ()), row])
+            longer = full + _cost([*groups.get(slot, ()), row], share, output_cost)
             if groups and longer > budget:
-                yield _packed(groups)
+                yield _packed(groups, share)
                 groups, full = {}, 0.0
-                longer = _cost([row])
+                longer = _cost([row], share, output_cost)
             groups.setdefault(slot, []).append(row)
             cost = longer
     if groups:
-        yield _packed(groups)
+        yield _packed(groups, share)
 
 
-def _cost(rows: Sequence[Tokens]) -> float:
-    prefix = prefix_length(rows)
+def _cost(rows: Sequence[Tokens], share: bool, output_cost: float) -> float:
+    prefix = _prefix_length(rows, share)
     tokens = prefix + sum(len(row.prompt) + len(row.output) - prefix for row in rows)
-    return tokens + OUTPUT_TOKEN_COST * sum(len(row.output) for row in rows)
+    return tokens + output_cost * sum(len(row.output) for row in rows)
 
 
-def _packed(groups: Mapping[int, Sequence[Tokens]]) -> Pass:
+def _prefix_length(rows: Sequence[Tokens], share: bool) -> int:
+    """Length of the prompts' common prefix; the last token of each prompt is not part of it."""
+    if not share or len(rows) == 1:
+        return 0
+    first = rows[0].prompt
+    return min(min(shared_length(first, prompt), len(prompt) - 1) for prompt, _ in rows)
+
+
+def _packed(groups: Mapping[int, Sequence[Tokens]], share: bool) -> Pass:
     ids: list[int] = []
     positions: list[int] = []
     predicting: list[int] = []
     segments: list[Segment] = []
     slices: list[Slice] = []
     for slot, rows in groups.items():
-        start, prefix = len(ids), prefix_length(rows)
+        start, prefix = len(ids), _prefix_length(rows, share)
         if prefix:
             segments.append(Segment(prefix))
             ids += rows[0].prompt[:prefix]
@@ -168,28 +182,6 @@ def _packed(groups: Mapping[int, Sequence[Tokens]]) -> Pass:
         segments=tuple(segments),
         slices=tuple(slices),
     )
-
-
-def token_losses(model: Any, packed: Pass) -> "torch.Tensor":
-    """Return the cross entropy of the n output tokens of a pass in nats, (n,).
-
-    Args:
-        model: a causal LM of transformers, after `use_row_attention`.
-        packed: the pass.
-    """
-    import torch
-
-    device = model.device
-    logits = model(
-        input_ids=torch.tensor([packed.ids], device=device),
-        position_ids=torch.tensor([packed.positions], device=device),
-        logits_to_keep=torch.tensor(packed.predicting, device=device),
-        use_cache=False,
-        row_segments=packed.segments,
-    ).logits[0]
-    targets = torch.tensor(packed.targets, device=device)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
 def use_row_attention(model: Any) -> None:

@@ -15,16 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.engines import scoring
-from hf_lorameta.engines.packing import Slice, using
+from hf_lorameta.engines.packing import Pass, Slice, passes, using
 from hf_lorameta.engines.peft_adapter import attached
 from hf_lorameta.engines.scoring import Scores, StepCounter, Tokens
 from hf_lorameta.engines.torch_dtype import suited_dtype
-from hf_lorameta.engines.torch_forward import (
-    GRADIENT_TOKENS,
-    packed_sequences,
-    sequence_budget,
-    summed_nll,
-)
+from hf_lorameta.engines.torch_forward import GRADIENT_TOKENS, sequence_budget, summed_nll
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
 from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers
@@ -240,21 +235,20 @@ class TorchEvaluator:
         """Return rows as token ids, long prompts truncated from the left."""
         return [self._encode(row, shots).truncated(self.max_length, self._start) for row in rows]
 
-    def packed(self, examples: Sequence[Tokens], gradients: bool = False) -> Iterator[list[Tokens]]:
-        """Pack rows into sequences, see `hf_lorameta.engines.torch_forward.packed_sequences`.
+    def packed(self, examples: Sequence[Tokens], gradients: bool = False) -> Iterator[Pass]:
+        """Pack rows into sequences, see `hf_lorameta.engines.packing.passes`.
 
         For the gradients of single rows, these share no prefix, and sequences are shorter.
         """
         budget = min(self.batch_tokens, self._sequence_budget)
-        if gradients:
-            return packed_sequences(examples, min(budget, GRADIENT_TOKENS), share=False)
-        return packed_sequences(examples, budget)
+        budget = min(budget, GRADIENT_TOKENS) if gradients else budget
+        return passes({0: examples}, budget, share=not gradients, output_cost=0)
 
     def _loss(self, examples: Sequence[Tokens], steps: StepCounter) -> float:
         total = 0.0
         for part in self.packed(examples):
             total += float(summed_nll(self.model, part))
-            steps.advance(len(part))
+            steps.advance(len(part.by_row))
         return total / sum(len(output) for _, output in examples)
 
     # --- answers ---

@@ -1,17 +1,18 @@
 """Losses and log odds of several rows in one forward pass of a causal LM.
 
-Rows are packed into one sequence. The common prefix of their prompts, usually an instruction, comes
-first and only once. The attention mask lets each row see that prefix and itself, and its positions
-continue from the prefix, so the results equal those of each row on its own, without padding and
-without repeated work. Works with and without gradients. Needs the extra ``eval``.
+`hf_lorameta.engines.packing` packs the rows into one sequence. The attention mask lets each row see
+the prefix it shares and itself, and its positions continue from the prefix, so the results equal
+those of each row on its own. `token_losses` needs the attention function of that module instead of
+a mask, which the other functions make for any model that takes positions. All work with and without
+gradients. Needs the extra ``eval``.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hf_lorameta.engines.scoring import Tokens, shared_length
+from hf_lorameta.engines.packing import Pass
 
 if TYPE_CHECKING:
     import torch
@@ -40,72 +41,54 @@ def sequence_budget(model: Any) -> int:
     return min(tokens, getattr(config, "sliding_window", None) or tokens)
 
 
-def packed_sequences(
-    rows: Sequence[Tokens], budget: int, share: bool = True
-) -> Iterator[list[Tokens]]:
-    """Group rows, in order, into sequences within a token budget; a longer row is on its own.
+def token_losses(model: Any, packed: Pass) -> "torch.Tensor":
+    """Return the cross entropy of the n output tokens of a pass in nats, (n,).
 
-    With `share`, the common prefix of a sequence's prompts counts once.
-
-    Example:
-        >>> rows = [Tokens([1, 2, 3], [4]), Tokens([1, 2, 5], [6]), Tokens([7], [8])]
-        >>> [len(batch) for batch in packed_sequences(rows, budget=6)]
-        [2, 1]
+    Args:
+        model: a causal LM of transformers, after
+            `hf_lorameta.engines.packing.use_row_attention`.
+        packed: the pass.
     """
-    batch: list[Tokens] = []
-    for row in rows:
-        if batch and _packed_length([*batch, row], share) > budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+    import torch
+
+    device = model.device
+    logits = model(
+        input_ids=torch.tensor([packed.ids], device=device),
+        position_ids=torch.tensor([packed.positions], device=device),
+        logits_to_keep=torch.tensor(packed.predicting, device=device),
+        use_cache=False,
+        row_segments=packed.segments,
+    ).logits[0]
+    targets = torch.tensor(packed.targets, device=device)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
-def _packed_length(batch: Sequence[Tokens], share: bool) -> int:
-    prefix = prefix_length(batch, share)
-    return prefix + sum(len(prompt) + len(output) - prefix for prompt, output in batch)
-
-
-def prefix_length(batch: Sequence[Tokens], share: bool = True) -> int:
-    """Length of the prompts' common prefix; the last token of each prompt is not part of it."""
-    if not share or len(batch) == 1:
-        return 0
-    first = batch[0].prompt
-    return min(min(shared_length(first, prompt), len(prompt) - 1) for prompt, _ in batch)
-
-
-def summed_nll(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
-    """Return the summed cross entropy in nats of the output tokens of one sequence's rows."""
+def summed_nll(model: Any, packed: Pass) -> "torch.Tensor":
+    """Return the summed cross entropy in nats of the output tokens of a pass."""
     import torch
 
     cross_entropy = torch.nn.functional.cross_entropy
-    parts = _output_logits(model, batch)
+    parts = _output_logits(model, packed)
     losses = [cross_entropy(logits.float(), targets, reduction="sum") for logits, targets in parts]
     return torch.stack(losses).sum()
 
 
-def row_nll(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
+def row_nll(model: Any, packed: Pass) -> "torch.Tensor":
     """Return the mean cross entropy of each of R rows' output tokens in nats, (R,).
 
-    No prefix is shared: row r occupies `row_lengths` tokens of the sequence, and what these
-    contribute to a gradient belongs to row r only.
+    The rows share no prefix: row r is segment r of the pass, and what its tokens contribute to a
+    gradient belongs to row r only.
     """
     import torch
 
     cross_entropy = torch.nn.functional.cross_entropy
-    parts = _output_logits(model, batch, share=False)
+    parts = _output_logits(model, packed)
     losses = [cross_entropy(logits.float(), targets, reduction="none") for logits, targets in parts]
-    by_row = torch.split(torch.cat(losses), [len(row.output) for row in batch])
-    return torch.stack([row.mean() for row in by_row])
+    return torch.stack([row.mean() for row in torch.split(torch.cat(losses), list(packed.by_row))])
 
 
-def row_lengths(batch: Sequence[Tokens]) -> list[int]:
-    """Return each row's number of tokens in `row_nll`: all but its last, which predicts nothing."""
-    return [len(prompt) + len(output) - 1 for prompt, output in batch]
-
-
-def log_odds(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
+def log_odds(model: Any, packed: Pass) -> "torch.Tensor":
     """Return ``log p / (1 − p)`` of every output token, p being its probability under the model.
 
     Both terms are computed from the logits, which keeps the result finite for p close to 1.
@@ -114,53 +97,47 @@ def log_odds(model: Any, batch: Sequence[Tokens]) -> "torch.Tensor":
     import torch
 
     odds = []
-    for logits, targets in _output_logits(model, batch):
+    for logits, targets in _output_logits(model, packed):
         logits, index = logits.double(), targets[:, None]
         others = logits.scatter(1, index, -torch.inf).logsumexp(1)
         odds.append(logits.gather(1, index)[:, 0] - others)
     return torch.cat(odds)
 
 
-def _output_logits(
-    model: Any, batch: Sequence[Tokens], share: bool = True
-) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
+def _output_logits(model: Any, packed: Pass) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
     """Yield logits (n, V) and the n tokens they should predict, some positions at a time."""
     import torch
 
-    prefix = prefix_length(batch, share)
-    sequence, rows, predicting = batch[0].prompt[:prefix], [0] * prefix, [False] * prefix
-    for row, (prompt, output) in enumerate(batch, 1):
-        sequence += [*prompt[prefix:], *output[:-1]]
-        predicting += [False] * (len(prompt) - prefix - 1) + [True] * len(output)
-        rows += [row] * (len(sequence) - len(rows))
-    separation = {} if len(batch) == 1 else _separate(model, torch.tensor(rows))
-    with _logits_only_at(model, torch.tensor([predicting])):
-        ids = torch.tensor([sequence])
+    separation = {} if len(packed.segments) == 1 else _separate(model, packed)
+    with _logits_only_at(model, torch.tensor(packed.predicting)):
+        ids = torch.tensor([packed.ids])
         logits = model(input_ids=ids, use_cache=False, **separation).logits[0]
-    targets = torch.tensor([token for _, output in batch for token in output])
+    targets = torch.tensor(packed.targets)
     for start in range(0, len(targets), _LOGIT_ROWS):
         part = slice(start, start + _LOGIT_ROWS)
         yield logits[part], targets[part]
 
 
-def _separate(model: Any, rows: "torch.Tensor") -> dict[str, "torch.Tensor"]:
-    """Attention mask and positions, from the (T,) row numbers of the tokens; 0 is the prefix."""
+def _separate(model: Any, packed: Pass) -> dict[str, "torch.Tensor"]:
+    """Return attention mask and positions: each segment sees itself and its prefix."""
     import torch
 
     from hf_lorameta.engines.float32_products import compute_dtype
 
-    dtype = compute_dtype(model)
-    visible = ((rows[:, None] == rows) | (rows == 0)).tril()
+    dtype, lengths = compute_dtype(model), [length for length, _ in packed.segments]
+    prefixes = torch.tensor([-1 if prefix is None else prefix for _, prefix in packed.segments])
+    own = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    visible = ((own[:, None] == own) | (prefixes[own][:, None] == own)).tril()
     mask = torch.zeros(visible.shape, dtype=dtype)
     mask.masked_fill_(~visible, torch.finfo(dtype).min)
-    return {"attention_mask": mask[None, None], "position_ids": visible.sum(1)[None] - 1}
+    return {"attention_mask": mask[None, None], "position_ids": torch.tensor([packed.positions])}
 
 
 @contextmanager
 def _logits_only_at(model: Any, positions: "torch.Tensor") -> Iterator[None]:
-    """Pass only n of the B·T hidden states to the output layer: logits (1, n, V)."""
+    """Pass only n of the (1, T) hidden states to the output layer: logits (1, n, V)."""
     head = model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][positions][None],))
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, positions],))
     try:
         yield
     finally:

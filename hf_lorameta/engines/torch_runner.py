@@ -14,7 +14,7 @@ import numpy as np
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.engines.torch_forward import log_odds, row_lengths, row_nll, summed_nll
+from hf_lorameta.engines.torch_forward import log_odds, row_nll, summed_nll
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.coefficients import Coefficients
@@ -122,7 +122,8 @@ class TorchRunner:
         losses, gradients = [], []
         with torch.enable_grad(), self._update_applied():
             for part in self._evaluator.packed(tokens, gradients=True):
-                with self._gradient_hooks(weighted_sum, row_lengths(part)) as gradient:
+                lengths = [length for length, _ in part.segments]
+                with self._gradient_hooks(weighted_sum, lengths) as gradient:
                     by_row = row_nll(self._evaluator.model, part)
                     torch.autograd.backward(by_row.sum())
                 losses.append(by_row.detach().double().numpy())

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_lorameta.engines.packing import passes, token_losses, using
+from hf_lorameta.engines.packing import passes, using
 from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.torch_forward import token_losses
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import OutputPrior
 from hf_lorameta.training.lora_slots import LoraSlots

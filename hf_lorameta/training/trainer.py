@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from hf_lorameta.engines.packing import Pass, passes, token_losses, using
+from hf_lorameta.engines.packing import Pass, passes, using
 from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.torch_forward import token_losses
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
 from hf_lorameta.training.lora_slots import LoraSlots

@@ -4,15 +4,10 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta.engines.packing import passes
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.engines.torch_forward import (
-    log_odds,
-    packed_sequences,
-    row_nll,
-    sequence_budget,
-    summed_nll,
-)
+from hf_lorameta.engines.torch_forward import log_odds, row_nll, sequence_budget, summed_nll
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -59,12 +54,12 @@ def logprobs(model: Any, row: Tokens) -> Any:
 @pytest.mark.filterwarnings("ignore:The fast path is not available")
 def test_packed_rows_give_the_results_of_single_rows(name: str, rows: list[Tokens]) -> None:
     model = model_of(name)
-    parts = list(packed_sequences(rows, sequence_budget(model)))
+    parts = list(passes({0: rows}, sequence_budget(model), output_cost=0))
     logs = [logprobs(model, row).gather(1, torch.tensor(row.output)[:, None]) for row in rows]
     expected = torch.cat(logs)[:, 0].double()
     found = sum(float(summed_nll(model, part)) for part in parts)
     assert found == pytest.approx(-float(expected.sum()), rel=1e-5)
-    unshared = packed_sequences(rows, sequence_budget(model), share=False)
+    unshared = passes({0: rows}, sequence_budget(model), share=False, output_cost=0)
     each = torch.cat([row_nll(model, part) for part in unshared])
     assert each.tolist() == pytest.approx([-float(log.mean()) for log in logs], rel=1e-5)
     odds = torch.cat([log_odds(model, part) for part in parts])
@@ -72,15 +67,20 @@ def test_packed_rows_give_the_results_of_single_rows(name: str, rows: list[Token
     assert torch.allclose(odds, expected - (-expected.exp()).log1p(), atol=1e-4)
 
 
+def sizes(rows: list[Tokens], budget: int, share: bool = True) -> list[int]:
+    """Number of rows in each pass."""
+    return [len(one.by_row) for one in passes({0: rows}, budget, share, output_cost=0)]
+
+
 def test_common_prefix_counts_once() -> None:
     rows = [Tokens([*range(30), i], [i]) for i in range(40, 50)]
-    assert [len(batch) for batch in packed_sequences(rows, budget=40)] == [5, 5]
-    assert [len(batch) for batch in packed_sequences(rows, budget=64, share=False)] == [2] * 5
+    assert sizes(rows, 40) == [5, 5]
+    assert sizes(rows, 64, share=False) == [2] * 5
     mixed = [*rows[:2], Tokens([1], [2]), *rows[2:4]]
-    batches = list(packed_sequences(mixed, budget=40))
-    assert [len(batch) for batch in batches] == [2, 2, 1]
-    assert [row for batch in batches for row in batch] == mixed
-    assert list(packed_sequences(rows, budget=0)) == [[row] for row in rows]
+    assert sizes(mixed, 40) == [2, 2, 1]
+    targets = [token for one in passes({0: mixed}, 40, output_cost=0) for token in one.targets]
+    assert targets == [40, 41, 2, 42, 43]
+    assert sizes(rows, 0) == [1] * 10
 
 
 def test_sequence_budget_depends_on_the_architecture() -> None:
@@ -97,13 +97,14 @@ def test_sequences_of_wide_models_are_longer_except_for_gradients() -> None:
     evaluator = TorchEvaluator.__new__(TorchEvaluator)
     evaluator.batch_tokens, evaluator._sequence_budget = 4096, sequence_budget(model)
     rows = [Tokens([i] * 99, [i]) for i in range(40)]
-    assert [len(part) for part in evaluator.packed(rows)] == [20, 20]
-    assert [len(part) for part in evaluator.packed(rows, gradients=True)] == [5] * 8
+    assert [len(part.by_row) for part in evaluator.packed(rows)] == [20, 20]
+    assert [len(part.by_row) for part in evaluator.packed(rows, gradients=True)] == [5] * 8
 
 
 def test_log_odds_of_nearly_certain_tokens_are_finite() -> None:
     model = model_of("Llama")
     model.get_output_embeddings().weight.data.mul_(50)
-    found = log_odds(model, ROWS)
+    [packed] = passes({0: ROWS}, 1000)
+    found = log_odds(model, packed)
     assert torch.isfinite(found).all()
     assert found.abs().max() > 40  # more than 1 - p can represent

@@ -152,7 +152,8 @@ def dense_gradient(evaluator: TorchEvaluator, row: Any, weighted_sum: Sum) -> np
 
         hooks.append(evaluator.model.get_submodule(module.name).register_forward_hook(add))
     try:
-        (summed_nll(evaluator.model, [row]) / len(row.output)).backward()
+        [packed] = evaluator.packed([row])
+        (summed_nll(evaluator.model, packed) / len(row.output)).backward()
     finally:
         for hook in hooks:
             hook.remove()

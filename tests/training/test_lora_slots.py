@@ -14,6 +14,7 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from hf_lorameta.engines import packing  # noqa: E402
+from hf_lorameta.engines.torch_forward import token_losses  # noqa: E402
 from hf_lorameta.training import lora_slots  # noqa: E402 - it imports torch
 
 RANK, SCALING, TARGETS = 3, 1.5, ("q_proj", "v_proj", "down_proj")
@@ -76,7 +77,7 @@ def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> dict[int
     sums: dict[int, float] = dict.fromkeys(rows, 0.0)
     for packed in passes(rows, budget):
         with packing.using(packed.slices):
-            losses = packing.token_losses(model, packed)
+            losses = token_losses(model, packed)
         for (slot, _), part in zip(
             packed.outputs.items(), losses.split(list(packed.outputs.values())), strict=True
         ):
@@ -221,7 +222,7 @@ def test_the_text_part_of_a_model_of_images_is_trained(kind: str) -> None:
     expected = float(reference_loss(model, rows))
     packing.use_row_attention(model)
     [packed] = passes({0: rows}, 1000)
-    assert float(packing.token_losses(model, packed).mean()) == pytest.approx(expected, rel=1e-6)
+    assert float(token_losses(model, packed).mean()) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
