@@ -25,7 +25,7 @@ import pytest
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
-from hf_lorameta.localhub import LocalHub
+from tests.fault_hub import FaultHub
 from tests.running_space import RunningSpace, missing, running_space
 
 collect_ignore = ["benchmarks/official_hub_conftest.py"]  # a conftest of other tests
@@ -105,7 +105,7 @@ class Done:
 class Shell:
     """Runs ``hf-lorameta`` against the loopback Hub."""
 
-    def __init__(self, hub: LocalHub, home: Path) -> None:
+    def __init__(self, hub: FaultHub, home: Path) -> None:
         self.hub, self.home = hub, home
         self.cwd = home
         self._parent = subprocess.Popen(
@@ -192,7 +192,7 @@ class Shell:
 class Account:
     """A user of the loopback Hub who owns the repos of a synthetic bank."""
 
-    hub: LocalHub
+    hub: FaultHub
     name: str
     token: str
     entries: list[dict[str, Any]] = field(default_factory=list)
@@ -280,7 +280,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A shell for a loopback Hub that has a base model."""
-    with LocalHub() as hub:
+    with FaultHub() as hub:
         hub.add_user("base")
         hub.create_repo(BASE)
         card = b"---\nlicense: apache-2.0\n---\n"
@@ -378,6 +378,6 @@ def web(
         yield Web(space, owner)
 
 
-def touched(hub: LocalHub, *parts: str) -> list[str]:
+def touched(hub: FaultHub, *parts: str) -> list[str]:
     """Return the paths of logged requests that contain every part."""
     return [r.path for r in hub.requests if all(part in r.path for part in parts)]

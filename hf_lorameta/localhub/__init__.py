@@ -22,8 +22,7 @@ for _module in ("starlette", "uvicorn"):
             raise SystemExit(f"error: {_message}")
         raise ModuleNotFoundError(_message, name=_module)
 
-from hf_lorameta.localhub.faults import Fault, RequestRecord  # noqa: E402
 from hf_lorameta.localhub.http_errors import LocalHubError  # noqa: E402
 from hf_lorameta.localhub.server import LocalHub  # noqa: E402
 
-__all__ = ["Fault", "LocalHub", "LocalHubError", "RequestRecord"]
+__all__ = ["LocalHub", "LocalHubError"]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal, Self
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from hf_lorameta.localhub.accounts import User
 from hf_lorameta.localhub.app import HubApp
-from hf_lorameta.localhub.faults import Fault, FaultMiddleware, RequestRecord
 from hf_lorameta.localhub.history import Commit, Gated, Repo, now
 from hf_lorameta.localhub.http_errors import HTTPError, LocalHubError
 from hf_lorameta.localhub.routing import Server
@@ -61,7 +61,7 @@ class LocalHub:
         self._port = port
         self._hub = HubState(Path(root) if root is not None else None)
         server = Server(self._hub, uploads, lfs_part_size, page_size)
-        self._app = FaultMiddleware(HubApp(server))
+        self._app: ASGIApp = HubApp(server)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -263,29 +263,6 @@ class LocalHub:
                 hint=f"hub.create_repo({repo_id!r}, repo_type={repo_type!r})",
             )
         return repo
-
-    # ---- faults and the request log
-
-    def add_fault(self, fault: Fault) -> None:
-        """Add a fault. If several match a request, the first one added is injected."""
-        with self._app.lock:
-            self._app.faults.append(fault)
-
-    def clear_faults(self) -> None:
-        """Remove all faults."""
-        with self._app.lock:
-            self._app.faults.clear()
-
-    @property
-    def requests(self) -> list[RequestRecord]:
-        """The logged requests, oldest first."""
-        with self._app.lock:
-            return list(self._app.records)
-
-    def clear_requests(self) -> None:
-        """Clear the request log."""
-        with self._app.lock:
-            self._app.records.clear()
 
     # ---- clients in other processes
 

@@ -26,8 +26,8 @@ from typing import Any, Self
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import WORK_FOLDER
 from hf_lorameta.files import sha256
-from hf_lorameta.localhub import Fault, LocalHub
 from tests.conftest import BASE, Account, Done, Shell, rows, tokenizer_json, tree
+from tests.fault_hub import Fault, FaultHub
 
 COMMANDS = ("build", "pull", "plan", "push")
 DISK_MB = 256
@@ -146,7 +146,7 @@ class World:
 
     def __init__(self, scratch: Path) -> None:
         self.scratch, self.disk = scratch, scratch / "disk"
-        self.hub = LocalHub()
+        self.hub = FaultHub()
         self.read, self.leaks = 0, list[str]()
         self._numbers = count()
         self._expected: dict[tuple[str, str], dict[str, bytes]] = {}

@@ -14,8 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from hf_lorameta.demo.run import DATA_FOLDER
-from hf_lorameta.localhub import LocalHub
-from hf_lorameta.localhub.faults import Fault
+from tests.fault_hub import Fault, FaultHub
 from tests.running_space import Visitor, browser, running_space
 
 OWNER = "ann"
@@ -28,7 +27,7 @@ ROLES = ("", "input", "output")
 WAYS = ("mouse", "arrows", "type and Enter", "type and Tab")
 
 
-def create_datasets(hub: LocalHub) -> None:
+def create_datasets(hub: FaultHub) -> None:
     """Add datasets to search for, and one whose columns have to be chosen."""
     hub.add_user(OWNER)
     odd = [{"left": f"how was {i}", "right": "very kind", "mark": str(i)} for i in range(40)]
@@ -48,7 +47,7 @@ class Repetitions:
         folder: for files to upload.
     """
 
-    def __init__(self, visitor: Visitor, hub: LocalHub, folder: Path) -> None:
+    def __init__(self, visitor: Visitor, hub: FaultHub, folder: Path) -> None:
         self.visitor, self.hub, self.folder = visitor, hub, folder
         self.page = visitor.page
         self.random = random.Random(0)
@@ -210,7 +209,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the repetitions")
     parser.add_argument("--only", default="", help="part of the titles of what to repeat")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home, LocalHub() as hub, browser() as chromium:
+    with tempfile.TemporaryDirectory() as home, FaultHub() as hub, browser() as chromium:
         create_datasets(hub)
         with running_space(hub, Path(home)) as space:
             visitor = Visitor(chromium, space.url)

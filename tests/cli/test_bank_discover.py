@@ -11,7 +11,6 @@ import yaml
 
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import Module
-from hf_lorameta.localhub import Fault
 from tests.conftest import (
     LAYOUT,
     Account,
@@ -21,6 +20,7 @@ from tests.conftest import (
     tokenizer_json,
     touched,
 )
+from tests.fault_hub import Fault
 
 SMALL_PAGES = "import hf_lorameta.hub.adapter_list as a; a.PAGE = 2"
 

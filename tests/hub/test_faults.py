@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.localhub import Fault
 from hf_lorameta.pipeline.adapter_folder import FILES
 from tests.conftest import Account, Built, Shell, rows, touched, tree
+from tests.fault_hub import Fault
 
 COMMIT = r"/api/models/.*/commit/"
 NO_WAIT = """

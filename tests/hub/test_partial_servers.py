@@ -1,6 +1,6 @@
 """Commands against servers that have only a part of the Hub's API.
 
-The loopback Hub leaves out what such servers lack: see ``omit`` in `hf_lorameta.localhub.faults`.
+The loopback Hub leaves out what such servers lack: see ``omit`` in `tests.fault_hub`.
 """
 
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
-from hf_lorameta.localhub import Fault
 from hf_lorameta.pipeline.adapter_folder import FILES
 from tests.conftest import Account, Built, Shell, rows, touched, tree
+from tests.fault_hub import Fault
 
 COMMIT = "/api/.*/commit/"
 UNTYPED = ("X-Error-Code", "X-Error-Message", "error")

@@ -11,7 +11,7 @@ from hf_lorameta.errors import ConnectionLostError
 from hf_lorameta.hub import retry
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
-from hf_lorameta.localhub import Fault, LocalHub
+from tests.fault_hub import Fault, FaultHub
 from tests.hub.conftest import use_endpoint
 
 REPO = "alice/m"
@@ -44,8 +44,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    with LocalHub() as running:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultHub]:
+    with FaultHub() as running:
         monkeypatch.setenv("HF_TOKEN", running.add_user("alice"))
         running.create_repo(REPO)
         running.commit(REPO, {FILE: b"weights"})
@@ -54,7 +54,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 
 
 @pytest.fixture
-def repo(server: LocalHub) -> PinnedRepo:
+def repo(server: FaultHub) -> PinnedRepo:
     pinned = Hub().resolve(REPO, "model", blobs=True)
     server.clear_requests()
     return pinned
@@ -73,7 +73,7 @@ OPERATIONS: dict[str, Callable[[Hub, PinnedRepo], object]] = {
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("status", [429, 503])
 def test_an_operation_makes_six_requests_with_exponential_waits(
-    server: LocalHub, repo: PinnedRepo, clock: FakeClock, name: str, status: int
+    server: FaultHub, repo: PinnedRepo, clock: FakeClock, name: str, status: int
 ) -> None:
     server.add_fault(Fault("status", status=status))
     with pytest.raises(ConnectionLostError, match=f"HTTP {status}"):
@@ -84,21 +84,21 @@ def test_an_operation_makes_six_requests_with_exponential_waits(
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_succeeds_after_transient_errors(
-    server: LocalHub, repo: PinnedRepo, clock: FakeClock, name: str
+    server: FaultHub, repo: PinnedRepo, clock: FakeClock, name: str
 ) -> None:
     server.add_fault(Fault("status", status=503, times=2))
     OPERATIONS[name](Hub(), repo)
     assert clock.waits == [1, 2]
 
 
-def test_lost_connections_are_retried(server: LocalHub, repo: PinnedRepo, clock: FakeClock) -> None:
+def test_lost_connections_are_retried(server: FaultHub, repo: PinnedRepo, clock: FakeClock) -> None:
     server.add_fault(Fault("cut", times=2))
     assert Hub().read(repo, FILE, 0, 3) == b"wei"
     assert clock.waits == [1, 2]
     assert len(server.requests) == 3
 
 
-def test_retry_after_is_honored(server: LocalHub, repo: PinnedRepo, clock: FakeClock) -> None:
+def test_retry_after_is_honored(server: FaultHub, repo: PinnedRepo, clock: FakeClock) -> None:
     server.add_fault(Fault("status", status=429, retry_after=40, times=2))
     Hub().resolve(REPO, "model")
     assert clock.waits == [40.5, 40.5]
@@ -106,7 +106,7 @@ def test_retry_after_is_honored(server: LocalHub, repo: PinnedRepo, clock: FakeC
 
 
 def test_a_date_in_retry_after_is_waited_for(
-    server: LocalHub, repo: PinnedRepo, clock: FakeClock
+    server: FaultHub, repo: PinnedRepo, clock: FakeClock
 ) -> None:
     for date in (formatdate(60, usegmt=True), formatdate(30, usegmt=True), "soon"):
         server.add_fault(Fault("status", status=429, times=1, retry_after=date))
@@ -115,7 +115,7 @@ def test_a_date_in_retry_after_is_waited_for(
 
 
 def test_retry_after_beyond_the_budget_is_an_error_that_says_when(
-    server: LocalHub, repo: PinnedRepo, clock: FakeClock
+    server: FaultHub, repo: PinnedRepo, clock: FakeClock
 ) -> None:
     server.add_fault(Fault("status", status=429, retry_after=600))
     with pytest.raises(ConnectionLostError, match="requests a pause of 600 s") as caught:
@@ -126,7 +126,7 @@ def test_retry_after_beyond_the_budget_is_an_error_that_says_when(
 
 
 def test_all_waits_of_an_operation_fit_the_budget(
-    server: LocalHub, repo: PinnedRepo, clock: FakeClock
+    server: FaultHub, repo: PinnedRepo, clock: FakeClock
 ) -> None:
     server.add_fault(Fault("status", status=503, retry_after=70))
     with pytest.raises(ConnectionLostError, match="requests a pause"):
@@ -145,7 +145,7 @@ def test_slow_requests_use_up_the_budget(clock: FakeClock) -> None:
     assert clock.waits == [1]
 
 
-def test_other_errors_are_not_retried(server: LocalHub, repo: PinnedRepo, clock: FakeClock) -> None:
+def test_other_errors_are_not_retried(server: FaultHub, repo: PinnedRepo, clock: FakeClock) -> None:
     server.add_fault(Fault("status", status=400))
     with pytest.raises(Exception, match="HTTP 400"):
         Hub().resolve(REPO, "model")
@@ -157,7 +157,7 @@ def test_other_errors_are_not_retried(server: LocalHub, repo: PinnedRepo, clock:
 
 @pytest.mark.parametrize("into_folder", [False, True])
 def test_a_download_is_not_repeated(
-    server: LocalHub, repo: PinnedRepo, tmp_path: Path, into_folder: bool
+    server: FaultHub, repo: PinnedRepo, tmp_path: Path, into_folder: bool
 ) -> None:
     folder = tmp_path / "here" if into_folder else None
     path = Hub().download(repo, FILE, folder)
@@ -169,7 +169,7 @@ def test_a_download_is_not_repeated(
 
 @pytest.mark.parametrize("into_folder", [False, True])
 def test_a_damaged_local_file_is_downloaded_again(
-    server: LocalHub, repo: PinnedRepo, tmp_path: Path, into_folder: bool
+    server: FaultHub, repo: PinnedRepo, tmp_path: Path, into_folder: bool
 ) -> None:
     folder = tmp_path / "here" if into_folder else None
     Hub().download(repo, FILE, folder).write_bytes(b"WEIGHTS")
@@ -177,7 +177,7 @@ def test_a_damaged_local_file_is_downloaded_again(
 
 
 def test_a_connection_lost_in_a_download_is_retried_by_the_client(
-    server: LocalHub, repo: PinnedRepo, clock: FakeClock
+    server: FaultHub, repo: PinnedRepo, clock: FakeClock
 ) -> None:
     server.add_fault(Fault("cut", method="GET", after_bytes=3, times=1))
     assert Hub().download(repo, FILE).read_bytes() == b"weights"

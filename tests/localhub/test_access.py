@@ -7,49 +7,50 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import get_session
 
-from hf_lorameta.localhub import LocalHub, LocalHubError
+from hf_lorameta.localhub import LocalHubError
+from tests.fault_hub import FaultHub
 
 
 @pytest.fixture
-def hub() -> Iterator[LocalHub]:
-    with LocalHub() as running:
+def hub() -> Iterator[FaultHub]:
+    with FaultHub() as running:
         yield running
 
 
-def api(hub: LocalHub, token: str | bool) -> HfApi:
+def api(hub: FaultHub, token: str | bool) -> HfApi:
     return HfApi(endpoint=hub.url, token=token)
 
 
 @pytest.fixture
-def alice(hub: LocalHub) -> HfApi:
+def alice(hub: FaultHub) -> HfApi:
     return api(hub, hub.add_user("alice", orgs=["acme"], email="a@b.c"))
 
 
 @pytest.fixture
-def bob(hub: LocalHub) -> HfApi:
+def bob(hub: FaultHub) -> HfApi:
     return api(hub, hub.add_user("bob"))
 
 
-def test_whoami_names_user_orgs_and_token_role(hub: LocalHub, alice: HfApi) -> None:
+def test_whoami_names_user_orgs_and_token_role(hub: FaultHub, alice: HfApi) -> None:
     me = alice.whoami()
     assert (me["name"], me["email"]) == ("alice", "a@b.c")
     assert [org["name"] for org in me["orgs"]] == ["acme"]
     assert me["auth"]["accessToken"]["role"] == "write"
 
 
-def test_add_user_uses_the_given_token_and_rejects_a_duplicate(hub: LocalHub) -> None:
+def test_add_user_uses_the_given_token_and_rejects_a_duplicate(hub: FaultHub) -> None:
     assert hub.add_user("carol", token="hf_mine", role="read") == "hf_mine"
     assert api(hub, "hf_mine").whoami()["auth"]["accessToken"]["role"] == "read"
     with pytest.raises(LocalHubError, match="already in use"):
         hub.add_user("dave", token="hf_mine")
 
 
-def test_add_user_rejects_an_unknown_role(hub: LocalHub) -> None:
+def test_add_user_rejects_an_unknown_role(hub: FaultHub) -> None:
     with pytest.raises(LocalHubError, match="role"):
         hub.add_user("carol", role="admin")
 
 
-def test_revoked_token_gets_401_with_the_hubs_message(hub: LocalHub) -> None:
+def test_revoked_token_gets_401_with_the_hubs_message(hub: FaultHub) -> None:
     token = hub.add_user("carol")
     hub.create_repo("carol/open")
     hub.revoke(token)
@@ -60,12 +61,12 @@ def test_revoked_token_gets_401_with_the_hubs_message(hub: LocalHub) -> None:
         api(hub, token).whoami()
 
 
-def test_revoking_an_unknown_token_is_an_error(hub: LocalHub) -> None:
+def test_revoking_an_unknown_token_is_an_error(hub: FaultHub) -> None:
     with pytest.raises(LocalHubError, match="unknown token"):
         hub.revoke("hf_never")
 
 
-def test_private_repo_is_not_found_for_other_users(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
+def test_private_repo_is_not_found_for_other_users(hub: FaultHub, alice: HfApi, bob: HfApi) -> None:
     hub.create_repo("alice/secret", repo_type="dataset", private=True)
     assert alice.dataset_info("alice/secret").private is True
     for other, status in ((bob, 404), (api(hub, False), 401)):
@@ -76,14 +77,14 @@ def test_private_repo_is_not_found_for_other_users(hub: LocalHub, alice: HfApi, 
     assert [d.id for d in alice.list_datasets(author="alice")] == ["alice/secret"]
 
 
-def test_file_of_a_private_repo_is_not_found_for_other_users(hub: LocalHub, bob: HfApi) -> None:
+def test_file_of_a_private_repo_is_not_found_for_other_users(hub: FaultHub, bob: HfApi) -> None:
     hub.create_repo("alice/secret", private=True)
     hub.commit("alice/secret", {"a.txt": b"x"})
     with pytest.raises(RepositoryNotFoundError):
         bob.hf_hub_download("alice/secret", "a.txt")
 
 
-def test_org_members_can_write_to_repos_of_the_org(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
+def test_org_members_can_write_to_repos_of_the_org(hub: FaultHub, alice: HfApi, bob: HfApi) -> None:
     alice.create_repo("acme/tool", private=True)
     assert alice.model_info("acme/tool").id == "acme/tool"
     with pytest.raises(RepositoryNotFoundError):
@@ -91,7 +92,7 @@ def test_org_members_can_write_to_repos_of_the_org(hub: LocalHub, alice: HfApi, 
 
 
 def test_gated_repo_has_public_info_but_restricted_files(
-    hub: LocalHub, alice: HfApi, bob: HfApi
+    hub: FaultHub, alice: HfApi, bob: HfApi
 ) -> None:
     hub.create_repo("alice/gate", gated=True)
     hub.commit("alice/gate", {"a.txt": b"x"})
@@ -103,11 +104,11 @@ def test_gated_repo_has_public_info_but_restricted_files(
     assert alice.get_hf_file_metadata(url=hf_url(hub, "alice/gate/resolve/main/a.txt")).size == 1
 
 
-def hf_url(hub: LocalHub, path: str) -> str:
+def hf_url(hub: FaultHub, path: str) -> str:
     return f"{hub.url}/{path}"
 
 
-def test_granted_user_can_access_a_gated_repo(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
+def test_granted_user_can_access_a_gated_repo(hub: FaultHub, alice: HfApi, bob: HfApi) -> None:
     hub.create_repo("alice/gate", gated="manual")
     with pytest.raises(GatedRepoError):
         bob.auth_check("alice/gate")
@@ -118,7 +119,7 @@ def test_granted_user_can_access_a_gated_repo(hub: LocalHub, alice: HfApi, bob: 
     api(hub, "hf_eve").auth_check("alice/gate")
 
 
-def test_auth_check_distinguishes_read_and_write(hub: LocalHub, alice: HfApi, bob: HfApi) -> None:
+def test_auth_check_distinguishes_read_and_write(hub: FaultHub, alice: HfApi, bob: HfApi) -> None:
     hub.create_repo("alice/open")
     alice.auth_check("alice/open", write=True)
     bob.auth_check("alice/open")
@@ -128,7 +129,7 @@ def test_auth_check_distinguishes_read_and_write(hub: LocalHub, alice: HfApi, bo
         bob.auth_check("alice/none")
 
 
-def test_read_token_cannot_write(hub: LocalHub) -> None:
+def test_read_token_cannot_write(hub: FaultHub) -> None:
     reader = api(hub, hub.add_user("alice", role="read"))
     hub.create_repo("alice/open")
     with pytest.raises(HfHubHTTPError, match="you must use a write token"):
@@ -137,32 +138,32 @@ def test_read_token_cannot_write(hub: LocalHub) -> None:
         reader.create_repo("alice/new")
 
 
-def test_create_in_the_namespace_of_another_user_is_403(hub: LocalHub, bob: HfApi) -> None:
+def test_create_in_the_namespace_of_another_user_is_403(hub: FaultHub, bob: HfApi) -> None:
     with pytest.raises(HfHubHTTPError, match='rights to create a model under the namespace "x"'):
         bob.create_repo("x/model")
     assert hub.repo("x/model") is None
 
 
-def test_anonymous_create_is_401(hub: LocalHub) -> None:
+def test_anonymous_create_is_401(hub: FaultHub) -> None:
     with pytest.raises(HfHubHTTPError) as caught:
         api(hub, False).create_repo("x/model")
     assert caught.value.response.status_code == 401
 
 
-def test_commit_to_a_repo_of_another_user_is_403(hub: LocalHub, bob: HfApi) -> None:
+def test_commit_to_a_repo_of_another_user_is_403(hub: FaultHub, bob: HfApi) -> None:
     hub.create_repo("alice/open")
     with pytest.raises(HfHubHTTPError, match="pass `create_pr=1`"):
         bob.upload_file(path_or_fileobj=b"x", path_in_repo="a", repo_id="alice/open")
     assert hub.files("alice/open") == {".gitattributes": hub.files("alice/open")[".gitattributes"]}
 
 
-def test_host_must_be_loopback(hub: LocalHub) -> None:
+def test_host_must_be_loopback(hub: FaultHub) -> None:
     with pytest.raises(LocalHubError, match=r"127\.0\.0\.1 only"):
-        LocalHub(host="0.0.0.0")
+        FaultHub(host="0.0.0.0")
     assert hub.url.startswith("http://127.0.0.1:")
 
 
-def test_request_log_contains_no_token(hub: LocalHub, alice: HfApi) -> None:
+def test_request_log_contains_no_token(hub: FaultHub, alice: HfApi) -> None:
     alice.whoami()
     assert isinstance(alice.token, str)
     get_session().get(f"{hub.url}/api/models?token={alice.token}&search=x")

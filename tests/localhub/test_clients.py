@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta.localhub import Fault, LocalHub
+from tests.fault_hub import Fault, FaultHub
 
 LINES = [json.dumps({"input": f"q{n}", "output": f"a{n}"}) for n in range(5)]
 ROWS = "\n".join(LINES).encode()
@@ -32,18 +32,18 @@ configs:
 
 
 @pytest.fixture
-def hub() -> Iterator[LocalHub]:
-    with LocalHub() as running:
+def hub() -> Iterator[FaultHub]:
+    with FaultHub() as running:
         yield running
 
 
 @pytest.fixture
-def token(hub: LocalHub) -> str:
+def token(hub: FaultHub) -> str:
     return hub.add_user("alice")
 
 
 def run(
-    hub: LocalHub, home: Path, *command: str, token: str | None = None, ok: bool = True
+    hub: FaultHub, home: Path, *command: str, token: str | None = None, ok: bool = True
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         command,
@@ -58,7 +58,7 @@ def run(
     return done
 
 
-def python(hub: LocalHub, home: Path, code: str, token: str | None = None) -> object:
+def python(hub: FaultHub, home: Path, code: str, token: str | None = None) -> object:
     """Run code in a child process and return the JSON that it prints last."""
     done = run(hub, home, sys.executable, "-c", code, token=token)
     return json.loads(done.stdout.splitlines()[-1])
@@ -75,7 +75,7 @@ print(json.dumps([sorted(names), sorted(splits), list(rows), len(plain)]))
 """
 
 
-def test_datasets_streams_configs_and_splits(hub: LocalHub, token: str, tmp_path: Path) -> None:
+def test_datasets_streams_configs_and_splits(hub: FaultHub, token: str, tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     hub.create_repo("alice/data", repo_type="dataset", private=True)
     files = {"easy/train.jsonl": ROWS, "easy/test.jsonl": ROWS, "hard/x.jsonl": ROWS}
@@ -86,7 +86,7 @@ def test_datasets_streams_configs_and_splits(hub: LocalHub, token: str, tmp_path
     assert rows == [{"input": f"q{n}", "output": f"a{n}"} for n in range(5)]
 
 
-def test_datasets_streams_parquet_through_the_redirect(hub: LocalHub, tmp_path: Path) -> None:
+def test_datasets_streams_parquet_through_the_redirect(hub: FaultHub, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     arrow = pytest.importorskip("pyarrow")
     parquet.write_table(arrow.table({"n": list(range(100))}), tmp_path / "x.parquet")
@@ -111,13 +111,13 @@ print(json.dumps([row["output"] for row in rows]))
 """
 
 
-def test_datasets_pushes_and_reads_back(hub: LocalHub, token: str, tmp_path: Path) -> None:
+def test_datasets_pushes_and_reads_back(hub: FaultHub, token: str, tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     assert python(hub, tmp_path, PUSH, token) == ["c", "d"]
     assert "data/train-00000-of-00001.parquet" in hub.files("alice/pushed", repo_type="dataset")
 
 
-def test_private_dataset_is_not_found_by_datasets(hub: LocalHub, tmp_path: Path) -> None:
+def test_private_dataset_is_not_found_by_datasets(hub: FaultHub, tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     hub.create_repo("alice/data", repo_type="dataset", private=True)
     code = 'from datasets import load_dataset; load_dataset("alice/data", streaming=True)'
@@ -142,7 +142,7 @@ print(json.dumps([type(back).__name__, back.peft_config["default"].r]))
 """
 
 
-def test_transformers_and_peft_push_and_load(hub: LocalHub, token: str, tmp_path: Path) -> None:
+def test_transformers_and_peft_push_and_load(hub: FaultHub, token: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("peft")
     assert python(hub, tmp_path, TINY, token) == ["PeftModelForCausalLM", 2]
@@ -153,7 +153,7 @@ def test_transformers_and_peft_push_and_load(hub: LocalHub, token: str, tmp_path
 
 
 def test_hf_command_creates_uploads_and_downloads(
-    hub: LocalHub, token: str, tmp_path: Path
+    hub: FaultHub, token: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -173,7 +173,7 @@ def test_hf_command_creates_uploads_and_downloads(
     assert (out / "w.safetensors").read_bytes() == bytes(2000)
 
 
-def test_hf_command_reports_a_private_repo_as_not_found(hub: LocalHub, tmp_path: Path) -> None:
+def test_hf_command_reports_a_private_repo_as_not_found(hub: FaultHub, tmp_path: Path) -> None:
     hub.create_repo("alice/secret", private=True)
     hf = str(Path(sys.executable).with_name("hf"))
     done = run(hub, tmp_path, hf, "download", "alice/secret", "a.txt", ok=False)
@@ -181,7 +181,7 @@ def test_hf_command_reports_a_private_repo_as_not_found(hub: LocalHub, tmp_path:
 
 
 def test_env_replaces_the_settings_of_this_process(
-    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FaultHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_real")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -192,7 +192,7 @@ def test_env_replaces_the_settings_of_this_process(
     assert hub.env("hf_x", home=tmp_path)["HF_TOKEN"] == "hf_x"
 
 
-def test_faults_affect_clients_in_child_processes(hub: LocalHub, tmp_path: Path) -> None:
+def test_faults_affect_clients_in_child_processes(hub: FaultHub, tmp_path: Path) -> None:
     hub.create_repo("alice/m")
     hub.add_fault(Fault(kind="status", status=500, path="/api/models/alice/m"))
     code = "from huggingface_hub import model_info; model_info('alice/m')"
@@ -216,7 +216,7 @@ def test_command_line_serves_until_interrupted(tmp_path: Path) -> None:
 
 
 def test_command_line_reports_a_port_in_use(
-    hub: LocalHub, capsys: pytest.CaptureFixture[str]
+    hub: FaultHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from hf_lorameta.localhub.__main__ import main
 

@@ -19,7 +19,8 @@ from huggingface_hub import (
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from huggingface_hub.utils import get_session
 
-from hf_lorameta.localhub import Fault, LocalHub, LocalHubError
+from hf_lorameta.localhub import LocalHubError
+from tests.fault_hub import Fault, FaultHub
 
 REPO = "alice/m"
 HEADER = {"key": "header", "value": {"summary": "x"}}
@@ -29,33 +30,33 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 
 @pytest.fixture
-def hub() -> Iterator[LocalHub]:
-    with LocalHub() as running:
+def hub() -> Iterator[FaultHub]:
+    with FaultHub() as running:
         running.create_repo(REPO)
         yield running
 
 
 @pytest.fixture
-def api(hub: LocalHub) -> HfApi:
+def api(hub: FaultHub) -> HfApi:
     return HfApi(endpoint=hub.url, token=hub.add_user("alice"))
 
 
 @pytest.fixture
-def bob(hub: LocalHub) -> HfApi:
+def bob(hub: FaultHub) -> HfApi:
     return HfApi(endpoint=hub.url, token=hub.add_user("bob"))
 
 
 @pytest.fixture
-def classic_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+def classic_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultHub]:
     """A hub that uses Git LFS, with this process's client without Xet."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    with LocalHub(uploads="lfs", lfs_part_size=1000) as running:
+    with FaultHub(uploads="lfs", lfs_part_size=1000) as running:
         running.create_repo(REPO)
         yield running
 
 
 @pytest.fixture
-def classic(classic_hub: LocalHub) -> HfApi:
+def classic(classic_hub: FaultHub) -> HfApi:
     return HfApi(endpoint=classic_hub.url, token=classic_hub.add_user("alice"))
 
 
@@ -63,7 +64,7 @@ def add(path: str, data: bytes) -> CommitOperationAdd:
     return CommitOperationAdd(path, data)
 
 
-def test_one_commit_adds_copies_and_deletes(hub: LocalHub, api: HfApi) -> None:
+def test_one_commit_adds_copies_and_deletes(hub: FaultHub, api: HfApi) -> None:
     hub.commit(REPO, {"old": b"1", "dir/a": b"1", "dir/b": b"1", "w.safetensors": b"w"})
     new = api.create_commit(
         REPO,
@@ -94,7 +95,7 @@ def test_unknown_branch_is_404(api: HfApi) -> None:
         api.create_commit(REPO, operations=[add("a", b"1")], commit_message="x", revision="nowhere")
 
 
-def test_paths_with_parent_folders_are_rejected(hub: LocalHub, api: HfApi) -> None:
+def test_paths_with_parent_folders_are_rejected(hub: FaultHub, api: HfApi) -> None:
     body = [
         {"key": "header", "value": {"summary": "x"}},
         {"key": "file", "value": {"content": "YQ==", "path": "../a", "encoding": "base64"}},
@@ -102,7 +103,7 @@ def test_paths_with_parent_folders_are_rejected(hub: LocalHub, api: HfApi) -> No
     assert post_commit(hub, api, body) == (422, "Invalid path in repo: '../a'")
 
 
-def post_commit(hub: LocalHub, api: HfApi, lines: list[object]) -> tuple[int, str]:
+def post_commit(hub: FaultHub, api: HfApi, lines: list[object]) -> tuple[int, str]:
     content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     url = f"{hub.url}/api/models/{REPO}/commit/main"
     headers = {"Authorization": f"Bearer {api.token}", "Content-Type": "application/x-ndjson"}
@@ -134,7 +135,7 @@ def post_commit(hub: LocalHub, api: HfApi, lines: list[object]) -> tuple[int, st
     ],
 )  # fmt: skip
 def test_malformed_commits_are_400(
-    hub: LocalHub, api: HfApi, lines: list[object], message: str
+    hub: FaultHub, api: HfApi, lines: list[object], message: str
 ) -> None:
     before = hub.repo(REPO)
     status, error = post_commit(hub, api, lines)
@@ -143,7 +144,7 @@ def test_malformed_commits_are_400(
     assert hub.repo(REPO) == before
 
 
-def test_wrong_parent_commit_is_412(hub: LocalHub, api: HfApi) -> None:
+def test_wrong_parent_commit_is_412(hub: FaultHub, api: HfApi) -> None:
     first = hub.commit(REPO, {"a": b"1"})
     hub.commit(REPO, {"a": b"2"})
     with pytest.raises(HfHubHTTPError, match="The branch was updated since") as caught:
@@ -154,13 +155,13 @@ def test_wrong_parent_commit_is_412(hub: LocalHub, api: HfApi) -> None:
     assert hub.read(REPO, "a") == b"2"
 
 
-def test_matching_parent_commit_is_accepted(hub: LocalHub, api: HfApi) -> None:
+def test_matching_parent_commit_is_accepted(hub: FaultHub, api: HfApi) -> None:
     head = hub.commit(REPO, {"a": b"1"})
     api.create_commit(REPO, operations=[add("a", b"3")], commit_message="x", parent_commit=head)
     assert hub.read(REPO, "a") == b"3"
 
 
-def test_unchanged_files_make_no_commit(hub: LocalHub, api: HfApi) -> None:
+def test_unchanged_files_make_no_commit(hub: FaultHub, api: HfApi) -> None:
     sha = hub.commit(REPO, {"a": b"1", "w.safetensors": b"w"})
     new = api.create_commit(
         REPO, operations=[add("a", b"1"), add("w.safetensors", b"w")], commit_message="again"
@@ -169,7 +170,7 @@ def test_unchanged_files_make_no_commit(hub: LocalHub, api: HfApi) -> None:
     assert hub.commit(REPO, {"a": b"1"}) == sha
 
 
-def test_upload_folder_is_one_commit(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_upload_folder_is_one_commit(hub: FaultHub, api: HfApi, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.txt").write_text("a")
     (tmp_path / "w.safetensors").write_bytes(bytes(3000))
@@ -179,21 +180,21 @@ def test_upload_folder_is_one_commit(hub: LocalHub, api: HfApi, tmp_path: Path) 
     assert hub.read(REPO, "w.safetensors") == bytes(3000)
 
 
-def test_files_uploaded_inline_are_stored_in_lfs(hub: LocalHub, api: HfApi) -> None:
+def test_files_uploaded_inline_are_stored_in_lfs(hub: FaultHub, api: HfApi) -> None:
     api.upload_file(path_or_fileobj=b"w" * 50, path_in_repo="w.safetensors", repo_id=REPO)
     (info,) = api.get_paths_info(REPO, "w.safetensors")
     assert info.lfs is not None
     assert info.lfs.sha256 == hashlib.sha256(b"w" * 50).hexdigest()
 
 
-def test_large_inline_file_is_stored_unchanged(hub: LocalHub, api: HfApi) -> None:
+def test_large_inline_file_is_stored_unchanged(hub: FaultHub, api: HfApi) -> None:
     data = hashlib.shake_256(b"seed").digest(3_000_001)
     api.upload_file(path_or_fileobj=data, path_in_repo="big.bin", repo_id=REPO)
     assert hub.read(REPO, "big.bin") == data
 
 
 def test_text_that_resembles_the_commit_format_is_stored_unchanged(
-    hub: LocalHub, api: HfApi
+    hub: FaultHub, api: HfApi
 ) -> None:
     tricky = '"file" "content": "x" \\" \n'
     api.create_commit(
@@ -206,14 +207,14 @@ def test_text_that_resembles_the_commit_format_is_stored_unchanged(
     assert hub.commits(REPO)[0].message == tricky
 
 
-def test_files_in_gitignore_are_not_committed(hub: LocalHub, api: HfApi) -> None:
+def test_files_in_gitignore_are_not_committed(hub: FaultHub, api: HfApi) -> None:
     hub.commit(REPO, {".gitignore": b"*.tmp\n"})
     api.create_commit(REPO, operations=[add("a.tmp", b"1"), add("b.txt", b"1")], commit_message="x")
     assert "a.tmp" not in hub.files(REPO)
     assert "b.txt" in hub.files(REPO)
 
 
-def test_upload_folder_from_python_commits_all_files(hub: LocalHub, tmp_path: Path) -> None:
+def test_upload_folder_from_python_commits_all_files(hub: FaultHub, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "x.txt").write_text("x")
     sha = hub.upload_folder(REPO, tmp_path)
@@ -239,7 +240,7 @@ def test_upload_folder_from_python_commits_all_files(hub: LocalHub, tmp_path: Pa
     ],
 )
 def test_invalid_metadata_is_rejected_before_and_at_commit(
-    hub: LocalHub, api: HfApi, card: str, message: str
+    hub: FaultHub, api: HfApi, card: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=REPO)
@@ -248,7 +249,7 @@ def test_invalid_metadata_is_rejected_before_and_at_commit(
     assert "README.md" not in hub.files(REPO)
 
 
-def test_invalid_metadata_at_commit_is_a_400(hub: LocalHub, api: HfApi) -> None:
+def test_invalid_metadata_at_commit_is_a_400(hub: FaultHub, api: HfApi) -> None:
     lines: list[object] = [
         {"key": "header", "value": {"summary": "x"}},
         {
@@ -265,7 +266,7 @@ def test_invalid_metadata_at_commit_is_a_400(hub: LocalHub, api: HfApi) -> None:
     assert error.startswith('Invalid metadata in README.md. "license" must be one of')
 
 
-def test_missing_metadata_is_a_warning(hub: LocalHub, api: HfApi) -> None:
+def test_missing_metadata_is_a_warning(hub: FaultHub, api: HfApi) -> None:
     with pytest.warns(UserWarning, match="empty or missing yaml metadata"):
         api.upload_file(path_or_fileobj=b"# hi", path_in_repo="README.md", repo_id=REPO)
     assert hub.read(REPO, "README.md") == b"# hi"
@@ -281,7 +282,7 @@ def test_valid_metadata_gives_no_warning(api: HfApi) -> None:
 # ---- pull requests
 
 
-def test_create_pr_does_not_change_main(hub: LocalHub, bob: HfApi) -> None:
+def test_create_pr_does_not_change_main(hub: FaultHub, bob: HfApi) -> None:
     new = bob.create_commit(
         REPO, operations=[add("a", b"1")], commit_message="please", create_pr=True
     )
@@ -292,7 +293,7 @@ def test_create_pr_does_not_change_main(hub: LocalHub, bob: HfApi) -> None:
 
 
 def test_upload_folder_by_another_user_opens_a_pull_request(
-    hub: LocalHub, bob: HfApi, tmp_path: Path
+    hub: FaultHub, bob: HfApi, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text("a")
     new = bob.upload_folder(repo_id=REPO, folder_path=tmp_path, create_pr=True)
@@ -322,7 +323,7 @@ def test_discussion_can_be_commented_renamed_and_closed(api: HfApi) -> None:
     assert (details.title, details.status) == ("second", "closed")
 
 
-def test_merge_applies_a_pull_request_to_main(hub: LocalHub, api: HfApi, bob: HfApi) -> None:
+def test_merge_applies_a_pull_request_to_main(hub: FaultHub, api: HfApi, bob: HfApi) -> None:
     bob.create_commit(REPO, operations=[add("a", b"1")], commit_message="one", create_pr=True)
     hub.commit(REPO, {"b": b"2"})
     api.merge_pull_request(REPO, 1)
@@ -333,14 +334,14 @@ def test_merge_applies_a_pull_request_to_main(hub: LocalHub, api: HfApi, bob: Hf
     assert (details.status, details.merge_commit_oid) == ("merged", repo.sha)
 
 
-def test_merge_by_another_user_is_403(hub: LocalHub, bob: HfApi) -> None:
+def test_merge_by_another_user_is_403(hub: FaultHub, bob: HfApi) -> None:
     bob.create_commit(REPO, operations=[add("a", b"1")], commit_message="one", create_pr=True)
     with pytest.raises(HfHubHTTPError, match="403"):
         bob.merge_pull_request(REPO, 1)
     assert "a" not in hub.files(REPO)
 
 
-def test_conflicting_pr_is_not_merged(hub: LocalHub, api: HfApi) -> None:
+def test_conflicting_pr_is_not_merged(hub: FaultHub, api: HfApi) -> None:
     hub.commit(REPO, {"a": b"0"})
     api.create_commit(REPO, operations=[add("a", b"1")], commit_message="pr", create_pr=True)
     hub.commit(REPO, {"a": b"2"})
@@ -353,7 +354,7 @@ def test_conflicting_pr_is_not_merged(hub: LocalHub, api: HfApi) -> None:
 
 
 def test_lfs_upload_sends_the_object_and_commits_a_pointer(
-    classic_hub: LocalHub, classic: HfApi
+    classic_hub: FaultHub, classic: HfApi
 ) -> None:
     classic.upload_file(path_or_fileobj=b"w" * 99, path_in_repo="w.safetensors", repo_id=REPO)
     oid = hashlib.sha256(b"w" * 99).hexdigest()
@@ -364,21 +365,21 @@ def test_lfs_upload_sends_the_object_and_commits_a_pointer(
     assert ("POST", f"/_lfs/{oid}/verify") in requests
 
 
-def test_stored_lfs_object_is_not_uploaded_again(classic_hub: LocalHub, classic: HfApi) -> None:
+def test_stored_lfs_object_is_not_uploaded_again(classic_hub: FaultHub, classic: HfApi) -> None:
     classic_hub.commit(REPO, {"w.safetensors": b"w"})
     classic.upload_file(path_or_fileobj=b"w", path_in_repo="v.safetensors", repo_id=REPO)
     assert classic_hub.read(REPO, "v.safetensors") == b"w"
     assert not [r for r in classic_hub.requests if r.method == "PUT"]
 
 
-def test_lfs_upload_in_parts(classic_hub: LocalHub, classic: HfApi) -> None:
+def test_lfs_upload_in_parts(classic_hub: FaultHub, classic: HfApi) -> None:
     data = hashlib.shake_256(b"parts").digest(2500)
     classic.upload_file(path_or_fileobj=data, path_in_repo="w.safetensors", repo_id=REPO)
     assert classic_hub.read(REPO, "w.safetensors") == data
     assert len([r for r in classic_hub.requests if r.method == "PUT"]) == 3
 
 
-def test_lfs_upload_to_a_dataset_pr(classic_hub: LocalHub, classic: HfApi) -> None:
+def test_lfs_upload_to_a_dataset_pr(classic_hub: FaultHub, classic: HfApi) -> None:
     classic_hub.create_repo("alice/d", repo_type="dataset")
     classic.upload_file(
         path_or_fileobj=b"PAR1", path_in_repo="x.parquet", repo_id="alice/d",
@@ -388,7 +389,7 @@ def test_lfs_upload_to_a_dataset_pr(classic_hub: LocalHub, classic: HfApi) -> No
     assert read == b"PAR1"
 
 
-def upload_link(hub: LocalHub, api: HfApi, oid: str, size: int) -> str:
+def upload_link(hub: FaultHub, api: HfApi, oid: str, size: int) -> str:
     batch = get_session().post(
         f"{hub.url}/{REPO}.git/info/lfs/objects/batch",
         json={"operation": "upload", "objects": [{"oid": oid, "size": size}]},
@@ -399,7 +400,7 @@ def upload_link(hub: LocalHub, api: HfApi, oid: str, size: int) -> str:
 
 @pytest.mark.parametrize("sent", [b"wrong", b"right and more"])
 def test_lfs_object_with_other_bytes_is_rejected(
-    classic_hub: LocalHub, classic: HfApi, sent: bytes
+    classic_hub: FaultHub, classic: HfApi, sent: bytes
 ) -> None:
     oid = hashlib.sha256(b"right").hexdigest()
     link = upload_link(classic_hub, classic, oid, 5)
@@ -409,14 +410,14 @@ def test_lfs_object_with_other_bytes_is_rejected(
     assert get_session().put(link, content=b"right").status_code == 200
 
 
-def test_lfs_link_with_an_invalid_signature_is_403(classic_hub: LocalHub, classic: HfApi) -> None:
+def test_lfs_link_with_an_invalid_signature_is_403(classic_hub: FaultHub, classic: HfApi) -> None:
     oid = hashlib.sha256(b"right").hexdigest()
     link = upload_link(classic_hub, classic, oid, 5)
     forged = link[:-1] + ("0" if link[-1] != "0" else "1")
     assert get_session().put(forged, content=b"right").status_code == 403
 
 
-def test_put_is_retried_after_a_503(classic_hub: LocalHub, classic: HfApi) -> None:
+def test_put_is_retried_after_a_503(classic_hub: FaultHub, classic: HfApi) -> None:
     classic_hub.add_fault(
         Fault(kind="status", status=503, retry_after=0, path="/_lfs/", method="PUT", times=1)
     )
@@ -424,7 +425,7 @@ def test_put_is_retried_after_a_503(classic_hub: LocalHub, classic: HfApi) -> No
     assert [r.status for r in classic_hub.requests if r.method == "PUT"] == [503, 200]
 
 
-def test_faults_in_the_request_body(classic_hub: LocalHub, classic: HfApi) -> None:
+def test_faults_in_the_request_body(classic_hub: FaultHub, classic: HfApi) -> None:
     oid = hashlib.sha256(b"right").hexdigest()
     link = upload_link(classic_hub, classic, oid, 5)
     classic_hub.add_fault(Fault("cut", path="/_lfs/", in_request=True, after_bytes=2, times=1))
@@ -437,7 +438,7 @@ def test_faults_in_the_request_body(classic_hub: LocalHub, classic: HfApi) -> No
 
 
 def test_rejected_large_upload_gets_the_error_response(
-    classic_hub: LocalHub, classic: HfApi
+    classic_hub: FaultHub, classic: HfApi
 ) -> None:
     link = upload_link(classic_hub, classic, hashlib.sha256(b"right").hexdigest(), 5)
     answer = get_session().put(link + "0", content=bytes(20 << 20))
@@ -447,7 +448,7 @@ def test_rejected_large_upload_gets_the_error_response(
 # ---- concurrency
 
 
-def test_concurrent_uploads_are_all_committed(hub: LocalHub, api: HfApi) -> None:
+def test_concurrent_uploads_are_all_committed(hub: FaultHub, api: HfApi) -> None:
     def upload(number: int) -> None:
         api.upload_file(path_or_fileobj=b"%d" % number, path_in_repo=f"f{number}.bin", repo_id=REPO)
 
@@ -457,7 +458,7 @@ def test_concurrent_uploads_are_all_committed(hub: LocalHub, api: HfApi) -> None
     assert len(hub.commits(REPO)) == 25
 
 
-def test_listing_succeeds_while_repos_are_created(hub: LocalHub, api: HfApi) -> None:
+def test_listing_succeeds_while_repos_are_created(hub: FaultHub, api: HfApi) -> None:
     def make(number: int) -> None:
         hub.create_repo(f"alice/n{number}")
         api.create_pull_request(REPO, title=f"pull {number}")
@@ -471,7 +472,7 @@ def test_listing_succeeds_while_repos_are_created(hub: LocalHub, api: HfApi) -> 
     assert len(list(api.list_models())) == 21
 
 
-def test_one_of_several_commits_on_the_same_parent_succeeds(hub: LocalHub, api: HfApi) -> None:
+def test_one_of_several_commits_on_the_same_parent_succeeds(hub: FaultHub, api: HfApi) -> None:
     repo = hub.repo(REPO)
     assert repo is not None
 
@@ -487,7 +488,7 @@ def test_one_of_several_commits_on_the_same_parent_succeeds(hub: LocalHub, api: 
     assert sorted(statuses) == [200, 412, 412, 412, 412, 412]
 
 
-def test_a_body_that_is_not_json_is_400(hub: LocalHub, api: HfApi) -> None:
+def test_a_body_that_is_not_json_is_400(hub: FaultHub, api: HfApi) -> None:
     headers = {"Authorization": f"Bearer {api.token}"}
     answer = get_session().post(f"{hub.url}/api/repos/create", content=b"{", headers=headers)
     assert answer.status_code == 400

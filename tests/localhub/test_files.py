@@ -23,11 +23,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from hf_lorameta.localhub import Fault, LocalHub, LocalHubError
+from hf_lorameta.localhub import LocalHubError
 from hf_lorameta.localhub.blobs import BlobStore
 from hf_lorameta.localhub.commit_body import Operation, read_operations
 from hf_lorameta.localhub.http_errors import HTTPError, drain
 from hf_lorameta.localhub.routes_files import byte_range
+from tests.fault_hub import Fault, FaultHub
 
 REPO = "alice/m"
 TEXT = b"0123456789"
@@ -35,31 +36,31 @@ WEIGHTS = hashlib.shake_256(b"weights").digest(5000)
 
 
 @pytest.fixture
-def hub() -> Iterator[LocalHub]:
-    with LocalHub() as running:
+def hub() -> Iterator[FaultHub]:
+    with FaultHub() as running:
         running.create_repo(REPO)
         running.commit(REPO, {"a.txt": TEXT, "dir/ü b.txt": b"u", "w.safetensors": WEIGHTS})
         yield running
 
 
 @pytest.fixture
-def api(hub: LocalHub) -> HfApi:
+def api(hub: FaultHub) -> HfApi:
     return HfApi(endpoint=hub.url, token=hub.add_user("alice"))
 
 
-def get(hub: LocalHub, path: str, method: str = "GET", **headers: str) -> httpx2.Response:
+def get(hub: FaultHub, path: str, method: str = "GET", **headers: str) -> httpx2.Response:
     return get_session().request(
         method, f"{hub.url}/{path}", headers=headers, follow_redirects=False
     )
 
 
-def head_sha(hub: LocalHub) -> str:
+def head_sha(hub: FaultHub) -> str:
     repo = hub.repo(REPO)
     assert repo is not None
     return repo.sha
 
 
-def test_regular_file_has_etag_commit_and_length(hub: LocalHub) -> None:
+def test_regular_file_has_etag_commit_and_length(hub: FaultHub) -> None:
     git_id = hashlib.sha1(b"blob 10\0" + TEXT).hexdigest()
     for method, body in (("GET", TEXT), ("HEAD", b"")):
         answer = get(hub, f"{REPO}/resolve/main/a.txt", method)
@@ -71,7 +72,7 @@ def test_regular_file_has_etag_commit_and_length(hub: LocalHub) -> None:
         assert 'filename="a.txt"' in answer.headers["content-disposition"]
 
 
-def test_large_file_is_a_redirect_that_requires_no_token(hub: LocalHub) -> None:
+def test_large_file_is_a_redirect_that_requires_no_token(hub: FaultHub) -> None:
     answer = get(hub, f"{REPO}/resolve/main/w.safetensors", "HEAD")
     assert answer.status_code == 302
     assert answer.headers["x-linked-size"] == "5000"
@@ -81,7 +82,7 @@ def test_large_file_is_a_redirect_that_requires_no_token(hub: LocalHub) -> None:
 
 
 def test_snapshot_download_of_regular_and_lfs_files(
-    hub: LocalHub, api: HfApi, tmp_path: Path
+    hub: FaultHub, api: HfApi, tmp_path: Path
 ) -> None:
     folder = Path(api.snapshot_download(REPO, cache_dir=tmp_path))
     assert (folder / "a.txt").read_bytes() == TEXT
@@ -90,7 +91,7 @@ def test_snapshot_download_of_regular_and_lfs_files(
     assert folder.name == head_sha(hub)
 
 
-def test_second_download_transfers_no_bytes(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_second_download_transfers_no_bytes(hub: FaultHub, api: HfApi, tmp_path: Path) -> None:
     api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
     hub.clear_requests()
     api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
@@ -98,14 +99,14 @@ def test_second_download_transfers_no_bytes(hub: LocalHub, api: HfApi, tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["model", "dataset", "space"])
-def test_repo_types_have_separate_namespaces(hub: LocalHub, api: HfApi, kind: str) -> None:
+def test_repo_types_have_separate_namespaces(hub: FaultHub, api: HfApi, kind: str) -> None:
     hub.create_repo("alice/same", repo_type=kind)
     hub.commit("alice/same", {"a": kind.encode()}, repo_type=kind)
     prefix = "" if kind == "model" else f"{kind}s/"
     assert get(hub, f"{prefix}alice/same/resolve/main/a").content == kind.encode()
 
 
-def test_repo_without_a_namespace_can_be_read(hub: LocalHub) -> None:
+def test_repo_without_a_namespace_can_be_read(hub: FaultHub) -> None:
     hub.create_repo("gpt2")
     hub.commit("gpt2", {"a": b"1"})
     assert get(hub, "gpt2/resolve/main/a").content == b"1"
@@ -114,7 +115,7 @@ def test_repo_without_a_namespace_can_be_read(hub: LocalHub) -> None:
 @pytest.mark.parametrize(
     "revision", ["main", "refs%2Fpr%2F1", "refs/pr/1", "dev%2Fx", "v1", "refs%2Fheads%2Fmain"]
 )
-def test_revision_in_path_may_be_percent_encoded(hub: LocalHub, api: HfApi, revision: str) -> None:
+def test_revision_in_path_may_be_percent_encoded(hub: FaultHub, api: HfApi, revision: str) -> None:
     api.create_pull_request(REPO, title="some")
     api.create_branch(REPO, branch="dev/x")
     api.create_tag(REPO, tag="v1")
@@ -122,7 +123,7 @@ def test_revision_in_path_may_be_percent_encoded(hub: LocalHub, api: HfApi, revi
         assert get(hub, f"{REPO}/resolve/{at}/a.txt").content == TEXT
 
 
-def test_missing_file_and_revision_have_error_codes(hub: LocalHub, api: HfApi) -> None:
+def test_missing_file_and_revision_have_error_codes(hub: FaultHub, api: HfApi) -> None:
     with pytest.raises(RemoteEntryNotFoundError) as caught:
         api.hf_hub_download(REPO, "none.txt")
     assert caught.value.response.headers["x-repo-commit"] == head_sha(hub)
@@ -144,7 +145,7 @@ def test_missing_file_and_revision_have_error_codes(hub: LocalHub, api: HfApi) -
     ],
 )
 def test_range_requests_get_the_requested_bytes(
-    hub: LocalHub, range_header: str, status: int, body: bytes, content_range: str | None
+    hub: FaultHub, range_header: str, status: int, body: bytes, content_range: str | None
 ) -> None:
     answer = get(hub, f"{REPO}/resolve/main/a.txt", Range=range_header)
     assert (answer.status_code, answer.content) == (status, body)
@@ -152,7 +153,7 @@ def test_range_requests_get_the_requested_bytes(
 
 
 @pytest.mark.parametrize("range_header", ["bytes=10-", "bytes=99-100", "bytes=-0"])
-def test_unsatisfiable_ranges_are_416(hub: LocalHub, range_header: str) -> None:
+def test_unsatisfiable_ranges_are_416(hub: FaultHub, range_header: str) -> None:
     answer = get(hub, f"{REPO}/resolve/main/a.txt", Range=range_header)
     assert answer.status_code == 416
     assert answer.headers["content-range"] == "bytes */10"
@@ -172,7 +173,7 @@ def test_byte_range_equals_slicing(data: bytes, first: int, last: int) -> None:
         assert data[bounds[0] : bounds[1]] == data[first : last + 1]
 
 
-def test_range_request_follows_the_redirect(hub: LocalHub, api: HfApi) -> None:
+def test_range_request_follows_the_redirect(hub: FaultHub, api: HfApi) -> None:
     system = HfFileSystem(endpoint=hub.url, token=api.token, skip_instance_cache=True)
     assert system.cat_file(f"{REPO}/w.safetensors", start=100, end=120) == WEIGHTS[100:120]
     stored = [r for r in hub.requests if r.path.startswith("/_lfs/")]
@@ -180,7 +181,7 @@ def test_range_request_follows_the_redirect(hub: LocalHub, api: HfApi) -> None:
     assert str(stored[-1].range).startswith("bytes=100-")
 
 
-def test_if_none_match_and_if_range_are_respected(hub: LocalHub) -> None:
+def test_if_none_match_and_if_range_are_respected(hub: FaultHub) -> None:
     path = f"{REPO}/resolve/main/a.txt"
     etag = get(hub, path).headers["etag"]
     assert get(hub, path, **{"If-None-Match": etag}).status_code == 304
@@ -188,13 +189,13 @@ def test_if_none_match_and_if_range_are_respected(hub: LocalHub) -> None:
     assert get(hub, path, **{"If-Range": '"old"', "Range": "bytes=0-1"}).status_code == 200
 
 
-def test_raw_returns_the_lfs_pointer(hub: LocalHub) -> None:
+def test_raw_returns_the_lfs_pointer(hub: FaultHub) -> None:
     assert get(hub, f"{REPO}/raw/main/a.txt").content == TEXT
     pointer = get(hub, f"{REPO}/raw/main/w.safetensors").text
     assert pointer.startswith("version https://git-lfs.github.com/spec/v1\noid sha256:")
 
 
-def test_telemetry_is_accepted_and_the_viewer_is_404(hub: LocalHub) -> None:
+def test_telemetry_is_accepted_and_the_viewer_is_404(hub: FaultHub) -> None:
     assert get(hub, "api/telemetry/x/y", "HEAD").status_code == 204
     assert get(hub, "parquet?dataset=a").status_code == 404
 
@@ -202,7 +203,7 @@ def test_telemetry_is_accepted_and_the_viewer_is_404(hub: LocalHub) -> None:
 # ---- faults
 
 
-def test_status_fault_affects_the_given_number_of_requests(hub: LocalHub) -> None:
+def test_status_fault_affects_the_given_number_of_requests(hub: FaultHub) -> None:
     hub.add_fault(Fault(kind="status", status=429, retry_after=7, path=r"/a\.txt", times=2))
     path = f"{REPO}/resolve/main/a.txt"
     answers = [get(hub, path) for _ in range(3)]
@@ -211,7 +212,7 @@ def test_status_fault_affects_the_given_number_of_requests(hub: LocalHub) -> Non
     assert [r.fault for r in hub.requests] == ["status", "status", None]
 
 
-def test_fault_respects_method_skip_and_clear(hub: LocalHub) -> None:
+def test_fault_respects_method_skip_and_clear(hub: FaultHub) -> None:
     path = f"{REPO}/resolve/main/a.txt"
     hub.add_fault(Fault(kind="status", status=500, method="GET", skip=1))
     assert get(hub, path, "HEAD").status_code == 200
@@ -220,27 +221,27 @@ def test_fault_respects_method_skip_and_clear(hub: LocalHub) -> None:
     assert get(hub, path).status_code == 200
 
 
-def test_client_retries_after_a_429(hub: LocalHub, api: HfApi) -> None:
+def test_client_retries_after_a_429(hub: FaultHub, api: HfApi) -> None:
     hub.add_fault(Fault(kind="status", status=429, retry_after=0, path="/tree/", times=1))
     assert "a.txt" in [item.path for item in api.list_repo_tree(REPO)]
     assert [r.status for r in hub.requests if "/tree/" in r.path] == [429, 200]
 
 
-def test_cut_fault_closes_the_connection_in_the_body(hub: LocalHub) -> None:
+def test_cut_fault_closes_the_connection_in_the_body(hub: FaultHub) -> None:
     hub.add_fault(Fault(kind="cut", after_bytes=4, path="/resolve/", times=1))
     with pytest.raises(httpx2.RemoteProtocolError, match="without sending complete message"):
         get(hub, f"{REPO}/resolve/main/a.txt")
     assert (hub.requests[-1].status, hub.requests[-1].bytes_sent) == (200, 4)
 
 
-def test_cut_fault_sends_no_response_to_head(hub: LocalHub) -> None:
+def test_cut_fault_sends_no_response_to_head(hub: FaultHub) -> None:
     hub.add_fault(Fault(kind="cut", path="/resolve/", times=1))
     with pytest.raises(httpx2.RemoteProtocolError, match="without sending a response"):
         get(hub, f"{REPO}/resolve/main/a.txt", "HEAD")
     assert get(hub, f"{REPO}/resolve/main/a.txt", "HEAD").status_code == 200
 
 
-def test_client_retries_after_a_cut(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_client_retries_after_a_cut(hub: FaultHub, api: HfApi, tmp_path: Path) -> None:
     hub.add_fault(Fault(kind="cut", after_bytes=1000, path="/_lfs/", method="GET", times=1))
     got = api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
     assert Path(got).read_bytes() == WEIGHTS
@@ -248,25 +249,25 @@ def test_client_retries_after_a_cut(hub: LocalHub, api: HfApi, tmp_path: Path) -
     assert [r.bytes_sent for r in hub.requests if r.method == "GET"] == [1000, 5000]
 
 
-def test_truncate_fault_shortens_body_and_content_length(hub: LocalHub) -> None:
+def test_truncate_fault_shortens_body_and_content_length(hub: FaultHub) -> None:
     hub.add_fault(Fault(kind="truncate", after_bytes=4, path="/resolve/"))
     answer = get(hub, f"{REPO}/resolve/main/a.txt")
     assert (answer.content, answer.headers["content-length"]) == (b"0123", "4")
 
 
-def test_client_detects_a_truncated_file(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_client_detects_a_truncated_file(hub: FaultHub, api: HfApi, tmp_path: Path) -> None:
     hub.add_fault(Fault(kind="truncate", after_bytes=4, path="/_lfs/", method="GET"))
     with pytest.raises(OSError, match="Consistency check failed"):
         api.hf_hub_download(REPO, "w.safetensors", cache_dir=tmp_path)
 
 
-def test_corrupt_fault_flips_one_byte(hub: LocalHub) -> None:
+def test_corrupt_fault_flips_one_byte(hub: FaultHub) -> None:
     hub.add_fault(Fault(kind="corrupt", after_bytes=2, path="/resolve/"))
     got = get(hub, f"{REPO}/resolve/main/a.txt").content
     assert got == TEXT[:2] + bytes([TEXT[2] ^ 0xFF]) + TEXT[3:]
 
 
-def test_callback_fault_runs_before_the_response(hub: LocalHub) -> None:
+def test_callback_fault_runs_before_the_response(hub: FaultHub) -> None:
     def act() -> None:
         hub.commit(REPO, {"new.txt": b"new"})
 
@@ -274,7 +275,7 @@ def test_callback_fault_runs_before_the_response(hub: LocalHub) -> None:
     assert get(hub, f"{REPO}/resolve/main/new.txt").content == b"new"
 
 
-def test_delay_fault_waits(hub: LocalHub) -> None:
+def test_delay_fault_waits(hub: FaultHub) -> None:
     hub.add_fault(Fault(kind="delay", seconds=0.3, path="/resolve/"))
     began = time.monotonic()
     assert get(hub, f"{REPO}/resolve/main/a.txt").content == TEXT
@@ -286,7 +287,7 @@ def test_unknown_fault_kind_is_rejected() -> None:
         Fault(kind="explode")  # type: ignore[arg-type]
 
 
-def test_request_log_has_range_and_bytes(hub: LocalHub) -> None:
+def test_request_log_has_range_and_bytes(hub: FaultHub) -> None:
     hub.clear_requests()
     get(hub, f"{REPO}/resolve/main/a.txt?download=true", Range="bytes=2-4")
     (record,) = hub.requests
@@ -298,7 +299,7 @@ def test_request_log_has_range_and_bytes(hub: LocalHub) -> None:
 
 
 def test_state_survives_a_restart(tmp_path: Path) -> None:
-    with LocalHub(tmp_path) as hub:
+    with FaultHub(tmp_path) as hub:
         token = hub.add_user("alice", orgs=["acme"])
         dead = hub.add_user("alice")
         hub.revoke(dead)
@@ -311,7 +312,7 @@ def test_state_survives_a_restart(tmp_path: Path) -> None:
         api.create_tag("alice/d", tag="v1", repo_type="dataset")
         api.create_discussion("alice/d", title="question", repo_type="dataset")
         before = hub.repo("alice/d", repo_type="dataset")
-    with LocalHub(tmp_path) as hub:
+    with FaultHub(tmp_path) as hub:
         api = HfApi(endpoint=hub.url, token=token)
         assert api.whoami()["orgs"][0]["name"] == "acme"
         assert hub.repo("alice/d", repo_type="dataset") == before
@@ -321,24 +322,24 @@ def test_state_survives_a_restart(tmp_path: Path) -> None:
         with pytest.raises(HfHubHTTPError, match="Invalid user token"):
             HfApi(endpoint=hub.url, token=dead).whoami()
         api.delete_repo("alice/d", repo_type="dataset")
-    with LocalHub(tmp_path) as hub:
+    with FaultHub(tmp_path) as hub:
         assert hub.repo("alice/d", repo_type="dataset") is None
 
 
 def test_disk_contains_no_token_and_no_partial_files(tmp_path: Path) -> None:
-    with LocalHub(tmp_path) as hub:
+    with FaultHub(tmp_path) as hub:
         token = hub.add_user("alice")
         hub.create_repo("alice/m")
         hub.commit("alice/m", {"a": b"1"})
     (tmp_path / "incoming" / "half").write_bytes(b"left by a hub that was killed")
-    LocalHub(tmp_path)
+    FaultHub(tmp_path)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if token.encode() in path.read_bytes()]
     assert not list((tmp_path / "incoming").iterdir())
 
 
 def test_stop_frees_the_port_and_can_be_repeated() -> None:
-    hub = LocalHub().start()
+    hub = FaultHub().start()
     port = int(hub.url.rpartition(":")[2])
     with pytest.raises(LocalHubError, match="already serves"):
         hub.start()
@@ -346,20 +347,20 @@ def test_stop_frees_the_port_and_can_be_repeated() -> None:
     hub.stop()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
-    with LocalHub(port=port) as again:
+    with FaultHub(port=port) as again:
         assert again.url == hub.url
 
 
 def test_start_on_a_port_in_use_is_an_error() -> None:
-    with LocalHub() as hub:
+    with FaultHub() as hub:
         taken = int(hub.url.rpartition(":")[2])
         with pytest.raises(LocalHubError, match=f"cannot listen on 127.0.0.1:{taken}"):
-            LocalHub(port=taken).start()
+            FaultHub(port=taken).start()
 
 
 def test_url_before_start_is_an_error() -> None:
     with pytest.raises(LocalHubError, match="no address yet"):
-        _ = LocalHub().url
+        _ = FaultHub().url
 
 
 # ---- parsing of commit bodies

@@ -12,7 +12,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hf_lorameta.localhub import LocalHub, LocalHubError
+from hf_lorameta.localhub import LocalHubError
+from tests.fault_hub import FaultHub
 
 CARD = b"""---
 license: mit
@@ -26,17 +27,17 @@ date: 2024-01-01
 
 
 @pytest.fixture
-def hub() -> Iterator[LocalHub]:
-    with LocalHub(page_size=3) as running:
+def hub() -> Iterator[FaultHub]:
+    with FaultHub(page_size=3) as running:
         yield running
 
 
 @pytest.fixture
-def api(hub: LocalHub) -> HfApi:
+def api(hub: FaultHub) -> HfApi:
     return HfApi(endpoint=hub.url, token=hub.add_user("alice"))
 
 
-def test_created_repo_contains_gitattributes(hub: LocalHub, api: HfApi) -> None:
+def test_created_repo_contains_gitattributes(hub: FaultHub, api: HfApi) -> None:
     url = api.create_repo("alice/data", repo_type="dataset", private=True)
     assert (url.repo_id, url.repo_type) == ("alice/data", "dataset")
     repo = hub.repo("alice/data", repo_type="dataset")
@@ -45,7 +46,7 @@ def test_created_repo_contains_gitattributes(hub: LocalHub, api: HfApi) -> None:
     assert list(hub.files("alice/data", repo_type="dataset")) == [".gitattributes"]
 
 
-def test_create_without_a_namespace_uses_the_user(hub: LocalHub, api: HfApi) -> None:
+def test_create_without_a_namespace_uses_the_user(hub: FaultHub, api: HfApi) -> None:
     assert api.create_repo("mine").repo_id == "alice/mine"
 
 
@@ -57,7 +58,7 @@ def test_create_twice_is_409_unless_exist_ok(api: HfApi) -> None:
     assert api.create_repo("alice/m", exist_ok=True).repo_id == "alice/m"
 
 
-def test_exist_ok_does_not_change_private(hub: LocalHub, api: HfApi) -> None:
+def test_exist_ok_does_not_change_private(hub: FaultHub, api: HfApi) -> None:
     api.create_repo("alice/m")
     api.create_repo("alice/m", private=True, exist_ok=True)
     repo = hub.repo("alice/m")
@@ -73,7 +74,7 @@ def test_created_space_has_its_sdk(api: HfApi) -> None:
     assert info.card_data.sdk == "gradio"
 
 
-def test_delete_removes_the_repo(hub: LocalHub, api: HfApi) -> None:
+def test_delete_removes_the_repo(hub: FaultHub, api: HfApi) -> None:
     api.create_repo("alice/m")
     api.delete_repo("alice/m")
     assert hub.repo("alice/m") is None
@@ -81,7 +82,7 @@ def test_delete_removes_the_repo(hub: LocalHub, api: HfApi) -> None:
         api.delete_repo("alice/m")
 
 
-def test_settings_set_private_and_gated(hub: LocalHub, api: HfApi) -> None:
+def test_settings_set_private_and_gated(hub: FaultHub, api: HfApi) -> None:
     api.create_repo("alice/m")
     api.update_repo_settings("alice/m", private=True)
     api.update_repo_settings("alice/m", gated="manual")
@@ -90,14 +91,14 @@ def test_settings_set_private_and_gated(hub: LocalHub, api: HfApi) -> None:
     assert (repo.private, repo.gated) == (True, "manual")
 
 
-def test_invalid_names_are_rejected(hub: LocalHub) -> None:
+def test_invalid_names_are_rejected(hub: FaultHub) -> None:
     with pytest.raises(LocalHubError, match="Invalid repo name"):
         hub.create_repo("a/b/c")
     with pytest.raises(LocalHubError, match="repo type"):
         hub.create_repo("a/b", repo_type="kernel")
 
 
-def test_listing_filters_by_tag_author_and_search(hub: LocalHub, api: HfApi) -> None:
+def test_listing_filters_by_tag_author_and_search(hub: FaultHub, api: HfApi) -> None:
     for name in ("alice/one", "bob/two"):
         hub.create_repo(name)
         hub.commit(name, {"README.md": CARD})
@@ -112,7 +113,7 @@ def test_listing_filters_by_tag_author_and_search(hub: LocalHub, api: HfApi) -> 
     assert ids(filter="license:apache-2.0") == set()
 
 
-def test_listing_expands_the_requested_fields(hub: LocalHub, api: HfApi) -> None:
+def test_listing_expands_the_requested_fields(hub: FaultHub, api: HfApi) -> None:
     hub.create_repo("alice/one")
     sha = hub.commit("alice/one", {"README.md": CARD})
     fields = ["sha", "baseModels", "cardData", "gated"]
@@ -124,7 +125,7 @@ def test_listing_expands_the_requested_fields(hub: LocalHub, api: HfApi) -> None
     assert model.base_models["models"][0]["id"] == "org/base"
 
 
-def test_listing_follows_pages_and_stops_at_limit(hub: LocalHub, api: HfApi) -> None:
+def test_listing_follows_pages_and_stops_at_limit(hub: FaultHub, api: HfApi) -> None:
     for number in range(8):
         hub.create_repo(f"alice/d{number}", repo_type="dataset")
     assert len({d.id for d in api.list_datasets()}) == 8
@@ -133,7 +134,7 @@ def test_listing_follows_pages_and_stops_at_limit(hub: LocalHub, api: HfApi) -> 
     assert len(list(api.list_datasets(limit=2))) == 2
 
 
-def test_listing_sorts_newest_first(hub: LocalHub, api: HfApi) -> None:
+def test_listing_sorts_newest_first(hub: FaultHub, api: HfApi) -> None:
     for name in ("a", "b", "c"):
         hub.create_repo(f"alice/{name}")
     hub.commit("alice/b", {"x": b"1"})
@@ -141,7 +142,7 @@ def test_listing_sorts_newest_first(hub: LocalHub, api: HfApi) -> None:
     assert ids == ["alice/b", "alice/c", "alice/a"]
 
 
-def test_info_has_sha_card_and_tags(hub: LocalHub, api: HfApi) -> None:
+def test_info_has_sha_card_and_tags(hub: FaultHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     sha = hub.commit("alice/m", {"README.md": CARD, "w.safetensors": b"w"})
     info = api.model_info("alice/m")
@@ -153,7 +154,7 @@ def test_info_has_sha_card_and_tags(hub: LocalHub, api: HfApi) -> None:
     assert info.siblings[-1].size is None
 
 
-def test_info_with_blobs_has_sizes_and_lfs(hub: LocalHub, api: HfApi) -> None:
+def test_info_with_blobs_has_sizes_and_lfs(hub: FaultHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     hub.commit("alice/m", {"w.safetensors": b"weights", "a.txt": b"abc"})
     files = {s.rfilename: s for s in api.model_info("alice/m", files_metadata=True).siblings or []}
@@ -164,7 +165,7 @@ def test_info_with_blobs_has_sizes_and_lfs(hub: LocalHub, api: HfApi) -> None:
     assert (lfs.sha256, lfs.size) == (hashlib.sha256(b"weights").hexdigest(), 7)
 
 
-def test_info_counts_safetensors_parameters(hub: LocalHub, api: HfApi) -> None:
+def test_info_counts_safetensors_parameters(hub: FaultHub, api: HfApi) -> None:
     header = b'{"a":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]}}'
     weights = len(header).to_bytes(8, "little") + header + bytes(12)
     hub.create_repo("alice/m")
@@ -176,7 +177,7 @@ def test_info_counts_safetensors_parameters(hub: LocalHub, api: HfApi) -> None:
     assert read.parameter_count == {"BF16": 6}
 
 
-def test_info_at_branch_tag_sha_and_pull_request(hub: LocalHub, api: HfApi) -> None:
+def test_info_at_branch_tag_sha_and_pull_request(hub: FaultHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     first = hub.commit("alice/m", {"a": b"1"})
     api.create_tag("alice/m", tag="v1/rc")
@@ -190,13 +191,13 @@ def test_info_at_branch_tag_sha_and_pull_request(hub: LocalHub, api: HfApi) -> N
 
 
 @pytest.mark.parametrize("revision", ["nope", "refs/convert/parquet", "0" * 40])
-def test_missing_revision_is_revision_not_found(hub: LocalHub, api: HfApi, revision: str) -> None:
+def test_missing_revision_is_revision_not_found(hub: FaultHub, api: HfApi, revision: str) -> None:
     hub.create_repo("alice/m")
     with pytest.raises(RevisionNotFoundError):
         api.model_info("alice/m", revision=revision)
 
 
-def test_tree_lists_files_and_folders_over_pages(hub: LocalHub, api: HfApi) -> None:
+def test_tree_lists_files_and_folders_over_pages(hub: FaultHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     hub.commit("alice/m", {f"d/e/{n}.txt": b"x" * n for n in range(1, 6)})
     flat = [item.path for item in api.list_repo_tree("alice/m")]
@@ -207,13 +208,13 @@ def test_tree_lists_files_and_folders_over_pages(hub: LocalHub, api: HfApi) -> N
     assert under == [f"d/e/{n}.txt" for n in range(1, 6)]
 
 
-def test_tree_of_a_missing_folder_is_entry_not_found(hub: LocalHub, api: HfApi) -> None:
+def test_tree_of_a_missing_folder_is_entry_not_found(hub: FaultHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     with pytest.raises(RemoteEntryNotFoundError):
         list(api.list_repo_tree("alice/m", "nowhere"))
 
 
-def test_expanded_tree_has_the_last_commit_of_each_path(hub: LocalHub, api: HfApi) -> None:
+def test_expanded_tree_has_the_last_commit_of_each_path(hub: FaultHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     one = hub.commit("alice/m", {"d/a": b"1", "b": b"1"}, message="one")
     two = hub.commit("alice/m", {"d/c": b"2"}, message="two")
@@ -225,7 +226,7 @@ def test_expanded_tree_has_the_last_commit_of_each_path(hub: LocalHub, api: HfAp
     assert (items["b"], items["d/a"], items["d/c"], items["d"]) == (one, one, two, two)
 
 
-def test_paths_info_omits_missing_paths(hub: LocalHub, api: HfApi) -> None:
+def test_paths_info_omits_missing_paths(hub: FaultHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     hub.commit("alice/m", {"d/a.txt": b"1", "w.bin": b"22"})
     items = api.get_paths_info("alice/m", ["w.bin", "d", "none"])
@@ -234,7 +235,7 @@ def test_paths_info_omits_missing_paths(hub: LocalHub, api: HfApi) -> None:
     assert items[0].size == 2
 
 
-def test_branches_are_created_listed_and_deleted(hub: LocalHub, api: HfApi) -> None:
+def test_branches_are_created_listed_and_deleted(hub: FaultHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     sha = hub.commit("alice/m", {"a": b"1"})
     api.create_branch("alice/m", branch="dev")
@@ -251,7 +252,7 @@ def test_branches_are_created_listed_and_deleted(hub: LocalHub, api: HfApi) -> N
         api.delete_branch("alice/m", branch="main")
 
 
-def test_tags_are_created_listed_and_deleted(hub: LocalHub, api: HfApi) -> None:
+def test_tags_are_created_listed_and_deleted(hub: FaultHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     api.create_tag("alice/m", tag="v1", tag_message="first")
     with pytest.raises(HfHubHTTPError, match="exists already"):
@@ -262,7 +263,7 @@ def test_tags_are_created_listed_and_deleted(hub: LocalHub, api: HfApi) -> None:
         api.delete_tag("alice/m", tag="v1")
 
 
-def test_commits_list_newest_first_over_pages(hub: LocalHub, api: HfApi) -> None:
+def test_commits_list_newest_first_over_pages(hub: FaultHub, api: HfApi) -> None:
     hub.create_repo("alice/m")
     for number in range(60):
         hub.commit("alice/m", {"n": str(number).encode()}, message=f"c{number}")
@@ -270,12 +271,12 @@ def test_commits_list_newest_first_over_pages(hub: LocalHub, api: HfApi) -> None
     assert titles == [*(f"c{n}" for n in reversed(range(60))), "initial commit"]
 
 
-def test_unknown_page_is_404(hub: LocalHub, api: HfApi) -> None:
+def test_unknown_page_is_404(hub: FaultHub, api: HfApi) -> None:
     with pytest.raises(HfHubHTTPError, match="can't find the page"):
         list(api.list_lfs_files("alice/m"))
 
 
-def test_python_api_names_the_missing_repo_revision_or_file(hub: LocalHub) -> None:
+def test_python_api_names_the_missing_repo_revision_or_file(hub: FaultHub) -> None:
     hub.create_repo("alice/m")
     with pytest.raises(LocalHubError, match="there is no dataset alice/m"):
         hub.files("alice/m", repo_type="dataset")

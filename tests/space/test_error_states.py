@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta.localhub.faults import Fault
 from tests.conftest import Account, Shell, Web
+from tests.fault_hub import Fault
 from tests.running_space import Visitor, missing
 from tests.space.datasets import TRAIN, lines
 from tests.space.forbidden_words import forbidden_words

@@ -1,4 +1,4 @@
-"""Fault injection and the request log: an ASGI middleware that tests control."""
+"""A loopback Hub that logs requests and injects faults, which tests control."""
 
 import asyncio
 import json
@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hf_lorameta.localhub.http_errors import HTTPError, LocalHubError, drain
+from hf_lorameta.localhub import LocalHub, LocalHubError
+from hf_lorameta.localhub.http_errors import HTTPError, drain
 
 FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "callback", "omit"]
 
@@ -261,3 +262,32 @@ def _record(scope: Scope) -> RequestRecord:
         range=headers.get("range"),
         authenticated="authorization" in headers,
     )
+
+
+class FaultHub(LocalHub):
+    """A `LocalHub` with faults and a log of requests."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._app = self._middleware = FaultMiddleware(self._app)
+
+    def add_fault(self, fault: Fault) -> None:
+        """Add a fault. If several match a request, the first one added is injected."""
+        with self._middleware.lock:
+            self._middleware.faults.append(fault)
+
+    def clear_faults(self) -> None:
+        """Remove all faults."""
+        with self._middleware.lock:
+            self._middleware.faults.clear()
+
+    @property
+    def requests(self) -> list[RequestRecord]:
+        """The logged requests, oldest first."""
+        with self._middleware.lock:
+            return list(self._middleware.records)
+
+    def clear_requests(self) -> None:
+        """Clear the request log."""
+        with self._middleware.lock:
+            self._middleware.records.clear()
