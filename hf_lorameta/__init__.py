@@ -31,7 +31,7 @@ from hf_lorameta.errors import (
 _MODULES = {
     "COEFFICIENT_RULES": "method.coefficients",
     "COMBINERS": "method.merging",
-    "METRICS": "method.distances",
+    "METRICS": "method.metrics",
     "REFINERS": "refine.registry",
     "Bank": "bank.bank",
     "Coefficients": "method.coefficients",
@@ -159,8 +159,8 @@ if TYPE_CHECKING:
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.hub.reading_limits import ReadingLimits
     from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
-    from hf_lorameta.method.distances import METRICS
     from hf_lorameta.method.merging import COMBINERS
+    from hf_lorameta.method.metrics import METRICS
     from hf_lorameta.pipeline.budget import obstacle_to_training, recipe_within
     from hf_lorameta.pipeline.evaluate import evaluate
     from hf_lorameta.pipeline.generate import generate, generate_from_plan

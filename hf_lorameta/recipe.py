@@ -21,8 +21,8 @@ from hf_lorameta.errors import RecipeError
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.method import PAPER
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
-from hf_lorameta.method.distances import DEFAULT_METRIC, METRICS, Metric
 from hf_lorameta.method.merging import COMBINERS, Combiner
+from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, Metric
 from hf_lorameta.method.output_prior import STRENGTH
 from hf_lorameta.refine.registry import REFINERS, Refiner
 
@@ -146,7 +146,7 @@ class Recipe(_Settings):
 
     Attributes:
         metric: distance between token distributions, a key of
-            `hf_lorameta.method.distances.METRICS`.
+            `hf_lorameta.method.metrics.METRICS`.
         coefficients: rule from distances to coefficients, a key of
             `hf_lorameta.method.coefficients.COEFFICIENT_RULES`.
         combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from hf_lorameta.errors import RecipeError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.distances import METRICS
 from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import MAX_RANK, REGISTRIES, Dtype, Recipe
 from hf_lorameta.refine.registry import REFINERS
 

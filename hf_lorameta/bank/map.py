@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import BankError
-from hf_lorameta.method.distances import distances
+from hf_lorameta.method.metrics import distances
 from hf_lorameta.types import Array
 
 LANDMARKS = 64
@@ -65,7 +65,7 @@ def bank_map(bank: Bank, metric: str) -> BankMap:
 
     Args:
         bank: the bank.
-        metric: a key of `hf_lorameta.method.distances.METRICS`.
+        metric: a key of `hf_lorameta.method.metrics.METRICS`.
 
     Raises:
         BankError: the bank is empty.

@@ -9,7 +9,7 @@ import unicodedata
 
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.cards.markdown import clean, number
-from hf_lorameta.method.distances import METRICS
+from hf_lorameta.method.metrics import METRICS
 
 CHART_FILE = "neighbors.svg"
 BARS = 12

@@ -22,8 +22,8 @@ from hf_lorameta.cards.templates import render, shell
 from hf_lorameta.data.columns import describe
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.distances import METRICS
 from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.method.metrics import METRICS
 
 CARD_FILE = "README.md"
 TABLE_ROWS = 20

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hf_lorameta._version import __version__
-from hf_lorameta.cli import banks, demo, evaluate, generate, gguf, inspect, merge, space
+from hf_lorameta.cli import banks, demo, evaluate, export_and_try, generate, inspect, merge, space
 from hf_lorameta.cli.output import LogHandler, emit_error, printable
 from hf_lorameta.cli.proposals import propose_command
 from hf_lorameta.errors import LoraMetaError
@@ -32,7 +32,7 @@ for command in (
     *evaluate.COMMANDS,
     *inspect.COMMANDS,
     *demo.COMMANDS,
-    *gguf.COMMANDS,
+    *export_and_try.COMMANDS,
 ):
     app.command(command.__name__.strip("_"), epilog=command.__example__)(command)
 

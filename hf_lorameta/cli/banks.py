@@ -307,7 +307,7 @@ def fit(
     from dataclasses import asdict
 
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.bank.fit import fit_bank
+    from hf_lorameta.bank.fit_neural_rule import fit_bank
 
     if transfer:
         _measure_gains(folder, token, json, quiet)

@@ -13,8 +13,8 @@ import typer
 
 from hf_lorameta import recipe as recipes
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.distances import METRICS
 from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.refine.registry import REFINERS
 
 if TYPE_CHECKING:

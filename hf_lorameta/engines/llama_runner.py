@@ -38,8 +38,9 @@ class LlamaCppRunner:
 
     A new sum is written as GGUF adapters, and the server is restarted with them: one for each of
     the 32 largest coefficients (`SEARCH_DIMENSIONS`), and one for all others together, which can
-    therefore change by a common factor only. `hf_lorameta.refine.search.search` moves no more than
-    these 32. An update that is not linear in its coefficients is written again at every `set`.
+    therefore change by a common factor only. `hf_lorameta.refine.finite_differences.search` moves
+    no more than these 32. An update that is not linear in its coefficients is written again at
+    every `set`.
 
     Memory besides the base model: the loaded adapters, 19 MB for one of rank 16 on q, k and v of
     Mistral-7B in float16; while they are written, one adapter or one module of the others' sum.

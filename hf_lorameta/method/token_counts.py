@@ -16,9 +16,9 @@ from hf_lorameta.data.profile import Histogram
 from hf_lorameta.types import Array
 
 SMOOTHING = 1e-10
-"""Added to every token's probability before a logarithm is taken; see `distances.kl`."""
+"""Added to every token's probability before a logarithm is taken; see `metrics.kl`."""
 BANDWIDTHS = (0.2, 0.5, 0.9, 1.3)
-"""Bandwidths of the kernel in `distances.mmd`, in token ids."""
+"""Bandwidths of the kernel in `metrics.mmd`, in token ids."""
 
 
 class Counts:
@@ -98,7 +98,7 @@ class Counts:
 
     @cached_property
     def energy(self) -> Array:
-        """(R,) qᵀKq with the kernel K of `distances.mmd`."""
+        """(R,) qᵀKq with the kernel K of `metrics.mmd`."""
         return np.asarray(_spectrum(self.vocab_size).energy(self.dense) / self.totals**2)
 
     def sum_by_dataset(self, values: Array) -> Array:
@@ -122,12 +122,12 @@ class QueryCounts(Counts):
 
     @cached_property
     def js_to_floor(self) -> Array:
-        """(1,) sum of `distances.js` over the tokens if the other has `floor` in all of them."""
+        """(1,) sum of `metrics.js` over the tokens if the other has `floor` in all of them."""
         return self.sum_by_dataset(self.information / 2 - self.midpoint_xlogx.take(self.ids))
 
     @cached_property
     def potential(self) -> Array:
-        """(V,) Kp with the kernel K of `distances.mmd`."""
+        """(V,) Kp with the kernel K of `metrics.mmd`."""
         return _spectrum(self.vocab_size).apply(self.dense[0] / self.totals[0])
 
 

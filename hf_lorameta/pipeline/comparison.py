@@ -6,7 +6,7 @@ import numpy as np
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.profile import Profile, ProfileTable
-from hf_lorameta.method import distances as metrics
+from hf_lorameta.method import metrics
 from hf_lorameta.types import Array
 
 
@@ -15,7 +15,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         bank: of N adapters.
-        metric: a key of `hf_lorameta.method.distances.METRICS`.
+        metric: a key of `hf_lorameta.method.metrics.METRICS`.
         profiles: of the bank, without the part that the new dataset lacks.
         complete: no part is left out.
         name: under which the distances among these profiles are stored.
@@ -58,7 +58,7 @@ def compare(bank: Bank, profile: Profile, metric: str) -> Comparison:
     Args:
         bank: of N adapters.
         profile: of the new dataset.
-        metric: a key of `hf_lorameta.method.distances.METRICS`.
+        metric: a key of `hf_lorameta.method.metrics.METRICS`.
     """
     part: Literal["input", "output"]
     if not profile.output.total:

@@ -24,9 +24,9 @@ from hf_lorameta.pipeline.held_out_rows import (
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.python_errors import python_errors
+from hf_lorameta.pipeline.refine_and_check import refine_plan, validate_adapter
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.train import train_adapter
-from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 

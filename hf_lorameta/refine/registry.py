@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from hf_lorameta.method.coefficients import Coefficients
+from hf_lorameta.refine.finite_differences import search
 from hf_lorameta.refine.gauss_newton import refine
 from hf_lorameta.refine.results import Refinement
-from hf_lorameta.refine.search import search
 
 
 class Refiner(NamedTuple):

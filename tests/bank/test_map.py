@@ -49,7 +49,7 @@ def test_a_bank_dataset_is_placed_at_its_own_point(metric: str) -> None:
     assert len(result.landmarks) == min(LANDMARKS, len(bank))
     if metric == "kl":
         return  # not symmetric: the map shows its symmetric part
-    from hf_lorameta.method.distances import distances
+    from hf_lorameta.method.metrics import distances
 
     d = distances(bank.profiles[5], bank.profiles, bank.index.vocab_size, metric)
     assert np.allclose(result.place(d), result.points[5])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hf_lorameta import Recipe
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.fit import weight_blocks
+from hf_lorameta.bank.fit_neural_rule import weight_blocks
 from hf_lorameta.bank.index import Index, IndexEntry, PackDtype, adapter_path
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.pack_format import PackedFile, dequantize, encode, quantize, small_header

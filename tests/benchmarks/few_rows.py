@@ -30,8 +30,8 @@ from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from hf_lorameta.pipeline.held_out_rows import rows_to_train
+from hf_lorameta.pipeline.refine_and_check import refine_plan
 from hf_lorameta.pipeline.train import train_adapter
-from hf_lorameta.pipeline.tune import refine_plan
 from hf_lorameta.training.few_rows_settings import settings_for
 from hf_lorameta.training.one_task import encode_rows
 from hf_lorameta.types import no_progress

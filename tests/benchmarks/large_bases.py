@@ -33,9 +33,9 @@ from hf_lorameta.pipeline.generation import Generation
 from hf_lorameta.pipeline.held_out_rows import rows_to_fit
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows
+from hf_lorameta.pipeline.refine_and_check import refine_plan, validate_adapter
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.train import train_adapter
-from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
 from hf_lorameta.types import Row
 from tests.benchmarks.measurements import Clock
 from tests.benchmarks.random_models import CONFIGS, bank_shape, random_model, word_tokenizer

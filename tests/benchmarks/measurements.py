@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_lorameta.method import distances as metrics
-from hf_lorameta.method import merging
+from hf_lorameta.method import merging, metrics
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.pipeline.plan import Plan

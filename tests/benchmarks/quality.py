@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hf_lorameta import Bank, Plan, Recipe, open_dataset, plan
-from hf_lorameta.bank.fit import fit_bank
+from hf_lorameta.bank.fit_neural_rule import fit_bank
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.engines.llama_runner import LlamaCppRunner
 from hf_lorameta.engines.scoring import chat_rows
@@ -36,7 +36,7 @@ from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows
-from hf_lorameta.pipeline.tune import refine_plan
+from hf_lorameta.pipeline.refine_and_check import refine_plan
 from hf_lorameta.types import Row
 from tests import shared_data
 from tests.benchmarks.leave_one_out_banks import bank_without, siblings

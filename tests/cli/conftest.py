@@ -10,7 +10,7 @@ from tests.conftest import Account, Built, Shell, rows
 FAKE_RUNNER = """
 import hf_lorameta.engines.torch_evaluator
 import hf_lorameta.pipeline.session
-from tests.pipeline.test_tune import FakeRunner
+from tests.pipeline.test_refine_and_check import FakeRunner
 hf_lorameta.engines.torch_evaluator.require_eval = lambda: None
 hf_lorameta.pipeline.session.Session._load_runner = lambda self: FakeRunner({best})
 """

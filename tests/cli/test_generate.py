@@ -14,7 +14,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.distances import METRICS
+from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
 from tests.cli.conftest import NO_EXTRAS, Published, fake_runner
 from tests.conftest import BASE, LAYOUT, Account, Built, Shell, rows, touched, tree

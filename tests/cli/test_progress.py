@@ -52,7 +52,7 @@ def train_adapter(generation, rows, evaluator, progress):
 generate.train_adapter = train_adapter
 """
 FAKE_FIT = """
-import hf_lorameta.bank.fit as fit
+import hf_lorameta.bank.fit_neural_rule as fit
 fit.fit_bank = lambda bank, progress, **_: [progress("wd", i, 3) for i in (0, 1)] and {}
 """
 FAKE_GAINS = """

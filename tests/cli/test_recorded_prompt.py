@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.cli.gguf import _recorded_prompt
+from hf_lorameta.cli.export_and_try import _recorded_prompt
 from hf_lorameta.errors import AdapterError
 from tests.conftest import Built, Shell, rows
 

@@ -18,7 +18,7 @@ from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.refine.search import search
+from hf_lorameta.refine.finite_differences import search
 from hf_lorameta.refine.shrink import validate
 from tests.engine_fixtures import dequantized, needs_engine, packaged
 from tests.plain_bank import plain_bank

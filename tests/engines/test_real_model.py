@@ -12,7 +12,7 @@ import pytest
 from hf_lorameta import Bank, Recipe, generate
 from hf_lorameta.environment import install_hint
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.distances import METRICS
+from hf_lorameta.method.metrics import METRICS
 from tests import shared_data
 
 pytestmark = [
@@ -83,7 +83,7 @@ def test_demo_without_torch_and_llama_cpp_names_the_missing_extra(tmp_path: Path
 @pytest.fixture(scope="module")
 def bank_without_one(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     """All of ``../shared`` except one task."""
-    from hf_lorameta.bank.fit import fit_bank
+    from hf_lorameta.bank.fit_neural_rule import fit_bank
     from tests.benchmarks.leave_one_out_banks import bank_without
 
     bank = bank_without((LEFT_OUT,), tmp_path_factory.mktemp("banks") / "near")

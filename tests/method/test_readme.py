@@ -13,8 +13,8 @@ import hf_lorameta.method
 from hf_lorameta import Recipe, plan
 from hf_lorameta.errors import RecipeError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.distances import METRICS
 from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.recipe import REGISTRIES
 from hf_lorameta.refine.registry import REFINERS

@@ -28,7 +28,7 @@ from hf_lorameta.pipeline.combine_adapters import combine_adapters  # noqa: E402
 from hf_lorameta.pipeline.generate import generate_from_plan  # noqa: E402
 from hf_lorameta.pipeline.measure_gains import leave_one_out  # noqa: E402
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows  # noqa: E402
-from hf_lorameta.pipeline.tune import refine_plan  # noqa: E402
+from hf_lorameta.pipeline.refine_and_check import refine_plan  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.tasks import read_tasks  # noqa: E402
 from hf_lorameta.training.train_bank import train_bank  # noqa: E402

@@ -8,7 +8,7 @@ import pytest
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.method.distances import between
+from hf_lorameta.method.metrics import between
 from hf_lorameta.pipeline.measure_gains import leave_one_out
 from hf_lorameta.recipe import Recipe
 from tests.conftest import Built

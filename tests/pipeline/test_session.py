@@ -9,7 +9,7 @@ from hf_lorameta import Recipe, generate
 from hf_lorameta.pipeline import session as session_module
 from hf_lorameta.pipeline.session import Session
 from tests.conftest import Account, Shell
-from tests.pipeline.test_tune import FakeRunner
+from tests.pipeline.test_refine_and_check import FakeRunner
 from tests.plain_bank import plain_bank
 
 

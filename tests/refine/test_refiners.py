@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.method.coefficients import Coefficients
+from hf_lorameta.refine.finite_differences import search
 from hf_lorameta.refine.fit import (
     MODULE_SCALE_LARGE,
     MODULE_SCALE_SMALL,
@@ -17,7 +18,6 @@ from hf_lorameta.refine.fit import (
 )
 from hf_lorameta.refine.gauss_newton import STEPS, refine
 from hf_lorameta.refine.registry import REFINERS
-from hf_lorameta.refine.search import search
 from tests.refine.models import ROWS, TRUTH, Array, Logistic, Modular
 
 

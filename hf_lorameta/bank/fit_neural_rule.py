@@ -13,7 +13,7 @@ from hf_lorameta.bank.index import NEURAL_FILE
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_layout import FACTORS
-from hf_lorameta.method.distances import METRICS, between
+from hf_lorameta.method.metrics import METRICS, between
 from hf_lorameta.method.neural import FitReport, fit_neural, gram
 from hf_lorameta.types import FloatArray, StageProgress, no_progress
 

@@ -1,4 +1,4 @@
-"""Distances from a dataset to every dataset of a bank.
+"""Metrics: distances from a dataset to every dataset of a bank.
 
 A metric is one function of the token counts of the new dataset, `query`, and of R datasets of the
 bank, `bank`. Below, p (V,) and q_i (V,) are their distributions: counts divided by their sum. All

@@ -12,7 +12,7 @@ import pytest
 from hf_lorameta import Bank, merge
 from hf_lorameta.cli import engines as engines_module
 from hf_lorameta.cli.engines import validate_engine
-from hf_lorameta.cli.gguf import _recorded_prompt
+from hf_lorameta.cli.export_and_try import _recorded_prompt
 from hf_lorameta.cli.options import Request
 from hf_lorameta.environment import install_hint
 from hf_lorameta.formats.gguf_metadata import read_metadata
@@ -225,7 +225,7 @@ def test_try_refuses_an_invalid_template_or_base_model(
 SILENT = """
 from pathlib import Path
 import hf_lorameta.engines.llama_client as client
-from hf_lorameta.cli import gguf
+from hf_lorameta.cli import export_and_try as gguf
 class Silent:
     start = first = []
     def __init__(self, *_): pass

@@ -23,8 +23,8 @@ from hf_lorameta.pipeline.held_out_rows import (
     rows_used,
 )
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows
+from hf_lorameta.pipeline.refine_and_check import refine_plan, validate_adapter
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.tune import refine_plan, validate_adapter
 from hf_lorameta.types import Row
 from tests.plain_bank import plain_bank
 

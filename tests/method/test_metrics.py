@@ -14,8 +14,8 @@ from scipy.stats import entropy, wasserstein_distance
 
 from hf_lorameta.data.profile import LENGTHS, Histogram, Profile, ProfileTable, profile_rows
 from hf_lorameta.errors import BankError, EmptyDatasetError, RecipeError
-from hf_lorameta.method import distances as metrics
-from hf_lorameta.method.distances import METRICS, between, distances, js, kl, mmd, wasserstein
+from hf_lorameta.method import metrics
+from hf_lorameta.method.metrics import METRICS, between, distances, js, kl, mmd, wasserstein
 from hf_lorameta.method.token_counts import SMOOTHING, Counts, QueryCounts
 from tests.method import oracles
 from tests.method.oracles import kernel, smoothed
