@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
 from hf_lorameta.cards.licenses import common_license
-from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id
+from hf_lorameta.cards.markdown import Markdown, clean
+from hf_lorameta.cards.model_card import adapter_metadata
 from hf_lorameta.cards.templates import render
 from hf_lorameta.method.merging import COMBINERS
 
@@ -27,10 +28,12 @@ def render_merge_card(card: MergeCard, repo_id: str | None) -> str:
     provenance = card.provenance
     repo_id = clean(repo_id or "") or None
     stated = [card.base_license, *(name for names in card.licenses for name in names)]
-    ranks = provenance["ranks"]
+    ranks, base_model = provenance["ranks"], provenance["base_model"]["id"]
+    found = common_license(stated, base_model)
+    metadata = adapter_metadata(base_model, found, ("lora", "merge", "hf-lorameta"))
     text = render(
         "merge_card.md.j2",
-        metadata=Markdown(_metadata(card, stated).to_yaml()),
+        metadata=Markdown(metadata.to_yaml()),
         title=repo_id.rpartition("/")[2] if repo_id else "Merged LoRA adapter",
         repo_id=repo_id,
         base=provenance["base_model"],
@@ -50,19 +53,3 @@ def render_merge_card(card: MergeCard, repo_id: str | None) -> str:
         unknown_license=not all(stated),
     )
     return str(ModelCard(text))
-
-
-def _metadata(card: MergeCard, stated: list[str | None]) -> ModelCardData:
-    base_model = card.provenance["base_model"]["id"]
-    base = base_model if is_hub_id(base_model) else None
-    license_id, license_name, license_link = common_license(stated, base_model)
-    return ModelCardData(
-        base_model=base,
-        base_model_relation="adapter" if base else None,
-        library_name="peft",
-        license=license_id,
-        license_name=license_name,
-        license_link=license_link,
-        pipeline_tag="text-generation",
-        tags=["lora", "merge", "hf-lorameta", *([f"base_model:adapter:{base}"] if base else [])],
-    )

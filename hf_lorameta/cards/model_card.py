@@ -8,6 +8,7 @@ local path, and no name of a private dataset.
 import math
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -79,26 +80,36 @@ def render_card(card: CardData, repo_id: str | None) -> str:
 
 def _metadata(card: CardData, source_datasets: list[str]) -> ModelCardData:
     """Return the metadata; ``datasets`` are those that weights or coefficients were fitted on."""
-    base = card.base_model if is_hub_id(card.base_model) else None
-    base_tag = [f"base_model:adapter:{base}"] if base else []
     own = [card.public_dataset] if card.fitted_rows and card.public_dataset else []
-    license_id, license_name, license_link = license_of(card)
+    return adapter_metadata(
+        card.base_model,
+        license_of(card),
+        ("lora", "hf-lorameta"),
+        ("arxiv:2507.01806", *(("mixture", "arxiv:2405.11157") if card.routing else ())),
+        list(dict.fromkeys([*own, *source_datasets])),
+    )
+
+
+def adapter_metadata(
+    base_model: str,
+    stated_license: tuple[str, str | None, str | None],
+    tags: Sequence[str],
+    last_tags: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+) -> ModelCardData:
+    """Return an adapter's metadata; the tag of its base model is between `tags` and `last_tags`."""
+    base = base_model if is_hub_id(base_model) else None
+    license_id, license_name, license_link = stated_license
     return ModelCardData(
         base_model=base,
         base_model_relation="adapter" if base else None,
-        datasets=list(dict.fromkeys([*own, *source_datasets])) or None,
+        datasets=list(datasets) or None,
         library_name="peft",
         license=license_id,
         license_name=license_name,
         license_link=license_link,
         pipeline_tag="text-generation",
-        tags=[
-            "lora",
-            "hf-lorameta",
-            *base_tag,
-            "arxiv:2507.01806",
-            *(["mixture", "arxiv:2405.11157"] if card.routing else []),
-        ],
+        tags=[*tags, *([f"base_model:adapter:{base}"] if base else []), *last_tags],
     )
 
 
