@@ -4,7 +4,7 @@ Texts, tokens and scores are defined by `hf_lorameta.engines.scoring`, so the fi
 engines are comparable.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hf_lorameta.engines import scoring
@@ -13,10 +13,10 @@ from hf_lorameta.engines.llama_client import LlamaCpp, encode, fit_context
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.formats.lora_file import check_adapter
-from hf_lorameta.types import Progress, Row, StageProgress, no_progress
+from hf_lorameta.types import Progress, Row, no_progress
 
 
-class LlamaCppEvaluator:
+class LlamaCppEvaluator(scoring.Evaluator):
     """A base model in llama.cpp with the adapters to evaluate; quantized ones need less memory.
 
     Arguments are those of `hf_lorameta.engines.torch_evaluator.TorchEvaluator`, with a GGUF as the
@@ -86,16 +86,6 @@ class LlamaCppEvaluator:
                 outputs.append(self._answer(example, index, first_line))
             steps.advance(1 + generate)
         return scoring.score(total / count, rows, outputs), outputs
-
-    def evaluate_adapters(
-        self,
-        rows: Sequence[Row],
-        adapters: Mapping[str, Path],
-        generate: bool = True,
-        progress: StageProgress = no_progress,
-    ) -> dict[str, tuple[scoring.Scores, list[str]]]:
-        """See `hf_lorameta.engines.scoring.Evaluator.evaluate_adapters`."""
-        return scoring.one_by_one(self, rows, adapters, generate, progress)
 
     def answer(self, prompt: str, adapter: Path | None = None) -> str:
         """Return the greedy answer to a prompt, of the base model or with one of the adapters."""

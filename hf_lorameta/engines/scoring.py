@@ -253,8 +253,8 @@ class Evaluator(ChatModel, Protocol):
     ) -> dict[str, tuple[Scores, list[str]]]:
         """Return what `evaluate` returns for each adapter, on the same rows.
 
-        An engine may compute them together; apart from rounding, the results do not depend on
-        which adapters are scored together.
+        Here one adapter after another. An engine may compute them together; apart from rounding,
+        the results do not depend on which adapters are scored together.
 
         Args:
             adapters: method to folder of a PEFT adapter.
@@ -264,20 +264,10 @@ class Evaluator(ChatModel, Protocol):
             EmptyDatasetError: no rows.
             AdapterError: as `evaluate` raises.
         """
-
-
-def one_by_one(
-    evaluator: Evaluator,
-    rows: Sequence[Row],
-    adapters: Mapping[str, Path],
-    generate: bool,
-    progress: StageProgress,
-) -> dict[str, tuple[Scores, list[str]]]:
-    """Evaluate adapters one after another."""
-    return {
-        method: evaluator.evaluate(rows, folder, (), generate, partial(progress, method))
-        for method, folder in adapters.items()
-    }
+        return {
+            method: self.evaluate(rows, folder, (), generate, partial(progress, method))
+            for method, folder in adapters.items()
+        }
 
 
 def chat_rows(model: ChatModel, rows: Sequence[Row]) -> list[Row]:

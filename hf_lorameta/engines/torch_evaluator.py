@@ -41,7 +41,7 @@ def require_eval() -> None:
     require_extra("torch", "transformers", "peft", "rouge_score", "psutil")
 
 
-class TorchEvaluator:
+class TorchEvaluator(scoring.Evaluator):
     """A base model of transformers in memory, to which adapters are attached one at a time.
 
     Everything is deterministic.
@@ -177,7 +177,7 @@ class TorchEvaluator:
                 self.model, list(adapters.values()), self.base_model
             )
             if loaded is None:
-                return scoring.one_by_one(self, rows, adapters, generate, progress)
+                return super().evaluate_adapters(rows, adapters, generate, progress)
             with many_adapters.in_slots(self.model, loaded):
                 losses = many_adapters.losses(self.model, self.encode(rows), count, steps)
                 no_answers: list[list[str]] = [[] for _ in adapters]
