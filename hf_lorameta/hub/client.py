@@ -38,6 +38,7 @@ from hf_lorameta.hub.repo_info import fetch_repo, if_served
 from hf_lorameta.hub.retry import with_retries
 
 T = TypeVar("T")
+_SEARCH_RESULTS = 8
 
 
 class Hub:
@@ -153,18 +154,18 @@ class Hub:
 
     # --- datasets -------------------------------------------------------------------------------
 
-    def search_datasets(self, text: str, limit: int = 8) -> list[str]:
-        """Search datasets by name; return their ids, the most downloaded first.
+    def search_datasets(self, text: str) -> list[str]:
+        """Search datasets by name; return the ids of 8 at most, the most downloaded first.
 
         A text of fewer than two characters has no results.
         """
         if len(text.strip()) < 2:
             return []
-        params = {"search": text.strip(), "sort": "downloads", "limit": limit}
+        params = {"search": text.strip(), "sort": "downloads", "limit": _SEARCH_RESULTS}
         answer = with_retries(
             "dataset search", lambda: self._client.json("GET", "datasets", params=params)
         )
-        return [str(item["id"]) for item in objects(answer)[:limit] if "id" in item]
+        return [str(item["id"]) for item in objects(answer)[:_SEARCH_RESULTS] if "id" in item]
 
     def choices(self, repo: PinnedRepo, config: str | None = None) -> tuple[list[str], list[str]]:
         """List configurations and splits; see `hf_lorameta.hub.dataset_repo.list_choices`."""

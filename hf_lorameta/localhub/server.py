@@ -204,18 +204,11 @@ class LocalHub:
             author = repo.namespace or "localhub"
             return self._hub.commit(repo, revision, changes, title=message, author=author).sha
 
-    def upload_folder(
-        self,
-        repo_id: str,
-        folder: Path,
-        repo_type: str = "model",
-        revision: str = "main",
-        message: str = "Upload folder",
-    ) -> str:
+    def upload_folder(self, repo_id: str, folder: Path, repo_type: str = "model") -> str:
         """Commit all files in a folder and return the SHA. Raises as :meth:`commit`."""
         paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): path for path in paths}
-        return self.commit(repo_id, files, repo_type, revision, message)
+        return self.commit(repo_id, files, repo_type, message="Upload folder")
 
     def repo(self, repo_id: str, repo_type: str = "model") -> Repo | None:
         """Return a copy of the state of a repo, or None if it does not exist."""

@@ -21,6 +21,7 @@ from hf_lorameta.types import Array, Progress, no_progress
 
 _COLUMNS = 1 << 14  # columns per product in float32, few enough for its precision
 _PAIRS = 1 << 15  # (dataset, adapter) pairs per forward pass: 32 MB per activation at width 256
+_VALIDATION = 0.2  # share of the datasets that the network is not trained on
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,6 @@ def fit_neural(
     hidden: int = 256,
     steps: int = 40,
     learning_rate: float = 1e-3,
-    validation: float = 0.2,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> tuple[NeuralModel, FitReport]:
@@ -92,7 +92,6 @@ def fit_neural(
         distances: (N, N); row i holds the distances of dataset i, as the new one, to all.
         gram: (N, N) Gram matrix of the adapters, from `gram`.
         hidden: width h of the network; the paper's experiment has 4,000.
-        validation: fraction of the datasets for validation, above 0 and below 1.
         seed: seed of the split and of the initial network.
         progress: called after each step with (done, steps).
 
@@ -114,10 +113,10 @@ def fit_neural(
 
     distances, G = np.asarray(distances, np.float64), np.asarray(gram, np.float64)
     _check(distances, G)
-    _check_settings(hidden, steps, learning_rate, validation)
+    _check_settings(hidden, steps, learning_rate)
     G = G / G.diagonal().mean()
     X = _standardized(distances)
-    train, held_out = _split(len(G), validation, seed)
+    train, held_out = _split(len(G), seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(hidden)
@@ -163,12 +162,11 @@ def _check(distances: Array, G: Array) -> None:
         raise BankError("every adapter of the bank is zero: there is nothing to predict")
 
 
-def _check_settings(hidden: int, steps: int, learning_rate: float, validation: float) -> None:
+def _check_settings(hidden: int, steps: int, learning_rate: float) -> None:
     for name, value, good in (
         ("hidden", hidden, hidden >= 1),
         ("steps", steps, steps >= 0),
         ("learning_rate", learning_rate, 0 < learning_rate < np.inf),
-        ("validation", validation, 0 < validation < 1),
     ):
         if not good:
             raise RecipeError(f"{name} is {value}, which is out of range")
@@ -183,10 +181,10 @@ def _standardized(distances: Array) -> Array:
     return X
 
 
-def _split(n: int, validation: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _split(n: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Ascending rows for training and for validation, at least one of each."""
     order = np.random.default_rng(seed).permutation(n)
-    held_out = min(max(1, round(n * validation)), n - 1)
+    held_out = min(max(1, round(n * _VALIDATION)), n - 1)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
