@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import importlib.metadata
-import io
 import json
 import subprocess
 import sys
@@ -36,13 +35,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def wheel(built: Path) -> Path:
+    return next(built.glob("*.whl"))
+
+
 # --- the wheel ----------------------------------------------------------------------------------
 
 
-def test_the_wheel_is_complete_and_its_record_is_correct() -> None:
-    name, content = package_wheel()
-    assert name == f"hf_lorameta-{importlib.metadata.version('hf-lorameta')}-py3-none-any.whl"
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+def test_the_wheel_is_complete_and_its_record_is_correct(wheel: Path) -> None:
+    version = importlib.metadata.version("hf-lorameta")
+    assert wheel.name == f"hf_lorameta-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
         assert archive.testzip() is None
         names = archive.namelist()
         record = next(n for n in names if n.endswith("/RECORD"))
@@ -55,14 +59,19 @@ def test_the_wheel_is_complete_and_its_record_is_correct() -> None:
             expected = urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
             assert (digest, size) == (f"sha256={expected}", str(len(data)))
     assert not [n for n in names if "__pycache__" in n or "/.build/" in n]
-    assert {"hf_lorameta/demo/bank/bank.json", "hf_lorameta/_space/app.py"} <= set(names)
+    assert {
+        "hf_lorameta/demo/bank/bank.json",
+        "hf_lorameta/_space/app.py",
+        "hf_lorameta/cards/model_card.md.j2",
+        "hf_lorameta/cards/scores.md.j2",
+        "hf_lorameta/bank/manifest_example.yaml",
+    } <= set(names)
 
 
-def test_the_wheel_is_reproducible_also_from_an_unpacked_wheel(tmp_path: Path) -> None:
-    name, content = package_wheel()
-    assert package_wheel() == (name, content)
-    (tmp_path / name).write_bytes(content)
-    with zipfile.ZipFile(tmp_path / name) as archive:
+def test_the_wheel_is_reproducible_also_from_an_unpacked_wheel(wheel: Path, tmp_path: Path) -> None:
+    content = wheel.read_bytes()
+    assert package_wheel() == (wheel.name, content)
+    with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     code = "import sys, hashlib\nfrom hf_lorameta.space_build import package_wheel\n"
     code += "print(hashlib.sha256(package_wheel()[1]).hexdigest())"
@@ -76,8 +85,7 @@ def test_the_wheel_is_reproducible_also_from_an_unpacked_wheel(tmp_path: Path) -
     assert again.stdout.strip() == hashlib.sha256(content).hexdigest()
 
 
-def test_pip_installs_the_wheel(built: Path, tmp_path: Path) -> None:
-    wheel = next(built.glob("*.whl"))
+def test_pip_installs_the_wheel(wheel: Path, tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", str(tmp_path / "t"), str(wheel)], check=True)
     assert (tmp_path / "t/hf_lorameta/space_build.py").is_file()

@@ -1,10 +1,8 @@
 """The model card: its text, its metadata and its commands."""
 
-import io
 import math
 import re
 import shlex
-import zipfile
 from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.localhub import cards as hub_rules
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
-from hf_lorameta.space_build import package_wheel
 from tests.cards.examples import PLAIN, many, neighbor, of_dataset, rows_of, section
 
 FIT = Refinement("gradient", 16, 2.5, 1.75, 0.5, 0.625, 3, (1.75, 0.625, 0.5))
@@ -167,16 +164,6 @@ def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
     assert "me/questions" not in ModelCard(text).data.datasets
     stopped = replace(facts, training=replace(training, interrupted=True))
     assert "for 20 steps, until it was interrupted." in render_card(stopped, None)
-
-
-def test_wheel_contains_the_card_templates() -> None:
-    with zipfile.ZipFile(io.BytesIO(package_wheel()[1])) as archive:
-        names = archive.namelist()
-    assert {
-        "hf_lorameta/cards/model_card.md.j2",
-        "hf_lorameta/cards/scores.md.j2",
-        "hf_lorameta/bank/manifest_example.yaml",
-    } <= set(names)
 
 
 @pytest.mark.parametrize(("rank", "option"), [(8, ""), (16, ""), (20, "32"), (512, "512")])

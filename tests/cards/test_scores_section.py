@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_lorameta.cards.model_card import render_card
@@ -118,6 +118,7 @@ def test_nan_and_infinity_are_not_indexed() -> None:
     assert results(with_scores(CARD, odd, None)) == []
 
 
+@settings(max_examples=30)
 @given(st.text(max_size=20))
 def test_names_of_a_scored_dataset_are_escaped(text: str) -> None:
     scores = {text: {"loss": 1.0}, "generated": {"loss": 1.0}}
