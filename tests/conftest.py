@@ -37,6 +37,13 @@ _TOO_SLOW = hypothesis.HealthCheck.too_slow
 hypothesis.settings.register_profile("plain", deadline=None, suppress_health_check=[_TOO_SLOW])
 hypothesis.settings.load_profile("plain")
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Let each worker process use one thread: with more, those of all wait for the same cores."""
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
 BASE = "base/tiny"
 LAYOUT = tuple(
     Module(f"model.layers.{i}.self_attn.{name}", 8, out)
