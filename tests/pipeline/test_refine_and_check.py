@@ -15,6 +15,7 @@ from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError
 from hf_lorameta.method.coefficients import Coefficients
+from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.adapter_folder import read_provenance
 from hf_lorameta.pipeline.held_out_rows import (
     labeled_pool,
@@ -222,9 +223,16 @@ def test_each_module_is_combined_with_its_own_coefficients(
     np.testing.assert_allclose(per_module.coefficients.shared, c.mean(0))
     assert set(per_module.active_indices) == set(plan.active_indices)
     generation = generate_from_plan(per_module)
-    for number, row in enumerate(c):
-        shared = generate_from_plan(replace(plan, coefficients=Coefficients(row)))
-        (A, B), (C, D) = generation.pairs[number], shared.pairs[number]
+    shared = generate_from_plan(replace(plan, coefficients=Coefficients(c[0])))
+    (A, B), (C, D) = generation.pairs[0], shared.pairs[0]
+    np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
+    active = per_module.active_indices
+    entries = [bank.index.entries[i] for i in active]
+    files, scalings = bank.adapters(entries), [entry.scaling for entry in entries]
+    for module, row, (A, B) in zip(bank.layout, c[:, active], generation.pairs, strict=True):
+        As, Bs = zip(*(file.factors(module.name) for file in files), strict=True)
+        combined = COMBINERS[combine].function(As, Bs, row, scalings, rank)
+        C, D = bank.expand(module.name, *combined)
         np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
     assert norm(generation.pairs) > 0.1
     runner = FakeRunner(0.4 * norm(generation.pairs))
