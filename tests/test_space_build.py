@@ -9,6 +9,8 @@ import sys
 import venv
 import zipfile
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,14 @@ GRADIO = missing("gradio", "gradio_client")
 
 def metadata(readme: str) -> dict[str, object]:
     return dict(yaml.safe_load(readme.split("---\n")[1]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def wheel_once() -> Iterator[None]:
+    """Package the wheel once for all folders that are built in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_lorameta.space_build.package_wheel", cache(package_wheel))
+        yield
 
 
 @pytest.fixture(scope="module")
