@@ -20,22 +20,27 @@ def parquet(lines: list[dict[str, str]]) -> bytes:
     return buffer.getvalue()
 
 
-def read(cli: Shell, bank: Built, *options: object) -> tuple[str, int | None]:
-    """Return what ``plan`` says about the rows it read, and their total in its JSON."""
-    options = ("plan", *options, "--bank", bank.folder)
-    stated = cli(*options, "--json").json["dataset"]["total_rows"]
-    line = next(line for line in cli(*options).out.splitlines() if "effective number" in line)
-    return line.partition(";")[0], stated
+def said(cli: Shell, bank: Built, *options: object) -> str:
+    """Return what ``plan`` says about the rows it read."""
+    out = cli("plan", *options, "--bank", bank.folder).out
+    return next(line for line in out.splitlines() if "effective number" in line).partition(";")[0]
+
+
+def total(cli: Shell, bank: Built, *options: object) -> object:
+    """Return the number of rows in the JSON of ``plan``."""
+    return cli("plan", *options, "--bank", bank.folder, "--json").json["dataset"]["total_rows"]
 
 
 def test_parquet_files_state_their_rows(cli: Shell, bank: Built, user: Account) -> None:
     files = {"train-0.parquet": parquet(LINES[:14]), "train-1.parquet": parquet(LINES[14:])}
     repo = user.dataset("parquet", files)
     few = ("-d", repo, "--max-rows", 5)
-    assert read(cli, bank, *few) == ("first 5 of 24 rows", 24)
-    assert read(cli, bank, *few, "--split", "train[2:20]") == ("first 5 of 18 rows", 18)
-    assert read(cli, bank, "-d", repo, "--max-rows", 24) == ("24 rows", None)
-    assert read(cli, bank, "-d", repo) == ("24 rows", None)
+    assert said(cli, bank, *few) == "first 5 of 24 rows"
+    assert total(cli, bank, *few) == 24
+    assert said(cli, bank, *few, "--split", "train[2:20]") == "first 5 of 18 rows"
+    assert said(cli, bank, "-d", repo, "--max-rows", 24) == "24 rows"
+    assert said(cli, bank, "-d", repo) == "24 rows"
+    assert total(cli, bank, "-d", repo) is None
 
 
 @pytest.mark.parametrize(("stated", "expected"), [(24, "5 of 24"), (3, "5"), (-1, "5"), (0, "5")])
@@ -45,13 +50,14 @@ def test_a_card_that_states_enough_rows_is_believed(
     split = {"name": "train", "num_bytes": 1, "num_examples": stated}
     card = f"---\ndataset_info:\n  splits: {json.dumps([split])}\n---\n".encode()
     repo = user.dataset("stated", {"train.jsonl": rows(0, 24), "README.md": card})
-    assert read(cli, bank, "-d", repo, "--max-rows", 5)[0] == f"first {expected} rows"
+    assert said(cli, bank, "-d", repo, "--max-rows", 5) == f"first {expected} rows"
 
 
 def test_a_file_of_lines_states_no_number(cli: Shell, bank: Built, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(rows(0, 24))
-    assert read(cli, bank, "-d", path, "--max-rows", 5) == ("first 5 rows", None)
+    assert said(cli, bank, "-d", path, "--max-rows", 5) == "first 5 rows"
+    assert total(cli, bank, "-d", path, "--max-rows", 5) is None
 
 
 def test_rows_in_memory_and_in_a_file_are_described_alike(bank: Built, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def plain_distances(new: Profile, bank: list[Profile], size: int, name: str) -> 
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     drawn=random_profiles(st.integers(1, 40), 5), blocks=st.sampled_from([1, 64 << 10, 48 << 20])
 )
