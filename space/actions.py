@@ -80,16 +80,19 @@ class Actions:
             updates = {problem: error_html(error)}
         except Exception as error:  # noqa: BLE001 - shown as a message
             updates = {problem: error_html(unexpected_error(error))}
-        if visit.job is not job:
-            return None
-        yield self.idle(visit) | updates
+        if visit.job is job:
+            yield self.idle(visit) | updates
         if not visit.finish(job):
-            return None
-        if result is not None and undo:
+            result = None
+        elif result is not None and undo:
             if job.canceled:  # while the result was on its way
                 yield undo() | self.idle(visit) | self._canceled()
-                return None
-            visit.undo = undo
+                result = None
+            else:
+                visit.undo = undo
+        # Gradio sends the last updates again when an event ends. This one changes nothing, so it
+        # cannot replace what a later event has shown by then.
+        yield {self.components.visit: visit}
         return result
 
     def idle(self, visit: Visit) -> Updates:

@@ -157,7 +157,7 @@ def visit() -> Visit:
 
 
 def run(actions: Actions, visit: Visit, work: Callable[[jobs.Job], int], **options: Any) -> Any:
-    """Start an action; return the generator, which has yielded all but the last updates."""
+    """Start an action; return the generator, which has yielded the result."""
     running = actions.run(
         visit, actions.lines.plans, work, lambda result: {"result": result}, "problem", **options
     )
@@ -174,6 +174,7 @@ def test_a_result_is_taken_back_if_cancel_was_pressed_while_it_was_sent(
     updates = next(running)
     assert updates["result"] == ""
     assert "Cancelled" in updates["progress"]
+    assert next(running) == {"visit": visit}
     with pytest.raises(StopIteration) as ended:
         next(running)
     assert ended.value.value is None, "nothing else begins"
@@ -182,7 +183,7 @@ def test_a_result_is_taken_back_if_cancel_was_pressed_while_it_was_sent(
 def test_a_result_is_taken_back_if_cancel_was_pressed_before_it_arrived(
     actions: Actions, visit: Visit
 ) -> None:
-    assert list(run(actions, visit, lambda job: 7, undo=lambda: {"result": ""})) == []
+    list(run(actions, visit, lambda job: 7, undo=lambda: {"result": ""}))
     updates = actions.cancel(visit)
     assert updates["result"] == ""
     assert "Cancelled" in updates["progress"]
@@ -196,5 +197,18 @@ def test_what_was_committed_is_not_called_canceled(actions: Actions, visit: Visi
 
     running = run(actions, visit, save)
     assert "Cancelled" not in str(actions.cancel(visit))
-    assert list(running) == []
+    list(running)
     assert "Cancelled" not in str(actions.cancel(visit))
+
+
+def test_the_last_update_which_gradio_sends_again_changes_nothing(
+    actions: Actions, visit: Visit
+) -> None:
+    assert list(run(actions, visit, lambda job: 7)) == [{"visit": visit}]
+    earlier = run(actions, visit, lambda job: 7)
+    visit.begin(60)
+    assert list(earlier) == [{"visit": visit}]
+    replaced = actions.run(visit, actions.lines.plans, lambda job: 1 // 0, lambda _: {}, "problem")
+    next(replaced)
+    visit.begin(60)
+    assert [update for update in replaced if update.keys() != {"progress"}] == [{"visit": visit}]
