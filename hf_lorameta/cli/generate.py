@@ -134,7 +134,7 @@ def _generate(
         log(
             quiet,
             f"The adapter will be compared with the base model, {plan.bank.index.base_model}, and "
-            f"a few-shot prompt on {plan.recipe.check} rows, which takes most of the time: "
+            f"a few-shot prompt on {plan.recipe.check} rows, which may take most of the time: "
             "--no-check leaves it out",
         )
     elif plan.recipe.uses_rows:
