@@ -55,11 +55,13 @@ _MODULES = {
     "TokenCounting": "pipeline.read_dataset",
     "Trial": "pipeline.trial",
     "scores_to_card": "pipeline.trial",
+    "as_option": "data.prompt",
     "bank_map": "bank.map",
     "check_no_overwrite": "pipeline.publish",
     "column_names": "data.dataset",
     "default_repo_id": "pipeline.publish",
     "evaluate": "pipeline.evaluate",
+    "from_option": "data.prompt",
     "generate": "pipeline.generate",
     "generate_from_plan": "pipeline.generate",
     "merge": "pipeline.merge",
@@ -126,11 +128,13 @@ __all__ = [
     "Trial",
     "UnlabeledDatasetError",
     "UsageError",
+    "as_option",
     "bank_map",
     "check_no_overwrite",
     "column_names",
     "default_repo_id",
     "evaluate",
+    "from_option",
     "generate",
     "generate_from_plan",
     "merge",
@@ -155,6 +159,7 @@ if TYPE_CHECKING:
     from hf_lorameta.data.columns import Columns, parse_columns
     from hf_lorameta.data.dataset import Dataset, column_names, open_dataset
     from hf_lorameta.data.preview import Preview, preview
+    from hf_lorameta.data.prompt import as_option, from_option
     from hf_lorameta.engines.scoring import Report
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.hub.reading_limits import ReadingLimits

@@ -18,6 +18,8 @@ from hf_lorameta import (
     LoraMetaError,
     Preview,
     ReadingLimits,
+    as_option,
+    from_option,
     open_dataset,
     preview,
 )
@@ -29,7 +31,6 @@ FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
 CHAT = "chat"
 """A template that stands for the base model's own chat template."""
-_ROLES = ("instruction", "input", "choices", "output", "messages")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -74,9 +75,8 @@ class DatasetRequest:
     @property
     def chosen(self) -> dict[str, str]:
         """What was chosen, by the names that links and the command line share."""
-        columns = self.columns
-        named = [f"{role}={name}" for role in _ROLES if columns for name in columns.named(role)]
-        values = {"config": self.config, "split": self.split, "columns": ",".join(named)}
+        columns = str(self.columns) if self.columns else None
+        values = {"config": self.config, "split": self.split, "columns": columns}
         values |= {"instruction": self.instruction, "template": self.template}
         return {name: value for name, value in values.items() if value}
 
@@ -84,7 +84,7 @@ class DatasetRequest:
         """Return the command that generates an adapter for this dataset in a terminal."""
         words = ["hf-lorameta", "generate", self.name]
         for name, value in self.chosen.items():
-            words += [f"--{name}", value.replace("\n", "\\n").replace("\t", "\\t")]
+            words += [f"--{name}", as_option(value)]
         return shlex.join([*words, *options])
 
 
@@ -122,7 +122,7 @@ def prompt_text(text: str | None) -> str | None:
         >>> prompt_text(r"{instruction}\n\n{input}"), prompt_text(" ")
         ('{instruction}\n\n{input}', None)
     """
-    text = (text or "").replace("\r\n", "\n").replace("\\n", "\n").replace("\\t", "\t")
+    text = from_option((text or "").replace("\r\n", "\n"))
     return text if text.strip() else None
 
 

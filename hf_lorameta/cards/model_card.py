@@ -20,7 +20,6 @@ from hf_lorameta.cards.licenses import license_of, source_licenses
 from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
 from hf_lorameta.cards.templates import render, shell
-from hf_lorameta.data.columns import describe
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
@@ -69,7 +68,7 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         unknown_license=not all((card.base_license, *source_licenses(card))),
         dataset=card.public_dataset or "DATASET",
         columns=card.dataset.columns,
-        column_roles=describe(card.dataset.columns),
+        column_roles=str(card.dataset.columns),
         warnings=_warnings(card),
         reproduce_command=_reproduce_lines(card),
         prompt_code=Markdown(prompt_code(card.dataset.columns)),
@@ -184,7 +183,7 @@ def reproduce_command(card: CardData) -> list[str]:
         "revision": dataset.revision if public else None,
         "config": dataset.config if public else None,
         "split": dataset.split,
-        "columns": describe(dataset.columns),
+        "columns": str(dataset.columns),
         "instruction": instruction and as_option(instruction),
         "template": template and as_option(template),
         "bank": None if embedded else bank,

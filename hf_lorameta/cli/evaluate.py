@@ -84,7 +84,6 @@ def evaluate(
     Columns, configuration and revision come from the adapters' recipes unless they are given.
     """
     from hf_lorameta.cards.scores_section import MeasuredScores
-    from hf_lorameta.data.columns import describe
     from hf_lorameta.engines.scoring import compare
     from hf_lorameta.errors import UsageError
     from hf_lorameta.hub.client import Hub
@@ -116,7 +115,7 @@ def evaluate(
         columns=columns or None,
         max_text=max_text,
     )
-    log(quiet, f"Reading {describe(scored.columns)}{scored.of_split}")
+    log(quiet, f"Reading {scored.columns}{scored.of_split}")
     recipes = located.recipes
     rows, examples, skipped, warnings = rows_to_score(scored, recipes, max_rows, shots, hub)
     if skipped:

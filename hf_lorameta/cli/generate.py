@@ -70,7 +70,6 @@ def _plan(
     request: Request, session: "Session", dataset: "Dataset", recipe: "Recipe", quiet: bool
 ) -> "tuple[Plan, list[Row]]":
     """Plan, and collect the labeled rows that the recipe may fit and check on."""
-    from hf_lorameta.data.columns import describe
     from hf_lorameta.data.proposals import propose_instruction
     from hf_lorameta.pipeline.budget import parse_seconds, plan_within
     from hf_lorameta.pipeline.plan_warnings import lacks_instruction
@@ -78,7 +77,7 @@ def _plan(
     seconds = parse_seconds(request.budget) if request.budget else None
     bank = session.bank
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
-    log(quiet, f"Reading {describe(dataset.columns)}{dataset.of_split}{unread}")
+    log(quiet, f"Reading {dataset.columns}{dataset.of_split}{unread}")
     for note in dataset.notes:
         log(quiet, f"Note: {note}")
     log(quiet, f"Bank: {bank.id}, {plural(len(bank), 'adapter')} for {bank.index.base_model}")

@@ -77,6 +77,16 @@ class Columns(BaseModel):
         value: str | tuple[str, ...] | None = getattr(self, role)
         return (value,) if isinstance(value, str) else value or ()
 
+    def __str__(self) -> str:
+        """Return the columns as the command line states them, which `parse_columns` reads.
+
+        Example:
+            >>> str(Columns(input="question", output="answer"))
+            'input=question,output=answer'
+        """
+        order = [role for role in Columns.model_fields if role in ROLES]
+        return ",".join(f"{role}={name}" for role in order for name in self.named(role))
+
     def names(self) -> list[str]:
         """Return the columns to read: instruction, input, choices, output, messages."""
         return [name for role in ROLES for name in self.named(role)]
@@ -150,12 +160,12 @@ def check_columns(columns: Columns) -> Columns:
     texts = columns.input or columns.output or columns.choices
     if bool(columns.messages) == bool(texts) or (columns.messages and columns.instruction):
         raise UsageError(
-            f"columns {describe(columns)}: expected input and output, one of them, or messages",
+            f"columns {columns}: expected input and output, one of them, or messages",
             hint="--columns input=question,output=answer",
         )
     if columns.choices and not (columns.input and columns.output):
         raise UsageError(
-            f"columns {describe(columns)}: choices go with an input and an output",
+            f"columns {columns}: choices go with an input and an output",
             hint="--columns input=question,choices=choices,output=answer",
         )
     if columns.instruction and columns.instruction_text:
@@ -170,12 +180,6 @@ def check_columns(columns: Columns) -> Columns:
     return columns
 
 
-def describe(columns: Columns) -> str:
-    """Return columns in the command line's form, ``input=q,output=a``."""
-    order = [role for role in Columns.model_fields if role in ROLES]
-    return ",".join(f"{role}={name}" for role in order for name in columns.named(role))
-
-
 def columns_option(columns: Columns) -> str:
     """Return columns as an option to paste into a shell.
 
@@ -183,14 +187,14 @@ def columns_option(columns: Columns) -> str:
         >>> columns_option(Columns(input="the text", output="label"))
         "--columns 'input=the text,output=label'"
     """
-    return f"--columns {shlex.quote(describe(columns))}"
+    return f"--columns {shlex.quote(str(columns))}"
 
 
 def replace_path(columns: Columns, path: str, other: str) -> Columns:
     """Return columns that read another path wherever they read this one.
 
     Example:
-        >>> describe(replace_path(Columns(input=("a", "b"), output="c"), "b", "b.text"))
+        >>> str(replace_path(Columns(input=("a", "b"), output="c"), "b", "b.text"))
         'input=a,input=b.text,output=c'
     """
     update: dict[str, str | tuple[str, ...]] = {}

@@ -21,7 +21,7 @@ from hf_lorameta.data.column_names import (
     SYSTEM,
     VERDICTS,
 )
-from hf_lorameta.data.columns import Columns, columns_option, describe, replace_path
+from hf_lorameta.data.columns import Columns, columns_option, replace_path
 from hf_lorameta.data.roles import input_columns, is_sure, output_columns
 from hf_lorameta.data.table_view import TableView, normalized
 from hf_lorameta.data.unclear_columns import guess_columns, unclear
@@ -71,7 +71,7 @@ def find_columns(
     Example:
         >>> find_columns(["text"]).output
         'text'
-        >>> describe(find_columns(["id", "context", "question", "answers"]))
+        >>> str(find_columns(["id", "context", "question", "answers"]))
         'input=context,input=question,output=answers'
     """
     table = TableView(names, labels, sample)
@@ -162,7 +162,7 @@ def _translation(table: TableView) -> Columns | None:
 
 def _unclear_direction(table: TableView, texts: list[str]) -> DatasetError:
     pairs = [Columns(input=a, output=b) for a, b in (texts[:2], texts[1::-1])]
-    shown = " or ".join(map(describe, pairs))
+    shown = " or ".join(map(str, pairs))
     more = f", or others of {', '.join(texts)}" if len(texts) > 2 else ""
     problem = f"the direction of the translation is not known: {shown}{more}"
     return unclear(table, problem, pairs[0], advice="choose one")
@@ -219,7 +219,7 @@ def _known_layout(table: TableView) -> Columns | None:
         return None
     found = [_renamed(layout, table) for layout in best]
     if len(found) > 1:
-        candidates = " or ".join(map(describe, found))
+        candidates = " or ".join(map(str, found))
         problem = f"the columns can be read as {candidates}"
         raise unclear(table, problem, found[0], advice="choose one")
     columns = _with_context(found[0], table)
@@ -258,7 +258,7 @@ def _with_context(columns: Columns, table: TableView) -> Columns:
     held = {path.partition(".")[0] for path in read} | set(read)
     unread = [n for n in others if n not in held and not table.is_within(n, read)]
     if unread:
-        problem = f"{describe(columns)} would leave {', '.join(unread)} unread"
+        problem = f"{columns} would leave {', '.join(unread)} unread"
         advice = "confirm, or add one as instruction="
         raise unclear(table, problem, columns, advice=advice)
     return columns

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.data.columns import ROLES, Columns, describe, parse_columns
+from hf_lorameta.data.columns import ROLES, Columns, parse_columns
 from hf_lorameta.data.layouts import find_columns, unread_columns
 from hf_lorameta.data.rows import RowReader
 from hf_lorameta.errors import ColumnsError, DatasetError, UsageError
@@ -104,7 +104,7 @@ ASKED = [
 def test_columns_of_well_known_datasets_are_found(row: dict[str, Any], expected: str) -> None:
     records = table(row)
     columns = find_columns(list(row), sample=records)
-    assert describe(columns) == expected
+    assert str(columns) == expected
     raw = RawDataset(list(row), {}, None, "train", lambda: iter(records), tuple(records))
     prompt, output = RowReader(raw, columns).read(records[1])
     assert output
@@ -115,7 +115,7 @@ def test_columns_of_well_known_datasets_are_found(row: dict[str, Any], expected:
 def test_unclear_columns_are_asked_for_with_a_proposal(row: dict[str, Any], proposal: str) -> None:
     with pytest.raises(DatasetError) as caught:
         find_columns(list(row), sample=table(row))
-    assert describe(caught.value.columns) == proposal
+    assert str(caught.value.columns) == proposal
 
 
 def test_no_proposal_is_made_where_no_column_holds_text() -> None:
@@ -140,7 +140,7 @@ def test_columns_in_the_form_of_the_command_line_round_trip(
     inputs: list[str], output: str, instruction: str | None
 ) -> None:
     columns = Columns(input=tuple(inputs), output=output, instruction=instruction)
-    assert parse_columns(describe(columns)) == columns
+    assert parse_columns(str(columns)) == columns
     assert Columns.model_validate(columns.model_dump()) == columns
 
 
