@@ -92,8 +92,14 @@ class Actions:
                 visit.undo = undo
         # Gradio sends the last updates again when an event ends. This one changes nothing, so it
         # cannot replace what a later event has shown by then.
-        yield {self.components.visit: visit}
+        yield self.nothing(visit)
+        if undo and visit.undo is not undo:
+            return None  # taken back, or a later job has begun
         return result
+
+    def nothing(self, visit: Visit) -> Updates:
+        """Change nothing. A handler that yields no updates at all would empty the whole page."""
+        return {self.components.visit: visit}
 
     def idle(self, visit: Visit) -> Updates:
         """Show that nothing runs; without a plan, the bar would be empty and is hidden."""
@@ -118,8 +124,14 @@ class Actions:
             c.cancel: gr.Button(visible=True),
         }
 
-    def cancel(self, visit: Visit) -> Updates:
-        """Cancel the running job, whose handler then shows that; undo one that has just ended."""
+    def cancel(self, visit: Visit, number: int) -> Updates:
+        """Cancel the running job, whose handler then shows that; undo one that has just ended.
+
+        Args:
+            visit: of the page.
+            number: of the page's latest request for a dataset, which may arrive only later.
+        """
+        visit.accept(number)
         undo = visit.undo
         if visit.cancel() or undo is None:
             return {self.components.progress: gr.skip()}

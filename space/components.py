@@ -41,6 +41,7 @@ class Components:
             self.progress = gr.HTML("", elem_id="lm-work", padding=False)
             self.make = gr.Button("Make adapter", variant="primary", elem_id="lm-make")
             self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="lm-cancel")
+            self.request_number = gr.Number(visible=False, precision=0)
 
     @property
     def all(self) -> list[Any]:

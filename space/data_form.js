@@ -13,6 +13,7 @@ let active = -1;
 function request(data, number = ++requests) {
   searches++;
   showMatches([]);
+  form.dataset.number = number;  // Cancel sends it, too
   trigger("submit", { ...data, number });
 }
 

@@ -40,6 +40,7 @@ class DatasetActions(Actions):
         """Read the dataset that the data form names, and plan for it."""
         values = dict(event._data or {})
         if not visit.accept(int(values.get("number", 0))):
+            yield self.nothing(visit)
             return
         try:
             request = validated(_request_of(values))
@@ -57,6 +58,7 @@ class DatasetActions(Actions):
         values = dict(event._data or {})
         request, source = visit.request, visit.source
         if values.get("dataset_number") != str(visit.dataset_number) or not (request and source):
+            yield self.nothing(visit)
             return
         preview = source.preview
         instruction, template = prompt_from_form(values)

@@ -20,6 +20,10 @@ _EVENT: dict[str, Any] = {
     "concurrency_limit": None,  # jobs wait in the lines of the Space, not in Gradio's queue
 }
 """Settings of an event that is no endpoint and shows no progress of its own."""
+_WITH_REQUEST_NUMBER = """
+    (visit) => [visit, Number(document.querySelector('#lm-data form').dataset.number ?? 0)]
+"""
+"""Adds the number that `data_form.js` gave to its latest request."""
 
 
 def build_page(settings: Settings, bank_loader: BankLoader) -> Any:
@@ -55,7 +59,8 @@ def _wire_dataset(c: Components, actions: DatasetActions) -> None:
 def _wire_adapter(c: Components, actions: AdapterActions) -> None:
     event = _EVENT | {"inputs": c.visit, "outputs": c.all, "trigger_mode": "multiple"}
     c.make.click(actions.make, **event)
-    c.cancel.click(actions.cancel, **event)
+    with_number = {"inputs": [c.visit, c.request_number], "js": _WITH_REQUEST_NUMBER}
+    c.cancel.click(actions.cancel, **event | with_number)
     c.try_form.submit(actions.try_out, **event)
     c.test_form.submit(actions.test, **event)
     c.improve_form.submit(actions.improve, **event)

@@ -18,6 +18,7 @@ sys.path.insert(0, str(SPACE))
 try:
     import jobs
     from actions import Actions
+    from dataset_actions import DatasetActions
     from settings import Settings
     from visit import Visit
     from waiting_line import BusyError, Lines, WaitingLine
@@ -170,7 +171,7 @@ def test_a_result_is_taken_back_if_cancel_was_pressed_while_it_was_sent(
     actions: Actions, visit: Visit
 ) -> None:
     running = run(actions, visit, lambda job: 7, undo=lambda: {"result": ""})
-    assert "Cancelled" not in str(actions.cancel(visit)), "the action itself shows it"
+    assert "Cancelled" not in str(actions.cancel(visit, 0)), "the action itself shows it"
     updates = next(running)
     assert updates["result"] == ""
     assert "Cancelled" in updates["progress"]
@@ -184,10 +185,28 @@ def test_a_result_is_taken_back_if_cancel_was_pressed_before_it_arrived(
     actions: Actions, visit: Visit
 ) -> None:
     list(run(actions, visit, lambda job: 7, undo=lambda: {"result": ""}))
-    updates = actions.cancel(visit)
+    updates = actions.cancel(visit, 0)
     assert updates["result"] == ""
     assert "Cancelled" in updates["progress"]
-    assert "Cancelled" not in str(actions.cancel(visit)), "the page shows it already"
+    assert "Cancelled" not in str(actions.cancel(visit, 0)), "the page shows it already"
+
+
+def test_nothing_else_begins_if_cancel_was_pressed_between_two_actions(
+    actions: Actions, visit: Visit
+) -> None:
+    running = run(actions, visit, lambda job: 7, undo=lambda: {"result": ""})
+    assert next(running) == {"visit": visit}
+    assert "Cancelled" in actions.cancel(visit, 0)["progress"]
+    with pytest.raises(StopIteration) as ended:
+        next(running)
+    assert ended.value.value is None
+
+
+def test_cancel_holds_for_a_request_that_arrives_after_it(actions: Actions, visit: Visit) -> None:
+    visit.accept(3)
+    actions.cancel(visit, 4)
+    assert not visit.accept(4)
+    assert visit.accept(5)
 
 
 def test_what_was_committed_is_not_called_canceled(actions: Actions, visit: Visit) -> None:
@@ -196,9 +215,9 @@ def test_what_was_committed_is_not_called_canceled(actions: Actions, visit: Visi
         return 7
 
     running = run(actions, visit, save)
-    assert "Cancelled" not in str(actions.cancel(visit))
+    assert "Cancelled" not in str(actions.cancel(visit, 0))
     list(running)
-    assert "Cancelled" not in str(actions.cancel(visit))
+    assert "Cancelled" not in str(actions.cancel(visit, 0))
 
 
 def test_the_last_update_which_gradio_sends_again_changes_nothing(
@@ -212,3 +231,15 @@ def test_the_last_update_which_gradio_sends_again_changes_nothing(
     next(replaced)
     visit.begin(60)
     assert [update for update in replaced if update.keys() != {"progress"}] == [{"visit": visit}]
+
+
+@pytest.mark.parametrize("handler", ["choose", "choose_columns"])
+def test_an_outdated_request_changes_nothing(handler: str, visit: Visit) -> None:
+    """Gradio would empty the page if a handler yielded no updates at all."""
+    components: Any = SimpleNamespace(visit="visit")
+    context = (components, cast(Any, None), Settings(), Lines.of(Settings()))
+    event: Any = SimpleNamespace(_data={"number": 1, "dataset_number": "1"})
+    visit.accept(2)
+    assert list(getattr(DatasetActions(*context), handler)(visit, event, None)) == [
+        {"visit": visit}
+    ]

@@ -333,6 +333,25 @@ def test_a_private_dataset_defaults_to_a_private_repo(
     assert view.private
 
 
+def test_cancel_holds_for_the_request_just_before_it(visitor: Visitor, web: Web) -> None:
+    first, second, page = owned_dataset(web, "first"), owned_dataset(web, "second"), visitor.page
+    for _ in range(6):
+        visitor.enter_dataset(first)
+        page.locator("#lm-cancel").wait_for()
+        page.evaluate(
+            """(second) => {
+            document.querySelector('#lm-dataset').value = second;
+            document.querySelector('#lm-data form').requestSubmit();
+            document.querySelector('#lm-cancel').click();
+        }""",
+            second,
+        )
+        page.locator("#lm-work", has_text="Cancelled").wait_for()
+        page.wait_for_timeout(600)
+        assert page.locator("#lm-work").inner_text() == "Cancelled"
+        assert not page.locator("#lm-verdict").is_visible()
+
+
 def test_cancel_saves_nothing(visitor: Visitor, web: Web, cli: Shell) -> None:
     repo, page = owned_dataset(web, "canceled"), visitor.page
     visitor.sign_in()
