@@ -1,14 +1,12 @@
 """Modules of the Space that need neither a browser nor Gradio."""
 
 import json
-import os
 import pickle
 import re
 import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html import unescape
 from importlib.util import find_spec
@@ -38,8 +36,8 @@ from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.engines.scoring import Sample, Scores
 from tests.benchmarks.random_data import KINDS, random_rows
-from tests.plain_bank import plain_bank
 from tests.running_space import SPACE
+from tests.space import readers
 
 sys.path.insert(0, str(SPACE))
 try:
@@ -74,10 +72,13 @@ TRAIN = DATA_FOLDER / "train.jsonl"
 NASTY = '"><script>alert(1)</script>'
 
 
-@pytest.fixture(autouse=True)
-def space_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let processes started by a test import the Space's modules."""
-    monkeypatch.syspath_prepend(str(SPACE))
+@pytest.fixture(scope="module", autouse=True)
+def forkserver() -> Iterator[None]:
+    """Start what readers are forked from, and let them import the Space's modules."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SPACE))
+        reader_process.start_forkserver()
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -213,15 +214,17 @@ def test_an_unreadable_file_gives_an_error_without_its_path(
 
 def test_a_reader_that_hangs_or_dies_raises_an_error() -> None:
     with pytest.raises(jobs.TimeLimitError):
-        reader_process.read_first(jobs.Job(1.0), hang)
+        reader_process.read_first(jobs.Job(1.0), readers.hang)
     with pytest.raises(reader_process.ReaderError, match="reader process ended"):
-        reader_process.read_first(jobs.Job(60), die)
+        reader_process.read_first(jobs.Job(60), readers.die)
 
 
-@pytest.mark.parametrize("name", ["allocate", "abort", "send_too_much"])
-def test_a_reader_that_needs_too_much_memory_ends_with_a_sentence(name: str) -> None:
+@pytest.mark.parametrize("function", [readers.allocate, readers.abort, readers.send_too_much])
+def test_a_reader_that_needs_too_much_memory_ends_with_a_sentence(
+    function: Callable[[], Iterator[object]],
+) -> None:
     with pytest.raises(DatasetTooLargeError, match=r"^The (dataset needs more|rows of)"):
-        reader_process.read_first(jobs.Job(60), globals()[name])
+        reader_process.read_first(jobs.Job(60), function)
 
 
 def test_a_bomb_ends_with_a_sentence(bank_loader: BankLoader, tmp_path: Path) -> None:
@@ -259,29 +262,6 @@ def test_readers_do_not_import_torch() -> None:
         [sys.executable, "-c", code], cwd=SPACE, capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
-
-
-def allocate() -> Iterator[bytes]:
-    yield bytes(reader_process.MEMORY_BYTES)
-
-
-def abort() -> Iterator[int]:
-    os.abort()
-    yield 1
-
-
-def send_too_much() -> Iterator[bytes]:
-    yield bytes(reader_process.MESSAGE_BYTES)
-
-
-def hang() -> Iterator[int]:
-    time.sleep(600)
-    yield 1
-
-
-def die() -> Iterator[int]:
-    os._exit(1)
-    yield 1
 
 
 # --- settings -----------------------------------------------------------------------------------
@@ -355,16 +335,12 @@ def test_the_map_shows_every_dataset_inside_the_chart(guest_book: Plan) -> None:
     assert "your dataset" in page
 
 
-def test_a_pack_states_how_much_it_retains(tmp_path: Path) -> None:
-    from hf_lorameta.bank.pack import pack
-
-    bank = plain_bank()
-    content = page_text.bank_content_html(bank)
-    assert content == "26 adapters for <b>HuggingFaceTB/SmolLM2-135M-Instruct</b>"
-    packed = pack(bank, tmp_path / "pack", basis=4)
-    assert packed.index.packing
-    kept = f"{packed.index.packing.retained_whole:.1%}"
-    assert page_text.bank_content_html(packed) == f"{content}, compressed ({kept} kept)"
+def test_a_pack_states_how_much_it_retains(monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = Bank.from_pretrained()
+    content = f"{len(bank)} adapters for <b>HuggingFaceTB/SmolLM2-135M-Instruct</b>"
+    assert page_text.bank_content_html(bank) == f"{content}, compressed (98.8% kept)"
+    monkeypatch.setattr(bank, "index", bank.index.model_copy(update={"packing": None}))
+    assert page_text.bank_content_html(bank) == content
 
 
 def report_of(base: float, generated: float, text: str) -> Report:
