@@ -93,9 +93,7 @@ def test_focus_never_falls_to_the_body(visitor: Visitor, cli: Shell, user: Accou
 
 
 @pytest.mark.skipif(bool(missing("axe_playwright_python")), reason="axe is not installed")
-@pytest.mark.parametrize("dark", [False, True])
-def test_axe_finds_no_barrier(web: Web, chromium: Any, user: Account, dark: bool) -> None:
-    visitor = Visitor(chromium, web.space.url, dark=dark)
+def test_axe_finds_no_barrier(visitor: Visitor, web: Web, user: Account) -> None:
     page = visitor.page
     visitor.enter_dataset("nobody/nothing-here")
     visitor.wait_for_error("was not found")
@@ -106,26 +104,31 @@ def test_axe_finds_no_barrier(web: Web, chromium: Any, user: Account, dark: bool
     page.get_by_label("Role of right").select_option("output")
     page.locator("#lm-verdict .lm-warning").wait_for()
     assert_no_barrier(visitor)
-    assert min(contrasts_of_examples(page)) >= 4.5
     visitor.sign_in()
-    visitor.plan(web.owner.dataset(f"book-{dark}", {"train.jsonl": TRAIN}))
+    visitor.plan(web.owner.dataset("book", {"train.jsonl": TRAIN}))
     visitor.make()
     visitor.open_all_sections()
-    box = page.get_by_label("Replace what is there")
-    assert contrast(box.evaluate(BORDER_AND_PAGE)) >= 3, "the box can be seen"
     page.get_by_label("Rank of the adapter").fill("many")
     page.keyboard.press("Tab")
     page.locator("#lm-option-error [role=alert]").wait_for()
     page.locator(".lm-old").wait_for()
-    assert_no_barrier(visitor)
-    visitor.close()
+    assert_no_barrier(visitor, page.get_by_label("Replace what is there"))
 
 
-def assert_no_barrier(visitor: Visitor) -> None:
+def assert_no_barrier(visitor: Visitor, *boxes: Any) -> None:
+    """Look at the page in light and dark colors, and at check boxes, whose borders axe ignores."""
     from axe_playwright_python.sync_playwright import Axe
 
-    result = Axe().run(visitor.page)
-    assert result.violations_count == 0, result.generate_report()
+    page = visitor.page
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        expect(page.locator(".dark")).to_have_count(int(scheme == "dark"))
+        page.wait_for_function("!document.getAnimations().some((a) => a instanceof CSSTransition)")
+        result = Axe().run(page)
+        assert result.violations_count == 0, result.generate_report()
+        assert min(contrasts_of_examples(page)) >= 4.5
+        for box in boxes:
+            assert contrast(box.evaluate(BORDER_AND_PAGE)) >= 3, "the box can be seen"
 
 
 def contrasts_of_examples(page: Any) -> list[float]:
@@ -133,7 +136,7 @@ def contrasts_of_examples(page: Any) -> list[float]:
     colors = page.evaluate("""[...document.querySelectorAll('form [placeholder]')].map((field) =>
         [getComputedStyle(field, '::placeholder').color, getComputedStyle(field).backgroundColor])
     """)
-    assert len(colors) >= 3
+    assert colors
     return list(map(contrast, colors))
 
 
