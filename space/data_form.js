@@ -25,16 +25,18 @@ function requestDataset(name) {
 
 async function requestFile(chosen) {
   if (!chosen) return;
+  if (chosen.size > form.dataset.mb * 1e6) {
+    uploading.textContent = `${chosen.name} is larger than ${form.dataset.mb} MB.`;
+    file.value = "";
+    return;
+  }
   const number = ++requests;
   input.value = "";
   uploading.textContent = `Uploading ${chosen.name} …`;
-  try {
-    const { path } = await upload(chosen);
-    if (number === requests) request({ file: path }, number);
-    uploading.textContent = chosen.name;
-  } catch {
-    uploading.textContent = `${chosen.name} could not be uploaded: it may be too large.`;
-  }
+  const uploaded = await upload(chosen).catch(() => null);
+  if (number === requests && uploaded) request({ file: uploaded.path }, number);
+  if (number === requests)
+    uploading.textContent = uploaded ? chosen.name : `${chosen.name} could not be uploaded.`;
   file.value = "";  // the same file can be chosen again
 }
 

@@ -30,7 +30,7 @@ def data_form(max_upload_mb: int) -> str:
     )
     types = ", ".join(FILE_TYPES)
     return (
-        '<form class="lm-data" autocomplete="off">'
+        f'<form class="lm-data" data-mb="{max_upload_mb}" autocomplete="off">'
         '<label for="lm-dataset">Name or link of a dataset on the Hugging Face Hub</label>'
         '<div class="lm-field"><div class="lm-combobox">'
         '<input id="lm-dataset" role="combobox" aria-autocomplete="list" aria-expanded="false" '

@@ -54,6 +54,15 @@ def test_files_that_cannot_be_read(visitor: Visitor, tmp_path: Path) -> None:
         assert str(tmp_path) not in visitor.visible_text()
 
 
+def test_a_file_that_is_too_large_is_not_uploaded(visitor: Visitor, tmp_path: Path) -> None:
+    path = tmp_path / "large.jsonl"
+    with path.open("wb") as file:
+        file.truncate(100_000_001)
+    visitor.page.locator("#lm-file").set_input_files(path)
+    visitor.page.get_by_text("large.jsonl is larger than 100 MB.").wait_for()
+    assert not any("upload" in url for url in visitor.requests)
+
+
 def test_datasets_that_cannot_be_read(visitor: Visitor, cli: Shell, user: Account) -> None:
     secret = user.dataset("secret", {"train.jsonl": TRAIN}, private=True)
     gated = user.dataset("gated", {"train.jsonl": TRAIN}, gated=True)

@@ -162,6 +162,24 @@ def test_a_later_choice_replaces_a_slow_one(
     page.wait_for_url(lambda url: "dataset=" not in url)
 
 
+def test_a_later_choice_replaces_a_file_that_is_being_uploaded(
+    visitor: Visitor, user: Account, tmp_path: Path
+) -> None:
+    path, page, held = tmp_path / "rows.jsonl", visitor.page, list[Any]()
+    path.write_bytes(TRAIN)
+    page.route(re.compile("/upload"), lambda route: held.append(route))
+    page.locator("#lm-file").set_input_files(path)
+    page.get_by_text("Uploading rows.jsonl").wait_for()
+    repo = user.dataset("later", {"train.jsonl": TRAIN})
+    visitor.plan(repo)
+    (upload,) = held
+    with page.expect_response(re.compile("/upload")):
+        upload.continue_()
+    page.wait_for_timeout(500)
+    assert page.locator("#lm-upload").inner_text() == ""
+    expect(page.locator(f"#lm-verdict [data-announce^='{repo}']")).to_have_count(1)
+
+
 def test_roles_are_chosen_in_the_header_of_the_table(visitor: Visitor, user: Account) -> None:
     odd = [{"a,b": f"how was {i}", "c=d": "very kind", "x": "Answer."} for i in range(30)]
     repo, page = user.dataset("odd", {"train.jsonl": lines(odd)}), visitor.page
