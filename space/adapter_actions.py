@@ -22,7 +22,7 @@ class AdapterActions(Actions):
 
     def make(self, visit: Visit, profile: gr.OAuthProfile | None) -> Iterator[Updates]:
         """Make the adapter of the plan."""
-        c, result = self.components, visit.plan_result
+        c = self.components
         user = profile.username if profile else None
 
         def drop_result() -> Updates:
@@ -34,7 +34,7 @@ class AdapterActions(Actions):
             return self._result(visit, _plan_of(visit), adapter, user)
 
         yield from self.run(
-            visit, self.lines.adapters, lambda job: make_adapter(_required(result), job), show,
+            visit, self.lines.adapters, lambda job: make_adapter(_plan_of(visit), job), show,
             c.problem, first=drop_result(), undo=drop_result,
         )  # fmt: skip
 
@@ -42,43 +42,42 @@ class AdapterActions(Actions):
         """Show the answers of the base model and of the adapter to a prompt."""
         c, bank = self.components, self.bank_loader.bank
         prompt = str((event._data or {}).get("prompt", ""))[:20_000]
-        adapter, rows = _adapter_of(visit), dict(_plan_of(visit).samples)
 
         def show(both: tuple[str, str]) -> Updates:
-            return {c.answers: view.answers_html(*both, rows.get(prompt, ""))}
+            expected = dict(_plan_of(visit).samples).get(prompt, "")
+            return {c.answers: view.answers_html(*both, expected)}
 
         yield from self.run(
             visit, self.lines.model,
-            lambda job: answers(adapter, bank, self.settings, prompt, job), show, c.answers,
-            undo=lambda: {c.answers: ""},
+            lambda job: answers(_adapter_of(visit), bank, self.settings, prompt, job), show,
+            c.answers, undo=lambda: {c.answers: ""},
         )  # fmt: skip
 
     def test(self, visit: Visit) -> Iterator[Updates]:
         """Score base model, few-shot prompt and adapter on rows of the dataset."""
         c, bank = self.components, self.bank_loader.bank
-        adapter, result = _adapter_of(visit), _plan_of(visit)
 
         def show(report: Report) -> Updates:
-            visit.report = report
+            visit.report, files = report, _adapter_of(visit).files
             return {
                 c.report: view.report_html(report),
-                c.card: view.card_body(adapter.files.read("README.md")),
-                c.download: gr.DownloadButton(value=str(adapter.files.archive)),
+                c.card: view.card_body(files.read("README.md")),
+                c.download: gr.DownloadButton(value=str(files.archive)),
             }
 
         yield from self.run(
             visit, self.lines.model,
-            lambda job: test(adapter, bank, self.settings, result, job), show, c.report,
+            lambda job: test(_adapter_of(visit), bank, self.settings, _plan_of(visit), job), show,
+            c.report,
         )  # fmt: skip
 
     def improve(self, visit: Visit) -> Iterator[Updates]:
         """Train the adapter further; it replaces the result if it is better on held-out rows."""
         c, bank = self.components, self.bank_loader.bank
-        adapter, result = _adapter_of(visit), _plan_of(visit)
 
         def work(job: Job) -> Improvement | TooSlowError:
             try:
-                return improve(adapter, result, bank, job)
+                return improve(_adapter_of(visit), _plan_of(visit), bank, job)
             except TooSlowError as error:
                 return error
 
@@ -88,13 +87,12 @@ class AdapterActions(Actions):
             updates: Updates = {c.improved: view.improved_html(improvement)}
             if improvement.adapter is None:
                 return updates
+            seconds = _adapter_of(visit).seconds
             visit.adapter, visit.report = improvement.adapter, None
             files = improvement.adapter.files
             base_model = bank.index.base_model
             return updates | {
-                c.heading: view.heading_html(
-                    adapter.seconds, visit.results, base_model, trained=True
-                ),
+                c.heading: view.heading_html(seconds, visit.results, base_model, trained=True),
                 c.answers: "",
                 c.report: "",
                 c.ask_again: "",
@@ -117,7 +115,7 @@ class AdapterActions(Actions):
             if visit.report and is_worse(visit.report):
                 yield {c.ask_again: view.ask_again_html(), c.saved: ""}
                 return
-        target, result, report = visit.target, _plan_of(visit), visit.report
+        target, report = visit.target, visit.report
         trained = visit.adapter if visit.adapter and visit.adapter.trained else None
         destination = Destination(
             target.get("repo_id"), target.get("visibility") == "private", "overwrite" in target
@@ -127,12 +125,14 @@ class AdapterActions(Actions):
         def show(published: Published) -> Updates:
             return {
                 c.saved: view.published_html(published),
-                c.usage: view.usage_html(result, published.repo_id),
+                c.usage: view.usage_html(_plan_of(visit), published.repo_id),
             }
 
         yield from self.run(
             visit, self.lines.adapters,
-            lambda job: make_and_publish(result, destination, credential, job, report, trained),
+            lambda job: make_and_publish(
+                _plan_of(visit), destination, credential, job, report, trained
+            ),
             show, c.saved, first={c.ask_again: ""},
         )  # fmt: skip
 
@@ -162,12 +162,6 @@ class AdapterActions(Actions):
         }
 
 
-def _required(result: PlanResult | None) -> PlanResult:
-    if result is None:
-        raise RequestError("This page was idle for an hour: read the dataset again")
-    return result
-
-
 def _command(visit: Visit) -> str:
     """Return how to make and train the adapter on the visitor's own machine."""
     request = visit.request or DatasetRequest("DATASET")
@@ -175,7 +169,9 @@ def _command(visit: Visit) -> str:
 
 
 def _plan_of(visit: Visit) -> PlanResult:
-    return _required(visit.plan_result)
+    if visit.plan_result is None:
+        raise RequestError("This page was idle for an hour: read the dataset again")
+    return visit.plan_result
 
 
 def _adapter_of(visit: Visit) -> AdapterResult:

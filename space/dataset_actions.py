@@ -57,7 +57,11 @@ class DatasetActions(Actions):
         """Plan with the roles of the columns form, or read another configuration or split."""
         values = dict(event._data or {})
         request, source = visit.request, visit.source
-        if values.get("dataset_number") != str(visit.dataset_number) or not (request and source):
+        if request is None:
+            error = RequestError("This page was idle for an hour: read the dataset again")
+            yield self._refused(visit, error)
+            return
+        if values.get("dataset_number") != str(visit.dataset_number) or source is None:
             yield self.nothing(visit)
             return
         preview = source.preview

@@ -18,7 +18,9 @@ sys.path.insert(0, str(SPACE))
 try:
     import jobs
     from actions import Actions
+    from adapter_actions import AdapterActions
     from dataset_actions import DatasetActions
+    from dataset_request import DatasetRequest
     from settings import Settings
     from visit import Visit
     from waiting_line import BusyError, Lines, WaitingLine
@@ -144,12 +146,19 @@ def test_the_last_request_of_a_visit_wins() -> None:
 # --- canceling an action ------------------------------------------------------------------------
 
 
+class Names:
+    """Each component is its name."""
+
+    def __getattr__(self, name: str) -> str:
+        return name
+
+
+COMPONENTS: Any = Names()
+
+
 @pytest.fixture
 def actions() -> Actions:
-    components: Any = SimpleNamespace(
-        **{n: n for n in ("visit", "progress", "bar", "make", "cancel")}
-    )
-    return Actions(components, cast(Any, None), Settings(), Lines.of(Settings()))
+    return Actions(COMPONENTS, cast(Any, None), Settings(), Lines.of(Settings()))
 
 
 @pytest.fixture
@@ -236,10 +245,37 @@ def test_the_last_update_which_gradio_sends_again_changes_nothing(
 @pytest.mark.parametrize("handler", ["choose", "choose_columns"])
 def test_an_outdated_request_changes_nothing(handler: str, visit: Visit) -> None:
     """Gradio would empty the page if a handler yielded no updates at all."""
-    components: Any = SimpleNamespace(visit="visit")
-    context = (components, cast(Any, None), Settings(), Lines.of(Settings()))
+    context = (COMPONENTS, cast(Any, None), Settings(), Lines.of(Settings()))
     event: Any = SimpleNamespace(_data={"number": 1, "dataset_number": "1"})
     visit.accept(2)
+    visit.choose(DatasetRequest())
+    visit.choose(DatasetRequest())
     assert list(getattr(DatasetActions(*context), handler)(visit, event, None)) == [
         {"visit": visit}
     ]
+
+
+EVENT = SimpleNamespace(_data={})
+
+
+@pytest.mark.parametrize(
+    ("group", "handler", "arguments"),
+    [
+        (DatasetActions, "choose_columns", [EVENT, None]),
+        (AdapterActions, "make", [None]),
+        (AdapterActions, "try_out", [EVENT]),
+        (AdapterActions, "test", []),
+        (AdapterActions, "improve", []),
+        (AdapterActions, "save", [EVENT, None]),
+    ],
+)
+def test_a_page_whose_state_was_dropped_says_so(
+    group: type[Actions], handler: str, arguments: list[Any], visit: Visit
+) -> None:
+    loader: Any = SimpleNamespace(bank=None)
+    actions = group(COMPONENTS, loader, Settings(), Lines.of(Settings()))
+    shown: dict[str, Any] = {}
+    for updates in getattr(actions, handler)(visit, *arguments):
+        shown |= updates
+    assert "This page was idle for an hour" in str(shown)
+    assert shown["progress"] == "", "nothing runs"
