@@ -34,13 +34,17 @@ if not TYPE_CHECKING:  # the choices of the registries
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+_PROGRESS_LOGGERS = ("hf_lorameta.hub.retry", "hf_lorameta.hub.dataset_mirror")
+"""Loggers whose warnings say why a command takes longer, not what its result lacks."""
+
+
 def _silence(quiet: bool) -> bool:
     """Switch off messages and progress bars: ours, and those of other libraries."""
     if quiet:  # read when these libraries are imported
         os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    logger = logging.getLogger("hf_lorameta")
-    if quiet and logger.level != logging.DEBUG:  # unless --debug is given
-        logger.setLevel(logging.ERROR)
+    if quiet and logging.getLogger("hf_lorameta").level != logging.DEBUG:  # unless --debug is given
+        for name in _PROGRESS_LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
     return quiet
 
 

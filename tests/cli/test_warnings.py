@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Published, fake_evaluator, fake_runner
-from tests.conftest import Account, Built, Shell
+from tests.conftest import Account, Built, Shell, rows
+from tests.fault_hub import Fault
 
 TRAINED = """
 from dataclasses import replace
@@ -68,3 +69,19 @@ def test_an_evaluation_warns_once(
     messages = cli(*evaluate, before=fake_evaluator(logs)).err
     assert messages.count("generated for split train: its rows are not new") == 1
     assert messages.count("dequantized") == 1
+
+
+def test_quiet_hides_waits_and_shows_that_rows_are_left_out(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
+    plan = ("plan", "--bank", bank.folder, "-q", "-d")
+    (tmp_path / "a.jsonl").write_bytes(rows(1))
+    (tmp_path / "b.jsonl").write_text('{"input": "say egg", "output": "salt", "more": 1}\n')
+    assert "Only the first 2 rows are read" in cli(*plan, "a.jsonl", "--max-characters", 20).err
+    assert "those of the first rows are read" in cli(*plan, "a.jsonl,b.jsonl").err
+    dataset = user.dataset("d", {"train.jsonl": rows(1)})
+    busy = Fault("status", path=f"/api/datasets/{dataset}", times=1, retry_after=0)
+    for options in ((), ("-q",)):
+        cli.hub.add_fault(busy)
+        shown = cli("plan", "--bank", bank.folder, *options, "-d", dataset).err
+        assert ("attempt 2 of 6" in shown) == (not options)
