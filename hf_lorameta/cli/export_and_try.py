@@ -87,8 +87,8 @@ def try_(
     template: Annotated[
         str | None,
         typer.Option(
-            help=r"Text around the prompt, which replaces {}; \n is a line break. Default: as the "
-            "adapter's recipe says.",
+            help=r"Text around the prompt, which replaces {}; \n is a line break, \t a tab. "
+            "Default: as the adapter's recipe says.",
             show_default=False,
         ),
     ] = None,
@@ -100,6 +100,7 @@ def try_(
     quiet: QuietFlag = False,
 ) -> None:
     """Try an adapter through llama.cpp, on a CPU, without torch (extra: gguf)."""
+    from hf_lorameta.data.prompt import from_option
     from hf_lorameta.engines.llama_client import LlamaCpp
     from hf_lorameta.errors import UsageError
 
@@ -109,7 +110,7 @@ def try_(
     if template is None:
         fill = _recorded_prompt(folder) if folder else str
     else:
-        fill = partial(template.replace("\\n", "\n").replace, "{}")
+        fill = partial(from_option(template).replace, "{}")
     with LlamaCpp(base, [file]) as engine:
         if prompt is None and not json:
             _converse(engine, fill, max_tokens, compare, quiet, folder)
@@ -214,6 +215,8 @@ def _converse(
     folder: Path | None,
 ) -> None:
     """Answer each line of stdin on its own until it ends."""
+    from hf_lorameta.data.prompt import from_option
+
     interactive = sys.stdin.isatty() and not quiet
     if interactive:
         log(quiet, "Type a prompt and press Enter. Lines are independent. Ctrl-D ends.")
@@ -223,7 +226,7 @@ def _converse(
         line = sys.stdin.readline()
         if not line:
             return
-        text = fill(line.rstrip("\n").replace("\\n", "\n"))
+        text = fill(from_option(line.rstrip("\n")))
         for adapter, label in [(0, "adapter: "), (None, "base:    ")] if compare else [(0, "")]:
             typer.echo(label, nl=False)
             answered = _print_stream(_answer(engine, text, adapter, limit))

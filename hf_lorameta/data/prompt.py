@@ -67,5 +67,5 @@ def as_option(text: str) -> str:
 
 
 def from_option(text: str) -> str:
-    """Return a text from the form of an option, in which a line break is a backslash and an n."""
+    r"""Return a text from the form of an option: ``\n`` is a line break, ``\t`` a tab."""
     return text.replace("\\n", "\n").replace("\\t", "\t")

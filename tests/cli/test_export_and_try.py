@@ -222,6 +222,31 @@ def test_try_refuses_an_invalid_template_or_base_model(
     assert "none.gguf: no such file" in cli(*missing, code=2).err
 
 
+ECHO = """
+from pathlib import Path
+import hf_lorameta.engines.llama_client as client
+from hf_lorameta.cli import export_and_try as gguf
+class Echo:
+    start = first = []
+    def __init__(self, *_): pass
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def tokenize(self, text): return [text]
+    def answer(self, prompt, adapter, max_tokens): return iter(prompt)
+client.LlamaCpp = Echo
+gguf._files = lambda adapter, *_: (Path("base.gguf"), Path("a.gguf"), None)
+import io, sys
+sys.stdin = io.StringIO("two\\\\nlines\\n")
+"""
+
+
+def test_try_reads_line_breaks_and_tabs_in_a_template_and_a_prompt(cli: Shell) -> None:
+    template = ("--template", r"Question:\t{}\nAnswer:")
+    asked = cli("try", "a", *template, "--prompt", "milk", "--json", before=ECHO).json
+    assert asked["prompt"] == "Question:\tmilk\nAnswer:"
+    assert cli("try", "a", *template, before=ECHO).out == "Question:\ttwo\nlines\nAnswer:\n"
+
+
 SILENT = """
 from pathlib import Path
 import hf_lorameta.engines.llama_client as client
