@@ -27,6 +27,7 @@ _CONFIG_FILE = "config.json"
 _TIMEOUT_SECONDS = 3.0
 _LOADED = ["*.json", "*.jinja", "*.model", "tokenizer*", "*.safetensors"]
 _IGNORED = ["*/*", "consolidated*"]
+_fetch = partial(snapshot_download, allow_patterns=_LOADED, ignore_patterns=_IGNORED)
 _LOCAL_HINT = "give --base a folder that contains the model"
 
 
@@ -47,8 +48,7 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
     folder = Path(base_model).expanduser()
     if folder.is_dir():
         return folder
-    download = partial(snapshot_download, allow_patterns=_LOADED, ignore_patterns=_IGNORED)
-    folder = _from_hub(base_model, revision, token, download, _copy_loaded)
+    folder = _from_hub(base_model, revision, token, _fetch, _copy_loaded)
     if folder.suffix == ".gguf":
         return dequantized(folder)
     if not any(folder.glob("*.safetensors")):
@@ -69,7 +69,7 @@ def find_at_hand(base_model: str, revision: str | None = None) -> Path | None:
     if folder.is_dir():
         return folder
     try:
-        cached = snapshot_download(base_model, revision=revision, local_files_only=True)
+        cached = _fetch(base_model, revision=revision, local_files_only=True)
     except (hf.LocalEntryNotFoundError, hf.HFValidationError):
         return packaged_path(base_model)
     complete = any(Path(cached).glob("*.safetensors"))
@@ -140,12 +140,26 @@ def read_object(path: Path, base_model: str) -> dict[str, Any]:
     return content
 
 
-def stated_license(base_model: str, token: Token = None) -> str | None:
-    """Return the license on a base model's card; None if there is none or no answer in seconds."""
+def resolve_once(base_model: str, revision: str | None = None, token: Token = None) -> PinnedRepo:
+    """Pin a base model to a commit with one request of a few seconds, without retries.
+
+    This is for a model that need not be downloaded, see `find_at_hand`.
+
+    Raises:
+        HubError: no such repo or revision, access was refused, or the Hub did not answer.
+    """
     client = HttpClient(token, _TIMEOUT_SECONDS)
     try:
-        return fetch_repo(client, base_model, "model", None, blobs=False).license
-    except (httpx2.HTTPError, hf.OfflineModeIsEnabled, hf.HFValidationError, HubError):
+        return fetch_repo(client, base_model, "model", revision, blobs=False)
+    except (httpx2.HTTPError, hf.OfflineModeIsEnabled, hf.HFValidationError, HubError) as error:
+        raise _failure(error, base_model, revision) from None
+
+
+def stated_license(base_model: str, token: Token = None) -> str | None:
+    """Return the license on a base model's card; None if there is none or no answer in seconds."""
+    try:
+        return resolve_once(base_model, None, token).license
+    except HubError:
         return None
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from huggingface_hub.constants import is_offline_mode
+
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.errors import AuthError, BankError, GatedError, HubError, NotFoundError, first_line
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.hub.base_model import locate
+from hf_lorameta.hub.base_model import find_at_hand, locate, resolve_once
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, quiet_transformers
 from hf_lorameta.training.settings import Settings
@@ -43,14 +45,19 @@ class Base:
         sha = license = None
         if not Path(name).expanduser().is_dir():
             try:
-                repo = hub.resolve(name, "model", revision)
+                if is_offline_mode() or find_at_hand(name, revision) is None:
+                    repo = hub.resolve(name, "model", revision)
+                else:  # without a network, retries would take half a minute
+                    repo = resolve_once(name, revision, hub.token)
                 sha, license = repo.sha, repo.license
             except (AuthError, GatedError):
                 raise
             except HubError as error:
                 logger.info("%s: %s; looking in the cache", name, error)
                 license = Bank.embedded().index.base_license if name == SMOLLM2 else None
-        folder = locate(name, sha or revision, hub.token or None)
+        folder = locate(name, revision, hub.token or None)
+        if folder.parent.name == "snapshots":  # of the cache, which names them by their commits
+            sha = folder.name
         return cls(folder, sha, license, _digest(folder))
 
 

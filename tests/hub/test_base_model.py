@@ -24,7 +24,7 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.hub import base_model, packaged_model
-from hf_lorameta.hub.base_model import config_json, locate
+from hf_lorameta.hub.base_model import config_json, find_at_hand, locate
 from hf_lorameta.hub.packaged_model import (
     _TOKENIZER,
     SMOLLM2,
@@ -108,6 +108,7 @@ def test_locate_downloads_only_the_needed_files(hub: FaultHub) -> None:
     folder = locate(REPO)
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert sorted(str(path.relative_to(folder)) for path in files) == DOWNLOADED
+    assert find_at_hand(REPO) == folder
     assert config_json(REPO) == {}
 
 

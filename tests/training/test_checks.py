@@ -1,18 +1,26 @@
 """Checks of a base model from its configuration alone."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import ConnectionLostError, UsageError
 from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.hub import retry
+from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.settings import Settings
+from tests.fault_hub import Fault, FaultHub
+from tests.hub.conftest import isolated_client, use_endpoint
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("torch")
 
 from hf_lorameta.training import device  # noqa: E402 - imports torch
-from hf_lorameta.training.checks import check_base  # noqa: E402
+from hf_lorameta.training.checks import Base, check_base  # noqa: E402
+
+client = isolated_client
+"""Used by all tests here: empty caches and no network."""
 
 
 def test_base_that_cannot_be_trained_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
@@ -42,3 +50,27 @@ def test_passes_are_shorter_where_logits_take_the_memory(
     assert tokens[1000] == 1024
     output_tokens = tokens[500_000] / 1.5
     assert 0.5e9 < 12 * 500_000 * output_tokens < 0.6e9
+
+
+def test_a_model_on_this_machine_is_used_after_one_request_that_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    clock = SimpleNamespace(sleep=waits.append, monotonic=lambda: 0.0)
+    monkeypatch.setattr(retry, "time", clock)
+    with FaultHub() as running:
+        running.add_user("alice")
+        running.create_repo("alice/base")
+        running.commit("alice/base", {"config.json": b"{}", "model.safetensors": b"weights"})
+        use_endpoint(monkeypatch, running.url)
+        first = Base.find("alice/base", None, Hub(False))
+        assert first.revision == running.commits("alice/base")[0].sha
+        running.add_fault(Fault("status", status=503))
+        running.clear_requests()
+        again = Base.find("alice/base", None, Hub(False))
+        assert (again.folder, again.revision) == (first.folder, first.revision)
+        assert len(running.requests) == 2  # for the commit, and for the files
+        assert waits == []
+        with pytest.raises(ConnectionLostError):
+            Base.find("alice/other", None, Hub(False))
+        assert len(waits) == retry.ATTEMPTS - 1

@@ -27,7 +27,7 @@ TASKS = ("intent_snips", "wellformed_query")
 def test_a_few_steps_lower_the_loss_on_smollm2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else the Hub is asked again and again
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else its weights are downloaded
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     meta = json.loads((EVERYDAY / "meta.json").read_text("utf-8"))
