@@ -25,8 +25,9 @@ def cached_repo(repo_id: str, repo_type: str, revision: str | None) -> PinnedRep
         )
         folder: Path | None = Path(snapshot)
     except hf.LocalEntryNotFoundError:
-        # files that were fetched by their commit, as this package does, leave no branch there
-        folder = None if revision else _newest_snapshot(repo_id, repo_type)
+        # files that were fetched by their commit, as this package does, leave no branch there, and
+        # some of a repo's files are no complete snapshot
+        folder = _newest_snapshot(repo_id, repo_type, revision)
     if folder is None:
         at = f" at {revision}" if revision else ""
         raise ConnectionLostError(
@@ -52,7 +53,9 @@ def no_data_error(repo: PinnedRepo) -> ConnectionLostError:
     )
 
 
-def _newest_snapshot(repo_id: str, repo_type: str) -> Path | None:
+def _newest_snapshot(repo_id: str, repo_type: str, commit: str | None) -> Path | None:
+    """Return the newest folder with files of a repo, or of one commit of it."""
     name = repo_folder_name(repo_id=repo_id, repo_type=repo_type)
     snapshots = Path(constants.HF_HUB_CACHE, name, "snapshots").glob("*")
-    return max(snapshots, key=lambda folder: folder.stat().st_mtime, default=None)
+    found = [folder for folder in snapshots if commit in (None, folder.name)]
+    return max(found, key=lambda folder: folder.stat().st_mtime, default=None)

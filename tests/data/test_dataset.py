@@ -251,11 +251,17 @@ def test_a_dataset_in_the_cache_is_read_without_the_hub(
     missing = cli(*plan, code=6, before=offline).err
     assert f"hf download --repo-type dataset {dataset}" in missing
     snapshot_download(
-        dataset, repo_type="dataset", cache_dir=cli.home / "hub", endpoint=cli.hub.url, token=False
-    )
+        dataset, repo_type="dataset", cache_dir=cli.home / "hub", endpoint=cli.hub.url, token=False,
+        allow_patterns=["README.md", "x/*"],
+    )  # fmt: skip
     cli.hub.clear_requests()
-    assert cli(*plan, before=offline).json["neighbors"] == expected["neighbors"]
+    pinned = ("--revision", expected["dataset"]["revision"])
+    for options in ((), pinned):
+        read = cli(*plan, *options, before=offline).json
+        assert read["neighbors"] == expected["neighbors"]
     assert cli.hub.requests == []
+    other = cli(*plan, "--revision", "0" * 40, before=offline, code=6).err
+    assert "is not in the cache" in other
 
 
 def test_urls_propose_a_dataset_to_read(cli: Shell) -> None:
