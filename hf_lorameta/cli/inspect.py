@@ -79,13 +79,25 @@ def _recipe_fields(provenance: dict[str, Any]) -> list[list[Any]]:
         ["bank", f"{bank['id']} {bank['revision'] or ''}"],
         ["dataset", f"{dataset['id'] or 'private or local'} {dataset['revision'] or ''}"],
         *([f"dataset {name}", dataset.get(name)] for name in ("config", "split")),
-        *([f"column {role}", name] for role, name in dataset.get("columns", {}).items()),
+        *_columns(dataset.get("columns", {})),
         *([f"recipe {key}", value] for key, value in provenance["recipe"].items()),
     ]
     for name in ("refinement", "training", "check"):
         losses = provenance.get(name) or {}
         fields += [[f"{name} {key}", f"{losses[key]:.3f}"] for key in ("base", "end") if losses]
     return [field for field in fields if field[1] is not None]
+
+
+def _columns(columns: dict[str, Any]) -> list[list[Any]]:
+    """Return name and value of how rows are read, each value on one line."""
+    from hf_lorameta.data.columns import ROLES
+    from hf_lorameta.data.prompt import as_option
+
+    lines = {k: ", ".join(v) if isinstance(v, list) else v for k, v in columns.items()}
+    return [
+        [f"column {k}" if k in ROLES else k.replace("_", " "), v and as_option(v)]
+        for k, v in lines.items()
+    ]
 
 
 COMMANDS: tuple[Any, ...] = (inspect,)

@@ -1,6 +1,7 @@
 """``inspect`` in child processes, against the loopback Hub."""
 
 import json
+from pathlib import Path
 
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from tests.cli.conftest import Published
@@ -34,6 +35,21 @@ def test_inspect_shows_what_was_read(cli: Shell, published: Published) -> None:
     text = cli("inspect", published.repo).out
     for field, value in (("dataset split", "train"), ("column input", "input")):
         assert any(line.split("  ")[0] == field and value in line for line in text.splitlines())
+
+
+def test_inspect_shows_each_setting_of_the_prompt_on_one_line(
+    cli: Shell, bank: Built, data: Path
+) -> None:
+    lines = [{"a": f"say {i}", "b": "egg", "c": f"{i}"} for i in range(24)]
+    data.write_text("\n".join(map(json.dumps, lines)))
+    prompt = ("--instruction", "Say it.", "--template", r"{instruction}\n\n{input}")
+    columns = ("--columns", "input=a,input=b,output=c")
+    cli("generate", data, "--bank", bank.folder, *columns, *prompt, "-o", "a")
+    shown = [line.split("  ") for line in cli("inspect", "a").out.splitlines()]
+    found = {words[0]: words[-1].strip() for words in shown}
+    assert found["column input"] == "a, b"
+    assert found["instruction text"] == "Say it."
+    assert found["template"] == prompt[-1]
 
 
 def test_inspect_refuses_what_is_not_a_lora_adapter(cli: Shell, user: Account) -> None:
