@@ -190,6 +190,15 @@ def test_columns_and_split_come_from_the_adapters_recipe(
     ).err  # fmt: skip
 
 
+def test_the_commit_of_the_dataset_comes_from_the_adapters_recipe(
+    cli: Shell, published: Published
+) -> None:
+    cli.hub.commit(published.dataset, {"test.jsonl": rows(1, 5)}, repo_type="dataset")
+    assert "Scoring 9 rows" in cli("evaluate", published.repo, before=fake_evaluator()).err
+    newest = ("--revision", "main")
+    assert "Scoring 5 rows" in cli("evaluate", published.repo, *newest, before=fake_evaluator()).err
+
+
 def test_the_test_split_of_a_folder_is_scored_up_to_the_given_limit(
     cli: Shell, bank: Built, data: Path, tmp_path: Path
 ) -> None:

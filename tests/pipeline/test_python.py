@@ -33,8 +33,10 @@ def test_rows_in_memory_give_the_plan_of_the_same_file(kind: str, tmp_path: Path
     path, bank = tmp_path / "rows.jsonl", plain_bank()
     path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
     columns = {"input": "question", "output": "answer"}
-    plan = hf_lorameta.plan(in_memory(kind), bank, columns=columns, split="train")
-    expected = hf_lorameta.plan(path, bank).to_dict()
+    told = {"instruction": "Odd or even?"}
+    plan = hf_lorameta.plan(in_memory(kind), bank, columns=columns, split="train", **told)
+    expected = hf_lorameta.plan(path, bank, **told).to_dict()
+    assert expected["dataset"]["columns"]["instruction_text"] == "Odd or even?"
     expected["dataset"] |= {"revision": "in memory", "config": None}
     for name, value in plan.to_dict().items():
         assert value == expected[name]
@@ -115,7 +117,7 @@ def test_a_loaded_model_refines_and_evaluates_and_is_the_same_afterwards(trained
     before = {k: v.clone() for k, v in model.state_dict().items()}
     config, lines = model.generation_config, tiny.rows(3)
     loaded = {"model": model, "tokenizer": tokenizer}
-    recipe = Recipe(rank=4, refine=8)
+    recipe = Recipe(rank=4, refine=8, check=4)
     generation = hf_lorameta.generate(lines, trained, recipe, **loaded)
     fitted, same = generation.plan.refinement, hf_lorameta.generate(lines, trained, recipe)
     assert fitted
@@ -123,7 +125,9 @@ def test_a_loaded_model_refines_and_evaluates_and_is_the_same_afterwards(trained
     assert fitted.base == pytest.approx(same.plan.refinement.base, abs=0.05)  # another dtype
     report = generation.evaluate(lines, shots=2, generate=False, **loaded)
     assert list(report.scores) == ["base", "generated", "2-shot"]
-    assert report.scores["base"].rows == len(lines) - 8 - 2
+    assert generation.plan.check
+    assert generation.plan.check.end <= generation.plan.check.base
+    assert report.scores["base"].rows == len(lines) - 8 - 4 - 2
     assert report.scores["generated"].loss < report.scores["base"].loss
     assert model.training
     assert model.generation_config is config

@@ -1,6 +1,7 @@
 """Rows to score: none that the adapter was fitted, trained or checked on, whatever the slice."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.reading_limits import ReadingLimits
+from hf_lorameta.pipeline import rows_to_score as module
 from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_fit
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows
 from hf_lorameta.pipeline.rows_to_score import RowsToScore, open_to_score, rows_to_score
@@ -86,3 +88,21 @@ def test_texts_that_were_cut_are_cut_alike_to_score(file: Path) -> None:
     rows, _, skipped, _ = scored_on(scored, provenance)
     assert used.isdisjoint(rows)
     assert skipped == len(used)
+
+
+def test_rows_are_drawn_from_a_bounded_beginning(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READ_ROWS", 40)
+    opened = open_dataset(file)
+    read: list[Row] = []
+
+    def rows() -> Iterator[Row]:
+        for row in opened.rows():
+            read.append(row)
+            yield row
+
+    chosen = rows_to_score(replace(opened, rows=rows), [], 30, 3, Hub(False))
+    assert len(read) == 40
+    assert {*chosen.rows, *chosen.shots} <= set(read)
+    assert any(row in chosen.rows for row in read[30:])
