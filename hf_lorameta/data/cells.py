@@ -12,7 +12,7 @@ from hf_lorameta.errors import ColumnsError
 _ALTERNATIVES = {
     "output", "outputs", "answer", "answers", "target", "targets", "reference", "references",
     "response", "responses", "completion", "completions", "alias", "aliases", "text", "value",
-    "solution", "solutions",
+    "solution", "solutions", "correction", "corrections",
 }  # fmt: skip
 _TEXT_KEYS = ("text", "value", "content", "response")
 _WORD = 40
@@ -55,6 +55,21 @@ def as_object(value: Any) -> Mapping[str, Any] | None:
         with suppress(ValueError, RecursionError):
             value = json.loads(value)
     return value if isinstance(value, Mapping) else None
+
+
+def as_texts(value: Any) -> Any:
+    """Return the list of texts that a cell stores as JSON; other cells as they are.
+
+    Example:
+        >>> as_texts('["a", "b"]'), as_texts('[{"a": 1}]'), as_texts("a")
+        (['a', 'b'], '[{"a": 1}]', 'a')
+    """
+    if isinstance(value, str) and value.lstrip().startswith('["'):
+        with suppress(ValueError, RecursionError):
+            found = json.loads(value)
+            if all(isinstance(text, str) for text in found):
+                return found
+    return value
 
 
 def _field(value: Any, step: str) -> Any:

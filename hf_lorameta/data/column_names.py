@@ -9,7 +9,8 @@ INPUTS = ("input", "prompt", "question", "instruction")
 SYSTEM = ("system", "system_prompt", "definition")
 CONTEXTS = (
     "context", "passage", "paragraph", "article", "document", "story", "support", "background",
-    "evidence", "ctx", "schema", "facts", "passages", "contexts", "tools",
+    "evidence", "ctx", "schema", "facts", "passages", "contexts", "tools", "dialogue", "dialog",
+    "history",
 )  # fmt: skip
 QUESTIONS = (
     "question", "query", "prompt", "problem", "claim", "hypothesis", "goal", "input",
@@ -30,9 +31,9 @@ OUTPUTS = (
     "outputs", "output_text", "response", "completion", "translation", "intent", "emotion", "gold",
     "solution", "correct_answer", "assistant", "reply", "tgt", "tags", "ner_tags", "simplified",
     "simplification", "corrected", "correction", "paraphrase", "canonical_solution", "keywords",
-    "chosen", "completions", "responses", "solutions", "positive", "doctor",
+    "corrections", "chosen", "completions", "responses", "solutions", "positive", "doctor",
 )  # fmt: skip
-NOT_MEANT = ("rejected", "negative", "neg")
+NOT_MEANT = re.compile(r"(hard_)?(rejected|neg|negatives?)(_.*|\d*)")
 CODE = ("code", "sql", "snippet", "program")
 STATED = ("prompt", "question", "instruction", "query", "problem", "question_stem", "claim")
 SUMMARIES = ("summary", "highlights", "abstract", "tldr")
@@ -44,6 +45,7 @@ WEAK_OUTPUTS = (
 PAIRS = (("premise", "hypothesis"), ("question", "sentence"), ("claim", "evidence"))
 CHOICES = (
     "choices",
+    "choice",
     "options",
     "endings",
     "answer_choices",
@@ -58,6 +60,6 @@ RIGHT = (
 )  # fmt: skip
 CONVERSATIONS = (
     "messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat",
-    "utterances", "data",
+    "utterances", "contents", "data",
 )  # fmt: skip
 LANGUAGE = re.compile(r"[a-z]{2,3}(_[a-z]{2,4})?")

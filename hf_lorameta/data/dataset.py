@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
 
+from hf_lorameta.data.cells import value_at
 from hf_lorameta.data.columns import (
     Columns,
     ColumnsLike,
@@ -14,6 +15,7 @@ from hf_lorameta.data.columns import (
     columns_option,
     require_columns,
 )
+from hf_lorameta.data.conversations import unread_field
 from hf_lorameta.data.in_memory import rows_in_memory
 from hf_lorameta.data.layouts import find_columns, unread_columns
 from hf_lorameta.data.local_files import FORMATS, digest, find_files, is_local, open_files
@@ -231,6 +233,9 @@ def _preview(raw: RawDataset, columns: Columns) -> tuple[tuple[Row, ...], list[s
     output = columns.output or ""
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
         notes.append(f"Column {output} holds numbers: a model learns more from names of classes")
+    unread = [unread_field(value_at(row, columns.messages or "")) for row in raw.sample]
+    if any(unread):
+        notes.append(f"The turns hold {next(filter(None, unread))}, which is not read")
     several = sum(map(reader.several_outputs, raw.sample))
     if several:
         joined = columns.model_copy(update={"output": f"{columns.output}.*"})

@@ -24,7 +24,7 @@ from hf_lorameta.data.column_names import (
 from hf_lorameta.data.columns import Columns, columns_option, replace_path
 from hf_lorameta.data.roles import input_columns, is_sure, output_columns
 from hf_lorameta.data.table_view import TableView, normalized
-from hf_lorameta.data.unclear_columns import guess_columns, unclear
+from hf_lorameta.data.unclear_columns import first_question, guess_columns, long_text, unclear
 from hf_lorameta.errors import DatasetError, UnlabeledDatasetError
 
 LAYOUTS: tuple[Columns, ...] = (
@@ -46,7 +46,6 @@ INPUT_LAYOUTS: tuple[Columns, ...] = (
     *(Columns(input=name) for name in ("input", "prompt", "question", "instruction")),
 )
 """Layouts without outputs, used only if no other column may hold outputs."""
-
 
 _RATINGS = 3
 """Columns of numbers from 0 to 1 beside a text that are taken for outputs, at least."""
@@ -257,6 +256,7 @@ def _with_context(columns: Columns, table: TableView) -> Columns:
     read = columns.names()
     held = {path.partition(".")[0] for path in read} | set(read)
     unread = [n for n in others if n not in held and not table.is_within(n, read)]
+    unread = [n for n in unread if not table.is_rendered(n, read)]
     if unread:
         problem = f"{columns} would leave {', '.join(unread)} unread"
         advice = "confirm, or add one as instruction="
@@ -323,6 +323,8 @@ def _named_output(table: TableView) -> Columns | None:
         shown = inputs or list(guess.named("input") if guess else ())
         if shown:
             guess = Columns(input=tuple(shown), output=table.text_field(outputs[0]))
+        if guess and (first := first_question(table, guess)):
+            guess, problem = first, "each row holds several questions, of which the first is read"
         raise unclear(table, problem, guess)
     return None
 
@@ -332,6 +334,7 @@ def _plain_text(table: TableView) -> Columns | None:
     have = set(table.by_key)
     if "text" in have and not table.labels and not have & set(OUTPUTS):
         text = table.by_key["text"]
+        alone = Columns(output=text)
         if table.is_transcripts(text):
             return Columns(messages=text)
         prompts = [n for n in table.named(("prompt", "instruction")) if table.values(n)]
@@ -342,12 +345,16 @@ def _plain_text(table: TableView) -> Columns | None:
         if len(rated) >= _RATINGS:
             problem = f"the output may be one of {', '.join(rated)}"
             raise unclear(table, problem, Columns(input=text, output=rated[0]))
-        return Columns(output=text)
+        lists = [n for n in table.usable if table.kind(n) == "list" and table.has_text(n)]
+        if lists:
+            problem = f"{lists[0]} may be the output; without it: {columns_option(alone)}"
+            raise unclear(table, problem, Columns(input=text, output=lists[0]))
+        return alone
     usable = table.usable
-    alone = len(usable) == 1 and table.kind(usable[0]) == "text" and not table.labels
-    if alone and table.is_transcripts(usable[0]):
+    single = len(usable) == 1 and table.kind(usable[0]) == "text" and not table.labels
+    if single and table.is_transcripts(usable[0]):
         return Columns(messages=usable[0])
-    if alone and normalized(usable[0]) not in INPUTS and len(table.names) == 1:
+    if single and normalized(usable[0]) not in INPUTS and len(table.names) == 1:
         return Columns(output=usable[0])
     return None
 
@@ -361,13 +368,15 @@ def _inputs_only(table: TableView) -> Columns | None:
         keys = {normalized(n) for n in table.names if not _is_id(n)}
         if set(layout.names()) == keys and not table.labels:
             return _renamed(layout, table)
-    raise unclear(
-        table,
-        f"the dataset has inputs ({', '.join(inputs)}) and no outputs",
-        Columns(input=inputs[0]),
-        UnlabeledDatasetError,
-        f"name the output column: --columns input={inputs[0]},output=COLUMN; or if there is none",
-    )
+    alone, held = Columns(input=table.text_field(inputs[0])), ", ".join(inputs)
+    if output := long_text(table, inputs):
+        problem = f"the dataset has inputs ({held}), and {output} may be the output"
+        proposal = Columns(input=inputs[0], output=output)
+        problem += f"; without it: {columns_option(alone)}"
+        raise unclear(table, problem, proposal, UnlabeledDatasetError, "name the output column")
+    problem = f"the dataset has inputs ({held}) and no outputs"
+    advice = f"name the output column: --columns {alone},output=COLUMN; or if there is none"
+    raise unclear(table, problem, alone, UnlabeledDatasetError, advice)
 
 
 def _is_id(name: str) -> bool:

@@ -54,6 +54,9 @@ def output_columns(table: TableView) -> list[str]:
         return labels + weak
     if "text" in table.by_key and len(usable) > 2:
         return []  # a corpus with facts about each text
+    flags = [n for n in usable if normalized(n).startswith("is_") and table.repeats(n)]
+    if len(flags) == 1:
+        return flags
     repeated = [n for n in usable if table.repeats(n) and n not in table.named(TEXTS)]
     return weak or (repeated if len(usable) == 2 else [])
 
@@ -62,8 +65,8 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
     """Return the columns that are read as the input of an output, in reading order."""
     texts = [
         n for n in table.usable
-        if n not in outputs and table.kind(n) in ("text", "list") and normalized(n) not in NOT_MEANT
-        and n not in table.named(SYSTEM)
+        if n not in outputs and table.kind(n) in ("text", "list")
+        and not NOT_MEANT.fullmatch(normalized(n)) and n not in table.named(SYSTEM)
     ]  # fmt: skip
     nested = [
         n for n in table.named((*CONTEXTS, *QUESTIONS, "premise")) if table.kind(n) == "fields"
@@ -73,7 +76,8 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
         return texts
     pair = compared_pair(texts)
     if pair and not any(table.is_within(pair[0], [n]) for n in texts if n not in pair):
-        return [table.text_field(n) for n in pair]
+        contexts = [n for n in table.named(CONTEXTS) if n in texts and n not in pair]
+        return [table.text_field(n) for n in (*contexts, *pair)]
     texts = [
         n for n in texts
         if n in table.named((*QUESTIONS, *CONTEXTS)) or not (table.repeats(n) or table.is_same(n))

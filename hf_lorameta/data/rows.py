@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hf_lorameta.data.cells import cell_text, is_alternatives, is_tokens, value_at
+from hf_lorameta.data.cells import as_texts, cell_text, is_alternatives, is_tokens, value_at
 from hf_lorameta.data.choices import Choices, show_choices
 from hf_lorameta.data.columns import Columns, replace_path, split_path
 from hf_lorameta.data.conversations import conversation_row, conversation_text, is_conversation
@@ -69,7 +69,7 @@ class RowReader:
         path = self._columns.output
         if not path or self._choices or not is_alternatives(path):
             return False
-        value = value_at(row, path)
+        value = self._output_value(row, path)
         value = value.get("text") if isinstance(value, Mapping) else value
         if not isinstance(value, (list, tuple)) or is_conversation(value):
             return False
@@ -93,20 +93,25 @@ class RowReader:
             return ""
         if self._choices:
             return self._choices.right(row)
-        value = value_at(row, path)
+        value = self._output_value(row, path)
         if is_conversation(value):
             return conversation_text(value[-1:])
         alternatives = is_alternatives(path) and not self._names_of(path)
         separator = " " if self._is_aligned(row, value) else ""
         return cell_text(value, path, self._names_of(path), first=alternatives, separator=separator)
 
+    def _output_value(self, row: Mapping[str, Any], path: str) -> Any:
+        """Return the value of an output; several, as ``solutions``, may be a list in JSON."""
+        value, name = value_at(row, path), path.removesuffix(".*")
+        return as_texts(value) if is_alternatives(name) and name.lower().endswith("s") else value
+
     def _is_aligned(self, row: Mapping[str, Any], value: Any) -> bool:
-        """Whether a list has one item for each word of an input."""
-        if not isinstance(value, (list, tuple)):
+        """Whether a list has one word for each item of an input."""
+        if not isinstance(value, (list, tuple)) or any(" " in str(item) for item in value):
             return False
         inputs = [value_at(row, name) for name in self._columns.named("input")]
         return any(
-            isinstance(words, (list, tuple)) and len(words) == len(value) for words in inputs
+            isinstance(items, (list, tuple)) and len(items) == len(value) for items in inputs
         )
 
     def _text(self, row: Mapping[str, Any], path: str) -> str:

@@ -76,7 +76,7 @@ class TableView:
             return "number"
         if isinstance(first, Mapping):
             return "fields"
-        if isinstance(first, (list, tuple)):
+        if isinstance(first, (list, tuple)) and not _is_vector(first):
             return "turns" if is_conversation(first) else "list"
         return "other"
 
@@ -140,6 +140,10 @@ class TableView:
         texts = (" ".join(_texts(value)).strip() for value in self.values(name))
         return not self.is_same(name) and any(re.search(r"\s", text) for text in texts)
 
+    def has_text(self, name: str) -> bool:
+        """Whether a column holds any text, also in lists or fields."""
+        return any(_texts(self.values(name)))
+
     def mean_length(self, name: str) -> float:
         """Return the mean number of characters of a column's values in the sample."""
         lengths = [len(str(value)) for value in self.values(name)]
@@ -177,6 +181,10 @@ class TableView:
             for row in rows
         )
 
+    def is_rendered(self, name: str, others: Sequence[str]) -> bool:
+        """Whether a column's texts are those of the other columns together, put into a form."""
+        return all(self.is_within(other, [name]) for other in others)
+
 
 def normalized(name: str) -> str:
     """Return a column's name as it is compared with known ones.
@@ -187,6 +195,13 @@ def normalized(name: str) -> str:
     """
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
     return re.sub(r"[\s\-]+", "_", name).lower()
+
+
+def _is_vector(value: object) -> bool:
+    """Whether a cell is a list of fractions, such as an embedding, or a list of such lists."""
+    if not isinstance(value, (list, tuple)):
+        return isinstance(value, float)
+    return bool(value) and all(map(_is_vector, value))
 
 
 def _texts(value: Any) -> Iterable[str]:

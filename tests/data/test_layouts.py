@@ -93,7 +93,7 @@ ASKED = [
     ({"question": "a", "human_answers": ["b"], "chatgpt_answers": ["c"]},
      "input=question,output=human_answers"),
     ({"story": "a", "questions": ["b"], "answers": {"input_text": ["c"], "answer_start": [1]}},
-     "input=story,output=answers.input_text"),
+     "input=story,input=questions.0,output=answers.input_text.0"),
     ({"content": "a", "max_line_length": 99}, "output=content"),
     ({"prompt": "a", "text": "b"}, "input=prompt,output=text"),
 ]

@@ -2,7 +2,7 @@
 
 Where it asks, the command that the error proposes is run as it would be pasted. The texts are made
 up; names, nesting and types of the columns are those of datasets on the Hub, see also
-`tests/data/hub_shapes.py`.
+`tests/data/hub_shapes.py` and `tests/data/shapes_by_task.py`.
 """
 
 import gzip
@@ -32,6 +32,7 @@ from tests.data.shapes import (
     text,
     turns,
 )  # fmt: skip
+from tests.data.shapes_by_task import TASK_CASES, VECTORS
 
 SQUAD_INPUT = f"Context: {text(0, 30)}\nQuestion: {text(1)}"
 CONFIGS = """---
@@ -428,7 +429,7 @@ def check_reading(cli: Shell, bank: Built, shape: Case, dataset: str) -> None:
         assert words in said
 
 
-@pytest.mark.parametrize("shape", CASES, ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", [*CASES, *TASK_CASES], ids=lambda shape: shape.name)
 def test_datasets_are_read_right_or_a_command_that_works_is_proposed(
     cli: Shell, bank: Built, user: Account, shape: Case
 ) -> None:
@@ -444,7 +445,7 @@ def test_repos_and_folders_laid_out_like_them_are_read_alike(
 
 
 @pytest.mark.parametrize("place", ["hub", "folder"])
-@pytest.mark.parametrize("shape", REFUSED, ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", [*REFUSED, *VECTORS], ids=lambda shape: shape.name)
 def test_datasets_without_text_are_refused(
     cli: Shell, bank: Built, user: Account, shape: Case, place: str
 ) -> None:
