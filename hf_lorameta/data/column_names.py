@@ -10,7 +10,7 @@ SYSTEM = ("system", "system_prompt", "definition")
 CONTEXTS = (
     "context", "passage", "paragraph", "article", "document", "story", "support", "background",
     "evidence", "ctx", "schema", "facts", "passages", "contexts", "tools", "dialogue", "dialog",
-    "history",
+    "history", "abstract",
 )  # fmt: skip
 QUESTIONS = (
     "question", "query", "prompt", "problem", "claim", "hypothesis", "goal", "input",
@@ -53,7 +53,7 @@ CHOICES = (
     "answers",
     "mc_options",
 )
-CHOICE = re.compile(r"(choice|option|sol|solution|op|opt|answer|ending)_?([0-9]|[a-h])")
+CHOICE = re.compile(r"(?:(choice|option|sol|solution|op|opt|answer|ending)_?[0-9a-h]|[a-h])")
 RIGHT = (
     "answer", "answer_key", "label", "correct_answer", "correct", "correct_option", "cop",
     "answer_index", "answer_idx", "correct_idx", "target", "gold",

@@ -47,9 +47,6 @@ INPUT_LAYOUTS: tuple[Columns, ...] = (
 )
 """Layouts without outputs, used only if no other column may hold outputs."""
 
-_RATINGS = 3
-"""Columns of numbers from 0 to 1 beside a text that are taken for outputs, at least."""
-
 
 def find_columns(
     names: Sequence[str],
@@ -177,7 +174,7 @@ def _multiple_choice(table: TableView) -> Columns | None:
     for name in table.names:
         found = CHOICE.fullmatch(normalized(name))
         if found and table.kind(name) in ("text", "number"):
-            stems.setdefault(found[1], []).append(name)
+            stems.setdefault(found[1] or "", []).append(name)
     single = next((tuple(group) for group in stems.values() if len(group) > 1), None)
     right = [n for n in table.named(RIGHT) if n not in listed and n not in (single or ())]
     right = [n for n in right if table.kind(n) in ("text", "number", "class", "fields", "empty")]
@@ -253,6 +250,9 @@ def _with_context(columns: Columns, table: TableView) -> Columns:
         else:
             paths = tuple(map(table.text_field, contexts))
             columns = columns.model_copy(update={"input": (*paths, given)})
+    options = [n for n in table.named(CHOICES) if n not in read and table.kind(n) == "text"]
+    if columns.instruction is None and options:
+        columns = columns.model_copy(update={"input": (*columns.named("input"), options[0])})
     read = columns.names()
     held = {path.partition(".")[0] for path in read} | set(read)
     unread = [n for n in others if n not in held and not table.is_within(n, read)]
@@ -341,8 +341,7 @@ def _plain_text(table: TableView) -> Columns | None:
         if prompts and not table.is_within(prompts[0], [text]):
             problem = f"{text} alone would leave {prompts[0]} unread"
             raise unclear(table, problem, Columns(input=prompts[0], output=text))
-        rated = list(filter(table.is_rating, table.usable))
-        if len(rated) >= _RATINGS:
+        if rated := table.ratings:
             problem = f"the output may be one of {', '.join(rated)}"
             raise unclear(table, problem, Columns(input=text, output=rated[0]))
         lists = [n for n in table.usable if table.kind(n) == "list" and table.has_text(n)]

@@ -103,8 +103,8 @@ def compared_pair(texts: Sequence[str]) -> list[str] | None:
             return [keys[first], keys[second]]
     for key, name in keys.items():
         if re.search(r"(?:[a-z]{3,}|_|^s)[1a]$", key):
-            _, second, third = (key[:-1] + end for end in ("123" if key[-1] == "1" else "abc"))
-            if second in keys and third not in keys:
+            *others, second = (key[:-1] + end for end in ("032" if key[-1] == "1" else "cb"))
+            if second in keys and keys.keys().isdisjoint(others):
                 return [name, keys[second]]
     return None
 

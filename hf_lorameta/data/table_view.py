@@ -22,6 +22,7 @@ _DATE_OR_URL = re.compile(
     r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b.{0,20}|https?://\S+|\d{2}:\d{2}.{0,6}"
 )
 _MIN_ROWS = 6
+_RATINGS = 3
 _SHORT = 60
 _LONG = 40
 
@@ -130,10 +131,14 @@ class TableView:
         whole = all(isinstance(v, int) and not isinstance(v, bool) for v in values)
         return bool(values) and whole and name not in self.labels and self.repeats(name)
 
-    def is_rating(self, name: str) -> bool:
-        """Whether a column holds numbers from 0 to 1, such as the toxicity of a text."""
-        values = self.values(name)
-        return bool(values) and all(isinstance(v, float) and 0 <= v <= 1 for v in values)
+    @property
+    def ratings(self) -> list[str]:
+        """Columns of numbers from 0 to 1, such as the toxicity of a text, if there are several."""
+        rated = [
+            name for name in self.usable
+            if all(isinstance(v, float) and 0 <= v <= 1 for v in self.values(name))
+        ]  # fmt: skip
+        return rated if len(rated) >= _RATINGS else []
 
     def holds_words(self, name: str) -> bool:
         """Whether a column holds texts of several words, not names, codes or one same text."""
