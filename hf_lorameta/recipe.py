@@ -157,7 +157,7 @@ class Recipe(_Settings):
             mixture.
         temperature: divides the logits of the softmin and widens the kernel; below 1 is sharper.
             Dimensionless.
-        output_prior: strength of the update towards the dataset's output tokens, if the bank has
+        output_prior: strength of the update toward the dataset's output tokens, if the bank has
             an output prior; 0 leaves it out, as do combiners that are not linear.
         scale: factor of all coefficients. None is 1, but with the rule ``kernel`` and a bank's
             general adapter less for outputs that are longer than the bank's, see

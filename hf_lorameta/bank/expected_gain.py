@@ -5,7 +5,7 @@ stores them in the index. The embedded bank holds those of datasets that it does
 `tests.benchmarks.gains` compares what predicts a gain: of what a plan knows, the length of the
 outputs does best, and the distance to the nearest dataset is no better than the mean. Short outputs
 gain much where they are labels or are copied from the input, and little where each is new; few
-measured datasets have short new outputs, so the length alone would promise too much for these.
+measured datasets have short new outputs, so the length alone would predict too much for these.
 """
 
 import math
@@ -21,8 +21,8 @@ _NOVELTY_WEIGHT = 2.0
 """Logarithm of the ratio of lengths that counts as much as all outputs being new instead of none.
 
 The five kinds of random data in `tests.benchmarks.random_data`, of 3 to 6 tokens, gain 0.06 to 0.41
-(mean 0.26). By the length alone they are promised 0.41 to 0.75, with this weight 0.27 to 0.38. On
-the 48 measured datasets, each left out in turn, the error hardly changes: 0.202 instead of 0.187.
+(mean 0.26). The length alone predicts 0.41 to 0.75, with this weight 0.27 to 0.38. On the 48
+measured datasets, each left out in turn, the error hardly changes: 0.202 instead of 0.187.
 """
 
 

@@ -80,7 +80,9 @@ def train(
     instruction: InstructionOption = None,
     template: TemplateOption = None,
     max_text: MaxTextOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of initialization and order.")] = _DEFAULTS.seed,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of initialization and order.")
+    ] = _DEFAULTS.seed,
     device: Annotated[
         str | None, typer.Option(help="cuda, mps or cpu. Default: the best.", show_default=False)
     ] = None,
@@ -254,7 +256,7 @@ class _ShownProgress(Reporter):
 def _describe(
     settings: Settings, tasks: int, base: str, revision: str | None, output: Path, json: bool
 ) -> None:
-    """Print what would be trained on this machine, and how long it takes if that can be told."""
+    """Print what would be trained on this machine, and how long it takes if that is known."""
     from hf_lorameta.hub.base_model import size_at_hand
     from hf_lorameta.pipeline.budget import measure_operations
     from hf_lorameta.training.jobs import operations

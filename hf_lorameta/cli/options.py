@@ -175,7 +175,7 @@ class Request:
     ] = None
     output_prior: Annotated[
         float | None,
-        typer.Option(help="Strength of the update towards the dataset's output tokens; 0: none."),
+        typer.Option(help="Strength of the update toward the dataset's output tokens; 0: none."),
     ] = None
     scale: Annotated[
         float | None,

@@ -26,7 +26,7 @@ LEGEND = (
 
 _result_printed = False
 _warnings: set[str] = set()
-"""What was warned of so far."""
+"""Warnings printed so far."""
 
 
 def emit(as_json: bool, data: object, text: Callable[[], str]) -> None:

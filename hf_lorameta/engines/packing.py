@@ -39,7 +39,7 @@ class Segment(NamedTuple):
 
     Attributes:
         length: number of tokens.
-        prefix: index of the segment that they see besides; None if there is none.
+        prefix: index of the segment that they see as well; None if there is none.
     """
 
     length: int

@@ -23,7 +23,7 @@ GITATTRIBUTES = "".join(f"{pattern} {_ATTRIBUTES}\n" for pattern in LFS_PATTERNS
 def is_lfs(path: str, size: int, sample: bytes = b"", attributes: str = "") -> bool:
     """Return whether a file goes to Git LFS: because of its name, its size or binary content.
 
-    `attributes` are the rules of a ``.gitattributes``, beside those of a new repo.
+    `attributes` are the rules of a ``.gitattributes``, in addition to those of a new repo.
 
     Example:
         >>> is_lfs("model.safetensors", 10), is_lfs("a.json", 10), is_lfs("x", 1 << 30)

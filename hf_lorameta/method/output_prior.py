@@ -7,7 +7,7 @@ vector of p, the nearest to q is the tilted ``q(v) exp(e_v · u)`` [1, 2]; u min
 
     log Σ_v q(v) exp(e_v · u) − Σ_v p(v) e_v · u + (λ / 2) ‖u‖².
 
-So adding u to the hidden states h moves the model's tokens from q towards p. The update adds it in
+So adding u to the hidden states h moves the model's tokens from q toward p. The update adds it in
 the last down-projection: of its input x, a gate a with a · x ≈ 1 is a row of lora_A, and u a column
 of lora_B. There are two, for the first token of an output, which tells labels apart, and for the
 others; linear regression finds the gates when the bank is trained.
@@ -72,7 +72,7 @@ class OutputPrior:
 
 
 def tilt(counts: NDArray[np.integer], background: FloatArray, embeddings: FloatArray) -> Array:
-    """Return the tilt u from a background distribution towards counts, see the module's docstring.
+    """Return the tilt u from a background distribution toward counts, see the module's docstring.
 
     The counts are smoothed by a tenth of the background. Newton's method with step halving; the
     problem is convex.

@@ -284,7 +284,7 @@ def suggest_pr(what: str, existing: PinnedRepo | None, create_pr: bool) -> Itera
 def stale_files(folder: Path, target: Target) -> tuple[str, ...]:
     """List the replaced adapter's files that the new one lacks and that would be misleading.
 
-    A ``Modelfile`` without a GGUF beside it was not written by this package and is not listed.
+    A ``Modelfile`` without a GGUF next to it was not written by this package and is not listed.
     """
     existing = set(target.existing.files if target.existing else ())
     stale: tuple[str, ...] = EXPORTS if EXPORTS[0] in existing else ()

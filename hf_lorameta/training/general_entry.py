@@ -61,7 +61,7 @@ class GeneralTrainer:
 
     Args:
         tasks: those that can be read contribute rows; the others are left out here, and their own
-            training tells the reason.
+            training states the reason.
         job: what all tasks of the bank share.
         plan: how training uses the machine.
         evaluator: the base model, ready for training.

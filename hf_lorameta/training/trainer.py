@@ -2,8 +2,8 @@
 
 Every step takes a few rows of each task in training. Held-out rows decide when a task is finished
 and which of its states is the result; its slot then passes to the next task. What a task's adapter
-becomes depends on the task, the settings and the base model, not on the tasks beside it, except for
-the rounding of sums.
+becomes depends on the task, the settings and the base model, not on the tasks trained with it,
+except for the rounding of sums.
 """
 
 import math

@@ -3,7 +3,7 @@
 All methods have the default's coefficients.
 
 As in `tests.benchmarks.growth`, the adapters of a task's source are left out of the bank, and the
-losses are those of the reference outputs on test rows, beside the base model and a 3-shot prompt.
+losses are those of the reference outputs on test rows, also of the base model and a 3-shot prompt.
 Every score is saved in FOLDER at once, so the command resumes where it stopped; another number of
 rows needs another folder.
 """

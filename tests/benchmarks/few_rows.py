@@ -5,7 +5,7 @@
 3-shot prompt, its chat template (``base-chat``), the default, also with the prompt
 (``default+3-shot``), ``--train`` and ``--refine`` on some rows, and a LoRA that PEFT trains
 from zero on the same rows (`tests.benchmarks.peft_training`). Scores are losses of the reference
-outputs on 24 test rows; CPU seconds stand beside them.
+outputs on 24 test rows; with the CPU seconds.
 
 Every score is saved in FOLDER at once, so the command resumes where it stopped; several processes
 may share the work.

@@ -4,7 +4,7 @@ K adapters of ``../shared/bank`` are scored on the same rows of a task that none
 on: the loss alone, and with generated answers. Times are per adapter: alone is
 `TorchEvaluator.evaluate`, which attaches one adapter with PEFT, the mean of a few of them; together
 is `TorchEvaluator.evaluate_adapters`. Loading the base model is not timed. Where other programs use
-the cores, CPU time tells more than seconds: with one thread, it is the time of a free core.
+the cores, CPU time says more than seconds: with one thread, it is the time of a free core.
 """
 
 import argparse

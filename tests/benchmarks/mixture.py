@@ -1,4 +1,4 @@
-"""Mixtures beside the merged default: ``python -m tests.benchmarks.mixture FOLDER``.
+"""Mixtures compared with the merged default: ``python -m tests.benchmarks.mixture FOLDER``.
 
 As in `tests.benchmarks.growth`, the adapters of a task's source are left out of the bank, and the
 losses are those of the reference outputs on test rows. The mixtures are loaded by PEFT's

@@ -1,6 +1,6 @@
 """What adapters gain on random data: ``python -m tests.benchmarks.random_data``.
 
-Beside it stands what their plans promise. Nothing but the form of such rows can be learned.
+It is compared with what their plans predict. Nothing but the form of such rows can be learned.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 from hf_lorameta import Plan, Trial, generate_from_plan, plan
 from tests.benchmarks.tables import markdown_table
 
-HEAD = ("input and output", "output tokens", "promised", "gained")
+HEAD = ("input and output", "output tokens", "predicted", "gained")
 ROWS = 200
 Generator = Callable[[random.Random], str]
 
@@ -70,9 +70,9 @@ def main() -> None:
         planned = plan(rows)
         assert planned.expected
         scored = [(row["input"], row["output"]) for row in rows[: options.rows]]
-        promised = f"{planned.expected.mean:.2f} ± {planned.expected.spread:.2f}"
+        predicted = f"{planned.expected.mean:.2f} ± {planned.expected.spread:.2f}"
         length = f"{planned.profile.output_length:.1f}"
-        cells.append((kind, length, promised, f"{gained(planned, scored):.2f}"))
+        cells.append((kind, length, predicted, f"{gained(planned, scored):.2f}"))
         print(*cells[-1], sep="\t", flush=True)
     print(markdown_table(HEAD, cells, right=(1, 2, 3)))
 

@@ -1,4 +1,4 @@
-"""Adapters do not depend on the tasks beside them, on threads, or on interruptions."""
+"""Adapters do not depend on the tasks trained with them, on threads, or on interruptions."""
 
 from collections.abc import Sequence
 from pathlib import Path
