@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 """Called with (steps done, all steps)."""
 
 StageProgress = Callable[[str, int, int], None]
-"""Called with (title of the stage, steps done, all steps)."""
+"""Called with (title of the stage, steps done, all steps, or 0 if their number is not known)."""
 
 LossProgress = Callable[[int, int, float], None]
 """Called with (steps done, all steps, mean loss of the rows in nats)."""

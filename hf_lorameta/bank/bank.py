@@ -306,11 +306,12 @@ class Bank:
         self.save_checksums()
         return files
 
-    def verify(self) -> list[str]:
+    def verify(self, progress: Progress = no_progress) -> list[str]:
         """Recompute all checksums; return one line per file that is missing or differs."""
         expected = self.index.files | {adapter_path(e.name): e.sha256 for e in self.index.adapters}
         problems = []
-        for name, digest in sorted(expected.items()):
+        for done, (name, digest) in enumerate(sorted(expected.items())):
+            progress(done, len(expected))
             path = self.folder / name
             if not path.exists():
                 if self._fetch is None:

@@ -14,13 +14,19 @@ from hf_lorameta.types import Progress, no_progress
 
 
 def push_bank(
-    folder: Path, repo_id: str, *, private: bool | None = None, hub: Hub | None = None
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    hub: Hub | None = None,
+    progress: Progress = no_progress,
 ) -> str:
     """Publish the files that a bank's index lists as a dataset repo, in one commit; return its URL.
 
     Files of an earlier push that the index no longer lists are deleted in the same commit. If
     `private` is None an existing repo keeps its visibility; a new one becomes private if an
-    adapter or dataset of the bank is, whose names and token counts it holds.
+    adapter or dataset of the bank is, whose names and token counts it holds. `progress` is called
+    while the files are verified.
 
     Raises:
         IntegrityError: a file is missing or differs from the index.
@@ -28,7 +34,7 @@ def push_bank(
         HubError: the Hub refused.
     """
     bank = Bank(folder)
-    problems = bank.verify()
+    problems = bank.verify(progress)
     if problems:
         raise IntegrityError(
             f"{folder} is not complete: {problems[0]}", hint=f"hf-lorameta bank verify {folder}"

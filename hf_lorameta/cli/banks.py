@@ -214,13 +214,14 @@ def _verified(bank: "Bank") -> str:
 
 
 @app.command(epilog="Example: hf-lorameta bank verify my-bank")
-def verify(folder: FolderArgument, json: JsonFlag = False) -> None:
+def verify(folder: FolderArgument, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Recompute every checksum; exits with 4 if one is wrong."""
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.errors import IntegrityError
 
     bank = Bank.from_pretrained(folder)
-    problems = bank.verify()
+    with stage_bars(quiet) as stage:
+        problems = bank.verify(partial(stage, "Verifying files"))
     emit(
         json,
         {"problems": problems},
@@ -247,12 +248,17 @@ def push(
     ] = None,
     token: TokenOption = None,
     json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Publish a bank as a dataset repo, in one commit; prints its URL."""
     from hf_lorameta.bank.share import push_bank
     from hf_lorameta.hub.client import Hub
 
-    url = push_bank(folder, repo, private=private, hub=Hub(token))
+    with stage_bars(quiet) as stage:
+        url = push_bank(
+            folder, repo, private=private, hub=Hub(token),
+            progress=partial(stage, "Verifying files"),
+        )  # fmt: skip
     emit(json, {"url": url}, lambda: url)
 
 

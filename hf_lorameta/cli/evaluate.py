@@ -117,7 +117,10 @@ def evaluate(
     )
     log(quiet, f"Reading {scored.columns}{scored.of_split}")
     recipes = located.recipes
-    rows, examples, skipped, warnings = rows_to_score(scored, recipes, max_rows, shots, hub)
+    with stage_bars(quiet) as progress:
+        rows, examples, skipped, warnings = rows_to_score(
+            scored, recipes, max_rows, shots, hub, progress
+        )
     if skipped:
         was = adapter_was(recipes)
         log(quiet, f"Skipping {skipped} rows that {was} fitted, trained or checked on")

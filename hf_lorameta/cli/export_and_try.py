@@ -111,6 +111,7 @@ def try_(
         fill = _recorded_prompt(folder) if folder else str
     else:
         fill = partial(from_option(template).replace, "{}")
+    log(quiet, f"Loading the base model {base}")
     with LlamaCpp(base, [file]) as engine:
         if prompt is None and not json:
             _converse(engine, fill, max_tokens, compare, quiet, folder)

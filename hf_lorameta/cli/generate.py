@@ -54,8 +54,8 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     from hf_lorameta.pipeline.advice import advise
 
     request.make_recipe()  # refuses wrong settings before anything is opened
-    with request.session() as session:
-        dataset = request.open_dataset(session)
+    with request.session() as session, stage_bars(quiet) as progress:
+        dataset = request.open_dataset(session, progress)
         result = _plan(request, session, dataset, request.make_recipe(), quiet)[0]
     if not json:
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
@@ -116,14 +116,19 @@ def _make_adapter(
 
     result, rows, automatic = _plan_with_check(request, session, dataset, quiet)
     if not result.recipe.is_mixture:
-        return _generate(result, rows, session, quiet, check_only_reports=automatic)
+        return _generate(result, rows, session, quiet, progress, check_only_reports=automatic)
     mixture = Mixture(result, progress)
     log(quiet, f"A mixture of {len(mixture.entries)} adapters of rank {mixture.rank}")
     return mixture
 
 
 def _generate(
-    plan: "Plan", rows: "list[Row]", session: "Session", quiet: bool, check_only_reports: bool
+    plan: "Plan",
+    rows: "list[Row]",
+    session: "Session",
+    quiet: bool,
+    progress: "StageProgress",
+    check_only_reports: bool,
 ) -> "Generation":
     """Generate with progress on stderr, and report losses and the warnings that they bring."""
     from hf_lorameta.pipeline.generate import check_possible, generate_from_plan
@@ -138,10 +143,9 @@ def _generate(
         )
     elif plan.recipe.uses_rows:
         log(quiet, f"Loading the base model {plan.bank.index.base_model}")
-    with stage_bars(quiet) as progress:
-        generation = generate_from_plan(
-            plan, progress, session=session, rows=rows, check_only_reports=check_only_reports
-        )
+    generation = generate_from_plan(
+        plan, progress, session=session, rows=rows, check_only_reports=check_only_reports
+    )
     final = generation.plan
     if final.refinement is not None:
         losses = final.refinement
@@ -206,7 +210,7 @@ def generate(
     with request.session(engine, base_gguf) as session, stage_bars(quiet) as progress:
         request = validate_engine(request, session, base_gguf)
         _check_export(session, export)  # before any work
-        dataset = request.open_dataset(session)
+        dataset = request.open_dataset(session, progress)
         adapter = _make_adapter(request, session, dataset, quiet, progress)
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
@@ -262,7 +266,7 @@ def push(
         else:
             request = validate_engine(request, session, base_gguf)
             _check_export(session, export)
-            dataset = request.open_dataset(session)
+            dataset = request.open_dataset(session, progress)
             dataset_private = dataset.private
 
         def make() -> "Generation | Mixture":

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.session import Engine, Session
     from hf_lorameta.recipe import Recipe
+    from hf_lorameta.types import StageProgress
 
 if not TYPE_CHECKING:  # the choices of the registries
     MetricName, RuleName, CombinerName, RefinerName = (
@@ -248,8 +249,8 @@ class Request:
             base_gguf=base_gguf,
         )
 
-    def open_dataset(self, session: "Session") -> "Dataset":
-        """Open the dataset that was named.
+    def open_dataset(self, session: "Session", progress: "StageProgress") -> "Dataset":
+        """Open the dataset that was named; rows that are read are reported.
 
         Raises:
             UsageError: none was.
@@ -257,11 +258,12 @@ class Request:
         from hf_lorameta.data.prompt import from_option
         from hf_lorameta.errors import UsageError
         from hf_lorameta.hub.reading_limits import ReadingLimits
+        from hf_lorameta.pipeline.progress import with_progress
 
         if self.dataset is None:
             raise UsageError("no dataset was named", hint="add --dataset user/name, or a file")
         limits = {"text": self.max_text, "characters": self.max_characters}
-        return session.open_dataset(
+        dataset = session.open_dataset(
             self.dataset,
             config=self.config,
             split=self.split,
@@ -271,6 +273,7 @@ class Request:
             template=self.template and from_option(self.template),
             limits=ReadingLimits(**{k: v for k, v in limits.items() if v is not None}),
         )
+        return with_progress(dataset, progress)
 
     def make_recipe(self) -> "Recipe":
         """The named recipe with the settings that were given.

@@ -103,7 +103,7 @@ def stage_bars(quiet: bool) -> Iterator[StageProgress]:
     Both state the time left.
 
     Yields:
-        A function to call with (title of the stage, steps done, total).
+        A `StageProgress`.
     """
     from tqdm import tqdm
 
@@ -123,8 +123,9 @@ def stage_bars(quiet: bool) -> Iterator[StageProgress]:
             start, before = started.setdefault(title, (now, done))
             if not terminal and now - reported > _REPORT_SECONDS:
                 reported = now
+                of = f" of {total}" if total else ""
                 left = _time_left(now - start, done - before, total - done)
-                log(quiet, f"  {title}: {done} of {total}{left}")
+                log(quiet, f"  {title}: {done}{of}{left}")
 
         yield progress
 

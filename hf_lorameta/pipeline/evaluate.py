@@ -50,7 +50,7 @@ def evaluate(
         token: of the Hub; None uses the saved one.
         max_text: cut longer texts to this many characters, and refuse rows of more than 32 times as
             many bytes; None is the limit in the recipe, else a million.
-        progress: called with (stage, done, total); None shows bars.
+        progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
             `hf_lorameta.open_dataset`; split None is test, else validation.
 
@@ -67,7 +67,7 @@ def evaluate(
         base = adapters.base
         recipe = adapters.recipe_for(dataset)
         scored = open_to_score(dataset, recipe, hub, max_text=max_text, **reading)
-        chosen = rows_to_score(scored, adapters.recipes, max_rows, shots, hub)
+        chosen = rows_to_score(scored, adapters.recipes, max_rows, shots, hub, show)
         for warning in chosen.warnings:
             logger.warning(warning)
         if model is None:

@@ -22,7 +22,7 @@ from hf_lorameta.pipeline.held_out_rows import (
     rows_to_train,
 )
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.progress import bars_unless
+from hf_lorameta.pipeline.progress import bars_unless, with_progress
 from hf_lorameta.pipeline.python_errors import python_errors
 from hf_lorameta.pipeline.refine_and_check import refine_plan, validate_adapter
 from hf_lorameta.pipeline.session import Session
@@ -58,7 +58,7 @@ def generate(
         token: of the Hub; None uses the saved one.
         budget: seconds, or a time such as ``"5m"``, to spend on training the adapter further, if
             that is possible; see `hf_lorameta.pipeline.budget.recipe_within`.
-        progress: called after each step with (stage, done, total); None shows bars.
+        progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
             `hf_lorameta.open_dataset`.
 
@@ -77,6 +77,7 @@ def generate(
         Session(bank, token=token, model=model, tokenizer=tokenizer) as session,
     ):
         opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
+        opened = with_progress(opened, show)
         seconds = parse_seconds(budget) if isinstance(budget, str) else budget
         plan, rows, reasons = plan_within(opened, session, recipe, seconds)
         for reason in reasons:
@@ -120,7 +121,7 @@ def generate_from_plan(
             "the recipe asks for a mixture of adapters, not for one",
             hint="hf_lorameta.Mixture(plan).save_pretrained(FOLDER) writes it",
         )
-    pool = rows if rows is not None or not recipe.uses_rows else _read_pool(plan, session)
+    pool = rows if rows is not None or not recipe.uses_rows else _read_pool(plan, session, progress)
     check_possible(recipe, pool or (), session.engine)
     _read_adapters(plan, partial(progress, "Reading adapters"))
     if recipe.refine is not None and plan.refinement is None:
@@ -160,7 +161,7 @@ def generate_from_plan(
     return generation
 
 
-def _read_pool(plan: Plan, session: Session) -> list[Row]:
+def _read_pool(plan: Plan, session: Session, progress: StageProgress) -> list[Row]:
     """Read the labeled rows of the plan's dataset again."""
     info = plan.dataset
     if info.id is None:
@@ -176,7 +177,7 @@ def _read_pool(plan: Plan, session: Session) -> list[Row]:
         columns=info.columns,
         limits=plan.recipe.reading_limits,
     )
-    return labeled_pool(dataset.rows(), plan.recipe)
+    return labeled_pool(with_progress(dataset, progress).rows(), plan.recipe)
 
 
 def check_possible(recipe: Recipe, pool: Sequence[Row], engine: str) -> None:

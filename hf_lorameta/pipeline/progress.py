@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from hf_lorameta.types import StageProgress
+from hf_lorameta.types import Row, StageProgress
+
+if TYPE_CHECKING:
+    from hf_lorameta.data.dataset import Dataset
 
 _DELAY_SECONDS = 2.0
+_REPORTED_ROWS = 100
 
 
 @contextmanager
@@ -17,8 +22,7 @@ def stage_bars(make_bar: Callable[..., Any] | None = None) -> Iterator[StageProg
         make_bar: makes a bar as `tqdm.tqdm`; None is `tqdm.auto.tqdm`, which suits notebooks, too.
 
     Yields:
-        A function to call with (title of the stage, steps done, total); a new title starts a new
-        bar.
+        A `StageProgress`; a new title starts a new bar.
     """
     if make_bar is None:
         from tqdm.auto import tqdm
@@ -50,6 +54,22 @@ def bars_unless(progress: StageProgress | None) -> Iterator[StageProgress]:
         return
     with stage_bars() as shown:
         yield shown
+
+
+def with_progress(dataset: "Dataset", progress: StageProgress) -> "Dataset":
+    """Return a dataset that reports how many rows were read whenever they are."""
+
+    def reported(read: Callable[[], Iterator[Row]]) -> Callable[[], Iterator[Row]]:
+        def rows() -> Iterator[Row]:
+            for number, row in enumerate(read()):
+                if number % _REPORTED_ROWS == 0:
+                    progress("Reading rows", number, 0)
+                yield row
+
+        return rows
+
+    whole = reported(dataset.whole) if dataset.whole else None
+    return replace(dataset, rows=reported(dataset.rows), whole=whole)
 
 
 def duration(seconds: float) -> str:

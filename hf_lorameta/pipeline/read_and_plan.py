@@ -10,11 +10,12 @@ from typing import Any, Unpack
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.pipeline.plan import Plan, make_plan
+from hf_lorameta.pipeline.progress import bars_unless, with_progress
 from hf_lorameta.pipeline.python_errors import python_errors
 from hf_lorameta.pipeline.read_dataset import Reading, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import Row
+from hf_lorameta.types import Row, StageProgress
 
 
 def plan(
@@ -23,6 +24,7 @@ def plan(
     recipe: Recipe | None = None,
     *,
     token: str | None = None,
+    progress: StageProgress | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> Plan:
     """Read a dataset, measure its distances to the bank, and choose coefficients.
@@ -33,6 +35,7 @@ def plan(
         bank: an opened bank, a folder or a Hub id; None opens the default bank.
         recipe: None is ``Recipe()``.
         token: of the Hub; None uses the saved one.
+        progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
         reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
             `hf_lorameta.open_dataset`.
 
@@ -42,9 +45,13 @@ def plan(
         HubError: a repo is missing, private or gated, or the Hub cannot be reached.
     """
     recipe = recipe or Recipe()
-    with python_errors(), Session(bank, token=token) as session:
+    with (
+        python_errors(),
+        bars_unless(progress) as show,
+        Session(bank, token=token) as session,
+    ):
         opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
-        return plan_with_rows(opened, session.bank, recipe)[0]
+        return plan_with_rows(with_progress(opened, show), session.bank, recipe)[0]
 
 
 def plan_with_rows(dataset: Dataset, bank: Bank, recipe: Recipe) -> tuple[Plan, list[Row]]:

@@ -27,8 +27,9 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.hub.split_names import split_name
 from hf_lorameta.pipeline.held_out_rows import POOL_ROWS, is_adapted, rows_used
+from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import Row
+from hf_lorameta.types import Row, StageProgress, no_progress
 
 READ_ROWS = 50_000
 """Rows of a split that are drawn from, at most."""
@@ -117,7 +118,12 @@ def _test_split(name: str | Path, hub: Hub, reading: ReadingOptions) -> str | No
 
 
 def rows_to_score(
-    dataset: Dataset, recipes: Sequence[Mapping[str, Any]], count: int, shots: int, hub: Hub
+    dataset: Dataset,
+    recipes: Sequence[Mapping[str, Any]],
+    count: int,
+    shots: int,
+    hub: Hub,
+    progress: StageProgress = no_progress,
 ) -> RowsToScore:
     """Draw rows to score, and examples for a few-shot prompt.
 
@@ -128,14 +134,17 @@ def rows_to_score(
         count: number of rows to score, at most.
         shots: number of examples; from the train split if there is one, else from the rows.
         hub: the client.
+        progress: called while rows are read, of all and of the train split.
 
     Raises:
         EmptyDatasetError: no rows are left.
         UnlabeledDatasetError: no row has an output.
         HubError: the dataset cannot be read.
     """
+    dataset = with_progress(dataset, progress)
     used, identified = _used(recipes, dataset)
     train = _train_split(dataset, hub) if shots else None
+    train = train and with_progress(train, progress)
     own = 0 if train else shots
     drawn, skipped = _draw(dataset, count + own, used)
     examples, rows = drawn[:own], drawn[own:]

@@ -10,7 +10,7 @@ import pytest
 
 from hf_lorameta.cli import output
 from tests.cli.conftest import EVERY_LINE, Published, fake_evaluator, fake_runner
-from tests.conftest import Built, Shell
+from tests.conftest import Account, Built, Shell
 
 
 def test_lines_state_the_time_left(
@@ -39,6 +39,17 @@ def test_steps_of_an_earlier_run_do_not_shorten_the_time_left(
         now = 20.0
         progress("Training", 90, 100)
     assert capsys.readouterr().err == "  Training: 90 of 100, about 20 s left\n"
+
+
+def test_lines_without_a_total_state_the_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: now))
+    with output.stage_bars(False) as progress:
+        for number, now in ((0, 0.0), (500, 5.0), (1100, 11.0)):  # noqa: B007
+            progress("Reading rows", number, 0)
+    assert capsys.readouterr().err == "  Reading rows: 1100\n"
 
 
 STEPS = "progress(0, 3); progress(1, 3)"
@@ -110,6 +121,20 @@ def test_a_long_command_shows_the_time_left(
     shown = cli(*words, before=EVERY_LINE + before)
     for stage in stages:
         assert re.search(rf"^ +{stage}: \d+ of \d+, about .+ left$", shown.err, re.MULTILINE)
+
+
+def test_reading_and_verifying_are_reported(
+    cli: Shell, bank: Built, data: Path, published: Published, user: Account
+) -> None:
+    def shown(*command: object) -> str:
+        return cli(*command, before=EVERY_LINE + fake_evaluator(), token=user.token).err
+
+    assert "  Reading rows: 0\n" in shown("plan", data, "--bank", bank.folder)
+    assert "  Reading rows: 0\n" in shown("evaluate", published.repo, "-d", published.dataset)
+    push = ("bank", "push", bank.folder, f"{user.name}/bank-progress")
+    for command in (("bank", "verify", bank.folder), push):
+        assert re.search(r"^  Verifying files: 1 of \d+", shown(*command), re.MULTILINE)
+        assert shown(*command, "-q") == ""
 
 
 LOADING = """

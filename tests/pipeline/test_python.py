@@ -79,11 +79,15 @@ def test_bars_are_shown_for_long_stages_only(
     with monkeypatch.context() as changed:
         changed.setattr(progress, "_DELAY_SECONDS", 0)
         hf_lorameta.generate(LINES, plain_bank(), Recipe(top_k=2))
-    assert "Combining: 100%" in capsys.readouterr().err
+        generated = capsys.readouterr().err
+        hf_lorameta.plan(LINES, plain_bank())
+    assert "Combining: 100%" in generated
+    assert "Reading rows" in generated
+    assert "Reading rows" in capsys.readouterr().err
     generation = hf_lorameta.generate(
         LINES, plain_bank(), Recipe(top_k=2), progress=lambda title, *_: stages.append(title)
     )
-    assert set(stages) == {"Reading adapters", "Combining"}
+    assert set(stages) == {"Reading rows", "Reading adapters", "Combining"}
     assert repr(generation) == (
         "Generation(rank 8 for a local dataset, of 2 adapters of local bank)"
     )
