@@ -1,12 +1,14 @@
-"""Atomic writes and SHA-256 digests of files."""
+"""Atomic writes, SHA-256 digests of files, and checks of folders to write to."""
 
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedWriter
 from pathlib import Path
+
+from hf_lorameta.errors import UsageError
 
 
 def sha256(path: Path) -> str:
@@ -36,6 +38,21 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a small file as `atomic_file` does."""
     with atomic_file(path) as file:
         file.write(content)
+
+
+def refuse_other_files(folder: Path, names: Iterable[str]) -> None:
+    """Raise `UsageError` if a folder to write to holds files of others, which `names` names.
+
+    Example:
+        >>> refuse_other_files(Path("a"), ["thesis.txt"])
+        Traceback (most recent call last):
+        hf_lorameta.errors.UsageError: a holds other files (thesis.txt)
+    """
+    if others := sorted(names):
+        raise UsageError(
+            f"{folder} holds other files ({', '.join(others[:3])})",
+            hint="name an empty or a new folder with -o",
+        )
 
 
 def write_hint(error: OSError, path: Path, other: str) -> str:

@@ -22,7 +22,7 @@ from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.environment import DISTRIBUTION, pip_install
 from hf_lorameta.errors import UsageError
-from hf_lorameta.files import write_atomically
+from hf_lorameta.files import refuse_other_files, write_atomically
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.visibility import check_visibility
 
@@ -158,16 +158,8 @@ def _check_folder(folder: Path, names: set[str]) -> None:
     except OSError as error:
         raise UsageError(f"{folder} cannot be used: {error.strerror}") from None
     ours = re.compile(r"hf_lorameta-.*\.whl|__pycache__|\.gradio|" + re.escape(DEFAULTS_FILE))
-    unexpected = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.name not in names and not ours.fullmatch(path.name)
-    )
-    if unexpected:
-        raise UsageError(
-            f"{folder} holds other files ({', '.join(unexpected[:3])})",
-            hint="name an empty or a new folder with -o",
-        )
+    there = {path.name for path in folder.iterdir()}
+    refuse_other_files(folder, (name for name in there - names if not ours.fullmatch(name)))
 
 
 # --- the wheel ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.errors import AdapterError, UsageError
-from hf_lorameta.files import write_hint
+from hf_lorameta.files import refuse_other_files, write_hint
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.client import Hub
@@ -148,12 +148,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
     for part in (EXPERTS, SHARED):
         inside = (path for path in (folder / part).rglob("*") if path.is_file())
         names |= {path.relative_to(folder).as_posix() for path in inside}
-    unexpected = sorted(name for name in names - {*OLD_FILES} if not is_own_file(name))
-    if unexpected:
-        raise UsageError(
-            f"{folder} holds other files ({', '.join(unexpected[:3])})",
-            hint="name an empty or a new folder with -o",
-        )
+    refuse_other_files(folder, (n for n in names - {*OLD_FILES} if not is_own_file(n)))
     if names and not overwrite:
         raise UsageError(f"{folder} already holds an adapter", hint="add --overwrite to replace it")
 
