@@ -303,7 +303,9 @@ def test_evaluate_with_llama_cpp(cli: Shell, demo_adapter: Path) -> None:
 @pytest.mark.slow
 def test_generate_refines_and_checks_with_llama_cpp(cli: Shell, tmp_path: Path) -> None:
     command = ("generate", "-d", DEMO / "train.jsonl", "--top-k", 2, "--refine", 4, "--check", 4)
-    done = cli(*command, "--engine", "llama.cpp", "-o", "a", "--json")
+    one_step = "from hf_lorameta.refine import finite_differences as f\n"
+    one_step += "f.search.__kwdefaults__['steps'] = 1"
+    done = cli(*command, "--engine", "llama.cpp", "-o", "a", "--json", before=one_step)
     fit, check = done.json["plan"]["refinement"], done.json["plan"]["check"]
     assert (fit["method"], fit["engine"], check["engine"]) == ("search", "llama.cpp", "llama.cpp")
     assert fit["end"] <= fit["start"] < fit["base"]

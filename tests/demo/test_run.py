@@ -1,5 +1,6 @@
 """The demo's messages, its progress and the rows it scores first."""
 
+import importlib.util
 import threading
 import time
 from typing import Any
@@ -8,7 +9,8 @@ import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.demo import run
-from hf_lorameta.errors import LoraMetaError, MissingExtraError
+from hf_lorameta.environment import install_hint
+from hf_lorameta.errors import LoraMetaError
 
 
 def recording_console() -> tuple[run.Console, list[str], list[tuple[str, float]]]:
@@ -89,16 +91,18 @@ def test_rows_are_scored_once_when_silent_or_few(
     assert messages == []
 
 
-def test_missing_engine_is_reported_with_the_command_that_installs_it(
+def test_missing_engines_are_reported_with_the_command_that_installs_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def missing(base_model: str) -> list[str]:
-        raise MissingExtraError("torch is not installed", hint="pip install it")
-
-    monkeypatch.setattr(run, "_engine_options", missing)
+    find = importlib.util.find_spec
+    gone = ("torch", "xllamacpp")
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name in gone else find(name, *a)
+    )
+    monkeypatch.setenv("PATH", "")  # no llama-server
     result = run._evaluate("org/base", 8, 48, {}, recording_console()[0])
     assert result["scores"] is None
     assert result["missing"] == [
         "Not evaluated: torch is not installed.",
-        "To see scores: pip install it, then run hf-lorameta demo again.",
+        f"To see scores: {install_hint('eval')}, then run hf-lorameta demo again.",
     ]

@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         first = self.path not in {path for path, _ in server.seen}
         server.seen.append((self.path, headers))
         if server.busy and first:
-            date = formatdate(time.time() + 1, usegmt=True)
+            date = formatdate(time.time(), usegmt=True)
             self._send(429, {"Retry-After": date}, b'{"error": "busy"}', headers)
         elif server.redirect and "/resolve/" in self.path and not self.path.startswith(_CACHE):
             self._send(307, {"Location": _CACHE + self.path}, b"", headers)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -32,7 +31,6 @@ from hf_lorameta.hub.packaged_model import (
     quiet_transformers,
     tokenizer_config,
 )
-from tests import shared_data
 from tests.fault_hub import Fault, FaultHub
 from tests.hub.conftest import use_endpoint
 
@@ -428,20 +426,3 @@ def test_the_dequantized_model_predicts(caplog: pytest.LogCaptureFixture) -> Non
     start = time.monotonic()
     assert locate(SMOLLM2) == folder
     assert time.monotonic() - start < 2
-
-
-@pytest.mark.slow
-@needs_package
-@pytest.mark.skipif(not shared_data.SUITE.is_dir(), reason=shared_data.MISSING)
-def test_the_shipped_tokenizer_gives_the_ids_of_transformers() -> None:
-    """Except for two spaces before a digit, which only transformers merges."""
-    from tokenizers import Tokenizer
-
-    transformers = pytest.importorskip("transformers")
-    pytest.importorskip("torch")
-    gguf = packaged_gguf(SMOLLM2, HubError("unused"))
-    theirs: Any = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    ours = Tokenizer.from_buffer(_TOKENIZER.read_bytes())
-    lines = (shared_data.SUITE / f"{shared_data.tasks()[0]}.train.jsonl").read_text().splitlines()
-    texts = [text for line in lines for text in json.loads(line).values()]
-    assert [e.ids for e in ours.encode_batch(texts)] == theirs(texts).input_ids
