@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from hf_lorameta.bank.arrays import save_arrays
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.entry import Job, build_entry, stored_profile
+from hf_lorameta.bank.entry import BuildJob, build_entry, stored_profile
 from hf_lorameta.bank.geometry import bank_distances, typical_distances
 from hf_lorameta.bank.index import (
     BASIS_FILE,
@@ -93,12 +93,12 @@ def build_bank(
         base = hub.resolve(manifest.base_model, "model")
     content = _read_tokenizer(tokenizer) if tokenizer else _fetch_tokenizer(hub, manifest)
     with (
-        open_folder(folder),
+        locked_folder(folder),
         nullcontext(executor) if executor else ThreadPoolExecutor(workers) as pool,
     ):
         path = folder / TOKENIZER_FILE
         write_atomically(path, content)
-        job = Job(folder, hub, manifest.base_model, vocab_size(path), sha256(path), limits)
+        job = BuildJob(folder, hub, manifest.base_model, vocab_size(path), sha256(path), limits)
         entries = manifest.entries
         if any(entry.template == CHAT for entry in entries):
             form = chat_form(manifest.base_model, path, base.sha if base else None, hub.token)
@@ -116,7 +116,7 @@ def build_bank(
 
 
 @contextmanager
-def open_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Create the folder of a bank and lock it for one build.
 
     Raises:
@@ -148,7 +148,7 @@ def open_folder(folder: Path) -> Iterator[None]:
 
 def _run(
     entries: Sequence[BankEntry],
-    job: Job,
+    job: BuildJob,
     executor: Executor,
     strict: bool,
     progress: EntryProgress,

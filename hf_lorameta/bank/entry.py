@@ -34,7 +34,7 @@ from hf_lorameta.types import Encode
 
 
 @dataclass(frozen=True)
-class Job:
+class BuildJob:
     """Settings shared by all entries of a build. Pickled without the token of `hub`."""
 
     folder: Path  # of the bank
@@ -45,7 +45,7 @@ class Job:
     limits: ReadingLimits = DEFAULT_LIMITS
 
 
-def build_entry(entry: BankEntry, job: Job) -> IndexEntry:
+def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
     """Fetch, check and store one entry, unless an earlier build finished it.
 
     Raises:
@@ -173,7 +173,7 @@ class _Weights:
     sha256: str  # of the stored file
 
 
-def _weights_record(entry: BankEntry, job: Job) -> tuple[Path, dict[str, object]]:
+def _weights_record(entry: BankEntry, job: BuildJob) -> tuple[Path, dict[str, object]]:
     """Return the path of the record, and what it must agree with to be used."""
     key: dict[str, object] = {
         "adapter": entry.adapter,
@@ -185,7 +185,7 @@ def _weights_record(entry: BankEntry, job: Job) -> tuple[Path, dict[str, object]
     return job.folder / WORK_FOLDER / f"{entry.name}.weights", key
 
 
-def _stored_weights(entry: BankEntry, job: Job) -> _Weights | None:
+def _stored_weights(entry: BankEntry, job: BuildJob) -> _Weights | None:
     """Return the record of weights that an earlier build stored, if they are still intact."""
     record, key = _weights_record(entry, job)
     path = job.folder / adapter_path(entry.name)
@@ -198,7 +198,7 @@ def _stored_weights(entry: BankEntry, job: Job) -> _Weights | None:
     return weights if intact else None
 
 
-def _store_weights(entry: BankEntry, job: Job) -> _Weights:
+def _store_weights(entry: BankEntry, job: BuildJob) -> _Weights:
     """Check an adapter, write its weights in canonical form and record that."""
     path = job.folder / adapter_path(entry.name)
     source: AdapterSource

@@ -77,7 +77,7 @@ def _check_source(value: str) -> str:
 
 
 RepoId = Annotated[str, AfterValidator(_check_repo_id)]
-Source = Annotated[str, AfterValidator(_check_source)]
+HubIdOrPath = Annotated[str, AfterValidator(_check_source)]
 """A Hub id, or a path that starts with ``./``, ``../``, ``/`` or ``~/``."""
 
 
@@ -99,8 +99,8 @@ class Defaults(_Strict):
 class BankEntry(Defaults):
     """An adapter of the bank and the dataset it was trained on, on the Hub or local."""
 
-    adapter: Source
-    dataset: Source
+    adapter: HubIdOrPath
+    dataset: HubIdOrPath
     revision: str | None = Field(default=None, pattern=_REVISION)
     dataset_revision: str | None = Field(default=None, pattern=_REVISION)
 

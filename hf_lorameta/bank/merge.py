@@ -33,7 +33,7 @@ from hf_lorameta.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
-Entry = TypeVar("Entry", IndexEntry, GeneralEntry)
+_Entry = TypeVar("_Entry", IndexEntry, GeneralEntry)
 
 
 def merge_banks(banks: Sequence[Bank], target: Path, progress: Progress = no_progress) -> Bank:
@@ -187,7 +187,7 @@ def _skip(outcomes: dict[str, Outcome], entry: IndexEntry | Skipped, reason: str
         outcomes[f"skipped/{len(outcomes)}"] = skipped
 
 
-def _store_weights(bank: Bank, entry: Entry, folder: Path, name: str) -> Entry:
+def _store_weights(bank: Bank, entry: _Entry, folder: Path, name: str) -> _Entry:
     """Store an adapter whole under a name; return its entry with the new checksum."""
     file, path = bank.adapter(entry), folder / adapter_path(name)
     if bank.index.packing:

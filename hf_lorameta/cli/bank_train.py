@@ -18,14 +18,14 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, log, stage_bars, table
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.tables import plural
-from hf_lorameta.training.progress import Log, Progress, Reporter
+from hf_lorameta.training.progress import Log, Reporter, TaskProgress
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.types import StageProgress
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.build import Outcome
-    from hf_lorameta.training.jobs import Estimate, Request
+    from hf_lorameta.training.jobs import JobEstimate, JobRequest
     from hf_lorameta.training.tasks import Task
 
 _DEFAULTS = Settings()
@@ -138,9 +138,9 @@ def train(
             raise UsageError("--dask and --on jobs exclude each other")
         if general_without:
             raise UsageError(f"a job does not see {general_without}")
-        from hf_lorameta.training.jobs import Request
+        from hf_lorameta.training.jobs import JobRequest
 
-        request = Request(
+        request = JobRequest(
             tuple(tasks), curriculum, base, base_revision, settings, at_once, flavor, push_to,
             template, max_text, instruction,
         )  # fmt: skip
@@ -225,7 +225,7 @@ class _ShownProgress(Reporter):
             log(self._quiet, f"{finished} of {tasks} tasks are finished already")
         self._begin("Training the adapters", self._settings.steps, tasks - finished)
 
-    def step(self, progress: Progress) -> None:
+    def step(self, progress: TaskProgress) -> None:
         self._take(progress.name, self._each if progress.finished else progress.step)
 
     def task(self, task: "Task", outcome: "Outcome", log_: Log | None) -> None:
@@ -281,18 +281,20 @@ def _describe(
     emit(json, data, lambda: "\n".join(lines))
 
 
-def _submit(request: "Request", dry_run: bool, token: str | None, json: bool, quiet: bool) -> None:
+def _submit(
+    request: "JobRequest", dry_run: bool, token: str | None, json: bool, quiet: bool
+) -> None:
     """Print what a job will cost, and submit it."""
     from hf_lorameta.training import jobs
 
-    estimate = jobs.estimate(request, token)
+    estimate = jobs.estimate_job(request, token)
     log(quiet or dry_run, _cost(estimate))
     url = None if dry_run else jobs.submit(request, token)
     data = estimate._asdict() | {"url": url}
     emit(json, data, lambda: url or _cost(estimate))
 
 
-def _cost(estimate: "Estimate") -> str:
+def _cost(estimate: "JobEstimate") -> str:
     hours = "an unknown time" if estimate.hours is None else f"about {estimate.hours:.1f} h"
     dollars = "" if estimate.dollars is None else f", ${estimate.dollars:.2f}"
     price = "" if estimate.hourly is None else f" at ${estimate.hourly:.2f} per hour"

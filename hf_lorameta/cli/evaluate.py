@@ -88,7 +88,7 @@ def evaluate(
     from hf_lorameta.errors import UsageError
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_provenance
-    from hf_lorameta.pipeline.adapters_to_score import ONLY, locate_adapters, split_names
+    from hf_lorameta.pipeline.adapters_to_score import ONLY, locate_adapters, separate_dataset
     from hf_lorameta.pipeline.publish_scores import resolve_card_repo, save_scores
     from hf_lorameta.pipeline.rows_to_score import adapter_was, open_to_score, rows_to_score
 
@@ -96,7 +96,7 @@ def evaluate(
         raise UsageError("--create-pr goes with --save-card", hint="add --save-card")
     engines.check_options(engine, base, base_gguf)
     hub = Hub(token)
-    names, dataset = split_names(adapters, dataset, hub)
+    names, dataset = separate_dataset(adapters, dataset, hub)
     repos = [resolve_card_repo(n, hub=hub, create_pr=create_pr) for n in names if save_card]
     located = locate_adapters(names, hub, repos)
     if save_card:

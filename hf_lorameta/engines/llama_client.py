@@ -175,7 +175,7 @@ class LlamaCpp:
         return response.json()
 
 
-def encode(engine: LlamaCpp, row: Row, shots: Sequence[Row] = ()) -> Tokens:
+def encode_row(engine: LlamaCpp, row: Row, shots: Sequence[Row] = ()) -> Tokens:
     """Return a row, with few-shot examples before its prompt, as token ids, not truncated."""
     prompt = prompt_text(row[0], shots)
     text = engine.tokenize(row_text(prompt, row[1]))

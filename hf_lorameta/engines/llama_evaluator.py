@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hf_lorameta.engines import scoring
 from hf_lorameta.engines.gguf_files import adapter_gguf
-from hf_lorameta.engines.llama_client import LlamaCpp, encode, fit_context
+from hf_lorameta.engines.llama_client import LlamaCpp, encode_row, fit_context
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.formats.lora_file import check_adapter
@@ -79,7 +79,7 @@ class LlamaCppEvaluator(scoring.Evaluator):
         steps = scoring.StepCounter(len(rows) * (1 + generate), progress)
         total, count, outputs = 0.0, 0, []
         for row in rows:
-            example = encode(self._engine, row, shots)
+            example = encode_row(self._engine, row, shots)
             total -= sum(self._engine.logprobs(*fit_context(self._engine, example), index))
             count += len(example.output)
             if generate:  # right after the loss, while the server has the prompt in its cache
@@ -90,7 +90,7 @@ class LlamaCppEvaluator(scoring.Evaluator):
     def answer(self, prompt: str, adapter: Path | None = None) -> str:
         """Return the greedy answer to a prompt, of the base model or with one of the adapters."""
         index = None if adapter is None else self._indices[adapter]
-        row = encode(self._engine, (prompt, ""))
+        row = encode_row(self._engine, (prompt, ""))
         return self._answer(row, index, first_line=False)
 
     def _answer(self, row: scoring.Tokens, index: int | None, first_line: bool) -> str:

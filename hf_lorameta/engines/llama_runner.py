@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.engines.gguf_files import check_base_gguf
 from hf_lorameta.engines.interfaces import SEARCH_DIMENSIONS, AdapterUpdate
-from hf_lorameta.engines.llama_client import LlamaCpp, encode, fit_context
+from hf_lorameta.engines.llama_client import LlamaCpp, encode_row, fit_context
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats import gguf_adapter
@@ -78,7 +78,7 @@ class LlamaCppRunner:
 
     def encode(self, rows: Sequence[Row]) -> list[Tokens]:
         """Return rows as token ids, long prompts truncated from the left."""
-        return [fit_context(self._engine, encode(self._engine, row)) for row in rows]
+        return [fit_context(self._engine, encode_row(self._engine, row)) for row in rows]
 
     def chat_prompt(self, text: str) -> str | None:
         """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""

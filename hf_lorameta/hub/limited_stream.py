@@ -78,7 +78,7 @@ def text_streams(builder: Any) -> Any:
 def _measured(read: Callable[..., Tables], name: str, limits: ReadingLimits) -> Callable[..., Any]:
     def tables(*args: Any, **kwargs: Any) -> Tables:
         for key, table in read(*args, **kwargs):
-            check_rows(table, name, limits)
+            check_row_sizes(table, name, limits)
             yield key, table
 
     return tables
@@ -149,13 +149,13 @@ def _line_reader(file: Any) -> Callable[[int], Any]:
     return read_line
 
 
-def check_rows(table: Any, name: str, limits: ReadingLimits) -> None:
+def check_row_sizes(table: Any, name: str, limits: ReadingLimits) -> None:
     """Raise `DatasetTooLargeError` if a row of an Arrow table is too large.
 
     Example:
         >>> import pyarrow
         >>> table = pyarrow.table({"a": ["x", "y" * 400]})
-        >>> check_rows(table, "rows.csv", ReadingLimits(text=10))
+        >>> check_row_sizes(table, "rows.csv", ReadingLimits(text=10))
         Traceback (most recent call last):
         hf_lorameta.errors.DatasetTooLargeError: rows.csv has a row of 0 MB, ...
     """
@@ -164,8 +164,8 @@ def check_rows(table: Any, name: str, limits: ReadingLimits) -> None:
     if table.num_rows == 1:
         raise row_too_large(name, table.nbytes, limits)
     half = table.num_rows // 2
-    check_rows(table.slice(0, half), name, limits)
-    check_rows(table.slice(half), name, limits)
+    check_row_sizes(table.slice(0, half), name, limits)
+    check_row_sizes(table.slice(half), name, limits)
 
 
 class _ParquetReader:

@@ -52,7 +52,7 @@ class AdaptersToScore(NamedTuple):
         return next(iter([*same, *self.recipes]), None)
 
 
-def split_names(
+def separate_dataset(
     names: Sequence[str], dataset: str | None, hub: Hub
 ) -> tuple[list[str], str | None]:
     """Separate the names of adapters from that of a dataset that follows them.

@@ -170,7 +170,7 @@ def training_seconds(plan: Plan, rows: int, operations_per_second: float) -> flo
     tokens = min((profile.input.total + profile.output.total) / profile.rows, _MOST_TOKENS)
     words = plan.bank.index.vocab_size * min(profile.output_length, _MOST_TOKENS)
     per_row = 2 * (12 * len(layers) * width**2 * tokens + width * words)
-    return per_row * passes(rows, plan.recipe.seed) / operations_per_second
+    return per_row * forward_passes(rows, plan.recipe.seed) / operations_per_second
 
 
 def measure_operations(seconds: float = 0.1) -> float:
@@ -200,11 +200,11 @@ def _operations_with_model(session: Session) -> float:
     return max(measure_operations(), operations_per_second(dtype))
 
 
-def passes(rows: int, seed: int = 0) -> float:
+def forward_passes(rows: int, seed: int = 0) -> float:
     """Return the work of training on a number of rows, at most, in forward passes of a row.
 
     Example:
-        >>> passes(16)
+        >>> forward_passes(16)
         2464.0
     """
     trained, scored = work(rows, seed)

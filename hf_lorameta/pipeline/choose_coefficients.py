@@ -14,7 +14,7 @@ from hf_lorameta.method.coefficients import (
 from hf_lorameta.method.length_scale import length_scale
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.neural_model import NeuralModel
-from hf_lorameta.pipeline.comparison import compare
+from hf_lorameta.pipeline.comparison import compare_with_bank
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Array
 
@@ -36,7 +36,7 @@ def choose_coefficients(
     Raises:
         BankError: the bank lacks the neural rule that was asked for.
     """
-    comparison = compare(bank, profile, recipe.metric)
+    comparison = compare_with_bank(bank, profile, recipe.metric)
     distances = comparison.distances(profile)
     inputs = RuleInputs(
         distances,

@@ -48,7 +48,7 @@ class Comparison(NamedTuple):
         return float(np.median(nearest)) if len(inside) > 1 else float("nan")
 
 
-def compare(bank: Bank, profile: Profile, metric: str) -> Comparison:
+def compare_with_bank(bank: Bank, profile: Profile, metric: str) -> Comparison:
     """Leave out of the bank's profiles what the new dataset lacks.
 
     A dataset without outputs is compared by inputs alone. One without inputs is compared by

@@ -43,8 +43,6 @@ from hf_lorameta.types import FactorPair, FloatArray, StageProgress, no_progress
 ROUTED = 3
 """Adapters per token and module; PEFT's default."""
 
-Entry = IndexEntry | GeneralEntry
-
 
 def check_emit(emit: str, export: Export | None) -> None:
     """Refuse to export a mixture.
@@ -128,7 +126,7 @@ class Mixture(PlannedAdapter):
 
     # --- weights --------------------------------------------------------------------------------
 
-    def _factors(self, entry: Entry) -> Iterator[FactorPair]:
+    def _factors(self, entry: IndexEntry | GeneralEntry) -> Iterator[FactorPair]:
         """Yield A (r, in) and B (out, r) of an adapter, scaling included, module by module."""
         bank = self.plan.bank
         file = bank.adapter(entry)

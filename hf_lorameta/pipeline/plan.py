@@ -20,7 +20,7 @@ from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.choose_coefficients import choose_coefficients, scale_for
-from hf_lorameta.pipeline.comparison import Comparison, compare
+from hf_lorameta.pipeline.comparison import Comparison, compare_with_bank
 from hf_lorameta.pipeline.plan_warnings import plan_warnings
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
@@ -122,7 +122,7 @@ class Plan:
 
     @property
     def _comparison(self) -> Comparison:
-        return compare(self.bank, self.profile, self.recipe.metric)
+        return compare_with_bank(self.bank, self.profile, self.recipe.metric)
 
     @property
     def nearest_in_bank(self) -> float:

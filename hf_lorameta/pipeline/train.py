@@ -37,7 +37,7 @@ def train_adapter(
         EmptyDatasetError: fewer than 8 labeled rows that were not fitted on.
         AdapterError: on held-out rows the base model is better, before and after the training.
     """
-    from hf_lorameta.training.device import fit_loaded
+    from hf_lorameta.training.device import plan_loaded_model
     from hf_lorameta.training.few_rows import continue_training
     from hf_lorameta.training.few_rows_settings import FOLDS, settings_for
     from hf_lorameta.training.one_task import encode_rows
@@ -49,7 +49,7 @@ def train_adapter(
         rows_to_check(plan.recipe, pool)  # refuses too few rows before the training, not after it
     rows = rows_to_train(plan.recipe, pool)
     settings = settings_for(len(rows), generation.rank, plan.recipe.seed)
-    machine = fit_loaded(evaluator.model, plan.layout, generation.rank, FOLDS)
+    machine = plan_loaded_model(evaluator.model, plan.layout, generation.rank, FOLDS)
     factors, training = continue_training(
         evaluator.model,
         plan.layout,

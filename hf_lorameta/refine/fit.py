@@ -14,7 +14,7 @@ from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.directions import NO_MODULE_DIRECTIONS, Directions
 from hf_lorameta.refine.results import Refinement
 from hf_lorameta.refine.shrink import backtrack_scale
-from hf_lorameta.refine.surrogate import SurrogateLoss, log_odds
+from hf_lorameta.refine.surrogate import SurrogateLoss, to_log_odds
 from hf_lorameta.types import Array, LossProgress, Row
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ class Fit:
     ) -> float:
         """Mean loss over folds, each predicted at the minimum of the others' surrogate."""
         surrogate = SurrogateLoss(self.sizes, INITIAL_CURVATURE)
-        surrogate.add(np.zeros(directions.dimensions), *log_odds(losses, directions.slopes(slopes)))
+        surrogate.add(
+            np.zeros(directions.dimensions), *to_log_odds(losses, directions.slopes(slopes))
+        )
         masks = [self.folds == fold for fold in range(FOLDS)]
         return sum(surrogate.evaluate(self.minimum(surrogate, ~m), m)[0] for m in masks)
 

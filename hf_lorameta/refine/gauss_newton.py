@@ -9,7 +9,7 @@ from hf_lorameta.engines.interfaces import GradientRunner
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.fit import CONVERGENCE_TOL, INITIAL_CURVATURE, Fit
 from hf_lorameta.refine.results import Refinement
-from hf_lorameta.refine.surrogate import SurrogateLoss, log_odds
+from hf_lorameta.refine.surrogate import SurrogateLoss, to_log_odds
 from hf_lorameta.types import Array, LossProgress, Row, no_progress
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def refine(
         if step == 0:
             fit.choose_module_scale(losses, slopes)
             u = np.zeros(fit.directions.dimensions)
-        surrogate.add(u, *log_odds(losses, fit.directions.slopes(slopes)))
+        surrogate.add(u, *to_log_odds(losses, fit.directions.slopes(slopes)))
         u = fit.minimum(surrogate)
         if fit.best[0] - surrogate.evaluate(u)[0] < CONVERGENCE_TOL:
             break

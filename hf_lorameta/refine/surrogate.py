@@ -21,13 +21,13 @@ _DECAY = 1.5  # exponent with which a point's weight decays with its squared dis
 _EPSILON = 1e-3  # added to squared distances
 
 
-def log_odds(losses: Array, slopes: Array) -> tuple[Array, Array]:
+def to_log_odds(losses: Array, slopes: Array) -> tuple[Array, Array]:
     """Convert losses ``ℓ = −log p`` and their gradients to ``m = log p / (1 − p)`` and its.
 
     The losses (R,) are means over each text's tokens, in nats; the gradients are (R, K).
 
     Example:
-        >>> m, slopes = log_odds(np.log([4.0]), np.array([[0.75]]))
+        >>> m, slopes = to_log_odds(np.log([4.0]), np.array([[0.75]]))
         >>> m.round(4), slopes.round(4)  # odds of 1 to 3
         (array([-1.0986]), array([[-1.]]))
     """

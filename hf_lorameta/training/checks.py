@@ -19,7 +19,7 @@ from hf_lorameta.hub.packaged_model import SMOLLM2, quiet_transformers
 from hf_lorameta.training.settings import Settings
 
 if TYPE_CHECKING:
-    from hf_lorameta.training.device import Plan
+    from hf_lorameta.training.device import DevicePlan
 
 _SAMPLE_BYTES = 1 << 16
 
@@ -76,13 +76,13 @@ def _digest(folder: Path) -> str:
 
 def check_base(
     folder: Path, settings: Settings, device: str | None, dtype: str | None, at_once: int | None
-) -> tuple["Plan", Layout]:
+) -> tuple["DevicePlan", Layout]:
     """Check from the configuration alone that a base model can be trained and fits in memory."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from hf_lorameta.engines.packing import check_row_attention
-    from hf_lorameta.training.device import fit
+    from hf_lorameta.training.device import plan_device
     from hf_lorameta.training.lora_slots import find_layout
 
     try:
@@ -94,7 +94,9 @@ def check_base(
         raise NotFoundError(f"transformers cannot load a model from {folder}: {first}") from None
     check_row_attention(model)
     layout = find_layout(model, settings.targets)
-    plan = fit(folder, config, layout, settings.rank, device=device, dtype=dtype, at_once=at_once)
+    plan = plan_device(
+        folder, config, layout, settings.rank, device=device, dtype=dtype, at_once=at_once
+    )
     return plan, layout
 
 

@@ -18,7 +18,7 @@ _STATES = 5  # parameters, gradients, two moments, and the best state
 
 
 @dataclass(frozen=True)
-class Plan:
+class DevicePlan:
     """How training uses a machine.
 
     Attributes:
@@ -51,7 +51,7 @@ def find_dtype(device: str, folder: Path) -> str:
     return "bfloat16" if fast else "float32"
 
 
-def fit(
+def plan_device(
     folder: Path,
     config: Any,
     layout: Layout,
@@ -60,7 +60,7 @@ def fit(
     device: str | None = None,
     dtype: str | None = None,
     at_once: int | None = None,
-) -> Plan:
+) -> DevicePlan:
     """Return how to train on this machine, after a check that its memory suffices.
 
     Args:
@@ -83,21 +83,21 @@ def fit(
     weights = width * parameters(folder)
     if device == "cpu" and is_slow(getattr(torch, dtype)):
         width = 4  # of the values between layers, see `suit_to_cpu`
-    return _fit(config, layout, rank, weights, width, device, dtype, at_once)
+    return _fit_memory(config, layout, rank, weights, width, device, dtype, at_once)
 
 
-def fit_loaded(model: Any, layout: Layout, rank: int, at_once: int) -> Plan:
-    """Return how to train on a base model in memory; see `fit`.
+def plan_loaded_model(model: Any, layout: Layout, rank: int, at_once: int) -> DevicePlan:
+    """Return how to train on a base model in memory; see `plan_device`.
 
     Raises:
         UsageError: adapters and the activations of a pass do not fit in memory.
     """
     dtype = str(model.dtype).removeprefix("torch.")
     width = compute_dtype(model).itemsize
-    return _fit(model.config, layout, rank, 0, width, str(model.device), dtype, at_once)
+    return _fit_memory(model.config, layout, rank, 0, width, str(model.device), dtype, at_once)
 
 
-def _fit(
+def _fit_memory(
     config: Any,
     layout: Layout,
     rank: int,
@@ -106,7 +106,7 @@ def _fit(
     device: str,
     dtype: str,
     at_once: int | None,
-) -> Plan:
+) -> DevicePlan:
     """Fit a training, with values of `width` bytes, into memory less `weights` bytes."""
     kind = _kind(device)
     per_token = _token_bytes(config.get_text_config(), width)
@@ -123,7 +123,7 @@ def _fit(
             f"{device}",
             hint="use a machine with more memory, a smaller base model, or --at-once 1",
         )
-    return Plan(device, dtype, count, workers, tokens)
+    return DevicePlan(device, dtype, count, workers, tokens)
 
 
 def _token_bytes(text: Any, width: int) -> float:

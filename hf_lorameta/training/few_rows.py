@@ -8,7 +8,7 @@ their gain.
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,13 +23,10 @@ from hf_lorameta.training.few_rows_settings import FOLDS, held_out_rows
 from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import PassRunner
-from hf_lorameta.types import Array, FloatArray
+from hf_lorameta.types import Array, FloatArray, LossProgress, no_progress
 
-Part = tuple[list[Tokens], list[Tokens]]
+Fold = tuple[list[Tokens], list[Tokens]]
 """Rows to train on, and held-out rows."""
-
-Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps expected, lowest loss on held-out rows)."""
 
 
 class Continued(NamedTuple):
@@ -53,7 +50,7 @@ def continue_training(
     *,
     workers: int = 1,
     pass_tokens: int = 1024,
-    progress: Progress = lambda done, steps, loss: None,
+    progress: LossProgress = no_progress,
 ) -> Continued:
     """Train an adapter further on a few rows.
 
@@ -67,7 +64,8 @@ def continue_training(
         settings: see `hf_lorameta.training.few_rows_settings.settings_for`.
         workers: threads that compute passes.
         pass_tokens: maximum tokens of a pass.
-        progress: called after each step.
+        progress: called after each step with (steps done, steps expected, lowest loss on held-out
+            rows).
 
     Raises:
         UsageError: the architecture cannot be trained here.
@@ -90,7 +88,7 @@ class _Training:
         runner: PassRunner,
         settings: Settings,
         initial: torch.Tensor,
-        progress: Progress,
+        progress: LossProgress,
     ) -> None:
         self._slots, self._runner, self._settings = slots, runner, settings
         self._initial, self._best, self._progress = initial, initial, progress
@@ -134,7 +132,7 @@ class _Training:
         gains = start.by_row - lowest.by_row
         return lowest if is_significant(gains, lowest.sizes) else start
 
-    def _search(self, parts: Sequence[Part]) -> None:
+    def _search(self, parts: Sequence[Fold]) -> None:
         """Train on the rows of each part, until the loss on its held-out rows rises."""
         settings, held_out = self._settings, [held_out for _, held_out in parts]
         for step in self._steps([train for train, _ in parts], settings.steps):
@@ -203,7 +201,7 @@ class _Measurement(NamedTuple):
     sizes: tuple[int, ...]
 
 
-def split(rows: Sequence[Tokens], seed: int) -> list[Part]:
+def split(rows: Sequence[Tokens], seed: int) -> list[Fold]:
     """Return the rows to train on and to hold out: of each fold, or once if there are many rows.
 
     Example:

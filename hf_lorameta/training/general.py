@@ -20,7 +20,7 @@ from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
 from hf_lorameta.training.lora_slots import LoraSlots
-from hf_lorameta.training.progress import Progress
+from hf_lorameta.training.progress import TaskProgress
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import PassRunner, TaskRows, Trained, divide
 
@@ -37,7 +37,7 @@ def train_general(
     pass_tokens: int = 1024,
     checkpoint: Path | None = None,
     key: str = "",
-    progress: Callable[[Progress], None] = lambda progress: None,
+    progress: Callable[[TaskProgress], None] = lambda progress: None,
 ) -> Trained:
     """Train the general adapter.
 
@@ -82,7 +82,7 @@ class _Training:
         }  # fmt: skip
 
     def run(
-        self, checkpoint: Path | None, key: str, progress: Callable[[Progress], None]
+        self, checkpoint: Path | None, key: str, progress: Callable[[TaskProgress], None]
     ) -> Trained:
         """Train to the end; return the state of the lowest held-out loss."""
         if checkpoint and (found := read_checkpoint(checkpoint, key)):
@@ -102,7 +102,7 @@ class _Training:
                     self._keep_best()
                 state["seconds"] += time.perf_counter() - start
                 progress(
-                    Progress(
+                    TaskProgress(
                         GENERAL, state["step"], state["base_loss"], state["loss"],
                         state["step"] == self._steps,
                     )

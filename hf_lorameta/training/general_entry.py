@@ -25,14 +25,14 @@ from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.training.one_task import Job, digest_of_key, open_task
-from hf_lorameta.training.progress import Log, Progress
+from hf_lorameta.training.one_task import TrainingJob, digest_of_key, open_task
+from hf_lorameta.training.progress import Log, TaskProgress
 from hf_lorameta.training.tasks import Task
 from hf_lorameta.types import FloatArray
 
 if TYPE_CHECKING:
     from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-    from hf_lorameta.training.device import Plan
+    from hf_lorameta.training.device import DevicePlan
     from hf_lorameta.training.trainer import TaskRows
 
 _HELD_OUT = 256
@@ -41,7 +41,7 @@ _HELD_OUT = 256
 logger = logging.getLogger(__name__)
 
 
-def finished_general(job: Job) -> GeneralEntry | None:
+def finished_general(job: TrainingJob) -> GeneralEntry | None:
     """Return the general adapter that an earlier run has trained with the same settings.
 
     It is kept even if the tasks are others now, so that a bank can be extended.
@@ -71,8 +71,8 @@ class GeneralTrainer:
     def __init__(
         self,
         tasks: Sequence[Task],
-        job: Job,
-        plan: "Plan",
+        job: TrainingJob,
+        plan: "DevicePlan",
         evaluator: "TorchEvaluator",
         layout: Layout,
     ) -> None:
@@ -91,7 +91,7 @@ class GeneralTrainer:
         """Whether at least two tasks can be read."""
         return len(self._opened) > 1
 
-    def train(self, progress: Callable[[Progress], None]) -> tuple[GeneralEntry, Log]:
+    def train(self, progress: Callable[[TaskProgress], None]) -> tuple[GeneralEntry, Log]:
         """Train the general adapter and store it."""
         from hf_lorameta.training.general import train_general
 
@@ -166,7 +166,7 @@ class GeneralTrainer:
         return entry
 
 
-def finished_prior(job: Job, general: GeneralEntry) -> OutputPriorEntry | None:
+def finished_prior(job: TrainingJob, general: GeneralEntry) -> OutputPriorEntry | None:
     """Return the output prior that an earlier run has measured under this general adapter."""
     path = job.folder / OUTPUT_PRIOR_FILE
     try:
@@ -183,15 +183,15 @@ def general_factors(folder: Path) -> list[tuple[FloatArray, FloatArray]]:
     return [(file.tensor(m.name, "A"), file.tensor(m.name, "B")) for m in file.layout]
 
 
-def _prior_record_path(job: Job) -> Path:
+def _prior_record_path(job: TrainingJob) -> Path:
     return job.folder / WORK_FOLDER / "output_prior.json"
 
 
-def _record_path(job: Job) -> Path:
+def _record_path(job: TrainingJob) -> Path:
     return job.folder / WORK_FOLDER / f"{GENERAL}.json"
 
 
-def _rows(task: Task, job: Job, evaluator: "TorchEvaluator") -> "Iterator[TaskRows]":
+def _rows(task: Task, job: TrainingJob, evaluator: "TorchEvaluator") -> "Iterator[TaskRows]":
     """Yield the rows of a task, shuffled; nothing if it cannot be read."""
     try:
         rows = open_task(task, job, evaluator).rows

@@ -29,7 +29,7 @@ _MARGIN = 3
 
 
 @dataclass(frozen=True)
-class Request:
+class JobRequest:
     """What to train, as the command states it.
 
     Attributes:
@@ -59,7 +59,7 @@ class Request:
     instruction: str | None = None
 
 
-class Estimate(NamedTuple):
+class JobEstimate(NamedTuple):
     """Estimated time and cost of a job; None is unknown."""
 
     tasks: int
@@ -69,7 +69,7 @@ class Estimate(NamedTuple):
     dollars: float | None
 
 
-def estimate(request: Request, token: str | None = None) -> Estimate:
+def estimate_job(request: JobRequest, token: str | None = None) -> JobEstimate:
     """Estimate the time from the number of parameters and tokens, and the cost from the Hub's list.
 
     Raises:
@@ -84,7 +84,7 @@ def estimate(request: Request, token: str | None = None) -> Estimate:
         seconds = operations(request.settings, len(request.tasks), parameters) / (rate * 1e12)
         hours = round(seconds / 3600 + _START_HOURS, 2)
     dollars = round(hours * hourly, 2) if hours is not None and hourly is not None else None
-    return Estimate(len(request.tasks), request.flavor, hours, hourly, dollars)
+    return JobEstimate(len(request.tasks), request.flavor, hours, hourly, dollars)
 
 
 def operations(settings: Settings, tasks: int, parameters: int) -> float:
@@ -103,7 +103,7 @@ def operations(settings: Settings, tasks: int, parameters: int) -> float:
     return (tasks * (trained + measured) + general) * _ROW_TOKENS * parameters
 
 
-def submit(request: Request, token: str | None = None) -> str:
+def submit(request: JobRequest, token: str | None = None) -> str:
     """Submit the command as a job; return the job's URL.
 
     Raises:
@@ -111,7 +111,7 @@ def submit(request: Request, token: str | None = None) -> str:
         HubError: the Hub refused or did not answer.
     """
     command = arguments(request)
-    guess = estimate(request, token)
+    guess = estimate_job(request, token)
     with_token = token or huggingface_hub.get_token()
     try:
         job: Any = huggingface_hub.run_uv_job(
@@ -128,7 +128,7 @@ def submit(request: Request, token: str | None = None) -> str:
     return str(job.url)
 
 
-def arguments(request: Request) -> list[str]:
+def arguments(request: JobRequest) -> list[str]:
     """Return the arguments of the job's command.
 
     Raises:
@@ -136,7 +136,7 @@ def arguments(request: Request) -> list[str]:
 
     Example:
         >>> tasks = (Task("boolq", "google/boolq"),)
-        >>> request = Request(("google/boolq",), tasks, "org/base", None, Settings(rank=8), None,
+        >>> request = JobRequest(("google/boolq",), tasks, "org/base", None, Settings(rank=8), None,
         ...                   "a10g-large", "user/bank")
         >>> " ".join(arguments(request))[:53]
         'bank train google/boolq --output bank --base org/base'
@@ -182,7 +182,7 @@ def _hourly_price(flavor: str, token: str | None) -> float | None:
     return float(round(found.unit_cost_usd * 60, 4))
 
 
-def _parameters(request: Request, token: str | None) -> int | None:
+def _parameters(request: JobRequest, token: str | None) -> int | None:
     """Return the number of parameters from the headers of the base model's weights on the Hub."""
     try:
         metadata = huggingface_hub.get_safetensors_metadata(

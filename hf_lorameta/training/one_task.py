@@ -37,7 +37,7 @@ _LEAST_ROWS = 8
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What all tasks of a bank share. Picklable, without the token of `hub`.
 
     Attributes:
@@ -107,7 +107,7 @@ class OpenTask:
     facts: Mapping[str, Any]
 
 
-def open_task(task: Task, job: Job, evaluator: TorchEvaluator) -> OpenTask:
+def open_task(task: Task, job: TrainingJob, evaluator: TorchEvaluator) -> OpenTask:
     """Read, count, split and encode the rows of a task.
 
     Raises:
@@ -161,7 +161,9 @@ def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> 
     ]
 
 
-def store_adapter(opened: OpenTask, trained: "Trained", job: Job, layout: Layout) -> Outcome:
+def store_adapter(
+    opened: OpenTask, trained: "Trained", job: TrainingJob, layout: Layout
+) -> Outcome:
     """Write an adapter, its log and its record."""
     task, settings = opened.task, job.settings
     if not trained.best_step:
@@ -205,7 +207,7 @@ def _useless_path(folder: Path, name: str) -> Path:
     return folder / WORK_FOLDER / f"{name}.useless.json"
 
 
-def finished_outcome(task: Task, job: Job) -> Outcome | None:
+def finished_outcome(task: Task, job: TrainingJob) -> Outcome | None:
     """Return the outcome of a task that an earlier run has trained with the same key.
 
     License and source are those that are stated now; the adapter does not depend on them.

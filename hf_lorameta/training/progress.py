@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from hf_lorameta.training.tasks import Task
 
 
-class Progress(NamedTuple):
+class TaskProgress(NamedTuple):
     """The state of a task after a step.
 
     Attributes:
@@ -63,7 +63,7 @@ class Reporter:
     def start(self, tasks: int, finished: int) -> None:
         """Training begins: the number of tasks, and how many an earlier run has finished."""
 
-    def step(self, progress: Progress) -> None:
+    def step(self, progress: TaskProgress) -> None:
         """A task has taken a step."""
 
     def task(self, task: "Task", outcome: "IndexEntry | Skipped", log: Log | None) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.build import Outcome, finish_bank, open_folder
+from hf_lorameta.bank.build import Outcome, finish_bank, locked_folder
 from hf_lorameta.bank.index import (
     TOKENIZER_FILE,
     WORK_FOLDER,
@@ -39,19 +39,19 @@ from hf_lorameta.training.general_entry import (
     general_factors,
 )
 from hf_lorameta.training.one_task import (
-    Job,
     OpenTask,
+    TrainingJob,
     finished_outcome,
     open_task,
     read_log,
     store_adapter,
 )
-from hf_lorameta.training.progress import Progress, Reporter
+from hf_lorameta.training.progress import Reporter, TaskProgress
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.tasks import Task, in_chat_form
 
 if TYPE_CHECKING:
-    from hf_lorameta.training.device import Plan
+    from hf_lorameta.training.device import DevicePlan
     from hf_lorameta.training.trainer import TaskRows
 
 LOG_FILE = "training_log.jsonl"
@@ -109,10 +109,10 @@ def train_bank(
     reporter = reporter or Reporter()
     base = Base.find(base_model, revision, hub)
     plan, layout = check_base(base.folder, settings, device, dtype, at_once)
-    with open_folder(folder):
+    with locked_folder(folder):
         content = read_tokenizer(base.folder)
         write_atomically(folder / TOKENIZER_FILE, content)
-        job = Job(
+        job = TrainingJob(
             folder, hub, base_model, base.revision, base.digest, sha256(folder / TOKENIZER_FILE),
             settings, device, plan.dtype, at_once, limits=limits,
         )  # fmt: skip
@@ -156,9 +156,9 @@ def train_bank(
 
 def train_tasks(
     tasks: Sequence[Task],
-    job: Job,
-    plan: "Plan",
-    step: Callable[[Progress], None] = lambda progress: None,
+    job: TrainingJob,
+    plan: "DevicePlan",
+    step: Callable[[TaskProgress], None] = lambda progress: None,
 ) -> Iterator[tuple[str, Outcome]]:
     """Train tasks in this process and store their adapters; yield (entry name, outcome)."""
     from hf_lorameta.training.trainer import Trainer
@@ -200,7 +200,7 @@ def train_tasks(
 
 
 def _general(
-    tasks: Sequence[Task], job: Job, plan: "Plan", reporter: Reporter
+    tasks: Sequence[Task], job: TrainingJob, plan: "DevicePlan", reporter: Reporter
 ) -> tuple[GeneralEntry | None, OutputPriorEntry | None]:
     """Return the general adapter and the output prior, made in this process where missing."""
     steps = job.settings.general_steps_for(len(tasks))
@@ -220,7 +220,7 @@ def _general(
         return general, trainer.measure_prior(general)
 
 
-def _load(job: Job, plan: "Plan") -> tuple[TorchEvaluator, Layout]:
+def _load(job: TrainingJob, plan: "DevicePlan") -> tuple[TorchEvaluator, Layout]:
     """Load the base model on the device, ready for training."""
     from hf_lorameta.engines.packing import use_row_attention
     from hf_lorameta.training.lora_slots import find_layout
@@ -250,7 +250,7 @@ def _skipped(task: Task, error: Exception) -> Skipped:
 
 
 def _train_elsewhere(
-    tasks: Sequence[Task], job: Job, at_once: int, executor: Executor
+    tasks: Sequence[Task], job: TrainingJob, at_once: int, executor: Executor
 ) -> Iterator[tuple[str, Outcome]]:
     """Train `at_once` tasks per job of an executor."""
     groups = [tuple(tasks[i : i + at_once]) for i in range(0, len(tasks), at_once)]
@@ -268,7 +268,7 @@ def _train_elsewhere(
             future.cancel()
 
 
-def _train_group(tasks: Sequence[Task], job: Job) -> list[tuple[str, Outcome]]:
+def _train_group(tasks: Sequence[Task], job: TrainingJob) -> list[tuple[str, Outcome]]:
     base = locate(job.base_model, job.base_revision, job.hub.token or None)
     plan, _ = check_base(base, job.settings, job.device, job.dtype, job.at_once)
     return list(train_tasks(tasks, job, plan))

@@ -23,7 +23,7 @@ from hf_lorameta.engines.torch_forward import token_losses
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
 from hf_lorameta.training.lora_slots import LoraSlots
-from hf_lorameta.training.progress import Progress
+from hf_lorameta.training.progress import TaskProgress
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.types import FloatArray
 
@@ -109,7 +109,7 @@ class Trainer:
     def train(
         self,
         tasks: Iterable[TaskRows],
-        progress: Callable[[Progress], None] = lambda progress: None,
+        progress: Callable[[TaskProgress], None] = lambda progress: None,
     ) -> Iterator[Trained]:
         """Yield the adapters of tasks in the order in which they are finished.
 
@@ -347,8 +347,8 @@ class _Run:
         else:
             self.misses += 1
 
-    def progress(self, finished: bool) -> Progress:
-        return Progress(self.task.name, self.step, self.base_loss, self.loss, finished)
+    def progress(self, finished: bool) -> TaskProgress:
+        return TaskProgress(self.task.name, self.step, self.base_loss, self.loss, finished)
 
     def state(self) -> dict[str, Any]:
         names = ("step", "best_step", "misses", "base_loss", "loss", "seconds")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta.bank.entry import Job
+from hf_lorameta.bank.entry import BuildJob
 from hf_lorameta.bank.executors import dask_executor
 from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.hub.client import Hub
@@ -109,7 +109,7 @@ def worker_pids(pid: int) -> list[int]:
 
 
 def test_a_job_is_pickled_without_the_token() -> None:
-    job = Job(Path("b"), Hub("hf_" + "s" * 34), "base/tiny", 18, "0" * 64)
+    job = BuildJob(Path("b"), Hub("hf_" + "s" * 34), "base/tiny", 18, "0" * 64)
     pickled = pickle.dumps(job)
     assert b"hf_sss" not in pickled
     assert "Hub(" in repr(pickle.loads(pickled).hub)

@@ -120,13 +120,16 @@ class Measurements:
         import torch
 
         from hf_lorameta.engines.packing import using_row_attention
-        from hf_lorameta.training.device import fit_loaded
+        from hf_lorameta.training.device import plan_loaded_model
         from hf_lorameta.training.few_rows_settings import FOLDS, settings_for
         from hf_lorameta.training.lora_slots import LoraSlots
         from hf_lorameta.training.trainer import PassRunner
 
         model, layout, rank = self._session.evaluator.model, self._plan.layout, 16
-        settings, machine = settings_for(ROWS, rank, 0), fit_loaded(model, layout, rank, FOLDS)
+        settings, machine = (
+            settings_for(ROWS, rank, 0),
+            plan_loaded_model(model, layout, rank, FOLDS),
+        )
         rows = {fold: self._rows[fold::FOLDS] for fold in range(FOLDS)}
         runner = PassRunner(model, machine.workers, machine.pass_tokens)
 

@@ -72,13 +72,13 @@ gains.measure_gains = lambda session, progress: [progress(i, 3) for i in (0, 1)]
 """
 FAKE_BANK_TRAINING = """
 import hf_lorameta.training.train_bank as training
-from hf_lorameta.training.progress import Log, Progress
+from hf_lorameta.training.progress import Log, TaskProgress
 def train_bank(*arguments, reporter, **options):
     reporter.start_general(10)
-    reporter.step(Progress("general", 3, 2.0, 1.0, finished=False))
+    reporter.step(TaskProgress("general", 3, 2.0, 1.0, finished=False))
     reporter.general(Log("general", 9, 3, 2.0, 1.0, 3, 3, 1.0))
     reporter.start(2, 0)
-    reporter.step(Progress("a", 3, 2.0, 1.0, finished=True))
+    reporter.step(TaskProgress("a", 3, 2.0, 1.0, finished=True))
     raise SystemExit
 training.train_bank = train_bank
 """

@@ -8,7 +8,7 @@ import pytest
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.pipeline.advice import advise
-from hf_lorameta.pipeline.budget import measure_operations, passes, training_seconds
+from hf_lorameta.pipeline.budget import forward_passes, measure_operations, training_seconds
 from hf_lorameta.pipeline.plan import Plan
 from tests.conftest import Shell
 
@@ -47,7 +47,7 @@ def test_the_time_follows_from_tokens_and_parameters(tmp_path: Path) -> None:
     parameters = 12 * 30 * 576**2  # SmolLM2-135M: 30 layers of width 576
     logits = 49152 * 576 * of_output.profile.output.total / 30
     for rows in (16, 64):
-        expected = 2 * (parameters * tokens + logits) * passes(rows) / 1e9
+        expected = 2 * (parameters * tokens + logits) * forward_passes(rows) / 1e9
         assert training_seconds(of_output, rows, 1e9) == pytest.approx(expected)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from hf_lorameta.refine.surrogate import SurrogateLoss, log_odds
+from hf_lorameta.refine.surrogate import SurrogateLoss, to_log_odds
 from hf_lorameta.types import Array
 
 
@@ -14,7 +14,7 @@ def test_the_surrogate_interpolates_its_points_and_its_gradient_is_right() -> No
     points = [rng.standard_normal(4) for _ in range(3)]
     losses = [rng.uniform(0.1, 3, 3) for _ in points]
     for u, found in zip(points, losses, strict=True):
-        surrogate.add(u, *log_odds(found, rng.standard_normal((3, 4))))
+        surrogate.add(u, *to_log_odds(found, rng.standard_normal((3, 4))))
     for u, found in zip(points, losses, strict=True):
         expected = found @ np.array([3, 1, 2]) / 6
         assert surrogate.evaluate(u)[0] == pytest.approx(expected, rel=1e-3)

@@ -39,7 +39,7 @@ def test_passes_are_shorter_where_logits_take_the_memory(
     monkeypatch.setattr(device.torch, "get_num_threads", lambda: 1)
     layout = (Module("q_proj", 8, 8),)
     tokens = {
-        vocabulary: device.fit(
+        vocabulary: device.plan_device(
             tmp_path,
             transformers.LlamaConfig(vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2,
                                      intermediate_size=64),

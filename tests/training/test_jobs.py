@@ -49,12 +49,12 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     return Client(monkeypatch)
 
 
-def request(*names: str, **changes: Any) -> jobs.Request:
+def request(*names: str, **changes: Any) -> jobs.JobRequest:
     facts: dict[str, Any] = {
         "names": names, "tasks": read_tasks(names), "base": "org/base", "base_revision": None,
         "settings": Settings(), "at_once": None, "flavor": "a10g-large", "push_to": "user/bank",
     }  # fmt: skip
-    return jobs.Request(**facts | changes)
+    return jobs.JobRequest(**facts | changes)
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -132,13 +132,13 @@ def test_a_dry_run_without_jobs_says_what_is_trained_here_and_asks_nothing(
 
 
 def test_the_estimate_grows_with_the_work(client: Client) -> None:
-    one = jobs.estimate(request("org/a"))
-    many = jobs.estimate(request(*(f"org/a{i}" for i in range(101))))
+    one = jobs.estimate_job(request("org/a"))
+    many = jobs.estimate_job(request(*(f"org/a{i}" for i in range(101))))
     assert one.hours
     assert many.hours
     assert many.hours > one.hours
     assert many.dollars == pytest.approx(many.hours * 1.5, abs=0.01)
-    unknown = jobs.estimate(request("org/a", flavor="new-flavor"))
+    unknown = jobs.estimate_job(request("org/a", flavor="new-flavor"))
     assert (unknown.hours, unknown.hourly, unknown.dollars) == (None, 6.0, None)
 
 

@@ -32,7 +32,7 @@ from hf_lorameta.training import (  # noqa: E402 - they import torch
     train_bank,
     trainer,
 )
-from hf_lorameta.training.progress import Progress, Reporter  # noqa: E402
+from hf_lorameta.training.progress import Reporter, TaskProgress  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.tasks import read_tasks  # noqa: E402
 
@@ -386,7 +386,7 @@ def test_an_interrupted_general_training_continues_exactly(
     monkeypatch.setattr(general, "CHECKPOINT_SECONDS", 0.0)
 
     class Stop(Reporter):
-        def step(self, progress: Progress) -> None:
+        def step(self, progress: TaskProgress) -> None:
             if progress.step == 5:
                 raise KeyboardInterrupt
 

@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers")
 from hf_lorameta.engines.packing import use_row_attention  # noqa: E402
 from hf_lorameta.training import trainer as trainers  # noqa: E402 - they import torch
 from hf_lorameta.training.lora_slots import find_layout  # noqa: E402
-from hf_lorameta.training.progress import Progress  # noqa: E402
+from hf_lorameta.training.progress import TaskProgress  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.trainer import TaskRows, Trained, Trainer  # noqa: E402
 
@@ -46,7 +46,7 @@ def train(
     trainer = Trainer(model, find_layout(model, settings.targets), settings, **options)
     reports = 0
 
-    def progress(report: Progress) -> None:
+    def progress(report: TaskProgress) -> None:
         nonlocal reports
         reports += 1
         if reports == stop_after:
