@@ -39,6 +39,7 @@ def build(
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.space_build import build_space
 
+    log(quiet, "Packing this package as a wheel")
     files = build_space(
         output, bank=bank, revision=bank_revision, whole_bank=whole_bank, hub=Hub(token)
     )
@@ -61,6 +62,7 @@ def deploy(
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.space_build import deploy_space
 
+    log(quiet, "Packing this package as a wheel, and uploading it with the pages")
     url = deploy_space(
         repo,
         bank=bank,

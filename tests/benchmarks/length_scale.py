@@ -1,4 +1,4 @@
-"""How much of an adapter long outputs bear: ``python -m tests.benchmarks.length_scale FOLDER``.
+"""The best scale of adapters for long outputs: ``python -m tests.benchmarks.length_scale DIR``.
 
 The default's coefficients are multiplied by 0, ¼, ½, ¾ and 1 on tasks whose sources are left out of
 the bank, none of which is reported on: everyday tasks; some of them with inputs and outputs

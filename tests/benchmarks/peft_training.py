@@ -1,4 +1,4 @@
-"""The peer of ``--train``: a LoRA trained from zero by PEFT and torch's AdamW.
+"""What ``--train`` is compared with: a LoRA trained from zero by PEFT and torch's AdamW.
 
 It gets the same rows, steps, batches, schedule and rule for the number of steps as
 `hf_lorameta.training.few_rows`; only the start, the engine and the learning rate differ.

@@ -1,4 +1,4 @@
-"""Speed and memory of ``bank train`` against PEFT: ``python -m tests.benchmarks.train_speed``.
+"""Speed and memory of ``bank train`` and of PEFT: ``python -m tests.benchmarks.train_speed``.
 
 Both train an adapter for each of the same tasks of ``../shared/everyday``, on the same rows, with
 the same steps, rank and modules, from the same base model in float32. `hf_lorameta.training` trains
