@@ -31,6 +31,7 @@ HOSTILE = (
     "a\\|b\\",
     "---\nlicense: mit\n---",
     "```\nrm -rf /\n```",
+    "<```",
     "\u202eevil\u2066",
     "\ud800",
     "\x00\x1b[31m",
@@ -82,7 +83,7 @@ def check_attack(text: str) -> None:
     card = attacked(text)
     written = render_card(card, text)
     body = ModelCard(written).text
-    prose = re.sub(r"```.*?```", "", body, flags=re.DOTALL)
+    prose = re.sub(r"^```.*?^```$", "", body, flags=re.DOTALL | re.MULTILINE)
     prose = re.sub(r"`[^`\n]+`", "", prose)
     tags = set(re.findall(r"<[^>]*>?", prose))
     assert tags <= {"<code>", "</code>"}
