@@ -12,7 +12,7 @@ from hf_lorameta.recipe import Recipe
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def neighbor(index: int, coefficient: float, **changes: object) -> WeightedAdapter:
+def neighbor(index: int, coefficient: float, **changes: Any) -> WeightedAdapter:
     plain = WeightedAdapter(
         adapter=f"bank/lora-{index}",
         adapter_revision=f"{index:040x}",

@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from hf_lorameta.formats.lora_layout import Layout, Module, tensor_name
+from hf_lorameta.formats.lora_layout import FACTORS, Layout, Module, tensor_name
 from hf_lorameta.formats.safetensors import Read
 
 TORCH_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -34,9 +34,9 @@ def random_pairs(
 def by_name(layout: Layout, pairs: Iterable[Any]) -> dict[str, Any]:
     """Tensors of pairs by PEFT's names, in canonical order."""
     return {
-        tensor_name(m.name, f): values
-        for m, pair in zip(layout, pairs, strict=True)
-        for f, values in zip(("A", "B"), pair, strict=True)
+        tensor_name(module.name, factor): values
+        for module, pair in zip(layout, pairs, strict=True)
+        for factor, values in zip(FACTORS, pair, strict=True)
     }
 
 
@@ -53,7 +53,8 @@ def raw_file(header: Any, data: bytes = b"") -> bytes:
 def parse_header(content: bytes) -> dict[str, Any]:
     """The header of a safetensors file, unchecked."""
     (length,) = struct.unpack("<Q", content[:8])
-    return json.loads(content[8 : 8 + length])
+    header: dict[str, Any] = json.loads(content[8 : 8 + length])
+    return header
 
 
 def header_entry(shape: list[int], start: int, stop: int, dtype: str = "F32") -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Plain formulas on dense arrays, to compare the package's results with."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,13 +12,13 @@ Array = NDArray[np.float64]
 
 def smoothed(x: Array) -> Array:
     """Distribution plus 1e-10 in every entry, normalized."""
-    return (x + SMOOTHING) / (x + SMOOTHING).sum(axis=-1, keepdims=True)
+    return np.asarray((x + SMOOTHING) / (x + SMOOTHING).sum(axis=-1, keepdims=True))
 
 
 def kernel(size: int) -> Array:
     """(V, V) kernel of the MMD."""
     gap = np.subtract.outer(np.arange(size), np.arange(size)).astype(float)
-    return sum(a**2 / (a**2 + gap**2) for a in BANDWIDTHS)  # type: ignore[return-value]
+    return np.asarray(sum(a**2 / (a**2 + gap**2) for a in BANDWIDTHS))
 
 
 def wd(p: Array, q: Array) -> float:
@@ -42,7 +44,7 @@ def mmd(p: Array, q: Array) -> float:
     return float((p - q) @ kernel(p.size) @ (p - q))
 
 
-def update(As: object, Bs: object, weights: object, scalings: object) -> Array:
+def update(As: Any, Bs: Any, weights: Any, scalings: Any) -> Array:
     """The weighted sum of updates, ``Σ c_i s_i B_i A_i``."""
-    terms = zip(weights, scalings, As, Bs, strict=True)  # type: ignore[call-overload]
-    return sum(c * s * (B.astype(float) @ A.astype(float)) for c, s, A, B in terms)  # type: ignore[return-value]
+    terms = zip(weights, scalings, As, Bs, strict=True)
+    return np.asarray(sum(c * s * (B.astype(float) @ A.astype(float)) for c, s, A, B in terms))

@@ -60,7 +60,7 @@ class Logistic(Model):
 
     def grams(self, among: Any = slice(None)) -> Array:
         x = self.x[:, among]
-        return (x.T @ x)[None]
+        return np.asarray(x.T @ x)[None]
 
     def _odds(self, tokens: Sequence[Tokens]) -> tuple[Array, Array]:
         x = self.x[[row.prompt[0] for row in tokens]]
@@ -87,7 +87,8 @@ class Logistic(Model):
 class Modular(Logistic):
     """The same with two modules, each with its own features."""
 
-    def grams(self) -> Array:
+    def grams(self, among: Any = slice(None)) -> Array:
+        assert among == slice(None)
         return np.stack([part.T @ part for part in np.split(self.x, 2, axis=1)])
 
     def set(self, update: Any, coefficients: Coefficients) -> None:
