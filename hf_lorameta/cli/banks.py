@@ -200,8 +200,10 @@ def show_(
     if adapter not in listed:
         command = shlex.join(["hf-lorameta", "bank", "list", *banks])
         raise BankError(f"{banks[0] if banks else opened.id} holds no {adapter}", hint=command)
-    facts = listed[adapter].model_dump(mode="json")
-    emit(json, facts, lambda: table(["field", "value"], facts.items()))
+    entry = listed[adapter]
+    facts = entry.model_dump(mode="json")
+    shown = facts | ({"columns": entry.columns} if isinstance(entry, IndexEntry) else {})
+    emit(json, facts, lambda: table(["field", "value"], shown.items()))
 
 
 def _verified(bank: "Bank") -> str:

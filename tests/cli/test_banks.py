@@ -50,7 +50,9 @@ def test_show_prints_one_entry(cli: Shell, bank: Built) -> None:
     adapter = bank.owner.entries[1]["adapter"]
     assert cli("bank", "show", bank.folder, adapter, "--json").json["adapter"] == adapter
     named = adapter.replace("/", "--")
-    assert adapter in cli("bank", "show", bank.folder, named).out
+    shown = cli("bank", "show", bank.folder, named).out
+    assert adapter in shown
+    assert "input=input,output=output" in shown
     assert "holds no no/such" in cli("bank", "show", bank.folder, "no/such", code=4).err
     embedded = Bank.embedded().index.entries[0].adapter
     assert cli("bank", "show", embedded, "--json").json["adapter"] == embedded
