@@ -18,7 +18,6 @@ import yaml
 
 from hf_lorameta.cli.app import app
 from hf_lorameta.errors import UsageError
-from hf_lorameta.localhub import LocalHub
 from hf_lorameta.space_build import build_space, package_wheel
 from tests.conftest import Account, Built, Shell
 from tests.running_space import ROOT, SPACE, Visitor, browser, missing, running_space
@@ -48,6 +47,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def wheel(built: Path) -> Path:
     return next(built.glob("*.whl"))
+
+
+@pytest.fixture
+def same_wheel(wheel: Path) -> str:
+    """Code to run before a command: it does not package the wheel again."""
+    return (
+        "import pathlib, hf_lorameta.space_build as s; "
+        f"s.package_wheel = lambda: ({wheel.name!r}, pathlib.Path({str(wheel)!r}).read_bytes())"
+    )
 
 
 # --- the wheel ----------------------------------------------------------------------------------
@@ -161,7 +169,9 @@ def test_building_is_reproducible_and_refuses_a_folder_with_other_files(
 # --- the commands -------------------------------------------------------------------------------
 
 
-def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Account) -> None:
+def test_deploy_publishes_one_commit_and_can_be_repeated(
+    cli: Shell, user: Account, same_wheel: str
+) -> None:
     repo = f"{user.name}/page"
     done = cli("space", "deploy", "--repo", repo, "--json", token=user.token)
     assert done.json["url"].endswith(f"/spaces/{repo}")
@@ -170,30 +180,31 @@ def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Accou
     assert any(name.endswith(".whl") for name in files)
     view = cli.hub.repo(repo, repo_type="space")
     assert not view.private
-    cli("space", "deploy", "--repo", repo, token=user.token)
+    cli("space", "deploy", "--repo", repo, token=user.token, before=same_wheel)
     cli("space", "deploy", "--repo", repo, code=6)  # without a token
     refused = cli("space", "deploy", "--repo", repo, "--private", token=user.token, code=6).err
     assert f"{repo} exists and is public, but private was requested" in refused
 
 
-def test_bank_sets_a_pinned_default_bank(cli: Shell, bank: Built) -> None:
+def test_bank_sets_a_pinned_default_bank(cli: Shell, bank: Built, same_wheel: str) -> None:
     out = cli.cwd / "page"
-    result = cli("space", "build", "-o", out, "--bank", bank.repo, "--json").json
+    result = cli("space", "build", "-o", out, "--bank", bank.repo, "--json", before=same_wheel).json
     assert "defaults.json" in result["files"]
     defaults = json.loads((out / "defaults.json").read_text())
     sha = cli.hub.repo(bank.repo, repo_type="dataset").sha
     assert defaults == {"bank": bank.repo, "bank_revision": sha, "base_model": "base/tiny"}
     readme = metadata((out / "README.md").read_text())
     assert (readme["datasets"], readme["models"]) == ([bank.repo], ["base/tiny"])
-    cli("space", "build", "-o", out)
+    cli("space", "build", "-o", out, before=same_wheel)
     assert not (out / "defaults.json").exists()
-    cli("space", "build", "-o", out, "--bank", f"{bank.owner.name}/e0", code=4)
+    adapter = f"{bank.owner.name}/e0"
+    cli("space", "build", "-o", out, "--bank", adapter, code=4, before=same_wheel)
 
 
 def test_a_large_bank_is_refused_with_commands_that_pack_it(
-    cli: Shell, bank: Built, user: Account
+    cli: Shell, bank: Built, user: Account, same_wheel: str
 ) -> None:
-    small = "import hf_lorameta.space_build as s; s.MAX_BANK_BYTES = 1000"
+    small = f"{same_wheel}; s.MAX_BANK_BYTES = 1000"
     deploy = ("space", "deploy", "--repo", f"{user.name}/page", "--json", "--bank")
     error = cli(*deploy, bank.repo, token=user.token, code=2, before=small).err
     assert "GB of adapters" in error
@@ -219,22 +230,36 @@ def test_a_large_bank_is_refused_with_commands_that_pack_it(
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(GRADIO), reason=GRADIO)
-def test_a_space_with_a_pack_generates_the_bytes_that_the_cli_writes(
-    cli: Shell, bank: Built, user: Account, tmp_path: Path
-) -> None:
+def test_a_space_with_a_pack_runs_without_the_checkout_and_generates_what_the_cli_writes(
+    cli: Shell, bank: Built, user: Account, same_wheel: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """In an environment that has the requirements but not this package."""
     cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 5, "-q")
     repo = f"{user.name}/pack"
     cli("bank", "push", "pack", repo, token=user.token)
-    cli("space", "build", "-o", "page", "--bank", repo)
+    cli("space", "build", "-o", "page", "--bank", repo, before=same_wheel)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    python = environment_without_this_package(tmp_path)
     data = f"{bank.owner.name}/e1"
-    with running_space(cli.hub, tmp_path, folder=tmp_path / "page") as space:
-        from gradio_client import Client
+    page = {"folder": tmp_path / "page", "python": str(python)}
+    with running_space(cli.hub, tmp_path, **page) as space:
+        from gradio_client import Client, handle_file
 
         client = Client(space.url, verbose=False, download_files=str(tmp_path / "got"))
         printed = cli("plan", "-d", data, "--bank", repo, "--json").json
         assert printed.pop("advice")  # about the machine of the command
         assert client.predict(dataset=data, api_name="/plan") == printed
         archive, _ = client.predict(dataset=data, api_name="/generate")
+        rows = handle_file(ROOT / "hf_lorameta/demo/data/train.jsonl")
+        plan = client.predict(dataset="", file=rows, api_name="/plan")
+        assert plan["dataset"]["rows"] == 180
+        if not missing("playwright", browser=True):
+            with browser() as chromium:
+                visitor = Visitor(chromium, space.url)
+                visitor.page.get_by_role("button", name="Guest book notes").click()
+                visitor.page.locator("#lm-verdict .lm-verdict").wait_for()
+                assert visitor.errors == []
     cli("generate", "-d", data, "--bank", repo, "-o", "adapter")
     with zipfile.ZipFile(archive) as opened:
         files = {name: opened.read(name) for name in opened.namelist()}
@@ -244,39 +269,19 @@ def test_a_space_with_a_pack_generates_the_bytes_that_the_cli_writes(
     assert files[weights] != (tmp_path / "unpacked" / weights).read_bytes(), "the pack was not used"
 
 
-def test_the_cli_has_the_space_commands() -> None:
-    assert "space" in {group.name for group in app.registered_groups}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(bool(GRADIO), reason=GRADIO)
-def test_the_folder_runs_without_the_checkout(
-    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In an environment that has the requirements but not this package."""
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    venv.create(tmp_path / "venv")
-    python = tmp_path / "venv/bin/python"
-    site_packages = subprocess.run(
-        [python, "-c", "import site; print(site.getsitepackages()[0])"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
+def environment_without_this_package(folder: Path) -> Path:
+    """Create a virtual environment with the installed requirements; return its interpreter."""
+    venv.create(folder / "venv")
+    python = folder / "venv/bin/python"
+    site_packages = next((folder / "venv").glob("lib/*/site-packages"))
     installed = importlib.metadata.distribution("gradio").locate_file("")
     Path(site_packages, "requirements.pth").write_text(f"{installed}\n")  # not its own .pth files
     imported = subprocess.run(
-        [python, "-c", "import hf_lorameta.errors"], cwd=tmp_path, capture_output=True
+        [python, "-c", "import hf_lorameta.errors"], cwd=folder, capture_output=True
     )
-    assert imported.returncode, "the checkout is importable, so this test proves nothing"
-    with LocalHub() as hub, running_space(hub, tmp_path, folder=built, python=str(python)) as space:
-        from gradio_client import Client, handle_file
+    assert imported.returncode, "the checkout is importable, so the test proves nothing"
+    return python
 
-        client = Client(space.url, verbose=False)
-        rows = ROOT / "hf_lorameta/demo/data/train.jsonl"
-        plan = client.predict(dataset="", file=handle_file(rows), api_name="/plan")
-        assert plan["dataset"]["rows"] == 180
-        if not missing("playwright", browser=True):
-            with browser() as chromium:
-                visitor = Visitor(chromium, space.url)
-                visitor.page.get_by_role("button", name="Guest book notes").click()
-                visitor.page.locator("#lm-verdict .lm-verdict").wait_for()
-                assert visitor.errors == []
+
+def test_the_cli_has_the_space_commands() -> None:
+    assert "space" in {group.name for group in app.registered_groups}
