@@ -27,6 +27,7 @@ from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_gguf
+from tests.once_per_run import once
 from tests.plain_bank import plain_bank
 
 needs_engine = pytest.mark.skipif(
@@ -40,11 +41,15 @@ def packaged() -> Path:
     return packaged_gguf(SMOLLM2, NotFoundError("unused"))
 
 
-def dequantized(source: Path, target: Path) -> Path:
+def dequantized() -> Path:
     """The same model in float32, rounded to bfloat16 as `hf_lorameta.hub.packaged_model` does."""
+    return once("float32.gguf", _dequantize)
+
+
+def _dequantize(target: Path) -> None:
     import gguf
 
-    reader = gguf.GGUFReader(source)
+    reader = gguf.GGUFReader(packaged())
     writer = gguf.GGUFWriter(target, str(reader.fields["general.architecture"].contents()))
     for name, field in reader.fields.items():
         if not name.startswith("GGUF.") and name != "general.architecture":
@@ -60,7 +65,6 @@ def dequantized(source: Path, target: Path) -> Path:
         weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         writer.write_tensor_data(weights.astype(ml_dtypes.bfloat16).astype(np.float32))
     writer.close()
-    return target
 
 
 def embedded_adapter(index: int, folder: Path) -> Path:

@@ -1,9 +1,6 @@
 """A small bank that is no pack and has no general adapter: some of the embedded bank's adapters."""
 
-import atexit
 import shutil
-import tempfile
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +20,19 @@ from hf_lorameta.data.profile import ProfileTable
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.method.merging import exact
+from tests.once_per_run import once
 
 SIZE, RANK = 26, 4
 
 
 def plain_bank() -> Bank:
-    """Open the bank, which is written once per process."""
-    return Bank(_written())
+    """Open the bank, which is written once per test run."""
+    return Bank(once("plain-bank", _write))
 
 
-@cache
-def _written() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="plain-bank-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+def _write(folder: Path) -> None:
     for part in ("adapters", WORK_FOLDER):
-        (folder / part).mkdir()
+        (folder / part).mkdir(parents=True)
     whole = Bank.embedded()
     chosen = np.linspace(0, len(whole) - 1, SIZE).round().astype(int).tolist()
     entries = []
@@ -66,4 +61,3 @@ def _written() -> Path:
         }
     )  # fmt: skip
     write_atomically(folder / INDEX_FILE, index.to_bytes())
-    return folder

@@ -42,7 +42,7 @@ def main() -> None:
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        float32 = dequantized(packaged(), scratch / "base.gguf")
+        float32 = dequantized()
         for title, base, exact in (("float32", float32, True), ("4 bits", packaged(), False)):
 
             def compare(pair: EnginePair, attached: bool) -> list[Agreement]:

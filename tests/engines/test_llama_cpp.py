@@ -330,7 +330,7 @@ def test_binary_that_reports_no_probabilities_raises(
 )
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 def test_llama_cpp_agrees_with_peft_only_with_permuted_rows(
-    base: Path, folders: list[Path], tmp_path: Path
+    folders: list[Path], tmp_path: Path
 ) -> None:
     """On the same float32 weights.
 
@@ -343,13 +343,12 @@ def test_llama_cpp_agrees_with_peft_only_with_permuted_rows(
 
     rows = [("Snow:", "☃"), ("Input: The room was cold.\nOutput:", "negative")]
     peft = PeftEngine(TorchEvaluator(locate(SMOLLM2), "float32"))
-    wide = dequantized(base, tmp_path / "base.gguf")
+    wide = dequantized()
     with EnginePair(peft, wide, folders, tmp_path) as pair:
         alone = pair.compare(None, rows[:1], 4)
         exported = [pair.compare(folder, rows, 4) for folder in folders]
     with without_permutation(), EnginePair(peft, wide, folders, tmp_path) as pair:
         mistaken = pair.compare(folders[0], rows, 4)
-    wide.unlink()
     assert alone.mean < 1e-3
     for one in exported:
         assert one.mean < 2e-3

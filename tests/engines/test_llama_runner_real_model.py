@@ -45,11 +45,9 @@ def base() -> Path:
 
 
 @pytest.fixture(scope="module")
-def wide(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def wide() -> Path:
     """The base model in float32."""
-    path = dequantized(base, tmp_path_factory.mktemp("wide") / "base.gguf")
-    yield path
-    path.unlink()
+    return dequantized()
 
 
 @pytest.fixture
