@@ -1,18 +1,9 @@
-"""Fixtures: a loopback Hub, small synthetic banks, and a shell that runs the commands.
-
-A command runs in a process forked from one that has already imported the heavy libraries. So it has
-its own environment, streams and exit code, can be killed, and takes 0.2 s.
-"""
+"""Fixtures: a loopback Hub, small synthetic banks, and a shell that runs the commands."""
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -26,7 +17,11 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from tests.fault_hub import FaultHub
+from tests.once_per_run import share_folder
 from tests.running_space import RunningSpace, missing, running_space
+from tests.shell import ONE_THREAD
+from tests.shell import Done as Done
+from tests.shell import Shell as Shell
 
 collect_ignore = ["benchmarks/official_hub_conftest.py"]  # a conftest of other tests
 
@@ -40,8 +35,9 @@ hypothesis.settings.load_profile("plain")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes() -> None:
-    """Let each worker process use one thread: with more, those of all wait for the same cores."""
-    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    """Let worker processes share files, and use one thread: more would wait for the same cores."""
+    os.environ |= ONE_THREAD
+    share_folder()
 
 
 BASE = "base/tiny"
@@ -57,142 +53,6 @@ BASE_CONFIG = {
     "num_key_value_heads": 1,
 }
 TOPICS = ("sun rain wind snow", "bread milk egg salt", "red blue green grey", "one two three four")
-PARENT = """
-import json, os, sys
-import hf_lorameta.cli.app, hf_lorameta.bank.share
-import hf_lorameta.pipeline.publish, hf_lorameta.pipeline.generation
-import datasets, tokenizers, pyarrow.parquet, pyarrow.dataset
-import datasets.packaged_modules.json.json, datasets.packaged_modules.csv.csv
-import gc, scipy.io, scipy.sparse, ssl, multiprocessing.synchronize
-for heavy in ("torch", "pandas", "typer._adapters"):  # optional, or not in every version
-    try:
-        __import__(heavy)
-    except ImportError:
-        pass
-gc.freeze()
-for line in sys.stdin:
-    request = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        try:
-            os.chdir(request["cwd"])
-            os.environ.update(request["env"])
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            for number, name in ((1, request["out"]), (2, request["err"])):
-                os.dup2(os.open(name, flags), number)
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            exec(request["before"])
-            hf_lorameta.cli.app.main(request["args"])
-        except SystemExit as end:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code or 0)
-        os._exit(99)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@dataclass
-class Done:
-    """Result of a command."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        def refuse(name: str) -> None:
-            raise AssertionError(f"{name} is not JSON")
-
-        return json.loads(self.out, parse_constant=refuse)
-
-
-class Shell:
-    """Runs ``hf-lorameta`` against the loopback Hub."""
-
-    def __init__(self, hub: FaultHub, home: Path) -> None:
-        self.hub, self.home = hub, home
-        self.cwd = home
-        self._parent = subprocess.Popen(
-            [sys.executable, "-c", PARENT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=self.env(),
-        )
-
-    def env(self, token: str | None = None) -> dict[str, str]:
-        env = self.hub.env(token, home=self.home)
-        env |= {"PYTHONPATH": str(Path(__file__).parents[1])}
-        env |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        env |= {"HF_LORAMETA_NO_CHECK": "1"}  # an adapter is checked only where a test asks for it
-        return env
-
-    def __call__(
-        self,
-        *args: object,
-        token: str | None = None,
-        code: int | None = 0,
-        before: str = "",
-        kill_after: float | None = None,
-        **env: str,
-    ) -> Done:
-        """Run a command, check its exit code and the form of its error messages.
-
-        Args:
-            args: arguments of the command line.
-            token: the account's Hub token.
-            code: expected exit code; None allows any.
-            before: Python code run in the child first.
-            kill_after: seconds after which the child gets SIGKILL.
-            env: added to the child's environment.
-        """
-        assert self._parent.stdin
-        assert self._parent.stdout
-        with tempfile.TemporaryDirectory() as scratch:
-            out, err = Path(scratch, "out"), Path(scratch, "err")
-            env |= {"HF_TOKEN": token} if token else {}
-            words = [str(a) for a in args]
-            request = {"args": words, "env": env, "before": before, "cwd": str(self.cwd)}
-            request |= {"out": str(out), "err": str(err)}
-            print(json.dumps(request), file=self._parent.stdin)
-            self._parent.stdin.flush()
-            child = int(self._parent.stdout.readline())
-            if kill_after is not None:
-                time.sleep(kill_after)
-                with suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
-            exit_code = int(self._parent.stdout.readline())
-            done = Done(exit_code, out.read_text("utf-8"), err.read_text("utf-8"))
-        assert code in (done.code, None), f"{' '.join(words)}\n{done.out}{done.err}"
-        return self._check_messages(done, token)
-
-    @staticmethod
-    def _check_messages(done: Done, token: str | None) -> Done:
-        assert not token or token not in done.out + done.err
-        if done.code not in (0, -signal.SIGKILL) and "Usage:" not in done.err:
-            lines = done.err.splitlines()
-            errors = [i for i, line in enumerate(lines) if line.startswith("Error: ")]
-            assert len(errors) == 1, done.err
-            rest = lines[errors[0] + 1 :]
-            assert not rest or (len(rest) == 1 and rest[0].startswith("Next:  ")), done.err
-        return done
-
-    def start(self, *args: object, token: str | None = None) -> "subprocess.Popen[str]":
-        """Start a command in a new process and return at once."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "hf_lorameta", *map(str, args)],
-            env=self.env(token),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.cwd,
-        )
-
-    def close(self) -> None:
-        self._parent.communicate()
 
 
 @dataclass
@@ -323,6 +183,12 @@ def enrol(world: Shell) -> Callable[[], Account]:
         return Account(world.hub, name, world.hub.add_user(name))
 
     return make
+
+
+@pytest.fixture
+def model_commands(world: Shell) -> None:
+    """Let commands that run a model in torch start sooner."""
+    world.imports = ("peft", "transformers.models.llama.modeling_llama")
 
 
 @pytest.fixture

@@ -69,6 +69,7 @@ def test_a_check_is_added_only_where_it_is_possible_and_useful(
     assert recipe_for(rows, session).check is None
 
 
+@pytest.mark.usefixtures("model_commands")
 def test_generate_checks_unless_told_not_to(
     cli: Shell, bank: Bank, rows: Path, tmp_path: Path
 ) -> None:
