@@ -39,6 +39,8 @@ from hf_lorameta.training.tasks import read_tasks  # noqa: E402
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = Settings(rank=4, steps=12, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)
 OPTIONS = ("--rank", 4, "--steps", 12, "--lr", 0.02, "--dtype", "float32")
+COMMAND_SETTINGS = Settings(**SETTINGS.to_dict() | {"warmup": 8, "evaluate_every": 12})
+"""What the command makes of `OPTIONS` and ``--general-steps 0``."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -259,6 +261,7 @@ def test_unknown_devices_dtypes_and_targets_are_refused(base: Path, tmp_path: Pa
 # --- the command --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("model_commands")
 def test_the_command_trains_a_bank_that_plan_and_generate_use(
     base: Path, cli: Shell, tmp_path: Path
 ) -> None:
@@ -280,6 +283,7 @@ def test_the_command_trains_a_bank_that_plan_and_generate_use(
     assert (tmp_path / "adapter" / WEIGHTS_FILE).exists()
 
 
+@pytest.mark.usefixtures("model_commands")
 def test_hub_datasets_and_manifests_are_tasks(
     base: Path, cli: Shell, user: Account, tmp_path: Path
 ) -> None:
@@ -304,7 +308,9 @@ def test_hub_datasets_and_manifests_are_tasks(
     assert Bank(tmp_path / "two").index.entries[0].license == "apache-2.0"
 
 
-def test_a_killed_training_resumes(base: Path, tmp_path: Path) -> None:
+def test_a_killed_training_resumes(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks", 4)
     folder = tmp_path / "bank"
     code = (
@@ -315,8 +321,7 @@ def test_a_killed_training_resumes(base: Path, tmp_path: Path) -> None:
         "trainer.Trainer._step = slow; main(sys.argv[1:])"
     )
     arguments = ["bank", "train", str(tasks), "-o", str(folder), "--base", str(base),
-                 *map(str, OPTIONS), "--general-steps", "0", "--at-once", "2",
-                 "--json"]  # fmt: skip
+                 *map(str, OPTIONS), "--general-steps", "0", "--at-once", "2"]  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], env=env, stdout=subprocess.PIPE,
@@ -332,16 +337,13 @@ def test_a_killed_training_resumes(base: Path, tmp_path: Path) -> None:
     finished = sorted(path.stem for path in (folder / "adapters").glob("*.safetensors"))
     assert len(finished) == 2
     modified = {name: (folder / adapter_path(name)).stat().st_mtime_ns for name in finished}
-    done = subprocess.run(
-        [sys.executable, "-m", "hf_lorameta", *arguments], env=env, capture_output=True, text=True
-    )
-    assert "2 of 4 tasks are finished already" in done.stderr, done.stderr
+    steps = count_steps(monkeypatch)
+    resumed = train(base, tasks, folder, settings=COMMAND_SETTINGS, at_once=2)
+    assert 0 < len(steps) < SETTINGS.steps  # of the last two tasks, from the checkpoint on
     assert {n: (folder / adapter_path(n)).stat().st_mtime_ns for n in finished} == modified
-    assert json.loads(done.stdout)["adapters"] == 4
     assert not list((folder / WORK_FOLDER).glob("*unfinished*"))
-    whole = train(base, tasks, tmp_path / "whole", settings=Settings(
-        **SETTINGS.to_dict() | {"warmup": 8, "evaluate_every": 12}), at_once=2)  # fmt: skip
-    resumed = Bank(folder)
+    whole = train(base, tasks, tmp_path / "whole", settings=COMMAND_SETTINGS, at_once=2)
+    assert len(resumed) == 4
     for ours, theirs in zip(resumed.index.entries, whole.index.entries, strict=True):
         assert ours.sha256 == theirs.sha256
 
@@ -409,13 +411,12 @@ def test_dask_workers_train_the_same_bank(
     base: Path, cli: Shell, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks")
-    command = ("bank", "train", tasks, "--base", base, *OPTIONS, "--at-once", 1)
-    cluster = Cluster(tmp_path_factory.mktemp("dask"), cli.env() | {"USE_TORCH": "0"})
+    command = ("bank", "train", tasks, "--base", base, *OPTIONS, "--general-steps", 0)
+    cluster = Cluster(tmp_path_factory.mktemp("dask"), cli.env() | {"USE_TORCH": "0"}, workers=1)
     try:
-        done = cli(*command, "-o", "remote", "--dask", cluster.address, "--json")
+        done = cli(*command, "--at-once", 1, "-o", "remote", "--dask", cluster.address, "--json")
     finally:
         cluster.close()
     assert done.json["adapters"] == 3
-    cli(*command, "-o", "local")
-    remote, local = Bank(tmp_path / "remote"), Bank(tmp_path / "local")
-    assert remote.index == local.index
+    local = train(base, tasks, tmp_path / "local", settings=COMMAND_SETTINGS, at_once=1)
+    assert Bank(tmp_path / "remote").index == local.index
