@@ -33,27 +33,28 @@ def siblings(task: str) -> tuple[str, ...]:
     return tuple(name for name in shared_data.tasks() if source in name)
 
 
-def bank_without(left_out: Collection[str], folder: Path) -> Bank:
+def bank_without(left_out: Collection[str], folder: Path, tasks: list[str] | None = None) -> Bank:
     """Return the shared bank without some tasks.
 
-    The bank of all tasks is built once, in the folder ``whole`` next to this one; entries are then
-    removed from it. If several processes call this, one builds and the others wait.
+    The bank of all tasks, or of the given ones, is built once, in the folder ``whole`` next to this
+    one; entries are then removed from it. If several processes call this, one builds and the
+    others wait.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / "building.lock"):
         whole = folder.parent / "whole"
         if not (whole / INDEX_FILE).exists():
-            _build(whole)
+            _build(whole, tasks or shared_data.tasks())
         if not (folder / INDEX_FILE).exists():
             _remove_entries(Bank(whole), {f"suite/{task}" for task in left_out}, folder)
         return Bank(folder)
 
 
-def _build(folder: Path) -> None:
-    """Build the bank of all tasks with `hf-lorameta bank build` from a loopback Hub."""
+def _build(folder: Path, tasks: list[str]) -> None:
+    """Build a bank of tasks with `hf-lorameta bank build` from a loopback Hub."""
     manifest = folder.parent / "whole.yaml"
     with LocalHub() as hub:
-        entries = shared_data.seed(hub, shared_data.tasks())
+        entries = shared_data.seed(hub, tasks)
         manifest.write_text(shared_data.as_yaml(entries), encoding="utf-8")
         command = ["bank", "build", str(manifest), "-o", str(folder), "--quiet"]
         command += ["--tokenizer", str(EMBEDDED_FOLDER / TOKENIZER_FILE)]

@@ -374,7 +374,7 @@ def test_the_demo_without_torch_scores_with_llama_cpp_and_prints_a_try_command(
         "u.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "HF_LORAMETA_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "hf_lorameta", "demo", "--max-rows", "2", "--quiet"]
+    command = [sys.executable, "-m", "hf_lorameta", "demo", "--max-rows", "1", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert "| generated |" in done.stdout
     words = shlex.split(done.stdout.strip().splitlines()[-1])
