@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.pipeline.adapter_folder import FILES
+from tests.benchmarks.fault_scenarios import RECORD_SLEEP
 from tests.conftest import Account, Built, Shell, rows, tree
 from tests.hub.foreign_server import ForeignServer, serving
 
+MAIN = "\nimport sys\nfrom hf_lorameta.cli.app import main\nmain(sys.argv[1:])"
 BEHAVIORS = {
     "compressed in chunks": {"compress": True},
     "redirects to another host, weak ETags": {"redirect": True, "weak_etags": True},
@@ -26,11 +28,14 @@ def test_what_is_built_planned_and_pushed_is_the_same(
         "d", {"data/train.jsonl": rows(1), "README.md": b"---\nlicense: mit\n---\n"}
     )
 
+    slept, busy = tmp_path / "slept", behavior.startswith("429")
+    code = f"{RECORD_SLEEP}{MAIN}" if busy else MAIN
+
     def run(*words: object) -> str:
         env = os.environ | cli.env(user.token)
-        env |= {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home")}
+        env |= {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "SLEPT": str(slept)}
         done = subprocess.run(
-            [sys.executable, "-m", "hf_lorameta", *map(str, words)],
+            [sys.executable, "-c", code, *map(str, words)],
             env=env, cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -49,6 +54,10 @@ def test_what_is_built_planned_and_pushed_is_the_same(
     for name in FILES:
         if name != "README.md":
             assert cli.hub.read(f"{user.name}/a", name) == cli.hub.read(f"{user.name}/b", name)
+    if busy:
+        waits = list(map(float, slept.read_text().split()))
+        assert waits
+        assert all(0.5 <= wait <= 1.5 for wait in waits)
     if behavior.startswith("redirects"):
         others = server.on_other_host()
         assert others
