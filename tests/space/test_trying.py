@@ -31,7 +31,7 @@ finally:
 COUNTING = [
     {
         "input": ", ".join(map(str, range(i, i + 6))) + ",",
-        "output": ", ".join(map(str, range(i + 6, i + 12))),
+        "output": ", ".join(map(str, range(i + 6, i + 9))),
     }
     for i in range(8)
 ]
