@@ -14,7 +14,7 @@ from inputs import credential_of
 from jobs import Job
 from planning import PlanResult
 from trying import answers, is_worse, test, why_not
-from visit import Visit
+from visit import IDLE, Visit
 
 
 class AdapterActions(Actions):
@@ -170,11 +170,11 @@ def _command(visit: Visit) -> str:
 
 def _plan_of(visit: Visit) -> PlanResult:
     if visit.plan_result is None:
-        raise RequestError("This page was idle for an hour: read the dataset again")
+        raise RequestError(f"{IDLE}: read the dataset again")
     return visit.plan_result
 
 
 def _adapter_of(visit: Visit) -> AdapterResult:
     if visit.adapter is None:
-        raise RequestError("This page was idle for an hour: make the adapter again")
+        raise RequestError(f"{IDLE}: make the adapter again")
     return visit.adapter

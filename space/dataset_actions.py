@@ -28,7 +28,7 @@ from plan_view import details_html
 from planning import PlanResult, make_plan
 from reader_process import read_first
 from verdict_view import verdict_html
-from visit import Visit
+from visit import IDLE, Visit
 
 
 class DatasetActions(Actions):
@@ -58,7 +58,7 @@ class DatasetActions(Actions):
         values = dict(event._data or {})
         request, source = visit.request, visit.source
         if request is None:
-            error = RequestError("This page was idle for an hour: read the dataset again")
+            error = RequestError(f"{IDLE}: read the dataset again")
             yield self._refused(visit, error)
             return
         if values.get("dataset_number") != str(visit.dataset_number) or source is None:

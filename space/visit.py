@@ -14,6 +14,9 @@ from hf_lorameta import Recipe, Report
 from jobs import Job
 from planning import PlanResult
 
+IDLE = "This page was idle for an hour"
+"""Begins the message for a page whose state was dropped; a remedy follows."""
+
 
 @dataclass
 class Visit:
