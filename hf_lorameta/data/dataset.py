@@ -233,9 +233,9 @@ def _preview(raw: RawDataset, columns: Columns) -> tuple[tuple[Row, ...], list[s
     output = columns.output or ""
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
         notes.append(f"Column {output} holds numbers: a model learns more from names of classes")
-    unread = [unread_field(value_at(row, columns.messages or "")) for row in raw.sample]
-    if any(unread):
-        notes.append(f"The turns hold {next(filter(None, unread))}, which is not read")
+    fields = (unread_field(value_at(row, columns.messages or "")) for row in raw.sample)
+    if unread := next(filter(None, fields), None):
+        notes.append(f"The turns hold {unread}, which is not read")
     several = sum(map(reader.several_outputs, raw.sample))
     if several:
         joined = columns.model_copy(update={"output": f"{columns.output}.*"})
