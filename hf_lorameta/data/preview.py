@@ -43,14 +43,16 @@ def preview(
     *,
     config: str | None = None,
     split: str | None = None,
+    token: str | None = None,
 ) -> Preview:
     """Read the first rows of a dataset and look for its input and output columns.
 
     Args:
         name: Hub id or local file, see `hf_lorameta.open_dataset`.
-        hub: connection to the Hub; None creates one with the saved token.
+        hub: connection to the Hub; None creates one with `token`.
         config: configuration of a Hub dataset.
         split: None is train, or the only one.
+        token: for private and gated repos; None uses the saved one.
 
     Raises:
         DatasetError: no such file, config or split, or it cannot be read.
@@ -63,7 +65,7 @@ def preview(
         >>> found.names, found.columns.output, len(found.rows)
         (['input', 'output'], 'output', 3)
     """
-    opened = open_rows(name, hub or Hub(), config, split, None)
+    opened = open_rows(name, hub or Hub(token), config, split, None)
     columns: Columns | None
     problem: DatasetError | None = None
     try:

@@ -1,7 +1,10 @@
 """Opening datasets: columns, cells, local files and Hub repos, through ``plan``."""
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +377,13 @@ def test_class_labels_are_converted_to_names(cli: Shell, bank: Built, user: Acco
     result = cli(*plan).json
     assert result["dataset"]["columns"] == {"input": "text", "output": "label"}
     assert result["neighbors"][0]["dataset"] == f"{bank.owner.name}/e1"  # milk's topic
+
+
+def test_a_private_dataset_is_previewed_with_a_token(cli: Shell, user: Account) -> None:
+    repo = user.dataset("d", {"train.jsonl": rows(0)}, private=True)
+    code = f"from hf_lorameta import preview; print(preview({repo!r}, token={user.token!r}).names)"
+    command, env = [sys.executable, "-c", code], os.environ | cli.env()
+    assert subprocess.check_output(command, env=env, text=True) == "['input', 'output']\n"
 
 
 def test_unreadable_repos_are_errors(cli: Shell, bank: Built, user: Account) -> None:
