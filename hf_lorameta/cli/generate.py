@@ -162,6 +162,8 @@ def _generate(
             f"{training.held_out} held-out rows of the base model {training.base:.3f}, before the "
             f"training {training.start:.3f}, after it {training.end:.3f}",
         )
+        if 0 < training.fraction < 1:
+            log(quiet, "The gain was within its standard error, so the adapter went half the way")
         if training.interrupted:
             log(quiet, "The training was interrupted; this is the best adapter so far")
     if final.check is not None:

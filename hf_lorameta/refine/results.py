@@ -47,6 +47,8 @@ class Training:
         end: loss of the trained adapter, or `start` if the training did not help. Slightly
             optimistic: the number of steps was chosen on the same rows.
         steps: optimizer steps; 0 if none helped.
+        fraction: how far the adapter went from where it started to where these steps lead: 1, or
+            0.5 if it was unclear whether they help, or 0 if none helped.
         interrupted: whether the user ended the training.
     """
 
@@ -56,6 +58,7 @@ class Training:
     start: float
     end: float
     steps: int
+    fraction: float = 1.0
     interrupted: bool = False
 
 

@@ -1,9 +1,9 @@
 """Train a generated adapter further on a few rows of its dataset.
 
 How long training helps is found on rows that it did not see: with few rows by cross-validation,
-and then all of them are trained on for as many epochs; with many rows, some are held out. The
-adapter stays as it was generated unless the held-out rows gain more than the standard error of
-their gain.
+and then all of them are trained on for as many epochs; with many rows, some are held out. Where the
+gain of the held-out rows is within its standard error, training goes half way, if these rows gain
+from that; otherwise the adapter stays as it was generated.
 """
 
 import math
@@ -25,6 +25,7 @@ from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import PassRunner
 from hf_lorameta.types import Array, FloatArray, LossProgress, no_progress
 
+_HALF_WAY = 0.5
 Fold = tuple[list[Tokens], list[Tokens]]
 """Rows to train on, and held-out rows."""
 
@@ -91,34 +92,45 @@ class _Training:
         progress: LossProgress,
     ) -> None:
         self._slots, self._runner, self._settings = slots, runner, settings
-        self._initial, self._best, self._progress = initial, initial, progress
+        self._initial, self._progress = initial, progress
         self._measured: list[_Measurement] = []  # on held-out rows
         self._done = self._expected_steps = 0
         for slot in range(slots.count):
             slots.start(slot, initial)
+        self._best = slots.parameters.clone()  # of every slot
 
     def run(self, rows: Sequence[Tokens]) -> Continued:
         """Find how many steps help, and return the adapter after so many."""
         parts = split(rows, self._settings.seed)
         held_out = [held_out for _, held_out in parts]
-        base, interrupted = self._measure(held_out, 0, adapters=False).loss, False
+        base, interrupted, fraction = self._measure(held_out, 0, adapters=False).loss, False, 1.0
         self._measured.append(self._measure(held_out, 0))
         try:
             self._expected_steps = self._settings.steps * len(parts)
             self._search(parts)
             kept = self._kept()
+            if not kept.steps and self._lowest.steps:
+                kept, fraction = self._half_way(held_out), _HALF_WAY
             steps = kept.steps
             if len(parts) > 1 and steps:
                 steps = steps_on_all(steps, len(parts), self._settings)
                 self._expected_steps = self._done + steps
                 self._train_on_all(rows, steps)
         except KeyboardInterrupt:
-            interrupted, kept = True, self._kept()
+            interrupted, kept, fraction = True, self._kept(), 1.0
             steps = kept.steps
-        factors = self._slots.factors(self._best if steps else self._initial)
-        count = sum(map(len, held_out))
+        factors = self._slots.factors(
+            torch.lerp(self._initial, self._best[0], fraction) if steps else self._initial
+        )
         training = Training(
-            len(rows), count, base, self._measured[0].loss, kept.loss, steps, interrupted
+            rows=len(rows),
+            held_out=sum(map(len, held_out)),
+            base=base,
+            start=self._measured[0].loss,
+            end=kept.loss,
+            steps=steps,
+            fraction=fraction if steps else 0.0,
+            interrupted=interrupted,
         )
         return Continued(factors, training)
 
@@ -132,6 +144,14 @@ class _Training:
         gains = start.by_row - lowest.by_row
         return lowest if is_significant(gains, lowest.sizes) else start
 
+    def _half_way(self, held_out: Sequence[Sequence[Tokens]]) -> "_Measurement":
+        """Return the measurement half way to the lowest one, or the start if that is lower."""
+        start, steps = self._measured[0], self._lowest.steps
+        for slot, best in enumerate(self._best):
+            self._slots.start(slot, torch.lerp(self._initial, best, _HALF_WAY))
+        half_way = self._measure(held_out, steps)
+        return half_way if half_way.loss < start.loss else start
+
     def _search(self, parts: Sequence[Fold]) -> None:
         """Train on the rows of each part, until the loss on its held-out rows rises."""
         settings, held_out = self._settings, [held_out for _, held_out in parts]
@@ -140,14 +160,14 @@ class _Training:
                 continue
             self._measured.append(self._measure(held_out, step))
             if self._lowest.steps == step:
-                self._best = self._slots.parameters[0].clone()
+                self._best = self._slots.parameters.clone()
             if step - self._lowest.steps >= settings.patience * settings.evaluate_every:
                 return
 
     def _train_on_all(self, rows: Sequence[Tokens], steps: int) -> None:
         for _ in self._steps([rows], steps):
             pass
-        self._best = self._slots.parameters[0].clone()
+        self._best = self._slots.parameters.clone()
 
     def _steps(self, rows: Sequence[Sequence[Tokens]], count: int) -> Iterator[int]:
         """Train a slot on each list of rows; yield the number of steps after each step."""
@@ -204,6 +224,9 @@ class _Measurement(NamedTuple):
 def split(rows: Sequence[Tokens], seed: int) -> list[Fold]:
     """Return the rows to train on and to hold out: of each fold, or once if there are many rows.
 
+    Rows with the same output are dealt to the folds in turn (stratified cross-validation), so that
+    a label with several rows is in each of them.
+
     Example:
         >>> rows = [Tokens([i], [i]) for i in range(100)]
         >>> [(len(train), len(held_out)) for train, held_out in split(rows[:16], seed=0)]
@@ -215,6 +238,7 @@ def split(rows: Sequence[Tokens], seed: int) -> list[Fold]:
     random.Random(f"{seed} few rows").shuffle(shuffled)
     if held_out := held_out_rows(len(rows)):
         return [(shuffled[held_out:], shuffled[:held_out])]
+    shuffled.sort(key=lambda row: tuple(row.output))
     folds = [shuffled[fold::FOLDS] for fold in range(FOLDS)]
     return [
         ([row for other in folds if other is not fold for row in other], fold) for fold in folds

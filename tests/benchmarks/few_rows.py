@@ -3,8 +3,9 @@
 ``python -m tests.benchmarks.few_rows FOLDER`` compares on the tasks of
 ``../shared/everyday/report_on.txt``, whose sources are left out of the bank: the base model, a
 3-shot prompt, its chat template (``base-chat``), the default, also with the prompt
-(``default+3-shot``), ``--train`` and ``--refine`` on some rows, and a LoRA that PEFT trains
-from zero on the same rows (`tests.benchmarks.peft_training`). Scores are losses of the reference
+(``default+3-shot``), ``--train`` and ``--refine`` on some rows, both also with a bank of random
+adapters (``random-train``, ``random-refine``), and a LoRA that PEFT trains from zero on the same
+rows (`tests.benchmarks.peft_training`). Scores are losses of the reference
 outputs on 24 test rows; with the CPU seconds.
 
 Every score is saved in FOLDER at once, so the command resumes where it stopped; several processes
@@ -38,6 +39,7 @@ from hf_lorameta.types import no_progress
 from tests import shared_data
 from tests.benchmarks.growth import EVERYDAY, ROWS, SHOTS, Growth, drawn, read
 from tests.benchmarks.peft_training import PeftTraining
+from tests.benchmarks.random_bank import random_bank
 from tests.benchmarks.tables import markdown_table
 
 ALL = 4096
@@ -67,6 +69,7 @@ class FewRows:
         name, _, rows = method.partition(" ")
         compute: dict[str, Callable[[str, int], Result]] = {
             "train": self._train, "PEFT": self._peft, "refine": self._refine,
+            "random-train": self._train_random, "random-refine": self._refine_random,
             "default": self._default, "default+3-shot": self._prompted_default,
             "base": self._prompted, "3-shot": self._prompted, "base-chat": self._chat,
         }  # fmt: skip
@@ -85,10 +88,14 @@ class FewRows:
         rows = evaluator.encode(read(task, "test")[:ROWS], read(task, "train")[:shots])
         return {"loss": runner.loss(rows)}
 
-    def _plan(self, task: str, **settings: Any) -> Plan:
+    def _plan(self, task: str, bank: Bank | None = None, **settings: Any) -> Plan:
         recipe = Recipe.of(**settings)
         planned = drawn(self.growth.planned(task), self.growth.others(task), recipe)
-        return replace(planned, recipe=recipe)
+        return replace(planned, recipe=recipe, bank=bank or planned.bank)
+
+    @cached_property
+    def _random_bank(self) -> Bank:
+        return random_bank(self.growth.bank, self.folder / "random bank")
 
     def _generation(self, plan: Plan) -> Generation:
         pairs = combine_adapters(plan, no_progress)
@@ -107,15 +114,21 @@ class FewRows:
     def _prompted_default(self, task: str, shots: int) -> Result:
         return {"loss": self._score(task, self._generation(self._plan(task)), shots)}
 
-    def _refine(self, task: str, rows: int) -> Result:
-        plan, started = self._plan(task, refine=rows), time.process_time()
+    def _refine_random(self, task: str, rows: int) -> Result:
+        return self._refine(task, rows, self._random_bank)
+
+    def _train_random(self, task: str, rows: int) -> Result:
+        return self._train(task, rows, self._random_bank)
+
+    def _refine(self, task: str, rows: int, bank: Bank | None = None) -> Result:
+        plan, started = self._plan(task, bank, refine=rows), time.process_time()
         plan = refine_plan(plan, read(task, "train"), self.growth.runner)
         cpu = time.process_time() - started
         assert plan.refinement is not None
         return {"loss": self._score(task, self._generation(plan)), "cpu": cpu}
 
-    def _train(self, task: str, rows: int) -> Result:
-        generation = self._generation(self._plan(task, train=rows))
+    def _train(self, task: str, rows: int, bank: Bank | None = None) -> Result:
+        generation = self._generation(self._plan(task, bank, train=rows))
         started = time.process_time()
         curve: list[tuple[float, float]] = []
         trained = train_adapter(
@@ -127,8 +140,9 @@ class FewRows:
         cpu = time.process_time() - started
         training = trained.plan.training
         assert training is not None
-        result = {"loss": self._score(task, trained), "cpu": cpu, "steps": training.steps,
-                  "start": training.start, "end": training.end}  # fmt: skip
+        facts = ("steps", "fraction", "start", "end")
+        result = {"loss": self._score(task, trained), "cpu": cpu}
+        result |= {name: getattr(training, name) for name in facts}
         if rows == ALL:
             target = self.result(task, "PEFT all")["end"]
             reached = [seconds for seconds, loss in curve if loss <= target]

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.scoring import Tokens  # noqa: E402 - they import torch
+from hf_lorameta.training import few_rows  # noqa: E402
 from hf_lorameta.training.few_rows import (  # noqa: E402
     Continued,
     batches,
@@ -145,16 +146,42 @@ def test_a_training_that_does_not_help_keeps_the_adapter(base: Path) -> None:
         assert all(np.array_equal(x, y) for x, y in zip(before, after, strict=True))
 
 
-def test_a_gain_within_its_standard_error_keeps_the_adapter(base: Path) -> None:
+def test_a_gain_within_its_standard_error_goes_half_way(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lowest = math.inf
 
     def progress(done: int, steps: int, loss: float) -> None:
         nonlocal lowest
         lowest = min(lowest, loss)
 
-    result = train(base, UNRELATED_ROWS, progress=progress)
-    assert lowest < result.training.start == result.training.end
-    assert result.training.steps == 0
+    whole = train(base, progress=progress)
+    assert (whole.training.fraction, whole.training.end) == (1.0, lowest)
+    monkeypatch.setattr(few_rows, "is_significant", lambda *_: False)
+    half = train(base)
+    assert (half.training.fraction, half.training.steps) == (0.5, whole.training.steps)
+    assert whole.training.end < half.training.end < half.training.start
+    start = train(base, settings=Settings(**SETTINGS.to_dict() | {"lr": 1e-30})).factors
+    for before, after, middle in zip(start, whole.factors, half.factors, strict=True):
+        for x, y, mean in zip(before, after, middle, strict=True):
+            np.testing.assert_allclose(mean, (x + y) / 2, rtol=1e-5, atol=1e-7)
+
+
+def test_half_the_way_is_not_gone_where_it_is_no_gain(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(few_rows, "is_significant", lambda *_: False)
+    monkeypatch.setattr(few_rows, "_HALF_WAY", 0.0)
+    training = train(base).training
+    assert (training.steps, training.fraction) == (0, 0.0)
+    assert training.end == training.start
+
+
+def test_rows_with_the_same_output_are_in_both_folds() -> None:
+    rows = [Tokens([i], [output]) for i, output in enumerate([3, 1, 2, 1, 3, 2, 4, 4])]
+    for train_on, held_out in split(rows, seed=0):
+        assert sorted(row.output for row in train_on) == [[1], [2], [3], [4]]
+        assert sorted(row.output for row in held_out) == [[1], [2], [3], [4]]
 
 
 @pytest.mark.parametrize("stop", [1, 8, 14, 20])

@@ -1,0 +1,52 @@
+"""A bank like another one, with random adapters: the control for what the adapters bring."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.index import BASIS_FILE, INDEX_FILE, GeneralEntry, IndexEntry, adapter_path
+from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.formats.lora_file import write_tensors
+from hf_lorameta.types import FactorPair
+
+
+def random_bank(bank: Bank, folder: Path) -> Bank:
+    """Return the bank in a folder, written if it is not there.
+
+    Everything but the adapters is the given bank's: datasets, profiles, distances, output prior.
+    """
+    if not (folder / INDEX_FILE).exists():
+        (folder / "adapters").mkdir(parents=True, exist_ok=True)
+        files = {name: sha for name, sha in bank.index.files.items() if name != BASIS_FILE}
+        for name in files:
+            shutil.copy(bank.folder / name, folder)
+        *entries, general = (_write(bank, entry, folder) for entry in bank.index.adapters)
+        changes = {"entries": tuple(entries), "general": general, "files": files, "packing": None}
+        index = bank.index.model_copy(update=changes)
+        write_atomically(folder / INDEX_FILE, index.to_bytes())
+    return Bank(folder)
+
+
+def _write(bank: Bank, entry: IndexEntry | GeneralEntry, folder: Path) -> IndexEntry | GeneralEntry:
+    path = folder / adapter_path(entry.name)
+    write_tensors(path, bank.layout, entry.rank, "bfloat16", _pairs(bank, entry))
+    return entry.model_copy(update={"size": path.stat().st_size, "sha256": sha256(path)})
+
+
+def _pairs(bank: Bank, entry: IndexEntry | GeneralEntry) -> Iterator[FactorPair]:
+    """Yield factors of normal values; B·A has the norm of the entry's in every module."""
+    rng = np.random.default_rng(list(entry.name.encode()))
+    file = bank.adapter(entry)
+    for module in bank.layout:
+        own = bank.expand(module.name, *file.factors(module.name))
+        A = rng.standard_normal(module.shape("A", entry.rank), np.float32)
+        B = rng.standard_normal(module.shape("B", entry.rank), np.float32)
+        yield A, B * np.float32(_norm(*own) / _norm(A, B))
+
+
+def _norm(A: np.ndarray, B: np.ndarray) -> float:
+    """Frobenius norm of B·A."""
+    return float(np.sqrt(np.sum((A @ A.T) * (B.T @ B))))
