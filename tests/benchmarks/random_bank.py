@@ -24,8 +24,9 @@ def random_bank(bank: Bank, folder: Path) -> Bank:
         for name in files:
             shutil.copy(bank.folder / name, folder)
         *entries, general = (_write(bank, entry, folder) for entry in bank.index.adapters)
-        changes = {"entries": tuple(entries), "general": general, "files": files, "packing": None}
-        index = bank.index.model_copy(update=changes)
+        unpacked = {"schema_version": 1, "packing": None, "files": files}
+        adapters = {"entries": tuple(entries), "general": general}
+        index = bank.index.model_copy(update=unpacked | adapters)
         write_atomically(folder / INDEX_FILE, index.to_bytes())
     return Bank(folder)
 
