@@ -103,25 +103,23 @@ class _Training:
         """Find how many steps help, and return the adapter after so many."""
         parts = split(rows, self._settings.seed)
         held_out = [held_out for _, held_out in parts]
-        base, interrupted, fraction = self._measure(held_out, 0, adapters=False).loss, False, 1.0
+        base, interrupted = self._measure(held_out, 0, adapters=False).loss, False
         self._measured.append(self._measure(held_out, 0))
         try:
             self._expected_steps = self._settings.steps * len(parts)
             self._search(parts)
-            kept = self._kept()
-            if not kept.steps and self._lowest.steps:
-                kept, fraction = self._half_way(held_out), _HALF_WAY
+            kept, fraction = self._kept()
+            if not fraction and self._lowest.steps:
+                kept, fraction = self._half_way(held_out)
             steps = kept.steps
             if len(parts) > 1 and steps:
                 steps = steps_on_all(steps, len(parts), self._settings)
                 self._expected_steps = self._done + steps
                 self._train_on_all(rows, steps)
         except KeyboardInterrupt:
-            interrupted, kept, fraction = True, self._kept(), 1.0
+            interrupted, (kept, fraction) = True, self._kept()
             steps = kept.steps
-        factors = self._slots.factors(
-            torch.lerp(self._initial, self._best[0], fraction) if steps else self._initial
-        )
+        factors = self._slots.factors(torch.lerp(self._initial, self._best[0], fraction))
         training = Training(
             rows=len(rows),
             held_out=sum(map(len, held_out)),
@@ -129,7 +127,7 @@ class _Training:
             start=self._measured[0].loss,
             end=kept.loss,
             steps=steps,
-            fraction=fraction if steps else 0.0,
+            fraction=fraction,
             interrupted=interrupted,
         )
         return Continued(factors, training)
@@ -138,19 +136,22 @@ class _Training:
     def _lowest(self) -> "_Measurement":
         return min(self._measured, key=lambda measured: (measured.loss, measured.steps))
 
-    def _kept(self) -> "_Measurement":
-        """Return the lowest measurement, or the start if its gain may be due to chance."""
+    def _kept(self) -> tuple["_Measurement", float]:
+        """Return the lowest measurement, or the start if its gain may be due to chance.
+
+        With it, how far to go from the initial parameters to the best ones: 1 or 0.
+        """
         start, lowest = self._measured[0], self._lowest
         gains = start.by_row - lowest.by_row
-        return lowest if is_significant(gains, lowest.sizes) else start
+        return (lowest, 1.0) if is_significant(gains, lowest.sizes) else (start, 0.0)
 
-    def _half_way(self, held_out: Sequence[Sequence[Tokens]]) -> "_Measurement":
-        """Return the measurement half way to the lowest one, or the start if that is lower."""
+    def _half_way(self, held_out: Sequence[Sequence[Tokens]]) -> tuple["_Measurement", float]:
+        """Return what `_kept` does, with the measurement half way to the lowest one."""
         start, steps = self._measured[0], self._lowest.steps
         for slot, best in enumerate(self._best):
             self._slots.start(slot, torch.lerp(self._initial, best, _HALF_WAY))
         half_way = self._measure(held_out, steps)
-        return half_way if half_way.loss < start.loss else start
+        return (half_way, _HALF_WAY) if half_way.loss < start.loss else (start, 0.0)
 
     def _search(self, parts: Sequence[Fold]) -> None:
         """Train on the rows of each part, until the loss on its held-out rows rises."""
