@@ -10,6 +10,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import BASIS_FILE, INDEX_FILE, GeneralEntry, IndexEntry, adapter_path
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import write_tensors
+from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.types import FactorPair
 
 
@@ -45,9 +46,5 @@ def _pairs(bank: Bank, entry: IndexEntry | GeneralEntry) -> Iterator[FactorPair]
         own = bank.expand(module.name, *file.factors(module.name))
         A = rng.standard_normal(module.shape("A", entry.rank), np.float32)
         B = rng.standard_normal(module.shape("B", entry.rank), np.float32)
-        yield A, B * np.float32(_norm(*own) / _norm(A, B))
-
-
-def _norm(A: np.ndarray, B: np.ndarray) -> float:
-    """Frobenius norm of B·A."""
-    return float(np.sqrt(np.sum((A @ A.T) * (B.T @ B))))
+        squared = [LowRankSum(*pair, np.ones(entry.rank)).squared_norm() for pair in (own, (A, B))]
+        yield A, B * np.float32(np.sqrt(squared[0] / squared[1]))
