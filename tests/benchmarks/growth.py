@@ -122,16 +122,25 @@ def read(task: str, split: str) -> list[tuple[str, str]]:
     return [(row["input"], row["output"]) for row in map(json.loads, lines)]
 
 
-def drawn(planned: Plan, entries: Sequence[int], recipe: Recipe | None = None) -> Plan:
-    """Return a plan with some entries of the bank, as if it had no others."""
+def drawn(
+    planned: Plan,
+    entries: Sequence[int],
+    recipe: Recipe | None = None,
+    distances: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Plan:
+    """Return a plan with some entries of the bank, as if it had no others.
+
+    `distances` are those to these entries and those between them; default: the plan's.
+    """
     bank, recipe = planned.bank, recipe or planned.recipe
     size = len(bank)
     general = np.array([1.0])
     if len(entries):
-        inside = bank.distances[recipe.metric][np.ix_(entries, entries)].astype(np.float64)
-        inputs = RuleInputs(
-            planned.distances[entries], recipe.temperature, lambda: inside, general=True
+        query, inside = distances or (
+            planned.distances[entries],
+            bank.distances[recipe.metric][np.ix_(entries, entries)].astype(np.float64),
         )
+        inputs = RuleInputs(query, recipe.temperature, lambda: inside, general=True)
         general = apply_rule(recipe.coefficients, inputs, recipe.top_k).shared
     by_entry = Coefficients(general).expand([*entries, size], size + 1).shared
     coefficients = Coefficients(np.append(by_entry, recipe.output_prior))

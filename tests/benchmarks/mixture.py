@@ -27,9 +27,8 @@ import numpy as np
 
 from hf_lorameta import Bank, Mixture, Plan, Recipe
 from hf_lorameta.files import write_atomically
-from hf_lorameta.formats.lora_file import AdapterFile
-from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
-from hf_lorameta.pipeline.adapter_folder import EXPERTS, SHARED, WEIGHTS_FILE
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
+from hf_lorameta.pipeline.adapter_folder import EXPERTS, SHARED
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from hf_lorameta.pipeline.mixture import ROUTED
 from hf_lorameta.types import no_progress
@@ -132,11 +131,7 @@ class Mixtures(Growth):
         if added:
             query = query + planned.distances[others] / self.typical
             inside = inside + self.by_tokens[np.ix_(others, others)] / self.typical
-        inputs = RuleInputs(query, 1.0, lambda: inside, general=True)
-        size, rule = len(self.bank), planned.recipe.coefficients
-        by_entry = apply_rule(rule, inputs).expand([*others, size], size + 1).shared
-        prior = planned.recipe.output_prior
-        return replace(planned, coefficients=Coefficients(np.append(by_entry, prior)))
+        return drawn(planned, others, distances=(query, inside))
 
     @contextmanager
     def _mixture(self, task: str, emit: str, size: int) -> Iterator[None]:
