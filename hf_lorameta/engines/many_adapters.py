@@ -74,8 +74,8 @@ def load_adapters(
 ) -> list[LoraFactors] | None:
     """Return the factors of adapters, as PEFT loads them.
 
-    None if they cannot share passes: one of them is not a plain LoRA of linear layers, or rows of
-    the base model cannot share a sequence. Arguments are those of
+    None if they cannot share passes: one of them is not a plain LoRA of linear layers, or adapts
+    the output layer, or rows of the base model cannot share a sequence. Arguments are those of
     `hf_lorameta.engines.peft_adapter.attached`.
 
     Raises:
@@ -101,13 +101,13 @@ def _factors(model: Any) -> LoraFactors | None:
     """Return the factors of the adapter that PEFT has attached; None unless all are plain."""
     from peft.tuners.lora import Linear, LoraLayer
 
-    factors, dtype = {}, compute_dtype(model)
+    factors, dtype, head = {}, compute_dtype(model), model.get_output_embeddings()
     for name, layer in model.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
         if type(layer) is not Linear or type(layer.base_layer) is not torch.nn.Linear:
             return None
-        if ".experts." in name:  # gets some of the tokens, in another order
+        if ".experts." in name or layer is head:  # gets some of the tokens, maybe in another order
             return None
         [adapter] = layer.active_adapters
         A, B = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight

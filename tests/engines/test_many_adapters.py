@@ -141,24 +141,25 @@ def test_the_base_model_is_as_before(
 
 
 @pytest.mark.filterwarnings("ignore")  # PEFT uses what transformers deprecates
-def test_adapters_other_than_plain_lora_are_scored_one_by_one(
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"target_modules": ["lm_head"]}], ids=str)
+def test_adapters_other_than_plain_lora_of_inner_layers_are_scored_one_by_one(
+    settings: dict[str, Any],
     base: Path,
     evaluator: TorchEvaluator,
     adapters: dict[str, Path],
     alone: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    config = peft.LoraConfig(
-        r=2, target_modules=["q_proj"], use_dora=True, task_type="CAUSAL_LM",
-        init_lora_weights=False,
-    )  # fmt: skip
-    peft.get_peft_model(TorchEvaluator(base, "float32").model, config).save_pretrained(tmp_path)
-    settings = json.loads((tmp_path / CONFIG_FILE).read_text())
-    settings["base_model_name_or_path"] = "o/base"
-    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings))
+    defaults = {"r": 2, "target_modules": ["q_proj"], "init_lora_weights": False}
+    config = peft.LoraConfig(task_type="CAUSAL_LM", **(defaults | settings))
+    model = peft.get_peft_model(TorchEvaluator(base, "float32").model, config)
+    model.save_pretrained(tmp_path, save_embedding_layers=False)
+    stored = json.loads((tmp_path / CONFIG_FILE).read_text())
+    stored["base_model_name_or_path"] = "o/base"
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(stored))
     name, plain = next(iter(adapters.items()))
-    results = evaluator.evaluate_adapters(ROWS, {"dora": tmp_path, name: plain})
-    assert results == {"dora": evaluator.evaluate(ROWS, tmp_path), name: alone[name]}
+    results = evaluator.evaluate_adapters(ROWS, {"other": tmp_path, name: plain})
+    assert results == {"other": evaluator.evaluate(ROWS, tmp_path), name: alone[name]}
 
 
 def test_an_adapter_that_does_not_fit_raises(
