@@ -27,7 +27,7 @@ def attached(model: Any, adapter: Path | None, base_model: str = "") -> Iterator
     if adapter is None:
         yield
         return
-    names = _check_adapter(adapter, base_model)
+    names = check_adapter(adapter, base_model)
     modules = dict(model.named_modules())
     attributes = set(vars(model))
     try:
@@ -41,7 +41,7 @@ def attached(model: Any, adapter: Path | None, base_model: str = "") -> Iterator
             delattr(model, added)
 
 
-def _check_adapter(folder: Path, base_model: str) -> set[str]:
+def check_adapter(folder: Path, base_model: str) -> set[str]:
     """Check an adapter's files and base model id; return the names of its tensors."""
     from safetensors import SafetensorError, safe_open
 
@@ -63,7 +63,7 @@ def _check_adapter(folder: Path, base_model: str) -> set[str]:
 
 def _attach(model: Any, folder: Path, names: set[str]) -> None:
     """Attach a PEFT adapter to the model, in place; refuse it if PEFT would ignore some tensors."""
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftModel
 
     try:
         with warnings.catch_warnings():
@@ -72,10 +72,20 @@ def _attach(model: Any, folder: Path, names: set[str]) -> None:
     except Exception as error:
         problem = first_line(error)[:300]
         raise AdapterError(f"{folder} does not fit the base model: {problem}") from error
+    check_fit(wrapped, folder, names)
+    model.eval()
+
+
+def check_fit(wrapped: Any, folder: Path, names: set[str]) -> None:
+    """Raise `AdapterError` unless a `PeftModel` has exactly the adapter's tensors of these names.
+
+    PEFT only warns of tensors that it ignores, and of those that it makes up.
+    """
+    from peft import get_peft_model_state_dict
+
     expected = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
     if names != expected:
         raise AdapterError(
             f"{folder} does not fit the base model: {len(names - expected)} of its tensors are "
             f"unexpected and {len(expected - names)} are missing, e.g. {min(names ^ expected)}"
         )
-    model.eval()

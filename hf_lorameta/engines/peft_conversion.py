@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_lorameta.engines.peft_adapter import check_adapter, check_fit
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, first_line
 
@@ -26,7 +27,7 @@ def convert_to_lora(folder: Path, target: Path, base_config: Mapping[str, Any]) 
         base_config: the base model's parsed ``config.json``.
 
     Raises:
-        AdapterError: PEFT cannot load or convert it.
+        AdapterError: PEFT cannot load or convert it, or has other tensors for this base model.
         MissingExtraError: torch, transformers or PEFT is not installed.
     """
     require_extra("torch", "transformers", "peft")
@@ -35,6 +36,7 @@ def convert_to_lora(folder: Path, target: Path, base_config: Mapping[str, Any]) 
     from peft.tuners.lora import save_as_lora
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    names = check_adapter(folder, "")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -47,7 +49,10 @@ def convert_to_lora(folder: Path, target: Path, base_config: Mapping[str, Any]) 
                     empty = torch.tensor(torch.nan).expand(weight.shape)
                     setattr(module, name, torch.nn.Parameter(empty, requires_grad=False))
             model = PeftModel.from_pretrained(base, folder)
+            check_fit(model, folder, names)
             save_as_lora(target, model, rank=_ENERGY)
+    except AdapterError:
+        raise
     except Exception as error:
         raise AdapterError(
             f"PEFT cannot convert {folder.name} to LoRA: {first_line(error)[:300]}",

@@ -119,6 +119,18 @@ def test_other_peft_types_are_converted(
         assert error < 2e-3  # the conversion keeps all but 1e-6 of the squared norm
 
 
+def test_a_conversion_that_would_leave_out_tensors_is_refused(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    monkeypatch.setenv("HF_LORAMETA_CACHE", str(tmp_path / "cache"))
+    model = transformers.AutoModel.from_pretrained(base)  # its names lack a causal LM's "model."
+    config = peft.LoHaConfig(r=2, target_modules=["q_proj"], task_type="FEATURE_EXTRACTION")
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "loha")
+    with pytest.raises(AdapterError, match=r"of its tensors are unexpected and .* are missing"):
+        merge({tmp_path / "loha": 1.0})
+
+
 def test_adapters_of_some_layers_give_an_adapter_of_these_layers(
     base: Path, tmp_path: Path
 ) -> None:
