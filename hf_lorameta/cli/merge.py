@@ -130,6 +130,7 @@ def merge(
                 overwrite=yes,
                 export=export,
                 folder=output,
+                overwrite_folder=overwrite,
             )
             folder = published.folder
     log(

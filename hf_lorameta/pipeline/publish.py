@@ -48,7 +48,13 @@ class Savable(Protocol):
     """A finished adapter, such as `hf_lorameta.Generation`."""
 
     def save_pretrained(
-        self, folder: str | Path, *, repo_id: str | None, export: Export | None, token: Token
+        self,
+        folder: str | Path,
+        *,
+        repo_id: str | None,
+        overwrite: bool,
+        export: Export | None,
+        token: Token,
     ) -> Path:
         """Write the adapter folder."""
         ...
@@ -101,6 +107,7 @@ def publish_adapter(
     overwrite: bool = False,
     export: Export | None = None,
     folder: Path | None = None,
+    overwrite_folder: bool = False,
     dry_run: bool = False,
     confirm: Callable[[Target], bool] = lambda target: False,
     on_saved: Callable[[Path], None] = lambda folder: None,
@@ -120,6 +127,7 @@ def publish_adapter(
         export: as in `Generation.save_pretrained`.
         folder: where to save the adapter. None saves it to a staging folder, which is deleted
             after publishing, and kept with a command to resume if publishing fails.
+        overwrite_folder: replace an adapter that is already in `folder`.
         dry_run: stop before publishing and keep the folder.
         confirm: asked whether to replace files when `overwrite` is false; False refuses.
         on_saved: called with the finished folder before it is published.
@@ -143,7 +151,13 @@ def publish_adapter(
         adapter = source()
         folder = folder or staging_dir(repo_id)
         try:
-            adapter.save_pretrained(folder, repo_id=repo_id, export=export, token=hub.token)
+            adapter.save_pretrained(
+                folder,
+                repo_id=repo_id,
+                overwrite=overwrite_folder,
+                export=export,
+                token=hub.token,
+            )
         except BaseException:
             if staged:
                 shutil.rmtree(folder, ignore_errors=True)

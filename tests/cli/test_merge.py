@@ -71,6 +71,19 @@ def test_folders_give_a_private_repo_and_no_path_on_the_card(
         assert "secret" not in cli.hub.read(target, name).decode()
 
 
+def test_a_folder_is_replaced_before_it_is_published(
+    cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    a, b = adapter(user, "a", seed=1), adapter(user, "b", seed=2)
+    cli("merge", f"{a}:1", "-o", "m", token=user.token)
+    command = ("merge", f"{b}:1", "-o", "m", "--push", f"{user.name}/merged")
+    assert "add --overwrite" in cli(*command, token=user.token, code=2).err
+    cli(*command, "--overwrite", token=user.token)
+    for rows in ((tmp_path / "m" / RECIPE_FILE).read_bytes(),
+                 cli.hub.read(f"{user.name}/merged", RECIPE_FILE)):  # fmt: skip
+        assert json.loads(rows)["adapters"][0]["adapter"] == b
+
+
 def test_a_repo_without_safetensors_is_refused(cli: Shell, user: Account) -> None:
     files = adapter_files()
     repo = user.adapter("pickled", {"adapter_model.bin": b"", CONFIG_FILE: files[CONFIG_FILE]})
