@@ -237,8 +237,7 @@ def resolve_target(
                 hint="leave out --create-pr to create the repo",
             )
         return Target(repo_id, None, dataset_private if private is None else private, False, ())
-    hint = "name another repo with --repo-id"
-    check_visibility(existing, private, source_private=dataset_private, hint=hint)
+    check_visibility(existing, private, source_private=dataset_private)
     replaces = tuple(sorted(filter(is_own_file, existing.files)))
     return Target(repo_id, existing, existing.private, create_pr, replaces)
 
@@ -252,7 +251,7 @@ def check_no_overwrite(target: Target) -> None:
     if target.replaces and not target.create_pr:
         raise ConflictError(
             f"{target.repo_id} already holds {', '.join(target.replaces)}",
-            hint="add --yes to replace them, --create-pr to propose, or --repo-id for another repo",
+            hint="add --yes to replace them, --create-pr to propose, or name another repo",
         )
 
 
