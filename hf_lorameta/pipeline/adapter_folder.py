@@ -3,7 +3,8 @@
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,24 @@ def locate_adapter(
         )
     hub = hub or Hub()
     return fetch_adapter(hub.resolve(str(name), "model", revision, blobs=True), hub)
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name of one of several adapters before an `AdapterError` that does not begin with it.
+
+    Example:
+        >>> with naming("user/b"):
+        ...     raise AdapterError("use_dora is set")
+        Traceback (most recent call last):
+        hf_lorameta.errors.AdapterError: user/b: use_dora is set
+    """
+    try:
+        yield
+    except AdapterError as error:
+        if not str(error).startswith(name):
+            error.args = (f"{name}: {error}",)
+        raise
 
 
 def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:

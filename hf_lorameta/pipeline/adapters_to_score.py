@@ -12,7 +12,7 @@ from hf_lorameta.formats.lora_file import check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
-from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_generation
+from hf_lorameta.pipeline.adapter_folder import locate_adapter, naming, read_generation
 
 ONLY = "generated"
 """Name of the adapter where there is only one."""
@@ -108,7 +108,10 @@ def locate_adapters(
         label: locate_adapter(name, revision=repo.sha if repo else None, hub=hub)
         for label, name, repo in zip(labels, names, repos or [None] * len(names), strict=True)
     }
-    configs = [check_adapter(folder)[0] for folder in folders.values()]
+    configs = []
+    for name, folder in zip(names, folders.values(), strict=True):
+        with naming(str(name)):
+            configs.append(check_adapter(folder)[0])
     for name, config in zip(names, configs, strict=True):
         if config.base_model and config.base_model != configs[0].base_model:
             expected = configs[0].base_model

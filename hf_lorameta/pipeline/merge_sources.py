@@ -18,7 +18,7 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.base_model import config_json
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
-from hf_lorameta.pipeline.adapter_folder import fetch_adapter, write_folder
+from hf_lorameta.pipeline.adapter_folder import fetch_adapter, naming, write_folder
 from hf_lorameta.types import FloatArray
 
 LOCAL = "local adapter"
@@ -91,8 +91,8 @@ def open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:
 
 
 def _from_folder(folder: Path, name: str, hub: Hub) -> Source:
-    stored = _as_lora(folder, hub)
-    config, weights = open_adapter(stored)
+    with naming(name):
+        config, weights = open_adapter(_as_lora(folder, hub))
     if not config.base_model:
         raise AdapterError(
             f"{name} does not state its base model",

@@ -332,3 +332,5 @@ def test_adapters_that_cannot_be_in_one_table_are_refused(
     config["base_model_name_or_path"] = "other/model"
     (tmp_path / "c" / CONFIG_FILE).write_text(json.dumps(config))
     assert f"c is for other/model, and b for {BASE}" in cli(*evaluate, "c", code=5).err
+    (tmp_path / "c" / CONFIG_FILE).write_text(json.dumps(config | {"use_dora": True}))
+    assert "c: use_dora is set" in cli(*evaluate, "c", code=5).err

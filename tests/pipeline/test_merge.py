@@ -1,6 +1,7 @@
 """Merges of adapters that PEFT made, against dense sums and PEFT's own updates."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,12 @@ def save(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
+
+
+def test_an_adapter_that_cannot_be_merged_is_named(save: Callable[..., Path]) -> None:
+    other = save("dora", use_dora=True)
+    with pytest.raises(AdapterError, match=f"^{re.escape(str(other))}: use_dora is set"):
+        merge({save("a"): 1.0, other: 1.0})
 
 
 def test_base_models_that_differ_are_refused(save: Callable[..., Path]) -> None:
