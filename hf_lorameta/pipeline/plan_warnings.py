@@ -84,7 +84,7 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
     yield from _form_warnings(plan)
     yield from _loss_warnings(plan)
     neighbors = plan.neighbors()
-    if len(neighbors) > 1 and plan.effective_number < 1.2:
+    if len(neighbors) > 1 and plan.effective_number < 1.2 and not plan.recipe.is_mixture:
         yield "Nearly all weight is on one adapter: the result is close to a copy of it."
     if plan.dataset.prompts_only:
         yield _no_outputs_warning()

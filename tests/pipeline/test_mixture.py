@@ -135,6 +135,15 @@ def shared_update(of: Plan, bank: Bank, subtracted: bool) -> dict[str, np.ndarra
     return added | (updates(bank, "general") if subtracted else {})
 
 
+def test_coefficients_that_do_not_enter_give_no_warning_of_a_copy() -> None:
+    from hf_lorameta.demo import TRAIN_FILE
+
+    for emit, copies in (("adapter", 1), ("mixture", 0)):
+        recipe = Recipe(emit=emit, top_k=3, coefficients="attentional", temperature=0.01)
+        warnings = plan(TRAIN_FILE, recipe=recipe).warnings
+        assert sum("close to a copy" in warning for warning in warnings) == copies
+
+
 @pytest.mark.parametrize("emit", ["mixture", "mixture-gks"])
 def test_peft_loads_it_with_the_code_on_the_card_and_routes_as_arrow_does(
     bank: Bank, new: Path, tmp_path: Path, emit: str
