@@ -40,7 +40,7 @@ class LlamaCppEvaluator(scoring.Evaluator):
         require_extra("rouge_score", extra="gguf")
         for folder in adapters:
             own = check_adapter(folder)[0].base_model
-            if base_model and own and own != base_model:
+            if base_model and own.lower() not in ("", base_model.lower()):
                 raise AdapterError(f"{folder} is for {own}, expected {base_model}")
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
         self._indices = {folder: index for index, folder in enumerate(adapters)}

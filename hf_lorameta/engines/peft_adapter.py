@@ -52,7 +52,7 @@ def check_adapter(folder: Path, base_model: str) -> set[str]:
         base = json.loads((folder / CONFIG_FILE).read_bytes()).get("base_model_name_or_path")
     except (ValueError, AttributeError):
         raise AdapterError(f"{folder / CONFIG_FILE} is not a JSON object") from None
-    if base_model and base and base != base_model:
+    if base_model and base and str(base).lower() != base_model.lower():
         raise AdapterError(f"the adapter in {folder} is for {base}, expected {base_model}")
     try:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:

@@ -113,7 +113,7 @@ def locate_adapters(
         with naming(str(name)):
             configs.append(check_adapter(folder)[0])
     for name, config in zip(names, configs, strict=True):
-        if config.base_model and config.base_model != configs[0].base_model:
+        if config.base_model and config.base_model.lower() != configs[0].base_model.lower():
             expected = configs[0].base_model
             raise AdapterError(
                 f"{name} is for {config.base_model}, and {names[0]} for {expected}",

@@ -271,6 +271,9 @@ def test_several_adapters_are_in_one_table_under_their_names(cli: Shell, two: Pu
     assert losses == {"base": 2.0, repo: 1 / 3, "b": 1 / 4, "3-shot": 1.0}
     assert set(result["samples"][0]["outputs"]) == set(losses)
     assert set(result) == {"scores", "samples"}
+    config = json.loads((cli.cwd / "b" / CONFIG_FILE).read_bytes())
+    config["base_model_name_or_path"] = BASE.upper()  # ids of the Hub ignore case
+    (cli.cwd / "b" / CONFIG_FILE).write_text(json.dumps(config))
     for named in (("-d", dataset), (dataset,)):
         command = ("evaluate", repo, "b", *named)
         table = cli(*command, before=fake_evaluator()).out
