@@ -86,8 +86,8 @@ def _plan(
         log(quiet, reason)
     for warning in result.warnings:
         warn(warning)
-    if not quiet and lacks_instruction(result):
-        log(quiet, f"Proposed: --instruction {shlex.quote(propose_instruction(dataset))}")
+    if not quiet and lacks_instruction(result) and (proposal := propose_instruction(dataset)):
+        log(quiet, f"Proposed: --instruction {shlex.quote(proposal)}")
     return result, rows
 
 

@@ -23,7 +23,9 @@ TEXTS = (
     "description", "documents", "tokens", "words", "sms", "instruction", "user", "human", "premise",
     "patient",
 )  # fmt: skip
-TITLES = ("title", "headline", "heading", "review_title", "question_title")
+TITLES = (
+    "title", "headline", "heading", "review_title", "question_title", "subject", "subject_line",
+)  # fmt: skip
 OUTPUTS = (
     "label_text", "label_name", "label", "labels", "sentiment", "polarity", "stance",
     "summary", "highlights", "abstract", "tldr",

@@ -37,8 +37,10 @@ def states_task(dataset: DatasetInfo) -> bool:
     return any(normalized(name) in STATED for name in columns.named("input"))
 
 
-def propose_instruction(dataset: Dataset) -> str:
-    """Return an instruction to show to the user; it may hold class names, so it is not stored.
+def propose_instruction(dataset: Dataset) -> str | None:
+    """Return an instruction to show to the user, if the rows tell what is done with them.
+
+    It may hold class names, so it is not stored.
 
     Raises:
         DatasetError: the dataset cannot be read.
@@ -55,7 +57,7 @@ def propose_instruction(dataset: Dataset) -> str:
         return f"Translate from {source[2]} to {target[0]}."
     classes = dataset.classes or _classes([row[1] for row in dataset.head(_ROWS) if row[1]])
     if not classes:
-        return "Say in one sentence what is to be done with the text."
+        return None
     what = "the text" if len(columns.named("input")) == 1 else "the texts"
     if len(classes) > _MAX_CLASSES:
         return f"Name the class of {what}."

@@ -18,6 +18,7 @@ _ABOUT = {
     "dump", "language_score", "level", "difficulty", "subject", "task", "task_name", "locale",
     "annotator", "worker", "user_name", "num_turns", "data_source", "role", "turn", "language_code",
 }  # fmt: skip
+_WITH_SUBJECT = ("body", "message", "email", "mail")
 _DATE_OR_URL = re.compile(
     r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b.{0,20}|https?://\S+|\d{2}:\d{2}.{0,6}"
 )
@@ -89,6 +90,8 @@ class TableView:
         texts = [value for value in self.values(name) if isinstance(value, str)]
         if texts and all(map(_DATE_OR_URL.fullmatch, texts)):
             return True
+        if key == "subject" and self.named(_WITH_SUBJECT):  # that of an email, not of a question
+            return self.repeats(name)
         return key in _ABOUT and not (self.mean_length(name) > _LONG and not self.repeats(name))
 
     @cached_property

@@ -90,6 +90,16 @@ CASES = [
         card=features(class_labels(label=CLASSES), title="string", content="string"),
     ),
     case(
+        "subject and body of a support ticket",
+        lambda i: {"ticket_id": i, "subject": text(i, 2), "body": text(i, 20), "category": CLASSES[i % 3]},
+        (f"Subject: {text(0, 2)}\nBody: {text(0, 20)}", "negative"),
+    ),
+    case(
+        "a subject that repeats",
+        lambda i: {"subject": CLASSES[i // 12], "body": text(i, 20), "category": CLASSES[i % 3]},
+        (text(0, 20), "negative"),
+    ),
+    case(
         "premise and hypothesis",
         lambda i: {"premise": text(i), "hypothesis": text(i, 4), "label": i % 3},
         (f"Premise: {text(0)}\nHypothesis: {text(0, 4)}", "negative"),
