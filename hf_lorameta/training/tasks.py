@@ -12,7 +12,7 @@ from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.columns import Columns, check_columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.local_files import is_local
-from hf_lorameta.data.local_folder import digest_of, is_folder
+from hf_lorameta.data.local_folder import digest_of
 from hf_lorameta.data.prompt import check_template
 from hf_lorameta.errors import DatasetError, UsageError
 from hf_lorameta.hub.client import Hub
@@ -61,8 +61,14 @@ class Task:
 
     @property
     def is_local(self) -> bool:
-        """Whether the dataset is a local file or folder."""
-        return is_local(Path(self.dataset)) or is_folder(self.dataset)
+        """Whether the dataset is a local file or folder, or should be one."""
+        return is_local(Path(self.dataset)) or not is_repo_id(self.dataset)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The local files or folders that the rows are read from."""
+        files = [Path(self.dataset)] if self.is_local else []
+        return [*files, self.validation] if self.validation else files
 
     @property
     def adapter(self) -> str:
@@ -93,9 +99,8 @@ class Task:
         """
         if not self.is_local:
             return hub.resolve(self.dataset, "dataset", self.revision).sha
-        files = [Path(self.dataset), *([self.validation] if self.validation else [])]
         try:
-            return "sha256:" + ",".join(map(digest_of, files))
+            return "sha256:" + ",".join(map(digest_of, self.paths))
         except OSError as error:
             raise DatasetError(f"{error.filename}: {error.strerror}") from None
 

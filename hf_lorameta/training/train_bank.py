@@ -244,8 +244,8 @@ def _skipped(task: Task, error: Exception) -> Skipped:
     if not isinstance(error, LoraMetaError):
         logger.warning("a task failed with an unexpected error", exc_info=error)
         reason = f"unexpected {type(error).__name__}"
-    if task.is_local:
-        reason = reason.replace(task.dataset, Path(task.dataset).name)
+    for path in task.paths:
+        reason = reason.replace(str(path), path.name)
     return Skipped(adapter=task.adapter, dataset=task.public_id, reason=reason)
 
 

@@ -176,6 +176,22 @@ def test_unusable_tasks_are_skipped_with_their_reasons(base: Path, tmp_path: Pat
     assert sorted(skipped) == ["broken", "empty", "few", "unlabeled"]
 
 
+def test_skipped_local_tasks_show_no_path(base: Path, tmp_path: Path) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 2)
+    (tasks / "topic1.validation.jsonl").write_text("{")
+    manifest = tmp_path / "m.yaml"
+    sources = ["./tasks/topic0.train.jsonl", "./no-folder", "./m.yaml"]
+    entries = [{"adapter": f"o/{i}", "dataset": source} for i, source in enumerate(sources)]
+    manifest.write_text(json.dumps({"version": 1, "base_model": "o/m", "entries": entries}))
+    of_folder = train(base, tasks, tmp_path / "bank").index.skipped
+    of_manifest = train(base, manifest, tmp_path / "two").index.skipped
+    reasons = {skip.dataset: skip.reason for skip in (*of_folder, *of_manifest)}
+    assert set(reasons) == {"local/topic1", "local/no-folder", "local/m"}
+    assert reasons["local/topic1"].startswith("topic1.validation.jsonl cannot be read: line 1")
+    assert reasons["local/no-folder"] == "no-folder: No such file or directory"
+    assert reasons["local/m"].startswith("m.yaml does not end in")
+
+
 def test_a_task_without_improvement_is_skipped_and_not_trained_again(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
