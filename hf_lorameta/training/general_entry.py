@@ -21,7 +21,6 @@ from hf_lorameta.bank.index import (
     adapter_path,
 )
 from hf_lorameta.bank.stored_prior import to_arrays
-from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
@@ -195,7 +194,9 @@ def _rows(task: Task, job: TrainingJob, evaluator: "TorchEvaluator") -> "Iterato
     """Yield the rows of a task, shuffled; nothing if it cannot be read."""
     try:
         rows = open_task(task, job, evaluator).rows
-    except LoraMetaError as error:
+    except (OSError, MemoryError):
+        raise  # a fault of this machine, not of the task
+    except Exception as error:  # noqa: BLE001 - no task ends the training
         logger.info("%s is left out of the general adapter: %s", task.name, error)
         return
     train = list(rows.train)

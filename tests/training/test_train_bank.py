@@ -34,7 +34,7 @@ from hf_lorameta.training import (  # noqa: E402 - they import torch
 )
 from hf_lorameta.training.progress import Reporter, TaskProgress  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
-from hf_lorameta.training.tasks import read_tasks  # noqa: E402
+from hf_lorameta.training.tasks import Task, read_tasks  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = Settings(rank=4, steps=12, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)
@@ -190,6 +190,25 @@ def test_skipped_local_tasks_show_no_path(base: Path, tmp_path: Path) -> None:
     assert reasons["local/topic1"].startswith("topic1.validation.jsonl cannot be read: line 1")
     assert reasons["local/no-folder"] == "no-folder: No such file or directory"
     assert reasons["local/m"].startswith("m.yaml does not end in")
+
+
+def test_an_unexpected_error_of_a_task_does_not_end_the_general_training(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 3)
+    open_rows = Task.open
+
+    def opened(self: Task, *arguments: Any) -> Any:
+        if self.name == "topic1":
+            raise ValueError("unforeseen")
+        return open_rows(self, *arguments)
+
+    monkeypatch.setattr(Task, "open", opened)
+    settings = Settings(**SETTINGS.to_dict() | {"general_steps": 3})
+    index = train(base, tasks, tmp_path / "bank", settings=settings).index
+    assert index.general is not None
+    assert [task.name for task in index.general.tasks] == ["local--topic0", "local--topic2"]
+    assert [skip.reason for skip in index.skipped] == ["unexpected ValueError"]
 
 
 def test_a_task_without_improvement_is_skipped_and_not_trained_again(
