@@ -118,6 +118,8 @@ def train_bank(
         )  # fmt: skip
         tasks = in_chat_form(tasks, base.folder, folder / TOKENIZER_FILE)
         general_tasks = [task for task in tasks if task.name not in without_general]
+        if settings.general_steps_for(len(general_tasks)) and not finished_general(job):
+            check_disk(folder, layout, settings, len(tasks), plan.at_once)
         general, output_prior = _general(general_tasks, job, plan, reporter)
         job = replace(job, general=general.sha256 if general else None)
         outcomes: dict[str, Outcome] = {}

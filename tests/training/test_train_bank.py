@@ -250,8 +250,11 @@ def test_a_full_disk_is_an_error_before_work_starts(
     steps = count_steps(monkeypatch)
     usage = checks.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(BankError, match=r"3 adapters need 1 MB, 0 MB are free"):
-        train(base, tiny.write_tasks(tmp_path / "tasks"), tmp_path / "bank")
+    monkeypatch.setattr(general, "train_general", None)
+    for general_steps in (0, 3):
+        settings = Settings(**SETTINGS.to_dict() | {"general_steps": general_steps})
+        with pytest.raises(BankError, match=r"3 adapters need 1 MB, 0 MB are free"):
+            train(base, tiny.write_tasks(tmp_path / "tasks"), tmp_path / "bank", settings=settings)
     assert steps == []
 
 
