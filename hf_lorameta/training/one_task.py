@@ -210,7 +210,7 @@ def _useless_path(folder: Path, name: str) -> Path:
 def finished_outcome(task: Task, job: TrainingJob) -> Outcome | None:
     """Return the outcome of a task that an earlier run has trained with the same key.
 
-    License and source are those that are stated now; the adapter does not depend on them.
+    License, source and title are those that are stated now; the adapter does not depend on them.
     """
     useless = _useless_path(job.folder, task.entry_name)
     if not (useless.exists() or (job.folder / adapter_path(task.entry_name)).exists()):
@@ -226,11 +226,19 @@ def finished_outcome(task: Task, job: TrainingJob) -> Outcome | None:
     entry = finished_entry(job.folder, task.entry_name, key)
     if entry is None:
         return None
-    stated = {"source": task.source, "source_revision": task.source_revision}
-    if task.license:
-        stated["license"] = task.license
-    private = _is_private(task, entry.private)
-    return entry.model_copy(update={**stated, "private": private})
+    stated = {
+        "source": task.source,
+        "source_revision": task.source_revision,
+        "title": task.title,
+        "license": license_now(task, entry.license),
+        "private": _is_private(task, task.is_local or entry.private),
+    }
+    return entry.model_copy(update=stated)
+
+
+def license_now(task: Task, earlier: str | None) -> str | None:
+    """Return the license that a task states now, else that on the card of a Hub dataset."""
+    return task.license if task.is_local else task.license or earlier
 
 
 def _log_path(folder: Path, name: str) -> Path:

@@ -134,7 +134,7 @@ def test_the_same_command_trains_nothing_again(
     assert train(base, tasks, tmp_path / "new").index == bank.index
 
 
-def test_a_license_stated_later_does_not_train_again(
+def test_a_license_stated_or_withdrawn_later_does_not_train_again(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks", 2)
@@ -145,6 +145,11 @@ def test_a_license_stated_later_does_not_train_again(
     assert steps == []
     assert (first.license, first.source, first.private) == ("MIT", "here", False)
     assert (second.license, second.source, second.private) == (None, None, True)
+    (tasks / "meta.json").write_text('{"topic1": {"license": "CC0", "title": "Second"}}')
+    first, second = train(base, tasks, tmp_path / "bank").index.entries
+    assert steps == []
+    assert (first.license, first.source, first.private) == (None, None, True)
+    assert (second.license, second.title, second.private) == ("CC0", "Second", False)
 
 
 def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
