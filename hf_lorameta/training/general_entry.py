@@ -3,8 +3,9 @@
 import json
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,13 @@ from hf_lorameta.bank.stored_prior import to_arrays
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.training.one_task import TrainingJob, digest_of_key, open_task
+from hf_lorameta.training.one_task import (
+    OpenTask,
+    TrainingJob,
+    digest_of_key,
+    license_now,
+    open_task,
+)
 from hf_lorameta.training.progress import Log, TaskProgress
 from hf_lorameta.training.tasks import Task
 from hf_lorameta.types import FloatArray
@@ -32,7 +39,6 @@ from hf_lorameta.types import FloatArray
 if TYPE_CHECKING:
     from hf_lorameta.engines.torch_evaluator import TorchEvaluator
     from hf_lorameta.training.device import DevicePlan
-    from hf_lorameta.training.trainer import TaskRows
 
 _HELD_OUT = 256
 """Held-out rows of all tasks together, about."""
@@ -40,10 +46,11 @@ _HELD_OUT = 256
 logger = logging.getLogger(__name__)
 
 
-def finished_general(job: TrainingJob) -> GeneralEntry | None:
+def finished_general(job: TrainingJob, tasks: Iterable[Task] = ()) -> GeneralEntry | None:
     """Return the general adapter that an earlier run has trained with the same settings.
 
-    It is kept even if the tasks are others now, so that a bank can be extended.
+    It is kept even if the tasks are others now, so that a bank can be extended. Licenses and
+    sources are those that `tasks` state now.
     """
     try:
         record = json.loads(_record_path(job).read_bytes())
@@ -52,7 +59,24 @@ def finished_general(job: TrainingJob) -> GeneralEntry | None:
         return None
     path = job.folder / adapter_path(GENERAL)
     same = record.get("key") == digest_of_key(job.shared_key())
-    return entry if same and path.exists() and sha256(path) == entry.sha256 else None
+    if not (same and path.exists() and sha256(path) == entry.sha256):
+        return None
+    now = {task.entry_name: task for task in tasks}
+    stated = (
+        _general_task(now[known.name], known.license) if known.name in now else known
+        for known in entry.tasks
+    )
+    return entry.model_copy(update={"tasks": tuple(stated)})
+
+
+def _general_task(task: Task, license_: str | None) -> GeneralTask:
+    """Return what the index states of a task; `license_` is that on the card of a Hub dataset."""
+    return GeneralTask(
+        name=task.entry_name,
+        source=task.source,
+        source_revision=task.source_revision,
+        license=license_now(task, license_),
+    )
 
 
 class GeneralTrainer:
@@ -79,11 +103,11 @@ class GeneralTrainer:
         steps = job.settings.general_steps_for(len(tasks))
         count = max(len(tasks), 1)
         train, held_out = -(-steps * job.settings.general_rows // count), -(-_HELD_OUT // count)
-        self._opened = [
-            (task, replace(rows, train=rows.train[:train], held_out=rows.held_out[:held_out]))
-            for task in tasks
-            for rows in _rows(task, job, evaluator)
-        ]
+        self._opened = list[OpenTask]()
+        for opened in chain.from_iterable(_open(task, job, evaluator) for task in tasks):
+            rows = opened.rows
+            kept = replace(rows, train=rows.train[:train], held_out=rows.held_out[:held_out])
+            self._opened.append(replace(opened, rows=kept))
 
     @property
     def possible(self) -> bool:
@@ -95,13 +119,13 @@ class GeneralTrainer:
         from hf_lorameta.training.general import train_general
 
         job, settings = self._job, self._job.settings
-        key = {**job.shared_key(), "rows": [rows.key for _, rows in self._opened]}
+        key = {**job.shared_key(), "rows": [opened.rows.key for opened in self._opened]}
         unfinished = job.folder / WORK_FOLDER / f"{GENERAL}.unfinished.safetensors"
         trained = train_general(
             self._evaluator.model,
             self._layout,
             settings,
-            [rows for _, rows in self._opened],
+            [opened.rows for opened in self._opened],
             workers=self._plan.workers,
             pass_tokens=self._plan.pass_tokens,
             checkpoint=unfinished,
@@ -110,25 +134,19 @@ class GeneralTrainer:
         )
         path = job.folder / adapter_path(GENERAL)
         write_tensors(path, self._layout, settings.rank, "bfloat16", trained.factors)
-        available = sum(len(rows.train) for _, rows in self._opened)
+        available = sum(len(opened.rows.train) for opened in self._opened)
         entry = GeneralEntry(
             name=GENERAL,
             rank=settings.rank,
             scaling=1.0,
             tasks=tuple(
-                GeneralTask(
-                    name=task.entry_name,
-                    source=task.source,
-                    source_revision=task.source_revision,
-                    license=task.license,
-                )
-                for task, _ in self._opened
+                _general_task(opened.task, opened.facts["license"]) for opened in self._opened
             ),
             rows=min(available, trained.steps * settings.general_rows),
             size=path.stat().st_size,
             sha256=sha256(path),
         )
-        held_out = sum(len(rows.held_out) for _, rows in self._opened)
+        held_out = sum(len(opened.rows.held_out) for opened in self._opened)
         log = Log(
             GENERAL, entry.rows, held_out, trained.base_loss, trained.loss, trained.steps,
             trained.best_step, round(trained.seconds, 1),
@@ -148,7 +166,7 @@ class GeneralTrainer:
             self._layout,
             job.settings,
             general_factors(job.folder),
-            [rows for _, rows in self._opened],
+            [opened.rows for opened in self._opened],
             self._plan.pass_tokens,
         )
         if prior is None:
@@ -190,15 +208,15 @@ def _record_path(job: TrainingJob) -> Path:
     return job.folder / WORK_FOLDER / f"{GENERAL}.json"
 
 
-def _rows(task: Task, job: TrainingJob, evaluator: "TorchEvaluator") -> "Iterator[TaskRows]":
-    """Yield the rows of a task, shuffled; nothing if it cannot be read."""
+def _open(task: Task, job: TrainingJob, evaluator: "TorchEvaluator") -> Iterator[OpenTask]:
+    """Yield a task with its rows shuffled; nothing if it cannot be read."""
     try:
-        rows = open_task(task, job, evaluator).rows
+        opened = open_task(task, job, evaluator)
     except (OSError, MemoryError):
         raise  # a fault of this machine, not of the task
     except Exception as error:  # noqa: BLE001 - no task ends the training
         logger.info("%s is left out of the general adapter: %s", task.name, error)
         return
-    train = list(rows.train)
+    train = list(opened.rows.train)
     random.Random(f"{job.settings.seed} {task.name} {GENERAL}").shuffle(train)
-    yield replace(rows, train=train)
+    yield replace(opened, rows=replace(opened.rows, train=train))

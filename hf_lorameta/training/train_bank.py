@@ -206,7 +206,7 @@ def _general(
 ) -> tuple[GeneralEntry | None, OutputPriorEntry | None]:
     """Return the general adapter and the output prior, made in this process where missing."""
     steps = job.settings.general_steps_for(len(tasks))
-    general = finished_general(job)
+    general = finished_general(job, tasks)
     prior = finished_prior(job, general) if general else None
     if not steps or (general and prior):
         return general, prior

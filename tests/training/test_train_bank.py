@@ -340,6 +340,13 @@ def test_hub_datasets_and_manifests_are_tasks(
     entry = Bank(tmp_path / "bank").index.entries[0]
     assert (entry.dataset, entry.license, entry.private) == (hub_id, "mit", False)
     assert len(entry.dataset_revision) == 40
+    other = user.dataset("other", files | {"README.md": b"---\nlicense: bsd\n---\n"})
+    command = ("bank", "train", hub_id, other, "-o", "of-two", "--base", base, *OPTIONS)
+    for _ in range(2):  # the second keeps the general adapter
+        cli(*command, "--general-steps", 2)
+        general = Bank(tmp_path / "of-two").index.general
+        assert general is not None
+        assert [task.license for task in general.tasks] == ["mit", "bsd"]
     manifest = user.manifest(
         tmp_path / "m.yaml",
         [{"adapter": "org/unused", "dataset": hub_id, "license": "apache-2.0"},
@@ -416,6 +423,11 @@ def test_adapters_start_from_a_general_one_that_later_runs_keep(
     before = tree(bank.folder)
     steps = count_steps(monkeypatch)
     assert tree(train(base, tasks, tmp_path / "bank", **options).folder) == before
+    (tasks / "meta.json").write_text('{"topic1": {"license": "MIT"}}')
+    licensed = train(base, tasks, tmp_path / "bank", **options).index.general
+    assert licensed is not None
+    assert [task.license for task in licensed.tasks] == [None, "MIT", None]
+    (tasks / "meta.json").unlink()
     tiny.write_task(tasks, "topic9", tiny.rows(2))
     extended = train(base, tasks, tmp_path / "bank", **options)
     assert extended.index.general == general
