@@ -419,6 +419,19 @@ def test_pull_refuses_a_built_bank_as_target_and_repos_that_are_no_bank(
     cli("bank", "pull", bank.repo, "--revision", "nothing", "-o", "x", code=6)
 
 
+def test_a_pulled_bank_is_not_built_over(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
+    pulled = tmp_path / "pulled"
+    entries = [{"adapter": f"{user.name}/lora", "dataset": f"{user.name}/data"}]
+    manifest = user.manifest(tmp_path / "m.yaml", entries)
+    cli("bank", "pull", bank.repo, "-o", pulled)
+    before = tree(pulled)
+    refused = cli("bank", "build", manifest, "-o", pulled, code=4)
+    assert "was fetched from the Hub and cannot be changed" in refused.err
+    assert tree(pulled) == before
+
+
 def test_pull_fetches_the_given_revision_and_updates_to_the_newest(
     cli: Shell, bank: Built, user: Account, tmp_path: Path
 ) -> None:
