@@ -142,7 +142,7 @@ def train(
 
         request = JobRequest(
             tuple(tasks), curriculum, base, base_revision, settings, at_once, flavor, push_to,
-            template, max_text, instruction,
+            template, max_text, instruction, device, dtype,
         )  # fmt: skip
         _submit(request, dry_run, token, json, quiet)
         return

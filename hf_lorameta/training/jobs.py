@@ -44,6 +44,8 @@ class JobRequest:
         template: of the prompts, as the option states it.
         max_text: limit of a text in characters.
         instruction: put before every input, as the option states it.
+        device: torch name; None leaves it to the job.
+        dtype: torch name of the base model's dtype; None leaves it to the job.
     """
 
     names: tuple[str, ...]
@@ -57,6 +59,8 @@ class JobRequest:
     template: str | None = None
     max_text: int | None = None
     instruction: str | None = None
+    device: str | None = None
+    dtype: str | None = None
 
 
 class JobEstimate(NamedTuple):
@@ -161,7 +165,7 @@ def arguments(request: JobRequest) -> list[str]:
         "general-steps": settings.general_steps,
         "max-length": settings.max_length, "seed": settings.seed, "push-to": request.push_to,
         "instruction": request.instruction, "template": request.template,
-        "max-text": request.max_text,
+        "max-text": request.max_text, "device": request.device, "dtype": request.dtype,
     }  # fmt: skip
     stated = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
     return ["bank", "train", *request.names, *(word for pair in stated for word in pair)]
