@@ -245,8 +245,11 @@ def in_chat_form(tasks: Sequence[Task], base: Path, tokenizer: Path) -> list[Tas
 
 
 def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
-    """Return the datasets of a manifest as tasks; its adapters do not matter."""
-    return [
+    """Return the datasets of a manifest as tasks; its adapters do not matter.
+
+    Of a dataset with several adapters whose licenses differ, no license is stated.
+    """
+    tasks = [
         Task(
             entry.dataset_id.split("/")[1],
             entry.dataset,
@@ -259,6 +262,13 @@ def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
             license=entry.license,
         )
         for entry in entries
+    ]
+    licenses: dict[Task, set[str | None]] = {}
+    for task in tasks:
+        licenses.setdefault(replace(task, license=None), set()).add(task.license)
+    return [
+        replace(task, license=stated.pop() if len(stated) == 1 else None)
+        for task, stated in licenses.items()
     ]
 
 

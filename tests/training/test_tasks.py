@@ -112,6 +112,15 @@ def test_a_repeated_dataset_is_one_task() -> None:
     assert len(read_tasks(["google/boolq", "google/boolq"])) == 1
 
 
+def test_a_dataset_of_several_adapters_is_one_task(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.yaml"
+    named = [("a", "one", "mit"), ("b", "one", "bsd"), ("c", "two", "mit"), ("d", "two", "mit")]
+    entries = [{"adapter": f"o/{a}", "dataset": f"o/{d}", "license": x} for a, d, x in named]
+    manifest.write_text(json.dumps({"version": 1, "base_model": "o/m", "entries": entries}))
+    tasks = read_tasks([str(manifest)])
+    assert [(task.dataset, task.license) for task in tasks] == [("o/one", None), ("o/two", "mit")]
+
+
 def test_the_example_of_the_guide_writes_tasks_and_a_dataset(
     cli: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
