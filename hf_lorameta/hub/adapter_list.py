@@ -39,10 +39,11 @@ class ListedAdapter:
 
 
 def list_adapters(get: Get, endpoint: str, base_model: str) -> Iterator[ListedAdapter]:
-    """Yield the adapters whose cards state a base model, the most downloaded first.
+    """Yield the adapters whose cards state a base model, each once, the most downloaded first.
 
     The Hub tags a model with ``base_model:adapter:ID`` for each base model that its card states.
     A page is requested when the one before it is used up; the header ``Link`` leads to the next.
+    An adapter whose downloads change meanwhile may be on two pages.
     """
     url: str | None = f"{endpoint}/api/models"
     query: dict[str, Any] = {
@@ -51,13 +52,18 @@ def list_adapters(get: Get, endpoint: str, base_model: str) -> Iterator[ListedAd
         "limit": PAGE,
         "expand": list(_FIELDS),
     }
+    seen: set[str] = set()
     while url:
         page = _request(get, url, {"params": query} if query else {})
         for item in page.json():
             try:
-                yield _parse(item)
+                adapter = _parse(item)
             except (KeyError, TypeError):
                 logger.debug("an item of the list of adapters lacks an id or a commit")
+                continue
+            if adapter.repo_id not in seen:
+                seen.add(adapter.repo_id)
+                yield adapter
         url, query = page.links.get("next", {}).get("url"), {}  # the URL holds the query
 
 
