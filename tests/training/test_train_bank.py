@@ -15,6 +15,7 @@ import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import WORK_FOLDER, adapter_path
+from hf_lorameta.bank.share import private_parts
 from hf_lorameta.errors import BankError, LoraMetaError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
@@ -432,6 +433,23 @@ def test_adapters_start_from_a_general_one_that_later_runs_keep(
     extended = train(base, tasks, tmp_path / "bank", **options)
     assert extended.index.general == general
     assert len(steps) == settings.steps  # of the new task alone
+
+
+def test_a_private_task_of_the_general_adapter_alone_keeps_a_bank_private(
+    base: Path, tmp_path: Path
+) -> None:
+    tasks = tiny.write_tasks(tmp_path / "tasks", 2)
+    secret = tiny.write_task(tasks, "secret", tiny.rows(2))
+    meta = {f"topic{i}": {"license": "MIT"} for i in range(2)}
+    (tasks / "meta.json").write_text(json.dumps(meta))
+    settings = Settings(**SETTINGS.to_dict() | {"general_steps": 3})
+    assert private_parts(train(base, tasks, tmp_path / "bank", settings=settings).index) == 1
+    secret.unlink()  # the general adapter is kept
+    index = train(base, tasks, tmp_path / "bank", settings=settings).index
+    assert not any(entry.private for entry in index.entries)
+    assert private_parts(index) == 1
+    licensed = train(base, tasks, tmp_path / "other", settings=settings).index
+    assert private_parts(licensed) == 0
 
 
 def test_an_interrupted_general_training_continues_exactly(
