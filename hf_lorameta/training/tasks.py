@@ -149,8 +149,8 @@ def read_tasks(
     ``license``, ``source_repo`` and ``commit``.
 
     Raises:
-        UsageError: a name is none of these, there are no tasks, two have the same name, or the
-            template has no input.
+        UsageError: a name is none of these, there are no tasks, two local ones have the same name,
+            or the template has no input.
         ManifestError: a manifest is invalid.
     """
     tasks: list[Task] = []
@@ -273,10 +273,28 @@ def _of_manifest(entries: Sequence[BankEntry]) -> list[Task]:
 
 
 def _with_distinct_names(tasks: Sequence[Task]) -> list[Task]:
-    """Drop repeated tasks, and refuse different ones with the same name."""
+    """Drop repeated tasks, and tell datasets of the Hub with the same name apart.
+
+    By their configurations, as ``glue-sst2`` and ``glue-mnli``, or else by their owners, too.
+    """
     distinct = list(dict.fromkeys(tasks))
+    for by_owner in (False, True):
+        taken = Counter(task.name.lower() for task in distinct)
+        distinct = [
+            replace(task, name=_longer_name(task, by_owner))
+            if taken[task.name.lower()] > 1 and not task.is_local else task
+            for task in distinct
+        ]  # fmt: skip
     name, count = next(iter(Counter(t.name.lower() for t in distinct).most_common(1)), ("", 0))
     if count > 1:
         same = [task.dataset for task in distinct if task.name.lower() == name]
-        raise UsageError(f"{count} tasks are called {name}: {', '.join(same)}")
+        raise UsageError(
+            f"{count} tasks are called {name}: {', '.join(same)}", hint="rename a file or folder"
+        )
     return distinct
+
+
+def _longer_name(task: Task, by_owner: bool) -> str:
+    owner, _, dataset = task.dataset.partition("/")
+    parts = (owner if by_owner else None, dataset, task.config)
+    return clean_name("-".join(part for part in parts if part))

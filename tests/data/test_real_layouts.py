@@ -91,7 +91,7 @@ CASES = [
     ),
     case(
         "subject and body of a support ticket",
-        lambda i: {"ticket_id": i, "subject": text(i, 2), "body": text(i, 20), "category": CLASSES[i % 3]},
+        lambda i: {"subject": text(i, 2), "body": text(i, 20), "category": CLASSES[i % 3]},
         (f"Subject: {text(0, 2)}\nBody: {text(0, 20)}", "negative"),
     ),
     case(

@@ -86,13 +86,16 @@ def test_a_template_is_that_of_all_tasks_without_their_own(tmp_path: Path) -> No
         (["no-such-thing"], "is not a folder, a manifest"),
         (["missing.jsonl"], "no such file"),
         ([""], "no tasks in"),
-        (["a/same", "b/same"], "2 tasks are called same: a/same, b/same"),
+        (["tasks/same.jsonl", "same.csv"], "2 tasks are called same: .*same.jsonl, .*same.csv"),
     ],
 )
 def test_what_names_no_tasks_is_refused(
     names: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks").mkdir()
+    for file in ("tasks/same.jsonl", "same.csv"):
+        (tmp_path / file).touch()
     with pytest.raises(UsageError, match=message):
         read_tasks(names)
 
@@ -106,6 +109,25 @@ def test_a_broken_manifest_or_meta_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tasks" / "meta.json").write_text("[]")
     with pytest.raises(UsageError, match="not a JSON object of tasks"):
         read_tasks([str(tmp_path / "tasks")])
+
+
+def test_datasets_with_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    configs = [
+        {"adapter": f"user/{config}", "dataset": "nyu-mll/glue", "config": config}
+        for config in ("sst2", "mnli")
+    ]
+    owners = [{"adapter": f"user/{o}", "dataset": f"{o}/alpaca"} for o in ("a", "b")]
+    manifest = tmp_path / "m.yaml"
+    entries = [*configs, *owners, {"adapter": "user/c", "dataset": "google/boolq"}]
+    manifest.write_text(json.dumps({"version": 1, "base_model": "o/m", "entries": entries}))
+    found = {task.name: task.dataset for task in read_tasks([str(manifest)])}
+    assert found == {
+        "glue-sst2": "nyu-mll/glue",
+        "glue-mnli": "nyu-mll/glue",
+        "a-alpaca": "a/alpaca",
+        "b-alpaca": "b/alpaca",
+        "boolq": "google/boolq",
+    }
 
 
 def test_a_repeated_dataset_is_one_task() -> None:
