@@ -187,7 +187,7 @@ def _summary(bank: "Bank", lines: list[dict[str, Any]], url: str | None) -> str:
          f"{t['seconds']:.0f}"]
         for t in trained
     ]  # fmt: skip
-    text = [f"{len(bank)} adapters for {bank.index.base_model}", "", table(head, cells)]
+    text = [f"{plural(len(bank), 'adapter')} for {bank.index.base_model}", "", table(head, cells)]
     skipped = [line for line in lines if "skipped" in line]
     if skipped:
         text += ["", f"{len(skipped)} skipped:"]

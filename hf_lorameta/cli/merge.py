@@ -135,7 +135,7 @@ def merge(
             folder = published.folder
     log(
         quiet,
-        f"Merged {plural(len(weights), 'adapter')} for {merged.base_model}: "
+        f"Merged {plural(len(merged.sources), 'adapter')} for {merged.base_model}: "
         f"{len(merged.layout)} modules of rank {merged.rank_span}",
     )
     data: dict[str, Any] = {
@@ -169,8 +169,8 @@ def parse_weights(arguments: list[str]) -> dict[str, float]:
             name = ""
         if not name:
             raise UsageError(
-                f"{argument} has no weight, expected ADAPTER:WEIGHT",
-                hint=f"hf-lorameta merge {argument}:1 …",
+                f"{argument} is not of the form ADAPTER:WEIGHT",
+                hint=f"hf-lorameta merge {argument.rpartition(':')[0] or argument.strip(':')}:1 …",
             )
         if name in weights:
             raise UsageError(f"{name} is named twice", hint="add up its weights")
@@ -226,9 +226,15 @@ def _make_recipe(
     }
     if max_size is not None:
         settings["max_size"] = parse_size(max_size)
-    if rank is not None:
-        name, text = ("energy", number) if kind == "auto" else ("rank", rank)
-        settings[name] = text
+    if kind == "auto":
+        try:
+            settings["energy"] = float(number)
+        except ValueError:
+            raise UsageError(
+                f"--rank {rank} names no share of the squared norm", hint="--rank auto:0.95"
+            ) from None
+    elif rank is not None:
+        settings["rank"] = rank
     return MergeRecipe.of(**settings)
 
 

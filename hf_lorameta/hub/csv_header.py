@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hf_lorameta.tables import plural
+
 _WORDS, _LENGTH = 4, 25
 
 
@@ -38,7 +40,8 @@ def name_columns(builder: Any, count: int) -> None:
 
 def header_note(name: str, count: int) -> str:
     """Return what to tell the user about a file without a header."""
-    return f"{name} has no header line: its columns are named column_1 to column_{count}"
+    names = "column_1" if count == 1 else f"column_1 {'and' if count == 2 else 'to'} column_{count}"
+    return f"{name} has no header line: {plural(count, 'column')} named {names}"
 
 
 def _is_value(name: str, values: Sequence[Any]) -> bool:

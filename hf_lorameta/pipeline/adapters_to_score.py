@@ -24,7 +24,7 @@ class AdaptersToScore(NamedTuple):
 
     Attributes:
         folders: of each adapter, by its name in the table.
-        base: what the first adapter's config says of the base model.
+        base: the first adapter's config that names a base model, if one does.
         recipes: ``recipe.json`` of those that were generated for a dataset.
     """
 
@@ -112,12 +112,14 @@ def locate_adapters(
     for name, folder in zip(names, folders.values(), strict=True):
         with naming(str(name)):
             configs.append(check_adapter(folder)[0])
-    for name, config in zip(names, configs, strict=True):
-        if config.base_model and config.base_model.lower() != configs[0].base_model.lower():
-            expected = configs[0].base_model
+    stated = [i for i, config in enumerate(configs) if config.base_model]
+    first = stated[0] if stated else 0
+    for i in stated:
+        if configs[i].base_model.lower() != configs[first].base_model.lower():
             raise AdapterError(
-                f"{name} is for {config.base_model}, and {names[0]} for {expected}",
+                f"{names[i]} is for {configs[i].base_model}, and {names[first]} for "
+                f"{configs[first].base_model}",
                 hint="score adapters of one base model at a time",
             )
     recipes = (read_generation(folder) for folder in folders.values())
-    return AdaptersToScore(folders, configs[0], tuple(recipe for recipe in recipes if recipe))
+    return AdaptersToScore(folders, configs[first], tuple(recipe for recipe in recipes if recipe))

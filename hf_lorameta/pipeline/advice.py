@@ -31,6 +31,8 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
         expected is not None and expected.prompted is not None and expected.prompted > expected.mean
     )
     without = "use a 3-shot prompt" if prompt_is_better else "use the default"
+    if plan.recipe.is_mixture:
+        return f"{without}: a mixture is not trained"
     if not plan.profile.output.total:
         return "use the default: the dataset has no outputs to train on"
     if plan.profile.rows < MIN_TRAINING_ROWS:

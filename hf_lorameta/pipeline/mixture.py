@@ -73,7 +73,8 @@ class Mixture(PlannedAdapter):
 
     Raises:
         UsageError: the recipe asks for one adapter.
-        BankError: the bank adapts only some layers, or lacks the general adapter to subtract.
+        BankError: the bank adapts only some layers, or lacks the general adapter to subtract, or no
+            adapter has a positive coefficient.
 
     Example:
         >>> import hf_lorameta
@@ -93,6 +94,11 @@ class Mixture(PlannedAdapter):
         if any("." in name for name in target_modules(bank.layout)):
             raise BankError(
                 "PEFT routes in every module of a name, and this bank adapts only some of them",
+                hint=f"leave out --emit {emit}",
+            )
+        if not self.entries:
+            raise BankError(
+                "no adapter has a positive coefficient, so that there is nothing to route",
                 hint=f"leave out --emit {emit}",
             )
         if self._subtracts and bank.index.general is None:

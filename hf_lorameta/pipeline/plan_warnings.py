@@ -129,20 +129,24 @@ def _distance_warnings(plan: PlanLike) -> Iterator[str]:
     tuned = plan.refinement or plan.training or recipe.refine or recipe.train
     nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
     if nearest > FAR_RATIO * typical:
-        advice = (
-            " It may be worse than the base model: improve it with --train 16, or test it with "
-            "--check 16."
-        )
+        advice = f" It may be worse than the base model: {_way_out(recipe)}."
         yield (
             "No dataset in the bank is near this one: the nearest is at distance "
             f"{nearest:.3g}, while bank datasets typically have one at {typical:.3g}. "
             f"Expect little from this adapter.{'' if tuned else advice}"
         )
     if plan.expected and not (tuned or plan.check or recipe.check):
-        yield from _gain_warnings(plan.expected)
+        yield from _gain_warnings(plan.expected, _way_out(recipe))
 
 
-def _gain_warnings(expected: Estimate) -> Iterator[str]:
+def _way_out(recipe: Recipe) -> str:
+    """Say what can be done about an adapter that may be of little use."""
+    if recipe.is_mixture:
+        return "compare it with the base model, or leave out --emit and add --train 16"
+    return "improve it with --train 16, or test it with --check 16"
+
+
+def _gain_warnings(expected: Estimate, way_out: str) -> Iterator[str]:
     """Warn if adapters of similar datasets gained little, or less than a prompt with examples."""
     gained = f"{expected.mean:.0%} ± {expected.spread:.0%}"
     prompt = "" if expected.prompted is None else f", a 3-shot prompt by {expected.prompted:.0%}"
@@ -154,8 +158,8 @@ def _gain_warnings(expected: Estimate) -> Iterator[str]:
         return
     yield (
         f"On {expected.datasets} datasets with similar outputs, adapters of this bank "
-        f"lowered the base model's loss by {gained}{prompt}: this one may gain {outcome}. Improve "
-        "it with --train 16, or test it with --check 16."
+        f"lowered the base model's loss by {gained}{prompt}: this one may gain {outcome}. "
+        f"{way_out.capitalize()}."
     )
 
 

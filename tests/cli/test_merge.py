@@ -101,9 +101,11 @@ def test_a_repo_without_safetensors_is_refused(cli: Shell, user: Account) -> Non
 def test_wrong_arguments_are_refused(cli: Shell, user: Account) -> None:
     a = adapter(user, "a")
     for arguments, message in (
-        ((a, "-o", "m"), "has no weight"),
-        ((f"{a}:x", "-o", "m"), "has no weight"),
+        ((a, "-o", "m"), f"hf-lorameta merge {a}:1"),
+        ((f"{a}:x", "-o", "m"), f"hf-lorameta merge {a}:1"),
         ((f"{a}:1", f"{a}:2", "-o", "m"), "named twice"),
+        ((f"{a}:1", "-o", "m", "--rank", "auto"), "--rank auto:0.95"),
+        ((f"{a}:1", "-o", "m", "--rank", "auto:x"), "--rank auto:0.95"),
         ((f"{a}:1",), "no target"),
         ((f"{a}:1", "-o", "m", "--max-size", "2XB"), "not a size"),
         ((f"{a}:1", "-o", "m", "--max-size", "2MB", "--uniform-rank"), "--uniform-rank excludes"),

@@ -42,7 +42,7 @@ def test_short_outputs_promise_more_than_long_ones(tmp_path: Path) -> None:
 def test_little_gain_or_less_than_that_of_a_prompt_is_a_warning(
     expected: Estimate, outcome: str | None
 ) -> None:
-    text = "".join(_gain_warnings(expected))
+    text = "".join(_gain_warnings(expected, "train it"))
     assert bool(text) == bool(outcome)
     assert (outcome or "") in text
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,14 @@ from hf_lorameta import (  # noqa: E402
 )
 from hf_lorameta.bank.arrays import load_arrays  # noqa: E402
 from hf_lorameta.formats.lora_file import check_adapter  # noqa: E402
+from hf_lorameta.method.coefficients import Coefficients  # noqa: E402
 from hf_lorameta.pipeline.adapter_folder import (  # noqa: E402
     EXPERTS,
     PROTOTYPES_FILE,
     ROUTING_FILE,
     read_contents,
 )
+from hf_lorameta.pipeline.advice import advise  # noqa: E402
 from hf_lorameta.pipeline.mixture import ROUTED  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
@@ -142,6 +145,21 @@ def test_coefficients_that_do_not_enter_give_no_warning_of_a_copy() -> None:
         recipe = Recipe(emit=emit, top_k=3, coefficients="attentional", temperature=0.01)
         warnings = plan(TRAIN_FILE, recipe=recipe).warnings
         assert sum("close to a copy" in warning for warning in warnings) == copies
+
+
+def test_no_advice_proposes_to_train_or_check_a_mixture(bank: Bank, new: Path) -> None:
+    far = replace(planned(new, bank, emit="mixture"), distances=np.full(4, 1e3))
+    texts = [*far.warnings, advise(far)]
+    assert any("It may be worse than the base model" in text for text in texts)
+    assert not any("--check" in text for text in texts)
+    assert "a mixture is not trained" in advise(far)
+
+
+def test_a_mixture_of_nothing_is_refused(bank: Bank, new: Path) -> None:
+    of = planned(new, bank, emit="mixture")
+    negative = replace(of, coefficients=Coefficients(-of.coefficients.shared))
+    with pytest.raises(BankError, match="no adapter has a positive coefficient"):
+        Mixture(negative)
 
 
 @pytest.mark.parametrize("emit", ["mixture", "mixture-gks"])
