@@ -3,7 +3,7 @@
 For each task of ``../shared/everyday/report_on.txt``, the adapters of its source are left out of
 the bank, and some of the others are drawn at random: 10, 25, 50, 100, or all. The general adapter
 takes part always; it must not have been trained on any task of the source. Scores are losses of the
-reference outputs on test rows, also of the base model and a 3-shot prompt, in float32.
+reference outputs on test rows, also of the base model and a 3-shot prompt.
 
 Every score is saved in FOLDER at once, so the command resumes where it stopped. At the end it
 prints a table and writes it and a plot into FOLDER.
