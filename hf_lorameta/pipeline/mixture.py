@@ -2,8 +2,9 @@
 
 Arrow gives each token and module the adapters whose prototypes fit its activation best, see
 `hf_lorameta.method.arrow`. The weights sum to one. In a bank with a general adapter g, from which
-all others were trained, the plan's formula ``g + Σ c_i (θ_i − g)`` is then ``Σ c_i θ_i``: the
-adapters are routed as they were trained, and a server can use each of them alone.
+all others were trained, the plan's formula ``g + Σ c_i (θ_i − g)`` is then ``Σ c_i θ_i``: whole
+adapters are routed, and a server can use each of them alone. All are multiplied by the plan's
+`scale`, as its coefficients are.
 
 GenKnowSub (aclanthology.org/2025.acl-short.54) routes the differences ``θ_i − g`` instead, whose
 prototypes do not show what all adapters have in common; g is added to the base model once. PEFT's
@@ -133,12 +134,12 @@ class Mixture(PlannedAdapter):
     # --- weights --------------------------------------------------------------------------------
 
     def _factors(self, entry: IndexEntry | GeneralEntry) -> Iterator[FactorPair]:
-        """Yield A (r, in) and B (out, r) of an adapter, scaling included, module by module."""
+        """Yield A (r, in) and B (out, r) of an adapter, scalings included, module by module."""
         bank = self.plan.bank
-        file = bank.adapter(entry)
+        file, scaling = bank.adapter(entry), entry.scaling * self.plan.scale
         for module in bank.layout:
             A, B = bank.expand(module.name, *file.factors(module.name))
-            yield A, np.float32(entry.scaling) * B
+            yield A, np.float32(scaling) * B
 
     def _expert(self, entry: IndexEntry) -> Iterator[FactorPair]:
         """Yield the factors of an adapter, or of its difference to the general one."""
@@ -195,7 +196,7 @@ class Mixture(PlannedAdapter):
 
     def _card_data(self, shared: bool) -> CardData:
         """Return the card's data; the general adapter is a part of each adapter, or added once."""
-        general = None if self.plan.bank.index.general is None else 1.0
+        general = None if self.plan.bank.index.general is None else self.plan.scale
         paths = tuple(f"{EXPERTS}/{entry.name}" for entry in self.entries)
         routing = Routing(
             paths, min(ROUTED, len(paths)), SHARED if shared else None, self._subtracts

@@ -187,12 +187,18 @@ def test_peft_loads_it_with_the_code_on_the_card_and_routes_as_arrow_does(
     assert np.abs(logits(model) - expected).max() > 0.1  # so the experts matter
 
 
+@pytest.mark.parametrize("scale", [None, 0.5])
 @pytest.mark.parametrize("emit", ["mixture", "mixture-gks"])
-def test_a_mixture_of_one_is_the_adapter(bank: Bank, new: Path, tmp_path: Path, emit: str) -> None:
-    mixture = Mixture(planned(new, bank, emit=emit, top_k=1, output_prior=0))
+def test_a_mixture_of_one_is_the_adapter_multiplied_by_the_scale(
+    bank: Bank, new: Path, tmp_path: Path, emit: str, scale: float | None
+) -> None:
+    mixture = Mixture(planned(new, bank, emit=emit, top_k=1, output_prior=0, scale=scale))
     (entry,) = mixture.entries
-    one = logits(load_as_the_card_says(mixture.save_pretrained(tmp_path / "m")))
-    expected = logits(base_with(bank, updates(bank, entry.name)))
+    folder = mixture.save_pretrained(tmp_path / "m")
+    assert ("multiplied by 0.50." in (folder / "README.md").read_text()) == (scale == 0.5)
+    one = logits(load_as_the_card_says(folder))
+    update = {name: (scale or 1) * whole for name, whole in updates(bank, entry.name).items()}
+    expected = logits(base_with(bank, update))
     np.testing.assert_allclose(one, expected, atol=1e-4)
 
 
