@@ -54,8 +54,9 @@ def test_plan_with_every_metric_and_rule(
 def test_plan_downloads_profiles_but_no_weights(
     cli: Shell, bank: Built, data: Path, tmp_path: Path
 ) -> None:
-    cache = str(tmp_path / "cache")  # other tests may have fetched this bank
-    shown = cli("plan", "-d", data, "--bank", bank.repo, HF_HUB_CACHE=cache)
+    # other tests may have fetched this bank
+    cache = f"from huggingface_hub import constants; constants.HF_HUB_CACHE = {str(tmp_path)!r}"
+    shown = cli("plan", "-d", data, "--bank", bank.repo, before=cache)
     assert f"{bank.owner.name}/e1" in shown.out
     assert f"Bank: {bank.repo}" in shown.err
     assert touched(cli.hub, "profiles.safetensors")
