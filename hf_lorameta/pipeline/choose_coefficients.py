@@ -61,7 +61,7 @@ def scale_for(bank: Bank, recipe: Recipe, profile: Profile) -> float:
     """
     if recipe.scale is not None:
         return recipe.scale
-    by_length = COEFFICIENT_RULES[recipe.coefficients].by_length and not recipe.is_mixture
+    by_length = COEFFICIENT_RULES[recipe.coefficients].by_length
     if not by_length or bank.index.general is None or not profile.output.total:
         return 1.0
     return length_scale(profile.output_length, bank.profiles.output_lengths)

@@ -106,9 +106,9 @@ def test_coefficients_are_scaled_for_outputs_longer_than_the_banks(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"coefficients": "normalized"}, {"emit": "mixture"}, {"coefficients": "attentional"}],
+    [{"coefficients": "normalized"}, {"coefficients": "attentional"}],
 )
-def test_rules_of_the_paper_and_mixtures_are_not_scaled_unasked(
+def test_rules_of_the_paper_are_not_scaled_unasked(
     settings: dict[str, str], bank: Bank, new: Path, tmp_path: Path
 ) -> None:
     lines = [row | {"output": " ".join([row["output"]] * 4)} for row in tiny.rows(3)]
