@@ -12,7 +12,7 @@ LONGEST_SECONDS = 3600.0
 
 
 def advise(plan: Plan, operations_per_second: float | None = None) -> str:
-    """Return which way to go: the default, a 3-shot prompt, or training, and its time.
+    """Return which way to go: the default, also with a 3-shot prompt, or training, and its time.
 
     The time is `training_seconds`, as with ``--budget``; the base model need not be here.
 
@@ -30,7 +30,7 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
     prompt_is_better = (
         expected is not None and expected.prompted is not None and expected.prompted > expected.mean
     )
-    without = "use a 3-shot prompt" if prompt_is_better else "use the default"
+    without = "use the default with a 3-shot prompt" if prompt_is_better else "use the default"
     if plan.recipe.is_mixture:
         return f"{without}: a mixture is not trained"
     if not plan.profile.output.total:

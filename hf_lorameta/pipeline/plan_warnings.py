@@ -196,7 +196,7 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         yield (
             f"On {check.rows} rows a {check.shots}-shot prompt on the base model was better (loss "
             f"{check.prompt:.3f} against {check.end:.3f}): train the adapter further with "
-            "--budget 5m, or use the prompt."
+            "--budget 5m, or use it with the prompt."
         )
 
 
