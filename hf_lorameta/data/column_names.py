@@ -10,11 +10,11 @@ SYSTEM = ("system", "system_prompt", "definition")
 CONTEXTS = (
     "context", "passage", "paragraph", "article", "document", "story", "support", "background",
     "evidence", "ctx", "schema", "facts", "passages", "contexts", "tools", "dialogue", "dialog",
-    "history", "abstract",
+    "history", "abstract", "body",
 )  # fmt: skip
 QUESTIONS = (
     "question", "query", "prompt", "problem", "claim", "hypothesis", "goal", "input",
-    "question_stem", "question_concept", "aspect",
+    "question_stem", "question_concept", "aspect", "word", "statement",
 )  # fmt: skip
 TEXTS = (
     "text", "sentence", "dialogue", "dialog", "content", "body", "review", "review_body",
@@ -39,11 +39,13 @@ NOT_MEANT = re.compile(r"(hard_)?(rejected|neg|negatives?)(_.*|\d*)")
 CODE = ("code", "sql", "snippet", "program")
 STATED = ("prompt", "question", "instruction", "query", "problem", "question_stem", "claim")
 SUMMARIES = ("summary", "highlights", "abstract", "tldr")
-VERDICTS = ("label", "is_correct", "correct", "is_answer")
+VERDICTS = ("label", "is_correct", "correct", "is_answer", "is_safe")
 LABEL_ENDINGS = ("_label", "_sentiment", "_class", "_category", "_intent", "_emotion", "_topic")
 WEAK_OUTPUTS = (
-    "topic", "type", "stars", "rating", "score", "overall", "headline", "toxicity", "relevance",
+    "topic", "type", "stars", "star", "rating", "score", "overall", "headline", "toxicity",
+    "relevance",
 )  # fmt: skip
+STARS = ("stars", "star", "rating", "overall")
 PAIRS = (("premise", "hypothesis"), ("question", "sentence"), ("claim", "evidence"))
 CHOICES = (
     "choices",

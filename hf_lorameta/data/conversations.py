@@ -15,7 +15,10 @@ from hf_lorameta.types import Row
 _ROLE_KEYS = ("role", "from", "speaker", "user", "author")
 _TEXT_KEYS = ("content", "value", "text", "message", "utterance", "parts")
 _THOUGHTS = ("thinking", "reasoning", "reasoning_content")
-_ANSWERERS = {"assistant", "gpt", "model", "bot", "chatgpt", "chatbot", "ai", "agent"}
+_ANSWERERS = {
+    "assistant", "gpt", "model", "bot", "chatgpt", "chatbot", "ai", "agent", "function_call",
+    "function-call", "tool_call",
+}  # fmt: skip
 _PAIRS = (
     ("human", "assistant"), ("user", "assistant"), ("question", "answer"), ("input", "output"),
     ("prompt", "response"),

@@ -4,21 +4,20 @@
 is not of its kind, or raises an error with a proposal.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hf_lorameta.data.cells import as_object
+from hf_lorameta.data.choice_columns import multiple_choice
 from hf_lorameta.data.column_names import (
-    CHOICE,
     CHOICES,
     CONTEXTS,
     CONVERSATIONS,
     INPUTS,
     LANGUAGE,
     OUTPUTS,
-    RIGHT,
     SYSTEM,
+    TITLES,
     VERDICTS,
 )
 from hf_lorameta.data.columns import Columns, columns_option, replace_path
@@ -97,11 +96,12 @@ def unread_columns(columns: Columns, names: Sequence[str]) -> list[str]:
 def _conversation(table: TableView) -> Columns | None:
     """Chats: one column of turns, or a prompt and an answer that are lists of turns each."""
     turns = [n for n in table.names if table.kind(n) == "turns" and normalized(n) != "rejected"]
-    for prompt in table.named(("prompt", "question", "input")):
-        for answer in table.named(("chosen", "completion", "response", "answer")):
-            if {prompt, answer} <= set(turns):
-                return Columns(input=prompt, output=answer)
     best = table.named(CONVERSATIONS)
+    prompts = table.named(("prompt", "question", "input"))
+    for prompt in filter(turns.__contains__, (*prompts, *best)):
+        for answer in table.named(("chosen", "completion", "response", "answer")):
+            if (answer in turns and prompt in prompts) or table.is_turn(answer):
+                return Columns(input=prompt, output=answer)
     named = [name for name in best if name in turns]
     if not named and not set(table.named(OUTPUTS)) - set(turns):
         named = [n for n in best if table.kind(n) == "list" or _is_written_chat(table, n)]
@@ -164,45 +164,6 @@ def _unclear_direction(table: TableView, texts: list[str]) -> DatasetError:
     return unclear(table, problem, pairs[0], advice="choose one")
 
 
-def _multiple_choice(table: TableView) -> Columns | None:
-    """Multiple choice: a list of choices or a column for each, and the right one."""
-    listed = [
-        n for n in table.named(CHOICES)
-        if table.kind(n) in ("list", "fields") and _holds_texts(table, n)
-    ]  # fmt: skip
-    stems: dict[str, list[str]] = {}
-    for name in table.names:
-        found = CHOICE.fullmatch(normalized(name))
-        if found and table.kind(name) in ("text", "number"):
-            stems.setdefault(found[1] or "", []).append(name)
-    single = next((tuple(group) for group in stems.values() if len(group) > 1), None)
-    right = [n for n in table.named(RIGHT) if n not in listed and n not in (single or ())]
-    right = [n for n in right if table.kind(n) in ("text", "number", "class", "fields", "empty")]
-    if not right or not (listed or single):
-        return None
-    if not single and table.kind(right[0]) == "fields":
-        return None  # answers of SQuAD
-    choices = listed[0] if listed else single
-    taken = {right[0], *(single or ()), *listed}
-    inputs = [n for n in input_columns(table, taken) if n not in taken]
-    if not inputs:
-        return None
-    return Columns(input=tuple(inputs), choices=choices, output=right[0])
-
-
-_CHOICE_NAME = re.compile(r"[A-Ha-h0-9]")
-
-
-def _holds_texts(table: TableView, name: str) -> bool:
-    first = next(iter(table.values(name)), None)
-    if isinstance(first, Mapping):
-        if len(first) > 1 and all(map(_CHOICE_NAME.fullmatch, map(str, first))):
-            return all(isinstance(text, str) for text in first.values() if text)
-        named = not {"label", "labels"}.isdisjoint(first)
-        return named and isinstance(first.get("text"), (list, tuple))
-    return first is not None and len(first) > 1
-
-
 def _known_layout(table: TableView) -> Columns | None:
     """The layouts of `LAYOUTS`, with context, and with an instruction of their own."""
     have = set(table.by_key)
@@ -219,7 +180,8 @@ def _known_layout(table: TableView) -> Columns | None:
         problem = f"the columns can be read as {candidates}"
         raise unclear(table, problem, found[0], advice="choose one")
     columns = _with_context(found[0], table)
-    verdicts = [n for n in table.named(VERDICTS) if n not in columns.names() and table.repeats(n)]
+    verdicts = [*table.named(VERDICTS), *_labels_of(table, columns.output)]
+    verdicts = [n for n in verdicts if n not in columns.names() and table.repeats(n)]
     if verdicts and columns.output:
         problem = f"{verdicts[0]} may say whether {columns.output} is right"
         texts = (*columns.named("input"), columns.output)
@@ -227,6 +189,13 @@ def _known_layout(table: TableView) -> Columns | None:
         problem += f"; without it: {columns_option(columns)}"
         raise unclear(table, problem, judged)
     return columns
+
+
+def _labels_of(table: TableView, output: str | None) -> list[str]:
+    """Return the labels of an output, such as ``response_label``."""
+    start = f"{normalized(output or '')}_"
+    keys = {n: normalized(n) for n in table.usable}
+    return [n for n, key in keys.items() if key.startswith(start) and key.endswith("_label")]
 
 
 def _renamed(layout: Columns, table: TableView) -> Columns:
@@ -344,10 +313,16 @@ def _plain_text(table: TableView) -> Columns | None:
         if rated := table.ratings:
             problem = f"the output may be one of {', '.join(rated)}"
             raise unclear(table, problem, Columns(input=text, output=rated[0]))
-        lists = [n for n in table.usable if table.kind(n) == "list" and table.has_text(n)]
-        if lists:
-            problem = f"{lists[0]} may be the output; without it: {columns_option(alone)}"
-            raise unclear(table, problem, Columns(input=text, output=lists[0]))
+        others = [n for n in table.usable if table.kind(n) == "list" and table.has_text(n)]
+        if len(table.usable) == 2:  # a text and another one
+            titles = table.named(TITLES)
+            others += [
+                n for n in table.usable
+                if n not in (text, *titles) and table.kind(n) == "text" and table.holds_words(n)
+            ]  # fmt: skip
+        if others:
+            problem = f"{others[0]} may be the output; without it: {columns_option(alone)}"
+            raise unclear(table, problem, Columns(input=text, output=others[0]))
         return alone
     usable = table.usable
     single = len(usable) == 1 and table.kind(usable[0]) == "text" and not table.labels
@@ -386,7 +361,7 @@ RULES: tuple[Callable[[TableView], Columns | None], ...] = (
     _conversation,
     _preference,
     _translation,
-    _multiple_choice,
+    multiple_choice,
     _known_layout,
     _nested,
     _named_output,

@@ -19,7 +19,7 @@ from hf_lorameta.data.column_names import (
 )
 from hf_lorameta.data.table_view import TableView, normalized
 
-_ANSWER = re.compile(r"(?<!incorrect)(?<!wrong)(?:^|_)answers?(?:_|$)")
+_ANSWER = re.compile(r"(?<!incorrect)(?<!wrong)(?:^|_)(?:answer|solution)s?(?:_|$)")
 
 
 def is_output(table: TableView, name: str) -> bool:
@@ -32,7 +32,8 @@ def output_columns(table: TableView) -> list[str]:
     usable = [n for n in table.usable if table.kind(n) != "turns"]
     texts = [n for n in usable if table.kind(n) in ("text", "list")]
     answers = [n for n in texts if _ANSWER.search(normalized(n)) and not table.repeats(n)]
-    if answers and table.named(QUESTIONS) and not table.named(("answer", "answers")):
+    exact = table.named(("answer", "answers", "solution", "solutions"))
+    if answers and table.named(QUESTIONS) and not exact:
         return answers
     outputs = [n for n in table.named(OUTPUTS) if n in usable and is_output(table, n)]
     outputs += [n for n in usable if table.kind(n) == "class" and n not in outputs]
@@ -54,8 +55,8 @@ def output_columns(table: TableView) -> list[str]:
         return labels + weak
     if "text" in table.by_key and len(usable) > 2:
         return []  # a corpus with facts about each text
-    flags = [n for n in usable if normalized(n).startswith("is_") and table.repeats(n)]
-    if len(flags) == 1:
+    flags = [n for n in usable if normalized(n).startswith("is_")]
+    if len(flags) == 1 and table.repeats(flags[0]):
         return flags
     repeated = [n for n in usable if table.repeats(n) and n not in table.named(TEXTS)]
     return weak or (repeated if len(usable) == 2 else [])
@@ -66,6 +67,7 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
     texts = [
         n for n in table.usable
         if n not in outputs and table.kind(n) in ("text", "list")
+        and (table.has_text(n) or not table.sample)  # not numbers of tokens
         and not NOT_MEANT.fullmatch(normalized(n)) and n not in table.named(SYSTEM)
     ]  # fmt: skip
     nested = [
@@ -76,8 +78,9 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
         return texts
     pair = compared_pair(texts)
     if pair and not any(table.is_within(pair[0], [n]) for n in texts if n not in pair):
-        contexts = [n for n in table.named(CONTEXTS) if n in texts and n not in pair]
-        return [table.text_field(n) for n in (*contexts, *pair)]
+        others = [n for n in texts if n not in pair and not table.is_same(n)]
+        before = [n for n in table.named((*CONTEXTS, *QUESTIONS)) if n in others]
+        return [table.text_field(n) for n in (*before, *pair)]
     texts = [
         n for n in texts
         if n in table.named((*QUESTIONS, *CONTEXTS)) or not (table.repeats(n) or table.is_same(n))

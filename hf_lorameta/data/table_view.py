@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from hf_lorameta.data.column_names import LANGUAGE
+from hf_lorameta.data.column_names import LANGUAGE, STARS
 from hf_lorameta.data.conversations import conversation_row, is_conversation, is_transcript
 
 Kind = Literal["text", "number", "class", "list", "fields", "turns", "other", "empty"]
 
-_IDS = {"id", "idx", "index", "uid", "uuid", "guid", "qid", "key", "pid", "hash", "no", "nr"}
+_IDS = {"id", "idx", "index", "uid", "uuid", "guid", "qid", "key", "pid", "hash", "no", "nr", "eid"}
 _ABOUT = {
     "url", "link", "date", "timestamp", "time", "created_at", "source", "language", "lang",
     "license", "split", "author", "meta", "metadata", "dataset", "dataset_name", "domain", "subset",
@@ -112,6 +112,11 @@ class TableView:
         rows = map(conversation_row, self.values(name))
         return any(row is not None and row[1] for row in rows)
 
+    def is_turn(self, name: str) -> bool:
+        """Whether a column holds one turn of a conversation, such as an answer, in each row."""
+        values = self.values(name) if self.kind(name) == "fields" else []
+        return bool(values) and all(is_conversation([value]) for value in values)
+
     def repeats(self, name: str) -> bool:
         """Whether a column holds few different short values, as labels are."""
         if self.kind(name) == "class":
@@ -136,12 +141,13 @@ class TableView:
 
     @property
     def ratings(self) -> list[str]:
-        """Columns of numbers from 0 to 1, such as the toxicity of a text, if there are several."""
+        """What rates a text: its stars, or several columns of flags or numbers from 0 to 1."""
         rated = [
             name for name in self.usable
-            if all(isinstance(v, float) and 0 <= v <= 1 for v in self.values(name))
+            if all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in self.values(name))
         ]  # fmt: skip
-        return rated if len(rated) >= _RATINGS else []
+        stars = [name for name in self.named(STARS) if name in self.usable]
+        return stars or (rated if len(rated) >= _RATINGS else [])
 
     def holds_words(self, name: str) -> bool:
         """Whether a column holds texts of several words, not names, codes or one same text."""

@@ -34,11 +34,13 @@ def guess_columns(table: TableView) -> Columns | None:
         None if no column holds text.
     """
     texts = [n for n in table.usable if table.kind(n) in ("text", "list", "turns")]
-    texts = texts or [n for n in table.usable if table.text_field(n) != n]
+    if all(map(table.repeats, texts)):
+        texts += [n for n in table.usable if table.text_field(n) != n]
     texts = [n for n in texts if not NOT_MEANT.fullmatch(normalized(n))] or texts
     texts = [n for n in texts if table.holds_words(n) or table.repeats(n)] or texts
     outputs = table.named((*OUTPUTS, *CODE, *WEAK_OUTPUTS))
     outputs = [n for n in outputs if n in table.usable and is_output(table, n)]
+    outputs = [n for n in outputs if table.kind(n) != "list" or table.has_text(n)]
     outputs += [n for n in table.usable if table.repeats(n)]
     if len(texts) == 1 and not [n for n in outputs if n not in texts]:
         return Columns(output=texts[0])
