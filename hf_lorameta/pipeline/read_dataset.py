@@ -15,7 +15,7 @@ from hf_lorameta.data.output_counts import OutputCounter, OutputCounts
 from hf_lorameta.data.profile import Profile, profile_rows
 from hf_lorameta.data.tokenizer import load_encode
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS
-from hf_lorameta.pipeline.held_out_rows import PoolReader
+from hf_lorameta.pipeline.held_out_rows import PoolReader, labeled_pool, pool_size
 from hf_lorameta.pipeline.plan import require_outputs
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Encode, Row
@@ -115,7 +115,10 @@ def read_dataset(
     if limited.reached:
         recipe = recipe.model_copy(update={"max_rows": limited.count})
     example = reader.example if dataset.public else None
-    return Reading(dataset.info, recipe, profile, counts, example), reader.pool()
+    pool = reader.pool()
+    if limited.reached and recipe.uses_rows and limited.count < pool_size(recipe):
+        pool = labeled_pool(dataset.rows(), recipe)  # as the recipe says, which has no such limit
+    return Reading(dataset.info, recipe, profile, counts, example), pool
 
 
 class _LimitedRows:

@@ -9,6 +9,7 @@ import pytest
 
 from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset, plan_from_reading, read_dataset
 from hf_lorameta.data import output_counts
+from hf_lorameta.pipeline.held_out_rows import rows_to_train, rows_used
 from hf_lorameta.pipeline.read_dataset import token_counting
 from tests.conftest import Built, Shell
 
@@ -43,6 +44,23 @@ def test_reading_stops_at_a_limit_which_the_recipe_states(
     assert ("--max-characters" in caplog.text) == (limits.characters < 1000)
     again = read_dataset(open_dataset(path), reading.recipe, token_counting(bank))[0]
     assert plan_from_reading(again, bank).to_dict() == plan_from_reading(reading, bank).to_dict()
+
+
+@pytest.mark.parametrize("recipe", [Recipe(train=8), Recipe(train=8, max_rows=10)])
+def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    """So that `evaluate`, which knows the recipe alone, leaves them out."""
+    bank = Bank.embedded()
+    path = tmp_path / "rows.jsonl"
+    rows = [{"input": f"question {i:03}", "output": f"{i:03}"} for i in range(100)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    opened = open_dataset(path, limits=ReadingLimits(characters=15 * 20))
+    reading, pool = read_dataset(opened, recipe, token_counting(bank))
+    assert reading.recipe.max_rows == (recipe.max_rows or 20)
+    provenance = plan_from_reading(reading, bank).provenance()
+    used = rows_used(provenance, open_dataset(path))
+    assert set(used or ()) == set(rows_to_train(reading.recipe, pool))
 
 
 def test_a_text_that_is_cut_is_counted_and_said(tmp_path: Path) -> None:
