@@ -12,7 +12,7 @@ from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.engines.torch_evaluator import require_eval
 from hf_lorameta.errors import EmptyDatasetError, MissingExtraError
 from hf_lorameta.hub.base_model import find_at_hand
-from hf_lorameta.pipeline.held_out_rows import rows_to_check
+from hf_lorameta.pipeline.held_out_rows import pool_size, rows_to_check
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
@@ -31,7 +31,7 @@ def with_check(recipe: Recipe, dataset: DatasetInfo, session: Session) -> Recipe
 
     Args:
         recipe: one with a check or with training, which compares with the base model itself, stays
-            as it is.
+            as it is, and so does one that would be fitted on other rows because of the check.
         dataset: that will be read.
         session: runs the base model.
     """
@@ -39,7 +39,8 @@ def with_check(recipe: Recipe, dataset: DatasetInfo, session: Session) -> Recipe
         return recipe
     if session.engine != "transformers" or not _is_ready(session):
         return recipe
-    return recipe.model_copy(update={"check": ROWS})
+    checked = recipe.model_copy(update={"check": ROWS})
+    return checked if pool_size(checked) == pool_size(recipe) else recipe
 
 
 def without_impossible_check(plan: Plan, pool: Sequence[Row]) -> Plan:
