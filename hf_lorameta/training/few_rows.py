@@ -105,19 +105,20 @@ class _Training:
         held_out = [held_out for _, held_out in parts]
         base, interrupted = self._measure(held_out, 0, adapters=False).loss, False
         self._measured.append(self._measure(held_out, 0))
+        chosen: tuple[_Measurement, float] | None = None
         try:
             self._expected_steps = self._settings.steps * len(parts)
             self._search(parts)
             kept, fraction = self._kept()
             if not fraction and self._lowest.steps:
                 kept, fraction = self._half_way(held_out)
-            steps = kept.steps
+            chosen, steps = (kept, fraction), kept.steps
             if len(parts) > 1 and steps:
                 steps = steps_on_all(steps, len(parts), self._settings)
                 self._expected_steps = self._done + steps
                 self._train_on_all(rows, steps)
         except KeyboardInterrupt:
-            interrupted, (kept, fraction) = True, self._kept()
+            interrupted, (kept, fraction) = True, chosen or self._kept()
             steps = kept.steps
         factors = self._slots.factors(torch.lerp(self._initial, self._best[0], fraction))
         training = Training(

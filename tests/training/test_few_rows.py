@@ -198,3 +198,22 @@ def test_an_interrupted_training_keeps_the_best_so_far(base: Path, stop: int) ->
     assert result.training.interrupted
     assert result.training.end <= result.training.start
     assert (result.training.steps == 0) == (result.training.end == result.training.start)
+
+
+def test_an_interruption_of_the_last_training_keeps_half_of_the_way(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(few_rows, "is_significant", lambda *_: False)
+    calls: list[int] = []
+    whole = train(base, progress=lambda *_: calls.append(1)).training
+    assert (whole.fraction, whole.interrupted) == (0.5, False)
+    last = len(calls)
+    calls.clear()
+
+    def progress(done: int, steps: int, loss: float) -> None:
+        if done == last:
+            raise KeyboardInterrupt
+
+    half = train(base, progress=progress).training
+    assert half.interrupted
+    assert (half.fraction, half.end) == (0.5, whole.end)
