@@ -79,17 +79,20 @@ def plan_within(
         The plan, the pool of labeled rows, and the reasons for the choice.
 
     Raises:
-        UsageError: both a time and a number of rows were given.
+        UsageError: both a time and a number of rows were given, or the time is not positive.
         LoraMetaError: as `plan` raises.
     """
     if seconds is None:
         return (*plan_with_rows(dataset, session.bank, recipe), ())
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"a budget of {seconds} s", hint="expected a positive number of seconds")
     if recipe.train is not None:
         raise UsageError("--budget chooses --train", hint="leave out one of the two")
     labeled = {} if dataset.prompts_only else {"train": ROWS[-1]}  # so that rows are collected
     plan, pool = plan_with_rows(dataset, session.bank, recipe.model_copy(update=labeled))
     choice = recipe_within(plan, pool, session, seconds)
-    if choice.recipe.uses_rows and len(pool) > pool_size(choice.recipe):
+    limited = recipe.max_rows is not None or len(pool) > pool_size(choice.recipe)
+    if choice.recipe.uses_rows and limited:
         pool = labeled_pool(dataset.rows(), choice.recipe)  # the one that this recipe draws from
     return replace(plan, recipe=choice.recipe), pool, choice.reasons
 
@@ -113,11 +116,11 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
         return Choice(recipe, 0.0, (f"Not trained: {obstacle}",))
     started = time.perf_counter()
     speed = _operations_with_model(session)
-    left = seconds - (time.perf_counter() - started)
+    loading = time.perf_counter() - started
     available = len(pool) - (recipe.check or 0) - (recipe.refine or 0)
     counts = {min(rows, available) for rows in ROWS}
     estimates = {rows: training_seconds(plan, rows, speed) for rows in sorted(counts)}
-    fitting = [rows for rows, needed in estimates.items() if needed <= left]
+    fitting = [rows for rows, needed in estimates.items() if loading + needed <= seconds]
     chosen = max(fitting, default=0)
     more = next((rows for rows in estimates if rows > chosen), None)
     reasons = [
@@ -126,7 +129,7 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
         else f"Not trained: {duration(seconds)} are too short"
     ]
     if more:
-        needed = f"--budget {math.ceil(estimates[more] / 60)}m"
+        needed = f"--budget {math.ceil((loading + estimates[more]) / 60)}m"
         longer = f"On {more} rows it would take at most about {duration(estimates[more])}"
         reasons.append(f"{longer}: {needed}")
     recipe = recipe.model_copy(update={"train": chosen or None})

@@ -26,7 +26,8 @@ def planned(folder: Path, output: str | None, rows: int = 30) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("output", "other"), [("yes", "use the default"), ("and so on " * 40, "use the default with a 3-shot prompt")]
+    ("output", "other"),
+    [("yes", "use the default"), ("and so on " * 40, "use the default with a 3-shot prompt")],
 )
 def test_training_is_advised_where_it_is_quick(tmp_path: Path, output: str, other: str) -> None:
     of_output = planned(tmp_path, output)

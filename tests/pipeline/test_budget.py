@@ -1,6 +1,8 @@
 """The number of rows to train on follows from the time, the dataset and the machine."""
 
 import json
+import math
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,6 +72,21 @@ def test_the_most_rows_that_fit_are_trained_on(tmp_path: Path, session: Session,
     assert train >= rows
     assert reasons.startswith(f"Training on {train} rows: at most about")
     assert "it would take at most about" in reasons
+
+
+def test_the_time_that_is_proposed_counts_loading_the_model(
+    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, clock = write(tmp_path, 16), count(step=50)
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(budget, "training_seconds", lambda plan, rows, speed: 20.0)
+    assert choose(path, session, 60.0)[1].endswith("at most about 20 s: --budget 2m")
+
+
+@pytest.mark.parametrize("seconds", [0.0, -5.0, math.nan, math.inf])
+def test_a_budget_is_a_positive_number(tmp_path: Path, session: Session, seconds: float) -> None:
+    with pytest.raises(UsageError, match="a budget of"):
+        choose(write(tmp_path, 16), session, seconds)
 
 
 def test_all_rows_are_trained_on_if_there_is_time(tmp_path: Path, session: Session) -> None:
