@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,7 @@ SPACE = ROOT / "space"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 START_SECONDS = 300.0
 WAIT_MS = 180_000
+_ABORTED = re.compile("AbortError|Connection errored out")
 """How long a test waits for the page; more than it takes, as other work may slow the machine."""
 
 
@@ -158,7 +160,7 @@ class Visitor:
 
     Attributes:
         requests: URLs that the page requested.
-        errors: JavaScript and console errors.
+        errors: JavaScript and console errors, without those of requests that leaving a page ended.
     """
 
     def __init__(
@@ -185,11 +187,16 @@ class Visitor:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", self._record_message)
+        self.page.on("framenavigated", self._forget_aborted)
         self.open()
 
     def _record_message(self, message: Any) -> None:
         if message.type == "error":
             self.errors.append(message.text)
+
+    def _forget_aborted(self, frame: Any) -> None:
+        if frame == self.page.main_frame:  # another page, such as that after signing in
+            self.errors = [text for text in self.errors if not _ABORTED.search(text)]
 
     def open(self) -> None:
         """Open the page and wait for the bank."""
