@@ -25,10 +25,10 @@ def multiple_choice(table: TableView) -> Columns | None:
     single = next((tuple(group) for group in stems.values() if len(group) > 1), None)
     right = [n for n in table.named(RIGHT) if n not in listed and n not in (single or ())]
     right = [n for n in right if table.kind(n) in ("text", "number", "class", "fields", "empty")]
-    if right and not (listed or single):
-        return _written_choices(table, right[0])
     if not right:
         return None
+    if not (listed or single):
+        return _written_choices(table, right[0])
     if not single and table.kind(right[0]) == "fields":
         return None  # answers of SQuAD
     choices = listed[0] if listed else single
