@@ -95,8 +95,11 @@ def columns_from_form(
             chosen.setdefault(role, []).append(path if role == known_role else name)
     if not chosen.keys() & {"input", "output", "messages"}:
         raise RequestError(_NEEDED)
-    if "messages" in chosen and len(chosen) > 1:
-        raise RequestError("A column of chats already holds inputs and outputs: ignore the others")
+    if "messages" in chosen and not chosen.keys() <= {"messages", "instruction"}:
+        raise RequestError(
+            "A column of chats already holds inputs and outputs: ignore the others, except for "
+            "one with system prompts, which is an instruction"
+        )
     roles = {r: tuple(listed) if r in _SEVERAL else listed[0] for r, listed in chosen.items()}
     instruction, template = prompt_from_form(values)
     columns = Columns.model_validate(roles)

@@ -121,9 +121,8 @@ class BankEntry(Defaults):
     def _unambiguous(cls, columns: Columns | None) -> Columns | None:
         if columns is None:
             return None
-        rows = columns.input or columns.output or columns.instruction
-        if bool(columns.messages) == bool(columns.output) or (columns.messages and rows):
-            raise ValueError("expected output (with input), or messages alone")
+        if bool(columns.messages) == bool(columns.output) or (columns.messages and columns.input):
+            raise ValueError("expected output (with input), or messages")
         return columns
 
     def with_chat_form(self, form: str) -> "BankEntry":

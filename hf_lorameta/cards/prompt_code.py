@@ -21,8 +21,9 @@ def prompt_code(columns: Columns) -> str:
         prompt = "\\n\\n".join(turns)
     """
     if columns.messages:
+        first = '"the system prompt", ' if columns.instruction else ""
         code = (
-            'turns = ["a question", "its answer", "the next question"]'
+            f'turns = [{first}"a question", "its answer", "the next question"]'
             "  # without the names of the roles\n"
             f'{"text" if columns.template else "prompt"} = "\\n\\n".join(turns)'
         )

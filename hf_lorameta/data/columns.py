@@ -33,8 +33,8 @@ class Columns(BaseModel):
     Attributes:
         input: prompts; several are labeled by their names and joined. None for plain text.
         output: answers; None if the dataset has only inputs.
-        instruction: put before the input.
-        messages: chat turns; all others that name columns are then None.
+        instruction: put before the input; with messages, a system prompt, read as their first turn.
+        messages: chat turns; input, output and choices are then None.
         choices: the possible answers, shown after the input: a list, or one column for each.
             The output is then the text of the right one, whether it is stored as a text, a letter
             or a number.
@@ -158,9 +158,10 @@ def as_columns(columns: ColumnsLike | None) -> Columns | None:
 def check_columns(columns: Columns) -> Columns:
     """Return the columns; raise `UsageError` if they cannot be combined."""
     texts = columns.input or columns.output or columns.choices
-    if bool(columns.messages) == bool(texts) or (columns.messages and columns.instruction):
+    if bool(columns.messages) == bool(texts):
         raise UsageError(
-            f"columns {columns}: expected input and output, one of them, or messages",
+            f"columns {columns}: expected input and output, one of them, or messages; an "
+            "instruction with either",
             hint="--columns input=question,output=answer",
         )
     if columns.choices and not (columns.input and columns.output):
@@ -175,7 +176,8 @@ def check_columns(columns: Columns) -> Columns:
             hint="leave it out, or read other columns: --columns input=COLUMN,output=COLUMN",
         )
     if columns.template:
-        has_instruction = bool(columns.instruction or columns.instruction_text)
+        in_rows = columns.instruction and not columns.messages
+        has_instruction = bool(in_rows or columns.instruction_text)
         check_template(columns.template, has_instruction=has_instruction)
     return columns
 

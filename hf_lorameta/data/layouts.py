@@ -111,7 +111,10 @@ def _conversation(table: TableView) -> Columns | None:
     unread = [n for n in table.named((*INPUTS, "context", "completion", "response"))
               if n not in chosen and n in table.usable]  # fmt: skip
     if all(table.is_within(name, chosen) for name in unread):
-        return Columns(messages=chosen[0])
+        system = _system(table)
+        if system and table.is_within(system, chosen):
+            system = None
+        return Columns(instruction=system, messages=chosen[0])
     return None
 
 

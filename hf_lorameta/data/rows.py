@@ -54,15 +54,25 @@ class RowReader:
     def _read(self, row: Mapping[str, Any]) -> Row:
         columns = self._columns
         if columns.messages:
-            prompt, output = conversation_row(value_at(row, columns.messages)) or ("", "")
-        else:
-            prompt, output = self._input(row), self._output(row)
-        if columns.instruction or columns.instruction_text or columns.template:
+            return self._conversation(row, columns.messages)
+        instruction = self._text(row, columns.instruction) if columns.instruction else None
+        return self._prompt(self._input(row), instruction), self._output(row)
+
+    def _conversation(self, row: Mapping[str, Any], path: str) -> Row:
+        found = conversation_row(value_at(row, path))
+        if found is None:
+            return "", ""
+        turns, output = found
+        if system := self._columns.instruction:
+            turns = "\n\n".join(filter(None, (self._text(row, system), turns)))
+        return self._prompt(turns), output
+
+    def _prompt(self, text: str, instruction: str | None = None) -> str:
+        """Put the instruction of a row, or the one that all share, and the template around it."""
+        columns = self._columns
+        if instruction is None:
             instruction = columns.instruction_text or ""
-            if columns.instruction:
-                instruction = self._text(row, columns.instruction)
-            prompt = join_instruction(instruction, prompt, columns.template)
-        return prompt, output
+        return join_instruction(instruction, text, columns.template)
 
     def several_outputs(self, row: Mapping[str, Any]) -> bool:
         """Whether a row has other outputs than the one that is read."""

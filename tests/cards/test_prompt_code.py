@@ -23,7 +23,7 @@ TURNS = [
 ]
 ROW = {
     "instruction": "the instruction of a row", "input": "the input of a row", "output": "A",
-    "messages": TURNS,
+    "messages": TURNS, "system": "the system prompt",
 }  # fmt: skip
 
 
@@ -33,6 +33,7 @@ ROW = {
         Columns(input="input", output="output"),
         Columns(instruction="instruction", input="input", output="output"),
         Columns(messages="messages"),
+        Columns(instruction="system", messages="messages"),
     ],
 )
 def test_the_code_builds_the_prompt_that_rows_are_read_as(columns: Columns) -> None:

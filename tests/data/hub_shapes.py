@@ -207,7 +207,7 @@ HUB_CASES = [
     case("glaive: a transcript with marks of its end",
          lambda i: {"system": "SYSTEM: Be good.",
                     "chat": f"USER: {text(i)}\n\n\nASSISTANT: {text(i, 4)} <|endoftext|>\n\n\n"},
-         (text(0), text(0, 4)), says=("not read: system",)),
+         (f"SYSTEM: Be good.\n\n{text(0)}", text(0, 4))),
     case("xnli: all languages",
          lambda i: {"premise": {"de": text(i, 5), "en": text(i, 6)}, "label": i % 3,
                     "hypothesis": {"language": ["de", "en"], "translation": [text(i), text(i)]}},

@@ -103,6 +103,13 @@ TASK_CASES = [
          lambda i: {"id": i, "sql_prompt": text(i), "sql_context": f"CREATE TABLE t{i} (a INT);",
                     "sql": f"SELECT {i} FROM t{i}"},
          (text(0), "SELECT 0 FROM t0"), asks=True),
+    case("ToolACE: a system prompt beside the turns",
+         lambda i: {"system": text(7), "conversations": turns(i, 2, "from", "value")},
+         (f"{text(7)}\n\n{text(0)}", text(1))),
+    case("a column that repeats the system turn",
+         lambda i: {"system": text(7), "messages": [{"role": "system", "content": text(7)},
+                                                    *turns(i)]},
+         (f"{text(7)}\n\n{text(0)}", text(1)), says=("not read: system",)),
     # --- reasoning
     case("Multilingual-Thinking: thoughts within the turns",
          lambda i: {"reasoning_language": "French", "analysis": text(i, 20), "final": text(i, 4),

@@ -102,8 +102,8 @@ def test_unknown_names_and_missing_outputs_are_not_guessed() -> None:
     [
         "a",
         "instruction=i",
-        "messages=m,instruction=i",
         "messages=m,output=a",
+        "messages=m,input=q",
         "input=,output=a",
         "in=q,output=a",
         "",
@@ -115,9 +115,11 @@ def test_parse_columns_rejects(text: str) -> None:
         parse_columns(text)
 
 
-@pytest.mark.parametrize("text", ["input=q", "output=a", "instruction=i,input=q", "messages=m"])
+@pytest.mark.parametrize(
+    "text", ["input=q", "output=a", "input=q,instruction=i", "instruction=s,messages=m"]
+)
 def test_parse_columns_accepts_and_describe_inverts(text: str) -> None:
-    assert str(parse_columns(text)) in (text, "input=q,instruction=i")
+    assert str(parse_columns(text)) == text
 
 
 # --- cells --------------------------------------------------------------------------------------
@@ -164,6 +166,15 @@ def test_chats_are_split_before_the_last_answer() -> None:
         ("q", ""),
         ("", ""),  # counted as left out
     ]
+
+
+def test_a_column_of_system_prompts_is_read_as_the_first_turn() -> None:
+    share = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    rows = [{"s": "be kind", "m": share}, {"s": None, "m": share}, {"s": "be kind", "m": None}]
+    columns = Columns(instruction="s", messages="m")
+    assert read(rows, columns) == [("be kind\n\nq", "a"), ("q", "a"), ("", "")]
+    columns = columns.with_prompt(None, "User: {input}\nAssistant:")
+    assert read(rows[:1], columns) == [("User: be kind\n\nq\nAssistant:", "a")]
 
 
 # --- files --------------------------------------------------------------------------------------

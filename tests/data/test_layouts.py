@@ -85,6 +85,9 @@ READ = [
      "input=question,output=chosen,instruction=system"),
     ({"prompt": "a", "completion": "b", "label": True}, "input=prompt,output=completion"),
     ({"conversations": ["a", "b"], "source": "c"}, "messages=conversations"),
+    ({"system": "s", "conversations": [{"from": "human", "value": "a"},
+                                       {"from": "gpt", "value": "b"}]},
+     "instruction=system,messages=conversations"),
     ({"conversation": [{"human": "a", "assistant": "b"}]}, "messages=conversation"),
 ]
 ASKED = [
