@@ -156,12 +156,23 @@ def _generate(
             f"{losses.held_out:.3f} on held-out rows",
         )
     if (training := final.training) is not None:
-        log(
-            quiet,
-            f"Trained on {training.rows} rows for {training.steps} steps: loss on "
-            f"{training.held_out} held-out rows of the base model {training.base:.3f}, before the "
-            f"training {training.start:.3f}, after it {training.end:.3f}",
+        losses_on = (
+            f"loss on {training.held_out} held-out rows of the base model {training.base:.3f}, "
+            f"before the training {training.start:.3f}"
         )
+        if training.steps:
+            steps = plural(training.steps, "step")
+            log(
+                quiet,
+                f"Trained on {training.rows} rows for {steps}: {losses_on}, after it "
+                f"{training.end:.3f}",
+            )
+        elif not training.interrupted:
+            log(
+                quiet,
+                f"Training on {training.rows} rows did not help, so the adapter stays as it was: "
+                f"{losses_on}",
+            )
         if 0 < training.fraction < 1:
             log(quiet, "The gain was within its standard error, so the adapter went half the way")
         if training.interrupted:

@@ -151,18 +151,20 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
 
     Returns:
         None if rows of this split were used but cannot be identified, because it is read at another
-        revision or with other columns.
+        revision, with other columns, or with another limit of a text.
 
     Raises:
         RecipeError: the adapter's recipe is not one of this version.
     """
-    settings = ("refine", "train", "check", "seed", "max_rows")
+    settings = ("refine", "train", "check", "seed", "max_rows", "max_text")
     recipe = Recipe.of(**{k: v for k, v in provenance["recipe"].items() if k in settings})
     if not recipe.uses_rows or not _is_adapted_split(provenance, dataset):
         return []
     stored = provenance["dataset"]
     read = dataset.columns.model_dump(exclude_none=True)
     if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
+        return None
+    if recipe.reading_limits.text != dataset.limits.text:
         return None
     drawn = _draw(recipe, labeled_pool(_adapted_rows(provenance, dataset), recipe))
     return [*drawn.fit, *drawn.train, *drawn.check]

@@ -120,14 +120,15 @@ class Task:
 
     def open_validation(self, train: Dataset, hub: Hub) -> Dataset | None:
         """Open the validation split of an opened task; None if it has none."""
-        if self.is_local:
-            if not self.validation:
-                return None
+        if self.validation:
             return open_dataset(self.validation, hub, columns=train.columns, limits=train.limits)
+        if self.is_local and not Path(self.dataset).is_dir():
+            return None  # a file has no splits
         try:
             validation = open_dataset(
                 self.dataset, hub, config=self.config, split="validation",
-                revision=train.revision, columns=train.columns, limits=train.limits,
+                revision=None if self.is_local else train.revision,
+                columns=train.columns, limits=train.limits,
             )  # fmt: skip
         except DatasetError:
             return None

@@ -5,8 +5,8 @@
 3-shot prompt, its chat template (``base-chat``), the default, also with the prompt
 (``default+3-shot``), ``--train`` and ``--refine`` on some rows, both also with a bank of random
 adapters (``random-train``, ``random-refine``), and a LoRA that PEFT trains from zero on the same
-rows (`tests.benchmarks.peft_training`). Scores are losses of the reference
-outputs on 24 test rows; with the CPU seconds.
+rows (`tests.benchmarks.peft_training`). Scores are losses of the reference outputs on 24 test rows,
+with the CPU seconds; with ``--answers``, greedy answers to these rows are scored, too.
 
 Every score is saved in FOLDER at once, so the command resumes where it stopped; several processes
 may share the work.
@@ -14,9 +14,10 @@ may share the work.
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from hf_lorameta.pipeline.refine_and_check import refine_plan
 from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.training.few_rows_settings import settings_for
 from hf_lorameta.training.one_task import encode_rows
-from hf_lorameta.types import no_progress
+from hf_lorameta.types import Row, no_progress
 from tests import shared_data
 from tests.benchmarks.growth import EVERYDAY, ROWS, SHOTS, Growth, drawn, read
 from tests.benchmarks.peft_training import PeftTraining
@@ -46,20 +47,21 @@ ALL = 4096
 PEFT_LR = 1e-3
 """Chosen on ten tasks of other sources, among 1e-3, 3e-3 and 1e-2."""
 HEAD = ("method", "loss", "share of the 3-shot gain", "better than base", "better than 3-shot",
-        "CPU s (median)")  # fmt: skip
+        "CPU s (median)", "Rouge-L", "exact match")  # fmt: skip
+ANSWERS = ("rouge_l", "exact_match")
 Result = dict[str, float]
 
 
 class FewRows:
-    """Losses and CPU seconds by task and method, saved in a folder."""
+    """Scores and CPU seconds by task and method, saved in a folder."""
 
-    def __init__(self, folder: Path, bank: Bank, dtype: str) -> None:
+    def __init__(self, folder: Path, bank: Bank, dtype: str, answers: bool = False) -> None:
         self.growth = Growth(folder, bank, dtype)
-        self.folder, self._dtype = folder, dtype
+        self.folder, self._dtype, self._answers = folder, dtype, answers
 
     def result(self, task: str, method: str) -> Result:
         """Return the scores of a method, computed once."""
-        path = self.folder / f"{task} {method}.json"
+        path = self.folder / f"{task} {method}{' answers' if self._answers else ''}.json"
         if not path.exists():
             write_atomically(path, json.dumps(self._compute(task, method)).encode())
         result: Result = json.loads(path.read_bytes())
@@ -77,16 +79,24 @@ class FewRows:
 
     def _chat(self, task: str, rows: int) -> Result:
         del rows
-        evaluator, runner = self.growth.evaluator, self.growth.runner
-        runner.clear()
-        in_chat = chat_rows(evaluator, read(task, "test")[:ROWS])
-        return {"loss": runner.loss(evaluator.encode(in_chat))}
+        return self._score_base(chat_rows(self.growth.evaluator, read(task, "test")[:ROWS]))
 
     def _prompted(self, task: str, shots: int) -> Result:
+        return self._score_base(read(task, "test")[:ROWS], read(task, "train")[:shots])
+
+    def _score_base(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> Result:
+        if self._answers:
+            return self._scores(rows, None, shots)
         evaluator, runner = self.growth.evaluator, self.growth.runner
         runner.clear()
-        rows = evaluator.encode(read(task, "test")[:ROWS], read(task, "train")[:shots])
-        return {"loss": runner.loss(rows)}
+        return {"loss": runner.loss(evaluator.encode(rows, shots))}
+
+    def _scores(
+        self, rows: Sequence[Row], adapter: Path | None, shots: Sequence[Row] = ()
+    ) -> Result:
+        """Score answers, too; PEFT attaches the adapter."""
+        scores = asdict(self.growth.evaluator.evaluate(rows, adapter, shots)[0])
+        return {name: scores[name] for name in ("loss", "rouge_l", "exact_match")}
 
     def _plan(self, task: str, bank: Bank | None = None, **settings: Any) -> Plan:
         recipe = Recipe.of(**settings)
@@ -101,18 +111,22 @@ class FewRows:
         pairs = combine_adapters(plan, no_progress)
         return Generation(plan, pairs[0][0].shape[0], tuple(pairs), 0.0)
 
-    def _score(self, task: str, generation: Generation, shots: int = 0) -> float:
+    def _score(self, task: str, generation: Generation, shots: int = 0) -> Result:
+        rows, examples = read(task, "test")[:ROWS], read(task, "train")[:shots]
+        if self._answers:
+            with tempfile.TemporaryDirectory() as scratch:
+                generation.save_pretrained(folder := Path(scratch) / "adapter")
+                return self._scores(rows, folder, examples)
         runner, evaluator = self.growth.runner, self.growth.evaluator
         runner.update(generation.pairs, len(generation.plan.layout))
-        examples = read(task, "train")[:shots]
-        return runner.loss(evaluator.encode(read(task, "test")[:ROWS], examples))
+        return {"loss": runner.loss(evaluator.encode(rows, examples))}
 
     def _default(self, task: str, rows: int) -> Result:
         del rows
-        return {"loss": self._score(task, self._generation(self._plan(task)))}
+        return self._score(task, self._generation(self._plan(task)))
 
     def _prompted_default(self, task: str, shots: int) -> Result:
-        return {"loss": self._score(task, self._generation(self._plan(task)), shots)}
+        return self._score(task, self._generation(self._plan(task)), shots)
 
     def _refine_random(self, task: str, rows: int) -> Result:
         return self._refine(task, rows, self._random_bank)
@@ -125,7 +139,7 @@ class FewRows:
         plan = refine_plan(plan, read(task, "train"), self.growth.runner)
         cpu = time.process_time() - started
         assert plan.refinement is not None
-        return {"loss": self._score(task, self._generation(plan)), "cpu": cpu}
+        return {**self._score(task, self._generation(plan)), "cpu": cpu}
 
     def _train(self, task: str, rows: int, bank: Bank | None = None) -> Result:
         generation = self._generation(self._plan(task, bank, train=rows))
@@ -141,7 +155,7 @@ class FewRows:
         training = trained.plan.training
         assert training is not None
         facts = ("steps", "fraction", "start", "end")
-        result = {"loss": self._score(task, trained), "cpu": cpu}
+        result = {**self._score(task, trained), "cpu": cpu}
         result |= {name: getattr(training, name) for name in facts}
         if rows == ALL:
             target = self.result(task, "PEFT all")["end"]
@@ -165,11 +179,18 @@ class FewRows:
         training = PeftTraining(evaluator.model, settings)
         try:
             result = training.train(encode_rows(evaluator, settings.max_length, chosen))
-            test: Sequence[Tokens] = evaluator.encode(read(task, "test")[:ROWS])
-            loss = training.loss_sum(test) / sum(len(row.output) for row in test)
+            rows = read(task, "test")[:ROWS]
+            if self._answers:
+                with tempfile.TemporaryDirectory() as scratch:
+                    training.model.save_pretrained(scratch)
+                    scores = self._scores(rows, Path(scratch))
+            else:
+                test: Sequence[Tokens] = evaluator.encode(rows)
+                loss = training.loss_sum(test) / sum(len(row.output) for row in test)
+                scores = {"loss": loss}
         finally:
             training.model.unload()
-        return {"loss": loss, "cpu": result.cpu, "steps": result.steps, "start": result.start,
+        return {**scores, "cpu": result.cpu, "steps": result.steps, "start": result.start,
                 "end": result.end}  # fmt: skip
 
 
@@ -179,12 +200,14 @@ def cells(results: dict[str, list[Result]], method: str) -> list[str]:
         np.array([r["loss"] for r in results[m]]) for m in ("base", "3-shot", method)
     )
     cpu = [r["cpu"] for r in results[method] if "cpu" in r]
+    answers = [[r[name] for r in results[method] if name in r] for name in ANSWERS]
     return [
         f"{loss.mean():.3f}",
         f"{(base - loss).mean() / (base - shot).mean():.2f}",
         f"{(loss < base).mean():.0%}",
         f"{(loss < shot).mean():.0%}",
         f"{np.median(cpu):.0f}" if cpu else "–",
+        *(f"{np.mean(scores):.3f}" if scores else "–" for scores in answers),
     ]
 
 
@@ -194,12 +217,13 @@ def main() -> None:
     parser.add_argument("--tasks", type=Path, default=EVERYDAY / "report_on.txt")
     parser.add_argument("--part", default="1/1", help="such as 1/2: only every second task")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--answers", action="store_true", help="also generate answers; slower")
     parser.add_argument(
         "--methods", nargs="*", default=["default", "train 16", "PEFT 16", "refine 16"]
     )
     options = parser.parse_args()
     shared_data.require()
-    few = FewRows(options.folder, Bank.from_pretrained(), options.dtype)
+    few = FewRows(options.folder, Bank.from_pretrained(), options.dtype, options.answers)
     part, parts = map(int, options.part.split("/"))
     results: dict[str, list[Result]] = {}
     for task in options.tasks.read_text("utf-8").split()[part - 1 :: parts]:

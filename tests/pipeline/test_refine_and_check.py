@@ -14,6 +14,7 @@ from hf_lorameta.bank.pack import pack
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError
+from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.adapter_folder import read_provenance
@@ -153,6 +154,7 @@ def test_rows_that_an_adapter_was_fitted_or_checked_on_are_recognized(data: Path
     assert sorted(rows_used(provenance, same)) == expected
     assert rows_used(make_plan(data)[0].provenance(), same) == []
     assert rows_used(provenance, replace(same, split="test")) == []
+    assert rows_used(provenance, open_dataset(data, limits=ReadingLimits(text=3))) is None
     published = {"private": False, "id": "user/name", "config": same.config}
     provenance["dataset"] |= published
     assert rows_used(provenance, replace(same, id="user/other")) == []

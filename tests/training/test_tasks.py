@@ -10,7 +10,7 @@ import hf_lorameta.bank
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.errors import ManifestError, UsageError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.tasks import in_chat_form, read_tasks
+from hf_lorameta.training.tasks import Task, in_chat_form, read_tasks
 from tests.conftest import Shell
 from tests.data.test_chat_form import base
 from tests.training.tiny import rows, write_task
@@ -78,6 +78,20 @@ def test_a_template_is_that_of_all_tasks_without_their_own(tmp_path: Path) -> No
         assert row[0].startswith("<")
     with pytest.raises(UsageError, match=r"has no \{input\}"):
         read_tasks(names, "no field")
+
+
+def test_the_validation_split_of_a_local_folder_is_held_out(tmp_path: Path) -> None:
+    for split, count in (("train", 4), ("validation", 2)):
+        lines = "".join(json.dumps({"input": "q", "output": f"{i}"}) + "\n" for i in range(count))
+        (tmp_path / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    task = Task("folder", str(tmp_path))
+    held_out = task.open_validation(task.open(Hub()), Hub())
+    assert held_out
+    assert len(list(held_out.rows())) == 2
+    (tmp_path / "validation.jsonl").unlink()
+    assert task.open_validation(task.open(Hub()), Hub()) is None
+    alone = Task("file", str(tmp_path / "train.jsonl"))
+    assert alone.open_validation(alone.open(Hub()), Hub()) is None
 
 
 @pytest.mark.parametrize(
