@@ -137,7 +137,7 @@ def generate_from_plan(
     started = time.perf_counter()
     pairs = combine_adapters(plan, partial(progress, "Combining"))
     seconds = time.perf_counter() - started
-    generation = Generation(plan, pairs[0][0].shape[0], tuple(pairs), seconds)
+    generation = Generation(plan, plan.layout, pairs[0][0].shape[0], tuple(pairs), seconds)
     if recipe.train is not None:
         title = f"Training on {recipe.train} rows"
         generation = train_adapter(
@@ -150,9 +150,8 @@ def generate_from_plan(
         return generation
     progress(f"Checking {recipe.check} rows", 0, 1)
     started = time.perf_counter()
-    generation = validate_adapter(
-        generation, pool or (), session.runner, shrink=not check_only_reports
-    )
+    runner = session.runner_for(generation.layout)
+    generation = validate_adapter(generation, pool or (), runner, shrink=not check_only_reports)
     generation = replace(generation, check_seconds=time.perf_counter() - started)
     progress(f"Checking {recipe.check} rows", 1, 1)
     if check_only_reports:

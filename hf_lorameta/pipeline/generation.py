@@ -9,6 +9,7 @@ from typing import Any
 from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.pipeline.savable_adapter import PlannedAdapter
 from hf_lorameta.types import FactorPair
@@ -20,6 +21,7 @@ class Generation(PlannedAdapter):
 
     Attributes:
         plan: the plan it was generated from.
+        layout: the modules that it changes: those of the plan, or more if it was trained further.
         rank: r of every module.
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
@@ -28,6 +30,7 @@ class Generation(PlannedAdapter):
             model where nothing needed it before.
     """
 
+    layout: Layout
     rank: int
     pairs: tuple[FactorPair, ...]
     seconds: float
@@ -40,9 +43,9 @@ class Generation(PlannedAdapter):
         )
 
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
-        plan, layout = self.plan, self.plan.layout
-        write_tensors(folder / WEIGHTS_FILE, layout, self.rank, plan.recipe.dtype, self.pairs)
-        config = write_config(self.base_model, layout, self.rank, self.base_revision)
+        plan, dtype = self.plan, self.plan.recipe.dtype
+        write_tensors(folder / WEIGHTS_FILE, self.layout, self.rank, dtype, self.pairs)
+        config = write_config(self.base_model, self.layout, self.rank, self.base_revision)
         (folder / CONFIG_FILE).write_bytes(config)
         card = replace(plan.card_data(self.rank), gguf=exported)
         texts = self._text_files(plan.provenance() | {"rank": self.rank}, card, repo_id)

@@ -113,7 +113,7 @@ class ScaledAdapter(NamedTuple):
     @property
     def layout(self) -> Layout:
         """The modules that the adapter changes."""
-        return self.generation.plan.layout
+        return self.generation.layout
 
     def pairs(self, coefficients: Coefficients) -> Iterator[FactorPair]:
         """Yield (lora_A, lora_B) of every module; without linearity both are scaled."""

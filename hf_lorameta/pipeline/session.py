@@ -14,6 +14,7 @@ from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.engines.llama_runner import LlamaCppRunner
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator, require_eval
 from hf_lorameta.engines.torch_runner import TorchRunner
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
@@ -116,6 +117,12 @@ class Session:
             NotFoundError: the base model is missing.
         """
         return self._load_runner()
+
+    def runner_for(self, layout: Layout) -> BaseModelRunner:
+        """Return the base model for an adapter of these modules, in the bank or not."""
+        if layout == self.bank.adapted_layout[: len(layout)]:
+            return self.runner
+        return TorchRunner(self.evaluator, layout)
 
     def _load_runner(self) -> BaseModelRunner:
         index = self.bank.index

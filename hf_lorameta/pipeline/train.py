@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hf_lorameta.data.sample import draw_stratified
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.pipeline.generation import Generation
@@ -17,7 +18,7 @@ def train_adapter(
     *,
     progress: LossProgress = no_progress,
 ) -> Generation:
-    """Train a finished adapter further as its recipe says.
+    """Train a finished adapter further as its recipe says, in all projections of the base model.
 
     The result is the adapter after the number of steps that is best on rows it was not trained on;
     without any step it is the given one.
@@ -40,22 +41,29 @@ def train_adapter(
     from hf_lorameta.training.device import plan_loaded_model
     from hf_lorameta.training.few_rows import continue_training
     from hf_lorameta.training.few_rows_settings import FOLDS, settings_for
+    from hf_lorameta.training.lora_slots import with_all_projections
     from hf_lorameta.training.one_task import encode_rows
 
     plan = generation.plan
     if plan.recipe.train is None:
         raise UsageError("the recipe asks for no training", hint="--train 16")
-    if plan.recipe.check is not None:
-        rows_to_check(plan.recipe, pool)  # refuses too few rows before the training, not after it
+    # refuses too few rows before the training, not after it
+    to_check = rows_to_check(plan.recipe, pool) if plan.recipe.check is not None else []
     rows = rows_to_train(plan.recipe, pool)
+    taken = {*rows, *to_check}
+    others = [row for row in pool if row not in taken] or rows
     settings = settings_for(len(rows), generation.rank, plan.recipe.seed)
-    machine = plan_loaded_model(evaluator.model, plan.layout, generation.rank, FOLDS)
+    others = draw_stratified(others, settings.steps, plan.recipe.seed)
+    layout = with_all_projections(evaluator.model, generation.layout)
+    machine = plan_loaded_model(evaluator.model, layout, generation.rank, FOLDS)
+    given = dict(zip(generation.layout, generation.pairs, strict=True))
     factors, training = continue_training(
         evaluator.model,
-        plan.layout,
-        generation.pairs,
+        layout,
+        [given.get(module) for module in layout],
         encode_rows(evaluator, settings.max_length, rows),
         settings,
+        outputs=[row.output for row in encode_rows(evaluator, settings.max_length, others)],
         workers=machine.workers,
         pass_tokens=machine.pass_tokens,
         progress=progress,
@@ -66,5 +74,7 @@ def train_adapter(
             f"the base model: loss {training.end:.3f} and {training.base:.3f}",
             hint="train on more rows, name another --bank, or leave out --train",
         )
-    plan = replace(plan, training=training)
-    return replace(generation, plan=plan, pairs=tuple(factors))
+    generation = replace(generation, plan=replace(plan, training=training))
+    if not training.steps:
+        return generation
+    return replace(generation, layout=layout, pairs=tuple(factors))

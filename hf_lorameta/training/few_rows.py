@@ -4,11 +4,15 @@ How long training helps is found on rows that it did not see: with few rows by c
 and then all of them are trained on for as many epochs; with many rows, some are held out. Where the
 gain of the held-out rows is within its standard error, training goes half way, if these rows gain
 from that; otherwise the adapter stays as it was generated.
+
+With few rows, one row of each step has the output of another row of the dataset. That keeps outputs
+possible that none of the few rows has, such as other labels, and the adapter from being too sure.
 """
 
 import math
 import random
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,10 +49,11 @@ class Continued(NamedTuple):
 def continue_training(
     model: Any,
     layout: Layout,
-    factors: Sequence[tuple[FloatArray, FloatArray]],
+    factors: Sequence[tuple[FloatArray, FloatArray] | None],
     rows: Sequence[Tokens],
     settings: Settings,
     *,
+    outputs: Sequence[list[int]] = (),
     workers: int = 1,
     pass_tokens: int = 1024,
     progress: LossProgress = no_progress,
@@ -60,9 +65,11 @@ def continue_training(
     Args:
         model: a causal LM of transformers with frozen weights.
         layout: the adapted modules.
-        factors: A (r, in) and s·B (out, r) of every module, from which the training starts.
+        factors: A (r, in) and s·B (out, r) of every module, from which the training starts; None
+            for one that starts with an update of zero.
         rows: at least 4 rows.
         settings: see `hf_lorameta.training.few_rows_settings.settings_for`.
+        outputs: those of other rows of the dataset, for training on few rows; none leaves them out.
         workers: threads that compute passes.
         pass_tokens: maximum tokens of a pass.
         progress: called after each step with (steps done, steps expected, lowest loss on held-out
@@ -76,8 +83,10 @@ def continue_training(
         runner = PassRunner(model, workers, pass_tokens)
         try:
             with runner:
-                training = _Training(slots, runner, settings, slots.vector(factors), progress)
-                return training.run(rows)
+                new = slots.factors(slots.initial(settings.seed))
+                start = [given or fresh for given, fresh in zip(factors, new, strict=True)]
+                training = _Training(slots, runner, settings, slots.vector(start), progress)
+                return training.run(rows, outputs)
         finally:
             slots.detach()
 
@@ -94,14 +103,16 @@ class _Training:
         self._slots, self._runner, self._settings = slots, runner, settings
         self._initial, self._progress = initial, progress
         self._measured: list[_Measurement] = []  # on held-out rows
+        self._outputs: Sequence[list[int]] = ()  # of other rows
         self._done = self._expected_steps = 0
         for slot in range(slots.count):
             slots.start(slot, initial)
         self._best = slots.parameters.clone()  # of every slot
 
-    def run(self, rows: Sequence[Tokens]) -> Continued:
+    def run(self, rows: Sequence[Tokens], outputs: Sequence[list[int]]) -> Continued:
         """Find how many steps help, and return the adapter after so many."""
         parts = split(rows, self._settings.seed)
+        self._outputs = outputs if len(parts) > 1 else ()
         held_out = [held_out for _, held_out in parts]
         base, interrupted = self._measure(held_out, 0, adapters=False).loss, False
         self._measured.append(self._measure(held_out, 0))
@@ -175,7 +186,7 @@ class _Training:
         """Train a slot on each list of rows; yield the number of steps after each step."""
         for slot in range(len(rows)):
             self._slots.start(slot, self._initial)
-        orders = [batches(of_slot, self._settings) for of_slot in rows]
+        orders = [batches(of_slot, self._settings, self._outputs) for of_slot in rows]
         for step in range(1, count + 1):
             self._step({slot: next(order) for slot, order in enumerate(orders)}, step)
             self._done += 1
@@ -255,19 +266,31 @@ def steps_on_all(steps: int, folds: int, settings: Settings) -> int:
     Example:
         >>> from hf_lorameta.training.few_rows_settings import settings_for
         >>> [steps_on_all(steps, 2, settings_for(16, rank=16, seed=0)) for steps in (4, 16, 32)]
-        [8, 32, 32]
+        [8, 16, 16]
     """
     return min(round(steps * folds / (folds - 1)), settings.steps)
 
 
-def batches(rows: Sequence[Tokens], settings: Settings) -> Iterator[list[Tokens]]:
-    """Yield the rows of step after step, from one shuffled epoch after another."""
+def batches(
+    rows: Sequence[Tokens], settings: Settings, outputs: Sequence[list[int]] = ()
+) -> Iterator[list[Tokens]]:
+    """Yield the rows of step after step, from one shuffled epoch after another.
+
+    Args:
+        rows: to train on.
+        settings: of the training.
+        outputs: one of them after the other takes the place of that of a row in each step.
+    """
     generator, waiting = random.Random(f"{settings.seed} order"), list[Tokens]()
+    others, place = cycle(outputs), random.Random(f"{settings.seed} other outputs")
     count = min(settings.rows, len(rows))
     while True:
         while len(waiting) < count:
             epoch = list(rows)
             generator.shuffle(epoch)
             waiting += epoch
-        yield waiting[:count]
-        waiting = waiting[count:]
+        batch, waiting = waiting[:count], waiting[count:]
+        if outputs:
+            row = place.randrange(count)
+            batch[row] = batch[row]._replace(output=next(others))
+        yield batch

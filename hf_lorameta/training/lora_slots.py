@@ -13,7 +13,7 @@ saved (RunLoRA, arXiv 2312.03415; of its orders, the one for a rank far below th
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +26,10 @@ from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
 from hf_lorameta.types import FloatArray
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
+_PROJECTIONS = (
+    "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj",
+    "gate_proj", "up_proj", "gate_up_proj", "down_proj",
+)  # fmt: skip
 _FUSED = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj",
           "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj"}  # fmt: skip
 """Names of layers that compute several projections at once."""
@@ -40,10 +44,7 @@ def find_layout(model: Any, targets: Sequence[str]) -> Layout:
     Raises:
         UsageError: there are none, or one of the targets names none.
     """
-    text = {model.get_output_embeddings(), *model.get_decoder().modules()}
-    layers = {
-        n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m in text
-    }
+    layers = _linear_layers(model)
     leaves = {name.rpartition(".")[2] for name in layers}
     chosen = {target if target in leaves else _FUSED.get(target, target) for target in targets}
     missing = sorted(chosen - leaves)
@@ -53,6 +54,28 @@ def find_layout(model: Any, targets: Sequence[str]) -> Layout:
             hint=f"choose among --targets {','.join(sorted(leaves))}",
         )
     names = [name for name in layers if name.rpartition(".")[2] in chosen]
+    return _layout(layers, names)
+
+
+def with_all_projections(model: Any, layout: Layout) -> Layout:
+    """Return a layout, and all projections of attention and MLP, in canonical order.
+
+    Projections are known by their usual names. Experts are left out, whose tokens are not those of
+    the sequence.
+    """
+    layers = _linear_layers(model)
+    given = {module.name for module in layout}
+    named = {n for n in layers if n.rpartition(".")[2] in _PROJECTIONS and ".experts." not in n}
+    return _layout(layers, given | named)
+
+
+def _linear_layers(model: Any) -> dict[str, torch.nn.Linear]:
+    """Return the linear layers of the text model, with that of the output embeddings, by name."""
+    text = {model.get_output_embeddings(), *model.get_decoder().modules()}
+    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m in text}
+
+
+def _layout(layers: Mapping[str, torch.nn.Linear], names: Iterable[str]) -> Layout:
     return tuple(
         Module(name, layers[name].in_features, layers[name].out_features)
         for name in sorted(names, key=canonical_order)

@@ -122,10 +122,11 @@ class Measurements:
         from hf_lorameta.engines.packing import using_row_attention
         from hf_lorameta.training.device import plan_loaded_model
         from hf_lorameta.training.few_rows_settings import FOLDS, settings_for
-        from hf_lorameta.training.lora_slots import LoraSlots
+        from hf_lorameta.training.lora_slots import LoraSlots, with_all_projections
         from hf_lorameta.training.trainer import PassRunner
 
-        model, layout, rank = self._session.evaluator.model, self._plan.layout, 16
+        model, rank = self._session.evaluator.model, 16
+        layout = with_all_projections(model, self._plan.layout)
         settings, machine = (
             settings_for(ROWS, rank, 0),
             plan_loaded_model(model, layout, rank, FOLDS),

@@ -70,6 +70,9 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     assert (training.rows, training.held_out) == (16, 16)
     assert training.steps > 0
     assert training.end < training.start
+    assert {module.name.rpartition(".")[2] for module in trained.layout} == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    }  # fmt: skip
     assert trained.plan.check is not None
     assert trained.plan.check.scale == 1
     generated.save_pretrained(tmp_path / "generated")

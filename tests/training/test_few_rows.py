@@ -1,7 +1,7 @@
 """Further training: its number of steps, its result, and interruptions."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def train(
     settings: Settings = SETTINGS,
     start: Factors | None = None,
     progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
+    outputs: Sequence[list[int]] = (),
 ) -> Continued:
     """Train an adapter, by default a random small one, in float64."""
     model = transformers.LlamaForCausalLM.from_pretrained(base, dtype=torch.float64)
@@ -53,7 +54,9 @@ def train(
         for m in layout
     ]
     before = model.config._attn_implementation
-    result = continue_training(model, layout, start, rows, settings, progress=progress)
+    result = continue_training(
+        model, layout, start, rows, settings, outputs=outputs, progress=progress
+    )
     assert model.config._attn_implementation == before
     assert all(type(model.get_submodule(m.name)) is torch.nn.Linear for m in layout)
     return result
@@ -86,6 +89,17 @@ def test_the_losses_are_those_of_rows_that_were_not_trained_on(base: Path) -> No
     assert total / sum(len(row.output) for row in ROWS) == pytest.approx(
         result.training.end, rel=1e-6
     )
+
+
+def loss_of(base: Path, trained: Continued, rows: list[Tokens]) -> float:
+    """Return the loss of rows with a trained adapter merged into the base model, in float64."""
+    model = transformers.LlamaForCausalLM.from_pretrained(base, dtype=torch.float64)
+    model = exact_norms(model.eval().requires_grad_(False))
+    layout = find_layout(model, SETTINGS.targets)
+    for module, (A, B) in zip(layout, trained.factors, strict=True):
+        model.get_submodule(module.name).weight += torch.from_numpy(B @ A).double()
+    losses = [_loss(model, row).item() * len(row.output) for row in rows]
+    return sum(losses) / sum(len(row.output) for row in rows)
 
 
 def _train_with_peft(model: object, rows: list[Tokens], steps: int) -> None:
@@ -175,6 +189,24 @@ def test_half_the_way_is_not_gone_where_it_is_no_gain(
     training = train(base).training
     assert (training.steps, training.fraction) == (0, 0.0)
     assert training.end == training.start
+
+
+def test_a_row_of_each_step_has_the_output_of_another_row() -> None:
+    rows, outputs = [Tokens([i], [0]) for i in range(8)], [[1], [2], [3]]
+    order, plain = batches(rows, SETTINGS, outputs), batches(rows, SETTINGS)
+    for step in range(6):
+        batch, without = next(order), next(plain)
+        assert [row.prompt for row in batch] == [row.prompt for row in without]
+        assert sorted(row.output for row in batch) == [[0], [0], [0], outputs[step % 3]]
+
+
+def test_outputs_of_other_rows_keep_labels_possible_that_no_row_has(base: Path) -> None:
+    """All rows have the output 5; that of the others, 7, is not forgotten."""
+    unseen = [row._replace(output=[7] * len(row.output)) for row in UNRELATED_ROWS]
+    plain, mixed = train(base), train(base, outputs=[[7], [7, 7]])
+    assert plain.training.steps
+    assert mixed.training.steps
+    assert loss_of(base, mixed, unseen) < loss_of(base, plain, unseen)
 
 
 def test_rows_with_the_same_output_are_in_both_folds() -> None:
