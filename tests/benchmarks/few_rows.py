@@ -64,7 +64,9 @@ class FewRows:
 
     def result(self, task: str, method: str) -> Result:
         """Return the scores of a method, computed once."""
-        path = self.folder / f"{task} {method}{' answers' if self._answers else ''}.json"
+        path = self.folder / f"{task} {method} answers.json"  # contains the loss, too
+        if not self._answers and not path.exists():
+            path = self.folder / f"{task} {method}.json"
         if not path.exists():
             write_atomically(path, json.dumps(self._compute(task, method)).encode())
         result: Result = json.loads(path.read_bytes())
