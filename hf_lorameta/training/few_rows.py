@@ -266,7 +266,7 @@ def steps_on_all(steps: int, folds: int, settings: Settings) -> int:
     Example:
         >>> from hf_lorameta.training.few_rows_settings import settings_for
         >>> [steps_on_all(steps, 2, settings_for(16, rank=16, seed=0)) for steps in (4, 16, 32)]
-        [8, 16, 16]
+        [8, 24, 24]
     """
     return min(round(steps * folds / (folds - 1)), settings.steps)
 

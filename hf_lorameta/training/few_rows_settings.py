@@ -9,7 +9,7 @@ FOLDS = 2
 HOLD_OUT_ROWS = 64
 """With at least this many rows, some are held out, and there is no cross-validation."""
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
-_LEAST_STEPS, _MOST_STEPS, _EPOCHS = 16, 192, 4
+_LEAST_STEPS, _MOST_STEPS, _EPOCHS = 24, 192, 4
 _MEASUREMENTS, _PATIENCE = 8, 3
 
 
@@ -18,7 +18,7 @@ def settings_for(rows: int, rank: int, seed: int) -> Settings:
 
     Example:
         >>> settings_for(16, rank=16, seed=0).steps, settings_for(288, rank=16, seed=0).steps
-        (16, 120)
+        (24, 120)
     """
     steps = _EPOCHS * (rows - held_out_rows(rows)) // Settings.rows
     steps = min(max(steps, _LEAST_STEPS), _MOST_STEPS)
@@ -33,7 +33,7 @@ def work(rows: int, seed: int) -> tuple[int, int]:
 
     Example:
         >>> work(16, seed=0)
-        (384, 160)
+        (576, 160)
     """
     settings, held_out = settings_for(rows, 1, seed), held_out_rows(rows)
     runs = 1 if held_out else FOLDS + 1
