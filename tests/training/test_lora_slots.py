@@ -192,6 +192,21 @@ def test_unknown_targets_are_refused_with_the_choices() -> None:
     assert "down_proj" in caught.value.hint
 
 
+@pytest.mark.parametrize(("name", "count"), [("Llama", 7), ("Phi3", 4)])
+def test_all_projections_are_added_to_a_layout_but_for_those_of_experts(
+    name: str, count: int
+) -> None:
+    model = model_of(name)
+    experts = torch.nn.ModuleDict({"up_proj": torch.nn.Linear(2, 2)})
+    model.model.layers[0].mlp.add_module("experts", experts)
+    head = lora_slots.find_layout(model, ["lm_head"])
+    layout = lora_slots.with_all_projections(model, head)
+    assert set(head) < set(layout)
+    assert len(layout) == count * SIZES["num_hidden_layers"] + 1
+    assert not [module.name for module in layout if "experts" in module.name]
+    assert lora_slots.with_all_projections(model, layout) == layout
+
+
 def test_fused_projections_are_adapted_in_place_of_their_parts() -> None:
     layout = lora_slots.find_layout(model_of("Phi3"), ("q_proj", "v_proj", "up_proj"))
     leaves = {module.name.rpartition(".")[2] for module in layout}
