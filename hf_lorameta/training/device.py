@@ -83,7 +83,8 @@ def plan_device(
     weights = width * parameters(folder)
     if device == "cpu" and is_slow(getattr(torch, dtype)):
         width = 4  # of the values between layers, see `suit_to_cpu`
-    return _fit_memory(config, layout, rank, weights, width, device, dtype, at_once)
+    hint = "use a machine with more memory, a smaller base model, or --at-once 1"
+    return _fit_memory(config, layout, rank, weights, width, device, dtype, at_once, hint)
 
 
 def plan_loaded_model(model: Any, layout: Layout, rank: int, at_once: int) -> DevicePlan:
@@ -94,7 +95,8 @@ def plan_loaded_model(model: Any, layout: Layout, rank: int, at_once: int) -> De
     """
     dtype = str(model.dtype).removeprefix("torch.")
     width = compute_dtype(model).itemsize
-    return _fit_memory(model.config, layout, rank, 0, width, str(model.device), dtype, at_once)
+    device, hint = str(model.device), "leave out --train, or use a machine with more memory"
+    return _fit_memory(model.config, layout, rank, 0, width, device, dtype, at_once, hint)
 
 
 def _fit_memory(
@@ -106,6 +108,7 @@ def _fit_memory(
     device: str,
     dtype: str,
     at_once: int | None,
+    hint: str,
 ) -> DevicePlan:
     """Fit a training, with values of `width` bytes, into memory less `weights` bytes."""
     kind = _kind(device)
@@ -121,7 +124,7 @@ def _fit_memory(
             f"the base model in {dtype} and {count} adapters in training need "
             f"{needed / 1e9:.1f} GB of memory, {_free_memory(device) / 1e9:.1f} GB are free on "
             f"{device}",
-            hint="use a machine with more memory, a smaller base model, or --at-once 1",
+            hint=hint,
         )
     return DevicePlan(device, dtype, count, workers, tokens)
 

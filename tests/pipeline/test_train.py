@@ -24,7 +24,7 @@ from hf_lorameta.pipeline.held_out_rows import (  # noqa: E402
 )
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
-from hf_lorameta.training import few_rows, few_rows_settings  # noqa: E402
+from hf_lorameta.training import device, few_rows, few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
 
@@ -92,6 +92,15 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     recipe = json.loads((tmp_path / "trained" / "recipe.json").read_bytes())
     assert recipe["training"]["steps"] == training.steps
     assert recipe["recipe"]["train"] == 16
+
+
+def test_too_little_memory_is_an_error_with_a_way_out(
+    bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "available_memory", lambda: 100_000)
+    with pytest.raises(UsageError, match="GB of memory") as caught:
+        make(bank, new, train=16)
+    assert caught.value.hint == "leave out train=, or use a machine with more memory"
 
 
 def test_the_same_seed_gives_the_same_adapter(bank: Bank, new: Path) -> None:
