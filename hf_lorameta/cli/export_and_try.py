@@ -187,7 +187,8 @@ def _no_answer(folder: Path | None) -> str:
     form = whole = "INPUT"
     if folder:
         columns = _recorded_columns(folder)
-        instruction = columns.instruction_text or ("INSTRUCTION" if columns.instruction else "")
+        own = columns.instruction and not columns.messages
+        instruction = columns.instruction_text or ("INSTRUCTION" if own else "")
         form = join_instruction(instruction, whole, columns.template)
     if form == whole:
         form = "as its dataset has them, with the instruction and the labels around each"

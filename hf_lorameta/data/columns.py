@@ -169,7 +169,7 @@ def check_columns(columns: Columns) -> Columns:
             f"columns {columns}: choices go with an input and an output",
             hint="--columns input=question,choices=choices,output=answer",
         )
-    if columns.instruction and columns.instruction_text:
+    if columns.instruction and columns.instruction_text and not columns.messages:
         raise UsageError(
             f"--instruction goes with rows that have none, and column {columns.instruction} has "
             "theirs",

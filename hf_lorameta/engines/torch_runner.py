@@ -35,9 +35,9 @@ class TorchRunner:
 
     Memory besides the model and its activations: these tensors, in the model's dtype, from the
     first update on (53 MB for q, k and v of SmolLM2-135M in float32, 1.6 GB for Mistral-7B's in
-    bfloat16). A gradient adds the inputs x of the adapted modules, 4 bytes × tokens × features,
-    once for modules with the same input, and one module's factors unless the sum has them all in
-    memory.
+    bfloat16; for all projections nearly as much as the model itself). A gradient adds the inputs x
+    of the adapted modules, 4 bytes × tokens × features, once for modules with the same input, and
+    one module's factors unless the sum has them all in memory.
 
     Raises:
         AdapterError: the base model lacks a module of the layout, or it has another shape.

@@ -24,7 +24,7 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
         >>> import hf_lorameta
         >>> from hf_lorameta.demo import TRAIN_FILE
         >>> advise(hf_lorameta.plan(TRAIN_FILE), 1e11).split(":")[0]
-        'train on 16 rows with --train 16, at most about 8 min on this CPU'
+        'train on 16 rows with --train 16, at most about 7 min on this CPU'
     """
     expected = plan.expected
     prompt_is_better = (

@@ -3,7 +3,7 @@
 Many datasets are sorted by label, so a pool of distinct labeled rows (`POOL_ROWS`, or as many as
 are needed if that is more) is first drawn from all rows that are read. The rows for each purpose
 are then drawn from the pool, stratified by output. All draws use the recipe's seed, and no row is
-used for two purposes.
+used for two purposes. Of some rows, only the outputs are used, see `rows_for_outputs`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +16,7 @@ from hf_lorameta.data.sample import RowSample, draw_stratified
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.hub.split_names import slice_bounds, split_name
 from hf_lorameta.recipe import Recipe
+from hf_lorameta.training.few_rows_settings import other_outputs
 from hf_lorameta.types import Row
 
 POOL_ROWS = 1000
@@ -131,6 +132,14 @@ def _require(rows: Sequence[Row], least: int, which: str, hint: str) -> None:
         raise EmptyDatasetError(f"{len(rows)} {which}, expected at least {least}", hint=hint)
 
 
+def rows_for_outputs(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
+    """Draw rows whose outputs take part in training on few others; none if there are too few.
+
+    See `hf_lorameta.training.few_rows`.
+    """
+    return _draw(recipe, pool).outputs
+
+
 def rows_for_prompt(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     """Draw examples for a prompt, none of them checked on; possibly fewer than `SHOTS`.
 
@@ -143,7 +152,8 @@ def rows_for_prompt(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
 def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | None:
     """Return the rows of a dataset that an adapter was fitted, trained or checked on.
 
-    Scores on them say nothing about how good the adapter is.
+    Scores on them say nothing about how good the adapter is. Rows whose outputs alone were trained
+    on are among them.
 
     Args:
         provenance: of the adapter, as `read_provenance` returns it.
@@ -167,7 +177,7 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     if recipe.reading_limits.text != dataset.limits.text:
         return None
     drawn = _draw(recipe, labeled_pool(_adapted_rows(provenance, dataset), recipe))
-    return [*drawn.fit, *drawn.train, *drawn.check]
+    return [*drawn.fit, *drawn.train, *drawn.check, *drawn.outputs]
 
 
 def is_adapted(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
@@ -206,12 +216,13 @@ def _adapted_rows(provenance: Mapping[str, Any], dataset: Dataset) -> Iterator[R
 
 
 class _Drawn(NamedTuple):
-    """Rows to fit, to train and to check on, and others for a prompt."""
+    """Rows to fit, to train and to check on, others for a prompt, and for their outputs alone."""
 
     fit: list[Row]
     train: list[Row]
     check: list[Row]
     prompt: list[Row]
+    outputs: list[Row]
 
 
 def _draw(recipe: Recipe, pool: Sequence[Row]) -> _Drawn:
@@ -228,4 +239,6 @@ def _draw(recipe: Recipe, pool: Sequence[Row]) -> _Drawn:
     to_fit = draw(recipe.refine)
     to_train = draw(recipe.train, keep=recipe.check or 0)
     to_check = draw(recipe.check)
-    return _Drawn(to_fit, to_train, to_check, draw(SHOTS))
+    examples = draw(SHOTS)
+    count = other_outputs(len(to_train))
+    return _Drawn(to_fit, to_train, to_check, examples, draw(count if count <= len(left) else 0))

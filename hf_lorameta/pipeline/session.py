@@ -119,7 +119,7 @@ class Session:
         return self._load_runner()
 
     def runner_for(self, layout: Layout) -> BaseModelRunner:
-        """Return the base model for an adapter of these modules, in the bank or not."""
+        """Return the base model for an adapter of these modules; the bank may lack some."""
         if layout == self.bank.adapted_layout[: len(layout)]:
             return self.runner
         return TorchRunner(self.evaluator, layout)

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hf_lorameta.data.sample import draw_stratified
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.pipeline.generation import Generation
-from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_train
+from hf_lorameta.pipeline.held_out_rows import rows_for_outputs, rows_to_check, rows_to_train
 from hf_lorameta.types import LossProgress, Row, no_progress
 
 
@@ -47,15 +46,13 @@ def train_adapter(
     plan = generation.plan
     if plan.recipe.train is None:
         raise UsageError("the recipe asks for no training", hint="--train 16")
-    # refuses too few rows before the training, not after it
-    to_check = rows_to_check(plan.recipe, pool) if plan.recipe.check is not None else []
-    rows = rows_to_train(plan.recipe, pool)
-    taken = {*rows, *to_check}
-    others = [row for row in pool if row not in taken] or rows
+    if plan.recipe.check is not None:
+        rows_to_check(plan.recipe, pool)  # refuses too few rows before the training, not after it
+    rows, others = rows_to_train(plan.recipe, pool), rows_for_outputs(plan.recipe, pool)
     settings = settings_for(len(rows), generation.rank, plan.recipe.seed)
-    others = draw_stratified(others, settings.steps, plan.recipe.seed)
     layout = with_all_projections(evaluator.model, generation.layout)
-    machine = plan_loaded_model(evaluator.model, layout, generation.rank, FOLDS)
+    checked = layout if plan.recipe.check is not None else ()
+    machine = plan_loaded_model(evaluator.model, layout, generation.rank, FOLDS, checked)
     given = dict(zip(generation.layout, generation.pairs, strict=True))
     factors, training = continue_training(
         evaluator.model,

@@ -50,6 +50,7 @@ class Training:
         fraction: how far the adapter went from where it started to where these steps lead: 1, or
             0.5 if it was unclear whether they help, or 0 if none helped.
         interrupted: whether the user ended the training.
+        other_outputs: number of other rows whose outputs, without their inputs, took part.
     """
 
     rows: int
@@ -60,6 +61,7 @@ class Training:
     steps: int
     fraction: float = 1.0
     interrupted: bool = False
+    other_outputs: int = 0
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,12 @@ def plan_device(
     return _fit_memory(config, layout, rank, weights, width, device, dtype, at_once, hint)
 
 
-def plan_loaded_model(model: Any, layout: Layout, rank: int, at_once: int) -> DevicePlan:
+def plan_loaded_model(
+    model: Any, layout: Layout, rank: int, at_once: int, copied: Layout = ()
+) -> DevicePlan:
     """Return how to train on a base model in memory; see `plan_device`.
+
+    The modules of `copied` are needed twice, as `TorchRunner` does afterwards.
 
     Raises:
         UsageError: adapters and the activations of a pass do not fit in memory.
@@ -96,7 +100,8 @@ def plan_loaded_model(model: Any, layout: Layout, rank: int, at_once: int) -> De
     dtype = str(model.dtype).removeprefix("torch.")
     width = compute_dtype(model).itemsize
     device, hint = str(model.device), "leave out --train, or use a machine with more memory"
-    return _fit_memory(model.config, layout, rank, 0, width, device, dtype, at_once, hint)
+    copies = model.dtype.itemsize * sum(m.in_features * m.out_features for m in copied)
+    return _fit_memory(model.config, layout, rank, copies, width, device, dtype, at_once, hint)
 
 
 def _fit_memory(

@@ -69,7 +69,8 @@ def continue_training(
             for one that starts with an update of zero.
         rows: at least 4 rows.
         settings: see `hf_lorameta.training.few_rows_settings.settings_for`.
-        outputs: those of other rows of the dataset, for training on few rows; none leaves them out.
+        outputs: those of other rows of the dataset, one of which takes part in each step; none
+            leaves them out.
         workers: threads that compute passes.
         pass_tokens: maximum tokens of a pass.
         progress: called after each step with (steps done, steps expected, lowest loss on held-out
@@ -85,8 +86,8 @@ def continue_training(
             with runner:
                 new = slots.factors(slots.initial(settings.seed))
                 start = [given or fresh for given, fresh in zip(factors, new, strict=True)]
-                training = _Training(slots, runner, settings, slots.vector(start), progress)
-                return training.run(rows, outputs)
+                vector = slots.vector(start)
+                return _Training(slots, runner, settings, vector, outputs, progress).run(rows)
         finally:
             slots.detach()
 
@@ -98,21 +99,20 @@ class _Training:
         runner: PassRunner,
         settings: Settings,
         initial: torch.Tensor,
+        outputs: Sequence[list[int]],
         progress: LossProgress,
     ) -> None:
         self._slots, self._runner, self._settings = slots, runner, settings
-        self._initial, self._progress = initial, progress
+        self._initial, self._outputs, self._progress = initial, outputs, progress
         self._measured: list[_Measurement] = []  # on held-out rows
-        self._outputs: Sequence[list[int]] = ()  # of other rows
         self._done = self._expected_steps = 0
         for slot in range(slots.count):
             slots.start(slot, initial)
         self._best = slots.parameters.clone()  # of every slot
 
-    def run(self, rows: Sequence[Tokens], outputs: Sequence[list[int]]) -> Continued:
+    def run(self, rows: Sequence[Tokens]) -> Continued:
         """Find how many steps help, and return the adapter after so many."""
         parts = split(rows, self._settings.seed)
-        self._outputs = outputs if len(parts) > 1 else ()
         held_out = [held_out for _, held_out in parts]
         base, interrupted = self._measure(held_out, 0, adapters=False).loss, False
         self._measured.append(self._measure(held_out, 0))
@@ -141,6 +141,7 @@ class _Training:
             steps=steps,
             fraction=fraction,
             interrupted=interrupted,
+            other_outputs=len(self._outputs),
         )
         return Continued(factors, training)
 
@@ -265,8 +266,8 @@ def steps_on_all(steps: int, folds: int, settings: Settings) -> int:
 
     Example:
         >>> from hf_lorameta.training.few_rows_settings import settings_for
-        >>> [steps_on_all(steps, 2, settings_for(16, rank=16, seed=0)) for steps in (4, 16, 32)]
-        [8, 24, 24]
+        >>> [steps_on_all(steps, 2, settings_for(16, rank=16, seed=0)) for steps in (3, 9, 24)]
+        [6, 18, 24]
     """
     return min(round(steps * folds / (folds - 1)), settings.steps)
 
@@ -292,5 +293,6 @@ def batches(
         batch, waiting = waiting[:count], waiting[count:]
         if outputs:
             row = place.randrange(count)
-            batch[row] = batch[row]._replace(output=next(others))
+            room = settings.max_length - len(batch[row].prompt)
+            batch[row] = batch[row]._replace(output=next(others)[:room])
         yield batch

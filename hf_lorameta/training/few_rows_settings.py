@@ -28,6 +28,16 @@ def settings_for(rows: int, rank: int, seed: int) -> Settings:
     )  # fmt: skip
 
 
+def other_outputs(rows: int) -> int:
+    """Number of other rows whose outputs take part in training on so many rows: one in each step.
+
+    Example:
+        >>> other_outputs(16), other_outputs(64), other_outputs(0)
+        (24, 0, 0)
+    """
+    return _LEAST_STEPS if 0 < rows < HOLD_OUT_ROWS else 0
+
+
 def work(rows: int, seed: int) -> tuple[int, int]:
     """Return how many times a row is trained on and how many times one is scored, at most.
 

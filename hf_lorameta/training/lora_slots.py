@@ -27,8 +27,9 @@ from hf_lorameta.types import FloatArray
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 _PROJECTIONS = (
-    "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj",
-    "gate_proj", "up_proj", "gate_up_proj", "down_proj",
+    "q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "o_proj", "out_proj", "dense",
+    "gate_proj", "up_proj", "gate_up_proj", "down_proj", "fc1", "fc2", "c_fc", "c_proj",
+    "dense_h_to_4h", "dense_4h_to_h",
 )  # fmt: skip
 _FUSED = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj",
           "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj"}  # fmt: skip
@@ -64,9 +65,9 @@ def with_all_projections(model: Any, layout: Layout) -> Layout:
     the sequence.
     """
     layers = _linear_layers(model)
-    given = {module.name for module in layout}
     named = {n for n in layers if n.rpartition(".")[2] in _PROJECTIONS and ".experts." not in n}
-    return _layout(layers, given | named)
+    others = _layout(layers, named - {module.name for module in layout})
+    return tuple(sorted((*layout, *others), key=lambda module: canonical_order(module.name)))
 
 
 def _linear_layers(model: Any) -> dict[str, torch.nn.Linear]:

@@ -187,13 +187,13 @@ class FewRows:
         training = PeftTraining(evaluator.model, settings)
         try:
             result = training.train(encode_rows(evaluator, settings.max_length, chosen))
-            rows = read(task, "test")[:ROWS]
+            test_rows = read(task, "test")[:ROWS]
             if self._answers:
                 with tempfile.TemporaryDirectory() as scratch:
                     training.model.save_pretrained(scratch)
-                    scores = self._scores(rows, Path(scratch))
+                    scores = self._scores(test_rows, Path(scratch))
             else:
-                test: Sequence[Tokens] = evaluator.encode(rows)
+                test: Sequence[Tokens] = evaluator.encode(test_rows)
                 loss = training.loss_sum(test) / sum(len(row.output) for row in test)
                 scores = {"loss": loss}
         finally:

@@ -173,6 +173,8 @@ def test_a_column_of_system_prompts_is_read_as_the_first_turn() -> None:
     rows = [{"s": "be kind", "m": share}, {"s": None, "m": share}, {"s": "be kind", "m": None}]
     columns = Columns(instruction="s", messages="m")
     assert read(rows, columns) == [("be kind\n\nq", "a"), ("q", "a"), ("", "")]
+    asked = columns.with_prompt("Answer.", None)
+    assert read(rows[:1], asked) == [("Answer.\n\nInput: be kind\n\nq\nOutput:", "a")]
     columns = columns.with_prompt(None, "User: {input}\nAssistant:")
     assert read(rows[:1], columns) == [("User: be kind\n\nq\nAssistant:", "a")]
 

@@ -14,13 +14,16 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they import torch
+from hf_lorameta.data.dataset import open_dataset  # noqa: E402
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
 from hf_lorameta.pipeline.generate import generate_from_plan  # noqa: E402
 from hf_lorameta.pipeline.held_out_rows import (  # noqa: E402
+    rows_for_outputs,
     rows_to_check,
     rows_to_fit,
     rows_to_train,
+    rows_used,
 )
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
@@ -92,6 +95,26 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     recipe = json.loads((tmp_path / "trained" / "recipe.json").read_bytes())
     assert recipe["training"]["steps"] == training.steps
     assert recipe["recipe"]["train"] == 16
+
+
+def test_outputs_of_other_rows_take_part_unless_they_are_few(
+    bank: Bank, new: Path, tmp_path: Path
+) -> None:
+    trained = make(bank, new, train=16)
+    assert trained.plan.training is not None
+    assert trained.plan.training.other_outputs == 24
+    card = trained.save_pretrained(tmp_path / "adapter") / "README.md"
+    assert "one row had the output of one of 24 other rows" in card.read_text()
+    pool = [(row["input"], row["output"]) for row in tiny.rows(3)]
+    others = rows_for_outputs(trained.plan.recipe, pool)
+    assert len(others) == 24
+    used = rows_used(trained.plan.provenance(), open_dataset(new))
+    assert used is not None
+    assert set(used) == {*rows_to_train(trained.plan.recipe, pool), *others}
+    small = tiny.write_task(tmp_path, "small", tiny.rows(3)[:30])
+    training = make(bank, small, train=16).plan.training
+    assert training is not None
+    assert training.other_outputs == 0
 
 
 def test_too_little_memory_is_an_error_with_a_way_out(
