@@ -172,7 +172,7 @@ class Recipe(_Settings):
             None does not fit.
         refiner: how to fit, a key of `hf_lorameta.refine.registry.REFINERS`.
         train: train the adapter further on this many other rows, which needs the base model; None
-            does not train.
+            does not train. Below 64, the outputs of 24 more rows take part.
         check: score the adapter on this many rows that were not fitted on, and scale its
             coefficients down if the base model is better; None does not check.
 
