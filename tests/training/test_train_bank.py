@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -380,8 +381,11 @@ def test_a_killed_training_resumes(
     )  # fmt: skip
     deadline = time.monotonic() + 120
     unfinished = folder / WORK_FOLDER / "topic2.unfinished.safetensors"
-    while not unfinished.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    checkpoints: set[int] = set()  # the first may be of step 0
+    while len(checkpoints) < 2 and process.poll() is None and time.monotonic() < deadline:
+        with suppress(FileNotFoundError):
+            checkpoints.add(unfinished.stat().st_mtime_ns)
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     _, err = process.communicate()
     assert process.returncode == -signal.SIGKILL, err
