@@ -24,8 +24,8 @@ SPACE = ROOT / "space"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 START_SECONDS = 300.0
 WAIT_MS = 180_000
-_ABORTED = re.compile("AbortError|Connection errored out")
 """How long a test waits for the page; more than it takes, as other work may slow the machine."""
+_ABORTED = re.compile("AbortError|Connection errored out")
 
 
 def missing(*packages: str, browser: bool = False) -> str:

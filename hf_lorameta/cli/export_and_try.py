@@ -187,8 +187,8 @@ def _no_answer(folder: Path | None) -> str:
     form = whole = "INPUT"
     if folder:
         columns = _recorded_columns(folder)
-        own = columns.instruction and not columns.messages
-        instruction = columns.instruction_text or ("INSTRUCTION" if own else "")
+        stand_in = "INSTRUCTION" if columns.instruction_of_input else ""
+        instruction = columns.instruction_text or stand_in
         form = join_instruction(instruction, whole, columns.template)
     if form == whole:
         form = "as its dataset has them, with the instruction and the labels around each"

@@ -72,6 +72,15 @@ class Columns(BaseModel):
             if value is not None or name not in _OPTIONAL
         }
 
+    @property
+    def instruction_of_input(self) -> str | None:
+        """The column of an instruction that the input is joined to; a chat has it among its turns.
+
+        Example:
+            >>> Columns(instruction="system", messages="turns").instruction_of_input
+        """
+        return None if self.messages else self.instruction
+
     def named(self, role: str) -> tuple[str, ...]:
         """Return the columns of a role."""
         value: str | tuple[str, ...] | None = getattr(self, role)
@@ -169,15 +178,14 @@ def check_columns(columns: Columns) -> Columns:
             f"columns {columns}: choices go with an input and an output",
             hint="--columns input=question,choices=choices,output=answer",
         )
-    if columns.instruction and columns.instruction_text and not columns.messages:
+    if columns.instruction_of_input and columns.instruction_text:
         raise UsageError(
             f"--instruction goes with rows that have none, and column {columns.instruction} has "
             "theirs",
             hint="leave it out, or read other columns: --columns input=COLUMN,output=COLUMN",
         )
     if columns.template:
-        in_rows = columns.instruction and not columns.messages
-        has_instruction = bool(in_rows or columns.instruction_text)
+        has_instruction = bool(columns.instruction_of_input or columns.instruction_text)
         check_template(columns.template, has_instruction=has_instruction)
     return columns
 

@@ -35,7 +35,7 @@ def other_outputs(rows: int) -> int:
         >>> other_outputs(16), other_outputs(64), other_outputs(0)
         (24, 0, 0)
     """
-    return _LEAST_STEPS if 0 < rows < HOLD_OUT_ROWS else 0
+    return _LEAST_STEPS if rows and not held_out_rows(rows) else 0
 
 
 def work(rows: int, seed: int) -> tuple[int, int]:
