@@ -6,6 +6,7 @@ are then drawn from the pool, stratified by output. All draws use the recipe's s
 used for two purposes. Of some rows, only the outputs are used, see `rows_for_outputs`.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -16,11 +17,13 @@ from hf_lorameta.data.sample import RowSample, draw_stratified
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.hub.split_names import slice_bounds, split_name
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.training.few_rows_settings import other_outputs
+from hf_lorameta.training.few_rows_settings import held_out_rows, other_outputs
 from hf_lorameta.types import Row
 
 POOL_ROWS = 1000
 MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
+_MISSING_SHARE = 0.5
+"""Chosen on tasks that nothing is reported on, see ``hf_lorameta/training/README.md``."""
 
 
 def pool_size(recipe: Recipe) -> int:
@@ -140,6 +143,17 @@ def rows_for_outputs(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     return _draw(recipe, pool).outputs
 
 
+def rows_to_decide(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
+    """Draw as many rows as are trained on, to decide how long, where cross-validation cannot.
+
+    With few rows and many labels, each label has a row or two. In cross-validation, most of the
+    labels held out are not trained on, although after the training hardly any new row has such a
+    label. None if at least half of the rows share as many outputs among themselves as with the
+    other rows of the dataset.
+    """
+    return _draw(recipe, pool).decide
+
+
 def rows_for_prompt(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     """Draw examples for a prompt, none of them checked on; possibly fewer than `SHOTS`.
 
@@ -177,7 +191,7 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     if recipe.reading_limits.text != dataset.limits.text:
         return None
     drawn = _draw(recipe, labeled_pool(_adapted_rows(provenance, dataset), recipe))
-    return [*drawn.fit, *drawn.train, *drawn.check, *drawn.outputs]
+    return [*drawn.fit, *drawn.train, *drawn.check, *drawn.outputs, *drawn.decide]
 
 
 def is_adapted(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
@@ -216,13 +230,17 @@ def _adapted_rows(provenance: Mapping[str, Any], dataset: Dataset) -> Iterator[R
 
 
 class _Drawn(NamedTuple):
-    """Rows to fit, to train and to check on, others for a prompt, and for their outputs alone."""
+    """Rows to fit, to train and to check on, others for a prompt, and for their outputs alone.
+
+    `decide` are those that decide how long to train, see `rows_to_decide`.
+    """
 
     fit: list[Row]
     train: list[Row]
     check: list[Row]
     prompt: list[Row]
     outputs: list[Row]
+    decide: list[Row]
 
 
 def _draw(recipe: Recipe, pool: Sequence[Row]) -> _Drawn:
@@ -241,4 +259,17 @@ def _draw(recipe: Recipe, pool: Sequence[Row]) -> _Drawn:
     to_check = draw(recipe.check)
     examples = draw(SHOTS)
     count = other_outputs(len(to_train))
-    return _Drawn(to_fit, to_train, to_check, examples, draw(count if count <= len(left) else 0))
+    outputs = draw(count if count <= len(left) else 0)
+    undecided = len(to_train) <= len(left) and _share_too_few_outputs(to_train, left)
+    to_decide = draw(len(to_train) if undecided else 0)
+    return _Drawn(to_fit, to_train, to_check, examples, outputs, to_decide)
+
+
+def _share_too_few_outputs(rows: Sequence[Row], others: Sequence[Row]) -> bool:
+    """Whether rows share outputs much less among themselves than with others of the dataset."""
+    if not others or held_out_rows(len(rows)):
+        return False
+    counts = Counter(output for _, output in rows)
+    among = sum(count for count in counts.values() if count > 1) / len(rows)
+    with_others = sum(output in counts for _, output in others) / len(others)
+    return with_others - among >= _MISSING_SHARE

@@ -39,7 +39,7 @@ class Training:
     """Result of training an adapter further; losses are as in `Refinement`.
 
     Attributes:
-        rows: number of rows it was trained on, those held out included.
+        rows: number of rows it was trained on, those held out of them included.
         held_out: number of rows that the losses are means over; each was predicted by an adapter
             that was not trained on it.
         base: loss of the base model.
@@ -51,6 +51,7 @@ class Training:
             0.5 if it was unclear whether they help, or 0 if none helped.
         interrupted: whether the user ended the training.
         other_outputs: number of other rows whose outputs, without their inputs, took part.
+        on_other_rows: whether the held-out rows are none of `rows`.
     """
 
     rows: int
@@ -62,6 +63,7 @@ class Training:
     fraction: float = 1.0
     interrupted: bool = False
     other_outputs: int = 0
+    on_other_rows: bool = False
 
 
 @dataclass(frozen=True)

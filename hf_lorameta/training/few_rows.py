@@ -1,9 +1,9 @@
 """Train a generated adapter further on a few rows of its dataset.
 
 How long training helps is found on rows that it did not see: with few rows by cross-validation,
-and then all of them are trained on for as many epochs; with many rows, some are held out. Where the
-gain of the held-out rows is within its standard error, training goes half way, if these rows gain
-from that; otherwise the adapter stays as it was generated.
+and then all of them are trained on for as many epochs, or on other rows; with many rows, some are
+held out. Where the gain of the held-out rows is within its standard error, training goes half way,
+if these rows gain from that; otherwise the adapter stays as it was generated.
 
 With few rows, one row of each step has the output of another row of the dataset. That keeps outputs
 possible that none of the few rows has, such as other labels, and the adapter from being too sure.
@@ -53,6 +53,7 @@ def continue_training(
     rows: Sequence[Tokens],
     settings: Settings,
     *,
+    held_out: Sequence[Tokens] = (),
     outputs: Sequence[list[int]] = (),
     workers: int = 1,
     pass_tokens: int = 1024,
@@ -69,6 +70,7 @@ def continue_training(
             for one that starts with an update of zero.
         rows: at least 4 rows.
         settings: see `hf_lorameta.training.few_rows_settings.settings_for`.
+        held_out: other rows, which decide how many steps help; none leaves it to some of `rows`.
         outputs: those of other rows of the dataset, one of which takes part in each step; none
             leaves them out.
         workers: threads that compute passes.
@@ -87,7 +89,8 @@ def continue_training(
                 new = slots.factors(slots.initial(settings.seed))
                 start = [given or fresh for given, fresh in zip(factors, new, strict=True)]
                 vector = slots.vector(start)
-                return _Training(slots, runner, settings, vector, outputs, progress).run(rows)
+                training = _Training(slots, runner, settings, vector, outputs, progress)
+                return training.run(rows, split(rows, settings.seed, held_out))
         finally:
             slots.detach()
 
@@ -110,9 +113,8 @@ class _Training:
             slots.start(slot, initial)
         self._best = slots.parameters.clone()  # of every slot
 
-    def run(self, rows: Sequence[Tokens]) -> Continued:
+    def run(self, rows: Sequence[Tokens], parts: Sequence[Fold]) -> Continued:
         """Find how many steps help, and return the adapter after so many."""
-        parts = split(rows, self._settings.seed)
         held_out = [held_out for _, held_out in parts]
         base, interrupted = self._measure(held_out, 0, adapters=False).loss, False
         self._measured.append(self._measure(held_out, 0))
@@ -142,6 +144,7 @@ class _Training:
             fraction=fraction,
             interrupted=interrupted,
             other_outputs=len(self._outputs),
+            on_other_rows=all(len(trained) == len(rows) for trained, _ in parts),
         )
         return Continued(factors, training)
 
@@ -235,11 +238,16 @@ class _Measurement(NamedTuple):
     sizes: tuple[int, ...]
 
 
-def split(rows: Sequence[Tokens], seed: int) -> list[Fold]:
+def split(rows: Sequence[Tokens], seed: int, held_out: Sequence[Tokens] = ()) -> list[Fold]:
     """Return the rows to train on and to hold out: of each fold, or once if there are many rows.
 
     Rows with the same output are dealt to the folds in turn (stratified cross-validation), so that
     a label with several rows is in each of them.
+
+    Args:
+        rows: to train on.
+        seed: of the order of the rows.
+        held_out: other rows to hold out instead of some of `rows`.
 
     Example:
         >>> rows = [Tokens([i], [i]) for i in range(100)]
@@ -248,10 +256,12 @@ def split(rows: Sequence[Tokens], seed: int) -> list[Fold]:
         >>> [(len(train), len(held_out)) for train, held_out in split(rows, seed=0)]
         [(75, 25)]
     """
+    if held_out:
+        return [(list(rows), list(held_out))]
     shuffled = list(rows)
     random.Random(f"{seed} few rows").shuffle(shuffled)
-    if held_out := held_out_rows(len(rows)):
-        return [(shuffled[held_out:], shuffled[:held_out])]
+    if count := held_out_rows(len(rows)):
+        return [(shuffled[count:], shuffled[:count])]
     shuffled.sort(key=lambda row: tuple(row.output))
     folds = [shuffled[fold::FOLDS] for fold in range(FOLDS)]
     return [

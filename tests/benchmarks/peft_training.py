@@ -48,9 +48,9 @@ class PeftTraining:
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._initial = [p.detach().clone() for p in self._parameters]
 
-    def train(self, rows: Sequence[Tokens]) -> PeftResult:
+    def train(self, rows: Sequence[Tokens], held_out: Sequence[Tokens] = ()) -> PeftResult:
         """Train an adapter, which stays applied, as `continue_training` does from another start."""
-        started, parts = time.process_time(), split(rows, self._settings.seed)
+        started, parts = time.process_time(), split(rows, self._settings.seed, held_out)
         curves = [self._curve(train, held_out) for train, held_out in parts]
         count = sum(len(row.output) for _, held_out in parts for row in held_out)
         sums = {

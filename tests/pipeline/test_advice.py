@@ -7,7 +7,7 @@ import pytest
 
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.pipeline.advice import advise
+from hf_lorameta.pipeline.advice import LONGEST_SECONDS, advise
 from hf_lorameta.pipeline.budget import forward_passes, measure_operations, training_seconds
 from hf_lorameta.pipeline.plan import Plan
 from tests.conftest import Shell
@@ -35,6 +35,19 @@ def test_training_is_advised_where_it_is_quick(tmp_path: Path, output: str, othe
     assert advice.startswith("train on 16 rows with --train 16, at most about 0 s")
     assert advice.endswith(other)
     assert advise(of_output, SLOW).startswith(f"{other}, or train on a GPU")
+
+
+def test_as_many_rows_as_there_are_are_advised_if_they_do_not_take_too_long(
+    tmp_path: Path,
+) -> None:
+    for rows, advised in ((99, 64), (100, 100)):
+        of_dataset = planned(tmp_path, "yes", rows)
+        assert advise(of_dataset, FAST).startswith(f"train on {advised} rows")
+    in_seconds = training_seconds(of_dataset, 64, 1.0)
+    speed = in_seconds / (LONGEST_SECONDS - 1)  # 64 rows take a second less than the longest time
+    assert training_seconds(of_dataset, 100, speed) > LONGEST_SECONDS
+    assert advise(of_dataset, speed).startswith("train on 64 rows with --train 64, at most about")
+    assert "train on a GPU: --train 64 takes" in advise(of_dataset, speed / 2)
 
 
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:

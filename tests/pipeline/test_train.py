@@ -21,6 +21,7 @@ from hf_lorameta.pipeline.generate import generate_from_plan  # noqa: E402
 from hf_lorameta.pipeline.held_out_rows import (  # noqa: E402
     rows_for_outputs,
     rows_to_check,
+    rows_to_decide,
     rows_to_fit,
     rows_to_train,
     rows_used,
@@ -115,6 +116,33 @@ def test_outputs_of_other_rows_take_part_unless_they_are_few(
     training = make(bank, small, train=16).plan.training
     assert training is not None
     assert training.other_outputs == 0
+
+
+def test_other_rows_decide_where_hardly_any_rows_have_an_output_in_common(
+    bank: Bank, tmp_path: Path
+) -> None:
+    """Cross-validation would score labels that its half of the rows does not have."""
+    pool = [(f"Which number is in {i}?", f"label {i % 16}") for i in range(96)]
+    many_labels = tiny.write_task(tmp_path, "labels", [{"input": i, "output": o} for i, o in pool])
+    trained = make(bank, many_labels, train=16)
+    training, recipe = trained.plan.training, trained.plan.recipe
+    assert training is not None
+    assert (training.rows, training.held_out, training.on_other_rows) == (16, 16, True)
+    deciding, of_training = rows_to_decide(recipe, pool), rows_to_train(recipe, pool)
+    assert len({output for _, output in of_training}) == 16
+    assert len(deciding) == 16
+    assert not {*deciding} & {*of_training, *rows_for_outputs(recipe, pool)}
+    used = rows_used(trained.plan.provenance(), open_dataset(many_labels))
+    assert used is not None
+    assert {*deciding} < {*used}
+    card = trained.save_pretrained(tmp_path / "adapter") / "README.md"
+    assert "They are other rows of the dataset" in card.read_text()
+
+
+@pytest.mark.parametrize("labels", [2, 8, 96])
+def test_rows_decide_by_themselves_where_other_rows_share_no_more_outputs(labels: int) -> None:
+    pool = [(f"question {i}", f"label {i % labels}") for i in range(96)]
+    assert rows_to_decide(Recipe(train=16), pool) == []
 
 
 def test_too_little_memory_is_an_error_with_a_way_out(
