@@ -4,7 +4,7 @@ A `Recipe` is frozen and is stored with its result in ``recipe.json``.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -58,30 +58,42 @@ class _Settings(BaseModel):
             raise PydanticCustomError("unknown_method", message, {"choices": ", ".join(choices)})
         return name
 
+    if not TYPE_CHECKING:  # type checkers know the fields
+
+        def __init__(self, **settings: object) -> None:
+            try:
+                super().__init__(**settings)
+            except ValidationError as error:
+                raise self._error(error) from None
+            self._check_together()
+
     @classmethod
-    def of(cls, **settings: object) -> Self:
-        """Build from loose settings, with errors a person can act on.
+    def of(cls, **settings: Any) -> Self:
+        """Build from settings whose types are not known.
 
         Raises:
-            RecipeError: a field is unknown or out of range.
+            RecipeError: a field is unknown or out of range, or two exclude each other.
 
         Example:
             >>> Recipe.of(rank=0)
             Traceback (most recent call last):
             hf_lorameta.errors.RecipeError: rank must be greater than or equal to 1, got 0
         """
-        try:
-            return cls.model_validate(settings)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            problem = first["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
-            if first["type"] == "extra_forbidden":
-                problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
-            raise RecipeError(
-                f"{field} {problem}, got {first['input']!r}",
-                hint="--help lists every setting",
-            ) from None
+        return cls(**settings)
+
+    @classmethod
+    def _error(cls, error: ValidationError) -> RecipeError:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        problem = first["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+        if first["type"] == "extra_forbidden":
+            problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
+        return RecipeError(
+            f"{field} {problem}, got {first['input']!r}", hint="--help lists every setting"
+        )
+
+    def _check_together(self) -> None:
+        """Refuse settings that exclude each other."""
 
 
 class MergeRecipe(_Settings):
@@ -101,7 +113,7 @@ class MergeRecipe(_Settings):
         seed: of the entries that ``dare`` drops.
 
     Example:
-        >>> MergeRecipe.of(rank=8, max_size=1000)
+        >>> MergeRecipe(rank=8, max_size=1000)
         Traceback (most recent call last):
         hf_lorameta.errors.RecipeError: rank, energy and max_size exclude each other
     """
@@ -119,26 +131,22 @@ class MergeRecipe(_Settings):
         """Whether ranks are chosen module by module."""
         return self.energy is not None or self.max_size is not None
 
-    @classmethod
-    def of(cls, **settings: object) -> Self:
-        """Build from loose settings, see `Recipe.of`; refuse those that exclude each other."""
-        recipe = super().of(**settings)
-        if sum(x is not None for x in (recipe.rank, recipe.energy, recipe.max_size)) > 1:
+    def _check_together(self) -> None:
+        if sum(x is not None for x in (self.rank, self.energy, self.max_size)) > 1:
             raise RecipeError(
                 "rank, energy and max_size exclude each other", hint="name one of the three"
             )
-        if recipe.density is not None and not COMBINERS[recipe.combine].entrywise:
+        if self.density is not None and not COMBINERS[self.combine].entrywise:
             named = ", ".join(name for name, row in COMBINERS.items() if row.entrywise)
             raise RecipeError(
-                f"{recipe.combine} has no density",
+                f"{self.combine} has no density",
                 hint=f"leave it out, or combine with one of {named}",
             )
-        if recipe.combine == "factors" and recipe.mixed_ranks:
+        if self.combine == "factors" and self.mixed_ranks:
             raise RecipeError(
                 "factors keeps the rank of the adapters, so ranks cannot be chosen by module",
                 hint="--combine exact",
             )
-        return recipe
 
 
 class Recipe(_Settings):
@@ -181,6 +189,9 @@ class Recipe(_Settings):
         ('js-task', 'kernel')
         >>> Recipe.paper(metric="mmd", coefficients="attentional").combine
         'factors'
+        >>> Recipe(emit="mixture", refine=16)
+        Traceback (most recent call last):
+        hf_lorameta.errors.RecipeError: a mixture merges and trains nothing, got refine=16
     """
 
     metric: str = DEFAULT_METRIC
@@ -214,25 +225,16 @@ class Recipe(_Settings):
         """Whether the adapters are kept separate."""
         return self.emit != "adapter"
 
-    @classmethod
-    def of(cls, **settings: object) -> Self:
-        """Build from loose settings, see `MergeRecipe.of`; refuse those that a mixture ignores.
-
-        Example:
-            >>> Recipe.of(emit="mixture", refine=16)
-            Traceback (most recent call last):
-            hf_lorameta.errors.RecipeError: a mixture merges and trains nothing, got refine=16
-        """
-        recipe = super().of(**settings)
-        if recipe.is_mixture:
-            for field in ("combine", "refine", "train", "check"):
-                value = getattr(recipe, field)
-                if value != cls.model_fields[field].default:
-                    raise RecipeError(
-                        f"a mixture merges and trains nothing, got {field}={value}",
-                        hint=f"leave out --{field}, or --emit {recipe.emit}",
-                    )
-        return recipe
+    def _check_together(self) -> None:
+        if not self.is_mixture:
+            return
+        for field in ("combine", "refine", "train", "check"):
+            value = getattr(self, field)
+            if value != type(self).model_fields[field].default:
+                raise RecipeError(
+                    f"a mixture merges and trains nothing, got {field}={value}",
+                    hint=f"leave out --{field}, or --emit {self.emit}",
+                )
 
     @property
     def uses_rows(self) -> bool:

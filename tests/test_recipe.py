@@ -100,6 +100,13 @@ def test_invalid_settings_are_refused_with_the_name_of_the_field(
     assert raised.value.__cause__ is None
 
 
+def test_the_constructor_refuses_settings_in_the_same_words() -> None:
+    with pytest.raises(RecipeError, match="topk is not a setting, expected one of metric, "):
+        Recipe(topk=3)  # type: ignore[call-arg]
+    with pytest.raises(RecipeError, match="a mixture merges and trains nothing, got train=16"):
+        Recipe(emit="mixture", train=16)
+
+
 @pytest.mark.parametrize("metric", [m for m in METRICS if m not in NOT_IN_THE_PAPER])
 @pytest.mark.parametrize("rule", [r for r in COEFFICIENT_RULES if r not in NOT_IN_THE_PAPER])
 def test_recipes_of_the_paper_have_its_settings(metric: str, rule: str) -> None:

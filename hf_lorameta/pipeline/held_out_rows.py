@@ -3,12 +3,12 @@
 Many datasets are sorted by label, so a pool of distinct labeled rows (`POOL_ROWS`, or as many as
 are needed if that is more) is first drawn from all rows that are read. The rows for each purpose
 are then drawn from the pool, stratified by output. All draws use the recipe's seed, and no row is
-used for two purposes. Of some rows, only the outputs are used, see `rows_for_outputs`.
+used for two purposes. Of some rows, only the outputs are used, see `RowsToTrain`.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from hf_lorameta.cards.prompt_code import is_example
@@ -94,8 +94,27 @@ def rows_to_fit(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     return to_fit
 
 
-def rows_to_train(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
-    """Draw ``recipe.train`` rows to train on, none of them fitted on.
+class RowsToTrain(NamedTuple):
+    """Rows to train an adapter on, and others of the dataset that take part, if there are enough.
+
+    Attributes:
+        train: to train on.
+        outputs: their outputs alone take part in training on few rows, see
+            `hf_lorameta.training.few_rows`.
+        decide: as many rows as `train` has. They decide how long to train where cross-validation
+            cannot: with few rows and many labels, each label has a row or two, so that most labels
+            held out are not trained on, although hardly any new row has such a label in the end.
+            Empty if at least half of the rows share as many outputs among themselves as with the
+            other rows of the dataset.
+    """
+
+    train: list[Row]
+    outputs: list[Row]
+    decide: list[Row]
+
+
+def rows_to_train(recipe: Recipe, pool: Sequence[Row]) -> RowsToTrain:
+    """Draw ``recipe.train`` rows to train on, none of them fitted on, and others that take part.
 
     Args:
         recipe: its `refine`, `train`, `check` and `seed` count.
@@ -109,7 +128,7 @@ def rows_to_train(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
         lower = " lower --refine," if recipe.refine else ""
         hint = f"leave out --train,{lower} or name a dataset with more rows"
         which = f"of {len(pool)} labeled rows to train on with --train {recipe.train}"
-        _require(to_train, MIN_TRAINING_ROWS, which, hint)
+        _require(to_train.train, MIN_TRAINING_ROWS, which, hint)
     return to_train
 
 
@@ -135,32 +154,13 @@ def _require(rows: Sequence[Row], least: int, which: str, hint: str) -> None:
         raise EmptyDatasetError(f"{len(rows)} {which}, expected at least {least}", hint=hint)
 
 
-def rows_for_outputs(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
-    """Draw rows whose outputs take part in training on few others; none if there are too few.
-
-    See `hf_lorameta.training.few_rows`.
-    """
-    return _draw(recipe, pool).outputs
-
-
-def rows_to_decide(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
-    """Draw as many rows as are trained on, to decide how long, where cross-validation cannot.
-
-    With few rows and many labels, each label has a row or two. In cross-validation, most of the
-    labels held out are not trained on, although after the training hardly any new row has such a
-    label. None if at least half of the rows share as many outputs among themselves as with the
-    other rows of the dataset.
-    """
-    return _draw(recipe, pool).decide
-
-
 def rows_for_prompt(recipe: Recipe, pool: Sequence[Row]) -> list[Row]:
     """Draw examples for a prompt, none of them checked on; possibly fewer than `SHOTS`.
 
     They may have been fitted or trained on: the prompt gets what the adapter had.
     """
     drawn = _draw(recipe, pool)
-    return [*drawn.prompt, *drawn.train, *drawn.fit][:SHOTS]
+    return [*drawn.prompt, *drawn.train.train, *drawn.fit][:SHOTS]
 
 
 def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | None:
@@ -191,7 +191,7 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     if recipe.reading_limits.text != dataset.limits.text:
         return None
     drawn = _draw(recipe, labeled_pool(_adapted_rows(provenance, dataset), recipe))
-    return [*drawn.fit, *drawn.train, *drawn.check, *drawn.outputs, *drawn.decide]
+    return [*drawn.fit, *chain(*drawn.train), *drawn.check]
 
 
 def is_adapted(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
@@ -230,17 +230,12 @@ def _adapted_rows(provenance: Mapping[str, Any], dataset: Dataset) -> Iterator[R
 
 
 class _Drawn(NamedTuple):
-    """Rows to fit, to train and to check on, others for a prompt, and for their outputs alone.
-
-    `decide` are those that decide how long to train, see `rows_to_decide`.
-    """
+    """Rows to fit, to train and to check on, and others for a prompt."""
 
     fit: list[Row]
-    train: list[Row]
+    train: RowsToTrain
     check: list[Row]
     prompt: list[Row]
-    outputs: list[Row]
-    decide: list[Row]
 
 
 def _draw(recipe: Recipe, pool: Sequence[Row]) -> _Drawn:
@@ -262,7 +257,7 @@ def _draw(recipe: Recipe, pool: Sequence[Row]) -> _Drawn:
     outputs = draw(count if count <= len(left) else 0)
     undecided = len(to_train) <= len(left) and _share_too_few_outputs(to_train, left)
     to_decide = draw(len(to_train) if undecided else 0)
-    return _Drawn(to_fit, to_train, to_check, examples, outputs, to_decide)
+    return _Drawn(to_fit, RowsToTrain(to_train, outputs, to_decide), to_check, examples)
 
 
 def _share_too_few_outputs(rows: Sequence[Row], others: Sequence[Row]) -> bool:

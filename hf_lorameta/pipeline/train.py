@@ -3,16 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.pipeline.generation import Generation
-from hf_lorameta.pipeline.held_out_rows import (
-    rows_for_outputs,
-    rows_to_check,
-    rows_to_decide,
-    rows_to_train,
-)
+from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_train
 from hf_lorameta.types import LossProgress, Row, no_progress
 
 
@@ -54,24 +48,21 @@ def train_adapter(
         raise UsageError("the recipe asks for no training", hint="--train 16")
     if plan.recipe.check is not None:
         rows_to_check(plan.recipe, pool)  # refuses too few rows before the training, not after it
-    rows = rows_to_train(plan.recipe, pool)
-    settings = settings_for(len(rows), generation.rank, plan.recipe.seed)
+    drawn = rows_to_train(plan.recipe, pool)
+    settings = settings_for(len(drawn.train), generation.rank, plan.recipe.seed)
     layout = with_all_projections(evaluator.model, generation.layout)
     checked = layout if plan.recipe.check is not None else ()
     machine = plan_loaded_model(evaluator.model, layout, generation.rank, FOLDS, checked)
     given = dict(zip(generation.layout, generation.pairs, strict=True))
-
-    def encode(rows: Sequence[Row]) -> list[Tokens]:
-        return encode_rows(evaluator, settings.max_length, rows)
-
+    rows, others, deciding = (encode_rows(evaluator, settings.max_length, rows) for rows in drawn)
     factors, training = continue_training(
         evaluator.model,
         layout,
         [given.get(module) for module in layout],
-        encode(rows),
+        rows,
         settings,
-        held_out=encode(rows_to_decide(plan.recipe, pool)),
-        outputs=[row.output for row in encode(rows_for_outputs(plan.recipe, pool))],
+        held_out=deciding,
+        outputs=[row.output for row in others],
         workers=machine.workers,
         pass_tokens=machine.pass_tokens,
         progress=progress,

@@ -32,7 +32,7 @@ from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
-from hf_lorameta.pipeline.held_out_rows import rows_to_decide, rows_to_train
+from hf_lorameta.pipeline.held_out_rows import rows_to_train
 from hf_lorameta.pipeline.refine_and_check import refine_plan
 from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.training.few_rows_settings import settings_for
@@ -191,20 +191,17 @@ class FewRows:
         self, task: str, rows: int, targets: tuple[str, ...] = Settings.targets, lr: float = PEFT_LR
     ) -> Result:
         evaluator = self._peft_evaluator
-        recipe, pool = Recipe(train=rows), read(task, "train")
-        chosen, deciding = rows_to_train(recipe, pool), rows_to_decide(recipe, pool)
-        settings = settings_for(len(chosen), 16, 0)
+        drawn = rows_to_train(Recipe(train=rows), read(task, "train"))
+        settings = settings_for(len(drawn.train), 16, 0)
         steps = max(settings.steps, PEFT_STEPS)
         settings = replace(settings, targets=targets, lr=lr, steps=steps, evaluate_every=steps // 8)
         torch.manual_seed(0)
         training = PeftTraining(evaluator.model, settings)
         try:
-            result = training.train(
-                *(
-                    encode_rows(evaluator, settings.max_length, drawn)
-                    for drawn in (chosen, deciding)
-                )
+            train, _, deciding = (
+                encode_rows(evaluator, settings.max_length, rows_of) for rows_of in drawn
             )
+            result = training.train(train, deciding)
             test_rows = read(task, "test")[:ROWS]
             if self._answers:
                 with tempfile.TemporaryDirectory() as scratch:

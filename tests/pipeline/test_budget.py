@@ -102,7 +102,7 @@ def test_the_rows_are_those_that_the_chosen_recipe_draws(tmp_path: Path, session
     plan, pool, _ = plan_within(dataset, session, Recipe(check=4), seconds_for(16) + 0.5)
     assert plan.recipe.train in budget.ROWS
     provenance = {**plan.provenance(), "recipe": plan.recipe.model_dump()}
-    drawn = [*rows_to_train(plan.recipe, pool), *rows_to_check(plan.recipe, pool)]
+    drawn = [*rows_to_train(plan.recipe, pool).train, *rows_to_check(plan.recipe, pool)]
     assert set(drawn) == set(rows_used(provenance, dataset))
 
 

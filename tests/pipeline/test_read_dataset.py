@@ -9,7 +9,7 @@ import pytest
 
 from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset, plan_from_reading, read_dataset
 from hf_lorameta.data import output_counts
-from hf_lorameta.pipeline.held_out_rows import rows_for_outputs, rows_to_train, rows_used
+from hf_lorameta.pipeline.held_out_rows import rows_to_train, rows_used
 from hf_lorameta.pipeline.read_dataset import token_counting
 from tests.conftest import Built, Shell
 
@@ -60,8 +60,8 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     assert reading.recipe.max_rows == (recipe.max_rows or 20)
     provenance = plan_from_reading(reading, bank).provenance()
     used = rows_used(provenance, open_dataset(path))
-    drawn = rows_to_train(reading.recipe, pool), rows_for_outputs(reading.recipe, pool)
-    assert all(drawn)
+    drawn = rows_to_train(reading.recipe, pool)
+    assert all([drawn.train, drawn.outputs])
     assert set(used or ()) == {row for rows in drawn for row in rows}
 
 

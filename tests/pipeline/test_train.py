@@ -19,9 +19,7 @@ from hf_lorameta.engines.torch_evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
 from hf_lorameta.pipeline.generate import generate_from_plan  # noqa: E402
 from hf_lorameta.pipeline.held_out_rows import (  # noqa: E402
-    rows_for_outputs,
     rows_to_check,
-    rows_to_decide,
     rows_to_fit,
     rows_to_train,
     rows_used,
@@ -82,7 +80,7 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     generated.save_pretrained(tmp_path / "generated")
     trained.save_pretrained(tmp_path / "trained")
     pool = [(row["input"], row["output"]) for row in tiny.rows(3)]
-    used = rows_to_train(trained.plan.recipe, pool)
+    used = rows_to_train(trained.plan.recipe, pool).train
     others = [row for row in pool if row not in used]
     assert loss(bank, others, tmp_path / "trained") < loss(bank, others, tmp_path / "generated")
     assert trained.plan.check.end == pytest.approx(
@@ -107,11 +105,11 @@ def test_outputs_of_other_rows_take_part_unless_they_are_few(
     card = trained.save_pretrained(tmp_path / "adapter") / "README.md"
     assert "one row had the output of one of 24 other rows" in card.read_text()
     pool = [(row["input"], row["output"]) for row in tiny.rows(3)]
-    others = rows_for_outputs(trained.plan.recipe, pool)
-    assert len(others) == 24
+    drawn = rows_to_train(trained.plan.recipe, pool)
+    assert len(drawn.outputs) == 24
     used = rows_used(trained.plan.provenance(), open_dataset(new))
     assert used is not None
-    assert set(used) == {*rows_to_train(trained.plan.recipe, pool), *others}
+    assert set(used) == {*drawn.train, *drawn.outputs}
     small = tiny.write_task(tmp_path, "small", tiny.rows(3)[:30])
     training = make(bank, small, train=16).plan.training
     assert training is not None
@@ -128,13 +126,13 @@ def test_other_rows_decide_where_hardly_any_rows_have_an_output_in_common(
     training, recipe = trained.plan.training, trained.plan.recipe
     assert training is not None
     assert (training.rows, training.held_out, training.on_other_rows) == (16, 16, True)
-    deciding, of_training = rows_to_decide(recipe, pool), rows_to_train(recipe, pool)
-    assert len({output for _, output in of_training}) == 16
-    assert len(deciding) == 16
-    assert not {*deciding} & {*of_training, *rows_for_outputs(recipe, pool)}
+    drawn = rows_to_train(recipe, pool)
+    assert len({output for _, output in drawn.train}) == 16
+    assert len(drawn.decide) == 16
+    assert not {*drawn.decide} & {*drawn.train, *drawn.outputs}
     used = rows_used(trained.plan.provenance(), open_dataset(many_labels))
     assert used is not None
-    assert {*deciding} < {*used}
+    assert {*used} == {*drawn.train, *drawn.outputs, *drawn.decide}
     card = trained.save_pretrained(tmp_path / "adapter") / "README.md"
     assert "They are other rows of the dataset" in card.read_text()
 
@@ -142,7 +140,7 @@ def test_other_rows_decide_where_hardly_any_rows_have_an_output_in_common(
 @pytest.mark.parametrize("labels", [2, 8, 96])
 def test_rows_decide_by_themselves_where_other_rows_share_no_more_outputs(labels: int) -> None:
     pool = [(f"question {i}", f"label {i % labels}") for i in range(96)]
-    assert rows_to_decide(Recipe(train=16), pool) == []
+    assert rows_to_train(Recipe(train=16), pool).decide == []
 
 
 def test_too_little_memory_is_an_error_with_a_way_out(
@@ -165,7 +163,8 @@ def test_the_same_seed_gives_the_same_adapter(bank: Bank, new: Path) -> None:
 def test_rows_to_fit_train_and_check_on_are_disjoint() -> None:
     pool = [(f"question {i}", f"{i}") for i in range(40)]
     recipe = Recipe(refine=8, train=100, check=8)
-    drawn = [rows(recipe, pool) for rows in (rows_to_fit, rows_to_train, rows_to_check)]
+    to_train = rows_to_train(recipe, pool).train
+    drawn = [rows_to_fit(recipe, pool), to_train, rows_to_check(recipe, pool)]
     assert [len(rows) for rows in drawn] == [8, 24, 8]  # rows to check on are kept
     assert sorted(row for rows in drawn for row in rows) == sorted(pool)
     with pytest.raises(EmptyDatasetError, match="6 of 30 labeled rows to train on with --train 16"):
