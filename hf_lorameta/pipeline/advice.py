@@ -1,15 +1,25 @@
 """Advise how to get the best adapter for a dataset, with the time that training takes here."""
 
+import math
+import shlex
+
+from hf_lorameta.bank.index import EMBEDDED_BANK
+from hf_lorameta.environment import install_requirement
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.pipeline.budget import measure_operations, training_seconds
 from hf_lorameta.pipeline.held_out_rows import MIN_TRAINING_ROWS
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import duration
+from hf_lorameta.training.jobs import START_HOURS, TERAFLOPS, hourly_price
 
 ROWS = (100, 64, 32, 16)
 """Rows to train on that are considered.
 
 The most are advised: from 64 on, training takes less time than on 16, without cross-validation.
 """
+_FLAVOR = "cpu-upgrade"
+"""Hardware of Hugging Face Jobs: training further uses no GPU."""
 LONGEST_SECONDS = 3600.0
 """Training that takes longer on this machine is not advised."""
 
@@ -45,10 +55,34 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
     seconds = {rows: training_seconds(plan, rows, speed) for rows in counts}
     rows = next((rows for rows in counts if seconds[rows] <= LONGEST_SECONDS), None)
     if rows is None:
-        quickest = min(counts, key=lambda rows: seconds[rows])
-        return (
-            f"{without}, or train on a GPU: --train {quickest} takes at most about "
-            f"{duration(seconds[quickest])} on this CPU"
-        )
+        rows = min(counts, key=lambda rows: seconds[rows])
+        here = f"--train {rows} takes at most about {duration(seconds[rows])} on this CPU"
+        return f"{without}; {here}{_on_jobs(plan, rows)}"
     trained = f"train on {rows} rows with --train {rows}, at most about {duration(seconds[rows])}"
     return f"{trained} on this CPU: it lowers the loss most, as a rule. Else {without}"
+
+
+def _on_jobs(plan: Plan, rows: int) -> str:
+    """Return how to train on Hugging Face Jobs, with time and price; empty if a job cannot."""
+    dataset, bank = plan.dataset, plan.bank.id
+    if dataset.id is None or not (bank == EMBEDDED_BANK or is_repo_id(bank)):
+        return ""
+    hours = training_seconds(plan, rows, TERAFLOPS[_FLAVOR] * 1e12) / 3600 + START_HOURS
+    try:
+        price = hourly_price(_FLAVOR)
+    except LoraMetaError:  # the advice is useful without it
+        price = None
+    cost = f", ${max(hours * price, 0.01):.2f}" if price is not None else ""
+    job = ["--flavor", _FLAVOR, "--timeout", f"{math.ceil(3 * hours)}h", "--secrets", "HF_TOKEN"]
+    job += ["--with", install_requirement("eval", remote=True)]
+    options = {
+        "dataset": dataset.id,
+        "config": dataset.config,
+        "split": dataset.split,
+        "columns": str(dataset.columns),
+        "bank": None if bank == EMBEDDED_BANK else bank,
+        "train": str(rows),
+    }
+    push = [word for name, value in options.items() if value for word in (f"--{name}", value)]
+    command = shlex.join(["hf", "jobs", "uv", "run", *job, "hf-lorameta", "push", *push])
+    return f", on Hugging Face Jobs {duration(hours * 3600)}{cost}: {command}"

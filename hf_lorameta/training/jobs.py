@@ -14,7 +14,7 @@ from hf_lorameta.hub.errors import translate
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.tasks import Task
 
-_TERAFLOPS = {
+TERAFLOPS = {
     "cpu-basic": 0.15, "cpu-upgrade": 0.6, "cpu-performance": 2.4, "cpu-xl": 1.2,
     "t4-small": 8, "t4-medium": 8, "l4x1": 30, "a10g-small": 30, "a10g-large": 30,
     "l40sx1": 80, "a100-large": 100, "h200": 250, "rtx-pro-6000": 120,
@@ -23,7 +23,7 @@ _TERAFLOPS = {
 CPUs' from measurements on two cores. Of several GPUs, training uses one."""
 _ROW_TOKENS = 100
 """Assumed tokens of a row: everyday tasks have 80 on average."""
-_START_HOURS = 0.1
+START_HOURS = 0.1
 _MARGIN = 3
 """The job's time limit relative to the estimate."""
 
@@ -80,13 +80,13 @@ def estimate_job(request: JobRequest, token: str | None = None) -> JobEstimate:
         UsageError: the Hub offers no such hardware.
         HubError: the Hub refused or did not answer.
     """
-    hourly = _hourly_price(request.flavor, token)
+    hourly = hourly_price(request.flavor, token)
     parameters = _parameters(request, token)
-    rate = _TERAFLOPS.get(request.flavor)
+    rate = TERAFLOPS.get(request.flavor)
     hours = None
     if rate and parameters:
         seconds = operations(request.settings, len(request.tasks), parameters) / (rate * 1e12)
-        hours = round(seconds / 3600 + _START_HOURS, 2)
+        hours = round(seconds / 3600 + START_HOURS, 2)
     dollars = round(hours * hourly, 2) if hours is not None and hourly is not None else None
     return JobEstimate(len(request.tasks), request.flavor, hours, hourly, dollars)
 
@@ -105,6 +105,26 @@ def operations(settings: Settings, tasks: int, parameters: int) -> float:
     measured = (settings.steps // settings.evaluate_every + 1) * settings.held_out * 2
     general = settings.general_steps_for(tasks) * settings.general_rows * 4
     return (tasks * (trained + measured) + general) * _ROW_TOKENS * parameters
+
+
+def hourly_price(flavor: str, token: str | None = None) -> float | None:
+    """Return dollars per hour from the Hub's list, None if it states none.
+
+    Raises:
+        UsageError: the Hub offers no such hardware.
+        HubError: the Hub refused or did not answer.
+    """
+    try:
+        listed: Any = huggingface_hub.list_jobs_hardware(token=token)
+    except (hf.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+        raise _failure("the Hub's list of hardware", error) from None
+    found = next((item for item in listed if item.name == flavor), None)
+    if found is None:
+        names = ", ".join(item.name for item in listed)
+        raise UsageError(f"there is no flavor {flavor}", hint=f"choose one of {names}")
+    if found.unit_cost_usd is None or found.unit_label != "minute":
+        return None
+    return float(round(found.unit_cost_usd * 60, 4))
 
 
 def submit(request: JobRequest, token: str | None = None) -> str:
@@ -169,21 +189,6 @@ def arguments(request: JobRequest) -> list[str]:
     }  # fmt: skip
     stated = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
     return ["bank", "train", *request.names, *(word for pair in stated for word in pair)]
-
-
-def _hourly_price(flavor: str, token: str | None) -> float | None:
-    """Return dollars per hour from the Hub's list."""
-    try:
-        listed: Any = huggingface_hub.list_jobs_hardware(token=token)
-    except (hf.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        raise _failure("the Hub's list of hardware", error) from None
-    found = next((item for item in listed if item.name == flavor), None)
-    if found is None:
-        names = ", ".join(item.name for item in listed)
-        raise UsageError(f"there is no flavor {flavor}", hint=f"choose one of {names}")
-    if found.unit_cost_usd is None or found.unit_label != "minute":
-        return None
-    return float(round(found.unit_cost_usd * 60, 4))
 
 
 def _parameters(request: JobRequest, token: str | None) -> int | None:

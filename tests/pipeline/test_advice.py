@@ -1,12 +1,20 @@
 """The advice at the end of a plan."""
 
 import json
+import re
+import shlex
+import subprocess
+from dataclasses import replace
+from os import environ
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.environment import install_requirement
 from hf_lorameta.pipeline.advice import LONGEST_SECONDS, advise
 from hf_lorameta.pipeline.budget import forward_passes, measure_operations, training_seconds
 from hf_lorameta.pipeline.plan import Plan
@@ -34,7 +42,7 @@ def test_training_is_advised_where_it_is_quick(tmp_path: Path, output: str, othe
     advice = advise(of_output, FAST)
     assert advice.startswith("train on 16 rows with --train 16, at most about 0 s")
     assert advice.endswith(other)
-    assert advise(of_output, SLOW).startswith(f"{other}, or train on a GPU")
+    assert advise(of_output, SLOW).startswith(f"{other}; --train 16 takes at most about ")
 
 
 def test_as_many_rows_as_there_are_are_advised_if_they_do_not_take_too_long(
@@ -47,7 +55,37 @@ def test_as_many_rows_as_there_are_are_advised_if_they_do_not_take_too_long(
     speed = in_seconds / (LONGEST_SECONDS - 1)  # 64 rows take a second less than the longest time
     assert training_seconds(of_dataset, 100, speed) > LONGEST_SECONDS
     assert advise(of_dataset, speed).startswith("train on 64 rows with --train 64, at most about")
-    assert "train on a GPU: --train 64 takes" in advise(of_dataset, speed / 2)
+    assert "; --train 64 takes at most about 2.0 h" in advise(of_dataset, speed / 2)
+
+
+def test_a_job_is_proposed_where_training_takes_long_and_the_dataset_is_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prices = [SimpleNamespace(name="cpu-upgrade", unit_cost_usd=0.0005, unit_label="minute")]
+    monkeypatch.setattr(huggingface_hub, "list_jobs_hardware", lambda token: prices)
+    local = planned(tmp_path, "yes", rows=64)
+    assert "Jobs" not in advise(local, SLOW)
+    on_hub = replace(local, dataset=replace(local.dataset, id="user/data"))
+    assert "Jobs" not in advise(on_hub, FAST)
+    until_command, _, command = advise(on_hub, SLOW).partition(": hf ")
+    assert until_command.endswith("on Hugging Face Jobs 6 min, $0.01")  # to start
+    shown = subprocess.run(
+        ["hf", *shlex.split(command.replace("run", "run --dry-run", 1))],
+        env={**environ, "HF_TOKEN": "hf_secret"}, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    expected = {
+        "script": "hf-lorameta", "with": install_requirement("eval", remote=True),
+        "args": "push --dataset user/data --config default --split train "
+        "--columns input=input,output=output --train 64",
+    }  # fmt: skip
+    for name, value in expected.items():
+        assert re.search(rf"^ *{name} +{re.escape(value)}$", shown, re.MULTILINE), name
+
+    def refuse(token: str | None) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "list_jobs_hardware", refuse)
+    assert "on Hugging Face Jobs 6 min: hf jobs" in advise(on_hub, SLOW)
 
 
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
