@@ -1,6 +1,5 @@
 """Shrink coefficients until an adapter is not worse than its base model."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,7 +27,7 @@ def backtrack_scale(
         The scale, 1 to 1/8, or 0 if even 1/8 is worse than the base model; and the loss with it.
     """
     scale = 1.0
-    while loss > base:
+    while not loss <= base:  # also if it is not a number
         scale /= 2
         if scale < _MIN_SCALE:
             return 0.0, base
@@ -62,6 +61,7 @@ def validate(
     prompt = runner.loss(runner.encode(in_prompt)) if in_prompt else None
     runner.set(update, unscaled)
     start = runner.loss(tokens)
-    limit = base if shrink else math.inf
-    scale, end = backtrack_scale(unscaled, start, limit, update, runner, tokens)
+    scale, end = 1.0, start
+    if shrink:
+        scale, end = backtrack_scale(unscaled, start, base, update, runner, tokens)
     return Validation(len(tokens), base, start, end, scale, runner.engine, chat, prompt, len(shots))

@@ -33,6 +33,11 @@ def test_an_adapter_is_halved_until_it_is_not_worse(base: float, expected: Valid
     assert validate(model, model, ROWS) == expected
 
 
+def test_an_adapter_whose_loss_is_not_a_number_is_scaled_down() -> None:
+    model, rows, nan = Slope(base=5.0), Slope(base=5.0).encode(ROWS), float("nan")
+    assert backtrack_scale(Coefficients(np.ones(1)), nan, 5.0, model, model, rows) == (0.5, 2.0)
+
+
 class Chat(Slope):
     """A base model that is better if its prompts are in a chat template."""
 
