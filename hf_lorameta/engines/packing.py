@@ -225,9 +225,9 @@ def check_row_attention(model: Any) -> None:
             else "its layers are not all attention within a row"
         )
         raise UsageError(
-            f"bank train does not support {type(model).__name__}: {reason}",
-            hint="make a bank of adapters that PEFT trained: hf-lorameta bank build --help; or "
-            "choose a base model such as Llama, Mistral, Qwen3, Gemma, SmolLM or Phi-3",
+            f"{type(model).__name__} cannot be trained here: {reason}",
+            hint="train with PEFT (hf-lorameta bank build makes a bank of its adapters), or choose "
+            "a base model such as Llama, Mistral, Qwen3, Gemma, SmolLM or Phi-3",
         )
 
 

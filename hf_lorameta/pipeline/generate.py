@@ -124,6 +124,10 @@ def generate_from_plan(
     pool = rows if rows is not None or not recipe.uses_rows else _read_pool(plan, session, progress)
     check_possible(recipe, pool or (), session.engine)
     _read_adapters(plan, partial(progress, "Reading adapters"))
+    if recipe.train is not None:
+        from hf_lorameta.engines.packing import check_row_attention
+
+        check_row_attention(session.evaluator.model)  # before anything is fitted
     if recipe.refine is not None and plan.refinement is None:
         plan = refine_plan(
             plan,

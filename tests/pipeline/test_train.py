@@ -179,6 +179,17 @@ def test_an_engine_without_gradients_is_refused_before_any_work(bank: Bank, new:
             generate_from_plan(plan, session=session, rows=rows)
 
 
+def test_a_base_model_that_cannot_be_trained_is_refused_before_the_fit(
+    bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Session(bank) as session:
+        plan, rows = plan_with_rows(session.open_dataset(new), bank, Recipe(refine=8, train=16))
+        session.evaluator.model._supports_attention_backend = False
+        monkeypatch.setattr("hf_lorameta.pipeline.generate.refine_plan", pytest.fail)
+        with pytest.raises(UsageError, match="cannot be trained here: its layers are not all"):
+            generate_from_plan(plan, session=session, rows=rows)
+
+
 def test_an_adapter_worse_than_the_base_model_is_refused(
     bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

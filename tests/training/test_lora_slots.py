@@ -261,7 +261,7 @@ def test_models_that_carry_a_state_are_refused(
     with torch.device("meta"):
         model = getattr(transformers, f"{kind}ForCausalLM")(config)
     with pytest.raises(
-        UsageError, match=f"does not support {kind}ForCausalLM: .*{reason}"
+        UsageError, match=f"{kind}ForCausalLM cannot be trained here: .*{reason}"
     ) as error:
         packing.use_row_attention(model)
     assert "bank build" in error.value.hint
