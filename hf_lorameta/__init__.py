@@ -49,6 +49,7 @@ _MODULES = {
     "Preview": "data.preview",
     "Recipe": "recipe",
     "Report": "engines.scoring",
+    "RowSample": "data.sample",
     "Session": "pipeline.session",
     "obstacle_to_training": "pipeline.budget",
     "recipe_within": "pipeline.budget",
@@ -60,6 +61,7 @@ _MODULES = {
     "check_no_overwrite": "pipeline.publish",
     "column_names": "data.dataset",
     "default_repo_id": "pipeline.publish",
+    "draw_stratified": "data.sample",
     "evaluate": "pipeline.evaluate",
     "from_option": "data.prompt",
     "generate": "pipeline.generate",
@@ -122,6 +124,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "Report",
+    "RowSample",
     "ScriptDatasetError",
     "Session",
     "TokenCounting",
@@ -133,6 +136,7 @@ __all__ = [
     "check_no_overwrite",
     "column_names",
     "default_repo_id",
+    "draw_stratified",
     "evaluate",
     "from_option",
     "generate",
@@ -160,6 +164,7 @@ if TYPE_CHECKING:
     from hf_lorameta.data.dataset import Dataset, column_names, open_dataset
     from hf_lorameta.data.preview import Preview, preview
     from hf_lorameta.data.prompt import as_option, from_option
+    from hf_lorameta.data.sample import RowSample, draw_stratified
     from hf_lorameta.engines.scoring import Report
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.hub.reading_limits import ReadingLimits

@@ -21,6 +21,7 @@ from hf_lorameta import (
     Reading,
     ReadingLimits,
     Recipe,
+    RowSample,
     Session,
     TokenCounting,
     plan_from_reading,
@@ -30,8 +31,8 @@ from hf_lorameta import (
 from jobs import Job
 from reader_process import read_first, report_rows
 
-SAMPLES = 40
-"""Rows kept for the visitor, to try and test the adapter on."""
+SAMPLES = 120
+"""Rows kept for the visitor, to try and test the adapter on, and to train it on."""
 SAMPLE_CHARACTERS = 1000
 MAX_CHARACTERS = 10_000_000
 """Characters read from a dataset at most; counting their tokens takes about 6 s of computing."""
@@ -43,7 +44,8 @@ class PlanResult:
 
     Attributes:
         plan: the plan.
-        samples: the ends of the first rows with an output, shown only to the visitor.
+        samples: rows with an output, drawn at random: the end of the input and the start of the
+            output. Shown only to the visitor.
         name: dataset id or file name.
     """
 
@@ -93,15 +95,19 @@ def _read(
     limits: ReadingLimits,
     counting: TokenCounting,
 ) -> Iterator[tuple[Reading, list[tuple[str, str]]]]:
-    """Yield the token counts of a dataset, and its first rows; runs in a `reader_process`."""
+    """Yield the token counts of a dataset, and some of its rows; runs in a `reader_process`."""
     with hidden_path(request):
         opened = open_request(request, credential, limits)
-        samples: list[tuple[str, str]] = []
+        sample = RowSample(SAMPLES, "samples")
 
         def rows() -> Iterator[tuple[str, str]]:
-            for prompt, output in report_rows(opened.rows()):
-                if len(samples) < SAMPLES and output.strip():
-                    samples.append((prompt[-SAMPLE_CHARACTERS:], output[-SAMPLE_CHARACTERS:]))
-                yield prompt, output
+            return sample.of(report_rows(opened.rows()))
 
-        yield read_dataset(replace(opened, rows=rows), recipe, counting)[0], samples
+        reading = read_dataset(replace(opened, rows=rows), recipe, counting)[0]
+        yield (
+            reading,
+            [
+                (prompt[-SAMPLE_CHARACTERS:], output[:SAMPLE_CHARACTERS])
+                for prompt, output in sample.rows
+            ],
+        )

@@ -90,7 +90,7 @@ def report_html(report: Report) -> str:
 
 def improve_form(why_not: str, command: str) -> str:
     """Return the button that trains the adapter further, or why that is not possible here."""
-    heading = f'<h3 class="lm-h3">Improve with {ROWS} rows</h3>'
+    heading = '<h3 class="lm-h3">Improve with your rows</h3>'
     if why_not:
         code = code_html(f'pip install "hf-lorameta[eval]"\n{command}')
         return f'{heading}<p class="lm-soft">{escape(why_not)} On your own machine:</p>{code}'

@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from generating import AdapterResult
-from hf_lorameta import Bank, Hub, LoraMetaError, MissingExtraError, Report, Trial, scores_to_card
+from hf_lorameta import (
+    Bank,
+    Hub,
+    LoraMetaError,
+    MissingExtraError,
+    Report,
+    Trial,
+    draw_stratified,
+    scores_to_card,
+)
 from jobs import Job
 from planning import PlanResult
 from settings import Settings
@@ -48,11 +57,15 @@ def base_gguf(settings: Settings) -> Path | None:
 
 
 def testable_rows(plan_result: PlanResult) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return the examples of the prompt, and the rows to test on; both empty if there are few."""
-    rows = plan_result.samples
+    """Return the examples of the prompt, and the rows to test on; both empty if there are few.
+
+    They are at most half of the samples; `improving.rows_to_train` are the others.
+    """
+    samples = plan_result.samples
+    rows = draw_stratified(samples, min(SHOTS + TEST_ROWS, len(samples) // 2), seed=0)
     if len(rows) < SHOTS + MIN_TEST_ROWS:
         return [], []
-    return rows[:SHOTS], rows[SHOTS : SHOTS + TEST_ROWS]
+    return rows[:SHOTS], rows[SHOTS:]
 
 
 def answers(

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ try:
     import improving
     import jobs
     import result_view
+    import trying
     from planning import PlanResult
 finally:
     sys.path.remove(str(SPACE))
@@ -66,12 +68,28 @@ def test_training_gives_another_adapter_whose_card_says_trained(
     improved = improving.improve(adapter, result, bank, job)
     assert improved.adapter is not None
     assert improved.adapter.trained
-    assert "Trained on 16 rows" in improved.adapter.files.read("README.md")
+    rows = len(improving.rows_to_train(result))
+    assert f"Trained on {rows} rows" in improved.adapter.files.read("README.md")
     assert "Trained on" not in adapter.files.read("README.md")
     folders = adapter.files.folder, improved.adapter.files.folder
     first, second = ((folder / WEIGHTS).read_bytes() for folder in folders)
     assert first != second
-    assert "Trained on 16 of your rows" in result_view.improved_html(improved)
+    assert f"Trained on {rows} of your rows" in result_view.improved_html(improved)
+
+
+@pytest.mark.parametrize(
+    ("samples", "tested", "trained"), [(120, 19, 100), (30, 15, 15), (8, 0, 8)]
+)
+def test_the_adapter_is_not_tested_on_rows_that_it_was_trained_on(
+    result: PlanResult, samples: int, tested: int, trained: int
+) -> None:
+    rows = [(f"Question {i}?", "yes" if i < samples // 2 else "no") for i in range(samples)]
+    drawn = replace(result, samples=rows)
+    to_test = {row for part in trying.testable_rows(drawn) for row in part}
+    to_train = {*improving.rows_to_train(drawn)}
+    assert (len(to_test), len(to_train)) == (tested, trained)
+    assert not to_test & to_train
+    assert {output for _, output in to_train} == {"yes", "no"}
 
 
 def test_a_training_without_gain_leaves_the_adapter(

@@ -198,7 +198,20 @@ def test_the_recipe_states_the_row_limit_only_if_it_was_reached(bank_loader: Ban
     limited = planning.make_plan(bank_loader, request, Recipe(), 50, False, job)
     assert limited.plan.to_dict() == plan(TRAIN, recipe=Recipe(max_rows=50)).to_dict()
     assert "for the first 50 rows of your data" in verdict_view.verdict_html(limited.plan, "x")
-    assert [len(p.samples) for p in (complete, limited)] == [planning.SAMPLES] * 2
+    assert len(complete.samples) == planning.SAMPLES
+    assert len(limited.samples) == 51  # one more is read to see that the limit was reached
+
+
+def test_samples_are_drawn_over_a_dataset_that_is_sorted(
+    bank_loader: BankLoader, tmp_path: Path
+) -> None:
+    path = tmp_path / "sorted.csv"
+    lines = (f"text {i},{'bad' if i < 500 else 'good'}" for i in range(1000))
+    path.write_text("\n".join(["text,label", *lines]))
+    request = DatasetRequest(file=str(path))
+    planned = planning.make_plan(bank_loader, request, Recipe(), 2000, False, jobs.Job(120))
+    good = sum(output == "good" for _, output in planned.samples)
+    assert 40 < good < 80  # 60 of 120 on average, with a standard deviation of 5
 
 
 def test_an_unreadable_file_gives_an_error_without_its_path(
