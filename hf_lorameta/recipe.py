@@ -180,7 +180,8 @@ class Recipe(_Settings):
             None does not fit.
         refiner: how to fit, a key of `hf_lorameta.refine.registry.REFINERS`.
         train: train the adapter further on this many other rows, which needs the base model; None
-            does not train. Below 64, the outputs of 24 more rows take part.
+            does not train. Below 64, the outputs of 24 more rows take part, and where hardly two
+            rows have the same output, but other rows do, as many others decide how long to train.
         check: score the adapter on this many rows that were not fitted on, and scale its
             coefficients down if the base model is better; None does not check.
 
