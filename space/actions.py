@@ -48,6 +48,7 @@ class Actions:
         *,
         first: Updates | None = None,
         undo: Callable[[], Updates] | None = None,
+        cancellations: int | None = None,
     ) -> Generator[Updates, None, T | None]:
         """Run work for a visit, and yield its progress and then its result, which is returned.
 
@@ -62,8 +63,10 @@ class Actions:
             problem: component that shows an error.
             first: further updates when the work begins.
             undo: takes the result back if Cancel is pressed before the visitor can see it.
+            cancellations: of the visit when the event began. If there are more by now, the work is
+                canceled at once. None is as many as there are now.
         """
-        job = visit.begin(self.settings.time_limit)
+        job = visit.begin(self.settings.time_limit, cancellations)
 
         def take_turn(job: Job) -> T:
             with line.turn(job):

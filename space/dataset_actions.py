@@ -38,6 +38,7 @@ class DatasetActions(Actions):
         self, visit: Visit, event: gr.EventData, token: gr.OAuthToken | None
     ) -> Iterator[Updates]:
         """Read the dataset that the data form names, and plan for it."""
+        cancellations = visit.cancellations
         values = dict(event._data or {})
         if not visit.accept(int(values.get("number", 0))):
             yield self.nothing(visit)
@@ -49,12 +50,13 @@ class DatasetActions(Actions):
             yield self._refused(visit, error) | {self.components.columns_form: ""}
             return
         visit.choose(request)
-        yield from self._read(visit, request, token)
+        yield from self._read(visit, request, token, cancellations)
 
     def choose_columns(
         self, visit: Visit, event: gr.EventData, token: gr.OAuthToken | None
     ) -> Iterator[Updates]:
         """Plan with the roles of the columns form, or read another configuration or split."""
+        cancellations = visit.cancellations
         values = dict(event._data or {})
         request, source = visit.request, visit.source
         if request is None:
@@ -72,7 +74,7 @@ class DatasetActions(Actions):
             split = split if config == preview.config else None
             request = replace(request, config=config, split=split, columns=None)
             visit.choose(request)
-            yield from self._read(visit, request, token)
+            yield from self._read(visit, request, token, cancellations)
             return
         try:
             columns = columns_from_form(values, preview.names, preview.columns)
@@ -84,7 +86,7 @@ class DatasetActions(Actions):
             yield self._refused(visit, error)
             return
         visit.request = replace(request, columns=columns)
-        yield from self._plan(visit, visit.request, token)
+        yield from self._plan(visit, visit.request, token, cancellations)
 
     def change_options(self, visit: Visit, event: gr.EventData) -> Updates:
         """Plan with another recipe, without reading the dataset again."""
@@ -107,7 +109,11 @@ class DatasetActions(Actions):
     # --- reading and planning -------------------------------------------------------------------
 
     def _read(
-        self, visit: Visit, request: DatasetRequest, token: gr.OAuthToken | None
+        self,
+        visit: Visit,
+        request: DatasetRequest,
+        token: gr.OAuthToken | None,
+        cancellations: int,
     ) -> Iterator[Updates]:
         """Read what the dataset offers, show its columns, and plan if these are clear."""
         c, credential = self.components, credential_of(token, self.settings)
@@ -129,6 +135,7 @@ class DatasetActions(Actions):
             c.status,
             first=self._no_plan(visit) | {c.columns_form: ""},
             undo=lambda: {c.status: ""},
+            cancellations=cancellations,
         )
         if source is None or visit.request is None:
             return
@@ -136,10 +143,14 @@ class DatasetActions(Actions):
         columns = request.columns or (preview.columns if preview.problem is None else None)
         if columns:
             visit.request = replace(visit.request, columns=columns)
-            yield from self._plan(visit, visit.request, token)
+            yield from self._plan(visit, visit.request, token, cancellations)
 
     def _plan(
-        self, visit: Visit, request: DatasetRequest, token: gr.OAuthToken | None
+        self,
+        visit: Visit,
+        request: DatasetRequest,
+        token: gr.OAuthToken | None,
+        cancellations: int,
     ) -> Iterator[Updates]:
         """Read the rows and show the verdict."""
         c, credential = self.components, credential_of(token, self.settings)
@@ -163,6 +174,7 @@ class DatasetActions(Actions):
         yield from self.run(
             visit, self.lines.plans, work, show, c.status,
             first=self._no_plan(visit), undo=lambda: self._no_plan(visit),
+            cancellations=cancellations,
         )  # fmt: skip
 
     def _no_plan(self, visit: Visit) -> Updates:

@@ -35,6 +35,7 @@ class Visit:
         target: values of the form that saves the adapter, to be confirmed.
         undo: takes back what the last job has shown, for a Cancel that comes late; None if nothing
             can be taken back. Returns updates of components.
+        cancellations: how often Cancel was pressed.
     """
 
     job: Job | None = None
@@ -48,6 +49,7 @@ class Visit:
     target: Mapping[str, str] = field(default_factory=dict)
     results: int = 0
     undo: Callable[[], dict[Any, Any]] | None = None
+    cancellations: int = 0
     _number: int = 0
 
     def accept(self, number: int) -> bool:
@@ -57,14 +59,20 @@ class Visit:
         self._number = number
         return True
 
-    def begin(self, time_limit: float) -> Job:
-        """Cancel the running job and return a new one in its place."""
+    def begin(self, time_limit: float, cancellations: int | None = None) -> Job:
+        """Cancel the running job and return a new one in its place.
+
+        The new one is canceled if Cancel was pressed since there were so many cancellations.
+        """
         self.drop_job()
-        self.job = Job(time_limit)
-        return self.job
+        self.job = job = Job(time_limit)
+        if cancellations not in (None, self.cancellations):
+            job.cancel()
+        return job
 
     def cancel(self) -> bool:
         """Cancel the running job; return whether there was one."""
+        self.cancellations += 1
         if self.job is not None:
             self.job.cancel()
         return self.job is not None
@@ -78,7 +86,8 @@ class Visit:
 
     def drop_job(self) -> None:
         """Cancel the running job; its handler shows nothing more."""
-        self.cancel()
+        if self.job is not None:
+            self.job.cancel()
         self.job, self.undo = None, None
 
     def choose(self, request: DatasetRequest) -> None:

@@ -218,6 +218,24 @@ def test_cancel_holds_for_a_request_that_arrives_after_it(actions: Actions, visi
     assert visit.accept(5)
 
 
+def test_cancel_holds_for_an_event_that_has_not_begun_its_work(
+    actions: Actions, visit: Visit
+) -> None:
+    at_the_event = visit.cancellations
+    assert visit.accept(4)
+    actions.cancel(visit, 4)
+    assert visit.begin(60, at_the_event).canceled
+    shown = list(
+        actions.run(
+            visit, actions.lines.plans, lambda job: 7, lambda result: {"result": result}, "problem",
+            cancellations=at_the_event,
+        )
+    )  # fmt: skip
+    assert "Cancelled" in str(shown)
+    assert not any("result" in updates for updates in shown)
+    assert not visit.begin(60, visit.cancellations).canceled, "Cancel was for the event before"
+
+
 def test_what_was_committed_is_not_called_canceled(actions: Actions, visit: Visit) -> None:
     def save(job: jobs.Job) -> int:
         job.commit()
