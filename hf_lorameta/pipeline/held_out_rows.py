@@ -262,7 +262,7 @@ def _draw(recipe: Recipe, pool: Sequence[Row]) -> _Drawn:
 
 def _share_too_few_outputs(rows: Sequence[Row], others: Sequence[Row]) -> bool:
     """Whether rows share outputs much less among themselves than with others of the dataset."""
-    if not others or held_out_rows(len(rows)):
+    if not rows or not others or held_out_rows(len(rows)):
         return False
     counts = Counter(output for _, output in rows)
     among = sum(count for count in counts.values() if count > 1) / len(rows)

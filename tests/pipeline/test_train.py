@@ -143,6 +143,12 @@ def test_rows_decide_by_themselves_where_other_rows_share_no_more_outputs(labels
     assert rows_to_train(Recipe(train=16), pool).decide == []
 
 
+def test_without_training_no_rows_are_drawn_for_it() -> None:
+    pool = [(f"question {i}", f"label {i % 16}") for i in range(96)]
+    assert rows_to_train(Recipe(check=16), pool) == ([], [], [])
+    assert len(rows_to_check(Recipe(check=16), pool)) == 16
+
+
 def test_too_little_memory_is_an_error_with_a_way_out(
     bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
