@@ -32,7 +32,10 @@ def describe_plan(plan: "Plan", advice: str) -> str:
         f"{_number(plan.nearest_in_bank)}",
     ]
     if plan.general_coefficient is not None:
-        lines.append(f"general adapter of the bank: {plan.general_coefficient:.1%}")
+        lines.append(
+            f"general adapter of the bank: {plan.general_coefficient:.1%}, besides its part in "
+            "each adapter"
+        )
     if plan.output_strength is not None:
         lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:.2g}")
     if plan.scale != 1:

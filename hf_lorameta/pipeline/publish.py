@@ -197,7 +197,8 @@ def check_name_is_safe(repo_id: str | None, dataset_private: bool, private: bool
     """
     if repo_id is None and dataset_private and private is False:
         raise UsageError(
-            "the dataset is private, and a public repo named after it would reveal its name",
+            "the dataset is private or a local file, and a public repo named after it would reveal "
+            "its name",
             hint="add --repo-id user/name",
         )
 

@@ -39,7 +39,7 @@ class Training:
     """Result of training an adapter further; losses are as in `Refinement`.
 
     Attributes:
-        rows: number of rows it was trained on, those held out of them included.
+        rows: number of rows it was trained on.
         held_out: number of rows that the losses are means over; each was predicted by an adapter
             that was not trained on it.
         base: loss of the base model.

@@ -135,7 +135,7 @@ class _Training:
             steps = kept.steps
         factors = self._slots.factors(torch.lerp(self._initial, self._best[0], fraction))
         training = Training(
-            rows=len(rows),
+            rows=len(rows if len(parts) > 1 else parts[0][0]),
             held_out=sum(map(len, held_out)),
             base=base,
             start=self._measured[0].loss,
@@ -144,7 +144,7 @@ class _Training:
             fraction=fraction,
             interrupted=interrupted,
             other_outputs=len(self._outputs),
-            on_other_rows=all(len(trained) == len(rows) for trained, _ in parts),
+            on_other_rows=len(parts) == 1,
         )
         return Continued(factors, training)
 

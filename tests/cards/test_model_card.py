@@ -333,7 +333,7 @@ def test_cli_parses_the_commands_on_the_card() -> None:
     recipe = Recipe(
         metric="wd", coefficients="attentional", combine="factors", top_k=3, temperature=2,
         rank=8, dtype="float32", seed=1, max_rows=9, refine=8, refiner="search",
-        output_prior=0.25, emit="mixture",
+        output_prior=0.25,
     )  # fmt: skip
     text = render_card(replace(PLAIN, recipe=recipe), "me/lora")
     for block in re.findall(r"```bash\n(hf-lorameta .*?)\n```", text, re.DOTALL):
@@ -341,7 +341,8 @@ def test_cli_parses_the_commands_on_the_card() -> None:
         parsed = app.commands[name].make_context(name, arguments).params
         assert parsed["dataset"] == "me/questions"
         if name == "generate":
-            assert {field: parsed[field] for field in Recipe.model_fields} == recipe.model_dump()
+            fields = {field: parsed[field] for field in Recipe.model_fields}
+            assert Recipe(**{k: v for k, v in fields.items() if v is not None}) == recipe
 
 
 def test_card_shows_the_losses_of_a_fit() -> None:

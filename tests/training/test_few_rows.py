@@ -138,6 +138,8 @@ def test_with_many_rows_a_quarter_is_held_out(base: Path) -> None:
     rows = [row._replace(output=[5]) for row in tokens(2, HOLD_OUT_ROWS)]
     result = train(base, rows)
     assert result.training.held_out == HOLD_OUT_ROWS // 4
+    assert result.training.rows == HOLD_OUT_ROWS - HOLD_OUT_ROWS // 4
+    assert result.training.on_other_rows
     assert result.training.end < result.training.start
 
 
