@@ -49,7 +49,9 @@ def train_adapter(
     if plan.recipe.check is not None:
         rows_to_check(plan.recipe, pool)  # refuses too few rows before the training, not after it
     drawn = rows_to_train(plan.recipe, pool)
-    settings = settings_for(len(drawn.train), generation.rank, plan.recipe.seed)
+    settings = settings_for(
+        len(drawn.train), generation.rank, plan.recipe.seed, others_decide=bool(drawn.decide)
+    )
     layout = with_all_projections(evaluator.model, generation.layout)
     checked = layout if plan.recipe.check is not None else ()
     machine = plan_loaded_model(evaluator.model, layout, generation.rank, FOLDS, checked)

@@ -10,18 +10,26 @@ HOLD_OUT_ROWS = 64
 """With at least this many rows, some are held out, and there is no cross-validation."""
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
 _LEAST_STEPS, _MOST_STEPS, _EPOCHS = 24, 192, 4
+_STEPS_IF_OTHERS_DECIDE = 64
 _MEASUREMENTS, _PATIENCE = 8, 3
 
 
-def settings_for(rows: int, rank: int, seed: int) -> Settings:
+def settings_for(rows: int, rank: int, seed: int, others_decide: bool = False) -> Settings:
     """Return the settings of a training on so many rows.
+
+    Args:
+        rows: to train on and to hold out.
+        rank: of the adapter.
+        seed: of the order of the rows.
+        others_decide: whether other rows decide how long to train.
 
     Example:
         >>> settings_for(16, rank=16, seed=0).steps, settings_for(288, rank=16, seed=0).steps
         (24, 120)
     """
     steps = _EPOCHS * (rows - held_out_rows(rows)) // Settings.rows
-    steps = min(max(steps, _LEAST_STEPS), _MOST_STEPS)
+    least = _STEPS_IF_OTHERS_DECIDE if others_decide else _LEAST_STEPS
+    steps = min(max(steps, least), _MOST_STEPS)
     return Settings(
         rank=rank, lr=5e-4, warmup=4, steps=steps, evaluate_every=max(steps // _MEASUREMENTS, 1),
         patience=_PATIENCE, seed=seed,

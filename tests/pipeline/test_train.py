@@ -45,7 +45,7 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fast_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """A learning rate that suits the tiny base model."""
 
-    def settings(rows: int, rank: int, seed: int) -> Settings:
+    def settings(rows: int, rank: int, seed: int, others_decide: bool = False) -> Settings:
         return Settings(
             rank=rank, steps=24, lr=0.02, warmup=2, evaluate_every=4, patience=2, seed=seed
         )

@@ -41,7 +41,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 def result(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> PlanResult:
     """A plan for a topic that the bank does not have."""
 
-    def settings(rows: int, rank: int, seed: int) -> Settings:
+    def settings(rows: int, rank: int, seed: int, others_decide: bool = False) -> Settings:
         return Settings(
             rank=rank, steps=12, lr=0.02, warmup=2, evaluate_every=4, patience=2, seed=seed
         )
@@ -98,7 +98,7 @@ def test_a_training_without_gain_leaves_the_adapter(
     bank: Bank,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def settings(rows: int, rank: int, seed: int) -> Settings:
+    def settings(rows: int, rank: int, seed: int, others_decide: bool = False) -> Settings:
         return Settings(rank=rank, steps=4, lr=1e-9, warmup=1, evaluate_every=2, seed=seed)
 
     monkeypatch.setattr(few_rows_settings, "settings_for", settings)
