@@ -188,9 +188,15 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         )
     if check and check.scale == 1 and check.end > min(check.base, check.chat or math.inf):
         chat = " with its own chat template" if check.base >= check.end else ""
+        better_in_chat = check.chat is not None and check.chat < check.base
+        otherwise = (
+            "use the base model with its own chat template"  # at no scale the adapter is as good
+            if better_in_chat
+            else "scale it down with --check 16"
+        )
         yield (
             f"On {check.rows} rows this adapter is worse than the base model{chat}: do not use it "
-            "as it is. Train it further with --budget 5m, or scale it down with --check 16."
+            f"as it is. Train it further with --budget 5m, or {otherwise}."
         )
     if check and check.prompt is not None and check.prompt < check.end:
         yield (

@@ -153,6 +153,7 @@ def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
     text = render_card(facts, None)
     assert "**Trained on 32 rows of the dataset**, starting from a weighted combination" in text
     assert "not trained on it." not in text
+    assert "Whether it is better than the nearest source adapter" in text  # the base is above
     assert "trained further for 20 steps." in section(text, "Trained on 32 rows")
     assert "| trained (slightly optimistic) | 1.25 |" in text
     assert "--train 32" in text

@@ -58,7 +58,7 @@ def test_only_the_card_of_a_public_dataset_has_an_example() -> None:
     assert "prompt = 'a true\\nrow'\nanswer = 'its label'\n```" in render_card(public, "me/x")
     for hidden in (of_dataset(public, private=True), of_dataset(public, id=None)):
         assert "a true" not in render_card(hidden, "me/x")
-        assert "none of its text is in this repo" in render_card(hidden, "me/x")
+        assert "none of its rows are in this repo" in render_card(hidden, "me/x")
 
 
 def test_an_example_has_an_output_and_is_short() -> None:
