@@ -170,15 +170,16 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
             "On held-out rows this adapter is no better than the base model: the bank cannot help "
             "with this dataset."
         )
+    training = plan.training
     used = (
-        ("The coefficients were fitted", refinement, plan.recipe.refine),
-        ("The adapter was trained", plan.training, plan.recipe.train),
-        ("The adapter was checked", check, plan.recipe.check),
+        ("The coefficients were fitted", refinement and refinement.rows, plan.recipe.refine),
+        ("The adapter was trained", training and training.used_rows, plan.recipe.train),
+        ("The adapter was checked", check and check.rows, plan.recipe.check),
     )
-    for done, result, requested in used:
-        if result and requested and result.rows < requested:
+    for done, rows, requested in used:
+        if rows and requested and rows < requested:
             yield (
-                f"{done} on {result.rows} labeled rows, not {requested}: the "
+                f"{done} on {rows} labeled rows, not {requested}: the "
                 "dataset has no more different ones."
             )
     if check and check.scale < 1:

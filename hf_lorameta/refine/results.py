@@ -65,6 +65,11 @@ class Training:
     other_outputs: int = 0
     on_other_rows: bool = False
 
+    @property
+    def used_rows(self) -> int:
+        """Number of rows that were trained on or held out."""
+        return self.rows + (self.held_out if self.on_other_rows else 0)
+
 
 @dataclass(frozen=True)
 class Validation:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hf_lorameta.data.profile import ProfileTable, profile_rows
 from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.method.coefficients import RuleInputs, apply_rule
 from hf_lorameta.pipeline import plan_warnings, read_dataset
+from hf_lorameta.refine.results import Training, Validation
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
 from tests.data.oracle import distribution, distributions
@@ -135,6 +137,27 @@ def test_plan_and_card_warn_about_missing_outputs(
     assert "When did it happen" not in card
     monkeypatch.setattr(plan_warnings, "LOST_WITHOUT_OUTPUTS", 0.25)
     assert any("25% less of the gap" in text for text in prompts.warnings)
+
+
+def test_rows_held_out_count_among_those_asked_for(tmp_path: Path, embedded: Bank) -> None:
+    result = plan(write_rows(tmp_path, "prompt", "completion"), embedded, Recipe(train=100))
+    training = Training(75, 25, 4.0, 3.0, 2.0, steps=9, on_other_rows=True)
+    assert "labeled rows, not" not in str(replace(result, training=training).warnings)
+    fewer = replace(result, training=replace(training, rows=60, held_out=20))
+    assert "was trained on 80 labeled rows, not 100" in str(fewer.warnings)
+
+
+@pytest.mark.parametrize(
+    ("chat", "way_out"),
+    [(None, "scale it down with --check 16"), (2.5, "use the base model with its own chat")],
+)
+def test_a_way_out_of_a_bad_check_is_one_that_works(
+    tmp_path: Path, embedded: Bank, chat: float | None, way_out: str
+) -> None:
+    result = plan(write_rows(tmp_path, "prompt", "completion"), embedded)
+    check = Validation(16, base=3.0, start=3.5, end=3.5, scale=1.0, chat=chat)
+    warning = next(w for w in replace(result, check=check).warnings if "do not use it" in w)
+    assert f"Train it further with --budget 5m, or {way_out}" in warning
 
 
 # --- refusals ------------------------------------------------------------------------------------
