@@ -60,7 +60,7 @@ class _Settings(BaseModel):
 
     if not TYPE_CHECKING:  # type checkers know the fields
 
-        def __init__(self, **settings: object) -> None:
+        def __init__(self, /, **settings: object) -> None:
             try:
                 super().__init__(**settings)
             except ValidationError as error:
@@ -68,7 +68,7 @@ class _Settings(BaseModel):
             self._check_together()
 
     @classmethod
-    def of(cls, **settings: Any) -> Self:
+    def of(cls, /, **settings: Any) -> Self:
         """Build from settings whose types are not known.
 
         Raises:

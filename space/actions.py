@@ -132,11 +132,12 @@ class Actions:
 
         Args:
             visit: of the page.
-            number: of the page's latest request for a dataset, which may arrive only later.
+            number: of the page's latest request for a dataset, which may arrive only later. If a
+                later one has arrived, it is not canceled.
         """
-        visit.accept(number)
+        outdated = not visit.accept(number) and number < visit.number
         undo = visit.undo
-        if visit.cancel() or undo is None:
+        if outdated or visit.cancel() or undo is None:
             return {self.components.progress: gr.skip()}
         visit.undo = None
         return undo() | self.idle(visit) | self._canceled()

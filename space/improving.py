@@ -14,7 +14,7 @@ from hf_lorameta import (
 )
 from jobs import Job
 from planning import PlanResult
-from trying import testable_rows
+from trying import rows_to_test
 
 ROWS = 100
 """At most. On 64 and more, training takes less time than on 16, without cross-validation."""
@@ -41,9 +41,8 @@ class Improvement:
 
 def rows_to_train(plan_result: PlanResult) -> list[tuple[str, str]]:
     """Return the rows to train on: some of those that the adapter is not tested on."""
-    shots, tested = testable_rows(plan_result)
-    kept = {*shots, *tested}
-    return [row for row in plan_result.samples if row not in kept][:ROWS]
+    tested = set(rows_to_test(plan_result))
+    return [row for row in plan_result.samples if row not in tested][:ROWS]
 
 
 def why_not_improve(plan_result: PlanResult, bank: Bank) -> str:
@@ -84,6 +83,8 @@ def improve(adapter: AdapterResult, plan_result: PlanResult, bank: Bank, job: Jo
     training = generation.plan.training
     if training is None or not training.steps:
         return Improvement(None, "No training step helped on held-out rows: the adapter stays")
+    given = replace(training, given_rows=True)
+    generation = replace(generation, plan=replace(generation.plan, training=given))
     job.report("Saving and validating the adapter")
     files = save_files(generation, plan_result.name, job)
     return Improvement(

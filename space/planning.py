@@ -33,7 +33,8 @@ from reader_process import read_first, report_rows
 
 SAMPLES = 120
 """Rows kept for the visitor, to try and test the adapter on, and to train it on."""
-SAMPLE_CHARACTERS = 1000
+SAMPLE_CHARACTERS = 4000
+"""Of an input and an output; more than training reads."""
 MAX_CHARACTERS = 10_000_000
 """Characters read from a dataset at most; counting their tokens takes about 6 s of computing."""
 

@@ -95,7 +95,7 @@ def improve_form(why_not: str, command: str) -> str:
         code = code_html(f'pip install "hf-lorameta[eval]"\n{command}')
         return f'{heading}<p class="lm-soft">{escape(why_not)} On your own machine:</p>{code}'
     return (
-        f'<form class="lm-test">{heading}<p class="lm-soft">A few training steps on the first '
+        f'<form class="lm-test">{heading}<p class="lm-soft">A few training steps on up to '
         f"{ROWS} rows of your data, which takes minutes. The trained adapter replaces this one if "
         "it is better on rows that it was not trained on.</p>"
         '<button type="submit" class="lm-button">Improve</button></form>'

@@ -23,6 +23,9 @@ T = TypeVar("T")
 TEST_ROWS = 16
 SHOTS = 3
 MIN_TEST_ROWS = 4
+MIN_TRAINING_ROWS = 8
+TEST_CHARACTERS = 1000
+"""Of an input and an output; longer ones take long here."""
 _METHODS = {
     "base": "base model",
     "base-chat": "base model as a chat",
@@ -56,15 +59,24 @@ def base_gguf(settings: Settings) -> Path | None:
     return hub.download(hub.resolve(f"{user}/{repo}", "model", blobs=True), file)
 
 
-def testable_rows(plan_result: PlanResult) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return the examples of the prompt, and the rows to test on; both empty if there are few.
+def rows_to_test(plan_result: PlanResult) -> list[tuple[str, str]]:
+    """Return the rows for the prompt and the test, at most half of the samples; none if too few.
 
-    They are at most half of the samples; `improving.rows_to_train` are the others.
+    Enough rows to train on are left if there are as many.
     """
     samples = plan_result.samples
-    rows = draw_stratified(samples, min(SHOTS + TEST_ROWS, len(samples) // 2), seed=0)
-    if len(rows) < SHOTS + MIN_TEST_ROWS:
-        return [], []
+    count = min(SHOTS + TEST_ROWS, len(samples) // 2)
+    if len(samples) >= MIN_TRAINING_ROWS:
+        count = min(count, len(samples) - MIN_TRAINING_ROWS)
+    return draw_stratified(samples, count, seed=0) if count >= SHOTS + MIN_TEST_ROWS else []
+
+
+def testable_rows(plan_result: PlanResult) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return the examples of the prompt, and the rows to test on; both empty if there are few."""
+    rows = [
+        (prompt[-TEST_CHARACTERS:], output[:TEST_CHARACTERS])
+        for prompt, output in rows_to_test(plan_result)
+    ]
     return rows[:SHOTS], rows[SHOTS:]
 
 
@@ -95,7 +107,7 @@ def test(
 
 def is_worse(report: Report) -> bool:
     """Whether the adapter's loss is not below the base model's."""
-    return report.scores["generated"].loss >= report.scores["base"].loss
+    return not report.scores["generated"].loss < report.scores["base"].loss
 
 
 def _trial(adapter: AdapterResult, bank: Bank, settings: Settings) -> Trial:

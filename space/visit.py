@@ -36,6 +36,7 @@ class Visit:
         undo: takes back what the last job has shown, for a Cancel that comes late; None if nothing
             can be taken back. Returns updates of components.
         cancellations: how often Cancel was pressed.
+        number: of the latest request for a dataset that was accepted.
     """
 
     job: Job | None = None
@@ -50,13 +51,13 @@ class Visit:
     results: int = 0
     undo: Callable[[], dict[Any, Any]] | None = None
     cancellations: int = 0
-    _number: int = 0
+    number: int = 0
 
     def accept(self, number: int) -> bool:
         """Whether a numbered request is newer than all before it."""
-        if number <= self._number:
+        if number <= self.number:
             return False
-        self._number = number
+        self.number = number
         return True
 
     def begin(self, time_limit: float, cancellations: int | None = None) -> Job:

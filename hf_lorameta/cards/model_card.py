@@ -8,7 +8,8 @@ local path, and no name of a private dataset.
 import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -20,10 +21,12 @@ from hf_lorameta.cards.licenses import license_of, source_licenses
 from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
 from hf_lorameta.cards.templates import render, shell
+from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.recipe import Recipe
 
 CARD_FILE = "README.md"
 TABLE_ROWS = 20
@@ -174,33 +177,51 @@ def reproduce_command(card: CardData) -> list[str]:
     Default settings are left out, and so are the embedded bank and the GGUF of its base model,
     which is found without a path. ``DATASET`` and ``BANK`` stand for those without a public name.
     """
-    dataset, public = card.dataset, card.public_dataset is not None
-    instruction, template = dataset.columns.instruction_text, dataset.columns.template
-    embedded = card.bank_id == EMBEDDED_BANK
-    bank = card.bank_id if is_hub_id(card.bank_id) else "BANK"
-    options: dict[str, object] = {
-        "dataset": card.public_dataset or "DATASET",
-        "revision": dataset.revision if public else None,
-        "config": dataset.config if public else None,
-        "split": dataset.split,
-        "columns": str(dataset.columns),
-        "instruction": instruction and as_option(instruction),
-        "template": template and as_option(template),
-        "bank": None if embedded else bank,
-        "bank-revision": card.bank_revision,
-    }
+    dataset, recipe = card.dataset, card.recipe
+    if card.public_dataset is None:
+        dataset = replace(dataset, id=None)
+    options = generation_options(dataset, card.bank_id, recipe, card.bank_revision)
     scored = card.refinement or card.check
     if scored and scored.engine != _ENGINE:
+        embedded = card.bank_id == EMBEDDED_BANK
         options |= {"engine": scored.engine, "base-gguf": None if embedded else "BASE.gguf"}
-    settings = card.recipe.model_dump(exclude_defaults=True)
-    options |= {name.replace("_", "-"): value for name, value in settings.items()}
-    options["output"] = "my-adapter"
-    command = ["hf-lorameta", "generate"]
-    for name, value in options.items():
-        if value not in (None, ""):
-            command += [f"--{name}", clean(str(value))]
-    unchecked = card.recipe.check is None and card.recipe.train is None
+    command = ["hf-lorameta", "generate", *as_arguments(options | {"output": "my-adapter"})]
+    unchecked = recipe.check is None and recipe.train is None
     return [*command, "--no-check"] if unchecked else command
+
+
+def generation_options(
+    dataset: DatasetInfo, bank: str, recipe: Recipe, bank_revision: str | None = None
+) -> dict[str, object]:
+    """Return the options of ``generate`` and ``push`` for a dataset, a bank and a recipe.
+
+    Args:
+        dataset: without an id, ``DATASET`` stands for it.
+        bank: id of the bank; the embedded one is left out, and ``BANK`` stands for a local one.
+        recipe: its settings; defaults are left out.
+        bank_revision: revision of the bank.
+    """
+    columns, named = dataset.columns, dataset.id is not None
+    instruction, template = columns.instruction_text, columns.template
+    settings = recipe.model_dump(exclude_defaults=True)
+    return {
+        "dataset": dataset.id or "DATASET",
+        "revision": dataset.revision if named else None,
+        "config": dataset.config if named else None,
+        "split": dataset.split,
+        "columns": str(columns),
+        "instruction": instruction and as_option(instruction),
+        "template": template and as_option(template),
+        "bank": None if bank == EMBEDDED_BANK else bank if is_hub_id(bank) else "BANK",
+        "bank-revision": bank_revision,
+        **{field.replace("_", "-"): value for field, value in settings.items()},
+    }
+
+
+def as_arguments(options: Mapping[str, object]) -> list[str]:
+    """Return options as arguments of a command; those without a value are left out."""
+    stated = {name: value for name, value in options.items() if value not in (None, "")}
+    return [word for name, value in stated.items() for word in (f"--{name}", clean(str(value)))]
 
 
 def _reproduce_lines(card: CardData) -> Markdown:

@@ -4,6 +4,7 @@ import math
 import shlex
 
 from hf_lorameta.bank.index import EMBEDDED_BANK
+from hf_lorameta.cards.model_card import as_arguments, generation_options
 from hf_lorameta.environment import install_requirement
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.repo import is_repo_id
@@ -51,7 +52,8 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
     if plan.profile.rows < MIN_TRAINING_ROWS:
         return f"{without}: the rows are too few to train on"
     speed = operations_per_second or measure_operations()
-    counts = [rows for rows in ROWS if rows <= plan.profile.rows] or [ROWS[-1]]
+    others = (plan.recipe.refine or 0) + (plan.recipe.check or 0)
+    counts = [rows for rows in ROWS if rows <= plan.profile.rows - others] or [ROWS[-1]]
     seconds = {rows: training_seconds(plan, rows, speed) for rows in counts}
     rows = next((rows for rows in counts if seconds[rows] <= LONGEST_SECONDS), None)
     if rows is None:
@@ -68,6 +70,8 @@ def _on_jobs(plan: Plan, rows: int) -> str:
     if dataset.id is None or not (bank == EMBEDDED_BANK or is_repo_id(bank)):
         return ""
     hours = training_seconds(plan, rows, TERAFLOPS[_FLAVOR] * 1e12) / 3600 + START_HOURS
+    if hours * 3600 > LONGEST_SECONDS:
+        return ""
     try:
         price = hourly_price(_FLAVOR)
     except LoraMetaError:  # the advice is useful without it
@@ -75,14 +79,7 @@ def _on_jobs(plan: Plan, rows: int) -> str:
     cost = f", ${max(hours * price, 0.01):.2f}" if price is not None else ""
     job = ["--flavor", _FLAVOR, "--timeout", f"{math.ceil(3 * hours)}h", "--secrets", "HF_TOKEN"]
     job += ["--with", install_requirement("eval", remote=True)]
-    options = {
-        "dataset": dataset.id,
-        "config": dataset.config,
-        "split": dataset.split,
-        "columns": str(dataset.columns),
-        "bank": None if bank == EMBEDDED_BANK else bank,
-        "train": str(rows),
-    }
-    push = [word for name, value in options.items() if value for word in (f"--{name}", value)]
+    recipe = plan.recipe.model_copy(update={"train": rows})
+    push = as_arguments(generation_options(dataset, bank, recipe, plan.bank.revision))
     command = shlex.join(["hf", "jobs", "uv", "run", *job, "hf-lorameta", "push", *push])
     return f", on Hugging Face Jobs {duration(hours * 3600)}{cost}: {command}"

@@ -124,11 +124,11 @@ def generate_from_plan(
     pool = rows if rows is not None or not recipe.uses_rows else _read_pool(plan, session, progress)
     check_possible(recipe, pool or (), session.engine)
     _read_adapters(plan, partial(progress, "Reading adapters"))
-    if recipe.train is not None:
-        from hf_lorameta.engines.packing import check_row_attention
-
-        check_row_attention(session.evaluator.model)  # before anything is fitted
     if recipe.refine is not None and plan.refinement is None:
+        if recipe.train is not None:
+            from hf_lorameta.engines.packing import check_row_attention
+
+            check_row_attention(session.evaluator.model)  # not only after the fit
         plan = refine_plan(
             plan,
             pool or (),

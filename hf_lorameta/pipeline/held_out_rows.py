@@ -104,8 +104,8 @@ class RowsToTrain(NamedTuple):
         decide: as many rows as `train` has. They decide how long to train where cross-validation
             cannot: with few rows and many labels, each label has a row or two, so that most labels
             held out are not trained on, although hardly any new row has such a label in the end.
-            Empty if at least half of the rows share as many outputs among themselves as with the
-            other rows of the dataset.
+            Empty unless the share of rows whose output another of them has is smaller by a half
+            or more than the share of the dataset's other rows whose output one of them has.
     """
 
     train: list[Row]
@@ -175,7 +175,8 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
 
     Returns:
         None if rows of this split were used but cannot be identified, because it is read at another
-        revision, with other columns, or with another limit of a text.
+        revision, with other columns, or with another limit of a text, or the rows trained on were
+        not drawn by the recipe.
 
     Raises:
         RecipeError: the adapter's recipe is not one of this version.
@@ -188,7 +189,8 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     read = dataset.columns.model_dump(exclude_none=True)
     if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
         return None
-    if recipe.reading_limits.text != dataset.limits.text:
+    given = (provenance.get("training") or {}).get("given_rows", False)
+    if given or recipe.reading_limits.text != dataset.limits.text:
         return None
     drawn = _draw(recipe, labeled_pool(_adapted_rows(provenance, dataset), recipe))
     return [*drawn.fit, *chain(*drawn.train), *drawn.check]
@@ -253,10 +255,10 @@ def _draw(recipe: Recipe, pool: Sequence[Row]) -> _Drawn:
     to_train = draw(recipe.train, keep=recipe.check or 0)
     to_check = draw(recipe.check)
     examples = draw(SHOTS)
-    count = other_outputs(len(to_train))
-    outputs = draw(count if count <= len(left) else 0)
     undecided = len(to_train) <= len(left) and _share_too_few_outputs(to_train, left)
     to_decide = draw(len(to_train) if undecided else 0)
+    count = other_outputs(len(to_train))
+    outputs = draw(count if count <= len(left) else 0)
     return _Drawn(to_fit, RowsToTrain(to_train, outputs, to_decide), to_check, examples)
 
 
@@ -264,7 +266,7 @@ def _share_too_few_outputs(rows: Sequence[Row], others: Sequence[Row]) -> bool:
     """Whether rows share outputs much less among themselves than with others of the dataset."""
     if not rows or not others or held_out_rows(len(rows)):
         return False
-    counts = Counter(output for _, output in rows)
+    counts = Counter(output.strip() for _, output in rows)
     among = sum(count for count in counts.values() if count > 1) / len(rows)
-    with_others = sum(output in counts for _, output in others) / len(others)
+    with_others = sum(output.strip() in counts for _, output in others) / len(others)
     return with_others - among >= _MISSING_SHARE

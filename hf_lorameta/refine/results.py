@@ -52,6 +52,8 @@ class Training:
         interrupted: whether the user ended the training.
         other_outputs: number of other rows whose outputs, without their inputs, took part.
         on_other_rows: whether the held-out rows are none of `rows`.
+        used_rows: number of rows that were trained on or held out.
+        given_rows: whether they were drawn by the caller, in a way that the recipe does not state.
     """
 
     rows: int
@@ -64,11 +66,8 @@ class Training:
     interrupted: bool = False
     other_outputs: int = 0
     on_other_rows: bool = False
-
-    @property
-    def used_rows(self) -> int:
-        """Number of rows that were trained on or held out."""
-        return self.rows + (self.held_out if self.on_other_rows else 0)
+    used_rows: int = 0
+    given_rows: bool = False
 
 
 @dataclass(frozen=True)

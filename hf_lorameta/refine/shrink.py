@@ -1,5 +1,6 @@
 """Shrink coefficients until an adapter is not worse than its base model."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,13 +28,19 @@ def backtrack_scale(
         The scale, 1 to 1/8, or 0 if even 1/8 is worse than the base model; and the loss with it.
     """
     scale = 1.0
-    while not loss <= base:  # also if it is not a number
+    while loss > base:
         scale /= 2
         if scale < _MIN_SCALE:
             return 0.0, base
         runner.set(update, coefficients.scaled(scale))
-        loss = runner.loss(tokens)
+        loss = _loss(runner, tokens)
     return scale, loss
+
+
+def _loss(runner: BaseModelRunner, tokens: Sequence[Tokens]) -> float:
+    """Return the loss of rows; infinity if it is not a number, which nothing is better than."""
+    loss = runner.loss(tokens)
+    return math.inf if math.isnan(loss) else loss
 
 
 def validate(
@@ -54,13 +61,13 @@ def validate(
     tokens = runner.encode(rows)
     unscaled = Coefficients(np.ones(1))
     runner.clear()
-    base = runner.loss(tokens)
+    base = _loss(runner, tokens)
     in_chat = chat_rows(runner, rows)
     chat = runner.loss(runner.encode(in_chat)) if in_chat else None
     in_prompt = [(prompt_text(text, shots), output) for text, output in rows] if shots else []
     prompt = runner.loss(runner.encode(in_prompt)) if in_prompt else None
     runner.set(update, unscaled)
-    start = runner.loss(tokens)
+    start = _loss(runner, tokens)
     scale, end = 1.0, start
     if shrink:
         scale, end = backtrack_scale(unscaled, start, base, update, runner, tokens)

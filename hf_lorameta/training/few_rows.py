@@ -119,6 +119,7 @@ class _Training:
         base, interrupted = self._measure(held_out, 0, adapters=False).loss, False
         self._measured.append(self._measure(held_out, 0))
         chosen: tuple[_Measurement, float] | None = None
+        trained = parts[0][0]
         try:
             self._expected_steps = self._settings.steps * len(parts)
             self._search(parts)
@@ -130,12 +131,13 @@ class _Training:
                 steps = steps_on_all(steps, len(parts), self._settings)
                 self._expected_steps = self._done + steps
                 self._train_on_all(rows, steps)
+                trained = list(rows)
         except KeyboardInterrupt:
             interrupted, (kept, fraction) = True, chosen or self._kept()
             steps = kept.steps
         factors = self._slots.factors(torch.lerp(self._initial, self._best[0], fraction))
         training = Training(
-            rows=len(rows if len(parts) > 1 else parts[0][0]),
+            rows=len(trained),
             held_out=sum(map(len, held_out)),
             base=base,
             start=self._measured[0].loss,
@@ -145,6 +147,7 @@ class _Training:
             interrupted=interrupted,
             other_outputs=len(self._outputs),
             on_other_rows=len(parts) == 1,
+            used_rows=len(parts[0][0]) + len(held_out[0]),
         )
         return Continued(factors, training)
 

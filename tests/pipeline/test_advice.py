@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from hf_lorameta import plan
+from hf_lorameta import Recipe, plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.environment import install_requirement
 from hf_lorameta.pipeline.advice import LONGEST_SECONDS, advise
@@ -58,6 +58,11 @@ def test_as_many_rows_as_there_are_are_advised_if_they_do_not_take_too_long(
     assert "; --train 64 takes at most about 2.0 h" in advise(of_dataset, speed / 2)
 
 
+def test_rows_to_check_on_are_not_counted(tmp_path: Path) -> None:
+    of_dataset = planned(tmp_path, "yes", rows=64).with_recipe(Recipe(check=16))
+    assert advise(of_dataset, FAST).startswith("train on 32 rows")
+
+
 def test_a_job_is_proposed_where_training_takes_long_and_the_dataset_is_on_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,7 +70,8 @@ def test_a_job_is_proposed_where_training_takes_long_and_the_dataset_is_on_the_h
     monkeypatch.setattr(huggingface_hub, "list_jobs_hardware", lambda token: prices)
     local = planned(tmp_path, "yes", rows=64)
     assert "Jobs" not in advise(local, SLOW)
-    on_hub = replace(local, dataset=replace(local.dataset, id="user/data"))
+    dataset = replace(local.dataset, id="user/data", revision="0" * 40)
+    on_hub = replace(local, dataset=dataset, recipe=Recipe(rank=8))
     assert "Jobs" not in advise(on_hub, FAST)
     until_command, _, command = advise(on_hub, SLOW).partition(": hf ")
     assert until_command.endswith("on Hugging Face Jobs 6 min, $0.01")  # to start
@@ -75,8 +81,8 @@ def test_a_job_is_proposed_where_training_takes_long_and_the_dataset_is_on_the_h
     ).stdout  # fmt: skip
     expected = {
         "script": "hf-lorameta", "with": install_requirement("eval", remote=True),
-        "args": "push --dataset user/data --config default --split train "
-        "--columns input=input,output=output --train 64",
+        "args": f"push --dataset user/data --revision {'0' * 40} --config default --split train "
+        "--columns input=input,output=output --rank 8 --train 64",
     }  # fmt: skip
     for name, value in expected.items():
         assert re.search(rf"^ *{name} +{re.escape(value)}$", shown, re.MULTILINE), name

@@ -141,9 +141,9 @@ def test_plan_and_card_warn_about_missing_outputs(
 
 def test_rows_held_out_count_among_those_asked_for(tmp_path: Path, embedded: Bank) -> None:
     result = plan(write_rows(tmp_path, "prompt", "completion"), embedded, Recipe(train=100))
-    training = Training(75, 25, 4.0, 3.0, 2.0, steps=9, on_other_rows=True)
+    training = Training(75, 25, 4.0, 3.0, 2.0, steps=9, on_other_rows=True, used_rows=100)
     assert "labeled rows, not" not in str(replace(result, training=training).warnings)
-    fewer = replace(result, training=replace(training, rows=60, held_out=20))
+    fewer = replace(result, training=replace(training, rows=60, used_rows=80))
     assert "was trained on 80 labeled rows, not 100" in str(fewer.warnings)
 
 

@@ -96,21 +96,21 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     assert recipe["recipe"]["train"] == 16
 
 
-def test_outputs_of_other_rows_take_part_unless_they_are_few(
-    bank: Bank, new: Path, tmp_path: Path
-) -> None:
+def test_outputs_of_other_rows_take_part_unless_they_are_few(bank: Bank, tmp_path: Path) -> None:
+    different = [row | {"output": f"{row['output']} {i}"} for i, row in enumerate(tiny.rows(3))]
+    new = tiny.write_task(tmp_path, "new", different)
     trained = make(bank, new, train=16)
     assert trained.plan.training is not None
     assert trained.plan.training.other_outputs == 24
     card = trained.save_pretrained(tmp_path / "adapter") / "README.md"
     assert "one row had the output of one of 24 other rows" in card.read_text()
-    pool = [(row["input"], row["output"]) for row in tiny.rows(3)]
+    pool = [(row["input"], row["output"]) for row in different]
     drawn = rows_to_train(trained.plan.recipe, pool)
     assert len(drawn.outputs) == 24
     used = rows_used(trained.plan.provenance(), open_dataset(new))
     assert used is not None
     assert set(used) == {*drawn.train, *drawn.outputs}
-    small = tiny.write_task(tmp_path, "small", tiny.rows(3)[:30])
+    small = tiny.write_task(tmp_path, "small", different[:30])
     training = make(bank, small, train=16).plan.training
     assert training is not None
     assert training.other_outputs == 0

@@ -1,5 +1,6 @@
 """Shrinking an adapter until it is not worse than its base model."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,9 +34,19 @@ def test_an_adapter_is_halved_until_it_is_not_worse(base: float, expected: Valid
     assert validate(model, model, ROWS) == expected
 
 
-def test_an_adapter_whose_loss_is_not_a_number_is_scaled_down() -> None:
-    model, rows, nan = Slope(base=5.0), Slope(base=5.0).encode(ROWS), float("nan")
-    assert backtrack_scale(Coefficients(np.ones(1)), nan, 5.0, model, model, rows) == (0.5, 2.0)
+class Unstable(Slope):
+    """Its loss is not a number with the whole adapter."""
+
+    def loss(self, tokens: Sequence[Tokens]) -> float:
+        loss = super().loss(tokens)
+        return math.nan if loss == 8.0 else loss
+
+
+def test_a_loss_that_is_not_a_number_is_worse_than_any() -> None:
+    model = Unstable(base=5.0)
+    assert validate(model, model, ROWS) == Validation(16, 5.0, math.inf, 2.0, 0.5, "none")
+    reported = validate(model, model, ROWS, shrink=False)
+    assert reported == Validation(16, 5.0, math.inf, math.inf, 1.0, "none")
 
 
 class Chat(Slope):

@@ -236,6 +236,17 @@ def test_cancel_holds_for_an_event_that_has_not_begun_its_work(
     assert not visit.begin(60, visit.cancellations).canceled, "Cancel was for the event before"
 
 
+def test_cancel_does_not_hold_for_a_request_that_was_made_after_it(
+    actions: Actions, visit: Visit
+) -> None:
+    assert visit.accept(2)
+    job = visit.begin(60)
+    actions.cancel(visit, 1)
+    assert not job.canceled
+    actions.cancel(visit, 2)
+    assert job.canceled
+
+
 def test_what_was_committed_is_not_called_canceled(actions: Actions, visit: Visit) -> None:
     def save(job: jobs.Job) -> int:
         job.commit()
