@@ -63,6 +63,8 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     drawn = rows_to_train(reading.recipe, pool)
     assert all([drawn.train, drawn.outputs])
     assert set(used or ()) == {row for rows in drawn for row in rows}
+    provenance["training"] = {"given_rows": True}
+    assert rows_used(provenance, open_dataset(path)) is None
 
 
 def test_a_text_that_is_cut_is_counted_and_said(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Training an adapter further in the Space, with a tiny base model."""
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -70,10 +71,13 @@ def test_training_gives_another_adapter_whose_card_says_trained(
     assert improved.adapter.trained
     rows = len(improving.rows_to_train(result))
     assert f"Trained on {rows} rows" in improved.adapter.files.read("README.md")
+    assert "It trains on other rows of the dataset" in improved.adapter.files.read("README.md")
     assert "Trained on" not in adapter.files.read("README.md")
     folders = adapter.files.folder, improved.adapter.files.folder
     first, second = ((folder / WEIGHTS).read_bytes() for folder in folders)
     assert first != second
+    provenance = json.loads(improved.adapter.files.read("recipe.json"))
+    assert provenance["training"]["given_rows"]
     assert f"Trained on {rows} of your rows" in result_view.improved_html(improved)
 
 

@@ -232,6 +232,8 @@ def test_an_interrupted_training_keeps_the_best_so_far(base: Path, stop: int) ->
     assert result.training.interrupted
     assert result.training.end <= result.training.start
     assert (result.training.steps == 0) == (result.training.end == result.training.start)
+    assert result.training.rows == len(ROWS) // 2  # of the first half, whose state is kept
+    assert result.training.used_rows == len(ROWS)
 
 
 def test_an_interruption_of_the_last_training_keeps_half_of_the_way(
