@@ -328,6 +328,13 @@ def test_reproduce_command_is_quoted_for_the_shell() -> None:
     }
 
 
+def test_a_dataset_is_shown_with_its_title_if_the_bank_states_one() -> None:
+    titled = replace(neighbor(0, 1.0), title="Requests | their intent")
+    text = render_card(replace(PLAIN, neighbors=(titled,)), None)
+    dataset = rows_of(section(text, "Source adapters"))[-1][0]
+    assert dataset.endswith(": Requests \\| their intent")
+
+
 def test_cli_parses_the_commands_on_the_card() -> None:
     typer = pytest.importorskip("typer")
     app = typer.main.get_command(pytest.importorskip("hf_lorameta.cli.app").app)
