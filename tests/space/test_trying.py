@@ -90,7 +90,7 @@ def test_without_torch_an_adapter_can_be_tried_and_saving_a_worse_one_is_asked_t
     visitor.plan(repo)
     visitor.make()
     expect(page.locator("#lm-improve")).to_contain_text("torch, transformers are not installed")
-    expect(page.locator("#lm-improve .lm-code")).to_contain_text("--train 16")
+    expect(page.locator("#lm-improve .lm-code")).to_contain_text("--train 100")
 
     expect(page.locator("#lm-prompt")).to_have_value(COUNTING[0]["input"])
     page.get_by_role("button", name="Compare the answers").click()
