@@ -60,15 +60,16 @@ def base_gguf(settings: Settings) -> Path | None:
 
 
 def rows_to_test(plan_result: PlanResult) -> list[tuple[str, str]]:
-    """Return the rows for the prompt and the test, at most half of the samples; none if too few.
+    """Return the rows for the prompt and the test; none if they are too few.
 
-    Enough rows to train on are left if there are as many.
+    They are at most half of the samples, so that the others can be trained on, or all if half of
+    them are too few.
     """
-    samples = plan_result.samples
-    count = min(SHOTS + TEST_ROWS, len(samples) // 2)
-    if len(samples) >= MIN_TRAINING_ROWS:
-        count = min(count, len(samples) - MIN_TRAINING_ROWS)
-    return draw_stratified(samples, count, seed=0) if count >= SHOTS + MIN_TEST_ROWS else []
+    samples, least = plan_result.samples, SHOTS + MIN_TEST_ROWS
+    half = len(samples) // 2 if len(samples) >= least + MIN_TRAINING_ROWS else len(samples)
+    if half < least:
+        return []
+    return draw_stratified(samples, min(half, SHOTS + TEST_ROWS), seed=0)
 
 
 def testable_rows(plan_result: PlanResult) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

@@ -33,7 +33,7 @@ COUNTING = [
         "input": ", ".join(map(str, range(i, i + 6))) + ",",
         "output": ", ".join(map(str, range(i + 6, i + 9))),
     }
-    for i in range(8)
+    for i in range(16)
 ]
 """The base model can count; adapters of eight times their strength make it forget how."""
 
