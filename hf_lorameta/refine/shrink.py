@@ -38,7 +38,7 @@ def backtrack_scale(
 
 
 def _loss(runner: BaseModelRunner, tokens: Sequence[Tokens]) -> float:
-    """Return the loss of rows; infinity if it is not a number, which nothing is better than."""
+    """Return the loss of rows; infinity if it is not a number: worse than any other."""
     loss = runner.loss(tokens)
     return math.inf if math.isnan(loss) else loss
 
