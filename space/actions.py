@@ -135,8 +135,8 @@ class Actions:
             number: of the page's latest request for a dataset, which may arrive only later. If a
                 later one has arrived, it is not canceled.
         """
-        outdated = not visit.accept(number) and number < visit.number
-        undo = visit.undo
+        visit.accept(number)
+        outdated, undo = number < visit.number, visit.undo
         if outdated or visit.cancel() or undo is None:
             return {self.components.progress: gr.skip()}
         visit.undo = None

@@ -105,10 +105,8 @@ def _read(
             return sample.of(report_rows(opened.rows()))
 
         reading = read_dataset(replace(opened, rows=rows), recipe, counting)[0]
-        yield (
-            reading,
-            [
-                (prompt[-SAMPLE_CHARACTERS:], output[:SAMPLE_CHARACTERS])
-                for prompt, output in sample.rows
-            ],
-        )
+        samples = [
+            (prompt[-SAMPLE_CHARACTERS:], output[:SAMPLE_CHARACTERS])
+            for prompt, output in sample.rows
+        ]
+        yield reading, samples

@@ -12,7 +12,7 @@ from hf_lorameta.pipeline.budget import measure_operations, training_seconds
 from hf_lorameta.pipeline.held_out_rows import MIN_TRAINING_ROWS
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import duration
-from hf_lorameta.training.jobs import START_HOURS, TERAFLOPS, hourly_price
+from hf_lorameta.training.jobs import MARGIN, START_HOURS, TERAFLOPS, hourly_price
 
 ROWS = (100, 64, 32, 16)
 """Rows to train on that are considered.
@@ -77,8 +77,8 @@ def _on_jobs(plan: Plan, rows: int) -> str:
     except LoraMetaError:  # the advice is useful without it
         price = None
     cost = f", ${max(hours * price, 0.01):.2f}" if price is not None else ""
-    job = ["--flavor", _FLAVOR, "--timeout", f"{math.ceil(3 * hours)}h", "--secrets", "HF_TOKEN"]
-    job += ["--with", install_requirement("eval", remote=True)]
+    job = ["--flavor", _FLAVOR, "--timeout", f"{math.ceil(MARGIN * hours)}h"]
+    job += ["--secrets", "HF_TOKEN", "--with", install_requirement("eval", remote=True)]
     recipe = plan.recipe.model_copy(update={"train": rows})
     push = as_arguments(generation_options(dataset, bank, recipe, plan.bank.revision))
     command = shlex.join(["hf", "jobs", "uv", "run", *job, "hf-lorameta", "push", *push])

@@ -119,7 +119,7 @@ class _Training:
         base, interrupted = self._measure(held_out, 0, adapters=False).loss, False
         self._measured.append(self._measure(held_out, 0))
         chosen: tuple[_Measurement, float] | None = None
-        trained = parts[0][0]
+        trained_on = len(parts[0][0])
         try:
             self._expected_steps = self._settings.steps * len(parts)
             self._search(parts)
@@ -131,13 +131,13 @@ class _Training:
                 steps = steps_on_all(steps, len(parts), self._settings)
                 self._expected_steps = self._done + steps
                 self._train_on_all(rows, steps)
-                trained = list(rows)
+                trained_on = len(rows)
         except KeyboardInterrupt:
             interrupted, (kept, fraction) = True, chosen or self._kept()
             steps = kept.steps
         factors = self._slots.factors(torch.lerp(self._initial, self._best[0], fraction))
         training = Training(
-            rows=len(trained),
+            rows=trained_on,
             held_out=sum(map(len, held_out)),
             base=base,
             start=self._measured[0].loss,

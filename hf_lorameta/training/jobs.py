@@ -24,7 +24,7 @@ CPUs' from measurements on two cores. Of several GPUs, training uses one."""
 _ROW_TOKENS = 100
 """Assumed tokens of a row: everyday tasks have 80 on average."""
 START_HOURS = 0.1
-_MARGIN = 3
+MARGIN = 3
 """The job's time limit relative to the estimate."""
 
 
@@ -144,7 +144,7 @@ def submit(request: JobRequest, token: str | None = None) -> str:
             dependencies=[install_requirement("eval", remote=True)],
             flavor=request.flavor,
             secrets={"HF_TOKEN": with_token} if with_token else None,
-            timeout=f"{max(int(_MARGIN * 60 * (guess.hours or 8)), 30)}m",
+            timeout=f"{max(int(MARGIN * 60 * (guess.hours or 8)), 30)}m",
             token=token,
         )
     except (hf.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
