@@ -61,10 +61,15 @@ def scale_for(bank: Bank, recipe: Recipe, profile: Profile) -> float:
     """
     if recipe.scale is not None:
         return recipe.scale
-    by_length = COEFFICIENT_RULES[recipe.coefficients].by_length
-    if not by_length or bank.index.general is None or not profile.output.total:
+    if not profile.output.total or not is_scaled_by_length(bank, recipe):
         return 1.0
     return length_scale(profile.output_length, bank.profiles.output_lengths)
+
+
+def is_scaled_by_length(bank: Bank, recipe: Recipe) -> bool:
+    """Whether coefficients depend on the length of outputs, if a dataset has outputs."""
+    by_length = COEFFICIENT_RULES[recipe.coefficients].by_length
+    return recipe.scale is None and by_length and bank.index.general is not None
 
 
 def _neural(bank: Bank, recipe: Recipe) -> NeuralModel:

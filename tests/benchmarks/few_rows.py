@@ -3,7 +3,8 @@
 ``python -m tests.benchmarks.few_rows FOLDER`` compares on the tasks of
 ``../shared/everyday/report_on.txt``, whose sources are left out of the bank: the base model, a
 3-shot prompt, its chat template (``base-chat``), the default, also with the prompt
-(``default+3-shot``), ``--train`` and ``--refine`` on some rows, both also with a bank of random
+(``default+3-shot``) and without the dataset's outputs (``unlabeled``; ``unlabeled+scale``: with the
+scale for their length), ``--train`` and ``--refine`` on some rows, both also with a bank of random
 adapters (``random-train``, ``random-refine``), and a LoRA that PEFT trains from zero on the same
 rows (`tests.benchmarks.peft_training`). Scores are losses of the reference outputs on 24 test rows,
 with the CPU seconds; with ``--answers``, greedy answers to these rows are scored, too.
@@ -18,20 +19,21 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from hf_lorameta import Bank, Generation, Plan, Recipe
+from hf_lorameta import Bank, Columns, Generation, Plan, Recipe, open_dataset, plan
 from hf_lorameta.engines.scoring import Tokens, chat_rows
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
+from hf_lorameta.pipeline.comparison import compare_with_bank
 from hf_lorameta.pipeline.held_out_rows import rows_to_train
 from hf_lorameta.pipeline.refine_and_check import refine_plan
 from hf_lorameta.pipeline.train import train_adapter
@@ -83,6 +85,7 @@ class FewRows:
             "PEFT-all-linear": self._peft_all_linear,
             "random-train": self._train_random, "random-refine": self._refine_random,
             "default": self._default, "default+3-shot": self._prompted_default,
+            "unlabeled": self._unlabeled, "unlabeled+scale": partial(self._unlabeled, scaled=True),
             "base": self._prompted, "3-shot": self._prompted, "base-chat": self._chat,
         }  # fmt: skip
         return compute[name](task, ALL if rows == "all" else int(rows or SHOTS * (name != "base")))
@@ -124,9 +127,9 @@ class FewRows:
     def _random_bank(self) -> Bank:
         return random_bank(self.growth.bank, self.folder / "random bank")
 
-    def _generation(self, plan: Plan) -> Generation:
-        pairs = combine_adapters(plan, no_progress)
-        return Generation(plan, plan.layout, pairs[0][0].shape[0], tuple(pairs), 0.0)
+    def _generation(self, planned: Plan) -> Generation:
+        pairs = combine_adapters(planned, no_progress)
+        return Generation(planned, planned.layout, pairs[0][0].shape[0], tuple(pairs), 0.0)
 
     def _score(self, task: str, generation: Generation, shots: int = 0) -> Result:
         rows, examples = read(task, "test")[:ROWS], read(task, "train")[:shots]
@@ -143,6 +146,20 @@ class FewRows:
         del rows
         return self._score(task, self._generation(self._plan(task)))
 
+    def _unlabeled(self, task: str, rows: int, scaled: bool = False) -> Result:
+        """Score the default for the same rows without their outputs."""
+        del rows
+        dataset = open_dataset(EVERYDAY / f"{task}.train.jsonl", columns=Columns(input="input"))
+        planned, others = plan(dataset, self.growth.bank), self.growth.others(task)
+        compared = compare_with_bank(planned.bank, planned.profile, planned.recipe.metric)
+        inside = compared.bank_distances()[np.ix_(others, others)]
+        distances = (planned.distances[others], inside)
+        planned = drawn(planned, others, distances=distances)
+        coefficients = planned.coefficients.take(range(len(planned.bank) + 1))  # no output prior
+        if scaled:
+            coefficients = coefficients.scaled(self.growth.planned(task).scale)
+        return self._score(task, self._generation(replace(planned, coefficients=coefficients)))
+
     def _prompted_default(self, task: str, shots: int) -> Result:
         return self._score(task, self._generation(self._plan(task)), shots)
 
@@ -153,11 +170,11 @@ class FewRows:
         return self._train(task, rows, self._random_bank)
 
     def _refine(self, task: str, rows: int, bank: Bank | None = None) -> Result:
-        plan, started = self._plan(task, bank, refine=rows), time.process_time()
-        plan = refine_plan(plan, read(task, "train"), self.growth.runner)
+        planned, started = self._plan(task, bank, refine=rows), time.process_time()
+        planned = refine_plan(planned, read(task, "train"), self.growth.runner)
         cpu = time.process_time() - started
-        assert plan.refinement is not None
-        return {**self._score(task, self._generation(plan)), "cpu": cpu}
+        assert planned.refinement is not None
+        return {**self._score(task, self._generation(planned)), "cpu": cpu}
 
     def _train(self, task: str, rows: int, bank: Bank | None = None) -> Result:
         generation = self._generation(self._plan(task, bank, train=rows))

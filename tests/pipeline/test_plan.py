@@ -136,7 +136,17 @@ def test_plan_and_card_warn_about_missing_outputs(
     assert "--columns input=prompt" in card
     assert "When did it happen" not in card
     monkeypatch.setattr(plan_warnings, "LOST_WITHOUT_OUTPUTS", 0.25)
-    assert any("25% less of the gap" in text for text in prompts.warnings)
+    assert any("gained 25% less" in text for text in prompts.warnings)
+
+
+def test_a_scale_is_advised_where_the_length_of_outputs_is_unknown(
+    tmp_path: Path, prompts: Plan
+) -> None:
+    scaled = plan(write_rows(tmp_path, "prompt"), Bank.embedded())
+    assert "--scale 0.5" in str(scaled.warnings)
+    others = (Recipe(scale=0.7), Recipe(metric="js", coefficients="normalized"))
+    for unscaled in (prompts, *map(scaled.with_recipe, others)):
+        assert "--scale 0.5" not in str(unscaled.warnings)
 
 
 def test_rows_held_out_count_among_those_asked_for(tmp_path: Path, embedded: Bank) -> None:
