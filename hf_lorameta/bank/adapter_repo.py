@@ -17,7 +17,7 @@ from hf_lorameta.formats.lora_layout import Layout, read_layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, read_config
 from hf_lorameta.formats.safetensors import Read, TensorInfo, read_header
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.hub.repo import PinnedRepo, card_license
 
 _MAX_CONFIG_BYTES = 1 << 20
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
@@ -121,10 +121,9 @@ class AdapterFolder:
 def stated_license(folder: Path) -> str | None:
     """Return the license on an adapter's card, if it has one that can be read."""
     try:
-        stated = (metadata_load(folder / _CARD_FILE) or {}).get("license")
+        return card_license(metadata_load(folder / _CARD_FILE))
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    return stated if isinstance(stated, str) else None
 
 
 def check_files(files: tuple[str, ...]) -> None:

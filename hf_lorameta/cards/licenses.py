@@ -25,6 +25,8 @@ HUB_LICENSES = frozenset({
 (huggingface_hub issue 4218; the client library ships no such list). `hf_lorameta.localhub` has its
 own list because it plays the server: the tests compare the two."""
 
+_AND = "-and-"
+
 
 def source_licenses(card: CardData) -> list[str | None]:
     """Return the licenses of the adapters used, and of what the general adapter was trained on."""
@@ -45,14 +47,17 @@ def common_license(
     stated: Iterable[str | None], base_model: str
 ) -> tuple[str, str | None, str | None]:
     """Return what `license_of` does, from the stated licenses."""
-    names = sorted({_license_name(value) for value in stated})
+    names = sorted({name for value in stated for name in _license_names(value)})
     if len(names) == 1 and names[0] in HUB_LICENSES:
         return names[0], None, None
     link = hub_url(base_model) if is_hub_id(base_model) else None
-    return "other", "-and-".join(names), link
+    return "other", _AND.join(names), link
 
 
-def _license_name(stated: str | None) -> str:
-    """Normalize a license name to the Hub's spelling: lower case, digits, dots, pluses, dashes."""
+def _license_names(stated: str | None) -> list[str]:
+    """Return the names in a stated license, which may be one that `common_license` has made.
+
+    They are in the Hub's spelling: lower case, digits, dots, pluses and dashes.
+    """
     words = re.findall(r"[a-z0-9.+]+", (stated or "").lower())
-    return "-".join(words)[:60] or "unknown"
+    return [name[:60] or "unknown" for name in "-".join(words).split(_AND)]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hf_lorameta.hub.repo import card_license
 from hf_lorameta.hub.retry import with_retries
 
 logger = logging.getLogger(__name__)
@@ -74,14 +75,13 @@ def _request(get: Get, url: str, options: dict[str, Any]) -> Any:
 def _parse(item: dict[str, Any]) -> ListedAdapter:
     card = item.get("cardData")
     card = card if isinstance(card, dict) else {}
-    stated = card.get("license")
     return ListedAdapter(
         repo_id=str(item["id"]),
         sha=str(item["sha"]),
         private=bool(item.get("private")),
         files=tuple(str(sibling["rfilename"]) for sibling in item.get("siblings") or ()),
         datasets=_names(card.get("datasets")),
-        license=stated if isinstance(stated, str) else None,
+        license=card_license(card),
     )
 
 

@@ -30,6 +30,23 @@ def is_repo_id(text: str) -> bool:
     return text.count("/") == 1
 
 
+def card_license(card: object) -> str | None:
+    """Return the license that the metadata of a card state, by its name if its id is ``other``.
+
+    Example:
+        >>> card_license({"license": "mit"}), card_license({"license": ["mit"]}), card_license(None)
+        ('mit', None, None)
+        >>> card_license({"license": "other", "license_name": "my-terms"})
+        'my-terms'
+    """
+    if not isinstance(card, Mapping):
+        return None
+    stated, name = card.get("license"), card.get("license_name")
+    if stated == "other" and isinstance(name, str) and name.strip():
+        stated = name
+    return stated if isinstance(stated, str) else None
+
+
 @dataclass(frozen=True)
 class Blob:
     """Size in bytes and digest of a file on the Hub."""

@@ -12,7 +12,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from hf_lorameta.hub.errors import NotJsonError, not_served, unexpected_answer
 from hf_lorameta.hub.http_client import HttpClient, api_path, objects
-from hf_lorameta.hub.repo import PinnedRepo, read_blob
+from hf_lorameta.hub.repo import PinnedRepo, card_license, read_blob
 
 T = TypeVar("T")
 
@@ -33,8 +33,6 @@ def fetch_repo(
     private = info.get("private")
     if not isinstance(private, bool):
         private = not _is_visible_to_all(client, name, repo_type)
-    card = info.get("cardData")
-    license_ = card.get("license") if isinstance(card, dict) else None
     found = {path: read_blob(item) for path, item in files.items()} if blobs else {}
     return PinnedRepo(
         name,
@@ -42,7 +40,7 @@ def fetch_repo(
         str(sha),
         private=private,
         gated=bool(info.get("gated")),
-        license=license_ if isinstance(license_, str) else None,
+        license=card_license(info.get("cardData")),
         files=tuple(files),
         blobs={path: blob for path, blob in found.items() if blob},
         verify=blobs,

@@ -32,7 +32,7 @@ from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.combine_entries import check_time
 from hf_lorameta.pipeline.merge_ranks import choose_ranks
-from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_source
+from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_sources
 from hf_lorameta.pipeline.savable_adapter import SavableAdapter, as_json
 from hf_lorameta.recipe import MAX_RANK, MergeRecipe
 from hf_lorameta.types import Array, FactorPair, FloatArray, StageProgress, no_progress
@@ -93,7 +93,7 @@ def merge(
     def open_bank() -> Bank:
         return bank if isinstance(bank, Bank) else Bank.from_pretrained(bank, hub=hub)
 
-    sources = [open_source(name, hub, open_bank) for name in names]
+    sources = open_sources(names, hub, open_bank)
     layout = common_layout(names, sources)
     rank = recipe.rank or _default_rank(sources, recipe.combine)
     if COMBINERS[recipe.combine].entrywise:

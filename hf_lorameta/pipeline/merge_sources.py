@@ -30,7 +30,7 @@ class Source:
     """One adapter of a merge.
 
     Attributes:
-        name: Hub id, the name in its bank, or `LOCAL`.
+        name: Hub id, the name in its bank, or `LOCAL`, numbered if there are several.
         revision: commit; None for a folder.
         base_model: Hub id of the base model.
         base_revision: commit of the base model, if stated.
@@ -58,21 +58,30 @@ class Source:
     sha256: str
 
 
-def open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:
-    """Find an adapter by name.
+def open_sources(names: Sequence[str], hub: Hub, bank: Callable[[], Bank]) -> list[Source]:
+    """Find adapters by name, where several from folders are numbered.
 
     Args:
-        name: a folder; a Hub id, ``user/adapter`` or ``user/adapter@revision``; or the name of an
-            entry of the bank, ``local/task`` or ``local--task``.
+        names: each a folder; a Hub id, ``user/adapter`` or ``user/adapter@revision``; or the name
+            of an entry of the bank, ``local/task`` or ``local--task``.
         hub: client.
         bank: opens the bank, if a name needs it.
 
     Raises:
         UsageError: there is none of that name.
-        AdapterError: it is damaged, or no LoRA and not convertible.
-        HubError: the repo does not exist or the Hub cannot be reached.
-        MissingExtraError: it has to be converted, and PEFT is not installed.
+        AdapterError: one is damaged, or no LoRA and not convertible.
+        HubError: a repo does not exist or the Hub cannot be reached.
+        MissingExtraError: one has to be converted, and PEFT is not installed.
     """
+    sources = [_open_source(name, hub, bank) for name in names]
+    local = [i for i, source in enumerate(sources) if source.name == LOCAL]
+    for number, i in enumerate(local if len(local) > 1 else (), 1):
+        sources[i] = replace(sources[i], name=f"{LOCAL} {number}")
+    return sources
+
+
+def _open_source(name: str, hub: Hub, bank: Callable[[], Bank]) -> Source:
+    """Find an adapter by name, see `open_sources`."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _from_folder(folder, name, hub)

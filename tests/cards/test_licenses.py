@@ -31,6 +31,7 @@ def licensed(base: str | None, *adapters: str | None) -> CardData:
         ("", [""], ("other", "unknown")),
         ("other", ["other"], ("other", "other")),
         ("unknown", ["unknown"], ("other", "unknown")),
+        ("mit", ["apache-2.0-and-mit", "gpl-and-mit"], ("other", "apache-2.0-and-gpl-and-mit")),
         ("my own terms", ["my own terms"], ("other", "my-own-terms")),
         ("mit\nbase_model: x", ["mit"], ("other", "mit-and-mit-base-model-x")),
     ],

@@ -314,6 +314,7 @@ def test_an_unknown_name_is_refused() -> None:
     ("card", "license_"),
     [
         ("---\nlicense: mit\n---\n", "mit"),
+        ("---\nlicense: other\nlicense_name: my-terms\n---\n", "my-terms"),
         ("---\nlicense: [mit]\n---\n", "unknown"),
         ("---\nlicense: {mit\n---\n", "unknown"),
         ("no metadata", "unknown"),
@@ -325,6 +326,13 @@ def test_the_license_on_a_folders_card_is_stated(
     folder = save("a")
     (folder / "README.md").write_text(card)
     assert merge({folder: 1.0}).provenance()["adapters"][0]["licenses"] == [license_]
+
+
+def test_adapters_from_several_folders_are_numbered(save: Callable[..., Path]) -> None:
+    a, b = save("a"), save("b")
+    named = [row["adapter"] for row in merge({a: 1.0, b: 1.0}).provenance()["adapters"]]
+    assert named == ["local adapter 1", "local adapter 2"]
+    assert merge({a: 1.0}).provenance()["adapters"][0]["adapter"] == "local adapter"
 
 
 # --- banks --------------------------------------------------------------------------------------
