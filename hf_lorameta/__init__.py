@@ -56,6 +56,7 @@ _MODULES = {
     "TokenCounting": "pipeline.read_dataset",
     "Trial": "pipeline.trial",
     "scores_to_card": "pipeline.trial",
+    "advise": "pipeline.advice",
     "as_option": "data.prompt",
     "bank_map": "bank.map",
     "check_no_overwrite": "pipeline.publish",
@@ -131,6 +132,7 @@ __all__ = [
     "Trial",
     "UnlabeledDatasetError",
     "UsageError",
+    "advise",
     "as_option",
     "bank_map",
     "check_no_overwrite",
@@ -171,6 +173,7 @@ if TYPE_CHECKING:
     from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
     from hf_lorameta.method.merging import COMBINERS
     from hf_lorameta.method.metrics import METRICS
+    from hf_lorameta.pipeline.advice import advise
     from hf_lorameta.pipeline.budget import obstacle_to_training, recipe_within
     from hf_lorameta.pipeline.evaluate import evaluate
     from hf_lorameta.pipeline.generate import generate, generate_from_plan

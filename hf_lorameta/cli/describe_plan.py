@@ -15,8 +15,8 @@ EFFECTIVE_NUMBER = (
 )
 
 
-def describe_plan(plan: "Plan", advice: str) -> str:
-    """Format a plan for people, with the advice at the end."""
+def describe_plan(plan: "Plan", advice: str | None) -> str:
+    """Format a plan for people, with the advice at the end, if any."""
     neighbors = plan.neighbors()
     rows = [
         [n.dataset, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
@@ -46,7 +46,8 @@ def describe_plan(plan: "Plan", advice: str) -> str:
         )
     if plan.expected:
         lines.append(_expected(plan.expected))
-    lines.append(f"advice: {advice}")
+    if advice is not None:
+        lines.append(f"advice: {advice}")
     return "\n".join(lines)
 
 

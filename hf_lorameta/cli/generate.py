@@ -61,7 +61,7 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
         log(quiet, f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     if result.recipe.uses_rows:
         log(quiet, "plan neither refines, trains nor checks: generate and push do")
-    advice = advise(result)
+    advice = None if request.budget else advise(result)  # a budget has chosen
     emit(json, result.to_dict() | {"advice": advice}, lambda: describe_plan(result, advice))
     log(quiet or json, f"{LEGEND}; {EFFECTIVE_NUMBER}")
 

@@ -7,6 +7,13 @@ import typer
 from hf_lorameta.cli.options import AdapterArgument, JsonFlag, QuietFlag, TokenOption, example
 from hf_lorameta.cli.output import LEGEND, coefficient_table, emit, log, table
 
+_BESIDES = {
+    "general_coefficient": "coefficient of the general adapter",
+    "output_prior": "coefficient of the output prior",
+    "scale": "scale of all coefficients",
+}
+"""What `hf_lorameta.pipeline.plan.Plan.provenance` states besides the adapters' coefficients."""
+
 
 @example("hf-lorameta inspect user/adapter", "hf-lorameta inspect my-adapter --json")
 def inspect(
@@ -81,11 +88,18 @@ def _recipe_fields(provenance: dict[str, Any]) -> list[list[Any]]:
         *([f"dataset {name}", dataset.get(name)] for name in ("config", "split")),
         *_columns(dataset.get("columns", {})),
         *([f"recipe {key}", value] for key, value in provenance["recipe"].items()),
+        *([title, _rounded(provenance.get(name))] for name, title in _BESIDES.items()),
     ]
     for name in ("refinement", "training", "check"):
-        losses = provenance.get(name) or {}
-        fields += [[f"{name} {key}", f"{losses[key]:.3f}"] for key in ("base", "end") if losses]
+        result = provenance.get(name) or {}
+        fields += [[f"{name} {key}", result.get(key)] for key in ("rows", "steps")]
+        losses = {key: _rounded(result.get(key)) for key in ("base", "start", "end")}
+        fields += [[f"{name} loss, {key}", loss] for key, loss in losses.items()]
     return [field for field in fields if field[1] is not None]
+
+
+def _rounded(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"
 
 
 def _columns(columns: dict[str, Any]) -> list[list[Any]]:

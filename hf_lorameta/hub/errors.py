@@ -136,8 +136,8 @@ def _gated_error(what: str) -> errors.GatedError:
 
 def _not_found(what: str) -> errors.NotFoundError:
     return errors.NotFoundError(
-        f"{what} was not found: it does not exist, or it is private",
-        hint="check the name, or log in with `hf auth login`",
+        f"{what} was not found on the Hub: it does not exist, or it is private",
+        hint="check the name or path, or log in with `hf auth login`",
     )
 
 

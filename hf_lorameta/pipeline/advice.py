@@ -37,7 +37,7 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
     Example:
         >>> import hf_lorameta
         >>> from hf_lorameta.demo import TRAIN_FILE
-        >>> advise(hf_lorameta.plan(TRAIN_FILE), 1e11).split(":")[0]
+        >>> hf_lorameta.advise(hf_lorameta.plan(TRAIN_FILE), 1e11).split(":")[0]
         'train on 100 rows with --train 100, at most about 4 min on this CPU'
     """
     expected = plan.expected

@@ -1,11 +1,16 @@
 """``inspect`` in child processes, against the loopback Hub."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import hf_lorameta
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
+from hf_lorameta.refine.results import Training
 from tests.cli.conftest import Published
 from tests.conftest import BASE, Account, Built, Shell
+
+LOSSES = ("base", "start", "end")
 
 
 def test_inspect_shows_provenance_and_coefficients(
@@ -22,6 +27,21 @@ def test_inspect_shows_provenance_and_coefficients(
     assert "coefficient: the adapter's factor" in cli("inspect", published.repo).err
     for option in ("-q", "--json"):
         assert cli("inspect", published.repo, option).err == ""
+
+
+def test_inspect_shows_other_coefficients_and_losses(cli: Shell) -> None:
+    plan = hf_lorameta.plan([{"input": f"{i}?", "output": f"{i}!"} for i in range(9)])
+    training = Training(rows=16, held_out=16, base=3.0, start=2.0, end=1.0, steps=12)
+    made = hf_lorameta.generate_from_plan(plan)
+    replace(made, plan=replace(plan, training=training)).save_pretrained(cli.cwd / "a")
+    lines = cli("inspect", "a").out.splitlines()
+    fields = {name: value for name, _, value in (line.partition("  ") for line in lines)}
+    shown = {name: value.strip() for name, value in fields.items()}
+    assert shown["coefficient of the general adapter"] == f"{plan.general_coefficient:.3f}"
+    assert shown["coefficient of the output prior"] == f"{plan.output_strength:.3f}"
+    assert shown["scale of all coefficients"] == f"{plan.scale:.3f}"
+    names = ("training rows", "training steps", *(f"training loss, {k}" for k in LOSSES))
+    assert [shown[name] for name in names] == ["16", "12", "3.000", "2.000", "1.000"]
 
 
 def test_inspect_shows_the_shape_of_any_lora_adapter(cli: Shell, user: Account) -> None:
