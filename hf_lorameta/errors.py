@@ -1,4 +1,4 @@
-"""All errors that this package raises on purpose, as one tree.
+"""The public errors of this package, as one tree; `hf_lorameta.hub.errors` has subclasses.
 
     LoraMetaError                 exit 1
     ├── UsageError                exit 2   an invalid option, setting or recipe
@@ -34,7 +34,7 @@ from typing import Any
 
 
 def sanitize(name: str) -> str:
-    """Return an untrusted name for a message: at most 200 characters, others than ASCII escaped."""
+    """Return at most 200 characters of an untrusted name, with what is not ASCII escaped."""
     return name[:200].encode("unicode_escape").decode("ascii")
 
 
@@ -90,7 +90,7 @@ class ColumnsError(DatasetError):
     """The columns match no known layout, or several.
 
     Attributes:
-        field: of a column with several fields, its path and that of the field to propose.
+        field: path of a column with several fields, and path of the field to propose instead.
     """
 
     field: tuple[str, str] | None = None

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedWriter
@@ -23,7 +24,7 @@ def atomic_file(path: Path) -> Iterator[BufferedWriter]:
 
     If the block raises, the temporary file is removed and an existing file at `path` is untouched.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with partial.open("wb") as file:
             yield file
@@ -41,7 +42,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def refuse_other_files(folder: Path, names: Iterable[str]) -> None:
-    """Raise `UsageError` if a folder to write to holds files of others, which `names` names.
+    """Raise `UsageError` if a folder to write to holds files that are not ours, `names`.
 
     Example:
         >>> refuse_other_files(Path("a"), ["thesis.txt"])

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from hf_lorameta.errors import RecipeError
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.method import PAPER
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
 from hf_lorameta.method.merging import COMBINERS, Combiner
@@ -150,7 +150,7 @@ class MergeRecipe(_Settings):
 
 
 class Recipe(_Settings):
-    """Settings of distances, coefficients and weights.
+    """Settings of one generated adapter: distances, coefficients, and how weights are made.
 
     Attributes:
         metric: distance between token distributions, a key of
@@ -245,7 +245,7 @@ class Recipe(_Settings):
     @property
     def reading_limits(self) -> ReadingLimits:
         """How much of a text is read."""
-        return ReadingLimits(text=self.max_text) if self.max_text else DEFAULT_LIMITS
+        return ReadingLimits.of_text(self.max_text)
 
     @classmethod
     def paper(cls, **settings: object) -> "Recipe":

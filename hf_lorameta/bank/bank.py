@@ -373,8 +373,7 @@ class Bank:
         )
 
     def _differs(self, message: str) -> IntegrityError:
-        hint = f"delete the file, then run: hf-lorameta bank verify {self.folder}"
-        return IntegrityError(message, hint=hint)
+        return IntegrityError(message, hint="delete the folder, and build or pull the bank again")
 
 
 def _reopen(opener: Callable[[], Bank], digest: str) -> Bank:

@@ -14,12 +14,19 @@ from hf_lorameta.bank.adapter_repo import (
     check_header,
     fetch_config,
 )
-from hf_lorameta.errors import ConnectionLostError, LoraMetaError, NotFoundError, sanitize
+from hf_lorameta.errors import (
+    AuthError,
+    ConnectionLostError,
+    LoraMetaError,
+    NotFoundError,
+    sanitize,
+)
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.safetensors import Read
 from hf_lorameta.hub.adapter_list import ListedAdapter
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.errors import ForbiddenError
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 
 _HEAD_BYTES = 128 << 10
@@ -56,9 +63,10 @@ def _because(reason: str) -> Iterator[None]:
     """Leave an adapter out for this reason if its repo or its dataset cannot be used."""
     try:
         yield
-    except ConnectionLostError:
-        raise
     except LoraMetaError as error:
+        lost = isinstance(error, ConnectionLostError | AuthError)
+        if lost and not isinstance(error, ForbiddenError):
+            raise  # it says nothing about this adapter
         raise _LeftOutError(reason, str(error)) from None
 
 

@@ -95,7 +95,9 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
         rank=source.rank,
         scaling=source.scaling,
         rows=profile.rows,
-        private=source.private or (dataset.private and dataset.id is not None) or _is_hidden(entry),
+        private=source.private
+        or (dataset.private and dataset.id is not None)
+        or _may_be_private(entry),
         size=weights.stat().st_size,
         sha256=source.sha256,
     )
@@ -113,7 +115,7 @@ def _digests(entry: BankEntry) -> dict[str, str]:
         raise AdapterError(f"{error.filename}: {error.strerror}") from None
 
 
-def _is_hidden(entry: BankEntry) -> bool:
+def _may_be_private(entry: BankEntry) -> bool:
     """Whether a local adapter or dataset has no license in the manifest, and so may be private."""
     return entry.license is None and (is_path(entry.adapter) or is_path(entry.dataset))
 

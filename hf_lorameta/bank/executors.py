@@ -1,4 +1,4 @@
-"""Executors that run a build: threads of this process, or the workers of a Dask scheduler."""
+"""The workers of a Dask scheduler as an executor that runs a build."""
 
 import logging
 from collections.abc import Iterator

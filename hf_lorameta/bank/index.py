@@ -274,6 +274,9 @@ def _problems(index: Index) -> Iterator[str]:
     unexpected = set(index.files) - {*SMALL_FILES, *([BASIS_FILE] if index.packing else [])}
     if unexpected:
         yield f"unexpected file {min(unexpected)[:80]!r}"
+    for name in (PROFILES_FILE, TOKENIZER_FILE):
+        if name not in index.files:
+            yield f"{name} is not listed"
     for name in (entry.name for entry in index.adapters):
         plain = Path(name).name == name and not name.startswith(".") and "\0" not in name
         if not plain or len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:

@@ -75,6 +75,8 @@ def bank_map(bank: Bank, metric: str) -> BankMap:
         >>> bank_map(Bank.from_pretrained(), "js").points.shape
         (121, 2)
     """
+    if not len(bank):
+        raise BankError(f"{bank.id} is empty")
     landmarks = np.unique(np.linspace(0, len(bank) - 1, LANDMARKS).round().astype(np.intp))
     size = bank.index.vocab_size
     rows = [distances(bank.profiles[int(i)], bank.profiles, size, metric) for i in landmarks]

@@ -7,7 +7,7 @@ packs are stored whole again, as the packs have them.
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeVar
 
@@ -152,6 +152,7 @@ def _store_entries(banks: Sequence[Bank], folder: Path, progress: Progress) -> d
     outcomes: dict[str, Outcome] = {}
     by_digest: dict[str, IndexEntry] = {}
     for done, (bank, position, entry) in enumerate(listed, 1):
+        progress(done, len(listed))
         if holders[_identity(entry)] is not bank:
             _skip(outcomes, entry, "several of the merged banks hold it, and one copy is kept")
             continue
@@ -163,18 +164,17 @@ def _store_entries(banks: Sequence[Bank], folder: Path, progress: Progress) -> d
         else:
             (folder / adapter_path(stored.name)).unlink()
             _skip(outcomes, entry, f"its weights are those of {same.adapter}")
-        progress(done, len(listed))
     for skipped in chain.from_iterable(bank.index.skipped for bank in banks):
         _skip(outcomes, skipped, skipped.reason)
     return outcomes
 
 
 def _free_name(entry: IndexEntry, taken: Iterable[str]) -> str:
-    """Return the entry's file name, with its revision if another adapter has that name."""
+    """Return the entry's file name; with its revision, or a number too, if others have that one."""
     names = {name.lower() for name in (GENERAL, *taken)}
-    return (
-        f"{entry.name}--{entry.adapter_revision[:8]}" if entry.name.lower() in names else entry.name
-    )
+    revised = f"{entry.name}--{entry.adapter_revision.removeprefix('sha256:')[:8]}"
+    numbered = (f"{revised}-{number}" for number in count(2))
+    return next(n for n in chain([entry.name, revised], numbered) if n.lower() not in names)
 
 
 def _identity(entry: IndexEntry) -> tuple[str, str]:

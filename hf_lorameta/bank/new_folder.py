@@ -11,7 +11,7 @@ from hf_lorameta.files import write_hint
 
 
 def write_new_folder(target: Path, done: str, write: Callable[[Path], Path]) -> None:
-    """Write a folder beside its target and rename it; one command at a time does so.
+    """Write a folder beside its target, then rename it; only one command at a time can.
 
     Args:
         target: does not exist yet.

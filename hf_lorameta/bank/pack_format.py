@@ -122,12 +122,15 @@ def _parsed(head: bytes, size: int) -> ParsedHeader:
     infos = safetensors.read_header(lambda start, stop: head[start:stop], size, _SIZES)
     scales = {name: info for name, info in infos.items() if name.endswith(".scales")}
     layout, rank = read_layout({n: info for n, info in infos.items() if n not in scales})
-    expected = {
-        scales_name(module.name, factor): ("F32", (rank,))
-        for module in layout
-        for factor in FACTORS
-        if infos[tensor_name(module.name, factor)].dtype == "I8"
-    }
+    names = [(module.name, factor) for module in layout for factor in FACTORS]
+    codes = {infos[tensor_name(*name)].dtype for name in names}
+    if len(codes) > 1 or not codes <= set(_CODES.values()):
+        expected_codes = ", ".join(_CODES.values())
+        raise AdapterError(
+            f"factors are {sorted(codes)}, expected all to be one of {expected_codes}"
+        )
+    scaled = names if codes == {_CODES["int8"]} else []
+    expected = {scales_name(*name): ("F32", (rank,)) for name in scaled}
     if {name: info[:2] for name, info in scales.items()} != expected:
         raise AdapterError("expected scales for every int8 tensor, and for no other")
     return MappingProxyType(infos), layout, rank

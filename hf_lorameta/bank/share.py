@@ -43,9 +43,9 @@ def push_bank(
     bank = Bank(folder)
     problems = bank.verify(progress)
     if problems:
-        raise IntegrityError(
-            f"{folder} is not complete: {problems[0]}", hint=f"hf-lorameta bank verify {folder}"
-        )
+        fetched = (folder / ORIGIN_FILE).exists()
+        hint = f"hf-lorameta bank pull REPO -o {folder} --all" if fetched else "run the build again"
+        raise IntegrityError(f"{folder} is not complete: {problems[0]}", hint=hint)
     hub = hub or Hub()
     hub.check_token()
     existing = hub.existing(repo_id, "dataset")
@@ -146,8 +146,12 @@ def _fetch(hub: Hub, repo: PinnedRepo, folder: Path) -> Bank:
     """Fetch the small files. After an interruption the same command continues."""
     folder.mkdir(parents=True, exist_ok=True)
     origin = json.dumps({"repo_id": repo.repo_id, "sha": repo.sha})
-    write_atomically(folder / ORIGIN_FILE, origin.encode())
-    # the index is last: a folder without it is not taken for a bank
+    earlier = folder / ORIGIN_FILE
+    # the index of another commit goes first and that of this one comes last: without it, the folder
+    # is not taken for a bank
+    if earlier.exists() and earlier.read_bytes() != origin.encode():
+        (folder / INDEX_FILE).unlink(missing_ok=True)
+    write_atomically(earlier, origin.encode())
     for name in (*SMALL_FILES, INDEX_FILE):
         if name in repo.files:
             hub.download(repo, name, local_dir=folder)

@@ -20,7 +20,7 @@ from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetE
 from hf_lorameta.files import sha256
 from hf_lorameta.hub.csv_header import header_note, lacks_header, name_columns
 from hf_lorameta.hub.dataset_repo import SEPARATORS, RawDataset, raw_dataset
-from hf_lorameta.hub.encodings import encoding_note, guess_encoding
+from hf_lorameta.hub.encodings import UTF8, encoding_note, encoding_of
 from hf_lorameta.hub.errors import reading
 from hf_lorameta.hub.limited_stream import limit_rows, text_streams
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
@@ -38,7 +38,6 @@ _START = 1 << 16
 _CHUNK = 1 << 20
 _NUMBER = rb"(-?\d[\d.]*|true|false)\b"
 _BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(\"|%b|\[\s*(%b|\[))" % (_NUMBER, _NUMBER))
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def is_local(name: str | Path) -> bool:
@@ -206,24 +205,12 @@ def _open(path: Path) -> IO[bytes]:
 
 def _common_encoding(files: Sequence[Path]) -> str:
     encodings = [_encoding(path) for path in files]
-    return next((name for name in encodings if name != "utf-8"), "utf-8")
+    return next((name for name in encodings if name != UTF8), UTF8)
 
 
 def _encoding(path: Path) -> str:
-    """Return utf-8 or utf-16 if the file is, else a guess."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
     with _open(path) as file:
-        chunk = file.read(_CHUNK)
-        if chunk.startswith(_UTF16):
-            return "utf-16"
-        try:
-            while chunk:
-                decoder.decode(chunk)
-                chunk = file.read(_CHUNK)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            return guess_encoding(error.object)
-    return "utf-8"
+        return encoding_of(file)
 
 
 def _separator(path: Path, encoding: str) -> str:

@@ -1,10 +1,12 @@
 """List the adapters of a base model on the Hub, with what their cards state."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from hf_lorameta.hub.http_client import HttpClient
 from hf_lorameta.hub.repo import card_license
 from hf_lorameta.hub.retry import with_retries
 
@@ -13,9 +15,6 @@ logger = logging.getLogger(__name__)
 PAGE = 100
 """Adapters requested at a time."""
 _FIELDS = ("sha", "cardData", "siblings", "private")
-
-Get = Callable[..., Any]
-"""Makes one GET request, without retries, and returns the response."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,14 @@ class ListedAdapter:
     license: str | None
 
 
-def list_adapters(get: Get, endpoint: str, base_model: str) -> Iterator[ListedAdapter]:
+def list_adapters(client: HttpClient, base_model: str) -> Iterator[ListedAdapter]:
     """Yield the adapters whose cards state a base model, each once, the most downloaded first.
 
     The Hub tags a model with ``base_model:adapter:ID`` for each base model that its card states.
     A page is requested when the one before it is used up; the header ``Link`` leads to the next.
     An adapter whose downloads change meanwhile may be on two pages.
     """
-    url: str | None = f"{endpoint}/api/models"
+    url: str | None = "models"
     query: dict[str, Any] = {
         "filter": f"base_model:adapter:{base_model}",
         "sort": "downloads",
@@ -55,8 +54,9 @@ def list_adapters(get: Get, endpoint: str, base_model: str) -> Iterator[ListedAd
     }
     seen: set[str] = set()
     while url:
-        page = _request(get, url, {"params": query} if query else {})
-        for item in page.json():
+        items, url = with_retries("the list of adapters", partial(client.page, url, **query))
+        query = {}  # the next URL holds it
+        for item in items:
             try:
                 adapter = _parse(item)
             except (KeyError, TypeError):
@@ -65,11 +65,6 @@ def list_adapters(get: Get, endpoint: str, base_model: str) -> Iterator[ListedAd
             if adapter.repo_id not in seen:
                 seen.add(adapter.repo_id)
                 yield adapter
-        url, query = page.links.get("next", {}).get("url"), {}  # the URL holds the query
-
-
-def _request(get: Get, url: str, options: dict[str, Any]) -> Any:
-    return with_retries("the list of adapters", lambda: get(url, **options))
 
 
 def _parse(item: dict[str, Any]) -> ListedAdapter:

@@ -211,10 +211,11 @@ def _from_hub(
 
 def _copy_loaded(client: HttpClient, repo: PinnedRepo) -> Path:
     """Download the files that are loaded, one by one; return their folder."""
-    folder = Path()
-    for file in filter_repo_objects(repo.files, allow_patterns=_LOADED, ignore_patterns=_IGNORED):
-        folder = download_file(client, repo, file, None).parent
-    return folder
+    files = filter_repo_objects(repo.files, allow_patterns=_LOADED, ignore_patterns=_IGNORED)
+    copies = [download_file(client, repo, file, None) for file in files]
+    if not copies:
+        raise NotFoundError(f"{repo.repo_id} has no files of a model that can be loaded")
+    return copies[0].parent
 
 
 def _lacks_a_part(error: BaseException) -> bool:

@@ -27,7 +27,7 @@ def cached_repo(repo_id: str, repo_type: str, revision: str | None) -> PinnedRep
     except hf.LocalEntryNotFoundError:
         # files that were fetched by their commit, as this package does, leave no branch there, and
         # some of a repo's files are no complete snapshot
-        folder = _newest_snapshot(repo_id, repo_type, revision)
+        folder = _newest_snapshot(repo_id, repo_type, "" if revision == "main" else revision or "")
     if folder is None:
         at = f" at {revision}" if revision else ""
         raise ConnectionLostError(
@@ -53,9 +53,9 @@ def no_data_error(repo: PinnedRepo) -> ConnectionLostError:
     )
 
 
-def _newest_snapshot(repo_id: str, repo_type: str, commit: str | None) -> Path | None:
-    """Return the newest folder with files of a repo, or of one commit of it."""
+def _newest_snapshot(repo_id: str, repo_type: str, commit: str) -> Path | None:
+    """Return the newest folder with files of a commit whose id begins so."""
     name = repo_folder_name(repo_id=repo_id, repo_type=repo_type)
     snapshots = Path(constants.HF_HUB_CACHE, name, "snapshots").glob("*")
-    found = [folder for folder in snapshots if commit in (None, folder.name)]
+    found = [folder for folder in snapshots if folder.name.startswith(commit)]
     return max(found, key=lambda folder: folder.stat().st_mtime, default=None)

@@ -7,7 +7,6 @@ Every repo is resolved to a commit and read at that commit. Exceptions of `huggi
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,14 +25,14 @@ from hf_lorameta.errors import (
 from hf_lorameta.hub.adapter_list import ListedAdapter, list_adapters
 from hf_lorameta.hub.cached_repo import cached_repo, no_data_error, snapshot_folder
 from hf_lorameta.hub.dataset_mirror import can_stream, mirror
-from hf_lorameta.hub.dataset_repo import RawDataset, Token, list_choices, open_split
+from hf_lorameta.hub.dataset_repo import RawDataset, list_choices, open_split
 from hf_lorameta.hub.download import download
 from hf_lorameta.hub.errors import translated, unexpected_answer
 from hf_lorameta.hub.http_client import HttpClient, objects
 from hf_lorameta.hub.publish import Operation, commit, create_repo, require_private
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.remote_file import RemoteFile, find_blob, read_range
-from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
+from hf_lorameta.hub.repo import PinnedRepo, Token, is_repo_id
 from hf_lorameta.hub.repo_info import fetch_repo, if_served
 from hf_lorameta.hub.retry import with_retries
 
@@ -87,7 +86,8 @@ class Hub:
             ConnectionLostError: the Hub did not answer.
         """
         if is_offline_mode():
-            return cached_repo(repo_id, repo_type, revision)
+            with translated(repo_id, revision):
+                return cached_repo(repo_id, repo_type, revision)
         return with_retries(
             repo_id,
             lambda: fetch_repo(self._client, repo_id, repo_type, revision, blobs=blobs),
@@ -109,8 +109,7 @@ class Hub:
 
     def adapters_of(self, base_model: str) -> Iterator[ListedAdapter]:
         """List adapters of a base model; see `hf_lorameta.hub.adapter_list.list_adapters`."""
-        get = partial(self._client.send, "GET")
-        return list_adapters(get, self._client.api.endpoint, base_model)
+        return list_adapters(self._client, base_model)
 
     def check_access(self, repo: PinnedRepo) -> None:
         """Check that the files of a repo can be read, which a gated one's info does not tell.

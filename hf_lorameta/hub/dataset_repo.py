@@ -18,12 +18,11 @@ import huggingface_hub as hfh
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.hub.csv_header import header_note, lacks_header, name_columns
 from hf_lorameta.hub.data_files import CARD_FILES, check_builder, check_card
-from hf_lorameta.hub.encodings import encoding_note, guess_encoding
+from hf_lorameta.hub.encodings import UTF8, encoding_note, encoding_of
 from hf_lorameta.hub.errors import reading
-from hf_lorameta.hub.limited_stream import limit_rows, text_streams
+from hf_lorameta.hub.limited_stream import limit_rows, open_file, text_streams
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
-from hf_lorameta.hub.repo import PinnedRepo
-from hf_lorameta.hub.repo import Token as Token
+from hf_lorameta.hub.repo import PinnedRepo, Token
 from hf_lorameta.hub.retry import when_allowed
 from hf_lorameta.hub.row_total import row_total
 from hf_lorameta.hub.split_names import pick_split, slice_bounds, split_name
@@ -112,7 +111,7 @@ def open_split(
     except DatasetError as error:
         if UnicodeDecodeError.__name__ not in str(error):
             raise
-        builder.config.encoding = guess_encoding(_start_of_files(builder, split_name(split)))
+        builder.config.encoding = _encoding_of_files(builder, split_name(split))
         notes = (encoding_note(repo.repo_id, builder.config.encoding),)
         raw = raw_dataset(text_streams(builder)[split_name(split)], split, guard)
     marks = [mark for mark in SEPARATORS if len(raw.columns) == 1 and mark in raw.columns[0]]
@@ -126,18 +125,18 @@ def open_split(
     return replace(raw, notes=notes, total=partial(row_total, builder, split))
 
 
-def _start_of_files(builder: Any, split: str) -> bytes:
-    """Return the beginning of the first file of a split that is not ASCII there."""
-    from datasets import DownloadConfig
-    from datasets.utils.file_utils import xopen
+def _encoding_of_files(builder: Any, split: str) -> str:
+    """Return the encoding of the first file of a split that is not UTF-8."""
+    from fsspec.compression import compr
+    from fsspec.core import get_compression
 
-    download, start = DownloadConfig(token=builder.token), b""
-    for url in builder.config.data_files[split]:
-        with xopen(str(url), "rb", download_config=download) as file:
-            start = file.read(_START)
-        if not start.isascii():
-            break
-    return start
+    for url in map(str, builder.config.data_files[split]):
+        compression = get_compression(url, "infer")
+        with open_file(builder, url) as raw:
+            file = compr[compression](raw, mode="rb") if compression else raw
+            if (encoding := encoding_of(file)) != UTF8:
+                return encoding
+    return UTF8
 
 
 def _keep_texts(config: Any) -> None:

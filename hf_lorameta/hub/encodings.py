@@ -1,15 +1,41 @@
-"""Guess the encoding of a text that is not UTF-8."""
+"""Find the encoding of a text file; guess it if it is neither UTF-8 nor UTF-16."""
 
+import codecs
 import re
+from typing import IO
 
-WESTERN = "cp1252"
+UTF8, WESTERN = "utf-8", "cp1252"
 _CANDIDATES = (
     WESTERN, "cp1251", "cp1250", "cp1254", "cp1253", "cp1256", "cp1255", "koi8_r",
     "cp932", "euc_jp", "gb18030", "big5", "cp949",
 )  # fmt: skip
 """Windows' encodings and others that files still have; of equally likely ones the first."""
 _GUESSED_BYTES = 1 << 16
+_CHUNK = 1 << 20
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
+
+
+def encoding_of(file: IO[bytes]) -> str:
+    """Return utf-8 or utf-16 if a file is, else a guess from where it is not UTF-8.
+
+    Example:
+        >>> from io import BytesIO
+        >>> encoding_of(BytesIO("Grüße".encode())), encoding_of(BytesIO("Grüße".encode("utf-16")))
+        ('utf-8', 'utf-16')
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    chunk = file.read(_CHUNK)
+    if chunk.startswith(_UTF16):
+        return "utf-16"
+    try:
+        while chunk:
+            decoder.decode(chunk)
+            chunk = file.read(_CHUNK)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        return guess_encoding(error.object)
+    return UTF8
 
 
 def guess_encoding(data: bytes) -> str:

@@ -94,7 +94,9 @@ def translate(
     """
     match error:
         case hf.GatedRepoError():
-            return _gated_error(what)
+            url = str(error.response.request.url) if _has_request(error) else ""
+            kind = re.search("/(datasets|spaces)/", url)
+            return _gated_error(what, f"{kind[1]}/{what}" if kind else what)
         case hf.RevisionNotFoundError():
             return errors.NotFoundError(
                 f"{what} has no revision {revision or 'main'}",
@@ -127,10 +129,10 @@ def translate(
     return None
 
 
-def _gated_error(what: str) -> errors.GatedError:
+def _gated_error(what: str, page: str) -> errors.GatedError:
     return errors.GatedError(
         f"{what} is gated, and this account has no access",
-        hint=f"request access on {constants.ENDPOINT}/{what}, then run the command again",
+        hint=f"request access on {constants.ENDPOINT}/{page}, then run the command again",
     )
 
 
@@ -237,7 +239,7 @@ def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
         case datasets.exceptions.DatasetNotFoundError():
             # `datasets` drops the client's exception: only its message tells gated from missing
             if "gated" in message.replace(name, ""):
-                return _gated_error(f"datasets/{name}")
+                return _gated_error(name, f"datasets/{name}")
             return errors.NotFoundError(f"{name} cannot be opened as a dataset: {message[:200]}")
         case datasets.exceptions.DataFilesNotFoundError() | datasets.data_files.EmptyDatasetError():
             return errors.EmptyDatasetError(f"{name} has no data files")

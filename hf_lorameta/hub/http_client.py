@@ -42,7 +42,8 @@ class _Api(hfh.HfApi):
             answer = response.json()
             errors = objects(answer.get("errors")) if isinstance(answer, dict) else []
             if response.status_code == 400 and errors:
-                raise HubError(f"the Hub refuses the metadata of README.md: {errors[0]}")
+                message = errors[0].get("message", errors[0])
+                raise HubError(f"the Hub refuses the metadata of README.md: {message}")
 
 
 class HttpClient:
@@ -93,15 +94,19 @@ class HttpClient:
         """
         return _json(url, self.send(method, url, **options))
 
+    def page(self, url: str, **params: Any) -> tuple[list[dict[str, Any]], str | None]:
+        """Return the items of one page of a listing, and the URL of the next page, if any."""
+        response = self.send("GET", url, params=params or None)  # none: the URL may hold its query
+        link = response.links.get("next", {}).get("url")
+        return objects(_json(url, response)), str(response.url.join(link)) if link else None
+
     def pages(self, url: str, **params: Any) -> Iterator[dict[str, Any]]:
         """Yield the items of a listing, which may have several pages."""
         following: str | None = url
         while following:
-            response = self.send("GET", following, params=params)
+            items, following = self.page(following, **params)
             params = {}
-            yield from objects(_json(url, response))
-            link = response.links.get("next", {}).get("url")
-            following = str(response.url.join(link)) if link else None
+            yield from items
 
     def file_url(self, repo_id: str, repo_type: str, path: str, revision: str) -> str:
         """Return the URL that a file is downloaded from."""

@@ -25,6 +25,15 @@ logger = logging.getLogger(__name__)
 Tables = Iterator[tuple[Any, Any]]
 
 
+def open_file(builder: Any, path: str) -> Any:
+    """Open a file of a `datasets` builder, as it is stored, with the builder's token."""
+    from datasets import DownloadConfig
+    from datasets.utils.file_utils import xopen
+
+    download = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
+    return xopen(path, "rb", download_config=download)
+
+
 def limit_rows(builder: Any, name: str, limits: ReadingLimits) -> None:
     """Make the streams of a builder raise `DatasetTooLargeError` at a row that is too large.
 
@@ -176,14 +185,8 @@ class _ParquetReader:
 
     def tables(self, files: list[str], row_groups_list: list[Any]) -> Tables:
         """Yield tables; has the arguments of the builder's own method."""
-        from datasets import DownloadConfig
-        from datasets.utils.file_utils import xopen
-
-        download = DownloadConfig(
-            token=self._builder.token, storage_options=self._builder.storage_options
-        )
         for number, (path, groups) in enumerate(zip(files, row_groups_list, strict=True)):
-            with xopen(path, "rb", download_config=download) as file:
+            with open_file(self._builder, path) as file:
                 for count, table in enumerate(self._of_file(file, groups)):
                     yield (number, count), table
 

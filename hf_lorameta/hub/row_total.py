@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from hf_lorameta.hub.limited_stream import open_file
 from hf_lorameta.hub.split_names import slice_bounds, split_name
 
 _MOST_FILES = 16
@@ -33,16 +34,13 @@ def row_total(builder: Any, split: str) -> int | None:
 def _rows_of_parquet(builder: Any, files: Sequence[Any]) -> int | None:
     import pyarrow
     import pyarrow.parquet as parquet
-    from datasets import DownloadConfig
-    from datasets.utils.file_utils import xopen
 
     if len(files) > _MOST_FILES:
         return None
-    download = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
     total = 0
     for path in files:
         try:
-            with xopen(str(path), "rb", download_config=download) as file:
+            with open_file(builder, str(path)) as file:
                 total += parquet.ParquetFile(file).metadata.num_rows
         except (OSError, pyarrow.ArrowInvalid):  # the plan needs the rows, not their number
             return None

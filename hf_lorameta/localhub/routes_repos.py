@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 from hf_lorameta.localhub.history import Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
+from hf_lorameta.localhub.state import check_repo_id
 
 
 def move(call: Call) -> Response:
@@ -26,6 +27,7 @@ def move(call: Call) -> Response:
 
 
 def _check_target(call: Call, repo_type: str, repo_id: str) -> None:
+    check_repo_id(repo_id)
     if not call.writer.owns(repo_id.rpartition("/")[0]):
         raise HTTPError(403, f"You don't have the rights to create a {repo_type} {repo_id}")
     if call.hub.find(repo_type, repo_id) is not None:

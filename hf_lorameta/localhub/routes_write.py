@@ -136,7 +136,7 @@ def _commit(call: Call, repo: Repo, operations: list[Operation]) -> Response:
     revision, parent = call.params["rev"], header.get("parentCommit")
     page_url, answer = call.hub.page_url(repo), {"success": True, "hookOutput": ""}
     with call.hub.lock:
-        changes = _changes(call, repo, operations)
+        changes, pr = _changes(call, repo, operations), None
         if call.flag("create_pr"):
             if revision not in repo.branches:
                 raise http_errors.revision_not_found(revision)
@@ -148,9 +148,15 @@ def _commit(call: Call, repo: Repo, operations: list[Operation]) -> Response:
         discussion = next((d for d in repo.discussions if d.is_pr and d.ref == revision), None)
         if discussion is None or discussion.author != author:
             call.writable_repo()
-        new = call.hub.commit(
-            repo, revision, changes, title=title, message=text, author=author, parent=parent
-        )
+        try:
+            new = call.hub.commit(
+                repo, revision, changes, title=title, message=text, author=author, parent=parent
+            )
+        except HTTPError:
+            if pr is not None:  # a refused commit opens no pull request
+                repo.discussions.remove(pr)
+                del repo.refs[pr.ref]
+            raise
         if discussion is not None:
             discussion.add_event(author, "commit", subject=title, oid=new.sha)
             call.hub.save(repo)

@@ -57,7 +57,7 @@ class HubState:
         if repo.type not in REPO_TYPES:
             message = f"Invalid repo type: {repo.type}, expected one of {REPO_TYPES}"
             raise HTTPError(400, message)
-        _check_repo_id(repo.id)
+        check_repo_id(repo.id)
         if self.find(repo.type, repo.id):
             message = f"You already created this {repo.type} repo: {repo.id}"
             raise HTTPError(409, message, body={"url": self.page_url(repo)})
@@ -132,7 +132,8 @@ class HubState:
         return self.blobs.read(entry.sha256).decode("utf-8", "replace")
 
 
-def _check_repo_id(repo_id: str) -> None:
+def check_repo_id(repo_id: str) -> None:
+    """Refuse a repo id that the Hub does not accept."""
     parts = repo_id.split("/")
     if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts):
         expected = "must be namespace/name of letters, digits, . _ -"

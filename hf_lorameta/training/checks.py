@@ -55,7 +55,7 @@ class Base:
             except HubError as error:
                 logger.info("%s: %s; looking in the cache", name, error)
                 license = Bank.embedded().index.base_license if name == SMOLLM2 else None
-        folder = locate(name, revision, hub.token or None)
+        folder = locate(name, revision, hub.token)
         if folder.parent.name == "snapshots":  # of the cache, which names them by their commits
             sha = folder.name
         return cls(folder, sha, license, _digest(folder))

@@ -227,7 +227,7 @@ def _load(job: TrainingJob, plan: "DevicePlan") -> tuple[TorchEvaluator, Layout]
     from hf_lorameta.engines.packing import use_row_attention
     from hf_lorameta.training.lora_slots import find_layout
 
-    base = locate(job.base_model, job.base_revision, job.hub.token or None)
+    base = locate(job.base_model, job.base_revision, job.hub.token)
     evaluator = TorchEvaluator(base, plan.dtype, max_length=_UNLIMITED)
     model = evaluator.model.to(plan.device)
     if model.device.type == "cpu":
@@ -271,7 +271,7 @@ def _train_elsewhere(
 
 
 def _train_group(tasks: Sequence[Task], job: TrainingJob) -> list[tuple[str, Outcome]]:
-    base = locate(job.base_model, job.base_revision, job.hub.token or None)
+    base = locate(job.base_model, job.base_revision, job.hub.token)
     plan, _ = check_base(base, job.settings, job.device, job.dtype, job.at_once)
     return list(train_tasks(tasks, job, plan))
 
