@@ -174,7 +174,7 @@ def make_and_publish(
             folder if trained else generate,
             repo_id,
             hub=hub,
-            dataset_private=plan_result.plan.dataset.private,
+            dataset_private=plan_result.plan.private,
             private=destination.private,
             overwrite=destination.overwrite,
             folder=folder,

@@ -233,6 +233,17 @@ class Index(_Stored):
         """Return the entries, and after them the general adapter if there is one."""
         return (*self.entries, *([self.general] if self.general else []))
 
+    @property
+    def private_parts(self) -> int:
+        """Number of private entries, and of such tasks of the general adapter alone.
+
+        A task without an entry, such as one that was removed since, counts if it states no license.
+        """
+        named = {entry.name for entry in self.entries}
+        tasks = self.general.tasks if self.general else ()
+        alone = sum(task.name not in named and not task.license for task in tasks)
+        return alone + sum(entry.private for entry in self.entries)
+
     def to_bytes(self) -> bytes:
         """Return the canonical content of ``bank.json``."""
         unset = {name for name in _OPTIONAL if not getattr(self, name)}

@@ -9,7 +9,6 @@ from hf_lorameta.bank.index import (
     INDEX_FILE,
     ORIGIN_FILE,
     SMALL_FILES,
-    Index,
     adapter_path,
 )
 from hf_lorameta.errors import BankError, IntegrityError
@@ -49,7 +48,7 @@ def push_bank(
     hub = hub or Hub()
     hub.check_token()
     existing = hub.existing(repo_id, "dataset")
-    private_entries = private_parts(bank.index)
+    private_entries = bank.index.private_parts
     if existing is not None:
         source = f"{private_entries} entries of the bank are private"
         check_visibility(existing, private, source_private=private_entries > 0, source=source)
@@ -66,17 +65,6 @@ def push_bank(
         delete=sorted(_bank_files(existing) - set(published)) if existing else (),
         card=bank_card(bank, repo_id),
     )
-
-
-def private_parts(index: Index) -> int:
-    """Return the number of private entries, and of such tasks of the general adapter alone.
-
-    A task without an entry, such as one that was removed since, counts if it states no license.
-    """
-    named = {entry.name for entry in index.entries}
-    tasks = index.general.tasks if index.general else ()
-    alone = sum(task.name not in named and not task.license for task in tasks)
-    return alone + sum(entry.private for entry in index.entries)
 
 
 def _bank_files(repo: PinnedRepo) -> set[str]:

@@ -249,7 +249,7 @@ def push(
         bool | None,
         typer.Option(
             "--private/--public",
-            help="Visibility. Default: private for private datasets and local files.",
+            help="Visibility. Default: private for private datasets and banks, and local files.",
             show_default=False,
         ),
     ] = None,
@@ -275,12 +275,13 @@ def push(
     with request.session(engine, base_gguf) as session, stage_bars(quiet) as progress:
         seconds: list[float | None] = []
         if source is not None:
-            dataset_private = is_private(read_provenance(source)["provenance"])
+            source_private = dataset_private = is_private(read_provenance(source)["provenance"])
         else:
             request = validate_engine(request, session, base_gguf)
             _check_export(session, export)
             dataset = request.open_dataset(session, progress)
             dataset_private = dataset.private
+            source_private = dataset.private or session.bank.index.private_parts > 0
 
         def make() -> "Generation | Mixture":
             adapter = _make_adapter(request, session, dataset, quiet, progress)
@@ -292,7 +293,7 @@ def push(
             source or make,
             repo_id or _default_name(request, session),
             hub=session.hub,
-            dataset_private=dataset_private,
+            dataset_private=source_private,
             private=private,
             create_pr=create_pr,
             overwrite=yes,

@@ -143,11 +143,12 @@ def losses(model: Any, rows: Sequence[Tokens], count: int, steps: StepCounter) -
         steps: counts rows, each once for every adapter.
     """
     packed = list(passes(dict.fromkeys(range(count), rows), _PASS_TOKENS))
-    workers = min(torch.get_num_threads(), len(packed), _MAX_PASSES)
-    threads = torch.get_num_threads() // workers
+    all_threads = torch.get_num_threads()
+    workers = min(all_threads, len(packed), _MAX_PASSES)
+    threads = all_threads // workers
 
     def compute(one: Pass) -> dict[int, float]:
-        torch.set_num_threads(threads)  # of this thread only
+        torch.set_num_threads(threads)  # of this thread, and of threads that start later
         with torch.inference_mode(), using(one.slices):
             by_slot = torch.split(token_losses(model, one).double(), list(one.outputs.values()))
             return {
@@ -160,4 +161,5 @@ def losses(model: Any, rows: Sequence[Tokens], count: int, steps: StepCounter) -
             for slot, total in of_pass.items():
                 sums[slot] += total
             steps.advance(len(one.by_row))
+    torch.set_num_threads(all_threads)
     return [total / sum(len(row.output) for row in rows) for total in sums]

@@ -27,7 +27,7 @@ def attached(model: Any, adapter: Path | None, base_model: str = "") -> Iterator
     if adapter is None:
         yield
         return
-    names = check_adapter(adapter, base_model)
+    names = checked_tensor_names(adapter, base_model)
     modules = dict(model.named_modules())
     attributes = set(vars(model))
     try:
@@ -41,7 +41,7 @@ def attached(model: Any, adapter: Path | None, base_model: str = "") -> Iterator
             delattr(model, added)
 
 
-def check_adapter(folder: Path, base_model: str) -> set[str]:
+def checked_tensor_names(folder: Path, base_model: str) -> set[str]:
     """Check an adapter's files and base model id; return the names of its tensors."""
     from safetensors import SafetensorError, safe_open
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.engines.peft_adapter import check_adapter, check_fit
+from hf_lorameta.engines.peft_adapter import check_fit, checked_tensor_names
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import AdapterError, first_line
 
@@ -36,7 +36,7 @@ def convert_to_lora(folder: Path, target: Path, base_config: Mapping[str, Any]) 
     from peft.tuners.lora import save_as_lora
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    names = check_adapter(folder, "")
+    names = checked_tensor_names(folder, "")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

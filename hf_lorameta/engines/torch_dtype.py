@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CONTAINER = Path("/sys/fs/cgroup")
 _PRODUCT = (256, 576, 1536)
 """Rows, width and outputs of the product whose time is measured."""
 
@@ -82,6 +82,10 @@ def available_memory() -> int:
 
     available = int(psutil.virtual_memory().available)
     try:
-        return min(available, int(_CONTAINER_LIMIT.read_text()))
+        limit = int((_CONTAINER / "memory.max").read_text())
+        used = int((_CONTAINER / "memory.current").read_text())
+        stat = dict(line.split() for line in (_CONTAINER / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no container, or one without a limit
         return available
+    cached = int(stat.get("inactive_file", 0))  # of files, which the kernel can drop
+    return max(min(available, limit - used + cached), 0)

@@ -250,8 +250,10 @@ def kernel(inputs: RuleInputs) -> Array:
         array([0.19 , 0.19 , 0.619])
     """
     d, D = inputs.distances, np.asarray(inputs.bank_distances(), np.float64)
-    if D.shape != (d.size, d.size) or not np.isfinite(D).all():
+    if D.shape != (d.size, d.size):
         raise BankError(f"distances in the bank have shape {D.shape}, expected {(d.size, d.size)}")
+    if not np.isfinite(D).all():
+        raise BankError("a distance in the bank is not finite")
     others = D[~np.eye(d.size, dtype=bool)]
     width = inputs.temperature * KERNEL_WIDTH * float(np.median(others)) if others.size else 1.0
     if not width > 0:
@@ -319,7 +321,7 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficie
             hint=f"--coefficients takes one of {', '.join(COEFFICIENT_RULES)}",
         )
     weights = COEFFICIENT_RULES[name].function(inputs)
-    if k is not None:
+    if k is not None and weights.any():
         weights = weights.sum() * top_k(weights, k)
     rest = [1 - weights.sum()] if inputs.general else []
     return Coefficients(np.append(weights, rest))

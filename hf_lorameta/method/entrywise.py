@@ -191,7 +191,7 @@ def dare(updates: Updates, density: float) -> FloatArray:
 
     ``Σ c_i m_i ΔW_i / density`` with masks m_i of independent entries, 1 with probability
     `density`. Its expectation is the weighted sum. The mask of an adapter is drawn from the seed
-    and its lora_A, so that it does not depend on the order of the adapters.
+    and its factors, so that it does not depend on the order of the adapters.
 
     Example:
         >>> I = np.eye(2, dtype=np.float32)
@@ -201,6 +201,7 @@ def dare(updates: Updates, density: float) -> FloatArray:
     total = np.zeros(updates.shape, np.float32)
     for c, update, i in updates:
         digest = zlib.crc32(np.ascontiguousarray(updates.As[i]).data)
+        digest = zlib.crc32(np.ascontiguousarray(updates.Bs[i]).data, digest)
         rng = np.random.default_rng([updates.seed, digest])
         kept = rng.random(update.shape, np.float32) < density
         total += np.float32(c / density) * update * kept

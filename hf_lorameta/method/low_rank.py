@@ -100,10 +100,11 @@ def truncated_svd(update: LowRankSum, rank: int) -> tuple[Array, Array, Array]:
 def iterates(shape: tuple[int, int], rank: int) -> bool:
     """Return whether the largest singular values of a full matrix are faster found by iteration.
 
-    The iteration stops once a step adds less than 1e-6 of the squared norm.
+    The iteration stops once a step adds less than 1e-6 of the squared norm. It needs room for eight
+    steps: one or two may miss most of it.
     """
     smaller, larger = sorted(shape)
-    return larger > _MAX_DIRECT_RANK and 8 * rank < smaller
+    return larger > _MAX_DIRECT_RANK and 8 * (rank + _OVERSAMPLING) <= smaller
 
 
 def dense_svd(matrix: FloatArray, rank: int) -> tuple[Array, Array, Array]:

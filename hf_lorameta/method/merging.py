@@ -92,7 +92,7 @@ def factors(
         )
     c, cs = np.asarray(weights, np.float64), _products(weights, scalings)
     A, B = np.zeros(As[0].shape), np.zeros(Bs[0].shape)
-    for i in np.flatnonzero(cs).tolist():
+    for i in np.flatnonzero(c).tolist():
         A += c[i] * As[i]
         B += cs[i] * Bs[i]
     return A.astype(np.float32), B.astype(np.float32)

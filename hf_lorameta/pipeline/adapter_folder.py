@@ -183,7 +183,7 @@ def is_merge(recipe: Mapping[str, Any]) -> bool:
 
 def is_private(recipe: Mapping[str, Any]) -> bool:
     """Return whether an adapter's sources are private, from the content of its ``recipe.json``."""
-    return bool(recipe["private"] if is_merge(recipe) else recipe["dataset"]["private"])
+    return bool(recipe["private"] if "private" in recipe else recipe["dataset"]["private"])
 
 
 def _check_provenance(recipe: Any, coefficients: Any) -> None:

@@ -94,10 +94,12 @@ def locate_adapters(
         repos: the Hub repos among them at the commit to score, one for each name; () is the latest.
 
     Raises:
-        UsageError: an adapter is named twice, or like another method.
+        UsageError: no adapter is named, or one twice, or like another method.
         AdapterError: an adapter is missing or broken, or for another base model than the first.
         HubError: the Hub cannot be reached.
     """
+    if not names:
+        raise UsageError("no adapter is named", hint="name a folder or a Hub id")
     labels = [ONLY] if len(names) == 1 else [str(name) for name in names]
     for label in labels if len(labels) > 1 else ():
         if labels.count(label) > 1:

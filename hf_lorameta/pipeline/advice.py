@@ -26,7 +26,7 @@ LONGEST_SECONDS = 3600.0
 
 
 def advise(plan: Plan, operations_per_second: float | None = None) -> str:
-    """Return which way to go: the default, also with a 3-shot prompt, or training, and its time.
+    """Recommend training, with the time that it takes here, or the default, with a prompt or not.
 
     The time is `training_seconds`, as with ``--budget``; the base model need not be here.
 
@@ -49,11 +49,11 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
         return f"{without}: a mixture is not trained"
     if not plan.profile.output.total:
         return "use the default: the dataset has no outputs to train on"
-    if plan.profile.rows < MIN_TRAINING_ROWS:
+    left = plan.profile.rows - (plan.recipe.refine or 0) - (plan.recipe.check or 0)
+    if left < MIN_TRAINING_ROWS:
         return f"{without}: the rows are too few to train on"
     speed = operations_per_second or measure_operations()
-    others = (plan.recipe.refine or 0) + (plan.recipe.check or 0)
-    counts = [rows for rows in ROWS if rows <= plan.profile.rows - others] or [ROWS[-1]]
+    counts = [rows for rows in ROWS if rows <= left] or [ROWS[-1]]
     seconds = {rows: training_seconds(plan, rows, speed) for rows in counts}
     rows = next((rows for rows in counts if seconds[rows] <= LONGEST_SECONDS), None)
     if rows is None:

@@ -129,7 +129,7 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     reasons = [
         f"Training on {chosen} rows: at most about {duration(estimates[chosen])}"
         if chosen
-        else f"Not trained: {duration(seconds)} are too short"
+        else f"Not trained: {duration(seconds)} is too short"
     ]
     if more:
         needed = f"--budget {math.ceil((loading + estimates[more]) / 60)}m"
@@ -211,7 +211,7 @@ def forward_passes(rows: int, seed: int = 0) -> float:
 
     Example:
         >>> forward_passes(16)
-        2176.0
+        2192.0
     """
     trained, scored = work(rows, seed)
     return _TRAINED * trained + _SCORED * scored

@@ -102,7 +102,7 @@ def generate_from_plan(
         plan: the plan.
         progress: called after each step with (stage, done, total).
         session: runs the base model if it is needed; None makes one.
-        rows: labeled rows to draw from for fitting and checking. None reads the dataset again,
+        rows: labeled rows to draw from to fit, train and check. None reads the dataset again,
             which has to be on the Hub.
         check_only_reports: the check of the recipe neither scales nor refuses the adapter, and the
             recipe of the result has none.

@@ -23,7 +23,9 @@ from hf_lorameta.types import Row
 POOL_ROWS = 1000
 MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
 _MISSING_SHARE = 0.5
-"""Chosen on tasks that nothing is reported on, see ``hf_lorameta/training/README.md``."""
+"""Other rows decide if more of them, by this share of all, have an output of a row to train on than
+rows to train on have that of another. Chosen on tasks that nothing is reported on, see
+``hf_lorameta/training/README.md``."""
 
 
 def pool_size(recipe: Recipe) -> int:
@@ -101,11 +103,9 @@ class RowsToTrain(NamedTuple):
         train: to train on.
         outputs: their outputs alone take part in training on few rows, see
             `hf_lorameta.training.few_rows`.
-        decide: as many rows as `train` has. They decide how long to train where cross-validation
-            cannot: with few rows and many labels, each label has a row or two, so that most labels
-            held out are not trained on, although hardly any new row has such a label in the end.
-            Empty unless the share of rows whose output another of them has is smaller by a half
-            or more than the share of the dataset's other rows whose output one of them has.
+        decide: as many rows as `train`, which decide how long to train where cross-validation
+            cannot: where most labels have a single row in `train`, although most new rows have one
+            of these labels. Else empty, see `_MISSING_SHARE`.
     """
 
     train: list[Row]

@@ -142,7 +142,7 @@ class Mixture(PlannedAdapter):
             yield A, np.float32(scaling) * B
 
     def _expert(self, entry: IndexEntry) -> Iterator[FactorPair]:
-        """Yield the factors of an adapter, or of its difference to the general one."""
+        """Yield the factors of an adapter, or of its difference from the general one."""
         general = self.plan.bank.index.general
         if not self._subtracts or general is None:
             for A, B in self._factors(entry):

@@ -109,6 +109,11 @@ class Plan:
         return scale_for(self.bank, self.recipe, self.profile)
 
     @property
+    def private(self) -> bool:
+        """Whether the dataset is private, or an adapter or a dataset of the bank."""
+        return self.dataset.private or self.bank.index.private_parts > 0
+
+    @property
     def layout(self) -> Layout:
         """The modules that the adapter changes."""
         return self.bank.layout if self.output_strength is None else self.bank.adapted_layout
@@ -297,6 +302,7 @@ class Plan:
         content: dict[str, Any] = {
             "schema_version": 1,
             "library": f"hf-lorameta {__version__}",
+            "private": self.private,
             "recipe": self.recipe.model_dump(),
             "base_model": {"id": index.base_model, "revision": index.base_revision},
             "bank": {
@@ -320,9 +326,9 @@ class Plan:
             "effective_number": self.effective_number,
             "warnings": list(self.warnings),
             "expected": self.expected._asdict() if self.expected else None,
-            "refinement": asdict(self.refinement) if self.refinement else None,
-            "training": asdict(self.training) if self.training else None,
-            "check": asdict(self.check) if self.check else None,
+            "refinement": _values(self.refinement),
+            "training": _values(self.training),
+            "check": _values(self.check),
         }
         if self.coefficients.per_module is not None:
             content["modules"] = [module.name for module in self.layout]
@@ -338,6 +344,17 @@ class Plan:
             "nearest_in_bank": None if math.isnan(typical) else typical,  # JSON has no NaN
             "neighbors": [neighbor.to_dict() for neighbor in self.neighbors()],
         }
+
+
+def _values(result: Refinement | Training | Validation | None) -> dict[str, Any] | None:
+    """Return a result as JSON values: None for a loss that is not finite."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: finite(value) for name, value in asdict(result).items()} if result else None
 
 
 def make_plan(

@@ -105,7 +105,7 @@ def lacks_instruction(plan: PlanLike) -> bool:
 
 
 def _form_warnings(plan: PlanLike) -> Iterator[str]:
-    """Warn if prompts are in a chat form, and those of most bank datasets are not, or reversely."""
+    """Warn if prompts are in a chat form, and most bank datasets' are not, or vice versa."""
     entries = plan.bank.index.entries
     own, *others = (
         columns.template if PROMPT in (columns.template or "") else None

@@ -1,4 +1,4 @@
-"""StageProgress of several stages, one bar after the other."""
+"""Progress bars of several stages, one after the other."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

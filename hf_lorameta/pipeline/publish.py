@@ -119,8 +119,8 @@ def publish_adapter(
             only once the target is known to accept it.
         repo_id: target, ``user/name``.
         hub: client with the account's token.
-        dataset_private: whether the adapter's dataset is private.
-        private: visibility of the repo. None makes a private repo for a private dataset and keeps
+        dataset_private: whether the adapter's dataset, or a part of the bank, is private.
+        private: visibility of the repo. None makes a private repo in that case and keeps
             the visibility of an existing repo.
         create_pr: open a pull request instead of committing.
         overwrite: replace files of the same names in an existing repo.
@@ -216,8 +216,8 @@ def resolve_target(
 
     Args:
         repo_id: target, ``user/name``.
-        private: the visibility asked for; None decides by the dataset.
-        dataset_private: whether the adapter's dataset is private.
+        private: the visibility asked for; None decides by `dataset_private`.
+        dataset_private: whether the adapter's dataset, or a part of the bank, is private.
         create_pr: open a pull request instead of committing.
         hub: client; None makes one with `token`.
         token: None uses the saved one.
@@ -225,7 +225,7 @@ def resolve_target(
     Raises:
         AuthError: no valid token.
         ConflictError: the existing repo has another visibility than was asked for, or is public
-            while the dataset is private.
+            while `dataset_private` is true.
         UsageError: a pull request to a repo that does not exist.
     """
     hub = hub or Hub(token)

@@ -55,7 +55,7 @@ def plan(
 
 
 def plan_with_rows(dataset: Dataset, bank: Bank, recipe: Recipe) -> tuple[Plan, list[Row]]:
-    """Plan, and collect the labeled rows that the recipe may fit and check on in the same pass.
+    """Plan, and collect in the same pass the labeled rows to fit, train and check on.
 
     Args:
         dataset: an opened dataset.
@@ -64,7 +64,7 @@ def plan_with_rows(dataset: Dataset, bank: Bank, recipe: Recipe) -> tuple[Plan, 
 
     Returns:
         The plan, and the pool of labeled rows, see `PoolReader`; an empty one if the recipe
-        neither fits nor checks.
+        neither fits, trains nor checks.
 
     Raises:
         LoraMetaError: as `plan` raises.

@@ -168,8 +168,8 @@ class PlannedAdapter(SavableAdapter):
 
     @property
     def private(self) -> bool:
-        """Whether the dataset is private."""
-        return self.plan.dataset.private
+        """Whether the dataset or a part of the bank is private."""
+        return self.plan.private
 
     def _text_files(
         self, provenance: Mapping[str, Any], card: CardData, repo_id: str | None

@@ -34,7 +34,7 @@ def train_adapter(
     Raises:
         UsageError: the recipe asks for no training, the base model cannot be trained here, or
             memory does not suffice.
-        EmptyDatasetError: fewer than 8 labeled rows that were not fitted on.
+        EmptyDatasetError: fewer than 8 labeled rows are left by the fit and the check.
         AdapterError: on held-out rows the base model is better, before and after the training.
     """
     from hf_lorameta.training.device import plan_loaded_model

@@ -41,7 +41,8 @@ def search(
     Args:
         dimensions: largest number of adapters whose coefficients change.
         steps: number of points after those for the slopes.
-        progress: called at every point with (step, 2 + dimensions + steps, loss).
+        progress: called at every point with (step, points, loss), points being at most
+            2 + dimensions + steps.
 
     References:
         [1] Broyden, Mathematics of Computation 19, 1965.

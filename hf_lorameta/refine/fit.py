@@ -128,6 +128,7 @@ class Fit:
 
     def record(self, u: Array, loss: float, probing: bool = False) -> None:
         """Record the loss of all rows at a point; one for finite differences is only counted."""
+        loss = math.inf if math.isnan(loss) else loss
         if not probing:
             self._points.append((loss, u))
         self._done += 1

@@ -28,7 +28,7 @@ def backtrack_scale(
         The scale, 1 to 1/8, or 0 if even 1/8 is worse than the base model; and the loss with it.
     """
     scale = 1.0
-    while loss > base:
+    while not loss <= base:  # also where it is not a number
         scale /= 2
         if scale < _MIN_SCALE:
             return 0.0, base
@@ -63,9 +63,9 @@ def validate(
     runner.clear()
     base = _loss(runner, tokens)
     in_chat = chat_rows(runner, rows)
-    chat = runner.loss(runner.encode(in_chat)) if in_chat else None
+    chat = _loss(runner, runner.encode(in_chat)) if in_chat else None
     in_prompt = [(prompt_text(text, shots), output) for text, output in rows] if shots else []
-    prompt = runner.loss(runner.encode(in_prompt)) if in_prompt else None
+    prompt = _loss(runner, runner.encode(in_prompt)) if in_prompt else None
     runner.set(update, unscaled)
     start = _loss(runner, tokens)
     scale, end = 1.0, start

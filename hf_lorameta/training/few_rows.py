@@ -27,7 +27,7 @@ from hf_lorameta.training.few_rows_settings import FOLDS, held_out_rows
 from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import PassRunner
-from hf_lorameta.types import Array, FloatArray, LossProgress, no_progress
+from hf_lorameta.types import Array, FactorPair, LossProgress, no_progress
 
 _HALF_WAY = 0.5
 Fold = tuple[list[Tokens], list[Tokens]]
@@ -42,14 +42,14 @@ class Continued(NamedTuple):
         training: what it took and brought.
     """
 
-    factors: list[tuple[FloatArray, FloatArray]]
+    factors: list[FactorPair]
     training: Training
 
 
 def continue_training(
     model: Any,
     layout: Layout,
-    factors: Sequence[tuple[FloatArray, FloatArray] | None],
+    factors: Sequence[FactorPair | None],
     rows: Sequence[Tokens],
     settings: Settings,
     *,

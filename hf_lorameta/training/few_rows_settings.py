@@ -51,11 +51,11 @@ def work(rows: int, seed: int) -> tuple[int, int]:
 
     Example:
         >>> work(16, seed=0)
-        (576, 160)
+        (576, 176)
     """
     settings, held_out = settings_for(rows, 1, seed), held_out_rows(rows)
     runs = 1 if held_out else FOLDS + 1
-    measurements = math.ceil(settings.steps / settings.evaluate_every) + 2
+    measurements = math.ceil(settings.steps / settings.evaluate_every) + 3  # base, start, half way
     return runs * settings.steps * settings.rows, measurements * (held_out or rows)
 
 

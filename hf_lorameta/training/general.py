@@ -94,7 +94,7 @@ class _Training:
         every = max(self._steps // _MEASUREMENTS, 1)
         with self._runner:
             if not state["step"]:
-                state["base_loss"] = self._measure()
+                state["base_loss"] = state["loss"] = self._measure()
             while state["step"] < self._steps:
                 start = time.perf_counter()
                 self._step(next(batches))

@@ -22,6 +22,7 @@ from hf_lorameta.bank.index import (
     adapter_path,
 )
 from hf_lorameta.bank.stored_prior import to_arrays
+from hf_lorameta.errors import BankError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
@@ -34,7 +35,7 @@ from hf_lorameta.training.one_task import (
 )
 from hf_lorameta.training.progress import Log, TaskProgress
 from hf_lorameta.training.tasks import Task
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FactorPair
 
 if TYPE_CHECKING:
     from hf_lorameta.engines.torch_evaluator import TorchEvaluator
@@ -132,6 +133,12 @@ class GeneralTrainer:
             key=digest_of_key(key),
             progress=progress,
         )
+        if not trained.best_step:
+            raise BankError(
+                "the general adapter did not learn: no step lowered the loss on held-out rows, "
+                f"{trained.base_loss:.3f}",
+                hint="leave it out with --general-steps 0",
+            )
         path = job.folder / adapter_path(GENERAL)
         write_tensors(path, self._layout, settings.rank, "bfloat16", trained.factors)
         available = sum(len(opened.rows.train) for opened in self._opened)
@@ -194,7 +201,7 @@ def finished_prior(job: TrainingJob, general: GeneralEntry) -> OutputPriorEntry 
         return None
 
 
-def general_factors(folder: Path) -> list[tuple[FloatArray, FloatArray]]:
+def general_factors(folder: Path) -> list[FactorPair]:
     """Return the factors of the general adapter that is stored in a bank's folder."""
     file = AdapterFile(folder / adapter_path(GENERAL))
     return [(file.tensor(m.name, "A"), file.tensor(m.name, "B")) for m in file.layout]

@@ -23,7 +23,7 @@ from hf_lorameta.engines.float32_products import input_gradient, linear
 from hf_lorameta.engines.packing import LOOP_DEVICES, Slice, current_slices
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FactorPair
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 _PROJECTIONS = (
@@ -193,7 +193,7 @@ class LoraSlots:
             A.uniform_(generator=generator).mul_(2).sub_(1).div_(math.sqrt(A.shape[-1]))
         return vector[0].to(self.parameters.dtype)
 
-    def vector(self, factors: Sequence[tuple[FloatArray, FloatArray]]) -> torch.Tensor:
+    def vector(self, factors: Sequence[FactorPair]) -> torch.Tensor:
         """Return the (P,) parameters of an adapter, the inverse of `factors`."""
         vector = torch.empty(1, self.size, dtype=self.parameters.dtype)
         views = zip(self._modules(vector), self._layers, factors, strict=True)
@@ -201,7 +201,7 @@ class LoraSlots:
             A[0], B[0] = torch.as_tensor(A_values), torch.as_tensor(B_values) / layer.scaling
         return vector[0].to(self.parameters.device)
 
-    def factors(self, vector: torch.Tensor) -> list[tuple[FloatArray, FloatArray]]:
+    def factors(self, vector: torch.Tensor) -> list[FactorPair]:
         """Return A (r, in) and s·B (out, r) of every module from (P,) parameters, in float32."""
         return [
             (A[0].float().cpu().numpy(), (B[0] * layer.scaling).float().cpu().numpy())

@@ -15,7 +15,7 @@ from hf_lorameta.method.output_prior import OutputPrior
 from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import TaskRows
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FactorPair, FloatArray
 
 ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3"})
 """Model types whose last down-projection is added to the state that the final norm scales.
@@ -34,7 +34,7 @@ def measure_prior(
     model: Any,
     layout: Layout,
     settings: Settings,
-    general: Sequence[tuple[FloatArray, FloatArray]],
+    general: Sequence[FactorPair],
     tasks: Sequence[TaskRows],
     pass_tokens: int = 1024,
 ) -> OutputPrior | None:

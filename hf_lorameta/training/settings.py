@@ -64,8 +64,12 @@ class Settings:
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least {minimum}")
-        if not (min(self.lr, self.general_lr, self.clip, self.scaling) > 0):
-            raise UsageError("lr, clip and alpha must be positive")
+        if self.general_steps is not None and self.general_steps < 0:
+            raise UsageError(f"general_steps is {self.general_steps}, expected at least 0")
+        for name in ("lr", "general_lr", "clip", "alpha"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} is {value}, expected a positive number")
         if not self.targets:
             raise UsageError("no target modules are named", hint="--targets q_proj,k_proj,v_proj")
 

@@ -25,7 +25,7 @@ from hf_lorameta.training.checkpoint import CHECKPOINT_SECONDS, read_checkpoint,
 from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.progress import TaskProgress
 from hf_lorameta.training.settings import Settings
-from hf_lorameta.types import FloatArray
+from hf_lorameta.types import FactorPair
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Trained:
     """
 
     name: str
-    factors: list[tuple[FloatArray, FloatArray]]
+    factors: list[FactorPair]
     base_loss: float
     loss: float
     steps: int
@@ -92,7 +92,7 @@ class Trainer:
         workers: int = 1,
         pass_tokens: int = 1024,
         checkpoints: Path | None = None,
-        general: Sequence[tuple[FloatArray, FloatArray]] | None = None,
+        general: Sequence[FactorPair] | None = None,
     ) -> None:
         self._settings = settings
         self._slots = LoraSlots(
@@ -133,10 +133,6 @@ class Trainer:
                 if time.monotonic() - saved >= CHECKPOINT_SECONDS:
                     self._save()
                     saved = time.monotonic()
-
-    def close(self) -> None:
-        """Give the model its own layers back."""
-        self._slots.detach()
 
     # --- tasks and slots ---
 
@@ -274,6 +270,7 @@ class PassRunner:
     def __exit__(self, *_: object) -> None:
         if self._pool:
             self._pool.shutdown()
+            torch.set_num_threads(self._threads)
 
     def run(
         self,
@@ -294,7 +291,7 @@ class PassRunner:
 
         def compute(slots: Sequence[int], threads: int) -> None:
             if self._workers > 1:
-                torch.set_num_threads(threads)  # of this thread only
+                torch.set_num_threads(threads)  # of this thread, and of threads that start later
             for packed in passes({slot: rows[slot] for slot in slots}, self._pass_tokens):
                 slices = packed.slices if adapters else ()
                 with torch.set_grad_enabled(gradients), using(slices):

@@ -67,6 +67,23 @@ def with_general(bank: Bank, tasks: int, seed: int) -> Bank:
     return Bank(bank.folder)
 
 
+def test_adapters_of_one_name_are_all_kept(bank: Built, tmp_path: Path) -> None:
+    copies = [part(bank, tmp_path / name, slice(i, i + 1)) for i, name in enumerate("abc")]
+    for i, copy in enumerate(copies):
+        entry = copy.index.entries[0]
+        path = copy.folder / adapter_path(entry.name)
+        path.rename(copy.folder / adapter_path("first"))
+        local = {"name": "first", "adapter": "local/first", "adapter_revision": f"sha256:abcdef{i}"}
+        copy.update_index(entries=(entry.model_copy(update=local),))
+    opened = [Bank(copy.folder) for copy in copies]
+    calls: list[tuple[int, int]] = []
+    merged = merge_banks(opened, tmp_path / "m", progress=lambda *call: calls.append(call))
+    names = [entry.name for entry in merged.index.entries]
+    assert names == ["first", "first--abcdef1", "first--abcdef2"]
+    assert calls[-1] == (3, 3)
+    assert merged.verify() == []
+
+
 def test_the_parts_of_a_bank_merge_into_the_bank(bank: Built, tmp_path: Path) -> None:
     parts = [part(bank, tmp_path / "a", slice(0, 3)), part(bank, tmp_path / "b", slice(2, 4))]
     merged = merge_banks(parts, tmp_path / "c")

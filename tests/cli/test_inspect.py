@@ -94,5 +94,10 @@ def test_without_the_hub_the_cache_is_used(cli: Shell, published: Published) -> 
     cli.hub.clear_requests()
     assert cli("inspect", published.repo, "--json", before=OFFLINE).json == contents
     assert cli.hub.requests == []
+    commit = cli.hub.commits(published.repo)[0].sha
+    for revision in ("main", commit, commit[:8]):
+        at = cli("inspect", published.repo, "--revision", revision, "--json", before=OFFLINE)
+        assert at.json == contents
+    assert "not a valid repo id" in cli("inspect", "a b/c", before=OFFLINE, code=2).err
     message = cli("inspect", "user/other", before=OFFLINE, code=6).err
     assert "user/other is not in the cache, and HF_HUB_OFFLINE is set" in message

@@ -365,6 +365,11 @@ CASES = [
     Case("Cyrillic in Windows-1251", {"rows.csv": "".join(["text,label\n", *(
          f"Привет мир {i},да\n" for i in range(ROWS))]).encode("cp1251")}, ("Привет мир 0", "да"),
          says=("read as cp1251",)),
+    *(Case(f"{name}, on the Hub", {f"train.csv{ending}": pack("".join(["text,label\n", *(
+         f"Привет мир {i},да\n" for i in range(ROWS))]).encode(encoding))}, ("Привет мир 0", "да"),
+         card="", says=(f"read as {encoding}",)) for name, ending, pack, encoding in (
+         ("compressed Windows-1251", ".gz", gzip.compress, "cp1251"),
+         ("UTF-16", "", bytes, "utf-16"))),
     Case("Chinese in GB18030, on the Hub", {"train.csv": "".join(["text,label\n", *(
          f"你好世界今天天气很好 {i},好\n" for i in range(ROWS))]).encode("gb18030")},
          ("你好世界今天天气很好 0", "好"), card="", says=("read as gb18030",)),

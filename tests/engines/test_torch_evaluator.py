@@ -453,14 +453,16 @@ def test_a_model_of_unknown_size_is_loaded_in_bfloat16(tmp_path: Path) -> None:
 def test_available_memory_is_at_most_the_containers_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(torch_dtype, "_CONTAINER_LIMIT", limit)
+    monkeypatch.setattr(torch_dtype, "_CONTAINER", tmp_path)
     free = torch_dtype.available_memory()
     assert free > 1 << 20
-    limit.write_text("max\n")
+    (tmp_path / "memory.current").write_text("4096\n")
+    (tmp_path / "memory.stat").write_text("anon 3072\ninactive_file 512\n")
+    for limit, expected in (("8192", 8192 - 4096 + 512), ("2048", 0)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        assert torch_dtype.available_memory() == expected
+    (tmp_path / "memory.max").write_text("max\n")
     assert torch_dtype.available_memory() > 1 << 20
-    limit.write_text("4096\n")
-    assert torch_dtype.available_memory() == 4096
 
 
 def test_models_loaded_in_threads_leave_the_tying_of_weights_enabled(base: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from hf_lorameta import Hub
 from hf_lorameta.environment import cache_dir, install_hint, pip_install, require_extra
 from hf_lorameta.errors import (
     AuthError,
@@ -184,6 +185,11 @@ def test_repos_without_access_are_errors(hub: FaultHub) -> None:
         with pytest.raises(GatedError) as caught:
             call("alice/gated", token=token)
         assert f"{hub.url}/alice/gated" in caught.value.hint
+    hub.create_repo("alice/data", repo_type="dataset", gated=True)
+    client = Hub(token)
+    with pytest.raises(GatedError) as of_dataset:
+        client.check_access(client.resolve("alice/data", "dataset"))
+    assert f"{hub.url}/datasets/alice/data" in of_dataset.value.hint
     with pytest.raises(NotFoundError, match="or it is private"):
         locate("alice/hidden", token=token)
     with pytest.raises(AuthError, match="does not accept this token") as refused:

@@ -292,6 +292,16 @@ def test_create_pr_does_not_change_main(hub: FaultHub, bob: HfApi) -> None:
     assert bob.file_exists(REPO, "a", revision="refs/pr/1")
 
 
+def test_a_refused_commit_opens_no_pull_request(
+    api: HfApi, bob: HfApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HfApi, "_validate_yaml", lambda *_, **__: None)  # the client asks first
+    card = add("README.md", b"---\nlicense: [\n---\n")
+    with pytest.raises(HfHubHTTPError):
+        bob.create_commit(REPO, operations=[card], commit_message="bad", create_pr=True)
+    assert list(api.get_repo_discussions(REPO)) == []
+
+
 def test_upload_folder_by_another_user_opens_a_pull_request(
     hub: FaultHub, bob: HfApi, tmp_path: Path
 ) -> None:

@@ -295,6 +295,12 @@ def test_kernel_is_uniform_far_from_all_datasets() -> None:
     np.testing.assert_allclose(by_kernel(np.full(4, 1e3), line([0, 1, 2, 3])), 0.25)
 
 
+def test_the_general_adapter_remains_if_no_dataset_is_near() -> None:
+    far = RuleInputs(np.array([9.0, 9.0]), 1e-3, lambda: line([0, 1]), general=True)
+    for k in (None, 1):
+        np.testing.assert_allclose(apply_rule("kernel", far, k).shared, [0, 0, 1])
+
+
 def test_kernel_splits_a_weight_among_duplicates() -> None:
     one = by_kernel(np.array([0.5, 0.5]), line([0, 1]))
     copied = by_kernel(np.array([0.5, 0.5, 0.5]), line([0, 0, 1]))
@@ -311,6 +317,8 @@ def test_kernel_refuses_invalid_inputs() -> None:
         by_kernel(np.zeros(2), np.zeros((2, 2)), 0.0)
     with pytest.raises(BankError, match=r"expected \(2, 2\)"):
         by_kernel(np.zeros(2), np.zeros((3, 3)))
+    with pytest.raises(BankError, match="not finite"):
+        by_kernel(np.zeros(2), np.array([[0, np.nan], [1, 0]]))
     with pytest.raises(BankError, match="distances inside the bank"):
         apply_rule("kernel", RuleInputs(np.zeros(2)))
 

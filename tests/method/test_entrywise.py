@@ -77,6 +77,14 @@ def test_dare_drops_and_enlarges_entries_independently() -> None:
     assert np.abs(is_kept.mean(axis=0) - 0.2).max() < 0.15  # no row or column is preferred
 
 
+def test_dare_drops_other_entries_of_adapters_that_share_lora_a() -> None:
+    rng = np.random.default_rng(0)
+    A, B, other = (rng.standard_normal((20, 20)).astype(np.float32) for _ in range(3))
+    first, second = (product(dare([A], [x], [1.0], [1.0], 20, density=0.5)) for x in (B, other))
+    kept = [np.abs(update) > 1e-4 for update in (first, second)]
+    assert (kept[0] == kept[1]).mean() < 0.6
+
+
 def test_dare_expects_the_weighted_sum() -> None:
     args = bank(6)
     draws = [product(dare(*args, FULL, density=0.5, seed=seed)) for seed in range(400)]

@@ -49,6 +49,13 @@ def test_factors_averages_a_and_b_separately() -> None:
     assert A.dtype == B.dtype == np.float32
 
 
+def test_factors_averages_the_a_of_an_adapter_with_scaling_zero() -> None:
+    one = np.eye(2, dtype=np.float32)
+    A, B = factors([one, one], [one, one], [0.5, 0.5], [2.0, 0.0])
+    np.testing.assert_array_equal(A, one)
+    np.testing.assert_array_equal(B, one)
+
+
 def test_factors_has_cross_terms() -> None:
     one, zero = np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32)
     # one adapter has only A, the other only B: neither does anything, the average does
@@ -202,6 +209,15 @@ def test_iteration_converges_to_the_optimum(
     kept = 1 - error(M, pair) ** 2 / s.sum()
     assert kept == pytest.approx(s[:6].sum() / s.sum(), abs=1e-4)
     assert [x.tobytes() for x in exact(As, Bs, weights, scalings, 6)] == [x.tobytes() for x in pair]
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((9, 600), 1), ((16, 600), 1), ((600, 128), 15)])
+def test_narrow_matrices_are_fitted_as_well_as_by_a_full_svd(
+    shape: tuple[int, int], rank: int
+) -> None:
+    matrix = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    optimal = np.linalg.svd(matrix, compute_uv=False)[:rank]
+    np.testing.assert_allclose(low_rank.dense_svd(matrix, rank)[1], optimal, rtol=1e-4)
 
 
 def test_iteration_recovers_an_update_of_low_rank(monkeypatch: pytest.MonkeyPatch) -> None:

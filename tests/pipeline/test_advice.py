@@ -58,6 +58,11 @@ def test_as_many_rows_as_there_are_are_advised_if_they_do_not_take_too_long(
     assert "; --train 64 takes at most about 2.0 h" in advise(of_dataset, speed / 2)
 
 
+def test_no_training_is_advised_where_other_purposes_take_the_rows(tmp_path: Path) -> None:
+    of_dataset = planned(tmp_path, "yes").with_recipe(Recipe(refine=16, check=12))
+    assert "too few" in advise(of_dataset, FAST)
+
+
 def test_rows_to_check_on_are_not_counted(tmp_path: Path) -> None:
     of_dataset = planned(tmp_path, "yes", rows=64).with_recipe(Recipe(check=16))
     assert advise(of_dataset, FAST).startswith("train on 32 rows")

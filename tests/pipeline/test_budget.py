@@ -111,7 +111,7 @@ def test_too_little_time_trains_nothing_and_says_what_would_be_needed(
 ) -> None:
     train, reasons = choose(write(tmp_path, 300), session, 1.0)
     assert train is None
-    assert reasons.startswith("Not trained: 1 s are too short. On 16 rows it would take at most")
+    assert reasons.startswith("Not trained: 1 s is too short. On 16 rows it would take at most")
 
 
 def test_obstacles_are_named(

@@ -1,14 +1,19 @@
 """A plan can be printed, pickled, tabulated and plotted, and holds no rows."""
 
 import json
+import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hf_lorameta import Plan, generate_from_plan, plan
+from hf_lorameta.bank.index import Index
 from hf_lorameta.errors import MissingExtraError
+from hf_lorameta.pipeline.adapter_folder import is_private
+from hf_lorameta.refine.results import Validation
 from tests.plain_bank import plain_bank
 
 
@@ -25,6 +30,25 @@ def test_a_pickled_plan_is_the_same_plan(result: Plan) -> None:
     np.testing.assert_array_equal(copy.coefficients.shared, result.coefficients.shared)
     first, second = (generate_from_plan(p).pairs[0] for p in (result, copy))
     np.testing.assert_array_equal(first[0], second[0])
+
+
+def test_an_adapter_of_a_private_bank_is_private(
+    result: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public = replace(result, dataset=replace(result.dataset, private=False))
+    assert not public.private
+    assert not is_private(public.provenance())
+    monkeypatch.setattr(Index, "private_parts", 1)
+    assert public.private
+    assert is_private(public.provenance())
+    assert generate_from_plan(public).private
+    assert not is_private({"dataset": {"private": False}})  # of an earlier version
+
+
+def test_a_loss_that_is_not_finite_is_null_in_json(result: Plan) -> None:
+    check = Validation(16, 5.0, math.inf, 2.0, 0.5, "transformers", chat=math.nan)
+    stored = replace(result, check=check).provenance()["check"]
+    assert [stored[name] for name in ("start", "chat", "end")] == [None, None, 2.0]
 
 
 def test_the_repr_names_the_largest_coefficients(result: Plan) -> None:

@@ -28,6 +28,11 @@ def in_memory(kind: str) -> Any:
     return datasets.DatasetDict({"train": rows, "test": rows}) if kind == "dict" else rows
 
 
+def test_no_adapter_is_refused() -> None:
+    with pytest.raises(UsageError, match="no adapter is named"):
+        hf_lorameta.evaluate([])
+
+
 @pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "dict"])
 def test_rows_in_memory_give_the_plan_of_the_same_file(kind: str, tmp_path: Path) -> None:
     path, bank = tmp_path / "rows.jsonl", plain_bank()

@@ -49,6 +49,12 @@ def test_a_loss_that_is_not_a_number_is_worse_than_any() -> None:
     assert reported == Validation(16, 5.0, math.inf, math.inf, 1.0, "none")
 
 
+def test_a_fit_that_ends_in_a_loss_that_is_not_a_number_is_halved() -> None:
+    model = Slope(base=5.0)
+    rows, fitted = model.encode(ROWS), Coefficients(np.ones(1))
+    assert backtrack_scale(fitted, math.nan, 5.0, model, model, rows) == (0.5, 2.0)
+
+
 class Chat(Slope):
     """A base model that is better if its prompts are in a chat template."""
 

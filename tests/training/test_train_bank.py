@@ -1,6 +1,7 @@
 """``bank train``: what it writes, resuming, skipping, errors before work starts."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +17,6 @@ import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import WORK_FOLDER, adapter_path
-from hf_lorameta.bank.share import private_parts
 from hf_lorameta.errors import BankError, LoraMetaError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
@@ -282,7 +282,11 @@ def test_no_usable_task_is_an_error(base: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"rank": 0}, "rank is 0"), ({"lr": 0.0}, "must be positive"), ({"targets": ()}, "no target")],
+    [
+        ({"rank": 0}, "rank is 0"),
+        ({"lr": 0.0}, "lr is 0.0, expected a positive number"),
+        ({"targets": ()}, "no target"),
+    ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -447,13 +451,25 @@ def test_a_private_task_of_the_general_adapter_alone_keeps_a_bank_private(
     meta = {f"topic{i}": {"license": "MIT"} for i in range(2)}
     (tasks / "meta.json").write_text(json.dumps(meta))
     settings = Settings(**SETTINGS.to_dict() | {"general_steps": 3})
-    assert private_parts(train(base, tasks, tmp_path / "bank", settings=settings).index) == 1
+    assert train(base, tasks, tmp_path / "bank", settings=settings).index.private_parts == 1
     secret.unlink()  # the general adapter is kept
     index = train(base, tasks, tmp_path / "bank", settings=settings).index
     assert not any(entry.private for entry in index.entries)
-    assert private_parts(index) == 1
+    assert index.private_parts == 1
     licensed = train(base, tasks, tmp_path / "other", settings=settings).index
-    assert private_parts(licensed) == 0
+    assert licensed.private_parts == 0
+
+
+@pytest.mark.parametrize("loss", [2.0, math.nan])
+def test_a_general_adapter_that_learns_nothing_is_refused(
+    loss: float, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([2.0, loss, loss, loss])
+    monkeypatch.setattr(general._Training, "_measure", lambda training: next(losses))
+    tasks = tiny.write_tasks(tmp_path / "tasks", 2)
+    settings = Settings(**SETTINGS.to_dict() | {"general_steps": 3})
+    with pytest.raises(BankError, match="the general adapter did not learn"):
+        train(base, tasks, tmp_path / "bank", settings=settings)
 
 
 def test_an_interrupted_general_training_continues_exactly(
