@@ -325,11 +325,18 @@ def test_int8_tensors_without_scales_are_refused(tmp_path: Path) -> None:
         PackedFile(tmp_path / "a")
 
 
+def test_factors_of_a_pack_have_one_of_its_types(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "a", WIDE, 6, "float16", random_pairs(1, 6)[0])
+    with pytest.raises(AdapterError, match="expected all to be one of BF16, I8, F32"):
+        PackedFile(tmp_path / "a")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"schema_version": 1}, "schema version 2"),
         ({"packing": None}, "unexpected file"),
+        ({"files": {}}, "profiles.safetensors is not listed"),
         ({"schema_version": 3}, "schema version 3"),
         ({"spaces": []}, "a retained share"),
         ({"spaces": [[4, 4], [4, 99]]}, "expected at most"),

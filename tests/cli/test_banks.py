@@ -448,6 +448,21 @@ def test_pull_fetches_the_given_revision_and_updates_to_the_newest(
     assert len(cli("bank", "list", "old", "--json").json["entries"]) == 2
 
 
+def test_an_interrupted_update_leaves_no_index_of_another_commit(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
+    repo = f"{user.name}/b"
+    cli("bank", "push", bank.folder, repo, token=user.token)
+    cli("bank", "pull", repo, "-o", "b")
+    cli.hub.commit(repo, {"notes.txt": b"a new commit"}, repo_type="dataset")
+    cli.hub.add_fault(Fault("status", status=404, path="resolve/.*bank.json", times=2))
+    cli("bank", "pull", repo, "-o", "b", code=6)
+    assert not (tmp_path / "b/bank.json").exists()
+    cli.hub.clear_faults()
+    pulled = cli("bank", "pull", repo, "-o", "b", "--json").json
+    assert pulled["revision"] == cli.hub.commits(repo, repo_type="dataset")[0].sha
+
+
 def test_a_failed_pull_is_completed_by_running_it_again(
     cli: Shell, bank: Built, tmp_path: Path
 ) -> None:
