@@ -10,8 +10,8 @@ from bank_loader import BankLoader
 from components import Components
 from hf_lorameta import LoraMetaError
 from html_blocks import note, progress_html
-from jobs import Canceled, Job, Step, stream_job
-from messages import error_html, unexpected_error
+from jobs import Canceled, Job, Step, stream_job, unexpected_error
+from messages import error_html
 from page_text import account_html, bank_html
 from settings import Settings
 from visit import Visit
@@ -75,8 +75,12 @@ class Actions:
         yield self._running("Starting") | {problem: ""} | (first or {})
         result: T | None = None
         try:
-            result = yield from stream_job(job, take_turn, self._show_step)
-            updates = show(result) if visit.job is job else {}
+            result = yield from stream_job(
+                job,
+                take_turn,
+                lambda step: self._show_step(step) if visit.job is job else self.nothing(visit),
+            )
+            updates = show(result) if visit.job is job or job.committed else {}
         except Canceled:
             updates = self._canceled()
         except LoraMetaError as error:
@@ -85,6 +89,8 @@ class Actions:
             updates = {problem: error_html(unexpected_error(error))}
         if visit.job is job:
             yield self.idle(visit) | updates
+        elif job.committed:  # a later job runs, but this one has changed something on the Hub
+            yield updates
         if not visit.finish(job):
             result = None
         elif result is not None and undo:
@@ -159,7 +165,7 @@ class StatusActions(Actions):
 
     def show_bank(self) -> Updates:
         """Show the bank's state, and repeat until it is final."""
-        final = self.bank_loader.state in ("ready", "failed", "damaged")
+        final = self.bank_loader.state in ("ready", "failed", "damaged", "incomplete")
         return {
             self.components.bank: bank_html(self.bank_loader, self.settings),
             self.components.bank_timer: gr.Timer(active=not final),

@@ -5,11 +5,11 @@ import threading
 from functools import lru_cache
 from typing import Literal
 
-from hf_lorameta import Bank, BankMap, LoraMetaError, Recipe, bank_map
-from jobs import Job
+from hf_lorameta import Bank, BankMap, IntegrityError, LoraMetaError, Recipe, bank_map
+from jobs import Job, unexpected_error
 from settings import Settings
 
-State = Literal["opening", "drawing", "checking", "ready", "failed", "damaged"]
+State = Literal["opening", "drawing", "checking", "ready", "failed", "damaged", "incomplete"]
 _WAIT_SECONDS = 0.2
 _SPARE_BYTES = 4 << 30
 """Disk space left free for downloads and uploads."""
@@ -85,17 +85,17 @@ class BankLoader:
     def _load(self) -> None:
         try:
             self._bank = bank = self._open()
-        except LoraMetaError as error:
-            self.problem = str(error)
+        except Exception as error:  # noqa: BLE001 - shown as a message
+            self.problem = _problem_of(error)
             self.state = "failed"
             return
         finally:
             self._opened.set()
         try:
             self._verify(bank)
-        except LoraMetaError as error:  # plans still work; generating raises this error again
-            self.problem = str(error)
-            self.state = "damaged"
+        except Exception as error:  # noqa: BLE001 - plans still work; generating raises it again
+            self.problem = _problem_of(error)
+            self.state = "damaged" if isinstance(error, IntegrityError) else "incomplete"
 
     def _open(self) -> Bank:
         settings = self._settings
@@ -125,6 +125,11 @@ class BankLoader:
             bank.adapter(entry)
             self.verified = number
         self.state = "ready"
+
+
+def _problem_of(error: Exception) -> str:
+    """Return the message of an error; of one of no type of ours, what the server's log says."""
+    return str(error if isinstance(error, LoraMetaError) else unexpected_error(error))
 
 
 def _downloaded_bytes(bank: Bank) -> int:

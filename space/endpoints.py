@@ -9,22 +9,33 @@ import gradio as gr
 from bank_loader import BankLoader
 from dataset_request import FILE_TYPES, Credential, DatasetRequest
 from generating import (
-    AdapterResult,
     Destination,
-    Published,
     SignInError,
     make_adapter,
     make_and_publish,
 )
-from hf_lorameta import COEFFICIENT_RULES, COMBINERS, METRICS, LoraMetaError, Recipe
+from hf_lorameta import (
+    COEFFICIENT_RULES,
+    COMBINERS,
+    METRICS,
+    ColumnsError,
+    ConflictError,
+    LoraMetaError,
+    Recipe,
+)
 from inputs import columns_of, credential_of, recipe_of
-from jobs import Job
-from messages import advice, message_of
+from jobs import Job, unexpected_error
+from messages import message_of
 from planning import PlanResult, make_plan
 from settings import Settings
 from waiting_line import Lines, WaitingLine
 
 T = TypeVar("T")
+_ADVICE = {
+    ColumnsError: "Pass columns, such as input=question,output=answer.",
+    ConflictError: "Pass another repo_id, or overwrite=true.",
+}
+"""For programs; `messages.advice` is for people on the page."""
 MCP_TOOL = "plan"
 
 
@@ -137,11 +148,11 @@ class Endpoints:
         )
         credential = credential_of(oauth_token, self._settings)
 
-        def work(job: Job) -> tuple[PlanResult, AdapterResult]:
-            plan_result = self._plan(read(columns_of(columns)), options, credential, job)
-            return plan_result, make_adapter(plan_result, job)
-
-        plan_result, adapter = self._run(work, self._lines.adapters)
+        plan_result = self._run(
+            lambda job: self._plan(read(columns_of(columns)), options, credential, job),
+            self._lines.plans,
+        )
+        adapter = self._run(lambda job: make_adapter(plan_result, job), self._lines.adapters)
         try:
             yield (
                 str(adapter.files.archive),
@@ -177,13 +188,16 @@ class Endpoints:
         private = {"public": False, "private": True}.get(visibility or "")
         destination = Destination(repo_id or None, private, overwrite)
 
-        def work(job: Job) -> Published:
+        def read_and_plan(job: Job) -> PlanResult:
             if credential is False:
                 raise SignInError("Publishing needs an account: pass oauth_token")
-            plan_result = self._plan(read(columns_of(columns)), options, credential, job)
-            return make_and_publish(plan_result, destination, credential, job)
+            return self._plan(read(columns_of(columns)), options, credential, job)
 
-        published = self._run(work, self._lines.adapters)
+        plan_result = self._run(read_and_plan, self._lines.plans)
+        published = self._run(
+            lambda job: make_and_publish(plan_result, destination, credential, job),
+            self._lines.adapters,
+        )
         return {
             "url": published.url,
             "repo_id": published.repo_id,
@@ -203,6 +217,11 @@ class Endpoints:
         try:
             with line.turn(job):
                 return work(job)
-        except LoraMetaError as error:
-            message = " ".join([f"{message_of(error)}.", *advice(error)])
+        except Exception as error:  # noqa: BLE001 - shown as a message
+            known = error if isinstance(error, LoraMetaError) else unexpected_error(error)
+            message = " ".join([f"{message_of(known)}.", *_advice(known)])
             raise gr.Error(message, print_exception=False) from None
+
+
+def _advice(error: LoraMetaError) -> list[str]:
+    return [text for kind, text in _ADVICE.items() if isinstance(error, kind)]

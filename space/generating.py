@@ -189,18 +189,18 @@ def target_name(plan_result: PlanResult, destination: Destination, user: str) ->
     Raises:
         RequestError: the id is invalid, or a public repo would reveal a private dataset's name.
     """
-    name = (destination.repo_id or "").strip()
-    if name:
-        name = name if "/" in name else f"{user}/{name}"
-        if not REPO_ID.fullmatch(name):
-            raise RequestError(f"{name[:80]!r} is not a repo id of the form user/name")
-        return name
-    if plan_result.plan.dataset.private and destination.private is False:
+    default = default_repo_id(user, plan_result.name, plan_result.plan.bank.index.base_model)
+    name = (destination.repo_id or "").strip() or default
+    name = name if "/" in name else f"{user}/{name}"
+    if not REPO_ID.fullmatch(name):
+        raise RequestError(f"{name[:80]!r} is not a repo id of the form user/name")
+    is_public = plan_result.plan.dataset.private and destination.private is False
+    if is_public and name.casefold() == default.casefold():  # the page's form proposes it
         raise RequestError(
             "The dataset is private, and a public repo named after it would reveal its name: "
             "type another name"
         )
-    return default_repo_id(user, plan_result.name, plan_result.plan.bank.index.base_model)
+    return name
 
 
 def _generate(plan_result: PlanResult, job: Job) -> Generation:

@@ -5,6 +5,7 @@ work runs in a thread that calls `Job.check` at every row and every module, and 
 reports progress.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -17,6 +18,7 @@ from hf_lorameta import LoraMetaError
 T = TypeVar("T")
 U = TypeVar("U")
 _REPORT_SECONDS = 0.2
+logger = logging.getLogger("space")
 
 
 class TimeLimitError(LoraMetaError):
@@ -78,6 +80,11 @@ class Job:
             self._committed = True
 
     @property
+    def committed(self) -> bool:
+        """Whether `commit` was called."""
+        return self._committed
+
+    @property
     def canceled(self) -> bool:
         """Whether `cancel` was called."""
         return self._canceled.is_set()
@@ -136,3 +143,12 @@ def stream_job(
     except BaseException:
         job.cancel()  # no join: Gradio closes generators in its event loop, which must not block
         raise
+
+
+def unexpected_error(error: Exception) -> LoraMetaError:
+    """Log the type of an unexpected exception and return an error to show.
+
+    The exception's message is neither logged nor shown, since it may quote a row.
+    """
+    logger.error("unexpected %s", type(error).__name__)
+    return LoraMetaError("Something went wrong that should not")

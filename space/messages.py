@@ -1,6 +1,5 @@
 """Error messages for visitors: what happened and what to do about it."""
 
-import logging
 import re
 
 from bank_loader import UnusableBankError
@@ -28,7 +27,6 @@ from jobs import TimeLimitError
 from verdict_view import plain
 from waiting_line import BusyError
 
-logger = logging.getLogger("space")
 _EXCEPTION = re.compile(r" \((?:\w+\.)*\w*(?:Error|Exception|Timeout|Warning)\)")
 
 _ADVICE: dict[type[LoraMetaError], str] = {
@@ -80,12 +78,3 @@ def message_of(error: LoraMetaError) -> str:
 def error_html(error: LoraMetaError) -> str:
     """Return a box with the error and the advice."""
     return note("error", message_of(error), advice(error))
-
-
-def unexpected_error(error: Exception) -> LoraMetaError:
-    """Log the type of an unexpected exception and return an error to show.
-
-    The exception's message is neither logged nor shown, since it may quote a row.
-    """
-    logger.error("unexpected %s", type(error).__name__)
-    return LoraMetaError("Something went wrong that should not")

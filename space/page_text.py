@@ -60,6 +60,7 @@ def bank_html(bank_loader: BankLoader, settings: Settings) -> str:
     state = {
         "ready": "all files verified",
         "damaged": f"damaged: {bank_loader.problem}",
+        "incomplete": f"not all files were fetched: {bank_loader.problem}",
         "checking": f"verifying files: {bank_loader.verified} of {len(bank)}",
     }.get(bank_loader.state, "drawing the map")
     return (

@@ -13,7 +13,7 @@ from bank_loader import BankLoader
 from content_security_policy import ContentPolicy
 from endpoints import MCP_TOOL
 from page import build_page
-from settings import Settings
+from settings import Settings, shares
 
 FOLDER = Path(__file__).parent
 _SYSTEM = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
@@ -47,6 +47,7 @@ def serve(settings: Settings) -> None:
     blocks.queue(max_size=settings.queue, default_concurrency_limit=8)
     blocks.launch(
         theme=THEME,
+        share=shares(),  # by itself, Gradio also does so in notebooks
         css_paths=FOLDER / "style.css",
         js=(FOLDER / "page.js").read_text(encoding="utf-8"),
         footer_links=["api"],

@@ -51,7 +51,9 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         SystemExit: a limit is not a positive integer.
     """
-    variables = _build_defaults() | dict(variables)
+    defaults, chosen = _build_defaults(), _variable(variables, "bank")
+    if chosen in (None, _variable(defaults, "bank")):  # else they pin another bank
+        variables = defaults | dict(variables)
     limits = {
         name: _positive_int(name, value)
         for name in _LIMITS
@@ -85,12 +87,19 @@ def _positive_int(name: str, value: str) -> int:
     return int(value)
 
 
+def shares(variables: Mapping[str, str] = os.environ) -> bool:
+    """Whether Gradio gives the page a public address."""
+    return variables.get("GRADIO_SHARE", "").lower() == "true"
+
+
 def _sign_in(variables: Mapping[str, str]) -> str:
     """Return which sign-in works here: Gradio fails to start with a button that cannot work."""
     if variables.get("SPACE_ID"):
         return "oauth" if variables.get("OAUTH_CLIENT_ID") else "none"
     if variables.get("GRADIO_SERVER_NAME", LOOPBACK[0]) not in LOOPBACK:
         return "none"  # other people would act with this machine's token
+    if shares(variables):
+        return "none"
     try:
         Hub().user()
     except LoraMetaError:

@@ -112,7 +112,8 @@ def is_worse(report: Report) -> bool:
 
 
 def _trial(adapter: AdapterResult, bank: Bank, settings: Settings) -> Trial:
-    return Trial(adapter.files.folder, bank.index.base_model, base_gguf(settings))
+    folder = adapter.files.folder  # what is converted is deleted with the adapter
+    return Trial(folder, bank.index.base_model, base_gguf(settings), cache=folder.parent)
 
 
 def _reporter(job: Job) -> Callable[[str, int, int], None]:

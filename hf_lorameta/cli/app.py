@@ -82,9 +82,11 @@ def main(arguments: list[str] | None = None) -> None:
     except LoraMetaError as error:
         hint = propose_command(error, arguments) or error.hint
         fail(error, str(error), hint, error.exit_code)
-    except KeyboardInterrupt as interrupt:
-        for note in getattr(interrupt, "__notes__", ()):
+    except SystemExit as end:  # typer exits so where a command was interrupted
+        for note in getattr(getattr(end.__context__, "__cause__", None), "__notes__", ()):
             typer.echo(printable(note), err=True)
+        raise
+    except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
         message = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"
@@ -104,5 +106,5 @@ def _fail(
         emit_error(fields | {"exit_code": code})
     typer.echo(f"Error: {printable(message)}", err=True)
     if hint:
-        typer.echo(f"Next:  {hint}", err=True)
+        typer.echo(f"Next:  {printable(hint)}", err=True)
     sys.exit(code)

@@ -37,6 +37,11 @@ def validate_engine(request: Request, session: "Session", base_gguf: Path | None
     check_options(session.engine, None, base_gguf)
     needs_model = request.refine is not None or request.check is not None
     if session.engine == "llama.cpp":
+        if request.train is not None:
+            raise UsageError(
+                "llama.cpp computes no gradients, which --train needs",
+                hint="leave out --engine: transformers trains",
+            )
         if not needs_model:
             raise UsageError(
                 "--engine is for --refine and --check: combining needs no base model",

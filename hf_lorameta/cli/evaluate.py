@@ -100,7 +100,8 @@ def evaluate(
     repos = [resolve_card_repo(n, hub=hub, create_pr=create_pr) for n in names if save_card]
     located = locate_adapters(names, hub, repos)
     if not (located.base.base_model or base or base_gguf):
-        raise UsageError(f"{names[0]} does not name its base model", hint="add --base FOLDER")
+        hint = "add --base-gguf FILE" if engine == "llama.cpp" else "add --base FOLDER"
+        raise UsageError(f"{names[0]} does not name its base model", hint=hint)
     if save_card:
         for folder in located.folders.values():
             read_provenance(folder)

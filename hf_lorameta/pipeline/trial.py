@@ -30,15 +30,22 @@ class Trial:
         folder: the adapter.
         base_model: the model that it is for.
         base_gguf: GGUF of that model; None finds it.
+        cache: folder for the adapter as GGUF; None is the cache of this package, which keeps it.
 
     Raises:
         LoraMetaError: as `require` raises; or the adapter does not fit the base model.
     """
 
-    def __init__(self, folder: Path, base_model: str, base_gguf: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        base_model: str,
+        base_gguf: Path | None = None,
+        cache: Path | None = None,
+    ) -> None:
         gguf = self.require(base_model, base_gguf)
         self._folder = folder
-        self._evaluator = LlamaCppEvaluator(gguf, [folder], base_model=base_model)
+        self._evaluator = LlamaCppEvaluator(gguf, [folder], base_model=base_model, cache=cache)
 
     @staticmethod
     def require(base_model: str, base_gguf: Path | None = None) -> Path:

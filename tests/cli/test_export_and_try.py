@@ -321,6 +321,7 @@ def test_options_that_llama_cpp_does_not_support_are_refused(cli: Shell, data: P
     llama = (*command, "--engine", "llama.cpp")
     assert "add --refine 16" in cli(*llama, code=2).err
     assert "--refiner search" in cli(*llama, "--refine", 4, "--refiner", "gradient", code=2).err
+    assert "--train needs" in cli(*llama, "--train", 16, code=2).err
     assert "add --engine llama.cpp" in cli(*command, "--base-gguf", "b.gguf", code=2).err
     data.write_text("no rows at all")  # the dataset is not read
     missing = ("--base-gguf", "none.gguf")

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from hf_lorameta._version import __version__
-from hf_lorameta.cli.app import app
+from hf_lorameta.cli.app import app, main
 from hf_lorameta.recipe import REGISTRIES
 from tests.conftest import Built, Shell
 
@@ -72,6 +72,26 @@ def test_a_budget_does_not_train_the_recipe_of_the_paper(cli: Shell) -> None:
         "generate", "rows.jsonl", "-o", "a", "--recipe", "paper", "--budget", "60s", code=2
     )
     assert "the paper's recipe trains nothing" in refused.err
+
+
+def test_an_interrupted_command_says_how_to_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        error = KeyboardInterrupt()
+        error.add_note("the adapter is kept, resume with: hf-lorameta push --from a")
+        raise error
+
+    monkeypatch.setattr("hf_lorameta.pipeline.adapter_folder.locate_adapter", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(["inspect", "a"])
+    assert end.value.code == 130
+    assert "resume with: hf-lorameta push --from a" in capsys.readouterr().err
+
+
+def test_control_characters_of_a_dataset_do_not_reach_the_terminal(cli: Shell) -> None:
+    (cli.cwd / "rows.csv").write_text("a\x1b]0;title\x07b,c\n1,2\n3,4\n")
+    assert "\x1b" not in cli("plan", "rows.csv", code=3).err
 
 
 def test_errors_are_json_where_results_are(cli: Shell) -> None:

@@ -217,6 +217,7 @@ def test_converted_adapters_are_cached(
     assert one.stat().st_mtime_ns == written
     assert adapter_gguf(folders[1], base) != one
     assert len(list((tmp_path / "gguf").iterdir())) == 2
+    assert adapter_gguf(folders[0], base, tmp_path / "own").parent == tmp_path / "own"
 
 
 # --- failures -----------------------------------------------------------------------------------

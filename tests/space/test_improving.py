@@ -26,6 +26,7 @@ try:
     import jobs
     import result_view
     import trying
+    from dataset_request import RequestError
     from planning import PlanResult
 finally:
     sys.path.remove(str(SPACE))
@@ -155,6 +156,19 @@ def test_the_page_says_why_it_cannot_train(
     form = result_view.improve_form(reason, "hf-lorameta generate user/data --train 16 -o x")
     assert "<form" not in form
     assert "pip install" in form
+
+
+@pytest.mark.parametrize("name", ["", "data-base-lorameta", "ann/Data-Base-lorameta"])
+def test_no_public_repo_is_named_after_a_private_dataset(
+    name: str, result: PlanResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generating, "default_repo_id", lambda *_: "ann/data-base-lorameta")
+    private = replace(result.plan, dataset=replace(result.plan.dataset, private=True))
+    hidden = replace(result, plan=private)
+    with pytest.raises(RequestError, match="would reveal its name"):
+        generating.target_name(hidden, generating.Destination(name, False), "ann")
+    for destination in (generating.Destination(name), generating.Destination("other", False)):
+        assert generating.target_name(hidden, destination, "ann").startswith("ann/")
 
 
 def test_a_trained_adapter_is_published_as_it_is(

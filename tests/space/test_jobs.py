@@ -258,6 +258,32 @@ def test_what_was_committed_is_not_called_canceled(actions: Actions, visit: Visi
     assert "Cancelled" not in str(actions.cancel(visit, 0))
 
 
+def test_the_outcome_of_what_was_committed_is_shown_beside_a_later_job(
+    actions: Actions, visit: Visit
+) -> None:
+    committed, go_on = threading.Event(), threading.Event()
+
+    def save(job: jobs.Job) -> int:
+        job.commit()
+        committed.set()
+        go_on.wait(60)
+        return 7
+
+    running = actions.run(
+        visit, actions.lines.plans, save, lambda result: {"result": result}, "problem"
+    )
+    next(running)
+    next(running)
+    assert committed.wait(60)
+    later = visit.begin(60)
+    assert next(running) == {"visit": visit}, "the steps of the later job are shown"
+    go_on.set()
+    shown = list(running)
+    assert {"result": 7} in shown
+    assert not any("progress" in updates for updates in shown)
+    assert visit.job is later
+
+
 def test_the_last_update_which_gradio_sends_again_changes_nothing(
     actions: Actions, visit: Visit
 ) -> None:

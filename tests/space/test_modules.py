@@ -22,6 +22,7 @@ from hf_lorameta import (
     Bank,
     ColumnsError,
     DatasetTooLargeError,
+    IntegrityError,
     LoraMetaError,
     Plan,
     Preview,
@@ -287,8 +288,34 @@ def test_settings_are_read_from_variables() -> None:
     assert settings.read_settings(variables | {"OAUTH_CLIENT_ID": "x"}).sign_in == "oauth"
     with pytest.raises(SystemExit, match="HF_LORAMETA_QUEUE=lots: expected an integer"):
         settings.read_settings(variables | {"HF_LORAMETA_QUEUE": "lots"})
-    public = settings.read_settings({"GRADIO_SERVER_NAME": "0.0.0.0"})
-    assert public.sign_in == "none", "other people would act with this machine's token"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "local"),
+        ({"GRADIO_SERVER_NAME": "0.0.0.0"}, "none"),
+        ({"GRADIO_SHARE": "True"}, "none"),
+    ],
+)
+def test_others_do_not_act_with_the_token_of_this_machine(
+    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings.Hub, "user", lambda self: "ann")
+    assert settings.read_settings(variables).sign_in == expected
+
+
+def test_another_bank_does_not_get_the_revision_of_the_one_built_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built = {"BANK": "a/old", "BANK_REVISION": "abc", "BASE_MODEL": "x/base"}
+    defaults = {f"HF_LORAMETA_{name}": value for name, value in built.items()}
+    monkeypatch.setattr(settings, "_build_defaults", lambda: defaults)
+    for variables in ({}, {"HF_LORAMETA_BANK": "a/old"}):
+        read = settings.read_settings(variables)
+        assert (read.bank, read.bank_revision, read.base_model) == ("a/old", "abc", "x/base")
+    read = settings.read_settings({"HF_LORAMETA_BANK": "b/new"})
+    assert (read.bank, read.bank_revision, read.base_model) == ("b/new", None, None)
 
 
 def test_a_bank_for_another_base_model_is_refused() -> None:
@@ -296,6 +323,31 @@ def test_a_bank_for_another_base_model_is_refused() -> None:
     with pytest.raises(LoraMetaError, match="this Space is for other/model"):
         loader.wait(jobs.Job(60))
     assert loader.state == "failed"
+
+
+def test_an_unexpected_error_of_the_bank_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BankLoader, "_open", lambda self: 1 // 0)
+    loader = BankLoader(settings.Settings()).start()
+    with pytest.raises(LoraMetaError, match="Something went wrong"):
+        loader.wait(jobs.Job(60))
+    assert loader.state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(IntegrityError("e1: checksum differs"), "damaged"), (OSError(28, "full"), "incomplete")],
+)
+def test_a_bank_whose_files_cannot_be_verified_is_not_called_damaged(
+    error: Exception, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verify(self: BankLoader, bank: Bank) -> None:
+        raise error
+
+    monkeypatch.setattr(BankLoader, "_verify", verify)
+    loader = BankLoader(settings.Settings())
+    loader._load()
+    assert loader.state == state
+    assert loader.bank, "plans still work"
 
 
 # --- views -------------------------------------------------------------------------------------
