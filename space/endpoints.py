@@ -18,6 +18,7 @@ from hf_lorameta import (
     COEFFICIENT_RULES,
     COMBINERS,
     METRICS,
+    AuthError,
     ColumnsError,
     ConflictError,
     LoraMetaError,
@@ -32,6 +33,7 @@ from waiting_line import Lines, WaitingLine
 
 T = TypeVar("T")
 _ADVICE = {
+    AuthError: "Pass another oauth_token: it has expired, or its account may not write there.",
     ColumnsError: "Pass columns, such as input=question,output=answer.",
     ConflictError: "Pass another repo_id, or overwrite=true.",
 }

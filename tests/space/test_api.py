@@ -181,11 +181,13 @@ def test_errors_state_cause_and_remedy(
     other = enrol()
     assert "was not found" in call_error("/plan", dataset=secret)
     assert "was not found" in call_error("/plan", dataset=secret, token=other.token)
-    assert "all columns: left, right" in call_error("/plan", dataset=odd)
+    message = call_error("/plan", dataset=odd)
+    assert "all columns: left, right" in message
+    assert message.endswith("Pass columns, such as input=question,output=answer.")
     assert "Rank must be" in call_error("/plan", dataset=repo, rank=100_000)
     assert "has no {input} or {prompt}" in call_error("/plan", dataset=repo, template="Say it.")
     assert "Publishing needs an account" in call_error("/push", dataset=repo)
-    assert "Sign in again" in call_error("/push", dataset=repo, token="hf_wrong")
+    assert "Pass another oauth_token" in call_error("/push", dataset=repo, token="hf_wrong")
     theirs = f"{user.name}/x"
     message = call_error("/push", dataset=repo, token=other.token, repo_id=theirs)
     assert "may not" in message
