@@ -33,6 +33,8 @@ MAX_BANK_BYTES = 2_000_000_000
 _PACKAGE = Path(__file__).parent
 _SHIPPED = "_space"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_REPLACED = re.compile(r"hf_lorameta-.*\.whl|" + re.escape(DEFAULTS_FILE))
+"""Files of an earlier build that a later one may not have."""
 _WHEEL = "Wheel-Version: 1.0\nGenerator: hf-lorameta\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _CAPPED = {"pydantic": "pydantic>=2.9,<=2.12.5"}
 """Requirements that Gradio's extra ``mcp`` caps, whatever version is installed here."""
@@ -61,9 +63,9 @@ def build_space(
     if bank is not None:
         files |= _for_bank(files["README.md"], bank, revision, whole_bank, hub or Hub())
     _check_folder(folder, set(files))
-    for old in folder.glob("hf_lorameta-*.whl"):
-        old.unlink()
-    (folder / DEFAULTS_FILE).unlink(missing_ok=True)
+    for old in folder.iterdir():
+        if _REPLACED.fullmatch(old.name):
+            old.unlink()
     for path, content in files.items():
         write_atomically(folder / path, content)
     return tuple(sorted(files))
@@ -81,7 +83,8 @@ def deploy_space(
     """Publish a Space in one commit; return its URL. Other arguments are those of `build_space`.
 
     Args:
-        repo_id: ``user/space``; an existing Space gets the new files and keeps its variables.
+        repo_id: ``user/space``; an existing Space gets the new files, loses the wheels and the
+            default bank of earlier ones, and keeps its variables.
         private: visibility of a new Space; None is public. True refuses an existing public one.
     """
     hub = hub or Hub()
@@ -90,14 +93,17 @@ def deploy_space(
     if existing is not None:
         check_visibility(existing, private or None)
     with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
-        build_space(Path(scratch), bank=bank, revision=revision, whole_bank=whole_bank, hub=hub)
+        folder = Path(scratch)
+        files = build_space(folder, bank=bank, revision=revision, whole_bank=whole_bank, hub=hub)
+        earlier = filter(_REPLACED.fullmatch, existing.files if existing else ())
         return hub.publish(
-            Path(scratch),
+            folder,
             repo_id,
             message="The Space of hf-lorameta",
             private=bool(private) if existing is None else existing.private,
             parent=existing,
             repo_type="space",
+            delete=sorted(set(earlier) - set(files)),
         )
 
 
@@ -157,9 +163,8 @@ def _check_folder(folder: Path, names: set[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder} cannot be used: {error.strerror}") from None
-    ours = re.compile(r"hf_lorameta-.*\.whl|__pycache__|\.gradio|" + re.escape(DEFAULTS_FILE))
-    there = {path.name for path in folder.iterdir()}
-    refuse_other_files(folder, (name for name in there - names if not ours.fullmatch(name)))
+    others = {path.name for path in folder.iterdir()} - names - {"__pycache__", ".gradio"}
+    refuse_other_files(folder, (name for name in others if not _REPLACED.fullmatch(name)))
 
 
 # --- the wheel ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -109,6 +110,19 @@ def test_pip_installs_the_wheel(wheel: Path, tmp_path: Path) -> None:
     assert (tmp_path / "t/hf_lorameta/space_build.py").is_file()
 
 
+def test_the_latest_of_several_wheels_is_unpacked(tmp_path: Path) -> None:
+    for version in ("0.10.0", "0.9.0"):
+        with zipfile.ZipFile(tmp_path / f"hf_lorameta-{version}-py3-none-any.whl", "w") as archive:
+            archive.writestr("version.txt", version)
+    shutil.copy(SPACE / "bootstrap.py", tmp_path)
+    code = "import bootstrap, pathlib, sys; bootstrap.unpack_wheel(); "
+    code += "print(pathlib.Path(sys.path[0], 'version.txt').read_text())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "0.10.0"
+
+
 # --- the folder ---------------------------------------------------------------------------------
 
 
@@ -181,6 +195,10 @@ def test_deploy_publishes_one_commit_and_can_be_repeated(
     view = cli.hub.repo(repo, repo_type="space")
     assert not view.private
     cli("space", "deploy", "--repo", repo, token=user.token, before=same_wheel)
+    old = {"hf_lorameta-0.0.9-py3-none-any.whl": b"", "defaults.json": b"{}", "thesis.txt": b"mine"}
+    cli.hub.commit(repo, old, repo_type="space")
+    cli("space", "deploy", "--repo", repo, token=user.token, before=same_wheel)
+    assert set(cli.hub.files(repo, repo_type="space")) == {*files, "thesis.txt"}
     cli("space", "deploy", "--repo", repo, code=6)  # without a token
     refused = cli("space", "deploy", "--repo", repo, "--private", token=user.token, code=6).err
     assert f"{repo} exists and is public, but private was requested" in refused
