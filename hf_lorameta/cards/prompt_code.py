@@ -1,8 +1,10 @@
 """Python code that builds the prompt of a row as an adapter reads it, and one row as an example."""
 
 from hf_lorameta.cards.markdown import Markdown
+from hf_lorameta.data.choices import show_choices
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.prompt import join_instruction
+from hf_lorameta.data.rows import join_inputs
 from hf_lorameta.types import Row
 
 EXAMPLE_CHARACTERS = 800
@@ -14,32 +16,44 @@ def prompt_code(columns: Columns) -> str:
 
     Example:
         >>> print(prompt_code(Columns(instruction="instruction", input="input", output="output")))
-        instruction, text = 'the instruction of a row', "the input of a row"
+        instruction, text = 'the instruction of a row', 'the input of a row'
         prompt = f'{instruction}\\n\\nInput: {text}\\nOutput:'
+        >>> print(prompt_code(Columns(input=("context", "question"), output="answer")))
+        prompt = 'Context: …\\nQuestion: …'
         >>> print(prompt_code(Columns(messages="messages")))
         turns = ["a question", "its answer", "the next question"]  # without the names of the roles
         prompt = "\\n\\n".join(turns)
     """
+    lines, text = [], repr(_input(columns))
     if columns.messages:
         first = '"the system prompt", ' if columns.instruction else ""
-        code = (
+        lines = [
             f'turns = [{first}"a question", "its answer", "the next question"]'
-            "  # without the names of the roles\n"
-            f'{"text" if columns.template else "prompt"} = "\\n\\n".join(turns)'
-        )
-        formatted = _f_string(join_instruction("", "\0t", columns.template))
-        return f"{code}\nprompt = {formatted}" if columns.template else code
-    if columns.instruction or columns.instruction_text or columns.template:
-        instruction = columns.instruction_text or "the instruction of a row"
-        instructed = bool(columns.instruction or columns.instruction_text)
-        # stand-ins that no template holds, as its braces are escaped
-        template = join_instruction("\0i" * instructed, "\0t", columns.template)
-        given = 'text = "the input of a row"'
-        if instructed:
-            given = f'instruction, text = {instruction!r}, "the input of a row"'
-        return f"{given}\nprompt = {_f_string(template)}"
-    given = "input of a row" if columns.input else "beginning of a text"
-    return f'prompt = "the {given}"'
+            "  # without the names of the roles"
+        ]
+        text = '"\\n\\n".join(turns)'
+    given = {}
+    if columns.instruction_of_input or columns.instruction_text:
+        given["instruction"] = repr(columns.instruction_text or "the instruction of a row")
+    if columns.input or columns.messages or not given:
+        given["text"] = text
+    # stand-ins that no template holds, as its braces are escaped
+    instruction, stand_in = "\0i" * ("instruction" in given), "\0t" * ("text" in given)
+    template = join_instruction(instruction, stand_in, columns.template)
+    if template == stand_in:
+        return "\n".join([*lines, f"prompt = {text}"])
+    lines.append(f"{', '.join(given)} = {', '.join(given.values())}")
+    return "\n".join([*lines, f"prompt = {_f_string(template)}"])
+
+
+def _input(columns: Columns) -> str:
+    """Return the form of a row's input, with the labels of several ones and the choices."""
+    names = columns.named("input")
+    if not names:
+        return "the beginning of a text"
+    form = join_inputs(names, ["…"] * len(names) if names[1:] else ["the input of a row"])
+    choices = show_choices(["a choice", "another choice"])
+    return f"{form}\n{choices}" if columns.choices else form
 
 
 def _f_string(template: str) -> str:

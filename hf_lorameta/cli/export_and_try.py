@@ -149,13 +149,12 @@ def _files(adapter: str, base: Path | None, token: str | None) -> tuple[Path, Pa
 def _recorded_prompt(folder: Path) -> Callable[[str], str]:
     """Return a function from an input to its prompt, as an adapter's recipe has it.
 
-    An instruction that differs from row to row is left to the input.
+    An instruction that differs from row to row is left to the input, as are the turns of a chat.
     """
     from hf_lorameta.data.prompt import PROMPT, join_instruction
 
     columns = _recorded_columns(folder)
-    template = columns.template or ""
-    if (columns.instruction or columns.messages) and PROMPT not in template:
+    if columns.instruction_of_input and PROMPT not in (columns.template or ""):
         return str
     instruction = columns.instruction_text or ""
     return lambda text: join_instruction(instruction, text, columns.template)

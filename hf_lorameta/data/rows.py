@@ -87,12 +87,7 @@ class RowReader:
 
     def _input(self, row: Mapping[str, Any]) -> str:
         names = self._columns.named("input")
-        texts = [self._text(row, name) for name in names] or [""]
-        if len(texts) == 1:
-            prompt = texts[0]
-        else:
-            shown = zip(_titles(names), texts, strict=True)
-            prompt = "\n".join(f"{title}: {text}" for title, text in shown if text)
+        prompt = join_inputs(names, [self._text(row, name) for name in names])
         if self._choices:
             prompt = f"{prompt}\n{show_choices(self._choices.texts(row))}"
         return prompt
@@ -136,6 +131,19 @@ class RowReader:
     def _names_of(self, path: str) -> Sequence[str]:
         found = split_path(path, list(self._labels))
         return self._labels[found[0]] if found and set(found[1]) <= {"*"} else ()
+
+
+def join_inputs(names: Sequence[str], texts: Sequence[str]) -> str:
+    """Join the inputs of a row: several that are not empty are labeled by their columns' names.
+
+    Example:
+        >>> join_inputs(["question"], ["Why?"]), join_inputs(["text", "question"], ["So.", "Why?"])
+        ('Why?', 'Text: So.\\nQuestion: Why?')
+    """
+    if len(names) == 1:
+        return texts[0]
+    shown = zip(_titles(names), texts, strict=True)
+    return "\n".join(f"{title}: {text}" for title, text in shown if text)
 
 
 def _titles(paths: Sequence[str]) -> list[str]:

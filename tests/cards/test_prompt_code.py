@@ -23,7 +23,8 @@ TURNS = [
 ]
 ROW = {
     "instruction": "the instruction of a row", "input": "the input of a row", "output": "A",
-    "messages": TURNS, "system": "the system prompt",
+    "messages": TURNS, "system": "the system prompt", "the context": "…", "question": "…",
+    "options": ["a choice", "another choice"], "letter": "A",
 }  # fmt: skip
 
 
@@ -34,14 +35,26 @@ ROW = {
         Columns(instruction="instruction", input="input", output="output"),
         Columns(messages="messages"),
         Columns(instruction="system", messages="messages"),
+        Columns(messages="messages", instruction_text="Answer like a 'pirate'."),
+        Columns(instruction="system", messages="messages", instruction_text="Answer like a {}."),
+        Columns(messages="messages", instruction_text="Hi.", template="<u>{prompt}<m>"),
+        Columns(messages="messages", instruction_text="Hi.", template="{instruction} {input}"),
+        Columns(messages="messages", template="<u>{input}<m>"),
+        Columns(input=("the context", "question"), output="output"),
+        Columns(input=("the context", "question"), output="output", instruction_text="Hi."),
+        Columns(input=("the context", "question"), output="letter", choices="options"),
+        Columns(input="input", output="letter", choices="options", template="Q: {input}\nA:"),
+        Columns(output="output", instruction_text="Write."),
+        Columns(instruction="instruction", output="output"),
     ],
+    ids=str,
 )
 def test_the_code_builds_the_prompt_that_rows_are_read_as(columns: Columns) -> None:
     raw = RawDataset(list(ROW), {}, None, "train", lambda: iter([ROW]))
     ((prompt, answer),) = read_rows(raw, columns)
     values: dict[str, Any] = {}
     exec(prompt_code(columns), values)
-    assert (values["prompt"], answer) == (prompt, "A")
+    assert (values["prompt"], answer) == (prompt, "a choice" if columns.choices else "A")
 
 
 @given(st.tuples(st.text(), st.text()))

@@ -32,3 +32,7 @@ def test_a_recipe_of_another_version_is_an_error_that_says_what_to_do(adapter: P
     assert _recorded_prompt(adapter)("hi") == "<u>hi<m>"
     set_columns(messages="messages")
     assert _recorded_prompt(adapter)("hi") == "hi"
+    set_columns(messages="messages", instruction_text="Be brief.")
+    assert _recorded_prompt(adapter)("hi") == "Be brief.\n\nInput: hi\nOutput:"
+    set_columns(instruction="task", input="input", output="output")
+    assert _recorded_prompt(adapter)("hi") == "hi"
