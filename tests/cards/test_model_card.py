@@ -170,6 +170,38 @@ def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
     assert "for 20 steps, until it was interrupted." in render_card(stopped, None)
 
 
+@pytest.mark.parametrize(
+    ("check", "unknown"),
+    [
+        (None, "the base model, the nearest source adapter or a few-shot prompt"),
+        (Validation(8, 2.5, 0.5, 0.5, 1.0), "the nearest source adapter or a few-shot prompt"),
+        (Validation(8, 2.5, 0.5, 0.5, 1.0, prompt=0.7, shots=3), "the nearest source adapter"),
+    ],
+)
+def test_card_says_what_the_adapter_was_not_compared_with(
+    check: Validation | None, unknown: str
+) -> None:
+    text = section(render_card(replace(PLAIN, check=check), None), "What was not measured")
+    assert f"Whether it is better than {unknown} is not known." in text
+
+
+@pytest.mark.parametrize(
+    ("columns", "spaced"),
+    [
+        (Columns(input="question", output="answer"), True),
+        (Columns(messages="messages"), True),
+        (Columns(output="text", instruction_text="Write."), True),
+        (Columns(output="text"), False),
+        (Columns(input="question", output="answer", template="Q: {input}\n"), False),
+    ],
+    ids=str,
+)
+def test_card_says_whether_outputs_begin_with_a_space(columns: Columns, spaced: bool) -> None:
+    text = section(render_card(of_dataset(PLAIN, columns=columns), None), "Usage")
+    assert ("continues it with a space, the output" in text) is spaced
+    assert ("continues it with the output" in text) is not spaced
+
+
 @pytest.mark.parametrize(("rank", "option"), [(8, ""), (16, ""), (20, "32"), (512, "512")])
 def test_vllm_command_allows_the_rank(rank: int, option: str) -> None:
     text = section(render_card(replace(PLAIN, rank=rank), "me/lora"), "Usage")
