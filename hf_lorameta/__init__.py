@@ -31,6 +31,7 @@ from hf_lorameta.errors import (
 _MODULES = {
     "COEFFICIENT_RULES": "method.coefficients",
     "COMBINERS": "method.merging",
+    "FAR_RATIO": "bank.geometry",
     "METRICS": "method.metrics",
     "REFINERS": "refine.registry",
     "Bank": "bank.bank",
@@ -90,6 +91,7 @@ _DEPRECATED = {
 __all__ = [
     "COEFFICIENT_RULES",
     "COMBINERS",
+    "FAR_RATIO",
     "METRICS",
     "REFINERS",
     "AdapterError",
@@ -161,6 +163,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.geometry import FAR_RATIO
     from hf_lorameta.bank.map import BankMap, bank_map
     from hf_lorameta.data.columns import Columns, parse_columns
     from hf_lorameta.data.dataset import Dataset, column_names, open_dataset

@@ -4,9 +4,8 @@ import math
 from collections import Counter
 from html import escape
 
-from hf_lorameta import COEFFICIENT_RULES, COMBINERS, METRICS, Plan
+from hf_lorameta import COEFFICIENT_RULES, COMBINERS, FAR_RATIO, METRICS, Plan
 from names import Named, readable_name
-from verdict_view import FAR
 
 BARS = 10
 HUB = "https://huggingface.co"
@@ -43,7 +42,7 @@ def _nearness(nearest: float, median_in_bank: float) -> tuple[str, str]:
     if not (math.isfinite(median_in_bank) and median_in_bank > 0):
         return _number(nearest), "distance to the nearest one"
     ratio = nearest / median_in_bank
-    word = "similar" if ratio <= 1 else "loosely related" if ratio <= FAR else "far"
+    word = "similar" if ratio <= 1 else "loosely related" if ratio <= FAR_RATIO else "far"
     return word, f"nearest at {ratio:.1f}× the usual distance inside the bank"
 
 

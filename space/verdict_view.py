@@ -5,11 +5,9 @@ import re
 from html import escape
 from typing import Literal, NamedTuple
 
-from hf_lorameta import Plan
+from hf_lorameta import FAR_RATIO, Plan
 from names import readable_name
 
-FAR = 1.5
-"""Nearest distance, in typical distances inside the bank, above which nothing is similar."""
 WORTHWHILE = 0.25
 """Gain that counts as help: a quarter of the base model's error."""
 NEIGHBORS = 5
@@ -48,7 +46,7 @@ def verdict(plan: Plan) -> Verdict:
     ratio = float(plan.distances.min()) / plan.nearest_in_bank
     if math.isnan(ratio):
         return Verdict("unsure", "Unsure: test before using", "The bank is too small to compare.")
-    if ratio > FAR:
+    if ratio > FAR_RATIO:
         reason = "No dataset in the bank is similar to yours."
         return Verdict("unlikely", "Probably will not help: test before using", reason)
     if ratio > 1:
@@ -115,7 +113,7 @@ def _line(plan: Plan) -> str:
     """Place the most similar datasets on a line from similar to far."""
     nearest = plan.distances.argsort(kind="stable")[:NEIGHBORS]
     typical = plan.nearest_in_bank
-    end = max(float(plan.distances[nearest[-1]]), 0 if math.isnan(typical) else FAR * typical)
+    end = max(float(plan.distances[nearest[-1]]), 0 if math.isnan(typical) else FAR_RATIO * typical)
     rows = "".join(
         _point(readable_name(plan.bank.index.entries[i]), float(plan.distances[i]), end)
         for i in nearest

@@ -8,6 +8,8 @@ from hf_lorameta.data.profile import ProfileTable
 from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, between, distances, stored_name
 from hf_lorameta.types import Array
 
+FAR_RATIO = 1.5
+"""A nearest distance above this many times the bank's typical one is called far."""
 _MAX_SAMPLED = 32
 
 

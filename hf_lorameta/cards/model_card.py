@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from hf_lorameta.bank.geometry import FAR_RATIO
 from hf_lorameta.bank.index import EMBEDDED_BANK
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE
@@ -60,6 +61,7 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         chart_file=CHART_FILE,
         nearest=card.nearest,
         relative_distance=_relative_distance(card),
+        far_ratio=FAR_RATIO,
         listed=card.neighbors[:shown],
         unlisted=card.neighbors[shown:],
         source_datasets=source_datasets,

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate
+from hf_lorameta.bank.geometry import FAR_RATIO
 from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.profile import Profile
@@ -16,8 +17,6 @@ from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
 from hf_lorameta.types import Array
 
-FAR_RATIO = 1.5
-"""A nearest distance above this many times the bank's typical one is called far."""
 FEW_ROWS = 20
 _COMPARED = 50
 LOST_WITHOUT_OUTPUTS = 0.08
@@ -127,16 +126,19 @@ def _form_warnings(plan: PlanLike) -> Iterator[str]:
 
 def _distance_warnings(plan: PlanLike) -> Iterator[str]:
     recipe = plan.recipe
-    tuned = plan.refinement or plan.training or recipe.refine or recipe.train
+    measured = any((plan.refinement, plan.training, plan.check, recipe.uses_rows))
     nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
     if nearest > FAR_RATIO * typical:
-        advice = f" It may be worse than the base model: {_way_out(recipe)}."
         yield (
             "No dataset in the bank is near this one: the nearest is at distance "
-            f"{nearest:.3g}, while bank datasets typically have one at {typical:.3g}. "
-            f"Expect little from this adapter.{'' if tuned else advice}"
+            f"{nearest:.3g}, while bank datasets typically have one at {typical:.3g}."
         )
-    if plan.expected and not (tuned or plan.check or recipe.check):
+        if not measured:
+            yield (
+                "Expect little from this adapter. It may be worse than the base model: "
+                f"{_way_out(recipe)}."
+            )
+    if plan.expected and not measured:
         yield from _gain_warnings(plan.expected, _way_out(recipe))
 
 

@@ -278,7 +278,8 @@ def test_unpublished_bank_is_not_linked() -> None:
         (0.1, 0.2, "0.2 from its nearest neighbor; this distance is no larger."),
         (0.2, 0.2, "this distance is no larger."),
         (0.3, 0.2, "this distance is 1.5 times as large"),
-        (0.4, 0.2, "a loosely related dataset"),
+        (0.3, 0.2, "a loosely related dataset."),
+        (0.32, 0.2, "1.6 times as large: no dataset of the bank is close to this one."),
         (0.6, 0.2, "3.0 times as large"),
         (0.6, 0.2, "Expect little"),
         (0.0, 0.2, "it may be the same dataset"),
@@ -297,6 +298,8 @@ def test_card_describes_the_distance_to_the_nearest_dataset(
     assert "`bank/task-1`" in text
     assert expected in " ".join(text.split())
     assert "![Bar chart of the coefficients](neighbors.svg)" in text
+    checked = replace(facts, check=Validation(8, 2.5, 0.5, 0.5, 1.0))
+    assert "Expect little" not in render_card(checked, None)
 
 
 # --- tables -------------------------------------------------------------------------------------

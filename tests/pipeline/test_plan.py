@@ -149,6 +149,23 @@ def test_a_scale_is_advised_where_the_length_of_outputs_is_unknown(
         assert "--scale 0.5" not in str(unscaled.warnings)
 
 
+def test_little_is_expected_of_a_far_dataset_unless_losses_are_measured(
+    tmp_path: Path, embedded: Bank
+) -> None:
+    near = plan(write_rows(tmp_path, "prompt", "completion"), embedded)
+    ratio = near.distances.min() / near.nearest_in_bank
+    for times, is_far in ((1.4, False), (1.6, True)):
+        far = replace(near, distances=near.distances * times / ratio)
+        check = Validation(16, base=3.0, start=2.5, end=2.5, scale=1.0)
+        for of, little in (
+            (far, is_far),
+            (replace(far, recipe=Recipe(check=16)), False),
+            (replace(far, check=check), False),
+        ):
+            assert ("No dataset in the bank is near" in str(of.warnings)) is is_far
+            assert ("Expect little" in str(of.warnings)) is little
+
+
 def test_rows_held_out_count_among_those_asked_for(tmp_path: Path, embedded: Bank) -> None:
     result = plan(write_rows(tmp_path, "prompt", "completion"), embedded, Recipe(train=100))
     training = Training(75, 25, 4.0, 3.0, 2.0, steps=9, on_other_rows=True, used_rows=100)
