@@ -77,6 +77,7 @@ _MODULES = {
     "publish_adapter": "pipeline.publish",
     "publish_folder": "pipeline.publish",
     "read_dataset": "pipeline.read_dataset",
+    "render_modelfile": "cards.gguf_usage",
     "resolve_target": "pipeline.publish",
     "token_counting": "pipeline.read_dataset",
 }
@@ -156,6 +157,7 @@ __all__ = [
     "publish_folder",
     "read_dataset",
     "recipe_within",
+    "render_modelfile",
     "resolve_target",
     "scores_to_card",
     "token_counting",
@@ -165,6 +167,7 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.geometry import FAR_RATIO
     from hf_lorameta.bank.map import BankMap, bank_map
+    from hf_lorameta.cards.gguf_usage import render_modelfile
     from hf_lorameta.data.columns import Columns, parse_columns
     from hf_lorameta.data.dataset import Dataset, column_names, open_dataset
     from hf_lorameta.data.preview import Preview, preview

@@ -6,7 +6,7 @@ import shlex
 from html import escape
 
 from generating import Destination, Published, target_name
-from hf_lorameta import Report
+from hf_lorameta import Report, render_modelfile
 from html_blocks import code_html, note, select
 from improving import ROWS, Improvement
 from planning import PlanResult
@@ -196,12 +196,15 @@ def usage_html(result: PlanResult, name: str) -> str:
         "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))"
     )
     llama_cpp = (
-        f"hf-lorameta export {name} -o adapter.gguf\n"
-        f"llama-cli --model base.gguf --lora adapter.gguf --prompt {shlex.quote(prompt)}"
+        f"hf-lorameta try {name} --base-gguf base.gguf --template '{{}}' "
+        f"--prompt {shlex.quote(prompt)}\n"
+        f"# or a server:\nhf-lorameta export {name} -o adapter.gguf\n"
+        "llama serve -m base.gguf --lora adapter.gguf"
     )
+    modelfile = render_modelfile(base_model, result.plan.dataset.columns.template)
     ollama = (
         f"hf-lorameta export {name} -o adapter.gguf\n"
-        "printf 'FROM ./base.gguf\\nADAPTER ./adapter.gguf\\n' > Modelfile\n"
+        f"cat > Modelfile <<'EOF'\n{modelfile}EOF\n"
         "ollama create my-adapter -f Modelfile"
     )
     return "".join(

@@ -423,7 +423,20 @@ def test_the_code_to_use_an_adapter_has_the_prompt_of_a_row(guest_book: Plan) ->
     result = planning.PlanResult(guest_book, [("long " * 100, "a"), (prompt, "b")], "x")
     page = unescape(result_view.usage_html(result, "user/adapter"))
     assert f"prompt = {json.dumps(prompt)}\n" in page
-    assert f"--prompt {shlex.quote(prompt)}<" in page
+    assert f"--template '{{}}' --prompt {shlex.quote(prompt)}\n" in page
+
+
+@pytest.mark.parametrize(
+    ("template", "shown"), [(None, "{{ .Prompt }}"), ("<u>{prompt}<m>", "<u>{{ .Prompt }}<m>")]
+)
+def test_the_modelfile_has_the_form_of_the_prompt(
+    guest_book: Plan, template: str | None, shown: str
+) -> None:
+    columns = guest_book.dataset.columns.with_prompt(None, template)
+    of = replace(guest_book, dataset=replace(guest_book.dataset, columns=columns))
+    page = unescape(result_view.usage_html(planning.PlanResult(of, [], "x"), "user/adapter"))
+    assert f'\nTEMPLATE """{shown}"""\n' in page
+    assert "\nEOF\nollama create" in page
 
 
 def test_a_report_says_whether_the_adapter_is_better() -> None:

@@ -58,7 +58,7 @@ def test_signed_out_verdict_adapter_and_download(
     assert downloaded == {path.name: path.read_bytes() for path in (tmp_path / "cli").iterdir()}
     expect(page.locator("#lm-save")).to_contain_text("Sign in at the top")
     visitor.open_section("Use it")
-    for text in ("AutoTokenizer.from_pretrained", "llama-cli", "ollama create"):
+    for text in ("AutoTokenizer.from_pretrained", "llama serve", "ollama create"):
         expect(page.locator("#lm-usage")).to_contain_text(text)
 
 
