@@ -68,6 +68,7 @@ _MODULES = {
     "from_option": "data.prompt",
     "generate": "pipeline.generate",
     "generate_from_plan": "pipeline.generate",
+    "install_requirement": "environment",
     "merge": "pipeline.merge",
     "open_dataset": "data.dataset",
     "parse_columns": "data.columns",
@@ -146,6 +147,7 @@ __all__ = [
     "from_option",
     "generate",
     "generate_from_plan",
+    "install_requirement",
     "merge",
     "obstacle_to_training",
     "open_dataset",
@@ -174,6 +176,7 @@ if TYPE_CHECKING:
     from hf_lorameta.data.prompt import as_option, from_option
     from hf_lorameta.data.sample import RowSample, draw_stratified
     from hf_lorameta.engines.scoring import Report
+    from hf_lorameta.environment import install_requirement
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.hub.reading_limits import ReadingLimits
     from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients

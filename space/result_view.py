@@ -6,7 +6,7 @@ import shlex
 from html import escape
 
 from generating import Destination, Published, target_name
-from hf_lorameta import Report, render_modelfile
+from hf_lorameta import Report, install_requirement, render_modelfile
 from html_blocks import code_html, note, select
 from improving import ROWS, Improvement
 from planning import PlanResult
@@ -92,7 +92,7 @@ def improve_form(why_not: str, command: str) -> str:
     """Return the button that trains the adapter further, or why that is not possible here."""
     heading = '<h3 class="lm-h3">Improve with your rows</h3>'
     if why_not:
-        code = code_html(f'pip install "hf-lorameta[eval]"\n{command}')
+        code = code_html(f"{_pip_install('eval')}\n{command}")
         return f'{heading}<p class="lm-soft">{escape(why_not)} On your own machine:</p>{code}'
     return (
         f'<form class="lm-test">{heading}<p class="lm-soft">A few training steps on up to '
@@ -129,8 +129,13 @@ def _end(text: str) -> str:
 def no_model_html(reason: str) -> str:
     """Say why the adapter cannot be tried here, and how to try it elsewhere."""
     return f'<h3 class="lm-h3">Try it</h3><p>{escape(reason)} On your own machine:</p>' + code_html(
-        'pip install "hf-lorameta[gguf]"\nhf-lorameta try ADAPTER --compare'
+        f"{_pip_install('gguf')}\nhf-lorameta try ADAPTER --compare"
     )
+
+
+def _pip_install(extra: str) -> str:
+    """Return the command that installs this package with an extra on the visitor's machine."""
+    return shlex.join(["pip", "install", install_requirement(extra, remote=True)])
 
 
 def save_form(plan_result: PlanResult, user: str | None) -> str:

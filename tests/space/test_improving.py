@@ -1,9 +1,11 @@
 """Training an adapter further in the Space, with a tiny base model."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Recipe, plan  # noqa: E402 - they import torch
+from hf_lorameta import Bank, Recipe, install_requirement, plan  # noqa: E402 - they import torch
 from hf_lorameta.training import few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
@@ -155,7 +157,8 @@ def test_the_page_says_why_it_cannot_train(
     assert reason == "Not possible here: torch is not installed."
     form = result_view.improve_form(reason, "hf-lorameta generate user/data --train 16 -o x")
     assert "<form" not in form
-    assert "pip install" in form
+    install = shlex.join(["pip", "install", install_requirement("eval", remote=True)])
+    assert f"<code>{install}\nhf-lorameta generate" in unescape(form)
 
 
 @pytest.mark.parametrize("name", ["", "data-base-lorameta", "ann/Data-Base-lorameta"])

@@ -2,14 +2,16 @@
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
 
-from hf_lorameta import Bank
+from hf_lorameta import Bank, install_requirement
 from tests.conftest import Account, Shell, Web
 from tests.plain_bank import plain_bank
 from tests.running_space import SPACE, Visitor, browser, missing, running_space
@@ -121,5 +123,6 @@ def test_without_llama_cpp_the_page_says_why_and_gives_the_command(
     reason = trying.why_not(Bank.embedded(), settings.Settings())
     page = result_view.no_model_html(reason)
     assert "is not installed on this machine" in page
-    assert "hf-lorameta try ADAPTER --compare" in page
+    install = shlex.join(["pip", "install", install_requirement("gguf", remote=True)])
+    assert f"<code>{install}\nhf-lorameta try ADAPTER --compare" in unescape(page)
     assert "<form" not in page
