@@ -152,7 +152,7 @@ class Actions:
         return {self.components.progress: _CANCELED, self.components.bar: gr.Row(visible=True)}
 
 
-_CANCELED = f'<div data-announce="Cancelled">{note("info", "Cancelled")}</div>'
+_CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
 
 
 class StatusActions(Actions):

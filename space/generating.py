@@ -22,7 +22,7 @@ from hf_lorameta import (
 from jobs import Job
 from planning import PlanResult
 
-PUBLISHING = "Saving to the Hub; this can no longer be cancelled"
+PUBLISHING = "Saving to the Hub; this can no longer be canceled"
 
 
 class SignInError(LoraMetaError):

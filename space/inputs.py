@@ -32,7 +32,9 @@ def recipe_of(
     temperature: float | None,
     rank: float | None,
 ) -> Recipe:
-    """Build a recipe from the options; an empty or zero value keeps the default.
+    """Build a recipe from the options.
+
+    None, an empty text, or 0 for top_k and rank keeps the default.
 
     Raises:
         RecipeError: an option is out of range.

@@ -1,7 +1,7 @@
 """Plan an adapter for one request.
 
-Only token counts and a few clipped rows leave the process that reads the dataset. A `PlanResult` is
-stored for the visitor, so it holds no token and no open stream.
+Only token counts and up to `SAMPLES` clipped rows leave the process that reads the dataset. A
+`PlanResult` is stored for the visitor, so it holds no token and no open stream.
 """
 
 from collections.abc import Iterator

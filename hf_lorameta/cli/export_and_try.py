@@ -54,9 +54,11 @@ def export(
     from hf_lorameta.pipeline.adapter_folder import locate_adapter
 
     output = output or Path(f"{Path(adapter).expanduser().resolve().name}.gguf")
-    if output.exists() and (output.is_dir() or not overwrite):
-        problem = "is a folder" if output.is_dir() else "exists already"
-        raise UsageError(f"{output} {problem}", hint="name another with -o, or add --overwrite")
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder", hint="name a file with -o")
+    if output.exists() and not overwrite:
+        hint = "name another with -o, or add --overwrite"
+        raise UsageError(f"{output} exists already", hint=hint)
     require_extra("gguf", extra="gguf")
     folder = locate_adapter(adapter, hub=Hub(token))
     config = check_adapter(folder)[0]

@@ -142,9 +142,9 @@ class Repetitions:
                 return true;
             }""")
         work = self.page.locator("#lm-work")
-        work.get_by_text("Cancelled").wait_for()
+        work.get_by_text("Canceled").wait_for()
         self.page.wait_for_timeout(600)
-        return work.inner_text() == "Cancelled" and not later.is_visible()
+        return work.inner_text() == "Canceled" and not later.is_visible()
 
     def _other_name(self) -> str:
         """Return a random name, not the one before, whose plan may still be shown."""

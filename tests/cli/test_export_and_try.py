@@ -73,6 +73,9 @@ def test_export_refuses_existing_files_and_unsupported_base_models(
     folder = save(tmp_path / "a")
     (tmp_path / "a.gguf").write_bytes(b"mine")
     assert "exists already" in cli("export", folder, "-o", "a.gguf", code=2).err
+    error = cli("export", folder, "-o", folder, "--overwrite", code=2).err
+    assert "a is a folder" in error
+    assert "--overwrite" not in error
     assert (tmp_path / "a.gguf").read_bytes() == b"mine"
     cli("export", folder, "-o", "a.gguf", "--overwrite")
     bloom = f"{user.name}/bloom"

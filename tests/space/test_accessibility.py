@@ -85,7 +85,7 @@ def test_focus_never_falls_to_the_body(visitor: Visitor, cli: Shell, user: Accou
     visitor.enter_dataset(slow)
     page.locator("#lm-cancel").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#lm-work")).to_contain_text("Cancelled")
+    expect(page.locator("#lm-work")).to_contain_text("Canceled")
     expect(page.locator("#lm-dataset")).to_be_focused()
     cli.hub.clear_faults()
     go_on.set()

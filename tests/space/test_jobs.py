@@ -180,10 +180,10 @@ def test_a_result_is_taken_back_if_cancel_was_pressed_while_it_was_sent(
     actions: Actions, visit: Visit
 ) -> None:
     running = run(actions, visit, lambda job: 7, undo=lambda: {"result": ""})
-    assert "Cancelled" not in str(actions.cancel(visit, 0)), "the action itself shows it"
+    assert "Canceled" not in str(actions.cancel(visit, 0)), "the action itself shows it"
     updates = next(running)
     assert updates["result"] == ""
-    assert "Cancelled" in updates["progress"]
+    assert "Canceled" in updates["progress"]
     assert next(running) == {"visit": visit}
     with pytest.raises(StopIteration) as ended:
         next(running)
@@ -196,8 +196,8 @@ def test_a_result_is_taken_back_if_cancel_was_pressed_before_it_arrived(
     list(run(actions, visit, lambda job: 7, undo=lambda: {"result": ""}))
     updates = actions.cancel(visit, 0)
     assert updates["result"] == ""
-    assert "Cancelled" in updates["progress"]
-    assert "Cancelled" not in str(actions.cancel(visit, 0)), "the page shows it already"
+    assert "Canceled" in updates["progress"]
+    assert "Canceled" not in str(actions.cancel(visit, 0)), "the page shows it already"
 
 
 def test_nothing_else_begins_if_cancel_was_pressed_between_two_actions(
@@ -205,7 +205,7 @@ def test_nothing_else_begins_if_cancel_was_pressed_between_two_actions(
 ) -> None:
     running = run(actions, visit, lambda job: 7, undo=lambda: {"result": ""})
     assert next(running) == {"visit": visit}
-    assert "Cancelled" in actions.cancel(visit, 0)["progress"]
+    assert "Canceled" in actions.cancel(visit, 0)["progress"]
     with pytest.raises(StopIteration) as ended:
         next(running)
     assert ended.value.value is None
@@ -231,7 +231,7 @@ def test_cancel_holds_for_an_event_that_has_not_begun_its_work(
             cancellations=at_the_event,
         )
     )  # fmt: skip
-    assert "Cancelled" in str(shown)
+    assert "Canceled" in str(shown)
     assert not any("result" in updates for updates in shown)
     assert not visit.begin(60, visit.cancellations).canceled, "Cancel was for the event before"
 
@@ -253,9 +253,9 @@ def test_what_was_committed_is_not_called_canceled(actions: Actions, visit: Visi
         return 7
 
     running = run(actions, visit, save)
-    assert "Cancelled" not in str(actions.cancel(visit, 0))
+    assert "Canceled" not in str(actions.cancel(visit, 0))
     list(running)
-    assert "Cancelled" not in str(actions.cancel(visit, 0))
+    assert "Canceled" not in str(actions.cancel(visit, 0))
 
 
 def test_the_outcome_of_what_was_committed_is_shown_beside_a_later_job(

@@ -364,9 +364,9 @@ def test_cancel_holds_for_the_request_just_before_it(visitor: Visitor, web: Web)
         }""",
             second,
         )
-        page.locator("#lm-work", has_text="Cancelled").wait_for()
+        page.locator("#lm-work", has_text="Canceled").wait_for()
         page.wait_for_timeout(600)
-        assert page.locator("#lm-work").inner_text() == "Cancelled"
+        assert page.locator("#lm-work").inner_text() == "Canceled"
         assert not page.locator("#lm-verdict").is_visible()
 
 
@@ -380,7 +380,7 @@ def test_cancel_saves_nothing(visitor: Visitor, web: Web, cli: Shell) -> None:
     cli.hub.add_fault(Fault("callback", path=f"api/models/{target}", callback=go_on.wait))
     page.get_by_role("button", name="Save to Hub").click()
     page.locator("#lm-cancel").click()
-    page.locator("#lm-work", has_text="Cancelled").wait_for()
+    page.locator("#lm-work", has_text="Canceled").wait_for()
     cli.hub.clear_faults()
     go_on.set()
     assert web.space.settled() == [], "the canceled job has ended"
