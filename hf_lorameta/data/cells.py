@@ -4,6 +4,7 @@ import datetime
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from math import isnan
 from typing import Any
 
 from hf_lorameta.data.columns import split_path
@@ -72,6 +73,18 @@ def as_texts(value: Any) -> Any:
     return value
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number; NaN, infinity and booleans are not.
+
+    Example:
+        >>> is_whole(2), is_whole(2.0), is_whole(2.5), is_whole(float("nan")), is_whole(True)
+        (True, True, False, False, False)
+    """
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _field(value: Any, step: str) -> Any:
     if (fields := as_object(value)) is not None:
         return fields.get(step)
@@ -110,7 +123,7 @@ def cell_text(
         if first:
             return next((text for text in texts if text), "")
         return join_items([text for text in texts if text], separator)
-    if value is None:
+    if value is None or (isinstance(value, float) and isnan(value)):
         return ""
     if isinstance(value, bool) and not labels:
         return str(value).lower()

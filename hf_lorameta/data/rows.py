@@ -3,7 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hf_lorameta.data.cells import as_texts, cell_text, is_alternatives, is_tokens, value_at
+from hf_lorameta.data.cells import (
+    as_texts,
+    cell_text,
+    is_alternatives,
+    is_tokens,
+    is_whole,
+    value_at,
+)
 from hf_lorameta.data.choices import Choices, show_choices
 from hf_lorameta.data.columns import Columns, replace_path, split_path
 from hf_lorameta.data.conversations import conversation_row, conversation_text, is_conversation
@@ -17,9 +24,10 @@ def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
     """Yield the (input, output) pair of each row.
 
     Numbers and booleans become text, class labels their names, and a missing value the empty
-    string. Lists are joined, but of a list of answers the first is read. Several inputs are labeled
-    by the names of their columns. Of a conversation, the last answer is the output and all turns
-    before it are the input.
+    string. Floats are written as integers in a column whose first rows hold whole numbers only, as
+    a column of integers with a missing one is read from a CSV file. Lists are joined, but of a list
+    of answers the first is read. Several inputs are labeled by the names of their columns. Of a
+    conversation, the last answer is the output and all turns before it are the input.
     """
     reader = RowReader(raw, columns)
     for row in raw.rows():
@@ -30,12 +38,18 @@ class RowReader:
     """Converts rows of a dataset.
 
     Args:
-        raw: the dataset; its first rows tell how numbered answers count.
+        raw: the dataset; its first rows tell how numbered answers count, and which floats are
+            integers.
         columns: what to read.
     """
 
     def __init__(self, raw: RawDataset, columns: Columns) -> None:
         self._columns, self._labels = columns, raw.labels
+        found = {path: [value_at(row, path) for row in raw.sample] for path in columns.names()}
+        self._whole = {
+            path for path, values in found.items()
+            if all(is_whole(v) for v in values if isinstance(v, float) and v == v)
+        }  # fmt: skip
         self._choices: Choices | None = None
         if columns.choices and columns.output:
             labels = self._names_of(columns.output)
@@ -107,7 +121,7 @@ class RowReader:
 
     def _output_value(self, row: Mapping[str, Any], path: str) -> Any:
         """Return the value of an output; several, as ``solutions``, may be a list in JSON."""
-        value, name = value_at(row, path), path.removesuffix(".*")
+        value, name = self._value(row, path), path.removesuffix(".*")
         return as_texts(value) if is_alternatives(name) and name.lower().endswith("s") else value
 
     def _is_aligned(self, row: Mapping[str, Any], value: Any) -> bool:
@@ -119,8 +133,12 @@ class RowReader:
             isinstance(items, (list, tuple)) and len(items) == len(value) for items in inputs
         )
 
-    def _text(self, row: Mapping[str, Any], path: str) -> str:
+    def _value(self, row: Mapping[str, Any], path: str) -> Any:
         value = value_at(row, path)
+        return int(value) if path in self._whole and is_whole(value) else value
+
+    def _text(self, row: Mapping[str, Any], path: str) -> str:
+        value = self._value(row, path)
         if isinstance(value, (list, tuple)) and is_conversation(value):
             return conversation_text(value)
         separator = ""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+from hf_lorameta.data.cells import is_whole
 from hf_lorameta.data.column_names import LANGUAGE, STARS
 from hf_lorameta.data.conversations import conversation_row, is_conversation, is_transcript
 
@@ -62,7 +63,7 @@ class TableView:
     def values(self, name: str) -> list[Any]:
         """Return the column's values in the sample that are not missing."""
         values = [row.get(name) for row in self.sample]
-        return [v for v in values if v or isinstance(v, (bool, int, float))]
+        return [v for v in values if (v or isinstance(v, (bool, int, float))) and v == v]
 
     def kind(self, name: str) -> Kind:
         """Return what a column holds."""
@@ -122,7 +123,8 @@ class TableView:
         if self.kind(name) == "class":
             return True
         values = self.values(name)
-        if len(values) < _MIN_ROWS or not all(isinstance(v, (str, int, bool)) for v in values):
+        labels = all(isinstance(v, (str, bool)) or is_whole(v) for v in values)
+        if len(values) < _MIN_ROWS or not labels:
             return False
         texts = {str(value) for value in values}
         few = 1 < len(texts) <= len(values) / 2
@@ -136,8 +138,8 @@ class TableView:
     def holds_codes(self, name: str) -> bool:
         """Whether a column holds few different whole numbers, which may stand for classes."""
         values = self.values(name)
-        whole = all(isinstance(v, int) and not isinstance(v, bool) for v in values)
-        return bool(values) and whole and name not in self.labels and self.repeats(name)
+        whole = bool(values) and all(map(is_whole, values))
+        return whole and name not in self.labels and self.repeats(name)
 
     @property
     def ratings(self) -> list[str]:

@@ -148,6 +148,25 @@ def test_cells_are_converted_to_text() -> None:
         read([{"q": {"x": 1}, "a": "b"}], Columns(input="q", output="a"))
 
 
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["0", "1", "", "2"], ["0", "1", "", "2"]),
+        (["3.0", "4.5", "", "5"], ["3.0", "4.5", "", "5.0"]),
+    ],
+)
+def test_integers_beside_a_missing_one_are_no_decimals(
+    tmp_path: Path, cells: list[str], expected: list[str]
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"It rains,{cell}\n" for cell in cells * 6))
+    dataset = open_dataset(path, columns="input=text,output=label")
+    assert [output for _, output in dataset.rows()] == expected * 6
+    assert bool(dataset.notes) == (expected == cells)  # a note that labels are numbers
+    records = [{"text": "It rains", "label": float(cell or "nan")} for cell in cells]
+    assert [output for _, output in open_dataset(records).rows()] == expected
+
+
 def test_chats_are_split_before_the_last_answer() -> None:
     chat = [
         {"role": "system", "content": "be kind"},
