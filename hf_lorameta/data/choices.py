@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_lorameta.data.cells import cell_text, value_at
+from hf_lorameta.data.cells import cell_text, is_whole, value_at
 
 
 class Choices:
@@ -32,55 +32,67 @@ class Choices:
     ) -> None:
         self._columns, self._answer, self._labels = tuple(columns), answer, labels
         self._start = self._first_number(sample)
+        self._by_number = self._are_numbered(sample)
 
     def texts(self, row: Mapping[str, Any]) -> list[str]:
-        """Return the choices of a row."""
-        return [text for _, text in self._named(row)]
+        """Return the choices of a row, without empty ones."""
+        return [text for _, text in self._named(row) if text]
 
     def right(self, row: Mapping[str, Any]) -> str:
         """Return the right choice; the empty string if the answer names none."""
         named = self._named(row)
-        texts = [text for _, text in named]
         value = value_at(row, self._answer)
         if isinstance(value, int) and not isinstance(value, bool) and self._labels:
-            return _at(texts, value)  # class labels count from 0
+            return _at(named, value)  # class labels count from 0
         answer = cell_text(value, self._answer, first=True).strip()
-        if answer in texts:
+        if not self._by_number and answer in (text for _, text in named):
             return answer
         by_name = {name.strip().upper(): text for name, text in named if name}
         key = answer.strip("().: ").upper()
         if key in by_name:
             return by_name[key]
-        if answer.lstrip("-").isdecimal():
-            return _at(texts, int(answer) - self._start)
+        if (number := self._number(row)) is not None:
+            return _at(named, number - self._start)
         if len(key) == 1 and "A" <= key <= "Z":
-            return _at(texts, ord(key) - ord("A"))
+            return _at(named, ord(key) - ord("A"))
         return ""
 
     def _named(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return (name, text) of each choice; the name is empty if the row has none."""
         if len(self._columns) > 1:
-            texts = [cell_text(value_at(row, name), name) for name in self._columns]
-            return [("", text) for text in texts if text]
+            return [("", cell_text(value_at(row, name), name)) for name in self._columns]
         value = value_at(row, self._columns[0])
         if isinstance(value, Mapping) and isinstance(value.get("text"), (list, tuple)):
             names = value.get("label") or value.get("labels") or [""] * len(value["text"])
-            return [(str(n), str(t)) for n, t in zip(names, value["text"], strict=False)]
+            found = zip(names, value["text"], strict=False)
+            return [(str(name), cell_text(text, "choices")) for name, text in found]
         if isinstance(value, Mapping):  # {"A": "red", "B": "blue"}
-            return [(str(n), str(t)) for n, t in value.items() if t]
+            return [(str(name), cell_text(text, "choices")) for name, text in value.items()]
         if isinstance(value, (list, tuple)):
             return [_item(item) for item in value]
         return []
 
+    def _number(self, row: Mapping[str, Any]) -> int | None:
+        """Return the answer as a number; None if it is none."""
+        value = value_at(row, self._answer)
+        if is_whole(value):
+            return int(value)
+        text = cell_text(value, self._answer, first=True).strip()
+        return int(text) if text.removeprefix("-").isdecimal() else None
+
     def _first_number(self, sample: Sequence[Mapping[str, Any]]) -> int:
-        """Return 1 if no answer in the sample is number 0 and one is as high as their count."""
-        numbers = []
-        for row in sample:
-            text = cell_text(value_at(row, self._answer), self._answer, first=True)
-            if text.isdecimal():
-                numbers.append((int(text), len(self.texts(row))))
-        past_end = any(number == count for number, count in numbers)
-        return int(past_end and all(number != 0 for number, _ in numbers))
+        """Return 1 if no answer in the sample is number 0 and one is past the end from there."""
+        numbers = [(n, self._named(row)) for row in sample if (n := self._number(row)) is not None]
+        past_end = any(0 < n <= len(named) and not _at(named, n) for n, named in numbers)
+        return int(past_end and all(n != 0 for n, _ in numbers))
+
+    def _are_numbered(self, sample: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether all answers are integers, not texts of some, and numbers of choices."""
+        answers = [(value_at(row, self._answer), self._named(row)) for row in sample]
+        answers = [(value, named) for value, named in answers if cell_text(value, self._answer)]
+        return bool(answers) and all(
+            is_whole(value) and _at(named, int(value) - self._start) for value, named in answers
+        )
 
 
 def _item(item: Any) -> tuple[str, str]:
@@ -90,8 +102,8 @@ def _item(item: Any) -> tuple[str, str]:
     return "", cell_text(item, "choices")
 
 
-def _at(texts: Sequence[str], index: int) -> str:
-    return texts[index] if 0 <= index < len(texts) else ""
+def _at(named: Sequence[tuple[str, str]], index: int) -> str:
+    return named[index][1] if 0 <= index < len(named) else ""
 
 
 def show_choices(texts: Sequence[str]) -> str:

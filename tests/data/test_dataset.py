@@ -167,6 +167,42 @@ def test_integers_beside_a_missing_one_are_no_decimals(
     assert [output for _, output in open_dataset(records).rows()] == expected
 
 
+_SUMS = ["8", "2", "24", "120"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([{"c": _SUMS, "a": 2}, {"c": _SUMS, "a": 0}], ["24", "8"]),
+        ([{"c": _SUMS, "a": 3}, {"c": _SUMS, "a": 4}], ["24", "120"]),  # counted from 1
+        ([{"c": _SUMS, "a": 2}, {"c": _SUMS, "a": 120}], ["2", "120"]),  # texts
+        ([{"c": _SUMS, "a": "2"}, {"c": _SUMS, "a": "8"}], ["2", "8"]),
+        ([{"c": _SUMS, "a": 2.0}, {"c": _SUMS, "a": None}], ["24", ""]),
+        ([{"c": {"A": None, "B": "two", "C": "three"}, "a": "B"}], ["two"]),
+        ([{"c": ["", "two", "three"], "a": "B"}], ["two"]),
+    ],
+)
+def test_the_right_choice_is_found_by_its_number_or_letter(
+    rows: list[dict[str, Any]], expected: list[str]
+) -> None:
+    columns = Columns(input="q", choices="c", output="a")
+    dataset = open_dataset([{"q": "Which?"} | row for row in rows], columns=columns)
+    assert [output for _, output in dataset.rows()] == expected
+    assert not any(
+        line in ("- ", "- None") for row in dataset.rows() for line in row[0].split("\n")
+    )
+
+
+def test_an_empty_choice_keeps_the_letters_of_the_others() -> None:
+    row = {"question": "Which?", "A": "", "B": "two", "C": "three", "answer": "B"}
+    columns = "input=question,choices=A,choices=B,choices=C,output=answer"
+    dataset = open_dataset([row], columns=columns)
+    assert list(dataset.rows()) == [("Which?\n- two\n- three", "two")]
+    numbered = [{**row, "A": "one", "C": "", "answer": number} for number in (1, 2)]
+    dataset = open_dataset(numbered, columns=columns)
+    assert [output for _, output in dataset.rows()] == ["one", "two"]
+
+
 def test_chats_are_split_before_the_last_answer() -> None:
     chat = [
         {"role": "system", "content": "be kind"},
