@@ -1,13 +1,14 @@
 """Read a dataset that a Python program has in memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from hf_lorameta.errors import DatasetError, EmptyDatasetError
 from hf_lorameta.hub.dataset_repo import SAMPLE_ROWS, RawDataset, raw_dataset
 from hf_lorameta.hub.errors import reading
-from hf_lorameta.hub.split_names import pick_split
+from hf_lorameta.hub.split_names import pick_split, slice_bounds, split_name
 
 _NAME = "the dataset"
 
@@ -17,38 +18,61 @@ def rows_in_memory(rows: Any, split: str | None = None) -> RawDataset:
 
     Args:
         rows: a list of dictionaries, a `pandas.DataFrame`, or a dataset of the library `datasets`.
-        split: of a `datasets.DatasetDict`; None is train, or the only one.
+        split: of a `datasets.DatasetDict`, None is train, or the only one; rows that are in no
+            split count as train. Or a slice, such as ``train[:1000]``.
 
     Raises:
         DatasetError: another type of rows, no such split, or it cannot be read.
         EmptyDatasetError: no rows.
+        UsageError: as `pick_split` raises.
 
     Example:
         >>> raw = rows_in_memory([{"prompt": "1+1=", "completion": 2}])
         >>> raw.columns, list(raw.rows())
         (['prompt', 'completion'], [{'prompt': '1+1=', 'completion': 2}])
     """
-    if isinstance(rows, Mapping) and rows and all(hasattr(s, "features") for s in rows.values()):
-        split = pick_split(_NAME, [str(name) for name in rows], split)
-        rows = rows[split]
-    name = split or str(getattr(rows, "split", None) or "train")
-    if hasattr(rows, "features"):  # of the library `datasets`
-        return raw_dataset(rows, name, partial(reading, _NAME))
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # of pandas
         rows = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    if isinstance(rows, Mapping) and rows and all(hasattr(s, "features") for s in rows.values()):
+        split = pick_split(_NAME, [str(name) for name in rows], split)
+        rows, own = rows[split_name(split)], split
+    else:
+        own = str(getattr(rows, "split", None) or "train")
+        split = split and pick_split(_NAME, [own.partition("[")[0]], split)
+    if hasattr(rows, "features"):  # of the library `datasets`; `own` may be a slice that it holds
+        if split and hasattr(rows, "to_iterable_dataset"):  # whose slices may end past its end
+            rows = rows.to_iterable_dataset()
+        raw = raw_dataset(rows, split or "train", partial(reading, _NAME))
+        return replace(raw, split=split or own)
     if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
         raise DatasetError(
             f"a dataset of type {type(rows).__name__} cannot be read",
             hint="give a Hub id, a file, a list of dictionaries, a DataFrame or a datasets.Dataset",
         )
-    if not rows:
-        raise EmptyDatasetError(f"{_NAME} has no rows")
+    chosen = rows[slice(*slice_bounds(split or own))]
+    if not chosen:
+        raise EmptyDatasetError(f"{_NAME} has no rows" + (f" in {split}" if split else ""))
 
-    def read() -> Iterator[dict[str, Any]]:
-        return (dict(row) for row in rows)
+    def read(rows: Sequence[Mapping[Any, Any]]) -> Iterator[dict[str, Any]]:
+        return ({str(name): _plain(value) for name, value in row.items()} for row in rows)
 
-    names = dict.fromkeys(str(column) for row in rows for column in row)
-    sample = tuple(dict(row) for row in rows[:SAMPLE_ROWS])
+    names = dict.fromkeys(str(column) for row in chosen for column in row)
     return RawDataset(
-        list(names), {}, None, name, read, sample, total=lambda: len(rows), named_split=bool(split)
-    )
+        list(names), {}, None, split or own, partial(read, chosen),
+        tuple(read(chosen[:SAMPLE_ROWS])), partial(read, rows), total=lambda: len(chosen),
+        named_split=bool(split),
+    )  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with lists for arrays, as pandas reads lists from Parquet files.
+
+    Example:
+        >>> import numpy as np
+        >>> _plain({"text": np.array(["a", "b"], dtype=object)})
+        {'text': ['a', 'b']}
+    """
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -8,9 +8,11 @@ import pytest
 
 import hf_lorameta
 from hf_lorameta import Bank, Recipe
+from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.pipeline import progress
 from hf_lorameta.pipeline.python_errors import in_python
+from hf_lorameta.types import Row
 from tests.plain_bank import plain_bank
 from tests.training import tiny
 
@@ -52,6 +54,65 @@ def test_missing_values_of_a_data_frame_are_empty() -> None:
     frame = pytest.importorskip("pandas").DataFrame([*LINES, {"question": None, "answer": "x"}])
     dataset = hf_lorameta.Session().open_dataset(frame)
     assert list(dataset.rows())[-1] == ("", "x")
+
+
+@pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "dict"])
+def test_a_slice_of_rows_in_memory_is_read(kind: str) -> None:
+    rows = in_memory(kind)
+    opened = open_dataset(rows, split="train[2:4]")
+    assert list(opened.rows()) == [tuple(line.values()) for line in LINES[2:4]]
+    assert opened.whole
+    assert len(list(opened.whole())) == len(LINES)
+    assert len(list(open_dataset(rows, split="train[2:99]").rows())) == len(LINES) - 2
+    with pytest.raises(DatasetError, match="no split 'dev', only train"):
+        open_dataset(rows, split="dev")
+    with pytest.raises(EmptyDatasetError):
+        open_dataset(rows, split="train[30:]")
+
+
+def test_a_slice_that_datasets_loaded_is_read_whole(tmp_path: Path) -> None:
+    import datasets
+
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    cache = str(tmp_path / "cache")
+    rows = datasets.load_dataset("json", data_files=str(path), split="train[2:4]", cache_dir=cache)
+    opened = open_dataset(rows)
+    assert [question for question, _ in opened.rows()] == ["What is 2?", "What is 3?"]
+    assert opened.split == "train[2:4]"
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+            ("a", "b"),
+        ),
+        (
+            {"context": "c", "question": "d", "answers": {"text": ["e"], "answer_start": [0]}},
+            ("Context: c\nQuestion: d", "e"),
+        ),
+    ],
+)
+def test_lists_that_pandas_reads_as_arrays_are_read(
+    tmp_path: Path, cells: dict[str, Any], expected: Row
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame([cells]).to_parquet(tmp_path / "rows.parquet")
+    frame = pandas.read_parquet(tmp_path / "rows.parquet")
+    assert list(open_dataset(frame).rows()) == [expected]
+
+
+def test_columns_of_a_data_frame_may_be_numbers() -> None:
+    frame = pytest.importorskip("pandas").DataFrame([["a", "b"]])
+    assert list(open_dataset(frame, columns="input=0,output=1").rows()) == [("a", "b")]
+
+
+@pytest.mark.parametrize("name", ["split", "features"])
+def test_columns_of_a_data_frame_may_have_any_name(name: str) -> None:
+    frame = pytest.importorskip("pandas").DataFrame([{"input": "a", "output": "b", name: "c"}])
+    assert list(open_dataset(frame).rows()) == [("a", "b")]
 
 
 def test_a_bank_can_be_named(tmp_path: Path) -> None:
