@@ -3,6 +3,7 @@
 import json
 from typing import IO, Any
 
+_START = 64
 _SPEAKERS = ({"role", "content"}, {"from", "value"})
 
 
@@ -52,14 +53,22 @@ def rows_of_object(file: IO[bytes]) -> list[dict[str, Any]]:
 
 def _object(file: IO[bytes]) -> dict[str, Any]:
     """Return the object that a file is; an empty one if it is none."""
-    line = file.readline()
+    line = file.readline(_START)
     if not line.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
         return {}
-    rest = file.read()
+    line += b"" if line.endswith(b"\n") else file.readline()
+    found = _parsed(line)
+    if found is None:
+        return _parsed(line + file.read()) or {}
+    return {} if any(map(bytes.strip, file)) else found  # else JSON lines
+
+
+def _parsed(data: bytes) -> dict[str, Any] | None:
+    """Return the object that a text is; None if it is not JSON: its reader says so."""
     try:
-        found: dict[str, Any] = json.loads((line + rest).decode("utf-8-sig"))
-    except (ValueError, RecursionError):  # JSON lines, or not JSON: its reader says so
-        return {}
+        found: dict[str, Any] = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
     return found
 
 

@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -136,16 +136,18 @@ def open_files(
     if kind == "json":
         _refuse_bare_values(first)
     datasets.disable_progress_bars()
-    lists = _row_lists(first)
+    lists = _row_lists(files)
     name = pick_split(first.name, lists if len(lists) > 1 else ["train"], split)
     options: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
+    shown = first.name if len(files) == 1 else "Each file"
     if lists:
         options["field"] = split_name(name) if len(lists) > 1 else lists[0]
-        notes = (f"{first.name} is one object: the rows below {options['field']} are read",)
-    elif rows := _object_rows(first):
+        notes = (f"{shown} is one object: the rows below {options['field']} are read",)
+    elif objects := _in_objects(files, rows_of_object):
+        rows = [row for found in objects for row in found]
         files = [_as_lines(rows)]
-        notes = (f"{first.name} is one object: it is read as {len(rows)} rows",)
+        notes = (f"{shown} is one object: it is read as {len(rows)} rows",)
     with _reading_file(first):
         if kind != "parquet":
             encoding = _common_encoding(files)
@@ -171,18 +173,41 @@ def open_files(
     return replace(raw, notes=notes, total=total, named_split=named)
 
 
-def _row_lists(path: Path) -> list[str]:
-    if ending(path) != ".json":
-        return []
-    with reading(str(path)), _open(path) as file:
-        return row_lists(file)
+def _row_lists(files: Sequence[Path]) -> list[str]:
+    """Return the keys of the lists of rows that all files have; none if they are no such objects.
+
+    Raises:
+        DatasetError: the files have none in common.
+    """
+    keys = _in_objects(files, row_lists)
+    common = [key for key in keys[0] if all(key in others for others in keys)] if keys else []
+    if keys and not common:
+        raise DatasetError(
+            f"{files[0]} has its rows below {', '.join(keys[0])}, which other files lack",
+            hint="name files of one form",
+        )
+    return common
 
 
-def _object_rows(path: Path) -> list[dict[str, Any]]:
-    if ending(path) != ".json":
-        return []
-    with reading(str(path)), _open(path) as file:
-        return rows_of_object(file)
+def _in_objects(files: Sequence[Path], read: Callable[[IO[bytes]], list[Any]]) -> list[list[Any]]:
+    """Return what is read from each file if it is one JSON object; nothing if it is none.
+
+    Raises:
+        DatasetError: some of the files are such objects, and others are not.
+    """
+    found: list[list[Any]] = [[] for _ in files]
+    for path, values in zip(files, found, strict=True):
+        if ending(path) == ".json":
+            with reading(str(path)), _open(path) as file:
+                values += read(file)
+    if any(found) and not all(found):
+        one = next(path for path, values in zip(files, found, strict=True) if values)
+        other = next(path for path, values in zip(files, found, strict=True) if not values)
+        raise DatasetError(
+            f"{one} is one JSON object that holds rows, and {other} is not of its form",
+            hint="name files of one form",
+        )
+    return found if any(found) else []
 
 
 def _as_lines(rows: Sequence[dict[str, Any]]) -> Path:

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.json_objects import rows_of_object
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.files import sha256
 from tests.conftest import Built, Shell
@@ -63,6 +65,37 @@ def test_rows_below_a_key_of_a_json_object_are_read(tmp_path: Path, indent: int 
     assert list(open_dataset(path, split="test").rows()) == PAIRS[12:]
     with pytest.raises(DatasetError, match="no split 'dev', only train, test"):
         open_dataset(path, split="dev")
+
+
+def test_several_json_objects_are_read_as_one_dataset(tmp_path: Path) -> None:
+    names = ("a.json", "b.json")
+    halves = dict(zip(names, (PAIRS[:12], PAIRS[12:]), strict=True))
+    name = ",".join(str(tmp_path / name) for name in names)
+    for name_, pairs in halves.items():
+        questions, answers = zip(*pairs, strict=True)
+        columns = {"question": questions, "answer": answers}
+        (tmp_path / name_).write_text(json.dumps(columns))
+    dataset = open_dataset(name)
+    assert list(dataset.rows()) == PAIRS
+    assert "Each file is one object: it is read as 20 rows" in dataset.notes
+    rows = {k: [{"input": q, "output": a} for q, a in pairs] for k, pairs in halves.items()}
+    (tmp_path / "b.json").write_text(json.dumps({"test": rows["b.json"]}))
+    with pytest.raises(DatasetError, match=r"b.json is one JSON object .*a.json is not"):
+        open_dataset(name)
+    (tmp_path / "a.json").write_text(json.dumps({"train": rows["a.json"]}))
+    with pytest.raises(DatasetError, match="which other files lack"):
+        open_dataset(name)
+    (tmp_path / "a.json").write_text(json.dumps({"test": rows["a.json"]}))
+    assert list(open_dataset(name).rows()) == PAIRS
+    (tmp_path / "a.json").write_text(json.dumps(rows["a.json"]))
+    with pytest.raises(DatasetError, match=r"a.json is not of its form"):
+        open_dataset(name)
+
+
+def test_json_lines_are_told_by_their_first_two_lines() -> None:
+    file = io.BytesIO(LINES)
+    assert rows_of_object(file) == []
+    assert file.tell() == len(b"".join(LINES.splitlines(keepends=True)[:2]))
 
 
 def test_a_file_is_in_no_split_unless_it_holds_several(tmp_path: Path) -> None:
