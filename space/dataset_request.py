@@ -19,7 +19,6 @@ from hf_lorameta import (
     Preview,
     ReadingLimits,
     as_option,
-    from_option,
     open_dataset,
     preview,
 )
@@ -45,8 +44,6 @@ class TemplateError(RequestError):
 @dataclass(frozen=True)
 class DatasetRequest:
     """Which dataset to read, and how; an empty string means the same as None.
-
-    A line break in an instruction or a template may be written as a backslash and an n.
 
     Attributes:
         dataset: Hub id; None if a file was uploaded.
@@ -116,13 +113,13 @@ def validated(request: DatasetRequest) -> DatasetRequest:
 
 
 def prompt_text(text: str | None) -> str | None:
-    r"""Return an instruction or a template as it is used; None if it is empty.
+    r"""Return an instruction or a template without ``\r``; None if it is empty.
 
     Example:
-        >>> prompt_text(r"{instruction}\n\n{input}"), prompt_text(" ")
-        ('{instruction}\n\n{input}', None)
+        >>> prompt_text("Sort it.\r\n"), prompt_text(" ")
+        ('Sort it.\n', None)
     """
-    text = from_option((text or "").replace("\r\n", "\n"))
+    text = (text or "").replace("\r\n", "\n")
     return text if text.strip() else None
 
 

@@ -100,7 +100,7 @@ class Endpoints:
         top_k: float = 0, temperature: float = 1.0, rank: float = 0,
         oauth_token: gr.OAuthToken | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        r"""Which LoRA adapters of the bank would be combined for a dataset, and how near they are.
+        """Which LoRA adapters of the bank would be combined for a dataset, and how near they are.
 
         Reads the dataset's rows, changes nothing, writes nothing.
 
@@ -111,7 +111,7 @@ class Endpoints:
             split: split; empty for train, or the only one.
             columns: as input=question,output=answer; empty detects them.
             instruction: put before every input, for rows that hold none.
-            template: as {instruction}\n\n{input}; chat: the base model's own; empty: the usual one.
+            template: with {instruction} and {input}; chat: the base model's own; empty: the usual.
             metric: distance between datasets.
             coefficients: rule that turns distances into coefficients.
             combine: how the adapters are merged.

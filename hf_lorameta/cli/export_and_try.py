@@ -89,7 +89,8 @@ def try_(
     template: Annotated[
         str | None,
         typer.Option(
-            help=r"Text around the prompt, which replaces {}; \n is a line break, \t a tab. "
+            help=r"Text around the prompt, which replaces {}; \n is a line break, \t a tab, "
+            r"\\ a backslash. "
             "Default: as the adapter's recipe says.",
             show_default=False,
         ),
@@ -218,8 +219,6 @@ def _converse(
     folder: Path | None,
 ) -> None:
     """Answer each line of stdin on its own until it ends."""
-    from hf_lorameta.data.prompt import from_option
-
     interactive = sys.stdin.isatty() and not quiet
     if interactive:
         log(quiet, "Type a prompt and press Enter. Lines are independent. Ctrl-D ends.")
@@ -229,7 +228,7 @@ def _converse(
         line = sys.stdin.readline()
         if not line:
             return
-        text = fill(from_option(line.rstrip("\n")))
+        text = fill(line.rstrip("\n"))
         for adapter, label in [(0, "adapter: "), (None, "base:    ")] if compare else [(0, "")]:
             typer.echo(label, nl=False)
             answered = _print_stream(_answer(engine, text, adapter, limit))

@@ -76,7 +76,10 @@ ColumnsOption = Annotated[
 ]
 InstructionOption = Annotated[
     str | None,
-    typer.Option(help="Text to put before every input, for rows without an instruction."),
+    typer.Option(
+        help=r"Text to put before every input, for rows without an instruction; \n is a line "
+        r"break, \t a tab, \\ a backslash."
+    ),
 ]
 TemplateOption = Annotated[
     str | None,

@@ -6,6 +6,8 @@ from hf_lorameta.errors import UsageError
 
 _FIELD = re.compile(r"\{(instruction|input)\}")
 PROMPT = "{prompt}"
+_WRITTEN = {"\\": r"\\", "\n": r"\n", "\t": r"\t"}
+_READ = {written: text for text, written in _WRITTEN.items()}
 
 
 def join_instruction(instruction: str, text: str, template: str | None = None) -> str:
@@ -58,14 +60,18 @@ def as_option(text: str) -> str:
     r"""Return a text in the form of an option: on one line.
 
     Example:
-        >>> print(as_option("a\n\nb"))
-        a\n\nb
-        >>> from_option(r"a\n\nb") == "a\n\nb"
+        >>> print(as_option("a\n\\b"))
+        a\n\\b
+        >>> from_option(as_option("a\n\\b")) == "a\n\\b"
         True
     """
-    return text.replace("\n", "\\n").replace("\t", "\\t")
+    return re.sub(r"[\\\n\t]", lambda found: _WRITTEN[found[0]], text)
 
 
 def from_option(text: str) -> str:
-    r"""Return a text from the form of an option: ``\n`` is a line break, ``\t`` a tab."""
-    return text.replace("\\n", "\n").replace("\\t", "\t")
+    r"""Return a text from the form of an option.
+
+    ``\n`` is a line break, ``\t`` a tab and ``\\`` a backslash; before other characters, a
+    backslash is itself.
+    """
+    return re.sub(r"\\[\\nt]", lambda found: _READ[found[0]], text)

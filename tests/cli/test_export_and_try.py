@@ -244,11 +244,11 @@ sys.stdin = io.StringIO("two\\\\nlines\\n")
 """
 
 
-def test_try_reads_line_breaks_and_tabs_in_a_template_and_a_prompt(cli: Shell) -> None:
+def test_try_reads_line_breaks_and_tabs_in_a_template(cli: Shell) -> None:
     template = ("--template", r"Question:\t{}\nAnswer:")
     asked = cli("try", "a", *template, "--prompt", "milk", "--json", before=ECHO).json
     assert asked["prompt"] == "Question:\tmilk\nAnswer:"
-    assert cli("try", "a", *template, before=ECHO).out == "Question:\ttwo\nlines\nAnswer:\n"
+    assert cli("try", "a", *template, before=ECHO).out == "Question:\ttwo\\nlines\nAnswer:\n"
 
 
 SILENT = """

@@ -5,8 +5,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.prompt import as_option, from_option
 from hf_lorameta.data.proposals import propose_instruction, states_task
 from hf_lorameta.errors import UsageError
 from tests.conftest import Account, Built, Shell
@@ -34,6 +37,17 @@ def test_instruction_and_template_are_put_around_every_input(labeled: Path) -> N
     assert open_dataset(labeled, template="Text: {input}").head(1)[0][0] == f"Text: {text(0, 12)}"
     again = open_dataset(labeled, columns=shaped.columns)  # as evaluate and refine do
     assert again.head(3) == shaped.head(3)
+
+
+@given(st.text(st.sampled_from("\\nt\n\ta")) | st.text())
+def test_texts_in_the_form_of_an_option_round_trip(text: str) -> None:
+    option = as_option(text)
+    assert from_option(option) == text
+    assert not {"\n", "\t"} & set(option)
+
+
+def test_a_backslash_before_another_letter_is_itself() -> None:
+    assert from_option(r"C:\data\\text \\nu\n") == "C:\\data\\text \\nu\n"
 
 
 @pytest.mark.parametrize(

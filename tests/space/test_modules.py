@@ -155,10 +155,10 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
     with pytest.raises(RequestError, match="Choose which column"):
         columns_form.columns_from_form({}, NAMES, None)
     written = values | {"role-2": "", "instruction": " Name the class. "}
-    written |= {"template": r"{instruction}\n{input}"}
+    written |= {"template": "{instruction} \\text\r\n{input}"}
     assert columns_form.columns_from_form(written, NAMES, None).names() == ["a,b", "c=d"]
     prompt = columns_form.prompt_from_form(written)
-    assert prompt == ("Name the class.", "{instruction}\n{input}")
+    assert prompt == ("Name the class.", "{instruction} \\text\n{input}")
 
 
 @pytest.mark.parametrize(
