@@ -1,6 +1,6 @@
 """Propose an instruction for a dataset whose inputs have none."""
 
-from hf_lorameta.data.column_names import STATED, SUMMARIES
+from hf_lorameta.data.column_names import LANGUAGE, STATED, SUMMARIES
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
 from hf_lorameta.data.profile import Profile
 from hf_lorameta.data.table_view import normalized
@@ -34,7 +34,7 @@ def states_task(dataset: DatasetInfo) -> bool:
     columns = dataset.columns
     if columns.instruction or columns.instruction_text or columns.messages or not columns.input:
         return True
-    return any(normalized(name) in STATED for name in columns.named("input"))
+    return any(normalized(name.rpartition(".")[2]) in STATED for name in columns.named("input"))
 
 
 def propose_instruction(dataset: Dataset) -> str | None:
@@ -47,14 +47,15 @@ def propose_instruction(dataset: Dataset) -> str | None:
         HubError: as reading its rows raises.
     """
     columns = dataset.columns
-    output = normalized((columns.output or "").rpartition(".")[2])
-    if output in SUMMARIES:
+    paths = (columns.named("input")[0], columns.output or "")
+    source, target = (path.rpartition(".") for path in paths)
+    if normalized(target[2]) in SUMMARIES:
         return "Summarize the text."
     if columns.choices:
         return "Choose the right answer."
-    source, target = (name.partition(".") for name in (columns.named("input")[0], output))
-    if columns.output and source[1] and columns.output.startswith(f"{source[0]}."):
-        return f"Translate from {source[2]} to {target[0]}."
+    languages = all(LANGUAGE.fullmatch(normalized(path[2])) for path in (source, target))
+    if languages and source[0] and source[0] == target[0]:
+        return f"Translate from {source[2]} to {target[2]}."
     classes = dataset.classes or _classes([row[1] for row in dataset.head(_ROWS) if row[1]])
     if not classes:
         return None

@@ -3,6 +3,7 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -118,22 +119,41 @@ def test_manifest_entries_have_instructions(
 
 
 @pytest.mark.parametrize(
-    ("row", "expected"),
+    ("row", "columns", "expected"),
     [
-        ({"article": "a", "highlights": "b"}, "Summarize the text."),
-        ({"source": "a", "target": "b"}, None),
-        ({"sentence1": "a", "sentence2": "b", "label": "x"}, "Classify the texts as one of: x, y."),
+        ({"article": "a", "highlights": "b"}, None, "Summarize the text."),
+        ({"source": "a", "target": "b"}, None, None),
+        (
+            {"sentence1": "a", "sentence2": "b", "label": "x"},
+            None,
+            "Classify the texts as one of: x, y.",
+        ),
+        (
+            {"data": {"text": "a", "label": "x"}},
+            "input=data.text,output=data.label",
+            "Classify the text as one of: x, y.",
+        ),
+        (
+            {"translation": {"en": "a", "fr": "b"}},
+            "input=translation.en,output=translation.fr",
+            "Translate from en to fr.",
+        ),
+        ({"row": {"doc": "a"}, "sql": "b"}, "input=row.doc,output=sql", None),
     ],
 )
 def test_proposed_instructions_go_with_the_columns(
-    tmp_path: Path, row: dict[str, str], expected: str | None
+    row: dict[str, Any], columns: str | None, expected: str | None
 ) -> None:
-    path = tmp_path / "rows.jsonl"
-    rows = [
-        {k: ("x", "y")[i % 2] if v == "x" else text(i, 9 + len(k)) for k, v in row.items()}
-        for i in range(20)
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    dataset = open_dataset(path)
+    def filled(cell: Any, i: int, length: int = 9) -> Any:
+        if isinstance(cell, dict):
+            return {name: filled(value, i, 9 + len(name)) for name, value in cell.items()}
+        return ("x", "y")[i % 2] if cell == "x" else text(i, length)
+
+    dataset = open_dataset([filled(row, i) for i in range(20)], columns=columns)
     assert not states_task(dataset)
     assert propose_instruction(dataset) == expected
+
+
+def test_fields_with_the_name_of_a_question_state_the_task() -> None:
+    rows = [{"row": {"question": text(0), "answer": "b"}}]
+    assert states_task(open_dataset(rows, columns="input=row.question,output=row.answer"))
