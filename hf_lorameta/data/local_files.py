@@ -49,7 +49,7 @@ def is_local(name: str | Path) -> bool:
     text = str(name)
     if text == STDIN or _parts(text):
         return True
-    path = Path(name)
+    path = Path(name).expanduser()
     known = ending(path) in FORMATS
     return known and (path.exists() or len(path.parts) != 2 or path.parent.is_dir() or _wild(text))
 
@@ -102,7 +102,7 @@ def find_files(name: str | Path) -> list[Path]:
 
 
 def _wild(text: str) -> bool:
-    return glob.has_magic(text) and not Path(text).exists()
+    return glob.has_magic(text) and not Path(text).expanduser().exists()
 
 
 def _parts(text: str) -> list[str]:
@@ -131,7 +131,7 @@ def open_files(
     """
     import datasets
 
-    first = files[0]
+    first, guard = files[0], partial(_reading_files, files)
     kind = FORMATS[ending(first)]
     if kind == "json":
         _refuse_bare_values(first)
@@ -148,7 +148,7 @@ def open_files(
         rows = [row for found in objects for row in found]
         files = [_as_lines(rows)]
         notes = (f"{shown} is one object: it is read as {len(rows)} rows",)
-    with _reading_file(first):
+    with guard():
         if kind != "parquet":
             encoding = _common_encoding(files)
             if encoding != "utf-8":
@@ -163,12 +163,12 @@ def open_files(
         )
         limit_rows(builder, str(first), limits)
         stream = text_streams(builder)[split_name(name)]
-    raw = raw_dataset(stream, name, partial(_reading_file, first))
+    raw = raw_dataset(stream, name, guard)
     if kind == "csv" and lacks_header(raw.columns, raw.sample):
         name_columns(builder, len(raw.columns))
         notes += (header_note(first.name, len(raw.columns)),)
         stream = text_streams(builder)[split_name(name)]
-        raw = raw_dataset(stream, name, partial(_reading_file, first))
+        raw = raw_dataset(stream, name, guard)
     total, named = partial(row_total, builder, name), bool(split) or len(lists) > 1
     return replace(raw, notes=notes, total=total, named_split=named)
 
@@ -289,24 +289,29 @@ def _guess_ending(start: bytes) -> str:
 # --- errors -------------------------------------------------------------------------------------
 
 
+def _shown(files: Sequence[Path]) -> str:
+    """Return what an error that does not tell the file is about."""
+    return str(files[0]) if len(files) == 1 else f"{files[0]} or another of the {len(files)} files"
+
+
 @contextmanager
-def _reading_file(path: Path) -> Iterator[None]:
-    """Translate the errors of reading a local file; of JSON lines, name the malformed line."""
+def _reading_files(files: Sequence[Path]) -> Iterator[None]:
+    """Translate the errors of reading local files; of JSON lines, name the malformed line."""
     try:
-        with reading(str(path)):
+        with reading(_shown(files)):
             yield
     except DatasetTooLargeError:
         raise
     except DatasetError as error:
-        line = _malformed_line(path)
-        if line is None and type(error) is DatasetError:
+        found = next(filter(None, map(_malformed_line, files)), None)
+        if found is None and type(error) is DatasetError:
             raise DatasetError(
-                str(error), hint=f"check that it is a well-formed {ending(path)} file"
+                str(error), hint=f"check that it is a well-formed {ending(files[0])} file"
             ) from None
-        if line is None:
+        if found is None:
             raise
         raise DatasetError(
-            f"{path} cannot be read: line {line} is not a JSON value in UTF-8",
+            f"{found[0]} cannot be read: line {found[1]} is not a JSON value in UTF-8",
             hint="correct that line: each line must be one JSON object",
         ) from None
 
@@ -322,13 +327,14 @@ def _refuse_bare_values(path: Path) -> None:
         )
 
 
-def _malformed_line(path: Path) -> int | None:
-    """Number, from 1, of the first line that is not JSON; None if unknown."""
+def _malformed_line(path: Path) -> tuple[Path, int] | None:
+    """Return a file and the number, from 1, of its first line that is not JSON, if it is known."""
     if ending(path) not in (".jsonl", ".ndjson"):
         return None
     try:
         with _open(path) as file:
-            return next((n for n, line in enumerate(file, 1) if not _is_json(line)), None)
+            bad = (number for number, line in enumerate(file, 1) if not _is_json(line))
+            return next(((path, number) for number in bad), None)
     except (OSError, EOFError):
         return None
 

@@ -124,6 +124,26 @@ def test_several_files_are_one_dataset_with_one_digest(tmp_path: Path) -> None:
         open_dataset(f"{tmp_path}/a.jsonl,{tmp_path}/c.csv")
 
 
+def test_of_several_files_the_malformed_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    (tmp_path / "b.jsonl").write_bytes(LINES + b"{oops")
+    with pytest.raises(DatasetError, match=r"b\.jsonl cannot be read: line 21 "):
+        list(open_dataset(f"{tmp_path}/*.jsonl").rows())
+    for name, content in (("a.csv", csv_of(",")), ("b.csv", 'question,answer\n"a')):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DatasetError, match=r"a\.csv or another of the 2 files cannot be read"):
+        list(open_dataset(f"{tmp_path}/*.csv").rows())
+
+
+@pytest.mark.parametrize("name", ["~/rows.jsonl", "~/*.jsonl", "~/rows.jsonl,~/rows.jsonl"])
+def test_names_may_start_with_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "rows.jsonl").write_bytes(LINES)
+    assert list(open_dataset(name).rows())[:20] == PAIRS
+
+
 def test_names_with_wildcards_or_commas_that_exist_are_files(tmp_path: Path) -> None:
     for name in ("rows[1].jsonl", "a.jsonl,b.jsonl"):
         (tmp_path / name).write_bytes(LINES)
