@@ -212,7 +212,7 @@ def as_dataset(
         else None,
         first_rows=tuple((limits.cut(prompt), limits.cut(output)) for prompt, output in first_rows),
         classes=tuple(raw.labels.get(columns.output or "", ())),
-        unread=tuple(unread_columns(columns, raw.columns)),
+        unread=tuple(unread_columns(columns, raw.columns, raw.labels, raw.sample)),
         notes=(*raw.notes, *notes),
         limits=limits,
         total=raw.total,

@@ -79,9 +79,17 @@ def find_columns(
     raise unclear(table, problem, guess)
 
 
-def unread_columns(columns: Columns, names: Sequence[str]) -> list[str]:
-    """Return the columns that are not read, without ids."""
-    table = TableView(names)
+def unread_columns(
+    columns: Columns,
+    names: Sequence[str],
+    labels: Mapping[str, object] = {},
+    sample: Sequence[Mapping[str, Any]] = (),
+) -> list[str]:
+    """Return the columns that are not read, without those that describe a row, such as ids.
+
+    The arguments are those of `find_columns`.
+    """
+    table = TableView(names, labels, sample)
     used = columns.names()
     return [
         name for name in names

@@ -93,6 +93,8 @@ class TableView:
             return True
         if key == "subject" and self.named(_WITH_SUBJECT):  # that of an email, not of a question
             return self.repeats(name)
+        if key == "source" and self.named(("target",)) and self.holds_words(name):
+            return self.repeats(name)
         return key in _ABOUT and not (self.mean_length(name) > _LONG and not self.repeats(name))
 
     @cached_property

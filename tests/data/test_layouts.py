@@ -114,6 +114,18 @@ def test_columns_of_well_known_datasets_are_found(row: dict[str, Any], expected:
     assert bool(prompt) == bool(columns.names() != ["text"])
 
 
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"source": "He go {}.", "target": "He goes {}."}, "input=source,output=target"),
+        ({"source": "the web", "text": "It is {}.", "target": "{}."}, "input=text,output=target"),
+    ],
+)
+def test_short_texts_beside_a_target_are_its_source(row: dict[str, str], expected: str) -> None:
+    records = [{name: cell.format(i) for name, cell in row.items()} for i in range(ROWS)]
+    assert str(find_columns(list(row), sample=records)) == expected
+
+
 @pytest.mark.parametrize(("row", "proposal"), ASKED, ids=lambda value: str(value)[:40])
 def test_unclear_columns_are_asked_for_with_a_proposal(row: dict[str, Any], proposal: str) -> None:
     with pytest.raises(DatasetError) as caught:
@@ -131,6 +143,9 @@ def test_columns_that_are_not_read_are_listed_without_ids() -> None:
     columns = Columns(input="question", output="answers.text")
     names = ["id", "title", "question", "answers", "url", "doc_id"]
     assert unread_columns(columns, names) == ["title"]
+    sample = [{"title": "https://example.com", "url": "https://example.com", "source": text(0)}]
+    names = [*names, "source", "target"]
+    assert unread_columns(columns, names, {}, sample) == ["source", "target"]
 
 
 _NAMES = st.text(min_size=1).filter(
