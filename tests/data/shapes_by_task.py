@@ -206,7 +206,7 @@ TASK_CASES = [
     case("Amazon reviews: the stars of a text",
          lambda i: {"rating": 1.0 + i % 5, "title": text(i, 3), "text": text(i, 20),
                     "helpful_vote": i % 4},
-         (text(0, 20), "1.0"), asks=True),
+         (text(0, 20), "1"), asks=True),
     case("a text and what was extracted from it",
          lambda i: {"text": text(i), "extracted": json.dumps({"name": text(i, 2)})},
          (text(0), json.dumps({"name": text(0, 2)})), asks=True,
