@@ -194,8 +194,8 @@ def target_name(plan_result: PlanResult, destination: Destination, user: str) ->
     name = name if "/" in name else f"{user}/{name}"
     if not REPO_ID.fullmatch(name):
         raise RequestError(f"{name[:80]!r} is not a repo id of the form user/name")
-    is_public = plan_result.plan.dataset.private and destination.private is False
-    if is_public and name.casefold() == default.casefold():  # the page's form proposes it
+    exposed = plan_result.plan.dataset.private and destination.private is False
+    if exposed and name.casefold() == default.casefold():  # the page's form proposes it
         raise RequestError(
             "The dataset is private, and a public repo named after it would reveal its name: "
             "type another name"

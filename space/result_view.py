@@ -140,7 +140,7 @@ def _pip_install(extra: str) -> str:
 
 def save_form(plan_result: PlanResult, user: str | None) -> str:
     """Return the form that saves the adapter to the Hub."""
-    private = plan_result.plan.dataset.private
+    private = plan_result.plan.private
     if user is None:
         return (
             '<h3 class="lm-h3">Save to the Hub</h3><p class="lm-soft">Sign in at the top to save '

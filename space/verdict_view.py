@@ -43,9 +43,9 @@ def verdict(plan: Plan) -> Verdict:
         if expected.mean - expected.spread < WORTHWHILE:
             return Verdict("unsure", "Unsure: test before using", reason)
         return Verdict("likely", "Likely to help", reason)
-    ratio = float(plan.distances.min()) / plan.nearest_in_bank
-    if math.isnan(ratio):
+    if not plan.nearest_in_bank > 0:  # also if it is not known
         return Verdict("unsure", "Unsure: test before using", "The bank is too small to compare.")
+    ratio = float(plan.distances.min()) / plan.nearest_in_bank
     if ratio > FAR_RATIO:
         reason = "No dataset in the bank is similar to yours."
         return Verdict("unlikely", "Probably will not help: test before using", reason)

@@ -60,7 +60,7 @@ def _license(stated: str | None) -> Markdown:
 
 def _python(value: str) -> Markdown:
     """Format text as a Python string literal."""
-    return Markdown(json.dumps(clean(value)))
+    return Markdown(json.dumps(clean(value), ensure_ascii=False))
 
 
 def _score(value: float | None) -> Markdown:

@@ -1,6 +1,7 @@
 """Modules of the Space that need neither a browser nor Gradio."""
 
 import json
+import math
 import pickle
 import re
 import shlex
@@ -456,6 +457,9 @@ def test_the_verdict_follows_the_expected_gain(
     near = verdict_view.verdict(guest_book)
     far = verdict_view.verdict(replace(guest_book, distances=guest_book.distances + 9))
     assert (near.level, far.level) == ("likely", "unlikely")
+    for typical in (0.0, math.nan):  # of a bank of one dataset, or of equal ones
+        monkeypatch.setattr(Plan, "nearest_in_bank", typical)
+        assert verdict_view.verdict(guest_book).level == "unsure"
 
 
 @pytest.mark.parametrize("kind", KINDS)
