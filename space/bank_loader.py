@@ -2,12 +2,13 @@
 
 import shutil
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from typing import Literal
 
 from hf_lorameta import Bank, BankMap, IntegrityError, LoraMetaError, Recipe, bank_map
 from jobs import Job, unexpected_error
-from settings import Settings
+from settings import Settings, base_gguf
 
 State = Literal["opening", "drawing", "checking", "ready", "failed", "damaged", "incomplete"]
 _WAIT_SECONDS = 0.2
@@ -91,6 +92,8 @@ class BankLoader:
             return
         finally:
             self._opened.set()
+        with suppress(LoraMetaError):  # `trying.why_not` shows it
+            base_gguf(self._settings)  # fetched now rather than in a request
         try:
             self._verify(bank)
         except Exception as error:  # noqa: BLE001 - plans still work; generating raises it again

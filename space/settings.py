@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from hf_lorameta import Hub, LoraMetaError
@@ -68,6 +69,21 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
         sign_in=_sign_in(variables),
         **limits,
     )
+
+
+@cache
+def base_gguf(settings: Settings) -> Path | None:
+    """Return the file of the base model that the settings name: a path, or ``user/repo/file``.
+
+    Raises:
+        LoraMetaError: the repo or file does not exist, or cannot be fetched.
+    """
+    name = settings.base_gguf
+    if name is None or Path(name).is_file() or name.count("/") < 2:
+        return Path(name) if name else None
+    user, repo, file = name.split("/", 2)
+    hub = Hub()
+    return hub.download(hub.resolve(f"{user}/{repo}", "model", blobs=True), file)
 
 
 def _build_defaults() -> dict[str, str]:

@@ -1,13 +1,12 @@
 """Try and test an adapter beside its base model, through llama.cpp; torch is not needed."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from generating import AdapterResult
 from hf_lorameta import (
     Bank,
-    Hub,
+    ConnectionLostError,
     LoraMetaError,
     MissingExtraError,
     Report,
@@ -17,7 +16,7 @@ from hf_lorameta import (
 )
 from jobs import Job
 from planning import PlanResult
-from settings import Settings
+from settings import Settings, base_gguf
 
 T = TypeVar("T")
 TEST_ROWS = 16
@@ -40,23 +39,11 @@ def why_not(bank: Bank, settings: Settings) -> str:
         Trial.require(bank.index.base_model, base_gguf(settings))
     except MissingExtraError:
         return "A package that runs the base model is not installed on this machine."
+    except ConnectionLostError:
+        return "The Hub did not respond, so the file of the base model is missing here."
     except LoraMetaError:
         return f"This machine has no small file of the base model, {bank.index.base_model}."
     return ""
-
-
-def base_gguf(settings: Settings) -> Path | None:
-    """Return the file of the base model that the settings name: a path, or ``user/repo/file``.
-
-    Raises:
-        LoraMetaError: the repo or file does not exist.
-    """
-    name = settings.base_gguf
-    if name is None or Path(name).is_file() or name.count("/") < 2:
-        return Path(name) if name else None
-    user, repo, file = name.split("/", 2)
-    hub = Hub()
-    return hub.download(hub.resolve(f"{user}/{repo}", "model", blobs=True), file)
 
 
 def rows_to_test(plan_result: PlanResult) -> list[tuple[str, str]]:

@@ -351,6 +351,24 @@ def test_a_bank_whose_files_cannot_be_verified_is_not_called_damaged(
     assert loader.bank, "plans still work"
 
 
+def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fetched: list[str] = []
+
+    def download(hub: settings.Hub, repo: str, path: str) -> Path:
+        fetched.append(f"{repo}/{path}")
+        return tmp_path
+
+    monkeypatch.setattr(settings.Hub, "resolve", lambda hub, name, *_, **__: name)
+    monkeypatch.setattr(settings.Hub, "download", download)
+    chosen = settings.Settings(base_gguf="user/repo/q4/model.gguf")
+    BankLoader(chosen)._load()
+    assert fetched == ["user/repo/q4/model.gguf"]
+    assert settings.base_gguf(chosen) == tmp_path
+    assert len(fetched) == 1
+
+
 # --- views -------------------------------------------------------------------------------------
 
 
