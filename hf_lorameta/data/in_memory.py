@@ -40,6 +40,7 @@ def rows_in_memory(rows: Any, split: str | None = None) -> RawDataset:
         own = str(getattr(rows, "split", None) or "train")
         split = split and pick_split(_NAME, [own.partition("[")[0]], split)
     if hasattr(rows, "features"):  # of the library `datasets`; `own` may be a slice that it holds
+        rows = rows.with_format(None)  # not of arrays or tensors
         if split and hasattr(rows, "to_iterable_dataset"):  # whose slices may end past its end
             rows = rows.to_iterable_dataset()
         raw = raw_dataset(rows, split or "train", partial(reading, _NAME))

@@ -56,6 +56,17 @@ def test_missing_values_of_a_data_frame_are_empty() -> None:
     assert list(dataset.rows())[-1] == ("", "x")
 
 
+@pytest.mark.parametrize("form", ["numpy", "torch", "pandas"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_format_of_a_dataset_in_memory_does_not_matter(form: str, stream: bool) -> None:
+    if form == "torch":
+        pytest.importorskip("torch")
+    rows = in_memory("datasets").with_format(form)
+    rows = rows.to_iterable_dataset() if stream else rows
+    read = hf_lorameta.open_dataset(rows, columns={"input": "question", "output": "answer"})
+    assert list(read.rows()) == [(line["question"], line["answer"]) for line in LINES]
+
+
 @pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "dict"])
 def test_a_slice_of_rows_in_memory_is_read(kind: str) -> None:
     rows = in_memory(kind)
