@@ -55,7 +55,7 @@ def merge(
     rank: Annotated[
         str | None,
         typer.Option(
-            help="Rank, or auto:0.95 for ranks by module that keep 95 % of the squared norm. "
+            help="Rank, or auto:0.95 for ranks by module that keep 95% of the squared norm. "
             "Default: the adapters' largest, at least 16.",
             show_default=False,
         ),
