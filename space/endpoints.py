@@ -23,21 +23,26 @@ from hf_lorameta import (
     ConflictError,
     LoraMetaError,
     Recipe,
+    RecipeError,
+    UnlabeledDatasetError,
 )
 from inputs import columns_of, credential_of, recipe_of
 from jobs import Job, unexpected_error
-from messages import message_of
+from messages import advice, message_of
 from planning import PlanResult, make_plan
 from settings import Settings
 from waiting_line import Lines, WaitingLine
 
 T = TypeVar("T")
-_ADVICE = {
+_ADVICE: dict[type[LoraMetaError], str] = {
     AuthError: "Pass another oauth_token: it has expired, or its account may not write there.",
     ColumnsError: "Pass columns, such as input=question,output=answer.",
+    UnlabeledDatasetError: "Pass columns with the output, or with the input alone.",
     ConflictError: "Pass another repo_id, or overwrite=true.",
+    RecipeError: "",
+    SignInError: "",
 }
-"""For programs; `messages.advice` is for people on the page."""
+"""Where `messages.advice`, for people, names parts of the page."""
 MCP_TOOL = "plan"
 
 
@@ -226,4 +231,5 @@ class Endpoints:
 
 
 def _advice(error: LoraMetaError) -> list[str]:
-    return [text for kind, text in _ADVICE.items() if isinstance(error, kind)]
+    own = next((_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE), None)
+    return advice(error) if own is None else [own] * bool(own)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta import as_option
 from hf_lorameta.demo.run import DATA_FOLDER
 from tests.conftest import Account, Shell, Web
 from tests.running_space import missing
@@ -88,9 +89,9 @@ def test_plan_returns_what_the_cli_prints(
     call: Callable[..., Any], cli: Shell, user: Account
 ) -> None:
     repo = user.dataset("book", {"train.jsonl": TRAIN})
-    form = r"Note: {prompt}\nMood:"
+    form = "Note: {prompt}\nMood:"
     result = call("/plan", dataset=repo, metric="kl", top_k=5, template=form)
-    options = ("--metric", "kl", "--top-k", 5, "--template", form)
+    options = ("--metric", "kl", "--top-k", 5, "--template", as_option(form))
     printed = cli("plan", "-d", repo, *options, "--json").json
     assert printed.pop("advice")  # about the machine of the command
     assert result == printed
