@@ -31,7 +31,6 @@ SEPARATORS = ",;\t|"
 """Separators of CSV files; of several that split a header equally, the first is taken."""
 SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
-_START = 1 << 20
 
 
 @dataclass(frozen=True)
