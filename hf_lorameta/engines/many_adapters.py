@@ -156,10 +156,12 @@ def losses(model: Any, rows: Sequence[Tokens], count: int, steps: StepCounter) -
             }
 
     sums = [0.0] * count
-    with using_row_attention(model), ThreadPoolExecutor(workers) as pool:
-        for one, of_pass in zip(packed, pool.map(compute, packed), strict=True):
-            for slot, total in of_pass.items():
-                sums[slot] += total
-            steps.advance(len(one.by_row))
-    torch.set_num_threads(all_threads)
+    try:
+        with using_row_attention(model), ThreadPoolExecutor(workers) as pool:
+            for one, of_pass in zip(packed, pool.map(compute, packed), strict=True):
+                for slot, total in of_pass.items():
+                    sums[slot] += total
+                steps.advance(len(one.by_row))
+    finally:
+        torch.set_num_threads(all_threads)
     return [total / sum(len(row.output) for row in rows) for total in sums]
