@@ -8,9 +8,8 @@ import gradio as gr
 
 from bank_loader import BankLoader
 from components import Components
-from hf_lorameta import LoraMetaError
 from html_blocks import note, progress_html
-from jobs import Canceled, Job, Step, stream_job, unexpected_error
+from jobs import Canceled, Job, Step, known_error, stream_job
 from messages import error_html
 from page_text import account_html, bank_html
 from settings import Settings
@@ -83,10 +82,8 @@ class Actions:
             updates = show(result) if visit.job is job or job.committed else {}
         except Canceled:
             updates = self._canceled()
-        except LoraMetaError as error:
-            updates = {problem: error_html(error)}
         except Exception as error:  # noqa: BLE001 - shown as a message
-            updates = {problem: error_html(unexpected_error(error))}
+            updates = {problem: error_html(known_error(error))}
         if visit.job is job:
             yield self.idle(visit) | updates
         elif job.committed:  # a later job runs, but this one has changed something on the Hub

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 from hf_lorameta import Bank, BankMap, IntegrityError, LoraMetaError, Recipe, bank_map
-from jobs import Job, unexpected_error
+from jobs import Job, known_error
 from settings import Settings, base_gguf
 
 State = Literal["opening", "drawing", "checking", "ready", "failed", "damaged", "incomplete"]
@@ -87,7 +87,7 @@ class BankLoader:
         try:
             self._bank = bank = self._open()
         except Exception as error:  # noqa: BLE001 - shown as a message
-            self.problem = _problem_of(error)
+            self.problem = str(known_error(error))
             self.state = "failed"
             return
         finally:
@@ -97,7 +97,7 @@ class BankLoader:
         try:
             self._verify(bank)
         except Exception as error:  # noqa: BLE001 - plans still work; generating raises it again
-            self.problem = _problem_of(error)
+            self.problem = str(known_error(error))
             self.state = "damaged" if isinstance(error, IntegrityError) else "incomplete"
 
     def _open(self) -> Bank:
@@ -128,11 +128,6 @@ class BankLoader:
             bank.adapter(entry)
             self.verified = number
         self.state = "ready"
-
-
-def _problem_of(error: Exception) -> str:
-    """Return the message of an error; of one of no type of ours, what the server's log says."""
-    return str(error if isinstance(error, LoraMetaError) else unexpected_error(error))
 
 
 def _downloaded_bytes(bank: Bank) -> int:

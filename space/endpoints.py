@@ -27,7 +27,7 @@ from hf_lorameta import (
     UnlabeledDatasetError,
 )
 from inputs import columns_of, credential_of, recipe_of
-from jobs import Job, unexpected_error
+from jobs import Job, known_error
 from messages import advice, message_of
 from planning import PlanResult, make_plan
 from settings import Settings
@@ -225,7 +225,7 @@ class Endpoints:
             with line.turn(job):
                 return work(job)
         except Exception as error:  # noqa: BLE001 - shown as a message
-            known = error if isinstance(error, LoraMetaError) else unexpected_error(error)
+            known = known_error(error)
             message = " ".join([f"{message_of(known)}.", *_advice(known)])
             raise gr.Error(message, print_exception=False) from None
 

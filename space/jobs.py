@@ -145,10 +145,12 @@ def stream_job(
         raise
 
 
-def unexpected_error(error: Exception) -> LoraMetaError:
-    """Log the type of an unexpected exception and return an error to show.
+def known_error(error: Exception) -> LoraMetaError:
+    """Return an error to show; of an unexpected exception, only the type is logged.
 
-    The exception's message is neither logged nor shown, since it may quote a row.
+    Its message is neither logged nor shown, since it may quote a row.
     """
+    if isinstance(error, LoraMetaError):
+        return error
     logger.error("unexpected %s", type(error).__name__)
     return LoraMetaError("Something went wrong that should not")
