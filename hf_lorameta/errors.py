@@ -21,16 +21,22 @@
     │   └── ScriptDatasetError             a dataset that needs a loading script
     └── MissingExtraError         exit 7   an optional dependency is not installed
 
-The message of an error says what happened, what was expected and what was got. Its ``hint`` is the
-next command or action. No error contains a token.
+The message of an error says what happened, what was expected and what was got. Its advice is what
+to do next: words, or an `Option`, which each front end spells in its own way. No error contains a
+token.
 
 Example:
-    >>> error = ColumnsError("columns a, b fit no known layout", hint="--columns input=a,output=b")
+    >>> error = UsageError("too few rows", hint=[Option("train", change="leave out"), "add rows"])
     >>> str(error), error.hint, error.exit_code
-    ('columns a, b fit no known layout', '--columns input=a,output=b', 3)
+    ('too few rows', 'leave out --train, or add rows', 2)
+    >>> error.__notes__
+    ['leave out train=, or add rows']
 """
 
-from typing import Any
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 
 def sanitize(name: str) -> str:
@@ -38,19 +44,83 @@ def sanitize(name: str) -> str:
     return name[:200].encode("unicode_escape").decode("ascii")
 
 
+@dataclass(frozen=True)
+class Option:
+    """A setting to change, as a part of an error's advice.
+
+    Attributes:
+        name: as in Python, such as ``max_text``.
+        value: to give it; None names the setting alone, True is a switch.
+        change: what to do with it.
+
+    Example:
+        >>> command_line(Option("max_text", 500)), in_python(Option("max_text", 500))
+        ('add --max-text 500', 'add max_text=500')
+    """
+
+    name: str
+    value: str | int | float | None = None
+    change: Literal["add", "leave out", "lower", "raise", "name another"] = "add"
+
+
+Advice: TypeAlias = str | Option
+
+
+def command_line(option: Option) -> str:
+    """Spell an option for the command line."""
+    flag = f"--{option.name.replace('_', '-')}"
+    given = option.value is not None and option.value is not True
+    return (
+        f"{option.change} {flag} {shlex.quote(str(option.value))}"
+        if given
+        else (f"{option.change} {flag}")
+    )
+
+
+def in_python(option: Option) -> str:
+    """Spell an option as an argument in Python."""
+    value = "" if option.value is None else repr(option.value)
+    return f"{option.change} {option.name}={value}"
+
+
+def in_words(advice: Sequence[Advice], spell: Callable[[Option], str]) -> str:
+    """Join alternatives, each spelled for a front end."""
+    return ", or ".join(part if isinstance(part, str) else spell(part) for part in advice)
+
+
 class LoraMetaError(Exception):
     """Base class of this package's errors.
 
     Args:
         message: one line: what happened, what was expected, what was got.
-        hint: one line: what to do next, often a command. Empty if there is nothing to do.
+        hint: what to do next: words, often a command, or an `Option`; several are alternatives.
+
+    Attributes:
+        advice: the alternatives of `hint`. In Python, tracebacks show them.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: Advice | Sequence[Advice] = ()) -> None:
         super().__init__(message)
-        self.hint = hint
+        self.advice: tuple[Advice, ...] = ()
+        self.advise(*((hint,) if isinstance(hint, str | Option) else hint))
+
+    def advise(self, *more: Advice) -> None:
+        """Add alternatives to the advice."""
+        self.advice += tuple(filter(None, more))
+        if self.advice:
+            self.__notes__ = [in_words(self.advice, in_python)]
+
+    @property
+    def hint(self) -> str:
+        """The advice as the command line spells it; empty if there is none."""
+        return in_words(self.advice, command_line)
+
+    @hint.setter
+    def hint(self, words: str) -> None:
+        self.advice = ()
+        self.advise(words)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...], dict[str, str]]:
         # keeps `hint` when an error crosses a process boundary (executors, Dask)
