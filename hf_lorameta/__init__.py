@@ -33,7 +33,6 @@ _MODULES = {
     "COMBINERS": "method.merging",
     "FAR_RATIO": "bank.geometry",
     "METRICS": "method.metrics",
-    "REFINERS": "refine.registry",
     "Bank": "bank.bank",
     "Coefficients": "method.coefficients",
     "Columns": "data.columns",
@@ -95,7 +94,6 @@ __all__ = [
     "COMBINERS",
     "FAR_RATIO",
     "METRICS",
-    "REFINERS",
     "AdapterError",
     "AuthError",
     "Bank",
@@ -207,7 +205,6 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.session import Session
     from hf_lorameta.pipeline.trial import Trial, scores_to_card
     from hf_lorameta.recipe import MergeRecipe, Recipe
-    from hf_lorameta.refine.registry import REFINERS
 
 
 def __dir__() -> list[str]:

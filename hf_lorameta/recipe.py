@@ -24,7 +24,6 @@ from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
 from hf_lorameta.method.merging import COMBINERS, Combiner
 from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, Metric
 from hf_lorameta.method.output_prior import STRENGTH
-from hf_lorameta.refine.registry import REFINERS, Refiner
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 Emit = Literal["adapter", "mixture", "mixture-gks"]
@@ -32,11 +31,10 @@ Emit = Literal["adapter", "mixture", "mixture-gks"]
 MIXTURE_SIZE = 8
 """Adapters in a mixture, unless `Recipe.top_k` says otherwise."""
 
-REGISTRIES: Mapping[str, Mapping[str, Metric | CoefficientRule | Combiner | Refiner]] = {
+REGISTRIES: Mapping[str, Mapping[str, Metric | CoefficientRule | Combiner]] = {
     "metric": METRICS,
     "coefficients": COEFFICIENT_RULES,
     "combine": COMBINERS,
-    "refiner": REFINERS,
 }
 """Fields of a `Recipe` that name a method, and the registry with their choices."""
 
@@ -178,7 +176,6 @@ class Recipe(_Settings):
         max_text: cut longer texts of the dataset to this many characters; None is a million.
         refine: fit the coefficients on this many rows of the dataset, which needs the base model;
             None does not fit.
-        refiner: how to fit, a key of `hf_lorameta.refine.registry.REFINERS`.
         train: train the adapter further on this many other rows, which needs the base model; None
             does not train. Below 64, the outputs of 24 more rows take part, and where hardly two
             rows have the same output, but other rows do, as many others decide how long to train.
@@ -209,7 +206,6 @@ class Recipe(_Settings):
     max_rows: int | None = Field(default=None, ge=1)
     max_text: int | None = Field(default=None, ge=1)
     refine: int | None = Field(default=None, ge=4, le=4096)
-    refiner: str = "gradient"
     train: int | None = Field(default=None, ge=8, le=4096)
     check: int | None = Field(default=None, ge=4, le=4096)
 

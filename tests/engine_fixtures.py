@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hf_lorameta.engines.llama_client import LlamaCpp
+from hf_lorameta.engines.llama_cpp import LlamaCpp
 from hf_lorameta.engines.peft_adapter import attached
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator

@@ -13,7 +13,6 @@ from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import MAX_RANK, REGISTRIES, Dtype, Recipe
-from hf_lorameta.refine.registry import REFINERS
 
 RECIPES = st.builds(
     Recipe,
@@ -28,7 +27,6 @@ RECIPES = st.builds(
     seed=st.integers(0, 2**63),
     max_rows=st.none() | st.integers(1, 10**9),
     refine=st.none() | st.integers(4, 4096),
-    refiner=st.sampled_from(list(REFINERS)),
     check=st.none() | st.integers(4, 4096),
 )
 NOT_IN_THE_PAPER = {"js-io", "js-task", "kernel"}
@@ -67,7 +65,6 @@ def test_a_recipe_is_frozen() -> None:
             {"combine": "soup"},
             "combine must be one of factors, exact, ties, dare, magnitude, sparse, got 'soup'",
         ),
-        ({"refiner": "adam"}, "refiner must be one of gradient, search, got 'adam'"),
         ({"metric": 3}, "metric must be a valid string, got 3"),
         ({"dtype": "int8"}, "dtype must be"),
         ({"top_k": 0}, "top_k must be greater than or equal to 1, got 0"),
@@ -111,7 +108,7 @@ def test_the_constructor_refuses_settings_in_the_same_words() -> None:
 @pytest.mark.parametrize("rule", [r for r in COEFFICIENT_RULES if r not in NOT_IN_THE_PAPER])
 def test_recipes_of_the_paper_have_its_settings(metric: str, rule: str) -> None:
     recipe = Recipe.paper(metric=metric, coefficients=rule)
-    assert recipe.model_dump(exclude={"dtype", "seed", "max_rows", "max_text", "refiner"}) == {
+    assert recipe.model_dump(exclude={"dtype", "seed", "max_rows", "max_text"}) == {
         "metric": metric,
         "coefficients": rule,
         "combine": "factors",

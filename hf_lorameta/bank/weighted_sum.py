@@ -47,8 +47,6 @@ class WeightedSum:
         output_prior: A (r, in) and B (out, r) of its only module.
     """
 
-    linear = True
-
     def __init__(
         self,
         bank: Bank,

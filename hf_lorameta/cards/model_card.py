@@ -34,7 +34,6 @@ TABLE_ROWS = 20
 """Source adapters in the card's table; the coefficients of the others are summed."""
 MAX_DATASETS = 50
 """Source datasets in the card's metadata."""
-_ENGINE = "transformers"
 _VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
 """Values of vLLM's ``--max-lora-rank`` from its default on."""
 
@@ -174,19 +173,13 @@ def _vllm_command(card: CardData, repo_id: str | None, folder: str) -> Markdown:
 def reproduce_command(card: CardData) -> list[str]:
     """Return the command line that generates this adapter again, as a list of arguments.
 
-    It gives the same weights, and runs no check unless one was run. An adapter that was fitted or
-    checked needs the same base model again: with llama.cpp, ``BASE.gguf`` in the same quantization.
-    Default settings are left out, and so are the embedded bank and the GGUF of its base model,
-    which is found without a path. ``DATASET`` and ``BANK`` stand for those without a public name.
+    It gives the same weights, and runs no check unless one was run. Default settings and the
+    embedded bank are left out. ``DATASET`` and ``BANK`` stand for those without a public name.
     """
     dataset, recipe = card.dataset, card.recipe
     if card.public_dataset is None:
         dataset = replace(dataset, id=None)
     options = generation_options(dataset, card.bank_id, recipe, card.bank_revision)
-    scored = card.refinement or card.check
-    if scored and scored.engine != _ENGINE:
-        embedded = card.bank_id == EMBEDDED_BANK
-        options |= {"engine": scored.engine, "base-gguf": None if embedded else "BASE.gguf"}
     command = ["hf-lorameta", "generate", *as_arguments(options | {"output": "my-adapter"})]
     unchecked = recipe.check is None and recipe.train is None
     return [*command, "--no-check"] if unchecked else command

@@ -20,7 +20,7 @@ from hf_lorameta.cli.output import emit, log, printable
 
 if TYPE_CHECKING:
     from hf_lorameta.data.columns import Columns
-    from hf_lorameta.engines.llama_client import LlamaCpp
+    from hf_lorameta.engines.llama_cpp import LlamaCpp
 
 
 @example(
@@ -46,7 +46,7 @@ def export(
 ) -> None:
     """Write any PEFT LoRA adapter as GGUF, for llama.cpp and Ollama (extra: gguf)."""
     from hf_lorameta.environment import require_extra
-    from hf_lorameta.errors import UsageError
+    from hf_lorameta.errors import Option, UsageError
     from hf_lorameta.formats.gguf_adapter import export as write
     from hf_lorameta.formats.lora_file import check_adapter
     from hf_lorameta.hub.base_model import config_json
@@ -55,16 +55,16 @@ def export(
 
     output = output or Path(f"{Path(adapter).expanduser().resolve().name}.gguf")
     if output.is_dir():
-        raise UsageError(f"{output} is a folder", hint="name a file with -o")
+        raise UsageError(f"{output} is a folder", hint=Option("output", "FILE"))
     if output.exists() and not overwrite:
-        hint = "name another with -o, or add --overwrite"
+        hint = [Option("output", change="name another"), Option("overwrite", True)]
         raise UsageError(f"{output} exists already", hint=hint)
     require_extra("gguf", extra="gguf")
     folder = locate_adapter(adapter, hub=Hub(token))
     config = check_adapter(folder)[0]
     base_model, revision = (base, None) if base else (config.base_model, config.revision)
     if not base_model:
-        raise UsageError(f"{adapter} does not name its base model", hint="add --base REPO")
+        raise UsageError(f"{adapter} does not name its base model", hint=Option("base", "REPO"))
     write(folder, output, config_json(base_model, revision, token), dtype)
     size = output.stat().st_size
     log(quiet, f"llama.cpp: llama-server -m base.gguf --lora {output}")
@@ -104,11 +104,11 @@ def try_(
 ) -> None:
     """Try an adapter through llama.cpp, on a CPU, without torch (extra: gguf)."""
     from hf_lorameta.data.prompt import from_option
-    from hf_lorameta.engines.llama_client import LlamaCpp
-    from hf_lorameta.errors import UsageError
+    from hf_lorameta.engines.llama_cpp import LlamaCpp
+    from hf_lorameta.errors import Option, UsageError
 
     if template is not None and "{}" not in template:
-        raise UsageError("the template has no {}", hint="add --template 'Input: {}\\nOutput:'")
+        raise UsageError("the template has no {}", hint=Option("template", r"Input: {}\nOutput:"))
     base, file, folder = _files(adapter, base_gguf, token)
     if template is None:
         fill = _recorded_prompt(folder) if folder else str
@@ -168,7 +168,7 @@ def _recorded_columns(folder: Path) -> "Columns":
     from pydantic import ValidationError
 
     from hf_lorameta.data.columns import Columns
-    from hf_lorameta.errors import AdapterError
+    from hf_lorameta.errors import AdapterError, Option
     from hf_lorameta.pipeline.adapter_folder import read_generation
 
     provenance = read_generation(folder)
@@ -178,7 +178,7 @@ def _recorded_columns(folder: Path) -> "Columns":
     except ValidationError:
         raise AdapterError(
             "the adapter's recipe.json has columns that this version does not know",
-            hint="update hf-lorameta, or give the prompt of a row: --template '{}'",
+            hint=["update hf-lorameta", Option("template", "{}")],
         ) from None
 
 

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_lorameta.cli.engines import validate_engine
 from hf_lorameta.cli.options import (
-    BaseGgufOption,
-    EngineOption,
     ExportOption,
     JsonFlag,
     QuietFlag,
@@ -133,7 +130,7 @@ def _generate(
     """Generate with progress on stderr, and report losses and the warnings that they bring."""
     from hf_lorameta.pipeline.generate import check_possible, generate_from_plan
 
-    check_possible(plan.recipe, rows, session.engine)
+    check_possible(plan.recipe, rows)
     if check_only_reports:
         log(
             quiet,
@@ -201,15 +198,12 @@ def _generate(
     "hf-lorameta generate user/name -o my-adapter",
     "hf-lorameta generate --dataset rows.csv --columns input=q,output=a -o my-adapter",
     "hf-lorameta generate --dataset user/name -o my-adapter --export gguf",
-    "hf-lorameta generate --dataset user/name -o my-adapter --refine 16 --engine llama.cpp "
-    "--base-gguf base-q4.gguf",
+    "hf-lorameta generate --dataset user/name -o my-adapter --train 16",
 )
 def generate(
     request: Request,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the adapter.")],
     overwrite: Annotated[bool, typer.Option(help="Replace an existing adapter.")] = False,
-    engine: EngineOption = "transformers",
-    base_gguf: BaseGgufOption = None,
     export: ExportOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -220,8 +214,8 @@ def generate(
 
     check_target(output, overwrite)
     check_emit(request.make_recipe().emit, export)  # before anything is opened
-    with request.session(engine, base_gguf) as session, stage_bars(quiet) as progress:
-        request = validate_engine(request, session, base_gguf)
+    with request.session() as session, stage_bars(quiet) as progress:
+        _require_engine(request)
         _check_export(session, export)  # before any work
         dataset = request.open_dataset(session, progress)
         adapter = _make_adapter(request, session, dataset, quiet, progress)
@@ -261,8 +255,6 @@ def push(
     source: Annotated[
         Path | None, typer.Option("--from", help="Publish this finished folder (resume).")
     ] = None,
-    engine: EngineOption = "transformers",
-    base_gguf: BaseGgufOption = None,
     export: ExportOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -271,13 +263,13 @@ def push(
     from hf_lorameta.pipeline.adapter_folder import is_private, read_provenance
     from hf_lorameta.pipeline.publish import check_name_is_safe, publish_adapter
 
-    _check_source(request, source, engine, base_gguf, export)
-    with request.session(engine, base_gguf) as session, stage_bars(quiet) as progress:
+    _check_source(request, source, export)
+    with request.session() as session, stage_bars(quiet) as progress:
         seconds: list[float | None] = []
         if source is not None:
             source_private = dataset_private = is_private(read_provenance(source)["provenance"])
         else:
-            request = validate_engine(request, session, base_gguf)
+            _require_engine(request)
             _check_export(session, export)
             dataset = request.open_dataset(session, progress)
             dataset_private = dataset.private
@@ -330,13 +322,15 @@ def _check_export(session: "Session", export: "Export | None") -> None:
     export_config(index.base_model, index.base_revision, export, session.hub.token)
 
 
-def _check_source(
-    request: Request,
-    source: Path | None,
-    engine: str,
-    base_gguf: Path | None,
-    export: "Export | None",
-) -> None:
+def _require_engine(request: Request) -> None:
+    """Refuse what needs the base model where transformers is not installed."""
+    from hf_lorameta.engines.torch_evaluator import require_eval
+
+    if request.make_recipe().uses_rows:
+        require_eval()
+
+
+def _check_source(request: Request, source: Path | None, export: "Export | None") -> None:
     """Refuse options of push that contradict each other."""
     from hf_lorameta.errors import UsageError
     from hf_lorameta.pipeline.mixture import check_emit
@@ -347,7 +341,7 @@ def _check_source(
             hint="leave one out" if source else "add --dataset user/name",
         )
     check_emit(request.make_recipe().emit, export)  # before anything is opened
-    options = {"--export": export, "--engine": engine != "transformers", "--base-gguf": base_gguf}
+    options: dict[str, object] = {"--export": export}
     settings = asdict(request) | {"recipe": request.recipe != "default", "token": None}
     options |= {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
     given = [option for option, value in options.items() if value]

@@ -15,21 +15,19 @@ from hf_lorameta import recipe as recipes
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
-from hf_lorameta.refine.registry import REFINERS
 
 if TYPE_CHECKING:
     MetricName: TypeAlias = str
     RuleName: TypeAlias = str
     CombinerName: TypeAlias = str
-    RefinerName: TypeAlias = str
     from hf_lorameta.data.dataset import Dataset
-    from hf_lorameta.pipeline.session import Engine, Session
+    from hf_lorameta.pipeline.session import Session
     from hf_lorameta.recipe import Recipe
     from hf_lorameta.types import StageProgress
 
 if not TYPE_CHECKING:  # the choices of the registries
-    MetricName, RuleName, CombinerName, RefinerName = (
-        Literal[tuple(names)] for names in (METRICS, COEFFICIENT_RULES, COMBINERS, REFINERS)
+    MetricName, RuleName, CombinerName = (
+        Literal[tuple(names)] for names in (METRICS, COEFFICIENT_RULES, COMBINERS)
     )
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -206,11 +204,7 @@ class Request:
     max_text: MaxTextOption = None
     refine: Annotated[
         int | None,
-        typer.Option(help="Fit the coefficients on this many rows, e.g. 16 (extra: eval or gguf)."),
-    ] = None
-    refiner: Annotated[
-        RefinerName | None,
-        typer.Option(help="search: forward passes only; gradient: fewer steps, more memory."),
+        typer.Option(help="Fit the coefficients on this many rows, e.g. 16 (extra: eval)."),
     ] = None
     train: Annotated[
         int | None,
@@ -223,7 +217,7 @@ class Request:
         int | None,
         typer.Option(
             help="Score the adapter on this many other rows, e.g. 16, and scale it down until it "
-            "is not worse than the base model (extra: eval or gguf). Without it, 16 rows are "
+            "is not worse than the base model (extra: eval). Without it, 16 rows are "
             "scored and reported where the base model is on this machine and small.",
             show_default=False,
         ),
@@ -238,19 +232,11 @@ class Request:
     ] = None
     token: TokenOption = None
 
-    def session(
-        self, engine: "Engine" = "transformers", base_gguf: Path | None = None
-    ) -> "Session":
+    def session(self) -> "Session":
         """The session of this command."""
         from hf_lorameta.pipeline.session import Session
 
-        return Session(
-            self.bank,
-            bank_revision=self.bank_revision,
-            token=self.token,
-            engine=engine,
-            base_gguf=base_gguf,
-        )
+        return Session(self.bank, bank_revision=self.bank_revision, token=self.token)
 
     def open_dataset(self, session: "Session", progress: "StageProgress") -> "Dataset":
         """Open the dataset that was named; rows that are read are reported.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
 from hf_lorameta.demo import TRAIN_FILE
-from hf_lorameta.engines import llama_server
+from hf_lorameta.engines import llama_cpp
 from hf_lorameta.engines.gguf_files import base_gguf
 from hf_lorameta.engines.scoring import Report, Scores, shared_length
 from hf_lorameta.environment import cache_dir, install_hint, require_extra
@@ -104,7 +104,7 @@ def run_demo(console: Console | None = None, *, max_rows: int = 100) -> dict[str
         result |= _evaluate(base_model, first_rows, max_rows, visitor, console)
     invitation = "Try the adapter on notes of your own (llama.cpp, on this CPU):"
     lines = [result["summary"], "", invitation]
-    if not llama_server.available():
+    if not llama_cpp.available():
         lines.append(f"(first: {install_hint('gguf')})")
     return result | {"summary": "\n".join([*lines, "", result["try"]])}
 
@@ -198,7 +198,7 @@ def _engine_options(base_model: str) -> list[str]:
         require_extra("torch", "transformers", "peft", "rouge_score")
         return ["--base", str(locate(base_model))]
     except MissingExtraError:
-        if not llama_server.available():
+        if not llama_cpp.available():
             raise
     require_extra("rouge_score", "gguf", extra="gguf")
     return ["--engine", "llama.cpp", "--base-gguf", str(base_gguf(base_model))]

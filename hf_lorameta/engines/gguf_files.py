@@ -3,15 +3,12 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
-from hf_lorameta.environment import cache_dir, require_extra
-from hf_lorameta.errors import AdapterError, NotFoundError, UsageError
+from hf_lorameta.environment import cache_dir
+from hf_lorameta.errors import AdapterError, NotFoundError, Option, UsageError
 from hf_lorameta.formats import gguf_adapter
-from hf_lorameta.formats.gguf_architecture import BaseArchitecture
-from hf_lorameta.formats.gguf_metadata import base_config, read_header, read_metadata
+from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
-from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.packaged_model import packaged_gguf
 
@@ -29,7 +26,7 @@ def base_gguf(base_model: str, path: Path | None = None) -> Path:
     if path is None:
         missing = NotFoundError(
             f"llama.cpp needs a GGUF of {base_model or 'the base model, which nothing names'}",
-            hint="add --base-gguf FILE; any quantization of that model will do",
+            hint=Option("base_gguf", "FILE"),
         )
         return packaged_gguf(base_model, missing)
     if not path.is_file():
@@ -64,31 +61,3 @@ def adapter_gguf(folder: Path, base: Path, cache: Path | None = None) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     return gguf_adapter.export(folder, target, config)
-
-
-def check_base_gguf(base: Path, layout: Layout) -> dict[str, Any]:
-    """Check by its header that a base model has the modules of a bank's adapters.
-
-    Returns the `hf_lorameta.formats.gguf_metadata.base_config` that an export needs.
-
-    Raises:
-        MissingExtraError: the extra ``gguf`` is not installed.
-        NotFoundError: the base is missing or not a GGUF.
-        UsageError: its architecture is not supported, or its modules differ from the layout.
-    """
-    require_extra("gguf", "scipy", extra="gguf")
-    metadata, shapes = read_header(base)
-    config = base_config(metadata)
-    try:
-        names = gguf_adapter.tensor_names(layout, BaseArchitecture.from_config(config))
-        for module in layout:
-            expected = module.out_features, module.in_features
-            shape = shapes.get(names[module.name], expected)  # may be in another part of the model
-            if shape != expected:
-                raise UsageError(f"{module.name} has shape {shape}, expected {expected}")
-    except (AdapterError, UsageError) as error:
-        raise UsageError(
-            f"{base} does not fit the bank: {error}",
-            hint="name another with --base-gguf: any quantization of the bank's base model will do",
-        ) from None
-    return config

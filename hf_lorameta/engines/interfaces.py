@@ -1,7 +1,6 @@
-"""Protocols between the fit of coefficients and the engines that run the base model.
+"""Protocols between the fit of coefficients and the engine that runs the base model.
 
-No model and no torch in here: `hf_lorameta.engines.torch_runner` and
-`hf_lorameta.engines.llama_runner` implement them.
+No model and no torch in here: `hf_lorameta.engines.torch_runner` implements them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,16 +14,9 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.weighted_sum import WeightedSum
     from hf_lorameta.engines.scoring import Tokens
 
-SEARCH_DIMENSIONS = 32
-"""Number of coefficients that a search without gradients moves, at most."""
-
 
 class AdapterUpdate(Protocol):
     """An update of the base model for any coefficients: a `WeightedSum` or a finished adapter."""
-
-    @property
-    def linear(self) -> bool:
-        """Whether the update is linear in its coefficients."""
 
     @property
     def layout(self) -> Layout:
@@ -39,11 +31,6 @@ class AdapterUpdate(Protocol):
 
 class BaseModelRunner(Protocol):
     """A base model with an update that can be set and scored."""
-
-    engine: str
-    """Name of the engine, as model cards show it."""
-    finite_difference_step: float
-    """Step of a search along an axis: above the engine's rounding, still nearly linear."""
 
     def encode(self, rows: Sequence[Row]) -> "list[Tokens]":
         """Tokenize rows."""
@@ -60,12 +47,8 @@ class BaseModelRunner(Protocol):
     def loss(self, tokens: "Sequence[Tokens]") -> float:
         """Mean loss of the output tokens, in nats."""
 
-    def log_odds(self, tokens: "Sequence[Tokens]") -> Array:
-        """``log p / (1 − p)`` of each output token, row after row."""
-
-
-class GradientRunner(BaseModelRunner, Protocol):
-    """A runner that also computes gradients."""
+    def row_losses(self, tokens: "Sequence[Tokens]") -> Array:
+        """(R,) losses of the rows in nats, each the sum over its output tokens."""
 
     def gradient(
         self, tokens: "Sequence[Tokens]", weighted_sum: "WeightedSum"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from hf_lorameta.engines import scoring
 from hf_lorameta.engines.gguf_files import adapter_gguf
-from hf_lorameta.engines.llama_client import LlamaCpp, encode_row, fit_context
+from hf_lorameta.engines.llama_cpp import LlamaCpp
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import AdapterError, UsageError
+from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.formats.lora_file import check_adapter
 from hf_lorameta.types import Progress, Row, no_progress
 
@@ -80,8 +80,8 @@ class LlamaCppEvaluator(scoring.Evaluator):
         steps = scoring.StepCounter(len(rows) * (1 + generate), progress)
         total, count, outputs = 0.0, 0, []
         for row in rows:
-            example = encode_row(self._engine, row, shots)
-            total -= sum(self._engine.logprobs(*fit_context(self._engine, example), index))
+            example = _encode(self._engine, row, shots)
+            total -= sum(self._engine.logprobs(*_fitted(self._engine, example), index))
             count += len(example.output)
             if generate:  # right after the loss, while the server has the prompt in its cache
                 outputs.append(self._answer(example, index, first_line))
@@ -91,7 +91,7 @@ class LlamaCppEvaluator(scoring.Evaluator):
     def answer(self, prompt: str, adapter: Path | None = None) -> str:
         """Return the greedy answer to a prompt, of the base model or with one of the adapters."""
         index = None if adapter is None else self._indices[adapter]
-        row = encode_row(self._engine, (prompt, ""))
+        row = _encode(self._engine, (prompt, ""))
         return self._answer(row, index, first_line=False)
 
     def _answer(self, row: scoring.Tokens, index: int | None, first_line: bool) -> str:
@@ -103,3 +103,28 @@ class LlamaCppEvaluator(scoring.Evaluator):
             if first_line and "\n" in text.lstrip():
                 break
         return scoring.stripped(text, first_line)
+
+
+def _encode(engine: LlamaCpp, row: Row, shots: Sequence[Row] = ()) -> scoring.Tokens:
+    """Return a row, with few-shot examples before its prompt, as token ids, not truncated."""
+    prompt = scoring.prompt_text(row[0], shots)
+    text = engine.tokenize(scoring.row_text(prompt, row[1]))
+    return scoring.Tokens.split(
+        engine.tokenize(prompt), text, engine.start, engine.first, engine.end
+    )
+
+
+def _fitted(engine: LlamaCpp, row: scoring.Tokens) -> scoring.Tokens:
+    """Truncate a row's prompt from the left so that the row fits the engine's context.
+
+    Raises:
+        UsageError: the output alone does not fit it.
+    """
+    limit = engine.context - len(engine.start)
+    if len(row.output) >= limit:
+        raise UsageError(
+            f"a row's output has {len(row.output)} tokens, expected fewer than {limit}: prompt and "
+            "output must fit llama.cpp's context",
+            hint=["leave out rows with such long outputs", Option("engine", "transformers")],
+        )
+    return row.truncated(engine.context, engine.start)

@@ -1,4 +1,4 @@
-"""Losses and log odds of several rows in one forward pass of a causal LM.
+"""Losses of several rows in one forward pass of a causal LM.
 
 `hf_lorameta.engines.packing` packs the rows into one sequence. The attention mask lets each row see
 the prefix it shares and itself, and its positions continue from the prefix, so the results equal
@@ -82,26 +82,18 @@ def row_nll(model: Any, packed: Pass) -> "torch.Tensor":
     """
     import torch
 
+    by_row = torch.split(output_nll(model, packed), list(packed.by_row))
+    return torch.stack([row.mean() for row in by_row])
+
+
+def output_nll(model: Any, packed: Pass) -> "torch.Tensor":
+    """Return the cross entropy in nats of the n output tokens of a pass, (n,), row after row."""
+    import torch
+
     cross_entropy = torch.nn.functional.cross_entropy
     parts = _output_logits(model, packed)
     losses = [cross_entropy(logits.float(), targets, reduction="none") for logits, targets in parts]
-    return torch.stack([row.mean() for row in torch.split(torch.cat(losses), list(packed.by_row))])
-
-
-def log_odds(model: Any, packed: Pass) -> "torch.Tensor":
-    """Return ``log p / (1 − p)`` of every output token, p being its probability under the model.
-
-    Both terms are computed from the logits, which keeps the result finite for p close to 1.
-    Returns (n,) float64, row after row.
-    """
-    import torch
-
-    odds = []
-    for logits, targets in _output_logits(model, packed):
-        logits, index = logits.double(), targets[:, None]
-        others = logits.scatter(1, index, -torch.inf).logsumexp(1)
-        odds.append(logits.gather(1, index)[:, 0] - others)
-    return torch.cat(odds)
+    return torch.cat(losses)
 
 
 def _output_logits(model: Any, packed: Pass) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:

@@ -1,4 +1,4 @@
-"""A base model in transformers under an update: losses, log odds and gradients, for `refine`.
+"""A base model in transformers under an update: losses and gradients, for `refine`.
 
 The update is added to the weights of the adapted modules, so a pass costs as much as one of the
 base model. The gradient with respect to the coefficients never forms a dense update: a module's
@@ -14,7 +14,7 @@ import numpy as np
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.engines.torch_forward import log_odds, row_nll, summed_nll
+from hf_lorameta.engines.torch_forward import output_nll, row_nll, summed_nll
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.coefficients import Coefficients
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class TorchRunner:
-    """Runs a base model with an update; a `hf_lorameta.engines.interfaces.GradientRunner`.
+    """Runs a base model with an update; a `hf_lorameta.engines.interfaces.BaseModelRunner`.
 
     The model's own weights are never modified. During a computation the adapted modules use
     separate tensors W + ΔW; afterwards, also after an error, they use their own weights again.
@@ -42,9 +42,6 @@ class TorchRunner:
     Raises:
         AdapterError: the base model lacks a module of the layout, or it has another shape.
     """
-
-    engine = "transformers"
-    finite_difference_step = 0.05
 
     def __init__(self, evaluator: TorchEvaluator, layout: Layout) -> None:
         self._evaluator = evaluator
@@ -96,13 +93,15 @@ class TorchRunner:
             total = sum(float(summed_nll(model, part)) for part in parts)
         return total / sum(len(row.output) for row in tokens)
 
-    def log_odds(self, tokens: Sequence[Tokens]) -> Array:
-        """Return ``log p / (1 − p)`` of each output token, row after row."""
+    def row_losses(self, tokens: Sequence[Tokens]) -> Array:
+        """Return the cross entropy of each row in nats, (R,), summed over its output tokens."""
         import torch
 
         model, parts = self._evaluator.model, self._evaluator.packed(tokens)
         with torch.no_grad(), self._update_applied():
-            return np.concatenate([log_odds(model, part).numpy() for part in parts])
+            losses = torch.cat([output_nll(model, part) for part in parts]).double()
+        by_row = torch.split(losses, [len(row.output) for row in tokens])
+        return np.array([float(row.sum()) for row in by_row])
 
     def gradient(
         self, tokens: Sequence[Tokens], weighted_sum: "WeightedSum"

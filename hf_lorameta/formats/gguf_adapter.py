@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.environment import pip_install, require_extra
-from hf_lorameta.errors import AdapterError, MissingExtraError
+from hf_lorameta.errors import AdapterError, MissingExtraError, Option
 from hf_lorameta.files import atomic_file, write_hint
 from hf_lorameta.formats.gguf_architecture import BaseArchitecture
 from hf_lorameta.formats.lora_file import MixedRankFile, check_adapter
@@ -74,7 +74,7 @@ def tensor_names(layout: Layout, base: BaseArchitecture) -> dict[str, str]:
         if base.is_unused(text_name):
             raise AdapterError(
                 f"llama.cpp does not apply adapters of {module.name}",
-                hint="leave this module out of the adapter, or use --engine transformers",
+                hint=["leave this module out of the adapter", Option("engine", "transformers")],
             )
         base.row_order(module)
         base.column_order(module)
@@ -155,6 +155,6 @@ def _tensors(
                 narrowed = np.ascontiguousarray(values.astype(_DTYPES[dtype]))
             if not np.isfinite(narrowed).all():
                 raise AdapterError(
-                    f"{module.name} has values beyond float16's 65504", hint="add --dtype f32"
+                    f"{module.name} has values beyond float16's 65504", hint=Option("dtype", "f32")
                 )
             yield narrowed

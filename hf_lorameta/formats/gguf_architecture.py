@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.errors import AdapterError, UsageError
+from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.formats.gguf_permutation import permute, tile
 from hf_lorameta.formats.lora_layout import Module
 
@@ -68,7 +68,7 @@ class BaseArchitecture(NamedTuple):
             raise UsageError(
                 f"base models of the type {model_type!r} cannot be exported to GGUF, "
                 f"expected one of {', '.join(ARCHITECTURES)}",
-                hint="omit --export, or use --engine transformers: neither needs a GGUF",
+                hint=[Option("export", change="leave out"), Option("engine", "transformers")],
             )
         name = ARCHITECTURES.get(model_type, model_type)
         text = {**config, **(config.get("text_config") or {})}

@@ -12,24 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hf_lorameta.errors import NotFoundError, UsageError
+from hf_lorameta.errors import NotFoundError, Option, UsageError
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIif?Qqd", strict=True))
 """`struct` codes by GGUF's number of a scalar type."""
-_MAX_DIMENSIONS = 4
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the key-value pairs of a GGUF file; raises as `read_header`."""
-    return read_header(path)[0]
-
-
-def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Return the key-value pairs of a GGUF file (version 2 or 3), and the shapes of its tensors.
-
-    Shapes have the outermost dimension first, as in numpy. For a model in several files these are
-    the tensors of one file.
+    """Return the key-value pairs of a GGUF file, version 2 or 3.
 
     Raises:
         NotFoundError: the file is missing, is not GGUF, or its header is truncated or damaged.
@@ -39,11 +30,10 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]
             if file.read(4) != b"GGUF":
                 raise NotFoundError(f"{path} is not a GGUF file", hint="name a GGUF file")
             reader = _HeaderReader(file)
-            version, tensors, pairs = reader.unpack("IQQ")
+            version, _, pairs = reader.unpack("IQQ")
             if version not in (2, 3):
                 raise NotFoundError(f"{path}: expected GGUF version 2 or 3, got {version}")
-            metadata = {reader.string(): reader.value(*reader.unpack("I")) for _ in range(pairs)}
-            return metadata, dict(reader.tensor() for _ in range(tensors))
+            return {reader.string(): reader.value(*reader.unpack("I")) for _ in range(pairs)}
     except OSError as error:
         raise NotFoundError(f"{path}: {error.strerror}", hint="name a GGUF file") from None
     except (struct.error, UnicodeDecodeError, KeyError, TypeError, RecursionError):
@@ -57,7 +47,7 @@ def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if metadata.get("general.type", "model") != "model":
         raise UsageError(
             f"the GGUF is not a base model but an {metadata['general.type']}",
-            hint="name the base model's GGUF with --base-gguf",
+            hint=Option("base_gguf", change="name another"),
         )
     architecture = metadata.get("general.architecture")
     config = {
@@ -101,11 +91,3 @@ class _HeaderReader:
         if length > self._file_size - self._file.tell():
             raise struct.error("longer than the file")
         return int(length)
-
-    def tensor(self) -> tuple[str, tuple[int, ...]]:
-        """Read a tensor's name and shape; skip its type and offset."""
-        name, (dimensions,) = self.string(), self.unpack("I")
-        if dimensions > _MAX_DIMENSIONS:
-            raise struct.error("too many dimensions")
-        *shape, _, _ = self.unpack(f"{dimensions}QIQ")
-        return name, tuple(reversed(shape))

@@ -37,7 +37,7 @@ def with_check(recipe: Recipe, dataset: DatasetInfo, session: Session) -> Recipe
     """
     if recipe.check or recipe.train or dataset.prompts_only or environ.get(SWITCH):
         return recipe
-    if session.engine != "transformers" or not _is_ready(session):
+    if not _is_ready(session):
         return recipe
     checked = recipe.model_copy(update={"check": ROWS})
     return checked if pool_size(checked) == pool_size(recipe) else recipe

@@ -147,8 +147,6 @@ def obstacle_to_training(plan: Plan, pool: Sequence[Row], session: Session) -> s
     free = len(pool) - (plan.recipe.check or 0) - (plan.recipe.refine or 0)
     if free < MIN_TRAINING_ROWS:
         return f"{max(free, 0)} labeled rows to train on, expected at least {MIN_TRAINING_ROWS}"
-    if session.engine != "transformers":
-        return f"{session.engine} computes no gradients"
     try:
         require_eval()
     except MissingExtraError as error:

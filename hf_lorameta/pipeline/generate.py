@@ -122,7 +122,7 @@ def generate_from_plan(
             hint="hf_lorameta.Mixture(plan).save_pretrained(FOLDER) writes it",
         )
     pool = rows if rows is not None or not recipe.uses_rows else _read_pool(plan, session, progress)
-    check_possible(recipe, pool or (), session.engine)
+    check_possible(recipe, pool or ())
     _read_adapters(plan, partial(progress, "Reading adapters"))
     if recipe.refine is not None and plan.refinement is None:
         if recipe.train is not None:
@@ -183,27 +183,20 @@ def _read_pool(plan: Plan, session: Session, progress: StageProgress) -> list[Ro
     return labeled_pool(with_progress(dataset, progress).rows(), plan.recipe)
 
 
-def check_possible(recipe: Recipe, pool: Sequence[Row], engine: str) -> None:
-    """Refuse what the rows or the engine do not allow, before the base model is loaded.
+def check_possible(recipe: Recipe, pool: Sequence[Row]) -> None:
+    """Refuse what the rows do not allow, before the base model is loaded.
 
     Args:
         recipe: states the numbers of rows to fit, train and check on.
         pool: labeled rows of the dataset.
-        engine: runs the base model.
 
     Raises:
         EmptyDatasetError: too few rows.
-        UsageError: the engine cannot train.
     """
     rows_to_fit(recipe, pool)
     rows_to_train(recipe, pool)
     if recipe.check is not None:
         rows_to_check(recipe, pool)
-    if recipe.train is not None and engine != "transformers":
-        raise UsageError(
-            f"{engine} computes no gradients",
-            hint="leave out --train, or --engine (transformers trains)",
-        )
 
 
 def _read_adapters(plan: Plan, progress: Progress) -> None:

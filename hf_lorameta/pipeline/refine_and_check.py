@@ -8,14 +8,14 @@ import numpy as np
 
 from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.engines.interfaces import BaseModelRunner
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.generation import Generation
 from hf_lorameta.pipeline.held_out_rows import rows_for_prompt, rows_to_check, rows_to_fit
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.refine.registry import REFINERS
+from hf_lorameta.refine.fit import refine
 from hf_lorameta.refine.shrink import validate
 from hf_lorameta.types import FactorPair, LossProgress, Row, no_progress
 
@@ -39,21 +39,17 @@ def refine_plan(
         The plan with the fitted coefficients and its `refinement`.
 
     Raises:
-        UsageError: the recipe asks for no refinement, or for gradients that the runner cannot
-            compute.
+        UsageError: the recipe asks for no refinement.
         EmptyDatasetError: fewer than 4 labeled rows, or, where the recipe asks for a check, fewer
             than 4 others.
     """
     recipe = plan.recipe
     if recipe.refine is None:
-        raise UsageError("the recipe asks for no refinement", hint="--refine 16")
-    refiner = REFINERS[recipe.refiner]
-    if refiner.needs_gradients and not hasattr(runner, "gradient"):
-        raise UsageError(f"{runner.engine} computes no gradients", hint="--refiner search")
+        raise UsageError("the recipe asks for no refinement", hint=Option("refine", 16))
     if recipe.check is not None:
         rows_to_check(recipe, pool)  # refuses too few rows before the fit, not after it
     active = plan.active_indices
-    coefficients, refinement = refiner.function(
+    coefficients, refinement = refine(
         plan.coefficients.shared[active],
         WeightedSum(plan.bank, active, plan.output_prior()),
         rows_to_fit(recipe, pool),
@@ -90,7 +86,7 @@ def validate_adapter(
     """
     plan = generation.plan
     if plan.recipe.check is None:
-        raise UsageError("the recipe asks for no check", hint="--check 16")
+        raise UsageError("the recipe asks for no check", hint=Option("check", 16))
     scaled = ScaledAdapter(generation)
     rows, shots = rows_to_check(plan.recipe, pool), rows_for_prompt(plan.recipe, pool)
     check = validate(scaled, runner, rows, shots, shrink=shrink)
@@ -105,18 +101,14 @@ class ScaledAdapter(NamedTuple):
     generation: Generation
 
     @property
-    def linear(self) -> bool:
-        """Whether the update is proportional to the coefficient."""
-        plan = self.generation.plan
-        return COMBINERS[plan.recipe.combine].linear or plan.training is not None
-
-    @property
     def layout(self) -> Layout:
         """The modules that the adapter changes."""
         return self.generation.layout
 
     def pairs(self, coefficients: Coefficients) -> Iterator[FactorPair]:
-        """Yield (lora_A, lora_B) of every module; without linearity both are scaled."""
+        """Yield (lora_A, lora_B) of every module; of a nonlinear combiner both are scaled."""
         scale = np.float32(coefficients.shared[0])
-        scale_A = np.float32(1) if self.linear else scale
+        plan = self.generation.plan
+        linear = COMBINERS[plan.recipe.combine].linear or plan.training is not None
+        scale_A = np.float32(1) if linear else scale
         return ((A * scale_A, B * scale) for A, B in self.generation.pairs)

@@ -9,17 +9,13 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
-from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
 from hf_lorameta.engines.interfaces import BaseModelRunner
-from hf_lorameta.engines.llama_runner import LlamaCppRunner
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator, require_eval
 from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
-
-Engine = Literal["transformers", "llama.cpp"]
 
 
 class Session:
@@ -32,8 +28,6 @@ class Session:
         bank: an opened bank, a folder, or a Hub id; None is the default bank.
         bank_revision: branch, tag or commit of a bank repo.
         token: of the Hub; None uses the saved one, False sends none.
-        engine: runs the base model, where one is needed.
-        base_gguf: GGUF of the base model, for llama.cpp.
         model: the base model in transformers, loaded on the CPU; None loads it if it is needed.
         tokenizer: of `model`.
 
@@ -49,15 +43,12 @@ class Session:
         *,
         bank_revision: str | None = None,
         token: str | Literal[False] | None = None,
-        engine: Engine = "transformers",
-        base_gguf: Path | None = None,
         model: Any = None,
         tokenizer: Any = None,
     ) -> None:
-        self.engine = engine
         self._model, self._tokenizer = model, tokenizer
         self._bank, self._bank_revision = bank, bank_revision
-        self._token, self._base_gguf = token, base_gguf
+        self._token = token
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -113,23 +104,16 @@ class Session:
         """The bank's base model, loaded at the revision that the bank states.
 
         Raises:
-            MissingExtraError: the extra ``eval``, or ``gguf`` for llama.cpp, is not installed.
+            MissingExtraError: the extra ``eval`` is not installed.
             NotFoundError: the base model is missing.
         """
-        return self._load_runner()
+        return TorchRunner(self.evaluator, self.bank.adapted_layout)
 
     def runner_for(self, layout: Layout) -> BaseModelRunner:
         """Return the base model for an adapter of these modules; the bank may lack some."""
         if layout == self.bank.adapted_layout[: len(layout)]:
             return self.runner
         return TorchRunner(self.evaluator, layout)
-
-    def _load_runner(self) -> BaseModelRunner:
-        index = self.bank.index
-        if self.engine == "llama.cpp":
-            path = find_base_gguf(index.base_model, self._base_gguf)
-            return self._closing.enter_context(LlamaCppRunner(path, self.bank.adapted_layout))
-        return TorchRunner(self.evaluator, self.bank.adapted_layout)
 
     @cached_property
     def chat_form(self) -> str:

@@ -6,9 +6,8 @@ gradients for all adapters while the bank is read module by module. These gradie
 for each module, so each module may have its own coefficients, as in layer-wise AdaMerging [1].
 Cross-validation decides how much modules may differ and which part of the step is taken.
 
-`registry` lists the refiners, `gauss_newton` and `finite_differences` hold them, `fit` what they
-share, `surrogate` the model of the loss that they minimize, `directions` its coordinates, `shrink`
-the comparison with the base model, and `results` what they return.
+`fit` holds the fit, `surrogate` the model of the loss that it minimizes, `directions` its
+coordinates, `shrink` the comparison with the base model, and `results` the reports.
 
 References:
     [1] Yang et al., AdaMerging: Adaptive Model Merging for Multi-Task Learning, arXiv 2310.02575.

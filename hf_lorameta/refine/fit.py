@@ -1,4 +1,4 @@
-"""What the refiners share: rows, coordinates, evaluated points, and the choice of the result."""
+"""A Gauss-Newton fit of coefficients with gradients through the base model."""
 
 import math
 from collections.abc import Sequence
@@ -9,17 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.engines.interfaces import BaseModelRunner
-from hf_lorameta.errors import EmptyDatasetError
+from hf_lorameta.errors import EmptyDatasetError, Option
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.refine.directions import NO_MODULE_DIRECTIONS, Directions
 from hf_lorameta.refine.results import Refinement
 from hf_lorameta.refine.shrink import backtrack_scale
 from hf_lorameta.refine.surrogate import SurrogateLoss, to_log_odds
-from hf_lorameta.types import Array, LossProgress, Row
+from hf_lorameta.types import Array, LossProgress, Row, no_progress
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.weighted_sum import WeightedSum
 
+STEPS = 8
+"""Largest number of points with gradients."""
+PENALTY = 0.01
+"""Factor of |u|² in the objective."""
 CONVERGENCE_TOL = 0.02
 """Stop when the predicted improvement is below this, in nats per token."""
 FOLDS = 4
@@ -32,6 +36,56 @@ INITIAL_CURVATURE = 2.0
 """Curvature of the surrogate loss before there is a second point."""
 
 
+def refine(
+    start: Array,
+    weighted_sum: "WeightedSum",
+    rows: Sequence[Row],
+    runner: BaseModelRunner,
+    *,
+    steps: int = STEPS,
+    progress: LossProgress = no_progress,
+) -> tuple[Coefficients, Refinement]:
+    """Fit coefficients on a few labeled rows.
+
+    The loss of each row and its gradient at a few points give a surrogate of the loss
+    (`hf_lorameta.refine.surrogate`). Its minimum is the next point, until the predicted improvement
+    is below 0.02 nats per token. Coordinates u are those of `Directions`; the penalty ``0.01 |u|²``
+    keeps coefficients in place that the few rows do not determine. How much modules may differ is
+    decided by cross-validation at the start; see `select_module_scale`. The fit is deterministic.
+    Coefficients may become negative and need not sum to one. If the result is worse than the start
+    on the rows, or in cross-validation not better by more than the standard error, half of the step
+    is taken, or a quarter, or none; if it is worse than the base model, it is shrunk toward zero.
+
+    Args:
+        start: (K,) coefficients to start from.
+        weighted_sum: the K adapters, of M modules.
+        rows: at least 4 labeled rows of the user's dataset.
+        runner: runs the base model.
+        steps: largest number of points with gradients.
+        progress: called at every point with (step, steps + 1, loss).
+
+    Returns:
+        K coefficients, different in each module if cross-validation favors it; and the report.
+
+    Raises:
+        EmptyDatasetError: fewer than 4 rows.
+    """
+    fit = Fit(start, weighted_sum, rows, runner, steps, progress)
+    surrogate, u = SurrogateLoss(fit.sizes, INITIAL_CURVATURE), np.zeros(0)
+    for step in range(steps):
+        fit.apply(u)
+        losses, slopes = runner.gradient(fit.tokens, weighted_sum)
+        fit.record(u, float(losses @ fit.sizes / sum(fit.sizes)))
+        if step == 0:
+            fit.choose_module_scale(losses, slopes)
+            u = np.zeros(fit.directions.dimensions)
+        surrogate.add(u, *to_log_odds(losses, fit.directions.slopes(slopes)))
+        u = fit.minimum(surrogate)
+        if fit.best[0] - surrogate.evaluate(u)[0] < CONVERGENCE_TOL:
+            break
+    return fit.finish(u, surrogate)
+
+
 class Fit:
     """A fit in progress.
 
@@ -40,7 +94,6 @@ class Fit:
         weighted_sum: the K adapters.
         rows: at least `FOLDS` labeled rows.
         steps: number of points that will be recorded before the last one, for `progress`.
-        penalty: factor of |u|² in the objective.
         progress: called at every recorded point with (step, steps + 1, loss).
 
     Attributes:
@@ -57,29 +110,20 @@ class Fit:
         rows: Sequence[Row],
         runner: BaseModelRunner,
         steps: int,
-        penalty: float,
         progress: LossProgress,
     ) -> None:
         if len(rows) < FOLDS:
             raise EmptyDatasetError(
                 f"{len(rows)} rows to refine on, expected at least {FOLDS}",
-                hint="leave out --refine, or name a dataset with more rows",
+                hint=[Option("refine", change="leave out"), "name a dataset with more rows"],
             )
         self.tokens = runner.encode(rows)
         self.sizes = [len(row.output) for row in self.tokens]
         self.folds = np.arange(len(rows)) % FOLDS
         self.directions = Directions(np.zeros((len(start), 0)), NO_MODULE_DIRECTIONS)
         self._start, self._weighted_sum, self._runner = start, weighted_sum, runner
-        self._steps, self._penalty, self._progress = steps, penalty, progress
-        self._done = 0
+        self._steps, self._progress = steps, progress
         self._points: list[tuple[float, Array]] = []
-
-    def restrict_to(self, moving: NDArray[np.intp]) -> None:
-        """Let only some of the coefficients change, equally in all modules."""
-        grams = self._weighted_sum.grams(moving.tolist())
-        shared = np.zeros((len(self._start), len(moving)))
-        shared[moving] = Directions.of(grams.sum(0, keepdims=True)).shared
-        self.directions = Directions(shared, NO_MODULE_DIRECTIONS)
 
     def choose_module_scale(self, losses: Array, slopes: Array) -> None:
         """Cross-validate how much modules may differ, by losses (R,) and slopes (R, M, K)."""
@@ -120,36 +164,28 @@ class Fit:
 
     def minimum(self, surrogate: SurrogateLoss, texts: NDArray[np.bool_] | None = None) -> Array:
         """Minimum of the objective, on all texts of the surrogate or some of them."""
-        return surrogate.minimum(self._penalty, texts)
+        return surrogate.minimum(PENALTY, texts)
 
     def apply(self, u: Array) -> None:
         """Apply the update with the coefficients at u to the base model."""
         self._runner.set(self._weighted_sum, self.coefficients(u))
 
-    def record(self, u: Array, loss: float, probing: bool = False) -> None:
-        """Record the loss of all rows at a point; one for finite differences is only counted."""
+    def record(self, u: Array, loss: float) -> None:
+        """Record the loss of all rows at a point."""
         loss = math.inf if math.isnan(loss) else loss
-        if not probing:
-            self._points.append((loss, u))
-        self._done += 1
-        self._progress(self._done, self._steps + 1, loss)
+        self._points.append((loss, u))
+        self._progress(len(self._points), self._steps + 1, loss)
 
-    def finish(
-        self, method: str, u: Array, surrogate: SurrogateLoss, folds: NDArray[np.intp]
-    ) -> tuple[Coefficients, Refinement]:
-        """Evaluate the last point u, select the step, and shrink it if the base model is better.
-
-        `folds` are those of the surrogate's texts: rows, or tokens.
-        """
-        steps = self._done
+    def finish(self, u: Array, surrogate: SurrogateLoss) -> tuple[Coefficients, Refinement]:
+        """Evaluate the last point u, select the step, and shrink it if the base model is better."""
+        steps = len(self._points)
         self.apply(u)
         self.record(u, self._runner.loss(self.tokens))
-        loss, c, held_out = self._select_step(surrogate, folds)
+        loss, c, held_out = self._select_step(surrogate)
         scale, end = backtrack_scale(
             c, loss, self.base, self._weighted_sum, self._runner, self.tokens
         )
         report = Refinement(
-            method=method,
             rows=len(self.tokens),
             base=self.base,
             start=self._points[0][0],
@@ -157,15 +193,12 @@ class Fit:
             held_out=held_out,
             steps=steps,
             history=tuple(loss for loss, _ in self._points),
-            engine=self._runner.engine,
             by_module=c.per_module is not None,
         )
         self._runner.clear()
         return c.scaled(scale), report
 
-    def _select_step(
-        self, surrogate: SurrogateLoss, folds: NDArray[np.intp]
-    ) -> tuple[float, Coefficients, float]:
+    def _select_step(self, surrogate: SurrogateLoss) -> tuple[float, Coefficients, float]:
         """Select the largest part of the step to the best point that cross-validation supports.
 
         It does if the held-out rows gain more than the standard error of their gain. The folds' own
@@ -175,7 +208,7 @@ class Fit:
         """
         start, (loss, u) = self._points[0][0], self.best
         if loss < start:
-            minima = [self.minimum(surrogate, folds != fold) for fold in range(FOLDS)]
+            minima = [self.minimum(surrogate, self.folds != fold) for fold in range(FOLDS)]
             for fraction in (1.0, 0.5, 0.25):
                 held_out = self._held_out_losses([fraction * point for point in minima])
                 if not is_significant(self._start_losses - held_out, self.sizes):
@@ -204,10 +237,8 @@ class Fit:
         return losses
 
     def _row_losses(self, rows: Sequence[int]) -> Array:
-        """Losses of some rows at the point that is applied."""
-        odds = self._runner.log_odds([self.tokens[i] for i in rows])
-        starts = np.cumsum([0, *(self.sizes[i] for i in rows[:-1])])
-        return np.asarray(np.add.reduceat(np.logaddexp(0, -odds), starts))
+        """Summed losses of some rows at the point that is applied."""
+        return self._runner.row_losses([self.tokens[i] for i in rows])
 
 
 def is_significant(gains: Array, sizes: Sequence[int]) -> bool:

@@ -8,7 +8,6 @@ class Refinement:
     """Result of a fit. Losses are means over the rows' output tokens, in nats.
 
     Attributes:
-        method: a key of `hf_lorameta.refine.registry.REFINERS`.
         rows: number of rows the coefficients were fitted on.
         base: loss of the base model on these rows.
         start: loss with the coefficients before the fit; `end`: after it.
@@ -16,13 +15,11 @@ class Refinement:
             surrogate gives for the other folds, after the same part of the step; equal to `start`
             if no step was taken. Optimistic, since all rows influenced the surrogate's points and
             the part of the step.
-        steps: number of evaluated points, those for finite differences included; the last point
-            and the cross-validation are not counted.
+        steps: number of evaluated points; the last point and the cross-validation are not counted.
         history: loss at the start, at every point of the fit, and at the last one.
         by_module: whether each adapted module has its own coefficients.
     """
 
-    method: str
     rows: int
     base: float
     start: float
@@ -30,7 +27,6 @@ class Refinement:
     held_out: float
     steps: int
     history: tuple[float, ...]
-    engine: str = "transformers"
     by_module: bool = False
 
 
@@ -89,7 +85,6 @@ class Validation:
     start: float
     end: float
     scale: float
-    engine: str = "transformers"
     chat: float | None = None
     prompt: float | None = None
     shots: int = 0

@@ -71,4 +71,4 @@ def validate(
     scale, end = 1.0, start
     if shrink:
         scale, end = backtrack_scale(unscaled, start, base, update, runner, tokens)
-    return Validation(len(tokens), base, start, end, scale, runner.engine, chat, prompt, len(shots))
+    return Validation(len(tokens), base, start, end, scale, chat, prompt, len(shots))

@@ -27,7 +27,6 @@ import numpy as np
 from hf_lorameta import Bank, Plan, Recipe, open_dataset, plan
 from hf_lorameta.bank.fit_neural_rule import fit_bank
 from hf_lorameta.data.columns import Columns
-from hf_lorameta.engines.llama_runner import LlamaCppRunner
 from hf_lorameta.engines.scoring import chat_rows
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_runner import TorchRunner
@@ -42,7 +41,6 @@ from tests import shared_data
 from tests.benchmarks.leave_one_out_banks import bank_without, siblings
 from tests.benchmarks.peft_linear import PeftLinear
 from tests.benchmarks.tables import markdown_table
-from tests.engine_fixtures import packaged
 
 ROWS, SHOTS = 24, 3
 CHAT = "base-chat"
@@ -107,22 +105,14 @@ def _paper(metric: str, rule: str) -> Method:
     return make
 
 
-def _refined(**settings: Any) -> Method:
-    def make(at: Setting) -> Plan:
-        runner = TorchRunner(at.evaluator, at.bank.adapted_layout)
-        return refine_plan(*at.plan_with_rows(Recipe.of(refine=16, **settings)), runner)
-
-    return make
-
-
-def _refined_by_llama_cpp(at: Setting) -> Plan:
-    with LlamaCppRunner(packaged(), at.bank.adapted_layout) as runner:
-        return refine_plan(*at.plan_with_rows(Recipe.of(refine=16, refiner="search")), runner)
+def _refined(at: Setting) -> Plan:
+    runner = TorchRunner(at.evaluator, at.bank.adapted_layout)
+    return refine_plan(*at.plan_with_rows(Recipe.of(refine=16)), runner)
 
 
 METHODS: dict[str, Method] = {
     "default": _with(),
-    "refine 16": _refined(),
+    "refine 16": _refined,
     "js-io kernel": _with(metric="js-io"),
     "js-io normalized": _with(metric="js-io", coefficients="normalized"),
     **{
@@ -139,8 +129,6 @@ METHODS: dict[str, Method] = {
     "default, inputs alone": lambda at: plan(
         open_dataset(at.path, columns=Columns(input="input")), at.bank
     ),
-    "refine 16, search": _refined(refiner="search"),
-    "refine 16, llama.cpp": _refined_by_llama_cpp,
 }
 
 

@@ -21,7 +21,7 @@ from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
 from tests.cards.examples import PLAIN, many, neighbor, of_dataset, rows_of, section
 
-FIT = Refinement("gradient", 16, 2.5, 1.75, 0.5, 0.625, 3, (1.75, 0.625, 0.5))
+FIT = Refinement(16, 2.5, 1.75, 0.5, 0.625, 3, (1.75, 0.625, 0.5))
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
 
 
@@ -375,7 +375,7 @@ def test_cli_parses_the_commands_on_the_card() -> None:
     app = typer.main.get_command(pytest.importorskip("hf_lorameta.cli.app").app)
     recipe = Recipe(
         metric="wd", coefficients="attentional", combine="factors", top_k=3, temperature=2,
-        rank=8, dtype="float32", seed=1, max_rows=9, refine=8, refiner="search",
+        rank=8, dtype="float32", seed=1, max_rows=9, refine=8,
         output_prior=0.25,
     )  # fmt: skip
     text = render_card(replace(PLAIN, recipe=recipe), "me/lora")
@@ -404,32 +404,6 @@ def test_card_shows_the_losses_of_a_fit() -> None:
     assert "Fitted" not in render_card(PLAIN, None)
     drawn = render_chart(replace(PLAIN, neighbors=neighbors))
     assert drawn.count('fill="#718096"') == 1
-
-
-def test_card_and_command_name_the_engine_that_is_not_the_default() -> None:
-    fit = Refinement("search", 16, 2.5, 1.75, 0.5, 0.625, 3, (1.75, 0.5), engine="llama.cpp")
-    check = Validation(8, 2.5, 0.5, 0.5, 1.0, engine="llama.cpp")
-    recipe = Recipe(refine=16, refiner="search", check=8)
-    for change in ({"refinement": fit}, {"check": check}, {"refinement": fit, "check": check}):
-        facts = replace(PLAIN, recipe=recipe, **change)
-        text = render_card(facts, None)
-        if "refinement" in change:
-            fitted = section(text, "Fitted on 16 rows")
-            assert "Loss, as llama.cpp computes it, on these rows, in nats per token" in fitted
-        if "check" in change:
-            checked = section(text, "Checked on 8 rows")
-            assert "Loss, as llama.cpp computes it, on 8 rows of the dataset" in checked
-        command = section(text, "How to reproduce it")
-        assert "--engine llama.cpp" in command
-        assert "--base-gguf BASE.gguf" in command
-        assert "--no-check" not in command
-        embedded = model_card.reproduce_command(replace(facts, bank_id=EMBEDDED_BANK))
-        assert "--engine" in embedded
-        assert "--base-gguf" not in embedded
-    default = replace(PLAIN, recipe=recipe, refinement=replace(fit, engine="transformers"))
-    text = render_card(default, None)
-    assert "Loss on these rows, in nats per token" in section(text, "Fitted on 16 rows")
-    assert "--engine" not in text
 
 
 def test_reproduce_command_does_not_name_a_bank_folder() -> None:

@@ -11,18 +11,13 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta import Bank, merge
-from hf_lorameta.cli import engines as engines_module
-from hf_lorameta.cli.engines import validate_engine
 from hf_lorameta.cli.export_and_try import _recorded_prompt
-from hf_lorameta.cli.options import Request
 from hf_lorameta.environment import install_hint
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES, RECIPE_FILE
-from tests.cli.conftest import NO_EXTRAS
 from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
 from tests.engine_fixtures import needs_engine
-from tests.engines.test_llama_runner import base_header
 
 gguf = pytest.importorskip("gguf")
 NO_GGUF = """
@@ -156,9 +151,8 @@ def test_an_impossible_export_is_refused_before_any_work(
     assert not (tmp_path / "a").exists()
     cli("generate", "-d", data, "--bank", bank.folder, "-o", "a")
     push = ("push", "--from", "a", "--repo-id", f"{user.name}/x")
-    for option in (("--export", "gguf"), ("--engine", "llama.cpp"), ("--base-gguf", "b.gguf")):
-        refused = cli(*push, *option, token=user.token, code=2).err
-        assert f"{option[0]} goes with --dataset" in refused
+    refused = cli(*push, "--export", "gguf", token=user.token, code=2).err
+    assert "--export goes with --dataset" in refused
 
 
 # --- try and evaluate ---------------------------------------------------------------------------
@@ -228,7 +222,7 @@ def test_try_refuses_an_invalid_template_or_base_model(
 
 ECHO = """
 from pathlib import Path
-import hf_lorameta.engines.llama_client as client
+import hf_lorameta.engines.llama_cpp as client
 from hf_lorameta.cli import export_and_try as gguf
 class Echo:
     start = first = []
@@ -253,7 +247,7 @@ def test_try_reads_line_breaks_and_tabs_in_a_template(cli: Shell) -> None:
 
 SILENT = """
 from pathlib import Path
-import hf_lorameta.engines.llama_client as client
+import hf_lorameta.engines.llama_cpp as client
 from hf_lorameta.cli import export_and_try as gguf
 class Silent:
     start = first = []
@@ -299,56 +293,7 @@ def test_evaluate_with_llama_cpp(cli: Shell, demo_adapter: Path) -> None:
     assert report["scores"]["generated"]["loss"] < report["scores"]["base"]["loss"] / 2
     assert report["scores"]["generated"]["rows"] == 3
     wrong = cli(*command, "--base", demo_adapter, code=2).err
-    assert "--base is for the engine transformers" in wrong
-
-
-@needs_engine
-@pytest.mark.slow
-def test_generate_refines_and_checks_with_llama_cpp(cli: Shell, tmp_path: Path) -> None:
-    command = ("generate", "-d", DEMO / "train.jsonl", "--top-k", 2, "--refine", 4, "--check", 4)
-    one_step = "from hf_lorameta.refine import finite_differences as f\n"
-    one_step += "f.search.__kwdefaults__['steps'] = 1"
-    done = cli(*command, "--engine", "llama.cpp", "-o", "a", "--json", before=one_step)
-    fit, check = done.json["plan"]["refinement"], done.json["plan"]["check"]
-    assert (fit["method"], fit["engine"], check["engine"]) == ("search", "llama.cpp", "llama.cpp")
-    assert fit["end"] <= fit["start"] < fit["base"]
-    assert check["end"] < check["base"]
-    assert done.json["plan"]["recipe"]["refiner"] == "search"
-    card = (tmp_path / "a" / "README.md").read_text()
-    assert card.count("as llama.cpp computes it") == 2
-    assert "--engine llama.cpp" in card.split("How to reproduce it")[1]
-
-
-def test_options_that_llama_cpp_does_not_support_are_refused(cli: Shell, data: Path) -> None:
-    command = ("generate", "-d", data, "-o", "a")
-    llama = (*command, "--engine", "llama.cpp")
-    assert "add --refine 16" in cli(*llama, code=2).err
-    assert "--refiner search" in cli(*llama, "--refine", 4, "--refiner", "gradient", code=2).err
-    assert "--train needs" in cli(*llama, "--train", 16, code=2).err
-    assert "add --engine llama.cpp" in cli(*command, "--base-gguf", "b.gguf", code=2).err
-    data.write_text("no rows at all")  # the dataset is not read
-    missing = ("--base-gguf", "none.gguf")
-    assert "none.gguf: no such file" in cli(*llama, "--refine", 4, *missing, code=2).err
-    base_header(data.with_name("b.gguf"))
-    given = (*llama, "--check", 4, "--base-gguf", "b.gguf")
-    nothing = f"{NO_EXTRAS}; import os; os.environ['PATH'] = ''"
-    assert "neither llama-server nor" in cli(*given, code=7, before=nothing).err
-    installed = "import hf_lorameta.engines.llama_server as l; l.require_llama_cpp = lambda: None"
-    other = cli(*given, code=2, before=installed).err
-    assert "b.gguf does not fit the bank" in other
-
-
-def test_only_refining_with_llama_cpp_selects_the_refiner_search(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    checked = []
-    monkeypatch.setattr(engines_module, "_check_llama_cpp", lambda *args: checked.append(args))
-    for refiner in ("gradient", "search", None):
-        request = Request(check=4, refiner=refiner)
-        assert validate_engine(request, request.session("llama.cpp"), None) == request
-    fitted = validate_engine(Request(refine=4), Request().session("llama.cpp"), None)
-    assert fitted == Request(refine=4, refiner="search")
-    assert len(checked) == 4
+    assert "folder of the base model is for the engine transformers" in wrong
 
 
 @needs_engine

@@ -11,7 +11,7 @@ FILES = [path for path in readme_files() if blocks(path.read_text(encoding="utf-
 
 def test_the_guides_show_help_texts_and_methods() -> None:
     shown = {name for path in FILES for name in blocks(path.read_text(encoding="utf-8"))}
-    assert {"bank build", "bank pack", "space build", "METRICS", "REFINERS"} <= shown
+    assert {"bank build", "bank pack", "space build", "METRICS"} <= shown
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

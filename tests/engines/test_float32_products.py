@@ -47,9 +47,9 @@ def test_losses_gradients_and_answers_agree(pair: Pair) -> None:
         runner = TorchRunner(evaluator, LAYOUT)
         tokens = runner.encode(ROWS)
         losses, gradients = runner.gradient(tokens, Sum())
-        results.append((runner.log_odds(tokens), losses, gradients, evaluator.evaluate(ROWS)[1]))
-    (odds, losses, gradients, answers), expected = results
-    np.testing.assert_allclose(odds, expected[0], atol=1e-4)
+        results.append((runner.row_losses(tokens), losses, gradients, evaluator.evaluate(ROWS)[1]))
+    (summed, losses, gradients, answers), expected = results
+    np.testing.assert_allclose(summed, expected[0], atol=1e-4)
     np.testing.assert_allclose(losses, expected[1], atol=1e-5)
     np.testing.assert_allclose(gradients, expected[2], atol=1e-4 * np.abs(gradients).max())
     assert answers == expected[3]

@@ -12,8 +12,8 @@ import httpx2
 import pytest
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
-from hf_lorameta.engines import llama_server
-from hf_lorameta.engines.llama_client import LlamaCpp
+from hf_lorameta.engines import llama_cpp
+from hf_lorameta.engines.llama_cpp import LlamaCpp
 from hf_lorameta.engines.scoring import compare
 from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import (
@@ -269,7 +269,7 @@ def test_adapters_that_do_not_fit_raise(base: Path, tmp_path: Path) -> None:
 def test_missing_llama_cpp_raises(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
-    assert not llama_server.available()
+    assert not llama_cpp.available()
     with pytest.raises(MissingExtraError, match="neither llama-server nor") as caught:
         LlamaCpp(base)
     assert caught.value.hint == install_hint("gguf")
@@ -286,7 +286,7 @@ def binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text(BINARY.format(python=sys.executable))
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(llama_server, "_EmbeddedServer", None)
+    monkeypatch.setattr(llama_cpp, "_EmbeddedServer", None)
     return path
 
 

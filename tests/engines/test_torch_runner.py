@@ -117,23 +117,19 @@ def test_update_in_bfloat16_is_the_rounded_sum(tmp_path: Path) -> None:
     assert np.isfinite(gradients).all()
 
 
-def test_log_odds_are_those_of_the_softmax(evaluator: TorchEvaluator) -> None:
+def test_losses_of_rows_are_those_of_the_softmax(evaluator: TorchEvaluator) -> None:
     runner = TorchRunner(evaluator, LAYOUT)
     runner.update(Sum().pairs())
     tokens = runner.encode(ALIKE)
-    odds = runner.log_odds(tokens)
-    assert odds.dtype == np.float64
-    assert len(odds) == sum(len(row.output) for row in tokens)
-    place = 0
-    for prompt, output in tokens:  # one by one, with a plain forward pass
+    losses = runner.row_losses(tokens)
+    assert losses.dtype == np.float64
+    for (prompt, output), loss in zip(tokens, losses, strict=True):  # with a plain forward pass
         with runner._update_applied(), torch.no_grad():
             logits = evaluator.model(torch.tensor([prompt + output])).logits[0].double()
         p = logits[len(prompt) - 1 : -1].softmax(-1).numpy()[np.arange(len(output)), output]
-        part = slice(place, place + len(output))
-        np.testing.assert_allclose(odds[part], np.log(p / (1 - p)), atol=1e-4)
-        place = part.stop
-    p = 1 / (1 + np.exp(-odds))
-    assert runner.loss(tokens) == pytest.approx(-np.log(p).mean(), abs=1e-5)
+        assert loss == pytest.approx(-np.log(p).sum(), rel=1e-5)
+    count = sum(len(row.output) for row in tokens)
+    assert runner.loss(tokens) == pytest.approx(losses.sum() / count, rel=1e-6)
 
 
 # --- the gradient --------------------------------------------------------------------------------
@@ -237,11 +233,11 @@ def fail(*_: object) -> Any:
     [
         lambda runner, tokens: runner.loss(fail()),
         lambda runner, tokens: runner.loss([*tokens, tokens[0]._replace(output=[10**6])]),
-        lambda runner, tokens: runner.log_odds([*tokens, tokens[0]._replace(output=[10**6])]),
+        lambda runner, tokens: runner.row_losses([*tokens, tokens[0]._replace(output=[10**6])]),
         lambda runner, tokens: runner.gradient(tokens, Broken()),
         lambda runner, tokens: runner.update(broken_pairs()),
     ],
-    ids=["loss", "forward", "log odds", "backward", "update"],
+    ids=["loss", "forward", "row losses", "backward", "update"],
 )
 def test_errors_restore_the_base_model(
     evaluator: TorchEvaluator, act: Callable[[TorchRunner, Any], Any]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hf_lorameta.errors import NotFoundError, UsageError
 from hf_lorameta.formats.gguf_architecture import BaseArchitecture
-from hf_lorameta.formats.gguf_metadata import base_config, read_header, read_metadata
+from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 
 gguf = pytest.importorskip("gguf")
 
@@ -37,7 +37,6 @@ def test_written_header_is_read_back(tmp_path: Path) -> None:
     write_gguf(tmp_path / "h.gguf")
     metadata = read_metadata(tmp_path / "h.gguf")
     assert metadata == {"general.architecture": "llama"} | VALUES
-    assert read_header(tmp_path / "h.gguf") == (metadata, {"t": (3, 2), "u": (5,)})
 
 
 @given(data=st.data())
@@ -54,7 +53,6 @@ def test_damaged_header_raises_only_our_error(
     path.write_bytes(bytes(raw))
     try:
         read_metadata(path)
-        read_header(path)
     except NotFoundError as error:
         assert error.hint or "expected GGUF version" in str(error)  # noqa: PT017
 

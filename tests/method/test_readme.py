@@ -17,18 +17,16 @@ from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.recipe import REGISTRIES
-from hf_lorameta.refine.registry import REFINERS
 from tests.plain_bank import plain_bank
-from tests.refine.models import ROWS, TRUTH, Logistic
 
 README = Path(hf_lorameta.method.__file__).with_name("README.md")
-OURS = {"metric": "tv", "coefficients": "inverse", "combine": "strongest", "refiner": "strength"}
+OURS = {"metric": "tv", "coefficients": "inverse", "combine": "strongest"}
 
 
 @pytest.fixture(autouse=True)
 def examples() -> Iterator[None]:
     """Run the guide's examples, and remove their rows afterwards."""
-    registries: tuple[dict[str, Any], ...] = (METRICS, COEFFICIENT_RULES, COMBINERS, REFINERS)
+    registries: tuple[dict[str, Any], ...] = (METRICS, COEFFICIENT_RULES, COMBINERS)
     before = [dict(registry) for registry in registries]
     code = "\n".join(re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL))
     exec(compile(code, str(README), "exec"), {})
@@ -58,14 +56,6 @@ def test_registered_methods_generate_an_adapter(tmp_path: Path) -> None:
     np.testing.assert_allclose(new_b @ new_a, entry.scaling * B @ A, atol=1e-5)
     card = (generation.save_pretrained(tmp_path / "adapter") / "README.md").read_text("utf-8")
     assert "inverse: inverse distance weighting" in card
-
-
-def test_a_registered_refiner_has_the_signature_of_the_built_in_ones() -> None:
-    model = Logistic(TRUTH)
-    start = np.array([0.5, -0.5, 0.25, 0.25])
-    c, report = REFINERS["strength"].function(start, model, ROWS, model)
-    assert report.end == pytest.approx(model.at(c.shared))
-    assert report.end < report.start
 
 
 def test_registered_methods_are_refused_by_the_papers_recipe() -> None:

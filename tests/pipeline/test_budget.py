@@ -117,9 +117,6 @@ def test_too_little_time_trains_nothing_and_says_what_would_be_needed(
 def test_obstacles_are_named(
     tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write(tmp_path, 300)
-    with Session(session.bank, engine="llama.cpp") as llama:
-        assert "llama.cpp computes no gradients" in choose(path, llama, 60.0)[1]
     few = write(tmp_path, 7)
     assert "7 labeled rows to train on, expected at least 8" in choose(few, session, 60.0)[1]
     unlabeled = write(tmp_path, 300, output=False)

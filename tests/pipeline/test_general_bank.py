@@ -174,12 +174,11 @@ def test_factors_are_averaged_without_the_output_prior(
     assert np.isfinite(loss(base, new, tmp_path / "adapter"))
 
 
-@pytest.mark.parametrize("refiner", ["gradient", "search"])
 def test_refinement_starts_from_general_adapter_and_output_prior(
-    base: Path, bank: Bank, new: Path, refiner: str
+    base: Path, bank: Bank, new: Path
 ) -> None:
     runner = TorchRunner(TorchEvaluator(base, "float32"), bank.adapted_layout)
-    recipe = Recipe(refine=16, refiner=refiner)
+    recipe = Recipe(refine=16)
     planned, pool = plan_with_rows(open_dataset(new), bank, recipe)
     refined = refine_plan(planned, pool, runner)
     refinement = refined.refinement

@@ -46,7 +46,7 @@ def test_an_adapter_of_a_private_bank_is_private(
 
 
 def test_a_loss_that_is_not_finite_is_null_in_json(result: Plan) -> None:
-    check = Validation(16, 5.0, math.inf, 2.0, 0.5, "transformers", chat=math.nan)
+    check = Validation(16, 5.0, math.inf, 2.0, 0.5, chat=math.nan)
     stored = replace(result, check=check).provenance()["check"]
     assert [stored[name] for name in ("start", "chat", "end")] == [None, None, 2.0]
 

@@ -34,9 +34,6 @@ from tests.plain_bank import plain_bank
 class FakeRunner:
     """Stands in for a base model: the loss is (1 - norm / best)² of an update's norm."""
 
-    engine = "fake"
-    finite_difference_step = 0.05
-
     def __init__(self, best: float) -> None:
         self.best, self.norm = best, 0.0
 
@@ -60,8 +57,8 @@ class FakeRunner:
         slopes = np.ones((count, len(adapters._bank.layout), len(adapters._ranks)))
         return np.full(count, self.loss(tokens)), slopes
 
-    def log_odds(self, tokens: Any) -> Any:
-        return np.full(len(tokens), -np.log(np.expm1(self.loss(tokens))))
+    def row_losses(self, tokens: Any) -> Any:
+        return np.full(len(tokens), self.loss(tokens))
 
 
 def norm(pairs: Any) -> float:
@@ -173,7 +170,7 @@ def test_too_few_rows_to_check_are_reported_before_the_fit(data: Path) -> None:
         def loss(self, tokens: Sequence[Tokens]) -> float:
             raise AssertionError
 
-    plan, pool = make_plan(data, refine=38, check=16, refiner="search")
+    plan, pool = make_plan(data, refine=38, check=16)
     with pytest.raises(EmptyDatasetError, match="2 of 40 labeled rows"):
         refine_plan(plan, pool, Unused(1))
 
@@ -184,18 +181,6 @@ def test_tuning_that_the_recipe_does_not_ask_for_is_refused(data: Path) -> None:
         validate_adapter(generate_from_plan(plan), pool, FakeRunner(1))
     with pytest.raises(UsageError, match="no refinement"):
         refine_plan(plan, pool, FakeRunner(1))
-
-
-def test_gradients_are_refused_for_a_runner_that_computes_none(data: Path) -> None:
-    class ForwardOnly(FakeRunner):
-        gradient = property()
-
-    plan, pool = make_plan(data, refine=8)
-    with pytest.raises(UsageError, match="fake computes no gradients") as error:
-        refine_plan(plan, pool, ForwardOnly(9))
-    assert error.value.hint == "--refiner search"
-    search = replace(plan, recipe=Recipe.of(refine=8, refiner="search"))
-    assert refine_plan(search, pool, ForwardOnly(9)).refinement
 
 
 def test_a_plan_of_a_local_file_needs_its_rows_to_refine(data: Path) -> None:

@@ -15,7 +15,8 @@ from tests.plain_bank import plain_bank
 
 def test_hub_bank_and_runner_are_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
-    monkeypatch.setattr(Session, "_load_runner", lambda self: loaded.append(1) or FakeRunner(1))
+    monkeypatch.setattr(Session, "evaluator", None)
+    monkeypatch.setattr(session_module, "TorchRunner", lambda *args: loaded.append(1) or object())
     with Session() as session:
         assert session.hub is session.hub
         assert session.bank is session.bank
@@ -51,10 +52,13 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
     from hf_lorameta import open_dataset
 
     loaded, read = [], []
-    monkeypatch.setattr(Session, "_load_runner", lambda self: loaded.append(1) or FakeRunner(5))
+    monkeypatch.setattr(Session, "evaluator", None)
+    monkeypatch.setattr(
+        session_module, "TorchRunner", lambda *args: loaded.append(1) or FakeRunner(5)
+    )
     opened = open_dataset(data)
     counted = replace(opened, rows=lambda: read.append(1) or opened.rows())
-    recipe = Recipe.of(top_k=3, refine=8, refiner="search", check=8)
+    recipe = Recipe.of(top_k=3, refine=8, check=8)
     generation = generate(counted, plain_bank(), recipe)
     assert generation.plan.refinement is not None
     assert generation.plan.check is not None

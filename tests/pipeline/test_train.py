@@ -177,14 +177,6 @@ def test_rows_to_fit_train_and_check_on_are_disjoint() -> None:
         rows_to_train(Recipe(refine=16, train=16, check=8), pool[:30])
 
 
-def test_an_engine_without_gradients_is_refused_before_any_work(bank: Bank, new: Path) -> None:
-    with Session(bank, engine="llama.cpp") as session:
-        dataset = session.open_dataset(new)
-        plan, rows = plan_with_rows(dataset, bank, Recipe(train=16))
-        with pytest.raises(UsageError, match=r"llama.cpp computes no gradients"):
-            generate_from_plan(plan, session=session, rows=rows)
-
-
 def test_a_base_model_that_cannot_be_trained_is_refused_before_the_fit(
     bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,8 +18,6 @@ class Model:
     """Weighted sum and base model in one, whose loss is a function of the coefficients."""
 
     c: Array
-    engine = "none"
-    finite_difference_step = 0.05
     base = 10.0
     cleared = False
 
@@ -68,15 +66,18 @@ class Logistic(Model):
         return m + self.curvature * m**2, (1 + 2 * self.curvature * m)[:, None] * x
 
     def loss(self, tokens: Sequence[Tokens]) -> float:
-        return self.base if self.cleared else float(np.logaddexp(0, -self.log_odds(tokens)).mean())
+        return self.base if self.cleared else self._mean_loss(tokens)
+
+    def _mean_loss(self, tokens: Sequence[Tokens]) -> float:
+        return float(self.row_losses(tokens).sum() / sum(len(row.output) for row in tokens))
 
     def gradient(self, tokens: Any, weighted_sum: Any) -> Any:
         assert weighted_sum is self
         m, slopes = self._odds(tokens)
         return np.logaddexp(0, -m), -(slopes / (1 + np.exp(m))[:, None])[:, None]
 
-    def log_odds(self, tokens: Any) -> Any:
-        return np.repeat(self._odds(tokens)[0], [len(row.output) for row in tokens])
+    def row_losses(self, tokens: Any) -> Any:
+        return np.logaddexp(0, -self._odds(tokens)[0]) * [len(row.output) for row in tokens]
 
     def at(self, c: Array) -> float:
         """Loss of all rows."""

@@ -23,10 +23,10 @@ def test_the_scale_is_zero_if_every_share_is_worse_than_the_base_model() -> None
 @pytest.mark.parametrize(
     ("base", "expected"),
     [
-        (9.0, Validation(16, 9.0, 8.0, 8.0, 1.0, "none")),
-        (5.0, Validation(16, 5.0, 8.0, 2.0, 0.5, "none")),
-        (1.5, Validation(16, 1.5, 8.0, 0.5, 0.25, "none")),
-        (0.1, Validation(16, 0.1, 8.0, 0.1, 0.0, "none")),
+        (9.0, Validation(16, 9.0, 8.0, 8.0, 1.0)),
+        (5.0, Validation(16, 5.0, 8.0, 2.0, 0.5)),
+        (1.5, Validation(16, 1.5, 8.0, 0.5, 0.25)),
+        (0.1, Validation(16, 0.1, 8.0, 0.1, 0.0)),
     ],
 )
 def test_an_adapter_is_halved_until_it_is_not_worse(base: float, expected: Validation) -> None:
@@ -44,9 +44,9 @@ class Unstable(Slope):
 
 def test_a_loss_that_is_not_a_number_is_worse_than_any() -> None:
     model = Unstable(base=5.0)
-    assert validate(model, model, ROWS) == Validation(16, 5.0, math.inf, 2.0, 0.5, "none")
+    assert validate(model, model, ROWS) == Validation(16, 5.0, math.inf, 2.0, 0.5)
     reported = validate(model, model, ROWS, shrink=False)
-    assert reported == Validation(16, 5.0, math.inf, math.inf, 1.0, "none")
+    assert reported == Validation(16, 5.0, math.inf, math.inf, 1.0)
 
 
 def test_a_fit_that_ends_in_a_loss_that_is_not_a_number_is_halved() -> None:
@@ -71,4 +71,4 @@ class Chat(Slope):
 
 def test_the_base_model_is_scored_with_its_chat_template() -> None:
     model = Chat(9.0)
-    assert validate(model, model, ROWS) == Validation(16, 9.0, 8.0, 8.0, 1.0, "none", chat=7.0)
+    assert validate(model, model, ROWS) == Validation(16, 9.0, 8.0, 8.0, 1.0, chat=7.0)

@@ -1,4 +1,4 @@
-"""Both refiners on models with known optima."""
+"""The fit of coefficients on models with known optima."""
 
 from typing import Any
 
@@ -8,16 +8,15 @@ from scipy.optimize import minimize
 
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.refine.finite_differences import search
 from hf_lorameta.refine.fit import (
     MODULE_SCALE_LARGE,
     MODULE_SCALE_SMALL,
+    STEPS,
     Fit,
     is_significant,
+    refine,
     select_module_scale,
 )
-from hf_lorameta.refine.gauss_newton import STEPS, refine
-from hf_lorameta.refine.registry import REFINERS
 from tests.refine.models import ROWS, TRUTH, Array, Logistic, Modular
 
 
@@ -30,60 +29,51 @@ def any_gain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("any_gain")
-@pytest.mark.parametrize("method", REFINERS)
-def test_a_fit_approaches_the_best_coefficients_even_negative_ones(method: str) -> None:
+def test_a_fit_approaches_the_best_coefficients_even_negative_ones() -> None:
     model = Logistic(TRUTH)
     best = minimize(model.at, np.zeros(4), method="Nelder-Mead", options={"maxiter": 4000})
     start = np.full(4, 0.25)
-    c, report = REFINERS[method].function(start, model, ROWS, model)
+    c, report = refine(start, model, ROWS, model)
     assert report.start == pytest.approx(model.at(start))
     assert report.end == pytest.approx(model.at(c.shared))
     assert report.end - best.fun < 0.5 * (report.start - best.fun)  # the penalty limits it
     assert c.shared[1] < 0
     assert best.fun < report.held_out < report.start
-    assert (report.method, report.rows, report.base) == (method, 16, 10.0)
-    assert report.engine == "none"
+    assert (report.rows, report.base) == (16, 10.0)
     assert report.history[0] == report.start
 
 
-@pytest.mark.parametrize("method", REFINERS)
-def test_a_fit_is_deterministic(method: str) -> None:
-    results = [
-        REFINERS[method].function(np.full(4, 0.25), m, ROWS, m)
-        for m in [Logistic(TRUTH) for _ in "ab"]
-    ]
+def test_a_fit_is_deterministic() -> None:
+    results = [refine(np.full(4, 0.25), m, ROWS, m) for m in [Logistic(TRUTH) for _ in "ab"]]
     assert results[0][0].shared.tolist() == results[1][0].shared.tolist()
     assert results[0][1] == results[1][1]
 
 
-@pytest.mark.parametrize("method", REFINERS)
-def test_the_start_is_returned_if_folds_contradict_each_other(method: str) -> None:
+def test_the_start_is_returned_if_folds_contradict_each_other() -> None:
     model = Logistic([0.0])
     model.x = np.array([[1.0], [1.0], [-1.0], [-1.0]] * 4)  # half of the folds against the others
-    c, report = REFINERS[method].function(np.zeros(1), model, ROWS, model)
+    c, report = refine(np.zeros(1), model, ROWS, model)
     assert c.shared.tolist() == [0.0]
     assert report.end == report.start == report.held_out == pytest.approx(np.log(2))
 
 
-@pytest.mark.parametrize("method", REFINERS)
-def test_the_start_is_returned_if_only_the_fitted_rows_improve(method: str) -> None:
+def test_the_start_is_returned_if_only_the_fitted_rows_improve() -> None:
     model = Logistic(TRUTH)
     model.x = np.random.default_rng(1).standard_normal((16, 6))  # labels are noise
     start = np.full(6, 0.01)
-    c, report = REFINERS[method].function(start, model, ROWS, model)
+    c, report = refine(start, model, ROWS, model)
     assert min(report.history) < report.start - 0.01
     assert c.shared.tolist() == start.tolist()
     assert report.end == report.held_out == report.start
 
 
 @pytest.mark.usefixtures("any_gain")
-@pytest.mark.parametrize("method", REFINERS)
 @pytest.mark.parametrize("fraction", [1.0, 0.5, 0.25, 0.0])
 def test_the_step_is_shortened_until_cross_validation_supports_it(
-    method: str, fraction: float, monkeypatch: pytest.MonkeyPatch
+    fraction: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, start = Logistic(TRUTH), np.full(4, 0.01)
-    full, _ = REFINERS[method].function(start, model, ROWS, model)
+    full, _ = refine(start, model, ROWS, model)
     fractions = iter([1.0, 0.5, 0.25])
     held_out_losses = Fit._held_out_losses
 
@@ -92,21 +82,20 @@ def test_the_step_is_shortened_until_cross_validation_supports_it(
         return held_out_losses(fit, points) + penalty
 
     monkeypatch.setattr(Fit, "_held_out_losses", losses)
-    c, report = REFINERS[method].function(start, model, ROWS, model)
+    c, report = refine(start, model, ROWS, model)
     np.testing.assert_allclose(c.shared, start + fraction * (full.shared - start))
     assert report.end == pytest.approx(model.at(c.shared))
     assert report.held_out <= report.start
 
 
 @pytest.mark.usefixtures("any_gain")
-@pytest.mark.parametrize("method", REFINERS)
 def test_the_held_out_loss_is_that_of_fits_without_the_fold(
-    method: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hf_lorameta.refine.gauss_newton.CONVERGENCE_TOL", -1.0)
-    monkeypatch.setattr("hf_lorameta.refine.gauss_newton.PENALTY", 0.1)
+    monkeypatch.setattr("hf_lorameta.refine.fit.CONVERGENCE_TOL", -1.0)
+    monkeypatch.setattr("hf_lorameta.refine.fit.PENALTY", 0.1)
     model = Logistic(TRUTH, curvature=0.0)
-    c, report = REFINERS[method].function(np.zeros(4), model, ROWS, model, steps=12)
+    c, report = refine(np.zeros(4), model, ROWS, model, steps=12)
     tokens = model.encode(ROWS)
     sizes = np.array([len(row.output) for row in tokens])
     gram = model.grams()[0] / np.diag(model.grams()[0]).mean()
@@ -232,7 +221,7 @@ def test_a_fit_stops_when_little_improvement_is_predicted(
     assert 1 < report.steps < STEPS
     assert len(report.history) == report.steps + 1
     assert seen == [(i, STEPS + 1, loss) for i, loss in enumerate(report.history, 1)]
-    monkeypatch.setattr("hf_lorameta.refine.gauss_newton.CONVERGENCE_TOL", 10.0)
+    monkeypatch.setattr("hf_lorameta.refine.fit.CONVERGENCE_TOL", 10.0)
     _, short = refine(np.zeros(4), model, ROWS, model)
     assert short.steps == 1
     assert short.history == pytest.approx(report.history[:2])
@@ -244,15 +233,6 @@ def test_coefficients_worse_than_the_base_model_are_halved() -> None:
     c, report = refine(np.full(4, -0.5), model, ROWS, model, steps=0)
     assert start > 0.75 >= report.end
     assert c.shared.tolist() in [[-0.25] * 4, [-0.125] * 4, [-0.0625] * 4]
-
-
-@pytest.mark.usefixtures("any_gain")
-def test_a_search_changes_only_the_largest_coefficients() -> None:
-    model = Logistic(TRUTH)
-    start = np.array([0.2, 0.1, 0.15, 0.0])
-    c, report = search(start, model, ROWS, model, dimensions=2)
-    assert c.shared[[1, 3]].tolist() == [0.1, 0.0]
-    assert report.end < report.start
 
 
 def test_too_few_rows_are_refused() -> None:
