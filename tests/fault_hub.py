@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hf_lorameta.localhub import LocalHub, LocalHubError
-from hf_lorameta.localhub.http_errors import HTTPError, drain
+from hf_lorameta.localhub import LocalHubError
+from hf_lorameta.localhub.http_errors import HTTPError
+from tests.full_hub import FullHub
 
 FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "callback", "omit"]
 
@@ -124,7 +125,7 @@ class FaultMiddleware:
             if fault.callback is not None:
                 await asyncio.to_thread(fault.callback)
         if fault is not None and fault.kind == "status":
-            await drain(Request(scope, channel.receive))
+            await Request(scope, channel.receive).body()  # unread, it would break the connection
             await _error_response(fault)(scope, channel.receive, channel.send)
             return
         if fault is not None and fault.kind == "omit" and fault.in_request:
@@ -264,11 +265,11 @@ def _record(scope: Scope) -> RequestRecord:
     )
 
 
-class FaultHub(LocalHub):
-    """A `LocalHub` with faults and a log of requests."""
+class FaultHub(FullHub):
+    """A `FullHub` with faults and a log of requests."""
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
         self._app = self._middleware = FaultMiddleware(self._app)
 
     def add_fault(self, fault: Fault) -> None:

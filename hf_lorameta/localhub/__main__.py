@@ -5,7 +5,6 @@ import shlex
 import signal
 import sys
 import threading
-from pathlib import Path
 
 from hf_lorameta.localhub import LocalHub, LocalHubError
 
@@ -14,14 +13,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m hf_lorameta.localhub", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="port (default: any free port)")
-    parser.add_argument("--root", type=Path, help="folder for repos and users (default: memory)")
     parser.add_argument("--user", default="me", help="user to create a token for (default: me)")
     args = parser.parse_args(argv)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     try:
-        with LocalHub(args.root, args.port) as hub:
+        with LocalHub(args.port) as hub:
             token = hub.add_user(args.user)
             print(f"Serving a Hub for this machine at {hub.url} (Ctrl-C to stop)")
             print("In another terminal:")

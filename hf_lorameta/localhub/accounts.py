@@ -3,7 +3,6 @@
 import hashlib
 import secrets
 from dataclasses import dataclass, field
-from typing import Any
 
 from hf_lorameta.localhub.http_errors import HTTPError, LocalHubError
 
@@ -68,20 +67,6 @@ class Accounts:
             raise HTTPError(401, "Invalid credentials in Authorization header")
         name, role = match
         return Caller(self.users[name], role)
-
-    def dump(self) -> dict[str, Any]:
-        """Return users and token digests as JSON values."""
-        users = {u.name: [u.email, list(u.orgs), u.created] for u in self.users.values()}
-        return {"users": users, "tokens": self.tokens}
-
-    @classmethod
-    def load(cls, data: dict[str, Any]) -> "Accounts":
-        """Return the accounts that :meth:`dump` returned."""
-        users = {
-            name: User(name, email, tuple(orgs), created)
-            for name, (email, orgs, created) in data["users"].items()
-        }
-        return cls(users, {key: (name, role) for key, (name, role) in data["tokens"].items()})
 
 
 def _digest(token: str) -> str:

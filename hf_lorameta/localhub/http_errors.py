@@ -3,11 +3,9 @@
 Status codes, ``X-Error-Code`` and wording follow the Hub, because its clients match on them.
 """
 
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 
@@ -47,29 +45,9 @@ class HTTPError(Exception):
         self.response = JSONResponse({"error": message, **(body or {})}, status, headers)
 
 
-async def drain(request: Request) -> None:
-    """Read and discard the rest of a request body. Call this before an error response.
-
-    If the response is sent before the body has been read, uvicorn closes the connection, and the
-    client may report a broken pipe instead of the response.
-    """
-    with suppress(RuntimeError, ClientDisconnect):  # RuntimeError: it was read to its end
-        async for _ in request.stream():
-            pass
-
-
 def repo_not_found(anonymous: bool) -> HTTPError:
     """Return the response for a missing repo, or for a private repo of another user."""
     return HTTPError(401 if anonymous else 404, "Repository not found", "RepoNotFound")
-
-
-def moved(request: Request, former_id: str, repo_id: str) -> HTTPError:
-    """Return the redirect of a request for a repo that now has another id."""
-    url = request.scope["raw_path"].decode("ascii").replace(former_id, repo_id, 1)
-    query = request.scope["query_string"].decode("ascii")
-    message = f"Temporary Redirect. Redirecting to {url}"
-    headers = {"Location": f"{url}?{query}" if query else url}
-    return HTTPError(307, message, headers=headers)
 
 
 def revision_not_found(revision: str) -> HTTPError:

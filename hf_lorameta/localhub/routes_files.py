@@ -1,10 +1,10 @@
-"""Routes that serve files: resolve, its redirect for files in Git LFS, and raw."""
+"""Routes that serve files: resolve, and the storage to which it redirects for Git LFS."""
 
 import mimetypes
 import re
 from urllib.parse import quote
 
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response
 
 from hf_lorameta.localhub import http_errors
 from hf_lorameta.localhub.history import Commit, Entry
@@ -15,10 +15,10 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 def resolve(call: Call) -> Response:
     """Return a file, or for a file in Git LFS a redirect to storage."""
-    commit, path, entry = _locate(call)
+    commit, path, entry = locate(call)
     if not entry.lfs:
-        return _serve(call, entry.sha256, _headers(path, entry.oid, commit.sha))
-    link = call.server.link("GET", f"/_lfs/{entry.sha256}", commit=commit.sha, name=path)
+        return serve(call, entry.sha256, headers_of(path, entry.oid, commit.sha))
+    link = call.hub.link("GET", f"/_lfs/{entry.sha256}", commit=commit.sha, name=path)
     headers = {
         "X-Repo-Commit": commit.sha,
         "X-Linked-Size": str(entry.size),
@@ -27,14 +27,16 @@ def resolve(call: Call) -> Response:
     return RedirectResponse(link, 302, headers)
 
 
-def _locate(call: Call) -> tuple[Commit, str, Entry]:
+def locate(call: Call) -> tuple[Commit, str, Entry]:
+    """Return the commit, path and file that a path names."""
     commit, path = call.commit_of(call.readable_repo()), call.params["path"]
     if path not in commit.tree:
         raise http_errors.entry_not_found(path, commit.sha)
     return commit, path, commit.tree[path]
 
 
-def _headers(path: str, etag: str, commit: str) -> dict[str, str]:
+def headers_of(path: str, etag: str, commit: str) -> dict[str, str]:
+    """Return the headers of a file."""
     name = path.rpartition("/")[2]
     ascii_name = name.encode("ascii", "replace").decode().replace('"', "'").replace("\\", "_")
     disposition = f"inline; filename*=UTF-8''{quote(name)}; filename=\"{ascii_name}\";"
@@ -49,17 +51,8 @@ def _headers(path: str, etag: str, commit: str) -> dict[str, str]:
 
 def storage(call: Call) -> Response:
     """Return a file in Git LFS. Requires the signed link, but no token."""
-    link, sha256 = call.server.check_link(call.request), call.params["sha256"]
-    return _serve(call, sha256, _headers(link["name"], sha256, link["commit"]))
-
-
-def raw(call: Call) -> Response:
-    """Return a file as stored in git: for a file in Git LFS, its pointer file."""
-    commit, path, entry = _locate(call)
-    headers = _headers(path, entry.oid, commit.sha)
-    if entry.lfs:
-        return Response(entry.blob.lfs_pointer, headers=headers)
-    return _serve(call, entry.sha256, headers)
+    link, sha256 = call.hub.check_link(call.request), call.params["sha256"]
+    return serve(call, sha256, headers_of(link["name"], sha256, link["commit"]))
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -80,24 +73,22 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     return start, stop
 
 
-def _serve(call: Call, sha256: str, headers: dict[str, str]) -> Response:
-    request, size = call.request, call.hub.blobs.size(sha256)
+def serve(call: Call, sha256: str, headers: dict[str, str]) -> Response:
+    """Return a file, or the part that the headers of the request ask for."""
+    request, data = call.request, call.hub.blobs[sha256]
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     unchanged = request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
-    part = byte_range(request.headers.get("range"), size) if unchanged else None
-    start, stop = part or (0, size)
+    part = byte_range(request.headers.get("range"), len(data)) if unchanged else None
+    start, stop = part or (0, len(data))
     headers["Content-Length"] = str(stop - start)
     if part:
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-    status = 206 if part else 200
-    if request.method == "HEAD":
-        return Response(status_code=status, headers=headers)
-    return StreamingResponse(call.hub.blobs.chunks(sha256, start, stop), status, headers)
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+    body = b"" if request.method == "HEAD" else data[start:stop]
+    return Response(body, 206 if part else 200, headers)
 
 
 ROUTES = [
     Route("GET", "{kind?}/{repo}/resolve/{rev}/{path*}", resolve),
-    Route("GET", "{kind?}/{repo}/raw/{rev}/{path*}", raw),
     Route("GET", "_lfs/{sha256}", storage),
 ]

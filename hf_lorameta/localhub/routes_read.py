@@ -1,4 +1,4 @@
-"""Routes that only read: whoami, lists of repos, repo info, trees, refs and history."""
+"""Routes that only read: whoami, lists of repos, repo info, trees and refs."""
 
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
@@ -11,7 +11,6 @@ from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 
 T = TypeVar("T")
-_DETAILED_PAGE_SIZE = 50  # commits, or entries of a tree with the last commit of each
 
 
 def whoami(call: Call) -> Response:
@@ -29,12 +28,12 @@ def list_repos(call: Call) -> Response:
     infos = [info for info in visible if _matches_query(call, info)]
     key = call.query("sort")
     infos.sort(key=lambda i: (str(i.get(key) or ""), i["createdAt"]), reverse=True)
-    size = max(1, min(call.query_int("limit", 1000), call.server.page_size))
-    page, headers = _page(call, infos, size)
+    size = max(1, min(call.query_int("limit", 1000), call.hub.page_size))
+    page, headers = page_of(call, infos, size)
     return JSONResponse([_list_item(call, info) for info in page], headers=headers)
 
 
-def _page(call: Call, items: list[T], size: int) -> tuple[list[T], dict[str, str]]:
+def page_of(call: Call, items: list[T], size: int) -> tuple[list[T], dict[str, str]]:
     """Return the items from ``cursor`` on, and the Link header to the next page."""
     start = call.query_int("cursor", 0)
     stop = start + size
@@ -46,20 +45,18 @@ def _page(call: Call, items: list[T], size: int) -> tuple[list[T], dict[str, str
 
 def _matches_query(call: Call, info: dict[str, Any]) -> bool:
     tags = {tag.lower() for tag in info["tags"]}
-    author, search, gated = call.query("author"), call.query("search"), call.query("gated")
+    author, search = call.query("author"), call.query("search")
     return (
         all(tag.lower() in tags for tag in call.query_list("filter"))
         and (not author or (info["author"] or "").lower() == author.lower())
         and (not search or search.lower() in info["id"].lower())
-        and (not gated or call.flag("gated") == bool(info["gated"]))
-        and call.query("pipeline_tag") in ("", info.get("pipeline_tag"))
     )
 
 
 def _list_item(call: Call, info: dict[str, Any]) -> dict[str, Any]:
     if expand := call.query_list("expand"):
         return views.expand(info, expand)
-    omitted = {"usedStorage", "baseModels", "safetensors"}
+    omitted: set[str] = set()
     if not call.flag("full"):
         omitted |= {"siblings", "sha"} if call.repo_type == "model" else {"siblings"}
         if not call.flag("cardData"):
@@ -69,7 +66,7 @@ def _list_item(call: Call, info: dict[str, Any]) -> dict[str, Any]:
 
 def repo_info(call: Call) -> Response:
     """Return the info of a repo at a revision."""
-    repo, commit = _locate(call)
+    repo, commit = locate(call)
     info = views.repo_info(call.hub, repo, commit, blobs=call.flag("blobs"))
     expand = call.query_list("expand")
     return JSONResponse(views.expand(info, expand) if expand else info)
@@ -86,7 +83,7 @@ def auth_check(call: Call) -> Response:
 
 def tree(call: Call) -> Response:
     """Return a page of the files and folders in a folder."""
-    repo, commit = _locate(call)
+    _, commit = locate(call)
     folder = call.params["path"].strip("/")
     if folder and folder not in views.folders(commit):
         raise http_errors.entry_not_found(folder, commit.sha)
@@ -94,37 +91,25 @@ def tree(call: Call) -> Response:
     paths = sorted(p for p in (*views.folders(commit), *commit.tree) if p.startswith(prefix))
     if not call.flag("recursive"):
         paths = [path for path in paths if "/" not in path.removeprefix(prefix)]
-    size, expand = call.server.page_size, call.flag("expand")
-    page, headers = _page(call, paths, min(size, _DETAILED_PAGE_SIZE) if expand else size)
-    items = _items(repo, commit, page, expand)
+    page, headers = page_of(call, paths, call.hub.page_size)
+    items = [views.tree_item(path, commit.tree.get(path)) for path in page]
     return JSONResponse(items, headers={**headers, "X-Repo-Commit": commit.sha})
 
 
 def paths_info(call: Call) -> Response:
     """Return the files and folders named in the body, except those that do not exist."""
-    repo, commit = _locate(call)
+    _, commit = locate(call)
     known = views.folders(commit) | commit.tree.keys()
     form = parse_qs(call.body.decode("utf-8", "replace"))
     paths = [path.strip("/") for path in form.get("paths", [])]
-    expand = form.get("expand") == ["true"]
-    return JSONResponse(_items(repo, commit, [p for p in paths if p in known], expand))
+    items = [views.tree_item(path, commit.tree.get(path)) for path in paths if path in known]
+    return JSONResponse(items)
 
 
-def _locate(call: Call) -> tuple[Repo, Commit]:
+def locate(call: Call) -> tuple[Repo, Commit]:
+    """Return the repo and the commit that a path names."""
     repo = call.visible_repo()
     return repo, call.commit_of(repo)
-
-
-def _items(repo: Repo, commit: Commit, paths: list[str], expand: bool) -> list[dict[str, Any]]:
-    last_commits = repo.last_commits(commit) if expand else {}
-    items = []
-    for path in paths:
-        last = last_commits.get(path)
-        if expand and last is None:  # a folder: the newest commit of its files
-            inside = [c for p, c in last_commits.items() if p.startswith(f"{path}/")]
-            last = max(inside, key=lambda c: c.date)
-        items.append(views.tree_item(path, commit.tree.get(path), last))
-    return items
 
 
 def refs(call: Call) -> Response:
@@ -137,30 +122,12 @@ def refs(call: Call) -> Response:
     answer: dict[str, Any] = {
         "branches": [item(n, f"refs/heads/{n}", sha) for n, sha in repo.branches.items()],
         "converts": [],
-        "tags": [item(n, f"refs/tags/{n}", sha) for n, (sha, _) in repo.tags.items()],
+        "tags": [item(n, f"refs/tags/{n}", sha) for n, sha in repo.tags.items()],
     }
     if call.flag("include_prs"):
         pulls = repo.pull_requests.items()
         answer["pullRequests"] = [item(ref.rpartition("/")[2], ref, sha) for ref, sha in pulls]
     return JSONResponse(answer)
-
-
-def commits(call: Call) -> Response:
-    """Return a page of the history of a revision, newest first."""
-    repo, commit = _locate(call)
-    formatted = "formatted" in call.query_list("expand")
-    page, headers = _page(call, list(repo.log(commit)), _DETAILED_PAGE_SIZE)
-    return JSONResponse([views.commit_item(c, formatted) for c in page], headers=headers)
-
-
-def telemetry(call: Call) -> Response:
-    """Accept telemetry and discard it."""
-    return Response(status_code=204)
-
-
-def agent_harnesses(call: Call) -> Response:
-    """Return an empty registry of agent harnesses."""
-    return JSONResponse({"standardEnvVars": [], "harnesses": {}})
 
 
 def xet_token(call: Call) -> Response:
@@ -170,8 +137,6 @@ def xet_token(call: Call) -> Response:
 
 ROUTES = [
     Route("GET", "api/whoami-v2", whoami),
-    Route("GET", "api/agent-harnesses", agent_harnesses),
-    Route("GET", "api/telemetry/{path*}", telemetry),
     Route("GET", "api/{kind}", list_repos),
     Route("GET", "api/{kind}/{repo}", repo_info),
     Route("GET", "api/{kind}/{repo}/revision/{rev}", repo_info),
@@ -179,6 +144,5 @@ ROUTES = [
     Route("GET", "api/{kind}/{repo}/tree/{rev}/{path*}", tree),
     Route("POST", "api/{kind}/{repo}/paths-info/{rev}", paths_info),
     Route("GET", "api/{kind}/{repo}/refs", refs),
-    Route("GET", "api/{kind}/{repo}/commits/{rev}", commits),
     Route("GET", "api/{kind}/{repo}/xet-(?:read|write)-token/{rev}", xet_token),
 ]

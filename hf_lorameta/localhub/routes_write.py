@@ -1,18 +1,19 @@
 """Routes that change repos: create, delete, settings, commits, branches and tags."""
 
 import base64
+import binascii
+import json
 import re
+from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from hf_lorameta.localhub import cards, http_errors, uploads
-from hf_lorameta.localhub.blobs import Blob
-from hf_lorameta.localhub.commit_body import Operation, read_operations
 from hf_lorameta.localhub.history import Commit, Entry, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routing import Call, Route
 
+Operation = tuple[str, dict[str, Any]]
 _TAG = re.compile(r"(?![./-])(?!.*(?:\.\.|//|@\{|\.lock$|[./]$))[^\s~^:?*\[\\\x00-\x1f\x7f]+")
 LFS_CLIENT = "origin/localhub-classic"  # User-Agent that LocalHub.env() sets: client without Xet
 
@@ -47,7 +48,8 @@ def delete_repo(call: Call) -> Response:
     """Delete a repo."""
     repo_type, _, call.params["repo"] = _repo_in_body(call)
     call.params["kind"] = f"{repo_type}s"
-    call.hub.delete(call.writable_repo())
+    repo = call.writable_repo()
+    del call.hub.repos[repo.type, repo.id]
     return Response("OK", media_type="text/plain")
 
 
@@ -60,17 +62,7 @@ def update_settings(call: Call) -> Response:
     if gated not in ("auto", "manual", False):
         raise HTTPError(400, '"gated" must be one of [auto, manual, false]')
     repo.gated = gated
-    return call.saved(repo, private=repo.private, gated=repo.gated)
-
-
-def grant_access(call: Call) -> Response:
-    """Give a user access to a gated repo."""
-    repo = call.writable_repo()
-    user = str(call.json.get("user") or "")
-    if user not in call.hub.accounts.users:
-        raise HTTPError(404, f"User {user} not found")
-    repo.granted.add(user)
-    return call.saved(repo)
+    return JSONResponse({"private": repo.private, "gated": repo.gated})
 
 
 def validate_yaml(call: Call) -> Response:
@@ -82,28 +74,23 @@ def validate_yaml(call: Call) -> Response:
 def preupload(call: Call) -> Response:
     """Return for each file how to upload it, and its current id in the repo."""
     commit = call.commit_of(_writable_repo(call))
-    rules = call.json.get("gitIgnore", call.hub.text(commit.tree, ".gitignore")) or ""
     attributes = call.hub.text(commit.tree, ".gitattributes") or ""
     allow_lfs = _allows_lfs(call)
     files = []
     for file in call.json.get("files", []):
         path, sample = str(file["path"]), base64.b64decode(file.get("sample", ""))
         lfs = allow_lfs and uploads.is_lfs(path, int(file["size"]), sample, attributes)
-        item = {
-            "path": path,
-            "uploadMode": "lfs" if lfs else "regular",
-            "shouldIgnore": uploads.is_ignored(path, rules),
-        }
+        mode = "lfs" if lfs else "regular"
+        item = {"path": path, "uploadMode": mode, "shouldIgnore": False}
         entry = commit.tree.get(path)
         if entry is not None:  # the git id is that of the file, even if the tree has a pointer
-            item["oid"] = entry.sha256 if lfs else call.hub.blobs.git_oid(entry.blob)
+            item["oid"] = entry.sha256 if lfs else uploads.git_oid(call.hub.blobs[entry.sha256])
         files.append(item)
     return JSONResponse({"files": files, "commitOid": commit.sha})
 
 
 def _writable_repo(call: Call) -> Repo:
-    by_pr = call.flag("create_pr") or call.params["rev"].startswith("refs/pr/")
-    return call.writable_repo(by_pr)
+    return call.writable_repo(by_pr=call.flag("create_pr"))
 
 
 def _allows_lfs(call: Call) -> bool:
@@ -112,56 +99,59 @@ def _allows_lfs(call: Call) -> bool:
     A client with hf_xet would upload to Xet storage, without a fallback to Git LFS. It can be
     recognized only by its environment (see ``LocalHub.env``).
     """
-    if call.server.uploads != "auto":
-        return call.server.uploads == "lfs"
-    return LFS_CLIENT in call.request.headers.get("user-agent", "")
+    return call.hub.always_lfs or LFS_CLIENT in call.request.headers.get("user-agent", "")
 
 
-async def commit(call: Call) -> Response:
+def commit(call: Call) -> Response:
     """Create a commit, or with ``create_pr`` a pull request, from an NDJSON body."""
-    repo = _writable_repo(call)
-    call.commit_of(repo)  # report a missing branch before reading the body
-    operations = await read_operations(call.request.stream(), call.hub.blobs)
-    return await run_in_threadpool(_commit, call, repo, operations)
-
-
-def _commit(call: Call, repo: Repo, operations: list[Operation]) -> Response:
+    repo, operations = _writable_repo(call), _operations(call.body)
     header = next((value for key, value in operations if key == "header"), None)
     if header is None:
         raise HTTPError(400, "The commit body has no header")
     title, text = str(header.get("summary", "")), str(header.get("description", ""))
     if not title.strip():
         raise HTTPError(400, "The commit header has no summary")
-    author = call.writer.user.name
     revision, parent = call.params["rev"], header.get("parentCommit")
+    changes = _changes(call, repo, operations)
     page_url, answer = call.hub.page_url(repo), {"success": True, "hookOutput": ""}
-    with call.hub.lock:
-        changes, pr = _changes(call, repo, operations), None
-        if call.flag("create_pr"):
-            if revision not in repo.branches:
-                raise http_errors.revision_not_found(revision)
-            pr = repo.open_discussion(title, text, author, is_pr=True)
-            if parent is not None:
-                pr.base = repo.refs[pr.ref] = repo.resolve(parent).sha
-            revision, parent = pr.ref, None
-            answer["pullRequestUrl"] = f"{page_url}/discussions/{pr.num}"
-        discussion = next((d for d in repo.discussions if d.is_pr and d.ref == revision), None)
-        if discussion is None or discussion.author != author:
-            call.writable_repo()
-        try:
-            new = call.hub.commit(
-                repo, revision, changes, title=title, message=text, author=author, parent=parent
-            )
-        except HTTPError:
-            if pr is not None:  # a refused commit opens no pull request
-                repo.discussions.remove(pr)
-                del repo.refs[pr.ref]
-            raise
-        if discussion is not None:
-            discussion.add_event(author, "commit", subject=title, oid=new.sha)
-            call.hub.save(repo)
+    author = call.writer.user.name
+    if call.flag("create_pr"):
+        if revision not in repo.branches:
+            raise http_errors.revision_not_found(revision)
+        call.hub.check_card(repo, changes)  # a refused commit opens no pull request
+        revision, parent = repo.open_pull_request(repo.resolve(parent or revision), author), None
+        answer["pullRequestUrl"] = f"{page_url}/discussions/{revision.rpartition('/')[2]}"
+    new = call.hub.commit(
+        repo, revision, changes, title=title, message=text, author=author, parent=parent
+    )
     answer |= {"commitOid": new.sha, "commitUrl": f"{page_url}/commit/{new.sha}"}
     return JSONResponse(answer)
+
+
+def _operations(body: bytes) -> list[Operation]:
+    """Return the (key, value) of each line of a commit body."""
+    operations = []
+    for line in filter(bytes.strip, body.split(b"\n")):
+        try:
+            item = json.loads(line)
+            key, value = item["key"], item["value"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise HTTPError(400, "A line of the commit body is not {key, value} JSON") from error
+        if not isinstance(value, dict):
+            raise HTTPError(400, f"The value of {key!r} is not an object")
+        operations.append((key, value))
+    return operations
+
+
+def _content(value: dict[str, Any]) -> bytes:
+    """Return the contents of a file that is sent inside the commit."""
+    content = value.get("content")
+    if value.get("encoding") != "base64" or not isinstance(content, str):
+        raise HTTPError(400, "File content must be sent with encoding base64")
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error as error:
+        raise HTTPError(400, f"File content is not valid base64: {error}") from error
 
 
 def _changes(call: Call, repo: Repo, operations: list[Operation]) -> dict[str, Entry | None]:
@@ -175,13 +165,13 @@ def _changes(call: Call, repo: Repo, operations: list[Operation]) -> dict[str, E
         if path.startswith("..\\") or any(part in ("", ".", "..", ".git") for part in parts):
             raise HTTPError(422, f"Invalid path in repo: {path!r}")
         if key == "file":
-            changes[path] = uploads.entry_for(call.hub.blobs, path, value["blob"])
+            changes[path] = call.hub.store(path, _content(value))
         elif key == "lfsFile":
             sha256 = str(value.get("oid", ""))
             if not call.hub.has_object(repo, sha256):
                 message = "LFS pointer pointed to a file that does not exist"
                 raise HTTPError(400, f"{message}: {path} ({sha256})")
-            changes[path] = uploads.lfs_entry(Blob(sha256, call.hub.blobs.size(sha256)))
+            changes[path] = uploads.lfs_entry(sha256, len(call.hub.blobs[sha256]))
         elif key == "copyFile":
             source = repo.resolve(str(value.get("srcRevision") or head.sha))
             source_path = str(value.get("srcPath", ""))
@@ -213,7 +203,7 @@ def create_branch(call: Call) -> Response:
     if name in repo.refs:
         raise HTTPError(409, f"Reference refs/heads/{name} already exists")
     repo.refs[name] = repo.resolve(str(call.json.get("startingPoint") or "main")).sha
-    return call.saved(repo)
+    return JSONResponse({})
 
 
 def delete_branch(call: Call) -> Response:
@@ -224,7 +214,7 @@ def delete_branch(call: Call) -> Response:
     if name not in repo.branches:
         raise http_errors.revision_not_found(name)
     del repo.refs[name]
-    return call.saved(repo)
+    return JSONResponse({})
 
 
 def create_tag(call: Call) -> Response:
@@ -235,8 +225,8 @@ def create_tag(call: Call) -> Response:
         raise HTTPError(400, f"Invalid tag name: {tag!r}")
     if tag in repo.tags:
         raise HTTPError(409, f"Tag reference exists already: refs/tags/{tag}")
-    repo.tags[tag] = (sha, call.json.get("message"))
-    return call.saved(repo)
+    repo.tags[tag] = sha
+    return JSONResponse({})
 
 
 def delete_tag(call: Call) -> Response:
@@ -244,14 +234,13 @@ def delete_tag(call: Call) -> Response:
     repo, tag = call.writable_repo(), call.params["rev"]
     if repo.tags.pop(tag, None) is None:
         raise http_errors.revision_not_found(tag)
-    return call.saved(repo)
+    return JSONResponse({})
 
 
 ROUTES = [
     Route("POST", "api/repos/create", create_repo),
     Route("DELETE", "api/repos/delete", delete_repo),
     Route("PUT", "api/{kind}/{repo}/settings", update_settings),
-    Route("POST", "api/{kind}/{repo}/user-access-request/grant", grant_access),
     Route("POST", "api/validate-yaml", validate_yaml),
     Route("POST", "api/{kind}/{repo}/preupload/{rev}", preupload),
     Route("POST", "api/{kind}/{repo}/commit/{rev}", commit),

@@ -1,18 +1,15 @@
 """Routes, and the request object that handlers receive."""
 
-import hashlib
-import hmac
 import json
 import re
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import unquote
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from hf_lorameta.localhub import http_errors
 from hf_lorameta.localhub.accounts import Caller
@@ -22,53 +19,13 @@ from hf_lorameta.localhub.state import HubState
 
 
 @dataclass
-class Server:
-    """What all handlers share: the state, and the settings of `hf_lorameta.localhub.LocalHub`."""
-
-    state: HubState
-    uploads: str
-    lfs_part_size: int
-    page_size: int
-    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
-    lfs_parts: dict[tuple[str, int], str] = field(default_factory=dict)  # (oid, number) -> sha256
-
-    def link(self, method: str, path: str, **params: str) -> str:
-        """Return a signed link for `method` on `path`, which needs no token, as on a CDN."""
-        query = urlencode(sorted(params.items()))
-        return f"{self.state.url}{path}?{query}&Signature={self._signature(method, path, query)}"
-
-    def check_link(self, request: Request) -> dict[str, str]:
-        """Return the parameters of a link, whose signature must be valid."""
-        params = dict(parse_qsl(request.url.query, keep_blank_values=True))
-        signature = params.pop("Signature", "")
-        query = urlencode(sorted(params.items()))
-        expected = self._signature(_method(request), request.url.path, query)
-        if not hmac.compare_digest(signature, expected):
-            raise HTTPError(403, "Access denied: the link's signature is not valid")
-        return params
-
-    def _signature(self, method: str, path: str, query: str) -> str:
-        text = f"{method} {path}?{query}".encode()
-        return hmac.new(self.secret, text, hashlib.sha256).hexdigest()[:32]
-
-
-def _method(request: Request) -> str:
-    return "GET" if request.method == "HEAD" else request.method
-
-
-@dataclass
 class Call:
     """A request, as passed to a handler. The methods raise the HTTPError to respond with."""
 
-    server: Server
+    hub: HubState
     request: Request
     params: dict[str, str]  # values of the route's placeholders: kind, repo, rev, path, ...
-    body: bytes = b""  # empty for async handlers, which read it themselves
-
-    @property
-    def hub(self) -> HubState:
-        """The state of the hub."""
-        return self.server.state
+    body: bytes
 
     @cached_property
     def caller(self) -> Caller | None:
@@ -105,11 +62,7 @@ class Call:
 
     def visible_repo(self) -> Repo:
         """Return the repo in the path, which must be visible to the caller."""
-        name = self.params["repo"]
-        repo = self.hub.find(self.repo_type, name)
-        moved = None if repo else self.hub.find_moved(self.repo_type, name)
-        if moved and self.can_see(moved):
-            raise http_errors.moved(self.request, name, moved.id)
+        repo = self.hub.find(self.repo_type, self.params["repo"])
         if repo is None or not self.can_see(repo):
             raise http_errors.repo_not_found(anonymous=self.caller is None)
         return repo
@@ -125,10 +78,12 @@ class Call:
     def writable_repo(self, by_pr: bool = False) -> Repo:
         """Return the repo in the path, to which the caller must be allowed to write.
 
-        With `by_pr`, the caller writes to a pull request, which every user may open.
+        Everybody may do so with `by_pr`, which opens a pull request, and the user who opened one
+        may commit to it.
         """
         repo = self.visible_repo()
-        if not self.writer.owns(repo.namespace) and not by_pr:
+        proposed = repo.proposers.get(self.params.get("rev", "")) == self.writer.user.name
+        if not self.writer.owns(repo.namespace) and not by_pr and not proposed:
             message = "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request"
             raise HTTPError(403, message)
         return repo
@@ -136,11 +91,6 @@ class Call:
     def commit_of(self, repo: Repo) -> Commit:
         """Return the commit in the path; ``main`` if the path has no revision."""
         return repo.resolve(self.params.get("rev", "main"))
-
-    def saved(self, repo: Repo, **answer: object) -> JSONResponse:
-        """Save a repo after a change and return the response."""
-        self.hub.save(repo)
-        return JSONResponse(answer)
 
     @cached_property
     def json(self) -> dict[str, Any]:
@@ -187,19 +137,19 @@ class Route:
 
     A pattern is a regular expression for the undecoded path, without outer slashes. Placeholders
     are in braces: those above, or any other name for one segment. An encoded slash does not
-    separate segments. An async handler reads the body itself; all others run in a thread with the
-    lock of the state.
+    separate segments, as in ``revision/refs%2Fpr%2F1``, so starlette's router cannot be used: it
+    sees the decoded path. A route for GET also answers HEAD.
     """
 
-    def __init__(self, method: str, pattern: str, handler: Callable[[Call], Any]) -> None:
+    def __init__(self, method: str, pattern: str, handler: Callable[[Call], Response]) -> None:
         for placeholder, expression in _PLACEHOLDERS.items():
             pattern = pattern.replace(placeholder, expression)
         self._pattern = re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", pattern))
-        self._method = method
+        self._methods: tuple[str, ...] = ("GET", "HEAD") if method == "GET" else (method,)
         self.handler = handler
 
     def match(self, request: Request) -> dict[str, str] | None:
         """Return the decoded values of the placeholders; None if method or path do not match."""
         path = request.scope["raw_path"].decode("ascii").strip("/")
-        match = self._pattern.fullmatch(path) if _method(request) == self._method else None
+        match = self._pattern.fullmatch(path) if request.method in self._methods else None
         return match and {k: unquote(v or "") for k, v in match.groupdict().items()}

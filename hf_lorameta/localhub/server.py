@@ -13,55 +13,46 @@ from typing import Literal, Self
 import uvicorn
 from starlette.types import ASGIApp
 
+from hf_lorameta.localhub import routes_files, routes_lfs, routes_read, routes_write
 from hf_lorameta.localhub.accounts import User
 from hf_lorameta.localhub.app import HubApp
 from hf_lorameta.localhub.history import Commit, Gated, Repo, now
 from hf_lorameta.localhub.http_errors import HTTPError, LocalHubError
-from hf_lorameta.localhub.routing import Server
+from hf_lorameta.localhub.routing import Route
 from hf_lorameta.localhub.state import HubState
-from hf_lorameta.localhub.uploads import entry_for
 
 HOST = "127.0.0.1"
-Uploads = Literal["auto", "inline", "lfs"]
+ROUTES = (*routes_read.ROUTES, *routes_write.ROUTES, *routes_lfs.ROUTES, *routes_files.ROUTES)
 
 
 class LocalHub:
     """A Hugging Face Hub on ``127.0.0.1``, which real clients use over HTTP.
 
-    Only this machine can connect to it. Use it as a context manager, or call :meth:`start` and
-    :meth:`stop`. Methods that change repos act without HTTP and without access checks.
+    Only this machine can connect to it, and everything is in memory. Use it as a context manager,
+    or call :meth:`start` and :meth:`stop`. Methods that change repos act without HTTP and without
+    access checks.
 
     Args:
-        root: folder to persist repos and users in; None keeps everything in memory.
         port: 0 for any free port.
-        host: only ``127.0.0.1`` is allowed.
-        uploads: how clients are asked to upload large files. ``lfs``: to Git LFS, as on the Hub.
-            ``inline``: inside the commit. ``auto``: Git LFS for clients started with :meth:`env`
-            and inline for all others, because a client with hf_xet would use Xet storage, which
-            this hub does not have. Large files are stored and served as Git LFS files in any case.
-        lfs_part_size: objects larger than this are uploaded in parts of this size, in bytes.
+        always_lfs: ask every client to upload large files to Git LFS. By default only those started
+            with :meth:`env` are asked, and all others send large files inside the commit, because
+            a client with hf_xet would use Xet storage, which this hub does not have. Large files
+            are stored and served as Git LFS files in any case.
         page_size: maximum number of items per page of a listing.
+        routes: more of the Hub's API, tried before the routes of this package.
     """
 
     def __init__(
         self,
-        root: Path | None = None,
         port: int = 0,
         *,
-        host: str = HOST,
-        uploads: Uploads = "auto",
-        lfs_part_size: int = 32 << 20,
+        always_lfs: bool = False,
         page_size: int = 1000,
+        routes: Sequence[Route] = (),
     ) -> None:
-        if host != HOST:
-            raise LocalHubError(
-                f"a LocalHub listens on {HOST} only, got host {host!r}",
-                hint="omit host: this server must not be exposed to a network",
-            )
         self._port = port
-        self._hub = HubState(Path(root) if root is not None else None)
-        server = Server(self._hub, uploads, lfs_part_size, page_size)
-        self._app: ASGIApp = HubApp(server)
+        self._hub = HubState(always_lfs, page_size)
+        self._app: ASGIApp = HubApp(self._hub, (*routes, *ROUTES))
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -145,22 +136,17 @@ class LocalHub:
         """
         user = User(name, email or f"{name}@localhub.invalid", tuple(orgs), now())
         with self._hub.lock:
-            token = self._hub.accounts.add(user, token, role)
-            self._hub.save_accounts()
-        return token
+            return self._hub.accounts.add(user, token, role)
 
     def revoke(self, token: str) -> None:
         """Revoke a token: requests with it get 401. Raises LocalHubError if it is unknown."""
         with self._hub.lock:
             self._hub.accounts.revoke(token)
-            self._hub.save_accounts()
 
     def grant_access(self, repo_id: str, user: str, repo_type: str = "model") -> None:
         """Give a user access to a gated repo. Raises LocalHubError if the repo does not exist."""
         with self._access():
-            repo = self._repo(repo_id, repo_type)
-            repo.granted.add(user)
-            self._hub.save(repo)
+            self._repo(repo_id, repo_type).granted.add(user)
 
     # ---- repos
 
@@ -194,12 +180,15 @@ class LocalHub:
         Raises:
             LocalHubError: no such repo or branch, or a README whose metadata is not valid.
         """
-        blobs = self._hub.blobs
+        contents = {
+            path: source.read_bytes() if isinstance(source, Path) else source
+            for path, source in files.items()
+        }
         with self._access():
             repo = self._repo(repo_id, repo_type)
             changes = {
-                path: None if source is None else entry_for(blobs, path, blobs.add(source))
-                for path, source in files.items()
+                path: None if content is None else self._hub.store(path, content)
+                for path, content in contents.items()
             }
             author = repo.namespace or "localhub"
             return self._hub.commit(repo, revision, changes, title=message, author=author).sha
@@ -229,7 +218,7 @@ class LocalHub:
         tree = self.commits(repo_id, repo_type, revision)[0].tree
         if path not in tree:
             raise LocalHubError(f"{repo_id} at {revision} has no file {path}")
-        return self._hub.blobs.read(tree[path].sha256)
+        return self._hub.blobs[tree[path].sha256]
 
     def commits(
         self, repo_id: str, repo_type: str = "model", revision: str = "main"

@@ -1,16 +1,17 @@
-"""State of a hub: accounts, repos and blobs, with persistence."""
+"""State of a hub: accounts, repos and contents of files, all in memory."""
 
-import json
-import os
+import hashlib
+import hmac
 import re
+import secrets
 import threading
-from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.requests import Request
 
 from hf_lorameta.localhub import cards
 from hf_lorameta.localhub.accounts import Accounts
-from hf_lorameta.localhub.blobs import BlobStore
-from hf_lorameta.localhub.history import REPO_TYPES, Changes, Commit, Repo
+from hf_lorameta.localhub.history import REPO_TYPES, Changes, Commit, Entry, Repo
 from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.uploads import GITATTRIBUTES, entry_for
 
@@ -19,33 +20,24 @@ _SHA = re.compile(r"[0-9a-f]{40}")
 
 
 class HubState:
-    """All data of a hub. Every change requires :attr:`lock`; without `root` nothing is saved."""
+    """All data of a hub. Every access requires :attr:`lock`.
 
-    def __init__(self, root: Path | None) -> None:
+    Args:
+        always_lfs: see :class:`~hf_lorameta.localhub.LocalHub`.
+        page_size: the same.
+    """
+
+    def __init__(self, always_lfs: bool = False, page_size: int = 1000) -> None:
+        self.always_lfs = always_lfs
+        self.page_size = page_size
         self.lock = threading.RLock()
         self.accounts = Accounts()
         self.repos: dict[tuple[str, str], Repo] = {}  # by (type, id)
-        self.blobs = BlobStore(root)
+        self.blobs: dict[str, bytes] = {}  # contents of files by SHA-256
         self.url = ""  # 'http://127.0.0.1:PORT', set when the port is known
-        self._root = root
-        if root is None:
-            return
-        users = root / "accounts.json"
-        if users.is_file():
-            self.accounts = Accounts.load(json.loads(users.read_text("utf-8")))
-        for file in sorted((root / "repos").glob("*/*.json")):
-            repo = Repo.load(json.loads(file.read_text("utf-8")))
-            self.repos[repo.type, repo.id] = repo
+        self._secret = secrets.token_bytes(32)
 
-    def save(self, repo: Repo) -> None:
-        """Write a repo to disk, unless the state is in memory only."""
-        if self._root:
-            _write_json(_repo_file(self._root, repo), repo.dump())
-
-    def save_accounts(self) -> None:
-        """Write the accounts to disk, unless the state is in memory only."""
-        if self._root:
-            _write_json(self._root / "accounts.json", self.accounts.dump())
+    # ---- repos
 
     def page_url(self, repo: Repo) -> str:
         """Return the URL of the web page of a repo."""
@@ -65,9 +57,9 @@ class HubState:
         if repo.sdk:
             name = repo.id.rpartition("/")[2]
             files["README.md"] = f"---\ntitle: {name}\nsdk: {repo.sdk}\n---\n".encode()
-        changes = {p: entry_for(self.blobs, p, self.blobs.add(c)) for p, c in files.items()}
+        changes = {path: self.store(path, content) for path, content in files.items()}
         repo.add_commit("main", changes, "initial commit", "", author)
-        self.add(repo)
+        self.repos[repo.type, repo.id] = repo
 
     def find(self, repo_type: str, repo_id: str) -> Repo | None:
         """Return the repo of an id, in which case does not matter; None if there is none."""
@@ -75,22 +67,6 @@ class HubState:
         lower = repo_id.lower()
         alike = (r for r in self.repos.values() if r.type == repo_type and r.id.lower() == lower)
         return exact or next(alike, None)
-
-    def find_moved(self, repo_type: str, repo_id: str) -> Repo | None:
-        """Return the repo that once had an id; None if there is none."""
-        repos = [repo for repo in self.repos.values() if repo.type == repo_type]
-        return next((repo for repo in repos if repo_id in repo.former_ids), None)
-
-    def add(self, repo: Repo) -> None:
-        """Add a repo that has commits."""
-        self.repos[repo.type, repo.id] = repo
-        self.save(repo)
-
-    def delete(self, repo: Repo) -> None:
-        """Remove a repo. Its blobs remain, because other repos may share them."""
-        del self.repos[repo.type, repo.id]
-        if self._root:
-            _repo_file(self._root, repo).unlink(missing_ok=True)
 
     def commit(
         self,
@@ -112,13 +88,24 @@ class HubState:
         if parent is not None and parent != repo.refs[revision]:
             message = "The branch was updated since you opened this page."
             raise HTTPError(412, f"{message} Please refresh and try again.")
+        self.check_card(repo, changes)
+        commit = repo.add_commit(revision, changes, title, message, author)
+        repo.objects.update(e.sha256 for e in changes.values() if e is not None and e.lfs)
+        return commit
+
+    def check_card(self, repo: Repo, changes: Changes) -> None:
+        """Refuse a README whose metadata is not valid."""
         card = self.text(changes, "README.md")
         if card is not None:
             cards.validate(card, repo.type)
-        commit = repo.add_commit(revision, changes, title, message, author)
-        repo.objects.update(e.sha256 for e in changes.values() if e is not None and e.lfs)
-        self.save(repo)
-        return commit
+
+    # ---- files
+
+    def store(self, path: str, data: bytes) -> Entry:
+        """Store a file and return the entry for committing it at `path`."""
+        entry = entry_for(path, data)
+        self.blobs[entry.sha256] = data
+        return entry
 
     def has_object(self, repo: Repo, sha256: str) -> bool:
         """Return whether a file was uploaded to the Git LFS storage of a repo."""
@@ -129,7 +116,29 @@ class HubState:
         entry = files.get(path)
         if entry is None or entry.size > cards.SIZE_LIMIT:
             return None
-        return self.blobs.read(entry.sha256).decode("utf-8", "replace")
+        return self.blobs[entry.sha256].decode("utf-8", "replace")
+
+    # ---- signed links
+
+    def link(self, method: str, path: str, **params: str) -> str:
+        """Return a signed link for `method` on `path`, which needs no token, as on a CDN."""
+        query = urlencode(sorted(params.items()))
+        return f"{self.url}{path}?{query}&Signature={self._signature(method, path, query)}"
+
+    def check_link(self, request: Request) -> dict[str, str]:
+        """Return the parameters of a link, whose signature must be valid."""
+        params = dict(parse_qsl(request.url.query, keep_blank_values=True))
+        signature = params.pop("Signature", "")
+        query = urlencode(sorted(params.items()))
+        method = "GET" if request.method == "HEAD" else request.method
+        expected = self._signature(method, request.url.path, query)
+        if not hmac.compare_digest(signature, expected):
+            raise HTTPError(403, "Access denied: the link's signature is not valid")
+        return params
+
+    def _signature(self, method: str, path: str, query: str) -> str:
+        text = f"{method} {path}?{query}".encode()
+        return hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:32]
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -140,17 +149,3 @@ def check_repo_id(repo_id: str) -> None:
         raise HTTPError(400, f"Invalid repo name: {repo_id} - {expected}")
     if repo_id.endswith((".git", ".ipynb")):
         raise HTTPError(400, f"Invalid repo name: {repo_id} - cannot end with .git or .ipynb")
-
-
-def _repo_file(root: Path, repo: Repo) -> Path:
-    return root / "repos" / f"{repo.type}s" / f"{quote(repo.id, safe='')}.json"
-
-
-def _write_json(path: Path, data: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(data, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -1,10 +1,9 @@
-"""The Hub's rules for files: which go to Git LFS, which are ignored, what a new repo contains."""
+"""The Hub's rules for files: which go to Git LFS, and what a new repo contains."""
 
 import fnmatch
 import hashlib
 from pathlib import PurePosixPath
 
-from hf_lorameta.localhub.blobs import Blob, BlobStore
 from hf_lorameta.localhub.history import Entry
 
 REGULAR_LIMIT = 10 << 20  # larger files always go to Git LFS
@@ -36,42 +35,24 @@ def is_lfs(path: str, size: int, sample: bytes = b"", attributes: str = "") -> b
     return size > 0 and (by_name or size > REGULAR_LIMIT or b"\0" in sample)
 
 
-def is_ignored(path: str, rules: str) -> bool:
-    r"""Return whether the rules of a ``.gitignore`` exclude `path`.
-
-    Example:
-        >>> is_ignored("logs/run.txt", "logs/\n"), is_ignored("a.tmp", "*.tmp\n!a.tmp")
-        (True, False)
-    """
-    ignored = False
-    for line in rules.splitlines():
-        rule = line.strip()
-        if rule and not rule.startswith("#") and _rule_matches(path, rule.removeprefix("!")):
-            ignored = not rule.startswith("!")
-    return ignored
+def entry_for(path: str, data: bytes) -> Entry:
+    """Return the entry for committing a file at `path`."""
+    if is_lfs(path, len(data), data[:SAMPLE_SIZE]):
+        return lfs_entry(hashlib.sha256(data).hexdigest(), len(data))
+    return Entry(hashlib.sha256(data).hexdigest(), len(data), git_oid(data), lfs=False)
 
 
-def _rule_matches(path: str, rule: str) -> bool:
-    folder_only, anchored = rule.endswith("/"), "/" in rule.rstrip("/")
-    pattern = rule.strip("/")
-    parts = path.split("/")
-    for end in range(1, len(parts) if folder_only else len(parts) + 1):
-        candidate = "/".join(parts[:end]) if anchored else parts[end - 1]
-        if fnmatch.fnmatchcase(candidate, pattern):
-            return True
-    return False
-
-
-def entry_for(store: BlobStore, path: str, blob: Blob) -> Entry:
-    """Return the entry for committing a stored blob at `path`."""
-    with store.open(blob.sha256) as file:
-        if is_lfs(path, blob.size, file.read(SAMPLE_SIZE)):
-            return lfs_entry(blob)
-    return Entry(blob.sha256, blob.size, store.git_oid(blob), lfs=False)
-
-
-def lfs_entry(blob: Blob) -> Entry:
+def lfs_entry(sha256: str, size: int) -> Entry:
     """Return the entry of a file in Git LFS; its git id is the id of the pointer file."""
-    pointer = blob.lfs_pointer
-    oid = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer, usedforsecurity=False)
-    return Entry(blob.sha256, blob.size, oid.hexdigest(), lfs=True)
+    return Entry(sha256, size, git_oid(lfs_pointer(sha256, size)), lfs=True)
+
+
+def lfs_pointer(sha256: str, size: int) -> bytes:
+    """Return the pointer file that git stores for a file in Git LFS."""
+    version = "version https://git-lfs.github.com/spec/v1"
+    return f"{version}\noid sha256:{sha256}\nsize {size}\n".encode()
+
+
+def git_oid(data: bytes) -> str:
+    """Return the id that git gives to a file with these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -1,4 +1,4 @@
-"""Run the tests of huggingface_hub itself against the loopback Hub; print what passes.
+"""Run the tests of huggingface_hub itself against `tests.full_hub.FullHub`; print what passes.
 
 The tests are those of the installed version. They are downloaded with its source distribution and
 nothing of them is kept. Tests of the production Hub, of Xet storage and of services that the
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import huggingface_hub
 
-from hf_lorameta.localhub import LocalHub
 from tests.benchmarks.tables import markdown_table
+from tests.full_hub import FullHub
 
 FILES = {
     "hf_api": "test_hf_api.py",
@@ -82,7 +82,7 @@ def run(tests: Path, files: list[str], select: str) -> Path:
     """Run test files against a loopback Hub that has the users of the tests."""
     constants = (tests / "testing_constants.py").read_text("utf-8")
     values = dict(re.findall(r'^(\w+) = "(.*)"$', constants, flags=re.M))
-    with LocalHub(uploads="lfs") as hub:
+    with FullHub(always_lfs=True) as hub:
         hub.add_user(values["USER"], values["TOKEN"], orgs=["valid_org"])
         hub.add_user(values["OTHER_USER"], values["OTHER_TOKEN"])
         hub.add_user(

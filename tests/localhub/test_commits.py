@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from huggingface_hub import (
     CommitOperationDelete,
     HfApi,
     constants,
+    get_session,
 )
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
-from huggingface_hub.utils import get_session
+from huggingface_hub.hf_api import RepoFile
 
 from hf_lorameta.localhub import LocalHubError
 from tests.fault_hub import Fault, FaultHub
@@ -50,7 +51,7 @@ def bob(hub: FaultHub) -> HfApi:
 def classic_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultHub]:
     """A hub that uses Git LFS, with this process's client without Xet."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    with FaultHub(uploads="lfs", lfs_part_size=1000) as running:
+    with FaultHub(always_lfs=True) as running:
         running.create_repo(REPO)
         yield running
 
@@ -103,7 +104,7 @@ def test_paths_with_parent_folders_are_rejected(hub: FaultHub, api: HfApi) -> No
     assert post_commit(hub, api, body) == (422, "Invalid path in repo: '../a'")
 
 
-def post_commit(hub: FaultHub, api: HfApi, lines: list[object]) -> tuple[int, str]:
+def post_commit(hub: FaultHub, api: HfApi, lines: Sequence[object]) -> tuple[int, str]:
     content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     url = f"{hub.url}/api/models/{REPO}/commit/main"
     headers = {"Authorization": f"Bearer {api.token}", "Content-Type": "application/x-ndjson"}
@@ -117,6 +118,7 @@ def post_commit(hub: FaultHub, api: HfApi, lines: list[object]) -> tuple[int, st
         ([{"key": "deletedFile", "value": {"path": "a"}}], "no header"),
         ([{"key": "header", "value": {"summary": " "}}], "no summary"),
         ([["not", "an", "object"]], "JSON"),
+        ([{"key": "header", "value": "x"}], "not an object"),
         ([HEADER, {"key": "odd", "value": {"path": "a"}}], "odd"),
         (
             [
@@ -183,6 +185,7 @@ def test_upload_folder_is_one_commit(hub: FaultHub, api: HfApi, tmp_path: Path) 
 def test_files_uploaded_inline_are_stored_in_lfs(hub: FaultHub, api: HfApi) -> None:
     api.upload_file(path_or_fileobj=b"w" * 50, path_in_repo="w.safetensors", repo_id=REPO)
     (info,) = api.get_paths_info(REPO, "w.safetensors")
+    assert isinstance(info, RepoFile)
     assert info.lfs is not None
     assert info.lfs.sha256 == hashlib.sha256(b"w" * 50).hexdigest()
 
@@ -292,6 +295,14 @@ def test_create_pr_does_not_change_main(hub: FaultHub, bob: HfApi) -> None:
     assert bob.file_exists(REPO, "a", revision="refs/pr/1")
 
 
+def test_a_pull_request_is_for_a_branch(hub: FaultHub, bob: HfApi) -> None:
+    head = hub.commits(REPO)[0].sha
+    with pytest.raises(HfHubHTTPError, match="Invalid rev id"):
+        bob.create_commit(
+            REPO, operations=[add("a", b"1")], commit_message="x", revision=head, create_pr=True
+        )
+
+
 def test_a_refused_commit_opens_no_pull_request(
     api: HfApi, bob: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,13 +391,6 @@ def test_stored_lfs_object_is_not_uploaded_again(classic_hub: FaultHub, classic:
     classic.upload_file(path_or_fileobj=b"w", path_in_repo="v.safetensors", repo_id=REPO)
     assert classic_hub.read(REPO, "v.safetensors") == b"w"
     assert not [r for r in classic_hub.requests if r.method == "PUT"]
-
-
-def test_lfs_upload_in_parts(classic_hub: FaultHub, classic: HfApi) -> None:
-    data = hashlib.shake_256(b"parts").digest(2500)
-    classic.upload_file(path_or_fileobj=data, path_in_repo="w.safetensors", repo_id=REPO)
-    assert classic_hub.read(REPO, "w.safetensors") == data
-    assert len([r for r in classic_hub.requests if r.method == "PUT"]) == 3
 
 
 def test_lfs_upload_to_a_dataset_pr(classic_hub: FaultHub, classic: HfApi) -> None:

@@ -1,32 +1,20 @@
 """Downloads, range requests, faults, and persistence on disk."""
 
-import asyncio
-import base64
 import hashlib
-import json
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
-from huggingface_hub import HfApi, HfFileSystem
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    RemoteEntryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import get_session
+from huggingface_hub import HfApi, HfFileSystem, get_session
+from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.requests import Request
 
 from hf_lorameta.localhub import LocalHubError
-from hf_lorameta.localhub.blobs import BlobStore
-from hf_lorameta.localhub.commit_body import Operation, read_operations
-from hf_lorameta.localhub.http_errors import HTTPError, drain
+from hf_lorameta.localhub.http_errors import HTTPError
 from hf_lorameta.localhub.routes_files import byte_range
 from tests.fault_hub import Fault, FaultHub
 
@@ -295,47 +283,7 @@ def test_request_log_has_range_and_bytes(hub: FaultHub) -> None:
     assert (record.status, record.range, record.bytes_sent) == (206, "bytes=2-4", 3)
 
 
-# ---- running and restarting
-
-
-def test_state_survives_a_restart(tmp_path: Path) -> None:
-    with FaultHub(tmp_path) as hub:
-        token = hub.add_user("alice", orgs=["acme"])
-        dead = hub.add_user("alice")
-        hub.revoke(dead)
-        api = HfApi(endpoint=hub.url, token=token)
-        api.create_repo("alice/d", repo_type="dataset", private=True)
-        api.upload_file(
-            path_or_fileobj=WEIGHTS, path_in_repo="x.parquet", repo_id="alice/d",
-            repo_type="dataset",
-        )  # fmt: skip
-        api.create_tag("alice/d", tag="v1", repo_type="dataset")
-        api.create_discussion("alice/d", title="question", repo_type="dataset")
-        before = hub.repo("alice/d", repo_type="dataset")
-    with FaultHub(tmp_path) as hub:
-        api = HfApi(endpoint=hub.url, token=token)
-        assert api.whoami()["orgs"][0]["name"] == "acme"
-        assert hub.repo("alice/d", repo_type="dataset") == before
-        assert hub.read("alice/d", "x.parquet", repo_type="dataset", revision="v1") == WEIGHTS
-        discussions = api.get_repo_discussions("alice/d", repo_type="dataset")
-        assert [item.title for item in discussions] == ["question"]
-        with pytest.raises(HfHubHTTPError, match="Invalid user token"):
-            HfApi(endpoint=hub.url, token=dead).whoami()
-        api.delete_repo("alice/d", repo_type="dataset")
-    with FaultHub(tmp_path) as hub:
-        assert hub.repo("alice/d", repo_type="dataset") is None
-
-
-def test_disk_contains_no_token_and_no_partial_files(tmp_path: Path) -> None:
-    with FaultHub(tmp_path) as hub:
-        token = hub.add_user("alice")
-        hub.create_repo("alice/m")
-        hub.commit("alice/m", {"a": b"1"})
-    (tmp_path / "incoming" / "half").write_bytes(b"left by a hub that was killed")
-    FaultHub(tmp_path)
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert not [path for path in files if token.encode() in path.read_bytes()]
-    assert not list((tmp_path / "incoming").iterdir())
+# ---- starting and stopping
 
 
 def test_stop_frees_the_port_and_can_be_repeated() -> None:
@@ -361,46 +309,3 @@ def test_start_on_a_port_in_use_is_an_error() -> None:
 def test_url_before_start_is_an_error() -> None:
     with pytest.raises(LocalHubError, match="no address yet"):
         _ = FaultHub().url
-
-
-# ---- parsing of commit bodies
-
-
-def operations_of(chunks: list[bytes], store: BlobStore) -> list[Operation]:
-    async def body() -> AsyncIterator[bytes]:
-        for chunk in chunks:
-            yield chunk
-
-    return asyncio.run(read_operations(body(), store))
-
-
-@given(data=st.binary(max_size=60), step=st.integers(1, 300))
-def test_commit_body_is_parsed_independently_of_chunk_size(data: bytes, step: int) -> None:
-    text = base64.b64encode(data).decode()
-    lines = [
-        {"key": "header", "value": {"summary": 'a "content": "b"', "description": ""}},
-        {"key": "file", "value": {"content": text, "path": "p", "encoding": "base64"}},
-        {"key": "deletedFile", "value": {"path": "q"}},
-    ]
-    body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-    store = BlobStore()
-    operations = operations_of([body[at : at + step] for at in range(0, len(body), step)], store)
-    assert [key for key, _ in operations] == ["header", "file", "deletedFile"]
-    assert store.read(operations[1][1]["blob"].sha256) == data
-
-
-def test_commit_body_that_ends_inside_a_file_is_rejected() -> None:
-    with pytest.raises(HTTPError, match="A line of the commit body is not"):
-        operations_of([b'{"key": "file", "value": {"content": "YWJj'], BlobStore())
-
-
-def test_drain_reads_the_body_to_its_end() -> None:
-    messages = [{"type": "http.request", "more_body": more} for more in (True, True, False)]
-
-    async def receive() -> dict[str, Any]:
-        return messages.pop(0)
-
-    request = Request({"type": "http"}, receive)
-    asyncio.run(drain(request))
-    asyncio.run(drain(request))  # the body has ended: nothing is received
-    assert messages == []

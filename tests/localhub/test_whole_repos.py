@@ -7,26 +7,26 @@ import pytest
 from huggingface_hub import CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from hf_lorameta.localhub import LocalHub
+from tests.full_hub import FullHub
 
 FILES = {"a.txt": b"a", "x/b.bin": b"\0b", "x/c.txt": b"c"}
 
 
 @pytest.fixture
-def hub() -> Iterator[LocalHub]:
-    with LocalHub() as running:
+def hub() -> Iterator[FullHub]:
+    with FullHub() as running:
         yield running
 
 
 @pytest.fixture
-def api(hub: LocalHub) -> HfApi:
+def api(hub: FullHub) -> HfApi:
     api = HfApi(endpoint=hub.url, token=hub.add_user("alice", orgs=["team"]))
     api.create_repo("alice/Mine", private=True)
     hub.commit("alice/Mine", FILES)
     return api
 
 
-def test_a_moved_repo_keeps_its_files_and_history(hub: LocalHub, api: HfApi) -> None:
+def test_a_moved_repo_keeps_its_files_and_history(hub: FullHub, api: HfApi) -> None:
     before = hub.commits("alice/Mine")
     api.move_repo("alice/Mine", "team/ours")
     assert hub.commits("team/ours") == before
@@ -37,7 +37,7 @@ def test_a_moved_repo_keeps_its_files_and_history(hub: LocalHub, api: HfApi) -> 
         api.move_repo("team/ours", "bob/ours")
 
 
-def test_a_moved_repo_is_found_by_its_former_id(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+def test_a_moved_repo_is_found_by_its_former_id(hub: FullHub, api: HfApi, tmp_path: Path) -> None:
     api.move_repo("alice/Mine", "team/ours")
     assert api.repo_info("alice/Mine").id == "team/ours"
     path = api.hf_hub_download("alice/Mine", "x/b.bin", cache_dir=tmp_path)
@@ -50,7 +50,7 @@ def test_a_moved_repo_is_found_by_its_former_id(hub: LocalHub, api: HfApi, tmp_p
     assert api.repo_info("alice/Mine").id == "alice/Mine"
 
 
-def test_a_duplicate_has_the_files_and_the_requested_visibility(hub: LocalHub, api: HfApi) -> None:
+def test_a_duplicate_has_the_files_and_the_requested_visibility(hub: FullHub, api: HfApi) -> None:
     url = api.duplicate_repo("alice/Mine", "team/copy", visibility="public")
     assert url.repo_id == "team/copy"
     assert hub.files("team/copy") == hub.files("alice/Mine")
@@ -61,7 +61,7 @@ def test_a_duplicate_has_the_files_and_the_requested_visibility(hub: LocalHub, a
         api.duplicate_repo("alice/Mine", "team/copy")
 
 
-def test_a_squashed_branch_has_one_commit_with_the_same_files(hub: LocalHub, api: HfApi) -> None:
+def test_a_squashed_branch_has_one_commit_with_the_same_files(hub: FullHub, api: HfApi) -> None:
     api.create_branch("alice/Mine", branch="v1")
     files = hub.files("alice/Mine")
     api.super_squash_history("alice/Mine", commit_message="one")
@@ -88,7 +88,7 @@ def test_nobody_likes_anything(api: HfApi) -> None:
         api.unlike("alice/none")
 
 
-def test_case_does_not_matter_in_ids(hub: LocalHub, api: HfApi) -> None:
+def test_case_does_not_matter_in_ids(hub: FullHub, api: HfApi) -> None:
     assert api.model_info("ALICE/mine").id == "alice/Mine"
     api.upload_file(path_or_fileobj=b"new", path_in_repo="new.txt", repo_id="alice/mine")
     assert hub.read("alice/Mine", "new.txt") == b"new"
@@ -107,7 +107,7 @@ def test_paths_that_leave_the_folder_on_windows_are_refused(api: HfApi) -> None:
         api.upload_file(path_or_fileobj=b"", path_in_repo="..\\a", repo_id="alice/Mine")
 
 
-def test_a_folder_is_deleted_although_it_is_named_like_a_file(hub: LocalHub, api: HfApi) -> None:
+def test_a_folder_is_deleted_although_it_is_named_like_a_file(hub: FullHub, api: HfApi) -> None:
     deletion = CommitOperationDelete("x", is_folder=False)
     api.create_commit("alice/Mine", [deletion], commit_message="delete x")
     assert set(hub.files("alice/Mine")) == {".gitattributes", "a.txt"}
@@ -118,7 +118,7 @@ def test_every_answer_has_a_request_id(api: HfApi) -> None:
         api.model_info("alice/none")
 
 
-def test_own_comments_can_be_edited(hub: LocalHub, api: HfApi) -> None:
+def test_own_comments_can_be_edited(hub: FullHub, api: HfApi) -> None:
     discussion = api.create_discussion("alice/Mine", title="A question", description="old")
     comment = discussion.events[0].id
     edited = api.edit_discussion_comment("alice/Mine", discussion.num, comment, "new")

@@ -1,4 +1,4 @@
-"""Routes that move, duplicate, squash and list whole repos, and their likes, which are none."""
+"""Routes that duplicate, squash and list whole repos, and their likes, which are none."""
 
 import copy
 
@@ -10,23 +10,8 @@ from hf_lorameta.localhub.routing import Call, Route
 from hf_lorameta.localhub.state import check_repo_id
 
 
-def move(call: Call) -> Response:
-    """Rename a repo, or move it to another namespace; 409 if the target exists.
-
-    Requests for its former id are redirected, until another repo has that id.
-    """
-    repo_type, target = str(call.json.get("type") or "model"), str(call.json.get("toRepo", ""))
-    call.params |= {"kind": f"{repo_type}s", "repo": str(call.json.get("fromRepo", ""))}
-    repo = call.writable_repo()
-    _check_target(call, repo.type, target)
-    call.hub.delete(repo)
-    repo.former_ids.append(repo.id)
-    repo.id = target
-    call.hub.add(repo)
-    return Response("OK", media_type="text/plain")
-
-
-def _check_target(call: Call, repo_type: str, repo_id: str) -> None:
+def check_target(call: Call, repo_type: str, repo_id: str) -> None:
+    """Refuse to create a repo where the caller may not, or where there is one."""
     check_repo_id(repo_id)
     if not call.writer.owns(repo_id.rpartition("/")[0]):
         raise HTTPError(403, f"You don't have the rights to create a {repo_type} {repo_id}")
@@ -37,7 +22,7 @@ def _check_target(call: Call, repo_type: str, repo_id: str) -> None:
 def duplicate(call: Call) -> Response:
     """Copy the files of a repo to a new one."""
     source, target = call.readable_repo(), str(call.json.get("repository", ""))
-    _check_target(call, source.type, target)
+    check_target(call, source.type, target)
     private = source.private
     if visibility := call.json.get("visibility"):
         private = visibility == "private"
@@ -58,7 +43,7 @@ def super_squash(call: Call) -> Response:
         raise HTTPError(400, f"{ref} is not a branch")
     del repo.refs[ref]
     repo.add_commit(ref, tree, str(call.json.get("message", "")), "", call.writer.user.name)
-    return call.saved(repo)
+    return JSONResponse({})
 
 
 def list_own(call: Call) -> Response:
@@ -98,8 +83,17 @@ def unlike(call: Call) -> Response:
     return JSONResponse({})
 
 
+def grant_access(call: Call) -> Response:
+    """Give a user access to a gated repo."""
+    repo = call.writable_repo()
+    user = str(call.json.get("user") or "")
+    if user not in call.hub.accounts.users:
+        raise HTTPError(404, f"User {user} not found")
+    repo.granted.add(user)
+    return JSONResponse({})
+
+
 ROUTES = [
-    Route("POST", "api/repos/move", move),
     Route("POST", "api/{kind}/{repo}/duplicate", duplicate),
     Route("POST", "api/{kind}/{repo}/super-squash/{rev}", super_squash),
     Route("GET", "api/settings/repositories", list_own),
@@ -107,4 +101,5 @@ ROUTES = [
     Route("GET", "api/{kind}/{repo}/likers", likers),
     Route("DELETE", "api/{kind}/{repo}/like", unlike),
     Route("GET", "api/users/{user}/likes", liked_repos),
+    Route("POST", "api/{kind}/{repo}/user-access-request/grant", grant_access),
 ]
