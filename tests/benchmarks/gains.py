@@ -94,8 +94,8 @@ def table(results: Mapping[str, tuple[Gain, dict[str, float]]], report: set[str]
     groups = [[r for task, r in results.items() if (task in report) == new] for new in (0, 1)]
     y, new = (np.array([relative(gain) for gain, _ in group]) for group in groups)
     means = (y.sum() - y) / (len(y) - 1)
-    rows = [
-        ["the mean", np.sqrt(np.mean((y - means) ** 2)), np.sqrt(np.mean((new - y.mean()) ** 2))]
+    rows: list[tuple[str, float, float]] = [
+        ("the mean", np.sqrt(np.mean((y - means) ** 2)), np.sqrt(np.mean((new - y.mean()) ** 2)))
     ]
     for name in groups[0][0][1]:
         pairs = [[(q[name], relative(gain)) for gain, q in group] for group in groups]

@@ -64,7 +64,8 @@ class Growth:
 
     def others(self, task: str) -> list[int]:
         """Return the indices of the bank's entries of other sources."""
-        seen = [t.name.removeprefix("local--") for t in self.bank.index.general.tasks]
+        general = self.bank.index.general
+        seen = [t.name.removeprefix("local--") for t in general.tasks] if general else []
         if any(self.sources.get(name) == self.sources[task] for name in seen):
             raise SystemExit(f"the general adapter was trained on the source of {task}")
         names = enumerate(entry_names(self.bank))

@@ -188,7 +188,7 @@ def measure(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
 
     torch.set_num_threads(options.threads)
     if options.slow_bfloat16:
-        torch.backends.mkldnn.set_flags(False)
+        torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
     folder = options.folder / f"{options.size}-{options.layers or 'all'}-layers"
     if not (folder / "bank.json").exists():
         write_bank(folder, bank_shape(options.size, options.layers, options.adapters))

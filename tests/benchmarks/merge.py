@@ -126,7 +126,8 @@ def dense(adapter: Path, module: str) -> np.ndarray:
     """Return the update of an adapter in a module."""
     config, weights = open_adapter(adapter)
     A, B = (weights.tensor(module, factor).astype(float) for factor in ("A", "B"))
-    return config.module_scaling(module) * B @ A
+    update: np.ndarray = config.module_scaling(module) * B @ A
+    return update
 
 
 def error(number: int, result: Path) -> float:

@@ -6,10 +6,6 @@ losses are those of the reference outputs on test rows. The mixtures are loaded 
 token of an answer of 24 tokens to one prompt of each of the first tasks, on one thread
 (``OMP_NUM_THREADS=1``).
 
-The last methods are the default with other distances, in the bank and to it: those between the
-datasets' Arrow scores (`tests.benchmarks.arrow_scores`), alone or added to those between tokens,
-both in units of their medians.
-
 ``--methods`` needs base, 3-shot and default among them. Every score is saved in FOLDER at once, so
 the command resumes where it stopped; another number of rows needs another folder.
 """
@@ -20,7 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +28,6 @@ from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from hf_lorameta.pipeline.mixture import ROUTED
 from hf_lorameta.types import no_progress
 from tests import shared_data
-from tests.benchmarks.arrow_scores import KINDS, distances_by_score, score_table, task_names
 from tests.benchmarks.growth import (
     HEAD,
     SHOTS,
@@ -55,13 +49,7 @@ NAMES = {
     "mixture 4": "mixture of 4",
     "mixture 8": "mixture of 8",
     "mixture 16": "mixture of 16",
-    "mixture-gks 8": "mixture of 8, GenKnowSub",
-    "update": "default, by Arrow's score instead of tokens",
-    "update added": "default, by Arrow's score and tokens",
-    "difference": "default, by Arrow's score of differences",
-    "difference added": "default, by Arrow's score of differences and tokens",
 }
-SCORED = [f"{kind}{added}" for kind in KINDS for added in ("", " added")]
 ANSWER, TIMED = 24, 3
 
 
@@ -112,7 +100,7 @@ class Mixtures(Growth):
             if method in ("base", "3-shot"):
                 self.runner.clear()
             elif kind.startswith("mixture"):
-                stack.enter_context(self._mixture(task, kind, int(number)))
+                stack.enter_context(self._mixture(task, int(number)))
             else:
                 planned = self._plan(task, method)
                 pairs = combine_adapters(planned, no_progress)
@@ -123,22 +111,14 @@ class Mixtures(Growth):
         planned, others = self.planned(task), self.others(task)
         if method.startswith("merged"):
             return drawn(planned, others, Recipe(top_k=int(method.split()[1])))
-        if method not in SCORED:
-            return drawn(planned, [] if method == "general" else others)
-        kind, _, added = method.partition(" ")
-        query = self.by_score[kind][self.names.index(task)][others]
-        inside = self.by_score[kind][np.ix_(others, others)]
-        if added:
-            query = query + planned.distances[others] / self.typical
-            inside = inside + self.by_tokens[np.ix_(others, others)] / self.typical
-        return drawn(planned, others, distances=(query, inside))
+        return drawn(planned, [] if method == "general" else others)
 
     @contextmanager
-    def _mixture(self, task: str, emit: str, size: int) -> Iterator[None]:
+    def _mixture(self, task: str, size: int) -> Iterator[None]:
         """Write a mixture and let PEFT load it."""
         from peft import ArrowConfig, create_arrow_model
 
-        recipe = Recipe.of(emit=emit, top_k=size)
+        recipe = Recipe(emit="mixture", top_k=size)
         planned = replace(drawn(self.planned(task), self.others(task), recipe), recipe=recipe)
         mixture, layout = Mixture(planned), self.bank.adapted_layout
         with tempfile.TemporaryDirectory() as scratch:
@@ -163,30 +143,6 @@ class Mixtures(Growth):
                     vars(self.evaluator.model)
                 ):
                     delattr(self.evaluator.model, name)
-
-    # --- Arrow's score --------------------------------------------------------------------------
-
-    @cached_property
-    def names(self) -> list[str]:
-        """The bank's tasks, then the others that are scored on."""
-        return list(dict.fromkeys([*task_names(self.bank), *report_tasks()]))
-
-    @cached_property
-    def by_score(self) -> dict[str, np.ndarray]:
-        """Distances between the datasets of all tasks by kind, in units of their median."""
-        scores = score_table(self.bank, lambda: self.evaluator, self.folder, self.names)
-        found = {kind: distances_by_score(table) for kind, table in scores.items()}
-        return {kind: d / np.median(d[d > 0]) for kind, d in found.items()}
-
-    @property
-    def by_tokens(self) -> np.ndarray:
-        """Distances between the bank's datasets."""
-        return self.bank.distances[Recipe().metric].astype(np.float64)
-
-    @property
-    def typical(self) -> float:
-        """Their median."""
-        return float(np.median(self.by_tokens[self.by_tokens > 0]))
 
 
 def main() -> None:

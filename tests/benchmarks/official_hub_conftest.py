@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi, RepoUrl, constants
 
-from .testing_constants import ENDPOINT_STAGING, TOKEN, USER  # type: ignore[import-not-found]
-from .testing_utils import repo_name  # type: ignore[import-not-found]
+from .testing_constants import ENDPOINT_STAGING, TOKEN, USER
+from .testing_utils import repo_name
 
 RepoFactory = Callable[..., RepoUrl]
 

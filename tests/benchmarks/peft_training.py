@@ -57,7 +57,7 @@ class PeftTraining:
             step: sum(curve.get(step, math.inf) for curve in curves) / count for step in curves[0]
         }
         steps = min(sums, key=lambda step: (sums[step], step))
-        train = parts[0][0]
+        train: Sequence[Tokens] = parts[0][0]
         if len(parts) > 1:
             train, steps = rows, steps_on_all(steps, len(parts), self._settings)
         self._reset()

@@ -39,7 +39,6 @@ from hf_lorameta.pipeline.refine_and_check import refine_plan
 from hf_lorameta.types import Row
 from tests import shared_data
 from tests.benchmarks.leave_one_out_banks import bank_without, siblings
-from tests.benchmarks.peft_linear import PeftLinear
 from tests.benchmarks.tables import markdown_table
 
 ROWS, SHOTS = 24, 3
@@ -48,8 +47,6 @@ CHAT = "base-chat"
 ANSWERED = ("base", CHAT, "trained", "3-shot", "default")
 SINGLE = ("base", CHAT, "trained", "3-shot")
 """Methods that do not depend on the bank."""
-PEFT = "default, PEFT linear"
-"""The default's coefficients, combined by PEFT."""
 HEAD = ("method", "loss", "gap recovered", "95 % interval", "median task", "better than base",
         "Rouge-L", "exact match", "contains")  # fmt: skip
 PAPER_METRICS = ("kl", "js", "mmd", "wd")
@@ -125,7 +122,6 @@ METHODS: dict[str, Method] = {
     "nearest by js": _nearest,
     "random neighbor": _random,
     "default, factors": _with(combine="factors"),
-    PEFT: _with(),
     "default, inputs alone": lambda at: plan(
         open_dataset(at.path, columns=Columns(input="input")), at.bank
     ),
@@ -144,10 +140,6 @@ class Benchmark:
         logging.disable(logging.WARNING)
         return TorchEvaluator(locate(shared_data.BASE_MODEL), dtype="float32")
 
-    @cached_property
-    def peft(self) -> PeftLinear:
-        return PeftLinear(locate(shared_data.BASE_MODEL))
-
     def score(self, task: str, method: str, far: bool) -> dict[str, Any]:
         answers = self.answers and method in ANSWERED
         far = far and siblings(task) != (task,)  # without siblings both modes are the same
@@ -159,7 +151,8 @@ class Benchmark:
             scores = self._compute(task, method, far, answers)
             scores = {k: float(v) if isinstance(v, np.floating) else v for k, v in scores.items()}
             write_atomically(path, json.dumps(scores).encode())
-        return json.loads(path.read_bytes())
+        cached: dict[str, Any] = json.loads(path.read_bytes())
+        return cached
 
     def _compute(self, task: str, method: str, far: bool, answers: bool) -> dict[str, Any]:
         rows = shared_data.rows(task, "test")[:ROWS]
@@ -177,15 +170,9 @@ class Benchmark:
         weights = planned.coefficients.shared
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "adapter"
-            if name == PEFT:
-                entries = zip(bank.index.entries, weights, strict=True)
-                folder = self.peft.save(
-                    {e.dataset.removeprefix("suite/"): float(c) for e, c in entries}, folder
-                )
-            else:
-                generate_from_plan(planned).save_pretrained(folder)
+            generate_from_plan(planned).save_pretrained(folder)
             scores = asdict(evaluate(rows, folder, shots, answers)[0])
-        spent = {"seconds": time.perf_counter() - started}
+        spent: dict[str, Any] = {"seconds": time.perf_counter() - started}
         spent |= {"fit": asdict(planned.refinement)} if planned.refinement else {}
         return scores | spent | {"sum": weights.sum(), "negative": int((weights < 0).sum())}
 

@@ -63,7 +63,6 @@ class Shape:
 
 SIZES = {
     "full": Shape(),
-    "pair": Shape(layers=2, adapters=20),
     "small": Shape(layers=2, hidden=64, narrow=32, rank=4, adapters=12, shared=8),
 }
 

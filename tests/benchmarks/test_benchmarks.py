@@ -1,7 +1,6 @@
 """The synthetic bank and the measurements run at a small size; figures are not checked."""
 
 import argparse
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,8 @@ import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.engines.scoring import Scores
+from tests import shared_data
 from tests.benchmarks import large_bases, measurements, quality
-from tests.benchmarks.speed import ROWS
 from tests.benchmarks.synthetic_bank import SIZES, Shape, write_bank
 from tests.conftest import tree
 
@@ -43,28 +42,14 @@ def test_adapters_share_a_subspace(bank: Bank) -> None:
     assert energy[: SIZES["small"].shared].sum() > 0.95 * energy.sum()
 
 
-@pytest.mark.parametrize("combiner", ["factors", "exact"])
-def test_combining_returns_all_figures(bank: Bank, combiner: str) -> None:
-    figures = measurements.combine(str(bank.folder), combiner, "4", "warm")
-    assert {"seconds", "cpu", "peak", "above", "rate"} <= set(figures)
-
-
-def test_peers_return_their_figures(bank: Bank) -> None:
-    assert measurements.read(str(bank.folder), "warm")["rate"] > 0
-    assert measurements.published(str(bank.folder), "4")["loading"] > 0
-    assert measurements.peft_svd(str(bank.folder), "3")["sum"] > 0
-    assert measurements.exact_module(str(bank.folder), "12")["over"] < 1e-3
+def test_combining_returns_all_figures(bank: Bank) -> None:
+    figures = measurements.combine(str(bank.folder))
+    assert {"seconds", "cpu", "peak", "above"} <= set(figures)
 
 
 def test_pack_size_reports_the_retained_energy(bank: Bank, tmp_path: Path) -> None:
     measurements.make_pack(str(bank.folder), str(tmp_path / "p"), "8", "int8")
     assert measurements.pack_size(str(tmp_path / "p"))["retained"] > 0.9
-
-
-def test_plot_draws_every_point() -> None:
-    svg = measurements.plot({"a": [(1, 1.0), (2, 2.0)], "b": [(1, 3.0), (4, 5.0)]})
-    assert len(list(ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}circle"))) == 4
-    assert len(ROWS) == 9
 
 
 def test_every_part_of_a_large_base_is_measured(tmp_path: Path, one_thread: None) -> None:
@@ -102,7 +87,7 @@ def test_quality_scores_the_base_model_in_its_chat_template(
             scored.append(rows)
             return Scores(1.0, 0.0, 0.0, 0.0, 1), []
 
-    monkeypatch.setattr(quality.shared_data, "rows", lambda task, split: [("q", "a")])
+    monkeypatch.setattr(shared_data, "rows", lambda task, split: [("q", "a")])
     benchmark = quality.Benchmark(tmp_path, answers=False)
     benchmark.__dict__["evaluator"] = Chatty()
     for method in ("base", "base-chat"):

@@ -37,7 +37,7 @@ from hf_lorameta import (
 from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.engines.scoring import Sample, Scores
-from tests.benchmarks.random_data import KINDS, random_rows
+from tests.data.random_rows import KINDS, random_rows
 from tests.running_space import SPACE
 from tests.space import readers
 
