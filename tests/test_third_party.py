@@ -1,7 +1,7 @@
 """The attributions of the embedded bank name every source."""
 
 from hf_lorameta.bank.bank import Bank
-from tests.third_party import FILE, render
+from tests.tools.third_party import FILE, render
 
 
 def test_the_attributions_are_those_of_the_embedded_bank() -> None:

@@ -1,4 +1,4 @@
-"""Write ``THIRD_PARTY.md`` of the embedded bank: ``python -m tests.third_party``."""
+"""Write ``THIRD_PARTY.md`` of the embedded bank: ``python -m tests.tools.third_party``."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Screenshots of the Space in every state: ``python -m tests.screenshots FOLDER``.
+"""Screenshots of the Space in every state: ``python -m tests.tools.screenshots FOLDER``.
 
 The Space runs against a loopback Hub, so no other machine is contacted. Needs the extras ``space``
 and ``dev``, and chromium. The README's picture is the one called ``verdict-light``.

@@ -1,6 +1,7 @@
-"""Store the titles of ``bank_titles.tsv`` in the embedded bank: ``python -m tests.bank_titles``.
+"""Store titles in the embedded bank: ``python -m tests.tools.bank_titles``.
 
-Only the index ``bank.json`` changes. The titles name the sources that ``THIRD_PARTY.md`` lists.
+They are those of ``bank_titles.tsv``, which name the sources that ``THIRD_PARTY.md`` lists. Only
+the index ``bank.json`` changes.
 """
 
 import csv
