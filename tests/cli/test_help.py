@@ -1,20 +1,36 @@
-"""The generated parts of the README files are up to date."""
+"""Every command explains itself, and the guide names every method."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
+from typer.testing import CliRunner
 
-from tests.help_blocks import ROOT, blocks, readme_files, updated
+import hf_lorameta.method
+from hf_lorameta.cli.app import app
+from hf_lorameta.recipe import REGISTRIES
 
-FILES = [path for path in readme_files() if blocks(path.read_text(encoding="utf-8"))]
-
-
-def test_the_guides_show_help_texts_and_methods() -> None:
-    shown = {name for path in FILES for name in blocks(path.read_text(encoding="utf-8"))}
-    assert {"bank build", "bank pack", "space build", "METRICS"} <= shown
+GUIDE = Path(hf_lorameta.method.__file__).with_name("README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_generated_parts_are_up_to_date(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert text == updated(text), "run: python -m tests.help_blocks"
+def commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the words of a command and of all below it."""
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+@pytest.mark.parametrize("words", list(commands(typer.main.get_command(app))), ids=" ".join)
+def test_every_command_has_help(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*words, "--help"], prog_name="hf-lorameta")
+    assert result.exit_code == 0, result.output
+    usage, _, text = result.output.strip().partition("\n")
+    assert usage.startswith(" ".join(["Usage: hf-lorameta", *words]))
+    assert text.strip().partition("\n")[0].strip(" .")
+
+
+@pytest.mark.parametrize("field", list(REGISTRIES))
+def test_the_guide_names_every_method(field: str) -> None:
+    missing = [name for name in REGISTRIES[field] if f"| `{name}` |" not in GUIDE]
+    assert missing == []
