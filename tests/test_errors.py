@@ -33,7 +33,7 @@ def test_docstring_shows_the_complete_tree() -> None:
 
 
 def test_each_branch_has_its_own_exit_code() -> None:
-    branches = [LoraMetaError, *LoraMetaError.__subclasses__()]
+    branches: list[type[LoraMetaError]] = [LoraMetaError, *LoraMetaError.__subclasses__()]
     branches = [b for b in branches if b.__module__ == errors.__name__]
     codes = [b.exit_code for b in branches]
     assert sorted(codes) == [1, 2, 3, 4, 5, 6, 7]

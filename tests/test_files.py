@@ -41,7 +41,7 @@ def test_failed_sync_or_rename_leaves_nothing(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), fail)
+    monkeypatch.setattr(os if call == "fsync" else Path, call, fail)
     with pytest.raises(OSError, match="disk full"):
         write_atomically(tmp_path / "x", b"content")
     assert not list(tmp_path.iterdir())

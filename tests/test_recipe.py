@@ -49,7 +49,7 @@ def test_every_method_of_a_registry_can_be_chosen(field: str, registry: dict[str
 def test_a_recipe_is_frozen() -> None:
     recipe = Recipe()
     with pytest.raises(ValidationError, match="frozen"):
-        recipe.rank = 4  # type: ignore[misc]
+        recipe.rank = 4
     assert recipe == Recipe()
 
 

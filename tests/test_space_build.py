@@ -193,6 +193,7 @@ def test_deploy_publishes_one_commit_and_can_be_repeated(
     assert {"app.py", "README.md", "requirements.txt"} <= set(files)
     assert any(name.endswith(".whl") for name in files)
     view = cli.hub.repo(repo, repo_type="space")
+    assert view is not None
     assert not view.private
     cli("space", "deploy", "--repo", repo, token=user.token, before=same_wheel)
     old = {"hf_lorameta-0.0.9-py3-none-any.whl": b"", "defaults.json": b"{}", "thesis.txt": b"mine"}
@@ -209,7 +210,7 @@ def test_bank_sets_a_pinned_default_bank(cli: Shell, bank: Built, same_wheel: st
     result = cli("space", "build", "-o", out, "--bank", bank.repo, "--json", before=same_wheel).json
     assert "defaults.json" in result["files"]
     defaults = json.loads((out / "defaults.json").read_text())
-    sha = cli.hub.repo(bank.repo, repo_type="dataset").sha
+    sha = cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
     assert defaults == {"bank": bank.repo, "bank_revision": sha, "base_model": "base/tiny"}
     readme = metadata((out / "README.md").read_text())
     assert (readme["datasets"], readme["models"]) == ([bank.repo], ["base/tiny"])
@@ -240,7 +241,7 @@ def test_a_large_bank_is_refused_with_commands_that_pack_it(
     assert defaults["bank"] == pack
     cli(*deploy, bank.repo, "--whole-bank", token=user.token, before=small)
     card = cli.hub.read(pack, "README.md", repo_type="dataset").decode()
-    sha = cli.hub.repo(bank.repo, repo_type="dataset").sha
+    sha = cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
     assert f"from `{bank.repo}` at commit `{sha}`" in card
     packing = json.loads(cli.hub.read(pack, "bank.json", repo_type="dataset"))["packing"]
     assert (packing["source_id"], packing["source_revision"]) == (bank.repo, sha)
@@ -260,8 +261,8 @@ def test_a_space_with_a_pack_runs_without_the_checkout_and_generates_what_the_cl
     monkeypatch.delenv("PYTHONPATH", raising=False)
     python = environment_without_this_package(tmp_path)
     data = f"{bank.owner.name}/e1"
-    page = {"folder": tmp_path / "page", "python": str(python)}
-    with running_space(cli.hub, tmp_path, **page) as space:
+    page = tmp_path / "page"
+    with running_space(cli.hub, tmp_path, folder=page, python=str(python)) as space:
         from gradio_client import Client, handle_file
 
         client = Client(space.url, verbose=False, download_files=str(tmp_path / "got"))
