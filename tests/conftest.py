@@ -25,12 +25,68 @@ from tests.shell import Shell as Shell
 
 collect_ignore = ["benchmarks/official_hub_conftest.py"]  # a conftest of other tests
 
+os.environ["POT_BACKEND_DISABLE_PYTORCH"] = "1"  # its import takes seconds
 os.environ["HF_LORAMETA_NO_CHECK"] = "1"  # commands check an adapter only where a test asks for it
 
 # slow generation of examples shows a busy machine, not a wrong test
 _TOO_SLOW = hypothesis.HealthCheck.too_slow
-hypothesis.settings.register_profile("plain", deadline=None, suppress_health_check=[_TOO_SLOW])
+hypothesis.settings.register_profile(
+    "plain", derandomize=True, deadline=None, suppress_health_check=[_TOO_SLOW]
+)
+hypothesis.settings.register_profile(
+    "explore", deadline=None, max_examples=2000, suppress_health_check=[_TOO_SLOW]
+)
 hypothesis.settings.load_profile("plain")
+
+_UNIT = [
+    Path(__file__).parents[1] / path
+    for path in (
+        *("tests/cards", "tests/data", "tests/formats", "tests/method"),
+        *("tests/test_errors.py", "tests/test_files.py", "tests/test_recipe.py"),
+        *("hf_lorameta/cards", "hf_lorameta/data", "hf_lorameta/formats", "hf_lorameta/method"),
+    )
+]
+"""Where the unit tests are."""
+_OTHERS = [
+    Path(__file__).parents[1] / path
+    for path in (
+        *("tests/method/test_neural.py", "tests/method/test_readme.py"),
+        "hf_lorameta/method/neural.py",
+    )
+]
+"""Files among them that train or generate."""
+_HEAVY = {"world", "web", "torch"}
+"""Fixtures that start processes or import torch; all that do so use them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the unit tests: in these places, all that start no process and run no model."""
+    for item in items:
+        inside = any(item.path.is_relative_to(path) for path in _UNIT) and item.path not in _OTHERS
+        heavy = _HEAVY.intersection(getattr(item, "fixturenames", ()))
+        if inside and not heavy and not item.get_closest_marker("slow"):
+            item.add_marker("unit")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import nothing but the unit tests where no others run: most others import torch."""
+    if config.option.markexpr != "unit":
+        return None
+    paths = [collection_path, *collection_path.parents]
+    near = any(path in paths or collection_path in path.parents for path in _UNIT)
+    return None if near and collection_path not in _OTHERS else True
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run files in this process, unit tests in one for each core, and other folders in one more.
+
+    Other tests often wait for processes, servers and pages.
+    """
+    if all(Path(argument.partition("::")[0]).is_file() for argument in config.args):
+        return 0
+    cores = min(os.cpu_count() or 1, 8)
+    return cores if config.option.markexpr == "unit" else cores + 1
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -191,10 +247,15 @@ def model_commands(world: Shell) -> None:
     world.imports = ("peft", "transformers.models.llama.modeling_llama")
 
 
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    """The module, whose import takes seconds."""
+    return pytest.importorskip("torch")
+
+
 @pytest.fixture
-def one_thread() -> Iterator[None]:
+def one_thread(torch: Any) -> Iterator[None]:
     """Let torch use one thread, which is the fastest for a tiny model."""
-    torch = pytest.importorskip("torch")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -55,7 +55,7 @@ def form_of(folder: Path) -> str:
 @pytest.mark.parametrize("starts", [False, True])
 @pytest.mark.parametrize("source", [CHATML, LLAMA], ids=["ChatML", "Llama"])
 def test_prompts_are_as_transformers_writes_them(
-    tmp_path: Path, source: str, starts: bool, in_file: bool
+    tmp_path: Path, source: str, starts: bool, in_file: bool, torch: object
 ) -> None:
     from transformers import AutoTokenizer
 

@@ -204,9 +204,8 @@ def test_result_does_not_depend_on_the_source_order(
 
 
 @pytest.fixture(scope="module")
-def tiny_llama() -> Callable[[], Any]:
+def tiny_llama(torch: Any) -> Callable[[], Any]:
     """Builds the same two-layer Llama each time."""
-    torch = pytest.importorskip("torch")
     pytest.importorskip("peft")
     transformers = pytest.importorskip("transformers")
 

@@ -1,5 +1,7 @@
 """Coefficient rules: known values, the simplex, equivariance, errors; coefficients as a value."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -197,8 +199,7 @@ def test_effective_number_of_known_weights() -> None:
 # --- the network ---------------------------------------------------------------------------------
 
 
-def test_network_agrees_with_torch() -> None:
-    torch = pytest.importorskip("torch")
+def test_network_agrees_with_torch(torch: Any) -> None:
     nn, h = torch.nn, 8
     network = nn.Sequential(
         *(nn.Linear(1, h), nn.LayerNorm(h), nn.ReLU()),
