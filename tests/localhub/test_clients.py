@@ -52,7 +52,7 @@ def run(
         env=hub.env(token, home=home),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         cwd=home,
     )
