@@ -66,15 +66,21 @@ class Option:
 Advice: TypeAlias = str | Option
 
 
+def as_flag(option: Option) -> str:
+    """Return an option as an argument of a command, with its value.
+
+    Example:
+        >>> as_flag(Option("columns", "input=the text,output=label"))
+        "--columns 'input=the text,output=label'"
+    """
+    flag = f"--{option.name.replace('_', '-')}"
+    has_value = option.value is not None and option.value is not True
+    return f"{flag} {shlex.quote(str(option.value))}" if has_value else flag
+
+
 def command_line(option: Option) -> str:
     """Spell an option for the command line."""
-    flag = f"--{option.name.replace('_', '-')}"
-    given = option.value is not None and option.value is not True
-    return (
-        f"{option.change} {flag} {shlex.quote(str(option.value))}"
-        if given
-        else (f"{option.change} {flag}")
-    )
+    return f"{option.change} {as_flag(option)}"
 
 
 def in_python(option: Option) -> str:
@@ -147,13 +153,13 @@ class DatasetError(LoraMetaError):
     Attributes:
         columns: proposed columns, a `hf_lorameta.data.columns.Columns`; None if there are none.
         row: a row (input, output) as these columns read it, to be shown to the user and not stored.
-        option: a proposed option of the command line, such as ``--split test``; empty if none.
+        option: one of the advice with which the command can be repeated; None if there is none.
     """
 
     exit_code = 3
     columns: Any = None
     row: tuple[str, str] | None = None
-    option: str = ""
+    option: Option | None = None
 
 
 class ColumnsError(DatasetError):

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from hf_lorameta.errors import RecipeError
+from hf_lorameta.errors import Option, RecipeError
 from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.method import PAPER
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
@@ -87,7 +87,8 @@ class _Settings(BaseModel):
         if first["type"] == "extra_forbidden":
             problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
         return RecipeError(
-            f"{field} {problem}, got {first['input']!r}", hint="--help lists every setting"
+            f"{field} {problem}, got {first['input']!r}",
+            hint="hf-lorameta generate --help lists every setting",
         )
 
     def _check_together(self) -> None:
@@ -143,12 +144,77 @@ class MergeRecipe(_Settings):
         if self.combine == "factors" and self.mixed_ranks:
             raise RecipeError(
                 "factors keeps the rank of the adapters, so ranks cannot be chosen by module",
-                hint="--combine exact",
+                hint=Option("combine", "exact"),
             )
 
 
-class Recipe(_Settings):
+class MethodSettings(_Settings):
+    """Settings of the method itself, the first fields of a `Recipe`."""
+
+    metric: str = Field(default=DEFAULT_METRIC, description="Distance between datasets.")
+    coefficients: str = Field(default="kernel", description="Rule from distances to coefficients.")
+    combine: str = Field(
+        default="exact",
+        description="exact: the best rank-r fit of the true sum; factors: average A and B "
+        "separately; the others choose among the updates' entries and take longer.",
+    )
+    emit: Emit = Field(
+        default="adapter",
+        description="mixture: keep the adapters separate, and let PEFT's Arrow route each token "
+        "between them; mixture-gks: with the general adapter subtracted (GenKnowSub).",
+    )
+    top_k: int | None = Field(
+        default=None,
+        ge=1,
+        description="Use the k largest coefficients only. Default: all, of a mixture 8.",
+    )
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Temperature of the coefficients; below 1 is sharper.",
+    )
+    output_prior: float = Field(
+        default=STRENGTH,
+        ge=0,
+        le=2,
+        allow_inf_nan=False,
+        description="Strength of the update toward the dataset's output tokens; 0: none.",
+    )
+    scale: float | None = Field(
+        default=None,
+        gt=0,
+        le=4,
+        allow_inf_nan=False,
+        description="Factor of all coefficients. Default: 1, less if the outputs are longer than "
+        "the bank's.",
+    )
+    rank: int | None = Field(default=None, ge=1, le=MAX_RANK, description="Rank of the adapter.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limit_mixture(cls, settings: Any) -> Any:
+        merges = not isinstance(settings, Mapping) or settings.get("emit", "adapter") == "adapter"
+        if merges or settings.get("top_k") is not None:
+            return settings
+        return {**settings, "top_k": MIXTURE_SIZE}
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether the adapters are kept separate."""
+        return self.emit != "adapter"
+
+    @property
+    def is_default_method(self) -> bool:
+        """Whether all settings of the method are the defaults."""
+        fields = MethodSettings.model_fields.items()
+        return all(getattr(self, name) == field.default for name, field in fields)
+
+
+class Recipe(MethodSettings):
     """Settings of one generated adapter: distances, coefficients, and how weights are made.
+
+    The command line has an option for each field, with its description as the help.
 
     Attributes:
         metric: distance between token distributions, a key of
@@ -157,8 +223,8 @@ class Recipe(_Settings):
             `hf_lorameta.method.coefficients.COEFFICIENT_RULES`.
         combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.
         emit: ``adapter`` merges the adapters into one; ``mixture`` keeps them separate and routes
-            each token to some of them, see `hf_lorameta.Mixture`; ``mixture-gks`` also subtracts
-            the bank's general adapter from each (GenKnowSub).
+            each token to some of them, see `hf_lorameta.pipeline.mixture`; ``mixture-gks`` also
+            subtracts the bank's general adapter from each (GenKnowSub).
         top_k: keep only the k largest coefficients and renormalize; None keeps all, but 8 in a
             mixture.
         temperature: divides the logits of the softmin and widens the kernel; below 1 is sharper.
@@ -192,51 +258,58 @@ class Recipe(_Settings):
         hf_lorameta.errors.RecipeError: a mixture merges and trains nothing, got refine=16
     """
 
-    metric: str = DEFAULT_METRIC
-    coefficients: str = "kernel"
-    combine: str = "exact"
-    emit: Emit = "adapter"
-    top_k: int | None = Field(default=None, ge=1)
-    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    output_prior: float = Field(default=STRENGTH, ge=0, le=2, allow_inf_nan=False)
-    scale: float | None = Field(default=None, gt=0, le=4, allow_inf_nan=False)
-    rank: int | None = Field(default=None, ge=1, le=MAX_RANK)
-    dtype: Dtype = "bfloat16"
-    seed: int = Field(default=0, ge=0)
-    max_rows: int | None = Field(default=None, ge=1)
-    max_text: int | None = Field(default=None, ge=1)
-    refine: int | None = Field(default=None, ge=4, le=4096)
-    train: int | None = Field(default=None, ge=8, le=4096)
-    check: int | None = Field(default=None, ge=4, le=4096)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _limit_mixture(cls, settings: Any) -> Any:
-        merges = not isinstance(settings, Mapping) or settings.get("emit", "adapter") == "adapter"
-        if merges or settings.get("top_k") is not None:
-            return settings
-        return {**settings, "top_k": MIXTURE_SIZE}
-
-    @property
-    def is_mixture(self) -> bool:
-        """Whether the adapters are kept separate."""
-        return self.emit != "adapter"
+    dtype: Dtype = Field(default="bfloat16", description="Dtype of the weights.")
+    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
+    max_text: int | None = Field(
+        default=None,
+        ge=1,
+        description="Cut longer texts to this many characters, and refuse rows of more than 32 "
+        "times as many bytes. Default: a million.",
+    )
+    refine: int | None = Field(
+        default=None,
+        ge=4,
+        le=4096,
+        description="Fit the coefficients on this many rows, e.g. 16 (extra: eval).",
+    )
+    train: int | None = Field(
+        default=None,
+        ge=8,
+        le=4096,
+        description="Train the adapter further on this many rows, e.g. 16 or 200, stopping when "
+        "the loss on held-out rows stops improving (extra: eval).",
+    )
+    check: int | None = Field(
+        default=None,
+        ge=4,
+        le=4096,
+        description="Score the adapter on this many other rows, e.g. 16, and scale it down until "
+        "it is not worse than the base model (extra: eval). Without it, 16 rows are scored and "
+        "reported where the base model is on this machine and small.",
+    )
 
     def _check_together(self) -> None:
         if not self.is_mixture:
             return
-        for field in ("combine", "refine", "train", "check"):
-            value = getattr(self, field)
-            if value != type(self).model_fields[field].default:
-                raise RecipeError(
-                    f"a mixture merges and trains nothing, got {field}={value}",
-                    hint=f"leave out --{field}, or --emit {self.emit}",
-                )
+        settings: dict[str, object] = {"combine": self.combine} if self.combine != "exact" else {}
+        if settings := settings | self.rows_asked:
+            field, value = next(iter(settings.items()))
+            raise RecipeError(
+                f"a mixture merges and trains nothing, got {field}={value}",
+                hint=[Option(field, change="leave out"), Option("emit", change="leave out")],
+            )
 
     @property
-    def uses_rows(self) -> bool:
-        """Whether labeled rows are needed to fit, to train or to check."""
-        return (self.refine, self.train, self.check) != (None, None, None)
+    def rows_asked(self) -> dict[str, int]:
+        """How many labeled rows are asked for, by the setting: `refine`, `train` and `check`.
+
+        Example:
+            >>> Recipe(train=16).rows_asked
+            {'train': 16}
+        """
+        asked = {"refine": self.refine, "train": self.train, "check": self.check}
+        return {name: count for name, count in asked.items() if count is not None}
 
     @property
     def reading_limits(self) -> ReadingLimits:
@@ -248,7 +321,8 @@ class Recipe(_Settings):
         """Build the method of arXiv 2507.01806: factors averaged separately, every adapter, T=1.
 
         Args:
-            settings: other fields; the paper's table has every metric with every rule.
+            settings: `metric` and `coefficients`, which the paper's table combines freely, and how
+                rows are read and weights written.
 
         Raises:
             RecipeError: a field is unknown or out of range, or departs from the paper.
@@ -258,26 +332,19 @@ class Recipe(_Settings):
             Traceback (most recent call last):
             hf_lorameta.errors.RecipeError: the paper's recipe has rank=None, got rank=8
         """
-        fixed = {
-            "combine": "factors",
-            "emit": "adapter",
-            "top_k": None,
-            "temperature": 1.0,
-            "output_prior": 0.0,
-            "scale": None,
-            "rank": None,
-            "refine": None,
-            "train": None,
-            "check": None,
-        }
-        hint = "leave out --recipe paper to choose every setting yourself"
+        fixed = {name: field.default for name, field in MethodSettings.model_fields.items()}
+        fixed |= {"combine": "factors", "output_prior": 0.0}
+        fixed |= {"refine": None, "train": None, "check": None}
+        table = {"metric": "js", "coefficients": "normalized"}
+        fixed = {name: value for name, value in fixed.items() if name not in table}
+        hint = "without the paper's recipe, every setting can be chosen"
         for field, value in fixed.items():
             if settings.get(field, value) != value:
                 message = f"the paper's recipe has {field}={value}, got {field}={settings[field]}"
                 raise RecipeError(message, hint=hint)
-        table = {"metric": "js", "coefficients": "normalized"} | settings | fixed
-        for field in ("metric", "coefficients"):
-            method = REGISTRIES[field].get(str(table[field]))
+        chosen = table | settings | fixed
+        for field in table:
+            method = REGISTRIES[field].get(str(chosen[field]))
             if method and method.reference != PAPER:
-                raise RecipeError(f"the paper has no {field} {table[field]}", hint=hint)
-        return cls.of(**table)
+                raise RecipeError(f"the paper has no {field} {chosen[field]}", hint=hint)
+        return cls.of(**chosen)

@@ -11,7 +11,8 @@ from dataset_request import (
     TemplateError,
     prompt_text,
 )
-from hf_lorameta import Columns, LoraMetaError, UsageError
+from hf_lorameta import Columns, LoraMetaError
+from hf_lorameta.errors import UsageError
 from html_blocks import select
 
 ROLES = {

@@ -11,17 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from hf_lorameta import (
-    Columns,
-    Dataset,
-    Hub,
-    LoraMetaError,
-    Preview,
-    ReadingLimits,
-    as_option,
-    open_dataset,
-    preview,
-)
+from hf_lorameta import Columns, Hub, LoraMetaError, ReadingLimits, open_dataset
+from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.preview import Preview, preview
+from hf_lorameta.data.prompt import as_option
 
 Credential = str | Literal[False] | None
 """A visitor's token; False if the visitor is signed out; None for this machine's saved token."""

@@ -14,18 +14,17 @@ from generating import (
     make_adapter,
     make_and_publish,
 )
-from hf_lorameta import (
-    COEFFICIENT_RULES,
-    COMBINERS,
-    METRICS,
+from hf_lorameta import LoraMetaError, Recipe
+from hf_lorameta.errors import (
     AuthError,
     ColumnsError,
     ConflictError,
-    LoraMetaError,
-    Recipe,
     RecipeError,
     UnlabeledDatasetError,
 )
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.method.metrics import METRICS
 from inputs import columns_of, credential_of, recipe_of
 from jobs import Job, known_error
 from messages import advice, message_of

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_request import REPO_ID, Credential, RequestError
-from hf_lorameta import (
-    Generation,
-    Hub,
-    LoraMetaError,
-    Report,
+from hf_lorameta import Generation, Hub, LoraMetaError, Report
+from hf_lorameta.pipeline.make import make_adapter as combine
+from hf_lorameta.pipeline.publish import (
+    check_no_overwrite,
     default_repo_id,
-    generate_from_plan,
-    publish_adapter,
-    scores_to_card,
+    publish_folder,
+    resolve_target,
 )
+from hf_lorameta.pipeline.trial import scores_to_card
 from jobs import Job
 from planning import PlanResult
 
@@ -146,41 +145,32 @@ def make_and_publish(
 
     Raises:
         SignInError: the visitor is signed out.
-        LoraMetaError: as `publish_adapter` and `generate_from_plan` raise.
+        LoraMetaError: as `resolve_target`, `publish_folder` and `make_adapter` raise.
     """
     if credential is False:
         raise SignInError("Publishing needs an account: sign in first")
     hub = Hub(credential)
     repo_id = target_name(plan_result, destination, hub.user())
     job.report("Checking the repo")
-    seconds = [trained.seconds] if trained else []
-
-    def generate() -> Generation:
-        generation = _generate(plan_result, job)
-        seconds.append(generation.seconds)
-        return generation
-
-    def on_saved(folder: Path) -> None:
-        if report and not trained:  # whose card has them
-            scores_to_card(folder, report, plan_result.plan.dataset)
-        job.report(PUBLISHING)
-        job.commit()
-
+    private = plan_result.plan.private
+    target = resolve_target(repo_id, private=destination.private, dataset_private=private, hub=hub)
+    if not destination.overwrite:
+        check_no_overwrite(target)
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
-        folder = Path(scratch) / "adapter"
+        folder, seconds = Path(scratch) / "adapter", 0.0
         if trained:
             shutil.copytree(trained.files.folder, folder)
-        publication = publish_adapter(
-            folder if trained else generate,
-            repo_id,
-            hub=hub,
-            dataset_private=plan_result.plan.private,
-            private=destination.private,
-            overwrite=destination.overwrite,
-            folder=folder,
-            on_saved=on_saved,
-        )
-    return Published(str(publication.url), repo_id, publication.target.private, seconds[0])
+            seconds = trained.seconds
+        else:
+            generation = _generate(plan_result, job)
+            generation.save_pretrained(folder, repo_id=repo_id)
+            seconds = generation.seconds
+            if report:
+                scores_to_card(folder, report, plan_result.plan.dataset)
+        job.report(PUBLISHING)
+        job.commit()
+        url = publish_folder(folder, target, hub=hub)
+    return Published(url, repo_id, target.private, seconds)
 
 
 def target_name(plan_result: PlanResult, destination: Destination, user: str) -> str:
@@ -207,8 +197,8 @@ def _generate(plan_result: PlanResult, job: Job) -> Generation:
     """Combine the adapters of the plan, reporting progress."""
     text = f"Combining {len(plan_result.plan.active_indices)} adapters"
     job.report(text)
-    generation = generate_from_plan(
-        plan_result.plan, lambda stage, done, total: job.report(text, done, total)
+    generation = combine(
+        plan_result.plan, progress=lambda stage, done, total: job.report(text, done, total)
     )
     job.report("Saving and validating the adapter")
     return generation

@@ -3,15 +3,12 @@
 from dataclasses import dataclass, replace
 
 from generating import AdapterResult, save_files
-from hf_lorameta import (
-    AdapterError,
-    Bank,
-    LoraMetaError,
-    Session,
-    generate_from_plan,
-    obstacle_to_training,
-    recipe_within,
-)
+from hf_lorameta import Bank, LoraMetaError
+from hf_lorameta.errors import AdapterError
+from hf_lorameta.pipeline.budget import obstacle_to_training, recipe_within
+from hf_lorameta.pipeline.make import make_adapter
+from hf_lorameta.pipeline.rows import draw_rows
+from hf_lorameta.pipeline.session import Session
 from jobs import Job
 from planning import PlanResult
 from trying import rows_to_test
@@ -50,10 +47,7 @@ def why_not_improve(plan_result: PlanResult, bank: Bank) -> str:
     rows = rows_to_train(plan_result)
     with Session(bank, token=False) as session:
         obstacle = obstacle_to_training(plan_result.plan, rows, session)
-    if not obstacle:
-        return ""
-    reason = obstacle.partition(":")[0]  # what follows is for the owner's terminal
-    return f"Not possible here: {reason}."
+    return f"Not possible here: {obstacle}." if obstacle else ""
 
 
 def improve(adapter: AdapterResult, plan_result: PlanResult, bank: Bank, job: Job) -> Improvement:
@@ -77,7 +71,8 @@ def improve(adapter: AdapterResult, plan_result: PlanResult, bank: Bank, job: Jo
             raise TooSlowError("Training would take longer here than this page allows")
         planned = replace(plan_result.plan, recipe=choice.recipe)
         try:
-            generation = generate_from_plan(planned, job.report, session=session, rows=rows)
+            drawn = draw_rows(choice.recipe, rows)
+            generation = make_adapter(planned, drawn, session, job.report)
         except AdapterError:
             return Improvement(None, "Training did not make the adapter better than the base model")
     training = generation.plan.training

@@ -7,7 +7,9 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from dataset_request import Credential, RequestError
-from hf_lorameta import Columns, Recipe, UsageError, parse_columns
+from hf_lorameta import Columns, Recipe
+from hf_lorameta.data.columns import parse_columns
+from hf_lorameta.errors import UsageError
 from settings import MOCK_TOKEN, Settings
 
 

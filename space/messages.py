@@ -5,7 +5,8 @@ import re
 from bank_loader import UnusableBankError
 from dataset_request import TemplateError
 from generating import SignInError
-from hf_lorameta import (
+from hf_lorameta import LoraMetaError
+from hf_lorameta.errors import (
     AuthError,
     BankError,
     ColumnsError,
@@ -16,7 +17,6 @@ from hf_lorameta import (
     EmptyDatasetError,
     GatedError,
     IntegrityError,
-    LoraMetaError,
     NotFoundError,
     RecipeError,
     ScriptDatasetError,

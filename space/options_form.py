@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from hf_lorameta import COEFFICIENT_RULES, COMBINERS, METRICS, Recipe
+from hf_lorameta import Recipe
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.method.metrics import METRICS
 from html_blocks import select
 
 

@@ -16,18 +16,11 @@ from dataset_request import (
     open_request,
     validated,
 )
-from hf_lorameta import (
-    Plan,
-    Reading,
-    ReadingLimits,
-    Recipe,
-    RowSample,
-    Session,
-    TokenCounting,
-    plan_from_reading,
-    read_dataset,
-    token_counting,
-)
+from hf_lorameta import Plan, ReadingLimits, Recipe
+from hf_lorameta.data.sample import RowSample
+from hf_lorameta.pipeline.plan import plan_from_reading
+from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
+from hf_lorameta.pipeline.session import Session
 from jobs import Job
 from reader_process import read_first, report_rows
 
@@ -104,7 +97,7 @@ def _read(
         def rows() -> Iterator[tuple[str, str]]:
             return sample.of(report_rows(opened.rows()))
 
-        reading = read_dataset(replace(opened, rows=rows), recipe, counting)[0]
+        reading = read_dataset(replace(opened, rows=rows), recipe, counting)
         samples = [
             (prompt[-SAMPLE_CHARACTERS:], output[:SAMPLE_CHARACTERS])
             for prompt, output in sample.rows

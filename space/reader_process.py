@@ -19,7 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hf_lorameta import DatasetError, DatasetTooLargeError, LoraMetaError
+from hf_lorameta import LoraMetaError
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError
 from jobs import Job
 
 T = TypeVar("T")

@@ -6,7 +6,9 @@ import shlex
 from html import escape
 
 from generating import Destination, Published, target_name
-from hf_lorameta import Report, install_requirement, render_modelfile
+from hf_lorameta import Report
+from hf_lorameta.cards.gguf_usage import render_modelfile
+from hf_lorameta.environment import install_requirement
 from html_blocks import code_html, note, select
 from improving import ROWS, Improvement
 from planning import PlanResult

@@ -5,7 +5,8 @@ import re
 from html import escape
 from typing import Literal, NamedTuple
 
-from hf_lorameta import FAR_RATIO, Plan
+from hf_lorameta import Plan
+from hf_lorameta.bank.geometry import FAR_RATIO
 from names import readable_name
 
 WORTHWHILE = 0.25

@@ -1,4 +1,4 @@
-"""The public names of `hf_lorameta`, and the old ones that are deprecated."""
+"""The public names of `hf_lorameta`."""
 
 import subprocess
 import sys
@@ -6,8 +6,6 @@ import sys
 import pytest
 
 import hf_lorameta
-from hf_lorameta import errors
-from hf_lorameta.errors import LoraMetaError
 
 
 @pytest.mark.parametrize("name", hf_lorameta.__all__)
@@ -27,27 +25,8 @@ def test_star_import_gives_the_public_names() -> None:
 
 
 def test_all_is_complete_and_has_no_duplicates() -> None:
-    assert len(set(hf_lorameta.__all__)) == len(hf_lorameta.__all__)
-    error_names = {name for name, value in vars(errors).items() if isinstance(value, type)}
-    assert set(hf_lorameta.__all__) - error_names == set(hf_lorameta._MODULES)
-
-
-def test_every_error_class_is_public() -> None:
-    classes = {
-        name
-        for name, value in vars(errors).items()
-        if isinstance(value, type) and issubclass(value, LoraMetaError)
-    }
-    assert classes <= set(hf_lorameta.__all__)
-
-
-@pytest.mark.parametrize(("old", "new"), hf_lorameta._DEPRECATED.items())
-def test_a_deprecated_name_warns_and_gives_the_new_object(old: str, new: str) -> None:
-    with pytest.warns(DeprecationWarning, match=f"hf_lorameta.{old} is now {new}") as warned:
-        value = getattr(hf_lorameta, old)
-    assert value is getattr(hf_lorameta, new)
-    assert warned[0].filename == __file__
-    assert old not in hf_lorameta.__all__
+    assert len(set(hf_lorameta.__all__)) == len(hf_lorameta.__all__) == 16
+    assert set(hf_lorameta.__all__) - {"LoraMetaError"} == set(hf_lorameta._MODULES)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

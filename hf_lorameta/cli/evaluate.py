@@ -87,7 +87,7 @@ def evaluate(
     from hf_lorameta.engines.scoring import compare
     from hf_lorameta.errors import UsageError
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_provenance
+    from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_adapter
     from hf_lorameta.pipeline.adapters_to_score import ONLY, locate_adapters, separate_dataset
     from hf_lorameta.pipeline.publish_scores import resolve_card_repo, save_scores
     from hf_lorameta.pipeline.rows_to_score import adapter_was, open_to_score, rows_to_score
@@ -104,7 +104,7 @@ def evaluate(
         raise UsageError(f"{names[0]} does not name its base model", hint=hint)
     if save_card:
         for folder in located.folders.values():
-            read_provenance(folder)
+            read_adapter(folder).require_provenance()
     methods: dict[str, Path | None] = {"base": None, **located.folders}
     if reference:
         methods["reference"] = locate_adapter(reference, hub=hub)

@@ -169,9 +169,9 @@ def _recorded_columns(folder: Path) -> "Columns":
 
     from hf_lorameta.data.columns import Columns
     from hf_lorameta.errors import AdapterError, Option
-    from hf_lorameta.pipeline.adapter_folder import read_generation
+    from hf_lorameta.pipeline.adapter_folder import read_adapter
 
-    provenance = read_generation(folder)
+    provenance = read_adapter(folder).generation
     stored = provenance["dataset"].get("columns") if provenance else None
     try:
         return Columns.model_validate(stored or {})

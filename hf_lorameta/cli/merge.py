@@ -18,7 +18,6 @@ from hf_lorameta.cli.output import emit, log, stage_bars
 from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
-    from hf_lorameta.pipeline.publish import Publication
     from hf_lorameta.recipe import MergeRecipe
 
 _SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
@@ -99,7 +98,13 @@ def merge(
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import check_target
     from hf_lorameta.pipeline.merge import merge as plan_merge
-    from hf_lorameta.pipeline.publish import publish_adapter
+    from hf_lorameta.pipeline.publish import (
+        check_no_overwrite,
+        preserve_on_failure,
+        publish_folder,
+        resolve_target,
+        staging_folder,
+    )
 
     weights = parse_weights(adapters)
     recipe = _make_recipe(combine, rank, max_size, uniform_rank, density, dtype, seed)
@@ -115,24 +120,23 @@ def merge(
     hub = Hub(token)
     with stage_bars(quiet) as progress:
         merged = plan_merge(weights, recipe, bank=bank, hub=hub, progress=progress)
-        published: Publication | None = None
-        if push is None:
-            assert output is not None
-            folder = merged.save_pretrained(output, overwrite=overwrite, export=export)
-        else:
-            published = publish_adapter(
-                lambda: merged,
+        target = None
+        if push is not None:
+            target = resolve_target(
                 push,
-                hub=hub,
-                dataset_private=merged.private,
                 private=private,
+                dataset_private=merged.private,
                 create_pr=create_pr,
-                overwrite=yes,
-                export=export,
-                folder=output,
-                overwrite_folder=overwrite,
+                hub=hub,
             )
-            folder = published.folder
+            if not yes:
+                check_no_overwrite(target)
+        folder = output or staging_folder(str(push))
+        merged.save_pretrained(folder, repo_id=push, overwrite=overwrite, export=export)
+        url = None
+        if target is not None:
+            with preserve_on_failure(folder, target):
+                url = publish_folder(folder, target, hub=hub)
     log(
         quiet,
         f"Merged {plural(len(merged.sources), 'adapter')} for {merged.base_model}: "
@@ -140,12 +144,12 @@ def merge(
     )
     data: dict[str, Any] = {
         "folder": str(folder) if output else None,
-        "url": published.url if published else None,
+        "url": url,
         "modules": len(merged.layout),
         "ranks": list(merged.ranks),
         "provenance": merged.provenance(),
     }
-    emit(json, data, lambda: str(published.url if published else folder))
+    emit(json, data, lambda: str(url or folder))
 
 
 def parse_weights(arguments: list[str]) -> dict[str, float]:

@@ -7,28 +7,20 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 import typer
 
-from hf_lorameta import recipe as recipes
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.recipe import REGISTRIES, Recipe
 
 if TYPE_CHECKING:
-    MetricName: TypeAlias = str
-    RuleName: TypeAlias = str
     CombinerName: TypeAlias = str
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.session import Session
-    from hf_lorameta.recipe import Recipe
     from hf_lorameta.types import StageProgress
 
-if not TYPE_CHECKING:  # the choices of the registries
-    MetricName, RuleName, CombinerName = (
-        Literal[tuple(names)] for names in (METRICS, COEFFICIENT_RULES, COMBINERS)
-    )
+if not TYPE_CHECKING:  # the choices of the registry
+    CombinerName = Literal[tuple(REGISTRIES["combine"])]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -121,9 +113,12 @@ AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an a
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of a bank.")]
 
 
+_DEFAULT_RECIPE = Recipe()
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """The options that plan, generate and push share."""
+    """The options that plan, generate and push share, besides the settings of a recipe."""
 
     dataset: Annotated[
         str | None,
@@ -143,84 +138,15 @@ class Request:
         ),
     ] = None
     bank_revision: Annotated[str | None, typer.Option(help="Revision of a bank repo.")] = None
-    recipe: Annotated[
-        Literal["default", "paper"],
-        typer.Option(help="paper: the method of arXiv 2507.01806 without changes."),
-    ] = "default"
-    metric: Annotated[MetricName | None, typer.Option(help="Distance between datasets.")] = None
-    coefficients: Annotated[
-        RuleName | None, typer.Option(help="Rule from distances to coefficients.")
-    ] = None
-    combine: Annotated[
-        CombinerName | None,
-        typer.Option(
-            help="exact: the best rank-r fit of the true sum; factors: average A and B separately; "
-            "the others choose among the updates' entries and take longer."
-        ),
-    ] = None
-    emit: Annotated[
-        recipes.Emit | None,
-        typer.Option(
-            help="mixture: keep the adapters separate, and let PEFT's Arrow route each token "
-            "between them; mixture-gks: with the general adapter subtracted (GenKnowSub)."
-        ),
-    ] = None
-    top_k: Annotated[
-        int | None,
-        typer.Option(
-            help="Use the k largest coefficients only. Default: all, of a mixture 8.",
-            show_default=False,
-        ),
-    ] = None
-    temperature: Annotated[
-        float | None, typer.Option(help="Temperature of the coefficients; below 1 is sharper.")
-    ] = None
-    output_prior: Annotated[
-        float | None,
-        typer.Option(help="Strength of the update toward the dataset's output tokens; 0: none."),
-    ] = None
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            help="Factor of all coefficients. Default: 1, less if the outputs are longer than the "
-            "bank's.",
-            show_default=False,
-        ),
-    ] = None
-    rank: Annotated[int | None, typer.Option(help="Rank of the adapter.")] = None
-    dtype: Annotated[recipes.Dtype | None, typer.Option(help="Dtype of the weights.")] = None
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None
     config: ConfigOption = None
     split: SplitOption = None
     revision: RevisionOption = None
     columns: ColumnsOption = None
     instruction: InstructionOption = None
     template: TemplateOption = None
-    max_rows: Annotated[int | None, typer.Option(help="Read at most this many rows.")] = None
     max_characters: Annotated[
         int | None,
         typer.Option(min=1, help="Stop reading after this many characters. Default: a billion."),
-    ] = None
-    max_text: MaxTextOption = None
-    refine: Annotated[
-        int | None,
-        typer.Option(help="Fit the coefficients on this many rows, e.g. 16 (extra: eval)."),
-    ] = None
-    train: Annotated[
-        int | None,
-        typer.Option(
-            help="Train the adapter further on this many rows, e.g. 16 or 200, while that helps on "
-            "rows held out (extra: eval)."
-        ),
-    ] = None
-    check: Annotated[
-        int | None,
-        typer.Option(
-            help="Score the adapter on this many other rows, e.g. 16, and scale it down until it "
-            "is not worse than the base model (extra: eval). Without it, 16 rows are "
-            "scored and reported where the base model is on this machine and small.",
-            show_default=False,
-        ),
     ] = None
     no_check: Annotated[bool, typer.Option("--no-check", help="Skip the automatic check.")] = False
     budget: Annotated[
@@ -231,6 +157,16 @@ class Request:
         ),
     ] = None
     token: TokenOption = None
+    recipe: Recipe = _DEFAULT_RECIPE
+    seconds: float | None = None
+    """The budget."""
+
+    @property
+    def given(self) -> list[str]:
+        """Names of the options that are not the defaults, besides the token."""
+        fields = [f for f in dataclasses.fields(self) if f.name in _OPTIONS - {"token"}]
+        given = [f.name for f in fields if getattr(self, f.name) != f.default]
+        return given + list(self.recipe.model_dump(exclude_defaults=True))
 
     def session(self) -> "Session":
         """The session of this command."""
@@ -245,13 +181,16 @@ class Request:
             UsageError: none was.
         """
         from hf_lorameta.data.prompt import from_option
-        from hf_lorameta.errors import UsageError
-        from hf_lorameta.hub.reading_limits import ReadingLimits
+        from hf_lorameta.errors import Option, UsageError
         from hf_lorameta.pipeline.progress import with_progress
 
         if self.dataset is None:
-            raise UsageError("no dataset was named", hint="add --dataset user/name, or a file")
-        limits = {"text": self.max_text, "characters": self.max_characters}
+            raise UsageError(
+                "no dataset was named", hint=[Option("dataset", "user/name"), "name a file"]
+            )
+        limits = self.recipe.reading_limits
+        if self.max_characters is not None:
+            limits = dataclasses.replace(limits, characters=self.max_characters)
         dataset = session.open_dataset(
             self.dataset,
             config=self.config,
@@ -260,35 +199,55 @@ class Request:
             columns=self.columns or None,
             instruction=self.instruction and from_option(self.instruction),
             template=self.template and from_option(self.template),
-            limits=ReadingLimits(**{k: v for k, v in limits.items() if v is not None}),
+            limits=limits,
         )
         return with_progress(dataset, progress)
 
-    def make_recipe(self) -> "Recipe":
-        """The named recipe with the settings that were given.
 
-        Raises:
-            RecipeError: as `Recipe.of` and `Recipe.paper` raise.
-            UsageError: a budget, which chooses `train`, with the paper's recipe or a mixture.
-        """
-        from hf_lorameta.errors import UsageError
+_OPTIONS = {f.name for f in dataclasses.fields(Request)} - {"recipe", "seconds"}
+"""Fields of a `Request` that are options."""
 
-        if self.recipe == "paper" and self.budget:
-            raise UsageError(
-                "--budget chooses --train, and the paper's recipe trains nothing",
-                hint="leave out one of --budget and --recipe",
-            )
-        names = set(recipes.Recipe.model_fields) & {f.name for f in dataclasses.fields(self)}
-        values = {name: getattr(self, name) for name in names}
-        settings = {name: value for name, value in values.items() if value is not None}
-        make = recipes.Recipe.paper if self.recipe == "paper" else recipes.Recipe.of
-        recipe = make(**settings)
-        if recipe.is_mixture and self.budget:
-            raise UsageError(
-                "--budget chooses --train, and a mixture trains nothing",
-                hint=f"leave out one of --budget and --emit {recipe.emit}",
-            )
-        return recipe
+RecipeName = Annotated[
+    Literal["default", "paper"],
+    typer.Option(help="paper: the method of arXiv 2507.01806 without changes."),
+]
+
+
+def _recipe_parameters() -> list[inspect.Parameter]:
+    """Return an option for each field of a recipe, with its description as the help."""
+    parameters = [_parameter("recipe", RecipeName, "default")]
+    for name, field in Recipe.model_fields.items():
+        kind = Literal[tuple(REGISTRIES[name])] if name in REGISTRIES else field.annotation
+        option = typer.Option(help=field.description, show_default=False)
+        parameters.append(_parameter(name, Annotated[Optional[kind], option], None))  # noqa: UP045
+    return parameters
+
+
+def _make_request(options: dict[str, Any]) -> Request:
+    """Take the options of a request and the settings of a recipe out of a command's options.
+
+    Raises:
+        RecipeError: as `Recipe.of` and `Recipe.paper` raise.
+        UsageError: two datasets, or a budget that is not a time, or does not go with the recipe.
+    """
+    from hf_lorameta.errors import Option, UsageError
+
+    shared = {name: options.pop(name) for name in _OPTIONS}
+    shared["dataset"] = one_dataset(options.pop("name"), shared["dataset"])
+    settings = {name: options.pop(name) for name in Recipe.model_fields}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    paper, budget = options.pop("recipe") == "paper", shared["budget"]
+    recipe = Recipe.paper(**settings) if paper else Recipe.of(**settings)
+    if budget is None:
+        return Request(**shared, recipe=recipe)
+    if paper:
+        raise UsageError(
+            "a budget is for training, and the paper's recipe trains nothing",
+            hint=[Option(name, change="leave out") for name in ("budget", "recipe")],
+        )
+    from hf_lorameta.pipeline.budget import budget_seconds
+
+    return Request(**shared, recipe=recipe, seconds=budget_seconds(budget, recipe))
 
 
 def one_dataset(argument: str | None, option: str | None) -> str | None:
@@ -305,36 +264,30 @@ def one_dataset(argument: str | None, option: str | None) -> str | None:
 
 
 def with_request(command: Callable[..., None]) -> Callable[..., None]:
-    """Add every option of `Request` to a command, which receives them as ``request``."""
-    shared = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=field.type,
-        )
-        for field in dataclasses.fields(Request)
-    ]
+    """Add the options of a `Request` and of a recipe to a command, which receives ``request``."""
+    fields = [field for field in dataclasses.fields(Request) if field.name in _OPTIONS]
+    first, *shared = (_parameter(field.name, field.type, field.default) for field in fields)
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in inspect.signature(command).parameters.values()
         if parameter.name != "request"
     ]
-
-    name = inspect.Parameter(
-        "name", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=DatasetArgument
-    )
+    name = _parameter("name", DatasetArgument, None)
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
-        request = {field.name: options.pop(field.name) for field in dataclasses.fields(Request)}
-        request["dataset"] = one_dataset(options.pop("name"), request["dataset"])
-        command(request=Request(**request), **options)
+        request = _make_request(options)  # refuses wrong settings before anything is opened
+        command(request=request, **options)
 
-    parameters = [name, shared[0], *own, *shared[1:]]
+    parameters = [name, first, *own, *_recipe_parameters(), *shared]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
 
 
 def example(*lines: str) -> Callable[[Callable[..., None]], Any]:

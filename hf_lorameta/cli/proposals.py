@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from hf_lorameta.cli.output import printable, show_row
-from hf_lorameta.errors import DatasetError, LoraMetaError
+from hf_lorameta.errors import DatasetError, LoraMetaError, Option, as_flag
 
 _COMMANDS = ("plan", "generate", "push", "evaluate")
 _SECRET = "--token"
@@ -24,17 +24,15 @@ def propose_command(error: LoraMetaError, arguments: Sequence[str]) -> str:
     """
     if not isinstance(error, DatasetError) or not arguments or arguments[0] not in _COMMANDS:
         return ""
-    option = error.option
-    if error.columns is not None:
-        from hf_lorameta.data.columns import columns_option
-
-        option = columns_option(error.columns)
-    if not option:
+    columns = Option("columns", str(error.columns)) if error.columns is not None else None
+    option = columns or error.option
+    if option is None:
         return ""
     if error.row and "-q" not in arguments and "--quiet" not in arguments:
-        typer.echo(printable(f"One row as {option} would read it:"), err=True)
+        typer.echo(printable(f"One row as {as_flag(option)} would read it:"), err=True)
         typer.echo(printable(show_row(error.row)), err=True)
-    return f"hf-lorameta {shlex.join(_without(arguments, option.split()[0], _SECRET))} {option}"
+    flag = as_flag(option)
+    return f"hf-lorameta {shlex.join(_without(arguments, flag.split()[0], _SECRET))} {flag}"
 
 
 def _without(arguments: Sequence[str], *options: str) -> list[str]:

@@ -6,7 +6,6 @@ theirs as cause, since those hold tokens, headers or rows.
 
 import os
 import re
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -250,10 +249,10 @@ def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
             )
         case ValueError() if "Config name is missing" in message or "BuilderConfig" in message:
             line = " ".join(message.split("Example of usage")[0].split())
-            unclear = errors.DatasetError(f"{name}: {line[:500]}", hint="choose one with --config")
             names = re.findall(r"'([^']+)'", line.rpartition("[")[2])
-            if names:
-                unclear.option = unclear.hint = f"--config {shlex.quote(names[0])}"
+            option = errors.Option("config", names[0] if names else None)
+            unclear = errors.DatasetError(f"{name}: {line[:500]}", hint=option)
+            unclear.option = option if names else None
             return unclear
     return None
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError, UsageError
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError, Option, UsageError
 
 _ROW_BYTES_PER_CHARACTER = 32
 
@@ -71,9 +71,10 @@ def row_too_large(name: str, size: int | None, limits: ReadingLimits) -> Dataset
     most = limits.row_bytes / 1e6
     found = f"more than {most:,.0f} MB" if size is None else f"{size / 1e6:,.0f} MB"
     text = 2 * limits.text if size is None else -(-size // 16)
+    longer = Option("max_text", text)
     error = DatasetTooLargeError(
         f"{name} has a row of {found}, and rows of up to {most:,.0f} MB are read",
-        hint=f"split the row, or allow longer texts: --max-text {text}",
+        hint=["split the row", longer],
     )
-    error.option = f"--max-text {text}"
+    error.option = longer
     return error

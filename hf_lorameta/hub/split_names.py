@@ -1,10 +1,9 @@
 """Names of splits, and of slices of them such as ``train[:1000]``."""
 
 import re
-import shlex
 from collections.abc import Sequence
 
-from hf_lorameta.errors import DatasetError, UsageError
+from hf_lorameta.errors import DatasetError, Option, UsageError
 
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
@@ -54,12 +53,12 @@ def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
     if requested and requested.partition("[")[0] in splits:
         part = requested.partition("[")[0]
         raise UsageError(
-            f"--split {requested}: expected numbers of rows from the beginning",
-            hint=f"--split '{part}[:1000]'",
+            f"the split {requested}: expected numbers of rows from the beginning",
+            hint=Option("split", f"{part}[:1000]"),
         )
     problem = f"has no split {requested!r}" if requested else "has no split named train"
     likely = next((split for split in splits if split.startswith("train")), splits[0])
-    option = f"--split {shlex.quote(likely)}"
+    option = Option("split", likely)
     error = DatasetError(f"{name} {problem}, only {', '.join(splits)}", hint=option)
     error.option = option
     raise error

@@ -12,7 +12,7 @@ from hf_lorameta.formats.lora_file import check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo
-from hf_lorameta.pipeline.adapter_folder import locate_adapter, naming, read_generation
+from hf_lorameta.pipeline.adapter_folder import locate_adapter, naming, read_adapter
 
 ONLY = "generated"
 """Name of the adapter where there is only one."""
@@ -123,5 +123,5 @@ def locate_adapters(
                 f"{configs[first].base_model}",
                 hint="score adapters of one base model at a time",
             )
-    recipes = (read_generation(folder) for folder in folders.values())
+    recipes = (read_adapter(folder).generation for folder in folders.values())
     return AdaptersToScore(folders, configs[first], tuple(recipe for recipe in recipes if recipe))

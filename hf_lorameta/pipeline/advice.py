@@ -9,9 +9,9 @@ from hf_lorameta.environment import install_requirement
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.pipeline.budget import measure_operations, training_seconds
-from hf_lorameta.pipeline.held_out_rows import MIN_TRAINING_ROWS
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import duration
+from hf_lorameta.pipeline.rows import MIN_TRAINING_ROWS
 from hf_lorameta.training.jobs import MARGIN, START_HOURS, TERAFLOPS, hourly_price
 
 ROWS = (100, 64, 32, 16)
@@ -35,9 +35,9 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
         operations_per_second: of matrix products in float32; None measures it.
 
     Example:
-        >>> import hf_lorameta
+        >>> from hf_lorameta import plan
         >>> from hf_lorameta.demo import TRAIN_FILE
-        >>> hf_lorameta.advise(hf_lorameta.plan(TRAIN_FILE), 1e11).split(":")[0]
+        >>> advise(plan(TRAIN_FILE), 1e11).split(":")[0]
         'train on 100 rows with --train 100, at most about 4 min on this CPU'
     """
     expected = plan.expected
@@ -49,7 +49,7 @@ def advise(plan: Plan, operations_per_second: float | None = None) -> str:
         return f"{without}: a mixture is not trained"
     if not plan.profile.output.total:
         return "use the default: the dataset has no outputs to train on"
-    left = plan.profile.rows - (plan.recipe.refine or 0) - (plan.recipe.check or 0)
+    left = plan.profile.rows - sum((plan.recipe.rows_asked | {"train": 0}).values())
     if left < MIN_TRAINING_ROWS:
         return f"{without}: the rows are too few to train on"
     speed = operations_per_second or measure_operations()

@@ -1,22 +1,19 @@
 """Decide whether an adapter is checked on rows of its dataset although no check was asked for.
 
-Such a check reports and warns. It neither scales nor refuses the adapter, so that the same command
-makes the same adapter on machines with and without the base model.
+Such a check reports and warns. It neither scales nor refuses the adapter, so that the same recipe
+makes the same adapter on machines with and without the base model: the adapter's recipe has no
+check, only its rows have some to check on.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
 from os import environ
 
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.engines.torch_evaluator import require_eval
-from hf_lorameta.errors import EmptyDatasetError, MissingExtraError
+from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.hub.base_model import find_at_hand
-from hf_lorameta.pipeline.held_out_rows import pool_size, rows_to_check
-from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.rows import pool_size
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.types import Row
 
 ROWS = 16
 """Number of rows to check on."""
@@ -31,30 +28,20 @@ def with_check(recipe: Recipe, dataset: DatasetInfo, session: Session) -> Recipe
 
     Args:
         recipe: one with a check or with training, which compares with the base model itself, stays
-            as it is, and so does one that would be fitted on other rows because of the check.
+            as it is, and so do one of a mixture, and one that would be fitted on other rows because
+            of the check.
         dataset: that will be read.
         session: runs the base model.
+
+    Returns:
+        The recipe to draw rows for.
     """
-    if recipe.check or recipe.train or dataset.prompts_only or environ.get(SWITCH):
+    if recipe.check or recipe.train or recipe.is_mixture or dataset.prompts_only:
         return recipe
-    if not _is_ready(session):
+    if environ.get(SWITCH) or not _is_ready(session):
         return recipe
     checked = recipe.model_copy(update={"check": ROWS})
     return checked if pool_size(checked) == pool_size(recipe) else recipe
-
-
-def without_impossible_check(plan: Plan, pool: Sequence[Row]) -> Plan:
-    """Remove the check of a plan if the dataset has too few rows for it."""
-    try:
-        rows_to_check(plan.recipe, pool)
-    except EmptyDatasetError:
-        return replace(plan, recipe=unchecked(plan.recipe))
-    return plan
-
-
-def unchecked(recipe: Recipe) -> Recipe:
-    """Return a recipe without a check."""
-    return recipe.model_copy(update={"check": None})
 
 
 def _is_ready(session: Session) -> bool:
@@ -64,6 +51,8 @@ def _is_ready(session: Session) -> bool:
         require_eval()
     except MissingExtraError:
         return False
+    if session.has_model:
+        return True
     path = find_at_hand(index.base_model, index.base_revision)
     if path is None:
         return False

@@ -4,20 +4,27 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.engines.torch_dtype import operations_per_second
 from hf_lorameta.engines.torch_evaluator import require_eval
-from hf_lorameta.errors import MissingExtraError, UsageError
+from hf_lorameta.errors import (
+    EmptyDatasetError,
+    LoraMetaError,
+    MissingExtraError,
+    NotFoundError,
+    Option,
+    UnlabeledDatasetError,
+    UsageError,
+)
 from hf_lorameta.hub.base_model import find_at_hand
-from hf_lorameta.pipeline.held_out_rows import MIN_TRAINING_ROWS, labeled_pool, pool_size
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import duration
-from hf_lorameta.pipeline.read_and_plan import plan_with_rows
+from hf_lorameta.pipeline.rows import MIN_TRAINING_ROWS
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.training.few_rows_settings import work
@@ -67,37 +74,40 @@ def parse_seconds(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def plan_within(
-    dataset: Dataset, session: Session, recipe: Recipe, seconds: float | None
-) -> tuple[Plan, list[Row], tuple[str, ...]]:
-    """Plan as `plan_with_rows` does, with as many rows to train on as fit into a time.
-
-    Args:
-        dataset: an opened dataset.
-        session: its bank is used.
-        recipe: the settings.
-        seconds: see `recipe_within`; None leaves the recipe as it is.
-
-    Returns:
-        The plan, the pool of labeled rows, and the reasons for the choice.
+def budget_seconds(budget: float | str | None, recipe: Recipe) -> float | None:
+    """Return a budget in seconds, if there is one and it goes with the recipe.
 
     Raises:
-        UsageError: both a time and a number of rows were given, or the time is not positive.
-        LoraMetaError: as `plan` raises.
+        UsageError: it is no positive time; or the recipe says how many rows to train on, or asks
+            for a mixture.
+
+    Example:
+        >>> budget_seconds("2m", Recipe())
+        120.0
     """
-    if seconds is None:
-        return (*plan_with_rows(dataset, session.bank, recipe), ())
+    if budget is None:
+        return None
+    seconds = parse_seconds(budget) if isinstance(budget, str) else budget
     if not 0 < seconds < math.inf:
         raise UsageError(f"a budget of {seconds} s", hint="expected a positive number of seconds")
+    leave_out = Option("budget", change="leave out")
     if recipe.train is not None:
-        raise UsageError("--budget chooses --train", hint="leave out one of the two")
-    labeled = {} if dataset.prompts_only else {"train": ROWS[-1]}  # so that rows are collected
-    plan, pool = plan_with_rows(dataset, session.bank, recipe.model_copy(update=labeled))
-    choice = recipe_within(plan, pool, session, seconds)
-    limited = recipe.max_rows is not None or len(pool) > pool_size(choice.recipe)
-    if choice.recipe.uses_rows and limited:
-        pool = labeled_pool(dataset.rows(), choice.recipe)  # the one that this recipe draws from
-    return replace(plan, recipe=choice.recipe), pool, choice.reasons
+        raise UsageError(
+            "a budget chooses the number of rows to train on",
+            hint=[leave_out, Option("train", change="leave out")],
+        )
+    if recipe.is_mixture:
+        raise UsageError(
+            "a budget is for training, and a mixture trains nothing",
+            hint=[leave_out, Option("emit", change="leave out")],
+        )
+    return seconds
+
+
+def most_rows(recipe: Recipe, dataset: DatasetInfo) -> Recipe:
+    """Return a recipe that asks for all rows that a budget may choose."""
+    asked = {} if dataset.prompts_only else {"train": ROWS[-1]}
+    return recipe.model_copy(update=asked)
 
 
 def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: float) -> Choice:
@@ -116,11 +126,12 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
     """
     recipe = plan.recipe.model_copy(update={"train": None})
     if obstacle := obstacle_to_training(plan, pool, session):
-        return Choice(recipe, 0.0, (f"Not trained: {obstacle}",))
+        advice = f": {obstacle.hint}" if obstacle.hint else ""
+        return Choice(recipe, 0.0, (f"Not trained: {obstacle}{advice}",))
     started = time.perf_counter()
     speed = _operations_with_model(session)
     loading = time.perf_counter() - started
-    available = len(pool) - (recipe.check or 0) - (recipe.refine or 0)
+    available = len(pool) - sum(recipe.rows_asked.values())
     counts = {min(rows, available) for rows in ROWS}
     estimates = {rows: training_seconds(plan, rows, speed) for rows in sorted(counts)}
     fitting = [rows for rows, needed in estimates.items() if loading + needed <= seconds]
@@ -132,27 +143,31 @@ def recipe_within(plan: Plan, pool: Sequence[Row], session: Session, seconds: fl
         else f"Not trained: {duration(seconds)} is too short"
     ]
     if more:
-        needed = f"--budget {math.ceil((loading + estimates[more]) / 60)}m"
+        needed = f"a budget of {math.ceil((loading + estimates[more]) / 60)}m"
         longer = f"On {more} rows it would take at most about {duration(estimates[more])}"
         reasons.append(f"{longer}: {needed}")
     recipe = recipe.model_copy(update={"train": chosen or None})
     return Choice(recipe, estimates.get(chosen, 0.0), tuple(reasons))
 
 
-def obstacle_to_training(plan: Plan, pool: Sequence[Row], session: Session) -> str | None:
-    """Return why training is not possible, with a remedy after a colon; None if it is possible."""
+def obstacle_to_training(plan: Plan, pool: Sequence[Row], session: Session) -> LoraMetaError | None:
+    """Return why training is not possible, with advice; None if it is possible."""
     index = plan.bank.index
     if plan.dataset.prompts_only:
-        return "the dataset has no outputs"
-    free = len(pool) - (plan.recipe.check or 0) - (plan.recipe.refine or 0)
+        return UnlabeledDatasetError("the dataset has no outputs")
+    free = len(pool) - sum((plan.recipe.rows_asked | {"train": 0}).values())
     if free < MIN_TRAINING_ROWS:
-        return f"{max(free, 0)} labeled rows to train on, expected at least {MIN_TRAINING_ROWS}"
+        return EmptyDatasetError(
+            f"{max(free, 0)} labeled rows to train on, expected at least {MIN_TRAINING_ROWS}"
+        )
     try:
         require_eval()
     except MissingExtraError as error:
-        return f"{error}: {error.hint}"
+        return error
     if not session.has_model and find_at_hand(index.base_model, index.base_revision) is None:
-        return f"the base model is not on this machine: hf download {index.base_model}"
+        return NotFoundError(
+            "the base model is not on this machine", hint=f"hf download {index.base_model}"
+        )
     return None
 
 

@@ -13,8 +13,8 @@ from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.adapters_to_score import locate_adapters
 from hf_lorameta.pipeline.progress import bars_unless
-from hf_lorameta.pipeline.python_errors import python_errors
 from hf_lorameta.pipeline.rows_to_score import open_to_score, rows_to_score
+from hf_lorameta.pipeline.session import LoadedModel
 from hf_lorameta.types import StageProgress
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,7 @@ def evaluate(
     max_rows: int = 100,
     shots: int = 3,
     generate: bool = True,
-    model: Any = None,
-    tokenizer: Any = None,
+    model: LoadedModel | None = None,
     token: str | None = None,
     max_text: int | None = None,
     progress: StageProgress | None = None,
@@ -45,8 +44,8 @@ def evaluate(
         max_rows: score at most this many.
         shots: examples in the few-shot prompt; 0 leaves it out.
         generate: generate answers; otherwise only the loss is computed.
-        model: the base model, loaded on the CPU; it is the same afterwards. None loads it.
-        tokenizer: of `model`.
+        model: the base model, on the CPU, and its tokenizer; the model is the same afterwards. None
+            loads it.
         token: of the Hub; None uses the saved one.
         max_text: cut longer texts to this many characters, and refuse rows of more than 32 times as
             many bytes; None is the limit in the recipe, else a million.
@@ -61,7 +60,7 @@ def evaluate(
         MissingExtraError: the extra ``eval`` is not installed.
     """
     hub = Hub(token)
-    with python_errors(), bars_unless(progress) as show, ExitStack() as closing:
+    with bars_unless(progress) as show, ExitStack() as closing:
         names = [adapter] if isinstance(adapter, str | Path) else list(adapter)
         adapters = locate_adapters(names, hub)
         base = adapters.base
@@ -74,7 +73,7 @@ def evaluate(
             path = locate(base.base_model, base.revision, token)
             evaluator = TorchEvaluator(path, base_model=base.base_model)
         else:
-            evaluator = closing.enter_context(TorchEvaluator.of_model(model, tokenizer))
+            evaluator = closing.enter_context(TorchEvaluator.of_model(*model))
         return compare(
             evaluator,
             chosen.rows,

@@ -1,7 +1,7 @@
 """A generated adapter: the combined weights of a plan."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from hf_lorameta.engines.scoring import Report
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
-from hf_lorameta.pipeline.savable_adapter import PlannedAdapter
+from hf_lorameta.pipeline.save import PlannedAdapter
+from hf_lorameta.refine.results import Training
+from hf_lorameta.tables import plural
 from hf_lorameta.types import FactorPair
 
 
@@ -42,6 +44,11 @@ class Generation(PlannedAdapter):
             f"Generation(rank {self.rank} for {name}, of {count} adapters of {self.plan.bank.id})"
         )
 
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """What was fitted, trained, checked and combined, with losses, as sentences."""
+        return tuple(_messages(self))
+
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
         plan, dtype = self.plan, self.plan.recipe.dtype
         write_tensors(folder / WEIGHTS_FILE, self.layout, self.rank, dtype, self.pairs)
@@ -69,3 +76,43 @@ class Generation(PlannedAdapter):
         with tempfile.TemporaryDirectory() as scratch:
             folder = self.save_pretrained(Path(scratch) / "adapter")
             return evaluate(folder, dataset, **options)
+
+
+def _messages(generation: Generation) -> Iterator[str]:
+    plan = generation.plan
+    if losses := plan.refinement:
+        yield (
+            f"Fitted {len(plan.active_indices)} adapters on {losses.rows} rows: loss of the base "
+            f"model {losses.base:.3f}, of this adapter {losses.end:.3f}; about "
+            f"{losses.held_out:.3f} on held-out rows"
+        )
+    if plan.training:
+        yield from _training_messages(plan.training)
+    if check := plan.check:
+        chat = "" if check.chat is None else f", with its chat template {check.chat:.3f}"
+        if check.prompt is not None:
+            chat += f", with a {check.shots}-shot prompt {check.prompt:.3f}"
+        yield (
+            f"Checked on {check.rows} other rows in {generation.check_seconds:.0f} s: loss of the "
+            f"base model {check.base:.3f}{chat}, of this adapter {check.end:.3f}"
+        )
+    yield f"Combined {plural(len(plan.neighbors()), 'adapter')} in {generation.seconds:.1f} s"
+
+
+def _training_messages(training: Training) -> Iterator[str]:
+    losses = (
+        f"loss on {training.held_out} held-out rows of the base model {training.base:.3f}, "
+        f"before the training {training.start:.3f}"
+    )
+    if training.steps:
+        steps = plural(training.steps, "step")
+        yield f"Trained on {training.rows} rows for {steps}: {losses}, after it {training.end:.3f}"
+    elif not training.interrupted:
+        yield (
+            f"Training on {training.rows} rows did not help, so the adapter stays as it was: "
+            f"{losses}"
+        )
+    if 0 < training.fraction < 1:
+        yield "The gain was within its standard error, so the adapter went half the way"
+    if training.interrupted:
+        yield "The training was interrupted; this is the best adapter so far"

@@ -12,7 +12,7 @@ from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.errors import BankError
 from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.method.metrics import between
-from hf_lorameta.pipeline.choose_coefficients import scale_for
+from hf_lorameta.pipeline.coefficients import scale_for
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Array, FactorPair, Progress, Row, no_progress

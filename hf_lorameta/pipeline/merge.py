@@ -33,7 +33,7 @@ from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.combine_entries import check_time
 from hf_lorameta.pipeline.merge_ranks import choose_ranks
 from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_sources
-from hf_lorameta.pipeline.savable_adapter import SavableAdapter, as_json
+from hf_lorameta.pipeline.save import SavableAdapter, as_json
 from hf_lorameta.recipe import MAX_RANK, MergeRecipe
 from hf_lorameta.types import Array, FactorPair, FloatArray, StageProgress, no_progress
 

@@ -38,7 +38,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     SHARED,
     Export,
 )
-from hf_lorameta.pipeline.savable_adapter import PlannedAdapter, as_json
+from hf_lorameta.pipeline.save import PlannedAdapter, as_json
 from hf_lorameta.types import FactorPair, FloatArray, StageProgress, no_progress
 
 ROUTED = 3
@@ -81,7 +81,7 @@ class Mixture(PlannedAdapter):
         >>> import hf_lorameta
         >>> from hf_lorameta.demo import TRAIN_FILE
         >>> recipe = hf_lorameta.Recipe(emit="mixture", top_k=4)
-        >>> hf_lorameta.Mixture(hf_lorameta.plan(TRAIN_FILE, recipe=recipe))
+        >>> hf_lorameta.generate(TRAIN_FILE, recipe=recipe)
         Mixture(4 adapters of rank 16 for a local dataset)
     """
 

@@ -1,10 +1,13 @@
-"""The plan of an adapter, a value."""
+"""Plan an adapter: measure distances to the bank, and choose coefficients.
+
+No adapter weights are read.
+"""
 
 import math
-import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from html import escape
-from typing import Any
+from pathlib import Path
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -12,19 +15,25 @@ from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate, estimate
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
-from hf_lorameta.data.dataset import DatasetInfo
+from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
 from hf_lorameta.data.output_counts import OutputCounts
 from hf_lorameta.data.profile import Profile
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.pipeline.choose_coefficients import choose_coefficients, scale_for
-from hf_lorameta.pipeline.comparison import Comparison, compare_with_bank
+from hf_lorameta.pipeline.coefficients import (
+    Comparison,
+    choose_coefficients,
+    compare_with_bank,
+    scale_for,
+)
 from hf_lorameta.pipeline.plan_warnings import plan_warnings
+from hf_lorameta.pipeline.progress import bars_unless, with_progress
+from hf_lorameta.pipeline.read import Reading, read_dataset, require_outputs, token_counting
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
-from hf_lorameta.types import Array, FactorPair, Row
+from hf_lorameta.types import Array, FactorPair, Row, StageProgress
 
 _REPR_ROWS = 5
 
@@ -143,14 +152,7 @@ class Plan:
 
         It was measured with the default recipe on labeled datasets and holds for these only.
         """
-        default = Recipe()
-        settings = (
-            "metric", "coefficients", "combine", "emit", "top_k", "temperature", "rank",
-            "output_prior", "scale",
-        )  # fmt: skip
-        if any(getattr(self.recipe, name) != getattr(default, name) for name in settings):
-            return None
-        if not self._comparison.complete:
+        if not self.recipe.is_default_method or not self._comparison.complete:
             return None
         novelty = self.output_counts.novelty if self.output_counts else None
         return estimate(self.bank.index.gains, self.profile.output_length, novelty)
@@ -183,11 +185,6 @@ class Plan:
             )
         return tuple(result)
 
-    def neighbours(self) -> tuple[WeightedAdapter, ...]:
-        """Deprecated name of `neighbors`."""
-        warnings.warn("Plan.neighbours is now neighbors", DeprecationWarning, stacklevel=2)
-        return self.neighbors()
-
     def with_recipe(self, recipe: Recipe) -> "Plan":
         """Plan again with other settings, without reading the dataset again.
 
@@ -198,8 +195,9 @@ class Plan:
             BankError: the bank lacks the neural rule that was asked for.
             UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
         """
-        planned = make_plan(self.bank, self.dataset, recipe, self.profile, self.output_counts)
-        return replace(planned, example=self.example)
+        require_outputs(self.dataset, recipe)
+        read = Reading(self.dataset, recipe, self.profile, self.output_counts, self.example)
+        return plan_from_reading(read, self.bank)
 
     # --- display --------------------------------------------------------------------------------
 
@@ -357,37 +355,51 @@ def _values(result: Refinement | Training | Validation | None) -> dict[str, Any]
     return {name: finite(value) for name, value in asdict(result).items()} if result else None
 
 
-def make_plan(
-    bank: Bank,
-    dataset: DatasetInfo,
-    recipe: Recipe,
-    profile: Profile,
-    counts: OutputCounts | None = None,
+def plan(
+    dataset: Any,
+    bank: Bank | str | Path | None = None,
+    recipe: Recipe | None = None,
+    *,
+    token: str | None = None,
+    progress: StageProgress | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Plan:
-    """Plan an adapter for a dataset that was read.
+    """Read a dataset, measure its distances to the bank, and choose coefficients.
 
     Args:
-        bank: the bank.
-        dataset: what was read.
-        recipe: the settings.
-        profile: of the dataset.
-        counts: of its outputs; None leaves out the output prior.
+        dataset: Hub id, local file, opened `Dataset`, list of dictionaries, `pandas.DataFrame`,
+            or dataset of the library `datasets`.
+        bank: an opened bank, a folder or a Hub id; None opens the default bank.
+        recipe: None is ``Recipe()``.
+        token: of the Hub; None uses the saved one.
+        progress: called with (stage, done, total, or 0 if it is not known); None shows bars.
+        reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
+            `hf_lorameta.open_dataset`.
+
+    Raises:
+        DatasetError: the dataset cannot be read as labeled rows.
+        BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
+        HubError: a repo is missing, private or gated, or the Hub cannot be reached.
+    """
+    recipe = recipe or Recipe()
+    with bars_unless(progress) as show, Session(bank, token=token) as session:
+        opened = session.open_dataset(dataset, **reading, limits=recipe.reading_limits)
+        opened = with_progress(opened, show)
+        counting = token_counting(session.bank)
+        read = read_dataset(opened, recipe, counting, session.bank.encode)
+        return plan_from_reading(read, session.bank)
+
+
+def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
+    """Plan an adapter for a dataset that was read.
 
     Raises:
         BankError: the bank lacks the neural rule that was asked for.
-        UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
     """
-    require_outputs(dataset, recipe)
-    distances, coefficients = choose_coefficients(bank, recipe, profile, counts)
-    return Plan(bank, dataset, recipe, profile, distances, coefficients, output_counts=counts)
-
-
-def require_outputs(dataset: DatasetInfo, recipe: Recipe) -> None:
-    """Raise UnlabeledDatasetError if the recipe needs outputs and the dataset has none."""
-    for option in ("refine", "train", "check"):
-        if dataset.prompts_only and getattr(recipe, option) is not None:
-            raise UnlabeledDatasetError(
-                f"--{option} compares answers with outputs, and the dataset has none",
-                hint=f"leave out --{option}, or name the outputs: "
-                "--columns input=COLUMN,output=COLUMN",
-            )
+    distances, coefficients = choose_coefficients(
+        bank, reading.recipe, reading.profile, reading.output_counts
+    )
+    return Plan(
+        bank, reading.dataset, reading.recipe, reading.profile, distances, coefficients,
+        output_counts=reading.output_counts, example=reading.example,
+    )  # fmt: skip

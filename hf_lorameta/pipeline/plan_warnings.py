@@ -12,7 +12,7 @@ from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.profile import Profile
 from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.data.proposals import shares_instruction, states_task
-from hf_lorameta.pipeline.choose_coefficients import is_scaled_by_length
+from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation
 from hf_lorameta.types import Array
@@ -79,7 +79,7 @@ def plan_warnings(plan: PlanLike) -> Iterator[str]:
     if lacks_instruction(plan):
         yield (
             "The inputs hold no instruction, and those of most bank datasets do: the adapter may "
-            "not know what to do with them. Say it in a sentence with --instruction."
+            "not know what to do with them. Say it in a sentence, as the instruction."
         )
     yield from _form_warnings(plan)
     yield from _loss_warnings(plan)
@@ -114,8 +114,8 @@ def _form_warnings(plan: PlanLike) -> Iterator[str]:
         return
     if own is None:
         yield (
-            "The prompts of most bank datasets are in a chat form, and these are not: add "
-            "--template chat."
+            "The prompts of most bank datasets are in a chat form, and these are not: choose the "
+            "template chat."
         )
     else:
         yield (
@@ -126,7 +126,7 @@ def _form_warnings(plan: PlanLike) -> Iterator[str]:
 
 def _distance_warnings(plan: PlanLike) -> Iterator[str]:
     recipe = plan.recipe
-    measured = any((plan.refinement, plan.training, plan.check, recipe.uses_rows))
+    measured = any((plan.refinement, plan.training, plan.check, recipe.rows_asked))
     nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
     if nearest > FAR_RATIO * typical:
         yield (
@@ -145,8 +145,8 @@ def _distance_warnings(plan: PlanLike) -> Iterator[str]:
 def _way_out(recipe: Recipe) -> str:
     """Say what can be done about an adapter that may be of little use."""
     if recipe.is_mixture:
-        return "compare it with the base model, or leave out --emit and add --train 16"
-    return "improve it with --train 16, or test it with --check 16"
+        return "compare it with the base model, or train a merged adapter on 16 rows instead"
+    return "improve it by training it on 16 rows, or check it on 16"
 
 
 def _gain_warnings(expected: Estimate, way_out: str) -> Iterator[str]:
@@ -196,17 +196,17 @@ def _loss_warnings(plan: PlanLike) -> Iterator[str]:
         otherwise = (
             "use the base model with its own chat template"  # at no scale the adapter is as good
             if better_in_chat
-            else "scale it down with --check 16"
+            else "let a check on 16 rows scale it down"
         )
         yield (
             f"On {check.rows} rows this adapter is worse than the base model{chat}: do not use it "
-            f"as it is. Train it further with --budget 5m, or {otherwise}."
+            f"as it is. Train it further, for example for 5 minutes, or {otherwise}."
         )
     if check and check.prompt is not None and check.prompt < check.end:
         yield (
             f"On {check.rows} rows a {check.shots}-shot prompt on the base model was better (loss "
-            f"{check.prompt:.3f} against {check.end:.3f}): train the adapter further with "
-            "--budget 5m, or use it with the prompt."
+            f"{check.prompt:.3f} against {check.end:.3f}): train the adapter further, or use it "
+            "with the prompt."
         )
 
 
@@ -220,6 +220,6 @@ def _no_outputs_warning(plan: PlanLike) -> str:
     if not is_scaled_by_length(plan.bank, plan.recipe):
         return text
     return (
-        f"{text} For outputs of a sentence or more, add --scale 0.5: the length of the outputs, "
-        "which the scale otherwise depends on, is not known."
+        f"{text} For outputs of a sentence or more, choose a scale of 0.5: the length of the "
+        "outputs, which the scale otherwise depends on, is not known."
     )

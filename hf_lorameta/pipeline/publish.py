@@ -4,18 +4,19 @@ The target repo is resolved before any work is done, and the commit is refused i
 changed since. A repo is created only when the adapter is finished. An existing repo keeps its
 visibility, and its files are replaced only with consent.
 
-The command line, the Python API and the Space all publish through `publish_adapter`.
+The steps, for the command line, the Python API and the Space alike: `resolve_target`,
+`check_no_overwrite` unless there is consent, then the adapter is made and saved, and
+`publish_folder` within `preserve_on_failure`.
 """
 
 import re
+import secrets
 import shlex
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.environment import cache_dir
@@ -24,40 +25,23 @@ from hf_lorameta.errors import (
     ConflictError,
     ConnectionLostError,
     LoraMetaError,
+    Option,
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.errors import ForbiddenError
-from hf_lorameta.hub.repo import PinnedRepo, Token
+from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.visibility import check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     EXPORTS,
-    OLD_FILES,
     RECIPE_FILE,
-    Export,
     is_adapter_file,
     is_own_file,
-    read_provenance,
+    read_adapter,
 )
 
 STAGING_FOLDER = "staging"
-
-
-class Savable(Protocol):
-    """A finished adapter, such as `hf_lorameta.Generation`."""
-
-    def save_pretrained(
-        self,
-        folder: str | Path,
-        *,
-        repo_id: str | None,
-        overwrite: bool,
-        export: Export | None,
-        token: Token,
-    ) -> Path:
-        """Write the adapter folder."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -77,98 +61,6 @@ class Target:
     private: bool
     create_pr: bool
     replaces: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Publication:
-    """The result of `publish_adapter`.
-
-    Attributes:
-        target: the repo.
-        folder: the adapter folder; deleted after publishing if it was a staging folder.
-        deleted: files of the replaced adapter that are deleted from the repo.
-        url: of the repo or of the pull request; None after a dry run.
-    """
-
-    target: Target
-    folder: Path
-    deleted: tuple[str, ...]
-    url: str | None
-
-
-def publish_adapter(
-    source: Path | Callable[[], Savable],
-    repo_id: str,
-    *,
-    hub: Hub,
-    dataset_private: bool,
-    private: bool | None = None,
-    create_pr: bool = False,
-    overwrite: bool = False,
-    export: Export | None = None,
-    folder: Path | None = None,
-    overwrite_folder: bool = False,
-    dry_run: bool = False,
-    confirm: Callable[[Target], bool] = lambda target: False,
-    on_saved: Callable[[Path], None] = lambda folder: None,
-) -> Publication:
-    """Resolve the target, generate and save the adapter, and publish it in one commit.
-
-    Args:
-        source: a finished adapter folder, or a function that generates the adapter; it is called
-            only once the target is known to accept it.
-        repo_id: target, ``user/name``.
-        hub: client with the account's token.
-        dataset_private: whether the adapter's dataset, or a part of the bank, is private.
-        private: visibility of the repo. None makes a private repo in that case and keeps
-            the visibility of an existing repo.
-        create_pr: open a pull request instead of committing.
-        overwrite: replace files of the same names in an existing repo.
-        export: as in `Generation.save_pretrained`.
-        folder: where to save the adapter. None saves it to a staging folder, which is deleted
-            after publishing, and kept with a command to resume if publishing fails.
-        overwrite_folder: replace an adapter that is already in `folder`.
-        dry_run: stop before publishing and keep the folder.
-        confirm: asked whether to replace files when `overwrite` is false; False refuses.
-        on_saved: called with the finished folder before it is published.
-
-    Raises:
-        AuthError: no valid token, or no right to write to the repo.
-        ConflictError: the repo holds such files, has another visibility, or changed meanwhile.
-        ConnectionLostError: the connection was lost; the folder is kept.
-        UsageError: a pull request to a repo that does not exist.
-        LoraMetaError: as `source` raises.
-    """
-    target = resolve_target(
-        repo_id, private=private, dataset_private=dataset_private, create_pr=create_pr, hub=hub
-    )
-    if target.replaces and not create_pr and not overwrite and not confirm(target):
-        check_no_overwrite(target)
-    staged = folder is None
-    if isinstance(source, Path):
-        folder = source
-    else:
-        adapter = source()
-        folder = folder or staging_dir(repo_id)
-        try:
-            adapter.save_pretrained(
-                folder,
-                repo_id=repo_id,
-                overwrite=overwrite_folder,
-                export=export,
-                token=hub.token,
-            )
-        except BaseException:
-            if staged:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
-    deleted = stale_files(folder, target)
-    on_saved(folder)
-    if dry_run:
-        return Publication(target, folder, deleted, None)
-    with preserve_on_failure(folder, target) if staged else nullcontext():
-        url = publish_folder(folder, target, hub=hub)
-    return Publication(target, folder, deleted, url)
 
 
 def default_repo_id(user: str, dataset: str, base_model: str) -> str:
@@ -199,7 +91,7 @@ def check_name_is_safe(repo_id: str | None, dataset_private: bool, private: bool
         raise UsageError(
             "the dataset is private or a local file, and a public repo named after it would reveal "
             "its name",
-            hint="add --repo-id user/name",
+            hint=Option("repo_id", "user/name"),
         )
 
 
@@ -235,7 +127,7 @@ def resolve_target(
         if create_pr:
             raise UsageError(
                 f"{repo_id} does not exist, so there is nothing to open a pull request on",
-                hint="leave out --create-pr to create the repo",
+                hint=Option("create_pr", change="leave out"),
             )
         return Target(repo_id, None, dataset_private if private is None else private, False, ())
     check_visibility(existing, private, source_private=dataset_private)
@@ -252,7 +144,11 @@ def check_no_overwrite(target: Target) -> None:
     if target.replaces and not target.create_pr:
         raise ConflictError(
             f"{target.repo_id} already holds {', '.join(target.replaces)}",
-            hint="add --yes to replace them, --create-pr to propose, or name another repo",
+            hint=[
+                "replace them: --yes on the command line, overwrite=True in Python",
+                Option("create_pr", True),
+                "name another repo",
+            ],
         )
 
 
@@ -266,8 +162,8 @@ def publish_folder(
         ConflictError: the repo changed since `resolve_target`.
         ConnectionLostError: the connection was lost; the folder is unchanged.
     """
-    base_model = read_provenance(folder)["base_model_name_or_path"]
-    with suggest_pr("the files", target.existing, target.create_pr):
+    base_model = read_adapter(folder).require_provenance().config.base_model
+    with suggest_pr(target.existing, target.create_pr):
         return (hub or Hub(token)).publish(
             folder,
             target.repo_id,
@@ -285,13 +181,13 @@ def _files(folder: Path) -> list[str]:
 
 
 @contextmanager
-def suggest_pr(what: str, existing: PinnedRepo | None, create_pr: bool) -> Iterator[None]:
-    """Add to the hint of an error that a pull request needs no right to write to the repo."""
+def suggest_pr(existing: PinnedRepo | None, create_pr: bool) -> Iterator[None]:
+    """Add to the advice of an error that a pull request needs no right to write to the repo."""
     try:
         yield
     except ForbiddenError as error:
         if existing is not None and not create_pr:
-            error.hint = f"{error.hint}, or add --create-pr to propose {what}"
+            error.advise(Option("create_pr", True))
         raise
 
 
@@ -303,14 +199,14 @@ def stale_files(folder: Path, target: Target) -> tuple[str, ...]:
     existing = set(target.existing.files if target.existing else ())
     stale: tuple[str, ...] = EXPORTS if EXPORTS[0] in existing else ()
     if RECIPE_FILE in existing:
-        stale += (*OLD_FILES, COEFFICIENTS_FILE, CHART_FILE)
+        stale += (COEFFICIENTS_FILE, CHART_FILE)
     stale += tuple(sorted(filter(is_adapter_file, existing)))  # one of the two is a mixture
     return tuple(name for name in stale if name in existing and not (folder / name).exists())
 
 
 @contextmanager
 def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
-    """Delete a staging folder after publishing; after an error, name the command that resumes."""
+    """After publishing, delete a folder of `staging_folder`; after an error, name how to resume."""
     try:
         yield
         if folder.resolve().parent == _staging_root():  # never a folder of the user's own
@@ -323,9 +219,9 @@ def preserve_on_failure(folder: Path, target: Target) -> Iterator[None]:
             # what was sent may have arrived
             flags += " --yes"
         command = f"hf-lorameta push --from {shlex.quote(str(folder))} --repo-id {target.repo_id}"
-        resume = f"the adapter is kept, resume with: {command}{flags}"
+        resume = f"since the adapter is kept, resume with: {command}{flags}"
         if isinstance(error, LoraMetaError):
-            error.hint = f"{error.hint}; {resume}".lstrip("; ")
+            error.advise(resume)
         else:
             error.add_note(resume)
         raise
@@ -335,18 +231,18 @@ def _staging_root() -> Path:
     return cache_dir().resolve() / STAGING_FOLDER
 
 
-def staging_dir(repo_id: str) -> Path:
-    """Create a folder for a finished adapter that is not published yet.
+def staging_folder(repo_id: str) -> Path:
+    """Return a new path for a finished adapter that is not published yet.
 
     Raises:
-        AdapterError: it cannot be created.
+        AdapterError: no folder can be created there.
     """
     parent = _staging_root()
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{repo_id.replace('/', '--')}-", dir=parent))
     except OSError as error:
         raise AdapterError(
             f"{parent} cannot be used: {error.strerror}",
             hint="set HF_LORAMETA_CACHE or HF_HOME to a writable folder with free space",
         ) from None
+    return parent / f"{repo_id.replace('/', '--')}-{secrets.token_hex(4)}"

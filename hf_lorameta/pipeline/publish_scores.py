@@ -69,7 +69,7 @@ def save_scores(
         raise AdapterError(f"{folder / CARD_FILE} cannot be read and written: {error}") from None
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / CARD_FILE).write_bytes(card)
-        with suggest_pr("the card", repo, create_pr):
+        with suggest_pr(repo, create_pr):
             return hub.publish(
                 Path(scratch),
                 repo.repo_id,

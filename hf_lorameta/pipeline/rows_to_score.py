@@ -1,7 +1,7 @@
 """Choose what an adapter is scored on: dataset, split, columns, rows and few-shot examples.
 
 Rows are drawn over the whole split and stratified by output, as in
-`hf_lorameta.pipeline.held_out_rows`. Those that the adapter was fitted, trained or checked on
+`hf_lorameta.pipeline.rows`. Those that the adapter was fitted, trained or checked on
 are left out.
 """
 
@@ -26,8 +26,8 @@ from hf_lorameta.errors import (
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.hub.split_names import split_name
-from hf_lorameta.pipeline.held_out_rows import POOL_ROWS, is_adapted, rows_used
 from hf_lorameta.pipeline.progress import with_progress
+from hf_lorameta.pipeline.rows import POOL_ROWS, is_adapted, rows_used
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row, StageProgress, no_progress
 
@@ -67,8 +67,7 @@ def open_to_score(
     Args:
         name: Hub id, file, opened `Dataset` or rows in memory; None is the public dataset that the
             adapter was generated for.
-        provenance: of the adapter, see `hf_lorameta.pipeline.adapter_folder.read_provenance`;
-            None if it was not generated.
+        provenance: content of the adapter's ``recipe.json``; None if it was not generated.
         hub: the client.
         max_text: limit of a text in characters; None is the one of the recipe.
         reading: as of `open_dataset`. `config` and `revision` None are the recipe's if it is the

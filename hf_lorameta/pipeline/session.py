@@ -3,19 +3,22 @@
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Literal, Self, TypeAlias, Unpack
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
-from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator, require_eval
 from hf_lorameta.engines.torch_runner import TorchRunner
+from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
+
+LoadedModel: TypeAlias = tuple[Any, Any]
+"""A causal LM of transformers, on the CPU, and its tokenizer."""
 
 
 class Session:
@@ -28,8 +31,10 @@ class Session:
         bank: an opened bank, a folder, or a Hub id; None is the default bank.
         bank_revision: branch, tag or commit of a bank repo.
         token: of the Hub; None uses the saved one, False sends none.
-        model: the base model in transformers, loaded on the CPU; None loads it if it is needed.
-        tokenizer: of `model`.
+        model: the base model and its tokenizer; None loads it if it is needed.
+
+    Raises:
+        UsageError: a model without its tokenizer.
 
     Example:
         >>> with Session() as session:
@@ -43,12 +48,14 @@ class Session:
         *,
         bank_revision: str | None = None,
         token: str | Literal[False] | None = None,
-        model: Any = None,
-        tokenizer: Any = None,
+        model: LoadedModel | None = None,
     ) -> None:
-        self._model, self._tokenizer = model, tokenizer
+        if model is not None and not isinstance(model, tuple):
+            raise UsageError(
+                "a loaded model needs its tokenizer", hint="give a pair: (model, tokenizer)"
+            )
         self._bank, self._bank_revision = bank, bank_revision
-        self._token = token
+        self._token, self._model = token, model
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -93,14 +100,13 @@ class Session:
         """
         require_eval()
         if self._model is not None:
-            loaded = TorchEvaluator.of_model(self._model, self._tokenizer)
-            return self._closing.enter_context(loaded)
+            return self._closing.enter_context(TorchEvaluator.of_model(*self._model))
         index = self.bank.index
         folder = locate(index.base_model, index.base_revision, self._token)
         return TorchEvaluator(folder, base_model=index.base_model)
 
     @cached_property
-    def runner(self) -> BaseModelRunner:
+    def runner(self) -> TorchRunner:
         """The bank's base model, loaded at the revision that the bank states.
 
         Raises:
@@ -109,7 +115,7 @@ class Session:
         """
         return TorchRunner(self.evaluator, self.bank.adapted_layout)
 
-    def runner_for(self, layout: Layout) -> BaseModelRunner:
+    def runner_for(self, layout: Layout) -> TorchRunner:
         """Return the base model for an adapter of these modules; the bank may lack some."""
         if layout == self.bank.adapted_layout[: len(layout)]:
             return self.runner

@@ -1,30 +1,36 @@
 """Train a generated adapter further on rows of its dataset."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.errors import AdapterError, UsageError
+from hf_lorameta.errors import AdapterError, Option
 from hf_lorameta.pipeline.generation import Generation
-from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_train
-from hf_lorameta.types import LossProgress, Row, no_progress
+from hf_lorameta.pipeline.rows import Rows
+from hf_lorameta.types import LossProgress, no_progress
+
+
+def check_trainable(evaluator: TorchEvaluator) -> None:
+    """Raise `UsageError` if the base model cannot be trained here."""
+    from hf_lorameta.engines.packing import check_row_attention
+
+    check_row_attention(evaluator.model)
 
 
 def train_adapter(
     generation: Generation,
-    pool: Sequence[Row],
+    rows: Rows,
     evaluator: TorchEvaluator,
     *,
     progress: LossProgress = no_progress,
 ) -> Generation:
-    """Train a finished adapter further as its recipe says, in all projections of the base model.
+    """Train a finished adapter further on rows, in all projections of the base model.
 
     The result is the adapter after the number of steps that is best on rows it was not trained on;
     without any step it is the given one.
 
     Args:
-        generation: its recipe has `train`, the number of rows.
-        pool: labeled rows of the dataset, from which the rows are drawn.
+        generation: the adapter.
+        rows: those to train on, to decide on, and whose outputs take part count.
         evaluator: the base model.
         progress: called with (step, steps, loss on held-out rows).
 
@@ -32,9 +38,7 @@ def train_adapter(
         The adapter with its plan's `training`.
 
     Raises:
-        UsageError: the recipe asks for no training, the base model cannot be trained here, or
-            memory does not suffice.
-        EmptyDatasetError: fewer than 8 labeled rows are left by the fit and the check.
+        UsageError: the base model cannot be trained here, or memory does not suffice.
         AdapterError: on held-out rows the base model is better, before and after the training.
     """
     from hf_lorameta.training.device import plan_loaded_model
@@ -44,24 +48,22 @@ def train_adapter(
     from hf_lorameta.training.one_task import encode_rows
 
     plan = generation.plan
-    if plan.recipe.train is None:
-        raise UsageError("the recipe asks for no training", hint="--train 16")
-    if plan.recipe.check is not None:
-        rows_to_check(plan.recipe, pool)  # refuses too few rows before the training, not after it
-    drawn = rows_to_train(plan.recipe, pool)
     settings = settings_for(
-        len(drawn.train), generation.rank, plan.recipe.seed, others_decide=bool(drawn.decide)
+        len(rows.train), generation.rank, plan.recipe.seed, others_decide=bool(rows.decide)
     )
     layout = with_all_projections(evaluator.model, generation.layout)
-    checked = layout if plan.recipe.check is not None else ()
+    checked = layout if rows.check else ()
     machine = plan_loaded_model(evaluator.model, layout, generation.rank, FOLDS, checked)
     given = dict(zip(generation.layout, generation.pairs, strict=True))
-    rows, others, deciding = (encode_rows(evaluator, settings.max_length, rows) for rows in drawn)
+    encoded, others, deciding = (
+        encode_rows(evaluator, settings.max_length, part)
+        for part in (rows.train, rows.outputs, rows.decide)
+    )
     factors, training = continue_training(
         evaluator.model,
         layout,
         [given.get(module) for module in layout],
-        rows,
+        encoded,
         settings,
         held_out=deciding,
         outputs=[row.output for row in others],
@@ -73,7 +75,11 @@ def train_adapter(
         raise AdapterError(
             f"on {training.held_out} rows that it was not trained on, the adapter is worse than "
             f"the base model: loss {training.end:.3f} and {training.base:.3f}",
-            hint="train on more rows, name another --bank, or leave out --train",
+            hint=[
+                "train on more rows",
+                Option("bank", change="name another"),
+                Option("train", change="leave out"),
+            ],
         )
     generation = replace(generation, plan=replace(plan, training=training))
     if not training.steps:

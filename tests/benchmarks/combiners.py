@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from hf_lorameta import COMBINERS, Bank
+from hf_lorameta import Bank
 from hf_lorameta.files import write_atomically
 from hf_lorameta.method.coefficients import Coefficients
+from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.rank_budget import ranks_for_size
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from hf_lorameta.types import no_progress

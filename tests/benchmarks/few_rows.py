@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hf_lorameta.pipeline.refine_and_check import refine_plan
 
 from hf_lorameta import Bank, Columns, Generation, Plan, Recipe, open_dataset, plan
 from hf_lorameta.engines.scoring import Tokens, chat_rows
@@ -32,10 +33,9 @@ from hf_lorameta.engines.torch_evaluator import TorchEvaluator
 from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
+from hf_lorameta.pipeline.coefficients import compare_with_bank
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
-from hf_lorameta.pipeline.comparison import compare_with_bank
-from hf_lorameta.pipeline.held_out_rows import rows_to_train
-from hf_lorameta.pipeline.refine_and_check import refine_plan
+from hf_lorameta.pipeline.rows import rows_to_train
 from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.training.few_rows_settings import settings_for
 from hf_lorameta.training.one_task import encode_rows

@@ -27,12 +27,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from hf_lorameta.pipeline.refine_and_check import refine_plan
 
 from hf_lorameta import Bank, Recipe
 from hf_lorameta.hub.packaged_model import quiet_transformers
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
-from hf_lorameta.pipeline.refine_and_check import refine_plan
 from hf_lorameta.training.train_bank import training_log
 from hf_lorameta.types import no_progress
 from tests import shared_data

@@ -22,18 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hf_lorameta.pipeline.read_and_plan import plan_with_rows
+from hf_lorameta.pipeline.refine_and_check import refine_plan, validate_adapter
 
 from hf_lorameta import Recipe
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.budget import recipe_within
-from hf_lorameta.pipeline.generate import generate_from_plan
+from hf_lorameta.pipeline.generate import make_adapter
 from hf_lorameta.pipeline.generation import Generation
-from hf_lorameta.pipeline.held_out_rows import rows_to_fit
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.read_and_plan import plan_with_rows
-from hf_lorameta.pipeline.refine_and_check import refine_plan, validate_adapter
+from hf_lorameta.pipeline.rows import rows_to_fit
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.types import Row
@@ -175,7 +175,7 @@ class Measurements:
     def _generation(self) -> Generation:
         """Return the adapter as it is generated."""
         plan = replace(self._plan, recipe=Recipe())
-        generation = generate_from_plan(plan, session=self._session)
+        generation = make_adapter(plan, session=self._session)
         return replace(generation, plan=replace(generation.plan, recipe=self._plan.recipe))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.pipeline.generate import generate_from_plan
+from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.plan import Plan
 
 Figures = dict[str, Any]
@@ -67,7 +67,7 @@ def combine(folder: str) -> Figures:
         bank, None, Recipe(), None, np.zeros(len(bank)), Coefficients(weights),  # type: ignore[arg-type]
     )  # fmt: skip
     with Clock() as clock:
-        generate_from_plan(plan)
+        make_adapter(plan)
     return clock.figures
 
 

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from hf_lorameta.pipeline.read_and_plan import plan_with_rows
+from hf_lorameta.pipeline.refine_and_check import refine_plan
 
 from hf_lorameta import Bank, Plan, Recipe, open_dataset, plan
 from hf_lorameta.bank.fit_neural_rule import fit_bank
@@ -33,9 +35,7 @@ from hf_lorameta.engines.torch_runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
-from hf_lorameta.pipeline.generate import generate_from_plan
-from hf_lorameta.pipeline.read_and_plan import plan_with_rows
-from hf_lorameta.pipeline.refine_and_check import refine_plan
+from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.types import Row
 from tests import shared_data
 from tests.benchmarks.leave_one_out_banks import bank_without, siblings
@@ -170,7 +170,7 @@ class Benchmark:
         weights = planned.coefficients.shared
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "adapter"
-            generate_from_plan(planned).save_pretrained(folder)
+            make_adapter(planned).save_pretrained(folder)
             scores = asdict(evaluate(rows, folder, shots, answers)[0])
         spent: dict[str, Any] = {"seconds": time.perf_counter() - started}
         spent |= {"fit": asdict(planned.refinement)} if planned.refinement else {}

@@ -13,7 +13,7 @@ import hf_lorameta.pipeline.session
 from tests.pipeline.test_refine_and_check import FakeRunner
 hf_lorameta.engines.torch_evaluator.require_eval = lambda: None
 hf_lorameta.pipeline.session.Session.evaluator = None
-hf_lorameta.pipeline.session.TorchRunner = lambda evaluator, layout: FakeRunner({best})
+hf_lorameta.pipeline.session.TorchRunner = lambda *_: FakeRunner({best})
 """
 FAKE_EVALUATOR = """
 import contextlib

@@ -54,7 +54,7 @@ def test_bank_adapter_card_and_evaluate_have_the_form_of_the_chat_template(
     assert f'TEMPLATE """{START}{{{{ .Prompt }}}}{END}"""' in modelfile
     scored = cli("evaluate", "a", "--json", "--shots", 0, before=fake_evaluator())
     assert json.loads(scored.out)["samples"][0]["input"].startswith(f"{START}say ")
-    assert "add --template chat" in cli(*command, "-o", "plain").err
+    assert "choose the template chat" in cli(*command, "-o", "plain").err
 
 
 def test_an_instruction_is_within_the_message(cli: Shell, chat_bank: Path, tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_too_few_rows_to_train_on_are_refused_before_the_base_model_is_loaded(
 ) -> None:
     data.write_bytes(rows(1, 5))
     done = cli("generate", *plan_args, "--train", 16, "-o", "a", code=3, before=fake_runner(0.5))
-    assert "5 of 5 labeled rows to train on with --train 16, expected at least 8" in done.err
+    assert "5 labeled rows left to train on, expected at least 8" in done.err
     assert "Loading the base model" not in done.err
     assert "--refine" not in done.err
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hf_lorameta
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
+from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.refine.results import Training
 from tests.cli.conftest import Published
 from tests.conftest import BASE, Account, Built, Shell
@@ -32,7 +33,7 @@ def test_inspect_shows_provenance_and_coefficients(
 def test_inspect_shows_other_coefficients_and_losses(cli: Shell) -> None:
     plan = hf_lorameta.plan([{"input": f"{i}?", "output": f"{i}!"} for i in range(9)])
     training = Training(rows=16, held_out=16, base=3.0, start=2.0, end=1.0, steps=12)
-    made = hf_lorameta.generate_from_plan(plan)
+    made = make_adapter(plan)
     replace(made, plan=replace(plan, training=training)).save_pretrained(cli.cwd / "a")
     lines = cli("inspect", "a").out.splitlines()
     fields = {name: value for name, _, value in (line.partition("  ") for line in lines)}

@@ -87,7 +87,7 @@ def test_a_folder_is_replaced_before_it_is_published(
 def test_a_repo_is_not_replaced_and_no_option_of_push_is_named(cli: Shell, user: Account) -> None:
     a = adapter(user, "a", seed=1)
     message = cli("merge", f"{a}:1", "--push", a, token=user.token, code=6).err
-    assert "--create-pr to propose, or name another repo" in message
+    assert "add --create-pr, or name another repo" in message
     assert "--repo-id" not in message
 
 

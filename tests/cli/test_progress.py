@@ -54,13 +54,13 @@ def test_lines_without_a_total_state_the_steps(
 
 STEPS = "progress(0, 3); progress(1, 3)"
 FAKE_TRAINING = """
-import hf_lorameta.pipeline.generate as generate
+import hf_lorameta.pipeline.make as make
 import hf_lorameta.pipeline.session as session
 session.Session.evaluator = None
 def train_adapter(generation, rows, evaluator, progress):
     progress(0, 3, 2.0), progress(1, 3, 1.0)
     return generation
-generate.train_adapter = train_adapter
+make.train_adapter = train_adapter
 """
 FAKE_FIT = """
 import hf_lorameta.bank.fit_neural_rule as fit

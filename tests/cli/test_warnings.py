@@ -13,14 +13,14 @@ from tests.fault_hub import Fault
 
 TRAINED = """
 from dataclasses import replace
-import hf_lorameta.pipeline.generate as generate
+import hf_lorameta.pipeline.make as make
 import hf_lorameta.pipeline.session as session
 from hf_lorameta.refine.results import Training
 session.Session.evaluator = None
 def train_adapter(generation, rows, evaluator, progress):
     result = Training(rows=8, held_out=4, base=2.0, start=1.5, end=1.0, steps=3)
     return replace(generation, plan=replace(generation.plan, training=result))
-generate.train_adapter = train_adapter
+make.train_adapter = train_adapter
 """
 
 

@@ -16,9 +16,9 @@ from fsspec.spec import AbstractBufferedFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_lorameta import ReadingLimits, UsageError, open_dataset
+from hf_lorameta import ReadingLimits, open_dataset
 from hf_lorameta.data.columns import Columns
-from hf_lorameta.errors import DatasetTooLargeError, EmptyDatasetError
+from hf_lorameta.errors import DatasetTooLargeError, EmptyDatasetError, UsageError
 from hf_lorameta.hub import limited_stream
 
 SMALL = ReadingLimits(text=100)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta import ConflictError, Hub
+from hf_lorameta import Hub
+from hf_lorameta.errors import ConflictError
 from tests.conftest import Account, Shell
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_lorameta import AdapterError
+from hf_lorameta.errors import AdapterError
 from hf_lorameta.method.arrow import prototype
 
 

@@ -15,7 +15,7 @@ from hf_lorameta.errors import RecipeError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
-from hf_lorameta.pipeline.generate import generate_from_plan
+from hf_lorameta.pipeline.generate import make_adapter
 from hf_lorameta.recipe import REGISTRIES
 from tests.plain_bank import plain_bank
 
@@ -47,7 +47,7 @@ def test_registered_methods_generate_an_adapter(tmp_path: Path) -> None:
     assert c.argmax() == planned.distances.argmin()
     assert (planned.distances > 0).all()
     assert (planned.distances <= 1).all()
-    generation = generate_from_plan(planned)
+    generation = make_adapter(planned)
     entry = bank.index.entries[int(c.argmax())]
     (file,) = bank.adapters([entry])
     module = bank.layout[0]

@@ -1,6 +1,7 @@
 """An adapter is checked automatically where packages and base model are at hand."""
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Recipe, open_dataset  # noqa: E402 - they import torch
+from hf_lorameta import Bank, Recipe, generate, open_dataset  # noqa: E402 - they import torch
 from hf_lorameta.errors import MissingExtraError  # noqa: E402
 from hf_lorameta.pipeline import automatic_check  # noqa: E402
 from hf_lorameta.pipeline.automatic_check import with_check  # noqa: E402
@@ -48,6 +49,7 @@ def test_a_check_is_added_only_where_it_is_possible_and_useful(
     assert recipe_for(rows, session).check == 16
     assert recipe_for(rows, session, check=8).check == 8
     assert recipe_for(rows, session, train=16).check is None
+    assert recipe_for(rows, session, emit="mixture").check is None
     assert recipe_for(rows, session, refine=984).check == 16
     assert recipe_for(rows, session, refine=1000).check is None  # other rows would be fitted
     prompts = tmp_path / "prompts.jsonl"
@@ -68,6 +70,20 @@ def test_a_check_is_added_only_where_it_is_possible_and_useful(
     monkeypatch.delenv(automatic_check.SWITCH)
     monkeypatch.setattr(automatic_check, "require_eval", missing)
     assert recipe_for(rows, session).check is None
+
+
+def test_python_checks_as_the_command_line_does(
+    bank: Bank, rows: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "hf_lorameta")
+    checked = generate(rows, bank, Recipe(rank=4))
+    assert checked.plan.check
+    assert checked.plan.check.rows == 16
+    assert checked.plan.recipe == Recipe(rank=4)
+    assert "Checked on 16 other rows in" in caplog.text
+    assert generate(rows, bank, Recipe(rank=4), check=False).plan.check is None
+    monkeypatch.setenv(automatic_check.SWITCH, "1")
+    assert generate(rows, bank, Recipe(rank=4)).plan.check is None
 
 
 @pytest.mark.usefixtures("model_commands")

@@ -13,9 +13,10 @@ from hf_lorameta import Recipe, generate, open_dataset
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.pipeline import budget
-from hf_lorameta.pipeline.budget import parse_seconds, plan_within
-from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_train, rows_used
+from hf_lorameta.pipeline.budget import budget_seconds, parse_seconds
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.prepare import prepare
+from hf_lorameta.pipeline.rows import rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.training.few_rows_settings import work
 from tests.plain_bank import plain_bank
@@ -49,7 +50,7 @@ def write(folder: Path, number: int, output: bool = True) -> Path:
 
 def choose(path: Path, session: Session, seconds: float, **settings: int) -> tuple[int | None, str]:
     recipe = Recipe.of(**settings)
-    plan, _, reasons = plan_within(open_dataset(path), session, recipe, seconds)
+    plan, _, reasons = prepare(open_dataset(path), session, recipe, budget=seconds)
     return plan.recipe.train, ". ".join(reasons)
 
 
@@ -80,13 +81,13 @@ def test_the_time_that_is_proposed_counts_loading_the_model(
     path, clock = write(tmp_path, 16), count(step=50)
     monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monkeypatch.setattr(budget, "training_seconds", lambda plan, rows, speed: 20.0)
-    assert choose(path, session, 60.0)[1].endswith("at most about 20 s: --budget 2m")
+    assert choose(path, session, 60.0)[1].endswith("at most about 20 s: a budget of 2m")
 
 
 @pytest.mark.parametrize("seconds", [0.0, -5.0, math.nan, math.inf])
-def test_a_budget_is_a_positive_number(tmp_path: Path, session: Session, seconds: float) -> None:
+def test_a_budget_is_a_positive_number(seconds: float) -> None:
     with pytest.raises(UsageError, match="a budget of"):
-        choose(write(tmp_path, 16), session, seconds)
+        budget_seconds(seconds, Recipe())
 
 
 def test_all_rows_are_trained_on_if_there_is_time(tmp_path: Path, session: Session) -> None:
@@ -99,11 +100,11 @@ def test_all_rows_are_trained_on_if_there_is_time(tmp_path: Path, session: Sessi
 
 def test_the_rows_are_those_that_the_chosen_recipe_draws(tmp_path: Path, session: Session) -> None:
     dataset = open_dataset(write(tmp_path, 1500))
-    plan, pool, _ = plan_within(dataset, session, Recipe(check=4), seconds_for(16) + 0.5)
+    plan, rows, _ = prepare(dataset, session, Recipe(check=4), budget=seconds_for(16) + 0.5)
     assert plan.recipe.train in budget.ROWS
     provenance = {**plan.provenance(), "recipe": plan.recipe.model_dump()}
-    drawn = [*rows_to_train(plan.recipe, pool).train, *rows_to_check(plan.recipe, pool)]
-    assert set(drawn) == set(rows_used(provenance, dataset))
+    assert len(rows.train) == plan.recipe.train
+    assert set(rows.used) == set(rows_used(provenance, dataset))
 
 
 def test_too_little_time_trains_nothing_and_says_what_would_be_needed(
@@ -117,6 +118,7 @@ def test_too_little_time_trains_nothing_and_says_what_would_be_needed(
 def test_obstacles_are_named(
     tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path = write(tmp_path, 300)
     few = write(tmp_path, 7)
     assert "7 labeled rows to train on, expected at least 8" in choose(few, session, 60.0)[1]
     unlabeled = write(tmp_path, 300, output=False)
@@ -146,13 +148,14 @@ def test_a_model_in_memory_need_not_be_on_this_machine(
     tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "find_at_hand", lambda name, revision: None)
-    with Session(session.bank, model=object()) as with_model:
+    with Session(session.bank, model=(object(), object())) as with_model:
         assert choose(write(tmp_path, 300), with_model, 3600.0)[0] == 300
 
 
-def test_a_budget_and_a_number_of_rows_exclude_each_other(tmp_path: Path, session: Session) -> None:
-    with pytest.raises(UsageError, match="--budget chooses --train"):
-        choose(write(tmp_path, 300), session, 60.0, train=16)
+@pytest.mark.parametrize("recipe", [Recipe(train=16), Recipe(emit="mixture")])
+def test_a_budget_goes_with_a_recipe_that_leaves_the_rows_to_it(recipe: Recipe) -> None:
+    with pytest.raises(UsageError, match="a budget"):
+        budget_seconds(60.0, recipe)
 
 
 def test_python_is_told_why_a_budget_trained_nothing(

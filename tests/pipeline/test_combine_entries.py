@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from hf_lorameta import Bank, Plan, Recipe, RecipeError, plan
+from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.demo import TRAIN_FILE
+from hf_lorameta.errors import RecipeError
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.pipeline.combine_entries import check_time, combine_entries
 from hf_lorameta.types import no_progress

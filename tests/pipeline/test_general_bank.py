@@ -25,10 +25,11 @@ from hf_lorameta.engines.torch_runner import TorchRunner  # noqa: E402
 from hf_lorameta.errors import BankError  # noqa: E402
 from hf_lorameta.method.coefficients import Coefficients  # noqa: E402
 from hf_lorameta.pipeline.combine_adapters import combine_adapters  # noqa: E402
-from hf_lorameta.pipeline.generate import generate_from_plan  # noqa: E402
+from hf_lorameta.pipeline.generate import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.measure_gains import leave_one_out  # noqa: E402
-from hf_lorameta.pipeline.read_and_plan import plan_with_rows  # noqa: E402
-from hf_lorameta.pipeline.refine_and_check import refine_plan  # noqa: E402
+from hf_lorameta.pipeline.prepare import prepare  # noqa: E402
+from hf_lorameta.pipeline.refine import refine_plan  # noqa: E402
+from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.tasks import read_tasks  # noqa: E402
 from hf_lorameta.training.train_bank import train_bank  # noqa: E402
@@ -125,7 +126,7 @@ def test_general_adapter_and_output_prior_lower_the_loss(
     planned = plan(new, bank)
     losses = {"base": loss(base, new, None)}
     for name, recipe in (("without", Recipe(output_prior=0)), ("with", Recipe())):
-        generated = generate_from_plan(planned.with_recipe(recipe))
+        generated = make_adapter(planned.with_recipe(recipe))
         generated.save_pretrained(tmp_path / name)
         losses[name] = loss(base, new, tmp_path / name)
     assert losses["with"] < losses["without"]
@@ -170,7 +171,7 @@ def test_factors_are_averaged_without_the_output_prior(
 ) -> None:
     planned = plan(new, bank, Recipe(combine="factors"))
     assert planned.output_strength is None
-    generate_from_plan(planned).save_pretrained(tmp_path / "adapter")
+    make_adapter(planned).save_pretrained(tmp_path / "adapter")
     assert np.isfinite(loss(base, new, tmp_path / "adapter"))
 
 
@@ -178,9 +179,8 @@ def test_refinement_starts_from_general_adapter_and_output_prior(
     base: Path, bank: Bank, new: Path
 ) -> None:
     runner = TorchRunner(TorchEvaluator(base, "float32"), bank.adapted_layout)
-    recipe = Recipe(refine=16)
-    planned, pool = plan_with_rows(open_dataset(new), bank, recipe)
-    refined = refine_plan(planned, pool, runner)
+    planned, rows, _ = prepare(open_dataset(new), Session(bank), Recipe(refine=16))
+    refined = refine_plan(planned, rows, runner)
     refinement = refined.refinement
     assert refinement is not None
     assert min(refinement.history) < refinement.start  # the fit moved downhill

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta import AdapterError, Bank, MergeRecipe, RecipeError, UsageError, merge
+from hf_lorameta import Bank, MergeRecipe, merge
+from hf_lorameta.errors import AdapterError, RecipeError, UsageError
 from hf_lorameta.formats.lora_file import CONFIG_FILE, WEIGHTS_FILE, open_adapter, write_tensors
 from hf_lorameta.method.merging import COMBINERS
 from tests.conftest import LAYOUT, adapter_files

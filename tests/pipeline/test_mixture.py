@@ -18,28 +18,20 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import (  # noqa: E402
-    AdapterError,
-    Bank,
-    BankError,
-    Mixture,
-    Plan,
-    Recipe,
-    UsageError,
-    generate_from_plan,
-    plan,
-)
+from hf_lorameta import Bank, Plan, Recipe, generate, plan  # noqa: E402
 from hf_lorameta.bank.arrays import load_arrays  # noqa: E402
+from hf_lorameta.errors import AdapterError, BankError, UsageError  # noqa: E402
 from hf_lorameta.formats.lora_file import check_adapter  # noqa: E402
 from hf_lorameta.method.coefficients import Coefficients  # noqa: E402
 from hf_lorameta.pipeline.adapter_folder import (  # noqa: E402
     EXPERTS,
     PROTOTYPES_FILE,
     ROUTING_FILE,
-    read_contents,
+    read_adapter,
 )
 from hf_lorameta.pipeline.advice import advise  # noqa: E402
-from hf_lorameta.pipeline.mixture import ROUTED  # noqa: E402
+from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
+from hf_lorameta.pipeline.mixture import ROUTED, Mixture  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.is_gradient_checkpointing. is deprecated", "ignore::FutureWarning"
@@ -231,12 +223,13 @@ def test_the_same_plan_gives_the_same_bytes_and_replaces_only_what_it_may(
     mixture = Mixture(planned(new, bank, emit="mixture-gks", top_k=2))
     first, second = (mixture.save_pretrained(tmp_path / name) for name in "ab")
     assert tree(first) == tree(second)
-    contents = read_contents(first)
-    assert contents["provenance"]["recipe"]["emit"] == "mixture-gks"
-    assert (contents["rank"], contents["modules"]) == (8, len(bank.layout))
+    saved = read_adapter(first)
+    assert saved.provenance
+    assert saved.provenance["recipe"]["emit"] == "mixture-gks"
+    assert (saved.config.rank, saved.modules) == (8, len(bank.layout))
     with pytest.raises(UsageError, match="already holds"):
         mixture.save_pretrained(first)
-    generate_from_plan(planned(new, bank)).save_pretrained(first, overwrite=True)
+    make_adapter(planned(new, bank)).save_pretrained(first, overwrite=True)
     assert not (first / EXPERTS).exists()
     note = second / EXPERTS / "notes.txt"
     note.write_text("mine")
@@ -248,7 +241,7 @@ def test_the_same_plan_gives_the_same_bytes_and_replaces_only_what_it_may(
 def test_a_damaged_routing_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / ROUTING_FILE).write_text(content)
     with pytest.raises(AdapterError, match="lists no adapters, or is damaged"):
-        read_contents(tmp_path)
+        read_adapter(tmp_path)
 
 
 def test_what_a_mixture_cannot_do_is_refused(bank: Bank, new: Path, tmp_path: Path) -> None:
@@ -256,8 +249,8 @@ def test_what_a_mixture_cannot_do_is_refused(bank: Bank, new: Path, tmp_path: Pa
     with pytest.raises(UsageError, match=r"llama\.cpp adds adapters up"):
         Mixture(of).save_pretrained(tmp_path / "m", export="gguf")
     assert not (tmp_path / "m").exists()
-    with pytest.raises(UsageError, match="asks for a mixture"):
-        generate_from_plan(of)
+    made = generate(new, bank, of.recipe)
+    assert repr(made) == repr(Mixture(of))
     with pytest.raises(UsageError, match="asks for one adapter"):
         Mixture(planned(new, bank))
     bank.index = bank.index.model_copy(update={"layout": bank.index.layout[:-1]})

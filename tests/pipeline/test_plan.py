@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta import Bank, Plan, Recipe, generate_from_plan, plan
+from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.geometry import bank_distances
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.data.profile import ProfileTable, profile_rows
 from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.method.coefficients import RuleInputs, apply_rule
-from hf_lorameta.pipeline import plan_warnings, read_dataset
+from hf_lorameta.pipeline import plan_warnings, read
+from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.refine.results import Training, Validation
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
@@ -129,7 +130,7 @@ def test_plan_and_card_warn_about_missing_outputs(
     assert any(text.startswith(warning) for text in prompts.warnings)
     assert not any("only text" in text for text in prompts.warnings)
     assert prompts.expected is None
-    generation = generate_from_plan(prompts.with_recipe(Recipe(top_k=2)))
+    generation = make_adapter(prompts.with_recipe(Recipe(top_k=2)))
     folder = generation.save_pretrained(tmp_path / "a")
     card = (folder / CARD_FILE).read_text(encoding="utf-8")
     assert warning in card.split("## Warnings")[1]
@@ -143,10 +144,10 @@ def test_a_scale_is_advised_where_the_length_of_outputs_is_unknown(
     tmp_path: Path, prompts: Plan
 ) -> None:
     scaled = plan(write_rows(tmp_path, "prompt"), Bank.embedded())
-    assert "--scale 0.5" in str(scaled.warnings)
+    assert "a scale of 0.5" in str(scaled.warnings)
     others = (Recipe(scale=0.7), Recipe(metric="js", coefficients="normalized"))
     for unscaled in (prompts, *map(scaled.with_recipe, others)):
-        assert "--scale 0.5" not in str(unscaled.warnings)
+        assert "a scale of 0.5" not in str(unscaled.warnings)
 
 
 def test_little_is_expected_of_a_far_dataset_unless_losses_are_measured(
@@ -176,7 +177,7 @@ def test_rows_held_out_count_among_those_asked_for(tmp_path: Path, embedded: Ban
 
 @pytest.mark.parametrize(
     ("chat", "way_out"),
-    [(None, "scale it down with --check 16"), (2.5, "use the base model with its own chat")],
+    [(None, "let a check on 16 rows scale it down"), (2.5, "use the base model with its own chat")],
 )
 def test_a_way_out_of_a_bad_check_is_one_that_works(
     tmp_path: Path, embedded: Bank, chat: float | None, way_out: str
@@ -184,7 +185,7 @@ def test_a_way_out_of_a_bad_check_is_one_that_works(
     result = plan(write_rows(tmp_path, "prompt", "completion"), embedded)
     check = Validation(16, base=3.0, start=3.5, end=3.5, scale=1.0, chat=chat)
     warning = next(w for w in replace(result, check=check).warnings if "do not use it" in w)
-    assert f"Train it further with --budget 5m, or {way_out}" in warning
+    assert f"Train it further, for example for 5 minutes, or {way_out}" in warning
 
 
 # --- refusals ------------------------------------------------------------------------------------
@@ -194,14 +195,14 @@ def test_a_way_out_of_a_bad_check_is_one_that_works(
 def test_missing_outputs_are_refused_before_any_row_is_read(
     prompts: Plan, tmp_path: Path, embedded: Bank, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read(*_: Any, **__: Any) -> Iterator[Any]:
+    def unexpected(*_: Any, **__: Any) -> Iterator[Any]:
         raise AssertionError("the rows were read")
 
     recipe = Recipe.of(**{option: 16})
-    message = f"{option}=? compares answers with outputs, and the dataset has none"
+    message = f"{option} compares answers with outputs, and the dataset has none"
     with pytest.raises(UnlabeledDatasetError, match=message):
         prompts.with_recipe(recipe)
-    monkeypatch.setattr(read_dataset, "profile_rows", read)
+    monkeypatch.setattr(read, "profile_rows", unexpected)
     with pytest.raises(UnlabeledDatasetError, match=message):
         plan(write_rows(tmp_path, "question"), embedded, recipe)
 
@@ -221,7 +222,7 @@ def test_prompts_from_the_hub_are_published_but_not_evaluated(
     refused = cli(
         "push", *asked, "--check", 8, "--repo-id", f"{user.name}/other", token=user.token, code=3
     )
-    assert "--check compares answers with outputs" in refused.err
+    assert "the setting check compares answers with outputs" in refused.err
     given = ("evaluate", f"{user.name}/made", "-d", data, "--split", "train")
     refused = cli(*given, code=3, token=user.token)
     assert "none of 24 rows has an output" in refused.err

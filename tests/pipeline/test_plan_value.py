@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_lorameta import Plan, generate_from_plan, plan
+from hf_lorameta import Plan, plan
 from hf_lorameta.bank.index import Index
 from hf_lorameta.errors import MissingExtraError
-from hf_lorameta.pipeline.adapter_folder import is_private
+from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.refine.results import Validation
 from tests.plain_bank import plain_bank
 
@@ -28,7 +28,7 @@ def test_a_pickled_plan_is_the_same_plan(result: Plan) -> None:
     copy = pickle.loads(content)
     assert copy.to_dict() == result.to_dict()
     np.testing.assert_array_equal(copy.coefficients.shared, result.coefficients.shared)
-    first, second = (generate_from_plan(p).pairs[0] for p in (result, copy))
+    first, second = (make_adapter(p).pairs[0] for p in (result, copy))
     np.testing.assert_array_equal(first[0], second[0])
 
 
@@ -37,12 +37,11 @@ def test_an_adapter_of_a_private_bank_is_private(
 ) -> None:
     public = replace(result, dataset=replace(result.dataset, private=False))
     assert not public.private
-    assert not is_private(public.provenance())
+    assert not public.provenance()["private"]
     monkeypatch.setattr(Index, "private_parts", 1)
     assert public.private
-    assert is_private(public.provenance())
-    assert generate_from_plan(public).private
-    assert not is_private({"dataset": {"private": False}})  # of an earlier version
+    assert public.provenance()["private"]
+    assert make_adapter(public).private
 
 
 def test_a_loss_that_is_not_finite_is_null_in_json(result: Plan) -> None:
@@ -87,11 +86,6 @@ def test_a_plot_has_a_bar_for_each_adapter(result: Plan) -> None:
     axes = result.plot()
     assert len(axes.patches) == 20
     assert axes.get_xlabel() == "coefficient"
-
-
-def test_the_old_name_of_neighbors_is_deprecated(result: Plan) -> None:
-    with pytest.warns(DeprecationWarning, match="neighbors"):
-        assert result.neighbours() == result.neighbors()
 
 
 def test_a_plan_is_json(result: Plan) -> None:

@@ -9,9 +9,9 @@ import pytest
 import hf_lorameta
 from hf_lorameta import Bank, Recipe
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.pipeline import progress
-from hf_lorameta.pipeline.python_errors import in_python
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from tests.plain_bank import plain_bank
 from tests.training import tiny
@@ -52,7 +52,7 @@ def test_rows_in_memory_give_the_plan_of_the_same_file(kind: str, tmp_path: Path
 
 def test_missing_values_of_a_data_frame_are_empty() -> None:
     frame = pytest.importorskip("pandas").DataFrame([*LINES, {"question": None, "answer": "x"}])
-    dataset = hf_lorameta.Session().open_dataset(frame)
+    dataset = Session().open_dataset(frame)
     assert list(dataset.rows())[-1] == ("", "x")
 
 
@@ -139,12 +139,16 @@ def test_what_cannot_be_a_dataset_is_refused() -> None:
 
 
 def test_errors_name_arguments_of_python() -> None:
-    with pytest.raises(ColumnsError) as error:
-        hf_lorameta.plan([{"a": "1", "b": "2"}])
-    (note,) = error.value.__notes__
-    assert "columns='input=a,output=b'" in note
-    assert "--" not in note + str(error.value)
-    assert in_python("--top-k 3 and --check") == "top_k=3 and check="
+    with pytest.raises(DatasetError) as error:
+        hf_lorameta.plan(LINES, split="dev")
+    assert error.value.__notes__ == ["add split='train'"]
+    assert error.value.hint == "add --split train"
+    with pytest.raises(EmptyDatasetError) as error:
+        hf_lorameta.generate(LINES, plain_bank(), Recipe(train=16, check=24))
+    assert error.value.__notes__ == [
+        "leave out train=, or lower check=, or name a dataset with more rows"
+    ]
+    assert "--" not in str(error.value)
 
 
 def test_bars_are_shown_for_long_stages_only(
@@ -197,7 +201,7 @@ def test_a_loaded_model_refines_and_evaluates_and_is_the_same_afterwards(trained
     tokenizer = AutoTokenizer.from_pretrained(name)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     config, lines = model.generation_config, tiny.rows(3)
-    loaded = {"model": model, "tokenizer": tokenizer}
+    loaded = {"model": (model, tokenizer)}
     recipe = Recipe(rank=4, refine=8, check=4)
     generation = hf_lorameta.generate(lines, trained, recipe, **loaded)
     fitted, same = generation.plan.refinement, hf_lorameta.generate(lines, trained, recipe)
@@ -218,8 +222,6 @@ def test_a_loaded_model_refines_and_evaluates_and_is_the_same_afterwards(trained
     assert all(bool((after[k] == v).all()) for k, v in before.items())
     with pytest.raises(UsageError, match="names no public dataset"):
         generation.evaluate(**loaded)
-    with pytest.raises(UsageError, match="needs its tokenizer"):
-        generation.evaluate(lines, model=model)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")

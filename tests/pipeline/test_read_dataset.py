@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset, plan_from_reading, read_dataset
+from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset
 from hf_lorameta.data import output_counts
-from hf_lorameta.pipeline.held_out_rows import rows_to_train, rows_used
-from hf_lorameta.pipeline.read_dataset import token_counting
+from hf_lorameta.pipeline.plan import plan_from_reading
+from hf_lorameta.pipeline.read import read_dataset, token_counting
+from hf_lorameta.pipeline.rows import draw_rows, rows_used
 from tests.conftest import Built, Shell
 
 
@@ -38,11 +39,11 @@ def test_reading_stops_at_a_limit_which_the_recipe_states(
     path = write(tmp_path / "rows.jsonl", [30] * 6)
     opened = open_dataset(path, limits=limits)
     with caplog.at_level(logging.WARNING):
-        reading, pool = read_dataset(opened, Recipe(), token_counting(bank))
-    assert (reading.profile.rows, pool) == (rows, [])
+        reading = read_dataset(opened, Recipe(), token_counting(bank))
+    assert (reading.profile.rows, reading.pool) == (rows, ())
     assert reading.recipe.max_rows == (None if rows == 6 else rows)
-    assert ("--max-characters" in caplog.text) == (limits.characters < 1000)
-    again = read_dataset(open_dataset(path), reading.recipe, token_counting(bank))[0]
+    assert ("characters, the limit" in caplog.text) == (limits.characters < 1000)
+    again = read_dataset(open_dataset(path), reading.recipe, token_counting(bank))
     assert plan_from_reading(again, bank).to_dict() == plan_from_reading(reading, bank).to_dict()
 
 
@@ -56,13 +57,13 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     rows = [{"input": f"question {i:03}", "output": f"{i:03}"} for i in range(100)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     opened = open_dataset(path, limits=ReadingLimits(characters=15 * 20))
-    reading, pool = read_dataset(opened, recipe, token_counting(bank))
+    reading = read_dataset(opened, recipe, token_counting(bank))
     assert reading.recipe.max_rows == (recipe.max_rows or 20)
     provenance = plan_from_reading(reading, bank).provenance()
     used = rows_used(provenance, open_dataset(path))
-    drawn = rows_to_train(reading.recipe, pool)
+    drawn = draw_rows(reading.recipe, reading.pool)
     assert all([drawn.train, drawn.outputs])
-    assert set(used or ()) == {row for rows in drawn for row in rows}
+    assert set(used or ()) == set(drawn.used)
     provenance["training"] = {"given_rows": True}
     assert rows_used(provenance, open_dataset(path)) is None
 
@@ -72,9 +73,9 @@ def test_a_text_that_is_cut_is_counted_and_said(tmp_path: Path) -> None:
     opened = open_dataset(
         write(tmp_path / "rows.jsonl", [9, 300, 30]), limits=ReadingLimits(text=60)
     )
-    reading = read_dataset(opened, Recipe(), token_counting(bank))[0]
+    reading = read_dataset(opened, Recipe(), token_counting(bank))
     cut = open_dataset(write(tmp_path / "cut.jsonl", [9, 60, 30]))
-    expected = read_dataset(cut, Recipe(), token_counting(bank))[0].profile
+    expected = read_dataset(cut, Recipe(), token_counting(bank)).profile
     assert reading.profile.output.total == expected.output.total
     assert (reading.profile.cut, expected.cut) == (1, 0)
     assert any(

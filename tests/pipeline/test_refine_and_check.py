@@ -9,23 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta import Generation, Plan, Recipe, generate_from_plan, open_dataset
+from hf_lorameta import Generation, Recipe, open_dataset
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError
+from hf_lorameta.errors import AdapterError, EmptyDatasetError
 from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.pipeline.adapter_folder import read_provenance
-from hf_lorameta.pipeline.held_out_rows import (
-    labeled_pool,
-    rows_to_check,
-    rows_to_fit,
-    rows_used,
-)
-from hf_lorameta.pipeline.read_and_plan import plan_with_rows
-from hf_lorameta.pipeline.refine_and_check import refine_plan, validate_adapter
+from hf_lorameta.pipeline.adapter_folder import read_adapter
+from hf_lorameta.pipeline.check import check_adapter
+from hf_lorameta.pipeline.make import make_adapter
+from hf_lorameta.pipeline.prepare import Prepared, prepare
+from hf_lorameta.pipeline.read import read_dataset, token_counting
+from hf_lorameta.pipeline.rows import Rows, draw_rows, pool_of, require_rows, rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from tests.plain_bank import plain_bank
@@ -73,14 +70,19 @@ def session_with(runner: FakeRunner) -> Session:
     return session
 
 
-def make_plan(data: Path, **settings: Any) -> tuple[Plan, list[Row]]:
-    bank = plain_bank()
-    return plan_with_rows(open_dataset(data), bank, Recipe.of(top_k=3, **settings))
+def prepared(data: Path, **settings: Any) -> Prepared:
+    recipe = Recipe.of(top_k=3, **settings)
+    return prepare(open_dataset(data), Session(plain_bank()), recipe, check=False)
 
 
-def make_adapter(data: Path, runner: FakeRunner, **settings: Any) -> Generation:
-    plan, rows = make_plan(data, **settings)
-    return generate_from_plan(plan, session=session_with(runner), rows=rows)
+def made(data: Path, runner: FakeRunner, **settings: Any) -> Generation:
+    plan, rows, _ = prepared(data, **settings)
+    return make_adapter(plan, rows, session_with(runner))
+
+
+def pool(data: Path, **settings: Any) -> tuple[Row, ...]:
+    bank, recipe = plain_bank(), Recipe.of(**settings)
+    return read_dataset(open_dataset(data), recipe, token_counting(bank), bank.encode).pool
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -88,68 +90,60 @@ def make_adapter(data: Path, runner: FakeRunner, **settings: Any) -> Generation:
 
 @pytest.mark.parametrize("refine", [None, 8, 16])
 def test_rows_to_check_are_labeled_and_were_not_fitted_on(data: Path, refine: int | None) -> None:
-    plan, pool = make_plan(data, refine=refine, check=12)
-    to_fit, to_check = rows_to_fit(plan.recipe, pool), rows_to_check(plan.recipe, pool)
-    assert (len(to_fit), len(to_check)) == (refine or 0, 12)
-    assert len({*to_fit, *to_check}) == len(to_fit) + len(to_check)
-    assert all(output.strip() for _, output in to_check)
-    assert to_check == rows_to_check(plan.recipe, pool)
-    assert to_check != rows_to_check(plan.recipe.model_copy(update={"seed": 1}), pool)
+    plan, rows, _ = prepared(data, refine=refine, check=12)
+    assert (len(rows.fit), len(rows.check)) == (refine or 0, 12)
+    assert len({*rows.fit, *rows.check}) == len(rows.fit) + len(rows.check)
+    assert all(output.strip() for _, output in rows.check)
+    drawn_from = pool_of(open_dataset(data).rows(), plan.recipe)
+    assert rows == draw_rows(plan.recipe, drawn_from)
+    other_seed = plan.recipe.model_copy(update={"seed": 1})
+    assert rows.check != draw_rows(other_seed, drawn_from).check
 
 
 def test_the_pool_does_not_depend_on_the_rows_that_are_profiled(data: Path) -> None:
-    pool = labeled_pool(open_dataset(data).rows(), Recipe(refine=8))
-    assert len(pool) == 40
-    assert make_plan(data, refine=8)[1] == pool
-    assert make_plan(data, refine=8, max_rows=5)[1] == pool
-    assert make_plan(data)[1] == []
+    expected = pool_of(open_dataset(data).rows(), Recipe(refine=8))
+    assert len(expected) == 40
+    assert pool(data, refine=8) == expected
+    assert pool(data, refine=8, max_rows=5) == expected
+    assert pool(data) == ()
 
 
 def test_rows_of_a_dataset_sorted_by_label_are_of_all_labels(tmp_path: Path) -> None:
     """As in IMDB: the first half is negative, and the end of the file is far away."""
     path = tmp_path / "sorted.jsonl"
     labels = ["neg"] * 1500 + ["pos"] * 1500
-    rows = [{"input": f"review {i}", "output": label} for i, label in enumerate(labels)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    plan, pool = make_plan(path, refine=16, check=16)
-    for drawn in (rows_to_fit(plan.recipe, pool), rows_to_check(plan.recipe, pool)):
+    lines = [{"input": f"review {i}", "output": label} for i, label in enumerate(labels)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plan, rows, _ = prepared(path, refine=16, check=16)
+    for drawn in (rows.fit, rows.check):
         assert 6 <= sum(output == "neg" for _, output in drawn) <= 10
-    assert pool == make_plan(path, refine=16, check=16)[1]
-    used = rows_used(plan.provenance(), open_dataset(path))
-    assert used == [*rows_to_fit(plan.recipe, pool), *rows_to_check(plan.recipe, pool)]
+    assert rows == prepared(path, refine=16, check=16).rows
+    assert rows_used(plan.provenance(), open_dataset(path)) == [*rows.fit, *rows.check]
 
 
 def test_a_pool_is_as_large_as_the_rows_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "many.jsonl"
-    rows = [{"input": f"review {i}", "output": f"{i}"} for i in range(1300)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    plan, pool = make_plan(path, refine=1100, check=100, max_rows=20)
-    assert len(rows_to_fit(plan.recipe, pool)) == 1100
-    assert len(rows_to_check(plan.recipe, pool)) == 100
+    lines = [{"input": f"review {i}", "output": f"{i}"} for i in range(1300)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = prepared(path, refine=1100, check=100, max_rows=20).rows
+    assert (len(rows.fit), len(rows.check)) == (1100, 100)
 
 
 def test_a_row_that_occurs_twice_is_not_both_fitted_and_checked_on(tmp_path: Path) -> None:
     path = tmp_path / "twice.jsonl"
-    rows = [{"input": f"review {i % 10}", "output": "fine"} for i in range(40)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    plan, pool = make_plan(path, refine=5, check=5)
-    fitted, checked = rows_to_fit(plan.recipe, pool), rows_to_check(plan.recipe, pool)
-    assert len({*fitted, *checked}) == 10
-
-
-def test_too_few_rows_to_check_are_refused(data: Path) -> None:
-    plan, pool = make_plan(data, refine=38, check=12)
-    with pytest.raises(EmptyDatasetError, match="2 of 40 labeled rows left by --refine 38"):
-        rows_to_check(plan.recipe, pool)
+    lines = [{"input": f"review {i % 10}", "output": "fine"} for i in range(40)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = prepared(path, refine=5, check=5).rows
+    assert len({*rows.fit, *rows.check}) == 10
 
 
 def test_rows_that_an_adapter_was_fitted_or_checked_on_are_recognized(data: Path) -> None:
-    plan, pool = make_plan(data, refine=8, check=12)
+    plan, rows, _ = prepared(data, refine=8, check=12)
     provenance, same = plan.provenance(), open_dataset(data)
-    expected = sorted([*rows_to_fit(plan.recipe, pool), *rows_to_check(plan.recipe, pool)])
+    expected = sorted([*rows.fit, *rows.check])
     assert len(expected) == 20
     assert sorted(rows_used(provenance, same)) == expected
-    assert rows_used(make_plan(data)[0].provenance(), same) == []
+    assert rows_used(prepared(data).plan.provenance(), same) == []
     assert rows_used(provenance, replace(same, split="test")) == []
     assert rows_used(provenance, open_dataset(data, limits=ReadingLimits(text=3))) is None
     published = {"private": False, "id": "user/name", "config": same.config}
@@ -159,35 +153,41 @@ def test_rows_that_an_adapter_was_fitted_or_checked_on_are_recognized(data: Path
 
 
 def test_a_private_dataset_with_another_number_of_rows_is_another_dataset(data: Path) -> None:
-    provenance = make_plan(data, refine=8)[0].provenance()
+    provenance = prepared(data, refine=8).plan.provenance()
     with data.open("a") as file:
         file.write('{"input": "one", "output": "more"}\n')
     assert rows_used(provenance, open_dataset(data)) == []
 
 
-def test_too_few_rows_to_check_are_reported_before_the_fit(data: Path) -> None:
+def test_too_few_rows_to_check_are_refused_before_the_fit(data: Path) -> None:
     class Unused(FakeRunner):
         def loss(self, tokens: Sequence[Tokens]) -> float:
             raise AssertionError
 
-    plan, pool = make_plan(data, refine=38, check=16)
-    with pytest.raises(EmptyDatasetError, match="2 of 40 labeled rows"):
-        refine_plan(plan, pool, Unused(1))
+    with pytest.raises(EmptyDatasetError) as error:
+        made(data, Unused(1), refine=38, check=16)
+    assert str(error.value) == (
+        "2 labeled rows left to check on besides 38 to refine on, expected at least 4"
+    )
+    assert "leave out --check, or lower --refine" in error.value.hint
 
 
-def test_tuning_that_the_recipe_does_not_ask_for_is_refused(data: Path) -> None:
-    plan, pool = make_plan(data)
-    with pytest.raises(UsageError, match="no check"):
-        validate_adapter(generate_from_plan(plan), pool, FakeRunner(1))
-    with pytest.raises(UsageError, match="no refinement"):
-        refine_plan(plan, pool, FakeRunner(1))
+def test_a_recipe_that_needs_rows_is_refused_without_them(data: Path) -> None:
+    plan = prepared(data, refine=8).plan
+    with pytest.raises(EmptyDatasetError, match="0 labeled rows left to refine on"):
+        make_adapter(plan, session=session_with(FakeRunner(1)))
+    require_rows(Rows(), Recipe())
 
 
-def test_a_plan_of_a_local_file_needs_its_rows_to_refine(data: Path) -> None:
-    plan, _ = make_plan(data, refine=8)
-    with pytest.raises(UsageError, match="local file") as error:
-        generate_from_plan(plan, session=session_with(FakeRunner(1)))
-    assert "generate(dataset, bank, recipe)" in error.value.hint
+def test_rows_to_check_on_that_the_recipe_does_not_ask_for_only_make_a_report(data: Path) -> None:
+    plan, rows, _ = prepared(data)
+    plain, runner = make_adapter(plan), FakeRunner(1e-6)
+    reported = make_adapter(plan, replace(rows, check=(("a", "b"),) * 4), session_with(runner))
+    assert reported.plan.check
+    assert reported.plan.check.end > reported.plan.check.base
+    assert reported.plan.recipe.check is None
+    for ours, same in zip(reported.pairs, plain.pairs, strict=True):
+        assert all(np.array_equal(x, y) for x, y in zip(ours, same, strict=True))
 
 
 # --- coefficients that differ between modules -----------------------------------------------------
@@ -202,15 +202,15 @@ def test_each_module_is_combined_with_its_own_coefficients(
     bank = pack(bank, tmp_path / "pack", basis=24) if kind == "pack" else bank
     rank = None if combine == "factors" else 24
     recipe = Recipe.of(top_k=3, combine=combine, rank=rank, check=8)
-    plan, pool = plan_with_rows(open_dataset(data), bank, recipe)
+    plan, rows, _ = prepare(open_dataset(data), Session(bank), recipe)
     plan = replace(plan, recipe=recipe.model_copy(update={"check": None}))
     c = np.zeros((len(bank.layout), len(bank)))
     c[:, plan.active_indices] = np.random.default_rng(0).standard_normal((len(c), 3))
     per_module = replace(plan, coefficients=Coefficients.by_module(c))
     np.testing.assert_allclose(per_module.coefficients.shared, c.mean(0))
     assert set(per_module.active_indices) == set(plan.active_indices)
-    generation = generate_from_plan(per_module)
-    shared = generate_from_plan(replace(plan, coefficients=Coefficients(c[0])))
+    generation = make_adapter(per_module)
+    shared = make_adapter(replace(plan, coefficients=Coefficients(c[0])))
     (A, B), (C, D) = generation.pairs[0], shared.pairs[0]
     np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
     active = per_module.active_indices
@@ -224,7 +224,7 @@ def test_each_module_is_combined_with_its_own_coefficients(
     assert norm(generation.pairs) > 0.1
     runner = FakeRunner(0.4 * norm(generation.pairs))
     to_check = replace(generation, plan=replace(per_module, recipe=recipe))
-    scaled = validate_adapter(to_check, pool, runner)
+    scaled = check_adapter(to_check, rows, runner)
     assert scaled.plan.check
     scale = scaled.plan.check.scale
     assert 0 < scale < 1
@@ -232,15 +232,16 @@ def test_each_module_is_combined_with_its_own_coefficients(
 
 
 def test_an_adapter_used_in_few_modules_takes_part(data: Path, tmp_path: Path) -> None:
-    plan, _ = make_plan(data)
+    plan = prepared(data).plan
     c = np.zeros((len(plan.bank.layout), len(plan.bank)))
     c[0, 3], c[1, 3] = 0.5, -0.5  # the mean is zero
     per_module = replace(plan, coefficients=Coefficients.by_module(c))
     assert per_module.active_indices == [3]
-    folder = generate_from_plan(per_module).save_pretrained(tmp_path / "a")
-    saved = read_provenance(folder)
-    (row,) = saved["coefficients"]
-    assert saved["provenance"]["modules"] == [module.name for module in plan.bank.layout]
+    folder = make_adapter(per_module).save_pretrained(tmp_path / "a")
+    saved = read_adapter(folder)
+    (row,) = saved.coefficients
+    assert saved.provenance
+    assert saved.provenance["modules"] == [module.name for module in plan.bank.layout]
     assert row["coefficient"] == 0
     assert row["by_module"] == c[:, 3].tolist()
 
@@ -253,12 +254,12 @@ def test_an_adapter_used_in_few_modules_takes_part(data: Path, tmp_path: Path) -
 def test_a_checked_adapter_is_not_worse_than_the_base(
     data: Path, combine: str, share: float
 ) -> None:
-    plain = generate_from_plan(make_plan(data, combine=combine)[0])
+    plain = make_adapter(prepared(data, combine=combine).plan)
     full = norm(plain.pairs)
     best = share * full
     power = 2 if combine == "factors" else 1  # both A and B are sums
     scale = max(s for s in (1, 1 / 2, 1 / 4, 1 / 8) if s**power <= 2 * share)
-    generation = make_adapter(data, FakeRunner(best), combine=combine, check=16)
+    generation = made(data, FakeRunner(best), combine=combine, check=16)
     check = generation.plan.check
     assert check is not None
     assert (check.rows, check.scale) == (16, scale)
@@ -268,24 +269,24 @@ def test_a_checked_adapter_is_not_worse_than_the_base(
     assert check.end <= check.base == 1
     scaled = generation.plan.coefficients.shared
     np.testing.assert_allclose(scaled, scale * plain.plan.coefficients.shared)
-    again = generate_from_plan(replace(generation.plan, recipe=plain.plan.recipe))
+    again = make_adapter(replace(generation.plan, recipe=plain.plan.recipe))
     for (A, B), (C, D) in zip(generation.pairs, again.pairs, strict=True):
         np.testing.assert_allclose(B @ A, D @ C, atol=1e-5)
 
 
 def test_fewer_rows_than_asked_for_are_reported(data: Path) -> None:
-    full = norm(generate_from_plan(make_plan(data)[0]).pairs)
-    enough = make_adapter(data, FakeRunner(full), check=8).plan
+    full = norm(make_adapter(prepared(data).plan).pairs)
+    enough = made(data, FakeRunner(full), check=8).plan
     assert not any("labeled rows, not" in text for text in enough.warnings)
-    plan = make_adapter(data, FakeRunner(full), check=4000).plan
+    plan = made(data, FakeRunner(full), check=4000).plan
     assert plan.check
     expected = f"was checked on {plan.check.rows} labeled rows, not 4000"
     assert any(expected in text for text in plan.warnings)
 
 
 def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
-    full = norm(generate_from_plan(make_plan(data)[0]).pairs)
-    text = saved_card(make_adapter(data, FakeRunner(0.4 * full), check=16), tmp_path / "a")
+    full = norm(make_adapter(prepared(data).plan).pairs)
+    text = saved_card(made(data, FakeRunner(0.4 * full), check=16), tmp_path / "a")
     section = text.split("## Checked on 16 rows")[1].split("##")[0]
     assert "multiplied by 0.5" in section
     rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("|")][2:]
@@ -301,7 +302,7 @@ def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
     assert recipe["check"]["scale"] == 0.5
     assert recipe["recipe"]["check"] == 16
 
-    good = saved_card(make_adapter(data, FakeRunner(full), check=16), tmp_path / "b")
+    good = saved_card(made(data, FakeRunner(full), check=16), tmp_path / "b")
     assert "## Checked on 16 rows" in good
     assert "at full strength" not in good
     assert "was worse" not in good
@@ -316,7 +317,7 @@ def saved_card(generation: Generation, folder: Path) -> str:
 )
 def test_an_adapter_of_zeros_is_refused(data: Path, settings: dict[str, int], hint: str) -> None:
     with pytest.raises(AdapterError, match="even at 1/8 strength") as error:
-        make_adapter(data, FakeRunner(1e-9), **settings)
+        made(data, FakeRunner(1e-9), **settings)
     assert hint in error.value.hint
 
 
@@ -328,7 +329,7 @@ def test_refining_and_checking_use_one_runner(data: Path) -> None:
             losses.append(len(tokens))
             return super().loss(tokens)
 
-    plan = make_adapter(data, Counting(5), refine=8, check=12).plan
+    plan = made(data, Counting(5), refine=8, check=12).plan
     assert plan.refinement
     assert plan.refinement.by_module  # the gradients of all rows agree
     assert plan.coefficients.per_module is not None
@@ -350,10 +351,10 @@ def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data:
         def loss(self, tokens: Sequence[Tokens]) -> float:
             return 0.25 if tokens[0].prompt == [2] else super().loss(tokens)
 
-    full = norm(make_adapter(data, FakeRunner(1)).pairs)
-    good = make_adapter(data, Chat(full), check=8).plan.check
+    full = norm(made(data, FakeRunner(1)).pairs)
+    good = made(data, Chat(full), check=8).plan.check
     assert good
     assert (good.chat, good.base) == (0.25, 1)
     with pytest.raises(AdapterError, match=r"chat template is better: .* 0\.250") as error:
-        make_adapter(data, Chat(3 * full), check=8)
+        made(data, Chat(3 * full), check=8)
     assert "leave out --check" in error.value.hint

@@ -14,9 +14,9 @@ from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.pipeline import rows_to_score as module
-from hf_lorameta.pipeline.held_out_rows import rows_to_check, rows_to_fit
-from hf_lorameta.pipeline.read_and_plan import plan_with_rows
+from hf_lorameta.pipeline.prepare import prepare
 from hf_lorameta.pipeline.rows_to_score import RowsToScore, open_to_score, rows_to_score
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 
 ROWS = 60
@@ -32,9 +32,8 @@ def file(tmp_path: Path) -> Path:
 
 def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:
     """Return the provenance of an adapter, and the rows that it was fitted or checked on."""
-    plan, pool = plan_with_rows(dataset, Bank.embedded(), Recipe(refine=8, check=4))
-    drawn = [*rows_to_fit(plan.recipe, pool), *rows_to_check(plan.recipe, pool)]
-    return json.loads(json.dumps(plan.provenance())), set(drawn)
+    plan, rows, _ = prepare(dataset, Session(Bank.embedded()), Recipe(refine=8, check=4))
+    return json.loads(json.dumps(plan.provenance())), set(rows.used)
 
 
 def scored_on(dataset: Dataset, provenance: dict[str, Any]) -> RowsToScore:

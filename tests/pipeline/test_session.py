@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta import Recipe, generate
+from hf_lorameta.errors import UsageError
 from hf_lorameta.pipeline import session as session_module
 from hf_lorameta.pipeline.session import Session
 from tests.conftest import Account, Shell
@@ -16,7 +17,7 @@ from tests.plain_bank import plain_bank
 def test_hub_bank_and_runner_are_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
     monkeypatch.setattr(Session, "evaluator", None)
-    monkeypatch.setattr(session_module, "TorchRunner", lambda *args: loaded.append(1) or object())
+    monkeypatch.setattr(session_module, "TorchRunner", lambda *_: loaded.append(1) or FakeRunner(1))
     with Session() as session:
         assert session.hub is session.hub
         assert session.bank is session.bank
@@ -53,9 +54,7 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
 
     loaded, read = [], []
     monkeypatch.setattr(Session, "evaluator", None)
-    monkeypatch.setattr(
-        session_module, "TorchRunner", lambda *args: loaded.append(1) or FakeRunner(5)
-    )
+    monkeypatch.setattr(session_module, "TorchRunner", lambda *_: loaded.append(1) or FakeRunner(5))
     opened = open_dataset(data)
     counted = replace(opened, rows=lambda: read.append(1) or opened.rows())
     recipe = Recipe.of(top_k=3, refine=8, check=8)
@@ -78,3 +77,8 @@ def test_a_command_resolves_a_bank_repo_once(cli: Shell, user: Account, tmp_path
     paths = [r.path for r in cli.hub.requests[before:]]
     resolutions = [path for path in paths if path.split("?")[0] == f"/api/datasets/{repo}"]
     assert len(resolutions) == 1
+
+
+def test_a_model_without_its_tokenizer_is_refused() -> None:
+    with pytest.raises(UsageError, match="needs its tokenizer"):
+        Session(model=object())  # type: ignore[arg-type]

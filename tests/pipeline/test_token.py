@@ -21,8 +21,9 @@ CALLS = {
 """Name of the private repo that each call returns."""
 SCRIPT = """
 import json, sys
-import hf_lorameta
-from hf_lorameta import Bank, generate, open_dataset, plan, resolve_target
+from hf_lorameta import Bank, generate, open_dataset, plan
+from hf_lorameta.errors import HubError
+from hf_lorameta.pipeline.publish import resolve_target
 
 dataset, bank_repo, repo, token = sys.argv[1:]
 generation = generate(dataset, Bank.from_pretrained(bank_repo, token=token), token=token)
@@ -38,7 +39,7 @@ results = {}
 for name, call in calls.items():
     try:
         without = call()
-    except hf_lorameta.HubError as error:
+    except HubError as error:
         without = type(error).__name__
     results[name] = {"without": without, "with": call(token=token)}
 print(json.dumps(results))

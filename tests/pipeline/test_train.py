@@ -17,14 +17,9 @@ from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they 
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
-from hf_lorameta.pipeline.generate import generate_from_plan  # noqa: E402
-from hf_lorameta.pipeline.held_out_rows import (  # noqa: E402
-    rows_to_check,
-    rows_to_fit,
-    rows_to_train,
-    rows_used,
-)
-from hf_lorameta.pipeline.read_and_plan import plan_with_rows  # noqa: E402
+from hf_lorameta.pipeline.generate import make_adapter  # noqa: E402
+from hf_lorameta.pipeline.prepare import prepare  # noqa: E402
+from hf_lorameta.pipeline.rows import draw_rows, require_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.training import device, few_rows, few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
@@ -80,11 +75,12 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     generated.save_pretrained(tmp_path / "generated")
     trained.save_pretrained(tmp_path / "trained")
     pool = [(row["input"], row["output"]) for row in tiny.rows(3)]
-    used = rows_to_train(trained.plan.recipe, pool).train
+    drawn = draw_rows(trained.plan.recipe, pool)
+    used = drawn.train
     others = [row for row in pool if row not in used]
     assert loss(bank, others, tmp_path / "trained") < loss(bank, others, tmp_path / "generated")
     assert trained.plan.check.end == pytest.approx(
-        loss(bank, rows_to_check(trained.plan.recipe, pool), tmp_path / "trained"), abs=0.02
+        loss(bank, list(drawn.check), tmp_path / "trained"), abs=0.02
     )
     card = (tmp_path / "trained" / "README.md").read_text()
     assert "**Trained on 16 rows of the dataset**" in card
@@ -105,7 +101,7 @@ def test_outputs_of_other_rows_take_part_unless_they_are_few(bank: Bank, tmp_pat
     card = trained.save_pretrained(tmp_path / "adapter") / "README.md"
     assert "one row had the output of one of 24 other rows" in card.read_text()
     pool = [(row["input"], row["output"]) for row in different]
-    drawn = rows_to_train(trained.plan.recipe, pool)
+    drawn = draw_rows(trained.plan.recipe, pool)
     assert len(drawn.outputs) == 24
     used = rows_used(trained.plan.provenance(), open_dataset(new))
     assert used is not None
@@ -126,7 +122,7 @@ def test_other_rows_decide_where_hardly_any_rows_have_an_output_in_common(
     training, recipe = trained.plan.training, trained.plan.recipe
     assert training is not None
     assert (training.rows, training.held_out, training.on_other_rows) == (16, 16, True)
-    drawn = rows_to_train(recipe, pool)
+    drawn = draw_rows(recipe, pool)
     assert len({output for _, output in drawn.train}) == 16
     assert len(drawn.decide) == 16
     assert not {*drawn.decide} & {*drawn.train, *drawn.outputs}
@@ -140,13 +136,14 @@ def test_other_rows_decide_where_hardly_any_rows_have_an_output_in_common(
 @pytest.mark.parametrize("labels", [2, 8, 96])
 def test_rows_decide_by_themselves_where_other_rows_share_no_more_outputs(labels: int) -> None:
     pool = [(f"question {i}", f"label {i % labels}") for i in range(96)]
-    assert rows_to_train(Recipe(train=16), pool).decide == []
+    assert draw_rows(Recipe(train=16), pool).decide == ()
 
 
 def test_without_training_no_rows_are_drawn_for_it() -> None:
     pool = [(f"question {i}", f"label {i % 16}") for i in range(96)]
-    assert rows_to_train(Recipe(check=16), pool) == ([], [], [])
-    assert len(rows_to_check(Recipe(check=16), pool)) == 16
+    rows = draw_rows(Recipe(check=16), pool)
+    assert (rows.train, rows.outputs, rows.decide) == ((), (), ())
+    assert len(rows.check) == 16
 
 
 def test_too_little_memory_is_an_error_with_a_way_out(
@@ -155,7 +152,7 @@ def test_too_little_memory_is_an_error_with_a_way_out(
     monkeypatch.setattr(device, "available_memory", lambda: 100_000)
     with pytest.raises(UsageError, match="GB of memory") as caught:
         make(bank, new, train=16)
-    assert caught.value.hint == "leave out train=, or use a machine with more memory"
+    assert caught.value.hint == "leave out --train, or use a machine with more memory"
 
 
 def test_the_same_seed_gives_the_same_adapter(bank: Bank, new: Path) -> None:
@@ -169,23 +166,25 @@ def test_the_same_seed_gives_the_same_adapter(bank: Bank, new: Path) -> None:
 def test_rows_to_fit_train_and_check_on_are_disjoint() -> None:
     pool = [(f"question {i}", f"{i}") for i in range(40)]
     recipe = Recipe(refine=8, train=100, check=8)
-    to_train = rows_to_train(recipe, pool).train
-    drawn = [rows_to_fit(recipe, pool), to_train, rows_to_check(recipe, pool)]
-    assert [len(rows) for rows in drawn] == [8, 24, 8]  # rows to check on are kept
-    assert sorted(row for rows in drawn for row in rows) == sorted(pool)
-    with pytest.raises(EmptyDatasetError, match="6 of 30 labeled rows to train on with --train 16"):
-        rows_to_train(Recipe(refine=16, train=16, check=8), pool[:30])
+    rows = draw_rows(recipe, pool)
+    drawn = [rows.fit, rows.train, rows.check]
+    assert [len(part) for part in drawn] == [8, 24, 8]  # rows to check on are kept
+    assert sorted(row for part in drawn for row in part) == sorted(pool)
+    recipe = Recipe(refine=16, train=16, check=8)
+    with pytest.raises(EmptyDatasetError, match="6 labeled rows left to train on besides 16 to re"):
+        require_rows(draw_rows(recipe, pool[:30]), recipe)
 
 
 def test_a_base_model_that_cannot_be_trained_is_refused_before_the_fit(
     bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Session(bank) as session:
-        plan, rows = plan_with_rows(session.open_dataset(new), bank, Recipe(refine=8, train=16))
+        recipe = Recipe(refine=8, train=16)
+        plan, rows, _ = prepare(session.open_dataset(new), session, recipe)
         session.evaluator.model._supports_attention_backend = False
-        monkeypatch.setattr("hf_lorameta.pipeline.generate.refine_plan", pytest.fail)
+        monkeypatch.setattr("hf_lorameta.pipeline.make.refine_plan", pytest.fail)
         with pytest.raises(UsageError, match="cannot be trained here: its layers are not all"):
-            generate_from_plan(plan, session=session, rows=rows)
+            make_adapter(plan, rows, session)
 
 
 def test_an_adapter_worse_than_the_base_model_is_refused(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta import as_option
+from hf_lorameta.data.prompt import as_option
 from hf_lorameta.demo.run import DATA_FOLDER
 from tests.conftest import Account, Shell, Web
 from tests.running_space import missing

@@ -17,7 +17,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Recipe, install_requirement, plan  # noqa: E402 - they import torch
+from hf_lorameta import Bank, Recipe, plan  # noqa: E402
+from hf_lorameta.environment import install_requirement  # noqa: E402
 from hf_lorameta.training import few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 

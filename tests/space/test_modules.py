@@ -19,24 +19,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hf_lorameta import (
-    Bank,
-    ColumnsError,
-    DatasetTooLargeError,
-    IntegrityError,
-    LoraMetaError,
-    Plan,
-    Preview,
-    Recipe,
-    Report,
-    UsageError,
-    bank_map,
-    parse_columns,
-    plan,
-)
+from hf_lorameta import Bank, LoraMetaError, Plan, Recipe, Report, plan
 from hf_lorameta.bank.expected_gain import Estimate
+from hf_lorameta.bank.map import bank_map
+from hf_lorameta.data.columns import parse_columns
+from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.engines.scoring import Sample, Scores
+from hf_lorameta.errors import ColumnsError, DatasetTooLargeError, IntegrityError, UsageError
 from tests.data.random_rows import KINDS, random_rows
 from tests.running_space import SPACE
 from tests.space import readers

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta import Bank, install_requirement
+from hf_lorameta import Bank
+from hf_lorameta.environment import install_requirement
 from tests.conftest import Account, Shell, Web
 from tests.plain_bank import plain_bank
 from tests.running_space import SPACE, Visitor, browser, missing, running_space

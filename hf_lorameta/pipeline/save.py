@@ -22,11 +22,17 @@ from hf_lorameta.pipeline.adapter_folder import (
     RECIPE_FILE,
     Export,
     check_target,
-    read_provenance,
+    read_adapter,
     write_folder,
 )
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.publish import publish_adapter
+from hf_lorameta.pipeline.publish import (
+    check_no_overwrite,
+    preserve_on_failure,
+    publish_folder,
+    resolve_target,
+    staging_folder,
+)
 
 
 class SavableAdapter(ABC):
@@ -100,7 +106,7 @@ class SavableAdapter(ABC):
             texts = self._write(new, repo_id, exported=base_config is not None)
             for name, text in texts.items():
                 (new / name).write_bytes(text.encode())
-            read_provenance(new)
+            read_adapter(new).require_provenance()
             if base_config is not None:
                 gguf_adapter.export(new, new / GGUF_FILE, base_config)
 
@@ -137,17 +143,16 @@ class SavableAdapter(ABC):
             ConnectionLostError: the connection was lost.
             LoraMetaError: as `save_pretrained` raises.
         """
-        publication = publish_adapter(
-            lambda: self,
-            repo_id,
-            hub=self._hub(token),
-            dataset_private=self.private,
-            private=private,
-            create_pr=create_pr,
-            overwrite=overwrite,
-            export=export,
+        hub = self._hub(token)
+        target = resolve_target(
+            repo_id, private=private, dataset_private=self.private, create_pr=create_pr, hub=hub
         )
-        return str(publication.url)
+        if not overwrite:
+            check_no_overwrite(target)
+        folder = staging_folder(repo_id)
+        self.save_pretrained(folder, repo_id=repo_id, export=export, token=hub.token)
+        with preserve_on_failure(folder, target):
+            return publish_folder(folder, target, hub=hub)
 
 
 @dataclass(frozen=True)

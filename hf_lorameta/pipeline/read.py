@@ -1,0 +1,194 @@
+"""Read a dataset once, within its limits: count its tokens, and collect rows to draw from.
+
+It needs no bank, only the tokenizer of one, so it can run in a process of its own.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.index import TOKENIZER_FILE
+from hf_lorameta.cards.prompt_code import is_example
+from hf_lorameta.data.dataset import Dataset, DatasetInfo
+from hf_lorameta.data.output_counts import OutputCounter, OutputCounts
+from hf_lorameta.data.profile import Profile, profile_rows
+from hf_lorameta.data.tokenizer import load_encode
+from hf_lorameta.errors import Option, UnlabeledDatasetError
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS
+from hf_lorameta.pipeline.rows import pool_size, row_sample
+from hf_lorameta.recipe import Recipe
+from hf_lorameta.types import Encode, Row
+
+logger = logging.getLogger(__name__)
+
+_FULL = "Only the first %s rows are read, which hold %s characters, the limit"
+
+
+@dataclass(frozen=True)
+class TokenCounting:
+    """How to count tokens for a bank.
+
+    Attributes:
+        tokenizer: path of its ``tokenizer.json``.
+        vocab_size: above every token id.
+        end: id of the end token, if the outputs are counted for an output prior.
+    """
+
+    tokenizer: Path
+    vocab_size: int
+    end: int | None
+
+
+def token_counting(bank: Bank) -> TokenCounting:
+    """Return how to count tokens for a bank.
+
+    Raises:
+        IntegrityError: the tokenizer is damaged.
+    """
+    prior = bank.index.output_prior
+    tokenizer = bank.verified_file(TOKENIZER_FILE)
+    return TokenCounting(tokenizer, bank.index.vocab_size, prior.end if prior else None)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of a dataset. It can be pickled.
+
+    Attributes:
+        dataset: what was read.
+        recipe: the settings; `max_rows` is the number of rows read if a limit ended the reading,
+            `max_text` the dataset's limit of a text.
+        profile: token counts.
+        output_counts: of the outputs, if the bank has an output prior.
+        example: of a public dataset, a row that suits a card, if there is any.
+        pool: different labeled rows, from which `hf_lorameta.pipeline.rows.draw_rows` draws; empty
+            unless rows are asked for.
+    """
+
+    dataset: DatasetInfo
+    recipe: Recipe
+    profile: Profile
+    output_counts: OutputCounts | None
+    example: Row | None
+    pool: tuple[Row, ...] = ()
+
+
+def read_dataset(
+    dataset: Dataset,
+    recipe: Recipe,
+    counting: TokenCounting,
+    encode: Encode | None = None,
+    *,
+    collect: int = 0,
+) -> Reading:
+    """Read a dataset once, within its limits.
+
+    Args:
+        dataset: an opened dataset.
+        recipe: the settings.
+        counting: what to count, see `token_counting`.
+        encode: the bank's tokenizer; None loads it.
+        collect: size of the pool, at most, for more than the recipe asks for.
+
+    Raises:
+        UnlabeledDatasetError: the recipe needs outputs, and the dataset has none.
+        DatasetError: the dataset cannot be read as labeled rows.
+    """
+    require_outputs(dataset, recipe)
+    text = dataset.limits.text
+    recipe = recipe.model_copy(update={"max_text": None if text == DEFAULT_LIMITS.text else text})
+    encode = encode or load_encode(counting.tokenizer)
+    size = max(collect, pool_size(recipe) if recipe.rows_asked else 0)
+    rows = _RowsToCount(dataset, recipe, size)
+    counter, counted = None, iter(rows)
+    if counting.end is not None:
+        counter = OutputCounter(encode, counting.vocab_size, counting.end)
+        counted = counter.of(counted)
+    labeled = not dataset.prompts_only
+    profile = profile_rows(counted, encode, counting.vocab_size, labeled_only=labeled)
+    profile = replace(profile, cut=rows.cut)
+    if rows.reached or rows.count == recipe.max_rows:
+        total = dataset.total() or 0
+        more = total if total > rows.count else None
+        profile = replace(profile, ended_early=rows.reached or total != rows.count, total=more)
+    if rows.reached:
+        recipe = recipe.model_copy(update={"max_rows": rows.count})
+    return Reading(
+        dataset.info,
+        recipe,
+        profile,
+        counter.counts if counter and profile.output.total else None,
+        rows.example if dataset.public else None,
+        tuple(rows.pool()),
+    )
+
+
+def require_outputs(dataset: DatasetInfo, recipe: Recipe) -> None:
+    """Raise UnlabeledDatasetError if the recipe needs outputs and the dataset has none."""
+    if dataset.prompts_only and recipe.rows_asked:
+        name = next(iter(recipe.rows_asked))
+        raise UnlabeledDatasetError(
+            f"the setting {name} compares answers with outputs, and the dataset has none",
+            hint=[
+                Option(name, change="leave out"),
+                Option("columns", "input=COLUMN,output=COLUMN"),
+            ],
+        )
+
+
+class _RowsToCount:
+    """Yields the rows of a dataset until one of its limits is reached, and samples them.
+
+    Args:
+        dataset: an opened dataset.
+        recipe: its `max_rows` and `seed` count.
+        size: of the pool; 0 for none.
+
+    Attributes:
+        count: number of rows so far.
+        cut: number of those with a text that was cut.
+        reached: whether a limit came before the last row.
+        example: the first row that suits a card.
+    """
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, size: int) -> None:
+        self._rows, self._limits, self._most = dataset.rows(), dataset.limits, recipe.max_rows
+        self._size, self._sample = size, row_sample(recipe, size)
+        self._over: list[Row] = []  # the row at which a limit was found to be reached
+        self.count = self.cut = 0
+        self.reached = False
+        self.example: Row | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        within = islice(self._within_limits(), self._most)
+        return self._sample.of(within) if self._size else within
+
+    def _within_limits(self) -> Iterator[Row]:
+        limits, characters = self._limits, 0
+        for row in self._rows:
+            full = characters >= limits.characters
+            if full or self.count == limits.rows:
+                if full:
+                    logger.warning(_FULL, f"{self.count:,}", f"{characters:,}")
+                self.reached = True
+                self._over = [row]
+                return
+            self.count += 1
+            self.cut += max(map(len, row)) >= limits.text
+            characters += sum(map(len, row))
+            if self.example is None and is_example(row):
+                self.example = row
+            yield row
+
+    def pool(self) -> list[Row]:
+        """Return the pool, of the rows that were counted and, if they are fewer, of more rows.
+
+        The recipe alone decides it, so that the rows can be drawn again: limits do not count.
+        """
+        if self._size and (self.reached or self._most is not None):
+            more = chain(self._over, self._rows)
+            self._sample.draw_from(islice(more, max(self._size - self.count, 0)))
+        return self._sample.rows

@@ -1,0 +1,216 @@
+"""Draw all rows of a dataset that an adapter is made with, once.
+
+Many datasets are sorted by label, so a pool of distinct labeled rows (`POOL_ROWS`, or as many as
+are needed if that is more) is first drawn from all rows that are read. The rows for each purpose
+are then drawn from the pool, stratified by output. All draws use the recipe's seed, and no row is
+used for two purposes. `rows_used` draws them again, for an adapter that is to be scored.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain, islice
+from typing import Any
+
+from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.sample import RowSample, draw_stratified
+from hf_lorameta.errors import EmptyDatasetError, Option
+from hf_lorameta.hub.split_names import slice_bounds, split_name
+from hf_lorameta.recipe import Recipe
+from hf_lorameta.training.few_rows_settings import held_out_rows, other_outputs
+from hf_lorameta.types import Row
+
+POOL_ROWS = 1000
+MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
+_MISSING_SHARE = 0.5
+"""Other rows decide if more of them, by this share of all, have an output of a row to train on than
+rows to train on have that of another. Chosen on tasks that nothing is reported on, see
+``hf_lorameta/training/README.md``."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a dataset, by what they are for. None is in two lists, but those of the prompt.
+
+    Attributes:
+        fit: to fit coefficients on.
+        train: to train on.
+        outputs: their outputs alone take part in training on few rows, see
+            `hf_lorameta.training.few_rows`.
+        decide: as many rows as `train`, which decide how long to train where cross-validation
+            cannot: where most labels have a single row in `train`, although most new rows have one
+            of these labels. Else empty, see `_MISSING_SHARE`.
+        check: to check on.
+        prompt: examples for a prompt, possibly fewer than `SHOTS`. They may have been fitted or
+            trained on: the prompt gets what the adapter had.
+    """
+
+    fit: tuple[Row, ...] = ()
+    train: tuple[Row, ...] = ()
+    outputs: tuple[Row, ...] = ()
+    decide: tuple[Row, ...] = ()
+    check: tuple[Row, ...] = ()
+    prompt: tuple[Row, ...] = ()
+
+    @property
+    def used(self) -> list[Row]:
+        """All rows that decide the adapter or its report: scores on them say nothing."""
+        lists = (getattr(self, field.name) for field in fields(self) if field.name != "prompt")
+        return list(chain(*lists))
+
+
+def draw_rows(recipe: Recipe, pool: Sequence[Row]) -> Rows:
+    """Draw the rows that a recipe asks for; possibly fewer, see `require_rows`.
+
+    Args:
+        recipe: its numbers of rows and its seed count.
+        pool: labeled rows, see `pool_of`.
+
+    Example:
+        >>> rows = draw_rows(Recipe(check=4), [(f"{i}", "a") for i in range(20)])
+        >>> len(rows.check), len(rows.prompt), len(rows.train)
+        (4, 3, 0)
+    """
+    left = list(pool)
+
+    def draw(count: int | None, keep: int = 0) -> tuple[Row, ...]:
+        nonlocal left
+        drawn = draw_stratified(left, min(count or 0, max(len(left) - keep, 0)), recipe.seed)
+        taken = set(drawn)
+        left = [row for row in left if row not in taken]
+        return tuple(drawn)
+
+    fit = draw(recipe.refine)
+    train = draw(recipe.train, keep=recipe.check or 0)  # few rows are for the check first
+    check = draw(recipe.check)
+    examples = draw(SHOTS)
+    undecided = len(train) <= len(left) and _share_too_few_outputs(train, left)
+    decide = draw(len(train) if undecided else 0)
+    count = other_outputs(len(train))
+    outputs = draw(count if count <= len(left) else 0)
+    prompt = (*examples, *train, *fit)[:SHOTS]
+    return Rows(fit, train, outputs, decide, check, prompt)
+
+
+def require_rows(rows: Rows, recipe: Recipe) -> None:
+    """Refuse a dataset with too few labeled rows for a recipe.
+
+    Raises:
+        EmptyDatasetError: fewer than 4 rows to fit or to check on, or fewer than 8 to train on.
+    """
+    least = {"refine": MIN_ROWS, "train": MIN_TRAINING_ROWS, "check": MIN_ROWS}
+    drawn = {"refine": rows.fit, "train": rows.train, "check": rows.check}
+    asked = recipe.rows_asked
+    for name in asked:
+        if len(drawn[name]) < least[name]:
+            others = {other: count for other, count in asked.items() if other != name}
+            besides = " and ".join(f"{count} to {other} on" for other, count in others.items())
+            raise EmptyDatasetError(
+                f"{len(drawn[name])} labeled rows left to {name} on{besides and ' besides '}"
+                f"{besides}, expected at least {least[name]}",
+                hint=[
+                    Option(name, change="leave out"),
+                    *(Option(other, change="lower") for other in others),
+                    "name a dataset with more rows",
+                ],
+            )
+
+
+def _share_too_few_outputs(rows: Sequence[Row], others: Sequence[Row]) -> bool:
+    """Whether rows share outputs much less among themselves than with others of the dataset."""
+    if not rows or not others or held_out_rows(len(rows)):
+        return False
+    counts = Counter(output.strip() for _, output in rows)
+    among = sum(count for count in counts.values() if count > 1) / len(rows)
+    with_others = sum(output.strip() in counts for _, output in others) / len(others)
+    return with_others - among >= _MISSING_SHARE
+
+
+# --- the pool ------------------------------------------------------------------------------------
+
+
+def pool_size(recipe: Recipe) -> int:
+    """Return how many rows the pool of a recipe has, at most."""
+    return max(POOL_ROWS, sum(recipe.rows_asked.values()))
+
+
+def row_sample(recipe: Recipe, size: int) -> RowSample:
+    """Return the sample that draws a pool of this size."""
+    return RowSample(size, f"{recipe.seed} pool")
+
+
+def pool_of(rows: Iterable[Row], recipe: Recipe) -> tuple[Row, ...]:
+    """Return the pool of a recipe, of the rows that it reads, or of more if they are fewer."""
+    size = pool_size(recipe)
+    sample = row_sample(recipe, size)
+    sample.draw_from(islice(rows, recipe.max_rows and max(recipe.max_rows, size)))
+    return tuple(sample.rows)
+
+
+# --- the rows of a finished adapter --------------------------------------------------------------
+
+
+def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | None:
+    """Return the rows of a dataset that an adapter was fitted, trained or checked on.
+
+    Scores on them say nothing about how good the adapter is. Rows whose outputs alone were trained
+    on are among them.
+
+    Args:
+        provenance: content of the adapter's ``recipe.json``.
+        dataset: to be scored.
+
+    Returns:
+        None if rows of this split were used but cannot be identified, because it is read at another
+        revision, with other columns, or with another limit of a text, or the rows trained on were
+        not drawn by the recipe.
+
+    Raises:
+        RecipeError: the adapter's recipe is not one of this version.
+    """
+    recipe = Recipe.of(**provenance["recipe"])
+    if not recipe.rows_asked or not _is_adapted_split(provenance, dataset):
+        return []
+    stored = provenance["dataset"]
+    read = dataset.columns.model_dump(exclude_none=True)
+    if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
+        return None
+    given = (provenance.get("training") or {}).get("given_rows", False)
+    if given or recipe.reading_limits.text != dataset.limits.text:
+        return None
+    return draw_rows(recipe, pool_of(_adapted_rows(provenance, dataset), recipe)).used
+
+
+def is_adapted(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
+    """Whether an adapter was generated for rows of this split, or of a slice that overlaps it.
+
+    A private dataset's name is not stored with an adapter, so it is recognized by its split,
+    columns and number of rows.
+
+    Args:
+        provenance: content of the adapter's ``recipe.json``.
+        dataset: any dataset.
+    """
+    if not _is_adapted_split(provenance, dataset):
+        return False
+    (start, stop), (first, end) = map(slice_bounds, (provenance["dataset"]["split"], dataset.split))
+    return (stop is None or first < stop) and (end is None or start < end)
+
+
+def _is_adapted_split(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
+    stored = provenance["dataset"]
+    if split_name(stored.get("split") or "") != split_name(dataset.split):
+        return False
+    if not stored["private"]:
+        return bool((stored["id"], stored.get("config")) == (dataset.id, dataset.config))
+    if stored.get("columns") != dataset.columns.model_dump(exclude_none=True):
+        return False
+    limit = provenance["recipe"].get("max_rows")
+    labeled = (output for _, output in islice(_adapted_rows(provenance, dataset), limit) if output)
+    return bool(stored.get("rows") == sum(1 for _ in labeled))
+
+
+def _adapted_rows(provenance: Mapping[str, Any], dataset: Dataset) -> Iterator[Row]:
+    """Yield the rows of the slice that an adapter was generated for, of a dataset's whole split."""
+    rows: Callable[[], Iterator[Row]] = dataset.whole or dataset.rows
+    return islice(rows(), *slice_bounds(provenance["dataset"]["split"]))
