@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hf_lorameta.pipeline.refine_and_check import refine_plan
 
 from hf_lorameta import Bank, Columns, Generation, Plan, Recipe, open_dataset, plan
 from hf_lorameta.engines.scoring import Tokens, chat_rows
@@ -35,7 +34,8 @@ from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.coefficients import compare_with_bank
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
-from hf_lorameta.pipeline.rows import rows_to_train
+from hf_lorameta.pipeline.refine import refine_plan
+from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.training.few_rows_settings import settings_for
 from hf_lorameta.training.one_task import encode_rows
@@ -171,7 +171,8 @@ class FewRows:
 
     def _refine(self, task: str, rows: int, bank: Bank | None = None) -> Result:
         planned, started = self._plan(task, bank, refine=rows), time.process_time()
-        planned = refine_plan(planned, read(task, "train"), self.growth.runner)
+        drawn = draw_rows(planned.recipe, read(task, "train"))
+        planned = refine_plan(planned, drawn, self.growth.runner)
         cpu = time.process_time() - started
         assert planned.refinement is not None
         return {**self._score(task, self._generation(planned)), "cpu": cpu}
@@ -182,7 +183,7 @@ class FewRows:
         curve: list[tuple[float, float]] = []
         trained = train_adapter(
             generation,
-            read(task, "train"),
+            draw_rows(generation.plan.recipe, read(task, "train")),
             self.growth.evaluator,
             progress=lambda step, steps, loss: curve.append((time.process_time() - started, loss)),
         )
@@ -209,7 +210,7 @@ class FewRows:
         self, task: str, rows: int, targets: tuple[str, ...] = Settings.targets, lr: float = PEFT_LR
     ) -> Result:
         evaluator = self._peft_evaluator
-        drawn = rows_to_train(Recipe(train=rows), read(task, "train"))
+        drawn = draw_rows(Recipe(train=rows), read(task, "train"))
         settings = settings_for(len(drawn.train), 16, 0)  # 64 steps were worse for PEFT
         steps = max(settings.steps, PEFT_STEPS)
         settings = replace(settings, targets=targets, lr=lr, steps=steps, evaluate_every=steps // 8)
@@ -217,7 +218,8 @@ class FewRows:
         training = PeftTraining(evaluator.model, settings)
         try:
             train, _, deciding = (
-                encode_rows(evaluator, settings.max_length, rows_of) for rows_of in drawn
+                encode_rows(evaluator, settings.max_length, rows_of)
+                for rows_of in (drawn.train, drawn.outputs, drawn.decide)
             )
             result = training.train(train, deciding)
             test_rows = read(task, "test")[:ROWS]

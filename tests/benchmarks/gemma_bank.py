@@ -27,12 +27,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from hf_lorameta.pipeline.refine_and_check import refine_plan
 
 from hf_lorameta import Bank, Recipe
 from hf_lorameta.hub.packaged_model import quiet_transformers
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
+from hf_lorameta.pipeline.refine import refine_plan
+from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.training.train_bank import training_log
 from hf_lorameta.types import no_progress
 from tests import shared_data
@@ -71,7 +72,8 @@ class GemmaBank(Growth):
         planned = self.planned(task)
         if method == REFINED:
             recipe = Recipe(refine=16)
-            planned = refine_plan(replace(planned, recipe=recipe), read(task, "train"), self.runner)
+            rows = draw_rows(recipe, read(task, "train"))
+            planned = refine_plan(replace(planned, recipe=recipe), rows, self.runner)
         elif method == PROXY:
             planned = replace(planned, coefficients=self._fitted_by_proxy(task))
         pairs = combine_adapters(planned, no_progress)
@@ -90,7 +92,8 @@ class GemmaBank(Growth):
         common = [name for name in here if name in there]
         in_proxy = [there.index(name) for name in common]
         start = replace(drawn(proxy.planned(task), in_proxy, recipe), recipe=recipe)
-        fitted = refine_plan(start, read(task, "train"), proxy.runner).coefficients
+        rows = draw_rows(recipe, read(task, "train"))
+        fitted = refine_plan(start, rows, proxy.runner).coefficients
         shared = Coefficients(fitted.shared).take([*in_proxy, len(there)])
         return shared.expand([*map(here.index, common), len(here)], len(here) + 1)
 

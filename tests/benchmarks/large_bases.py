@@ -22,21 +22,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hf_lorameta.pipeline.read_and_plan import plan_with_rows
-from hf_lorameta.pipeline.refine_and_check import refine_plan, validate_adapter
 
 from hf_lorameta import Recipe
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.budget import recipe_within
+from hf_lorameta.pipeline.check import check_adapter
 from hf_lorameta.pipeline.generate import make_adapter
 from hf_lorameta.pipeline.generation import Generation
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.rows import rows_to_fit
+from hf_lorameta.pipeline.prepare import prepare
+from hf_lorameta.pipeline.refine import refine_plan
+from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.train import train_adapter
-from hf_lorameta.types import Row
 from tests.benchmarks.measurements import Clock
 from tests.benchmarks.random_models import CONFIGS, bank_shape, random_model, word_tokenizer
 from tests.benchmarks.synthetic_bank import write_bank
@@ -78,16 +78,16 @@ class Measurements:
     Args:
         session: with the base model.
         plan: of random rows, with `refine`, `train` and `check`.
-        pool: its labeled rows.
+        drawn: its labeled rows.
 
     Attributes:
         parts: the measurements by name.
     """
 
-    def __init__(self, session: Session, plan: Plan, pool: list[Row]) -> None:
-        self._session, self._plan, self._pool = session, plan, pool
+    def __init__(self, session: Session, plan: Plan, drawn: Rows) -> None:
+        self._session, self._plan, self._drawn = session, plan, drawn
         self._runner: Any = session.runner
-        self._rows = self._runner.encode(rows_to_fit(plan.recipe, pool))
+        self._rows = self._runner.encode(drawn.fit)
         self._runner.loss(self._rows[:1])  # the first pass also allocates memory
         self.parts: dict[str, Callable[[], Figures]] = {
             "forward": self._forward,
@@ -149,16 +149,17 @@ class Measurements:
                 slots.detach()
 
     def _check(self) -> Figures:
-        generation = self._generation()
-        return timed(lambda: validate_adapter(generation, self._pool, self._runner, shrink=False))
+        generation = make_adapter(replace(self._plan, recipe=Recipe()), session=self._session)
+        return timed(lambda: check_adapter(generation, self._drawn, self._runner))
 
     def _budget(self) -> Figures:
         plan = replace(self._plan, recipe=Recipe())
-        return {"seconds": recipe_within(plan, self._pool[:ROWS], self._session, 1e9).seconds}
+        rows = self._drawn.train[:ROWS]
+        return {"seconds": recipe_within(plan, rows, self._session, 1e9).seconds}
 
     def _whole_refinement(self) -> Figures:
         refined: list[Plan] = []
-        figures = timed(lambda: refined.append(refine_plan(self._plan, self._pool, self._runner)))
+        figures = timed(lambda: refined.append(refine_plan(self._plan, self._drawn, self._runner)))
         assert refined[0].refinement
         return figures | {"steps": refined[0].refinement.steps}
 
@@ -169,7 +170,8 @@ class Measurements:
         def progress(done: int, total: int, loss: float) -> None:
             steps.append(done)
 
-        figures = timed(lambda: train_adapter(generation, self._pool, evaluator, progress=progress))
+        rows = self._drawn
+        figures = timed(lambda: train_adapter(generation, rows, evaluator, progress=progress))
         return figures | {"steps": len(steps)}
 
     def _generation(self) -> Generation:
@@ -194,10 +196,11 @@ def measure(options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
         write_bank(folder, bank_shape(options.size, options.layers, options.adapters))
     model = random_model(options.size, options.layers, options.dtype)
     tokenizer = word_tokenizer(CONFIGS[options.size]["vocab_size"])
-    with Session(Bank(folder), model=model, tokenizer=tokenizer) as session:
+    with Session(Bank(folder), model=(model, tokenizer)) as session:
         recipe = Recipe(refine=ROWS, train=ROWS, check=ROWS)
         dataset = session.open_dataset(random_rows(4 * ROWS))
-        measurements = Measurements(session, *plan_with_rows(dataset, session.bank, recipe))
+        prepared = prepare(dataset, session, recipe)
+        measurements = Measurements(session, prepared.plan, prepared.rows)
         for part in options.parts:
             yield part, measurements.parts[part]()
 

@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hf_lorameta.pipeline.read_and_plan import plan_with_rows
-from hf_lorameta.pipeline.refine_and_check import refine_plan
 
 from hf_lorameta import Bank, Plan, Recipe, open_dataset, plan
 from hf_lorameta.bank.fit_neural_rule import fit_bank
@@ -36,6 +34,10 @@ from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
 from hf_lorameta.pipeline.make import make_adapter
+from hf_lorameta.pipeline.prepare import prepare
+from hf_lorameta.pipeline.refine import refine_plan
+from hf_lorameta.pipeline.rows import Rows
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from tests import shared_data
 from tests.benchmarks.leave_one_out_banks import bank_without, siblings
@@ -66,8 +68,9 @@ class Setting(NamedTuple):
     def plan(self, recipe: Recipe | None = None) -> Plan:
         return plan(open_dataset(self.path), self.bank, recipe)
 
-    def plan_with_rows(self, recipe: Recipe) -> tuple[Plan, list[Row]]:
-        return plan_with_rows(open_dataset(self.path), self.bank, recipe)
+    def plan_with_rows(self, recipe: Recipe) -> tuple[Plan, Rows]:
+        prepared = prepare(open_dataset(self.path), Session(self.bank), recipe, check=False)
+        return prepared.plan, prepared.rows
 
     def weighted(self, weights: np.ndarray) -> Plan:
         return replace(self.plan(), coefficients=Coefficients(weights))

@@ -11,8 +11,6 @@ from hf_lorameta.refine.results import Training
 from tests.cli.conftest import Published
 from tests.conftest import BASE, Account, Built, Shell
 
-LOSSES = ("base", "start", "end")
-
 
 def test_inspect_shows_provenance_and_coefficients(
     cli: Shell, bank: Built, published: Published
@@ -38,11 +36,11 @@ def test_inspect_shows_other_coefficients_and_losses(cli: Shell) -> None:
     lines = cli("inspect", "a").out.splitlines()
     fields = {name: value for name, _, value in (line.partition("  ") for line in lines)}
     shown = {name: value.strip() for name, value in fields.items()}
-    assert shown["coefficient of the general adapter"] == f"{plan.general_coefficient:.3f}"
-    assert shown["coefficient of the output prior"] == f"{plan.output_strength:.3f}"
-    assert shown["scale of all coefficients"] == f"{plan.scale:.3f}"
-    names = ("training rows", "training steps", *(f"training loss, {k}" for k in LOSSES))
-    assert [shown[name] for name in names] == ["16", "12", "3.000", "2.000", "1.000"]
+    assert shown["general coefficient"] == f"{plan.general_coefficient:.4g}"
+    assert shown["output prior"] == f"{plan.output_strength:.4g}"
+    assert shown["scale"] == f"{plan.scale:.4g}"
+    names = ("rows", "steps", "base", "start", "end")
+    assert [shown[f"training {name}"] for name in names] == ["16", "12", "3", "2", "1"]
 
 
 def test_inspect_shows_the_shape_of_any_lora_adapter(cli: Shell, user: Account) -> None:
@@ -54,7 +52,7 @@ def test_inspect_shows_the_shape_of_any_lora_adapter(cli: Shell, user: Account) 
 
 def test_inspect_shows_what_was_read(cli: Shell, published: Published) -> None:
     text = cli("inspect", published.repo).out
-    for field, value in (("dataset split", "train"), ("column input", "input")):
+    for field, value in (("dataset split", "train"), ("dataset columns input", "input")):
         assert any(line.split("  ")[0] == field and value in line for line in text.splitlines())
 
 
@@ -68,9 +66,9 @@ def test_inspect_shows_each_setting_of_the_prompt_on_one_line(
     cli("generate", data, "--bank", bank.folder, *columns, *prompt, "-o", "a")
     shown = [line.split("  ") for line in cli("inspect", "a").out.splitlines()]
     found = {words[0]: words[-1].strip() for words in shown}
-    assert found["column input"] == "a, b"
-    assert found["instruction text"] == "Say it."
-    assert found["template"] == prompt[-1]
+    assert found["dataset columns input"] == "a, b"
+    assert found["dataset columns instruction text"] == "Say it."
+    assert found["dataset columns template"] == prompt[-1]
 
 
 def test_inspect_refuses_what_is_not_a_lora_adapter(cli: Shell, user: Account) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -180,14 +181,17 @@ def test_a_trained_adapter_is_published_as_it_is(
 ) -> None:
     published: list[bytes] = []
 
-    def publish(source: Path, repo_id: str, **options: object) -> None:
-        published.append((source / WEIGHTS).read_bytes())
+    def publish(folder: Path, target: object, hub: object) -> None:
+        published.append((folder / WEIGHTS).read_bytes())
         raise KeyboardInterrupt
 
     marked = (adapter.files.folder / WEIGHTS).read_bytes() + b"trained"
     (adapter.files.folder / WEIGHTS).write_bytes(marked)
     trained = generating.AdapterResult(adapter.files, 1.0, trained=True)
-    monkeypatch.setattr(generating, "publish_adapter", publish)
+    target = SimpleNamespace(repo_id="ann/x", private=False, replaces=())
+    monkeypatch.setattr(generating, "resolve_target", lambda *_, **__: target)
+    monkeypatch.setattr(generating, "check_no_overwrite", lambda target: None)
+    monkeypatch.setattr(generating, "publish_folder", publish)
     monkeypatch.setattr(generating.Hub, "user", lambda self: "ann")
     with pytest.raises(KeyboardInterrupt):
         generating.make_and_publish(
