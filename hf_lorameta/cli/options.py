@@ -79,12 +79,7 @@ TemplateOption = Annotated[
     ),
 ]
 MaxTextOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Cut longer texts to this many characters, and refuse rows of more than 32 times "
-        "as many bytes. Default: a million.",
-    ),
+    int | None, typer.Option(min=1, help=Recipe.model_fields["max_text"].description)
 ]
 ExportOption = Annotated[
     Literal["gguf"] | None,

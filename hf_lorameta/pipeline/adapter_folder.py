@@ -249,26 +249,21 @@ def read_adapter(folder: Path) -> SavedAdapter:
     return SavedAdapter(folder, config, len(weights.layout), dtypes, provenance, coefficients)
 
 
-_READ_FIELDS = {"bank": ("id", "revision"), "dataset": ("id", "private", "revision"), "recipe": ()}
+_DATASET_FIELDS = ("id", "private", "revision")
 _COEFFICIENT_FIELDS = {"dataset": str, "adapter": str, "distance": float, "coefficient": float}
+_WEIGHT_FIELDS = {"adapter": str, "weight": float}
 
 
 def _check_provenance(provenance: Any, coefficients: Any) -> None:
     """Raise KeyError or TypeError unless both hold the fields that are read from them."""
     provenance["library"], provenance["private"]
-    if "merge" in provenance:
-        dict(provenance["merge"])
-        provenance["ranks"]["least"], provenance["ranks"]["most"]
-        for row in coefficients:
-            if not (isinstance(row["adapter"], str) and isinstance(row["weight"], float)):
-                raise TypeError
-        return
-    for part, names in _READ_FIELDS.items():
-        for name in names:
-            provenance[part][name]
-        dict(provenance[part])
+    fields = _WEIGHT_FIELDS if "merge" in provenance else _COEFFICIENT_FIELDS
+    if "merge" not in provenance:
+        dict(provenance["recipe"])
+        for name in _DATASET_FIELDS:
+            provenance["dataset"][name]
     for row in coefficients:
-        if not all(isinstance(row[name], kind) for name, kind in _COEFFICIENT_FIELDS.items()):
+        if not all(isinstance(row[name], kind) for name, kind in fields.items()):
             raise TypeError
 
 

@@ -29,8 +29,8 @@ from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.budget import recipe_within
 from hf_lorameta.pipeline.check import check_adapter
-from hf_lorameta.pipeline.generate import make_adapter
 from hf_lorameta.pipeline.generation import Generation
+from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.prepare import prepare
 from hf_lorameta.pipeline.refine import refine_plan

@@ -38,7 +38,6 @@ from hf_lorameta.pipeline.prepare import prepare
 from hf_lorameta.pipeline.refine import refine_plan
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.types import Row
 from tests import shared_data
 from tests.benchmarks.leave_one_out_banks import bank_without, siblings
 from tests.benchmarks.tables import markdown_table

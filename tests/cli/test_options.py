@@ -9,7 +9,7 @@ import typer
 
 from hf_lorameta._version import __version__
 from hf_lorameta.cli.app import app, main
-from hf_lorameta.recipe import REGISTRIES
+from hf_lorameta.recipe import REGISTRIES, Recipe
 from tests.conftest import Built, Shell
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -21,6 +21,16 @@ def test_choices_are_the_methods_of_the_registries(cli: Shell, command: str) -> 
     for field, registry in REGISTRIES.items():
         (choices,) = re.findall(rf"--{field} +[<[]([^]>]*)", text)  # brackets depend on typer
         assert choices.split("|") == list(registry)
+
+
+@pytest.mark.parametrize("command", ["plan", "generate", "push"])
+def test_every_field_of_a_recipe_is_an_option_with_its_description(command: str) -> None:
+    helps = {
+        parameter.name: getattr(parameter, "help", "") for parameter in COMMANDS[command].params
+    }
+    for name, field in Recipe.model_fields.items():
+        assert field.description
+        assert helps[name] == field.description
 
 
 @pytest.mark.parametrize("field", REGISTRIES)

@@ -15,7 +15,7 @@ from hf_lorameta.errors import RecipeError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
-from hf_lorameta.pipeline.generate import make_adapter
+from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.recipe import REGISTRIES
 from tests.plain_bank import plain_bank
 
