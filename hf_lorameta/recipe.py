@@ -26,7 +26,7 @@ from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, Metric
 from hf_lorameta.method.output_prior import STRENGTH
 
 Dtype = Literal["bfloat16", "float16", "float32"]
-Emit = Literal["adapter", "mixture", "mixture-gks"]
+Emit = Literal["adapter", "mixture"]
 
 MIXTURE_SIZE = 8
 """Adapters in a mixture, unless `Recipe.top_k` says otherwise."""
@@ -157,8 +157,7 @@ class Recipe(_Settings):
             `hf_lorameta.method.coefficients.COEFFICIENT_RULES`.
         combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.
         emit: ``adapter`` merges the adapters into one; ``mixture`` keeps them separate and routes
-            each token to some of them, see `hf_lorameta.Mixture`; ``mixture-gks`` also subtracts
-            the bank's general adapter from each (GenKnowSub).
+            each token to some of them, see `hf_lorameta.Mixture`.
         top_k: keep only the k largest coefficients and renormalize; None keeps all, but 8 in a
             mixture.
         temperature: divides the logits of the softmin and widens the kernel; below 1 is sharper.

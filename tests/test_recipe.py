@@ -69,7 +69,7 @@ def test_a_recipe_is_frozen() -> None:
         ({"dtype": "int8"}, "dtype must be"),
         ({"top_k": 0}, "top_k must be greater than or equal to 1, got 0"),
         ({"emit": "mixture", "top_k": 0}, "top_k must be greater than or equal to 1, got 0"),
-        ({"emit": "soup"}, "emit must be 'adapter', 'mixture' or 'mixture-gks', got 'soup'"),
+        ({"emit": "soup"}, "emit must be 'adapter' or 'mixture', got 'soup'"),
         ({"emit": "mixture", "check": 16}, "a mixture merges and trains nothing, got check=16"),
         ({"emit": "mixture", "combine": "ties"}, "a mixture merges and trains nothing"),
         ({"temperature": 0}, "temperature must be greater than 0, got 0"),

@@ -162,7 +162,7 @@ class Request:
         recipes.Emit | None,
         typer.Option(
             help="mixture: keep the adapters separate, and let PEFT's Arrow route each token "
-            "between them; mixture-gks: with the general adapter subtracted (GenKnowSub)."
+            "between them."
         ),
     ] = None
     top_k: Annotated[
