@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from hf_lorameta.errors import RecipeError
+from hf_lorameta.errors import Option, RecipeError
 from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.method import PAPER
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
@@ -101,49 +101,28 @@ class MergeRecipe(_Settings):
         combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.
         rank: of every module of the result; None is the adapters' largest, or 16 if that is more,
             or the sum of their ranks if that is less.
-        energy: choose the rank of each module instead, the smallest that together keep this share
-            of the squared norm of the sum.
-        max_size: choose the rank of each module instead, so that the weights file has at most so
-            many bytes.
-        density: share of each update's entries that ``ties``, ``dare``, ``magnitude`` and
-            ``sparse`` keep; None is the method's own.
+        max_size: choose the rank instead, the largest at which the weights file has at most so many
+            bytes.
         dtype: of the tensors written.
-        seed: of the entries that ``dare`` drops.
 
     Example:
         >>> MergeRecipe(rank=8, max_size=1000)
         Traceback (most recent call last):
-        hf_lorameta.errors.RecipeError: rank, energy and max_size exclude each other
+        hf_lorameta.errors.RecipeError: rank and max_size exclude each other
     """
 
     combine: str = "exact"
     rank: int | None = Field(default=None, ge=1, le=MAX_RANK)
-    energy: float | None = Field(default=None, gt=0, le=1)
     max_size: int | None = Field(default=None, ge=1)
-    density: float | None = Field(default=None, gt=0, le=1)
     dtype: Dtype = "bfloat16"
-    seed: int = Field(default=0, ge=0)
-
-    @property
-    def mixed_ranks(self) -> bool:
-        """Whether ranks are chosen module by module."""
-        return self.energy is not None or self.max_size is not None
 
     def _check_together(self) -> None:
-        if sum(x is not None for x in (self.rank, self.energy, self.max_size)) > 1:
+        if self.rank is not None and self.max_size is not None:
+            raise RecipeError("rank and max_size exclude each other", hint="name one of the two")
+        if self.combine == "factors" and self.max_size is not None:
             raise RecipeError(
-                "rank, energy and max_size exclude each other", hint="name one of the three"
-            )
-        if self.density is not None and not COMBINERS[self.combine].entrywise:
-            named = ", ".join(name for name, row in COMBINERS.items() if row.entrywise)
-            raise RecipeError(
-                f"{self.combine} has no density",
-                hint=f"leave it out, or combine with one of {named}",
-            )
-        if self.combine == "factors" and self.mixed_ranks:
-            raise RecipeError(
-                "factors keeps the rank of the adapters, so ranks cannot be chosen by module",
-                hint="--combine exact",
+                "factors keeps the rank of the adapters, so it cannot fit a size",
+                hint=Option("combine", "exact"),
             )
 
 
@@ -169,8 +148,8 @@ class Recipe(_Settings):
             `hf_lorameta.method.length_scale`.
         rank: rank of the result; None is 16, but the bank's own rank for ``factors``.
         dtype: of the tensors written.
-        seed: of drawing the rows to fit, train and check on, of their order, and of the entries
-            that ``dare`` drops; everything else is deterministic.
+        seed: of drawing the rows to fit, train and check on, and of their order; everything else is
+            deterministic.
         max_rows: read at most this many rows of the dataset; None reads all.
         max_text: cut longer texts of the dataset to this many characters; None is a million.
         refine: fit the coefficients on this many rows of the dataset, which needs the base model;

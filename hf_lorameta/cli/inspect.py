@@ -46,9 +46,8 @@ def _shape(contents: dict[str, Any], rank: object) -> list[list[Any]]:
 
 def _describe_merge(contents: dict[str, Any]) -> str:
     provenance = contents["provenance"]
-    ranks = sorted(set(provenance["ranks"].values()))
     fields = [
-        *_shape(contents, " to ".join(map(str, ranks))),
+        *_shape(contents, contents["rank"]),
         ["merged by", provenance["library"]],
         *([f"merge {k}", v] for k, v in provenance["merge"].items() if v is not None),
     ]

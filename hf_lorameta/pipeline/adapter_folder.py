@@ -192,7 +192,7 @@ def _check_provenance(recipe: Any, coefficients: Any) -> None:
     if is_merge(recipe):
         recipe["private"]
         dict(recipe["merge"])
-        recipe["ranks"]["least"], recipe["ranks"]["most"]
+        recipe["rank"]
         for row in coefficients:
             if not (isinstance(row["adapter"], str) and isinstance(row["weight"], float)):
                 raise TypeError
