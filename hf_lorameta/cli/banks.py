@@ -312,7 +312,6 @@ def fit(
     quiet: QuietFlag = False,
 ) -> None:
     """Train the neural rule on the bank and store it there (extra: eval)."""
-    from dataclasses import asdict
 
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.fit_neural_rule import fit_bank
@@ -326,11 +325,14 @@ def fit(
         reports = fit_bank(bank, hidden=hidden, steps=steps, seed=seed, progress=progress)
     head = ["metric", "validation before", "after", "normalized", "uniform"]
     rows = [
-        [name, *(f"{x:.4f}" for x in (r.validation_start, r.validation_end,
-                                      r.normalized_validation, r.uniform_validation))]
-        for name, r in reports.items()
-    ]  # fmt: skip
-    emit(json, {name: asdict(r) for name, r in reports.items()}, lambda: table(head, rows))
+        [name, *(f"{losses.validation:.4f}" for losses in vars(report).values())]
+        for name, report in reports.items()
+    ]
+    content = {
+        name: {kind: losses._asdict() for kind, losses in vars(report).items()}
+        for name, report in reports.items()
+    }
+    emit(json, content, lambda: table(head, rows))
 
 
 def _measure_gains(folder: Path, token: str | None, json: bool, quiet: bool) -> None:
