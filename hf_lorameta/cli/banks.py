@@ -70,11 +70,10 @@ def build(
             if error:
                 log(quiet, f"skipped {name}: {error}")
 
-        with dask_executor(dask) if dask else nullcontext() as executor:
+        with dask_executor(dask) if dask else nullcontext(workers) as executor:
             bank = build_bank(
-                entries, output.resolve(), hub=Hub(token), tokenizer=tokenizer, workers=workers,
-                executor=executor, strict=strict, progress=progress,
-                limits=ReadingLimits.of_text(max_text),
+                entries, output.resolve(), hub=Hub(token), tokenizer=tokenizer, executor=executor,
+                strict=strict, progress=progress, limits=ReadingLimits.of_text(max_text),
             )  # fmt: skip
     _show_list(bank, json)
 
