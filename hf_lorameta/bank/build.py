@@ -153,7 +153,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     if (folder / ORIGIN_FILE).exists():
         raise BankError(
             f"{folder} holds a bank that was fetched from the Hub and cannot be changed here",
-            hint="name another folder with -o",
+            hint="name another folder",
         )
     for path in (folder / "adapters", folder / WORK_FOLDER):
         try:

@@ -57,7 +57,7 @@ def merge_banks(banks: Sequence[Bank], target: Path, progress: Progress = no_pro
     if len(banks) < 2:
         raise UsageError("expected at least two banks to merge", hint="name another bank")
     if target.exists():
-        raise UsageError(f"{target} exists", hint="name a new folder with -o")
+        raise UsageError(f"{target} exists", hint="name a new folder")
     _check_same_model(banks)
     write_new_folder(target, "written", lambda scratch: _write(banks, scratch / "fresh", progress))
     return Bank(target)

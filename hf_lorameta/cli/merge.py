@@ -14,7 +14,7 @@ from hf_lorameta.cli.options import (
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit, log, stage_bars
+from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars
 
 if TYPE_CHECKING:
     from hf_lorameta.pipeline.publish import Publication
@@ -121,6 +121,7 @@ def merge(
                 overwrite_folder=overwrite,
             )
             folder = published.folder
+            report_pull_request(create_pr, str(published.url))
     log(quiet, f"Merged {merged.summary}")
     data: dict[str, Any] = {
         "folder": str(folder) if output else None,

@@ -99,14 +99,6 @@ class AdapterFile:
             )
         return values
 
-    def flat(self, module: str, factor: Factor, start: int, stop: int) -> FloatArray:
-        """Return values [start, stop) of a flattened factor: (stop − start,) float32."""
-        info = self.tensor_infos[tensor_name(module, factor)]
-        width = DTYPES[info.dtype].itemsize
-        first, last = info.start + start * width, info.start + stop * width
-        part = TensorInfo(info.dtype, (stop - start,), first, last)
-        return safetensors.widen(self._read(first, last), part)
-
     def stack_alike(
         self, files: Sequence["AdapterFile"], module: str, A: FloatArray, B: FloatArray
     ) -> bool:

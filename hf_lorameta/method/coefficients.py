@@ -318,8 +318,8 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficie
     """
     if name not in COEFFICIENT_RULES:
         raise RecipeError(
-            f"no coefficient rule is called {name!r}",
-            hint=f"--coefficients takes one of {', '.join(COEFFICIENT_RULES)}",
+            f"no coefficient rule is called {name!r}, expected one of "
+            f"{', '.join(COEFFICIENT_RULES)}"
         )
     weights = COEFFICIENT_RULES[name].function(inputs)
     if k is not None and weights.any():

@@ -359,11 +359,10 @@ def test_a_temperature_out_of_range_is_refused(rule: str, temperature: float) ->
 
 
 def test_an_unknown_rule_lists_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match="'linear'") as caught:
+    with pytest.raises(
+        RecipeError, match="'linear', expected one of attentional, normalized, neural, kernel"
+    ):
         apply_rule("linear", RuleInputs(np.zeros(2)))
-    assert (
-        caught.value.hint == "--coefficients takes one of attentional, normalized, neural, kernel"
-    )
 
 
 def test_neural_without_a_network_hints_at_bank_fit() -> None:
