@@ -38,6 +38,7 @@ from hf_lorameta.types import FactorPair, FloatArray, StageProgress, no_progress
 
 ROUTED = 3
 """Adapters per token and module; PEFT's default."""
+_MERGE = Option("emit", "mixture", "leave out")
 
 
 def check_emit(emit: str, export: Export | None) -> None:
@@ -49,12 +50,8 @@ def check_emit(emit: str, export: Export | None) -> None:
     if emit != "adapter" and export is not None:
         raise UsageError(
             "a mixture cannot be exported as GGUF: llama.cpp adds adapters up and routes nothing",
-            hint=[Option("export", change="leave out"), _without(emit)],
+            hint=[Option("export", change="leave out"), _MERGE],
         )
-
-
-def _without(emit: str) -> Option:
-    return Option("emit", emit, "leave out")
 
 
 @dataclass(frozen=True)
@@ -86,18 +83,17 @@ class Mixture(PlannedAdapter):
     seconds: ClassVar[None] = None  # nothing is combined before it is saved
 
     def __post_init__(self) -> None:
-        emit = self.plan.recipe.emit
-        if emit == "adapter":
+        if not self.plan.recipe.is_mixture:
             raise UsageError("the recipe asks for one adapter", hint=Option("emit", "mixture"))
         if any("." in name for name in target_modules(self.plan.bank.layout)):
             raise BankError(
                 "PEFT routes in every module of a name, and this bank adapts only some of them",
-                hint=_without(emit),
+                hint=_MERGE,
             )
         if not self.entries:
             raise BankError(
                 "no adapter has a positive coefficient, so that there is nothing to route",
-                hint=_without(emit),
+                hint=_MERGE,
             )
 
     def __repr__(self) -> str:

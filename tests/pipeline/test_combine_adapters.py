@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta import Bank, Plan, Recipe, RecipeError, plan
+from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.method.merging import COMBINERS, SPARSE_DENSITY
@@ -53,3 +54,16 @@ def test_what_would_take_hours_is_refused() -> None:
         check_time(sparse, 2 * mistral, 2, 512)  # by full SVDs
     check_time(sparse, mistral, 8, 16)
     check_time(COMBINERS["exact"], mistral, 502, 16)
+
+
+def test_modules_come_in_their_order_and_few_wait() -> None:
+    started: list[int] = []
+
+    def work(module: int) -> int:
+        started.append(module)
+        return module
+
+    results = in_modules(work, 20, threads=2)
+    assert next(results) == 0
+    assert len(started) <= 3  # two threads, and the one whose result was taken
+    assert list(results) == list(range(1, 20))
