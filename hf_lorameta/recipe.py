@@ -26,7 +26,7 @@ from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, Metric
 from hf_lorameta.method.output_prior import STRENGTH
 
 Dtype = Literal["bfloat16", "float16", "float32"]
-Emit = Literal["adapter", "mixture", "mixture-gks"]
+Emit = Literal["adapter", "mixture"]
 
 MIXTURE_SIZE = 8
 """Adapters in a mixture, unless `Recipe.top_k` says otherwise."""
@@ -102,48 +102,27 @@ class MergeRecipe(_Settings):
         combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.
         rank: of every module of the result; None is the adapters' largest, or 16 if that is more,
             or the sum of their ranks if that is less.
-        energy: choose the rank of each module instead, the smallest that together keep this share
-            of the squared norm of the sum.
-        max_size: choose the rank of each module instead, so that the weights file has at most so
-            many bytes.
-        density: share of each update's entries that ``ties``, ``dare``, ``magnitude`` and
-            ``sparse`` keep; None is the method's own.
+        max_size: choose the rank instead, the largest at which the weights file has at most so many
+            bytes.
         dtype: of the tensors written.
-        seed: of the entries that ``dare`` drops.
 
     Example:
         >>> MergeRecipe(rank=8, max_size=1000)
         Traceback (most recent call last):
-        hf_lorameta.errors.RecipeError: rank, energy and max_size exclude each other
+        hf_lorameta.errors.RecipeError: rank and max_size exclude each other
     """
 
     combine: str = "exact"
     rank: int | None = Field(default=None, ge=1, le=MAX_RANK)
-    energy: float | None = Field(default=None, gt=0, le=1)
     max_size: int | None = Field(default=None, ge=1)
-    density: float | None = Field(default=None, gt=0, le=1)
     dtype: Dtype = "bfloat16"
-    seed: int = Field(default=0, ge=0)
-
-    @property
-    def mixed_ranks(self) -> bool:
-        """Whether ranks are chosen module by module."""
-        return self.energy is not None or self.max_size is not None
 
     def _check_together(self) -> None:
-        if sum(x is not None for x in (self.rank, self.energy, self.max_size)) > 1:
+        if self.rank is not None and self.max_size is not None:
+            raise RecipeError("rank and max_size exclude each other", hint="name one of the two")
+        if self.combine == "factors" and self.max_size is not None:
             raise RecipeError(
-                "rank, energy and max_size exclude each other", hint="name one of the three"
-            )
-        if self.density is not None and not COMBINERS[self.combine].entrywise:
-            named = ", ".join(name for name, row in COMBINERS.items() if row.entrywise)
-            raise RecipeError(
-                f"{self.combine} has no density",
-                hint=f"leave it out, or combine with one of {named}",
-            )
-        if self.combine == "factors" and self.mixed_ranks:
-            raise RecipeError(
-                "factors keeps the rank of the adapters, so ranks cannot be chosen by module",
+                "factors keeps the rank of the adapters, so it cannot fit a size",
                 hint=Option("combine", "exact"),
             )
 
@@ -156,12 +135,12 @@ class MethodSettings(_Settings):
     combine: str = Field(
         default="exact",
         description="exact: the best rank-r fit of the true sum; factors: average A and B "
-        "separately; the others choose among the updates' entries and take longer.",
+        "separately; sparse: keep the largest entries of each update, which takes longer.",
     )
     emit: Emit = Field(
         default="adapter",
         description="mixture: keep the adapters separate, and let PEFT's Arrow route each token "
-        "between them; mixture-gks: with the general adapter subtracted (GenKnowSub).",
+        "between them.",
     )
     top_k: int | None = Field(
         default=None,
@@ -223,8 +202,7 @@ class Recipe(MethodSettings):
             `hf_lorameta.method.coefficients.COEFFICIENT_RULES`.
         combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.
         emit: ``adapter`` merges the adapters into one; ``mixture`` keeps them separate and routes
-            each token to some of them, see `hf_lorameta.pipeline.mixture`; ``mixture-gks`` also
-            subtracts the bank's general adapter from each (GenKnowSub).
+            each token to some of them, see `hf_lorameta.pipeline.mixture`.
         top_k: keep only the k largest coefficients and renormalize; None keeps all, but 8 in a
             mixture.
         temperature: divides the logits of the softmin and widens the kernel; below 1 is sharper.
@@ -236,8 +214,8 @@ class Recipe(MethodSettings):
             `hf_lorameta.method.length_scale`.
         rank: rank of the result; None is 16, but the bank's own rank for ``factors``.
         dtype: of the tensors written.
-        seed: of drawing the rows to fit, train and check on, of their order, and of the entries
-            that ``dare`` drops; everything else is deterministic.
+        seed: of drawing the rows to fit, train and check on, and of their order; everything else is
+            deterministic.
         max_rows: read at most this many rows of the dataset; None reads all.
         max_text: cut longer texts of the dataset to this many characters; None is a million.
         refine: fit the coefficients on this many rows of the dataset, which needs the base model;

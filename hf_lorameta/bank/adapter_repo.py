@@ -2,10 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import yaml
 from huggingface_hub import metadata_load
@@ -15,107 +14,69 @@ from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import Layout, read_layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, read_config
-from hf_lorameta.formats.safetensors import Read, TensorInfo, read_header
+from hf_lorameta.formats.safetensors import Read, TensorInfo, read_header, read_range
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo, card_license
 
 _MAX_CONFIG_BYTES = 1 << 20
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 _PART = re.compile(r"adapter_model-\d+-of-\d+\.safetensors")
-
-
 _CARD_FILE = "README.md"
 
 
-class AdapterSource(Protocol):
-    """Where an adapter is read from.
+@dataclass(frozen=True)
+class AdapterSource:
+    """An adapter that was found on the Hub or in a folder.
 
     Attributes:
         revision: commit, or digest of the weights of a folder.
         license: on its card, if it states one.
-        private: whether it is in a private repo.
+        private: whether it is in a private repo; of a folder, the manifest decides.
+        config: its config, which is that of a plain LoRA.
+        read: reads a range of bytes of its weights.
+        size: of its weights, in bytes.
     """
 
     revision: str
     license: str | None
     private: bool
-
-    def config(self) -> LoraConfig:
-        """Read and check its config."""
-
-    def weights(self) -> AbstractContextManager[tuple[Read, int]]:
-        """Open its weights; returns how to read a range of bytes, and their number."""
+    config: LoraConfig
+    read: Read
+    size: int
 
 
-class AdapterRepo:
-    """An adapter on the Hub, pinned to a commit.
-
-    Args:
-        hub: client.
-        repo_id: of the adapter.
-        revision: branch, tag or commit.
+def adapter_on_hub(hub: Hub, repo_id: str, revision: str | None) -> AdapterSource:
+    """Find an adapter on the Hub, at the commit of a branch, tag or commit.
 
     Raises:
         HubError: it is missing or the Hub failed.
-        AdapterError: it has no weights that can be read.
+        AdapterError: it is no plain LoRA, or has no weights that can be read.
     """
-
-    def __init__(self, hub: Hub, repo_id: str, revision: str | None) -> None:
-        self._hub, self._repo = hub, hub.resolve(repo_id, "model", revision, blobs=True)
-        check_files(self._repo.files)
-        self.revision, self.license = self._repo.sha, self._repo.license
-        self.private = self._repo.private
-
-    def config(self) -> LoraConfig:
-        """Fetch and check its config."""
-        return fetch_config(self._hub, self._repo)
-
-    @contextmanager
-    def weights(self) -> Iterator[tuple[Read, int]]:
-        """Open its weights."""
-        file = self._hub.open(self._repo, WEIGHTS_FILE)
-        yield file.read, file.size
+    repo = hub.resolve(repo_id, "model", revision, blobs=True)
+    check_files(repo.files)
+    config = fetch_config(hub, repo)
+    file = hub.open(repo, WEIGHTS_FILE)
+    return AdapterSource(repo.sha, repo.license, repo.private, config, file.read, file.size)
 
 
-class AdapterFolder:
-    """An adapter in a local folder.
-
-    Args:
-        folder: with `CONFIG_FILE` and `WEIGHTS_FILE`.
+def adapter_in_folder(folder: Path) -> AdapterSource:
+    """Find an adapter in a folder with `CONFIG_FILE` and `WEIGHTS_FILE`.
 
     Raises:
-        AdapterError: there is no such folder, or it has no weights that can be read.
+        AdapterError: there is no such folder, it holds no plain LoRA, or no weights that can be
+            read.
     """
-
-    private = False  # the manifest decides
-
-    def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise AdapterError(f"{folder}: no such folder")
-        check_files(tuple(path.name for path in folder.iterdir()))
-        self._folder, self.license = folder, stated_license(folder)
-        self.revision = f"sha256:{sha256(folder / WEIGHTS_FILE)}"
-
-    def config(self) -> LoraConfig:
-        """Read and check its config."""
-        try:
-            return read_config(json.loads((self._folder / CONFIG_FILE).read_bytes()))
-        except OSError as error:
-            raise AdapterError(f"{self._folder / CONFIG_FILE}: {error.strerror}") from None
-        except (ValueError, RecursionError):
-            raise AdapterError(f"{CONFIG_FILE} is not JSON") from None
-
-    @contextmanager
-    def weights(self) -> Iterator[tuple[Read, int]]:
-        """Open its weights."""
-        path = self._folder / WEIGHTS_FILE
-        with path.open("rb") as file:
-
-            def read(start: int, stop: int) -> bytes:
-                file.seek(start)
-                return file.read(stop - start)
-
-            yield read, path.stat().st_size
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: no such folder")
+    check_files(tuple(path.name for path in folder.iterdir()))
+    weights = folder / WEIGHTS_FILE
+    try:
+        config = _parse_config((folder / CONFIG_FILE).read_bytes())
+    except OSError as error:
+        raise AdapterError(f"{folder / CONFIG_FILE}: {error.strerror}") from None
+    revision, size = f"sha256:{sha256(weights)}", weights.stat().st_size
+    read = partial(read_range, weights)
+    return AdapterSource(revision, stated_license(folder), False, config, read, size)
 
 
 def stated_license(folder: Path) -> str | None:
@@ -146,8 +107,12 @@ def fetch_config(hub: Hub, repo: PinnedRepo) -> LoraConfig:
         raise AdapterError(
             f"{CONFIG_FILE} has {file.size} bytes, expected {_MAX_CONFIG_BYTES} at most"
         )
+    return _parse_config(file.read(0, file.size))
+
+
+def _parse_config(raw: bytes) -> LoraConfig:
     try:
-        return read_config(json.loads(file.read(0, file.size)))
+        return read_config(json.loads(raw))
     except (ValueError, RecursionError):
         raise AdapterError(f"{CONFIG_FILE} is not JSON") from None
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from hf_lorameta.bank.index import (
     GeneralEntry,
     Index,
     IndexEntry,
+    MergedBank,
     OutputPriorEntry,
     Skipped,
     adapter_path,
@@ -45,6 +47,7 @@ from hf_lorameta.errors import (
     HubError,
     LoraMetaError,
     NotFoundError,
+    Option,
 )
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
@@ -60,14 +63,36 @@ EntryProgress = Callable[[str, LoraMetaError | None], None]
 Outcome = IndexEntry | Skipped
 
 
+@dataclass(frozen=True)
+class BankFacts:
+    """What the index of a bank states besides its entries.
+
+    Attributes:
+        base_model: Hub id.
+        base_revision: commit of the base model, if known.
+        base_license: license that the base model's card states.
+        published: whether the entries are on the public Hub.
+        general: the general adapter, whose weights are in the folder.
+        output_prior: the output prior, whose file is in the folder.
+        merged: the banks that this one was merged from.
+    """
+
+    base_model: str
+    base_revision: str | None
+    base_license: str | None
+    published: bool
+    general: GeneralEntry | None = None
+    output_prior: OutputPriorEntry | None = None
+    merged: tuple[MergedBank, ...] = ()
+
+
 def build_bank(
     manifest: Manifest,
     folder: Path,
     *,
     hub: Hub | None = None,
     tokenizer: Path | None = None,
-    workers: int = 8,
-    executor: Executor | None = None,
+    executor: Executor | int = 8,
     strict: bool = False,
     progress: EntryProgress = no_progress,
     limits: ReadingLimits = DEFAULT_LIMITS,
@@ -76,9 +101,9 @@ def build_bank(
 
     Args:
         tokenizer: a ``tokenizer.json`` to use instead of the base model's.
-        executor: runs one task per entry, in threads, processes or on machines that see the folder
-            under the same path. The token of `hub` is not sent to other processes, which use their
-            own.
+        executor: runs one task per entry, in processes or on machines that see the folder under the
+            same path, or a number of threads. The token of `hub` is not sent to other processes,
+            which use their own.
         strict: raise on the first bad entry instead of skipping it.
         progress: called after each entry with its adapter, and its error if it was skipped.
         limits: how much is read of a row of a dataset.
@@ -92,11 +117,9 @@ def build_bank(
     base = None
     with suppress(NotFoundError):
         base = hub.resolve(manifest.base_model, "model")
-    content = _read_tokenizer(tokenizer) if tokenizer else _fetch_tokenizer(hub, manifest)
-    with (
-        locked_folder(folder),
-        nullcontext(executor) if executor else ThreadPoolExecutor(workers) as pool,
-    ):
+    content = _tokenizer(manifest, tokenizer, hub)
+    runs = ThreadPoolExecutor(executor) if isinstance(executor, int) else nullcontext(executor)
+    with locked_folder(folder), runs as pool:
         path = folder / TOKENIZER_FILE
         write_atomically(path, content)
         job = BuildJob(folder, hub, manifest.base_model, vocab_size(path), sha256(path), limits)
@@ -105,15 +128,13 @@ def build_bank(
             form = chat_form(manifest.base_model, path, base.sha if base else None, hub.token)
             entries = tuple(entry.with_chat_form(form) for entry in entries)
         outcomes = _run(entries, job, pool, strict, progress)
-        return finish_bank(
-            folder,
-            outcomes,
-            base_model=manifest.base_model,
-            base_revision=base.sha if base else None,
-            base_license=base.license if base else None,
-            published=manifest.is_published,
-            strict=strict,
+        facts = BankFacts(
+            manifest.base_model,
+            base.sha if base else None,
+            base.license if base else None,
+            manifest.is_published,
         )
+        return finish_bank(folder, outcomes, facts, strict=strict)
 
 
 @contextmanager
@@ -132,7 +153,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     if (folder / ORIGIN_FILE).exists():
         raise BankError(
             f"{folder} holds a bank that was fetched from the Hub and cannot be changed here",
-            hint="name another folder with -o",
+            hint="name another folder",
         )
     for path in (folder / "adapters", folder / WORK_FOLDER):
         try:
@@ -180,14 +201,7 @@ def _run(
                 if strict:
                     raise
                 error = _as_known_error(problem)
-                retry = " (run the build again to retry)"
-                reason = f"{error}{retry if isinstance(error, ConnectionLostError) else ''}"
-                for path, shown in (
-                    (entry.adapter, entry.adapter_id),
-                    (entry.dataset, entry.dataset_id),
-                ):
-                    reason = reason.replace(path, shown)
-                outcomes[entry.name] = _skip(entry, reason)
+                outcomes[entry.name] = _skip(entry, _reason(entry, error))
             progress(entry.adapter_id, error)
     finally:
         for future in futures:
@@ -203,6 +217,13 @@ def _as_known_error(error: Exception) -> LoraMetaError:
     return LoraMetaError(f"unexpected {type(error).__name__}")
 
 
+def _reason(entry: BankEntry, error: LoraMetaError) -> str:
+    """Return why an entry is skipped, without paths."""
+    retry = " (run the build again to retry)" if isinstance(error, ConnectionLostError) else ""
+    reason = str(error).replace(entry.adapter, entry.adapter_id)
+    return reason.replace(entry.dataset, entry.dataset_id) + retry
+
+
 def _skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
     if isinstance(entry, BankEntry):
         return Skipped(adapter=entry.adapter_id, dataset=entry.dataset_id, reason=reason)
@@ -210,29 +231,15 @@ def _skip(entry: BankEntry | IndexEntry, reason: str) -> Skipped:
 
 
 def finish_bank(
-    folder: Path,
-    outcomes: Mapping[str, Outcome],
-    *,
-    base_model: str,
-    base_revision: str | None,
-    base_license: str | None,
-    published: bool,
-    strict: bool = False,
-    general: GeneralEntry | None = None,
-    output_prior: OutputPriorEntry | None = None,
+    folder: Path, outcomes: Mapping[str, Outcome], facts: BankFacts, *, strict: bool = False
 ) -> Bank:
     """Write profiles, distances and the index of a bank whose entries are finished.
 
     Args:
         folder: of the bank; holds ``tokenizer.json`` and the files of the entries.
         outcomes: entries and skipped ones by name, in the order of the index.
-        base_model: Hub id.
-        base_revision: commit of the base model, if known.
-        base_license: license that the base model's card states.
-        published: whether the entries are on the public Hub.
+        facts: what else the index states.
         strict: raise if an entry adapts other modules than most, instead of skipping it.
-        general: the general adapter, whose weights are in the folder.
-        output_prior: the output prior, whose file is in the folder.
 
     Raises:
         BankError: no entry can be used.
@@ -251,11 +258,10 @@ def finish_bank(
             skipped.append(_skip(outcome, "adapts other modules or shapes than most of the bank"))
     if not entries:
         reasons = "; ".join(skip.reason for skip in skipped)[:500]
-        count = (
-            "the only entry cannot" if len(skipped) == 1 else f"none of {len(skipped)} entries can"
-        )
+        number = len(skipped)
         raise BankError(
-            f"{count} be used: {reasons}",
+            f"{'the only entry cannot' if number == 1 else f'none of {number} entries can'} be "
+            f"used: {reasons}",
             hint="correct what the reasons name, then run the same command again",
         )
     vocabulary = vocab_size(folder / TOKENIZER_FILE)
@@ -264,21 +270,15 @@ def finish_bank(
     distances = bank_distances(profiles, vocabulary)
     save_arrays(folder / DISTANCES_FILE, {k: D.astype(np.float32) for k, D in distances.items()})
     files = [PROFILES_FILE, TOKENIZER_FILE, DISTANCES_FILE]
-    if output_prior:
-        files.append(OUTPUT_PRIOR_FILE)
+    files += [OUTPUT_PRIOR_FILE] if facts.output_prior else []
     index = Index(
-        base_model=base_model,
-        base_revision=base_revision,
-        base_license=base_license,
+        **vars(facts),
         vocab_size=vocabulary,
-        published=published,
         layout=tuple((m.name, m.in_features, m.out_features) for m in layout),
         entries=tuple(entries),
         skipped=tuple(skipped),
         files={name: sha256(folder / name) for name in files},
         typical_distances=typical_distances(profiles, vocabulary, distances),
-        general=general,
-        output_prior=output_prior,
     )
     write_atomically(folder / INDEX_FILE, index.to_bytes())
     for part in (folder, folder / "adapters", folder / WORK_FOLDER):
@@ -300,15 +300,14 @@ def _common_layout(folder: Path, outcomes: Mapping[str, Outcome]) -> tuple[Layou
     return common, set().union(*by_layout.values()) - by_layout[common]
 
 
-def _read_tokenizer(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BankError(f"{path}: {error.strerror}", hint="name a file with --tokenizer") from None
-
-
-def _fetch_tokenizer(hub: Hub, manifest: Manifest) -> bytes:
-    """Fetch the tokenizer from the Hub, or take the embedded bank's if it is the same model's."""
+def _tokenizer(manifest: Manifest, given: Path | None, hub: Hub) -> bytes:
+    """Read a given tokenizer; else fetch it, or take the embedded bank's of the same model."""
+    if given:
+        try:
+            return given.read_bytes()
+        except OSError as error:
+            hint = Option("tokenizer", change="name another")
+            raise BankError(f"{given}: {error.strerror}", hint=hint) from None
     try:
         repo = hub.resolve(manifest.tokenizer_repo, "model", blobs=True)
         return hub.download(repo, TOKENIZER_FILE).read_bytes()
@@ -318,5 +317,5 @@ def _fetch_tokenizer(hub: Hub, manifest: Manifest) -> bytes:
             return embedded.verified_file(TOKENIZER_FILE).read_bytes()
         raise BankError(
             f"no tokenizer.json in {manifest.tokenizer_repo}: {error}",
-            hint="name a local one with --tokenizer FILE, or a repo in the manifest's `tokenizer`",
+            hint=[Option("tokenizer", "FILE"), "name another repo in the manifest's `tokenizer`"],
         ) from None

@@ -86,7 +86,7 @@ def discover(
         ConnectionLostError: the Hub does not answer; run again, finished checks are kept.
     """
     if output.exists():
-        raise UsageError(f"{output} exists", hint="name a new file with -o")
+        raise UsageError(f"{output} exists", hint="name a new file")
     hub = hub or Hub()
     base_model = hub.resolve(base_model, "model").repo_id
     listed = []
@@ -120,7 +120,7 @@ def _writing(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = write_hint(error, output, "name another file with -o")
+        hint = write_hint(error, output, "name another file")
         raise UsageError(
             f"{output} cannot be written: {error.strerror or error}", hint=hint
         ) from None

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from hf_lorameta.bank.adapter_repo import (
-    AdapterFolder,
-    AdapterRepo,
-    AdapterSource,
+    adapter_in_folder,
+    adapter_on_hub,
     check_base_model,
     check_header,
 )
@@ -126,8 +126,7 @@ def store_entry(
     """Record an entry whose weights are stored as finished; `key` is what it depends on."""
     path = _profile_path(folder, entry.name)
     save_arrays(path, ProfileTable.from_profiles([profile]).arrays)
-    content = {**key, "result": entry.model_dump()}
-    write_atomically(path.with_suffix(".json"), json.dumps(content).encode())
+    _record(path.with_suffix(".json"), key, entry.model_dump())
 
 
 def stored_profile(folder: Path, name: str) -> Profile:
@@ -141,15 +140,28 @@ def _profile_path(folder: Path, name: str) -> Path:
 
 def finished_entry(folder: Path, name: str, key: Mapping[str, object]) -> IndexEntry | None:
     """Return an entry that was finished with the same key, if its files are still intact."""
-    profile, weights = _profile_path(folder, name), folder / adapter_path(name)
+    profile = _profile_path(folder, name)
+    found = _recorded(profile.with_suffix(".json"), key, folder / adapter_path(name))
     try:
-        stored = json.loads(profile.with_suffix(".json").read_bytes())
-        result = IndexEntry.model_validate(stored.pop("result"))
-    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+        return IndexEntry.model_validate(found) if found and profile.exists() else None
+    except ValueError:
+        return None  # of another version
+
+
+def _record(path: Path, key: Mapping[str, object], result: Mapping[str, object]) -> None:
+    """Record the result of a step, and what it depends on."""
+    write_atomically(path, json.dumps({"key": key, "result": result}).encode())
+
+
+def _recorded(path: Path, key: Mapping[str, object], weights: Path) -> dict[str, Any] | None:
+    """Return what was recorded with the same key, if the weights are still intact."""
+    try:
+        stored = json.loads(path.read_bytes())
+        result: dict[str, Any] = stored["result"]
+        same = stored["key"] == json.loads(json.dumps(key))
+        return result if same and sha256(weights) == result["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # missing, or of another version
-    if stored != json.loads(json.dumps(key)) or not profile.exists():
-        return None
-    return result if weights.exists() and sha256(weights) == result.sha256 else None
 
 
 def _encode(folder: Path) -> Encode:
@@ -189,33 +201,26 @@ def _weights_record(entry: BankEntry, job: BuildJob) -> tuple[Path, dict[str, ob
 
 def _stored_weights(entry: BankEntry, job: BuildJob) -> _Weights | None:
     """Return the record of weights that an earlier build stored, if they are still intact."""
-    record, key = _weights_record(entry, job)
-    path = job.folder / adapter_path(entry.name)
+    found = _recorded(*_weights_record(entry, job), job.folder / adapter_path(entry.name))
     try:
-        stored = json.loads(record.read_bytes())
-        weights = _Weights(**stored.pop("weights"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # missing, or of another version
-    intact = stored == key and path.exists() and sha256(path) == weights.sha256
-    return weights if intact else None
+        return _Weights(**found) if found else None
+    except TypeError:
+        return None  # of another version
 
 
 def _store_weights(entry: BankEntry, job: BuildJob) -> _Weights:
     """Check an adapter, write its weights in canonical form and record that."""
     path = job.folder / adapter_path(entry.name)
-    source: AdapterSource
     if is_path(entry.adapter):
-        source = AdapterFolder(Path(entry.adapter))
+        source = adapter_in_folder(Path(entry.adapter))
     else:
-        source = AdapterRepo(job.hub, entry.adapter, entry.revision)
-    config = source.config()
+        source = adapter_on_hub(job.hub, entry.adapter, entry.revision)
+    config = source.config
     check_base_model(config, job.base_model)
-    with source.weights() as (read, size):
-        infos, _ = check_header(read, size, config)
-        canonicalize(read, infos, path)
+    infos, _ = check_header(source.read, source.size, config)
+    canonicalize(source.read, infos, path)
     weights = _Weights(
         source.revision, source.license, source.private, config.rank, config.scaling, sha256(path)
     )
-    record, key = _weights_record(entry, job)
-    write_atomically(record, json.dumps({**key, "weights": asdict(weights)}).encode())
+    _record(*_weights_record(entry, job), asdict(weights))
     return weights

@@ -47,7 +47,7 @@ def estimate(gains: Sequence[Gain], length: float, novelty: float | None = None)
 
     The estimate is over the third of the gains, but at least five, for which the ratio of the
     lengths and the difference of the novelties are smallest. It is None if there are fewer than
-    five gains with a length.
+    five gains.
 
     Args:
         gains: of other datasets.
@@ -60,11 +60,10 @@ def estimate(gains: Sequence[Gain], length: float, novelty: float | None = None)
         >>> estimate(known, 2).mean.__round__(2), estimate(known, 2).prompted
         (0.65, 0.25)
     """
-    measured = [(_difference(g, g.length, length, novelty), g) for g in gains if g.length]
-    if len(measured) < _MIN_GAINS:
+    if len(gains) < _MIN_GAINS:
         return None
-    measured.sort(key=lambda pair: pair[0])
-    closest = [gain for _, gain in measured[: max(_MIN_GAINS, len(measured) // 3)]]
+    nearest = sorted(gains, key=lambda gain: _difference(gain, length, novelty))
+    closest = nearest[: max(_MIN_GAINS, len(gains) // 3)]
     relative = [1 - gain.generated / gain.base for gain in closest]
     prompted = [1 - gain.prompted / gain.base for gain in closest if gain.prompted is not None]
     return Estimate(
@@ -75,9 +74,9 @@ def estimate(gains: Sequence[Gain], length: float, novelty: float | None = None)
     )
 
 
-def _difference(gain: Gain, known: float, length: float, novelty: float | None) -> float:
+def _difference(gain: Gain, length: float, novelty: float | None) -> float:
     """Return how different the outputs of a measured dataset are."""
-    difference = abs(math.log(known / length))
+    difference = abs(math.log(gain.length / length))
     if gain.novelty is not None and novelty is not None:
         difference += _NOVELTY_WEIGHT * abs(gain.novelty - novelty)
     return difference

@@ -1,6 +1,5 @@
 """Fit the neural coefficient rule on a bank and store it there."""
 
-import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,14 +9,12 @@ from numpy.typing import NDArray
 from hf_lorameta.bank.arrays import save_arrays
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import NEURAL_FILE
+from hf_lorameta.bank.weighted_sum import AdapterStack
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.files import sha256
-from hf_lorameta.formats.lora_layout import FACTORS
 from hf_lorameta.method.metrics import METRICS, between
 from hf_lorameta.method.neural import FitReport, fit_neural, gram
 from hf_lorameta.types import FloatArray, StageProgress, no_progress
-
-_BLOCK_BYTES = 64 << 20
 
 
 def fit_bank(
@@ -56,21 +53,19 @@ def fit_bank(
     return reports
 
 
-def weight_blocks(bank: Bank, columns: int = 1 << 18) -> Iterator[FloatArray]:
-    """Yield the flattened factors of all N adapters in blocks (N, m), for Gram matrices.
+def weight_blocks(bank: Bank) -> Iterator[FloatArray]:
+    """Yield the flattened factors of all N adapters, one of a module at a time, for Gram matrices.
 
-    A block has m ≤ `columns` and 64 MB at most. The factors of a pack are its small ones.
+    They are (N, r · in_features) and (N, out_features · r), in a pack those of the small factors.
 
     Raises:
         AdapterError: the adapters differ in rank.
     """
-    files = bank.adapters()
-    columns = max(1, min(columns, _BLOCK_BYTES // (4 * len(files))))
-    if len({file.rank for file in files}) > 1:
+    number, ranks = len(bank), {entry.rank for entry in bank.index.entries}
+    if len(ranks) > 1:
         raise AdapterError("the adapters differ in rank, expected one rank in the bank")
+    stack = AdapterStack(bank, bank.index.entries)
     for module in bank.stored_layout:
-        for factor in FACTORS:
-            size = math.prod(module.shape(factor, files[0].rank))
-            for start in range(0, size, columns):
-                stop = min(size, start + columns)
-                yield np.stack([f.flat(module.name, factor, start, stop) for f in files])
+        A, B = stack.read(module)
+        yield A.reshape(number, -1)
+        yield B.reshape(len(B), number, -1).swapaxes(0, 1).reshape(number, -1)

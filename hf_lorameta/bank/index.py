@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -47,6 +47,12 @@ class _Stored(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
     )
+    left_out_if_none: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        return {k: v for k, v in content.items() if v is not None or k not in self.left_out_if_none}
 
 
 class Packing(_Stored):
@@ -99,12 +105,7 @@ class IndexEntry(_Stored):
     title: str | None = None
     size: int
     sha256: str
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = serialize(self)
-        optional = ("source", "source_revision", "title")
-        return {k: v for k, v in content.items() if v is not None or k not in optional}
+    left_out_if_none = ("source", "source_revision", "title")
 
 
 class GeneralTask(_Stored):
@@ -187,7 +188,7 @@ class Gain(_Stored):
         distance: to the nearest other dataset, in the default recipe's metric.
         base: loss of the base model.
         generated: with the combination of the other adapters.
-        length: mean number of output tokens; None in gains of earlier versions.
+        length: mean number of output tokens.
         prompted: loss of the base model with a 3-shot prompt; None if not measured.
         novelty: of the outputs, see `hf_lorameta.data.output_counts.OutputCounts`.
     """
@@ -195,14 +196,10 @@ class Gain(_Stored):
     distance: float = Field(ge=0)
     base: float = Field(gt=0)
     generated: float = Field(ge=0)
-    length: float | None = Field(default=None, gt=0)
+    length: float = Field(gt=0)
     prompted: float | None = Field(default=None, ge=0)
     novelty: float | None = Field(default=None, ge=0, le=1)
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = serialize(self)
-        return {k: v for k, v in content.items() if v is not None or k != "novelty"}
+    left_out_if_none = ("novelty",)
 
 
 class Index(_Stored):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.build import Outcome, finish_bank
+from hf_lorameta.bank.build import BankFacts, Outcome, finish_bank
 from hf_lorameta.bank.entry import store_entry
 from hf_lorameta.bank.index import (
     GENERAL,
@@ -57,7 +57,7 @@ def merge_banks(banks: Sequence[Bank], target: Path, progress: Progress = no_pro
     if len(banks) < 2:
         raise UsageError("expected at least two banks to merge", hint="name another bank")
     if target.exists():
-        raise UsageError(f"{target} exists", hint="name a new folder with -o")
+        raise UsageError(f"{target} exists", hint="name a new folder")
     _check_same_model(banks)
     write_new_folder(target, "written", lambda scratch: _write(banks, scratch / "fresh", progress))
     return Bank(target)
@@ -117,17 +117,16 @@ def _write(banks: Sequence[Bank], folder: Path, progress: Progress) -> Path:
     if prior_of and output_prior:
         shutil.copyfile(prior_of.verified_file(OUTPUT_PRIOR_FILE), folder / OUTPUT_PRIOR_FILE)
     indices = [bank.index for bank in banks]
-    merged = finish_bank(
-        folder,
-        outcomes,
+    facts = BankFacts(
         base_model=indices[0].base_model,
         base_revision=next(filter(None, (index.base_revision for index in indices)), None),
         base_license=next(filter(None, (index.base_license for index in indices)), None),
         published=all(index.published for index in indices),
         general=general,
         output_prior=output_prior,
+        merged=tuple(map(_provenance, banks)),
     )
-    merged.update_index(merged=tuple(map(_provenance, banks)))
+    finish_bank(folder, outcomes, facts)
     for path in (folder / WORK_FOLDER).iterdir():
         path.unlink()
     return folder

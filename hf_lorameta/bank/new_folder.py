@@ -35,5 +35,5 @@ def write_new_folder(target: Path, done: str, write: Callable[[Path], Path]) -> 
     except OSError as error:
         raise BankError(
             f"{target} could not be written: {error.strerror or error}",
-            hint=write_hint(error, target, "name another folder with -o"),
+            hint=write_hint(error, target, "name another folder"),
         ) from None

@@ -7,15 +7,14 @@ and `hf_lorameta.bank.shared_basis` for how the bases are found.
 import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     INDEX_FILE,
@@ -85,9 +84,9 @@ def pack(
         AdapterError: an adapter is damaged.
     """
     if basis is not None and basis < 1:
-        raise UsageError(f"--basis is {basis}, expected at least 1")
+        raise UsageError(f"basis is {basis}, expected at least 1")
     if retention is not None and not 0 < retention <= 1:
-        raise UsageError(f"--retention is {retention}, expected above 0 and at most 1")
+        raise UsageError(f"retention is {retention}, expected above 0 and at most 1")
     if basis is None and retention is None:
         retention = DEFAULT_RETENTION
     settings = _Settings(basis, retention, dtype, seed)
@@ -96,7 +95,7 @@ def pack(
             f"{source.folder} is a pack already", hint="name the bank that it was packed from"
         )
     if target.exists():
-        raise UsageError(f"{target} exists", hint="name a new folder with -o")
+        raise UsageError(f"{target} exists", hint="name a new folder")
     write_new_folder(
         target, "packed", lambda scratch: _write_pack(source, scratch, settings, progress)
     )
@@ -150,11 +149,9 @@ def _pack_modules(
         return _pack_module(reader, settings, number, scratch / f"{number}.part")
 
     modules: list[_PackedModule] = []
-    # one BLAS thread per module, so that the bits do not depend on the number of cores
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(_WORKERS) as pool:
-        for module in pool.map(pack_one, range(len(layout))):
-            modules.append(module)
-            progress(len(modules), len(layout))
+    for module in in_modules(pack_one, len(layout), _WORKERS):
+        modules.append(module)
+        progress(len(modules), len(layout))
     return modules
 
 

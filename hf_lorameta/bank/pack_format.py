@@ -167,10 +167,6 @@ class PackedFile(AdapterFile):
         values = safetensors.widen(self._read(scales.start, scales.stop), scales)
         return dequantize(integers, values, FACTORS.index(factor))
 
-    def flat(self, module: str, factor: Factor, start: int, stop: int) -> FloatArray:
-        """Return values [start, stop) of a flattened small factor."""
-        return self.tensor(module, factor).reshape(-1)[start:stop]
-
     def stack_alike(
         self, files: Sequence[AdapterFile], module: str, A: FloatArray, B: FloatArray
     ) -> bool:

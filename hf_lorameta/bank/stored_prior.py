@@ -11,8 +11,7 @@ from hf_lorameta.errors import IntegrityError
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.method.output_prior import OutputPrior
 
-_TYPES = {"embeddings": np.int8, "scales": np.float32, "directions": np.float32,
-          "gates": np.float32, "backgrounds": np.float32}  # fmt: skip
+_FLOAT32 = ("directions", "gates", "backgrounds")
 
 
 def to_arrays(prior: OutputPrior) -> dict[str, NDArray[Any]]:
@@ -21,9 +20,7 @@ def to_arrays(prior: OutputPrior) -> dict[str, NDArray[Any]]:
     return {
         "embeddings": embeddings,
         "scales": scales,
-        "directions": prior.directions,
-        "gates": prior.gates,
-        "backgrounds": prior.backgrounds,
+        **{name: getattr(prior, name) for name in _FLOAT32},
     }
 
 
@@ -39,15 +36,11 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], module: Module, vocab_size: 
         "directions": (k, module.out_features), "gates": (2, module.in_features),
         "backgrounds": (2, vocab_size),
     }  # fmt: skip
+    types = dict.fromkeys(shapes, np.dtype(np.float32)) | {"embeddings": np.dtype(np.int8)}
     found = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-    if found != {name: (np.dtype(_TYPES[name]), shape) for name, shape in shapes.items()}:
+    if found != {name: (types[name], shape) for name, shape in shapes.items()}:
         raise IntegrityError(
             "the arrays of the output prior have other types or shapes than stated"
         )
-    return OutputPrior(
-        module,
-        dequantize(arrays["embeddings"], arrays["scales"], 0),
-        arrays["directions"],
-        arrays["gates"],
-        arrays["backgrounds"],
-    )
+    embeddings = dequantize(arrays["embeddings"], arrays["scales"], 0)
+    return OutputPrior(module, embeddings, *(arrays[name] for name in _FLOAT32))

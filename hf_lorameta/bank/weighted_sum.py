@@ -1,6 +1,6 @@
-"""The weighted sum of a bank's adapters for any coefficients, and inner products of their updates.
+"""The stacked factors of a bank's adapters, and their weighted sum for any coefficients.
 
-Both are computed module by module, so that memory does not grow with the number of modules.
+Modules are read one after another, so that memory does not grow with their number.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,15 +9,54 @@ from typing import NamedTuple
 import numpy as np
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.index import GeneralEntry, IndexEntry
 from hf_lorameta.bank.pack_format import ModuleBases
 from hf_lorameta.formats.lora_file import stack_into
-from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.types import Array, FactorPair, FloatArray
 
 _GRAM_BATCH = 64  # adapters computed together with all others: 66 MB of 502 at rank 16
 MAX_CACHED = 1 << 30
 """Largest size in bytes of all factors, in float32, at which they are cached in memory."""
+
+
+class AdapterStack:
+    """Some adapters of a bank, read one module at a time into one lora_A and one lora_B.
+
+    Args:
+        bank: the bank, which fetches and verifies them.
+        entries: the adapters.
+
+    Attributes:
+        ranks: of each adapter.
+        scalings: of each adapter.
+    """
+
+    def __init__(self, bank: Bank, entries: Sequence[IndexEntry | GeneralEntry]) -> None:
+        self._files = bank.adapters(entries)
+        self.ranks = [entry.rank for entry in entries]
+        self.scalings = np.array([entry.scaling for entry in entries])
+
+    def size(self, module: Module) -> int:
+        """Number of values in the stacked factors of a module."""
+        return sum(self.ranks) * (module.in_features + module.out_features)
+
+    def read(self, module: Module, buffer: FloatArray | None = None) -> FactorPair:
+        """Return A (Σr, in) and B (out, Σr) of a module of ``bank.stored_layout``, not yet scaled.
+
+        Args:
+            module: with the sizes of the stored factors.
+            buffer: memory for at least `size` values, which the result is a view of; None allocates
+                some, which can take as long as reading.
+        """
+        buffer = np.empty(self.size(module), np.float32) if buffer is None else buffer
+        rank = sum(self.ranks)
+        split, end = rank * module.in_features, self.size(module)
+        A = buffer[:split].reshape(rank, module.in_features)
+        B = buffer[split:end].reshape(module.out_features, rank)
+        stack_into(self._files, module.name, A, B)
+        return A, B
 
 
 class ModuleFactors(NamedTuple):
@@ -57,10 +96,10 @@ class WeightedSum:
         entries = [bank.index.adapters[i] for i in (indices[:-1] if has_prior else indices)]
         self._bank, self._indices = bank, indices
         self._prior = output_prior if has_prior else None
-        self._files = bank.adapters(entries)
+        self._stack = AdapterStack(bank, entries)
         self._modules = {module.name: module for module in bank.stored_layout}
-        ranks, scalings = [e.rank for e in entries], [e.scaling for e in entries]
-        self._scalings = np.repeat(scalings, ranks).astype(np.float32)
+        ranks = self._stack.ranks
+        self._scalings = np.repeat(self._stack.scalings, ranks).astype(np.float32)
         self._ranks = [*ranks, len(self._prior[0])] if self._prior else ranks
         self._starts = np.cumsum([0, *self._ranks])[:-1]
         self.size, self.rank = len(self._ranks), sum(self._ranks)
@@ -86,10 +125,7 @@ class WeightedSum:
         if module not in self._modules:
             assert self._prior is not None
             return ModuleFactors(*_padded(*self._prior, before=own), None)
-        stored = self._modules[module]
-        A = np.empty((own, stored.in_features), np.float32)
-        B = np.empty((stored.out_features, own), np.float32)
-        stack_into(self._files, module, A, B)
+        A, B = self._stack.read(self._modules[module])
         B *= self._scalings
         if self._prior:
             A, B = _padded(A, B, after=self.rank - own)

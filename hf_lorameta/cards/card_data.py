@@ -49,13 +49,11 @@ class Routing:
         paths: folders of the adapters, in the order of the neighbors.
         top_k: adapters per token and module.
         shared: folder of the adapter that is added to the base model once, if there is one.
-        subtracted: the general adapter is subtracted from each adapter, and in `shared`.
     """
 
     paths: tuple[str, ...]
     top_k: int
     shared: str | None
-    subtracted: bool
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def render_merge_card(card: MergeCard, repo_id: str | None) -> str:
     provenance = card.provenance
     repo_id = clean(repo_id or "") or None
     stated = [card.base_license, *(name for names in card.licenses for name in names)]
-    ranks, base_model = provenance["ranks"], provenance["base_model"]["id"]
+    base_model = provenance["base_model"]["id"]
     found = common_license(stated, base_model)
     metadata = adapter_metadata(base_model, found, ("lora", "merge", "hf-lorameta"))
     text = render(
@@ -42,8 +42,7 @@ def render_merge_card(card: MergeCard, repo_id: str | None) -> str:
         combine=provenance["merge"]["combine"],
         combiner=COMBINERS[provenance["merge"]["combine"]].title,
         settings={k: v for k, v in provenance["merge"].items() if v is not None},
-        ranks=ranks,
-        uniform=ranks["least"] == ranks["most"],
+        rank=provenance["rank"],
         kept=provenance["kept"],
         library=provenance["library"],
         gguf=card.gguf,

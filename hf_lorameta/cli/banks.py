@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hf_lorameta.cli import bank_discover, bank_merge, bank_train
+from hf_lorameta.cli import bank_reports as reports
+from hf_lorameta.cli import bank_train
 from hf_lorameta.cli.options import (
     DaskOption,
     FolderArgument,
@@ -17,12 +18,11 @@ from hf_lorameta.cli.options import (
     QuietFlag,
     TokenOption,
 )
-from hf_lorameta.cli.output import emit, log, megabytes, stage_bars, table
+from hf_lorameta.cli.output import emit, log, stage_bars, table
 from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.bank.index import Packing
 
 
 app = typer.Typer(
@@ -70,17 +70,78 @@ def build(
             if error:
                 log(quiet, f"skipped {name}: {error}")
 
-        with dask_executor(dask) if dask else nullcontext() as executor:
+        with dask_executor(dask) if dask else nullcontext(workers) as executor:
             bank = build_bank(
-                entries, output.resolve(), hub=Hub(token), tokenizer=tokenizer, workers=workers,
-                executor=executor, strict=strict, progress=progress,
-                limits=ReadingLimits.of_text(max_text),
+                entries, output.resolve(), hub=Hub(token), tokenizer=tokenizer, executor=executor,
+                strict=strict, progress=progress, limits=ReadingLimits.of_text(max_text),
             )  # fmt: skip
     _show_list(bank, json)
 
 
-app.command("discover", epilog=bank_discover.EXAMPLE)(bank_discover.discover)
-app.command("merge", epilog=bank_merge.EXAMPLE)(bank_merge.merge)
+@app.command(epilog="Example: hf-lorameta bank discover org/model -o manifest.yaml")
+def discover(
+    base: Annotated[str, typer.Argument(help="Hub id of a base model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Manifest to write.")],
+    limit: Annotated[
+        int, typer.Option(min=1, help="Adapters to look at, the most downloaded first.")
+    ] = 1000,
+    workers: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
+    token: TokenOption = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Find a base model's adapters on the Hub and list them for `bank build`.
+
+    Run it again to resume.
+    """
+    from dataclasses import asdict
+
+    from hf_lorameta.bank.discover import discover
+    from hf_lorameta.errors import BankError
+    from hf_lorameta.hub.client import Hub
+
+    with stage_bars(quiet) as progress:
+        found = discover(
+            base, output, hub=Hub(token), limit=limit, workers=workers, progress=progress
+        )
+    content = {
+        "base_model": found.base_model,
+        "entries": found.entries,
+        "left_out": [
+            {name: asdict(adapter)[name] for name in ("adapter", "reason", "detail")}
+            for adapter in found.left_out
+        ],
+        "more": found.more,
+    }
+    emit(json, content, lambda: reports.discovery_report(found, output))
+    if not found.entries:
+        raise BankError(
+            f"none of {len(found.checked)} adapters of {found.base_model} can be used",
+            hint="train a bank instead: hf-lorameta bank train TASKS -o my-bank "
+            f"--base {found.base_model}",
+        )
+
+
+@app.command(epilog="Example: hf-lorameta bank merge my-bank user/other-bank -o merged")
+def merge(
+    banks: Annotated[list[str], typer.Argument(help="Folders or Hub repos of banks or packs.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the merged bank.")],
+    token: TokenOption = None,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Merge banks for the same base model into one; each adapter is stored once."""
+    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.merge import merge_banks
+    from hf_lorameta.hub.client import Hub
+
+    hub = Hub(token)
+    opened = [Bank.from_pretrained(name, hub=hub) for name in banks]
+    with stage_bars(quiet) as progress:
+        merged = merge_banks(opened, output, partial(progress, "merging"))
+    emit(json, _content(merged), lambda: reports.merge_report(merged, opened))
+
+
 app.command("train", epilog=bank_train.EXAMPLES)(bank_train.train)
 
 
@@ -93,35 +154,11 @@ def list_(bank: BankArgument = None, token: TokenOption = None, json: JsonFlag =
 
 
 def _show_list(bank: "Bank", json: bool) -> None:
-    emit(json, bank.index.model_dump(mode="json", by_alias=True), lambda: _listing(bank))
+    emit(json, _content(bank), lambda: reports.listing(bank))
 
 
-def _listing(bank: "Bank") -> str:
-    index = bank.index
-    head = ["adapter", "rank", "size", "commit", "license", "dataset", "rows"]
-    rows = [
-        [e.adapter, e.rank, megabytes(e.size), e.adapter_revision[:8], e.license or "unknown",
-         e.dataset, e.rows]
-        for e in index.entries
-    ]  # fmt: skip
-    lines = [f"{plural(len(bank), 'adapter')} for {index.base_model}", "", table(head, rows)]
-    if index.packing:
-        lines[1:1] = _packing(index.packing)
-    if index.general:
-        lines.insert(1, f"and a general adapter, trained on {len(index.general.tasks)} tasks")
-    if index.skipped:
-        lines += ["", f"{len(index.skipped)} skipped:"]
-        lines += [f"  {skipped.adapter}: {skipped.reason}" for skipped in index.skipped]
-    return "\n".join(lines)
-
-
-def _packing(packing: "Packing") -> list[str]:
-    sides = [size for space in packing.spaces for size in space]
-    return [
-        f"pack: {packing.dtype}, {min(sides)} to {max(sides)} basis vectors per side, retains "
-        f"{packing.retained_whole:.2%} of the updates' energy "
-        f"({packing.retained_least:.2%} of the adapter that lost most)"
-    ]
+def _content(bank: "Bank") -> dict[str, object]:
+    return bank.index.model_dump(mode="json", by_alias=True)
 
 
 @app.command(epilog="Example: hf-lorameta bank pack my-bank -o my-pack --basis 128")
@@ -156,20 +193,8 @@ def pack(
         )  # fmt: skip
     packing = packed.index.packing
     assert packing is not None
-    sizes = {"before": bank.size, "after": packed.size}
-    emit(json, packing.model_dump(mode="json") | sizes, lambda: _describe_pack(packed, sizes))
-
-
-def _describe_pack(pack: "Bank", sizes: dict[str, int]) -> str:
-    packing = pack.index.packing
-    assert packing is not None
-    rows = [
-        [module.name, *space, f"{share:.4f}"]
-        for module, space, share in zip(pack.layout, packing.spaces, packing.retained, strict=True)
-    ]
-    listing = table(["module", "in", "out", "retained"], rows)
-    shrunk = f"{megabytes(sizes['before'])} to {megabytes(sizes['after'])}"
-    return "\n".join([listing, "", *_packing(packing), f"{shrunk} in {pack.folder}"])
+    content = packing.model_dump(mode="json") | {"before": bank.size, "after": packed.size}
+    emit(json, content, lambda: reports.pack_report(packed, bank.size))
 
 
 @app.command("show", epilog="Example: hf-lorameta bank show my-bank org/adapter")
@@ -206,15 +231,6 @@ def show_(
     emit(json, facts, lambda: table(["field", "value"], shown.items()))
 
 
-def _verified(bank: "Bank") -> str:
-    from hf_lorameta.bank.index import adapter_path
-
-    fetched = sum((bank.folder / adapter_path(e.name)).exists() for e in bank.index.entries)
-    if fetched < len(bank):
-        return f"{fetched} of {plural(len(bank), 'adapter')} fetched; all files here match"
-    return f"{plural(len(bank), 'adapter')}, all checksums match"
-
-
 @app.command(epilog="Example: hf-lorameta bank verify my-bank")
 def verify(folder: FolderArgument, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Recompute every checksum; exits with 4 if one is wrong."""
@@ -227,7 +243,7 @@ def verify(folder: FolderArgument, json: JsonFlag = False, quiet: QuietFlag = Fa
     emit(
         json,
         {"problems": problems},
-        lambda: "\n".join(problems) or _verified(bank),
+        lambda: "\n".join(problems) or reports.verified(bank),
     )
     if problems:
         raise IntegrityError(
@@ -312,7 +328,6 @@ def fit(
     quiet: QuietFlag = False,
 ) -> None:
     """Train the neural rule on the bank and store it there (extra: eval)."""
-    from dataclasses import asdict
 
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.fit_neural_rule import fit_bank
@@ -326,11 +341,14 @@ def fit(
         reports = fit_bank(bank, hidden=hidden, steps=steps, seed=seed, progress=progress)
     head = ["metric", "validation before", "after", "normalized", "uniform"]
     rows = [
-        [name, *(f"{x:.4f}" for x in (r.validation_start, r.validation_end,
-                                      r.normalized_validation, r.uniform_validation))]
-        for name, r in reports.items()
-    ]  # fmt: skip
-    emit(json, {name: asdict(r) for name, r in reports.items()}, lambda: table(head, rows))
+        [name, *(f"{losses.validation:.4f}" for losses in vars(report).values())]
+        for name, report in reports.items()
+    ]
+    content = {
+        name: {kind: losses._asdict() for kind, losses in vars(report).items()}
+        for name, report in reports.items()
+    }
+    emit(json, content, lambda: table(head, rows))
 
 
 def _measure_gains(folder: Path, token: str | None, json: bool, quiet: bool) -> None:
@@ -340,9 +358,7 @@ def _measure_gains(folder: Path, token: str | None, json: bool, quiet: bool) -> 
     with Session(folder, token=token) as session:
         bank = session.bank
         with stage_bars(quiet) as progress:
-            gains = measure_gains(
-                session, progress=lambda done, total: progress("leave one out", done, total)
-            )
+            gains = measure_gains(session, partial(progress, "leave one out"))
     if len(gains) < len(bank):
         log(quiet, f"{len(bank) - len(gains)} datasets are not new to the general adapter: skipped")
     rows = [

@@ -14,8 +14,7 @@ from hf_lorameta.cli.options import (
     TokenOption,
     example,
 )
-from hf_lorameta.cli.output import emit, log, stage_bars
-from hf_lorameta.tables import plural
+from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars
 
 if TYPE_CHECKING:
     from hf_lorameta.recipe import MergeRecipe
@@ -27,7 +26,7 @@ _SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
     "hf-lorameta merge user/a:0.7 user/b:-0.3 -o merged",
     "hf-lorameta merge user/a:0.5 my-adapter:0.5 --export gguf -o merged",
     "hf-lorameta merge my-adapter:1 --max-size 2MB -o smaller",
-    "hf-lorameta merge user/a:1 user/b:1 --combine ties --push user/merged",
+    "hf-lorameta merge user/a:1 user/b:1 --combine sparse --push user/merged",
 )
 def merge(
     adapters: Annotated[
@@ -52,26 +51,14 @@ def merge(
         CombinerName, typer.Option(help="exact: the best rank-r fit of the weighted sum.")
     ] = "exact",
     rank: Annotated[
-        str | None,
-        typer.Option(
-            help="Rank, or auto:0.95 for ranks by module that keep 95% of the squared norm. "
-            "Default: the adapters' largest, at least 16.",
-            show_default=False,
-        ),
+        int | None,
+        typer.Option(help="Rank. Default: the adapters' largest, at least 16.", show_default=False),
     ] = None,
     max_size: Annotated[
         str | None,
-        typer.Option(help="Choose ranks by module so that the weights fit, e.g. 2MB."),
-    ] = None,
-    uniform_rank: Annotated[
-        bool, typer.Option("--uniform-rank", help="Use one rank for all modules, as vLLM needs.")
-    ] = False,
-    density: Annotated[
-        float | None,
-        typer.Option(help="Share of each update's entries kept by ties, dare, magnitude, sparse."),
+        typer.Option(help="Choose the largest rank at which the weights fit, e.g. 2MB."),
     ] = None,
     dtype: Annotated[recipes.Dtype, typer.Option(help="Dtype of the weights.")] = "bfloat16",
-    seed: Annotated[int, typer.Option(help="Seed of the entries that dare drops.")] = 0,
     bank: Annotated[
         str | None, typer.Option(help="Folder or Hub repo of a bank, for names of its adapters.")
     ] = None,
@@ -107,7 +94,8 @@ def merge(
     )
 
     weights = parse_weights(adapters)
-    recipe = _make_recipe(combine, rank, max_size, uniform_rank, density, dtype, seed)
+    size = None if max_size is None else parse_size(max_size)
+    recipe = MergeRecipe.of(combine=combine, rank=rank, max_size=size, dtype=dtype)
     if output is None and push is None:
         raise UsageError("no target was named", hint="add -o FOLDER, or --push user/name")
     if push is None and (private is not None or create_pr or yes):
@@ -137,16 +125,13 @@ def merge(
         if target is not None:
             with preserve_on_failure(folder, target):
                 url = publish_folder(folder, target, hub=hub)
-    log(
-        quiet,
-        f"Merged {plural(len(merged.sources), 'adapter')} for {merged.base_model}: "
-        f"{len(merged.layout)} modules of rank {merged.rank_span}",
-    )
+                report_pull_request(create_pr, url)
+    log(quiet, f"Merged {merged.summary}")
     data: dict[str, Any] = {
         "folder": str(folder) if output else None,
         "url": url,
         "modules": len(merged.layout),
-        "ranks": list(merged.ranks),
+        "rank": merged.rank,
         "provenance": merged.provenance(),
     }
     emit(json, data, lambda: str(url or folder))
@@ -192,7 +177,7 @@ def parse_size(text: str) -> int:
         >>> parse_size("2MB"), parse_size("1.5 kB"), parse_size("1000")
         (2000000, 1500, 1000)
     """
-    from hf_lorameta.errors import UsageError
+    from hf_lorameta.errors import Option, UsageError
 
     number, unit = text.strip(), 1
     if number[-2:].lower() in _SIZES:
@@ -200,46 +185,7 @@ def parse_size(text: str) -> int:
     try:
         return int(float(number) * unit)
     except (ValueError, OverflowError):
-        raise UsageError(f"{text} is not a size", hint="--max-size 2MB") from None
-
-
-def _make_recipe(
-    combine: str,
-    rank: str | None,
-    max_size: str | None,
-    uniform_rank: bool,
-    density: float | None,
-    dtype: str,
-    seed: int,
-) -> "MergeRecipe":
-    from hf_lorameta.errors import UsageError
-    from hf_lorameta.recipe import MergeRecipe
-
-    kind, _, number = (rank or "").partition(":")
-    if uniform_rank and (max_size or kind == "auto"):
-        chosen = "--max-size" if max_size else "--rank auto"
-        raise UsageError(
-            f"{chosen} chooses ranks by module, which --uniform-rank excludes",
-            hint=f"leave out --uniform-rank or {chosen}",
-        )
-    settings: dict[str, object] = {
-        "combine": combine,
-        "density": density,
-        "dtype": dtype,
-        "seed": seed,
-    }
-    if max_size is not None:
-        settings["max_size"] = parse_size(max_size)
-    if kind == "auto":
-        try:
-            settings["energy"] = float(number)
-        except ValueError:
-            raise UsageError(
-                f"--rank {rank} names no share of the squared norm", hint="--rank auto:0.95"
-            ) from None
-    elif rank is not None:
-        settings["rank"] = rank
-    return MergeRecipe.of(**settings)
+        raise UsageError(f"{text} is not a size", hint=Option("max_size", "2MB")) from None
 
 
 COMMANDS: tuple[Any, ...] = (merge,)

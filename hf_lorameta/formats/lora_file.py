@@ -99,14 +99,6 @@ class AdapterFile:
             )
         return values
 
-    def flat(self, module: str, factor: Factor, start: int, stop: int) -> FloatArray:
-        """Return values [start, stop) of a flattened factor: (stop − start,) float32."""
-        info = self.tensor_infos[tensor_name(module, factor)]
-        width = DTYPES[info.dtype].itemsize
-        first, last = info.start + start * width, info.start + stop * width
-        part = TensorInfo(info.dtype, (stop - start,), first, last)
-        return safetensors.widen(self._read(first, last), part)
-
     def stack_alike(
         self, files: Sequence["AdapterFile"], module: str, A: FloatArray, B: FloatArray
     ) -> bool:
@@ -161,7 +153,7 @@ def canonicalize(
     infinite values, before or after rounding, are an `AdapterError`.
     """
     layout, rank = read_layout(infos)
-    header, targets = canonical_header(layout, [rank] * len(layout), dtype)
+    header, targets = canonical_header(layout, rank, dtype)
     with atomic_file(path) as file:
         file.write(header)
         for name, info in infos.items():
@@ -173,33 +165,27 @@ def canonicalize(
 def write_tensors(
     path: Path,
     layout: Layout,
-    rank: int | Sequence[int],
+    rank: int,
     dtype: str,
     pairs: Iterable[FactorPair],
 ) -> None:
-    """Write (lora_A, lora_B) of each module of a layout with `atomic_file`, in a torch dtype.
-
-    `rank` is that of all modules, or has one for each.
-    """
-    ranks = [rank] * len(layout) if isinstance(rank, int) else rank
-    header = canonical_header(layout, ranks, dtype)[0]
+    """Write (lora_A, lora_B) of each module of a layout with `atomic_file`, in a torch dtype."""
+    header = canonical_header(layout, rank, dtype)[0]
     with atomic_file(path) as file:
         file.write(header)
-        for module, r, pair in zip(layout, ranks, pairs, strict=True):
+        for module, pair in zip(layout, pairs, strict=True):
             for factor, values in zip(FACTORS, pair, strict=True):
-                name, expected = tensor_name(module.name, factor), module.shape(factor, r)
+                name, expected = tensor_name(module.name, factor), module.shape(factor, rank)
                 if values.shape != expected:
                     raise AdapterError(f"{name} has shape {values.shape}, expected {expected}")
                 file.write(_narrow_finite(values, dtype, name))
 
 
-def canonical_header(
-    layout: Layout, ranks: Sequence[int], dtype: str
-) -> tuple[bytes, dict[str, TensorInfo]]:
+def canonical_header(layout: Layout, rank: int, dtype: str) -> tuple[bytes, dict[str, TensorInfo]]:
     """Return the header of a file that `write_tensors` writes, and the tensors' infos."""
     return safetensors.build_header(
         (tensor_name(module.name, factor), CODES[dtype], module.shape(factor, rank))
-        for module, rank in zip(layout, ranks, strict=True)
+        for module in layout
         for factor in FACTORS
     )
 

@@ -3,8 +3,7 @@
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -135,7 +134,7 @@ def _pattern(
 def write_config(
     base_model: str,
     layout: Layout,
-    rank: int | Sequence[int],
+    rank: int,
     revision: str | None = None,
     *,
     task_type: str | None = "CAUSAL_LM",
@@ -144,15 +143,9 @@ def write_config(
     """Return the smallest ``adapter_config.json`` that PEFT, vLLM and llama.cpp all read.
 
     ``lora_alpha`` equals the rank, as the scaling is folded into the weights. PEFT's Auto classes
-    load the base model at `revision`. If `rank` has one rank per module and they differ, ``r`` is
-    the commonest and the others are in patterns, which PEFT reads and vLLM does not. Without
-    `all_layers`, the base model may have more layers than the layout, which short names would name.
+    load the base model at `revision`. Without `all_layers`, the base model may have more layers
+    than the layout, which short names would name.
     """
-    pattern: dict[str, int] = {}
-    if not isinstance(rank, int):
-        ranks = {module.name: r for module, r in zip(layout, rank, strict=True)}
-        rank = Counter(ranks.values()).most_common(1)[0][0]
-        pattern = {name: r for name, r in ranks.items() if r != rank}
     config = {
         "base_model_name_or_path": base_model,
         "bias": "none",
@@ -168,8 +161,6 @@ def write_config(
         "task_type": task_type,
         "use_rslora": False,
     }
-    if pattern:
-        config |= {"rank_pattern": pattern, "alpha_pattern": pattern}
     return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
 
 

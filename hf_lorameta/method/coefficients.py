@@ -258,8 +258,9 @@ def kernel(inputs: RuleInputs) -> Array:
     width = inputs.temperature * KERNEL_WIDTH * float(np.median(others)) if others.size else 1.0
     if not width > 0:
         return np.full(d.size, 1 / d.size)
-    K = np.exp(-(D + D.T) / (2 * width))
-    a = np.linalg.solve(K + RIDGE * np.eye(d.size), np.exp(-d / width))
+    with np.errstate(over="ignore", under="ignore"):  # infinitely many widths away: exp(−∞) is 0
+        K, k = np.exp(-(D + D.T) / (2 * width)), np.exp(-d / width)
+    a = np.linalg.solve(K + RIDGE * np.eye(d.size), k)
     return np.asarray(a if inputs.general else a + (1 - a.sum()) / d.size)
 
 
@@ -317,8 +318,8 @@ def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficie
     """
     if name not in COEFFICIENT_RULES:
         raise RecipeError(
-            f"no coefficient rule is called {name!r}",
-            hint=f"--coefficients takes one of {', '.join(COEFFICIENT_RULES)}",
+            f"no coefficient rule is called {name!r}, expected one of "
+            f"{', '.join(COEFFICIENT_RULES)}"
         )
     weights = COEFFICIENT_RULES[name].function(inputs)
     if k is not None and weights.any():

@@ -1,4 +1,4 @@
-"""Merging of LoRA adapters, one module of the base model at a time.
+"""Combiners: one LoRA adapter from many, one module of the base model at a time.
 
 An adapter changes a weight matrix by ``s B A``, with A (r, in_features), B (out_features, r) and
 its scaling s. A combiner takes all A and all B of one module, their coefficients and their
@@ -9,37 +9,27 @@ References:
     [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
     [2] Eckart, Young, Psychometrika 1, 1936.
     [3] Musco, Musco, arXiv 1504.05477, 2015.
+    [4] Arnob et al., Exploring Sparse Adapters, arXiv 2507.07140, 2025.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.errors import RecipeError
+from hf_lorameta.errors import AdapterError, BankError, Option, RecipeError
 from hf_lorameta.method import PAPER
-from hf_lorameta.method.combiner_parts import (
-    Factors,
-    Weights,
-    balanced,
-    check_factors,
-    result_rank,
-)
-from hf_lorameta.method.entrywise import (
-    DARE_DENSITY,
-    MAGNITUDE_DENSITY,
-    SPARSE_DENSITY,
-    TIES_DENSITY,
-    dare,
-    magnitude,
-    merge_entries,
-    sparse,
-    ties,
-)
-from hf_lorameta.method.low_rank import LowRankSum, truncated_svd
-from hf_lorameta.types import FactorPair, FloatArray
+from hf_lorameta.method.low_rank import LowRankSum, dense_svd, finite, truncated_svd
+from hf_lorameta.types import Array, FactorPair, FloatArray
+
+Factors = Sequence[FloatArray]
+Weights = Sequence[float] | NDArray[Any]
+
+DEFAULT_RANK = 16
+"""Rank of a result, which vLLM serves without configuration."""
+SPARSE_DENSITY = 0.05
+"""Share of each update's entries that `sparse` keeps, as in [4]."""
 
 
 class Stacked(list[FloatArray]):
@@ -51,6 +41,25 @@ class Stacked(list[FloatArray]):
     def __init__(self, array: FloatArray, ranks: Sequence[int], axis: int) -> None:
         super().__init__(np.split(array, np.cumsum(ranks)[:-1], axis))
         self.array = array
+
+
+def shared_rank(ranks: Iterable[int]) -> int:
+    """Return the one rank of adapters whose factors can be averaged.
+
+    Raises:
+        RecipeError: they have several ranks.
+
+    Example:
+        >>> shared_rank([4, 4])
+        4
+    """
+    distinct = sorted(set(ranks))
+    if len(distinct) > 1:
+        raise RecipeError(
+            f"the adapters have rank {', '.join(map(str, distinct))}, which cannot be averaged",
+            hint=Option("combine", "exact"),
+        )
+    return distinct[0]
 
 
 def factors(
@@ -82,13 +91,11 @@ def factors(
         >>> A[0, 0], B[0, 0]
         (np.float32(0.5), np.float32(2.0))
     """
-    check_factors(As, Bs, weights, scalings)
-    ranks = sorted({len(A) for A in As})
-    if len(ranks) > 1 or rank not in (None, ranks[0]):
-        result = f"give rank {rank}" if len(ranks) == 1 else "be averaged"
+    _check_factors(As, Bs, weights, scalings)
+    if rank not in (None, own := shared_rank(map(len, As))):
         raise RecipeError(
-            f"the adapters have rank {', '.join(map(str, ranks))}, which cannot {result}",
-            hint="--combine exact",
+            f"the adapters have rank {own}, which cannot give rank {rank}",
+            hint=Option("combine", "exact"),
         )
     c, cs = np.asarray(weights, np.float64), _products(weights, scalings)
     A, B = np.zeros(As[0].shape), np.zeros(Bs[0].shape)
@@ -137,13 +144,78 @@ def exact(
         >>> (b @ a).round(4).tolist()
         [[4.0, 0.0], [0.0, 0.0]]
     """
-    check_factors(As, Bs, weights, scalings)
-    rank = result_rank(rank, sum(map(len, As)))
+    _check_factors(As, Bs, weights, scalings)
+    rank = _result_rank(rank, sum(map(len, As)))
     cs = _products(weights, scalings)
     if not cs.any():
         shape_A, shape_B = (rank, As[0].shape[1]), (Bs[0].shape[0], rank)
         return np.zeros(shape_A, np.float32), np.zeros(shape_B, np.float32)
-    return balanced(*truncated_svd(_stack(As, Bs, cs), rank), rank)
+    return _balanced(*truncated_svd(_stack(As, Bs, cs), rank), rank)
+
+
+def sparse(
+    As: Factors,
+    Bs: Factors,
+    weights: Weights,
+    scalings: Weights,
+    rank: int | None = None,
+    *,
+    start: bool = False,
+    density: float = SPARSE_DENSITY,
+) -> FactorPair:
+    """Keep the largest entries of each update, and average each entry over those that kept it.
+
+    With T_i the update ``s_i B_i A_i`` of which all but the largest entries by magnitude are 0, and
+    K the adapters that kept an entry, the entry is ``Σ|c| · Σ_K c_i T_i / Σ_K |c_i|``: with equal
+    coefficients that sum to 1, the mean of the kept ones. The matrix is then fitted by one adapter
+    of the given rank, as in `exact`. In [4] adapters are trained sparse; here trained LoRA adapters
+    are made sparse. Updates are formed one after another, in float32, so that memory is that of a
+    few matrices (out, in).
+
+    The entries that all adapters share with one from which they were trained would decide which are
+    kept. With `start`, their differences from it are combined in place of the updates: as
+    ``c_0 ΔW_0 + Σ c_i ΔW_i`` is ``(c_0 + Σ c_i) ΔW_0 + Σ c_i (ΔW_i − ΔW_0)``, the start is added
+    with the sum of all coefficients.
+
+    Args:
+        As: N arrays (r_i, in_features).
+        Bs: N arrays (out_features, r_i).
+        weights: (N,) coefficients c.
+        scalings: (N,) scalings s, alpha / r.
+        rank: of the result; None is 16, or that of a matrix of this shape if it is less.
+        start: whether the last adapter is the one from which all others were trained.
+        density: share of the entries kept, above 0 and at most 1.
+
+    Returns:
+        A (rank, in_features) and B (out_features, rank), float32, to be used with scaling 1.
+
+    Raises:
+        RecipeError: the rank is below 1.
+        BankError: there is no adapter.
+        AdapterError: shapes or lengths do not match, or a value is not finite.
+
+    Example:
+        >>> I = np.eye(2, dtype=np.float32)
+        >>> Bs = [np.diag([4, 1]).astype("f"), np.diag([1, 6]).astype("f")]
+        >>> A, B = sparse([I, I], Bs, [0.5, 0.5], [1.0, 1.0], density=0.25)
+        >>> (B @ A).round(4).tolist()
+        [[4.0, 0.0], [0.0, 6.0]]
+    """
+    _check_factors(As, Bs, weights, scalings)
+    shape = Bs[0].shape[0], As[0].shape[-1]
+    rank = _result_rank(rank, min(shape))
+    c = np.asarray(weights, np.float32)
+    others = c[: len(c) - start]
+    origin = _update(As[-1], Bs[-1], scalings[-1]) if start else np.zeros((), np.float32)
+    total = np.zeros(shape, np.float32)
+    counts = np.zeros_like(total)
+    for i in np.flatnonzero(others).tolist():
+        kept = _largest(_update(As[i], Bs[i], scalings[i]) - origin, density)
+        total += c[i] * kept
+        counts += np.abs(c[i]) * (kept != 0)
+    merged = np.divide(total, counts, out=np.zeros_like(total), where=counts > 0)
+    merged = np.abs(others).sum() * merged + c.sum() * origin
+    return _balanced(*dense_svd(merged, rank), rank)
 
 
 class Combiner(NamedTuple):
@@ -153,8 +225,8 @@ class Combiner(NamedTuple):
         function: from As, Bs, weights, scalings and rank to A and B.
         linear: whether twice the weights give twice the update B A; if not, twice A and twice B.
         entrywise: whether it chooses among the entries of the updates. Then it needs the factors in
-            the base model's own coordinates, not in those of a pack, and takes `density`, `seed`
-            and `start`, see `hf_lorameta.method.entrywise.merge_entries`.
+            the base model's own coordinates, not in those of a pack, and takes `start`, see
+            `sparse`.
     """
 
     name: str
@@ -177,34 +249,10 @@ COMBINERS: dict[str, Combiner] = {
             linear=True,
         ),
         Combiner(
-            "ties",
-            "the largest fifth of each update's entries, averaged where their signs agree",
-            "Yadav et al., arXiv 2306.01708",
-            partial(merge_entries, ties, density=TIES_DENSITY),
-            linear=True,
-            entrywise=True,
-        ),
-        Combiner(
-            "dare",
-            "a random tenth of each update's entries, enlarged tenfold, added up",
-            "Yu et al., arXiv 2311.03099",
-            partial(merge_entries, dare, density=DARE_DENSITY),
-            linear=True,
-            entrywise=True,
-        ),
-        Combiner(
-            "magnitude",
-            "the largest fifth of each update's entries, added up",
-            "Ilharco et al., arXiv 2212.04089, with pruning",
-            partial(merge_entries, magnitude, density=MAGNITUDE_DENSITY),
-            linear=True,
-            entrywise=True,
-        ),
-        Combiner(
             "sparse",
             "the largest twentieth of each update's entries, averaged over those that kept them",
             "Arnob et al., arXiv 2507.07140",
-            partial(merge_entries, sparse, density=SPARSE_DENSITY),
+            sparse,
             linear=True,
             entrywise=True,
         ),
@@ -224,3 +272,57 @@ def _stack(As: Factors, Bs: Factors, cs: NDArray[np.float64]) -> LowRankSum:
         return LowRankSum(As.array, Bs.array, np.repeat(cs, [len(A) for A in As]))
     A, B = (np.concatenate([M[i] for i in active], axis) for axis, M in enumerate((As, Bs)))
     return LowRankSum(A, B, np.repeat(cs[active], [len(As[i]) for i in active]))
+
+
+def _check_factors(As: Factors, Bs: Factors, weights: Weights, scalings: Weights) -> None:
+    """Check that all lora_A (r_i, in) and lora_B (out, r_i) belong to one module."""
+    lengths = [len(sequence) for sequence in (As, Bs, weights, scalings)]
+    if len(set(lengths)) > 1:
+        raise AdapterError(
+            f"{lengths} lora_A, lora_B, weights and scalings, expected as many of each"
+        )
+    if not lengths[0]:
+        raise BankError("there is no adapter to combine")
+    for A, B in zip(As, Bs, strict=True):
+        expected = (Bs[0].shape[0], len(A)), (len(A), As[0].shape[-1])
+        if (B.shape, A.shape) != expected:
+            raise AdapterError(
+                f"lora_B {B.shape} and lora_A {A.shape}, expected {expected[0]} and {expected[1]}"
+            )
+
+
+def _result_rank(rank: int | None, largest: int) -> int:
+    """Return the rank asked for; None is 16, or the largest possible if that is less."""
+    rank = min(DEFAULT_RANK, largest) if rank is None else rank
+    if rank < 1:
+        raise RecipeError(f"rank is {rank}, expected at least 1")
+    return rank
+
+
+def _balanced(U: Array, s: Array, V: Array, rank: int) -> FactorPair:
+    """Return A (rank, in) and B (out, rank) of ``U diag(s) Vᵀ``, padded with zeros.
+
+    Both get the square roots of the singular values, and in every row of A the entry of largest
+    magnitude is positive.
+    """
+    A = np.zeros((rank, len(V)), np.float32)
+    B = np.zeros((len(U), rank), np.float32)
+    if s.size:
+        signed_root = np.sign(V[np.abs(V).argmax(axis=0), np.arange(s.size)]) * np.sqrt(s)
+        A[: s.size] = (V * signed_root).T
+        B[:, : s.size] = U * signed_root
+    return A, B
+
+
+def _update(A: FloatArray, B: FloatArray, scaling: float) -> FloatArray:
+    return finite((B * np.float32(scaling)) @ A)
+
+
+def _largest(update: FloatArray, density: float) -> FloatArray:
+    """Return the update with all but its ``density · size`` largest entries set to zero."""
+    keep = max(1, int(density * update.size))
+    if keep >= update.size:
+        return update
+    sizes = np.abs(update)
+    threshold = np.partition(sizes, update.size - keep, axis=None)[update.size - keep]
+    return np.asarray(update * (sizes >= threshold), np.float32)  # faster than `where`

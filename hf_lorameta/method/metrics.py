@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.data.profile import LENGTHS, PARTS, Histogram, Part, Profile, ProfileTable
-from hf_lorameta.errors import BankError, EmptyDatasetError, RecipeError
+from hf_lorameta.errors import BankError, EmptyDatasetError, Option, RecipeError
 from hf_lorameta.method import PAPER
 from hf_lorameta.method.token_counts import Counts, QueryCounts
 from hf_lorameta.types import Array
@@ -220,7 +220,7 @@ def between(bank: ProfileTable, vocab_size: int, metric: str) -> Array:
         raise BankError(
             "no dataset of the bank has the texts that this dataset has: one has only inputs, the "
             "others only outputs",
-            hint="--columns names other columns, --bank another bank",
+            hint=[Option(name, change="name another") for name in ("columns", "bank")],
         )
     blocks = _blocks(len(bank), vocab_size)
     D = np.concatenate([_distance_rows(bank, rows, bank, vocab_size, metric) for rows in blocks])
@@ -287,9 +287,7 @@ def _has_tokens(table: ProfileTable, metric: str) -> NDArray[np.bool_]:
 
 def _check(tables: Sequence[ProfileTable], vocab_size: int, metric: str) -> None:
     if metric not in METRICS:
-        raise RecipeError(
-            f"no metric is called {metric!r}", hint=f"--metric takes one of {', '.join(METRICS)}"
-        )
+        raise RecipeError(f"no metric is called {metric!r}, expected one of {', '.join(METRICS)}")
     if not all(map(len, tables)):
         raise BankError("the bank holds no dataset", hint="hf-lorameta bank list DIR says why")
     ids = [table.arrays[f"{half}.ids"] for table in tables for half in PARTS["both"]]

@@ -6,9 +6,9 @@ the squared error in weight space (arXiv 2507.01806). With G = ΘΘᵀ that erro
 ``cᵀGc − 2 cᵀG_i + G_ii``, so a step reads no adapter. Needs the extra ``eval`` for torch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,25 +24,32 @@ _PAIRS = 1 << 15  # (dataset, adapter) pairs per forward pass: 32 MB per activat
 _VALIDATION = 0.2  # share of the datasets that the network is not trained on
 
 
-@dataclass(frozen=True)
-class FitReport:
-    """Losses of a fit, on its training datasets and on validation datasets it is not trained on.
+class Losses(NamedTuple):
+    """Mean errors over the datasets that a network is trained on, and over the held-out ones.
 
-    Losses are mean squared errors in weight space divided by the bank's mean ``‖θ_i‖²``: 0 is
-    perfect, a zero adapter has about 1. Those of the rule ``normalized`` at temperature 1 and of
-    equal weights are for comparison. Rows are datasets.
+    In weight space, divided by the bank's mean ``‖θ_i‖²``: 0 is perfect, a zero adapter has about
+    1.
     """
 
-    train_start: float
-    train_end: float
-    validation_start: float
-    validation_end: float
-    normalized_train: float
-    normalized_validation: float
-    uniform_validation: float
-    train_rows: int
-    validation_rows: int
-    steps: int
+    train: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """Losses of a fit; those of other weights are for comparison.
+
+    Attributes:
+        start: of the initial network.
+        end: of the trained network.
+        normalized: of the rule ``normalized`` at temperature 1.
+        uniform: of equal weights.
+    """
+
+    start: Losses
+    end: Losses
+    normalized: Losses
+    uniform: Losses
 
 
 def gram(blocks: Iterable[NDArray[np.float32]]) -> Array:
@@ -99,50 +106,46 @@ def fit_neural(
         MissingExtraError: torch is not installed.
         BankError: there are fewer than 3 datasets, or the two shapes differ.
         BankError: a value is not finite, or every adapter is zero.
-        RecipeError: a setting is out of range.
+        RecipeError: the width or the number of steps is out of range.
 
     Example:
         >>> X = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]], np.float32)
         >>> d = np.abs(X[:, :1] - X[:, :1].T).astype(float)
         >>> model, report = fit_neural(d, gram([X]), hidden=8, steps=5)
-        >>> model.hidden, report.train_rows, report.train_end < report.train_start
-        (8, 3, True)
+        >>> model.hidden, report.end.train < report.start.train
+        (8, True)
     """
     require_extra("torch")
     import torch
 
     distances, G = np.asarray(distances, np.float64), np.asarray(gram, np.float64)
     _check(distances, G)
-    _check_settings(hidden, steps, learning_rate)
+    if min(hidden, steps + 1) < 1:
+        raise RecipeError(f"hidden is {hidden} and steps {steps}, expected at least 1 and 0")
     G = G / G.diagonal().mean()
     X = _standardized(distances)
     train, held_out = _split(len(G), seed)
-    with torch.random.fork_rng(devices=[]):
+
+    def losses(score: Callable[[Array], Array]) -> Losses:
+        errors = _errors(score, X, G)
+        return Losses(float(errors[train].mean()), float(errors[held_out].mean()))
+
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():  # the caller may have disabled it
         torch.manual_seed(seed)
         network = _network(hidden)
-    problem = _Problem(X, G)
-    start = problem.losses(network)
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    for step in range(steps):
-        optimizer.zero_grad()
-        problem.backward(network, train)
-        optimizer.step()
-        progress(step + 1, steps)
-    end = problem.losses(network)
-    normal, uniform = _errors(X, G), _errors(np.zeros_like(X), G)
-    model = NeuralModel.from_arrays({k: v.numpy() for k, v in network.state_dict().items()})
-    return model, FitReport(
-        train_start=float(start[train].mean()),
-        train_end=float(end[train].mean()),
-        validation_start=float(start[held_out].mean()),
-        validation_end=float(end[held_out].mean()),
-        normalized_train=float(normal[train].mean()),
-        normalized_validation=float(normal[held_out].mean()),
-        uniform_validation=float(uniform[held_out].mean()),
-        train_rows=train.size,
-        validation_rows=held_out.size,
-        steps=steps,
-    )
+        start = losses(_model(network))
+        optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+        X_, G_ = torch.tensor(X, dtype=torch.float32), torch.tensor(G)
+        at_once = max(1, _PAIRS // len(X))
+        for step in range(steps):
+            optimizer.zero_grad()
+            for first in range(0, train.size, at_once):
+                rows = torch.from_numpy(train[first : first + at_once])
+                (_differentiable_errors(network, X_, G_, rows).sum() / train.size).backward()
+            optimizer.step()
+            progress(step + 1, steps)
+    model = _model(network)
+    return model, FitReport(start, losses(model), losses(lambda x: x), losses(np.zeros_like))
 
 
 def _check(distances: Array, G: Array) -> None:
@@ -154,30 +157,17 @@ def _check(distances: Array, G: Array) -> None:
             f"distances {distances.shape} and Gram matrix {G.shape}, expected both {n, n}"
         )
     for name, array in (("distance", distances), ("Gram matrix's entry", G)):
-        wrong = np.argwhere(~np.isfinite(array))
-        if len(wrong):
-            i, j = wrong[0]
+        for i, j in np.argwhere(~np.isfinite(array)):
             raise BankError(f"the {name} of {i} and {j} is {array[i, j]}, expected a finite number")
     if not G.diagonal().mean() > 0:
         raise BankError("every adapter of the bank is zero: there is nothing to predict")
-
-
-def _check_settings(hidden: int, steps: int, learning_rate: float) -> None:
-    for name, value, good in (
-        ("hidden", hidden, hidden >= 1),
-        ("steps", steps, steps >= 0),
-        ("learning_rate", learning_rate, 0 < learning_rate < np.inf),
-    ):
-        if not good:
-            raise RecipeError(f"{name} is {value}, which is out of range")
 
 
 def _standardized(distances: Array) -> Array:
     """Standardize every row over its N − 1 distances to others; the diagonal is 0 and unused."""
     X = np.zeros_like(distances)
     for i, row in enumerate(distances):
-        others = np.arange(row.size) != i
-        X[i, others] = standardize(row[others])
+        X[i, np.arange(row.size) != i] = standardize(np.delete(row, i))
     return X
 
 
@@ -188,13 +178,11 @@ def _split(n: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def _errors(logits: Array, G: Array) -> Array:
-    """(N,) errors with softmin weights over the others, without a network."""
+def _errors(score: Callable[[Array], Array], X: Array, G: Array) -> Array:
+    """(N,) errors with softmin weights of scored distances to the others."""
     errors = np.empty(len(G))
-    for i, row in enumerate(logits):
-        others = np.arange(row.size) != i
-        c = np.zeros_like(row)
-        c[others] = softmin(row[others])
+    for i, row in enumerate(X):
+        c = np.insert(softmin(score(np.delete(row, i))), i, 0.0)
         errors[i] = c @ G @ c - 2 * c @ G[i] + G[i, i]
     return errors
 
@@ -209,40 +197,13 @@ def _network(hidden: int) -> Any:
     )
 
 
-class _Problem:
-    """The loss of a network, for a few datasets at a time, so that memory does not grow with N²."""
+def _model(network: Any) -> NeuralModel:
+    return NeuralModel.from_arrays({k: v.numpy() for k, v in network.state_dict().items()})
 
-    def __init__(self, X: Array, G: Array) -> None:
-        import torch
 
-        self._torch: Any = torch
-        self._X = torch.tensor(X, dtype=torch.float32)
-        self._G = torch.tensor(G, dtype=torch.float64)
-        self._rows_at_once = max(1, _PAIRS // len(X))
-
-    def errors(self, network: Any, rows: NDArray[np.intp]) -> Any:
-        """Return the errors of the given datasets, differentiable."""
-        chosen = self._torch.from_numpy(rows)
-        scores = -network(self._X[chosen].unsqueeze(-1)).squeeze(-1).double()
-        own = self._torch.zeros_like(scores, dtype=self._torch.bool)
-        own[self._torch.arange(rows.size), chosen] = True
-        c = scores.masked_fill(own, -self._torch.inf).softmax(dim=1)
-        G = self._G
-        return ((c @ G) * c).sum(1) - 2 * (c * G[chosen]).sum(1) + G.diagonal()[chosen]
-
-    def backward(self, network: Any, rows: NDArray[np.intp]) -> None:
-        """Accumulate the gradient of the mean error of the given datasets."""
-        for start in range(0, rows.size, self._rows_at_once):
-            part = rows[start : start + self._rows_at_once]
-            with self._torch.enable_grad():  # the caller may have disabled it
-                (self.errors(network, part).sum() / rows.size).backward()
-
-    def losses(self, network: Any) -> Array:
-        """Return the (N,) errors of all datasets."""
-        n, size = len(self._X), self._rows_at_once
-        with self._torch.no_grad():
-            parts = [
-                self.errors(network, np.arange(start, min(start + size, n))).numpy()
-                for start in range(0, n, size)
-            ]
-        return np.concatenate(parts)
+def _differentiable_errors(network: Any, X: Any, G: Any, rows: Any) -> Any:
+    """What `_errors` computes, of some datasets, as a tensor."""
+    scores = -network(X[rows].unsqueeze(-1)).squeeze(-1).double()
+    own = rows.unsqueeze(-1) == rows.new_tensor(range(len(X)))
+    c = scores.masked_fill(own, -float("inf")).softmax(dim=1)
+    return ((c @ G) * c).sum(1) - 2 * (c * G[rows]).sum(1) + G.diagonal()[rows]

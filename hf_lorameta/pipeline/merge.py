@@ -4,38 +4,41 @@ The base model is not needed. Modules are read, combined and written two at a ti
 that of two modules, whatever the size of the adapters.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
 from hf_lorameta.cards.merge_card import MergeCard, render_merge_card
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.errors import RecipeError, UsageError
-from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
-from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonical_header, write_tensors
+from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
+from hf_lorameta.formats.safetensors import CODES, DTYPES
 from hf_lorameta.hub.base_model import stated_license
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
-from hf_lorameta.method.combiner_parts import DEFAULT_RANK
 from hf_lorameta.method.low_rank import LowRankSum
-from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, shared_rank
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
-from hf_lorameta.pipeline.combine_entries import check_time
-from hf_lorameta.pipeline.merge_ranks import choose_ranks
+from hf_lorameta.pipeline.combine_adapters import check_time
 from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_sources
+from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.save import SavableAdapter, as_json
 from hf_lorameta.recipe import MAX_RANK, MergeRecipe
-from hf_lorameta.types import Array, FactorPair, FloatArray, StageProgress, no_progress
+from hf_lorameta.tables import plural
+from hf_lorameta.types import FactorPair, FloatArray, StageProgress
+
+logger = logging.getLogger(__name__)
 
 _AT_ONCE = 2
 """Modules in memory."""
@@ -48,12 +51,11 @@ def merge(
     bank: Bank | str | Path | None = None,
     token: Token = None,
     hub: Hub | None = None,
-    progress: StageProgress = no_progress,
+    progress: StageProgress | None = None,
 ) -> "Merge":
-    """Open the adapters of a merge, check that they fit, and choose the ranks.
+    """Open the adapters of a merge, check that they fit, and choose the rank.
 
-    The weights are read when the result is saved; if the recipe chooses ranks by module, they are
-    read here, too.
+    The weights are read when the result is saved. The warnings of the result are logged.
 
     Args:
         adapters: weights by name; a weight is any number, negative ones subtract. A name is a
@@ -64,21 +66,20 @@ def merge(
         bank: where entries are looked up; None is the default bank.
         token: of the Hub; None uses the saved one.
         hub: client to use instead of one with `token`.
-        progress: called after each module.
+        progress: called after each module while the result is saved; None shows bars.
 
     Raises:
         UsageError: no adapter, a weight that is not finite, all weights zero, an unknown name, or a
-            maximum size below that of the smallest file.
+            maximum size below that of rank 1.
         RecipeError: the combiner would take hours, or cannot combine these ranks.
-        AdapterError: an adapter is damaged or cannot be converted, base models differ, a module has
-            another size in another adapter, or the sum is zero.
+        AdapterError: an adapter is damaged or cannot be converted, base models differ, or a module
+            has another size in another adapter.
         HubError: a repo does not exist or cannot be reached.
         MissingExtraError: an adapter has to be converted, and PEFT is not installed.
 
     Example:
-        >>> merged = merge({"general": 1.0, "local--acceptability_blimp": -0.5})
-        >>> merged.ranks[0], len(merged.layout)
-        (16, 90)
+        >>> merge({"general": 1.0, "local--acceptability_blimp": -0.5}).summary
+        '2 adapters for HuggingFaceTB/SmolLM2-135M-Instruct: 90 modules of rank 16'
     """
     recipe, hub = recipe or MergeRecipe(), hub or Hub(token)
     weights = {str(name): float(weight) for name, weight in adapters.items()}
@@ -95,20 +96,13 @@ def merge(
 
     sources = open_sources(names, hub, open_bank)
     layout = common_layout(names, sources)
-    rank = recipe.rank or _default_rank(sources, recipe.combine)
-    if COMBINERS[recipe.combine].entrywise:
-        most = MAX_RANK if recipe.mixed_ranks else rank
-        check_time(recipe.combine, layout, len(sources), most, "--combine exact")
-    merged = Merge(
-        tuple(sources),
-        tuple(weights[name] for name in names),
-        recipe,
-        layout,
-        (rank,) * len(layout),
-        hub,
-        progress,
-    )
-    return merged.with_chosen_ranks() if recipe.mixed_ranks else merged
+    rank = _rank(recipe, sources, layout)
+    check_time(COMBINERS[recipe.combine], layout, len(sources), rank)
+    chosen = tuple(weights[name] for name in names)
+    merged = Merge(tuple(sources), chosen, recipe, layout, rank, hub, progress)
+    for warning in merged.warnings:
+        logger.warning(warning)
+    return merged
 
 
 class MergedModule(NamedTuple):
@@ -132,32 +126,41 @@ class Merge(SavableAdapter):
         weights: of each.
         recipe: the settings.
         layout: the modules of the result.
-        ranks: of each module.
+        rank: of each module.
         hub: client.
-        progress: called with (stage, modules done, all modules) after each module.
-        dropped: squared norm of the sum in modules that got rank 0.
+        progress: called with (stage, modules done, all modules) after each module; None shows bars.
     """
 
     sources: tuple[Source, ...]
     weights: tuple[float, ...]
     recipe: MergeRecipe
     layout: Layout
-    ranks: tuple[int, ...]
+    rank: int
     hub: Hub
-    progress: StageProgress = no_progress
-    dropped: float = 0.0
+    progress: StageProgress | None = None
 
     def __repr__(self) -> str:
         terms = " + ".join(
             f"{weight:g} · {source.name}"
             for weight, source in zip(self.weights, self.sources, strict=True)
         )
-        return f"Merge({terms}; {len(self.layout)} modules of rank {self.rank_span})"
+        return f"Merge({terms}; {len(self.layout)} modules of rank {self.rank})"
 
     @property
-    def rank_span(self) -> str:
-        """The rank, or the least and the largest."""
-        return " to ".join(str(rank) for rank in sorted({min(self.ranks), max(self.ranks)}))
+    def summary(self) -> str:
+        """What is merged into what, for people."""
+        return (
+            f"{plural(len(self.sources), 'adapter')} for {self.base_model}: "
+            f"{len(self.layout)} modules of rank {self.rank}"
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What may make the result worse, as sentences for the user."""
+        commits = {source.base_revision for source in self.sources} - {None}
+        if len(commits) < 2:
+            return ()
+        return (f"The adapters were trained on different commits of {self.base_model}.",)
 
     @property
     def base_model(self) -> str:
@@ -174,70 +177,35 @@ class Merge(SavableAdapter):
         """Whether an adapter is private or local, so that the result is private by default."""
         return any(source.private for source in self.sources)
 
-    def modules(self, stage: str = "Merging") -> Iterator[MergedModule]:
-        """Combine and yield module after module; `stage` is the title of the progress.
+    def modules(self) -> Iterator[MergedModule]:
+        """Combine and yield module after module.
 
         Raises:
             AdapterError: an adapter has NaN or infinite values.
             RecipeError: the combiner cannot combine these ranks.
         """
-        work = list(zip(self.layout, self.ranks, strict=True))
-        # one BLAS thread per module: no contention, and the same bits on any number of cores
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(_AT_ONCE) as pool:
-            for start in range(0, len(work), _AT_ONCE):
-                for done, module in enumerate(
-                    pool.map(self._combine, work[start : start + _AT_ONCE]), start + 1
-                ):
-                    yield module
-                    self.progress(stage, done, len(work))
+        number = len(self.layout)
+        with bars_unless(self.progress) as show:
+            for done, module in enumerate(in_modules(self._combine, number, _AT_ONCE), 1):
+                yield module
+                show("Merging", done, number)
 
-    def _combine(self, work: tuple[Module, int]) -> MergedModule:
-        module, rank = work
+    def _combine(self, number: int) -> MergedModule:
+        module = self.layout[number]
         present = [i for i, source in enumerate(self.sources) if module in source.layout]
         As, Bs, scalings = zip(*(self.sources[i].read(module.name) for i in present), strict=True)
         weights = [self.weights[i] for i in present]
-        row = COMBINERS[self.recipe.combine]
-        options: dict[str, Any] = {}
-        if row.entrywise:
-            options["seed"] = self.recipe.seed
-            if self.recipe.density is not None:
-                options["density"] = self.recipe.density
-        A, B = row.function(As, Bs, weights, scalings, rank, **options)
+        A, B = COMBINERS[self.recipe.combine].function(As, Bs, weights, scalings, self.rank)
         counts = np.repeat(np.multiply(weights, scalings), [len(A) for A in As])
         whole = LowRankSum(np.concatenate(As), np.concatenate(Bs, 1), counts)
-        kept = LowRankSum(A, B, np.ones(rank))
+        kept = LowRankSum(A, B, np.ones(self.rank))
         return MergedModule(A, B, kept.squared_norm(), whole.squared_norm())
-
-    def with_chosen_ranks(self) -> "Merge":
-        """Return the merge with the ranks that `max_size` or `energy` of the recipe asks for."""
-        most = tuple(
-            min(MAX_RANK, module.in_features, module.out_features, self._rank_of_sum(module))
-            for module in self.layout
-        )
-        values: list[Array] = []
-        norms: dict[Module, float] = {}
-        for combined in replace(self, ranks=most).modules("Measuring"):
-            # both factors have the square roots of the singular values
-            values.append(np.linalg.norm(combined.A.astype(np.float64), axis=1) ** 2)
-            norms[self.layout[len(norms)]] = combined.total
-        layout, ranks = choose_ranks(self.recipe, self.layout, values)
-        dropped = sum(norm for module, norm in norms.items() if module not in layout)
-        return replace(self, layout=layout, ranks=ranks, dropped=dropped)
-
-    def _rank_of_sum(self, module: Module) -> int:
-        if COMBINERS[self.recipe.combine].entrywise:
-            return MAX_RANK
-        return sum(
-            source.ranks[source.layout.index(module)]
-            for source in self.sources
-            if module in source.layout
-        )
 
     def _hub(self, token: Token) -> Hub:
         return self.hub if token is None else Hub(token)
 
     def _write(self, folder: Path, repo_id: str | None, exported: bool) -> Mapping[str, str]:
-        kept, total = 0.0, self.dropped
+        kept = total = 0.0
 
         def pairs() -> Iterator[FactorPair]:
             nonlocal kept, total
@@ -245,11 +213,11 @@ class Merge(SavableAdapter):
                 kept, total = kept + module.kept, total + module.total
                 yield module.A, module.B
 
-        write_tensors(folder / WEIGHTS_FILE, self.layout, self.ranks, self.recipe.dtype, pairs())
+        write_tensors(folder / WEIGHTS_FILE, self.layout, self.rank, self.recipe.dtype, pairs())
         config = write_config(
             self.base_model,
             self.layout,
-            self.ranks,
+            self.rank,
             self.base_revision,
             task_type=_only({source.task_type for source in self.sources if source.task_type}),
             all_layers=False,
@@ -290,7 +258,7 @@ class Merge(SavableAdapter):
                 for source, weight in zip(self.sources, self.weights, strict=True)
             ],
             "private": self.private,
-            "ranks": {"least": min(self.ranks), "most": max(self.ranks)},
+            "rank": self.rank,
             "kept": kept,
         }
 
@@ -300,15 +268,34 @@ def _only(values: set[str | None]) -> str | None:
     return values.pop() if len(values) == 1 else None
 
 
-def _default_rank(sources: Sequence[Source], combine: str) -> int:
-    """Return the largest rank of the adapters, or 16 if that is more, or what the sum has."""
+def _rank(recipe: MergeRecipe, sources: Sequence[Source], layout: Layout) -> int:
+    """Return the recipe's rank, that which fits its size, or one that suits the adapters."""
+    if recipe.rank:
+        return recipe.rank
+    if recipe.combine == "factors":
+        return shared_rank(rank for source in sources for rank in source.ranks)
     largest = [max(source.ranks) for source in sources]
-    if combine == "factors":
-        ranks = sorted({rank for source in sources for rank in source.ranks})
-        if len(ranks) > 1:
-            raise RecipeError(
-                f"the adapters have rank {', '.join(map(str, ranks))}, which cannot be averaged",
-                hint="--combine exact",
-            )
-        return ranks[0]
+    if recipe.max_size is not None:
+        most = MAX_RANK if COMBINERS[recipe.combine].entrywise else min(sum(largest), MAX_RANK)
+        return _rank_within(recipe.max_size, recipe.dtype, layout, most)
     return min(sum(largest), max(DEFAULT_RANK, *largest), MAX_RANK)
+
+
+def _rank_within(max_size: int, dtype: str, layout: Layout, most: int) -> int:
+    """Return the largest rank, `most` at most, at which the weights file has at most `max_size`."""
+    width = DTYPES[CODES[dtype]].itemsize
+    of_rank = width * sum(module.in_features + module.out_features for module in layout)
+
+    def size(rank: int) -> int:
+        header, _ = canonical_header(layout, rank, dtype)
+        return len(header) + rank * of_rank
+
+    rank = min(most, max_size // of_rank)
+    while rank and size(rank) > max_size:
+        rank -= 1
+    if not rank:
+        raise UsageError(
+            f"the maximum size is {max_size} bytes, expected at least {size(1)}, that of rank 1",
+            hint=Option("max_size", size(1), "raise"),
+        )
+    return rank

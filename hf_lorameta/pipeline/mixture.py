@@ -5,11 +5,6 @@ Arrow gives each token and module the adapters whose prototypes fit its activati
 all others were trained, the plan's formula ``g + Σ c_i (θ_i − g)`` is then ``Σ c_i θ_i``: whole
 adapters are routed, and a server can use each of them alone. All are multiplied by the plan's
 `scale`, as its coefficients are.
-
-GenKnowSub (aclanthology.org/2025.acl-short.54) routes the differences ``θ_i − g`` instead, whose
-prototypes do not show what all adapters have in common; g is added to the base model once. PEFT's
-own ``use_gks`` is not used: it subtracts A and B separately, which is not the difference of the
-updates B A, and leaves g out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,9 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.arrays import save_arrays
-from hf_lorameta.bank.index import GeneralEntry, IndexEntry
+from hf_lorameta.bank.index import IndexEntry
 from hf_lorameta.cards.card_data import CardData, Routing
-from hf_lorameta.errors import BankError, UsageError
+from hf_lorameta.errors import BankError, Option, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, target_modules, write_config
@@ -43,6 +38,7 @@ from hf_lorameta.types import FactorPair, FloatArray, StageProgress, no_progress
 
 ROUTED = 3
 """Adapters per token and module; PEFT's default."""
+_MERGE = Option("emit", "mixture", "leave out")
 
 
 def check_emit(emit: str, export: Export | None) -> None:
@@ -54,7 +50,7 @@ def check_emit(emit: str, export: Export | None) -> None:
     if emit != "adapter" and export is not None:
         raise UsageError(
             "a mixture cannot be exported as GGUF: llama.cpp adds adapters up and routes nothing",
-            hint=f"leave out --export, or --emit {emit}",
+            hint=[Option("export", change="leave out"), _MERGE],
         )
 
 
@@ -62,20 +58,18 @@ def check_emit(emit: str, export: Export | None) -> None:
 class Mixture(PlannedAdapter):
     """The adapters of a plan with positive coefficients, ready to be saved or published.
 
-    The weights are read when it is saved, one adapter at a time. The folder has ``experts`` with an
-    adapter in each of its folders, ``shared`` with the adapter that is added to the base model once
-    (the output prior, and the general adapter if it is subtracted), ``routing.json`` and
-    ``prototypes.safetensors`` with a (k, in_features) array for each module, in place of PEFT's two
-    files. There is no GGUF of a mixture.
+    The weights are read when it is saved, one adapter at a time. In place of PEFT's two files, the
+    folder has ``experts``, with an adapter in each of its folders; ``shared``, with the output
+    prior, which is added to the base model once; ``routing.json``; and ``prototypes.safetensors``,
+    with a (k, in_features) array for each module. There is no GGUF of a mixture.
 
     Attributes:
-        plan: its recipe's ``emit`` is ``mixture`` or ``mixture-gks``.
+        plan: its recipe's ``emit`` is ``mixture``.
         progress: called with (stage, adapters done, all adapters).
 
     Raises:
         UsageError: the recipe asks for one adapter.
-        BankError: the bank adapts only some layers, or lacks the general adapter to subtract, or no
-            adapter has a positive coefficient.
+        BankError: the bank adapts only some layers, or no adapter has a positive coefficient.
 
     Example:
         >>> import hf_lorameta
@@ -89,29 +83,22 @@ class Mixture(PlannedAdapter):
     seconds: ClassVar[None] = None  # nothing is combined before it is saved
 
     def __post_init__(self) -> None:
-        bank, emit = self.plan.bank, self.plan.recipe.emit
-        if emit == "adapter":
-            raise UsageError("the recipe asks for one adapter", hint='Recipe(emit="mixture")')
-        if any("." in name for name in target_modules(bank.layout)):
+        if not self.plan.recipe.is_mixture:
+            raise UsageError("the recipe asks for one adapter", hint=Option("emit", "mixture"))
+        if any("." in name for name in target_modules(self.plan.bank.layout)):
             raise BankError(
                 "PEFT routes in every module of a name, and this bank adapts only some of them",
-                hint=f"leave out --emit {emit}",
+                hint=_MERGE,
             )
         if not self.entries:
             raise BankError(
                 "no adapter has a positive coefficient, so that there is nothing to route",
-                hint=f"leave out --emit {emit}",
+                hint=_MERGE,
             )
-        if self._subtracts and bank.index.general is None:
-            raise BankError(f"{bank.id} has no general adapter to subtract", hint="--emit mixture")
 
     def __repr__(self) -> str:
         name = self.plan.dataset.id or "a local dataset"
         return f"Mixture({len(self.entries)} adapters of rank {self.rank} for {name})"
-
-    @property
-    def _subtracts(self) -> bool:
-        return self.plan.recipe.emit == "mixture-gks"
 
     @property
     def entries(self) -> tuple[IndexEntry, ...]:
@@ -123,47 +110,20 @@ class Mixture(PlannedAdapter):
     @property
     def rank(self) -> int:
         """Rank of all adapters: the recipe's, else the smallest at which nothing is lost."""
-        general = self.plan.bank.index.general
-        subtracted = general.rank if self._subtracts and general else 0
-        largest = max(entry.rank for entry in self.entries)
-        return self.plan.recipe.rank or largest + subtracted
+        return self.plan.recipe.rank or max(entry.rank for entry in self.entries)
 
     def _export_config(self, export: Export | None, token: Token) -> None:
         check_emit(self.plan.recipe.emit, export)
 
     # --- weights --------------------------------------------------------------------------------
 
-    def _factors(self, entry: IndexEntry | GeneralEntry) -> Iterator[FactorPair]:
-        """Yield A (r, in) and B (out, r) of an adapter, scalings included, module by module."""
+    def _expert(self, entry: IndexEntry) -> Iterator[FactorPair]:
+        """Yield the factors of an adapter, scaling included, module by module."""
         bank = self.plan.bank
         file, scaling = bank.adapter(entry), entry.scaling * self.plan.scale
         for module in bank.layout:
             A, B = bank.expand(module.name, *file.factors(module.name))
-            yield A, np.float32(scaling) * B
-
-    def _expert(self, entry: IndexEntry) -> Iterator[FactorPair]:
-        """Yield the factors of an adapter, or of its difference from the general one."""
-        general = self.plan.bank.index.general
-        if not self._subtracts or general is None:
-            for A, B in self._factors(entry):
-                yield exact([A], [B], [1.0], [1.0], self.rank)
-            return
-        for own, other in zip(self._factors(entry), self._factors(general), strict=True):
-            As, Bs = zip(own, other, strict=True)
-            yield exact(As, Bs, [1.0, -1.0], [1.0, 1.0], self.rank)
-
-    def _shared(self) -> tuple[Layout, list[FactorPair]]:
-        """Return modules and factors of what is added to the base model once, possibly none."""
-        plan, general = self.plan, self.plan.bank.index.general
-        layout: Layout = ()
-        pairs: list[FactorPair] = []
-        if self._subtracts and general is not None:
-            layout, pairs = plan.bank.layout, list(self._factors(general))
-        if prior := plan.output_prior():
-            rank = len(pairs[0][0]) if pairs else len(prior[0])
-            pairs.append(exact([prior[0]], [prior[1]], [plan.output_strength or 0.0], [1.0], rank))
-            layout = (*layout, plan.layout[-1])
-        return layout, pairs
+            yield exact([A], [np.float32(scaling) * B], [1.0], [1.0], self.rank)
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -176,13 +136,14 @@ class Mixture(PlannedAdapter):
                 prototypes.append([prototype(A, B) for A, B in pairs])
                 self._write_adapter(folder / EXPERTS / entry.name, layout, pairs)
                 self.progress("Writing adapters", done, len(self.entries))
-            shared, pairs = self._shared()
-        if shared:
-            self._write_adapter(folder / SHARED, shared, pairs)
+        if prior := plan.output_prior():
+            A, B = prior
+            pair = exact([A], [B], [plan.output_strength or 0.0], [1.0], len(A))
+            self._write_adapter(folder / SHARED, plan.layout[-1:], [pair])
         by_module = zip(*prototypes, strict=True)
         arrays = {m.name: np.stack(v) for m, v in zip(layout, by_module, strict=True)}
         save_arrays(folder / PROTOTYPES_FILE, arrays)
-        card = self._card_data(bool(shared))
+        card = self._card_data(shared=prior is not None)
         provenance = plan.provenance() | {"rank": self.rank, "general_coefficient": card.general}
         routing = {ROUTING_FILE: as_json(self._routing(card)) + "\n"}
         return self._text_files(provenance, card, repo_id) | routing
@@ -195,12 +156,10 @@ class Mixture(PlannedAdapter):
         (folder / CONFIG_FILE).write_bytes(config)
 
     def _card_data(self, shared: bool) -> CardData:
-        """Return the card's data; the general adapter is a part of each adapter, or added once."""
+        """Return the card's data; the general adapter is a part of each adapter."""
         general = None if self.plan.bank.index.general is None else self.plan.scale
         paths = tuple(f"{EXPERTS}/{entry.name}" for entry in self.entries)
-        routing = Routing(
-            paths, min(ROUTED, len(paths)), SHARED if shared else None, self._subtracts
-        )
+        routing = Routing(paths, min(ROUTED, len(paths)), SHARED if shared else None)
         data = self.plan.card_data(self.rank)
         members = tuple(n for n in data.neighbors if n.coefficient > 0)
         return replace(data, neighbors=members, general=general, routing=routing)
@@ -217,7 +176,6 @@ class Mixture(PlannedAdapter):
             "router": {"method": "arrow", "top_k": routing.top_k, "temperature": 1.0},
             "prototypes": PROTOTYPES_FILE,
             "shared": routing.shared,
-            "subtracted": routing.subtracted,
             "adapters": [
                 {"name": entry.name, "path": path, **neighbor.to_dict()}
                 for entry, path, neighbor in zip(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.build import Outcome, finish_bank, locked_folder
+from hf_lorameta.bank.build import BankFacts, Outcome, finish_bank, locked_folder
 from hf_lorameta.bank.index import (
     TOKENIZER_FILE,
     WORK_FOLDER,
@@ -139,16 +139,8 @@ def train_bank(
             outcomes[name] = outcome
             reporter.task(names[name], outcome, read_log(folder, name))
         ordered = {name: outcomes[name] for name in names}
-        bank = finish_bank(
-            folder,
-            ordered,
-            base_model=base_model,
-            base_revision=base.revision,
-            base_license=base.license,
-            published=False,
-            general=general,
-            output_prior=output_prior,
-        )
+        facts = BankFacts(base_model, base.revision, base.license, False, general, output_prior)
+        bank = finish_bank(folder, ordered, facts)
         _write_log(bank)
         return bank
 

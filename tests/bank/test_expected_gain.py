@@ -38,9 +38,8 @@ def test_an_adapter_that_raises_the_loss_has_a_negative_gain() -> None:
     assert found.mean == pytest.approx(-0.25)
 
 
-def test_nothing_is_stated_without_enough_lengths_or_prompts() -> None:
+def test_nothing_is_stated_without_enough_gains_or_prompts() -> None:
     assert estimate(GAINS[:4], 3.0) is None
-    assert estimate([g.model_copy(update={"length": None}) for g in GAINS], 3.0) is None
     partly = [GAINS[0].model_copy(update={"prompted": None}), *GAINS[1:]]
     found = estimate(partly, 1.0)
     assert found is not None

@@ -1,4 +1,4 @@
-"""Losses by combiner and by size: ``python -m tests.benchmarks.combiners FOLDER``.
+"""Losses by combiner and by rank: ``python -m tests.benchmarks.combiners FOLDER``.
 
 All methods have the default's coefficients.
 
@@ -18,7 +18,6 @@ from hf_lorameta import Bank
 from hf_lorameta.files import write_atomically
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.method.rank_budget import ranks_for_size
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from hf_lorameta.types import no_progress
 from tests import shared_data
@@ -35,10 +34,8 @@ from tests.benchmarks.growth import (
 from tests.benchmarks.tables import markdown_table
 
 SMALLER = (8, 4, 2)
-MOST = 64  # ranks to choose from
-ADAPTED = ("general", *COMBINERS, *(f"{kind} {r}" for r in SMALLER for kind in ("rank", "size")))
+ADAPTED = ("general", *COMBINERS, *(f"rank {r}" for r in SMALLER))
 NAMES = {"general": "the general adapter alone"}
-NAMES |= {f"size {r}": f"exact, ranks by module, as large as rank {r}" for r in SMALLER}
 NAMES |= {f"rank {r}": f"exact, rank {r}" for r in SMALLER}
 
 
@@ -63,26 +60,13 @@ class Combining(Growth):
         kind, _, number = method.partition(" ")
         settings: dict[str, Any] = {"combine": kind} if kind in COMBINERS else {}
         if number:
-            settings = {"rank": MOST if kind == "size" else int(number)}
+            settings = {"rank": int(number)}
         planned = drawn(self.planned(task), [] if method == "general" else self.others(task))
         planned = replace(planned, recipe=planned.recipe.model_copy(update=settings))
         if not COMBINERS[planned.recipe.combine].linear:  # without the output prior
             coefficients = Coefficients(planned.coefficients.shared[:-1])
             planned = replace(planned, coefficients=coefficients, output_counts=None)
-        pairs = combine_adapters(planned, no_progress)
-        if kind == "size":
-            pairs = shrunk(pairs, int(number))
-        return pairs, len(planned.layout)
-
-
-def shrunk(pairs: list[tuple[Any, Any]], rank: int) -> list[tuple[Any, Any]]:
-    """Keep the ranks of the most energy that take the size of so many ranks in every module."""
-    values = [np.linalg.norm(A, axis=1).astype(float) ** 2 for A, _ in pairs]
-    costs = [A.shape[1] + B.shape[0] for A, B in pairs]
-    ranks = ranks_for_size(values, costs, rank * sum(costs))
-    return [
-        (A * (np.arange(len(A)) < r)[:, None], B) for r, (A, B) in zip(ranks, pairs, strict=True)
-    ]
+        return combine_adapters(planned, no_progress), len(planned.layout)
 
 
 def main() -> None:

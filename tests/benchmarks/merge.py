@@ -6,8 +6,8 @@ commands are in that folder: it merges each adapter into the base model, adds up
 extracts an adapter from the difference between their sum and the base model. Each merge runs in
 its own process, from opening the adapters to the saved result; mergekit's commands are two more.
 
-The error is ``‖M − result‖ / ‖M‖`` over all modules, with the dense weighted sum M; ``ties`` and
-``dare`` are meant to be another matrix than M. Memory is the peak of the process less what its
+The error is ``‖M − result‖ / ‖M‖`` over all modules, with the dense weighted sum M; ``sparse``
+is meant to be another matrix than M. Memory is the peak of the process less what its
 imports take. PEFT and mergekit load the base model; hf_lorameta does not. Seconds are those of the
 CPU, which other processes on the machine change little.
 """
@@ -30,10 +30,9 @@ from tests import shared_data
 from tests.benchmarks.measurements import peak_memory
 from tests.benchmarks.tables import markdown_table
 
-PEFT_KINDS = ("svd", "linear", "cat", "ties_svd", "dare_linear_svd", "magnitude_prune_svd")
-OURS = ("exact", "ties", "dare", "magnitude", "sparse")
+PEFT_KINDS = ("svd", "linear", "cat")
+OURS = ("exact", "sparse")
 RANK = 16
-DENSITY = 0.2
 HEAD = ("adapters", "tool", "method", "rank", "error", "CPU seconds", "of it loading", "memory, MB")
 
 
@@ -48,8 +47,7 @@ def ours(method: str, number: int, target: Path) -> dict[str, float]:
     from hf_lorameta import MergeRecipe, merge
 
     before, started = peak_memory(), time.process_time()
-    density = None if method == "exact" else DENSITY
-    recipe = MergeRecipe(combine=method, rank=RANK, density=density)
+    recipe = MergeRecipe(combine=method, rank=RANK)
     adapters = {str(shared_data.BANK / name): weight for name, weight in weights(number).items()}
     merging = merge(adapters, recipe)
     loading = time.process_time() - started
@@ -75,9 +73,6 @@ def peft(kind: str, number: int, target: Path) -> dict[str, float]:
         model.load_adapter(shared_data.BANK / name, adapter_name=f"a{i}")
     loading = time.process_time() - started
     options: dict[str, Any] = {"svd_rank": RANK} if kind.endswith("svd") else {}
-    if kind not in ("svd", "linear", "cat"):
-        options["density"] = DENSITY
-    torch.manual_seed(0)
     with torch.no_grad():
         model.add_weighted_adapter(
             [f"a{i}" for i in range(number)],

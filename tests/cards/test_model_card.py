@@ -86,7 +86,7 @@ def test_loading_code_is_valid_python() -> None:
 
 def mixture(size: int, **changes: object) -> CardData:
     paths = tuple(f"experts/lora-{i}" for i in range(size))
-    routing = Routing(paths, min(3, size), "shared", subtracted=False)
+    routing = Routing(paths, min(3, size), "shared")
     recipe = Recipe(emit="mixture", top_k=size)
     return replace(many(size), routing=replace(routing, **changes), recipe=recipe)
 
@@ -107,10 +107,7 @@ def test_card_of_a_mixture_lists_every_adapter_and_loads_it() -> None:
     assert "--emit mixture \\\n    --top-k 25" in text
 
 
-def test_card_offers_servers_no_differences_of_adapters() -> None:
-    text = render_card(mixture(4, subtracted=True), "me/mix")
-    assert "vllm" not in text.lower()
-    assert "The adapters are useless without it" in text
+def test_card_of_a_local_mixture_without_an_output_prior_loads_only_the_adapters() -> None:
     alone = render_card(mixture(4, shared=None), None)
     assert "merge_and_unload" not in alone
     assert "hf download" not in alone

@@ -49,10 +49,6 @@ def test_commands_for_one_adapter_name_those_in_a_mixture(
     cli(*generate, "--emit", "mixture")
     error = cli("evaluate", "mix", "-d", data, code=5).err
     assert "name one of the adapters in it, such as mix/experts/" in error
-    assert (
-        "no general adapter"
-        in cli(*generate, "--overwrite", "--emit", "mixture-gks", code=None).err
-    )
     for option in (("--export", "gguf"), ("--check", 16), ("--budget", "60s")):
         error = cli(*generate, "--overwrite", "--emit", "mixture", *option, code=2).err
         assert f"leave out {option[0]}" in error or "leave out one of --budget" in error

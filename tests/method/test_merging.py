@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.errors import AdapterError, BankError, RecipeError
 from hf_lorameta.method import low_rank
-from hf_lorameta.method.merging import COMBINERS, Stacked, exact, factors
+from hf_lorameta.method.merging import COMBINERS, Stacked, exact, factors, sparse
 from tests.method.oracles import update
 
 Float32 = NDArray[np.float32]
@@ -77,7 +77,7 @@ def test_factors_with_one_shared_a_is_the_exact_update() -> None:
 def test_factors_refuses_ranks_that_differ() -> None:
     with pytest.raises(RecipeError, match="rank 2, 4, which cannot be averaged") as caught:
         factors(*bank(ranks=(4, 2, 4)))
-    assert caught.value.hint == "--combine exact"
+    assert caught.value.hint == "add --combine exact"
 
 
 def test_factors_refuses_another_rank() -> None:
@@ -236,7 +236,66 @@ def test_iteration_refuses_values_that_are_not_finite(monkeypatch: pytest.Monkey
         exact(As, Bs, weights, scalings, 2)
 
 
-# --- both ----------------------------------------------------------------------------------------
+# --- sparse --------------------------------------------------------------------------------------
+
+
+def trimmed(M: NDArray[np.float64], density: float) -> NDArray[np.float64]:
+    """Sort all entries and keep the largest."""
+    keep = np.zeros(M.size)
+    keep[np.argsort(-np.abs(M), axis=None)[: int(density * M.size)]] = 1
+    return M * keep.reshape(M.shape)
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1, 1), (1, -1, 1, -1)])
+def test_sparse_averages_each_entry_over_those_that_kept_it(signs: tuple[int, ...]) -> None:
+    As, Bs, weights, scalings = bank(5, ranks=(4, 2, 3, 4))
+    c = weights * signs
+    one_by_one = zip(As, Bs, scalings, strict=True)
+    Ts = np.array([trimmed(update([A], [B], [1.0], [s]), 0.4) for A, B, s in one_by_one])
+    kept = np.tensordot(np.abs(c), (Ts != 0).astype(float), 1)
+    expected = np.tensordot(c, Ts, 1) / np.where(kept, kept, 1) * np.abs(c).sum()
+    merged = product(sparse(As, Bs, c, scalings, 9, density=0.4))
+    np.testing.assert_allclose(merged, expected, atol=1e-4)
+
+
+def test_sparse_adds_the_start_unchanged_and_combines_the_differences_from_it() -> None:
+    As, Bs, weights, scalings = bank(7, ranks=(4, 2, 4))
+    merged = sparse(As, Bs, weights, scalings, 9, start=True, density=0.3)
+    # the difference of two adapters is an adapter, too
+    wide_A = [np.concatenate([A, As[-1]]) for A in As[:-1]]
+    wide_B = [
+        np.concatenate([s * B, -scalings[-1] * Bs[-1]], 1).astype(np.float32)
+        for s, B in zip(scalings[:-1], Bs[:-1], strict=True)
+    ]
+    difference = sparse(wide_A, wide_B, weights[:-1], [1.0, 1.0], 9, density=0.3)
+    expected = update(As[-1:], Bs[-1:], [weights.sum()], scalings[-1:])
+    np.testing.assert_allclose(product(merged), expected + product(difference), atol=1e-4)
+
+
+def test_sparse_of_a_start_alone_is_its_update() -> None:
+    args = bank(ranks=(4,))
+    np.testing.assert_allclose(product(sparse(*args, 4, start=True)), update(*args), atol=1e-5)
+
+
+def test_sparse_refuses_values_that_are_not_finite() -> None:
+    As, Bs, weights, scalings = bank()
+    As[1][0, 0] = np.nan
+    with pytest.raises(AdapterError, match="NaN or infinite"):
+        sparse(As, Bs, weights, scalings, 4)
+
+
+def test_large_matrices_are_fitted_as_well_as_by_a_full_svd() -> None:
+    rng = np.random.default_rng(0)
+    As = [rng.normal(size=(4, 640)).astype(np.float32) for _ in range(2)]
+    Bs = [rng.normal(size=(520, 4)).astype(np.float32) for _ in range(2)]
+    merged = [product(sparse(As, Bs, [0.7, 0.3], [1.0, 1.0], rank)) for rank in (8, 520)]
+    singular = np.linalg.svd(merged[1], compute_uv=False)
+    best = np.square(singular[8:]).sum()
+    lost = np.square(merged[1] - merged[0]).sum()
+    assert lost == pytest.approx(best, abs=2e-6 * np.square(singular).sum())
+
+
+# --- all ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(COMBINERS))
@@ -324,7 +383,7 @@ def test_doubled_weights_double_the_update_of_linear_combiners(name: str) -> Non
 
 
 def test_registry_rows_are_complete_and_named_as_their_keys() -> None:
-    assert list(COMBINERS) == ["factors", "exact", "ties", "dare", "magnitude", "sparse"]
+    assert list(COMBINERS) == ["factors", "exact", "sparse"]
     assert all(row.name == key and row.title and row.reference for key, row in COMBINERS.items())
 
 

@@ -328,9 +328,10 @@ def test_between_refuses_a_bank_in_which_every_dataset_lacks_the_part() -> None:
 
 
 def test_an_unknown_metric_lists_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match="'cosine'") as caught:
+    with pytest.raises(
+        RecipeError, match="'cosine', expected one of wd, kl, js, mmd, js-io, js-task"
+    ):
         distances(profile([1]), ProfileTable.from_profiles([profile([1])]), 1, "cosine")
-    assert caught.value.hint == "--metric takes one of wd, kl, js, mmd, js-io, js-task"
 
 
 def test_an_empty_bank_is_refused() -> None:

@@ -5,13 +5,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
 from hf_lorameta import Bank, MergeRecipe, merge
 from hf_lorameta.errors import AdapterError, RecipeError, UsageError
-from hf_lorameta.formats.lora_file import CONFIG_FILE, WEIGHTS_FILE, open_adapter, write_tensors
+from hf_lorameta.formats.lora_file import CONFIG_FILE, WEIGHTS_FILE
 from hf_lorameta.method.merging import COMBINERS
 from tests.conftest import LAYOUT, adapter_files
 from tests.training import tiny
@@ -106,8 +107,8 @@ def test_a_lower_rank_gives_the_best_fit(base: Path, adapters: Path, tmp_path: P
 
 
 def test_the_default_rank_is_the_largest_and_at_least_16(adapters: Path) -> None:
-    assert set(merge({adapters / name: 1.0 for name in WEIGHTS}).ranks) == {16}
-    assert set(merge({adapters / "plain": 1.0, adapters / "patterns": 1.0}).ranks) == {9}
+    assert merge({adapters / name: 1.0 for name in WEIGHTS}).rank == 16
+    assert merge({adapters / "plain": 1.0, adapters / "patterns": 1.0}).rank == 9
 
 
 def test_other_peft_types_are_converted(
@@ -160,45 +161,40 @@ def test_the_task_type_that_all_adapters_state_is_kept(
     assert config["task_type"] == expected
 
 
-# --- ranks by module ----------------------------------------------------------------------------
+# --- ranks ---------------------------------------------------------------------------------------
 
 
-def lost(base: Path, adapters: Path, folder: Path) -> float:
-    actual = updates(base, folder)
-    return sum(
-        float(np.square(update - actual.get(module, 0)).sum())
-        for module, update in weighted_sum(base, adapters, WEIGHTS).items()
-    )
+@pytest.mark.parametrize("rank", [1, 4, 9])
+def test_max_size_chooses_the_largest_rank_that_fits(
+    rank: int, adapters: Path, tmp_path: Path
+) -> None:
+    size = (merged(adapters, tmp_path / "m", rank=rank) / WEIGHTS_FILE).stat().st_size
+    folder = merged(adapters, tmp_path / "sized", max_size=size)
+    assert (folder / WEIGHTS_FILE).stat().st_size == size
+    assert json.loads((folder / CONFIG_FILE).read_bytes())["r"] == rank
+    weights = {adapters / name: weight for name, weight in WEIGHTS.items()}
+    if rank == 1:
+        with pytest.raises(UsageError, match=f"is {size - 1} bytes, expected at least {size}"):
+            merge(weights, MergeRecipe(max_size=size - 1, dtype="float32"))
+    else:
+        assert merge(weights, MergeRecipe(max_size=size - 1, dtype="float32")).rank == rank - 1
 
 
-def test_max_size_keeps_more_than_a_uniform_rank_of_the_same_size(
+def test_no_rank_above_that_of_the_sum_is_chosen(adapters: Path) -> None:
+    assert merge({adapters / "plain": 1.0}, MergeRecipe(max_size=10**9)).rank == 4
+    recipe = MergeRecipe(max_size=10**9, combine="sparse")
+    assert merge({adapters / "plain": 1.0}, recipe).rank == 512  # its sum has any rank
+
+
+def test_the_share_that_is_kept_of_the_squared_norm_is_stated(
     base: Path, adapters: Path, tmp_path: Path
 ) -> None:
-    uniform = merged(adapters, tmp_path / "uniform", rank=4)
-    size = (uniform / WEIGHTS_FILE).stat().st_size
-    chosen = merged(adapters, tmp_path / "chosen", max_size=size)
-    assert (chosen / WEIGHTS_FILE).stat().st_size <= size
-    assert json.loads((chosen / CONFIG_FILE).read_bytes())["rank_pattern"]
-    assert lost(base, adapters, chosen) < 0.9 * lost(base, adapters, uniform)
-
-
-@pytest.mark.parametrize("energy", [0.5, 0.95])
-def test_energy_is_kept_with_as_few_ranks_as_possible(
-    energy: float, base: Path, adapters: Path, tmp_path: Path
-) -> None:
-    total = weighted_sum(base, adapters, WEIGHTS)
-    norm = sum(float(np.square(update).sum()) for update in total.values())
-    folder = merged(adapters, tmp_path / "m", energy=energy)
-    kept = 1 - lost(base, adapters, folder) / norm
-    assert kept >= energy - 1e-6
-    assert json.loads((folder / "recipe.json").read_bytes())["kept"] == pytest.approx(kept, 1e-4)
-    parts = sorted(
-        (s**2 / sum(update.shape), s**2)
-        for update in total.values()
-        for s in np.linalg.svd(update, compute_uv=False)
-    )[::-1]
-    needed = np.searchsorted(np.cumsum([part for _, part in parts]), energy * norm) + 1
-    assert sum(open_adapter(folder)[1].ranks) == needed
+    folder = merged(adapters, tmp_path / "m", rank=4)
+    actual, expected = updates(base, folder), weighted_sum(base, adapters, WEIGHTS)
+    lost = sum(float(np.square(expected[m] - actual[m]).sum()) for m in expected)
+    norm = sum(float(np.square(update).sum()) for update in expected.values())
+    kept = json.loads((folder / "recipe.json").read_bytes())["kept"]
+    assert kept == pytest.approx(1 - lost / norm, 1e-4)
 
 
 def test_gguf_has_the_updates_of_differing_ranks(
@@ -222,12 +218,6 @@ def test_gguf_has_the_updates_of_differing_ranks(
             A, B = tensors[f"{prefix}.lora_a"], tensors[f"{prefix}.lora_b"]
             expected = update if heads[kind] is None else permute(update, heads[kind])
             np.testing.assert_allclose(alpha / len(A) * (B @ A), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("size", [10, 3000])
-def test_a_size_below_the_smallest_file_is_refused(size: int, adapters: Path) -> None:
-    with pytest.raises(UsageError, match="expected at least"):
-        merge({adapters / "patterns": 1.0}, MergeRecipe(max_size=size // 10))
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -289,21 +279,31 @@ def test_values_that_are_not_finite_are_refused_with_their_place(
     assert not (tmp_path / "m").exists()
 
 
-def test_a_sum_of_zero_has_no_ranks_to_choose(save: Callable[..., Path]) -> None:
-    untrained = save("a")
-    pairs = ((np.ones((2, m.in_features), "f"), np.zeros((m.out_features, 2), "f")) for m in LAYOUT)
-    write_tensors(untrained / WEIGHTS_FILE, LAYOUT, 2, "float32", pairs)
-    with pytest.raises(AdapterError, match="weighted sum is zero"):
-        merge({untrained: 1.0}, MergeRecipe(energy=0.9))
-
-
 def test_settings_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(RecipeError, match="exclude each other"):
-        MergeRecipe.of(rank=4, energy=0.9)
-    with pytest.raises(RecipeError, match="exact has no density"):
-        MergeRecipe.of(density=0.5)
+        MergeRecipe.of(rank=4, max_size=1000)
     with pytest.raises(RecipeError, match="factors keeps the rank"):
         MergeRecipe.of(combine="factors", max_size=1000)
+
+
+def test_adapters_of_different_commits_of_the_base_model_bring_a_warning(
+    save: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = {save("a", revision="1" * 40): 1.0, save("b", revision="2" * 40): 1.0}
+    assert merge(weights).warnings == (caplog.messages[0],)
+    assert "different commits of base/tiny" in caplog.messages[0]
+    assert merge({save("c", revision="1" * 40): 1.0, save("d"): 1.0}).warnings == ()
+
+
+def test_a_merge_without_a_callback_shows_its_progress(
+    save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(
+        "tqdm.auto.tqdm", lambda total, desc, delay: shown.append(desc) or MagicMock()
+    )
+    merge({save("a"): 1.0}).save_pretrained(tmp_path / "m")
+    assert shown == ["Merging"]
 
 
 def test_an_unknown_name_is_refused() -> None:

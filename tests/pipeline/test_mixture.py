@@ -122,12 +122,11 @@ def arrow(
         added.remove()
 
 
-def shared_update(of: Plan, bank: Bank, subtracted: bool) -> dict[str, np.ndarray]:
+def shared_update(of: Plan) -> dict[str, np.ndarray]:
     prior = of.output_prior()
     assert prior
     assert of.output_strength
-    added = {of.layout[-1].name: of.output_strength * prior[1] @ prior[0]}
-    return added | (updates(bank, "general") if subtracted else {})
+    return {of.layout[-1].name: of.output_strength * prior[1] @ prior[0]}
 
 
 def test_coefficients_that_do_not_enter_give_no_warning_of_a_copy() -> None:
@@ -154,25 +153,21 @@ def test_a_mixture_of_nothing_is_refused(bank: Bank, new: Path) -> None:
         Mixture(negative)
 
 
-@pytest.mark.parametrize("emit", ["mixture", "mixture-gks"])
 def test_peft_loads_it_with_the_code_on_the_card_and_routes_as_arrow_does(
-    bank: Bank, new: Path, tmp_path: Path, emit: str
+    bank: Bank, new: Path, tmp_path: Path
 ) -> None:
-    of, subtracted = planned(new, bank, emit=emit), emit == "mixture-gks"
+    of = planned(new, bank, emit="mixture")
     mixture = Mixture(of)
     loaded = load_as_the_card_says(mixture.save_pretrained(tmp_path / "m"))
     routed, prototypes = logits(loaded), prototypes_of(loaded)
-    general = updates(bank, "general")
     experts = [updates(bank, entry.name) for entry in mixture.entries]
-    if subtracted:
-        experts = [{m: e[m] - general[m] for m in e} for e in experts]
     assert len(experts) == 4 > ROUTED
     assert prototypes.keys() == experts[0].keys()
     for module, rows in prototypes.items():  # PEFT's 15 steps of an iteration come close to them
         for row, expert in zip(rows, experts, strict=True):
             gain = np.linalg.norm(expert[module] @ row)
             assert gain > 0.95 * np.linalg.norm(expert[module], 2)
-    model = base_with(bank, shared_update(of, bank, subtracted))
+    model = base_with(bank, shared_update(of))
     with arrow(model, experts, prototypes):
         expected = logits(model)
     np.testing.assert_allclose(routed, expected, atol=1e-4)
@@ -180,11 +175,10 @@ def test_peft_loads_it_with_the_code_on_the_card_and_routes_as_arrow_does(
 
 
 @pytest.mark.parametrize("scale", [None, 0.5])
-@pytest.mark.parametrize("emit", ["mixture", "mixture-gks"])
 def test_a_mixture_of_one_is_the_adapter_multiplied_by_the_scale(
-    bank: Bank, new: Path, tmp_path: Path, emit: str, scale: float | None
+    bank: Bank, new: Path, tmp_path: Path, scale: float | None
 ) -> None:
-    mixture = Mixture(planned(new, bank, emit=emit, top_k=1, output_prior=0, scale=scale))
+    mixture = Mixture(planned(new, bank, emit="mixture", top_k=1, output_prior=0, scale=scale))
     (entry,) = mixture.entries
     folder = mixture.save_pretrained(tmp_path / "m")
     assert ("multiplied by 0.50." in (folder / "README.md").read_text()) == (scale == 0.5)
@@ -220,13 +214,13 @@ def test_servers_get_adapters_of_one_rank_listed_by_coefficient(
 def test_the_same_plan_gives_the_same_bytes_and_replaces_only_what_it_may(
     bank: Bank, new: Path, tmp_path: Path
 ) -> None:
-    mixture = Mixture(planned(new, bank, emit="mixture-gks", top_k=2))
+    mixture = Mixture(planned(new, bank, emit="mixture", top_k=2))
     first, second = (mixture.save_pretrained(tmp_path / name) for name in "ab")
     assert tree(first) == tree(second)
     saved = read_adapter(first)
     assert saved.provenance
-    assert saved.provenance["recipe"]["emit"] == "mixture-gks"
-    assert (saved.config.rank, saved.modules) == (8, len(bank.layout))
+    assert saved.provenance["recipe"]["emit"] == "mixture"
+    assert (saved.config.rank, saved.modules) == (4, len(bank.layout))
     with pytest.raises(UsageError, match="already holds"):
         mixture.save_pretrained(first)
     make_adapter(planned(new, bank)).save_pretrained(first, overwrite=True)

@@ -1,0 +1,119 @@
+"""What the commands of ``hf-lorameta bank`` print about a bank."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_lorameta.cli.output import megabytes, table
+from hf_lorameta.tables import plural
+
+if TYPE_CHECKING:
+    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.discover import Discovery
+    from hf_lorameta.bank.index import Packing
+
+
+def listing(bank: "Bank") -> str:
+    """Entries with ranks, sizes, commits and licenses, and why others were skipped."""
+    index = bank.index
+    head = ["adapter", "rank", "size", "commit", "license", "dataset", "rows"]
+    rows = [
+        [e.adapter, e.rank, megabytes(e.size), e.adapter_revision[:8], e.license or "unknown",
+         e.dataset, e.rows]
+        for e in index.entries
+    ]  # fmt: skip
+    lines = [f"{plural(len(bank), 'adapter')} for {index.base_model}", "", table(head, rows)]
+    if index.packing:
+        lines[1:1] = _packing(index.packing)
+    if index.general:
+        lines.insert(1, f"and a general adapter, trained on {len(index.general.tasks)} tasks")
+    if index.skipped:
+        lines += ["", f"{len(index.skipped)} skipped:"]
+        lines += [f"  {skipped.adapter}: {skipped.reason}" for skipped in index.skipped]
+    return "\n".join(lines)
+
+
+def _packing(packing: "Packing") -> list[str]:
+    sides = [size for space in packing.spaces for size in space]
+    return [
+        f"pack: {packing.dtype}, {min(sides)} to {max(sides)} basis vectors per side, retains "
+        f"{packing.retained_whole:.2%} of the updates' energy "
+        f"({packing.retained_least:.2%} of the adapter that lost most)"
+    ]
+
+
+def pack_report(pack: "Bank", size_before: int) -> str:
+    """What a pack retains of each module, and its size beside that of the bank."""
+    packing = pack.index.packing
+    assert packing is not None
+    rows = [
+        [module.name, *space, f"{share:.4f}"]
+        for module, space, share in zip(pack.layout, packing.spaces, packing.retained, strict=True)
+    ]
+    modules = table(["module", "in", "out", "retained"], rows)
+    shrunk = f"{megabytes(size_before)} to {megabytes(pack.size)}"
+    return "\n".join([modules, "", *_packing(packing), f"{shrunk} in {pack.folder}"])
+
+
+def verified(bank: "Bank") -> str:
+    """How many adapters of a bank without problems are here."""
+    from hf_lorameta.bank.index import adapter_path
+
+    fetched = sum((bank.folder / adapter_path(e.name)).exists() for e in bank.index.entries)
+    if fetched < len(bank):
+        return f"{fetched} of {plural(len(bank), 'adapter')} fetched; all files here match"
+    return f"{plural(len(bank), 'adapter')}, all checksums match"
+
+
+def discovery_report(found: "Discovery", output: Path) -> str:
+    """How many adapters can be used, why others cannot, and what to do next."""
+    from hf_lorameta.bank.discover import left_out_path
+
+    entries = found.entries
+    datasets = {entry["dataset"] for entry in entries}
+    unlicensed = sum("license" not in entry for entry in entries)
+    lines = [
+        f"{len(entries)} of {len(found.checked)} adapters of {found.base_model} can be used, "
+        f"trained on {len(datasets)} datasets; {unlicensed} state no license"
+    ]
+    if found.left_out:
+        head = ["left out", "adapters", "such as"]
+        lines += ["", table(head, found.reasons()), "", f"all of them: {left_out_path(output)}"]
+    if found.more:
+        lines.append("the Hub lists more adapters: raise --limit to look at them")
+    if entries:
+        lines.append(f"next: hf-lorameta bank build {output} -o my-bank")
+    return "\n".join(lines)
+
+
+def merge_report(merged: "Bank", banks: Sequence["Bank"]) -> str:
+    """What was merged, and what was left out."""
+    from hf_lorameta.bank.merge import general_of, name_of
+
+    index = merged.index
+    licenses = sorted({entry.license or "unknown" for entry in index.entries})
+    lines = [
+        f"{plural(len(merged), 'adapter')} of {len(banks)} banks for {index.base_model} in "
+        f"{merged.folder}",
+        f"licenses: {', '.join(licenses)}",
+    ]
+    if index.skipped:
+        lines.append(
+            f"left out: {plural(len(index.skipped), 'adapter')}, with the reasons in "
+            f"hf-lorameta bank list {shlex.quote(str(merged.folder))}"
+        )
+    kept = general_of(banks)
+    if kept and index.general:
+        lines.append(
+            f"general adapter: that of {name_of(kept)}, trained on {len(index.general.tasks)} tasks"
+        )
+        others = [name_of(bank) for bank in banks if bank.index.general and bank is not kept]
+        lines += [f"general adapter left out: that of {name}" for name in others]
+    lines += [
+        f"{name_of(bank)} is a pack: its adapters are stored as it has them, with "
+        f"{bank.index.packing.retained_whole:.2%} of the energy"
+        for bank in banks
+        if bank.index.packing
+    ]
+    return "\n".join(lines)
