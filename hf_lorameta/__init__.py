@@ -60,7 +60,6 @@ _MODULES = {
     "as_option": "data.prompt",
     "bank_map": "bank.map",
     "check_no_overwrite": "pipeline.publish",
-    "column_names": "data.dataset",
     "default_repo_id": "pipeline.publish",
     "draw_stratified": "data.sample",
     "evaluate": "pipeline.evaluate",
@@ -138,7 +137,6 @@ __all__ = [
     "as_option",
     "bank_map",
     "check_no_overwrite",
-    "column_names",
     "default_repo_id",
     "draw_stratified",
     "evaluate",
@@ -169,7 +167,7 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.map import BankMap, bank_map
     from hf_lorameta.cards.gguf_usage import render_modelfile
     from hf_lorameta.data.columns import Columns, parse_columns
-    from hf_lorameta.data.dataset import Dataset, column_names, open_dataset
+    from hf_lorameta.data.dataset import Dataset, open_dataset
     from hf_lorameta.data.preview import Preview, preview
     from hf_lorameta.data.prompt import as_option, from_option
     from hf_lorameta.data.sample import RowSample, draw_stratified

@@ -98,11 +98,16 @@ def read_dataset(
     encode = encode or load_encode(counting.tokenizer)
     limited = _LimitedRows(dataset)
     reader = PoolReader(limited, recipe)
-    rows, counter = reader.profiled(), None
+    counter = None
     if counting.end is not None:
         counter = OutputCounter(encode, counting.vocab_size, counting.end)
-        rows = counter.of(rows)
-    profile = profile_rows(rows, encode, counting.vocab_size, labeled_only=not dataset.prompts_only)
+    profile = profile_rows(
+        reader.profiled(),
+        encode,
+        counting.vocab_size,
+        labeled_only=not dataset.prompts_only,
+        also=counter.add if counter else None,
+    )
     if limited.reached or limited.count == recipe.max_rows:
         total = dataset.total() or 0
         profile = replace(

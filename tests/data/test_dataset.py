@@ -5,17 +5,26 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import snapshot_download
 
-from hf_lorameta.data.columns import Columns, parse_columns
+from hf_lorameta.data.columns import MAX_COLUMNS, Columns, parse_columns
 from hf_lorameta.data.dataset import DatasetInfo, open_dataset
 from hf_lorameta.data.layouts import find_columns
+from hf_lorameta.data.profile import profile_rows
 from hf_lorameta.data.rows import read_rows
-from hf_lorameta.errors import ColumnsError, UnlabeledDatasetError, UsageError
+from hf_lorameta.data.table_view import TableView
+from hf_lorameta.errors import (
+    ColumnsError,
+    EmptyDatasetError,
+    Option,
+    UnlabeledDatasetError,
+    UsageError,
+)
 from hf_lorameta.hub.dataset_repo import RawDataset
 from tests.conftest import Account, Built, Shell, rows, touched
 
@@ -60,7 +69,7 @@ def read(
     ],
 )
 def test_find_columns_recognizes_layouts(names: list[str], expected: dict[str, str]) -> None:
-    assert find_columns(names).model_dump(exclude_none=True) == expected
+    assert find_columns(TableView(names)).model_dump() == expected
 
 
 @pytest.mark.parametrize(
@@ -74,27 +83,27 @@ def test_find_columns_recognizes_layouts(names: list[str], expected: dict[str, s
 )
 def test_ambiguous_columns_are_an_error_that_lists_the_candidates(names: list[str]) -> None:
     with pytest.raises(ColumnsError, match=" or ") as caught:
-        find_columns(names)
+        find_columns(TableView(names))
     assert all(name in str(caught.value) for name in names)
-    assert parse_columns(caught.value.hint.split("--columns ")[1])
+    assert caught.value.advice[0] == Option("columns", str(caught.value.columns))
 
 
 def test_columns_with_class_labels_are_outputs() -> None:
-    found = find_columns(["text", "kind"], {"kind": ["a"]})
+    found = find_columns(TableView(["text", "kind"], {"kind": ["a"]}))
     assert (found.input, found.output) == ("text", "kind")
 
 
 def test_unknown_names_and_missing_outputs_are_not_guessed() -> None:
     with pytest.raises(ColumnsError, match="no known layout"):
-        find_columns(["a", "b"])
+        find_columns(TableView(["a", "b"]))
     for names, labels in (
         (["prompt", "question"], {}),
         (["question", "context"], {}),
         (["id", "prompt"], {"id": ["yes", "no"]}),
     ):
         with pytest.raises(UnlabeledDatasetError, match=r"inputs .* and no outputs") as caught:
-            find_columns(names, labels)
-        assert parse_columns(caught.value.hint.rpartition("--columns ")[2]).output is None
+            find_columns(TableView(names, labels))
+        assert caught.value.columns.output is None
 
 
 @pytest.mark.parametrize(
@@ -120,6 +129,30 @@ def test_parse_columns_rejects(text: str) -> None:
 )
 def test_parse_columns_accepts_and_describe_inverts(text: str) -> None:
     assert str(parse_columns(text)) == text
+
+
+def test_more_columns_than_anybody_names_are_refused_at_once() -> None:
+    few = ",".join(["input=q"] * MAX_COLUMNS)
+    assert len(parse_columns(few).names()) == MAX_COLUMNS
+    started = time.perf_counter()
+    for text in (f"{few},output=a", "input=text," * 100_000, "input=" + "a." * 500_000):
+        with pytest.raises(UsageError, match="at most 100 columns"):
+            parse_columns(text)
+    with pytest.raises(UsageError, match="at most 100 columns"):
+        open_dataset([{"q": "a"}], columns={"input": ["q"] * 200})
+    assert time.perf_counter() - started < 5
+
+
+def test_a_misspelled_column_is_answered_with_the_similar_one() -> None:
+    rows = [{"text": "It rains.", "label": "bad"}]
+    with pytest.raises(ColumnsError, match="no column txt") as caught:
+        open_dataset(rows, columns="input=txt,output=label")
+    assert caught.value.columns == Columns(input="text", output="label")
+    assert caught.value.advice == (Option("columns", "input=text,output=label"),)
+    assert caught.value.row == ("It rains.", "bad")
+    with pytest.raises(ColumnsError, match="no column page; all columns: text, label") as caught:
+        open_dataset(rows, columns="input=page,output=label")
+    assert caught.value.columns is None
 
 
 # --- cells --------------------------------------------------------------------------------------
@@ -221,6 +254,36 @@ def test_chats_are_split_before_the_last_answer() -> None:
         ("q", ""),
         ("", ""),  # counted as left out
     ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "text", "value": "hi"}, {"type": "image", "value": "iVBOR"}],
+        [{"type": "input_text", "text": "hi"}],
+        [{"type": "text", "content": "hi"}],
+        ["hi"],
+        {"parts": ["hi"]},
+    ],
+)
+def test_the_texts_in_the_parts_of_a_turn_are_read(content: Any) -> None:
+    chat = [{"role": "user", "content": content}, {"role": "assistant", "content": "hello"}]
+    assert open_dataset([{"messages": chat}]).head(1) == [("hi", "hello")]
+
+
+def test_blank_inputs_are_refused_and_blank_outputs_left_out() -> None:
+    image = {"role": "user", "content": [{"type": "image", "url": "a.png"}]}
+    chat = {"messages": [image, {"role": "assistant", "content": "A cat."}]}
+    pair = {"input": " ", "output": "A cat."}
+    for row, options in ((chat, {}), (pair, {}), (pair, {"instruction": "What is it?"})):
+        with pytest.raises(EmptyDatasetError, match="inputs of the first 3 rows are blank"):
+            open_dataset([row] * 3, **options)
+    asked = pair | {"instruction": "What is it?"}
+    assert open_dataset([asked]).head(1) == [("What is it?\n\nInput:  \nOutput:", "A cat.")]
+    assert open_dataset([pair, pair | {"input": "a"}]).head(1) == [(" ", "A cat.")]
+    rows = [("q", "a"), ("q", " \n"), ("q", "")]
+    profile = profile_rows(rows, lambda texts: [[0] * len(text) for text in texts], 1)
+    assert (profile.rows, profile.left_out) == (1, 2)
 
 
 def test_a_column_of_system_prompts_is_read_as_the_first_turn() -> None:
