@@ -26,9 +26,7 @@ def propose_command(error: LoraMetaError, arguments: Sequence[str]) -> str:
         return ""
     option = error.option
     if error.columns is not None:
-        from hf_lorameta.data.columns import columns_option
-
-        option = columns_option(error.columns)
+        option = f"--columns {shlex.quote(str(error.columns))}"
     if not option:
         return ""
     if error.row and "-q" not in arguments and "--quiet" not in arguments:

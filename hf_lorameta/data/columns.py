@@ -1,7 +1,6 @@
 """Which columns of a dataset are read as input and output, and the text put around them."""
 
 import re
-import shlex
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from itertools import islice
@@ -212,16 +211,6 @@ def _check_size(names: int, characters: int) -> None:
             f"expected at most {MAX_COLUMNS} columns in {MAX_CHARACTERS:,} characters, "
             f"got {names:,} in {characters:,}"
         )
-
-
-def columns_option(columns: Columns) -> str:
-    """Return columns as an option to paste into a shell.
-
-    Example:
-        >>> columns_option(Columns(input="the text", output="label"))
-        "--columns 'input=the text,output=label'"
-    """
-    return f"--columns {shlex.quote(str(columns))}"
 
 
 def split_path(path: str, names: Collection[str]) -> tuple[str, tuple[str, ...]] | None:

@@ -181,7 +181,7 @@ def as_dataset(
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise
-    read = partial(_cut_rows, columns=columns, limits=limits)
+    read = partial(read_rows, columns=columns, limits=limits)
     return Dataset(
         id=repo.repo_id if repo else None,
         revision=raw.revision,
@@ -201,11 +201,6 @@ def as_dataset(
         total=raw.total,
         named_split=raw.named_split,
     )
-
-
-def _cut_rows(raw: RawDataset, columns: Columns, limits: ReadingLimits) -> Iterator[Row]:
-    for prompt, output in read_rows(raw, columns):
-        yield limits.cut(prompt), limits.cut(output)
 
 
 def _first_rows(raw: RawDataset, columns: Columns) -> tuple[list[Row], list[str]]:

@@ -17,11 +17,14 @@ from hf_lorameta.data.conversations import conversation_row, conversation_text, 
 from hf_lorameta.data.prompt import join_instruction
 from hf_lorameta.errors import ColumnsError, Option
 from hf_lorameta.hub.dataset_repo import RawDataset
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.types import Row
 
 
-def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
-    """Yield the (input, output) pair of each row.
+def read_rows(
+    raw: RawDataset, columns: Columns, limits: ReadingLimits = DEFAULT_LIMITS
+) -> Iterator[Row]:
+    """Yield the (input, output) pair of each row, with long texts cut.
 
     Numbers and booleans become text, class labels their names, and a missing value the empty
     string. Floats are written as integers in a column whose first rows hold whole numbers only, as
@@ -31,7 +34,8 @@ def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
     """
     reader = RowReader(raw, columns)
     for row in raw.rows():
-        yield reader.read(row)
+        prompt, output = reader.read(row)
+        yield limits.cut(prompt), limits.cut(output)
 
 
 class RowReader:
