@@ -125,7 +125,7 @@ def open_files(
     """
     import datasets
 
-    first, guard, revision = files[0], partial(_reading_files, files), f"sha256:{digest(files)}"
+    first, paths, guard = files[0], files, partial(_reading_files, files)
     kind = FORMATS[ending(first)]
     if kind == "json":
         _refuse_bare_values(first)
@@ -138,17 +138,17 @@ def open_files(
         shown = first.name if len(files) == 1 else "Each file"
         read = f"the rows below {key} are read" if key else f"it is read as {len(rows)} rows"
         notes = (f"{shown} is one object: {read}",)
-        files = [_as_lines(rows)]
+        paths = [_as_lines(rows)]
     options: dict[str, Any] = {}
     with guard():
-        encoding = UTF8 if kind == "parquet" else _encoding(files)
+        encoding = UTF8 if kind == "parquet" else _encoding(paths)
         if encoding != UTF8:
             options["encoding"] = encoding
             notes += (encoding_note(first.name, encoding),)
         if kind == "csv":
             separator = "\t" if ending(first) == ".tsv" else _separator(first, encoding)
             options |= {"sep": separator, "keep_default_na": False, "na_values": [""]}
-        data_files = {split_name(name): [glob.escape(str(path)) for path in files]}
+        data_files = {split_name(name): [glob.escape(str(path)) for path in paths]}
         datasets.disable_progress_bars()
         builder = datasets.load_dataset_builder(kind, data_files=data_files, **options)
         limit_rows(builder, str(first), limits)
@@ -158,8 +158,10 @@ def open_files(
         name_columns(builder, len(raw.columns))
         notes += (header_note(first.name, len(raw.columns)),)
         raw = raw_dataset(text_streams(builder)[split_name(name)], name, guard)
-    total, named = partial(row_total, builder, name), bool(split) or several
-    return replace(raw, notes=notes, total=total, named_split=named, revision=revision)
+    return replace(
+        raw, notes=notes, total=partial(row_total, builder, name),
+        named_split=bool(split) or several, revision=f"sha256:{digest(files)}",
+    )  # fmt: skip
 
 
 def _rows_in_objects(files: Sequence[Path]) -> dict[str, Rows]:
