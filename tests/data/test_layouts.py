@@ -4,6 +4,7 @@ Where an error asks, the command that it proposes is run as it would be pasted.
 """
 
 import shlex
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta.cli.output import show_row
-from hf_lorameta.data.columns import ROLES, Columns, parse_columns
+from hf_lorameta.data.columns import MAX_COLUMNS, ROLES, Columns, parse_columns
+from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.layouts import find_columns, unread_columns
 from hf_lorameta.data.rows import RowReader
 from hf_lorameta.data.table_view import TableView
-from hf_lorameta.errors import ColumnsError, DatasetError, UsageError
+from hf_lorameta.errors import (
+    ColumnsError,
+    DatasetError,
+    Option,
+    UnlabeledDatasetError,
+    UsageError,
+)
 from hf_lorameta.hub.dataset_repo import RawDataset
 from tests.conftest import Account, Built, Done, Shell
 from tests.data.shape_table import CASES, HUB_CASES, REFUSED, TASK_CASES, VECTORS
@@ -272,3 +280,120 @@ def test_roles_without_a_column_are_not_stored() -> None:
 def test_roles_that_do_not_go_together_are_refused(form: str) -> None:
     with pytest.raises(UsageError):
         parse_columns(form)
+
+
+# --- known names, and the form of the command line ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["input", "output"], {"input": "input", "output": "output"}),
+        (["prompt", "completion", "id"], {"input": "prompt", "output": "completion"}),
+        (["prompt", "response"], {"input": "prompt", "output": "response"}),
+        (["question", "answer"], {"input": "question", "output": "answer"}),
+        (["instruction", "output"], {"input": "instruction", "output": "output"}),
+        (["instruction", "response"], {"input": "instruction", "output": "response"}),
+        (
+            ["instruction", "input", "output"],
+            {"instruction": "instruction", "input": "input", "output": "output"},
+        ),
+        (["messages", "id"], {"messages": "messages"}),
+        (["conversations"], {"messages": "conversations"}),
+        (["text"], {"output": "text"}),
+        (["prompt", "id"], {"input": "prompt"}),
+        (["question"], {"input": "question"}),
+        (["idx", "instruction", "input"], {"instruction": "instruction", "input": "input"}),
+        (["text", "label"], {"input": "text", "output": "label"}),
+        (["Question", "Answer"], {"input": "Question", "output": "Answer"}),
+        (
+            ["question", "context", "answers"],
+            {"input": ["context", "question"], "output": "answers"},
+        ),
+    ],
+)
+def test_find_columns_recognizes_layouts(names: list[str], expected: dict[str, str]) -> None:
+    assert find_columns(TableView(names)).model_dump() == expected
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["question", "answer", "prompt", "completion"],
+        ["prompt", "completion", "response"],
+        ["messages", "conversations"],
+        ["messages", "prompt", "response"],
+    ],
+)
+def test_ambiguous_columns_are_an_error_that_lists_the_candidates(names: list[str]) -> None:
+    with pytest.raises(ColumnsError, match=" or ") as caught:
+        find_columns(TableView(names))
+    assert all(name in str(caught.value) for name in names)
+    assert caught.value.advice[0] == Option("columns", str(caught.value.columns))
+
+
+def test_columns_with_class_labels_are_outputs() -> None:
+    found = find_columns(TableView(["text", "kind"], {"kind": ["a"]}))
+    assert (found.input, found.output) == ("text", "kind")
+
+
+def test_unknown_names_and_missing_outputs_are_not_guessed() -> None:
+    with pytest.raises(ColumnsError, match="no known layout"):
+        find_columns(TableView(["a", "b"]))
+    for names, labels in (
+        (["prompt", "question"], {}),
+        (["question", "context"], {}),
+        (["id", "prompt"], {"id": ["yes", "no"]}),
+    ):
+        with pytest.raises(UnlabeledDatasetError, match=r"inputs .* and no outputs") as caught:
+            find_columns(TableView(names, labels))
+        assert caught.value.columns.output is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "instruction=i",
+        "messages=m,output=a",
+        "messages=m,input=q",
+        "input=,output=a",
+        "in=q,output=a",
+        "",
+        "=",
+    ],
+)
+def test_parse_columns_rejects(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_columns(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["input=q", "output=a", "input=q,instruction=i", "instruction=s,messages=m"]
+)
+def test_parse_columns_accepts_and_describe_inverts(text: str) -> None:
+    assert str(parse_columns(text)) == text
+
+
+def test_more_columns_than_anybody_names_are_refused_at_once() -> None:
+    few = ",".join(["input=q"] * MAX_COLUMNS)
+    assert len(parse_columns(few).names()) == MAX_COLUMNS
+    started = time.process_time()
+    for many in (f"{few},output=a", "input=text," * 100_000, "input=" + "a." * 500_000):
+        with pytest.raises(UsageError, match="at most 100 columns"):
+            parse_columns(many)
+    with pytest.raises(UsageError, match="at most 100 columns"):
+        open_dataset([{"q": "a"}], columns={"input": ["q"] * 200})
+    assert time.process_time() - started < 5
+
+
+def test_a_misspelled_column_is_answered_with_the_similar_one() -> None:
+    rows = [{"text": "It rains.", "label": "bad"}]
+    with pytest.raises(ColumnsError, match="no column txt") as caught:
+        open_dataset(rows, columns="input=txt,output=label")
+    assert caught.value.columns == Columns(input="text", output="label")
+    assert caught.value.advice == (Option("columns", "input=text,output=label"),)
+    assert caught.value.row == ("It rains.", "bad")
+    with pytest.raises(ColumnsError, match="no column page; all columns: text, label") as caught:
+        open_dataset(rows, columns="input=page,output=label")
+    assert caught.value.columns is None
