@@ -1,9 +1,8 @@
 """Which columns of a dataset are read as input and output, and the text put around them."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import islice
 from typing import Any, TypeAlias
 
 from pydantic import (
@@ -245,7 +244,8 @@ def require_columns(columns: Columns, names: Collection[str]) -> None:
     if not missing:
         return
     error = ColumnsError(f"no column {', '.join(missing)}; all columns: {', '.join(names)}")
-    similar = {name: _similar(name, names) for name in missing}
+    others = [name for name in names if name not in columns.names()]
+    similar = {name: _similar(name, others) for name in missing}
     if all(similar.values()):
         error.columns = columns.renamed(lambda name: similar.get(name, name))
         error.advise(Option("columns", str(error.columns)))
@@ -254,7 +254,7 @@ def require_columns(columns: Columns, names: Collection[str]) -> None:
     raise error
 
 
-def _similar(path: str, names: Collection[str]) -> str:
+def _similar(path: str, names: Sequence[str]) -> str:
     """Return a path with the most similar column of `names` for its own; empty if none is.
 
     Example:
@@ -262,5 +262,5 @@ def _similar(path: str, names: Collection[str]) -> str:
         ('answers.text', '')
     """
     column, dot, fields = path.partition(".")
-    close = get_close_matches(column, list(islice(names, _OF_CLOSE_NAMES)), 1)
+    close = get_close_matches(column, names[:_OF_CLOSE_NAMES], 1)
     return f"{close[0]}{dot}{fields}" if close else ""

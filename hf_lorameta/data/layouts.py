@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hf_lorameta.data import column_names as known
 from hf_lorameta.data.cells import as_object
 from hf_lorameta.data.choices import multiple_choice
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns import Columns, split_path
 from hf_lorameta.data.roles import (
     first_question,
     guess_columns,
@@ -236,17 +236,18 @@ def _nested(table: TableView) -> Columns | None:
     if len(place) < len(fields):  # two columns have a field of one name
         return None
 
-    def below(columns: Columns) -> Columns:
-        return columns.renamed(lambda path: f"{place[path.partition('.')[0]]}.{path}")
+    def with_column(path: str) -> str:
+        field = split_path(path, place)
+        return f"{place[field[0]]}.{path}" if field else path
 
     flat = [{key: row[name][key] for name in row for key in row[name]} for row in rows]
     try:
-        return below(find_columns(TableView(list(place), {}, flat)))
+        return find_columns(TableView(list(place), {}, flat)).renamed(with_column)
     except DatasetError as error:
         if len(table.usable) > 1:
             return None
         problem = f"{table.usable[0]} holds {', '.join(place)}, which fit no known layout"
-        proposal = error.columns and below(error.columns)
+        proposal = error.columns and error.columns.renamed(with_column)
         raise unclear(table, problem, proposal, kind=type(error)) from None
 
 

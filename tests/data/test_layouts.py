@@ -242,6 +242,14 @@ def test_unclear_columns_are_asked_for_with_a_proposal(row: dict[str, Any], prop
     assert str(caught.value.columns) == proposal
 
 
+@pytest.mark.parametrize(
+    "row", [{"data": {"a.b": "x y", "c": "z"}}, {"p": {"x.y": "a b"}, "q": {"z": "c d"}}]
+)
+def test_fields_with_dots_in_their_names_are_asked_about(row: dict[str, Any]) -> None:
+    with pytest.raises(ColumnsError, match="no known layout"):
+        find_columns(TableView(list(row), {}, [row] * _REPEATED))
+
+
 def test_no_proposal_is_made_where_no_column_holds_text() -> None:
     with pytest.raises(ColumnsError, match="no column holds text") as caught:
         find_columns(TableView(["image", "label"], {"label": CLASS}, [{"image": b"x", "label": 1}]))
