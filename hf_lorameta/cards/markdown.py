@@ -1,10 +1,21 @@
-"""Escape text that others chose (ids, column names, licenses) for Markdown.
+"""Escape text that others chose (ids, column names, licenses) for Markdown, and render templates.
 
 An escaped value starts no markup, ends no table cell and stays on its line.
 """
 
+import json
 import re
+import shlex
 import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_lorameta.data.prompt import as_option
+from hf_lorameta.tables import plural
+
+if TYPE_CHECKING:
+    import jinja2
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+=()-]([A-Za-z0-9_./:@+=(), -]*[A-Za-z0-9_./:@+=()-])?")
@@ -73,3 +84,64 @@ def link(
 def number(value: float, spec: str = ".4g") -> Markdown:
     """Format a number, by default with four significant digits."""
     return Markdown(format(value, spec))
+
+
+# --- templates ----------------------------------------------------------------------------------
+
+
+def render(template: str, **values: object) -> str:
+    """Render a template of this folder; a missing variable raises `jinja2.UndefinedError`.
+
+    `huggingface_hub.ModelCard.from_template` takes no filters and escapes nothing. Here every value
+    is escaped with `prose` unless a filter made it `Markdown`: a name cannot break the card because
+    a template forgot to escape it.
+    """
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> "jinja2.Environment":
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        finalize=_escape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "code": code,
+        "license": _license,
+        "link": link,
+        "number": number,
+        "option": as_option,
+        "plural": plural,
+        "python": _python,
+        "score": _score,
+        "shell": shell,
+    }
+    return environment
+
+
+def _escape(value: object) -> object:
+    return value if isinstance(value, Markdown) else prose(str(value))
+
+
+def _license(stated: str | None) -> Markdown:
+    return code(stated) if stated else Markdown("unknown")
+
+
+def _python(value: str) -> Markdown:
+    """Format text as a Python string literal."""
+    return Markdown(json.dumps(clean(value), ensure_ascii=False))
+
+
+def _score(value: float | None) -> Markdown:
+    return Markdown("–") if value is None else number(value)
+
+
+def shell(*arguments: str) -> Markdown:
+    """Quote arguments for a POSIX shell, on one line."""
+    return Markdown(shlex.join(map(clean, arguments)))

@@ -7,9 +7,8 @@ from huggingface_hub import ModelCard
 
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
 from hf_lorameta.cards.licenses import common_license
-from hf_lorameta.cards.markdown import Markdown, clean
+from hf_lorameta.cards.markdown import Markdown, clean, render
 from hf_lorameta.cards.model_card import adapter_metadata
-from hf_lorameta.cards.templates import render
 from hf_lorameta.method.merging import COMBINERS
 
 

@@ -19,9 +19,8 @@ from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, ollama_name
 from hf_lorameta.cards.licenses import license_of, source_licenses
-from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id
+from hf_lorameta.cards.markdown import Markdown, clean, is_hub_id, render, shell
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
-from hf_lorameta.cards.templates import render, shell
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
@@ -50,7 +49,6 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         metadata=Markdown(_metadata(card, source_datasets).to_yaml()),
         title=name or ("Mixture of LoRA adapters" if card.routing else "LoRA adapter"),
         repo_id=repo_id,
-        routing=card.routing,
         vllm_command=_vllm_command(card, repo_id, name or "my-adapter"),
         folder=name or "my-adapter",
         ollama_name=ollama_name(name or "my-adapter"),
@@ -58,7 +56,6 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         base_file=BASE_FILE,
         modelfile=MODELFILE,
         chart_file=CHART_FILE,
-        nearest=card.nearest,
         relative_distance=_relative_distance(card),
         far_ratio=FAR_RATIO,
         listed=card.neighbors[:shown],
@@ -70,9 +67,6 @@ def render_card(card: CardData, repo_id: str | None) -> str:
         combiner=COMBINERS[card.recipe.combine].title,
         licenses=_count_licenses(card),
         unknown_license=not all((card.base_license, *source_licenses(card))),
-        dataset=card.public_dataset or "DATASET",
-        columns=card.dataset.columns,
-        column_roles=str(card.dataset.columns),
         warnings=_warnings(card),
         reproduce_command=_reproduce_lines(card),
         prompt_code=Markdown(prompt_code(card.dataset.columns)),

@@ -10,8 +10,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard
 
 from hf_lorameta.cards.card_data import public_id
-from hf_lorameta.cards.markdown import clean
-from hf_lorameta.cards.templates import render
+from hf_lorameta.cards.markdown import clean, render
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import AdapterError
 

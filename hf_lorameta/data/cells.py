@@ -1,9 +1,9 @@
 """Convert the cells of a dataset to text: numbers, class labels, lists, nested fields, dates."""
 
-import datetime
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import date, datetime, time
 from math import isnan
 from typing import Any
 
@@ -45,6 +45,19 @@ def value_at(row: Mapping[str, Any], path: str) -> Any:
     return value
 
 
+def from_json(value: Any, start: str = "") -> Any:
+    """Return what a text stores as JSON, if it begins like that; others as they are.
+
+    Example:
+        >>> from_json('["a"]', "["), from_json('["a"]', "{"), from_json("a")
+        (['a'], '["a"]', 'a')
+    """
+    if isinstance(value, str) and value.lstrip().startswith(start):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
+
+
 def as_object(value: Any) -> Mapping[str, Any] | None:
     """Return a cell that is an object, also one that is stored as JSON; None for others.
 
@@ -52,9 +65,7 @@ def as_object(value: Any) -> Mapping[str, Any] | None:
         >>> as_object('{"a": 1}'), as_object("a")
         ({'a': 1}, None)
     """
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value)
+    value = from_json(value, "{")
     return value if isinstance(value, Mapping) else None
 
 
@@ -65,12 +76,8 @@ def as_texts(value: Any) -> Any:
         >>> as_texts('["a", "b"]'), as_texts('[{"a": 1}]'), as_texts("a")
         (['a', 'b'], '[{"a": 1}]', 'a')
     """
-    if isinstance(value, str) and value.lstrip().startswith('["'):
-        with suppress(ValueError, RecursionError):
-            found = json.loads(value)
-            if all(isinstance(text, str) for text in found):
-                return found
-    return value
+    found = from_json(value, '["')
+    return found if isinstance(found, list) and _is_text(found) else value
 
 
 def is_whole(value: Any) -> bool:
@@ -125,17 +132,17 @@ def cell_text(
         return join_items([text for text in texts if text], separator)
     if value is None or (isinstance(value, float) and isnan(value)):
         return ""
+    if isinstance(value, datetime) and value.time() == time():
+        value = value.date()  # `datasets` reads a JSON column of dates as timestamps
     if isinstance(value, bool) and not labels:
         return str(value).lower()
     if isinstance(value, int) and labels:
         return labels[value] if 0 <= value < len(labels) else ""
-    if isinstance(value, (str, int, float)):
+    if isinstance(value, (str, int, float, date, time)):
         return str(value)
-    if isinstance(value, (datetime.date, datetime.time)):
-        return _moment(value)
     raise ColumnsError(
         f"column {path} contains {type(value).__name__}, expected text",
-        hint="name a text column: --columns input=COLUMN,output=COLUMN",
+        hint="name columns with texts: input=COLUMN,output=COLUMN",
     )
 
 
@@ -146,18 +153,15 @@ def _only_text(value: Mapping[str, Any], path: str) -> str | None:
     """
     filled = [key for key, item in value.items() if item not in (None, "", [], {})]
     texts = [key for key in filled if _is_text(value[key])]
-    nested = [key for key in filled if key not in texts and _holds_text(value[key])]
+    nested = [key for key in filled if key not in texts and any(texts_in(value[key]))]
     if len(texts) == 1 and not nested:
         return texts[0]
     if not filled:
         return None
-    field = f"{path}.{(texts or filled)[0]}"
     error = ColumnsError(
-        f"column {path} contains a dict with the fields {', '.join(map(str, value))}, "
-        "expected text",
-        hint=f"name one of the fields: --columns input=COLUMN,output={field}",
+        f"column {path} contains a dict with the fields {', '.join(map(str, value))}, expected text"
     )
-    error.field = path, field
+    error.field = path, f"{path}.{(texts or filled)[0]}"
     raise error
 
 
@@ -167,12 +171,18 @@ def _is_text(value: Any) -> bool:
     )
 
 
-def _holds_text(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_holds_text, value.values()))
-    if isinstance(value, (list, tuple)):
-        return any(map(_holds_text, value))
-    return isinstance(value, str) and bool(value)
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts in a cell, also in lists and fields.
+
+    Example:
+        >>> list(texts_in({"a": ["b", 1], "c": "d"}))
+        ['b', 'd']
+    """
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from texts_in(item)
 
 
 def join_items(texts: Sequence[str], separator: str = "") -> str:
@@ -197,18 +207,3 @@ def is_tokens(items: Iterable[Any]) -> bool:
     """
     texts = [item for item in items if isinstance(item, str)]
     return len(texts) > 2 and not any(" " in text for text in texts)
-
-
-def _moment(value: datetime.date | datetime.time) -> str:
-    """Return a date or time as ISO 8601 text, without a time that is midnight.
-
-    `datasets` reads a JSON column of texts like 2024-07-23 as timestamps.
-
-    Example:
-        >>> _moment(datetime.datetime(2024, 7, 23)), _moment(datetime.datetime(2024, 7, 23, 8, 30))
-        ('2024-07-23', '2024-07-23 08:30:00')
-    """
-    if isinstance(value, datetime.datetime):
-        midnight = value.time() == datetime.time()
-        return value.date().isoformat() if midnight else value.isoformat(sep=" ")
-    return value.isoformat()

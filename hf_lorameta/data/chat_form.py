@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.errors import HubError, NotFoundError, UsageError
+from hf_lorameta.errors import HubError, NotFoundError, Option, UsageError
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.hub.base_model import base_file, read_object
 from hf_lorameta.hub.packaged_model import tokenizer_config
 from hf_lorameta.hub.repo import Token
 
 CHAT = "chat"
-"""The value of ``--template`` that stands for the base model's own chat template."""
+"""The template that stands for the base model's own chat template."""
 _PROMPT = "{prompt}"
 _CONFIG_FILE, _TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
 
@@ -49,7 +49,7 @@ def _chat_template(
     base_model: str, revision: str | None, token: Token
 ) -> tuple[str, dict[str, Any]]:
     """Return the source of the chat template, and the content of ``tokenizer_config.json``."""
-    hint = "leave out --template chat, or write one: --template 'Question: {prompt}'"
+    hint = Option("template", CHAT, "leave out"), Option("template", "Question: {prompt}")
     try:
         path = base_file(base_model, _CONFIG_FILE, revision, token)
     except NotFoundError as error:

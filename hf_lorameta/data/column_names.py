@@ -48,15 +48,9 @@ WEAK_OUTPUTS = (
 STARS = ("stars", "star", "rating", "overall")
 PAIRS = (("premise", "hypothesis"), ("question", "sentence"), ("claim", "evidence"))
 CHOICES = (
-    "choices",
-    "choice",
-    "options",
-    "endings",
-    "answer_choices",
-    "candidates",
-    "answers",
+    "choices", "choice", "options", "endings", "answer_choices", "candidates", "answers",
     "mc_options",
-)
+)  # fmt: skip
 CHOICE = re.compile(r"(?:(choice|option|sol|solution|op|opt|answer|ending)_?[0-9a-h]|[a-h])")
 RIGHT = (
     "answer", "answer_key", "label", "correct_answer", "correct", "correct_option", "cop",

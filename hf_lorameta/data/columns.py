@@ -1,8 +1,8 @@
 """Which columns of a dataset are read as input and output, and the text put around them."""
 
 import re
-import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from pydantic import (
@@ -15,12 +15,16 @@ from pydantic import (
 )
 
 from hf_lorameta.data.prompt import check_template
-from hf_lorameta.errors import ColumnsError, UsageError
+from hf_lorameta.errors import ColumnsError, Option, UsageError
 
 ROLES = ("instruction", "input", "choices", "output", "messages")
 """Fields of `Columns` that name columns."""
+MAX_COLUMNS = 100
+"""Columns that may be named, in `MAX_CHARACTERS` altogether."""
+MAX_CHARACTERS = 10_000
 _SEVERAL = ("input", "choices")
-_OPTIONAL = ("choices", "instruction_text", "template")
+_EXAMPLE = Option("columns", "input=question,output=answer")
+_OF_CLOSE_NAMES = 200  # columns among which one with a similar name is looked for
 _PART = re.compile(rf"(?:^|,)\s*({'|'.join(ROLES)})\s*=")
 
 
@@ -64,13 +68,9 @@ class Columns(BaseModel):
 
     @model_serializer(mode="wrap")
     def _as_stored(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what earlier versions did not know where it is not set; tuples are lists."""
-        content: dict[str, Any] = serialize(self)
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in content.items()
-            if value is not None or name not in _OPTIONAL
-        }
+        """Leave out what is not set; tuples are lists, as in JSON."""
+        content = {name: value for name, value in serialize(self).items() if value is not None}
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in content.items()}
 
     @property
     def instruction_of_input(self) -> str | None:
@@ -100,6 +100,17 @@ class Columns(BaseModel):
         """Return the columns to read: instruction, input, choices, output, messages."""
         return [name for role in ROLES for name in self.named(role)]
 
+    def renamed(self, rename: Callable[[str], str]) -> "Columns":
+        """Return a copy that reads other columns in the same roles.
+
+        Example:
+            >>> str(Columns(input=("a", "b"), output="c").renamed(str.upper))
+            'input=A,input=B,output=C'
+        """
+        names = {role: tuple(map(rename, self.named(role))) for role in ROLES}
+        update = {role: n if len(n) > 1 else next(iter(n), None) for role, n in names.items()}
+        return self.model_copy(update=update)
+
     def with_prompt(self, instruction: str | None, template: str | None) -> "Columns":
         """Return a copy that puts an instruction and a template around every row; None keeps.
 
@@ -128,15 +139,15 @@ def parse_columns(text: str) -> Columns:
         ['Name, first', 'a=b', 'answers.text']
     """
     start, *parts = _PART.split(text)
-    pairs = list(zip(parts[::2], parts[1::2], strict=True))
-    given: dict[str, tuple[str, ...]] = {}
-    for role, name in pairs:
-        given[role] = (*given.get(role, ()), name)
+    _check_size(len(parts) // 2, len(text))
+    given: dict[str, list[str]] = {}
+    for role, name in zip(parts[::2], parts[1::2], strict=True):
+        given.setdefault(role, []).append(name)
     twice = [role for role, names in given.items() if len(names) > 1 and role not in _SEVERAL]
-    if start.strip() or not pairs or twice or not all(name.strip() for _, name in pairs):
+    if start.strip() or not parts or twice or not all(map(str.strip, parts)):
         raise UsageError(
-            f"--columns {text}: expected role=column, roles are {', '.join(sorted(ROLES))}",
-            hint="--columns input=question,output=answer",
+            f"columns {text}: expected role=column, roles are {', '.join(sorted(ROLES))}",
+            hint=_EXAMPLE,
         )
     roles = {role: names if role in _SEVERAL else names[0] for role, names in given.items()}
     return check_columns(Columns.model_validate(roles))
@@ -165,24 +176,26 @@ def as_columns(columns: ColumnsLike | None) -> Columns | None:
 
 
 def check_columns(columns: Columns) -> Columns:
-    """Return the columns; raise `UsageError` if they cannot be combined."""
+    """Return the columns; raise `UsageError` if they cannot be combined, or are too many."""
+    names = columns.names()
+    _check_size(len(names), sum(map(len, names)))
     texts = columns.input or columns.output or columns.choices
     if bool(columns.messages) == bool(texts):
         raise UsageError(
             f"columns {columns}: expected input and output, one of them, or messages; an "
             "instruction with either",
-            hint="--columns input=question,output=answer",
+            hint=_EXAMPLE,
         )
     if columns.choices and not (columns.input and columns.output):
         raise UsageError(
             f"columns {columns}: choices go with an input and an output",
-            hint="--columns input=question,choices=choices,output=answer",
+            hint=Option("columns", "input=question,choices=choices,output=answer"),
         )
     if columns.instruction_of_input and columns.instruction_text:
         raise UsageError(
-            f"--instruction goes with rows that have none, and column {columns.instruction} has "
+            f"an instruction goes with rows that have none, and column {columns.instruction} has "
             "theirs",
-            hint="leave it out, or read other columns: --columns input=COLUMN,output=COLUMN",
+            hint=[Option("instruction", change="leave out"), "read other columns"],
         )
     if columns.template:
         has_instruction = bool(columns.instruction_of_input or columns.instruction_text)
@@ -190,31 +203,13 @@ def check_columns(columns: Columns) -> Columns:
     return columns
 
 
-def columns_option(columns: Columns) -> str:
-    """Return columns as an option to paste into a shell.
-
-    Example:
-        >>> columns_option(Columns(input="the text", output="label"))
-        "--columns 'input=the text,output=label'"
-    """
-    return f"--columns {shlex.quote(str(columns))}"
-
-
-def replace_path(columns: Columns, path: str, other: str) -> Columns:
-    """Return columns that read another path wherever they read this one.
-
-    Example:
-        >>> str(replace_path(Columns(input=("a", "b"), output="c"), "b", "b.text"))
-        'input=a,input=b.text,output=c'
-    """
-    update: dict[str, str | tuple[str, ...]] = {}
-    for role in ("input", "output", "instruction", "messages", "choices"):
-        read = getattr(columns, role)
-        if isinstance(read, tuple):
-            update[role] = tuple(other if name == path else name for name in read)
-        elif read == path:
-            update[role] = other
-    return columns.model_copy(update=update)
+def _check_size(names: int, characters: int) -> None:
+    """Raise `UsageError` for more columns than anybody names, before they are looked up."""
+    if names > MAX_COLUMNS or characters > MAX_CHARACTERS:
+        raise UsageError(
+            f"expected at most {MAX_COLUMNS} columns in {MAX_CHARACTERS:,} characters, "
+            f"got {names:,} in {characters:,}"
+        )
 
 
 def split_path(path: str, names: Collection[str]) -> tuple[str, tuple[str, ...]] | None:
@@ -230,7 +225,8 @@ def split_path(path: str, names: Collection[str]) -> tuple[str, tuple[str, ...]]
     """
     steps: tuple[str, ...] = ()
     while True:
-        same = [path] if path in names else [n for n in names if n.strip() == path.strip()]
+        stripped = path.strip()
+        same = [path] if path in names else [n for n in names if n.strip() == stripped]
         if same:
             return same[0], steps
         path, dot, last = path.rpartition(".")
@@ -240,10 +236,31 @@ def split_path(path: str, names: Collection[str]) -> tuple[str, tuple[str, ...]]
 
 
 def require_columns(columns: Columns, names: Collection[str]) -> None:
-    """Raise `ColumnsError` if a dataset with columns `names` lacks one of the columns to read."""
+    """Raise `ColumnsError` if a dataset with columns `names` lacks one of the columns to read.
+
+    Its proposal reads columns with similar names, if there are any.
+    """
     missing = [name for name in columns.names() if split_path(name, names) is None]
-    if missing:
-        raise ColumnsError(
-            f"no column {', '.join(missing)}; all columns: {', '.join(names)}",
-            hint="name existing ones: --columns input=COLUMN,output=COLUMN",
-        )
+    if not missing:
+        return
+    error = ColumnsError(f"no column {', '.join(missing)}; all columns: {', '.join(names)}")
+    others = [name for name in names if name not in columns.names()]
+    similar = {name: _similar(name, others) for name in missing}
+    if all(similar.values()):
+        error.columns = columns.renamed(lambda name: similar.get(name, name))
+        error.advise(Option("columns", str(error.columns)))
+    else:
+        error.advise("name existing columns")
+    raise error
+
+
+def _similar(path: str, names: Sequence[str]) -> str:
+    """Return a path with the most similar column of `names` for its own; empty if none is.
+
+    Example:
+        >>> _similar("anser.text", ["id", "answers"]), _similar("x", ["id", "answers"])
+        ('answers.text', '')
+    """
+    column, dot, fields = path.partition(".")
+    close = get_close_matches(column, names[:_OF_CLOSE_NAMES], 1)
+    return f"{close[0]}{dot}{fields}" if close else ""

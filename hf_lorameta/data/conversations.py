@@ -7,9 +7,9 @@ two speakers write in turn, and transcripts, see `is_transcript`. A call of a to
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
+from hf_lorameta.data.cells import from_json
 from hf_lorameta.types import Row
 
 _ROLE_KEYS = ("role", "from", "speaker", "user", "author")
@@ -104,8 +104,8 @@ def _turns(value: Sequence[Any]) -> Iterator[Turn]:
         elif isinstance(turn, Mapping):
             pair = None if _role_key(turn) else _pair(turn)
             if pair:
-                yield "user", _content(turn.get(pair[0]))
-                yield "assistant", _content(turn.get(pair[1]))
+                yield "user", _content(turn[pair[0]])
+                yield "assistant", _content(turn[pair[1]])
             else:
                 yield _turn(turn)
 
@@ -122,8 +122,7 @@ def _pair(turn: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _turn(turn: Mapping[str, Any]) -> Turn:
     role = str(turn.get(_role_key(turn) or "role") or "").lower()
-    text = next((_content(turn[key]) for key in _TEXT_KEYS if turn.get(key)), "")
-    return role, "\n".join(filter(None, [text, *_calls(turn.get("tool_calls"))]))
+    return role, "\n".join(filter(None, [_content(turn), *_calls(turn.get("tool_calls"))]))
 
 
 def _calls(calls: object) -> Iterator[str]:
@@ -131,27 +130,27 @@ def _calls(calls: object) -> Iterator[str]:
     for call in calls if isinstance(calls, (list, tuple)) else ():
         function = call.get("function", call) if isinstance(call, Mapping) else None
         if isinstance(function, Mapping) and function.get("name"):
-            arguments = function.get("arguments")
-            if isinstance(arguments, str):
-                with suppress(ValueError, RecursionError):
-                    arguments = json.loads(arguments)
-            called = {"name": function["name"], "arguments": arguments}
+            called = {"name": function["name"], "arguments": from_json(function.get("arguments"))}
             yield json.dumps(called, ensure_ascii=False, default=str)
 
 
 def _content(content: object) -> str:
-    if isinstance(content, (list, tuple)):  # text and image parts
-        return "".join(str(p.get("text") or "") for p in content if isinstance(p, Mapping))
+    if isinstance(content, (list, tuple)):
+        return "".join(_content(part) for part in content if not _is_image(part))
+    if isinstance(content, Mapping):
+        return next((_content(content[key]) for key in _TEXT_KEYS if content.get(key)), "")
     return str(content or "")
+
+
+def _is_image(part: object) -> bool:
+    """Whether a part of a turn is an image, a sound or another thing that is not text."""
+    return isinstance(part, Mapping) and "text" not in str(part.get("type") or "text")
 
 
 def _parsed(text: str) -> list[Any] | list[Turn] | None:
     """Return the turns of a transcript, or of a list that a file stores as JSON."""
     if text.lstrip().startswith("["):
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
+        found = from_json(text)
         return found if isinstance(found, list) else None
     return list(_transcript(text)) or None
 
@@ -171,10 +170,11 @@ def _transcript(text: str) -> list[Turn]:
     if text.startswith("<|im_start|>"):
         return [(role.lower(), words.strip()) for role, words in _CHATML.findall(text)]
     if text.removeprefix("<s>").lstrip().startswith("[INST]"):
-        words = (
-            _LLAMA_MARKS.sub("", part).strip() for pair in _LLAMA.findall(text) for part in pair
-        )
-        return [(("user", "assistant")[i % 2], part) for i, part in enumerate(words)]
+        parts = [part for pair in _LLAMA.findall(text) for part in pair]
+        return [
+            (("user", "assistant")[i % 2], _LLAMA_MARKS.sub("", part).strip())
+            for i, part in enumerate(parts)
+        ]
     if not _SPEAKER.match(text):
         return []
     parts = _SPEAKER.split(text)

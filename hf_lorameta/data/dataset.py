@@ -5,28 +5,22 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 from hf_lorameta.data.cells import value_at
-from hf_lorameta.data.columns import (
-    Columns,
-    ColumnsLike,
-    as_columns,
-    columns_option,
-    require_columns,
-)
+from hf_lorameta.data.columns import Columns, ColumnsLike, as_columns, require_columns
 from hf_lorameta.data.conversations import unread_field
 from hf_lorameta.data.in_memory import rows_in_memory
 from hf_lorameta.data.layouts import find_columns, unread_columns
-from hf_lorameta.data.local_files import FORMATS, digest, find_files, is_local, open_files
+from hf_lorameta.data.local_files import FORMATS, find_files, is_local, open_files
 from hf_lorameta.data.local_folder import is_folder, open_folder
 from hf_lorameta.data.rows import RowReader, read_rows
 from hf_lorameta.data.table_view import TableView
-from hf_lorameta.errors import DatasetError, UsageError
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.dataset_repo import RawDataset
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
-from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
+from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.types import Row
 
 
@@ -108,17 +102,19 @@ class Dataset(DatasetInfo):
         return list(islice(self.rows(), count))
 
 
-@dataclass(frozen=True)
-class OpenedRows:
-    """Rows of a dataset with its pinned repo, which is None for local files and rows in memory."""
-
-    repo: PinnedRepo | None
-    raw: RawDataset
-    revision: str
-
-
 class ReadingOptions(TypedDict, total=False):
-    """Arguments of `open_dataset` that `plan`, `generate` and `evaluate` take as well."""
+    """Arguments of `open_dataset` that `plan`, `generate` and `evaluate` take as well.
+
+    Attributes:
+        config: configuration of a Hub dataset.
+        split: None is train, or the only one; a slice is ``train[:1000]``.
+        revision: branch, tag or commit of a Hub dataset.
+        columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them,
+            see `hf_lorameta.data.layouts.find_columns`.
+        instruction: put before every input, where the rows have none.
+        template: text with ``{instruction}`` and ``{input}``, see
+            `hf_lorameta.data.prompt.join_instruction`.
+    """
 
     config: str | None
     split: str | None
@@ -133,13 +129,8 @@ def open_dataset(
     hub: Hub | None = None,
     *,
     token: str | None = None,
-    config: str | None = None,
-    split: str | None = None,
-    revision: str | None = None,
-    columns: ColumnsLike | None = None,
-    instruction: str | None = None,
-    template: str | None = None,
     limits: ReadingLimits = DEFAULT_LIMITS,
+    **options: Unpack[ReadingOptions],
 ) -> Dataset:
     """Open a dataset, pinned to a commit or digest. One in memory counts as private.
 
@@ -151,21 +142,14 @@ def open_dataset(
             the library `datasets`, or an opened `Dataset`, which is returned as it is.
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.
-        config: configuration of a Hub dataset.
-        split: None is train, or the only one; a slice is ``train[:1000]``.
-        revision: branch, tag or commit of a Hub dataset.
-        columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them,
-            see `hf_lorameta.data.layouts.find_columns`.
-        instruction: put before every input, where the rows have none.
-        template: text with ``{instruction}`` and ``{input}``, see
-            `hf_lorameta.data.prompt.join_instruction`.
         limits: how much is read; a larger row raises `DatasetTooLargeError`.
+        options: what is read and how, see `ReadingOptions`.
 
     Raises:
         DatasetError: no such file, config or split, or it cannot be read.
         ColumnsError: the columns fit no layout, or several.
         UnlabeledDatasetError: inputs, and other columns that may hold outputs.
-        EmptyDatasetError: no rows.
+        EmptyDatasetError: no rows, or blank inputs.
         UsageError: an instruction or a template that does not go with the columns.
         HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
 
@@ -175,44 +159,43 @@ def open_dataset(
     """
     if isinstance(name, Dataset):
         return name
-    columns = as_columns(columns)
-    opened = open_rows(name, hub or Hub(token), config, split, revision, limits)
-    return as_dataset(opened, columns, instruction, template, limits)
+    columns = as_columns(options.get("columns"))
+    raw = open_rows(name, hub or Hub(token), options, limits)
+    return as_dataset(raw, columns, options.get("instruction"), options.get("template"), limits)
 
 
 def as_dataset(
-    opened: OpenedRows,
-    columns: Columns | None,
+    raw: RawDataset,
+    columns: Columns | None = None,
     instruction: str | None = None,
     template: str | None = None,
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Dataset:
-    """Return a dataset whose rows are open; arguments and errors are those of `open_dataset`."""
-    repo, raw = opened.repo, opened.raw
+    """Choose the columns of opened rows; arguments and errors are those of `open_dataset`."""
+    table, repo = TableView(raw.columns, raw.labels, raw.sample), raw.repo
     try:
-        columns = columns or find_columns(raw.columns, raw.labels, raw.sample)
+        columns = columns or find_columns(table)
         require_columns(columns, raw.columns)
         columns = columns.with_prompt(instruction, template)
-        first_rows, notes = _preview(raw, columns)
+        first_rows, notes = _first_rows(raw, columns)
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise
+    read = partial(read_rows, columns=columns, limits=limits)
     return Dataset(
         id=repo.repo_id if repo else None,
-        revision=opened.revision,
+        revision=raw.revision,
         config=raw.config,
         split=raw.split,
         columns=columns,
         private=repo.private if repo else True,
         license=repo.license if repo else None,
         gated=repo.gated if repo else False,
-        rows=partial(_cut_rows, raw, columns, limits),
-        whole=partial(_cut_rows, replace(raw, rows=raw.whole), columns, limits)
-        if raw.whole
-        else None,
+        rows=partial(read, raw),
+        whole=partial(read, replace(raw, rows=raw.whole)) if raw.whole else None,
         first_rows=tuple((limits.cut(prompt), limits.cut(output)) for prompt, output in first_rows),
         classes=tuple(raw.labels.get(columns.output or "", ())),
-        unread=tuple(unread_columns(columns, raw.columns, raw.labels, raw.sample)),
+        unread=tuple(unread_columns(columns, table)),
         notes=(*raw.notes, *notes),
         limits=limits,
         total=raw.total,
@@ -220,15 +203,21 @@ def as_dataset(
     )
 
 
-def _cut_rows(raw: RawDataset, columns: Columns, limits: ReadingLimits) -> Iterator[Row]:
-    for prompt, output in read_rows(raw, columns):
-        yield limits.cut(prompt), limits.cut(output)
+def _first_rows(raw: RawDataset, columns: Columns) -> tuple[list[Row], list[str]]:
+    """Return the rows of the sample as they are read, and what to know about how.
 
-
-def _preview(raw: RawDataset, columns: Columns) -> tuple[tuple[Row, ...], list[str]]:
-    """Return the rows of the sample as they are read, and what to know about how."""
+    Raises:
+        EmptyDatasetError: rows have outputs, and their inputs are blank.
+    """
     reader = RowReader(raw, columns)
     rows = [reader.read(row) for row in raw.sample]
+    if columns.input or columns.messages:
+        labeled = [source for source, row in zip(raw.sample, rows, strict=True) if row[1].strip()]
+        if labeled and not any(map(reader.has_input, labeled)):
+            raise EmptyDatasetError(
+                f"the inputs of the first {len(labeled)} rows are blank, as {columns} reads them",
+                hint="name columns with texts",
+            )
     notes = []
     output = columns.output or ""
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
@@ -236,14 +225,13 @@ def _preview(raw: RawDataset, columns: Columns) -> tuple[tuple[Row, ...], list[s
     fields = (unread_field(value_at(row, columns.messages or "")) for row in raw.sample)
     if unread := next(filter(None, fields), None):
         notes.append(f"The turns hold {unread}, which is not read")
-    several = sum(map(reader.several_outputs, raw.sample))
-    if several:
+    if several := sum(map(reader.several_outputs, raw.sample)):
         joined = columns.model_copy(update={"output": f"{columns.output}.*"})
         notes.append(
             f"{several} of the first {len(rows)} rows hold several outputs: the first of each is "
-            f"read. To join them: {columns_option(joined)}"
+            f"read. To join them, read the columns {joined}"
         )
-    return tuple([row for row in rows if row[1]] or rows), notes
+    return [row for row in rows if row[1]] or rows, notes
 
 
 def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:
@@ -251,55 +239,32 @@ def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:
     if columns is None:
         return None
     try:
-        return _preview(raw, columns)[0][0]
+        return _first_rows(raw, columns)[0][0]
     except DatasetError:
         return None
 
 
-def column_names(
-    name: Any,
-    hub: Hub | None = None,
-    *,
-    token: str | None = None,
-    config: str | None = None,
-    split: str | None = None,
-    revision: str | None = None,
-) -> list[str]:
-    """Return the names of a dataset's columns; the arguments are those of `open_dataset`.
-
-    Raises:
-        DatasetError: no such file, config or split, or it cannot be read.
-        HubError: the repo is missing, private, gated or needs a script, or the Hub failed.
-    """
-    return open_rows(name, hub or Hub(token), config, split, revision).raw.columns
-
-
 def open_rows(
-    name: Any,
-    hub: Hub,
-    config: str | None,
-    split: str | None,
-    revision: str | None,
-    limits: ReadingLimits = DEFAULT_LIMITS,
-) -> OpenedRows:
-    """Open one split before its columns are chosen; see `open_dataset`."""
+    name: Any, hub: Hub, options: ReadingOptions, limits: ReadingLimits = DEFAULT_LIMITS
+) -> RawDataset:
+    """Open one split before its columns are chosen; arguments are those of `open_dataset`."""
+    config, split = options.get("config"), options.get("split")
+    revision = options.get("revision")
     if not isinstance(name, str | Path):
-        return OpenedRows(None, rows_in_memory(name, split), "in memory")
+        return rows_in_memory(name, split)
     if "://" in str(name):
         raise _url_error(str(name))
     if is_local(name):
         if config or revision:
             raise UsageError(f"{name} is a file: it has neither configuration nor revision")
-        files = find_files(name)
-        return OpenedRows(None, open_files(files, split, limits), f"sha256:{digest(files)}")
+        return open_files(find_files(name), split, limits)
     if is_folder(name):
         if revision:
             raise UsageError(f"{name} is a folder: it has no revision")
-        raw, sha = open_folder(name, config, split, limits)
-        return OpenedRows(None, raw, f"sha256:{sha}")
+        return open_folder(name, config, split, limits)
     if is_repo_id(str(name)):
         repo = hub.resolve(str(name), "dataset", revision)
-        return OpenedRows(repo, hub.rows(repo, config, split, limits), repo.sha)
+        return replace(hub.rows(repo, config, split, limits), repo=repo, revision=repo.sha)
     if Path(name).exists():
         endings = ", ".join(sorted(FORMATS))
         raise DatasetError(f"{name} does not end in {endings}", hint="name a file, or a Hub id")

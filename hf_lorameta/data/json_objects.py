@@ -6,49 +6,50 @@ from typing import IO, Any
 _START = 64
 _SPEAKERS = ({"role", "content"}, {"from", "value"})
 
-
-def row_lists(file: IO[bytes]) -> list[str]:
-    """Return the keys of an object's lists of rows; none if the file is not one JSON object.
-
-    A list of turns is part of a row, and is not one of rows.
-
-    Example:
-        >>> import io
-        >>> row_lists(io.BytesIO(b'{"version": 1, "data": [{"text": "a"}, {"text": "b"}]}'))
-        ['data']
-        >>> row_lists(io.BytesIO(b'{"data": [{"text": "a"}]}\\n{"data": []}'))
-        []
-        >>> row_lists(io.BytesIO(b'{"messages": [{"role": "user", "content": "a"}]}'))
-        []
-    """
-    return [key for key, value in _object(file).items() if _is_rows(value)]
+Rows = list[dict[str, Any]]
 
 
-def rows_of_object(file: IO[bytes]) -> list[dict[str, Any]]:
-    """Return the rows of an object that holds columns, or rows by their ids; none of others.
+def rows_by_key(file: IO[bytes]) -> dict[str, Rows]:
+    """Return the lists of rows in a file that is one JSON object; none if it is not.
 
-    Columns are lists of the same length, or, as pandas writes them, values by the row's number.
+    An object that holds columns, or rows by their ids, has one list, whose key is empty. Columns
+    are lists of the same length, or, as pandas writes them, values by the row's number. A list of
+    turns is part of a row, and is not one of rows.
 
     Example:
         >>> import io
-        >>> rows_of_object(io.BytesIO(b'{"q": ["a", "b"], "a": ["c", "d"]}'))
-        [{'q': 'a', 'a': 'c'}, {'q': 'b', 'a': 'd'}]
-        >>> rows_of_object(io.BytesIO(b'{"q": {"0": "a", "1": "b"}, "a": {"0": "c", "1": "d"}}'))
-        [{'q': 'a', 'a': 'c'}, {'q': 'b', 'a': 'd'}]
-        >>> rows_of_object(io.BytesIO(b'{"x1": {"q": "a"}, "x2": {"q": "b"}}'))
-        [{'q': 'a'}, {'q': 'b'}]
+        >>> rows_by_key(io.BytesIO(b'{"version": 1, "data": [{"text": "a"}, {"text": "b"}]}'))
+        {'data': [{'text': 'a'}, {'text': 'b'}]}
+        >>> rows_by_key(io.BytesIO(b'{"q": ["a", "b"], "a": ["c", "d"]}'))
+        {'': [{'q': 'a', 'a': 'c'}, {'q': 'b', 'a': 'd'}]}
+        >>> rows_by_key(io.BytesIO(b'{"q": {"0": "a", "1": "b"}, "a": {"0": "c", "1": "d"}}'))
+        {'': [{'q': 'a', 'a': 'c'}, {'q': 'b', 'a': 'd'}]}
+        >>> rows_by_key(io.BytesIO(b'{"x1": {"q": "a"}, "x2": {"q": "b"}}'))
+        {'': [{'q': 'a'}, {'q': 'b'}]}
+        >>> rows_by_key(io.BytesIO(b'{"data": [{"text": "a"}]}\\n{"data": []}'))
+        {}
+        >>> rows_by_key(io.BytesIO(b'{"messages": [{"role": "user", "content": "a"}]}'))
+        {}
     """
     found = _object(file)
+    lists = {key: value for key, value in found.items() if _is_rows(value)}
+    if lists:
+        return lists
+    rows = _transposed(found)
+    return {"": rows} if len(rows) > 1 else {}
+
+
+def _transposed(found: dict[str, Any]) -> Rows:
+    """Return the rows of an object that holds columns, or rows by their ids; none of others."""
     values = list(found.values())
     if values and all(isinstance(value, dict) and value for value in values):
         if not all(key.isdecimal() for value in values for key in value):
-            return values if len(values) > 1 else []
+            return values
         numbers = dict.fromkeys(number for value in values for number in value)
         return [{name: found[name].get(number) for name in found} for number in numbers]
     if not all(isinstance(value, list) for value in values) or len(set(map(len, values))) != 1:
         return []
-    rows = [dict(zip(found, row, strict=True)) for row in zip(*values, strict=True)]
-    return rows if len(rows) > 1 else []
+    return [dict(zip(found, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def _object(file: IO[bytes]) -> dict[str, Any]:

@@ -8,14 +8,14 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
 
-from hf_lorameta.data.json_objects import row_lists, rows_of_object
+from hf_lorameta.data.json_objects import Rows, rows_by_key
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
 from hf_lorameta.files import sha256
 from hf_lorameta.hub.csv_header import header_note, lacks_header, name_columns
@@ -36,6 +36,7 @@ FORMATS = {
 _COMPRESSIONS = (".gz", ".bz2", ".xz")
 _START = 1 << 16
 _CHUNK = 1 << 20
+_NAME_ANOTHER = "name a file, or a Hub id: user/name"
 _NUMBER = rb"(-?\d[\d.]*|true|false)\b"
 _BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(\"|%b|\[\s*(%b|\[))" % (_NUMBER, _NUMBER))
 
@@ -80,18 +81,13 @@ def find_files(name: str | Path) -> list[Path]:
         found = [path]
         if _wild(part):
             found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        files += [file for file in found if ending(file) in FORMATS]
         if not found:
-            raise DatasetError(
-                f"{part}: no file matches", hint="name a file, or a Hub id: user/name"
-            )
+            raise DatasetError(f"{part}: no file matches", hint=_NAME_ANOTHER)
+        files += [file for file in found if ending(file) in FORMATS]
     for path in files:
-        if path.is_dir():
-            raise DatasetError(
-                f"{path} is a folder", hint="name a file in it, or a Hub id: user/name"
-            )
         if not path.is_file():
-            raise DatasetError(f"{path}: no such file", hint="name a file, or a Hub id: user/name")
+            problem = " is a folder" if path.is_dir() else ": no such file"
+            raise DatasetError(f"{path}{problem}", hint=_NAME_ANOTHER)
     kinds = {FORMATS[ending(path)] for path in files}
     if len(kinds) != 1:
         raise DatasetError(
@@ -115,10 +111,8 @@ def _parts(text: str) -> list[str]:
 
 def digest(files: Sequence[Path]) -> str:
     """Return the SHA-256 of one file, or of the digests of several."""
-    digests = [sha256(path) for path in files]
-    return (
-        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    )
+    first, *others = (sha256(path) for path in files)
+    return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
 
 def open_files(
@@ -131,86 +125,65 @@ def open_files(
     """
     import datasets
 
-    first, guard = files[0], partial(_reading_files, files)
+    first, paths, guard = files[0], files, partial(_reading_files, files)
     kind = FORMATS[ending(first)]
     if kind == "json":
         _refuse_bare_values(first)
-    datasets.disable_progress_bars()
-    lists = _row_lists(files)
-    name = pick_split(first.name, lists if len(lists) > 1 else ["train"], split)
-    options: dict[str, Any] = {}
+    lists = _rows_in_objects(files)
+    several = len(lists) > 1
+    name = pick_split(first.name, list(lists) if several else ["train"], split)
     notes: tuple[str, ...] = ()
-    shown = first.name if len(files) == 1 else "Each file"
     if lists:
-        options["field"] = split_name(name) if len(lists) > 1 else lists[0]
-        notes = (f"{shown} is one object: the rows below {options['field']} are read",)
-    elif objects := _in_objects(files, rows_of_object):
-        rows = [row for found in objects for row in found]
-        files = [_as_lines(rows)]
-        notes = (f"{shown} is one object: it is read as {len(rows)} rows",)
+        key, rows = (split_name(name), lists[split_name(name)]) if several else lists.popitem()
+        shown = first.name if len(files) == 1 else "Each file"
+        read = f"the rows below {key} are read" if key else f"it is read as {len(rows)} rows"
+        notes = (f"{shown} is one object: {read}",)
+        paths = [_as_lines(rows)]
+    options: dict[str, Any] = {}
     with guard():
-        if kind != "parquet":
-            encoding = _common_encoding(files)
-            if encoding != "utf-8":
-                options["encoding"] = encoding
-                notes += (encoding_note(first.name, encoding),)
+        encoding = UTF8 if kind == "parquet" else _encoding(paths)
+        if encoding != UTF8:
+            options["encoding"] = encoding
+            notes += (encoding_note(first.name, encoding),)
         if kind == "csv":
             separator = "\t" if ending(first) == ".tsv" else _separator(first, encoding)
             options |= {"sep": separator, "keep_default_na": False, "na_values": [""]}
-        paths = [glob.escape(str(path)) for path in files]
-        builder = datasets.load_dataset_builder(
-            kind, data_files={split_name(name): paths}, **options
-        )
+        data_files = {split_name(name): [glob.escape(str(path)) for path in paths]}
+        datasets.disable_progress_bars()
+        builder = datasets.load_dataset_builder(kind, data_files=data_files, **options)
         limit_rows(builder, str(first), limits)
         stream = text_streams(builder)[split_name(name)]
     raw = raw_dataset(stream, name, guard)
     if kind == "csv" and lacks_header(raw.columns, raw.sample):
         name_columns(builder, len(raw.columns))
         notes += (header_note(first.name, len(raw.columns)),)
-        stream = text_streams(builder)[split_name(name)]
-        raw = raw_dataset(stream, name, guard)
-    total, named = partial(row_total, builder, name), bool(split) or len(lists) > 1
-    return replace(raw, notes=notes, total=total, named_split=named)
+        raw = raw_dataset(text_streams(builder)[split_name(name)], name, guard)
+    return replace(
+        raw, notes=notes, total=partial(row_total, builder, name),
+        named_split=bool(split) or several, revision=f"sha256:{digest(files)}",
+    )  # fmt: skip
 
 
-def _row_lists(files: Sequence[Path]) -> list[str]:
-    """Return the keys of the lists of rows that all files have; none if they are no such objects.
-
-    Raises:
-        DatasetError: the files have none in common.
-    """
-    keys = _in_objects(files, row_lists)
-    common = [key for key in keys[0] if all(key in others for others in keys)] if keys else []
-    if keys and not common:
-        raise DatasetError(
-            f"{files[0]} has its rows below {', '.join(keys[0])}, which other files lack",
-            hint="name files of one form",
-        )
-    return common
-
-
-def _in_objects(files: Sequence[Path], read: Callable[[IO[bytes]], list[Any]]) -> list[list[Any]]:
-    """Return what is read from each file if it is one JSON object; nothing if it is none.
+def _rows_in_objects(files: Sequence[Path]) -> dict[str, Rows]:
+    """Return the lists of rows that JSON files hold which are one object each, see `rows_by_key`.
 
     Raises:
-        DatasetError: some of the files are such objects, and others are not.
+        DatasetError: some of the files are such objects, or have other keys, and others are not.
     """
-    found: list[list[Any]] = [[] for _ in files]
-    for path, values in zip(files, found, strict=True):
-        if ending(path) == ".json":
-            with reading(str(path)), _open(path) as file:
-                values += read(file)
-    if any(found) and not all(found):
-        one = next(path for path, values in zip(files, found, strict=True) if values)
-        other = next(path for path, values in zip(files, found, strict=True) if not values)
+    found: list[dict[str, Rows]] = []
+    for path in files:
+        with reading(str(path)), _open(path) as file:
+            found.append(rows_by_key(file) if ending(path) == ".json" else {})
+    common = [key for key in found[0] if all(key in others for others in found)]
+    if any(found) and not common:
         raise DatasetError(
-            f"{one} is one JSON object that holds rows, and {other} is not of its form",
+            f"{files[0].name} and the other files hold their rows in different forms",
             hint="name files of one form",
         )
-    return found if any(found) else []
+    return {key: [row for lists in found for row in lists[key]] for key in common}
 
 
-def _as_lines(rows: Sequence[dict[str, Any]]) -> Path:
+def _as_lines(rows: Rows) -> Path:
     """Write rows as JSON lines to a temporary file."""
     path = Path(tempfile.mkdtemp(dir=_scratch().name), "rows.jsonl")
     with path.open("w", encoding="utf-8") as file:
@@ -228,14 +201,13 @@ def _open(path: Path) -> IO[bytes]:
 # --- encoding and separator ---------------------------------------------------------------------
 
 
-def _common_encoding(files: Sequence[Path]) -> str:
-    encodings = [_encoding(path) for path in files]
-    return next((name for name in encodings if name != UTF8), UTF8)
-
-
-def _encoding(path: Path) -> str:
-    with _open(path) as file:
-        return encoding_of(file)
+def _encoding(files: Sequence[Path]) -> str:
+    """Return the encoding of the first file that is not UTF-8."""
+    for path in files:
+        with _open(path) as file:
+            if (encoding := encoding_of(file)) != UTF8:
+                return encoding
+    return UTF8
 
 
 def _separator(path: Path, encoding: str) -> str:
@@ -303,17 +275,16 @@ def _reading_files(files: Sequence[Path]) -> Iterator[None]:
     except DatasetTooLargeError:
         raise
     except DatasetError as error:
-        found = next(filter(None, map(_malformed_line, files)), None)
-        if found is None and type(error) is DatasetError:
-            raise DatasetError(
-                str(error), hint=f"check that it is a well-formed {ending(files[0])} file"
-            ) from None
-        if found is None:
-            raise
-        raise DatasetError(
-            f"{found[0]} cannot be read: line {found[1]} is not a JSON value in UTF-8",
-            hint="correct that line: each line must be one JSON object",
-        ) from None
+        for path in files:
+            if line := _malformed_line(path):
+                raise DatasetError(
+                    f"{path} cannot be read: line {line} is not a JSON value in UTF-8",
+                    hint="correct that line: each line must be one JSON object",
+                ) from None
+        if type(error) is DatasetError:
+            hint = f"check that it is a well-formed {ending(files[0])} file"
+            raise DatasetError(str(error), hint=hint) from None
+        raise
 
 
 def _refuse_bare_values(path: Path) -> None:
@@ -327,14 +298,13 @@ def _refuse_bare_values(path: Path) -> None:
         )
 
 
-def _malformed_line(path: Path) -> tuple[Path, int] | None:
-    """Return a file and the number, from 1, of its first line that is not JSON, if it is known."""
+def _malformed_line(path: Path) -> int | None:
+    """Return the number, from 1, of the first line of a JSON lines file that is not JSON."""
     if ending(path) not in (".jsonl", ".ndjson"):
         return None
     try:
         with _open(path) as file:
-            bad = (number for number, line in enumerate(file, 1) if not _is_json(line))
-            return next(((path, number) for number in bad), None)
+            return next((number for number, line in enumerate(file, 1) if not _is_json(line)), None)
     except (OSError, EOFError):
         return None
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from hf_lorameta.data.local_files import digest
@@ -27,11 +28,10 @@ def open_folder(
     config: str | None = None,
     split: str | None = None,
     limits: ReadingLimits = DEFAULT_LIMITS,
-) -> tuple[RawDataset, str]:
+) -> RawDataset:
     """Open one split of a folder, whose card and file names state configurations and splits.
 
-    Returns:
-        The rows, and the digest of all data files and the card.
+    Its revision is the digest of all data files and the card.
 
     Raises:
         EmptyDatasetError: no data files, or no rows.
@@ -43,7 +43,7 @@ def open_folder(
     if saved and config:
         raise UsageError(f"{name} was written by save_to_disk: it has no configurations")
     raw = open_split(repo, config, split, None, limits, folder, saved or None)
-    return raw, repo.sha
+    return replace(raw, revision=f"sha256:{repo.sha}")
 
 
 def split_names(name: str | Path, config: str | None = None) -> list[str]:

@@ -1,12 +1,12 @@
 """Counts of the tokens that a model writes for a dataset: the first ones apart from the others."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.data.profile import BATCH_CHARACTERS, BATCH_ROWS
+from hf_lorameta.data.profile import batches
 from hf_lorameta.types import Encode, Row
 
 COPY_ROWS = 2048
@@ -32,7 +32,7 @@ class OutputCounts(NamedTuple):
 
 
 class OutputCounter:
-    """Counts the output tokens of rows that pass through it.
+    """Counts the output tokens of rows.
 
     Args:
         encode: the base model's tokenizer, without special tokens.
@@ -42,7 +42,7 @@ class OutputCounter:
     Example:
         >>> letters = lambda texts: [[" ab".index(c) for c in text] for text in texts]
         >>> counter = OutputCounter(letters, 4, end=3)
-        >>> rows = list(counter.of([("ab", "b"), ("", "ba")]))
+        >>> counter.add([("ab", "b"), ("", "ba")])
         >>> first, later, copied, novelty = counter.counts
         >>> first.tolist(), later.tolist(), copied, novelty
         ([1, 0, 1, 0], [0, 1, 1, 2], 0.0, 0.5)
@@ -50,53 +50,43 @@ class OutputCounter:
 
     def __init__(self, encode: Encode, vocab_size: int, end: int) -> None:
         self._encode, self._end = encode, end
-        self._waiting: list[Row] = []
-        self._characters = 0  # of the waiting rows
         self._copied = self._compared = self._labeled = self._novel = 0
         self._outputs: set[int] = set()
         self._first, self._later = (np.zeros(vocab_size, np.int64) for _ in range(2))
 
-    def of(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Yield all rows of a stream; those with an empty output are not counted."""
-        for row in rows:
-            if row[1].strip():
+    def add(self, rows: Sequence[Row]) -> None:
+        """Count more rows; those with a blank output are left out."""
+        for batch in batches(row for row in rows if row[1].strip()):
+            for row in batch[: COPY_ROWS - self._labeled]:
                 self._look_for(*row)
-                self._waiting.append(row)
-                self._characters += len(row[0]) + len(row[1])
-            if len(self._waiting) == BATCH_ROWS or self._characters >= BATCH_CHARACTERS:
-                self._count()
-            yield row
+            self._count(batch)
 
     @property
     def counts(self) -> OutputCounts:
         """The counts of the rows so far."""
-        self._count()
         share = self._copied / max(self._compared, 1)
         novelty = self._novel / max(self._labeled, 1)
         return OutputCounts(self._first, self._later, share, novelty)
 
     def _look_for(self, prompt: str, output: str) -> None:
         """Look for an output in its input and among the earlier outputs."""
-        if self._labeled == COPY_ROWS:
-            return
         output = output.strip()
         key = hash(output)
         self._labeled += 1
         self._novel += key not in self._outputs and output not in prompt
         self._outputs.add(key)
 
-    def _count(self) -> None:
-        outputs = list(self._encode([_written(*row) for row in self._waiting]))
+    def _count(self, rows: Sequence[Row]) -> None:
+        outputs = list(self._encode([_written(*row) for row in rows]))
         for ids in outputs:
             if len(ids):
                 self._first[ids[0]] += 1
                 np.add.at(self._later, [*ids[1:], self._end], 1)
         if self._compared < COPY_ROWS:
-            inputs = self._encode([row[0] for row in self._waiting])
+            inputs = self._encode([row[0] for row in rows])
             pairs = [(ids[0], seen) for ids, seen in zip(outputs, inputs, strict=True) if len(ids)]
             self._compared += len(pairs)
             self._copied += sum(token in seen for token, seen in pairs)
-        self._waiting, self._characters = [], 0
 
 
 def _written(prompt: str, output: str) -> str:

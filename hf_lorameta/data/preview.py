@@ -65,15 +65,14 @@ def preview(
         >>> found.names, found.columns.output, len(found.rows)
         (['input', 'output'], 'output', 3)
     """
-    opened = open_rows(name, hub or Hub(token), config, split, None)
+    raw = open_rows(name, hub or Hub(token), {"config": config, "split": split})
     columns: Columns | None
     problem: DatasetError | None = None
     try:
-        columns = as_dataset(opened, None).columns
+        columns = as_dataset(raw).columns
     except DatasetError as error:
         error.row = None
         columns, problem = error.columns, error
-    raw = opened.raw
     rows = [{name: _short(row[name]) for name in row} for row in raw.sample[:ROWS]]
     return Preview(raw.config, raw.split, raw.columns, rows, columns, problem)
 

@@ -5,15 +5,21 @@ the lengths of the outputs. The distribution in the paper (arXiv 2507.01806, sec
 normalized sum of the first two. Profiles are counted in constant memory and contain no text.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.errors import BankError, EmptyDatasetError, IntegrityError, UnlabeledDatasetError
+from hf_lorameta.errors import (
+    BankError,
+    EmptyDatasetError,
+    IntegrityError,
+    Option,
+    UnlabeledDatasetError,
+)
 from hf_lorameta.types import Array, Encode, Row
 
 Half = Literal["input", "output", "lengths"]
@@ -38,7 +44,8 @@ BATCH_ROWS = 512
 BATCH_CHARACTERS = 1 << 20
 """Texts are tokenized in batches that end with the row that reaches one of these numbers."""
 _KINDS = ("ids", "counts", "indptr")
-_HALVES: tuple[Half, ...] = ("input", "output", "lengths")
+_HALVES: tuple[Half, ...] = get_args(Half)
+_OTHER_SPLIT = Option("split", change="name another")
 
 
 @dataclass(frozen=True)
@@ -113,31 +120,50 @@ class Profile:
 
 
 def profile_rows(
-    rows: Iterable[Row], encode: Encode, vocab_size: int, *, labeled_only: bool = True
+    rows: Iterable[Row],
+    encode: Encode,
+    vocab_size: int,
+    *,
+    labeled_only: bool = True,
+    also: Callable[[Sequence[Row]], None] | None = None,
 ) -> Profile:
-    """Count the tokens of a stream of rows; skip those with an empty output if `labeled_only`.
+    """Count the tokens of a stream of rows.
+
+    Args:
+        rows: (input, output) pairs.
+        encode: the tokenizer, without special tokens.
+        vocab_size: V.
+        labeled_only: leave out rows with a blank output.
+        also: called with the rows that are counted, batch by batch.
 
     Raises:
         EmptyDatasetError: there are no rows, or no tokens.
-        UnlabeledDatasetError: all outputs are empty.
+        UnlabeledDatasetError: all outputs are blank.
         BankError: the tokenizer returns an id of V or more.
     """
     inputs, outputs = (np.zeros(vocab_size, np.int64) for _ in range(2))
     lengths = np.zeros(LENGTHS, np.int64)
     total = used = 0
-    for batch in _batches(rows):
-        total += len(batch)
-        batch = [row for row in batch if row[1] or not labeled_only]
+
+    def counted() -> Iterator[Row]:
+        nonlocal total
+        for row in rows:
+            total += 1
+            if row[1].strip() or not labeled_only:
+                yield row
+
+    for batch in batches(counted()):
         used += len(batch)
         _count([row[0] for row in batch], encode, inputs)
         _count([row[1] for row in batch], encode, outputs, lengths)
+        if also:
+            also(batch)
     if not total:
-        raise EmptyDatasetError("the dataset has no rows", hint="choose another with --split")
+        raise EmptyDatasetError("the dataset has no rows", hint=_OTHER_SPLIT)
     if not used:
         raise UnlabeledDatasetError(
             f"none of {total} rows has an output, but coefficients need inputs and outputs",
-            hint="choose the labeled split with --split, or name the answers: "
-            "--columns output=COLUMN; if there are none, only the inputs: --columns input=COLUMN",
+            hint=[_OTHER_SPLIT, "name the column of the outputs, or only that of the inputs"],
         )
     if not inputs.any() and not outputs.any():
         raise EmptyDatasetError(f"the {used} rows contain no tokens")
@@ -145,7 +171,8 @@ def profile_rows(
     return Profile(histograms[0], histograms[1], used, histograms[2], total - used)
 
 
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield rows in batches of at most `BATCH_ROWS` and about `BATCH_CHARACTERS`."""
     batch: list[Row] = []
     characters = 0
     for row in rows:
@@ -228,7 +255,7 @@ class ProfileTable:
         if set(self.arrays) != names:
             raise IntegrityError(
                 f"profiles have the arrays {sorted(self.arrays)}, expected {sorted(names)}",
-                hint="rebuild a bank of an earlier version: hf-lorameta bank build",
+                hint="build the bank again: hf-lorameta bank build",
             )
         if any(a.ndim != 1 or a.dtype.kind not in "iu" for a in self.arrays.values()):
             raise IntegrityError("the arrays of profiles must be one-dimensional and of integers")

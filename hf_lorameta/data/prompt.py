@@ -2,7 +2,7 @@
 
 import re
 
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import Option, UsageError
 
 _FIELD = re.compile(r"\{(instruction|input)\}")
 PROMPT = "{prompt}"
@@ -45,12 +45,13 @@ def check_template(template: str, *, has_instruction: bool) -> None:
     fields = set(_FIELD.findall(template))
     if PROMPT in template and not fields:
         return
+    hint = Option("template", "{instruction} {input}")
     if "input" not in fields:
-        problem, hint = "has no {input} or {prompt}", "--template '{instruction}\\n\\n{input}'"
+        problem = "has no {input} or {prompt}"
     elif "instruction" in fields and not has_instruction:
-        problem, hint = "has {instruction}, and the rows have none", "add --instruction '…'"
+        problem, hint = "has {instruction}, and the rows have none", Option("instruction")
     elif has_instruction and "instruction" not in fields:
-        problem, hint = "has no {instruction}", "--template '{instruction}\\n\\n{input}'"
+        problem = "has no {instruction}"
     else:
         return
     raise UsageError(f"the template {template!r} {problem}", hint=hint)

@@ -1,6 +1,6 @@
 """Propose an instruction for a dataset whose inputs have none."""
 
-from hf_lorameta.data.column_names import LANGUAGE, STATED, SUMMARIES
+from hf_lorameta.data import column_names as known
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
 from hf_lorameta.data.profile import Profile
 from hf_lorameta.data.table_view import normalized
@@ -34,7 +34,8 @@ def states_task(dataset: DatasetInfo) -> bool:
     columns = dataset.columns
     if columns.instruction or columns.instruction_text or columns.messages or not columns.input:
         return True
-    return any(normalized(name.rpartition(".")[2]) in STATED for name in columns.named("input"))
+    fields = (name.rpartition(".")[2] for name in columns.named("input"))
+    return any(normalized(field) in known.STATED for field in fields)
 
 
 def propose_instruction(dataset: Dataset) -> str | None:
@@ -49,11 +50,11 @@ def propose_instruction(dataset: Dataset) -> str | None:
     columns = dataset.columns
     paths = (columns.named("input")[0], columns.output or "")
     source, target = (path.rpartition(".") for path in paths)
-    if normalized(target[2]) in SUMMARIES:
+    if normalized(target[2]) in known.SUMMARIES:
         return "Summarize the text."
     if columns.choices:
         return "Choose the right answer."
-    languages = all(LANGUAGE.fullmatch(normalized(path[2])) for path in (source, target))
+    languages = all(known.LANGUAGE.fullmatch(normalized(path[2])) for path in (source, target))
     if languages and source[0] and source[0] == target[0]:
         return f"Translate from {source[2]} to {target[2]}."
     classes = dataset.classes or _classes([row[1] for row in dataset.head(_ROWS) if row[1]])

@@ -12,16 +12,19 @@ from hf_lorameta.data.cells import (
     value_at,
 )
 from hf_lorameta.data.choices import Choices, show_choices
-from hf_lorameta.data.columns import Columns, replace_path, split_path
+from hf_lorameta.data.columns import Columns, split_path
 from hf_lorameta.data.conversations import conversation_row, conversation_text, is_conversation
 from hf_lorameta.data.prompt import join_instruction
-from hf_lorameta.errors import ColumnsError
+from hf_lorameta.errors import ColumnsError, Option
 from hf_lorameta.hub.dataset_repo import RawDataset
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.types import Row
 
 
-def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
-    """Yield the (input, output) pair of each row.
+def read_rows(
+    raw: RawDataset, columns: Columns, limits: ReadingLimits = DEFAULT_LIMITS
+) -> Iterator[Row]:
+    """Yield the (input, output) pair of each row, with long texts cut.
 
     Numbers and booleans become text, class labels their names, and a missing value the empty
     string. Floats are written as integers in a column whose first rows hold whole numbers only, as
@@ -31,7 +34,8 @@ def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
     """
     reader = RowReader(raw, columns)
     for row in raw.rows():
-        yield reader.read(row)
+        prompt, output = reader.read(row)
+        yield limits.cut(prompt), limits.cut(output)
 
 
 class RowReader:
@@ -62,31 +66,33 @@ class RowReader:
             return self._read(row)
         except ColumnsError as error:
             if error.field:
-                error.columns = replace_path(self._columns, *error.field)
+                path, field = error.field
+                error.columns = self._columns.renamed(lambda p: field if p == path else p)
+                error.advise(Option("columns", str(error.columns)))
             raise
 
     def _read(self, row: Mapping[str, Any]) -> Row:
         columns = self._columns
-        if columns.messages:
-            return self._conversation(row, columns.messages)
-        instruction = self._text(row, columns.instruction) if columns.instruction else None
-        return self._prompt(self._input(row), instruction), self._output(row)
-
-    def _conversation(self, row: Mapping[str, Any], path: str) -> Row:
-        found = conversation_row(value_at(row, path))
-        if found is None:
+        parts = self._parts(row)
+        if parts is None:
             return "", ""
-        turns, output = found
-        if system := self._columns.instruction:
-            turns = "\n\n".join(filter(None, (self._text(row, system), turns)))
-        return self._prompt(turns), output
+        instruction, text, output = parts
+        instruction = instruction or columns.instruction_text or ""
+        return join_instruction(instruction, text, columns.template), output
 
-    def _prompt(self, text: str, instruction: str | None = None) -> str:
-        """Put the instruction of a row, or the one that all share, and the template around it."""
+    def _parts(self, row: Mapping[str, Any]) -> tuple[str, str, str] | None:
+        """Return a row's own instruction, input and output; None without its conversation."""
         columns = self._columns
-        if instruction is None:
-            instruction = columns.instruction_text or ""
-        return join_instruction(instruction, text, columns.template)
+        stated = self._text(row, columns.instruction) if columns.instruction else ""
+        if not columns.messages:
+            return stated, self._input(row), self._output(row)
+        found = conversation_row(value_at(row, columns.messages))
+        return found and ("", "\n\n".join(filter(None, (stated, found[0]))), found[1])
+
+    def has_input(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row says anything besides its output and what all rows share."""
+        parts = self._parts(row)
+        return parts is not None and bool(parts[0].strip() or parts[1].strip())
 
     def several_outputs(self, row: Mapping[str, Any]) -> bool:
         """Whether a row has other outputs than the one that is read."""

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from hf_lorameta.data.cells import is_whole
-from hf_lorameta.data.column_names import LANGUAGE, STARS
+from hf_lorameta.data import column_names as known
+from hf_lorameta.data.cells import is_whole, texts_in
 from hf_lorameta.data.conversations import conversation_row, is_conversation, is_transcript
 
 Kind = Literal["text", "number", "class", "list", "fields", "turns", "other", "empty"]
@@ -150,17 +150,17 @@ class TableView:
             name for name in self.usable
             if all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in self.values(name))
         ]  # fmt: skip
-        stars = [name for name in self.named(STARS) if name in self.usable]
+        stars = [name for name in self.named(known.STARS) if name in self.usable]
         return stars or (rated if len(rated) >= _RATINGS else [])
 
     def holds_words(self, name: str) -> bool:
         """Whether a column holds texts of several words, not names, codes or one same text."""
-        texts = (" ".join(_texts(value)).strip() for value in self.values(name))
+        texts = (" ".join(texts_in(value)).strip() for value in self.values(name))
         return not self.is_same(name) and any(re.search(r"\s", text) for text in texts)
 
     def has_text(self, name: str) -> bool:
         """Whether a column holds any text, also in lists or fields."""
-        return any(_texts(self.values(name)))
+        return any(texts_in(self.values(name)))
 
     def mean_length(self, name: str) -> float:
         """Return the mean number of characters of a column's values in the sample."""
@@ -179,7 +179,7 @@ class TableView:
         if self.kind(name) != "fields":
             return name
         lengths = {
-            key: sum(len(text) for value in values for text in _texts(value.get(key)))
+            key: sum(len(text) for value in values for text in texts_in(value.get(key)))
             for key in values[0]
         }
         best = max(lengths, key=lambda key: (key in ("text", "value"), lengths[key]))
@@ -189,13 +189,13 @@ class TableView:
         """Whether a column holds the same text in several languages, as fields by their codes."""
         values = self.values(name) if self.kind(name) == "fields" else []
         keys = list(map(str, values[0])) if values else []
-        return len(keys) > 1 and all(map(LANGUAGE.fullmatch, keys))
+        return len(keys) > 1 and all(map(known.LANGUAGE.fullmatch, keys))
 
     def is_within(self, name: str, others: Sequence[str]) -> bool:
         """Whether the other columns hold all of a column's texts, so that nothing is lost."""
         rows = [row for row in self.sample if row.get(name)]
         return bool(rows) and all(
-            str(row[name]).strip() in " ".join(_texts([row.get(other) for other in others]))
+            str(row[name]).strip() in " ".join(texts_in([row.get(other) for other in others]))
             for row in rows
         )
 
@@ -220,13 +220,3 @@ def _is_vector(value: object) -> bool:
     if not isinstance(value, (list, tuple)):
         return isinstance(value, float)
     return bool(value) and all(map(_is_vector, value))
-
-
-def _texts(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _texts(list(value.values()))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)

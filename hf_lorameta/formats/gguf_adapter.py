@@ -18,7 +18,7 @@ from hf_lorameta.environment import pip_install, require_extra
 from hf_lorameta.errors import AdapterError, MissingExtraError, Option
 from hf_lorameta.files import atomic_file, write_hint
 from hf_lorameta.formats.gguf_architecture import BaseArchitecture
-from hf_lorameta.formats.lora_file import MixedRankFile, check_adapter
+from hf_lorameta.formats.lora_file import AdapterFile, check_adapter
 from hf_lorameta.formats.lora_layout import FACTORS, Layout
 from hf_lorameta.formats.peft_config import LoraConfig
 
@@ -102,7 +102,7 @@ def _import_gguf() -> Any:
 
 def _write(
     path: Path,
-    weights: MixedRankFile,
+    weights: AdapterFile,
     config: LoraConfig,
     base: BaseArchitecture,
     names: Mapping[str, str],
@@ -137,7 +137,7 @@ def _write(
 
 
 def _tensors(
-    weights: MixedRankFile, config: LoraConfig, base: BaseArchitecture, dtype: Dtype
+    weights: AdapterFile, config: LoraConfig, base: BaseArchitecture, dtype: Dtype
 ) -> Iterator[NDArray[Any]]:
     for module, rank in zip(weights.layout, weights.ranks, strict=True):
         rows, columns = base.row_order(module), base.column_order(module)

@@ -20,6 +20,7 @@ from hf_lorameta.formats.lora_layout import (
     FACTORS,
     Factor,
     Layout,
+    one_rank,
     read_layout,
     read_ranks,
     tensor_name,
@@ -31,8 +32,8 @@ from hf_lorameta.types import FactorPair, FloatArray
 WEIGHTS_FILE = "adapter_model.safetensors"
 _PICKLES = ("adapter_model.bin", "adapter_model.pt")
 
-ParsedHeader = tuple[Mapping[str, TensorInfo], Layout, int]
-"""Tensor infos, layout and rank."""
+ParsedHeader = tuple[Mapping[str, TensorInfo], Layout, tuple[int, ...]]
+"""Tensor infos, layout and the rank of each module."""
 
 
 def cache_headers(parse: Callable[[bytes, int], ParsedHeader]) -> Callable[..., ParsedHeader]:
@@ -53,25 +54,37 @@ def cache_headers(parse: Callable[[bytes, int], ParsedHeader]) -> Callable[..., 
 @cache_headers
 def _parsed(header: bytes, size: int) -> ParsedHeader:
     infos = safetensors.read_header(lambda start, stop: header[start:stop], size)
-    return MappingProxyType(infos), *read_layout(infos)
+    return MappingProxyType(infos), *read_ranks(infos)
 
 
 class AdapterFile:
     """A local safetensors LoRA file, read one tensor at a time.
 
-    `tensor_infos` are in the order of the data, the modules of `layout` in canonical order.
+    Args:
+        path: of the file.
+        mixed_ranks: accept modules that differ in rank.
+
+    Attributes:
+        tensor_infos: in the order of the data.
+        layout: the modules in canonical order.
+        ranks: of each module of the layout.
+        rank: the largest of them.
+
+    Raises:
+        AdapterError: it cannot be read, is malformed, or has several ranks.
     """
 
     _parse = staticmethod(_parsed)
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, mixed_ranks: bool = False) -> None:
         self.path = path
         try:
             size = path.stat().st_size
             header = safetensors.read_header_bytes(self._read, size)
         except OSError as error:
             raise AdapterError(f"{path}: {error.strerror}") from None
-        self.tensor_infos, self.layout, self.rank = self._parse(header, size)
+        self.tensor_infos, self.layout, self.ranks = self._parse(header, size)
+        self.rank = max(self.ranks) if mixed_ranks else one_rank(self.ranks)
 
     def _read(self, start: int, stop: int) -> bytes:
         return safetensors.read_range(self.path, start, stop)
@@ -104,25 +117,6 @@ class AdapterFile:
     ) -> bool:
         """Do the work of `stack_into` and return True, if a subclass has a faster method."""
         return False
-
-
-@cache_headers
-def _parsed_ranks(header: bytes, size: int) -> ParsedHeader:
-    infos = safetensors.read_header(lambda start, stop: header[start:stop], size)
-    layout, ranks = read_ranks(infos)
-    return MappingProxyType(infos), layout, max(ranks)
-
-
-class MixedRankFile(AdapterFile):
-    """An `AdapterFile` whose modules may differ in rank; `rank` is the largest."""
-
-    _parse = staticmethod(_parsed_ranks)
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        """The rank of each module of the layout."""
-        names = (tensor_name(module.name, "A") for module in self.layout)
-        return tuple(self.tensor_infos[name].shape[0] for name in names)
 
 
 def stack_into(files: Sequence[AdapterFile], module: str, A: FloatArray, B: FloatArray) -> None:
@@ -197,7 +191,7 @@ def _narrow_finite(values: FloatArray, dtype: str, name: str) -> bytes:
     return raw
 
 
-def check_adapter(folder: Path) -> tuple[LoraConfig, MixedRankFile]:
+def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
     """Read an adapter folder and check everything that a loader relies on.
 
     Raises:
@@ -211,7 +205,7 @@ def check_adapter(folder: Path) -> tuple[LoraConfig, MixedRankFile]:
     return config, weights
 
 
-def open_adapter(folder: Path) -> tuple[LoraConfig, MixedRankFile]:
+def open_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
     """Open an adapter folder as `check_adapter` does, without reading the weights."""
     pickles = [name for name in _PICKLES if (folder / name).exists()]
     if pickles and not (folder / WEIGHTS_FILE).exists():
@@ -233,7 +227,7 @@ def open_adapter(folder: Path) -> tuple[LoraConfig, MixedRankFile]:
         raise AdapterError(
             f"{folder} has no {WEIGHTS_FILE}", hint="name a folder with a PEFT adapter"
         )
-    weights = MixedRankFile(folder / WEIGHTS_FILE)
+    weights = AdapterFile(folder / WEIGHTS_FILE, mixed_ranks=True)
     for module, rank in zip(weights.layout, weights.ranks, strict=True):
         stated = config.module_rank(module.name)
         if rank != stated:

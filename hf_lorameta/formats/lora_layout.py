@@ -49,12 +49,17 @@ def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
         AdapterError: a tensor is no LoRA factor, a module's factors do not match, or ranks differ.
     """
     layout, ranks = read_ranks(infos)
+    return layout, one_rank(ranks)
+
+
+def one_rank(ranks: Sequence[int]) -> int:
+    """Return the rank that all modules have; raise `AdapterError` if they differ."""
     if len(set(ranks)) != 1:
         raise AdapterError(f"expected one rank in every module, got {sorted(set(ranks))}")
-    return layout, ranks[0]
+    return ranks[0]
 
 
-def read_ranks(infos: Mapping[str, TensorInfo]) -> tuple[Layout, Sequence[int]]:
+def read_ranks(infos: Mapping[str, TensorInfo]) -> tuple[Layout, tuple[int, ...]]:
     """Return the modules that a LoRA file adapts, in canonical order, and the rank of each.
 
     Raises:
@@ -85,4 +90,4 @@ def read_ranks(infos: Mapping[str, TensorInfo]) -> tuple[Layout, Sequence[int]]:
         modules.append(Module(name, in_features, out_features))
     if not modules:
         raise AdapterError("expected one rank in every module, got no module")
-    return tuple(modules), ranks
+    return tuple(modules), tuple(ranks)

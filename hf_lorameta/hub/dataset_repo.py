@@ -47,6 +47,8 @@ class RawDataset:
     notes: tuple[str, ...] = ()  # what to tell the user: another separator or encoding than usual
     total: Callable[[], int | None] = lambda: None  # number of rows, see `row_total`
     named_split: bool = True  # False: `split` is train since nobody named one
+    repo: PinnedRepo | None = None  # of the Hub; None for files and rows in memory
+    revision: str = "in memory"  # commit hash, or ``sha256:…`` of files
 
 
 def list_choices(

@@ -154,6 +154,5 @@ def _output_prior(bank: Bank, rows: Sequence[Row]) -> FactorPair | None:
     if bank.output_prior is None or bank.index.output_prior is None:
         return None
     counter = OutputCounter(bank.encode, bank.index.vocab_size, bank.index.output_prior.end)
-    for _ in counter.of(rows):
-        pass
+    counter.add(rows)
     return bank.output_prior.factors(counter.counts)

@@ -103,12 +103,16 @@ def read_dataset(
     encode = encode or load_encode(counting.tokenizer)
     size = max(collect, pool_size(recipe) if recipe.rows_asked else 0)
     rows = _RowsToCount(dataset, recipe, size)
-    counter, counted = None, iter(rows)
+    counter = None
     if counting.end is not None:
         counter = OutputCounter(encode, counting.vocab_size, counting.end)
-        counted = counter.of(counted)
-    labeled = not dataset.prompts_only
-    profile = profile_rows(counted, encode, counting.vocab_size, labeled_only=labeled)
+    profile = profile_rows(
+        rows,
+        encode,
+        counting.vocab_size,
+        labeled_only=not dataset.prompts_only,
+        also=counter.add if counter else None,
+    )
     profile = replace(profile, cut=rows.cut)
     if rows.reached or rows.count == recipe.max_rows:
         total = dataset.total() or 0

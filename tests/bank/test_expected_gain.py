@@ -77,5 +77,6 @@ def test_the_embedded_bank_stores_how_new_the_outputs_of_its_gains_are() -> None
     stored = {(gain.length, gain.novelty) for gain in bank.index.gains}
     for task in ("sentiment_senti4sd", "temporal_torque", "emoji_gemoji"):
         counter = OutputCounter(bank.encode, bank.index.vocab_size, bank.index.output_prior.end)
-        profile = profile_rows(counter.of(read(task, "train")), bank.encode, bank.index.vocab_size)
+        rows = read(task, "train")
+        profile = profile_rows(rows, bank.encode, bank.index.vocab_size, also=counter.add)
         assert (round(profile.output_length, 4), round(counter.counts.novelty, 4)) in stored

@@ -23,6 +23,7 @@ from hf_lorameta.bank.pack_format import PackedFile, small_header
 from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.layouts import find_columns
 from hf_lorameta.data.rows import read_rows
+from hf_lorameta.data.table_view import TableView
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Module, read_layout
@@ -147,7 +148,8 @@ def dataset_rows(number: int) -> Result:
         for prompt, answer in read_rows(raw, rng.choice(choices)):
             assert isinstance(prompt, str)
             assert isinstance(answer, str)
-        find_columns(rng.sample([*row, "text", "question", "answer"], rng.randrange(1, 4)))
+        names = rng.sample([*row, "text", "question", "answer"], rng.randrange(1, 4))
+        find_columns(TableView(names))
 
     return _run(number, one)
 

@@ -2,11 +2,13 @@
 
 import io
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Record = dict[str, Any]
+Make = Callable[[int], Record]
 ROWS = 24
 _WORDS = (
     "sun", "rain", "wind", "snow", "bread", "milk", "egg", "salt", "red", "blue", "green", "grey",
@@ -91,7 +93,7 @@ class Case:
 
 def case(
     name: str,
-    make: Callable[[int], Record],
+    make: Make,
     row: tuple[str, str],
     ending: str = "jsonl",
     **more: Any,
@@ -113,3 +115,49 @@ def choices(i: int) -> list[str]:
 SHOWN = "\n".join(f"- {choice}" for choice in choices(0))
 CLASSES = ["negative", "neutral", "positive"]
 LETTERS = list("ABCD")
+
+
+# --- a repo of the Hub --------------------------------------------------------------------------
+
+
+def rows_of(make: Make) -> list[Record]:
+    return [make(i) for i in range(ROWS)]
+
+
+def configs(named: dict[str, Sequence[str]], ending: str, info: str = "") -> str:
+    """Return a card with configurations, each with its splits and globs of their files."""
+    lines = ["---", *([info] if info else []), "configs:"]
+    for name, splits in named.items():
+        folder = "" if name == "default" else f"{name}/"
+        lines += [f"- config_name: {name}", "  data_files:"]
+        lines += [f"  - {{split: {s}, path: {folder}{s}-*.{ending}}}" for s in splits]
+    return "\n".join([*lines, "---", ""])
+
+
+def repo(
+    name: str,
+    named: dict[str, Sequence[str]],
+    make: Make,
+    row: tuple[str, str],
+    info: str = "",
+    **more: Any,
+) -> Case:
+    """Return a dataset of Parquet files, one for each split of each configuration."""
+    content = parquet(rows_of(make))
+    files = {
+        f"{'' if config == 'default' else config + '/'}{split}-00000-of-00001.parquet": content
+        for config, splits in named.items()
+        for split in splits
+    }
+    return Case(name, files, row, card=configs(named, "parquet", info), **more)
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def labeled(i: int) -> Record:
+    return {"text": text(i), "label": i % 3}

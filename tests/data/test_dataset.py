@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from huggingface_hub import snapshot_download
 
-from hf_lorameta.data.columns import Columns, parse_columns
+from hf_lorameta.data.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo, open_dataset
-from hf_lorameta.data.layouts import find_columns
+from hf_lorameta.data.profile import profile_rows
 from hf_lorameta.data.rows import read_rows
-from hf_lorameta.errors import ColumnsError, UnlabeledDatasetError, UsageError
+from hf_lorameta.errors import (
+    ColumnsError,
+    EmptyDatasetError,
+)
 from hf_lorameta.hub.dataset_repo import RawDataset
 from tests.conftest import Account, Built, Shell, rows, touched
 
@@ -27,99 +30,6 @@ def read(
 ) -> list[tuple[str, str]]:
     raw = RawDataset(list(records[0]), labels or {}, None, "train", lambda: iter(records))
     return list(read_rows(raw, columns))
-
-
-# --- columns ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["input", "output"], {"input": "input", "output": "output"}),
-        (["prompt", "completion", "id"], {"input": "prompt", "output": "completion"}),
-        (["prompt", "response"], {"input": "prompt", "output": "response"}),
-        (["question", "answer"], {"input": "question", "output": "answer"}),
-        (["instruction", "output"], {"input": "instruction", "output": "output"}),
-        (["instruction", "response"], {"input": "instruction", "output": "response"}),
-        (
-            ["instruction", "input", "output"],
-            {"instruction": "instruction", "input": "input", "output": "output"},
-        ),
-        (["messages", "id"], {"messages": "messages"}),
-        (["conversations"], {"messages": "conversations"}),
-        (["text"], {"output": "text"}),
-        (["prompt", "id"], {"input": "prompt"}),
-        (["question"], {"input": "question"}),
-        (["idx", "instruction", "input"], {"instruction": "instruction", "input": "input"}),
-        (["text", "label"], {"input": "text", "output": "label"}),
-        (["Question", "Answer"], {"input": "Question", "output": "Answer"}),
-        (
-            ["question", "context", "answers"],
-            {"input": ["context", "question"], "output": "answers"},
-        ),
-    ],
-)
-def test_find_columns_recognizes_layouts(names: list[str], expected: dict[str, str]) -> None:
-    assert find_columns(names).model_dump(exclude_none=True) == expected
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["question", "answer", "prompt", "completion"],
-        ["prompt", "completion", "response"],
-        ["messages", "conversations"],
-        ["messages", "prompt", "response"],
-    ],
-)
-def test_ambiguous_columns_are_an_error_that_lists_the_candidates(names: list[str]) -> None:
-    with pytest.raises(ColumnsError, match=" or ") as caught:
-        find_columns(names)
-    assert all(name in str(caught.value) for name in names)
-    assert parse_columns(caught.value.hint.split("--columns ")[1])
-
-
-def test_columns_with_class_labels_are_outputs() -> None:
-    found = find_columns(["text", "kind"], {"kind": ["a"]})
-    assert (found.input, found.output) == ("text", "kind")
-
-
-def test_unknown_names_and_missing_outputs_are_not_guessed() -> None:
-    with pytest.raises(ColumnsError, match="no known layout"):
-        find_columns(["a", "b"])
-    for names, labels in (
-        (["prompt", "question"], {}),
-        (["question", "context"], {}),
-        (["id", "prompt"], {"id": ["yes", "no"]}),
-    ):
-        with pytest.raises(UnlabeledDatasetError, match=r"inputs .* and no outputs") as caught:
-            find_columns(names, labels)
-        assert parse_columns(caught.value.hint.rpartition("--columns ")[2]).output is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a",
-        "instruction=i",
-        "messages=m,output=a",
-        "messages=m,input=q",
-        "input=,output=a",
-        "in=q,output=a",
-        "",
-        "=",
-    ],
-)
-def test_parse_columns_rejects(text: str) -> None:
-    with pytest.raises(UsageError):
-        parse_columns(text)
-
-
-@pytest.mark.parametrize(
-    "text", ["input=q", "output=a", "input=q,instruction=i", "instruction=s,messages=m"]
-)
-def test_parse_columns_accepts_and_describe_inverts(text: str) -> None:
-    assert str(parse_columns(text)) == text
 
 
 # --- cells --------------------------------------------------------------------------------------
@@ -221,6 +131,36 @@ def test_chats_are_split_before_the_last_answer() -> None:
         ("q", ""),
         ("", ""),  # counted as left out
     ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "text", "value": "hi"}, {"type": "image", "value": "iVBOR"}],
+        [{"type": "input_text", "text": "hi"}],
+        [{"type": "text", "content": "hi"}],
+        ["hi"],
+        {"parts": ["hi"]},
+    ],
+)
+def test_the_texts_in_the_parts_of_a_turn_are_read(content: Any) -> None:
+    chat = [{"role": "user", "content": content}, {"role": "assistant", "content": "hello"}]
+    assert open_dataset([{"messages": chat}]).head(1) == [("hi", "hello")]
+
+
+def test_blank_inputs_are_refused_and_blank_outputs_left_out() -> None:
+    image = {"role": "user", "content": [{"type": "image", "url": "a.png"}]}
+    chat = {"messages": [image, {"role": "assistant", "content": "A cat."}]}
+    pair = {"input": " ", "output": "A cat."}
+    for row, options in ((chat, {}), (pair, {}), (pair, {"instruction": "What is it?"})):
+        with pytest.raises(EmptyDatasetError, match="inputs of the first 3 rows are blank"):
+            open_dataset([row] * 3, **options)
+    asked = pair | {"instruction": "What is it?"}
+    assert open_dataset([asked]).head(1) == [("What is it?\n\nInput:  \nOutput:", "A cat.")]
+    assert open_dataset([pair, pair | {"input": "a"}]).head(1) == [(" ", "A cat.")]
+    rows = [("q", "a"), ("q", " \n"), ("q", "")]
+    profile = profile_rows(rows, lambda texts: [[0] * len(text) for text in texts], 1)
+    assert (profile.rows, profile.left_out) == (1, 2)
 
 
 def test_a_column_of_system_prompts_is_read_as_the_first_turn() -> None:

@@ -1,19 +1,128 @@
-"""Which columns are read, for names, nesting and types of well-known datasets."""
+"""Which columns are read: of datasets in the shapes that people have, and of columns alone.
 
+Where an error asks, the command that it proposes is run as it would be pasted.
+"""
+
+import shlex
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.data.columns import ROLES, Columns, parse_columns
+from hf_lorameta.cli.output import show_row
+from hf_lorameta.data.columns import MAX_COLUMNS, ROLES, Columns, parse_columns
+from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.layouts import find_columns, unread_columns
 from hf_lorameta.data.rows import RowReader
-from hf_lorameta.errors import ColumnsError, DatasetError, UsageError
+from hf_lorameta.data.table_view import TableView
+from hf_lorameta.errors import (
+    ColumnsError,
+    DatasetError,
+    Option,
+    UnlabeledDatasetError,
+    UsageError,
+)
 from hf_lorameta.hub.dataset_repo import RawDataset
-from tests.data.test_real_layouts import text
+from tests.conftest import Account, Built, Done, Shell
+from tests.data.shape_table import CASES, HUB_CASES, REFUSED, TASK_CASES, VECTORS
+from tests.data.shapes import Case, text
 
-ROWS = 12
+# --- the table ----------------------------------------------------------------------------------
+
+
+def dataset_of(shape: Case, cli: Shell, user: Account) -> str:
+    """Serve or write the files, and return the dataset's name for the command line."""
+    if shape.card is not None:
+        files = shape.files | {"README.md": shape.card.encode()}
+        return user.dataset("d", files)
+    for name, content in shape.files.items():
+        (cli.cwd / name).write_bytes(content)
+    first = next(iter(shape.files))
+    if len(shape.files) == 1:
+        return first
+    return f"part-*.{first.rpartition('.')[2]}"
+
+
+def placed(shape: Case, cli: Shell, user: Account, place: str) -> str:
+    """Serve the files as a repo, or write them into a folder with a space in its name."""
+    files = shape.files | ({"README.md": shape.card.encode()} if shape.card else {})
+    if place == "hub":
+        return user.dataset("d", files)
+    for name, content in files.items():
+        path = cli.cwd / "my data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return "my data"
+
+
+def pasted(cli: Shell, done: Done, code: int = 0) -> Done:
+    """Run the command that an error proposes."""
+    command = done.err.splitlines()[-1].removeprefix("Next:  ")
+    program, *arguments = shlex.split(command)
+    assert program == "hf-lorameta"
+    return cli(*arguments, code=code)
+
+
+def check_reading(cli: Shell, bank: Built, shape: Case, dataset: str) -> None:
+    """Plan, with the commands that errors propose, until the row is read as the case says."""
+    command = ("plan", "--dataset", dataset, "--bank", bank.folder, *shape.options)
+    done = cli(*command, code=3 if shape.asks else 0)
+    said = done.err
+    for left in range(int(shape.asks) - 1, -1, -1):
+        if not left:
+            assert show_row(shape.row) in done.err or "--columns" not in done.err
+        done = pasted(cli, done, 3 if left else 0)
+        said += done.err
+    assert f"read:\n{show_row(shape.row)}\n" in done.err
+    for words in shape.says:
+        assert words in said
+
+
+@pytest.mark.parametrize("shape", [*CASES, *TASK_CASES], ids=lambda shape: shape.name)
+def test_datasets_are_read_right_or_a_command_that_works_is_proposed(
+    cli: Shell, bank: Built, user: Account, shape: Case
+) -> None:
+    check_reading(cli, bank, shape, dataset_of(shape, cli, user))
+
+
+@pytest.mark.parametrize("place", ["hub", "folder"])
+@pytest.mark.parametrize("shape", HUB_CASES, ids=lambda shape: shape.name)
+def test_repos_and_folders_laid_out_like_them_are_read_alike(
+    cli: Shell, bank: Built, user: Account, shape: Case, place: str
+) -> None:
+    check_reading(cli, bank, shape, placed(shape, cli, user, place))
+
+
+@pytest.mark.parametrize("place", ["hub", "folder"])
+@pytest.mark.parametrize("shape", [*REFUSED, *VECTORS], ids=lambda shape: shape.name)
+def test_datasets_without_text_are_refused(
+    cli: Shell, bank: Built, user: Account, shape: Case, place: str
+) -> None:
+    dataset = placed(shape, cli, user, place)
+    refused = cli("plan", dataset, "--bank", bank.folder, code=3).err
+    assert "no column holds text" in refused
+
+
+def test_no_text_of_the_dataset_is_in_what_is_stored(
+    cli: Shell, bank: Built, user: Account
+) -> None:
+    shape = next(one for one in CASES if one.name == "chat multi-turn")
+    dataset = dataset_of(replace(shape, card="---\n---\n"), cli, user)
+    result = cli("plan", "--dataset", dataset, "--bank", bank.folder, "--json")
+    cli("generate", "--dataset", dataset, "--bank", bank.folder, "-o", "adapter")
+    files = [path for path in (cli.cwd / "adapter").iterdir() if path.name != "README.md"]
+    written = [path.read_bytes() for path in files]  # the card shows one row of public data
+    words = " ".join(text(0).split()[:4])
+    assert words not in result.out + result.err
+    assert not any(words.encode() in content for content in written)
+
+
+# --- columns alone ------------------------------------------------------------------------------
+
+_REPEATED = 12
 CLASS = ("no", "yes")
 Rows = list[dict[str, Any]]
 
@@ -26,7 +135,7 @@ def table(row: dict[str, Any]) -> Rows:
             return f"{value} {text(i)}"
         return i % (value + 1) if type(value) is int else value
 
-    return [{name: vary(value, i) for name, value in row.items()} for i in range(ROWS)]
+    return [{name: vary(value, i) for name, value in row.items()} for i in range(_REPEATED)]
 
 
 # fmt: off
@@ -106,7 +215,7 @@ ASKED = [
 @pytest.mark.parametrize(("row", "expected"), READ, ids=lambda value: str(value)[:40])
 def test_columns_of_well_known_datasets_are_found(row: dict[str, Any], expected: str) -> None:
     records = table(row)
-    columns = find_columns(list(row), sample=records)
+    columns = find_columns(TableView(list(row), {}, records))
     assert str(columns) == expected
     raw = RawDataset(list(row), {}, None, "train", lambda: iter(records), tuple(records))
     prompt, output = RowReader(raw, columns).read(records[1])
@@ -122,30 +231,38 @@ def test_columns_of_well_known_datasets_are_found(row: dict[str, Any], expected:
     ],
 )
 def test_short_texts_beside_a_target_are_its_source(row: dict[str, str], expected: str) -> None:
-    records = [{name: cell.format(i) for name, cell in row.items()} for i in range(ROWS)]
-    assert str(find_columns(list(row), sample=records)) == expected
+    records = [{name: cell.format(i) for name, cell in row.items()} for i in range(_REPEATED)]
+    assert str(find_columns(TableView(list(row), {}, records))) == expected
 
 
 @pytest.mark.parametrize(("row", "proposal"), ASKED, ids=lambda value: str(value)[:40])
 def test_unclear_columns_are_asked_for_with_a_proposal(row: dict[str, Any], proposal: str) -> None:
     with pytest.raises(DatasetError) as caught:
-        find_columns(list(row), sample=table(row))
+        find_columns(TableView(list(row), {}, table(row)))
     assert str(caught.value.columns) == proposal
+
+
+@pytest.mark.parametrize(
+    "row", [{"data": {"a.b": "x y", "c": "z"}}, {"p": {"x.y": "a b"}, "q": {"z": "c d"}}]
+)
+def test_fields_with_dots_in_their_names_are_asked_about(row: dict[str, Any]) -> None:
+    with pytest.raises(ColumnsError, match="no known layout"):
+        find_columns(TableView(list(row), {}, [row] * _REPEATED))
 
 
 def test_no_proposal_is_made_where_no_column_holds_text() -> None:
     with pytest.raises(ColumnsError, match="no column holds text") as caught:
-        find_columns(["image", "label"], {"label": CLASS}, [{"image": b"x", "label": 1}])
+        find_columns(TableView(["image", "label"], {"label": CLASS}, [{"image": b"x", "label": 1}]))
     assert caught.value.columns is None
 
 
 def test_columns_that_are_not_read_are_listed_without_ids() -> None:
     columns = Columns(input="question", output="answers.text")
     names = ["id", "title", "question", "answers", "url", "doc_id"]
-    assert unread_columns(columns, names) == ["title"]
+    assert unread_columns(columns, TableView(names)) == ["title"]
     sample = [{"title": "https://example.com", "url": "https://example.com", "source": text(0)}]
     names = [*names, "source", "target"]
-    assert unread_columns(columns, names, {}, sample) == ["source", "target"]
+    assert unread_columns(columns, TableView(names, {}, sample)) == ["source", "target"]
 
 
 _NAMES = st.text(min_size=1).filter(
@@ -162,12 +279,129 @@ def test_columns_in_the_form_of_the_command_line_round_trip(
     assert Columns.model_validate(columns.model_dump()) == columns
 
 
-def test_columns_of_earlier_versions_are_stored_as_before() -> None:
-    stored = {"input": "q", "output": "a", "instruction": None, "messages": None}
-    assert Columns.model_validate(stored).model_dump() == stored
+def test_roles_without_a_column_are_not_stored() -> None:
+    stored = {"input": ["q", "r"], "output": "a"}
+    assert Columns.model_validate(stored | {"messages": None}).model_dump() == stored
 
 
 @pytest.mark.parametrize("form", ["choices=c", "input=q,choices=c", "output=a,output=b"])
 def test_roles_that_do_not_go_together_are_refused(form: str) -> None:
     with pytest.raises(UsageError):
         parse_columns(form)
+
+
+# --- known names, and the form of the command line ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["input", "output"], {"input": "input", "output": "output"}),
+        (["prompt", "completion", "id"], {"input": "prompt", "output": "completion"}),
+        (["prompt", "response"], {"input": "prompt", "output": "response"}),
+        (["question", "answer"], {"input": "question", "output": "answer"}),
+        (["instruction", "output"], {"input": "instruction", "output": "output"}),
+        (["instruction", "response"], {"input": "instruction", "output": "response"}),
+        (
+            ["instruction", "input", "output"],
+            {"instruction": "instruction", "input": "input", "output": "output"},
+        ),
+        (["messages", "id"], {"messages": "messages"}),
+        (["conversations"], {"messages": "conversations"}),
+        (["text"], {"output": "text"}),
+        (["prompt", "id"], {"input": "prompt"}),
+        (["question"], {"input": "question"}),
+        (["idx", "instruction", "input"], {"instruction": "instruction", "input": "input"}),
+        (["text", "label"], {"input": "text", "output": "label"}),
+        (["Question", "Answer"], {"input": "Question", "output": "Answer"}),
+        (
+            ["question", "context", "answers"],
+            {"input": ["context", "question"], "output": "answers"},
+        ),
+    ],
+)
+def test_find_columns_recognizes_layouts(names: list[str], expected: dict[str, str]) -> None:
+    assert find_columns(TableView(names)).model_dump() == expected
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["question", "answer", "prompt", "completion"],
+        ["prompt", "completion", "response"],
+        ["messages", "conversations"],
+        ["messages", "prompt", "response"],
+    ],
+)
+def test_ambiguous_columns_are_an_error_that_lists_the_candidates(names: list[str]) -> None:
+    with pytest.raises(ColumnsError, match=" or ") as caught:
+        find_columns(TableView(names))
+    assert all(name in str(caught.value) for name in names)
+    assert caught.value.advice[0] == Option("columns", str(caught.value.columns))
+
+
+def test_columns_with_class_labels_are_outputs() -> None:
+    found = find_columns(TableView(["text", "kind"], {"kind": ["a"]}))
+    assert (found.input, found.output) == ("text", "kind")
+
+
+def test_unknown_names_and_missing_outputs_are_not_guessed() -> None:
+    with pytest.raises(ColumnsError, match="no known layout"):
+        find_columns(TableView(["a", "b"]))
+    for names, labels in (
+        (["prompt", "question"], {}),
+        (["question", "context"], {}),
+        (["id", "prompt"], {"id": ["yes", "no"]}),
+    ):
+        with pytest.raises(UnlabeledDatasetError, match=r"inputs .* and no outputs") as caught:
+            find_columns(TableView(names, labels))
+        assert caught.value.columns.output is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "instruction=i",
+        "messages=m,output=a",
+        "messages=m,input=q",
+        "input=,output=a",
+        "in=q,output=a",
+        "",
+        "=",
+    ],
+)
+def test_parse_columns_rejects(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_columns(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["input=q", "output=a", "input=q,instruction=i", "instruction=s,messages=m"]
+)
+def test_parse_columns_accepts_and_describe_inverts(text: str) -> None:
+    assert str(parse_columns(text)) == text
+
+
+def test_more_columns_than_anybody_names_are_refused_at_once() -> None:
+    few = ",".join(["input=q"] * MAX_COLUMNS)
+    assert len(parse_columns(few).names()) == MAX_COLUMNS
+    started = time.process_time()
+    for many in (f"{few},output=a", "input=text," * 100_000, "input=" + "a." * 500_000):
+        with pytest.raises(UsageError, match="at most 100 columns"):
+            parse_columns(many)
+    with pytest.raises(UsageError, match="at most 100 columns"):
+        open_dataset([{"q": "a"}], columns={"input": ["q"] * 200})
+    assert time.process_time() - started < 5
+
+
+def test_a_misspelled_column_is_answered_with_the_similar_one() -> None:
+    rows = [{"text": "It rains.", "label": "bad"}]
+    with pytest.raises(ColumnsError, match="no column txt") as caught:
+        open_dataset(rows, columns="input=txt,output=label")
+    assert caught.value.columns == Columns(input="text", output="label")
+    assert caught.value.advice == (Option("columns", "input=text,output=label"),)
+    assert caught.value.row == ("It rains.", "bad")
+    with pytest.raises(ColumnsError, match="no column page; all columns: text, label") as caught:
+        open_dataset(rows, columns="input=page,output=label")
+    assert caught.value.columns is None

@@ -1,4 +1,4 @@
-"""Profiles: counts equal those of Counter, memory is constant, tables round-trip."""
+"""Profiles: counts equal those of Counter, memory is constant, tables round-trip; output counts."""
 
 import tracemalloc
 from collections import Counter
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta.data import profile as profile_module
+from hf_lorameta.data.output_counts import COPY_ROWS, OutputCounter
 from hf_lorameta.data.profile import LENGTHS, Histogram, Profile, ProfileTable, profile_rows
 from hf_lorameta.errors import BankError, EmptyDatasetError, IntegrityError, UnlabeledDatasetError
 from hf_lorameta.types import Row
@@ -109,7 +110,7 @@ def test_a_dataset_without_rows_is_an_error() -> None:
 def test_a_dataset_without_outputs_is_an_error() -> None:
     with pytest.raises(UnlabeledDatasetError, match="none of 600 rows has an output") as raised:
         profile_rows([("a", "")] * 600, letters, V)
-    assert "--columns output=COLUMN" in raised.value.hint
+    assert "the column of the outputs" in raised.value.hint
 
 
 def test_unlabeled_rows_are_counted_if_allowed() -> None:
@@ -240,3 +241,34 @@ def test_large_counts_survive_the_table(count: int, dtype: str) -> None:
     assert table.arrays["input.counts"].dtype.name == dtype
     assert as_dict(table[0].input) == {3: count}
     assert table[0].counts(4).tolist() == [0, 0, 0, 2 * count]
+
+
+# --- outputs as a model writes them -------------------------------------------------------------
+
+
+def spaced(texts: Sequence[str]) -> list[list[int]]:
+    return [["ab ".index(letter) for letter in text] for text in texts]
+
+
+def test_copies_are_measured_on_the_first_rows_alone() -> None:
+    seen: list[int] = []
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        seen.append(len(texts))
+        return spaced(texts)
+
+    counter = OutputCounter(encode, 4, end=3)
+    rows = [(" ", "a"), ("b", "a")] * COPY_ROWS  # of " a", the space is in every other input
+    counter.add(rows)
+    first, later, copied, novelty = counter.counts
+    assert copied == 0.5
+    assert novelty == 1 / COPY_ROWS  # all outputs are the same
+    assert first.tolist() == [0, 0, 2 * COPY_ROWS, 0]
+    assert later.tolist() == [2 * COPY_ROWS, 0, 0, 2 * COPY_ROWS]
+    assert sum(seen) == 3 * COPY_ROWS  # all outputs, half of the inputs
+
+
+def test_rows_with_a_blank_output_are_not_counted() -> None:
+    counter = OutputCounter(spaced, 4, end=3)
+    counter.add([("a", ""), ("a", " "), ("", "b")])
+    assert counter.counts.first.sum() == 1

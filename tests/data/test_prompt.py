@@ -14,7 +14,7 @@ from hf_lorameta.data.prompt import as_option, from_option
 from hf_lorameta.data.proposals import propose_instruction, states_task
 from hf_lorameta.errors import UsageError
 from tests.conftest import Account, Built, Shell
-from tests.data.test_real_layouts import text
+from tests.data.shapes import text
 
 CLASSES = ("bad", "fine", "good")
 SAID = "Classify the text as one of: bad, fine, good."

@@ -159,7 +159,7 @@ def test_batches_do_not_change_the_rows_of_a_parquet_file(
         try:
             found = list(open_dataset(path, columns=BOTH).rows())
         except EmptyDatasetError:
-            assert not records
+            assert not any((row["input"] or "").strip() for row in records)
             return
     assert found == [(row["input"] or "", row["output"] or "") for row in records]
 

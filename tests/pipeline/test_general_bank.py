@@ -212,7 +212,7 @@ def test_output_tokens_are_counted_as_they_are_trained_on(base: Path) -> None:
         return [e.ids for e in backend.encode_batch(list(texts), add_special_tokens=False)]
 
     counter = OutputCounter(encode, len(tiny.VOCABULARY), evaluator.end_token)
-    assert list(counter.of(rows)) == rows
+    counter.add(rows)
     first, later = (np.zeros(len(tiny.VOCABULARY), int) for _ in range(2))
     for row in evaluator.encode(rows):
         first[row.output[0]] += 1

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset
-from hf_lorameta.data import output_counts
+from hf_lorameta.data import profile
+from hf_lorameta.data.output_counts import OutputCounter
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import draw_rows, rows_used
@@ -84,15 +85,15 @@ def test_a_text_that_is_cut_is_counted_and_said(tmp_path: Path) -> None:
 
 
 def test_long_outputs_are_tokenized_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_counts, "BATCH_CHARACTERS", 100)
+    monkeypatch.setattr(profile, "BATCH_CHARACTERS", 100)
     sizes = []
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
         sizes.append(sum(map(len, texts)))
         return [[1] for _ in texts]
 
-    counter = output_counts.OutputCounter(encode, 4, end=3)
-    assert len(list(counter.of([("q", "a" * 40)] * 50))) == 50
+    counter = OutputCounter(encode, 4, end=3)
+    counter.add([("q", "a" * 40)] * 50)
     assert counter.counts.first.tolist() == [0, 50, 0, 0]
     assert max(sizes) < 200
 
