@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError, UsageError
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError, Option, UsageError
 
 _ROW_BYTES_PER_CHARACTER = 32
 
@@ -73,7 +73,7 @@ def row_too_large(name: str, size: int | None, limits: ReadingLimits) -> Dataset
     text = 2 * limits.text if size is None else -(-size // 16)
     error = DatasetTooLargeError(
         f"{name} has a row of {found}, and rows of up to {most:,.0f} MB are read",
-        hint=f"split the row, or allow longer texts: --max-text {text}",
+        hint=["split the row", Option("max_text", text)],
     )
     error.option = f"--max-text {text}"
     return error

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from hf_lorameta.errors import DatasetError, UsageError
+from hf_lorameta.errors import DatasetError, Option, UsageError
 
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
@@ -54,12 +54,13 @@ def pick_split(name: str, splits: Sequence[str], requested: str | None) -> str:
     if requested and requested.partition("[")[0] in splits:
         part = requested.partition("[")[0]
         raise UsageError(
-            f"--split {requested}: expected numbers of rows from the beginning",
-            hint=f"--split '{part}[:1000]'",
+            f"the split {requested}: expected numbers of rows from the beginning",
+            hint=Option("split", f"{part}[:1000]"),
         )
     problem = f"has no split {requested!r}" if requested else "has no split named train"
     likely = next((split for split in splits if split.startswith("train")), splits[0])
-    option = f"--split {shlex.quote(likely)}"
-    error = DatasetError(f"{name} {problem}, only {', '.join(splits)}", hint=option)
-    error.option = option
+    error = DatasetError(
+        f"{name} {problem}, only {', '.join(splits)}", hint=Option("split", likely)
+    )
+    error.option = f"--split {shlex.quote(likely)}"
     raise error

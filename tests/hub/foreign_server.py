@@ -25,6 +25,7 @@ class ForeignServer:
         redirect: files are behind a relative redirect (307), and large ones on another host (302).
         weak_etags: ETags are marked as weak.
         busy: the first request for each path is answered with 429 and a date to wait for.
+        pages: every request is answered with a web page.
         seen: path and headers of each request, with names in lower case.
     """
 
@@ -33,6 +34,7 @@ class ForeignServer:
     redirect: bool = False
     weak_etags: bool = False
     busy: bool = False
+    pages: bool = False
     url: str = ""
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
@@ -69,7 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body(headers)
         first = self.path not in {path for path, _ in server.seen}
         server.seen.append((self.path, headers))
-        if server.busy and first:
+        if server.pages:
+            self._send(200, {"Content-Type": "text/html"}, b"<html></html>", headers)
+        elif server.busy and first:
             date = formatdate(time.time(), usegmt=True)
             self._send(429, {"Retry-After": date}, b'{"error": "busy"}', headers)
         elif server.redirect and "/resolve/" in self.path and not self.path.startswith(_CACHE):
