@@ -13,10 +13,18 @@ import httpx2
 from huggingface_hub import errors as hf
 from huggingface_hub import hf_hub_download, snapshot_download
 
-from hf_lorameta.errors import AuthError, GatedError, HubError, NotFoundError, Option, first_line
+from hf_lorameta.errors import (
+    AuthError,
+    GatedError,
+    HubError,
+    NotFoundError,
+    Option,
+    UsageError,
+    first_line,
+)
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import translate
+from hf_lorameta.hub.errors import NoRevisionError, translate, translated
 from hf_lorameta.hub.packaged_model import dequantized, packaged_gguf, packaged_path
 from hf_lorameta.hub.repo import PinnedRepo, Token
 from hf_lorameta.hub.repo_info import fetch_repo
@@ -144,20 +152,23 @@ def resolve_once(base_model: str, revision: str | None = None, token: Token = No
     This is for a model that need not be downloaded, see `find_at_hand`.
 
     Raises:
+        UsageError: not a valid repo id.
         HubError: no such repo or revision, access was refused, or the Hub did not answer.
     """
     connection = Connection(token, _TIMEOUT_SECONDS)
     try:
-        return fetch_repo(connection, base_model, "model", revision, blobs=False)
-    except (httpx2.HTTPError, hf.OfflineModeIsEnabled, hf.HFValidationError, HubError) as error:
-        raise _failure(error, base_model, revision) from None
+        with translated(base_model, revision):
+            return fetch_repo(connection, base_model, "model", revision, blobs=False)
+    except HubError as error:
+        _advise_local(error)
+        raise
 
 
 def stated_license(base_model: str, token: Token = None) -> str | None:
     """Return the license on a base model's card; None if there is none or no answer in seconds."""
     try:
         return resolve_once(base_model, None, token).license
-    except HubError:
+    except (HubError, UsageError):
         return None
 
 
@@ -172,15 +183,14 @@ def _from_hub(
     """
     unavailable: HubError | None = None
     try:
-        fetch_repo(Connection(token, _TIMEOUT_SECONDS), base_model, "model", revision, blobs=False)
-    except hf.HFValidationError:
+        resolve_once(base_model, revision, token)
+    except UsageError:
         message = f"{base_model} is neither a folder nor a valid repo id"
         raise NotFoundError(message, hint=_LOCAL_HINT) from None
-    except (httpx2.HTTPError, hf.OfflineModeIsEnabled, HubError) as error:
-        unavailable = _failure(error, base_model, revision)
-        refused = isinstance(unavailable, GatedError | AuthError)
-        if refused or isinstance(error, hf.RevisionNotFoundError):
-            raise unavailable from None
+    except (GatedError, AuthError, NoRevisionError):
+        raise
+    except HubError as error:
+        unavailable = error
     try:
         path = download(
             base_model,
@@ -197,15 +207,14 @@ def _from_hub(
         if missing and unavailable is not None:
             return packaged_gguf(base_model, unavailable)
         cause = error.__cause__ if missing and error.__cause__ else error
-        raise _failure(cause, base_model, revision) from None
+        ours = translate(base_model, cause, revision)
+        if not isinstance(ours, HubError):
+            ours = HubError(f"{base_model}: the download failed: {first_line(cause)}")
+        _advise_local(ours)
+        raise ours from None
 
 
-def _failure(error: BaseException, base_model: str, revision: str | None) -> HubError:
-    """Return the client's exception as ours, with the hint to use a local folder."""
-    ours = error if isinstance(error, HubError) else translate(base_model, error, revision)
-    if not isinstance(ours, HubError):
-        message = first_line(error)
-        return HubError(f"{base_model}: the download failed: {message}")
-    if not isinstance(ours, GatedError | AuthError):
-        ours.advise(_LOCAL_HINT)
-    return ours
+def _advise_local(error: HubError) -> None:
+    """Add to the advice of an error that the model may be in a folder, too."""
+    if not isinstance(error, GatedError | AuthError):
+        error.advise(_LOCAL_HINT)

@@ -27,6 +27,10 @@ class ForbiddenError(errors.AuthError):
     """The token is valid, but the account or the token may not do this."""
 
 
+class NoRevisionError(errors.NotFoundError):
+    """The repo exists, but not the requested revision of it."""
+
+
 class DamagedError(httpx2.RemoteProtocolError):
     """The digest of a downloaded file differs from the one on the Hub; the message is its path."""
 
@@ -82,7 +86,7 @@ def translate(
             kind = re.search("/(datasets|spaces)/", str(error.response.request.url))
             return _gated_error(what, f"{kind[1]}/{what}" if kind else what)
         case hf.RevisionNotFoundError():
-            return errors.NotFoundError(
+            return NoRevisionError(
                 f"{what} has no revision {revision or 'main'}",
                 hint="see its branches and tags on the Hub",
             )
