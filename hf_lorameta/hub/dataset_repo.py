@@ -210,7 +210,9 @@ def _classes(feature: Any) -> Any:
 
 def _check_card(repo: PinnedRepo, token: Token, copy: Path | None) -> None:
     """Check the data files that a repo's card names, before `datasets` looks for them."""
-    for name in set(CARD_FILES).intersection(repo.files):
+    for name in CARD_FILES:
+        if name not in repo.files:
+            continue
         if copy:
             path = copy / name
         else:

@@ -30,8 +30,15 @@ from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import fetch_repo
 
 _NO_PULL_REQUESTS = 501
-_MALFORMED = (KeyError, TypeError, ValueError)
-"""What `huggingface_hub` raises at an answer that lacks fields, or that states an error."""
+_FAILURES = (
+    httpx2.HTTPError,
+    RuntimeError,
+    hf.OfflineModeIsEnabled,
+    KeyError,
+    TypeError,
+    ValueError,
+)
+"""What `huggingface_hub` raises, the last three at answers that lack fields or state an error."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ def commit(
                 ),
             )
             url, oid = info.pr_url, info.oid
-        except (httpx2.HTTPError, RuntimeError, *_MALFORMED) as error:
+        except _FAILURES as error:
             failure = _failure(parent.repo_id, error, create_pr)
             if _is_refusal(error):
                 raise failure from None
