@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from io import BufferedWriter
 from pathlib import Path
 
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import Advice, Option, UsageError
 
 
 def sha256(path: Path) -> str:
@@ -48,23 +48,24 @@ def refuse_other_files(folder: Path, names: Iterable[str]) -> None:
         >>> refuse_other_files(Path("a"), ["thesis.txt"])
         Traceback (most recent call last):
         hf_lorameta.errors.UsageError: a holds other files (thesis.txt)
+        name another output=
     """
     if others := sorted(names):
         raise UsageError(
             f"{folder} holds other files ({', '.join(others[:3])})",
-            hint="name an empty or a new folder with -o",
+            hint=Option("output", change="name another"),
         )
 
 
-def write_hint(error: OSError, path: Path, other: str) -> str:
+def write_hint(error: OSError, path: Path, other: Advice) -> list[Advice]:
     """Return what to do after `path` could not be written; `other` says how to name another path.
 
     Example:
-        >>> write_hint(OSError(errno.ENOSPC, "No space left"), Path("a/b"), "name another with -o")
-        'free some space, or name another with -o'
+        >>> write_hint(OSError(errno.ENOSPC, "No space left"), Path("a/b"), "name another file")
+        ['free some space', 'name another file']
     """
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):  # none on Windows
-        return f"free some space, or {other}"
+        return ["free some space", other]
     if not path.parent.exists():
-        return f"create the folder {path.parent}, or {other}"
-    return f"check the permissions of {path.parent}, or {other}"
+        return [f"create the folder {path.parent}", other]
+    return [f"check the permissions of {path.parent}", other]

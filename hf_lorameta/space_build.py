@@ -24,7 +24,8 @@ from hf_lorameta.environment import DISTRIBUTION, pip_install
 from hf_lorameta.errors import UsageError
 from hf_lorameta.files import refuse_other_files, write_atomically
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.visibility import check_visibility
+from hf_lorameta.hub.publish import Upload
+from hf_lorameta.hub.repo import check_visibility
 
 DEFAULTS_FILE = "defaults.json"
 PAGE = "app.py"
@@ -97,13 +98,12 @@ def deploy_space(
         files = build_space(folder, bank=bank, revision=revision, whole_bank=whole_bank, hub=hub)
         earlier = filter(_REPLACED.fullmatch, existing.files if existing else ())
         return hub.publish(
-            folder,
+            Upload(folder, delete=sorted(set(earlier) - set(files))),
             repo_id,
             message="The Space of hf-lorameta",
             private=bool(private) if existing is None else existing.private,
             parent=existing,
             repo_type="space",
-            delete=sorted(set(earlier) - set(files)),
         )
 
 

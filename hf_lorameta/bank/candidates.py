@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from functools import partial
 from threading import Lock
 
 from hf_lorameta.bank.adapter_repo import (
@@ -24,10 +23,11 @@ from hf_lorameta.errors import (
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.safetensors import Read
-from hf_lorameta.hub.adapter_list import ListedAdapter
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.errors import ForbiddenError
+from hf_lorameta.hub.files import RemoteFile
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
+from hf_lorameta.hub.repo_info import ListedAdapter
 
 _HEAD_BYTES = 128 << 10
 """Bytes of a weights file that are read at first; most headers are shorter."""
@@ -56,6 +56,12 @@ class Checked:
 
 class _LeftOutError(Exception):
     """An adapter is left out; its arguments are the reason and the detail."""
+
+
+def _by_head(file: RemoteFile) -> Read:
+    """Return a function that reads the head of a weights file, mostly in one request."""
+    head = file.fetch(0, min(file.size, _HEAD_BYTES))
+    return lambda start, stop: head[start:stop] if stop <= len(head) else file.fetch(start, stop)
 
 
 @contextmanager
@@ -126,14 +132,8 @@ class Checker:
         with _because("config names another base model"):
             check_base_model(config, self.base_model)
         with _because("weights are not those of a plain LoRA adapter"):
-            size = hub.open(repo, WEIGHTS_FILE).size
-            return check_header(self._head(repo, size), size, config)[1]
-
-    def _head(self, repo: PinnedRepo, size: int) -> Read:
-        """Return a function that reads the head of a weights file, mostly in one request."""
-        read = partial(self._hub.read, repo, WEIGHTS_FILE)
-        head = read(0, min(size, _HEAD_BYTES))
-        return lambda start, stop: head[start:stop] if stop <= len(head) else read(start, stop)
+            file = hub.open(repo, WEIGHTS_FILE)
+            return check_header(_by_head(file), file.size, config)[1]
 
     def _dataset(self, name: str) -> PinnedRepo | _LeftOutError:
         """Resolve a dataset once, in whichever thread asks first."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import yaml
@@ -19,8 +18,8 @@ from hf_lorameta.bank import manifest
 from hf_lorameta.bank.candidates import Checked, Checker
 from hf_lorameta.errors import ConnectionLostError, UsageError
 from hf_lorameta.files import write_atomically, write_hint
-from hf_lorameta.hub.adapter_list import ListedAdapter
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo_info import ListedAdapter
 from hf_lorameta.types import StageProgress, no_progress
 
 _MAX_UNANSWERED = 3
@@ -90,7 +89,7 @@ def discover(
     hub = hub or Hub()
     base_model = hub.resolve(base_model, "model").repo_id
     listed = []
-    for adapter in islice(hub.adapters_of(base_model), limit + 1):
+    for adapter in hub.adapters_of(base_model, limit + 1):
         listed.append(adapter)
         progress("listing", min(len(listed), limit), limit)
     more, listed = len(listed) > limit, listed[:limit]

@@ -14,8 +14,8 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import sha256, write_atomically, write_hint
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import PinnedRepo
-from hf_lorameta.hub.visibility import check_visibility
+from hf_lorameta.hub.publish import Upload
+from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.types import Progress, no_progress
 
 
@@ -54,16 +54,14 @@ def push_bank(
         check_visibility(existing, private, source_private=private_entries > 0, source=source)
     published = [INDEX_FILE, *bank.index.files]
     published += [adapter_path(entry.name) for entry in bank.index.adapters]
+    stale = sorted(_bank_files(existing) - set(published)) if existing else ()
     return hub.publish(
-        folder,
+        Upload(folder, only=published, delete=stale, card=bank_card(bank, repo_id)),
         repo_id,
         message=f"Bank of {len(bank)} adapters for {bank.index.base_model}",
         private=private_entries > 0 if private is None else private,
         parent=existing,
         repo_type="dataset",
-        only=published,
-        delete=sorted(_bank_files(existing) - set(published)) if existing else (),
-        card=bank_card(bank, repo_id),
     )
 
 

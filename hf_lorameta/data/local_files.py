@@ -18,14 +18,20 @@ from typing import IO, Any
 from hf_lorameta.data.json_objects import Rows, rows_by_key
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
 from hf_lorameta.files import sha256
-from hf_lorameta.hub.csv_header import header_note, lacks_header, name_columns
-from hf_lorameta.hub.dataset_repo import SEPARATORS, RawDataset, raw_dataset
-from hf_lorameta.hub.encodings import UTF8, encoding_note, encoding_of
+from hf_lorameta.hub.dataset_repo import RawDataset, raw_dataset
 from hf_lorameta.hub.errors import reading
-from hf_lorameta.hub.limited_stream import limit_rows, text_streams
+from hf_lorameta.hub.limited_stream import limit_rows, row_total, text_streams
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
-from hf_lorameta.hub.row_total import row_total
 from hf_lorameta.hub.split_names import pick_split, split_name
+from hf_lorameta.hub.text_formats import (
+    SEPARATORS,
+    UTF8,
+    encoding_note,
+    encoding_of,
+    header_note,
+    lacks_header,
+    name_columns,
+)
 
 STDIN = "-"
 FORMATS = {

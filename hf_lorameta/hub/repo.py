@@ -1,4 +1,4 @@
-"""Repo ids, and repos pinned to a commit."""
+"""Repo ids, repos pinned to a commit, and whether what is published may be seen there."""
 
 import hashlib
 import re
@@ -9,10 +9,11 @@ from typing import Any, BinaryIO, Literal
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazy re-export
 
+from hf_lorameta.errors import ConflictError, Option
+
 Token = str | Literal[False] | None
 """A token, None for the saved one, False for none."""
 _CHUNK_BYTES = 1 << 20
-SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
@@ -70,28 +71,18 @@ class Blob:
         return size == self.size and self.digest in (None, hasher.hexdigest())
 
 
-def read_blob(item: Mapping[str, Any]) -> Blob | None:
-    """Read size and digest of a file in a repo's info or tree; None if its size is missing.
+def blob_of(file: Any) -> Blob | None:
+    """Return size and digest of a file as `huggingface_hub` lists it; None if its size is missing.
 
-    Example:
-        >>> read_blob({"path": "a", "size": 3, "oid": "ab" * 20}).large
-        False
-        >>> read_blob({"rfilename": "a", "lfs": {"size": 3, "sha256": "ab" * 32}}).large
-        True
-        >>> read_blob({"path": "a", "size": 3}).digest is None
-        True
+    Args:
+        file: a `RepoSibling` of a repo's info, or a `RepoFile` of its tree.
     """
-    lfs = item.get("lfs")
-    lfs = lfs if isinstance(lfs, Mapping) else {}
-    size = lfs.get("size", item.get("size"))
-    if not isinstance(size, int):
+    if file.lfs is not None:  # the git id of a large file is that of its pointer
+        return Blob(file.lfs.size, file.lfs.sha256, large=True)
+    if file.size is None:
         return None
-    # the git id of a large file is that of its pointer
-    git_id = None if lfs else item.get("blobId") or item.get("oid")
-    digest = str(lfs.get("sha256") or lfs.get("oid") or git_id).removeprefix("sha256:")
-    if SHA256.fullmatch(digest):
-        return Blob(size, digest, large=True)
-    return Blob(size, digest if _SHA1.fullmatch(digest) else None, large=False)
+    stated = isinstance(file.blob_id, str) and _SHA1.fullmatch(file.blob_id)
+    return Blob(file.size, file.blob_id if stated else None, large=False)
 
 
 @dataclass(frozen=True)
@@ -107,3 +98,35 @@ class PinnedRepo:
     files: tuple[str, ...] = ()
     blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)  # by path, if requested
     verify: bool = False  # whether downloads are compared with the digests of the Hub
+
+
+def check_visibility(
+    existing: PinnedRepo,
+    private: bool | None,
+    *,
+    source_private: bool = False,
+    source: str = "a dataset or adapter that it is made from is private",
+    hint: str | Option = "name another repo",
+) -> None:
+    """Raise ConflictError if a repo's visibility is not as requested or exposes private content.
+
+    ``create_repo(exist_ok=True)`` does not check: it ignores `private` when the repo exists.
+
+    Args:
+        existing: the target.
+        private: requested visibility; None keeps the repo's own.
+        source_private: whether what is published derives from private repos or files.
+        source: clause that says what is private, for the message.
+        hint: how to choose another target.
+    """
+    if private is not None and private != existing.private:
+        actual, requested = ("private", "public") if existing.private else ("public", "private")
+        raise ConflictError(
+            f"{existing.repo_id} exists and is {actual}, but {requested} was requested",
+            hint=["change the visibility in the repo's settings on the Hub", hint],
+        )
+    if private is None and source_private and not existing.private:
+        raise ConflictError(
+            f"{existing.repo_id} is public, but {source}",
+            hint=[Option("public"), hint],
+        )

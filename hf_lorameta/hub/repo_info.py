@@ -1,115 +1,168 @@
-"""Resolve a repo to a commit, from the Hub's answer about it or from what a server has instead.
+"""Ask the Hub, or the client's cache, about repos: one at a revision, or the adapters of a base."""
 
-The Hub's answer has all fields. Other servers may leave some out; each is then found by another
-request that the API also documents.
-"""
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub import errors as hf
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazy re-export
+from huggingface_hub.file_download import repo_folder_name
 
-from hf_lorameta.hub.errors import NotJsonError, not_served, unexpected_answer
-from hf_lorameta.hub.http_client import HttpClient, api_path, objects
-from hf_lorameta.hub.repo import PinnedRepo, card_license, read_blob
+from hf_lorameta.errors import ConnectionLostError
+from hf_lorameta.hub.connection import Connection
+from hf_lorameta.hub.errors import translated, unexpected_answer
+from hf_lorameta.hub.repo import PinnedRepo, blob_of, card_license
 
-T = TypeVar("T")
+# --- one repo -----------------------------------------------------------------------------------
 
 
 def fetch_repo(
-    client: HttpClient, repo_id: str, repo_type: str, revision: str | None, *, blobs: bool
+    connection: Connection, repo_id: str, repo_type: str, revision: str | None, *, blobs: bool
 ) -> PinnedRepo:
-    """Ask for a repo at a revision; see `hf_lorameta.hub.client.Hub.resolve`."""
-    validate_repo_id(repo_id)
-    info = _info(client, repo_id, repo_type, revision, {"blobs": True} if blobs else {})
-    name = str(info.get("id") or info.get("modelId") or repo_id)
-    branch = revision or "main"
-    items = objects(info.get("siblings")) or _tree(client, name, repo_type, branch)
-    files = {str(item.get("rfilename") or item.get("path")): item for item in items}
-    sha = info.get("sha")
-    if not sha:
-        sha = _commit(client, name, repo_type, branch, next(iter(files), None))
-    private = info.get("private")
-    if not isinstance(private, bool):
-        private = not _is_visible_to_all(client, name, repo_type)
-    found = {path: read_blob(item) for path, item in files.items()} if blobs else {}
+    """Ask once for a repo at a revision; see `hf_lorameta.hub.client.Hub.resolve`.
+
+    Where the server states no sizes of files, as hfd does, their tree is listed as well.
+    """
+    api = connection.api
+    info: Any = api.repo_info(
+        repo_id,
+        repo_type=repo_type,
+        revision=revision,
+        files_metadata=blobs,
+        timeout=connection.timeout,
+    )
+    if not info.sha:
+        raise unexpected_answer(repo_id, "it states no commit")
+    files = {file.rfilename: blob_of(file) for file in info.siblings or ()}
+    if blobs and None in files.values():
+        tree = api.list_repo_tree(info.id, repo_type=repo_type, revision=info.sha, recursive=True)
+        files = {file.path: blob_of(file) for file in tree if hasattr(file, "blob_id")}
     return PinnedRepo(
-        name,
+        info.id,
         repo_type,
-        str(sha),
-        private=private,
-        gated=bool(info.get("gated")),
-        license=card_license(info.get("cardData")),
+        info.sha,
+        private=bool(info.private),
+        gated=bool(info.gated),
+        license=card_license(_stated(info.card_data)),
         files=tuple(files),
-        blobs={path: blob for path, blob in found.items() if blob},
+        blobs={path: blob for path, blob in files.items() if blob and blobs},
         verify=blobs,
     )
 
 
-def _info(
-    client: HttpClient, repo_id: str, repo_type: str, revision: str | None, params: dict[str, bool]
-) -> dict[str, Any]:
-    """Ask about a repo at a revision, or at its head if the server knows no revisions."""
-    head = api_path(repo_id, repo_type)
-    if revision is None:
-        info = client.json("GET", head, params=params)
-    else:
-        try:
-            url = api_path(repo_id, repo_type, "revision", revision)
-            info = client.json("GET", url, params=params)
-        except (hf.HfHubHTTPError, NotJsonError) as error:
-            if isinstance(error, hf.RevisionNotFoundError) or not not_served(error):
-                raise
-            info = client.json("GET", head, params=params)
-            if not isinstance(info, dict) or revision not in ("main", info.get("sha")):
-                raise
-    if not isinstance(info, dict):
-        raise unexpected_answer(repo_id, "the answer about it is not an object")
-    return info
+def _stated(card: Any) -> dict[str, Any]:
+    """Return what a card that `huggingface_hub` parsed states about the license and datasets."""
+    fields = ("license", "license_name", "datasets")
+    return {} if card is None else {name: card.get(name) for name in fields}
 
 
-def _tree(client: HttpClient, repo_id: str, repo_type: str, revision: str) -> list[dict[str, Any]]:
-    """List the files where the answer about the repo has none."""
-    url = api_path(repo_id, repo_type, "tree", revision)
-    items = if_served(lambda: list(client.pages(url, recursive=True))) or []
-    return [item for item in items if item.get("path") and item.get("type") != "directory"]
+# --- the cache ----------------------------------------------------------------------------------
 
 
-def _commit(
-    client: HttpClient, repo_id: str, repo_type: str, revision: str, file: str | None
-) -> str:
-    """Find the commit that a revision names, where the answer about the repo does not state it."""
-    if file is not None:
-        url = client.file_url(repo_id, repo_type, file, revision)
-        head = if_served(lambda: client.api.get_hf_file_metadata(url=url))
-        if head and head.commit_hash:
-            return str(head.commit_hash)
-    history = if_served(
-        lambda: client.json("GET", api_path(repo_id, repo_type, "commits", revision))
-    )
-    commits = [str(item["id"]) for item in objects(history) if item.get("id")]
-    if not commits:
-        raise unexpected_answer(repo_id, f"it states no commit of {revision}")
-    return commits[0]
+def cached_repo(repo_id: str, repo_type: str, revision: str | None) -> PinnedRepo:
+    """Pin a repo to its commit in the cache, as ``from_pretrained`` does without the Hub.
 
+    Only the files in the cache are listed. Whether the repo is private is not known: it is taken
+    to be.
 
-def _is_visible_to_all(client: HttpClient, repo_id: str, repo_type: str) -> bool:
-    """Return whether the repo is public, where the answer about it does not say so."""
+    Raises:
+        ConnectionLostError: the cache has no file of this repo and revision.
+    """
     try:
-        client.send("GET", api_path(repo_id, repo_type), anonymous=True)
-    except hf.HfHubHTTPError as error:
-        if error.response.status_code in (401, 403, 404):
-            return False
-        raise
-    return True
+        snapshot = snapshot_download(
+            repo_id, repo_type=repo_type, revision=revision, local_files_only=True
+        )
+        folder: Path | None = Path(snapshot)
+    except hf.LocalEntryNotFoundError:
+        # files that were fetched by their commit, as this package does, leave no branch there, and
+        # some of a repo's files are no complete snapshot
+        folder = _newest_snapshot(repo_id, repo_type, "" if revision == "main" else revision or "")
+    if folder is None:
+        at = f" at {revision}" if revision else ""
+        raise ConnectionLostError(
+            f"{repo_id}{at} is not in the cache, and HF_HUB_OFFLINE is set",
+            hint="unset HF_HUB_OFFLINE",
+        )
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    files = tuple(sorted(path.relative_to(folder).as_posix() for path in paths))
+    return PinnedRepo(repo_id, repo_type, folder.name, private=True, gated=True, files=files)
 
 
-def if_served(request: Callable[[], T]) -> T | None:
-    """Return the result of a request; None if the server lacks that part of the API."""
-    try:
-        return request()
-    except (hf.HfHubHTTPError, NotJsonError) as error:
-        if not not_served(error):
-            raise
-        return None
+def snapshot_folder(repo: PinnedRepo) -> Path:
+    """Return the folder in the cache that holds the files of a repo at its commit."""
+    return _snapshots(repo.repo_id, repo.repo_type) / repo.sha
+
+
+def _newest_snapshot(repo_id: str, repo_type: str, commit: str) -> Path | None:
+    """Return the newest folder with files of a commit whose id begins so."""
+    found = _snapshots(repo_id, repo_type).glob(f"{commit}*")
+    return max(found, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
+def _snapshots(repo_id: str, repo_type: str) -> Path:
+    name = repo_folder_name(repo_id=repo_id, repo_type=repo_type)
+    return Path(constants.HF_HUB_CACHE, name, "snapshots")
+
+
+# --- adapters of a base model -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ListedAdapter:
+    """An adapter repo as the list of repos describes it.
+
+    Attributes:
+        repo_id: Hub id.
+        sha: commit of its default branch.
+        private: whether only some accounts see it.
+        files: names of its files.
+        datasets: that its card names, in the card's order.
+        license: that its card states; None if it states none, or several.
+    """
+
+    repo_id: str
+    sha: str
+    private: bool
+    files: tuple[str, ...]
+    datasets: tuple[str, ...]
+    license: str | None
+
+
+def list_adapters(connection: Connection, base_model: str, limit: int) -> Iterator[ListedAdapter]:
+    """Yield the adapters whose cards state a base model, each once, the most downloaded first.
+
+    The Hub tags a model with ``base_model:adapter:ID`` for each base model that its card states.
+    An adapter whose downloads change meanwhile may be on two pages.
+    """
+    with translated("the list of adapters"):
+        seen: set[str] = set()
+        for model in connection.api.list_models(
+            filter=f"base_model:adapter:{base_model}",
+            sort="downloads",
+            limit=limit,
+            expand=["sha", "cardData", "siblings", "private"],
+        ):
+            if not model.sha or model.id in seen:
+                continue
+            seen.add(model.id)
+            card = _stated(model.card_data)
+            yield ListedAdapter(
+                model.id,
+                model.sha,
+                private=bool(model.private),
+                files=tuple(file.rfilename for file in model.siblings or ()),
+                datasets=_names(card.get("datasets")),
+                license=card_license(card),
+            )
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Return the names in a card's field, which is a string, a list, or missing; each once.
+
+    Example:
+        >>> _names("o/d"), _names(["o/d", "o/e", "o/d", 3]), _names(None)
+        (('o/d',), ('o/d', 'o/e'), ())
+    """
+    listed = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(name for name in listed if isinstance(name, str) and name))

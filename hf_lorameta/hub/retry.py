@@ -1,8 +1,10 @@
-"""The one retry policy for requests to the Hub.
+"""The one retry policy for requests to the Hub, and its time budget.
 
-An operation is attempted at most `ATTEMPTS` times within `BUDGET_SECONDS`. Before attempt n + 1 it
-waits 2^(n-1) seconds, or as long as the server requests. What runs inside `with_retries` must not
-retry by itself, or the waits multiply.
+An operation is attempted at most `ATTEMPTS` times. Before attempt n + 1 it waits 2^(n-1) seconds,
+or as long as the server requests. All operations of a command share `BUDGET_SECONDS`: once nothing
+has succeeded for that long, each later operation gets a single attempt. So a command whose server
+is down ends soon, however many operations it has. What runs inside must not retry by itself, or
+the waits multiply.
 """
 
 import logging
@@ -32,52 +34,71 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def with_retries(what: str, run: Callable[[], T], *, revision: str | None = None) -> T:
-    """Call a function; retry after lost connections, rate limits and server errors.
+class Retries:
+    """Retries of a command's requests, which share one time budget."""
 
-    Exceptions of `run` are translated as in `hf_lorameta.hub.errors.translate`, which describes
-    `what` and `revision`. `ConnectionLostError` is raised if the last attempt fails, too, or the
-    server requests a wait that exceeds what is left of `BUDGET_SECONDS`.
-    """
-    with translated(what, revision):
-        return _retried(what, run, (_LOST, *TRANSIENT_STATUSES))
+    def __init__(self) -> None:
+        self._outage: tuple[float, float] | None = None  # when it began, and the next attempt
 
+    def __call__(self, what: str, run: Callable[[], T], *, revision: str | None = None) -> T:
+        """Call a function; retry after lost connections, rate limits and server errors.
 
-def when_allowed(what: str, run: Callable[[], T]) -> T:
-    """Call a function again after the wait that a busy server asks for (HTTP 429).
+        Exceptions of `run` are translated as in `hf_lorameta.hub.errors.translated`, which
+        describes `what` and `revision`. `ConnectionLostError` is raised if the last attempt fails,
+        too, or the server requests a wait that exceeds what is left of the budget.
+        """
+        with translated(what, revision):
+            return self._attempts(what, run, (_LOST, *TRANSIENT_STATUSES))
 
-    This is for what must not run twice, or retries by itself otherwise: a request that was refused
-    so had no effect. Other exceptions of `run` are raised as they are.
-    """
-    return _retried(what, run, (429,))
+    def when_allowed(self, what: str, run: Callable[[], T]) -> T:
+        """Call a function again after the wait that a busy server asks for (HTTP 429).
 
+        This is for what must not run twice, or retries by itself otherwise: a request that was
+        refused so had no effect. Other exceptions of `run` are raised as they are.
+        """
+        return self._attempts(what, run, (429,))
 
-def _retried(what: str, run: Callable[[], T], statuses: Collection[int]) -> T:
-    deadline = time.monotonic() + BUDGET_SECONDS
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return run()
-        except (hf.HfHubHTTPError, *_CONNECTION_ERRORS) as error:
-            status = error.response.status_code if isinstance(error, hf.HfHubHTTPError) else _LOST
-            if status not in statuses:
-                raise
-            requested = _requested_wait(error)
-            wait = 2.0 ** (attempt - 1) if requested is None else requested
-            too_late = time.monotonic() + wait > deadline
-            if requested is not None and too_late:
-                raise ConnectionLostError(
-                    f"{what}: {constants.ENDPOINT} requests a pause of {wait:.0f} s "
-                    "(rate limit or overload)",
-                    hint=f"run the same command again in {math.ceil(wait / 60)} min; "
-                    "finished work is kept",
-                ) from None
-            if attempt == ATTEMPTS or too_late:
-                raise
-            reason = type(error).__name__ if status == _LOST else f"HTTP {status}"
-            counted = f"{attempt + 1} of {ATTEMPTS}"
-            logger.warning("%s: %s, attempt %s in %.0f s", what, reason, counted, wait)
-        time.sleep(wait)
-    raise AssertionError("unreachable")
+    def _attempts(self, what: str, run: Callable[[], T], statuses: Collection[int]) -> T:
+        for attempt in range(1, ATTEMPTS + 1):
+            began = time.monotonic()
+            try:
+                result = run()
+            except (hf.HfHubHTTPError, *_CONNECTION_ERRORS) as error:
+                status = _LOST
+                if isinstance(error, hf.HfHubHTTPError):
+                    status = error.response.status_code
+                if status not in statuses:
+                    raise
+                wait = self._wait(what, error, attempt, began)
+                reason = type(error).__name__ if status == _LOST else f"HTTP {status}"
+                counted = f"{attempt + 1} of {ATTEMPTS}"
+                logger.warning("%s: %s, attempt %s in %.0f s", what, reason, counted, wait)
+                time.sleep(wait)
+            else:
+                self._outage = None
+                return result
+        raise AssertionError("unreachable")
+
+    def _wait(self, what: str, error: Exception, attempt: int, began: float) -> float:
+        """Return how long to wait before the next attempt; raise the error if there is none."""
+        requested = _requested_wait(error)
+        wait = 2.0 ** (attempt - 1) if requested is None else requested
+        start, expected = self._outage or (began, began)
+        if began - expected > BUDGET_SECONDS:  # an earlier outage: nothing was requested since
+            start = began
+        attempted = time.monotonic() + wait
+        self._outage = start, attempted
+        too_late = attempted > start + BUDGET_SECONDS
+        if requested is not None and too_late:
+            raise ConnectionLostError(
+                f"{what}: {constants.ENDPOINT} requests a pause of {wait:.0f} s "
+                "(rate limit or overload)",
+                hint=f"run the same command again in {math.ceil(wait / 60)} min; "
+                "finished work is kept",
+            ) from None
+        if attempt == ATTEMPTS or too_late:
+            raise error
+        return wait
 
 
 def _requested_wait(error: Exception) -> float | None:

@@ -30,8 +30,8 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.errors import ForbiddenError
-from hf_lorameta.hub.repo import PinnedRepo
-from hf_lorameta.hub.visibility import check_visibility
+from hf_lorameta.hub.publish import Upload
+from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     EXPORTS,
@@ -165,14 +165,16 @@ def publish_folder(
     base_model = read_adapter(folder).require_provenance().config.base_model
     with suggest_pr(target.existing, target.create_pr):
         return (hub or Hub(token)).publish(
-            folder,
+            Upload(
+                folder,
+                only=[name for name in _files(folder) if is_own_file(name)],
+                delete=stale_files(folder, target),
+            ),
             target.repo_id,
             message=f"LoRA adapter for {base_model}",
             private=target.private,
             parent=target.existing,
             create_pr=target.create_pr,
-            only=[name for name in _files(folder) if is_own_file(name)],
-            delete=stale_files(folder, target),
         )
 
 

@@ -8,6 +8,7 @@ from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.pipeline.publish import suggest_pr
 
@@ -71,7 +72,7 @@ def save_scores(
         (Path(scratch) / CARD_FILE).write_bytes(card)
         with suggest_pr(repo, create_pr):
             return hub.publish(
-                Path(scratch),
+                Upload(Path(scratch)),
                 repo.repo_id,
                 message=f"Scores on {scores.rows} rows",
                 private=repo.private,

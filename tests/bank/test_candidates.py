@@ -6,8 +6,8 @@ import pytest
 
 from hf_lorameta.bank.candidates import Checker
 from hf_lorameta.errors import AuthError, LoraMetaError
-from hf_lorameta.hub.adapter_list import ListedAdapter
 from hf_lorameta.hub.errors import ForbiddenError
+from hf_lorameta.hub.repo_info import ListedAdapter
 
 LISTED = ListedAdapter(
     "o/a", "c", False, ("adapter_model.safetensors", "adapter_config.json"), ("o/d",), "mit"

@@ -1,13 +1,10 @@
 """A server in front of the loopback Hub that answers differently, yet as HTTP and the API allow."""
 
-import gzip
 import http.client
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -21,18 +18,14 @@ class ForeignServer:
 
     Attributes:
         target: URL of the loopback Hub.
-        compress: bodies are sent with gzip, in chunks and without their length, where accepted.
         redirect: files are behind a relative redirect (307), and large ones on another host (302).
-        weak_etags: ETags are marked as weak.
-        busy: the first request for each path is answered with 429 and a date to wait for.
+        pages: every request is answered with a web page.
         seen: path and headers of each request, with names in lower case.
     """
 
     target: str
-    compress: bool = False
     redirect: bool = False
-    weak_etags: bool = False
-    busy: bool = False
+    pages: bool = False
     url: str = ""
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
@@ -67,15 +60,13 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.behavior
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self._body(headers)
-        first = self.path not in {path for path, _ in server.seen}
         server.seen.append((self.path, headers))
-        if server.busy and first:
-            date = formatdate(time.time(), usegmt=True)
-            self._send(429, {"Retry-After": date}, b'{"error": "busy"}', headers)
+        if server.pages:
+            self._send(200, {"Content-Type": "text/html"}, b"<html></html>")
         elif server.redirect and "/resolve/" in self.path and not self.path.startswith(_CACHE):
-            self._send(307, {"Location": _CACHE + self.path}, b"", headers)
+            self._send(307, {"Location": _CACHE + self.path}, b"")
         else:
-            self._send(*self._forwarded(headers, body), headers)
+            self._send(*self._forwarded(headers, body))
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
 
@@ -104,26 +95,14 @@ class _Handler(BaseHTTPRequestHandler):
             port = urlsplit(self.behavior.url).port
             query = f"?{parts.query}" if parts.query else ""
             answered["location"] = f"http://localhost:{port}{parts.path}{query}"
-        if self.behavior.weak_etags:
-            answered = {k: f"W/{v}" if "etag" in k.lower() else v for k, v in answered.items()}
         return response.status, answered, content
 
-    def _send(
-        self, status: int, answered: dict[str, str], content: bytes, headers: dict[str, str]
-    ) -> None:
+    def _send(self, status: int, answered: dict[str, str], content: bytes) -> None:
         self.send_response(status)
         length = next((v for k, v in answered.items() if k.lower() == "content-length"), None)
         for name, value in answered.items():
             if name.lower() not in _OWN:
                 self.send_header(name, value)
-        accepted = "gzip" in headers.get("accept-encoding", "")
-        if self.behavior.compress and accepted and content and "range" not in headers:
-            self.send_header("Content-Encoding", "gzip")
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            packed = gzip.compress(content)
-            self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(packed), packed))
-            return
         self.send_header("Content-Length", length or str(len(content)))
         self.end_headers()
         if self.command != "HEAD":

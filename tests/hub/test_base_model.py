@@ -204,22 +204,6 @@ def test_a_private_repo_is_downloaded_with_a_token(hub: FaultHub) -> None:
     assert (locate("alice/hidden", token=token) / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize(
-    "lacking",
-    [
-        Fault("status", status=404, path="/tree/"),
-        Fault("omit", names=("X-Repo-Commit", "sha")),
-        Fault("omit", names=("ETag", "id", "oid")),
-    ],
-    ids=["no tree", "no commits", "no ids"],
-)
-def test_a_server_with_a_part_of_the_api_is_enough(hub: FaultHub, lacking: Fault) -> None:
-    hub.add_fault(lacking)
-    folder = locate(REPO)
-    assert sorted(path.name for path in folder.iterdir()) == DOWNLOADED
-    assert config_json(REPO) == {}
-
-
 def test_repos_without_safetensors_or_config_are_errors(hub: FaultHub) -> None:
     hub.create_repo("alice/old")
     hub.commit("alice/old", {"config.json": b"{}", "pytorch_model.bin": b"a pickle"})

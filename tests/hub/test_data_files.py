@@ -67,7 +67,7 @@ import hf_lorameta
 hub = hf_lorameta.Hub()
 try:
     hub.choices(hub.resolve({repo!r}, "dataset"))
-except hf_lorameta.DatasetError as error:
+except hf_lorameta.errors.DatasetError as error:
     print(error)
     raise SystemExit
 """

@@ -1,5 +1,6 @@
 """Commands when the Hub, the network, the disk or the process fails."""
 
+import json
 import shlex
 import shutil
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.pipeline.adapter_folder import FILES
 from tests.conftest import Account, Built, Shell, rows, touched, tree
 from tests.fault_hub import Fault
@@ -347,3 +349,30 @@ def test_unwritable_targets_are_errors(
     assert cli.hub.repo(f"{user.name}/a") is None
     cli("bank", "pull", bank.repo, "-o", "rows.jsonl/b", code=4)
     (tmp_path / "rows.jsonl").unlink()
+
+
+# --- a killed build -----------------------------------------------------------------------------
+
+
+def test_a_killed_build_fetches_no_weights_twice(cli: Shell, bank: Built, tmp_path: Path) -> None:
+    manifest, target = bank.owner.manifest(tmp_path / "m.yaml"), tmp_path / "b"
+    cli.hub.add_fault(Fault("delay", path="/datasets/.*/resolve/", seconds=20))
+    build = cli.start("bank", "build", manifest, "-o", target)
+    records = [target / ".build" / f"{bank.owner.name}--e{i}.weights" for i in range(4)]
+    deadline = time.monotonic() + 60
+    while not all(path.exists() for path in records):
+        assert build.poll() is None, build.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    build.send_signal(signal.SIGKILL)
+    build.communicate()
+    damaged = target / "adapters" / f"{bank.owner.name}--e1.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+
+    cli.hub.clear_faults()
+    cli.hub.clear_requests()
+    cli("bank", "build", manifest, "-o", target)
+    fetched = {p.split("/resolve/")[0] for p in touched(cli.hub, "/resolve/", WEIGHTS_FILE)}
+    assert fetched == {f"/{bank.owner.name}/e1"}  # the one that is damaged
+    index = json.loads((target / "bank.json").read_bytes())
+    assert index == json.loads((bank.folder / "bank.json").read_bytes())

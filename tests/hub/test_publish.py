@@ -1,24 +1,260 @@
-"""A private repo is verified before anything is uploaded."""
+"""Publishing: to whom, what became of a commit whose answer is unclear, and pull requests."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hf_lorameta import Hub
-from hf_lorameta.errors import ConflictError
-from tests.conftest import Account, Shell
+from hf_lorameta.errors import ConflictError, ConnectionLostError, HubError
+from hf_lorameta.hub.publish import Upload
+from hf_lorameta.hub.repo import PinnedRepo, check_visibility
+from hf_lorameta.pipeline.adapter_folder import FILES
+from tests.conftest import Account, Built, Shell, rows, touched, tree
+from tests.fault_hub import Fault
+from tests.hub.conftest import use_endpoint
+
+COMMIT = "/api/.*/commit/"
+PUBLIC, PRIVATE = (PinnedRepo("a/b", "model", "0" * 40, private=p) for p in (False, True))
+NO_DIGESTS = Fault("omit", names=("blobId", "lfs"), path="^/api/models/[^/]+/[^/]+[?]blobs")
+NO_HISTORY = Fault("status", status=404, path="/commits/")
+
+
+@pytest.fixture
+def push_args(bank: Built, user: Account, tmp_path: Path) -> tuple[object, ...]:
+    """A push of a local file to a repo that does not exist."""
+    (tmp_path / "rows.jsonl").write_bytes(rows(1))
+    repo = f"{user.name}/a"
+    return ("push", "-d", "rows.jsonl", "--bank", bank.folder, "--repo-id", repo, "--public")
+
+
+@pytest.fixture
+def publish(
+    cli: Shell, user: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """A function that publishes two files to a repo with two others of their names and sizes."""
+    use_endpoint(monkeypatch, cli.hub.url)
+    hub, repo = Hub(user.token), f"{user.name}/files"
+    cli.hub.create_repo(repo)
+    cli.hub.commit(repo, {"a.txt": b"old", "b.safetensors": b"old"})
+    seen = hub.resolve(repo, "model")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a.txt", "b.safetensors"):
+        (folder / name).write_bytes(b"new")
+    options: dict[str, Any] = {"message": "ours", "private": None, "parent": seen}
+    return partial(hub.publish, Upload(folder), repo, **options)
+
+
+# --- visibility ---------------------------------------------------------------------------------
+
+
+def test_a_requested_visibility_that_differs_is_a_conflict() -> None:
+    with pytest.raises(ConflictError, match="a/b exists and is public, but private was requested"):
+        check_visibility(PUBLIC, private=True)
+    with pytest.raises(ConflictError, match="a/b exists and is private, but public was requested"):
+        check_visibility(PRIVATE, private=False, hint="name another with --repo-id")
+
+
+def test_a_private_source_needs_consent_to_become_public() -> None:
+    with pytest.raises(ConflictError, match="is public, but 2 entries are private") as caught:
+        check_visibility(PUBLIC, None, source_private=True, source="2 entries are private")
+    assert caught.value.hint == "add --public, or name another repo"
+    check_visibility(PUBLIC, private=False, source_private=True)
+    check_visibility(PRIVATE, None, source_private=True)
+    check_visibility(PUBLIC, None)
 
 
 def test_nothing_is_uploaded_to_a_repo_that_was_made_public_meanwhile(
-    cli: Shell, user: Account, tmp_path: Path
+    cli: Shell, user: Account, publish: Callable[..., str]
 ) -> None:
-    hub = Hub(user.token)
-    hub._client.api.endpoint = cli.hub.url
-    repo = f"{user.name}/opened"
-    hub._client.api.create_repo(repo, private=True)
-    seen = hub.resolve(repo, "model")
-    hub._client.api.update_repo_settings(repo, private=False)
-    (tmp_path / "file.txt").write_text("secret")
     with pytest.raises(ConflictError, match="is public by now, although private was requested"):
-        hub.publish(tmp_path, repo, message="m", private=True, parent=seen)
-    assert "file.txt" not in cli.hub.files(repo)
+        publish(private=True)
+    assert cli.hub.read(f"{user.name}/files", "a.txt") == b"old"
+
+
+def test_nothing_is_uploaded_where_a_server_ignores_private(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
+    ignored = ("visibility", "private")
+    cli.hub.add_fault(Fault("omit", names=ignored, path="/api/repos/create", in_request=True))
+    refused = cli(*push_args[:-1], "--private", token=user.token, code=6).err
+    assert "was created public, although private was requested" in refused
+    assert set(cli.hub.files(f"{user.name}/a")) == {".gitattributes"}
+    assert touched(cli.hub, "/preupload/") == []
+
+
+# --- what is committed --------------------------------------------------------------------------
+
+
+def test_push_to_a_bank_deletes_what_left_it(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
+    repo = f"{user.name}/bank"
+    cli("bank", "push", bank.folder, repo, token=user.token)
+    cli.hub.commit(repo, {"notes.txt": b"mine"}, repo_type="dataset")
+    two = bank.owner.manifest(tmp_path / "m.yaml", bank.owner.entries[:2])
+    cli("bank", "build", two, "-o", "b")
+    cli("bank", "push", "b", repo, token=user.token)
+    files = set(cli.hub.files(repo, repo_type="dataset"))
+    assert files == {".gitattributes", "README.md", "notes.txt", *tree(tmp_path / "b")}
+
+
+def test_large_files_go_to_git_lfs_where_there_is_no_xet_storage(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
+    pytest.importorskip("hf_xet")
+    cli(*push_args, token=user.token, HF_HUB_DISABLE_XET="0", before="""
+from huggingface_hub import constants; constants.HF_HUB_DISABLE_XET = False
+""")  # fmt: skip
+    assert touched(cli.hub, "/info/lfs/objects/batch")
+    assert set(FILES) <= set(cli.hub.files(f"{user.name}/a"))
+
+
+def test_a_card_that_the_hub_refuses_is_named(
+    cli: Shell, user: Account, publish: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "folder" / "README.md").write_text("---\nlicense: [\n---\n")
+    with pytest.raises(HubError, match=r"Invalid metadata in README\.md"):
+        publish()
+    assert cli.hub.read(f"{user.name}/files", "a.txt") == b"old"
+
+
+def test_a_refused_namespace_is_answered_with_one_that_works(
+    cli: Shell, bank: Built, user: Account, push_args: tuple[object, ...]
+) -> None:
+    other = bank.owner.name
+    for command in (
+        (*push_args[:-2], f"{other}/new"),
+        ("bank", "push", bank.folder, f"{other}/new"),
+    ):
+        refused = cli(*command, token=user.token, code=6).err
+        assert f"such as {user.name}/new" in refused
+        assert "--create-pr" not in refused
+    existing = user.adapter("theirs")
+    stranger = cli.hub.add_user(f"{user.name}-x")
+    refused = cli(*push_args[:-2], existing, "--public", "--yes", token=stranger, code=6).err
+    assert "add --create-pr" in refused
+    proposed = cli(*push_args[:-2], existing, "--public", "--create-pr", token=stranger)
+    assert "/discussions/1" in proposed.out
+
+
+# --- unclear answers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lacking", [(), (NO_DIGESTS,), (NO_HISTORY,)],
+                         ids=["", "no digests", "no history"])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [Fault("cut", path=COMMIT), Fault("omit", names=("commitOid",), path=COMMIT)],
+    ids=["lost", "without the commit"],
+)
+def test_a_commit_whose_answer_is_unclear_is_found(
+    cli: Shell,
+    user: Account,
+    publish: Callable[..., str],
+    answer: Fault,
+    lacking: tuple[Fault, ...],
+) -> None:
+    for fault in (answer, *lacking):
+        cli.hub.add_fault(fault)
+    repo = f"{user.name}/files"
+    assert publish() == f"{cli.hub.url}/{repo}"
+    assert cli.hub.read(repo, "a.txt") == b"new"
+    assert len(cli.hub.commits(repo)) == 3
+
+
+@pytest.mark.parametrize(
+    ("theirs", "lacking"),
+    [("theirs", ()), ("ours", ()), ("theirs", (NO_DIGESTS,))],
+    ids=["", "same title", "no digests"],
+)
+def test_a_stale_parent_that_is_refused_with_500_is_a_conflict(
+    cli: Shell, user: Account, publish: Callable[..., str], theirs: str, lacking: tuple[Fault, ...]
+) -> None:
+    """Also where all names and sizes are those of what was sent."""
+    repo = f"{user.name}/files"
+    act = partial(cli.hub.commit, repo, {"a.txt": b"foe"}, message=theirs)
+    cli.hub.add_fault(Fault("status", status=500, path=COMMIT, callback=act))
+    for fault in lacking:
+        cli.hub.add_fault(fault)
+    with pytest.raises(ConflictError) as caught:
+        publish()
+    head = cli.hub.commits(repo)[0].sha
+    assert f"changed in the meantime: it is at {head[:8]}" in str(caught.value)
+    assert cli.hub.read(repo, "a.txt") == b"foe"
+
+
+def test_a_commit_of_which_nothing_tells_whose_it_is_counts_as_failed(
+    cli: Shell, user: Account, publish: Callable[..., str]
+) -> None:
+    repo = f"{user.name}/files"
+    act = partial(cli.hub.commit, repo, {"a.txt": b"foe"})
+    cli.hub.add_fault(Fault("status", status=500, path=COMMIT, callback=act))
+    for fault in (NO_DIGESTS, NO_HISTORY):
+        cli.hub.add_fault(fault)
+    with pytest.raises(HubError, match="neither checksums nor a history") as caught:
+        publish()
+    assert f"HTTP 500); {repo} is at {cli.hub.commits(repo)[0].sha[:8]} by now" in str(caught.value)
+
+
+def test_a_failed_commit_is_an_error_where_the_head_did_not_move(
+    cli: Shell, publish: Callable[..., str]
+) -> None:
+    cli.hub.add_fault(Fault("status", status=500, path=COMMIT))
+    with pytest.raises(ConnectionLostError, match="HTTP 500"):
+        publish()
+
+
+def test_the_error_of_a_push_after_a_conflict_says_how_to_resume(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
+    repo = f"{user.name}/a"
+    cli.hub.create_repo(repo)
+    act = partial(cli.hub.commit, repo, {"x": b"theirs"})
+    cli.hub.add_fault(Fault("status", status=500, path=COMMIT, callback=act))
+    assert "resume with" in cli(*push_args, token=user.token, code=6).err
+
+
+def test_a_stale_parent_that_is_not_refused_is_a_conflict(
+    cli: Shell, user: Account, publish: Callable[..., str]
+) -> None:
+    repo = f"{user.name}/files"
+    act = partial(cli.hub.commit, repo, {"x": b"theirs"})
+    ignored = Fault("omit", names=("parentCommit",), path=COMMIT, in_request=True, callback=act)
+    cli.hub.add_fault(ignored)
+    with pytest.raises(ConflictError) as caught:
+        publish()
+    ours, theirs, *_ = cli.hub.commits(repo)
+    said = f"(commit {theirs.sha[:8]}), and the server committed on top of the change"
+    assert said in str(caught.value)
+    assert ours.sha[:8] in str(caught.value)
+
+
+# --- pull requests ------------------------------------------------------------------------------
+
+
+def test_create_pr_that_a_server_ignores_is_an_error_that_says_what_happened(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
+    cli(*push_args, token=user.token)
+    again = (*push_args, "--create-pr", "--rank", 1)
+    cli.hub.add_fault(Fault("omit", names=("create_pr",), path=COMMIT, in_request=True))
+    refused = cli(*again, token=user.token, code=6).err
+    head = cli.hub.commits(f"{user.name}/a")[0].sha
+    assert f"no pull requests: it committed to {user.name}/a ({head[:8]}) instead" in refused
+    assert "leave out --create-pr" in refused
+    same = cli(*again, token=user.token)
+    assert "no pull request was opened" in same.err
+
+
+@pytest.mark.parametrize("step", ["preupload", "commit"])
+def test_a_server_without_pull_requests_is_named_as_such(
+    cli: Shell, publish: Callable[..., str], step: str
+) -> None:
+    cli.hub.add_fault(Fault("status", status=501, path=f"/{step}/.*create_pr"))
+    with pytest.raises(HubError, match=f"{cli.hub.url} has no pull requests") as caught:
+        publish(create_pr=True)
+    assert caught.value.hint == "leave out --create-pr"

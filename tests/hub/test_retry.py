@@ -63,9 +63,7 @@ def repo(server: FaultHub) -> PinnedRepo:
 OPERATIONS: dict[str, Callable[[Hub, PinnedRepo], object]] = {
     "resolve": lambda hub, repo: hub.resolve(REPO, "model"),
     "user": lambda hub, repo: hub.user(),
-    "search": lambda hub, repo: hub.search_datasets("squad"),
-    "open": lambda hub, repo: hub.open(PinnedRepo(REPO, "model", repo.sha), FILE),
-    "read": lambda hub, repo: hub.read(repo, FILE, 0, 3),
+    "read": lambda hub, repo: hub.open(repo, FILE).read(0, 3),
     "download": lambda hub, repo: hub.download(repo, FILE),
 }
 
@@ -93,7 +91,7 @@ def test_an_operation_succeeds_after_transient_errors(
 
 def test_lost_connections_are_retried(server: FaultHub, repo: PinnedRepo, clock: FakeClock) -> None:
     server.add_fault(Fault("cut", times=2))
-    assert Hub().read(repo, FILE, 0, 3) == b"wei"
+    assert Hub().open(repo, FILE).read(0, 3) == b"wei"
     assert clock.waits == [1, 2]
     assert len(server.requests) == 3
 
@@ -141,8 +139,37 @@ def test_slow_requests_use_up_the_budget(clock: FakeClock) -> None:
         raise httpx2.ReadTimeout("no answer")
 
     with pytest.raises(ConnectionLostError, match="ReadTimeout"):
-        retry.with_retries("x", time_out)
+        retry.Retries()("x", time_out)
     assert clock.waits == [1]
+
+
+def test_all_operations_of_a_command_share_the_budget(
+    server: FaultHub, repo: PinnedRepo, clock: FakeClock
+) -> None:
+    fault = Fault("status", status=503)
+    server.add_fault(fault)
+    hub = Hub()
+    for _ in range(20):
+        with pytest.raises(ConnectionLostError, match="HTTP 503"):
+            hub.resolve(REPO, "model")
+    assert sum(clock.waits) <= retry.BUDGET_SECONDS
+    assert len(server.requests) < 60  # in the end, each operation makes a single attempt
+    server.clear_faults()
+    hub.resolve(REPO, "model")
+    server.add_fault(Fault("status", status=503, times=1))
+    hub.resolve(REPO, "model")  # the Hub answered meanwhile, which renews the budget
+
+
+def test_an_outage_long_ago_does_not_count(
+    server: FaultHub, repo: PinnedRepo, clock: FakeClock
+) -> None:
+    hub = Hub()
+    server.add_fault(Fault("status", status=503, times=7))
+    with pytest.raises(ConnectionLostError, match="HTTP 503"):
+        hub.resolve(REPO, "model")
+    clock.now += 3600
+    hub.resolve(REPO, "model")
+    assert clock.waits[5:] == [1]
 
 
 def test_other_errors_are_not_retried(server: FaultHub, repo: PinnedRepo, clock: FakeClock) -> None:

@@ -1,0 +1,58 @@
+"""A connection to the Hub with one token: the client of `huggingface_hub`, and retries.
+
+The client does what it can do: listing, downloads, uploads and commits. What it lacks is read with
+plain requests: ranges of a file, and the history of servers whose answers lack fields.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import huggingface_hub as hfh
+from huggingface_hub import constants
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazy re-export
+
+from hf_lorameta._version import __version__
+from hf_lorameta.hub.repo import Token
+from hf_lorameta.hub.retry import Retries
+
+_HUB = "https://huggingface.co"
+_LIBRARY: dict[str, Any] = {"library_name": "hf_lorameta", "library_version": __version__}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A way to send requests with one token.
+
+    Attributes:
+        token: None for the saved one, False for none.
+        timeout: seconds to wait for an answer about a repo, or for a part of a file.
+        retries: the retries of all requests, which share one time budget.
+    """
+
+    token: Token = field(repr=False)
+    timeout: float = 30.0
+    retries: Retries = field(default_factory=Retries, repr=False)
+
+    @property
+    def api(self) -> hfh.HfApi:
+        """The client of `huggingface_hub`."""
+        return hfh.HfApi(token=self.token, **_LIBRARY)
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether the server is the Hub itself, which has Xet storage."""
+        return bool(constants.ENDPOINT == _HUB)
+
+    def get(self, url: str, **headers: str) -> Any:
+        """Send a GET request and return the response.
+
+        Raises:
+            HfHubHTTPError: the status is one of an error.
+        """
+        response = hfh.get_session().get(
+            url,
+            headers=build_hf_headers(token=self.token, headers=headers, **_LIBRARY),
+            timeout=self.timeout,
+        )
+        hfh.hf_raise_for_status(response)
+        return response

@@ -1,0 +1,176 @@
+"""Files of a pinned repo: downloaded, or read in ranges, and compared with the Hub's digests."""
+
+import logging
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import httpx2
+import huggingface_hub as hfh
+from huggingface_hub import constants
+
+from hf_lorameta.errors import NotFoundError
+from hf_lorameta.hub.connection import Connection
+from hf_lorameta.hub.errors import DamagedError, damaged_error, unexpected_answer
+from hf_lorameta.hub.repo import Blob, PinnedRepo
+
+_BLOCK_BYTES = 4 << 20
+logger = logging.getLogger(__name__)
+
+# --- whole files --------------------------------------------------------------------------------
+
+
+def download(connection: Connection, repo: PinnedRepo, path: str, local_dir: Path | None) -> Path:
+    """Download a file unless it is there already; see `hf_lorameta.hub.client.Hub.download`."""
+    blob = _blob(repo, path) if repo.verify else None
+    local = _local_copy(repo, path, local_dir)
+    if local and (_is(local, blob) if blob and blob.digest else local_dir is None):
+        return local
+
+    def fetch() -> Path:
+        downloaded = _download_once(connection, repo, path, local_dir)
+        if blob and not _is(downloaded, blob):
+            cached = downloaded.resolve()  # the target of the link in the cache
+            downloaded.unlink()
+            cached.unlink(missing_ok=True)
+            raise DamagedError(path)
+        return downloaded
+
+    return connection.retries(repo.repo_id, fetch)
+
+
+def _is(path: Path, blob: Blob) -> bool:
+    with path.open("rb") as file:
+        return blob.matches(file)
+
+
+def _local_copy(repo: PinnedRepo, path: str, local_dir: Path | None) -> Path | None:
+    if local_dir is not None:
+        return local_dir / path if (local_dir / path).is_file() else None
+    cached = hfh.try_to_load_from_cache(
+        repo.repo_id, path, revision=repo.sha, repo_type=repo.repo_type
+    )
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _download_once(
+    connection: Connection, repo: PinnedRepo, path: str, local_dir: Path | None
+) -> Path:
+    try:
+        downloaded = connection.api.hf_hub_download(
+            repo.repo_id,
+            path,
+            repo_type=repo.repo_type,
+            revision=repo.sha,
+            local_dir=local_dir,
+            force_download=True,  # otherwise it retries by itself
+        )
+        return Path(downloaded)
+    except ValueError as error:  # with force_download, raised from the failed request
+        raise error.__cause__ or error from None
+    except OSError as error:
+        if "Consistency check failed" not in str(error):
+            raise
+        raise httpx2.RemoteProtocolError(f"{path} is incomplete") from None
+
+
+# --- ranges -------------------------------------------------------------------------------------
+
+
+@dataclass
+class RemoteFile:
+    """A file at one commit, read in blocks of 4 MB.
+
+    If it is read from front to back, and the repo states its digest, it is verified.
+    """
+
+    connection: Connection
+    repo: PinnedRepo
+    path: str
+    _block: bytes = field(default=b"", init=False)
+    _block_start: int = field(default=0, init=False)
+    _verified: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._blob = _blob(self.repo, self.path)
+        self._hasher = self._blob.hasher() if self._blob.digest else None
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        return self._blob.size
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return bytes [start, stop).
+
+        Raises:
+            ConnectionLostError: fewer bytes arrived, or this read completes the file and its
+                digest is wrong.
+        """
+        if not self._block_start <= start <= stop <= self._block_start + len(self._block):
+            end = min(self.size, max(stop, start + _BLOCK_BYTES))
+            self._block = self.fetch(start, end)
+            self._block_start = start
+        content = self._block[start - self._block_start : stop - self._block_start]
+        if self._hasher and start <= self._verified < stop:
+            self._hasher.update(content[self._verified - start :])
+            self._verified = stop
+            if stop == self.size and self._hasher.hexdigest() != self._blob.digest:
+                raise damaged_error(self.repo.repo_id, self.path)
+        return content
+
+    def fetch(self, start: int, stop: int) -> bytes:
+        """Return exactly bytes [start, stop), with one request and unverified."""
+        if stop <= start:
+            return b""
+        url = hfh.hf_hub_url(
+            self.repo.repo_id,
+            self.path,
+            repo_type=self.repo.repo_type,
+            revision=self.repo.sha,
+            endpoint=constants.ENDPOINT,
+        )
+        # no compression: ranges count the bytes of the file itself
+        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+
+        def request() -> bytes:
+            response = self.connection.get(url, **headers)
+            content: bytes = response.content
+            if response.status_code == 200:  # the server ignores Range
+                content = content[start:stop]
+            if len(content) != stop - start:
+                raise httpx2.RemoteProtocolError(
+                    f"{len(content)} bytes of {self.path}, expected {stop - start}"
+                )
+            return content
+
+        return self.connection.retries(self.repo.repo_id, request)
+
+
+# --- digests ------------------------------------------------------------------------------------
+
+
+def _blob(repo: PinnedRepo, path: str) -> Blob:
+    """Return size and digest of a file of a repo that was resolved with ``blobs``.
+
+    Raises:
+        NotFoundError: no such file.
+        HubError: the server states no size.
+    """
+    if path not in repo.files:
+        raise NotFoundError(f"{repo.repo_id} has no file {path}")
+    if path not in repo.blobs:
+        raise unexpected_answer(repo.repo_id, f"it states no size of {path}")
+    if not repo.blobs[path].digest:
+        _warn_unverified(constants.ENDPOINT)
+    return repo.blobs[path]
+
+
+@cache
+def _warn_unverified(endpoint: str) -> None:
+    """Say once that a server gives no checksums."""
+    logger.warning(
+        "%s gives no checksums, so damage in transfer is not noticed; what a bank stores is "
+        "checked from then on with its own checksums",
+        endpoint,
+    )
