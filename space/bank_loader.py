@@ -6,9 +6,10 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Literal
 
-from hf_lorameta import Bank, LoraMetaError, Recipe
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.map import BankMap, bank_map
-from hf_lorameta.errors import IntegrityError
+from hf_lorameta.errors import IntegrityError, LoraMetaError
+from hf_lorameta.recipe import Recipe
 from jobs import Job, known_error
 from settings import Settings, base_gguf
 

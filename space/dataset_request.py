@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from hf_lorameta import Columns, Hub, LoraMetaError, ReadingLimits, open_dataset
-from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.reading_limits import ReadingLimits
 
 Credential = str | Literal[False] | None
 """A visitor's token; False if the visitor is signed out; None for this machine's saved token."""
@@ -23,6 +26,8 @@ FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
 CHAT = "chat"
 """A template that stands for the base model's own chat template."""
+TEXT_CHARACTERS = 4000
+"""Of an instruction or a template."""
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -89,6 +94,9 @@ def validated(request: DatasetRequest) -> DatasetRequest:
         instruction=prompt_text(request.instruction),
         template=prompt_text(request.template),
     )
+    for name in ("instruction", "template"):
+        if len(getattr(request, name) or "") > TEXT_CHARACTERS:
+            raise RequestError(f"The {name} is longer than {TEXT_CHARACTERS:,} characters")
     if request.file:
         if Path(request.file).suffix.lower() not in FILE_TYPES:
             raise RequestError(f"{request.name} is not one of {', '.join(FILE_TYPES)}")

@@ -1,22 +1,25 @@
-"""Background jobs that report progress and can be canceled or time out.
+"""Jobs of visitors: they report progress, show results, and can be canceled or time out.
 
-A Gradio generator can only be closed at a ``yield``, and a thread cannot be closed at all. So the
-work runs in a thread that calls `Job.check` at every row and every module, and the generator only
-reports progress.
+Gradio's queue says when a job runs, but it can neither stop a function that is running nor replace
+a request by a later one. So the work runs in a thread that calls `Job.check` at every row and every
+module, and a generator hands to Gradio what the job reports.
 """
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
-from hf_lorameta import LoraMetaError
+from hf_lorameta.errors import LoraMetaError
 
-T = TypeVar("T")
-U = TypeVar("U")
+Updates = dict[Any, Any]
+"""New values or properties by component of the page."""
+Show = Callable[[], Updates]
+"""Takes a result into the state of a visit, and returns how to show it."""
 _REPORT_SECONDS = 0.2
 logger = logging.getLogger("space")
 
@@ -48,45 +51,39 @@ class Job:
     """State shared by a job's thread and the request that waits for it.
 
     Args:
-        time_limit: seconds after which `check` raises.
+        time_limit: seconds that the work may take; time in Gradio's queue does not count.
 
     Attributes:
-        step: what is shown now.
-        time_limit: as given.
+        committed: whether the work has begun what cannot be undone.
     """
 
     def __init__(self, time_limit: float) -> None:
-        self.step = Step("Starting")
         self.time_limit = time_limit
+        self.committed = False
         self._canceled = threading.Event()
-        self._committed = False
         self._lock = threading.Lock()
+        self._news: queue.SimpleQueue[Step | Show] = queue.SimpleQueue()
         self.start_clock()
 
     def start_clock(self) -> None:
-        """Start the time limit again, after waiting for other jobs."""
+        """Start the time limit."""
         self._deadline = time.monotonic() + self.time_limit
 
     def cancel(self) -> None:
         """End the work at its next check, unless it was committed."""
         with self._lock:
-            if not self._committed:
+            if not self.committed:
                 self._canceled.set()
 
     def commit(self) -> None:
         """Check, and ignore `cancel` from now on: what follows cannot be undone."""
         with self._lock:
             self.check()
-            self._committed = True
-
-    @property
-    def committed(self) -> bool:
-        """Whether `commit` was called."""
-        return self._committed
+            self.committed = True
 
     @property
     def canceled(self) -> bool:
-        """Whether `cancel` was called."""
+        """Whether `cancel` was called in time."""
         return self._canceled.is_set()
 
     def check(self) -> None:
@@ -104,45 +101,63 @@ class Job:
             )
 
     def report(self, text: str, done: int = 0, total: int = 0) -> None:
-        """Check, then set the current step."""
+        """Check, then show the current step."""
         self.check()
-        self.step = Step(text, done, total)
+        self._news.put(Step(text, done, total))
 
+    def show(self, result: Show) -> None:
+        """Check, then show a result."""
+        self.check()
+        self._news.put(result)
 
-def stream_job(
-    job: Job, work: Callable[[Job], T], show: Callable[[Step], U]
-) -> Generator[U, None, T]:
-    """Run work in a thread, yield its steps as shown by `show`, and return its result.
+    def run(self, work: Callable[["Job"], None]) -> Generator[Step | Show, None, None]:
+        """Run work in a thread; yield its latest step now and then, and each result.
 
-    Closing the generator cancels the job. A canceled job ends the generator at once, although its
-    thread may still wait for a slow server.
+        Closing the generator cancels the job. A canceled job ends the generator at once, although
+        its thread may still wait for a slow server.
 
-    Raises:
-        Canceled: the job was canceled.
-        LoraMetaError: raised by the work.
-        TimeLimitError: the time limit has passed.
-    """
-    outcome = Future[T]()
+        Raises:
+            Canceled: the job was canceled.
+            LoraMetaError: raised by the work.
+            TimeLimitError: the time limit has passed.
+        """
+        self.start_clock()
+        outcome = Future[None]()
 
-    def body() -> None:
+        def body() -> None:
+            try:
+                work(self)
+                outcome.set_result(None)
+            except BaseException as error:  # noqa: BLE001 - re-raised by `outcome.result`
+                outcome.set_exception(error)
+
+        thread = threading.Thread(target=body, name="lorameta-job", daemon=True)
+        thread.start()
         try:
-            outcome.set_result(work(job))
-        except BaseException as error:  # noqa: BLE001 - re-raised by `outcome.result`
-            outcome.set_exception(error)
+            running = True
+            while running and not self.canceled:
+                thread.join(_REPORT_SECONDS)
+                running = thread.is_alive()
+                yield from self._latest()
+            if self.canceled:
+                raise Canceled
+            outcome.result()
+        except BaseException:
+            self.cancel()  # no join: Gradio closes generators in its event loop
+            raise
 
-    thread = threading.Thread(target=body, name="lorameta-job", daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive() and not job.canceled:
-            thread.join(_REPORT_SECONDS)
-            if thread.is_alive() and not job.canceled:
-                yield show(job.step)
-        if job.canceled:
-            raise Canceled
-        return outcome.result()
-    except BaseException:
-        job.cancel()  # no join: Gradio closes generators in its event loop, which must not block
-        raise
+    def _latest(self) -> Generator[Step | Show, None, None]:
+        """Yield the results that have come in, and the step after them."""
+        step: Step | None = None
+        while not self._news.empty():
+            news = self._news.get()
+            if isinstance(news, Step):
+                step = news
+            else:
+                step = None
+                yield news
+        if step:
+            yield step
 
 
 def known_error(error: Exception) -> LoraMetaError:
@@ -152,5 +167,5 @@ def known_error(error: Exception) -> LoraMetaError:
     """
     if isinstance(error, LoraMetaError):
         return error
-    logger.error("unexpected %s", type(error).__name__)
+    logger.error("unexpected %s", type(error).__name__, exc_info=error)
     return LoraMetaError("Something went wrong that should not")

@@ -5,8 +5,8 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta import Plan
 from hf_lorameta.bank.map import BankMap
+from hf_lorameta.pipeline.plan import Plan
 from names import readable_name
 
 WIDTH, HEIGHT, MARGIN = 520, 400, 30

@@ -16,11 +16,13 @@ from dataset_request import (
     open_request,
     validated,
 )
-from hf_lorameta import Plan, ReadingLimits, Recipe
 from hf_lorameta.data.sample import RowSample
-from hf_lorameta.pipeline.plan import plan_from_reading
-from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
+from hf_lorameta.hub.reading_limits import ReadingLimits
+from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.read_and_plan import plan_from_reading
+from hf_lorameta.pipeline.read_dataset import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.recipe import Recipe
 from jobs import Job
 from reader_process import read_first, report_rows
 

@@ -19,8 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hf_lorameta import LoraMetaError
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError, LoraMetaError
 from jobs import Job
 
 T = TypeVar("T")

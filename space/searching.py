@@ -6,7 +6,8 @@ from functools import lru_cache
 
 import gradio as gr
 
-from hf_lorameta import Hub, LoraMetaError
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.hub.client import Hub
 from inputs import credential_of
 from settings import Settings
 

@@ -30,6 +30,11 @@ THEME = gr.themes.Base(
     button_primary_background_fill_dark="*primary_700",
     button_primary_background_fill_hover_dark="*primary_600",
     button_primary_text_color="white",
+    input_border_width="1px",
+    input_border_color="*neutral_400",
+    input_border_color_dark="*neutral_500",
+    checkbox_border_color="*neutral_500",
+    checkbox_border_color_dark="*neutral_500",
 )
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from hf_lorameta import Hub, LoraMetaError
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.hub.client import Hub
 
 MOCK_TOKEN = "mock-oauth-token-for-local-dev"
 """Token that Gradio's mocked sign-in returns outside Spaces."""
@@ -84,6 +86,15 @@ def base_gguf(settings: Settings) -> Path | None:
     user, repo, file = name.split("/", 2)
     hub = Hub()
     return hub.download(hub.resolve(f"{user}/{repo}", "model", blobs=True), file)
+
+
+def line_limits(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return, for each line of Gradio's queue, the settings of an event that waits in it."""
+    running = {"plan": 4, "adapter": settings.concurrency, "model": 1}
+    return {
+        line: {"concurrency_id": line, "concurrency_limit": limit}
+        for line, limit in running.items()
+    }
 
 
 def _build_defaults() -> dict[str, str]:

@@ -1,21 +1,49 @@
 """What one open page has chosen and made; the last request wins.
 
 A `Visit` is the value of the page's only `gr.State`. All handlers of a page share it, and Gradio
-drops it, and with it the files of the adapter, an hour after its last plan.
+drops it, and with it the files of the adapter, an hour after its last use.
 """
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from dataset_request import DatasetRequest, Source
+from dataset_request import DatasetRequest, RequestError, Source
 from generating import AdapterResult
-from hf_lorameta import Recipe, Report
+from hf_lorameta.engines.scoring import Report
+from hf_lorameta.recipe import Recipe
 from jobs import Job
 from planning import PlanResult
 
-IDLE = "This page was idle for an hour"
+LOCK = threading.RLock()
+"""Held where a visit and its job change together, for milliseconds; one for all visits."""
+_IDLE = "This page was idle for an hour"
 """Begins the message for a page whose state was dropped; a remedy follows."""
+Line = Literal["plan", "adapter", "model"]
+"""What waits in Gradio's queue for each other: reading datasets and planning; combining and saving
+adapters; running the base model."""
+
+
+@dataclass
+class Task:
+    """Work that a visitor asked for.
+
+    Attributes:
+        line: where it waits for its turn.
+        job: reports its progress and results.
+        work: runs in a thread.
+        problem: component of the page that shows an error.
+        restores: whether a Cancel that comes while the result is on its way takes it back.
+        started: whether its turn has come.
+    """
+
+    line: Line
+    job: Job
+    work: Callable[[Job], None]
+    problem: Any
+    restores: bool
+    started: bool = False
 
 
 @dataclass
@@ -23,7 +51,10 @@ class Visit:
     """State of one open page.
 
     Attributes:
-        job: the running job; None if nothing runs.
+        number: of the page's latest request; the page counts them, so that an earlier request that
+            arrives late is told from a new one.
+        task: the one that waits or runs; None if there is none.
+        canceled: whether the latest request was Cancel.
         request: the dataset that was asked for.
         dataset_number: of that dataset; forms of earlier datasets state earlier numbers.
         source: what that dataset offers to choose from.
@@ -32,14 +63,11 @@ class Visit:
         adapter: the adapter that was made from the plan.
         report: scores of the adapter, if it was tested.
         results: number of adapters that were made.
-        target: values of the form that saves the adapter, to be confirmed.
-        undo: takes back what the last job has shown, for a Cancel that comes late; None if nothing
-            can be taken back. Returns updates of components.
-        cancellations: how often Cancel was pressed.
-        number: of the latest request for a dataset that was accepted.
     """
 
-    job: Job | None = None
+    number: int = 0
+    task: Task | None = None
+    canceled: bool = False
     request: DatasetRequest | None = None
     dataset_number: int = 0
     source: Source | None = None
@@ -47,49 +75,56 @@ class Visit:
     plan_result: PlanResult | None = None
     adapter: AdapterResult | None = None
     report: Report | None = None
-    target: Mapping[str, str] = field(default_factory=dict)
     results: int = 0
-    undo: Callable[[], dict[Any, Any]] | None = None
-    cancellations: int = 0
-    number: int = 0
+    _before: tuple[PlanResult | None, AdapterResult | None, Report | None] | None = None
 
     def accept(self, number: int) -> bool:
-        """Whether a numbered request is newer than all before it."""
-        if number <= self.number:
-            return False
-        self.number = number
-        return True
+        """Whether a request is later than all before it; if so, what runs is canceled."""
+        with LOCK:
+            if number <= self.number:
+                return False
+            self.number, self.canceled = number, False
+            self.drop_task()
+            return True
 
-    def begin(self, time_limit: float, cancellations: int | None = None) -> Job:
-        """Cancel the running job and return a new one in its place.
+    def begin(self, task: Task) -> None:
+        """Put a task in line; Cancel will bring back what is planned and made by now."""
+        self.task = task
+        self._before = (self.plan_result, self.adapter, self.report)
 
-        The new one is canceled if Cancel was pressed since there were so many cancellations.
-        """
-        self.drop_job()
-        self.job = job = Job(time_limit)
-        if cancellations not in (None, self.cancellations):
-            job.cancel()
-        return job
+    def take(self, line: Line) -> Task | None:
+        """Return the task that waits in a line; None if it was canceled, replaced or taken."""
+        with LOCK:
+            task = self.task
+            if task is None or task.started or task.line != line:
+                return None
+            task.started = True
+            return task
 
-    def cancel(self) -> bool:
-        """Cancel the running job; return whether there was one."""
-        self.cancellations += 1
-        if self.job is not None:
-            self.job.cancel()
-        return self.job is not None
+    def finish(self, task: Task) -> None:
+        """End a task, unless a later one has begun."""
+        if self.task is task:
+            self.task = None
+            self._before = self._before if task.restores else None
 
-    def finish(self, job: Job) -> bool:
-        """End a job; return whether it was the running one, whose result counts."""
-        if self.job is not job:
-            return False
-        self.job = None
-        return True
+    def cancel(self, number: int) -> bool:
+        """Cancel the task, also one whose result is on its way; return whether it was in time."""
+        with LOCK:
+            if number <= self.number:
+                return False
+            self.number = number
+            if self._before is None or (self.task and self.task.job.committed):
+                return False
+            self.plan_result, self.adapter, self.report = self._before
+            self.drop_task()
+            self.canceled = True
+            return True
 
-    def drop_job(self) -> None:
-        """Cancel the running job; its handler shows nothing more."""
-        if self.job is not None:
-            self.job.cancel()
-        self.job, self.undo = None, None
+    def drop_task(self) -> None:
+        """Cancel the task; it shows nothing more, unless it was committed."""
+        if self.task is not None:
+            self.task.job.cancel()
+        self.task = self._before = None
 
     def choose(self, request: DatasetRequest) -> None:
         """Replace the dataset."""
@@ -100,3 +135,31 @@ class Visit:
     def forget_plan(self) -> None:
         """Drop the plan and what was made from it."""
         self.plan_result, self.adapter, self.report = None, None, None
+
+    def the_request(self) -> DatasetRequest:
+        """Return the request.
+
+        Raises:
+            RequestError: the state of the page was dropped, as for the next three.
+        """
+        if self.request is None:
+            raise RequestError(f"{_IDLE}: read the dataset again")
+        return self.request
+
+    def the_source(self) -> Source:
+        """Return what the dataset offers."""
+        if self.source is None:
+            raise RequestError(f"{_IDLE}: read the dataset again")
+        return self.source
+
+    def the_plan(self) -> PlanResult:
+        """Return the plan."""
+        if self.plan_result is None:
+            raise RequestError(f"{_IDLE}: read the dataset again")
+        return self.plan_result
+
+    def the_adapter(self) -> AdapterResult:
+        """Return the adapter."""
+        if self.adapter is None:
+            raise RequestError(f"{_IDLE}: make the adapter again")
+        return self.adapter

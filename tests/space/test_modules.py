@@ -19,14 +19,24 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hf_lorameta import Bank, LoraMetaError, Plan, Recipe, Report, plan
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.bank.map import bank_map
 from hf_lorameta.data.columns import parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
-from hf_lorameta.engines.scoring import Sample, Scores
-from hf_lorameta.errors import ColumnsError, DatasetTooLargeError, IntegrityError, UsageError
+from hf_lorameta.engines.scoring import Report, Sample, Scores
+from hf_lorameta.errors import (
+    ColumnsError,
+    DatasetTooLargeError,
+    IntegrityError,
+    LoraMetaError,
+    Option,
+    UsageError,
+)
+from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta import plan
+from hf_lorameta.recipe import Recipe
 from tests.data.random_rows import KINDS, random_rows
 from tests.running_space import SPACE
 from tests.space import readers
@@ -110,11 +120,12 @@ def test_a_path_of_this_machine_is_not_an_uploaded_file() -> None:
 )  # fmt: skip
 def test_an_invalid_option_is_named(values: dict[str, str], problem: str) -> None:
     with pytest.raises(LoraMetaError, match=problem):
-        inputs.recipe_from_form(values)
+        inputs.recipe_of(**values)
 
 
 def test_empty_options_keep_the_defaults() -> None:
-    assert inputs.recipe_from_form({"rank": " ", "top_k": "", "temperature": "1"}) == Recipe()
+    assert inputs.recipe_of(rank=" ", top_k="", temperature="1") == Recipe()
+    assert inputs.recipe_of(rank=None, top_k=None, temperature=1.0, metric="") == Recipe()
 
 
 def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
@@ -379,7 +390,6 @@ def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
         plan_view.details_html(bad),
         verdict_view.verdict_html(bad, NASTY),
         map_view.map_html(bad, map_),
-        result_view.try_form(planning.PlanResult(bad, [(NASTY, NASTY)], NASTY)),
         result_view.answers_html(NASTY, NASTY, NASTY),
         result_view.report_html(report_of(2.0, 1.0, NASTY)),
         result_view.usage_html(planning.PlanResult(bad, [(NASTY, NASTY)], NASTY), NASTY),
@@ -492,9 +502,21 @@ def test_messages_leave_out_options_and_names_of_exceptions() -> None:
     error = LoraMetaError("the file cannot be read (UnicodeDecodeError)")
     assert messages.message_of(error) == "The file cannot be read"
     assert messages.message_of(LoraMetaError("rows.csv is empty")) == "rows.csv is empty"
+    assert messages.message_of(LoraMetaError("user/name is gone")) == "user/name is gone"
     with pytest.raises(UsageError) as caught:
         parse_columns("instruction=task,input=q,output=a").with_prompt("Say it.", None)
     shown = messages.message_of(caught.value)
     assert shown.startswith("One instruction for all rows goes with rows that have none")
-    text = "It may be worse: improve it with --refine 16. Expect little."
-    assert verdict_view.plain(text) == "Expect little."
+
+
+def test_an_option_in_the_advice_is_named_as_on_the_page() -> None:
+    advised = LoraMetaError("no split x", hint=[Option("split", "test"), "hf-lorameta plan"])
+    assert messages.advice(advised) == ["Choose another split above the table."]
+    hidden = LoraMetaError("it failed", hint=Option("timeout", 10, "raise"))
+    assert messages.advice(hidden) == [messages._DEFAULT_ADVICE]
+
+
+def test_long_texts_are_refused_before_anything_is_read() -> None:
+    for name in ("instruction", "template"):
+        with pytest.raises(RequestError, match="longer than 4,000 characters"):
+            validated(DatasetRequest("user/name", **{name: "x" * 4001}))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta import Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.environment import install_requirement
 from tests.conftest import Account, Shell, Web
 from tests.plain_bank import plain_bank
