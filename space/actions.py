@@ -47,37 +47,35 @@ class Actions:
         restores: bool = False,
     ) -> Updates:
         """Put work in line for a visit whose request was accepted; arguments as in `Task`."""
-        c = self.components
         visit.begin(Task(line, Job(self.settings.time_limit), work, problem, restores))
-        return {
-            c.visit: visit,
-            problem: "",
-            c.progress: progress_html("Starting"),
-            c.bar: gr.Row(visible=True),
-            c.make: gr.Button(visible=False),
-            c.cancel: gr.Button(visible=True),
-        }
+        return self._running(visit) | {problem: ""}
 
     def run(self, visit: Visit, line: Line) -> Iterator[Updates]:
-        """Run the task that waits in a line; yield its progress and results."""
+        """Run the task that waits in a line; yield its progress and results.
+
+        Answers to a page may change order, so the first and the last updates state what is true of
+        all requests up to now.
+        """
         task = visit.take(line)
-        if task is not None:
-            try:
-                for news in task.job.run(task.work):
-                    yield self._shown(visit, task, news)
-                updates: Updates = {}
-            except Canceled:
+        if task is None:
+            yield self.nothing(visit) if visit.task else self.idle(visit)
+            return
+        yield self._running(visit)
+        updates: Updates = {}
+        try:
+            for news in task.job.run(task.work):
+                yield self._shown(visit, task, news)
+        except Canceled:
+            pass
+        except Exception as error:  # noqa: BLE001 - shown as a message
+            updates = {task.problem: error_html(known_error(error))}
+        with LOCK:
+            visit.finish(task)
+            if visit.task is None:
+                updates = self.idle(visit) | updates
+            elif not task.job.committed:
                 updates = {}
-            except Exception as error:  # noqa: BLE001 - shown as a message
-                updates = {task.problem: error_html(known_error(error))}
-            with LOCK:
-                replaced = visit.task not in (task, None)
-                visit.finish(task)
-                if not replaced:
-                    updates = self.idle(visit) | updates
-                elif not task.job.committed:
-                    updates = {}
-            yield self.nothing(visit) | updates
+        yield self.nothing(visit) | updates
         # Gradio sends the last updates again when an event ends. These change nothing, so they
         # cannot replace what a later event has shown by then.
         yield self.nothing(visit)
@@ -110,6 +108,16 @@ class Actions:
     def nothing(self, visit: Visit) -> Updates:
         """Change nothing. A handler that yields no updates at all would empty the whole page."""
         return {self.components.visit: visit}
+
+    def _running(self, visit: Visit) -> Updates:
+        c = self.components
+        return {
+            c.visit: visit,
+            c.progress: progress_html("Starting"),
+            c.bar: gr.Row(visible=True),
+            c.make: gr.Button(visible=False),
+            c.cancel: gr.Button(visible=True),
+        }
 
     def idle(self, visit: Visit) -> Updates:
         """Show that nothing runs; without a plan, the bar would be empty and is hidden."""

@@ -9,8 +9,9 @@ from generating import AdapterResult, Destination, make_adapter, make_and_publis
 from improving import ROWS, TooSlowError, improve, why_not_improve
 from inputs import credential_of
 from jobs import Job, Updates
+from planning import PlanResult
 from trying import answers, is_worse, test, testable_rows, why_not
-from visit import Visit
+from visit import MAKE_AGAIN, READ_AGAIN, Visit, known
 
 
 class AdapterActions(Actions):
@@ -24,8 +25,9 @@ class AdapterActions(Actions):
         user = profile.username if profile else None
 
         def work(job: Job) -> None:
-            adapter = make_adapter(visit.the_plan(), job)
-            job.show(lambda: self._show_result(visit, adapter, user))
+            result = known(visit.plan_result, READ_AGAIN)
+            adapter = make_adapter(result, job)
+            job.show(lambda: self._show_result(visit, result, adapter, user))
 
         c = self.components
         started = self.begin(visit, "adapter", work, c.problem, restores=True)
@@ -36,9 +38,9 @@ class AdapterActions(Actions):
         c = self.components
 
         def work(job: Job) -> None:
-            adapter, bank = visit.the_adapter(), self.bank_loader.bank
-            base, adapted = answers(adapter, bank, self.settings, prompt, job)
-            expected = dict(visit.the_plan().samples).get(prompt, "")
+            result, adapter = _made(visit)
+            base, adapted = answers(adapter, self.bank_loader.bank, self.settings, prompt, job)
+            expected = dict(result.samples).get(prompt, "")
             job.show(lambda: {c.answers: view.answers_html(base, adapted, expected)})
 
         if not visit.accept(number):
@@ -50,8 +52,8 @@ class AdapterActions(Actions):
         c = self.components
 
         def work(job: Job) -> None:
-            adapter, plan_result = visit.the_adapter(), visit.the_plan()
-            report = test(adapter, self.bank_loader.bank, self.settings, plan_result, job)
+            result, adapter = _made(visit)
+            report = test(adapter, self.bank_loader.bank, self.settings, result, job)
 
             def show() -> Updates:
                 visit.report = report
@@ -68,9 +70,9 @@ class AdapterActions(Actions):
         c = self.components
 
         def work(job: Job) -> None:
-            adapter, bank = visit.the_adapter(), self.bank_loader.bank
+            result, adapter = _made(visit)
             try:
-                improvement = improve(adapter, visit.the_plan(), bank, job)
+                improvement = improve(adapter, result, self.bank_loader.bank, job)
             except TooSlowError as error:
                 reason = f"{error}."
                 job.show(lambda: self._show_training(visit, reason))
@@ -102,7 +104,7 @@ class AdapterActions(Actions):
             return {c.ask_again: gr.Column(visible=True), c.saved: ""}
 
         def work(job: Job) -> None:
-            adapter, result = visit.the_adapter(), visit.the_plan()
+            result, adapter = _made(visit)
             trained = adapter if adapter.trained else None
             published = make_and_publish(result, destination, credential, job, report, trained)
             job.show(
@@ -119,8 +121,10 @@ class AdapterActions(Actions):
 
     # --- showing --------------------------------------------------------------------------------
 
-    def _show_result(self, visit: Visit, adapter: AdapterResult, user: str | None) -> Updates:
-        c, bank, result = self.components, self.bank_loader.bank, visit.the_plan()
+    def _show_result(
+        self, visit: Visit, result: PlanResult, adapter: AdapterResult, user: str | None
+    ) -> Updates:
+        c, bank = self.components, self.bank_loader.bank
         visit.adapter, visit.results = adapter, visit.results + 1
         reason, rows = why_not(bank, self.settings), len(testable_rows(result)[1])
         first = result.samples[0][0] if result.samples else ""
@@ -174,3 +178,7 @@ class AdapterActions(Actions):
             self.components.card: view.card_body(adapter.files.read("README.md")),
             self.components.download: gr.DownloadButton(value=str(adapter.files.archive)),
         }
+
+
+def _made(visit: Visit) -> tuple[PlanResult, AdapterResult]:
+    return known(visit.plan_result, READ_AGAIN), known(visit.adapter, MAKE_AGAIN)

@@ -7,12 +7,11 @@ import gradio as gr
 
 import page_text
 from bank_loader import BankLoader
-from data_form import data_form
+from data_form import data_form, dataset_search
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import Recipe
-from searching import dataset_search
 from settings import Settings
 from visit import Visit
 

@@ -20,9 +20,9 @@ from map_view import map_html
 from messages import error_html
 from plan_view import details_html
 from planning import PlanResult, make_plan
-from reader_process import read_first
+from reader_process import read
 from verdict_view import verdict_html
-from visit import LOCK, Visit
+from visit import LOCK, READ_AGAIN, Visit, known
 
 _LINKED = ("dataset", "config", "split", "instruction", "template")
 """Names of texts in a link; it also has the columns."""
@@ -59,7 +59,8 @@ class DatasetActions(Actions):
             return self.nothing(visit)
         visit.forget_plan()
         try:
-            request, preview = visit.the_request(), visit.the_source().preview
+            request = known(visit.request, READ_AGAIN)
+            preview = known(visit.source, READ_AGAIN).preview
             instruction, template = prompt_from_form(values)
             request = replace(request, instruction=instruction, template=template)
             config, split = values.get("config", preview.config), values.get("split", preview.split)
@@ -97,13 +98,13 @@ class DatasetActions(Actions):
 
     def _read(self, visit: Visit, token: gr.OAuthToken | None) -> Updates:
         """Read what the dataset offers, unless that is known; plan if its columns are clear."""
-        request, source = visit.the_request(), visit.source
+        request, source = known(visit.request, READ_AGAIN), visit.source
         credential = credential_of(token, self.settings)
 
         def work(job: Job) -> None:
             asked = request
             if source is None:
-                found = read_first(job, read_source, request, credential)
+                found = read(job, read_source, request, credential)
                 asked = _as_found(request, found)
                 job.show(lambda: self._show_source(visit, found, asked))
             if asked.columns:

@@ -1,6 +1,6 @@
 """Validate and open the dataset that a visitor names or uploads.
 
-The generator functions run in a `reader_process`.
+`read_source` runs in a `reader_process`.
 """
 
 import re
@@ -164,8 +164,8 @@ class Source:
     preview: Preview
 
 
-def read_source(request: DatasetRequest, credential: Credential) -> Iterator[Source]:
-    """Yield what a dataset offers.
+def read_source(request: DatasetRequest, credential: Credential) -> Source:
+    """Return what a dataset offers.
 
     Where none is requested, the configuration is ``default`` and the split ``train`` if there are
     such, else the first.
@@ -173,8 +173,7 @@ def read_source(request: DatasetRequest, credential: Credential) -> Iterator[Sou
     hub = Hub(credential)
     with hidden_path(request):
         if request.file:
-            yield Source([], [], preview(request.file, hub))
-            return
+            return Source([], [], preview(request.file, hub))
         name = request.dataset or ""
         repo = hub.resolve(name, "dataset")
         configs, splits = hub.choices(repo, request.config)
@@ -183,7 +182,7 @@ def read_source(request: DatasetRequest, credential: Credential) -> Iterator[Sou
         wanted = request.split if request.split in splits else "train"
         split = wanted if wanted in splits else splits[0]
         named = config if len(configs) > 1 else None
-        yield Source(configs, splits, preview(name, hub, config=named, split=split))
+        return Source(configs, splits, preview(name, hub, config=named, split=split))
 
 
 @contextmanager

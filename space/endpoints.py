@@ -1,9 +1,11 @@
 """The endpoints /plan, /generate and /push; /plan is also an MCP tool."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from inspect import Parameter, Signature
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -28,8 +30,9 @@ from messages import advice, message_of
 from planning import PlanResult, make_plan
 from settings import Settings, line_limits
 
-_TEXTS = ("config", "split", "columns", "instruction", "template")
+F = TypeVar("F", bound=Callable[..., Any])
 _NAMED = ("dataset", "config", "split", "instruction", "template")
+_INPUTS = (*_NAMED, "columns", "file", *OPTIONS, "repo_id", "visibility", "overwrite")
 _ADVICE: dict[type[LoraMetaError], str] = {
     AuthError: "Pass another oauth_token: it has expired, or its account may not write there.",
     ColumnsError: "Pass columns, such as input=question,output=answer.",
@@ -73,7 +76,8 @@ def _inputs() -> dict[str, Any]:
     return (
         {"dataset": gr.Textbox("", label="dataset")}
         | {"file": gr.File(label="file", file_types=list(FILE_TYPES))}
-        | {name: gr.Textbox("", label=name) for name in _TEXTS}
+        | {name: gr.Textbox("", label=name) for name in ("config", "split", "columns")}
+        | {name: gr.Textbox("", label=name) for name in ("instruction", "template")}
         | {
             name: gr.Dropdown(names, value=getattr(default, name), label=name)
             for name, names in choices.items()
@@ -90,6 +94,17 @@ def _target() -> dict[str, Any]:
     }
 
 
+def _naming_inputs(function: F) -> F:
+    """Name the inputs in the signature of an endpoint: Gradio documents only those it finds there.
+
+    The docstring describes them.
+    """
+    itself, token, _ = inspect.signature(function).parameters.values()
+    named = [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in _INPUTS]
+    function.__signature__ = Signature([itself, token, *named])  # type: ignore[attr-defined]
+    return function
+
+
 class Endpoints:
     """Functions of the endpoints; Gradio shows their docstrings to callers.
 
@@ -101,9 +116,8 @@ class Endpoints:
     def __init__(self, bank_loader: BankLoader, settings: Settings) -> None:
         self._bank_loader, self._settings = bank_loader, settings
 
-    def plan(
-        self, oauth_token: gr.OAuthToken | None, file: str | None = None, **inputs: Any
-    ) -> dict[str, Any]:
+    @_naming_inputs
+    def plan(self, oauth_token: gr.OAuthToken | None, **inputs: Any) -> dict[str, Any]:
         """Which LoRA adapters of the bank would be combined for a dataset, and how near they are.
 
         Reads the dataset's rows, changes nothing, writes nothing.
@@ -125,10 +139,11 @@ class Endpoints:
         """
         credential = credential_of(oauth_token, self._settings)
         with self._job() as job:
-            return self._plan(file, inputs, credential, job).plan.to_dict()
+            return self._plan(inputs, credential, job).plan.to_dict()
 
+    @_naming_inputs
     def generate(
-        self, oauth_token: gr.OAuthToken | None, file: str | None = None, **inputs: Any
+        self, oauth_token: gr.OAuthToken | None, **inputs: Any
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Generate a LoRA adapter for a dataset, without training.
 
@@ -137,7 +152,7 @@ class Endpoints:
         """
         credential = credential_of(oauth_token, self._settings)
         with self._job() as job:
-            result = self._plan(file, inputs, credential, job)
+            result = self._plan(inputs, credential, job)
             adapter = make_adapter(result, job)
         try:
             yield (
@@ -147,9 +162,8 @@ class Endpoints:
         finally:
             adapter.files.discard()  # Gradio has copied the archive
 
-    def push(
-        self, oauth_token: gr.OAuthToken | None, file: str | None = None, **inputs: Any
-    ) -> dict[str, Any]:
+    @_naming_inputs
+    def push(self, oauth_token: gr.OAuthToken | None, **inputs: Any) -> dict[str, Any]:
         """Generate a LoRA adapter for a dataset and publish it in one commit.
 
         Needs ``oauth_token``. The other arguments are those of /plan.
@@ -165,14 +179,12 @@ class Endpoints:
         with self._job() as job:
             if credential is False:
                 raise SignInError("Publishing needs an account: pass oauth_token")
-            result = self._plan(file, inputs, credential, job)
+            result = self._plan(inputs, credential, job)
             return asdict(make_and_publish(result, destination, credential, job))
 
-    def _plan(
-        self, file: str | None, inputs: dict[str, Any], credential: Credential, job: Job
-    ) -> PlanResult:
-        named = {name: inputs[name] for name in _NAMED}
-        request = DatasetRequest(file=file, columns=columns_of(inputs["columns"]), **named)
+    def _plan(self, inputs: dict[str, Any], credential: Credential, job: Job) -> PlanResult:
+        named = {name: inputs[name] for name in (*_NAMED, "file")}
+        request = DatasetRequest(columns=columns_of(inputs["columns"]), **named)
         recipe = recipe_of(**{name: inputs[name] or None for name in OPTIONS})
         return make_plan(
             self._bank_loader, request, recipe, self._settings.max_rows, credential, job

@@ -10,7 +10,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +61,8 @@ class Job:
         self.committed = False
         self._canceled = threading.Event()
         self._lock = threading.Lock()
-        self._news: queue.SimpleQueue[Step | Show] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Step | Show | Exception | None] = queue.SimpleQueue()
+        self._reported = ("", 0.0)
         self.start_clock()
 
     def start_clock(self) -> None:
@@ -101,9 +101,12 @@ class Job:
             )
 
     def report(self, text: str, done: int = 0, total: int = 0) -> None:
-        """Check, then show the current step."""
+        """Check, then show the current step; its numbers only now and then."""
         self.check()
-        self._news.put(Step(text, done, total))
+        before, at = self._reported
+        if text != before or time.monotonic() - at > _REPORT_SECONDS:
+            self._reported = (text, time.monotonic())
+            self._news.put(Step(text, done, total))
 
     def show(self, result: Show) -> None:
         """Check, then show a result."""
@@ -111,7 +114,7 @@ class Job:
         self._news.put(result)
 
     def run(self, work: Callable[["Job"], None]) -> Generator[Step | Show, None, None]:
-        """Run work in a thread; yield its latest step now and then, and each result.
+        """Run work in a thread; yield its steps and results.
 
         Closing the generator cancels the job. A canceled job ends the generator at once, although
         its thread may still wait for a slow server.
@@ -122,42 +125,30 @@ class Job:
             TimeLimitError: the time limit has passed.
         """
         self.start_clock()
-        outcome = Future[None]()
 
         def body() -> None:
             try:
                 work(self)
-                outcome.set_result(None)
-            except BaseException as error:  # noqa: BLE001 - re-raised by `outcome.result`
-                outcome.set_exception(error)
-
-        thread = threading.Thread(target=body, name="lorameta-job", daemon=True)
-        thread.start()
-        try:
-            running = True
-            while running and not self.canceled:
-                thread.join(_REPORT_SECONDS)
-                running = thread.is_alive()
-                yield from self._latest()
-            if self.canceled:
-                raise Canceled
-            outcome.result()
-        except BaseException:
-            self.cancel()  # no join: Gradio closes generators in its event loop
-            raise
-
-    def _latest(self) -> Generator[Step | Show, None, None]:
-        """Yield the results that have come in, and the step after them."""
-        step: Step | None = None
-        while not self._news.empty():
-            news = self._news.get()
-            if isinstance(news, Step):
-                step = news
+            except Exception as error:  # noqa: BLE001 - raised below
+                self._news.put(error)
             else:
-                step = None
+                self._news.put(None)
+
+        threading.Thread(target=body, name="lorameta-job", daemon=True).start()
+        try:
+            while not self.canceled:
+                try:
+                    news = self._news.get(timeout=_REPORT_SECONDS)
+                except queue.Empty:
+                    continue
+                if news is None:
+                    return
+                if isinstance(news, Exception):
+                    raise news
                 yield news
-        if step:
-            yield step
+            raise Canceled
+        finally:
+            self.cancel()  # no join: Gradio closes generators in its event loop
 
 
 def known_error(error: Exception) -> LoraMetaError:
@@ -167,5 +158,5 @@ def known_error(error: Exception) -> LoraMetaError:
     """
     if isinstance(error, LoraMetaError):
         return error
-    logger.error("unexpected %s", type(error).__name__, exc_info=error)
+    logger.error("unexpected %s", type(error).__name__)
     return LoraMetaError("Something went wrong that should not")

@@ -24,7 +24,7 @@ from hf_lorameta.pipeline.read_dataset import Reading, TokenCounting, read_datas
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from jobs import Job
-from reader_process import read_first, report_rows
+from reader_process import read, report_rows
 
 SAMPLES = 120
 """Rows kept for the visitor, to try and test the adapter on, and to train it on."""
@@ -78,9 +78,7 @@ def make_plan(
     if request.template == CHAT:
         request = replace(request, template=Session(bank, token=credential).chat_form)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
-    reading, samples = read_first(
-        job, _read, request, credential, recipe, limits, token_counting(bank)
-    )
+    reading, samples = read(job, _read, request, credential, recipe, limits, token_counting(bank))
     return PlanResult(plan_from_reading(reading, bank), samples, request.name)
 
 
@@ -90,8 +88,8 @@ def _read(
     recipe: Recipe,
     limits: ReadingLimits,
     counting: TokenCounting,
-) -> Iterator[tuple[Reading, list[tuple[str, str]]]]:
-    """Yield the token counts of a dataset, and some of its rows; runs in a `reader_process`."""
+) -> tuple[Reading, list[tuple[str, str]]]:
+    """Return the token counts of a dataset, and some of its rows; runs in a `reader_process`."""
     with hidden_path(request):
         opened = open_request(request, credential, limits)
         sample = RowSample(SAMPLES, "samples")
@@ -104,4 +102,4 @@ def _read(
             (prompt[-SAMPLE_CHARACTERS:], output[:SAMPLE_CHARACTERS])
             for prompt, output in sample.rows
         ]
-        yield reading, samples
+        return reading, samples

@@ -7,7 +7,7 @@ drops it, and with it the files of the adapter, an hour after its last use.
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from dataset_request import DatasetRequest, RequestError, Source
 from generating import AdapterResult
@@ -18,8 +18,8 @@ from planning import PlanResult
 
 LOCK = threading.RLock()
 """Held where a visit and its job change together, for milliseconds; one for all visits."""
-_IDLE = "This page was idle for an hour"
-"""Begins the message for a page whose state was dropped; a remedy follows."""
+READ_AGAIN, MAKE_AGAIN = "read the dataset again", "make the adapter again"
+T = TypeVar("T")
 Line = Literal["plan", "adapter", "model"]
 """What waits in Gradio's queue for each other: reading datasets and planning; combining and saving
 adapters; running the base model."""
@@ -136,30 +136,13 @@ class Visit:
         """Drop the plan and what was made from it."""
         self.plan_result, self.adapter, self.report = None, None, None
 
-    def the_request(self) -> DatasetRequest:
-        """Return the request.
 
-        Raises:
-            RequestError: the state of the page was dropped, as for the next three.
-        """
-        if self.request is None:
-            raise RequestError(f"{_IDLE}: read the dataset again")
-        return self.request
+def known(value: T | None, remedy: str) -> T:
+    """Return a part of a visit.
 
-    def the_source(self) -> Source:
-        """Return what the dataset offers."""
-        if self.source is None:
-            raise RequestError(f"{_IDLE}: read the dataset again")
-        return self.source
-
-    def the_plan(self) -> PlanResult:
-        """Return the plan."""
-        if self.plan_result is None:
-            raise RequestError(f"{_IDLE}: read the dataset again")
-        return self.plan_result
-
-    def the_adapter(self) -> AdapterResult:
-        """Return the adapter."""
-        if self.adapter is None:
-            raise RequestError(f"{_IDLE}: make the adapter again")
-        return self.adapter
+    Raises:
+        RequestError: it is missing, since the state of the page was dropped.
+    """
+    if value is None:
+        raise RequestError(f"This page was idle for an hour: {remedy}")
+    return value

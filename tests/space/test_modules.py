@@ -230,17 +230,17 @@ def test_an_unreadable_file_gives_an_error_without_its_path(
 
 def test_a_reader_that_hangs_or_dies_raises_an_error() -> None:
     with pytest.raises(jobs.TimeLimitError):
-        reader_process.read_first(jobs.Job(1.0), readers.hang)
+        reader_process.read(jobs.Job(1.0), readers.hang)
     with pytest.raises(reader_process.ReaderError, match="reader process ended"):
-        reader_process.read_first(jobs.Job(60), readers.die)
+        reader_process.read(jobs.Job(60), readers.die)
 
 
 @pytest.mark.parametrize("function", [readers.allocate, readers.abort, readers.send_too_much])
 def test_a_reader_that_needs_too_much_memory_ends_with_a_sentence(
-    function: Callable[[], Iterator[object]],
+    function: Callable[[], object],
 ) -> None:
     with pytest.raises(DatasetTooLargeError, match=r"^The (dataset needs more|rows of)"):
-        reader_process.read_first(jobs.Job(60), function)
+        reader_process.read(jobs.Job(60), function)
 
 
 def test_a_bomb_ends_with_a_sentence(bank_loader: BankLoader, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_long_rows_do_not_leave_the_reader(bank_loader: BankLoader, tmp_path: Pa
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"left": "a " * 5_000_000, "right": ["b" * 5_000_000]}))
     request, job = DatasetRequest(file=str(path)), jobs.Job(120)
-    source = reader_process.read_first(job, read_source, request, False)
+    source = reader_process.read(job, read_source, request, False)
     assert isinstance(source.preview.problem, ColumnsError)
     assert set(source.preview.rows[0]) == {"left", "right"}
     assert len(pickle.dumps(source)) < 10_000
@@ -272,7 +272,7 @@ def test_readers_do_not_import_torch() -> None:
         import jobs, reader_process
         reader_process.start_forkserver()
         torch = "__import__('datasets').config.TORCH_AVAILABLE"
-        print(reader_process.read_first(jobs.Job(300), map, eval, [torch]))
+        print(reader_process.read(jobs.Job(300), eval, torch))
     """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=SPACE, capture_output=True, text=True, check=True
