@@ -53,12 +53,12 @@ class Actions:
     def run(self, visit: Visit, line: Line) -> Iterator[Updates]:
         """Run the task that waits in a line; yield its progress and results.
 
-        Answers to a page may change order, so the first and the last updates state what is true of
-        all requests up to now.
+        Answers may reach a page in another order, so it is told what runs at the start and at the
+        end, whatever it was told before.
         """
         task = visit.take(line)
         if task is None:
-            yield self.nothing(visit) if visit.task else self.idle(visit)
+            yield self.settle(visit)
             return
         yield self._running(visit)
         updates: Updates = {}
@@ -104,6 +104,10 @@ class Actions:
             number: of this request.
         """
         return self.idle(visit) if visit.cancel(number) else self.nothing(visit)
+
+    def settle(self, visit: Visit) -> Updates:
+        """Show that nothing runs, if so."""
+        return self.nothing(visit) if visit.task else self.idle(visit)
 
     def nothing(self, visit: Visit) -> Updates:
         """Change nothing. A handler that yields no updates at all would empty the whole page."""

@@ -78,7 +78,8 @@ class Wiring:
         for button in (c.save, c.save_anyway):
             target = [c.repo_id, c.visibility, c.overwrite]
             self._request(button.click, actions.save, "adapter", target)
-        self._ask(c.cancel.click, self._actions.cancel)
+        canceled = self._ask(c.cancel.click, self._actions.cancel)
+        canceled.then(self._actions.settle, c.visit, **self._at_once)
 
     def _ask(self, trigger: Any, action: Callable[..., Updates], inputs: Sequence[Any] = ()) -> Any:
         """Have an action answer at once; requests are numbered in the order of the page."""
