@@ -11,13 +11,13 @@ from typing import Any
 
 import gradio as gr
 
-from bank_loader import BankLoader
 from components import Components
-from html_blocks import note, progress_html
-from jobs import Canceled, Job, Step, Updates, known_error
-from messages import error_html
 from settings import Settings
-from visit import LOCK, Line, Task, Visit
+from views.blocks import note, progress_html
+from views.messages import error_html
+from work.bank_loader import BankLoader
+from work.jobs import Canceled, Job, Step, Updates, known_error
+from work.visit import LOCK, Line, Task, Visit
 
 _CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
 _BUSY = note("error", "Too many people use this page at the moment", ["Try again in a minute."])

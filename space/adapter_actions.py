@@ -2,16 +2,16 @@
 
 import gradio as gr
 
-import result_view as view
 from actions import Actions
-from dataset_request import DatasetRequest
-from generating import AdapterResult, Destination, make_adapter, make_and_publish
-from improving import ROWS, TooSlowError, improve, why_not_improve
-from inputs import credential_of
-from jobs import Job, Updates
-from planning import PlanResult
-from trying import answers, is_worse, test, testable_rows, why_not
-from visit import MAKE_AGAIN, READ_AGAIN, Visit, known
+from forms.inputs import credential_of
+from views import result as view
+from work.dataset_request import DatasetRequest
+from work.generating import AdapterResult, Destination, make_adapter, make_and_publish
+from work.improving import ROWS, TooSlowError, improve, why_not_improve
+from work.jobs import Job, Updates
+from work.planning import PlanResult
+from work.trying import answers, is_worse, test, testable_rows, why_not
+from work.visit import MAKE_AGAIN, READ_AGAIN, Visit, known
 
 
 class AdapterActions(Actions):

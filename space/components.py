@@ -5,17 +5,17 @@ from typing import Any
 
 import gradio as gr
 
-import page_text
-from bank_loader import BankLoader
-from data_form import data_form, dataset_search
+from forms.data_form import data_form, dataset_search
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import Recipe
 from settings import Settings
-from visit import Visit
+from views import page_text
+from work.bank_loader import BankLoader
+from work.visit import Visit
 
-_FOLDER = Path(__file__).parent
+_FORMS = Path(__file__).parent / "forms"
 _VISIBILITY = [("public: everybody can see it", "public"), ("private: only you", "private")]
 
 
@@ -73,11 +73,11 @@ class Components:
         self.data_form = _html(
             "lm-data",
             data_form(self._settings.max_upload_mb),
-            js_on_load=(_FOLDER / "data_form.js").read_text(encoding="utf-8"),
+            js_on_load=(_FORMS / "data_form.js").read_text(encoding="utf-8"),
             server_functions=[dataset_search(self._settings)],
         )
         self.status = _html("lm-status")
-        script = (_FOLDER / "columns_form.js").read_text(encoding="utf-8")
+        script = (_FORMS / "columns_form.js").read_text(encoding="utf-8")
         self.columns_form = _html("lm-columns", js_on_load=script)
         self.template_error = _html("lm-template-error")
 

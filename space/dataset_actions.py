@@ -10,19 +10,19 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from actions import Actions
-from columns_form import columns_form, columns_from_form, prompt_from_form
-from dataset_request import DatasetRequest, Source, TemplateError, read_source, validated
+from forms.columns_form import columns_form, columns_from_form, prompt_from_form
+from forms.inputs import columns_of, credential_of, recipe_of, uploaded_file
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
-from inputs import columns_of, credential_of, recipe_of, uploaded_file
-from jobs import Job, Updates
-from map_view import map_html
-from messages import error_html
-from plan_view import details_html
-from planning import PlanResult, make_plan
-from reader_process import read
-from verdict_view import verdict_html
-from visit import LOCK, READ_AGAIN, Visit, known
+from views.details import details_html
+from views.map import map_html
+from views.messages import error_html
+from views.verdict import verdict_html
+from work.dataset_request import DatasetRequest, Source, TemplateError, read_source, validated
+from work.jobs import Job, Updates
+from work.planning import PlanResult, make_plan
+from work.reader_process import read
+from work.visit import LOCK, READ_AGAIN, Visit, known
 
 _LINKED = ("dataset", "config", "split", "instruction", "template")
 """Names of texts in a link; it also has the columns."""

@@ -9,9 +9,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from bank_loader import BankLoader
-from dataset_request import FILE_TYPES, Credential, DatasetRequest
-from generating import Destination, SignInError, make_adapter, make_and_publish
+from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of
 from hf_lorameta.errors import (
     AuthError,
     ColumnsError,
@@ -24,11 +22,13 @@ from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import Recipe
-from inputs import OPTIONS, columns_of, credential_of, recipe_of
-from jobs import Job, known_error
-from messages import advice, message_of
-from planning import PlanResult, make_plan
 from settings import Settings, line_limits
+from views.messages import advice, message_of
+from work.bank_loader import BankLoader
+from work.dataset_request import FILE_TYPES, Credential, DatasetRequest
+from work.generating import Destination, SignInError, make_adapter, make_and_publish
+from work.jobs import Job, known_error
+from work.planning import PlanResult, make_plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NAMED = ("dataset", "config", "split", "instruction", "template")

@@ -7,14 +7,14 @@ import gradio as gr
 
 from actions import Actions
 from adapter_actions import AdapterActions
-from bank_loader import BankLoader
 from components import Components
 from dataset_actions import DatasetActions
 from endpoints import add_endpoints
-from jobs import Updates
-from page_text import TITLE, account_html, bank_html
 from settings import Settings, line_limits
-from visit import Line, Visit
+from views.page_text import TITLE, account_html, bank_html
+from work.bank_loader import BankLoader
+from work.jobs import Updates
+from work.visit import Line, Visit
 
 _NUMBER_REQUESTS = """(...values) => {
     values[1] = window.lorametaRequests = (window.lorametaRequests ?? 0) + 1;

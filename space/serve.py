@@ -11,10 +11,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bank_loader import BankLoader
 from endpoints import MCP_TOOL
 from page import build_page
 from settings import Settings, shares
+from work.bank_loader import BankLoader
 
 FOLDER = Path(__file__).parent
 _SYSTEM = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]

@@ -6,7 +6,7 @@ import time
 
 def allocate() -> bytes:
     """Ask for more memory than a reader may take."""
-    import reader_process
+    from work import reader_process
 
     return bytes(reader_process.MEMORY_BYTES)
 
@@ -19,7 +19,7 @@ def abort() -> int:
 
 def send_too_much() -> bytes:
     """Return what is too large to be sent."""
-    import reader_process
+    from work import reader_process
 
     return bytes(reader_process.MESSAGE_BYTES)
 

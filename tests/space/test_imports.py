@@ -9,8 +9,13 @@ import pytest
 
 from tests.running_space import SPACE
 
-MODULES = {path.stem: path for path in sorted(SPACE.glob("*.py"))}
-PACKAGES = {"gradio", "hf_lorameta", "numpy", "starlette", *MODULES, *sys.stdlib_module_names}
+MODULES = {
+    ".".join(path.relative_to(SPACE).with_suffix("").parts): path
+    for path in sorted(SPACE.rglob("*.py"))
+    if path.stem != "__init__"
+}
+OWN = {name.split(".")[0] for name in MODULES}
+PACKAGES = {"gradio", "hf_lorameta", "numpy", "starlette", *OWN, *sys.stdlib_module_names}
 
 
 def imports(path: Path) -> set[str]:
@@ -22,6 +27,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
             modules.add(str(node.module))
+            modules.update(f"{node.module}.{alias.name}" for alias in node.names)
     return modules
 
 

@@ -27,13 +27,10 @@ from hf_lorameta.training.settings import Settings  # noqa: E402
 
 sys.path.insert(0, str(SPACE))
 try:
-    import generating
-    import improving
-    import jobs
-    import result_view
-    import trying
-    from dataset_request import RequestError
-    from planning import PlanResult
+    from views import result as result_view
+    from work import generating, improving, jobs, trying
+    from work.dataset_request import RequestError
+    from work.planning import PlanResult
 finally:
     sys.path.remove(str(SPACE))
 

@@ -16,13 +16,13 @@ if why := missing("gradio"):
 
 sys.path.insert(0, str(SPACE))
 try:
-    import jobs
     from actions import Actions
     from adapter_actions import AdapterActions
     from dataset_actions import DatasetActions
-    from dataset_request import DatasetRequest
     from settings import Settings
-    from visit import Visit
+    from work import jobs
+    from work.dataset_request import DatasetRequest
+    from work.visit import Visit
 finally:
     sys.path.remove(str(SPACE))
 

@@ -43,21 +43,17 @@ from tests.space import readers
 
 sys.path.insert(0, str(SPACE))
 try:
-    import columns_form
-    import inputs
-    import jobs
-    import map_view
-    import messages
-    import names
-    import page_text
-    import plan_view
-    import planning
-    import reader_process
-    import result_view
     import settings
-    import verdict_view
-    from bank_loader import BankLoader
-    from dataset_request import (
+    from forms import columns_form, inputs
+    from views import details as plan_view
+    from views import map as map_view
+    from views import messages, names, page_text
+    from views import result as result_view
+    from views import verdict as verdict_view
+    from views.blocks import note, progress_html
+    from work import jobs, planning, reader_process
+    from work.bank_loader import BankLoader
+    from work.dataset_request import (
         DatasetRequest,
         RequestError,
         Source,
@@ -65,7 +61,6 @@ try:
         read_source,
         validated,
     )
-    from html_blocks import note, progress_html
 finally:
     sys.path.remove(str(SPACE))
 
@@ -269,7 +264,7 @@ def test_long_rows_do_not_leave_the_reader(bank_loader: BankLoader, tmp_path: Pa
 
 def test_readers_do_not_import_torch() -> None:
     code = """if 1:
-        import jobs, reader_process
+        from work import jobs, reader_process
         reader_process.start_forkserver()
         torch = "__import__('datasets').config.TORCH_AVAILABLE"
         print(reader_process.read(jobs.Job(300), eval, torch))

@@ -25,9 +25,9 @@ from playwright.sync_api import expect
 
 sys.path.insert(0, str(SPACE))
 try:
-    import result_view
     import settings
-    import trying
+    from views import result as result_view
+    from work import trying
 finally:
     sys.path.remove(str(SPACE))
 

@@ -2,9 +2,6 @@
 
 import re
 
-from bank_loader import UnusableBankError
-from dataset_request import TemplateError
-from generating import SignInError
 from hf_lorameta.errors import (
     AuthError,
     BankError,
@@ -22,8 +19,11 @@ from hf_lorameta.errors import (
     ScriptDatasetError,
     UnlabeledDatasetError,
 )
-from html_blocks import note
-from jobs import TimeLimitError
+from views.blocks import note
+from work.bank_loader import UnusableBankError
+from work.dataset_request import TemplateError
+from work.generating import SignInError
+from work.jobs import TimeLimitError
 
 _ADVICE: dict[type[LoraMetaError], str] = {
     AuthError: "Sign in again: the sign-in has expired, or the account may not write there.",

@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from dataset_request import (
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.errors import LoraMetaError, UsageError
+from views.blocks import select
+from work.dataset_request import (
     CHAT,
     TEXT_CHARACTERS,
     DatasetRequest,
@@ -12,9 +15,6 @@ from dataset_request import (
     TemplateError,
     prompt_text,
 )
-from hf_lorameta.data.columns import Columns
-from hf_lorameta.errors import LoraMetaError, UsageError
-from html_blocks import select
 
 ROLES = {
     "": "ignore",

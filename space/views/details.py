@@ -9,7 +9,7 @@ from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline.plan import Plan
-from names import Named, readable_name
+from views.names import Named, readable_name
 
 BARS = 10
 HUB = "https://huggingface.co"

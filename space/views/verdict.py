@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 from hf_lorameta.bank.geometry import FAR_RATIO
 from hf_lorameta.pipeline.plan import Plan
-from messages import plain
-from names import readable_name
+from views.messages import plain
+from views.names import readable_name
 
 WORTHWHILE = 0.25
 """Gain that counts as help: a quarter of the base model's error."""

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from dataset_request import DatasetRequest, RequestError, Source
-from generating import AdapterResult
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.recipe import Recipe
-from jobs import Job
-from planning import PlanResult
+from work.dataset_request import DatasetRequest, RequestError, Source
+from work.generating import AdapterResult
+from work.jobs import Job
+from work.planning import PlanResult
 
 LOCK = threading.RLock()
 """Held where a visit and its job change together, for milliseconds; one for all visits."""

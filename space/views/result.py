@@ -5,14 +5,14 @@ import re
 import shlex
 from html import escape
 
-from generating import AdapterResult, Destination, Published, target_name
 from hf_lorameta.cards.gguf_usage import render_modelfile
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.environment import install_requirement
-from html_blocks import code_html
-from improving import ROWS, Improvement
-from planning import PlanResult
-from trying import is_worse, titles
+from views.blocks import code_html
+from work.generating import AdapterResult, Destination, Published, target_name
+from work.improving import ROWS, Improvement
+from work.planning import PlanResult
+from work.trying import is_worse, titles
 
 _SHORT = 300
 """Characters of a prompt that is shown in code."""

@@ -12,11 +12,11 @@ from html import escape
 
 import gradio as gr
 
-from dataset_request import FILE_TYPES
+from forms.inputs import credential_of
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
-from inputs import credential_of
 from settings import Settings
+from work.dataset_request import FILE_TYPES
 
 MATCHES = 8
 _SEARCH_SECONDS = 600

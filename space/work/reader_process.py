@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, LoraMetaError
-from jobs import Job
+from work.jobs import Job
 
 T = TypeVar("T")
 _CONTEXT = multiprocessing.get_context("forkserver")
 _PRELOADED = (
-    "planning",
+    "work.planning",
     "datasets",
     "pyarrow.parquet",
     "pyarrow.dataset",

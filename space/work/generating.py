@@ -8,7 +8,6 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_request import REPO_ID, Credential, RequestError
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
@@ -22,8 +21,9 @@ from hf_lorameta.pipeline.publish import (
     resolve_target,
 )
 from hf_lorameta.pipeline.trial import scores_to_card
-from jobs import Job
-from planning import PlanResult
+from work.dataset_request import REPO_ID, Credential, RequestError
+from work.jobs import Job
+from work.planning import PlanResult
 
 
 class SignInError(LoraMetaError):

@@ -5,11 +5,11 @@ from pathlib import Path
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from dataset_request import Credential, RequestError
 from hf_lorameta.data.columns import Columns, parse_columns
 from hf_lorameta.errors import UsageError
 from hf_lorameta.recipe import Recipe
 from settings import MOCK_TOKEN, Settings
+from work.dataset_request import Credential, RequestError
 
 OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
 """Options of the recipe on the page and of the endpoints, in the order of `recipe_of`."""

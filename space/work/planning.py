@@ -7,15 +7,6 @@ Only token counts and up to `SAMPLES` clipped rows leave the process that reads 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from bank_loader import BankLoader
-from dataset_request import (
-    CHAT,
-    Credential,
-    DatasetRequest,
-    hidden_path,
-    open_request,
-    validated,
-)
 from hf_lorameta.data.sample import RowSample
 from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.pipeline.plan import Plan
@@ -23,8 +14,17 @@ from hf_lorameta.pipeline.read_and_plan import plan_from_reading
 from hf_lorameta.pipeline.read_dataset import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from jobs import Job
-from reader_process import read, report_rows
+from work.bank_loader import BankLoader
+from work.dataset_request import (
+    CHAT,
+    Credential,
+    DatasetRequest,
+    hidden_path,
+    open_request,
+    validated,
+)
+from work.jobs import Job
+from work.reader_process import read, report_rows
 
 SAMPLES = 120
 """Rows kept for the visitor, to try and test the adapter on, and to train it on."""

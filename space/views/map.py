@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hf_lorameta.bank.map import BankMap
 from hf_lorameta.pipeline.plan import Plan
-from names import readable_name
+from views.names import readable_name
 
 WIDTH, HEIGHT, MARGIN = 520, 400, 30
 LABELED = 3

@@ -2,10 +2,10 @@
 
 from html import escape
 
-from bank_loader import BankLoader
 from hf_lorameta.bank.bank import Bank
-from html_blocks import code_html, note
 from settings import Settings
+from views.blocks import code_html, note
+from work.bank_loader import BankLoader
 
 TITLE = "A LoRA adapter for your dataset"
 PAPER = "https://arxiv.org/abs/2507.01806"
