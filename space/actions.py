@@ -94,7 +94,8 @@ class Actions:
     def busy(self, visit: Visit) -> Updates:
         """Say that Gradio's queue is full."""
         visit.drop_task()
-        return self.idle(visit) | {self.components.progress: _BUSY}
+        c = self.components
+        return self.idle(visit) | {c.progress: _BUSY, c.bar: gr.Row(visible=True)}
 
     def cancel(self, visit: Visit, number: int) -> Updates:
         """Cancel the task that waits or runs, or take its result back if that is on its way.
