@@ -19,6 +19,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.bank.map import bank_map
@@ -35,7 +36,6 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta import plan
 from hf_lorameta.recipe import Recipe
 from tests.data.random_rows import KINDS, random_rows
 from tests.running_space import SPACE

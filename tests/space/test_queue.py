@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ def test_visitors_wait_in_line_can_cancel_there_and_are_told_if_they_are_too_man
     cli.hub.add_fault(Fault("callback", path=f"datasets/{slow}", callback=hold))
     visitors = [Visitor(chromium, small_queue.url) for _ in range(3)]
     first, second, third = (visitor.page for visitor in visitors)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, ended_by(go_on):
         clients = [Client(small_queue.url, verbose=False) for _ in range(AT_ONCE)]
         running = [
             pool.submit(client.predict, dataset=slow, api_name="/plan") for client in clients
@@ -58,11 +59,19 @@ def test_visitors_wait_in_line_can_cancel_there_and_are_told_if_they_are_too_man
         expect(third.locator("#lm-cancel")).to_be_hidden()
         second.locator("#lm-cancel").click()
         expect(second.locator("#lm-work")).to_have_text("Canceled")
-        cli.hub.clear_faults()
-        go_on.set()
-        assert [plan.result()["dataset"]["id"] for plan in running] == [slow] * AT_ONCE
+    cli.hub.clear_faults()
+    assert [plan.result()["dataset"]["id"] for plan in running] == [slow] * AT_ONCE
     visitors[0].wait_for_plan(repo)
     expect(second.locator("#lm-work")).to_have_text("Canceled")
     expect(second.locator("#lm-verdict")).to_be_hidden()
     for visitor in visitors:
         visitor.close()
+
+
+@contextmanager
+def ended_by(event: threading.Event) -> Iterator[None]:
+    """Set an event at the end of a ``with`` block, also if a test fails."""
+    try:
+        yield
+    finally:
+        event.set()
