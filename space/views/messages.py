@@ -13,6 +13,7 @@ from hf_lorameta.errors import (
     EmptyDatasetError,
     GatedError,
     IntegrityError,
+    LoraMetaError,
     NotFoundError,
     Option,
     RecipeError,
@@ -93,8 +94,4 @@ _EXCEPTION = re.compile(r" \((?:\w+\.)*\w*(?:Error|Exception|Timeout|Warning)\)"
 def plain(text: str) -> str:
     """To be deleted: messages name no options any more."""
     text = _EXCEPTION.sub("", text)
-    text = text.replace("with --instruction", "in the field of step 1")
-    text = text.replace("--instruction goes", "One instruction for all rows goes")
-    text = text.replace("add --template chat", "write the word chat into the last field of step 1")
-    kept = [sentence for sentence in re.split(r"(?<=[.!?]) ", text) if " --" not in f" {sentence}"]
-    return " ".join(kept)
+    return text.replace("--instruction goes", "One instruction for all rows goes")

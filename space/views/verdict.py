@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 
 from hf_lorameta.bank.geometry import FAR_RATIO
 from hf_lorameta.pipeline.plan import Plan
-from views.messages import plain
 from views.names import readable_name
 
 WORTHWHILE = 0.25
@@ -134,10 +133,9 @@ def _point(name: str, distance: float, end: float) -> str:
 
 
 def _cautions(plan: Plan) -> str:
-    texts = [text for warning in plan.warnings if (text := plain(warning))]
-    if not texts:
+    if not plan.warnings:
         return ""
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    items = "".join(f"<li>{escape(warning)}</li>" for warning in plan.warnings)
     return (
         '<div class="lm-note lm-warning" role="note" aria-label="Warnings">'
         f"<strong>Before you rely on it</strong><ul>{items}</ul></div>"

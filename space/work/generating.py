@@ -11,8 +11,8 @@ from pathlib import Path
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.generate import generate_from_plan
 from hf_lorameta.pipeline.generation import Generation
+from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.publish import (
     Target,
     check_no_overwrite,
@@ -147,7 +147,7 @@ def make_and_publish(
 
     Raises:
         SignInError: the visitor is signed out.
-        LoraMetaError: as `resolve_target`, `publish_folder` and `generate_from_plan` raise.
+        LoraMetaError: as `resolve_target`, `publish_folder` and `combine` raise.
     """
     if credential is False:
         raise SignInError("Publishing needs an account: sign in first")

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.pipeline.budget import obstacle_to_training, recipe_within
-from hf_lorameta.pipeline.generate import generate_from_plan
+from hf_lorameta.pipeline.make import make_adapter
+from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
 from work.generating import AdapterResult, save_files
 from work.jobs import Job

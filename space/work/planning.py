@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 
 from hf_lorameta.data.sample import RowSample
 from hf_lorameta.hub.reading_limits import ReadingLimits
-from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.read_and_plan import plan_from_reading
-from hf_lorameta.pipeline.read_dataset import Reading, TokenCounting, read_dataset, token_counting
+from hf_lorameta.pipeline.plan import Plan, plan_from_reading
+from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from work.bank_loader import BankLoader

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -18,9 +17,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+from hf_lorameta import plan  # noqa: E402 - they import torch
 from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
 from hf_lorameta.environment import install_requirement  # noqa: E402 - they import torch
-from hf_lorameta.pipeline.read_and_plan import plan  # noqa: E402 - they import torch
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
 from hf_lorameta.training import few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
