@@ -1,19 +1,15 @@
-"""Build the folder of a Space: its pages, this package as a wheel, and pinned requirements.
+"""Build the folder of a Space: its pages, this package, and pinned requirements.
 
-The wheel is built from the installed package, editable installs included, so that a Space runs
-exactly the code that deployed it. `app.py` unpacks the wheel: the Hub installs requirements before
-it copies the repo's other files, so a wheel cannot be a requirement.
+The files of the installed package, editable installs included, lie next to `app.py`, where Python
+finds them first. So a Space runs exactly the code that deployed it.
 """
 
-import base64
-import hashlib
 import importlib.metadata
-import io
 import json
 import re
+import shutil
 import tempfile
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from huggingface_hub import RepoCard
@@ -33,10 +29,6 @@ MAX_BANK_BYTES = 2_000_000_000
 """Largest bank of unpacked adapters that a Space accepts: it fetches them at every start."""
 _PACKAGE = Path(__file__).parent
 _SHIPPED = "_space"
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-_REPLACED = re.compile(r"hf_lorameta-.*\.whl|" + re.escape(DEFAULTS_FILE))
-"""Files of an earlier build that a later one may not have."""
-_WHEEL = "Wheel-Version: 1.0\nGenerator: hf-lorameta\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _CAPPED = {"pydantic": "pydantic>=2.9,<=2.12.5"}
 """Requirements that Gradio's extra ``mcp`` caps, whatever version is installed here."""
 
@@ -59,16 +51,15 @@ def build_space(
         whole_bank: accept a bank that is larger than `MAX_BANK_BYTES` and not a pack.
         hub: None makes a client with the saved token.
     """
-    files = dict([*_pages(), package_wheel()])
+    files = dict([*_pages(), *_package_files()])
     files["requirements.txt"] = _requirements(files["requirements.txt"].decode()).encode()
     if bank is not None:
         files |= _for_bank(files["README.md"], bank, revision, whole_bank, hub or Hub())
-    _check_folder(folder, set(files))
-    for old in folder.iterdir():
-        if _REPLACED.fullmatch(old.name):
-            old.unlink()
-    for path, content in files.items():
-        write_atomically(folder / path, content)
+    _clear(folder, files)
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
     return tuple(sorted(files))
 
 
@@ -84,8 +75,8 @@ def deploy_space(
     """Publish a Space in one commit; return its URL. Other arguments are those of `build_space`.
 
     Args:
-        repo_id: ``user/space``; an existing Space gets the new files, loses the wheels and the
-            default bank of earlier ones, and keeps its variables.
+        repo_id: ``user/space``; an existing Space gets the new files, loses those of the package
+            that are no more, and the default bank, and keeps its variables.
         private: visibility of a new Space; None is public. True refuses an existing public one.
     """
     hub = hub or Hub()
@@ -96,7 +87,7 @@ def deploy_space(
     with tempfile.TemporaryDirectory(prefix="lorameta-space-") as scratch:
         folder = Path(scratch)
         files = build_space(folder, bank=bank, revision=revision, whole_bank=whole_bank, hub=hub)
-        earlier = filter(_REPLACED.fullmatch, existing.files if existing else ())
+        earlier = filter(_is_replaced, existing.files if existing else ())
         return hub.publish(
             Upload(folder, delete=sorted(set(earlier) - set(files))),
             repo_id,
@@ -107,7 +98,7 @@ def deploy_space(
         )
 
 
-# --- the pages ----------------------------------------------------------------------------------
+# --- the files ----------------------------------------------------------------------------------
 
 
 def _pages() -> Iterator[tuple[str, bytes]]:
@@ -119,9 +110,42 @@ def _pages() -> Iterator[tuple[str, bytes]]:
             "the pages of the Space are not part of this installation",
             hint=pip_install("--force-reinstall", DISTRIBUTION),
         )
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith(".") and path.suffix != ".whl":
-            yield path.name, path.read_bytes()
+    yield from _files_in(folder)
+
+
+def _package_files() -> Iterator[tuple[str, bytes]]:
+    """Yield the files of this package, and the metadata that says where it can be had."""
+    for name, content in _files_in(_PACKAGE):
+        if not name.startswith(f"{_SHIPPED}/"):
+            yield f"{_PACKAGE.name}/{name}", content
+    metadata = _distribution().read_text("METADATA") or ""
+    yield f"{_PACKAGE.name}-{__version__}.dist-info/METADATA", metadata.encode()
+
+
+def _files_in(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        hidden = any(part.startswith((".", "__pycache__")) for part in inside.parts)
+        if path.is_file() and not hidden:
+            yield inside.as_posix(), path.read_bytes()
+
+
+def _is_replaced(name: str) -> bool:
+    """Whether a file of an earlier build is replaced, or removed where a later one has no such."""
+    return name.startswith(_PACKAGE.name) or name == DEFAULTS_FILE
+
+
+def _clear(folder: Path, names: Iterable[str]) -> None:
+    """Create the folder, or remove what an earlier build put there; refuse other files."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be used: {error.strerror}") from None
+    ours = {name.partition("/")[0] for name in names} | {"__pycache__", ".gradio"}
+    found = [path for path in folder.iterdir() if path.name not in ours]
+    refuse_other_files(folder, (path.name for path in found if not _is_replaced(path.name)))
+    for path in filter(lambda path: _is_replaced(path.name), folder.iterdir()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _requirements(text: str) -> str:
@@ -158,18 +182,6 @@ def _for_bank(
     return {name: text.encode() for name, text in texts.items()}
 
 
-def _check_folder(folder: Path, names: set[str]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be used: {error.strerror}") from None
-    others = {path.name for path in folder.iterdir()} - names - {"__pycache__", ".gradio"}
-    refuse_other_files(folder, (name for name in others if not _REPLACED.fullmatch(name)))
-
-
-# --- the wheel ----------------------------------------------------------------------------------
-
-
 def _distribution() -> importlib.metadata.Distribution:
     try:
         found = importlib.metadata.distribution(DISTRIBUTION)
@@ -177,46 +189,8 @@ def _distribution() -> importlib.metadata.Distribution:
         found = None
     if found is None or found.version != __version__:
         raise UsageError(
-            f"{DISTRIBUTION} {__version__} is not installed as a package, so no wheel can be built",
+            f"{DISTRIBUTION} {__version__} is not installed as a package, so its requirements are "
+            "not known",
             hint=f"install it first: {pip_install('-e', '.')}",
         )
     return found
-
-
-def package_wheel() -> tuple[str, bytes]:
-    """Return this package as a wheel (file name, content); the same package gives the same bytes.
-
-    Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
-    """
-    found = _distribution()
-    stem = f"hf_lorameta-{found.version}"
-    files = dict(_package_files())
-    for name in ("METADATA", "entry_points.txt"):
-        files[f"{stem}.dist-info/{name}"] = (found.read_text(name) or "").encode()
-    files[f"{stem}.dist-info/WHEEL"] = _WHEEL.encode()
-    record = f"{stem}.dist-info/RECORD"
-    listed = [f"{name},{_digest(content)},{len(content)}" for name, content in files.items()]
-    files[record] = "".join(f"{line}\n" for line in [*listed, f"{record},,"]).encode()
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compresslevel=1) as archive:
-        for name, content in files.items():
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, content)
-    return f"{stem}-py3-none-any.whl", buffer.getvalue()
-
-
-def _package_files() -> Iterator[tuple[str, bytes]]:
-    for path in sorted(_PACKAGE.rglob("*")):
-        inside = path.relative_to(_PACKAGE.parent).as_posix()
-        hidden = "__pycache__" in path.parts or f"/{_SHIPPED}/" in inside
-        if path.is_file() and not hidden:
-            yield inside, path.read_bytes()
-    for name, content in _pages():
-        yield f"{_PACKAGE.name}/{_SHIPPED}/{name}", content
-
-
-def _digest(content: bytes) -> str:
-    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest())
-    return f"sha256={digest.rstrip(b'=').decode()}"

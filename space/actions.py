@@ -1,24 +1,26 @@
-"""What all actions have in common, and the actions that no visitor triggers."""
+"""What all actions have in common.
 
-from collections.abc import Callable, Generator
+A request of a visitor is two events. The first is answered at once: it validates what was asked
+for, cancels what runs, and puts a task in line. The second, `Actions.run`, waits in Gradio's queue
+and streams the task's progress and results.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
 
-from bank_loader import BankLoader
 from components import Components
-from html_blocks import note, progress_html
-from jobs import Canceled, Job, Step, known_error, stream_job
-from messages import error_html
-from page_text import account_html, bank_html
 from settings import Settings
-from visit import Visit
-from waiting_line import Lines, WaitingLine
+from views.blocks import note, progress_html
+from views.messages import error_html
+from work.bank_loader import BankLoader
+from work.jobs import Canceled, Job, Step, Updates, known_error
+from work.visit import LOCK, Line, Task, Visit
 
-T = TypeVar("T")
-Updates = dict[Any, Any]
-"""New values or properties by component."""
+_CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
+_BUSY = note("error", "Too many people use this page at the moment", ["Try again in a minute."])
 
 
 @dataclass(frozen=True)
@@ -29,141 +31,108 @@ class Actions:
         components: widgets to update.
         bank_loader: provides the bank.
         settings: limits and sign-in.
-        lines: where jobs wait for their turn.
     """
 
     components: Components
     bank_loader: BankLoader
     settings: Settings
-    lines: Lines
 
-    def run(
+    def begin(
         self,
         visit: Visit,
-        line: WaitingLine,
-        work: Callable[[Job], T],
-        show: Callable[[T], Updates],
+        line: Line,
+        work: Callable[[Job], None],
         problem: Any,
         *,
-        first: Updates | None = None,
-        undo: Callable[[], Updates] | None = None,
-        cancellations: int | None = None,
-    ) -> Generator[Updates, None, T | None]:
-        """Run work for a visit, and yield its progress and then its result, which is returned.
+        restores: bool = False,
+    ) -> Updates:
+        """Put work in line for a visit whose request was accepted; arguments as in `Task`."""
+        visit.begin(Task(line, Job(self.settings.time_limit), work, problem, restores))
+        return self._running(visit) | {problem: ""}
 
-        The visit's earlier job is canceled. Once a later one has begun, nothing more is yielded
-        and nothing is returned.
+    def run(self, visit: Visit, line: Line) -> Iterator[Updates]:
+        """Run the task that waits in a line; yield its progress and results.
+
+        Answers may reach a page in another order, so it is told what runs at the start and at the
+        end, whatever it was told before.
+        """
+        task = visit.take(line)
+        if task is None:
+            yield self.settle(visit)
+            return
+        yield self._running(visit)
+        updates: Updates = {}
+        try:
+            for news in task.job.run(task.work):
+                yield self._shown(visit, task, news)
+        except Canceled:
+            pass
+        except Exception as error:  # noqa: BLE001 - shown as a message
+            updates = {task.problem: error_html(known_error(error))}
+        with LOCK:
+            visit.finish(task)
+            if visit.task is None:
+                updates = self.idle(visit) | updates
+            elif not task.job.committed:
+                updates = {}
+        yield self.nothing(visit) | updates
+        # Gradio sends the last updates again when an event ends. These change nothing, so they
+        # cannot replace what a later event has shown by then.
+        yield self.nothing(visit)
+
+    def _shown(self, visit: Visit, task: Task, news: Step | Callable[[], Updates]) -> Updates:
+        """Return the updates for a step or a result, none if a later task has begun."""
+        with LOCK:
+            current = visit.task is task
+            if isinstance(news, Step) and current:
+                html = progress_html(news.text, news.done, news.total)
+                return {self.components.progress: html}
+            if not isinstance(news, Step) and (current or task.job.committed):
+                return news()
+        return self.nothing(visit)
+
+    def busy(self, visit: Visit) -> Updates:
+        """Say that Gradio's queue is full."""
+        visit.drop_task()
+        c = self.components
+        return self.idle(visit) | {c.progress: _BUSY, c.bar: gr.Row(visible=True)}
+
+    def cancel(self, visit: Visit, number: int) -> Updates:
+        """Cancel the task that waits or runs, or take its result back if that is on its way.
 
         Args:
             visit: of the page.
-            line: where the work waits for its turn.
-            work: runs in a thread.
-            show: updates for the result.
-            problem: component that shows an error.
-            first: further updates when the work begins.
-            undo: takes the result back if Cancel is pressed before the visitor can see it.
-            cancellations: of the visit when the event began. If there are more by now, the work is
-                canceled at once. None is as many as there are now.
+            number: of this request.
         """
-        job = visit.begin(self.settings.time_limit, cancellations)
+        return self.idle(visit) if visit.cancel(number) else self.nothing(visit)
 
-        def take_turn(job: Job) -> T:
-            with line.turn(job):
-                return work(job)
-
-        yield self._running("Starting") | {problem: ""} | (first or {})
-        result: T | None = None
-        try:
-            result = yield from stream_job(
-                job,
-                take_turn,
-                lambda step: self._show_step(step) if visit.job is job else self.nothing(visit),
-            )
-            updates = show(result) if visit.job is job or job.committed else {}
-        except Canceled:
-            updates = self._canceled()
-        except Exception as error:  # noqa: BLE001 - shown as a message
-            updates = {problem: error_html(known_error(error))}
-        if visit.job is job:
-            yield self.idle(visit) | updates
-        elif job.committed:  # a later job runs, but this one has changed something on the Hub
-            yield updates
-        if not visit.finish(job):
-            result = None
-        elif result is not None and undo:
-            if job.canceled:  # while the result was on its way
-                yield undo() | self.idle(visit) | self._canceled()
-                result = None
-            else:
-                visit.undo = undo
-        # Gradio sends the last updates again when an event ends. This one changes nothing, so it
-        # cannot replace what a later event has shown by then.
-        yield self.nothing(visit)
-        if undo and visit.undo is not undo:
-            return None  # taken back, or a later job has begun
-        return result
+    def settle(self, visit: Visit) -> Updates:
+        """Show that nothing runs, if so."""
+        return self.nothing(visit) if visit.task else self.idle(visit)
 
     def nothing(self, visit: Visit) -> Updates:
         """Change nothing. A handler that yields no updates at all would empty the whole page."""
         return {self.components.visit: visit}
+
+    def _running(self, visit: Visit) -> Updates:
+        c = self.components
+        return {
+            c.visit: visit,
+            c.progress: progress_html("Starting"),
+            c.bar: gr.Row(visible=True),
+            c.make: gr.Button(visible=False),
+            c.cancel: gr.Button(visible=True),
+        }
 
     def idle(self, visit: Visit) -> Updates:
         """Show that nothing runs; without a plan, the bar would be empty and is hidden."""
         c, ready = self.components, visit.plan_result is not None
         return {
             c.visit: visit,  # keeps it for another hour
-            c.progress: "",
-            c.bar: gr.Row(visible=ready),
+            c.progress: _CANCELED if visit.canceled else "",
+            c.bar: gr.Row(visible=ready or visit.canceled),
             c.make: gr.Button(visible=ready, interactive=visit.recipe is not None),
             c.cancel: gr.Button(visible=False),
-        }
-
-    def _show_step(self, step: Step) -> Updates:
-        return {self.components.progress: progress_html(step.text, step.done, step.total)}
-
-    def _running(self, text: str) -> Updates:
-        c = self.components
-        return {
-            c.progress: progress_html(text),
-            c.bar: gr.Row(visible=True),
-            c.make: gr.Button(visible=False),
-            c.cancel: gr.Button(visible=True),
-        }
-
-    def cancel(self, visit: Visit, number: int) -> Updates:
-        """Cancel the running job, whose handler then shows that; undo one that has just ended.
-
-        Args:
-            visit: of the page.
-            number: of the page's latest request for a dataset, which may arrive only later. If a
-                later one has arrived, it is not canceled.
-        """
-        visit.accept(number)
-        outdated, undo = number < visit.number, visit.undo
-        if outdated or visit.cancel() or undo is None:
-            return {self.components.progress: gr.skip()}
-        visit.undo = None
-        return undo() | self.idle(visit) | self._canceled()
-
-    def _canceled(self) -> Updates:
-        return {self.components.progress: _CANCELED, self.components.bar: gr.Row(visible=True)}
-
-
-_CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
-
-
-class StatusActions(Actions):
-    """Show the account and the state of the bank."""
-
-    def show_account(self, profile: gr.OAuthProfile | None) -> Updates:
-        """Show who is signed in."""
-        user = profile.username if profile else None
-        return {self.components.account: account_html(user, self.settings.sign_in)}
-
-    def show_bank(self) -> Updates:
-        """Show the bank's state, and repeat until it is final."""
-        final = self.bank_loader.state in ("ready", "failed", "damaged", "incomplete")
-        return {
-            self.components.bank: bank_html(self.bank_loader, self.settings),
-            self.components.bank_timer: gr.Timer(active=not final),
+            c.verdict_step: gr.Column(visible=ready),
+            c.result_step: gr.Column(visible=visit.adapter is not None),
         }

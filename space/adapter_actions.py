@@ -1,180 +1,184 @@
-"""Actions that make, try, test, save and cancel."""
-
-from collections.abc import Iterator
+"""Actions that make, try, test, improve and save an adapter."""
 
 import gradio as gr
 
-import result_view as view
-from actions import Actions, Updates
-from dataset_request import DatasetRequest, RequestError
-from generating import AdapterResult, Destination, Published, make_adapter, make_and_publish
-from hf_lorameta import Report
-from improving import ROWS, Improvement, TooSlowError, improve, why_not_improve
-from inputs import credential_of
-from jobs import Job
-from planning import PlanResult
-from trying import answers, is_worse, test, why_not
-from visit import IDLE, Visit
+from actions import Actions
+from forms.inputs import credential_of
+from views import result as view
+from work.dataset_request import DatasetRequest
+from work.generating import AdapterResult, Destination, make_adapter, make_and_publish
+from work.improving import ROWS, TooSlowError, improve, why_not_improve
+from work.jobs import Job, Updates
+from work.planning import PlanResult
+from work.trying import answers, is_worse, test, testable_rows, why_not
+from work.visit import MAKE_AGAIN, READ_AGAIN, Visit, known
 
 
 class AdapterActions(Actions):
-    """Handlers of the buttons and forms of the result."""
+    """Handlers of the buttons of the result."""
 
-    def make(self, visit: Visit, profile: gr.OAuthProfile | None) -> Iterator[Updates]:
+    def make(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
         """Make the adapter of the plan."""
-        c = self.components
+        if not visit.accept(number):
+            return self.nothing(visit)
+        visit.adapter, visit.report = None, None
         user = profile.username if profile else None
 
-        def drop_result() -> Updates:
-            visit.adapter, visit.report = None, None
-            return {c.result_step: gr.Column(visible=False)}
+        def work(job: Job) -> None:
+            result = known(visit.plan_result, READ_AGAIN)
+            adapter = make_adapter(result, job)
+            job.show(lambda: self._show_result(visit, result, adapter, user))
 
-        def show(adapter: AdapterResult) -> Updates:
-            visit.adapter = adapter
-            return self._result(visit, _plan_of(visit), adapter, user)
+        c = self.components
+        started = self.begin(visit, "adapter", work, c.problem, restores=True)
+        return started | {c.result_step: gr.Column(visible=False)}
 
-        yield from self.run(
-            visit, self.lines.adapters, lambda job: make_adapter(_plan_of(visit), job), show,
-            c.problem, first=drop_result(), undo=drop_result,
-        )  # fmt: skip
-
-    def try_out(self, visit: Visit, event: gr.EventData) -> Iterator[Updates]:
+    def try_out(self, visit: Visit, number: int, prompt: str) -> Updates:
         """Show the answers of the base model and of the adapter to a prompt."""
-        c, bank = self.components, self.bank_loader.bank
-        prompt = str((event._data or {}).get("prompt", ""))[:20_000]
+        c = self.components
 
-        def show(both: tuple[str, str]) -> Updates:
-            expected = dict(_plan_of(visit).samples).get(prompt, "")
-            return {c.answers: view.answers_html(*both, expected)}
+        def work(job: Job) -> None:
+            result, adapter = _made(visit)
+            base, adapted = answers(adapter, self.bank_loader.bank, self.settings, prompt, job)
+            expected = dict(result.samples).get(prompt, "")
+            job.show(lambda: {c.answers: view.answers_html(base, adapted, expected)})
 
-        yield from self.run(
-            visit, self.lines.model,
-            lambda job: answers(_adapter_of(visit), bank, self.settings, prompt, job), show,
-            c.answers, undo=lambda: {c.answers: ""},
-        )  # fmt: skip
+        if not visit.accept(number):
+            return self.nothing(visit)
+        return self.begin(visit, "model", work, c.answers)
 
-    def test(self, visit: Visit) -> Iterator[Updates]:
+    def test(self, visit: Visit, number: int) -> Updates:
         """Score base model, few-shot prompt and adapter on rows of the dataset."""
-        c, bank = self.components, self.bank_loader.bank
+        c = self.components
 
-        def show(report: Report) -> Updates:
-            visit.report, files = report, _adapter_of(visit).files
-            return {
-                c.report: view.report_html(report),
-                c.card: view.card_body(files.read("README.md")),
-                c.download: gr.DownloadButton(value=str(files.archive)),
-            }
+        def work(job: Job) -> None:
+            result, adapter = _made(visit)
+            report = test(adapter, self.bank_loader.bank, self.settings, result, job)
 
-        yield from self.run(
-            visit, self.lines.model,
-            lambda job: test(_adapter_of(visit), bank, self.settings, _plan_of(visit), job), show,
-            c.report,
-        )  # fmt: skip
+            def show() -> Updates:
+                visit.report = report
+                return {c.report: view.report_html(report)} | self._files(adapter)
 
-    def improve(self, visit: Visit) -> Iterator[Updates]:
+            job.show(show)
+
+        if not visit.accept(number):
+            return self.nothing(visit)
+        return self.begin(visit, "model", work, c.report)
+
+    def improve(self, visit: Visit, number: int) -> Updates:
         """Train the adapter further; it replaces the result if it is better on held-out rows."""
-        c, bank = self.components, self.bank_loader.bank
+        c = self.components
 
-        def work(job: Job) -> Improvement | TooSlowError:
+        def work(job: Job) -> None:
+            result, adapter = _made(visit)
             try:
-                return improve(_adapter_of(visit), _plan_of(visit), bank, job)
+                improvement = improve(adapter, result, self.bank_loader.bank, job)
             except TooSlowError as error:
-                return error
+                reason = f"{error}."
+                job.show(lambda: self._show_training(visit, reason))
+                return
+            trained = improvement.adapter
+            if trained is not None:
+                job.show(lambda: self._show_trained(visit, trained))
+            job.show(lambda: {c.improved: view.improved_html(improvement)})
 
-        def show(improvement: Improvement | TooSlowError) -> Updates:
-            if isinstance(improvement, TooSlowError):
-                return {c.improve_form: view.improve_form(f"{improvement}.", _command(visit))}
-            updates: Updates = {c.improved: view.improved_html(improvement)}
-            if improvement.adapter is None:
-                return updates
-            seconds = _adapter_of(visit).seconds
-            visit.adapter, visit.report = improvement.adapter, None
-            files = improvement.adapter.files
-            base_model = bank.index.base_model
-            return updates | {
-                c.heading: view.heading_html(seconds, visit.results, base_model, trained=True),
-                c.answers: "",
-                c.report: "",
-                c.ask_again: "",
-                c.saved: "",
-                c.card: view.card_body(files.read("README.md")),
-                c.download: gr.DownloadButton(value=str(files.archive)),
-            }
-
-        yield from self.run(
-            visit, self.lines.model, work, show, c.improved,
-        )  # fmt: skip
+        if not visit.accept(number):
+            return self.nothing(visit)
+        return self.begin(visit, "model", work, c.improved)
 
     def save(
-        self, visit: Visit, event: gr.EventData, token: gr.OAuthToken | None
-    ) -> Iterator[Updates]:
-        """Save the adapter to the Hub; ask once more if a test found it worse than the base."""
-        c, values = self.components, dict(event._data or {})
-        if values.get("action") != "yes":
-            visit.target = values
-            if visit.report and is_worse(visit.report):
-                yield {c.ask_again: view.ask_again_html(), c.saved: ""}
-                return
-        target, report = visit.target, visit.report
-        trained = visit.adapter if visit.adapter and visit.adapter.trained else None
-        destination = Destination(
-            target.get("repo_id"), target.get("visibility") == "private", "overwrite" in target
-        )
-        credential = credential_of(token, self.settings)
+        self,
+        visit: Visit,
+        number: int,
+        repo_id: str,
+        visibility: str,
+        overwrite: bool,
+        event: gr.EventData,
+        token: gr.OAuthToken | None,
+    ) -> Updates:
+        """Save the adapter to the Hub; ask first if a test found it worse than the base model."""
+        c, report, credential = self.components, visit.report, credential_of(token, self.settings)
+        destination = Destination(repo_id, visibility == "private", overwrite)
+        asked = event.target is not None and event.target.elem_id == c.save_anyway.elem_id
+        if report and is_worse(report) and not asked:
+            return {c.ask_again: gr.Column(visible=True), c.saved: ""}
 
-        def show(published: Published) -> Updates:
-            return {
-                c.saved: view.published_html(published),
-                c.usage: view.usage_html(_plan_of(visit), published.repo_id),
-            }
+        def work(job: Job) -> None:
+            result, adapter = _made(visit)
+            trained = adapter if adapter.trained else None
+            published = make_and_publish(result, destination, credential, job, report, trained)
+            job.show(
+                lambda: {
+                    c.saved: view.published_html(published),
+                    c.usage: view.usage_html(result, published.repo_id),
+                }
+            )
 
-        yield from self.run(
-            visit, self.lines.adapters,
-            lambda job: make_and_publish(
-                _plan_of(visit), destination, credential, job, report, trained
-            ),
-            show, c.saved, first={c.ask_again: ""},
-        )  # fmt: skip
+        if not visit.accept(number):
+            return self.nothing(visit)
+        started = self.begin(visit, "adapter", work, c.saved)
+        return started | {c.ask_again: gr.Column(visible=False)}
 
-    def _result(
+    # --- showing --------------------------------------------------------------------------------
+
+    def _show_result(
         self, visit: Visit, result: PlanResult, adapter: AdapterResult, user: str | None
     ) -> Updates:
         c, bank = self.components, self.bank_loader.bank
-        reason, base_model = why_not(bank, self.settings), bank.index.base_model
-        archive, card = adapter.files.archive, adapter.files.read("README.md")
-        visit.results += 1
+        visit.adapter, visit.results = adapter, visit.results + 1
+        reason, rows = why_not(bank, self.settings), len(testable_rows(result)[1])
+        first = result.samples[0][0] if result.samples else ""
+        name, private = view.proposed_name(result, user), result.plan.private
+        return (
+            dict.fromkeys((c.stale, c.answers, c.report, c.improved, c.saved), "")
+            | self._show_training(visit, why_not_improve(result, bank))
+            | self._files(adapter)
+            | {
+                c.result_step: gr.Column(visible=True, elem_classes=["lm-step"]),
+                c.heading: view.heading_html(adapter, visit.results, bank.index.base_model),
+                c.no_model: view.no_model_html(reason) if reason else "",
+                c.try_form: gr.Column(visible=not reason),
+                c.prompt: first,
+                c.test_form: gr.Column(visible=not reason),
+                c.test_text: view.test_text(rows),
+                c.test: gr.Button(visible=bool(rows)),
+                c.sign_in_to_save: gr.HTML(visible=user is None),
+                c.save_form: gr.Column(visible=user is not None),
+                c.repo_id: name,
+                c.visibility: "private" if private else "public",
+                c.overwrite: False,
+                c.ask_again: gr.Column(visible=False),
+                c.usage: view.usage_html(result, f"./{adapter.files.archive.stem}"),
+            }
+        )
+
+    def _show_trained(self, visit: Visit, adapter: AdapterResult) -> Updates:
+        c, base_model = self.components, self.bank_loader.bank.index.base_model
+        visit.adapter, visit.report = adapter, None
+        return (
+            dict.fromkeys((c.answers, c.report, c.saved), "")
+            | self._files(adapter)
+            | {
+                c.heading: view.heading_html(adapter, visit.results, base_model),
+                c.ask_again: gr.Column(visible=False),
+            }
+        )
+
+    def _show_training(self, visit: Visit, why_not: str) -> Updates:
+        """Offer to train the adapter further, or say why not and how to do it elsewhere."""
+        request = visit.request or DatasetRequest("DATASET")
+        command = request.command("--train", str(ROWS), "-o", "my-adapter")
         return {
-            c.result_step: gr.Column(visible=True, elem_classes=["lm-step"]),
-            c.stale: "",
-            c.heading: view.heading_html(adapter.seconds, visit.results, base_model),
-            c.download: gr.DownloadButton(value=str(archive)),
-            c.try_form: view.no_model_html(reason) if reason else view.try_form(result),
-            c.answers: "",
-            c.test_form: "" if reason else view.test_form(result),
-            c.report: "",
-            c.improve_form: view.improve_form(why_not_improve(result, bank), _command(visit)),
-            c.improved: "",
-            c.save_form: view.save_form(result, user),
-            c.ask_again: "",
-            c.saved: "",
-            c.usage: view.usage_html(result, f"./{archive.stem}"),
-            c.card: view.card_body(card),
+            self.components.improve_text: view.improve_text(why_not, command),
+            self.components.improve: gr.Button(visible=not why_not),
+        }
+
+    def _files(self, adapter: AdapterResult) -> Updates:
+        return {
+            self.components.card: view.card_body(adapter.files.read("README.md")),
+            self.components.download: gr.DownloadButton(value=str(adapter.files.archive)),
         }
 
 
-def _command(visit: Visit) -> str:
-    """Return how to make and train the adapter on the visitor's own machine."""
-    request = visit.request or DatasetRequest("DATASET")
-    return request.command("--train", str(ROWS), "-o", "my-adapter")
-
-
-def _plan_of(visit: Visit) -> PlanResult:
-    if visit.plan_result is None:
-        raise RequestError(f"{IDLE}: read the dataset again")
-    return visit.plan_result
-
-
-def _adapter_of(visit: Visit) -> AdapterResult:
-    if visit.adapter is None:
-        raise RequestError(f"{IDLE}: make the adapter again")
-    return visit.adapter
+def _made(visit: Visit) -> tuple[PlanResult, AdapterResult]:
+    return known(visit.plan_result, READ_AGAIN), known(visit.adapter, MAKE_AGAIN)

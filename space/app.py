@@ -9,10 +9,7 @@ import os
 def main() -> None:
     """Serve the page until the process ends."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
-    from bootstrap import unpack_wheel
-
-    unpack_wheel()  # before hf_lorameta is imported
-    from reader_process import start_forkserver
+    from work.reader_process import start_forkserver
 
     start_forkserver()
     from serve import serve

@@ -5,17 +5,18 @@ from typing import Any
 
 import gradio as gr
 
-import page_text
-from bank_loader import BankLoader
-from data_form import data_form
-from options_form import options_form
-from searching import dataset_search
+from forms.data_form import data_form, dataset_search
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.recipe import Recipe
 from settings import Settings
-from visit import Visit
+from views import page_text
+from work.bank_loader import BankLoader
+from work.visit import Visit
 
-_FOLDER = Path(__file__).parent
-_FORM_JS = (_FOLDER / "form.js").read_text(encoding="utf-8")
-_DATA_FORM_JS = (_FOLDER / "data_form.js").read_text(encoding="utf-8")
+_FORMS = Path(__file__).parent / "forms"
+_VISIBILITY = [("public: everybody can see it", "public"), ("private: only you", "private")]
 
 
 class Components:
@@ -29,6 +30,7 @@ class Components:
     def __init__(self, settings: Settings, bank_loader: BankLoader) -> None:
         self._settings, self._bank_loader = settings, bank_loader
         self.visit = gr.State(Visit(), time_to_live=3600)
+        self.number = gr.Number(visible=False, precision=0)
         self._build_header()
         with gr.Column(elem_classes="lm-step"):
             self._build_data()
@@ -38,73 +40,109 @@ class Components:
             self._build_result()
         self._build_footer()
         with gr.Row(visible=False, elem_id="lm-bar") as self.bar:
-            self.progress = gr.HTML("", elem_id="lm-work", padding=False)
+            self.progress = _html("lm-work")
             self.make = gr.Button("Make adapter", variant="primary", elem_id="lm-make")
             self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="lm-cancel")
-            self.request_number = gr.Number(visible=False, precision=0)
 
     @property
     def all(self) -> list[Any]:
         """All widgets, as outputs of an event."""
         return [widget for widget in vars(self).values() if isinstance(widget, gr.blocks.Block)]
 
+    @property
+    def options(self) -> list[Any]:
+        """The fields of the recipe, in the order of the arguments of `inputs.recipe_of`."""
+        return [
+            self.metric, self.coefficients, self.combine, self.top_k, self.temperature, self.rank
+        ]  # fmt: skip
+
     def _build_header(self) -> None:
         gr.HTML(page_text.HEADER, padding=False)
         with gr.Row(elem_classes="lm-account-row"):
-            bank = page_text.bank_html(self._bank_loader, self._settings)
-            self.bank = gr.HTML(bank, elem_id="lm-bank", padding=False)
+            self.bank = _html("lm-bank", page_text.bank_html(self._bank_loader, self._settings))
             if self._settings.sign_in != "none":
                 gr.LoginButton(
                     "Sign in with Hugging Face", logout_value="Sign out {}", size="sm", scale=0,
                     min_width=220,
                 )  # fmt: skip
-        account = page_text.account_html(None, self._settings.sign_in)
-        self.account = gr.HTML(account, elem_id="lm-account", padding=False)
+        self.account = _html("lm-account", page_text.account_html(None, self._settings.sign_in))
         self.bank_timer = gr.Timer(1.5, active=False)
 
     def _build_data(self) -> None:
         gr.HTML('<h2 class="lm-h2">1 · Your data</h2>', padding=False)
-        self.data_form = gr.HTML(
+        self.data_form = _html(
+            "lm-data",
             data_form(self._settings.max_upload_mb),
-            elem_id="lm-data",
-            padding=False,
-            js_on_load=_DATA_FORM_JS,
+            js_on_load=(_FORMS / "data_form.js").read_text(encoding="utf-8"),
             server_functions=[dataset_search(self._settings)],
         )
-        self.status = gr.HTML("", elem_id="lm-status", padding=False)
-        self.columns_form = _form("lm-columns")
-        self.template_error = gr.HTML("", elem_id="lm-template-error", padding=False)
+        self.status = _html("lm-status")
+        script = (_FORMS / "columns_form.js").read_text(encoding="utf-8")
+        self.columns_form = _html("lm-columns", js_on_load=script)
+        self.template_error = _html("lm-template-error")
 
     def _build_verdict(self) -> None:
         gr.HTML('<h2 class="lm-h2">2 · Will it help?</h2>', padding=False)
-        self.verdict = gr.HTML("", elem_id="lm-verdict", padding=False)
+        self.verdict = _html("lm-verdict")
         with gr.Accordion("Details", open=False, elem_id="lm-details"):
-            self.details = gr.HTML("", padding=False)
-            self.map = gr.HTML("", elem_id="lm-map", padding=False)
+            self.details, self.map = _html("lm-figures"), _html("lm-map")
         with gr.Accordion("Options", open=False, elem_id="lm-options"):
-            unknown = self._settings.bank is not None and not self._bank_loader.opened
-            form = options_form(unknown or self._bank_loader.has_neural())
-            self.options_form = _form("lm-options-form", form)
-            self.option_error = gr.HTML("", elem_id="lm-option-error", padding=False)
-        self.problem = gr.HTML("", elem_id="lm-problem", padding=False)
+            self._build_options(Recipe())
+            self.option_error = _html("lm-option-error")
+        self.problem = _html("lm-problem")
+
+    def _build_options(self, default: Recipe) -> None:
+        unknown = self._settings.bank is not None and not self._bank_loader.opened
+        neural = unknown or self._bank_loader.has_neural()
+        rules = {k: rule for k, rule in COEFFICIENT_RULES.items() if neural or k != "neural"}
+        self.metric = _choice("How datasets are compared", METRICS, default.metric)
+        self.coefficients = _choice("How similarity becomes weight", rules, default.coefficients)
+        self.combine = _choice("How adapters are added", COMBINERS, default.combine)
+        with gr.Row():
+            self.top_k = gr.Textbox(label="Use only the k most similar (empty: all)", max_length=9)
+            self.temperature = gr.Textbox(
+                f"{default.temperature:g}",
+                label="Temperature (below 1: fewer adapters)",
+                max_length=9,
+            )
+            self.rank = gr.Textbox(label="Rank of the adapter (empty: the usual)", max_length=9)
 
     def _build_result(self) -> None:
-        self.stale = gr.HTML("", elem_id="lm-stale", padding=False)
-        self.heading = gr.HTML("", elem_id="lm-heading", padding=False)
+        self.stale, self.heading = _html("lm-stale"), _html("lm-heading")
         self.download = gr.DownloadButton("Download the adapter", elem_id="lm-download")
-        self.try_form = _form("lm-try")
-        self.answers = gr.HTML("", elem_id="lm-answers", padding=False)
-        self.test_form = _form("lm-test")
-        self.report = gr.HTML("", elem_id="lm-report", padding=False)
-        self.improve_form = _form("lm-improve")
-        self.improved = gr.HTML("", elem_id="lm-improved", padding=False)
-        self.save_form = _form("lm-save")
-        self.ask_again = _form("lm-ask-again")
-        self.saved = gr.HTML("", elem_id="lm-saved", padding=False)
+        self.no_model = _html("lm-no-model")
+        with gr.Column(visible=False, elem_id="lm-try") as self.try_form:
+            gr.HTML('<h3 class="lm-h3">Try it</h3>', padding=False)
+            self.prompt = gr.Textbox(label="Input", lines=5, max_length=20_000)
+            self.compare = gr.Button("Compare the answers")
+        self.answers = _html("lm-answers")
+        with gr.Column(visible=False, elem_id="lm-test") as self.test_form:
+            self.test_text = gr.HTML(padding=False)
+            self.test = gr.Button("Test")
+        self.report = _html("lm-report")
+        with gr.Column(elem_id="lm-improve"):
+            self.improve_text = gr.HTML(padding=False)
+            self.improve = gr.Button("Improve")
+        self.improved = _html("lm-improved")
+        with gr.Column(elem_id="lm-save"):
+            self._build_saving()
+        self.saved = _html("lm-saved")
         with gr.Accordion("Use it: Transformers, llama.cpp, Ollama", open=False):
-            self.usage = gr.HTML("", elem_id="lm-usage", padding=False)
+            self.usage = _html("lm-usage")
         with gr.Accordion("Model card", open=False, elem_id="lm-card-box"):
             self.card = gr.Markdown("", latex_delimiters=[], elem_id="lm-card")
+
+    def _build_saving(self) -> None:
+        gr.HTML('<h3 class="lm-h3">Save to the Hub</h3>', padding=False)
+        self.sign_in_to_save = gr.HTML(page_text.SIGN_IN_TO_SAVE, padding=False)
+        with gr.Column(visible=False) as self.save_form:
+            self.repo_id = gr.Textbox(label="Name", max_length=96)
+            self.visibility = gr.Radio(_VISIBILITY, label="Who sees it")
+            self.overwrite = gr.Checkbox(label="Replace what is there")
+            self.save = gr.Button("Save to Hub", variant="primary")
+        with gr.Column(visible=False, elem_id="lm-ask-again") as self.ask_again:
+            gr.HTML(page_text.ASK_AGAIN, padding=False)
+            self.save_anyway = gr.Button("Save anyway", elem_id="lm-save-anyway")
 
     def _build_footer(self) -> None:
         space_id = self._settings.space_id
@@ -114,6 +152,11 @@ class Components:
                 gr.DuplicateButton("Duplicate this Space", size="sm")
 
 
-def _form(elem_id: str, value: str = "") -> gr.HTML:
-    """Return a component whose forms trigger its event ``submit`` with their values."""
-    return gr.HTML(value, elem_id=elem_id, padding=False, js_on_load=_FORM_JS)
+def _html(elem_id: str, value: str = "", **options: Any) -> gr.HTML:
+    return gr.HTML(value, elem_id=elem_id, padding=False, **options)
+
+
+def _choice(label: str, table: Any, chosen: str) -> gr.Radio:
+    """Return a choice between the entries of a table, by their titles."""
+    choices = [(entry.title[:1].upper() + entry.title[1:], key) for key, entry in table.items()]
+    return gr.Radio(choices, value=chosen, label=label)

@@ -1,38 +1,38 @@
 """The endpoints /plan, /generate and /push; /plan is also an MCP tool."""
 
+import inspect
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import contextmanager
+from dataclasses import asdict
+from inspect import Parameter, Signature
 from typing import Any, TypeVar
 
 import gradio as gr
 
-from bank_loader import BankLoader
-from dataset_request import FILE_TYPES, Credential, DatasetRequest
-from generating import (
-    Destination,
-    SignInError,
-    make_adapter,
-    make_and_publish,
-)
-from hf_lorameta import LoraMetaError, Recipe
+from forms.inputs import OPTIONS, columns_of, credential_of, recipe_of
 from hf_lorameta.errors import (
     AuthError,
     ColumnsError,
     ConflictError,
+    LoraMetaError,
     RecipeError,
     UnlabeledDatasetError,
 )
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
-from inputs import columns_of, credential_of, recipe_of
-from jobs import Job, known_error
-from messages import advice, message_of
-from planning import PlanResult, make_plan
-from settings import Settings
-from waiting_line import Lines, WaitingLine
+from hf_lorameta.recipe import Recipe
+from settings import Settings, line_limits
+from views.messages import advice, message_of
+from work.bank_loader import BankLoader
+from work.dataset_request import FILE_TYPES, Credential, DatasetRequest
+from work.generating import Destination, SignInError, make_adapter, make_and_publish
+from work.jobs import Job, known_error
+from work.planning import PlanResult, make_plan
 
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+_NAMED = ("dataset", "config", "split", "instruction", "template")
+_INPUTS = (*_NAMED, "columns", "file", *OPTIONS, "repo_id", "visibility", "overwrite")
 _ADVICE: dict[type[LoraMetaError], str] = {
     AuthError: "Pass another oauth_token: it has expired, or its account may not write there.",
     ColumnsError: "Pass columns, such as input=question,output=answer.",
@@ -45,65 +45,79 @@ _ADVICE: dict[type[LoraMetaError], str] = {
 MCP_TOOL = "plan"
 
 
-def add_endpoints(bank_loader: BankLoader, settings: Settings, lines: Lines) -> None:
-    """Add the endpoints to the `gr.Blocks` that is open; they are invisible on the page."""
-    endpoints = Endpoints(bank_loader, settings, lines)
+def add_endpoints(bank_loader: BankLoader, settings: Settings) -> None:
+    """Add the endpoints to the `gr.Blocks` that is open; they are invisible on the page.
+
+    They wait in Gradio's queue with the tasks of the page.
+    """
+    endpoints = Endpoints(bank_loader, settings)
     with gr.Row(visible=False):
-        inputs = _inputs()
-        target = [
-            gr.Textbox("", label="repo_id"),
-            gr.Radio(["", "public", "private"], value="", label="visibility"),
-            gr.Checkbox(False, label="overwrite"),
-        ]
+        inputs, target = _inputs(), _target()
         result, archive = gr.JSON(label="result"), gr.File(label="adapter")
         trigger = gr.Button()
-    planning: dict[str, Any] = {"concurrency_limit": 4, "concurrency_id": "plan"}
-    work: dict[str, Any] = {"concurrency_limit": settings.concurrency, "concurrency_id": "work"}
-    trigger.click(endpoints.plan, inputs, result, api_name="plan", **planning)
-    trigger.click(endpoints.generate, inputs, [archive, result], api_name="generate", **work)
-    trigger.click(endpoints.push, [*inputs, *target], result, api_name="push", **work)
+    lines = line_limits(settings)
+    for name, function, given, outputs, line in (
+        (MCP_TOOL, endpoints.plan, inputs, result, "plan"),
+        ("generate", endpoints.generate, inputs, [archive, result], "adapter"),
+        ("push", endpoints.push, inputs | target, result, "adapter"),
+    ):
+        trigger.click(function, None, outputs, inputs_kwargs=given, api_name=name, **lines[line])
 
 
-def _inputs() -> list[Any]:
+def _inputs() -> dict[str, Any]:
+    """Return a widget for each input of all endpoints; its value is the default."""
     default = Recipe()
-    return [
-        gr.Textbox("", label="dataset"),
-        gr.File(value=None, label="file", file_types=list(FILE_TYPES)),
-        gr.Textbox("", label="config"),
-        gr.Textbox("", label="split"),
-        gr.Textbox("", label="columns"),
-        gr.Textbox("", label="instruction"),
-        gr.Textbox("", label="template"),
-        gr.Dropdown(list(METRICS), value=default.metric, label="metric"),
-        gr.Dropdown(list(COEFFICIENT_RULES), value=default.coefficients, label="coefficients"),
-        gr.Dropdown(list(COMBINERS), value=default.combine, label="combine"),
-        gr.Number(default.top_k or 0, label="top_k", precision=0),
-        gr.Number(default.temperature, label="temperature"),
-        gr.Number(default.rank or 0, label="rank", precision=0),
-    ]
+    choices = {
+        "metric": list(METRICS),
+        "coefficients": list(COEFFICIENT_RULES),
+        "combine": list(COMBINERS),
+    }
+    numbers = {"top_k": 0, "temperature": default.temperature, "rank": 0}
+    return (
+        {"dataset": gr.Textbox("", label="dataset")}
+        | {"file": gr.File(label="file", file_types=list(FILE_TYPES))}
+        | {name: gr.Textbox("", label=name) for name in ("config", "split", "columns")}
+        | {name: gr.Textbox("", label=name) for name in ("instruction", "template")}
+        | {
+            name: gr.Dropdown(names, value=getattr(default, name), label=name)
+            for name, names in choices.items()
+        }
+        | {name: gr.Number(value, label=name) for name, value in numbers.items()}
+    )
+
+
+def _target() -> dict[str, Any]:
+    return {
+        "repo_id": gr.Textbox("", label="repo_id"),
+        "visibility": gr.Radio(["", "public", "private"], value="", label="visibility"),
+        "overwrite": gr.Checkbox(False, label="overwrite"),
+    }
+
+
+def _naming_inputs(function: F) -> F:
+    """Name the inputs in the signature of an endpoint: Gradio documents only those it finds there.
+
+    The docstring describes them.
+    """
+    itself, token, _ = inspect.signature(function).parameters.values()
+    named = [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in _INPUTS]
+    function.__signature__ = Signature([itself, token, *named])  # type: ignore[attr-defined]
+    return function
 
 
 class Endpoints:
-    """Functions of the endpoints; Gradio shows their signatures and docstrings to callers.
+    """Functions of the endpoints; Gradio shows their docstrings to callers.
 
     Args:
         bank_loader: provides the bank.
         settings: limits.
-        lines: where jobs wait for their turn.
     """
 
-    def __init__(self, bank_loader: BankLoader, settings: Settings, lines: Lines) -> None:
-        self._bank_loader, self._settings, self._lines = bank_loader, settings, lines
+    def __init__(self, bank_loader: BankLoader, settings: Settings) -> None:
+        self._bank_loader, self._settings = bank_loader, settings
 
-    def plan(
-        self,
-        dataset: str, file: str | None = None,
-        config: str = "", split: str = "", columns: str = "",
-        instruction: str = "", template: str = "",
-        metric: str | None = None, coefficients: str | None = None, combine: str | None = None,
-        top_k: float = 0, temperature: float = 1.0, rank: float = 0,
-        oauth_token: gr.OAuthToken | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    @_naming_inputs
+    def plan(self, oauth_token: gr.OAuthToken | None, **inputs: Any) -> dict[str, Any]:
         """Which LoRA adapters of the bank would be combined for a dataset, and how near they are.
 
         Reads the dataset's rows, changes nothing, writes nothing.
@@ -123,60 +137,33 @@ class Endpoints:
             temperature: of the softmin; below 1 is sharper.
             rank: of the adapter; 0 for the default.
         """
-        options = (metric, coefficients, combine, top_k, temperature, rank)
-        read = partial(
-            DatasetRequest, dataset, file, config, split, instruction=instruction, template=template
-        )
         credential = credential_of(oauth_token, self._settings)
+        with self._job() as job:
+            return self._plan(inputs, credential, job).plan.to_dict()
 
-        def work(job: Job) -> PlanResult:
-            return self._plan(read(columns_of(columns)), options, credential, job)
-
-        return self._run(work, self._lines.plans).plan.to_dict()
-
+    @_naming_inputs
     def generate(
-        self,
-        dataset: str, file: str | None = None,
-        config: str = "", split: str = "", columns: str = "",
-        instruction: str = "", template: str = "",
-        metric: str | None = None, coefficients: str | None = None, combine: str | None = None,
-        top_k: float = 0, temperature: float = 1.0, rank: float = 0,
-        oauth_token: gr.OAuthToken | None = None,
-    ) -> Iterator[tuple[str, dict[str, Any]]]:  # fmt: skip
+        self, oauth_token: gr.OAuthToken | None, **inputs: Any
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Generate a LoRA adapter for a dataset, without training.
 
         Returns a zip of the files that ``hf-lorameta generate`` writes, and the plan. Nothing is
         published. The arguments are those of /plan.
         """
-        options = (metric, coefficients, combine, top_k, temperature, rank)
-        read = partial(
-            DatasetRequest, dataset, file, config, split, instruction=instruction, template=template
-        )
         credential = credential_of(oauth_token, self._settings)
-
-        plan_result = self._run(
-            lambda job: self._plan(read(columns_of(columns)), options, credential, job),
-            self._lines.plans,
-        )
-        adapter = self._run(lambda job: make_adapter(plan_result, job), self._lines.adapters)
+        with self._job() as job:
+            result = self._plan(inputs, credential, job)
+            adapter = make_adapter(result, job)
         try:
             yield (
                 str(adapter.files.archive),
-                {"seconds": adapter.seconds, "plan": plan_result.plan.to_dict()},
+                {"seconds": adapter.seconds, "plan": result.plan.to_dict()},
             )
         finally:
             adapter.files.discard()  # Gradio has copied the archive
 
-    def push(
-        self,
-        dataset: str, file: str | None = None,
-        config: str = "", split: str = "", columns: str = "",
-        instruction: str = "", template: str = "",
-        metric: str | None = None, coefficients: str | None = None, combine: str | None = None,
-        top_k: float = 0, temperature: float = 1.0, rank: float = 0,
-        repo_id: str = "", visibility: str = "", overwrite: bool = False,
-        oauth_token: gr.OAuthToken | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    @_naming_inputs
+    def push(self, oauth_token: gr.OAuthToken | None, **inputs: Any) -> dict[str, Any]:
         """Generate a LoRA adapter for a dataset and publish it in one commit.
 
         Needs ``oauth_token``. The other arguments are those of /plan.
@@ -186,43 +173,28 @@ class Endpoints:
             visibility: public or private; empty makes it as private as the dataset.
             overwrite: replace an adapter that the repo already holds.
         """
-        options = (metric, coefficients, combine, top_k, temperature, rank)
-        read = partial(
-            DatasetRequest, dataset, file, config, split, instruction=instruction, template=template
-        )
         credential = credential_of(oauth_token, self._settings)
-        private = {"public": False, "private": True}.get(visibility or "")
-        destination = Destination(repo_id or None, private, overwrite)
-
-        def read_and_plan(job: Job) -> PlanResult:
+        private = {"public": False, "private": True}.get(inputs["visibility"] or "")
+        destination = Destination(inputs["repo_id"] or None, private, inputs["overwrite"])
+        with self._job() as job:
             if credential is False:
                 raise SignInError("Publishing needs an account: pass oauth_token")
-            return self._plan(read(columns_of(columns)), options, credential, job)
+            result = self._plan(inputs, credential, job)
+            return asdict(make_and_publish(result, destination, credential, job))
 
-        plan_result = self._run(read_and_plan, self._lines.plans)
-        published = self._run(
-            lambda job: make_and_publish(plan_result, destination, credential, job),
-            self._lines.adapters,
+    def _plan(self, inputs: dict[str, Any], credential: Credential, job: Job) -> PlanResult:
+        named = {name: inputs[name] for name in (*_NAMED, "file")}
+        request = DatasetRequest(columns=columns_of(inputs["columns"]), **named)
+        recipe = recipe_of(**{name: inputs[name] or None for name in OPTIONS})
+        return make_plan(
+            self._bank_loader, request, recipe, self._settings.max_rows, credential, job
         )
-        return {
-            "url": published.url,
-            "repo_id": published.repo_id,
-            "private": published.private,
-            "seconds": published.seconds,
-        }
 
-    def _plan(
-        self, request: DatasetRequest, options: tuple[Any, ...], credential: Credential, job: Job
-    ) -> PlanResult:
-        recipe, max_rows = recipe_of(*options), self._settings.max_rows
-        return make_plan(self._bank_loader, request, recipe, max_rows, credential, job)
-
-    def _run(self, work: Callable[[Job], T], line: WaitingLine) -> T:
-        """Run a job and convert an error to one that Gradio sends to the caller."""
-        job = Job(self._settings.time_limit)
+    @contextmanager
+    def _job(self) -> Iterator[Job]:
+        """Run a job, and convert an error to one that Gradio sends to the caller."""
         try:
-            with line.turn(job):
-                return work(job)
+            yield Job(self._settings.time_limit)
         except Exception as error:  # noqa: BLE001 - shown as a message
             known = known_error(error)
             message = " ".join([f"{message_of(known)}.", *_advice(known)])

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bank_loader import BankLoader
-from content_security_policy import ContentPolicy
 from endpoints import MCP_TOOL
 from page import build_page
 from settings import Settings, shares
+from work.bank_loader import BankLoader
 
 FOLDER = Path(__file__).parent
 _SYSTEM = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
@@ -30,7 +31,26 @@ THEME = gr.themes.Base(
     button_primary_background_fill_dark="*primary_700",
     button_primary_background_fill_hover_dark="*primary_600",
     button_primary_text_color="white",
+    input_border_width="1px",
+    input_border_color="*neutral_400",
+    input_border_color_dark="*neutral_500",
+    checkbox_border_color="*neutral_500",
+    checkbox_border_color_dark="*neutral_500",
 )
+
+_POLICY = "; ".join((
+    "default-src 'self'",
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio's own page needs both
+    "style-src 'self' 'unsafe-inline'",
+    "img-src 'self' data: blob:",
+    "font-src 'self' data:",
+    "connect-src 'self' blob: data:",
+    "worker-src 'self' blob:",
+    "object-src 'none'",
+    "base-uri 'self'",
+    "frame-ancestors 'self' https://huggingface.co https://*.hf.space",
+))  # fmt: skip
+"""Content-Security-Policy of the page: the browser may contact this server only."""
 
 
 def _unused_gpu_function() -> None:
@@ -54,7 +74,7 @@ def serve(settings: Settings) -> None:
         run_history=False,
         ssr_mode=False,
         max_file_size=settings.max_upload_mb * 1_000_000,
-        app_kwargs={"middleware": [Middleware(ContentPolicy)]},
+        app_kwargs={"middleware": [Middleware(_SecurityHeaders)]},
         mcp_server=importlib.util.find_spec("mcp") is not None,
         prevent_thread_lock=True,
     )
@@ -77,3 +97,23 @@ def _set_up_mcp(server: Any) -> None:
         return [server.types.TextContent(type="text", text=text) for text in texts]
 
     server.postprocess_output_data = answer
+
+
+class _SecurityHeaders:
+    """ASGI middleware that adds the security headers to every response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward the request and add the headers to its response."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = _POLICY
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "strict-origin-when-cross-origin"
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

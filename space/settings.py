@@ -3,16 +3,17 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from hf_lorameta import Hub, LoraMetaError
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.hub.client import Hub
 
 MOCK_TOKEN = "mock-oauth-token-for-local-dev"
 """Token that Gradio's mocked sign-in returns outside Spaces."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_LIMITS = ("max_rows", "max_upload_mb", "concurrency", "queue", "time_limit")
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,16 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         SystemExit: a limit is not a positive integer.
     """
-    defaults, chosen = _build_defaults(), _variable(variables, "bank")
-    if chosen in (None, _variable(defaults, "bank")):  # else they pin another bank
+    defaults, chosen = _build_defaults(), variables.get("HF_LORAMETA_BANK")
+    if not chosen or chosen == defaults.get("HF_LORAMETA_BANK"):  # else they pin another bank
         variables = defaults | dict(variables)
-    limits = {
-        name: _positive_int(name, value)
-        for name in _LIMITS
-        if (value := _variable(variables, name))
-    }
-    return Settings(
-        bank=_variable(variables, "bank"),
-        bank_revision=_variable(variables, "bank_revision"),
-        base_model=_variable(variables, "base_model"),
-        base_gguf=_variable(variables, "base_gguf"),
-        space_id=variables.get("SPACE_ID") or None,
-        sign_in=_sign_in(variables),
-        **limits,
-    )
+    values: dict[str, Any] = {}
+    for field in fields(Settings):
+        name = f"HF_LORAMETA_{field.name.upper()}"
+        if text := variables.get(name, "").strip():
+            values[field.name] = _positive_int(name, text) if field.type is int else text
+    values |= {"space_id": variables.get("SPACE_ID") or None, "sign_in": _sign_in(variables)}
+    return Settings(**values)
 
 
 @cache
@@ -86,6 +80,15 @@ def base_gguf(settings: Settings) -> Path | None:
     return hub.download(hub.resolve(f"{user}/{repo}", "model", blobs=True), file)
 
 
+def line_limits(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return, for each line of Gradio's queue, the settings of an event that waits in it."""
+    running = {"plan": 4, "adapter": settings.concurrency, "model": 1}
+    return {
+        line: {"concurrency_id": line, "concurrency_limit": limit}
+        for line, limit in running.items()
+    }
+
+
 def _build_defaults() -> dict[str, str]:
     """Return what ``hf-lorameta space build --bank`` stored; variables override it."""
     path = Path(__file__).parent / "defaults.json"
@@ -93,13 +96,9 @@ def _build_defaults() -> dict[str, str]:
     return {f"HF_LORAMETA_{name.upper()}": str(value) for name, value in stored.items()}
 
 
-def _variable(variables: Mapping[str, str], name: str) -> str | None:
-    return variables.get(f"HF_LORAMETA_{name.upper()}", "").strip() or None
-
-
 def _positive_int(name: str, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
-        raise SystemExit(f"HF_LORAMETA_{name.upper()}={value}: expected an integer of 1 or more")
+        raise SystemExit(f"{name}={value}: expected an integer of 1 or more")
     return int(value)
 
 

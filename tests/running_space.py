@@ -58,8 +58,7 @@ class RunningSpace:
 
     def leftovers(self) -> list[str]:
         """Return the folders of requests that were not removed."""
-        names = (path.name for path in self.scratch.glob("*lorameta-*"))
-        return sorted(name for name in names if not name.startswith("hf-lorameta-wheel-"))
+        return sorted(path.name for path in self.scratch.glob("*lorameta-*"))
 
     def settled(self, seconds: float = 60.0) -> list[str]:
         """Return the `leftovers` after finished requests had time to clean up."""

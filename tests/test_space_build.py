@@ -1,17 +1,11 @@
-"""Build and deploy the folder of a Space: wheel, pinned requirements, default bank."""
+"""Build and deploy the folder of a Space: pages, package, pinned requirements, default bank."""
 
-import csv
-import hashlib
 import importlib.metadata
 import json
-import shutil
 import subprocess
 import sys
 import venv
 import zipfile
-from base64 import urlsafe_b64encode
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,23 +13,20 @@ import yaml
 
 from hf_lorameta.cli.app import app
 from hf_lorameta.errors import UsageError
-from hf_lorameta.space_build import build_space, package_wheel
+from hf_lorameta.space_build import build_space
 from tests.conftest import Account, Built, Shell
 from tests.running_space import ROOT, SPACE, Visitor, browser, missing, running_space
 
 GRADIO = missing("gradio", "gradio_client")
 
 
+def relative_files(folder: Path) -> set[str]:
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix() for path in paths if "__pycache__" not in path.parts}
+
+
 def metadata(readme: str) -> dict[str, object]:
     return dict(yaml.safe_load(readme.split("---\n")[1]))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def wheel_once() -> Iterator[None]:
-    """Package the wheel once for all folders that are built in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_lorameta.space_build.package_wheel", cache(package_wheel))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -45,90 +36,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def wheel(built: Path) -> Path:
-    return next(built.glob("*.whl"))
-
-
-@pytest.fixture
-def same_wheel(wheel: Path) -> str:
-    """Code to run before a command: it does not package the wheel again."""
-    return (
-        "import pathlib, hf_lorameta.space_build as s; "
-        f"s.package_wheel = lambda: ({wheel.name!r}, pathlib.Path({str(wheel)!r}).read_bytes())"
-    )
-
-
-# --- the wheel ----------------------------------------------------------------------------------
-
-
-def test_the_wheel_is_complete_and_its_record_is_correct(wheel: Path) -> None:
-    version = importlib.metadata.version("hf-lorameta")
-    assert wheel.name == f"hf_lorameta-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel) as archive:
-        assert archive.testzip() is None
-        names = archive.namelist()
-        record = next(n for n in names if n.endswith("/RECORD"))
-        listed = list(csv.reader(archive.read(record).decode().splitlines()))
-        assert [row[0] for row in listed] == names
-        for path, digest, size in listed:
-            if path == record:
-                continue
-            data = archive.read(path)
-            expected = urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-            assert (digest, size) == (f"sha256={expected}", str(len(data)))
-    assert not [n for n in names if "__pycache__" in n or "/.build/" in n]
-    assert {
-        "hf_lorameta/demo/bank/bank.json",
-        "hf_lorameta/_space/app.py",
-        "hf_lorameta/cards/model_card.md.j2",
-        "hf_lorameta/cards/scores.md.j2",
-        "hf_lorameta/bank/manifest_example.yaml",
-    } <= set(names)
-
-
-def test_the_wheel_is_reproducible_also_from_an_unpacked_wheel(wheel: Path, tmp_path: Path) -> None:
-    content = wheel.read_bytes()
-    assert package_wheel() == (wheel.name, content)
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    code = "import sys, hashlib\nfrom hf_lorameta.space_build import package_wheel\n"
-    code += "print(hashlib.sha256(package_wheel()[1]).hexdigest())"
-    again = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path / "site",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert again.stdout.strip() == hashlib.sha256(content).hexdigest()
-
-
-def test_pip_installs_the_wheel(wheel: Path, tmp_path: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
-    subprocess.run([*pip, "--target", str(tmp_path / "t"), str(wheel)], check=True)
-    assert (tmp_path / "t/hf_lorameta/space_build.py").is_file()
-
-
-def test_the_latest_of_several_wheels_is_unpacked(tmp_path: Path) -> None:
-    for version in ("0.10.0", "0.9.0"):
-        with zipfile.ZipFile(tmp_path / f"hf_lorameta-{version}-py3-none-any.whl", "w") as archive:
-            archive.writestr("version.txt", version)
-    shutil.copy(SPACE / "bootstrap.py", tmp_path)
-    code = "import bootstrap, pathlib, sys; bootstrap.unpack_wheel(); "
-    code += "print(pathlib.Path(sys.path[0], 'version.txt').read_text())"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "0.10.0"
-
-
 # --- the folder ---------------------------------------------------------------------------------
 
 
 def test_the_folder_holds_the_space_files_and_pinned_requirements(built: Path) -> None:
-    expected = {p.name for p in SPACE.iterdir() if p.is_file()}
-    assert expected <= {p.name for p in built.iterdir()}
+    assert relative_files(SPACE) <= relative_files(built)
+    assert {
+        "hf_lorameta/demo/bank/bank.json",
+        "hf_lorameta/cards/model_card.md.j2",
+        "hf_lorameta/cards/scores.md.j2",
+        "hf_lorameta/bank/manifest_example.yaml",
+        "hf_lorameta/space_build.py",
+    } <= relative_files(built)
     lines = (built / "requirements.txt").read_text().splitlines()
     assert all("==" in line or line.startswith("pydantic>=") for line in lines), lines
     names = {line.split("=")[0].split(">")[0].split("[")[0] for line in lines}
@@ -171,9 +90,10 @@ def test_every_variable_is_documented() -> None:
 def test_building_is_reproducible_and_refuses_a_folder_with_other_files(
     built: Path, tmp_path: Path
 ) -> None:
-    before = {p.name: p.read_bytes() for p in built.iterdir()}
+    before = {name: (built / name).read_bytes() for name in relative_files(built)}
+    (built / "hf_lorameta/removed.py").write_text("of an earlier version")
     build_space(built)
-    assert {p.name: p.read_bytes() for p in built.iterdir()} == before
+    assert {name: (built / name).read_bytes() for name in relative_files(built)} == before
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"thesis\.txt"):
         build_space(tmp_path)
@@ -183,47 +103,44 @@ def test_building_is_reproducible_and_refuses_a_folder_with_other_files(
 # --- the commands -------------------------------------------------------------------------------
 
 
-def test_deploy_publishes_one_commit_and_can_be_repeated(
-    cli: Shell, user: Account, same_wheel: str
-) -> None:
+def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Account) -> None:
     repo = f"{user.name}/page"
     done = cli("space", "deploy", "--repo", repo, "--json", token=user.token)
     assert done.json["url"].endswith(f"/spaces/{repo}")
     files = cli.hub.files(repo, repo_type="space")
-    assert {"app.py", "README.md", "requirements.txt"} <= set(files)
-    assert any(name.endswith(".whl") for name in files)
+    assert {"app.py", "README.md", "requirements.txt", "hf_lorameta/errors.py"} <= set(files)
     view = cli.hub.repo(repo, repo_type="space")
     assert view is not None
     assert not view.private
-    cli("space", "deploy", "--repo", repo, token=user.token, before=same_wheel)
-    old = {"hf_lorameta-0.0.9-py3-none-any.whl": b"", "defaults.json": b"{}", "thesis.txt": b"mine"}
+    cli("space", "deploy", "--repo", repo, token=user.token)
+    old = {"hf_lorameta/removed.py": b"", "defaults.json": b"{}", "thesis.txt": b"mine"}
     cli.hub.commit(repo, old, repo_type="space")
-    cli("space", "deploy", "--repo", repo, token=user.token, before=same_wheel)
+    cli("space", "deploy", "--repo", repo, token=user.token)
     assert set(cli.hub.files(repo, repo_type="space")) == {*files, "thesis.txt"}
     cli("space", "deploy", "--repo", repo, code=6)  # without a token
     refused = cli("space", "deploy", "--repo", repo, "--private", token=user.token, code=6).err
     assert f"{repo} exists and is public, but private was requested" in refused
 
 
-def test_bank_sets_a_pinned_default_bank(cli: Shell, bank: Built, same_wheel: str) -> None:
+def test_bank_sets_a_pinned_default_bank(cli: Shell, bank: Built) -> None:
     out = cli.cwd / "page"
-    result = cli("space", "build", "-o", out, "--bank", bank.repo, "--json", before=same_wheel).json
+    result = cli("space", "build", "-o", out, "--bank", bank.repo, "--json").json
     assert "defaults.json" in result["files"]
     defaults = json.loads((out / "defaults.json").read_text())
     sha = cli.hub.commits(bank.repo, repo_type="dataset")[0].sha
     assert defaults == {"bank": bank.repo, "bank_revision": sha, "base_model": "base/tiny"}
     readme = metadata((out / "README.md").read_text())
     assert (readme["datasets"], readme["models"]) == ([bank.repo], ["base/tiny"])
-    cli("space", "build", "-o", out, before=same_wheel)
+    cli("space", "build", "-o", out)
     assert not (out / "defaults.json").exists()
     adapter = f"{bank.owner.name}/e0"
-    cli("space", "build", "-o", out, "--bank", adapter, code=4, before=same_wheel)
+    cli("space", "build", "-o", out, "--bank", adapter, code=4)
 
 
 def test_a_large_bank_is_refused_with_commands_that_pack_it(
-    cli: Shell, bank: Built, user: Account, same_wheel: str
+    cli: Shell, bank: Built, user: Account
 ) -> None:
-    small = f"{same_wheel}; s.MAX_BANK_BYTES = 1000"
+    small = "import hf_lorameta.space_build as s; s.MAX_BANK_BYTES = 1000"
     deploy = ("space", "deploy", "--repo", f"{user.name}/page", "--json", "--bank")
     error = cli(*deploy, bank.repo, token=user.token, code=2, before=small).err
     assert "GB of adapters" in error
@@ -250,14 +167,14 @@ def test_a_large_bank_is_refused_with_commands_that_pack_it(
 @pytest.mark.slow
 @pytest.mark.skipif(bool(GRADIO), reason=GRADIO)
 def test_a_space_with_a_pack_runs_without_the_checkout_and_generates_what_the_cli_writes(
-    cli: Shell, bank: Built, user: Account, same_wheel: str, tmp_path: Path,
+    cli: Shell, bank: Built, user: Account, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """In an environment that has the requirements but not this package."""
     cli("bank", "pack", bank.folder, "-o", "pack", "--basis", 5, "-q")
     repo = f"{user.name}/pack"
     cli("bank", "push", "pack", repo, token=user.token)
-    cli("space", "build", "-o", "page", "--bank", repo, before=same_wheel)
+    cli("space", "build", "-o", "page", "--bank", repo)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     python = environment_without_this_package(tmp_path)
     data = f"{bank.owner.name}/e1"

@@ -35,11 +35,11 @@ def build(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Write the folder of a Space: its pages, this package as a wheel, pinned requirements."""
+    """Write the folder of a Space: its pages, this package, pinned requirements."""
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.space_build import build_space
 
-    log(quiet, "Packing this package as a wheel")
+    log(quiet, "Copying the pages and this package")
     files = build_space(
         output, bank=bank, revision=bank_revision, whole_bank=whole_bank, hub=Hub(token)
     )
@@ -62,7 +62,7 @@ def deploy(
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.space_build import deploy_space
 
-    log(quiet, "Packing this package as a wheel, and uploading it with the pages")
+    log(quiet, "Uploading the pages and this package")
     url = deploy_space(
         repo,
         bank=bank,

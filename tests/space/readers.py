@@ -2,36 +2,35 @@
 
 import os
 import time
-from collections.abc import Iterator
 
 
-def allocate() -> Iterator[bytes]:
+def allocate() -> bytes:
     """Ask for more memory than a reader may take."""
-    import reader_process
+    from work import reader_process
 
-    yield bytes(reader_process.MEMORY_BYTES)
+    return bytes(reader_process.MEMORY_BYTES)
 
 
-def abort() -> Iterator[int]:
+def abort() -> int:
     """End as a library without memory left does."""
     os.abort()
-    yield 1
+    return 1
 
 
-def send_too_much() -> Iterator[bytes]:
-    """Yield an item that is too large to be sent."""
-    import reader_process
+def send_too_much() -> bytes:
+    """Return what is too large to be sent."""
+    from work import reader_process
 
-    yield bytes(reader_process.MESSAGE_BYTES)
+    return bytes(reader_process.MESSAGE_BYTES)
 
 
-def hang() -> Iterator[int]:
-    """Never yield."""
+def hang() -> int:
+    """Never return."""
     time.sleep(600)
-    yield 1
+    return 1
 
 
-def die() -> Iterator[int]:
+def die() -> int:
     """End the process without a word."""
     os._exit(1)
-    yield 1
+    return 1

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -18,20 +17,19 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Recipe, plan  # noqa: E402
-from hf_lorameta.environment import install_requirement  # noqa: E402
+from hf_lorameta import plan  # noqa: E402 - they import torch
+from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
+from hf_lorameta.environment import install_requirement  # noqa: E402 - they import torch
+from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
 from hf_lorameta.training import few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
 sys.path.insert(0, str(SPACE))
 try:
-    import generating
-    import improving
-    import jobs
-    import result_view
-    import trying
-    from dataset_request import RequestError
-    from planning import PlanResult
+    from views import result as result_view
+    from work import generating, improving, jobs, trying
+    from work.dataset_request import RequestError
+    from work.planning import PlanResult
 finally:
     sys.path.remove(str(SPACE))
 
@@ -157,7 +155,7 @@ def test_the_page_says_why_it_cannot_train(
     monkeypatch.setitem(sys.modules, "torch", None)
     reason = improving.why_not_improve(result, bank)
     assert reason == "Not possible here: torch is not installed."
-    form = result_view.improve_form(reason, "hf-lorameta generate user/data --train 16 -o x")
+    form = result_view.improve_text(reason, "hf-lorameta generate user/data --train 16 -o x")
     assert "<form" not in form
     install = shlex.join(["pip", "install", install_requirement("eval", remote=True)])
     assert f"<code>{install}\nhf-lorameta generate" in unescape(form)
@@ -181,20 +179,19 @@ def test_a_trained_adapter_is_published_as_it_is(
 ) -> None:
     published: list[bytes] = []
 
-    def publish(folder: Path, target: object, hub: object) -> None:
+    def publish(folder: Path, target: object, **options: object) -> str:
         published.append((folder / WEIGHTS).read_bytes())
-        raise KeyboardInterrupt
+        return "https://hub/ann/x"
 
     marked = (adapter.files.folder / WEIGHTS).read_bytes() + b"trained"
     (adapter.files.folder / WEIGHTS).write_bytes(marked)
     trained = generating.AdapterResult(adapter.files, 1.0, trained=True)
-    target = SimpleNamespace(repo_id="ann/x", private=False, replaces=())
+    target = generating.Target("ann/x", None, True, False, ())
     monkeypatch.setattr(generating, "resolve_target", lambda *_, **__: target)
-    monkeypatch.setattr(generating, "check_no_overwrite", lambda target: None)
     monkeypatch.setattr(generating, "publish_folder", publish)
     monkeypatch.setattr(generating.Hub, "user", lambda self: "ann")
-    with pytest.raises(KeyboardInterrupt):
-        generating.make_and_publish(
-            result, generating.Destination("ann/x"), "hf_token", jobs.Job(9), None, trained
-        )
+    done = generating.make_and_publish(
+        result, generating.Destination("ann/x"), "hf_token", jobs.Job(9), None, trained
+    )
     assert published == [marked]
+    assert done == generating.Published("https://hub/ann/x", "ann/x", True, 1.0)

@@ -1,11 +1,11 @@
-"""Jobs: progress, cancel, time limits, waiting lines, and that the last request wins."""
+"""Jobs: progress, cancel, time limits, and that the last request of a page wins."""
 
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import pytest
 
@@ -16,18 +16,15 @@ if why := missing("gradio"):
 
 sys.path.insert(0, str(SPACE))
 try:
-    import jobs
     from actions import Actions
     from adapter_actions import AdapterActions
     from dataset_actions import DatasetActions
-    from dataset_request import DatasetRequest
     from settings import Settings
-    from visit import Visit
-    from waiting_line import BusyError, Lines, WaitingLine
+    from work import jobs
+    from work.dataset_request import DatasetRequest
+    from work.visit import Visit
 finally:
     sys.path.remove(str(SPACE))
-
-T = TypeVar("T")
 
 
 def forever(job: jobs.Job) -> None:
@@ -43,45 +40,58 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def stream(work: Callable[[jobs.Job], T], time_limit: float) -> Generator[jobs.Step, None, T]:
-    return jobs.stream_job(jobs.Job(time_limit), work, lambda step: step)
-
-
-def test_a_job_yields_its_steps_and_returns_its_result() -> None:
+def test_a_job_yields_its_steps_and_results() -> None:
     seen = threading.Event()
 
-    def work(job: jobs.Job) -> int:
+    def work(job: jobs.Job) -> None:
+        job.report("before", 1, 2)
+        job.show(lambda: {"first": 1})
         job.report("halfway", 1, 2)
         seen.wait(60)
-        return 7
+        job.show(lambda: {"second": 2})
 
-    def collect() -> Generator[jobs.Step, None, None]:
-        results.append((yield from stream(work, 60)))
-
-    results: list[int] = []
-    for step in collect():
-        if step == jobs.Step("halfway", 1, 2):
+    results: list[Any] = []
+    for news in jobs.Job(60).run(work):
+        results.append(news if isinstance(news, jobs.Step) else news())
+        if news == jobs.Step("halfway", 1, 2):
             seen.set()
     assert seen.is_set()
-    assert results == [7]
+    assert results == [
+        jobs.Step("before", 1, 2), {"first": 1}, jobs.Step("halfway", 1, 2), {"second": 2}
+    ]  # fmt: skip
+
+
+def test_of_many_steps_with_one_text_a_few_are_yielded() -> None:
+    def work(job: jobs.Job) -> None:
+        for number in range(10_000):
+            job.report("row", number)
+
+    assert 1 <= len(list(jobs.Job(60).run(work))) < 100
 
 
 def test_a_job_ends_at_its_time_limit() -> None:
     with pytest.raises(jobs.TimeLimitError, match="longer than 1 s"):
-        list(stream(forever, 0.6))
+        list(jobs.Job(0.6).run(forever))
+
+
+def test_time_in_the_queue_does_not_count() -> None:
+    job = jobs.Job(0.2)
+    time.sleep(0.3)
+    assert list(job.run(lambda job: job.check())) == []
 
 
 def test_closing_the_generator_of_a_job_ends_its_work() -> None:
     ended: list[type[BaseException]] = []
 
     def work(job: jobs.Job) -> None:
+        job.report("working")
         try:
             forever(job)
         except BaseException as error:
             ended.append(type(error))
             raise
 
-    running = stream(work, 60)
+    running = jobs.Job(60).run(work)
     next(running)
     running.close()
     wait_until(lambda: bool(ended))
@@ -91,11 +101,12 @@ def test_closing_the_generator_of_a_job_ends_its_work() -> None:
 def test_a_canceled_job_ends_at_once_and_a_committed_one_not_at_all() -> None:
     job, go_on, ended = jobs.Job(60), threading.Event(), threading.Event()
 
-    def work(_: jobs.Job) -> None:
+    def work(job: jobs.Job) -> None:
+        job.report("waiting for a slow server")
         go_on.wait(60)
         ended.set()
 
-    running = jobs.stream_job(job, work, lambda step: step)
+    running = job.run(work)
     next(running)
     job.cancel()
     with pytest.raises(jobs.Canceled):
@@ -108,42 +119,7 @@ def test_a_canceled_job_ends_at_once_and_a_committed_one_not_at_all() -> None:
     committed.check()
 
 
-def test_a_line_runs_jobs_in_order_and_says_each_ones_place() -> None:
-    line, order = WaitingLine(running=1, waiting=2), []
-    first, *others = [jobs.Job(60) for _ in range(3)]
-    with line.turn(first):
-        threads = []
-        for job in others:
-            threads.append(threading.Thread(target=lambda job=job: take_turn(line, job, order)))
-            threads[-1].start()
-            wait_until(lambda job=job: job.step.text.startswith("Waiting"))  # type: ignore[misc]
-        assert [job.step.text for job in others] == [
-            "Waiting: place 1 in the line, about 10 s",
-            "Waiting: place 2 in the line, about 20 s",
-        ]
-        with pytest.raises(BusyError), line.turn(jobs.Job(60)):
-            pass
-    for thread in threads:
-        thread.join(60)
-    assert order == others
-
-
-def take_turn(line: WaitingLine, job: jobs.Job, order: list[jobs.Job]) -> None:
-    with line.turn(job):
-        order.append(job)
-
-
-def test_the_last_request_of_a_visit_wins() -> None:
-    visit = Visit()
-    assert [visit.accept(number) for number in (1, 3, 2, 3, 4)] == [True, True, False, False, True]
-    first = visit.begin(60)
-    second = visit.begin(60)
-    assert (first.canceled, second.canceled) == (True, False)
-    assert (visit.finish(first), visit.finish(second)) == (False, True)
-    assert not visit.cancel()
-
-
-# --- canceling an action ------------------------------------------------------------------------
+# --- requests of a page -------------------------------------------------------------------------
 
 
 class Names:
@@ -154,11 +130,12 @@ class Names:
 
 
 COMPONENTS: Any = Names()
+BANK: Any = SimpleNamespace(bank=None)
 
 
 @pytest.fixture
 def actions() -> Actions:
-    return Actions(COMPONENTS, cast(Any, None), Settings(), Lines.of(Settings()))
+    return Actions(COMPONENTS, BANK, Settings())
 
 
 @pytest.fixture
@@ -166,96 +143,135 @@ def visit() -> Visit:
     return Visit()
 
 
-def run(actions: Actions, visit: Visit, work: Callable[[jobs.Job], int], **options: Any) -> Any:
-    """Start an action; return the generator, which has yielded the result."""
-    running = actions.run(
-        visit, actions.lines.plans, work, lambda result: {"result": result}, "problem", **options
-    )
-    while "result" not in next(running):
-        pass
-    return running
+def begin(actions: Actions, visit: Visit, number: int, work: Callable[[jobs.Job], None]) -> None:
+    """Request work whose result Cancel takes back."""
+    assert visit.accept(number)
+    actions.begin(visit, "plan", work, "problem", restores=True)
+
+
+def planning(visit: Visit) -> Callable[[jobs.Job], None]:
+    """Return work whose result is a plan."""
+
+    def show() -> jobs.Updates:
+        visit.plan_result = PLAN
+        return {"result": 7}
+
+    return lambda job: job.show(show)
+
+
+PLAN: Any = SimpleNamespace()
+
+
+def shown(updates: Iterator[jobs.Updates]) -> jobs.Updates:
+    """Return what the page shows after all updates."""
+    page: jobs.Updates = {}
+    for update in updates:
+        page |= update
+    return page
+
+
+def is_visible(component: Any) -> bool:
+    return bool(component["visible"] if isinstance(component, dict) else component.visible)
+
+
+def test_the_last_request_of_a_visit_wins(actions: Actions, visit: Visit) -> None:
+    accepted = [visit.accept(number) for number in (1, 3, 2, 3, 4)]
+    assert accepted == [True, True, False, False, True]
+    begin(actions, visit, 5, forever)
+    first = visit.take("plan")
+    begin(actions, visit, 6, forever)
+    second = visit.take("plan")
+    assert first is not None
+    assert second is not None
+    assert (first.job.canceled, second.job.canceled) == (True, False)
+    visit.finish(first)
+    assert visit.task is second
+
+
+def test_a_task_is_run_once_and_by_its_own_line(actions: Actions, visit: Visit) -> None:
+    begin(actions, visit, 1, forever)
+    assert visit.take("model") is None
+    assert visit.take("plan") is not None
+    assert visit.take("plan") is None
+    assert list(actions.run(visit, "plan")) == [{"visit": visit}]
+
+
+def test_a_result_is_shown(actions: Actions, visit: Visit) -> None:
+    begin(actions, visit, 1, planning(visit))
+    page = shown(actions.run(visit, "plan"))
+    assert page["result"] == 7
+    assert page["progress"] == ""
+    assert is_visible(page["verdict_step"])
+    assert not is_visible(page["cancel"])
 
 
 def test_a_result_is_taken_back_if_cancel_was_pressed_while_it_was_sent(
     actions: Actions, visit: Visit
 ) -> None:
-    running = run(actions, visit, lambda job: 7, undo=lambda: {"result": ""})
-    assert "Canceled" not in str(actions.cancel(visit, 0)), "the action itself shows it"
-    updates = next(running)
-    assert updates["result"] == ""
-    assert "Canceled" in updates["progress"]
-    assert next(running) == {"visit": visit}
-    with pytest.raises(StopIteration) as ended:
-        next(running)
-    assert ended.value.value is None, "nothing else begins"
+    begin(actions, visit, 1, planning(visit))
+    running = actions.run(visit, "plan")
+    next(running)
+    assert next(running)["result"] == 7
+    assert "Canceled" in actions.cancel(visit, 2)["progress"]
+    page = shown(running)
+    assert "Canceled" in page["progress"]
+    assert not is_visible(page["verdict_step"])
+    assert visit.plan_result is None
 
 
 def test_a_result_is_taken_back_if_cancel_was_pressed_before_it_arrived(
     actions: Actions, visit: Visit
 ) -> None:
-    list(run(actions, visit, lambda job: 7, undo=lambda: {"result": ""}))
-    updates = actions.cancel(visit, 0)
-    assert updates["result"] == ""
-    assert "Canceled" in updates["progress"]
-    assert "Canceled" not in str(actions.cancel(visit, 0)), "the page shows it already"
-
-
-def test_nothing_else_begins_if_cancel_was_pressed_between_two_actions(
-    actions: Actions, visit: Visit
-) -> None:
-    running = run(actions, visit, lambda job: 7, undo=lambda: {"result": ""})
-    assert next(running) == {"visit": visit}
-    assert "Canceled" in actions.cancel(visit, 0)["progress"]
-    with pytest.raises(StopIteration) as ended:
-        next(running)
-    assert ended.value.value is None
+    begin(actions, visit, 1, planning(visit))
+    list(actions.run(visit, "plan"))
+    page = actions.cancel(visit, 2)
+    assert "Canceled" in page["progress"]
+    assert not is_visible(page["verdict_step"])
+    assert visit.plan_result is None
+    assert "Canceled" not in str(actions.cancel(visit, 3)), "the page shows it already"
 
 
 def test_cancel_holds_for_a_request_that_arrives_after_it(actions: Actions, visit: Visit) -> None:
-    visit.accept(3)
-    actions.cancel(visit, 4)
+    begin(actions, visit, 3, forever)
+    assert "Canceled" in actions.cancel(visit, 5)["progress"]
     assert not visit.accept(4)
-    assert visit.accept(5)
+    assert visit.accept(6)
 
 
-def test_cancel_holds_for_an_event_that_has_not_begun_its_work(
-    actions: Actions, visit: Visit
-) -> None:
-    at_the_event = visit.cancellations
-    assert visit.accept(4)
-    actions.cancel(visit, 4)
-    assert visit.begin(60, at_the_event).canceled
-    shown = list(
-        actions.run(
-            visit, actions.lines.plans, lambda job: 7, lambda result: {"result": result}, "problem",
-            cancellations=at_the_event,
-        )
-    )  # fmt: skip
-    assert "Canceled" in str(shown)
-    assert not any("result" in updates for updates in shown)
-    assert not visit.begin(60, visit.cancellations).canceled, "Cancel was for the event before"
+def test_cancel_holds_for_a_task_that_waits_in_the_queue(actions: Actions, visit: Visit) -> None:
+    begin(actions, visit, 1, planning(visit))
+    assert "Canceled" in actions.cancel(visit, 2)["progress"]
+    page = shown(actions.run(visit, "plan"))
+    assert "Canceled" in page["progress"]
+    assert not is_visible(page["cancel"])
+    assert visit.plan_result is None
 
 
 def test_cancel_does_not_hold_for_a_request_that_was_made_after_it(
     actions: Actions, visit: Visit
 ) -> None:
-    assert visit.accept(2)
-    job = visit.begin(60)
-    actions.cancel(visit, 1)
-    assert not job.canceled
-    actions.cancel(visit, 2)
-    assert job.canceled
+    begin(actions, visit, 2, forever)
+    assert actions.cancel(visit, 1) == {"visit": visit}
+    task = visit.task
+    assert task is not None
+    assert not task.job.canceled
+    actions.cancel(visit, 3)
+    assert task.job.canceled
 
 
 def test_what_was_committed_is_not_called_canceled(actions: Actions, visit: Visit) -> None:
-    def save(job: jobs.Job) -> int:
+    def save(job: jobs.Job) -> None:
         job.commit()
-        return 7
+        job.show(lambda: {"result": 7})
 
-    running = run(actions, visit, save)
-    assert "Canceled" not in str(actions.cancel(visit, 0))
+    visit.accept(1)
+    actions.begin(visit, "adapter", save, "problem")
+    running = actions.run(visit, "adapter")
+    next(running)
+    next(running)
+    assert "Canceled" not in str(actions.cancel(visit, 2))
     list(running)
-    assert "Canceled" not in str(actions.cancel(visit, 0))
+    assert "Canceled" not in str(actions.cancel(visit, 3))
 
 
 def test_the_outcome_of_what_was_committed_is_shown_beside_a_later_job(
@@ -263,54 +279,61 @@ def test_the_outcome_of_what_was_committed_is_shown_beside_a_later_job(
 ) -> None:
     committed, go_on = threading.Event(), threading.Event()
 
-    def save(job: jobs.Job) -> int:
+    def save(job: jobs.Job) -> None:
+        job.report("saving")
         job.commit()
         committed.set()
         go_on.wait(60)
-        return 7
+        job.show(lambda: {"result": 7})
 
-    running = actions.run(
-        visit, actions.lines.plans, save, lambda result: {"result": result}, "problem"
-    )
+    begin(actions, visit, 1, save)
+    running = actions.run(visit, "plan")
     next(running)
-    next(running)
+    assert "saving" in next(running)["progress"]
     assert committed.wait(60)
-    later = visit.begin(60)
-    assert next(running) == {"visit": visit}, "the steps of the later job are shown"
+    begin(actions, visit, 2, forever)
+    later = visit.task
     go_on.set()
-    shown = list(running)
-    assert {"result": 7} in shown
-    assert not any("progress" in updates for updates in shown)
-    assert visit.job is later
+    page = shown(running)
+    assert page == {"visit": visit, "result": 7}
+    assert visit.task is later
 
 
 def test_the_last_update_which_gradio_sends_again_changes_nothing(
     actions: Actions, visit: Visit
 ) -> None:
-    assert list(run(actions, visit, lambda job: 7)) == [{"visit": visit}]
-    earlier = run(actions, visit, lambda job: 7)
-    visit.begin(60)
-    assert list(earlier) == [{"visit": visit}]
-    replaced = actions.run(visit, actions.lines.plans, lambda job: 1 // 0, lambda _: {}, "problem")
+    def fail(job: jobs.Job) -> None:
+        raise ZeroDivisionError
+
+    for number, work in enumerate((planning(visit), fail), 1):
+        begin(actions, visit, number, work)
+        assert list(actions.run(visit, "plan"))[-1] == {"visit": visit}
+    begin(actions, visit, 3, report_forever)
+    replaced = actions.run(visit, "plan")
     next(replaced)
-    visit.begin(60)
-    assert [update for update in replaced if update.keys() != {"progress"}] == [{"visit": visit}]
+    next(replaced)
+    begin(actions, visit, 4, forever)
+    assert shown(replaced) == {"visit": visit}
+
+
+def report_forever(job: jobs.Job) -> None:
+    while True:
+        job.report("working")
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("handler", ["choose", "choose_columns"])
 def test_an_outdated_request_changes_nothing(handler: str, visit: Visit) -> None:
-    """Gradio would empty the page if a handler yielded no updates at all."""
-    context = (COMPONENTS, cast(Any, None), Settings(), Lines.of(Settings()))
-    event: Any = SimpleNamespace(_data={"number": 1, "dataset_number": "1"})
+    """Gradio would empty the page if a handler returned no updates at all."""
+    event: Any = SimpleNamespace(_data={"dataset_number": "1"})
     visit.accept(2)
     visit.choose(DatasetRequest())
     visit.choose(DatasetRequest())
-    assert list(getattr(DatasetActions(*context), handler)(visit, event, None)) == [
-        {"visit": visit}
-    ]
+    actions = DatasetActions(COMPONENTS, BANK, Settings())
+    assert getattr(actions, handler)(visit, 1, event, None) == {"visit": visit}
 
 
-EVENT = SimpleNamespace(_data={})
+EVENT = SimpleNamespace(_data={}, target=None)
 
 
 @pytest.mark.parametrize(
@@ -318,19 +341,18 @@ EVENT = SimpleNamespace(_data={})
     [
         (DatasetActions, "choose_columns", [EVENT, None]),
         (AdapterActions, "make", [None]),
-        (AdapterActions, "try_out", [EVENT]),
+        (AdapterActions, "try_out", ["prompt"]),
         (AdapterActions, "test", []),
         (AdapterActions, "improve", []),
-        (AdapterActions, "save", [EVENT, None]),
+        (AdapterActions, "save", ["name", "public", False, EVENT, None]),
     ],
 )
 def test_a_page_whose_state_was_dropped_says_so(
     group: type[Actions], handler: str, arguments: list[Any], visit: Visit
 ) -> None:
-    loader: Any = SimpleNamespace(bank=None)
-    actions = group(COMPONENTS, loader, Settings(), Lines.of(Settings()))
-    shown: dict[str, Any] = {}
-    for updates in getattr(actions, handler)(visit, *arguments):
-        shown |= updates
-    assert "This page was idle for an hour" in str(shown)
-    assert shown["progress"] == "", "nothing runs"
+    actions = group(COMPONENTS, BANK, Settings())
+    page = getattr(actions, handler)(visit, 1, *arguments)
+    if visit.task:
+        page |= shown(actions.run(visit, visit.task.line))
+    assert "This page was idle for an hour" in str(page)
+    assert page["progress"] == "", "nothing runs"

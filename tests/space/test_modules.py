@@ -19,35 +19,41 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hf_lorameta import Bank, LoraMetaError, Plan, Recipe, Report, plan
+from hf_lorameta import plan
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.bank.map import bank_map
 from hf_lorameta.data.columns import parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
-from hf_lorameta.engines.scoring import Sample, Scores
-from hf_lorameta.errors import ColumnsError, DatasetTooLargeError, IntegrityError, UsageError
+from hf_lorameta.engines.scoring import Report, Sample, Scores
+from hf_lorameta.errors import (
+    ColumnsError,
+    DatasetTooLargeError,
+    IntegrityError,
+    LoraMetaError,
+    Option,
+    UsageError,
+)
+from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.recipe import Recipe
 from tests.data.random_rows import KINDS, random_rows
 from tests.running_space import SPACE
 from tests.space import readers
 
 sys.path.insert(0, str(SPACE))
 try:
-    import columns_form
-    import inputs
-    import jobs
-    import map_view
-    import messages
-    import names
-    import page_text
-    import plan_view
-    import planning
-    import reader_process
-    import result_view
     import settings
-    import verdict_view
-    from bank_loader import BankLoader
-    from dataset_request import (
+    from forms import columns_form, inputs
+    from views import details as plan_view
+    from views import map as map_view
+    from views import messages, names, page_text
+    from views import result as result_view
+    from views import verdict as verdict_view
+    from views.blocks import note, progress_html
+    from work import jobs, planning, reader_process
+    from work.bank_loader import BankLoader
+    from work.dataset_request import (
         DatasetRequest,
         RequestError,
         Source,
@@ -55,7 +61,6 @@ try:
         read_source,
         validated,
     )
-    from html_blocks import note, progress_html
 finally:
     sys.path.remove(str(SPACE))
 
@@ -110,11 +115,12 @@ def test_a_path_of_this_machine_is_not_an_uploaded_file() -> None:
 )  # fmt: skip
 def test_an_invalid_option_is_named(values: dict[str, str], problem: str) -> None:
     with pytest.raises(LoraMetaError, match=problem):
-        inputs.recipe_from_form(values)
+        inputs.recipe_of(**values)
 
 
 def test_empty_options_keep_the_defaults() -> None:
-    assert inputs.recipe_from_form({"rank": " ", "top_k": "", "temperature": "1"}) == Recipe()
+    assert inputs.recipe_of(rank=" ", top_k="", temperature="1") == Recipe()
+    assert inputs.recipe_of(rank=None, top_k=None, temperature=1.0, metric="") == Recipe()
 
 
 def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
@@ -219,17 +225,17 @@ def test_an_unreadable_file_gives_an_error_without_its_path(
 
 def test_a_reader_that_hangs_or_dies_raises_an_error() -> None:
     with pytest.raises(jobs.TimeLimitError):
-        reader_process.read_first(jobs.Job(1.0), readers.hang)
+        reader_process.read(jobs.Job(1.0), readers.hang)
     with pytest.raises(reader_process.ReaderError, match="reader process ended"):
-        reader_process.read_first(jobs.Job(60), readers.die)
+        reader_process.read(jobs.Job(60), readers.die)
 
 
 @pytest.mark.parametrize("function", [readers.allocate, readers.abort, readers.send_too_much])
 def test_a_reader_that_needs_too_much_memory_ends_with_a_sentence(
-    function: Callable[[], Iterator[object]],
+    function: Callable[[], object],
 ) -> None:
     with pytest.raises(DatasetTooLargeError, match=r"^The (dataset needs more|rows of)"):
-        reader_process.read_first(jobs.Job(60), function)
+        reader_process.read(jobs.Job(60), function)
 
 
 def test_a_bomb_ends_with_a_sentence(bank_loader: BankLoader, tmp_path: Path) -> None:
@@ -247,7 +253,7 @@ def test_long_rows_do_not_leave_the_reader(bank_loader: BankLoader, tmp_path: Pa
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"left": "a " * 5_000_000, "right": ["b" * 5_000_000]}))
     request, job = DatasetRequest(file=str(path)), jobs.Job(120)
-    source = reader_process.read_first(job, read_source, request, False)
+    source = reader_process.read(job, read_source, request, False)
     assert isinstance(source.preview.problem, ColumnsError)
     assert set(source.preview.rows[0]) == {"left", "right"}
     assert len(pickle.dumps(source)) < 10_000
@@ -258,10 +264,10 @@ def test_long_rows_do_not_leave_the_reader(bank_loader: BankLoader, tmp_path: Pa
 
 def test_readers_do_not_import_torch() -> None:
     code = """if 1:
-        import jobs, reader_process
+        from work import jobs, reader_process
         reader_process.start_forkserver()
         torch = "__import__('datasets').config.TORCH_AVAILABLE"
-        print(reader_process.read_first(jobs.Job(300), map, eval, [torch]))
+        print(reader_process.read(jobs.Job(300), eval, torch))
     """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=SPACE, capture_output=True, text=True, check=True
@@ -379,7 +385,6 @@ def test_all_views_escape_names(guest_book: Plan, title: str | None) -> None:
         plan_view.details_html(bad),
         verdict_view.verdict_html(bad, NASTY),
         map_view.map_html(bad, map_),
-        result_view.try_form(planning.PlanResult(bad, [(NASTY, NASTY)], NASTY)),
         result_view.answers_html(NASTY, NASTY, NASTY),
         result_view.report_html(report_of(2.0, 1.0, NASTY)),
         result_view.usage_html(planning.PlanResult(bad, [(NASTY, NASTY)], NASTY), NASTY),
@@ -492,9 +497,21 @@ def test_messages_leave_out_options_and_names_of_exceptions() -> None:
     error = LoraMetaError("the file cannot be read (UnicodeDecodeError)")
     assert messages.message_of(error) == "The file cannot be read"
     assert messages.message_of(LoraMetaError("rows.csv is empty")) == "rows.csv is empty"
+    assert messages.message_of(LoraMetaError("user/name is gone")) == "user/name is gone"
     with pytest.raises(UsageError) as caught:
         parse_columns("instruction=task,input=q,output=a").with_prompt("Say it.", None)
     shown = messages.message_of(caught.value)
     assert shown.startswith("One instruction for all rows goes with rows that have none")
-    text = "It may be worse: improve it with --refine 16. Expect little."
-    assert verdict_view.plain(text) == "Expect little."
+
+
+def test_an_option_in_the_advice_is_named_as_on_the_page() -> None:
+    advised = LoraMetaError("no split x", hint=[Option("split", "test"), "hf-lorameta plan"])
+    assert messages.advice(advised) == ["Choose another split above the table."]
+    hidden = LoraMetaError("it failed", hint=Option("timeout", 10, "raise"))
+    assert messages.advice(hidden) == [messages._DEFAULT_ADVICE]
+
+
+def test_long_texts_are_refused_before_anything_is_read() -> None:
+    for name in ("instruction", "template"):
+        with pytest.raises(RequestError, match="longer than 4,000 characters"):
+            validated(DatasetRequest("user/name", **{name: "x" * 4001}))

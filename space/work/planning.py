@@ -7,8 +7,14 @@ Only token counts and up to `SAMPLES` clipped rows leave the process that reads 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from bank_loader import BankLoader
-from dataset_request import (
+from hf_lorameta.data.sample import RowSample
+from hf_lorameta.hub.reading_limits import ReadingLimits
+from hf_lorameta.pipeline.plan import Plan, plan_from_reading
+from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.recipe import Recipe
+from work.bank_loader import BankLoader
+from work.dataset_request import (
     CHAT,
     Credential,
     DatasetRequest,
@@ -16,13 +22,8 @@ from dataset_request import (
     open_request,
     validated,
 )
-from hf_lorameta import Plan, ReadingLimits, Recipe
-from hf_lorameta.data.sample import RowSample
-from hf_lorameta.pipeline.plan import plan_from_reading
-from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
-from hf_lorameta.pipeline.session import Session
-from jobs import Job
-from reader_process import read_first, report_rows
+from work.jobs import Job
+from work.reader_process import read, report_rows
 
 SAMPLES = 120
 """Rows kept for the visitor, to try and test the adapter on, and to train it on."""
@@ -76,9 +77,7 @@ def make_plan(
     if request.template == CHAT:
         request = replace(request, template=Session(bank, token=credential).chat_form)
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
-    reading, samples = read_first(
-        job, _read, request, credential, recipe, limits, token_counting(bank)
-    )
+    reading, samples = read(job, _read, request, credential, recipe, limits, token_counting(bank))
     return PlanResult(plan_from_reading(reading, bank), samples, request.name)
 
 
@@ -88,8 +87,8 @@ def _read(
     recipe: Recipe,
     limits: ReadingLimits,
     counting: TokenCounting,
-) -> Iterator[tuple[Reading, list[tuple[str, str]]]]:
-    """Yield the token counts of a dataset, and some of its rows; runs in a `reader_process`."""
+) -> tuple[Reading, list[tuple[str, str]]]:
+    """Return the token counts of a dataset, and some of its rows; runs in a `reader_process`."""
     with hidden_path(request):
         opened = open_request(request, credential, limits)
         sample = RowSample(SAMPLES, "samples")
@@ -102,4 +101,4 @@ def _read(
             (prompt[-SAMPLE_CHARACTERS:], output[:SAMPLE_CHARACTERS])
             for prompt, output in sample.rows
         ]
-        yield reading, samples
+        return reading, samples

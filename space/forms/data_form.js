@@ -10,11 +10,11 @@ let requests = 0;
 let searches = 0;
 let active = -1;
 
-function request(data, number = ++requests) {
+function request(data) {
+  requests++;
   searches++;
   showMatches([]);
-  form.dataset.number = number;  // Cancel sends it, too
-  trigger("submit", { ...data, number });
+  trigger("submit", data);
 }
 
 function requestDataset(name) {
@@ -34,10 +34,10 @@ async function requestFile(chosen) {
   input.value = "";
   uploading.textContent = `Uploading ${chosen.name} …`;
   const uploaded = await upload(chosen).catch(() => null);
-  if (number === requests && uploaded) request({ file: uploaded.path }, number);
-  if (number === requests)
-    uploading.textContent = uploaded ? chosen.name : `${chosen.name} could not be uploaded.`;
   file.value = "";  // the same file can be chosen again
+  if (number !== requests) return;  // something else was chosen meanwhile
+  uploading.textContent = uploaded ? chosen.name : `${chosen.name} could not be uploaded.`;
+  if (uploaded) request({ file: uploaded.path });
 }
 
 function showMatches(names) {

@@ -1,19 +1,17 @@
 """Step 2: whether an adapter will help, and which data is similar. All names are escaped here."""
 
 import math
-import re
 from html import escape
 from typing import Literal, NamedTuple
 
-from hf_lorameta import Plan
 from hf_lorameta.bank.geometry import FAR_RATIO
-from names import readable_name
+from hf_lorameta.pipeline.plan import Plan
+from views.names import readable_name
 
 WORTHWHILE = 0.25
 """Gain that counts as help: a quarter of the base model's error."""
 NEIGHBORS = 5
 LARGE_SHARE = 0.1
-_SENTENCE_END = re.compile(r"(?<=[.!?]) ")
 
 
 class Verdict(NamedTuple):
@@ -135,27 +133,10 @@ def _point(name: str, distance: float, end: float) -> str:
 
 
 def _cautions(plan: Plan) -> str:
-    texts = [text for warning in plan.warnings if (text := plain(warning))]
-    if not texts:
+    if not plan.warnings:
         return ""
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    items = "".join(f"<li>{escape(warning)}</li>" for warning in plan.warnings)
     return (
         '<div class="lm-note lm-warning" role="note" aria-label="Warnings">'
         f"<strong>Before you rely on it</strong><ul>{items}</ul></div>"
     )
-
-
-def plain(text: str) -> str:
-    """Leave out the sentences of a message that name options of the command line.
-
-    Example:
-        >>> plain("It may be worse. Test it with --check 16.")
-        'It may be worse.'
-        >>> plain("Say it in a sentence with --instruction.")
-        'Say it in a sentence in the field of step 1.'
-    """
-    text = text.replace("with --instruction", "in the field of step 1")
-    text = text.replace("--instruction goes", "One instruction for all rows goes")
-    text = text.replace("add --template chat", "write the word chat into the last field of step 1")
-    kept = [sentence for sentence in _SENTENCE_END.split(text) if " --" not in f" {sentence}"]
-    return " ".join(kept)

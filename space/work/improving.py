@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass, replace
 
-from generating import AdapterResult, save_files
-from hf_lorameta import Bank, LoraMetaError
-from hf_lorameta.errors import AdapterError
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.pipeline.budget import obstacle_to_training, recipe_within
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.session import Session
-from jobs import Job
-from planning import PlanResult
-from trying import rows_to_test
+from work.generating import AdapterResult, save_files
+from work.jobs import Job
+from work.planning import PlanResult
+from work.trying import rows_to_test
 
 ROWS = 100
 """At most. On 64 and more, training takes less time than on 16, without cross-validation."""

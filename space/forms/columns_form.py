@@ -3,17 +3,18 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from dataset_request import (
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.errors import LoraMetaError, UsageError
+from views.blocks import select
+from work.dataset_request import (
     CHAT,
+    TEXT_CHARACTERS,
     DatasetRequest,
     RequestError,
     Source,
     TemplateError,
     prompt_text,
 )
-from hf_lorameta import Columns, LoraMetaError
-from hf_lorameta.errors import UsageError
-from html_blocks import select
 
 ROLES = {
     "": "ignore",
@@ -128,8 +129,8 @@ def _text(name: str, label: str, value: str | None, example: str, error: str = "
     """Return a labeled field for a text of several lines; `error` is the id of its error."""
     described = f' aria-describedby="{error}"' if error else ""
     return (
-        f'<label class="lm-wide">{escape(label)} <textarea name="{name}" maxlength="2000" '
-        f'rows="{max(2, len(example.splitlines()))}" '
+        f'<label class="lm-wide">{escape(label)} <textarea name="{name}" '
+        f'maxlength="{TEXT_CHARACTERS}" rows="{max(2, len(example.splitlines()))}" '
         f'placeholder="{escape(example)}"{described}>\n{escape(value or "")}</textarea></label>'
     )
 

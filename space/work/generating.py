@@ -8,20 +8,22 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_request import REPO_ID, Credential, RequestError
-from hf_lorameta import Generation, Hub, LoraMetaError, Report
+from hf_lorameta.engines.scoring import Report
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.pipeline.generation import Generation
 from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.publish import (
+    Target,
     check_no_overwrite,
     default_repo_id,
     publish_folder,
     resolve_target,
 )
 from hf_lorameta.pipeline.trial import scores_to_card
-from jobs import Job
-from planning import PlanResult
-
-PUBLISHING = "Saving to the Hub; this can no longer be canceled"
+from work.dataset_request import REPO_ID, Credential, RequestError
+from work.jobs import Job
+from work.planning import PlanResult
 
 
 class SignInError(LoraMetaError):
@@ -145,32 +147,34 @@ def make_and_publish(
 
     Raises:
         SignInError: the visitor is signed out.
-        LoraMetaError: as `resolve_target`, `publish_folder` and `make_adapter` raise.
+        LoraMetaError: as `resolve_target`, `publish_folder` and `combine` raise.
     """
     if credential is False:
         raise SignInError("Publishing needs an account: sign in first")
-    hub = Hub(credential)
+    hub, plan = Hub(credential), plan_result.plan
     repo_id = target_name(plan_result, destination, hub.user())
     job.report("Checking the repo")
-    private = plan_result.plan.private
-    target = resolve_target(repo_id, private=destination.private, dataset_private=private, hub=hub)
+    target = resolve_target(
+        repo_id, private=destination.private, dataset_private=plan.private, hub=hub
+    )
     if not destination.overwrite:
         check_no_overwrite(target)
+    if trained:
+        return _publish(trained.files.folder, target, trained.seconds, hub, job)
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
-        folder, seconds = Path(scratch) / "adapter", 0.0
-        if trained:
-            shutil.copytree(trained.files.folder, folder)
-            seconds = trained.seconds
-        else:
-            generation = _generate(plan_result, job)
-            generation.save_pretrained(folder, repo_id=repo_id)
-            seconds = generation.seconds
-            if report:
-                scores_to_card(folder, report, plan_result.plan.dataset)
-        job.report(PUBLISHING)
-        job.commit()
-        url = publish_folder(folder, target, hub=hub)
-    return Published(url, repo_id, target.private, seconds)
+        folder = Path(scratch) / "adapter"
+        generation = _generate(plan_result, job)
+        generation.save_pretrained(folder, repo_id=repo_id)
+        if report:
+            scores_to_card(folder, report, plan.dataset)
+        return _publish(folder, target, generation.seconds, hub, job)
+
+
+def _publish(folder: Path, target: Target, seconds: float, hub: Hub, job: Job) -> Published:
+    job.report("Saving to the Hub; this can no longer be canceled")
+    job.commit()
+    url = publish_folder(folder, target, hub=hub)
+    return Published(url, target.repo_id, target.private, seconds)
 
 
 def target_name(plan_result: PlanResult, destination: Destination, user: str) -> str:

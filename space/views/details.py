@@ -4,12 +4,12 @@ import math
 from collections import Counter
 from html import escape
 
-from hf_lorameta import Plan
 from hf_lorameta.bank.geometry import FAR_RATIO
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
-from names import Named, readable_name
+from hf_lorameta.pipeline.plan import Plan
+from views.names import Named, readable_name
 
 BARS = 10
 HUB = "https://huggingface.co"

@@ -1,42 +1,32 @@
-"""Step 3 as HTML: heading, forms to try, test and save, scores, code. All texts are escaped."""
+"""Step 3 as HTML: heading, answers, scores, code. All texts are escaped."""
 
 import json
 import re
 import shlex
 from html import escape
 
-from generating import Destination, Published, target_name
-from hf_lorameta import Report
 from hf_lorameta.cards.gguf_usage import render_modelfile
+from hf_lorameta.engines.scoring import Report
 from hf_lorameta.environment import install_requirement
-from html_blocks import code_html, note, select
-from improving import ROWS, Improvement
-from planning import PlanResult
-from trying import is_worse, testable_rows, titles
+from views.blocks import code_html
+from work.generating import AdapterResult, Destination, Published, target_name
+from work.improving import ROWS, Improvement
+from work.planning import PlanResult
+from work.trying import is_worse, titles
 
-_VISIBILITY = {"public": "public: everybody can see it", "private": "private: only you"}
 _SHORT = 300
 """Characters of a prompt that is shown in code."""
 
 
-def heading_html(seconds: float, number: int, base_model: str, trained: bool = False) -> str:
+def heading_html(adapter: AdapterResult, number: int, base_model: str) -> str:
     """Return the heading of a result, which takes the focus."""
     text = "Your adapter is ready"
+    how = "and then trained on your rows" if adapter.trained else "without training"
     return (
         f'<h2 class="lm-h2" tabindex="-1" data-focus="{number}" data-announce="{text}.">'
         f"3 · {text}</h2>"
-        f'<p class="lm-soft">A LoRA adapter for {escape(base_model)}, combined in {seconds:.1f} s '
-        f"on a CPU, {'and then trained on your rows' if trained else 'without training'}.</p>"
-    )
-
-
-def try_form(plan_result: PlanResult) -> str:
-    """Return the form to try the adapter, with the visitor's first row."""
-    first = plan_result.samples[0][0] if plan_result.samples else ""
-    return (
-        '<form class="lm-try"><h3 class="lm-h3">Try it</h3><label for="lm-prompt">Input</label>'
-        f'<textarea id="lm-prompt" name="prompt" rows="5">{escape(first)}</textarea>'
-        '<button type="submit" class="lm-button">Compare the answers</button></form>'
+        f'<p class="lm-soft">A LoRA adapter for {escape(base_model)}, combined in '
+        f"{adapter.seconds:.1f} s on a CPU, {how}.</p>"
     )
 
 
@@ -51,16 +41,14 @@ def answers_html(base: str, adapter: str, expected: str) -> str:
     return f'<div class="lm-pair" data-announce="{announced}">{boxes}</div>{own}'
 
 
-def test_form(plan_result: PlanResult) -> str:
-    """Return the button that tests the adapter, or why it cannot be tested."""
-    rows = testable_rows(plan_result)[1]
+def test_text(rows: int) -> str:
+    """Return what a test on so many rows does, or why the adapter cannot be tested."""
     if not rows:
         return '<p class="lm-soft">Your data has too few rows with outputs to test on.</p>'
     return (
-        f'<form class="lm-test"><h3 class="lm-h3">Test on {len(rows)} of your rows</h3>'
+        f'<h3 class="lm-h3">Test on {rows} of your rows</h3>'
         '<p class="lm-soft">The base model, the base model with three of your rows as examples, '
         "and your adapter answer the same rows. The scores go on the adapter's card.</p>"
-        '<button type="submit" class="lm-button">Test</button></form>'
     )
 
 
@@ -90,17 +78,16 @@ def report_html(report: Report) -> str:
     )
 
 
-def improve_form(why_not: str, command: str) -> str:
-    """Return the button that trains the adapter further, or why that is not possible here."""
+def improve_text(why_not: str, command: str) -> str:
+    """Return what training the adapter further does, or why that is not possible here."""
     heading = '<h3 class="lm-h3">Improve with your rows</h3>'
     if why_not:
         code = code_html(f"{_pip_install('eval')}\n{command}")
         return f'{heading}<p class="lm-soft">{escape(why_not)} On your own machine:</p>{code}'
     return (
-        f'<form class="lm-test">{heading}<p class="lm-soft">A few training steps on up to '
-        f"{ROWS} rows of your data, which takes minutes. The trained adapter replaces this one if "
-        "it is better on rows that it was not trained on.</p>"
-        '<button type="submit" class="lm-button">Improve</button></form>'
+        f'{heading}<p class="lm-soft">A few training steps on up to {ROWS} rows of your data, '
+        "which takes minutes. The trained adapter replaces this one if it is better on rows that "
+        "it was not trained on.</p>"
     )
 
 
@@ -140,38 +127,10 @@ def _pip_install(extra: str) -> str:
     return shlex.join(["pip", "install", install_requirement(extra, remote=True)])
 
 
-def save_form(plan_result: PlanResult, user: str | None) -> str:
-    """Return the form that saves the adapter to the Hub."""
-    private = plan_result.plan.private
-    if user is None:
-        return (
-            '<h3 class="lm-h3">Save to the Hub</h3><p class="lm-soft">Sign in at the top to save '
-            "the adapter to your account. The page then reads the same dataset again; an uploaded "
-            "file has to be chosen again.</p>"
-        )
-    name = target_name(plan_result, Destination(private=private), user)
-    visibility = select("visibility", "", _VISIBILITY, "private" if private else "public")
-    return (
-        '<form class="lm-save"><h3 class="lm-h3">Save to the Hub</h3>'
-        f'<label>Name <input name="repo_id" maxlength="96" value="{escape(name)}"></label>'
-        f"<label>Who sees it {visibility}</label>"
-        '<label class="lm-check"><input type="checkbox" name="overwrite"> Replace what is there'
-        '</label><button type="submit" class="lm-button lm-primary">Save to Hub</button></form>'
-    )
-
-
-def ask_again_html() -> str:
-    """Ask whether to save an adapter that is worse than the base model."""
-    return (
-        '<form class="lm-save" data-announce="Save it anyway?">'
-        + note(
-            "warning",
-            "Your test found this adapter no better than the base model",
-            ["Other people may use what you save. Save it anyway?"],
-        )
-        + '<button type="submit" class="lm-button" name="confirmed" value="yes">Save anyway'
-        "</button></form>"
-    )
+def proposed_name(plan_result: PlanResult, user: str | None) -> str:
+    """Return the name of the repo that the form proposes; empty for a visitor without account."""
+    private = Destination(private=plan_result.plan.private)
+    return target_name(plan_result, private, user) if user else ""
 
 
 def published_html(published: Published) -> str:

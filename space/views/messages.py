@@ -2,10 +2,6 @@
 
 import re
 
-from bank_loader import UnusableBankError
-from dataset_request import TemplateError
-from generating import SignInError
-from hf_lorameta import LoraMetaError
 from hf_lorameta.errors import (
     AuthError,
     BankError,
@@ -17,17 +13,18 @@ from hf_lorameta.errors import (
     EmptyDatasetError,
     GatedError,
     IntegrityError,
+    LoraMetaError,
     NotFoundError,
+    Option,
     RecipeError,
     ScriptDatasetError,
     UnlabeledDatasetError,
 )
-from html_blocks import note
-from jobs import TimeLimitError
-from verdict_view import plain
-from waiting_line import BusyError
-
-_EXCEPTION = re.compile(r" \((?:\w+\.)*\w*(?:Error|Exception|Timeout|Warning)\)")
+from views.blocks import note
+from work.bank_loader import UnusableBankError
+from work.dataset_request import TemplateError
+from work.generating import SignInError
+from work.jobs import TimeLimitError
 
 _ADVICE: dict[type[LoraMetaError], str] = {
     AuthError: "Sign in again: the sign-in has expired, or the account may not write there.",
@@ -53,15 +50,25 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     "instruction belongs, if it has one.",
     SignInError: "Use the button at the top. This Space asks only for permission to create repos "
     "and to write to the repos it created.",
-    BusyError: "Try again in a minute.",
     TimeLimitError: "Use a smaller dataset or file, or run hf-lorameta on your own machine.",
     DatasetError: "Check the file or the repo on the Hub, or choose another configuration.",
 }
+_PLACES = {
+    "config": "Choose another configuration above the table.",
+    "split": "Choose another split above the table.",
+    "instruction": "Write the instruction into its field below the table.",
+    "template": "Write the form of the prompt into the last field below the table: {input} and "
+    "{instruction} where they belong, or the word chat.",
+}
+"""Where the page has an option that an error advises to change, unless its class says so."""
 _DEFAULT_ADVICE = "Try again. If the error persists, please tell the owner of this Space."
 
 
 def advice(error: LoraMetaError) -> list[str]:
-    """Return what a visitor can do; the errors' own hints are for the command line."""
+    """Return what a visitor can do; words among the errors' own advice are for a terminal."""
+    options = (part.name for part in error.advice if isinstance(part, Option))
+    if places := [_PLACES[name] for name in options if name in _PLACES]:
+        return places
     for kind in type(error).__mro__:
         if kind in _ADVICE:
             return [_ADVICE[kind]]
@@ -69,12 +76,22 @@ def advice(error: LoraMetaError) -> list[str]:
 
 
 def message_of(error: LoraMetaError) -> str:
-    """Return the error's message without names of exceptions and options of the command line."""
-    message = plain(_EXCEPTION.sub("", str(error)))
-    starts_with_name = re.match(r"\S*[/.]\S", message)  # of a repo or a file
-    return message if starts_with_name else message[:1].upper() + message[1:]
+    """Return the error's message, with a capital letter unless it starts with a name or a path."""
+    message = plain(str(error))
+    first = message.partition(" ")[0]
+    named = "/" in first or "." in first.rstrip(".")
+    return message if named else message[:1].upper() + message[1:]
 
 
 def error_html(error: LoraMetaError) -> str:
     """Return a box with the error and the advice."""
     return note("error", message_of(error), advice(error))
+
+
+_EXCEPTION = re.compile(r" \((?:\w+\.)*\w*(?:Error|Exception|Timeout|Warning)\)")
+
+
+def plain(text: str) -> str:
+    """To be deleted: messages name no options any more."""
+    text = _EXCEPTION.sub("", text)
+    return text.replace("--instruction goes", "One instruction for all rows goes")

@@ -1,14 +1,26 @@
 """The field of step 1: a dataset's name, a link to it, or a file; never rendered again.
 
-`data_form.js` sends requests that are numbered, so that the last one wins. The list of matches
-always has the same items, of which those without a match are hidden.
+HTML, since Gradio's Dropdown loses a name that is typed and left at once, asks the server at every
+blur, and fails when its choices shrink while it is open. The list of matches always has the same
+items, of which those without a match are hidden.
 """
 
+import time
+from collections.abc import Callable
+from functools import lru_cache
 from html import escape
 
-from dataset_request import FILE_TYPES
+import gradio as gr
+
+from forms.inputs import credential_of
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.hub.client import Hub
+from settings import Settings
+from work.dataset_request import FILE_TYPES
 
 MATCHES = 8
+_SEARCH_SECONDS = 600
+"""How long the answer to signed-out visitors is kept."""
 EXAMPLES = {
     "Guest book notes": "example",
     "openai/gsm8k": "openai/gsm8k",
@@ -45,3 +57,24 @@ def data_form(max_upload_mb: int) -> str:
         '<span id="lm-upload" role="status"></span></p>'
         f'<p class="lm-examples"><span>Examples:</span> {examples}</p></form>'
     )
+
+
+def dataset_search(settings: Settings) -> Callable[..., list[str]]:
+    """Return the function that the page calls while a visitor types."""
+
+    def search(text: str, token: gr.OAuthToken | None) -> list[str]:
+        """Return ids of datasets whose names match; none if the Hub does not answer."""
+        text, credential = str(text)[:100], credential_of(token, settings)
+        try:
+            if credential is False:
+                return _search_public(text, int(time.time() // _SEARCH_SECONDS))
+            return Hub(credential).search_datasets(text)
+        except LoraMetaError:
+            return []  # a name can be typed without suggestions
+
+    return search
+
+
+@lru_cache(maxsize=256)
+def _search_public(text: str, period: int) -> list[str]:
+    return Hub(False).search_datasets(text)

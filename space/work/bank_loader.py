@@ -6,11 +6,12 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Literal
 
-from hf_lorameta import Bank, LoraMetaError, Recipe
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.map import BankMap, bank_map
-from hf_lorameta.errors import IntegrityError
-from jobs import Job, known_error
+from hf_lorameta.errors import IntegrityError, LoraMetaError
+from hf_lorameta.recipe import Recipe
 from settings import Settings, base_gguf
+from work.jobs import Job, known_error
 
 State = Literal["opening", "drawing", "checking", "ready", "failed", "damaged", "incomplete"]
 _WAIT_SECONDS = 0.2

@@ -17,16 +17,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from hf_lorameta import LoraMetaError
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError
-from jobs import Job
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError, LoraMetaError
+from work.jobs import Job
 
 T = TypeVar("T")
 _CONTEXT = multiprocessing.get_context("forkserver")
 _PRELOADED = (
-    "planning",
+    "work.planning",
     "datasets",
     "pyarrow.parquet",
     "pyarrow.dataset",
@@ -76,40 +75,32 @@ def _variables(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-@contextmanager
-def reader_process(
-    job: Job, function: Callable[..., Iterator[T]], *arguments: object
-) -> Iterator[Iterator[T]]:
-    """Run a generator function in a process, which is killed at the end of the ``with`` block.
+def read(job: Job, function: Callable[..., T], *arguments: object) -> T:
+    """Return what a function returns in a process of its own, which is killed at the end.
 
     Args:
-        job: checked while waiting for an item; shows what the function passes to `report`.
-        function: generator function at the top level of a module.
+        job: checked while waiting; shows what the function passes to `report_rows`.
+        function: at the top level of a module.
         arguments: picklable arguments of the function.
 
-    Yields:
-        Iterator over the function's items. It raises what the function raised if that is a
-        LoraMetaError; DatasetTooLargeError if an item is above `MESSAGE_BYTES`, or if the process
-        needed more than `MEMORY_BYTES` or was killed; and ReaderError if anything else failed.
+    Raises:
+        DatasetTooLargeError: the result is above `MESSAGE_BYTES`, or the process needed more than
+            `MEMORY_BYTES` or was killed.
+        LoraMetaError: raised by the function.
+        ReaderError: anything else failed.
     """
     receiver, sender = _CONTEXT.Pipe(duplex=False)
     target = (sender, job.time_limit, function, arguments)
-    process = _CONTEXT.Process(target=_send_items, args=target, daemon=True)
+    process = _CONTEXT.Process(target=_send_result, args=target, daemon=True)
     process.start()
     sender.close()
     try:
-        yield _receive_items(receiver, process, job)
+        return cast(T, _receive_result(receiver, process, job))
     finally:
         receiver.close()
         process.kill()
         process.join()
         process.close()
-
-
-def read_first(job: Job, function: Callable[..., Iterator[T]], *arguments: object) -> T:
-    """Return the first item of a generator function run in a `reader_process`."""
-    with reader_process(job, function, *arguments) as items:
-        return next(items)
 
 
 def report_rows(rows: Iterator[T]) -> Iterator[T]:
@@ -124,9 +115,9 @@ def report_rows(rows: Iterator[T]) -> Iterator[T]:
         yield row
 
 
-def _receive_items(
+def _receive_result(
     receiver: Connection, process: multiprocessing.process.BaseProcess, job: Job
-) -> Iterator[Any]:
+) -> Any:
     while True:
         while not receiver.poll(_WAIT_SECONDS):
             job.check()
@@ -134,14 +125,11 @@ def _receive_items(
             kind, value = pickle.loads(receiver.recv_bytes(MESSAGE_BYTES))
         except (EOFError, OSError):
             raise _early_end(process) from None
-        if kind == "step":
-            job.report(value)
-        elif kind == "error":
+        if kind == "result":
+            return value
+        if kind == "error":
             raise value
-        elif kind == "end":
-            return
-        else:
-            yield value
+        job.report(value)
 
 
 def _early_end(process: multiprocessing.process.BaseProcess) -> LoraMetaError:
@@ -159,29 +147,30 @@ def _send(pipe: Connection, kind: str, value: object) -> None:
     pipe.send_bytes(message)
 
 
-def _send_items(
+def _send_result(
     pipe: Connection,
     time_limit: float,
-    function: Callable[..., Iterator[Any]],
+    function: Callable[..., Any],
     arguments: tuple[object, ...],
 ) -> None:
     global _connection
     _connection = pipe
     _limit_process(time_limit)
+    error: LoraMetaError
     try:
-        for item in function(*arguments):
-            _send(pipe, "item", item)
-        _send(pipe, "end", None)
-    except LoraMetaError as error:
+        _send(pipe, "result", function(*arguments))
+        return
+    except LoraMetaError as known:
+        error = known
         if isinstance(error, DatasetError):
             error.row = None  # for the terminal, and may be longer than `MESSAGE_BYTES`
-        _send(pipe, "error", error)
     except BrokenPipeError:
         return  # the request has ended
     except MemoryError:
-        _send(pipe, "error", DatasetTooLargeError(_TOO_LARGE))
-    except Exception as error:  # noqa: BLE001 - send the type only: the message may quote a row
-        _send(pipe, "error", ReaderError(f"The dataset cannot be read ({type(error).__name__})"))
+        error = DatasetTooLargeError(_TOO_LARGE)
+    except Exception as unknown:  # noqa: BLE001 - send the type only: the message may quote a row
+        error = ReaderError(f"The dataset cannot be read ({type(unknown).__name__})")
+    _send(pipe, "error", error)
 
 
 def _limit_process(time_limit: float) -> None:

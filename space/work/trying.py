@@ -3,14 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from generating import AdapterResult
-from hf_lorameta import Bank, LoraMetaError, Report
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.sample import draw_stratified
-from hf_lorameta.errors import ConnectionLostError, MissingExtraError
+from hf_lorameta.engines.scoring import Report
+from hf_lorameta.errors import ConnectionLostError, LoraMetaError, MissingExtraError
 from hf_lorameta.pipeline.trial import Trial, scores_to_card
-from jobs import Job
-from planning import PlanResult
 from settings import Settings, base_gguf
+from work.generating import AdapterResult
+from work.jobs import Job
+from work.planning import PlanResult
 
 T = TypeVar("T")
 TEST_ROWS = 16

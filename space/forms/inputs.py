@@ -1,16 +1,18 @@
 """Convert the inputs of the page and of the endpoints to a credential, columns and a recipe."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from dataset_request import Credential, RequestError
-from hf_lorameta import Columns, Recipe
-from hf_lorameta.data.columns import parse_columns
+from hf_lorameta.data.columns import Columns, parse_columns
 from hf_lorameta.errors import UsageError
+from hf_lorameta.recipe import Recipe
 from settings import MOCK_TOKEN, Settings
+from work.dataset_request import Credential, RequestError
+
+OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
+"""Options of the recipe on the page and of the endpoints, in the order of `recipe_of`."""
 
 
 def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Credential:
@@ -27,56 +29,40 @@ def credential_of(token: gr.OAuthToken | None, settings: Settings) -> Credential
 
 
 def recipe_of(
-    metric: str | None,
-    coefficients: str | None,
-    combine: str | None,
-    top_k: float | None,
-    temperature: float | None,
-    rank: float | None,
+    metric: str | None = None,
+    coefficients: str | None = None,
+    combine: str | None = None,
+    top_k: str | float | None = None,
+    temperature: str | float | None = None,
+    rank: str | float | None = None,
 ) -> Recipe:
-    """Build a recipe from the options.
-
-    None, an empty text, or 0 for top_k and rank keeps the default.
+    """Build a recipe from the options; None or an empty text keeps the default.
 
     Raises:
+        RequestError: a text is not a number.
         RecipeError: an option is out of range.
     """
     options = {
         "metric": metric or None,
         "coefficients": coefficients or None,
         "combine": combine or None,
-        "top_k": int(top_k) if top_k and top_k > 0 else None,
-        "temperature": None if temperature is None else float(temperature),
-        "rank": int(rank) if rank and rank > 0 else None,
+        "top_k": _number("top_k", top_k, int),
+        "temperature": _number("temperature", temperature, float),
+        "rank": _number("rank", rank, int),
     }
-    return Recipe.of(**{name: value for name, value in options.items() if value is not None})
-
-
-def recipe_from_form(values: Mapping[str, str]) -> Recipe:
-    """Build a recipe from the texts of the options form; an empty text keeps the default.
-
-    Raises:
-        RequestError: a text is not a number.
-        RecipeError: an option is out of range.
-    """
-    methods = {name: values.get(name) for name in ("metric", "coefficients", "combine")}
-    numbers = {
-        "top_k": _number(values, "top_k", int),
-        "temperature": _number(values, "temperature", float),
-        "rank": _number(values, "rank", int),
-    }
-    options = methods | numbers
     return Recipe.of(**{name: value for name, value in options.items() if value is not None})
 
 
 def _number(
-    values: Mapping[str, str], name: str, kind: type[int] | type[float]
+    name: str, given: str | float | None, kind: type[int] | type[float]
 ) -> int | float | None:
-    text = values.get(name, "").strip().replace(",", ".")
+    if isinstance(given, int | float):
+        return kind(given)
+    text = (given or "").strip()
     if not text:
         return None
     try:
-        return kind(text)
+        return kind(text.replace(",", "."))
     except ValueError:
         expected = "a whole number" if kind is int else "a number"
         title = name.replace("_", " ").capitalize()

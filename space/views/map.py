@@ -5,9 +5,9 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta import Plan
 from hf_lorameta.bank.map import BankMap
-from names import readable_name
+from hf_lorameta.pipeline.plan import Plan
+from views.names import readable_name
 
 WIDTH, HEIGHT, MARGIN = 520, 400, 30
 LABELED = 3

@@ -1,6 +1,6 @@
 """Validate and open the dataset that a visitor names or uploads.
 
-The generator functions run in a `reader_process`.
+`read_source` runs in a `reader_process`.
 """
 
 import re
@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from hf_lorameta import Columns, Hub, LoraMetaError, ReadingLimits, open_dataset
-from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
+from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.reading_limits import ReadingLimits
 
 Credential = str | Literal[False] | None
 """A visitor's token; False if the visitor is signed out; None for this machine's saved token."""
@@ -23,6 +26,8 @@ FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
 CHAT = "chat"
 """A template that stands for the base model's own chat template."""
+TEXT_CHARACTERS = 4000
+"""Of an instruction or a template."""
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -89,6 +94,9 @@ def validated(request: DatasetRequest) -> DatasetRequest:
         instruction=prompt_text(request.instruction),
         template=prompt_text(request.template),
     )
+    for name in ("instruction", "template"):
+        if len(getattr(request, name) or "") > TEXT_CHARACTERS:
+            raise RequestError(f"The {name} is longer than {TEXT_CHARACTERS:,} characters")
     if request.file:
         if Path(request.file).suffix.lower() not in FILE_TYPES:
             raise RequestError(f"{request.name} is not one of {', '.join(FILE_TYPES)}")
@@ -156,8 +164,8 @@ class Source:
     preview: Preview
 
 
-def read_source(request: DatasetRequest, credential: Credential) -> Iterator[Source]:
-    """Yield what a dataset offers.
+def read_source(request: DatasetRequest, credential: Credential) -> Source:
+    """Return what a dataset offers.
 
     Where none is requested, the configuration is ``default`` and the split ``train`` if there are
     such, else the first.
@@ -165,8 +173,7 @@ def read_source(request: DatasetRequest, credential: Credential) -> Iterator[Sou
     hub = Hub(credential)
     with hidden_path(request):
         if request.file:
-            yield Source([], [], preview(request.file, hub))
-            return
+            return Source([], [], preview(request.file, hub))
         name = request.dataset or ""
         repo = hub.resolve(name, "dataset")
         configs, splits = hub.choices(repo, request.config)
@@ -175,7 +182,7 @@ def read_source(request: DatasetRequest, credential: Credential) -> Iterator[Sou
         wanted = request.split if request.split in splits else "train"
         split = wanted if wanted in splits else splits[0]
         named = config if len(configs) > 1 else None
-        yield Source(configs, splits, preview(name, hub, config=named, split=split))
+        return Source(configs, splits, preview(name, hub, config=named, split=split))
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 from html import escape
 
-from bank_loader import BankLoader
-from hf_lorameta import Bank
-from html_blocks import code_html, note
+from hf_lorameta.bank.bank import Bank
 from settings import Settings
+from views.blocks import code_html, note
+from work.bank_loader import BankLoader
 
 TITLE = "A LoRA adapter for your dataset"
 PAPER = "https://arxiv.org/abs/2507.01806"
@@ -13,6 +13,17 @@ PAPER = "https://arxiv.org/abs/2507.01806"
 HEADER = f"""<header><h1 class="lm-h1">{TITLE}</h1><p class="lm-lead">Get a LoRA adapter for your
 dataset in about half a minute. No GPU, no training.
 <a href="{PAPER}" target="_blank" rel="noopener">How it works</a></p></header>"""
+
+SIGN_IN_TO_SAVE = """<p class="lm-soft">Sign in at the top to save the adapter to your account. The
+page then reads the same dataset again; an uploaded file has to be chosen again.</p>"""
+
+ASK_AGAIN = f"""<div data-announce="Save it anyway?">{
+    note(
+        "warning",
+        "Your test found this adapter no better than the base model",
+        ["Other people may use what you save. Save it anyway?"],
+    )
+}</div>"""
 
 _OWN_COPY = """<div class="lm-prose">
 <p><b>Duplicate this Space.</b> With a PRO or Team account it runs on CPU Basic hardware at no

@@ -1,0 +1,1 @@
+"""Forms that are HTML, and what forms and endpoints are given."""

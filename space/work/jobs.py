@@ -1,0 +1,162 @@
+"""Jobs of visitors: they report progress, show results, and can be canceled or time out.
+
+Gradio's queue says when a job runs, but it can neither stop a function that is running nor replace
+a request by a later one. So the work runs in a thread that calls `Job.check` at every row and every
+module, and a generator hands to Gradio what the job reports.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from hf_lorameta.errors import LoraMetaError
+
+Updates = dict[Any, Any]
+"""New values or properties by component of the page."""
+Show = Callable[[], Updates]
+"""Takes a result into the state of a visit, and returns how to show it."""
+_REPORT_SECONDS = 0.2
+logger = logging.getLogger("space")
+
+
+class TimeLimitError(LoraMetaError):
+    """A request took longer than the Space allows."""
+
+
+class Canceled(Exception):  # noqa: N818 - a request of the user, not an error
+    """Ends the work of a canceled job."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress of a job.
+
+    Attributes:
+        text: description of the current step.
+        done: number of finished parts.
+        total: number of parts; 0 if unknown.
+    """
+
+    text: str
+    done: int = 0
+    total: int = 0
+
+
+class Job:
+    """State shared by a job's thread and the request that waits for it.
+
+    Args:
+        time_limit: seconds that the work may take; time in Gradio's queue does not count.
+
+    Attributes:
+        committed: whether the work has begun what cannot be undone.
+    """
+
+    def __init__(self, time_limit: float) -> None:
+        self.time_limit = time_limit
+        self.committed = False
+        self._canceled = threading.Event()
+        self._lock = threading.Lock()
+        self._news: queue.SimpleQueue[Step | Show | Exception | None] = queue.SimpleQueue()
+        self._reported = ("", 0.0)
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Start the time limit."""
+        self._deadline = time.monotonic() + self.time_limit
+
+    def cancel(self) -> None:
+        """End the work at its next check, unless it was committed."""
+        with self._lock:
+            if not self.committed:
+                self._canceled.set()
+
+    def commit(self) -> None:
+        """Check, and ignore `cancel` from now on: what follows cannot be undone."""
+        with self._lock:
+            self.check()
+            self.committed = True
+
+    @property
+    def canceled(self) -> bool:
+        """Whether `cancel` was called in time."""
+        return self._canceled.is_set()
+
+    def check(self) -> None:
+        """Raise if the job should end.
+
+        Raises:
+            Canceled: `cancel` was called.
+            TimeLimitError: the time limit has passed.
+        """
+        if self.canceled:
+            raise Canceled
+        if time.monotonic() > self._deadline:
+            raise TimeLimitError(
+                f"The request took longer than {self.time_limit:.0f} s, the limit of this Space"
+            )
+
+    def report(self, text: str, done: int = 0, total: int = 0) -> None:
+        """Check, then show the current step; its numbers only now and then."""
+        self.check()
+        before, at = self._reported
+        if text != before or time.monotonic() - at > _REPORT_SECONDS:
+            self._reported = (text, time.monotonic())
+            self._news.put(Step(text, done, total))
+
+    def show(self, result: Show) -> None:
+        """Check, then show a result."""
+        self.check()
+        self._news.put(result)
+
+    def run(self, work: Callable[["Job"], None]) -> Generator[Step | Show, None, None]:
+        """Run work in a thread; yield its steps and results.
+
+        Closing the generator cancels the job. A canceled job ends the generator at once, although
+        its thread may still wait for a slow server.
+
+        Raises:
+            Canceled: the job was canceled.
+            LoraMetaError: raised by the work.
+            TimeLimitError: the time limit has passed.
+        """
+        self.start_clock()
+
+        def body() -> None:
+            try:
+                work(self)
+            except Exception as error:  # noqa: BLE001 - raised below
+                self._news.put(error)
+            else:
+                self._news.put(None)
+
+        threading.Thread(target=body, name="lorameta-job", daemon=True).start()
+        try:
+            while not self.canceled:
+                try:
+                    news = self._news.get(timeout=_REPORT_SECONDS)
+                except queue.Empty:
+                    continue
+                if news is None:
+                    return
+                if isinstance(news, Exception):
+                    raise news
+                yield news
+            raise Canceled
+        finally:
+            self.cancel()  # no join: Gradio closes generators in its event loop
+
+
+def known_error(error: Exception) -> LoraMetaError:
+    """Return an error to show; of an unexpected exception, only the type is logged.
+
+    Its message is neither logged nor shown, since it may quote a row.
+    """
+    if isinstance(error, LoraMetaError):
+        return error
+    logger.error("unexpected %s", type(error).__name__)
+    return LoraMetaError("Something went wrong that should not")

@@ -1,0 +1,77 @@
+"""Gradio's queue on the page: visitors wait for each other, cancel there, or are too many."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.conftest import Account, Shell
+from tests.fault_hub import Fault
+from tests.running_space import RunningSpace, Visitor, missing, running_space
+from tests.space.datasets import TRAIN
+
+if why := missing("gradio", "gradio_client", "playwright", browser=True):
+    pytest.skip(why, allow_module_level=True)
+
+from gradio_client import Client
+from playwright.sync_api import expect
+
+AT_ONCE = 4
+"""Datasets that are read at the same time."""
+
+
+@pytest.fixture(scope="module")
+def small_queue(world: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSpace]:
+    home = tmp_path_factory.mktemp("queue")
+    with running_space(world.hub, home, HF_LORAMETA_QUEUE="2") as space:
+        yield space
+
+
+def test_visitors_wait_in_line_can_cancel_there_and_are_told_if_they_are_too_many(
+    small_queue: RunningSpace, chromium: Any, cli: Shell, user: Account
+) -> None:
+    go_on, reading = threading.Event(), threading.Semaphore(0)
+
+    def hold() -> None:
+        reading.release()
+        go_on.wait()
+
+    slow = user.dataset("slow", {"train.jsonl": TRAIN})
+    repo = user.dataset("book", {"train.jsonl": TRAIN})
+    cli.hub.add_fault(Fault("callback", path=f"datasets/{slow}", callback=hold))
+    visitors = [Visitor(chromium, small_queue.url) for _ in range(3)]
+    first, second, third = (visitor.page for visitor in visitors)
+    with ThreadPoolExecutor() as pool, ended_by(go_on):
+        clients = [Client(small_queue.url, verbose=False) for _ in range(AT_ONCE)]
+        running = [
+            pool.submit(client.predict, dataset=slow, api_name="/plan") for client in clients
+        ]
+        assert all(reading.acquire(timeout=120) for _ in running)
+        visitors[0].enter_dataset(repo)
+        expect(first.locator("#lm-work")).to_contain_text("Waiting: place 1 in the line")
+        visitors[1].enter_dataset(repo)
+        expect(second.locator("#lm-work")).to_contain_text("Waiting: place 2 in the line")
+        visitors[2].enter_dataset(repo)
+        expect(third.locator("#lm-work")).to_contain_text("Too many people use this page")
+        expect(third.locator("#lm-cancel")).to_be_hidden()
+        second.locator("#lm-cancel").click()
+        expect(second.locator("#lm-work")).to_have_text("Canceled")
+    cli.hub.clear_faults()
+    assert [plan.result()["dataset"]["id"] for plan in running] == [slow] * AT_ONCE
+    visitors[0].wait_for_plan(repo)
+    expect(second.locator("#lm-work")).to_have_text("Canceled")
+    expect(second.locator("#lm-verdict")).to_be_hidden()
+    for visitor in visitors:
+        visitor.close()
+
+
+@contextmanager
+def ended_by(event: threading.Event) -> Iterator[None]:
+    """Set an event at the end of a ``with`` block, also if a test fails."""
+    try:
+        yield
+    finally:
+        event.set()
