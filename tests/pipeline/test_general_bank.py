@@ -30,8 +30,6 @@ from hf_lorameta.pipeline.measure_gains import leave_one_out  # noqa: E402
 from hf_lorameta.pipeline.read_and_plan import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.refine_and_check import refine_plan  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
-from hf_lorameta.training.tasks import read_tasks  # noqa: E402
-from hf_lorameta.training.train_bank import train_bank  # noqa: E402
 from hf_lorameta.types import no_progress  # noqa: E402
 
 SETTINGS = Settings(
@@ -49,9 +47,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bank(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bank:
     tasks = tiny.write_tasks(tmp_path_factory.mktemp("tasks"), 3)
     folder = tmp_path_factory.mktemp("banks") / "bank"
-    return train_bank(
-        read_tasks([str(tasks)]), folder, str(base), settings=SETTINGS, dtype="float32"
-    )
+    return tiny.train_bank(tasks, folder, base, SETTINGS)
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,8 @@ def test_too_little_memory_is_an_error_with_a_way_out(
     monkeypatch.setattr(device, "available_memory", lambda: 100_000)
     with pytest.raises(UsageError, match="GB of memory") as caught:
         make(bank, new, train=16)
-    assert caught.value.hint == "leave out train=, or use a machine with more memory"
+    advice = "leave out train=, or use a machine with more memory"
+    assert caught.value.__notes__ == [advice]
 
 
 def test_the_same_seed_gives_the_same_adapter(bank: Bank, new: Path) -> None:
