@@ -1,5 +1,9 @@
 """The command ``hf-lorameta bank train``: train an adapter per task and make a bank of them."""
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,14 +22,14 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, log, stage_bars, table
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.tables import plural
-from hf_lorameta.training.progress import Log, Reporter, TaskProgress
-from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.progress import Log, Reporter
+from hf_lorameta.training.settings import Machine, Settings
 from hf_lorameta.types import StageProgress
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.build import Outcome
-    from hf_lorameta.training.jobs import JobEstimate, JobRequest
+    from hf_lorameta.training.jobs import JobEstimate
     from hf_lorameta.training.tasks import Task
 
 _DEFAULTS = Settings()
@@ -36,31 +40,34 @@ Examples:
 """
 
 
-def train(
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The options of the command."""
+
     tasks: Annotated[
         list[str],
         typer.Argument(
             help="Folder of TASK.train.jsonl files, manifest (.yaml), dataset files or Hub ids."
         ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bank.")],
-    base: Annotated[str, typer.Option(help="Base model: Hub id or folder.")],
-    base_revision: Annotated[str | None, typer.Option(help="Revision of the base model.")] = None,
+    ]
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bank.")]
+    base: Annotated[str, typer.Option(help="Base model: Hub id or folder.")]
+    base_revision: Annotated[str | None, typer.Option(help="Revision of the base model.")] = None
     at_once: Annotated[
         int | None,
         typer.Option(
             min=1, help="Tasks trained at a time. Default: by the device.", show_default=False
         ),
-    ] = None,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters.")] = _DEFAULTS.rank,
+    ] = None
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters.")] = _DEFAULTS.rank
     targets: Annotated[str, typer.Option(help="Adapted linear layers.")] = ",".join(
         _DEFAULTS.targets
-    ),
-    steps: Annotated[
-        int, typer.Option(min=1, help="Optimizer steps per task, at most.")
-    ] = _DEFAULTS.steps,
-    rows: Annotated[int, typer.Option(min=1, help="Rows per step.")] = _DEFAULTS.rows,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = _DEFAULTS.lr,
+    )
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per task, at most.")] = (
+        _DEFAULTS.steps
+    )
+    rows: Annotated[int, typer.Option(min=1, help="Rows per step.")] = _DEFAULTS.rows
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = _DEFAULTS.lr
     general_steps: Annotated[
         int | None,
         typer.Option(
@@ -69,36 +76,36 @@ def train(
             "Default: by the number of tasks.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     general_without: Annotated[
         Path | None,
         typer.Option(help="File of task names to leave out of the general adapter."),
-    ] = None,
+    ] = None
     max_length: Annotated[
         int, typer.Option(min=8, help="Tokens of a row; longer inputs lose their beginning.")
-    ] = _DEFAULTS.max_length,
-    instruction: InstructionOption = None,
-    template: TemplateOption = None,
-    max_text: MaxTextOption = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of initialization and order.")
-    ] = _DEFAULTS.seed,
+    ] = _DEFAULTS.max_length
+    instruction: InstructionOption = None
+    template: TemplateOption = None
+    max_text: MaxTextOption = None
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initialization and order.")] = (
+        _DEFAULTS.seed
+    )
     device: Annotated[
         str | None, typer.Option(help="cuda, mps or cpu. Default: the best.", show_default=False)
-    ] = None,
+    ] = None
     dtype: Annotated[
         str | None,
         typer.Option(help="Dtype of the base model. Default: by the device.", show_default=False),
-    ] = None,
-    dask: DaskOption = None,
+    ] = None
+    dask: DaskOption = None
     on: Annotated[
         Literal["jobs"] | None,
         typer.Option(help="jobs: run on Hugging Face Jobs, which cost money; needs --push-to."),
-    ] = None,
-    flavor: Annotated[str, typer.Option(help="Hardware of the job.")] = "a10g-large",
+    ] = None
+    flavor: Annotated[str, typer.Option(help="Hardware of the job.")] = "a10g-large"
     push_to: Annotated[
         str | None, typer.Option(help="Publish the finished bank as this dataset repo.")
-    ] = None,
+    ] = None
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -106,59 +113,97 @@ def train(
             help="Print only what would be trained and the estimated time; with --on jobs, the "
             "time and cost of the job.",
         ),
-    ] = False,
-    token: TokenOption = None,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
-) -> None:
+    ] = False
+    token: TokenOption = None
+    json: JsonFlag = False
+    quiet: QuietFlag = False
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the training: the options of the same names."""
+        names = {field.name for field in dataclasses.fields(Settings)}
+        values = {name: value for name, value in vars(self).items() if name in names}
+        values["targets"] = tuple(filter(None, self.targets.split(",")))
+        return Settings(**values, warmup=min(_DEFAULTS.warmup, self.steps))
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Those of a job that does the same."""
+        words = list(self.tasks)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in _NOT_IN_A_JOB and value != field.default:
+                words += [f"--{field.name.replace('_', '-')}", str(value)]
+        return tuple(words)
+
+    def read_tasks(self) -> "tuple[Task, ...]":
+        """Return the tasks that were named."""
+        from hf_lorameta.data.prompt import from_option
+        from hf_lorameta.hub.reading_limits import ReadingLimits
+        from hf_lorameta.training.tasks import read_tasks
+
+        found = read_tasks(
+            self.tasks,
+            self.template and from_option(self.template),
+            self.instruction and from_option(self.instruction),
+            ReadingLimits.of_text(self.max_text),
+        )
+        left_out = _read_names(self.general_without) if self.general_without else set()
+        return tuple(dataclasses.replace(t, general=t.name not in left_out) for t in found)
+
+
+_NOT_IN_A_JOB = frozenset({"tasks", "output", "on", "flavor", "dry_run", "token", "json", "quiet"})
+
+
+def _with_options(command: Callable[[Request], None]) -> Callable[..., None]:
+    """Give a command the fields of `Request` as its options."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        command(Request(**options))
+
+    signature = inspect.signature(Request)
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    return run
+
+
+@_with_options
+def train(request: Request) -> None:
     """Train a bank for any base model; run it again to resume (extra: eval)."""
+    tasks, settings = request.read_tasks(), request.settings
+    if request.on:
+        _run_on_jobs(request, tasks, settings)
+    elif request.dry_run:
+        _describe(request, tasks, settings)
+    else:
+        _run_here(request, tasks, settings)
+
+
+def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
     from hf_lorameta.bank.executors import dask_executor
     from hf_lorameta.bank.share import push_bank
-    from hf_lorameta.data.prompt import from_option
-    from hf_lorameta.errors import UsageError
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.hub.reading_limits import ReadingLimits
-    from hf_lorameta.training.tasks import read_tasks
+    from hf_lorameta.training.checks import Base
     from hf_lorameta.training.train_bank import train_bank
 
-    settings = Settings(
-        rank=rank, targets=tuple(filter(None, targets.split(","))), steps=steps, rows=rows, lr=lr,
-        max_length=max_length, seed=seed, warmup=min(_DEFAULTS.warmup, steps),
-        general_steps=general_steps,
-    )  # fmt: skip
-    curriculum = read_tasks(
-        tasks, template and from_option(template), instruction and from_option(instruction)
-    )
-    without_general = _read_names(general_without) if general_without else set()
-    if dry_run and not on:
-        _describe(settings, len(curriculum), base, base_revision, output, json)
-        return
-    if on:
-        if dask:
-            raise UsageError("--dask and --on jobs exclude each other")
-        if general_without:
-            raise UsageError(f"a job does not see {general_without}")
-        from hf_lorameta.training.jobs import JobRequest
-
-        request = JobRequest(
-            tuple(tasks), curriculum, base, base_revision, settings, at_once, flavor, push_to,
-            template, max_text, instruction, device, dtype,
-        )  # fmt: skip
-        _submit(request, dry_run, token, json, quiet)
-        return
-    hub = Hub(token)
+    hub = Hub(request.token)
     with (
-        stage_bars(quiet) as stage,
-        dask_executor(dask) if dask else nullcontext() as executor,
+        stage_bars(request.quiet) as stage,
+        dask_executor(request.dask) if request.dask else nullcontext() as executor,
     ):
         bank = train_bank(
-            curriculum, output.resolve(), base, settings=settings, hub=hub, revision=base_revision,
-            device=device, dtype=dtype, at_once=at_once, without_general=without_general,
-            executor=executor, reporter=_ShownProgress(settings, stage, quiet),
-            limits=ReadingLimits.of_text(max_text),
-        )  # fmt: skip
-    url = push_bank(bank.folder, push_to, hub=hub) if push_to else None
-    _show(bank, url, json)
+            tasks,
+            request.output.resolve(),
+            Base.find(request.base, request.base_revision, hub),
+            settings,
+            Machine(request.device, request.dtype, request.at_once),
+            hub=hub,
+            executor=executor,
+            reporter=_ShownProgress(settings, stage, request.quiet),
+        )
+    url = push_bank(bank.folder, request.push_to, hub=hub) if request.push_to else None
+    _show(bank, url, request.json)
 
 
 def _read_names(path: Path) -> set[str]:
@@ -225,8 +270,8 @@ class _ShownProgress(Reporter):
             log(self._quiet, f"{finished} of {tasks} tasks are finished already")
         self._begin("Training the adapters", self._settings.steps, tasks - finished)
 
-    def step(self, progress: TaskProgress) -> None:
-        self._take(progress.name, self._each if progress.finished else progress.step)
+    def step(self, name: str, step: int, ended: bool) -> None:
+        self._take(name, self._each if ended else step)
 
     def task(self, task: "Task", outcome: "Outcome", log_: Log | None) -> None:
         self._finished += 1
@@ -253,21 +298,20 @@ class _ShownProgress(Reporter):
         self._stage(self._title, sum(self._steps.values()), self._total)
 
 
-def _describe(
-    settings: Settings, tasks: int, base: str, revision: str | None, output: Path, json: bool
-) -> None:
+def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
     """Print what would be trained on this machine, and how long it takes if that is known."""
     from hf_lorameta.hub.base_model import size_at_hand
     from hf_lorameta.pipeline.budget import measure_operations
     from hf_lorameta.training.jobs import operations
 
-    size, general = size_at_hand(base, revision), settings.general_steps_for(tasks)
-    seconds = operations(settings, tasks, size) / measure_operations() if size else None
-    lines = [f"would train for {base}, into {output}, where finished tasks are kept:"]
+    base, count, general = request.base, len(tasks), settings.general_steps_for(len(tasks))
+    size = size_at_hand(base, request.base_revision)
+    seconds = operations(settings, count, size) / measure_operations() if size else None
+    lines = [f"would train for {base}, into {request.output}, where finished tasks are kept:"]
     if general:
         lines.append(f"  a general adapter, {general} steps of {settings.general_rows} rows")
     lines.append(
-        f"  {plural(tasks, 'adapter')}, at most {settings.steps} steps of {settings.rows} rows each"
+        f"  {plural(count, 'adapter')}, at most {settings.steps} steps of {settings.rows} rows each"
     )
     if seconds:
         lines.append(f"at most about {duration(seconds)} on this CPU (estimated for short rows)")
@@ -275,23 +319,29 @@ def _describe(
         lines.append(f"time unknown: the base model is not on this machine: hf download {base}")
     lines.append("--on jobs --dry-run: time and cost on Hugging Face Jobs")
     data = {
-        "tasks": tasks, "base_model": base, "folder": str(output), "steps": settings.steps,
+        "tasks": count, "base_model": base, "folder": str(request.output), "steps": settings.steps,
         "general_steps": general, "seconds": seconds,
     }  # fmt: skip
-    emit(json, data, lambda: "\n".join(lines))
+    emit(request.json, data, lambda: "\n".join(lines))
 
 
-def _submit(
-    request: "JobRequest", dry_run: bool, token: str | None, json: bool, quiet: bool
-) -> None:
+def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
     """Print what a job will cost, and submit it."""
+    from hf_lorameta.errors import Option, UsageError
     from hf_lorameta.training import jobs
 
-    estimate = jobs.estimate_job(request, token)
-    log(quiet or dry_run, _cost(estimate))
-    url = None if dry_run else jobs.submit(request, token)
-    data = estimate._asdict() | {"url": url}
-    emit(json, data, lambda: url or _cost(estimate))
+    if request.dask:
+        raise UsageError("a job has no workers of Dask", hint=[Option("dask", change="leave out")])
+    if request.general_without:
+        raise UsageError(f"a job does not see {request.general_without}")
+    job = jobs.JobRequest(
+        request.arguments, tasks, request.base, request.base_revision, settings, request.flavor,
+        request.push_to,
+    )  # fmt: skip
+    estimate = jobs.estimate_job(job, request.token)
+    log(request.quiet or request.dry_run, _cost(estimate))
+    url = None if request.dry_run else jobs.submit(job, request.token)
+    emit(request.json, estimate._asdict() | {"url": url}, lambda: url or _cost(estimate))
 
 
 def _cost(estimate: "JobEstimate") -> str:

@@ -85,7 +85,7 @@ def evaluate(
     """
     from hf_lorameta.cards.scores_section import MeasuredScores
     from hf_lorameta.engines.scoring import compare
-    from hf_lorameta.errors import UsageError
+    from hf_lorameta.errors import Option, UsageError
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_adapter
     from hf_lorameta.pipeline.adapters_to_score import ONLY, locate_adapters, separate_dataset
@@ -93,15 +93,15 @@ def evaluate(
     from hf_lorameta.pipeline.rows_to_score import adapter_was, open_to_score, rows_to_score
 
     if create_pr and not save_card:
-        raise UsageError("--create-pr goes with --save-card", hint="add --save-card")
+        raise UsageError("a pull request needs scores for the card", hint=Option("save_card"))
     engines.check_options(engine, base, base_gguf)
     hub = Hub(token)
     names, dataset = separate_dataset(adapters, dataset, hub)
     repos = [resolve_card_repo(n, hub=hub, create_pr=create_pr) for n in names if save_card]
     located = locate_adapters(names, hub, repos)
     if not (located.base.base_model or base or base_gguf):
-        hint = "add --base-gguf FILE" if engine == "llama.cpp" else "add --base FOLDER"
-        raise UsageError(f"{names[0]} does not name its base model", hint=hint)
+        named = ("base_gguf", "FILE") if engine == "llama.cpp" else ("base", "FOLDER")
+        raise UsageError(f"{names[0]} does not name its base model", hint=Option(*named))
     if save_card:
         for folder in located.folders.values():
             read_adapter(folder).require_provenance()

@@ -4,6 +4,7 @@ The tokens of a *pass* are those of task after task, and of a task row after row
 of a task's prompts, usually an instruction, comes before its rows and only once. All layers of the
 base model work on the single sequence; only attention separates the rows: each sees its task's
 prefix and itself. This gives exactly the losses and gradients of single rows.
+`hf_lorameta.engines.torch_forward` computes them.
 """
 
 import math
@@ -27,6 +28,8 @@ _ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_a
 LOOP_DEVICES = frozenset({"cpu"})
 """Devices on which many small operations cost less than padding and masking."""
 _GROUPS = 4
+_OTHER_SCORES = frozenset({"s_aux", "sinks", "position_bias", "indices", "block_indices"})
+"""Arguments of transformers' attention functions that change scores or leave out tokens."""
 OUTPUT_TOKEN_COST = 0.5
 """Memory of an output token's logits, relative to a token's activations in all layers.
 
@@ -54,22 +57,35 @@ class Slice(NamedTuple):
     stop: int
 
 
-_SLICES: ContextVar[tuple[Slice, ...]] = ContextVar("slices", default=())
+class Parts(NamedTuple):
+    """How the tokens of a forward pass are divided.
+
+    Attributes:
+        slices: among slots; of a batch they count its sequences. None applies no adapter.
+        segments: among rows; none stands for a single row.
+    """
+
+    slices: tuple[Slice, ...] = ()
+    segments: tuple[Segment, ...] = ()
+
+
+_UNDIVIDED = Parts()
+_PARTS: ContextVar[Parts] = ContextVar("parts", default=_UNDIVIDED)
 
 
 @contextmanager
-def using(slices: tuple[Slice, ...]) -> Iterator[None]:
-    """State which tokens belong to which slot, for forward passes of this thread."""
-    token = _SLICES.set(slices)
+def using(parts: Parts) -> Iterator[None]:
+    """State how tokens are divided, for forward passes of this thread."""
+    token = _PARTS.set(parts)
     try:
         yield
     finally:
-        _SLICES.reset(token)
+        _PARTS.reset(token)
 
 
-def current_slices() -> tuple[Slice, ...]:
-    """Return the slices of `using`; none outside of it."""
-    return _SLICES.get()
+def current_parts() -> Parts:
+    """Return the parts of `using`; outside of it, those of a single row without adapters."""
+    return _PARTS.get()
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,7 @@ class Pass:
         predicting: the n tokens, of T, that predict an output token.
         targets: these output tokens.
         outputs: for each slot in order, how many of the n belong to it.
+        rows: for each slot in order, how many rows it has.
         by_row: for each row in order, how many of the n belong to it.
         segments: prefixes and rows, in order.
         slices: tokens of each task.
@@ -92,24 +109,19 @@ class Pass:
     predicting: list[int]
     targets: list[int]
     outputs: dict[int, int]
+    rows: dict[int, int]
     by_row: tuple[int, ...]
     segments: tuple[Segment, ...]
     slices: tuple[Slice, ...]
 
 
-def passes(
-    rows: Mapping[int, Sequence[Tokens]],
-    budget: int,
-    share: bool = True,
-    output_cost: float = OUTPUT_TOKEN_COST,
-) -> Iterator[Pass]:
+def passes(rows: Mapping[int, Sequence[Tokens]], budget: int, share: bool = True) -> Iterator[Pass]:
     """Pack rows, in order, into passes of limited memory; a row that exceeds it is on its own.
 
     Args:
         rows: rows of the task in each slot.
-        budget: maximum number of tokens.
+        budget: maximum number of tokens; output tokens count half more (`OUTPUT_TOKEN_COST`).
         share: let a task's rows share the common prefix of their prompts; it counts once.
-        output_cost: how much more an output token counts.
 
     Example:
         >>> rows = {0: [Tokens([1, 2], [3]), Tokens([1, 4], [5])], 2: [Tokens([6], [7, 8])]}
@@ -127,21 +139,21 @@ def passes(
     for slot, of_slot in rows.items():
         full = cost
         for row in of_slot:
-            longer = full + _cost([*groups.get(slot, ()), row], share, output_cost)
+            longer = full + _cost([*groups.get(slot, ()), row], share)
             if groups and longer > budget:
                 yield _packed(groups, share)
                 groups, full = {}, 0.0
-                longer = _cost([row], share, output_cost)
+                longer = _cost([row], share)
             groups.setdefault(slot, []).append(row)
             cost = longer
     if groups:
         yield _packed(groups, share)
 
 
-def _cost(rows: Sequence[Tokens], share: bool, output_cost: float) -> float:
+def _cost(rows: Sequence[Tokens], share: bool) -> float:
     prefix = _prefix_length(rows, share)
     tokens = prefix + sum(len(row.prompt) + len(row.output) - prefix for row in rows)
-    return tokens + output_cost * sum(len(row.output) for row in rows)
+    return tokens + OUTPUT_TOKEN_COST * sum(len(row.output) for row in rows)
 
 
 def _prefix_length(rows: Sequence[Tokens], share: bool) -> int:
@@ -178,6 +190,7 @@ def _packed(groups: Mapping[int, Sequence[Tokens]], share: bool) -> Pass:
         predicting,
         targets=[token for rows in groups.values() for row in rows for token in row.output],
         outputs={slot: sum(len(row.output) for row in rows) for slot, rows in groups.items()},
+        rows={slot: len(rows) for slot, rows in groups.items()},
         by_row=tuple(len(row.output) for rows in groups.values() for row in rows),
         segments=tuple(segments),
         slices=tuple(slices),
@@ -218,7 +231,8 @@ def check_row_attention(model: Any) -> None:
     config = model.config.get_text_config()
     states = sorted(set(getattr(config, "layer_types", None) or ()) - _ATTENTION_LAYERS)
     exchangeable = getattr(model, "_supports_attention_backend", False)
-    if states or not exchangeable or getattr(model, "_is_stateful", False):
+    own_scores = any("sink" in name for name, _ in model.named_parameters())
+    if states or own_scores or not exchangeable or getattr(model, "_is_stateful", False):
         reason = (
             f"its layers of the type {', '.join(states)} carry a state from row to row"
             if states
@@ -240,8 +254,7 @@ def row_attention(
     scaling: float | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
-    row_segments: Sequence[Segment] = (),
-    **_: object,
+    **others: object,
 ) -> tuple["torch.Tensor", None]:
     """Causal attention within the segments of one sequence, as transformers calls it.
 
@@ -254,12 +267,19 @@ def row_attention(
         scaling: factor of the scores; None is 1/√D.
         softcap: s of the scores' cap, s·tanh(score/s).
         sliding_window: number of last positions that a token sees; None is all.
-        row_segments: the segments, see `Pass`; none is a single row.
+        others: what else the layer passes on.
+
+    The segments are those of `using`.
 
     Returns:
         (1, T, H, D), and None for the attention weights.
+
+    Raises:
+        UsageError: the layer changes the scores in another way.
     """
-    segments = tuple(row_segments) or (Segment(query.shape[2]),)
+    if more := sorted(name for name in _OTHER_SCORES if others.get(name) is not None):
+        raise UsageError(f"attention with {', '.join(more)} cannot work within rows")
+    segments = current_parts().segments or (Segment(query.shape[2]),)
     attend = _attend_rows if query.device.type in LOOP_DEVICES else _attend_groups
     return attend(query, key, value, segments, sliding_window, scaling, softcap), None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import EmptyDatasetError, UnlabeledDatasetError
+from hf_lorameta.errors import EmptyDatasetError, Option, UnlabeledDatasetError
 from hf_lorameta.tables import padded_markdown_table
 from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 
@@ -285,7 +285,7 @@ def chat_rows(model: ChatModel, rows: Sequence[Row]) -> list[Row]:
 def check_rows(rows: Sequence[Row]) -> None:
     """Raise `EmptyDatasetError` if there is no row."""
     if not rows:
-        raise EmptyDatasetError("no test rows to evaluate on", hint="name a split with --split")
+        raise EmptyDatasetError("no test rows to evaluate on", hint=Option("split", "NAME"))
 
 
 def check_outputs(rows: Sequence[Row]) -> None:
@@ -298,7 +298,7 @@ def no_outputs_error(rows: int) -> UnlabeledDatasetError:
     """Return the error of a number of rows without a single output."""
     return UnlabeledDatasetError(
         f"none of {rows} rows has an output to compare answers with",
-        hint="name the labeled split with --split, or the outputs: --columns output=COLUMN",
+        hint=[Option("split", "NAME"), Option("columns", "output=COLUMN")],
     )
 
 

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.engines import scoring
-from hf_lorameta.engines.packing import Pass, Slice, passes, using
-from hf_lorameta.engines.peft_adapter import attached
+from hf_lorameta.engines.packing import Parts, Slice, using
+from hf_lorameta.engines.peft_adapter import attached, load_in_slots
 from hf_lorameta.engines.scoring import Scores, StepCounter, Tokens
 from hf_lorameta.engines.torch_dtype import suited_dtype
-from hf_lorameta.engines.torch_forward import GRADIENT_TOKENS, sequence_budget, summed_nll
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import NotFoundError, UsageError, first_line
+from hf_lorameta.errors import Advice, NotFoundError, Option, UsageError, first_line
 from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers
 from hf_lorameta.types import Progress, Row, StageProgress, no_progress
 
@@ -34,6 +33,8 @@ With ``batch_tokens`` of 4,096, their keys and values take 750 MB of SmolLM2-135
 
 if TYPE_CHECKING:
     import torch
+
+    from hf_lorameta.engines.torch_forward import RowLosses
 
 
 def require_eval() -> None:
@@ -123,7 +124,6 @@ class TorchEvaluator(scoring.Evaluator):
             name = tokenizer.name_or_path
             raise UsageError(f"the tokenizer in {name} has no end-of-sequence token")
         self._end: int = end
-        self._sequence_budget = sequence_budget(self.model)
         self._start = [start] if start in self._tokenizer("").input_ids else []
         self._first = [end if start is None else start]
         self.model.generation_config = self._greedy_config()
@@ -143,18 +143,11 @@ class TorchEvaluator(scoring.Evaluator):
         progress: Progress = no_progress,
     ) -> tuple[Scores, list[str]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate`."""
-        import torch
-
         scoring.check_rows(rows)
         steps = StepCounter(len(rows) * (1 + generate), progress)
-        with (
-            torch.inference_mode(),
-            quiet_transformers(),
-            attached(self.model, adapter, self.base_model),
-        ):
-            loss = self._loss(self.encode(rows, shots), steps)
-            outputs = self._answers(rows, shots, steps)[0] if generate else []
-        return scoring.score(loss, rows, outputs), outputs
+        with quiet_transformers(), attached(self.model, adapter, self.base_model):
+            [scored] = self._scored(rows, shots, generate, steps, 1)
+        return scored
 
     def evaluate_adapters(
         self,
@@ -164,28 +157,41 @@ class TorchEvaluator(scoring.Evaluator):
         progress: StageProgress = no_progress,
     ) -> dict[str, tuple[Scores, list[str]]]:
         """See `hf_lorameta.engines.scoring.Evaluator.evaluate_adapters`."""
-        import torch
-
-        from hf_lorameta.engines import many_adapters
+        from hf_lorameta.engines.lora_layer import in_slots
 
         scoring.check_rows(rows)
         count = len(adapters)
         total = count * len(rows) * (1 + generate)
         steps = StepCounter(total, partial(progress, f"{count} adapters"))
-        with torch.inference_mode(), quiet_transformers():
-            loaded = many_adapters.load_adapters(
-                self.model, list(adapters.values()), self.base_model
-            )
+        with quiet_transformers():
+            loaded = load_in_slots(self.model, list(adapters.values()), self.base_model)
             if loaded is None:
                 return super().evaluate_adapters(rows, adapters, generate, progress)
-            with many_adapters.in_slots(self.model, loaded):
-                losses = many_adapters.losses(self.model, self.encode(rows), count, steps)
-                no_answers: list[list[str]] = [[] for _ in adapters]
-                answers = self._answers(rows, (), steps, count) if generate else no_answers
-        return {
-            method: (scoring.score(loss, rows, outputs), outputs)
-            for method, loss, outputs in zip(adapters, losses, answers, strict=True)
-        }
+            with in_slots(self.model, loaded):
+                scored = self._scored(rows, (), generate, steps, count)
+        return dict(zip(adapters, scored, strict=True))
+
+    def _scored(
+        self,
+        rows: Sequence[Row],
+        shots: Sequence[Row],
+        generate: bool,
+        steps: StepCounter,
+        adapters: int,
+    ) -> list[tuple[Scores, list[str]]]:
+        """Return the scores and answers with each of the adapters in slots, or the only one.
+
+        Answers are generated for the rows of all adapters at a time, where those of one would wait
+        for memory and not for arithmetic.
+        """
+        found = self.row_losses(self.encode(rows, shots), adapters, done=steps.advance)
+        losses = [losses.per_token for losses in found]
+        no_answers: list[list[str]] = [[] for _ in losses]
+        answers = self._answers(rows, shots, steps, adapters) if generate else no_answers
+        return [
+            (scoring.score(loss, rows, outputs), outputs)
+            for loss, outputs in zip(losses, answers, strict=True)
+        ]
 
     def _encode(self, row: Row, shots: Sequence[Row] = ()) -> Tokens:
         prompt = scoring.prompt_text(row[0], shots)
@@ -231,25 +237,40 @@ class TorchEvaluator(scoring.Evaluator):
         """The token that ends an output."""
         return self._end
 
+    @property
+    def sequence_budget(self) -> int:
+        """Maximum number of tokens of rows in one sequence; 0 if rows cannot share one."""
+        from hf_lorameta.engines.torch_forward import sequence_budget
+
+        return min(self.batch_tokens, sequence_budget(self.model))
+
     def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
         """Return rows as token ids, long prompts truncated from the left."""
         return [self._encode(row, shots).truncated(self.max_length, self._start) for row in rows]
 
-    def packed(self, examples: Sequence[Tokens], gradients: bool = False) -> Iterator[Pass]:
-        """Pack rows into sequences, see `hf_lorameta.engines.packing.passes`.
+    def row_losses(
+        self,
+        rows: Sequence[Tokens],
+        adapters: int = 1,
+        done: Callable[[int], None] = no_progress,
+    ) -> "list[RowLosses]":
+        """Compute the losses of rows with each of the adapters in slots, or the only one.
 
-        For the gradients of single rows, these share no prefix, and sequences are shorter.
+        Args:
+            rows: the same for all adapters.
+            adapters: number of slots.
+            done: called with the number of rows of each pass that is finished.
         """
-        budget = min(self.batch_tokens, self._sequence_budget)
-        budget = min(budget, GRADIENT_TOKENS) if gradients else budget
-        return passes({0: examples}, budget, share=not gradients, output_cost=0)
+        import torch
 
-    def _loss(self, examples: Sequence[Tokens], steps: StepCounter) -> float:
-        total = 0.0
-        for part in self.packed(examples):
-            total += float(summed_nll(self.model, part))
-            steps.advance(len(part.by_row))
-        return total / sum(len(output) for _, output in examples)
+        from hf_lorameta.engines.torch_forward import PassRunner, rows_apart
+
+        budget = self.sequence_budget
+        workers = min(torch.get_num_threads(), self.batch_tokens // max(budget, 1))
+        with rows_apart(self.model):
+            runner = PassRunner(self.model, workers, budget)
+            found = runner.losses(dict.fromkeys(range(adapters), rows), done=done)
+        return [found[slot] for slot in range(adapters)]
 
     # --- answers ---
 
@@ -265,7 +286,8 @@ class TorchEvaluator(scoring.Evaluator):
         budget = self.batch_tokens if adapters == 1 else _SHARED_BATCHES * self.batch_tokens
         for batch in _batches(lengths, budget // adapters):
             size = len(batch)
-            with using(tuple(Slice(k, k * size, (k + 1) * size) for k in range(adapters))):
+            slices = tuple(Slice(k, k * size, (k + 1) * size) for k in range(adapters))
+            with using(Parts(slices)):
                 generated = self._generate([prompts[i] for i in batch] * adapters, first_line)
             texts = self._tokenizer.batch_decode(
                 generated, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -327,7 +349,8 @@ def _left_padded(prompts: Sequence[list[int]], pad: int) -> tuple["torch.Tensor"
 
 
 def _check_folder(folder: Path) -> None:
-    hint = f"name a folder with {MODEL_CONFIG_FILE}, or leave out --base to fetch the model"
+    hint: list[Advice] = [f"name a folder with {MODEL_CONFIG_FILE}"]
+    hint.append(Option("base", change="leave out"))
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "no such folder"
         raise UsageError(f"{folder}: {problem}", hint=hint)

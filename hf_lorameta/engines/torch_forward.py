@@ -1,136 +1,234 @@
-"""Losses of several rows in one forward pass of a causal LM.
+"""Losses of many rows in few forward passes of a causal LM, with or without gradients.
 
-`hf_lorameta.engines.packing` packs the rows into one sequence. The attention mask lets each row see
-the prefix it shares and itself, and its positions continue from the prefix, so the results equal
-those of each row on its own. `token_losses` needs the attention function of that module instead of
-a mask, which the other functions make for any model that takes positions. All work with and without
-gradients. Needs the extra ``eval``.
+`hf_lorameta.engines.packing` packs rows into sequences and keeps them apart, so that each row has
+the loss that it has on its own. Logits are computed for output tokens only. Needs the extra
+``eval``.
 """
 
-import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, TypeVar
 
-from hf_lorameta.engines.packing import Pass
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
+from hf_lorameta.engines.packing import (
+    Parts,
+    Pass,
+    check_row_attention,
+    passes,
+    using,
+    using_row_attention,
+)
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.errors import UsageError
 
 _LOGIT_ROWS = 256
 """Positions whose logits are cast to float32 at once: 50 MB with a vocabulary of 49,152."""
-GRADIENT_TOKENS = 512
-"""Maximum tokens in a sequence for gradients, whose activations stay in memory."""
-_LEAST_TOKENS, _TOKENS_PER_WIDTH = 512, 0.5
-"""Maximum tokens in another sequence, and relative to the width of the model's layers if that is
-more. Attention grows with the square of the length: it is then a twelfth of the work or less."""
+_LEAST_TOKENS, _TOKENS_PER_WIDTH = 1024, 0.5
+"""Maximum tokens of a pass, and relative to the width of the model's layers if that is more:
+products are no faster with more."""
+
+T = TypeVar("T")
 
 
 def sequence_budget(model: Any) -> int:
-    """Return the maximum number of tokens in a packed sequence; 0 if rows cannot be packed.
-
-    They cannot in models that carry a state from token to token or do not take positions. With
-    sliding-window attention, a sequence is no longer than the window.
-    """
-    stateful = getattr(model, "_is_stateful", False)
-    if stateful or "position_ids" not in inspect.signature(model.forward).parameters:
+    """Return the maximum number of tokens in a packed sequence; 0 if rows cannot share one."""
+    try:
+        check_row_attention(model)
+    except UsageError:
         return 0
-    config = model.config.get_text_config()
-    tokens = max(_LEAST_TOKENS, int(_TOKENS_PER_WIDTH * config.hidden_size))
-    return min(tokens, getattr(config, "sliding_window", None) or tokens)
+    return max(_LEAST_TOKENS, int(_TOKENS_PER_WIDTH * model.config.get_text_config().hidden_size))
 
 
-def token_losses(model: Any, packed: Pass) -> "torch.Tensor":
+def rows_apart(model: Any) -> AbstractContextManager[None]:
+    """Let a model keep the rows of a sequence apart, if it can; others get one row at a time."""
+    return using_row_attention(model) if sequence_budget(model) else nullcontext()
+
+
+# --- one pass -----------------------------------------------------------------------------------
+
+
+def token_losses(model: Any, packed: Pass, adapters: bool = True) -> torch.Tensor:
     """Return the cross entropy of the n output tokens of a pass in nats, (n,).
 
     Args:
-        model: a causal LM of transformers, after
-            `hf_lorameta.engines.packing.use_row_attention`.
+        model: a causal LM of transformers, inside `rows_apart`.
         packed: the pass.
+        adapters: apply the adapters of the pass's slots, or the base model alone.
     """
-    import torch
-
     device = model.device
-    logits = model(
-        input_ids=torch.tensor([packed.ids], device=device),
-        position_ids=torch.tensor([packed.positions], device=device),
-        logits_to_keep=torch.tensor(packed.predicting, device=device),
-        use_cache=False,
-        row_segments=packed.segments,
-    ).logits[0]
+    at = torch.tensor(packed.predicting, device=device)
+    inputs = {"input_ids": torch.tensor([packed.ids], device=device)}
+    if len(packed.segments) > 1:
+        inputs["position_ids"] = torch.tensor([packed.positions], device=device)
+    with using(Parts(packed.slices if adapters else (), packed.segments)):
+        logits = model(**inputs, logits_to_keep=at, use_cache=False).logits[0]
+    if len(logits) != len(at):  # a model that computes all of them
+        logits = logits[at]
     targets = torch.tensor(packed.targets, device=device)
+    parts = zip(*(torch.split(x, _LOGIT_ROWS) for x in (logits, targets)), strict=True)
+    return torch.cat([_cross_entropy(*part) for part in parts])
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
-def summed_nll(model: Any, packed: Pass) -> "torch.Tensor":
-    """Return the summed cross entropy in nats of the output tokens of a pass."""
-    import torch
-
-    cross_entropy = torch.nn.functional.cross_entropy
-    parts = _output_logits(model, packed)
-    losses = [cross_entropy(logits.float(), targets, reduction="sum") for logits, targets in parts]
-    return torch.stack(losses).sum()
+def by_row(packed: Pass, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Split values of the n output tokens of a pass among its rows."""
+    return torch.split(values, list(packed.by_row))
 
 
-def row_nll(model: Any, packed: Pass) -> "torch.Tensor":
-    """Return the mean cross entropy of each of R rows' output tokens in nats, (R,).
+# --- many passes --------------------------------------------------------------------------------
 
-    The rows share no prefix: row r is segment r of the pass, and what its tokens contribute to a
-    gradient belongs to row r only.
+
+class RowLosses(NamedTuple):
+    """Losses of rows.
+
+    Attributes:
+        sums: of each row, over its output tokens, in nats.
+        sizes: of each row, its number of output tokens.
     """
-    import torch
 
-    by_row = torch.split(output_nll(model, packed), list(packed.by_row))
-    return torch.stack([row.mean() for row in by_row])
+    sums: list[float]
+    sizes: list[int]
 
+    @property
+    def per_token(self) -> float:
+        """Mean over all output tokens.
 
-def output_nll(model: Any, packed: Pass) -> "torch.Tensor":
-    """Return the cross entropy in nats of the n output tokens of a pass, (n,), row after row."""
-    import torch
+        Example:
+            >>> RowLosses([1.0, 5.0], [1, 2]).per_token, RowLosses([1.0, 5.0], [1, 2]).per_row
+            (2.0, 1.75)
+        """
+        return math.fsum(self.sums) / sum(self.sizes)
 
-    cross_entropy = torch.nn.functional.cross_entropy
-    parts = _output_logits(model, packed)
-    losses = [cross_entropy(logits.float(), targets, reduction="none") for logits, targets in parts]
-    return torch.cat(losses)
-
-
-def _output_logits(model: Any, packed: Pass) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
-    """Yield logits (n, V) and the n tokens they should predict, some positions at a time."""
-    import torch
-
-    separation = {} if len(packed.segments) == 1 else _separate(model, packed)
-    with _logits_only_at(model, torch.tensor(packed.predicting)):
-        ids = torch.tensor([packed.ids])
-        logits = model(input_ids=ids, use_cache=False, **separation).logits[0]
-    targets = torch.tensor(packed.targets)
-    for start in range(0, len(targets), _LOGIT_ROWS):
-        part = slice(start, start + _LOGIT_ROWS)
-        yield logits[part], targets[part]
+    @property
+    def per_row(self) -> float:
+        """Mean over rows of the loss per token."""
+        means = (total / size for total, size in zip(self.sums, self.sizes, strict=True))
+        return math.fsum(means) / len(self.sums)
 
 
-def _separate(model: Any, packed: Pass) -> dict[str, "torch.Tensor"]:
-    """Return attention mask and positions: each segment sees itself and its prefix."""
-    import torch
+class PassRunner:
+    """Computes passes in threads, each with its share of the cores.
 
-    from hf_lorameta.engines.float32_products import compute_dtype
+    Args:
+        model: a causal LM of transformers, inside `rows_apart`.
+        workers: number of threads; each has the memory of its own pass.
+        pass_tokens: maximum tokens of a pass.
+    """
 
-    dtype, lengths = compute_dtype(model), [length for length, _ in packed.segments]
-    prefixes = torch.tensor([-1 if prefix is None else prefix for _, prefix in packed.segments])
-    own = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
-    visible = ((own[:, None] == own) | (prefixes[own][:, None] == own)).tril()
-    mask = torch.zeros(visible.shape, dtype=dtype)
-    mask.masked_fill_(~visible, torch.finfo(dtype).min)
-    return {"attention_mask": mask[None, None], "position_ids": torch.tensor([packed.positions])}
+    def __init__(self, model: Any, workers: int, pass_tokens: int) -> None:
+        self._model, self._workers, self._pass_tokens = model, workers, pass_tokens
+
+    def losses(
+        self,
+        rows: Mapping[int, Sequence[Tokens]],
+        adapters: bool = True,
+        done: Callable[[int], None] = lambda rows: None,
+    ) -> dict[int, RowLosses]:
+        """Compute the losses of the rows of each slot.
+
+        Args:
+            rows: of each slot.
+            adapters: apply the slots' adapters, or the base model alone.
+            done: called with the number of rows of each pass that is finished.
+        """
+        found = {slot: RowLosses([], [len(r.output) for r in rows[slot]]) for slot in rows}
+
+        def compute(packed: Pass) -> list[float]:
+            with torch.no_grad():  # what is cached, such as masks, may also be used for gradients
+                losses = token_losses(self._model, packed, adapters).double()
+                return [float(row.sum()) for row in by_row(packed, losses)]
+
+        def add(packed: Pass, sums: list[float]) -> None:
+            left = iter(sums)
+            for slot, count in packed.rows.items():
+                found[slot].sums.extend(next(left) for _ in range(count))
+            done(len(sums))
+
+        jobs = [[one] for of_share in self._shared(rows) for one in of_share]
+        self._run(jobs, compute, add)
+        return found
+
+    def backward(
+        self,
+        rows: Mapping[int, Sequence[Tokens]],
+        weights: Callable[[Pass], Sequence[float]],
+    ) -> None:
+        """Add the gradients of weighted losses to those of the slots.
+
+        All passes of a slot are computed in one thread, in order.
+
+        Args:
+            rows: of each slot.
+            weights: returns the factor of the loss of each output token of a pass.
+        """
+
+        def compute(packed: Pass) -> None:
+            with torch.enable_grad():
+                losses = token_losses(self._model, packed)
+                factors = torch.tensor(weights(packed), dtype=losses.dtype, device=losses.device)
+                torch.autograd.backward((losses * factors).sum())
+
+        self._run(self._shared(rows), compute, lambda packed, nothing: None)
+
+    def _shared(self, rows: Mapping[int, Sequence[Tokens]]) -> list[list[Pass]]:
+        """Return the passes of each worker's share of the slots.
+
+        Threads of their own, as far as there are several slots: those that torch uses within an
+        operation wait for each other where other programs use the cores.
+        """
+        sizes = {slot: count_tokens(of_slot) for slot, of_slot in rows.items()}
+        shares = divide(sizes, self._workers)
+        return [[*passes({slot: rows[slot] for slot in s}, self._pass_tokens)] for s in shares]
+
+    def _run(
+        self,
+        jobs: Sequence[Sequence[Pass]],
+        compute: Callable[[Pass], T],
+        use: Callable[[Pass, T], None],
+    ) -> None:
+        """Compute the passes of each job in a thread; use their results here, in order."""
+        workers, threads = min(self._workers, len(jobs)), torch.get_num_threads()
+        if workers <= 1:
+            for packed in (one for job in jobs for one in job):
+                use(packed, compute(packed))
+            return
+
+        def work(job: Sequence[Pass]) -> list[T]:
+            torch.set_num_threads(max(threads // workers, 1))  # of this thread, and of later ones
+            return [compute(packed) for packed in job]
+
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                for job, results in zip(jobs, pool.map(work, jobs), strict=True):
+                    for packed, result in zip(job, results, strict=True):
+                        use(packed, result)
+        finally:
+            torch.set_num_threads(threads)
 
 
-@contextmanager
-def _logits_only_at(model: Any, positions: "torch.Tensor") -> Iterator[None]:
-    """Pass only n of the (1, T) hidden states to the output layer: logits (1, n, V)."""
-    head = model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, positions],))
-    try:
-        yield
-    finally:
-        hook.remove()
+def count_tokens(rows: Sequence[Tokens]) -> int:
+    """Return the number of tokens of rows."""
+    return sum(len(row.prompt) + len(row.output) for row in rows)
+
+
+def divide(sizes: Mapping[int, int], workers: int) -> list[list[int]]:
+    """Divide slots among workers so that the largest share is small; no share is empty.
+
+    Example:
+        >>> divide({0: 5, 1: 9, 2: 3}, 2)
+        [[1], [0, 2]]
+    """
+    shares: list[list[int]] = [[] for _ in range(workers)]
+    loads = [0] * workers
+    for slot in sorted(sizes, key=lambda slot: (-sizes[slot], slot)):
+        least = loads.index(min(loads))
+        shares[least].append(slot)
+        loads[least] += sizes[slot]
+    return [share for share in shares if share]

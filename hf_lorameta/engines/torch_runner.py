@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_lorameta.engines.packing import passes
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.engines.torch_forward import output_nll, row_nll, summed_nll
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.coefficients import Coefficients
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
     from hf_lorameta.bank.weighted_sum import ModuleFactors, WeightedSum
     from hf_lorameta.engines.interfaces import AdapterUpdate
+
+
+_GRADIENT_TOKENS = 512
+"""Maximum tokens in a sequence for gradients, whose activations stay in memory."""
 
 
 class TorchRunner:
@@ -86,22 +90,13 @@ class TorchRunner:
 
     def loss(self, tokens: Sequence[Tokens]) -> float:
         """Return the mean cross entropy of the output tokens, in nats."""
-        import torch
-
-        model, parts = self._evaluator.model, self._evaluator.packed(tokens)
-        with torch.no_grad(), self._update_applied():
-            total = sum(float(summed_nll(model, part)) for part in parts)
-        return total / sum(len(row.output) for row in tokens)
+        with self._update_applied():
+            return self._evaluator.row_losses(tokens)[0].per_token
 
     def row_losses(self, tokens: Sequence[Tokens]) -> Array:
         """Return the cross entropy of each row in nats, (R,), summed over its output tokens."""
-        import torch
-
-        model, parts = self._evaluator.model, self._evaluator.packed(tokens)
-        with torch.no_grad(), self._update_applied():
-            losses = torch.cat([output_nll(model, part) for part in parts]).double()
-        by_row = torch.split(losses, [len(row.output) for row in tokens])
-        return np.array([float(row.sum()) for row in by_row])
+        with self._update_applied():
+            return np.array(self._evaluator.row_losses(tokens)[0].sums)
 
     def gradient(
         self, tokens: Sequence[Tokens], weighted_sum: "WeightedSum"
@@ -112,20 +107,24 @@ class TorchRunner:
 
             ∂L/∂c_j = s_j Σ_modules Σ_tokens (B_jᵀ g) · (A_j x),
 
-        so one backward pass for many rows gives the gradient of each row, and of each of the M
-        modules: the terms of the sum. Returns (R,) mean losses of the rows' output tokens, and
-        their (R, M, K) derivatives. The applied update may be another than this sum.
+        so one backward pass for many rows, which share no prefix, gives the gradient of each row,
+        and of each of the M modules: the terms of the sum. Returns (R,) mean losses of the rows'
+        output tokens, and their (R, M, K) derivatives. The applied update may be another one.
         """
         import torch
 
-        losses, gradients = [], []
-        with torch.enable_grad(), self._update_applied():
-            for part in self._evaluator.packed(tokens, gradients=True):
-                lengths = [length for length, _ in part.segments]
+        from hf_lorameta.engines.torch_forward import by_row, rows_apart, token_losses
+
+        model, losses, gradients = self._evaluator.model, [], []
+        budget = min(self._evaluator.sequence_budget, _GRADIENT_TOKENS)
+        with torch.enable_grad(), self._update_applied(), rows_apart(model):
+            for packed in passes({0: tokens}, budget, share=False):
+                lengths = [length for length, _ in packed.segments]
                 with self._gradient_hooks(weighted_sum, lengths) as gradient:
-                    by_row = row_nll(self._evaluator.model, part)
-                    torch.autograd.backward(by_row.sum())
-                losses.append(by_row.detach().double().numpy())
+                    of_tokens = by_row(packed, token_losses(model, packed))
+                    of_rows = torch.stack([row.mean() for row in of_tokens])
+                    torch.autograd.backward(of_rows.sum())
+                losses.append(of_rows.detach().double().numpy())
                 gradients.append(gradient)
         return np.concatenate(losses), np.concatenate(gradients)
 

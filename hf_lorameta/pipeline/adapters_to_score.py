@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from hf_lorameta.data.local_files import is_local
 from hf_lorameta.engines.scoring import CHAT_METHOD
-from hf_lorameta.errors import AdapterError, UsageError
+from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.formats.lora_file import check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
 from hf_lorameta.hub.client import Hub
@@ -45,7 +45,7 @@ class AdaptersToScore(NamedTuple):
         if name is None and len(ids) > 1:
             raise UsageError(
                 f"the adapters were generated for different datasets: {', '.join(sorted(ids))}",
-                hint="name the one to score on with --dataset",
+                hint=Option("dataset", "user/name"),
             )
         named = isinstance(name, str | Path)
         same = [r for r in self.recipes if named and r["dataset"]["id"] == str(name)]

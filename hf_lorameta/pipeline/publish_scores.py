@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
-from hf_lorameta.errors import AdapterError, UsageError
+from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.publish import Upload
@@ -28,7 +28,7 @@ def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> Pinned
         if create_pr:
             raise UsageError(
                 f"{name} is a folder, so there is nothing to open a pull request on",
-                hint="leave out --create-pr, or name a repo",
+                hint=[Option("create_pr", change="leave out"), "name a repo"],
             )
         return None
     hub.check_token()

@@ -20,6 +20,7 @@ from hf_lorameta.errors import (
     ColumnsError,
     DatasetError,
     EmptyDatasetError,
+    Option,
     RecipeError,
     UsageError,
 )
@@ -85,7 +86,7 @@ def open_to_score(
     if name is None:
         raise UsageError(
             "the adapter's recipe names no public dataset to score on",
-            hint="name one: --dataset user/name, or a file",
+            hint=[Option("dataset", "user/name"), "name a file"],
         )
     if isinstance(name, str | Path) and not is_local(name):
         if str(name) == adapted.get("id"):
@@ -153,7 +154,7 @@ def rows_to_score(
             problem = f"the {len(examples)} rows are used as examples, and none is left to score"
         raise EmptyDatasetError(
             problem if used or examples else "there are no rows to score",
-            hint="name rows that it has not seen: another file, or --split",
+            hint=["name a file with rows that it has not seen", Option("split", "NAME")],
         )
     if train:
         examples = _draw(train, shots, {*rows, *_used(recipes, train)[0]})[0]

@@ -42,10 +42,10 @@ def train_adapter(
         AdapterError: on held-out rows the base model is better, before and after the training.
     """
     from hf_lorameta.training.device import plan_loaded_model
-    from hf_lorameta.training.few_rows import continue_training
+    from hf_lorameta.training.few_rows import FewRows, continue_training
     from hf_lorameta.training.few_rows_settings import FOLDS, settings_for
-    from hf_lorameta.training.lora_slots import with_all_projections
     from hf_lorameta.training.one_task import encode_rows
+    from hf_lorameta.training.target_layers import with_all_projections
 
     plan = generation.plan
     settings = settings_for(
@@ -63,13 +63,10 @@ def train_adapter(
         evaluator.model,
         layout,
         [given.get(module) for module in layout],
-        encoded,
+        FewRows(encoded, deciding, [row.output for row in others]),
         settings,
-        held_out=deciding,
-        outputs=[row.output for row in others],
-        workers=machine.workers,
-        pass_tokens=machine.pass_tokens,
-        progress=progress,
+        machine,
+        progress,
     )
     if training.base < training.end:
         raise AdapterError(

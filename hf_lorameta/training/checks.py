@@ -11,12 +11,21 @@ from huggingface_hub.constants import is_offline_mode
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
-from hf_lorameta.errors import AuthError, BankError, GatedError, HubError, NotFoundError, first_line
+from hf_lorameta.engines.torch_evaluator import require_eval
+from hf_lorameta.errors import (
+    AuthError,
+    BankError,
+    GatedError,
+    HubError,
+    NotFoundError,
+    Option,
+    first_line,
+)
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import find_at_hand, locate, resolve_once
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, quiet_transformers
-from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.settings import Machine, Settings
 
 if TYPE_CHECKING:
     from hf_lorameta.training.device import DevicePlan
@@ -28,8 +37,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Base:
-    """A base model: its folder, commit, license, and a digest of its files."""
+    """A base model: its name, folder, commit, license, and a digest of its files."""
 
+    name: str
     folder: Path
     revision: str | None
     license: str | None
@@ -40,8 +50,10 @@ class Base:
         """Find a base model on the Hub, in the cache or in a folder.
 
         Raises:
+            MissingExtraError: the extra ``eval`` is not installed.
             HubError: it cannot be fetched.
         """
+        require_eval()
         sha = license = None
         if not Path(name).expanduser().is_dir():
             try:
@@ -58,7 +70,7 @@ class Base:
         folder = locate(name, revision, hub.token)
         if folder.parent.name == "snapshots":  # of the cache, which names them by their commits
             sha = folder.name
-        return cls(folder, sha, license, _digest(folder))
+        return cls(name, folder, sha, license, _digest(folder))
 
 
 def _digest(folder: Path) -> str:
@@ -74,16 +86,14 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def check_base(
-    folder: Path, settings: Settings, device: str | None, dtype: str | None, at_once: int | None
-) -> tuple["DevicePlan", Layout]:
+def check_base(folder: Path, settings: Settings, machine: Machine) -> tuple["DevicePlan", Layout]:
     """Check from the configuration alone that a base model can be trained and fits in memory."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from hf_lorameta.engines.packing import check_row_attention
     from hf_lorameta.training.device import plan_device
-    from hf_lorameta.training.lora_slots import find_layout
+    from hf_lorameta.training.target_layers import find_layout
 
     try:
         with quiet_transformers(), torch.device("meta"):
@@ -94,10 +104,7 @@ def check_base(
         raise NotFoundError(f"transformers cannot load a model from {folder}: {first}") from None
     check_row_attention(model)
     layout = find_layout(model, settings.targets)
-    plan = plan_device(
-        folder, config, layout, settings.rank, device=device, dtype=dtype, at_once=at_once
-    )
-    return plan, layout
+    return plan_device(folder, config, layout, settings.rank, machine), layout
 
 
 def check_disk(folder: Path, layout: Layout, settings: Settings, tasks: int, at_once: int) -> None:
@@ -109,7 +116,7 @@ def check_disk(folder: Path, layout: Layout, settings: Settings, tasks: int, at_
         raise BankError(
             f"{tasks} adapters need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free in "
             f"{folder}",
-            hint="free some space, name another folder, or choose a smaller --rank",
+            hint=["free some space", "name another folder", Option("rank", change="lower")],
         )
 
 

@@ -1,16 +1,18 @@
 """What the machine offers: device, dtype, memory, and how many tasks to train at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from hf_lorameta.engines.float32_products import compute_dtype, is_slow
 from hf_lorameta.engines.packing import OUTPUT_TOKEN_COST
 from hf_lorameta.engines.torch_dtype import available_memory, parameters, suited_dtype
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import Advice, Option, UsageError
 from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.training.settings import Machine
 
 _PASS_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 16384}
 _AT_ONCE = {"cpu": 4, "mps": 4, "cuda": 16}
@@ -29,11 +31,11 @@ class DevicePlan:
         pass_tokens: maximum tokens of a pass.
     """
 
-    device: str
-    dtype: str
-    at_once: int
-    workers: int
-    pass_tokens: int
+    device: str = "cpu"
+    dtype: str = "float32"
+    at_once: int = 1
+    workers: int = 1
+    pass_tokens: int = 1024
 
 
 def find_device() -> str:
@@ -52,14 +54,7 @@ def find_dtype(device: str, folder: Path) -> str:
 
 
 def plan_device(
-    folder: Path,
-    config: Any,
-    layout: Layout,
-    rank: int,
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    at_once: int | None = None,
+    folder: Path, config: Any, layout: Layout, rank: int, machine: Machine
 ) -> DevicePlan:
     """Return how to train on this machine, after a check that its memory suffices.
 
@@ -68,23 +63,32 @@ def plan_device(
         config: its configuration, of transformers.
         layout: the adapted modules.
         rank: r.
-        device: None is `find_device`.
-        dtype: None is `find_dtype`.
-        at_once: None is 4, on cuda 16, or as many as fit in memory.
+        machine: what to use of it.
 
     Raises:
         UsageError: base model, adapters and the activations of a pass do not fit in memory, or the
             device or dtype does not exist.
     """
-    device = device or find_device()
-    dtype = dtype or find_dtype(device, folder)
+    device = machine.device or find_device()
+    dtype = machine.dtype or find_dtype(device, folder)
     _kind(device)  # refuses one that is not there
     width = _width(dtype)
     weights = width * parameters(folder)
     if device == "cpu" and is_slow(getattr(torch, dtype)):
         width = 4  # of the values between layers, see `suit_to_cpu`
-    hint = "use a machine with more memory, a smaller base model, or --at-once 1"
-    return _fit_memory(config, layout, rank, weights, width, device, dtype, at_once, hint)
+    memory = _Memory(
+        device,
+        dtype,
+        weights,
+        _token_bytes(config.get_text_config(), width),
+        _state_bytes(layout, rank),
+    )
+    hint: list[Advice] = [
+        "use a machine with more memory",
+        "a smaller base model",
+        Option("at_once", 1),
+    ]
+    return memory.plan(machine.at_once, hint)
 
 
 def plan_loaded_model(
@@ -97,41 +101,43 @@ def plan_loaded_model(
     Raises:
         UsageError: adapters and the activations of a pass do not fit in memory.
     """
-    dtype = str(model.dtype).removeprefix("torch.")
-    width = compute_dtype(model).itemsize
-    device, hint = str(model.device), "leave out --train, or use a machine with more memory"
+    dtype, width = str(model.dtype).removeprefix("torch."), compute_dtype(model).itemsize
     copies = model.dtype.itemsize * sum(m.in_features * m.out_features for m in copied)
-    return _fit_memory(model.config, layout, rank, copies, width, device, dtype, at_once, hint)
+    per_token = _token_bytes(model.config.get_text_config(), width)
+    memory = _Memory(str(model.device), dtype, copies, per_token, _state_bytes(layout, rank))
+    hint: list[Advice] = [Option("train", change="leave out"), "use a machine with more memory"]
+    return memory.plan(at_once, hint)
 
 
-def _fit_memory(
-    config: Any,
-    layout: Layout,
-    rank: int,
-    weights: int,
-    width: int,
-    device: str,
-    dtype: str,
-    at_once: int | None,
-    hint: str,
-) -> DevicePlan:
-    """Fit a training, with values of `width` bytes, into memory less `weights` bytes."""
-    kind = _kind(device)
-    per_token = _token_bytes(config.get_text_config(), width)
-    state = 4 * _STATES * rank * sum(m.in_features + m.out_features for m in layout)
-    workers = max(torch.get_num_threads(), 1) if kind == "cpu" else 1
-    free = _free_memory(device) - weights
-    tokens = max(min(_PASS_TOKENS[kind], int(free * 0.6 / (per_token * workers))), 0)
-    count = at_once or max(min(_AT_ONCE[kind], int(free * 0.3 / state)), 1)
-    if tokens < 64 or count * state + tokens * workers * per_token > free:
-        needed = weights + count * state + 64 * workers * per_token
-        raise UsageError(
-            f"the base model in {dtype} and {count} adapters in training need "
-            f"{needed / 1e9:.1f} GB of memory, {_free_memory(device) / 1e9:.1f} GB are free on "
-            f"{device}",
-            hint=hint,
-        )
-    return DevicePlan(device, dtype, count, workers, tokens)
+class _Memory(NamedTuple):
+    """Bytes that a training needs: once, for each token of a pass, and for each adapter."""
+
+    device: str
+    dtype: str
+    weights: int
+    per_token: float
+    per_adapter: int
+
+    def plan(self, at_once: int | None, hint: Sequence[Advice]) -> DevicePlan:
+        """Fit the training into memory."""
+        kind, available = _kind(self.device), _free_memory(self.device)
+        workers = max(torch.get_num_threads(), 1) if kind == "cpu" else 1
+        free, per_token = available - self.weights, self.per_token * workers
+        tokens = max(min(_PASS_TOKENS[kind], int(free * 0.6 / per_token)), 0)
+        count = at_once or max(min(_AT_ONCE[kind], int(free * 0.3 / self.per_adapter)), 1)
+        if tokens < 64 or count * self.per_adapter + tokens * per_token > free:
+            needed = self.weights + count * self.per_adapter + 64 * per_token
+            raise UsageError(
+                f"the base model in {self.dtype} and {count} adapters in training need "
+                f"{needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free on "
+                f"{self.device}",
+                hint=hint,
+            )
+        return DevicePlan(self.device, self.dtype, count, workers, tokens)
+
+
+def _state_bytes(layout: Layout, rank: int) -> int:
+    return 4 * _STATES * rank * sum(m.in_features + m.out_features for m in layout)
 
 
 def _token_bytes(text: Any, width: int) -> float:
@@ -156,7 +162,9 @@ def _kind(device: str) -> str:
     present = {"cpu": True, "cuda": torch.cuda.is_available(),
                "mps": torch.backends.mps.is_available()}  # fmt: skip
     if not present[kind]:
-        raise UsageError(f"this machine has no {kind} device", hint="leave out --device")
+        raise UsageError(
+            f"this machine has no {kind} device", hint=Option("device", change="leave out")
+        )
     return kind
 
 

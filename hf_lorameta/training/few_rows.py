@@ -18,20 +18,33 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hf_lorameta.engines.packing import Pass, using_row_attention
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.refine.fit import is_significant
 from hf_lorameta.refine.results import Training
+from hf_lorameta.training.device import DevicePlan
 from hf_lorameta.training.few_rows_settings import FOLDS, held_out_rows
-from hf_lorameta.training.lora_slots import LoraSlots
 from hf_lorameta.training.settings import Settings
-from hf_lorameta.training.trainer import PassRunner
-from hf_lorameta.types import Array, FactorPair, LossProgress, no_progress
+from hf_lorameta.training.trainer import Run, Trainer
+from hf_lorameta.types import FactorPair, LossProgress, no_progress
 
 _HALF_WAY = 0.5
 Fold = tuple[list[Tokens], list[Tokens]]
 """Rows to train on, and held-out rows."""
+
+
+class FewRows(NamedTuple):
+    """Rows of a dataset, encoded.
+
+    Attributes:
+        train: at least 4 rows to train on.
+        held_out: other rows, which decide how many steps help; none leaves it to some of `train`.
+        outputs: those of other rows, one of which takes part in each step; none leaves them out.
+    """
+
+    train: Sequence[Tokens]
+    held_out: Sequence[Tokens] = ()
+    outputs: Sequence[list[int]] = ()
 
 
 class Continued(NamedTuple):
@@ -50,13 +63,9 @@ def continue_training(
     model: Any,
     layout: Layout,
     factors: Sequence[FactorPair | None],
-    rows: Sequence[Tokens],
+    rows: FewRows,
     settings: Settings,
-    *,
-    held_out: Sequence[Tokens] = (),
-    outputs: Sequence[list[int]] = (),
-    workers: int = 1,
-    pass_tokens: int = 1024,
+    plan: DevicePlan,
     progress: LossProgress = no_progress,
 ) -> Continued:
     """Train an adapter further on a few rows.
@@ -68,177 +77,110 @@ def continue_training(
         layout: the adapted modules.
         factors: A (r, in) and s·B (out, r) of every module, from which the training starts; None
             for one that starts with an update of zero.
-        rows: at least 4 rows.
+        rows: to train on, and others that take part.
         settings: see `hf_lorameta.training.few_rows_settings.settings_for`.
-        held_out: other rows, which decide how many steps help; none leaves it to some of `rows`.
-        outputs: those of other rows of the dataset, one of which takes part in each step; none
-            leaves them out.
-        workers: threads that compute passes.
-        pass_tokens: maximum tokens of a pass.
+        plan: how the training uses the machine.
         progress: called after each step with (steps done, steps expected, lowest loss on held-out
             rows).
 
     Raises:
         UsageError: the architecture cannot be trained here.
     """
-    with using_row_attention(model):
-        slots = LoraSlots(model, layout, settings.rank, settings.scaling, FOLDS, settings.clip)
-        runner = PassRunner(model, workers, pass_tokens)
+    parts = split(rows.train, settings.seed, rows.held_out)
+    search = _run([train for train, _ in parts], [held_out for _, held_out in parts],
+                  settings.steps, rows, settings)  # fmt: skip
+    taken, chosen, trained_on, interrupted = search, None, len(parts[0][0]), False
+    with Trainer(model, layout, settings, plan, FOLDS, start=factors) as trainer:
         try:
-            with runner:
-                new = slots.factors(slots.initial(settings.seed))
-                start = [given or fresh for given, fresh in zip(factors, new, strict=True)]
-                vector = slots.vector(start)
-                training = _Training(slots, runner, settings, vector, outputs, progress)
-                return training.run(rows, split(rows, settings.seed, held_out))
-        finally:
-            slots.detach()
-
-
-class _Training:
-    def __init__(
-        self,
-        slots: LoraSlots,
-        runner: PassRunner,
-        settings: Settings,
-        initial: torch.Tensor,
-        outputs: Sequence[list[int]],
-        progress: LossProgress,
-    ) -> None:
-        self._slots, self._runner, self._settings = slots, runner, settings
-        self._initial, self._outputs, self._progress = initial, outputs, progress
-        self._measured: list[_Measurement] = []  # on held-out rows
-        self._done = self._expected_steps = 0
-        for slot in range(slots.count):
-            slots.start(slot, initial)
-        self._best = slots.parameters.clone()  # of every slot
-
-    def run(self, rows: Sequence[Tokens], parts: Sequence[Fold]) -> Continued:
-        """Find how many steps help, and return the adapter after so many."""
-        held_out = [held_out for _, held_out in parts]
-        base, interrupted = self._measure(held_out, 0, adapters=False).loss, False
-        self._measured.append(self._measure(held_out, 0))
-        chosen: tuple[_Measurement, float] | None = None
-        trained_on = len(parts[0][0])
-        try:
-            self._expected_steps = self._settings.steps * len(parts)
-            self._search(parts)
-            kept, fraction = self._kept()
-            if not fraction and self._lowest.steps:
-                kept, fraction = self._half_way(held_out)
-            chosen, steps = (kept, fraction), kept.steps
-            if len(parts) > 1 and steps:
-                steps = steps_on_all(steps, len(parts), self._settings)
-                self._expected_steps = self._done + steps
-                self._train_on_all(rows, steps)
-                trained_on = len(rows)
+            _take(trainer, search, progress, 0, settings.steps * len(parts))
+            chosen = _whole_way(search) or _half_way(trainer, search)
+            if len(parts) > 1 and chosen.steps:
+                steps = steps_on_all(chosen.steps, len(parts), settings)
+                on_all = _run([rows.train], (), steps, rows, settings)
+                _take(trainer, on_all, progress, search.step, search.step + steps, search.loss)
+                taken, trained_on = on_all, len(rows.train)
         except KeyboardInterrupt:
-            interrupted, (kept, fraction) = True, chosen or self._kept()
-            steps = kept.steps
-        factors = self._slots.factors(torch.lerp(self._initial, self._best[0], fraction))
-        training = Training(
-            rows=trained_on,
-            held_out=sum(map(len, held_out)),
-            base=base,
-            start=self._measured[0].loss,
-            end=kept.loss,
-            steps=steps,
-            fraction=fraction,
-            interrupted=interrupted,
-            other_outputs=len(self._outputs),
-            on_other_rows=len(parts) == 1,
-            used_rows=len(parts[0][0]) + len(held_out[0]),
-        )
-        return Continued(factors, training)
-
-    @property
-    def _lowest(self) -> "_Measurement":
-        return min(self._measured, key=lambda measured: (measured.loss, measured.steps))
-
-    def _kept(self) -> tuple["_Measurement", float]:
-        """Return the lowest measurement, or the start if its gain may be due to chance.
-
-        With it, how far to go from the initial parameters to the best ones: 1 or 0.
-        """
-        start, lowest = self._measured[0], self._lowest
-        gains = start.by_row - lowest.by_row
-        return (lowest, 1.0) if is_significant(gains, lowest.sizes) else (start, 0.0)
-
-    def _half_way(self, held_out: Sequence[Sequence[Tokens]]) -> tuple["_Measurement", float]:
-        """Return what `_kept` does, with the measurement half way to the lowest one."""
-        start, steps = self._measured[0], self._lowest.steps
-        for slot, best in enumerate(self._best):
-            self._slots.start(slot, torch.lerp(self._initial, best, _HALF_WAY))
-        half_way = self._measure(held_out, steps)
-        return (half_way, _HALF_WAY) if half_way.loss < start.loss else (start, 0.0)
-
-    def _search(self, parts: Sequence[Fold]) -> None:
-        """Train on the rows of each part, until the loss on its held-out rows rises."""
-        settings, held_out = self._settings, [held_out for _, held_out in parts]
-        for step in self._steps([train for train, _ in parts], settings.steps):
-            if step % settings.evaluate_every and step != settings.steps:
-                continue
-            self._measured.append(self._measure(held_out, step))
-            if self._lowest.steps == step:
-                self._best = self._slots.parameters.clone()
-            if step - self._lowest.steps >= settings.patience * settings.evaluate_every:
-                return
-
-    def _train_on_all(self, rows: Sequence[Tokens], steps: int) -> None:
-        for _ in self._steps([rows], steps):
-            pass
-        self._best = self._slots.parameters.clone()
-
-    def _steps(self, rows: Sequence[Sequence[Tokens]], count: int) -> Iterator[int]:
-        """Train a slot on each list of rows; yield the number of steps after each step."""
-        for slot in range(len(rows)):
-            self._slots.start(slot, self._initial)
-        orders = [batches(of_slot, self._settings, self._outputs) for of_slot in rows]
-        for step in range(1, count + 1):
-            self._step({slot: next(order) for slot, order in enumerate(orders)}, step)
-            self._done += 1
-            self._progress(self._done, self._expected_steps, self._lowest.loss)
-            yield step
-
-    def _step(self, rows: dict[int, list[Tokens]], step: int) -> None:
-        """Take a step of every slot on the mean loss of its output tokens."""
-        totals = {slot: sum(len(row.output) for row in of_slot) for slot, of_slot in rows.items()}
-
-        def backward(packed: Pass, losses: torch.Tensor) -> None:
-            parts = torch.split(losses, list(packed.outputs.values()))
-            means = [
-                part.sum() / totals[slot] for slot, part in zip(packed.outputs, parts, strict=True)
-            ]
-            torch.autograd.backward(torch.stack(means).sum())
-
-        self._runner.run(rows, backward, gradients=True)
-        for slot in rows:
-            self._slots.update(slot, self._settings.learning_rate(step - 1))
-
-    def _measure(
-        self, rows: Sequence[Sequence[Tokens]], steps: int, adapters: bool = True
-    ) -> "_Measurement":
-        """Compute the losses of all slots' rows."""
-        found: dict[int, list[tuple[int, float]]] = {}  # by first slot: threads end in any order
-
-        def collect(packed: Pass, losses: torch.Tensor) -> None:
-            sums = [float(row.sum()) for row in torch.split(losses.double(), list(packed.by_row))]
-            pairs = found.setdefault(next(iter(packed.outputs)), [])
-            pairs += zip(packed.by_row, sums, strict=True)
-
-        self._runner.run(dict(enumerate(rows)), collect, adapters=adapters)
-        sizes, sums = zip(*(pair for slot in sorted(found) for pair in found[slot]), strict=True)
-        loss = math.fsum(sums) / sum(sizes)
-        return _Measurement(math.inf if math.isnan(loss) else loss, steps, np.array(sums), sizes)
+            if math.isnan(search.loss):  # nothing was measured yet
+                raise
+            interrupted = True
+        chosen = chosen or _whole_way(search) or _start(search)
+        vector = torch.lerp(trainer.initial, taken.best[0], chosen.fraction)
+        adapter = trainer.slots.factors(vector)
+    training = Training(
+        rows=trained_on,
+        held_out=sum(len(held_out) for _, held_out in parts),
+        base=search.base_loss,
+        start=search.mean(search.start),
+        end=chosen.loss,
+        steps=taken.best_step if chosen.steps else 0,
+        fraction=chosen.fraction,
+        interrupted=interrupted,
+        other_outputs=len(rows.outputs),
+        on_other_rows=len(parts) == 1,
+        used_rows=sum(map(len, parts[0])),
+    )
+    return Continued(adapter, training)
 
 
-class _Measurement(NamedTuple):
-    """Loss on held-out rows after some steps, per token; and losses and output tokens by row."""
+def _run(
+    train: Sequence[Sequence[Tokens]],
+    held_out: Sequence[Sequence[Tokens]],
+    steps: int,
+    rows: FewRows,
+    settings: Settings,
+) -> Run:
+    """Return the training of an adapter on each list of rows, measured together."""
+    orders = [batches(of_slot, settings, rows.outputs) for of_slot in train]
+    return Run("few rows", zip(*orders, strict=True), held_out, steps)
+
+
+def _take(
+    trainer: Trainer,
+    run: Run,
+    progress: LossProgress,
+    done: int,
+    expected: int,
+    lowest: float | None = None,
+) -> None:
+    """Take the steps of a run."""
+    for _ in trainer.train([run]):
+        progress(done + run.step, expected, run.loss if lowest is None else lowest)
+
+
+# --- how far to go ------------------------------------------------------------------------------
+
+
+class _Choice(NamedTuple):
+    """Loss of held-out rows, the steps that it takes, and how far to go to where these end."""
 
     loss: float
     steps: int
-    by_row: Array
-    sizes: tuple[int, ...]
+    fraction: float
+
+
+def _start(search: Run) -> _Choice:
+    return _Choice(search.mean(search.start), 0, 0.0)
+
+
+def _whole_way(search: Run) -> _Choice | None:
+    """Return the best state; None if its gain may be due to chance."""
+    gains = np.array(search.start.sums) - np.array(search.lowest.sums)
+    if not is_significant(gains, search.lowest.sizes):
+        return None
+    return _Choice(search.loss, search.best_step, 1.0)
+
+
+def _half_way(trainer: Trainer, search: Run) -> _Choice:
+    """Return the state half way to the best one if it is better than the start."""
+    start = _start(search)
+    if not search.best_step:
+        return start
+    parameters = torch.lerp(trainer.initial, search.best, _HALF_WAY)
+    loss = search.mean(trainer.losses(search.held_out, parameters))
+    return _Choice(loss, search.best_step, _HALF_WAY) if loss < start.loss else start
+
+
+# --- rows ---------------------------------------------------------------------------------------
 
 
 def split(rows: Sequence[Tokens], seed: int, held_out: Sequence[Tokens] = ()) -> list[Fold]:

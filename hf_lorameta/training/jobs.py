@@ -9,7 +9,7 @@ import huggingface_hub
 from huggingface_hub import errors as hf
 
 from hf_lorameta.environment import install_requirement
-from hf_lorameta.errors import HubError, UsageError, first_line
+from hf_lorameta.errors import HubError, Option, UsageError, first_line
 from hf_lorameta.hub.errors import translate
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.tasks import Task
@@ -33,34 +33,22 @@ class JobRequest:
     """What to train, as the command states it.
 
     Attributes:
-        names: the arguments that name the tasks.
+        arguments: of the command, but for its output folder.
         tasks: the tasks.
         base: Hub id of the base model.
         base_revision: its revision.
         settings: of the training.
-        at_once: number of tasks in training at a time.
         flavor: hardware of the job.
         push_to: dataset repo for the finished bank.
-        template: of the prompts, as the option states it.
-        max_text: limit of a text in characters.
-        instruction: put before every input, as the option states it.
-        device: torch name; None leaves it to the job.
-        dtype: torch name of the base model's dtype; None leaves it to the job.
     """
 
-    names: tuple[str, ...]
+    arguments: tuple[str, ...]
     tasks: tuple[Task, ...]
     base: str
     base_revision: str | None
     settings: Settings
-    at_once: int | None
     flavor: str
     push_to: str | None
-    template: str | None = None
-    max_text: int | None = None
-    instruction: str | None = None
-    device: str | None = None
-    dtype: str | None = None
 
 
 class JobEstimate(NamedTuple):
@@ -134,7 +122,7 @@ def submit(request: JobRequest, token: str | None = None) -> str:
         UsageError: the job could not see the tasks or the base model, or would lose the bank.
         HubError: the Hub refused or did not answer.
     """
-    command = arguments(request)
+    command = _checked_arguments(request)
     guess = estimate_job(request, token)
     with_token = token or huggingface_hub.get_token()
     try:
@@ -152,18 +140,11 @@ def submit(request: JobRequest, token: str | None = None) -> str:
     return str(job.url)
 
 
-def arguments(request: JobRequest) -> list[str]:
+def _checked_arguments(request: JobRequest) -> list[str]:
     """Return the arguments of the job's command.
 
     Raises:
         UsageError: the job could not see the tasks or the base model, or would lose the bank.
-
-    Example:
-        >>> tasks = (Task("boolq", "google/boolq"),)
-        >>> request = JobRequest(("google/boolq",), tasks, "org/base", None, Settings(rank=8), None,
-        ...                   "a10g-large", "user/bank")
-        >>> " ".join(arguments(request))[:53]
-        'bank train google/boolq --output bank --base org/base'
     """
     local = next((task.dataset for task in request.tasks if task.is_local), None)
     if local:
@@ -174,21 +155,8 @@ def arguments(request: JobRequest) -> list[str]:
     if Path(request.base).expanduser().exists():
         raise UsageError(f"a job does not see the folder {request.base}", hint="name a Hub id")
     if not request.push_to:
-        raise UsageError(
-            "a job's files are lost when it ends", hint="add --push-to user/name for the bank"
-        )
-    settings = request.settings
-    options: dict[str, object] = {
-        "output": "bank", "base": request.base, "base-revision": request.base_revision,
-        "at-once": request.at_once, "rank": settings.rank, "targets": ",".join(settings.targets),
-        "steps": settings.steps, "rows": settings.rows, "lr": settings.lr,
-        "general-steps": settings.general_steps,
-        "max-length": settings.max_length, "seed": settings.seed, "push-to": request.push_to,
-        "instruction": request.instruction, "template": request.template,
-        "max-text": request.max_text, "device": request.device, "dtype": request.dtype,
-    }  # fmt: skip
-    stated = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
-    return ["bank", "train", *request.names, *(word for pair in stated for word in pair)]
+        raise UsageError("a job's files are lost when it ends", hint=Option("push_to", "user/name"))
+    return ["bank", "train", *request.arguments, "--output", "bank"]
 
 
 def _parameters(request: JobRequest, token: str | None) -> int | None:

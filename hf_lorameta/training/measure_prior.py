@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_lorameta.engines.packing import passes, using
+from hf_lorameta.engines.lora_layer import applied
+from hf_lorameta.engines.packing import passes, using_row_attention
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.engines.torch_forward import token_losses
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import OutputPrior
-from hf_lorameta.training.lora_slots import LoraSlots
-from hf_lorameta.training.settings import Settings
-from hf_lorameta.training.trainer import TaskRows
+from hf_lorameta.training.runs import TaskRows
 from hf_lorameta.types import FactorPair, FloatArray
 
 ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3"})
@@ -33,7 +32,6 @@ _UNSEEN = 1e-4
 def measure_prior(
     model: Any,
     layout: Layout,
-    settings: Settings,
     general: Sequence[FactorPair],
     tasks: Sequence[TaskRows],
     pass_tokens: int = 1024,
@@ -44,9 +42,8 @@ def measure_prior(
     an adapter has one update per module.
 
     Args:
-        model: a causal LM of transformers, after `hf_lorameta.engines.packing.use_row_attention`.
+        model: a causal LM of transformers.
         layout: the modules of the general adapter.
-        settings: of the training.
         general: factors of the general adapter.
         tasks: rows of all tasks; the background is the mean of their distributions.
         pass_tokens: maximum tokens of a pass.
@@ -58,12 +55,8 @@ def measure_prior(
     name = next(n for n, m in model.named_modules() if m is projection)
     if any(module.name == name for module in layout):
         return None
-    slots = LoraSlots(model, layout, settings.rank, settings.scaling, 1)
-    try:
-        slots.start(0, slots.vector(general))
+    with using_row_attention(model), applied(model, layout, general):
         inputs, states, first, weights = _record(model, projection, tasks, pass_tokens)
-    finally:
-        slots.detach()
     gates = _regress(inputs, weights, torch.stack([first, 1 - first], 1))
     epsilon = getattr(decoder.norm, "variance_epsilon", 1e-6)
     inverse = (states.square().mean(1) + epsilon).rsqrt()
@@ -95,7 +88,7 @@ def _record(
         for task in tasks:
             rows = task.train[:_ROWS]
             for packed in passes({0: rows}, pass_tokens):
-                with torch.no_grad(), using(packed.slices):
+                with torch.no_grad():
                     token_losses(model, packed)
                 at = torch.tensor(packed.predicting)
                 kept.append((inputs.pop()[at], states.pop()[at]))

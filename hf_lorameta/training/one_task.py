@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_lorameta.bank.build import Outcome
 from hf_lorameta.bank.entry import finished_entry, store_entry
@@ -22,14 +22,16 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.training.checks import Base
 from hf_lorameta.training.progress import Log
-from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.settings import Machine, Settings
 from hf_lorameta.training.tasks import Task
-from hf_lorameta.types import Row
+from hf_lorameta.types import FactorPair, Row
 
 if TYPE_CHECKING:
-    from hf_lorameta.training.trainer import TaskRows, Trained
+    from hf_lorameta.training.device import DevicePlan
+    from hf_lorameta.training.runs import TaskRows
+    from hf_lorameta.training.trainer import Run
 
 _FORMAT = 2
 """Version of the training; adapters of another version are trained again."""
@@ -43,31 +45,21 @@ class TrainingJob:
     Attributes:
         folder: of the bank; holds ``tokenizer.json``.
         hub: client that datasets are read with.
-        base_model: Hub id or folder.
-        base_revision: commit of the base model.
-        base_digest: of the base model's files.
+        base: the base model.
         tokenizer: SHA-256 of ``tokenizer.json``.
         settings: of the training.
-        device: torch name; None finds the best.
-        dtype: torch name; None finds the best.
-        at_once: number of tasks in training at a time; None finds it.
+        machine: what to use of each machine; its dtype is known.
         general: SHA-256 of the weights of the general adapter, from which the tasks' adapters
             start; None starts from zero.
-        limits: how much is read of a row of a dataset.
     """
 
     folder: Path
     hub: Hub
-    base_model: str
-    base_revision: str | None
-    base_digest: str
+    base: Base
     tokenizer: str
     settings: Settings
-    device: str | None = None
-    dtype: str | None = None
-    at_once: int | None = None
+    machine: Machine
     general: str | None = None
-    limits: ReadingLimits = DEFAULT_LIMITS
 
     def key(self, task: Task) -> dict[str, object]:
         """Return what the adapter of a task depends on."""
@@ -81,7 +73,7 @@ class TrainingJob:
             "rows": task.pinned(self.hub),
             "general": self.general,
             "profile": PROFILE_FORMAT,
-            **self.limits.key(),
+            **task.limits.key(),
             **self.shared_key(),
         }
 
@@ -90,10 +82,29 @@ class TrainingJob:
         return {
             "training": _FORMAT,
             "settings": self.settings.to_dict(),
-            "dtype": self.dtype,
-            "base": self.base_digest,
+            "dtype": self.machine.dtype,
+            "base": self.base.digest,
             "tokenizer": self.tokenizer,
         }
+
+    @property
+    def work_folder(self) -> Path:
+        """Folder in the bank's with records of what is finished, and states of what is not."""
+        return self.folder / WORK_FOLDER
+
+
+class Loaded(NamedTuple):
+    """The base model in memory, ready for training.
+
+    Attributes:
+        evaluator: the base model and its tokenizer.
+        layout: the adapted modules.
+        plan: how training uses the machine.
+    """
+
+    evaluator: TorchEvaluator
+    layout: Layout
+    plan: "DevicePlan"
 
 
 @dataclass(frozen=True)
@@ -113,11 +124,11 @@ def open_task(task: Task, job: TrainingJob, evaluator: TorchEvaluator) -> OpenTa
     Raises:
         LoraMetaError: it cannot be read, or has too few rows with an output.
     """
-    from hf_lorameta.training.trainer import TaskRows
+    from hf_lorameta.training.runs import TaskRows
 
     settings = job.settings
     key = job.key(task)
-    dataset = task.open(job.hub, job.limits)
+    dataset = task.open(job.hub)
     sample = RowSample(settings.max_rows, f"{settings.seed} {task.name} sample")
     tokenizer = job.folder / TOKENIZER_FILE
     profile = profile_rows(sample.of(dataset.rows()), load_encode(tokenizer), vocab_size(tokenizer))
@@ -133,18 +144,16 @@ def open_task(task: Task, job: TrainingJob, evaluator: TorchEvaluator) -> OpenTa
         random.Random(f"{settings.seed} {task.name} held out").shuffle(rows)
         count = min(settings.held_out, len(rows) // 4)
         held, rows = rows[:count], rows[count:]
-    private = _is_private(task, dataset.private)
     facts = {
         "config": dataset.config,
         "split": dataset.split,
         "columns": dataset.columns,
         "dataset_revision": dataset.revision,
         "license": task.license or dataset.license,
-        "private": private,
+        "private": _is_private(task, dataset.private),
     }
-    digest = digest_of_key(key)
     encode = partial(encode_rows, evaluator, settings.max_length)
-    encoded = TaskRows(task.name, encode(rows), encode(held), digest)
+    encoded = TaskRows(task.name, encode(rows), encode(held), digest_of_key(key))
     return OpenTask(task, key, profile, encoded, facts)
 
 
@@ -162,21 +171,18 @@ def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> 
 
 
 def store_adapter(
-    opened: OpenTask, trained: "Trained", job: TrainingJob, layout: Layout
+    opened: OpenTask, run: "Run", factors: Sequence[FactorPair], job: TrainingJob, layout: Layout
 ) -> Outcome:
-    """Write an adapter, its log and its record."""
+    """Write the adapter of a finished run, its log and its record."""
     task, settings = opened.task, job.settings
-    if not trained.best_step:
-        reason = f"no step lowered the loss of {trained.base_loss:.3f} on its held-out rows"
+    if not run.best_step:
+        reason = f"no step lowered the loss of {run.base_loss:.3f} on its held-out rows"
         content = json.dumps({"key": opened.rows.key, "reason": reason})
-        write_atomically(_useless_path(job.folder, task.entry_name), content.encode())
+        write_atomically(_useless_path(task, job), content.encode())
         return Skipped(adapter=task.adapter, dataset=task.public_id, reason=reason)
     weights = job.folder / adapter_path(task.entry_name)
-    write_tensors(weights, layout, settings.rank, "bfloat16", trained.factors)
-    log = Log(
-        task.name, opened.profile.rows, len(opened.rows.held_out), trained.base_loss, trained.loss,
-        trained.steps, trained.best_step, round(trained.seconds, 1),
-    )  # fmt: skip
+    write_tensors(weights, layout, settings.rank, "bfloat16", factors)
+    log = log_of(run, task.name, opened.profile.rows, len(opened.rows.held_out))
     write_atomically(_log_path(job.folder, task.entry_name), json.dumps(asdict(log)).encode())
     entry = IndexEntry(
         name=task.entry_name,
@@ -197,14 +203,20 @@ def store_adapter(
     return entry
 
 
+def log_of(run: "Run", name: str, rows: int, held_out: int) -> Log:
+    """Return the log of a finished run."""
+    seconds = round(run.seconds, 1)
+    return Log(name, rows, held_out, run.base_loss, run.loss, run.step, run.best_step, seconds)
+
+
 def digest_of_key(key: Mapping[str, object]) -> str:
     """Return the SHA-256 of JSON values."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-def _useless_path(folder: Path, name: str) -> Path:
+def _useless_path(task: Task, job: TrainingJob) -> Path:
     """Path of the record of a task that training did not improve."""
-    return folder / WORK_FOLDER / f"{name}.useless.json"
+    return job.work_folder / f"{task.entry_name}.useless.json"
 
 
 def finished_outcome(task: Task, job: TrainingJob) -> Outcome | None:
@@ -212,7 +224,7 @@ def finished_outcome(task: Task, job: TrainingJob) -> Outcome | None:
 
     License, source and title are those that are stated now; the adapter does not depend on them.
     """
-    useless = _useless_path(job.folder, task.entry_name)
+    useless = _useless_path(task, job)
     if not (useless.exists() or (job.folder / adapter_path(task.entry_name)).exists()):
         return None
     try:

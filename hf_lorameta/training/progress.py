@@ -1,29 +1,11 @@
 """What a training reports while it runs, and the log of a finished task."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.index import IndexEntry, Skipped
     from hf_lorameta.training.tasks import Task
-
-
-class TaskProgress(NamedTuple):
-    """The state of a task after a step.
-
-    Attributes:
-        name: of the task.
-        step: steps taken.
-        base_loss: loss of the base model on the held-out rows, in nats per token.
-        loss: lowest loss of the adapter on them so far.
-        finished: whether this was its last step.
-    """
-
-    name: str
-    step: int
-    base_loss: float
-    loss: float
-    finished: bool
 
 
 @dataclass(frozen=True)
@@ -63,8 +45,8 @@ class Reporter:
     def start(self, tasks: int, finished: int) -> None:
         """Training begins: the number of tasks, and how many an earlier run has finished."""
 
-    def step(self, progress: TaskProgress) -> None:
-        """A task has taken a step."""
+    def step(self, name: str, step: int, ended: bool) -> None:
+        """A task, or the general adapter, has taken a step, perhaps its last."""
 
     def task(self, task: "Task", outcome: "IndexEntry | Skipped", log: Log | None) -> None:
         """A task is finished or skipped."""

@@ -1,11 +1,11 @@
 """Settings of a training run."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import Option, UsageError
 
-_GENERAL_STEPS_PER_TASK, _GENERAL_STEPS = 5, 1000
+_GENERAL_STEPS_PER_TASK, _GENERAL_STEPS, _GENERAL_MEASUREMENTS = 5, 1000, 8
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Settings:
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}, expected a positive number")
         if not self.targets:
-            raise UsageError("no target modules are named", hint="--targets q_proj,k_proj,v_proj")
+            hint = Option("targets", "q_proj,k_proj,v_proj")
+            raise UsageError("no target modules are named", hint=hint)
 
     @property
     def scaling(self) -> float:
@@ -84,18 +85,29 @@ class Settings:
         return (2 * self.rank if self.alpha is None else self.alpha) / self.rank
 
     def learning_rate(self, step: int) -> float:
-        """Return the learning rate of step 0, 1, …: linear warm-up, then linear decay.
+        """Return the learning rate of step 0, 1, …: linear warm-up, then linear decay to zero.
 
         Example:
             >>> settings = Settings(steps=4, warmup=2, lr=1.0)
             >>> [settings.learning_rate(step) for step in range(4)]
             [0.5, 1.0, 1.0, 0.5]
         """
-        return self.lr * _linear(step, self.steps, self.warmup)
+        rising = (step + 1) / self.warmup if self.warmup else 1.0
+        falling = (self.steps - step) / max(self.steps - self.warmup, 1)
+        return self.lr * min(rising, falling, 1.0)
 
-    def general_learning_rate(self, step: int, steps: int) -> float:
-        """Return the learning rate of step 0, 1, … of the general adapter."""
-        return self.general_lr * _linear(step, steps, min(self.warmup, steps))
+    def of_general(self, tasks: int) -> "Settings":
+        """Return the settings of the general adapter's own training, which never stops early."""
+        steps = self.general_steps_for(tasks)
+        return replace(
+            self,
+            lr=self.general_lr,
+            steps=steps,
+            rows=self.general_rows,
+            warmup=min(self.warmup, steps),
+            evaluate_every=max(steps // _GENERAL_MEASUREMENTS, 1),
+            patience=steps,
+        )
 
     def general_steps_for(self, tasks: int) -> int:
         """Return the number of steps of the general adapter of a bank of so many tasks.
@@ -113,7 +125,17 @@ class Settings:
         return asdict(self)
 
 
-def _linear(step: int, steps: int, warmup: int) -> float:
-    """Share of the peak learning rate: linear warm-up, then linear decay to zero."""
-    rising = (step + 1) / warmup if warmup else 1.0
-    return min(rising, (steps - step) / max(steps - warmup, 1), 1.0)
+@dataclass(frozen=True)
+class Machine:
+    """What a training should use of a machine; None leaves it to `training.device`.
+
+    Attributes:
+        device: torch name; None is cuda, mps or cpu, the first that is there.
+        dtype: torch name of the base model's dtype; None is what is fast there.
+        at_once: number of tasks in training at a time; None is 4, on cuda 16, or as many as fit in
+            memory.
+    """
+
+    device: str | None = None
+    dtype: str | None = None
+    at_once: int | None = None

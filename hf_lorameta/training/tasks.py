@@ -43,6 +43,8 @@ class Task:
         source: where the rows come from.
         source_revision: commit of the source.
         title: name of the dataset for people.
+        limits: how much is read of a row.
+        general: whether the general adapter is trained on it, too.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Task:
     source: str | None = None
     source_revision: str | None = None
     title: str | None = None
+    limits: ReadingLimits = DEFAULT_LIMITS
+    general: bool = True
 
     @property
     def is_local(self) -> bool:
@@ -104,7 +108,7 @@ class Task:
         except OSError as error:
             raise DatasetError(f"{error.filename}: {error.strerror}") from None
 
-    def open(self, hub: Hub, limits: ReadingLimits = DEFAULT_LIMITS) -> Dataset:
+    def open(self, hub: Hub) -> Dataset:
         """Open the rows to train on; raises as `open_dataset` does."""
         return open_dataset(
             self.dataset,
@@ -115,7 +119,7 @@ class Task:
             columns=check_columns(self.columns) if self.columns else None,
             instruction=self.instruction,
             template=self.template,
-            limits=limits,
+            limits=self.limits,
         )
 
     def open_validation(self, train: Dataset, hub: Hub) -> Dataset | None:
@@ -136,7 +140,10 @@ class Task:
 
 
 def read_tasks(
-    names: Sequence[str], template: str | None = None, instruction: str | None = None
+    names: Sequence[str],
+    template: str | None = None,
+    instruction: str | None = None,
+    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> tuple[Task, ...]:
     """Return the tasks that the arguments name.
 
@@ -145,6 +152,7 @@ def read_tasks(
             the Hub id of a dataset.
         template: of the prompts of tasks that a manifest gives none.
         instruction: put before every input of tasks that a manifest gives none.
+        limits: how much is read of a row.
 
     A folder may have ``<task>.validation.jsonl`` files and a ``meta.json`` that maps tasks to their
     ``license``, ``source_repo`` and ``commit``.
@@ -184,6 +192,7 @@ def read_tasks(
             task,
             template=task.template or template,
             instruction=task.instruction or instruction,
+            limits=limits,
         )
         for task in tasks
     )

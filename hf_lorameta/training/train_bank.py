@@ -7,7 +7,7 @@ that is killed loses the work since then.
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,28 +17,27 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import BankFacts, Outcome, finish_bank, locked_folder
 from hf_lorameta.bank.index import (
     TOKENIZER_FILE,
-    WORK_FOLDER,
     GeneralEntry,
     OutputPriorEntry,
     Skipped,
 )
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import BankError, LoraMetaError
 from hf_lorameta.files import sha256, write_atomically
-from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import quiet_transformers
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.training.checks import Base, check_base, check_disk, read_tokenizer
 from hf_lorameta.training.general_entry import (
-    GeneralTrainer,
     finished_general,
     finished_prior,
     general_factors,
+    open_all,
+    store_prior,
+    train_general,
 )
 from hf_lorameta.training.one_task import (
+    Loaded,
     OpenTask,
     TrainingJob,
     finished_outcome,
@@ -46,13 +45,13 @@ from hf_lorameta.training.one_task import (
     read_log,
     store_adapter,
 )
-from hf_lorameta.training.progress import Reporter, TaskProgress
-from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.progress import Reporter
+from hf_lorameta.training.settings import Machine, Settings
 from hf_lorameta.training.tasks import Task, in_chat_form
 
 if TYPE_CHECKING:
     from hf_lorameta.training.device import DevicePlan
-    from hf_lorameta.training.trainer import TaskRows
+    from hf_lorameta.training.trainer import Run
 
 LOG_FILE = "training_log.jsonl"
 """File of a bank with one line per task."""
@@ -65,81 +64,60 @@ logger = logging.getLogger(__name__)
 def train_bank(
     tasks: Sequence[Task],
     folder: Path,
-    base_model: str,
-    *,
+    base: Base,
     settings: Settings | None = None,
+    machine: Machine | None = None,
+    *,
     hub: Hub | None = None,
-    revision: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    at_once: int | None = None,
-    without_general: Collection[str] = (),
     executor: Executor | None = None,
     reporter: Reporter | None = None,
-    limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Bank:
     """Train a bank; run again with the same arguments, it resumes.
 
     Args:
         tasks: from `hf_lorameta.training.tasks.read_tasks`.
         folder: of the bank, created if missing.
-        base_model: Hub id, or a folder.
+        base: the base model, from `Base.find`.
         settings: of the training.
+        machine: what to use of this machine, or of those of `executor`.
         hub: Hub client; None is `Hub()`.
-        revision: branch, tag or commit of the base model.
-        device: torch name; None is cuda, mps or cpu, the first that is there.
-        dtype: torch name of the base model's dtype; None finds it.
-        at_once: number of tasks in training at a time; None finds it.
-        without_general: names of tasks that the general adapter is not trained on, so that it can
-            be measured on them.
         executor: trains `at_once` tasks per job on machines that see the folder under the same
             path; None trains in this process.
         reporter: receives the progress.
-        limits: how much is read of a row of a dataset.
 
     Raises:
-        MissingExtraError: the extra ``eval`` is not installed.
-        HubError: the base model cannot be fetched.
-        UsageError: it does not fit in memory, or cannot be trained here.
+        UsageError: the base model does not fit in memory, or cannot be trained here.
         BankError: no task is usable, the disk is too full, the folder cannot be written, or another
             build is running in it.
     """
-    require_extra("torch", "transformers", "peft", "rouge_score", "psutil")
-    hub, settings = hub or Hub(), settings or Settings()
+    settings, machine = settings or Settings(), machine or Machine()
     reporter = reporter or Reporter()
-    base = Base.find(base_model, revision, hub)
-    plan, layout = check_base(base.folder, settings, device, dtype, at_once)
+    plan, layout = check_base(base.folder, settings, machine)
     with locked_folder(folder):
-        content = read_tokenizer(base.folder)
-        write_atomically(folder / TOKENIZER_FILE, content)
-        job = TrainingJob(
-            folder, hub, base_model, base.revision, base.digest, sha256(folder / TOKENIZER_FILE),
-            settings, device, plan.dtype, at_once, limits=limits,
-        )  # fmt: skip
-        tasks = in_chat_form(tasks, base.folder, folder / TOKENIZER_FILE)
-        general_tasks = [task for task in tasks if task.name not in without_general]
-        if settings.general_steps_for(len(general_tasks)) and not finished_general(job):
+        tokenizer = folder / TOKENIZER_FILE
+        write_atomically(tokenizer, read_tokenizer(base.folder))
+        machine = replace(machine, dtype=plan.dtype)
+        job = TrainingJob(folder, hub or Hub(), base, sha256(tokenizer), settings, machine)
+        tasks = in_chat_form(tasks, base.folder, tokenizer)
+        if job.settings.general_steps_for(len(_of_general(tasks))) and not finished_general(job):
             check_disk(folder, layout, settings, len(tasks), plan.at_once)
-        general, output_prior = _general(general_tasks, job, plan, reporter)
+        general, output_prior = _general(_of_general(tasks), job, plan, reporter)
         job = replace(job, general=general.sha256 if general else None)
-        outcomes: dict[str, Outcome] = {}
-        for task in tasks:
-            if outcome := finished_outcome(task, job):
-                outcomes[task.entry_name] = outcome
+        finished = {task.entry_name: finished_outcome(task, job) for task in tasks}
+        outcomes = {name: outcome for name, outcome in finished.items() if outcome}
         waiting = [task for task in tasks if task.entry_name not in outcomes]
         reporter.start(len(tasks), len(outcomes))
         check_disk(folder, layout, settings, len(waiting), plan.at_once)
-        names = {task.entry_name: task for task in tasks}
         results = (
             _train_elsewhere(waiting, job, plan.at_once, executor)
             if executor
-            else train_tasks(waiting, job, plan, reporter.step)
+            else train_tasks(waiting, job, plan, reporter)
         )
-        for name, outcome in results:
-            outcomes[name] = outcome
-            reporter.task(names[name], outcome, read_log(folder, name))
-        ordered = {name: outcomes[name] for name in names}
-        facts = BankFacts(base_model, base.revision, base.license, False, general, output_prior)
+        for task, outcome in results:
+            outcomes[task.entry_name] = outcome
+            reporter.task(task, outcome, read_log(folder, task.entry_name))
+        ordered = {task.entry_name: outcomes[task.entry_name] for task in tasks}
+        facts = BankFacts(base.name, base.revision, base.license, False, general, output_prior)
         bank = finish_bank(folder, ordered, facts)
         _write_log(bank)
         return bank
@@ -152,45 +130,48 @@ def train_tasks(
     tasks: Sequence[Task],
     job: TrainingJob,
     plan: "DevicePlan",
-    step: Callable[[TaskProgress], None] = lambda progress: None,
-) -> Iterator[tuple[str, Outcome]]:
-    """Train tasks in this process and store their adapters; yield (entry name, outcome)."""
+    reporter: Reporter | None = None,
+) -> Iterator[tuple[Task, Outcome]]:
+    """Train tasks in this process and store their adapters; yield them with their outcomes."""
+    from hf_lorameta.training.runs import task_run
     from hf_lorameta.training.trainer import Trainer
 
     if not tasks:
         return
-    evaluator, layout = _load(job, plan)
+    reporter = reporter or Reporter()
+    evaluator, layout, _ = _load(job, plan)
     trainer = Trainer(
-        evaluator.model,
-        layout,
-        job.settings,
-        at_once=min(plan.at_once, len(tasks)),
-        workers=plan.workers,
-        pass_tokens=plan.pass_tokens,
-        checkpoints=job.folder / WORK_FOLDER,
-        general=general_factors(job.folder) if job.general else None,
-    )
-    skipped: list[tuple[str, Outcome]] = []
+        evaluator.model, layout, job.settings, plan, min(plan.at_once, len(tasks)),
+        start=general_factors(job.folder) if job.general else (),
+        checkpoints=job.work_folder,
+    )  # fmt: skip
+    skipped: list[tuple[Task, Outcome]] = []
     opened: dict[str, OpenTask] = {}
 
-    def rows() -> Iterator["TaskRows"]:
+    def runs() -> "Iterator[Run]":
         for task in tasks:
             try:
                 opened[task.name] = open_task(task, job, evaluator)
             except (OSError, MemoryError):
                 raise  # a fault of this machine, not of the task
             except Exception as error:  # noqa: BLE001 - no task ends the training
-                skipped.append((task.entry_name, _skipped(task, error)))
+                skipped.append((task, _skipped(task, error)))
             else:
-                yield opened[task.name].rows
+                yield task_run(opened[task.name].rows, job.settings)
 
-    with quiet_transformers():
-        for trained in trainer.train(rows(), step):
+    with quiet_transformers(), trainer:
+        for run, ended in trainer.train(runs()):
+            reporter.step(run.name, run.step, ended)
             yield from _drained(skipped)
-            finished = opened.pop(trained.name)
-            yield finished.task.entry_name, store_adapter(finished, trained, job, layout)
-            trainer.discard_checkpoint(trained.name)
+            if ended:
+                finished, factors = opened.pop(run.name), trainer.slots.factors(run.best[0])
+                yield finished.task, store_adapter(finished, run, factors, job, layout)
+                trainer.discard_checkpoint(run)
         yield from _drained(skipped)
+
+
+def _of_general(tasks: Sequence[Task]) -> list[Task]:
+    return [task for task in tasks if task.general]
 
 
 def _general(
@@ -202,33 +183,31 @@ def _general(
     prior = finished_prior(job, general) if general else None
     if not steps or (general and prior):
         return general, prior
-    evaluator, layout = _load(job, plan)
-    trainer = GeneralTrainer(tasks, job, plan, evaluator, layout)
-    if not trainer.possible:
+    loaded = _load(job, plan)
+    opened = open_all(tasks, job, loaded.evaluator)
+    if len(opened) < 2:
         return general, prior
     with quiet_transformers():
         if general is None:
             reporter.start_general(steps)
-            general, log = trainer.train(reporter.step)
+            general, log = train_general(opened, job, loaded, reporter)
             reporter.general(log)
-        return general, trainer.measure_prior(general)
+        return general, store_prior(opened, job, loaded, general)
 
 
-def _load(job: TrainingJob, plan: "DevicePlan") -> tuple[TorchEvaluator, Layout]:
+def _load(job: TrainingJob, plan: "DevicePlan") -> Loaded:
     """Load the base model on the device, ready for training."""
-    from hf_lorameta.engines.packing import use_row_attention
-    from hf_lorameta.training.lora_slots import find_layout
+    from hf_lorameta.training.target_layers import find_layout
 
-    base = locate(job.base_model, job.base_revision, job.hub.token)
+    base = locate(job.base.name, job.base.revision, job.hub.token)
     evaluator = TorchEvaluator(base, plan.dtype, max_length=_UNLIMITED)
     model = evaluator.model.to(plan.device)
     if model.device.type == "cpu":
         evaluator.suit_to_cpu()
-    use_row_attention(model)
-    return evaluator, find_layout(model, job.settings.targets)
+    return Loaded(evaluator, find_layout(model, job.settings.targets), plan)
 
 
-def _drained(items: list[tuple[str, Outcome]]) -> Iterator[tuple[str, Outcome]]:
+def _drained(items: list[tuple[Task, Outcome]]) -> Iterator[tuple[Task, Outcome]]:
     while items:
         yield items.pop(0)
 
@@ -245,7 +224,7 @@ def _skipped(task: Task, error: Exception) -> Skipped:
 
 def _train_elsewhere(
     tasks: Sequence[Task], job: TrainingJob, at_once: int, executor: Executor
-) -> Iterator[tuple[str, Outcome]]:
+) -> Iterator[tuple[Task, Outcome]]:
     """Train `at_once` tasks per job of an executor."""
     groups = [tuple(tasks[i : i + at_once]) for i in range(0, len(tasks), at_once)]
     futures = [executor.submit(_train_group, group, job) for group in groups]
@@ -262,9 +241,9 @@ def _train_elsewhere(
             future.cancel()
 
 
-def _train_group(tasks: Sequence[Task], job: TrainingJob) -> list[tuple[str, Outcome]]:
-    base = locate(job.base_model, job.base_revision, job.hub.token)
-    plan, _ = check_base(base, job.settings, job.device, job.dtype, job.at_once)
+def _train_group(tasks: Sequence[Task], job: TrainingJob) -> list[tuple[Task, Outcome]]:
+    base = locate(job.base.name, job.base.revision, job.hub.token)
+    plan, _ = check_base(base, job.settings, job.machine)
     return list(train_tasks(tasks, job, plan))
 
 

@@ -1,85 +1,119 @@
-"""Train adapters for many tasks, several at once, each as if it were alone.
+"""Train adapters on a frozen base model, several at once.
 
-Every step takes a few rows of each task in training. Held-out rows decide when a task is finished
-and which of its states is the result; its slot then passes to the next task. What a task's adapter
-becomes depends on the task, the settings and the base model, not on the tasks trained with it,
-except for the rounding of sums.
+A `Run` is one training: the rows of each of its steps, and held-out rows that decide when it ends
+and which of its states is the result. Its slots then pass to the next run. What becomes of a run
+depends on its rows, the settings and the base model, not on the runs beside it, except for the
+rounding of sums.
 """
 
+import json
 import math
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-from hf_lorameta.engines.packing import Pass, passes, using
+from hf_lorameta.engines.packing import Pass, using_row_attention
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.torch_forward import token_losses
+from hf_lorameta.engines.torch_forward import PassRunner, RowLosses, count_tokens
+from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.training.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
+from hf_lorameta.training.device import DevicePlan
 from hf_lorameta.training.lora_slots import LoraSlots
-from hf_lorameta.training.progress import TaskProgress
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.types import FactorPair
 
+CHECKPOINT_SECONDS = 60.0
+"""Time between two checkpoints."""
+_KEPT = ("step", "best_step", "misses", "base_loss", "loss", "seconds")
+"""What a checkpoint stores of a run."""
 
-@dataclass(frozen=True)
-class TaskRows:
-    """The encoded rows of a task.
+
+@dataclass(eq=False)
+class Run:
+    """One training.
+
+    Args:
+        name: of the checkpoint.
+        batches: yields the rows of step after step, for each of the run's slots.
+        held_out: rows to measure the loss on, for each of its slots; with none, the run takes all
+            of its steps and ends with the last state.
+        steps: number of steps, at most.
+        copies: whether the slots hold copies of one adapter, which is trained on the rows of all,
+            every row weighing alike. Otherwise each slot holds an adapter of its own, trained on
+            the mean loss of its output tokens.
+        key: what the result depends on; a checkpoint with another key is not used.
 
     Attributes:
-        name: name of the task; the order of its rows depends on it.
-        train: rows to train on, at least one.
-        held_out: rows to measure the loss on, at least one.
-        key: what else the result depends on; a checkpoint with another key is not used.
+        step: steps taken.
+        base_loss: loss of the base model on the held-out rows, in nats: the mean per token, or with
+            `copies` the mean over rows of that.
+        start: losses of the held-out rows before the first step.
+        lowest: their losses after the best step.
+        loss: mean of these.
+        best_step: the step after which they were lowest; 0 if none lowered the loss.
+        best: parameters of the slots, (slots, P), after that step.
+        misses: measurements since then.
+        seconds: the run's share of the time spent.
     """
 
     name: str
-    train: Sequence[Tokens]
-    held_out: Sequence[Tokens]
-    key: str = ""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The adapter of a task.
-
-    Attributes:
-        name: of the task.
-        factors: A (r, in) and s·B (out, r) of every module, float32.
-        base_loss: loss of the base model on the held-out rows, in nats per token.
-        loss: loss with the adapter.
-        steps: steps taken.
-        best_step: the step after which the adapter is the result; 0 if none lowered the loss.
-        seconds: the task's share of the time spent.
-    """
-
-    name: str
-    factors: list[FactorPair]
-    base_loss: float
-    loss: float
+    batches: Iterator[Sequence[Sequence[Tokens]]]
+    held_out: Sequence[Sequence[Tokens]]
     steps: int
-    best_step: int
-    seconds: float
+    copies: bool = False
+    key: str = ""
+    step: int = field(default=0, init=False)
+    base_loss: float = field(default=math.nan, init=False)
+    start: RowLosses = field(init=False)
+    lowest: RowLosses = field(init=False)
+    loss: float = field(default=math.nan, init=False)
+    best_step: int = field(default=0, init=False)
+    best: torch.Tensor = field(init=False)
+    misses: int = field(default=0, init=False)
+    seconds: float = field(default=0.0, init=False)
+
+    def mean(self, losses: RowLosses) -> float:
+        """Return the mean of losses; infinity if it is not a number: worse than any other."""
+        mean = losses.per_row if self.copies else losses.per_token
+        return math.inf if math.isnan(mean) else mean
+
+    def record(self, losses: RowLosses, parameters: torch.Tensor) -> None:
+        """Take the losses of the held-out rows after a step into account."""
+        loss = self.mean(losses)
+        if self.step and not loss < self.loss:
+            self.misses += 1
+            return
+        self.loss, self.lowest, self.best_step, self.misses = loss, losses, self.step, 0
+        self.best = parameters.clone()
+        if not self.step:
+            self.start = losses
+
+    def ends(self, patience: int) -> bool:
+        """Whether the run has ended; one that cannot be measured ends after its first step."""
+        hopeless = bool(self.held_out) and not math.isfinite(self.loss)
+        return hopeless or self.step >= self.steps or self.misses >= patience
 
 
 class Trainer:
-    """Trains adapters on a frozen base model.
+    """Trains adapters on a frozen base model. A context manager: it changes the model's layers.
 
     Args:
-        model: a causal LM of transformers, after `hf_lorameta.engines.packing.use_row_attention`.
+        model: a causal LM of transformers.
         layout: the adapted modules.
         settings: of the training.
-        at_once: number of tasks in training at a time.
-        workers: threads that compute passes, each with its share of the cores.
-        pass_tokens: maximum tokens of a pass; sets the memory for activations.
-        checkpoints: folder for the states of unfinished tasks; None writes none.
-        general: adapter that every task starts from, as `Trained.factors`; None starts from zero.
+        plan: how it uses the machine.
+        slots: number of adapters in training at a time.
+        start: A (r, in) and s·B (out, r) of every module, from which every run starts; None for one
+            that starts with an update of zero. Without, all start so.
+        checkpoints: folder for the states of unfinished runs; None writes none.
+
+    Raises:
+        UsageError: the architecture cannot be trained here.
     """
 
     def __init__(
@@ -87,305 +121,191 @@ class Trainer:
         model: Any,
         layout: Layout,
         settings: Settings,
-        *,
-        at_once: int = 1,
-        workers: int = 1,
-        pass_tokens: int = 1024,
+        plan: DevicePlan,
+        slots: int,
+        start: Sequence[FactorPair | None] = (),
         checkpoints: Path | None = None,
-        general: Sequence[FactorPair] | None = None,
     ) -> None:
-        self._settings = settings
-        self._slots = LoraSlots(
-            model, layout, settings.rank, settings.scaling, at_once, settings.clip
-        )
-        self._general = general is not None
-        self._initial = (
-            self._slots.initial(settings.seed) if general is None else self._slots.vector(general)
-        )
-        self._runner = PassRunner(model, workers, pass_tokens)
-        self._checkpoints = checkpoints
-        self._runs: dict[int, _Run] = {}
+        self.slots = LoraSlots(model, layout, settings.rank, settings.scaling, slots, settings.clip)
+        self._model, self._settings, self._checkpoints = model, settings, checkpoints
+        self._runner = PassRunner(model, plan.workers, plan.pass_tokens)
+        self._started = any(start)
+        self.initial = self.slots.initial(settings.seed)
+        if self._started:
+            fresh = self.slots.factors(self.initial)
+            pairs = (given or new for given, new in zip(start, fresh, strict=True))
+            self.initial = self.slots.vector(list(pairs))
+        self._runs: dict[Run, range] = {}
+        self._context = ExitStack()
 
-    def train(
-        self,
-        tasks: Iterable[TaskRows],
-        progress: Callable[[TaskProgress], None] = lambda progress: None,
-    ) -> Iterator[Trained]:
-        """Yield the adapters of tasks in the order in which they are finished.
+    def __enter__(self) -> Self:
+        self._context.enter_context(using_row_attention(self._model))
+        self._context.enter_context(self.slots.attached())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.close()
+
+    def train(self, runs: Iterable[Run]) -> Iterator[tuple[Run, bool]]:
+        """Train; yield each run after each of its steps, with whether it has ended.
 
         Args:
-            tasks: read one by one, whenever a slot is free.
-            progress: called for every task after each of its steps.
+            runs: read one by one, whenever slots are free.
         """
-        waiting = iter(tasks)
+        waiting, settings = iter(runs), self._settings
         saved = time.monotonic()
-        with self._runner:
-            while True:
-                self._fill(waiting)
-                if not self._runs:
-                    return
-                self._step()
-                self._evaluate([s for s, run in self._runs.items() if self._is_due(run)])
-                for run in self._runs.values():
-                    progress(run.progress(self._is_finished(run)))
-                for slot in [s for s, run in self._runs.items() if self._is_finished(run)]:
-                    yield self._finish(slot)
-                if time.monotonic() - saved >= CHECKPOINT_SECONDS:
-                    self._save()
-                    saved = time.monotonic()
+        while self._fill(waiting):
+            self._step()
+            due = [run for run in self._runs if run.held_out and self._is_due(run)]
+            for run, losses in self._measure(due).items():
+                run.record(losses, self._parameters(run))
+            for run in list(self._runs):
+                ended = run.ends(settings.patience)
+                if ended and not run.held_out:
+                    run.best, run.best_step = self._parameters(run).clone(), run.step
+                if ended:
+                    del self._runs[run]
+                yield run, ended
+            if time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                self._save()
+                saved = time.monotonic()
 
-    # --- tasks and slots ---
+    def losses(self, rows: Sequence[Sequence[Tokens]], parameters: torch.Tensor) -> RowLosses:
+        """Return the losses of the rows of each slot with its parameters, (slots, P)."""
+        for slot, vector in enumerate(parameters):
+            self.slots.start(slot, vector)
+        return _joined(self._runner.losses(dict(enumerate(rows))).values())
 
-    def _fill(self, waiting: Iterator[TaskRows]) -> None:
-        """Give free slots to the next tasks, and measure the base model's loss on them."""
+    # --- runs and slots ---
+
+    def _fill(self, waiting: Iterator[Run]) -> bool:
+        """Give free slots to the next runs, and measure the loss that they start from."""
         new = []
-        for slot in set(range(self._slots.count)) - set(self._runs):
-            task = next(waiting, None)
-            if task is None:
-                break
-            self._slots.start(slot, self._initial)
-            self._runs[slot] = _Run(task, best=self._initial)
-            if not self._restore(slot):
-                new.append(slot)
-        if self._general:
-            for slot, loss in self._held_out_losses(new, adapters=False).items():
-                self._runs[slot].base_loss = loss
-        self._evaluate(new)
+        free = set(range(self.slots.count)) - {s for slots in self._runs.values() for s in slots}
+        while free and (run := next(waiting, None)):
+            width = self.slots.count if run.copies else max(len(run.held_out), 1)
+            first = min(free)
+            self._runs[run] = range(first, first + width)
+            free -= set(self._runs[run])
+            for slot in self._runs[run]:
+                self.slots.start(slot, self.initial)
+            if not self._restore(run) and run.held_out:
+                new.append(run)
+        measured = self._measure(new)
+        bases = self._measure(new, adapters=False) if self._started else measured
+        for run in new:
+            run.base_loss = run.mean(bases[run])
+            run.record(measured[run], self._parameters(run))
+        return bool(self._runs)
 
-    def _is_due(self, run: "_Run") -> bool:
-        settings = self._settings
-        return run.step % settings.evaluate_every == 0 or run.step >= settings.steps
+    def _is_due(self, run: Run) -> bool:
+        return run.step % self._settings.evaluate_every == 0 or run.step >= run.steps
 
-    def _is_finished(self, run: "_Run") -> bool:
-        settings = self._settings
-        return run.hopeless or run.step >= settings.steps or run.misses >= settings.patience
-
-    def _finish(self, slot: int) -> Trained:
-        run = self._runs.pop(slot)
-        return Trained(
-            run.task.name,
-            self._slots.factors(run.best),
-            run.base_loss,
-            run.loss,
-            run.step,
-            run.best_step,
-            run.seconds,
-        )
-
-    def discard_checkpoint(self, name: str) -> None:
-        """Delete the state of a task, whose result was stored."""
-        if self._checkpoints:
-            self._checkpoint(name).unlink(missing_ok=True)
+    def _parameters(self, run: Run) -> torch.Tensor:
+        """Return the parameters of a run's slots, (slots, P); of copies those of one."""
+        slots = self._runs[run]
+        return self.slots.parameters[slots.start : slots.start + 1 if run.copies else slots.stop]
 
     # --- computation ---
 
     def _step(self) -> None:
-        """Take one step of every task in training."""
-        count = self._settings.rows
-        rows = {slot: run.batch(run.step, count, self._settings.seed)
-                for slot, run in self._runs.items()}  # fmt: skip
+        """Take one step of every run."""
+        batches = {run: next(run.batches) for run in self._runs}
+        rows = self._by_slot(batches)
         totals = {slot: sum(len(row.output) for row in of) for slot, of in rows.items()}
+        copies = any(run.copies for run in self._runs)
+        count = sum(map(len, rows.values()))
 
-        def backward(packed: Pass, losses: torch.Tensor) -> None:
-            weights = [1 / totals[slot] for slot, n in packed.outputs.items() for _ in range(n)]
-            weighted = losses * torch.tensor(weights, dtype=losses.dtype).to(losses.device)
-            torch.autograd.backward(weighted.sum())
+        def weights(packed: Pass) -> list[float]:
+            if copies:
+                return [1 / (count * size) for size in packed.by_row for _ in range(size)]
+            return [1 / totals[slot] for slot, n in packed.outputs.items() for _ in range(n)]
 
-        with self._timed(rows):
-            self._runner.run(rows, backward, gradients=True)
-            for slot, run in self._runs.items():
-                self._slots.update(slot, self._settings.learning_rate(run.step))
+        with _timed(batches):
+            self._runner.backward(rows, weights)
+            for run, slots in self._runs.items():
+                lr = self._settings.learning_rate(run.step)
+                if run.copies:
+                    self.slots.update_together(lr)
+                else:
+                    for slot in slots:
+                        self.slots.update(slot, lr)
                 run.step += 1
 
-    def _evaluate(self, slots: Sequence[int]) -> None:
-        """Measure the held-out loss of some slots and keep their best states."""
-        for slot, loss in self._held_out_losses(slots).items():
-            self._runs[slot].record(loss, self._slots.parameters[slot])
+    def _measure(self, runs: Sequence[Run], adapters: bool = True) -> dict[Run, RowLosses]:
+        """Return the losses of the held-out rows of runs."""
+        rows = {run: run.held_out for run in runs}
+        with _timed(rows):
+            found = self._runner.losses(self._by_slot(rows), adapters)
+        return {run: _joined(found[s] for s in self._runs[run] if s in found) for run in runs}
 
-    def _held_out_losses(self, slots: Sequence[int], adapters: bool = True) -> dict[int, float]:
-        rows = {slot: self._runs[slot].task.held_out for slot in slots}
-        sums = dict.fromkeys(rows, 0.0)
-
-        def add(packed: Pass, losses: torch.Tensor) -> None:
-            parts = torch.split(losses.double(), list(packed.outputs.values()))
-            for slot, part in zip(packed.outputs, parts, strict=True):
-                sums[slot] += float(part.sum())
-
-        with self._timed(rows):
-            self._runner.run(rows, add, adapters=adapters)
+    def _by_slot(
+        self, rows: Mapping[Run, Sequence[Sequence[Tokens]]]
+    ) -> dict[int, Sequence[Tokens]]:
         return {
-            slot: sums[slot] / sum(len(row.output) for row in of_slot)
-            for slot, of_slot in rows.items()
+            slot: of_slot
+            for run, by_slot in rows.items()
+            for slot, of_slot in zip(self._runs[run], by_slot, strict=False)
+            if of_slot
         }
-
-    def _timed(self, rows: Mapping[int, Sequence[Tokens]]) -> "_Timer":
-        return _Timer({self._runs[slot]: _tokens(of_slot) for slot, of_slot in rows.items()})
 
     # --- checkpoints ---
 
-    def _checkpoint(self, name: str) -> Path:
-        assert self._checkpoints is not None
-        return self._checkpoints / f"{name}.unfinished.safetensors"
+    def _path(self, run: Run) -> Path | None:
+        return self._checkpoints and self._checkpoints / f"{run.name}.unfinished.safetensors"
+
+    def discard_checkpoint(self, run: Run) -> None:
+        """Delete the state of a run whose result was stored."""
+        if path := self._path(run):
+            path.unlink(missing_ok=True)
 
     def _save(self) -> None:
-        """Write the states of all tasks in training."""
-        if self._checkpoints is None:
-            return
-        for slot, run in self._runs.items():
-            tensors = self._slots.state(slot) | {"best": run.best.cpu()}
-            write_checkpoint(self._checkpoint(run.task.name), run.task.key, tensors, run.state())
+        """Write the states of all runs of a single adapter."""
+        from safetensors.torch import save
 
-    def _restore(self, slot: int) -> bool:
-        """Continue a task from its checkpoint, if there is one of the same key."""
-        run = self._runs[slot]
-        if self._checkpoints is None:
+        for run, slots in self._runs.items():
+            if path := self._path(run):
+                tensors = self.slots.state(slots[0]) | {"best": run.best.cpu()}
+                state = {name: getattr(run, name) for name in _KEPT}
+                content = save(tensors, {"key": run.key, "run": json.dumps(state)})
+                write_atomically(path, content)
+
+    def _restore(self, run: Run) -> bool:
+        """Continue a run from its checkpoint, if there is one of the same key."""
+        from safetensors import SafetensorError, safe_open
+
+        if (path := self._path(run)) is None:
             return False
-        found = read_checkpoint(self._checkpoint(run.task.name), run.task.key)
-        if found is None:
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+                if metadata.get("key") != run.key:
+                    return False
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
             return False
-        tensors, state = found
-        run.set_state(state)
-        run.best = tensors.pop("best").to(self._initial.device)
-        self._slots.restore(slot, tensors, run.step)
+        for name, value in json.loads(metadata["run"]).items():
+            setattr(run, name, value)
+        run.best = tensors.pop("best").to(self.initial.device)
+        for slot in self._runs[run]:
+            self.slots.restore(slot, tensors, run.step)
+        for _ in range(run.step):
+            next(run.batches)
         return True
 
 
-class PassRunner:
-    """Computes passes in threads; those of a slot are in one thread, in order.
-
-    Args:
-        model: as for `Trainer`.
-        workers: number of threads, each with its share of the cores.
-        pass_tokens: maximum tokens of a pass.
-    """
-
-    def __init__(self, model: Any, workers: int, pass_tokens: int) -> None:
-        self._model, self._workers, self._pass_tokens = model, workers, pass_tokens
-        self._threads = torch.get_num_threads()
-        self._pool: ThreadPoolExecutor | None = None
-
-    def __enter__(self) -> None:
-        self._pool = ThreadPoolExecutor(self._workers) if self._workers > 1 else None
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool:
-            self._pool.shutdown()
-            torch.set_num_threads(self._threads)
-
-    def run(
-        self,
-        rows: Mapping[int, Sequence[Tokens]],
-        use: Callable[[Pass, torch.Tensor], None],
-        *,
-        gradients: bool = False,
-        adapters: bool = True,
-    ) -> None:
-        """Compute the losses of rows by slot.
-
-        Args:
-            rows: rows of each slot.
-            use: called with each pass and the losses of its output tokens.
-            gradients: record what a backward pass needs.
-            adapters: apply the slots' adapters, or the base model alone.
-        """
-
-        def compute(slots: Sequence[int], threads: int) -> None:
-            if self._workers > 1:
-                torch.set_num_threads(threads)  # of this thread, and of threads that start later
-            for packed in passes({slot: rows[slot] for slot in slots}, self._pass_tokens):
-                slices = packed.slices if adapters else ()
-                with torch.set_grad_enabled(gradients), using(slices):
-                    use(packed, token_losses(self._model, packed))
-
-        shares = divide({slot: _tokens(of_slot) for slot, of_slot in rows.items()}, self._workers)
-        if self._pool is None:
-            for share in shares:
-                compute(share, self._threads)
-            return
-        threads = max(self._threads // max(len(shares), 1), 1)
-        for future in [self._pool.submit(compute, share, threads) for share in shares]:
-            future.result()
+def _joined(parts: Iterable[RowLosses]) -> RowLosses:
+    """Return the losses of the rows of several slots."""
+    sums, sizes = zip(*parts, strict=True)
+    return RowLosses([x for part in sums for x in part], [n for part in sizes for n in part])
 
 
-class _Run:
-    """A task in training."""
-
-    def __init__(self, task: TaskRows, best: torch.Tensor) -> None:
-        self.task, self.best = task, best
-        self.step = self.best_step = self.misses = 0
-        self.base_loss = self.loss = math.nan
-        self.hopeless = False
-        self.seconds = 0.0
-        self._epoch: tuple[int, list[int]] = (-1, [])
-
-    def batch(self, step: int, count: int, seed: int) -> list[Tokens]:
-        """Return the rows of a step: `count` of them, from one shuffled epoch after another."""
-        rows = self.task.train
-        count = min(count, len(rows))
-        chosen = []
-        for position in range(step * count, (step + 1) * count):
-            epoch, index = divmod(position, len(rows))
-            if self._epoch[0] != epoch:
-                order = list(range(len(rows)))
-                random.Random(f"{seed} {self.task.name} {epoch}").shuffle(order)
-                self._epoch = epoch, order
-            chosen.append(rows[self._epoch[1][index]])
-        return chosen
-
-    def record(self, loss: float, parameters: torch.Tensor) -> None:
-        """Take a measured held-out loss into account."""
-        if self.step == 0:
-            self.loss = loss
-            self.base_loss = loss if math.isnan(self.base_loss) else self.base_loss
-            self.hopeless = not math.isfinite(loss)
-        elif loss < self.loss:
-            self.loss, self.best_step, self.misses = loss, self.step, 0
-            self.best = parameters.clone()
-        else:
-            self.misses += 1
-
-    def progress(self, finished: bool) -> TaskProgress:
-        return TaskProgress(self.task.name, self.step, self.base_loss, self.loss, finished)
-
-    def state(self) -> dict[str, Any]:
-        names = ("step", "best_step", "misses", "base_loss", "loss", "seconds")
-        return {name: getattr(self, name) for name in names}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
-
-
-class _Timer:
-    """Divides the time of a computation among tasks by their tokens."""
-
-    def __init__(self, tokens: Mapping[_Run, int]) -> None:
-        self._tokens = tokens
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        seconds = time.perf_counter() - self._start
-        for run, tokens in self._tokens.items():
-            run.seconds += seconds * tokens / sum(self._tokens.values())
-
-
-def _tokens(rows: Sequence[Tokens]) -> int:
-    return sum(len(row.prompt) + len(row.output) for row in rows)
-
-
-def divide(sizes: Mapping[int, int], workers: int) -> list[list[int]]:
-    """Divide slots among workers so that the largest share is small; no share is empty.
-
-    Example:
-        >>> divide({0: 5, 1: 9, 2: 3}, 2)
-        [[1], [0, 2]]
-    """
-    shares: list[list[int]] = [[] for _ in range(workers)]
-    loads = [0] * workers
-    for slot in sorted(sizes, key=lambda slot: (-sizes[slot], slot)):
-        least = loads.index(min(loads))
-        shares[least].append(slot)
-        loads[least] += sizes[slot]
-    return [share for share in shares if share]
+@contextmanager
+def _timed(rows: Mapping[Run, Sequence[Sequence[Tokens]]]) -> Iterator[None]:
+    """Divide the time of a computation among runs by their tokens."""
+    start = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - start
+    tokens = {run: sum(map(count_tokens, by_slot)) for run, by_slot in rows.items()}
+    for run, count in tokens.items():
+        run.seconds += seconds * count / sum(tokens.values())

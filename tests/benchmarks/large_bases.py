@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -117,36 +118,21 @@ class Measurements:
         return timed(lambda: self._runner.gradient(self._rows, weighted_sum))
 
     def _training_step(self) -> Figures:
-        import torch
-
-        from hf_lorameta.engines.packing import using_row_attention
         from hf_lorameta.training.device import plan_loaded_model
         from hf_lorameta.training.few_rows_settings import FOLDS, settings_for
-        from hf_lorameta.training.lora_slots import LoraSlots, with_all_projections
-        from hf_lorameta.training.trainer import PassRunner
+        from hf_lorameta.training.target_layers import with_all_projections
+        from hf_lorameta.training.trainer import Run, Trainer
 
         model, rank = self._session.evaluator.model, 16
         layout = with_all_projections(model, self._plan.layout)
-        settings, machine = (
-            settings_for(ROWS, rank, 0),
-            plan_loaded_model(model, layout, rank, FOLDS),
-        )
-        rows = {fold: self._rows[fold::FOLDS] for fold in range(FOLDS)}
-        runner = PassRunner(model, machine.workers, machine.pass_tokens)
-
-        def step() -> None:
-            runner.run(rows, lambda _, x: torch.autograd.backward(x.mean()), gradients=True)
-            for fold in rows:
-                slots.update(fold, settings.lr)
-
-        with using_row_attention(model), runner:
-            slots = LoraSlots(model, layout, rank, settings.scaling, FOLDS, settings.clip)
-            for fold in rows:
-                slots.start(fold, slots.initial(0))
-            try:
-                return timed(step)
-            finally:
-                slots.detach()
+        settings = settings_for(ROWS, rank, 0)
+        machine = plan_loaded_model(model, layout, rank, FOLDS)
+        rows = [self._rows[fold::FOLDS] for fold in range(FOLDS)]
+        run = Run("few rows", repeat(rows), [of_fold[:1] for of_fold in rows], settings.steps)
+        with Trainer(model, layout, settings, machine, FOLDS) as trainer:
+            steps = trainer.train([run])
+            next(steps)  # the first also measures the start
+            return timed(lambda: next(steps))
 
     def _check(self) -> Figures:
         generation = make_adapter(replace(self._plan, recipe=Recipe()), session=self._session)

@@ -41,12 +41,13 @@ def measure_ours(tasks: Sequence[str], steps: int, threads: int, at_once: int) -
     """Train the tasks as `bank train` does, without measuring held-out rows in between."""
     import torch
 
-    from hf_lorameta.engines.packing import use_row_attention
     from hf_lorameta.engines.torch_evaluator import TorchEvaluator
     from hf_lorameta.hub.base_model import locate
-    from hf_lorameta.training.lora_slots import find_layout
+    from hf_lorameta.training.device import DevicePlan
+    from hf_lorameta.training.runs import TaskRows, task_run
     from hf_lorameta.training.settings import Settings
-    from hf_lorameta.training.trainer import TaskRows, Trainer
+    from hf_lorameta.training.target_layers import find_layout
+    from hf_lorameta.training.trainer import Trainer
 
     torch.set_num_threads(threads)
     evaluator = TorchEvaluator(locate(BASE_MODEL), "float32", 512)
@@ -55,17 +56,15 @@ def measure_ours(tasks: Sequence[str], steps: int, threads: int, at_once: int) -
         evaluate_every=steps,
     )  # fmt: skip
     encoded = [evaluator.encode(read_rows(task)) for task in tasks]
-    use_row_attention(evaluator.model)
-    trainer = Trainer(
-        evaluator.model, find_layout(evaluator.model, TARGETS), settings, at_once=at_once,
-        workers=threads, pass_tokens=512,
-    )  # fmt: skip
+    plan = DevicePlan(workers=threads, pass_tokens=512)
+    layout = find_layout(evaluator.model, TARGETS)
     rows = [
         TaskRows(name, of_task[:-1], of_task[-1:])
         for name, of_task in zip(tasks, encoded, strict=True)
     ]
-    with Clock() as clock:
-        count = len(list(trainer.train(rows)))
+    runs = (task_run(of_task, settings) for of_task in rows)
+    with Clock() as clock, Trainer(evaluator.model, layout, settings, plan, at_once) as trainer:
+        count = sum(ended for _, ended in trainer.train(runs))
     return {"seconds": clock.seconds, "cpu": clock.cpu, "adapters": count}
 
 

@@ -71,16 +71,18 @@ import hf_lorameta.pipeline.measure_gains as gains
 gains.measure_gains = lambda session, progress: [progress(i, 3) for i in (0, 1)] and {}
 """
 FAKE_BANK_TRAINING = """
+import hf_lorameta.training.checks as checks
 import hf_lorameta.training.train_bank as training
-from hf_lorameta.training.progress import Log, TaskProgress
+from hf_lorameta.training.progress import Log
 def train_bank(*arguments, reporter, **options):
     reporter.start_general(10)
-    reporter.step(TaskProgress("general", 3, 2.0, 1.0, finished=False))
+    reporter.step("general", 3, False)
     reporter.general(Log("general", 9, 3, 2.0, 1.0, 3, 3, 1.0))
     reporter.start(2, 0)
-    reporter.step(TaskProgress("a", 3, 2.0, 1.0, finished=True))
+    reporter.step("a", 3, True)
     raise SystemExit
 training.train_bank = train_bank
+checks.Base.find = lambda *arguments: None
 """
 FAKE_DEMO = """
 import sys

@@ -56,7 +56,8 @@ def test_losses_gradients_and_answers_agree(pair: Pair) -> None:
 
 
 def test_training_agrees(pair: Pair) -> None:
-    from hf_lorameta.training.few_rows import continue_training
+    from hf_lorameta.training.device import DevicePlan
+    from hf_lorameta.training.few_rows import FewRows, continue_training
     from hf_lorameta.training.settings import Settings
 
     settings = Settings(rank=2, steps=6, rows=4, lr=0.02, warmup=0, evaluate_every=2)
@@ -68,7 +69,9 @@ def test_training_agrees(pair: Pair) -> None:
     factors, losses = [], []
     for evaluator in pair:
         rows = [row._replace(output=[5] * len(row.output)) for row in evaluator.encode(ROWS * 2)]
-        trained = continue_training(evaluator.model, LAYOUT, start, rows, settings)
+        trained = continue_training(
+            evaluator.model, LAYOUT, start, FewRows(rows), settings, DevicePlan()
+        )
         assert trained.training.steps > 0
         factors.append(np.concatenate([x.ravel() for pair in trained.factors for x in pair]))
         losses.append((trained.training.base, trained.training.end))

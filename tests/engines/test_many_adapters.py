@@ -31,8 +31,6 @@ pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 pytest.importorskip("rouge_score")
 
-from hf_lorameta.engines import many_adapters  # noqa: E402 - it imports torch
-
 KINDS: dict[str, tuple[tuple[tuple[str, int, int], ...], int, dict[str, Any]]] = {
     "attention": (
         (("self_attn.q_proj", HIDDEN, HIDDEN), ("self_attn.v_proj", HIDDEN, HIDDEN // 2)),
@@ -109,7 +107,9 @@ def test_results_do_not_depend_on_what_else_is_scored(
     pass_tokens: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(many_adapters, "_PASS_TOKENS", pass_tokens)
+    from hf_lorameta.engines import torch_forward
+
+    monkeypatch.setattr(torch_forward, "_LEAST_TOKENS", pass_tokens)
     monkeypatch.setattr(TorchEvaluator, "evaluate", None)  # nothing is scored on its own
     chosen = {name: adapters[name] for name in (list(adapters)[i] for i in order)}
     results = evaluator.evaluate_adapters(ROWS, chosen)

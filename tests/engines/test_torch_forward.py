@@ -4,13 +4,19 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.engines.packing import passes
+from hf_lorameta.engines.packing import passes, row_attention
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.engines.torch_forward import output_nll, row_nll, sequence_budget, summed_nll
+from hf_lorameta.errors import UsageError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
+from hf_lorameta.engines.torch_forward import (  # noqa: E402 - it imports torch
+    PassRunner,
+    rows_apart,
+    sequence_budget,
+    token_losses,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = {
@@ -54,47 +60,73 @@ def logprobs(model: Any, row: Tokens) -> Any:
 @pytest.mark.filterwarnings("ignore:The fast path is not available")
 def test_packed_rows_give_the_results_of_single_rows(name: str, rows: list[Tokens]) -> None:
     model = model_of(name)
-    parts = list(passes({0: rows}, sequence_budget(model), output_cost=0))
     logs = [logprobs(model, row).gather(1, torch.tensor(row.output)[:, None]) for row in rows]
-    expected = torch.cat(logs)[:, 0].double()
-    found = sum(float(summed_nll(model, part)) for part in parts)
-    assert found == pytest.approx(-float(expected.sum()), rel=1e-5)
-    unshared = passes({0: rows}, sequence_budget(model), share=False, output_cost=0)
-    each = torch.cat([row_nll(model, part) for part in unshared])
-    assert each.tolist() == pytest.approx([-float(log.mean()) for log in logs], rel=1e-5)
-    by_token = torch.cat([output_nll(model, part) for part in parts])
-    assert torch.allclose(by_token.double(), -expected, atol=1e-4)
+    expected = -torch.cat(logs)[:, 0].double()
+    attention = model.config._attn_implementation
+    for share in (True, False):
+        parts = list(passes({0: rows}, sequence_budget(model), share))
+        assert len(parts) == 1 or not sequence_budget(model)
+        with rows_apart(model):
+            found = torch.cat([token_losses(model, part) for part in parts])
+        assert torch.allclose(found.double(), expected, atol=1e-4)
+    assert model.config._attn_implementation == attention
+
+
+def test_the_losses_of_rows_are_their_sums_by_slot_and_row() -> None:
+    model = model_of("Llama")
+    rows = {2: ROWS[:3], 0: WITHOUT_PREFIX}
+    done: list[int] = []
+    with rows_apart(model):
+        for workers, budget in ((1, 1000), (3, 20)):
+            runner = PassRunner(model, workers, budget)
+            found = runner.losses(rows, done=done.append)
+            for slot, of_slot in rows.items():
+                for row, total in zip(of_slot, found[slot].sums, strict=True):
+                    log = logprobs(model, row).gather(1, torch.tensor(row.output)[:, None])
+                    assert total == pytest.approx(-float(log.sum()), rel=1e-5)
+                assert found[slot].sizes == [len(row.output) for row in of_slot]
+    assert done[0] == 6
+    assert sum(done[1:]) == 6
+    assert len(done) > 3
+
+
+@pytest.mark.parametrize("name", ["s_aux", "position_bias"])
+def test_attention_with_other_scores_is_refused(name: str) -> None:
+    q = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(UsageError, match=f"attention with {name}"):
+        row_attention(None, q, q, q, None, **{name: torch.zeros(1)})
+
+
+def test_a_model_with_attention_sinks_gets_one_row_at_a_time() -> None:
+    config = transformers.GptOssConfig(
+        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2, head_dim=8,
+        num_attention_heads=4, num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1,
+    )  # fmt: skip
+    with torch.device("meta"):
+        assert sequence_budget(transformers.GptOssForCausalLM(config)) == 0
 
 
 def sizes(rows: list[Tokens], budget: int, share: bool = True) -> list[int]:
     """Number of rows in each pass."""
-    return [len(one.by_row) for one in passes({0: rows}, budget, share, output_cost=0)]
+    return [len(one.by_row) for one in passes({0: rows}, budget, share)]
 
 
-def test_common_prefix_counts_once() -> None:
+def test_common_prefix_counts_once_and_an_output_token_half_more() -> None:
     rows = [Tokens([*range(30), i], [i]) for i in range(40, 50)]
-    assert sizes(rows, 40) == [5, 5]
-    assert sizes(rows, 64, share=False) == [2] * 5
+    assert sizes(rows, 43) == [5, 5]
+    assert sizes(rows, 65, share=False) == [2] * 5
     mixed = [*rows[:2], Tokens([1], [2]), *rows[2:4]]
-    assert sizes(mixed, 40) == [2, 2, 1]
-    targets = [token for one in passes({0: mixed}, 40, output_cost=0) for token in one.targets]
+    assert sizes(mixed, 43) == [2, 2, 1]
+    targets = [token for one in passes({0: mixed}, 43) for token in one.targets]
     assert targets == [40, 41, 2, 42, 43]
     assert sizes(rows, 0) == [1] * 10
 
 
-def test_sequence_budget_depends_on_the_architecture() -> None:
+def test_sequence_budget_depends_on_the_architecture_and_its_width() -> None:
     assert {name: sequence_budget(model_of(name)) for name in MODELS} == {
-        "Llama": 512, "Mistral": 14, "Qwen2": 512, "Gemma2": 16, "GPT2": 512, "Bloom": 0,
+        "Llama": 1024, "Mistral": 1024, "Qwen2": 1024, "Gemma2": 1024, "GPT2": 1024, "Bloom": 0,
         "Mamba": 0,
     }  # fmt: skip
-
-
-def test_sequences_of_wide_models_are_longer_except_for_gradients() -> None:
     model = model_of("Llama")
     model.config.hidden_size = 4096
     assert sequence_budget(model) == 2048
-    evaluator = TorchEvaluator.__new__(TorchEvaluator)
-    evaluator.batch_tokens, evaluator._sequence_budget = 4096, sequence_budget(model)
-    rows = [Tokens([i] * 99, [i]) for i in range(40)]
-    assert [len(part.by_row) for part in evaluator.packed(rows)] == [20, 20]
-    assert [len(part.by_row) for part in evaluator.packed(rows, gradients=True)] == [5] * 8

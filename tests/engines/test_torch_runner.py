@@ -10,8 +10,8 @@ import pytest
 
 from hf_lorameta.bank.pack_format import ModuleBases
 from hf_lorameta.bank.weighted_sum import ModuleFactors
+from hf_lorameta.engines.packing import passes
 from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.engines.torch_forward import summed_nll
 from hf_lorameta.engines.torch_runner import TorchRunner, row_gradients
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
@@ -20,6 +20,8 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from tests.engines.test_torch_evaluator import HIDDEN, ROWS, save_base
 
 torch = pytest.importorskip("torch")
+
+from hf_lorameta.engines.torch_forward import token_losses  # noqa: E402 - it imports torch
 
 LAYOUT = (
     Module("model.layers.0.self_attn.q_proj", HIDDEN, HIDDEN),
@@ -148,8 +150,8 @@ def dense_gradient(evaluator: TorchEvaluator, row: Any, weighted_sum: Sum) -> np
 
         hooks.append(evaluator.model.get_submodule(module.name).register_forward_hook(add))
     try:
-        [packed] = evaluator.packed([row])
-        (summed_nll(evaluator.model, packed) / len(row.output)).backward()
+        [packed] = passes({0: [row]}, 1000)
+        token_losses(evaluator.model, packed).mean().backward()
     finally:
         for hook in hooks:
             hook.remove()
@@ -162,7 +164,7 @@ def dense_gradient(evaluator: TorchEvaluator, row: Any, weighted_sum: Sum) -> np
 def test_gradients_equal_those_of_dense_updates(
     evaluator: TorchEvaluator, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluator, "_sequence_budget", budget)
+    monkeypatch.setattr(TorchEvaluator, "sequence_budget", budget)
     runner, weighted_sum = TorchRunner(evaluator, LAYOUT), Sum()
     tokens = runner.encode(ALIKE)
     runner.update(weighted_sum.pairs())

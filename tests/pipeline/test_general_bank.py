@@ -31,8 +31,6 @@ from hf_lorameta.pipeline.prepare import prepare  # noqa: E402
 from hf_lorameta.pipeline.refine import refine_plan  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
-from hf_lorameta.training.tasks import read_tasks  # noqa: E402
-from hf_lorameta.training.train_bank import train_bank  # noqa: E402
 from hf_lorameta.types import no_progress  # noqa: E402
 
 SETTINGS = Settings(
@@ -50,9 +48,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bank(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bank:
     tasks = tiny.write_tasks(tmp_path_factory.mktemp("tasks"), 3)
     folder = tmp_path_factory.mktemp("banks") / "bank"
-    return train_bank(
-        read_tasks([str(tasks)]), folder, str(base), settings=SETTINGS, dtype="float32"
-    )
+    return tiny.train_bank(tasks, folder, base, SETTINGS)
 
 
 @pytest.fixture(scope="module")

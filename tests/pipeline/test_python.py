@@ -181,15 +181,12 @@ def test_bars_are_shown_for_long_stages_only(
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     pytest.importorskip("torch")
     from hf_lorameta.training.settings import Settings
-    from hf_lorameta.training.tasks import read_tasks
-    from hf_lorameta.training.train_bank import train_bank
 
     base = tiny.write_base(tmp_path_factory.mktemp("base"))
     tasks = tiny.write_tasks(tmp_path_factory.mktemp("tasks"), 2)
     settings = Settings(rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)
     folder = tmp_path_factory.mktemp("banks") / "bank"
-    listed = read_tasks([str(tasks)])
-    return train_bank(listed, folder, str(base), settings=settings, dtype="float32")
+    return tiny.train_bank(tasks, folder, base, settings)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")

@@ -9,7 +9,7 @@ from hf_lorameta.errors import ConnectionLostError, UsageError
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.hub import retry
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.settings import Machine, Settings
 from tests.fault_hub import Fault, FaultHub
 from tests.hub.conftest import isolated_client, use_endpoint
 
@@ -29,7 +29,7 @@ def test_base_that_cannot_be_trained_is_refused_before_its_weights_are_read(tmp_
         num_key_value_heads=1, layer_types=["conv", "full_attention"], pad_token_id=0,
     ).save_pretrained(tmp_path)  # fmt: skip
     with pytest.raises(UsageError, match="Lfm2ForCausalLM"):
-        check_base(tmp_path, Settings(), "cpu", "float32", 1)
+        check_base(tmp_path, Settings(), Machine("cpu", "float32", 1))
 
 
 def test_passes_are_shorter_where_logits_take_the_memory(
@@ -43,7 +43,7 @@ def test_passes_are_shorter_where_logits_take_the_memory(
             tmp_path,
             transformers.LlamaConfig(vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2,
                                      intermediate_size=64),
-            layout, 4, device="cpu", dtype="float32",
+            layout, 4, Machine("cpu", "float32"),
         ).pass_tokens
         for vocabulary in (1000, 500_000)
     }  # fmt: skip

@@ -15,15 +15,17 @@ transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.scoring import Tokens  # noqa: E402 - they import torch
 from hf_lorameta.training import few_rows  # noqa: E402
+from hf_lorameta.training.device import DevicePlan  # noqa: E402
 from hf_lorameta.training.few_rows import (  # noqa: E402
     Continued,
+    FewRows,
     batches,
     continue_training,
     split,
 )
 from hf_lorameta.training.few_rows_settings import HOLD_OUT_ROWS  # noqa: E402
-from hf_lorameta.training.lora_slots import find_layout  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
+from hf_lorameta.training.target_layers import find_layout  # noqa: E402
 
 SETTINGS = Settings(rank=4, steps=12, rows=4, lr=0.02, warmup=2, evaluate_every=3)
 UNRELATED_ROWS = tokens(1, 16)
@@ -54,9 +56,8 @@ def train(
         for m in layout
     ]
     before = model.config._attn_implementation
-    result = continue_training(
-        model, layout, start, rows, settings, outputs=outputs, progress=progress
-    )
+    few = FewRows(rows, outputs=outputs)
+    result = continue_training(model, layout, start, few, settings, DevicePlan(), progress)
     assert model.config._attn_implementation == before
     assert all(type(model.get_submodule(m.name)) is torch.nn.Linear for m in layout)
     return result

@@ -2,20 +2,23 @@
 
 import copy
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from hf_lorameta.engines.scoring import Tokens
 from tests.training.tiny import exact_norms, tokens, write_base
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from hf_lorameta.engines.packing import use_row_attention  # noqa: E402
-from hf_lorameta.training.general import _batches, train_general  # noqa: E402 - imports torch
-from hf_lorameta.training.lora_slots import find_layout  # noqa: E402
+from hf_lorameta.training.device import DevicePlan  # noqa: E402 - they import torch
+from hf_lorameta.training.runs import TaskRows, general_run  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
-from hf_lorameta.training.trainer import TaskRows, Trained  # noqa: E402
+from hf_lorameta.training.target_layers import find_layout  # noqa: E402
+from hf_lorameta.training.trainer import Trainer  # noqa: E402
+from tests.training.test_trainer import Trained  # noqa: E402
 
 SETTINGS = Settings(
     rank=4, targets=("q_proj", "v_proj"), warmup=0, general_steps=1, general_rows=6, general_lr=0.02
@@ -32,9 +35,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def train(model: Any, settings: Settings = SETTINGS, **options: Any) -> Trained:
     model = copy.deepcopy(model)
-    use_row_attention(model)
-    layout = find_layout(model, settings.targets)
-    return train_general(model, layout, settings, TASKS, **options)
+    layout, plan = find_layout(model, settings.targets), DevicePlan(**options)
+    settings = settings.of_general(len(TASKS))
+    run = general_run(TASKS, settings, plan.workers)
+    with Trainer(model, layout, settings, plan, plan.workers) as trainer:
+        for _ in trainer.train([run]):
+            pass
+        return Trained(trainer.slots.factors(run.best[0]), run)
+
+
+def batches() -> Iterator[list[Tokens]]:
+    """The rows of step after step."""
+    run = general_run(TASKS, SETTINGS.of_general(len(TASKS)), slots=1)
+    return (rows for [rows] in run.batches)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
@@ -44,7 +57,7 @@ def test_a_step_follows_the_gradient_of_the_mean_over_rows(model: Any) -> None:
     start, end = (
         train(model, Settings(**SETTINGS.to_dict() | {"general_lr": lr})) for lr in (1e-30, 0.02)
     )
-    [batch] = [next(_batches(TASKS, SETTINGS))]
+    batch = next(batches())
     config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
     wrapped = peft.get_peft_model(copy.deepcopy(model), config).double()
     layers = [m for n, m in wrapped.named_modules() if n.endswith(("q_proj", "v_proj"))]
@@ -66,17 +79,16 @@ def test_a_step_follows_the_gradient_of_the_mean_over_rows(model: Any) -> None:
 def test_threads_and_passes_do_not_change_the_result(model: Any) -> None:
     settings = Settings(**SETTINGS.to_dict() | {"general_steps": 5})
     alone = train(model, settings)
-    assert alone.loss < alone.base_loss
+    assert alone.run.loss < alone.run.base_loss
     for options in ({"workers": 2}, {"workers": 3, "pass_tokens": 30}):
         divided = train(model, settings, **options)
-        assert divided.loss == pytest.approx(alone.loss, rel=1e-9)
+        assert divided.run.loss == pytest.approx(alone.run.loss, rel=1e-9)
         for ours, theirs in zip(alone.factors, divided.factors, strict=True):
             assert abs(ours[1] - theirs[1]).max() < 1e-9
 
 
 def test_every_task_has_as_many_rows_and_none_twice_before_all() -> None:
-    batches = _batches(TASKS, SETTINGS)
-    drawn = [row for _ in range(6) for row in next(batches)]  # 36 rows: 9 turns
+    drawn = [row for _, rows in zip(range(6), batches(), strict=False) for row in rows]  # 9 turns
     owner = {str(row): task.name for task in TASKS for row in task.train}
     assert set(Counter(owner[str(row)] for row in drawn).values()) == {9}
     assert len({str(row) for row in drawn if owner[str(row)] == "task0"}) == 9

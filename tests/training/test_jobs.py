@@ -51,8 +51,8 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
 
 def request(*names: str, **changes: Any) -> jobs.JobRequest:
     facts: dict[str, Any] = {
-        "names": names, "tasks": read_tasks(names), "base": "org/base", "base_revision": None,
-        "settings": Settings(), "at_once": None, "flavor": "a10g-large", "push_to": "user/bank",
+        "arguments": names, "tasks": read_tasks(names), "base": "org/base", "base_revision": None,
+        "settings": Settings(), "flavor": "a10g-large", "push_to": "user/bank",
     }  # fmt: skip
     return jobs.JobRequest(**facts | changes)
 

@@ -13,9 +13,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from hf_lorameta.engines import packing  # noqa: E402
+from hf_lorameta.engines import lora_layer, packing  # noqa: E402 - they import torch
 from hf_lorameta.engines.torch_forward import token_losses  # noqa: E402
-from hf_lorameta.training import lora_slots  # noqa: E402 - it imports torch
+from hf_lorameta.training.lora_slots import LoraSlots  # noqa: E402
+from hf_lorameta.training.target_layers import find_layout, with_all_projections  # noqa: E402
 
 RANK, SCALING, TARGETS = 3, 1.5, ("q_proj", "v_proj", "down_proj")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -76,8 +77,7 @@ def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> dict[int
     """Mean losses by slot, after a backward pass of their sum."""
     sums: dict[int, float] = dict.fromkeys(rows, 0.0)
     for packed in passes(rows, budget):
-        with packing.using(packed.slices):
-            losses = token_losses(model, packed)
+        losses = token_losses(model, packed)
         for (slot, _), part in zip(
             packed.outputs.items(), losses.split(list(packed.outputs.values())), strict=True
         ):
@@ -107,24 +107,22 @@ def test_an_update_equals_peft_with_torch_adamw(
     name: str, loops: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not loops:  # as on a GPU
-        for module in (packing, lora_slots):
+        for module in (packing, lora_layer):
             monkeypatch.setattr(module, "LOOP_DEVICES", frozenset())
     rows = {0: tokens(1), 1: tokens(2, shared=False), 2: tokens(3, 5)}
     model, targets = model_of(name), targets_of(name)
-    slots = lora_slots.LoraSlots(
-        model, lora_slots.find_layout(model, targets), RANK, SCALING, count=3
-    )
+    slots = LoraSlots(model, find_layout(model, targets), RANK, SCALING, count=3)
     for slot in rows:
         slots.start(slot, start_of(slots, slot))
-    packing.use_row_attention(model)
     for _ in range(2):
-        found = backward(model, rows, budget=60)
+        with packing.using_row_attention(model), slots.attached():
+            found = backward(model, rows, budget=60)
         for slot in rows:
             slots.update(slot, lr=0.01)
     for slot, of_slot in rows.items():
         config = peft.LoraConfig(r=RANK, lora_alpha=RANK * SCALING, target_modules=list(targets))
         wrapped = peft.get_peft_model(model_of(name), config).double()
-        factors = slots._modules(start_of(slots, slot)[None])
+        factors = slots.modules(start_of(slots, slot)[None])
         for module, (A, B) in zip(slots.layout, factors, strict=True):
             layer = wrapped.base_model.model.get_submodule(module.name)
             layer.lora_A["default"].weight.data = A[0].clone()
@@ -139,7 +137,7 @@ def test_an_update_equals_peft_with_torch_adamw(
         # transformers computes the softmax of eager attention, and so Gemma2's, in float32
         tolerance = 1e-6 if name == "Gemma2" else 1e-10
         assert found[slot] == pytest.approx(float(loss), rel=tolerance)
-        updated = slots._modules(slots.parameters[slot][None])
+        updated = slots.modules(slots.parameters[slot][None])
         for module, (A, B) in zip(slots.layout, updated, strict=True):
             layer = wrapped.base_model.model.get_submodule(module.name)
             for ours, theirs in ((A, layer.lora_A), (B, layer.lora_B)):
@@ -149,8 +147,8 @@ def test_an_update_equals_peft_with_torch_adamw(
 
 @pytest.mark.filterwarnings("ignore")
 def test_clipping_equals_torch_clip_grad_norm() -> None:
-    slots = lora_slots.LoraSlots(
-        model := model_of("Llama"), lora_slots.find_layout(model, TARGETS), RANK, SCALING, 1, 0.5
+    slots = LoraSlots(
+        model := model_of("Llama"), find_layout(model, TARGETS), RANK, SCALING, 1, 0.5
     )
     slots.start(0, start_of(slots, 0))
     gradient = torch.linspace(-1, 2, slots.size, dtype=torch.float64)
@@ -165,9 +163,7 @@ def test_clipping_equals_torch_clip_grad_norm() -> None:
 
 def test_the_start_is_the_base_model_and_that_of_peft_in_scale() -> None:
     model = model_of("Llama")
-    slots = lora_slots.LoraSlots(
-        model, lora_slots.find_layout(model, TARGETS), RANK, SCALING, count=1
-    )
+    slots = LoraSlots(model, find_layout(model, TARGETS), RANK, SCALING, count=1)
     for module, (A, B) in zip(slots.layout, slots.factors(slots.initial(0)), strict=True):
         assert not B.any()
         assert 0.7 / module.in_features**0.5 < abs(A).max() <= 1 / module.in_features**0.5
@@ -178,17 +174,15 @@ def test_the_start_is_the_base_model_and_that_of_peft_in_scale() -> None:
 def test_detaching_restores_the_models_own_layers() -> None:
     model = model_of("Llama")
     names = [name for name, _ in model.named_modules()]
-    slots = lora_slots.LoraSlots(
-        model, lora_slots.find_layout(model, TARGETS), RANK, SCALING, count=1
-    )
-    assert [name for name, _ in model.named_modules()] != names
-    slots.detach()
+    slots = LoraSlots(model, find_layout(model, TARGETS), RANK, SCALING, count=1)
+    with slots.attached():
+        assert [name for name, _ in model.named_modules()] != names
     assert [name for name, _ in model.named_modules()] == names
 
 
 def test_unknown_targets_are_refused_with_the_choices() -> None:
     with pytest.raises(UsageError, match="no linear layers nope") as caught:
-        lora_slots.find_layout(model_of("Llama"), ("q_proj", "nope"))
+        find_layout(model_of("Llama"), ("q_proj", "nope"))
     assert "down_proj" in caught.value.hint
 
 
@@ -199,16 +193,16 @@ def test_all_projections_are_added_to_a_layout_but_for_those_of_experts(
     model = model_of(name)
     experts = torch.nn.ModuleDict({"up_proj": torch.nn.Linear(2, 2)})
     model.model.layers[0].mlp.add_module("experts", experts)
-    head = lora_slots.find_layout(model, ["lm_head"])
-    layout = lora_slots.with_all_projections(model, head)
+    head = find_layout(model, ["lm_head"])
+    layout = with_all_projections(model, head)
     assert set(head) < set(layout)
     assert len(layout) == count * SIZES["num_hidden_layers"] + 1
     assert not [module.name for module in layout if "experts" in module.name]
-    assert lora_slots.with_all_projections(model, layout) == layout
+    assert with_all_projections(model, layout) == layout
 
 
 def test_fused_projections_are_adapted_in_place_of_their_parts() -> None:
-    layout = lora_slots.find_layout(model_of("Phi3"), ("q_proj", "v_proj", "up_proj"))
+    layout = find_layout(model_of("Phi3"), ("q_proj", "v_proj", "up_proj"))
     leaves = {module.name.rpartition(".")[2] for module in layout}
     assert leaves == {"qkv_proj", "gate_up_proj"}
     assert len(layout) == 2 * SIZES["num_hidden_layers"]
@@ -230,7 +224,7 @@ def with_images(kind: str) -> Any:
 @pytest.mark.parametrize("kind", ["Gemma3", "Gemma4"])
 def test_the_text_part_of_a_model_of_images_is_trained(kind: str) -> None:
     model = with_images(kind)
-    layout = lora_slots.find_layout(model, ("q_proj", "k_proj"))
+    layout = find_layout(model, ("q_proj", "k_proj"))
     assert all(m.name.startswith("model.language_model.layers.") for m in layout)
     assert len(layout) > MODELS[kind]["num_hidden_layers"]
     rows = tokens(1, 6)

@@ -12,24 +12,23 @@ from tests.training.tiny import tokens
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from hf_lorameta.engines import packing  # noqa: E402
-from hf_lorameta.training import lora_slots  # noqa: E402 - it imports torch
-from hf_lorameta.training.measure_prior import ARCHITECTURES, measure_prior  # noqa: E402
-from hf_lorameta.training.settings import Settings  # noqa: E402
-from hf_lorameta.training.trainer import TaskRows  # noqa: E402
+from hf_lorameta.training.measure_prior import (  # noqa: E402 - they import torch
+    ARCHITECTURES,
+    measure_prior,
+)
+from hf_lorameta.training.runs import TaskRows  # noqa: E402
+from hf_lorameta.training.target_layers import find_layout  # noqa: E402
 
 TASKS = [TaskRows(f"task{i}", tokens(i, 12), tokens(i, 2)) for i in range(3)]
 LIKELY = 7
 
 
 def measured(kind: str, *targets: str) -> tuple[Any, Any]:
-    settings = Settings(rank=2, targets=targets or ("q_proj", "v_proj"))
     model = model_of(kind).float()
-    packing.use_row_attention(model)
-    layout = lora_slots.find_layout(model, settings.targets)
+    layout = find_layout(model, targets or ("q_proj", "v_proj"))
     shapes = [(m.shape("A", 2), m.shape("B", 2)) for m in layout]
     general = [(np.zeros(a, np.float32), np.zeros(b, np.float32)) for a, b in shapes]
-    return model, measure_prior(model, layout, settings, general, TASKS)
+    return model, measure_prior(model, layout, general, TASKS)
 
 
 def logprob(model: Any, token: int) -> float:

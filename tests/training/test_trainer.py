@@ -2,21 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from hf_lorameta.types import FactorPair
 from tests.training.tiny import exact_norms, tokens, write_base
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from hf_lorameta.engines.packing import use_row_attention  # noqa: E402
-from hf_lorameta.training import trainer as trainers  # noqa: E402 - they import torch
-from hf_lorameta.training.lora_slots import find_layout  # noqa: E402
-from hf_lorameta.training.progress import TaskProgress  # noqa: E402
+from hf_lorameta.engines import torch_forward  # noqa: E402 - they import torch
+from hf_lorameta.training import trainer as trainers  # noqa: E402
+from hf_lorameta.training.device import DevicePlan  # noqa: E402
+from hf_lorameta.training.runs import TaskRows, task_run  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
-from hf_lorameta.training.trainer import TaskRows, Trained, Trainer  # noqa: E402
+from hf_lorameta.training.target_layers import find_layout  # noqa: E402
+from hf_lorameta.training.trainer import Run, Trainer  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = Settings(
@@ -25,6 +27,13 @@ SETTINGS = Settings(
 TASKS = [
     TaskRows(f"task{i}", tokens(i, 20 + i, shared=i % 2 == 0), tokens(i, 31)[24:]) for i in range(4)
 ]
+
+
+class Trained(NamedTuple):
+    """A finished run and its adapter."""
+
+    factors: list[FactorPair]
+    run: Run
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +51,24 @@ def train(
     """Train in float64; with `stop_after`, break off after so many reports of progress."""
     model = transformers.LlamaForCausalLM.from_pretrained(base, dtype=torch.float64)
     model = exact_norms(model.eval().requires_grad_(False))
-    use_row_attention(model)
-    trainer = Trainer(model, find_layout(model, settings.targets), settings, **options)
-    reports = 0
-
-    def progress(report: TaskProgress) -> None:
-        nonlocal reports
-        reports += 1
-        if reports == stop_after:
-            raise KeyboardInterrupt
-
-    return {trained.name: trained for trained in trainer.train(tasks, progress)}
+    layout, slots = find_layout(model, settings.targets), options.pop("at_once", 1)
+    checkpoints = options.pop("checkpoints", None)
+    plan = DevicePlan(**options)
+    trained = {}
+    with Trainer(model, layout, settings, plan, slots, checkpoints=checkpoints) as trainer:
+        runs = (task_run(task, settings) for task in tasks)
+        for reports, (run, ended) in enumerate(trainer.train(runs), 1):
+            if reports == stop_after:
+                raise KeyboardInterrupt
+            if ended:
+                trained[run.name] = Trained(trainer.slots.factors(run.best[0]), run)
+    return trained
 
 
 def assert_same(a: Trained, b: Trained) -> None:
-    assert (a.steps, a.best_step) == (b.steps, b.best_step)
-    assert a.base_loss == pytest.approx(b.base_loss, rel=1e-9)
-    assert a.loss == pytest.approx(b.loss, rel=1e-9)
+    assert (a.run.step, a.run.best_step) == (b.run.step, b.run.best_step)
+    assert a.run.base_loss == pytest.approx(b.run.base_loss, rel=1e-9)
+    assert a.run.loss == pytest.approx(b.run.loss, rel=1e-9)
     for ours, theirs in zip(a.factors, b.factors, strict=True):
         for x, y in zip(ours, theirs, strict=True):
             assert abs(x - y).max() < 1e-9  # rounded to float32 at the end, equally
@@ -74,7 +84,7 @@ def test_an_adapter_does_not_depend_on_the_tasks_beside_it(base: Path) -> None:
         together = train(base, TASKS[::-1], **options)
         for name, result in alone.items():
             assert_same(result, together[name])
-    assert all(result.loss < result.base_loss for result in alone.values())
+    assert all(result.run.loss < result.run.base_loss for result in alone.values())
 
 
 def test_training_is_deterministic_and_depends_on_the_seed(base: Path) -> None:
@@ -105,7 +115,7 @@ def test_a_checkpoint_continues_exactly(
     for name, result in expected.items():
         for ours, theirs in zip(result.factors, resumed[name].factors, strict=True):
             assert ours[1].tobytes() == theirs[1].tobytes()
-        assert resumed[name].loss == result.loss
+        assert resumed[name].run.loss == result.run.loss
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(
@@ -121,15 +131,15 @@ def test_a_checkpoint_of_other_settings_is_not_used(
 def test_training_stops_when_the_held_out_loss_stops_falling(base: Path) -> None:
     contradiction = TaskRows("task", tokens(1, 16), tokens(3, 16))
     settings = Settings(**SETTINGS.to_dict() | {"steps": 300, "patience": 2, "lr": 0.05})
-    result = train(base, [contradiction], settings)["task"]
-    assert result.steps < 300
-    assert result.steps == result.best_step + 2 * settings.evaluate_every
+    result = train(base, [contradiction], settings)["task"].run
+    assert result.step < 300
+    assert result.step == result.best_step + 2 * settings.evaluate_every
     assert result.loss <= result.base_loss
 
 
 def test_every_epoch_has_every_row_once() -> None:
-    run = trainers._Run(TASKS[0], torch.zeros(1))
-    drawn = [row for step in range(10) for row in run.batch(step, 4, seed=0)]
+    batches = task_run(TASKS[0], SETTINGS).batches
+    drawn = [row for _ in range(10) for row in next(batches)[0]]
     for epoch in (drawn[:20], drawn[20:]):
         assert sorted(map(str, epoch)) == sorted(map(str, TASKS[0].train))
     assert drawn[:20] != drawn[20:]
@@ -138,17 +148,17 @@ def test_every_epoch_has_every_row_once() -> None:
 def test_a_task_whose_loss_is_not_finite_ends_alone(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = trainers.token_losses
+    losses = torch_forward.token_losses
 
-    def broken(model: Any, packed: Any) -> Any:
-        result = losses(model, packed)
+    def broken(model: Any, packed: Any, adapters: bool = True) -> Any:
+        result = losses(model, packed, adapters)
         factors = torch.ones_like(result)
         if 0 in packed.outputs:
             factors[: packed.outputs[0]] = torch.nan
         return result * factors
 
     expected = train(base, TASKS[1:2])
-    monkeypatch.setattr(trainers, "token_losses", broken)
+    monkeypatch.setattr(torch_forward, "token_losses", broken)
     results = train(base, TASKS[:2], at_once=2)
-    assert (results["task0"].steps, results["task0"].best_step) == (1, 0)
+    assert (results["task0"].run.step, results["task0"].run.best_step) == (1, 0)
     assert_same(results["task1"], expected["task1"])

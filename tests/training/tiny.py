@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from hf_lorameta.engines.scoring import Tokens
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.training.settings import Settings
 
 TOPICS = ("sun rain wind snow", "bread milk egg salt", "red blue green grey", "one two three four")
 WORDS = [*" ".join(TOPICS).split(), "say"]
@@ -74,16 +76,31 @@ def write_tasks(folder: Path, number: int = 3) -> Path:
 def write_bank(make_folder: Callable[[str], Path], topics: int = 3, **changes: Any) -> "Bank":
     """Train a bank in a few steps, for a random base model in a folder."""
     from hf_lorameta.training.settings import Settings
-    from hf_lorameta.training.tasks import read_tasks
-    from hf_lorameta.training.train_bank import train_bank
 
     settings: dict[str, Any] = {"rank": 4, "steps": 8, "lr": 0.02, "warmup": 2, "evaluate_every": 4}
     settings |= {"general_steps": 0, **changes}
     base, tasks = write_base(make_folder("base")), write_tasks(make_folder("tasks"), topics)
     folder = make_folder("banks") / "bank"
-    return train_bank(
-        read_tasks([str(tasks)]), folder, str(base), settings=Settings(**settings), dtype="float32"
+    return train_bank(tasks, folder, base, Settings(**settings))
+
+
+def train_bank(
+    tasks: Path, folder: Path, base: Path, settings: "Settings", **options: Any
+) -> "Bank":
+    """Train a bank on the tasks that a path names, in float32 unless `dtype` is given."""
+    from hf_lorameta.hub.client import Hub
+    from hf_lorameta.training import train_bank as training
+    from hf_lorameta.training.checks import Base
+    from hf_lorameta.training.settings import Machine
+    from hf_lorameta.training.tasks import read_tasks
+
+    without = options.pop("without_general", ())
+    machine = Machine(
+        options.pop("device", None), options.pop("dtype", "float32"), options.pop("at_once", None)
     )
+    listed = [replace(task, general=task.name not in without) for task in read_tasks([str(tasks)])]
+    found = Base.find(str(base), None, Hub(False))
+    return training.train_bank(listed, folder, found, settings, machine, **options)
 
 
 def tokens(topic: int, number: int = 16, shared: bool = True) -> list[Tokens]:
