@@ -8,7 +8,7 @@ from hf_lorameta.errors import LoraMetaError
 
 _MODULES = {
     "Bank": "bank.bank",
-    "Columns": "data.columns",
+    "Columns": "data.columns.columns",
     "Generation": "pipeline.generation",
     "Hub": "hub.client",
     "Merge": "pipeline.merge",
@@ -45,7 +45,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.data.columns import Columns
+    from hf_lorameta.data.columns.columns import Columns
     from hf_lorameta.data.dataset import open_dataset
     from hf_lorameta.engines.scoring import Report
     from hf_lorameta.hub.client import Hub

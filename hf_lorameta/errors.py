@@ -151,7 +151,7 @@ class DatasetError(LoraMetaError):
     """A dataset cannot be read as (input, output) rows.
 
     Attributes:
-        columns: proposed columns, a `hf_lorameta.data.columns.Columns`; None if there are none.
+        columns: proposed columns, a `hf_lorameta.Columns`; None if there are none.
         row: a row (input, output) as these columns read it, to be shown to the user and not stored.
         option: one of the advice with which the command can be repeated; None if there is none.
     """

@@ -16,10 +16,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hf_lorameta.engines.llama_cpp import LlamaCpp
-from hf_lorameta.engines.peft_adapter import attached
+from hf_lorameta.engines.llama_cpp.server import LlamaCpp
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.peft_adapter import attached
 from hf_lorameta.errors import NotFoundError
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.gguf_architecture import BaseArchitecture

@@ -16,7 +16,7 @@ from hf_lorameta.bank.index import (
     WORK_FOLDER,
     adapter_path,
 )
-from hf_lorameta.data.profile import ProfileTable
+from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.method.merging import exact

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from hf_lorameta.bank.manifest import BankEntry, Manifest
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.localhub import LocalHub
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"

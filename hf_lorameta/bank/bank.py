@@ -34,8 +34,8 @@ from hf_lorameta.bank.index import (
 )
 from hf_lorameta.bank.pack_format import Basis, PackedFile
 from hf_lorameta.bank.stored_prior import from_arrays
-from hf_lorameta.data.profile import ProfileTable
-from hf_lorameta.data.tokenizer import load_encode
+from hf_lorameta.data.counts.profile import ProfileTable
+from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.errors import BankError, IntegrityError, UsageError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.checksums import ChecksumCache

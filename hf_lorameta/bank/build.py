@@ -38,8 +38,8 @@ from hf_lorameta.bank.index import (
 )
 from hf_lorameta.bank.manifest import BankEntry, Manifest
 from hf_lorameta.data.chat_form import CHAT, chat_form
-from hf_lorameta.data.profile import ProfileTable
-from hf_lorameta.data.tokenizer import vocab_size
+from hf_lorameta.data.counts.profile import ProfileTable
+from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.errors import (
     AdapterError,
     BankError,

@@ -20,11 +20,11 @@ from hf_lorameta.bank.adapter_repo import (
 from hf_lorameta.bank.arrays import load_arrays, save_arrays
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, adapter_path
 from hf_lorameta.bank.manifest import BankEntry, is_path
-from hf_lorameta.data.columns import check_columns
+from hf_lorameta.data.columns.columns import check_columns
+from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, ProfileTable, profile_rows
+from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.data.local_folder import digest_of
-from hf_lorameta.data.profile import PROFILE_FORMAT, Profile, ProfileTable, profile_rows
-from hf_lorameta.data.tokenizer import load_encode
+from hf_lorameta.data.sources.folders import digest_of
 from hf_lorameta.errors import AdapterError, ConnectionLostError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonicalize

@@ -52,7 +52,8 @@ def estimate(gains: Sequence[Gain], length: float, novelty: float | None = None)
     Args:
         gains: of other datasets.
         length: mean number of output tokens.
-        novelty: see `hf_lorameta.data.output_counts.OutputCounts`; None compares lengths alone.
+        novelty: see `hf_lorameta.data.counts.output_counts.OutputCounts`; None compares lengths
+            alone.
 
     Example:
         >>> known = [Gain(distance=0, base=2, generated=g, length=n, prompted=1.5)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hf_lorameta.data.profile import ProfileTable
+from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, between, distances, stored_name
 from hf_lorameta.types import Array
 

@@ -14,7 +14,7 @@ from pydantic import (
     model_serializer,
 )
 
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import BankError
 
 EMBEDDED_BANK = "embedded bank"
@@ -190,7 +190,7 @@ class Gain(_Stored):
         generated: with the combination of the other adapters.
         length: mean number of output tokens.
         prompted: loss of the base model with a 3-shot prompt; None if not measured.
-        novelty: of the outputs, see `hf_lorameta.data.output_counts.OutputCounts`.
+        novelty: of the outputs, see `hf_lorameta.data.counts.output_counts.OutputCounts`.
     """
 
     distance: float = Field(ge=0)

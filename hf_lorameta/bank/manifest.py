@@ -37,7 +37,7 @@ from pydantic import (
 )
 
 from hf_lorameta.data.chat_form import CHAT
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import ManifestError
 from hf_lorameta.hub.repo import is_repo_id
 

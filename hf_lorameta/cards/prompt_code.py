@@ -1,10 +1,10 @@
 """Python code that builds the prompt of a row as an adapter reads it, and one row as an example."""
 
 from hf_lorameta.cards.markdown import Markdown
-from hf_lorameta.data.choices import show_choices
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.choices import show_choices
+from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.columns.rows import join_inputs
 from hf_lorameta.data.prompt import join_instruction
-from hf_lorameta.data.rows import join_inputs
 from hf_lorameta.types import Row
 
 EXAMPLE_CHARACTERS = 800

@@ -22,15 +22,15 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, log, stage_bars, table
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.tables import plural
-from hf_lorameta.training.progress import Log, Reporter
+from hf_lorameta.training.bank.progress import Log, Reporter
 from hf_lorameta.training.settings import Machine, Settings
 from hf_lorameta.types import StageProgress
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.bank.build import Outcome
-    from hf_lorameta.training.jobs import JobEstimate
-    from hf_lorameta.training.tasks import Task
+    from hf_lorameta.training.bank.jobs import JobEstimate
+    from hf_lorameta.training.bank.tasks import Task
 
 _DEFAULTS = Settings()
 EXAMPLES = """\b
@@ -140,7 +140,7 @@ class Request:
         """Return the tasks that were named."""
         from hf_lorameta.data.prompt import from_option
         from hf_lorameta.hub.reading_limits import ReadingLimits
-        from hf_lorameta.training.tasks import read_tasks
+        from hf_lorameta.training.bank.tasks import read_tasks
 
         found = read_tasks(
             self.tasks,
@@ -184,8 +184,8 @@ def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
     from hf_lorameta.bank.executors import dask_executor
     from hf_lorameta.bank.share import push_bank
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.training.checks import Base
-    from hf_lorameta.training.train_bank import train_bank
+    from hf_lorameta.training.bank.checks import Base
+    from hf_lorameta.training.bank.train_bank import train_bank
 
     hub = Hub(request.token)
     with (
@@ -217,7 +217,7 @@ def _read_names(path: Path) -> set[str]:
 
 
 def _show(bank: "Bank", url: str | None, json: bool) -> None:
-    from hf_lorameta.training.train_bank import training_log
+    from hf_lorameta.training.bank.train_bank import training_log
 
     lines = training_log(bank)
     data = {"folder": str(bank.folder), "url": url, "adapters": len(bank), "tasks": lines}
@@ -302,7 +302,7 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
     """Print what would be trained on this machine, and how long it takes if that is known."""
     from hf_lorameta.hub.base_model import size_at_hand
     from hf_lorameta.pipeline.budget import measure_operations
-    from hf_lorameta.training.jobs import operations
+    from hf_lorameta.training.bank.jobs import operations
 
     base, count, general = request.base, len(tasks), settings.general_steps_for(len(tasks))
     size = size_at_hand(base, request.base_revision)
@@ -328,7 +328,7 @@ def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -
 def _run_on_jobs(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
     """Print what a job will cost, and submit it."""
     from hf_lorameta.errors import Option, UsageError
-    from hf_lorameta.training import jobs
+    from hf_lorameta.training.bank import jobs
 
     if request.dask:
         raise UsageError("a job has no workers of Dask", hint=[Option("dask", change="leave out")])

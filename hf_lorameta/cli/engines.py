@@ -47,8 +47,8 @@ def open_evaluator(
 ) -> "Iterator[Evaluator]":
     """Load a base model that adapters can be scored with."""
     if engine == "llama.cpp":
-        from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
-        from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
+        from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
+        from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
 
         folders = [folder for folder in adapters if folder is not None]
         gguf = find_base_gguf(model.name, model.gguf)
@@ -56,7 +56,7 @@ def open_evaluator(
         with LlamaCppEvaluator(gguf, folders, base_model=model.name) as evaluator:
             yield evaluator
     else:
-        from hf_lorameta.engines.torch_evaluator import TorchEvaluator, require_eval
+        from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
         from hf_lorameta.hub.base_model import locate
 
         require_eval()

@@ -19,8 +19,8 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, log, printable
 
 if TYPE_CHECKING:
-    from hf_lorameta.data.columns import Columns
-    from hf_lorameta.engines.llama_cpp import LlamaCpp
+    from hf_lorameta.data.columns.columns import Columns
+    from hf_lorameta.engines.llama_cpp.server import LlamaCpp
 
 
 @example(
@@ -104,7 +104,7 @@ def try_(
 ) -> None:
     """Try an adapter through llama.cpp, on a CPU, without torch (extra: gguf)."""
     from hf_lorameta.data.prompt import from_option
-    from hf_lorameta.engines.llama_cpp import LlamaCpp
+    from hf_lorameta.engines.llama_cpp.server import LlamaCpp
     from hf_lorameta.errors import Option, UsageError
 
     if template is not None and "{}" not in template:
@@ -131,8 +131,8 @@ def try_(
 
 def _files(adapter: str, base: Path | None, token: str | None) -> tuple[Path, Path, Path | None]:
     """Return the GGUF of the base model, that of the adapter, and the adapter's folder if any."""
-    from hf_lorameta.engines.gguf_files import adapter_gguf
-    from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
+    from hf_lorameta.engines.llama_cpp.gguf_files import adapter_gguf
+    from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
     from hf_lorameta.formats.lora_file import check_adapter
     from hf_lorameta.formats.peft_config import CONFIG_FILE
     from hf_lorameta.hub.client import Hub
@@ -167,7 +167,7 @@ def _recorded_columns(folder: Path) -> "Columns":
     """Return how an adapter's recipe reads rows; empty if it has none."""
     from pydantic import ValidationError
 
-    from hf_lorameta.data.columns import Columns
+    from hf_lorameta.data.columns.columns import Columns
     from hf_lorameta.errors import AdapterError, Option
     from hf_lorameta.pipeline.adapter_folder import read_adapter
 

@@ -218,7 +218,7 @@ def _prepare(
     request: Request, session: "Session", dataset: "Dataset", quiet: bool, check: bool
 ) -> "Prepared":
     """Plan and draw rows; say what is read, and what the plan is warned of."""
-    from hf_lorameta.data.proposals import propose_instruction
+    from hf_lorameta.data.instructions import propose_instruction
     from hf_lorameta.pipeline.plan_warnings import lacks_instruction
     from hf_lorameta.pipeline.prepare import prepare
 
@@ -241,7 +241,7 @@ def _prepare(
 
 def _check_possible(request: Request, session: "Session", export: "Export | None") -> None:
     """Refuse what cannot be made here or exported, before any work."""
-    from hf_lorameta.engines.torch_evaluator import require_eval
+    from hf_lorameta.engines.transformers.evaluator import require_eval
     from hf_lorameta.pipeline.mixture import check_emit
     from hf_lorameta.pipeline.save import export_config
 

@@ -7,15 +7,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from hf_lorameta.data.cells import value_at
-from hf_lorameta.data.columns import Columns, ColumnsLike, as_columns, require_columns
-from hf_lorameta.data.conversations import unread_field
-from hf_lorameta.data.in_memory import rows_in_memory
-from hf_lorameta.data.layouts import find_columns, unread_columns
-from hf_lorameta.data.local_files import FORMATS, find_files, is_local, open_files
-from hf_lorameta.data.local_folder import is_folder, open_folder
-from hf_lorameta.data.rows import RowReader, read_rows
-from hf_lorameta.data.table_view import TableView
+from hf_lorameta.data.columns.cells import value_at
+from hf_lorameta.data.columns.columns import Columns, ColumnsLike, as_columns, require_columns
+from hf_lorameta.data.columns.conversations import unread_field
+from hf_lorameta.data.columns.layouts import find_columns, unread_columns
+from hf_lorameta.data.columns.rows import RowReader, read_rows
+from hf_lorameta.data.columns.table_view import TableView
+from hf_lorameta.data.sources.files import FORMATS, find_files, is_local, open_files
+from hf_lorameta.data.sources.folders import is_folder, open_folder
+from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.dataset_repo import RawDataset
@@ -110,7 +110,7 @@ class ReadingOptions(TypedDict, total=False):
         split: None is train, or the only one; a slice is ``train[:1000]``.
         revision: branch, tag or commit of a Hub dataset.
         columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them,
-            see `hf_lorameta.data.layouts.find_columns`.
+            see `hf_lorameta.data.columns.layouts.find_columns`.
         instruction: put before every input, where the rows have none.
         template: text with ``{instruction}`` and ``{input}``, see
             `hf_lorameta.data.prompt.join_instruction`.

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import as_dataset, open_rows
 from hf_lorameta.errors import DatasetError
 from hf_lorameta.hub.client import Hub

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
 from hf_lorameta.demo import TRAIN_FILE
-from hf_lorameta.engines import llama_cpp
-from hf_lorameta.engines.gguf_files import base_gguf
+from hf_lorameta.engines.llama_cpp import server as llama_cpp
+from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf
 from hf_lorameta.engines.scoring import Report, Scores, shared_length
 from hf_lorameta.environment import cache_dir, install_hint, require_extra
 from hf_lorameta.errors import LoraMetaError, MissingExtraError

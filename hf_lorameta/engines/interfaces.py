@@ -1,6 +1,6 @@
 """Protocols between the fit of coefficients and the engine that runs the base model.
 
-No model and no torch in here: `hf_lorameta.engines.torch_runner` implements them.
+No model and no torch in here: `hf_lorameta.engines.transformers.runner` implements them.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,7 @@
 """Prompts, token ids, scores and reports: what both engines share. Runs no model.
 
-`hf_lorameta.engines.torch_evaluator` and `hf_lorameta.engines.llama_evaluator` score with it.
+`hf_lorameta.engines.transformers.evaluator` and `hf_lorameta.engines.llama_cpp.evaluator` score
+with it.
 """
 
 import time

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.data.profile import LENGTHS, PARTS, Histogram, Part, Profile, ProfileTable
+from hf_lorameta.data.counts.profile import LENGTHS, PARTS, Histogram, Part, Profile, ProfileTable
 from hf_lorameta.errors import BankError, EmptyDatasetError, Option, RecipeError
 from hf_lorameta.method import PAPER
 from hf_lorameta.method.token_counts import Counts, QueryCounts
@@ -105,8 +105,8 @@ def mmd(query: QueryCounts, bank: Counts) -> Array:
 def length_distance(query: QueryCounts, bank: Counts) -> Array:
     """1-Wasserstein distance between the binary logarithms of the outputs' lengths.
 
-    Counts are those of the classes of `hf_lorameta.data.profile.length_class`. In octaves: 1 if all
-    outputs are twice as long.
+    Counts are those of the classes of `hf_lorameta.data.counts.profile.length_class`. In octaves: 1
+    if all outputs are twice as long.
 
     Example:
         >>> new, other = (Histogram.from_dense(np.array(c)) for c in ([1, 0, 0], [0, 0, 1]))

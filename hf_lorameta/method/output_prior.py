@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.data.output_counts import OutputCounts
+from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.types import Array, FactorPair, FloatArray
 

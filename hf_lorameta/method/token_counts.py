@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.data.profile import Histogram
+from hf_lorameta.data.counts.profile import Histogram
 from hf_lorameta.types import Array
 
 SMOOTHING = 1e-10

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hf_lorameta.data.local_files import is_local
+from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.engines.scoring import CHAT_METHOD
 from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.formats.lora_file import check_adapter

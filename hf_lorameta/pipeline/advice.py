@@ -12,7 +12,7 @@ from hf_lorameta.pipeline.budget import measure_operations, training_seconds
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import MIN_TRAINING_ROWS
-from hf_lorameta.training.jobs import MARGIN, START_HOURS, TERAFLOPS, hourly_price
+from hf_lorameta.training.bank.jobs import MARGIN, START_HOURS, TERAFLOPS, hourly_price
 
 ROWS = (100, 64, 32, 16)
 """Rows to train on that are considered.

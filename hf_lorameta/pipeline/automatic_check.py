@@ -8,7 +8,7 @@ check, only its rows have some to check on.
 from os import environ
 
 from hf_lorameta.data.dataset import DatasetInfo
-from hf_lorameta.engines.torch_evaluator import require_eval
+from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.rows import pool_size

@@ -10,8 +10,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hf_lorameta.data.dataset import DatasetInfo
-from hf_lorameta.engines.torch_dtype import operations_per_second
-from hf_lorameta.engines.torch_evaluator import require_eval
+from hf_lorameta.engines.transformers.dtype import operations_per_second
+from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import (
     EmptyDatasetError,
     LoraMetaError,
@@ -27,7 +27,7 @@ from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import MIN_TRAINING_ROWS
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.training.few_rows_settings import work
+from hf_lorameta.training.further.settings import work
 from hf_lorameta.types import Row
 
 ROWS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)

@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.data.output_counts import OutputCounts
-from hf_lorameta.data.profile import Profile, ProfileTable
+from hf_lorameta.data.counts.output_counts import OutputCounts
+from hf_lorameta.data.counts.profile import Profile, ProfileTable
 from hf_lorameta.method import metrics
 from hf_lorameta.method.coefficients import (
     COEFFICIENT_RULES,

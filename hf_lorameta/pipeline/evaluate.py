@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 from hf_lorameta.data.dataset import ReadingOptions
 from hf_lorameta.engines.scoring import Report, compare
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.adapters_to_score import locate_adapters

@@ -7,7 +7,7 @@ import numpy as np
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import Gain, IndexEntry
 from hf_lorameta.bank.weighted_sum import WeightedSum
-from hf_lorameta.data.output_counts import OutputCounter
+from hf_lorameta.data.counts.output_counts import OutputCounter
 from hf_lorameta.engines.interfaces import BaseModelRunner
 from hf_lorameta.errors import BankError
 from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule

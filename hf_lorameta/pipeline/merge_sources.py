@@ -8,7 +8,7 @@ from pathlib import Path
 from hf_lorameta.bank.adapter_repo import stated_license
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import GeneralEntry
-from hf_lorameta.engines.peft_adapter import convert_to_lora
+from hf_lorameta.engines.transformers.peft_adapter import convert_to_lora
 from hf_lorameta.environment import cache_dir
 from hf_lorameta.errors import AdapterError, UsageError, sanitize
 from hf_lorameta.files import sha256

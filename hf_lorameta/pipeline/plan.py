@@ -15,9 +15,9 @@ from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate, estimate
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
+from hf_lorameta.data.counts.output_counts import OutputCounts
+from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
-from hf_lorameta.data.output_counts import OutputCounts
-from hf_lorameta.data.profile import Profile
 from hf_lorameta.environment import require_extra
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import Coefficients

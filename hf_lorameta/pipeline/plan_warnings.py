@@ -8,10 +8,10 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate
 from hf_lorameta.bank.geometry import FAR_RATIO
 from hf_lorameta.cards.card_data import WeightedAdapter
+from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.data.dataset import DatasetInfo
-from hf_lorameta.data.profile import Profile
+from hf_lorameta.data.instructions import shares_instruction, states_task
 from hf_lorameta.data.prompt import PROMPT
-from hf_lorameta.data.proposals import shares_instruction, states_task
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Refinement, Training, Validation

@@ -12,10 +12,10 @@ from pathlib import Path
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.cards.prompt_code import is_example
+from hf_lorameta.data.counts.output_counts import OutputCounter, OutputCounts
+from hf_lorameta.data.counts.profile import Profile, profile_rows
+from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
-from hf_lorameta.data.output_counts import OutputCounter, OutputCounts
-from hf_lorameta.data.profile import Profile, profile_rows
-from hf_lorameta.data.tokenizer import load_encode
 from hf_lorameta.errors import Option, UnlabeledDatasetError
 from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS
 from hf_lorameta.pipeline.rows import pool_size, row_sample

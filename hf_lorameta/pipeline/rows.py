@@ -12,12 +12,12 @@ from dataclasses import dataclass, fields
 from itertools import chain, islice
 from typing import Any
 
+from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset
-from hf_lorameta.data.sample import RowSample, draw_stratified
 from hf_lorameta.errors import EmptyDatasetError, Option
 from hf_lorameta.hub.split_names import slice_bounds, split_name
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.training.few_rows_settings import held_out_rows, other_outputs
+from hf_lorameta.training.further.settings import held_out_rows, other_outputs
 from hf_lorameta.types import Row
 
 POOL_ROWS = 1000
@@ -36,7 +36,7 @@ class Rows:
         fit: to fit coefficients on.
         train: to train on.
         outputs: their outputs alone take part in training on few rows, see
-            `hf_lorameta.training.few_rows`.
+            `hf_lorameta.training.further.few_rows`.
         decide: as many rows as `train`, which decide how long to train where cross-validation
             cannot: where most labels have a single row in `train`, although most new rows have one
             of these labels. Else empty, see `_MISSING_SHARE`.

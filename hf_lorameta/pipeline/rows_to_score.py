@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
-from hf_lorameta.data.local_files import is_local
-from hf_lorameta.data.local_folder import is_folder, split_names
-from hf_lorameta.data.sample import RowSample, draw_stratified
+from hf_lorameta.data.sources.files import is_local
+from hf_lorameta.data.sources.folders import is_folder, split_names
 from hf_lorameta.engines.scoring import no_outputs_error
 from hf_lorameta.errors import (
     ColumnsError,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError, Option
 from hf_lorameta.pipeline.generation import Generation
 from hf_lorameta.pipeline.rows import Rows
@@ -11,7 +11,7 @@ from hf_lorameta.types import LossProgress, no_progress
 
 def check_trainable(evaluator: TorchEvaluator) -> None:
     """Raise `UsageError` if the base model cannot be trained here."""
-    from hf_lorameta.engines.packing import check_row_attention
+    from hf_lorameta.engines.transformers.packing import check_row_attention
 
     check_row_attention(evaluator.model)
 
@@ -41,10 +41,10 @@ def train_adapter(
         UsageError: the base model cannot be trained here, or memory does not suffice.
         AdapterError: on held-out rows the base model is better, before and after the training.
     """
+    from hf_lorameta.training.bank.one_task import encode_rows
     from hf_lorameta.training.device import plan_loaded_model
-    from hf_lorameta.training.few_rows import FewRows, continue_training
-    from hf_lorameta.training.few_rows_settings import FOLDS, settings_for
-    from hf_lorameta.training.one_task import encode_rows
+    from hf_lorameta.training.further.few_rows import FewRows, continue_training
+    from hf_lorameta.training.further.settings import FOLDS, settings_for
     from hf_lorameta.training.target_layers import with_all_projections
 
     plan = generation.plan

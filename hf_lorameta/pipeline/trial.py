@@ -6,9 +6,9 @@ from typing import NamedTuple, Self
 
 from hf_lorameta.cards.scores_section import MeasuredScores
 from hf_lorameta.data.dataset import DatasetInfo
-from hf_lorameta.engines.gguf_files import base_gguf as find_base_gguf
-from hf_lorameta.engines.llama_cpp import require_llama_cpp
-from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
+from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
+from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
+from hf_lorameta.engines.llama_cpp.server import require_llama_cpp
 from hf_lorameta.engines.scoring import Report, compare
 from hf_lorameta.environment import require_extra
 from hf_lorameta.hub.client import Hub

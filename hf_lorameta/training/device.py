@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hf_lorameta.engines.float32_products import compute_dtype, is_slow
-from hf_lorameta.engines.packing import OUTPUT_TOKEN_COST
-from hf_lorameta.engines.torch_dtype import available_memory, parameters, suited_dtype
+from hf_lorameta.engines.transformers.dtype import available_memory, parameters, suited_dtype
+from hf_lorameta.engines.transformers.float32_products import compute_dtype, is_slow
+from hf_lorameta.engines.transformers.packing import OUTPUT_TOKEN_COST
 from hf_lorameta.errors import Advice, Option, UsageError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.settings import Machine

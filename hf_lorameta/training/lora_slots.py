@@ -2,7 +2,7 @@
 
 The parameters of all modules of a slot are one vector, so that the optimizer's update, a copy and a
 checkpoint are each one operation; A and B of the modules are views of it, on which
-`hf_lorameta.engines.lora_layer` computes.
+`hf_lorameta.engines.transformers.lora_layer` computes.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hf_lorameta.engines.lora_layer import Factors, in_slots
+from hf_lorameta.engines.transformers.lora_layer import Factors, in_slots
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.types import FactorPair
 

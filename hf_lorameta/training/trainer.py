@@ -17,9 +17,9 @@ from typing import Any, Self
 
 import torch
 
-from hf_lorameta.engines.packing import Pass, using_row_attention
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.engines.torch_forward import PassRunner, RowLosses, count_tokens
+from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses, count_tokens
+from hf_lorameta.engines.transformers.packing import Pass, using_row_attention
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.training.device import DevicePlan

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import LoraMetaError, UsageError
 from views.blocks import select
 from work.dataset_request import (

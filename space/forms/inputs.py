@@ -5,7 +5,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from hf_lorameta.data.columns import Columns, parse_columns
+from hf_lorameta.data.columns.columns import Columns, parse_columns
 from hf_lorameta.errors import UsageError
 from hf_lorameta.recipe import Recipe
 from settings import MOCK_TOKEN, Settings

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.data.sample import draw_stratified
+from hf_lorameta.data.counts.sample import draw_stratified
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.errors import ConnectionLostError, LoraMetaError, MissingExtraError
 from hf_lorameta.pipeline.trial import Trial, scores_to_card

@@ -8,8 +8,8 @@ import pytest
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import estimate
 from hf_lorameta.bank.index import Gain
-from hf_lorameta.data.output_counts import OutputCounter
-from hf_lorameta.data.profile import profile_rows
+from hf_lorameta.data.counts.output_counts import OutputCounter
+from hf_lorameta.data.counts.profile import profile_rows
 from tests import shared_data
 from tests.benchmarks.growth import read
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta.bank.manifest import EXAMPLE, BankEntry, Defaults, Manifest, load, parse
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import ManifestError
 
 COMPLETE = """\

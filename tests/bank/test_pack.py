@@ -19,8 +19,8 @@ from hf_lorameta.bank.fit_neural_rule import weight_blocks
 from hf_lorameta.bank.index import Index, IndexEntry, PackDtype, adapter_path
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.pack_format import PackedFile, dequantize, encode, quantize, small_header
-from hf_lorameta.data.columns import Columns
-from hf_lorameta.data.profile import Histogram, Profile, ProfileTable
+from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.counts.profile import Histogram, Profile, ProfileTable
 from hf_lorameta.errors import AdapterError, BankError, IntegrityError, LoraMetaError, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats import safetensors as safetensors_module

@@ -28,8 +28,8 @@ import torch
 
 from hf_lorameta import Bank, Columns, Generation, Plan, Recipe, open_dataset, plan
 from hf_lorameta.engines.scoring import Tokens, chat_rows
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.engines.torch_runner import TorchRunner
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.coefficients import compare_with_bank
@@ -37,8 +37,8 @@ from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from hf_lorameta.pipeline.refine import refine_plan
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.pipeline.train import train_adapter
-from hf_lorameta.training.few_rows_settings import settings_for
-from hf_lorameta.training.one_task import encode_rows
+from hf_lorameta.training.bank.one_task import encode_rows
+from hf_lorameta.training.further.settings import settings_for
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.types import Row, no_progress
 from tests import shared_data

@@ -20,10 +20,10 @@ import numpy as np
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.manifest import parse
 from hf_lorameta.bank.pack_format import PackedFile, small_header
-from hf_lorameta.data.columns import Columns
-from hf_lorameta.data.layouts import find_columns
-from hf_lorameta.data.rows import read_rows
-from hf_lorameta.data.table_view import TableView
+from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.columns.layouts import find_columns
+from hf_lorameta.data.columns.rows import read_rows
+from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Module, read_layout

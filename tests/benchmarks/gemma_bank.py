@@ -34,7 +34,7 @@ from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.combine_adapters import combine_adapters
 from hf_lorameta.pipeline.refine import refine_plan
 from hf_lorameta.pipeline.rows import draw_rows
-from hf_lorameta.training.train_bank import training_log
+from hf_lorameta.training.bank.train_bank import training_log
 from hf_lorameta.types import no_progress
 from tests import shared_data
 from tests.benchmarks.growth import (

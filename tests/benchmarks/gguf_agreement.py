@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from tests import shared_data

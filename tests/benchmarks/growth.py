@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from hf_lorameta import Bank, Plan, Recipe, plan
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.engines.torch_runner import TorchRunner
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule

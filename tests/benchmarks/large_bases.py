@@ -119,7 +119,7 @@ class Measurements:
 
     def _training_step(self) -> Figures:
         from hf_lorameta.training.device import plan_loaded_model
-        from hf_lorameta.training.few_rows_settings import FOLDS, settings_for
+        from hf_lorameta.training.further.settings import FOLDS, settings_for
         from hf_lorameta.training.target_layers import with_all_projections
         from hf_lorameta.training.trainer import Run, Trainer
 

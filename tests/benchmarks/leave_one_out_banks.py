@@ -19,7 +19,7 @@ from hf_lorameta.bank.index import (
     TOKENIZER_FILE,
     adapter_path,
 )
-from hf_lorameta.data.profile import ProfileTable
+from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.localhub import LocalHub
 from tests import shared_data

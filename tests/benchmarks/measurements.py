@@ -90,7 +90,7 @@ def profile(number: str) -> Figures:
     from tokenizers import Tokenizer
 
     from hf_lorameta.bank.bank import Bank
-    from hf_lorameta.data.profile import profile_rows
+    from hf_lorameta.data.counts.profile import profile_rows
 
     bank, many = Bank.from_pretrained(), int(number)
     rows = list(word_rows(many))

@@ -19,7 +19,7 @@ import numpy as np
 from hf_lorameta import Bank, Recipe, generate
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
 from tests import shared_data
 from tests.benchmarks.leave_one_out_banks import bank_without

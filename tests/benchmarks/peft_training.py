@@ -1,7 +1,7 @@
 """What ``--train`` is compared with: a LoRA trained from zero by PEFT and torch's AdamW.
 
 It gets the same rows, steps, batches, schedule and rule for the number of steps as
-`hf_lorameta.training.few_rows`; only the start, the engine and the learning rate differ.
+`hf_lorameta.training.further.few_rows`; only the start, the engine and the learning rate differ.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hf_lorameta.engines.scoring import Tokens
-from hf_lorameta.training.few_rows import batches, split, steps_on_all
+from hf_lorameta.training.further.few_rows import batches, split, steps_on_all
 from hf_lorameta.training.settings import Settings
 
 _IGNORED = -100

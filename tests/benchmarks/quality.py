@@ -26,10 +26,10 @@ import numpy as np
 
 from hf_lorameta import Bank, Plan, Recipe, open_dataset, plan
 from hf_lorameta.bank.fit_neural_rule import fit_bank
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.engines.scoring import chat_rows
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.engines.torch_runner import TorchRunner
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients

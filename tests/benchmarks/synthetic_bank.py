@@ -25,8 +25,8 @@ from hf_lorameta.bank.index import (
     IndexEntry,
     adapter_path,
 )
-from hf_lorameta.data.columns import Columns
-from hf_lorameta.data.profile import LENGTHS, Histogram, Profile, ProfileTable
+from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile, ProfileTable
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.checksums import ChecksumCache
 from hf_lorameta.formats.lora_file import write_tensors

@@ -41,10 +41,10 @@ def measure_ours(tasks: Sequence[str], steps: int, threads: int, at_once: int) -
     """Train the tasks as `bank train` does, without measuring held-out rows in between."""
     import torch
 
-    from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+    from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
     from hf_lorameta.hub.base_model import locate
+    from hf_lorameta.training.bank.runs import TaskRows, task_run
     from hf_lorameta.training.device import DevicePlan
-    from hf_lorameta.training.runs import TaskRows, task_run
     from hf_lorameta.training.settings import Settings
     from hf_lorameta.training.target_layers import find_layout
     from hf_lorameta.training.trainer import Trainer
@@ -74,7 +74,7 @@ def measure_peft(tasks: Sequence[str], steps: int, threads: int, at_once: int) -
     from peft import LoraConfig, get_peft_model
     from transformers import Trainer, TrainingArguments
 
-    from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+    from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
     from hf_lorameta.hub.base_model import locate
 
     torch.set_num_threads(threads)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.recipe import Recipe
 

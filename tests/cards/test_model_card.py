@@ -14,7 +14,7 @@ from hf_lorameta.cards import model_card
 from hf_lorameta.cards.card_data import CardData, Routing
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.localhub import cards as hub_rules
 from hf_lorameta.recipe import Recipe

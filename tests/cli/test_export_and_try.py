@@ -222,7 +222,7 @@ def test_try_refuses_an_invalid_template_or_base_model(
 
 ECHO = """
 from pathlib import Path
-import hf_lorameta.engines.llama_cpp as client
+import hf_lorameta.engines.llama_cpp.server as client
 from hf_lorameta.cli import export_and_try as gguf
 class Echo:
     start = first = []
@@ -247,7 +247,7 @@ def test_try_reads_line_breaks_and_tabs_in_a_template(cli: Shell) -> None:
 
 SILENT = """
 from pathlib import Path
-import hf_lorameta.engines.llama_cpp as client
+import hf_lorameta.engines.llama_cpp.server as client
 from hf_lorameta.cli import export_and_try as gguf
 class Silent:
     start = first = []

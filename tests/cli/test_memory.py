@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from hf_lorameta.bank.index import Index, IndexEntry, adapter_path
-from hf_lorameta.data.profile import Histogram, Profile, ProfileTable
+from hf_lorameta.data.counts.profile import Histogram, Profile, ProfileTable
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Module

@@ -71,9 +71,9 @@ import hf_lorameta.pipeline.measure_gains as gains
 gains.measure_gains = lambda session, progress: [progress(i, 3) for i in (0, 1)] and {}
 """
 FAKE_BANK_TRAINING = """
-import hf_lorameta.training.checks as checks
-import hf_lorameta.training.train_bank as training
-from hf_lorameta.training.progress import Log
+import hf_lorameta.training.bank.checks as checks
+import hf_lorameta.training.bank.train_bank as training
+from hf_lorameta.training.bank.progress import Log
 def train_bank(*arguments, reporter, **options):
     reporter.start_general(10)
     reporter.step("general", 3, False)

@@ -10,7 +10,7 @@ from tests.cli.conftest import fake_evaluator, fake_runner
 from tests.conftest import Account, Done, Shell, adapter_files, rows
 
 FAKE_LLAMA = """
-import hf_lorameta.engines.gguf_files as g
+import hf_lorameta.engines.llama_cpp.gguf_files as g
 from hf_lorameta.errors import UsageError
 def base_gguf(name, path):
     raise UsageError(f"located the adapter of {name}")

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hf_lorameta.data.profile import Part, Profile
+from hf_lorameta.data.counts.profile import Part, Profile
 from hf_lorameta.types import Array
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from huggingface_hub import snapshot_download
 
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.columns.rows import read_rows
+from hf_lorameta.data.counts.profile import profile_rows
 from hf_lorameta.data.dataset import DatasetInfo, open_dataset
-from hf_lorameta.data.profile import profile_rows
-from hf_lorameta.data.rows import read_rows
 from hf_lorameta.errors import (
     ColumnsError,
     EmptyDatasetError,

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta.cli.output import show_row
-from hf_lorameta.data.columns import MAX_COLUMNS, ROLES, Columns, parse_columns
+from hf_lorameta.data.columns.columns import MAX_COLUMNS, ROLES, Columns, parse_columns
+from hf_lorameta.data.columns.layouts import find_columns, unread_columns
+from hf_lorameta.data.columns.rows import RowReader
+from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.data.layouts import find_columns, unread_columns
-from hf_lorameta.data.rows import RowReader
-from hf_lorameta.data.table_view import TableView
 from hf_lorameta.errors import (
     ColumnsError,
     DatasetError,

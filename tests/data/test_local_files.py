@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.data.json_objects import rows_by_key
+from hf_lorameta.data.sources.json_objects import rows_by_key
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.files import sha256
 from tests.conftest import Built, Shell

@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.data.local_folder import split_names
+from hf_lorameta.data.sources.folders import split_names
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
 from tests.conftest import Account, Built, Shell, rows
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.data import profile as profile_module
-from hf_lorameta.data.output_counts import COPY_ROWS, OutputCounter
-from hf_lorameta.data.profile import LENGTHS, Histogram, Profile, ProfileTable, profile_rows
+from hf_lorameta.data.counts import profile as profile_module
+from hf_lorameta.data.counts.output_counts import COPY_ROWS, OutputCounter
+from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile, ProfileTable, profile_rows
 from hf_lorameta.errors import BankError, EmptyDatasetError, IntegrityError, UnlabeledDatasetError
 from hf_lorameta.types import Row
 

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.data.sample import RowSample, draw_stratified
+from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 
 ROWS = st.lists(st.sampled_from("abc"), max_size=60).map(
     lambda outputs: [(f"row {i}", output) for i, output in enumerate(outputs)]

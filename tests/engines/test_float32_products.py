@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.engines.torch_runner import TorchRunner
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.runner import TorchRunner
 from tests.engines.test_torch_evaluator import ROWS, save_base
 from tests.engines.test_torch_runner import LAYOUT, Sum
 
 torch = pytest.importorskip("torch")
-float32_products = pytest.importorskip("hf_lorameta.engines.float32_products")
+float32_products = pytest.importorskip("hf_lorameta.engines.transformers.float32_products")
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_losses_gradients_and_answers_agree(pair: Pair) -> None:
 
 def test_training_agrees(pair: Pair) -> None:
     from hf_lorameta.training.device import DevicePlan
-    from hf_lorameta.training.few_rows import FewRows, continue_training
+    from hf_lorameta.training.further.few_rows import FewRows, continue_training
     from hf_lorameta.training.settings import Settings
 
     settings = Settings(rank=2, steps=6, rows=4, lr=0.02, warmup=0, evaluate_every=2)

@@ -12,8 +12,8 @@ import httpx2
 import pytest
 
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER
-from hf_lorameta.engines import llama_cpp
-from hf_lorameta.engines.llama_cpp import LlamaCpp
+from hf_lorameta.engines.llama_cpp import server as llama_cpp
+from hf_lorameta.engines.llama_cpp.server import LlamaCpp
 from hf_lorameta.engines.scoring import compare
 from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import (
@@ -161,7 +161,7 @@ def test_answers_can_be_abandoned(engine: LlamaCpp) -> None:
 def test_evaluator_scores_equal_the_engines_log_probabilities(
     base: Path, folders: list[Path], engine: LlamaCpp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
+    from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
 
     with LlamaCppEvaluator(base, folders[:1], max_new_tokens=4) as evaluator:
         report = compare(evaluator, ROWS, {"base": None, "generated": folders[0]}, shots=ROWS[:1])
@@ -191,8 +191,8 @@ def test_evaluator_scores_equal_the_engines_log_probabilities(
 def test_adapters_and_files_that_do_not_fit_the_base_model_raise(
     base: Path, folders: list[Path], tmp_path: Path
 ) -> None:
-    from hf_lorameta.engines.gguf_files import adapter_gguf, base_gguf
-    from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
+    from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
+    from hf_lorameta.engines.llama_cpp.gguf_files import adapter_gguf, base_gguf
 
     with pytest.raises(AdapterError, match=r"is for .*SmolLM2.*, expected org/other"):
         LlamaCppEvaluator(base, folders, base_model="org/other")
@@ -208,7 +208,7 @@ def test_adapters_and_files_that_do_not_fit_the_base_model_raise(
 def test_converted_adapters_are_cached(
     base: Path, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_lorameta.engines.gguf_files import adapter_gguf
+    from hf_lorameta.engines.llama_cpp.gguf_files import adapter_gguf
 
     monkeypatch.setenv("HF_LORAMETA_CACHE", str(tmp_path))
     one = adapter_gguf(folders[0], base)
@@ -337,7 +337,7 @@ def test_llama_cpp_agrees_with_peft_only_with_permuted_rows(
 
     ``python -m tests.benchmarks.gguf_agreement`` does it for 8 adapters and 20 prompts each.
     """
-    from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+    from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
     from hf_lorameta.hub.base_model import locate
     from hf_lorameta.hub.packaged_model import SMOLLM2
     from tests.engine_fixtures import EnginePair, PeftEngine, dequantized, without_permutation

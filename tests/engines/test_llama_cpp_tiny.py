@@ -9,9 +9,9 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from hf_lorameta.engines import llama_cpp
-from hf_lorameta.engines.llama_cpp import LlamaCpp
-from hf_lorameta.engines.llama_evaluator import LlamaCppEvaluator
+from hf_lorameta.engines.llama_cpp import server as llama_cpp
+from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
+from hf_lorameta.engines.llama_cpp.server import LlamaCpp
 from hf_lorameta.errors import AdapterError, LoraMetaError, UsageError
 from hf_lorameta.formats.gguf_adapter import export
 from hf_lorameta.formats.gguf_architecture import ARCHITECTURES, BaseArchitecture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta.engines.scoring import compare
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Module
@@ -107,7 +107,7 @@ def test_results_do_not_depend_on_what_else_is_scored(
     pass_tokens: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hf_lorameta.engines import torch_forward
+    from hf_lorameta.engines.transformers import forward as torch_forward
 
     monkeypatch.setattr(torch_forward, "_LEAST_TOKENS", pass_tokens)
     monkeypatch.setattr(TorchEvaluator, "evaluate", None)  # nothing is scored on its own

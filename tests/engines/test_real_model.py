@@ -29,7 +29,7 @@ ROWS = 8
 
 @pytest.fixture(scope="module")
 def evaluator() -> object:
-    from hf_lorameta.engines.torch_evaluator import TorchEvaluator
+    from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
     from hf_lorameta.hub.base_model import locate
 
     return TorchEvaluator(locate(shared_data.BASE_MODEL), base_model=shared_data.BASE_MODEL)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.engines import torch_dtype
 from hf_lorameta.engines.scoring import Scores, compare, prompt_text, row_text
-from hf_lorameta.engines.torch_dtype import suited_dtype
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator, _batches
+from hf_lorameta.engines.transformers import dtype as torch_dtype
+from hf_lorameta.engines.transformers.dtype import suited_dtype
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, _batches
 from hf_lorameta.errors import (
     AdapterError,
     EmptyDatasetError,
@@ -182,7 +182,7 @@ def test_loss_does_not_depend_on_how_many_logits_are_cast_at_once(
     evaluator: TorchEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluator.evaluate(ROWS, generate=False)[0].loss
-    monkeypatch.setattr("hf_lorameta.engines.torch_forward._LOGIT_ROWS", 3)
+    monkeypatch.setattr("hf_lorameta.engines.transformers.forward._LOGIT_ROWS", 3)
     assert evaluator.evaluate(ROWS, generate=False)[0].loss == pytest.approx(whole, rel=1e-6)
 
 

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.engines.packing import passes, row_attention
 from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.transformers.packing import passes, row_attention
 from hf_lorameta.errors import UsageError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from hf_lorameta.engines.torch_forward import (  # noqa: E402 - it imports torch
+from hf_lorameta.engines.transformers.forward import (  # noqa: E402 - it imports torch
     PassRunner,
     rows_apart,
     sequence_budget,

@@ -10,9 +10,9 @@ import pytest
 
 from hf_lorameta.bank.pack_format import ModuleBases
 from hf_lorameta.bank.weighted_sum import ModuleFactors
-from hf_lorameta.engines.packing import passes
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator
-from hf_lorameta.engines.torch_runner import TorchRunner, row_gradients
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.engines.transformers.packing import passes
+from hf_lorameta.engines.transformers.runner import TorchRunner, row_gradients
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Module
@@ -21,7 +21,7 @@ from tests.engines.test_torch_evaluator import HIDDEN, ROWS, save_base
 
 torch = pytest.importorskip("torch")
 
-from hf_lorameta.engines.torch_forward import token_losses  # noqa: E402 - it imports torch
+from hf_lorameta.engines.transformers.forward import token_losses  # noqa: E402 - it imports torch
 
 LAYOUT = (
     Module("model.layers.0.self_attn.q_proj", HIDDEN, HIDDEN),

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_lorameta import ReadingLimits, open_dataset
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import DatasetTooLargeError, EmptyDatasetError, UsageError
 from hf_lorameta.hub import dataset_repo, limited_stream
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy, wasserstein_distance
 
-from hf_lorameta.data.profile import LENGTHS, Histogram, Profile, ProfileTable, profile_rows
+from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile, ProfileTable, profile_rows
 from hf_lorameta.errors import BankError, EmptyDatasetError, RecipeError
 from hf_lorameta.method import metrics
 from hf_lorameta.method.metrics import METRICS, between, distances, js, kl, mmd, wasserstein

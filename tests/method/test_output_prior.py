@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_lorameta.data.output_counts import OutputCounts
+from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.method.output_prior import OutputPrior, tilt
 

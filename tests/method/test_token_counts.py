@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.data.profile import Histogram
+from hf_lorameta.data.counts.profile import Histogram
 from hf_lorameta.method.token_counts import QueryCounts, fast_length
 from tests.method.oracles import kernel
 

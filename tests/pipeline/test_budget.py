@@ -18,7 +18,7 @@ from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.prepare import prepare
 from hf_lorameta.pipeline.rows import rows_used
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.training.few_rows_settings import work
+from hf_lorameta.training.further.settings import work
 from tests.plain_bank import plain_bank
 
 pytest.importorskip("torch")

@@ -18,10 +18,10 @@ from hf_lorameta import Bank, Recipe, plan  # noqa: E402
 from hf_lorameta.bank.pack import pack  # noqa: E402
 from hf_lorameta.bank.weighted_sum import WeightedSum  # noqa: E402
 from hf_lorameta.cards.model_card import render_card  # noqa: E402
+from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
-from hf_lorameta.data.output_counts import OutputCounter  # noqa: E402
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator  # noqa: E402
-from hf_lorameta.engines.torch_runner import TorchRunner  # noqa: E402
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
+from hf_lorameta.engines.transformers.runner import TorchRunner  # noqa: E402
 from hf_lorameta.errors import BankError  # noqa: E402
 from hf_lorameta.method.coefficients import Coefficients  # noqa: E402
 from hf_lorameta.pipeline.combine_adapters import combine_adapters  # noqa: E402

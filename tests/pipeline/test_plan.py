@@ -12,7 +12,7 @@ import pytest
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.geometry import bank_distances
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.data.profile import ProfileTable, profile_rows
+from hf_lorameta.data.counts.profile import ProfileTable, profile_rows
 from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.method.coefficients import RuleInputs, apply_rule
 from hf_lorameta.pipeline import plan_warnings, read

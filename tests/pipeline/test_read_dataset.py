@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset
-from hf_lorameta.data import profile
-from hf_lorameta.data.output_counts import OutputCounter
+from hf_lorameta.data.counts import profile
+from hf_lorameta.data.counts.output_counts import OutputCounter
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import draw_rows, rows_used

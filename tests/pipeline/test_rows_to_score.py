@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta import Bank, Recipe, open_dataset
-from hf_lorameta.data.columns import Columns
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.reading_limits import ReadingLimits

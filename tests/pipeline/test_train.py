@@ -15,13 +15,15 @@ pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they import torch
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
-from hf_lorameta.engines.torch_evaluator import TorchEvaluator  # noqa: E402
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.prepare import prepare  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, require_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
-from hf_lorameta.training import device, few_rows, few_rows_settings  # noqa: E402
+from hf_lorameta.training import device  # noqa: E402
+from hf_lorameta.training.further import few_rows  # noqa: E402
+from hf_lorameta.training.further import settings as few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
 

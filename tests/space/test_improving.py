@@ -21,7 +21,7 @@ from hf_lorameta import plan  # noqa: E402 - they import torch
 from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
 from hf_lorameta.environment import install_requirement  # noqa: E402 - they import torch
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
-from hf_lorameta.training import few_rows_settings  # noqa: E402
+from hf_lorameta.training.further import settings as few_rows_settings  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 
 sys.path.insert(0, str(SPACE))

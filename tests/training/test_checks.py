@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("torch")
 
 from hf_lorameta.training import device  # noqa: E402 - imports torch
-from hf_lorameta.training.checks import Base, check_base  # noqa: E402
+from hf_lorameta.training.bank.checks import Base, check_base  # noqa: E402
 
 client = isolated_client
 """Used by all tests here: empty caches and no network."""

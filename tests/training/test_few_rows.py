@@ -14,16 +14,16 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.scoring import Tokens  # noqa: E402 - they import torch
-from hf_lorameta.training import few_rows  # noqa: E402
 from hf_lorameta.training.device import DevicePlan  # noqa: E402
-from hf_lorameta.training.few_rows import (  # noqa: E402
+from hf_lorameta.training.further import few_rows  # noqa: E402
+from hf_lorameta.training.further.few_rows import (  # noqa: E402
     Continued,
     FewRows,
     batches,
     continue_training,
     split,
 )
-from hf_lorameta.training.few_rows_settings import HOLD_OUT_ROWS  # noqa: E402
+from hf_lorameta.training.further.settings import HOLD_OUT_ROWS  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout  # noqa: E402
 

@@ -14,9 +14,9 @@ from hf_lorameta.cli.app import app
 from hf_lorameta.errors import ConnectionLostError, LoraMetaError, UsageError
 from hf_lorameta.hub import base_model
 from hf_lorameta.pipeline import budget
-from hf_lorameta.training import jobs
+from hf_lorameta.training.bank import jobs
+from hf_lorameta.training.bank.tasks import read_tasks
 from hf_lorameta.training.settings import Settings
-from hf_lorameta.training.tasks import read_tasks
 
 TOKEN = "hf_secret"
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.engines.packing import passes
 from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.transformers.packing import passes
 from hf_lorameta.errors import UsageError
 from tests.training.tiny import exact_norms, tokens
 
@@ -13,8 +13,11 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from hf_lorameta.engines import lora_layer, packing  # noqa: E402 - they import torch
-from hf_lorameta.engines.torch_forward import token_losses  # noqa: E402
+from hf_lorameta.engines.transformers import (  # noqa: E402 - they import torch
+    lora_layer,
+    packing,
+)
+from hf_lorameta.engines.transformers.forward import token_losses  # noqa: E402
 from hf_lorameta.training.lora_slots import LoraSlots  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout, with_all_projections  # noqa: E402
 

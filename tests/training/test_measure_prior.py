@@ -5,18 +5,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta.data.output_counts import OutputCounts
+from hf_lorameta.data.counts.output_counts import OutputCounts
 from tests.training.test_lora_slots import model_of
 from tests.training.tiny import tokens
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from hf_lorameta.training.measure_prior import (  # noqa: E402 - they import torch
+from hf_lorameta.training.bank.measure_prior import (  # noqa: E402 - they import torch
     ARCHITECTURES,
     measure_prior,
 )
-from hf_lorameta.training.runs import TaskRows  # noqa: E402
+from hf_lorameta.training.bank.runs import TaskRows  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout  # noqa: E402
 
 TASKS = [TaskRows(f"task{i}", tokens(i, 12), tokens(i, 2)) for i in range(3)]

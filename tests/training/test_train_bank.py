@@ -29,15 +29,11 @@ from tests.training import tiny
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from hf_lorameta.training import (  # noqa: E402 - they import torch
-    checks,
-    device,
-    train_bank,
-    trainer,
-)
-from hf_lorameta.training.progress import Reporter  # noqa: E402
+from hf_lorameta.training import device, trainer  # noqa: E402 - they import torch
+from hf_lorameta.training.bank import checks, train_bank  # noqa: E402
+from hf_lorameta.training.bank.progress import Reporter  # noqa: E402
+from hf_lorameta.training.bank.tasks import Task, read_tasks  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
-from hf_lorameta.training.tasks import Task, read_tasks  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = Settings(rank=4, steps=12, lr=0.02, warmup=2, evaluate_every=4, general_steps=0)

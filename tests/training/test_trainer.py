@@ -12,10 +12,10 @@ from tests.training.tiny import exact_norms, tokens, write_base
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from hf_lorameta.engines import torch_forward  # noqa: E402 - they import torch
+from hf_lorameta.engines.transformers import forward as torch_forward  # noqa: E402 - they import torch
 from hf_lorameta.training import trainer as trainers  # noqa: E402
+from hf_lorameta.training.bank.runs import TaskRows, task_run  # noqa: E402
 from hf_lorameta.training.device import DevicePlan  # noqa: E402
-from hf_lorameta.training.runs import TaskRows, task_run  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout  # noqa: E402
 from hf_lorameta.training.trainer import Run, Trainer  # noqa: E402

@@ -89,10 +89,10 @@ def train_bank(
 ) -> "Bank":
     """Train a bank on the tasks that a path names, in float32 unless `dtype` is given."""
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.training import train_bank as training
-    from hf_lorameta.training.checks import Base
+    from hf_lorameta.training.bank import train_bank as training
+    from hf_lorameta.training.bank.checks import Base
+    from hf_lorameta.training.bank.tasks import read_tasks
     from hf_lorameta.training.settings import Machine
-    from hf_lorameta.training.tasks import read_tasks
 
     without = options.pop("without_general", ())
     machine = Machine(

@@ -1,0 +1,170 @@
+"""Multiple choice: which columns have the choices, how they are shown, and which one is right."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hf_lorameta.data.columns import names as known
+from hf_lorameta.data.columns.cells import cell_text, is_whole, value_at
+from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.columns.roles import input_columns
+from hf_lorameta.data.columns.table_view import TableView, normalized
+
+_CHOICE_NAME = re.compile(r"[A-Ha-h0-9]")
+
+
+def multiple_choice(table: TableView) -> Columns | None:
+    """Multiple choice: a list of choices or a column for each, and the right one."""
+    listed = [
+        n for n in table.named(known.CHOICES)
+        if table.kind(n) in ("list", "fields") and _holds_texts(table, n)
+    ]  # fmt: skip
+    stems: dict[str, list[str]] = {}
+    for name in table.names:
+        found = known.CHOICE.fullmatch(normalized(name))
+        if found and table.kind(name) in ("text", "number"):
+            stems.setdefault(found[1] or "", []).append(name)
+    single = next((tuple(group) for group in stems.values() if len(group) > 1), None)
+    right = [n for n in table.named(known.RIGHT) if n not in listed and n not in (single or ())]
+    right = [n for n in right if table.kind(n) in ("text", "number", "class", "fields", "empty")]
+    if not right:
+        return None
+    if not (listed or single):
+        return _written_choices(table, right[0])
+    if not single and table.kind(right[0]) == "fields":
+        return None  # answers of SQuAD
+    choices = listed[0] if listed else single
+    taken = {right[0], *(single or ()), *listed}
+    inputs = [n for n in input_columns(table, taken) if n not in taken]
+    if not inputs:
+        return None
+    return Columns(input=tuple(inputs), choices=choices, output=right[0])
+
+
+def _written_choices(table: TableView, right: str) -> Columns | None:
+    """Choices within one text, of which a letter or number is right."""
+    written = [n for n in table.named(("options", "choices")) if table.kind(n) == "text"]
+    inputs = input_columns(table, {right, *written})
+    if written and inputs and table.repeats(right):
+        return Columns(input=(*inputs, written[0]), output=right)
+    return None
+
+
+def _holds_texts(table: TableView, name: str) -> bool:
+    first = next(iter(table.values(name)), None)
+    if isinstance(first, Mapping):
+        if len(first) > 1 and all(map(_CHOICE_NAME.fullmatch, map(str, first))):
+            return all(isinstance(text, str) for text in first.values() if text)
+        named = not {"label", "labels"}.isdisjoint(first)
+        return named and isinstance(first.get("text"), (list, tuple))
+    return first is not None and len(first) > 1
+
+
+class Choices:
+    """Reads the choices of a row, and finds the right one.
+
+    Args:
+        columns: one column with a list, or with the fields ``text`` and ``label``; or one column
+            for each choice.
+        answer: the column of the right one: its text, its letter or its number.
+        labels: class names of the numbers in the answer's column.
+        sample: rows that tell whether numbers start at 0 or at 1.
+
+    Example:
+        >>> choices = Choices(["options"], "answer")
+        >>> row = {"options": ["red", "blue"], "answer": "B"}
+        >>> choices.texts(row), choices.right(row)
+        (['red', 'blue'], 'blue')
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        answer: str,
+        labels: Sequence[str] = (),
+        sample: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self._columns, self._answer, self._labels = tuple(columns), answer, labels
+        self._start = self._first_number(sample)
+        self._by_number = self._are_numbered(sample)
+
+    def texts(self, row: Mapping[str, Any]) -> list[str]:
+        """Return the choices of a row, without empty ones."""
+        return [text for _, text in self._named(row) if text]
+
+    def right(self, row: Mapping[str, Any]) -> str:
+        """Return the right choice; the empty string if the answer names none."""
+        named = self._named(row)
+        value = value_at(row, self._answer)
+        if isinstance(value, int) and not isinstance(value, bool) and self._labels:
+            return _at(named, value)  # class labels count from 0
+        answer = cell_text(value, self._answer, first=True).strip()
+        if not self._by_number and answer in (text for _, text in named):
+            return answer
+        by_name = {name.strip().upper(): text for name, text in named if name}
+        key = answer.strip("().: ").upper()
+        if key in by_name:
+            return by_name[key]
+        if (number := self._number(row)) is not None:
+            return _at(named, number - self._start)
+        if len(key) == 1 and "A" <= key <= "Z":
+            return _at(named, ord(key) - ord("A"))
+        return ""
+
+    def _named(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return (name, text) of each choice; the name is empty if the row has none."""
+        if len(self._columns) > 1:
+            return [("", cell_text(value_at(row, name), name)) for name in self._columns]
+        value = value_at(row, self._columns[0])
+        if isinstance(value, Mapping) and isinstance(value.get("text"), (list, tuple)):
+            names = value.get("label") or value.get("labels") or [""] * len(value["text"])
+            found = zip(names, value["text"], strict=False)
+            return [(str(name), cell_text(text, "choices")) for name, text in found]
+        if isinstance(value, Mapping):  # {"A": "red", "B": "blue"}
+            return [(str(name), cell_text(text, "choices")) for name, text in value.items()]
+        if isinstance(value, (list, tuple)):
+            return [_item(item) for item in value]
+        return []
+
+    def _number(self, row: Mapping[str, Any]) -> int | None:
+        """Return the answer as a number; None if it is none."""
+        value = value_at(row, self._answer)
+        if is_whole(value):
+            return int(value)
+        text = cell_text(value, self._answer, first=True).strip()
+        return int(text) if text.removeprefix("-").isdecimal() else None
+
+    def _first_number(self, sample: Sequence[Mapping[str, Any]]) -> int:
+        """Return 1 if no answer in the sample is number 0 and one is past the end from there."""
+        numbers = [(n, self._named(row)) for row in sample if (n := self._number(row)) is not None]
+        past_end = any(0 < n <= len(named) and not _at(named, n) for n, named in numbers)
+        return int(past_end and all(n != 0 for n, _ in numbers))
+
+    def _are_numbered(self, sample: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether all answers are integers, not texts of some, and numbers of choices."""
+        answers = [(value_at(row, self._answer), self._named(row)) for row in sample]
+        answers = [(value, named) for value, named in answers if cell_text(value, self._answer)]
+        return bool(answers) and all(
+            is_whole(value) and _at(named, int(value) - self._start) for value, named in answers
+        )
+
+
+def _item(item: Any) -> tuple[str, str]:
+    if isinstance(item, Mapping):
+        name = item.get("label") or item.get("key") or item.get("id") or ""
+        return str(name), cell_text(item, "choices")
+    return "", cell_text(item, "choices")
+
+
+def _at(named: Sequence[tuple[str, str]], index: int) -> str:
+    return named[index][1] if 0 <= index < len(named) else ""
+
+
+def show_choices(texts: Sequence[str]) -> str:
+    """Return choices as lines below an input.
+
+    Example:
+        >>> show_choices(["red", "blue"])
+        '- red\\n- blue'
+    """
+    return "\n".join(f"- {text}" for text in texts)

@@ -1,0 +1,183 @@
+"""Conversations as (input, output): the last answer is the output, all turns before it the input.
+
+Read are chats with a role and a text in each turn, pairs of a question and an answer, texts that
+two speakers write in turn, and transcripts, see `is_transcript`. A call of a tool is read as JSON.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hf_lorameta.data.columns.cells import from_json
+from hf_lorameta.types import Row
+
+_ROLE_KEYS = ("role", "from", "speaker", "user", "author")
+_TEXT_KEYS = ("content", "value", "text", "message", "utterance", "parts")
+_THOUGHTS = ("thinking", "reasoning", "reasoning_content")
+_ANSWERERS = {
+    "assistant", "gpt", "model", "bot", "chatgpt", "chatbot", "ai", "agent", "function_call",
+    "function-call", "tool_call",
+}  # fmt: skip
+_PAIRS = (
+    ("human", "assistant"), ("user", "assistant"), ("question", "answer"), ("input", "output"),
+    ("prompt", "response"),
+)  # fmt: skip
+_SPEAKER = re.compile(
+    r"(?:^|\n[ \t]*|###[ \t]*)(Human|User|Assistant|Bot|AI):[ \t]*", re.IGNORECASE
+)
+
+_CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
+_LLAMA = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=<s>|\[INST\]|\Z)", re.DOTALL)
+_END = "<|endoftext|>"
+_LLAMA_MARKS = re.compile(r"</?s>|<</?SYS>>")
+
+Turn = tuple[str, str]
+"""(role in lower case, text) of one turn."""
+
+
+def is_conversation(value: object) -> bool:
+    """Whether a cell is a list of turns, each a role and a text, or a question and its answer.
+
+    Example:
+        >>> is_conversation([{"from": "human", "value": "hi"}]), is_conversation([{"text": "a"}])
+        (True, False)
+    """
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    return all(isinstance(turn, Mapping) and (_role_key(turn) or _pair(turn)) for turn in value)
+
+
+def is_transcript(text: object) -> bool:
+    """Whether a text is a transcript with both speakers.
+
+    Example:
+        >>> is_transcript("Human: hi\\nAssistant: hello"), is_transcript("Human: hi")
+        (True, False)
+    """
+    return isinstance(text, str) and len(_transcript(text)) > 1
+
+
+def conversation_row(value: object) -> Row | None:
+    """Return the row of a conversation; None if the cell holds none.
+
+    Example:
+        >>> conversation_row([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}])
+        ('hi', 'hello')
+        >>> conversation_row("\\n\\nHuman: hi\\n\\nAssistant: hello")
+        ('hi', 'hello')
+    """
+    if isinstance(value, str):
+        value = _parsed(value)
+    if not isinstance(value, (list, tuple)):
+        return None
+    turns = list(_turns(value))
+    texts = [text for _, text in turns]
+    answers = [i for i, (role, _) in enumerate(turns) if role in _ANSWERERS]
+    last = answers[-1] if answers else len(texts)
+    return "\n\n".join(texts[:last]), texts[last] if answers else ""
+
+
+def conversation_text(value: Sequence[Any]) -> str:
+    """Return all turns as one text."""
+    return "\n\n".join(text for _, text in _turns(value))
+
+
+def unread_field(value: object) -> str | None:
+    """Return the field of the turns that holds a model's thoughts, which are not read, if any.
+
+    Example:
+        >>> unread_field([{"role": "assistant", "content": "4", "thinking": "2 + 2 is 4."}])
+        'thinking'
+    """
+    listed = value if isinstance(value, (list, tuple)) else ()
+    turns = [turn for turn in listed if isinstance(turn, Mapping)]
+    return next((key for key in _THOUGHTS if any(turn.get(key) for turn in turns)), None)
+
+
+def _turns(value: Sequence[Any]) -> Iterator[Turn]:
+    for index, turn in enumerate(value):
+        if isinstance(turn, str):  # two speakers in turn
+            yield ("user", "assistant")[index % 2], turn
+        elif isinstance(turn, tuple):
+            yield turn
+        elif isinstance(turn, Mapping):
+            pair = None if _role_key(turn) else _pair(turn)
+            if pair:
+                yield "user", _content(turn[pair[0]])
+                yield "assistant", _content(turn[pair[1]])
+            else:
+                yield _turn(turn)
+
+
+def _role_key(turn: Mapping[str, Any]) -> str | None:
+    if not any(key in turn for key in _TEXT_KEYS):
+        return None
+    return next((key for key in _ROLE_KEYS if isinstance(turn.get(key), str)), None)
+
+
+def _pair(turn: Mapping[str, Any]) -> tuple[str, str] | None:
+    return next((pair for pair in _PAIRS if pair[0] in turn and pair[1] in turn), None)
+
+
+def _turn(turn: Mapping[str, Any]) -> Turn:
+    role = str(turn.get(_role_key(turn) or "role") or "").lower()
+    return role, "\n".join(filter(None, [_content(turn), *_calls(turn.get("tool_calls"))]))
+
+
+def _calls(calls: object) -> Iterator[str]:
+    """Yield each call of a tool as JSON with its name and arguments."""
+    for call in calls if isinstance(calls, (list, tuple)) else ():
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        if isinstance(function, Mapping) and function.get("name"):
+            called = {"name": function["name"], "arguments": from_json(function.get("arguments"))}
+            yield json.dumps(called, ensure_ascii=False, default=str)
+
+
+def _content(content: object) -> str:
+    if isinstance(content, (list, tuple)):
+        return "".join(_content(part) for part in content if not _is_image(part))
+    if isinstance(content, Mapping):
+        return next((_content(content[key]) for key in _TEXT_KEYS if content.get(key)), "")
+    return str(content or "")
+
+
+def _is_image(part: object) -> bool:
+    """Whether a part of a turn is an image, a sound or another thing that is not text."""
+    return isinstance(part, Mapping) and "text" not in str(part.get("type") or "text")
+
+
+def _parsed(text: str) -> list[Any] | list[Turn] | None:
+    """Return the turns of a transcript, or of a list that a file stores as JSON."""
+    if text.lstrip().startswith("["):
+        found = from_json(text)
+        return found if isinstance(found, list) else None
+    return list(_transcript(text)) or None
+
+
+def _transcript(text: str) -> list[Turn]:
+    """Return the turns of a transcript; none if the text does not begin with a speaker.
+
+    Read are ``Human: …``, the form of ChatML, and that of Llama 2.
+
+    Example:
+        >>> _transcript("<s>[INST] hi [/INST] hello </s>")
+        [('user', 'hi'), ('assistant', 'hello')]
+        >>> _transcript("<|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\nhello<|im_end|>")
+        [('user', 'hi'), ('assistant', 'hello')]
+    """
+    text = text.replace(_END, "").lstrip()
+    if text.startswith("<|im_start|>"):
+        return [(role.lower(), words.strip()) for role, words in _CHATML.findall(text)]
+    if text.removeprefix("<s>").lstrip().startswith("[INST]"):
+        parts = [part for pair in _LLAMA.findall(text) for part in pair]
+        return [
+            (("user", "assistant")[i % 2], _LLAMA_MARKS.sub("", part).strip())
+            for i, part in enumerate(parts)
+        ]
+    if not _SPEAKER.match(text):
+        return []
+    parts = _SPEAKER.split(text)
+    pairs = zip(parts[1::2], parts[2::2], strict=True)
+    roles = {"human": "user", "bot": "assistant", "ai": "assistant"}
+    return [(roles.get(r.lower(), r.lower()), words.strip()) for r, words in pairs]

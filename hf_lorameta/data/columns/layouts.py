@@ -1,0 +1,350 @@
+"""Find the columns to read: known layouts of the Hub, and rules for others.
+
+`RULES` are tried in order. Each returns the columns that it is sure of, returns None if the dataset
+is not of its kind, or raises an error with a proposal.
+"""
+
+from collections.abc import Callable
+
+from hf_lorameta.data.columns import names as known
+from hf_lorameta.data.columns.cells import as_object
+from hf_lorameta.data.columns.choices import multiple_choice
+from hf_lorameta.data.columns.columns import Columns, split_path
+from hf_lorameta.data.columns.roles import (
+    first_question,
+    guess_columns,
+    input_columns,
+    is_sure,
+    long_text,
+    output_columns,
+)
+from hf_lorameta.data.columns.table_view import TableView, normalized
+from hf_lorameta.errors import ColumnsError, DatasetError, Option, UnlabeledDatasetError
+
+LAYOUTS: tuple[Columns, ...] = (
+    Columns(instruction="instruction", input="input", output="output"),
+    Columns(instruction="instruction", input="input", output="response"),
+    Columns(input="input", output="output"),
+    Columns(input="prompt", output="completion"),
+    Columns(input="prompt", output="response"),
+    Columns(input="question", output="answer"),
+    Columns(input="instruction", output="output"),
+    Columns(input="instruction", output="response"),
+    Columns(messages="messages"),
+    Columns(messages="conversations"),
+)
+"""Known layouts. Of two that fit, one whose columns are a subset of the other's is dropped."""
+
+INPUT_LAYOUTS: tuple[Columns, ...] = (
+    Columns(instruction="instruction", input="input"),
+    *(Columns(input=name) for name in ("input", "prompt", "question", "instruction")),
+)
+"""Layouts without outputs, used only if no other column may hold outputs."""
+
+
+def find_columns(table: TableView) -> Columns:
+    """Return the columns to read.
+
+    Raises:
+        ColumnsError: no layout fits, or several do; its `columns` is a proposal.
+        UnlabeledDatasetError: there is an input, no known output, and columns that may hold one.
+
+    Example:
+        >>> find_columns(TableView(["text"])).output
+        'text'
+        >>> str(find_columns(TableView(["id", "context", "question", "answers"])))
+        'input=context,input=question,output=answers'
+    """
+    for rule in RULES:
+        if found := rule(table):
+            return found
+    guess = guess_columns(table)
+    problem = "the columns fit no known layout" if guess else "no column holds text"
+    raise unclear(table, problem, guess)
+
+
+def unclear(
+    table: TableView,
+    problem: str,
+    *proposals: Columns | None,
+    advice: str = "",
+    kind: type[DatasetError] = ColumnsError,
+) -> DatasetError:
+    """Return the error for columns that are not clear; the first proposal is its `columns`."""
+    proposed = [columns for columns in proposals if columns]
+    if not proposed:
+        advice = "choose a dataset with texts, or name fields of columns: output=COLUMN.FIELD"
+    options = [Option("columns", str(columns)) for columns in proposed]
+    error = kind(f"{problem}; all columns: {', '.join(table.names)}", hint=[*options, advice])
+    error.columns = next(iter(proposed), None)
+    return error
+
+
+def unread_columns(columns: Columns, table: TableView) -> list[str]:
+    """Return the columns that are not read, without those that describe a row, such as ids."""
+    used = columns.names()
+    return [
+        name for name in table.names
+        if not any(path == name or path.startswith(f"{name}.") for path in used)
+        and not table.is_about(name)
+    ]  # fmt: skip
+
+
+# --- rules --------------------------------------------------------------------------------------
+
+
+def _conversation(table: TableView) -> Columns | None:
+    """Chats: one column of turns, or a prompt and an answer that are lists of turns each."""
+    turns = [n for n in table.names if table.kind(n) == "turns" and normalized(n) != "rejected"]
+    best = table.named(known.CONVERSATIONS)
+    prompts = table.named(("prompt", "question", "input"))
+    for prompt in filter(turns.__contains__, (*prompts, *best)):
+        for answer in table.named(("chosen", "completion", "response", "answer")):
+            if (answer in turns and prompt in prompts) or table.is_turn(answer):
+                return Columns(input=prompt, output=answer)
+    named = [name for name in best if name in turns]
+    if not named and not set(table.named(known.OUTPUTS)) - set(turns):
+        named = [n for n in best if table.kind(n) == "list" or _is_written_chat(table, n)]
+    chosen = named or turns
+    if len(chosen) != 1 or not (chosen[0] in best or table.has_answers(chosen[0])):
+        return None
+    unread = [n for n in table.named((*known.INPUTS, "context", "completion", "response"))
+              if n not in chosen and n in table.usable]  # fmt: skip
+    if all(table.is_within(name, chosen) for name in unread):
+        system = _system(table)
+        if system and table.is_within(system, chosen):
+            system = None
+        return Columns(instruction=system, messages=chosen[0])
+    return None
+
+
+def _is_written_chat(table: TableView, name: str) -> bool:
+    """Whether a column holds conversations as texts: JSON lists, or transcripts."""
+    values = table.values(name)
+    listed = bool(values) and all(str(v).lstrip().startswith(("[{", '["')) for v in values)
+    return listed or table.is_transcripts(name)
+
+
+def _preference(table: TableView) -> Columns | None:
+    """Preferences: the chosen answer is read, the rejected one is not."""
+    chosen = next(iter(table.named(("chosen",))), None)
+    if chosen is None or (table.named(("messages",)) and table.kind(chosen) != "text"):
+        return None
+    inputs = table.named((*known.INPUTS, "query"))
+    if table.is_transcripts(chosen):
+        return Columns(messages=chosen)
+    if len(inputs) == 1:
+        return Columns(instruction=_system(table), input=inputs[0], output=chosen)
+    return None
+
+
+def _system(table: TableView) -> str | None:
+    return next((n for n in table.named(known.SYSTEM) if table.kind(n) == "text"), None)
+
+
+def _translation(table: TableView) -> Columns | None:
+    """Translations: the direction is asked for."""
+    if table.named(("label", "labels")):
+        return None  # texts to compare
+    for name in filter(table.is_by_language, table.names):
+        fields = table.values(name)[0].items()
+        languages = [f"{name}.{language}" for language, text in fields if isinstance(text, str)]
+        if len(languages) > 1:
+            raise _unclear_direction(table, languages)
+    codes = [n for n in table.names if known.LANGUAGE.fullmatch(normalized(n)) and len(n) != 3]
+    texts = [n for n in codes if n in table.usable and table.kind(n) == "text"]
+    if len(texts) == 2 and set(texts) == set(table.usable) and not table.repeats(texts[1]):
+        raise _unclear_direction(table, texts)
+    return None
+
+
+def _unclear_direction(table: TableView, texts: list[str]) -> DatasetError:
+    pairs = [Columns(input=a, output=b) for a, b in (texts[:2], texts[1::-1])]
+    more = f"others of {', '.join(texts)}" if len(texts) > 2 else ""
+    return unclear(table, "the direction of the translation is not known", *pairs, advice=more)
+
+
+def _known_layout(table: TableView) -> Columns | None:
+    """The layouts of `LAYOUTS`, with context, and with an instruction of their own."""
+    have = set(table.by_key)
+    fitting = [layout for layout in LAYOUTS if set(layout.names()) <= have]
+    best = [
+        layout for layout in fitting
+        if not any(set(layout.names()) < set(other.names()) for other in fitting)
+    ]  # fmt: skip
+    if not best:
+        return None
+    found = [layout.renamed(table.by_key.__getitem__) for layout in best]
+    if len(found) > 1:
+        raise unclear(table, f"the columns can be read as {' or '.join(map(str, found))}", *found)
+    columns = _with_context(found[0], table)
+    verdicts = [*table.named(known.VERDICTS), *_labels_of(table, columns.output)]
+    verdicts = [n for n in verdicts if n not in columns.names() and table.repeats(n)]
+    if verdicts and columns.output:
+        texts = (*columns.named("input"), columns.output)
+        judged = columns.model_copy(update={"input": texts, "output": verdicts[0]})
+        problem = f"{verdicts[0]} may say whether {columns.output} is right; without it: {columns}"
+        raise unclear(table, problem, judged)
+    return columns
+
+
+def _labels_of(table: TableView, output: str | None) -> list[str]:
+    """Return the labels of an output, such as ``response_label``."""
+    start = f"{normalized(output or '')}_"
+    keys = {n: normalized(n) for n in table.usable}
+    return [n for n, key in keys.items() if key.startswith(start) and key.endswith("_label")]
+
+
+def _with_context(columns: Columns, table: TableView) -> Columns:
+    """Add what a known layout would leave unread: a system prompt, and a context."""
+    if columns.messages:
+        return columns
+    read = columns.names()
+    others = table.named((*known.INPUTS, *known.CONTEXTS))
+    others = [n for n in others if n not in read and n in table.usable]
+    given = columns.input
+    if isinstance(given, str) and columns.instruction is None:
+        contexts = [name for name in others if name in table.named(known.CONTEXTS)]
+        if not contexts:
+            columns = columns.model_copy(update={"instruction": _system(table)})
+        elif normalized(given) == "instruction" and len(contexts) == 1:
+            columns = columns.model_copy(update={"instruction": given, "input": contexts[0]})
+        else:
+            paths = tuple(map(table.text_field, contexts))
+            columns = columns.model_copy(update={"input": (*paths, given)})
+    options = [n for n in table.named(known.CHOICES) if n not in read and table.kind(n) == "text"]
+    if columns.instruction is None and options:
+        columns = columns.model_copy(update={"input": (*columns.named("input"), options[0])})
+    read = columns.names()
+    held = {path.partition(".")[0] for path in read} | set(read)
+    unread = [n for n in others if n not in held and not table.is_within(n, read)]
+    unread = [n for n in unread if not table.is_rendered(n, read)]
+    if unread:
+        problem = f"{columns} would leave {', '.join(unread)} unread"
+        raise unclear(table, problem, columns, advice="read one as the instruction too")
+    return columns
+
+
+def _nested(table: TableView) -> Columns | None:
+    """Rows that are objects in one column, also as JSON texts, or in a column for each side."""
+    sample = [row for row in table.sample if any(map(row.get, table.usable))]
+    rows = [{name: as_object(row.get(name)) or {} for name in table.usable} for row in sample]
+    if not rows or not all(all(row.values()) for row in rows):
+        return None
+    fields = {(str(key), name) for row in rows for name in row for key in row[name]}
+    place = {str(key): name for row in rows for name in row for key in row[name]}
+    if len(place) < len(fields):  # two columns have a field of one name
+        return None
+
+    def with_column(path: str) -> str:
+        field = split_path(path, place)
+        return f"{place[field[0]]}.{path}" if field else path
+
+    flat = [{key: row[name][key] for name in row for key in row[name]} for row in rows]
+    try:
+        return find_columns(TableView(list(place), {}, flat)).renamed(with_column)
+    except DatasetError as error:
+        if len(table.usable) > 1:
+            return None
+        problem = f"{table.usable[0]} holds {', '.join(place)}, which fit no known layout"
+        proposal = error.columns and error.columns.renamed(with_column)
+        raise unclear(table, problem, proposal, kind=type(error)) from None
+
+
+def _named_output(table: TableView) -> Columns | None:
+    """An output that is known by its name or its class labels, and what is left as input."""
+    outputs = output_columns(table)
+    if not outputs:
+        return None
+    inputs = input_columns(table, set(outputs))
+    if len(outputs) == 1 and inputs and is_sure(table, inputs, outputs[0]):
+        output = table.text_field(outputs[0])
+        return Columns(instruction=_system(table), input=tuple(inputs), output=output)
+    if "text" in table.by_key or inputs:
+        problem = "the columns fit no known layout"
+        if len(outputs) > 1:
+            problem = f"the output may be {' or '.join(outputs)}"
+        guess = guess_columns(table)
+        if shown := inputs or (guess.named("input") if guess else ()):
+            guess = Columns(input=tuple(shown), output=table.text_field(outputs[0]))
+        if guess and (first := first_question(table, guess)):
+            guess, problem = first, "each row holds several questions, of which the first is read"
+        raise unclear(table, problem, guess)
+    return None
+
+
+def _plain_text(table: TableView) -> Columns | None:
+    """Text without inputs: a column named text, or the only column that can be read."""
+    if table.labels:
+        return None
+    named = None if table.named(known.OUTPUTS) else table.by_key.get("text")
+    only = table.usable[0] if len(table.usable) == 1 else None
+    text = named or (only if only and table.kind(only) == "text" else None)
+    if text is None:
+        return None
+    if table.is_transcripts(text):
+        return Columns(messages=text)
+    if named:
+        _refuse_unread(table, text)
+    elif len(table.names) > 1 or normalized(text) in known.INPUTS:
+        return None
+    return Columns(output=text)
+
+
+def _refuse_unread(table: TableView, text: str) -> None:
+    """Raise an error if a column beside a text may be its prompt or what is to be told of it."""
+    prompts = [n for n in table.named(("prompt", "instruction")) if table.values(n)]
+    if prompts and not table.is_within(prompts[0], [text]):
+        problem = f"{text} alone would leave {prompts[0]} unread"
+        raise unclear(table, problem, Columns(input=prompts[0], output=text))
+    if rated := table.ratings:
+        problem = f"the output may be one of {', '.join(rated)}"
+        raise unclear(table, problem, Columns(input=text, output=rated[0]))
+    others = [n for n in table.usable if table.kind(n) == "list" and table.has_text(n)]
+    if len(table.usable) == 2:  # a text and another one
+        titles = table.named(known.TITLES)
+        others += [
+            n for n in table.usable
+            if n not in (text, *titles) and table.kind(n) == "text" and table.holds_words(n)
+        ]  # fmt: skip
+    if others:
+        problem = f"{others[0]} may be the output; without it: output={text}"
+        raise unclear(table, problem, Columns(input=text, output=others[0]))
+
+
+def _inputs_only(table: TableView) -> Columns | None:
+    """Inputs without outputs, if no other column may hold outputs."""
+    inputs = sorted(table.named(known.INPUTS))
+    if not inputs or table.named((*known.OUTPUTS, "text")):
+        return None
+    for layout in INPUT_LAYOUTS:
+        keys = {normalized(n) for n in table.names if not _is_id(n)}
+        if set(layout.names()) == keys and not table.labels:
+            return layout.renamed(table.by_key.__getitem__)
+    alone, held = Columns(input=table.text_field(inputs[0])), ", ".join(inputs)
+    if output := long_text(table, inputs):
+        problem = f"the dataset has inputs ({held}), and {output} may be the output"
+        problem += f"; without it: {alone}"
+        proposal = Columns(input=inputs[0], output=output)
+        raise unclear(table, problem, proposal, kind=UnlabeledDatasetError)
+    problem = f"the dataset has inputs ({held}) and no outputs"
+    advice = f"name the output column: {alone},output=COLUMN"
+    raise unclear(table, problem, alone, advice=advice, kind=UnlabeledDatasetError)
+
+
+def _is_id(name: str) -> bool:
+    return normalized(name) in {"id", "idx", "index", "uid", "uuid"}
+
+
+RULES: tuple[Callable[[TableView], Columns | None], ...] = (
+    _conversation,
+    _preference,
+    _translation,
+    multiple_choice,
+    _known_layout,
+    _nested,
+    _named_output,
+    _plain_text,
+    _inputs_only,
+)
+"""Rules for finding columns, in the order they are tried."""

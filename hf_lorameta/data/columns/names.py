@@ -1,0 +1,63 @@
+"""Names that columns of datasets on the Hub have, by what such columns usually hold.
+
+They are normalized, see `hf_lorameta.data.columns.table_view.normalized`; the first are preferred.
+"""
+
+import re
+
+INPUTS = ("input", "prompt", "question", "instruction")
+SYSTEM = ("system", "system_prompt", "definition")
+CONTEXTS = (
+    "context", "passage", "paragraph", "article", "document", "story", "support", "background",
+    "evidence", "ctx", "schema", "facts", "passages", "contexts", "tools", "dialogue", "dialog",
+    "history", "abstract", "body",
+)  # fmt: skip
+QUESTIONS = (
+    "question", "query", "prompt", "problem", "claim", "hypothesis", "goal", "input",
+    "question_stem", "question_concept", "aspect", "word", "statement",
+)  # fmt: skip
+TEXTS = (
+    "text", "sentence", "dialogue", "dialog", "content", "body", "review", "review_body",
+    "review_text", "comment", "comment_text", "tweet", "post", "source", "src", "utterance", "utt",
+    "email", "message", "inputs", "input_text", "source_text", "original", "transcript", "report",
+    "description", "documents", "tokens", "words", "sms", "instruction", "user", "human", "premise",
+    "patient",
+)  # fmt: skip
+TITLES = (
+    "title", "headline", "heading", "review_title", "question_title", "subject", "subject_line",
+)  # fmt: skip
+OUTPUTS = (
+    "label_text", "label_name", "label", "labels", "sentiment", "polarity", "stance",
+    "summary", "highlights", "abstract", "tldr",
+    "target", "targets", "target_text", "class", "category", "answer", "answers", "output",
+    "outputs", "output_text", "response", "completion", "translation", "intent", "emotion", "gold",
+    "solution", "correct_answer", "assistant", "reply", "tgt", "tags", "ner_tags", "simplified",
+    "simplification", "corrected", "correction", "paraphrase", "canonical_solution", "keywords",
+    "corrections", "chosen", "completions", "responses", "solutions", "positive", "doctor",
+)  # fmt: skip
+NOT_MEANT = re.compile(r"(hard_)?(rejected|neg|negatives?)(_.*|\d*)")
+CODE = ("code", "sql", "snippet", "program")
+STATED = ("prompt", "question", "instruction", "query", "problem", "question_stem", "claim")
+SUMMARIES = ("summary", "highlights", "abstract", "tldr")
+VERDICTS = ("label", "is_correct", "correct", "is_answer", "is_safe")
+LABEL_ENDINGS = ("_label", "_sentiment", "_class", "_category", "_intent", "_emotion", "_topic")
+WEAK_OUTPUTS = (
+    "topic", "type", "stars", "star", "rating", "score", "overall", "headline", "toxicity",
+    "relevance",
+)  # fmt: skip
+STARS = ("stars", "star", "rating", "overall")
+PAIRS = (("premise", "hypothesis"), ("question", "sentence"), ("claim", "evidence"))
+CHOICES = (
+    "choices", "choice", "options", "endings", "answer_choices", "candidates", "answers",
+    "mc_options",
+)  # fmt: skip
+CHOICE = re.compile(r"(?:(choice|option|sol|solution|op|opt|answer|ending)_?[0-9a-h]|[a-h])")
+RIGHT = (
+    "answer", "answer_key", "label", "correct_answer", "correct", "correct_option", "cop",
+    "answer_index", "answer_idx", "correct_idx", "target", "gold",
+)  # fmt: skip
+CONVERSATIONS = (
+    "messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat",
+    "utterances", "contents", "data",
+)  # fmt: skip
+LANGUAGE = re.compile(r"[a-z]{2,3}(_[a-z]{2,4})?")

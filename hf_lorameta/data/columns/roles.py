@@ -1,0 +1,165 @@
+"""Which columns may be outputs, which are the input of one, and guesses where that is not clear."""
+
+import re
+from collections.abc import Sequence
+from itertools import combinations
+
+from hf_lorameta.data.columns import names as known
+from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.columns.table_view import TableView, normalized
+
+_ANSWER = re.compile(r"(?<!incorrect)(?<!wrong)(?:^|_)(?:answer|solution)s?(?:_|$)")
+
+
+def is_output(table: TableView, name: str) -> bool:
+    """Whether a column with the name of an output can be one: fields without a text cannot."""
+    return table.kind(name) != "fields" or table.text_field(name) != name
+
+
+def output_columns(table: TableView) -> list[str]:
+    """Return the columns that may be outputs."""
+    usable = [n for n in table.usable if table.kind(n) != "turns"]
+    texts = [n for n in usable if table.kind(n) in ("text", "list")]
+    answers = [n for n in texts if _ANSWER.search(normalized(n)) and not table.repeats(n)]
+    exact = table.named(("answer", "answers", "solution", "solutions"))
+    if answers and table.named(known.QUESTIONS) and not exact:
+        return answers
+    outputs = [n for n in table.named(known.OUTPUTS) if n in usable and is_output(table, n)]
+    outputs += [n for n in usable if table.kind(n) == "class" and n not in outputs]
+    for short, spelled in combinations(outputs[::-1], 2):
+        if normalized(spelled) in (f"{normalized(short)}_text", f"{normalized(short)}_name"):
+            outputs = [n for n in outputs if n != short]
+    if outputs:
+        return outputs
+    code = table.named((*known.CODE, "query")[: None if "question" in table.by_key else -1])
+    held = [n for n in code if (n in texts and len(texts) > 1) or table.text_field(n) != n]
+    if held and texts != held:
+        return held[:1]
+    answers = [n for n in usable if _ANSWER.search(normalized(n))]
+    if answers and table.named(known.QUESTIONS):
+        return answers
+    weak = [n for n in table.named(known.WEAK_OUTPUTS) if n in usable]
+    labels = [n for n in usable if normalized(n).endswith(known.LABEL_ENDINGS)]
+    if labels:
+        return labels + weak
+    if "text" in table.by_key and len(usable) > 2:
+        return []  # a corpus with facts about each text
+    flags = [n for n in usable if normalized(n).startswith("is_")]
+    if len(flags) == 1 and table.repeats(flags[0]):
+        return flags
+    repeated = [n for n in usable if table.repeats(n) and n not in table.named(known.TEXTS)]
+    return weak or (repeated if len(usable) == 2 else [])
+
+
+def input_columns(table: TableView, outputs: set[str]) -> list[str]:
+    """Return the columns that are read as the input of an output, in reading order."""
+    texts = [
+        n for n in table.usable
+        if n not in outputs and table.kind(n) in ("text", "list")
+        and (table.has_text(n) or not table.sample)  # not numbers of tokens
+        and not known.NOT_MEANT.fullmatch(normalized(n)) and n not in table.named(known.SYSTEM)
+    ]  # fmt: skip
+    asking = table.named((*known.CONTEXTS, *known.QUESTIONS))
+    nested = [n for n in (*asking, *table.named(("premise",))) if table.kind(n) == "fields"]
+    texts += [n for n in nested if n not in outputs]
+    if len(texts) == 1:
+        return texts
+    pair = compared_pair(texts)
+    if pair and not any(table.is_within(pair[0], [n]) for n in texts if n not in pair):
+        others = [n for n in texts if n not in pair and not table.is_same(n)]
+        before = [n for n in asking if n in others]
+        return [table.text_field(n) for n in (*before, *pair)]
+    texts = [n for n in texts if n in asking or not (table.repeats(n) or table.is_same(n))]
+    questions = [n for n in table.named(known.QUESTIONS) if n in texts][:1]
+    contexts = [n for n in table.named(known.CONTEXTS) if n in texts]
+    if questions and contexts:
+        return [table.text_field(n) for n in (*contexts, *questions)]
+    titles = [n for n in table.named(known.TITLES) if n in texts]
+    main = [n for n in table.named((*known.TEXTS, *known.CONTEXTS)) if n in texts]
+    main = list(dict.fromkeys([*main, *questions]))
+    main = [n for n in main if normalized(n) not in ("user", "human")] or main
+    if len(main) == 1 and titles and all(table.repeats(n) for n in outputs):
+        return [*titles[:1], *main]
+    return main
+
+
+def compared_pair(texts: Sequence[str]) -> list[str] | None:
+    """Return two texts that are compared, such as premise and hypothesis, or sentence1 and 2."""
+    keys = {normalized(name): name for name in texts}
+    for first, second in known.PAIRS:
+        if first in keys and second in keys:
+            return [keys[first], keys[second]]
+    for key, name in keys.items():
+        if re.search(r"(?:[a-z]{3,}|_|^s)[1a]$", key):
+            *others, second = (key[:-1] + end for end in ("032" if key[-1] == "1" else "cb"))
+            if second in keys and keys.keys().isdisjoint(others):
+                return [name, keys[second]]
+    return None
+
+
+def is_sure(table: TableView, inputs: Sequence[str], output: str) -> bool:
+    """Whether the columns that are read leave no other text that could be meant."""
+    if "questions" in table.by_key and "questions" not in inputs:
+        return False
+    if any(table.is_by_language(name.partition(".")[0]) for name in inputs):
+        return False
+    if len(inputs) == 1:
+        return True
+    columns = [name.partition(".")[0] for name in inputs]
+    keys = list(map(normalized, columns))
+    questions = set(keys) & set(known.QUESTIONS) - {"input", "prompt"}
+    asked = bool(questions) and not set(keys).isdisjoint((*known.CONTEXTS, *known.TEXTS))
+    titled = keys[0] in known.TITLES and len(keys) == 2
+    return asked or titled or compared_pair(columns) is not None
+
+
+# --- proposals where that is not clear ---------------------------------------------------------
+
+
+def guess_columns(table: TableView) -> Columns | None:
+    """Guess columns for a proposal: outputs repeat or are named so, and the longest is the input.
+
+    Returns:
+        None if no column holds text.
+    """
+    texts = [n for n in table.usable if table.kind(n) in ("text", "list", "turns")]
+    if all(map(table.repeats, texts)):
+        texts += [n for n in table.usable if table.text_field(n) != n]
+    texts = [n for n in texts if not known.NOT_MEANT.fullmatch(normalized(n))] or texts
+    texts = [n for n in texts if table.holds_words(n) or table.repeats(n)] or texts
+    outputs = table.named((*known.OUTPUTS, *known.CODE, *known.WEAK_OUTPUTS))
+    outputs = [n for n in outputs if n in table.usable and is_output(table, n)]
+    outputs = [n for n in outputs if table.kind(n) != "list" or table.has_text(n)]
+    outputs += [n for n in table.usable if table.repeats(n)]
+    if len(texts) == 1 and not [n for n in outputs if n not in texts]:
+        return Columns(output=texts[0])
+    output = next((n for n in outputs if [t for t in texts if t != n]), None)
+    output = output or (texts[-1] if texts else None)
+    inputs = [n for n in texts if n != output]
+    if not inputs or not output:
+        return None
+    read = compared_pair(inputs) or [max(inputs, key=table.mean_length)]
+    paths = tuple(map(table.text_field, read))
+    return Columns(input=paths, output=table.text_field(output))
+
+
+def long_text(table: TableView, others: Sequence[str]) -> str | None:
+    """Return a column for the output of these inputs: of those with texts, one named like an output
+    (``response_1``), or the longest; None if there is none.
+    """
+    texts = [
+        n for n in table.usable
+        if n not in others and table.kind(n) == "text" and table.holds_words(n)
+        and not table.repeats(n) and not known.NOT_MEANT.fullmatch(normalized(n))
+    ]  # fmt: skip
+    named = [n for n in texts if normalized(n).partition("_")[0] in known.OUTPUTS]
+    return named[0] if named else max(texts, key=table.mean_length, default=None)
+
+
+def first_question(table: TableView, guess: Columns) -> Columns | None:
+    """Return columns that read the first of several questions and its answer; None without any."""
+    questions = table.by_key.get("questions")
+    if questions is None or table.kind(questions) != "list" or questions in guess.names():
+        return None
+    inputs = (*guess.named("input"), f"{questions}.0")
+    return Columns(input=inputs, output=f"{guess.output}.0")

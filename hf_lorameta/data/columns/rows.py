@@ -1,0 +1,188 @@
+"""Convert the rows of a dataset to (input, output) pairs of text."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hf_lorameta.data.columns.cells import (
+    as_texts,
+    cell_text,
+    is_alternatives,
+    is_tokens,
+    is_whole,
+    value_at,
+)
+from hf_lorameta.data.columns.choices import Choices, show_choices
+from hf_lorameta.data.columns.columns import Columns, split_path
+from hf_lorameta.data.columns.conversations import (
+    conversation_row,
+    conversation_text,
+    is_conversation,
+)
+from hf_lorameta.data.prompt import join_instruction
+from hf_lorameta.errors import ColumnsError, Option
+from hf_lorameta.hub.dataset_repo import RawDataset
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.types import Row
+
+
+def read_rows(
+    raw: RawDataset, columns: Columns, limits: ReadingLimits = DEFAULT_LIMITS
+) -> Iterator[Row]:
+    """Yield the (input, output) pair of each row, with long texts cut.
+
+    Numbers and booleans become text, class labels their names, and a missing value the empty
+    string. Floats are written as integers in a column whose first rows hold whole numbers only, as
+    a column of integers with a missing one is read from a CSV file. Lists are joined, but of a list
+    of answers the first is read. Several inputs are labeled by the names of their columns. Of a
+    conversation, the last answer is the output and all turns before it are the input.
+    """
+    reader = RowReader(raw, columns)
+    for row in raw.rows():
+        prompt, output = reader.read(row)
+        yield limits.cut(prompt), limits.cut(output)
+
+
+class RowReader:
+    """Converts rows of a dataset.
+
+    Args:
+        raw: the dataset; its first rows tell how numbered answers count, and which floats are
+            integers.
+        columns: what to read.
+    """
+
+    def __init__(self, raw: RawDataset, columns: Columns) -> None:
+        self._columns, self._labels = columns, raw.labels
+        found = {path: [value_at(row, path) for row in raw.sample] for path in columns.names()}
+        self._whole = {
+            path for path, values in found.items()
+            if all(is_whole(v) for v in values if isinstance(v, float) and v == v)
+        }  # fmt: skip
+        self._choices: Choices | None = None
+        if columns.choices and columns.output:
+            labels = self._names_of(columns.output)
+            named = columns.named("choices")
+            self._choices = Choices(named, columns.output, labels, raw.sample)
+
+    def read(self, row: Mapping[str, Any]) -> Row:
+        """Return a row as text; both are empty if it should hold a conversation and does not."""
+        try:
+            return self._read(row)
+        except ColumnsError as error:
+            if error.field:
+                path, field = error.field
+                error.columns = self._columns.renamed(lambda p: field if p == path else p)
+                error.advise(Option("columns", str(error.columns)))
+            raise
+
+    def _read(self, row: Mapping[str, Any]) -> Row:
+        columns = self._columns
+        parts = self._parts(row)
+        if parts is None:
+            return "", ""
+        instruction, text, output = parts
+        instruction = instruction or columns.instruction_text or ""
+        return join_instruction(instruction, text, columns.template), output
+
+    def _parts(self, row: Mapping[str, Any]) -> tuple[str, str, str] | None:
+        """Return a row's own instruction, input and output; None without its conversation."""
+        columns = self._columns
+        stated = self._text(row, columns.instruction) if columns.instruction else ""
+        if not columns.messages:
+            return stated, self._input(row), self._output(row)
+        found = conversation_row(value_at(row, columns.messages))
+        return found and ("", "\n\n".join(filter(None, (stated, found[0]))), found[1])
+
+    def has_input(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row says anything besides its output and what all rows share."""
+        parts = self._parts(row)
+        return parts is not None and bool(parts[0].strip() or parts[1].strip())
+
+    def several_outputs(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row has other outputs than the one that is read."""
+        path = self._columns.output
+        if not path or self._choices or not is_alternatives(path):
+            return False
+        value = self._output_value(row, path)
+        value = value.get("text") if isinstance(value, Mapping) else value
+        if not isinstance(value, (list, tuple)) or is_conversation(value):
+            return False
+        return len({str(item) for item in value}) > 1
+
+    def _input(self, row: Mapping[str, Any]) -> str:
+        names = self._columns.named("input")
+        prompt = join_inputs(names, [self._text(row, name) for name in names])
+        if self._choices:
+            prompt = f"{prompt}\n{show_choices(self._choices.texts(row))}"
+        return prompt
+
+    def _output(self, row: Mapping[str, Any]) -> str:
+        path = self._columns.output
+        if not path:
+            return ""
+        if self._choices:
+            return self._choices.right(row)
+        value = self._output_value(row, path)
+        if is_conversation(value):
+            return conversation_text(value[-1:])
+        alternatives = is_alternatives(path) and not self._names_of(path)
+        separator = " " if self._is_aligned(row, value) else ""
+        return cell_text(value, path, self._names_of(path), first=alternatives, separator=separator)
+
+    def _output_value(self, row: Mapping[str, Any], path: str) -> Any:
+        """Return the value of an output; several, as ``solutions``, may be a list in JSON."""
+        value, name = self._value(row, path), path.removesuffix(".*")
+        return as_texts(value) if is_alternatives(name) and name.lower().endswith("s") else value
+
+    def _is_aligned(self, row: Mapping[str, Any], value: Any) -> bool:
+        """Whether a list has one word for each item of an input."""
+        if not isinstance(value, (list, tuple)) or any(" " in str(item) for item in value):
+            return False
+        inputs = [value_at(row, name) for name in self._columns.named("input")]
+        return any(
+            isinstance(items, (list, tuple)) and len(items) == len(value) for items in inputs
+        )
+
+    def _value(self, row: Mapping[str, Any], path: str) -> Any:
+        value = value_at(row, path)
+        return int(value) if path in self._whole and is_whole(value) else value
+
+    def _text(self, row: Mapping[str, Any], path: str) -> str:
+        value = self._value(row, path)
+        if isinstance(value, (list, tuple)) and is_conversation(value):
+            return conversation_text(value)
+        separator = ""
+        if isinstance(value, (list, tuple)):
+            separator = " " if is_tokens(value) else "\n"
+        return cell_text(value, path, self._names_of(path), separator=separator)
+
+    def _names_of(self, path: str) -> Sequence[str]:
+        found = split_path(path, list(self._labels))
+        return self._labels[found[0]] if found and set(found[1]) <= {"*"} else ()
+
+
+def join_inputs(names: Sequence[str], texts: Sequence[str]) -> str:
+    """Join the inputs of a row: several that are not empty are labeled by their columns' names.
+
+    Example:
+        >>> join_inputs(["question"], ["Why?"]), join_inputs(["text", "question"], ["So.", "Why?"])
+        ('Why?', 'Text: So.\\nQuestion: Why?')
+    """
+    if len(names) == 1:
+        return texts[0]
+    shown = zip(_titles(names), texts, strict=True)
+    return "\n".join(f"{title}: {text}" for title, text in shown if text)
+
+
+def _titles(paths: Sequence[str]) -> list[str]:
+    """Return names of columns, or of fields of the same column, as labels in the prompt.
+
+    Example:
+        >>> _titles(["context.text", "question_title"]), _titles(["pair.first", "pair.second"])
+        (['Context', 'Question title'], ['First', 'Second'])
+    """
+    columns = [path.partition(".")[0] for path in paths]
+    if len(set(columns)) < len(paths):
+        columns = [path.rpartition(".")[2] for path in paths]
+    words = [name.replace("_", " ").strip() for name in columns]
+    return [word[:1].upper() + word[1:] for word in words]

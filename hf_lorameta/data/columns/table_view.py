@@ -1,0 +1,222 @@
+"""What the columns of a dataset hold, as far as names, features and the first rows tell."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from hf_lorameta.data.columns import names as known
+from hf_lorameta.data.columns.cells import is_whole, texts_in
+from hf_lorameta.data.columns.conversations import conversation_row, is_conversation, is_transcript
+
+Kind = Literal["text", "number", "class", "list", "fields", "turns", "other", "empty"]
+
+_IDS = {"id", "idx", "index", "uid", "uuid", "guid", "qid", "key", "pid", "hash", "no", "nr", "eid"}
+_ABOUT = {
+    "url", "link", "date", "timestamp", "time", "created_at", "source", "language", "lang",
+    "license", "split", "author", "meta", "metadata", "dataset", "dataset_name", "domain", "subset",
+    "filename", "file_name", "path", "file_path", "token_count", "length", "version", "model",
+    "dump", "language_score", "level", "difficulty", "subject", "task", "task_name", "locale",
+    "annotator", "worker", "user_name", "num_turns", "data_source", "role", "turn", "language_code",
+}  # fmt: skip
+_WITH_SUBJECT = ("body", "message", "email", "mail")
+_DATE_OR_URL = re.compile(
+    r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b.{0,20}|https?://\S+|\d{2}:\d{2}.{0,6}"
+)
+_MIN_ROWS = 6
+_RATINGS = 3
+_SHORT = 60
+_LONG = 40
+
+
+class TableView:
+    """The columns of a dataset.
+
+    Args:
+        names: of the columns.
+        labels: class names of each column with class labels.
+        sample: the first rows; without any, columns are taken to hold text.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        labels: Mapping[str, object] = {},
+        sample: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self.names, self.labels, self.sample = list(names), labels, sample
+
+    @cached_property
+    def by_key(self) -> dict[str, str]:
+        """Column names by their normalized form; of two with the same, the exact one."""
+        keys: dict[str, str] = {}
+        for name in self.names:
+            key = normalized(name)
+            if key not in keys or name == key:
+                keys[key] = name
+        return keys
+
+    def named(self, keys: Iterable[str]) -> list[str]:
+        """Return the columns with one of these normalized names, in the order of the keys."""
+        return [self.by_key[key] for key in keys if key in self.by_key]
+
+    def values(self, name: str) -> list[Any]:
+        """Return the column's values in the sample that are not missing."""
+        values = [row.get(name) for row in self.sample]
+        return [v for v in values if (v or isinstance(v, (bool, int, float))) and v == v]
+
+    def kind(self, name: str) -> Kind:
+        """Return what a column holds."""
+        if name in self.labels:
+            return "class"
+        values = self.values(name)
+        if not values:
+            return "empty" if self.sample else "text"
+        first = values[0]
+        if isinstance(first, str):
+            return "text"
+        if isinstance(first, (bool, int, float)):
+            return "number"
+        if isinstance(first, Mapping):
+            return "fields"
+        if isinstance(first, (list, tuple)) and not _is_vector(first):
+            return "turns" if is_conversation(first) else "list"
+        return "other"
+
+    def is_about(self, name: str) -> bool:
+        """Whether a column describes the row and is not read: an id, a date, a URL."""
+        key = normalized(name)
+        if key in _IDS or key.endswith(("_id", "_ids")) or key.startswith("unnamed"):
+            return True
+        texts = [value for value in self.values(name) if isinstance(value, str)]
+        if texts and all(map(_DATE_OR_URL.fullmatch, texts)):
+            return True
+        if key == "subject" and self.named(_WITH_SUBJECT):  # that of an email, not of a question
+            return self.repeats(name)
+        if key == "source" and self.named(("target",)) and self.holds_words(name):
+            return self.repeats(name)
+        return key in _ABOUT and not (self.mean_length(name) > _LONG and not self.repeats(name))
+
+    @cached_property
+    def usable(self) -> list[str]:
+        """The columns that hold something that could be read."""
+        return [
+            name for name in self.names
+            if not self.is_about(name) and self.kind(name) not in ("empty", "other")
+        ]  # fmt: skip
+
+    def is_transcripts(self, name: str) -> bool:
+        """Whether a column holds transcripts of conversations."""
+        values = self.values(name)
+        return bool(values) and all(is_transcript(value) for value in values)
+
+    def has_answers(self, name: str) -> bool:
+        """Whether a conversation in a column has an answer."""
+        rows = map(conversation_row, self.values(name))
+        return any(row is not None and row[1] for row in rows)
+
+    def is_turn(self, name: str) -> bool:
+        """Whether a column holds one turn of a conversation, such as an answer, in each row."""
+        values = self.values(name) if self.kind(name) == "fields" else []
+        return bool(values) and all(is_conversation([value]) for value in values)
+
+    def repeats(self, name: str) -> bool:
+        """Whether a column holds few different short values, as labels are."""
+        if self.kind(name) == "class":
+            return True
+        values = self.values(name)
+        labels = all(isinstance(v, (str, bool)) or is_whole(v) for v in values)
+        if len(values) < _MIN_ROWS or not labels:
+            return False
+        texts = {str(value) for value in values}
+        few = 1 < len(texts) <= len(values) / 2
+        return few and all(len(text) <= _SHORT for text in texts)
+
+    def is_same(self, name: str) -> bool:
+        """Whether a column has the same value in all rows of the sample."""
+        values = self.values(name)
+        return len(values) >= _MIN_ROWS and all(value == values[0] for value in values)
+
+    def holds_codes(self, name: str) -> bool:
+        """Whether a column holds few different whole numbers, which may stand for classes."""
+        values = self.values(name)
+        whole = bool(values) and all(map(is_whole, values))
+        return whole and name not in self.labels and self.repeats(name)
+
+    @property
+    def ratings(self) -> list[str]:
+        """What rates a text: its stars, or several columns of flags or numbers from 0 to 1."""
+        rated = [
+            name for name in self.usable
+            if all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in self.values(name))
+        ]  # fmt: skip
+        stars = [name for name in self.named(known.STARS) if name in self.usable]
+        return stars or (rated if len(rated) >= _RATINGS else [])
+
+    def holds_words(self, name: str) -> bool:
+        """Whether a column holds texts of several words, not names, codes or one same text."""
+        texts = (" ".join(texts_in(value)).strip() for value in self.values(name))
+        return not self.is_same(name) and any(re.search(r"\s", text) for text in texts)
+
+    def has_text(self, name: str) -> bool:
+        """Whether a column holds any text, also in lists or fields."""
+        return any(texts_in(self.values(name)))
+
+    def mean_length(self, name: str) -> float:
+        """Return the mean number of characters of a column's values in the sample."""
+        lengths = [len(str(value)) for value in self.values(name)]
+        return sum(lengths) / max(len(lengths), 1)
+
+    def text_field(self, name: str) -> str:
+        """Return the path of a column's text: of several fields, that with the longest texts.
+
+        Example:
+            >>> rows = [{"answers": {"answer_start": [3], "text": ["a"]}}]
+            >>> TableView(["answers"], {}, rows).text_field("answers")
+            'answers.text'
+        """
+        values = self.values(name)
+        if self.kind(name) != "fields":
+            return name
+        lengths = {
+            key: sum(len(text) for value in values for text in texts_in(value.get(key)))
+            for key in values[0]
+        }
+        best = max(lengths, key=lambda key: (key in ("text", "value"), lengths[key]))
+        return f"{name}.{best}" if lengths[best] else name
+
+    def is_by_language(self, name: str) -> bool:
+        """Whether a column holds the same text in several languages, as fields by their codes."""
+        values = self.values(name) if self.kind(name) == "fields" else []
+        keys = list(map(str, values[0])) if values else []
+        return len(keys) > 1 and all(map(known.LANGUAGE.fullmatch, keys))
+
+    def is_within(self, name: str, others: Sequence[str]) -> bool:
+        """Whether the other columns hold all of a column's texts, so that nothing is lost."""
+        rows = [row for row in self.sample if row.get(name)]
+        return bool(rows) and all(
+            str(row[name]).strip() in " ".join(texts_in([row.get(other) for other in others]))
+            for row in rows
+        )
+
+    def is_rendered(self, name: str, others: Sequence[str]) -> bool:
+        """Whether a column's texts are those of the other columns together, put into a form."""
+        return all(self.is_within(other, [name]) for other in others)
+
+
+def normalized(name: str) -> str:
+    """Return a column's name as it is compared with known ones.
+
+    Example:
+        >>> normalized(" Review Text"), normalized("answerKey"), normalized("question-1")
+        ('review_text', 'answer_key', 'question_1')
+    """
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"[\s\-]+", "_", name).lower()
+
+
+def _is_vector(value: object) -> bool:
+    """Whether a cell is a list of fractions, such as an embedding, or a list of such lists."""
+    if not isinstance(value, (list, tuple)):
+        return isinstance(value, float)
+    return bool(value) and all(map(_is_vector, value))

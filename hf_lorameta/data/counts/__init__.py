@@ -1,0 +1,1 @@
+"""Token counts of rows, and samples of rows."""

@@ -1,0 +1,1 @@
+"""Datasets in files, in folders and in memory."""

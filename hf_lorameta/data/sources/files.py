@@ -1,0 +1,323 @@
+"""Local files as a dataset: their formats, separators and encodings."""
+
+import codecs
+import csv
+import glob
+import hashlib
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import IO, Any
+
+from hf_lorameta.data.sources.json_objects import Rows, rows_by_key
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
+from hf_lorameta.files import sha256
+from hf_lorameta.hub.dataset_repo import RawDataset, raw_dataset
+from hf_lorameta.hub.errors import reading
+from hf_lorameta.hub.limited_stream import limit_rows, row_total, text_streams
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.hub.split_names import pick_split, split_name
+from hf_lorameta.hub.text_formats import (
+    SEPARATORS,
+    UTF8,
+    encoding_note,
+    encoding_of,
+    header_note,
+    lacks_header,
+    name_columns,
+)
+
+STDIN = "-"
+FORMATS = {
+    ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
+    ".txt": "text", ".parquet": "parquet",
+}  # fmt: skip
+"""Endings of files, each with the name of its reader in `datasets`."""
+_COMPRESSIONS = (".gz", ".bz2", ".xz")
+_START = 1 << 16
+_CHUNK = 1 << 20
+_NAME_ANOTHER = "name a file, or a Hub id: user/name"
+_NUMBER = rb"(-?\d[\d.]*|true|false)\b"
+_BARE_VALUE = re.compile(rb"(\xef\xbb\xbf)?\s*(\"|%b|\[\s*(%b|\[))" % (_NUMBER, _NUMBER))
+
+
+def is_local(name: str | Path) -> bool:
+    """Whether a name is one of local files, not a Hub id.
+
+    ``-``, names with wildcards, and several names with commas between them are; user/rows.csv is
+    one if the folder exists.
+    """
+    text = str(name)
+    if text == STDIN or _parts(text):
+        return True
+    path = Path(name).expanduser()
+    known = ending(path) in FORMATS
+    return known and (path.exists() or len(path.parts) != 2 or path.parent.is_dir() or _wild(text))
+
+
+def ending(path: Path) -> str:
+    """Return the ending that states a file's format, without that of a compression.
+
+    Example:
+        >>> ending(Path("rows.jsonl.gz")), ending(Path("rows.CSV"))
+        ('.jsonl', '.csv')
+    """
+    packed = path.suffix.lower() in _COMPRESSIONS
+    return (path.with_suffix("") if packed else path).suffix.lower()
+
+
+def find_files(name: str | Path) -> list[Path]:
+    """Return the files that a name stands for.
+
+    Raises:
+        DatasetError: a file is missing, is a folder, or is of another format than the others.
+    """
+    text = str(name)
+    if text == STDIN:
+        return [_read_stdin()]
+    files = []
+    for part in _parts(text) or [text]:
+        path = Path(part).expanduser()
+        found = [path]
+        if _wild(part):
+            found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        if not found:
+            raise DatasetError(f"{part}: no file matches", hint=_NAME_ANOTHER)
+        files += [file for file in found if ending(file) in FORMATS]
+    for path in files:
+        if not path.is_file():
+            problem = " is a folder" if path.is_dir() else ": no such file"
+            raise DatasetError(f"{path}{problem}", hint=_NAME_ANOTHER)
+    kinds = {FORMATS[ending(path)] for path in files}
+    if len(kinds) != 1:
+        raise DatasetError(
+            f"{text}: expected files of one format, got {', '.join(sorted(kinds)) or 'none'}",
+            hint=f"name files that end in {', '.join(FORMATS)}",
+        )
+    return files
+
+
+def _wild(text: str) -> bool:
+    return glob.has_magic(text) and not Path(text).expanduser().exists()
+
+
+def _parts(text: str) -> list[str]:
+    """Return the names of several files with commas between them; none if it is one name."""
+    parts = text.split(",")
+    if len(parts) < 2 or Path(text).exists():
+        return []
+    return parts if all(ending(Path(part)) in FORMATS for part in parts) else []
+
+
+def digest(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of one file, or of the digests of several."""
+    first, *others = (sha256(path) for path in files)
+    return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
+
+
+def open_files(
+    files: Sequence[Path], split: str | None, limits: ReadingLimits = DEFAULT_LIMITS
+) -> RawDataset:
+    """Open files as one stream of rows.
+
+    Raises:
+        DatasetError: a file cannot be read, or there is no such split.
+    """
+    import datasets
+
+    first, paths, guard = files[0], files, partial(_reading_files, files)
+    kind = FORMATS[ending(first)]
+    if kind == "json":
+        _refuse_bare_values(first)
+    lists = _rows_in_objects(files)
+    several = len(lists) > 1
+    name = pick_split(first.name, list(lists) if several else ["train"], split)
+    notes: tuple[str, ...] = ()
+    if lists:
+        key, rows = (split_name(name), lists[split_name(name)]) if several else lists.popitem()
+        shown = first.name if len(files) == 1 else "Each file"
+        read = f"the rows below {key} are read" if key else f"it is read as {len(rows)} rows"
+        notes = (f"{shown} is one object: {read}",)
+        paths = [_as_lines(rows)]
+    options: dict[str, Any] = {}
+    with guard():
+        encoding = UTF8 if kind == "parquet" else _encoding(paths)
+        if encoding != UTF8:
+            options["encoding"] = encoding
+            notes += (encoding_note(first.name, encoding),)
+        if kind == "csv":
+            separator = "\t" if ending(first) == ".tsv" else _separator(first, encoding)
+            options |= {"sep": separator, "keep_default_na": False, "na_values": [""]}
+        data_files = {split_name(name): [glob.escape(str(path)) for path in paths]}
+        datasets.disable_progress_bars()
+        builder = datasets.load_dataset_builder(kind, data_files=data_files, **options)
+        limit_rows(builder, str(first), limits)
+        stream = text_streams(builder)[split_name(name)]
+    raw = raw_dataset(stream, name, guard)
+    if kind == "csv" and lacks_header(raw.columns, raw.sample):
+        name_columns(builder, len(raw.columns))
+        notes += (header_note(first.name, len(raw.columns)),)
+        raw = raw_dataset(text_streams(builder)[split_name(name)], name, guard)
+    return replace(
+        raw, notes=notes, total=partial(row_total, builder, name),
+        named_split=bool(split) or several, revision=f"sha256:{digest(files)}",
+    )  # fmt: skip
+
+
+def _rows_in_objects(files: Sequence[Path]) -> dict[str, Rows]:
+    """Return the lists of rows that JSON files hold which are one object each, see `rows_by_key`.
+
+    Raises:
+        DatasetError: some of the files are such objects, or have other keys, and others are not.
+    """
+    found: list[dict[str, Rows]] = []
+    for path in files:
+        with reading(str(path)), _open(path) as file:
+            found.append(rows_by_key(file) if ending(path) == ".json" else {})
+    common = [key for key in found[0] if all(key in others for others in found)]
+    if any(found) and not common:
+        raise DatasetError(
+            f"{files[0].name} and the other files hold their rows in different forms",
+            hint="name files of one form",
+        )
+    return {key: [row for lists in found for row in lists[key]] for key in common}
+
+
+def _as_lines(rows: Rows) -> Path:
+    """Write rows as JSON lines to a temporary file."""
+    path = Path(tempfile.mkdtemp(dir=_scratch().name), "rows.jsonl")
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
+
+
+def _open(path: Path) -> IO[bytes]:
+    import fsspec
+
+    file: IO[bytes] = fsspec.open(str(path), "rb", compression="infer").open()
+    return file
+
+
+# --- encoding and separator ---------------------------------------------------------------------
+
+
+def _encoding(files: Sequence[Path]) -> str:
+    """Return the encoding of the first file that is not UTF-8."""
+    for path in files:
+        with _open(path) as file:
+            if (encoding := encoding_of(file)) != UTF8:
+                return encoding
+    return UTF8
+
+
+def _separator(path: Path, encoding: str) -> str:
+    """Return the separator that splits the head of a CSV file into the most columns."""
+    with _open(path) as file:
+        start = file.read(_START).decode(encoding, "ignore").lstrip("\ufeff")
+    lines = start.splitlines() or [""]
+    counts = {mark: len(next(csv.reader(lines, delimiter=mark), [])) for mark in SEPARATORS}
+    return max(SEPARATORS, key=lambda mark: counts[mark])
+
+
+# --- stdin --------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder that is deleted at exit."""
+    return tempfile.TemporaryDirectory(prefix="hf-lorameta-")
+
+
+@lru_cache(maxsize=1)
+def _read_stdin() -> Path:
+    """Copy standard input to a file, since it can be read only once."""
+    path = Path(_scratch().name, "stdin")
+    with path.open("wb") as file:
+        while chunk := sys.stdin.buffer.read(_CHUNK):
+            file.write(chunk)
+    with path.open("rb") as file:
+        start = file.read(_START)
+    if not start.strip():
+        raise EmptyDatasetError("standard input is empty", hint="cat rows.jsonl | hf-lorameta …")
+    return path.rename(path.with_suffix(_guess_ending(start)))
+
+
+def _guess_ending(start: bytes) -> str:
+    """Return the ending of the format that a file's first bytes look like.
+
+    Example:
+        >>> _guess_ending(b'{"a": 1}'), _guess_ending(b"a;b"), _guess_ending(b"Some text.")
+        ('.jsonl', '.csv', '.txt')
+    """
+    marks = {b"{": ".jsonl", b"[": ".json", b"PAR1": ".parquet"}
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip()
+    found = next((name for mark, name in marks.items() if text.startswith(mark)), None)
+    if found:
+        return found
+    head = text.splitlines()[0].decode("utf-8", "replace")
+    return ".csv" if any(mark in head for mark in SEPARATORS) else ".txt"
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+def _shown(files: Sequence[Path]) -> str:
+    """Return what an error that does not tell the file is about."""
+    return str(files[0]) if len(files) == 1 else f"{files[0]} or another of the {len(files)} files"
+
+
+@contextmanager
+def _reading_files(files: Sequence[Path]) -> Iterator[None]:
+    """Translate the errors of reading local files; of JSON lines, name the malformed line."""
+    try:
+        with reading(_shown(files)):
+            yield
+    except DatasetTooLargeError:
+        raise
+    except DatasetError as error:
+        for path in files:
+            if line := _malformed_line(path):
+                raise DatasetError(
+                    f"{path} cannot be read: line {line} is not a JSON value in UTF-8",
+                    hint="correct that line: each line must be one JSON object",
+                ) from None
+        if type(error) is DatasetError:
+            hint = f"check that it is a well-formed {ending(files[0])} file"
+            raise DatasetError(str(error), hint=hint) from None
+        raise
+
+
+def _refuse_bare_values(path: Path) -> None:
+    """Refuse JSON whose first row is a number, a boolean or a list, or whose lines are strings."""
+    with reading(str(path)), _open(path) as file:
+        start = file.read(4096)
+    if _BARE_VALUE.match(start):
+        raise DatasetError(
+            f"{path}: the rows are not objects",
+            hint='write each row as an object, such as {"input": "…", "output": "…"}',
+        )
+
+
+def _malformed_line(path: Path) -> int | None:
+    """Return the number, from 1, of the first line of a JSON lines file that is not JSON."""
+    if ending(path) not in (".jsonl", ".ndjson"):
+        return None
+    try:
+        with _open(path) as file:
+            return next((number for number, line in enumerate(file, 1) if not _is_json(line)), None)
+    except (OSError, EOFError):
+        return None
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line.decode("utf-8-sig").strip() or "null")
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deeply
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""A local folder as a dataset: laid out as a dataset repo, or written by ``save_to_disk``."""
+
+import hashlib
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from hf_lorameta.data.sources.files import digest
+from hf_lorameta.errors import EmptyDatasetError, UsageError
+from hf_lorameta.hub.data_files import CARD_FILES, DATA_FILE
+from hf_lorameta.hub.dataset_repo import RawDataset, list_choices, open_split
+from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
+
+_SAVED = ("state.json", "dataset_dict.json")
+"""Files of a folder that `datasets` wrote with ``save_to_disk``."""
+_SPLIT = re.compile(r"\w+(\.\w+)*")
+
+
+def is_folder(name: str | Path) -> bool:
+    """Whether a name is that of a folder, not a Hub id; ``./user/name`` is never a Hub id."""
+    return not is_repo_id(str(name)) and Path(name).expanduser().is_dir()
+
+
+def open_folder(
+    name: str | Path,
+    config: str | None = None,
+    split: str | None = None,
+    limits: ReadingLimits = DEFAULT_LIMITS,
+) -> RawDataset:
+    """Open one split of a folder, whose card and file names state configurations and splits.
+
+    Its revision is the digest of all data files and the card.
+
+    Raises:
+        EmptyDatasetError: no data files, or no rows.
+        DatasetError: no such configuration or split, or it cannot be read.
+        UsageError: a configuration of a folder that ``save_to_disk`` wrote.
+    """
+    repo, folder = _as_repo(name)
+    saved = _saved_splits(folder)
+    if saved and config:
+        raise UsageError(f"{name} was written by save_to_disk: it has no configurations")
+    raw = open_split(repo, config, split, None, limits, folder, saved or None)
+    return replace(raw, revision=f"sha256:{repo.sha}")
+
+
+def split_names(name: str | Path, config: str | None = None) -> list[str]:
+    """Return the splits of a folder; of a configuration if it has several.
+
+    Raises:
+        DatasetError: no such configuration, or its files cannot be read.
+    """
+    repo, folder = _as_repo(name)
+    return list(_saved_splits(folder)) or list_choices(repo, config, None, folder)[1]
+
+
+def digest_of(path: Path) -> str:
+    """Return the digest of a file, or of the data files and the card of a folder.
+
+    Raises:
+        EmptyDatasetError: a folder without data files.
+        OSError: it cannot be read.
+    """
+    return _as_repo(path)[0].sha if path.is_dir() else digest([path])
+
+
+def _as_repo(name: str | Path) -> tuple[PinnedRepo, Path]:
+    folder = Path(name).expanduser().resolve()
+    files = sorted(
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.is_file() and not _is_hidden(path.relative_to(folder).parent)
+    )
+    data = [path for path in files if DATA_FILE.fullmatch(path.name.lower())]
+    if not data:
+        raise EmptyDatasetError(
+            f"{name} is a folder without data files", hint="name a file, or a Hub id: user/name"
+        )
+    cards = [path for path in files if str(path) in CARD_FILES]
+    names = "\n".join(map(str, [*cards, *data]))
+    content = digest([folder / path for path in [*cards, *data]])
+    sha = hashlib.sha256(f"{content}\n{names}".encode()).hexdigest()
+    return PinnedRepo(str(name), "dataset", sha, True, files=tuple(map(str, files))), folder
+
+
+def _is_hidden(folder: Path) -> bool:
+    return any(part.startswith(".") for part in folder.parts)
+
+
+def _saved_splits(folder: Path) -> dict[str, list[str]]:
+    """Return the files of each split that ``save_to_disk`` wrote; none if it did not."""
+    if not any((folder / name).exists() for name in _SAVED):
+        return {}
+    parts = {path.name: path for path in folder.iterdir() if (path / _SAVED[0]).exists()}
+    found = {"train": folder} if (folder / _SAVED[0]).exists() else parts
+    files = {name: sorted(map(str, path.glob("data-*.arrow"))) for name, path in found.items()}
+    return {name: paths for name, paths in files.items() if paths and _SPLIT.fullmatch(name)}

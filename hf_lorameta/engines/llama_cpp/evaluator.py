@@ -1,0 +1,131 @@
+"""Loss and answers of a base model in llama.cpp, with or without a PEFT adapter, without torch.
+
+Texts, tokens and scores are defined by `hf_lorameta.engines.scoring`, so the figures of both
+engines are comparable.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_lorameta.engines import scoring
+from hf_lorameta.engines.llama_cpp.gguf_files import adapter_gguf
+from hf_lorameta.engines.llama_cpp.server import LlamaCpp
+from hf_lorameta.environment import require_extra
+from hf_lorameta.errors import AdapterError, Option, UsageError
+from hf_lorameta.formats.lora_file import check_adapter
+from hf_lorameta.types import Progress, Row, no_progress
+
+
+class LlamaCppEvaluator(scoring.Evaluator):
+    """A base model in llama.cpp with the adapters to evaluate; quantized ones need less memory.
+
+    Arguments are those of `hf_lorameta.engines.transformers.evaluator.TorchEvaluator`, with a GGUF
+    as the base and the folders of all PEFT adapters, but outputs over `max_length` raise
+    `UsageError`.
+
+    Raises:
+        MissingExtraError: the extra ``gguf`` is not installed.
+        AdapterError: an adapter is broken, for another base model, or does not fit it.
+        UsageError: the base model cannot be loaded, or its architecture is not supported.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        adapters: Sequence[Path] = (),
+        *,
+        max_length: int = 1024,
+        max_new_tokens: int = 64,
+        base_model: str = "",
+        cache: Path | None = None,
+    ) -> None:
+        require_extra("rouge_score", extra="gguf")
+        for folder in adapters:
+            own = check_adapter(folder)[0].base_model
+            if base_model and own.lower() not in ("", base_model.lower()):
+                raise AdapterError(f"{folder} is for {own}, expected {base_model}")
+        self.max_length, self.max_new_tokens = max_length, max_new_tokens
+        self._indices = {folder: index for index, folder in enumerate(adapters)}
+        files = [adapter_gguf(folder, base, cache) for folder in adapters]
+        self._engine = LlamaCpp(base, files, context=max_length)
+
+    def __enter__(self) -> "LlamaCppEvaluator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.close()
+
+    def chat_prompt(self, text: str) -> str | None:
+        """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""
+        return self._engine.chat_prompt(text)
+
+    def evaluate(
+        self,
+        rows: Sequence[Row],
+        adapter: Path | None = None,
+        shots: Sequence[Row] = (),
+        generate: bool = True,
+        progress: Progress = no_progress,
+    ) -> tuple[scoring.Scores, list[str]]:
+        """See `hf_lorameta.engines.scoring.Evaluator.evaluate`.
+
+        Raises:
+            UsageError: the adapter is not one of this evaluator's, or an output is too long.
+            LoraMetaError: the server failed.
+        """
+        scoring.check_rows(rows)
+        if adapter is not None and adapter not in self._indices:
+            raise UsageError(f"{adapter} is not one of the loaded adapters")
+        index = None if adapter is None else self._indices[adapter]
+        first_line = scoring.single_line(rows)
+        steps = scoring.StepCounter(len(rows) * (1 + generate), progress)
+        total, count, outputs = 0.0, 0, []
+        for row in rows:
+            example = _encode(self._engine, row, shots)
+            total -= sum(self._engine.logprobs(*_fitted(self._engine, example), index))
+            count += len(example.output)
+            if generate:  # right after the loss, while the server has the prompt in its cache
+                outputs.append(self._answer(example, index, first_line))
+            steps.advance(1 + generate)
+        return scoring.score(total / count, rows, outputs), outputs
+
+    def answer(self, prompt: str, adapter: Path | None = None) -> str:
+        """Return the greedy answer to a prompt, of the base model or with one of the adapters."""
+        index = None if adapter is None else self._indices[adapter]
+        row = _encode(self._engine, (prompt, ""))
+        return self._answer(row, index, first_line=False)
+
+    def _answer(self, row: scoring.Tokens, index: int | None, first_line: bool) -> str:
+        length = self.max_length - self.max_new_tokens
+        prompt = row.truncated_prompt(length, self._engine.start)
+        text = ""
+        for piece in self._engine.answer(prompt, index, max_tokens=self.max_new_tokens):
+            text += piece
+            if first_line and "\n" in text.lstrip():
+                break
+        return scoring.stripped(text, first_line)
+
+
+def _encode(engine: LlamaCpp, row: Row, shots: Sequence[Row] = ()) -> scoring.Tokens:
+    """Return a row, with few-shot examples before its prompt, as token ids, not truncated."""
+    prompt = scoring.prompt_text(row[0], shots)
+    text = engine.tokenize(scoring.row_text(prompt, row[1]))
+    return scoring.Tokens.split(
+        engine.tokenize(prompt), text, engine.start, engine.first, engine.end
+    )
+
+
+def _fitted(engine: LlamaCpp, row: scoring.Tokens) -> scoring.Tokens:
+    """Truncate a row's prompt from the left so that the row fits the engine's context.
+
+    Raises:
+        UsageError: the output alone does not fit it.
+    """
+    limit = engine.context - len(engine.start)
+    if len(row.output) >= limit:
+        raise UsageError(
+            f"a row's output has {len(row.output)} tokens, expected fewer than {limit}: prompt and "
+            "output must fit llama.cpp's context",
+            hint=["leave out rows with such long outputs", Option("engine", "transformers")],
+        )
+    return row.truncated(engine.context, engine.start)

@@ -1,0 +1,1 @@
+"""The base model in transformers (torch): losses, answers and gradients, with LoRA adapters."""

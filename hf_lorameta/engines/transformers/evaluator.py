@@ -1,0 +1,376 @@
+"""Loss and answers of a base model in transformers, with or without a PEFT adapter.
+
+Needs the extra ``eval``; torch, transformers and peft are imported when a `TorchEvaluator` is
+created.
+
+A row is the input, a space unless the input ends in whitespace or is empty, the output, and the
+tokenizer's end token. The loss covers the tokens of all outputs, end tokens included. Answers are
+decoded greedily, and end after their first line unless a reference has several.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_lorameta.engines import scoring
+from hf_lorameta.engines.scoring import Scores, StepCounter, Tokens
+from hf_lorameta.engines.transformers.dtype import suited_dtype
+from hf_lorameta.engines.transformers.packing import Parts, Slice, using
+from hf_lorameta.engines.transformers.peft_adapter import attached, load_in_slots
+from hf_lorameta.environment import require_extra
+from hf_lorameta.errors import Advice, NotFoundError, Option, UsageError, first_line
+from hf_lorameta.hub.packaged_model import loading_model, quiet_transformers
+from hf_lorameta.types import Progress, Row, StageProgress, no_progress
+
+MODEL_CONFIG_FILE = "config.json"
+_SHARED_BATCHES = 4
+"""Several adapters generate answers in batches this many times as large as those of one.
+
+With ``batch_tokens`` of 4,096, their keys and values take 750 MB of SmolLM2-135M in float32.
+"""
+
+if TYPE_CHECKING:
+    import torch
+
+    from hf_lorameta.engines.transformers.forward import RowLosses
+
+
+def require_eval() -> None:
+    """Raise `MissingExtraError` unless the extra ``eval`` is installed, without importing it."""
+    require_extra("torch", "transformers", "peft", "rouge_score", "psutil")
+
+
+class TorchEvaluator(scoring.Evaluator):
+    """A base model of transformers in memory, to which adapters are attached one at a time.
+
+    Everything is deterministic.
+
+    Args:
+        base_path: local folder with model and tokenizer, see `hf_lorameta.hub.base_model.locate`.
+        dtype: torch name of the weights' dtype; ``auto`` is `suited_dtype`.
+        batch_tokens: maximum number of tokens in a batch, padding included.
+        max_length: maximum tokens of prompt and answer together; longer prompts lose their
+            beginning, outputs are never truncated.
+        max_new_tokens: maximum tokens of an answer.
+        base_model: id that adapters must name as their base model; "" accepts any.
+
+    Raises:
+        MissingExtraError: the extra ``eval`` is not installed.
+        NotFoundError: the folder holds no loadable model.
+        UsageError: there is no such folder, the dtype is unknown, or the tokenizer has no end
+            token.
+    """
+
+    def __init__(
+        self,
+        base_path: Path | str,
+        dtype: str = "auto",
+        batch_tokens: int = 4096,
+        max_length: int = 1024,
+        *,
+        max_new_tokens: int = 64,
+        base_model: str = "",
+    ) -> None:
+        require_eval()
+        self.batch_tokens, self.base_model = batch_tokens, base_model
+        self.max_length, self.max_new_tokens = max_length, max_new_tokens
+        folder = Path(base_path)
+        _check_folder(folder)
+        found = dtype == "auto"
+        with loading_model():
+            self._use(*_load(folder, suited_dtype(folder) if found else dtype))
+        if found:
+            self.suit_to_cpu()
+
+    @classmethod
+    @contextmanager
+    def of_model(cls, model: Any, tokenizer: Any) -> Iterator["TorchEvaluator"]:
+        """Use a model that is loaded on the CPU; it is the same after the context.
+
+        Raises:
+            UsageError: no tokenizer, one without an end token, or a model on another device.
+        """
+        require_eval()
+        if tokenizer is None:
+            raise UsageError("a loaded model needs its tokenizer", hint="give tokenizer=, too")
+        if model.device.type != "cpu":
+            raise UsageError(
+                f"the model is on {model.device}, expected cpu", hint="model.to('cpu')"
+            )
+        config, training = model.generation_config, model.training
+        trained = [p for p in model.parameters() if p.requires_grad]
+        evaluator = cls.__new__(cls)
+        evaluator.batch_tokens, evaluator.base_model = 4096, ""
+        evaluator.max_length, evaluator.max_new_tokens = 1024, 64
+        undo: Callable[[], None] = lambda: None  # noqa: E731
+        try:
+            evaluator._use(model.eval().requires_grad_(False), tokenizer)
+            undo = evaluator.suit_to_cpu()
+            yield evaluator
+        finally:
+            undo()
+            model.generation_config = config
+            model.train(training)
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    def _use(self, model: Any, tokenizer: Any) -> None:
+        """Set the model, the tokenizer and what follows from them."""
+        self.model, self._tokenizer = model, tokenizer
+        end, start = self._tokenizer.eos_token_id, self._tokenizer.bos_token_id
+        if end is None:
+            name = tokenizer.name_or_path
+            raise UsageError(f"the tokenizer in {name} has no end-of-sequence token")
+        self._end: int = end
+        self._start = [start] if start in self._tokenizer("").input_ids else []
+        self._first = [end if start is None else start]
+        self.model.generation_config = self._greedy_config()
+
+    def suit_to_cpu(self) -> Callable[[], None]:
+        """See `suit_to_cpu` of `float32_products.py`; the model is on the CPU."""
+        from hf_lorameta.engines.transformers.float32_products import suit_to_cpu
+
+        return suit_to_cpu(self.model)
+
+    def evaluate(
+        self,
+        rows: Sequence[Row],
+        adapter: Path | None = None,
+        shots: Sequence[Row] = (),
+        generate: bool = True,
+        progress: Progress = no_progress,
+    ) -> tuple[Scores, list[str]]:
+        """See `hf_lorameta.engines.scoring.Evaluator.evaluate`."""
+        scoring.check_rows(rows)
+        steps = StepCounter(len(rows) * (1 + generate), progress)
+        with quiet_transformers(), attached(self.model, adapter, self.base_model):
+            [scored] = self._scored(rows, shots, generate, steps, 1)
+        return scored
+
+    def evaluate_adapters(
+        self,
+        rows: Sequence[Row],
+        adapters: Mapping[str, Path],
+        generate: bool = True,
+        progress: StageProgress = no_progress,
+    ) -> dict[str, tuple[Scores, list[str]]]:
+        """See `hf_lorameta.engines.scoring.Evaluator.evaluate_adapters`."""
+        from hf_lorameta.engines.transformers.lora_layer import in_slots
+
+        scoring.check_rows(rows)
+        count = len(adapters)
+        total = count * len(rows) * (1 + generate)
+        steps = StepCounter(total, partial(progress, f"{count} adapters"))
+        with quiet_transformers():
+            loaded = load_in_slots(self.model, list(adapters.values()), self.base_model)
+            if loaded is None:
+                return super().evaluate_adapters(rows, adapters, generate, progress)
+            with in_slots(self.model, loaded):
+                scored = self._scored(rows, (), generate, steps, count)
+        return dict(zip(adapters, scored, strict=True))
+
+    def _scored(
+        self,
+        rows: Sequence[Row],
+        shots: Sequence[Row],
+        generate: bool,
+        steps: StepCounter,
+        adapters: int,
+    ) -> list[tuple[Scores, list[str]]]:
+        """Return the scores and answers with each of the adapters in slots, or the only one.
+
+        Answers are generated for the rows of all adapters at a time, where those of one would wait
+        for memory and not for arithmetic.
+        """
+        found = self.row_losses(self.encode(rows, shots), adapters, done=steps.advance)
+        losses = [losses.per_token for losses in found]
+        no_answers: list[list[str]] = [[] for _ in losses]
+        answers = self._answers(rows, shots, steps, adapters) if generate else no_answers
+        return [
+            (scoring.score(loss, rows, outputs), outputs)
+            for loss, outputs in zip(losses, answers, strict=True)
+        ]
+
+    def _encode(self, row: Row, shots: Sequence[Row] = ()) -> Tokens:
+        prompt = scoring.prompt_text(row[0], shots)
+        texts = [prompt, scoring.row_text(prompt, row[1])]
+        prompt_ids, ids = self._tokenizer(texts, add_special_tokens=False).input_ids
+        return Tokens.split(prompt_ids, ids, self._start, self._first, self._end)
+
+    def _greedy_config(self) -> Any:
+        """Plain greedy decoding, without the model's own sampling settings and penalties."""
+        from transformers import GenerationConfig
+
+        return GenerationConfig(
+            do_sample=False,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=self._end_tokens(),
+            pad_token_id=self._end,
+        )
+
+    def _end_tokens(self) -> list[int]:
+        """The tokenizer's end token and those of the model's own generation config."""
+        own = self.model.generation_config.eos_token_id
+        return sorted({self._end, *(own if isinstance(own, list) else [own])} - {None})
+
+    def chat_prompt(self, text: str) -> str | None:
+        """See `hf_lorameta.engines.scoring.ChatModel.chat_prompt`."""
+        if not self._tokenizer.chat_template:
+            return None
+        prompt: str = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+        )
+        # the start token is prepended to every prompt
+        return prompt.removeprefix(self._tokenizer.bos_token or "") if self._start else prompt
+
+    # --- loss ---
+
+    @property
+    def start_tokens(self) -> list[int]:
+        """The tokens that the tokenizer prepends to a text, possibly none."""
+        return self._start
+
+    @property
+    def end_token(self) -> int:
+        """The token that ends an output."""
+        return self._end
+
+    @property
+    def sequence_budget(self) -> int:
+        """Maximum number of tokens of rows in one sequence; 0 if rows cannot share one."""
+        from hf_lorameta.engines.transformers.forward import sequence_budget
+
+        return min(self.batch_tokens, sequence_budget(self.model))
+
+    def encode(self, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Tokens]:
+        """Return rows as token ids, long prompts truncated from the left."""
+        return [self._encode(row, shots).truncated(self.max_length, self._start) for row in rows]
+
+    def row_losses(
+        self,
+        rows: Sequence[Tokens],
+        adapters: int = 1,
+        done: Callable[[int], None] = no_progress,
+    ) -> "list[RowLosses]":
+        """Compute the losses of rows with each of the adapters in slots, or the only one.
+
+        Args:
+            rows: the same for all adapters.
+            adapters: number of slots.
+            done: called with the number of rows of each pass that is finished.
+        """
+        import torch
+
+        from hf_lorameta.engines.transformers.forward import PassRunner, rows_apart
+
+        budget = self.sequence_budget
+        workers = min(torch.get_num_threads(), self.batch_tokens // max(budget, 1))
+        with rows_apart(self.model):
+            runner = PassRunner(self.model, workers, budget)
+            found = runner.losses(dict.fromkeys(range(adapters), rows), done=done)
+        return [found[slot] for slot in range(adapters)]
+
+    # --- answers ---
+
+    def _answers(
+        self, rows: Sequence[Row], shots: Sequence[Row], steps: StepCounter, adapters: int = 1
+    ) -> list[list[str]]:
+        """Return the answers to all rows with each of the adapters in slots, or the only one."""
+        first_line = scoring.single_line(rows)
+        length = self.max_length - self.max_new_tokens
+        prompts = [self._encode(row, shots).truncated_prompt(length, self._start) for row in rows]
+        answers = [[""] * len(prompts) for _ in range(adapters)]
+        lengths = [len(prompt) + self.max_new_tokens for prompt in prompts]
+        budget = self.batch_tokens if adapters == 1 else _SHARED_BATCHES * self.batch_tokens
+        for batch in _batches(lengths, budget // adapters):
+            size = len(batch)
+            slices = tuple(Slice(k, k * size, (k + 1) * size) for k in range(adapters))
+            with using(Parts(slices)):
+                generated = self._generate([prompts[i] for i in batch] * adapters, first_line)
+            texts = self._tokenizer.batch_decode(
+                generated, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            for place, text in enumerate(texts):
+                slot, index = divmod(place, size)
+                answers[slot][batch[index]] = scoring.stripped(text, first_line)
+            steps.advance(len(texts))
+        return answers
+
+    def _generate(self, prompts: Sequence[list[int]], first_line: bool) -> list[list[int]]:
+        """Continue prompts greedily; end tokens may follow an answer."""
+        from transformers import StoppingCriteriaList
+
+        ids, mask = _left_padded(prompts, self._end)
+        width = ids.shape[1]
+        criteria = [self._newline_criterion(width)] if first_line else []
+        tokens = self.model.generate(
+            input_ids=ids, attention_mask=mask, stopping_criteria=StoppingCriteriaList(criteria)
+        )
+        answers: list[list[int]] = tokens[:, width:].tolist()
+        return answers
+
+    def _newline_criterion(self, width: int) -> Any:
+        """Stop when a newline follows text that is more than whitespace, after `width` tokens."""
+        import torch
+
+        def stop(ids: "torch.Tensor", scores: object, **_: object) -> "torch.Tensor":
+            texts = self._tokenizer.batch_decode(ids[:, width:])
+            return torch.tensor(["\n" in text.lstrip() for text in texts])
+
+        return stop
+
+
+def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Group indices into batches of similar length whose padded size is within the budget.
+
+    Example:
+        >>> list(_batches([5, 2, 9, 2], budget=10))
+        [[1, 3], [0], [2]]
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[index] > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _left_padded(prompts: Sequence[list[int]], pad: int) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Return token ids and mask, both (B, T) int64."""
+    import torch
+
+    rows = [torch.tensor(prompt) for prompt in prompts]
+    pad_left = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True, padding_side="left")
+    return pad_left(rows, padding_value=pad), pad_left([torch.ones_like(row) for row in rows])
+
+
+def _check_folder(folder: Path) -> None:
+    hint: list[Advice] = [f"name a folder with {MODEL_CONFIG_FILE}"]
+    hint.append(Option("base", change="leave out"))
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "no such folder"
+        raise UsageError(f"{folder}: {problem}", hint=hint)
+    if not (folder / MODEL_CONFIG_FILE).is_file():
+        raise NotFoundError(f"{folder} holds no {MODEL_CONFIG_FILE}", hint=hint)
+
+
+def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch_dtype = getattr(torch, dtype, None)
+    if not isinstance(torch_dtype, torch.dtype):
+        raise UsageError(f"dtype is {dtype!r}, expected auto, bfloat16, float16 or float32")
+    load_model, load_tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
+    try:
+        model = load_model(folder, dtype=torch_dtype, local_files_only=True)
+        tokenizer = load_tokenizer(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise NotFoundError(
+            f"transformers cannot load a model from {folder}: {first_line(error)[:300]}"
+        ) from error
+    return model.eval().requires_grad_(False), tokenizer

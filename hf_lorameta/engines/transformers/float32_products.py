@@ -1,0 +1,119 @@
+"""Compute in float32 with a base model whose weights stay in bfloat16.
+
+CPUs without instructions for bfloat16 multiply it at a third of the speed of float32 in a forward
+pass, and at a hundredth in a backward pass. A base model that is too large for memory in float32 is
+therefore kept in bfloat16, and every layer converts its weights block by block when it uses them;
+all other values are float32. Needs the extra ``eval``.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from hf_lorameta.engines.transformers.dtype import bfloat16_is_faster
+
+_BLOCK_VALUES = 1 << 21
+"""Weights that are converted at a time: 8 MB, which stay in the processor's cache."""
+
+
+def suit_to_cpu(model: Any) -> Callable[[], None]:
+    """Let a model compute in float32 if its weights are 16 bits wide and this CPU is slow with it.
+
+    Models with other weights than those of linear layers, embeddings and norms stay as they are.
+
+    Args:
+        model: of transformers, on the CPU, with frozen weights.
+
+    Returns:
+        A function that undoes it.
+    """
+    kinds = (torch.nn.Linear, torch.nn.Embedding)
+    of_layers = {p for m in model.modules() if isinstance(m, kinds) for p in m.parameters()}
+    others = [p for p in model.parameters() if p not in of_layers and p.is_floating_point()]
+    if not is_slow(model.dtype) or any(p.dim() > 1 for p in others):
+        return lambda: None
+    return _compute_in_float32(model, others)
+
+
+def is_slow(dtype: torch.dtype) -> bool:
+    """Whether this CPU multiplies a dtype of 16 bits slowly."""
+    return dtype in (torch.bfloat16, torch.float16) and not bfloat16_is_faster()
+
+
+def _compute_in_float32(model: Any, others: list[torch.nn.Parameter]) -> Callable[[], None]:
+    """Convert `others` and replace the products of linear layers and the results of embeddings."""
+    dtype = model.dtype
+    linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    embeddings = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    for module in linears:
+        vars(module)["forward"] = partial(_forward, module)
+    hooks = [m.register_forward_hook(lambda _, inputs, y: y.float()) for m in embeddings]
+    for parameter in others:
+        parameter.data = parameter.data.float()
+
+    def undo() -> None:
+        for module in linears:
+            del vars(module)["forward"]
+        for hook in hooks:
+            hook.remove()
+        for parameter in others:
+            parameter.data = parameter.data.to(dtype)
+
+    return undo
+
+
+def compute_dtype(model: Any) -> torch.dtype:
+    """Return the dtype of the values between a model's layers."""
+    head = model.get_output_embeddings()
+    replaced = head is not None and "forward" in vars(head)
+    dtype: torch.dtype = torch.float32 if replaced else model.dtype
+    return dtype
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Return ``x Wᵀ + b``, (T, out), of x (T, in); W (out, in) may be narrower. No gradients."""
+    if weight.dtype == x.dtype:
+        return torch.nn.functional.linear(x, weight, bias)
+    y = x.new_empty(len(x), len(weight))
+    for block in _blocks(weight):
+        y[:, block] = x @ weight[block].to(x.dtype).T
+    return y if bias is None else y.add_(bias)
+
+
+def input_gradient(g: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return ``g W``, (T, in), of g (T, out); W (out, in) may be narrower. No gradients."""
+    if weight.dtype == g.dtype:
+        return g @ weight
+    x = g.new_zeros(len(g), weight.shape[1])
+    for block in _blocks(weight):
+        x.addmm_(g[:, block], weight[block].to(g.dtype))
+    return x
+
+
+def _blocks(weight: torch.Tensor) -> Iterator[slice]:
+    """Yield slices of a matrix's rows."""
+    rows = max(_BLOCK_VALUES // weight.shape[1], 1)
+    return (slice(start, start + rows) for start in range(0, len(weight), rows))
+
+
+class _Product(torch.autograd.Function):
+    """A linear layer; for the backward pass it keeps its weights, not the converted ones."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any) -> Any:
+        ctx.save_for_backward(weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> Any:
+        (weight,) = ctx.saved_tensors
+        return input_gradient(outputs[0], weight), None, None
+
+
+def _forward(module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """Compute a linear layer on inputs (…, in) of any dtype."""
+    product: Any = _Product.apply
+    y: torch.Tensor = product(x.reshape(-1, x.shape[-1]), module.weight, module.bias)
+    return y.view(*x.shape[:-1], -1)

@@ -1,0 +1,234 @@
+"""Losses of many rows in few forward passes of a causal LM, with or without gradients.
+
+`hf_lorameta.engines.transformers.packing` packs rows into sequences and keeps them apart, so that
+each row has the loss that it has on its own. Logits are computed for output tokens only. Needs the
+extra ``eval``.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.transformers.packing import (
+    Parts,
+    Pass,
+    check_row_attention,
+    passes,
+    using,
+    using_row_attention,
+)
+from hf_lorameta.errors import UsageError
+
+_LOGIT_ROWS = 256
+"""Positions whose logits are cast to float32 at once: 50 MB with a vocabulary of 49,152."""
+_LEAST_TOKENS, _TOKENS_PER_WIDTH = 1024, 0.5
+"""Maximum tokens of a pass, and relative to the width of the model's layers if that is more:
+products are no faster with more."""
+
+T = TypeVar("T")
+
+
+def sequence_budget(model: Any) -> int:
+    """Return the maximum number of tokens in a packed sequence; 0 if rows cannot share one."""
+    try:
+        check_row_attention(model)
+    except UsageError:
+        return 0
+    return max(_LEAST_TOKENS, int(_TOKENS_PER_WIDTH * model.config.get_text_config().hidden_size))
+
+
+def rows_apart(model: Any) -> AbstractContextManager[None]:
+    """Let a model keep the rows of a sequence apart, if it can; others get one row at a time."""
+    return using_row_attention(model) if sequence_budget(model) else nullcontext()
+
+
+# --- one pass -----------------------------------------------------------------------------------
+
+
+def token_losses(model: Any, packed: Pass, adapters: bool = True) -> torch.Tensor:
+    """Return the cross entropy of the n output tokens of a pass in nats, (n,).
+
+    Args:
+        model: a causal LM of transformers, inside `rows_apart`.
+        packed: the pass.
+        adapters: apply the adapters of the pass's slots, or the base model alone.
+    """
+    device = model.device
+    at = torch.tensor(packed.predicting, device=device)
+    inputs = {"input_ids": torch.tensor([packed.ids], device=device)}
+    if len(packed.segments) > 1:
+        inputs["position_ids"] = torch.tensor([packed.positions], device=device)
+    with using(Parts(packed.slices if adapters else (), packed.segments)):
+        logits = model(**inputs, logits_to_keep=at, use_cache=False).logits[0]
+    if len(logits) != len(at):  # a model that computes all of them
+        logits = logits[at]
+    targets = torch.tensor(packed.targets, device=device)
+    parts = zip(*(torch.split(x, _LOGIT_ROWS) for x in (logits, targets)), strict=True)
+    return torch.cat([_cross_entropy(*part) for part in parts])
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def by_row(packed: Pass, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Split values of the n output tokens of a pass among its rows."""
+    return torch.split(values, list(packed.by_row))
+
+
+# --- many passes --------------------------------------------------------------------------------
+
+
+class RowLosses(NamedTuple):
+    """Losses of rows.
+
+    Attributes:
+        sums: of each row, over its output tokens, in nats.
+        sizes: of each row, its number of output tokens.
+    """
+
+    sums: list[float]
+    sizes: list[int]
+
+    @property
+    def per_token(self) -> float:
+        """Mean over all output tokens.
+
+        Example:
+            >>> RowLosses([1.0, 5.0], [1, 2]).per_token, RowLosses([1.0, 5.0], [1, 2]).per_row
+            (2.0, 1.75)
+        """
+        return math.fsum(self.sums) / sum(self.sizes)
+
+    @property
+    def per_row(self) -> float:
+        """Mean over rows of the loss per token."""
+        means = (total / size for total, size in zip(self.sums, self.sizes, strict=True))
+        return math.fsum(means) / len(self.sums)
+
+
+class PassRunner:
+    """Computes passes in threads, each with its share of the cores.
+
+    Args:
+        model: a causal LM of transformers, inside `rows_apart`.
+        workers: number of threads; each has the memory of its own pass.
+        pass_tokens: maximum tokens of a pass.
+    """
+
+    def __init__(self, model: Any, workers: int, pass_tokens: int) -> None:
+        self._model, self._workers, self._pass_tokens = model, workers, pass_tokens
+
+    def losses(
+        self,
+        rows: Mapping[int, Sequence[Tokens]],
+        adapters: bool = True,
+        done: Callable[[int], None] = lambda rows: None,
+    ) -> dict[int, RowLosses]:
+        """Compute the losses of the rows of each slot.
+
+        Args:
+            rows: of each slot.
+            adapters: apply the slots' adapters, or the base model alone.
+            done: called with the number of rows of each pass that is finished.
+        """
+        found = {slot: RowLosses([], [len(r.output) for r in rows[slot]]) for slot in rows}
+
+        def compute(packed: Pass) -> list[float]:
+            with torch.no_grad():  # what is cached, such as masks, may also be used for gradients
+                losses = token_losses(self._model, packed, adapters).double()
+                return [float(row.sum()) for row in by_row(packed, losses)]
+
+        def add(packed: Pass, sums: list[float]) -> None:
+            left = iter(sums)
+            for slot, count in packed.rows.items():
+                found[slot].sums.extend(next(left) for _ in range(count))
+            done(len(sums))
+
+        jobs = [[one] for of_share in self._shared(rows) for one in of_share]
+        self._run(jobs, compute, add)
+        return found
+
+    def backward(
+        self,
+        rows: Mapping[int, Sequence[Tokens]],
+        weights: Callable[[Pass], Sequence[float]],
+    ) -> None:
+        """Add the gradients of weighted losses to those of the slots.
+
+        All passes of a slot are computed in one thread, in order.
+
+        Args:
+            rows: of each slot.
+            weights: returns the factor of the loss of each output token of a pass.
+        """
+
+        def compute(packed: Pass) -> None:
+            with torch.enable_grad():
+                losses = token_losses(self._model, packed)
+                factors = torch.tensor(weights(packed), dtype=losses.dtype, device=losses.device)
+                torch.autograd.backward((losses * factors).sum())
+
+        self._run(self._shared(rows), compute, lambda packed, nothing: None)
+
+    def _shared(self, rows: Mapping[int, Sequence[Tokens]]) -> list[list[Pass]]:
+        """Return the passes of each worker's share of the slots.
+
+        Threads of their own, as far as there are several slots: those that torch uses within an
+        operation wait for each other where other programs use the cores.
+        """
+        sizes = {slot: count_tokens(of_slot) for slot, of_slot in rows.items()}
+        shares = divide(sizes, self._workers)
+        return [[*passes({slot: rows[slot] for slot in s}, self._pass_tokens)] for s in shares]
+
+    def _run(
+        self,
+        jobs: Sequence[Sequence[Pass]],
+        compute: Callable[[Pass], T],
+        use: Callable[[Pass, T], None],
+    ) -> None:
+        """Compute the passes of each job in a thread; use their results here, in order."""
+        workers, threads = min(self._workers, len(jobs)), torch.get_num_threads()
+        if workers <= 1:
+            for packed in (one for job in jobs for one in job):
+                use(packed, compute(packed))
+            return
+
+        def work(job: Sequence[Pass]) -> list[T]:
+            torch.set_num_threads(max(threads // workers, 1))  # of this thread, and of later ones
+            return [compute(packed) for packed in job]
+
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                for job, results in zip(jobs, pool.map(work, jobs), strict=True):
+                    for packed, result in zip(job, results, strict=True):
+                        use(packed, result)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def count_tokens(rows: Sequence[Tokens]) -> int:
+    """Return the number of tokens of rows."""
+    return sum(len(row.prompt) + len(row.output) for row in rows)
+
+
+def divide(sizes: Mapping[int, int], workers: int) -> list[list[int]]:
+    """Divide slots among workers so that the largest share is small; no share is empty.
+
+    Example:
+        >>> divide({0: 5, 1: 9, 2: 3}, 2)
+        [[1], [0, 2]]
+    """
+    shares: list[list[int]] = [[] for _ in range(workers)]
+    loads = [0] * workers
+    for slot in sorted(sizes, key=lambda slot: (-sizes[slot], slot)):
+        least = loads.index(min(loads))
+        shares[least].append(slot)
+        loads[least] += sizes[slot]
+    return [share for share in shares if share]

@@ -1,0 +1,205 @@
+"""Several LoRA adapters on one frozen base model, each for its own slice of the tokens.
+
+A *slot* holds one adapter, finished or in training. For the tokens x of slot k, an adapted layer
+computes ``y = x Wᵀ + s (x A_kᵀ) B_kᵀ``. The product with W is one for all tokens, as in S-LoRA
+(arXiv 2311.03285). The gradients, with g that of y and u = x Aᵀ computed anew instead of saved
+(RunLoRA, arXiv 2312.03415; of its orders, the one for a rank far below the number of tokens):
+
+    z = g B      ∂A = s zᵀ x      ∂B = s gᵀ u      ∂x = g W + s z A
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from hf_lorameta.engines.transformers.float32_products import input_gradient, linear
+from hf_lorameta.engines.transformers.packing import LOOP_DEVICES, Slice, current_parts
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.types import FactorPair
+
+Factors = tuple[torch.Tensor, torch.Tensor]
+"""A (r, in) and B (out, r) of a module."""
+
+
+@contextmanager
+def in_slots(
+    model: Any,
+    adapters: Mapping[str, Mapping[int, Factors]],
+    gradients: Mapping[str, Mapping[int, Factors]] | None = None,
+    scaling: float = 1.0,
+) -> Iterator[None]:
+    """Give slots of a model's layers their adapters, and put its own layers back afterwards.
+
+    Args:
+        model: of transformers, with frozen weights.
+        adapters: by module and slot. Ranks may differ, and a slot may lack modules.
+        gradients: buffers of the same shapes, which the backward pass adds to; None if the adapters
+            are finished.
+        scaling: s.
+
+    The slices of `hf_lorameta.engines.transformers.packing.using` say which tokens are whose.
+    """
+    own = {name: model.get_submodule(name) for name in adapters}
+    try:
+        for name, layer in own.items():
+            buffers = gradients[name] if gradients else {}
+            model.set_submodule(name, SlotLinear(layer, adapters[name], buffers, scaling))
+        yield
+    finally:
+        for name, layer in own.items():
+            model.set_submodule(name, layer)
+
+
+def applied(
+    model: Any, layout: Layout, factors: Sequence[FactorPair]
+) -> AbstractContextManager[None]:
+    """Apply a finished adapter to the tokens of slot 0.
+
+    Args:
+        model: of transformers, with frozen weights.
+        layout: the adapted modules.
+        factors: A (r, in) and s·B (out, r) of each of them.
+    """
+    pairs = ((torch.as_tensor(A), torch.as_tensor(B)) for A, B in factors)
+    on_device = ((A.to(model.device), B.to(model.device)) for A, B in pairs)
+    return in_slots(model, {m.name: {0: p} for m, p in zip(layout, on_device, strict=True)})
+
+
+class SlotLinear(torch.nn.Module):
+    """A frozen linear layer with an adapter per slot; see `in_slots`."""
+
+    def __init__(
+        self,
+        base: torch.nn.Linear,
+        factors: Mapping[int, Factors],
+        gradients: Mapping[int, Factors],
+        scaling: float,
+    ) -> None:
+        super().__init__()
+        self.base, self.factors, self.gradients, self.scaling = base, factors, gradients, scaling
+        # an input that requires a gradient, so that autograd calls `backward`
+        self._anchor = torch.zeros((), requires_grad=bool(gradients))
+
+    def slices(self, tokens: int) -> tuple[Slice, ...]:
+        """Return the tokens of the slots that have an adapter; a sequence of a batch has many."""
+        slices = current_parts().slices
+        length = tokens // slices[-1].stop if slices else 0
+        return tuple(
+            Slice(slot, start * length, stop * length)
+            for slot, start, stop in slices
+            if slot in self.factors
+        )
+
+    def stacked(self, dtype: torch.dtype) -> Factors:
+        """Return the factors of all slots side by side: A (Σr, in) and B (out, Σr)."""
+        pairs = self.factors.values()
+        return torch.cat([A for A, _ in pairs]).to(dtype), torch.cat([B for _, B in pairs], 1).to(
+            dtype
+        )
+
+    def mask(self, slices: tuple[Slice, ...], x: torch.Tensor) -> torch.Tensor:
+        """Return the mask that leaves each token (T, in) the ranks of its own slot, times s."""
+        ranks = tuple((slot, len(A)) for slot, (A, _) in self.factors.items())
+        return _mask(slices, ranks, len(x), self.scaling, (x.dtype, x.device))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return y (R, T, out) of x (R, T, in)."""
+        flat, base = x.reshape(-1, x.shape[-1]), self.base
+        apply: Any = _SlotFunction.apply
+        y: torch.Tensor = apply(
+            flat, base.weight, base.bias, self._anchor, self, self.slices(len(flat))
+        )
+        return y.view(*x.shape[:-1], -1)
+
+
+@lru_cache(maxsize=4)
+def _mask(
+    slices: tuple[Slice, ...],
+    ranks: tuple[tuple[int, int], ...],
+    tokens: int,
+    scaling: float,
+    like: tuple[torch.dtype, torch.device],
+) -> torch.Tensor:
+    """Return s where a token belongs to the slot of a row of A, else 0: (tokens, Σr)."""
+    parts = {slot: torch.zeros(tokens, rank, dtype=like[0]) for slot, rank in ranks}
+    for slot, start, stop in slices:
+        parts[slot][start:stop] = scaling
+    return torch.cat(list(parts.values()), 1).to(like[1])
+
+
+class _SlotFunction(torch.autograd.Function):
+    """The adapted layer and its gradients, as the module's docstring states them.
+
+    The gradients of A and B are added to the slots' buffers directly: returned to autograd, they
+    would be tensors of all slots, mostly zero.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Any, weight: Any, bias: Any, anchor: Any, layer: Any, slices: Any
+    ) -> Any:
+        y = linear(x, weight, bias)
+        if x.device.type in LOOP_DEVICES:
+            for slot, start, stop in slices:
+                A, B = (factor.to(x.dtype) for factor in layer.factors[slot])
+                y[start:stop].addmm_(x[start:stop] @ A.T, B.T, alpha=layer.scaling)
+        elif slices:
+            A, B = layer.stacked(x.dtype)
+            y.addmm_((x @ A.T) * layer.mask(slices, x), B.T)
+        ctx.save_for_backward(x, weight)
+        ctx.layer, ctx.slices = layer, slices
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> Any:
+        (x, weight), g = ctx.saved_tensors, outputs[0]
+        dx = input_gradient(g, weight) if ctx.needs_input_grad[0] else None
+        add = _add_slot_by_slot if x.device.type in LOOP_DEVICES else _add_together
+        if ctx.slices:
+            add(ctx.layer, ctx.slices, x, g, dx)
+        return dx, None, None, None, None, None
+
+
+def _add_slot_by_slot(
+    layer: SlotLinear, slices: Sequence[Slice], x: Any, g: Any, dx: torch.Tensor | None
+) -> None:
+    """Add what the adapters contribute to the gradients: no padding, many small operations."""
+    for slot, start, stop in slices:
+        A, B = (factor.to(x.dtype) for factor in layer.factors[slot])
+        own, gradient = x[start:stop], g[start:stop]
+        z = gradient @ B
+        if slot in layer.gradients:
+            dA, dB = layer.gradients[slot]
+            _add(dA, z.T, own, layer.scaling)
+            _add(dB, gradient.T, own @ A.T, layer.scaling)
+        if dx is not None:
+            dx[start:stop].addmm_(z, A, alpha=layer.scaling)
+
+
+def _add_together(
+    layer: SlotLinear, slices: tuple[Slice, ...], x: Any, g: Any, dx: torch.Tensor | None
+) -> None:
+    """Add what the adapters contribute to the gradients: few large operations, mostly masked."""
+    A, B = layer.stacked(x.dtype)
+    mask = layer.mask(slices, x)
+    z, u = (g @ B) * mask, (x @ A.T) * mask
+    ranks = [len(A) for A, _ in layer.factors.values()]
+    parts = zip((z.T @ x).split(ranks), (g.T @ u).split(ranks, 1), strict=True)
+    for slot, (of_A, of_B) in zip(layer.factors, parts, strict=True):
+        if slot in layer.gradients:
+            dA, dB = layer.gradients[slot]
+            dA.add_(of_A)
+            dB.add_(of_B)
+    if dx is not None:
+        dx.addmm_(z, A)
+
+
+def _add(target: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scaling: float) -> None:
+    """Add ``scaling · left @ right`` to a target whose dtype may be wider."""
+    if target.dtype == left.dtype:
+        target.addmm_(left, right, alpha=scaling)
+    else:
+        target.add_(left @ right, alpha=scaling)

@@ -1,0 +1,132 @@
+"""Checks before a training: the base model, memory and the disk."""
+
+import hashlib
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub.constants import is_offline_mode
+
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.index import TOKENIZER_FILE
+from hf_lorameta.engines.transformers.evaluator import require_eval
+from hf_lorameta.errors import (
+    AuthError,
+    BankError,
+    GatedError,
+    HubError,
+    NotFoundError,
+    Option,
+    first_line,
+)
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.hub.base_model import find_at_hand, locate, resolve_once
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.packaged_model import SMOLLM2, quiet_transformers
+from hf_lorameta.training.settings import Machine, Settings
+
+if TYPE_CHECKING:
+    from hf_lorameta.training.device import DevicePlan
+
+_SAMPLE_BYTES = 1 << 16
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model: its name, folder, commit, license, and a digest of its files."""
+
+    name: str
+    folder: Path
+    revision: str | None
+    license: str | None
+    digest: str
+
+    @classmethod
+    def find(cls, name: str, revision: str | None, hub: Hub) -> "Base":
+        """Find a base model on the Hub, in the cache or in a folder.
+
+        Raises:
+            MissingExtraError: the extra ``eval`` is not installed.
+            HubError: it cannot be fetched.
+        """
+        require_eval()
+        sha = license = None
+        if not Path(name).expanduser().is_dir():
+            try:
+                if is_offline_mode() or find_at_hand(name, revision) is None:
+                    repo = hub.resolve(name, "model", revision)
+                else:  # without a network, retries would take half a minute
+                    repo = resolve_once(name, revision, hub.token)
+                sha, license = repo.sha, repo.license
+            except (AuthError, GatedError):
+                raise
+            except HubError as error:
+                logger.info("%s: %s; looking in the cache", name, error)
+                license = Bank.embedded().index.base_license if name == SMOLLM2 else None
+        folder = locate(name, revision, hub.token)
+        if folder.parent.name == "snapshots":  # of the cache, which names them by their commits
+            sha = folder.name
+        return cls(name, folder, sha, license, _digest(folder))
+
+
+def _digest(folder: Path) -> str:
+    """Return a digest of a model's configuration and of parts of its weights."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("config.json"), *folder.glob("model*.safetensors")]):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_SAMPLE_BYTES))
+            file.seek(max(size - _SAMPLE_BYTES, 0))
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def check_base(folder: Path, settings: Settings, machine: Machine) -> tuple["DevicePlan", Layout]:
+    """Check from the configuration alone that a base model can be trained and fits in memory."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from hf_lorameta.engines.transformers.packing import check_row_attention
+    from hf_lorameta.training.device import plan_device
+    from hf_lorameta.training.target_layers import find_layout
+
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        first = first_line(error)
+        raise NotFoundError(f"transformers cannot load a model from {folder}: {first}") from None
+    check_row_attention(model)
+    layout = find_layout(model, settings.targets)
+    return plan_device(folder, config, layout, settings.rank, machine), layout
+
+
+def check_disk(folder: Path, layout: Layout, settings: Settings, tasks: int, at_once: int) -> None:
+    """Check that the adapters, in bfloat16, and the states of unfinished tasks fit on the disk."""
+    values = settings.rank * sum(m.in_features + m.out_features for m in layout)
+    needed = values * (2 * tasks + 16 * min(at_once, tasks)) + (1 << 20)
+    free = shutil.disk_usage(folder).free
+    if tasks and needed > free:
+        raise BankError(
+            f"{tasks} adapters need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free in "
+            f"{folder}",
+            hint=["free some space", "name another folder", Option("rank", change="lower")],
+        )
+
+
+def read_tokenizer(folder: Path) -> bytes:
+    """Return ``tokenizer.json`` of a base model.
+
+    Raises:
+        BankError: it has none.
+    """
+    try:
+        return (folder / TOKENIZER_FILE).read_bytes()
+    except OSError:
+        raise BankError(f"{folder} has no {TOKENIZER_FILE}, which a bank needs") from None

@@ -1,0 +1,206 @@
+"""The general adapter of a bank and its output prior on disk: made once, kept by later runs."""
+
+import json
+import logging
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from hf_lorameta.bank.arrays import save_arrays
+from hf_lorameta.bank.index import (
+    GENERAL,
+    OUTPUT_PRIOR_FILE,
+    GeneralEntry,
+    GeneralTask,
+    OutputPriorEntry,
+    adapter_path,
+)
+from hf_lorameta.bank.stored_prior import to_arrays
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.errors import BankError, Option
+from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
+from hf_lorameta.training.bank.one_task import (
+    Loaded,
+    OpenTask,
+    TrainingJob,
+    digest_of_key,
+    license_now,
+    log_of,
+    open_task,
+)
+from hf_lorameta.training.bank.progress import Log, Reporter
+from hf_lorameta.training.bank.tasks import Task
+from hf_lorameta.types import FactorPair
+
+_HELD_OUT = 256
+"""Held-out rows of all tasks together, about."""
+_GENERAL_RECORD, _PRIOR_RECORD = f"{GENERAL}.json", "output_prior.json"
+
+Entry = TypeVar("Entry", bound=BaseModel)
+
+logger = logging.getLogger(__name__)
+
+
+def open_all(tasks: Sequence[Task], job: TrainingJob, evaluator: TorchEvaluator) -> list[OpenTask]:
+    """Read as many rows of each task as the general adapter needs.
+
+    Tasks that cannot be read are left out here; their own training states the reason.
+    """
+    settings = job.settings.of_general(len(tasks))
+    count = max(len(tasks), 1)
+    train, held_out = -(-settings.steps * settings.rows // count), -(-_HELD_OUT // count)
+    opened = []
+    for task in tasks:
+        try:
+            found = open_task(task, job, evaluator)
+        except (OSError, MemoryError):
+            raise  # a fault of this machine, not of the task
+        except Exception as error:  # noqa: BLE001 - no task ends the training
+            logger.info("%s is left out of the general adapter: %s", task.name, error)
+            continue
+        rows = list(found.rows.train)
+        random.Random(f"{settings.seed} {task.name} {GENERAL}").shuffle(rows)
+        kept = replace(found.rows, train=rows[:train], held_out=found.rows.held_out[:held_out])
+        opened.append(replace(found, rows=kept))
+    return opened
+
+
+def train_general(
+    opened: Sequence[OpenTask], job: TrainingJob, loaded: Loaded, reporter: Reporter
+) -> tuple[GeneralEntry, Log]:
+    """Train the general adapter and store it.
+
+    Args:
+        opened: tasks with their rows.
+        job: what all tasks share.
+        loaded: the base model.
+        reporter: receives the progress.
+
+    Raises:
+        BankError: it did not learn.
+    """
+    from hf_lorameta.training.bank.runs import general_run
+    from hf_lorameta.training.trainer import Trainer
+
+    settings = job.settings.of_general(len(opened))
+    tasks, slots = [task.rows for task in opened], loaded.plan.workers
+    key = digest_of_key({**job.shared_key(), "rows": [rows.key for rows in tasks]})
+    run = general_run(tasks, settings, slots, key)
+    trainer = Trainer(
+        loaded.evaluator.model, loaded.layout, settings, loaded.plan, slots,
+        checkpoints=job.work_folder,
+    )  # fmt: skip
+    with trainer:
+        for _, ended in trainer.train([run]):
+            reporter.step(run.name, run.step, ended)
+        factors = trainer.slots.factors(run.best[0])
+    if not run.best_step:
+        raise BankError(
+            "the general adapter did not learn: no step lowered the loss on held-out rows, "
+            f"{run.base_loss:.3f}",
+            hint=Option("general_steps", 0),
+        )
+    path = job.folder / adapter_path(GENERAL)
+    write_tensors(path, loaded.layout, settings.rank, "bfloat16", factors)
+    available = sum(len(rows.train) for rows in tasks)
+    entry = GeneralEntry(
+        name=GENERAL,
+        rank=settings.rank,
+        scaling=1.0,
+        tasks=tuple(_general_task(task.task, task.facts["license"]) for task in opened),
+        rows=min(available, run.step * settings.rows),
+        size=path.stat().st_size,
+        sha256=sha256(path),
+    )
+    _store(entry, path, job.work_folder / _GENERAL_RECORD, digest_of_key(job.shared_key()))
+    trainer.discard_checkpoint(run)
+    return entry, log_of(run, GENERAL, entry.rows, sum(len(rows.held_out) for rows in tasks))
+
+
+def _general_task(task: Task, license_: str | None) -> GeneralTask:
+    """Return what the index states of a task; `license_` is that on the card of a Hub dataset."""
+    return GeneralTask(
+        name=task.entry_name,
+        source=task.source,
+        source_revision=task.source_revision,
+        license=license_now(task, license_),
+    )
+
+
+def store_prior(
+    opened: Sequence[OpenTask], job: TrainingJob, loaded: Loaded, general: GeneralEntry
+) -> OutputPriorEntry | None:
+    """Measure the output prior and store it; None if the architecture has none."""
+    from hf_lorameta.training.bank.measure_prior import measure_prior
+
+    prior = measure_prior(
+        loaded.evaluator.model,
+        loaded.layout,
+        general_factors(job.folder),
+        [task.rows for task in opened],
+        loaded.plan.pass_tokens,
+    )
+    if prior is None:
+        return None
+    path, module = job.folder / OUTPUT_PRIOR_FILE, prior.module
+    save_arrays(path, to_arrays(prior))
+    entry = OutputPriorEntry(
+        module=(module.name, module.in_features, module.out_features),
+        end=loaded.evaluator.end_token,
+    )
+    _store(entry, path, job.work_folder / _PRIOR_RECORD, general.sha256)
+    return entry
+
+
+# --- what an earlier run has made ---------------------------------------------------------------
+
+
+def finished_general(job: TrainingJob, tasks: Iterable[Task] = ()) -> GeneralEntry | None:
+    """Return the general adapter that an earlier run has trained with the same settings.
+
+    It is kept even if the tasks are others now, so that a bank can be extended. Licenses and
+    sources are those that `tasks` state now.
+    """
+    path, record = job.folder / adapter_path(GENERAL), job.work_folder / _GENERAL_RECORD
+    entry = _stored(GeneralEntry, path, record, digest_of_key(job.shared_key()))
+    if entry is None:
+        return None
+    now = {task.entry_name: task for task in tasks}
+    stated = (
+        _general_task(now[known.name], known.license) if known.name in now else known
+        for known in entry.tasks
+    )
+    return entry.model_copy(update={"tasks": tuple(stated)})
+
+
+def finished_prior(job: TrainingJob, general: GeneralEntry) -> OutputPriorEntry | None:
+    """Return the output prior that an earlier run has measured under this general adapter."""
+    path, record = job.folder / OUTPUT_PRIOR_FILE, job.work_folder / _PRIOR_RECORD
+    return _stored(OutputPriorEntry, path, record, general.sha256)
+
+
+def general_factors(folder: Path) -> list[FactorPair]:
+    """Return the factors of the general adapter that is stored in a bank's folder."""
+    file = AdapterFile(folder / adapter_path(GENERAL))
+    return [(file.tensor(m.name, "A"), file.tensor(m.name, "B")) for m in file.layout]
+
+
+def _store(entry: BaseModel, path: Path, record: Path, key: str) -> None:
+    """Write the record of a file that was made."""
+    content = {"key": key, "sha256": sha256(path), "result": entry.model_dump()}
+    write_atomically(record, json.dumps(content).encode())
+
+
+def _stored(kind: type[Entry], path: Path, record: Path, key: str) -> Entry | None:
+    """Return the entry of a file that has a record of this key and has not changed since."""
+    try:
+        content = json.loads(record.read_bytes())
+        same = content["key"] == key and content["sha256"] == sha256(path)
+        return kind.model_validate(content["result"]) if same else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,148 @@
+"""Measure what the output prior needs to know of a base model under its general adapter."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.transformers.forward import token_losses
+from hf_lorameta.engines.transformers.lora_layer import applied
+from hf_lorameta.engines.transformers.packing import passes, using_row_attention
+from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.method.output_prior import OutputPrior
+from hf_lorameta.training.bank.runs import TaskRows
+from hf_lorameta.types import FactorPair, FloatArray
+
+ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3"})
+"""Model types whose last down-projection is added to the state that the final norm scales.
+
+Gemma 2, 3 and 4 have a norm between the two: the size of what is added is fixed, whatever the
+update, so it cannot carry the prior.
+"""
+_DIMENSIONS = 256
+_ROWS = 8
+_GATE_RIDGE = 1e-2
+_UNSEEN = 1e-4
+"""Share of a background distribution that tokens share which no output has."""
+
+
+def measure_prior(
+    model: Any,
+    layout: Layout,
+    general: Sequence[FactorPair],
+    tasks: Sequence[TaskRows],
+    pass_tokens: int = 1024,
+) -> OutputPrior | None:
+    """Measure the output prior on rows of tasks.
+
+    None if the architecture is another, or the adapters adapt the last down-projection themselves:
+    an adapter has one update per module.
+
+    Args:
+        model: a causal LM of transformers.
+        layout: the modules of the general adapter.
+        general: factors of the general adapter.
+        tasks: rows of all tasks; the background is the mean of their distributions.
+        pass_tokens: maximum tokens of a pass.
+    """
+    if model.config.model_type not in ARCHITECTURES:
+        return None
+    decoder = model.get_decoder()
+    projection = decoder.layers[-1].mlp.down_proj
+    name = next(n for n, m in model.named_modules() if m is projection)
+    if any(module.name == name for module in layout):
+        return None
+    with using_row_attention(model), applied(model, layout, general):
+        inputs, states, first, weights = _record(model, projection, tasks, pass_tokens)
+    gates = _regress(inputs, weights, torch.stack([first, 1 - first], 1))
+    epsilon = getattr(decoder.norm, "variance_epsilon", 1e-6)
+    inverse = (states.square().mean(1) + epsilon).rsqrt()
+    scale = float(1 / (inverse * weights).sum())
+    vectors = model.get_output_embeddings().weight.float() * decoder.norm.weight.float()
+    directions = _main_directions(vectors)
+    return OutputPrior(
+        Module(name, projection.in_features, projection.out_features),
+        (vectors @ directions.T).cpu().numpy(),
+        (directions * scale).cpu().numpy(),
+        gates.T.float().cpu().numpy().copy(),
+        np.stack([_background(tasks, part, len(vectors)) for part in (0, 1)]),
+    )
+
+
+def _record(
+    model: Any, projection: Any, tasks: Sequence[TaskRows], pass_tokens: int
+) -> tuple[torch.Tensor, ...]:
+    """Run some rows of each task; return what is seen where output tokens are predicted.
+
+    Returns:
+        Inputs of the projection (n, in), states before the final norm (n, d), whether the token is
+        the first of its output (n,), and weights (n,) that sum to one, equally over the tasks.
+    """
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+    first: list[float] = []
+    weights: list[float] = []
+    with _inputs_of(projection) as inputs, _inputs_of(model.get_decoder().norm) as states:
+        for task in tasks:
+            rows = task.train[:_ROWS]
+            for packed in passes({0: rows}, pass_tokens):
+                with torch.no_grad():
+                    token_losses(model, packed)
+                at = torch.tensor(packed.predicting)
+                kept.append((inputs.pop()[at], states.pop()[at]))
+            count = sum(len(row.output) for row in rows)
+            first += [float(i == 0) for row in rows for i in range(len(row.output))]
+            weights += [1 / (count * len(tasks))] * count
+    return (
+        torch.cat([x for x, _ in kept]),
+        torch.cat([state for _, state in kept]),
+        torch.tensor(first),
+        torch.tensor(weights),
+    )
+
+
+@contextmanager
+def _inputs_of(module: Any) -> Iterator[list[torch.Tensor]]:
+    """Collect the inputs (T, size) of a module, in float32 on the CPU."""
+    seen: list[torch.Tensor] = []
+    hook = module.register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].detach().flatten(0, -2).float().cpu())
+    )
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def _regress(x: torch.Tensor, weights: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Weighted ridge regression: x (n, in), weights (n,), targets (n, m) → (in, m)."""
+    x, weighted = x.double(), (x * weights[:, None]).double()
+    covariance = weighted.T @ x
+    ridge = _GATE_RIDGE * covariance.diagonal().mean()
+    covariance.diagonal().add_(ridge)
+    solved: torch.Tensor = torch.linalg.solve(covariance, weighted.T @ targets.double())
+    return solved
+
+
+def _main_directions(vectors: torch.Tensor) -> torch.Tensor:
+    """Return orthonormal directions (k, d) in which vectors (V, d) vary most."""
+    centered = (vectors - vectors.mean(0)).double()
+    directions: torch.Tensor = torch.linalg.eigh(centered.T @ centered).eigenvectors
+    return directions[:, -_DIMENSIONS:].T.float()
+
+
+def _background(tasks: Sequence[TaskRows], part: int, size: int) -> FloatArray:
+    """Return the mean over tasks of the distribution of first (0) or later (1) output tokens."""
+    total = np.zeros(size)
+    for task in tasks:
+        counts = np.bincount(_tokens(task.train, part), minlength=size)
+        total += counts / max(counts.sum(), 1)
+    total += _UNSEEN * total.sum() / size + np.finfo(np.float32).tiny
+    return np.asarray(total / total.sum(), np.float32)
+
+
+def _tokens(rows: Sequence[Tokens], part: int) -> list[int]:
+    parts = (slice(0, 1), slice(1, None))
+    return [token for row in rows for token in row.output[parts[part]]]

@@ -1,0 +1,265 @@
+"""One task of a bank: its rows before the training, its adapter, record and log after it."""
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hf_lorameta.bank.build import Outcome
+from hf_lorameta.bank.entry import finished_entry, store_entry
+from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, IndexEntry, Skipped, adapter_path
+from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, profile_rows
+from hf_lorameta.data.counts.sample import RowSample
+from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
+from hf_lorameta.engines.scoring import Tokens
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.errors import EmptyDatasetError, LoraMetaError
+from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.formats.lora_file import write_tensors
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.training.bank.checks import Base
+from hf_lorameta.training.bank.progress import Log
+from hf_lorameta.training.bank.tasks import Task
+from hf_lorameta.training.settings import Machine, Settings
+from hf_lorameta.types import FactorPair, Row
+
+if TYPE_CHECKING:
+    from hf_lorameta.training.bank.runs import TaskRows
+    from hf_lorameta.training.device import DevicePlan
+    from hf_lorameta.training.trainer import Run
+
+_FORMAT = 2
+"""Version of the training; adapters of another version are trained again."""
+_LEAST_ROWS = 8
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What all tasks of a bank share. Picklable, without the token of `hub`.
+
+    Attributes:
+        folder: of the bank; holds ``tokenizer.json``.
+        hub: client that datasets are read with.
+        base: the base model.
+        tokenizer: SHA-256 of ``tokenizer.json``.
+        settings: of the training.
+        machine: what to use of each machine; its dtype is known.
+        general: SHA-256 of the weights of the general adapter, from which the tasks' adapters
+            start; None starts from zero.
+    """
+
+    folder: Path
+    hub: Hub
+    base: Base
+    tokenizer: str
+    settings: Settings
+    machine: Machine
+    general: str | None = None
+
+    def key(self, task: Task) -> dict[str, object]:
+        """Return what the adapter of a task depends on."""
+        names = ("name", "config", "split", "revision")
+        facts = {name: getattr(task, name) for name in names} | {"dataset": task.public_id}
+        prompt = {"instruction": task.instruction, "template": task.template}
+        facts |= {name: text for name, text in prompt.items() if text}
+        return {
+            "task": facts,
+            "columns": task.columns and task.columns.model_dump(),
+            "rows": task.pinned(self.hub),
+            "general": self.general,
+            "profile": PROFILE_FORMAT,
+            **task.limits.key(),
+            **self.shared_key(),
+        }
+
+    def shared_key(self) -> dict[str, object]:
+        """Return what every adapter of the bank depends on."""
+        return {
+            "training": _FORMAT,
+            "settings": self.settings.to_dict(),
+            "dtype": self.machine.dtype,
+            "base": self.base.digest,
+            "tokenizer": self.tokenizer,
+        }
+
+    @property
+    def work_folder(self) -> Path:
+        """Folder in the bank's with records of what is finished, and states of what is not."""
+        return self.folder / WORK_FOLDER
+
+
+class Loaded(NamedTuple):
+    """The base model in memory, ready for training.
+
+    Attributes:
+        evaluator: the base model and its tokenizer.
+        layout: the adapted modules.
+        plan: how training uses the machine.
+    """
+
+    evaluator: TorchEvaluator
+    layout: Layout
+    plan: "DevicePlan"
+
+
+@dataclass(frozen=True)
+class OpenTask:
+    """A task whose rows were read."""
+
+    task: Task
+    key: Mapping[str, object]
+    profile: Profile
+    rows: "TaskRows"
+    facts: Mapping[str, Any]
+
+
+def open_task(task: Task, job: TrainingJob, evaluator: TorchEvaluator) -> OpenTask:
+    """Read, count, split and encode the rows of a task.
+
+    Raises:
+        LoraMetaError: it cannot be read, or has too few rows with an output.
+    """
+    from hf_lorameta.training.bank.runs import TaskRows
+
+    settings = job.settings
+    key = job.key(task)
+    dataset = task.open(job.hub)
+    sample = RowSample(settings.max_rows, f"{settings.seed} {task.name} sample")
+    tokenizer = job.folder / TOKENIZER_FILE
+    profile = profile_rows(sample.of(dataset.rows()), load_encode(tokenizer), vocab_size(tokenizer))
+    rows = sample.rows
+    if len(rows) < _LEAST_ROWS:
+        raise EmptyDatasetError(
+            f"{len(rows)} different rows with an output, expected at least {_LEAST_ROWS}"
+        )
+    validation = task.open_validation(dataset, job.hub)
+    labeled = validation.head(settings.held_out) if validation else []
+    held = [row for row in labeled if row[1].strip()]
+    if not held:
+        random.Random(f"{settings.seed} {task.name} held out").shuffle(rows)
+        count = min(settings.held_out, len(rows) // 4)
+        held, rows = rows[:count], rows[count:]
+    facts = {
+        "config": dataset.config,
+        "split": dataset.split,
+        "columns": dataset.columns,
+        "dataset_revision": dataset.revision,
+        "license": task.license or dataset.license,
+        "private": _is_private(task, dataset.private),
+    }
+    encode = partial(encode_rows, evaluator, settings.max_length)
+    encoded = TaskRows(task.name, encode(rows), encode(held), digest_of_key(key))
+    return OpenTask(task, key, profile, encoded, facts)
+
+
+def _is_private(task: Task, private: bool) -> bool:
+    """Whether an entry is private: a local file with a stated license is not."""
+    return private and not (task.is_local and task.license)
+
+
+def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> list[Tokens]:
+    """Encode rows in at most `length` tokens; outputs are cut off at half of it."""
+    return [
+        row._replace(output=row.output[: length // 2]).truncated(length, evaluator.start_tokens)
+        for row in evaluator.encode(rows)
+    ]
+
+
+def store_adapter(
+    opened: OpenTask, run: "Run", factors: Sequence[FactorPair], job: TrainingJob, layout: Layout
+) -> Outcome:
+    """Write the adapter of a finished run, its log and its record."""
+    task, settings = opened.task, job.settings
+    if not run.best_step:
+        reason = f"no step lowered the loss of {run.base_loss:.3f} on its held-out rows"
+        content = json.dumps({"key": opened.rows.key, "reason": reason})
+        write_atomically(_useless_path(task, job), content.encode())
+        return Skipped(adapter=task.adapter, dataset=task.public_id, reason=reason)
+    weights = job.folder / adapter_path(task.entry_name)
+    write_tensors(weights, layout, settings.rank, "bfloat16", factors)
+    log = log_of(run, task.name, opened.profile.rows, len(opened.rows.held_out))
+    write_atomically(_log_path(job.folder, task.entry_name), json.dumps(asdict(log)).encode())
+    entry = IndexEntry(
+        name=task.entry_name,
+        adapter=task.adapter,
+        adapter_revision=opened.rows.key[:40],
+        dataset=task.public_id,
+        rank=settings.rank,
+        scaling=1.0,
+        rows=opened.profile.rows,
+        source=task.source,
+        source_revision=task.source_revision,
+        title=task.title,
+        size=weights.stat().st_size,
+        sha256=sha256(weights),
+        **opened.facts,
+    )
+    store_entry(job.folder, entry, opened.profile, opened.key)
+    return entry
+
+
+def log_of(run: "Run", name: str, rows: int, held_out: int) -> Log:
+    """Return the log of a finished run."""
+    seconds = round(run.seconds, 1)
+    return Log(name, rows, held_out, run.base_loss, run.loss, run.step, run.best_step, seconds)
+
+
+def digest_of_key(key: Mapping[str, object]) -> str:
+    """Return the SHA-256 of JSON values."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
+def _useless_path(task: Task, job: TrainingJob) -> Path:
+    """Path of the record of a task that training did not improve."""
+    return job.work_folder / f"{task.entry_name}.useless.json"
+
+
+def finished_outcome(task: Task, job: TrainingJob) -> Outcome | None:
+    """Return the outcome of a task that an earlier run has trained with the same key.
+
+    License, source and title are those that are stated now; the adapter does not depend on them.
+    """
+    useless = _useless_path(task, job)
+    if not (useless.exists() or (job.folder / adapter_path(task.entry_name)).exists()):
+        return None
+    try:
+        key = job.key(task)
+    except LoraMetaError:
+        return None  # the training reports it
+    if useless.exists():
+        record = json.loads(useless.read_bytes())
+        if record["key"] == digest_of_key(key):
+            return Skipped(adapter=task.adapter, dataset=task.public_id, reason=record["reason"])
+    entry = finished_entry(job.folder, task.entry_name, key)
+    if entry is None:
+        return None
+    stated = {
+        "source": task.source,
+        "source_revision": task.source_revision,
+        "title": task.title,
+        "license": license_now(task, entry.license),
+        "private": _is_private(task, task.is_local or entry.private),
+    }
+    return entry.model_copy(update=stated)
+
+
+def license_now(task: Task, earlier: str | None) -> str | None:
+    """Return the license that a task states now, else that on the card of a Hub dataset."""
+    return task.license if task.is_local else task.license or earlier
+
+
+def _log_path(folder: Path, name: str) -> Path:
+    return folder / WORK_FOLDER / f"{name}.log.json"
+
+
+def read_log(folder: Path, name: str) -> Log | None:
+    """Return the log of an entry; None if it has none that can be read."""
+    try:
+        return Log(**json.loads(_log_path(folder, name).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,1 @@
+"""Training a generated adapter further on labeled rows."""
