@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from hf_lorameta import Bank, Plan, Recipe, RecipeError, plan
+from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.demo import TRAIN_FILE
+from hf_lorameta.errors import RecipeError
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.method.merging import COMBINERS, SPARSE_DENSITY
 from hf_lorameta.pipeline.combine_adapters import check_time, combine_adapters
