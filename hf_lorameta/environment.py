@@ -35,7 +35,6 @@ def require_extra(*modules: str, extra: str = "eval") -> None:
         >>> require_extra("json", "no_such_module")
         Traceback (most recent call last):
         hf_lorameta.errors.MissingExtraError: no_such_module is not installed
-        ...pip install...
     """
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:

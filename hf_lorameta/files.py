@@ -48,7 +48,6 @@ def refuse_other_files(folder: Path, names: Iterable[str]) -> None:
         >>> refuse_other_files(Path("a"), ["thesis.txt"])
         Traceback (most recent call last):
         hf_lorameta.errors.UsageError: a holds other files (thesis.txt)
-        name another output=
     """
     if others := sorted(names):
         raise UsageError(

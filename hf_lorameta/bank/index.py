@@ -216,9 +216,7 @@ class Index(_Stored):
     skipped: tuple[Skipped, ...]
     files: dict[str, str]  # SHA-256 of the files other than weights, by name
     # by metric, the median distance from a bank dataset to its nearest other
-    typical_distances: dict[str, float] = Field(
-        default={}, validation_alias="neighbourhood", serialization_alias="neighbourhood"
-    )
+    typical_distances: dict[str, float] = {}
     packing: Packing | None = None  # None for a bank
     gains: tuple[Gain, ...] = ()  # measured by ``bank fit --transfer``, one per entry, or otherwise
     general: GeneralEntry | None = None

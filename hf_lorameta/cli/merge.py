@@ -1,7 +1,7 @@
 """The command that merges adapters by weight."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +15,6 @@ from hf_lorameta.cli.options import (
     example,
 )
 from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars
-
-if TYPE_CHECKING:
-    from hf_lorameta.recipe import MergeRecipe
 
 _SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -92,6 +89,7 @@ def merge(
         resolve_target,
         staging_folder,
     )
+    from hf_lorameta.recipe import MergeRecipe
 
     weights = parse_weights(adapters)
     size = None if max_size is None else parse_size(max_size)

@@ -389,7 +389,8 @@ def test_class_labels_are_converted_to_names(cli: Shell, bank: Built, user: Acco
 
 def test_a_private_dataset_is_previewed_with_a_token(cli: Shell, user: Account) -> None:
     repo = user.dataset("d", {"train.jsonl": rows(0)}, private=True)
-    code = f"from hf_lorameta import preview; print(preview({repo!r}, token={user.token!r}).names)"
+    code = "from hf_lorameta.data.preview import preview; "
+    code += f"print(preview({repo!r}, token={user.token!r}).names)"
     command, env = [sys.executable, "-c", code], os.environ | cli.env()
     assert subprocess.check_output(command, env=env, text=True) == "['input', 'output']\n"
 
