@@ -9,7 +9,7 @@ from hf_lorameta.errors import LoraMetaError
 _MODULES = {
     "Bank": "bank.bank",
     "Columns": "data.columns.columns",
-    "Generation": "pipeline.generation",
+    "Generation": "pipeline.save",
     "Hub": "hub.client",
     "Merge": "pipeline.merge",
     "MergeRecipe": "recipe",
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from hf_lorameta.hub.reading_limits import ReadingLimits
     from hf_lorameta.pipeline.evaluate import evaluate
     from hf_lorameta.pipeline.generate import generate
-    from hf_lorameta.pipeline.generation import Generation
     from hf_lorameta.pipeline.merge import Merge, merge
     from hf_lorameta.pipeline.plan import Plan, plan
+    from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.recipe import MergeRecipe, Recipe
 
 

@@ -88,9 +88,14 @@ def evaluate(
     from hf_lorameta.errors import Option, UsageError
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import locate_adapter, read_adapter
-    from hf_lorameta.pipeline.adapters_to_score import ONLY, locate_adapters, separate_dataset
-    from hf_lorameta.pipeline.publish_scores import resolve_card_repo, save_scores
-    from hf_lorameta.pipeline.rows_to_score import adapter_was, open_to_score, rows_to_score
+    from hf_lorameta.pipeline.evaluate import (
+        ONLY,
+        locate_adapters,
+        resolve_card_repo,
+        save_scores,
+        separate_dataset,
+    )
+    from hf_lorameta.pipeline.evaluation_rows import adapter_was, open_to_score, rows_to_score
 
     if create_pr and not save_card:
         raise UsageError("a pull request needs scores for the card", hint=Option("save_card"))

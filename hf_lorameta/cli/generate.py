@@ -30,10 +30,10 @@ from hf_lorameta.types import StageProgress
 if TYPE_CHECKING:
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.adapter_folder import Export
-    from hf_lorameta.pipeline.generation import Generation
+    from hf_lorameta.pipeline.generate import Prepared
     from hf_lorameta.pipeline.mixture import Mixture
-    from hf_lorameta.pipeline.prepare import Prepared
     from hf_lorameta.pipeline.publish import Target
+    from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.pipeline.session import Session
 
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
     from hf_lorameta.cli.describe_plan import EFFECTIVE_NUMBER, describe_plan
-    from hf_lorameta.pipeline.advice import advise
+    from hf_lorameta.pipeline.budget import advise
 
     with request.session() as session, stage_bars(quiet) as progress:
         dataset = request.open_dataset(session, progress)
@@ -219,8 +219,8 @@ def _prepare(
 ) -> "Prepared":
     """Plan and draw rows; say what is read, and what the plan is warned of."""
     from hf_lorameta.data.instructions import propose_instruction
+    from hf_lorameta.pipeline.generate import prepare
     from hf_lorameta.pipeline.plan_warnings import lacks_instruction
-    from hf_lorameta.pipeline.prepare import prepare
 
     bank = session.bank
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""

@@ -1,23 +1,43 @@
-"""Score an adapter from Python, as ``hf-lorameta evaluate`` does."""
+"""Score adapters on rows that none was made with, and write the scores into their cards."""
 
 import logging
-from collections.abc import Sequence
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Self, Unpack
 
-from hf_lorameta.data.dataset import ReadingOptions
-from hf_lorameta.engines.scoring import Report, compare
+from hf_lorameta.cards.model_card import CARD_FILE
+from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
+from hf_lorameta.data.dataset import DatasetInfo, ReadingOptions
+from hf_lorameta.data.sources.files import is_local
+from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
+from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
+from hf_lorameta.engines.llama_cpp.server import require_llama_cpp
+from hf_lorameta.engines.scoring import CHAT_METHOD, Report, compare
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.environment import require_extra
+from hf_lorameta.errors import AdapterError, Option, UsageError
+from hf_lorameta.files import write_atomically
+from hf_lorameta.formats.lora_file import check_adapter
+from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.adapters_to_score import locate_adapters
+from hf_lorameta.hub.publish import Upload
+from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.pipeline.adapter_folder import locate_adapter, naming, read_adapter
+from hf_lorameta.pipeline.evaluation_rows import open_to_score, rows_to_score
 from hf_lorameta.pipeline.progress import bars_unless
-from hf_lorameta.pipeline.rows_to_score import open_to_score, rows_to_score
+from hf_lorameta.pipeline.publish import suggest_pr
 from hf_lorameta.pipeline.session import LoadedModel
-from hf_lorameta.types import StageProgress
+from hf_lorameta.types import Row, StageProgress, no_progress
 
 logger = logging.getLogger(__name__)
+
+ONLY = "generated"
+"""Name of the adapter where there is only one."""
+_OTHER_METHODS = re.compile(rf"base|{CHAT_METHOD}|reference|{ONLY}|\d+-shot")
 
 
 def evaluate(
@@ -82,3 +102,274 @@ def evaluate(
             generate=generate,
             row_progress=show,
         )
+
+
+# --- the adapters ---------------------------------------------------------------------------------
+
+
+class AdaptersToScore(NamedTuple):
+    """Adapters for the same base model.
+
+    Attributes:
+        folders: of each adapter, by its name in the table.
+        base: the first adapter's config that names a base model, if one does.
+        recipes: ``recipe.json`` of those that were generated for a dataset.
+    """
+
+    folders: dict[str, Path]
+    base: LoraConfig
+    recipes: tuple[Mapping[str, Any], ...]
+
+    def recipe_for(self, name: Any = None) -> Mapping[str, Any] | None:
+        """Return the recipe that says how to read a dataset; None if there are no recipes.
+
+        Args:
+            name: of the dataset; None is the one that all adapters were generated for.
+
+        Raises:
+            UsageError: no name, and the recipes have different datasets.
+        """
+        ids = {str(r["dataset"]["id"] or "a local or private one") for r in self.recipes}
+        if name is None and len(ids) > 1:
+            raise UsageError(
+                f"the adapters were generated for different datasets: {', '.join(sorted(ids))}",
+                hint=Option("dataset", "user/name"),
+            )
+        named = isinstance(name, str | Path)
+        same = [r for r in self.recipes if named and r["dataset"]["id"] == str(name)]
+        return next(iter([*same, *self.recipes]), None)
+
+
+def separate_dataset(
+    names: Sequence[str], dataset: str | None, hub: Hub
+) -> tuple[list[str], str | None]:
+    """Separate the names of adapters from that of a dataset that follows them.
+
+    The last of several names is a dataset unless another one is given, or the name is that of a
+    folder with an adapter, or of a model repo and not also of a dataset repo.
+
+    Args:
+        names: of adapters, and possibly of a dataset.
+        dataset: the one that was named otherwise, if any.
+        hub: the client.
+
+    Returns:
+        The adapters' names, and the dataset's.
+    """
+    *others, last = names
+    if not others or dataset is not None or _is_adapter(last, hub):
+        return list(names), dataset
+    return others, last
+
+
+def _is_adapter(name: str, hub: Hub) -> bool:
+    folder = Path(name).expanduser()
+    if folder.exists() or is_local(name) or len(folder.parts) != 2:
+        return (folder / CONFIG_FILE).is_file()
+    return hub.existing(name, "dataset") is None and hub.existing(name) is not None
+
+
+def locate_adapters(
+    names: Sequence[str | Path], hub: Hub, repos: Sequence[PinnedRepo | None] = ()
+) -> AdaptersToScore:
+    """Find the files of adapters and read their recipes.
+
+    A single adapter is called ``generated``; several have their own names.
+
+    Args:
+        names: folders or Hub ids, at least one.
+        hub: the client.
+        repos: the Hub repos among them at the commit to score, one for each name; () is the latest.
+
+    Raises:
+        UsageError: no adapter is named, or one twice, or like another method.
+        AdapterError: an adapter is missing or broken, or for another base model than the first.
+        HubError: the Hub cannot be reached.
+    """
+    if not names:
+        raise UsageError("no adapter is named", hint="name a folder or a Hub id")
+    labels = [ONLY] if len(names) == 1 else [str(name) for name in names]
+    for label in labels if len(labels) > 1 else ():
+        if labels.count(label) > 1:
+            raise UsageError(f"{label} is named twice", hint="name each adapter once")
+        if _OTHER_METHODS.fullmatch(label):
+            raise UsageError(f"{label} is the name of a method", hint=f"name it ./{label}")
+    folders = {
+        label: locate_adapter(name, revision=repo.sha if repo else None, hub=hub)
+        for label, name, repo in zip(labels, names, repos or [None] * len(names), strict=True)
+    }
+    configs = []
+    for name, folder in zip(names, folders.values(), strict=True):
+        with naming(str(name)):
+            configs.append(check_adapter(folder)[0])
+    stated = [i for i, config in enumerate(configs) if config.base_model]
+    first = stated[0] if stated else 0
+    for i in stated:
+        if configs[i].base_model.lower() != configs[first].base_model.lower():
+            raise AdapterError(
+                f"{names[i]} is for {configs[i].base_model}, and {names[first]} for "
+                f"{configs[first].base_model}",
+                hint="score adapters of one base model at a time",
+            )
+    recipes = (read_adapter(folder).generation for folder in folders.values())
+    return AdaptersToScore(folders, configs[first], tuple(recipe for recipe in recipes if recipe))
+
+
+# --- through llama.cpp, without torch -------------------------------------------------------------
+
+
+class Answers(NamedTuple):
+    """What the base model answers to a prompt, alone and with the adapter."""
+
+    base: str
+    adapter: str
+
+
+class Trial:
+    """A base model in llama.cpp with one adapter loaded. A context manager.
+
+    Args:
+        folder: the adapter.
+        base_model: the model that it is for.
+        base_gguf: GGUF of that model; None finds it.
+        cache: folder for the adapter as GGUF; None is the cache of this package, which keeps it.
+
+    Raises:
+        LoraMetaError: as `require` raises; or the adapter does not fit the base model.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        base_model: str,
+        base_gguf: Path | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        gguf = self.require(base_model, base_gguf)
+        self._folder = folder
+        self._evaluator = LlamaCppEvaluator(gguf, [folder], base_model=base_model, cache=cache)
+
+    @staticmethod
+    def require(base_model: str, base_gguf: Path | None = None) -> Path:
+        """Return the GGUF of the base model, checking that everything a trial needs is there.
+
+        Raises:
+            MissingExtraError: the extra ``gguf``, or the package with the base model, is missing.
+            NotFoundError: a GGUF of this base model has to be named.
+            UsageError: the file does not exist.
+        """
+        require_llama_cpp()
+        require_extra("gguf", "rouge_score", "scipy", extra="gguf")
+        return find_base_gguf(base_model, base_gguf)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._evaluator.__exit__(*exception)
+
+    def answers(self, prompt: str) -> Answers:
+        """Return the answers to a prompt."""
+        evaluator = self._evaluator
+        return Answers(evaluator.answer(prompt), evaluator.answer(prompt, self._folder))
+
+    def test(
+        self,
+        rows: Sequence[Row],
+        shots: Sequence[Row] = (),
+        progress: StageProgress = no_progress,
+    ) -> Report:
+        """Score the base model, a few-shot prompt and the adapter on rows.
+
+        Args:
+            rows: to score on.
+            shots: other rows of the same dataset, put before every prompt as examples.
+            progress: called with (method, done, total).
+
+        Returns:
+            Scores of the methods ``base``, ``generated`` and, with shots, for example ``3-shot``.
+
+        Raises:
+            UsageError: an output is too long for the context.
+            UnlabeledDatasetError: no row has an output.
+        """
+        methods = {"base": None, "generated": self._folder}
+        return compare(self._evaluator, rows, methods, shots, samples=3, row_progress=progress)
+
+
+# --- scores on the card ---------------------------------------------------------------------------
+
+
+def scores_to_card(folder: Path, report: Report, dataset: DatasetInfo) -> None:
+    """Write the scores of `Trial.test` into the card of an adapter's folder."""
+    scores = report.to_dict()["scores"]
+    measured = MeasuredScores(dataset, scores["generated"]["rows"], "llama.cpp", scores)
+    save_scores(folder, measured, None, hub=Hub(False))
+
+
+def resolve_card_repo(name: str, *, hub: Hub, create_pr: bool = False) -> PinnedRepo | None:
+    """Check that an adapter's card can be written, before the adapter is scored.
+
+    Returns:
+        The repo at its present commit; None for a folder.
+
+    Raises:
+        AuthError: no valid token.
+        NotFoundError: no such repo.
+        UsageError: a pull request to a folder.
+    """
+    if Path(name).expanduser().is_dir():
+        if create_pr:
+            raise UsageError(
+                f"{name} is a folder, so there is nothing to open a pull request on",
+                hint=[Option("create_pr", change="leave out"), "name a repo"],
+            )
+        return None
+    hub.check_token()
+    return hub.resolve(name, "model")
+
+
+def save_scores(
+    folder: Path,
+    scores: MeasuredScores,
+    repo: PinnedRepo | None,
+    *,
+    hub: Hub,
+    create_pr: bool = False,
+) -> str:
+    """Write scores into an adapter's card, in its folder or in one commit to its repo.
+
+    Args:
+        folder: the adapter; of a repo, at the commit that was scored.
+        scores: what was measured.
+        repo: the repo at that commit; None for a folder.
+        hub: client with the account's token.
+        create_pr: open a pull request instead of committing.
+
+    Returns:
+        Path of the card, or URL of the repo or the pull request.
+
+    Raises:
+        AdapterError: the card is missing or cannot be read or written.
+        ConflictError: the repo changed since it was scored.
+        AuthError: no right to write to the repo.
+    """
+    try:
+        text = (folder / CARD_FILE).read_text(encoding="utf-8")
+        card = with_scores(text, scores, repo.repo_id if repo else None).encode()
+        if repo is None:
+            write_atomically(folder / CARD_FILE, card)
+            return str(folder / CARD_FILE)
+    except (OSError, UnicodeDecodeError) as error:
+        raise AdapterError(f"{folder / CARD_FILE} cannot be read and written: {error}") from None
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / CARD_FILE).write_bytes(card)
+        with suggest_pr(repo, create_pr):
+            return hub.publish(
+                Upload(Path(scratch)),
+                repo.repo_id,
+                message=f"Scores on {scores.rows} rows",
+                private=repo.private,
+                parent=repo,
+                create_pr=create_pr,
+            )

@@ -1,22 +1,35 @@
-"""Generate an adapter from Python, as ``hf-lorameta generate`` does."""
+"""Generate an adapter: the steps from a dataset to it, as Python and the command line walk them."""
 
 import logging
+from dataclasses import replace
+from os import environ
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.data.dataset import ReadingOptions
-from hf_lorameta.pipeline.budget import budget_seconds
-from hf_lorameta.pipeline.generation import Generation
+from hf_lorameta.data.dataset import Dataset, DatasetInfo, ReadingOptions
+from hf_lorameta.engines.transformers.evaluator import require_eval
+from hf_lorameta.errors import MissingExtraError
+from hf_lorameta.hub.base_model import find_at_hand
+from hf_lorameta.pipeline.budget import budget_seconds, most_rows, recipe_within
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.mixture import Mixture
-from hf_lorameta.pipeline.prepare import prepare
+from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.progress import bars_unless, with_progress
+from hf_lorameta.pipeline.read import read_dataset, token_counting
+from hf_lorameta.pipeline.rows import MIN_ROWS, Rows, draw_rows, pool_of, pool_size
+from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import LoadedModel, Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import StageProgress
 
 logger = logging.getLogger(__name__)
+CHECK_ROWS = 16
+"""Number of rows that an adapter is checked on automatically."""
+NO_CHECK = "HF_LORAMETA_NO_CHECK"
+"""Environment variable that leaves the automatic check out, whatever its value."""
+_LARGEST_CHECKED = 3e9
+"""Larger base models take more than a minute on two cores, for loading and 16 rows."""
 
 
 def generate(
@@ -82,3 +95,107 @@ def generate(
     for warning in generation.plan.warnings:
         logger.warning(warning)
     return generation
+
+
+class Prepared(NamedTuple):
+    """What `hf_lorameta.pipeline.make.make_adapter` makes an adapter of.
+
+    Attributes:
+        plan: the plan.
+        rows: to fit, train and check on.
+        reasons: why so many rows are trained on, if a budget chose, as sentences for the user.
+    """
+
+    plan: Plan
+    rows: Rows
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def checks_automatically(self) -> bool:
+        """Whether the adapter is checked although its recipe does not say so."""
+        return bool(self.rows.check) and self.plan.recipe.check is None
+
+
+def prepare(
+    dataset: Dataset,
+    session: Session,
+    recipe: Recipe,
+    *,
+    budget: float | None = None,
+    check: bool = True,
+) -> Prepared:
+    """Read a dataset, plan, and draw rows.
+
+    Args:
+        dataset: an opened dataset.
+        session: its bank is used, and its base model if there is a budget.
+        recipe: the settings.
+        budget: seconds to train in, which choose the number of rows to train on; see
+            `hf_lorameta.pipeline.budget.budget_seconds`.
+        check: check the adapter automatically where that is possible, and there is no budget; see
+            `with_check`.
+
+    Raises:
+        LoraMetaError: as `hf_lorameta.plan` raises.
+    """
+    bank, asked = session.bank, recipe
+    if budget is not None:
+        asked = most_rows(recipe, dataset)
+    elif check:
+        asked = with_check(recipe, dataset, session)
+    collect = pool_size(asked) if asked.rows_asked else 0
+    reading = read_dataset(dataset, recipe, token_counting(bank), bank.encode, collect=collect)
+    plan = plan_from_reading(reading, bank)
+    if budget is None:
+        rows = draw_rows(asked, reading.pool)
+        too_few = len(rows.check) < MIN_ROWS and recipe.check is None
+        return Prepared(plan, draw_rows(recipe, reading.pool) if too_few else rows)
+    choice = recipe_within(plan, reading.pool, session, budget)
+    pool, recipe = reading.pool, choice.recipe
+    if recipe.rows_asked and (recipe.max_rows is not None or len(pool) > pool_size(recipe)):
+        pool = pool_of(dataset.rows(), recipe)  # the one that this recipe draws from
+    return Prepared(replace(plan, recipe=recipe), draw_rows(recipe, pool), choice.reasons)
+
+
+# --- the automatic check --------------------------------------------------------------------------
+#
+# It reports and warns. It neither scales nor refuses the adapter, so that the same recipe makes the
+# same adapter on machines with and without the base model: the adapter's recipe has no check, only
+# its rows have some to check on.
+
+
+def with_check(recipe: Recipe, dataset: DatasetInfo, session: Session) -> Recipe:
+    """Add a check to a recipe if packages and base model are at hand and it takes under a minute.
+
+    Args:
+        recipe: one with a check or with training, which compares with the base model itself, stays
+            as it is, and so do one of a mixture, and one that would be fitted on other rows because
+            of the check.
+        dataset: that will be read.
+        session: runs the base model.
+
+    Returns:
+        The recipe to draw rows for.
+    """
+    if recipe.check or recipe.train or recipe.is_mixture or dataset.prompts_only:
+        return recipe
+    if environ.get(NO_CHECK) or not _is_ready(session):
+        return recipe
+    checked = recipe.model_copy(update={"check": CHECK_ROWS})
+    return checked if pool_size(checked) == pool_size(recipe) else recipe
+
+
+def _is_ready(session: Session) -> bool:
+    """Whether packages and base model are on this machine, and the model is small."""
+    index = session.bank.index
+    try:
+        require_eval()
+    except MissingExtraError:
+        return False
+    if session.has_model:
+        return True
+    path = find_at_hand(index.base_model, index.base_revision)
+    if path is None:
+        return False
+    files = path.glob("*.safetensors") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files) <= _LARGEST_CHECKED

@@ -1,18 +1,39 @@
-"""Make an adapter from a plan: fetch, refine, combine, train, check. Each step is a function."""
+"""Make an adapter of a plan and rows: fetch, refine, combine, train, check. Each is a function."""
 
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
-from hf_lorameta.pipeline.check import check_adapter, require_gain
-from hf_lorameta.pipeline.combine_adapters import combine_adapters
-from hf_lorameta.pipeline.generation import Generation
+import numpy as np
+
+from hf_lorameta.bank.executors import in_modules
+from hf_lorameta.bank.weighted_sum import AdapterStack
+from hf_lorameta.engines.interfaces import BaseModelRunner
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.errors import AdapterError, Option, RecipeError
+from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.method.coefficients import Coefficients
+from hf_lorameta.method.low_rank import iterates
+from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, Combiner, Stacked, exact
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.refine import refine_plan
 from hf_lorameta.pipeline.rows import Rows, require_rows
+from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.train import check_trainable, train_adapter
-from hf_lorameta.types import LossProgress, StageProgress, no_progress
+from hf_lorameta.refine.shrink import validate
+from hf_lorameta.types import FactorPair, LossProgress, Progress, StageProgress, no_progress
+
+MAX_HOURS = 1.0
+"""Estimated time on one core above which a combination is refused."""
+
+_WORKERS = min(4, os.cpu_count() or 1)
+_MAX_STACKED_BYTES = 560 << 20
+"""Bytes of stacked factors held at a time: as many modules as fit are combined in parallel."""
+_SECONDS_PER_ENTRY = 2e-8  # of one update, measured: form, prune, add
+_SECONDS_PER_FLOP = 4e-10  # of a full SVD, with min(out, in)² · max(out, in) of them
 
 
 def make_adapter(
@@ -50,23 +71,13 @@ def make_adapter(
     require_rows(rows, recipe)  # before the base model is loaded
     _fetch_adapters(plan, progress)
     if recipe.refine is not None:
-        if recipe.train is not None:
-            check_trainable(session.evaluator)  # not only after the fit
-        fitting = _of_stage(progress, f"Fitting {recipe.refine} rows")
-        plan = refine_plan(plan, rows, session.runner, progress=fitting)
-        require_gain(plan, "refine")
+        plan = _refine(plan, rows, session, progress)
     generation = _combine(plan, progress)
     if recipe.train is not None:
         training = _of_stage(progress, f"Training on {recipe.train} rows")
         generation = train_adapter(generation, rows, session.evaluator, progress=training)
     if rows.check:
-        title, started = f"Checking {len(rows.check)} rows", time.perf_counter()
-        progress(title, 0, 1)
-        generation = check_adapter(generation, rows, session.runner_for(generation.layout))
-        generation = replace(generation, check_seconds=time.perf_counter() - started)
-        progress(title, 1, 1)
-        if recipe.check is not None:
-            require_gain(generation.plan, "check")
+        generation = _check(generation, rows, session, progress)
     return generation
 
 
@@ -77,6 +88,15 @@ def _fetch_adapters(plan: Plan, progress: StageProgress) -> None:
     plan.bank.adapters(entries, partial(progress, "Reading adapters"))
 
 
+def _refine(plan: Plan, rows: Rows, session: Session, progress: StageProgress) -> Plan:
+    if plan.recipe.train is not None:
+        check_trainable(session.evaluator)  # not only after the fit
+    fitting = _of_stage(progress, f"Fitting {plan.recipe.refine} rows")
+    plan = refine_plan(plan, rows, session.runner, progress=fitting)
+    _require_adapters(plan, "refine")
+    return plan
+
+
 def _combine(plan: Plan, progress: StageProgress) -> Generation:
     started = time.perf_counter()
     pairs = combine_adapters(plan, partial(progress, "Combining"))
@@ -84,5 +104,248 @@ def _combine(plan: Plan, progress: StageProgress) -> Generation:
     return Generation(plan, plan.layout, pairs[0][0].shape[0], tuple(pairs), seconds)
 
 
+def _check(
+    generation: Generation, rows: Rows, session: Session, progress: StageProgress
+) -> Generation:
+    title, started = f"Checking {len(rows.check)} rows", time.perf_counter()
+    progress(title, 0, 1)
+    generation = check_adapter(generation, rows, session.runner_for(generation.layout))
+    progress(title, 1, 1)
+    if generation.plan.recipe.check is not None:
+        _require_gain(generation.plan)
+    return replace(generation, check_seconds=time.perf_counter() - started)
+
+
 def _of_stage(progress: StageProgress, title: str) -> LossProgress:
     return lambda step, steps, loss: progress(title, step, steps)
+
+
+# --- combine --------------------------------------------------------------------------------------
+
+
+def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
+    """Combine a plan's adapters into (lora_A, lora_B) of every module of ``plan.layout``.
+
+    A combiner that chooses among the entries of the updates gets their differences from the general
+    adapter, if the bank has one, since the others were trained from it.
+
+    Args:
+        plan: the plan.
+        progress: called after each module with (done, total).
+
+    Raises:
+        RecipeError: the combiner cannot combine these ranks, or this many adapters.
+        IntegrityError: an adapter's file is damaged.
+        HubError: an adapter cannot be fetched.
+    """
+    bank, layout, rank = plan.bank, plan.bank.layout, plan.recipe.rank
+    combiner, adapters = COMBINERS[plan.recipe.combine], bank.index.adapters
+    active = [i for i in plan.active_indices if i < len(adapters)]
+    options = {}
+    if combiner.entrywise:
+        check_time(combiner, layout, len(active), rank)
+        if bank.index.general:
+            active = [i for i in active if i < len(bank)] + [len(bank)]
+            options = {"start": True}
+    stack = AdapterStack(bank, [adapters[i] for i in active])
+    coefficients = plan.coefficients.take(active)
+    size = max(map(stack.size, bank.stored_layout))
+    workers = max(1, min(_WORKERS, _MAX_STACKED_BYTES // (4 * size)))
+    buffers = [np.empty(size, np.float32) for _ in range(workers)]
+
+    def combine(number: int) -> FactorPair:
+        buffer, name = buffers.pop(), layout[number].name
+        A, B = stack.read(bank.stored_layout[number], buffer)
+        if combiner.entrywise:
+            A, B = bank.expand(name, A, B)
+        As, Bs = Stacked(A, stack.ranks, 0), Stacked(B, stack.ranks, 1)
+        weights = coefficients.for_module(number)
+        pair = combiner.function(As, Bs, weights, stack.scalings, rank, **options)
+        buffers.append(buffer)
+        return pair if combiner.entrywise else bank.expand(name, *pair)
+
+    pairs: list[FactorPair] = []
+    for pair in in_modules(combine, len(layout), workers):
+        pairs.append(pair)
+        progress(len(pairs), len(layout))
+    if prior := plan.output_prior():
+        weight = plan.coefficients.for_module(len(pairs))[-1]
+        pairs.append(exact([prior[0]], [prior[1]], [weight], [1.0], len(pairs[0][0])))
+    return pairs
+
+
+def estimated_hours(layout: Layout, adapters: int, rank: int) -> float:
+    """Estimate the hours that combining adapters entry by entry takes on one core."""
+    seconds = 0.0
+    for module in layout:
+        smaller, larger = sorted((module.in_features, module.out_features))
+        # an SVD by iteration takes as long as one more adapter
+        fits = iterates((smaller, larger), rank)
+        seconds += _SECONDS_PER_ENTRY * (adapters + fits) * smaller * larger
+        if not fits:
+            seconds += _SECONDS_PER_FLOP * smaller**2 * larger
+    return seconds / 3600
+
+
+def check_time(combiner: Combiner, layout: Layout, adapters: int, rank: int | None) -> None:
+    """Refuse to combine more entries of updates than fit `MAX_HOURS`.
+
+    Raises:
+        RecipeError: it would take longer.
+    """
+    hours = estimated_hours(layout, adapters, DEFAULT_RANK if rank is None else rank)
+    if combiner.entrywise and hours > MAX_HOURS:
+        raise RecipeError(
+            f"{combiner.name} forms the updates of {adapters} adapters in full, which takes about "
+            f"{hours:.0f} hours on one core for {len(layout)} modules of this size, expected "
+            f"{MAX_HOURS:g} at most",
+            hint=[Option("combine", "exact"), "name fewer adapters"],
+        )
+
+
+# --- train ----------------------------------------------------------------------------------------
+
+
+def check_trainable(evaluator: TorchEvaluator) -> None:
+    """Raise `UsageError` if the base model cannot be trained here."""
+    from hf_lorameta.engines.transformers.packing import check_row_attention
+
+    check_row_attention(evaluator.model)
+
+
+def train_adapter(
+    generation: Generation,
+    rows: Rows,
+    evaluator: TorchEvaluator,
+    *,
+    progress: LossProgress = no_progress,
+) -> Generation:
+    """Train a finished adapter further on rows, in all projections of the base model.
+
+    The result is the adapter after the number of steps that is best on rows it was not trained on;
+    without any step it is the given one.
+
+    Args:
+        generation: the adapter.
+        rows: those to train on, to decide on, and whose outputs take part count.
+        evaluator: the base model.
+        progress: called with (step, steps, loss on held-out rows).
+
+    Returns:
+        The adapter with its plan's `training`.
+
+    Raises:
+        UsageError: the base model cannot be trained here, or memory does not suffice.
+        AdapterError: on held-out rows the base model is better, before and after the training.
+    """
+    from hf_lorameta.training.bank.one_task import encode_rows
+    from hf_lorameta.training.device import plan_loaded_model
+    from hf_lorameta.training.further.few_rows import FewRows, continue_training
+    from hf_lorameta.training.further.settings import FOLDS, settings_for
+    from hf_lorameta.training.target_layers import with_all_projections
+
+    plan = generation.plan
+    settings = settings_for(
+        len(rows.train), generation.rank, plan.recipe.seed, others_decide=bool(rows.decide)
+    )
+    layout = with_all_projections(evaluator.model, generation.layout)
+    checked = layout if rows.check else ()
+    machine = plan_loaded_model(evaluator.model, layout, generation.rank, FOLDS, checked)
+    given = dict(zip(generation.layout, generation.pairs, strict=True))
+    encoded, others, deciding = (
+        encode_rows(evaluator, settings.max_length, part)
+        for part in (rows.train, rows.outputs, rows.decide)
+    )
+    factors, training = continue_training(
+        evaluator.model,
+        layout,
+        [given.get(module) for module in layout],
+        FewRows(encoded, deciding, [row.output for row in others]),
+        settings,
+        machine,
+        progress,
+    )
+    if training.base < training.end:
+        raise AdapterError(
+            f"on {training.held_out} rows that it was not trained on, the adapter is worse than "
+            f"the base model: loss {training.end:.3f} and {training.base:.3f}",
+            hint=[
+                "train on more rows",
+                Option("bank", change="name another"),
+                Option("train", change="leave out"),
+            ],
+        )
+    generation = replace(generation, plan=replace(plan, training=training))
+    if not training.steps:
+        return generation
+    return replace(generation, layout=layout, pairs=tuple(factors))
+
+
+# --- check ----------------------------------------------------------------------------------------
+
+
+def check_adapter(generation: Generation, rows: Rows, runner: BaseModelRunner) -> Generation:
+    """Score a finished adapter as it would be written, and scale it down if the base is better.
+
+    A check that the recipe does not ask for only reports: it leaves the adapter as it is.
+
+    Args:
+        generation: the adapter.
+        rows: its rows to check on and those of the prompt count.
+        runner: runs the base model.
+
+    Returns:
+        The adapter with its plan's `check`; all coefficients are zero if no scale helps.
+    """
+    plan = generation.plan
+    scaled = ScaledAdapter(generation)
+    shrink = plan.recipe.check is not None
+    check = validate(scaled, runner, rows.check, rows.prompt, shrink=shrink)
+    pairs = tuple(scaled.pairs(Coefficients(np.array([check.scale]))))
+    plan = replace(plan, coefficients=plan.coefficients.scaled(check.scale), check=check)
+    return replace(generation, plan=plan, pairs=pairs)
+
+
+class ScaledAdapter(NamedTuple):
+    """A finished adapter as a function of one coefficient that scales all of its own."""
+
+    generation: Generation
+
+    @property
+    def linear(self) -> bool:
+        """Whether the update is proportional to the coefficient."""
+        plan = self.generation.plan
+        return COMBINERS[plan.recipe.combine].linear or plan.training is not None
+
+    @property
+    def layout(self) -> Layout:
+        """The modules that the adapter changes."""
+        return self.generation.layout
+
+    def pairs(self, coefficients: Coefficients) -> Iterator[FactorPair]:
+        """Yield (lora_A, lora_B) of every module; without linearity both are scaled."""
+        scale = np.float32(coefficients.shared[0])
+        scale_A = np.float32(1) if self.linear else scale
+        return ((A * scale_A, B * scale) for A, B in self.generation.pairs)
+
+
+def _require_gain(plan: Plan) -> None:
+    """Raise AdapterError if an adapter that was checked is not better than the base model."""
+    check = plan.check
+    if check and check.chat is not None and check.chat < check.end:
+        raise AdapterError(
+            f"the base model with its own chat template is better: its loss on {check.rows} rows "
+            f"is {check.chat:.3f}, that of the adapter {check.end:.3f}",
+            hint=["use the base model's chat template", Option("check", change="leave out")],
+        )
+    _require_adapters(plan, "check")
+
+
+def _require_adapters(plan: Plan, setting: str) -> None:
+    """Raise AdapterError if all coefficients were scaled down to zero because of a setting."""
+    if not plan.active_indices:
+        raise AdapterError(
+            "even at 1/8 strength the adapter is worse than the base model on the scored rows: the "
+            "bank cannot help with this dataset",
+            hint=[Option("bank", change="name another"), Option(setting, change="leave out")],
+        )

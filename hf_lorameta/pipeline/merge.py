@@ -30,7 +30,7 @@ from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, shared_rank
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
-from hf_lorameta.pipeline.combine_adapters import check_time
+from hf_lorameta.pipeline.make import check_time
 from hf_lorameta.pipeline.merge_sources import Source, common_layout, open_sources
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.save import SavableAdapter, as_json

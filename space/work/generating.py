@@ -11,7 +11,7 @@ from pathlib import Path
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.pipeline.generation import Generation
+from hf_lorameta.pipeline.evaluate import scores_to_card
 from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.publish import (
     Target,
@@ -20,7 +20,7 @@ from hf_lorameta.pipeline.publish import (
     publish_folder,
     resolve_target,
 )
-from hf_lorameta.pipeline.trial import scores_to_card
+from hf_lorameta.pipeline.save import Generation
 from work.dataset_request import REPO_ID, Credential, RequestError
 from work.jobs import Job
 from work.planning import PlanResult

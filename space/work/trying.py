@@ -7,7 +7,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.counts.sample import draw_stratified
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.errors import ConnectionLostError, LoraMetaError, MissingExtraError
-from hf_lorameta.pipeline.trial import Trial, scores_to_card
+from hf_lorameta.pipeline.evaluate import Trial, scores_to_card
 from settings import Settings, base_gguf
 from work.generating import AdapterResult
 from work.jobs import Job

@@ -18,7 +18,7 @@ from hf_lorameta import Bank
 from hf_lorameta.files import write_atomically
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.pipeline.combine_adapters import combine_adapters
+from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.types import no_progress
 from tests import shared_data
 from tests.benchmarks.growth import (

@@ -33,10 +33,9 @@ from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline.coefficients import compare_with_bank
-from hf_lorameta.pipeline.combine_adapters import combine_adapters
+from hf_lorameta.pipeline.make import combine_adapters, train_adapter
 from hf_lorameta.pipeline.refine import refine_plan
 from hf_lorameta.pipeline.rows import draw_rows
-from hf_lorameta.pipeline.train import train_adapter
 from hf_lorameta.training.bank.one_task import encode_rows
 from hf_lorameta.training.further.settings import settings_for
 from hf_lorameta.training.settings import Settings

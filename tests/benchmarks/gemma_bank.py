@@ -31,7 +31,7 @@ import numpy as np
 from hf_lorameta import Bank, Recipe
 from hf_lorameta.hub.packaged_model import quiet_transformers
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.pipeline.combine_adapters import combine_adapters
+from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.pipeline.refine import refine_plan
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.training.bank.train_bank import training_log

@@ -27,7 +27,7 @@ from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.pipeline.coefficients import scale_for
-from hf_lorameta.pipeline.combine_adapters import combine_adapters
+from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.types import no_progress
 from tests import shared_data
 from tests.benchmarks.tables import markdown_table

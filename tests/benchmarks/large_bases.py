@@ -29,15 +29,13 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.weighted_sum import WeightedSum
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.pipeline.budget import recipe_within
-from hf_lorameta.pipeline.check import check_adapter
-from hf_lorameta.pipeline.generation import Generation
-from hf_lorameta.pipeline.make import make_adapter
+from hf_lorameta.pipeline.generate import prepare
+from hf_lorameta.pipeline.make import check_adapter, make_adapter, train_adapter
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.prepare import prepare
 from hf_lorameta.pipeline.refine import refine_plan
 from hf_lorameta.pipeline.rows import Rows
+from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.train import train_adapter
 from tests.benchmarks.measurements import Clock
 from tests.benchmarks.random_models import CONFIGS, bank_shape, random_model, word_tokenizer
 from tests.benchmarks.synthetic_bank import write_bank

@@ -31,7 +31,7 @@ from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.index import Gain
 from hf_lorameta.files import write_atomically
 from hf_lorameta.method.length_scale import length_scale
-from hf_lorameta.pipeline.combine_adapters import combine_adapters
+from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.types import Array, Row, no_progress
 from tests import shared_data
 from tests.benchmarks.growth import SHOTS, Growth, drawn, read

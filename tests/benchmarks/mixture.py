@@ -24,7 +24,7 @@ from hf_lorameta import Bank, Plan, Recipe
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.pipeline.adapter_folder import EXPERTS, SHARED
-from hf_lorameta.pipeline.combine_adapters import combine_adapters
+from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.pipeline.mixture import ROUTED, Mixture
 from hf_lorameta.types import no_progress
 from tests import shared_data

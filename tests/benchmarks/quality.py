@@ -33,8 +33,8 @@ from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.files import write_atomically
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, Coefficients
+from hf_lorameta.pipeline.generate import prepare
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.pipeline.prepare import prepare
 from hf_lorameta.pipeline.refine import refine_plan
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.session import Session

@@ -15,8 +15,13 @@ import pytest
 from hf_lorameta import Recipe, plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.environment import install_requirement
-from hf_lorameta.pipeline.advice import LONGEST_SECONDS, advise
-from hf_lorameta.pipeline.budget import forward_passes, measure_operations, training_seconds
+from hf_lorameta.pipeline.budget import (
+    LONGEST_SECONDS,
+    advise,
+    forward_passes,
+    measure_operations,
+    training_seconds,
+)
 from hf_lorameta.pipeline.plan import Plan
 from tests.conftest import Shell
 

@@ -17,8 +17,7 @@ pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Recipe, generate, open_dataset  # noqa: E402 - they import torch
 from hf_lorameta.errors import MissingExtraError  # noqa: E402
-from hf_lorameta.pipeline import automatic_check  # noqa: E402
-from hf_lorameta.pipeline.automatic_check import with_check  # noqa: E402
+from hf_lorameta.pipeline.generate import NO_CHECK, with_check  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 
 
@@ -35,7 +34,7 @@ def rows(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(automatic_check.SWITCH)
+    monkeypatch.delenv(NO_CHECK)
 
 
 def recipe_for(rows: Path, session: Session, **settings: Any) -> Recipe:
@@ -55,11 +54,11 @@ def test_a_check_is_added_only_where_it_is_possible_and_useful(
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": "say one two"}) + "\n")
     assert recipe_for(prompts, session).check is None
-    monkeypatch.setattr(automatic_check, "_MAX_BYTES", 1)
+    monkeypatch.setattr("hf_lorameta.pipeline.generate._LARGEST_CHECKED", 1)
     assert recipe_for(rows, session).check is None
     monkeypatch.undo()
-    monkeypatch.delenv(automatic_check.SWITCH)
-    monkeypatch.setattr(automatic_check, "find_at_hand", lambda name, revision: None)
+    monkeypatch.delenv(NO_CHECK)
+    monkeypatch.setattr("hf_lorameta.pipeline.generate.find_at_hand", lambda name, revision: None)
     assert recipe_for(rows, session).check is None
     monkeypatch.undo()
     assert recipe_for(rows, session).check is None  # the switch is set again
@@ -67,8 +66,8 @@ def test_a_check_is_added_only_where_it_is_possible_and_useful(
     def missing() -> None:
         raise MissingExtraError("torch is not installed", hint="")
 
-    monkeypatch.delenv(automatic_check.SWITCH)
-    monkeypatch.setattr(automatic_check, "require_eval", missing)
+    monkeypatch.delenv(NO_CHECK)
+    monkeypatch.setattr("hf_lorameta.pipeline.generate.require_eval", missing)
     assert recipe_for(rows, session).check is None
 
 
@@ -82,7 +81,7 @@ def test_python_checks_as_the_command_line_does(
     assert checked.plan.recipe == Recipe(rank=4)
     assert "Checked on 16 other rows in" in caplog.text
     assert generate(rows, bank, Recipe(rank=4), check=False).plan.check is None
-    monkeypatch.setenv(automatic_check.SWITCH, "1")
+    monkeypatch.setenv(NO_CHECK, "1")
     assert generate(rows, bank, Recipe(rank=4)).plan.check is None
 
 

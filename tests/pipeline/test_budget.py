@@ -14,8 +14,8 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.errors import MissingExtraError, UsageError
 from hf_lorameta.pipeline import budget
 from hf_lorameta.pipeline.budget import budget_seconds, parse_seconds
+from hf_lorameta.pipeline.generate import prepare
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.prepare import prepare
 from hf_lorameta.pipeline.rows import rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.training.further.settings import work

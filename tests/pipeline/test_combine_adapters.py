@@ -9,7 +9,7 @@ from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import RecipeError
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.method.merging import COMBINERS, SPARSE_DENSITY
-from hf_lorameta.pipeline.combine_adapters import check_time, combine_adapters
+from hf_lorameta.pipeline.make import check_time, combine_adapters
 from hf_lorameta.types import no_progress
 
 RANK = 192  # of any matrix of the first module

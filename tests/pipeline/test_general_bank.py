@@ -24,10 +24,9 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E
 from hf_lorameta.engines.transformers.runner import TorchRunner  # noqa: E402
 from hf_lorameta.errors import BankError  # noqa: E402
 from hf_lorameta.method.coefficients import Coefficients  # noqa: E402
-from hf_lorameta.pipeline.combine_adapters import combine_adapters  # noqa: E402
-from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
+from hf_lorameta.pipeline.generate import prepare  # noqa: E402
+from hf_lorameta.pipeline.make import combine_adapters, make_adapter  # noqa: E402
 from hf_lorameta.pipeline.measure_gains import leave_one_out  # noqa: E402
-from hf_lorameta.pipeline.prepare import prepare  # noqa: E402
 from hf_lorameta.pipeline.refine import refine_plan  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402

@@ -29,7 +29,7 @@ from hf_lorameta.pipeline.adapter_folder import (  # noqa: E402
     ROUTING_FILE,
     read_adapter,
 )
-from hf_lorameta.pipeline.advice import advise  # noqa: E402
+from hf_lorameta.pipeline.budget import advise  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.mixture import ROUTED, Mixture  # noqa: E402
 

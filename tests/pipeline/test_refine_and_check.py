@@ -18,9 +18,8 @@ from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.adapter_folder import read_adapter
-from hf_lorameta.pipeline.check import check_adapter
-from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.pipeline.prepare import Prepared, prepare
+from hf_lorameta.pipeline.generate import Prepared, prepare
+from hf_lorameta.pipeline.make import check_adapter, make_adapter
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import Rows, draw_rows, pool_of, require_rows, rows_used
 from hf_lorameta.pipeline.session import Session

@@ -17,8 +17,8 @@ from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they 
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
+from hf_lorameta.pipeline.generate import prepare  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
-from hf_lorameta.pipeline.prepare import prepare  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, require_rows, rows_used  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.training import device  # noqa: E402

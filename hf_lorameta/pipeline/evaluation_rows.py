@@ -130,7 +130,7 @@ def rows_to_score(
     Args:
         dataset: see `open_to_score`.
         recipes: of the adapters that were generated, see
-            `hf_lorameta.pipeline.adapters_to_score.AdaptersToScore`.
+            `hf_lorameta.pipeline.evaluate.AdaptersToScore`.
         count: number of rows to score, at most.
         shots: number of examples; from the train split if there is one, else from the rows.
         hub: the client.
