@@ -7,7 +7,7 @@ from hf_lorameta.cards.markdown import is_hub_id
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine.results import Refinement, Training, Validation
+from hf_lorameta.refine.results import Check, Refinement, Training
 from hf_lorameta.types import Row
 
 
@@ -79,7 +79,7 @@ class CardData:
     library_version: str
     refinement: Refinement | None = None  # fit of the coefficients on rows of the dataset
     training: Training | None = None  # of the weights on rows of the dataset
-    check: Validation | None = None  # on other rows of the dataset
+    check: Check | None = None  # on other rows of the dataset
     gguf: bool = False  # the adapter is exported as GGUF too
     general: float | None = None  # coefficient of the bank's general adapter
     general_licenses: tuple[str | None, ...] = ()  # of the datasets it was trained on

@@ -95,7 +95,7 @@ def evaluate(
         save_scores,
         separate_dataset,
     )
-    from hf_lorameta.pipeline.evaluation_rows import adapter_was, open_to_score, rows_to_score
+    from hf_lorameta.pipeline.evaluation_rows import adapter_was, open_to_evaluate, rows_to_evaluate
 
     if create_pr and not save_card:
         raise UsageError("a pull request needs scores for the card", hint=Option("save_card"))
@@ -113,9 +113,9 @@ def evaluate(
     methods: dict[str, Path | None] = {"base": None, **located.folders}
     if reference:
         methods["reference"] = locate_adapter(reference, hub=hub)
-    scored = open_to_score(
+    scored = open_to_evaluate(
         dataset,
-        located.recipe_for(dataset),
+        located.provenance_for(dataset),
         hub,
         config=config,
         split=split,
@@ -124,13 +124,12 @@ def evaluate(
         max_text=max_text,
     )
     log(quiet, f"Reading {scored.columns}{scored.of_split}")
-    recipes = located.recipes
     with stage_bars(quiet) as progress:
-        rows, examples, skipped, warnings = rows_to_score(
-            scored, recipes, max_rows, shots, hub, progress
+        rows, examples, skipped, warnings = rows_to_evaluate(
+            scored, located.provenances, max_rows, shots, hub, progress
         )
     if skipped:
-        was = adapter_was(recipes)
+        was = adapter_was(located.provenances)
         log(quiet, f"Skipping {skipped} rows that {was} fitted, trained or checked on")
     for warning in warnings:
         warn(warning)

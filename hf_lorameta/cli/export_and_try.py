@@ -171,8 +171,8 @@ def _recorded_columns(folder: Path) -> "Columns":
     from hf_lorameta.errors import AdapterError, Option
     from hf_lorameta.pipeline.adapter_folder import read_adapter
 
-    provenance = read_adapter(folder).generation
-    stored = provenance["dataset"].get("columns") if provenance else None
+    provenance = read_adapter(folder).provenance or {}  # a merge has no dataset
+    stored = provenance.get("dataset", {}).get("columns")
     try:
         return Columns.model_validate(stored or {})
     except ValidationError:

@@ -197,11 +197,6 @@ class SavedAdapter:
         return "merge" in (self.provenance or {})
 
     @property
-    def generation(self) -> Mapping[str, Any] | None:
-        """The provenance of an adapter that was generated for a dataset; else None."""
-        return None if self.is_merge else self.provenance
-
-    @property
     def private(self) -> bool:
         """Whether a source of the adapter is private."""
         return bool((self.provenance or {}).get("private"))

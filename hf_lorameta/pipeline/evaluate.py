@@ -27,7 +27,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.pipeline.adapter_folder import locate_adapter, naming, read_adapter
-from hf_lorameta.pipeline.evaluation_rows import open_to_score, rows_to_score
+from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evaluate
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.publish import suggest_pr
 from hf_lorameta.pipeline.session import LoadedModel
@@ -84,9 +84,9 @@ def evaluate(
         names = [adapter] if isinstance(adapter, str | Path) else list(adapter)
         adapters = locate_adapters(names, hub)
         base = adapters.base
-        recipe = adapters.recipe_for(dataset)
-        scored = open_to_score(dataset, recipe, hub, max_text=max_text, **reading)
-        chosen = rows_to_score(scored, adapters.recipes, max_rows, shots, hub, show)
+        provenance = adapters.provenance_for(dataset)
+        scored = open_to_evaluate(dataset, provenance, hub, max_text=max_text, **reading)
+        chosen = rows_to_evaluate(scored, adapters.provenances, max_rows, shots, hub, show)
         for warning in chosen.warnings:
             logger.warning(warning)
         if model is None:
@@ -107,37 +107,37 @@ def evaluate(
 # --- the adapters ---------------------------------------------------------------------------------
 
 
-class AdaptersToScore(NamedTuple):
+class AdaptersToEvaluate(NamedTuple):
     """Adapters for the same base model.
 
     Attributes:
         folders: of each adapter, by its name in the table.
         base: the first adapter's config that names a base model, if one does.
-        recipes: ``recipe.json`` of those that were generated for a dataset.
+        provenances: ``recipe.json`` of those that were generated for a dataset.
     """
 
     folders: dict[str, Path]
     base: LoraConfig
-    recipes: tuple[Mapping[str, Any], ...]
+    provenances: tuple[Mapping[str, Any], ...]
 
-    def recipe_for(self, name: Any = None) -> Mapping[str, Any] | None:
-        """Return the recipe that says how to read a dataset; None if there are no recipes.
+    def provenance_for(self, name: Any = None) -> Mapping[str, Any] | None:
+        """Return the provenance that says how to read a dataset; None if there are none.
 
         Args:
             name: of the dataset; None is the one that all adapters were generated for.
 
         Raises:
-            UsageError: no name, and the recipes have different datasets.
+            UsageError: no name, and they have different datasets.
         """
-        ids = {str(r["dataset"]["id"] or "a local or private one") for r in self.recipes}
+        ids = {str(p["dataset"]["id"] or "a local or private one") for p in self.provenances}
         if name is None and len(ids) > 1:
             raise UsageError(
                 f"the adapters were generated for different datasets: {', '.join(sorted(ids))}",
                 hint=Option("dataset", "user/name"),
             )
         named = isinstance(name, str | Path)
-        same = [r for r in self.recipes if named and r["dataset"]["id"] == str(name)]
-        return next(iter([*same, *self.recipes]), None)
+        same = [p for p in self.provenances if named and p["dataset"]["id"] == str(name)]
+        return next(iter([*same, *self.provenances]), None)
 
 
 def separate_dataset(
@@ -171,8 +171,8 @@ def _is_adapter(name: str, hub: Hub) -> bool:
 
 def locate_adapters(
     names: Sequence[str | Path], hub: Hub, repos: Sequence[PinnedRepo | None] = ()
-) -> AdaptersToScore:
-    """Find the files of adapters and read their recipes.
+) -> AdaptersToEvaluate:
+    """Find the files of adapters and read their provenances.
 
     A single adapter is called ``generated``; several have their own names.
 
@@ -211,8 +211,9 @@ def locate_adapters(
                 f"{configs[first].base_model}",
                 hint="score adapters of one base model at a time",
             )
-    recipes = (read_adapter(folder).generation for folder in folders.values())
-    return AdaptersToScore(folders, configs[first], tuple(recipe for recipe in recipes if recipe))
+    saved = map(read_adapter, folders.values())
+    generated = (s.provenance for s in saved if s.provenance and not s.is_merge)
+    return AdaptersToEvaluate(folders, configs[first], tuple(generated))
 
 
 # --- through llama.cpp, without torch -------------------------------------------------------------
@@ -273,7 +274,7 @@ class Trial:
         evaluator = self._evaluator
         return Answers(evaluator.answer(prompt), evaluator.answer(prompt, self._folder))
 
-    def test(
+    def evaluate(
         self,
         rows: Sequence[Row],
         shots: Sequence[Row] = (),
@@ -301,7 +302,7 @@ class Trial:
 
 
 def scores_to_card(folder: Path, report: Report, dataset: DatasetInfo) -> None:
-    """Write the scores of `Trial.test` into the card of an adapter's folder."""
+    """Write the scores of `Trial.evaluate` into the card of an adapter's folder."""
     scores = report.to_dict()["scores"]
     measured = MeasuredScores(dataset, scores["generated"]["rows"], "llama.cpp", scores)
     save_scores(folder, measured, None, hub=Hub(False))

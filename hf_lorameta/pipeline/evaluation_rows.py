@@ -39,7 +39,7 @@ TEST_SPLITS = ("test", "validation")
 _SEED = 0
 
 
-class RowsToScore(NamedTuple):
+class RowsToEvaluate(NamedTuple):
     """Rows to score, and examples for the few-shot prompt, none of them shared.
 
     Attributes:
@@ -55,7 +55,7 @@ class RowsToScore(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def open_to_score(
+def open_to_evaluate(
     name: Any,
     provenance: Mapping[str, Any] | None,
     hub: Hub,
@@ -117,20 +117,20 @@ def _test_split(name: str | Path, hub: Hub, reading: ReadingOptions) -> str | No
     return next((split for split in TEST_SPLITS if split in splits), None)
 
 
-def rows_to_score(
+def rows_to_evaluate(
     dataset: Dataset,
-    recipes: Sequence[Mapping[str, Any]],
+    provenances: Sequence[Mapping[str, Any]],
     count: int,
     shots: int,
     hub: Hub,
     progress: StageProgress = no_progress,
-) -> RowsToScore:
+) -> RowsToEvaluate:
     """Draw rows to score, and examples for a few-shot prompt.
 
     Args:
-        dataset: see `open_to_score`.
-        recipes: of the adapters that were generated, see
-            `hf_lorameta.pipeline.evaluate.AdaptersToScore`.
+        dataset: see `open_to_evaluate`.
+        provenances: ``recipe.json`` of the adapters that were generated, see
+            `hf_lorameta.pipeline.evaluate.AdaptersToEvaluate`.
         count: number of rows to score, at most.
         shots: number of examples; from the train split if there is one, else from the rows.
         hub: the client.
@@ -142,14 +142,16 @@ def rows_to_score(
         HubError: the dataset cannot be read.
     """
     dataset = with_progress(dataset, progress)
-    used, identified = _used(recipes, dataset)
+    used, identified = _used(provenances, dataset)
     train = _train_split(dataset, hub) if shots else None
     train = train and with_progress(train, progress)
     own = 0 if train else shots
     drawn, skipped = _draw(dataset, count + own, used)
     examples, rows = drawn[:own], drawn[own:]
     if not rows:
-        problem = f"{adapter_was(recipes)} fitted, trained or checked on every row of this dataset"
+        problem = (
+            f"{adapter_was(provenances)} fitted, trained or checked on every row of this dataset"
+        )
         if examples:
             problem = f"the {len(examples)} rows are used as examples, and none is left to score"
         raise EmptyDatasetError(
@@ -157,23 +159,25 @@ def rows_to_score(
             hint=["name a file with rows that it has not seen", Option("split", "NAME")],
         )
     if train:
-        examples = _draw(train, shots, {*rows, *_used(recipes, train)[0]})[0]
-    warnings = dict.fromkeys(_warnings(recipes, dataset, identified))
-    return RowsToScore(rows, examples, skipped, tuple(warnings))
+        examples = _draw(train, shots, {*rows, *_used(provenances, train)[0]})[0]
+    warnings = dict.fromkeys(_warnings(provenances, dataset, identified))
+    return RowsToEvaluate(rows, examples, skipped, tuple(warnings))
 
 
-def adapter_was(recipes: Sequence[object]) -> str:
-    """Return the beginning of a sentence about the adapters with these recipes."""
-    return "the adapter was" if len(recipes) == 1 else "the adapters were"
+def adapter_was(provenances: Sequence[object]) -> str:
+    """Return the beginning of a sentence about the adapters with these provenances."""
+    return "the adapter was" if len(provenances) == 1 else "the adapters were"
 
 
-def _used(recipes: Sequence[Mapping[str, Any]], dataset: Dataset) -> tuple[set[Row], list[bool]]:
+def _used(
+    provenances: Sequence[Mapping[str, Any]], dataset: Dataset
+) -> tuple[set[Row], list[bool]]:
     """Return the rows that adapters used, and for each adapter whether they can be identified."""
     used: set[Row] = set()
     identified = []
-    for recipe in recipes:
+    for provenance in provenances:
         try:
-            own = rows_used(recipe, dataset)
+            own = rows_used(provenance, dataset)
         except RecipeError:  # of another version
             own = None
         used |= set(own or ())
@@ -182,14 +186,14 @@ def _used(recipes: Sequence[Mapping[str, Any]], dataset: Dataset) -> tuple[set[R
 
 
 def _warnings(
-    recipes: Sequence[Mapping[str, Any]], dataset: Dataset, identified: Sequence[bool]
+    provenances: Sequence[Mapping[str, Any]], dataset: Dataset, identified: Sequence[bool]
 ) -> Iterator[str]:
     """Yield why the rows to score may not be new to the adapters."""
-    who = "the adapter" if len(recipes) == 1 else "an adapter"
-    for recipe, known in zip(recipes, identified, strict=True):
-        if not is_adapted(recipe, dataset):
+    who = "the adapter" if len(provenances) == 1 else "an adapter"
+    for provenance, known in zip(provenances, identified, strict=True):
+        if not is_adapted(provenance, dataset):
             continue
-        split = f"split {recipe['dataset']['split']}" if dataset.named_split else "this dataset"
+        split = f"split {provenance['dataset']['split']}" if dataset.named_split else "this dataset"
         warning = f"{who} was generated for {split}: its rows are not new to it"
         if not known:
             warning += ", and those that it was fitted, trained or checked on are among them"

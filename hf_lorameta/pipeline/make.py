@@ -23,7 +23,7 @@ from hf_lorameta.pipeline.refine import refine_plan
 from hf_lorameta.pipeline.rows import Rows, require_rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.refine.shrink import validate
+from hf_lorameta.refine.shrink import check_update
 from hf_lorameta.types import FactorPair, LossProgress, Progress, StageProgress, no_progress
 
 MAX_HOURS = 1.0
@@ -300,7 +300,7 @@ def check_adapter(generation: Generation, rows: Rows, runner: BaseModelRunner) -
     plan = generation.plan
     scaled = ScaledAdapter(generation)
     shrink = plan.recipe.check is not None
-    check = validate(scaled, runner, rows.check, rows.prompt, shrink=shrink)
+    check = check_update(scaled, runner, rows.check, rows.prompt, shrink=shrink)
     pairs = tuple(scaled.pairs(Coefficients(np.array([check.scale]))))
     plan = replace(plan, coefficients=plan.coefficients.scaled(check.scale), check=check)
     return replace(generation, plan=plan, pairs=pairs)

@@ -32,7 +32,7 @@ from hf_lorameta.pipeline.progress import bars_unless, with_progress
 from hf_lorameta.pipeline.read import Reading, read_dataset, require_outputs, token_counting
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine.results import Refinement, Training, Validation
+from hf_lorameta.refine.results import Check, Refinement, Training
 from hf_lorameta.types import Array, FactorPair, Row, StageProgress
 
 _REPR_ROWS = 5
@@ -78,7 +78,7 @@ class Plan:
     coefficients: Coefficients
     refinement: Refinement | None = None
     training: Training | None = None
-    check: Validation | None = None
+    check: Check | None = None
     output_counts: OutputCounts | None = None
     example: Row | None = None
 
@@ -344,7 +344,7 @@ class Plan:
         }
 
 
-def _values(result: Refinement | Training | Validation | None) -> dict[str, Any] | None:
+def _values(result: Refinement | Training | Check | None) -> dict[str, Any] | None:
     """Return a result as JSON values: None for a loss that is not finite."""
 
     def finite(value: Any) -> Any:

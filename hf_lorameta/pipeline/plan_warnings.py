@@ -14,7 +14,7 @@ from hf_lorameta.data.instructions import shares_instruction, states_task
 from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine.results import Refinement, Training, Validation
+from hf_lorameta.refine.results import Check, Refinement, Training
 from hf_lorameta.types import Array
 
 FEW_ROWS = 20
@@ -45,7 +45,7 @@ class PlanLike(Protocol):
     @property
     def training(self) -> Training | None: ...  # noqa: D102
     @property
-    def check(self) -> Validation | None: ...  # noqa: D102
+    def check(self) -> Check | None: ...  # noqa: D102
     @property
     def expected(self) -> Estimate | None: ...  # noqa: D102
     @property

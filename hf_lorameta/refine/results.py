@@ -1,4 +1,4 @@
-"""Results of a fit and of a validation, as recipes and model cards record them."""
+"""Results of a fit, a training and a check, as recipes and model cards record them."""
 
 from dataclasses import dataclass
 
@@ -67,7 +67,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Validation:
+class Check:
     """Loss of an adapter on rows it was not fitted on; losses are as in `Refinement`.
 
     Attributes:

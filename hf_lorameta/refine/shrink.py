@@ -8,7 +8,7 @@ import numpy as np
 from hf_lorameta.engines.interfaces import AdapterUpdate, BaseModelRunner
 from hf_lorameta.engines.scoring import Tokens, chat_rows, prompt_text
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.refine.results import Validation
+from hf_lorameta.refine.results import Check
 from hf_lorameta.types import Row
 
 _MIN_SCALE = 1 / 8
@@ -43,14 +43,14 @@ def _loss(runner: BaseModelRunner, tokens: Sequence[Tokens]) -> float:
     return math.inf if math.isnan(loss) else loss
 
 
-def validate(
+def check_update(
     update: AdapterUpdate,
     runner: BaseModelRunner,
     rows: Sequence[Row],
     shots: Sequence[Row] = (),
     *,
     shrink: bool = True,
-) -> Validation:
+) -> Check:
     """Compare an adapter, with a single coefficient, with its base model; shrink it if worse.
 
     Without `shrink`, it stays as it is.
@@ -71,4 +71,4 @@ def validate(
     scale, end = 1.0, start
     if shrink:
         scale, end = backtrack_scale(unscaled, start, base, update, runner, tokens)
-    return Validation(len(tokens), base, start, end, scale, chat, prompt, len(shots))
+    return Check(len(tokens), base, start, end, scale, chat, prompt, len(shots))

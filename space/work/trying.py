@@ -81,7 +81,7 @@ def test(
     job.report("Loading the base model")
     shots, rows = testable_rows(plan_result)
     with _trial(adapter, bank, settings) as trial:
-        report = trial.test(rows, shots, _reporter(job))
+        report = trial.evaluate(rows, shots, _reporter(job))
     job.check()
     scores_to_card(adapter.files.folder, report, plan_result.plan.dataset)
     adapter.files.write_archive()

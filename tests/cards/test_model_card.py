@@ -18,7 +18,7 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.localhub import cards as hub_rules
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.refine.results import Refinement, Training, Validation
+from hf_lorameta.refine.results import Check, Refinement, Training
 from tests.cards.examples import PLAIN, many, neighbor, of_dataset, rows_of, section
 
 FIT = Refinement(16, 2.5, 1.75, 0.5, 0.625, 3, (1.75, 0.625, 0.5))
@@ -171,12 +171,12 @@ def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
     ("check", "unknown"),
     [
         (None, "the base model, the nearest source adapter or a few-shot prompt"),
-        (Validation(8, 2.5, 0.5, 0.5, 1.0), "the nearest source adapter or a few-shot prompt"),
-        (Validation(8, 2.5, 0.5, 0.5, 1.0, prompt=0.7, shots=3), "the nearest source adapter"),
+        (Check(8, 2.5, 0.5, 0.5, 1.0), "the nearest source adapter or a few-shot prompt"),
+        (Check(8, 2.5, 0.5, 0.5, 1.0, prompt=0.7, shots=3), "the nearest source adapter"),
     ],
 )
 def test_card_says_what_the_adapter_was_not_compared_with(
-    check: Validation | None, unknown: str
+    check: Check | None, unknown: str
 ) -> None:
     text = section(render_card(replace(PLAIN, check=check), None), "What was not measured")
     assert f"Whether it is better than {unknown} is not known." in text
@@ -295,7 +295,7 @@ def test_card_describes_the_distance_to_the_nearest_dataset(
     assert "`bank/task-1`" in text
     assert expected in " ".join(text.split())
     assert "![Bar chart of the coefficients](neighbors.svg)" in text
-    checked = replace(facts, check=Validation(8, 2.5, 0.5, 0.5, 1.0))
+    checked = replace(facts, check=Check(8, 2.5, 0.5, 0.5, 1.0))
     assert "Expect little" not in render_card(checked, None)
 
 

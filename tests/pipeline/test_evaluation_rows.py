@@ -14,7 +14,7 @@ from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.pipeline import evaluation_rows as module
-from hf_lorameta.pipeline.evaluation_rows import RowsToScore, open_to_score, rows_to_score
+from hf_lorameta.pipeline.evaluation_rows import RowsToEvaluate, open_to_evaluate, rows_to_evaluate
 from hf_lorameta.pipeline.generate import prepare
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
@@ -36,8 +36,8 @@ def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:
     return json.loads(json.dumps(plan.provenance())), set(rows.used)
 
 
-def scored_on(dataset: Dataset, provenance: dict[str, Any]) -> RowsToScore:
-    return rows_to_score(dataset, [provenance], ROWS, 0, Hub(False))
+def scored_on(dataset: Dataset, provenance: dict[str, Any]) -> RowsToEvaluate:
+    return rows_to_evaluate(dataset, [provenance], ROWS, 0, Hub(False))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_used_rows_that_cannot_be_told_are_announced(file: Path, change: dict[st
 def test_texts_that_were_cut_are_cut_alike_to_score(file: Path) -> None:
     provenance, used = adapted_to(open_dataset(file, limits=ReadingLimits(text=10)))
     assert provenance["recipe"]["max_text"] == 10
-    scored = open_to_score(file, provenance, Hub(False))
+    scored = open_to_evaluate(file, provenance, Hub(False))
     rows, _, skipped, _ = scored_on(scored, provenance)
     assert used.isdisjoint(rows)
     assert skipped == len(used)
@@ -101,7 +101,7 @@ def test_rows_are_drawn_from_a_bounded_beginning(
             read.append(row)
             yield row
 
-    chosen = rows_to_score(replace(opened, rows=rows), [], 30, 3, Hub(False))
+    chosen = rows_to_evaluate(replace(opened, rows=rows), [], 30, 3, Hub(False))
     assert len(read) == 40
     assert {*chosen.rows, *chosen.shots} <= set(read)
     assert any(row in chosen.rows for row in read[30:])

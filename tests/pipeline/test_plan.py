@@ -17,7 +17,7 @@ from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.method.coefficients import RuleInputs, apply_rule
 from hf_lorameta.pipeline import plan_warnings, read
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.refine.results import Training, Validation
+from hf_lorameta.refine.results import Check, Training
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
 from tests.data.oracle import distribution, distributions
@@ -157,7 +157,7 @@ def test_little_is_expected_of_a_far_dataset_unless_losses_are_measured(
     ratio = near.distances.min() / near.nearest_in_bank
     for times, is_far in ((1.4, False), (1.6, True)):
         far = replace(near, distances=near.distances * times / ratio)
-        check = Validation(16, base=3.0, start=2.5, end=2.5, scale=1.0)
+        check = Check(16, base=3.0, start=2.5, end=2.5, scale=1.0)
         for of, little in (
             (far, is_far),
             (replace(far, recipe=Recipe(check=16)), False),
@@ -183,7 +183,7 @@ def test_a_way_out_of_a_bad_check_is_one_that_works(
     tmp_path: Path, embedded: Bank, chat: float | None, way_out: str
 ) -> None:
     result = plan(write_rows(tmp_path, "prompt", "completion"), embedded)
-    check = Validation(16, base=3.0, start=3.5, end=3.5, scale=1.0, chat=chat)
+    check = Check(16, base=3.0, start=3.5, end=3.5, scale=1.0, chat=chat)
     warning = next(w for w in replace(result, check=check).warnings if "do not use it" in w)
     assert f"Train it further, for example for 5 minutes, or {way_out}" in warning
 

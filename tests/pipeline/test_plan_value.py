@@ -13,7 +13,7 @@ from hf_lorameta import Plan, plan
 from hf_lorameta.bank.index import Index
 from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.pipeline.make import make_adapter
-from hf_lorameta.refine.results import Validation
+from hf_lorameta.refine.results import Check
 from tests.plain_bank import plain_bank
 
 
@@ -45,7 +45,7 @@ def test_an_adapter_of_a_private_bank_is_private(
 
 
 def test_a_loss_that_is_not_finite_is_null_in_json(result: Plan) -> None:
-    check = Validation(16, 5.0, math.inf, 2.0, 0.5, chat=math.nan)
+    check = Check(16, 5.0, math.inf, 2.0, 0.5, chat=math.nan)
     stored = replace(result, check=check).provenance()["check"]
     assert [stored[name] for name in ("start", "chat", "end")] == [None, None, 2.0]
 

@@ -9,8 +9,8 @@ import pytest
 
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.method.coefficients import Coefficients
-from hf_lorameta.refine.results import Validation
-from hf_lorameta.refine.shrink import backtrack_scale, validate
+from hf_lorameta.refine.results import Check
+from hf_lorameta.refine.shrink import backtrack_scale, check_update
 from tests.refine.models import ROWS, Slope
 
 
@@ -23,15 +23,15 @@ def test_the_scale_is_zero_if_every_share_is_worse_than_the_base_model() -> None
 @pytest.mark.parametrize(
     ("base", "expected"),
     [
-        (9.0, Validation(16, 9.0, 8.0, 8.0, 1.0)),
-        (5.0, Validation(16, 5.0, 8.0, 2.0, 0.5)),
-        (1.5, Validation(16, 1.5, 8.0, 0.5, 0.25)),
-        (0.1, Validation(16, 0.1, 8.0, 0.1, 0.0)),
+        (9.0, Check(16, 9.0, 8.0, 8.0, 1.0)),
+        (5.0, Check(16, 5.0, 8.0, 2.0, 0.5)),
+        (1.5, Check(16, 1.5, 8.0, 0.5, 0.25)),
+        (0.1, Check(16, 0.1, 8.0, 0.1, 0.0)),
     ],
 )
-def test_an_adapter_is_halved_until_it_is_not_worse(base: float, expected: Validation) -> None:
+def test_an_adapter_is_halved_until_it_is_not_worse(base: float, expected: Check) -> None:
     model = Slope(base)
-    assert validate(model, model, ROWS) == expected
+    assert check_update(model, model, ROWS) == expected
 
 
 class Unstable(Slope):
@@ -44,9 +44,9 @@ class Unstable(Slope):
 
 def test_a_loss_that_is_not_a_number_is_worse_than_any() -> None:
     model = Unstable(base=5.0)
-    assert validate(model, model, ROWS) == Validation(16, 5.0, math.inf, 2.0, 0.5)
-    reported = validate(model, model, ROWS, shrink=False)
-    assert reported == Validation(16, 5.0, math.inf, math.inf, 1.0)
+    assert check_update(model, model, ROWS) == Check(16, 5.0, math.inf, 2.0, 0.5)
+    reported = check_update(model, model, ROWS, shrink=False)
+    assert reported == Check(16, 5.0, math.inf, math.inf, 1.0)
 
 
 def test_a_fit_that_ends_in_a_loss_that_is_not_a_number_is_halved() -> None:
@@ -71,4 +71,4 @@ class Chat(Slope):
 
 def test_the_base_model_is_scored_with_its_chat_template() -> None:
     model = Chat(9.0)
-    assert validate(model, model, ROWS) == Validation(16, 9.0, 8.0, 8.0, 1.0, chat=7.0)
+    assert check_update(model, model, ROWS) == Check(16, 9.0, 8.0, 8.0, 1.0, chat=7.0)
