@@ -2,8 +2,10 @@
 
 import logging
 import os
+import shlex
 import sys
 import traceback
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
@@ -11,9 +13,11 @@ import typer
 
 from hf_lorameta._version import __version__
 from hf_lorameta.cli import banks, demo, evaluate, export_and_try, generate, inspect, merge, space
-from hf_lorameta.cli.output import LogHandler, emit_error, printable
-from hf_lorameta.cli.proposals import propose_command
-from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.cli.output import LogHandler, emit_error, printable, show_row
+from hf_lorameta.errors import DatasetError, LoraMetaError, Option, as_flag
+
+_WITH_DATASET = ("plan", "generate", "push", "evaluate")
+"""Commands that read a dataset, so that one with another option can be proposed."""
 
 app = typer.Typer(
     name="hf-lorameta",
@@ -27,13 +31,9 @@ app = typer.Typer(
 app.add_typer(banks.app, name="bank")
 app.add_typer(space.app, name="space")
 for command in (
-    *generate.COMMANDS,
-    *merge.COMMANDS,
-    *evaluate.COMMANDS,
-    *inspect.COMMANDS,
-    *demo.COMMANDS,
-    *export_and_try.COMMANDS,
-):
+    generate.plan, generate.generate, generate.push, merge.merge, evaluate.evaluate,
+    inspect.inspect, demo.demo, export_and_try.export, export_and_try.try_,
+):  # fmt: skip
     app.command(command.__name__.strip("_"), epilog=command.__example__)(command)
 
 
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app([a for a in arguments if a != "--debug"])
     except LoraMetaError as error:
-        hint = propose_command(error, arguments) or error.hint
+        hint = _propose_command(error, arguments) or error.hint
         fail(error, str(error), hint, error.exit_code)
     except SystemExit as end:  # typer exits so where a command was interrupted
         for note in getattr(getattr(end.__context__, "__cause__", None), "__notes__", ()):
@@ -108,3 +108,41 @@ def _fail(
     if hint:
         typer.echo(f"Next:  {printable(hint)}", err=True)
     sys.exit(code)
+
+
+def _propose_command(error: LoraMetaError, arguments: Sequence[str]) -> str:
+    """Return the command to try next, and show on stderr how it would read one row.
+
+    Args:
+        error: of the command.
+        arguments: of the command, which is repeated with another option, and without its token.
+
+    Returns:
+        The command; empty if the error proposes no option, or the command does not have it.
+    """
+    if not isinstance(error, DatasetError) or not arguments or arguments[0] not in _WITH_DATASET:
+        return ""
+    columns = Option("columns", str(error.columns)) if error.columns is not None else None
+    option = columns or error.option
+    if option is None:
+        return ""
+    if error.row and "-q" not in arguments and "--quiet" not in arguments:
+        typer.echo(printable(f"One row as {as_flag(option)} would read it:"), err=True)
+        typer.echo(printable(show_row(error.row)), err=True)
+    flag = as_flag(option)
+    return f"hf-lorameta {shlex.join(_without(arguments, flag.split()[0], '--token'))} {flag}"
+
+
+def _without(arguments: Sequence[str], *options: str) -> list[str]:
+    """Return arguments without options, each with its value.
+
+    Example:
+        >>> _without(["plan", "--split", "a", "-d", "x", "--token=b"], "--split", "--token")
+        ['plan', '-d', 'x']
+    """
+    kept: list[str] = []
+    for previous, argument in zip(["", *arguments], arguments, strict=False):
+        dropped = previous in options or argument.partition("=")[0] in options
+        if not dropped:
+            kept.append(argument)
+    return kept

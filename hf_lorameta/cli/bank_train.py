@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +18,9 @@ from hf_lorameta.cli.options import (
     QuietFlag,
     TemplateOption,
     TokenOption,
+    field_parameters,
+    parameter,
+    with_parameters,
 )
 from hf_lorameta.cli.output import emit, log, stage_bars, table
 from hf_lorameta.pipeline.progress import duration
@@ -33,6 +36,19 @@ if TYPE_CHECKING:
     from hf_lorameta.training.bank.tasks import Task
 
 _DEFAULTS = Settings()
+_SETTINGS = {
+    "rank": "Rank of the adapters.",
+    "targets": "Adapted linear layers.",
+    "steps": "Optimizer steps per task, at most.",
+    "rows": "Rows per step.",
+    "lr": "Peak learning rate.",
+    "general_steps": "Steps of the general adapter that the others start from; 0: none. "
+    "Default: by the number of tasks.",
+    "max_length": "Tokens of a row; longer inputs lose their beginning.",
+    "seed": "Seed of initialization and order.",
+}
+"""The fields of `Settings` that are options, and their help."""
+_NOT_IN_A_JOB = frozenset({"tasks", "output", "on", "flavor", "dry_run", "token", "json", "quiet"})
 EXAMPLES = """\b
 Examples:
   hf-lorameta bank train tasks/ -o my-bank --base org/model
@@ -40,9 +56,9 @@ Examples:
 """
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """The options of the command."""
+    """The options of the command; `chosen` are those of `_SETTINGS`."""
 
     tasks: Annotated[
         list[str],
@@ -59,37 +75,13 @@ class Request:
             min=1, help="Tasks trained at a time. Default: by the device.", show_default=False
         ),
     ] = None
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters.")] = _DEFAULTS.rank
-    targets: Annotated[str, typer.Option(help="Adapted linear layers.")] = ",".join(
-        _DEFAULTS.targets
-    )
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per task, at most.")] = (
-        _DEFAULTS.steps
-    )
-    rows: Annotated[int, typer.Option(min=1, help="Rows per step.")] = _DEFAULTS.rows
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = _DEFAULTS.lr
-    general_steps: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Steps of the general adapter that the others start from; 0: none. "
-            "Default: by the number of tasks.",
-            show_default=False,
-        ),
-    ] = None
     general_without: Annotated[
         Path | None,
         typer.Option(help="File of task names to leave out of the general adapter."),
     ] = None
-    max_length: Annotated[
-        int, typer.Option(min=8, help="Tokens of a row; longer inputs lose their beginning.")
-    ] = _DEFAULTS.max_length
     instruction: InstructionOption = None
     template: TemplateOption = None
     max_text: MaxTextOption = None
-    seed: Annotated[int, typer.Option(min=0, help="Seed of initialization and order.")] = (
-        _DEFAULTS.seed
-    )
     device: Annotated[
         str | None, typer.Option(help="cuda, mps or cpu. Default: the best.", show_default=False)
     ] = None
@@ -117,23 +109,23 @@ class Request:
     token: TokenOption = None
     json: JsonFlag = False
     quiet: QuietFlag = False
+    chosen: Mapping[str, Any]
 
     @property
     def settings(self) -> Settings:
-        """Those of the training: the options of the same names."""
-        names = {field.name for field in dataclasses.fields(Settings)}
-        values = {name: value for name, value in vars(self).items() if name in names}
-        values["targets"] = tuple(filter(None, self.targets.split(",")))
-        return Settings(**values, warmup=min(_DEFAULTS.warmup, self.steps))
+        """Those of the training."""
+        targets = tuple(filter(None, self.chosen["targets"].split(",")))
+        warmup = min(_DEFAULTS.warmup, self.chosen["steps"])
+        return Settings(**{**self.chosen, "targets": targets, "warmup": warmup})
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """Those of a job that does the same."""
-        words = list(self.tasks)
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name not in _NOT_IN_A_JOB and value != field.default:
-                words += [f"--{field.name.replace('_', '-')}", str(value)]
+        words, values = list(self.tasks), vars(self) | self.chosen
+        for option in _OPTIONS:
+            value = values[option.name]
+            if option.name not in _NOT_IN_A_JOB and value != option.default:
+                words += [f"--{option.name.replace('_', '-')}", str(value)]
         return tuple(words)
 
     def read_tasks(self) -> "tuple[Task, ...]":
@@ -152,32 +144,42 @@ class Request:
         return tuple(dataclasses.replace(t, general=t.name not in left_out) for t in found)
 
 
-_NOT_IN_A_JOB = frozenset({"tasks", "output", "on", "flavor", "dry_run", "token", "json", "quiet"})
+def _parameters() -> list[inspect.Parameter]:
+    """Return an option for each field of a `Request` and each of `_SETTINGS`."""
+    settings = []
+    for name, text in _SETTINGS.items():
+        default = getattr(_DEFAULTS, name)
+        kind: Any = type(default) if default is not None else int | None
+        if name == "targets":
+            kind, default = str, ",".join(default)
+        option = typer.Option(help=text, show_default=default is not None)
+        settings.append(parameter(name, Annotated[kind, option], default))
+    tasks, output, base, *others = field_parameters(Request, without={"chosen"})
+    return [tasks, output, base, *settings, *others]
 
 
-def _with_options(command: Callable[[Request], None]) -> Callable[..., None]:
-    """Give a command the fields of `Request` as its options."""
-
-    @functools.wraps(command)
-    def run(**options: Any) -> None:
-        command(Request(**options))
-
-    signature = inspect.signature(Request)
-    run.__signature__ = signature  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-    return run
-
-
-@_with_options
 def train(request: Request) -> None:
     """Train a bank for any base model; run it again to resume (extra: eval)."""
-    tasks, settings = request.read_tasks(), request.settings
+    settings, tasks = request.settings, request.read_tasks()
     if request.on:
         _run_on_jobs(request, tasks, settings)
     elif request.dry_run:
         _describe(request, tasks, settings)
     else:
         _run_here(request, tasks, settings)
+
+
+_OPTIONS = _parameters()
+
+
+@functools.wraps(train)
+def _run(**options: Any) -> None:
+    chosen = {name: options.pop(name) for name in _SETTINGS}
+    train(Request(**options, chosen=chosen))
+
+
+command = with_parameters(_run, _OPTIONS)
+"""The command, with its options."""
 
 
 def _run_here(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:
@@ -258,11 +260,7 @@ class _ShownProgress(Reporter):
         self._begin("Training the general adapter", steps, 1)
 
     def general(self, log_: Log) -> None:
-        log(
-            self._quiet,
-            f"general adapter: loss {log_.base_loss:.3f} → {log_.loss:.3f} on {log_.held_out} "
-            f"held-out rows, {log_.steps} steps, {log_.seconds:.0f} s",
-        )
+        log(self._quiet, f"general adapter: {_losses(log_)}")
 
     def start(self, tasks: int, finished: int) -> None:
         self._finished, self._tasks = finished, tasks
@@ -277,13 +275,7 @@ class _ShownProgress(Reporter):
         self._finished += 1
         self._take(task.name, self._each)
         reason = getattr(outcome, "reason", None)
-        if reason or log_ is None:
-            result = f"skipped: {reason}"
-        else:
-            result = (
-                f"loss {log_.base_loss:.3f} → {log_.loss:.3f} on {log_.held_out} held-out rows, "
-                f"{log_.steps} steps, {log_.seconds:.0f} s"
-            )
+        result = f"skipped: {reason}" if reason or log_ is None else _losses(log_)
         log(self._quiet, f"[{self._finished}/{self._tasks}] {task.name}: {result}")
 
     def _begin(self, title: str, steps: int, tasks: int) -> None:
@@ -296,6 +288,13 @@ class _ShownProgress(Reporter):
         """Show the steps of all tasks; one that ends early has taken all of its own."""
         self._steps[name] = steps
         self._stage(self._title, sum(self._steps.values()), self._total)
+
+
+def _losses(log_: Log) -> str:
+    return (
+        f"loss {log_.base_loss:.3f} → {log_.loss:.3f} on {log_.held_out} held-out rows, "
+        f"{log_.steps} steps, {log_.seconds:.0f} s"
+    )
 
 
 def _describe(request: Request, tasks: "tuple[Task, ...]", settings: Settings) -> None:

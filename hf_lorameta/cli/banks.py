@@ -142,7 +142,7 @@ def merge(
     emit(json, _content(merged), lambda: reports.merge_report(merged, opened))
 
 
-app.command("train", epilog=bank_train.EXAMPLES)(bank_train.train)
+app.command("train", epilog=bank_train.EXAMPLES)(bank_train.command)
 
 
 @app.command("list", epilog="Example: hf-lorameta bank list my-bank --json")

@@ -2,7 +2,7 @@
 
 import sys
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,6 +29,3 @@ def demo(
         )
         report = run_demo(None if quiet else console, max_rows=max_rows)
     emit(json, report, lambda: str(report["summary"]))
-
-
-COMMANDS: tuple[Any, ...] = (demo,)

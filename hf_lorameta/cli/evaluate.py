@@ -1,11 +1,12 @@
-"""The command that scores adapters."""
+"""The command that scores adapters, with transformers or llama.cpp."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from hf_lorameta.cli import engines
 from hf_lorameta.cli.options import (
     BaseGgufOption,
     ColumnsOption,
@@ -19,6 +20,9 @@ from hf_lorameta.cli.options import (
     example,
 )
 from hf_lorameta.cli.output import emit, log, report_pull_request, stage_bars, warn
+
+if TYPE_CHECKING:
+    from hf_lorameta.engines.scoring import Evaluator
 
 
 @example(
@@ -99,7 +103,7 @@ def evaluate(
 
     if create_pr and not save_card:
         raise UsageError("a pull request needs scores for the card", hint=Option("save_card"))
-    engines.check_options(engine, base, base_gguf)
+    _check_engine(engine, base, base_gguf)
     hub = Hub(token)
     names, dataset = separate_dataset(adapters, dataset, hub)
     repos = [resolve_card_repo(n, hub=hub, create_pr=create_pr) for n in names if save_card]
@@ -134,11 +138,9 @@ def evaluate(
     for warning in warnings:
         warn(warning)
     log(quiet, f"Scoring {len(rows)} rows{scored.of_split} with {located.base.base_model}")
-    base_model = engines.BaseModel(
-        located.base.base_model, located.base.revision, base, base_gguf, token
-    )
+    base_model = BaseModel(located.base.base_model, located.base.revision, base, base_gguf, token)
     with (
-        engines.open_evaluator(engine, base_model, methods.values(), quiet) as evaluator,
+        open_evaluator(engine, base_model, methods.values(), quiet) as evaluator,
         stage_bars(quiet) as row_progress,
     ):
         report = compare(
@@ -160,4 +162,54 @@ def evaluate(
         emit(json, result, report.table)
 
 
-COMMANDS: tuple[Any, ...] = (evaluate,)
+def _check_engine(engine: str, base: Path | None, base_gguf: Path | None) -> None:
+    """Refuse a base model that the engine cannot read."""
+    from hf_lorameta.errors import Option, UsageError
+
+    llama = engine == "llama.cpp"
+    if (base if llama else base_gguf) is not None:
+        what, other = ("a folder", "transformers") if llama else ("a GGUF", "llama.cpp")
+        raise UsageError(
+            f"{what} of the base model is for the engine {other}", hint=Option("engine", other)
+        )
+
+
+class BaseModel(NamedTuple):
+    """A base model and where to find it.
+
+    Attributes:
+        name: Hub id.
+        revision: commit, for transformers.
+        folder: local folder, for transformers; None fetches it.
+        gguf: GGUF file, for llama.cpp; None finds it.
+        token: of the Hub.
+    """
+
+    name: str
+    revision: str | None
+    folder: Path | None
+    gguf: Path | None
+    token: str | None
+
+
+@contextmanager
+def open_evaluator(
+    engine: str, model: BaseModel, adapters: Iterable[Path | None], quiet: bool
+) -> "Iterator[Evaluator]":
+    """Load a base model that adapters can be scored with."""
+    if engine == "llama.cpp":
+        from hf_lorameta.engines.llama_cpp.evaluator import LlamaCppEvaluator
+        from hf_lorameta.engines.llama_cpp.gguf_files import base_gguf as find_base_gguf
+
+        folders = [folder for folder in adapters if folder is not None]
+        gguf = find_base_gguf(model.name, model.gguf)
+        log(quiet, f"Base model: {gguf}")
+        with LlamaCppEvaluator(gguf, folders, base_model=model.name) as evaluator:
+            yield evaluator
+    else:
+        from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
+        from hf_lorameta.hub.base_model import locate
+
+        require_eval()
+        folder = model.folder or locate(model.name, model.revision, model.token)
+        yield TorchEvaluator(folder, base_model=model.name)

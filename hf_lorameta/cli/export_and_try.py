@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -246,6 +246,3 @@ def _print_stream(pieces: Iterator[str]) -> bool:
         sys.stdout.flush()
     typer.echo()
     return started
-
-
-COMMANDS: tuple[Any, ...] = (export, try_)

@@ -1,5 +1,6 @@
 """The commands that make an adapter: plan, generate and push."""
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import (
     LEGEND,
+    coefficient_table,
     emit,
     log,
     report_pull_request,
@@ -28,13 +30,20 @@ from hf_lorameta.tables import plural
 from hf_lorameta.types import StageProgress
 
 if TYPE_CHECKING:
+    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.expected_gain import Estimate
     from hf_lorameta.data.dataset import Dataset
     from hf_lorameta.pipeline.adapter_folder import Export
     from hf_lorameta.pipeline.generate import Prepared
     from hf_lorameta.pipeline.mixture import Mixture
+    from hf_lorameta.pipeline.plan import Plan
     from hf_lorameta.pipeline.publish import Target
     from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.pipeline.session import Session
+
+_EFFECTIVE_NUMBER = (
+    "effective number: as many adapters with equal coefficients would spread the weight as widely"
+)
 
 
 @with_request
@@ -44,7 +53,6 @@ if TYPE_CHECKING:
 )
 def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
-    from hf_lorameta.cli.describe_plan import EFFECTIVE_NUMBER, describe_plan
     from hf_lorameta.pipeline.budget import advise
 
     with request.session() as session, stage_bars(quiet) as progress:
@@ -55,8 +63,8 @@ def plan(request: Request, json: JsonFlag = False, quiet: QuietFlag = False) -> 
     if planned.recipe.rows_asked:
         log(quiet, "plan neither refines, trains nor checks: generate and push do")
     advice = None if request.budget else advise(planned)  # a budget has chosen
-    emit(json, planned.to_dict() | {"advice": advice}, lambda: describe_plan(planned, advice))
-    log(quiet or json, f"{LEGEND}; {EFFECTIVE_NUMBER}")
+    emit(json, planned.to_dict() | {"advice": advice}, lambda: _describe(planned, advice))
+    log(quiet or json, f"{LEGEND}; {_EFFECTIVE_NUMBER}")
 
 
 @with_request
@@ -163,7 +171,7 @@ def push(
         url = None
         if not dry_run:
             with preserve_on_failure(folder, target):
-                url = publish_folder(folder, target, hub=session.hub)
+                url = publish_folder(folder, target, session.hub, deleted)
     if deleted:
         log(quiet, f"Files of the replaced adapter that are deleted: {', '.join(deleted)}")
     result: dict[str, Any] = {
@@ -218,25 +226,34 @@ def _prepare(
     request: Request, session: "Session", dataset: "Dataset", quiet: bool, check: bool
 ) -> "Prepared":
     """Plan and draw rows; say what is read, and what the plan is warned of."""
-    from hf_lorameta.data.instructions import propose_instruction
     from hf_lorameta.pipeline.generate import prepare
-    from hf_lorameta.pipeline.plan_warnings import lacks_instruction
 
-    bank = session.bank
+    _report_dataset(dataset, session.bank, quiet)
+    prepared = prepare(dataset, session, request.recipe, budget=request.seconds, check=check)
+    _report_plan(prepared, dataset, quiet)
+    return prepared
+
+
+def _report_dataset(dataset: "Dataset", bank: "Bank", quiet: bool) -> None:
+    """Say what will be read, and with which bank it is compared."""
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
     log(quiet, f"Reading {dataset.columns}{dataset.of_split}{unread}")
     for note in dataset.notes:
         log(quiet, f"Note: {note}")
     log(quiet, f"Bank: {bank.id}, {plural(len(bank), 'adapter')} for {bank.index.base_model}")
-    prepared = prepare(dataset, session, request.recipe, budget=request.seconds, check=check)
-    plan = prepared.plan
+
+
+def _report_plan(prepared: "Prepared", dataset: "Dataset", quiet: bool) -> None:
+    """Say what a budget has chosen, and what the plan is warned of."""
+    from hf_lorameta.data.instructions import propose_instruction
+    from hf_lorameta.pipeline.plan_warnings import lacks_instruction
+
     for reason in prepared.reasons:
         log(quiet, reason)
-    for warning in plan.warnings:
+    for warning in prepared.plan.warnings:
         warn(warning)
-    if not quiet and lacks_instruction(plan) and (proposal := propose_instruction(dataset)):
-        log(quiet, f"Proposed: --instruction {shlex.quote(proposal)}")
-    return prepared
+    if not quiet and lacks_instruction(prepared.plan) and (text := propose_instruction(dataset)):
+        log(quiet, f"Proposed: --instruction {shlex.quote(text)}")
 
 
 def _check_possible(request: Request, session: "Session", export: "Export | None") -> None:
@@ -290,4 +307,50 @@ def _agrees(target: "Target") -> bool:
     return typer.confirm(f"{target.repo_id} already holds {names}. Replace?", abort=True, err=True)
 
 
-COMMANDS: tuple[Any, ...] = (plan, generate, push)
+def _describe(plan: "Plan", advice: str | None) -> str:
+    """Format a plan for people, with the advice at the end, if any."""
+    neighbors = plan.neighbors()
+    rows = [
+        [n.dataset, f"{n.distance:.4g}", f"{100 * n.coefficient:.1f}%", n.license or "unknown"]
+        for n in neighbors
+    ]
+    head = ["bank dataset", "distance", "coefficient", "license"]
+    lines = [
+        coefficient_table(head, rows, [n.coefficient for n in neighbors]),
+        "",
+        f"{plan.profile.rows_read}; {plural(len(neighbors), 'adapter')}, effective number "
+        f"{plan.effective_number:.1f}; nearest bank dataset at distance "
+        f"{plan.distances.min():.4g}, bank datasets typically have one at "
+        f"{_number(plan.nearest_in_bank)}",
+    ]
+    if plan.general_coefficient is not None:
+        lines.append(
+            f"general adapter of the bank: {plan.general_coefficient:.1%}, besides its part in "
+            "each adapter"
+        )
+    if plan.output_strength is not None:
+        lines.append(f"output prior, from the dataset's output tokens: {plan.output_strength:.2g}")
+    if plan.scale != 1:
+        lines.append(
+            f"all of these are scaled by {plan.scale:.2f}"
+            + f": outputs of {plan.profile.output_length:.0f} tokens are longer than the bank's"
+            * (plan.recipe.scale is None)
+        )
+    if plan.expected:
+        lines.append(_expected(plan.expected))
+    if advice is not None:
+        lines.append(f"advice: {advice}")
+    return "\n".join(lines)
+
+
+def _expected(expected: "Estimate") -> str:
+    prompt = "" if expected.prompted is None else f", a 3-shot prompt {expected.prompted:.0%}"
+    return (
+        f"expected: {expected.mean:.0%} ± {expected.spread:.0%} less loss than the base model"
+        f"{prompt} (mean and standard deviation over {expected.datasets} datasets left out of the "
+        "bank, with similar outputs)"
+    )
+
+
+def _number(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.4g}"

@@ -85,6 +85,3 @@ def _combined(saved: "SavedAdapter") -> str:
     title = "mean coefficient" if per_module else "coefficient"
     values = [c["coefficient"] for c in saved.coefficients]
     return coefficient_table(["dataset", "adapter", "distance", title], rows, values)
-
-
-COMMANDS: tuple[Any, ...] = (inspect,)

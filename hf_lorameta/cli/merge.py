@@ -122,7 +122,7 @@ def merge(
         url = None
         if target is not None:
             with preserve_on_failure(folder, target):
-                url = publish_folder(folder, target, hub=hub)
+                url = publish_folder(folder, target, hub)
                 report_pull_request(create_pr, url)
     log(quiet, f"Merged {merged.summary}")
     data: dict[str, Any] = {
@@ -184,6 +184,3 @@ def parse_size(text: str) -> int:
         return int(float(number) * unit)
     except (ValueError, OverflowError):
         raise UsageError(f"{text} is not a size", hint=Option("max_size", "2MB")) from None
-
-
-COMMANDS: tuple[Any, ...] = (merge,)

@@ -5,7 +5,8 @@ import functools
 import inspect
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
@@ -210,11 +211,11 @@ RecipeName = Annotated[
 
 def _recipe_parameters() -> list[inspect.Parameter]:
     """Return an option for each field of a recipe, with its description as the help."""
-    parameters = [_parameter("recipe", RecipeName, "default")]
+    parameters = [parameter("recipe", RecipeName, "default")]
     for name, field in Recipe.model_fields.items():
         kind = Literal[tuple(REGISTRIES[name])] if name in REGISTRIES else field.annotation
         option = typer.Option(help=field.description, show_default=False)
-        parameters.append(_parameter(name, Annotated[Optional[kind], option], None))  # noqa: UP045
+        parameters.append(parameter(name, Annotated[Optional[kind], option], None))  # noqa: UP045
     return parameters
 
 
@@ -260,29 +261,44 @@ def one_dataset(argument: str | None, option: str | None) -> str | None:
 
 def with_request(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a `Request` and of a recipe to a command, which receives ``request``."""
-    fields = [field for field in dataclasses.fields(Request) if field.name in _OPTIONS]
-    first, *shared = (_parameter(field.name, field.type, field.default) for field in fields)
+    first, *shared = field_parameters(Request, without={"recipe", "seconds"})
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in inspect.signature(command).parameters.values()
         if parameter.name != "request"
     ]
-    name = _parameter("name", DatasetArgument, None)
+    name = parameter("name", DatasetArgument, None)
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
         request = _make_request(options)  # refuses wrong settings before anything is opened
         command(request=request, **options)
 
-    parameters = [name, first, *own, *_recipe_parameters(), *shared]
+    return with_parameters(run, [name, first, *own, *_recipe_parameters(), *shared])
+
+
+def parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """Return an option of a command; `annotation` has its type and its help."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
+
+
+def field_parameters(request: type, without: Collection[str]) -> list[inspect.Parameter]:
+    """Return an option for each field of a dataclass but for some."""
+    fields = [field for field in dataclasses.fields(request) if field.name not in without]
+    return [
+        parameter(f.name, f.type, inspect.Parameter.empty if f.default is MISSING else f.default)
+        for f in fields
+    ]
+
+
+def with_parameters(
+    run: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """Give these options to a command that takes any."""
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
-
-
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
 
 
 def example(*lines: str) -> Callable[[Callable[..., None]], Any]:

@@ -13,7 +13,7 @@ import re
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +101,7 @@ def resolve_target(
     private: bool | None = None,
     dataset_private: bool = False,
     create_pr: bool = False,
-    hub: Hub | None = None,
-    token: str | None = None,
+    hub: Hub,
 ) -> Target:
     """Check that an adapter can be published to a repo, before any work is done.
 
@@ -111,8 +110,7 @@ def resolve_target(
         private: the visibility asked for; None decides by `dataset_private`.
         dataset_private: whether the adapter's dataset, or a part of the bank, is private.
         create_pr: open a pull request instead of committing.
-        hub: client; None makes one with `token`.
-        token: None uses the saved one.
+        hub: client.
 
     Raises:
         AuthError: no valid token.
@@ -120,7 +118,6 @@ def resolve_target(
             while `dataset_private` is true.
         UsageError: a pull request to a repo that does not exist.
     """
-    hub = hub or Hub(token)
     hub.check_token()
     existing = hub.existing(repo_id)
     if existing is None:
@@ -153,9 +150,15 @@ def check_no_overwrite(target: Target) -> None:
 
 
 def publish_folder(
-    folder: Path, target: Target, *, hub: Hub | None = None, token: str | None = None
+    folder: Path, target: Target, hub: Hub, delete: Sequence[str] | None = None
 ) -> str:
     """Read a finished folder back, publish it in one commit, and return the URL.
+
+    Args:
+        folder: the adapter.
+        target: of `resolve_target`.
+        hub: client.
+        delete: files of the replaced adapter; None is what `stale_files` lists.
 
     Raises:
         AdapterError: the folder is not a complete generated adapter.
@@ -164,11 +167,11 @@ def publish_folder(
     """
     base_model = read_adapter(folder).require_provenance().config.base_model
     with suggest_pr(target.existing, target.create_pr):
-        return (hub or Hub(token)).publish(
+        return hub.publish(
             Upload(
                 folder,
                 only=[name for name in _files(folder) if is_own_file(name)],
-                delete=stale_files(folder, target),
+                delete=stale_files(folder, target) if delete is None else delete,
             ),
             target.repo_id,
             message=f"LoRA adapter for {base_model}",

@@ -160,7 +160,7 @@ class SavableAdapter(ABC):
         folder = staging_folder(repo_id)
         self.save_pretrained(folder, repo_id=repo_id, export=export, token=hub.token)
         with preserve_on_failure(folder, target):
-            return publish_folder(folder, target, hub=hub)
+            return publish_folder(folder, target, hub)
 
 
 @dataclass(frozen=True)

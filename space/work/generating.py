@@ -173,7 +173,7 @@ def make_and_publish(
 def _publish(folder: Path, target: Target, seconds: float, hub: Hub, job: Job) -> Published:
     job.report("Saving to the Hub; this can no longer be canceled")
     job.commit()
-    url = publish_folder(folder, target, hub=hub)
+    url = publish_folder(folder, target, hub)
     return Published(url, target.repo_id, target.private, seconds)
 
 

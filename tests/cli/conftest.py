@@ -17,7 +17,7 @@ hf_lorameta.pipeline.session.TorchRunner = lambda *_: FakeRunner({best})
 """
 FAKE_EVALUATOR = """
 import contextlib
-from hf_lorameta.cli import engines
+from hf_lorameta.cli import evaluate
 from hf_lorameta.engines.scoring import Scores
 
 class FakeEvaluator:
@@ -35,7 +35,7 @@ class FakeEvaluator:
             for n, name in enumerate(adapters, 3)
         }}
 
-engines.open_evaluator = contextlib.contextmanager(lambda *args: iter([FakeEvaluator()]))
+evaluate.open_evaluator = contextlib.contextmanager(lambda *args: iter([FakeEvaluator()]))
 """
 EVERY_LINE = "import hf_lorameta.cli.output as output; output._REPORT_SECONDS = -1.0\n"
 """Code to run before a command: each step of a progress is a line."""

@@ -142,14 +142,14 @@ def test_reading_and_verifying_are_reported(
 LOADING = """
 import sys
 {fake}
-open_evaluator = engines.open_evaluator
+open_evaluator = evaluate.open_evaluator
 def with_bars(*arguments):
     from huggingface_hub.utils import tqdm as hub_bar
     from tqdm.auto import tqdm as transformers_bar  # dequantizing uses it as it is
     for bar in (hub_bar([1], desc="Fetching"), transformers_bar([1], desc="De-quantizing")):
         list(bar)
     return open_evaluator(*arguments)
-engines.open_evaluator = with_bars
+evaluate.open_evaluator = with_bars
 from hf_lorameta.cli.app import main
 main(sys.argv[1:])
 """

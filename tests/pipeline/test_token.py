@@ -21,7 +21,7 @@ CALLS = {
 """Name of the private repo that each call returns."""
 SCRIPT = """
 import json, sys
-from hf_lorameta import Bank, generate, open_dataset, plan
+from hf_lorameta import Bank, Hub, generate, open_dataset, plan
 from hf_lorameta.errors import HubError
 from hf_lorameta.pipeline.publish import resolve_target
 
@@ -32,7 +32,7 @@ calls = {
     "generate": lambda **options: generate(dataset, **options).plan.dataset.id,
     "Bank": lambda **options: Bank.from_pretrained(bank_repo, **options).id,
     "open_dataset": lambda **options: open_dataset(dataset, **options).id,
-    "resolve_target": lambda **options: resolve_target(repo, **options).repo_id,
+    "resolve_target": lambda token=None: resolve_target(repo, hub=Hub(token)).repo_id,
     "push_to_hub": lambda **options: generation.push_to_hub(repo, **options),
 }
 results = {}
