@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,10 +30,11 @@ app = typer.Typer(
 )
 app.add_typer(banks.app, name="bank")
 app.add_typer(space.app, name="space")
-for command in (
+commands: tuple[Any, ...] = (
     generate.plan, generate.generate, generate.push, merge.merge, evaluate.evaluate,
     inspect.inspect, demo.demo, export_and_try.export, export_and_try.try_,
-):  # fmt: skip
+)  # fmt: skip
+for command in commands:
     app.command(command.__name__.strip("_"), epilog=command.__example__)(command)
 
 

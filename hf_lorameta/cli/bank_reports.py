@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_lorameta.cli.output import megabytes, table
 from hf_lorameta.tables import plural
@@ -28,10 +28,33 @@ def listing(bank: "Bank") -> str:
         lines[1:1] = _packing(index.packing)
     if index.general:
         lines.insert(1, f"and a general adapter, trained on {len(index.general.tasks)} tasks")
-    if index.skipped:
-        lines += ["", f"{len(index.skipped)} skipped:"]
-        lines += [f"  {skipped.adapter}: {skipped.reason}" for skipped in index.skipped]
-    return "\n".join(lines)
+    return "\n".join(lines + _skipped([(s.adapter, s.reason) for s in index.skipped]))
+
+
+def training_report(bank: "Bank", lines: Sequence[dict[str, Any]], url: str | None) -> str:
+    """Losses of each task before and after the training, and why others were skipped.
+
+    Args:
+        bank: that was trained.
+        lines: of `hf_lorameta.training.bank.train_bank.training_log`.
+        url: of the bank's repo, if it was published.
+    """
+    head = ["task", "rows", "base loss", "trained", "steps", "seconds"]
+    rows = [
+        [t["task"], t["rows"], f"{t['base_loss']:.3f}", f"{t['loss']:.3f}", t["steps"],
+         f"{t['seconds']:.0f}"]
+        for t in lines
+        if "skipped" not in t
+    ]  # fmt: skip
+    text = [f"{plural(len(bank), 'adapter')} for {bank.index.base_model}", "", table(head, rows)]
+    text += _skipped([(t["task"], t["skipped"]) for t in lines if "skipped" in t])
+    return "\n".join([*text, "", f"Use it with --bank {url or bank.folder}"])
+
+
+def _skipped(reasons: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines about what was skipped, with the reason of each; none if nothing was."""
+    lines = [f"  {name}: {reason}" for name, reason in reasons]
+    return ["", f"{len(lines)} skipped:", *lines] if lines else []
 
 
 def _packing(packing: "Packing") -> list[str]:

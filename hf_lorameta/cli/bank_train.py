@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hf_lorameta.cli.bank_reports import training_report
 from hf_lorameta.cli.options import (
     DaskOption,
     InstructionOption,
@@ -22,7 +23,7 @@ from hf_lorameta.cli.options import (
     parameter,
     with_parameters,
 )
-from hf_lorameta.cli.output import emit, log, stage_bars, table
+from hf_lorameta.cli.output import emit, log, stage_bars
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.tables import plural
 from hf_lorameta.training.bank.progress import Log, Reporter
@@ -121,7 +122,7 @@ class Request:
     @property
     def arguments(self) -> tuple[str, ...]:
         """Those of a job that does the same."""
-        words, values = list(self.tasks), vars(self) | self.chosen
+        words, values = list(self.tasks), {**vars(self), **self.chosen}
         for option in _OPTIONS:
             value = values[option.name]
             if option.name not in _NOT_IN_A_JOB and value != option.default:
@@ -223,23 +224,7 @@ def _show(bank: "Bank", url: str | None, json: bool) -> None:
 
     lines = training_log(bank)
     data = {"folder": str(bank.folder), "url": url, "adapters": len(bank), "tasks": lines}
-    emit(json, data, lambda: _summary(bank, lines, url))
-
-
-def _summary(bank: "Bank", lines: list[dict[str, Any]], url: str | None) -> str:
-    head = ["task", "rows", "base loss", "trained", "steps", "seconds"]
-    trained = [line for line in lines if "skipped" not in line]
-    cells = [
-        [t["task"], t["rows"], f"{t['base_loss']:.3f}", f"{t['loss']:.3f}", t["steps"],
-         f"{t['seconds']:.0f}"]
-        for t in trained
-    ]  # fmt: skip
-    text = [f"{plural(len(bank), 'adapter')} for {bank.index.base_model}", "", table(head, cells)]
-    skipped = [line for line in lines if "skipped" in line]
-    if skipped:
-        text += ["", f"{len(skipped)} skipped:"]
-        text += [f"  {line['task']}: {line['skipped']}" for line in skipped]
-    return "\n".join([*text, "", f"Use it with --bank {url or bank.folder}"])
+    emit(json, data, lambda: training_report(bank, lines, url))
 
 
 class _ShownProgress(Reporter):

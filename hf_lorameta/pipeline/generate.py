@@ -158,14 +158,14 @@ def prepare(
 
 
 # --- the automatic check --------------------------------------------------------------------------
-#
-# It reports and warns. It neither scales nor refuses the adapter, so that the same recipe makes the
-# same adapter on machines with and without the base model: the adapter's recipe has no check, only
-# its rows have some to check on.
 
 
 def with_check(recipe: Recipe, dataset: DatasetInfo, session: Session) -> Recipe:
     """Add a check to a recipe if packages and base model are at hand and it takes under a minute.
+
+    Such a check reports and warns. It neither scales nor refuses the adapter, so that the same
+    recipe makes the same adapter on machines with and without the base model: the adapter's recipe
+    has no check, only its rows have some to check on.
 
     Args:
         recipe: one with a check or with training, which compares with the base model itself, stays
