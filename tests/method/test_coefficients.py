@@ -266,7 +266,8 @@ def by_kernel(d: Array, D: Array, temperature: float = 1.0) -> Array:
 def line(points: list[float]) -> Array:
     """Distances between points on a line."""
     x = np.array(points)
-    return np.abs(x[:, None] - x[None])
+    distances: Array = np.abs(x[:, None] - x[None])
+    return distances
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=8), st.floats(0, 10), st.floats(0.1, 5))
