@@ -76,7 +76,7 @@ def adapters(draw: st.DrawFn) -> tuple[Layout, int, list[Any]]:
 
 @pytest.mark.parametrize("dtype", TORCH_DTYPES)
 @given(adapter=adapters())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip_is_exact(dtype: str, adapter: Any, tmp_path: Path) -> None:
     layout, rank, pairs = adapter
     path = tmp_path / "x.safetensors"
