@@ -68,13 +68,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("unit")
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Import nothing but the unit tests where no others run: most others import torch."""
-    if config.option.markexpr != "unit":
-        return None
-    paths = [collection_path, *collection_path.parents]
-    near = any(path in paths or collection_path in path.parents for path in _UNIT)
-    return None if near and collection_path not in _OTHERS else True
+class OnlyUnitTests:
+    """Import nothing but the unit tests: most others import torch."""
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Leave out files and folders that have no unit tests."""
+        paths = [collection_path, *collection_path.parents]
+        near = any(path in paths or collection_path in path.parents for path in _UNIT)
+        return None if near and collection_path not in _OTHERS else True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect only unit tests where no others run; as a plugin, in ``hf_lorameta`` as well."""
+    if config.option.markexpr == "unit":
+        config.pluginmanager.register(OnlyUnitTests())
 
 
 @pytest.hookimpl(optionalhook=True)

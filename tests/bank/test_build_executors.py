@@ -139,7 +139,7 @@ class Cluster:
         deadline = time.monotonic() + 120  # imports take long on a busy machine
         while True:
             try:
-                return json.loads(self.file.read_text())["address"]
+                return str(json.loads(self.file.read_text())["address"])
             except (FileNotFoundError, ValueError):  # not written yet, or not all of it
                 if time.monotonic() > deadline:
                     self.close()

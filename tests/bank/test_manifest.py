@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -238,7 +239,7 @@ BAD_IDS = (
 @pytest.mark.parametrize("bad", BAD_IDS)
 @pytest.mark.parametrize("field", ["adapter", "dataset"])
 def test_invalid_repo_ids_are_refused(field: str, bad: str) -> None:
-    entry = {"adapter": "o/a", "dataset": "o/d", field: bad}
+    entry: dict[str, Any] = {"adapter": "o/a", "dataset": "o/d", field: bad}
     text = HEAD + "  - " + yaml.safe_dump(entry, default_flow_style=True)
     assert error_of(text).startswith(f"m.yaml:4: entries.0.{field}: ")
     with pytest.raises(ValueError, match=field):

@@ -14,7 +14,8 @@ from tests.plain_bank import plain_bank
 
 
 def squared(X: np.ndarray) -> np.ndarray:
-    return ((X[:, None] - X[None]) ** 2).sum(axis=-1)
+    result: np.ndarray = ((X[:, None] - X[None]) ** 2).sum(axis=-1)
+    return result
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(3, 20))

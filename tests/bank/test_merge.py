@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,7 +183,7 @@ def test_the_general_adapter_of_most_tasks_is_kept_with_its_output_prior(
 
 def test_banks_that_do_not_fit_together_are_refused(bank: Built, tmp_path: Path) -> None:
     whole = Bank(bank.folder)
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "base models": {"base_model": "org/other"},
         "tokenizers": {"files": whole.index.files | {"tokenizer.json": "0" * 64}},
         "modules": {"layout": whole.index.layout[:-1]},

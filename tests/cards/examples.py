@@ -4,6 +4,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelCardData
+
 from hf_lorameta.cards.card_data import CardData, WeightedAdapter
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
@@ -53,6 +55,26 @@ PLAIN = CardData(
     recipe=Recipe(metric="kl", coefficients="normalized", temperature=0.5),
     library_version="0.1.0",
 )
+
+
+def metadata(text: str) -> ModelCardData:
+    """Return a card's metadata."""
+    data = ModelCard(text).data
+    assert isinstance(data, ModelCardData)
+    return data
+
+
+def metadata_fields(text: str) -> dict[str, Any]:
+    """Return a card's metadata as the Hub's client writes it."""
+    fields: dict[str, Any] = metadata(text).to_dict()  # type: ignore[no-untyped-call]
+    return fields
+
+
+def datasets_of(text: str) -> list[str]:
+    """Return the datasets in a card's metadata, of which there must be some."""
+    found = metadata(text).datasets
+    assert isinstance(found, list)
+    return found
 
 
 def of_dataset(card: Any, **changes: object) -> Any:

@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from huggingface_hub import ModelCard
 
 from hf_lorameta.cards.card_data import CardData
 from hf_lorameta.cards.licenses import HUB_LICENSES, license_of
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.localhub import cards as hub_rules
-from tests.cards.examples import PLAIN, neighbor, of_dataset, section
+from tests.cards.examples import PLAIN, metadata, neighbor, of_dataset, section
 
 
 def licensed(base: str | None, *adapters: str | None) -> CardData:
@@ -43,7 +42,7 @@ def test_license_of_a_combination(
     link = None if expected[1] is None else "https://huggingface.co/org/base-7b"
     assert license_of(card) == (*expected, link)
     text = render_card(card, None)
-    data = ModelCard(text).data
+    data = metadata(text)
     assert (data.license, data.license_name, data.license_link) == (*expected, link)
     assert hub_rules.check(text, "model") == ([], [])
 

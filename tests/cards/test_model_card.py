@@ -5,6 +5,7 @@ import re
 import shlex
 from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -19,7 +20,17 @@ from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.localhub import cards as hub_rules
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.refine.results import Check, Refinement, Training
-from tests.cards.examples import PLAIN, many, neighbor, of_dataset, rows_of, section
+from tests.cards.examples import (
+    PLAIN,
+    datasets_of,
+    many,
+    metadata,
+    metadata_fields,
+    neighbor,
+    of_dataset,
+    rows_of,
+    section,
+)
 
 FIT = Refinement(16, 2.5, 1.75, 0.5, 0.625, 3, (1.75, 0.625, 0.5))
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
@@ -31,10 +42,9 @@ def test_card_equals_the_pinned_text() -> None:
 
 def test_card_parses_and_its_metadata_is_valid_for_the_hub() -> None:
     text = render_card(PLAIN, "me/questions-lora")
-    data = ModelCard(text).data
     assert str(ModelCard(text)) == text
     assert hub_rules.check(text, "model") == ([], [])
-    assert data.to_dict() == {
+    assert metadata_fields(text) == {
         "base_model": "org/base-7b",
         "base_model_relation": "adapter",
         "datasets": ["bank/task-0", "bank/task-1", "bank/task-2"],
@@ -84,7 +94,7 @@ def test_loading_code_is_valid_python() -> None:
     assert not re.search(r"^\s*import os", block, re.MULTILINE)
 
 
-def mixture(size: int, **changes: object) -> CardData:
+def mixture(size: int, **changes: Any) -> CardData:
     paths = tuple(f"experts/lora-{i}" for i in range(size))
     routing = Routing(paths, min(3, size), "shared")
     recipe = Recipe(emit="mixture", top_k=size)
@@ -94,7 +104,7 @@ def mixture(size: int, **changes: object) -> CardData:
 def test_card_of_a_mixture_lists_every_adapter_and_loads_it() -> None:
     text = render_card(mixture(25), "me/mix")
     assert hub_rules.check(text, "model") == ([], [])
-    assert ModelCard(text).data.tags[-2:] == ["mixture", "arxiv:2405.11157"]
+    assert metadata_fields(text)["tags"][-2:] == ["mixture", "arxiv:2405.11157"]
     assert len(rows_of(section(text, "Source adapters"))) == 2 + 25
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     compile(code, "card", "exec")
@@ -114,8 +124,8 @@ def test_card_of_a_local_mixture_without_an_output_prior_loads_only_the_adapters
 
 
 def test_metadata_lists_the_datasets_that_something_was_fitted_on() -> None:
-    def datasets(facts: CardData) -> list[str] | None:
-        return ModelCard(render_card(facts, None)).data.datasets
+    def datasets(facts: CardData) -> str | list[str] | None:
+        return metadata(render_card(facts, None)).datasets
 
     sources = ["bank/task-0", "bank/task-1", "bank/task-2"]
     unpublished, fitted = replace(PLAIN, bank_published=False), replace(PLAIN, refinement=FIT)
@@ -154,7 +164,7 @@ def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
     assert "trained further for 20 steps." in section(text, "Trained on 32 rows")
     assert "| trained (slightly optimistic) | 1.25 |" in text
     assert "--train 32" in text
-    assert ModelCard(text).data.datasets[0] == "me/questions"
+    assert datasets_of(text)[0] == "me/questions"
     assert "half the way" not in text
     unclear = replace(facts, training=replace(training, fraction=0.5))
     assert "the adapter went only half the way." in render_card(unclear, None)
@@ -162,7 +172,7 @@ def test_card_of_a_trained_adapter_says_so_and_lists_the_dataset() -> None:
     text = render_card(useless, None)
     assert "No training took place" in text
     assert "the adapter stayed as it was." in section(text, "Training tried on 32 rows")
-    assert "me/questions" not in ModelCard(text).data.datasets
+    assert "me/questions" not in datasets_of(text)
     stopped = replace(facts, training=replace(training, interrupted=True))
     assert "for 20 steps, until it was interrupted." in render_card(stopped, None)
 
@@ -216,7 +226,7 @@ def test_vllm_command_allows_the_rank(rank: int, option: str) -> None:
 def test_local_dataset_is_not_named() -> None:
     facts = of_dataset(PLAIN, id=None, revision="sha256:77", private=True)
     text = render_card(facts, None)
-    assert not {"me/questions"} & set(ModelCard(text).data.datasets)
+    assert not {"me/questions"} & set(datasets_of(text))
     assert "a local dataset" in text
     assert "sha256" not in text
     assert "--dataset DATASET" in section(text, "How to reproduce it")
@@ -231,7 +241,7 @@ def test_private_dataset_is_not_named() -> None:
     assert "`main`" not in text
     assert "a private dataset" in text
     assert "- the dataset has few rows" in text
-    assert ModelCard(text).data.eval_results is None
+    assert metadata(text).eval_results is None
 
 
 def test_invalid_hub_ids_are_left_out_of_the_metadata() -> None:
@@ -247,7 +257,7 @@ def test_invalid_hub_ids_are_left_out_of_the_metadata() -> None:
         used = (neighbor(0, 1.0, dataset=bad),)
         facts = replace(PLAIN, base_model=bad, neighbors=used, refinement=FIT)
         text = render_card(of_dataset(facts, id=bad), None)
-        data = ModelCard(text).data.to_dict()
+        data = metadata_fields(text)
         assert data["tags"] == ["lora", "hf-lorameta", "arxiv:2507.01806"], bad
         assert not {"datasets", "base_model", "base_model_relation"} & set(data), bad
 
@@ -328,7 +338,7 @@ def test_recipe_table_lists_every_setting() -> None:
 
 def test_card_without_scores_has_the_command_to_evaluate() -> None:
     text = render_card(PLAIN, "me/lora")
-    assert ModelCard(text).data.eval_results is None
+    assert metadata(text).eval_results is None
     assert "was not evaluated" in section(text, "What was not measured")
     assert "\nhf-lorameta evaluate me/lora --dataset me/questions\n" in text
 

@@ -5,7 +5,6 @@ import re
 from dataclasses import replace
 
 import pytest
-from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +12,7 @@ from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.scores_section import MeasuredScores, with_scores
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.localhub import cards as hub_rules
-from tests.cards.examples import PLAIN, QUESTIONS, of_dataset, section
+from tests.cards.examples import PLAIN, QUESTIONS, metadata, metadata_fields, of_dataset, section
 
 MEASURED = MeasuredScores(
     dataset=replace(QUESTIONS, split="test"),
@@ -29,7 +28,7 @@ CARD = render_card(PLAIN, "me/lora")
 
 
 def results(text: str) -> list[tuple[object, ...]]:
-    found = ModelCard(text).data.eval_results or []
+    found = metadata(text).eval_results or []
     return [
         (r.dataset_type, r.dataset_config, r.dataset_split, r.metric_type, r.metric_value)
         for r in found
@@ -51,8 +50,8 @@ def test_card_shows_all_scores_and_indexes_those_of_this_adapter() -> None:
     assert results(text) == [
         (*place, "loss", 0.3456789), (*place, "rouge", 0.5), (*place, "exact_match", 0.25),
     ]  # fmt: skip
-    assert {r.dataset_revision for r in ModelCard(text).data.eval_results} == {"d" * 40}
-    assert ModelCard(text).data.model_name == "me/lora"
+    assert {r.dataset_revision for r in metadata(text).eval_results or []} == {"d" * 40}
+    assert metadata(text).model_name == "me/lora"
     assert "not evaluated" not in text
     assert "Only the scores above were measured" in section(text, "What was not measured")
     assert "hf-lorameta evaluate me/lora" in section(text, "What was not measured")
@@ -70,7 +69,7 @@ def test_other_sections_and_metadata_stay_unchanged() -> None:
     ]
     for title in set(before) - {"What was not measured"}:
         assert section(text, title) == section(CARD, title)
-    old, new = ModelCard(CARD).data.to_dict(), ModelCard(text).data.to_dict()
+    old, new = metadata_fields(CARD), metadata_fields(text)
     assert {name: new[name] for name in old} == old
     assert set(new) - set(old) == {"model-index"}
 

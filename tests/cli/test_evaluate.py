@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
 
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
+from tests.cards.examples import metadata
 from tests.cli.conftest import Published, fake_evaluator
 from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree
 
@@ -22,7 +22,7 @@ def card_text(cli: Shell, repo: str) -> str:
 
 def card_scores(text: str) -> dict[str, float]:
     """Return the scores in a card's metadata, by metric."""
-    return {r.metric_type: r.metric_value for r in ModelCard(text).data.eval_results or []}
+    return {r.metric_type: r.metric_value for r in metadata(text).eval_results or []}
 
 
 # --- the base model -----------------------------------------------------------------------------

@@ -205,7 +205,7 @@ def test_try_reads_a_gguf_file_and_the_recorded_instruction(cli: Shell, tmp_path
 @needs_engine
 def test_a_merged_adapter_records_no_prompt(tmp_path: Path) -> None:
     bank = Bank.from_pretrained()
-    name = bank.index.adapters[0].adapter.replace("/", "--")
+    name = bank.index.entries[0].adapter.replace("/", "--")
     merged = merge({name: 1.0}, bank=bank).save_pretrained(tmp_path / "merged")
     assert _recorded_prompt(merged)("{as it is}") == "{as it is}"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import ModelCard
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, check_adapter
@@ -16,6 +15,7 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
+from tests.cards.examples import datasets_of
 from tests.cli.conftest import NO_EXTRAS, Published, fake_runner
 from tests.conftest import BASE, LAYOUT, Account, Built, Shell, rows, touched, tree
 
@@ -292,7 +292,7 @@ def test_push_publishes_one_commit_and_prints_only_the_url(
     assert len(cli.hub.commits(repo)) == 2  # the Hub's initial commit and ours
     card = cli.hub.read(repo, "README.md").decode()
     assert f"base_model: {BASE}" in card
-    assert set(ModelCard(card).data.datasets) == {f"{bank.owner.name}/e{i}" for i in range(4)}
+    assert set(datasets_of(card)) == {f"{bank.owner.name}/e{i}" for i in range(4)}
     provenance = json.loads(cli.hub.read(repo, RECIPE_FILE))
     assert provenance["dataset"]["id"] == dataset
     commit = cli.hub.commits(dataset, repo_type="dataset")[0].sha
@@ -327,7 +327,7 @@ def push(cli: Shell, bank: Built, user: Account) -> Push:
         command = ("push", "-d", dataset, "--bank", bank.folder, "--repo-id", repo, *flags)
         cli(*command, token=user.token, code=code)
         view = cli.hub.repo(repo)
-        return view and view.private
+        return None if view is None else view.private
 
     return run
 
@@ -462,7 +462,7 @@ def test_only_the_card_of_a_public_dataset_shows_one_of_its_rows(
 ) -> None:
     flags = {"private": kind == "private", "gated": kind == "gated"}
     files = {"train.jsonl": data.read_bytes()}
-    name = data if kind == "local" else user.dataset("shown", files, **flags)
+    name = str(data) if kind == "local" else user.dataset("shown", files, **flags)
     if kind == "gated":
         cli.hub.grant_access(name, user.name, repo_type="dataset")
     cli("generate", "-d", name, "--bank", bank.folder, "-o", "a", token=user.token)

@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 from hf_lorameta.bank.index import Index, IndexEntry, adapter_path
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.profile import Histogram, Profile, ProfileTable
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import write_tensors
@@ -48,7 +49,7 @@ def large_bank(folder: Path, count: int, megabytes: int) -> Path:
             os.link(folder / adapter_path(f"o--{i % 4}"), path)
         entries.append(IndexEntry(
             name=f"o--{i}", adapter=f"o/{i}", adapter_revision="0" * 40, dataset=f"o/{i}",
-            dataset_revision="0" * 40, config=None, split="train", columns={"output": "text"},
+            dataset_revision="0" * 40, config=None, split="train", columns=Columns(output="text"),
             license="mit", rank=rank, scaling=1.0, rows=9, size=path.stat().st_size,
             sha256=sha256(path),
         ))  # fmt: skip

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_lorameta.formats.lora_file import CONFIG_FILE, WEIGHTS_FILE, AdapterFile
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
+from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.pipeline.adapter_folder import COEFFICIENTS_FILE, RECIPE_FILE
 from tests.conftest import BASE, LAYOUT, Account, Shell, adapter_files
 
@@ -33,11 +34,12 @@ def test_repos_are_merged_and_published_with_licenses_and_commits(
     assert f"base_model: {BASE}\n" in card
     (tmp_path / WEIGHTS_FILE).write_bytes(cli.hub.read(target, WEIGHTS_FILE))
     merged = AdapterFile(tmp_path / WEIGHTS_FILE)
-    expected = 0.0
+    expected: np.ndarray = np.zeros(1)
     for seed, rank, weight in ((1, 2, 0.7), (2, 3, -0.3)):
         (tmp_path / "one").write_bytes(adapter_files(seed, rank)[WEIGHTS_FILE])
         one = AdapterFile(tmp_path / "one")
-        expected += weight * one.tensor(LAYOUT[0].name, "B") @ one.tensor(LAYOUT[0].name, "A")
+        B, A = one.tensor(LAYOUT[0].name, "B"), one.tensor(LAYOUT[0].name, "A")
+        expected = expected + weight * B @ A
     actual = merged.tensor(LAYOUT[0].name, "B") @ merged.tensor(LAYOUT[0].name, "A")
     np.testing.assert_allclose(actual, expected, atol=1e-3)
     text = cli("inspect", target, token=user.token).out
@@ -66,7 +68,8 @@ def test_folders_give_a_private_repo_and_no_path_on_the_card(
         (tmp_path / "my secret folder" / name).write_bytes(content)
     target = f"{user.name}/from-folder"
     cli("merge", "my secret folder:1", "--push", target, token=user.token)
-    assert cli.hub.repo(target).private
+    assert (repo := cli.hub.repo(target)) is not None
+    assert repo.private
     for name in ("README.md", RECIPE_FILE):
         assert "secret" not in cli.hub.read(target, name).decode()
 

@@ -4,7 +4,8 @@ import json
 import re
 from pathlib import Path
 
-from hf_lorameta.pipeline.adapter_folder import EXPERTS, ROUTING_FILE, WEIGHTS_FILE
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.pipeline.adapter_folder import EXPERTS, ROUTING_FILE
 from tests.conftest import Account, Built, Shell
 
 
@@ -12,8 +13,8 @@ def test_a_mixture_is_pushed_inspected_and_replaced(
     cli: Shell, bank: Built, user: Account, data: Path
 ) -> None:
     repo = f"{user.name}/mix"
-    push = ("push", "-d", data, "--bank", bank.folder, "--repo-id", repo)
-    push += ("--coefficients", "normalized")
+    rule = ("--coefficients", "normalized")
+    push = ("push", "-d", data, "--bank", bank.folder, "--repo-id", repo, *rule)
     cli(*push, token=user.token)
     assert "already holds" in cli(*push, "--emit", "mixture", token=user.token, code=None).err
     cli(*push, "--emit", "mixture", "--top-k", 3, "--yes", token=user.token)

@@ -36,7 +36,7 @@ def read(
 
 
 def test_cells_are_converted_to_text() -> None:
-    records = [
+    records: list[dict[str, Any]] = [
         {"q": "a", "a": ["first", "second"]},
         {"q": 3, "a": 1.5},
         {"q": None, "a": True},
@@ -152,7 +152,8 @@ def test_blank_inputs_are_refused_and_blank_outputs_left_out() -> None:
     image = {"role": "user", "content": [{"type": "image", "url": "a.png"}]}
     chat = {"messages": [image, {"role": "assistant", "content": "A cat."}]}
     pair = {"input": " ", "output": "A cat."}
-    for row, options in ((chat, {}), (pair, {}), (pair, {"instruction": "What is it?"})):
+    asking: dict[str, Any] = {"instruction": "What is it?"}
+    for row, options in ((chat, {}), (pair, {}), (pair, asking)):
         with pytest.raises(EmptyDatasetError, match="inputs of the first 3 rows are blank"):
             open_dataset([row] * 3, **options)
     asked = pair | {"instruction": "What is it?"}
@@ -165,6 +166,7 @@ def test_blank_inputs_are_refused_and_blank_outputs_left_out() -> None:
 
 def test_a_column_of_system_prompts_is_read_as_the_first_turn() -> None:
     share = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    rows: list[dict[str, Any]]
     rows = [{"s": "be kind", "m": share}, {"s": None, "m": share}, {"s": "be kind", "m": None}]
     columns = Columns(instruction="s", messages="m")
     assert read(rows, columns) == [("be kind\n\nq", "a"), ("q", "a"), ("", "")]

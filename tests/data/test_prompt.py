@@ -60,7 +60,7 @@ def test_a_backslash_before_another_letter_is_itself() -> None:
     ],
 )
 def test_templates_that_do_not_fit_are_refused(
-    labeled: Path, options: dict[str, str], message: str
+    labeled: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         open_dataset(labeled, **options)

@@ -13,7 +13,9 @@ ROWS = st.lists(st.sampled_from("abc"), max_size=60).map(
 
 
 @given(ROWS, st.integers(0, 80), st.integers(0, 3))
-def test_each_output_is_as_frequent_among_the_drawn_rows(rows, count, seed) -> None:
+def test_each_output_is_as_frequent_among_the_drawn_rows(
+    rows: list[tuple[str, str]], count: int, seed: int
+) -> None:
     drawn = draw_stratified(rows, count, seed)
     assert len(set(drawn)) == len(drawn) == min(count, len(rows))
     assert set(drawn) <= set(rows)
@@ -34,7 +36,7 @@ def test_rows_are_equally_likely_to_be_drawn() -> None:
 
 
 @given(ROWS)
-def test_a_small_dataset_is_drawn_whole_in_its_order(rows) -> None:
+def test_a_small_dataset_is_drawn_whole_in_its_order(rows: list[tuple[str, str]]) -> None:
     sample = RowSample(60, "0")
     sample.draw_from([*rows, *rows, ("no output", " ")])
     assert sample.rows == rows

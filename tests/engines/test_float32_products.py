@@ -9,6 +9,7 @@ import pytest
 
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.engines.transformers.runner import TorchRunner
+from hf_lorameta.types import FactorPair, FloatArray
 from tests.engines.test_torch_evaluator import ROWS, save_base
 from tests.engines.test_torch_runner import LAYOUT, Sum
 
@@ -62,8 +63,12 @@ def test_training_agrees(pair: Pair) -> None:
 
     settings = Settings(rank=2, steps=6, rows=4, lr=0.02, warmup=0, evaluate_every=2)
     rng = np.random.default_rng(0)
-    start = [
-        tuple(0.1 * rng.standard_normal(module.shape(factor, 2), np.float32) for factor in "AB")
+
+    def normal(shape: tuple[int, int]) -> FloatArray:
+        return rng.standard_normal(shape, np.float32)
+
+    start: list[FactorPair] = [
+        (0.1 * normal(module.shape("A", 2)), 0.1 * normal(module.shape("B", 2)))
         for module in LAYOUT
     ]
     factors, losses = [], []

@@ -48,14 +48,15 @@ def logprobs(model: Any) -> np.ndarray:
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([TOKENS]), use_cache=False).logits[0].double()
     ids = torch.tensor(TOKENS[PROMPT:])
-    return logits.log_softmax(-1)[PROMPT - 1 : -1].gather(1, ids[:, None])[:, 0].numpy()
+    chosen = logits.log_softmax(-1)[PROMPT - 1 : -1].gather(1, ids[:, None])[:, 0]
+    return np.asarray(chosen)
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_exported_adapter_gives_the_log_probabilities_of_peft(kind: str, tmp_path: Path) -> None:
     model = model_of(kind)
     base = write_gguf(model, tmp_path / "base.gguf")
-    expected = {None: logprobs(model)}
+    expected: dict[int | None, np.ndarray] = {None: logprobs(model)}
     wrapped = save_adapter(model, tmp_path / "a")
     expected[0] = logprobs(wrapped)
     config = model.config.to_dict()

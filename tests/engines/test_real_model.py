@@ -5,11 +5,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from hf_lorameta import Bank, Recipe, generate
 from tests import shared_data
+
+if TYPE_CHECKING:
+    from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,7 +32,7 @@ ROWS = 8
 
 
 @pytest.fixture(scope="module")
-def evaluator() -> object:
+def evaluator() -> "TorchEvaluator":
     from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
     from hf_lorameta.hub.base_model import locate
 
@@ -36,9 +40,9 @@ def evaluator() -> object:
 
 
 @pytest.fixture(scope="module")
-def base_loss(evaluator: object) -> float:
+def base_loss(evaluator: "TorchEvaluator") -> float:
     rows = shared_data.rows(LEFT_OUT, "test")[:ROWS]
-    return evaluator.evaluate(rows, None, generate=False)[0].loss  # type: ignore[attr-defined]
+    return evaluator.evaluate(rows, None, generate=False)[0].loss
 
 
 def test_demo_adapter_is_better_than_the_base_model() -> None:

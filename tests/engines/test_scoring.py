@@ -1,11 +1,13 @@
 """Scores, reports and progress, without a model."""
 
+from collections.abc import Sequence
 from dataclasses import astuple
+from pathlib import Path
 
 import pytest
 
-from hf_lorameta.engines import scoring
 from hf_lorameta.engines.scoring import (
+    Evaluator,
     Report,
     Sample,
     Scores,
@@ -15,9 +17,10 @@ from hf_lorameta.engines.scoring import (
     score,
 )
 from hf_lorameta.errors import UnlabeledDatasetError
+from hf_lorameta.types import Progress, Row, no_progress
 
 
-def text_scores(outputs: list[str], references: list[str]) -> tuple[float | None, ...]:
+def text_scores(outputs: list[str], references: list[str]) -> tuple[object, ...]:
     """(Rouge-L, exact match, contains)."""
     pytest.importorskip("rouge_score")
     return astuple(score(0.0, [("", reference) for reference in references], outputs))[1:4]
@@ -49,7 +52,7 @@ def test_report_table_marks_scores_that_were_not_computed() -> None:
     ]
 
 
-class OneStepPerRow:
+class OneStepPerRow(Evaluator):
     """An evaluator that computes nothing."""
 
     chat_template = ""
@@ -57,7 +60,14 @@ class OneStepPerRow:
     def chat_prompt(self, text: str) -> str | None:
         return self.chat_template.replace("{}", text) or None
 
-    def evaluate(self, rows, adapter=None, shots=(), generate=True, progress=None):  # type: ignore[no-untyped-def]
+    def evaluate(
+        self,
+        rows: Sequence[Row],
+        adapter: Path | None = None,
+        shots: Sequence[Row] = (),
+        generate: bool = True,
+        progress: Progress = no_progress,
+    ) -> tuple[Scores, list[str]]:
         for index in range(len(rows)):
             progress(index + 1, len(rows))
         return Scores(1.0, None, None, None, len(rows)), [prompt for prompt, _ in rows]
@@ -86,7 +96,7 @@ def test_compare_rejects_rows_without_outputs() -> None:
 
 def test_progress_is_reported_after_a_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 10.0
-    monkeypatch.setattr(scoring.time, "monotonic", lambda: now)
+    monkeypatch.setattr("hf_lorameta.engines.scoring.time.monotonic", lambda: now)
     reports: list[tuple[int, int]] = []
     steps = StepCounter(6, lambda done, total: reports.append((done, total)))
     steps.advance(1)
@@ -102,8 +112,7 @@ def test_progress_is_reported_after_a_delay(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:
     evaluator = OneStepPerRow()
     evaluator.chat_template = "<user>{}<assistant>"
-    silent = {"row_progress": lambda *step: None}
-    report = compare(evaluator, [("a", "b")], {"base": None}, shots=[("c", "d")], **silent)
+    report = compare(evaluator, [("a", "b")], {"base": None}, shots=[("c", "d")])
     assert list(report.scores) == ["base", "1-shot", "base-chat"]
     answers = {"base": "a", "1-shot": "a", "base-chat": "<user>a<assistant>"}
     assert report.samples == (Sample("a", "b", answers),)

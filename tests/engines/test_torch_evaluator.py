@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,10 @@ def save_adapter(
         for name, out in (("q_proj", hidden), ("v_proj", hidden // 2))
     )
     rng = np.random.default_rng(2)
-    normal: Callable[..., Any] = lambda shape: rng.normal(0, 0.3, shape).astype(np.float32)  # noqa: E731
+
+    def normal(shape: tuple[int, int]) -> np.ndarray:
+        return rng.normal(0, 0.3, shape).astype(np.float32)
+
     pairs = [(normal(m.shape("A", RANK)), normal(m.shape("B", RANK))) for m in layout]
     write_tensors(folder / WEIGHTS_FILE, layout, RANK, "float32", pairs)
     (folder / CONFIG_FILE).write_bytes(write_config(base, layout, RANK))
@@ -290,7 +293,12 @@ def test_prompts_are_truncated_to_fit_the_answer(
 ) -> None:
     one = TorchEvaluator(base, "float32", max_length=10, max_new_tokens=6)
     seen: list[list[int]] = []
-    monkeypatch.setattr(one, "_generate", lambda prompts, _: seen.extend(prompts) or [[]])
+
+    def generate(prompts: list[list[int]], one_line: bool) -> list[list[int]]:
+        seen.extend(prompts)
+        return [[]]
+
+    monkeypatch.setattr(one, "_generate", generate)
     one.evaluate([("abcdefghijklmn", "y")])
     assert seen == [naive.tokenizer("abcdefghijklmn").input_ids[-4:]]
 

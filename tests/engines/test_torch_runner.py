@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta.bank.pack_format import ModuleBases
-from hf_lorameta.bank.weighted_sum import ModuleFactors
+from hf_lorameta.bank.weighted_sum import ModuleFactors, WeightedSum
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.engines.transformers.packing import passes
 from hf_lorameta.engines.transformers.runner import TorchRunner, row_gradients
@@ -33,7 +33,7 @@ RANK = 2
 C = np.array([0.5, -0.3, 0.8])
 
 
-class Sum:
+class Sum(WeightedSum):
     """A weighted sum of three random adapters, in memory."""
 
     size, rank, layout = 3, 3 * RANK, LAYOUT
@@ -53,9 +53,9 @@ class Sum:
         return self.by_name[module]
 
     def by_adapter(self, by_rank: np.ndarray) -> np.ndarray:
-        return by_rank.reshape(*by_rank.shape[:-1], 3, RANK).sum(-1)
+        return np.asarray(by_rank.reshape(*by_rank.shape[:-1], 3, RANK).sum(-1))
 
-    def pairs(self, c: np.ndarray = C) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def pairs_at(self, c: np.ndarray = C) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         by_module = np.broadcast_to(np.repeat(c, RANK, -1).astype(np.float32), (3, self.rank))
         return ((f.A, f.B * by_module[i]) for i, f in enumerate(self.by_name.values()))
 
@@ -88,7 +88,7 @@ def test_update_has_the_loss_of_the_adapter_in_peft(
 ) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
-    pairs = list(Sum().pairs())
+    pairs = list(Sum().pairs_at())
     write_tensors(folder / WEIGHTS_FILE, LAYOUT, 3 * RANK, "float32", pairs)
     (folder / CONFIG_FILE).write_bytes(write_config("org/base", LAYOUT, 3 * RANK))
     runner = TorchRunner(evaluator, LAYOUT)
@@ -107,8 +107,8 @@ def test_update_has_the_loss_of_the_adapter_in_peft(
 def test_update_in_bfloat16_is_the_rounded_sum(tmp_path: Path) -> None:
     rounded = TorchEvaluator(save_base(tmp_path / "base"), dtype="bfloat16")
     runner = TorchRunner(rounded, LAYOUT)
-    runner.update(Sum().pairs())
-    for module, linear, (A, B) in zip(LAYOUT, runner._linears, Sum().pairs(), strict=True):
+    runner.update(Sum().pairs_at())
+    for module, linear, (A, B) in zip(LAYOUT, runner._linears, Sum().pairs_at(), strict=True):
         with runner._update_applied():
             found = linear.weight.float().numpy()
         exact = linear.weight.float().numpy() + B @ A
@@ -121,7 +121,7 @@ def test_update_in_bfloat16_is_the_rounded_sum(tmp_path: Path) -> None:
 
 def test_losses_of_rows_are_those_of_the_softmax(evaluator: TorchEvaluator) -> None:
     runner = TorchRunner(evaluator, LAYOUT)
-    runner.update(Sum().pairs())
+    runner.update(Sum().pairs_at())
     tokens = runner.encode(ALIKE)
     losses = runner.row_losses(tokens)
     assert losses.dtype == np.float64
@@ -151,11 +151,11 @@ def dense_gradient(evaluator: TorchEvaluator, row: Any, weighted_sum: Sum) -> np
         hooks.append(evaluator.model.get_submodule(module.name).register_forward_hook(add))
     try:
         [packed] = passes({0: [row]}, 1000)
-        token_losses(evaluator.model, packed).mean().backward()
+        token_losses(evaluator.model, packed).mean().backward()  # type: ignore[no-untyped-call]
     finally:
         for hook in hooks:
             hook.remove()
-    return c.grad.numpy()
+    return np.asarray(c.grad)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_gradients_equal_those_of_dense_updates(
     monkeypatch.setattr(TorchEvaluator, "sequence_budget", budget)
     runner, weighted_sum = TorchRunner(evaluator, LAYOUT), Sum()
     tokens = runner.encode(ALIKE)
-    runner.update(weighted_sum.pairs())
+    runner.update(weighted_sum.pairs_at())
     with unchanged(evaluator):
         losses, gradients = runner.gradient(tokens, weighted_sum)
     assert losses.shape == (len(ALIKE),)
@@ -182,13 +182,13 @@ def test_gradients_equal_those_of_dense_updates(
 def test_gradients_equal_finite_differences(evaluator: TorchEvaluator) -> None:
     runner, weighted_sum = TorchRunner(evaluator, LAYOUT), Sum()
     tokens = runner.encode(ALIKE)
-    runner.update(weighted_sum.pairs())
+    runner.update(weighted_sum.pairs_at())
     gradients = runner.gradient(tokens, weighted_sum)[1]
     steps = 2e-3 * np.eye(9).reshape(9, 3, 3)
     for step, expected in zip(steps, gradients.reshape(-1, 9).T, strict=True):
         ends = []
         for sign in (1, -1):
-            runner.update(weighted_sum.pairs(C + sign * step))
+            runner.update(weighted_sum.pairs_at(C + sign * step))
             ends.append(runner.gradient(tokens, weighted_sum)[0])
         np.testing.assert_allclose((ends[0] - ends[1]) / 4e-3, expected, rtol=0.02, atol=2e-3)
 
@@ -197,7 +197,7 @@ def test_gradient_of_the_base_model_is_that_of_a_zero_update(evaluator: TorchEva
     runner, weighted_sum = TorchRunner(evaluator, LAYOUT), Sum()
     tokens = runner.encode(ALIKE)
     _, of_base = runner.gradient(tokens, weighted_sum)
-    runner.update(weighted_sum.pairs(np.zeros(3)))
+    runner.update(weighted_sum.pairs_at(np.zeros(3)))
     np.testing.assert_allclose(of_base, runner.gradient(tokens, weighted_sum)[1], atol=1e-6)
 
 
@@ -247,7 +247,7 @@ def test_errors_restore_the_base_model(
     runner = TorchRunner(evaluator, LAYOUT)
     tokens = runner.encode(ALIKE)
     base = runner.loss(tokens)
-    runner.update(Sum().pairs())
+    runner.update(Sum().pairs_at())
     with unchanged(evaluator), pytest.raises((BrokenError, IndexError, RuntimeError)):
         act(runner, tokens)
     runner.clear()
@@ -260,7 +260,7 @@ class Broken(Sum):
 
 
 def broken_pairs() -> Iterator[Any]:
-    yield next(Sum().pairs())
+    yield next(Sum().pairs_at())
     raise BrokenError
 
 
@@ -268,7 +268,7 @@ def test_incomplete_update_is_not_applied(evaluator: TorchEvaluator) -> None:
     runner = TorchRunner(evaluator, LAYOUT)
     tokens = runner.encode(ALIKE)
     base = runner.loss(tokens)
-    runner.update(Sum().pairs())
+    runner.update(Sum().pairs_at())
     with pytest.raises(BrokenError):
         runner.update(broken_pairs())
     assert runner.loss(tokens) == base

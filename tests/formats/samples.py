@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -57,7 +57,9 @@ def parse_header(content: bytes) -> dict[str, Any]:
     return header
 
 
-def header_entry(shape: list[int], start: int, stop: int, dtype: str = "F32") -> dict[str, Any]:
+def header_entry(
+    shape: Sequence[float], start: int, stop: int, dtype: str = "F32"
+) -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, stop]}
 
 

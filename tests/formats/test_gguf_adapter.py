@@ -189,9 +189,7 @@ def test_text_model_within_a_model_of_images_is_exported(tmp_path: Path) -> None
         ({"lora_alpha": 6, "use_rslora": True}, 6 * RANK**0.5),  # llama.cpp divides by the rank
     ],
 )
-def test_scaling_is_stored_as_alpha(
-    tmp_path: Path, settings: dict[str, object], alpha: float
-) -> None:
+def test_scaling_is_stored_as_alpha(tmp_path: Path, settings: dict[str, Any], alpha: float) -> None:
     folder = save(tmp_path / "a", **settings)
     path = export(folder, tmp_path / "a.gguf", config())
     assert read_metadata(path)["adapter.lora.alpha"] == pytest.approx(alpha)
@@ -224,7 +222,7 @@ def test_unsupported_architecture_is_refused(tmp_path: Path, kind: Any) -> None:
     ],
 )
 def test_base_that_does_not_fit_is_refused(
-    tmp_path: Path, changes: dict[str, object], reason: str
+    tmp_path: Path, changes: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(AdapterError, match=reason):
         export(save(tmp_path / "a"), tmp_path / "a.gguf", config(**changes))
@@ -285,7 +283,8 @@ def test_export_imports_no_torch(tmp_path: Path) -> None:
         "export(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])); "
         "print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
     )
-    command = [sys.executable, "-c", program, folder, tmp_path / "a.gguf", json.dumps(config())]
+    paths = [str(folder), str(tmp_path / "a.gguf")]
+    command = [sys.executable, "-c", program, *paths, json.dumps(config())]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -314,6 +313,7 @@ def test_llama_cpp_merges_an_exported_adapter(tmp_path: Path) -> None:
 
     folder = embedded_adapter(0, tmp_path / "a")
     path = export(folder, tmp_path / "a.gguf", base_config(read_metadata(packaged())))
+    command: list[str | Path]
     command = ["llama-export-lora", "-m", packaged(), "--lora", path, "-o", tmp_path / "m.gguf"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -39,12 +39,17 @@ def test_written_header_is_read_back(tmp_path: Path) -> None:
     assert metadata == {"general.architecture": "llama"} | VALUES
 
 
+@pytest.fixture(scope="module")
+def valid_header(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("valid") / "h.gguf"
+    write_gguf(path)
+    return path
+
+
 @given(data=st.data())
-def test_damaged_header_raises_only_our_error(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    path = tmp_path_factory.mktemp("h") / "h.gguf"
-    raw = bytearray(write_gguf(path))
+def test_damaged_header_raises_only_our_error(valid_header: Path, data: st.DataObject) -> None:
+    raw = bytearray(valid_header.read_bytes())
+    path = valid_header.with_name("damaged.gguf")
     if data.draw(st.booleans()):
         raw = raw[: data.draw(st.integers(0, len(raw) - 33))]
     for position in data.draw(st.lists(st.integers(0, max(len(raw) - 1, 0)), max_size=4)):

@@ -75,9 +75,10 @@ def test_config_that_is_not_a_plain_lora_is_refused(changes: dict[str, Any], mes
 
 
 def test_config_that_is_not_an_object_is_refused() -> None:
-    for value in ([], "x", None, 3):
+    values: tuple[Any, ...] = ([], "x", None, 3)
+    for value in values:
         with pytest.raises(AdapterError, match="not a JSON object"):
-            read_config(value)  # type: ignore[arg-type]
+            read_config(value)
 
 
 @pytest.mark.parametrize(

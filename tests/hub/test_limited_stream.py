@@ -84,7 +84,7 @@ def test_a_dictionary_that_repeats_a_text_is_unpacked_in_batches(
     assert pool.max_memory() < 600e6
 
 
-class RemoteFile(AbstractBufferedFile):
+class RemoteFile(AbstractBufferedFile):  # type: ignore[misc]
     """A file of fsspec, as those of the Hub are, whose ``readline`` takes no size."""
 
     def __init__(self, content: bytes) -> None:

@@ -51,7 +51,7 @@ def test_an_adapter_on_two_pages_is_listed_once(monkeypatch: pytest.MonkeyPatch)
         requested.append(options)
         card = {"datasets": "o/d", "license": "mit"}
         for name, sha in (("a", "1"), ("b", "2"), ("b", "2"), ("no commit", None), ("c", "3")):
-            yield ModelInfo(id=name, sha=sha, cardData=card, siblings=[{"rfilename": "x"}])
+            yield ModelInfo(id=name, sha=sha, cardData=card, siblings=[{"rfilename": "x"}])  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(HfApi, "list_models", list_models)
     found = list(Hub(False).adapters_of("o/base", 5))

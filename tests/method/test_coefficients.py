@@ -111,7 +111,7 @@ def test_low_temperature_gives_one_hot_and_high_temperature_uniform_weights() ->
 
 
 @pytest.mark.parametrize("rule", RULES)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(d=DISTANCE_LISTS, temperature=st.floats(1e-6, 1e6), data=st.data())
 def test_weights_are_nonnegative_and_sum_to_one(
     rule: str, d: Array, temperature: float, data: st.DataObject
@@ -123,7 +123,7 @@ def test_weights_are_nonnegative_and_sum_to_one(
     assert 1 - 1e-9 <= effective_number(weights) <= d.size + 1e-9
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(d=st.lists(FINITE, min_size=1, max_size=8).map(np.array), temperature=st.floats(1e-9, 1e9))
 def test_no_finite_distance_overflows(d: Array, temperature: float) -> None:
     assert_simplex(attentional(RuleInputs(d, temperature)), d.size)
@@ -266,7 +266,8 @@ def by_kernel(d: Array, D: Array, temperature: float = 1.0) -> Array:
 def line(points: list[float]) -> Array:
     """Distances between points on a line."""
     x = np.array(points)
-    return np.abs(x[:, None] - x[None])
+    distances: Array = np.abs(x[:, None] - x[None])
+    return distances
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=8), st.floats(0, 10), st.floats(0.1, 5))

@@ -30,7 +30,8 @@ def bank(
 
 def product(pair: tuple[Float32, Float32]) -> NDArray[np.float64]:
     A, B = pair
-    return B.astype(float) @ A.astype(float)
+    result: NDArray[np.float64] = B.astype(float) @ A.astype(float)
+    return result
 
 
 def error(M: NDArray[np.float64], pair: tuple[Float32, Float32]) -> float:
@@ -353,7 +354,8 @@ def test_factors_in_one_array_give_the_same_adapter(name: str, zeros: int) -> No
 def test_inputs_are_not_modified(name: str, direct: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(low_rank, "_MAX_DIRECT_RANK", direct)
     As, Bs, weights, scalings = bank(ranks=(2, 2), shape=(40, 40))
-    for array in (*As, *Bs, weights):
+    weights.setflags(write=False)
+    for array in (*As, *Bs):
         array.setflags(write=False)
     COMBINERS[name].function(As, Bs, weights, scalings, 2)
 

@@ -1,6 +1,7 @@
 """Training of the neural rule: its loss, its determinism, and its errors."""
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -55,14 +56,15 @@ def test_blocks_of_different_height_are_refused() -> None:
 # --- the loss ------------------------------------------------------------------------------------
 
 
-def explicit_errors(distances: Array, X: Array, rule: object) -> Array:
+def explicit_errors(distances: Array, X: Array, rule: Callable[[Array], Array]) -> Array:
     """‖Σ_{j≠i} c_j θ_j − θ_i‖² / mean ‖θ‖², with the adapters themselves."""
     errors = []
     for i, row in enumerate(distances):
         others = np.arange(len(row)) != i
-        c = rule(row[others])  # type: ignore[operator]
+        c = rule(row[others])
         errors.append(((c @ X[others] - X[i]) ** 2).sum())
-    return np.array(errors) / (X**2).sum(axis=1).mean()
+    scaled: Array = np.array(errors) / (X**2).sum(axis=1).mean()
+    return scaled
 
 
 def test_reported_losses_are_errors_in_weight_space(
@@ -75,12 +77,15 @@ def test_reported_losses_are_errors_in_weight_space(
     ours = explicit_errors(distances, X, lambda d: neural(RuleInputs(d, model=lambda: model)))
     theirs = explicit_errors(distances, X, lambda d: normalized(RuleInputs(d)))
     equal = explicit_errors(distances, X, lambda d: np.full(d.size, 1 / d.size))
-    close = {"rel": 1e-4, "abs": 1e-6}
-    assert report.end.train == pytest.approx(ours[train].mean(), **close)
-    assert report.end.validation == pytest.approx(ours[held_out].mean(), **close)
-    assert report.normalized.train == pytest.approx(theirs[train].mean(), **close)
-    assert report.normalized.validation == pytest.approx(theirs[held_out].mean(), **close)
-    assert report.uniform.validation == pytest.approx(equal[held_out].mean(), **close)
+
+    def close(expected: Array) -> object:
+        return pytest.approx(expected.mean(), rel=1e-4, abs=1e-6)
+
+    assert report.end.train == close(ours[train])
+    assert report.end.validation == close(ours[held_out])
+    assert report.normalized.train == close(theirs[train])
+    assert report.normalized.validation == close(theirs[held_out])
+    assert report.uniform.validation == close(equal[held_out])
 
 
 def test_training_reduces_the_loss_below_that_of_equal_weights(

@@ -104,7 +104,9 @@ def test_the_rows_are_those_that_the_chosen_recipe_draws(tmp_path: Path, session
     assert plan.recipe.train in budget.ROWS
     provenance = {**plan.provenance(), "recipe": plan.recipe.model_dump()}
     assert len(rows.train) == plan.recipe.train
-    assert set(rows.used) == set(rows_used(provenance, dataset))
+    used = rows_used(provenance, dataset)
+    assert used is not None
+    assert set(rows.used) == set(used)
 
 
 def test_too_little_time_trains_nothing_and_says_what_would_be_needed(

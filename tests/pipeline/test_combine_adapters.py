@@ -24,7 +24,9 @@ def update(bank: Bank, index: int) -> np.ndarray:
     """The update of one adapter in the first module, in the base model's coordinates."""
     entry, module = bank.index.adapters[index], bank.layout[0].name
     file = bank.adapter(entry)
-    V, U = bank.basis.module(module)
+    basis = bank.basis
+    assert basis is not None
+    V, U = basis.module(module)
     return entry.scaling * (U @ file.tensor(module, "B")) @ (file.tensor(module, "A") @ V)
 
 

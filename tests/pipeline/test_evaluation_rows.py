@@ -65,7 +65,7 @@ def test_rows_of_an_overlapping_slice_are_not_scored(
 
 
 def test_the_same_holds_for_a_public_dataset(file: Path) -> None:
-    public = {"id": "user/name", "private": False, "revision": "1"}
+    public: dict[str, Any] = {"id": "user/name", "private": False, "revision": "1"}
     provenance, used = adapted_to(replace(open_dataset(file, split="train[:40]"), **public))
     scored = replace(open_dataset(file), **public)
     assert used.isdisjoint(scored_on(scored, provenance).rows)
@@ -74,7 +74,7 @@ def test_the_same_holds_for_a_public_dataset(file: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"revision": "2"}, {"columns": Columns(output="more")}])
 def test_used_rows_that_cannot_be_told_are_announced(file: Path, change: dict[str, Any]) -> None:
-    public = {"id": "user/name", "private": False, "revision": "1"}
+    public: dict[str, Any] = {"id": "user/name", "private": False, "revision": "1"}
     provenance, _ = adapted_to(replace(open_dataset(file), **public))
     scored = replace(open_dataset(file), **(public | change))
     assert "checked on are among them" in scored_on(scored, provenance).warnings[0]

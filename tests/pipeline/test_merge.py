@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from hf_lorameta import Bank, MergeRecipe, merge
+from hf_lorameta.bank.index import GeneralEntry, IndexEntry
 from hf_lorameta.errors import AdapterError, RecipeError, UsageError
-from hf_lorameta.formats.lora_file import CONFIG_FILE, WEIGHTS_FILE
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.lora_layout import FACTORS
+from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.method.merging import COMBINERS
 from tests.conftest import LAYOUT, adapter_files
 from tests.training import tiny
@@ -205,7 +208,7 @@ def test_gguf_has_the_updates_of_differing_ranks(
     from hf_lorameta.formats.gguf_permutation import permute
 
     config = json.loads((base / "config.json").read_bytes())
-    heads = {"q_proj": 4, "v_proj": None, "down_proj": None}
+    heads = {"q_proj": 4}  # llama.cpp has its rows in another order
     names = {"q_proj": "attn_q", "v_proj": "attn_v", "down_proj": "ffn_down"}
     for name in ("patterns", "rslora"):  # PEFT's own, with scalings that llama.cpp cannot state
         path = export(adapters / name, tmp_path / f"{name}.gguf", config, "f32")
@@ -216,7 +219,7 @@ def test_gguf_has_the_updates_of_differing_ranks(
             kind, layer = module.rpartition(".")[2], module.split(".")[2]
             prefix = f"blk.{layer}.{names[kind]}.weight"
             A, B = tensors[f"{prefix}.lora_a"], tensors[f"{prefix}.lora_b"]
-            expected = update if heads[kind] is None else permute(update, heads[kind])
+            expected = permute(update, heads[kind]) if kind in heads else update
             np.testing.assert_allclose(alpha / len(A) * (B @ A), expected, atol=1e-4)
 
 
@@ -299,9 +302,12 @@ def test_a_merge_without_a_callback_shows_its_progress(
     save: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[str] = []
-    monkeypatch.setattr(
-        "tqdm.auto.tqdm", lambda total, desc, delay: shown.append(desc) or MagicMock()
-    )
+
+    def bar(total: int, desc: str, delay: float) -> MagicMock:
+        shown.append(desc)
+        return MagicMock()
+
+    monkeypatch.setattr("tqdm.auto.tqdm", bar)
     merge({save("a"): 1.0}).save_pretrained(tmp_path / "m")
     assert shown == ["Merging"]
 
@@ -344,13 +350,16 @@ def test_entries_of_a_pack_are_merged_in_full_coordinates(tmp_path: Path) -> Non
     names = {"general": 1.0, bank.index.entries[3].adapter: -0.5}
     merging = merge(names, MergeRecipe(rank=32))
     module = next(merging.modules())
-    V, U = bank.basis.module(bank.layout[0].name)
+    basis = bank.basis
+    assert basis is not None
+    general = bank.index.general
+    assert general is not None
+    V, U = basis.module(bank.layout[0].name)
     expected = np.zeros((len(U), V.shape[1]))
-    for (_, weight), entry in zip(
-        names.items(), (bank.index.general, bank.index.entries[3]), strict=True
-    ):
+    entries: list[IndexEntry | GeneralEntry] = [general, bank.index.entries[3]]
+    for (_, weight), entry in zip(names.items(), entries, strict=True):
         file = bank.adapter(entry)
-        A, B = (file.tensor(bank.layout[0].name, factor) for factor in ("A", "B"))
+        A, B = (file.tensor(bank.layout[0].name, factor) for factor in FACTORS)
         expected += weight * entry.scaling * (U @ B) @ (A @ V)
     np.testing.assert_allclose(module.B @ module.A, expected, atol=1e-5)
     assert module.kept == pytest.approx(module.total)

@@ -133,7 +133,7 @@ def test_coefficients_that_do_not_enter_give_no_warning_of_a_copy() -> None:
     from hf_lorameta.demo import TRAIN_FILE
 
     for emit, copies in (("adapter", 1), ("mixture", 0)):
-        recipe = Recipe(emit=emit, top_k=3, coefficients="attentional", temperature=0.01)
+        recipe = Recipe.of(emit=emit, top_k=3, coefficients="attentional", temperature=0.01)
         warnings = plan(TRAIN_FILE, recipe=recipe).warnings
         assert sum("close to a copy" in warning for warning in warnings) == copies
 

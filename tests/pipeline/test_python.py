@@ -40,10 +40,10 @@ def test_rows_in_memory_give_the_plan_of_the_same_file(kind: str, tmp_path: Path
     path, bank = tmp_path / "rows.jsonl", plain_bank()
     path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
     columns = {"input": "question", "output": "answer"}
-    told = {"instruction": "Odd or even?"}
-    plan = hf_lorameta.plan(in_memory(kind), bank, columns=columns, split="train", **told)
-    expected = hf_lorameta.plan(path, bank, **told).to_dict()
-    assert expected["dataset"]["columns"]["instruction_text"] == "Odd or even?"
+    told = "Odd or even?"
+    plan = hf_lorameta.plan(in_memory(kind), bank, columns=columns, split="train", instruction=told)
+    expected = hf_lorameta.plan(path, bank, instruction=told).to_dict()
+    assert expected["dataset"]["columns"]["instruction_text"] == told
     expected["dataset"] |= {"revision": "in memory", "config": None}
     for name, value in plan.to_dict().items():
         assert value == expected[name]
@@ -198,14 +198,15 @@ def test_a_loaded_model_refines_and_evaluates_and_is_the_same_afterwards(trained
     tokenizer = AutoTokenizer.from_pretrained(name)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     config, lines = model.generation_config, tiny.rows(3)
-    loaded = {"model": (model, tokenizer)}
+    loaded = (model, tokenizer)
     recipe = Recipe(rank=4, refine=8, check=4)
-    generation = hf_lorameta.generate(lines, trained, recipe, **loaded)
+    generation = hf_lorameta.generate(lines, trained, recipe, model=loaded)
+    assert isinstance(generation, hf_lorameta.Generation)
     fitted, same = generation.plan.refinement, hf_lorameta.generate(lines, trained, recipe)
     assert fitted
     assert same.plan.refinement
     assert fitted.base == pytest.approx(same.plan.refinement.base, abs=0.05)  # another dtype
-    report = generation.evaluate(lines, shots=2, generate=False, **loaded)
+    report = generation.evaluate(lines, shots=2, generate=False, model=loaded)
     assert list(report.scores) == ["base", "generated", "2-shot"]
     assert generation.plan.check
     assert generation.plan.check.end <= generation.plan.check.base
@@ -218,15 +219,15 @@ def test_a_loaded_model_refines_and_evaluates_and_is_the_same_afterwards(trained
     assert set(after) == set(before)
     assert all(bool((after[k] == v).all()) for k, v in before.items())
     with pytest.raises(UsageError, match="names no public dataset"):
-        generation.evaluate(**loaded)
+        generation.evaluate(model=loaded)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
 def test_a_merge_is_evaluated_on_a_data_frame(trained: Bank, tmp_path: Path) -> None:
     frame = pytest.importorskip("pandas").DataFrame(tiny.rows(3))
-    entry = trained.index.adapters[0].adapter.replace("/", "--")
+    entry = trained.index.entries[0].adapter.replace("/", "--")
     folder = hf_lorameta.merge({entry: 1.0}, bank=trained).save_pretrained(tmp_path / "merged")
-    options = {"shots": 0, "generate": False}
+    options: dict[str, Any] = {"shots": 0, "generate": False}
     report = hf_lorameta.evaluate(folder, frame, **options)
     assert report.scores["generated"].rows == len(frame)
     with pytest.raises(UsageError, match="names no public dataset"):
@@ -243,7 +244,7 @@ def test_several_adapters_are_evaluated_together(trained: Bank, tmp_path: Path) 
         )
         for entry in trained.index.entries[:2]
     ]
-    options = {"shots": 2, "generate": False}
+    options: dict[str, Any] = {"shots": 2, "generate": False}
     report = hf_lorameta.evaluate(folders, tiny.rows(3), **options)
     names = [str(folder) for folder in folders]
     assert list(report.scores) == ["base", *names, "2-shot"]

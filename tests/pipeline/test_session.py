@@ -1,5 +1,6 @@
 """A session opens the Hub client, the bank and the base model once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,27 @@ from hf_lorameta import Recipe, generate
 from hf_lorameta.errors import UsageError
 from hf_lorameta.pipeline import session as session_module
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.types import Row
 from tests.conftest import Account, Shell
 from tests.pipeline.test_refine_and_check import FakeRunner
 from tests.plain_bank import plain_bank
 
 
-def test_hub_bank_and_runner_are_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded: list[Any] = []
+def count_runners(monkeypatch: pytest.MonkeyPatch, limit: float) -> list[int]:
+    """Let sessions use runners that need no model, and return a list with a 1 for each."""
+    made: list[int] = []
+
+    def make(*_: object) -> FakeRunner:
+        made.append(1)
+        return FakeRunner(limit)
+
     monkeypatch.setattr(Session, "evaluator", None)
-    monkeypatch.setattr(session_module, "TorchRunner", lambda *_: loaded.append(1) or FakeRunner(1))
+    monkeypatch.setattr(session_module, "TorchRunner", make)
+    return made
+
+
+def test_hub_bank_and_runner_are_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = count_runners(monkeypatch, 1)
     with Session() as session:
         assert session.hub is session.hub
         assert session.bank is session.bank
@@ -52,11 +65,14 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
 
     from hf_lorameta import open_dataset
 
-    loaded, read = [], []
-    monkeypatch.setattr(Session, "evaluator", None)
-    monkeypatch.setattr(session_module, "TorchRunner", lambda *_: loaded.append(1) or FakeRunner(5))
+    loaded, read = count_runners(monkeypatch, 5), []
     opened = open_dataset(data)
-    counted = replace(opened, rows=lambda: read.append(1) or opened.rows())
+
+    def rows() -> Iterator[Row]:
+        read.append(1)
+        return opened.rows()
+
+    counted = replace(opened, rows=rows)
     recipe = Recipe.of(top_k=3, refine=8, check=8)
     generation = generate(counted, plain_bank(), recipe)
     assert generation.plan.refinement is not None

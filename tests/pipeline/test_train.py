@@ -51,7 +51,9 @@ def fast_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(bank: Bank, new: Path, **settings: object) -> Generation:
-    return generate(new, bank, Recipe.of(rank=4, **settings))
+    generation = generate(new, bank, Recipe.of(rank=4, **settings))
+    assert isinstance(generation, Generation)
+    return generation
 
 
 def loss(bank: Bank, rows: list[tuple[str, str]], adapter: Path) -> float:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_lorameta.bank.weighted_sum import WeightedSum
+from hf_lorameta.engines.interfaces import AdapterUpdate
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.method.coefficients import Coefficients
 
@@ -14,14 +16,14 @@ ROWS = [(f"input {i}", f"output {i}") for i in range(16)]
 TRUTH = [2.0, -1.5, 1.0, 0.5]
 
 
-class Model:
+class Model(WeightedSum):
     """Weighted sum and base model in one, whose loss is a function of the coefficients."""
 
     c: Array
     base = 10.0
     cleared = False
 
-    def set(self, update: Any, coefficients: Coefficients) -> None:
+    def set(self, update: AdapterUpdate, coefficients: Coefficients) -> None:
         assert update is self
         self.c, self.cleared = coefficients.shared, False
 
@@ -45,6 +47,12 @@ class Slope(Model):
     def loss(self, tokens: Sequence[Tokens]) -> float:
         return self.base if self.cleared else float(8 * self.c @ self.c)
 
+    def row_losses(self, tokens: Sequence[Tokens]) -> Array:
+        raise AssertionError("only the mean loss is needed")
+
+    def gradient(self, tokens: Sequence[Tokens], weighted_sum: WeightedSum) -> tuple[Array, Array]:
+        raise AssertionError("only the mean loss is needed")
+
 
 class Logistic(Model):
     """A loss whose log odds are quadratic in the coefficients, for 16 rows labeled by `truth`."""
@@ -56,8 +64,8 @@ class Logistic(Model):
         label = np.sign(x @ np.array(truth) + rng.logistic(size=len(ROWS)))
         self.x, self.base, self.c = x * label[:, None], base, np.zeros(size)
 
-    def grams(self, among: Any = slice(None)) -> Array:
-        x = self.x[:, among]
+    def grams(self, among: Sequence[int] | None = None) -> Array:
+        x = self.x if among is None else self.x[:, among]
         return np.asarray(x.T @ x)[None]
 
     def _odds(self, tokens: Sequence[Tokens]) -> tuple[Array, Array]:
@@ -88,11 +96,11 @@ class Logistic(Model):
 class Modular(Logistic):
     """The same with two modules, each with its own features."""
 
-    def grams(self, among: Any = slice(None)) -> Array:
-        assert among == slice(None)
+    def grams(self, among: Sequence[int] | None = None) -> Array:
+        assert among is None
         return np.stack([part.T @ part for part in np.split(self.x, 2, axis=1)])
 
-    def set(self, update: Any, coefficients: Coefficients) -> None:
+    def set(self, update: AdapterUpdate, coefficients: Coefficients) -> None:
         rows = [coefficients.for_module(0), coefficients.for_module(1)]
         super().set(update, Coefficients(np.concatenate(rows)))
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from hf_lorameta.errors import EmptyDatasetError
@@ -102,12 +103,12 @@ def test_the_held_out_loss_is_that_of_fits_without_the_fold(
     values, vectors = np.linalg.eigh(gram)
     whitened = model.x @ (vectors / np.sqrt(values + 0.1)) @ vectors.T
 
-    def fitted(rows: Array) -> Array:
+    def fitted(rows: NDArray[np.integer]) -> Array:
         def objective(u: Array) -> float:
             losses = np.logaddexp(0, -whitened[rows] @ u)
             return float(losses @ sizes[rows] / sizes.sum() + 0.1 * u @ u)
 
-        return minimize(objective, np.zeros(4)).x
+        return np.asarray(minimize(objective, np.zeros(4)).x)
 
     every, total = np.arange(16), 0.0
     for fold in range(4):

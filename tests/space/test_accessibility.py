@@ -117,7 +117,7 @@ def test_axe_finds_no_barrier(visitor: Visitor, web: Web, user: Account) -> None
 
 def assert_no_barrier(visitor: Visitor, *boxes: Any) -> None:
     """Look at the page in light and dark colors, and at check boxes, whose borders axe ignores."""
-    from axe_playwright_python.sync_playwright import Axe
+    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 
     page = visitor.page
     for scheme in ("dark", "light"):

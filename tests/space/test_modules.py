@@ -35,6 +35,7 @@ from hf_lorameta.errors import (
     Option,
     UsageError,
 )
+from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.recipe import Recipe
 from tests.data.random_rows import KINDS, random_rows
@@ -183,7 +184,9 @@ def test_a_form_of_the_prompt_that_does_not_fit_is_explained(
 def test_the_word_chat_is_the_base_models_chat_template(bank_loader: BankLoader) -> None:
     request = DatasetRequest(file=str(TRAIN), template="chat")
     planned = planning.make_plan(bank_loader, request, Recipe(), 50, False, jobs.Job(120)).plan
-    assert "user\n{prompt}<|im_end|>" in planned.dataset.columns.template
+    template = planned.dataset.columns.template
+    assert template is not None
+    assert "user\n{prompt}<|im_end|>" in template
 
 
 # --- readers ------------------------------------------------------------------------------------
@@ -298,7 +301,7 @@ def test_settings_are_read_from_variables() -> None:
 def test_others_do_not_act_with_the_token_of_this_machine(
     variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings.Hub, "user", lambda self: "ann")
+    monkeypatch.setattr(Hub, "user", lambda self: "ann")
     assert settings.read_settings(variables).sign_in == expected
 
 
@@ -352,12 +355,12 @@ def test_the_file_of_the_base_model_is_fetched_once_and_before_any_request(
 ) -> None:
     fetched: list[str] = []
 
-    def download(hub: settings.Hub, repo: str, path: str) -> Path:
+    def download(hub: Hub, repo: str, path: str) -> Path:
         fetched.append(f"{repo}/{path}")
         return tmp_path
 
-    monkeypatch.setattr(settings.Hub, "resolve", lambda hub, name, *_, **__: name)
-    monkeypatch.setattr(settings.Hub, "download", download)
+    monkeypatch.setattr(Hub, "resolve", lambda hub, name, *_, **__: name)
+    monkeypatch.setattr(Hub, "download", download)
     chosen = settings.Settings(base_gguf="user/repo/q4/model.gguf")
     BankLoader(chosen)._load()
     assert fetched == ["user/repo/q4/model.gguf"]
@@ -512,6 +515,10 @@ def test_an_option_in_the_advice_is_named_as_on_the_page() -> None:
 
 
 def test_long_texts_are_refused_before_anything_is_read() -> None:
-    for name in ("instruction", "template"):
+    long = "x" * 4001
+    for request in (
+        DatasetRequest("user/name", instruction=long),
+        DatasetRequest("user/name", template=long),
+    ):
         with pytest.raises(RequestError, match="longer than 4,000 characters"):
-            validated(DatasetRequest("user/name", **{name: "x" * 4001}))
+            validated(request)

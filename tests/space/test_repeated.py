@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Web
+from tests.fault_hub import FaultHub
 from tests.running_space import Visitor, missing
 
 if why := missing("gradio", "playwright", browser=True):
@@ -20,10 +21,12 @@ pytestmark = pytest.mark.slow
 def repetitions(
     web: Web, chromium: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Repetitions]:
-    create_datasets(web.space.hub)
+    hub = web.space.hub
+    assert isinstance(hub, FaultHub)
+    create_datasets(hub)
     visitor = Visitor(chromium, web.space.url)
     try:
-        yield Repetitions(visitor, web.space.hub, tmp_path_factory.mktemp("repeated"))
+        yield Repetitions(visitor, hub, tmp_path_factory.mktemp("repeated"))
         assert visitor.errors == []
     finally:
         visitor.close()

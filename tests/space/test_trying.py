@@ -57,8 +57,9 @@ def web_without_torch(
     (home / "sitecustomize.py").write_text(WITHOUT_TORCH)
     path = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
     bank = str(too_strong_bank(home / "bank"))
-    variables = {"PYTHONPATH": path, "HF_LORAMETA_BANK": bank}
-    with running_space(world.hub, home, token=owner.token, **variables) as space:
+    with running_space(
+        world.hub, home, token=owner.token, PYTHONPATH=path, HF_LORAMETA_BANK=bank
+    ) as space:
         yield Web(space, owner)
 
 

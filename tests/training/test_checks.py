@@ -36,7 +36,7 @@ def test_passes_are_shorter_where_logits_take_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "_free_memory", lambda name: 10**9)
-    monkeypatch.setattr(device.torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
     layout = (Module("q_proj", 8, 8),)
     tokens = {
         vocabulary: device.plan_device(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hf_lorameta.formats.lora_layout import FACTORS
 from tests.training.tiny import exact_norms, tokens, write_base
 
 torch = pytest.importorskip("torch")
@@ -51,10 +52,11 @@ def train(
     model = exact_norms(model.eval().requires_grad_(False))
     layout = find_layout(model, settings.targets)
     rng = np.random.default_rng(0)
-    start = start or [
-        tuple(0.05 * rng.standard_normal(m.shape(factor, 4), np.float32) for factor in "AB")
-        for m in layout
-    ]
+
+    def small(shape: tuple[int, int]) -> Any:
+        return 0.05 * rng.standard_normal(shape, np.float32)
+
+    start = start or [(small(m.shape("A", 4)), small(m.shape("B", 4))) for m in layout]
     before = model.config._attn_implementation
     few = FewRows(rows, outputs=outputs)
     result = continue_training(model, layout, start, few, settings, DevicePlan(), progress)
@@ -81,7 +83,7 @@ def test_the_losses_are_those_of_rows_that_were_not_trained_on(base: Path) -> No
         rng = np.random.default_rng(0)
         for module in layout:
             layer = wrapped.base_model.model.get_submodule(module.name)
-            for factor, scale in (("A", 1.0), ("B", 0.5)):
+            for factor, scale in zip(FACTORS, (1.0, 0.5), strict=True):
                 values = 0.05 * scale * rng.standard_normal(module.shape(factor, 4), np.float32)
                 weight = getattr(layer, f"lora_{factor}")["default"].weight
                 weight.data = torch.from_numpy(values).double()
@@ -99,7 +101,7 @@ def loss_of(base: Path, trained: Continued, rows: list[Tokens]) -> float:
     layout = find_layout(model, SETTINGS.targets)
     for module, (A, B) in zip(layout, trained.factors, strict=True):
         model.get_submodule(module.name).weight += torch.from_numpy(B @ A).double()
-    losses = [_loss(model, row).item() * len(row.output) for row in rows]
+    losses = [float(_loss(model, row).item()) * len(row.output) for row in rows]
     return sum(losses) / sum(len(row.output) for row in rows)
 
 
@@ -119,7 +121,7 @@ def _train_with_peft(model: object, rows: list[Tokens], steps: int) -> None:
         optimizer.step()
 
 
-def _loss(model: object, row: Tokens) -> "torch.Tensor":
+def _loss(model: object, row: Tokens) -> Any:
     ids = torch.tensor([[*row.prompt, *row.output]])
     logits = model(input_ids=ids).logits[0, len(row.prompt) - 1 : -1]  # type: ignore[operator]
     return torch.nn.functional.cross_entropy(logits, ids[0, len(row.prompt) :])

@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -44,7 +44,7 @@ def train(model: Any, settings: Settings = SETTINGS, **options: Any) -> Trained:
         return Trained(trainer.slots.factors(run.best[0]), run)
 
 
-def batches() -> Iterator[list[Tokens]]:
+def batches() -> Iterator[Sequence[Tokens]]:
     """The rows of step after step."""
     run = general_run(TASKS, SETTINGS.of_general(len(TASKS)), slots=1)
     return (rows for [rows] in run.batches)

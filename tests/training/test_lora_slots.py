@@ -80,10 +80,8 @@ def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> dict[int
     """Mean losses by slot, after a backward pass of their sum."""
     sums: dict[int, float] = dict.fromkeys(rows, 0.0)
     for packed in passes(rows, budget):
-        losses = token_losses(model, packed)
-        for (slot, _), part in zip(
-            packed.outputs.items(), losses.split(list(packed.outputs.values())), strict=True
-        ):
+        parts = torch.split(token_losses(model, packed), list(packed.outputs.values()))
+        for slot, part in zip(packed.outputs, parts, strict=True):
             mean = part.sum() / sum(len(row.output) for row in rows[slot])
             mean.backward(retain_graph=True)
             sums[slot] += float(mean)
@@ -110,8 +108,8 @@ def test_an_update_equals_peft_with_torch_adamw(
     name: str, loops: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not loops:  # as on a GPU
-        for module in (packing, lora_layer):
-            monkeypatch.setattr(module, "LOOP_DEVICES", frozenset())
+        for code in (packing, lora_layer):
+            monkeypatch.setattr(code, "LOOP_DEVICES", frozenset())
     rows = {0: tokens(1), 1: tokens(2, shared=False), 2: tokens(3, 5)}
     model, targets = model_of(name), targets_of(name)
     slots = LoraSlots(model, find_layout(model, targets), RANK, SCALING, count=3)
@@ -249,6 +247,7 @@ def test_the_text_part_of_a_model_of_images_is_trained(kind: str) -> None:
 def test_models_that_carry_a_state_are_refused(
     kind: str, layer_types: list[str] | None, reason: str
 ) -> None:
+    sizes: dict[str, Any]
     sizes = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "pad_token_id": 0}
     suffix = "TextConfig" if kind == "Qwen3_5" else "Config"
     if layer_types:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import WORK_FOLDER, adapter_path
 from hf_lorameta.errors import BankError, LoraMetaError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
+from hf_lorameta.formats.lora_layout import FACTORS
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from tests.bank.test_build_executors import Cluster, needs_dask
 from tests.conftest import Account, Shell, tree
@@ -29,8 +31,11 @@ from tests.training import tiny
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from hf_lorameta.training import device, trainer  # noqa: E402 - they import torch
-from hf_lorameta.training.bank import checks, train_bank  # noqa: E402
+from hf_lorameta.engines.transformers.evaluator import (  # noqa: E402 - it imports torch
+    TorchEvaluator,
+)
+from hf_lorameta.training import device, trainer  # noqa: E402
+from hf_lorameta.training.bank import train_bank  # noqa: E402
 from hf_lorameta.training.bank.progress import Reporter  # noqa: E402
 from hf_lorameta.training.bank.tasks import Task, read_tasks  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
@@ -100,7 +105,7 @@ def held_out_loss(model: Any, tasks: Path, name: str, base: Path) -> float:
     read = map(json.loads, Path(task.dataset).read_text().splitlines())
     rows = list(dict.fromkeys((line["input"], line["output"]) for line in read))
     random.Random(f"0 {name} held out").shuffle(rows)
-    evaluator = train_bank.TorchEvaluator(base, "float32")
+    evaluator = TorchEvaluator(base, "float32")
     total, count = 0.0, 0
     for prompt, output in evaluator.encode(rows[: len(rows) // 4]):
         with torch.no_grad():
@@ -131,7 +136,7 @@ def test_the_same_command_trains_nothing_again(
         assert ours.model_copy(update=same) == theirs
         a, b = bank.adapter(ours), new.adapter(theirs)
         for module in a.layout:
-            for factor in "AB":
+            for factor in FACTORS:
                 x, y = (adapter.tensor(module.name, factor) for adapter in (a, b))
                 np.testing.assert_allclose(x, y, rtol=2**-7, atol=1e-6)
 
@@ -256,8 +261,8 @@ def test_a_full_disk_is_an_error_before_work_starts(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = count_steps(monkeypatch)
-    usage = checks.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     monkeypatch.setattr(train_bank, "train_general", None)
     for general_steps in (0, 3):
         settings = Settings(**SETTINGS.to_dict() | {"general_steps": general_steps})

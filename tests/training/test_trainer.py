@@ -76,11 +76,12 @@ def assert_same(a: Trained, b: Trained) -> None:
 
 def test_an_adapter_does_not_depend_on_the_tasks_beside_it(base: Path) -> None:
     alone = {t.name: train(base, [t])[t.name] for t in TASKS}
-    for options in (
+    ways: list[dict[str, Any]] = [
         {"at_once": 4},
         {"at_once": 2, "pass_tokens": 40},
         {"at_once": 3, "workers": 2},
-    ):
+    ]
+    for options in ways:
         together = train(base, TASKS[::-1], **options)
         for name, result in alone.items():
             assert_same(result, together[name])
@@ -106,10 +107,13 @@ def test_a_checkpoint_continues_exactly(
     monkeypatch.setattr(trainers, "CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train(base, TASKS[:2], at_once=2, checkpoints=tmp_path, stop_after=11)
-    steps = []
-    monkeypatch.setattr(
-        Trainer, "_step", lambda self, step=Trainer._step: (steps.append(1), step(self))[1]
-    )
+    steps, step = [], Trainer._step
+
+    def counted(self: Trainer) -> None:
+        steps.append(1)
+        step(self)
+
+    monkeypatch.setattr(Trainer, "_step", counted)
     resumed = train(base, TASKS[:2], at_once=2, checkpoints=tmp_path)
     assert len(steps) == SETTINGS.steps - 5
     for name, result in expected.items():

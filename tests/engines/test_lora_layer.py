@@ -13,7 +13,7 @@ from hf_lorameta.engines.scoring import compare
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
-from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.formats.lora_layout import FACTORS, Module
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from tests.engines.test_torch_evaluator import (
     HIDDEN,
@@ -53,7 +53,8 @@ def save(folder: Path, seed: int, kind: str) -> Path:
     )
     rng = np.random.default_rng(seed)
     pairs = [
-        tuple(rng.normal(0, 0.2, m.shape(f, rank)).astype(np.float32) for f in "AB") for m in layout
+        tuple(rng.normal(0, 0.2, m.shape(f, rank)).astype(np.float32) for f in FACTORS)
+        for m in layout
     ]
     folder.mkdir()
     write_tensors(folder / WEIGHTS_FILE, layout, rank, "float32", pairs)  # type: ignore[arg-type]
@@ -178,7 +179,8 @@ def test_an_adapter_that_does_not_fit_raises(
 def test_compare_scores_several_adapters_together(
     evaluator: TorchEvaluator, adapters: dict[str, Path]
 ) -> None:
-    report = compare(evaluator, ROWS, {"base": None} | adapters, shots=SHOTS, samples=1)
+    methods: dict[str, Path | None] = {"base": None, **adapters}
+    report = compare(evaluator, ROWS, methods, shots=SHOTS, samples=1)
     assert list(report.scores) == ["base", *adapters, "2-shot"]
     together = evaluator.evaluate_adapters(ROWS, adapters)
     for name, (scores, answers) in together.items():
