@@ -25,11 +25,11 @@ from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, ProfileTabl
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.folders import digest_of
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import AdapterError, ConnectionLostError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonicalize
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.types import Encode
 
 

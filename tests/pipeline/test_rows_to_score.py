@@ -11,8 +11,8 @@ import pytest
 from hf_lorameta import Bank, Recipe, open_dataset
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.pipeline import rows_to_score as module
 from hf_lorameta.pipeline.prepare import prepare
 from hf_lorameta.pipeline.rows_to_score import RowsToScore, open_to_score, rows_to_score

@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from hf_lorameta.data.sources.json_objects import Rows, rows_by_key
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
-from hf_lorameta.files import sha256
-from hf_lorameta.hub.dataset_repo import RawDataset, raw_dataset
-from hf_lorameta.hub.errors import reading
-from hf_lorameta.hub.limited_stream import limit_rows, row_total, text_streams
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
-from hf_lorameta.hub.split_names import pick_split, split_name
-from hf_lorameta.hub.text_formats import (
+from hf_lorameta.data.sources.limited_stream import limit_rows, row_total, text_streams
+from hf_lorameta.data.sources.raw_dataset import RawDataset, raw_dataset
+from hf_lorameta.data.sources.reading_errors import reading
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.data.sources.split_names import pick_split, split_name
+from hf_lorameta.data.sources.text_formats import (
     SEPARATORS,
     UTF8,
     encoding_note,
@@ -32,6 +30,8 @@ from hf_lorameta.hub.text_formats import (
     lacks_header,
     name_columns,
 )
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
+from hf_lorameta.files import sha256
 
 STDIN = "-"
 FORMATS = {

@@ -12,8 +12,8 @@ from copy import deepcopy
 from types import FunctionType
 from typing import Any
 
-from hf_lorameta.hub.reading_limits import ReadingLimits, row_too_large
-from hf_lorameta.hub.split_names import slice_bounds, split_name
+from hf_lorameta.data.sources.reading_limits import ReadingLimits, row_too_large
+from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 
 _BATCH_BYTES = 256 << 20
 _BATCH_ROWS = 1024

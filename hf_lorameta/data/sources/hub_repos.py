@@ -1,0 +1,318 @@
+"""Read dataset repos with `datasets`: configurations, splits and streams of rows.
+
+`datasets` retries by itself. Its requests go through `huggingface_hub`, which retries five times
+within 23 s; the further retries that `datasets` adds around those are switched off.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import huggingface_hub as hfh
+from huggingface_hub.constants import is_offline_mode
+
+from hf_lorameta.data.sources.data_files import (
+    CARD_FILES,
+    check_builder,
+    check_card,
+    is_data_file,
+)
+from hf_lorameta.data.sources.limited_stream import limit_rows, open_file, row_total, text_streams
+from hf_lorameta.data.sources.raw_dataset import Guard, RawDataset, raw_dataset
+from hf_lorameta.data.sources.reading_errors import reading
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.data.sources.split_names import pick_split, split_name
+from hf_lorameta.data.sources.text_formats import (
+    SEPARATORS,
+    UTF8,
+    encoding_note,
+    encoding_of,
+    header_note,
+    lacks_header,
+    name_columns,
+)
+from hf_lorameta.errors import (
+    AuthError,
+    ConnectionLostError,
+    DatasetError,
+    EmptyDatasetError,
+    GatedError,
+    LoraMetaError,
+    UsageError,
+)
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo, Token
+from hf_lorameta.hub.repo_info import snapshot_folder
+from hf_lorameta.hub.retry import Retries
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RepoFiles:
+    """What `datasets` reads as a dataset repo: one on the Hub, or a folder laid out like one.
+
+    Attributes:
+        repo: the repo; of a folder, its path, digest and files.
+        token: for the Hub; None for the saved one, False for none.
+        folder: to read instead of the Hub.
+    """
+
+    repo: PinnedRepo
+    token: Token = None
+    folder: Path | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of functions of `datasets`."""
+        if self.folder:
+            return {"path": str(self.folder)}
+        return {"path": self.repo.repo_id, "revision": self.repo.sha, "token": self.token}
+
+    def check_cards(self) -> None:
+        """Check the data files that the cards name, before `datasets` looks for them.
+
+        Raises:
+            DatasetError: a card names a path outside the repo, or a URL.
+        """
+        repo = self.repo
+        for name in (name for name in CARD_FILES if name in repo.files):
+            path = self.folder / name if self.folder else None
+            if path is None:
+                path = Path(
+                    hfh.hf_hub_download(
+                        repo.repo_id,
+                        name,
+                        repo_type="dataset",
+                        revision=repo.sha,
+                        token=self.token,
+                    )
+                )
+            if path.exists():  # the cache may have one of them only
+                check_card(repo.repo_id, path)
+
+
+def repo_choices(
+    hub: Hub, repo: PinnedRepo, config: str | None = None
+) -> tuple[list[str], list[str]]:
+    """List the configurations of a dataset repo, and the splits of one; see `list_choices`."""
+    return _read(hub, repo, partial(list_choices, config=config))
+
+
+def open_repo(
+    hub: Hub,
+    repo: PinnedRepo,
+    config: str | None = None,
+    split: str | None = None,
+    limits: ReadingLimits = DEFAULT_LIMITS,
+) -> RawDataset:
+    """Open one split of a dataset repo as a stream of rows; see `open_split`."""
+    raw = _read(hub, repo, partial(open_split, config=config, split=split, limits=limits))
+    return replace(raw, repo=repo, revision=repo.sha)
+
+
+def _read(hub: Hub, repo: PinnedRepo, read: Callable[[RepoFiles], T]) -> T:
+    """Read from the repo, or from a copy of its files if the server cannot be streamed from.
+
+    With ``HF_HUB_OFFLINE``, the copy is what is in the client's cache.
+    """
+    if is_offline_mode():
+        try:
+            return read(RepoFiles(repo, folder=snapshot_folder(repo)))
+        except EmptyDatasetError:
+            raise ConnectionLostError(
+                f"no data files of {repo.repo_id} are in the cache, and HF_HUB_OFFLINE is set",
+                hint=["unset HF_HUB_OFFLINE", f"hf download --repo-type dataset {repo.repo_id}"],
+            ) from None
+    try:
+        return read(RepoFiles(repo, hub.token))
+    except (AuthError, GatedError, ConnectionLostError, UsageError):
+        raise
+    except LoraMetaError:
+        if hub.is_official or not any(map(is_data_file, repo.files)):
+            raise
+    return read(RepoFiles(repo, folder=_downloaded(hub, repo)))
+
+
+def _downloaded(hub: Hub, repo: PinnedRepo) -> Path:
+    """Download the data files and the cards of a dataset repo; return their folder.
+
+    This is for servers that `datasets` cannot stream from: it takes a folder for missing only if
+    the error has the Hub's code.
+    """
+    paths = [path for path in repo.files if path in CARD_FILES or is_data_file(path)]
+    logger.warning(
+        "%s: this server cannot be streamed from, downloading %d files", repo.repo_id, len(paths)
+    )
+    for path in paths:
+        copy = hub.download(repo, path)
+    return copy.parents[path.count("/")]
+
+
+def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str], list[str]]:
+    """List the configurations of a dataset repo or of a folder, and the splits of one.
+
+    Without `config`, the splits are those of the default configuration; if there is none, no
+    splits are listed.
+    """
+    import datasets
+
+    with _opening(files):
+        files.check_cards()
+        configs = Retries().when_allowed(
+            files.repo.repo_id, lambda: datasets.get_dataset_config_names(**files.arguments)
+        )
+        chosen = config or ("default" if "default" in configs else configs[0])
+        if config is None and chosen != "default" and len(configs) > 1:
+            return list(configs), []
+        splits = datasets.get_dataset_split_names(config_name=chosen, **files.arguments)
+    return list(configs), list(splits)
+
+
+def open_split(
+    files: RepoFiles,
+    config: str | None = None,
+    split: str | None = None,
+    limits: ReadingLimits = DEFAULT_LIMITS,
+    data_files: dict[str, list[str]] | None = None,
+) -> RawDataset:
+    """Open one split of a dataset repo or of a folder as a stream.
+
+    Without `config`, it is the only configuration or the one named default; for `split`, see
+    `pick_split`. A CSV file with another separator than a comma, in another encoding than
+    UTF-8, or without a header is opened a second time. `data_files` are those of each split that
+    are read; None finds them.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    name = files.repo.repo_id
+    guard = partial(_reading, name)
+    options = files.arguments | ({"data_files": data_files} if data_files else {})
+    with _opening(files):
+        files.check_cards()
+        builder = Retries().when_allowed(
+            name, lambda: datasets.load_dataset_builder(name=config, **options)
+        )
+        check_builder(files.repo, builder, files.folder)
+        _keep_texts(builder.config)
+        limit_rows(builder, name, limits)
+        streams = text_streams(builder)
+    split = pick_split(name, list(streams), split)
+    raw, notes = _read_as_written(name, builder, streams, split, guard)
+    return replace(raw, notes=notes, total=partial(row_total, builder, split))
+
+
+def _read_as_written(
+    name: str, builder: Any, streams: Any, split: str, guard: Guard
+) -> tuple[RawDataset, tuple[str, ...]]:
+    """Read a split; again if its encoding, separator or missing header turns out to be another.
+
+    Returns:
+        The rows, and what to tell the user.
+    """
+
+    def read(streams: Any) -> RawDataset:
+        return raw_dataset(streams[split_name(split)], split, guard)
+
+    notes: tuple[str, ...] = ()
+    config = builder.config
+    try:
+        raw = read(streams)
+    except DatasetError as error:
+        if UnicodeDecodeError.__name__ not in str(error):
+            raise
+        config.encoding = _encoding_of_files(builder, split_name(split))
+        notes = (encoding_note(name, config.encoding),)
+        raw = read(text_streams(builder))
+    if not hasattr(config, "sep"):  # not CSV
+        return raw, notes
+    if len(raw.columns) == 1 and any(mark in raw.columns[0] for mark in SEPARATORS):
+        config.sep = max(SEPARATORS, key=raw.columns[0].count)
+        raw = read(text_streams(builder))
+    if lacks_header(raw.columns, raw.sample):
+        name_columns(builder, len(raw.columns))
+        notes += (header_note(name, len(raw.columns)),)
+        raw = read(text_streams(builder))
+    return raw, notes
+
+
+def _encoding_of_files(builder: Any, split: str) -> str:
+    """Return the encoding of the first file of a split that is not UTF-8."""
+    from fsspec.compression import compr
+    from fsspec.core import get_compression
+
+    for url in map(str, builder.config.data_files[split]):
+        compression = get_compression(url, "infer")
+        with open_file(builder, url) as raw:
+            file = compr[compression](raw, mode="rb") if compression else raw
+            if (encoding := encoding_of(file)) != UTF8:
+                return encoding
+    return UTF8
+
+
+def _keep_texts(config: Any) -> None:
+    """Make the CSV reader keep texts such as NA and None, unless the repo states its columns."""
+    if getattr(config, "keep_default_na", False) and config.features is None:
+        config.keep_default_na, config.na_values = False, [""]
+
+
+@contextmanager
+def _opening(files: RepoFiles) -> Iterator[None]:
+    repo_id = files.repo.repo_id
+    if not files.folder and Path(repo_id).exists():
+        raise UsageError(
+            f"a local folder is named {repo_id} and would be read instead of the Hub repo",
+            hint=f"run the command in another folder, or name the local one: ./{repo_id}",
+        )
+    with _single_retry_layer(), reading(repo_id, opening=True):
+        yield
+
+
+@contextmanager
+def _reading(repo_id: str) -> Iterator[None]:
+    with _single_retry_layer(), reading(repo_id):
+        yield
+
+
+# --- retries of datasets ------------------------------------------------------------------------
+
+_SINGLE_ATTEMPT = {
+    "STREAMING_OPEN_MAX_RETRIES": 1,  # the number of attempts
+    "STREAMING_OPEN_RETRY_INTERVAL": 0,  # slept after the last attempt, too
+    "STREAMING_READ_MAX_RETRIES": 1,
+    "STREAMING_READ_RETRY_INTERVAL": 0,
+    "STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL": 0,
+    "STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL": 0,
+}
+_config_lock = threading.Lock()
+_config_users = 0
+_saved_config: dict[str, int] = {}
+
+
+@contextmanager
+def _single_retry_layer() -> Iterator[None]:
+    """Switch off the retries of `datasets` (up to 20 min per read) until the last user leaves."""
+    import datasets
+
+    global _config_users
+    with _config_lock:
+        if _config_users == 0:
+            _saved_config.update({name: getattr(datasets.config, name) for name in _SINGLE_ATTEMPT})
+            for name, value in _SINGLE_ATTEMPT.items():
+                setattr(datasets.config, name, value)
+        _config_users += 1
+    try:
+        yield
+    finally:
+        with _config_lock:
+            _config_users -= 1
+            if _config_users == 0:
+                for name, value in _saved_config.items():
+                    setattr(datasets.config, name, value)
