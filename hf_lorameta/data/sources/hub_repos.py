@@ -22,24 +22,13 @@ from hf_lorameta.data.sources.data_files import (
     check_card,
     is_data_file,
 )
-from hf_lorameta.data.sources.limited_stream import limit_rows, open_file, row_total, text_streams
-from hf_lorameta.data.sources.raw_dataset import Guard, RawDataset, raw_dataset
+from hf_lorameta.data.sources.raw_dataset import RawDataset, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
-from hf_lorameta.data.sources.split_names import pick_split, split_name
-from hf_lorameta.data.sources.text_formats import (
-    SEPARATORS,
-    UTF8,
-    encoding_note,
-    encoding_of,
-    header_note,
-    lacks_header,
-    name_columns,
-)
+from hf_lorameta.data.sources.split_names import pick_split
 from hf_lorameta.errors import (
     AuthError,
     ConnectionLostError,
-    DatasetError,
     EmptyDatasetError,
     GatedError,
     LoraMetaError,
@@ -185,15 +174,12 @@ def open_split(
     """Open one split of a dataset repo or of a folder as a stream.
 
     Without `config`, it is the only configuration or the one named default; for `split`, see
-    `pick_split`. A CSV file with another separator than a comma, in another encoding than
-    UTF-8, or without a header is opened a second time. `data_files` are those of each split that
-    are read; None finds them.
+    `pick_split`. `data_files` are those of each split that are read; None finds them.
     """
     import datasets
 
     datasets.disable_progress_bars()
     name = files.repo.repo_id
-    guard = partial(_reading, name)
     options = files.arguments | ({"data_files": data_files} if data_files else {})
     with _opening(files):
         files.check_cards()
@@ -201,66 +187,8 @@ def open_split(
             name, lambda: datasets.load_dataset_builder(name=config, **options)
         )
         check_builder(files.repo, builder, files.folder)
-        _keep_texts(builder.config)
-        limit_rows(builder, name, limits)
-        streams = text_streams(builder)
-    split = pick_split(name, list(streams), split)
-    raw, notes = _read_as_written(name, builder, streams, split, guard)
-    return replace(raw, notes=notes, total=partial(row_total, builder, split))
-
-
-def _read_as_written(
-    name: str, builder: Any, streams: Any, split: str, guard: Guard
-) -> tuple[RawDataset, tuple[str, ...]]:
-    """Read a split; again if its encoding, separator or missing header turns out to be another.
-
-    Returns:
-        The rows, and what to tell the user.
-    """
-
-    def read(streams: Any) -> RawDataset:
-        return raw_dataset(streams[split_name(split)], split, guard)
-
-    notes: tuple[str, ...] = ()
-    config = builder.config
-    try:
-        raw = read(streams)
-    except DatasetError as error:
-        if UnicodeDecodeError.__name__ not in str(error):
-            raise
-        config.encoding = _encoding_of_files(builder, split_name(split))
-        notes = (encoding_note(name, config.encoding),)
-        raw = read(text_streams(builder))
-    if not hasattr(config, "sep"):  # not CSV
-        return raw, notes
-    if len(raw.columns) == 1 and any(mark in raw.columns[0] for mark in SEPARATORS):
-        config.sep = max(SEPARATORS, key=raw.columns[0].count)
-        raw = read(text_streams(builder))
-    if lacks_header(raw.columns, raw.sample):
-        name_columns(builder, len(raw.columns))
-        notes += (header_note(name, len(raw.columns)),)
-        raw = read(text_streams(builder))
-    return raw, notes
-
-
-def _encoding_of_files(builder: Any, split: str) -> str:
-    """Return the encoding of the first file of a split that is not UTF-8."""
-    from fsspec.compression import compr
-    from fsspec.core import get_compression
-
-    for url in map(str, builder.config.data_files[split]):
-        compression = get_compression(url, "infer")
-        with open_file(builder, url) as raw:
-            file = compr[compression](raw, mode="rb") if compression else raw
-            if (encoding := encoding_of(file)) != UTF8:
-                return encoding
-    return UTF8
-
-
-def _keep_texts(config: Any) -> None:
-    """Make the CSV reader keep texts such as NA and None, unless the repo states its columns."""
-    if getattr(config, "keep_default_na", False) and config.features is None:
-        config.keep_default_na, config.na_values = False, [""]
+    split = pick_split(name, list(builder.config.data_files), split)
+    return read_builder(builder, name, split, limits, partial(_reading, name))
 
 
 @contextmanager

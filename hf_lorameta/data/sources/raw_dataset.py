@@ -1,14 +1,26 @@
 """Rows of one split as its files have them, before the roles of its columns are known."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeAlias
 
-from hf_lorameta.data.sources.split_names import slice_bounds
-from hf_lorameta.errors import EmptyDatasetError, Option
+from hf_lorameta.data.sources.limited_stream import limit_rows, row_total, text_stream, unpacked
+from hf_lorameta.data.sources.reading_limits import ReadingLimits
+from hf_lorameta.data.sources.split_names import slice_bounds, split_name
+from hf_lorameta.data.sources.text_formats import (
+    SEPARATORS,
+    UTF8,
+    encoding_note,
+    encoding_of,
+    header_note,
+    lacks_header,
+    name_columns,
+    separator_of,
+)
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
 from hf_lorameta.hub.repo import PinnedRepo
 
 SAMPLE_ROWS = 32
@@ -33,6 +45,74 @@ class RawDataset:
     named_split: bool = True  # False: `split` is train since nobody named one
     repo: PinnedRepo | None = None  # of the Hub; None for files and rows in memory
     revision: str = "in memory"  # commit hash, or ``sha256:…`` of files
+
+
+def read_builder(
+    builder: Any, name: str, split: str, limits: ReadingLimits, guard: Guard
+) -> RawDataset:
+    """Read a split of a `datasets` builder with the encoding, separator and header of its files.
+
+    Only files on this machine are searched for text that is not UTF-8 before they are read: those
+    of the Hub would have to be downloaded whole.
+
+    Args:
+        builder: a `datasets.DatasetBuilder` of text files.
+        name: of the dataset, for messages.
+        split: name of a split, or a slice.
+        limits: on the size of a row.
+        guard: for errors of reading.
+
+    Raises:
+        DatasetError: the files cannot be read; further errors are those of `guard`.
+    """
+    config, part = builder.config, split_name(split)
+    urls = [str(url) for url in config.data_files[part]]
+    is_csv = hasattr(config, "sep")
+    notes: list[str] = []
+
+    def read() -> RawDataset:
+        with guard():
+            stream = text_stream(builder, part)
+        return raw_dataset(stream, split, guard)
+
+    with guard():
+        limit_rows(builder, name, limits)
+        if hasattr(config, "encoding") and "://" not in urls[0]:
+            notes += _set_encoding(builder, name, urls)
+        if is_csv:
+            _keep_texts(config)
+            if config.sep == SEPARATORS[0]:
+                with unpacked(builder, urls[0]) as file:
+                    config.sep = separator_of(file, config.encoding or UTF8)
+    try:
+        raw = read()
+    except DatasetError as error:
+        if UnicodeDecodeError.__name__ not in str(error):
+            raise
+        notes += _set_encoding(builder, name, urls)
+        raw = read()
+    if is_csv and lacks_header(raw.columns, raw.sample):
+        name_columns(builder, len(raw.columns))
+        notes.append(header_note(name, len(raw.columns)))
+        raw = read()
+    return replace(raw, notes=tuple(notes), total=partial(row_total, builder, split))
+
+
+def _set_encoding(builder: Any, name: str, urls: Sequence[str]) -> Iterator[str]:
+    """Set the encoding to that of the first file that is not UTF-8, and yield a note on it."""
+    for url in urls:
+        with unpacked(builder, url) as file:
+            encoding = encoding_of(file)
+        if encoding != UTF8:
+            builder.config.encoding = encoding
+            yield encoding_note(name, encoding)
+            return
+
+
+def _keep_texts(config: Any) -> None:
+    """Make the CSV reader keep texts such as NA and None, unless the repo states its columns."""
+    if config.keep_default_na and config.features is None:
+        config.keep_default_na, config.na_values = False, [""]
 
 
 def raw_dataset(stream: Any, split: str, guard: Guard) -> RawDataset:
