@@ -1,11 +1,11 @@
 """Read dataset repos with `datasets`: configurations, splits and streams of rows.
 
 `datasets` retries by itself. Its requests go through `huggingface_hub`, which retries five times
-within 23 s; the further retries that `datasets` adds around those are switched off.
+within 23 s; the further retries that `datasets` adds around those, up to 20 min per read, are
+switched off for the whole process, as its progress bars are.
 """
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +38,15 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo, Token
 from hf_lorameta.hub.repo_info import snapshot_folder
 from hf_lorameta.hub.retry import Retries
+
+_SINGLE_ATTEMPT = {
+    "STREAMING_OPEN_MAX_RETRIES": 1,  # the number of attempts
+    "STREAMING_OPEN_RETRY_INTERVAL": 0,  # slept after the last attempt, too
+    "STREAMING_READ_MAX_RETRIES": 1,
+    "STREAMING_READ_RETRY_INTERVAL": 0,
+    "STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL": 0,
+    "STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL": 0,
+}
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -144,14 +153,23 @@ def _downloaded(hub: Hub, repo: PinnedRepo) -> Path:
     return copy.parents[path.count("/")]
 
 
+def _datasets() -> Any:
+    """Return the library `datasets`, without its retries and progress bars."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    for name, value in _SINGLE_ATTEMPT.items():
+        setattr(datasets.config, name, value)
+    return datasets
+
+
 def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str], list[str]]:
     """List the configurations of a dataset repo or of a folder, and the splits of one.
 
     Without `config`, the splits are those of the default configuration; if there is none, no
     splits are listed.
     """
-    import datasets
-
+    datasets = _datasets()
     with _opening(files):
         files.check_cards()
         configs = Retries().when_allowed(
@@ -176,10 +194,7 @@ def open_split(
     Without `config`, it is the only configuration or the one named default; for `split`, see
     `pick_split`. `data_files` are those of each split that are read; None finds them.
     """
-    import datasets
-
-    datasets.disable_progress_bars()
-    name = files.repo.repo_id
+    datasets, name = _datasets(), files.repo.repo_id
     options = files.arguments | ({"data_files": data_files} if data_files else {})
     with _opening(files):
         files.check_cards()
@@ -188,7 +203,7 @@ def open_split(
         )
         check_builder(files.repo, builder, files.folder)
     split = pick_split(name, list(builder.config.data_files), split)
-    return read_builder(builder, name, split, limits, partial(_reading, name))
+    return read_builder(builder, name, split, limits, partial(reading, name))
 
 
 @contextmanager
@@ -199,48 +214,5 @@ def _opening(files: RepoFiles) -> Iterator[None]:
             f"a local folder is named {repo_id} and would be read instead of the Hub repo",
             hint=f"run the command in another folder, or name the local one: ./{repo_id}",
         )
-    with _single_retry_layer(), reading(repo_id, opening=True):
+    with reading(repo_id, opening=True):
         yield
-
-
-@contextmanager
-def _reading(repo_id: str) -> Iterator[None]:
-    with _single_retry_layer(), reading(repo_id):
-        yield
-
-
-# --- retries of datasets ------------------------------------------------------------------------
-
-_SINGLE_ATTEMPT = {
-    "STREAMING_OPEN_MAX_RETRIES": 1,  # the number of attempts
-    "STREAMING_OPEN_RETRY_INTERVAL": 0,  # slept after the last attempt, too
-    "STREAMING_READ_MAX_RETRIES": 1,
-    "STREAMING_READ_RETRY_INTERVAL": 0,
-    "STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL": 0,
-    "STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL": 0,
-}
-_config_lock = threading.Lock()
-_config_users = 0
-_saved_config: dict[str, int] = {}
-
-
-@contextmanager
-def _single_retry_layer() -> Iterator[None]:
-    """Switch off the retries of `datasets` (up to 20 min per read) until the last user leaves."""
-    import datasets
-
-    global _config_users
-    with _config_lock:
-        if _config_users == 0:
-            _saved_config.update({name: getattr(datasets.config, name) for name in _SINGLE_ATTEMPT})
-            for name, value in _SINGLE_ATTEMPT.items():
-                setattr(datasets.config, name, value)
-        _config_users += 1
-    try:
-        yield
-    finally:
-        with _config_lock:
-            _config_users -= 1
-            if _config_users == 0:
-                for name, value in _saved_config.items():
-                    setattr(datasets.config, name, value)
