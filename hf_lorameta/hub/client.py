@@ -214,8 +214,8 @@ class Hub:
 
         Raises:
             ConflictError: the repo was created or changed in the meantime, or is public although
-                private was requested; nothing is uploaded then. Or the server ignored `create_pr`
-                or `parent`, which is noticed only afterwards.
+                private was requested; nothing is uploaded then. Or the server ignored `create_pr`,
+                which is noticed only afterwards.
             AuthError: the token lacks write access.
             ConnectionLostError: the connection was lost; the folder is unchanged.
             HubError: nothing tells whether the server committed.
