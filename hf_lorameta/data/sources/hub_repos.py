@@ -79,21 +79,19 @@ class RepoFiles:
         Raises:
             DatasetError: a card names a path outside the repo, or a URL.
         """
-        repo = self.repo
-        for name in (name for name in CARD_FILES if name in repo.files):
-            path = self.folder / name if self.folder else None
-            if path is None:
-                path = Path(
-                    hfh.hf_hub_download(
-                        repo.repo_id,
-                        name,
-                        repo_type="dataset",
-                        revision=repo.sha,
-                        token=self.token,
-                    )
-                )
-            if path.exists():  # the cache may have one of them only
-                check_card(repo.repo_id, path)
+        for name in CARD_FILES:
+            if name in self.repo.files:
+                path = self.folder / name if self.folder else self._download(name)
+                if path.exists():  # the cache may have one of them only
+                    check_card(self.repo.repo_id, path)
+
+    def _download(self, name: str) -> Path:
+        repo, token = self.repo, self.token
+        return Path(
+            hfh.hf_hub_download(
+                repo.repo_id, name, repo_type="dataset", revision=repo.sha, token=token
+            )
+        )
 
 
 def repo_choices(

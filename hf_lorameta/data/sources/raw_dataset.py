@@ -75,21 +75,27 @@ def read_builder(
             stream = text_stream(builder, part)
         return raw_dataset(stream, split, guard)
 
-    with guard():
-        limit_rows(builder, name, limits)
-        if hasattr(config, "encoding") and "://" not in urls[0]:
-            notes += _set_encoding(builder, name, urls)
-        if is_csv:
-            _keep_texts(config)
-            if config.sep == SEPARATORS[0]:
-                with unpacked(builder, urls[0]) as file:
-                    config.sep = separator_of(file, config.encoding or UTF8)
+    def set_encoding() -> None:
+        with guard():
+            encoding = _encoding_of_files(builder, urls)
+        if encoding != UTF8:
+            config.encoding = encoding
+            notes.append(encoding_note(name, encoding))
+
+    limit_rows(builder, name, limits)
+    if hasattr(config, "encoding") and "://" not in urls[0]:
+        set_encoding()
+    if is_csv:
+        _keep_texts(config)
+        if config.sep == SEPARATORS[0]:
+            with guard(), unpacked(builder, urls[0]) as file:
+                config.sep = separator_of(file, config.encoding or UTF8)
     try:
         raw = read()
     except DatasetError as error:
         if UnicodeDecodeError.__name__ not in str(error):
             raise
-        notes += _set_encoding(builder, name, urls)
+        set_encoding()
         raw = read()
     if is_csv and lacks_header(raw.columns, raw.sample):
         name_columns(builder, len(raw.columns))
@@ -98,15 +104,13 @@ def read_builder(
     return replace(raw, notes=tuple(notes), total=partial(row_total, builder, split))
 
 
-def _set_encoding(builder: Any, name: str, urls: Sequence[str]) -> Iterator[str]:
-    """Set the encoding to that of the first file that is not UTF-8, and yield a note on it."""
+def _encoding_of_files(builder: Any, urls: Sequence[str]) -> str:
+    """Return the encoding of the first file that is not UTF-8."""
     for url in urls:
         with unpacked(builder, url) as file:
-            encoding = encoding_of(file)
-        if encoding != UTF8:
-            builder.config.encoding = encoding
-            yield encoding_note(name, encoding)
-            return
+            if (encoding := encoding_of(file)) != UTF8:
+                return encoding
+    return UTF8
 
 
 def _keep_texts(config: Any) -> None:
