@@ -200,7 +200,7 @@ def open_split(
             name, lambda: datasets.load_dataset_builder(name=config, **options)
         )
         check_builder(files.repo, builder, files.folder)
-    split = pick_split(name, list(builder.config.data_files), split)
+    split = pick_split(name, list(map(str, builder.config.data_files)), split)
     return read_builder(builder, name, split, limits, partial(reading, name))
 
 
