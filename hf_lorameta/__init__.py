@@ -14,7 +14,7 @@ _MODULES = {
     "Merge": "pipeline.merge",
     "MergeRecipe": "recipe",
     "Plan": "pipeline.plan",
-    "ReadingLimits": "hub.reading_limits",
+    "ReadingLimits": "data.sources.reading_limits",
     "Recipe": "recipe",
     "Report": "engines.scoring",
     "evaluate": "pipeline.evaluate",
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
     from hf_lorameta.data.columns.columns import Columns
     from hf_lorameta.data.dataset import open_dataset
+    from hf_lorameta.data.sources.reading_limits import ReadingLimits
     from hf_lorameta.engines.scoring import Report
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.hub.reading_limits import ReadingLimits
     from hf_lorameta.pipeline.evaluate import evaluate
     from hf_lorameta.pipeline.generate import generate
     from hf_lorameta.pipeline.merge import Merge, merge

@@ -17,8 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import Option, RecipeError
-from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.method import PAPER
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
 from hf_lorameta.method.merging import COMBINERS, Combiner

@@ -1,14 +1,21 @@
-"""Read and write the small safetensors files of a bank: profiles, distances, the neural rule."""
+"""The small safetensors files of a bank: profiles, distances, the neural rule, the output prior."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from hf_lorameta.errors import BankError
+from hf_lorameta.bank.pack_format import dequantize, quantize
+from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.files import write_atomically
+from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.method.output_prior import OutputPrior
+
+_FLOAT32 = ("directions", "gates", "backgrounds")
+"""The arrays of an output prior that are stored as they are; embeddings are stored in int8."""
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -22,3 +29,40 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays to a safetensors file, which appears only when complete."""
     write_atomically(path, safetensors.numpy.save(dict(arrays)))
+
+
+# --- the output prior -----------------------------------------------------------------------------
+
+
+def prior_to_arrays(prior: OutputPrior) -> dict[str, NDArray[Any]]:
+    """Return the arrays to store of an output prior."""
+    embeddings, scales = quantize(prior.embeddings, 0)
+    return {
+        "embeddings": embeddings,
+        "scales": scales,
+        **{name: getattr(prior, name) for name in _FLOAT32},
+    }
+
+
+def prior_from_arrays(
+    arrays: Mapping[str, NDArray[Any]], module: Module, vocab_size: int
+) -> OutputPrior:
+    """Return the output prior of stored arrays.
+
+    Raises:
+        IntegrityError: an array is missing, or has another type or shape.
+    """
+    k = len(arrays["directions"]) if "directions" in arrays else 0
+    shapes = {
+        "embeddings": (vocab_size, k), "scales": (vocab_size,),
+        "directions": (k, module.out_features), "gates": (2, module.in_features),
+        "backgrounds": (2, vocab_size),
+    }  # fmt: skip
+    types = dict.fromkeys(shapes, np.dtype(np.float32)) | {"embeddings": np.dtype(np.int8)}
+    found = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    if found != {name: (types[name], shape) for name, shape in shapes.items()}:
+        raise IntegrityError(
+            "the arrays of the output prior have other types or shapes than stated"
+        )
+    embeddings = dequantize(arrays["embeddings"], arrays["scales"], 0)
+    return OutputPrior(module, embeddings, *(arrays[name] for name in _FLOAT32))

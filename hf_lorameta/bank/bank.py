@@ -15,7 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hf_lorameta.bank.arrays import load_arrays
+from hf_lorameta.bank.arrays import load_arrays, prior_from_arrays
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     DISTANCES_FILE,
@@ -33,7 +33,6 @@ from hf_lorameta.bank.index import (
     parse_index,
 )
 from hf_lorameta.bank.pack_format import Basis, PackedFile
-from hf_lorameta.bank.stored_prior import from_arrays
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.errors import BankError, IntegrityError, UsageError
@@ -253,7 +252,7 @@ class Bank:
         if stated is None:
             return None
         arrays = load_arrays(self.verified_file(OUTPUT_PRIOR_FILE))
-        return from_arrays(arrays, Module(*stated.module), self.index.vocab_size)
+        return prior_from_arrays(arrays, Module(*stated.module), self.index.vocab_size)
 
     @property
     def adapted_layout(self) -> Layout:

@@ -40,6 +40,7 @@ from hf_lorameta.bank.manifest import BankEntry, Manifest
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import vocab_size
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import (
     AdapterError,
     BankError,
@@ -53,7 +54,6 @@ from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.types import no_progress
 
 logger = logging.getLogger(__name__)

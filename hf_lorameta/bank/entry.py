@@ -25,11 +25,11 @@ from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, ProfileTabl
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.folders import digest_of
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import AdapterError, ConnectionLostError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, canonicalize
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.types import Encode
 
 
@@ -76,7 +76,9 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
             template=entry.template,
             limits=job.limits,
         )
-        profile = profile_rows(dataset.rows(), _encode(job.folder), job.vocab_size)
+        profile = profile_rows(
+            dataset.rows(), _encode(job.folder / TOKENIZER_FILE, job.tokenizer), job.vocab_size
+        )
     except (ConnectionLostError, OSError, MemoryError):
         raise  # the next build does not fetch the weights again
     except Exception:
@@ -164,14 +166,9 @@ def _recorded(path: Path, key: Mapping[str, object], weights: Path) -> dict[str,
         return None  # missing, or of another version
 
 
-def _encode(folder: Path) -> Encode:
-    path = folder / TOKENIZER_FILE
-    return _load_encode(path, path.stat().st_mtime_ns)
-
-
 @lru_cache(maxsize=1)
-def _load_encode(path: Path, modified: int) -> Encode:
-    """Load the tokenizer once per process, and again when the file changes."""
+def _encode(path: Path, digest: str) -> Encode:
+    """Load the tokenizer once per process, and again if its SHA-256 is another."""
     return load_encode(path)
 
 

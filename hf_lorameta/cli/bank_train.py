@@ -132,7 +132,7 @@ class Request:
     def read_tasks(self) -> "tuple[Task, ...]":
         """Return the tasks that were named."""
         from hf_lorameta.data.prompt import from_option
-        from hf_lorameta.hub.reading_limits import ReadingLimits
+        from hf_lorameta.data.sources.reading_limits import ReadingLimits
         from hf_lorameta.training.bank.tasks import read_tasks
 
         found = read_tasks(

@@ -57,9 +57,9 @@ def build(
     from hf_lorameta.bank.build import build_bank
     from hf_lorameta.bank.executors import dask_executor
     from hf_lorameta.bank.manifest import load
+    from hf_lorameta.data.sources.reading_limits import ReadingLimits
     from hf_lorameta.errors import LoraMetaError
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.hub.reading_limits import ReadingLimits
 
     entries = load(manifest)
     done = count(1)

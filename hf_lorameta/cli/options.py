@@ -26,7 +26,7 @@ if not TYPE_CHECKING:  # the choices of the registry
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-_PROGRESS_LOGGERS = ("hf_lorameta.hub.retry", "hf_lorameta.hub.data_files")
+_PROGRESS_LOGGERS = ("hf_lorameta.hub.retry", "hf_lorameta.data.sources.hub_repos")
 """Loggers whose warnings say why a command takes longer, not what its result lacks."""
 
 

@@ -15,11 +15,12 @@ from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.sources.files import FORMATS, find_files, is_local, open_files
 from hf_lorameta.data.sources.folders import is_folder, open_folder
+from hf_lorameta.data.sources.hub_repos import open_repo
 from hf_lorameta.data.sources.memory import rows_in_memory
+from hf_lorameta.data.sources.raw_dataset import RawDataset
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.dataset_repo import RawDataset
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.types import Row
 
@@ -264,7 +265,7 @@ def open_rows(
         return open_folder(name, config, split, limits)
     if is_repo_id(str(name)):
         repo = hub.resolve(str(name), "dataset", revision)
-        return replace(hub.rows(repo, config, split, limits), repo=repo, revision=repo.sha)
+        return open_repo(hub, repo, config, split, limits)
     if Path(name).exists():
         endings = ", ".join(sorted(FORMATS))
         raise DatasetError(f"{name} does not end in {endings}", hint="name a file, or a Hub id")

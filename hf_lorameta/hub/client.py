@@ -6,7 +6,7 @@ Every repo is resolved to a commit and read at that commit. Exceptions of `huggi
 `huggingface_hub`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,27 +16,19 @@ from huggingface_hub.constants import is_offline_mode
 
 from hf_lorameta.errors import (
     AuthError,
-    ConnectionLostError,
-    EmptyDatasetError,
-    GatedError,
-    LoraMetaError,
     NotFoundError,
     UsageError,
 )
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.data_files import has_data, mirror
-from hf_lorameta.hub.dataset_repo import RawDataset, list_choices, open_split
 from hf_lorameta.hub.errors import translated, unexpected_answer
 from hf_lorameta.hub.files import RemoteFile, download
 from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import PinnedRepo, Token, is_repo_id
 from hf_lorameta.hub.repo_info import (
     ListedAdapter,
     cached_repo,
     fetch_repo,
     list_adapters,
-    snapshot_folder,
 )
 
 T = TypeVar("T")
@@ -59,6 +51,11 @@ class Hub:
     def token(self) -> Token:
         """The token as given: None stands for the saved one, False for none."""
         return self._connection.token
+
+    @property
+    def is_official(self) -> bool:
+        """Whether the server is huggingface.co, and not one with the same API."""
+        return self._connection.is_hub
 
     def __repr__(self) -> str:
         return f"Hub({constants.ENDPOINT})"
@@ -165,47 +162,6 @@ class Hub:
             )
             return [dataset.id for dataset in found]
 
-    def choices(self, repo: PinnedRepo, config: str | None = None) -> tuple[list[str], list[str]]:
-        """List configurations and splits; see `hf_lorameta.hub.dataset_repo.list_choices`."""
-        return self._read_dataset(repo, lambda copy: list_choices(repo, config, self.token, copy))
-
-    def rows(
-        self,
-        repo: PinnedRepo,
-        config: str | None = None,
-        split: str | None = None,
-        limits: ReadingLimits = DEFAULT_LIMITS,
-    ) -> RawDataset:
-        """Open a stream of rows; see `hf_lorameta.hub.dataset_repo.open_split`."""
-        return self._read_dataset(
-            repo, lambda copy: open_split(repo, config, split, self.token, limits, copy)
-        )
-
-    def _read_dataset(self, repo: PinnedRepo, read: Callable[[Path | None], T]) -> T:
-        """Read from the repo, or from a copy of its files if the server cannot be streamed from.
-
-        With ``HF_HUB_OFFLINE``, the copy is what is in the client's cache.
-        """
-        if is_offline_mode():
-            try:
-                return read(snapshot_folder(repo))
-            except EmptyDatasetError:
-                raise ConnectionLostError(
-                    f"no data files of {repo.repo_id} are in the cache, and HF_HUB_OFFLINE is set",
-                    hint=[
-                        "unset HF_HUB_OFFLINE",
-                        f"hf download --repo-type dataset {repo.repo_id}",
-                    ],
-                ) from None
-        try:
-            return read(None)
-        except (AuthError, GatedError, ConnectionLostError, UsageError):
-            raise
-        except LoraMetaError:
-            if self._connection.is_hub or not has_data(repo):
-                raise
-        return read(mirror(self._connection, repo))
-
     # --- files ----------------------------------------------------------------------------------
 
     def open(self, repo: PinnedRepo, path: str) -> RemoteFile:
@@ -258,8 +214,8 @@ class Hub:
 
         Raises:
             ConflictError: the repo was created or changed in the meantime, or is public although
-                private was requested; nothing is uploaded then. Or the server ignored `create_pr`
-                or `parent`, which is noticed only afterwards.
+                private was requested; nothing is uploaded then. Or the server ignored `create_pr`,
+                which is noticed only afterwards.
             AuthError: the token lacks write access.
             ConnectionLostError: the connection was lost; the folder is unchanged.
             HubError: nothing tells whether the server committed.

@@ -1,4 +1,4 @@
-"""Map the exceptions of huggingface_hub and datasets to hf_lorameta errors.
+"""Map the exceptions of huggingface_hub to hf_lorameta errors.
 
 They are distinguished by type, status and the server's message. Errors of ours never have one of
 theirs as cause, since those hold tokens, headers or rows.
@@ -83,14 +83,14 @@ def translate(
     match error:
         case hf.GatedRepoError():
             kind = re.search("/(datasets|spaces)/", str(error.response.request.url))
-            return _gated_error(what, f"{kind[1]}/{what}" if kind else what)
+            return gated_error(what, f"{kind[1]}/{what}" if kind else what)
         case hf.RevisionNotFoundError():
             return NoRevisionError(
                 f"{what} has no revision {revision or 'main'}",
                 hint="see its branches and tags on the Hub",
             )
         case hf.LocalEntryNotFoundError():
-            return _lost(what, "the file is not in the cache")
+            return lost(what, "the file is not in the cache")
         case hf.RemoteEntryNotFoundError():
             return errors.NotFoundError(f"{what} lacks an expected file: {_server_message(error)}")
         case hf.RepositoryNotFoundError() if not _is_invalid_token(error):
@@ -112,11 +112,12 @@ def translate(
         case DamagedError():
             return damaged_error(what, str(error))
         case httpx2.HTTPError():
-            return _lost(what, type(error).__name__)
+            return lost(what, type(error).__name__)
     return None
 
 
-def _gated_error(what: str, page: str) -> errors.GatedError:
+def gated_error(what: str, page: str) -> errors.GatedError:
+    """Return the error for a repo whose access has to be asked for on its page."""
     return errors.GatedError(
         f"{what} is gated, and this account has no access",
         hint=f"request access on {constants.ENDPOINT}/{page}, then run the command again",
@@ -135,7 +136,8 @@ def _is_invalid_token(error: hf.HfHubHTTPError) -> bool:
     return error.response.status_code == 401 and ("credential" in message or "token" in message)
 
 
-def _lost(what: str, reason: str) -> errors.ConnectionLostError:
+def lost(what: str, reason: str) -> errors.ConnectionLostError:
+    """Return the error for a request without an answer."""
     return errors.ConnectionLostError(
         f"{what}: no answer from {constants.ENDPOINT} ({reason})",
         hint=f"check the connection and {_RERUN_HINT}",
@@ -181,73 +183,5 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
             hint="run the same command again to start from its current state",
         )
     if status in TRANSIENT_STATUSES:
-        return _lost(what, f"HTTP {status}")
+        return lost(what, f"HTTP {status}")
     return errors.HubError(f"{what}: HTTP {status}: {message or 'no reason given'}")
-
-
-# --- datasets -----------------------------------------------------------------------------------
-
-
-@contextmanager
-def reading(name: str, *, opening: bool = False) -> Iterator[None]:
-    """Translate exceptions while a dataset's rows are read, or while it is opened."""
-    try:
-        yield
-    except errors.LoraMetaError:
-        raise
-    except Exception as error:  # noqa: BLE001 - readers raise any exception
-        ours = translate(name, error) or (_opening_error(name, error) if opening else None)
-        raise (ours or _unreadable(name, error)) from None
-
-
-def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
-    import datasets
-
-    message = str(error)
-    match error:
-        case datasets.exceptions.DatasetNotFoundError():
-            # `datasets` drops the client's exception: only its message tells gated from missing
-            if "gated" in message.replace(name, ""):
-                return _gated_error(name, f"datasets/{name}")
-            return errors.NotFoundError(f"{name} cannot be opened as a dataset: {message[:200]}")
-        case datasets.exceptions.DataFilesNotFoundError() | datasets.data_files.EmptyDatasetError():
-            return errors.EmptyDatasetError(f"{name} has no data files")
-        case RuntimeError() if "scripts are no longer supported" in message:
-            return errors.ScriptDatasetError(
-                f"{name} needs a loading script, and scripts are no longer supported",
-                hint=errors.Option("revision", "refs/convert/parquet"),
-            )
-        case ValueError() if "Config name is missing" in message or "BuilderConfig" in message:
-            line = " ".join(message.split("Example of usage")[0].split())
-            names = re.findall(r"'([^']+)'", line.rpartition("[")[2])
-            option = errors.Option("config", names[0] if names else None)
-            unclear = errors.DatasetError(f"{name}: {line[:500]}", hint=option)
-            unclear.option = option if names else None
-            return unclear
-    return None
-
-
-def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
-    cause = error.__cause__ or error
-    # what the JSON reader and the CSV reader raise for an empty file
-    if isinstance(error, StopIteration) or type(cause).__name__ == "EmptyDataError":
-        return errors.EmptyDatasetError(
-            f"{name} has no rows", hint="choose another dataset or split"
-        )
-    if isinstance(cause, MemoryError) or "out of memory" in str(cause):  # pandas raises ParserError
-        return errors.DatasetTooLargeError(
-            f"{name} needs more memory to be read than there is", hint="split long rows"
-        )
-    if ours := translate(name, cause):
-        return ours
-    if isinstance(cause, (ConnectionError, TimeoutError)):
-        return _lost(name, type(cause).__name__)
-    # only the type: the reader's message may quote the malformed row
-    return errors.DatasetError(
-        f"{name} cannot be read ({type(cause).__name__})",
-        hint=[
-            "check that its files are well-formed",
-            errors.Option("config", change="name another"),
-            errors.Option("split", change="name another"),
-        ],
-    )

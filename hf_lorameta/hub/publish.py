@@ -1,9 +1,9 @@
 """Create a repo and commit to it, and find out what happened where a server does not say.
 
 The Hub refuses a commit whose parent is not the head, and answers with the new commit. A server may
-also fail after it has committed, or its answer may be lost; other servers may ignore the parent or
-the request for a pull request. So the head is read back, and the error or the result follows from
-it. A commit of which nothing tells that it is ours counts as failed.
+also fail after it has committed, or its answer may be lost; other servers may ignore the request
+for a pull request. Then the head is read back, and the error or the result follows from it. A
+commit of which nothing tells that it is ours counts as failed.
 """
 
 import json
@@ -135,16 +135,15 @@ def commit(
                     create_pr=create_pr,
                 ),
             )
-            url, oid = info.pr_url, info.oid
+            url = info.pr_url
         except _FAILURES as error:
             failure = _failure(parent.repo_id, error, create_pr)
             if _is_refusal(error):
                 raise failure from None
-            url, oid = None, _landed(connection, parent, additions, message, failure)
+            _check_landed(connection, parent, additions, message, failure)
+            url = None
     if create_pr and not url:
         _check_nothing_committed(connection, parent)
-    if not create_pr:
-        _check_parent(connection, parent, oid)
     return url
 
 
@@ -193,14 +192,14 @@ def _is_refusal(error: Exception) -> bool:
     return status is not None and status not in TRANSIENT_STATUSES
 
 
-def _landed(
+def _check_landed(
     connection: Connection,
     parent: PinnedRepo,
     additions: Sequence[hfh.CommitOperationAdd],
     message: str,
     failure: LoraMetaError,
-) -> str:
-    """Return the commit that was made although the answer to it was none, or raise the error.
+) -> None:
+    """Raise the error of a commit unless it was made although the answer to it was none.
 
     Raises:
         ConflictError: another commit was made.
@@ -214,7 +213,7 @@ def _landed(
         raise failure from None
     ours = _is_ours(connection, parent, head, additions, message)
     if ours:
-        return head.sha
+        return
     if ours is None:
         raise HubError(
             f"{failure}; {parent.repo_id} is at {head.sha[:8]} by now, and the server states "
@@ -285,9 +284,6 @@ def _history(connection: Connection, repo: PinnedRepo) -> list[tuple[str, str]]:
         return []
 
 
-# --- servers that ignore what was requested -----------------------------------------------------
-
-
 def _check_nothing_committed(connection: Connection, parent: PinnedRepo) -> None:
     """Raise `ConflictError` if a server committed instead of opening a pull request.
 
@@ -299,18 +295,4 @@ def _check_nothing_committed(connection: Connection, parent: PinnedRepo) -> None
             f"this server has no pull requests: it committed to {parent.repo_id} "
             f"({head.sha[:8]}) instead; check the repo",
             hint=Option("create_pr", change="leave out"),
-        )
-
-
-def _check_parent(connection: Connection, parent: PinnedRepo, oid: str) -> None:
-    """Raise `ConflictError` if a server committed on top of a commit other than `parent`."""
-    commits = [sha for sha, _ in _history(connection, parent)]
-    if oid[:40] not in commits or parent.sha not in commits:
-        return
-    between = commits[commits.index(oid[:40]) + 1 : commits.index(parent.sha)]
-    if between:
-        raise ConflictError(
-            f"{parent.repo_id} changed in the meantime (commit {between[-1][:8]}), and the server "
-            f"committed on top of the change instead of refusing (commit {oid[:8]})",
-            hint="check that the files in the repo belong together",
         )

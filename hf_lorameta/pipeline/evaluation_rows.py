@@ -15,6 +15,9 @@ from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.data.sources.folders import is_folder, split_names
+from hf_lorameta.data.sources.hub_repos import repo_choices
+from hf_lorameta.data.sources.reading_limits import ReadingLimits
+from hf_lorameta.data.sources.split_names import split_name
 from hf_lorameta.engines.scoring import no_outputs_error
 from hf_lorameta.errors import (
     ColumnsError,
@@ -25,8 +28,6 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.reading_limits import ReadingLimits
-from hf_lorameta.hub.split_names import split_name
 from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.pipeline.rows import POOL_ROWS, is_adapted, rows_used
 from hf_lorameta.recipe import Recipe
@@ -113,7 +114,7 @@ def _test_split(name: str | Path, hub: Hub, reading: ReadingOptions) -> str | No
         splits = split_names(name, reading.get("config"))
     else:
         repo = hub.resolve(str(name), "dataset", reading.get("revision"))
-        splits = hub.choices(repo, reading.get("config"))[1]
+        splits = repo_choices(hub, repo, reading.get("config"))[1]
     return next((split for split in TEST_SPLITS if split in splits), None)
 
 

@@ -16,8 +16,8 @@ from hf_lorameta.data.counts.output_counts import OutputCounter, OutputCounts
 from hf_lorameta.data.counts.profile import Profile, profile_rows
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS
 from hf_lorameta.errors import Option, UnlabeledDatasetError
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS
 from hf_lorameta.pipeline.rows import pool_size, row_sample
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Encode, Row

@@ -14,8 +14,8 @@ from typing import Any
 
 from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 from hf_lorameta.errors import EmptyDatasetError, Option
-from hf_lorameta.hub.split_names import slice_bounds, split_name
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.training.further.settings import held_out_rows, other_outputs
 from hf_lorameta.types import Row

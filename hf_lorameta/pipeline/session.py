@@ -9,13 +9,13 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.data.chat_form import CHAT, chat_form
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.engines.transformers.runner import TorchRunner
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 
 LoadedModel: TypeAlias = tuple[Any, Any]
 """A causal LM of transformers, on the CPU, and its tokenizer."""

@@ -5,7 +5,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lorameta.bank.map import BankMap
+from hf_lorameta.bank.geometry import BankMap
 from hf_lorameta.pipeline.plan import Plan
 from views.names import readable_name
 

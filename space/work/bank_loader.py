@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.map import BankMap, bank_map
+from hf_lorameta.bank.geometry import BankMap, bank_map
 from hf_lorameta.errors import IntegrityError, LoraMetaError
 from hf_lorameta.recipe import Recipe
 from settings import Settings, base_gguf

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from hf_lorameta.data.counts.sample import RowSample
-from hf_lorameta.hub.reading_limits import ReadingLimits
+from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.session import Session

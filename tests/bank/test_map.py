@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta import plan
-from hf_lorameta.bank.map import LANDMARKS, bank_map, from_distances
+from hf_lorameta.bank.geometry import LANDMARKS, bank_map, from_distances
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import BankError
 from hf_lorameta.method.metrics import METRICS

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lorameta.bank.arrays import save_arrays
+from hf_lorameta.bank.arrays import prior_to_arrays, save_arrays
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import (
     GENERAL,
@@ -21,7 +21,6 @@ from hf_lorameta.bank.index import (
 )
 from hf_lorameta.bank.merge import merge_banks
 from hf_lorameta.bank.pack import pack
-from hf_lorameta.bank.stored_prior import to_arrays
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_layout import FACTORS
@@ -57,7 +56,7 @@ def with_general(bank: Bank, tasks: int, seed: int) -> Bank:
     shapes = ((size, 3), (3, module.out_features), (2, module.in_features), (2, size))
     prior = OutputPrior(module, *(rng.random(s, np.float32) for s in shapes))
     path = bank.folder / OUTPUT_PRIOR_FILE
-    save_arrays(path, to_arrays(prior))
+    save_arrays(path, prior_to_arrays(prior))
     bank.update_index(
         general=general,
         output_prior=OutputPriorEntry(

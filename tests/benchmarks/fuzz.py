@@ -24,12 +24,12 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.layouts import find_columns
 from hf_lorameta.data.columns.rows import read_rows
 from hf_lorameta.data.columns.table_view import TableView
+from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Module, read_layout
 from hf_lorameta.formats.peft_config import read_config, write_config
 from hf_lorameta.formats.safetensors import read_header
-from hf_lorameta.hub.dataset_repo import RawDataset
 
 CAP_MB = 64
 """MB that a kind of input may allocate in addition; a header that claims 10 GB fails."""

@@ -12,7 +12,7 @@ from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.prompt_code import example_code, is_example, prompt_code
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import read_rows
-from hf_lorameta.hub.dataset_repo import RawDataset
+from hf_lorameta.data.sources.raw_dataset import RawDataset
 from tests.cards.examples import PLAIN, of_dataset
 
 TURNS = [

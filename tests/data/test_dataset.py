@@ -15,11 +15,11 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import read_rows
 from hf_lorameta.data.counts.profile import profile_rows
 from hf_lorameta.data.dataset import DatasetInfo, open_dataset
+from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import (
     ColumnsError,
     EmptyDatasetError,
 )
-from hf_lorameta.hub.dataset_repo import RawDataset
 from tests.conftest import Account, Built, Shell, rows, touched
 
 RECORDS = [json.loads(line) for line in rows(0).splitlines()]

@@ -18,6 +18,7 @@ from hf_lorameta.data.columns.layouts import find_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader
 from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import (
     ColumnsError,
     DatasetError,
@@ -25,7 +26,6 @@ from hf_lorameta.errors import (
     UnlabeledDatasetError,
     UsageError,
 )
-from hf_lorameta.hub.dataset_repo import RawDataset
 from tests.conftest import Account, Built, Done, Shell
 from tests.data.shape_table import CASES, HUB_CASES, REFUSED, TASK_CASES, VECTORS
 from tests.data.shapes import Case, text

@@ -218,21 +218,6 @@ def test_the_error_of_a_push_after_a_conflict_says_how_to_resume(
     assert "resume with" in cli(*push_args, token=user.token, code=6).err
 
 
-def test_a_stale_parent_that_is_not_refused_is_a_conflict(
-    cli: Shell, user: Account, publish: Callable[..., str]
-) -> None:
-    repo = f"{user.name}/files"
-    act = partial(cli.hub.commit, repo, {"x": b"theirs"})
-    ignored = Fault("omit", names=("parentCommit",), path=COMMIT, in_request=True, callback=act)
-    cli.hub.add_fault(ignored)
-    with pytest.raises(ConflictError) as caught:
-        publish()
-    ours, theirs, *_ = cli.hub.commits(repo)
-    said = f"(commit {theirs.sha[:8]}), and the server committed on top of the change"
-    assert said in str(caught.value)
-    assert ours.sha[:8] in str(caught.value)
-
-
 # --- pull requests ------------------------------------------------------------------------------
 
 

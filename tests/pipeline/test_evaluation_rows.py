@@ -11,8 +11,8 @@ import pytest
 from hf_lorameta import Bank, Recipe, open_dataset
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.pipeline import evaluation_rows as module
 from hf_lorameta.pipeline.evaluation_rows import RowsToEvaluate, open_to_evaluate, rows_to_evaluate
 from hf_lorameta.pipeline.generate import prepare

@@ -12,9 +12,9 @@ import pytest
 from hf_lorameta import Generation, Recipe, open_dataset
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.cards.model_card import CARD_FILE
+from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.engines.scoring import Tokens
 from hf_lorameta.errors import AdapterError, EmptyDatasetError
-from hf_lorameta.hub.reading_limits import ReadingLimits
 from hf_lorameta.method.coefficients import Coefficients
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.pipeline.adapter_folder import read_adapter

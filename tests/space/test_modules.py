@@ -22,7 +22,7 @@ import pytest
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.expected_gain import Estimate
-from hf_lorameta.bank.map import bank_map
+from hf_lorameta.bank.geometry import bank_map
 from hf_lorameta.data.columns.columns import parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER

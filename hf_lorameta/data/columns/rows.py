@@ -19,9 +19,9 @@ from hf_lorameta.data.columns.conversations import (
     is_conversation,
 )
 from hf_lorameta.data.prompt import join_instruction
+from hf_lorameta.data.sources.raw_dataset import RawDataset
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import ColumnsError, Option
-from hf_lorameta.hub.dataset_repo import RawDataset
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.types import Row
 
 

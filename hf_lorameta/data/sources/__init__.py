@@ -1,1 +1,1 @@
-"""Datasets in files, in folders and in memory."""
+"""Datasets of the Hub, in files, in folders and in memory, as streams of rows."""

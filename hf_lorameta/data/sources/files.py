@@ -1,7 +1,6 @@
 """Local files as a dataset: their formats, separators and encodings."""
 
 import codecs
-import csv
 import glob
 import hashlib
 import json
@@ -13,25 +12,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from hf_lorameta.data.sources.json_objects import Rows, rows_by_key
+from hf_lorameta.data.sources.raw_dataset import RawDataset, read_builder
+from hf_lorameta.data.sources.reading_errors import reading
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.data.sources.split_names import pick_split, split_name
+from hf_lorameta.data.sources.text_formats import SEPARATORS
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
 from hf_lorameta.files import sha256
-from hf_lorameta.hub.dataset_repo import RawDataset, raw_dataset
-from hf_lorameta.hub.errors import reading
-from hf_lorameta.hub.limited_stream import limit_rows, row_total, text_streams
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
-from hf_lorameta.hub.split_names import pick_split, split_name
-from hf_lorameta.hub.text_formats import (
-    SEPARATORS,
-    UTF8,
-    encoding_note,
-    encoding_of,
-    header_note,
-    lacks_header,
-    name_columns,
-)
 
 STDIN = "-"
 FORMATS = {
@@ -132,8 +122,7 @@ def open_files(
     import datasets
 
     first, paths, guard = files[0], files, partial(_reading_files, files)
-    kind = FORMATS[ending(first)]
-    if kind == "json":
+    if FORMATS[ending(first)] == "json":
         _refuse_bare_values(first)
     lists = _rows_in_objects(files)
     several = len(lists) > 1
@@ -145,29 +134,20 @@ def open_files(
         read = f"the rows below {key} are read" if key else f"it is read as {len(rows)} rows"
         notes = (f"{shown} is one object: {read}",)
         paths = [_as_lines(rows)]
-    options: dict[str, Any] = {}
     with guard():
-        encoding = UTF8 if kind == "parquet" else _encoding(paths)
-        if encoding != UTF8:
-            options["encoding"] = encoding
-            notes += (encoding_note(first.name, encoding),)
-        if kind == "csv":
-            separator = "\t" if ending(first) == ".tsv" else _separator(first, encoding)
-            options |= {"sep": separator, "keep_default_na": False, "na_values": [""]}
-        data_files = {split_name(name): [glob.escape(str(path)) for path in paths]}
         datasets.disable_progress_bars()
-        builder = datasets.load_dataset_builder(kind, data_files=data_files, **options)
-        limit_rows(builder, str(first), limits)
-        stream = text_streams(builder)[split_name(name)]
-    raw = raw_dataset(stream, name, guard)
-    if kind == "csv" and lacks_header(raw.columns, raw.sample):
-        name_columns(builder, len(raw.columns))
-        notes += (header_note(first.name, len(raw.columns)),)
-        raw = raw_dataset(text_streams(builder)[split_name(name)], name, guard)
+        builder = datasets.load_dataset_builder(
+            FORMATS[ending(first)],
+            data_files={split_name(name): [glob.escape(str(path)) for path in paths]},
+            **({"sep": "\t"} if ending(first) == ".tsv" else {}),
+        )
+    raw = read_builder(builder, first.name, name, limits, guard)
     return replace(
-        raw, notes=notes, total=partial(row_total, builder, name),
-        named_split=bool(split) or several, revision=f"sha256:{digest(files)}",
-    )  # fmt: skip
+        raw,
+        notes=notes + raw.notes,
+        named_split=bool(split) or several,
+        revision=f"sha256:{digest(files)}",
+    )
 
 
 def _rows_in_objects(files: Sequence[Path]) -> dict[str, Rows]:
@@ -202,27 +182,6 @@ def _open(path: Path) -> IO[bytes]:
 
     file: IO[bytes] = fsspec.open(str(path), "rb", compression="infer").open()
     return file
-
-
-# --- encoding and separator ---------------------------------------------------------------------
-
-
-def _encoding(files: Sequence[Path]) -> str:
-    """Return the encoding of the first file that is not UTF-8."""
-    for path in files:
-        with _open(path) as file:
-            if (encoding := encoding_of(file)) != UTF8:
-                return encoding
-    return UTF8
-
-
-def _separator(path: Path, encoding: str) -> str:
-    """Return the separator that splits the head of a CSV file into the most columns."""
-    with _open(path) as file:
-        start = file.read(_START).decode(encoding, "ignore").lstrip("\ufeff")
-    lines = start.splitlines() or [""]
-    counts = {mark: len(next(csv.reader(lines, delimiter=mark), [])) for mark in SEPARATORS}
-    return max(SEPARATORS, key=lambda mark: counts[mark])
 
 
 # --- stdin --------------------------------------------------------------------------------------

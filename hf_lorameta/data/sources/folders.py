@@ -5,11 +5,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from hf_lorameta.data.sources.data_files import CARD_FILES, is_data_file
 from hf_lorameta.data.sources.files import digest
+from hf_lorameta.data.sources.hub_repos import RepoFiles, list_choices, open_split
+from hf_lorameta.data.sources.raw_dataset import RawDataset
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import EmptyDatasetError, UsageError
-from hf_lorameta.hub.data_files import CARD_FILES, DATA_FILE
-from hf_lorameta.hub.dataset_repo import RawDataset, list_choices, open_split
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 
 _SAVED = ("state.json", "dataset_dict.json")
@@ -37,12 +38,12 @@ def open_folder(
         DatasetError: no such configuration or split, or it cannot be read.
         UsageError: a configuration of a folder that ``save_to_disk`` wrote.
     """
-    repo, folder = _as_repo(name)
-    saved = _saved_splits(folder)
+    files = _as_repo(name)
+    saved = _saved_splits(_resolved(name))
     if saved and config:
         raise UsageError(f"{name} was written by save_to_disk: it has no configurations")
-    raw = open_split(repo, config, split, None, limits, folder, saved or None)
-    return replace(raw, revision=f"sha256:{repo.sha}")
+    raw = open_split(files, config, split, limits, saved)
+    return replace(raw, revision=f"sha256:{files.repo.sha}")
 
 
 def split_names(name: str | Path, config: str | None = None) -> list[str]:
@@ -51,8 +52,8 @@ def split_names(name: str | Path, config: str | None = None) -> list[str]:
     Raises:
         DatasetError: no such configuration, or its files cannot be read.
     """
-    repo, folder = _as_repo(name)
-    return list(_saved_splits(folder)) or list_choices(repo, config, None, folder)[1]
+    files = _as_repo(name)
+    return list(_saved_splits(_resolved(name))) or list_choices(files, config)[1]
 
 
 def digest_of(path: Path) -> str:
@@ -62,17 +63,21 @@ def digest_of(path: Path) -> str:
         EmptyDatasetError: a folder without data files.
         OSError: it cannot be read.
     """
-    return _as_repo(path)[0].sha if path.is_dir() else digest([path])
+    return _as_repo(path).repo.sha if path.is_dir() else digest([path])
 
 
-def _as_repo(name: str | Path) -> tuple[PinnedRepo, Path]:
-    folder = Path(name).expanduser().resolve()
+def _resolved(name: str | Path) -> Path:
+    return Path(name).expanduser().resolve()
+
+
+def _as_repo(name: str | Path) -> RepoFiles:
+    folder = _resolved(name)
     files = sorted(
         path.relative_to(folder)
         for path in folder.rglob("*")
         if path.is_file() and not _is_hidden(path.relative_to(folder).parent)
     )
-    data = [path for path in files if DATA_FILE.fullmatch(path.name.lower())]
+    data = [path for path in files if is_data_file(path.name)]
     if not data:
         raise EmptyDatasetError(
             f"{name} is a folder without data files", hint="name a file, or a Hub id: user/name"
@@ -81,7 +86,8 @@ def _as_repo(name: str | Path) -> tuple[PinnedRepo, Path]:
     names = "\n".join(map(str, [*cards, *data]))
     content = digest([folder / path for path in [*cards, *data]])
     sha = hashlib.sha256(f"{content}\n{names}".encode()).hexdigest()
-    return PinnedRepo(str(name), "dataset", sha, True, files=tuple(map(str, files))), folder
+    repo = PinnedRepo(str(name), "dataset", sha, private=True, files=tuple(map(str, files)))
+    return RepoFiles(repo, folder=folder)
 
 
 def _is_hidden(folder: Path) -> bool:

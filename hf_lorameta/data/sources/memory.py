@@ -5,10 +5,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from hf_lorameta.data.sources.raw_dataset import SAMPLE_ROWS, RawDataset, raw_dataset
+from hf_lorameta.data.sources.reading_errors import reading
+from hf_lorameta.data.sources.split_names import pick_split, slice_bounds, split_name
 from hf_lorameta.errors import DatasetError, EmptyDatasetError
-from hf_lorameta.hub.dataset_repo import SAMPLE_ROWS, RawDataset, raw_dataset
-from hf_lorameta.hub.errors import reading
-from hf_lorameta.hub.split_names import pick_split, slice_bounds, split_name
 
 _NAME = "the dataset"
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from hf_lorameta.bank.arrays import save_arrays
+from hf_lorameta.bank.arrays import prior_to_arrays, save_arrays
 from hf_lorameta.bank.index import (
     GENERAL,
     OUTPUT_PRIOR_FILE,
@@ -19,7 +19,6 @@ from hf_lorameta.bank.index import (
     OutputPriorEntry,
     adapter_path,
 )
-from hf_lorameta.bank.stored_prior import to_arrays
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import BankError, Option
 from hf_lorameta.files import sha256, write_atomically
@@ -148,7 +147,7 @@ def store_prior(
     if prior is None:
         return None
     path, module = job.folder / OUTPUT_PRIOR_FILE, prior.module
-    save_arrays(path, to_arrays(prior))
+    save_arrays(path, prior_to_arrays(prior))
     entry = OutputPriorEntry(
         module=(module.name, module.in_features, module.out_features),
         end=loaded.evaluator.end_token,

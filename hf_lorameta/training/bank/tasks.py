@@ -14,9 +14,9 @@ from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.prompt import check_template
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.data.sources.folders import digest_of
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.errors import DatasetError, UsageError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.hub.repo import is_repo_id
 
 _TRAIN_SUFFIX = ".train.jsonl"

@@ -5,7 +5,6 @@ The card of a repo may name any path or URL as data files (``configs: - data_fil
 can see. Only relative paths are accepted here.
 """
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -15,9 +14,7 @@ from urllib.parse import urlsplit
 import huggingface_hub as hfh
 import yaml
 
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, sanitize
-from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.files import download
+from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo
 
 FORMATS = ("arrow", "csv", "json", "parquet", "text")
@@ -26,10 +23,19 @@ FORMATS = ("arrow", "csv", "json", "parquet", "text")
 CARD_FILES = ("README.md", ".huggingface.yaml")
 """The files of a repo whose metadata may name data files."""
 
-DATA_FILE = re.compile(r".*\.(csv|tsv|json|jsonl|ndjson|parquet|arrow|txt|zip)(\.(gz|bz2|xz|zst))?")
-"""The names of data files, in lower case."""
+_DATA_FILE = re.compile(
+    r".*\.(csv|tsv|json|jsonl|ndjson|parquet|arrow|txt|zip)(\.(gz|bz2|xz|zst))?", re.IGNORECASE
+)
 
-logger = logging.getLogger(__name__)
+
+def is_data_file(path: str) -> bool:
+    """Return whether a file's name is that of a data file.
+
+    Example:
+        >>> is_data_file("data/Train.CSV"), is_data_file("rows.jsonl.gz"), is_data_file("README.md")
+        (True, True, False)
+    """
+    return _DATA_FILE.fullmatch(path) is not None
 
 
 def is_inside(pattern: str) -> bool:
@@ -63,8 +69,8 @@ def check_card(repo_id: str, path: Path) -> None:
             raise _outside(repo_id, named)
 
 
-def check_builder(repo: PinnedRepo, builder: Any, copy: Path | None = None) -> None:
-    """Check what `datasets` made of a repo, or of a copy of it: the format, and each data file.
+def check_builder(repo: PinnedRepo, builder: Any, folder: Path | None = None) -> None:
+    """Check what `datasets` made of a repo, or of a folder: the format, and each data file.
 
     Raises:
         DatasetError: a format that is not in `FORMATS`, or a file outside the repo.
@@ -75,11 +81,11 @@ def check_builder(repo: PinnedRepo, builder: Any, copy: Path | None = None) -> N
             f"{repo.repo_id} has files of the format {kind}, expected one of {', '.join(FORMATS)}",
             hint="choose a text dataset",
         )
-    folder = f"{copy}/" if copy else f"hf://datasets/{repo.repo_id}@{repo.sha}/"
+    root = f"{folder}/" if folder else f"hf://datasets/{repo.repo_id}@{repo.sha}/"
     for files in builder.config.data_files.values():
-        for file in files:
-            if not str(file).startswith(folder) or not is_inside(str(file)[len(folder) :]):
-                raise _outside(repo.repo_id, str(file))
+        for file in map(str, files):
+            if not file.startswith(root) or not is_inside(file.removeprefix(root)):
+                raise _outside(repo.repo_id, file)
 
 
 def _outside(repo_id: str, named: str) -> DatasetError:
@@ -105,28 +111,3 @@ def _paths(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _paths(item)
-
-
-def has_data(repo: PinnedRepo) -> bool:
-    """Return whether a repo has files whose names are those of data files."""
-    return any(DATA_FILE.fullmatch(path.lower()) for path in repo.files)
-
-
-def mirror(connection: Connection, repo: PinnedRepo) -> Path:
-    """Download the data files and the cards of a dataset repo; return their folder.
-
-    This is for servers that `datasets` cannot stream from: it takes a folder for missing only if
-    the error has the Hub's code.
-
-    Raises:
-        EmptyDatasetError: it has none of these files.
-        HubError: a file cannot be downloaded.
-    """
-    paths = [path for path in repo.files if path in CARD_FILES or DATA_FILE.fullmatch(path.lower())]
-    logger.warning(
-        "%s: this server cannot be streamed from, downloading %d files", repo.repo_id, len(paths)
-    )
-    copies = {path: download(connection, repo, path, None) for path in paths}
-    for path, copy in copies.items():
-        return copy.parents[path.count("/")]
-    raise EmptyDatasetError(f"{repo.repo_id} has no data files")

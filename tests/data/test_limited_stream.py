@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from hf_lorameta import ReadingLimits, open_dataset
 from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.data.sources import hub_repos, limited_stream
 from hf_lorameta.errors import DatasetTooLargeError, EmptyDatasetError, UsageError
-from hf_lorameta.hub import dataset_repo, limited_stream
 
 SMALL = ReadingLimits(text=100)
 BOTH = Columns(input="input", output="output")
@@ -178,7 +178,7 @@ def test_the_private_parts_of_datasets_that_are_replaced_are_as_expected() -> No
     """`datasets` has no public way to bound a row before it is read, nor to retry less.
 
     So builders' methods and settings of retries are replaced, and pyproject.toml bounds its
-    version: if this test fails with a newer one, `limited_stream.py` and `dataset_repo.py` need a
+    version: if this test fails with a newer one, `limited_stream.py` and `hub_repos.py` need a
     look before the bound is raised.
     """
     from datasets import config
@@ -196,7 +196,7 @@ def test_the_private_parts_of_datasets_that_are_replaced_are_as_expected() -> No
     assert "open" in Json._generate_tables.__code__.co_names  # looked up in its module
     assert Json._generate_tables.__closure__ is None
     assert file_utils.config is config  # read at each attempt
-    for name in dataset_repo._SINGLE_ATTEMPT:
+    for name in hub_repos._SINGLE_ATTEMPT:
         assert isinstance(getattr(config, name), int)
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert any(re.match("datasets.*<", line) for line in project["dependencies"])

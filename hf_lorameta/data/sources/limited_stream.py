@@ -8,12 +8,13 @@ A line of JSON is measured while it is read, since parsing a long one takes most
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from types import FunctionType
-from typing import Any
+from typing import IO, Any
 
-from hf_lorameta.hub.reading_limits import ReadingLimits, row_too_large
-from hf_lorameta.hub.split_names import slice_bounds, split_name
+from hf_lorameta.data.sources.reading_limits import ReadingLimits, row_too_large
+from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 
 _BATCH_BYTES = 256 << 20
 _BATCH_ROWS = 1024
@@ -34,6 +35,17 @@ def open_file(builder: Any, path: str) -> Any:
 
     download = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
     return xopen(path, "rb", download_config=download)
+
+
+@contextmanager
+def unpacked(builder: Any, path: str) -> Iterator[IO[bytes]]:
+    """Open a file of a `datasets` builder without its compression, if its name states one."""
+    from fsspec.compression import compr
+    from fsspec.core import get_compression
+
+    compression = get_compression(path, "infer")
+    with open_file(builder, path) as file:
+        yield compr[compression](file, mode="rb") if compression else file
 
 
 def limit_rows(builder: Any, name: str, limits: ReadingLimits) -> None:
@@ -77,13 +89,12 @@ def _with_known_columns(builder: Any, name: str) -> Callable[..., Any]:
     return tables
 
 
-def text_streams(builder: Any) -> Any:
-    """Return a builder's splits as streams of rows, a `datasets.IterableDatasetDict`.
+def text_stream(builder: Any, split: str) -> Any:
+    """Return a builder's split as a stream of rows, a `datasets.IterableDataset`.
 
     Columns of media are not decoded, since they may name files of this machine or other hosts.
     """
-    streams = builder.as_streaming_dataset()
-    return type(streams)({split: _without_decoding(s) for split, s in streams.items()})
+    return _without_decoding(builder.as_streaming_dataset(split))
 
 
 def _measured(read: Callable[..., Tables], name: str, limits: ReadingLimits) -> Callable[..., Any]:

@@ -64,9 +64,10 @@ def test_no_other_host_is_contacted(
         assert url in cli("plan", "-d", repo, code=3).err
         choices = f"""
 import hf_lorameta
+from hf_lorameta.data.sources.hub_repos import repo_choices
 hub = hf_lorameta.Hub()
 try:
-    hub.choices(hub.resolve({repo!r}, "dataset"))
+    repo_choices(hub, hub.resolve({repo!r}, "dataset"))
 except hf_lorameta.errors.DatasetError as error:
     print(error)
     raise SystemExit

@@ -1,6 +1,7 @@
-"""What files of text leave open: their encoding, and whether a CSV file has a header line."""
+"""What files of text leave open: encoding, and of CSV files the separator and the header line."""
 
 import codecs
+import csv
 import re
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
@@ -16,6 +17,7 @@ _CANDIDATES = (
 )  # fmt: skip
 """Windows' encodings and others that files still have; of equally likely ones the first."""
 _GUESSED_BYTES = 1 << 16
+_START = 1 << 16
 _CHUNK = 1 << 20
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
@@ -99,7 +101,21 @@ def _decodes(data: bytes, encoding: str) -> bool:
     return True
 
 
-# --- headers --------------------------------------------------------------------------------------
+# --- separators and headers -----------------------------------------------------------------------
+
+
+def separator_of(file: IO[bytes], encoding: str) -> str:
+    """Return the separator that splits the first line of a CSV file into the most columns.
+
+    Example:
+        >>> from io import BytesIO
+        >>> separator_of(BytesIO(b"question, if any;answer;source"), "utf-8")
+        ';'
+    """
+    start = file.read(_START).decode(encoding, "ignore").lstrip("\ufeff")
+    lines = start.splitlines() or [""]
+    counts = {mark: len(next(csv.reader(lines, delimiter=mark), [])) for mark in SEPARATORS}
+    return max(SEPARATORS, key=lambda mark: counts[mark])
 
 
 def lacks_header(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bool:

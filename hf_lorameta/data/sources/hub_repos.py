@@ -1,0 +1,216 @@
+"""Read dataset repos with `datasets`: configurations, splits and streams of rows.
+
+`datasets` retries by itself. Its requests go through `huggingface_hub`, which retries five times
+within 23 s; the further retries that `datasets` adds around those, up to 20 min per read, are
+switched off for the whole process, as its progress bars are.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import huggingface_hub as hfh
+from huggingface_hub.constants import is_offline_mode
+
+from hf_lorameta.data.sources.data_files import (
+    CARD_FILES,
+    check_builder,
+    check_card,
+    is_data_file,
+)
+from hf_lorameta.data.sources.raw_dataset import RawDataset, read_builder
+from hf_lorameta.data.sources.reading_errors import reading
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.data.sources.split_names import pick_split
+from hf_lorameta.errors import (
+    AuthError,
+    ConnectionLostError,
+    EmptyDatasetError,
+    GatedError,
+    LoraMetaError,
+    UsageError,
+)
+from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.repo import PinnedRepo, Token
+from hf_lorameta.hub.repo_info import snapshot_folder
+from hf_lorameta.hub.retry import Retries
+
+_SINGLE_ATTEMPT = {
+    "STREAMING_OPEN_MAX_RETRIES": 1,  # the number of attempts
+    "STREAMING_OPEN_RETRY_INTERVAL": 0,  # slept after the last attempt, too
+    "STREAMING_READ_MAX_RETRIES": 1,
+    "STREAMING_READ_RETRY_INTERVAL": 0,
+    "STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL": 0,
+    "STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL": 0,
+}
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RepoFiles:
+    """What `datasets` reads as a dataset repo: one on the Hub, or a folder laid out like one.
+
+    Attributes:
+        repo: the repo; of a folder, its path, digest and files.
+        token: for the Hub; None for the saved one, False for none.
+        folder: to read instead of the Hub.
+    """
+
+    repo: PinnedRepo
+    token: Token = None
+    folder: Path | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of functions of `datasets`."""
+        if self.folder:
+            return {"path": str(self.folder)}
+        return {"path": self.repo.repo_id, "revision": self.repo.sha, "token": self.token}
+
+    def check_cards(self) -> None:
+        """Check the data files that the cards name, before `datasets` looks for them.
+
+        Raises:
+            DatasetError: a card names a path outside the repo, or a URL.
+        """
+        for name in CARD_FILES:
+            if name in self.repo.files:
+                path = self.folder / name if self.folder else self._download(name)
+                if path.exists():  # the cache may have one of them only
+                    check_card(self.repo.repo_id, path)
+
+    def _download(self, name: str) -> Path:
+        repo, token = self.repo, self.token
+        return Path(
+            hfh.hf_hub_download(
+                repo.repo_id, name, repo_type="dataset", revision=repo.sha, token=token
+            )
+        )
+
+
+def repo_choices(
+    hub: Hub, repo: PinnedRepo, config: str | None = None
+) -> tuple[list[str], list[str]]:
+    """List the configurations of a dataset repo, and the splits of one; see `list_choices`."""
+    return _read(hub, repo, partial(list_choices, config=config))
+
+
+def open_repo(
+    hub: Hub,
+    repo: PinnedRepo,
+    config: str | None = None,
+    split: str | None = None,
+    limits: ReadingLimits = DEFAULT_LIMITS,
+) -> RawDataset:
+    """Open one split of a dataset repo as a stream of rows; see `open_split`."""
+    raw = _read(hub, repo, partial(open_split, config=config, split=split, limits=limits))
+    return replace(raw, repo=repo, revision=repo.sha)
+
+
+def _read(hub: Hub, repo: PinnedRepo, read: Callable[[RepoFiles], T]) -> T:
+    """Read from the repo, or from a copy of its files if the server cannot be streamed from.
+
+    With ``HF_HUB_OFFLINE``, the copy is what is in the client's cache.
+    """
+    if is_offline_mode():
+        try:
+            return read(RepoFiles(repo, folder=snapshot_folder(repo)))
+        except EmptyDatasetError:
+            raise ConnectionLostError(
+                f"no data files of {repo.repo_id} are in the cache, and HF_HUB_OFFLINE is set",
+                hint=["unset HF_HUB_OFFLINE", f"hf download --repo-type dataset {repo.repo_id}"],
+            ) from None
+    try:
+        return read(RepoFiles(repo, hub.token))
+    except (AuthError, GatedError, ConnectionLostError, UsageError):
+        raise
+    except LoraMetaError:
+        if hub.is_official or not any(map(is_data_file, repo.files)):
+            raise
+    return read(RepoFiles(repo, folder=_downloaded(hub, repo)))
+
+
+def _downloaded(hub: Hub, repo: PinnedRepo) -> Path:
+    """Download the data files and the cards of a dataset repo; return their folder.
+
+    This is for servers that `datasets` cannot stream from: it takes a folder for missing only if
+    the error has the Hub's code.
+    """
+    paths = [path for path in repo.files if path in CARD_FILES or is_data_file(path)]
+    logger.warning(
+        "%s: this server cannot be streamed from, downloading %d files", repo.repo_id, len(paths)
+    )
+    for path in paths:
+        copy = hub.download(repo, path)
+    return copy.parents[path.count("/")]
+
+
+def _datasets() -> Any:
+    """Return the library `datasets`, without its retries and progress bars."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    for name, value in _SINGLE_ATTEMPT.items():
+        setattr(datasets.config, name, value)
+    return datasets
+
+
+def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str], list[str]]:
+    """List the configurations of a dataset repo or of a folder, and the splits of one.
+
+    Without `config`, the splits are those of the default configuration; if there is none, no
+    splits are listed.
+    """
+    datasets = _datasets()
+    with _opening(files):
+        files.check_cards()
+        configs = Retries().when_allowed(
+            files.repo.repo_id, lambda: datasets.get_dataset_config_names(**files.arguments)
+        )
+        chosen = config or ("default" if "default" in configs else configs[0])
+        if config is None and chosen != "default" and len(configs) > 1:
+            return list(configs), []
+        splits = datasets.get_dataset_split_names(config_name=chosen, **files.arguments)
+    return list(configs), list(splits)
+
+
+def open_split(
+    files: RepoFiles,
+    config: str | None = None,
+    split: str | None = None,
+    limits: ReadingLimits = DEFAULT_LIMITS,
+    data_files: dict[str, list[str]] | None = None,
+) -> RawDataset:
+    """Open one split of a dataset repo or of a folder as a stream.
+
+    Without `config`, it is the only configuration or the one named default; for `split`, see
+    `pick_split`. `data_files` are those of each split that are read; None finds them.
+    """
+    datasets, name = _datasets(), files.repo.repo_id
+    options = files.arguments | ({"data_files": data_files} if data_files else {})
+    with _opening(files):
+        files.check_cards()
+        builder = Retries().when_allowed(
+            name, lambda: datasets.load_dataset_builder(name=config, **options)
+        )
+        check_builder(files.repo, builder, files.folder)
+    split = pick_split(name, list(map(str, builder.config.data_files)), split)
+    return read_builder(builder, name, split, limits, partial(reading, name))
+
+
+@contextmanager
+def _opening(files: RepoFiles) -> Iterator[None]:
+    repo_id = files.repo.repo_id
+    if not files.folder and Path(repo_id).exists():
+        raise UsageError(
+            f"a local folder is named {repo_id} and would be read instead of the Hub repo",
+            hint=f"run the command in another folder, or name the local one: ./{repo_id}",
+        )
+    with reading(repo_id, opening=True):
+        yield

@@ -1,0 +1,152 @@
+"""Rows of one split as its files have them, before the roles of its columns are known."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any, TypeAlias
+
+from hf_lorameta.data.sources.limited_stream import limit_rows, row_total, text_stream, unpacked
+from hf_lorameta.data.sources.reading_limits import ReadingLimits
+from hf_lorameta.data.sources.split_names import slice_bounds, split_name
+from hf_lorameta.data.sources.text_formats import (
+    SEPARATORS,
+    UTF8,
+    encoding_note,
+    encoding_of,
+    header_note,
+    lacks_header,
+    name_columns,
+    separator_of,
+)
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
+from hf_lorameta.hub.repo import PinnedRepo
+
+SAMPLE_ROWS = 32
+"""Rows that are read to learn what the columns hold."""
+Guard: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Makes a context that translates the errors of reading rows."""
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """Rows of one split as the files have them."""
+
+    columns: list[str]
+    labels: dict[str, list[str]]  # class names of each column of class labels, or of lists of them
+    config: str | None
+    split: str
+    rows: Callable[[], Iterator[dict[str, Any]]]  # returns a fresh iterator
+    sample: tuple[dict[str, Any], ...] = ()  # the first `SAMPLE_ROWS`
+    whole: Callable[[], Iterator[dict[str, Any]]] | None = None  # of a slice: all of its split
+    notes: tuple[str, ...] = ()  # what to tell the user: another separator or encoding than usual
+    total: Callable[[], int | None] = lambda: None  # number of rows, see `row_total`
+    named_split: bool = True  # False: `split` is train since nobody named one
+    repo: PinnedRepo | None = None  # of the Hub; None for files and rows in memory
+    revision: str = "in memory"  # commit hash, or ``sha256:…`` of files
+
+
+def read_builder(
+    builder: Any, name: str, split: str, limits: ReadingLimits, guard: Guard
+) -> RawDataset:
+    """Read a split of a `datasets` builder with the encoding, separator and header of its files.
+
+    Only files on this machine are searched for text that is not UTF-8 before they are read: those
+    of the Hub would have to be downloaded whole.
+
+    Args:
+        builder: a `datasets.DatasetBuilder` of text files.
+        name: of the dataset, for messages.
+        split: name of a split, or a slice.
+        limits: on the size of a row.
+        guard: for errors of reading.
+
+    Raises:
+        DatasetError: the files cannot be read; further errors are those of `guard`.
+    """
+    config, part = builder.config, split_name(split)
+    urls = [str(url) for url in config.data_files[part]]
+    is_csv = hasattr(config, "sep")
+    notes: list[str] = []
+
+    def read() -> RawDataset:
+        with guard():
+            stream = text_stream(builder, part)
+        return raw_dataset(stream, split, guard)
+
+    def set_encoding() -> None:
+        with guard():
+            encoding = _encoding_of_files(builder, urls)
+        if encoding != UTF8:
+            config.encoding = encoding
+            notes.append(encoding_note(name, encoding))
+
+    limit_rows(builder, name, limits)
+    if hasattr(config, "encoding") and "://" not in urls[0]:
+        set_encoding()
+    if is_csv:
+        _keep_texts(config)
+        if config.sep == SEPARATORS[0]:
+            with guard(), unpacked(builder, urls[0]) as file:
+                config.sep = separator_of(file, config.encoding or UTF8)
+    try:
+        raw = read()
+    except DatasetError as error:
+        if UnicodeDecodeError.__name__ not in str(error):
+            raise
+        set_encoding()
+        raw = read()
+    if is_csv and lacks_header(raw.columns, raw.sample):
+        name_columns(builder, len(raw.columns))
+        notes.append(header_note(name, len(raw.columns)))
+        raw = read()
+    return replace(raw, notes=tuple(notes), total=partial(row_total, builder, split))
+
+
+def _encoding_of_files(builder: Any, urls: Sequence[str]) -> str:
+    """Return the encoding of the first file that is not UTF-8."""
+    for url in urls:
+        with unpacked(builder, url) as file:
+            if (encoding := encoding_of(file)) != UTF8:
+                return encoding
+    return UTF8
+
+
+def _keep_texts(config: Any) -> None:
+    """Make the CSV reader keep texts such as NA and None, unless the repo states its columns."""
+    if config.keep_default_na and config.features is None:
+        config.keep_default_na, config.na_values = False, [""]
+
+
+def raw_dataset(stream: Any, split: str, guard: Guard) -> RawDataset:
+    """Read the first rows of a `datasets.IterableDataset` to learn its columns."""
+    whole, (start, stop) = stream, slice_bounds(split)
+    stream = stream.skip(start) if start else stream
+    stream = stream if stop is None else stream.take(stop - start)
+    with guard():
+        sample = tuple(islice(stream, SAMPLE_ROWS))
+    if not sample:
+        raise EmptyDatasetError(
+            f"the split {split} has no rows", hint=Option("split", change="name another")
+        )
+    labels = {
+        name: list(map(str, classes.names))
+        for name, feature in (stream.features or {}).items()
+        if (classes := _classes(feature)) is not None
+    }
+    config = getattr(getattr(stream, "info", None), "config_name", None)
+
+    def read(stream: Any) -> Iterator[dict[str, Any]]:
+        with guard():
+            yield from stream
+
+    return RawDataset(
+        list(sample[0]), labels, config, split, partial(read, stream), sample, partial(read, whole)
+    )
+
+
+def _classes(feature: Any) -> Any:
+    """Return the class labels of a column, or of the items of its lists; None if it has none."""
+    feature = getattr(feature, "feature", feature)
+    return feature if hasattr(feature, "names") and hasattr(feature, "int2str") else None

@@ -1,0 +1,73 @@
+"""Map what `datasets` and its readers raise to errors of ours, which quote no row."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hf_lorameta import errors
+from hf_lorameta.hub.errors import gated_error, lost, translate
+
+
+@contextmanager
+def reading(name: str, *, opening: bool = False) -> Iterator[None]:
+    """Translate exceptions while a dataset's rows are read, or while it is opened."""
+    try:
+        yield
+    except errors.LoraMetaError:
+        raise
+    except Exception as error:  # noqa: BLE001 - readers raise any exception
+        ours = translate(name, error) or (_opening_error(name, error) if opening else None)
+        raise (ours or _unreadable(name, error)) from None
+
+
+def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
+    import datasets
+
+    message = str(error)
+    match error:
+        case datasets.exceptions.DatasetNotFoundError():
+            # `datasets` drops the client's exception: only its message tells gated from missing
+            if "gated" in message.replace(name, ""):
+                return gated_error(name, f"datasets/{name}")
+            return errors.NotFoundError(f"{name} cannot be opened as a dataset: {message[:200]}")
+        case datasets.exceptions.DataFilesNotFoundError() | datasets.data_files.EmptyDatasetError():
+            return errors.EmptyDatasetError(f"{name} has no data files")
+        case RuntimeError() if "scripts are no longer supported" in message:
+            return errors.ScriptDatasetError(
+                f"{name} needs a loading script, and scripts are no longer supported",
+                hint=errors.Option("revision", "refs/convert/parquet"),
+            )
+        case ValueError() if "Config name is missing" in message or "BuilderConfig" in message:
+            line = " ".join(message.split("Example of usage")[0].split())
+            names = re.findall(r"'([^']+)'", line.rpartition("[")[2])
+            option = errors.Option("config", names[0] if names else None)
+            unclear = errors.DatasetError(f"{name}: {line[:500]}", hint=option)
+            unclear.option = option if names else None
+            return unclear
+    return None
+
+
+def _unreadable(name: str, error: Exception) -> errors.LoraMetaError:
+    cause = error.__cause__ or error
+    # what the JSON reader and the CSV reader raise for an empty file
+    if isinstance(error, StopIteration) or type(cause).__name__ == "EmptyDataError":
+        return errors.EmptyDatasetError(
+            f"{name} has no rows", hint="choose another dataset or split"
+        )
+    if isinstance(cause, MemoryError) or "out of memory" in str(cause):  # pandas raises ParserError
+        return errors.DatasetTooLargeError(
+            f"{name} needs more memory to be read than there is", hint="split long rows"
+        )
+    if ours := translate(name, cause):
+        return ours
+    if isinstance(cause, (ConnectionError, TimeoutError)):
+        return lost(name, type(cause).__name__)
+    # only the type: the reader's message may quote the malformed row
+    return errors.DatasetError(
+        f"{name} cannot be read ({type(cause).__name__})",
+        hint=[
+            "check that its files are well-formed",
+            errors.Option("config", change="name another"),
+            errors.Option("split", change="name another"),
+        ],
+    )
